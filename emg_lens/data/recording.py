@@ -1,0 +1,107 @@
+"""One recording as it lies on disk: signals of several sensors, labels, and what was repaired on the way.
+
+Loaders make recordings, `emg_lens.data.preprocess` filters them, `emg_lens.data.trials` cuts them into trials.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+REST = 0
+UNLABELLED = -1
+
+
+class DataError(ValueError):
+    """A recording that is missing, damaged, or not what its format promises."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The channels of one sensor kind.
+
+    Attributes:
+        data: Samples, `[time, channel]`, in `units`.
+        fs: Rows per second of `data` (Hz).
+        native_fs: Rate at which the sensor itself delivered (Hz); lower than `fs` where the publisher upsampled.
+        units: Unit of the samples: `"V"`, `"g"`, `"deg/s"`, `"adc"`, ...
+        ch_names: One name a channel.
+        placement: Where the sensor sat, in words.
+    """
+
+    data: Float[np.ndarray, "time channel"] = field(repr=False)
+    fs: float
+    native_fs: float
+    units: str
+    ch_names: tuple[str, ...]
+    placement: str = ""
+
+    def __post_init__(self) -> None:
+        if self.data.ndim != 2:
+            raise DataError(f"signal data must be [time, channel], got shape {self.data.shape}")
+        if self.data.shape[1] != len(self.ch_names):
+            raise DataError(f"{self.data.shape[1]} channels but {len(self.ch_names)} channel names")
+        if not self.fs > 0 or not self.native_fs > 0:
+            raise DataError(f"sampling rates must be positive, got fs={self.fs}, native_fs={self.native_fs}")
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return len(self.data) / self.fs
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Signals with their labels.
+
+    Attributes:
+        subject: Who was recorded; taken from the file's place, never from scalars inside it.
+        signals: Modality name -> signal. Signals may differ in rate; all start at time 0.
+        label: Movement of each grid row; 0 = rest, -1 = unknown (excluded).
+        repetition: Repetition of each grid row; 0 = none.
+        fs: Rows per second of `label` and `repetition` (Hz).
+        meta: Data set name, file, class names, and `notes`: one sentence for each repair or assumption made.
+    """
+
+    subject: str
+    signals: Mapping[str, Signal]
+    label: Int[np.ndarray, " row"] = field(repr=False)
+    repetition: Int[np.ndarray, " row"] = field(repr=False)
+    fs: float
+    meta: Mapping = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.signals:
+            raise DataError(f"recording of subject {self.subject} has no signal")
+        if self.label.shape != self.repetition.shape or self.label.ndim != 1:
+            raise DataError(
+                f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"
+            )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was repaired or assumed, in order."""
+        return tuple(self.meta.get("notes", ()))
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial: start and stop (s), label, repetition.
+
+        A trial is a maximal run of rows of constant (label, repetition) with label > 0 (fact sheet §1.1).
+        """
+        label, repetition = self.label.astype(int), self.repetition.astype(int)
+        changes = np.flatnonzero((np.diff(label) != 0) | (np.diff(repetition) != 0)) + 1
+        first = np.concatenate([[0], changes])
+        last = np.concatenate([changes, [len(label)]])
+        table = pd.DataFrame(
+            {
+                "start": first / self.fs,
+                "stop": last / self.fs,
+                "label": label[first] if len(label) else [],
+                "repetition": repetition[first] if len(label) else [],
+            }
+        )
+        return table[table["label"] > REST].reset_index(drop=True)

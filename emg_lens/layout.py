@@ -1,0 +1,172 @@
+"""What each position of a residual stream stands for.
+
+A `TokenLayout` is the ground floor of the package: encoders build their embeddings from it, edge sets are
+resolved against it, figures take their labels from it. It knows nothing about models.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+CLS = "cls"
+NO_INDEX = -1
+"""Channel or patch index of a token that has none (CLS, and tokens of a `groups` layout)."""
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The meaning of every token: its name, its group (modality), its channel and its patch.
+
+    Build one with `TokenLayout.channels`, `TokenLayout.patches` or `TokenLayout.groups`.
+
+    Attributes:
+        names: One unique name a position, such as `"cls"`, `"emg.3"`, `"emg.3.p12"`.
+        group: Modality of each position; `"cls"` for the CLS token, `None` for a token outside every group.
+        channel: Index of the channel within its modality; -1 where a token has none.
+        patch: Index of the time patch; -1 where a token has none.
+    """
+
+    names: tuple[str, ...]
+    group: tuple[str | None, ...]
+    channel: tuple[int, ...] = field(repr=False)
+    patch: tuple[int, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("a token layout needs at least one position, got none")
+        lengths = [len(self.names), len(self.group), len(self.channel), len(self.patch)]
+        if len(set(lengths)) != 1:
+            raise ValueError(f"names, group, channel and patch must have one length, got {lengths}")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"token names must be unique, got {list(self.names)}")
+
+    @staticmethod
+    def channels(modalities: Mapping[str, int], *, cls: bool = True) -> "TokenLayout":
+        """One token a channel, modalities one after the other; CLS first if there is one.
+
+        Args:
+            modalities: Number of channels of each modality, in the order of the input's channel axis.
+            cls: Whether a CLS token stands at position 0.
+
+        Raises:
+            ValueError: No modality, a name that cannot be one, or a count below 1.
+        """
+        tokens = [(f"{name}.{c}", name, c, NO_INDEX) for name, c in _channels(modalities)]
+        return TokenLayout._from_tokens(tokens, cls)
+
+    @staticmethod
+    def patches(modalities: Mapping[str, int], n_patches: int, *, cls: bool = True) -> "TokenLayout":
+        """One token a time patch of a channel, channel-major: position = channel * n_patches + patch.
+
+        Args:
+            modalities: Number of channels of each modality, in the order of the input's channel axis.
+            n_patches: Patches a channel.
+            cls: Whether a CLS token stands at position 0 (all others then move by one).
+
+        Raises:
+            ValueError: No modality, a name that cannot be one, or a count below 1.
+        """
+        if n_patches < 1:
+            raise ValueError(f"n_patches must be at least 1, got {n_patches}")
+        tokens = [
+            (f"{name}.{c}.p{p}", name, c, p) for name, c in _channels(modalities) for p in range(n_patches)
+        ]
+        return TokenLayout._from_tokens(tokens, cls)
+
+    @staticmethod
+    def groups(groups: Mapping[str, Iterable[int]], n_tokens: int) -> "TokenLayout":
+        """Name groups of positions of any model: words of a prompt, patches of an image, `{"cls": [0]}`.
+
+        Args:
+            groups: Positions of each group. Groups are disjoint; positions outside every group are allowed.
+            n_tokens: Number of positions of the residual stream.
+
+        Raises:
+            ValueError: A group that is empty, out of range, or shares a position with another.
+        """
+        owner: dict[int, str] = {}
+        for name, positions in groups.items():
+            members = [int(p) for p in positions]
+            _check_name(name, extra=(CLS,))
+            if not members:
+                raise ValueError(f"group {name!r} has no position")
+            for p in members:
+                if not 0 <= p < n_tokens:
+                    raise ValueError(f"group {name!r} names position {p}; expected 0 to {n_tokens - 1}")
+                if p in owner:
+                    raise ValueError(f"position {p} is in group {owner[p]!r} and in group {name!r}")
+                owner[p] = name
+        none = (NO_INDEX,) * n_tokens
+        names = tuple(f"token.{p}" for p in range(n_tokens))
+        return TokenLayout(names, tuple(owner.get(p) for p in range(n_tokens)), none, none)
+
+    @staticmethod
+    def _from_tokens(tokens: list[tuple[str, str, int, int]], cls: bool) -> "TokenLayout":
+        rows = [(CLS, CLS, NO_INDEX, NO_INDEX), *tokens] if cls else tokens
+        names, group, channel, patch = zip(*rows, strict=True)
+        return TokenLayout(names, group, channel, patch)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the groups in order of first appearance, without CLS."""
+        return tuple(dict.fromkeys(g for g in self.group if g is not None and g != CLS))
+
+    @property
+    def has_cls(self) -> bool:
+        """Whether some position is a CLS token."""
+        return CLS in self.group
+
+    def n_channels(self, modality: str) -> int:
+        """Number of channels of a modality."""
+        return len({self.channel[p] for p in self.positions(modality).tolist()})
+
+    def positions(self, name: str) -> Int[Tensor, " position"]:
+        """Positions of a group, of `"cls"`, or of one token by its name.
+
+        Raises:
+            KeyError: The name is none of these; the message lists the known groups.
+        """
+        found = [p for p, g in enumerate(self.group) if g == name]
+        if not found and name in self.names:
+            found = [self.names.index(name)]
+        if not found:
+            known = [*(CLS,) * self.has_cls, *self.modalities]
+            raise KeyError(f"unknown group or token {name!r}; this layout has the groups {known}")
+        return torch.tensor(found)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a position: position, name, group, channel, patch (-1 where there is none)."""
+        return pd.DataFrame(
+            {
+                "position": range(len(self)),
+                "name": self.names,
+                "group": self.group,
+                "channel": self.channel,
+                "patch": self.patch,
+            }
+        )
+
+
+def _channels(modalities: Mapping[str, int]) -> list[tuple[str, int]]:
+    if not modalities:
+        raise ValueError("a layout needs at least one modality, got none")
+    for name, count in modalities.items():
+        _check_name(name)
+        if count < 1:
+            raise ValueError(f"modality {name!r} needs at least one channel, got {count}")
+    return [(name, c) for name, count in modalities.items() for c in range(count)]
+
+
+def _check_name(name: str, extra: tuple[str, ...] = ()) -> None:
+    if not name.isidentifier() or (name == CLS and CLS not in extra):
+        raise ValueError(
+            f"{name!r} cannot name a modality: use letters, digits and '_' (and not {CLS!r}, which is the token)"
+        )

@@ -1,0 +1,474 @@
+"""Edge sets: which attention edges to cut, written as an algebra and resolved against a layout.
+
+An edge (dest, src) is the entry `scores[batch, head, dest, src]`: dest's query attends to src's key, so
+information flows from src to dest. An `EdgeSet` is a symbolic value (immutable, hashable, printable); it turns
+into a boolean mask only when it meets a `TokenLayout`. Its text form is its Python form, so a YAML study and a
+notebook say the same thing; `emg_lens.hooks.parse` reads it back.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from emg_lens.layout import CLS, NO_INDEX, TokenLayout
+
+Select = int | slice | range | Iterable[int] | None
+
+
+class EdgeError(ValueError):
+    """An edge set that does not fit the layout or the model it is applied to, or cannot be read."""
+
+
+class EdgeSet(ABC):
+    """A symbolic set of edges (layer, head, dest, src). Combine with `|`, `&`, `-`, `~` and `.at`."""
+
+    def __or__(self, other: "EdgeSet") -> "EdgeSet":
+        return Union(self, _edge_set(other))
+
+    def __and__(self, other: "EdgeSet") -> "EdgeSet":
+        return Intersection(self, _edge_set(other))
+
+    def __sub__(self, other: "EdgeSet") -> "EdgeSet":
+        return Difference(self, _edge_set(other))
+
+    def __invert__(self) -> "EdgeSet":
+        return Complement(self)
+
+    def at(self, layers: Select = None, heads: Select = None) -> "EdgeSet":
+        """Keep only these layers and heads (0-based; int, slice, range or iterable; default: all).
+
+        Raises:
+            EdgeError: A selection that is empty or holds something other than integers.
+        """
+        return At(self, _Selection.of("layer", layers), _Selection.of("head", heads))
+
+    def mask(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"]:
+        """The edges as a boolean tensor, True = in the set (cut). It may share memory between entries: clone to edit.
+
+        Raises:
+            EdgeError: A group, token, layer or head that the layout or the model does not have.
+        """
+        return self._resolve(layout, n_layers, n_heads).expand(n_layers, n_heads, len(layout), len(layout))
+
+    @abstractmethod
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"]:
+        """The mask, with size 1 along every axis on which the set is constant."""
+
+    @abstractmethod
+    def _text(self) -> str: ...
+
+    def __str__(self) -> str:
+        return self._text()
+
+    def __repr__(self) -> str:
+        return f"EdgeSet({self._text()})"
+
+
+def _edge_set(value: object) -> EdgeSet:
+    if not isinstance(value, EdgeSet):
+        raise TypeError(f"edge sets combine with edge sets, got {type(value).__name__}")
+    return value
+
+
+# --- leaves -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class Unimodal(EdgeSet):
+    """See `unimodal`."""
+
+    modalities: tuple[str, ...] = ()
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        group = _modality_index(layout, self.modalities)
+        return _over_tokens((group[:, None] == group[None, :]) & (group[:, None] != NO_INDEX))
+
+    def _text(self) -> str:
+        return f"unimodal({_names(self.modalities)})"
+
+
+@dataclass(frozen=True, repr=False)
+class CrossModal(EdgeSet):
+    """See `cross_modal`."""
+
+    modalities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.modalities) == 1:
+            raise EdgeError(f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}")
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        if len(layout.modalities) < 2:
+            raise EdgeError(f"{self} needs two modalities; this layout has {list(layout.modalities)}")
+        group = _modality_index(layout, self.modalities)
+        named = group != NO_INDEX
+        return _over_tokens((group[:, None] != group[None, :]) & named[:, None] & named[None, :])
+
+    def _text(self) -> str:
+        return f"cross_modal({_names(self.modalities)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Flow(EdgeSet):
+    """See `flow`."""
+
+    src: str
+    dest: str
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        return _over_tokens(_rectangle(layout, dest=_named(layout, self.dest), src=_named(layout, self.src)))
+
+    def _text(self) -> str:
+        return f"flow({_names((self.src, self.dest))})"
+
+
+@dataclass(frozen=True, repr=False)
+class SelfEdges(EdgeSet):
+    """See `self_edges`."""
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        return _over_tokens(torch.eye(len(layout), dtype=torch.bool))
+
+    def _text(self) -> str:
+        return "self_edges()"
+
+
+@dataclass(frozen=True, repr=False)
+class SameChannel(EdgeSet):
+    """See `same_channel`."""
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        channel = _indices(layout, "channel", self)
+        return _over_tokens(_equal(channel) & _equal(_modality_index(layout, ())))
+
+    def _text(self) -> str:
+        return "same_channel()"
+
+
+@dataclass(frozen=True, repr=False)
+class SamePatch(EdgeSet):
+    """See `same_patch`."""
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        return _over_tokens(_equal(_indices(layout, "patch", self)))
+
+    def _text(self) -> str:
+        return "same_patch()"
+
+
+@dataclass(frozen=True, repr=False)
+class Lag(EdgeSet):
+    """See `lag`."""
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise EdgeError(f"lag(low, high) needs low <= high, got lag({self.low}, {self.high})")
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        patch = _indices(layout, "patch", self)
+        distance = patch[:, None] - patch[None, :]
+        has_patch = patch != NO_INDEX
+        within = (distance >= self.low) & (distance <= self.high)
+        return _over_tokens(within & has_patch[:, None] & has_patch[None, :])
+
+    def _text(self) -> str:
+        return f"lag({self.low}, {self.high})"
+
+
+@dataclass(frozen=True, repr=False)
+class Positions(EdgeSet):
+    """See `positions`."""
+
+    dest: tuple[int | str, ...] | None = None
+    src: tuple[int | str, ...] | None = None
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        return _over_tokens(
+            _rectangle(layout, dest=_located(layout, self.dest), src=_located(layout, self.src))
+        )
+
+    def _text(self) -> str:
+        parts = [f"{k}={list(v)!r}" for k, v in (("dest", self.dest), ("src", self.src)) if v is not None]
+        return f"positions({', '.join(parts)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Every(EdgeSet):
+    """See `every`."""
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        return torch.ones(1, 1, 1, 1, dtype=torch.bool)
+
+    def _text(self) -> str:
+        return "every()"
+
+
+@dataclass(frozen=True, repr=False)
+class Nothing(EdgeSet):
+    """See `none`."""
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+        return torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+
+    def _text(self) -> str:
+        return "none()"
+
+
+# --- operators --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class _Binary(EdgeSet):
+    left: EdgeSet
+    right: EdgeSet
+    symbol: ClassVar[str]
+
+    def _text(self) -> str:
+        left = _operand(self.left, also=type(self))  # a | b | c reads from the left
+        return f"{left} {self.symbol} {_operand(self.right)}"
+
+
+class Union(_Binary):
+    """`left | right`."""
+
+    symbol = "|"
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+        return self.left._resolve(layout, n_layers, n_heads) | self.right._resolve(layout, n_layers, n_heads)
+
+
+class Intersection(_Binary):
+    """`left & right`."""
+
+    symbol = "&"
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+        return self.left._resolve(layout, n_layers, n_heads) & self.right._resolve(layout, n_layers, n_heads)
+
+
+class Difference(_Binary):
+    """`left - right`."""
+
+    symbol = "-"
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+        return self.left._resolve(layout, n_layers, n_heads) & ~self.right._resolve(layout, n_layers, n_heads)
+
+
+@dataclass(frozen=True, repr=False)
+class Complement(EdgeSet):
+    """`~inner`: every edge that is not in `inner`, CLS edges included."""
+
+    inner: EdgeSet
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+        return ~self.inner._resolve(layout, n_layers, n_heads)
+
+    def _text(self) -> str:
+        return f"~{_operand(self.inner)}"
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Some layers or heads: `None` = all, otherwise indices or a (start, stop, step) span."""
+
+    axis: str
+    indices: tuple[int, ...] | None = None
+    span: tuple[int | None, int | None, int | None] | None = None
+
+    @staticmethod
+    def of(axis: str, value: Select) -> "_Selection":
+        if value is None:
+            return _Selection(axis)
+        if isinstance(value, slice):
+            return _Selection(axis, span=(value.start, value.stop, value.step))
+        try:
+            items = [value] if isinstance(value, int) else list(value)
+            if any(isinstance(i, bool) or int(i) != i for i in items):
+                raise TypeError
+        except (TypeError, ValueError):
+            raise EdgeError(f"{axis}s must be integers, a slice or a list of integers, got {value!r}") from None
+        if not items:
+            raise EdgeError(f"{axis}s=[] selects nothing; leave it out to mean every {axis}")
+        return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
+
+    def resolve(self, size: int) -> Bool[Tensor, " size"]:
+        chosen = torch.zeros(size, dtype=torch.bool)
+        if self.indices is None:
+            chosen[range(size)[slice(*(self.span or (None,)))] or slice(0, 0)] = True
+        else:
+            for i in self.indices:
+                if not -size <= i < size:
+                    raise EdgeError(f"{self.axis} {i} does not exist: the model has {self.axis}s 0 to {size - 1}")
+                chosen[i] = True
+        if not chosen.any():
+            raise EdgeError(f"{self.axis}s={self.text()} selects none of the {size} {self.axis}s")
+        return chosen
+
+    def text(self) -> str | None:
+        if self.span is not None:
+            return f"slice({', '.join(str(v) for v in self.span)})"
+        return None if self.indices is None else str(list(self.indices))
+
+
+@dataclass(frozen=True, repr=False)
+class At(EdgeSet):
+    """`inner.at(layers, heads)`."""
+
+    inner: EdgeSet
+    layers: _Selection
+    heads: _Selection
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+        layers = self.layers.resolve(n_layers)[:, None, None, None]
+        heads = self.heads.resolve(n_heads)[None, :, None, None]
+        return self.inner._resolve(layout, n_layers, n_heads) & layers & heads
+
+    def _text(self) -> str:
+        parts = [f"{s.axis}s={s.text()}" for s in (self.layers, self.heads) if s.text() is not None]
+        return f"{_operand(self.inner, tight=True)}.at({', '.join(parts)})"
+
+
+def _operand(edges: EdgeSet, also: type | None = None, tight: bool = False) -> str:
+    """Text of an operand, in brackets wherever Python would group it otherwise."""
+    loose = isinstance(edges, _Binary) or (tight and isinstance(edges, Complement))
+    return f"({edges})" if loose and type(edges) is not also else str(edges)
+
+
+# --- constructors -----------------------------------------------------------------------------------------
+
+
+def unimodal(*modalities: str) -> EdgeSet:
+    """Edges within one modality, self-edges included; all modalities, or the named ones. CLS is in none of them.
+
+    The "unimodal" category of the IsoNet paper, §2.3; that CLS is exempt is forced by its Table 3
+    (fact sheet §2.3, item 4).
+    """
+    return Unimodal(modalities)
+
+
+def cross_modal(*modalities: str) -> EdgeSet:
+    """Edges between different modalities, both directions; among all modalities, or the named ones (two or more).
+
+    The "cross-modal" category of the IsoNet paper, §2.3. CLS edges are not in it.
+    """
+    return CrossModal(modalities)
+
+
+def flow(src: str, dest: str) -> EdgeSet:
+    """Edges along which information flows from `src` to `dest`: dest's tokens read src's tokens.
+
+    Both are group names, `"cls"`, or names of single tokens such as `"emg.3"`.
+    """
+    return Flow(src, dest)
+
+
+def self_edges() -> EdgeSet:
+    """Edges of every token with itself, CLS included."""
+    return SelfEdges()
+
+
+def same_channel() -> EdgeSet:
+    """Edges between tokens of the same channel of the same modality, self-edges included."""
+    return SameChannel()
+
+
+def same_patch() -> EdgeSet:
+    """Edges between tokens of the same time patch, self-edges included. Needs a layout with patches."""
+    return SamePatch()
+
+
+def lag(low: int, high: int) -> EdgeSet:
+    """Edges with low <= patch(dest) - patch(src) <= high: `lag(1, 3)` = dest reads one to three patches back."""
+    return Lag(low, high)
+
+
+def positions(dest: Iterable[int | str] | None = None, src: Iterable[int | str] | None = None) -> EdgeSet:
+    """Edges from the `src` positions to the `dest` positions, given as indices or token names; default: all."""
+    return Positions(_places(dest), _places(src))
+
+
+def every() -> EdgeSet:
+    """All edges."""
+    return Every()
+
+
+def none() -> EdgeSet:
+    """No edge."""
+    return Nothing()
+
+
+# --- how leaves meet a layout -----------------------------------------------------------------------------
+
+
+def _over_tokens(matrix: Bool[Tensor, "dest src"]) -> Bool[Tensor, "1 1 dest src"]:
+    return matrix[None, None]
+
+
+def _equal(index: Int[Tensor, " token"]) -> Bool[Tensor, "dest src"]:
+    return (index[:, None] == index[None, :]) & (index != NO_INDEX)[:, None]
+
+
+def _rectangle(layout: TokenLayout, dest: Int[Tensor, " d"], src: Int[Tensor, " s"]) -> Bool[Tensor, "dest src"]:
+    matrix = torch.zeros(len(layout), len(layout), dtype=torch.bool)
+    matrix[dest[:, None], src[None, :]] = True
+    return matrix
+
+
+def _named(layout: TokenLayout, name: str) -> Int[Tensor, " position"]:
+    try:
+        return layout.positions(name)
+    except KeyError as error:
+        raise EdgeError(error.args[0]) from None
+
+
+def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> Int[Tensor, " position"]:
+    if places is None:
+        return torch.arange(len(layout))
+    found = []
+    for place in places:
+        if isinstance(place, str):
+            found += _named(layout, place).tolist()
+        elif -len(layout) <= place < len(layout):
+            found.append(place % len(layout))
+        else:
+            raise EdgeError(f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}")
+    return torch.tensor(found)
+
+
+def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[Tensor, " token"]:
+    """Index of each token's modality; -1 for CLS, for tokens of no group and for modalities not wanted."""
+    for name in wanted:
+        if name not in layout.modalities:
+            extra = "; CLS edges are cut with flow(...)" if name == CLS else ""
+            raise EdgeError(f"unknown modality {name!r}; this layout has {list(layout.modalities)}{extra}")
+    known = {name: i for i, name in enumerate(layout.modalities) if not wanted or name in wanted}
+    return torch.tensor([known.get(g, NO_INDEX) if g is not None else NO_INDEX for g in layout.group])
+
+
+def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[Tensor, " token"]:
+    index = torch.tensor(getattr(layout, kind))
+    if (index == NO_INDEX).all():
+        raise EdgeError(f"{edges} needs tokens with a {kind}, and this layout has none")
+    return index
+
+
+def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
+    if values is None:
+        return None
+    places = (values,) if isinstance(values, int | str) else tuple(values)
+    if not places:
+        raise EdgeError("positions(dest=[]) or positions(src=[]) selects nothing; leave it out to mean every position")
+    return places
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(repr(n) for n in names)

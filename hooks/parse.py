@@ -1,0 +1,97 @@
+"""Reading edge sets from text: the notation of study files, with the exact syntax of the Python one.
+
+A whitelisted walk over Python's syntax tree; nothing is ever evaluated.
+"""
+
+import ast
+from collections.abc import Callable
+
+from emg_lens.hooks import edges as algebra
+from emg_lens.hooks.edges import EdgeError, EdgeSet
+
+CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
+    f.__name__: f
+    for f in (
+        algebra.unimodal,
+        algebra.cross_modal,
+        algebra.flow,
+        algebra.self_edges,
+        algebra.same_channel,
+        algebra.same_patch,
+        algebra.lag,
+        algebra.positions,
+        algebra.every,
+        algebra.none,
+    )
+}
+
+
+def parse_edges(text: str) -> EdgeSet:
+    """Read an edge set such as `"cross_modal('emg', 'acc').at(layers=[1, 2]) - same_channel()"`.
+
+    `parse_edges(str(edges)) == edges` for every edge set.
+
+    Raises:
+        EdgeError: The text is not an edge expression; the message shows the part that is not understood.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise EdgeError(f"edge expression {text!r} is not valid syntax: {error}") from None
+    try:
+        return _edges(tree.body)
+    except EdgeError as error:
+        raise EdgeError(f"edge expression {text!r}: {error}") from None
+
+
+def _edges(node: ast.expr) -> EdgeSet:
+    match node:
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _edges(left) | _edges(right)
+        case ast.BinOp(left, ast.BitAnd(), right):
+            return _edges(left) & _edges(right)
+        case ast.BinOp(left, ast.Sub(), right):
+            return _edges(left) - _edges(right)
+        case ast.UnaryOp(ast.Invert(), operand):
+            return ~_edges(operand)
+        case ast.Call(ast.Attribute(inner, "at"), args, keywords):
+            return _call(_edges(inner).at, "at", args, keywords)
+        case ast.Call(ast.Name(name), args, keywords) if name in CONSTRUCTORS:
+            return _call(CONSTRUCTORS[name], name, args, keywords)
+        case ast.Call(ast.Name(name)):
+            raise EdgeError(f"unknown edge set {name!r}; known: {', '.join(CONSTRUCTORS)}")
+    raise EdgeError(f"{ast.unparse(node)!r} is not an edge set; combine {', '.join(CONSTRUCTORS)} with | & - ~ .at")
+
+
+def _call(
+    function: Callable[..., EdgeSet], name: str, args: list[ast.expr], keywords: list[ast.keyword]
+) -> EdgeSet:
+    named = {}
+    for keyword in keywords:
+        if keyword.arg is None:
+            raise EdgeError(f"** is not allowed in {name}(...)")
+        named[keyword.arg] = _value(keyword.value)
+    try:
+        return function(*[_value(a) for a in args], **named)
+    except TypeError as error:
+        raise EdgeError(str(error)) from None
+
+
+def _value(node: ast.expr) -> object:
+    match node:
+        case ast.Call(ast.Name("slice" | "range" as kind), args, []):
+            numbers = [_value(a) for a in args]
+            if not 1 <= len(numbers) <= 3 or not all(n is None or isinstance(n, int) for n in numbers):
+                raise EdgeError(f"{ast.unparse(node)!r} needs one to three integers")
+            try:
+                return slice(*numbers) if kind == "slice" else range(*numbers)  # pyright: ignore
+            except (TypeError, ValueError) as error:
+                raise EdgeError(f"{ast.unparse(node)!r}: {error}") from None
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them") from None
+    flat = value if isinstance(value, list | tuple | set) else [value]
+    if not all(v is None or (isinstance(v, int | str) and not isinstance(v, bool)) for v in flat):
+        raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them")
+    return value
