@@ -1,0 +1,103 @@
+"""Finding a data set's files: one index (subject -> files) per folder, with errors that say what was expected.
+
+Loaders are read-only. They take the subject from the place of a file, never from scalars inside it.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from emg_lens.data.recording import DataError
+
+Index = Mapping[str, Sequence[Path]]
+"""Files of each subject, subjects and files in natural order."""
+
+
+def natural(text: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key that puts `"S2"` before `"S10"`."""
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part)
+
+
+def check_folder(root: str | Path, expected: str) -> Path:
+    """`root` as a path.
+
+    Raises:
+        DataError: It is no folder; `expected` says what the folder should hold.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{folder} {kind}; expected a folder with {expected}")
+    return folder
+
+
+def index_files(
+    root: str | Path, pattern: str, key: Callable[[re.Match, Path], tuple[str, str]], expected: str
+) -> dict[str, list[Path]]:
+    """Find the files below `root` whose name matches `pattern` (whole name, any case), grouped by subject.
+
+    Args:
+        root: Folder, searched at every depth.
+        pattern: Regular expression of the file name.
+        key: Maps the match and the path to (subject, what the file is); the latter orders a subject's files
+            and must be unique within the subject. An empty subject passes the file over.
+        expected: The layout in words, for errors.
+
+    Raises:
+        DataError: No such folder, no matching file, or two files for the same thing.
+    """
+    folder = check_folder(root, expected)
+    seen: dict[tuple[str, str], Path] = {}
+    names = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in names:
+        match = re.fullmatch(pattern, path.name, re.IGNORECASE)
+        place = key(match, path) if match else ("", "")
+        if not place[0]:
+            continue
+        if place in seen:
+            raise DataError(f"two files for subject {place[0]}, {place[1]}: {seen[place]} and {path}; keep one")
+        seen[place] = path
+    if not seen:
+        found = ", ".join(str(p.relative_to(folder)) for p in names[:3]) or "no file at all"
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise DataError(f"nothing to load in {folder}: expected {expected}; found {found}{more}")
+    index: dict[str, list[Path]] = {}
+    for place in sorted(seen, key=lambda p: (natural(p[0]), natural(p[1]))):
+        index.setdefault(place[0], []).append(seen[place])
+    return index
+
+
+def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequence[Path]]:
+    """The part of an index that belongs to some subjects, in natural order; `None` = all.
+
+    A subject is given by its name, or by the number in it (`3` or `"3"` for `"S3"`).
+
+    Raises:
+        DataError: A subject the index does not have; the message lists those it has.
+    """
+    if subjects is None:
+        return dict(index)
+    if isinstance(subjects, str | int):
+        raise DataError(f"subjects must be a list such as [{subjects!r}], got {subjects!r}")
+    wanted = set()
+    for subject in subjects:
+        same = [s for s in index if s == subject] or [s for s in index if _number(s) == _number(str(subject), True)]
+        if len(same) != 1:
+            raise DataError(f"unknown subject {subject!r}; known: {', '.join(index)}")
+        wanted.add(same[0])
+    if not wanted:
+        raise DataError("subjects=[] selects nothing; leave it out to mean every subject")
+    return {s: files for s, files in index.items() if s in wanted}
+
+
+def fingerprint(name: str, root: Path | None, index: Index) -> str:
+    """Short hash of a data set's name and its files' relative names and sizes."""
+    lines = [f"{f.relative_to(root)} {f.stat().st_size}" for files in index.values() for f in files] if root else []
+    return hashlib.sha256("\n".join([name, *sorted(lines)]).encode()).hexdigest()[:16]
+
+
+def _number(text: str, digits_only: bool = False) -> int | str:
+    """The one number in a subject's name; the name itself where there is none."""
+    found = re.fullmatch(r"\d+" if digits_only else r"\D*\d+", text)
+    return int(re.sub(r"\D", "", text)) if found else text
