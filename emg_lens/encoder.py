@@ -19,7 +19,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.components import Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
 from emg_lens.config import EncoderConfig
-from emg_lens.hooks.parse import parse_edges
+from emg_lens.hooks import parse_edges
 from emg_lens.layout import TokenLayout
 
 GATES = {

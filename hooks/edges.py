@@ -1,79 +1,33 @@
-"""Edge sets: which attention edges to cut, written as an algebra and resolved against a layout.
+"""Edge sets to start from: which attention edges to cut, in the field's words.
 
-An edge (dest, src) is the entry `scores[batch, head, dest, src]`: dest's query attends to src's key, so
-information flows from src to dest. An `EdgeSet` is a symbolic value (immutable, hashable, printable); it turns
-into a boolean mask only when it meets a `TokenLayout`. Its text form is its Python form, so a YAML study and a
-notebook say the same thing; `emg_lens.hooks.parse` reads it back.
+Combine them with `|`, `&`, `-`, `~` and `.at(layers=..., heads=...)` (`emg_lens.hooks.algebra`). The text form of an
+edge set is its Python form, so a YAML study and a notebook say the same thing; `emg_lens.hooks.parse` reads it back.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 
-Select = int | slice | range | Iterable[int] | None
-
-
-class EdgeError(ValueError):
-    """An edge set that does not fit the layout or the model it is applied to, or cannot be read."""
-
-
-class EdgeSet(ABC):
-    """A symbolic set of edges (layer, head, dest, src). Combine with `|`, `&`, `-`, `~` and `.at`."""
-
-    def __or__(self, other: "EdgeSet") -> "EdgeSet":
-        return Union(self, _edge_set(other))
-
-    def __and__(self, other: "EdgeSet") -> "EdgeSet":
-        return Intersection(self, _edge_set(other))
-
-    def __sub__(self, other: "EdgeSet") -> "EdgeSet":
-        return Difference(self, _edge_set(other))
-
-    def __invert__(self) -> "EdgeSet":
-        return Complement(self)
-
-    def at(self, layers: Select = None, heads: Select = None) -> "EdgeSet":
-        """Keep only these layers and heads (0-based; int, slice, range or iterable; default: all).
-
-        Raises:
-            EdgeError: A selection that is empty or holds something other than integers.
-        """
-        return At(self, _Selection.of("layer", layers), _Selection.of("head", heads))
-
-    def mask(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"]:
-        """The edges as a boolean tensor, True = in the set (cut). It may share memory between entries: clone to edit.
-
-        Raises:
-            EdgeError: A group, token, layer or head that the layout or the model does not have.
-        """
-        return self._resolve(layout, n_layers, n_heads).expand(n_layers, n_heads, len(layout), len(layout))
-
-    @abstractmethod
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"]:
-        """The mask, with size 1 along every axis on which the set is constant."""
-
-    @abstractmethod
-    def _text(self) -> str: ...
-
-    def __str__(self) -> str:
-        return self._text()
-
-    def __repr__(self) -> str:
-        return f"EdgeSet({self._text()})"
-
-
-def _edge_set(value: object) -> EdgeSet:
-    if not isinstance(value, EdgeSet):
-        raise TypeError(f"edge sets combine with edge sets, got {type(value).__name__}")
-    return value
-
+__all__ = [
+    "EdgeError",
+    "EdgeSet",
+    "cross_modal",
+    "every",
+    "flow",
+    "lag",
+    "none",
+    "positions",
+    "same_channel",
+    "same_patch",
+    "self_edges",
+    "unimodal",
+]
 
 # --- leaves -----------------------------------------------------------------------------------------------
 
@@ -83,6 +37,9 @@ class Unimodal(EdgeSet):
     """See `unimodal`."""
 
     modalities: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_names("unimodal", self.modalities)
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
         group = _modality_index(layout, self.modalities)
@@ -99,8 +56,11 @@ class CrossModal(EdgeSet):
     modalities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _check_names("cross_modal", self.modalities)
         if len(self.modalities) == 1:
-            raise EdgeError(f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}")
+            raise EdgeError(
+                f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}"
+            )
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
         if len(layout.modalities) < 2:
@@ -119,6 +79,10 @@ class Flow(EdgeSet):
 
     src: str
     dest: str
+
+    def __post_init__(self) -> None:
+        for name in (self.src, self.dest):
+            _check_names("flow", (name,))
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
         return _over_tokens(_rectangle(layout, dest=_named(layout, self.dest), src=_named(layout, self.src)))
@@ -169,6 +133,8 @@ class Lag(EdgeSet):
     high: int
 
     def __post_init__(self) -> None:
+        if not all(isinstance(bound, int) and not isinstance(bound, bool) for bound in (self.low, self.high)):
+            raise EdgeError(f"lag(low, high) counts patches in integers, got lag({self.low!r}, {self.high!r})")
         if self.low > self.high:
             raise EdgeError(f"lag(low, high) needs low <= high, got lag({self.low}, {self.high})")
 
@@ -220,127 +186,6 @@ class Nothing(EdgeSet):
 
     def _text(self) -> str:
         return "none()"
-
-
-# --- operators --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, repr=False)
-class _Binary(EdgeSet):
-    left: EdgeSet
-    right: EdgeSet
-    symbol: ClassVar[str]
-
-    def _text(self) -> str:
-        left = _operand(self.left, also=type(self))  # a | b | c reads from the left
-        return f"{left} {self.symbol} {_operand(self.right)}"
-
-
-class Union(_Binary):
-    """`left | right`."""
-
-    symbol = "|"
-
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
-        return self.left._resolve(layout, n_layers, n_heads) | self.right._resolve(layout, n_layers, n_heads)
-
-
-class Intersection(_Binary):
-    """`left & right`."""
-
-    symbol = "&"
-
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
-        return self.left._resolve(layout, n_layers, n_heads) & self.right._resolve(layout, n_layers, n_heads)
-
-
-class Difference(_Binary):
-    """`left - right`."""
-
-    symbol = "-"
-
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
-        return self.left._resolve(layout, n_layers, n_heads) & ~self.right._resolve(layout, n_layers, n_heads)
-
-
-@dataclass(frozen=True, repr=False)
-class Complement(EdgeSet):
-    """`~inner`: every edge that is not in `inner`, CLS edges included."""
-
-    inner: EdgeSet
-
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
-        return ~self.inner._resolve(layout, n_layers, n_heads)
-
-    def _text(self) -> str:
-        return f"~{_operand(self.inner)}"
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """Some layers or heads: `None` = all, otherwise indices or a (start, stop, step) span."""
-
-    axis: str
-    indices: tuple[int, ...] | None = None
-    span: tuple[int | None, int | None, int | None] | None = None
-
-    @staticmethod
-    def of(axis: str, value: Select) -> "_Selection":
-        if value is None:
-            return _Selection(axis)
-        if isinstance(value, slice):
-            return _Selection(axis, span=(value.start, value.stop, value.step))
-        try:
-            items = [value] if isinstance(value, int) else list(value)
-            if any(isinstance(i, bool) or int(i) != i for i in items):
-                raise TypeError
-        except (TypeError, ValueError):
-            raise EdgeError(f"{axis}s must be integers, a slice or a list of integers, got {value!r}") from None
-        if not items:
-            raise EdgeError(f"{axis}s=[] selects nothing; leave it out to mean every {axis}")
-        return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
-
-    def resolve(self, size: int) -> Bool[Tensor, " size"]:
-        chosen = torch.zeros(size, dtype=torch.bool)
-        if self.indices is None:
-            chosen[range(size)[slice(*(self.span or (None,)))] or slice(0, 0)] = True
-        else:
-            for i in self.indices:
-                if not -size <= i < size:
-                    raise EdgeError(f"{self.axis} {i} does not exist: the model has {self.axis}s 0 to {size - 1}")
-                chosen[i] = True
-        if not chosen.any():
-            raise EdgeError(f"{self.axis}s={self.text()} selects none of the {size} {self.axis}s")
-        return chosen
-
-    def text(self) -> str | None:
-        if self.span is not None:
-            return f"slice({', '.join(str(v) for v in self.span)})"
-        return None if self.indices is None else str(list(self.indices))
-
-
-@dataclass(frozen=True, repr=False)
-class At(EdgeSet):
-    """`inner.at(layers, heads)`."""
-
-    inner: EdgeSet
-    layers: _Selection
-    heads: _Selection
-
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
-        layers = self.layers.resolve(n_layers)[:, None, None, None]
-        heads = self.heads.resolve(n_heads)[None, :, None, None]
-        return self.inner._resolve(layout, n_layers, n_heads) & layers & heads
-
-    def _text(self) -> str:
-        parts = [f"{s.axis}s={s.text()}" for s in (self.layers, self.heads) if s.text() is not None]
-        return f"{_operand(self.inner, tight=True)}.at({', '.join(parts)})"
-
-
-def _operand(edges: EdgeSet, also: type | None = None, tight: bool = False) -> str:
-    """Text of an operand, in brackets wherever Python would group it otherwise."""
-    loose = isinstance(edges, _Binary) or (tight and isinstance(edges, Complement))
-    return f"({edges})" if loose and type(edges) is not also else str(edges)
 
 
 # --- constructors -----------------------------------------------------------------------------------------
@@ -417,7 +262,9 @@ def _equal(index: Int[Tensor, " token"]) -> Bool[Tensor, "dest src"]:
     return (index[:, None] == index[None, :]) & (index != NO_INDEX)[:, None]
 
 
-def _rectangle(layout: TokenLayout, dest: Int[Tensor, " d"], src: Int[Tensor, " s"]) -> Bool[Tensor, "dest src"]:
+def _rectangle(
+    layout: TokenLayout, dest: Int[Tensor, " d"], src: Int[Tensor, " s"]
+) -> Bool[Tensor, "dest src"]:
     matrix = torch.zeros(len(layout), len(layout), dtype=torch.bool)
     matrix[dest[:, None], src[None, :]] = True
     return matrix
@@ -440,7 +287,9 @@ def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> Int[T
         elif -len(layout) <= place < len(layout):
             found.append(place % len(layout))
         else:
-            raise EdgeError(f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}")
+            raise EdgeError(
+                f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}"
+            )
     return torch.tensor(found)
 
 
@@ -467,7 +316,18 @@ def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
     places = (values,) if isinstance(values, int | str) else tuple(values)
     if not places:
         raise EdgeError("positions(dest=[]) or positions(src=[]) selects nothing; leave it out to mean every position")
+    for place in places:
+        if not isinstance(place, int | str) or isinstance(place, bool):
+            raise EdgeError(f"positions are indices or token names, got {place!r}")
     return places
+
+
+def _check_names(what: str, names: tuple[str, ...]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise EdgeError(f"{what} takes names in quotes, got {name!r}")
+    if len(set(names)) != len(names):
+        raise EdgeError(f"{what}({_names(names)}): a modality is named twice")
 
 
 def _names(names: Iterable[str]) -> str:

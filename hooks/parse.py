@@ -34,6 +34,8 @@ def parse_edges(text: str) -> EdgeSet:
     Raises:
         EdgeError: The text is not an edge expression; the message shows the part that is not understood.
     """
+    if not isinstance(text, str):
+        raise EdgeError(f"an edge expression is text, got {text!r}")
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -42,6 +44,8 @@ def parse_edges(text: str) -> EdgeSet:
         return _edges(tree.body)
     except EdgeError as error:
         raise EdgeError(f"edge expression {text!r}: {error}") from None
+    except RecursionError:
+        raise EdgeError(f"edge expression of {len(text)} characters is nested too deeply") from None
 
 
 def _edges(node: ast.expr) -> EdgeSet:
@@ -60,7 +64,9 @@ def _edges(node: ast.expr) -> EdgeSet:
             return _call(CONSTRUCTORS[name], name, args, keywords)
         case ast.Call(ast.Name(name)):
             raise EdgeError(f"unknown edge set {name!r}; known: {', '.join(CONSTRUCTORS)}")
-    raise EdgeError(f"{ast.unparse(node)!r} is not an edge set; combine {', '.join(CONSTRUCTORS)} with | & - ~ .at")
+    raise EdgeError(
+        f"{ast.unparse(node)!r} is not an edge set; combine {', '.join(CONSTRUCTORS)} with | & - ~ .at"
+    )
 
 
 def _call(
@@ -90,7 +96,9 @@ def _value(node: ast.expr) -> object:
     try:
         value = ast.literal_eval(node)
     except ValueError:
-        raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them") from None
+        raise EdgeError(
+            f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them"
+        ) from None
     flat = value if isinstance(value, list | tuple | set) else [value]
     if not all(v is None or (isinstance(v, int | str) and not isinstance(v, bool)) for v in flat):
         raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them")

@@ -1,17 +1,16 @@
 """Looking at attention when tokens are channels, patches and groups of them.
 
-`attention_view` turns the attention patterns of any TransformerLens cache into an interactive page that needs no
-network (`attention_view.html` and `attention_view.js` beside this file) and into static figures; `modality_mass`
-gives the same story in numbers. Text viewers stop where our tokens begin (field survey §2, "Seeing attention when
-tokens are not words"). Knows layouts and caches, not models.
+`attention_view` turns the attention patterns of any TransformerLens cache into an interactive page that needs
+no network (`attention_view.html` and its two scripts beside this file) and into static figures;
+`modality_mass` (in `emg_lens.analysis.patterns`) gives the same story in numbers. Text viewers stop where our
+tokens begin (field survey §2, "Seeing attention when tokens are not words").
 """
 
 import base64
 import html
 import json
-import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -19,22 +18,26 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
-from transformer_lens import ActivationCache
 
+from emg_lens.analysis.patterns import (
+    UNGROUPED,
+    Patterns,
+    group_index,
+    group_mass,
+    group_names,
+    group_summary,
+    mass_table,
+    modality_mass,
+    read_patterns,
+    row_notes,
+)
 from emg_lens.layout import CLS, TokenLayout
 
-Patterns = ActivationCache | Mapping[str, Tensor] | Tensor | np.ndarray
+__all__ = ["AttentionView", "attention_view", "modality_mass"]
 
-UNGROUPED = "(ungrouped)"
-"""Stands for the tokens outside every group; brackets keep it apart from any group's name."""
-SUMMARY = ("uni", "cross", "to_cls", "from_cls")
-
-PATTERN_KEY = re.compile(r"blocks\.(\d+)\.attn\.hook_pattern")
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 """Okabe and Ito's colours, told apart with every common kind of colour vision."""
 NO_MODALITY_COLOURS = {CLS: "#858c98", UNGROUPED: "#c3c8d0"}
@@ -46,7 +49,7 @@ FILE_BYTES, CELL_BYTES = 64_000_000, 8_000_000
 
 @dataclass(frozen=True, eq=False)
 class AttentionView:
-    """Attention patterns with the meaning of their tokens. Made by `attention_view`; shows itself in a notebook.
+    """Attention patterns and what their tokens mean. Made by `attention_view`; shows itself in a notebook.
 
     Attributes:
         pattern: Attention of dest to src, or its difference from a baseline.
@@ -80,7 +83,7 @@ class AttentionView:
     @cached_property
     def mass(self) -> pd.DataFrame:
         """The table of `modality_mass` for what is shown."""
-        return _mass_table(self.pattern, self.layout, self.layers)
+        return mass_table(self.pattern, self.layout, self.layers)
 
     def figure(self, layer: int | None = None, head: int | None = None) -> Figure:
         """A static figure: every head as a small map, one layer (mean over heads), or one head.
@@ -97,7 +100,9 @@ class AttentionView:
         if layer is None:
             return self._overview()
         if layer not in self.layers:
-            raise ValueError(f"layer {layer} is not in this view; its layers are {list(self.layers)} (0-based)")
+            raise ValueError(
+                f"layer {layer} is not in this view; its layers are {list(self.layers)} (0-based)"
+            )
         heads = self.pattern[self.layers.index(layer)]
         if head is not None and not 0 <= head < len(heads):
             raise ValueError(f"head {head} does not exist: there are heads 0 to {len(heads) - 1}")
@@ -117,14 +122,17 @@ class AttentionView:
             case ".png" | ".svg" | ".pdf":
                 self.figure().savefig(path, dpi=200)
             case other:
-                raise ValueError(f"cannot save attention as {other or path.name!r}: use .html, .png, .svg or .pdf")
+                raise ValueError(
+                    f"cannot save attention as {other or path.name!r}: use .html, .png, .svg or .pdf"
+                )
         return path
 
     def _repr_html_(self) -> str:
-        """The page in a sandboxed frame: its styles cannot leak into the notebook, nor its scripts reach out."""
+        """The page in a sandboxed frame: neither its styles nor its scripts reach the notebook."""
+        title, page = html.escape(self.title or "attention"), html.escape(self._page(CELL_BYTES))
         return (
-            f'<iframe title="{html.escape(self.title or "attention")}" sandbox="allow-scripts allow-downloads" '
-            f'style="width:100%;height:860px;border:0;border-radius:8px" srcdoc="{html.escape(self._page(CELL_BYTES))}">'
+            f'<iframe title="{title}" sandbox="allow-scripts allow-downloads" '
+            f'style="width:100%;height:860px;border:0;border-radius:8px" srcdoc="{page}">'
             "</iframe>"
         )
 
@@ -134,6 +142,7 @@ class AttentionView:
         parts = {
             "title": html.escape(self.title or "Attention"),
             "data": text.replace("<", "\\u003c"),  # so that no label can close the script element
+            "maps_script": (folder / "attention_view_maps.js").read_text("utf-8"),
             "script": (folder / "attention_view.js").read_text("utf-8"),
         }
         template = (folder / "attention_view.html").read_text("utf-8")
@@ -142,7 +151,7 @@ class AttentionView:
     def _content(self, limit: int) -> dict:
         """Everything the page shows; token maps only if they fit into `limit` bytes."""
         n_layers, n_heads, n_tokens, _ = self.pattern.shape
-        groups = _groups(self.layout)
+        groups = group_names(self.layout)
         bits = 16 if self.pattern.size <= FINE_CELLS else 8
         fits = self.pattern.size * bits / 8 * 4 / 3 <= limit
         notes = list(self.notes)
@@ -160,13 +169,13 @@ class AttentionView:
             "layers": self.layers,
             "heads": n_heads,
             "tokens": self.labels,
-            "group": [groups.index(_group(g)) for g in self.layout.group],
+            "group": group_index(self.layout),
             "channel": self.layout.channel,
             "groups": groups,
             "colours": _colours(groups),
-            "mass": np.round(_group_mass(self.pattern, self.layout), 7).tolist(),
-            "summary": _without_nan(_summary(self.pattern, self.layout)),
-            "uniform": _without_nan(_summary(uniform, self.layout)[0, 0]),
+            "mass": np.round(group_mass(self.pattern, self.layout), 7).tolist(),
+            "summary": _without_nan(group_summary(self.pattern, self.layout)),
+            "uniform": _without_nan(group_summary(uniform, self.layout)[0, 0]),
             "maps": _encode(self.pattern, bits, self.difference) if fits else None,
         }
 
@@ -176,14 +185,14 @@ class AttentionView:
         axes = figure.subplots(n_layers, n_heads, squeeze=False)
         shades = self._shades(self.pattern)
         for (row, head), ax in np.ndenumerate(axes):
-            image = ax.imshow(self.pattern[row, head], interpolation="nearest", rasterized=True, **shades)
+            ax.imshow(self.pattern[row, head], interpolation="nearest", rasterized=True, **shades)
             ax.set(xticks=[], yticks=[])
             self._separate(ax, 0.4)
             if row == 0:
                 ax.set_title(f"H{head}", fontsize=8)
             if head == 0:
                 ax.set_ylabel(f"L{self.layers[row] + 1}", fontsize=8, rotation=0, ha="right", va="center")
-        bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+        bar = figure.colorbar(axes[0, 0].images[0], ax=axes, fraction=0.03, pad=0.02)
         bar.ax.tick_params(labelsize=7)
         bar.set_label(self._quantity, fontsize=8)
         figure.suptitle(self.title or f"Attention, {self.trials}", fontsize=10)
@@ -196,21 +205,24 @@ class AttentionView:
         ax = figure.subplots()
         image = ax.imshow(values, interpolation="nearest", rasterized=n_tokens > 100, **self._shades(values))
         self._separate(ax, 0.6)
-        groups = _groups(self.layout)
+        groups = group_names(self.layout)
         colour = dict(zip(groups, _colours(groups), strict=True))
-        starts = _starts(self.layout)
+        index = group_index(self.layout)
+        starts = _starts(index)
         if n_tokens <= 64:
             ticks, names = list(range(n_tokens)), list(self.labels)
         else:
             ends = [*starts[1:], n_tokens]
             ticks = [(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)]
-            names = [_group(self.layout.group[a]) for a in starts]
-        owners = [_group(self.layout.group[round(t)]) for t in ticks]
+            names = [groups[index[a]] for a in starts]
+        owners = [groups[index[int(t)]] for t in ticks]
         ax.set_xticks(ticks, names, rotation=90, fontsize=7)
         ax.set_yticks(ticks, names, fontsize=7)
         for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
             for label, owner in zip(labels, owners, strict=True):
-                label.set_bbox({"boxstyle": "round,pad=0.15", "fc": colour[owner], "ec": "none", "alpha": 0.25})
+                label.set_bbox(
+                    {"boxstyle": "round,pad=0.15", "fc": colour[owner], "ec": "none", "alpha": 0.25}
+                )
         ax.tick_params(length=0)
         ax.set(xlabel="src (is read)", ylabel="dest (reads)")
         ax.set_title(": ".join(part for part in (self.title, which) if part), fontsize=10)
@@ -229,7 +241,7 @@ class AttentionView:
 
     def _separate(self, ax: Axes, width: float) -> None:
         """Thin lines between groups."""
-        for start in _starts(self.layout)[1:]:
+        for start in _starts(group_index(self.layout))[1:]:
             ax.axhline(start - 0.5, color="0.35", linewidth=width)
             ax.axvline(start - 0.5, color="0.35", linewidth=width)
 
@@ -246,9 +258,9 @@ def attention_view(
     """Look at attention: `attention_view(model.run_with_cache(x)[1], model.layout).save("attention.html")`.
 
     Args:
-        cache: A TransformerLens cache or a dict with `blocks.{l}.attn.hook_pattern`, each `[batch, head, dest, src]`;
-            or a tensor `[layer, head, dest, src]` or `[layer, batch, head, dest, src]`. A cache of some layers only
-            shows these, under their own numbers.
+        cache: A TransformerLens cache or a dict with `blocks.{l}.attn.hook_pattern`, each
+            `[batch, head, dest, src]`; or a tensor `[layer, head, dest, src]` or
+            `[layer, batch, head, dest, src]`. A cache of some layers shows these, under their own numbers.
         layout: What each token stands for.
         trial: Which element of the batch to show (0-based); default: the mean over the batch.
         labels: Names to show instead of `layout.names`, one a token.
@@ -256,17 +268,17 @@ def attention_view(
         title: Heading of page and figures.
 
     Raises:
-        ValueError: No patterns, patterns that are not square, do not fit the layout, hold NaN or are no attention
-            weights; a trial that is not there; a wrong number of labels; a baseline of another shape.
+        ValueError: No patterns, patterns that do not fit the layout, hold NaN or are no attention weights; a
+            trial that is not there; a wrong number of labels; a baseline of another shape.
         TypeError: `cache` or `baseline` is neither cache nor tensor.
     """
-    layers, pattern, trials = _read(cache, layout, trial, "cache")
+    layers, pattern, trials = read_patterns(cache, layout, trial, "cache")
     names = tuple(str(name) for name in (layout.names if labels is None else labels))
     if len(names) != len(layout):
         raise ValueError(f"labels has {len(names)} names for {len(layout)} tokens; give one name a token")
-    notes = _notes(pattern, layers)
+    notes = row_notes(pattern, layers)
     if baseline is not None:
-        base_layers, base, _ = _read(baseline, layout, trial, "baseline")
+        base_layers, base, _ = read_patterns(baseline, layout, trial, "baseline")
         if base_layers != layers or base.shape != pattern.shape:
             raise ValueError(
                 f"baseline has layers {list(base_layers)} and {base.shape[1]} heads, cache has layers "
@@ -277,100 +289,47 @@ def attention_view(
     return AttentionView(pattern, layout, names, layers, trials, baseline is not None, title, notes)
 
 
-def modality_mass(cache: Patterns, layout: TokenLayout, *, trial: int | None = None) -> pd.DataFrame:
-    """How much attention each group pays to each other, per head; arguments and errors as in `attention_view`.
+# --- what a page carries ----------------------------------------------------------------------------------
 
-    Returns:
-        One row a (layer, head, dest, src) where dest and src are groups ("cls" is one, tokens outside every group are
-        "(ungrouped)"). `mass` is the mean over dest's tokens of the attention they pay to all of src's tokens, so the
-        masses of one dest sum to 1. Four summaries of the head repeat in its rows: of what the tokens of modalities
-        read, `uni` is the share from their own modality (self-edges included), `cross` from other modalities,
-        `from_cls` from CLS; `to_cls` is the share of what CLS reads that comes from modalities. NaN where no such
-        token exists. `uni` and `cross` follow the edge classes `unimodal()` and `cross_modal()`.
+
+def _encode(pattern: Float[np.ndarray, "layer head dest src"], bits: int, signed: bool) -> dict:
+    """Each map as base64 of little-endian integers q, where value = scale * sign(q) * (|q| / steps) ** 2.
+
+    The square keeps small weights apart: among hundreds of tokens an edge of 1 and a floor of 0.001 must both
+    survive 8 bits. The error at a value v is at most sqrt(|v| * scale) / steps + scale / (4 * steps ** 2).
     """
-    layers, pattern, _ = _read(cache, layout, trial, "cache")
-    return _mass_table(pattern, layout, layers)
+    steps = 2 ** (bits - signed) - 1
+    kind = np.dtype(f"<{'i' if signed else 'u'}{bits // 8}")
+    scale = np.abs(pattern).max(axis=(2, 3)).astype(float)
+    data = []
+    for values, top in zip(pattern.reshape(-1, *pattern.shape[2:]), scale.ravel(), strict=True):
+        share = np.sqrt(np.minimum(np.abs(values) / (top or 1.0), 1.0))
+        codes = np.copysign(np.rint(share * steps), values if signed else share).astype(kind)
+        data.append(base64.b64encode(codes.tobytes()).decode("ascii"))
+    n_heads = pattern.shape[1]
+    return {
+        "bits": bits,
+        "signed": signed,
+        "steps": steps,
+        "scale": scale.tolist(),
+        "top": float(scale.max()),
+        "data": [data[i : i + n_heads] for i in range(0, len(data), n_heads)],
+    }
 
 
-# --- reading caches ---------------------------------------------------------------------------------------
+def _colours(groups: Sequence[str]) -> list[str]:
+    modalities = [g for g in groups if g not in NO_MODALITY_COLOURS]
+    named = {g: GROUP_COLOURS[i % len(GROUP_COLOURS)] for i, g in enumerate(modalities)}
+    return [(NO_MODALITY_COLOURS | named)[g] for g in groups]
 
 
-def _read(
-    cache: Patterns, layout: TokenLayout, trial: int | None, name: str
-) -> tuple[tuple[int, ...], Float[np.ndarray, "layer head dest src"], str]:
-    """Layer numbers, patterns of one trial or the mean of all, and which of the two, in words."""
-    if isinstance(cache, Tensor | np.ndarray):
-        stacked = torch.as_tensor(cache)
-        if stacked.ndim not in (4, 5):
-            raise ValueError(
-                f"{name} is a tensor of shape {tuple(stacked.shape)}; expected [layer, head, dest, src] or "
-                "[layer, batch, head, dest, src]"
-            )
-        found = dict(enumerate(stacked))
-    elif hasattr(cache, "keys"):
-        keys = {key: PATTERN_KEY.fullmatch(str(key)) for key in cache.keys()}  # noqa: SIM118 (ActivationCache)
-        found = {int(match[1]): cache[key] for key, match in keys.items() if match}
-        found = dict(sorted(found.items()))
-    else:
-        raise TypeError(f"{name} must be an ActivationCache, a dict or a tensor, got {type(cache).__name__}")
-    if not found:
-        raise ValueError(
-            f"{name} holds no attention pattern: expected 'blocks.{{layer}}.attn.hook_pattern'; cache it with "
-            "run_with_cache(x), or name it in names_filter"
-        )
-    chosen = {layer: _one_layer(torch.as_tensor(p), layer, layout, trial, name) for layer, p in found.items()}
-    heads = {layer: len(pattern) for layer, (pattern, _) in chosen.items()}
-    if len(set(heads.values())) > 1:
-        raise ValueError(f"{name} has layers with different numbers of heads: {heads}")
-    trials = next(iter(chosen.values()))[1]
-    return tuple(chosen), np.stack([pattern for pattern, _ in chosen.values()]), trials
+def _starts(index: Sequence[int]) -> list[int]:
+    """Where each run of tokens of one group begins."""
+    return [i for i, group in enumerate(index) if i == 0 or index[i - 1] != group]
 
 
-def _one_layer(
-    pattern: Tensor, layer: int, layout: TokenLayout, trial: int | None, name: str
-) -> tuple[Float[np.ndarray, "head dest src"], str]:
-    where = f"{name}, layer {layer}"
-    shape = tuple(pattern.shape)
-    if len(shape) not in (3, 4) or 0 in shape:
-        raise ValueError(f"{where}: pattern has shape {shape}; expected [batch, head, dest, src]")
-    if shape[-2:] != (len(layout), len(layout)):
-        raise ValueError(
-            f"{where}: pattern is {shape[-2]} x {shape[-1]} tokens but the layout has {len(layout)}; "
-            "pass the layout of the model that made the cache"
-        )
-    pattern = pattern.detach().float().cpu()
-    if len(shape) == 3:
-        if trial is not None:
-            raise ValueError(f"{where}: trial={trial} was asked, but the pattern has no batch axis; leave trial out")
-        chosen, trials = pattern, "one trial"
-    elif trial is None:
-        chosen, trials = pattern.mean(0), f"mean over {shape[0]} trials" if shape[0] > 1 else "one trial"
-    else:
-        index = operator.index(trial)
-        if not 0 <= index < shape[0]:
-            raise ValueError(f"{where}: trial {index} does not exist; the batch has trials 0 to {shape[0] - 1}")
-        chosen, trials = pattern[index], f"trial {index}"
-    values = chosen.numpy()
-    bad = ~np.isfinite(values).all(axis=(1, 2))
-    if bad.any():
-        raise ValueError(f"{where}: heads {np.flatnonzero(bad).tolist()} hold NaN or infinity; attention is finite")
-    if values.min() < -1e-3 or values.max() > 1 + 1e-3:
-        raise ValueError(
-            f"{where}: values go from {values.min():.3g} to {values.max():.3g}, attention from 0 to 1; "
-            "pass hook_pattern, not hook_attn_scores"
-        )
-    return values, trials
-
-
-def _notes(pattern: Float[np.ndarray, "layer head dest src"], layers: tuple[int, ...]) -> tuple[str, ...]:
-    """What is odd about the rows: fully cut ones, and ones that are no distribution."""
-    sums = pattern.sum(-1)
-    empty = sums < 1e-6
-    notes = []
-    if empty.any():
-        where = ", ".join(f"L{layers[i] + 1}" for i in np.flatnonzero(empty.any(axis=(1, 2))))
-        notes.append(f"{empty.sum()} rows carry no attention, as if all their edges were cut ({where}).")
-    if (odd := ~empty & (np.abs(sums - 1) > 0.02)).any():
-        low, high = sums[odd].min(), sums[odd].max()
-        notes.append(f"{odd.sum()} rows do not sum to 1 ({low:.2f} to {high:.2f}): dropout, or an edited pattern.")
-    return tuple(notes)
+def _without_nan(values: np.ndarray) -> list:
+    """Nested lists with None for NaN, which JSON does not know."""
+    rounded = np.round(values, 7).astype(object)
+    rounded[np.isnan(values)] = None
+    return rounded.tolist()

@@ -1,18 +1,20 @@
 """The registry of data sets: `load_dataset` for recordings, `load_trials` for what studies need.
 
-A loader is a function that returns an iterator of recordings, registered under a name when its module is imported
-(`emg_lens.data` imports them all). Its own options are its keyword parameters.
+A loader is a function that returns an iterator of recordings, registered under a name when its module is
+imported (`emg_lens.data` imports them all). Its own options are its keyword parameters.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from emg_lens.data.files import Index, choose, fingerprint
 from emg_lens.data.preprocess import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording
-from emg_lens.data.trials import Segment, TrialSet
+from emg_lens.data.segment import Segment
+from emg_lens.data.trials import TrialSet
 
 Loader = Callable[..., Iterator[Recording]]
 
@@ -39,7 +41,7 @@ class DataSet:
         """Whether the loader reads a folder."""
         return "root" in inspect.signature(self.loader).parameters
 
-    def check(self, root: str | Path | None, options: Mapping[str, object]) -> dict[str, object]:
+    def check(self, root: str | Path | None, options: Mapping[str, object]) -> dict[str, Any]:
         """The arguments of a call to the loader, or one line about what is wrong with them."""
         unknown = [o for o in options if o not in self.options]
         if unknown:
@@ -48,26 +50,26 @@ class DataSet:
         if self.needs_root and root is None:
             raise DataError(f"data set {self.name!r} needs a folder ({self.description}); none was given")
         if not self.needs_root and root is not None:
-            raise DataError(f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out")
+            raise DataError(
+                f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out"
+            )
         return {**({"root": Path(root).expanduser()} if root is not None else {}), **options}
 
 
 _registry: dict[str, DataSet] = {}
 
 
-def register(
-    name: str, loader: Loader, description: str, index: Callable[..., Index] | None = None
-) -> None:
+def register(name: str, loader: Loader, description: str, index: Callable[..., Index] | None = None) -> None:
     """Make a data set known.
 
     Args:
         name: What users call it.
-        loader: `loader(root, *, subjects=None, ...options) -> Iterator[Recording]`, grouped by subject in natural
-            order. Without a parameter `root` the data set needs no folder. It should check its arguments when it
-            is called, not when its iterator first moves.
+        loader: `loader(root, *, subjects=None, ...options) -> Iterator[Recording]`, grouped by subject in
+            natural order. Without a parameter `root` the data set needs no folder. It should check its
+            arguments when it is called, not when its iterator first moves.
         description: One line: what it is, and the files expected.
-        index: `index(root, ...options)` -> files of each subject, without reading them. It may take fewer options
-            than the loader; it is given those it declares.
+        index: `index(root, ...options)` -> files of each subject, without reading them. It may take fewer
+            options than the loader; it is given those it declares.
 
     Raises:
         ValueError: The name is taken.
@@ -96,7 +98,11 @@ def describe_dataset(name: str) -> DataSet:
 
 
 def load_dataset(
-    name: str, root: str | Path | None = None, *, subjects: Iterable[str | int] | None = None, **options: object
+    name: str,
+    root: str | Path | None = None,
+    *,
+    subjects: Iterable[str | int] | None = None,
+    **options: Any,
 ) -> Iterator[Recording]:
     """Read a data set's recordings one after the other, grouped by subject in natural order.
 
@@ -107,21 +113,21 @@ def load_dataset(
         **options: The loader's own options, checked against its signature.
 
     Raises:
-        DataError: Unknown name, option or subject; a folder that is missing or holds no such files; and, while
-            iterating, a damaged file.
+        DataError: Unknown name, option or subject; a folder that is missing or holds no such files; and,
+            while iterating, a damaged file.
     """
     entry = describe_dataset(name)
     return entry.loader(**entry.check(root, options), subjects=subjects)
 
 
-def subjects(name: str, root: str | Path | None = None, **options: object) -> tuple[str, ...]:
+def subjects(name: str, root: str | Path | None = None, **options: Any) -> tuple[str, ...]:
     """Names of the subjects in natural order, without reading signals where the data set has an index.
 
     Raises:
         DataError: As `load_dataset`.
     """
     if name == TRIALS:
-        return tuple(dict.fromkeys(TrialSet.load(_file(root)).subject.tolist()))
+        return tuple(dict.fromkeys(TrialSet.load(_file(root, options)).subject.tolist()))
     index = _index(name, root, options)
     if index is not None:
         return tuple(index)
@@ -136,7 +142,7 @@ def load_trials(
     *,
     subjects: Iterable[str | int] | None = None,
     classes: Iterable[int] | None = None,
-    **options: object,
+    **options: Any,
 ) -> TrialSet:
     """Read, filter and cut: the one way from any data set to trials.
 
@@ -155,31 +161,28 @@ def load_trials(
     """
     recipe, segment = recipe or Recipe(), segment or Segment()
     if name == TRIALS:
-        given = [
-            *(["recipe"] if recipe != Recipe() else []),
-            *(["segment"] if segment != Segment() else []),
-            *(["classes"] if classes is not None else []),
-            *options,
-        ]
-        if given:
-            raise DataError(f"{TRIALS!r} is a file of finished trials; leave out {', '.join(given)}")
-        trials = TrialSet.load(_file(root))
+        extra = {
+            "recipe": recipe != Recipe(),
+            "segment": segment != Segment(),
+            "classes": classes is not None,
+        }
+        trials = TrialSet.load(_file(root, [*(k for k, given in extra.items() if given), *options]))
         return trials if subjects is None else trials.select(subjects=_named(trials, subjects))
     recordings = load_dataset(name, root, subjects=subjects, **options)
     return TrialSet.from_recordings((preprocess(r, recipe) for r in recordings), segment, classes=classes)
 
 
-def data_fingerprint(name: str, root: str | Path | None = None, **options: object) -> str:
+def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) -> str:
     """Short hash of the data set's name and of its files' relative names and sizes.
 
-    A study that continues a run compares it, so that a run never mixes two versions of the data. Files that do not
-    belong to the data set do not count.
+    A study that continues a run compares it, so that a run never mixes two versions of the data. Files that
+    do not belong to the data set do not count.
 
     Raises:
         DataError: As `load_dataset`.
     """
     if name == TRIALS:
-        file = _file(root)
+        file = _file(root, options)
         return fingerprint(name, file.parent, {"": [file]})
     index = _index(name, root, options)
     return fingerprint(name, None if root is None else Path(root).expanduser(), index or {})
@@ -194,7 +197,10 @@ def _index(name: str, root: str | Path | None, options: Mapping[str, object]) ->
     return entry.index(**{k: v for k, v in arguments.items() if k in declared})
 
 
-def _file(root: str | Path | None) -> Path:
+def _file(root: str | Path | None, extra: Iterable[str]) -> Path:
+    """The file of finished trials, which takes nothing `extra`."""
+    if names := list(extra):
+        raise DataError(f"{TRIALS!r} is a file of finished trials; leave out {', '.join(names)}")
     if root is None or not Path(root).expanduser().is_file():
         raise DataError(f"{TRIALS!r} needs the .h5 file that TrialSet.save wrote, got {str(root)!r}")
     return Path(root).expanduser()

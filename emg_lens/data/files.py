@@ -1,4 +1,4 @@
-"""Finding a data set's files: one index (subject -> files) per folder, with errors that say what was expected.
+"""Finding a data set's files: an index (subject -> files), and errors that say what was expected.
 
 Loaders are read-only. They take the subject from the place of a file, never from scalars inside it.
 """
@@ -33,9 +33,9 @@ def check_folder(root: str | Path, expected: str) -> Path:
 
 
 def index_files(
-    root: str | Path, pattern: str, key: Callable[[re.Match, Path], tuple[str, str]], expected: str
+    root: str | Path, pattern: re.Pattern, key: Callable[[re.Match, Path], tuple[str, str]], expected: str
 ) -> dict[str, list[Path]]:
-    """Find the files below `root` whose name matches `pattern` (whole name, any case), grouped by subject.
+    """Find the files below `root` whose name matches `pattern` (whole name), grouped by subject.
 
     Args:
         root: Folder, searched at every depth.
@@ -51,12 +51,14 @@ def index_files(
     seen: dict[tuple[str, str], Path] = {}
     names = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in names:
-        match = re.fullmatch(pattern, path.name, re.IGNORECASE)
+        match = pattern.fullmatch(path.name)
         place = key(match, path) if match else ("", "")
         if not place[0]:
             continue
         if place in seen:
-            raise DataError(f"two files for subject {place[0]}, {place[1]}: {seen[place]} and {path}; keep one")
+            raise DataError(
+                f"two files for subject {place[0]}, {place[1]}: {seen[place]} and {path}; keep one"
+            )
         seen[place] = path
     if not seen:
         found = ", ".join(str(p.relative_to(folder)) for p in names[:3]) or "no file at all"
@@ -82,7 +84,9 @@ def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequ
         raise DataError(f"subjects must be a list such as [{subjects!r}], got {subjects!r}")
     wanted = set()
     for subject in subjects:
-        same = [s for s in index if s == subject] or [s for s in index if _number(s) == _number(str(subject), True)]
+        same = [s for s in index if s == subject] or [
+            s for s in index if _number(s) == _number(str(subject), True)
+        ]
         if len(same) != 1:
             raise DataError(f"unknown subject {subject!r}; known: {', '.join(index)}")
         wanted.add(same[0])
@@ -93,7 +97,11 @@ def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequ
 
 def fingerprint(name: str, root: Path | None, index: Index) -> str:
     """Short hash of a data set's name and its files' relative names and sizes."""
-    lines = [f"{f.relative_to(root)} {f.stat().st_size}" for files in index.values() for f in files] if root else []
+    lines = (
+        [f"{f.relative_to(root)} {f.stat().st_size}" for files in index.values() for f in files]
+        if root
+        else []
+    )
     return hashlib.sha256("\n".join([name, *sorted(lines)]).encode()).hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 Facts: fact sheet §1.1 to §1.3. Another data base is one more `Family` in the table and one `register` line.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Sign
 Labels = Literal["restimulus", "stimulus"]
 Numbering = Literal["auto", "local", "global"]
 
+FILE_NAME = re.compile(r"S(\d+)_(?:A\d_)?E(\d)(?:_A\d)?\.mat", re.IGNORECASE)
 REPETITION_OF = {"restimulus": "rerepetition", "stimulus": "repetition"}
 
 
@@ -47,7 +49,7 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Family:
-    """What sets one NinaPro data base apart: exercises, rate of the stored rows (Hz), sensors, movement names."""
+    """What sets one NinaPro data base apart: exercises, rate of the rows (Hz), sensors, movement names."""
 
     name: str
     fs: float
@@ -66,12 +68,16 @@ DB5 = Family(
             units="adc",
             native_fs=200.0,
             ch_names=tuple(f"{band}.{i}" for band in ("upper", "lower") for i in range(1, 9)),
-            placement="two Myo bands on the forearm: upper at the radio-humeral joint, lower below it, tilted 22.5°",
+            placement="two Myo bands: upper at the radio-humeral joint, lower below it, tilted 22.5°",
         ),
         "acc": Sensor(units="g", native_fs=50.0, ch_names=("x", "y", "z"), placement="upper Myo band"),
     },
     movements=(
-        *(f"{finger} {way}" for finger in ("index", "middle", "ring", "little") for way in ("flexion", "extension")),
+        *(
+            f"{finger} {way}"
+            for finger in ("index", "middle", "ring", "little")
+            for way in ("flexion", "extension")
+        ),
         *("thumb adduction", "thumb abduction", "thumb flexion", "thumb extension"),
     ),
     notes=("acc: native rate of 50 Hz assumed (the Myo's), the publisher stores it on the 200 Hz grid",),
@@ -94,13 +100,14 @@ def load(
         root: Folder, searched at every depth.
         subjects: Names (`"S3"`) or numbers; default all.
         exercises: Which exercise files.
-        labels: `"restimulus"`, corrected to the real movement, or `"stimulus"`, what the screen showed. Onsets of
-            the first lag those of the second by 0.4 to 2.1 s (fact sheet §1.1).
+        labels: `"restimulus"`, corrected to the real movement, or `"stimulus"`, what the screen showed.
+            Onsets of the first lag those of the second by 0.4 to 2.1 s (fact sheet §1.1).
         label_numbering: Whether the files count movements within the exercise (`"local"`) or the data base
             (`"global"`); `"auto"` finds out. Recordings always carry global numbers.
 
     Raises:
-        DataError: Unknown option value, subject or exercise; no files; a file that is damaged (while iterating).
+        DataError: Unknown option value, subject or exercise; no files; a file that is damaged (while
+        iterating).
     """
     for option, value, known in (
         ("labels", labels, tuple(REPETITION_OF)),
@@ -123,20 +130,26 @@ def find(family: Family, root: str | Path, *, exercises: Sequence[int] = (1,)) -
         DataError: Unknown exercise, no such folder or file, or two files for one subject and exercise.
     """
     if not isinstance(exercises, Sequence) or not exercises or not set(exercises) <= set(family.exercises):
-        raise DataError(f"{family.name}: exercises must be a list out of {[*family.exercises]}, got {exercises!r}")
+        raise DataError(
+            f"{family.name}: exercises must be a list out of {[*family.exercises]}, got {exercises!r}"
+        )
     return index_files(
         root,
         FILE_NAME,
-        lambda match, _: (f"S{int(match[1])}", f"exercise {match[2]}") if int(match[2]) in exercises else ("", ""),
+        lambda match, _: (
+            (f"S{int(match[1])}", f"exercise {match[2]}") if int(match[2]) in exercises else ("", "")
+        ),
         expected=f"{family.name} files S<n>_E<{'|'.join(str(e) for e in exercises)}>_A1.mat at any depth",
     )
 
 
-FILE_NAME = r"S(\d+)_(?:A\d_)?E(\d)(?:_A\d)?\.mat"
-
-
 def read(
-    path: Path, family: Family, subject: str, *, labels: Labels = "restimulus", label_numbering: Numbering = "auto"
+    path: Path,
+    family: Family,
+    subject: str,
+    *,
+    labels: Labels = "restimulus",
+    label_numbering: Numbering = "auto",
 ) -> Recording:
     """Read one file; every repair and assumption becomes a note.
 
@@ -144,7 +157,10 @@ def read(
         DataError: The file is truncated, lacks a key, holds NaN or infinity, or its labels do not fit.
     """
     name = path.name
-    number = int(_match(name)[2])
+    match = FILE_NAME.fullmatch(name)
+    if match is None or int(match[2]) not in family.exercises:
+        raise DataError(f"{path}: not named like a file of {family.name}, S<n>_E<e>_A1.mat")
+    number = int(match[2])
     exercise, notes = family.exercises[number], list(family.notes)
     scalars = ("subject", "exercise", "frequency")
     content = read_mat(path, (*family.sensors, labels, REPETITION_OF[labels], *scalars))
@@ -157,24 +173,26 @@ def read(
     for key, value in expected.items():
         inside = int(content[key].flat[0]) if key in content and content[key].size else value
         if inside != value:
-            notes.append(f"{name}: its field {key!r} says {inside}, taken as {value}")
+            notes.append(f"field {key!r} says {inside}, taken as {value}")
 
-    signals = {key: _signal(content[key], sensor, key, path, family.fs) for key, sensor in family.sensors.items()}
+    signals = {
+        key: _signal(content[key], sensor, key, path, family.fs) for key, sensor in family.sensors.items()
+    }
     n_rows = len(signals["emg"].data)
     for key, signal in signals.items():
         if len(signal.data) != n_rows:
             _check_length(len(signal.data), n_rows, key, path)
-            notes.append(f"{name}: {key} has {len(signal.data)} rows, emg {n_rows}")
+            notes.append(f"{key} has {len(signal.data)} rows, emg {n_rows}")
     label, repetition = (
         _fit(content[key].ravel(), n_rows, key, path, notes) for key in (labels, REPETITION_OF[labels])
     )
     offset = label_offset(label[label > REST], exercise, label_numbering, f"{path}: {labels}")
     if offset:
-        notes.append(f"{name}: labels are numbered within the exercise; {offset} added")
+        notes.append(f"labels are numbered within the exercise; {offset} added")
     label[label > REST] += offset
     unnumbered = int(((label > REST) & (repetition <= 0)).sum())
     if unnumbered:
-        notes.append(f"{name}: {unnumbered} rows carry a movement but no repetition")
+        notes.append(f"{unnumbered} rows carry a movement but no repetition")
     names = dict(enumerate(family.movements, start=1))
     meta = {
         "dataset": family.name,
@@ -195,16 +213,14 @@ def label_offset(
     Raises:
         DataError: The labels fit neither numbering, not the one asked for, or (`"auto"`) both.
     """
-    if not len(active) or exercise.start == 1 and active.max() <= exercise.size:
+    if not len(active) or (exercise.start == 1 and active.max() <= exercise.size):
         return 0
     low, high = int(active.min()), int(active.max())
     fits = {"local": high <= exercise.size, "global": low >= exercise.start and high <= exercise.stop}
     ranges = f"local 1 to {exercise.size}, global {exercise.start} to {exercise.stop}"
     if numbering == "auto":
         if all(fits.values()):
-            raise DataError(
-                f"{what} {low} to {high} fits both numberings ({ranges}); set label_numbering to 'local' or 'global'"
-            )
+            raise DataError(f"{what} {low} to {high} fits both numberings ({ranges}); set label_numbering")
         if not any(fits.values()):
             raise DataError(f"{what} {low} to {high} fits no numbering of this exercise ({ranges})")
         numbering = "local" if fits["local"] else "global"
@@ -232,21 +248,24 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, ".
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); is it complete?") from None
 
 
-def _match(name: str):
-    import re
-
-    return re.fullmatch(FILE_NAME, name, re.IGNORECASE)
-
-
-def _signal(data: Shaped[np.ndarray, "time channel"], sensor: Sensor, key: str, path: Path, fs: float) -> Signal:
+def _signal(
+    data: Shaped[np.ndarray, "time channel"], sensor: Sensor, key: str, path: Path, fs: float
+) -> Signal:
     if data.ndim != 2 or data.shape[1] != len(sensor.ch_names):
         raise DataError(f"{path}: {key} has shape {data.shape}, expected [time, {len(sensor.ch_names)}]")
     bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
     if len(bad):
         rows = int((~np.isfinite(data[:, bad[0]])).sum())
-        raise DataError(f"{path}: {key} holds NaN or infinity in channel {sensor.ch_names[bad[0]]} ({rows} rows)")
+        raise DataError(
+            f"{path}: {key} holds NaN or infinity in channel {sensor.ch_names[bad[0]]} ({rows} rows)"
+        )
     return Signal(
-        data.astype(np.float32, copy=False), fs, sensor.native_fs, sensor.units, sensor.ch_names, sensor.placement
+        data.astype(np.float32, copy=False),
+        fs,
+        sensor.native_fs,
+        sensor.units,
+        sensor.ch_names,
+        sensor.placement,
     )
 
 
@@ -266,10 +285,10 @@ def _fit(
     vector = vector.astype(np.int64)
     missing = n_rows - len(vector)
     if missing > 0:
-        notes.append(f"{path.name}: {key} is {missing} rows shorter than emg; those rows are excluded")
+        notes.append(f"{key} is {missing} rows shorter than emg; those rows are excluded")
         return np.concatenate([vector, np.full(missing, UNLABELLED)])
     if missing < 0:
-        notes.append(f"{path.name}: {key} is {-missing} rows longer than emg and was cut")
+        notes.append(f"{key} is {-missing} rows longer than emg and was cut")
     return vector[:n_rows]
 
 

@@ -1,26 +1,28 @@
-"""Polish Sign Language signs with a Myo armband: EMG, accelerometer, gyroscope and orientation, each at its own rate.
+"""Polish Sign Language with a Myo armband: EMG, accelerometer, gyroscope, orientation, each at its own rate.
 
 One CSV file is one sign of two seconds. EMG rows and IMU rows stand interleaved in order of arrival:
 `"<received>","emg",e1..e8,"<taken>"` and `"<received>","acc",x,y,z,"gyro",x,y,z,"quat",w,x,y,z,"<taken>"`.
 
-The time base. Rows arrive in bursts (a packet holds several), so arrival stamps scatter by some 20 ms and at times by
-70 ms, while the mean rate over a file is 199.4 +- 0.2 Hz (EMG) and 50.0 +- 0.1 Hz (IMU): the armband's clock is
-steadier than its radio link. Rows are therefore taken as uniform at 200 and 50 Hz, in order, and the stamps serve only
-to find files that lost rows. Both kinds start at time 0; their first rows arrive within 30 ms of each other.
+The time base. Rows arrive in bursts (a packet holds several), so arrival stamps scatter by some 20 ms and at
+times by 70 ms, while the mean rate over a file is 199.4 +- 0.2 Hz (EMG) and 50.0 +- 0.1 Hz (IMU): the
+armband's clock is steadier than its radio link. Rows are therefore taken as uniform at 200 and 50 Hz, in
+order, and the stamps serve only to find files that lost rows. Both kinds start at time 0; their first rows
+arrive within 30 ms of each other.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from emg_lens.data.datasets import register
-from emg_lens.data.files import choose, index_files
+from emg_lens.data.files import Index, choose, index_files
 from emg_lens.data.recording import DataError, Recording, Signal
 
 NAME = "psl-myo"
 EXPECTED = "folders person<n> with files '[<number>]<date> <time>_<sign>.csv'"
-FILE_NAME = r"\[(\d+)\](\d{4}-\d\d-\d\d .+)_(\d+)\.csv"
+FILE_NAME = re.compile(r"\[(\d+)\](\d{4}-\d\d-\d\d .+)_(\d+)\.csv", re.IGNORECASE)
 N_SIGNS = 18
 EMG_FS, IMU_FS = 200.0, 50.0
 RATE_TOLERANCE = 0.015
@@ -33,7 +35,7 @@ IMU = {  # modality -> columns of an IMU row, counts per unit (Myo SDK), unit, c
     "quat": (slice(10, 14), 16384.0, "", ("w", "x", "y", "z")),
 }
 NOTES = (
-    "rows taken as uniform at 200 Hz (emg) and 50 Hz (acc, gyro, quat); arrival stamps scatter by up to 70 ms",
+    "rows taken as uniform at 200 Hz (emg) and 50 Hz (acc, gyro, quat); arrival stamps scatter up to 70 ms",
     "emg and IMU rows both put at time 0; their first rows arrive within 30 ms of each other",
 )
 
@@ -41,7 +43,8 @@ NOTES = (
 def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
     """Read the original CSV files, one recording each, by person and time of recording.
 
-    A recording's label is the sign (1 to 18), its repetition the how-manieth of that sign by that person, from 1.
+    A recording's label is the sign (1 to 18), its repetition the how-manieth of that sign by that person,
+    from 1.
 
     Args:
         root: Folder with the folders `person<n>`.
@@ -60,7 +63,7 @@ def find(root: str | Path) -> dict[str, list[Path]]:
         DataError: No such folder or file.
     """
 
-    def place(match, path: Path) -> tuple[str, str]:
+    def place(match: re.Match, path: Path) -> tuple[str, str]:
         person = path.parent.name
         return (person, f"{match[2]} {match[1]}") if person.removeprefix("person").isdigit() else ("", "")
 
@@ -78,14 +81,18 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
     imu = [r for r in rows if len(r) == IMU_FIELDS and (r[1], r[5], r[9]) == ("acc", "gyro", "quat")]
     if len(emg) + len(imu) != len(rows):
         odd = next(i for i, r in enumerate(rows, 1) if r not in emg and r not in imu)
-        raise DataError(f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?")
+        raise DataError(
+            f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?"
+        )
     if len(emg) < 2 or len(imu) < 2:
         raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; both kinds are needed")
-    notes = list(NOTES)
+    notes: list[str] = [*NOTES]
     for kind, kept, fs in (("emg", emg, EMG_FS), ("acc", imu, IMU_FS)):
         measured = _rate([r[-1] for r in kept], path)
         if abs(measured / fs - 1) > RATE_TOLERANCE:
-            notes.append(f"{path.name}: {kind} rows arrived at {measured:.1f} Hz instead of {fs:g}; some may be lost")
+            notes.append(
+                f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}; its time base is less certain"
+            )
     counts = _numbers([r[2:10] for r in emg], path)
     names = tuple(f"pod {i}" for i in range(1, 9))
     signals = {"emg": Signal(counts, EMG_FS, EMG_FS, "adc", names, "Myo band on the forearm")}
@@ -102,7 +109,7 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
     return Recording(subject, signals, constant * sign, constant * repetition, EMG_FS, meta)
 
 
-def _recordings(index) -> Iterator[Recording]:
+def _recordings(index: Index) -> Iterator[Recording]:
     for subject, paths in index.items():
         done: dict[int, int] = {}
         for path in paths:

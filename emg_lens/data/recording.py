@@ -1,11 +1,13 @@
 """One recording as it lies on disk: signals of several sensors, labels, and what was repaired on the way.
 
-Loaders make recordings, `emg_lens.data.preprocess` filters them, `emg_lens.data.trials` cuts them into trials.
+Loaders make recordings, `emg_lens.data.preprocess` filters them, `emg_lens.data.trials` cuts them into
+trials.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,7 +28,8 @@ class Signal:
     Attributes:
         data: Samples, `[time, channel]`, in `units`.
         fs: Rows per second of `data` (Hz).
-        native_fs: Rate at which the sensor itself delivered (Hz); lower than `fs` where the publisher upsampled.
+        native_fs: Rate at which the sensor itself delivered (Hz); lower than `fs` where the publisher
+            upsampled.
         units: Unit of the samples: `"V"`, `"g"`, `"deg/s"`, `"adc"`, ...
         ch_names: One name a channel.
         placement: Where the sensor sat, in words.
@@ -63,7 +66,8 @@ class Recording:
         label: Movement of each grid row; 0 = rest, -1 = unknown (excluded).
         repetition: Repetition of each grid row; 0 = none.
         fs: Rows per second of `label` and `repetition` (Hz).
-        meta: Data set name, file, class names, and `notes`: one sentence for each repair or assumption made.
+        meta: `dataset`, `file`, `class_names` (label -> name of every movement the data set defines), `notes`
+            (one sentence for each repair or assumption made) and what else a loader knows.
     """
 
     subject: str
@@ -78,13 +82,19 @@ class Recording:
             raise DataError(f"recording of subject {self.subject} has no signal")
         if self.label.shape != self.repetition.shape or self.label.ndim != 1:
             raise DataError(
-                f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"
+                f"label and repetition must be vectors of one length,"
+                f" got {self.label.shape}, {self.repetition.shape}"
             )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was repaired or assumed, in order."""
         return tuple(self.meta.get("notes", ()))
+
+    @property
+    def source(self) -> str:
+        """Subject and file, for messages."""
+        return " ".join([self.subject, *([Path(self.meta["file"]).name] if "file" in self.meta else [])])
 
     @cached_property
     def trials(self) -> pd.DataFrame:
@@ -104,4 +114,4 @@ class Recording:
                 "repetition": repetition[first] if len(label) else [],
             }
         )
-        return table[table["label"] > REST].reset_index(drop=True)
+        return table.loc[table["label"] > REST].reset_index(drop=True)

@@ -1,8 +1,8 @@
-"""UCI "EMG data for gestures" (data set 481): eight EMG channels of a Myo band, text files, 36 subjects x 2 series.
+"""UCI "EMG data for gestures" (data set 481): eight EMG channels of a Myo band, two series a subject.
 
-Facts: fact sheet §1.10. The rate trap: rows stand about 1.04 ms apart, but nine in ten repeat the row before, so the
-signal really changes some 105 times a second. Rows are kept as they are: `fs` is the rows' rate from the time column,
-`native_fs` the rate of change, and both are told in a note.
+Facts: fact sheet §1.10. The rate trap: rows stand about 1.04 ms apart, but nine in ten repeat the row before,
+so the signal really changes some 105 times a second. Rows are kept as they are: `fs` is the rows' rate from
+the time column, `native_fs` the rate of change, and both are told in a note.
 """
 
 import re
@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from emg_lens.data.datasets import register
-from emg_lens.data.files import choose, index_files
+from emg_lens.data.files import Index, choose, index_files
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 
 NAME = "uci-emg"
 EXPECTED = "folders 01, 02, ... with files '<1|2>_raw_data_*.txt' (or .txt.gz)"
-FILE_NAME = r"(\d+)_raw_data_.*\.txt(\.gz)?"
+FILE_NAME = re.compile(r"(\d+)_raw_data_.*\.txt(\.gz)?", re.IGNORECASE)
 COLUMNS = ("time", *(f"channel{i}" for i in range(1, 9)), "class")
 UNMARKED = 0
 CLASSES = {
@@ -37,8 +37,8 @@ OPTIONAL_CLASSES = {7: "extended palm"}
 def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
     """Read the series, one recording each.
 
-    Class 0 (unmarked) becomes -1, unlabelled; class 1 is a posture the subjects were told to hold, and stays a class
-    like the others. Repetitions count a class's runs through both series of a subject, from 1.
+    Class 0 (unmarked) becomes -1, unlabelled; class 1 is a posture the subjects were told to hold, and stays
+    a class like the others. Repetitions count a class's runs through both series of a subject, from 1.
 
     Args:
         root: Folder with one folder a subject.
@@ -85,20 +85,25 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
         raise DataError(f"{path}: unknown class {unknown[0]}; expected {UNMARKED} to {max(OPTIONAL_CLASSES)}")
     data = table[list(COLUMNS[1:-1])].to_numpy(np.float32)
     seconds = (time[-1] - time[0]) / 1000
-    fs, drift = len(steps) / seconds, np.abs((time - time[0]) - np.arange(len(time)) * seconds / len(steps) * 1000)
+    fs, drift = (
+        len(steps) / seconds,
+        np.abs((time - time[0]) - np.arange(len(time)) * seconds / len(steps) * 1000),
+    )
     changes = (np.diff(data, axis=0) != 0).any(axis=1)
     native_fs = min(fs, max(1, changes.sum()) / seconds)
-    notes = [f"{path.name}: rows {fs:.1f} Hz by the time column, off a uniform grid by {drift.max():.0f} ms at most"]
+    notes = [f"rows {fs:.1f} Hz by the time column, off a uniform grid by {drift.max():.0f} ms at most"]
     if native_fs < 0.9 * fs:
         notes.append(
-            f"{path.name}: {1 - changes.mean():.0%} of rows repeat the row before; the signal changes at"
+            f"{1 - changes.mean():.0%} of rows repeat the row before; the signal changes at"
             f" {native_fs:.0f} Hz, which bounds its band to {native_fs / 2:.0f} Hz"
         )
     signal = Signal(data, fs, native_fs, "V", COLUMNS[1:-1], "Myo band on the forearm")
     present = {i: name for i, name in OPTIONAL_CLASSES.items() if (label == i).any()}
     meta = {"dataset": NAME, "file": str(path), "class_names": {**CLASSES, **present}, "notes": tuple(notes)}
     repetition = _count_runs(label, {} if done is None else done)
-    return Recording(subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta)
+    return Recording(
+        subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta
+    )
 
 
 def _table(path: Path) -> pd.DataFrame:
@@ -110,14 +115,14 @@ def _table(path: Path) -> pd.DataFrame:
     if tuple(table.columns) != COLUMNS:
         raise DataError(f"{path}: columns {list(table.columns)}, expected {list(COLUMNS)}")
     for column in COLUMNS:
-        numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
+        numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), float)
         if not np.isfinite(numbers).all():
             line = int(np.argmin(np.isfinite(numbers))) + 2
             raise DataError(f"{path}: {column} is not a number in line {line}; is the file complete?")
     return table
 
 
-def _recordings(index) -> Iterator[Recording]:
+def _recordings(index: Index) -> Iterator[Recording]:
     for subject, paths in index.items():
         done: dict[int, int] = {}
         for path in paths:

@@ -42,6 +42,13 @@ class TrainingRecipe(BaseModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     seed: int = 0
 
+    def summary(self) -> str:
+        """The recipe in a line."""
+        return (
+            f"AdamW, {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.lr:g} ({self.schedule}),"
+            f" weight decay {self.weight_decay:g}, λ annealed over {self.anneal_epochs} epochs, seed {self.seed}"
+        )
+
     def lr_factor(self, epoch: int) -> float:
         """Learning rate of an epoch, as a fraction of `lr`."""
         warm = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))

@@ -1,0 +1,60 @@
+"""Live edges: which attention edges have a causal path to the readout, given everything that is cut.
+
+Information moves from src to dest along attention edges and stays in place along the residual stream. Walking back
+from the readout, a position is live after layer l if something live above it reads it. An edge is live if it is not
+cut and its dest is live after its layer; cutting dead edges changes nothing, to the bit. With a CLS readout the last
+layer's other rows are dead, which is why Table 3 of the IsoNet paper must show no effect there (fact sheet §2.3, item 4).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a cut leaves alive.
+
+    Attributes:
+        live_rows: `[layer, pos]`: this position's output of this layer has a path to the readout.
+        live_cut: `[layer, head, dest, src]`: the cut edges whose dest is live; the others cannot matter.
+    """
+
+    live_rows: Bool[Tensor, "layer pos"]
+    live_cut: Bool[Tensor, "layer head dest src"]
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the cut cannot change the logits, whatever the weights."""
+        return not bool(self.live_cut.any())
+
+
+def reach(
+    cut: Bool[Tensor, "layer head dest src"],
+    readout: Int[Tensor, " position"],
+    severed: Bool[Tensor, "layer head dest src"] | None = None,
+) -> Reach:
+    """Find the live part of a cut.
+
+    Exact for residual models in which each position's new value depends on its own old value and on what its attention
+    reads. Edges in `severed` do not exist in the model, so they neither carry information nor count as cut.
+
+    Args:
+        cut: The edges that are cut.
+        readout: Positions of the last layer's output that reach the logits.
+        severed: Edges that the model does not have (a causal mask, `cfg.severed_edges`).
+    """
+    n_layers, _, n_tokens, _ = cut.shape
+    if severed is not None:
+        cut = cut & ~severed
+    absent = cut if severed is None else cut | severed
+    connected = (~absent).any(dim=1)  # [layer, dest, src]: some head reads src
+    live_rows = torch.zeros(n_layers, n_tokens, dtype=torch.bool)
+    live = torch.zeros(n_tokens, dtype=torch.bool)
+    live[readout] = True
+    for layer in reversed(range(n_layers)):
+        live_rows[layer] = live
+        live = live | connected[layer][live].any(dim=0)
+    return Reach(live_rows, cut & live_rows[:, None, :, None])

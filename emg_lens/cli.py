@@ -1,0 +1,150 @@
+"""The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+app = typer.Typer(
+    name="emg-lens",
+    help="Which layers and which kind of attention carry a gesture decision? Example: emg-lens run quickstart",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+out = Console()
+err = Console(stderr=True)
+
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set (not for simulated cohorts).")]
+OutOption = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+) -> None:
+    """Ablation studies of multimodal biosignal encoders."""
+
+
+@app.command("list")
+def list_() -> None:
+    """List the shipped studies and the data sets they can read. Example: emg-lens list"""
+    from emg_lens.data.datasets import dataset_names, describe_dataset
+    from emg_lens.data.datasets import TRIALS
+    from emg_lens.studies.spec import Study, catalogue
+
+    studies = Table("study", "data set", "question", title="Studies", title_justify="left")
+    for name in catalogue():
+        study = Study.load(name)
+        studies.add_row(name, study.cohort.dataset, study.title)
+    datasets = Table("data set", "what it is", title="Data sets", title_justify="left")
+    for name in dataset_names():
+        datasets.add_row(name, "your own trials: the .h5 file of TrialSet.save" if name == TRIALS else describe_dataset(name).description)
+    out.print(studies, datasets)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")]) -> None:
+    """Print a study with every default written out. Example: emg-lens show quickstart > mine.yaml"""
+    from emg_lens.studies.spec import Study
+
+    text = Study.load(name).to_yaml()
+    if out.is_terminal:
+        out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
+    else:
+        sys.stdout.write(text)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")],
+    data: DataOption = None,
+) -> None:
+    """Check a study file; with --data, or a simulated cohort, against the recordings too. Example: emg-lens check mine.yaml"""
+    from emg_lens.studies.run import prepare
+    from emg_lens.studies.spec import Study
+
+    study = Study.load(name)
+    study.check()
+    conditions = study.conditions.build(study.model.n_layers)
+    out.print(f"{study.name}: {len(conditions)} conditions on a {study.model.n_layers}-layer {study.model.architecture}")
+    if data is None and study.cohort.dataset != "simulated":
+        out.print(f"the file is in order; add --data FOLDER to check it against {study.cohort.dataset} recordings")
+        return
+    plan = prepare(study, data, Path("runs"), 1, err)
+    for warning in plan.warnings:
+        err.print(f"[yellow]note:[/yellow] {warning}", highlight=False)
+    out.print(f"in order: {len(plan.subjects)} subjects; a run would live in {plan.folder}", highlight=False)
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")],
+    data: DataOption = None,
+    out_folder: OutOption = Path("runs"),
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Subjects at a time; default one a core.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
+) -> None:
+    """Run a study, or continue one that was stopped. Example: emg-lens run isonet-table3-db5 --data ~/ninapro_db5"""
+    from emg_lens.studies.run import run_study
+    from emg_lens.studies.spec import Study
+
+    result = run_study(Study.load(name), data, out_folder, jobs, device, console=err)
+    _print_result(result)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run's folder (the one that holds spec.yaml).")]) -> None:
+    """Write table, figures and report of a run again, from its scores. Example: emg-lens report runs/quickstart/0123456789"""
+    from emg_lens.studies.results import StudyResult
+
+    result = StudyResult.load(folder)
+    result.write()
+    _print_result(result)
+
+
+@app.command()
+def data(
+    dataset: Annotated[str, typer.Argument(help="Name of a data set (emg-lens list).")],
+    folder: Annotated[Path, typer.Argument(help="Its folder.")],
+) -> None:
+    """Say what is in a data folder: subjects, movements, rates, repairs. Example: emg-lens data ninapro-db5 ~/ninapro_db5"""
+    from emg_lens.data.summary import summarise
+
+    table, notes = summarise(dataset, folder, err)
+    out.print(table)
+    for note, count in notes.items():
+        out.print(f"note ({count} recordings): {note}", highlight=False, markup=False)
+
+
+def _print_result(result: object) -> None:
+    for part in result.terminal():  # pyright: ignore[reportAttributeAccessIssue]
+        out.print(part)
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are one line and exit code 2."""
+    from emg_lens.data.recording import DataError
+    from emg_lens.hooks import EdgeError
+    from emg_lens.studies.spec import StudyError
+    from emg_lens.training.fitting import FitError
+
+    debug = "--debug" in sys.argv
+    sys.argv = [a for a in sys.argv if a != "--debug"]  # so that it may stand anywhere in the line
+    try:
+        app()
+    except (StudyError, DataError, EdgeError, FitError) as error:
+        if debug:
+            raise
+        err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(" ".join(str(error).split()))

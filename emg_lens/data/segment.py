@@ -1,0 +1,215 @@
+"""Cutting recordings into windows: which part of each movement is used, and what is dropped on the way."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
+
+from emg_lens.data.recording import DataError, Recording
+
+CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
+SHOWN = 3
+"""How many recordings a note names before it only counts them."""
+
+
+class Segment(BaseModel):
+    """The part of each movement that is used, and how it is cut into windows.
+
+    Attributes:
+        start_s: Start, in seconds after the movement's onset.
+        stop_s: End, in seconds after the onset; `None` = the movement's end. A movement that ends earlier is
+            dropped.
+        window_s: Length of a window; `None` = the whole segment.
+        stride_s: Distance between the starts of successive windows; `None` = one window, at the segment's
+            start.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_s: NonNegativeFloat = 0.0
+    stop_s: PositiveFloat | None = None
+    window_s: PositiveFloat | None = None
+    stride_s: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Segment":
+        length = np.inf if self.stop_s is None else self.stop_s - self.start_s
+        if length <= 0:
+            raise ValueError(f"a segment needs start_s < stop_s, got {self.start_s:g} and {self.stop_s:g}")
+        if self.window_s is not None and self.window_s > length + 1e-9:
+            raise ValueError(f"window_s={self.window_s:g} is longer than the segment ({length:g} s)")
+        if self.stride_s is not None and self.window_s is None:
+            raise ValueError("stride_s needs a window_s")
+        return self
+
+    def windows(self, n_rows: int, fs: float) -> list[tuple[int, int]]:
+        """First and last row + 1 of each window in a movement of `n_rows` rows; none if it is too short.
+
+        Raises:
+            DataError: A window or stride below one row.
+        """
+        start = round(self.start_s * fs)
+        stop = n_rows if self.stop_s is None else round(self.stop_s * fs)
+        length = stop - start if self.window_s is None else round(self.window_s * fs)
+        stride = length if self.stride_s is None else round(self.stride_s * fs)
+        if self.stop_s is not None:
+            length = min(length, stop - start)  # where rounding to rows makes the window one row longer
+        fixed = self.window_s is not None or self.stop_s is not None
+        if (fixed and length < 1) or (self.stride_s is not None and stride < 1):
+            raise DataError(f"{self.describe()} is below one row at {fs:g} Hz")
+        if stop > n_rows or length < 1 or start + length > stop:
+            return []
+        last = start if self.stride_s is None else stop - length
+        return [(first, first + length) for first in range(start, last + 1, stride)]
+
+    def describe(self) -> str:
+        """The segment in a few words."""
+        stop = "the end" if self.stop_s is None else f"{self.stop_s:g} s"
+        window = "" if self.window_s is None else f", windows of {self.window_s:g} s"
+        stride = "" if self.stride_s is None else f" every {self.stride_s:g} s"
+        return f"segment {self.start_s:g} s to {stop}{window}{stride}"
+
+
+@dataclass
+class _Cut:
+    """What has been cut so far."""
+
+    windows: list[Float[np.ndarray, "channel time"]] = field(default_factory=list)
+    rows: list[tuple[int, str, int, int]] = field(default_factory=list)
+    """Label, subject, repetition and movement of each window."""
+    movements: int = 0
+    too_short: int = 0
+    other_labels: set[int] = field(default_factory=set)
+    n_other: int = 0
+    recordings: int = 0
+    declared: list[Mapping[int, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+def cut(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int] | None) -> dict[str, Any]:
+    """The fields of a `TrialSet`; see `TrialSet.from_recordings`.
+
+    Raises:
+        DataError: Recordings that do not go together, or nothing that is long enough.
+    """
+    wanted = None if classes is None else [int(c) for c in classes]
+    if wanted is not None and (len(set(wanted)) != len(wanted) or not wanted or min(wanted) < 1):
+        raise DataError(f"classes must be different labels above 0, got {wanted}")
+    state, fs, channels = _Cut(), 0.0, None
+    for recording in recordings:
+        table = _channel_table(recording)
+        if channels is None:
+            fs, channels = recording.fs, table
+        if recording.fs != fs:
+            raise DataError(
+                f"rates differ between recordings ({fs:.6g}, {recording.fs:.6g} Hz); set the recipe's fs"
+            )
+        if not same_channels(table, channels):
+            raise DataError(f"{recording.source} has other channels than those before it")
+        channels["native_fs"] = np.minimum(channels["native_fs"], table["native_fs"])
+        _cut_one(recording, segment, wanted, state)
+    if channels is None:
+        raise DataError("no recording to cut into trials")
+    if not state.windows:
+        raise DataError(
+            f"no trial for {segment.describe()}: {state.movements} movements, {state.too_short} too short,"
+            f" {state.n_other} of other labels {sorted(state.other_labels)}"
+        )
+    lengths = sorted({w.shape[1] for w in state.windows})
+    if len(lengths) > 1:
+        raise DataError(
+            f"movements last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s;"
+            " give the segment a stop_s or window_s"
+        )
+    label, subject, repetition, movement = (np.array(column) for column in zip(*state.rows, strict=True))
+    names = _class_names(state, wanted, label)
+    index = {of: i for i, of in enumerate(names)}
+    return {
+        "x": np.stack(state.windows),
+        "y": np.array([index[of] for of in label.tolist()], dtype=np.int64),
+        "subject": subject.astype(str),
+        "repetition": repetition.astype(np.int64),
+        "movement": movement.astype(np.int64),
+        "channels": channels,
+        "fs": float(fs),
+        "classes": tuple(names.values()),
+        "notes": _notes(state, segment),
+    }
+
+
+def same_channels(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two channel tables agree, but for native rates, which may be measured file by file."""
+    columns = [c for c in CHANNEL_COLUMNS if c != "native_fs"]
+    return len(one) == len(other) and bool((one[columns].to_numpy() == other[columns].to_numpy()).all())
+
+
+def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, state: _Cut) -> None:
+    samples = np.concatenate([s.data.T for s in recording.signals.values()]).astype(np.float32, copy=False)
+    state.recordings += 1
+    state.declared.append(recording.meta.get("class_names", {}))
+    for note in recording.notes:
+        state.notes.setdefault(note, []).append(recording.source)
+    for trial in recording.trials.itertuples():
+        label, movement = int(trial.label), state.movements  # pyright: ignore
+        state.movements += 1
+        if wanted is not None and label not in wanted:
+            state.n_other += 1
+            state.other_labels.add(label)
+            continue
+        first, last = round(trial.start * recording.fs), round(trial.stop * recording.fs)  # pyright: ignore
+        windows = segment.windows(last - first, recording.fs)
+        state.too_short += not windows
+        for start, stop in windows:
+            state.windows.append(samples[:, first + start : first + stop].copy())
+            state.rows.append((label, recording.subject, int(trial.repetition), movement))  # pyright: ignore
+
+
+def _channel_table(recording: Recording) -> pd.DataFrame:
+    sizes = {name: (len(s.data), s.fs) for name, s in recording.signals.items()}
+    if len(set(sizes.values())) > 1 or next(iter(sizes.values())) != (len(recording.label), recording.fs):
+        listed = ", ".join(f"{name} {n} rows at {fs:g} Hz" for name, (n, fs) in sizes.items())
+        raise DataError(f"{recording.source} is not on one grid ({listed}); set the recipe's fs")
+    rows = [(m, name, s.units, s.native_fs) for m, s in recording.signals.items() for name in s.ch_names]
+    return pd.DataFrame(rows, columns=list(CHANNEL_COLUMNS)).astype({"native_fs": float})
+
+
+def _class_names(state: _Cut, wanted: list[int] | None, label: np.ndarray) -> dict[int, str]:
+    """Names of the classes by label, in order of class index."""
+    declared = {int(of): str(name) for names in state.declared for of, name in names.items()}
+    if wanted is None:
+        wanted = sorted({*declared, *label.tolist()} if all(state.declared) else set(label.tolist()))
+    names = {of: declared.get(of, str(of)) for of in wanted}
+    return (
+        names
+        if len(set(names.values())) == len(names)
+        else {of: f"{of} {name}" for of, name in names.items()}
+    )
+
+
+def _notes(state: _Cut, segment: Segment) -> tuple[str, ...]:
+    """The recordings' notes, those that differ by numbers only told once, and what was dropped."""
+    alike: dict[str, list[str]] = {}
+    for note in state.notes:
+        alike.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append(note)
+    notes = []
+    for same in alike.values():
+        sources = [s for note in same for s in state.notes[note]]
+        if len(same) > 1:
+            notes.append(f"{same[0]} [{sources[0]}; and alike: {len(sources) - 1} more]")
+        elif len(sources) < state.recordings:
+            more = "" if len(sources) <= SHOWN else f", ... {len(sources)} of {state.recordings} recordings"
+            notes.append(f"{same[0]} [{', '.join(sources[:SHOWN])}{more}]")
+        else:
+            notes.append(same[0])
+    short, all_of = state.too_short, state.movements
+    if short:
+        notes.append(f"{short} of {all_of} movements are too short for {segment.describe()}: dropped")
+    if state.n_other:
+        left = sorted(state.other_labels)
+        notes.append(f"{state.n_other} movements of labels outside `classes` left out: {left}")
+    return tuple(notes)

@@ -1,0 +1,65 @@
+"""A `TrialSet` as one HDF5 file: arrays as data sets, the rest as JSON in attributes."""
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import pandas as pd
+
+from emg_lens.data.recording import DataError
+
+if TYPE_CHECKING:
+    from emg_lens.data.trials import TrialSet
+
+FORMAT, VERSION = "emg-lens trials", 1
+ARRAYS = ("x", "y", "repetition", "movement")
+
+
+def save(trials: "TrialSet", path: Path) -> None:
+    """Write beside `path`, then put the file in its place: readers see the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with h5py.File(draft, "w") as file:
+            file.attrs.update(format=FORMAT, version=VERSION, fs=trials.fs)
+            file.attrs["classes"] = json.dumps(trials.classes)
+            file.attrs["channels"] = json.dumps(trials.channels.to_dict("list"))
+            for name in ARRAYS:
+                file.create_dataset(name, data=getattr(trials, name))
+            file.create_dataset("subject", data=trials.subject.astype(object), dtype=h5py.string_dtype())
+            file.create_dataset(
+                "notes", data=list(trials.notes), dtype=h5py.string_dtype(), shape=len(trials.notes)
+            )
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The fields of a `TrialSet`.
+
+    Raises:
+        DataError: A file that is missing, truncated, not a trial set, or of another version.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected one that TrialSet.save wrote")
+    try:
+        with h5py.File(path) as file:
+            if file.attrs.get("format") != FORMAT:
+                raise DataError(f"{path}: an HDF5 file, but not one that TrialSet.save wrote")
+            if file.attrs["version"] != VERSION:
+                raise DataError(f"{path}: format version {file.attrs['version']}, expected {VERSION}; update")
+            return {
+                **{name: file[name][()] for name in ARRAYS},  # pyright: ignore
+                "subject": file["subject"].asstr()[()].astype(str),  # pyright: ignore
+                "channels": pd.DataFrame(json.loads(file.attrs["channels"])),  # pyright: ignore
+                "fs": float(file.attrs["fs"]),  # pyright: ignore
+                "classes": tuple(json.loads(file.attrs["classes"])),  # pyright: ignore
+                "notes": tuple(file["notes"].asstr()[()].tolist()),  # pyright: ignore
+            }
+    except (OSError, KeyError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read as a trial set ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,354 @@
+"""Trials: what models train on and studies cut. One array, with the meaning of each of its axes.
+
+Recordings are cut into a `TrialSet` by a `Segment`; users bring their own arrays with `TrialSet.from_arrays`;
+a set lives on disk as one HDF5 file (`emg_lens.data.storage`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
+
+from emg_lens.data import storage
+from emg_lens.data.recording import DataError, Recording
+from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut, same_channels
+
+__all__ = ["Segment", "TrialSet"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrialSet:
+    """Trials of one or many subjects.
+
+    Attributes:
+        x: Samples, `[trial, channel, time]`, float32.
+        y: Class index of each trial, 0 to K - 1.
+        subject: Name of each trial's subject.
+        repetition: Repetition each trial comes from.
+        movement: Which performed movement each trial (window) comes from; windows of one movement share a
+            number.
+        channels: One row a channel: modality, name, units, native_fs (Hz). Channels of a modality are
+            contiguous.
+        fs: Samples per second of `x` (Hz).
+        classes: Name of each class, in order of index.
+        notes: What was repaired, assumed, dropped or computed on the way.
+    """
+
+    x: Float[np.ndarray, "trial channel time"]
+    y: Int[np.ndarray, " trial"]
+    subject: Shaped[np.ndarray, " trial"]
+    repetition: Int[np.ndarray, " trial"]
+    movement: Int[np.ndarray, " trial"]
+    channels: pd.DataFrame
+    fs: float
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 3 or self.x.dtype != np.float32 or not self.x.size:
+            raise DataError(f"x must be float32 [trial, channel, time], got {self.x.dtype} {self.x.shape}")
+        for name in ("y", "subject", "repetition", "movement"):
+            vector, kind = getattr(self, name), "U" if name == "subject" else "iu"
+            if vector.shape != self.x.shape[:1] or vector.dtype.kind not in kind:
+                wanted = "strings" if kind == "U" else "whole numbers"
+                raise DataError(f"{name} must be {len(self.x)} {wanted}, got {vector.dtype} {vector.shape}")
+        if not self.fs > 0:
+            raise DataError(f"fs must be positive, got {self.fs}")
+        if len(set(self.classes)) != len(self.classes):
+            raise DataError(f"class names must be unique, got {list(self.classes)}")
+        if self.y.min() < 0 or self.y.max() >= self.n_classes:
+            raise DataError(f"y must be 0 to {self.n_classes - 1}, got {self.y.min()} to {self.y.max()}")
+        self._check_channels()
+        bad = np.flatnonzero(~np.isfinite(self.x).all(axis=2).ravel())
+        if len(bad):
+            trial, channel = divmod(int(bad[0]), self.x.shape[1])
+            row = self.channels.iloc[channel]
+            raise DataError(
+                f"x holds NaN or infinity in trial {trial}, channel {channel} ({row.modality} {row['name']})"
+            )
+
+    def _check_channels(self) -> None:
+        if tuple(self.channels.columns) != CHANNEL_COLUMNS or len(self.channels) != self.x.shape[1]:
+            raise DataError(
+                f"channels must have {self.x.shape[1]} rows and the columns {', '.join(CHANNEL_COLUMNS)},"
+                f" got {len(self.channels)} rows and {', '.join(map(str, self.channels.columns))}"
+            )
+        order = self.channels["modality"].tolist()
+        if order != [m for m in dict.fromkeys(order) for _ in range(order.count(m))]:
+            raise DataError(f"channels of a modality must stand together, got the order {order}")
+
+    # --- what is in it ------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        channels = " + ".join(f"{n} {m}" for m, n in self.modalities.items())
+        return (
+            f"TrialSet({len(self)} trials of {len(np.unique(self.subject))} subjects, {channels} channels,"
+            f" {self.n_samples} samples at {self.fs:g} Hz, {self.n_classes} classes)"
+        )
+
+    @cached_property
+    def modalities(self) -> dict[str, int]:
+        """Number of channels of each modality, in channel order; what `TokenLayout.channels` takes."""
+        return {str(m): int(n) for m, n in self.channels["modality"].value_counts(sort=False).items()}
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of a trial."""
+        return self.x.shape[2]
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, those without a trial included."""
+        return len(self.classes)
+
+    # --- where it comes from ------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_recordings(
+        recordings: Iterable[Recording], segment: Segment | None = None, classes: Iterable[int] | None = None
+    ) -> "TrialSet":
+        """Cut recordings into trials.
+
+        Args:
+            recordings: Signals of one rate and length each (see `preprocess`), the same channels in all.
+            segment: Which part of each movement; default whole movements, which must then be of one length.
+            classes: Labels that become classes 0, 1, ...; movements with other labels are left out (and
+                counted in a note). Default: every label the recordings declare in `meta["class_names"]`, in
+                rising order, performed or not, so that subjects share a numbering; failing that, every label
+                found.
+
+        Raises:
+            DataError: Recordings that do not go together, or nothing that is long enough.
+        """
+        return TrialSet(**cut(recordings, segment or Segment(), classes))
+
+    @staticmethod
+    def from_arrays(
+        x: Float[np.ndarray, "trial channel time"],
+        y: Shaped[np.ndarray, " trial"],
+        subject: Shaped[np.ndarray, " trial"],
+        repetition: Int[np.ndarray, " trial"],
+        channels: Mapping[str, int] | pd.DataFrame,
+        fs: float,
+        *,
+        movement: Int[np.ndarray, " trial"] | None = None,
+        classes: Sequence[object] | None = None,
+        notes: Sequence[str] = (),
+    ) -> "TrialSet":
+        """Trials from a user's own arrays.
+
+        Args:
+            x: Samples; converted to float32.
+            y: Label of each trial, numbers or names.
+            subject: Subject of each trial, numbers or names.
+            repetition: Repetition of each trial.
+            channels: Number of channels of each modality, in channel order, or the whole channel table.
+            fs: Sampling rate (Hz).
+            movement: Which trials are windows of one movement; default: none are.
+            classes: The labels in order of class index; default: those of `y` in rising order.
+            notes: Anything worth keeping.
+
+        Raises:
+            DataError: Shapes that disagree, NaN, or a label that is not in `classes`.
+        """
+        x, labels = np.asarray(x), np.asarray(y)
+        if isinstance(channels, Mapping):
+            rows = [(m, f"{m}.{i}", "", float(fs)) for m, n in channels.items() for i in range(n)]
+            channels = pd.DataFrame(rows, columns=list(CHANNEL_COLUMNS))
+        names = list(np.unique(labels)) if classes is None else list(classes)
+        index = {str(name): i for i, name in enumerate(names)}
+        missing = [str(label) for label in np.unique(labels) if str(label) not in index]
+        if missing:
+            raise DataError(f"y holds the label {missing[0]}, which is not in classes ({', '.join(index)})")
+        numbers = {"repetition": repetition, "movement": np.arange(len(x)) if movement is None else movement}
+        return TrialSet(
+            x=x.astype(np.float32, copy=False),
+            y=np.array([index[str(label)] for label in labels.ravel()], dtype=np.int64),
+            subject=np.asarray(subject).astype(str),
+            channels=channels.reset_index(drop=True),
+            fs=float(fs),
+            classes=tuple(str(name) for name in names),
+            notes=tuple(notes),
+            **{name: _whole(values, name) for name, values in numbers.items()},
+        )
+
+    @staticmethod
+    def concatenate(sets: Sequence["TrialSet"]) -> "TrialSet":
+        """Trials of several sets, one after the other; movements are renumbered so that they stay apart.
+
+        Raises:
+            DataError: No set, or sets that differ in channels, rate, length or classes.
+        """
+        if not sets:
+            raise DataError("nothing to concatenate: got no trial set")
+        first, offset, movement = sets[0], 0, []
+        for one in sets:
+            _check_alike(first, one, "concatenate")
+            movement.append(one.movement - one.movement.min() + offset)
+            offset = int(movement[-1].max()) + 1
+        vectors = {
+            k: np.concatenate([getattr(s, k) for s in sets]) for k in ("x", "y", "subject", "repetition")
+        }
+        notes = tuple(dict.fromkeys(note for s in sets for note in s.notes))
+        native = np.min([s.channels["native_fs"] for s in sets], axis=0)
+        channels = first.channels.assign(native_fs=native)
+        return replace(first, **vectors, movement=np.concatenate(movement), channels=channels, notes=notes)
+
+    def save(self, path: str | Path) -> None:
+        """Write one HDF5 file, atomically: a reader finds the old file or the whole new one."""
+        storage.save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> "TrialSet":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: A file that is missing, truncated, not a trial set, or of a later version.
+        """
+        return TrialSet(**storage.load(Path(path)))
+
+    # --- parts of it --------------------------------------------------------------------------------------
+
+    def select(
+        self,
+        mask: Shaped[np.ndarray, " trial"] | None = None,
+        *,
+        subjects: Iterable[str] | None = None,
+        repetitions: Iterable[int] | None = None,
+    ) -> "TrialSet":
+        """Some of the trials: those that meet every condition given.
+
+        Args:
+            mask: One boolean a trial, or indices of trials.
+            subjects: Names of subjects.
+            repetitions: Repetitions.
+
+        Raises:
+            DataError: A subject or repetition that does not occur, or no trial left.
+        """
+        chosen = np.ones(len(self), bool)
+        if mask is not None:
+            mask = np.asarray(mask)
+            if mask.dtype == bool and mask.shape != (len(self),):
+                raise DataError(f"mask must hold {len(self)} booleans, got {mask.shape}")
+            chosen = np.zeros(len(self), bool)
+            chosen[mask] = True
+        for name, wanted in (("subject", subjects), ("repetition", repetitions)):
+            if wanted is not None:
+                chosen &= np.isin(getattr(self, name), _known(getattr(self, name), wanted, name))
+        if not chosen.any():
+            raise DataError("the selection holds no trial")
+        vectors = {k: getattr(self, k)[chosen] for k in ("x", "y", "subject", "repetition", "movement")}
+        return replace(self, **vectors)
+
+    def split(
+        self, train_repetitions: Iterable[int], test_repetitions: Iterable[int]
+    ) -> tuple["TrialSet", "TrialSet"]:
+        """Training and test set by repetition, so that no movement has windows in both.
+
+        Raises:
+            DataError: A repetition in both lists or in no trial, or a class that is performed in one part
+            only.
+        """
+        train, test = list(train_repetitions), list(test_repetitions)
+        both = sorted(set(train) & set(test))
+        if both:
+            raise DataError(f"repetitions {both} are in the training and in the test split")
+        parts = {"training": self.select(repetitions=train), "test": self.select(repetitions=test)}
+        present = set(self.y[np.isin(self.repetition, train + test)].tolist())
+        for name, part in parts.items():
+            missing = [self.classes[i] for i in sorted(present - set(part.y.tolist()))]
+            if missing:
+                raise DataError(f"the {name} repetitions hold no trial of {', '.join(missing)}")
+        return parts["training"], parts["test"]
+
+    def keep(self, modalities: Iterable[str]) -> "TrialSet":
+        """The channels of some modalities, in the order they stand.
+
+        Raises:
+            DataError: An unknown modality, or none.
+        """
+        chosen = np.isin(
+            self.channels["modality"], _known(np.array([*self.modalities]), modalities, "modality")
+        )
+        return replace(self, x=self.x[:, chosen], channels=self.channels[chosen].reset_index(drop=True))
+
+    def standardised(self, reference: "TrialSet", rectify: Iterable[str] = ()) -> "TrialSet":
+        """Each channel z-scored with the reference's mean and standard deviation over trials and samples.
+
+        Pass the training set as reference, for the test set too: its statistics must not come from test
+        repetitions (fact sheet §2.3, item 22). A channel that is constant in the reference is set to zero.
+
+        Args:
+            reference: Where the statistics come from.
+            rectify: Modalities whose absolute value is taken afterwards: the order of the IsoNet paper, §2.2,
+                under which zero is a channel's least value, not its mean (fact sheet §2.3, item 14).
+
+        Raises:
+            DataError: A reference with other channels, or an unknown modality.
+        """
+        if not same_channels(self.channels, reference.channels):
+            raise DataError(
+                f"the reference has other channels: {reference.modalities}, expected {self.modalities}"
+            )
+        mean = reference.x.mean(axis=(0, 2), dtype=np.float64)
+        deviation = np.sqrt(np.mean((reference.x - mean[:, None]) ** 2, axis=(0, 2)))
+        constant = np.ptp(reference.x, axis=(0, 2)) == 0
+        scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
+        x = ((self.x - mean[:, None]) * scale[:, None]).astype(np.float32)
+        repetitions = ", ".join(str(r) for r in np.unique(reference.repetition))
+        notes = [
+            f"z-scored per channel with statistics of {len(reference)} trials, repetitions {repetitions}"
+        ]
+        for channel in np.flatnonzero(constant):
+            row = self.channels.iloc[channel]
+            notes.append(
+                f"channel {channel} ({row.modality} {row['name']}) is constant in the reference: set to 0"
+            )
+        rectify = (
+            []
+            if not (rectify := list(rectify))
+            else _known(np.array([*self.modalities]), rectify, "modality")
+        )
+        if rectify:
+            rows = np.isin(self.channels["modality"], rectify)
+            x[:, rows] = np.abs(x[:, rows])
+            notes.append(f"rectified after z-scoring: {', '.join(rectify)}")
+        return replace(self, x=x, notes=(*self.notes, *notes))
+
+
+def _known(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:
+    """`wanted` as a list, or one line about the first that does not occur in `values`."""
+    if isinstance(wanted, str):
+        raise DataError(f"expected a list of {what} values such as [{wanted!r}], got {wanted!r}")
+    known = list(dict.fromkeys(values.tolist()))
+    wanted = [item.item() if isinstance(item, np.generic) else item for item in wanted]
+    for item in wanted:
+        if item not in known:
+            raise DataError(f"unknown {what} {item!r}; known: {', '.join(map(str, sorted(known)))}")
+    if not wanted:
+        raise DataError(f"an empty list selects no {what}")
+    return wanted
+
+
+def _whole(values: Shaped[np.ndarray, " trial"], name: str) -> Int[np.ndarray, " trial"]:
+    numbers = np.asarray(values)
+    if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any():
+        raise DataError(f"{name} must hold whole numbers, got {numbers.dtype}")
+    return numbers.astype(np.int64)
+
+
+def _check_alike(first: TrialSet, other: TrialSet, what: str) -> None:
+    for name in ("fs", "n_samples", "classes", "modalities"):
+        a, b = getattr(first, name), getattr(other, name)
+        if a != b:
+            raise DataError(f"cannot {what} sets that differ in {name}: {a} and {b}")
+    if not same_channels(first.channels, other.channels):
+        raise DataError(f"cannot {what} sets whose channels differ in name or units")

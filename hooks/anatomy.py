@@ -1,0 +1,95 @@
+"""Where attention lives in a TransformerLens model, and how to listen there without leaving a trace.
+
+Knows HookedTransformer, HookedEncoder, TransformerBridge and any `HookedRootModule` that keeps their hook names.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from emg_lens.hooks.algebra import EdgeError
+from emg_lens.layout import TokenLayout
+
+SCORES, PATTERN = "hook_attn_scores", "hook_pattern"
+STACKS = ("blocks", "encoder_blocks", "encoder")
+"""Names of the stack of blocks: of most models, of T5 bridges (encoder side), of HookedEncoderDecoder."""
+
+
+class DeadHookError(RuntimeError):
+    """A hook that does not reach the model's computation, or an intervention that did not happen."""
+
+
+def attention_paths(model: nn.Module) -> dict[int, str]:
+    """Path of the self-attention of every layer that has one, such as `{0: "blocks.0.attn", ...}`.
+
+    Raises:
+        EdgeError: The model has no attention hook points under TransformerLens names.
+    """
+    names = getattr(model, "hook_dict", None)
+    if names is None:
+        raise EdgeError(f"{type(model).__name__} is not a TransformerLens model: it has no hook_dict")
+    for stack in STACKS:
+        name = re.compile(rf"({stack}\.(\d+)\.(?:attn|self_attn))\.{PATTERN}")
+        found = [match for match in map(name.fullmatch, names) if match]
+        if found:
+            return {int(match[2]): match[1] for match in sorted(found, key=lambda match: int(match[2]))}
+    raise EdgeError(
+        f"{type(model).__name__} has no hook point named blocks.<layer>.attn.{PATTERN}; hook points start with"
+        f" {sorted({name.split('.')[0] for name in names})}"
+    )
+
+
+def count_layers(model: nn.Module, paths: dict[int, str]) -> int:
+    """Layers of the stack that `paths` lies in, those without attention included."""
+    stack = paths[max(paths)].split(".")[0]
+    return len(getattr(model, stack))
+
+
+def at_path(model: nn.Module, path: str) -> Any:
+    """The module at a dotted path; numbers index."""
+    module: Any = model
+    for part in path.split("."):
+        module = module[int(part)] if part.isdigit() else getattr(module, part)
+    return module
+
+
+def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
+    """The given layout, or the model's own.
+
+    Raises:
+        EdgeError: Neither exists.
+    """
+    layout = layout if layout is not None else getattr(model, "layout", None)
+    if not isinstance(layout, TokenLayout):
+        raise EdgeError(
+            f"{type(model).__name__} has no .layout of its own: pass layout=TokenLayout.groups({{...}}, n_tokens=...)"
+        )
+    return layout
+
+
+@contextmanager
+def listening(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]:
+    """Put `fn(tensor, hook)` on a hook point, and take exactly it away again, whatever happens.
+
+    The hook is permanent in TransformerLens's sense, so that a `reset_hooks()` of somebody else leaves it alone.
+
+    Args:
+        point: A TransformerLens `HookPoint`.
+        fn: Called with the tensor; a returned tensor replaces it.
+        last: Run after every other hook of the point, also those that are added later.
+    """
+    point.add_hook(fn, is_permanent=True)
+    handle = point.fwd_hooks[-1]
+    order = None
+    if last:
+        order = point.register_forward_pre_hook(lambda *_: point._forward_hooks.move_to_end(handle.hook.id))
+    try:
+        yield
+    finally:
+        if order is not None:
+            order.remove()
+        handle.hook.remove()
+        point.fwd_hooks = [kept for kept in point.fwd_hooks if kept is not handle]

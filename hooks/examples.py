@@ -1,0 +1,60 @@
+"""A small input for any TransformerLens model, to probe it with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Inputs = Tensor | tuple | Mapping[str, Any]
+"""A model's input: one tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
+
+
+def call(model: nn.Module, inputs: Inputs) -> Any:
+    """Run `model` on `inputs`."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
+    """A random input: `model.example_input()` where there is one, else tokens, pixels or samples by kind of model.
+
+    Args:
+        model: Any TransformerLens model.
+        n_tokens: Positions wanted, where the kind of model leaves it open.
+        batch: Trials.
+
+    Raises:
+        ValueError: The kind of input cannot be told.
+    """
+    if callable(getattr(model, "example_input", None)):
+        return model.example_input(batch=batch)  # pyright: ignore
+    generator = torch.Generator().manual_seed(0)
+    parameter = next(model.parameters())
+    wrapped = getattr(model, "original_model", None)
+    kind = getattr(wrapped, "main_input_name", "input_ids")
+    if kind == "input_ids":
+        n_words = int(model.cfg.d_vocab)  # pyright: ignore
+        low = min(5, n_words // 2)  # special tokens come first in most vocabularies
+        return torch.randint(low, n_words, (batch, n_tokens), generator=generator).to(parameter.device)
+    shape = _signal_shape(kind, getattr(wrapped, "config", None), n_tokens)
+    if shape is None:
+        raise ValueError(f"cannot make an example {kind!r} for {type(model).__name__}: pass inputs=...")
+    return torch.randn(batch, *shape, generator=generator).to(parameter)
+
+
+def _signal_shape(kind: str, config: Any, n_tokens: int) -> tuple[int, ...] | None:
+    """Shape of one trial: an image, a spectrogram, or a waveform that yields `n_tokens` frames."""
+    if kind == "pixel_values" and hasattr(config, "image_size"):
+        size = config.image_size
+        height, width = size if isinstance(size, list | tuple) else (size, size)
+        return (config.num_channels, height, width)
+    if kind == "input_values" and hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):
+        return (config.max_length, config.num_mel_bins)
+    if kind == "input_values" and hasattr(config, "conv_kernel"):
+        n_samples = n_tokens
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
+            n_samples = (n_samples - 1) * stride + kernel
+        return (n_samples,)
+    return None

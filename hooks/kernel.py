@@ -1,0 +1,129 @@
+"""The third lever: a -inf attention mask given to the attention kernel of a wrapped module.
+
+Most TransformerLens bridges hand attention to the module they wrap and fire `hook_attn_scores` and `hook_pattern`
+afterwards, when nothing can change any more (fact sheet "field survey", §4.1). Every such module ends in one of two
+torch functions, `softmax` or `scaled_dot_product_attention`. While a cut is active, the call is caught there: the mask
+joins the scores, rows with every edge cut become zero, and what is measured is the tensor that is used. Masking at
+the kernel rather than through the module's `attention_mask` argument keeps layers apart (T5 shares its position
+bias, and with it the mask, among layers) and allows single heads to lose whole rows.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
+
+
+class Tap(Protocol):
+    """What is done to the attention of one module."""
+
+    def before(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
+        """Called with the scores; returns those to use."""
+        ...
+
+    def after(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
+        """Called with the pattern; returns the one to use."""
+        ...
+
+
+@contextmanager
+def tapping(attention: nn.Module, tap: Tap) -> Iterator[None]:
+    """Pass the scores and pattern of every forward of `attention` through `tap`; several taps add up in order."""
+    tapped = attention.__dict__.get("forward")
+    if not isinstance(tapped, _TappedForward):
+        tapped = attention.__dict__["forward"] = _TappedForward(attention)
+    tapped.taps.append(tap)
+    try:
+        yield
+    finally:
+        tapped.taps[:] = [kept for kept in tapped.taps if kept is not tap]
+        if not tapped.taps:
+            tapped.remove(attention)
+
+
+class _TappedForward:
+    """Stands in for the forward of an attention module while taps are on it."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        self.taps: list[Tap] = []
+        self.previous = attention.__dict__.get("forward")
+        self.forward: Callable = attention.forward
+        functools.update_wrapper(self, self.forward, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with _Kernel(self.taps):
+            return self.forward(*args, **kwargs)
+
+    def remove(self, attention: nn.Module) -> None:
+        if self.previous is None:
+            del attention.__dict__["forward"]
+        else:
+            attention.__dict__["forward"] = self.previous
+
+
+class _Kernel(TorchFunctionMode):
+    """Catches the two torch functions in which attention happens."""
+
+    def __init__(self, taps: list[Tap]) -> None:
+        super().__init__()
+        self.taps = taps
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return self._explicit(*args, **kwargs)
+        if func in SOFTMAXES:
+            scores = args[0] if args else kwargs["input"]
+            if scores.ndim == 4:
+                rest = {key: value for key, value in kwargs.items() if key != "input"}
+                return self._after(func(self._before(scores), *args[1:], **rest))
+        return func(*args, **kwargs)
+
+    def _before(self, scores: Tensor) -> Tensor:
+        for tap in self.taps:
+            scores = tap.before(scores)
+        return scores
+
+    def _after(self, pattern: Tensor) -> Tensor:
+        for tap in self.taps:
+            pattern = tap.after(pattern)
+        return pattern
+
+    def _explicit(
+        self,
+        query: Float[Tensor, "batch head dest d_head"],
+        key: Float[Tensor, "batch kv_head src d_head"],
+        value: Float[Tensor, "batch kv_head src d_value"],
+        attn_mask: Bool[Tensor, "..."] | Float[Tensor, "..."] | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Float[Tensor, "batch head dest d_value"]:
+        """`scaled_dot_product_attention`, step by step (torch's documented reference semantics)."""
+        if enable_gqa:
+            repeats = query.shape[-3] // key.shape[-3]
+            key, value = (t.repeat_interleave(repeats, dim=-3) for t in (key, value))
+        scores = (
+            query @ key.transpose(-1, -2) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
+        )
+        if is_causal:
+            future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(future, -torch.inf)
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, -torch.inf)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        pattern = self._after(self._before(scores).softmax(-1, dtype=torch.float32).to(query.dtype))
+        return F.dropout(pattern, dropout_p) @ value

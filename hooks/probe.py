@@ -1,0 +1,248 @@
+"""Which lever moves a model's attention: found out by pulling it, once per model.
+
+A hook that fires is not a hook that acts: most TransformerLens bridges fire `hook_attn_scores` and `hook_pattern` on
+tensors that are already consumed, or never (fact sheet "field survey", §4.1). So each lever is tried on a small forward,
+layer by layer, and believed only if the attention output of the row that was cut moves, the other rows do not, the
+pattern shows the cut, and a row with every edge cut comes out finite and empty.
+"""
+
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from emg_lens.hooks.anatomy import (
+    PATTERN,
+    SCORES,
+    DeadHookError,
+    at_path,
+    attention_paths,
+    count_layers,
+    listening,
+    resolve_layout,
+)
+from emg_lens.hooks.deletion import Deletion
+from emg_lens.hooks.examples import Inputs, call, example_inputs
+from emg_lens.hooks.kernel import tapping
+from emg_lens.layout import TokenLayout
+
+LeverName = Literal["scores", "pattern", "attention_mask"]
+
+
+@dataclass(frozen=True)
+class Lever:
+    """What is known of a model's attention.
+
+    Attributes:
+        name: `"scores"`: -inf in `hook_attn_scores` acts. `"pattern"`: zeroing and renormalising `hook_pattern` acts.
+            `"attention_mask"`: only a mask at the attention kernel acts.
+        strict: The model neither zeroes rows with every edge cut nor forbids edges with -inf, so the hooks must
+            (bridges of GPT-2, Llama).
+        paths: Path of the attention of each layer that has one.
+        n_layers: Layers of the stack.
+        n_heads: Query heads.
+    """
+
+    name: LeverName
+    strict: bool
+    paths: Mapping[int, str]
+    n_layers: int
+    n_heads: int
+
+
+_known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, Lever]]" = weakref.WeakKeyDictionary()
+
+
+def lever(model: nn.Module, layout: TokenLayout | None = None, *, inputs: Inputs | None = None) -> LeverName:
+    """The lever with which attention edges of `model` can be cut: `"scores"`, `"pattern"` or `"attention_mask"`.
+
+    Args:
+        model: Any TransformerLens model.
+        layout: Its token layout; default `model.layout`.
+        inputs: A small input to probe with (tensor, tuple of arguments, or mapping of keyword arguments); default
+            `model.example_input()`, or one made for the kind of model.
+
+    Raises:
+        DeadHookError: No lever acts.
+        EdgeError: The model has no attention hook points, or no layout.
+        ValueError: No example input can be made for this model; pass `inputs`.
+    """
+    return find_lever(model, resolve_layout(model, layout), inputs).name
+
+
+def find_lever(model: nn.Module, layout: TokenLayout, inputs: Inputs | None = None) -> Lever:
+    """As `lever`, with everything that is known; remembered until a switch of the model changes."""
+    known = _known.setdefault(model, {})
+    switches = _switches(model)
+    if switches not in known:
+        known[switches] = _probe(model, layout, inputs)
+    return known[switches]
+
+
+def _switches(model: nn.Module) -> tuple:
+    """Everything that can change which lever acts."""
+    cfg = getattr(model, "cfg", None)
+    flags = sorted((k, str(getattr(cfg, k))) for k in dir(cfg) if k.startswith("use_"))
+    wrapped = getattr(getattr(model, "original_model", None), "config", None)
+    return (
+        getattr(model, "compatibility_mode", None),
+        getattr(wrapped, "_attn_implementation", None),
+        tuple(flags),
+        len(model.hook_dict),  # pyright: ignore
+    )
+
+
+@dataclass
+class _Seen:
+    """One layer's attention in one forward."""
+
+    out: Tensor | None = None
+    pattern: Tensor | None = None
+    fired: bool = False
+
+
+def _probe(model: nn.Module, layout: TokenLayout, inputs: Inputs | None) -> Lever:
+    paths = attention_paths(model)
+    inputs = inputs if inputs is not None else example_inputs(model, len(layout))
+    n_layers, n_heads = count_layers(model, paths), model.cfg.n_heads  # pyright: ignore
+    with quietly(model):
+        base = _watch(model, paths, inputs)
+        for layer, seen in base.items():
+            if seen.out is None or seen.pattern is None:
+                raise DeadHookError(
+                    f"{paths[layer]} of {type(model).__name__} shows no attention pattern to cut"
+                )
+        for name, strict in (
+            ("scores", False),
+            ("scores", True),
+            ("pattern", False),
+            ("attention_mask", True),
+        ):
+            if all(_acts(model, paths, inputs, layer, base[layer], name, strict) for layer in paths):
+                return Lever(name, strict, paths, n_layers, n_heads)  # pyright: ignore
+    raise DeadHookError(
+        f"no lever acts on the attention of {type(model).__name__}: not {SCORES}, not {PATTERN}, not a mask at the kernel"
+    )
+
+
+@contextmanager
+def quietly(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients, with every module's own mode put back at the end."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@dataclass
+class _ReadKernel:
+    """A tap that cuts (or does nothing) and keeps the pattern."""
+
+    seen: _Seen
+    deletion: Deletion | None = None
+    fired: bool = field(default=False)
+
+    def before(self, scores: Tensor) -> Tensor:
+        self.seen.fired |= self.deletion is not None
+        return scores if self.deletion is None else self.deletion.scores_strict(scores)
+
+    def after(self, pattern: Tensor) -> Tensor:
+        self.seen.pattern = pattern if self.deletion is None else self.deletion.empty_rows(pattern)
+        return self.seen.pattern
+
+
+def _watch(model: nn.Module, paths: Mapping[int, str], inputs: Inputs) -> dict[int, _Seen]:
+    """Attention output and pattern of every layer, untouched; the pattern is the one at the hook if that fires."""
+    seen = {layer: _Seen() for layer in paths}
+    with ExitStack() as stack:
+        for layer, path in paths.items():
+            _listen(stack, model, path, seen[layer])
+            stack.enter_context(tapping(at_path(model, path), _ReadKernel(seen[layer])))
+        call(model, inputs)
+    return seen
+
+
+def _listen(stack: ExitStack, model: nn.Module, path: str, seen: _Seen) -> None:
+    def keep_out(module: nn.Module, args: Any, output: Any) -> None:
+        seen.out = output[0] if isinstance(output, tuple) else output
+
+    def keep_pattern(pattern: Tensor, hook: Any) -> None:  # noqa: ARG001
+        seen.pattern = pattern
+
+    stack.callback(at_path(model, path).register_forward_hook(keep_out).remove)
+    stack.enter_context(listening(at_path(model, f"{path}.{PATTERN}"), keep_pattern, last=True))
+
+
+def _acts(
+    model: nn.Module,
+    paths: Mapping[int, str],
+    inputs: Inputs,
+    layer: int,
+    base: _Seen,
+    name: str,
+    strict: bool,
+) -> bool:
+    """Whether this lever, pulled in this layer alone, does what it should."""
+    path, seen = paths[layer], _Seen()
+    assert base.pattern is not None
+    deletion = Deletion(_trial_cut(base.pattern), path)
+    with ExitStack() as stack:
+        pull(stack, model, path, deletion, name, strict, seen)
+        _listen(stack, model, path, seen)
+        call(model, inputs)
+    return seen.fired and _is_cut(base, seen, deletion)
+
+
+def pull(
+    stack: ExitStack, model: nn.Module, path: str, deletion: Deletion, name: str, strict: bool, seen: _Seen
+) -> None:
+    """Put one lever's hooks on one layer."""
+
+    def at_scores(scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+        seen.fired = True
+        return deletion.scores_strict(scores) if strict else deletion.scores(scores)
+
+    def at_pattern(pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+        seen.fired = True
+        return deletion.empty_rows(pattern) if name == "scores" else deletion.pattern(pattern)
+
+    if name == "scores":
+        stack.enter_context(listening(at_path(model, f"{path}.{SCORES}"), at_scores))
+    if name == "pattern" or (name == "scores" and strict):
+        stack.enter_context(listening(at_path(model, f"{path}.{PATTERN}"), at_pattern))
+    if name == "attention_mask":
+        stack.enter_context(tapping(at_path(model, path), _ReadKernel(seen, deletion)))
+
+
+def _trial_cut(pattern: Tensor) -> Tensor:
+    """The strongest edge of the last row in every head, and every edge that the first row has."""
+    cut = torch.zeros(pattern.shape[1:], dtype=torch.bool, device=pattern.device)
+    cut[:, -1].scatter_(-1, pattern[0, :, -1].argmax(-1, keepdim=True), True)
+    cut[:, 0] = (pattern[:, :, 0] > 0).any(0)
+    return cut
+
+
+def _is_cut(base: _Seen, seen: _Seen, deletion: Deletion) -> bool:
+    if seen.out is None or seen.pattern is None or base.out is None or base.pattern is None:
+        return False
+    tolerance = torch.finfo(base.out.dtype).eps ** 0.5 * base.out.abs().max()
+    moved = (seen.out - base.out).abs().flatten(2).amax((0, 2))
+    expected = deletion.pattern(base.pattern)
+    return bool(
+        seen.out.isfinite().all()
+        and moved[0] > tolerance
+        and moved[-1] > tolerance
+        and (moved[1:-1] <= tolerance).all()
+        and (seen.pattern[:, deletion.on(seen.pattern)] == 0).all()
+        and torch.allclose(
+            seen.pattern.float(), expected.float(), atol=torch.finfo(seen.pattern.dtype).eps ** 0.5
+        )
+    )

@@ -1,0 +1,234 @@
+"""Interventions on values instead of edges: replace what a token carries, or silence its MLP.
+
+Both give plain TransformerLens hooks, as `cut` does, and refuse hook points that do not reach the model's output.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from emg_lens.hooks.algebra import EdgeError
+from emg_lens.hooks.anatomy import (
+    PATTERN,
+    SCORES,
+    DeadHookError,
+    attention_paths,
+    count_layers,
+    listening,
+    resolve_layout,
+)
+from emg_lens.hooks.cut import Hook
+from emg_lens.hooks.examples import Inputs, call, example_inputs
+from emg_lens.hooks.probe import quietly
+from emg_lens.layout import TokenLayout
+
+By = Literal["zero", "mean", "resample", "permute"]
+Tokens = str | int | Iterable[str | int]
+Activation = Float[Tensor, "batch pos *rest"]
+
+
+def replace(
+    model: nn.Module,
+    tokens: Tokens,
+    by: By = "zero",
+    at: str = "hook_embed",
+    layout: TokenLayout | None = None,
+    *,
+    reference: Inputs | None = None,
+    seed: int = 0,
+    inputs: Inputs | None = None,
+) -> list[Hook]:
+    """Hooks that replace the activations of some tokens: `model.run_with_hooks(x, fwd_hooks=replace(model, "acc"))`.
+
+    Zero and mean take the tokens out of the distribution the model knows; resample and permute keep each token's own
+    distribution and break its tie to the trial (Zhang & Nanda, arXiv 2309.16042; field survey §1d).
+
+    Args:
+        model: A TransformerLens model.
+        tokens: Group names, token names or positions.
+        by: `"zero"`; `"mean"`, over the trials of `reference`; `"resample"`, from a random trial of `reference`, the
+            same one for all replaced tokens; `"permute"`, from another trial of the same batch.
+        at: Hook point with activations `[batch, pos, ...]`.
+        layout: What the positions stand for; default `model.layout`.
+        reference: Model input that `"mean"` and `"resample"` take activations from; the model runs on it once, here.
+        seed: Of `"resample"` and `"permute"`; the same batch size gives the same draw in every forward.
+        inputs: A small input to check the hook point with, where none can be made from the model's configuration.
+
+    Raises:
+        EdgeError: Unknown tokens or hook point, `reference` missing or superfluous, activations of another shape,
+            or (in the forward) `"permute"` on a single trial.
+        DeadHookError: An edit at `at` does not reach the model's output.
+    """
+    layout = resolve_layout(model, layout)
+    where = _find(layout, tokens)
+    if by not in ("zero", "mean", "resample", "permute"):
+        raise EdgeError(f"by={by!r}; expected 'zero', 'mean', 'resample' or 'permute'")
+    if (by in ("mean", "resample")) != (reference is not None):
+        verb = "needs" if reference is None else "takes no"
+        raise EdgeError(f"replace(by={by!r}) {verb} reference=<model input>")
+    check_live(model, at, inputs if inputs is not None else example_inputs(model, len(layout)))
+    source = None if reference is None else _activations(model, at, reference, layout)[:, where]
+
+    def replacement(x: Activation) -> Activation:
+        if by == "zero":
+            return torch.zeros_like(x[:, where])
+        if by == "permute":
+            return x[_others(len(x), seed).to(x.device)][:, where]
+        assert source is not None
+        if by == "mean":
+            return source.mean(0, keepdim=True).to(x).expand(len(x), *source.shape[1:])
+        generator = torch.Generator().manual_seed(seed)
+        return source[torch.randint(len(source), (len(x),), generator=generator)].to(x)
+
+    return [(at, _writing(replacement, where, layout, at))]
+
+
+def cut_mlp(
+    model: nn.Module,
+    tokens: Tokens,
+    layers: int | Iterable[int] | None = None,
+    layout: TokenLayout | None = None,
+    *,
+    inputs: Inputs | None = None,
+) -> list[Hook]:
+    """Hooks that zero what the MLP adds for some tokens: `model.run_with_hooks(x, fwd_hooks=cut_mlp(model, "acc", 2))`.
+
+    The MLP's output (bias included) is zeroed before it joins the residual stream.
+
+    Args:
+        model: A TransformerLens model.
+        tokens: Group names, token names or positions.
+        layers: 0-based; default: all.
+        layout: What the positions stand for; default `model.layout`.
+        inputs: A small input to check the hook points with, where none can be made from the model's configuration.
+
+    Raises:
+        EdgeError: Unknown tokens or layer, or a layer without MLP.
+        DeadHookError: An edit of the MLP's output does not reach the model's output.
+    """
+    layout = resolve_layout(model, layout)
+    where = _find(layout, tokens)
+    paths = attention_paths(model)
+    n_layers = count_layers(model, paths)
+    chosen = range(n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
+    if not chosen or not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
+        raise EdgeError(f"layers={layers!r}; this model has layers 0 to {n_layers - 1}")
+    stack = paths[max(paths)].split(".")[0]
+    names = [f"{stack}.{layer}.hook_mlp_out" for layer in sorted({layer % n_layers for layer in chosen})]
+    example = inputs if inputs is not None else example_inputs(model, len(layout))
+    for name in names:
+        check_live(model, name, example)
+    return [(name, _writing(lambda x: torch.zeros_like(x[:, where]), where, layout, name)) for name in names]
+
+
+def _writing(
+    replacement: Callable[[Activation], Activation], where: Int[Tensor, " token"], layout: TokenLayout, name: str
+) -> Callable[..., Activation]:
+    def write(x: Activation, hook: Any) -> Activation:  # noqa: ARG001
+        _check_shape(x, layout, name)
+        x = x.clone()
+        x[:, where] = replacement(x)
+        return x
+
+    return write
+
+
+def _check_shape(x: Tensor, layout: TokenLayout, name: str) -> None:
+    if x.ndim < 3 or x.shape[1] != len(layout):
+        raise EdgeError(
+            f"{name} has shape {list(x.shape)}; expected [batch, {len(layout)} positions, ...] as in the layout"
+        )
+
+
+def _others(n_trials: int, seed: int) -> Int[Tensor, " trial"]:
+    """For every trial another one: a random cycle."""
+    if n_trials < 2:
+        raise EdgeError("replace(by='permute') needs two or more trials in the batch, got 1")
+    order = torch.randperm(n_trials, generator=torch.Generator().manual_seed(seed))
+    others = torch.empty_like(order)
+    others[order] = order.roll(1)
+    return others
+
+
+def _find(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
+    found: list[int] = []
+    for token in (tokens,) if isinstance(tokens, str | int) else tokens:
+        if isinstance(token, str):
+            try:
+                found += layout.positions(token).tolist()
+            except KeyError as error:
+                raise EdgeError(error.args[0]) from None
+        elif -len(layout) <= token < len(layout):
+            found.append(token % len(layout))
+        else:
+            raise EdgeError(f"position {token} does not exist: this layout has positions 0 to {len(layout) - 1}")
+    if not found:
+        raise EdgeError(f"tokens={tokens!r} names no token")
+    return torch.tensor(sorted(set(found)))
+
+
+def _activations(model: nn.Module, at: str, reference: Inputs, layout: TokenLayout) -> Activation:
+    seen: list[Tensor] = []
+    with quietly(model), listening(hook_point(model, at), lambda x, hook: seen.append(x)):  # noqa: ARG005
+        call(model, reference)
+    _check_shape(seen[-1], layout, at)
+    return seen[-1].clone()
+
+
+def hook_point(model: nn.Module, name: str) -> Any:
+    """The hook point of this name.
+
+    Raises:
+        EdgeError: There is none; the message shows the nearest names.
+    """
+    names: Mapping[str, Any] = model.hook_dict  # pyright: ignore
+    if name not in names:
+        near = get_close_matches(name, names, n=3, cutoff=0.5)
+        raise EdgeError(f"no hook point {name!r}; nearest: {near or list(names)[:5]}")
+    if name.endswith((SCORES, PATTERN)):
+        raise EdgeError(f"{name} holds edges, not tokens: use cut or cutting")
+    return names[name]
+
+
+_live: "weakref.WeakKeyDictionary[nn.Module, set[str]]" = weakref.WeakKeyDictionary()
+
+
+def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
+    """Make sure that an edit at a hook point reaches the model's output, by a small forward (once a hook point).
+
+    Raises:
+        EdgeError: No such hook point.
+        DeadHookError: It does not fire, or the output stays as it is.
+    """
+    point = hook_point(model, name)
+    if name in _live.setdefault(model, set()):
+        return
+    fired = False
+
+    def disturb(x: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+        nonlocal fired
+        fired = True
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+        return x + noise * (1 + x.abs().max())
+
+    with quietly(model):
+        before = _first_tensor(call(model, inputs))
+        with listening(point, disturb):
+            after = _first_tensor(call(model, inputs))
+    if not fired:
+        raise DeadHookError(f"{name} does not fire on {type(model).__name__}: an edit there would do nothing")
+    if torch.equal(before, after):
+        raise DeadHookError(f"an edit at {name} does not reach the output of {type(model).__name__}")
+    _live[model].add(name)
+
+
+def _first_tensor(output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    values = output.values() if isinstance(output, Mapping) else output
+    return next(value for value in values if isinstance(value, Tensor))

@@ -1,0 +1,103 @@
+"""Families of conditions: what is cut in each run of a sweep, and the names the tables use for it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, get_args
+
+from emg_lens.hooks import EdgeError, EdgeSet, none
+
+BASELINE = "baseline"
+Mode = Literal["individual", "from_beginning", "from_end"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A named cut.
+
+    Attributes:
+        name: Unique within a sweep.
+        edges: The edges that are cut.
+        tags: What the tables group by: `edges` (name of the edge kind), `mode`, `layer` (0-based).
+    """
+
+    name: str
+    edges: EdgeSet
+    tags: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a condition needs a name")
+        object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
+
+    def __reduce__(self) -> tuple:
+        return (Condition, (self.name, self.edges, dict(self.tags)))
+
+
+def baseline() -> Condition:
+    """The condition that cuts nothing; every sweep has it."""
+    return Condition(BASELINE, none())
+
+
+def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
+    """The layers that a mode cuts at depth `layer`: the layer alone, all up to it, or it and all after it (paper §4)."""
+    match mode:
+        case "individual":
+            return range(layer, layer + 1)
+        case "from_beginning":
+            return range(layer + 1)
+        case "from_end":
+            return range(layer, n_layers)
+    raise ValueError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
+
+
+def layer_masks(
+    edges: Mapping[str, EdgeSet], n_layers: int, modes: Sequence[Mode] = MODES
+) -> list[Condition]:
+    """Every edge set × mode × layer, as in Table 3 of the IsoNet paper; named `edges/mode/L<layer + 1>`.
+
+    Args:
+        edges: Edge sets by the name that tables show.
+        n_layers: Layers of the model.
+        modes: `"individual"`, `"from_beginning"` (the paper's RFB), `"from_end"` (RFE).
+    """
+    return [
+        Condition(
+            f"{name}/{mode}/L{layer + 1}",
+            edge_set.at(layers=layers_of(mode, layer, n_layers)),
+            {"edges": name, "mode": mode, "layer": layer},
+        )
+        for mode in modes
+        for layer in range(n_layers)
+        for name, edge_set in edges.items()
+    ]
+
+
+def head_masks(edges: Mapping[str, EdgeSet], n_layers: int, n_heads: int) -> list[Condition]:
+    """Every edge set × layer × head, one head at a time; named `edges/head/L<layer + 1>H<head>`."""
+    return [
+        Condition(
+            f"{name}/head/L{layer + 1}H{head}",
+            edge_set.at(layers=layer, heads=head),
+            {"edges": name, "mode": "head", "layer": layer, "head": head},
+        )
+        for layer in range(n_layers)
+        for head in range(n_heads)
+        for name, edge_set in edges.items()
+    ]
+
+
+def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions with the baseline in front.
+
+    Raises:
+        EdgeError: Two conditions of one name, or a condition named `"baseline"` that cuts something.
+    """
+    doubled = sorted(name for name, count in Counter(c.name for c in conditions).items() if count > 1)
+    if doubled:
+        raise EdgeError(f"conditions need different names, these are used twice: {doubled[:5]}")
+    if any(c.name == BASELINE and c.edges != none() for c in conditions):
+        raise EdgeError("the name 'baseline' is kept for the condition that cuts nothing")
+    return [baseline(), *(c for c in conditions if c.name != BASELINE)]

@@ -1,0 +1,244 @@
+"""The study runner: every subject once, in parallel, each finished one kept, then tables, figures and report.
+
+A run lives in `<out>/<study>/<hash of the spec>/`. Starting it again continues where it stopped.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from emg_lens.data.datasets import data_fingerprint
+from emg_lens.data.datasets import subjects as list_subjects
+from emg_lens.models.isonet import IsoNet
+from emg_lens.studies.conditions import BASELINE
+from emg_lens.studies.files import write_text
+from emg_lens.studies.results import StudyResult
+from emg_lens.studies.spec import COMING, Study, StudyError
+from emg_lens.studies.statistics import family_sizes, power_warnings
+from emg_lens.studies.subject import load_subject, run_subject
+from emg_lens.studies.sweep import audit_conditions
+
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, known before it starts.
+
+    Attributes:
+        subjects: All subjects of the study, in order.
+        folder: The run's folder.
+        warnings: What the user should know before waiting: significance that n subjects cannot reach, odd data.
+    """
+
+    subjects: tuple[str, ...]
+    folder: Path
+    warnings: tuple[str, ...]
+
+
+def run_study(
+    study: Study,
+    data: str | Path | None = None,
+    out: str | Path = "runs",
+    jobs: int | None = None,
+    device: str = "cpu",
+    console: Console | None = None,
+) -> StudyResult:
+    """Run a study, or continue it, and write its tables, figures and report.
+
+    Args:
+        study: The study.
+        data: Folder of the data set; None for simulated cohorts.
+        out: Where runs are kept.
+        jobs: Subjects at a time; default one a processor core. The numbers do not depend on it.
+        device: A torch device.
+        console: Where warnings and progress go; default the terminal's standard error.
+
+    Raises:
+        StudyError: The study does not fit the data or the machine; nothing has been written.
+        DataError: A missing or damaged recording; nothing has been written.
+    """
+    console = console or Console(stderr=True)
+    data = None if data is None else Path(data).expanduser()
+    jobs = jobs or os.cpu_count() or 1
+    _check_device(device)
+    plan = prepare(study, data, Path(out).expanduser(), jobs, console)
+    for warning in plan.warnings:
+        console.print(f"[yellow]note:[/yellow] {warning}", highlight=False)
+    _open_folder(study, data, plan)
+    folders = {s: plan.folder / "subjects" / s for s in plan.subjects}
+    todo = [s for s in plan.subjects if not folders[s].exists()]
+    if len(todo) < len(plan.subjects):
+        console.print(f"continuing {plan.folder}: {len(plan.subjects) - len(todo)} of {len(plan.subjects)} subjects are done")
+    with _progress_bars(console, {s: _progress_file(folders[s]) for s in todo}):
+        _parallel(jobs, [(_subject_task, (study, data, s, folders[s], device)) for s in todo])
+    result = StudyResult.collect(study, plan.folder, plan.subjects)
+    result.write()
+    return result
+
+
+def prepare(study: Study, data: Path | None, out: Path, jobs: int, console: Console) -> Plan:
+    """Check the study against the data: every recording is read once, every edge set resolved. Writes nothing.
+
+    Raises:
+        StudyError, DataError: What does not fit, in one line.
+    """
+    study.check()
+    cohort = study.cohort
+    if cohort.dataset in COMING:
+        raise StudyError(f"the loader of {cohort.dataset!r} is not written yet; 'emg-lens list' shows what can run")
+    subjects = list_subjects(cohort.dataset, data, **cohort.options)
+    if cohort.subjects is not None:
+        subjects = _chosen(subjects, cohort.subjects)
+    with console.status(f"reading {len(subjects)} subjects"):
+        facts = _parallel(jobs, [(_describe, (study, data, s)) for s in subjects])
+    channels = {json.dumps(f["modalities"]) for f in facts}
+    if len(channels) > 1:
+        raise StudyError(f"subjects differ in their channels: {' and '.join(sorted(channels))}; choose modalities")
+    sizes = family_sizes(_plan_table(study, facts[0]), study.statistics.family)
+    warnings = power_warnings(len(subjects), sizes, study.statistics)
+    counts = {f["n_classes"] for f in facts}
+    if len(counts) > 1:
+        few = [f"{s} ({f['n_classes']})" for s, f in zip(subjects, facts, strict=True) if f["n_classes"] < max(counts)]
+        warnings.append(f"subjects with fewer than {max(counts)} classes: {', '.join(few)}")
+    return Plan(tuple(subjects), out / study.name / study.digest(), tuple(warnings))
+
+
+def _describe(study: Study, data: Path | None, subject: str) -> dict:
+    test = load_subject(study, data, subject).test
+    return {"modalities": test.modalities, "n_samples": test.n_samples, "n_classes": test.n_classes, "classes": test.classes}
+
+
+def _plan_table(study: Study, facts: dict) -> pd.DataFrame:
+    """Tags and audit of every condition on a model of the study's shape (one without weights)."""
+    try:
+        config = study.model.config(facts["modalities"], facts["n_samples"], facts["classes"])
+        with torch.device("meta"):
+            model = IsoNet(config)
+        conditions = study.conditions.build(config.n_layers)
+        audit = audit_conditions(model, conditions)
+    except ValueError as error:  # EdgeError too: an edge set or a size that does not fit these data
+        raise StudyError(str(error)) from None
+    empty = audit[(audit["edges_cut"] == 0) & (audit["condition"] != BASELINE)]
+    if len(empty):
+        name = empty["condition"].iloc[0]
+        raise StudyError(f"condition {name!r} cuts no edge of this model; edges: {next(c.edges for c in conditions if c.name == name)}")
+    tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in conditions])
+    return tags.merge(audit, on="condition")[1:].reset_index(drop=True)
+
+
+def _chosen(known: tuple[str, ...], wanted: tuple[str | int, ...]) -> tuple[str, ...]:
+    names = {str(w) for w in wanted}
+    missing = names - set(known)
+    if missing:
+        raise StudyError(f"no subject {sorted(missing)} in the data; known: {', '.join(known)}")
+    return tuple(s for s in known if s in names)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise StudyError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+
+
+def _open_folder(study: Study, data: Path | None, plan: Plan) -> None:
+    fingerprint = data_fingerprint(study.cohort.dataset, data, **study.cohort.options)
+    record = plan.folder / "data.json"
+    try:
+        (plan.folder / "subjects").mkdir(parents=True, exist_ok=True)
+        if record.exists():
+            known = json.loads(record.read_text())["fingerprint"]
+            if known != fingerprint:
+                raise StudyError(
+                    f"{plan.folder} was made with other data (fingerprint {known}, now {fingerprint});"
+                    " give another --out, or delete that folder"
+                )
+        write_text(plan.folder / "spec.yaml", study.to_yaml())
+        write_text(plan.folder / "environment.json", json.dumps(environment(), indent=1))
+        facts = {"folder": str(data) if data else None, "fingerprint": fingerprint, "warnings": plan.warnings}
+        write_text(record, json.dumps(facts, indent=1))
+    except OSError as error:
+        raise StudyError(f"cannot write to {str(plan.folder)!r}: {error.strerror}; give another --out") from None
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine that a run's numbers belong to."""
+    packages = ("emg-lens", "torch", "transformer-lens", "numpy", "scipy", "pandas", "statsmodels")
+    return {
+        "python": platform.python_version(),
+        **{p: importlib.metadata.version(p) for p in packages},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+# --- subjects side by side --------------------------------------------------------------------------------
+
+
+def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, device: str) -> None:
+    progress = _progress_file(folder)
+    run_subject(study, data, subject, folder, device, lambda fraction: progress.write_text(f"{fraction:.4f}"))
+    progress.unlink(missing_ok=True)
+
+
+def _progress_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.progress")
+
+
+def _parallel(jobs: int, tasks: list[tuple[Callable, tuple]]) -> list:
+    """Run the tasks; an error in one stops the run, after the finished ones are safe on disk."""
+    workers = joblib.Parallel(n_jobs=min(jobs, max(len(tasks), 1)))
+    return list(workers(joblib.delayed(function)(*arguments) for function, arguments in tasks) or [])
+
+
+@contextmanager
+def _progress_bars(console: Console, files: Mapping[str, Path]) -> Iterator[None]:
+    """Show each subject's fraction, read from its progress file (workers may live in other processes or machines)."""
+    if not files:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    stop = threading.Event()
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        total = progress.add_task("all subjects", total=len(files))
+        bars = {s: progress.add_task(f"subject {s}", total=1.0, visible=False) for s in files}
+
+        def poll() -> None:
+            done = dict.fromkeys(files, 0.0)
+            while not stop.wait(POLL_SECONDS):
+                for subject, file in files.items():
+                    fraction = _fraction(file, done[subject])
+                    running = 0 < fraction < 1
+                    if fraction != done[subject] or running:
+                        progress.update(bars[subject], completed=fraction, visible=running)
+                    done[subject] = fraction
+                progress.update(total, completed=sum(done.values()))
+
+        watcher = threading.Thread(target=poll, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
+
+def _fraction(file: Path, before: float) -> float:
+    if (file.parent / file.name.removeprefix(".").removesuffix(".progress")).exists():
+        return 1.0
+    try:
+        return float(file.read_text())
+    except (OSError, ValueError):
+        return before

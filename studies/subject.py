@@ -1,0 +1,164 @@
+"""One subject's part of a study: recordings -> trials -> fitted model -> sweep -> scores, on disk in one folder.
+
+The folder appears under its name only when everything in it is complete, so a run that is killed never leaves half a
+subject behind.
+"""
+
+import json
+import shutil
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from emg_lens.data.datasets import load_trials
+from emg_lens.data.recording import DataError
+from emg_lens.data.simulate import Simulation, expected_accuracy
+from emg_lens.data.trials import TrialSet
+from emg_lens.encoder import count_parameters
+from emg_lens.models.isonet import IsoNet
+from emg_lens.studies.conditions import BASELINE
+from emg_lens.studies.spec import Study
+from emg_lens.studies.sweep import SweepResult, sweep
+from emg_lens.training.fitting import TrainingRecipe, fit
+
+FIT_SHARE = 0.95
+"""Fraction of a subject's progress bar that fitting takes; the sweep takes the rest."""
+
+
+@dataclass(frozen=True)
+class SubjectTrials:
+    """A subject's standardised trials: the statistics come from the training trials alone."""
+
+    train: TrialSet
+    test: TrialSet
+
+
+def load_subject(study: Study, data: Path | None, subject: str) -> SubjectTrials:
+    """Read one subject's recordings and make the study's training and test trials from them.
+
+    Raises:
+        DataError: A missing or damaged file, or a class that is missing in one of the two parts.
+    """
+    cohort = study.cohort
+    trials = load_trials(
+        cohort.dataset,
+        data,
+        cohort.recipe,
+        cohort.segment,
+        subjects=[subject],
+        classes=cohort.labels,
+        **cohort.options,
+    )
+    if cohort.modalities is not None:
+        trials = trials.keep(cohort.modalities)
+    present = sorted(set(trials.repetition.tolist()))
+    test = [r for r in cohort.test_repetitions if r in present]
+    wanted = present if cohort.train_repetitions is None else cohort.train_repetitions
+    train = [r for r in wanted if r in present and r not in test]
+    if not train or not test:
+        raise DataError(
+            f"subject {subject} has repetitions {present}; the study trains on {cohort.train_repetitions or 'the others'}"
+            f" and tests on {list(cohort.test_repetitions)}"
+        )
+    train_set, test_set = trials.split(train, test)
+    return SubjectTrials(
+        train_set.standardised(train_set, cohort.rectify), test_set.standardised(train_set, cohort.rectify)
+    )
+
+
+def build_model(study: Study, trials: TrialSet, seed: int) -> IsoNet:
+    """A freshly initialised model for these trials; the same seed gives the same weights."""
+    config = study.model.config(trials.modalities, trials.n_samples, trials.classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return IsoNet(config)
+
+
+def subject_seed(study: Study, subject: str) -> int:
+    """Each subject's own seed: a function of the study's seed and the subject's name alone."""
+    return (study.training.seed * 1_000_003 + zlib.crc32(subject.encode())) % 2**31
+
+
+def run_subject(
+    study: Study, data: Path | None, subject: str, folder: Path, device: str, tell: Callable[[float], None]
+) -> None:
+    """Fit, sweep and write `folder`: model.safetensors, config.json, fit.csv, scores.csv, subject.json.
+
+    One thread does the arithmetic whatever the number of workers, so that the numbers do not depend on it.
+
+    Args:
+        study: The study.
+        data: Folder of the data set; None for one that needs none.
+        subject: Whose part.
+        folder: Where the results appear, complete.
+        device: A torch device.
+        tell: Called with the finished fraction.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        started = time.perf_counter()
+        trials = load_subject(study, data, subject)
+        seed = subject_seed(study, subject)
+        model = build_model(study, trials.train, seed).to(device)
+        recipe: TrainingRecipe = study.training.model_copy(update={"seed": seed})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            x, y = torch.from_numpy(trials.train.x), torch.from_numpy(trials.train.y)
+            history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs))
+        conditions = study.conditions.build(model.cfg.n_layers)
+        result = sweep(model, torch.from_numpy(trials.test.x), conditions)
+        scores = tidy_scores(study, subject, trials.test, result)
+        facts = {
+            "subject": subject,
+            "seed": seed,
+            "seconds": round(time.perf_counter() - started, 2),
+            "n_parameters": count_parameters(model),
+            "n_train": len(trials.train),
+            "n_test": len(trials.test),
+            "n_test_movements": len(set(trials.test.movement.tolist())),
+            "classes": list(trials.test.classes),
+            "modalities": trials.test.modalities,
+            "n_samples": trials.test.n_samples,
+            "fs": trials.test.fs,
+            "notes": list(trials.test.notes),
+        }
+        _write_folder(folder, model, history, scores, facts)
+        tell(1.0)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def tidy_scores(study: Study, subject: str, test: TrialSet, result: SweepResult) -> pd.DataFrame:
+    """One row a condition: subject, condition, tags, accuracy, n_test, chance, expected, and the audit's columns."""
+    accuracy = result.accuracy(torch.from_numpy(test.y))
+    for tag in ("edges", "mode", "layer"):
+        if tag not in accuracy:
+            accuracy[tag] = pd.NA
+    table = accuracy.merge(result.audit, on="condition", validate="one_to_one")
+    table.insert(0, "subject", subject)
+    table["n_test"] = len(test)
+    table["chance"] = 1 / test.n_classes
+    sees = {e.name: e.sees for e in study.conditions.extra if e.sees is not None}
+    if sees:
+        simulation = Simulation(**study.cohort.options)
+        base = float(table.loc[table["condition"] == BASELINE, "accuracy"].iloc[0])
+        implied = {name: min(base, expected_accuracy(simulation, modalities)) for name, modalities in sees.items()}
+        table["expected"] = table["condition"].map(implied)
+    return table
+
+
+def _write_folder(folder: Path, model: IsoNet, history: pd.DataFrame, scores: pd.DataFrame, facts: dict) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.to("cpu").save_pretrained(partial)
+    history.to_csv(partial / "fit.csv", index=False)
+    scores.to_csv(partial / "scores.csv", index=False)
+    (partial / "subject.json").write_text(json.dumps(facts, indent=1))
+    partial.rename(folder)

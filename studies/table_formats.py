@@ -1,0 +1,174 @@
+r"""Writing a table of text as CSV, Markdown, LaTeX, HTML, or for the terminal.
+
+Knows nothing about studies: any `DataFrame` of text will do, with one or two header rows, and with an index
+that counts as columns if it has names. Footnotes are read from `table.attrs["notes"]`.
+"""
+
+from collections.abc import Collection, Sequence
+from html import escape
+
+import pandas as pd
+from rich.table import Table
+from rich.text import Text
+
+
+def to_csv(tests: pd.DataFrame) -> str:
+    """The full tidy tests, one row a condition, numbers in full precision."""
+    return tests.to_csv(index=False)
+
+
+def to_markdown(table: pd.DataFrame, title: str = "") -> str:
+    """A pipe table with its footnotes; two header rows become one."""
+    headers, rows = _flat(table)
+    n_left = _n_left(table)
+    lines = ["| " + " | ".join(_markdown(c) for c in row) + " |" for row in [headers, *rows]]
+    lines.insert(1, "|" + "|".join([":--"] * n_left + ["--:"] * (len(headers) - n_left)) + "|")
+    heading = [f"**{_markdown(title)}**", ""] if title else []
+    return "\n".join([*heading, *lines, *(f"\n{_markdown(note)}" for note in _notes(table))]) + "\n"
+
+
+def to_latex(table: pd.DataFrame, caption: str = "", label: str = "") -> str:
+    r"""A booktabs `table` with its footnotes; needs `\usepackage{booktabs}` and nothing else."""
+    headers, rows = _flat(table, repeat=False)
+    n_left = _n_left(table)
+    lines = [r"\begin{table}", r"\centering", r"\small"]
+    lines += [rf"\caption{{{_tex(caption)}}}"] if caption else []
+    lines += [rf"\label{{{label}}}"] if label else []
+    lines += [rf"\begin{{tabular}}{{{'l' * n_left}{'r' * (len(headers) - n_left)}}}", r"\toprule"]
+    if table.columns.nlevels == 2:
+        lines += _tex_groups(table, n_left)
+        headers = headers[:n_left] + [str(c[-1]) for c in table.columns]
+    lines += [_tex_row(headers), r"\midrule"]
+    for i, row in enumerate(rows):
+        if i and row[0] == "Baseline":
+            lines.append(r"\midrule")
+        lines.append(_tex_row(row))
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    if _notes(table):
+        lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+        lines += [rf"{_tex(note)}\par" for note in _notes(table)]
+        lines += [r"\end{minipage}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def to_html(table: pd.DataFrame, left: Collection[str] = ()) -> str:
+    """A `<table>` without its footnotes; classes: `text` (flush left), `stars`, `soft`, `group` (first row of one).
+
+    Args:
+        table: A table of text.
+        left: Further columns that hold words rather than numbers.
+    """
+    headers, rows = _flat(table, repeat=False)
+    n_left = _n_left(table)
+    words = [i < n_left or header in left for i, header in enumerate(headers)]
+    head = []
+    if table.columns.nlevels == 2:
+        spans = "".join(f'<th colspan="{n}">{escape(name)}</th>' for name, _, n in _groups(table))
+        head.append(f"<tr>{'<th></th>' * n_left}{spans}</tr>")
+        headers = headers[:n_left] + [str(c[-1]) for c in table.columns]
+    cells = "".join(
+        f"<th{_class(['text'] * word)}>{escape(h)}</th>" for h, word in zip(headers, words, strict=True)
+    )
+    head.append(f"<tr>{cells}</tr>")
+    body = []
+    for row in rows:
+        cells = "".join(_html_cell(cell, word) for cell, word in zip(row, words, strict=True))
+        body.append(f"<tr{_class(['group'] * (table.index.nlevels > 1 and row[0] != ''))}>{cells}</tr>")
+    return f"<table><thead>{''.join(head)}</thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def to_rich(table: pd.DataFrame, title: str = "") -> Table:
+    """A table for the terminal with its footnotes; stars stand out, what is not significant is dim."""
+    headers, rows = _flat(table, repeat=False, joint="\n")
+    notes = Text("\n".join(_notes(table)), style="dim", justify="left")
+    grid = Table(title=Text(title, style="bold") if title else None, caption=notes if notes else None)
+    for i, header in enumerate(headers):
+        left = i < _n_left(table)
+        grid.add_column(Text(header), justify="left" if left else "right", no_wrap=not left)
+    for i, row in enumerate(rows):
+        last_of_group = i + 1 < len(rows) and rows[i + 1][0] != ""
+        grid.add_row(*[_styled(c) for c in row], end_section=last_of_group and table.index.nlevels > 1)
+    return grid
+
+
+def _notes(table: pd.DataFrame) -> Sequence[str]:
+    return table.attrs.get("notes", ())
+
+
+def _n_left(table: pd.DataFrame) -> int:
+    """Columns that are set flush left: the index, or the first column where there is none."""
+    return table.index.nlevels if table.index.names[0] is not None else 1
+
+
+def _flat(table: pd.DataFrame, repeat: bool = True, joint: str = " ") -> tuple[list[str], list[list[str]]]:
+    """Headers and cells as text, index levels first; `repeat=False` blanks a first level that repeats."""
+    columns = [joint.join(c) if isinstance(c, tuple) else str(c) for c in table.columns]
+    names = [str(name) for name in table.index.names if name is not None]
+    rows: list[list[str]] = []
+    before = None
+    for key, values in zip(table.index, table.to_numpy(), strict=True):
+        labels = [str(k) for k in (key if isinstance(key, tuple) else (key,))] if names else []
+        first = labels[0] if len(labels) > 1 else None
+        if first is not None and first == before and not repeat:
+            labels[0] = ""
+        before = first
+        rows.append([*labels, *(str(v) for v in values)])
+    return [*names, *columns], rows
+
+
+def _groups(table: pd.DataFrame) -> list[tuple[str, int, int]]:
+    """Name, first column and number of columns of each heading of the upper header row."""
+    names = [str(c[0]) for c in table.columns]
+    return [(name, names.index(name), names.count(name)) for name in dict.fromkeys(names)]
+
+
+def _html_cell(cell: str, word: bool) -> str:
+    stars, soft = cell.startswith("*"), cell.startswith(("ns", "–")) and len(cell) <= len("ns†")
+    return f"<td{_class(['text'] * word + ['stars'] * stars + ['soft'] * soft)}>{escape(cell)}</td>"
+
+
+def _class(names: Sequence[str]) -> str:
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _markdown(text: str) -> str:
+    return "".join(f"\\{c}" if c in "|*_`<\\" else " " if c == "\n" else c for c in text)
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": r"\textbar{}",
+    "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "–": "--",
+    "−": "$-$",
+    "“": "``",
+    "”": "''",
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in text)
+
+
+def _tex_row(cells: Sequence[str]) -> str:
+    # A row must not begin with [ or *: after the \\ of the row before, LaTeX would read it as an option.
+    row = " & ".join(_tex(c) for c in cells)
+    return ("{}" if row.startswith(("[", "*")) else "") + row + r" \\"
+
+
+def _tex_groups(table: pd.DataFrame, n_left: int) -> list[str]:
+    """The upper header row: one heading over the columns of each group, with a rule below it."""
+    heads = [rf"\multicolumn{{{n}}}{{c}}{{{_tex(name)}}}" for name, _, n in _groups(table)]
+    rules = [rf"\cmidrule(lr){{{n_left + at + 1}-{n_left + at + n}}}" for _, at, n in _groups(table)]
+    return [" & " * n_left + " & ".join(heads) + r" \\", " ".join(rules)]
+
+
+def _styled(cell: str) -> Text:
+    style = "bold green" if cell.startswith("*") else "dim" if cell.startswith(("–", "ns")) else ""
+    return Text(cell, style=style)

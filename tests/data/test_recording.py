@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from emg_lens.data import DataError, Recording, Signal
+
+
+def signal(n=10):
+    return Signal(np.zeros((n, 1), np.float32), 10.0, 10.0, "V", ("a",))
+
+
+def recording(label, repetition):
+    return Recording("A", {"emg": signal(len(label))}, np.array(label), np.array(repetition), 10.0)
+
+
+def test_a_trial_is_a_run_of_one_label_and_repetition_above_rest():
+    trials = recording([-1, 0, 1, 1, 1, 2, 0, 2, -1, 1], [0, 1, 1, 1, 2, 2, 2, 2, 0, 1]).trials
+    assert trials.to_dict("list") == {
+        "start": [0.2, 0.4, 0.5, 0.7, 0.9],
+        "stop": [0.4, 0.5, 0.6, 0.8, 1.0],
+        "label": [1, 1, 2, 2, 1],
+        "repetition": [1, 2, 2, 2, 1],
+    }
+
+
+def test_rest_rows_with_a_repetition_number_are_no_trials():
+    assert len(recording([0] * 6, [0, 1, 1, 2, 2, 0]).trials) == 0
+
+
+def test_source_names_subject_and_file():
+    made = Recording(
+        "S1", {"emg": signal()}, np.zeros(10, int), np.zeros(10, int), 10.0, {"file": "/a/b.mat"}
+    )
+    assert made.source == "S1 b.mat" and recording([1], [1]).source == "A"
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Signal(np.zeros(3), 1, 1, "V", ("a",)), "must be .time, channel."),
+        (lambda: Signal(np.zeros((3, 2)), 1, 1, "V", ("a",)), "2 channels but 1 channel names"),
+        (lambda: Signal(np.zeros((3, 1)), 0, 1, "V", ("a",)), "rates must be positive"),
+        (lambda: Recording("A", {}, np.zeros(1), np.zeros(1), 1.0), "has no signal"),
+        (lambda: recording([1, 2], [1]), "vectors of one length"),
+    ],
+)
+def test_impossible_recordings_are_refused(build, message):
+    with pytest.raises(DataError, match=message):
+        build()

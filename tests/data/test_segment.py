@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from emg_lens.data import DataError, Recipe, Segment, TrialSet, preprocess
+from emg_lens.layout import TokenLayout
+
+
+def test_recordings_become_trials_of_the_rows_the_segment_names(make_recording):
+    made = make_recording()
+    cut = TrialSet.from_recordings([made], Segment(start_s=0.2, stop_s=0.6))
+    assert cut.x.shape == (6, 5, 80) and cut.x.dtype == np.float32 and cut.fs == 200
+    onset = 100 + 40  # half a second of rest, then 0.2 s
+    np.testing.assert_array_equal(cut.x[0, :2].T, made.signals["emg"].data[onset : onset + 80])
+    np.testing.assert_array_equal(cut.x[0, 2:].T, made.signals["acc"].data[onset : onset + 80])
+    assert cut.y.tolist() == [0, 1, 2, 0, 1, 2] and cut.classes == ("1", "2", "3")
+    assert cut.repetition.tolist() == [1, 1, 1, 2, 2, 2] and cut.movement.tolist() == [0, 1, 2, 3, 4, 5]
+    assert cut.modalities == {"emg": 2, "acc": 3} and set(cut.subject) == {"A"}
+    assert TokenLayout.channels(cut.modalities).modalities == ("emg", "acc")
+
+
+def test_the_default_segment_is_the_whole_movement(make_recording):
+    assert TrialSet.from_recordings([make_recording()]).n_samples == 200
+
+
+def test_windows_of_a_movement_share_its_number_and_stay_inside(make_recording):
+    segment = Segment(start_s=0.1, stop_s=0.9, window_s=0.25, stride_s=0.125)
+    cut = TrialSet.from_recordings([make_recording()], segment)
+    assert segment.windows(200, 200.0) == [(20 + 25 * k, 70 + 25 * k) for k in range(5)]
+    assert len(cut) == 30 and np.bincount(cut.movement).tolist() == [5] * 6 and cut.n_samples == 50
+
+
+@given(
+    st.integers(1, 2000),
+    st.floats(10, 2000),
+    st.floats(0, 2),
+    st.floats(0.05, 3),
+    st.floats(0.02, 1),
+    st.booleans(),
+)
+def test_windows_never_leave_the_segment_or_the_movement_and_are_all_alike(
+    n, fs, start, length, share, strided
+):
+    window = max(length * share, 0.05)
+    if window * fs < 1.5 or window > length:
+        return
+    segment = Segment(
+        start_s=start, stop_s=start + length, window_s=window, stride_s=window / 1.5 if strided else None
+    )
+    found = segment.windows(n, fs)
+    assert all(round(start * fs) <= a < b <= min(n, round((start + length) * fs)) for a, b in found)
+    assert len({b - a for a, b in found}) <= 1
+    assert bool(found) == (round((start + length) * fs) <= n)
+
+
+def test_movements_that_are_too_short_are_dropped_and_counted(make_recording):
+    made = make_recording()
+    made.label[110:200] = 0  # the first movement of 1.0 s keeps 10 rows here and 100 after
+    cut = TrialSet.from_recordings([made], Segment(stop_s=0.9))
+    assert len(cut) == 5
+    assert any(
+        "2 of 7 movements are too short for segment 0 s to 0.9 s: dropped" in note for note in cut.notes
+    )
+
+
+def test_nothing_long_enough_is_an_error(make_recording):
+    with pytest.raises(DataError, match="no trial for segment 0 s to 3 s: 6 movements, 6 too short"):
+        TrialSet.from_recordings([make_recording()], Segment(stop_s=3))
+
+
+def test_movements_of_unlike_length_need_a_segment(make_recording):
+    made = make_recording()
+    made.label[100:110] = 0
+    with pytest.raises(DataError, match="movements last 0.95 to 1 s; give the segment a stop_s or window_s"):
+        TrialSet.from_recordings([made])
+
+
+def test_declared_class_names_fix_the_numbering_for_subjects_who_lack_a_class(make_recording):
+    names = {1: "fist", 2: "open", 3: "pinch"}
+    whole = TrialSet.from_recordings([make_recording(class_names=names)])
+    lacking = TrialSet.from_recordings([make_recording("B", labels=(1, 3), class_names=names)])
+    assert lacking.classes == whole.classes == ("fist", "open", "pinch") and lacking.y.tolist() == [
+        0,
+        2,
+        0,
+        2,
+    ]
+
+
+def test_classes_choose_labels_in_their_order_and_count_the_others(make_recording):
+    cut = TrialSet.from_recordings([make_recording()], classes=[3, 1, 8])
+    assert cut.classes == ("3", "1", "8") and cut.y.tolist() == [1, 0, 1, 0]
+    assert any("2 movements of labels outside `classes` left out: [2]" in note for note in cut.notes)
+    with pytest.raises(DataError, match="classes must be different labels above 0"):
+        TrialSet.from_recordings([make_recording()], classes=[1, 1])
+    with pytest.raises(DataError, match=r"6 of other labels \[1, 2, 3\]"):
+        TrialSet.from_recordings([make_recording()], classes=[9])
+
+
+def test_movements_of_several_recordings_stay_apart_and_notes_are_told_once(make_recording):
+    first = make_recording("A", notes=("all alike", "rate 99.5 Hz"), file="a.mat")
+    second = make_recording("B", notes=("all alike", "rate 98 Hz", "only here"), file="b.mat")
+    cut = TrialSet.from_recordings([first, second])
+    assert cut.movement.tolist() == list(range(12)) and list(dict.fromkeys(cut.subject)) == ["A", "B"]
+    assert cut.notes == ("all alike", "rate 99.5 Hz [A a.mat; and alike: 1 more]", "only here [B b.mat]")
+
+
+def test_recordings_that_do_not_go_together_are_refused(make_recording):
+    with pytest.raises(DataError, match=r"A is not on one grid \(emg .* at 200 Hz, acc .* at 50 Hz\)"):
+        TrialSet.from_recordings([make_recording(rates=(200.0, 50.0))])
+    with pytest.raises(DataError, match=r"rates differ between recordings \(200, 100 Hz\)"):
+        TrialSet.from_recordings([make_recording(), make_recording(fs=100.0, rates=(100.0, 100.0))])
+    with pytest.raises(DataError, match="B has other channels"):
+        other = preprocess(make_recording("B"), Recipe(signals={"acc": (), "emg": ()}))
+        TrialSet.from_recordings([make_recording(), other])
+    with pytest.raises(DataError, match="no recording to cut"):
+        TrialSet.from_recordings([])
+
+
+@pytest.mark.parametrize(
+    "segment, message",
+    [
+        ({"start_s": 1, "stop_s": 1}, "start_s < stop_s"),
+        ({"stop_s": 1, "window_s": 2}, "longer than the segment"),
+        ({"stride_s": 0.1}, "stride_s needs a window_s"),
+        ({"start_s": -1}, "greater than or equal to 0"),
+        ({"begin": 1}, "begin"),
+    ],
+)
+def test_a_segment_with_a_mistake_is_refused(segment, message):
+    with pytest.raises(ValidationError, match=message):
+        Segment(**segment)
+
+
+def test_a_window_below_one_row_is_refused():
+    with pytest.raises(DataError, match="below one row at 10 Hz"):
+        Segment(window_s=0.01).windows(100, 10.0)
+    with pytest.raises(DataError, match="below one row at 10 Hz"):
+        Segment(start_s=0.02, stop_s=0.04).windows(100, 10.0)

@@ -1,0 +1,280 @@
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from emg_lens.data import DataError, TrialSet
+
+
+def arrays(n=24, width=5, time=7, seed=0, **changes):
+    """Two subjects, three classes, four repetitions, one trial each."""
+    i = np.arange(n)
+    made = {
+        "x": np.random.default_rng(seed).normal(3, 2, (n, width, time)),
+        "y": i % 3 + 1,
+        "subject": np.array(["A", "B"])[i // 12 % 2],
+        "repetition": i // 3 % 4 + 1,
+        "channels": {"emg": 2, "acc": 3},
+        "fs": 100.0,
+    }
+    return {**made, **changes}
+
+
+def trials(**changes):
+    return TrialSet.from_arrays(**arrays(**changes))
+
+
+def same(a: TrialSet, b: TrialSet):
+    for name in ("x", "y", "subject", "repetition", "movement"):
+        first, second = getattr(a, name), getattr(b, name)
+        np.testing.assert_array_equal(first, second)
+        assert first.dtype == second.dtype, name
+    pd.testing.assert_frame_equal(a.channels, b.channels)
+    assert (a.fs, a.classes, a.notes, a.modalities) == (b.fs, b.classes, b.notes, b.modalities)
+
+
+# --- a user's own arrays ------------------------------------------------------------------------------------
+
+
+def test_arrays_become_trials_with_named_channels_and_classes():
+    made = trials(y=np.array(["open", "fist", "pinch"] * 8))
+    assert made.classes == ("fist", "open", "pinch") and made.y[:3].tolist() == [1, 0, 2]
+    assert made.x.dtype == np.float32 and made.y.dtype == np.int64
+    assert made.channels["name"].tolist() == ["emg.0", "emg.1", "acc.0", "acc.1", "acc.2"]
+    assert (len(made), made.n_samples, made.n_classes) == (24, 7, 3)
+    assert (
+        repr(made)
+        == "TrialSet(24 trials of 2 subjects, 2 emg + 3 acc channels, 7 samples at 100 Hz, 3 classes)"
+    )
+
+
+def test_stated_classes_may_be_more_than_those_performed():
+    made = trials(classes=[1, 2, 3, 4])
+    assert made.n_classes == 4 and made.y.max() == 2
+    with pytest.raises(DataError, match=r"y holds the label 3, which is not in classes \(1, 2\)"):
+        trials(classes=[1, 2])
+
+
+def nan_at(trial, channel):
+    x = arrays()["x"].copy()
+    x[trial, channel, 2] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"x": nan_at(5, 3)}, r"NaN or infinity in trial 5, channel 3 \(acc acc.1\)"),
+        ({"x": np.zeros((24, 5))}, r"x must be float32 \[trial, channel, time\]"),
+        ({"y": np.arange(23)}, r"y must be 24 whole numbers, got int64 \(23,\)"),
+        ({"subject": ["A"] * 3}, r"subject must be 24 strings"),
+        ({"repetition": np.full(24, 1.5)}, "repetition must hold whole numbers"),
+        ({"channels": {"emg": 4}}, "channels must have 5 rows"),
+        (
+            {"channels": pd.DataFrame({"modality": ["emg"] * 5})},
+            "the columns modality, name, units, native_fs",
+        ),
+        ({"fs": 0}, "fs must be positive"),
+        ({"classes": [1, 2, 3, "3"]}, "class names must be unique"),
+    ],
+)
+def test_arrays_that_cannot_be_trials_are_refused(changes, message):
+    with pytest.raises(DataError, match=message):
+        trials(**changes)
+
+
+def test_channels_of_a_modality_must_stand_together():
+    table = trials().channels.iloc[[0, 2, 1, 3, 4]].reset_index(drop=True)
+    with pytest.raises(DataError, match="must stand together"):
+        trials(channels=table)
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+def test_select_takes_trials_that_meet_every_condition():
+    made = trials()
+    part = made.select(subjects=["B"], repetitions=[1, 4])
+    assert set(part.subject) == {"B"} and set(part.repetition) == {1, 4} and len(part) == 6
+    np.testing.assert_array_equal(part.x, made.x[(made.subject == "B") & np.isin(made.repetition, [1, 4])])
+    same(made.select(made.y == 1), made.select(np.flatnonzero(made.y == 1)))
+
+
+def test_select_refuses_what_does_not_occur():
+    with pytest.raises(DataError, match="unknown subject 'C'; known: A, B"):
+        trials().select(subjects=["C"])
+    with pytest.raises(DataError, match="unknown repetition 9; known: 1, 2, 3, 4"):
+        trials().select(repetitions=[1, 9])
+    with pytest.raises(DataError, match="holds no trial"):
+        trials().select(np.zeros(24, bool))
+    with pytest.raises(DataError, match="24 booleans"):
+        trials().select(np.zeros(3, bool))
+    with pytest.raises(DataError, match="expected a list"):
+        trials().select(subjects="A")
+
+
+@given(st.sets(st.integers(1, 4), min_size=1, max_size=3))
+def test_a_split_parts_the_trials_without_loss_or_overlap(train):
+    made = trials()
+    parts = made.split(train, set(range(1, 5)) - train)
+    assert set(parts[0].repetition) == train and not set(parts[0].movement) & set(parts[1].movement)
+    assert sorted([*parts[0].movement, *parts[1].movement]) == sorted(made.movement)
+
+
+def test_split_refuses_overlap_absent_repetitions_and_classes_on_one_side_only():
+    made = trials()
+    with pytest.raises(DataError, match=r"repetitions \[2\] are in the training and in the test split"):
+        made.split([1, 2], [2, 3])
+    with pytest.raises(DataError, match="unknown repetition 7; known: 1, 2, 3, 4"):
+        made.split([1, 2], [7])
+    with pytest.raises(DataError, match="selects no repetition"):
+        made.split([1, 2], [])
+    partial = made.select(~((made.y == 2) & (made.repetition == 4)))
+    with pytest.raises(DataError, match="the test repetitions hold no trial of 3"):
+        partial.split([1, 2], [4])
+    with pytest.raises(DataError, match="the training repetitions hold no trial of 3"):
+        partial.split([4], [1])
+
+
+def test_a_class_nobody_performed_does_not_stand_in_the_way_of_a_split():
+    train, test = trials(classes=[1, 2, 3, 4]).split([1, 2], [3])
+    assert train.n_classes == test.n_classes == 4
+
+
+def test_keep_takes_whole_modalities_in_standing_order():
+    made = trials()
+    assert made.keep(["acc"]).modalities == {"acc": 3}
+    np.testing.assert_array_equal(made.keep(["acc"]).x, made.x[:, 2:])
+    same(made.keep(["acc", "emg"]), made)
+    with pytest.raises(DataError, match="unknown modality 'gyro'; known: acc, emg"):
+        made.keep(["gyro"])
+
+
+# --- standardising ------------------------------------------------------------------------------------------
+
+
+def test_z_scores_equal_scipys_on_the_reference():
+    made = trials()
+    flat = made.x.transpose(1, 0, 2).reshape(5, -1)
+    expected = stats.zscore(flat.astype(float), axis=1).reshape(5, 24, 7).transpose(1, 0, 2)
+    np.testing.assert_allclose(made.standardised(made).x, expected, atol=1e-5)
+
+
+def test_test_trials_are_scaled_by_the_training_trials_only():
+    train, test = trials().split([1, 2], [3, 4])
+    done = test.standardised(train)
+    mean, deviation = train.x.mean(axis=(0, 2)), train.x.std(axis=(0, 2))
+    np.testing.assert_allclose(done.x, (test.x - mean[:, None]) / deviation[:, None], atol=1e-5)
+    assert any("12 trials, repetitions 1, 2" in note for note in done.notes)
+
+
+def test_a_constant_channel_becomes_zero_and_is_noted():
+    x = arrays()["x"].copy()
+    x[:, 1] = 0.1
+    x[:12, 3] = 7  # constant in the reference only
+    made = trials(x=x)
+    done = made.standardised(made.select(subjects=["A"]))
+    assert (done.x[:, [1, 3]] == 0).all() and np.isfinite(done.x).all()
+    assert any("channel 1 (emg emg.1) is constant in the reference" in note for note in done.notes)
+
+
+def test_rectifying_comes_after_the_z_score():
+    made = trials()
+    plain, done = made.standardised(made), made.standardised(made, rectify=["emg"])
+    np.testing.assert_array_equal(done.x[:, :2], np.abs(plain.x[:, :2]))
+    np.testing.assert_array_equal(done.x[:, 2:], plain.x[:, 2:])
+    with pytest.raises(DataError, match="unknown modality 'force'"):
+        made.standardised(made, rectify=["force"])
+
+
+def test_a_reference_with_other_channels_is_refused():
+    with pytest.raises(DataError, match="the reference has other channels"):
+        trials().standardised(trials().keep(["emg"]))
+
+
+# --- together, and on disk ----------------------------------------------------------------------------------
+
+
+def test_concatenation_keeps_movements_apart():
+    made = trials()
+    a, b = made.select(subjects=["A"]), made.select(subjects=["B"])
+    both = TrialSet.concatenate([b, a, b])
+    assert len(both) == 36 and len(set(both.movement)) == 36
+    np.testing.assert_array_equal(both.x[12:24], a.x)
+
+
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        (lambda: trials(fs=50.0), "differ in fs: 100.0 and 50.0"),
+        (lambda: trials(time=8), "differ in n_samples: 7 and 8"),
+        (lambda: trials(classes=[1, 2, 3, 4]), "differ in classes"),
+        (lambda: trials(channels={"emg": 3, "acc": 2}), "differ in modalities"),
+        (lambda: trials(channels=trials().channels.assign(units="g")), "differ in name or units"),
+    ],
+)
+def test_sets_that_differ_cannot_be_concatenated(other, message):
+    with pytest.raises(DataError, match=message):
+        TrialSet.concatenate([trials(), other()])
+
+
+def test_nothing_cannot_be_concatenated():
+    with pytest.raises(DataError, match="got no trial set"):
+        TrialSet.concatenate([])
+
+
+def test_saving_and_loading_gives_back_every_bit(tmp_path, make_recording):
+    sets = [
+        trials(),
+        trials(subject=["müller", "o'neil"] * 12, notes=["a note", "one more: °"]),
+        TrialSet.from_recordings([make_recording(class_names={1: "Faust", 2: "b", 3: "c"}, notes=("n",))]),
+    ]
+    for made in sets:
+        made.save(tmp_path / "new" / "trials.h5")
+        same(TrialSet.load(tmp_path / "new" / "trials.h5"), made)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["trials.h5"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "trials.h5"
+    trials().save(path)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        trials(seed=1).save(path)
+    same(TrialSet.load(path), trials())
+    assert [p.name for p in tmp_path.iterdir()] == ["trials.h5"]
+
+
+def test_files_that_are_not_trial_sets_are_told_in_one_line(tmp_path):
+    path = tmp_path / "trials.h5"
+    with pytest.raises(DataError, match="no such file"):
+        TrialSet.load(path)
+    path.write_text("hello")
+    with pytest.raises(DataError, match="cannot be read as a trial set"):
+        TrialSet.load(path)
+    trials().save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match="cannot be read as a trial set .*truncated") as error:
+        TrialSet.load(path)
+    assert "\n" not in str(error.value)
+    with h5py.File(path, "w") as file:
+        file["x"] = 1
+    with pytest.raises(DataError, match="not one that TrialSet.save wrote"):
+        TrialSet.load(path)
+    trials().save(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["version"] = 99
+    with pytest.raises(DataError, match="version 99, expected 1"):
+        TrialSet.load(path)
+    trials().save(path)
+    with h5py.File(path, "a") as file:
+        del file["movement"]
+    with pytest.raises(DataError, match="movement"):
+        TrialSet.load(path)

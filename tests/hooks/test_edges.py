@@ -1,0 +1,148 @@
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy import RandomEdges, as_tuples
+
+from emg_lens.hooks import (
+    EdgeError,
+    cross_modal,
+    every,
+    flow,
+    lag,
+    none,
+    positions,
+    same_channel,
+    same_patch,
+    self_edges,
+    unimodal,
+)
+from emg_lens.layout import TokenLayout
+
+LAYOUT = TokenLayout.patches({"emg": 2, "acc": 1}, n_patches=2, cls=True)
+L, H, T = 3, 2, len(LAYOUT)
+randoms = st.randoms(use_true_random=False)
+
+
+def meant(edges):
+    return as_tuples(edges.mask(LAYOUT, L, H))
+
+
+@settings(max_examples=300, deadline=None)
+@given(randoms)
+def test_every_expression_means_the_set_of_tuples_that_its_words_say(rng: Random):
+    edges, expected = RandomEdges(rng, LAYOUT, L, H).draw()
+    assert meant(edges) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(randoms)
+def test_the_operators_obey_the_laws_of_sets(rng: Random):
+    draw = RandomEdges(rng, LAYOUT, L, H)
+    (a, _), (b, _), (c, _) = draw.draw(2), draw.draw(2), draw.draw(2)
+    assert meant(a | b) == meant(b | a)
+    assert meant(a & (b | c)) == meant((a & b) | (a & c))
+    assert meant(~(a | b)) == meant(~a & ~b)
+    assert meant(a - b) == meant(a & ~b)
+    assert meant(~~a) == meant(a)
+    assert meant(a | none()) == meant(a) == meant(a & every())
+    assert meant((a | b).at(layers=1)) == meant(a.at(layers=1) | b.at(layers=1))
+
+
+def test_cls_edges_are_neither_unimodal_nor_cross_modal():
+    touched = {edge for edge in meant(unimodal() | cross_modal()) if 0 in edge[2:]}
+    assert touched == set()
+    assert {edge[2:] for edge in meant(flow("cls", "acc"))} == {(5, 0), (6, 0)}
+
+
+def test_unimodal_and_cross_modal_and_cls_edges_partition_all_edges():
+    around_cls = positions(dest=[0]) | positions(src=[0])
+    parts = [meant(unimodal()), meant(cross_modal()), meant(around_cls)]
+    assert sum(map(len, parts)) == L * H * T * T == len(set.union(*parts))
+
+
+def test_unimodal_holds_self_edges():
+    assert all((0, 0, t, t) in meant(unimodal()) for t in range(1, T))
+
+
+def test_a_flow_runs_from_src_to_dest_so_dest_reads_src():
+    mask = flow("emg", "acc").mask(LAYOUT, L, H)
+    assert mask[0, 0, 5, 1] and not mask[0, 0, 1, 5]
+
+
+def test_a_lag_counts_patches_back_from_dest():
+    assert {(d, s) for _, _, d, s in meant(lag(1, 1) & same_channel())} == {(2, 1), (4, 3), (6, 5)}
+
+
+def test_edge_sets_are_values():
+    assert flow("emg", "acc") == flow("emg", "acc") != flow("acc", "emg")
+    assert hash(unimodal() | none()) == hash(unimodal() | none())
+    assert (unimodal() | none()) != (unimodal() & none())
+    assert cross_modal().at(layers=[2, 0]) == cross_modal().at(layers=(0, 2, 2))
+    with pytest.raises(AttributeError):
+        flow("emg", "acc").src = "acc"  # pyright: ignore
+
+
+def test_the_mask_is_boolean_and_of_full_shape():
+    mask = every().at(heads=1).mask(LAYOUT, L, H)
+    assert mask.dtype == torch.bool and mask.shape == (L, H, T, T)
+    assert mask[:, 1].all() and not mask[:, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: unimodal("gyro"), r"unknown modality 'gyro'; this layout has \['emg', 'acc'\]"),
+        (lambda: unimodal("cls"), r"CLS edges are cut with flow"),
+        (lambda: cross_modal("emg"), r"two or more modalities or none, got only 'emg'"),
+        (lambda: cross_modal("emg", "emg"), r"named twice"),
+        (lambda: flow("emg", "gyro"), r"unknown group or token 'gyro'"),
+        (lambda: flow("emg.7", "acc"), r"unknown group or token 'emg.7'"),
+        (lambda: positions(dest=[T]), rf"position {T} does not exist: this layout has positions 0 to {T - 1}"),
+        (lambda: positions(src=[-T - 1]), r"does not exist"),
+        (lambda: positions(dest=[]), r"selects nothing"),
+        (lambda: positions(dest=[1.5]), r"indices or token names"),
+        (lambda: positions(dest=[True]), r"indices or token names"),
+        (lambda: lag(2, 1), r"low <= high"),
+        (lambda: lag(0.5, 1), r"integers"),
+        (lambda: every().at(layers=L), r"layer 3 does not exist: the model has layers 0 to 2"),
+        (lambda: every().at(heads=-H - 1), r"head -3 does not exist"),
+        (lambda: every().at(layers=[]), r"layers=\[\] selects nothing"),
+        (lambda: every().at(layers=slice(5, 9)), r"selects none of the 3 layers"),
+        (lambda: every().at(layers=slice(0, 2, 0)), r"step"),
+        (lambda: every().at(layers=1.5), r"must be integers"),
+        (lambda: every().at(layers="1"), r"must be integers"),
+        (lambda: every().at(heads=[True]), r"must be integers"),
+        (lambda: unimodal(3), r"names"),
+        (lambda: flow(1, "acc"), r"name"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_what_does(make, message):
+    with pytest.raises(EdgeError, match=message):
+        make().mask(LAYOUT, L, H)
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        (same_channel(), "needs tokens with a channel"),
+        (same_patch(), "needs tokens with a patch"),
+        (lag(0, 1), "needs tokens with a patch"),
+        (cross_modal(), "needs two modalities"),
+    ],
+)
+def test_a_layout_without_channels_patches_or_modalities_is_refused(edges, message):
+    layout = TokenLayout.groups({"word": [1, 2]}, n_tokens=4)
+    with pytest.raises(EdgeError, match=message):
+        edges.mask(layout, L, H)
+
+
+def test_only_edge_sets_combine():
+    with pytest.raises(TypeError, match="got str"):
+        unimodal() | "acc"  # pyright: ignore
+
+
+def test_self_edges_include_cls():
+    assert (0, 0, 0, 0) in meant(self_edges())

@@ -1,0 +1,64 @@
+import pytest
+
+from emg_lens.layout import TokenLayout
+
+
+def test_channels_puts_cls_first_and_modalities_in_order():
+    layout = TokenLayout.channels({"emg": 2, "acc": 1})
+    assert layout.names == ("cls", "emg.0", "emg.1", "acc.0")
+    assert layout.modalities == ("emg", "acc")
+    assert layout.positions("emg").tolist() == [1, 2]
+    assert layout.positions("cls").tolist() == [0]
+    assert len(layout) == 4
+
+
+def test_channels_without_cls_starts_at_the_first_channel():
+    layout = TokenLayout.channels({"emg": 2}, cls=False)
+    assert layout.names[0] == "emg.0" and not layout.has_cls
+    with pytest.raises(KeyError, match="unknown group or token 'cls'"):
+        layout.positions("cls")
+
+
+def test_patches_are_channel_major():
+    layout = TokenLayout.patches({"emg": 3, "acc": 2}, n_patches=4, cls=False)
+    frame = layout.to_frame()
+    row = frame[(frame.group == "acc") & (frame.channel == 1) & (frame.patch == 2)].iloc[0]
+    assert row.position == (3 + 1) * 4 + 2
+    assert row["name"] == "acc.1.p2"
+    assert layout.n_channels("emg") == 3
+
+
+def test_groups_leave_other_positions_without_a_group():
+    layout = TokenLayout.groups({"subject": [1, 2], "last": [7]}, n_tokens=8)
+    assert layout.modalities == ("subject", "last")
+    assert layout.group[0] is None
+    assert layout.positions("subject").tolist() == [1, 2]
+
+
+def test_cls_may_be_a_group_of_any_model():
+    layout = TokenLayout.groups({"cls": [0], "image": range(1, 5)}, n_tokens=5)
+    assert layout.positions("cls").tolist() == [0]
+    assert layout.modalities == ("image",)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(KeyError, match=r"unknown group or token 'eng'.*\['cls', 'emg', 'acc'\]"):
+        TokenLayout.channels({"emg": 1, "acc": 1}).positions("eng")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TokenLayout.channels({}), "at least one modality"),
+        (lambda: TokenLayout.channels({"emg": 0}), "at least one channel"),
+        (lambda: TokenLayout.channels({"cls": 2}), "cannot name a modality"),
+        (lambda: TokenLayout.channels({"left emg": 2}), "cannot name a modality"),
+        (lambda: TokenLayout.patches({"emg": 1}, n_patches=0), "n_patches"),
+        (lambda: TokenLayout.groups({"a": [0, 9]}, n_tokens=4), "position 9"),
+        (lambda: TokenLayout.groups({"a": [0], "b": [0]}, n_tokens=4), "position 0 is in group 'a'"),
+        (lambda: TokenLayout.groups({"a": []}, n_tokens=4), "no position"),
+    ],
+)
+def test_impossible_layouts_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
