@@ -8,6 +8,7 @@ into a boolean mask only when it meets a `TokenLayout`. The sets to start from a
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -152,7 +153,7 @@ class _Selection:
         if isinstance(value, range) and len(value) > MOST_INDICES:
             raise EdgeError(f"{axis}s={value} names {len(value)} {axis}s; no model has so many")
         try:
-            items = [value] if isinstance(value, int) else list(value)
+            items = [value] if isinstance(value, Integral) else list(value)
             if any(isinstance(i, bool) or int(i) != i for i in items):
                 raise TypeError
         except (TypeError, ValueError):

@@ -6,7 +6,9 @@ edge set is its Python form, so a YAML study and a notebook say the same thing; 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -313,13 +315,15 @@ def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[Tensor, " to
 def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
     if values is None:
         return None
-    places = (values,) if isinstance(values, int | str) else tuple(values)
+    if isinstance(values, Tensor | np.ndarray):
+        values = values.tolist()
+    places = (values,) if isinstance(values, Integral | str) else tuple(values)
     if not places:
         raise EdgeError("positions(dest=[]) or positions(src=[]) selects nothing; leave it out to mean every position")
     for place in places:
-        if not isinstance(place, int | str) or isinstance(place, bool):
+        if not isinstance(place, Integral | str) or isinstance(place, bool):
             raise EdgeError(f"positions are indices or token names, got {place!r}")
-    return places
+    return tuple(place if isinstance(place, str) else int(place) for place in places)
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:

@@ -28,10 +28,11 @@ def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
     Raises:
         ValueError: The kind of input cannot be told.
     """
-    if callable(getattr(model, "example_input", None)):
-        return model.example_input(batch=batch)  # pyright: ignore
-    generator = torch.Generator().manual_seed(0)
     parameter = next(model.parameters())
+    if callable(getattr(model, "example_input", None)):
+        x = model.example_input(batch=batch)  # pyright: ignore
+        return x.to(parameter) if x.is_floating_point() else x.to(parameter.device)
+    generator = torch.Generator().manual_seed(0)
     wrapped = getattr(model, "original_model", None)
     kind = getattr(wrapped, "main_input_name", "input_ids")
     if kind == "input_ids":

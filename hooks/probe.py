@@ -7,7 +7,7 @@ pattern shows the cut, and a row with every edge cut comes out finite and empty.
 """
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -31,6 +31,8 @@ from emg_lens.hooks.kernel import tapping
 from emg_lens.layout import TokenLayout
 
 LeverName = Literal["scores", "pattern", "attention_mask"]
+TRIALS = (("scores", False), ("scores", True), ("pattern", False), ("attention_mask", True))
+"""Levers in order of preference, each with whether the hooks look after empty rows (`Lever.strict`)."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,9 @@ def _probe(model: nn.Module, layout: TokenLayout, inputs: Inputs | None) -> Leve
                 raise DeadHookError(
                     f"{paths[layer]} of {type(model).__name__} shows no attention pattern to cut"
                 )
-        for name, strict in (
-            ("scores", False),
-            ("scores", True),
-            ("pattern", False),
-            ("attention_mask", True),
-        ):
-            if all(_acts(model, paths, inputs, layer, base[layer], name, strict) for layer in paths):
+        causal = _is_causal(seen.pattern for seen in base.values())
+        for name, strict in TRIALS:
+            if all(_acts(model, paths, inputs, layer, base[layer], name, strict, causal) for layer in paths):
                 return Lever(name, strict, paths, n_layers, n_heads)  # pyright: ignore
     raise DeadHookError(
         f"no lever acts on the attention of {type(model).__name__}: not {SCORES}, not {PATTERN}, not a mask at the kernel"
@@ -193,7 +191,7 @@ def _acts(
     """Whether this lever, pulled in this layer alone, does what it should."""
     path, seen = paths[layer], _Seen()
     assert base.pattern is not None
-    deletion = Deletion(_trial_cut(base.pattern), path)
+    deletion = Deletion(_trial_cut(base.pattern, causal), path)
     with ExitStack() as stack:
         pull(stack, model, path, deletion, name, strict, seen)
         _listen(stack, model, path, seen)
@@ -222,27 +220,32 @@ def pull(
         stack.enter_context(tapping(at_path(model, path), _ReadKernel(seen, deletion)))
 
 
-def _trial_cut(pattern: Tensor) -> Tensor:
-    """The strongest edge of the last row in every head, and every edge that the first row has."""
+def _is_causal(patterns: Iterable[Tensor]) -> bool:
+    return all(not pattern.triu(1).any() for pattern in patterns)
+
+
+def _trial_cut(pattern: Tensor, causal: bool) -> Tensor:
+    """The strongest edge of the last row in every head, and every edge that the first row may have."""
     cut = torch.zeros(pattern.shape[1:], dtype=torch.bool, device=pattern.device)
     cut[:, -1].scatter_(-1, pattern[0, :, -1].argmax(-1, keepdim=True), True)
-    cut[:, 0] = (pattern[:, :, 0] > 0).any(0)
+    cut[:, 0, : 1 if causal else None] = True
     return cut
 
 
 def _is_cut(base: _Seen, seen: _Seen, deletion: Deletion) -> bool:
     if seen.out is None or seen.pattern is None or base.out is None or base.pattern is None:
         return False
-    tolerance = torch.finfo(base.out.dtype).eps ** 0.5 * base.out.abs().max()
+    cut = deletion.on(seen.pattern)
+    noise = 16 * torch.finfo(base.out.dtype).eps * base.out.abs().max()
     moved = (seen.out - base.out).abs().flatten(2).amax((0, 2))
-    expected = deletion.pattern(base.pattern)
+    held = base.pattern.masked_fill(cut, 0.0).sum(-1, keepdim=True)  # too little of it cannot be renormalised
+    expected = deletion.pattern(base.pattern).where((held > 1e-3) | (held == 0), seen.pattern)
     return bool(
         seen.out.isfinite().all()
-        and moved[0] > tolerance
-        and moved[-1] > tolerance
-        and (moved[1:-1] <= tolerance).all()
-        and (seen.pattern[:, deletion.on(seen.pattern)] == 0).all()
-        and torch.allclose(
-            seen.pattern.float(), expected.float(), atol=torch.finfo(seen.pattern.dtype).eps ** 0.5
-        )
+        and moved[0] > noise
+        and moved[-1] > noise
+        and (moved[1:-1] <= noise).all()
+        and (seen.pattern[:, cut] == 0).all()
+        and (seen.pattern[:, :, 0] == 0).all()
+        and torch.allclose(seen.pattern, expected, atol=torch.finfo(seen.pattern.dtype).eps ** 0.5)
     )

@@ -33,8 +33,8 @@ from emg_lens.studies.tables import (
 from matplotlib.figure import Figure
 
 READING_GUIDE = {
-    "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is the cost of one intervention,"
-    " not the share of a signal that flows through the edges. A change in percentage points (pp) is absolute.",
+    "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is what one intervention costs, not"
+    " the share of a signal that flows through the edges. A change in percentage points (pp) is absolute.",
     "Drops do not add up": "Cutting unimodal and cutting cross-modal edges are separate interventions on one"
     " model, each with the other kind intact. Their drops need not sum to anything, nor those of single layers.",
     "A cut is a deletion": "Scores of cut edges become −∞ before the softmax, and the remaining attention is"

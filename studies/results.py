@@ -76,7 +76,7 @@ class StudyResult:
 
     def figures(self) -> dict[str, Figure]:
         """Figures by name."""
-        return study_figures(self.scores, self._tests, self.study.statistics)
+        return study_figures(self.scores, self._tests)
 
     def report(self) -> str:
         """The self-contained HTML report."""

@@ -146,7 +146,7 @@ def tidy_scores(study: Study, subject: str, test: TrialSet, result: SweepResult)
     table["chance"] = 1 / test.n_classes
     sees = {e.name: e.sees for e in study.conditions.extra if e.sees is not None}
     if sees:
-        simulation = Simulation(**study.cohort.options)
+        simulation = Simulation.model_validate(study.cohort.options.get("simulation") or {})
         base = float(table.loc[table["condition"] == BASELINE, "accuracy"].iloc[0])
         implied = {name: min(base, expected_accuracy(simulation, modalities)) for name, modalities in sees.items()}
         table["expected"] = table["condition"].map(implied)

@@ -52,7 +52,7 @@ def to_latex(table: pd.DataFrame, caption: str = "", label: str = "") -> str:
 
 
 def to_html(table: pd.DataFrame, left: Collection[str] = ()) -> str:
-    """A `<table>` without its footnotes; classes: `text` (flush left), `stars`, `soft`, `group` (first row of one).
+    """A `<table>` without its footnotes. Classes: `text` (flush left), `stars`, `soft`, `group` (first row).
 
     Args:
         table: A table of text.

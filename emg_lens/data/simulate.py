@@ -42,53 +42,53 @@ class Simulation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    n_subjects: int = Field(10, ge=1)
+    n_subjects: int = Field(default=10, ge=1)
     """Subjects of the cohort, named `"01"`, `"02"`, ..."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Fixes everything random. A subject is the same whatever `n_subjects` is."""
-    n_repetitions: int = Field(6, ge=1)
+    n_repetitions: int = Field(default=6, ge=1)
     """Repetitions 1 to n of every class."""
-    trials_per_class: int = Field(0, ge=0)
+    trials_per_class: int = Field(default=0, ge=0)
     """Trials of every class in every repetition; 0 = `joint_classes`, which balances the key in every
     repetition. Times `n_repetitions` it must be a multiple of `joint_classes`."""
 
-    emg_classes: int = Field(3, ge=1, le=100)
+    emg_classes: int = Field(default=3, ge=1, le=100)
     """Values of the factor that EMG alone shows."""
-    acc_classes: int = Field(2, ge=1, le=100)
+    acc_classes: int = Field(default=2, ge=1, le=100)
     """Values of the factor that the accelerometer alone shows."""
-    joint_classes: int = Field(2, ge=1, le=100)
+    joint_classes: int = Field(default=2, ge=1, le=100)
     """Values of the factor that only both together show; 1 = no such factor."""
 
-    emg_channels: int = Field(8, ge=1)
+    emg_channels: int = Field(default=8, ge=1)
     """Electrodes on a ring around the forearm, one over each of as many muscles."""
-    acc_channels: int = Field(6, ge=3)
+    acc_channels: int = Field(default=6, ge=3)
     """Axes of all accelerometers: three times their number."""
-    fs: float = Field(200.0, ge=120)
+    fs: float = Field(default=200.0, ge=120)
     """Rate of EMG and labels (Hz)."""
-    acc_fs: float = Field(50.0, ge=30)
+    acc_fs: float = Field(default=50.0, ge=30)
     """Rate of the accelerometers (Hz), at most `fs`."""
-    trial_s: float = Field(2.0, ge=1)
+    trial_s: float = Field(default=2.0, ge=1)
     """Duration of a trial (s), from the onset of the movement to the return to rest."""
-    rest_s: float = Field(1.0, ge=0.1)
+    rest_s: float = Field(default=1.0, ge=0.1)
     """Rest before, between and after trials (s)."""
 
-    crosstalk: float = Field(0.3, ge=0, lt=1)
+    crosstalk: float = Field(default=0.3, ge=0, lt=1)
     """Amplitude with which a muscle reaches the next electrode; the one after gets its square, and so on."""
-    emg_noise_uv: float = Field(4.0, ge=0)
+    emg_noise_uv: float = Field(default=4.0, ge=0)
     """White noise of each electrode (uV rms)."""
-    mains_uv: float = Field(1.0, ge=0)
+    mains_uv: float = Field(default=1.0, ge=0)
     """Amplitude of the 50 Hz hum at each electrode (uV)."""
-    acc_noise_g: float = Field(0.01, ge=0)
+    acc_noise_g: float = Field(default=0.01, ge=0)
     """White noise of each accelerometer axis (g rms)."""
-    tremor_g: float = Field(0.01, ge=0)
+    tremor_g: float = Field(default=0.01, ge=0)
     """Physiological tremor of the limb, 8 to 12 Hz, along each axis (g rms)."""
-    effort_spread: float = Field(0.2, ge=0)
+    effort_spread: float = Field(default=0.2, ge=0)
     """Standard deviation between trials of the log amplitude that all muscles share."""
-    pattern_spread: float = Field(0.3, ge=0)
+    pattern_spread: float = Field(default=0.3, ge=0)
     """Standard deviation between trials of each muscle's own log amplitude."""
-    posture_spread_deg: float = Field(10.0, ge=0, le=60)
+    posture_spread_deg: float = Field(default=10.0, ge=0, le=60)
     """Standard deviation between trials of the posture, about each axis (degrees)."""
-    subject_spread: float = Field(0.3, ge=0, le=1)
+    subject_spread: float = Field(default=0.3, ge=0, le=1)
     """How much of activation patterns and sensor orientations is each subject's own: 0 = nothing, 1 = all."""
 
     @property

@@ -193,6 +193,7 @@ def test_accuracy_on_the_label_is_the_expected_one(factors, modalities):
         emg_classes=n_e,
         acc_classes=n_a,
         joint_classes=n_j,
+        effort_spread=0.05,
         pattern_spread=0.05,
         posture_spread_deg=3,
     )

@@ -1,5 +1,6 @@
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -83,6 +84,11 @@ def test_edge_sets_are_values():
     assert cross_modal().at(layers=[2, 0]) == cross_modal().at(layers=(0, 2, 2))
     with pytest.raises(AttributeError):
         flow("emg", "acc").src = "acc"  # pyright: ignore
+
+
+def test_tensors_and_numpy_integers_count_as_positions_and_layers():
+    from_tensor = positions(dest=LAYOUT.positions("acc"), src=np.arange(2)).at(layers=np.int64(1))
+    assert from_tensor == positions(dest=[5, 6], src=[0, 1]).at(layers=[1])
 
 
 def test_the_mask_is_boolean_and_of_full_shape():

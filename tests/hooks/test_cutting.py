@@ -1,0 +1,258 @@
+import pytest
+import torch
+from toy import Toy, hooks_left
+
+from emg_lens.hooks import (
+    DeadHookError,
+    EdgeError,
+    cross_modal,
+    cut,
+    cutting,
+    every,
+    flow,
+    none,
+    positions,
+    unimodal,
+)
+from emg_lens.layout import TokenLayout
+
+LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
+X = Toy(LAYOUT).example_input(4)
+
+
+@pytest.fixture(params=[True, False], ids=["live scores", "dead hooks"])
+def toy(request):
+    return Toy(LAYOUT, live=request.param)
+
+
+@pytest.fixture
+def live():
+    return Toy(LAYOUT)
+
+
+def expected(edges):
+    toy = Toy(LAYOUT)
+    return toy.run_with_hooks(X, fwd_hooks=cut(toy, edges))
+
+
+def test_it_gives_what_cut_gives_whatever_the_lever(toy):
+    with cutting(toy, cross_modal()) as report:
+        out = toy(X)
+    torch.testing.assert_close(out, expected(cross_modal()))
+    assert report.lever == ("scores" if toy.blocks[0].attn.live else "attention_mask")
+
+
+def test_the_report_says_what_was_cut(live):
+    edges = flow("emg", "acc").at(layers=[0, 2]) | positions(dest=["acc.1"]).at(layers=2, heads=0)
+    with cutting(live, edges) as report:
+        live(X)
+    frame = report.to_frame().set_index("layer")
+    assert frame.index.tolist() == [0, 2]
+    assert frame["edges_cut"].tolist() == [2 * 6, 2 * 6 + 3]
+    assert frame["rows_fully_cut"].tolist() == [0, 1]
+    assert (frame["already_dead"] == 0).all() and (frame["attention_left"] == 0).all()
+    assert (frame["trials"] == 4).all() and set(frame["lever"]) == {"scores"}
+    assert "edges_cut" in repr(report) and "flow('emg', 'acc')" in repr(report)
+
+
+def test_the_mass_removed_is_the_attention_that_the_cut_edges_held(toy):
+    patterns = []
+    reader = Toy(LAYOUT)
+    reader.run_with_hooks(X, fwd_hooks=[("blocks.0.attn.hook_pattern", lambda p, hook: patterns.append(p))])
+    edges = cross_modal().at(layers=0, heads=1)
+    with cutting(toy, edges) as report:
+        toy(X)
+    held = (patterns[0] * edges.mask(LAYOUT, 3, 2)[0]).sum() / (4 * 2 * 6)
+    assert report.layers[0].mass_removed == pytest.approx(held.item(), abs=1e-6)
+    assert report.mass_removed == report.layers[0].mass_removed
+
+
+def test_the_mass_is_averaged_over_trials_of_several_forwards(toy):
+    with cutting(toy, cross_modal()) as whole:
+        toy(X)
+    with cutting(toy, cross_modal()) as parts:
+        toy(X[:1]), toy(X[1:])
+    assert parts.mass_removed == pytest.approx(whole.mass_removed, abs=1e-6)
+    assert parts.layers[0].trials == 4
+
+
+def test_cutting_everything_removes_all_attention(toy):
+    with cutting(toy, every()) as report:
+        out = toy(X)
+    assert out.isfinite().all()
+    assert [entry.mass_removed for entry in report.layers] == pytest.approx([1, 1, 1])
+    assert [entry.rows_fully_cut for entry in report.layers] == [12, 12, 12]
+
+
+def test_nothing_is_left_behind(toy):
+    before = toy(X)
+    with cutting(toy, cross_modal()):
+        toy(X)
+    assert hooks_left(toy) == [] and torch.equal(toy(X), before)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_passes_through_and_leaves_nothing_behind(toy, error):
+    before = toy(X)
+    with pytest.raises(error, match="mine"), cutting(toy, cross_modal()):
+        toy(X)
+        raise error("mine")
+    assert hooks_left(toy) == [] and torch.equal(toy(X), before)
+
+
+def test_an_interrupt_in_the_middle_of_attention_leaves_nothing_behind(toy):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    handle = toy.blocks[1].attn.out.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt), cutting(toy, cross_modal()):
+        toy(X)
+    handle.remove()
+    assert hooks_left(toy) == []
+    scores = torch.randn(1, 2, 6, 6)
+    assert torch.equal(scores.softmax(-1), torch.softmax(scores, -1)) and (scores.softmax(-1) > 0).all()
+
+
+def test_an_error_of_the_body_before_any_forward_is_not_replaced(toy):
+    with pytest.raises(ValueError, match="mine"), cutting(toy, cross_modal()):
+        raise ValueError("mine")
+
+
+def test_a_body_that_never_runs_the_model_is_an_error(toy):
+    with pytest.raises(DeadHookError, match=r"the model was not run inside cutting\(cross_modal\(\)\)"):
+        with cutting(toy, cross_modal()):
+            pass
+    with pytest.raises(DeadHookError, match="not run"), cutting(toy, none()):
+        pass
+
+
+def test_running_another_model_is_an_error(toy):
+    with pytest.raises(DeadHookError, match="not run"), cutting(toy, cross_modal()):
+        Toy(LAYOUT)(X)
+
+
+def test_none_cuts_nothing_and_reports_nothing(toy):
+    before = toy(X)
+    with cutting(toy, none()) as report:
+        assert torch.equal(toy(X), before)
+    assert report.layers == () and report.mass_removed == 0
+    assert list(report.to_frame().columns)[:2] == ["layer", "lever"]
+
+
+def test_a_cut_layer_that_did_not_run_is_an_error(toy):
+    with pytest.raises(DeadHookError, match="layer 2 .*never took place"), cutting(toy, cross_modal()):
+        toy.blocks[0].attn(torch.randn(1, 6, 8)), toy.blocks[1].attn(torch.randn(1, 6, 8))
+
+
+def test_a_hook_that_writes_attention_back_is_an_error(live):
+    def write_back(pattern, hook):
+        return torch.full_like(pattern, 1 / 6)
+
+    with pytest.raises(DeadHookError, match=r"a cut edge still carries attention \(0.167\)"):
+        with cutting(live, cross_modal()):
+            live.run_with_hooks(X, fwd_hooks=[("blocks.1.attn.hook_pattern", write_back)])
+    assert hooks_left(live) == []
+
+
+def test_a_hook_that_overwrites_scores_is_an_error(live):
+    def overwrite(scores, hook):
+        return torch.zeros_like(scores)
+
+    with pytest.raises(DeadHookError, match="still carries attention"), cutting(live, cross_modal()):
+        live.run_with_hooks(X, fwd_hooks=[("blocks.0.attn.hook_attn_scores", overwrite)])
+
+
+def test_a_lever_that_dies_after_the_probe_is_an_error(live):
+    with cutting(live, cross_modal()):
+        live(X)
+    live.blocks[1].attn.live = False
+    with pytest.raises(DeadHookError, match="layer 1"), cutting(live, cross_modal()):
+        live(X)
+
+
+def test_a_forward_that_bypasses_the_hook_is_an_error(live):
+    attention = live.blocks[0].attn
+    with pytest.raises(DeadHookError, match="attention ran 2 times, the cut took place 1 times"):
+        with cutting(live, cross_modal()):
+            live(X)
+            point, attention.hook_attn_scores = attention.hook_attn_scores, torch.nn.Identity()
+            live(X)
+    attention.hook_attn_scores = point
+    assert hooks_left(live) == []
+
+
+def test_nested_contexts_cut_the_union(toy):
+    inner_edges = unimodal("emg") | flow("acc", "emg").at(layers=0)
+    with cutting(toy, cross_modal()) as outer, cutting(toy, inner_edges) as inner:
+        out = toy(X)
+    torch.testing.assert_close(out, expected(cross_modal() | inner_edges))
+    assert hooks_left(toy) == []
+    assert inner.layers[0].already_dead == 2 * 6  # acc -> emg, cut by the outer context
+    assert outer.layers[0].already_dead == 0
+
+
+def test_nested_contexts_may_close_in_any_order(toy):
+    outer, inner = cutting(toy, cross_modal()), cutting(toy, unimodal("acc"))
+    outer.__enter__(), inner.__enter__()
+    both = toy(X)
+    outer.__exit__(None, None, None)
+    alone = toy(X)
+    inner.__exit__(None, None, None)
+    torch.testing.assert_close(both, expected(cross_modal() | unimodal("acc")))
+    torch.testing.assert_close(alone, expected(unimodal("acc")))
+    assert hooks_left(toy) == []
+
+
+def test_it_works_inside_run_with_cache_and_the_cache_shows_the_cut(live):
+    with cutting(live, cross_modal()):
+        _, cache = live.run_with_cache(X)
+    mask = cross_modal().mask(LAYOUT, 3, 2)[0]
+    assert (cache["blocks.0.attn.hook_attn_scores"][:, mask] == -torch.inf).all()
+    assert (cache["blocks.0.attn.hook_pattern"][:, mask] == 0).all()
+
+
+def test_hooks_of_others_keep_working(live):
+    seen = []
+    live.add_hook("blocks.0.attn.hook_pattern", lambda p, hook: seen.append(p), is_permanent=True)
+    with cutting(live, cross_modal()):
+        live.run_with_hooks(X, fwd_hooks=[("blocks.0.hook_resid_pre", lambda r, hook: seen.append(r))])
+        live.reset_hooks()
+        live(X)
+    live(X)
+    assert len(seen) == 4
+    assert (seen[0][:, cross_modal().mask(LAYOUT, 3, 2)[0]] == 0).all()
+
+
+def test_gradients_pass_and_stop_at_cut_edges(toy):
+    x = X.clone().requires_grad_()
+    with cutting(toy, flow("acc", "emg") | flow("acc", "cls")):
+        toy(x)[:, :4].sum().backward()
+    assert x.grad is not None and (x.grad[:, 4:] == 0).all() and (x.grad[:, 1:4] != 0).any()
+
+
+def test_fully_cut_rows_have_finite_gradients(toy):
+    x = X.clone().requires_grad_()
+    with cutting(toy, positions(dest=[2])):
+        toy(x).sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()
+
+
+def test_training_mode_and_switches_are_as_before(toy):
+    toy.train()
+    toy.blocks[1].eval()
+    with cutting(toy, cross_modal()):
+        toy(X)
+    assert toy.training and toy.blocks[0].training and not toy.blocks[1].training
+
+
+def test_a_layout_of_another_length_is_an_error(toy):
+    with pytest.raises(EdgeError, match=r"\[4, 2, 6, 6\].*the layout has 3 positions"):
+        with cutting(toy, every(), TokenLayout.groups({"a": [0]}, n_tokens=3)):
+            toy(X)
+    assert hooks_left(toy) == []
+
+
+def test_edges_that_do_not_fit_are_refused_before_the_body_runs(toy):
+    with pytest.raises(EdgeError, match="unknown modality"), cutting(toy, unimodal("gyro")):
+        raise AssertionError("not reached")
+    assert hooks_left(toy) == []

@@ -1,0 +1,472 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from table3 import paper_scores, with_extras
+
+from emg_lens.studies.rank_tests import (
+    N_FLIPS,
+    TESTS,
+    bootstrap_interval,
+    difference,
+    p_values,
+    paired_rank_biserial,
+    u_statistic,
+)
+from emg_lens.studies.statistics import (
+    CORRECTIONS,
+    StatisticsError,
+    StatisticsSpec,
+    adjust,
+    compare,
+    family_sizes,
+    power_warnings,
+    smallest_p,
+    stars,
+)
+
+QUICK = StatisticsSpec(n_bootstrap=200)
+
+
+def cohort(n: int, k: int = 3, seed: int = 0, grain: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies [subject, condition] and [subject, 1]; `grain` makes them fractions with many ties."""
+    rng = np.random.default_rng(seed)
+    baseline = rng.uniform(0.5, 0.9, (n, 1))
+    masked = np.clip(baseline - rng.uniform(-0.1, 0.3, (n, k)), 0, 1)
+    if grain is not None:
+        masked, baseline = np.round(masked * grain) / grain, np.round(baseline * grain) / grain
+    return masked, baseline
+
+
+def tidy(**accuracies: list[float]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"subject": f"s{i}", "condition": name, "accuracy": value}
+            for name, values in accuracies.items()
+            for i, value in enumerate(values)
+        ]
+    )
+
+
+# --- one test each ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 5, 8, 9, 20, 40])
+def test_mann_whitney_is_what_scipy_chooses_when_there_are_no_ties(n):
+    masked, baseline = cohort(n)
+    expected = [stats.mannwhitneyu(m, baseline[:, 0]).pvalue for m in masked.T]
+    assert np.allclose(p_values("mann_whitney", masked, baseline), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 5, 6])
+def test_mann_whitney_with_ties_is_the_exact_permutation_test_in_small_cohorts(n):
+    masked, baseline = cohort(n, grain=5)
+    method = stats.PermutationMethod(n_resamples=10_000)
+    expected = [stats.mannwhitneyu(m, baseline[:, 0], method=method).pvalue for m in masked.T]
+    assert np.allclose(p_values("mann_whitney", masked, baseline), expected)
+
+
+def test_mann_whitney_with_ties_is_scipys_in_large_cohorts():
+    masked, baseline = cohort(40, grain=34)
+    expected = [stats.mannwhitneyu(m, baseline[:, 0]).pvalue for m in masked.T]
+    assert np.allclose(p_values("mann_whitney", masked, baseline), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "grain"), [(5, None), (12, None), (10, 10), (12, 10), (40, None)])
+def test_wilcoxon_is_scipys_on_the_subjects_that_changed(n, grain):
+    masked, baseline = cohort(n, grain=grain)
+    changes = [d[d != 0] for d in difference(masked, baseline).T]
+    expected = [stats.wilcoxon(d).pvalue for d in changes]
+    assert np.allclose(p_values("wilcoxon", masked, baseline), expected)
+
+
+def test_wilcoxon_of_a_large_cohort_in_which_few_changed_is_exact():
+    baseline = np.full((40, 1), 0.9)
+    masked = baseline.copy()
+    masked[:3] = 0.5
+    assert p_values("wilcoxon", masked, baseline)[0] == 2 / 2**3
+
+
+def test_sign_flip_is_scipys_exact_permutation_test():
+    masked, baseline = cohort(8, grain=20)
+    for d, p in zip(difference(masked, baseline).T, p_values("sign_flip", masked, baseline), strict=True):
+        exact = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf)
+        assert p == pytest.approx(exact.pvalue)
+
+
+def test_random_sign_flips_agree_with_the_exact_ones_and_are_never_zero():
+    masked, baseline = cohort(18, seed=3)
+    masked = baseline + 0.12 * (masked - baseline) + np.random.default_rng(0).normal(0, 0.03, masked.shape)
+    signs = 1.0 - 2 * ((np.arange(2**18)[:, None] >> np.arange(18)) & 1)
+    for d, p in zip((masked - baseline).T, p_values("sign_flip", masked, baseline), strict=True):
+        exact = (np.abs(signs @ d) >= abs(d.sum()) - 1e-9).mean()
+        assert p == pytest.approx(exact, abs=4 * np.sqrt(exact / N_FLIPS) + 2 / N_FLIPS)
+    assert p_values("sign_flip", np.zeros((30, 1)), np.ones((30, 1)))[0] == 1 / N_FLIPS
+
+
+def test_equal_fractions_are_ties_in_spite_of_rounding_errors():
+    baseline = np.array([[33 / 34], [2 / 34], [20 / 34], [8 / 34]])
+    masked = np.array([[32 / 34], [1 / 34], [19 / 34], [9 / 34]])
+    assert len(set(np.abs(masked - baseline).ravel())) > 1, "the example must show the rounding error"
+    assert len(set(np.abs(difference(masked, baseline)).ravel())) == 1
+    # Three of four equal ranks with one sign: 2 * (4 + 1) of 16 sign vectors are at least as extreme.
+    assert p_values("wilcoxon", masked, baseline)[0] == 10 / 16
+    assert paired_rank_biserial(difference(masked, baseline))[0] == -0.5
+
+
+def test_an_unknown_test_is_named_in_the_error():
+    with pytest.raises(ValueError, match="unknown test 't'; known: mann_whitney"):
+        p_values("t", np.zeros((2, 1)), np.zeros((2, 1)))
+
+
+def test_effect_sizes_are_positive_where_the_masked_model_is_better():
+    higher, lower = np.array([[0.8], [0.9]]), np.array([[0.1], [0.2]])
+    assert u_statistic(higher, lower)[0] == 4 and u_statistic(lower, higher)[0] == 0
+    assert paired_rank_biserial(higher - lower)[0] == 1
+    assert paired_rank_biserial(lower - higher)[0] == -1
+    table = compare(tidy(baseline=[0.1, 0.2], better=[0.8, 0.9], worse=[0.0, 0.05]), QUICK)
+    assert list(table["rank_biserial"]) == [1, -1]
+    assert list(table["rank_biserial_paired"]) == [1, -1]
+
+
+def test_u_is_scipys():
+    masked, baseline = cohort(15, grain=10)
+    expected = [stats.mannwhitneyu(m, baseline[:, 0]).statistic for m in masked.T]
+    assert np.allclose(u_statistic(masked, baseline), expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=7))
+def test_swapping_masked_and_baseline_keeps_p_and_turns_the_effect_round(pairs):
+    masked, baseline = np.array(pairs, dtype=float).T[:, :, None] / 10
+    for test in TESTS:
+        p = p_values(test, masked, baseline)[0]
+        assert 0 < p <= 1
+        assert p == pytest.approx(p_values(test, baseline, masked)[0])
+    n = len(pairs)
+    assert u_statistic(masked, baseline)[0] + u_statistic(baseline, masked)[0] == n**2
+    change = difference(masked, baseline)
+    assert paired_rank_biserial(change)[0] == pytest.approx(-paired_rank_biserial(-change)[0])
+
+
+# --- intervals --------------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_scipys_bca_bootstrap_and_repeats():
+    change = np.random.default_rng(1).normal(-0.1, 0.05, 20)
+    expected = stats.bootstrap((change,), np.mean, method="BCa", n_resamples=500, rng=7).confidence_interval
+    assert bootstrap_interval(change, 0.95, 500, 7) == (expected.low, expected.high)
+    assert bootstrap_interval(change, 0.95, 500, 7) != bootstrap_interval(change, 0.95, 500, 8)
+
+
+def test_the_interval_of_equal_changes_is_a_point_and_of_one_subject_unknown():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bootstrap_interval(np.full(5, -0.25)) == (-0.25, -0.25)
+        assert np.isnan(bootstrap_interval(np.array([0.1]))).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-10, 10), min_size=2, max_size=8))
+def test_every_cohort_has_an_interval_around_its_mean(changes):
+    change = np.array(changes) / 10
+    low, high = bootstrap_interval(change, n_resamples=200)
+    assert low <= change.mean() + 1e-9 and high >= change.mean() - 1e-9
+
+
+def test_a_condition_has_the_same_interval_whatever_stands_beside_it():
+    scores = paper_scores(10)
+    few = scores[scores["condition"].isin(["baseline", "cross_modal/individual/L3"])]
+    columns = ["ci_low_pp", "ci_high_pp", "p_mann_whitney", "p_wilcoxon", "p_sign_flip"]
+    alone = compare(few, QUICK).set_index("condition")[columns]
+    among = compare(scores, QUICK).set_index("condition")[columns]
+    pd.testing.assert_frame_equal(alone, among.loc[alone.index])
+
+
+# --- compare ----------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_hand_made_case():
+    row = compare(tidy(baseline=[0.8, 1.0], cut=[0.4, 0.7]), QUICK, chance=0.1).iloc[0]
+    assert row["mean"] == pytest.approx(0.55) and row["baseline_mean"] == pytest.approx(0.9)
+    assert row["delta_percent"] == pytest.approx(100 * (0.55 - 0.9) / 0.9)
+    assert row["difference_pp"] == pytest.approx(-35)
+    assert row["chance_corrected_drop_percent"] == pytest.approx(100 * 0.35 / 0.8)
+    assert row["sd"] == pytest.approx(np.std([0.4, 0.7], ddof=1))
+    assert row["n_subjects"] == 2 and row["n_changed"] == 2
+
+
+def test_the_chance_corrected_drops_are_those_of_the_fact_sheet():
+    table = compare(paper_scores(3, spread=0), QUICK, chance=1 / 17).set_index("condition")
+    drop = table["chance_corrected_drop_percent"]
+    assert drop["cross_modal/from_end/L1"] == pytest.approx(32.5, abs=0.05)
+    assert drop["unimodal/from_end/L1"] == pytest.approx(73.4, abs=0.06)
+
+
+def test_chance_comes_from_the_scores_if_it_is_there():
+    scores = paper_scores(3).assign(chance=1 / 17)
+    assert compare(scores, QUICK)["chance"].iloc[0] == pytest.approx(1 / 17)
+    assert compare(scores.drop(columns="chance"), QUICK)["chance_corrected_drop_percent"].isna().all()
+
+
+def test_seeds_are_averaged_and_do_not_count_as_subjects():
+    scores = tidy(baseline=[0.8, 0.9, 0.7], cut=[0.5, 0.6, 0.7])
+    noise = scores.assign(accuracy=scores["accuracy"] + 0.05)
+    quiet = scores.assign(accuracy=scores["accuracy"] - 0.05)
+    twice = compare(pd.concat([noise, quiet]), QUICK)
+    pd.testing.assert_frame_equal(twice, compare(scores, QUICK))
+    assert twice["n_subjects"].iloc[0] == 3
+
+
+def test_a_cut_that_changes_nothing_has_p_one_and_no_effect():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = compare(tidy(baseline=[0.8, 0.9, 0.7], cut=[0.8, 0.9, 0.7]), QUICK).iloc[0]
+    assert [row[f"p_{t}"] for t in TESTS] == [1, 1, 1]
+    assert row["stars"] == "ns" and not row["significant"]
+    assert row["rank_biserial"] == 0 and row["rank_biserial_paired"] == 0
+    assert (row["delta_percent"], row["ci_low_pp"], row["ci_high_pp"], row["n_changed"]) == (0, 0, 0, 0)
+
+
+def test_one_subject_gives_a_table_without_significance():
+    table = compare(paper_scores(1), QUICK)
+    assert (table["p_corrected"] == 1).all() and table["ci_low_pp"].isna().all() and table["sd"].isna().all()
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    scores = paper_scores(6)
+    shuffled = compare(scores.sample(frac=1, random_state=0), QUICK).set_index("condition")
+    pd.testing.assert_frame_equal(
+        shuffled.sort_index(), compare(scores, QUICK).set_index("condition").sort_index()
+    )
+
+
+def test_scores_read_back_from_csv_give_the_same_numbers(tmp_path):
+    scores = with_extras(paper_scores(6), joint=0.5)
+    scores.to_csv(tmp_path / "scores.csv", index=False)
+    again = compare(pd.read_csv(tmp_path / "scores.csv"), QUICK)
+    pd.testing.assert_frame_equal(again, compare(scores, QUICK), check_dtype=False)
+
+
+def test_expected_accuracies_may_differ_between_subjects_and_are_averaged():
+    scores = tidy(baseline=[0.8, 0.9], cut=[0.5, 0.6]).assign(expected=[np.nan, np.nan, 0.4, 0.6])
+    assert compare(scores, QUICK)["expected"].iloc[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.drop(columns="accuracy"), r"need the columns \['accuracy'\]"),
+        (lambda s: s[s["condition"] != "baseline"], "no 'baseline' condition"),
+        (lambda s: s.assign(accuracy=s["accuracy"] * 100), "must lie in 0 to 1, got"),
+        (lambda s: s.assign(accuracy=np.nan), "must lie in 0 to 1, got nan"),
+        (lambda s: s.iloc[:-1], r"'cross_modal/from_end/L5' has no score of subject\(s\) s3"),
+        (lambda s: s.assign(mode=[f"m{i}" for i in range(len(s))]), "different values of 'mode'"),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_refused_in_one_line(change, message):
+    with pytest.raises(StatisticsError, match=message) as error:
+        compare(change(paper_scores(3)), QUICK)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("chance", [-0.1, 1.0, 5.9])
+def test_an_impossible_chance_level_is_refused(chance):
+    with pytest.raises(StatisticsError, match="chance must be"):
+        compare(paper_scores(3), QUICK, chance=chance)
+
+
+def test_a_misspelt_setting_is_refused():
+    with pytest.raises(ValidationError, match="correktion"):
+        StatisticsSpec.model_validate({"correktion": "holm"})
+    with pytest.raises(ValidationError):
+        StatisticsSpec.model_validate({"test": "t-test"})
+
+
+# --- families, corrections, stars -------------------------------------------------------------------------
+
+
+def test_the_paper_has_10_tests_a_mode_30_in_all_and_18_that_can_matter_and_differ():
+    scores = paper_scores(3)
+    assert family_sizes(scores, "mode") == {"individual": 10, "from_beginning": 10, "from_end": 10}
+    assert family_sizes(scores, "all") == {"all": 30}
+    assert family_sizes(scores, "distinct") == {"distinct": 18}
+    assert family_sizes(compare(scores, QUICK), "distinct") == {"distinct": 18}
+    assert family_sizes(with_extras(scores, joint=0.5), "mode")["extra"] == 1
+
+
+def test_family_sizes_know_conditions_that_were_never_run():
+    planned = pd.DataFrame({"condition": ["baseline", "a", "b"], "mode": ["", "individual", "individual"]})
+    assert family_sizes(planned, "mode") == {"individual": 2}
+    assert family_sizes(planned[["condition"]], "distinct") == {"distinct": 2}
+    with pytest.raises(StatisticsError, match="unknown family 'layer'"):
+        family_sizes(planned, "layer")
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS)
+@pytest.mark.parametrize("test", TESTS)
+def test_corrections_are_statsmodels_within_each_family(test, correction):
+    table = compare(paper_scores(8), QUICK)
+    for _, family in table.groupby("family"):
+        expected = multipletests(family[f"p_{test}"], method=correction)[1]
+        assert np.allclose(family[f"p_{test}_{correction}"], expected)
+        assert (family["family_size"] == 10).all()
+
+
+def test_the_papers_correction_is_ten_times_p_capped_at_one():
+    table = compare(paper_scores(40), QUICK)
+    assert np.allclose(table["p_corrected"], np.minimum(10 * table["p_mann_whitney"], 1))
+    drawn = [next((s for t, s in ((1e-4, "****"), (1e-3, "***"), (1e-2, "**"), (0.05, "*")) if p < t), "ns")
+             for p in table["p_corrected"]]  # fmt: skip
+    assert list(table["stars"]) == drawn
+    assert set(table.loc[table["layer"].eq(1), "stars"]) <= {"****", "***"}
+
+
+def test_stars_begin_strictly_below_their_thresholds():
+    values = [0.0, 0.0001, 0.001, 0.01, 0.05, 1.0, np.nan]
+    assert [stars(p) for p in values] == ["****", "***", "**", "*", "ns", "ns", "–"]
+
+
+def test_distinct_leaves_out_structural_nulls_and_counts_equal_conditions_once():
+    table = compare(paper_scores(12), StatisticsSpec(n_bootstrap=200, family="distinct")).set_index(
+        "condition"
+    )
+    null = table.loc[["unimodal/individual/L5", "cross_modal/from_end/L5"]]
+    assert null["p_corrected"].isna().all() and list(null["stars"]) == ["–", "–"]
+    assert not null["significant"].any() and (null["family_size"] == 0).all()
+    tested = table[~table["structural_null"]]
+    assert (tested["family_size"] == 18).all()
+    assert np.allclose(tested["p_corrected"], np.minimum(18 * tested["p_mann_whitney"], 1))
+    first = table.loc["unimodal/individual/L4"]
+    assert table.loc["unimodal/from_end/L4", "p_wilcoxon_holm"] == first["p_wilcoxon_holm"]
+
+
+def test_other_families_keep_structural_nulls_and_flag_them():
+    table = compare(paper_scores(12), QUICK).set_index("condition")
+    null = table.loc["unimodal/individual/L5"]
+    assert null["structural_null"] and null["stars"] == "ns" and null["p_corrected"] == 1
+
+
+@pytest.mark.parametrize("test", ["mann-whitney", "wilcoxon", "sign-flip"])
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_the_spec_chooses_which_column_sets_the_stars(test, correction):
+    spec = StatisticsSpec(test=test, correction=correction, n_bootstrap=100)
+    table = compare(paper_scores(10), spec)
+    chosen = table[f"p_{test.replace('-', '_')}_{correction}"]
+    assert np.array_equal(table["p_corrected"], chosen)
+    assert list(table["stars"]) == [stars(p) for p in chosen]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from(CORRECTIONS))
+def test_corrected_p_is_no_smaller_never_above_one_and_keeps_the_order(p, correction):
+    raw = np.array(p)
+    corrected = adjust(raw, correction)
+    assert (corrected >= raw - 1e-12).all() and (corrected <= 1).all()
+    order = np.argsort(raw)
+    assert (np.diff(corrected[order]) >= -1e-12).all()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=10), st.sampled_from(CORRECTIONS))
+def test_tests_that_were_not_made_do_not_count(p, correction):
+    with_gap = adjust(np.array([np.nan, *p]), correction)
+    assert np.isnan(with_gap[0]) and np.allclose(with_gap[1:], adjust(np.array(p), correction))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_is_never_stricter_than_bonferroni_nor_weaker_than_benjamini_hochberg(p):
+    raw = np.array(p)
+    assert (adjust(raw, "holm") <= adjust(raw, "bonferroni") + 1e-12).all()
+    assert (adjust(raw, "fdr_bh") <= adjust(raw, "holm") + 1e-12).all()
+
+
+# --- what a cohort can show at all ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("test", ["mann-whitney", "wilcoxon", "sign-flip"])
+@pytest.mark.parametrize("n", [1, 2, 4, 7, 8])
+def test_the_smallest_p_is_reached_by_perfect_separation(test, n):
+    baseline = np.linspace(0.8, 0.95, n)[:, None]
+    masked = baseline - 0.5 - np.linspace(0, 0.1, n)[:, None]
+    p = p_values(test.replace("-", "_"), masked, baseline)[0]
+    assert smallest_p(n, 1, StatisticsSpec(test=test)).raw == pytest.approx(p)
+
+
+def test_no_cohort_of_any_size_goes_below_the_smallest_p():
+    for n in (2, 5, 8, 9, 12, 16, 17, 25, 40):
+        for ties in (0.0, 1.0):
+            baseline = np.full((n, 1), 0.9) + (1 - ties) * np.linspace(0, 0.05, n)[:, None]
+            masked = np.full((n, 1), 0.3) - (1 - ties) * np.linspace(0, 0.05, n)[:, None] ** 1.1
+            for test in ("mann-whitney", "wilcoxon", "sign-flip"):
+                p = p_values(test.replace("-", "_"), masked, baseline)[0]
+                assert p >= smallest_p(n, 1, StatisticsSpec(test=test)).raw * (1 - 1e-9), (n, test)
+
+
+def test_five_subjects_cannot_be_significant_with_wilcoxon_whatever_the_effect():
+    assert smallest_p(5, 1, StatisticsSpec(test="wilcoxon")) == (0.0625, 0.0625)
+    assert smallest_p(4, 10, StatisticsSpec()) == pytest.approx((2 / 70, 20 / 70))
+    assert smallest_p(4, 10, StatisticsSpec(correction="fdr_bh")).corrected == pytest.approx(2 / 70)
+    with pytest.raises(StatisticsError, match="at least one subject"):
+        smallest_p(0, 10, StatisticsSpec())
+
+
+def test_warnings_say_what_cannot_be_found_and_how_many_subjects_it_takes():
+    (unpaired, paired) = power_warnings(4, {"individual": 10}, StatisticsSpec())
+    assert "With 4 subjects the mann-whitney test cannot be significant in family 'individual'" in unpaired
+    assert "0.29 after bonferroni over 10 tests" in unpaired and "it takes 6 subjects" in unpaired
+    assert "wilcoxon" in paired and "it takes 9 subjects" in paired
+    assert (
+        smallest_p(5, 10, StatisticsSpec()).corrected >= 0.05 > smallest_p(6, 10, StatisticsSpec()).corrected
+    )
+
+
+def test_a_large_cohort_gets_no_warning():
+    assert power_warnings(40, {"individual": 10, "all": 30}, StatisticsSpec()) == []
+    assert power_warnings(9, [10], StatisticsSpec(test="wilcoxon")) == []
+    assert len(power_warnings(5, [10], StatisticsSpec(test="wilcoxon"))) == 1
+
+
+def test_a_family_too_large_for_random_flips_is_reported_and_does_not_hang():
+    (sentence, *_) = power_warnings(20, {"all": 10_000}, StatisticsSpec(test="sign-flip"))
+    assert "over 500 subjects" in sentence
+
+
+# --- under the null ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def null_p_values():
+    """Raw p of 400 cohorts of 12 subjects, 10 conditions each that only add noise: test -> [cohort, condition]."""
+    n_cohorts, n_conditions, n_subjects = 400, 10, 12
+    rng = np.random.default_rng(0)
+    skill = rng.normal(0.85, 0.06, (n_subjects, n_cohorts, 1))
+    baseline = skill + rng.normal(0, 0.04, (n_subjects, n_cohorts, 1))
+    masked = skill + rng.normal(0, 0.04, (n_subjects, n_cohorts, n_conditions))
+    masked, baseline = (np.round(np.clip(a, 0, 1) * 34) / 34 for a in np.broadcast_arrays(masked, baseline))
+    flat = (n_subjects, n_cohorts * n_conditions)
+    return {
+        test: p_values(test, masked.reshape(flat), baseline.reshape(flat)).reshape(n_cohorts, n_conditions)
+        for test in TESTS
+    }
+
+
+@pytest.mark.parametrize("test", TESTS)
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_without_an_effect_a_family_rejects_at_most_at_its_level(null_p_values, test, correction):
+    alpha, p = 0.05, null_p_values[test]
+    family_wise = np.mean([(adjust(family, correction) < alpha).any() for family in p])
+    assert family_wise <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / len(p))
+
+
+@pytest.mark.parametrize("test", ["wilcoxon", "sign_flip"])
+def test_without_an_effect_the_paired_tests_keep_their_level_and_use_it(null_p_values, test):
+    assert 0.03 <= (null_p_values[test] < 0.05).mean() <= 0.06
+
+
+def test_the_unpaired_test_is_conservative_for_the_same_subjects(null_p_values):
+    assert (null_p_values["mann_whitney"] < 0.05).mean() < (null_p_values["wilcoxon"] < 0.05).mean()
