@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
 
+PIPE_WIDTH = 120
+"""Columns of a table that is printed into a file or a pipe."""
+
 app = typer.Typer(
     name="emg-lens",
     help="Which layers and which kind of attention carry a gesture decision? Example: emg-lens run quickstart",
@@ -16,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set (not for simulated cohorts).")]

@@ -4,7 +4,7 @@ Knows HookedTransformer, HookedEncoder, TransformerBridge and any `HookedRootMod
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ def attention_paths(model: nn.Module) -> dict[int, str]:
     )
 
 
-def count_layers(model: nn.Module, paths: dict[int, str]) -> int:
+def count_layers(model: nn.Module, paths: Mapping[int, str]) -> int:
     """Layers of the stack that `paths` lies in, those without attention included."""
     stack = paths[max(paths)].split(".")[0]
     return len(getattr(model, stack))

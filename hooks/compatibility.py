@@ -139,8 +139,15 @@ def _wrapped() -> Iterator[Specimen]:
 
 
 def _bridge(architecture: str, config: str, sizes: dict[str, Any], kernel: str) -> nn.Module:
-    import transformers
     from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+    model = wrapped_model(architecture, config, sizes, kernel)
+    return build_bridge_from_module(model, architecture, hf_config=model.config)
+
+
+def wrapped_model(architecture: str, config: str, sizes: dict[str, Any], kernel: str) -> Any:
+    """A random model of transformers, the same for every attention kernel."""
+    import transformers
 
     torch.manual_seed(0)
     cfg = getattr(transformers, config)(**sizes)
@@ -149,7 +156,7 @@ def _bridge(architecture: str, config: str, sizes: dict[str, Any], kernel: str) 
     for parameter in model.parameters():  # as initialised, attention is nearly uniform
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.3)
-    return build_bridge_from_module(model, architecture, hf_config=cfg)
+    return model
 
 
 def installed_version() -> tuple[int, ...]:

@@ -7,9 +7,10 @@ pattern shows the cut, and a row with every edge cut comes out finite and empty.
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -78,10 +79,13 @@ def lever(model: nn.Module, layout: TokenLayout | None = None, *, inputs: Inputs
 
 def find_lever(model: nn.Module, layout: TokenLayout, inputs: Inputs | None = None) -> Lever:
     """As `lever`, with everything that is known; remembered until a switch of the model changes."""
+    paths = attention_paths(model)
     known = _known.setdefault(model, {})
     switches = _switches(model)
     if switches not in known:
-        known[switches] = _probe(model, layout, inputs)
+        example = inputs if inputs is not None else example_inputs(model, len(layout))
+        with quietly(model):
+            known[switches] = _Probe(model, paths, example).find()
     return known[switches]
 
 
@@ -98,134 +102,129 @@ def _switches(model: nn.Module) -> tuple:
     )
 
 
-@dataclass
-class _Seen:
-    """One layer's attention in one forward."""
-
-    out: Tensor | None = None
-    pattern: Tensor | None = None
-    fired: bool = False
-
-
-def _probe(model: nn.Module, layout: TokenLayout, inputs: Inputs | None) -> Lever:
-    paths = attention_paths(model)
-    inputs = inputs if inputs is not None else example_inputs(model, len(layout))
-    n_layers, n_heads = count_layers(model, paths), model.cfg.n_heads  # pyright: ignore
-    with quietly(model):
-        base = _watch(model, paths, inputs)
-        for layer, seen in base.items():
-            if seen.out is None or seen.pattern is None:
-                raise DeadHookError(
-                    f"{paths[layer]} of {type(model).__name__} shows no attention pattern to cut"
-                )
-        causal = _is_causal(seen.pattern for seen in base.values())
-        for name, strict in TRIALS:
-            if all(_acts(model, paths, inputs, layer, base[layer], name, strict, causal) for layer in paths):
-                return Lever(name, strict, paths, n_layers, n_heads)  # pyright: ignore
-    raise DeadHookError(
-        f"no lever acts on the attention of {type(model).__name__}: not {SCORES}, not {PATTERN}, not a mask at the kernel"
-    )
-
-
 @contextmanager
 def quietly(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients, with every module's own mode put back at the end."""
+    """The untouched model: eval mode, no gradients, other people's hooks suspended; all as before at the end."""
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    points = {id(point): point for point in model.hook_dict.values()}.values()  # pyright: ignore
+    heard = [(point, point._forward_hooks) for point in points]
     try:
+        model.eval()
+        for point, _ in heard:
+            point._forward_hooks = OrderedDict()
         with torch.no_grad():
             yield
     finally:
+        for point, hooks in heard:
+            point._forward_hooks = hooks
         for module in training:
             module.training = True
 
 
 @dataclass
-class _ReadKernel:
-    """A tap that cuts (or does nothing) and keeps the pattern."""
+class _Seen:
+    """One layer's attention in one forward; a tap that reads the pattern at the kernel.
 
-    seen: _Seen
-    deletion: Deletion | None = None
-    fired: bool = field(default=False)
+    Attributes:
+        cut: What the tap cuts, if anything.
+        out: Output of the attention module.
+        pattern: The attention that was used.
+        fired: Whether the lever was passed.
+    """
+
+    cut: Deletion | None = None
+    out: Tensor | None = None
+    pattern: Tensor | None = None
+    fired: bool = False
 
     def before(self, scores: Tensor) -> Tensor:
-        self.seen.fired |= self.deletion is not None
-        return scores if self.deletion is None else self.deletion.scores_strict(scores)
+        if self.cut is None:
+            return scores
+        self.fired = True
+        return self.cut.scores_strict(scores)
 
     def after(self, pattern: Tensor) -> Tensor:
-        self.seen.pattern = pattern if self.deletion is None else self.deletion.empty_rows(pattern)
-        return self.seen.pattern
+        self.pattern = pattern if self.cut is None else self.cut.empty_rows(pattern)
+        return self.pattern
+
+    def keep_out(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
+        self.out = output[0] if isinstance(output, tuple) else output
+
+    def keep_pattern(self, pattern: Tensor, hook: Any) -> None:  # noqa: ARG002
+        self.pattern = pattern
 
 
-def _watch(model: nn.Module, paths: Mapping[int, str], inputs: Inputs) -> dict[int, _Seen]:
-    """Attention output and pattern of every layer, untouched; the pattern is the one at the hook if that fires."""
-    seen = {layer: _Seen() for layer in paths}
-    with ExitStack() as stack:
-        for layer, path in paths.items():
-            _listen(stack, model, path, seen[layer])
-            stack.enter_context(tapping(at_path(model, path), _ReadKernel(seen[layer])))
-        call(model, inputs)
-    return seen
+class _Probe:
+    """Tries levers on one model."""
+
+    def __init__(self, model: nn.Module, paths: Mapping[int, str], inputs: Inputs) -> None:
+        self.model, self.paths, self.inputs = model, paths, inputs
+        self.base = self._untouched()
+        self.causal = not any(seen.pattern.triu(1).any() for seen in self.base.values())  # pyright: ignore
+
+    def find(self) -> Lever:
+        for name, strict in TRIALS:
+            if all(self._acts(layer, name, strict) for layer in self.paths):
+                n_layers = count_layers(self.model, self.paths)
+                return Lever(name, strict, self.paths, n_layers, self.model.cfg.n_heads)  # pyright: ignore
+        raise DeadHookError(
+            f"no lever acts on the attention of {type(self.model).__name__}: not {SCORES}, not {PATTERN}, not a mask"
+            " at the kernel"
+        )
+
+    def _untouched(self) -> dict[int, _Seen]:
+        """Attention as it is; the pattern is the one at the hook if that fires, else the one at the kernel."""
+        base = {layer: _Seen() for layer in self.paths}
+        with ExitStack() as stack:
+            for layer, path in self.paths.items():
+                stack.enter_context(tapping(at_path(self.model, path), base[layer]))
+                self._watch(stack, path, base[layer])
+            call(self.model, self.inputs)
+        for layer, seen in base.items():
+            if seen.out is None or seen.pattern is None:
+                raise DeadHookError(
+                    f"{self.paths[layer]} of {type(self.model).__name__} shows no attention pattern to cut"
+                )
+        return base
+
+    def _watch(self, stack: ExitStack, path: str, seen: _Seen) -> None:
+        stack.callback(at_path(self.model, path).register_forward_hook(seen.keep_out).remove)
+        stack.enter_context(listening(at_path(self.model, f"{path}.{PATTERN}"), seen.keep_pattern, last=True))
+
+    def _acts(self, layer: int, name: LeverName, strict: bool) -> bool:
+        """Whether this lever, pulled in this layer alone, does what it should."""
+        path, base = self.paths[layer], self.base[layer]
+        deletion = Deletion(_trial_cut(base.pattern, self.causal), path)
+        seen = _Seen()
+        with ExitStack() as stack:
+            self._pull(stack, path, deletion, name, strict, seen)
+            self._watch(stack, path, seen)
+            call(self.model, self.inputs)
+        return seen.fired and _is_cut(base, seen, deletion)
+
+    def _pull(
+        self, stack: ExitStack, path: str, deletion: Deletion, name: LeverName, strict: bool, seen: _Seen
+    ) -> None:
+        def at_scores(scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+            seen.fired = True
+            return deletion.scores_strict(scores) if strict else deletion.scores(scores)
+
+        def at_pattern(pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+            seen.fired = True
+            return deletion.pattern(pattern) if name == "pattern" else deletion.empty_rows(pattern)
+
+        if name == "attention_mask":
+            seen.cut = deletion
+            stack.enter_context(tapping(at_path(self.model, path), seen))
+        if name == "scores":
+            stack.enter_context(listening(at_path(self.model, f"{path}.{SCORES}"), at_scores))
+        if name == "pattern" or (name == "scores" and strict):
+            stack.enter_context(listening(at_path(self.model, f"{path}.{PATTERN}"), at_pattern))
 
 
-def _listen(stack: ExitStack, model: nn.Module, path: str, seen: _Seen) -> None:
-    def keep_out(module: nn.Module, args: Any, output: Any) -> None:
-        seen.out = output[0] if isinstance(output, tuple) else output
-
-    def keep_pattern(pattern: Tensor, hook: Any) -> None:  # noqa: ARG001
-        seen.pattern = pattern
-
-    stack.callback(at_path(model, path).register_forward_hook(keep_out).remove)
-    stack.enter_context(listening(at_path(model, f"{path}.{PATTERN}"), keep_pattern, last=True))
-
-
-def _acts(
-    model: nn.Module,
-    paths: Mapping[int, str],
-    inputs: Inputs,
-    layer: int,
-    base: _Seen,
-    name: str,
-    strict: bool,
-) -> bool:
-    """Whether this lever, pulled in this layer alone, does what it should."""
-    path, seen = paths[layer], _Seen()
-    assert base.pattern is not None
-    deletion = Deletion(_trial_cut(base.pattern, causal), path)
-    with ExitStack() as stack:
-        pull(stack, model, path, deletion, name, strict, seen)
-        _listen(stack, model, path, seen)
-        call(model, inputs)
-    return seen.fired and _is_cut(base, seen, deletion)
-
-
-def pull(
-    stack: ExitStack, model: nn.Module, path: str, deletion: Deletion, name: str, strict: bool, seen: _Seen
-) -> None:
-    """Put one lever's hooks on one layer."""
-
-    def at_scores(scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
-        seen.fired = True
-        return deletion.scores_strict(scores) if strict else deletion.scores(scores)
-
-    def at_pattern(pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
-        seen.fired = True
-        return deletion.empty_rows(pattern) if name == "scores" else deletion.pattern(pattern)
-
-    if name == "scores":
-        stack.enter_context(listening(at_path(model, f"{path}.{SCORES}"), at_scores))
-    if name == "pattern" or (name == "scores" and strict):
-        stack.enter_context(listening(at_path(model, f"{path}.{PATTERN}"), at_pattern))
-    if name == "attention_mask":
-        stack.enter_context(tapping(at_path(model, path), _ReadKernel(seen, deletion)))
-
-
-def _is_causal(patterns: Iterable[Tensor]) -> bool:
-    return all(not pattern.triu(1).any() for pattern in patterns)
-
-
-def _trial_cut(pattern: Tensor, causal: bool) -> Tensor:
+def _trial_cut(pattern: Tensor | None, causal: bool) -> Tensor:
     """The strongest edge of the last row in every head, and every edge that the first row may have."""
+    assert pattern is not None
     cut = torch.zeros(pattern.shape[1:], dtype=torch.bool, device=pattern.device)
     cut[:, -1].scatter_(-1, pattern[0, :, -1].argmax(-1, keepdim=True), True)
     cut[:, 0, : 1 if causal else None] = True
@@ -239,7 +238,7 @@ def _is_cut(base: _Seen, seen: _Seen, deletion: Deletion) -> bool:
     noise = 16 * torch.finfo(base.out.dtype).eps * base.out.abs().max()
     moved = (seen.out - base.out).abs().flatten(2).amax((0, 2))
     held = base.pattern.masked_fill(cut, 0.0).sum(-1, keepdim=True)  # too little of it cannot be renormalised
-    expected = deletion.pattern(base.pattern).where((held > 1e-3) | (held == 0), seen.pattern)
+    expected = deletion.pattern(base.pattern).where(held > 1e-3, seen.pattern)
     return bool(
         seen.out.isfinite().all()
         and moved[0] > noise

@@ -45,7 +45,7 @@ CAPTIONS = {
     "extras": "Accuracy of every subject (dots) under the extra conditions, against the unmasked model (grey"
     " box; dashed: its mean; dotted: chance). White diamonds: accuracy expected of a condition, if known.",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -62,8 +62,8 @@ STYLE = {
     "svg.hashsalt": "emg-lens",  # the same figure gives the same bytes
 }
 
-_DASHED = {"color": DARK, "linewidth": 0.8, "linestyle": (0, (4, 2))}
-_DOTTED = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+_DASHED: dict[str, Any] = {"color": DARK, "linewidth": 0.8, "linestyle": (0, (4, 2))}
+_DOTTED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
 _ROOM = 18  # boxes that fit side by side into a third of the width
 
 
@@ -227,7 +227,7 @@ def _panels(n: int, stacked: bool, height: float) -> tuple[Figure, Sequence[Axes
     size = (WIDTH, n * height) if stacked else (WIDTH if n > 1 else WIDTH / 2, height)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     shape = (n, 1) if stacked else (1, n)
-    return figure, figure.subplots(*shape, sharey=True, squeeze=False).ravel()
+    return figure, list(figure.subplots(*shape, sharey=True, squeeze=False).flat)
 
 
 def _box(
@@ -315,7 +315,7 @@ def _legend(figure: Figure, kinds: Sequence[str], null: bool, chance: float | No
     if chance is not None:
         entries[f"chance ({chance:.3f})"] = Line2D([], [], **_DOTTED)
     if null:
-        hollow = {"markerfacecolor": "white", "markeredgecolor": GREY, "linestyle": "none"}
+        hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": GREY, "linestyle": "none"}
         entries[f"{NULL} structural null"] = Line2D(
             [], [], marker="s" if boxes else "o", markersize=5, **hollow
         )

@@ -33,10 +33,10 @@ from emg_lens.studies.tables import (
 from matplotlib.figure import Figure
 
 READING_GUIDE = {
-    "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is what one intervention costs, not"
-    " the share of a signal that flows through the edges. A change in percentage points (pp) is absolute.",
+    "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is what one intervention costs,"
+    " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
     "Drops do not add up": "Cutting unimodal and cutting cross-modal edges are separate interventions on one"
-    " model, each with the other kind intact. Their drops need not sum to anything, nor those of single layers.",
+    " model, each with the other kind intact. Their drops need not sum to anything; nor need single layers.",
     "A cut is a deletion": "Scores of cut edges become −∞ before the softmax, and the remaining attention is"
     " renormalised. The model was not trained that way: part of a drop may come from activations it has never"
     " met (off-distribution), rather than from information that is missing.",
@@ -50,7 +50,7 @@ READING_GUIDE = {
     " different people. Wilcoxon and the sign flip compare each subject with itself, as the study is"
     " designed. All of them, under three corrections, are in “Statistics in full”.",
     "What n is": "Subjects are the unit of analysis, with one trained model each. Trials and seeds do not"
-    " count as subjects; another seed or data set is a further source of variation that these tests do not see.",
+    " count as subjects; other seeds and data sets are further sources of variation, unseen by these tests.",
 }
 
 

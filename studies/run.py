@@ -122,11 +122,10 @@ def _describe(study: Study, data: Path | None, subject: str) -> dict:
 
 
 def _plan_table(study: Study, facts: dict) -> pd.DataFrame:
-    """Tags and audit of every condition on a model of the study's shape (one without weights)."""
+    """Tags and audit of every condition on a model of the study's shape."""
     try:
         config = study.model.config(facts["modalities"], facts["n_samples"], facts["classes"])
-        with torch.device("meta"):
-            model = IsoNet(config)
+        model = IsoNet(config)
         conditions = study.conditions.build(config.n_layers)
         audit = audit_conditions(model, conditions)
     except ValueError as error:  # EdgeError too: an edge set or a size that does not fit these data

@@ -231,7 +231,8 @@ def _by_subject(scores: pd.DataFrame) -> pd.DataFrame:
     if len(outside):
         subject, condition, accuracy = outside[["subject", "condition", "accuracy"]].iloc[0]
         raise StatisticsError(f"accuracy must lie in 0 to 1, got {accuracy} ({condition}, subject {subject})")
-    table = scores.groupby(["subject", "condition"], sort=False)["accuracy"].mean().unstack("condition")
+    # Subjects in order: bootstrap and random sign flips must not depend on who was finished first.
+    table = scores.groupby(["subject", "condition"])["accuracy"].mean().unstack("condition")
     for condition in table.columns:
         without = ", ".join(str(s) for s in table.index[table[condition].isna()])
         if without:
@@ -253,7 +254,7 @@ def _about_conditions(scores: pd.DataFrame) -> pd.DataFrame:
     about = groups[["condition"]].first()
     for column in (*_TAGS, *_AUDIT):
         about[column] = groups[column].first() if column in scores else np.nan
-    about["mode"] = about["mode"].fillna("").astype(str)
+    about["mode"] = about["mode"].astype(object).fillna("").astype(str)
     worst = "max_abs_delta_logit"
     about[worst] = groups[worst].max() if worst in scores else np.nan
     about["structural_null"] = groups["structural_null"].any() if "structural_null" in scores else False

@@ -20,7 +20,7 @@ LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 X = Toy(LAYOUT).example_input(4)
 
 
-@pytest.fixture(params=[True, False], ids=["live scores", "dead hooks"])
+@pytest.fixture(params=[True, "pattern", False], ids=["live scores", "live pattern", "dead hooks"])
 def toy(request):
     return Toy(LAYOUT, live=request.param)
 
@@ -39,7 +39,7 @@ def test_it_gives_what_cut_gives_whatever_the_lever(toy):
     with cutting(toy, cross_modal()) as report:
         out = toy(X)
     torch.testing.assert_close(out, expected(cross_modal()))
-    assert report.lever == ("scores" if toy.blocks[0].attn.live else "attention_mask")
+    assert report.lever == {True: "scores", "pattern": "pattern", False: "attention_mask"}[toy.blocks[0].attn.live]
 
 
 def test_the_report_says_what_was_cut(live):
@@ -220,14 +220,16 @@ def test_hooks_of_others_keep_working(live):
         live(X)
     live(X)
     assert len(seen) == 4
-    assert (seen[0][:, cross_modal().mask(LAYOUT, 3, 2)[0]] == 0).all()
+    assert (seen[1][:, cross_modal().mask(LAYOUT, 3, 2)[0]] == 0).all()
 
 
 def test_gradients_pass_and_stop_at_cut_edges(toy):
     x = X.clone().requires_grad_()
     with cutting(toy, flow("acc", "emg") | flow("acc", "cls")):
         toy(x)[:, :4].sum().backward()
-    assert x.grad is not None and (x.grad[:, 4:] == 0).all() and (x.grad[:, 1:4] != 0).any()
+    assert x.grad is not None and x.grad[:, 1:4].abs().max() > 1
+    through = x.grad[:, 4:].abs().max()  # renormalising after the softmax cancels gradients only up to rounding
+    assert through < 1e-5 if toy.blocks[0].attn.live == "pattern" else through == 0
 
 
 def test_fully_cut_rows_have_finite_gradients(toy):

@@ -18,7 +18,7 @@ Edge = tuple[int, int, int, int]
 
 
 class ToyAttention(nn.Module):
-    def __init__(self, d_model: int, n_heads: int, *, zero_nan: bool, live: bool) -> None:
+    def __init__(self, d_model: int, n_heads: int, *, zero_nan: bool, live: bool | str) -> None:
         super().__init__()
         self.n_heads, self.zero_nan, self.live = n_heads, zero_nan, live
         self.qkv, self.out = nn.Linear(d_model, 3 * d_model), nn.Linear(d_model, d_model)
@@ -31,7 +31,8 @@ class ToyAttention(nn.Module):
             pattern = scores.softmax(-1)
             self.hook_attn_scores(pattern), self.hook_pattern(pattern)
             return self.out((pattern @ v).transpose(1, 2).flatten(2))
-        pattern = self.hook_attn_scores(scores).softmax(-1)
+        heard = self.hook_attn_scores(scores)
+        pattern = (scores if self.live == "pattern" else heard).softmax(-1)
         if self.zero_nan:
             pattern = pattern.nan_to_num()
         z = self.hook_z((self.hook_pattern(pattern) @ v).transpose(1, 2))
@@ -39,7 +40,7 @@ class ToyAttention(nn.Module):
 
 
 class ToyBlock(nn.Module):
-    def __init__(self, d_model: int, n_heads: int, **options: bool) -> None:
+    def __init__(self, d_model: int, n_heads: int, **options: bool | str) -> None:
         super().__init__()
         self.attn = ToyAttention(d_model, n_heads, **options)
         self.mlp = nn.Sequential(nn.Linear(d_model, 8), nn.GELU(), nn.Linear(8, d_model))
@@ -52,23 +53,26 @@ class ToyBlock(nn.Module):
 
 
 class Toy(HookedRootModule):
-    """Channels as tokens; `live=False` fires its hooks too late, `zero_nan=False` leaves empty rows to others."""
+    """Channels as tokens.
 
-    def __init__(self, layout: TokenLayout, n_layers=3, n_heads=2, d_model=8, *, zero_nan=True, live=True) -> None:
+    `live=False` fires its hooks too late, `live="pattern"` only those on scores; `zero_nan=False` leaves NaN in empty rows.
+    """
+
+    def __init__(self, layout: TokenLayout, n_layers=3, n_heads=2, d_model=8, *, std=0.4, **options: bool | str) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layout = layout
+        self.layout, self.n_tokens = layout, len(layout)
         self.cfg = SimpleNamespace(n_layers=n_layers, n_heads=n_heads)
         self.embed, self.hook_embed = nn.Linear(4, d_model), HookPoint()
         self.blocks = nn.ModuleList(
-            ToyBlock(d_model, n_heads, zero_nan=zero_nan, live=live) for _ in range(n_layers)
+            ToyBlock(d_model, n_heads, **{"zero_nan": True, "live": True, **options}) for _ in range(n_layers)
         )
         self.setup()
         for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.7)
+            nn.init.normal_(parameter, std=std)
 
     def example_input(self, batch=1):
-        return torch.randn(batch, len(self.layout), 4, generator=torch.Generator().manual_seed(1))
+        return torch.randn(batch, self.n_tokens, 4, generator=torch.Generator().manual_seed(1))
 
     def forward(self, x):
         x = self.hook_embed(self.embed(x))

@@ -53,7 +53,7 @@ def conditions() -> pd.DataFrame:
 def paper_scores(n_subjects: int = 40, spread: float = 0.03, seed: int = 0, n_test: int = 34) -> pd.DataFrame:
     """Scores of a cohort whose means are the paper's.
 
-    With `spread=0` every subject has the mean; else subjects differ, and accuracies are fractions of `n_test` trials.
+    With `spread=0` every subject has the mean; else subjects differ, in steps of one of `n_test` trials.
     """
     rng = np.random.default_rng(seed)
     about = conditions()
@@ -74,9 +74,9 @@ def paper_scores(n_subjects: int = 40, spread: float = 0.03, seed: int = 0, n_te
 def with_extras(scores: pd.DataFrame, **expected: float) -> pd.DataFrame:
     """Add conditions outside the layer scheme, each at 0.9 times the baseline."""
     base = scores[scores["condition"] == "baseline"]
+    base = base.assign(accuracy=0.9 * base["accuracy"], structural_null=False)
     extras = [
-        base.assign(condition=name, edges=name, accuracy=base["accuracy"] * 0.9, expected=value,
-                    structural_null=False, equivalent_to=name)
+        base.assign(condition=name, edges=name, equivalent_to=name, expected=value)
         for name, value in expected.items()
-    ]  # fmt: skip
+    ]
     return pd.concat([scores, *extras], ignore_index=True)

@@ -3,13 +3,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from table3 import paper_scores, with_extras
-
 from emg_lens.studies.rank_tests import (
     N_FLIPS,
     TESTS,
@@ -30,6 +23,12 @@ from emg_lens.studies.statistics import (
     smallest_p,
     stars,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from table3 import paper_scores, with_extras
 
 QUICK = StatisticsSpec(n_bootstrap=200)
 
@@ -322,8 +321,8 @@ def test_corrections_are_statsmodels_within_each_family(test, correction):
 def test_the_papers_correction_is_ten_times_p_capped_at_one():
     table = compare(paper_scores(40), QUICK)
     assert np.allclose(table["p_corrected"], np.minimum(10 * table["p_mann_whitney"], 1))
-    drawn = [next((s for t, s in ((1e-4, "****"), (1e-3, "***"), (1e-2, "**"), (0.05, "*")) if p < t), "ns")
-             for p in table["p_corrected"]]  # fmt: skip
+    thresholds = ((1e-4, "****"), (1e-3, "***"), (1e-2, "**"), (0.05, "*"), (np.inf, "ns"))
+    drawn = [next(symbol for threshold, symbol in thresholds if p < threshold) for p in table["p_corrected"]]
     assert list(table["stars"]) == drawn
     assert set(table.loc[table["layer"].eq(1), "stars"]) <= {"****", "***"}
 
@@ -379,7 +378,7 @@ def test_tests_that_were_not_made_do_not_count(p, correction):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_holm_is_never_stricter_than_bonferroni_nor_weaker_than_benjamini_hochberg(p):
+def test_holm_lies_between_bonferroni_and_benjamini_hochberg(p):
     raw = np.array(p)
     assert (adjust(raw, "holm") <= adjust(raw, "bonferroni") + 1e-12).all()
     assert (adjust(raw, "fdr_bh") <= adjust(raw, "holm") + 1e-12).all()
@@ -441,7 +440,7 @@ def test_a_family_too_large_for_random_flips_is_reported_and_does_not_hang():
 
 @pytest.fixture(scope="module")
 def null_p_values():
-    """Raw p of 400 cohorts of 12 subjects, 10 conditions each that only add noise: test -> [cohort, condition]."""
+    """Raw p of 400 cohorts of 12 subjects under 10 conditions that only add noise: `[cohort, condition]`."""
     n_cohorts, n_conditions, n_subjects = 400, 10, 12
     rng = np.random.default_rng(0)
     skill = rng.normal(0.85, 0.06, (n_subjects, n_cohorts, 1))

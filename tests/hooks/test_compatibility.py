@@ -1,0 +1,299 @@
+"""Every kind of model that the installed TransformerLens can build, cut and checked against something else."""
+
+import warnings
+from random import Random
+
+import pytest
+import torch
+from reference import reference_output
+from toy import RandomEdges, hooks_left
+
+from emg_lens.hooks import DeadHookError, cross_modal, cut, cut_mlp, cutting, every, flow, positions, replace
+from emg_lens.hooks.algebra import EdgeSet
+from emg_lens.hooks.anatomy import PATTERN, at_path, listening
+from emg_lens.hooks.compatibility import Specimen, installed_version, output, table, zoo
+from emg_lens.hooks.deletion import Deletion, cut_layers
+from emg_lens.hooks.examples import call, example_inputs
+from emg_lens.hooks.kernel import tapping
+from emg_lens.hooks.probe import find_lever
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ZOO = zoo()
+EDGES = cross_modal() | flow("emg", "cls").at(heads=1) | positions(dest=[5]).at(layers=1)
+BUILT: dict[str, tuple] = {}
+KINDS = {
+    4: {"native", "BERT", "RoBERTa", "ViT", "AST", "Wav2Vec2", "HuBERT", "T5", "GPT-2", "Llama"},
+    3: {"HookedTransformer", "HookedEncoder", "native", "BERT", "ViT", "AST", "HuBERT", "GPT-2", "Llama"},
+}
+
+
+@pytest.fixture(params=ZOO, ids=lambda specimen: specimen.name)
+def specimen(request) -> Specimen:
+    return request.param
+
+
+def built(specimen: Specimen):
+    """Model, layout and input; built once, because no test may leave anything behind."""
+    if specimen.name not in BUILT:
+        model = specimen.build()
+        BUILT[specimen.name] = model, specimen.layout, example_inputs(model, len(specimen.layout), batch=2)
+    return BUILT[specimen.name]
+
+
+def by_tapping(model, layout, x, edges: EdgeSet) -> torch.Tensor:
+    """The cut as zeroing and renormalising at the kernel: another place and another formula than the hooks'."""
+    lever = find_lever(model, layout)
+    with torch.no_grad():
+        stack = [
+            tapping(at_path(model, lever.paths[layer]), Renormalise(mask))
+            for layer, mask in cut_layers(edges, layout, lever.n_layers, lever.n_heads).items()
+        ]
+        for tap in stack:
+            tap.__enter__()
+        try:
+            return output(call(model, x))
+        finally:
+            for tap in stack:
+                tap.__exit__(None, None, None)
+
+
+class Renormalise:
+    def __init__(self, mask):
+        self.mask = mask
+
+    def before(self, scores):
+        return scores
+
+    def after(self, pattern):
+        kept = pattern * ~self.mask
+        return (kept / kept.sum(-1, keepdim=True)).nan_to_num()
+
+
+def test_the_zoo_holds_every_kind_of_this_version():
+    names = {specimen.name.split()[0].rstrip(",") for specimen in ZOO}
+    assert names == KINDS[installed_version()[0]]
+
+
+def test_cutting_is_verified_and_changes_the_output(specimen):
+    model, layout = specimen.build(), specimen.layout
+    x = example_inputs(model, len(layout), batch=2)
+    with torch.no_grad():
+        before = output(call(model, x))
+        own = hooks_left(model)  # bridges put hooks of their own on themselves as they first run
+        with cutting(model, EDGES, layout) as report:
+            after = output(call(model, x))
+        again = output(call(model, x))
+    assert (after - before).abs().max() > 1e-3 and torch.equal(before, again)
+    assert after.isfinite().all() and hooks_left(model) == own
+    for entry in report.layers:
+        assert entry.attention_left == 0 and 0 < entry.mass_removed < 1 and entry.trials == 2
+
+
+def test_cutting_equals_an_independent_computation(specimen):
+    model, layout, x = built(specimen)
+    with torch.no_grad(), cutting(model, EDGES, layout):
+        ours = output(call(model, x))
+    theirs = reference_output(specimen, x, EDGES.mask(layout, 2, 2))
+    theirs = by_tapping(model, layout, x, EDGES) if theirs is None else theirs
+    assert (ours - theirs).abs().max() <= 1e-5 * max(1, float(theirs.abs().max()))
+
+
+def test_cut_gives_what_cutting_gives_or_refuses(specimen):
+    model, layout, x = built(specimen)
+    with torch.no_grad(), cutting(model, EDGES, layout) as report:
+        expected = output(call(model, x))
+    if report.lever == "attention_mask":
+        with pytest.raises(DeadHookError, match="use: with cutting"):
+            cut(model, EDGES, layout)
+        return
+    with torch.no_grad():
+        ours = output(model.run_with_hooks(x, fwd_hooks=cut(model, EDGES, layout)))
+    torch.testing.assert_close(ours, expected)
+
+
+def test_cutting_every_edge_leaves_finite_outputs_and_no_attention(specimen):
+    model, layout, x = built(specimen)
+    with torch.no_grad(), cutting(model, every(), layout) as report:
+        out = output(call(model, x))
+    assert out.isfinite().all()
+    assert [entry.rows_fully_cut for entry in report.layers] == [12, 12]
+    assert [entry.mass_removed for entry in report.layers] == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_a_token_that_attends_to_nothing_gets_a_zero_attention_output(specimen):
+    model, layout, x = built(specimen)
+    seen = []
+    z = at_path(model, f"{find_lever(model, layout).paths[0]}.hook_z")
+    with torch.no_grad(), cutting(model, positions(dest=[1, 4]).at(layers=0), layout):
+        with listening(z, lambda t, hook: seen.append(t.flatten(2))):
+            call(model, x)
+    assert (seen[0][:, [1, 4]] == 0).all() and (seen[0][:, [0, 2, 3, 5]].abs().amax(-1) > 1e-3).all()
+
+
+def test_edges_that_the_causal_mask_forbids_are_reported_as_dead(specimen):
+    model, layout, x = built(specimen)
+    with torch.no_grad(), cutting(model, flow("acc", "emg").at(layers=0, heads=0), layout) as report:
+        call(model, x)
+    causal = specimen.name.split()[0] in ("GPT-2", "Llama") or "causal" in specimen.name
+    assert report.layers[0].already_dead == (4 if causal else 0)
+    assert (report.mass_removed == 0) == causal
+
+
+def test_cutting_works_with_run_with_cache_and_nests(specimen):
+    model, layout, x = built(specimen)
+    with torch.no_grad():
+        expected = by_tapping(model, layout, x, cross_modal() | flow("cls", "emg"))
+        with cutting(model, cross_modal(), layout), cutting(model, flow("cls", "emg"), layout):
+            out, _ = model.run_with_cache(x)
+    torch.testing.assert_close(output(out), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_are_finite_under_a_cut_with_empty_rows(specimen):
+    model, layout, x = built(specimen)
+    with cutting(model, positions(dest=[0]) | cross_modal(), layout):
+        output(call(model, x)).square().sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    model.zero_grad(set_to_none=True)
+
+
+def test_values_can_be_replaced_and_mlps_cut(specimen):
+    model, layout, x = built(specimen)
+    elsewhere = {"T5": "encoder_blocks.0.hook_resid_pre", "HookedEncoder": "hook_full_embed"}
+    at = elsewhere.get(specimen.name.split()[0], "hook_embed")
+    with torch.no_grad():
+        plain = output(model.run_with_hooks(x, fwd_hooks=[]))
+        for hooks in (
+            replace(model, "acc", at=at, layout=layout),
+            replace(model, "acc", "mean", at, layout, reference=x),
+            replace(model, "acc", "permute", at, layout),
+            cut_mlp(model, "emg", layout=layout),
+        ):
+            edited = output(model.run_with_hooks(x, fwd_hooks=hooks))
+            assert edited.isfinite().all() and (edited - plain).abs().max() > 1e-4
+
+
+def test_an_embedding_hook_that_never_fires_is_refused():
+    for specimen in ZOO:
+        if specimen.name.startswith("T5"):
+            model, layout, _ = built(specimen)
+            with pytest.raises(DeadHookError, match="hook_embed does not fire"):
+                replace(model, "acc", layout=layout)
+
+
+def test_cut_mlp_cuts_the_output_of_the_second_linear_map(specimen):
+    model, layout, x = built(specimen)
+    stack = find_lever(model, layout).paths[0].split(".")[0]
+    seen = []
+    hooks = cut_mlp(model, "emg", 0, layout)
+    block = {}
+    for key, name in (("out", f"{stack}.0.hook_mlp_out"), ("after", f"{stack}.1.hook_resid_pre")):
+        with torch.no_grad():
+            for variant, extra in (("plain", []), ("cut", hooks)):
+                seen.clear()
+                keep = (name, lambda t, hook: seen.append(t.clone()))
+                model.run_with_hooks(x, fwd_hooks=[*extra, keep])
+                block[key, variant] = seen[0]
+    assert (block["out", "cut"][:, [1, 2]] == 0).all()
+    assert torch.equal(block["out", "cut"][:, [0, 3, 4, 5]], block["out", "plain"][:, [0, 3, 4, 5]])
+    moved = (block["after", "cut"] - block["after", "plain"]).abs().amax((0, 2))
+    assert (moved[[1, 2]] > 1e-4).all() and (moved[[0, 3, 4, 5]] == 0).all()
+
+
+def before_layer(model, layout, x, edges: EdgeSet, layer: int) -> torch.Tensor:
+    """Attention of one layer, with the edges cut in the layers below only; read by a tap, as it is used."""
+
+    class Read:
+        def before(self, scores):
+            return scores
+
+        def after(self, pattern):
+            self.pattern = pattern
+            return pattern
+
+    tap = Read()
+    with tapping(at_path(model, find_lever(model, layout).paths[layer]), tap):
+        below = edges.at(layers=slice(0, layer))
+        if layer == 0 or not below.mask(layout, 2, 2).any():
+            call(model, x)
+        else:
+            by_tapping(model, layout, x, below)
+    return tap.pattern
+
+
+@pytest.mark.parametrize("part", range(len(ZOO)), ids=lambda part: ZOO[part].name)
+def test_fuzz_the_report_and_the_output_agree_with_independent_computations(part):
+    """Two hundred random edge sets, dealt out over the zoo."""
+    specimen = ZOO[part]
+    model, layout, x = built(specimen)
+    draw = RandomEdges(Random(part), layout, 2, 2)
+    done = 0
+    while done < -(-200 // len(ZOO)):
+        edges, meant = draw.draw(2)
+        if not meant:
+            continue
+        done += 1
+        with torch.no_grad():
+            with cutting(model, edges, layout) as report:
+                ours = output(call(model, x))
+            theirs = by_tapping(model, layout, x, edges)
+            assert (ours - theirs).abs().max() <= 1e-4 * max(1, float(theirs.abs().max())), str(edges)
+            mask = edges.mask(layout, 2, 2)
+            for entry in report.layers:
+                pattern = before_layer(model, layout, x, edges, entry.layer)
+                held = float((pattern * mask[entry.layer]).sum()) / (2 * 2 * 6)
+                assert entry.mass_removed == pytest.approx(held, abs=1e-5), str(edges)
+                assert entry.edges_cut == sum(edge[0] == entry.layer for edge in meant), str(edges)
+
+
+def test_half_precision_bridges_can_be_cut():
+    specimen = next(s for s in ZOO if s.name == "GPT-2 bridge, sdpa")
+    model, layout = specimen.build().to(torch.bfloat16), specimen.layout
+    x = example_inputs(model, 6, batch=2)
+    with torch.no_grad(), cutting(model, EDGES, layout) as report:
+        out = output(call(model, x))
+    assert out.dtype == torch.bfloat16 and out.isfinite().all() and report.mass_removed > 0
+
+
+def test_compatibility_mode_is_probed_anew():
+    specimen = next(s for s in ZOO if s.name == "GPT-2 bridge, eager")
+    model, layout = specimen.build(), specimen.layout
+    assert find_lever(model, layout).strict
+    model.enable_compatibility_mode()
+    x = example_inputs(model, 6, batch=2)
+    with torch.no_grad(), cutting(model, EDGES, layout) as report:
+        assert output(call(model, x)).isfinite().all()
+    assert report.lever == "scores"
+
+
+def test_a_plain_hook_does_nothing_where_the_table_says_so():
+    """What the package is for: the same -inf that looks accepted is without effect on wrapped models."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        measured = table().set_index("model")
+    assert (measured["attention_left"] == 0).all() and (measured["max_delta"] > 0).all()
+    for name, row in measured.iterrows():
+        assert (row["plain_hook_delta"] > 0) == (row["lever"] == "scores"), name
+    assert list(measured.columns) == [
+        "lever",
+        "cut",
+        "attention_left",
+        "mass_removed",
+        "max_delta",
+        "plain_hook_delta",
+    ]
+
+
+def test_the_pattern_hook_of_a_wrapped_model_shows_the_cut_where_it_fires():
+    specimen = next(s for s in ZOO if s.name == "BERT bridge, eager")
+    model, layout, x = built(specimen)
+    seen = []
+    with torch.no_grad(), cutting(model, cross_modal(), layout):
+        with listening(at_path(model, f"blocks.0.attn.{PATTERN}"), lambda p, hook: seen.append(p)):
+            call(model, x)
+    assert (seen[0][:, cross_modal().mask(layout, 2, 2)[0]] == 0).all()
+
+
+def test_a_deletion_says_where_the_shape_does_not_fit():
+    with pytest.raises(ValueError, match="blocks.0.attn has shape"):
+        Deletion(torch.ones(1, 3, 3, dtype=torch.bool), "blocks.0.attn").scores(torch.zeros(1, 1, 4, 4))

@@ -1,0 +1,292 @@
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from emg_lens.studies.statistics import StatisticsSpec, compare
+from emg_lens.studies.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
+from emg_lens.studies.tables import (
+    identities,
+    layout_additivity,
+    layout_depth,
+    layout_expected,
+    layout_extras,
+    layout_table3,
+    save_tables,
+)
+from rich.console import Console
+from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
+
+SPEC = StatisticsSpec(n_bootstrap=100)
+SHORT = {"unimodal": "Uni", "cross_modal": "Cross"}
+HEADS = ("Individual", "RFB", "RFE")
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """Scores with exactly the paper's means, and their tests."""
+    scores = paper_scores(40, spread=0)
+    return scores, compare(scores, SPEC, chance=1 / 17)
+
+
+@pytest.fixture(scope="module")
+def table(paper):
+    return layout_table3(*paper, SPEC)
+
+
+# --- Table 3 ----------------------------------------------------------------------------------------------
+
+
+def test_the_papers_means_give_the_papers_drops(table):
+    # Three printed drops came from means with more decimals than printed: .909, .682 and .694 give 0.5, 25.4
+    # and 24.1. All others must be reproduced to the digit.
+    unrounded = {0.909, 0.682, 0.694}
+    checked = 0
+    for (kind, layer), cells in PRINTED.items():
+        for head, (accuracy, drop) in zip(HEADS, cells, strict=True):
+            row = table.loc[(f"L{layer + 1}", SHORT[kind]), head]
+            assert row["Acc."] == f"{accuracy:.3f}"
+            if accuracy in unrounded:
+                assert float(row["Drop %"]) == pytest.approx(drop, abs=0.11)
+            else:
+                assert row["Drop %"] == f"{drop:.1f}"
+                checked += 1
+    assert checked == 26
+    assert table.loc[("L2", "Uni"), ("Individual", "Drop %")] == "24.6"
+
+
+def test_the_tidy_drop_is_negative_where_the_printed_one_is_positive(paper):
+    _, tests = paper
+    row = tests.set_index("condition").loc["unimodal/individual/L2"]
+    assert row["delta_percent"] == pytest.approx(100 * (0.689 - BASELINE_MEAN) / BASELINE_MEAN)
+
+
+def test_rows_and_columns_stand_as_in_the_paper(table):
+    assert list(table.index)[:3] == [("L1", "Uni"), ("L1", "Cross"), ("L2", "Uni")]
+    assert table.index[-1] == ("Baseline", "–") and len(table) == 11
+    assert list(table.columns) == [(h, c) for h in HEADS for c in ("Acc.", "Sig.", "Drop %")]
+    assert list(table.iloc[-1]) == ["0.914"] + ["–"] * 8
+
+
+def test_the_six_identities_are_marked_for_both_types(table):
+    for (mode, layer), other in EQUAL.items():
+        for kind in EDGES:
+            cell = table.loc[(f"L{layer + 1}", SHORT[kind]), (HEADS[MODES.index(mode)], "Sig.")]
+            assert cell.endswith("†" if other == "baseline" else "‡")
+    marked = sum(cell.endswith(("†", "‡")) for cell in table.xs("Sig.", axis=1, level=1).to_numpy().ravel())
+    assert marked == 12
+
+
+def test_the_footnotes_say_what_a_reader_must_know(table):
+    notes = "\n".join(table.attrs["notes"])
+    assert "n = 40 subjects" in notes
+    assert "Mann–Whitney" in notes and "Bonferroni within family “mode”" in notes
+    assert "Individual 10, RFB 10, RFE 10" in notes
+    assert "10 within a mode, 30 in all, 18 distinct" in notes
+    assert "Chance accuracy: 0.059" in notes
+    assert "34 test trials a subject: one trial moves its accuracy by 2.94 pp" in notes
+    assert "† Structural null: no cut edge has a path to the readout" in notes
+    assert "RFB L1 = Individual L1; RFB L5 = RFB L4; RFE L1 = RFB L4; RFE L4 = Individual L4." in notes
+
+
+def test_footnotes_about_marks_stand_only_below_tables_with_marks(paper):
+    scores, _ = paper
+    names = ["baseline", "unimodal/individual/L2", "cross_modal/individual/L2"]
+    scores = scores[scores["condition"].isin(names)]
+    notes = "\n".join(layout_table3(scores, compare(scores, SPEC), SPEC).attrs["notes"])
+    assert "†" not in notes and "‡" not in notes and "Chance" not in notes
+
+
+def test_an_equality_that_holds_for_one_type_only_says_which(paper):
+    scores, tests = paper
+    changed = tests.copy()
+    changed.loc[changed["condition"] == "cross_modal/from_beginning/L1", "equivalent_to"] = (
+        "cross_modal/from_beginning/L1"
+    )
+    notes = "\n".join(layout_table3(scores, changed, SPEC).attrs["notes"])
+    assert "RFB L1 = Individual L1 (Uni)" in notes and "RFB L5 = RFB L4;" in notes
+
+
+def test_other_edge_names_layers_and_fewer_modes_are_laid_out_too():
+    rows = [("baseline", None, "", np.nan, 0.9)]
+    rows += [(f"{k}/L{n}", k, "from_end", n - 1, 0.5) for n in (9, 10) for k in ("a & b", "c", "d")]
+    scores = pd.DataFrame(rows, columns=["condition", "edges", "mode", "layer", "accuracy"]).assign(
+        subject="s"
+    )
+    table = layout_table3(scores, compare(scores, SPEC), SPEC)
+    assert [i[0] for i in table.index] == ["L9"] * 3 + ["L10"] * 3 + ["Baseline"]
+    assert [i[1] for i in table.index][:3] == ["a & b", "c", "d"]
+    assert list(table.columns.get_level_values(0).unique()) == ["RFE"]
+
+
+def test_a_study_without_layer_conditions_has_a_table_with_the_baseline_only():
+    scores = with_extras(paper_scores(3).query("condition == 'baseline'"), joint=np.nan)
+    tests = compare(scores, SPEC)
+    assert list(layout_table3(scores, tests, SPEC).index) == [("Baseline", "–")]
+    assert layout_depth(tests) is None and layout_additivity(tests) is None and not len(identities(scores))
+
+
+def test_a_gain_is_printed_as_a_negative_drop_and_nothing_as_minus_zero(paper):
+    scores, _ = paper
+    better = scores.assign(accuracy=scores["accuracy"].where(scores["condition"] == "baseline", 0.95))
+    cells = layout_table3(better, compare(better, SPEC), SPEC).xs("Drop %", axis=1, level=1).to_numpy()
+    assert set(cells[:-1].ravel()) == {"−3.9"}
+    text = layout_table3(*paper, SPEC).to_string()
+    assert "−0.0" not in text and "-0.0" not in text
+
+
+# --- the other tables -------------------------------------------------------------------------------------
+
+
+def test_all_identities_hold_in_the_papers_table(paper):
+    found = identities(paper[0])
+    assert len(found) == 12 and (found["max_abs_difference"] == 0).all()
+    assert (found["equal_to"] == "baseline").sum() == 4
+
+
+def test_a_broken_identity_shows_by_how_much(paper):
+    scores = paper[0].copy()
+    broken = (scores["condition"] == "unimodal/from_beginning/L5") & (scores["subject"] == "s7")
+    scores.loc[broken, "accuracy"] += 0.25
+    found = identities(scores).set_index("condition")["max_abs_difference"]
+    assert found["unimodal/from_beginning/L5"] == pytest.approx(0.25) and (found > 0).sum() == 1
+
+
+def test_scores_without_an_audit_have_no_identities(paper):
+    assert identities(paper[0][["subject", "condition", "accuracy"]]).empty
+
+
+def test_depth_is_counted_by_masked_and_by_live_layers(paper):
+    # Fact sheet §2.3, item 5: by live layers, uni RFB / RFE are .909/.633, .682/.406, .460/.289, .286.
+    depth = layout_depth(paper[1])["Live layers cut"]
+    assert list(depth["Uni RFB"]) == ["0.909", "0.682", "0.460", "0.286", "–"]
+    assert list(depth["Uni RFE"]) == ["0.633", "0.406", "0.289", "0.286", "–"]
+    assert list(depth["Cross RFE"]) == ["0.813", "0.694", "0.639", "0.636", "–"]
+    nominal = layout_depth(paper[1])["Layers cut"]
+    assert list(nominal["Uni RFE"]) == ["0.914", "0.633", "0.406", "0.289", "0.286"]
+
+
+def test_single_layer_drops_do_not_add_up_to_the_drop_of_all_layers(paper):
+    # Fact sheet §2.3, items 8 and 9: uni .788 and .628, cross .269 and .278; 73.4 and 32.5 % above chance.
+    table = layout_additivity(paper[1]).set_index("Type")
+    assert list(table.loc["Uni"]) == ["78.8", "62.8", "68.7", "73.4"]
+    assert list(table.loc["Cross"]) == ["26.9", "27.8", "30.4", "32.5"]
+
+
+def test_extra_conditions_stand_apart_with_what_was_expected_of_them(paper):
+    scores = with_extras(paper_scores(10), joint=0.5, other=np.nan)
+    tests = compare(scores, SPEC)
+    extras = layout_extras(tests, SPEC).set_index("Condition")
+    assert list(extras["Expected"]) == ["0.500", "–"]
+    assert list(extras["Drop %"]) == ["10.0", "10.0"]
+    assert re.fullmatch(r"−\d\.\d \[−\d\.\d, −\d\.\d\]", extras.loc["joint", "Change, pp [95 % CI]"])
+    assert len(layout_table3(scores, tests, SPEC)) == 11
+    assert layout_expected(tests, SPEC) is None
+    assert layout_extras(paper[1], SPEC) is None
+
+
+def test_layer_conditions_stand_beside_the_accuracy_expected_of_them(paper):
+    scores = paper[0].assign(
+        expected=np.where(paper[0]["condition"] == "unimodal/individual/L2", 0.7, np.nan)
+    )
+    (row,) = layout_expected(compare(scores, SPEC), SPEC).to_dict("records")
+    assert (row["Condition"], row["Acc."], row["Expected"]) == ("unimodal/individual/L2", "0.689", "0.700")
+
+
+# --- formats ----------------------------------------------------------------------------------------------
+
+
+NASTY = pd.DataFrame({"Condition": [r"a|b & 50%_{x}\y^~#$", "<b>[bold]*</b>"], "Acc.": ["0.5", "*†‡–−"]})
+NASTY.attrs["notes"] = ["p < .05 & more"]
+
+
+@pytest.mark.parametrize("which", ["table3", "nasty"])
+def test_markdown_has_as_many_cells_in_every_row(table, which):
+    text = to_markdown(table if which == "table3" else NASTY, "A title")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    cells = {len(re.split(r"(?<!\\)\|", row)) for row in rows}
+    assert len(cells) == 1 and len(rows) == (13 if which == "table3" else 4)
+
+
+def test_markdown_repeats_labels_and_escapes_stars(table):
+    lines = to_markdown(table).splitlines()
+    assert lines[0].startswith("| Layer | Type | Individual Acc. | Individual Sig.")
+    assert lines[3].startswith("| L1 | Cross | 0.911 |")
+    assert r"\*\*\*\*" in lines[4] and "****" not in lines[4]
+
+
+@pytest.mark.parametrize("which", ["table3", "nasty"])
+def test_latex_is_balanced(table, which):
+    text = to_latex(table if which == "table3" else NASTY, "Accuracy_1 & drop %", "tab:x")
+    plain = re.sub(r"\\[\\&%$#_{}]", "", text)
+    assert plain.count("{") == plain.count("}") and plain.count("$") % 2 == 0
+    opened, closed = re.findall(r"\\begin\{(\w+)\}", text), re.findall(r"\\end\{(\w+)\}", text)
+    assert sorted(opened) == sorted(closed) and "%" not in plain and "#" not in plain
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
+    widths = {len(re.findall(r"(?<!\\)&", line)) for line in body.splitlines() if line.endswith(r"\\")}
+    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    assert columns and widths == {len(columns.group(1)) - 1}
+    assert all(ord(c) < 128 for c in text)
+
+
+def test_latex_groups_the_columns_under_their_modes(table):
+    text = to_latex(table, "c")
+    assert r"\multicolumn{3}{c}{RFB}" in text and r"\cmidrule(lr){6-8}" in text
+    assert r"L2 & Uni & 0.689" in text and "\n & Cross & 0.860" in text
+    assert r"$\ddagger$" in text and r"$\dagger$" in text and r"\toprule" in text
+
+
+def test_a_latex_row_cannot_begin_with_an_option_of_the_row_before():
+    text = to_latex(pd.DataFrame({"a": ["[x]", "*"]}))
+    assert "\n{}[x]" in text and "\n{}*" in text
+
+
+def test_csv_gives_the_numbers_back(paper):
+    back = pd.read_csv(io.StringIO(to_csv(paper[1])), keep_default_na=True)
+    assert np.array_equal(back["p_wilcoxon"], paper[1]["p_wilcoxon"])
+    assert np.array_equal(back["delta_percent"], paper[1]["delta_percent"])
+
+
+def test_the_terminal_shows_users_text_as_it_is(table):
+    console = Console(width=140, file=io.StringIO(), color_system=None)
+    console.print(to_rich(NASTY, "[red]title"), to_rich(table, "Table 3"))
+    text = console.file.getvalue()
+    assert "<b>[bold]*</b>" in text and "[red]title" in text and "p < .05 & more" in text
+    assert "24.6" in text and "RFB" in text and "Structural null" in text
+
+
+class _Cells(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.rows, self.text, self.tags = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append(0)
+        if tag in ("td", "th"):
+            self.rows[-1] += int(dict(attrs).get("colspan", 1))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("which", ["table3", "nasty"])
+def test_html_rows_have_one_width_and_escaped_text(table, which):
+    parser = _Cells()
+    parser.feed(to_html(table if which == "table3" else NASTY))
+    assert set(parser.rows) == {11 if which == "table3" else 2}
+    if which == "nasty":
+        assert "<b>[bold]*</b>" in parser.text and "b" not in parser.tags
+
+
+def test_tables_are_saved_together_with_the_extras(tmp_path):
+    scores = with_extras(paper_scores(5), joint=0.5)
+    paths = save_tables(tmp_path, scores, compare(scores, SPEC), SPEC, "A study")
+    assert [p.name for p in paths] == ["table.csv", "table.md", "table.tex"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["table.csv", "table.md", "table.tex"]
+    assert len(pd.read_csv(paths[0])) == 31
+    assert "**A study**" in paths[1].read_text() and "joint" in paths[1].read_text()
+    assert paths[2].read_text().count(r"\begin{table}") == 2
