@@ -35,9 +35,11 @@ def _options(
 
 @app.command("list")
 def list_() -> None:
-    """List the shipped studies and the data sets they can read. Example: emg-lens list"""
-    from emg_lens.data.datasets import dataset_names, describe_dataset
-    from emg_lens.data.datasets import TRIALS
+    """List the shipped studies and the data sets they can read.
+
+    Example: emg-lens list
+    """
+    from emg_lens.data.datasets import TRIALS, dataset_names, describe_dataset
     from emg_lens.studies.spec import Study, catalogue
 
     studies = Table("study", "data set", "question", title="Studies", title_justify="left")
@@ -46,13 +48,19 @@ def list_() -> None:
         studies.add_row(name, study.cohort.dataset, study.title)
     datasets = Table("data set", "what it is", title="Data sets", title_justify="left")
     for name in dataset_names():
-        datasets.add_row(name, "your own trials: the .h5 file of TrialSet.save" if name == TRIALS else describe_dataset(name).description)
+        datasets.add_row(
+            name,
+            "your own trials: the .h5 file of TrialSet.save" if name == TRIALS else describe_dataset(name).description,
+        )
     out.print(studies, datasets)
 
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")]) -> None:
-    """Print a study with every default written out. Example: emg-lens show quickstart > mine.yaml"""
+    """Print a study with every default written out.
+
+    Example: emg-lens show quickstart > mine.yaml
+    """
     from emg_lens.studies.spec import Study
 
     text = Study.load(name).to_yaml()
@@ -67,14 +75,19 @@ def check(
     name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")],
     data: DataOption = None,
 ) -> None:
-    """Check a study file; with --data, or a simulated cohort, against the recordings too. Example: emg-lens check mine.yaml"""
+    """Check a study file; with --data, or a simulated cohort, against the recordings too.
+
+    Example: emg-lens check mine.yaml
+    """
     from emg_lens.studies.run import prepare
     from emg_lens.studies.spec import Study
 
     study = Study.load(name)
     study.check()
     conditions = study.conditions.build(study.model.n_layers)
-    out.print(f"{study.name}: {len(conditions)} conditions on a {study.model.n_layers}-layer {study.model.architecture}")
+    out.print(
+        f"{study.name}: {len(conditions)} conditions on a {study.model.n_layers}-layer {study.model.architecture}"
+    )
     if data is None and study.cohort.dataset != "simulated":
         out.print(f"the file is in order; add --data FOLDER to check it against {study.cohort.dataset} recordings")
         return
@@ -92,7 +105,10 @@ def run(
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Subjects at a time; default one a core.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
-    """Run a study, or continue one that was stopped. Example: emg-lens run isonet-table3-db5 --data ~/ninapro_db5"""
+    """Run a study, or continue one that was stopped.
+
+    Example: emg-lens run isonet-table3-db5 --data ~/ninapro_db5
+    """
     from emg_lens.studies.run import run_study
     from emg_lens.studies.spec import Study
 
@@ -101,8 +117,13 @@ def run(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A run's folder (the one that holds spec.yaml).")]) -> None:
-    """Write table, figures and report of a run again, from its scores. Example: emg-lens report runs/quickstart/0123456789"""
+def report(
+    folder: Annotated[Path, typer.Argument(help="A run's folder (the one that holds spec.yaml).")],
+) -> None:
+    """Write table, figures and report of a run again, from its scores.
+
+    Example: emg-lens report runs/quickstart/0123456789
+    """
     from emg_lens.studies.results import StudyResult
 
     result = StudyResult.load(folder)
@@ -113,15 +134,22 @@ def report(folder: Annotated[Path, typer.Argument(help="A run's folder (the one 
 @app.command()
 def data(
     dataset: Annotated[str, typer.Argument(help="Name of a data set (emg-lens list).")],
-    folder: Annotated[Path, typer.Argument(help="Its folder.")],
+    folder: Annotated[Path | None, typer.Argument(help="Its folder (or file); none for simulated cohorts.")] = None,
 ) -> None:
-    """Say what is in a data folder: subjects, movements, rates, repairs. Example: emg-lens data ninapro-db5 ~/ninapro_db5"""
+    """Say what is in a data folder: subjects, movements, rates, repairs.
+
+    Example: emg-lens data ninapro-db5 ~/ninapro_db5
+    """
     from emg_lens.data.summary import summarise
 
-    table, notes = summarise(dataset, folder, err)
-    out.print(table)
+    with err.status(f"reading {dataset}"):
+        table, notes = summarise(dataset, folder)
+    shown = Table(*table.columns)
+    for row in table.itertuples(index=False):
+        shown.add_row(*map(str, row))
+    out.print(shown)
     for note, count in notes.items():
-        out.print(f"note ({count} recordings): {note}", highlight=False, markup=False)
+        out.print(f"note ({count} of {table['recordings'].sum()} recordings): {note}", highlight=False, markup=False)
 
 
 def _print_result(result: object) -> None:

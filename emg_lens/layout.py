@@ -73,9 +73,7 @@ class TokenLayout:
         """
         if n_patches < 1:
             raise ValueError(f"n_patches must be at least 1, got {n_patches}")
-        tokens = [
-            (f"{name}.{c}.p{p}", name, c, p) for name, c in _channels(modalities) for p in range(n_patches)
-        ]
+        tokens = [(f"{name}.{c}.p{p}", name, c, p) for name, c in _channels(modalities) for p in range(n_patches)]
         return TokenLayout._from_tokens(tokens, cls)
 
     @staticmethod

@@ -1,16 +1,17 @@
 """The algebra of edge sets: what an `EdgeSet` is, and how two of them combine.
 
 An edge (dest, src) is the entry `scores[batch, head, dest, src]`: dest's query attends to src's key, so
-information flows from src to dest. An `EdgeSet` is a symbolic value (immutable, hashable, printable); it turns
-into a boolean mask only when it meets a `TokenLayout`. The sets to start from are in `emg_lens.hooks.edges`.
+information flows from src to dest. An `EdgeSet` is a symbolic value (immutable, hashable, printable); it
+turns into a boolean mask only when it meets a `TokenLayout`. The sets to start from are in
+`emg_lens.hooks.edges`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -57,9 +58,7 @@ class EdgeSet(ABC):
         return self._resolve(layout, n_layers, n_heads).expand(n_layers, n_heads, len(layout), len(layout))
 
     @abstractmethod
-    def _resolve(
-        self, layout: TokenLayout, n_layers: int, n_heads: int
-    ) -> Bool[Tensor, "layer head dest src"]:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"]:
         """The mask, with size 1 along every axis on which the set is constant."""
 
     @abstractmethod
@@ -153,13 +152,11 @@ class _Selection:
         if isinstance(value, range) and len(value) > MOST_INDICES:
             raise EdgeError(f"{axis}s={value} names {len(value)} {axis}s; no model has so many")
         try:
-            items = [value] if isinstance(value, Integral) else list(value)
+            items = [value] if isinstance(value, int | np.integer) else list(value)
             if any(isinstance(i, bool) or int(i) != i for i in items):
                 raise TypeError
         except (TypeError, ValueError):
-            raise EdgeError(
-                f"{axis}s must be integers, a slice or a list of integers, got {value!r}"
-            ) from None
+            raise EdgeError(f"{axis}s must be integers, a slice or a list of integers, got {value!r}") from None
         if not items:
             raise EdgeError(f"{axis}s=[] selects nothing; leave it out to mean every {axis}")
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
@@ -171,9 +168,7 @@ class _Selection:
         else:
             for i in self.indices:
                 if not -size <= i < size:
-                    raise EdgeError(
-                        f"{self.axis} {i} does not exist: the model has {self.axis}s 0 to {size - 1}"
-                    )
+                    raise EdgeError(f"{self.axis} {i} does not exist: the model has {self.axis}s 0 to {size - 1}")
                 chosen[i] = True
         if not chosen.any():
             raise EdgeError(f"{self.axis}s={self.text()} selects none of the {size} {self.axis}s")

@@ -1,13 +1,15 @@
 """Where attention lives in a TransformerLens model, and how to listen there without leaving a trace.
 
-Knows HookedTransformer, HookedEncoder, TransformerBridge and any `HookedRootModule` that keeps their hook names.
+Knows HookedTransformer, HookedEncoder, TransformerBridge and any `HookedRootModule` that keeps their hook
+names.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from emg_lens.hooks.algebra import EdgeError
@@ -74,7 +76,8 @@ def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
 def listening(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]:
     """Put `fn(tensor, hook)` on a hook point, and take exactly it away again, whatever happens.
 
-    The hook is permanent in TransformerLens's sense, so that a `reset_hooks()` of somebody else leaves it alone.
+    The hook is permanent in TransformerLens's sense, so that a `reset_hooks()` of somebody else leaves it
+    alone.
 
     Args:
         point: A TransformerLens `HookPoint`.
@@ -93,3 +96,46 @@ def listening(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]
             order.remove()
         handle.hook.remove()
         point.fwd_hooks = [kept for kept in point.fwd_hooks if kept is not handle]
+
+
+@contextmanager
+def quietly(model: nn.Module) -> Iterator[None]:
+    """The model as it is: eval mode, no gradients, temporary hooks suspended; everything as before at the end.
+
+    Permanent hooks stay: bridges relay some of their hook points through them.
+    """
+    training = [module for module in model.modules() if module.training]
+    points: Iterable[Any] = {id(point): point for point in model.hook_dict.values()}.values()  # pyright: ignore
+    heard = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
+    try:
+        model.eval()
+        for hooks, _, temporary in heard:
+            for key in temporary:
+                del hooks[key]
+        with torch.no_grad():
+            yield
+    finally:
+        for hooks, before, temporary in heard:
+            now = dict(hooks)
+            hooks.clear()
+            hooks.update((key, fn) for key, fn in before if key in now or key in temporary)
+            hooks.update(now)
+        for module in training:
+            module.training = True
+
+
+def _temporary(point: Any) -> set[int]:
+    return {kept.hook.id for kept in point.fwd_hooks if not kept.is_permanent} & set(point._forward_hooks)
+
+
+def switches(model: nn.Module) -> tuple:
+    """Everything about a model that can turn a hook on or off."""
+    cfg = getattr(model, "cfg", None)
+    flags = sorted((name, str(getattr(cfg, name))) for name in dir(cfg) if name.startswith("use_"))
+    wrapped = getattr(getattr(model, "original_model", None), "config", None)
+    return (
+        getattr(model, "compatibility_mode", None),
+        getattr(wrapped, "_attn_implementation", None),
+        tuple(flags),
+        len(model.hook_dict),  # pyright: ignore
+    )

@@ -1,8 +1,8 @@
 """Which TransformerLens models can be cut, and how: a zoo of tiny random ones, and a table measured on them.
 
-`python -m emg_lens.hooks.compatibility` prints the table for the TransformerLens that is installed. Nothing is downloaded.
-The zoo holds what this version of TransformerLens can build: HookedTransformer and HookedEncoder up to 3.x, bridges for
-the architectures it knows.
+`python -m emg_lens.hooks.compatibility` prints the table for the TransformerLens that is installed. Nothing
+is downloaded. The zoo holds what this version of TransformerLens can build: HookedTransformer and
+HookedEncoder up to 3.x, bridges for the architectures it knows.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from emg_lens.hooks.anatomy import SCORES, DeadHookError, at_path, listening
+from emg_lens.hooks.anatomy import SCORES, DeadHookError, at_path, listening, quietly
 from emg_lens.hooks.cut import cut, cutting
 from emg_lens.hooks.edges import cross_modal, flow
 from emg_lens.hooks.examples import call, example_inputs
-from emg_lens.hooks.probe import find_lever, quietly
+from emg_lens.hooks.probe import find_lever
 from emg_lens.layout import TokenLayout
 
 N_TOKENS = 6
@@ -38,7 +38,11 @@ FRAMES = {
 }
 WRAPPED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "BERT": ("BertForMaskedLM", "BertConfig", {"vocab_size": 20, "max_position_embeddings": 16, **SMALL}),
-    "RoBERTa": ("RobertaForMaskedLM", "RobertaConfig", {"vocab_size": 20, "max_position_embeddings": 20, **SMALL}),
+    "RoBERTa": (
+        "RobertaForMaskedLM",
+        "RobertaConfig",
+        {"vocab_size": 20, "max_position_embeddings": 20, **SMALL},
+    ),
     "ViT": ("ViTForImageClassification", "ViTConfig", {"image_size": (4, 20), "patch_size": 4, **SMALL}),
     "AST": ("ASTForAudioClassification", "ASTConfig", {"max_length": 32, "num_mel_bins": 32, **SMALL}),
     "Wav2Vec2": ("Wav2Vec2Model", "Wav2Vec2Config", {**FRAMES, **SMALL}),
@@ -48,7 +52,11 @@ WRAPPED: dict[str, tuple[str, str, dict[str, Any]]] = {
         "T5Config",
         {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
     ),
-    "GPT-2": ("GPT2LMHeadModel", "GPT2Config", {"vocab_size": 20, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}),
+    "GPT-2": (
+        "GPT2LMHeadModel",
+        "GPT2Config",
+        {"vocab_size": 20, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2},
+    ),
     "Llama": (
         "LlamaForCausalLM",
         "LlamaConfig",
@@ -167,7 +175,8 @@ def installed_version() -> tuple[int, ...]:
 def table() -> pd.DataFrame:
     """One row a model of the zoo: the lever, and what cutting did, measured.
 
-    Columns: `model`, `lever`, `cut` (whether plain hooks can cut, or `cutting` is needed), `attention_left` (largest
+    Columns: `model`, `lever`, `cut` (whether plain hooks can cut, or `cutting` is needed), `attention_left`
+        (largest
     attention on a cut edge), `mass_removed`, `max_delta` (largest change of the output under `cutting`),
     `plain_hook_delta` (the same when -inf is simply written in `hook_attn_scores`; 0 = a silent no-op).
     """

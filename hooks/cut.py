@@ -29,13 +29,13 @@ def cut(
 ) -> list[Hook]:
     """Hooks that cut `edges`: `model.run_with_hooks(x, fwd_hooks=cut(model, edges))`.
 
-    A cut edge gets the score -inf before softmax, so the rest of its row shares the attention; where only the pattern
-    is within reach (TransformerBridge's native source) it is zeroed and renormalised there, which is the same
-    function. A row with every edge cut has a zero attention output.
+    A cut edge gets the score -inf before softmax, so the rest of its row shares the attention; where only the
+    pattern is within reach (TransformerBridge's native source) it is zeroed and renormalised there, which is
+    the same function. A row with every edge cut has a zero attention output.
 
     Args:
-        model: A TransformerLens model whose scores or pattern hook acts. Which one is found out by a small forward,
-            once per model.
+        model: A TransformerLens model whose scores or pattern hook acts. Which one is found out by a small
+            forward, once per model.
         edges: What to cut.
         layout: What the positions stand for; default `model.layout`.
         inputs: An input for that small forward, where none can be made from the model's configuration.
@@ -74,8 +74,8 @@ def cutting(
     report.to_frame()
     ```
 
-    Contexts nest to the union of their edge sets, compose with the model's own hooks and caches, and leave nothing
-    behind, also when the body raises (its exception then passes through unverified).
+    Contexts nest to the union of their edge sets, compose with the model's own hooks and caches, and leave
+    nothing behind, also when the body raises (its exception then passes through unverified).
 
     Args:
         model: Any TransformerLens model; the best lever that acts is used: scores, pattern, or a mask at the
@@ -85,14 +85,12 @@ def cutting(
         inputs: An input for the probing forward, where none can be made from the model's configuration.
 
     Raises:
-        DeadHookError: No lever acts; or, on exit: the model was not run, a cut layer was not reached, or a cut edge
-            still carried attention.
+        DeadHookError: No lever acts; or, on exit: the model was not run, a cut layer was not reached, or a
+            cut edge still carried attention.
         EdgeError: `edges` does not fit the layout or the model, or selects nothing.
     """
     lever, deletions = _prepare(model, edges, layout, inputs)
-    meters = {
-        layer: Meter(layer, lever.name, lever.n_heads, deletion) for layer, deletion in deletions.items()
-    }
+    meters = {layer: Meter(layer, lever.name, lever.n_heads, deletion) for layer, deletion in deletions.items()}
     report = CutReport(str(edges), lever.name, list(meters.values()))
     with ExitStack() as stack:
         for layer, path in lever.paths.items():
@@ -112,9 +110,7 @@ def _prepare(
     masks = cut_layers(edges, layout, lever.n_layers, lever.n_heads)
     for layer in masks:
         if layer not in lever.paths:
-            raise EdgeError(
-                f"layer {layer} has no attention to cut; layers with attention: {list(lever.paths)}"
-            )
+            raise EdgeError(f"layer {layer} has no attention to cut; layers with attention: {list(lever.paths)}")
     point = {"scores": f".{SCORES}", "pattern": f".{PATTERN}", "attention_mask": ""}[lever.name]
     return lever, {layer: Deletion(mask, lever.paths[layer] + point) for layer, mask in masks.items()}
 

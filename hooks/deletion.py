@@ -1,9 +1,9 @@
 """Renormalising deletion of attention edges: the arithmetic of one layer's cut.
 
 A cut edge gets the score -inf, so the remaining edges of its row share the whole attention. That is the same
-function as zeroing the pattern and renormalising it. -inf, never `finfo.min`: a row filled with `finfo.min` turns into
-uniform attention, a leak (fact sheet "field survey", §1d, masking numerics). A row with every edge cut attends to
-nothing and gives a zero output.
+function as zeroing the pattern and renormalising it. -inf, never `finfo.min`: a row filled with `finfo.min`
+turns into uniform attention, a leak (fact sheet "field survey", §1d, masking numerics). A row with every edge
+cut attends to nothing and gives a zero output.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ def cut_layers(
     """The mask of every layer in which something is cut; the head axis has size 1 where all heads agree.
 
     Raises:
-        EdgeError: The set does not fit layout or model, or selects nothing there (only `none()` may be empty).
+        EdgeError: The set does not fit layout or model, or selects nothing there (only `none()` may be
+            empty).
     """
     if not isinstance(edges, EdgeSet):
         raise EdgeError(f"edges must be an edge set such as cross_modal(), got {edges!r}")
@@ -65,8 +66,8 @@ class Deletion:
         shape = tuple(attention.shape)
         if len(shape) != 4 or shape[-2:] != (n_tokens, n_tokens) or n_heads not in (1, shape[1]):
             raise EdgeError(
-                f"{self.where} has shape {list(shape)} (batch, head, dest, src), but the layout has {n_tokens} positions"
-                + (f" and the cut {n_heads} heads" if n_heads > 1 else "")
+                f"{self.where} has shape {list(shape)} (batch, head, dest, src), but the layout has"
+                f" {n_tokens} positions" + (f" and the cut {n_heads} heads" if n_heads > 1 else "")
             )
         if attention.device not in self._moved:
             self._moved[attention.device] = self.mask.to(attention.device)
@@ -76,9 +77,7 @@ class Deletion:
         """Scores with the cut edges at -inf."""
         return scores.masked_fill(self.on(scores), -torch.inf)
 
-    def scores_strict(
-        self, scores: Float[Tensor, "batch head dest src"]
-    ) -> Float[Tensor, "batch head dest src"]:
+    def scores_strict(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """The same for models that forbid edges with `finfo.min`: rows left with nothing else become -inf throughout.
 
         Otherwise such a row would share its attention among the forbidden edges.
@@ -88,9 +87,7 @@ class Deletion:
         empty = (cut | forbidden).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
         return scores.masked_fill(cut | empty, -torch.inf)
 
-    def empty_rows(
-        self, pattern: Float[Tensor, "batch head dest src"]
-    ) -> Float[Tensor, "batch head dest src"]:
+    def empty_rows(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """Pattern with zeros where softmax made NaN of a row that this cut emptied."""
         touched = self.on(pattern).any(-1, keepdim=True)
         return pattern.masked_fill(pattern.isnan() & touched, 0.0)

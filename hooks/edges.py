@@ -1,12 +1,12 @@
 """Edge sets to start from: which attention edges to cut, in the field's words.
 
-Combine them with `|`, `&`, `-`, `~` and `.at(layers=..., heads=...)` (`emg_lens.hooks.algebra`). The text form of an
-edge set is its Python form, so a YAML study and a notebook say the same thing; `emg_lens.hooks.parse` reads it back.
+Combine them with `|`, `&`, `-`, `~` and `.at(layers=..., heads=...)` (`emg_lens.hooks.algebra`). The text
+form of an edge set is its Python form, so a YAML study and a notebook say the same thing;
+`emg_lens.hooks.parse` reads it back.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -60,9 +60,7 @@ class CrossModal(EdgeSet):
     def __post_init__(self) -> None:
         _check_names("cross_modal", self.modalities)
         if len(self.modalities) == 1:
-            raise EdgeError(
-                f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}"
-            )
+            raise EdgeError(f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}")
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
         if len(layout.modalities) < 2:
@@ -159,9 +157,7 @@ class Positions(EdgeSet):
     src: tuple[int | str, ...] | None = None
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
-        return _over_tokens(
-            _rectangle(layout, dest=_located(layout, self.dest), src=_located(layout, self.src))
-        )
+        return _over_tokens(_rectangle(layout, dest=_located(layout, self.dest), src=_located(layout, self.src)))
 
     def _text(self) -> str:
         parts = [f"{k}={list(v)!r}" for k, v in (("dest", self.dest), ("src", self.src)) if v is not None]
@@ -264,9 +260,7 @@ def _equal(index: Int[Tensor, " token"]) -> Bool[Tensor, "dest src"]:
     return (index[:, None] == index[None, :]) & (index != NO_INDEX)[:, None]
 
 
-def _rectangle(
-    layout: TokenLayout, dest: Int[Tensor, " d"], src: Int[Tensor, " s"]
-) -> Bool[Tensor, "dest src"]:
+def _rectangle(layout: TokenLayout, dest: Int[Tensor, " d"], src: Int[Tensor, " s"]) -> Bool[Tensor, "dest src"]:
     matrix = torch.zeros(len(layout), len(layout), dtype=torch.bool)
     matrix[dest[:, None], src[None, :]] = True
     return matrix
@@ -289,9 +283,7 @@ def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> Int[T
         elif -len(layout) <= place < len(layout):
             found.append(place % len(layout))
         else:
-            raise EdgeError(
-                f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}"
-            )
+            raise EdgeError(f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}")
     return torch.tensor(found)
 
 
@@ -317,11 +309,11 @@ def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
         return None
     if isinstance(values, Tensor | np.ndarray):
         values = values.tolist()
-    places = (values,) if isinstance(values, Integral | str) else tuple(values)
+    places = (values,) if isinstance(values, int | np.integer | str) else tuple(values)
     if not places:
         raise EdgeError("positions(dest=[]) or positions(src=[]) selects nothing; leave it out to mean every position")
     for place in places:
-        if not isinstance(place, Integral | str) or isinstance(place, bool):
+        if not isinstance(place, int | np.integer | str) or isinstance(place, bool):
             raise EdgeError(f"positions are indices or token names, got {place!r}")
     return tuple(place if isinstance(place, str) else int(place) for place in places)
 

@@ -1,11 +1,12 @@
 """The third lever: a -inf attention mask given to the attention kernel of a wrapped module.
 
-Most TransformerLens bridges hand attention to the module they wrap and fire `hook_attn_scores` and `hook_pattern`
-afterwards, when nothing can change any more (fact sheet "field survey", §4.1). Every such module ends in one of two
-torch functions, `softmax` or `scaled_dot_product_attention`. While a cut is active, the call is caught there: the mask
-joins the scores, rows with every edge cut become zero, and what is measured is the tensor that is used. Masking at
-the kernel rather than through the module's `attention_mask` argument keeps layers apart (T5 shares its position
-bias, and with it the mask, among layers) and allows single heads to lose whole rows.
+Most TransformerLens bridges hand attention to the module they wrap and fire `hook_attn_scores` and
+`hook_pattern` afterwards, when nothing can change any more (fact sheet "field survey", §4.1). Every such
+module ends in one of two torch functions, `softmax` or `scaled_dot_product_attention`. While a cut is active,
+the call is caught there: the mask joins the scores, rows with every edge cut become zero, and what is
+measured is the tensor that is used. Masking at the kernel rather than through the module's `attention_mask`
+argument keeps layers apart (T5 shares its position bias, and with it the mask, among layers) and allows
+single heads to lose whole rows.
 """
 
 import functools
@@ -115,9 +116,7 @@ class _Kernel(TorchFunctionMode):
         if enable_gqa:
             repeats = query.shape[-3] // key.shape[-3]
             key, value = (t.repeat_interleave(repeats, dim=-3) for t in (key, value))
-        scores = (
-            query @ key.transpose(-1, -2) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
-        )
+        scores = query @ key.transpose(-1, -2) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
         if is_causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
             scores = scores.masked_fill(future, -torch.inf)

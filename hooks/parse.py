@@ -64,14 +64,10 @@ def _edges(node: ast.expr) -> EdgeSet:
             return _call(CONSTRUCTORS[name], name, args, keywords)
         case ast.Call(ast.Name(name)):
             raise EdgeError(f"unknown edge set {name!r}; known: {', '.join(CONSTRUCTORS)}")
-    raise EdgeError(
-        f"{ast.unparse(node)!r} is not an edge set; combine {', '.join(CONSTRUCTORS)} with | & - ~ .at"
-    )
+    raise EdgeError(f"{ast.unparse(node)!r} is not an edge set; combine {', '.join(CONSTRUCTORS)} with | & - ~ .at")
 
 
-def _call(
-    function: Callable[..., EdgeSet], name: str, args: list[ast.expr], keywords: list[ast.keyword]
-) -> EdgeSet:
+def _call(function: Callable[..., EdgeSet], name: str, args: list[ast.expr], keywords: list[ast.keyword]) -> EdgeSet:
     named = {}
     for keyword in keywords:
         if keyword.arg is None:
@@ -96,9 +92,7 @@ def _value(node: ast.expr) -> object:
     try:
         value = ast.literal_eval(node)
     except ValueError:
-        raise EdgeError(
-            f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them"
-        ) from None
+        raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them") from None
     flat = value if isinstance(value, list | tuple | set) else [value]
     if not all(v is None or (isinstance(v, int | str) and not isinstance(v, bool)) for v in flat):
         raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them")

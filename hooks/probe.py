@@ -1,15 +1,15 @@
 """Which lever moves a model's attention: found out by pulling it, once per model.
 
-A hook that fires is not a hook that acts: most TransformerLens bridges fire `hook_attn_scores` and `hook_pattern` on
-tensors that are already consumed, or never (fact sheet "field survey", §4.1). So each lever is tried on a small forward,
-layer by layer, and believed only if the attention output of the row that was cut moves, the other rows do not, the
-pattern shows the cut, and a row with every edge cut comes out finite and empty.
+A hook that fires is not a hook that acts: most TransformerLens bridges fire `hook_attn_scores` and
+`hook_pattern` on tensors that are already consumed, or never (fact sheet "field survey", §4.1). So each lever
+is tried on a small forward, layer by layer, and believed only if the attention output of the row that was cut
+moves, the other rows do not, the pattern shows the cut, and a row with every edge cut comes out finite and
+empty.
 """
 
 import weakref
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,9 @@ from emg_lens.hooks.anatomy import (
     attention_paths,
     count_layers,
     listening,
+    quietly,
     resolve_layout,
+    switches,
 )
 from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.examples import Inputs, call, example_inputs
@@ -32,7 +34,12 @@ from emg_lens.hooks.kernel import tapping
 from emg_lens.layout import TokenLayout
 
 LeverName = Literal["scores", "pattern", "attention_mask"]
-TRIALS = (("scores", False), ("scores", True), ("pattern", False), ("attention_mask", True))
+TRIALS: tuple[tuple[LeverName, bool], ...] = (
+    ("scores", False),
+    ("scores", True),
+    ("pattern", False),
+    ("attention_mask", True),
+)
 """Levers in order of preference, each with whether the hooks look after empty rows (`Lever.strict`)."""
 
 
@@ -41,10 +48,10 @@ class Lever:
     """What is known of a model's attention.
 
     Attributes:
-        name: `"scores"`: -inf in `hook_attn_scores` acts. `"pattern"`: zeroing and renormalising `hook_pattern` acts.
-            `"attention_mask"`: only a mask at the attention kernel acts.
-        strict: The model neither zeroes rows with every edge cut nor forbids edges with -inf, so the hooks must
-            (bridges of GPT-2, Llama).
+        name: `"scores"`: -inf in `hook_attn_scores` acts. `"pattern"`: zeroing and renormalising
+            `hook_pattern` acts. `"attention_mask"`: only a mask at the attention kernel acts.
+        strict: The model neither zeroes rows with every edge cut nor forbids edges with -inf, so the hooks
+            must (bridges of GPT-2, Llama).
         paths: Path of the attention of each layer that has one.
         n_layers: Layers of the stack.
         n_heads: Query heads.
@@ -66,8 +73,8 @@ def lever(model: nn.Module, layout: TokenLayout | None = None, *, inputs: Inputs
     Args:
         model: Any TransformerLens model.
         layout: Its token layout; default `model.layout`.
-        inputs: A small input to probe with (tensor, tuple of arguments, or mapping of keyword arguments); default
-            `model.example_input()`, or one made for the kind of model.
+        inputs: A small input to probe with (tensor, tuple of arguments, or mapping of keyword arguments);
+            default `model.example_input()`, or one made for the kind of model.
 
     Raises:
         DeadHookError: No lever acts.
@@ -81,44 +88,12 @@ def find_lever(model: nn.Module, layout: TokenLayout, inputs: Inputs | None = No
     """As `lever`, with everything that is known; remembered until a switch of the model changes."""
     paths = attention_paths(model)
     known = _known.setdefault(model, {})
-    switches = _switches(model)
-    if switches not in known:
+    state = switches(model)
+    if state not in known:
         example = inputs if inputs is not None else example_inputs(model, len(layout))
         with quietly(model):
-            known[switches] = _Probe(model, paths, example).find()
-    return known[switches]
-
-
-def _switches(model: nn.Module) -> tuple:
-    """Everything that can change which lever acts."""
-    cfg = getattr(model, "cfg", None)
-    flags = sorted((k, str(getattr(cfg, k))) for k in dir(cfg) if k.startswith("use_"))
-    wrapped = getattr(getattr(model, "original_model", None), "config", None)
-    return (
-        getattr(model, "compatibility_mode", None),
-        getattr(wrapped, "_attn_implementation", None),
-        tuple(flags),
-        len(model.hook_dict),  # pyright: ignore
-    )
-
-
-@contextmanager
-def quietly(model: nn.Module) -> Iterator[None]:
-    """The untouched model: eval mode, no gradients, other people's hooks suspended; all as before at the end."""
-    training = [module for module in model.modules() if module.training]
-    points = {id(point): point for point in model.hook_dict.values()}.values()  # pyright: ignore
-    heard = [(point, point._forward_hooks) for point in points]
-    try:
-        model.eval()
-        for point, _ in heard:
-            point._forward_hooks = OrderedDict()
-        with torch.no_grad():
-            yield
-    finally:
-        for point, hooks in heard:
-            point._forward_hooks = hooks
-        for module in training:
-            module.training = True
+            known[state] = _Probe(model, paths, example).find()
+    return known[state]
 
 
 @dataclass

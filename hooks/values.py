@@ -1,6 +1,7 @@
 """Interventions on values instead of edges: replace what a token carries, or silence its MLP.
 
-Both give plain TransformerLens hooks, as `cut` does, and refuse hook points that do not reach the model's output.
+Both give plain TransformerLens hooks, as `cut` does, and refuse hook points that do not reach the model's
+output.
 """
 
 import weakref
@@ -20,11 +21,12 @@ from emg_lens.hooks.anatomy import (
     attention_paths,
     count_layers,
     listening,
+    quietly,
     resolve_layout,
+    switches,
 )
 from emg_lens.hooks.cut import Hook
 from emg_lens.hooks.examples import Inputs, call, example_inputs
-from emg_lens.hooks.probe import quietly
 from emg_lens.layout import TokenLayout
 
 By = Literal["zero", "mean", "resample", "permute"]
@@ -45,23 +47,27 @@ def replace(
 ) -> list[Hook]:
     """Hooks that replace the activations of some tokens: `model.run_with_hooks(x, fwd_hooks=replace(model, "acc"))`.
 
-    Zero and mean take the tokens out of the distribution the model knows; resample and permute keep each token's own
-    distribution and break its tie to the trial (Zhang & Nanda, arXiv 2309.16042; field survey §1d).
+    Zero and mean take the tokens out of the distribution the model knows; resample and permute keep each
+    token's own distribution and break its tie to the trial (Zhang & Nanda, arXiv 2309.16042; field survey
+    §1d).
 
     Args:
         model: A TransformerLens model.
         tokens: Group names, token names or positions.
-        by: `"zero"`; `"mean"`, over the trials of `reference`; `"resample"`, from a random trial of `reference`, the
-            same one for all replaced tokens; `"permute"`, from another trial of the same batch.
+        by: `"zero"`; `"mean"`, over the trials of `reference`; `"resample"`, from a random trial of
+            `reference`, the same one for all replaced tokens; `"permute"`, from another trial of the same
+            batch.
         at: Hook point with activations `[batch, pos, ...]`.
         layout: What the positions stand for; default `model.layout`.
-        reference: Model input that `"mean"` and `"resample"` take activations from; the model runs on it once, here.
+        reference: Model input that `"mean"` and `"resample"` take activations from; the model runs on it
+            once, here.
         seed: Of `"resample"` and `"permute"`; the same batch size gives the same draw in every forward.
-        inputs: A small input to check the hook point with, where none can be made from the model's configuration.
+        inputs: A small input to check the hook point with, where none can be made from the model's
+            configuration.
 
     Raises:
-        EdgeError: Unknown tokens or hook point, `reference` missing or superfluous, activations of another shape,
-            or (in the forward) `"permute"` on a single trial.
+        EdgeError: Unknown tokens or hook point, `reference` missing or superfluous, activations of another
+            shape, or (in the forward) `"permute"` on a single trial.
         DeadHookError: An edit at `at` does not reach the model's output.
     """
     layout = resolve_layout(model, layout)
@@ -105,7 +111,8 @@ def cut_mlp(
         tokens: Group names, token names or positions.
         layers: 0-based; default: all.
         layout: What the positions stand for; default `model.layout`.
-        inputs: A small input to check the hook points with, where none can be made from the model's configuration.
+        inputs: A small input to check the hook points with, where none can be made from the model's
+            configuration.
 
     Raises:
         EdgeError: Unknown tokens or layer, or a layer without MLP.
@@ -127,7 +134,10 @@ def cut_mlp(
 
 
 def _writing(
-    replacement: Callable[[Activation], Activation], where: Int[Tensor, " token"], layout: TokenLayout, name: str
+    replacement: Callable[[Activation], Activation],
+    where: Int[Tensor, " token"],
+    layout: TokenLayout,
+    name: str,
 ) -> Callable[..., Activation]:
     def write(x: Activation, hook: Any) -> Activation:  # noqa: ARG001
         _check_shape(x, layout, name)
@@ -195,18 +205,19 @@ def hook_point(model: nn.Module, name: str) -> Any:
     return names[name]
 
 
-_live: "weakref.WeakKeyDictionary[nn.Module, set[str]]" = weakref.WeakKeyDictionary()
+_live: "weakref.WeakKeyDictionary[nn.Module, set[tuple]]" = weakref.WeakKeyDictionary()
 
 
 def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
-    """Make sure that an edit at a hook point reaches the model's output, by a small forward (once a hook point).
+    """Make sure that an edit at a hook point reaches the model's output, by a small forward (remembered).
 
     Raises:
         EdgeError: No such hook point.
         DeadHookError: It does not fire, or the output stays as it is.
     """
     point = hook_point(model, name)
-    if name in _live.setdefault(model, set()):
+    state = (name, *switches(model))
+    if state in _live.setdefault(model, set()):
         return
     fired = False
 
@@ -224,7 +235,7 @@ def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
         raise DeadHookError(f"{name} does not fire on {type(model).__name__}: an edit there would do nothing")
     if torch.equal(before, after):
         raise DeadHookError(f"an edit at {name} does not reach the output of {type(model).__name__}")
-    _live[model].add(name)
+    _live[model].add(state)
 
 
 def _first_tensor(output: Any) -> Tensor:

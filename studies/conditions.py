@@ -53,9 +53,7 @@ def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
     raise ValueError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
 
 
-def layer_masks(
-    edges: Mapping[str, EdgeSet], n_layers: int, modes: Sequence[Mode] = MODES
-) -> list[Condition]:
+def layer_masks(edges: Mapping[str, EdgeSet], n_layers: int, modes: Sequence[Mode] = MODES) -> list[Condition]:
     """Every edge set × mode × layer, as in Table 3 of the IsoNet paper; named `edges/mode/L<layer + 1>`.
 
     Args:

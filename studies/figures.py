@@ -15,14 +15,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from emg_lens.studies.conditions import BASELINE
-from emg_lens.studies.files import write_bytes
-from emg_lens.studies.tables import NULL, layer_conditions, layer_name
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import blended_transform_factory
+
+from emg_lens.studies.conditions import BASELINE
+from emg_lens.studies.files import write_bytes
+from emg_lens.studies.tables import NULL, layer_conditions, layer_name
 
 WIDTH = 180 / 25.4
 """Full width of a journal page, 180 mm, in inches."""
@@ -42,6 +43,8 @@ CAPTIONS = {
     " boxes: structural nulls. Above: significance against the baseline, corrected, coloured by edges.",
     "profile": "Mean change in accuracy by layer, in percentage points, with its bootstrap interval over"
     " subjects. Hollow markers: structural nulls, which are 0 whatever the weights are.",
+    "training": "Loss and accuracy of the training trials: one thin line a subject, thick: their mean. Dotted: from"
+    " here on the CLS head alone drives learning.",
     "extras": "Accuracy of every subject (dots) under the extra conditions, against the unmasked model (grey"
     " box; dashed: its mean; dotted: chance). White diamonds: accuracy expected of a condition, if known.",
 }
@@ -147,9 +150,7 @@ def figure_extras(scores: pd.DataFrame, tests: pd.DataFrame) -> Figure:
     extras = tests.drop(index=layer_conditions(tests).index)
     accuracy = _by_condition(scores)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(
-            figsize=(WIDTH * 0.72, 0.75 + 0.27 * (len(extras) + 1)), dpi=DPI, layout="constrained"
-        )
+        figure = Figure(figsize=(WIDTH * 0.72, 0.75 + 0.27 * (len(extras) + 1)), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         _box(axes, 0, accuracy[BASELINE], GREY, 0.6, vertical=False)
         _references(axes, accuracy[BASELINE].mean(), _chance(tests), vertical=False)
@@ -164,6 +165,28 @@ def figure_extras(scores: pd.DataFrame, tests: pd.DataFrame) -> Figure:
         axes.set_xlabel("Accuracy")
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", length=2.5)
+    return figure
+
+
+def figure_training(fits: pd.DataFrame) -> Figure:
+    """Loss and accuracy of the training trials by epoch, one thin line a subject and their mean.
+
+    Args:
+        fits: One row a subject and epoch: subject, epoch, loss, accuracy, cls_weight.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH * 0.72, 1.9), dpi=DPI, layout="constrained")
+        for axes, column, label in zip(
+            figure.subplots(1, 2), ("loss", "accuracy"), ("Training loss", "Training accuracy"), strict=True
+        ):
+            curves = fits.pivot(index="epoch", columns="subject", values=column)
+            axes.plot(curves.index, curves, color=GREY, linewidth=0.5, alpha=0.6)
+            axes.plot(curves.index, curves.mean(axis=1), color=COLOURS[0], linewidth=1.3)
+            annealed = fits.loc[fits["cls_weight"] >= 1, "epoch"].min()
+            axes.axvline(annealed, **_DOTTED)
+            axes.set_xlabel("Epoch")
+            axes.set_ylabel(label)
+            axes.set_ylim(bottom=0)
     return figure
 
 
@@ -308,17 +331,13 @@ def _legend(figure: Figure, kinds: Sequence[str], null: bool, chance: float | No
     for k, kind in enumerate(kinds):
         solid = {"facecolor": f"{_colour(k)}33", "edgecolor": _colour(k), "linewidth": 0.8}
         name = LEGEND_NAMES.get(kind, f"{_plain(kind)} cut")
-        entries[name] = (
-            Patch(**solid) if boxes else Line2D([], [], color=_colour(k), marker="o", markersize=4)
-        )
+        entries[name] = Patch(**solid) if boxes else Line2D([], [], color=_colour(k), marker="o", markersize=4)
     entries["baseline mean"] = Line2D([], [], **_DASHED)
     if chance is not None:
         entries[f"chance ({chance:.3f})"] = Line2D([], [], **_DOTTED)
     if null:
         hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": GREY, "linestyle": "none"}
-        entries[f"{NULL} structural null"] = Line2D(
-            [], [], marker="s" if boxes else "o", markersize=5, **hollow
-        )
+        entries[f"{NULL} structural null"] = Line2D([], [], marker="s" if boxes else "o", markersize=5, **hollow)
     figure.legend(
         list(entries.values()),
         list(entries),

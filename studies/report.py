@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+
 from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.figures import CAPTIONS, LEGEND_NAMES, to_svg
 from emg_lens.studies.statistics import StatisticsSpec
@@ -30,7 +32,6 @@ from emg_lens.studies.tables import (
     layout_table3,
     to_html,
 )
-from matplotlib.figure import Figure
 
 READING_GUIDE = {
     "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is what one intervention costs,"
@@ -108,9 +109,7 @@ def render_report(context: ReportContext) -> str:
     )
     page = Template((files("emg_lens.studies") / "report.html").read_text("utf-8"))
     question = f'<p class="question">{escape(context.question)}</p>' if context.question else ""
-    return page.substitute(
-        title=escape(context.title), question=question, body="\n".join(s for s in sections if s)
-    )
+    return page.substitute(title=escape(context.title), question=question, body="\n".join(s for s in sections if s))
 
 
 # --- sections ---------------------------------------------------------------------------------------------
@@ -128,9 +127,7 @@ def _summary(context: ReportContext) -> str:
         tiles["chance"] = f"{tests['chance'].mean():.3f}"
     if context.n_parameters is not None:
         tiles["parameters a model"] = f"{context.n_parameters:,}"
-    items = "".join(
-        f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for name, value in tiles.items()
-    )
+    items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for name, value in tiles.items())
     warnings = "".join(f'<p class="warning">{escape(w)}</p>' for w in context.warnings)
     findings = _list(_findings(tests, context.statistics), "findings")
     return f'<ul class="tiles">{items}</ul>{warnings}{findings}'
@@ -174,9 +171,7 @@ def _study(context: ReportContext) -> str:
     if not context.settings and not context.spec_yaml:
         return ""
     full = f"<pre><code>{escape(context.spec_yaml)}</code></pre>"
-    details = (
-        f"<details><summary>The study in full (YAML)</summary>{full}</details>" if context.spec_yaml else ""
-    )
+    details = f"<details><summary>The study in full (YAML)</summary>{full}</details>" if context.spec_yaml else ""
     return f"<h2>Study</h2>{_facts(context.settings)}{details}"
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from emg_lens.studies.figures import save_figures, study_figures
+from emg_lens.studies.figures import figure_training, save_figures, study_figures
 from emg_lens.studies.files import write_text
 from emg_lens.studies.report import ReportContext, render_report
 from emg_lens.studies.spec import Study, StudyError
@@ -60,7 +60,13 @@ class StudyResult:
         scores = [_read_scores(part / "scores.csv") for part in parts]
         facts = [json.loads((part / "subject.json").read_text()) for part in parts]
         fits = [pd.read_csv(part / "fit.csv").assign(subject=s) for s, part in zip(subjects, parts, strict=True)]
-        return cls(study, folder, pd.concat(scores, ignore_index=True), pd.DataFrame(facts), pd.concat(fits, ignore_index=True))
+        return cls(
+            study,
+            folder,
+            pd.concat(scores, ignore_index=True),
+            pd.DataFrame(facts),
+            pd.concat(fits, ignore_index=True),
+        )
 
     @cached_property
     def _tests(self) -> pd.DataFrame:
@@ -76,7 +82,7 @@ class StudyResult:
 
     def figures(self) -> dict[str, Figure]:
         """Figures by name."""
-        return study_figures(self.scores, self._tests)
+        return {**study_figures(self.scores, self._tests), "training": figure_training(self.fits)}
 
     def report(self) -> str:
         """The self-contained HTML report."""
@@ -115,7 +121,11 @@ class StudyResult:
             n_parameters=int(first["n_parameters"]),
             training=training,
             figures=self.figures(),
-            environment={**environment, "study hash": study.digest(), "data fingerprint": record["fingerprint"]},
+            environment={
+                **environment,
+                "study hash": study.digest(),
+                "data fingerprint": record["fingerprint"],
+            },
             command=f"emg-lens run {study.name}{data}",
         )
 
@@ -136,9 +146,11 @@ class StudyResult:
     def terminal(self) -> list[RenderableType]:
         """What the command line prints: tables, and where the rest is."""
         extras = layout_extras(self._tests, self.study.statistics)
-        parts: list[RenderableType] = [to_rich(self.table(), self.study.title)]
+        parts: list[RenderableType] = []
+        if self.study.conditions.layer_masks is not None:
+            parts.append(to_rich(self.table(), self.study.title))
         if extras is not None:
-            parts.append(to_rich(extras, "Extra conditions"))
+            parts.append(to_rich(extras, "Extra conditions" if parts else self.study.title))
         parts.append(f"figures  {self.folder / 'figures'}\nreport   {self.folder / 'report.html'}")
         return parts
 
@@ -150,6 +162,6 @@ def _shared_notes(subjects: pd.DataFrame) -> list[str]:
 
 
 def _read_scores(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype={"subject": str}, float_precision="round_trip", keep_default_na=True)
+    table = pd.read_csv(path, dtype={"subject": str})
     table["mode"] = table["mode"].fillna("")
     return table

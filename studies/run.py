@@ -81,7 +81,9 @@ def run_study(
     folders = {s: plan.folder / "subjects" / s for s in plan.subjects}
     todo = [s for s in plan.subjects if not folders[s].exists()]
     if len(todo) < len(plan.subjects):
-        console.print(f"continuing {plan.folder}: {len(plan.subjects) - len(todo)} of {len(plan.subjects)} subjects are done")
+        console.print(
+            f"continuing {plan.folder}: {len(plan.subjects) - len(todo)} of {len(plan.subjects)} subjects are done"
+        )
     with _progress_bars(console, {s: _progress_file(folders[s]) for s in todo}):
         _parallel(jobs, [(_subject_task, (study, data, s, folders[s], device)) for s in todo])
     result = StudyResult.collect(study, plan.folder, plan.subjects)
@@ -118,7 +120,12 @@ def prepare(study: Study, data: Path | None, out: Path, jobs: int, console: Cons
 
 def _describe(study: Study, data: Path | None, subject: str) -> dict:
     test = load_subject(study, data, subject).test
-    return {"modalities": test.modalities, "n_samples": test.n_samples, "n_classes": test.n_classes, "classes": test.classes}
+    return {
+        "modalities": test.modalities,
+        "n_samples": test.n_samples,
+        "n_classes": test.n_classes,
+        "classes": test.classes,
+    }
 
 
 def _plan_table(study: Study, facts: dict) -> pd.DataFrame:
@@ -133,7 +140,9 @@ def _plan_table(study: Study, facts: dict) -> pd.DataFrame:
     empty = audit[(audit["edges_cut"] == 0) & (audit["condition"] != BASELINE)]
     if len(empty):
         name = empty["condition"].iloc[0]
-        raise StudyError(f"condition {name!r} cuts no edge of this model; edges: {next(c.edges for c in conditions if c.name == name)}")
+        raise StudyError(
+            f"condition {name!r} cuts no edge of this model; edges: {next(c.edges for c in conditions if c.name == name)}"
+        )
     tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in conditions])
     return tags.merge(audit, on="condition")[1:].reset_index(drop=True)
 

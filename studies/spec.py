@@ -18,8 +18,7 @@ from emg_lens.data.datasets import TRIALS, describe_dataset
 from emg_lens.data.preprocess import Recipe
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import Segment
-from emg_lens.hooks import EdgeError
-from emg_lens.hooks import parse_edges
+from emg_lens.hooks import EdgeError, parse_edges
 from emg_lens.models.isonet import IsoNetConfig
 from emg_lens.studies.conditions import MODES, Condition, Mode, layer_masks, with_baseline
 from emg_lens.studies.statistics import StatisticsSpec
@@ -150,7 +149,10 @@ class ConditionsSpec(_Part):
 
     @model_validator(mode="after")
     def _readable(self) -> "ConditionsSpec":
-        texts = [*(self.layer_masks.edges.values() if self.layer_masks else ()), *(e.edges for e in self.extra)]
+        texts = [
+            *(self.layer_masks.edges.values() if self.layer_masks else ()),
+            *(e.edges for e in self.extra),
+        ]
         if not texts:
             raise ValueError("a study needs layer_masks or extra conditions, it has neither")
         for text in texts:
@@ -202,9 +204,7 @@ class Study(_Part):
         if path.suffix in (".yaml", ".yml") or path.is_file():
             return cls.parse(_read(path), source=str(path))
         if str(name_or_path) not in catalogue():
-            raise StudyError(
-                f"no study {str(name_or_path)!r}; give a .yaml file or one of: {', '.join(catalogue())}"
-            )
+            raise StudyError(f"no study {str(name_or_path)!r}; give a .yaml file or one of: {', '.join(catalogue())}")
         return cls.parse(_catalogue_file(str(name_or_path)).read_text(), source=str(name_or_path))
 
     @classmethod

@@ -15,12 +15,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from emg_lens.studies import rank_tests
-from emg_lens.studies.conditions import BASELINE
-from emg_lens.studies.rank_tests import EXACT_FLIPS, N_FLIPS, TESTS, p_values
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from statsmodels.stats.multitest import multipletests
+
+from emg_lens.studies import rank_tests
+from emg_lens.studies.conditions import BASELINE
+from emg_lens.studies.rank_tests import EXACT_FLIPS, N_FLIPS, TESTS, p_values
 
 CORRECTIONS = ("bonferroni", "holm", "fdr_bh")
 STARS = ((0.0001, "****"), (0.001, "***"), (0.01, "**"), (0.05, "*"))
@@ -184,9 +185,7 @@ def smallest_p(n_subjects: int, family_size: int, spec: StatisticsSpec) -> Small
     return SmallestP(min(raw, 1.0), min(raw * factor, 1.0))
 
 
-def power_warnings(
-    n_subjects: int, sizes: Mapping[str, int] | Sequence[int], spec: StatisticsSpec
-) -> list[str]:
+def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], spec: StatisticsSpec) -> list[str]:
     """One sentence for each test and family that cannot be significant with so few subjects; ask first.
 
     Looks at the test that sets the stars, and at the paired Wilcoxon test beside it.
@@ -258,9 +257,7 @@ def _about_conditions(scores: pd.DataFrame) -> pd.DataFrame:
     worst = "max_abs_delta_logit"
     about[worst] = groups[worst].max() if worst in scores else np.nan
     about["structural_null"] = groups["structural_null"].any() if "structural_null" in scores else False
-    about["equivalent_to"] = (
-        groups["equivalent_to"].first() if "equivalent_to" in scores else about["condition"]
-    )
+    about["equivalent_to"] = groups["equivalent_to"].first() if "equivalent_to" in scores else about["condition"]
     about["equivalent_to"] = about["equivalent_to"].fillna(about["condition"])
     if "expected" in scores:
         about["expected"] = groups["expected"].mean()

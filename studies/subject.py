@@ -62,10 +62,13 @@ def load_subject(study: Study, data: Path | None, subject: str) -> SubjectTrials
     train = [r for r in wanted if r in present and r not in test]
     if not train or not test:
         raise DataError(
-            f"subject {subject} has repetitions {present}; the study trains on {cohort.train_repetitions or 'the others'}"
-            f" and tests on {list(cohort.test_repetitions)}"
+            f"subject {subject} has repetitions {present}; the study trains on"
+            f" {cohort.train_repetitions or 'all others'} and tests on {list(cohort.test_repetitions)}"
         )
-    train_set, test_set = trials.split(train, test)
+    try:
+        train_set, test_set = trials.split(train, test)
+    except DataError as error:
+        raise DataError(f"subject {subject}: {error}") from None
     return SubjectTrials(
         train_set.standardised(train_set, cohort.rectify), test_set.standardised(train_set, cohort.rectify)
     )

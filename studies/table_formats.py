@@ -66,9 +66,7 @@ def to_html(table: pd.DataFrame, left: Collection[str] = ()) -> str:
         spans = "".join(f'<th colspan="{n}">{escape(name)}</th>' for name, _, n in _groups(table))
         head.append(f"<tr>{'<th></th>' * n_left}{spans}</tr>")
         headers = headers[:n_left] + [str(c[-1]) for c in table.columns]
-    cells = "".join(
-        f"<th{_class(['text'] * word)}>{escape(h)}</th>" for h, word in zip(headers, words, strict=True)
-    )
+    cells = "".join(f"<th{_class(['text'] * word)}>{escape(h)}</th>" for h, word in zip(headers, words, strict=True))
     head.append(f"<tr>{cells}</tr>")
     body = []
     for row in rows:

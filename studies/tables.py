@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
 from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.files import write_text
 from emg_lens.studies.statistics import StatisticsSpec, family_sizes

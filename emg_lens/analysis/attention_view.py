@@ -100,9 +100,7 @@ class AttentionView:
         if layer is None:
             return self._overview()
         if layer not in self.layers:
-            raise ValueError(
-                f"layer {layer} is not in this view; its layers are {list(self.layers)} (0-based)"
-            )
+            raise ValueError(f"layer {layer} is not in this view; its layers are {list(self.layers)} (0-based)")
         heads = self.pattern[self.layers.index(layer)]
         if head is not None and not 0 <= head < len(heads):
             raise ValueError(f"head {head} does not exist: there are heads 0 to {len(heads) - 1}")
@@ -122,9 +120,7 @@ class AttentionView:
             case ".png" | ".svg" | ".pdf":
                 self.figure().savefig(path, dpi=200)
             case other:
-                raise ValueError(
-                    f"cannot save attention as {other or path.name!r}: use .html, .png, .svg or .pdf"
-                )
+                raise ValueError(f"cannot save attention as {other or path.name!r}: use .html, .png, .svg or .pdf")
         return path
 
     def _repr_html_(self) -> str:
@@ -220,9 +216,7 @@ class AttentionView:
         ax.set_yticks(ticks, names, fontsize=7)
         for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
             for label, owner in zip(labels, owners, strict=True):
-                label.set_bbox(
-                    {"boxstyle": "round,pad=0.15", "fc": colour[owner], "ec": "none", "alpha": 0.25}
-                )
+                label.set_bbox({"boxstyle": "round,pad=0.15", "fc": colour[owner], "ec": "none", "alpha": 0.25})
         ax.tick_params(length=0)
         ax.set(xlabel="src (is read)", ylabel="dest (reads)")
         ax.set_title(": ".join(part for part in (self.title, which) if part), fontsize=10)

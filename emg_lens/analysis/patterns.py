@@ -163,25 +163,19 @@ def _one_layer(
     pattern = pattern.detach().float().cpu()
     if len(shape) == 3:
         if trial is not None:
-            raise ValueError(
-                f"{where}: trial={trial} was asked, but the pattern has no batch axis; leave trial out"
-            )
+            raise ValueError(f"{where}: trial={trial} was asked, but the pattern has no batch axis; leave trial out")
         chosen, trials = pattern, "one trial"
     elif trial is None:
         chosen, trials = pattern.mean(0), f"mean over {shape[0]} trials" if shape[0] > 1 else "one trial"
     else:
         index = operator.index(trial)
         if not 0 <= index < shape[0]:
-            raise ValueError(
-                f"{where}: trial {index} does not exist; the batch has trials 0 to {shape[0] - 1}"
-            )
+            raise ValueError(f"{where}: trial {index} does not exist; the batch has trials 0 to {shape[0] - 1}")
         chosen, trials = pattern[index], f"trial {index}"
     values = chosen.numpy()
     bad = ~np.isfinite(values).all(axis=(1, 2))
     if bad.any():
-        raise ValueError(
-            f"{where}: heads {np.flatnonzero(bad).tolist()} hold NaN or infinity; attention is finite"
-        )
+        raise ValueError(f"{where}: heads {np.flatnonzero(bad).tolist()} hold NaN or infinity; attention is finite")
     if values.min() < -1e-3 or values.max() > 1 + 1e-3:
         raise ValueError(
             f"{where}: values go from {values.min():.3g} to {values.max():.3g}, attention from 0 to 1; "

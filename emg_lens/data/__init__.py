@@ -24,7 +24,10 @@ for _module in ("ninapro", "psl_myo", "uci_emg"):
     importlib.import_module(f"emg_lens.data.{_module}")
 
 register(
-    "simulated", simulate.load, "synthetic subjects whose label information is set by the experimenter", simulate.find
+    "simulated",
+    simulate.load,
+    "synthetic subjects whose label information is set by the experimenter",
+    simulate.find,
 )
 
 __all__ = [

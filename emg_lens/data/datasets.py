@@ -50,9 +50,7 @@ class DataSet:
         if self.needs_root and root is None:
             raise DataError(f"data set {self.name!r} needs a folder ({self.description}); none was given")
         if not self.needs_root and root is not None:
-            raise DataError(
-                f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out"
-            )
+            raise DataError(f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out")
         return {**({"root": Path(root).expanduser()} if root is not None else {}), **options}
 
 

@@ -56,9 +56,7 @@ def index_files(
         if not place[0]:
             continue
         if place in seen:
-            raise DataError(
-                f"two files for subject {place[0]}, {place[1]}: {seen[place]} and {path}; keep one"
-            )
+            raise DataError(f"two files for subject {place[0]}, {place[1]}: {seen[place]} and {path}; keep one")
         seen[place] = path
     if not seen:
         found = ", ".join(str(p.relative_to(folder)) for p in names[:3]) or "no file at all"
@@ -84,9 +82,7 @@ def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequ
         raise DataError(f"subjects must be a list such as [{subjects!r}], got {subjects!r}")
     wanted = set()
     for subject in subjects:
-        same = [s for s in index if s == subject] or [
-            s for s in index if _number(s) == _number(str(subject), True)
-        ]
+        same = [s for s in index if s == subject] or [s for s in index if _number(s) == _number(str(subject), True)]
         if len(same) != 1:
             raise DataError(f"unknown subject {subject!r}; known: {', '.join(index)}")
         wanted.add(same[0])
@@ -97,11 +93,7 @@ def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequ
 
 def fingerprint(name: str, root: Path | None, index: Index) -> str:
     """Short hash of a data set's name and its files' relative names and sizes."""
-    lines = (
-        [f"{f.relative_to(root)} {f.stat().st_size}" for files in index.values() for f in files]
-        if root
-        else []
-    )
+    lines = [f"{f.relative_to(root)} {f.stat().st_size}" for files in index.values() for f in files] if root else []
     return hashlib.sha256("\n".join([name, *sorted(lines)]).encode()).hexdigest()[:16]
 
 

@@ -73,11 +73,7 @@ DB5 = Family(
         "acc": Sensor(units="g", native_fs=50.0, ch_names=("x", "y", "z"), placement="upper Myo band"),
     },
     movements=(
-        *(
-            f"{finger} {way}"
-            for finger in ("index", "middle", "ring", "little")
-            for way in ("flexion", "extension")
-        ),
+        *(f"{finger} {way}" for finger in ("index", "middle", "ring", "little") for way in ("flexion", "extension")),
         *("thumb adduction", "thumb abduction", "thumb flexion", "thumb extension"),
     ),
     notes=("acc: native rate of 50 Hz assumed (the Myo's), the publisher stores it on the 200 Hz grid",),
@@ -130,15 +126,11 @@ def find(family: Family, root: str | Path, *, exercises: Sequence[int] = (1,)) -
         DataError: Unknown exercise, no such folder or file, or two files for one subject and exercise.
     """
     if not isinstance(exercises, Sequence) or not exercises or not set(exercises) <= set(family.exercises):
-        raise DataError(
-            f"{family.name}: exercises must be a list out of {[*family.exercises]}, got {exercises!r}"
-        )
+        raise DataError(f"{family.name}: exercises must be a list out of {[*family.exercises]}, got {exercises!r}")
     return index_files(
         root,
         FILE_NAME,
-        lambda match, _: (
-            (f"S{int(match[1])}", f"exercise {match[2]}") if int(match[2]) in exercises else ("", "")
-        ),
+        lambda match, _: (f"S{int(match[1])}", f"exercise {match[2]}") if int(match[2]) in exercises else ("", ""),
         expected=f"{family.name} files S<n>_E<{'|'.join(str(e) for e in exercises)}>_A1.mat at any depth",
     )
 
@@ -175,9 +167,7 @@ def read(
         if inside != value:
             notes.append(f"field {key!r} says {inside}, taken as {value}")
 
-    signals = {
-        key: _signal(content[key], sensor, key, path, family.fs) for key, sensor in family.sensors.items()
-    }
+    signals = {key: _signal(content[key], sensor, key, path, family.fs) for key, sensor in family.sensors.items()}
     n_rows = len(signals["emg"].data)
     for key, signal in signals.items():
         if len(signal.data) != n_rows:
@@ -248,17 +238,13 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, ".
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); is it complete?") from None
 
 
-def _signal(
-    data: Shaped[np.ndarray, "time channel"], sensor: Sensor, key: str, path: Path, fs: float
-) -> Signal:
+def _signal(data: Shaped[np.ndarray, "time channel"], sensor: Sensor, key: str, path: Path, fs: float) -> Signal:
     if data.ndim != 2 or data.shape[1] != len(sensor.ch_names):
         raise DataError(f"{path}: {key} has shape {data.shape}, expected [time, {len(sensor.ch_names)}]")
     bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
     if len(bad):
         rows = int((~np.isfinite(data[:, bad[0]])).sum())
-        raise DataError(
-            f"{path}: {key} holds NaN or infinity in channel {sensor.ch_names[bad[0]]} ({rows} rows)"
-        )
+        raise DataError(f"{path}: {key} holds NaN or infinity in channel {sensor.ch_names[bad[0]]} ({rows} rows)")
     return Signal(
         data.astype(np.float32, copy=False),
         fs,

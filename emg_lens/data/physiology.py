@@ -54,9 +54,7 @@ def coloured_noise(
     density = power(np.fft.rfftfreq(n, 1 / fs))
     density[[0, -1]] = 0  # neither an offset nor a component at Nyquist, whose phase cannot be random
     if not density.any():
-        raise ValueError(
-            f"{n_rows} rows at {fs:g} Hz hold no frequency of this spectrum; take more, or faster"
-        )
+        raise ValueError(f"{n_rows} rows at {fs:g} Hz hold no frequency of this spectrum; take more, or faster")
     amplitude = n / 2 * np.sqrt(density / density.sum())
     real, imaginary = rng.standard_normal((2, len(density), n_channels))
     return np.fft.irfft((real + 1j * imaginary) * amplitude[:, None], n, axis=0)[:n_rows]
@@ -123,9 +121,7 @@ def synergies(
     return (factor[:, None] + key).reshape(-1, n_muscles)
 
 
-def spread_out(
-    candidates: Float[np.ndarray, "candidate axis"], count: int
-) -> Float[np.ndarray, "count axis"]:
+def spread_out(candidates: Float[np.ndarray, "candidate axis"], count: int) -> Float[np.ndarray, "count axis"]:
     """Choose candidates far from one another: the first, then always the one farthest from those chosen.
 
     Patterns drawn at random can fall together by chance, and two classes with them; these do not.

@@ -228,9 +228,7 @@ def _nearest(values: Int[np.ndarray, " row"], old_fs: float, n: int, fs: float, 
     return np.where(inside, values[np.minimum(rows, len(values) - 1)], beyond)
 
 
-def _butterworth(
-    order: int, cutoff: float | tuple[float, float], kind: str, signal: Signal, name: str
-) -> Signal:
+def _butterworth(order: int, cutoff: float | tuple[float, float], kind: str, signal: Signal, name: str) -> Signal:
     sos = dsp.butter(order, cutoff, kind, fs=signal.fs, output="sos")
     return _zero_phase(np.asarray(sos), signal, name)
 
@@ -239,9 +237,7 @@ def _zero_phase(sos: Float[np.ndarray, "section 6"], signal: Signal, name: str) 
     try:
         data = dsp.sosfiltfilt(sos, signal.data, axis=0)
     except ValueError:
-        raise DataError(
-            f"{name}: {len(signal.data)} rows are too few to filter; leave the recording out"
-        ) from None
+        raise DataError(f"{name}: {len(signal.data)} rows are too few to filter; leave the recording out") from None
     return _with_data(signal, data.astype(signal.data.dtype, copy=False))
 
 
@@ -259,6 +255,4 @@ def _below_nyquist(cutoff: float, signal: Signal, name: str, what: str) -> None:
 def _check_finite(signal: Signal, name: str) -> None:
     bad = np.flatnonzero(~np.isfinite(signal.data).all(axis=0))
     if len(bad):
-        raise DataError(
-            f"{name}: NaN or infinity in channel {signal.ch_names[bad[0]]}; repair it before filtering"
-        )
+        raise DataError(f"{name}: NaN or infinity in channel {signal.ch_names[bad[0]]}; repair it before filtering")

@@ -81,18 +81,14 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
     imu = [r for r in rows if len(r) == IMU_FIELDS and (r[1], r[5], r[9]) == ("acc", "gyro", "quat")]
     if len(emg) + len(imu) != len(rows):
         odd = next(i for i, r in enumerate(rows, 1) if r not in emg and r not in imu)
-        raise DataError(
-            f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?"
-        )
+        raise DataError(f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?")
     if len(emg) < 2 or len(imu) < 2:
         raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; both kinds are needed")
     notes: list[str] = [*NOTES]
     for kind, kept, fs in (("emg", emg, EMG_FS), ("acc", imu, IMU_FS)):
         measured = _rate([r[-1] for r in kept], path)
         if abs(measured / fs - 1) > RATE_TOLERANCE:
-            notes.append(
-                f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}; its time base is less certain"
-            )
+            notes.append(f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}; its time base is less certain")
     counts = _numbers([r[2:10] for r in emg], path)
     names = tuple(f"pod {i}" for i in range(1, 9))
     signals = {"emg": Signal(counts, EMG_FS, EMG_FS, "adc", names, "Myo band on the forearm")}

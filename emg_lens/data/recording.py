@@ -82,8 +82,7 @@ class Recording:
             raise DataError(f"recording of subject {self.subject} has no signal")
         if self.label.shape != self.repetition.shape or self.label.ndim != 1:
             raise DataError(
-                f"label and repetition must be vectors of one length,"
-                f" got {self.label.shape}, {self.repetition.shape}"
+                f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"
             )
 
     @property

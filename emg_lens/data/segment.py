@@ -106,9 +106,7 @@ def cut(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int
         if channels is None:
             fs, channels = recording.fs, table
         if recording.fs != fs:
-            raise DataError(
-                f"rates differ between recordings ({fs:.6g}, {recording.fs:.6g} Hz); set the recipe's fs"
-            )
+            raise DataError(f"rates differ between recordings ({fs:.6g}, {recording.fs:.6g} Hz); set the recipe's fs")
         if not same_channels(table, channels):
             raise DataError(f"{recording.source} has other channels than those before it")
         channels["native_fs"] = np.minimum(channels["native_fs"], table["native_fs"])
@@ -123,8 +121,7 @@ def cut(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int
     lengths = sorted({w.shape[1] for w in state.windows})
     if len(lengths) > 1:
         raise DataError(
-            f"movements last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s;"
-            " give the segment a stop_s or window_s"
+            f"movements last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s; give the segment a stop_s or window_s"
         )
     label, subject, repetition, movement = (np.array(column) for column in zip(*state.rows, strict=True))
     names = _class_names(state, wanted, label)
@@ -184,11 +181,7 @@ def _class_names(state: _Cut, wanted: list[int] | None, label: np.ndarray) -> di
     if wanted is None:
         wanted = sorted({*declared, *label.tolist()} if all(state.declared) else set(label.tolist()))
     names = {of: declared.get(of, str(of)) for of in wanted}
-    return (
-        names
-        if len(set(names.values())) == len(names)
-        else {of: f"{of} {name}" for of, name in names.items()}
-    )
+    return names if len(set(names.values())) == len(names) else {of: f"{of} {name}" for of, name in names.items()}
 
 
 def _notes(state: _Cut, segment: Segment) -> tuple[str, ...]:

@@ -242,8 +242,7 @@ def _record(simulation: Simulation, number: int) -> Recording:
     trial_rows, rest_rows = _rows(simulation)
     held = np.r_[np.ones(trial_rows, np.int64), np.zeros(rest_rows, np.int64)]
     label, repetition = (
-        np.r_[np.full(rest_rows, REST), np.kron(trials[column].to_numpy(), held)]
-        for column in ("label", "repetition")
+        np.r_[np.full(rest_rows, REST), np.kron(trials[column].to_numpy(), held)] for column in ("label", "repetition")
     )
     factors = (simulation.emg_classes, simulation.acc_classes, simulation.joint_classes)
     names = {REST + 1 + i: f"emg {e}, acc {a}, joint {j}" for i, (e, a, j) in enumerate(np.ndindex(factors))}
@@ -257,9 +256,7 @@ def _record(simulation: Simulation, number: int) -> Recording:
     return Recording(simulation.subjects[number - 1], signals, label, repetition, simulation.fs, meta)
 
 
-def _emg(
-    simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator
-) -> Float[np.ndarray, "row electrode"]:
+def _emg(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator) -> Float[np.ndarray, "row electrode"]:
     """EMG (mV). Of a trial's label it knows `emg` and `emg_key`, and nothing else."""
     n_j, n_muscles, fs = simulation.joint_classes, simulation.emg_channels, simulation.fs
     shared, own = (
@@ -287,9 +284,7 @@ def _emg(
     )
 
 
-def _acc(
-    simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator
-) -> Float[np.ndarray, "row axis"]:
+def _acc(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator) -> Float[np.ndarray, "row axis"]:
     """Accelerometers (g). Of a trial's label they know `acc` and `acc_key`, and nothing else."""
     n_j, n_sensors, fs = simulation.joint_classes, simulation.acc_channels // 3, simulation.acc_fs
     shared, own = (physiology.orientations(r, n_sensors) for r in (_streams(simulation, 0)[2], rng))
@@ -318,9 +313,7 @@ def _n_rows(simulation: Simulation) -> int:
     return rest_rows + simulation.n_trials * (trial_rows + rest_rows)
 
 
-def _place(
-    simulation: Simulation, time: Float[np.ndarray, " row"]
-) -> tuple[np.ndarray, Float[np.ndarray, " row"]]:
+def _place(simulation: Simulation, time: Float[np.ndarray, " row"]) -> tuple[np.ndarray, Float[np.ndarray, " row"]]:
     """Trial each moment belongs to (in rest: the one before), and the time since that trial's start (s)."""
     trial_rows, rest_rows = _rows(simulation)
     period, first = (trial_rows + rest_rows) / simulation.fs, rest_rows / simulation.fs

@@ -30,9 +30,7 @@ def save(trials: "TrialSet", path: Path) -> None:
             for name in ARRAYS:
                 file.create_dataset(name, data=getattr(trials, name))
             file.create_dataset("subject", data=trials.subject.astype(object), dtype=h5py.string_dtype())
-            file.create_dataset(
-                "notes", data=list(trials.notes), dtype=h5py.string_dtype(), shape=len(trials.notes)
-            )
+            file.create_dataset("notes", data=list(trials.notes), dtype=h5py.string_dtype(), shape=len(trials.notes))
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

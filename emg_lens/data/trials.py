@@ -193,9 +193,7 @@ class TrialSet:
             _check_alike(first, one, "concatenate")
             movement.append(one.movement - one.movement.min() + offset)
             offset = int(movement[-1].max()) + 1
-        vectors = {
-            k: np.concatenate([getattr(s, k) for s in sets]) for k in ("x", "y", "subject", "repetition")
-        }
+        vectors = {k: np.concatenate([getattr(s, k) for s in sets]) for k in ("x", "y", "subject", "repetition")}
         notes = tuple(dict.fromkeys(note for s in sets for note in s.notes))
         native = np.min([s.channels["native_fs"] for s in sets], axis=0)
         channels = first.channels.assign(native_fs=native)
@@ -248,9 +246,7 @@ class TrialSet:
         vectors = {k: getattr(self, k)[chosen] for k in ("x", "y", "subject", "repetition", "movement")}
         return replace(self, **vectors)
 
-    def split(
-        self, train_repetitions: Iterable[int], test_repetitions: Iterable[int]
-    ) -> tuple["TrialSet", "TrialSet"]:
+    def split(self, train_repetitions: Iterable[int], test_repetitions: Iterable[int]) -> tuple["TrialSet", "TrialSet"]:
         """Training and test set by repetition, so that no movement has windows in both.
 
         Raises:
@@ -275,9 +271,7 @@ class TrialSet:
         Raises:
             DataError: An unknown modality, or none.
         """
-        chosen = np.isin(
-            self.channels["modality"], _known(np.array([*self.modalities]), modalities, "modality")
-        )
+        chosen = np.isin(self.channels["modality"], _known(np.array([*self.modalities]), modalities, "modality"))
         return replace(self, x=self.x[:, chosen], channels=self.channels[chosen].reset_index(drop=True))
 
     def standardised(self, reference: "TrialSet", rectify: Iterable[str] = ()) -> "TrialSet":
@@ -295,28 +289,18 @@ class TrialSet:
             DataError: A reference with other channels, or an unknown modality.
         """
         if not same_channels(self.channels, reference.channels):
-            raise DataError(
-                f"the reference has other channels: {reference.modalities}, expected {self.modalities}"
-            )
+            raise DataError(f"the reference has other channels: {reference.modalities}, expected {self.modalities}")
         mean = reference.x.mean(axis=(0, 2), dtype=np.float64)
         deviation = np.sqrt(np.mean((reference.x - mean[:, None]) ** 2, axis=(0, 2)))
         constant = np.ptp(reference.x, axis=(0, 2)) == 0
         scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
         x = ((self.x - mean[:, None]) * scale[:, None]).astype(np.float32)
         repetitions = ", ".join(str(r) for r in np.unique(reference.repetition))
-        notes = [
-            f"z-scored per channel with statistics of {len(reference)} trials, repetitions {repetitions}"
-        ]
+        notes = [f"z-scored per channel with statistics of {len(reference)} trials, repetitions {repetitions}"]
         for channel in np.flatnonzero(constant):
             row = self.channels.iloc[channel]
-            notes.append(
-                f"channel {channel} ({row.modality} {row['name']}) is constant in the reference: set to 0"
-            )
-        rectify = (
-            []
-            if not (rectify := list(rectify))
-            else _known(np.array([*self.modalities]), rectify, "modality")
-        )
+            notes.append(f"channel {channel} ({row.modality} {row['name']}) is constant in the reference: set to 0")
+        rectify = [] if not (rectify := list(rectify)) else _known(np.array([*self.modalities]), rectify, "modality")
         if rectify:
             rows = np.isin(self.channels["modality"], rectify)
             x[:, rows] = np.abs(x[:, rows])

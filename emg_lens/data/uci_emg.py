@@ -101,9 +101,7 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
     present = {i: name for i, name in OPTIONAL_CLASSES.items() if (label == i).any()}
     meta = {"dataset": NAME, "file": str(path), "class_names": {**CLASSES, **present}, "notes": tuple(notes)}
     repetition = _count_runs(label, {} if done is None else done)
-    return Recording(
-        subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta
-    )
+    return Recording(subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta)
 
 
 def _table(path: Path) -> pd.DataFrame:

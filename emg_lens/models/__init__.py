@@ -1,0 +1,1 @@
+"""The models: IsoNet, and those that follow it."""

@@ -86,9 +86,7 @@ def fit(
     device = next(model.parameters()).device
     x, y = x.to(device), y.to(device)
     generator = torch.Generator().manual_seed(recipe.seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, foreach=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, foreach=True)
     rows = []
     model.train()
     for epoch in range(recipe.epochs):
@@ -109,7 +107,9 @@ def fit(
             total += torch.stack([loss.detach() * len(batch), hits])
         mean_loss, accuracy = (total / len(x)).tolist()
         if not math.isfinite(mean_loss):
-            raise FitError(f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower lr than {recipe.lr}")
+            raise FitError(
+                f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower lr than {recipe.lr}"
+            )
         rows.append((epoch + 1, mean_loss, accuracy, weight, lr))
         if on_epoch is not None:
             on_epoch(epoch + 1)

@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from emg_lens.hooks.edges import cross_modal, flow, unimodal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformer_lens import ActivationCache
 
 from emg_lens.analysis.attention_view import CELL_BYTES, attention_view, modality_mass
+from emg_lens.hooks.edges import cross_modal, flow, unimodal
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 4, "acc": 3})
@@ -94,9 +94,7 @@ def test_a_baseline_gives_the_difference():
 def test_cut_rows_and_dropout_are_noted():
     cut = patterns()
     cut["blocks.1.attn.hook_pattern"][:, 0, 2] = 0
-    assert attention_view(cut, LAYOUT).notes == (
-        "Rows without attention, as if all their edges were cut: 1 (in L2).",
-    )
+    assert attention_view(cut, LAYOUT).notes == ("Rows without attention, as if all their edges were cut: 1 (in L2).",)
     halved = {k: v * 0.5 for k, v in patterns().items()}
     assert "48 (they sum to 0.50 at least and 0.50 at most)" in attention_view(halved, LAYOUT).notes[0]
     assert attention_view(patterns(), LAYOUT).notes == ()
@@ -148,9 +146,7 @@ def test_modality_mass_equals_a_naive_loop():
         trials = []
         for pattern in cache[f"blocks.{layer}.attn.hook_pattern"][:, head]:
             rows = [d for d, g in enumerate(LAYOUT.group) if g == dest]
-            trials += [
-                sum(float(pattern[d, s]) for s, g in enumerate(LAYOUT.group) if g == src) for d in rows
-            ]
+            trials += [sum(float(pattern[d, s]) for s, g in enumerate(LAYOUT.group) if g == src) for d in rows]
         assert row["mass"] == pytest.approx(sum(trials) / len(trials), abs=1e-6)
 
 
@@ -221,9 +217,7 @@ def test_group_masses_and_summaries_in_the_page_are_those_of_modality_mass():
 
 def test_the_saved_page_names_no_address_and_forbids_the_network(tmp_path):
     path = attention_view(patterns(), LAYOUT, title="x").save(tmp_path / "view.html")
-    page = path.read_text("utf-8").replace(
-        "http://www.w3.org/2000/svg", ""
-    )  # the name of SVG, not an address
+    page = path.read_text("utf-8").replace("http://www.w3.org/2000/svg", "")  # the name of SVG, not an address
     assert not re.search(r"(https?:|//[a-z]+\.|@import|<link(?! rel=\"icon\" href=\"data:)|src=)", page)
     assert "default-src 'none'" in page
 

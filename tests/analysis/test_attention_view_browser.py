@@ -14,9 +14,7 @@ import torch
 from emg_lens.analysis.attention_view import attention_view, modality_mass
 from emg_lens.layout import TokenLayout
 
-webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="browser tests need selenium: pip install selenium"
-)
+webdriver = pytest.importorskip("selenium.webdriver", reason="browser tests need selenium: pip install selenium")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -139,9 +137,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return attention_view(patterns(), LAYOUT, title="Subject 3").save(
-        tmp_path_factory.mktemp("page") / "v.html"
-    )
+    return attention_view(patterns(), LAYOUT, title="Subject 3").save(tmp_path_factory.mktemp("page") / "v.html")
 
 
 @pytest.fixture(autouse=True)
@@ -243,9 +239,7 @@ def test_a_shared_scale_makes_heads_comparable(browser, page):
 def test_the_threshold_hides_weak_edges(browser, page):
     browser.open(page)
     slider = browser.find("#min")
-    browser.driver.execute_script(
-        "arguments[0].value = 60; arguments[0].dispatchEvent(new Event('input'))", slider
-    )
+    browser.driver.execute_script("arguments[0].value = 60; arguments[0].dispatchEvent(new Event('input'))", slider)
     threshold = 0.36 * MEAN.max()
     browser.wait(lambda: browser.text("#minout") == shown(threshold))
     blank = np.reshape(browser.pixels(), (-1, 4))[MEAN[0, 0].ravel() < threshold]
@@ -282,9 +276,7 @@ def test_a_click_on_a_colour_band_pins_the_whole_group_until_escape(browser, pag
     browser.open(page)
     browser.point_at(7, 0)
     cell = browser.driver.execute_script("return geo.cell")
-    ActionChains(browser.driver).move_by_offset(int(-cell / 2 - 6), 0).click().move_by_offset(
-        -400, 0
-    ).perform()
+    ActionChains(browser.driver).move_by_offset(int(-cell / 2 - 6), 0).click().move_by_offset(-400, 0).perform()
     assert browser.text("#reads").startswith("acc.0, acc.1, acc.2 read on average: ")
     rows = [LAYOUT.names.index(f"acc.{i}") for i in range(3)]
     assert f"cls {shown(MEAN[0, 0, rows, 0].mean())}" in browser.text("#reads")
@@ -297,10 +289,7 @@ def test_the_table_sorts_and_its_rows_select_heads(browser, page):
     browser.find("[data-sort=cross]").click()
     cells = [float(r.find_elements(By.TAG_NAME, "td")[3].text) for r in browser.all("#table tbody tr")]
     assert cells == sorted(cells, reverse=True)
-    assert (
-        browser.find("[data-sort=cross]").find_element(By.XPATH, "..").get_attribute("aria-sort")
-        == "descending"
-    )
+    assert browser.find("[data-sort=cross]").find_element(By.XPATH, "..").get_attribute("aria-sort") == "descending"
     table = modality_mass(patterns(), LAYOUT).groupby(["layer", "head"])["cross"].first()
     first = browser.all("#table tbody tr")[0]
     first.click()
@@ -404,9 +393,7 @@ def test_eight_hundred_tokens_open_as_groups_and_stay_usable(browser, tmp_path):
     browser.open(path)
     assert browser.find("[name=view][value=groups]").is_selected()
     clock = "const t = performance.now(); {}; return (performance.now() - t) / 1000"
-    assert (
-        browser.driver.execute_script(clock.format("change({view: 'tokens'})")) < 8
-    )  # 0.7 s on a free machine
+    assert browser.driver.execute_script(clock.format("change({view: 'tokens'})")) < 8  # 0.7 s on a free machine
     assert browser.driver.execute_script(clock.format("select(3, 2)")) < 1
     browser.point_at(400.2, 77.1)
     said = browser.text("#tooltip").split(" ")

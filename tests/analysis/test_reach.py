@@ -22,7 +22,16 @@ def random_mask(seed: int, density: float) -> torch.Tensor:
 def model_with(readout: str, norm: str, positions: str, seed: int, severed: str = "") -> HookedBiosignalEncoder:
     torch.manual_seed(seed)
     config = EncoderConfig(
-        {"emg": 2, "acc": 2}, 6, 3, 8, HEADS, LAYERS, 8, readout=readout, norm=norm, positions=positions,
+        {"emg": 2, "acc": 2},
+        6,
+        3,
+        8,
+        HEADS,
+        LAYERS,
+        8,
+        readout=readout,
+        norm=norm,
+        positions=positions,
         severed_edges=severed,
     )
     return HookedBiosignalEncoder(config).eval().double()
@@ -52,18 +61,17 @@ def logits(model: HookedBiosignalEncoder, x: torch.Tensor, cut: torch.Tensor, we
     positions=st.sampled_from(["learned", "rotary"]),
     severed=st.sampled_from(["", "flow('acc', 'cls')"]),
 )
-def test_dead_edges_have_no_gradient_and_cutting_them_changes_nothing(
-    seed, density, readout, norm, positions, severed
-):
+def test_dead_edges_have_no_gradient_and_cutting_them_changes_nothing(seed, density, readout, norm, positions, severed):
     model = model_with(readout, norm, positions, seed, severed)
     x = model.example_input(2, seed).double()
     cut = random_mask(seed, density)
     found = reach(cut, model.readout_positions, model.severed_mask())
     base = logits(model, x, cut)
     # cutting only the live part of the cut is the same function
-    assert torch.equal(logits(model, x, found.live_cut), base) or (
-        logits(model, x, found.live_cut) - base
-    ).abs().max() < 1e-12
+    assert (
+        torch.equal(logits(model, x, found.live_cut), base)
+        or (logits(model, x, found.live_cut) - base).abs().max() < 1e-12
+    )
     # an edge that is open but whose dest is dead has gradient exactly zero
     weight = torch.ones(LAYERS, HEADS, len(LAYOUT), len(LAYOUT), dtype=torch.double, requires_grad=True)
     logits(model, x, cut, weight).square().sum().backward()

@@ -27,9 +27,7 @@ def toy(monkeypatch, make_recording):
     read = []
 
     def load(root, *, subjects=None, gain=1.0):
-        return (
-            read.append(s) or make_recording(s, seed=i) for i, s in enumerate(choose(find(root), subjects))
-        )
+        return (read.append(s) or make_recording(s, seed=i) for i, s in enumerate(choose(find(root), subjects)))
 
     def find(root):
         return {name: sorted(root.glob(f"{name}.*")) for name in ("P1", "P2", "P10")}
@@ -91,27 +89,21 @@ def test_wrong_calls_are_told_at_once(toy, tmp_path, call, message):
 def test_a_folder_without_matching_files_says_what_was_found(tmp_path):
     for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
         (tmp_path / name).write_text("")
-    with pytest.raises(
-        DataError, match="S<n>_E<1>_A1.mat at any depth; found a.txt, b.txt, c.txt and 1 more"
-    ):
+    with pytest.raises(DataError, match="S<n>_E<1>_A1.mat at any depth; found a.txt, b.txt, c.txt and 1 more"):
         load_dataset("ninapro-db5", tmp_path)
     with pytest.raises(DataError, match="a.txt is a file, not a folder"):
         load_dataset("ninapro-db5", tmp_path / "a.txt")
 
 
 def test_load_trials_reads_filters_and_cuts(toy, tmp_path):
-    made = load_trials(
-        "toy", tmp_path, Recipe(fs=100), Segment(stop_s=0.5), subjects=[10, "P1"], classes=[2, 3]
-    )
+    made = load_trials("toy", tmp_path, Recipe(fs=100), Segment(stop_s=0.5), subjects=[10, "P1"], classes=[2, 3])
     assert made.x.shape == (8, 5, 50) and list(dict.fromkeys(made.subject)) == ["P1", "P10"]
     assert made.classes == ("2", "3") and made.fs == 100
 
 
 def test_one_subject_at_a_time_gives_the_trials_of_all_at_once(toy, tmp_path):
     whole = load_trials("toy", tmp_path, segment=Segment(stop_s=0.5))
-    parts = [
-        load_trials("toy", tmp_path, segment=Segment(stop_s=0.5), subjects=[s]) for s in ("P1", "P2", "P10")
-    ]
+    parts = [load_trials("toy", tmp_path, segment=Segment(stop_s=0.5), subjects=[s]) for s in ("P1", "P2", "P10")]
     np.testing.assert_array_equal(TrialSet.concatenate(parts).movement, whole.movement)
     np.testing.assert_array_equal(TrialSet.concatenate(parts).subject, whole.subject)
 

@@ -85,9 +85,7 @@ def test_labels_272_of_30000_rows_short_are_padded(tmp_path):
 
 
 def test_labels_five_percent_short_are_refused(tmp_path):
-    with pytest.raises(
-        DataError, match=r"S1_E1_A1.mat: restimulus has 2280 rows, emg 2400; they may differ by 24"
-    ):
+    with pytest.raises(DataError, match=r"S1_E1_A1.mat: restimulus has 2280 rows, emg 2400; they may differ by 24"):
         one(write(tmp_path, short=120))
 
 
@@ -143,9 +141,7 @@ def test_either_numbering_of_a_whole_exercise_ends_at_the_same_global_labels(exe
 def test_nan_and_infinity_are_refused_with_key_and_channel(tmp_path, value, key, channel, named):
     data = content()[key].copy()
     data[5, channel] = value
-    with pytest.raises(
-        DataError, match=rf"S1_E1_A1.mat: {key} holds NaN or infinity in channel {named} \(1 rows\)"
-    ):
+    with pytest.raises(DataError, match=rf"S1_E1_A1.mat: {key} holds NaN or infinity in channel {named} \(1 rows\)"):
         one(write(tmp_path, **{key: data}))
 
 

@@ -23,9 +23,7 @@ def recording(fs=FS, native_fs=None, **channels):
         names = tuple(f"{name}{i}" for i in range(data.shape[1]))
         signals[name] = Signal(data, fs, native_fs or fs, "V", names)
     n = len(next(iter(signals.values())).data)
-    return Recording(
-        "A", signals, np.zeros(n, int), np.zeros(n, int), fs, {"file": "a.mat", "notes": ("old",)}
-    )
+    return Recording("A", signals, np.zeros(n, int), np.zeros(n, int), fs, {"file": "a.mat", "notes": ("old",)})
 
 
 def run(data, *steps, fs=FS, native_fs=None):
@@ -174,9 +172,7 @@ def test_trial_times_survive_a_change_of_rate_to_within_half_a_row(old, new):
         float(old),
     )
     after = preprocess(made, Recipe(fs=new)).trials
-    np.testing.assert_allclose(
-        after[["start", "stop"]], made.trials[["start", "stop"]], atol=0.5 / old + 1 / new
-    )
+    np.testing.assert_allclose(after[["start", "stop"]], made.trials[["start", "stop"]], atol=0.5 / old + 1 / new)
 
 
 def test_labels_shorter_than_signals_leave_unlabelled_rows():
@@ -230,13 +226,8 @@ def test_a_recording_shorter_than_the_filter_needs_is_refused():
 
 def test_the_digest_tells_recipes_apart_and_only_them():
     base = Recipe.model_validate({"signals": {"emg": [BANDPASS], "acc": []}, "fs": 200})
-    assert (
-        base.digest() == "9b15b2bd904a"
-    )  # the same on every machine, or finished runs could not be continued
-    assert (
-        base.digest()
-        == Recipe.model_validate({"signals": {"emg": [BANDPASS], "acc": []}, "fs": 200.0}).digest()
-    )
+    assert base.digest() == "9b15b2bd904a"  # the same on every machine, or finished runs could not be continued
+    assert base.digest() == Recipe.model_validate({"signals": {"emg": [BANDPASS], "acc": []}, "fs": 200.0}).digest()
     assert base.digest() == Recipe.model_validate_json(base.model_dump_json()).digest()
     others = [
         {"signals": {"acc": [], "emg": [BANDPASS]}, "fs": 200},

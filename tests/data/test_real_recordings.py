@@ -63,18 +63,13 @@ def test_db5_gestures_can_be_told_apart_by_a_linear_classifier(real):
 def test_psl_has_eight_persons_and_eighteen_signs_but_one(real):
     recordings = list(load_dataset("psl-myo", real("psl_myo")))
     assert len(recordings) == 1206
-    assert list(dict.fromkeys(r.subject for r in recordings)) == [
-        f"person{i}" for i in (1, 2, 6, 7, 8, 9, 10, 11)
-    ]
+    assert list(dict.fromkeys(r.subject for r in recordings)) == [f"person{i}" for i in (1, 2, 6, 7, 8, 9, 10, 11)]
     signs = {(r.subject, int(r.label[0])) for r in recordings}
     assert len(signs) == 8 * 18 - 1 and ("person6", 12) not in signs
     for subject, sign in signs:
         counted = [int(r.repetition[0]) for r in recordings if (r.subject, r.label[0]) == (subject, sign)]
         assert counted == list(range(1, len(counted) + 1)) and len(counted) >= 4
-    assert all(
-        393 <= len(r.signals["emg"].data) <= 406 and 99 <= len(r.signals["acc"].data) <= 102
-        for r in recordings
-    )
+    assert all(393 <= len(r.signals["emg"].data) <= 406 and 99 <= len(r.signals["acc"].data) <= 102 for r in recordings)
     gravity = np.median([np.linalg.norm(r.signals["acc"].data, axis=1).mean() for r in recordings])
     assert gravity == pytest.approx(1, abs=0.1)
     lengths = np.concatenate([np.linalg.norm(r.signals["quat"].data, axis=1) for r in recordings])
@@ -84,11 +79,7 @@ def test_psl_has_eight_persons_and_eighteen_signs_but_one(real):
 def test_psl_signs_of_one_person_share_the_numbering_with_all(real):
     recipe, segment = Recipe(fs=200), Segment(stop_s=1.9)
     six = load_trials("psl-myo", real("psl_myo"), recipe, segment, subjects=["person6"])
-    assert (
-        six.n_classes == 18
-        and 11 not in six.y
-        and six.modalities == {"emg": 8, "acc": 3, "gyro": 3, "quat": 4}
-    )
+    assert six.n_classes == 18 and 11 not in six.y and six.modalities == {"emg": 8, "acc": 3, "gyro": 3, "quat": 4}
 
 
 def test_uci_has_twenty_subjects_of_four_repetitions_and_tells_the_rate_trap(real):

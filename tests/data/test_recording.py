@@ -27,9 +27,7 @@ def test_rest_rows_with_a_repetition_number_are_no_trials():
 
 
 def test_source_names_subject_and_file():
-    made = Recording(
-        "S1", {"emg": signal()}, np.zeros(10, int), np.zeros(10, int), 10.0, {"file": "/a/b.mat"}
-    )
+    made = Recording("S1", {"emg": signal()}, np.zeros(10, int), np.zeros(10, int), 10.0, {"file": "/a/b.mat"})
     assert made.source == "S1 b.mat" and recording([1], [1]).source == "A"
 
 

@@ -40,15 +40,11 @@ def test_windows_of_a_movement_share_its_number_and_stay_inside(make_recording):
     st.floats(0.02, 1),
     st.booleans(),
 )
-def test_windows_never_leave_the_segment_or_the_movement_and_are_all_alike(
-    n, fs, start, length, share, strided
-):
+def test_windows_never_leave_the_segment_or_the_movement_and_are_all_alike(n, fs, start, length, share, strided):
     window = max(length * share, 0.05)
     if window * fs < 1.5 or window > length:
         return
-    segment = Segment(
-        start_s=start, stop_s=start + length, window_s=window, stride_s=window / 1.5 if strided else None
-    )
+    segment = Segment(start_s=start, stop_s=start + length, window_s=window, stride_s=window / 1.5 if strided else None)
     found = segment.windows(n, fs)
     assert all(round(start * fs) <= a < b <= min(n, round((start + length) * fs)) for a, b in found)
     assert len({b - a for a, b in found}) <= 1
@@ -60,9 +56,7 @@ def test_movements_that_are_too_short_are_dropped_and_counted(make_recording):
     made.label[110:200] = 0  # the first movement of 1.0 s keeps 10 rows here and 100 after
     cut = TrialSet.from_recordings([made], Segment(stop_s=0.9))
     assert len(cut) == 5
-    assert any(
-        "2 of 7 movements are too short for segment 0 s to 0.9 s: dropped" in note for note in cut.notes
-    )
+    assert any("2 of 7 movements are too short for segment 0 s to 0.9 s: dropped" in note for note in cut.notes)
 
 
 def test_nothing_long_enough_is_an_error(make_recording):

@@ -33,8 +33,7 @@ SMALL = Simulation(n_subjects=2, n_repetitions=2)
 def cohort(simulation):
     """(subject) -> features by modality, truth, and whether a trial is for training."""
     return [
-        (*features(r), r.meta["trials"], r.trials["repetition"].isin(TRAIN).to_numpy())
-        for r in simulate(simulation)
+        (*features(r), r.meta["trials"], r.trials["repetition"].isin(TRAIN).to_numpy()) for r in simulate(simulation)
     ]
 
 
@@ -175,9 +174,7 @@ def test_a_modality_shows_its_own_factor_and_nothing_of_the_others(modality):
 def test_only_both_modalities_together_show_the_joint_factor():
     both, simulation = ("emg", "acc"), Simulation()
     assert outcomes(simulation, both, column("joint"), lambda: SVC(C=10)).mean() > 0.75
-    assert (
-        outcomes(simulation, both, column("joint"), LinearDiscriminantAnalysis).mean() < 0.6
-    )  # an exclusive or
+    assert outcomes(simulation, both, column("joint"), LinearDiscriminantAnalysis).mean() < 0.6  # an exclusive or
     keys = [outcomes(simulation, [m], column(f"{m}_key"), LinearDiscriminantAnalysis) for m in both]
     assert (keys[0] == keys[1]).mean() > 0.93  # two linear readings and one subtraction (with two values) do
 
@@ -345,9 +342,7 @@ def test_sensors_see_the_same_gravity_each_in_a_frame_of_its_own():
 
 
 def test_tremor_lies_between_8_and_12_hz():
-    (recording,) = simulate(
-        Simulation(n_subjects=1, n_repetitions=1, acc_noise_g=0, tremor_g=0.05, rest_s=20)
-    )
+    (recording,) = simulate(Simulation(n_subjects=1, n_repetitions=1, acc_noise_g=0, tremor_g=0.05, rest_s=20))
     at_rest = recording.signals["acc"].data[: 19 * 50]
     frequency, power = dsp.welch(at_rest, 50.0, nperseg=400, axis=0)
     assert power[(frequency > 7.5) & (frequency < 12.5)].sum() / power[frequency > 1].sum() > 0.98

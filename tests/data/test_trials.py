@@ -45,10 +45,7 @@ def test_arrays_become_trials_with_named_channels_and_classes():
     assert made.x.dtype == np.float32 and made.y.dtype == np.int64
     assert made.channels["name"].tolist() == ["emg.0", "emg.1", "acc.0", "acc.1", "acc.2"]
     assert (len(made), made.n_samples, made.n_classes) == (24, 7, 3)
-    assert (
-        repr(made)
-        == "TrialSet(24 trials of 2 subjects, 2 emg + 3 acc channels, 7 samples at 100 Hz, 3 classes)"
-    )
+    assert repr(made) == "TrialSet(24 trials of 2 subjects, 2 emg + 3 acc channels, 7 samples at 100 Hz, 3 classes)"
 
 
 def test_stated_classes_may_be_more_than_those_performed():

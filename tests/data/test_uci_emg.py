@@ -13,8 +13,7 @@ def table(classes=(0, 1, 0, 2, 0, 1, 0, 2, 0), run=100, hold=10, step_ms=1):
     label = np.repeat(classes, run)
     values = np.repeat(np.random.default_rng(0).integers(-99, 99, (len(label) // hold + 1, 8)), hold, axis=0)
     return [
-        "\t".join([str(1 + k * step_ms), *(f"{v}e-05" for v in values[k]), str(label[k])])
-        for k in range(len(label))
+        "\t".join([str(1 + k * step_ms), *(f"{v}e-05" for v in values[k]), str(label[k])]) for k in range(len(label))
     ]
 
 

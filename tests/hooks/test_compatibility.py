@@ -124,9 +124,12 @@ def test_a_token_that_attends_to_nothing_gets_a_zero_attention_output(specimen):
     model, layout, x = built(specimen)
     seen = []
     z = at_path(model, f"{find_lever(model, layout).paths[0]}.hook_z")
-    with torch.no_grad(), cutting(model, positions(dest=[1, 4]).at(layers=0), layout):
-        with listening(z, lambda t, hook: seen.append(t.flatten(2))):
-            call(model, x)
+    with (
+        torch.no_grad(),
+        cutting(model, positions(dest=[1, 4]).at(layers=0), layout),
+        listening(z, lambda t, hook: seen.append(t.flatten(2))),
+    ):
+        call(model, x)
     assert (seen[0][:, [1, 4]] == 0).all() and (seen[0][:, [0, 2, 3, 5]].abs().amax(-1) > 1e-3).all()
 
 
@@ -171,6 +174,13 @@ def test_values_can_be_replaced_and_mlps_cut(specimen):
         ):
             edited = output(model.run_with_hooks(x, fwd_hooks=hooks))
             assert edited.isfinite().all() and (edited - plain).abs().max() > 1e-4
+
+
+@pytest.mark.skipif(installed_version()[0] < 4, reason="the MLP of BERT bridges fires no hook_out before 4.0")
+def test_hook_points_that_a_bridge_relays_are_live():
+    specimen = next(s for s in ZOO if s.name == "BERT bridge, sdpa")
+    model = specimen.build()
+    assert replace(model, "acc", at="blocks.0.mlp.hook_out", layout=specimen.layout)
 
 
 def test_an_embedding_hook_that_never_fires_is_refused():
@@ -233,9 +243,11 @@ def test_fuzz_the_report_and_the_output_agree_with_independent_computations(part
         if not meant:
             continue
         done += 1
-        with torch.no_grad():
-            with cutting(model, edges, layout) as report:
-                ours = output(call(model, x))
+        with (
+            torch.no_grad(),
+            cutting(model, edges, layout) as report,
+        ):
+            ours = output(call(model, x))
             theirs = by_tapping(model, layout, x, edges)
             assert (ours - theirs).abs().max() <= 1e-4 * max(1, float(theirs.abs().max())), str(edges)
             mask = edges.mask(layout, 2, 2)
@@ -288,9 +300,12 @@ def test_the_pattern_hook_of_a_wrapped_model_shows_the_cut_where_it_fires():
     specimen = next(s for s in ZOO if s.name == "BERT bridge, eager")
     model, layout, x = built(specimen)
     seen = []
-    with torch.no_grad(), cutting(model, cross_modal(), layout):
-        with listening(at_path(model, f"blocks.0.attn.{PATTERN}"), lambda p, hook: seen.append(p)):
-            call(model, x)
+    with (
+        torch.no_grad(),
+        cutting(model, cross_modal(), layout),
+        listening(at_path(model, f"blocks.0.attn.{PATTERN}"), lambda p, hook: seen.append(p)),
+    ):
+        call(model, x)
     assert (seen[0][:, cross_modal().mask(layout, 2, 2)[0]] == 0).all()
 
 

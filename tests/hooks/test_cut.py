@@ -1,7 +1,7 @@
 import pytest
 import torch
-from toy import Toy, hooks_left
 from torch import nn
+from toy import Toy, hooks_left
 
 from emg_lens.config import EncoderConfig
 from emg_lens.encoder import HookedBiosignalEncoder

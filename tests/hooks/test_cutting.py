@@ -14,6 +14,7 @@ from emg_lens.hooks import (
     positions,
     unimodal,
 )
+from emg_lens.hooks.probe import lever
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
@@ -119,9 +120,11 @@ def test_an_error_of_the_body_before_any_forward_is_not_replaced(toy):
 
 
 def test_a_body_that_never_runs_the_model_is_an_error(toy):
-    with pytest.raises(DeadHookError, match=r"the model was not run inside cutting\(cross_modal\(\)\)"):
-        with cutting(toy, cross_modal()):
-            pass
+    with (
+        pytest.raises(DeadHookError, match=r"the model was not run inside cutting\(cross_modal\(\)\)"),
+        cutting(toy, cross_modal()),
+    ):
+        pass
     with pytest.raises(DeadHookError, match="not run"), cutting(toy, none()):
         pass
 
@@ -148,9 +151,11 @@ def test_a_hook_that_writes_attention_back_is_an_error(live):
     def write_back(pattern, hook):
         return torch.full_like(pattern, 1 / 6)
 
-    with pytest.raises(DeadHookError, match=r"a cut edge still carries attention \(0.167\)"):
-        with cutting(live, cross_modal()):
-            live.run_with_hooks(X, fwd_hooks=[("blocks.1.attn.hook_pattern", write_back)])
+    with (
+        pytest.raises(DeadHookError, match=r"a cut edge still carries attention \(0.167\)"),
+        cutting(live, cross_modal()),
+    ):
+        live.run_with_hooks(X, fwd_hooks=[("blocks.1.attn.hook_pattern", write_back)])
     assert hooks_left(live) == []
 
 
@@ -172,11 +177,13 @@ def test_a_lever_that_dies_after_the_probe_is_an_error(live):
 
 def test_a_forward_that_bypasses_the_hook_is_an_error(live):
     attention = live.blocks[0].attn
-    with pytest.raises(DeadHookError, match="attention ran 2 times, the cut took place 1 times"):
-        with cutting(live, cross_modal()):
-            live(X)
-            point, attention.hook_attn_scores = attention.hook_attn_scores, torch.nn.Identity()
-            live(X)
+    with (
+        pytest.raises(DeadHookError, match="attention ran 2 times, the cut took place 1 times"),
+        cutting(live, cross_modal()),
+    ):
+        live(X)
+        point, attention.hook_attn_scores = attention.hook_attn_scores, torch.nn.Identity()
+        live(X)
     attention.hook_attn_scores = point
     assert hooks_left(live) == []
 
@@ -213,6 +220,7 @@ def test_it_works_inside_run_with_cache_and_the_cache_shows_the_cut(live):
 
 def test_hooks_of_others_keep_working(live):
     seen = []
+    lever(live)  # permanent hooks belong to the model: they see the probe
     live.add_hook("blocks.0.attn.hook_pattern", lambda p, hook: seen.append(p), is_permanent=True)
     with cutting(live, cross_modal()):
         live.run_with_hooks(X, fwd_hooks=[("blocks.0.hook_resid_pre", lambda r, hook: seen.append(r))])
@@ -229,7 +237,7 @@ def test_gradients_pass_and_stop_at_cut_edges(toy):
         toy(x)[:, :4].sum().backward()
     assert x.grad is not None and x.grad[:, 1:4].abs().max() > 1
     through = x.grad[:, 4:].abs().max()  # renormalising after the softmax cancels gradients only up to rounding
-    assert through < 1e-5 if toy.blocks[0].attn.live == "pattern" else through == 0
+    assert through < 1e-4 if toy.blocks[0].attn.live == "pattern" else through == 0
 
 
 def test_fully_cut_rows_have_finite_gradients(toy):
@@ -248,9 +256,11 @@ def test_training_mode_and_switches_are_as_before(toy):
 
 
 def test_a_layout_of_another_length_is_an_error(toy):
-    with pytest.raises(EdgeError, match=r"\[4, 2, 6, 6\].*the layout has 3 positions"):
-        with cutting(toy, every(), TokenLayout.groups({"a": [0]}, n_tokens=3)):
-            toy(X)
+    with (
+        pytest.raises(EdgeError, match=r"\[4, 2, 6, 6\].*the layout has 3 positions"),
+        cutting(toy, every(), TokenLayout.groups({"a": [0]}, n_tokens=3)),
+    ):
+        toy(X)
     assert hooks_left(toy) == []
 
 

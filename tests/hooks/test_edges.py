@@ -106,7 +106,10 @@ def test_the_mask_is_boolean_and_of_full_shape():
         (lambda: cross_modal("emg", "emg"), r"named twice"),
         (lambda: flow("emg", "gyro"), r"unknown group or token 'gyro'"),
         (lambda: flow("emg.7", "acc"), r"unknown group or token 'emg.7'"),
-        (lambda: positions(dest=[T]), rf"position {T} does not exist: this layout has positions 0 to {T - 1}"),
+        (
+            lambda: positions(dest=[T]),
+            rf"position {T} does not exist: this layout has positions 0 to {T - 1}",
+        ),
         (lambda: positions(src=[-T - 1]), r"does not exist"),
         (lambda: positions(dest=[]), r"selects nothing"),
         (lambda: positions(dest=[1.5]), r"indices or token names"),

@@ -102,6 +102,22 @@ def test_hooks_of_others_neither_see_nor_disturb_the_probe():
     assert len(seen) == 1
 
 
+def test_suspended_hooks_come_back_in_their_order_and_can_be_removed():
+    toy, order = Toy(LAYOUT), []
+    for name in "ab":
+        toy.add_hook("hook_embed", lambda t, hook, name=name: order.append(name), is_permanent=name == "b")
+    toy.add_hook("hook_embed", lambda t, hook: order.append("c"))
+    toy.add_hook("hook_embed", lambda t, hook: order.append("d"), prepend=True)
+    lever(toy)
+    order.clear()
+    toy(toy.example_input())
+    assert order == ["d", "a", "b", "c"]
+    toy.reset_hooks()
+    order.clear()
+    toy(toy.example_input())
+    assert order == ["b"]
+
+
 def test_a_probed_model_can_be_freed():
     toy = Toy(LAYOUT)
     with cutting(toy, cross_modal()) as report:
@@ -131,7 +147,9 @@ def test_inputs_may_be_a_tensor_a_tuple_or_a_mapping(wrap):
 def test_a_model_without_attention_hooks_is_refused():
     toy = Toy(LAYOUT)
     toy.hook_dict = {name: point for name, point in toy.hook_dict.items() if "attn" not in name}
-    with pytest.raises(EdgeError, match=r"no hook point named blocks.<layer>.attn.hook_pattern.*\['blocks', 'hook_embed'\]"):
+    with pytest.raises(
+        EdgeError, match=r"no hook point named blocks.<layer>.attn.hook_pattern.*\['blocks', 'hook_embed'\]"
+    ):
         lever(toy)
 
 

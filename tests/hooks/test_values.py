@@ -79,12 +79,18 @@ def test_any_hook_point_over_positions_will_do(toy, x):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tokens": "gyro"}, r"unknown group or token 'gyro'; this layout has the groups \['cls', 'emg', 'acc'\]"),
+        (
+            {"tokens": "gyro"},
+            r"unknown group or token 'gyro'; this layout has the groups \['cls', 'emg', 'acc'\]",
+        ),
         ({"tokens": 6}, "position 6 does not exist"),
         ({"tokens": []}, "names no token"),
         ({"tokens": "acc", "by": "noise"}, "by='noise'; expected 'zero', 'mean', 'resample' or 'permute'"),
         ({"tokens": "acc", "by": "mean"}, "by='mean'.* needs reference="),
-        ({"tokens": "acc", "by": "zero", "reference": torch.zeros(1, 6, 4)}, "by='zero'.* takes no reference="),
+        (
+            {"tokens": "acc", "by": "zero", "reference": torch.zeros(1, 6, 4)},
+            "by='zero'.* takes no reference=",
+        ),
         ({"tokens": "acc", "at": "hook_embedd"}, r"no hook point 'hook_embedd'; nearest: \['hook_embed'"),
         ({"tokens": "acc", "at": "blocks.0.attn.hook_pattern"}, "holds edges, not tokens: use cut"),
     ],
@@ -141,6 +147,16 @@ def test_our_encoders_take_both():
     x = encoder.example_input(4)
     for hooks in (replace(encoder, "acc"), replace(encoder, "acc", "permute"), cut_mlp(encoder, "emg", 0)):
         assert not torch.equal(encoder.run_with_hooks(x, fwd_hooks=hooks), encoder(x))
+
+
+def test_a_gated_hook_point_is_checked_anew_when_its_gate_closes():
+    cfg = EncoderConfig({"emg": 3, "acc": 2}, n_samples=8, n_classes=3, d_model=16, n_layers=2)
+    encoder, at = HookedBiosignalEncoder(cfg), "blocks.0.attn.hook_result"
+    encoder.set_use_attn_result(True)
+    assert replace(encoder, "acc", at=at)
+    encoder.set_use_attn_result(False)
+    with pytest.raises(DeadHookError, match="hook_result does not fire"):
+        replace(encoder, "acc", at=at)
 
 
 def test_gradients_pass_around_replaced_tokens(toy, x):

@@ -55,10 +55,13 @@ class ToyBlock(nn.Module):
 class Toy(HookedRootModule):
     """Channels as tokens.
 
-    `live=False` fires its hooks too late, `live="pattern"` only those on scores; `zero_nan=False` leaves NaN in empty rows.
+    `live=False` fires its hooks too late, `live="pattern"` only those on scores; `zero_nan=False` leaves NaN
+    in empty rows.
     """
 
-    def __init__(self, layout: TokenLayout, n_layers=3, n_heads=2, d_model=8, *, std=0.4, **options: bool | str) -> None:
+    def __init__(
+        self, layout: TokenLayout, n_layers=3, n_heads=2, d_model=8, *, std=0.4, **options: bool | str
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layout, self.n_tokens = layout, len(layout)
@@ -122,7 +125,11 @@ class RandomEdges:
         heads = self.rng.sample(range(self.n_heads), self.rng.randint(1, self.n_heads))
         start = self.rng.randrange(self.n_layers)
         layers, chosen = self.rng.choice(
-            [(layer, {layer % self.n_layers}), (slice(start, None), set(range(start, self.n_layers))), (None, None)]
+            [
+                (layer, {layer % self.n_layers}),
+                (slice(start, None), set(range(start, self.n_layers))),
+                (None, None),
+            ]
         )
         chosen = set(range(self.n_layers)) if chosen is None else chosen
         return edges.at(layers=layers, heads=heads), {m for m in meant if m[0] in chosen and m[1] in set(heads)}

@@ -76,7 +76,6 @@ def with_extras(scores: pd.DataFrame, **expected: float) -> pd.DataFrame:
     base = scores[scores["condition"] == "baseline"]
     base = base.assign(accuracy=0.9 * base["accuracy"], structural_null=False)
     extras = [
-        base.assign(condition=name, edges=name, equivalent_to=name, expected=value)
-        for name, value in expected.items()
+        base.assign(condition=name, edges=name, equivalent_to=name, expected=value) for name, value in expected.items()
     ]
     return pd.concat([scores, *extras], ignore_index=True)

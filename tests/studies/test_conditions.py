@@ -18,9 +18,7 @@ def test_layer_masks_are_the_30_conditions_of_table_3():
     assert by_name["cross_modal/from_end/L2"].tags == {"edges": "cross_modal", "mode": "from_end", "layer": 1}
 
 
-@pytest.mark.parametrize(
-    ("mode", "layers"), [("individual", [1]), ("from_beginning", [0, 1]), ("from_end", [1, 2, 3])]
-)
+@pytest.mark.parametrize(("mode", "layers"), [("individual", [1]), ("from_beginning", [0, 1]), ("from_end", [1, 2, 3])])
 def test_each_mode_cuts_its_layers(mode, layers):
     condition = next(c for c in layer_masks(EDGES, 4, [mode]) if c.name == f"unimodal/{mode}/L2")
     mask = condition.edges.mask(LAYOUT, 4, 2)

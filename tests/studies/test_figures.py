@@ -2,6 +2,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from table3 import paper_scores, with_extras
+
 from emg_lens.studies.figures import (
     CAPTIONS,
     figure_accuracy,
@@ -13,8 +16,6 @@ from emg_lens.studies.figures import (
     to_svg,
 )
 from emg_lens.studies.statistics import StatisticsSpec, compare
-from matplotlib.figure import Figure
-from table3 import paper_scores, with_extras
 
 SPEC = StatisticsSpec(n_bootstrap=100)
 
@@ -70,9 +71,7 @@ def test_stars_stand_above_their_layer_and_nulls_are_marked(study):
     _, tests = study
     panel = figure_accuracy(*study).axes[0]
     stars = tests[tests["mode"] == "individual"].sort_values("layer")
-    wanted = [
-        s + ("†" if null else "") for s, null in zip(stars["stars"], stars["structural_null"], strict=True)
-    ]
+    wanted = [s + ("†" if null else "") for s, null in zip(stars["stars"], stars["structural_null"], strict=True)]
     placed = sorted(panel.texts, key=lambda t: (t.get_position()[0], -t.get_position()[1]))
     assert [t.get_text() for t in placed] == wanted
     assert "ns†" in texts(panel)
@@ -147,9 +146,7 @@ def test_one_panel_has_no_letter_and_one_subject_is_enough():
 
 
 def test_a_dollar_sign_in_a_name_is_no_formula():
-    scores = with_extras(
-        made_up(1, [r"$\nonsense$"], ["individual"]).assign(structural_null=False), **{r"$\x{$": 0.5}
-    )
+    scores = with_extras(made_up(1, [r"$\nonsense$"], ["individual"]).assign(structural_null=False), **{r"$\x{$": 0.5})
     for figure in study_figures(scores, compare(scores, SPEC)).values():
         to_svg(figure)
 

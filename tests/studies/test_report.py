@@ -5,11 +5,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from table3 import paper_scores, with_extras
+
 from emg_lens.studies.figures import study_figures
 from emg_lens.studies.report import READING_GUIDE, ReportContext, render_report
 from emg_lens.studies.statistics import StatisticsSpec, compare, power_warnings
-from matplotlib.figure import Figure
-from table3 import paper_scores, with_extras
 
 SPEC = StatisticsSpec(n_bootstrap=100)
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -73,9 +74,7 @@ def html():
 def test_the_page_is_well_formed_and_has_every_section(html):
     page = Page(html)
     assert page.tags.count("h1") == 1 and page.tags.count("img") == 4
-    headings = (
-        "Cohort and data, Study, Training, Results, How to read these numbers, Statistics in full, Audit"
-    )
+    headings = "Cohort and data, Study, Training, Results, How to read these numbers, Statistics in full, Audit"
     for heading in [*headings.split(", "), "How to reproduce"]:
         assert f"<h2>{heading}</h2>" in html
     written = ["Which layers?", "NinaPro DB2", "one repetition is missing", "IsoNet, 5 layers", "2.13.0"]

@@ -1,8 +1,8 @@
 import pytest
 import yaml
+from tiny import TINY
 
 from emg_lens.studies.spec import Study, StudyError, catalogue
-from tiny import TINY
 
 
 def changed(**changes) -> str:
@@ -18,7 +18,11 @@ def changed(**changes) -> str:
 
 def test_every_shipped_study_loads_and_checks():
     assert set(catalogue()) == {
-        "isonet-table3", "isonet-table3-db5", "isonet-table3-psl", "planted-route", "quickstart",
+        "isonet-table3",
+        "isonet-table3-db5",
+        "isonet-table3-psl",
+        "planted-route",
+        "quickstart",
     }
     for name in catalogue():
         Study.load(name).check()
@@ -26,7 +30,12 @@ def test_every_shipped_study_loads_and_checks():
 
 def test_the_papers_study_has_the_papers_settings():
     study = Study.load("isonet-table3")
-    assert (study.model.d_model, study.model.n_heads, study.model.n_layers, study.model.d_mlp) == (512, 8, 5, 128)
+    assert (study.model.d_model, study.model.n_heads, study.model.n_layers, study.model.d_mlp) == (
+        512,
+        8,
+        5,
+        128,
+    )
     assert (study.training.epochs, study.training.lr, study.training.anneal_epochs) == (2000, 4e-5, 750)
     assert study.cohort.train_repetitions == (1, 3, 4, 6) and study.cohort.test_repetitions == (2, 5)
     assert len(study.conditions.build(5)) == 31
@@ -49,7 +58,10 @@ def test_the_hash_ignores_words_and_follows_numbers():
     ("changes", "message"),
     [
         ({"training__epoch": 3}, "study: training.epoch is not a known key"),
-        ({"cohort__test_repetitions": [1]}, r"repetitions \[1\] are in train_repetitions and in test_repetitions"),
+        (
+            {"cohort__test_repetitions": [1]},
+            r"repetitions \[1\] are in train_repetitions and in test_repetitions",
+        ),
         ({"conditions__layer_masks": {"edges": {"x": "crossmodal()"}}}, "unknown edge set 'crossmodal'"),
         ({"model__severed_edges": "flow('emg')"}, "missing 1 required positional argument: 'dest'"),
         ({"conditions": {"layer_masks": None}}, "needs layer_masks or extra"),

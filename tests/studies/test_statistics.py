@@ -3,6 +3,13 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from table3 import paper_scores, with_extras
+
 from emg_lens.studies.rank_tests import (
     N_FLIPS,
     TESTS,
@@ -23,12 +30,6 @@ from emg_lens.studies.statistics import (
     smallest_p,
     stars,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pydantic import ValidationError
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from table3 import paper_scores, with_extras
 
 QUICK = StatisticsSpec(n_bootstrap=200)
 
@@ -241,9 +242,7 @@ def test_one_subject_gives_a_table_without_significance():
 def test_the_order_of_the_rows_does_not_matter():
     scores = paper_scores(6)
     shuffled = compare(scores.sample(frac=1, random_state=0), QUICK).set_index("condition")
-    pd.testing.assert_frame_equal(
-        shuffled.sort_index(), compare(scores, QUICK).set_index("condition").sort_index()
-    )
+    pd.testing.assert_frame_equal(shuffled.sort_index(), compare(scores, QUICK).set_index("condition").sort_index())
 
 
 def test_scores_read_back_from_csv_give_the_same_numbers(tmp_path):
@@ -333,9 +332,7 @@ def test_stars_begin_strictly_below_their_thresholds():
 
 
 def test_distinct_leaves_out_structural_nulls_and_counts_equal_conditions_once():
-    table = compare(paper_scores(12), StatisticsSpec(n_bootstrap=200, family="distinct")).set_index(
-        "condition"
-    )
+    table = compare(paper_scores(12), StatisticsSpec(n_bootstrap=200, family="distinct")).set_index("condition")
     null = table.loc[["unimodal/individual/L5", "cross_modal/from_end/L5"]]
     assert null["p_corrected"].isna().all() and list(null["stars"]) == ["–", "–"]
     assert not null["significant"].any() and (null["family_size"] == 0).all()
@@ -419,9 +416,7 @@ def test_warnings_say_what_cannot_be_found_and_how_many_subjects_it_takes():
     assert "With 4 subjects the mann-whitney test cannot be significant in family 'individual'" in unpaired
     assert "0.29 after bonferroni over 10 tests" in unpaired and "it takes 6 subjects" in unpaired
     assert "wilcoxon" in paired and "it takes 9 subjects" in paired
-    assert (
-        smallest_p(5, 10, StatisticsSpec()).corrected >= 0.05 > smallest_p(6, 10, StatisticsSpec()).corrected
-    )
+    assert smallest_p(5, 10, StatisticsSpec()).corrected >= 0.05 > smallest_p(6, 10, StatisticsSpec()).corrected
 
 
 def test_a_large_cohort_gets_no_warning():

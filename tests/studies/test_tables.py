@@ -5,6 +5,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
+from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
+
 from emg_lens.studies.statistics import StatisticsSpec, compare
 from emg_lens.studies.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
 from emg_lens.studies.tables import (
@@ -16,8 +19,6 @@ from emg_lens.studies.tables import (
     layout_table3,
     save_tables,
 )
-from rich.console import Console
-from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
 
 SPEC = StatisticsSpec(n_bootstrap=100)
 SHORT = {"unimodal": "Uni", "cross_modal": "Cross"}
@@ -112,9 +113,7 @@ def test_an_equality_that_holds_for_one_type_only_says_which(paper):
 def test_other_edge_names_layers_and_fewer_modes_are_laid_out_too():
     rows = [("baseline", None, "", np.nan, 0.9)]
     rows += [(f"{k}/L{n}", k, "from_end", n - 1, 0.5) for n in (9, 10) for k in ("a & b", "c", "d")]
-    scores = pd.DataFrame(rows, columns=["condition", "edges", "mode", "layer", "accuracy"]).assign(
-        subject="s"
-    )
+    scores = pd.DataFrame(rows, columns=["condition", "edges", "mode", "layer", "accuracy"]).assign(subject="s")
     table = layout_table3(scores, compare(scores, SPEC), SPEC)
     assert [i[0] for i in table.index] == ["L9"] * 3 + ["L10"] * 3 + ["Baseline"]
     assert [i[1] for i in table.index][:3] == ["a & b", "c", "d"]
@@ -188,9 +187,7 @@ def test_extra_conditions_stand_apart_with_what_was_expected_of_them(paper):
 
 
 def test_layer_conditions_stand_beside_the_accuracy_expected_of_them(paper):
-    scores = paper[0].assign(
-        expected=np.where(paper[0]["condition"] == "unimodal/individual/L2", 0.7, np.nan)
-    )
+    scores = paper[0].assign(expected=np.where(paper[0]["condition"] == "unimodal/individual/L2", 0.7, np.nan))
     (row,) = layout_expected(compare(scores, SPEC), SPEC).to_dict("records")
     assert (row["Condition"], row["Acc."], row["Expected"]) == ("unimodal/individual/L2", "0.689", "0.700")
 

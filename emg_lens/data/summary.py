@@ -1,0 +1,73 @@
+"""What is in a data folder, at a glance: one row a subject, and every note once."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from emg_lens.data.datasets import TRIALS, load_dataset
+from emg_lens.data.recording import DataError, Recording
+from emg_lens.data.trials import TrialSet
+
+
+def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Counter[str]]:
+    """Read a whole data set and count.
+
+    Returns:
+        One row a subject: recordings, minutes, signals (channels at their rate), movements, repetitions, trials; and
+        each note with the number of recordings that carry it.
+
+    Raises:
+        DataError: As `load_dataset`.
+    """
+    if dataset == TRIALS:
+        if root is None:
+            raise DataError("'trials' needs the .h5 file that TrialSet.save wrote")
+        trials = TrialSet.load(root)
+        return _of_trials(trials), Counter(trials.notes)
+    rows, notes = {}, Counter()
+    for recording in load_dataset(dataset, root):
+        rows.setdefault(recording.subject, []).append(_facts(recording))
+        notes.update(set(recording.notes))
+    return pd.DataFrame([_merge(subject, facts) for subject, facts in rows.items()]), notes
+
+
+def _facts(recording: Recording) -> dict:
+    return {
+        "seconds": max(s.duration for s in recording.signals.values()),
+        "signals": ", ".join(f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz" for name, s in recording.signals.items()),
+        "labels": set(recording.trials["label"]),
+        "repetitions": set(recording.trials["repetition"]),
+        "trials": len(recording.trials),
+    }
+
+
+def _merge(subject: str, facts: list[dict]) -> dict:
+    return {
+        "subject": subject,
+        "recordings": len(facts),
+        "minutes": round(sum(f["seconds"] for f in facts) / 60, 1),
+        "signals": facts[0]["signals"],
+        "movements": len(set().union(*(f["labels"] for f in facts))),
+        "repetitions": len(set().union(*(f["repetitions"] for f in facts))),
+        "trials": sum(f["trials"] for f in facts),
+    }
+
+
+def _of_trials(trials: TrialSet) -> pd.DataFrame:
+    signals = ", ".join(f"{name} {n} x {trials.fs:.4g} Hz" for name, n in trials.modalities.items())
+    table = pd.DataFrame({"subject": trials.subject, "y": trials.y, "repetition": trials.repetition})
+    return pd.DataFrame(
+        [
+            {
+                "subject": subject,
+                "recordings": 1,
+                "minutes": round(len(rows) * trials.n_samples / trials.fs / 60, 1),
+                "signals": signals,
+                "movements": rows["y"].nunique(),
+                "repetitions": rows["repetition"].nunique(),
+                "trials": len(rows),
+            }
+            for subject, rows in table.groupby("subject", sort=False)
+        ]
+    )

@@ -1,0 +1,191 @@
+"""The runner: complete folders, resume after SIGKILL, the same numbers whatever the number of workers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from tiny import TINY
+
+from emg_lens.models.isonet import IsoNet
+from emg_lens.studies.results import StudyResult
+from emg_lens.studies.run import run_study
+from emg_lens.studies.spec import Study, StudyError
+from emg_lens.studies.subject import load_subject
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return Study.parse(TINY)
+
+
+@pytest.fixture(scope="module")
+def done(study, tmp_path_factory) -> StudyResult:
+    return run_study(study, out=tmp_path_factory.mktemp("runs"), jobs=1)
+
+
+def test_a_run_leaves_everything_the_design_promises(study, done):
+    names = {str(p.relative_to(done.folder)) for p in done.folder.rglob("*") if p.is_file()}
+    promised = {
+        "spec.yaml",
+        "environment.json",
+        "scores.csv",
+        "table.csv",
+        "table.md",
+        "table.tex",
+        "report.html",
+    }
+    promised |= {
+        f"subjects/{s}/{f}" for s in ("01", "02", "03") for f in ("model.safetensors", "fit.csv", "scores.csv")
+    }
+    assert promised <= names
+    assert any(n.startswith("figures/") and n.endswith(".svg") for n in names)
+    assert not [n for n in names if "partial" in n or "progress" in n]
+    assert done.folder.name == study.digest()
+    assert Study.load(done.folder / "spec.yaml") == study
+
+
+def test_scores_have_one_row_a_subject_and_condition(study, done):
+    assert len(done.scores) == 3 * (1 + 12 + 1)
+    assert done.scores.groupby("subject")["condition"].nunique().eq(14).all()
+    assert done.scores["accuracy"].between(0, 1).all()
+    extra = done.scores[done.scores["condition"] == "ACC unread"]
+    assert (extra["expected"] <= 0.5).all()
+
+
+def test_a_saved_model_reproduces_its_own_baseline(study, done):
+    import torch
+
+    model = IsoNet.from_pretrained(done.folder / "subjects" / "02")
+    test = load_subject(study, None, "02").test
+    with torch.inference_mode():
+        accuracy = float((model(torch.from_numpy(test.x)).argmax(-1).numpy() == test.y).mean())
+    row = done.scores[(done.scores["subject"] == "02") & (done.scores["condition"] == "baseline")]
+    assert accuracy == row["accuracy"].iloc[0]
+
+
+def test_statistics_of_the_training_trials_alone_standardise_both_parts(study):
+    trials = load_subject(study, None, "01")
+    assert abs(trials.train.x.mean(axis=(0, 2))).max() < 1e-4
+    assert abs(trials.test.x.mean(axis=(0, 2))).max() > 1e-3
+    assert set(trials.train.repetition) == {1, 3} and set(trials.test.repetition) == {2, 4}
+
+
+def test_two_workers_give_the_numbers_of_one(study, done, tmp_path):
+    other = run_study(study, out=tmp_path, jobs=2)
+    pd.testing.assert_frame_equal(other.scores, done.scores, check_exact=True)
+    pd.testing.assert_frame_equal(other.fits, done.fits, check_exact=True)
+
+
+def test_a_finished_run_is_not_computed_again(study, done):
+    files = list((done.folder / "subjects").rglob("*"))
+    before = {f: f.stat().st_mtime_ns for f in files}
+    again = run_study(study, out=done.folder.parent.parent, jobs=1)
+    assert {f: f.stat().st_mtime_ns for f in files} == before
+    pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
+
+
+def test_a_killed_run_continues_and_gives_the_same_numbers(study, done, tmp_path):
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(TINY)
+    command = [
+        sys.executable,
+        "-m",
+        "emg_lens",
+        "run",
+        str(spec),
+        "--out",
+        str(tmp_path / "runs"),
+        "--jobs",
+        "1",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    subjects = tmp_path / "runs" / "tiny" / study.digest() / "subjects"
+    deadline = time.monotonic() + 120
+    while not (subjects / "01").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    left = [p.name for p in subjects.iterdir() if not p.name.startswith(".")]
+    assert 1 <= len(left) < 3
+    first = (subjects / "01" / "scores.csv").stat().st_mtime_ns
+    result = run_study(study, out=tmp_path / "runs", jobs=1)
+    assert (subjects / "01" / "scores.csv").stat().st_mtime_ns == first
+    pd.testing.assert_frame_equal(result.scores, done.scores, check_exact=True)
+    pd.testing.assert_frame_equal(result.fits, done.fits, check_exact=True)
+
+
+def test_a_run_made_with_other_data_is_not_continued(study, done, tmp_path):
+    record = done.folder / "data.json"
+    text = record.read_text()
+    try:
+        record.write_text(json.dumps({**json.loads(text), "fingerprint": "other"}))
+        with pytest.raises(StudyError, match="was made with other data"):
+            run_study(study, out=done.folder.parent.parent, jobs=1)
+    finally:
+        record.write_text(text)
+
+
+def test_a_result_loads_from_its_folder(done):
+    again = StudyResult.load(done.folder)
+    pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
+    assert again.table().equals(done.table())
+    with pytest.raises(StudyError, match="is not a run's folder"):
+        StudyResult.load(Path(done.folder).parent)
+
+
+def test_a_class_missing_in_the_test_repetitions_is_found_before_anything_is_written(tmp_path):
+    import numpy as np
+
+    from emg_lens.data import TrialSet
+
+    rng = np.random.default_rng(0)
+    y, repetition = np.repeat([1, 2, 3], 4), np.tile([1, 2, 3, 4], 3)
+    keep = ~((y == 3) & (repetition == 2))
+    TrialSet.from_arrays(
+        x=rng.normal(size=(keep.sum(), 3, 8)),
+        y=y[keep],
+        subject=np.full(keep.sum(), "A"),
+        repetition=repetition[keep],
+        channels={"emg": 2, "acc": 1},
+        fs=100.0,
+    ).save(tmp_path / "mine.h5")
+    content = yaml.safe_load(TINY)
+    content["cohort"] = {"dataset": "trials", "test_repetitions": [2]}
+    content["conditions"].pop("extra")
+    study = Study.parse(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="3"):
+        run_study(study, tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ones_own_trials_run_like_any_data_set(tmp_path):
+    import numpy as np
+
+    from emg_lens.data import TrialSet
+
+    rng = np.random.default_rng(0)
+    n = 2 * 3 * 4
+    y, repetition = np.tile(np.repeat([1, 2, 3], 4), 2), np.tile([1, 2, 3, 4], 6)
+    x = rng.normal(size=(n, 3, 8)) + y[:, None, None]
+    TrialSet.from_arrays(
+        x=x,
+        y=y,
+        subject=np.repeat(["A", "B"], 12),
+        repetition=repetition,
+        channels={"emg": 2, "acc": 1},
+        fs=100.0,
+    ).save(tmp_path / "mine.h5")
+    content = yaml.safe_load(TINY)
+    content["cohort"] = {"dataset": "trials", "test_repetitions": [2]}
+    content["conditions"].pop("extra")
+    result = run_study(Study.parse(yaml.safe_dump(content)), tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
+    assert result.scores["subject"].unique().tolist() == ["A", "B"]
+    assert len(result.scores) == 2 * 13

@@ -1,0 +1,231 @@
+"""The command line as a new user meets it, mistakes included: one line on stderr, exit code 2, nothing written."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from scipy.io import savemat
+
+from emg_lens import cli
+from emg_lens.studies.results import StudyResult
+from tiny import TINY
+
+DB5_LIKE = {
+    "name": "mine",
+    "title": "Mine",
+    "cohort": {
+        "dataset": "ninapro-db5",
+        "test_repetitions": [2],
+        "segment": {"stop_s": 1.0},
+    },
+    "model": {"d_model": 16, "n_heads": 2, "n_layers": 2, "d_mlp": 16},
+    "training": {"epochs": 1, "anneal_epochs": 0},
+}
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command line; returns exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["emg-lens", *map(str, arguments)])
+        monkeypatch.setattr(cli, "out", cli.Console(width=200))
+        monkeypatch.setattr(cli, "err", cli.Console(stderr=True, width=200))
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def write_db5(folder: Path, **changes) -> Path:
+    """A small NinaPro-like recording: 3 movements, 2 repetitions, two seconds each."""
+    rng = np.random.default_rng(0)
+    rows, label, repetition = 400, [], []
+    for r in (1, 2):
+        for m in (1, 2, 3):
+            label += [m] * rows + [0] * 100
+            repetition += [r] * rows + [0] * 100
+    n = len(label)
+    content = {
+        "emg": rng.normal(size=(n, 16)).astype("f4"),
+        "acc": rng.normal(size=(n, 3)).astype("f4"),
+        "restimulus": np.array(label, "i1")[:, None],
+        "rerepetition": np.array(repetition, "i1")[:, None],
+        "frequency": np.array([[200]], "u1"),
+    } | changes
+    folder.mkdir(exist_ok=True)
+    savemat(folder / "S1_E1_A1.mat", {k: v for k, v in content.items() if v is not None})
+    return folder
+
+
+def write_spec(path: Path, **changes) -> Path:
+    content = yaml.safe_load(yaml.safe_dump(DB5_LIKE))
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        node = content
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def one_line(err: str) -> str:
+    lines = [line for line in err.splitlines() if line.strip() and not line.startswith("note:")]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_a_study_of_the_users_own_files_runs(call, tmp_path):
+    data = write_db5(tmp_path / "db5")
+    code, out, _ = call(
+        "run", write_spec(tmp_path / "mine.yaml"), "--data", data, "--out", tmp_path / "runs", "--jobs", 1
+    )
+    assert code == 0
+    assert "Baseline" in out and "report.html" in out
+    folder = next((tmp_path / "runs" / "mine").iterdir())
+    code, again, _ = call("report", folder)
+    assert code == 0 and "Baseline" in again
+    assert StudyResult.load(folder).scores["subject"].unique().tolist() == ["S1"]
+
+
+def test_list_shows_studies_and_data_sets(call):
+    code, out, _ = call("list")
+    assert code == 0
+    assert all(name in out for name in ("quickstart", "isonet-table3-db5", "psl-myo", "trials"))
+
+
+def test_show_prints_a_file_that_loads_again(call, tmp_path):
+    code, out, _ = call("show", "planted-route")
+    assert code == 0
+    (tmp_path / "copy.yaml").write_text(out)
+    assert call("check", tmp_path / "copy.yaml")[0] == 0
+
+
+def test_check_accepts_the_papers_study_although_its_data_are_not_here(call):
+    code, out, _ = call("check", "isonet-table3")
+    assert code == 0 and "31 conditions" in out
+
+
+def test_data_summarises_a_folder(call, tmp_path):
+    code, out, _ = call("data", "ninapro-db5", write_db5(tmp_path / "db5"))
+    assert code == 0
+    assert re.search(r"S1\s.*emg 16 x 200 Hz, acc 3 x 200 Hz.*\s3\s.*\s2\s.*\s6\s", out)
+
+
+def bad_nan(tmp_path):
+    data = write_db5(tmp_path / "db5")
+    emg = np.random.default_rng(0).normal(size=(3000, 16)).astype("f4")
+    emg[5, 3] = np.nan
+    return write_db5(data, emg=emg)
+
+
+def truncated(tmp_path):
+    data = write_db5(tmp_path / "db5")
+    file = data / "S1_E1_A1.mat"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return data
+
+
+def short_labels(tmp_path):
+    return write_db5(tmp_path / "db5", restimulus=np.ones((2000, 1), "i1"))
+
+
+def missing_class(tmp_path):
+    label = np.tile(
+        np.r_[np.full(400, 1), np.zeros(100), np.full(400, 2), np.zeros(100), np.full(400, 3), np.zeros(100)], 2
+    )
+    label[2500:2900] = 0  # movement 3 has no second repetition
+    return write_db5(tmp_path / "db5", restimulus=label.astype("i1")[:, None])
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        (lambda t: t / "nowhere", {}, "nowhere"),
+        (lambda t: t, {}, r"expected ninapro-db5 files S<n>.*found mine\.yaml"),
+        (truncated, {}, "S1_E1_A1.mat"),
+        (lambda t: write_db5(t / "db5", restimulus=None), {}, "restimulus"),
+        (bad_nan, {}, "emg.*NaN|NaN.*emg"),
+        (short_labels, {}, "restimulus.*2000|shorter"),
+        (missing_class, {}, "subject S1: the test repetitions hold no trial of middle flexion"),
+        (
+            lambda t: write_db5(t / "db5"),
+            {"conditions__extra": [{"name": "x", "edges": "flow('eng', 'cls')"}]},
+            "'eng'",
+        ),
+        (
+            lambda t: write_db5(t / "db5"),
+            {"conditions__extra": [{"name": "x", "edges": "unimodal('emgg')"}]},
+            r"unknown modality 'emgg'.*\['emg', 'acc'\]",
+        ),
+        (
+            lambda t: write_db5(t / "db5"),
+            {"conditions__extra": [{"name": "x", "edges": "unimodal().at(layers=7)"}]},
+            "layer 7 does not exist: the model has layers 0 to 1",
+        ),
+        (lambda t: write_db5(t / "db5"), {"training__epoch": 3}, "training.epoch is not a known key"),
+        (lambda t: write_db5(t / "db5"), {"cohort__options": {"exercise": 1}}, "no option 'exercise'"),
+        (lambda t: write_db5(t / "db5"), {"cohort__subjects": [9]}, "9"),
+        (lambda t: write_db5(t / "db5"), {"cohort__modalities": ["emg", "gyro"]}, "unknown modality 'gyro'"),
+        (lambda t: write_db5(t / "db5"), {"cohort__segment": {"stop_s": 60.0}}, "60"),
+        (lambda t: write_db5(t / "db5"), {"model__n_heads": 3}, "cannot be divided among n_heads=3"),
+        (
+            lambda t: write_db5(t / "db5"),
+            {"conditions__extra": [{"name": "x", "edges": "unimodal() & cross_modal()"}]},
+            "condition 'x' cuts no edge",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_exit_2_and_nothing_written(call, tmp_path, data, changes, message):
+    spec = write_spec(tmp_path / "mine.yaml", **changes)
+    code, out, err = call("run", spec, "--data", data(tmp_path), "--out", tmp_path / "runs", "--jobs", 1)
+    assert code == 2 and out == ""
+    assert re.search(message, one_line(err)), err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(call, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    data = write_db5(tmp_path / "db5")
+    code, _, err = call("run", write_spec(tmp_path / "m.yaml"), "--data", data, "--out", tmp_path / "file", "--jobs", 1)
+    assert code == 2
+    assert "cannot write to" in one_line(err) and "--out" in err
+
+
+def test_a_forgotten_data_folder_is_asked_for(call, tmp_path):
+    code, _, err = call("run", write_spec(tmp_path / "m.yaml"), "--out", tmp_path / "runs")
+    assert code == 2 and "needs a folder" in one_line(err)
+
+
+def test_an_unknown_device_is_one_line(call, tmp_path):
+    (tmp_path / "t.yaml").write_text(TINY)
+    code, _, err = call("run", tmp_path / "t.yaml", "--out", tmp_path / "runs", "--device", "quantum")
+    assert code == 2 and "'quantum' cannot be used" in one_line(err)
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    from emg_lens.studies.spec import StudyError
+
+    monkeypatch.setattr(sys, "argv", ["emg-lens", "run", "quikstart", "--debug"])
+    with pytest.raises(StudyError):
+        cli.main()
+
+
+def test_help_has_an_example_for_every_command(call):
+    for command in ("list", "show", "check", "run", "report", "data"):
+        code, out, _ = call(command, "--help")
+        assert code == 0 and f"emg-lens {command}" in " ".join(out.split())
+
+
+def test_python_m_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "emg_lens", "run", "quikstart"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no study 'quikstart'")
