@@ -3,9 +3,9 @@
 An option, not the main road: `HookedBiosignalEncoder` has the hooks, weights and methods that TransformerLens's
 utilities read. TransformerLens announces analyses for bridges only, though, and this file is the way there.
 
-Most bridges fire `hook_attn_scores` and `hook_pattern` on tensors that are already consumed (fact sheet "field survey",
-§4.1). Here nothing is fired anew: each bridge component runs the encoder's module as it is and takes over that module's own
-hook points. So every hook is live, fires once, and sees what it sees on the plain model.
+Most bridges fire `hook_attn_scores` and `hook_pattern` on tensors that are already consumed (fact sheet "field
+survey", §4.1). Here nothing is fired anew: each bridge component runs the encoder's module as it is and takes over
+that module's own hook points. So every hook is live, fires once, and sees what it sees on the plain model.
 
 ```python
 bridge = to_bridge(model)
@@ -26,10 +26,12 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import ArchitectureAdapter, TransformerBridge
 from transformer_lens.model_bridge.generalized_components import BlockBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
-from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
+from emg_lens.cache import BiosignalCache
 from emg_lens.config import EncoderConfig
-from emg_lens.encoder import GATES, HookedBiosignalEncoder
+from emg_lens.encoder import HookedBiosignalEncoder
+from emg_lens.layout import TokenLayout
+from emg_lens.post_norm_cache import PostNormCache
 
 ARCHITECTURE = "HookedBiosignalEncoder"
 """Name under which TransformerLens knows our encoders, `IsoNet` and other subclasses included."""
@@ -49,7 +51,16 @@ class Part(GeneralizedComponent):
         self.config = getattr(original_component, "cfg", None)  # TransformerLens writes set_use_* switches there
         for name, child in original_component.named_children():
             if isinstance(child, HookPoint):
+                child.__class__ = HookPoint  # the bridge guards gated points itself, and caches by hooking closed ones
                 setattr(self, name, child)
+
+
+class PosEmbedPart(Part):
+    """Position vectors: a copy a trial, so that a hook which edits in place leaves the weights alone."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """The position vectors of each trial."""
+        return self.hook_out(self.original_component(self.hook_in(tokens)).clone())  # pyright: ignore
 
 
 class AttentionPart(Part):
@@ -68,6 +79,20 @@ class BlockPart(Part, BlockBridge):
         self._check_stop_at_layer(resid)
         return GeneralizedComponent.forward(self, resid)
 
+    @property
+    def residual_contribution_scale(self) -> float:
+        """Factor of what is added to the residual stream; TransformerLens's path tools ask for it before they start.
+
+        Raises:
+            RuntimeError: This is a post-LN block, where there is none.
+        """
+        if self.config.norm == "post":  # pyright: ignore
+            raise RuntimeError(
+                "post-LN blocks normalise the residual stream after every sum, so paths between two components are not"
+                " additive; use activation patching, or cut their attention edges"
+            )
+        return 1.0
+
 
 class BiosignalAdapter(ArchitectureAdapter):
     """Tells TransformerLens how a `HookedBiosignalEncoder` is built."""
@@ -79,12 +104,23 @@ class BiosignalAdapter(ArchitectureAdapter):
 
     def __init__(self, cfg: TransformerBridgeConfig) -> None:
         super().__init__(cfg)
-        names = ("embed", "pos_embed", "ln_final", "unembed", "unembed_mean")
         parts = {"ln1": Part("ln1"), "attn": AttentionPart("attn"), "ln2": Part("ln2"), "mlp": Part("mlp")}
-        self.component_mapping = {name: Part(name) for name in names} | {"blocks": BlockPart("blocks", submodules=parts)}
+        self.component_mapping = {
+            "embed": Part("embed"),
+            "pos_embed": PosEmbedPart("pos_embed"),
+            "blocks": BlockPart("blocks", submodules=parts),
+            "ln_final": Part("ln_final"),
+            "unembed": Part("unembed"),
+        }
 
     def prepare_model(self, hf_model: HookedBiosignalEncoder) -> None:
-        """Keep only the components this encoder has, and let it take the input under TransformerLens's keyword."""
+        """Keep only the components this encoder has, and let it take the input under TransformerLens's keyword.
+
+        Raises:
+            ValueError: The encoder is inside a bridge already.
+        """
+        if isinstance(hf_model.embed, Part):  # its hook points would be taken over twice, and fire twice
+            raise ValueError("this encoder is already wrapped by a TransformerBridge; bridge the unwrapped model")
         self.component_mapping = {name: part for name, part in self.components.items() if hasattr(hf_model, name)}
         hf_model.register_forward_pre_hook(_take_pixel_values, with_kwargs=True)
 
@@ -114,33 +150,72 @@ def bridge_config(cfg: EncoderConfig) -> TransformerBridgeConfig:
         attention_dir=cfg.attention_dir,
         normalization_type=cfg.normalization_type,
         positional_embedding_type=POSITIONS[cfg.positions],
+        device=str(cfg.device),
+        dtype=cfg.dtype,
         is_visual_model=True,  # the kind of bridge that takes float input [batch, channel, ...]
-        **{switch: getattr(cfg, switch) for switch in set(GATES.values())},
+        use_attn_result=cfg.use_attn_result,
+        use_split_qkv_input=cfg.use_split_qkv_input,
+        use_attn_in=cfg.use_attn_in,
+        use_hook_mlp_in=cfg.use_hook_mlp_in,
     )
 
 
+class EncoderBridge(TransformerBridge):
+    """A `TransformerBridge` around one of our encoders.
+
+    Attributes:
+        layout: What each position of the residual stream stands for.
+    """
+
+    layout: TokenLayout  # found, like `example_input` and the rest of the encoder, on `original_model`
+
+    def run_with_cache(self, *args: Any, return_cache_object: bool = True, **kwargs: Any) -> tuple[Any, Any]:
+        """As in TransformerLens, with the encoder's own kind of cache, whose decompositions add up."""
+        out, cache = super().run_with_cache(*args, return_cache_object=return_cache_object, **kwargs)  # pyright: ignore
+        if isinstance(cache, dict):
+            return out, cache
+        kind = BiosignalCache if self.original_model.cfg.norm == "pre" else PostNormCache  # pyright: ignore
+        return out, kind(cache.cache_dict, self, has_batch_dim=cache.has_batch_dim)
+
+    def to_single_token(self, string: str) -> int:
+        """Class index of a gesture label, so that labels serve wherever TransformerLens takes tokens."""
+        return self.original_model.to_single_token(string)  # pyright: ignore
+
+    def _is_valid_bridge_path(self, hf_path: str) -> bool:  # noqa: ARG002
+        """Every weight belongs to the state dict; TransformerLens would keep those named `weight` and `bias`."""
+        return True
+
+    def _validate_attention_fork_supported(self, flag_name: str) -> None:
+        """Our attention honours every `set_use_*` switch; TransformerLens believes that of its own classes only."""
+
+
 def register() -> None:
-    """Make our architecture known to TransformerLens where the package's entry points are not installed."""
-    ArchitectureAdapterFactory.discover_entry_points()  # first: it warns about names that are taken
+    """Make our architecture known to TransformerLens where the package's entry points are not installed.
+
+    `build_bridge_from_module(encoder, ARCHITECTURE, tl_config=bridge_config(encoder.cfg))` then wraps an encoder in
+    place, in a plain `TransformerBridge`.
+    """
+    ArchitectureAdapterFactory.discover_entry_points()  # first, for it warns about names that are taken
     ArchitectureAdapterFactory.register_adapter(ARCHITECTURE, BiosignalAdapter)
 
 
-def to_bridge(model: HookedBiosignalEncoder) -> TransformerBridge:
-    """A `TransformerBridge` around a copy of `model`.
+def to_bridge(model: HookedBiosignalEncoder) -> EncoderBridge:
+    """A bridge around a copy of `model`.
 
-    TransformerLens puts its components into the module it wraps, so the encoder is copied, weights included: `model`
-    stays as it is, and training one does not train the other. Hooks on `model` are not copied. The bridge has the
-    model's `.layout` and `.example_input`; the copy itself is `bridge.original_model`.
+    TransformerLens puts its components into the module that it wraps, so the encoder is copied, weights included:
+    `model` stays as it is, and training one does not train the other. Hooks on `model` are not copied.
 
-    What the bridge cannot do and the encoder can: `start_at_layer`, `return_type="both"` (ask the copy),
-    `set_use_split_qkv_input` and `set_use_attn_in` (set them on `model` before), class labels as tokens.
+    Left to the encoder: `start_at_layer` (TransformerLens resumes from token embeddings only) and
+    `return_type="both"`; `bridge.original_model(...)` takes the latter.
 
     Raises:
-        TypeError: Not an encoder of ours.
+        TypeError: `model` is not one of our encoders.
+        ValueError: `model` is inside a bridge already.
     """
     if not isinstance(model, HookedBiosignalEncoder):
         raise TypeError(f"to_bridge takes a HookedBiosignalEncoder, got {type(model).__name__}")
-    register()
     encoder = copy.deepcopy(model)
     encoder.reset_hooks(including_permanent=True)
-    return build_bridge_from_module(encoder, ARCHITECTURE, tl_config=bridge_config(encoder.cfg))
+    adapter = BiosignalAdapter(bridge_config(encoder.cfg))
+    adapter.prepare_model(encoder)
+    return EncoderBridge(encoder, adapter, tokenizer=None)

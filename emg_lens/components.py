@@ -5,20 +5,16 @@ Hook names, weight shapes and the order of operations are those of TransformerLe
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
 
 from emg_lens.config import EncoderConfig
-
-
-def is_heard(*points: HookPoint) -> bool:
-    """Whether anybody has put a hook on one of these points, by whatever means."""
-    return any(p._forward_hooks or p._forward_pre_hooks or p._backward_hooks or p._backward_pre_hooks for p in points)
+from emg_lens.points import GatedPoint, Point, is_heard
 
 
 class LayerNorm(nn.Module):
@@ -29,15 +25,16 @@ class LayerNorm(nn.Module):
         self.eps = cfg.eps
         self.w = nn.Parameter(torch.ones(cfg.d_model))
         self.b = nn.Parameter(torch.zeros(cfg.d_model))
-        self.hook_scale = HookPoint()  # [batch, pos, 1]
-        self.hook_normalized = HookPoint()  # [batch, pos, d_model]
+        self.hook_scale = Point()  # [batch, pos, 1]
+        self.hook_normalized = Point()  # [batch, pos, d_model]
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        w = self.w
         if not is_heard(self.hook_scale, self.hook_normalized):
-            return F.layer_norm(x, self.w.shape, self.w, self.b, self.eps)
+            return F.layer_norm(x, w.shape, w, self.b, self.eps)
         centred = x - x.mean(-1, keepdim=True)
         scale = self.hook_scale((centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
-        return self.hook_normalized(centred / scale) * self.w + self.b
+        return self.hook_normalized(centred / scale) * w + self.b
 
 
 class ChannelEmbed(nn.Module):
@@ -65,7 +62,7 @@ class ChannelEmbed(nn.Module):
         tokens = rearrange(tokens, "channel (batch patch) d_model -> batch (channel patch) d_model", batch=batch)
         if self.cls is None:
             return tokens
-        return torch.cat([repeat(self.cls, "d_model -> batch 1 d_model", batch=batch), tokens], dim=1)
+        return torch.cat([self.cls.expand(batch, 1, -1), tokens], dim=1)
 
 
 class PosEmbed(nn.Module):
@@ -82,6 +79,7 @@ class PosEmbed(nn.Module):
             self.register_buffer("W_pos", torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
 
     def forward(self, tokens: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """A view of `W_pos`: clone it before it can be edited in place."""
         return self.W_pos.expand(tokens.shape[0], -1, -1)
 
 
@@ -114,10 +112,11 @@ class Attention(nn.Module):
         super().__init__()
         self.cfg = cfg
         self.register_buffer("severed", severed, persistent=False)
-        shape = (cfg.n_heads, cfg.d_model, cfg.d_head)
-        self.W_Q = nn.Parameter(torch.empty(shape))
-        self.W_K = nn.Parameter(torch.empty(shape))
-        self.W_V = nn.Parameter(torch.empty(shape))
+        # Some versions of the fused kernel give NaN for a row that reads nothing; the explicit path gives zeros.
+        self.has_empty_rows = severed is not None and bool(severed.all(-1).any())
+        self.W_Q = nn.Parameter(_head_weight(cfg))
+        self.W_K = nn.Parameter(_head_weight(cfg))
+        self.W_V = nn.Parameter(_head_weight(cfg))
         self.W_O = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model))
         for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):  # Xavier of the [d_model, d_model] map
             nn.init.uniform_(weight, -math.sqrt(3 / cfg.d_model), math.sqrt(3 / cfg.d_model))
@@ -130,52 +129,73 @@ class Attention(nn.Module):
         self.b_O = nn.Parameter(torch.zeros(cfg.d_model))
         self.rotary = Rotary(cfg) if cfg.positions == "rotary" else None
 
-        self.hook_q_input = HookPoint()  # [batch, pos, head, d_model], gated by cfg.use_split_qkv_input
-        self.hook_k_input = HookPoint()
-        self.hook_v_input = HookPoint()
-        self.hook_q = HookPoint()  # [batch, pos, head, d_head]
-        self.hook_k = HookPoint()
-        self.hook_v = HookPoint()
+        self.hook_q_input = GatedPoint(cfg, "use_split_qkv_input")  # [batch, pos, head, d_model], fired by the block
+        self.hook_k_input = GatedPoint(cfg, "use_split_qkv_input")
+        self.hook_v_input = GatedPoint(cfg, "use_split_qkv_input")
+        self.hook_q = Point()  # [batch, pos, head, d_head]
+        self.hook_k = Point()
+        self.hook_v = Point()
         if self.rotary is not None:
-            self.hook_rot_q = HookPoint()  # [batch, pos, head, d_head]
-            self.hook_rot_k = HookPoint()
-        self.hook_attn_scores = HookPoint()  # [batch, head, dest, src]
-        self.hook_pattern = HookPoint()  # [batch, head, dest, src]
-        self.hook_z = HookPoint()  # [batch, pos, head, d_head]
-        self.hook_result = HookPoint()  # [batch, pos, head, d_model], gated by cfg.use_attn_result
+            self.hook_rot_q = Point()  # [batch, pos, head, d_head]
+            self.hook_rot_k = Point()
+        self.hook_attn_scores = Point()  # [batch, head, dest, src]
+        self.hook_pattern = Point()  # [batch, head, dest, src]
+        self.hook_z = Point()  # [batch, pos, head, d_head]
+        self.hook_result = GatedPoint(cfg, "use_attn_result")  # [batch, pos, head, d_model]
 
-    def forward(self, x: Float[Tensor, "batch pos *head d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        q, k, v = self.project(x)
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos *head d_model"],
+        key_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+        value_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        q, k, v = self.project(x, key_input, value_input)
         return self.output(self.hook_z(self.mix(q, k, v)))
 
-    def project(self, x: Float[Tensor, "batch pos *head d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[batch, pos, head, d_head]`, positions rotated in."""
-        inputs = (x, x, x)
-        if self.cfg.use_split_qkv_input:
-            split = x if x.ndim == 4 else repeat(x, "b p d -> b p h d", h=self.cfg.n_heads)
-            inputs = (self.hook_q_input(split), self.hook_k_input(split), self.hook_v_input(split))
-        q = self.hook_q(_per_head(inputs[0], self.W_Q, self.b_Q))
-        k = self.hook_k(_per_head(inputs[1], self.W_K, self.b_K))
-        v = self.hook_v(_per_head(inputs[2], self.W_V, self.b_V))
+    def project(
+        self,
+        x: Float[Tensor, "batch pos *head d_model"],
+        key_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+        value_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[batch, pos, head, d_head]`, positions rotated in.
+
+        `x` is the input of all three, or of the queries alone where keys and values have their own.
+        """
+        alone = key_input is None and value_input is None and x.ndim == 3
+        if alone and not is_heard(self.hook_q, self.hook_k, self.hook_v) and _pays_to_pack(x):
+            q, k, v = self._project_packed(x)
+        else:
+            q = self.hook_q(_per_head(x, self.W_Q, self.b_Q))
+            k = self.hook_k(_per_head(x if key_input is None else key_input, self.W_K, self.b_K))
+            v = self.hook_v(_per_head(x if value_input is None else value_input, self.W_V, self.b_V))
         if self.rotary is not None:
             q, k = self.hook_rot_q(self.rotary(q)), self.hook_rot_k(self.rotary(k))
         return q, k, v
 
+    def _project_packed(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
+        """Queries, keys and values of one matrix product; views of one tensor, so not for hooks that edit in place."""
+        weight = torch.cat([self.W_Q.mT, self.W_K.mT, self.W_V.mT]).flatten(0, 1)
+        bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
+        packed = F.linear(x, weight, bias)
+        return packed.view(*x.shape[:2], 3, self.cfg.n_heads, self.cfg.d_head).unbind(2)
+
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch pos head d_head"]:
         """Values mixed by attention."""
-        q, k, v = (rearrange(t, "b p h e -> b h p e") for t in (q, k, v))
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         dropout = self.cfg.dropout if self.training else 0.0
-        if not is_heard(self.hook_attn_scores, self.hook_pattern):
-            allowed = None if self.severed is None else ~self.severed
+        severed = self.severed
+        if not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern)):
+            allowed = None if severed is None else ~severed
             z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         else:
             scores = q @ k.transpose(-1, -2) / math.sqrt(self.cfg.d_head)
-            if self.severed is not None:
-                scores = scores.masked_fill(self.severed, -torch.inf)
+            if severed is not None:
+                scores = scores.masked_fill(severed, -torch.inf)
             pattern = self.hook_attn_scores(scores).softmax(dim=-1)
             pattern = self.hook_pattern(torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern))
             z = F.dropout(pattern, dropout) @ v
-        return rearrange(z, "b h p e -> b p h e")
+        return z.transpose(1, 2)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
         """Sum over heads of z @ W_O, plus the bias."""
@@ -185,25 +205,34 @@ class Attention(nn.Module):
         return F.linear(z.flatten(2), self.W_O.flatten(0, 1).T, self.b_O)
 
     @property
-    def QK(self) -> "FactoredMatrix":  # noqa: F821, N802
-        """`W_Q @ W_K^T` of each head, factored (Elhage et al. 2021)."""
+    def QK(self) -> Any:  # noqa: N802
+        """`W_Q @ W_K^T` of each head, as a TransformerLens `FactoredMatrix` (Elhage et al. 2021)."""
         from transformer_lens import FactoredMatrix
 
         return FactoredMatrix(self.W_Q, self.W_K.transpose(-1, -2))
 
     @property
-    def OV(self) -> "FactoredMatrix":  # noqa: F821, N802
-        """`W_V @ W_O` of each head, factored (Elhage et al. 2021)."""
+    def OV(self) -> Any:  # noqa: N802
+        """`W_V @ W_O` of each head, as a TransformerLens `FactoredMatrix` (Elhage et al. 2021)."""
         from transformer_lens import FactoredMatrix
 
         return FactoredMatrix(self.W_V, self.W_O)
 
 
+def _head_weight(cfg: EncoderConfig) -> Float[Tensor, "head d_model d_head"]:
+    """TransformerLens's shape over the memory of one `[head * d_head, d_model]` matrix, which GEMM reads without a copy."""
+    return torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model).transpose(1, 2)
+
+
 def _per_head(x: Tensor, weight: Float[Tensor, "head d_model d_head"], bias: Float[Tensor, "head d_head"]) -> Tensor:
     if x.ndim == 4:  # one input a head
         return torch.einsum("bphd,hde->bphe", x, weight) + bias
-    flat = F.linear(x, weight.transpose(1, 2).flatten(0, 1), bias.flatten())
-    return flat.unflatten(-1, bias.shape)
+    return F.linear(x, weight.mT.flatten(0, 1), bias.flatten()).view(*x.shape[:2], *bias.shape)
+
+
+def _pays_to_pack(x: Float[Tensor, "batch pos d_model"]) -> bool:
+    """Whether one product over weights copied together beats three: unless large weights meet few tokens."""
+    return max(x.shape[0] * x.shape[1], 128) >= x.shape[2]
 
 
 class MLP(nn.Module):
@@ -218,8 +247,8 @@ class MLP(nn.Module):
         self.b_out = nn.Parameter(torch.zeros(cfg.d_model))
         nn.init.xavier_uniform_(self.W_in)
         nn.init.xavier_uniform_(self.W_out)
-        self.hook_pre = HookPoint()  # [batch, pos, d_mlp]
-        self.hook_post = HookPoint()  # [batch, pos, d_mlp]
+        self.hook_pre = Point()  # [batch, pos, d_mlp]
+        self.hook_post = Point()  # [batch, pos, d_mlp]
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         pre = self.hook_pre(F.linear(x, self.W_in.T, self.b_in))
@@ -245,25 +274,38 @@ class Block(nn.Module):
         self.attn = Attention(cfg, severed)
         self.ln2 = LayerNorm(cfg)
         self.mlp = MLP(cfg)
-        self.hook_resid_pre = HookPoint()  # all [batch, pos, d_model]
-        self.hook_attn_in = HookPoint()  # [batch, pos, head, d_model], gated by cfg.use_attn_in
-        self.hook_attn_out = HookPoint()
-        self.hook_resid_mid = HookPoint()
-        self.hook_mlp_in = HookPoint()  # gated by cfg.use_hook_mlp_in
-        self.hook_mlp_out = HookPoint()
-        self.hook_resid_post = HookPoint()
+        self.hook_resid_pre = Point()  # all [batch, pos, d_model]
+        self.hook_attn_in = GatedPoint(cfg, "use_attn_in")  # [batch, pos, head, d_model]
+        self.hook_attn_out = Point()
+        self.hook_resid_mid = Point()
+        self.hook_mlp_in = GatedPoint(cfg, "use_hook_mlp_in")
+        self.hook_mlp_out = Point()
+        self.hook_resid_post = Point()
         if cfg.norm == "post":
-            self.hook_normalized_resid_mid = HookPoint()
-            self.hook_normalized_resid_post = HookPoint()
+            self.hook_normalized_resid_mid = Point()
+            self.hook_normalized_resid_post = Point()
 
     def forward(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        pre_norm = self.cfg.norm == "pre"
         resid_pre = self.hook_resid_pre(resid)
-        attn_in = resid_pre
-        if self.cfg.use_attn_in:
-            attn_in = self.hook_attn_in(repeat(attn_in, "b p d -> b p h d", h=self.cfg.n_heads))
-        attn_out = self.attn(self.ln1(attn_in) if pre_norm else attn_in)
-        return self.after_attention(resid_pre, attn_out)
+        return self.after_attention(resid_pre, self.attn(*self.attention_inputs(resid_pre)))
+
+    def attention_inputs(self, resid_pre: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
+        """What attention reads: one tensor, or one for queries, keys and values each (`cfg.use_split_qkv_input`).
+
+        As in TransformerLens, the copies for single heads are taken, and hooked, before the norm.
+        """
+        cfg = self.cfg
+        if cfg.use_split_qkv_input:
+            points = (self.attn.hook_q_input, self.attn.hook_k_input, self.attn.hook_v_input)
+            inputs = tuple(point(self._copy_per_head(resid_pre)) for point in points)
+        elif cfg.use_attn_in:
+            inputs = (self.hook_attn_in(self._copy_per_head(resid_pre)),)
+        else:
+            inputs = (resid_pre,)
+        return tuple(map(self.ln1, inputs)) if cfg.norm == "pre" else inputs
+
+    def _copy_per_head(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos head d_model"]:
+        return x.unsqueeze(2).expand(-1, -1, self.cfg.n_heads, -1).clone()  # hooks may edit in place
 
     def after_attention(
         self, resid_pre: Float[Tensor, "batch pos d_model"], attn_out: Float[Tensor, "batch pos d_model"]
@@ -283,11 +325,29 @@ class Block(nn.Module):
     def _drop(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         if not self.training:
             return x
-        x = F.dropout(x, self.cfg.dropout)
+        if self.cfg.dropout:
+            x = F.dropout(x, self.cfg.dropout)
         if self.drop_path:
             kept = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
             x = x * kept / (1 - self.drop_path)
         return x
+
+    @property
+    def submodules(self) -> Any:
+        """Read by TransformerLens's edge tools before they start: here a post-LN block refuses them.
+
+        Direct path patching, edge attribution and faithfulness add one component's output to another's input, which
+        is exact only where the residual stream is a plain sum.
+
+        Raises:
+            ValueError: This is a post-LN block.
+        """
+        if self.cfg.norm == "pre":
+            raise AttributeError("submodules")  # nothing to object to
+        raise ValueError(
+            "post-LN blocks normalise the residual stream after every sum, so paths between two components are not"
+            " additive; use activation patching, node attribution, or cut their attention edges"
+        )
 
 
 class Unembed(nn.Module):

@@ -5,7 +5,7 @@ names.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -105,7 +105,8 @@ def quietly(model: nn.Module) -> Iterator[None]:
     Permanent hooks stay: bridges relay some of their hook points through them.
     """
     training = [module for module in model.modules() if module.training]
-    points: Iterable[Any] = {id(point): point for point in model.hook_dict.values()}.values()  # pyright: ignore
+    registry: Any = model.hook_dict
+    points = {id(point): point for point in registry.values()}.values()
     heard = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
     try:
         model.eval()

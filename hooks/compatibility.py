@@ -132,7 +132,8 @@ def _boot_native(direction: str) -> nn.Module:
     from transformer_lens.model_bridge import TransformerBridge
 
     torch.manual_seed(0)
-    return TransformerBridge.boot_native(TransformerBridgeConfig(**_sizes(direction))).eval()
+    bridge: Any = TransformerBridge
+    return bridge.boot_native(TransformerBridgeConfig(**_sizes(direction))).eval()
 
 
 def _wrapped() -> Iterator[Specimen]:

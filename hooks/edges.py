@@ -309,7 +309,7 @@ def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
         return None
     if isinstance(values, Tensor | np.ndarray):
         values = values.tolist()
-    places = (values,) if isinstance(values, int | np.integer | str) else tuple(values)
+    places = (values,) if isinstance(values, int | np.integer | str) else tuple(values)  # pyright: ignore
     if not places:
         raise EdgeError("positions(dest=[]) or positions(src=[]) selects nothing; leave it out to mean every position")
     for place in places:

@@ -42,7 +42,7 @@ def baseline() -> Condition:
 
 
 def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
-    """The layers that a mode cuts at depth `layer`: the layer alone, all up to it, or it and all after it (paper §4)."""
+    """The layers a mode cuts at depth `layer`: the layer alone, all up to it, or it and all after it (paper §4)."""
     match mode:
         case "individual":
             return range(layer, layer + 1)

@@ -28,7 +28,7 @@ from emg_lens.studies.results import StudyResult
 from emg_lens.studies.spec import COMING, Study, StudyError
 from emg_lens.studies.statistics import family_sizes, power_warnings
 from emg_lens.studies.subject import load_subject, run_subject
-from emg_lens.studies.sweep import audit_conditions
+from emg_lens.studies.sweep import audit
 
 POLL_SECONDS = 0.3
 
@@ -134,17 +134,17 @@ def _plan_table(study: Study, facts: dict) -> pd.DataFrame:
         config = study.model.config(facts["modalities"], facts["n_samples"], facts["classes"])
         model = IsoNet(config)
         conditions = study.conditions.build(config.n_layers)
-        audit = audit_conditions(model, conditions)
+        found = audit(model, conditions)
     except ValueError as error:  # EdgeError too: an edge set or a size that does not fit these data
         raise StudyError(str(error)) from None
-    empty = audit[(audit["edges_cut"] == 0) & (audit["condition"] != BASELINE)]
+    empty = found[(found["edges_cut"] == 0) & (found["condition"] != BASELINE)]
     if len(empty):
         name = empty["condition"].iloc[0]
         raise StudyError(
             f"condition {name!r} cuts no edge of this model; edges: {next(c.edges for c in conditions if c.name == name)}"
         )
     tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in conditions])
-    return tags.merge(audit, on="condition")[1:].reset_index(drop=True)
+    return tags.merge(found, on="condition")[1:].reset_index(drop=True)
 
 
 def _chosen(known: tuple[str, ...], wanted: tuple[str | int, ...]) -> tuple[str, ...]:

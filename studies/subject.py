@@ -29,6 +29,9 @@ from emg_lens.training.fitting import TrainingRecipe, fit
 FIT_SHARE = 0.95
 """Fraction of a subject's progress bar that fitting takes; the sweep takes the rest."""
 
+SWEEP_TRIALS = 32
+"""Trials a forward in a study's sweep."""
+
 
 @dataclass(frozen=True)
 class SubjectTrials:
@@ -115,7 +118,8 @@ def run_subject(
             x, y = torch.from_numpy(trials.train.x), torch.from_numpy(trials.train.y)
             history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs))
         conditions = study.conditions.build(model.cfg.n_layers)
-        result = sweep(model, torch.from_numpy(trials.test.x), conditions)
+        x = torch.from_numpy(trials.test.x)  # executor and batch are fixed: a choice by speed would change digits
+        result = sweep(model, x, conditions, executor="tree", batch_size=SWEEP_TRIALS)
         scores = tidy_scores(study, subject, trials.test, result)
         facts = {
             "subject": subject,

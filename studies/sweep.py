@@ -1,18 +1,44 @@
 """Running many conditions on one model and one batch of inputs, with an audit of what each could have changed."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-import numpy as np
 import pandas as pd
+import psutil
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.HookedRootModule import HookedRootModule
 
-from emg_lens.analysis.reach import reach
+from emg_lens.components import is_heard
 from emg_lens.encoder import HookedBiosignalEncoder
-from emg_lens.hooks import cut
+from emg_lens.hooks import EdgeError, EdgeSet, none
+from emg_lens.layout import TokenLayout
 from emg_lens.studies.conditions import BASELINE, Condition, with_baseline
+from emg_lens.studies.executors import Stacked, Tree, loop
+from emg_lens.studies.plan import Plan, Target, plan
+
+Executor = Literal["auto", "loop", "tree", "stacked"]
+EXECUTORS: tuple[Executor, ...] = get_args(Executor)
+
+LAUNCH_BOUND_TRIALS = 64
+"""Beyond so many trials arithmetic outweighs launches on any machine we know; the probe is left out."""
+CPU_TOKENS = 2048
+"""Tokens a forward on a CPU: more do not run faster, and their activations leave the caches."""
+
+
+class SweepError(RuntimeError):
+    """Some conditions raised while running. `result` holds the others, `errors` what each one raised."""
+
+    def __init__(self, errors: Mapping[str, Exception], result: "SweepResult") -> None:
+        name, error = next(iter(errors.items()))
+        super().__init__(
+            f"{len(errors)} of {len(errors) + len(result.logits)} conditions failed, the first is {name!r}:"
+            f" {type(error).__name__}: {error}; the others are in .result"
+        )
+        self.errors, self.result = dict(errors), result
 
 
 @dataclass(frozen=True)
@@ -25,11 +51,13 @@ class SweepResult:
         audit: One row a condition: edges cut, live edges cut, rows fully cut, largest change of a logit against the
             baseline, whether the condition is a structural null, the first condition that cuts the same live edges,
             and the largest difference between the two (rounding, unless something is wrong).
+        executor: What ran: `"loop"`, `"tree"` or `"stacked"`.
     """
 
     conditions: tuple[Condition, ...]
     logits: dict[str, Float[Tensor, "trial class"]]
     audit: pd.DataFrame
+    executor: str
 
     def accuracy(self, y: Int[Tensor, " trial"]) -> pd.DataFrame:
         """One row a condition: name, tags, accuracy in [0, 1], and the paper's Δ% = 100 (acc − base) / base (§2.3).
@@ -49,75 +77,185 @@ class SweepResult:
 
 
 def sweep(
-    model: HookedBiosignalEncoder,
-    x: Float[Tensor, "trial channel time"],
+    model: HookedRootModule,
+    x: Tensor,
     conditions: Sequence[Condition],
     *,
-    batch_size: int = 256,
-    on_condition: Callable[[str], None] | None = None,
+    layout: TokenLayout | None = None,
+    executor: Executor = "auto",
+    batch_size: int | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> SweepResult:
     """Run the baseline and every condition.
 
     Args:
-        model: An encoder; it is run in eval mode and left as it was.
-        x: Trials, standardised as in training.
-        conditions: What to cut, one run each; the baseline is added.
-        batch_size: Trials a forward pass.
-        on_condition: Called with the name of each finished condition (progress bars).
+        model: One of our encoders, or any TransformerLens model (which is run in a loop). It is run in eval mode and
+            left as it was.
+        x: Input: trials `[trial, channel, time]`, standardised as in training; for other models what they take.
+        conditions: What to cut; the baseline is added.
+        layout: What the positions stand for; default `model.layout`.
+        executor: `"loop"`, `"tree"`, `"stacked"` (see `emg_lens.studies.executors`), or `"auto"`. All give the same
+            logits; `SweepResult.executor` says which one ran.
+        batch_size: Trials a forward; default from the memory that is free.
+        on_progress: Called with the finished fraction.
 
     Raises:
-        EdgeError: Edges that do not fit the model's layout, or conditions that share a name.
+        EdgeError: Edges that do not fit the layout, or conditions that share a name.
+        SweepError: Some conditions raised while running; `.result` holds all others.
     """
     conditions = with_baseline(conditions)
-    audit = audit_conditions(model, conditions)
-    x = x.to(model.cfg.device)
+    target = describe(model, layout)
+    planned = plan(target, conditions)
+    nothing = [
+        c.name for c, n in zip(conditions, planned.audit["edges_cut"], strict=True) if n == 0 and c.edges != none()
+    ]
+    if nothing:
+        raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model; write none() to cut nothing")
     was_training = model.training
     model.eval()
-    logits = {}
     try:
         with torch.inference_mode():
-            for condition in conditions:
-                hooks = cut(model, condition.edges)
-                runs = [model.run_with_hooks(part, fwd_hooks=hooks) for part in x.split(batch_size)]
-                logits[condition.name] = torch.cat(runs).cpu()
-                if on_condition is not None:
-                    on_condition(condition.name)
+            chosen = _choose(model, x, executor, len(planned.distinct))
+            size = batch_size or micro_batch(model, x, target, chosen)
+            outputs = _run(model, x, conditions, planned, target, chosen, size, on_progress)
     finally:
         model.train(was_training)
-    names = audit["condition"]
-    audit.insert(4, "max_abs_delta_logit", [_distance(logits, n, BASELINE) for n in names])
-    audit["equivalence_error"] = [_distance(logits, n, e) for n, e in zip(names, audit["equivalent_to"], strict=True)]
-    return SweepResult(tuple(conditions), logits, audit)
+    return _result(conditions, planned, outputs, chosen)
 
 
-def _distance(logits: dict[str, Tensor], a: str, b: str) -> float:
-    return float((logits[a] - logits[b]).abs().max())
+def describe(model: HookedRootModule, layout: TokenLayout | None = None) -> Target:
+    """What the planner must know of a model. Exact for our encoders; of others every position counts as read out."""
+    if isinstance(model, HookedBiosignalEncoder):
+        layout = layout or model.layout
+        return Target(layout, model.cfg.n_layers, model.cfg.n_heads, model.readout_positions, model.severed_mask())
+    layout = layout or getattr(model, "layout", None)
+    if layout is None:
+        raise EdgeError(f"{type(model).__name__} has no layout; pass layout=TokenLayout.groups(...)")
+    cfg: Any = model.cfg
+    return Target(layout, cfg.n_layers, cfg.n_heads, torch.arange(len(layout)))
 
 
-def audit_conditions(model: HookedBiosignalEncoder, conditions: Sequence[Condition]) -> pd.DataFrame:
-    """What each condition cuts and whether it could matter, from the structure of the model alone.
+def audit(
+    model: HookedRootModule, edges: EdgeSet | Sequence[Condition], layout: TokenLayout | None = None
+) -> pd.DataFrame:
+    """What cutting `edges` could change, from the structure of the model alone; nothing is run.
+
+    Args:
+        model: The model. Of models other than our encoders every position counts as read out, so that no live edge is
+            ever called dead.
+        edges: One edge set, or conditions.
+        layout: Default `model.layout`.
 
     Returns:
         One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (no cut edge has a
         path to the readout), equivalent_to (the first condition that cuts the same live edges, often itself).
     """
-    severed = model.severed_mask()
-    first_with: dict[bytes, str] = {}
-    rows = []
-    for condition in conditions:
-        mask = condition.edges.mask(model.layout, model.cfg.n_layers, model.cfg.n_heads)
-        cut_mask = mask if severed is None else mask & ~severed
-        absent = mask if severed is None else mask | severed
-        found = reach(mask, model.readout_positions, severed)
-        signature = np.packbits(found.live_cut.numpy()).tobytes()
-        rows.append(
-            {
-                "condition": condition.name,
-                "edges_cut": int(cut_mask.sum()),
-                "live_edges_cut": int(found.live_cut.sum()),
-                "rows_fully_cut": int((absent.all(-1) & cut_mask.any(-1)).sum()),
-                "structural_null": found.is_null,
-                "equivalent_to": first_with.setdefault(signature, condition.name),
-            }
-        )
-    return pd.DataFrame(rows)
+    conditions = [Condition(str(edges), edges)] if isinstance(edges, EdgeSet) else list(edges)
+    return plan(describe(model, layout), conditions).audit
+
+
+def _choose(model: HookedRootModule, x: Tensor, executor: Executor, n_distinct: int) -> str:
+    """The executor that will run."""
+    if executor not in EXECUTORS:
+        raise ValueError(f"unknown executor {executor!r}; known: {', '.join(EXECUTORS)}")
+    ours = isinstance(model, HookedBiosignalEncoder)
+    hooked = ours and any(is_heard(point) for point in model.hook_points())
+    if executor in ("tree", "stacked") and (not ours or hooked):
+        why = "it has hooks of its own" if hooked else "it is not one of our encoders"
+        raise ValueError(f"executor {executor!r} cannot run this {type(model).__name__}: {why}; use 'loop'")
+    if executor != "auto":
+        return executor
+    if not ours or hooked:
+        return "loop"
+    return "stacked" if n_distinct > 2 and _waits_for_launches(model, x) else "tree"
+
+
+def _waits_for_launches(model: HookedRootModule, x: Tensor) -> bool:
+    """A short probe: whether a forward of four times the trials takes less than twice as long."""
+    if len(x) > LAUNCH_BOUND_TRIALS:
+        return False
+    once, more = x.to(model.cfg.device), x.repeat(4, 1, 1).to(model.cfg.device)
+    model(more)
+    return min(_seconds(model, more) for _ in range(3)) < 2 * min(_seconds(model, once) for _ in range(3))
+
+
+def _seconds(model: HookedRootModule, x: Tensor) -> float:
+    start = time.perf_counter()
+    model(x)
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def micro_batch(model: HookedRootModule, x: Tensor, target: Target, executor: str) -> int:
+    """Trials a forward so that activations stay within a quarter of the free memory (and near the caches of a CPU)."""
+    if not isinstance(model, HookedBiosignalEncoder):
+        return len(x)
+    cfg, n = model.cfg, len(target.layout)
+    a_layer = n * (6 * cfg.d_model + 2 * cfg.d_mlp) + 2 * cfg.n_heads * n * n
+    a_trial = 4 * a_layer * (cfg.n_layers + 1 if executor == "tree" else 2)
+    if x.is_cuda or cfg.device.type == "cuda":
+        free = torch.cuda.mem_get_info()[0]
+        return max(1, min(len(x), int(free / 4 / a_trial)))
+    return max(1, min(len(x), int(psutil.virtual_memory().available / 4 / a_trial), CPU_TOKENS // n + 1))
+
+
+def _run(
+    model: HookedRootModule,
+    x: Tensor,
+    conditions: Sequence[Condition],
+    planned: Plan,
+    target: Target,
+    executor: str,
+    size: int,
+    on_progress: Callable[[float], None] | None,
+) -> dict[str, Tensor | Exception]:
+    """Outputs by condition, on the CPU."""
+    parts = x.split(size)
+    total = len(parts) * (len(conditions) if executor == "loop" else len(planned.distinct))
+    done = 0
+
+    def tell(n: int) -> None:
+        nonlocal done
+        done += n
+        if on_progress is not None:
+            on_progress(done / total)
+
+    if executor == "loop":
+        runs = [loop(model, part.to(_device(model)), conditions, target.layout, tell) for part in parts]
+        return {c.name: _joined([run[c.name] for run in runs]) for c in conditions}
+    assert isinstance(model, HookedBiosignalEncoder)
+    runner = Tree(model, planned) if executor == "tree" else Stacked(model, planned, max(1, size // len(x)))
+    results = [runner.run(part.to(_device(model)), tell) for part in parts]
+    distinct = [_joined(list(pieces)) for pieces in zip(*results, strict=True)]
+    return {c.name: distinct[i] for c, i in zip(conditions, planned.of, strict=True)}
+
+
+def _device(model: HookedRootModule) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _joined(pieces: list[Tensor | Exception]) -> Tensor | Exception:
+    failed = [p for p in pieces if isinstance(p, Exception)]
+    return failed[0] if failed else torch.cat([p for p in pieces if isinstance(p, Tensor)]).cpu()
+
+
+def _result(
+    conditions: Sequence[Condition], planned: Plan, outputs: dict[str, Tensor | Exception], executor: str
+) -> SweepResult:
+    logits = {name: out for name, out in outputs.items() if isinstance(out, Tensor)}
+    failed = {name: out for name, out in outputs.items() if isinstance(out, Exception)}
+    audited = planned.audit.copy()
+    names = audited["condition"]
+    audited.insert(4, "max_abs_delta_logit", [_distance(logits, n, BASELINE) for n in names])
+    audited["equivalence_error"] = [
+        _distance(logits, n, e) for n, e in zip(names, audited["equivalent_to"], strict=True)
+    ]
+    result = SweepResult(tuple(c for c in conditions if c.name in logits), logits, audited, executor)
+    if failed:
+        raise SweepError(failed, result)
+    return result
+
+
+def _distance(logits: dict[str, Tensor], a: str, b: str) -> float:
+    return float((logits[a] - logits[b]).abs().max()) if a in logits and b in logits else float("nan")

@@ -6,7 +6,7 @@ from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import EdgeError, cross_modal, cut, flow, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.studies.conditions import Condition, head_masks, layer_masks
-from emg_lens.studies.sweep import audit_conditions, sweep
+from emg_lens.studies.sweep import audit, sweep
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 
@@ -51,12 +51,12 @@ def test_the_six_identities_of_table_3_hold(model, x):
 def test_the_audit_knows_19_distinct_conditions_among_the_31(model):
     from emg_lens.studies.conditions import with_baseline
 
-    audit = audit_conditions(model, with_baseline(layer_masks(EDGES, 5)))
-    assert len(audit) == 31
-    assert audit["equivalent_to"].nunique() == 19
-    nulls = set(audit[audit["structural_null"]]["condition"]) - {"baseline"}
+    found = audit(model, with_baseline(layer_masks(EDGES, 5)))
+    assert len(found) == 31
+    assert found["equivalent_to"].nunique() == 19
+    nulls = set(found[found["structural_null"]]["condition"]) - {"baseline"}
     assert nulls == {f"{k}/{m}/L5" for k in EDGES for m in ("individual", "from_end")}
-    whole = audit.set_index("condition").loc["unimodal/from_beginning/L5"]
+    whole = found.set_index("condition").loc["unimodal/from_beginning/L5"]
     assert whole["edges_cut"] == 5 * 4 * (16 + 9)
     assert whole["live_edges_cut"] == 4 * 4 * (16 + 9)
 

@@ -1,0 +1,100 @@
+"""Handles: integer stand-ins for signals, for TransformerLens utilities that take tokens `[batch, pos]`.
+
+Utilities that sweep positions (`transformer_lens.patching.get_act_patch_*`, attribution patching, faithfulness, the
+training loop) read the number of positions off the input's last axis and slice its first. Signals
+`[batch, channel, time]` would give them samples for positions. A handle has one row a trial and one column a
+position, and the model looks the signals up where it is run. `HookedBiosignalEncoder.handles` opens them.
+"""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Signals = Float[Tensor, "batch channel time"]
+Handles = Int[Tensor, "batch pos"]
+Labels = Int[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Trials whose handles are valid, numbered from `first`."""
+
+    first: int
+    signals: Signals
+    labels: Labels | None
+
+    def owns(self, ids: Int[Tensor, " trial"]) -> Tensor:
+        return (ids >= self.first) & (ids < self.first + len(self.signals))
+
+
+_numbers = itertools.count(1)
+"""Numbers of contexts; a trial's number is never used again, so a handle that outlives its context can be told."""
+_SPAN = 2**32
+_open: dict[int, _Trials] = {}
+
+
+@contextmanager
+def open_handles(signals: Signals, n_positions: int, labels: Labels | None = None) -> Iterator[Handles]:
+    """Handles `[batch, n_positions]` of these trials, valid inside the context.
+
+    Args:
+        signals: Trials.
+        n_positions: Positions of the residual stream.
+        labels: Class index of each trial, for `return_type="loss"`.
+
+    Raises:
+        ValueError: Another number of labels than trials.
+    """
+    if labels is not None and labels.shape != signals.shape[:1]:
+        raise ValueError(f"got labels of shape {list(labels.shape)} for {len(signals)} trials; expected one a trial")
+    number = next(_numbers)
+    trials = _Trials(number * _SPAN, signals, labels)
+    ids = trials.first + torch.arange(len(signals), device=signals.device)
+    _open[number] = trials
+    try:
+        yield ids[:, None].repeat(1, n_positions)
+    finally:
+        del _open[number]
+
+
+def look_up(handles: Handles, n_positions: int) -> tuple[Signals, Labels | None]:
+    """The signals and labels that handles stand for; labels are `None` where some trial has none.
+
+    Raises:
+        ValueError: These are not handles of an open context, or not whole rows of them.
+    """
+    if handles.ndim != 2 or handles.shape[1] != n_positions or bool((handles != handles[:, :1]).any()):
+        raise ValueError(
+            f"integer input must be handles [batch, {n_positions}] as model.handles(x) gives them, whole rows, unedited;"
+            f" got {list(handles.shape)} of {handles.dtype}"
+        )
+    ids = handles[:, 0]
+    owners = [trials for trials in _open.values() if bool(trials.owns(ids).any())]
+    if not all(bool(trials.owns(ids).all()) for trials in owners) or len(owners) != 1:
+        return _gather(ids, owners)
+    return _take(owners[0], ids)
+
+
+def _gather(ids: Int[Tensor, " trial"], owners: list[_Trials]) -> tuple[Signals, Labels | None]:
+    """Trials of several contexts, in the order of `ids`."""
+    parts = [(trials, trials.owns(ids).nonzero()[:, 0]) for trials in owners]
+    if sum(len(rows) for _, rows in parts) < len(ids):
+        raise ValueError(
+            "these handles stand for no signals: their context has been left, or they never were handles; run the"
+            " model inside `with model.handles(x) as tokens:`"
+        )
+    order = torch.cat([rows for _, rows in parts]).argsort()
+    taken = [_take(trials, ids[rows]) for trials, rows in parts]
+    signals = torch.cat([signals for signals, _ in taken])[order.to(taken[0][0].device)]
+    labels = [labels for _, labels in taken if labels is not None]
+    return signals, torch.cat(labels)[order.to(labels[0].device)] if len(labels) == len(taken) else None
+
+
+def _take(trials: _Trials, ids: Int[Tensor, " trial"]) -> tuple[Signals, Labels | None]:
+    rows = (ids - trials.first).to(trials.signals.device)
+    return trials.signals[rows], None if trials.labels is None else trials.labels[rows.to(trials.labels.device)]

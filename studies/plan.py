@@ -1,0 +1,151 @@
+"""The planner of a sweep: which forward computations are really different, and what they share.
+
+Each condition is brought to a normal form (dead edges dropped), equal ones are merged, and the rest are arranged as a
+tree over layers: two conditions share a node as long as they cut the same live edges in every layer so far. The
+executors in `emg_lens.studies.executors` walk it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from emg_lens.analysis.reach import reach
+from emg_lens.layout import TokenLayout
+from emg_lens.studies.conditions import Condition
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the planner needs to know of a model.
+
+    Attributes:
+        layout: What the positions stand for.
+        n_layers: Blocks.
+        n_heads: Heads a block.
+        readout: Positions of the last residual stream that may reach the output; all, where it is not known.
+        severed: Edges that the model does not have, or None.
+    """
+
+    layout: TokenLayout
+    n_layers: int
+    n_heads: int
+    readout: Int[Tensor, " position"]
+    severed: Bool[Tensor, "layer head dest src"] | None = None
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The live edges that one layer cuts, as packed bits; the head axis has size 1 where all heads agree.
+
+    Equal masks are equal values, so they can be dictionary keys; `tensor` unpacks.
+    """
+
+    bits: bytes
+    shape: tuple[int, int, int]
+
+    @staticmethod
+    def pack(mask: Bool[Tensor, "head dest src"]) -> "Mask | None":
+        """None where nothing is cut."""
+        if not mask.any():
+            return None
+        if bool((mask == mask[:1]).all()):
+            mask = mask[:1]
+        heads, dest, src = mask.shape
+        return Mask(np.packbits(mask.numpy()).tobytes(), (heads, dest, src))
+
+    def tensor(self, n_heads: int) -> Bool[Tensor, "head dest src"]:
+        """The mask of every head."""
+        heads, dest, src = self.shape
+        flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=heads * dest * src)
+        return torch.from_numpy(flat.astype(bool)).view(heads, dest, src).expand(n_heads, dest, src)
+
+
+@dataclass
+class Node:
+    """A distinct prefix of the computation: this layer's output under the cuts made so far.
+
+    Attributes:
+        mask: What this layer cuts; None = nothing.
+        children: Continuations in the next layer, by what they cut there; the one that cuts nothing first.
+        leaf: Index of the distinct condition that ends here (in the last layer), else None.
+    """
+
+    mask: Mask | None
+    children: dict[Mask | None, "Node"] = field(default_factory=dict)
+    leaf: int | None = None
+
+    def in_order(self) -> list["Node"]:
+        """Children, the one that cuts nothing first: the others are computed as changes to it where that is less."""
+        return sorted(self.children.values(), key=lambda node: node.mask is not None)
+
+    def walk(self) -> Iterator["Node"]:
+        """Every node below this one."""
+        for child in self.children.values():
+            yield child
+            yield from child.walk()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned sweep.
+
+    Attributes:
+        root: The tree; the root itself stands for the embeddings.
+        distinct: Index into the conditions of the first of each distinct computation.
+        of: For every condition, which distinct computation it is.
+        audit: One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (no cut edge
+            has a path to the readout), equivalent_to (the first condition that cuts the same live edges).
+    """
+
+    root: Node
+    distinct: tuple[int, ...]
+    of: tuple[int, ...]
+    audit: pd.DataFrame
+
+    @property
+    def n_nodes(self) -> tuple[int, ...]:
+        """Distinct computations in each layer."""
+        level, counts = [self.root], []
+        while level := [child for node in level for child in node.children.values()]:
+            counts.append(len(level))
+        return tuple(counts)
+
+
+def plan(target: Target, conditions: Sequence[Condition]) -> Plan:
+    """Plan a sweep.
+
+    Raises:
+        EdgeError: Edges that do not fit the layout, the layers or the heads.
+    """
+    root, rows = Node(None), []
+    distinct: list[int] = []
+    of: list[int] = []
+    for i, condition in enumerate(conditions):
+        mask = condition.edges.mask(target.layout, target.n_layers, target.n_heads)
+        found = reach(mask, target.readout, target.severed)
+        node = root
+        for layer in range(target.n_layers):
+            key = Mask.pack(found.live_cut[layer])
+            node = node.children.setdefault(key, Node(key))
+        if node.leaf is None:
+            node.leaf = len(distinct)
+            distinct.append(i)
+        of.append(node.leaf)
+        cut = mask if target.severed is None else mask & ~target.severed
+        absent = mask if target.severed is None else mask | target.severed
+        rows.append(
+            {
+                "condition": condition.name,
+                "edges_cut": int(cut.sum()),
+                "live_edges_cut": int(found.live_cut.sum()),
+                "rows_fully_cut": int((absent.all(-1) & cut.any(-1)).sum()),
+                "structural_null": found.is_null,
+                "equivalent_to": conditions[distinct[node.leaf]].name,
+            }
+        )
+    return Plan(root, tuple(distinct), tuple(of), pd.DataFrame(rows))
