@@ -193,7 +193,8 @@ def register() -> None:
     """Make our architecture known to TransformerLens where the package's entry points are not installed.
 
     `build_bridge_from_module(encoder, ARCHITECTURE, tl_config=bridge_config(encoder.cfg))` then wraps an encoder in
-    place, in a plain `TransformerBridge`.
+    place, in a plain `TransformerBridge`: hooks and cuts work, but its `state_dict` knows none of our weights, and it
+    lacks what else `EncoderBridge` adds.
     """
     ArchitectureAdapterFactory.discover_entry_points()  # first, for it warns about names that are taken
     ArchitectureAdapterFactory.register_adapter(ARCHITECTURE, BiosignalAdapter)
@@ -205,8 +206,8 @@ def to_bridge(model: HookedBiosignalEncoder) -> EncoderBridge:
     TransformerLens puts its components into the module that it wraps, so the encoder is copied, weights included:
     `model` stays as it is, and training one does not train the other. Hooks on `model` are not copied.
 
-    Left to the encoder: `start_at_layer` (TransformerLens resumes from token embeddings only) and
-    `return_type="both"`; `bridge.original_model(...)` takes the latter.
+    Left to the encoder: `start_at_layer` (TransformerLens resumes from token embeddings only), and `return_type="both"`
+    and `"loss"`, which `bridge.original_model(...)` takes.
 
     Raises:
         TypeError: `model` is not one of our encoders.

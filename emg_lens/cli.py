@@ -93,7 +93,7 @@ def check(
         return
     plan = prepare(study, data, Path("runs"), 1, err)
     for warning in plan.warnings:
-        err.print(f"[yellow]note:[/yellow] {warning}", highlight=False)
+        err.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
     out.print(f"in order: {len(plan.subjects)} subjects; a run would live in {plan.folder}", highlight=False)
 
 

@@ -2,19 +2,21 @@
 
 `loop` runs one hooked forward a condition, on any TransformerLens model. The other two run our encoders from their
 parts: `tree` walks the plan depth-first, so that a common prefix is computed once and siblings share queries, keys and
-values; `stacked` puts the conditions side by side in the head axis of one forward, which pays where the machine waits
-for launches rather than for arithmetic (small batches, GPUs).
+values; `stacked` walks it level by level, all nodes of a layer side by side in the head axis of attention, which pays
+where the machine waits for launches rather than for arithmetic (small batches, GPUs).
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from emg_lens.components import Attention, Block
+from emg_lens.components import Block
 from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import cutting
 from emg_lens.layout import TokenLayout
@@ -41,14 +43,110 @@ def loop(
     return outputs
 
 
+BIASES_KEPT = 16
+"""Masks kept unpacked: enough for families over layers; a mask of its own for every condition would fill the memory."""
+
+
+@dataclass(frozen=True)
+class _Bias:
+    """A mask as attention takes it.
+
+    Attributes:
+        scores: What to add to the scores, 0 or -inf; `None` adds nothing. Four axes, because with three torch leaves
+            its fused kernel (over twice the time at 49 tokens, four times at 800).
+        empty: Rows that read nothing, or None if there are none.
+    """
+
+    scores: Float[Tensor, "1 head|1 dest src"] | None
+    empty: Bool[Tensor, "head|1 dest"] | None
+
+
+class _Layer:
+    """A block without its hooks, all siblings of the plan in mind: what does not depend on the mask is done once.
+
+    Biases are folded where each would cost a pass over the activations. b_K adds the same number to all scores of a
+    row, which softmax ignores; b_V passes through attention unchanged (its rows sum to one), so it joins b_O; the b_out
+    of a post-LN block joins the norm before the MLP, and b_in takes it off again.
+    """
+
+    def __init__(self, block: Block, like: Tensor) -> None:
+        attn, mlp = block.attn, block.mlp
+        self.block, self.attn, self.post = block, attn, block.cfg.norm == "post"
+        self.w_qkv = torch.cat([w.transpose(0, 1).flatten(1) for w in (attn.W_Q, attn.W_K, attn.W_V)], dim=1)
+        self.value_offset = torch.einsum("he,hed->hd", attn.b_V, attn.W_O)
+        self.offset = attn.b_O + self.value_offset.sum(0)
+        moved = mlp.b_out if self.post else torch.zeros_like(mlp.b_out)
+        self.b_mid = (block.ln1 if self.post else block.ln2).b + moved
+        self.b_in = mlp.b_in - moved @ mlp.W_in
+        self.severed = attn.severed
+        self.like = like
+        self.bias = lru_cache(BIASES_KEPT)(self._bias)
+
+    def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        """What attention reads."""
+        return resid if self.post else self.block.ln1(resid)
+
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[batch, head, pos, d_head]`; b_V, and b_K where softmax ignores it, left out."""
+        attn = self.attn
+        packed = (x.flatten(0, 1) @ self.w_qkv).view(*x.shape[:2], 3, *attn.b_Q.shape)
+        q, k, v = packed.unbind(2)
+        q += attn.b_Q
+        if attn.rotary is not None:
+            k += attn.b_K
+            q, k = attn.rotary(q), attn.rotary(k)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def after(self, mid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The rest of the block, from the residual stream after attention."""
+        block, mlp, rows = self.block, self.block.mlp, mid.flatten(0, 1)
+        norm = block.ln1 if self.post else block.ln2
+        normed = F.layer_norm(rows, norm.w.shape, norm.w, self.b_mid, norm.eps)
+        hidden = mlp.act_fn(torch.addmm(self.b_in, normed, mlp.W_in))
+        if self.post:
+            return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
+        return torch.addmm(rows, hidden, mlp.W_out).add_(mlp.b_out).view_as(mid)
+
+    def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None) -> Tensor:
+        """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some."""
+        weight = self.attn.W_O if heads is None else self.attn.W_O[heads]
+        return torch.addmm(base.flatten(0, 1), z.flatten(2).flatten(0, 1), weight.flatten(0, 1)).view_as(base)
+
+    def without_values(self, empty: Bool[Tensor, "head|1 dest"]) -> Float[Tensor, "dest d_model"]:
+        """What `offset` wrongly gives to rows that read nothing."""
+        empty = empty.expand(len(self.value_offset), -1)
+        return empty.T.to(self.value_offset.dtype) @ self.value_offset
+
+    def _bias(self, mask: Mask | None) -> _Bias:
+        """The mask and what is severed."""
+        if mask is None and self.severed is None:
+            return _Bias(None, None)
+        cut = torch.tensor(False) if mask is None else mask.tensor()
+        cut = cut.to(self.like.device)
+        cut = cut if self.severed is None else cut | self.severed
+        empty = cut.all(-1)
+        scores = torch.zeros(cut.shape, device=cut.device, dtype=self.like.dtype).masked_fill_(cut, -torch.inf)
+        return _Bias(scores[None], empty if empty.any() else None)
+
+
+def _layers(model: HookedBiosignalEncoder) -> list[_Layer]:
+    return [_Layer(block, model.blocks[0].mlp.b_in) for block in model.blocks]  # pyright: ignore
+
+
+def _mix(q: Tensor, k: Tensor, v: Tensor, bias: _Bias) -> Float[Tensor, "batch dest head d_head"]:
+    z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.scores)
+    if bias.empty is not None:  # some versions of the fused kernel give NaN there
+        z = z.masked_fill(bias.empty[..., None], 0.0)
+    return z.transpose(1, 2)
+
+
 class Tree:
     """Depth-first walk over a plan on one micro-batch. Memory grows with depth, not with the number of conditions."""
 
     def __init__(self, model: HookedBiosignalEncoder, plan: Plan) -> None:
         self.model, self.plan = model, plan
-        self.blocks: list[Block] = list(model.blocks)  # pyright: ignore[reportAttributeAccessIssue]
+        self.layers = _layers(model)
         self.only_cls = model.cfg.readout == "cls"
-        self.biases: dict[Mask, Tensor] = {}
 
     def run(self, x: Float[Tensor, "trial channel time"], tell: Tell) -> list[Logits]:
         """Logits of every distinct condition, in the plan's order."""
@@ -56,150 +154,158 @@ class Tree:
         self._descend(self.plan.root, self.model.residual_in(x), 0, logits, tell)
         return logits
 
-    def _descend(self, node: Node, resid: Tensor, layer: int, logits: list[Logits], tell: Tell) -> None:
-        """Run the children of `node`, whose output is `resid`, in block `layer`."""
-        block = self.blocks[layer]
-        last = layer == len(self.blocks) - 1
-        attn_in = block.ln1(resid) if self.model.cfg.norm == "pre" else resid
-        one_row = last and self.only_cls
-        if one_row:
-            resid = resid[:, :1]
-        mixer = (_ClsMixer if one_row and block.attn.rotary is None else _Mixer)(block.attn, attn_in, self._bias, one_row)
-        for child in node.in_order():
-            after = block.after_attention(resid, mixer(child.mask))
+    def _descend(self, node: Node, resid: Tensor, depth: int, logits: list[Logits], tell: Tell) -> None:
+        """Run the children of `node`, whose output is `resid`, in block `depth`."""
+        layer, last = self.layers[depth], depth == len(self.layers) - 1
+        children = node.in_order()
+        first = children[0].mask
+        some_heads = any(len(heads) for c in children[1:] if (heads := _fewer_heads(c.mask, first, layer)) is not None)
+        mixer = (_ClsMixer if last and self.only_cls else _Mixer)(layer, resid, some_heads)
+        for child in children:
+            after = layer.after(mixer(child.mask))
             if not last:
-                self._descend(child, after, layer + 1, logits, tell)
+                self._descend(child, after, depth + 1, logits, tell)
             elif child.leaf is not None:
                 logits[child.leaf] = self.model.head(self.model.ln_final(after))
                 tell(1)
 
-    def _bias(self, mask: Mask, attn: Attention) -> Float[Tensor, "head dest src"]:
-        """The mask (and what is severed) as something to add to scores: 0 or -inf."""
-        if mask not in self.biases:
-            cut = mask.tensor(self.model.cfg.n_heads).to(attn.W_Q.device)
-            if attn.severed is not None:
-                cut = cut | attn.severed
-            bias = torch.zeros(cut.shape, device=cut.device, dtype=attn.W_Q.dtype)
-            self.biases[mask] = bias.masked_fill_(cut, -torch.inf)
-        return self.biases[mask]
+
+def _fewer_heads(mask: Mask | None, first: Mask | None, layer: _Layer) -> list[int] | None:
+    """The heads in which a mask differs from its first sibling's, if they are so few that it pays to know."""
+    heads = None if mask is None else mask.changed_heads(first)
+    return heads if heads is not None and 2 * len(heads) <= layer.attn.cfg.n_heads else None
 
 
 class _Mixer:
-    """Attention outputs of siblings: one set of queries, keys and values, one mask each.
+    """The residual stream after attention, of siblings: one set of queries, keys and values, one mask each.
 
     The first sibling is computed whole. Another that differs from it in few heads is the first plus the change of
-    those heads' outputs.
+    those heads' outputs; for that, the first is kept (`some_heads`).
     """
 
-    def __init__(self, attn: Attention, x: Tensor, bias: Callable[[Mask, Attention], Tensor], one_row: bool) -> None:
-        self.attn, self.bias = attn, bias
-        q, k, v = attn.project(x)
-        q = q[:, :1] if one_row else q
-        self.q, self.k, self.v = (t.transpose(1, 2) for t in (q, k, v))
-        self.rows = slice(0, 1) if one_row else slice(None)
-        self.first: tuple[Tensor, Tensor, Tensor] | None = None  # bias, z, output
+    def __init__(self, layer: _Layer, resid: Tensor, some_heads: bool) -> None:
+        self.layer, self.some_heads = layer, some_heads
+        self.q, self.k, self.v = layer.project(layer.inputs(resid))
+        self.base = resid + layer.offset
+        self.first: tuple[Mask | None, Tensor, Tensor] | None = None  # mask, z, result
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
-        bias = self._scores_bias(mask)
+        layer, bias = self.layer, self.layer.bias(mask)
         if self.first is not None:
-            first_bias, first_z, first_output = self.first
-            heads = (bias != first_bias).any(dim=(1, 2)).nonzero().flatten()
-            if 2 * len(heads) <= len(bias):
-                change = self._mix(bias[heads], heads) - first_z[:, :, heads]
-                return first_output + torch.einsum("bphe,hed->bpd", change, self.attn.W_O[heads])
-        z = self._mix(bias)
-        output = self.attn.output(z)
-        if self.first is None:
-            self.first = (bias, z, output)
-        return output
-
-    def _scores_bias(self, mask: Mask | None) -> Float[Tensor, "head dest src"]:
-        n_heads, n_tokens = self.k.shape[1], self.k.shape[2]
-        if mask is not None:
-            return self.bias(mask, self.attn)[:, self.rows]
-        bias = torch.zeros(n_heads, n_tokens, n_tokens, device=self.q.device, dtype=self.q.dtype)
-        if self.attn.severed is not None:
-            bias = bias.masked_fill(self.attn.severed, -torch.inf)
-        return bias[:, self.rows]
-
-    def _mix(self, bias: Float[Tensor, "head dest src"], heads: Tensor | None = None) -> Tensor:
-        q, k, v = (t if heads is None else t[:, heads] for t in (self.q, self.k, self.v))
-        z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias if bias.isinf().any() else None)
-        return _without_empty_rows(z, bias).transpose(1, 2)
+            first_mask, first_z, first_result = self.first
+            heads = _fewer_heads(mask, first_mask, layer)
+            if heads is not None and bias.empty is None and layer.bias(first_mask).empty is None:
+                assert bias.scores is not None
+                some = _Bias(bias.scores[:, heads], None)
+                change = _mix(self.q[:, heads], self.k[:, heads], self.v[:, heads], some) - first_z[:, :, heads]
+                return layer.add_heads(first_result, change, heads)
+        z = _mix(self.q, self.k, self.v, bias)
+        result = layer.add_heads(self.base, z)
+        if bias.empty is not None:
+            result -= layer.without_values(bias.empty)
+        if self.first is None and self.some_heads:
+            self.first = (mask, z, result)
+        return result
 
 
-class _ClsMixer(_Mixer):
+class _ClsMixer:
     """As `_Mixer` for the CLS row alone: keys and values of the other positions are never formed.
 
-    q · (x W_K + b_K) = (q W_K^T) · x + q · b_K, and Σ p (x W_V + b_V) = (Σ p x) W_V + b_V Σ p.
+    q · (x W_K) = (q W_K^T) · x, and Σ p (x W_V) = (Σ p x) W_V. Rotated keys have to be formed.
     """
 
-    def __init__(self, attn: Attention, x: Tensor, bias: Callable[[Mask, Attention], Tensor], one_row: bool) -> None:
-        assert one_row
-        self.attn, self.bias, self.x = attn, bias, x
-        q = torch.einsum("bd,hde->bhe", x[:, 0], attn.W_Q) + attn.b_Q
-        q = q / math.sqrt(q.shape[-1])
-        self.scores = torch.einsum("bhe,hde->bhd", q, attn.W_K) @ x.transpose(1, 2)
-        self.scores = self.scores + (q * attn.b_K).sum(-1, keepdim=True)
+    def __init__(self, layer: _Layer, resid: Tensor, some_heads: bool) -> None:  # noqa: ARG002
+        self.layer, self.x = layer, layer.inputs(resid)
+        self.base = resid[:, :1] + layer.offset
+        attn = layer.attn
+        if attn.rotary is not None:
+            q, k, _ = layer.project(self.x)
+            self.scores = (q[:, :, :1] @ k.mT).squeeze(2) / math.sqrt(q.shape[-1])
+        else:
+            q = torch.einsum("bd,hde->bhe", self.x[:, 0], attn.W_Q) + attn.b_Q
+            q = torch.einsum("bhe,hde->bhd", q / math.sqrt(q.shape[-1]), attn.W_K)
+            self.scores = q @ self.x.mT  # [trial, head, src]
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial 1 d_model"]:
-        scores = self.scores
-        if mask is not None:
-            scores = scores + self.bias(mask, self.attn)[:, 0]
-        elif self.attn.severed is not None:
-            scores = scores.masked_fill(self.attn.severed[:, 0], -torch.inf)
-        pattern = scores.softmax(-1).nan_to_num()  # a row with every edge cut attends to nothing
-        z = torch.einsum("bhd,hde->bhe", pattern @ self.x, self.attn.W_V)
-        z = z + self.attn.b_V * pattern.sum(-1, keepdim=True)
-        return self.attn.output(z[:, None])
-
-
-def _without_empty_rows(z: Float[Tensor, "trial head dest d_head"], bias: Float[Tensor, "head dest src"]) -> Tensor:
-    empty = bias.isinf().all(-1)
-    return torch.where(empty[..., None], 0.0, z) if empty.any() else z
+        layer, bias = self.layer, self.layer.bias(mask)
+        scores = self.scores if bias.scores is None else self.scores + bias.scores[:, :, 0]
+        pattern = scores.softmax(-1)
+        if bias.empty is not None:
+            pattern = pattern.nan_to_num()  # a row with every edge cut attends to nothing
+        z = torch.einsum("bhd,hde->bhe", pattern @ self.x, layer.attn.W_V)
+        result = layer.add_heads(self.base, z[:, None])
+        return result if bias.empty is None else result - layer.without_values(bias.empty[:, :1])
 
 
 class Stacked:
-    """All distinct conditions (or as many as fit) in one forward, side by side in the head axis of attention."""
+    """Level by level: all nodes of a layer (or as many as lead to `at_once` conditions) in one forward of it."""
 
     def __init__(self, model: HookedBiosignalEncoder, plan: Plan, at_once: int) -> None:
         self.model, self.at_once = model, at_once
-        self.paths = _paths(plan.root, len(plan.distinct))
+        self.layers = _layers(model)
+        self.paths = _paths(plan.root)
+        self.only_cls = model.cfg.readout == "cls"
 
     def run(self, x: Float[Tensor, "trial channel time"], tell: Tell) -> list[Logits]:
         """Logits of every distinct condition, in the plan's order."""
-        start, logits = self.model.residual_in(x), []
-        for first in range(0, len(self.paths), self.at_once):
-            paths = self.paths[first : first + self.at_once]
-            resid = start.repeat(len(paths), 1, 1)  # [condition * trial, pos, d_model]
-            for layer, block in enumerate(self.model.blocks):
-                resid = self._block(block, resid, [path[layer] for path in paths])  # pyright: ignore[reportArgumentType]
-            logits += self.model.head(self.model.ln_final(resid)).chunk(len(paths))
-            tell(len(paths))
+        start, leaves = self.model.residual_in(x), list(self.paths)
+        logits: list[Logits] = [torch.empty(0)] * len(leaves)
+        for first in range(0, len(leaves), self.at_once):
+            some = leaves[first : first + self.at_once]
+            resid, nodes = start[None], [0] * len(some)  # [node, trial, pos, d_model]; of each leaf, which node it is in
+            for depth in range(len(self.layers)):
+                below = [(node, self.paths[leaf][depth]) for node, leaf in zip(nodes, some, strict=True)]
+                children = list(dict.fromkeys(below))
+                resid = self._level(depth, resid, children)
+                index = {child: i for i, child in enumerate(children)}
+                nodes = [index[child] for child in below]
+            out = self.model.head(self.model.ln_final(resid.flatten(0, 1))).chunk(len(resid))
+            for leaf, node in zip(some, nodes, strict=True):
+                logits[leaf] = out[node]
+            tell(len(some))
         return logits
 
-    def _block(self, block: Block, resid: Tensor, masks: list[Mask | None]) -> Tensor:
-        attn, n = block.attn, len(masks)
-        cut = torch.stack([self._cut(mask, attn, resid) for mask in masks])  # [condition, head, dest, src]
+    def _level(self, depth: int, resid: Tensor, children: list[tuple[int, Mask | None]]) -> Tensor:
+        """Outputs of children, each given as (parent, mask), of the parents' outputs `[parent, trial, pos, d_model]`."""
+        layer, n_parents = self.layers[depth], len(resid)
+        qkv = layer.project(layer.inputs(resid).flatten(0, 1))
+        parent = torch.tensor([node for node, _ in children], device=resid.device)
         q, k, v = (
-            t.unflatten(0, (n, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)  # [trial, condition * head, pos, d_head]
-            for t in attn.project(block.ln1(resid) if self.model.cfg.norm == "pre" else resid)
-        )
-        bias = torch.zeros(cut.shape, device=cut.device, dtype=q.dtype).masked_fill_(cut, -torch.inf).flatten(0, 1)
-        z = _without_empty_rows(F.scaled_dot_product_attention(q, k, v, attn_mask=bias), bias)
-        z = z.unflatten(1, (n, -1)).permute(1, 0, 3, 2, 4).flatten(0, 1)
-        return block.after_attention(resid, attn.output(z))
+            t.unflatten(0, (n_parents, -1)).transpose(0, 1).index_select(1, parent).flatten(1, 2) for t in qkv
+        )  # [trial, child * head, pos, d_head]
+        bias = self._bias(layer, [mask for _, mask in children], resid.shape[2])
+        base = resid
+        if depth == len(self.layers) - 1 and self.only_cls:  # the other rows reach nothing
+            q, base = q[:, :, :1], resid[:, :, :1]
+            bias = _Bias(
+                None if bias.scores is None else bias.scores[:, :, :1],
+                None if bias.empty is None else bias.empty[:, :1],
+            )
+        z = _mix(q, k, v, bias).unflatten(2, (len(children), -1)).permute(2, 0, 1, 3, 4)
+        base = (base + layer.offset).index_select(0, parent)
+        mid = layer.add_heads(base.flatten(0, 1), z.flatten(0, 1))
+        if bias.empty is not None:
+            per_child = bias.empty.unflatten(0, (len(children), -1))
+            mid = mid.view_as(base) - torch.stack([layer.without_values(empty) for empty in per_child])[:, None]
+        return layer.after(mid.view(-1, *base.shape[2:])).view_as(base)
 
-    def _cut(self, mask: Mask | None, attn: Attention, like: Tensor) -> Tensor:
-        n_heads, n_tokens = self.model.cfg.n_heads, like.shape[1]
-        cut = torch.zeros(n_heads, n_tokens, n_tokens, dtype=torch.bool) if mask is None else mask.tensor(n_heads)
-        cut = cut.to(like.device)
-        return cut if attn.severed is None else cut | attn.severed
+    def _bias(self, layer: _Layer, masks: list[Mask | None], n_tokens: int) -> _Bias:
+        """The masks of all children, side by side in the head axis."""
+        kinds = {mask: i for i, mask in enumerate(dict.fromkeys(masks))}
+        biases = [layer.bias(mask) for mask in kinds]
+        if all(bias.scores is None for bias in biases):
+            return _Bias(None, None)
+        shape = (self.model.cfg.n_heads, n_tokens, n_tokens)
+        zero = layer.like.new_zeros(1)
+        scores = torch.stack([(zero if b.scores is None else b.scores[0]).expand(shape) for b in biases])
+        scores = scores[[kinds[mask] for mask in masks]].flatten(0, 1)
+        empty = scores.isinf().all(-1) if any(bias.empty is not None for bias in biases) else None
+        return _Bias(scores[None], empty)
 
 
-def _paths(root: Node, n: int) -> list[list[Mask | None]]:
-    """What each distinct condition cuts, layer by layer."""
-    paths: list[list[Mask | None]] = [[]] * n
+def _paths(root: Node) -> dict[int, list[Mask | None]]:
+    """What each distinct condition cuts, layer by layer; neighbours in the tree are neighbours here."""
+    paths: dict[int, list[Mask | None]] = {}
 
     def follow(node: Node, so_far: list[Mask | None]) -> None:
         for child in node.children.values():

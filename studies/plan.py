@@ -42,27 +42,36 @@ class Target:
 class Mask:
     """The live edges that one layer cuts, as packed bits; the head axis has size 1 where all heads agree.
 
-    Equal masks are equal values, so they can be dictionary keys; `tensor` unpacks.
+    Equal masks are equal values, so they can be dictionary keys; `tensor` unpacks. Every head starts a new byte.
     """
 
     bits: bytes
     shape: tuple[int, int, int]
 
     @staticmethod
-    def pack(mask: Bool[Tensor, "head dest src"]) -> "Mask | None":
+    def pack(mask: Bool[np.ndarray, "head dest src"]) -> "Mask | None":
         """None where nothing is cut."""
-        if not mask.any():
+        packed = np.packbits(mask.reshape(len(mask), -1), axis=1)
+        if not packed.any():
             return None
-        if bool((mask == mask[:1]).all()):
-            mask = mask[:1]
-        heads, dest, src = mask.shape
-        return Mask(np.packbits(mask.numpy()).tobytes(), (heads, dest, src))
+        if (packed == packed[:1]).all():
+            packed = packed[:1]
+        return Mask(packed.tobytes(), (len(packed), *mask.shape[1:]))
 
-    def tensor(self, n_heads: int) -> Bool[Tensor, "head dest src"]:
-        """The mask of every head."""
-        heads, dest, src = self.shape
-        flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=heads * dest * src)
-        return torch.from_numpy(flat.astype(bool)).view(heads, dest, src).expand(n_heads, dest, src)
+    def tensor(self) -> Bool[Tensor, "head|1 dest src"]:
+        """The mask of every head, or the one that all share."""
+        flat = np.unpackbits(self._rows(), axis=1, count=self.shape[1] * self.shape[2])
+        return torch.from_numpy(flat.view(bool)).view(self.shape)
+
+    def changed_heads(self, other: "Mask | None") -> list[int] | None:
+        """Heads in which two masks of a layer differ; None = in all, because both or one hold for all heads."""
+        if self.shape[0] == 1 and (other is None or other.shape[0] == 1):
+            return None
+        mine, theirs = self._rows(), np.zeros((1, 1), np.uint8) if other is None else other._rows()
+        return (mine != theirs).any(axis=1).nonzero()[0].tolist()
+
+    def _rows(self) -> np.ndarray:
+        return np.frombuffer(self.bits, np.uint8).reshape(self.shape[0], -1)
 
 
 @dataclass
@@ -125,26 +134,30 @@ def plan(target: Target, conditions: Sequence[Condition]) -> Plan:
     root, rows = Node(None), []
     distinct: list[int] = []
     of: list[int] = []
+    severed = None if target.severed is None else target.severed.numpy()
     for i, condition in enumerate(conditions):
         mask = condition.edges.mask(target.layout, target.n_layers, target.n_heads)
         found = reach(mask, target.readout, target.severed)
+        live_cut, cut = found.live_cut.numpy(), mask.numpy()  # counting is several times faster in numpy
         node = root
         for layer in range(target.n_layers):
-            key = Mask.pack(found.live_cut[layer])
+            key = Mask.pack(live_cut[layer])
             node = node.children.setdefault(key, Node(key))
         if node.leaf is None:
             node.leaf = len(distinct)
             distinct.append(i)
         of.append(node.leaf)
-        cut = mask if target.severed is None else mask & ~target.severed
-        absent = mask if target.severed is None else mask | target.severed
+        absent = cut if severed is None else cut | severed
+        cut = cut if severed is None else cut & ~severed
+        empty = absent.all(axis=-1)
+        live = np.count_nonzero(live_cut)
         rows.append(
             {
                 "condition": condition.name,
-                "edges_cut": int(cut.sum()),
-                "live_edges_cut": int(found.live_cut.sum()),
-                "rows_fully_cut": int((absent.all(-1) & cut.any(-1)).sum()),
-                "structural_null": found.is_null,
+                "edges_cut": np.count_nonzero(cut),
+                "live_edges_cut": live,
+                "rows_fully_cut": np.count_nonzero(empty & cut.any(axis=-1)) if empty.any() else 0,
+                "structural_null": live == 0,
                 "equivalent_to": conditions[distinct[node.leaf]].name,
             }
         )

@@ -76,7 +76,7 @@ def run_study(
     _check_device(device)
     plan = prepare(study, data, Path(out).expanduser(), jobs, console)
     for warning in plan.warnings:
-        console.print(f"[yellow]note:[/yellow] {warning}", highlight=False)
+        console.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
     _open_folder(study, data, plan)
     folders = {s: plan.folder / "subjects" / s for s in plan.subjects}
     todo = [s for s in plan.subjects if not folders[s].exists()]
@@ -139,10 +139,8 @@ def _plan_table(study: Study, facts: dict) -> pd.DataFrame:
         raise StudyError(str(error)) from None
     empty = found[(found["edges_cut"] == 0) & (found["condition"] != BASELINE)]
     if len(empty):
-        name = empty["condition"].iloc[0]
-        raise StudyError(
-            f"condition {name!r} cuts no edge of this model; edges: {next(c.edges for c in conditions if c.name == name)}"
-        )
+        first = conditions[int(empty.index[0])]
+        raise StudyError(f"condition {first.name!r} cuts no edge of this model; edges: {first.edges}")
     tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in conditions])
     return tags.merge(found, on="condition")[1:].reset_index(drop=True)
 

@@ -186,7 +186,7 @@ def smallest_p(n_subjects: int, family_size: int, spec: StatisticsSpec) -> Small
 
 
 def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], spec: StatisticsSpec) -> list[str]:
-    """One sentence for each test and family that cannot be significant with so few subjects; ask first.
+    """One sentence for each test and size of family that cannot be significant with so few subjects; ask first.
 
     Looks at the test that sets the stars, and at the paired Wilcoxon test beside it.
 
@@ -197,14 +197,16 @@ def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], sp
     """
     named = sizes if isinstance(sizes, Mapping) else {f"of {size}": size for size in sizes}
     sentences = []
-    for test, (name, size) in itertools.product(dict.fromkeys([spec.test, "wilcoxon"]), named.items()):
+    for test, size in itertools.product(dict.fromkeys([spec.test, "wilcoxon"]), dict.fromkeys(named.values())):
         chosen = spec.model_copy(update={"test": test})
         raw, corrected = smallest_p(n_subjects, size, chosen)
         if corrected < spec.alpha:
             continue
+        families = [repr(name) for name, of_size in named.items() if of_size == size]
         enough = (n for n in range(2, 500) if smallest_p(n, size, chosen).corrected < spec.alpha)
         sentences.append(
-            f"With {_count(n_subjects, 'subject')} the {test} test cannot be significant in family {name!r}:"
+            f"With {_count(n_subjects, 'subject')} the {test} test cannot be significant in"
+            f" {'family' if len(families) == 1 else 'the families'} {', '.join(families)}:"
             f" its smallest possible p is {raw:.2g}, {corrected:.2g} after {spec.correction} over"
             f" {_count(size, 'test')}, and alpha is {spec.alpha:g};"
             f" it takes {next(enough, 'over 500')} subjects."

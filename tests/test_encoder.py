@@ -131,7 +131,7 @@ def test_start_and_stop_at_layer_cut_the_model_in_two():
 
 
 def test_input_of_another_shape_is_refused_with_what_was_expected():
-    with pytest.raises(ValueError, match=r"shape \[2, 6, 12\]; expected \[batch, 7 channels, 12 samples\]"):
+    with pytest.raises(ValueError, match=r"shape \[2, 6, 12\] \(torch.float32\); expected \[batch, 7 channels, 12 samples\]"):
         make()(torch.zeros(2, 6, 12))
 
 
@@ -173,15 +173,19 @@ def test_a_hook_on_a_switched_off_point_is_refused():
     torch.testing.assert_close(cache["result", 0].sum(2) + model.blocks[0].attn.b_O, cache["attn_out", 0])
 
 
-def test_gated_inputs_change_nothing_when_switched_on():
-    model = make(norm="pre")
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("inputs", ["split_qkv_input", "attn_in"])
+def test_gated_inputs_change_nothing_when_switched_on(norm, inputs):
+    model = make(norm=norm)
+    randomise(model)
     x = model.example_input(3)
     before = model(x)
-    for switch in ("attn_result", "split_qkv_input", "attn_in", "hook_mlp_in"):
+    for switch in ("attn_result", inputs, "hook_mlp_in"):
         getattr(model, f"set_use_{switch}")(True)
     out, cache = model.run_with_cache(x)
     assert (out - before).abs().max() < 1e-5
-    assert "blocks.0.attn.hook_q_input" in cache and "blocks.0.hook_mlp_in" in cache
+    assert ("blocks.0.attn.hook_q_input" in cache) == (inputs == "split_qkv_input")
+    assert "blocks.0.hook_mlp_in" in cache
 
 
 def test_the_3x_alias_of_split_inputs_is_the_same_point():

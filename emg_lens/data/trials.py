@@ -296,7 +296,7 @@ class TrialSet:
         scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
         x = ((self.x - mean[:, None]) * scale[:, None]).astype(np.float32)
         repetitions = ", ".join(str(r) for r in np.unique(reference.repetition))
-        notes = [f"z-scored per channel with statistics of {len(reference)} trials, repetitions {repetitions}"]
+        notes = [f"z-scored per channel with the statistics of repetitions {repetitions}"]
         for channel in np.flatnonzero(constant):
             row = self.channels.iloc[channel]
             notes.append(f"channel {channel} ({row.modality} {row['name']}) is constant in the reference: set to 0")

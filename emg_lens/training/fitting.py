@@ -1,7 +1,11 @@
-"""Fitting one model to the trials of one subject: AdamW, annealed dual-head loss, the same numbers every time."""
+"""Fitting one model to the trials of one subject: AdamW, annealed dual-head loss, the same numbers every time.
+
+`emg_lens.training.cohort` fits the models of many subjects at once, by the same recipe.
+"""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import pandas as pd
@@ -26,7 +30,7 @@ class TrainingRecipe(BaseModel):
         warmup_epochs: Epochs of linear rise to `lr`.
         clip_norm: Largest norm of the gradient; `None` = unlimited.
         label_smoothing: Probability mass spread over the wrong classes in the loss.
-        seed: Seed of the initial weights and of the order of trials.
+        seed: Seed of the order of trials and of dropout; studies derive the initial weights from it too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,8 +61,12 @@ class TrainingRecipe(BaseModel):
         return warm * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
 
 
+HISTORY = ["epoch", "loss", "accuracy", "cls_weight", "lr"]
+"""Columns of the table that a fit returns."""
+
+
 class FitError(RuntimeError):
-    """A fit that went wrong: the loss is not a number."""
+    """A fit that cannot start or went wrong: trials that do not fit the model, or a loss that is not a number."""
 
 
 def fit(
@@ -70,8 +78,11 @@ def fit(
 ) -> pd.DataFrame:
     """Fit `model` in place.
 
+    The result is a function of the starting weights, the trials and the recipe (on one machine, with one number of
+    torch threads). torch's global random state is left as it was found.
+
     Args:
-        model: The model; its weights are the starting point (build it under `torch.manual_seed(recipe.seed)`).
+        model: The model; its weights are the starting point. It is left in evaluation mode, without gradients.
         x: Trials, standardised.
         y: Class index of each trial.
         recipe: How to fit.
@@ -81,37 +92,76 @@ def fit(
         One row an epoch: epoch, loss, accuracy (of the training trials in training mode), cls_weight (λ), lr.
 
     Raises:
-        FitError: The loss became NaN or infinite.
+        FitError: Trials that do not fit the model, or the loss became NaN or infinite.
     """
+    check_trials(model, x, y)
     device = next(model.parameters()).device
     x, y = x.to(device), y.to(device)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, foreach=True)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    order = torch.Generator().manual_seed(recipe.seed)
     rows = []
     model.train()
-    for epoch in range(recipe.epochs):
-        weight = anneal_weight(epoch, recipe.anneal_epochs)
-        lr = recipe.lr * recipe.lr_factor(epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        total = torch.zeros(2, device=device)
-        for batch in torch.randperm(len(x), generator=generator).to(device).split(recipe.batch_size):
-            cls_logits, mean_logits = model(x[batch], return_type="both")
-            loss = annealed_loss(cls_logits, mean_logits, y[batch], weight, recipe.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if recipe.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
-            hits = (cls_logits.argmax(-1) == y[batch]).sum()
-            total += torch.stack([loss.detach() * len(batch), hits])
-        mean_loss, accuracy = (total / len(x)).tolist()
-        if not math.isfinite(mean_loss):
-            raise FitError(
-                f"the training loss became {mean_loss} in epoch {epoch + 1}; try a lower lr than {recipe.lr}"
-            )
-        rows.append((epoch + 1, mean_loss, accuracy, weight, lr))
-        if on_epoch is not None:
-            on_epoch(epoch + 1)
+    with seeded(recipe.seed, device):
+        for epoch in range(recipe.epochs):
+            weight, lr = anneal_weight(epoch, recipe.anneal_epochs), recipe.lr * recipe.lr_factor(epoch)
+            optimizer.param_groups[0]["lr"] = lr
+            loss_sum, hits = torch.zeros((), device=device), torch.zeros((), device=device)
+            for batch in torch.randperm(len(x), generator=order).to(device).split(recipe.batch_size):
+                labels = y[batch]
+                cls_logits, mean_logits = model(x[batch], return_type="both")
+                loss = annealed_loss(cls_logits, mean_logits, labels, weight, recipe.label_smoothing)
+                optimizer.zero_grad()
+                loss.backward()
+                if recipe.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+                optimizer.step()
+                loss_sum += loss.detach() * len(batch)
+                hits += (cls_logits.detach().argmax(-1) == labels).sum()
+            mean_loss, accuracy = float(loss_sum) / len(x), float(hits) / len(x)
+            check_loss(mean_loss, epoch, recipe.lr)
+            rows.append((epoch + 1, mean_loss, accuracy, weight, lr))
+            if on_epoch is not None:
+                on_epoch(epoch + 1)
+    optimizer.zero_grad()
     model.eval()
-    return pd.DataFrame(rows, columns=["epoch", "loss", "accuracy", "cls_weight", "lr"])
+    return pd.DataFrame(rows, columns=HISTORY)
+
+
+def check_trials(model: IsoNet, x: Tensor, y: Tensor, whose: str = "") -> None:
+    """Refuse trials that a model cannot be fitted to; `whose` (`"subject 3: "`) starts the message.
+
+    Raises:
+        FitError: No trials, another number of labels, labels of no class, values that are not finite.
+    """
+    n_classes = model.cfg.n_classes
+    if len(x) == 0 or len(x) != len(y):
+        raise FitError(f"{whose}{len(x)} trials and {len(y)} labels; a fit needs one label a trial, and a trial")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise FitError(f"{whose}labels are {y.dtype}; expected class indices (torch.int64)")
+    if int(y.min()) < 0 or int(y.max()) >= n_classes:
+        raise FitError(
+            f"{whose}labels run from {int(y.min())} to {int(y.max())}; the model has classes 0 to {n_classes - 1}"
+        )
+    bad = int((~x.isfinite()).flatten(1).any(1).sum())
+    if bad:
+        raise FitError(f"{whose}{bad} of {len(x)} trials hold NaN or infinite values; drop or repair them first")
+
+
+def check_loss(loss: float, epoch: int, lr: float, whose: str = "") -> None:
+    """Refuse to go on after epoch `epoch` (0-based) once the loss is not a number.
+
+    Raises:
+        FitError: It is not.
+    """
+    if not math.isfinite(loss):
+        raise FitError(f"{whose}the training loss became {loss} in epoch {epoch + 1}; try a lower lr than {lr:g}")
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Start the random state of torch from `seed`, on the CPU and on `device`; afterwards it is as it was."""
+    on_cpu = device.type == "cpu"
+    with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
+        (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)
+        yield

@@ -165,7 +165,7 @@ def test_test_trials_are_scaled_by_the_training_trials_only():
     done = test.standardised(train)
     mean, deviation = train.x.mean(axis=(0, 2)), train.x.std(axis=(0, 2))
     np.testing.assert_allclose(done.x, (test.x - mean[:, None]) / deviation[:, None], atol=1e-5)
-    assert any("12 trials, repetitions 1, 2" in note for note in done.notes)
+    assert any("statistics of repetitions 1, 2" in note for note in done.notes)
 
 
 def test_a_constant_channel_becomes_zero_and_is_noted():

@@ -10,6 +10,7 @@ from emg_lens.studies.figures import (
     figure_accuracy,
     figure_extras,
     figure_profile,
+    figure_training,
     save_figures,
     study_figures,
     to_png,
@@ -112,7 +113,8 @@ def test_extra_conditions_show_what_was_expected_of_them(study):
 
 
 def test_a_study_gets_the_figures_that_its_conditions_allow(study):
-    assert list(study_figures(*study)) == ["accuracy", "profile", "extras"] == list(CAPTIONS)
+    assert list(study_figures(*study)) == ["accuracy", "profile", "extras"]
+    assert set(CAPTIONS) == {"accuracy", "profile", "extras", "training"}
     scores = paper_scores(3)
     assert list(study_figures(scores, compare(scores, SPEC))) == ["accuracy", "profile"]
     only = with_extras(scores.query("condition == 'baseline'"), joint=0.5)
@@ -177,3 +179,20 @@ def test_a_figure_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(RuntimeError):
         save_figures({"x": Broken()}, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_curves_show_every_subject_and_where_annealing_ends():
+    epochs = np.tile(np.arange(1, 6), 2)
+    fits = pd.DataFrame(
+        {
+            "subject": np.repeat(["a", "b"], 5),
+            "epoch": epochs,
+            "loss": 1 / epochs,
+            "accuracy": epochs / 5,
+            "cls_weight": np.minimum(1, (epochs - 1) / 2),
+        }
+    )
+    loss, accuracy = figure_training(fits).axes
+    assert len(loss.lines) == 2 + 1 + 1
+    assert loss.lines[2].get_ydata() == pytest.approx(1 / epochs[:5])
+    assert list(accuracy.lines[-1].get_xdata()) == [3, 3]

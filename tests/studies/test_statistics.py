@@ -416,6 +416,7 @@ def test_warnings_say_what_cannot_be_found_and_how_many_subjects_it_takes():
     assert "With 4 subjects the mann-whitney test cannot be significant in family 'individual'" in unpaired
     assert "0.29 after bonferroni over 10 tests" in unpaired and "it takes 6 subjects" in unpaired
     assert "wilcoxon" in paired and "it takes 9 subjects" in paired
+    assert len(power_warnings(4, {"individual": 10, "from_end": 10, "extra": 6}, StatisticsSpec())) == 4
     assert smallest_p(5, 10, StatisticsSpec()).corrected >= 0.05 > smallest_p(6, 10, StatisticsSpec()).corrected
 
 

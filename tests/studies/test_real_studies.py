@@ -1,0 +1,46 @@
+"""DESIGN §5.2 on real recordings: the identities of Table 3, on every subject, in the naive loop."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from emg_lens.data import subjects
+from emg_lens.studies.spec import Study
+from emg_lens.studies.subject import build_model, load_subject
+from emg_lens.studies.sweep import sweep
+from emg_lens.training.fitting import fit
+
+DATA = Path(os.environ.get("EMG_LENS_DATA", Path(__file__).parents[3] / "shared" / "data"))
+FOLDERS = {"isonet-table3-db5": "ninapro_db5", "isonet-table3-psl": "psl_myo"}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_six_identities_hold_on_every_subject(name):
+    folder = DATA / FOLDERS[name]
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here; set EMG_LENS_DATA")
+    study = Study.load(name)
+    torch.set_num_threads(1)
+    for subject in subjects(study.cohort.dataset, folder):
+        trials = load_subject(study, folder, subject)
+        model = build_model(study, trials.train, seed=0)
+        x, y = torch.from_numpy(trials.train.x), torch.from_numpy(trials.train.y)
+        fit(model, x, y, study.training.model_copy(update={"epochs": 2, "anneal_epochs": 1}))
+        test = torch.from_numpy(trials.test.x[:32])
+        result = sweep(model, test, study.conditions.build(study.model.n_layers), executor="loop")
+        for kind in study.conditions.layer_masks.edges:
+            same = {
+                "individual/L5": "baseline",
+                "from_beginning/L5": f"{kind}/from_beginning/L4",
+                "from_end/L4": f"{kind}/individual/L4",
+                "from_beginning/L1": f"{kind}/individual/L1",
+                "from_end/L5": f"{kind}/individual/L5",
+                "from_end/L1": f"{kind}/from_beginning/L5",
+            }
+            for left, right in same.items():
+                difference = (result.logits[f"{kind}/{left}"] - result.logits[right]).abs().max()
+                assert difference <= 1e-5, (subject, kind, left, right)
+        assert (result.audit["equivalence_error"] <= 1e-5).all()
+        assert result.audit["equivalent_to"].nunique() == 19 + len(study.conditions.extra)

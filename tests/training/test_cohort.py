@@ -1,0 +1,139 @@
+"""Fitting a cohort at once: each subject's fit is the one it has alone."""
+
+import copy
+
+import pandas as pd
+import pytest
+import torch
+from toy_cohort import make_model, make_trials
+
+from emg_lens.training.cohort import fit_cohort
+from emg_lens.training.fitting import FitError, TrainingRecipe, fit
+
+RECIPE = TrainingRecipe(
+    epochs=4, batch_size=32, lr=1e-3, anneal_epochs=2, schedule="cosine", warmup_epochs=2, clip_norm=0.5,
+    label_smoothing=0.1,
+)  # fmt: skip
+SIZES = (40, 70, 33, 64, 5)
+
+
+def cohort(dropout=0.0, sizes=SIZES, **fields):
+    models = [make_model(s, dropout, **fields) for s in range(len(sizes))]
+    xs, ys = zip(*(make_trials(n, seed=s) for s, n in enumerate(sizes)), strict=True)
+    return models, xs, ys
+
+
+def recipes(recipe=RECIPE, n=len(SIZES)):
+    return [recipe.model_copy(update={"seed": s}) for s in range(n)]
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+@pytest.mark.parametrize(
+    "severed", ["", "flow('acc', 'cls')", "flow('cls', 'cls') | flow('emg', 'cls') | flow('acc', 'cls')"]
+)
+def test_without_dropout_each_subject_fits_as_it_does_alone(clip_norm, severed):
+    models, xs, ys = cohort(severed_edges=severed)
+    alone = copy.deepcopy(models)
+    each = recipes(RECIPE.model_copy(update={"clip_norm": clip_norm}))
+    together = fit_cohort(models, xs, ys, each)
+    for model, other, x, y, recipe, history in zip(models, alone, xs, ys, each, together, strict=True):
+        expected = fit(other, x, y, recipe)
+        pd.testing.assert_frame_equal(history, expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(model(x), other(x), rtol=0, atol=1e-3)
+        assert not model.training
+
+
+def test_a_model_keeps_its_own_memory_and_layout():
+    models, xs, ys = cohort()
+    strides = [p.stride() for p in models[0].parameters()]
+    fit_cohort(models, xs, ys, RECIPE)
+    assert [p.stride() for p in models[0].parameters()] == strides
+    starts = [p.data_ptr() for model in models for p in model.parameters()]
+    assert len(set(starts)) == len(starts)
+    assert all(p.untyped_storage().nbytes() == 4 * p.numel() for p in models[0].parameters())
+    assert all(p.grad is None for model in models for p in model.parameters())
+
+
+def test_with_dropout_all_subjects_learn_and_drop_different_things():
+    models, xs, ys = cohort(dropout=0.1, sizes=(60, 90))
+    recipe = RECIPE.model_copy(update={"epochs": 30, "anneal_epochs": 10, "lr": 3e-3})
+    histories = fit_cohort(models, xs, ys, recipes(recipe, 2))
+    for model, x, y, history in zip(models, xs, ys, histories, strict=True):
+        assert history["accuracy"].iloc[-1] > 0.9
+        assert (model(x).argmax(-1) == y).float().mean() > 0.98
+    twins = [make_model(0, 0.5), make_model(0, 0.5)]
+    x, y = make_trials()
+    one, two = fit_cohort(twins, [x, x], [y, y], RECIPE)
+    assert abs(one["loss"] - two["loss"]).min() > 1e-4
+
+
+def test_drop_path_trains_too():
+    models, xs, ys = cohort(dropout=0.1, drop_path=0.2)
+    assert all(h["loss"].gt(0).all() for h in fit_cohort(models, xs, ys, RECIPE))
+
+
+def test_the_same_cohort_gives_the_same_weights_to_the_bit_and_leaves_the_random_state():
+    models, xs, ys = cohort(dropout=0.1)
+    again = copy.deepcopy(models)
+    state = torch.get_rng_state()
+    fit_cohort(models, xs, ys, recipes())
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    fit_cohort(again, xs, ys, recipes())
+    for model, other in zip(models, again, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_every_epoch_is_reported_once():
+    models, xs, ys = cohort()
+    seen = []
+    fit_cohort(models, xs, ys, RECIPE, seen.append)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_another_number_of_classes_is_refused_in_one_line():
+    models, xs, ys = cohort()
+    models[2] = make_model(2, n_classes=4)
+    with pytest.raises(ValueError, match=r"same classes, got n_classes \[3, 4\]") as error:
+        fit_cohort(models, xs, ys, RECIPE)
+    assert "\n" not in str(error.value)
+
+
+def test_another_architecture_is_refused_but_other_class_names_are_not():
+    models, xs, ys = cohort()
+    models[1] = make_model(1, class_names=["a", "b", "c"])
+    fit_cohort(models, xs, ys, RECIPE.model_copy(update={"epochs": 1}))
+    models[1] = make_model(1, eps=1e-6)
+    with pytest.raises(ValueError, match="model 1 has another configuration than model 0"):
+        fit_cohort(models, xs, ys, RECIPE)
+
+
+def test_a_model_with_a_hook_is_refused():
+    models, xs, ys = cohort()
+    models[3].add_hook("blocks.1.attn.hook_pattern", lambda pattern, hook: pattern)
+    with pytest.raises(ValueError, match=r"model 3 has hooks, at \['blocks.1.attn.hook_pattern'\]"):
+        fit_cohort(models, xs, ys, RECIPE)
+
+
+def test_recipes_that_differ_in_more_than_their_seeds_are_refused():
+    models, xs, ys = cohort()
+    each = recipes()
+    each[1] = each[1].model_copy(update={"lr": 1.0})
+    with pytest.raises(ValueError, match="differ in their seeds only"):
+        fit_cohort(models, xs, ys, each)
+
+
+def test_lists_of_different_length_are_refused():
+    models, xs, ys = cohort()
+    with pytest.raises(ValueError, match="'xs': 4"):
+        fit_cohort(models, xs[:-1], ys, RECIPE)
+    with pytest.raises(ValueError, match="a cohort needs"):
+        fit_cohort([], [], [], RECIPE)
+
+
+def test_a_fit_that_goes_wrong_names_its_subject():
+    models, xs, ys = cohort()
+    with pytest.raises(FitError, match="subject 1: labels run"):
+        fit_cohort(models, xs, [ys[0], ys[1] + 1, *ys[2:]], RECIPE)
+    with pytest.raises(FitError, match=r"subject \d: the training loss became"):
+        fit_cohort(models, xs, ys, RECIPE.model_copy(update={"lr": 1e37}))

@@ -1,0 +1,25 @@
+"""A small IsoNet and a separable task for the tests of fitting."""
+
+import torch
+from torch import Tensor
+
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
+
+
+def make_model(seed: int = 0, dropout: float = 0.0, n_classes: int = 3, **fields) -> IsoNet:
+    config = IsoNetConfig(
+        modalities={"emg": 4, "acc": 3}, n_samples=8, n_classes=n_classes, d_model=16, n_heads=2, n_layers=2, d_mlp=16,
+        dropout=dropout, **fields,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return IsoNet(config)
+
+
+def make_trials(n: int = 90, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Trials whose class is the channel with the larger mean."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    x = torch.randn(n, 7, 8, generator=generator)
+    x[torch.arange(n), y] += 1.5
+    return x, y
