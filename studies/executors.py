@@ -196,7 +196,7 @@ class _Mixer:
             heads = _fewer_heads(mask, first_mask, layer)
             if heads is not None and bias.empty is None and layer.bias(first_mask).empty is None:
                 assert bias.scores is not None
-                some = _Bias(bias.scores[:, heads], None)
+                some = _Bias(bias.scores.expand(1, layer.attn.cfg.n_heads, -1, -1)[:, heads], None)
                 change = _mix(self.q[:, heads], self.k[:, heads], self.v[:, heads], some) - first_z[:, :, heads]
                 return layer.add_heads(first_result, change, heads)
         z = _mix(self.q, self.k, self.v, bias)

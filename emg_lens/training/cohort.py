@@ -216,8 +216,6 @@ def _check(
     for s, model in enumerate(models):
         heard = [name for name, module in model.named_modules() if is_heard(module)]  # pyright: ignore[reportArgumentType]
         if heard:
-            raise ValueError(
-                f"model {s} has hooks on {heard}; they would see all subjects at once: model.reset_hooks()"
-            )
+            raise ValueError(f"model {s} has hooks, at {heard}; a cohort is fitted without: model.reset_hooks()")
     for s, (model, x, y) in enumerate(zip(models, xs, ys, strict=True)):
         check_trials(model, x, y, whose=f"subject {s}: ")

@@ -27,7 +27,7 @@ def test_cutting_the_planted_route_costs_what_the_simulation_says_and_other_cuts
     for name in ("ACC -> EMG in L3", "EMG -> CLS in L4 and L5", "EMG -> CLS in every layer"):
         assert scores.loc[name, "expected"] == 0.25
         assert abs(scores.loc[name, "accuracy"] - 0.25) < margin, name
-    for name in ("CLS -> EMG in every layer", "between EMG channels in L4"):
+    for name in ("EMG -> CLS up to L3", "CLS -> CLS in every layer", "between EMG channels in L4"):
         assert scores.loc[name, "accuracy"] > base - 0.06, name
     for name in ("EMG -> EMG in L5", "ACC -> ACC from L3 on"):
         assert scores.loc[name, "structural_null"] and scores.loc[name, "max_abs_delta_logit"] == 0

@@ -23,7 +23,7 @@ def cohort(dropout=0.0, sizes=SIZES, **fields):
     return models, xs, ys
 
 
-def recipes(recipe=RECIPE, n=len(SIZES)):
+def recipes(recipe=RECIPE, n=5):
     return [recipe.model_copy(update={"seed": s}) for s in range(n)]
 
 

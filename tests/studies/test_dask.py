@@ -1,0 +1,93 @@
+"""A study on a dask cluster of worker processes: the numbers of one process, also after a worker was killed."""
+
+import os
+import signal
+import threading
+import time
+
+import joblib
+import pandas as pd
+import pytest
+import torch
+from tiny import TINY
+
+from emg_lens.studies.run import run_study
+from emg_lens.studies.spec import Study
+
+distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'emg-lens[cluster]'")
+
+LONG_ENOUGH_TO_BE_KILLED = TINY.replace("epochs: 4", "epochs: 60")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+        local_directory=str(tmp_path_factory.mktemp("dask")),
+    )  # fmt: skip
+    with cluster, distributed.Client(cluster) as client:
+        client.wait_for_workers(2, timeout=120)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def study():
+    return Study.parse(LONG_ENOUGH_TO_BE_KILLED)
+
+
+@pytest.fixture(scope="module")
+def alone(study, tmp_path_factory):
+    return run_study(study, out=tmp_path_factory.mktemp("alone"), jobs=1)
+
+
+def assert_same_numbers(result, alone):
+    pd.testing.assert_frame_equal(result.scores, alone.scores, check_exact=True)
+    pd.testing.assert_frame_equal(result.fits, alone.fits, check_exact=True)
+    for folder in (alone.folder / "subjects").iterdir():
+        weights = (folder / "model.safetensors").read_bytes()
+        assert (result.folder / "subjects" / folder.name / "model.safetensors").read_bytes() == weights
+
+
+def test_a_cluster_of_two_processes_gives_the_numbers_of_one(client, study, alone, tmp_path):
+    before = set(client.run(_finished_tasks).values())
+    with joblib.parallel_config(backend="dask"):
+        result = run_study(study, out=tmp_path, jobs=2)
+    assert_same_numbers(result, alone)
+    assert set(client.run(_finished_tasks).values()) != before  # it was not this process that did the work
+    assert torch.get_num_threads() == torch.get_num_threads()
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing(client, study, alone, tmp_path):
+    subjects = tmp_path / study.name / study.digest() / "subjects"
+    victims: list[int] = []
+
+    def kill_a_busy_worker() -> None:
+        pids = client.run(os.getpid)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            busy = [address for address, tasks in client.processing().items() if tasks]
+            if busy and any(_is_under_way(file) for file in subjects.glob(".*.progress")):
+                victims.append(pids[busy[0]])
+                os.kill(victims[0], signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_a_busy_worker)
+    killer.start()
+    with joblib.parallel_config(backend="dask"):
+        result = run_study(study, out=tmp_path, jobs=2)
+    killer.join()
+    assert victims and victims[0] not in client.run(os.getpid).values()
+    assert_same_numbers(result, alone)
+    assert not [p.name for p in subjects.iterdir() if p.name.startswith(".")]
+
+
+def _is_under_way(file) -> bool:
+    try:
+        return 0.1 < float(file.read_text()) < 0.9
+    except (OSError, ValueError):  # gone, or being written
+        return False
+
+
+def _finished_tasks(dask_worker) -> int:
+    return dask_worker.state.task_counter.current_count()
