@@ -80,6 +80,7 @@ class _Layer:
         self.b_in = mlp.b_in - moved @ mlp.W_in
         self.severed = attn.severed
         self.like = like
+        self.packed: Tensor | None = None  # queries, keys and values; kept, since to fault in fresh memory costs a tenth
         self.bias = lru_cache(BIASES_KEPT)(self._bias)
 
     def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
@@ -87,10 +88,17 @@ class _Layer:
         return resid if self.post else self.block.ln1(resid)
 
     def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[batch, head, pos, d_head]`; b_V, and b_K where softmax ignores it, left out."""
+        """Queries, keys and values, each `[batch, head, pos, d_head]`, without b_V, and without b_K where softmax ignores it.
+
+        They are good until the next call: the memory is used again.
+        """
         attn = self.attn
-        packed = (x.flatten(0, 1) @ self.w_qkv).view(*x.shape[:2], 3, *attn.b_Q.shape)
-        q, k, v = packed.unbind(2)
+        rows = x.flatten(0, 1)
+        if self.packed is None or len(self.packed) != len(rows):
+            self.packed = rows @ self.w_qkv
+        else:
+            torch.mm(rows, self.w_qkv, out=self.packed)
+        q, k, v = self.packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
         q += attn.b_Q
         if attn.rotary is not None:
             k += attn.b_K

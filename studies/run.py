@@ -195,7 +195,11 @@ def environment() -> dict[str, str]:
 
 def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, device: str) -> None:
     progress = _progress_file(folder)
-    run_subject(study, data, subject, folder, device, lambda fraction: progress.write_text(f"{fraction:.4f}"))
+
+    def tell(fraction: float) -> None:
+        progress.write_text(f"{fraction:.4f}")
+
+    run_subject(study, data, subject, folder, device, tell)
     progress.unlink(missing_ok=True)
 
 

@@ -80,11 +80,11 @@ class ModelSpec(_Part):
     """
 
     architecture: Literal["isonet"] = "isonet"
-    d_model: int = Field(512, ge=1)
-    n_heads: int = Field(8, ge=1)
-    n_layers: int = Field(5, ge=1)
-    d_mlp: int = Field(128, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    d_model: int = Field(default=512, ge=1)
+    n_heads: int = Field(default=8, ge=1)
+    n_layers: int = Field(default=5, ge=1)
+    d_mlp: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     positions: Literal["none", "learned", "sinusoidal", "rotary"] = "learned"
     shared_head: bool = False
     severed_edges: str = ""
@@ -250,7 +250,7 @@ class Study(_Part):
             raise StudyError(str(error)) from None
 
     def run(
-        self,
+        self: "Study",
         data: str | Path | None = None,
         out: str | Path = "runs",
         jobs: int | None = None,

@@ -174,7 +174,8 @@ def _waits_for_launches(model: HookedRootModule, x: Tensor) -> bool:
     """A short probe: whether a forward of four times the trials takes less than twice as long."""
     if len(x) > LAUNCH_BOUND_TRIALS:
         return False
-    once, more = x.to(model.cfg.device), x.repeat(4, 1, 1).to(model.cfg.device)
+    device = _device(model)
+    once, more = x.to(device), x.repeat(4, 1, 1).to(device)
     model(more)
     return min(_seconds(model, more) for _ in range(3)) < 2 * min(_seconds(model, once) for _ in range(3))
 

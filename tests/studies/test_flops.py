@@ -1,0 +1,69 @@
+"""The FLOP counter of the benchmark, against torch's own counter and a count by hand."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from emg_lens.hooks import cross_modal, unimodal
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.studies.conditions import head_masks, layer_masks, with_baseline
+from emg_lens.studies.executors import Tree
+from emg_lens.studies.plan import plan
+from emg_lens.studies.sweep import describe
+
+_spec = importlib.util.spec_from_file_location("flops", Path(__file__).parents[1] / "bench" / "flops.py")
+assert _spec is not None and _spec.loader is not None
+flops = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(flops)
+
+EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
+
+
+@pytest.fixture(scope="module")
+def model() -> IsoNet:
+    torch.manual_seed(0)
+    return IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, 10, 6, d_model=32, n_heads=4, n_layers=5, d_mlp=16)).requires_grad_(False)
+
+
+def counted_by_torch(run) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def test_a_forward_costs_what_torch_counts(model):
+    planned = plan(describe(model), with_baseline([]))
+    x = model.example_input(3)
+    explicit = [("blocks.0.attn.hook_pattern", lambda t, hook: t)]
+    hooks = [(name.replace("0", str(i), 1), fn) for i in range(5) for name, fn in explicit]
+    expected = counted_by_torch(lambda: model.run_with_hooks(x, fwd_hooks=hooks))
+    assert 3 * flops.count(model.cfg, planned).loop == expected
+
+
+@pytest.mark.parametrize("family", ["layers", "heads"])
+def test_the_tree_does_no_more_than_the_bound_and_its_folding(model, family):
+    conditions = layer_masks(EDGES, 5) if family == "layers" else head_masks(EDGES, 5, 4)
+    planned = plan(describe(model), with_baseline(conditions))
+    x = model.example_input(3)
+    tree = Tree(model, planned)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        done = counted_by_torch(lambda: tree.run(x, lambda n: None))
+    # A sibling in the CLS-only layer is computed whole, which is little; all else is the bound, to the operation.
+    bound = 3 * flops.count(model.cfg, planned).bound
+    assert done == bound if family == "layers" else bound <= done <= 1.02 * bound
+
+
+def test_table_3_at_the_papers_size_costs_a_fifth_of_the_loop():
+    cfg = IsoNetConfig({"emg": 12, "acc": 36}, 100, 17)
+    planned = plan(describe(IsoNet(cfg)), with_baseline(layer_masks(EDGES, 5)))
+    n, d, m, h = 49, 512, 128, 8
+    parents, nodes = 1 + 3 + 7 + 13, 3 + 7 + 13 + 19
+    node = 4 * n * n * d + 2 * n * d * d + 4 * n * d * m
+    last = 19 * (8 * d * d + 4 * h * n * d + 4 * d * m)
+    found = flops.count(cfg, planned)
+    assert found.bound == parents * 6 * n * d * d + nodes * node + last + 2 * 48 * 100 * d + 19 * 2 * d * 17
+    assert found.loop == 31 * (5 * (6 * n * d * d + node) + 2 * 48 * 100 * d + 2 * d * 17)
+    assert 4.9 < found.loop / found.bound < 5.2
