@@ -58,9 +58,7 @@ class BiosignalCache(ActivationCache):
             return "ln_final"
         return f"blocks.{layer}.ln2" if mlp_input else f"blocks.{layer}.ln1"
 
-    def _apply_norm(
-        self, stack: Stack, name: str, pos_slice: Selection = None, batch_slice: Selection = None
-    ) -> Stack:
+    def _apply_norm(self, stack: Stack, name: str, pos_slice: Selection = None, batch_slice: Selection = None) -> Stack:
         """The linear part of a LayerNorm, with the scale of this run."""
         scale = self._scale(name)
         scale = as_slice(pos_slice).apply(scale, dim=-2)

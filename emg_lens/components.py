@@ -23,10 +23,16 @@ class LayerNorm(nn.Module):
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
         self.eps = cfg.eps
-        self.w = nn.Parameter(torch.ones(cfg.d_model))
-        self.b = nn.Parameter(torch.zeros(cfg.d_model))
+        self.w = nn.Parameter(torch.empty(cfg.d_model))
+        self.b = nn.Parameter(torch.empty(cfg.d_model))
         self.hook_scale = Point()  # [batch, pos, 1]
         self.hook_normalized = Point()  # [batch, pos, d_model]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights; `transformer_lens.tools.analysis.reinitialized` calls it."""
+        nn.init.ones_(self.w)
+        nn.init.zeros_(self.b)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         w = self.w
@@ -48,9 +54,14 @@ class ChannelEmbed(nn.Module):
         n_maps = cfg.n_channels if cfg.embedding == "dedicated" else 1
         self.n_samples = cfg.patch_samples or cfg.n_samples
         self.W_E = nn.Parameter(torch.empty(n_maps, self.n_samples, cfg.d_model))
-        self.b_E = nn.Parameter(torch.zeros(n_maps, cfg.d_model))
+        self.b_E = nn.Parameter(torch.empty(n_maps, cfg.d_model))
         self.cls = nn.Parameter(torch.empty(cfg.d_model)) if cfg.cls_token else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights."""
         nn.init.uniform_(self.W_E, -1 / math.sqrt(self.n_samples), 1 / math.sqrt(self.n_samples))
+        nn.init.zeros_(self.b_E)
         if self.cls is not None:
             nn.init.normal_(self.cls, std=0.02)
 
@@ -72,11 +83,16 @@ class PosEmbed(nn.Module):
         super().__init__()
         if cfg.positions == "learned":
             self.W_pos = nn.Parameter(torch.empty(cfg.n_ctx, cfg.d_model))
-            nn.init.normal_(self.W_pos, std=0.02)
+            self.reset_parameters()
         else:
             rate = torch.exp(-math.log(10000.0) * torch.arange(0, cfg.d_model, 2) / cfg.d_model)
             angle = torch.arange(cfg.n_ctx)[:, None] * rate
             self.register_buffer("W_pos", torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
+
+    def reset_parameters(self) -> None:
+        """Fresh weights; sinusoidal positions have none."""
+        if isinstance(self.W_pos, nn.Parameter):
+            nn.init.normal_(self.W_pos, std=0.02)
 
     def forward(self, tokens: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """A view of `W_pos`: clone it before it can be edited in place."""
@@ -118,15 +134,14 @@ class Attention(nn.Module):
         self.W_K = nn.Parameter(_head_weight(cfg))
         self.W_V = nn.Parameter(_head_weight(cfg))
         self.W_O = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model))
-        for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):  # Xavier of the [d_model, d_model] map
-            nn.init.uniform_(weight, -math.sqrt(3 / cfg.d_model), math.sqrt(3 / cfg.d_model))
         for name in ("b_Q", "b_K", "b_V"):
             bias = torch.zeros(cfg.n_heads, cfg.d_head)
             if cfg.qkv_bias:
                 setattr(self, name, nn.Parameter(bias))
             else:  # TransformerLens utilities read the biases of every model
                 self.register_buffer(name, bias, persistent=False)
-        self.b_O = nn.Parameter(torch.zeros(cfg.d_model))
+        self.b_O = nn.Parameter(torch.empty(cfg.d_model))
+        self.reset_parameters()
         self.rotary = Rotary(cfg) if cfg.positions == "rotary" else None
 
         self.hook_q_input = GatedPoint(cfg, "use_split_qkv_input")  # [batch, pos, head, d_model], fired by the block
@@ -142,6 +157,13 @@ class Attention(nn.Module):
         self.hook_pattern = Point()  # [batch, head, dest, src]
         self.hook_z = Point()  # [batch, pos, head, d_head]
         self.hook_result = GatedPoint(cfg, "use_attn_result")  # [batch, pos, head, d_model]
+
+    def reset_parameters(self) -> None:
+        """Fresh weights: Xavier's of the [d_model, d_model] maps, no biases."""
+        for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):
+            nn.init.uniform_(weight, -math.sqrt(3 / self.cfg.d_model), math.sqrt(3 / self.cfg.d_model))
+        for bias in (self.b_Q, self.b_K, self.b_V, self.b_O):
+            nn.init.zeros_(bias)
 
     def forward(
         self,
@@ -242,13 +264,18 @@ class MLP(nn.Module):
         super().__init__()
         self.act_fn = F.gelu if cfg.act_fn == "gelu" else F.relu
         self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
-        self.b_in = nn.Parameter(torch.zeros(cfg.d_mlp))
+        self.b_in = nn.Parameter(torch.empty(cfg.d_mlp))
         self.W_out = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model))
-        self.b_out = nn.Parameter(torch.zeros(cfg.d_model))
-        nn.init.xavier_uniform_(self.W_in)
-        nn.init.xavier_uniform_(self.W_out)
+        self.b_out = nn.Parameter(torch.empty(cfg.d_model))
         self.hook_pre = Point()  # [batch, pos, d_mlp]
         self.hook_post = Point()  # [batch, pos, d_mlp]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights."""
+        for weight, bias in ((self.W_in, self.b_in), (self.W_out, self.b_out)):
+            nn.init.xavier_uniform_(weight)
+            nn.init.zeros_(bias)
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         pre = self.hook_pre(F.linear(x, self.W_in.T, self.b_in))
@@ -264,9 +291,7 @@ class Block(nn.Module):
 
     hook_out_is_single_residual_stream = True  # read by transformer_lens.tools logit lens
 
-    def __init__(
-        self, cfg: EncoderConfig, layer: int, severed: Bool[Tensor, "head dest src"] | None = None
-    ) -> None:
+    def __init__(self, cfg: EncoderConfig, layer: int, severed: Bool[Tensor, "head dest src"] | None = None) -> None:
         super().__init__()
         self.cfg = cfg
         self.drop_path = cfg.drop_path * layer / max(cfg.n_layers - 1, 1)
@@ -356,8 +381,13 @@ class Unembed(nn.Module):
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
         self.W_U = nn.Parameter(torch.empty(cfg.d_model, cfg.n_classes))
-        self.b_U = nn.Parameter(torch.zeros(cfg.n_classes))
+        self.b_U = nn.Parameter(torch.empty(cfg.n_classes))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights."""
         nn.init.xavier_uniform_(self.W_U)
+        nn.init.zeros_(self.b_U)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch class"]:
         return F.linear(x, self.W_U.T, self.b_U)

@@ -144,7 +144,9 @@ class HookedBiosignalEncoder(
         if self.cfg.readout == "none":
             raise ValueError("a model with readout='none' has no logits, so no loss")
         if labels is None:
-            raise ValueError("return_type='loss' needs labels: model(x, return_type='loss', labels=y), or handles(x, y)")
+            raise ValueError(
+                "return_type='loss' needs labels: model(x, return_type='loss', labels=y), or handles(x, y)"
+            )
         return F.cross_entropy(self.head(resid), labels.to(resid.device))
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_model"]:

@@ -14,12 +14,7 @@ from emg_lens.config import EncoderConfig
 def is_heard(*points: HookPoint) -> bool:
     """Whether anybody has put a hook on one of these points, by whatever means."""
     for point in points:
-        if (
-            point._forward_hooks
-            or point._forward_pre_hooks
-            or point._backward_hooks
-            or point._backward_pre_hooks
-        ):
+        if point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks:
             return True
     return False
 

@@ -78,7 +78,9 @@ class PostNormCache(BiosignalCache):
         sites = self._sites(self._depth(layer, mlp_input), mlp_input)
         kept = [site for site in sites if mode in ("all", site[1])]
         parts, labels = self._embeds(sites, pos_slice) if incl_embeds else ([], [])
-        parts.append(self._carry(sites, pos_slice, lambda *site: self._written(*site, pos_slice) if site in kept else None))
+        parts.append(
+            self._carry(sites, pos_slice, lambda *site: self._written(*site, pos_slice) if site in kept else None)
+        )
         labels += [f"{at}_{sublayer}_out" for at, sublayer in kept]
         if mode == "all" and sites:
             parts.append(self._offsets(sites, pos_slice))
@@ -210,9 +212,7 @@ class PostNormCache(BiosignalCache):
         layers = [at for at, sublayer in sites if sublayer == "attn"]
         return stack, [f"L{at}H{head}" for at in layers for head in range(self.model.cfg.n_heads)]
 
-    def _all_neurons(
-        self, sites: list[Site], pos_slice: Selection, neuron_slice: Selection
-    ) -> tuple[Stack, list[str]]:
+    def _all_neurons(self, sites: list[Site], pos_slice: Selection, neuron_slice: Selection) -> tuple[Stack, list[str]]:
         neurons = as_slice(neuron_slice)
         kept = torch.as_tensor(neurons.apply(torch.arange(self.model.cfg.d_mlp), dim=0)).reshape(-1).tolist()
         neurons = Slice(kept)  # keeps the neuron axis, also for a single one
@@ -226,9 +226,7 @@ class PostNormCache(BiosignalCache):
         written = [as_slice(pos_slice).apply(self._cached(f"hook_{name}"), dim=-2)[None] for name in names]
         return [self._carry(sites, pos_slice, start=rows) for rows in written], names
 
-    def _offsets(
-        self, sites: list[Site], pos_slice: Selection, with_biases: tuple[Sublayer, ...] = ()
-    ) -> Stack:
+    def _offsets(self, sites: list[Site], pos_slice: Selection, with_biases: tuple[Sublayer, ...] = ()) -> Stack:
         """Offsets of the norms, and biases of these sub-layers, as they arrive."""
         row = torch.zeros_like(self._stream(0, False, pos_slice))[None]
         for layer, sublayer in sites:

@@ -268,6 +268,15 @@ class TransformerLensSurface(HookedRootModule):
             total = total + block.attn.b_O + (block.mlp.b_out if include_mlp_biases else 0)
         return total + self.blocks[layer].attn.b_O if mlp_input else total  # pyright: ignore
 
+    def tl_parameters(self) -> dict[str, Tensor]:
+        """Parameters by name, as `SVDInterpreter` wants them.
+
+        Without the norms of a post-LN model: it multiplies the gain of `ln2` into `W_in`, which there reads the stream
+        as it is, behind `ln1`.
+        """
+        norms = (".ln1.", ".ln2.") if self.cfg.norm == "post" else ()
+        return {name: p for name, p in self.named_parameters() if not any(norm in name for norm in norms)}
+
     def blocks_with(self, submodule: str) -> list[tuple[int, nn.Module]]:
         """`(layer, block)` of every block that has this submodule."""
         return [(layer, block) for layer, block in enumerate(self.blocks) if submodule in dict(block.named_children())]

@@ -74,13 +74,15 @@ class _Layer:
         self.block, self.attn, self.post = block, attn, block.cfg.norm == "post"
         self.w_qkv = torch.cat([w.transpose(0, 1).flatten(1) for w in (attn.W_Q, attn.W_K, attn.W_V)], dim=1)
         self.value_offset = torch.einsum("he,hed->hd", attn.b_V, attn.W_O)
-        self.offset = attn.b_O + self.value_offset.sum(0)
+        self.offset: Tensor = attn.b_O + self.value_offset.sum(0)
         moved = mlp.b_out if self.post else torch.zeros_like(mlp.b_out)
         self.b_mid = (block.ln1 if self.post else block.ln2).b + moved
         self.b_in = mlp.b_in - moved @ mlp.W_in
         self.severed = attn.severed
         self.like = like
-        self.packed: Tensor | None = None  # queries, keys and values; kept, since to fault in fresh memory costs a tenth
+        self.packed: Tensor | None = (
+            None  # queries, keys and values; kept, since to fault in fresh memory costs a tenth
+        )
         self.bias = lru_cache(BIASES_KEPT)(self._bias)
 
     def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
@@ -88,7 +90,7 @@ class _Layer:
         return resid if self.post else self.block.ln1(resid)
 
     def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[batch, head, pos, d_head]`, without b_V, and without b_K where softmax ignores it.
+        """Queries, keys and values, each `[batch, head, pos, d_head]`; no b_V, and no b_K where softmax ignores it.
 
         They are good until the next call: the memory is used again.
         """
@@ -260,7 +262,10 @@ class Stacked:
         logits: list[Logits] = [torch.empty(0)] * len(leaves)
         for first in range(0, len(leaves), self.at_once):
             some = leaves[first : first + self.at_once]
-            resid, nodes = start[None], [0] * len(some)  # [node, trial, pos, d_model]; of each leaf, which node it is in
+            resid, nodes = (
+                start[None],
+                [0] * len(some),
+            )  # [node, trial, pos, d_model]; of each leaf, which node it is in
             for depth in range(len(self.layers)):
                 below = [(node, self.paths[leaf][depth]) for node, leaf in zip(nodes, some, strict=True)]
                 children = list(dict.fromkeys(below))
@@ -274,7 +279,7 @@ class Stacked:
         return logits
 
     def _level(self, depth: int, resid: Tensor, children: list[tuple[int, Mask | None]]) -> Tensor:
-        """Outputs of children, each given as (parent, mask), of the parents' outputs `[parent, trial, pos, d_model]`."""
+        """Outputs of children, given as (parent, mask), from the parents' outputs `[parent, trial, pos, d_model]`."""
         layer, n_parents = self.layers[depth], len(resid)
         qkv = layer.project(layer.inputs(resid).flatten(0, 1))
         parent = torch.tensor([node for node, _ in children], device=resid.device)

@@ -32,6 +32,9 @@ from emg_lens.studies.sweep import audit
 
 POLL_SECONDS = 0.3
 
+_ONE_AT_A_TIME = threading.Lock()
+"""torch's random state and number of threads belong to the process, so threads of one process take turns."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -71,10 +74,10 @@ def run_study(
         DataError: A missing or damaged recording; nothing has been written.
     """
     console = console or Console(stderr=True)
-    data = None if data is None else Path(data).expanduser()
+    data = None if data is None else Path(data).expanduser().absolute()  # workers may stand elsewhere
     jobs = jobs or os.cpu_count() or 1
     _check_device(device)
-    plan = prepare(study, data, Path(out).expanduser(), jobs, console)
+    plan = prepare(study, data, Path(out).expanduser().absolute(), jobs, console)
     for warning in plan.warnings:
         console.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
     _open_folder(study, data, plan)
@@ -199,7 +202,9 @@ def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, d
     def tell(fraction: float) -> None:
         progress.write_text(f"{fraction:.4f}")
 
-    run_subject(study, data, subject, folder, device, tell)
+    if not folder.exists():  # a cluster runs a finished task again where its answer was lost with a worker
+        with _ONE_AT_A_TIME:
+            run_subject(study, data, subject, folder, device, tell)
     progress.unlink(missing_ok=True)
 
 

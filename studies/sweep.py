@@ -116,8 +116,7 @@ def sweep(
     try:
         with torch.inference_mode():
             chosen = _choose(model, x, executor, len(planned.distinct))
-            size = batch_size or micro_batch(model, x, target, chosen)
-            outputs = _run(model, x, conditions, planned, target, chosen, size, on_progress)
+            outputs = _run(model, x, conditions, planned, target, chosen, batch_size, on_progress)
     finally:
         model.train(was_training)
     return _result(conditions, planned, outputs, chosen)
@@ -171,10 +170,13 @@ def _choose(model: HookedRootModule, x: Tensor, executor: Executor, n_distinct: 
 
 
 def _waits_for_launches(model: HookedRootModule, x: Tensor) -> bool:
-    """A short probe: whether a forward of four times the trials takes less than twice as long."""
-    if len(x) > LAUNCH_BOUND_TRIALS:
-        return False
+    """A short probe of an accelerator: whether four times the trials take less than twice as long.
+
+    On a CPU launches are cheap against arithmetic, and the tree, which does less of it, won at every size we measured.
+    """
     device = _device(model)
+    if device.type == "cpu" or len(x) > LAUNCH_BOUND_TRIALS:
+        return False
     once, more = x.to(device), x.repeat(4, 1, 1).to(device)
     model(more)
     return min(_seconds(model, more) for _ in range(3)) < 2 * min(_seconds(model, once) for _ in range(3))
@@ -188,17 +190,15 @@ def _seconds(model: HookedRootModule, x: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def micro_batch(model: HookedRootModule, x: Tensor, target: Target, executor: str) -> int:
-    """Trials a forward so that activations stay within a quarter of the free memory (and near the caches of a CPU)."""
-    if not isinstance(model, HookedBiosignalEncoder):
-        return len(x)
-    cfg, n = model.cfg, len(target.layout)
+def room(model: HookedBiosignalEncoder, executor: str) -> int:
+    """Trials whose activations fit into a quarter of the free memory (and stay near the caches of a CPU)."""
+    cfg, n = model.cfg, model.cfg.n_ctx
     a_layer = n * (6 * cfg.d_model + 2 * cfg.d_mlp) + 2 * cfg.n_heads * n * n
     a_trial = 4 * a_layer * (cfg.n_layers + 1 if executor == "tree" else 2)
-    if x.is_cuda or cfg.device.type == "cuda":
-        free = torch.cuda.mem_get_info()[0]
-        return max(1, min(len(x), int(free / 4 / a_trial)))
-    return max(1, min(len(x), int(psutil.virtual_memory().available / 4 / a_trial), CPU_TOKENS // n + 1))
+    device = _device(model)
+    if device.type == "cuda":
+        return max(1, int(torch.cuda.mem_get_info(device)[0] / 4 / a_trial))
+    return max(1, min(int(psutil.virtual_memory().available / 4 / a_trial), CPU_TOKENS // n + 1))
 
 
 def _run(
@@ -208,10 +208,12 @@ def _run(
     planned: Plan,
     target: Target,
     executor: str,
-    size: int,
+    batch_size: int | None,
     on_progress: Callable[[float], None] | None,
 ) -> dict[str, Tensor | Exception]:
     """Outputs by condition, on the CPU."""
+    fits = room(model, executor) if isinstance(model, HookedBiosignalEncoder) else len(x)
+    size = min(batch_size or fits, len(x))
     parts = x.split(size)
     total = len(parts) * (len(conditions) if executor == "loop" else len(planned.distinct))
     done = 0
@@ -226,7 +228,7 @@ def _run(
         runs = [loop(model, part.to(_device(model)), conditions, target.layout, tell) for part in parts]
         return {c.name: _joined([run[c.name] for run in runs]) for c in conditions}
     assert isinstance(model, HookedBiosignalEncoder)
-    runner = Tree(model, planned) if executor == "tree" else Stacked(model, planned, max(1, size // len(x)))
+    runner = Tree(model, planned) if executor == "tree" else Stacked(model, planned, max(1, fits // size))
     results = [runner.run(part.to(_device(model)), tell) for part in parts]
     distinct = [_joined(list(pieces)) for pieces in zip(*results, strict=True)]
     return {c.name: distinct[i] for c, i in zip(conditions, planned.of, strict=True)}

@@ -131,7 +131,9 @@ def test_start_and_stop_at_layer_cut_the_model_in_two():
 
 
 def test_input_of_another_shape_is_refused_with_what_was_expected():
-    with pytest.raises(ValueError, match=r"shape \[2, 6, 12\] \(torch.float32\); expected \[batch, 7 channels, 12 samples\]"):
+    with pytest.raises(
+        ValueError, match=r"shape \[2, 6, 12\] \(torch.float32\); expected \[batch, 7 channels, 12 samples\]"
+    ):
         make()(torch.zeros(2, 6, 12))
 
 
@@ -155,7 +157,9 @@ def test_patches_are_embedded_in_layout_order():
     assert len(model.layout) == 1 + 7 * 4
     shared = make(patch_samples=3, embedding="shared")
     assert shared.embed.W_E.shape == (1, 3, 32)
-    torch.testing.assert_close(shared.embed(x)[:, token], x[:, channel, 6:9] @ shared.embed.W_E[0] + shared.embed.b_E[0])
+    torch.testing.assert_close(
+        shared.embed(x)[:, token], x[:, channel, 6:9] @ shared.embed.W_E[0] + shared.embed.b_E[0]
+    )
 
 
 def test_a_hook_on_a_switched_off_point_is_refused():

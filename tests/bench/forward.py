@@ -47,8 +47,15 @@ def ours(case: Case) -> HookedBiosignalEncoder:
     """Our encoder without a head: its blocks, and the final norm of a pre-LN model."""
     return HookedBiosignalEncoder(
         EncoderConfig(
-            modalities={"emg": case.n_tokens - 1}, n_samples=4, n_classes=0, readout="none", norm=case.norm,  # pyright: ignore
-            d_model=case.d_model, n_heads=case.n_heads, n_layers=case.n_layers, d_mlp=case.d_mlp,
+            modalities={"emg": case.n_tokens - 1},
+            n_samples=4,
+            n_classes=0,
+            readout="none",
+            norm=case.norm,  # pyright: ignore
+            d_model=case.d_model,
+            n_heads=case.n_heads,
+            n_layers=case.n_layers,
+            d_mlp=case.d_mlp,
         )  # fmt: skip
     )
 
@@ -72,7 +79,8 @@ def runs(case: Case, device: str) -> dict[str, Callable[[], None]]:
         models = {"ours": mine, "torch, plain": theirs}
         return {name: _step(forward, models[name]) for name, forward in forwards.items()}
     return {"ours": _inference(forwards["ours"], True)} | {
-        f"torch, {kind}": _inference(forwards["torch, plain"], fast) for kind, fast in (("fast path", True), ("plain", False))
+        f"torch, {kind}": _inference(forwards["torch, plain"], fast)
+        for kind, fast in (("fast path", True), ("plain", False))
     }
 
 
@@ -132,7 +140,11 @@ def main() -> None:
     for case in CASES:
         if options.only not in case.name:
             continue
-        rounds = max(3, options.rounds // 5) if case.n_tokens * case.batch > 10_000 and options.device == "cpu" else options.rounds
+        rounds = (
+            max(3, options.rounds // 5)
+            if case.n_tokens * case.batch > 10_000 and options.device == "cpu"
+            else options.rounds
+        )
         times = measure(case, options.device, rounds)
         mine = times.pop("ours")
         rivals = "; ".join(f"{name} {ms:.2f} (ratio {mine / ms:.2f})" for name, ms in times.items())

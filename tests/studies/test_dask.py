@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tiny import TINY
 
-from emg_lens.studies.run import run_study
+from emg_lens.studies.run import _subject_task, run_study
 from emg_lens.studies.spec import Study
 
 distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'emg-lens[cluster]'")
@@ -87,3 +87,21 @@ def _is_under_way(file) -> bool:
         return 0.1 < float(file.read_text()) < 0.9
     except (OSError, ValueError):  # gone, or being written
         return False
+
+
+def test_threads_of_one_process_give_the_numbers_of_one(tmp_path):
+    """torch's random state belongs to the process: without taking turns, dropout would mix their draws."""
+    study = Study.parse(TINY.replace("d_mlp: 16", "d_mlp: 16, dropout: 0.1"))
+    alone = run_study(study, out=tmp_path / "alone", jobs=1)
+    with joblib.parallel_config(backend="threading"):
+        result = run_study(study, out=tmp_path / "threads", jobs=3)
+    assert_same_numbers(result, alone)
+
+
+def test_a_finished_subject_that_is_asked_for_again_is_left_as_it_is(study, alone):
+    """dask runs a finished task again where the only copy of its answer was on a worker that died."""
+    folder = alone.folder / "subjects" / "01"
+    before = (folder / "scores.csv").stat().st_mtime_ns
+    _subject_task(study, None, "01", folder, "cpu")
+    assert (folder / "scores.csv").stat().st_mtime_ns == before
+    assert not [p.name for p in folder.parent.iterdir() if p.name.startswith(".")]

@@ -25,11 +25,18 @@ EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 @pytest.fixture(scope="module")
 def model() -> IsoNet:
     torch.manual_seed(0)
-    return IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, 10, 6, d_model=32, n_heads=4, n_layers=5, d_mlp=16)).requires_grad_(False)
+    return IsoNet(
+        IsoNetConfig({"emg": 4, "acc": 3}, 10, 6, d_model=32, n_heads=4, n_layers=5, d_mlp=16)
+    ).requires_grad_(False)
+
+
+def in_place(base, a, b, *, out_shape=None, **_) -> int:
+    return 2 * a[0] * a[1] * b[1]
 
 
 def counted_by_torch(run) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    known = {torch.ops.aten.addmm_: in_place}  # torch counts addmm, not its in-place sister
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
         run()
     return counter.get_total_flops()
 
@@ -44,16 +51,14 @@ def test_a_forward_costs_what_torch_counts(model):
 
 
 @pytest.mark.parametrize("family", ["layers", "heads"])
-def test_the_tree_does_no_more_than_the_bound_and_its_folding(model, family):
+def test_the_tree_does_the_operations_of_the_bound_and_no_more(model, family):
     conditions = layer_masks(EDGES, 5) if family == "layers" else head_masks(EDGES, 5, 4)
     planned = plan(describe(model), with_baseline(conditions))
     x = model.example_input(3)
     tree = Tree(model, planned)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):  # torch does not count the fused kernel
         done = counted_by_torch(lambda: tree.run(x, lambda n: None))
-    # A sibling in the CLS-only layer is computed whole, which is little; all else is the bound, to the operation.
-    bound = 3 * flops.count(model.cfg, planned).bound
-    assert done == bound if family == "layers" else bound <= done <= 1.02 * bound
+    assert done == 3 * flops.count(model.cfg, planned).bound
 
 
 def test_table_3_at_the_papers_size_costs_a_fifth_of_the_loop():

@@ -1,0 +1,75 @@
+"""The arithmetic that a sweep cannot avoid: floating-point operations of a plan, and of the naive loop beside it.
+
+A product of an [a, b] and a [b, c] matrix counts 2abc; softmax, norms, GELU, biases and residual sums are not counted
+(under 2 % at the paper's size). Per trial, with n tokens, width d, h heads (h · d_head = d), MLP width m:
+
+| what | operations | how often |
+|---|---|---|
+| embedding of c channels of s samples | 2 c s d | once |
+| queries, keys, values | 6 n d² | once for each node that has children (siblings share them) |
+| scores and mixing | 4 n² d | once a node |
+| output projection | 2 n d² | once a node |
+| MLP | 4 n d m | once a node |
+| where only CLS is read: siblings share | 4 d² + 2 h n d | once for each node that has children |
+| where only CLS is read: a node | 2 h n d + 4 d² + 4 d m | once a node |
+
+Where only CLS is read (the last layer): the query (2 d²), taken through W_K to
+the width of the tokens (2 d²) and multiplied with them; then the mixed tokens, W_V, W_O, the MLP. A node that
+differs from its first sibling in k of h heads needs k/h of the mixing and
+of the output projection. The logits (2 d · classes) come once a leaf.
+"""
+
+from dataclasses import dataclass
+
+from emg_lens.config import EncoderConfig
+from emg_lens.studies.plan import Node, Plan
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations for one trial.
+
+    Attributes:
+        loop: Every condition a full forward.
+        bound: Every distinct node once, readout rows only.
+    """
+
+    loop: int
+    bound: int
+
+
+def count(cfg: EncoderConfig, plan: Plan) -> Flops:
+    """Operations of a planned sweep; the loop's conditions are those of the plan, equal ones included."""
+    embedding, logits = 2 * cfg.n_channels * cfg.n_samples * cfg.d_model, 2 * cfg.d_model * cfg.n_classes
+    whole = _shared(cfg, False) + _own(cfg, False)
+    loop = len(plan.of) * (embedding + cfg.n_layers * whole + logits)
+    bound = embedding + len(plan.distinct) * logits + _below(plan.root, cfg, 0)
+    return Flops(round(loop), round(bound))
+
+
+def _below(node: Node, cfg: EncoderConfig, layer: int) -> float:
+    """Operations of all descendants of a node whose children are in block `layer`."""
+    if not node.children:
+        return 0
+    one_row = layer == cfg.n_layers - 1 and cfg.readout == "cls"
+    children = node.in_order()
+    total = _shared(cfg, one_row)
+    for child in children:
+        heads = None if child is children[0] or child.mask is None else child.mask.changed_heads(children[0].mask)
+        total += _own(cfg, one_row, cfg.n_heads if heads is None else len(heads)) + _below(child, cfg, layer + 1)
+    return total
+
+
+def _shared(cfg: EncoderConfig, one_row: bool) -> float:
+    """What siblings share."""
+    n, d = cfg.n_ctx, cfg.d_model
+    return 4 * d * d + 2 * cfg.n_heads * n * d if one_row else 6 * n * d * d
+
+
+def _own(cfg: EncoderConfig, one_row: bool, heads: int | None = None) -> float:
+    """What a node needs by itself, if it differs in so many heads from what is known."""
+    n, d, m = cfg.n_ctx, cfg.d_model, cfg.d_mlp
+    part = 1 if heads is None else heads / cfg.n_heads
+    if one_row:
+        return part * (2 * cfg.n_heads * n * d + 4 * d * d) + 4 * d * m
+    return part * (4 * n * n * d + 2 * n * d * d) + 4 * n * d * m

@@ -1,0 +1,276 @@
+"""The sweep engine against the naive loop and against the arithmetic it cannot avoid.
+
+`python tests/bench/sweep.py [--part paper|scaling|small] [--threads N] [--rounds N] [--trials N]` prints tables.
+What is compared runs interleaved in one process; times are medians. On a machine that others use too, read the
+ratios, and those of CPU seconds (of all threads of the process) before those of wall time. Memory is the peak
+of a fresh process
+each, less what that process holds before the sweep; on a GPU it is torch's own peak.
+"""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait would be counted as work
+
+import argparse
+import gc
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+from flops import count
+from rich.console import Console
+from rich.table import Table
+
+from emg_lens.hooks import cross_modal, positions, unimodal
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.studies import Condition, head_masks, layer_masks, sweep
+from emg_lens.studies.conditions import with_baseline
+from emg_lens.studies.plan import Plan, plan
+from emg_lens.studies.sweep import describe
+
+EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
+EXECUTORS = ("loop", "tree", "stacked")
+console = Console(width=120)
+
+Seconds = tuple[float, float]
+"""Wall time, CPU time of the process."""
+
+
+def paper_model(device: str) -> IsoNet:
+    """IsoNet at the paper's size: 48 channels and CLS."""
+    torch.manual_seed(0)
+    return IsoNet(IsoNetConfig({"emg": 12, "acc": 36}, n_samples=100, n_classes=17)).eval().to(device)
+
+
+def small_model(device: str) -> IsoNet:
+    """24 channels and CLS, width 64: small enough for thousands of conditions."""
+    torch.manual_seed(0)
+    config = IsoNetConfig({"emg": 12, "acc": 12}, n_samples=40, n_classes=17, d_model=64, d_mlp=64)
+    return IsoNet(config).eval().to(device)
+
+
+def random_edges(n: int, model: IsoNet) -> list[Condition]:
+    """Random rectangles of edges in random heads and layers: no two conditions alike."""
+    rng, cfg = np.random.default_rng(0), model.cfg
+    conditions = []
+    for i in range(n):
+        dest, src = (rng.choice(cfg.n_ctx, 6, replace=False) for _ in range(2))
+        where = {"layers": int(rng.integers(cfg.n_layers)), "heads": int(rng.integers(cfg.n_heads))}
+        conditions.append(Condition(f"random {i}", positions(dest=dest, src=src).at(**where)))
+    return conditions
+
+
+def clock(run: Callable[[], object], device: str) -> Seconds:
+    """One run."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    gc.collect()
+    synchronize()
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def interleaved(runs: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, Seconds]:
+    """Medians of wall and CPU time, after one round to warm up."""
+    times: dict[str, list[Seconds]] = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name, run in runs.items():
+            seconds = clock(run, device)
+            if i:
+                times[name].append(seconds)
+    return {name: (median(t[0] for t in found), median(t[1] for t in found)) for name, found in times.items()}
+
+
+def product(rows: int, d_model: int, device: str) -> tuple[Callable[[], None], int]:
+    """Products of [rows, d] and [d, d] matrices for some tenths of a second, and their operations."""
+    a, b = torch.randn(rows, d_model, device=device), torch.randn(d_model, d_model, device=device)
+    repeats = max(1, int((3e10 if device == "cpu" else 1e13) / (2 * rows * d_model**2)))
+
+    def run() -> None:
+        for _ in range(repeats):
+            a @ b
+
+    return run, 2 * rows * d_model**2 * repeats
+
+
+def planned(model: IsoNet, conditions: list[Condition]) -> Plan:
+    """The plan that `sweep` makes."""
+    return plan(describe(model), with_baseline(conditions))
+
+
+def paper(device: str, rounds: int, trials: int) -> None:
+    """The 31 conditions of Table 3 at the paper's size."""
+    model, conditions = paper_model(device), layer_masks(EDGES, 5)
+    x, made = model.example_input(trials), planned(model, conditions)
+    flops = count(model.cfg, made)
+    # The products of a micro-batch and of the whole batch: the rate of the machine is the better of the two.
+    products = {f"product of {n} rows": product(n, model.cfg.d_model, device) for n in (16 * 49, trials * 49)}
+    runs: dict[str, Callable[[], object]] = {name: run for name, (run, _) in products.items()}
+    for name in EXECUTORS:
+        runs[name] = lambda name=name: sweep(model, x, conditions, executor=name)
+    times = interleaved(runs, rounds, device)
+    wall_rate, cpu_rate = (max(n / times[name][i] for name, (_, n) in products.items()) for i in (0, 1))
+    results = {name: sweep(model, x, conditions, executor=name).logits for name in EXECUTORS}
+    table = Table(title=f"Paper size: {trials} trials, {len(made.of)} conditions, {len(made.distinct)} distinct,"
+                        f" nodes a layer {made.n_nodes}")  # fmt: skip
+    for column in (
+        "executor",
+        "wall s",
+        "CPU s",
+        "loop / it (wall, CPU)",
+        "of the bound (wall, CPU)",
+        "max |Δ logit|",
+        "peak MB",
+    ):
+        table.add_column(column, justify="right")
+    for name in EXECUTORS:
+        wall, cpu = times[name]
+        ratio = f"{times['loop'][0] / wall:.2f}, {times['loop'][1] / cpu:.2f}"
+        reached = f"{trials * flops.bound / wall_rate / wall:.2f}, {trials * flops.bound / cpu_rate / cpu:.2f}"
+        error = max(float((results[name][c] - results["loop"][c]).abs().max()) for c in results["loop"])
+        table.add_row(
+            name,
+            f"{wall:.2f}",
+            f"{cpu:.2f}",
+            ratio,
+            reached,
+            f"{error:.1e}",
+            f"{peak('paper', name, device, trials):.0f}",
+        )
+    console.print(table)
+    console.print(
+        f"Operations a trial: loop {flops.loop / 1e9:.2f} G, bound {flops.bound / 1e9:.2f} G, ratio"
+        f" {flops.loop / flops.bound:.2f}. Matrix products: {wall_rate / 1e9:.0f} GFLOP/s of wall time,"
+        f" {cpu_rate / 1e9:.0f} of CPU time."
+    )
+
+
+def family(name: str, device: str) -> tuple[IsoNet, list[Condition]]:
+    """A model and the conditions of one row of the tables."""
+    if name == "paper":
+        return paper_model(device), layer_masks(EDGES, 5)
+    model = small_model(device)
+    heads = head_masks(EDGES, 5, 8)
+    families = {
+        "31: layers": lambda: layer_masks(EDGES, 5),
+        "110: layers and heads": lambda: layer_masks(EDGES, 5) + heads,
+        "300: random edges": lambda: random_edges(300, model),
+        "3000: random edges": lambda: random_edges(3000, model),
+    }
+    return model, families[name]()
+
+
+def scaling(device: str, rounds: int, trials: int) -> None:
+    """Time and memory a condition, from 31 conditions to 3,000."""
+    names = ("31: layers", "110: layers and heads", "300: random edges", "3000: random edges")
+    table = Table(title=f"Scaling (small model, {trials} trials, tree)")
+    for column in (
+        "conditions",
+        "distinct",
+        "planner, ms each",
+        "tree, ms each",
+        "loop, ms each",
+        "loop / tree",
+        "peak MB",
+    ):
+        table.add_column(column, justify="right")
+    for name in names:
+        model, conditions = family(name, device)
+        x, some = (
+            model.example_input(trials),
+            conditions[:: max(1, len(conditions) // 30)],
+        )  # the loop: about 30 of them
+        runs: dict[str, Callable[[], object]] = {
+            "plan": lambda: planned(model, conditions),
+            "tree": lambda: sweep(model, x, conditions, executor="tree"),
+            "loop": lambda: sweep(model, x, some, executor="loop"),
+        }
+        times = interleaved(runs, 1 if len(conditions) > 1000 else rounds, device)
+        each = {
+            k: 1000 * v[1 if device == "cpu" else 0] / (len(some if k == "loop" else conditions) + 1)
+            for k, v in times.items()
+        }
+        table.add_row(
+            name, str(len(planned(model, conditions).distinct)), f"{each['plan']:.2f}", f"{each['tree']:.2f}",
+            f"{each['loop']:.2f}", f"{each['loop'] / each['tree']:.1f}", f"{peak(name, 'tree', device, trials):.0f}",
+        )  # fmt: skip
+    console.print(table)
+
+
+def small(device: str, rounds: int) -> None:
+    """Few trials, where launches may cost more than arithmetic."""
+    table = Table(title="Few trials (31 conditions): ms")
+    for column in ("model", "trials", *EXECUTORS, "auto", "auto chose"):
+        table.add_column(column, justify="right")
+    for label, model in (("paper", paper_model(device)), ("small", small_model(device))):
+        for trials in (1, 4, 16):
+            x, conditions = model.example_input(trials), layer_masks(EDGES, 5)
+            runs = {n: lambda n=n: sweep(model, x, conditions, executor=n) for n in (*EXECUTORS, "auto")}
+            times = interleaved(runs, rounds, device)
+            chose = sweep(model, x, conditions).executor
+            table.add_row(label, str(trials), *(f"{1000 * times[n][0]:.1f}" for n in runs), chose)
+    console.print(table)
+
+
+def peak(name: str, executor: str, device: str, trials: int) -> float:
+    """Peak memory in MB of one sweep in a process of its own."""
+    arguments = [
+        "--peak",
+        name,
+        executor,
+        "--device",
+        device,
+        "--trials",
+        str(trials),
+        "--threads",
+        str(torch.get_num_threads()),
+    ]
+    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def print_peak(name: str, executor: str, device: str, trials: int) -> None:
+    """What the process started by `peak` does."""
+    model, conditions = family(name, device)
+    sweep(model, model.example_input(1), conditions[:2], executor=executor)  # libraries' own buffers
+    x = model.example_input(trials)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    sweep(model, x, conditions, executor=executor)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else after - before)  # noqa: T201
+
+
+def main() -> None:
+    """Print the tables, on the CPU and, where there is one, on the GPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=["paper", "scaling", "small"])
+    parser.add_argument("--device", help="default: the CPU, then the GPU if there is one")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trials", type=int, help="default: 128 at the paper's size, 16 for scaling")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.peak:
+        print_peak(*options.peak, options.device, options.trials)
+        return
+    for device in [options.device] if options.device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        console.rule(f"{device}, {options.threads} threads, torch {torch.__version__}")
+        if options.part in (None, "paper"):
+            paper(device, options.rounds, options.trials or 128)
+        if options.part in (None, "scaling"):
+            scaling(device, options.rounds, options.trials or 16)
+        if options.part in (None, "small"):
+            small(device, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

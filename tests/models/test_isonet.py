@@ -1,0 +1,159 @@
+"""IsoNet: its two heads, its loss, its size on paper."""
+
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emg_lens.encoder import count_parameters
+from emg_lens.models.isonet import IsoNet, IsoNetConfig, anneal_weight, annealed_loss
+
+
+def make(**changes) -> IsoNet:
+    settings = dict(
+        modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=4, d_model=16, n_heads=2, n_layers=2, d_mlp=8
+    )
+    torch.manual_seed(0)
+    return IsoNet(IsoNetConfig(**{**settings, **changes})).eval()
+
+
+def test_the_defaults_are_the_paper_s():
+    cfg = IsoNetConfig(modalities={"emg": 12, "acc": 36}, n_samples=50, n_classes=17)
+    assert (cfg.d_model, cfg.n_heads, cfg.n_layers, cfg.d_mlp) == (512, 8, 5, 128)
+    assert (cfg.norm, cfg.readout, cfg.embedding, cfg.positions, cfg.act_fn) == (
+        "post",
+        "cls",
+        "dedicated",
+        "learned",
+        "gelu",
+    )
+    assert cfg.model_name == "isonet" and cfg.n_ctx == 49
+    with pytest.raises(ValueError, match="reads its logits from CLS, got readout='mean'"):
+        IsoNetConfig(modalities={"emg": 2}, n_samples=5, n_classes=2, readout="mean")
+
+
+def test_a_backbone_of_five_layers_has_5_92_million_parameters():
+    """Fact sheet §2.3, items 16 and 18: 5.92 M for 5 layers of 512/128; 49.2 M to embed 48 channels of 2000 samples."""
+    with torch.device("meta"):
+        model = IsoNet(IsoNetConfig(modalities={"emg": 12, "acc": 36}, n_samples=2000, n_classes=17))
+    layer = 4 * (512 * 512 + 512) + 2 * 512 * 128 + 128 + 512 + 2 * 2 * 512
+    assert count_parameters(model, ["blocks"]) == 5 * layer == 5_921_920
+    assert count_parameters(model, ["embed"]) == 48 * (2000 + 1) * 512 + 512 == 49_177_088
+    assert count_parameters(model) - count_parameters(model, ["blocks", "embed"]) == 49 * 512 + 2 * (512 + 1) * 17
+
+
+def test_logits_are_those_of_cls_and_with_both_also_of_the_mean_of_the_others():
+    model = make()
+    x = model.example_input(5)
+    resid = model(x, stop_at_layer=2)
+    cls_logits, mean_logits = model(x, return_type="both")
+    torch.testing.assert_close(cls_logits, model(x))
+    torch.testing.assert_close(cls_logits, resid[:, 0] @ model.unembed.W_U + model.unembed.b_U)
+    pooled = torch.stack([resid[:, p] for p in range(1, 6)]).mean(0)
+    torch.testing.assert_close(mean_logits, pooled @ model.unembed_mean.W_U + model.unembed_mean.b_U)
+    assert model.readout_positions.tolist() == [0]
+
+
+def test_one_shared_head_reads_both_vectors():
+    model = make(shared_head=True)
+    assert not hasattr(model, "unembed_mean")
+    resid = model(model.example_input(3), stop_at_layer=2)
+    _, mean_logits = model(model.example_input(3), return_type="both")
+    torch.testing.assert_close(mean_logits, model.unembed(resid[:, 1:].mean(1)))
+    assert count_parameters(make()) - count_parameters(model) == (16 + 1) * 4
+
+
+def test_other_return_types_are_those_of_every_encoder():
+    model = make()
+    x = model.example_input(2)
+    assert model(x, return_type=None) is None
+    with pytest.raises(ValueError, match="return_type='all'"):
+        model(x, return_type="all")
+    loss = model(x, return_type="loss", labels=torch.tensor([1, 3]))
+    torch.testing.assert_close(loss, annealed_loss(*model(x, return_type="both"), torch.tensor([1, 3]), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(0, 0.0), (1, 1 / 750), (375, 0.5), (749, 749 / 750), (750, 1.0), (1999, 1.0)]
+)
+def test_lambda_rises_linearly_to_one_and_stays(epoch, expected):
+    assert anneal_weight(epoch, 750) == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_annealing_the_cls_head_drives_learning_from_the_start():
+    assert [anneal_weight(epoch, 0) for epoch in (0, 1, 100)] == [1.0, 1.0, 1.0]
+
+
+@given(st.integers(0, 3000), st.integers(1, 2000))
+def test_lambda_is_a_weight_and_never_falls(epoch, anneal_epochs):
+    now, later = anneal_weight(epoch, anneal_epochs), anneal_weight(epoch + 1, anneal_epochs)
+    assert 0 <= now <= later <= 1
+
+
+def test_the_loss_by_hand():
+    cls_logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    mean_logits = torch.tensor([[0.5, 0.0, 0.0], [3.0, 0.0, -1.0]])
+    labels = torch.tensor([1, 2])
+    cross_entropy = lambda row, label: math.log(sum(math.exp(v) for v in row)) - row[label]
+    cls = (cross_entropy([1.0, 2.0, 0.0], 1) + math.log(3)) / 2
+    mean = (cross_entropy([0.5, 0.0, 0.0], 1) + cross_entropy([3.0, 0.0, -1.0], 2)) / 2
+    for weight in (0.0, 0.25, 1.0):
+        found = annealed_loss(cls_logits, mean_logits, labels, weight)
+        assert found.item() == pytest.approx(weight * cls + (1 - weight) * mean, abs=1e-6)
+    smoothed = annealed_loss(cls_logits, mean_logits, labels, 1.0, label_smoothing=0.3)
+    spread = sum(sum(cross_entropy(row, c) for c in range(3)) / 3 for row in cls_logits.tolist()) / 2
+    assert smoothed.item() == pytest.approx(0.7 * cls + 0.3 * spread, abs=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "silent"), [(0.0, "unembed"), (1.0, "unembed_mean")])
+def test_at_either_end_one_head_learns_nothing(weight, silent):
+    model = make()
+    logits = model(model.example_input(4), return_type="both")
+    annealed_loss(*logits, torch.tensor([0, 1, 2, 3]), weight).backward()
+    heads = {"unembed": model.unembed, "unembed_mean": model.unembed_mean}
+    silent_gradient = heads.pop(silent).W_U.grad
+    assert silent_gradient is None or not silent_gradient.any()
+    assert next(iter(heads.values())).W_U.grad.abs().sum() > 0
+
+
+def test_with_cls_alone_nothing_else_of_the_last_layer_is_trained():
+    """The causal bottleneck of paper §3: after the last layer the other rows reach no logit."""
+    model = make()
+    resid = model(model.example_input(2), stop_at_layer=2)
+    resid.retain_grad()
+    cls_logits, _ = model.head(resid, "both")
+    cls_logits.sum().backward()
+    assert resid.grad[:, 0].any() and not resid.grad[:, 1:].any()
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_saving_and_loading_gives_the_same_model(tmp_path, shared):
+    model = make(shared_head=shared, modalities={"zeta": 2, "acc": 3}, class_names=["a", "b", "c", "d"])
+    model.save_pretrained(tmp_path)
+    again = IsoNet.from_pretrained(tmp_path)
+    x = model.example_input(3)
+    for ours, theirs in zip(model(x, return_type="both"), again(x, return_type="both"), strict=True):
+        assert torch.equal(ours, theirs)
+    assert again.cfg == model.cfg and type(again.cfg) is IsoNetConfig and again.layout == model.layout
+    assert json.loads((tmp_path / "config.json").read_text())["shared_head"] is shared
+
+
+def test_weights_in_memory_order_of_their_product_train_alike_with_every_adamw():
+    """The kernels of fused AdamW walk memory; weight, gradient and moments must lie alike there."""
+    results = []
+    for kind in ({"fused": True}, {"foreach": True}, {"foreach": False}):
+        model = make().train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, **kind)
+        for _ in range(3):
+            optimizer.zero_grad(set_to_none=True)
+            annealed_loss(
+                *model(model.example_input(4), return_type="both"), torch.tensor([0, 1, 2, 3]), 0.5
+            ).backward()
+            optimizer.step()
+        assert model.blocks[0].attn.W_Q.grad.stride() == model.blocks[0].attn.W_Q.stride()
+        results.append(model.eval()(model.example_input(4)))
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(results[0], results[2], atol=1e-5, rtol=1e-4)

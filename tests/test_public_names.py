@@ -1,0 +1,73 @@
+"""`import emg_lens`: light, complete, and the same for the interpreter as for a type checker."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+import emg_lens
+
+HEAVY = ("torch", "transformer_lens", "transformers", "pandas", "matplotlib", "huggingface_hub")
+
+
+def run(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", emg_lens.__all__)
+def test_every_public_name_is_there(name):
+    value = getattr(emg_lens, name)
+    assert value is getattr(emg_lens, name)
+    assert name in dir(emg_lens)
+    if name in emg_lens._HOME_OF:
+        assert value.__module__.startswith("emg_lens.")
+
+
+def test_type_checkers_see_the_same_names_from_the_same_places():
+    tree = ast.parse(Path(emg_lens.__file__).read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If)).body
+    seen = {node.module: tuple(alias.name for alias in node.names) for node in guarded}
+    assert seen.pop("emg_lens") == emg_lens._PACKAGES
+    assert seen == emg_lens._HOMES
+    assert sorted([*emg_lens._PACKAGES, *emg_lens._HOME_OF]) == sorted(emg_lens.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'emg_lens' has no attribute 'IsoNett'"):
+        emg_lens.IsoNett  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from emg_lens import IsoNett")
+
+
+def test_the_import_loads_nothing_heavy_and_a_star_import_gets_all():
+    loaded = run("import sys, emg_lens; print(*sorted(sys.modules))").split()
+    assert not set(HEAVY) & set(loaded)
+    assert (
+        run("from emg_lens import *; print(unimodal('emg') | flow('emg', 'cls'))")
+        == "unimodal('emg') | flow('emg', 'cls')"
+    )
+    assert run("import emg_lens; print(emg_lens.hooks.flow is emg_lens.flow)") == "True"
+
+
+def test_data_and_layouts_come_without_transformerlens():
+    loaded = run(
+        "import sys; from emg_lens import TokenLayout, TrialSet, load_dataset; print(*sorted(sys.modules))"
+    ).split()
+    assert "transformer_lens" not in loaded and "transformers" not in loaded
+
+
+@pytest.mark.skipif("CI" in os.environ, reason="a timing")
+def test_the_import_takes_less_than_half_again_as_long_as_torch():
+    times: dict[str, list[float]] = {"emg_lens": [], "torch": []}
+    for _ in range(2):
+        for name in times:
+            start = perf_counter()
+            run(f"import {name}")
+            times[name].append(perf_counter() - start)
+    assert min(times["emg_lens"]) < 1.5 * min(times["torch"])
