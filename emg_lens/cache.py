@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
-from transformer_lens.utilities import Slice, SliceInput
+from transformer_lens.utilities.slice import Slice, SliceInput
 
 Stack = Float[Tensor, "component *batch_and_pos d_model"]
 Selection = Slice | SliceInput
@@ -36,7 +36,7 @@ class BiosignalCache(ActivationCache):
         has_batch_dim: bool = True,
         recompute_ln: bool = False,
     ) -> Stack:
-        """What each part contributes to the input of a sub-layer, or of the unembedding: centred, scaled, times the gain.
+        """What each part contributes to the input of a sub-layer, or of the unembedding: centred, scaled, with gain.
 
         Arguments as in TransformerLens. The offset of the norm belongs to no part and is left out, except with
         `recompute_ln`, where every part is normalised as if it were the whole stream.

@@ -29,12 +29,15 @@ class EncoderConfig:
         embedding: `"dedicated"` = one linear map a channel (IsoNet), `"shared"` = one map for all channels.
         cls_token: Whether a learned CLS token stands at position 0.
         positions: How positions enter: learned or sinusoidal vectors added to the embeddings, rotary, or not at all.
-        norm: `"post"` = LayerNorm after each residual sum, no final norm; `"pre"` = before each sub-layer, and a final one.
-        readout: What reaches the logits: the CLS position, the mean of all others, or none (returns the residual stream).
+        norm: `"post"` = LayerNorm after each residual sum, no final norm; `"pre"` = before each sub-layer, and a final
+            one.
+        readout: What reaches the logits: the CLS position, the mean of all others, or none (returns the residual
+            stream).
         act_fn: Non-linearity of the MLPs.
         qkv_bias: Whether the query, key and value maps have a bias.
         dropout: Probability of dropping attention weights and sub-layer outputs while training.
-        drop_path: Probability of skipping a sub-layer of one trial while training; grows linearly from 0 to this value over depth.
+        drop_path: Probability of skipping a sub-layer of one trial while training; grows linearly from 0 to this value
+            over depth.
         eps: Added to the variance in LayerNorm.
         rotary_base: Base of the rotary frequencies.
         class_names: One name a class (gesture labels); default `"0"`, `"1"`, ...

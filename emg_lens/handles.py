@@ -70,8 +70,8 @@ def look_up(handles: Handles, n_positions: int) -> tuple[Signals, Labels | None]
     """
     if handles.ndim != 2 or handles.shape[1] != n_positions or bool((handles != handles[:, :1]).any()):
         raise ValueError(
-            f"integer input must be handles [batch, {n_positions}] as model.handles(x) gives them, whole rows, unedited;"
-            f" got {list(handles.shape)} of {handles.dtype}"
+            f"integer input must be handles [batch, {n_positions}] as model.handles(x) gives them, whole rows, as they"
+            f" came; got {list(handles.shape)} of {handles.dtype}"
         )
     ids = handles[:, 0]
     owners = [trials for trials in _open.values() if bool(trials.owns(ids).any())]

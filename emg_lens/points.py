@@ -23,6 +23,7 @@ class Point(HookPoint):
     """A hook point that skips torch's call machinery while it has no hook."""
 
     def __call__(self, x: Tensor) -> Tensor:
+        """`x`, or what its hooks make of it."""
         if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
             return super().__call__(x)
         return x

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.utilities import Slice
+from transformer_lens.utilities.slice import Slice
 
 from emg_lens.cache import BiosignalCache, Selection, Stack, as_slice
 
@@ -74,12 +74,14 @@ class PostNormCache(BiosignalCache):
         incl_embeds: bool = True,
         return_labels: bool = False,
     ) -> Any:
-        """What each sub-layer contributes to the input of `layer`; with mode "all" and `"norm_bias"`, they sum to it."""
+        """What each sub-layer contributes to the input of `layer`; with mode "all" they and `"norm_bias"` sum to it."""
         sites = self._sites(self._depth(layer, mlp_input), mlp_input)
         kept = [site for site in sites if mode in ("all", site[1])]
         parts, labels = self._embeds(sites, pos_slice) if incl_embeds else ([], [])
         parts.append(
-            self._carry(sites, pos_slice, lambda *site: self._written(*site, pos_slice) if site in kept else None)
+            self._carry(
+                sites, pos_slice, lambda at, sub: self._written(at, sub, pos_slice) if (at, sub) in kept else None
+            )
         )
         labels += [f"{at}_{sublayer}_out" for at, sublayer in kept]
         if mode == "all" and sites:
@@ -214,7 +216,8 @@ class PostNormCache(BiosignalCache):
 
     def _all_neurons(self, sites: list[Site], pos_slice: Selection, neuron_slice: Selection) -> tuple[Stack, list[str]]:
         neurons = as_slice(neuron_slice)
-        kept = torch.as_tensor(neurons.apply(torch.arange(self.model.cfg.d_mlp), dim=0)).reshape(-1).tolist()
+        all_neurons = torch.arange(self.model.blocks[0].mlp.W_out.shape[0])
+        kept = neurons.apply(all_neurons, dim=0).reshape(-1).tolist()
         neurons = Slice(kept)  # keeps the neuron axis, also for a single one
         stack = self._carry(
             sites, pos_slice, lambda at, sub: self._neurons(at, pos_slice, neurons) if sub == "mlp" else None

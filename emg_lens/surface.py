@@ -5,7 +5,7 @@ TransformerLens's analysis utilities (field survey, §4.2), and refuses what Tra
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal, NoReturn
@@ -13,10 +13,9 @@ from typing import Any, Literal, NoReturn
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import ActivationCache
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
-from transformer_lens.utilities import Slice, SliceInput
+from transformer_lens.utilities.slice import Slice, SliceInput
 
 from emg_lens.cache import BiosignalCache
 from emg_lens.config import EncoderConfig
@@ -103,7 +102,7 @@ class TransformerLensSurface(HookedRootModule):
         names_filter: NamesFilter = None,
         **model_kwargs: Any,
     ) -> tuple[Any, Any]:
-        """As in TransformerLens: output and `ActivationCache` (or a plain dict). Points that are switched off are left out.
+        """As in TransformerLens: output and `ActivationCache` (or a plain dict). Points switched off are left out.
 
         The cache's decompositions add up for this model, also where it is post-LN: see `BiosignalCache`,
         `PostNormCache`. Utilities that read the last position by default (`direct_logit_attribution`, `logit_lens`)
@@ -151,9 +150,10 @@ class TransformerLensSurface(HookedRootModule):
     ) -> dict[str, Tensor]:
         """As in TransformerLens: hooks that fill the returned dict in every forward, until `reset_hooks`."""
         cache, fwd, bwd = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
-        for dir, hooks in (("fwd", fwd), ("bwd", bwd)):
-            for name, hook in hooks:
-                self.hook_dict[name].add_hook(hook, dir=dir)
+        for name, hook in fwd:
+            self.hook_dict[name].add_hook(hook)
+        for name, hook in bwd:
+            self.hook_dict[name].add_hook(hook, dir="bwd")
         return cache
 
     # --- switches -----------------------------------------------------------------------------------------
@@ -263,10 +263,9 @@ class TransformerLensSurface(HookedRootModule):
                 "in a post-LN model biases pass norms whose scale depends on the input; use the part 'bias' of"
                 " cache.get_full_resid_decomposition(return_labels=True)"
             )
-        total = torch.zeros_like(self.b_O[0])
-        for block in self.blocks[:layer]:  # pyright: ignore
-            total = total + block.attn.b_O + (block.mlp.b_out if include_mlp_biases else 0)
-        return total + self.blocks[layer].attn.b_O if mlp_input else total  # pyright: ignore
+        b_O: Tensor = self.b_O
+        total = b_O[: layer + mlp_input].sum(0)
+        return total + self.b_out[:layer].sum(0) if include_mlp_biases else total
 
     def tl_parameters(self) -> dict[str, Tensor]:
         """Parameters by name, as `SVDInterpreter` wants them.

@@ -250,7 +250,7 @@ class Study(_Part):
             raise StudyError(str(error)) from None
 
     def run(
-        self: "Study",
+        self,
         data: str | Path | None = None,
         out: str | Path = "runs",
         jobs: int | None = None,
@@ -259,7 +259,7 @@ class Study(_Part):
         """Run the study, or continue it: see `emg_lens.studies.run.run_study`."""
         from emg_lens.studies.run import run_study
 
-        return run_study(self, data, out, jobs, device)
+        return run_study(self, data, out, jobs, device)  # pyright: ignore[reportArgumentType] (one class, two paths)
 
 
 COMING = ("ninapro-db2",)

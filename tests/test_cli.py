@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 from scipy.io import savemat
+from tiny import TINY
 
 from emg_lens import cli
 from emg_lens.studies.results import StudyResult
-from tiny import TINY
 
 DB5_LIKE = {
     "name": "mine",

@@ -119,6 +119,32 @@ def test_severed_edges_are_absent_with_and_without_hooks():
     assert (whole(x) - expected).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_model_without_any_edge_in_a_layer_writes_its_bias_there(norm):
+    model = make(severed_edges="every().at(layers=[1])", norm=norm)
+    x = model.example_input(3)
+    out, cache = model.run_with_cache(x)
+    torch.testing.assert_close(cache["attn_out", 1], model.blocks[1].attn.b_O.expand(3, 8, 32))
+    assert out.isfinite().all() and (model(x) - out).abs().max() < 1e-5
+    only_rows = make(severed_edges="positions(dest=['cls'])", norm=norm)
+    assert (only_rows(x) - only_rows.run_with_cache(x)[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_one_trial_alone_gives_what_it_gives_among_many(positions):
+    """Few tokens and wide weights take another way through the projections than many tokens do."""
+    model = make(d_model=160, positions=positions)
+    randomise(model)
+    x = model.example_input(32)
+    assert (model(x)[:1] - model(x[:1])).abs().max() < 1e-5
+    cache = model.run_with_cache(x)[1]
+    names = ("rot_q", "rot_k", "v") if positions == "rotary" else ("q", "k", "v")
+    norm = model.blocks[0].ln1
+    expected = model.blocks[0].attn.project(norm(cache["resid_pre", 0]))
+    for name, found in zip(names, expected, strict=True):
+        torch.testing.assert_close(cache[f"blocks.0.attn.hook_{name}"], found, atol=1e-5, rtol=1e-4)
+
+
 def test_start_and_stop_at_layer_cut_the_model_in_two():
     model = make()
     x = model.example_input(2)

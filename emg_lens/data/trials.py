@@ -172,7 +172,7 @@ class TrialSet:
             x=x.astype(np.float32, copy=False),
             y=np.array([index[str(label)] for label in labels.ravel()], dtype=np.int64),
             subject=np.asarray(subject).astype(str),
-            channels=channels.reset_index(drop=True),
+            channels=channels.reset_index(drop=True),  # pyright: ignore[reportAttributeAccessIssue]
             fs=float(fs),
             classes=tuple(str(name) for name in names),
             notes=tuple(notes),

@@ -37,7 +37,13 @@ class IsoNetConfig(EncoderConfig):
 
 
 class IsoNet(HookedBiosignalEncoder):
-    """The Isolation Network: CLS logits, and during training also logits of the mean of all other tokens."""
+    """The Isolation Network: CLS logits, and during training also logits of the mean of all other tokens.
+
+    `return_type="loss"` is the cross-entropy of the CLS logits, λ = 1: what annealing ends at. The annealed loss needs
+    the epoch; `emg_lens.training.fitting.fit` uses it.
+    """
+
+    cfg: IsoNetConfig
 
     def __init__(self, config: IsoNetConfig) -> None:
         super().__init__(config)

@@ -35,15 +35,15 @@ class TrainingRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(2000, ge=1)
-    batch_size: int = Field(64, ge=1)
-    lr: float = Field(4e-5, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    anneal_epochs: int = Field(750, ge=0)
+    epochs: int = Field(default=2000, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+    lr: float = Field(default=4e-5, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    anneal_epochs: int = Field(default=750, ge=0)
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: int = Field(0, ge=0)
-    clip_norm: float | None = Field(None, gt=0)
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    warmup_epochs: int = Field(default=0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     seed: int = 0
 
     def summary(self) -> str:

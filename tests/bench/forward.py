@@ -1,8 +1,8 @@
 """Our hooked blocks beside torch's own `nn.TransformerEncoder`: forward passes and training steps of one size.
 
 `python tests/bench/forward.py [--device cuda] [--rounds N]` prints one line a case, times in milliseconds from
-interleaved runs in one process: medians of CPU time of this thread on one CPU thread, of wall time on a GPU. Two rivals:
-torch with its fused fast path (inference only) and without.
+interleaved runs in one process: medians of CPU time of this thread on one CPU thread, of wall time on a GPU. Two
+rivals: torch with its fused fast path (inference only) and without.
 """
 
 import argparse

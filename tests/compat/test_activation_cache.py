@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from encoders import CLASSES, make, pair
+from encoders import CLASSES, make
 from transformer_lens import ActivationCache
 
 from emg_lens.cache import BiosignalCache
@@ -82,7 +82,7 @@ def test_heads_and_their_remainder_add_up_and_match_attention(norm, layer):
     model, _, cache = run(norm)
     heads, labels = cache.stack_head_results(layer, return_labels=True, incl_remainder=True)
     close(heads.sum(0), stream(model, cache, layer, False))
-    assert labels == [f"L{l}H{h}" for l in range(layer or 3) for h in range(2)] + ["remainder"]
+    assert labels == [f"L{at}H{h}" for at in range(layer or 3) for h in range(2)] + ["remainder"]
     last = heads[-3:-1].sum(0)  # the top layer's heads, plus their bias, are what attention wrote
     attention, names = cache.decompose_resid(layer, return_labels=True)
     bias = model.blocks[(layer or 3) - 1].attn.b_O
@@ -345,7 +345,7 @@ def test_names_filters_pick_by_name_names_and_test():
     keys = lambda wanted: set(model.run_with_cache(x, names_filter=wanted)[1].keys())
     assert keys("hook_embed") == {"hook_embed"}
     assert keys(["hook_embed", "blocks.1.hook_resid_mid"]) == {"hook_embed", "blocks.1.hook_resid_mid"}
-    assert keys(lambda name: name.endswith("pattern")) == {f"blocks.{l}.attn.hook_pattern" for l in range(3)}
+    assert keys(lambda name: name.endswith("pattern")) == {f"blocks.{at}.attn.hook_pattern" for at in range(3)}
     assert type(model.run_with_cache(x, return_cache_object=False)[1]) is dict
     stopped = model.run_with_cache(x, stop_at_layer=1)[1]
     assert "blocks.0.hook_resid_post" in stopped and "blocks.1.hook_resid_pre" not in stopped

@@ -91,7 +91,7 @@ def test_a_whole_circuit_recovers_the_clean_metric_and_an_empty_one_the_corrupt(
         with model.handles(model.example_input(3, seed=9)) as others:
             mean = ap.FaithfulnessConfig(ablation="mean")
             averaged = ap.faithfulness(model, clean_tokens, corrupt_tokens, metric, [], mean, mean_tokens=others)
-    assert whole.full_metric == pytest.approx(float(metric(model(clean))), abs=1e-5)
+    assert whole.full_metric == pytest.approx(metric(model(clean)).item(), abs=1e-5)
     assert whole.recovered == pytest.approx(1.0, abs=1e-4)
     assert empty.recovered == pytest.approx(0.0, abs=1e-4)
     assert torch.tensor(averaged.recovered).isfinite()

@@ -125,8 +125,8 @@ def hooked_encoder_blocks(model):
         theirs = HookedEncoder(
             HookedTransformerConfig(
                 n_layers=cfg.n_layers, d_model=cfg.d_model, n_ctx=cfg.n_ctx, d_head=cfg.d_head, n_heads=cfg.n_heads,
-                d_mlp=cfg.d_mlp, act_fn="gelu", d_vocab=cfg.n_classes, normalization_type="LN", attention_dir="bidirectional",
-                device="cpu", eps=cfg.eps,
+                d_mlp=cfg.d_mlp, act_fn="gelu", d_vocab=cfg.n_classes, normalization_type="LN",
+                attention_dir="bidirectional", device="cpu", eps=cfg.eps,
             ),
             move_to_device=False,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""TransformerLens's other tools on our encoders: lenses, attribution, singular vectors, subspaces, training, protocols."""
+"""TransformerLens's other tools on our encoders: lenses, singular vectors, subspaces, training, protocols."""
 
 import copy
 
@@ -87,7 +87,7 @@ def test_the_logit_lens_run_on_an_input_says_that_pooled_logits_are_not_one_a_po
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_singular_vectors_of_heads_and_mlps(norm):
-    """Of an MLP's input map: as the residual stream is read, with the gain of a norm in between, without one behind it."""
+    """Of an MLP's input map: with the gain of a norm between it and the stream, without that of one behind it."""
     model = make(norm=norm)
     found = SVDInterpreter(model)
     W_U = model.W_U.detach()
@@ -175,12 +175,10 @@ def test_the_protocols_of_transformerlens_4_hold():
 
 def test_cfg_has_the_fields_that_utilities_read():
     cfg = make().cfg
-    for name in (
-        "n_layers n_heads d_head d_model d_mlp n_ctx d_vocab d_vocab_out device dtype attn_only normalization_type"
-        " n_key_value_heads final_rms parallel_attn_mlp use_attn_result use_split_qkv_input use_hook_mlp_in use_attn_in"
-        " act_fn model_name attention_dir"
-    ).split():
-        assert hasattr(cfg, name), name
+    names = """n_layers n_heads d_head d_model d_mlp n_ctx d_vocab d_vocab_out device dtype attn_only act_fn model_name
+        normalization_type n_key_value_heads final_rms parallel_attn_mlp attention_dir use_attn_result
+        use_split_qkv_input use_hook_mlp_in use_attn_in"""
+    assert [name for name in names.split() if not hasattr(cfg, name)] == []
 
 
 @needs_4

@@ -57,9 +57,7 @@ def test_tree_and_stacked_equal_the_loop(data):
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
     x = model.example_input(3).double()
-    conditions = [
-        Condition(str(i), draw(edge_sets(n_layers, n_heads))) for i in range(draw(st.integers(1, 6)))
-    ]
+    conditions = [Condition(str(i), draw(edge_sets(n_layers, n_heads))) for i in range(draw(st.integers(1, 6)))]
     try:
         expected = sweep(model, x, conditions, executor="loop")
     except EdgeError:  # an edge set that is empty for this layout
