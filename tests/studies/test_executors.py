@@ -50,7 +50,7 @@ def test_tree_and_stacked_equal_the_loop(data):
         norm=draw(st.sampled_from(["pre", "post"])),
         positions=draw(st.sampled_from(["learned", "rotary", "sinusoidal"])),
         patch_samples=draw(st.sampled_from([None, 3])),
-        severed_edges=draw(st.sampled_from(["", "flow('acc', 'emg')"])),
+        severed_edges=draw(st.sampled_from(["", "flow('acc', 'emg')", "flow('acc', 'emg').at(layers=0)"])),
     )
     model = HookedBiosignalEncoder(config).eval().double()
     with torch.no_grad():
@@ -111,6 +111,17 @@ def test_rows_with_every_edge_cut_give_zero_attention_in_every_executor(isonet):
     for name in ("everything", "cls"):
         assert all(r[name].isfinite().all() for r in results)
         assert max((r[name] - results[0][name]).abs().max() for r in results) < 1e-5
+
+
+def test_a_cut_that_is_severed_in_one_layer_is_still_cut_in_another():
+    torch.manual_seed(0)
+    severed = "flow('acc', 'emg').at(layers=0)"
+    config = IsoNetConfig({"emg": 2, "acc": 2}, 6, 3, 16, 2, 3, 8, severed_edges=severed)
+    model = IsoNet(config).eval()
+    conditions = [Condition("both", flow("acc", "emg")), Condition("emg", flow("emg", "emg"))]
+    x = model.example_input(4)
+    loop, tree = (sweep(model, x, conditions, executor=e).logits for e in ("loop", "tree"))
+    assert max((loop[n] - tree[n]).abs().max() for n in loop) < 1e-5
 
 
 def test_auto_says_which_executor_ran_and_takes_the_loop_beside_a_users_hook(isonet):
