@@ -4,9 +4,8 @@ ENV := .venv
 BIN := $(ENV)/bin
 ENV3 := .venv-tl3
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SOURCES := $(shell find emg_lens hooks studies -name '*.py' -o -name '*.yaml' -o -name '*.html' -o -name '*.js')
 
-.PHONY: demo test test-compat lint types notebooks compatibility bench clean FORCE
+.PHONY: demo test test-compat lint types notebooks compatibility bench clean
 
 demo: $(ENV)/.ready                       ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -22,7 +21,10 @@ lint: $(ENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# A type checker reads folders, not the import system: show it the package as it is installed.
 types: $(ENV)/.ready
+	rm -rf build/types && mkdir -p build/types/emg_lens
+	ln -s $(CURDIR)/emg_lens/* $(CURDIR)/hooks $(CURDIR)/studies build/types/emg_lens
 	$(BIN)/pyright
 
 notebooks: $(ENV)/.ready                  ## run them all
@@ -39,21 +41,14 @@ bench: $(ENV)/.ready                      ## sweeps against their bound and agai
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-# A strict editable install links file by file (type checkers need it), so a new file means a new install.
-$(ENV)/.ready: pyproject.toml constraints.txt $(ENV)/.files
+$(ENV)/.ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
 	$(BIN)/python $(PIP_INSTALL) torch
-	$(BIN)/python $(PIP_INSTALL) -e '.[dev,notebooks]' --config-settings editable_mode=strict
+	$(BIN)/python $(PIP_INSTALL) -e '.[dev,notebooks,cluster]'
 	touch $@
 
-$(ENV3)/.ready: pyproject.toml constraints.txt $(ENV3)/.files
+$(ENV3)/.ready: pyproject.toml constraints.txt
 	test -x $(ENV3)/bin/python || $(PYTHON) -m venv $(ENV3)
 	$(ENV3)/bin/python $(PIP_INSTALL) torch
-	$(ENV3)/bin/python $(PIP_INSTALL) -e '.[dev]' 'transformer-lens==3.9.0' --config-settings editable_mode=strict
+	$(ENV3)/bin/python $(PIP_INSTALL) -e '.[dev]' 'transformer-lens==3.9.0'
 	touch $@
-
-%/.files: FORCE
-	@mkdir -p $*
-	@echo '$(sort $(SOURCES))' | cmp -s - $@ || echo '$(sort $(SOURCES))' > $@
-
-FORCE:

@@ -1,5 +1,8 @@
 """The encoder against torch's own transformer layers, and the surface TransformerLens users rely on."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -245,6 +248,20 @@ def test_saving_keeps_weights_and_the_order_of_modalities(tmp_path):
     x = model.example_input(2)
     assert torch.equal(again(x), model(x))
     assert not again.training
+
+
+def test_copies_are_whole_models_of_their_own():
+    model = make(norm="post")
+    x = model.example_input(2)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(x), model(x))
+        assert twin.blocks[0].attn.W_Q.stride() == model.blocks[0].attn.W_Q.stride()
+        twin.set_use_attn_result(True)
+        assert "blocks.0.attn.hook_result" in twin.run_with_cache(x)[1]
+        assert not model.cfg.use_attn_result
+    contiguous = {name: weight.contiguous() for name, weight in model.state_dict().items()}
+    twin.load_state_dict(contiguous, assign=True)  # weights that lie otherwise in memory are no less right
+    torch.testing.assert_close(twin(x), model(x))
 
 
 def test_weights_with_a_missing_key_do_not_load(tmp_path):
