@@ -25,7 +25,7 @@ lint: $(ENV)/.ready
 types: $(ENV)/.ready
 	rm -rf build/types && mkdir -p build/types/emg_lens
 	ln -s $(CURDIR)/emg_lens/* $(CURDIR)/hooks $(CURDIR)/studies build/types/emg_lens
-	$(BIN)/pyright
+	$(BIN)/pyright -p pyproject.toml
 
 notebooks: $(ENV)/.ready                  ## run them all
 	$(BIN)/pytest --nbmake notebooks
