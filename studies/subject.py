@@ -113,10 +113,8 @@ def run_subject(
         seed = subject_seed(study, subject)
         model = build_model(study, trials.train, seed).to(device)
         recipe: TrainingRecipe = study.training.model_copy(update={"seed": seed})
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            x, y = torch.from_numpy(trials.train.x), torch.from_numpy(trials.train.y)
-            history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs))
+        x, y = torch.from_numpy(trials.train.x), torch.from_numpy(trials.train.y)
+        history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs))
         conditions = study.conditions.build(model.cfg.n_layers)
         x = torch.from_numpy(trials.test.x)  # executor and batch are fixed: a choice by speed would change digits
         result = sweep(model, x, conditions, executor="tree", batch_size=SWEEP_TRIALS)
