@@ -72,7 +72,10 @@ class _Layer:
     def __init__(self, block: Block, like: Tensor) -> None:
         attn, mlp = block.attn, block.mlp
         self.block, self.attn, self.post = block, attn, block.cfg.norm == "post"
-        self.w_qkv = torch.cat([w.transpose(0, 1).flatten(1) for w in (attn.W_Q, attn.W_K, attn.W_V)], dim=1)
+        scale = 1 / math.sqrt(attn.cfg.d_head)
+        weights = (attn.W_Q * scale, attn.W_K, attn.W_V)
+        self.w_qkv = torch.cat([w.transpose(0, 1).flatten(1) for w in weights], dim=1)
+        self.b_q = attn.b_Q * scale
         self.value_offset = torch.einsum("he,hed->hd", attn.b_V, attn.W_O)
         self.offset: Tensor = attn.b_O + self.value_offset.sum(0)
         moved = mlp.b_out if self.post else torch.zeros_like(mlp.b_out)
@@ -90,7 +93,7 @@ class _Layer:
         return resid if self.post else self.block.ln1(resid)
 
     def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[batch, head, pos, d_head]`; no b_V, and no b_K where softmax ignores it.
+        """Queries over √d_head, keys, values: `[batch, head, pos, d_head]`; no b_V, no b_K where softmax ignores it.
 
         They are good until the next call: the memory is used again.
         """
@@ -101,7 +104,7 @@ class _Layer:
         else:
             torch.mm(rows, self.w_qkv, out=self.packed)
         q, k, v = self.packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
-        q += attn.b_Q
+        q += self.b_q
         if attn.rotary is not None:
             k += attn.b_K
             q, k = attn.rotary(q), attn.rotary(k)
@@ -144,7 +147,7 @@ def _layers(model: HookedBiosignalEncoder) -> list[_Layer]:
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, bias: _Bias) -> Float[Tensor, "batch dest head d_head"]:
-    z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.scores)
+    z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.scores, scale=1.0)
     if bias.empty is not None:  # some versions of the fused kernel give NaN there
         z = z.masked_fill(bias.empty[..., None], 0.0)
     return z.transpose(1, 2)
@@ -186,16 +189,32 @@ def _fewer_heads(mask: Mask | None, first: Mask | None, layer: _Layer) -> list[i
     return heads if heads is not None and 2 * len(heads) <= layer.attn.cfg.n_heads else None
 
 
+HEAD_BY_HEAD = 2**15
+"""Scores of one head from which on heads are worth a launch each."""
+
+
 class _Mixer:
-    """The residual stream after attention, of siblings: one set of queries, keys and values, one mask each.
+    """The residual stream after attention, of siblings: one set of queries, keys, values and scores, one mask each.
 
     The first sibling is computed whole. Another that differs from it in few heads is the first plus the change of
     those heads' outputs; for that, the first is kept (`some_heads`).
+
+    Large products go head by head: so they read the projections as they lie, where one product of all heads would copy
+    them first, and a head's pattern stays in the caches. With shared scores this makes attention on a CPU about three
+    times faster than torch's fused kernel, which takes one mask a call.
     """
 
     def __init__(self, layer: _Layer, resid: Tensor, some_heads: bool) -> None:
         self.layer, self.some_heads = layer, some_heads
-        self.q, self.k, self.v = layer.project(layer.inputs(resid))
+        q, k, self.v = (t.transpose(0, 1) for t in layer.project(layer.inputs(resid)))  # [head, trial, pos, d_head]
+        n_heads, n_trials, n_tokens, _ = q.shape
+        self.by_head = n_trials * n_tokens**2 >= HEAD_BY_HEAD
+        if self.by_head:
+            self.scores = q.new_empty(n_heads, n_trials, n_tokens, n_tokens)
+            for out, q_head, k_head in zip(self.scores, q, k, strict=True):
+                torch.bmm(q_head, k_head.mT, out=out)
+        else:
+            self.scores = q @ k.mT
         self.base = resid + layer.offset
         self.first: tuple[Mask | None, Tensor, Tensor] | None = None  # mask, z, result
 
@@ -205,17 +224,34 @@ class _Mixer:
             first_mask, first_z, first_result = self.first
             heads = _fewer_heads(mask, first_mask, layer)
             if heads is not None and bias.empty is None and layer.bias(first_mask).empty is None:
-                assert bias.scores is not None
-                some = _Bias(bias.scores.expand(1, layer.attn.cfg.n_heads, -1, -1)[:, heads], None)
-                change = _mix(self.q[:, heads], self.k[:, heads], self.v[:, heads], some) - first_z[:, :, heads]
-                return layer.add_heads(first_result, change, heads)
-        z = _mix(self.q, self.k, self.v, bias)
+                return layer.add_heads(first_result, self._mix(bias, heads) - first_z[:, :, heads], heads)
+        z = self._mix(bias, list(range(len(self.scores))))
         result = layer.add_heads(self.base, z)
         if bias.empty is not None:
             result -= layer.without_values(bias.empty)
         if self.first is None and self.some_heads:
             self.first = (mask, z, result)
         return result
+
+    def _mix(self, bias: _Bias, heads: list[int]) -> Float[Tensor, "trial dest head d_head"]:
+        """Values mixed by the attention of some heads."""
+        if not self.by_head:
+            return self._mix_of(bias, slice(None) if len(heads) == len(self.scores) else heads).permute(1, 2, 0, 3)
+        _, n_trials, n_tokens, d_head = self.v.shape
+        z = self.v.new_empty(n_trials, n_tokens, len(heads), d_head)
+        for i, head in enumerate(heads):
+            z[:, :, i] = self._mix_of(bias, head)
+        return z
+
+    def _mix_of(self, bias: _Bias, which: int | list[int] | slice) -> Float[Tensor, "*head trial dest d_head"]:
+        """The same for one head (without the head axis) or for several in one go."""
+        n_heads, scores = len(self.scores), self.scores[which]
+        if bias.scores is not None:
+            scores = scores + bias.scores[0].expand(n_heads, -1, -1)[which].unsqueeze(-3)
+        pattern = scores.softmax(-1)
+        if bias.empty is not None:  # a row with every edge cut attends to nothing
+            pattern = pattern.masked_fill(bias.empty.expand(n_heads, -1)[which][..., None, :, None], 0.0)
+        return pattern @ self.v[which]
 
 
 class _ClsMixer:
@@ -230,7 +266,7 @@ class _ClsMixer:
         attn = layer.attn
         if attn.rotary is not None:
             q, k, _ = layer.project(self.x)
-            self.scores = (q[:, :, :1] @ k.mT).squeeze(2) / math.sqrt(q.shape[-1])
+            self.scores = (q[:, :, :1] @ k.mT).squeeze(2)
         else:
             q = torch.einsum("bd,hde->bhe", self.x[:, 0], attn.W_Q) + attn.b_Q
             q = torch.einsum("bhe,hde->bhd", q / math.sqrt(q.shape[-1]), attn.W_K)

@@ -24,8 +24,10 @@ Executor = Literal["auto", "loop", "tree", "stacked"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 
 LAUNCH_BOUND_TRIALS = 64
-"""Beyond so many trials arithmetic outweighs launches on any machine we know; the probe is left out."""
-CPU_TOKENS = 2048
+"""Beyond so many trials arithmetic outweighs launches on any accelerator we know; the probe is left out."""
+LAUNCH_BOUND_TOKENS = 128
+"""The same for a CPU, in tokens and without a probe, which would take as long as what it decides (`make bench`)."""
+CPU_TOKENS = 1536
 """Tokens a forward on a CPU: more do not run faster, and their activations leave the caches."""
 
 
@@ -169,13 +171,12 @@ def _choose(model: HookedRootModule, x: Tensor, executor: Executor, n_distinct: 
     return "stacked" if n_distinct > 2 and _waits_for_launches(model, x) else "tree"
 
 
-def _waits_for_launches(model: HookedRootModule, x: Tensor) -> bool:
-    """A short probe of an accelerator: whether four times the trials take less than twice as long.
-
-    On a CPU launches are cheap against arithmetic, and the tree, which does less of it, won at every size we measured.
-    """
+def _waits_for_launches(model: HookedBiosignalEncoder, x: Tensor) -> bool:
+    """A short probe of an accelerator: whether four times the trials take less than twice as long."""
     device = _device(model)
-    if device.type == "cpu" or len(x) > LAUNCH_BOUND_TRIALS:
+    if device.type == "cpu":
+        return len(x) * model.cfg.n_ctx <= LAUNCH_BOUND_TOKENS
+    if len(x) > LAUNCH_BOUND_TRIALS:
         return False
     once, more = x.to(device), x.repeat(4, 1, 1).to(device)
     model(more)
