@@ -6,8 +6,8 @@ A product of an [a, b] and a [b, c] matrix counts 2abc; softmax, norms, GELU, bi
 | what | operations | how often |
 |---|---|---|
 | embedding of c channels of s samples | 2 c s d | once |
-| queries, keys, values | 6 n d² | once for each node that has children (siblings share them) |
-| scores and mixing | 4 n² d | once a node |
+| queries, keys, values, scores | 6 n d² + 2 n² d | once for each node that has children (siblings share them) |
+| mixing | 2 n² d | once a node |
 | output projection | 2 n d² | once a node |
 | MLP | 4 n d m | once a node |
 | where only CLS is read: siblings share | 4 d² + 2 h n d | once for each node that has children |
@@ -63,7 +63,7 @@ def _below(node: Node, cfg: EncoderConfig, layer: int) -> float:
 def _shared(cfg: EncoderConfig, one_row: bool) -> float:
     """What siblings share."""
     n, d = cfg.n_ctx, cfg.d_model
-    return 4 * d * d + 2 * cfg.n_heads * n * d if one_row else 6 * n * d * d
+    return 4 * d * d + 2 * cfg.n_heads * n * d if one_row else 6 * n * d * d + 2 * n * n * d
 
 
 def _own(cfg: EncoderConfig, one_row: bool, heads: int | None = None) -> float:
@@ -72,4 +72,4 @@ def _own(cfg: EncoderConfig, one_row: bool, heads: int | None = None) -> float:
     part = 1 if heads is None else heads / cfg.n_heads
     if one_row:
         return part * (2 * cfg.n_heads * n * d + 4 * d * d) + 4 * d * m
-    return part * (4 * n * n * d + 2 * n * d * d) + 4 * n * d * m
+    return part * (2 * n * n * d + 2 * n * d * d) + 4 * n * d * m
