@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # what editors and type checkers see; tests hold it equal to 
     from emg_lens.models.isonet import IsoNet, IsoNetConfig
     from emg_lens.studies.conditions import Condition, head_masks, layer_masks
     from emg_lens.studies.spec import Study
-    from emg_lens.studies.sweep import SweepResult, sweep
+    from emg_lens.studies.sweep import SweepResult, audit, sweep
     from emg_lens.training.fitting import TrainingRecipe, fit
 
 _PACKAGES = ("analysis", "data", "hooks", "models", "studies", "training")
@@ -70,7 +70,7 @@ _HOMES = {
     "emg_lens.models.isonet": ("IsoNet", "IsoNetConfig"),
     "emg_lens.studies.conditions": ("Condition", "head_masks", "layer_masks"),
     "emg_lens.studies.spec": ("Study",),
-    "emg_lens.studies.sweep": ("SweepResult", "sweep"),
+    "emg_lens.studies.sweep": ("SweepResult", "audit", "sweep"),
     "emg_lens.training.fitting": ("TrainingRecipe", "fit"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -91,6 +91,7 @@ __all__ = [
     "TrialSet",
     "analysis",
     "attention_view",
+    "audit",
     "cross_modal",
     "cut",
     "cut_mlp",

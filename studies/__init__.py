@@ -4,7 +4,7 @@ from emg_lens.studies.conditions import Condition, head_masks, layer_masks
 from emg_lens.studies.results import StudyResult
 from emg_lens.studies.spec import Study, StudyError, catalogue
 from emg_lens.studies.statistics import StatisticsSpec, compare
-from emg_lens.studies.sweep import SweepResult, sweep
+from emg_lens.studies.sweep import SweepResult, audit, sweep
 
 __all__ = [
     "Condition",
@@ -13,6 +13,7 @@ __all__ = [
     "StudyError",
     "StudyResult",
     "SweepResult",
+    "audit",
     "catalogue",
     "compare",
     "head_masks",

@@ -297,7 +297,8 @@ def _hypothesis(rows: pd.DataFrame, family: str) -> list[str]:
 def _counted_once(rows: pd.DataFrame, label: list[str | None], family: str) -> list[bool]:
     """True for the first condition of each hypothesis."""
     tested = [h if name else None for h, name in zip(_hypothesis(rows, family), label, strict=True)]
-    return [h is not None and h not in tested[:i] for i, h in enumerate(tested)]
+    first = {h: i for i, h in reversed(list(enumerate(tested)))}
+    return [h is not None and first[h] == i for i, h in enumerate(tested)]
 
 
 def _with_families(rows: pd.DataFrame, spec: StatisticsSpec) -> pd.DataFrame:

@@ -6,14 +6,12 @@ Facts: fact sheet §1.1 to §1.3. Another data base is one more `Family` in the 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from emg_lens.data.datasets import register
 from emg_lens.data.files import choose, index_files
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 
@@ -276,11 +274,3 @@ def _fit(
     if missing < 0:
         notes.append(f"{key} is {-missing} rows longer than emg and was cut")
     return vector[:n_rows]
-
-
-register(
-    DB5.name,
-    partial(load, DB5),
-    "NinaPro DB5, folder with S<n>_E<e>_A1.mat: two Myo bands (16 EMG at 200 Hz) and an accelerometer",
-    index=partial(find, DB5),
-)

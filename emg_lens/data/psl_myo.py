@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from emg_lens.data.datasets import register
 from emg_lens.data.files import Index, choose, index_files
 from emg_lens.data.recording import DataError, Recording, Signal
 
@@ -131,6 +130,3 @@ def _rate(stamps: list[str], path: Path) -> float:
         raise DataError(f"{path}: {error}; is the file complete?") from None
     seconds = (last - first) / np.timedelta64(1, "s")
     return (len(stamps) - 1) / seconds if seconds > 0 else 0.0
-
-
-register(NAME, load, f"Polish Sign Language, 18 signs with a Myo band: {EXPECTED}", index=find)

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.datasets import register
 from emg_lens.data.files import Index, choose, index_files
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 
@@ -137,6 +136,3 @@ def _count_runs(label: np.ndarray, done: dict[int, int]) -> np.ndarray:
             done[of] = done.get(of, 0) + 1
             repetition[start:stop] = done[of]
     return repetition
-
-
-register(NAME, load, f"UCI EMG data for gestures, eight EMG channels: {EXPECTED}", index=find)

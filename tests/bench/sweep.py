@@ -2,9 +2,8 @@
 
 `python tests/bench/sweep.py [--part paper|scaling|small] [--threads N] [--rounds N] [--trials N]` prints tables.
 What is compared runs interleaved in one process; times are medians. On a machine that others use too, read the
-ratios, and those of CPU seconds (of all threads of the process) before those of wall time. Memory is the peak
-of a fresh process
-each, less what that process holds before the sweep; on a GPU it is torch's own peak.
+ratios, and those of CPU seconds (of all threads of the process) before those of wall time. Memory is the peak of a
+fresh process each (Linux counts it), less what that process holds before the sweep; on a GPU it is torch's own peak.
 """
 
 import os
@@ -13,11 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while t
 
 import argparse
 import gc
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -240,12 +239,19 @@ def print_peak(name: str, executor: str, device: str, trials: int) -> None:
     model, conditions = family(name, device)
     sweep(model, model.example_input(1), conditions[:2], executor=executor)  # libraries' own buffers
     x = model.example_input(trials)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # kB on Linux
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+    before = held("VmRSS")
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     sweep(model, x, conditions, executor=executor)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else after - before)  # noqa: T201
+    print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else held("VmHWM") - before)  # noqa: T201
+
+
+def held(what: str) -> float:
+    """MB of this process: `"VmRSS"` now, `"VmHWM"` at the peak."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) / 1024
 
 
 def main() -> None:
