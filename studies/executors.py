@@ -4,10 +4,12 @@
 parts: `tree` walks the plan depth-first, so that a common prefix is computed once and siblings share queries, keys and
 values; `stacked` walks it level by level, all nodes of a layer side by side in the head axis of attention, which pays
 where the machine waits for launches rather than for arithmetic (small batches, GPUs).
+
+Each gives its outputs to `keep` as soon as they are finished, and leaves out those that are `done`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,24 +25,30 @@ from emg_lens.layout import TokenLayout
 from emg_lens.studies.conditions import Condition
 from emg_lens.studies.plan import Mask, Node, Plan
 
-Logits = Float[Tensor, "trial class"]
-Tell = Callable[[int], None]
-"""Called with the number of forwards that have just been finished."""
+Rows = frozenset[int]
+Keep = Callable[[Mapping[int, Tensor | Exception]], None]
+"""Called with outputs `[trial, class]` that have just been finished, by row: a condition, or a distinct condition."""
 
 
 def loop(
-    model: torch.nn.Module, x: Tensor, conditions: Sequence[Condition], layout: TokenLayout, tell: Tell
-) -> dict[str, Tensor | Exception]:
+    model: torch.nn.Module,
+    x: Tensor,
+    conditions: Sequence[Condition],
+    layout: TokenLayout,
+    keep: Keep,
+    done: Rows = frozenset(),
+) -> None:
     """One verified hooked forward a condition; a condition that raises does not stop the others."""
-    outputs: dict[str, Tensor | Exception] = {}
-    for condition in conditions:
+    for row, condition in enumerate(conditions):
+        if row in done:
+            continue
+        output: Tensor | Exception
         try:
             with cutting(model, condition.edges, layout):
-                outputs[condition.name] = model(x)
+                output = model(x)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other conditions' results are kept
-            outputs[condition.name] = error
-        tell(1)
-    return outputs
+            output = error
+        keep({row: output})
 
 
 BIASES_KEPT = 16
@@ -161,26 +169,32 @@ class Tree:
         self.layers = _layers(model)
         self.only_cls = model.cfg.readout == "cls"
 
-    def run(self, x: Float[Tensor, "trial channel time"], tell: Tell) -> list[Logits]:
-        """Logits of every distinct condition, in the plan's order."""
-        logits: list[Logits] = [torch.empty(0)] * len(self.plan.distinct)
-        self._descend(self.plan.root, self.model.residual_in(x), 0, logits, tell)
-        return logits
+    def run(self, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
+        """Logits of every distinct condition that is not done."""
+        self._descend(self.plan.root, self.model.residual_in(x), 0, keep, done)
 
-    def _descend(self, node: Node, resid: Tensor, depth: int, logits: list[Logits], tell: Tell) -> None:
+    def _descend(self, node: Node, resid: Tensor, depth: int, keep: Keep, done: Rows) -> None:
         """Run the children of `node`, whose output is `resid`, in block `depth`."""
         layer, last = self.layers[depth], depth == len(self.layers) - 1
         children = node.in_order()
         first = children[0].mask
-        some_heads = any(len(heads) for c in children[1:] if (heads := _fewer_heads(c.mask, first, layer)) is not None)
+        others = _unfinished(children[1:], done)
+        todo = _unfinished(children[:1], done) + others
+        some_heads = any(len(heads) for c in others if (heads := _fewer_heads(c.mask, first, layer)) is not None)
         mixer = (_ClsMixer if last and self.only_cls else _Mixer)(layer, resid, some_heads)
-        for child in children:
+        if some_heads and len(todo) == len(others):
+            mixer(first)  # done itself, but others are computed as changes to it
+        for child in todo:
             after = layer.after(mixer(child.mask))
             if not last:
-                self._descend(child, after, depth + 1, logits, tell)
+                self._descend(child, after, depth + 1, keep, done)
             elif child.leaf is not None:
-                logits[child.leaf] = self.model.head(self.model.ln_final(after))
-                tell(1)
+                keep({child.leaf: self.model.head(self.model.ln_final(after))})
+
+
+def _unfinished(nodes: list[Node], done: Rows) -> list[Node]:
+    """The nodes that lead to a condition which is not done."""
+    return [node for node in nodes if not done.issuperset(node.leaves())] if done else nodes
 
 
 def _fewer_heads(mask: Mask | None, first: Mask | None, layer: _Layer) -> list[int] | None:
@@ -292,12 +306,13 @@ class Stacked:
         self.paths = _paths(plan.root)
         self.only_cls = model.cfg.readout == "cls"
 
-    def run(self, x: Float[Tensor, "trial channel time"], tell: Tell) -> list[Logits]:
-        """Logits of every distinct condition, in the plan's order."""
+    def run(self, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
+        """Logits of every distinct condition that is not done, and of those that are computed together with one."""
         start, leaves = self.model.residual_in(x), list(self.paths)
-        logits: list[Logits] = [torch.empty(0)] * len(leaves)
         for first in range(0, len(leaves), self.at_once):
             some = leaves[first : first + self.at_once]
+            if done.issuperset(some):
+                continue
             resid, nodes = (
                 start[None],
                 [0] * len(some),
@@ -309,10 +324,7 @@ class Stacked:
                 index = {child: i for i, child in enumerate(children)}
                 nodes = [index[child] for child in below]
             out = self.model.head(self.model.ln_final(resid.flatten(0, 1))).chunk(len(resid))
-            for leaf, node in zip(some, nodes, strict=True):
-                logits[leaf] = out[node]
-            tell(len(some))
-        return logits
+            keep({leaf: out[node] for leaf, node in zip(some, nodes, strict=True)})
 
     def _level(self, depth: int, resid: Tensor, children: list[tuple[int, Mask | None]]) -> Tensor:
         """Outputs of children, given as (parent, mask), from the parents' outputs `[parent, trial, pos, d_model]`."""

@@ -92,11 +92,12 @@ class Node:
         """Children, the one that cuts nothing first: the others are computed as changes to it where that is less."""
         return sorted(self.children.values(), key=lambda node: node.mask is not None)
 
-    def walk(self) -> Iterator["Node"]:
-        """Every node below this one."""
+    def leaves(self) -> Iterator[int]:
+        """The distinct conditions that pass through this node."""
+        if self.leaf is not None:
+            yield self.leaf
         for child in self.children.values():
-            yield child
-            yield from child.walk()
+            yield from child.leaves()
 
 
 @dataclass(frozen=True)

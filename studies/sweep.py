@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pandas as pd
@@ -16,6 +18,7 @@ from emg_lens.components import is_heard
 from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import EdgeError, EdgeSet, none
 from emg_lens.layout import TokenLayout
+from emg_lens.studies.checkpoint import Checkpoint, Finished, Settings, identity
 from emg_lens.studies.conditions import BASELINE, Condition, with_baseline
 from emg_lens.studies.executors import Stacked, Tree, loop
 from emg_lens.studies.plan import Plan, Target, plan
@@ -87,8 +90,13 @@ def sweep(
     executor: Executor = "auto",
     batch_size: int | None = None,
     on_progress: Callable[[float], None] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> SweepResult:
     """Run the baseline and every condition.
+
+    ```python
+    sweep(model, x, conditions, checkpoint="heads.safetensors")  # stop it any time; the same line continues it
+    ```
 
     Args:
         model: One of our encoders, or any TransformerLens model (which is run in a loop). It is run in eval mode and
@@ -100,8 +108,14 @@ def sweep(
             logits; `SweepResult.executor` says which one ran.
         batch_size: Trials a forward; default from the memory that is free.
         on_progress: Called with the finished fraction.
+        checkpoint: File in which finished logits are kept, saved every few seconds and on the way out. The same call
+            made again does only what is missing (conditions that raised are tried again) and returns what an
+            uninterrupted call returns: to the bit, given as many threads on the same kind of machine. The executor and
+            the batch size are those of the first call. The file stays; delete it when you are done.
 
     Raises:
+        CheckpointError: The file is damaged, of another sweep (it says what differs), or cannot be written. A file
+            that does not fit is left as it is.
         EdgeError: Edges that do not fit the layout, or conditions that share a name.
         SweepError: Some conditions raised while running; `.result` holds all others.
     """
@@ -117,11 +131,18 @@ def sweep(
     model.eval()
     try:
         with torch.inference_mode():
-            chosen = _choose(model, x, executor, len(planned.distinct))
-            outputs = _run(model, x, conditions, planned, target, chosen, batch_size, on_progress)
+            file = None
+            if checkpoint is not None:
+                asked = {} if executor == "auto" else {"executor": executor}
+                asked |= {"batch_size": str(min(batch_size, len(x)))} if batch_size else {}
+                file = Checkpoint(checkpoint, identity(model, x, conditions, target) | asked)
+            settings = file.settings if file is not None else None
+            if settings is None:
+                settings = _settle(model, x, executor, batch_size, len(planned.distinct))
+            outputs = _run(model, x, conditions, planned, target, settings, on_progress, file)
     finally:
         model.train(was_training)
-    return _result(conditions, planned, outputs, chosen)
+    return _result(conditions, planned, outputs, settings.executor)
 
 
 def describe(model: HookedRootModule, layout: TokenLayout | None = None) -> Target:
@@ -202,46 +223,68 @@ def room(model: HookedBiosignalEncoder, executor: str) -> int:
     return max(1, min(int(psutil.virtual_memory().available / 4 / a_trial), CPU_TOKENS // n + 1))
 
 
+def _settle(
+    model: HookedRootModule, x: Tensor, executor: Executor, batch_size: int | None, n_distinct: int
+) -> Settings:
+    """How the sweep will run."""
+    chosen = _choose(model, x, executor, n_distinct)
+    fits = room(model, chosen) if isinstance(model, HookedBiosignalEncoder) else len(x)
+    size = min(batch_size or fits, len(x))
+    return Settings(chosen, size, max(1, fits // size))
+
+
 def _run(
     model: HookedRootModule,
     x: Tensor,
     conditions: Sequence[Condition],
     planned: Plan,
     target: Target,
-    executor: str,
-    batch_size: int | None,
+    settings: Settings,
     on_progress: Callable[[float], None] | None,
+    file: Checkpoint | None,
 ) -> dict[str, Tensor | Exception]:
     """Outputs by condition, on the CPU."""
-    fits = room(model, executor) if isinstance(model, HookedBiosignalEncoder) else len(x)
-    size = min(batch_size or fits, len(x))
-    parts = x.split(size)
-    total = len(parts) * (len(conditions) if executor == "loop" else len(planned.distinct))
-    done = 0
+    parts = x.split(settings.batch_size)
+    rows = range(len(conditions)) if settings.executor == "loop" else planned.of  # of each condition, its row
+    run = _executor(model, conditions, planned, target, settings)
+    finished = Finished(max(rows) + 1, [len(part) for part in parts])
+    if file is not None:
+        file.begin(settings, finished)
+        if on_progress is not None and finished.done.any():
+            on_progress(finished.fraction)
 
-    def tell(n: int) -> None:
-        nonlocal done
-        done += n
+    def keep(part: int, found: Mapping[int, Tensor | Exception]) -> None:
+        finished.keep(part, found)
+        if file is not None:
+            file.save_if_due()
         if on_progress is not None:
-            on_progress(done / total)
+            on_progress(finished.fraction)
 
-    if executor == "loop":
-        runs = [loop(model, part.to(_device(model)), conditions, target.layout, tell) for part in parts]
-        return {c.name: _joined([run[c.name] for run in runs]) for c in conditions}
+    try:
+        for i, part in enumerate(parts):
+            if not finished.done[i].all():
+                run(part.to(_device(model)), keep=partial(keep, i), done=finished.rows_done(i))
+    finally:
+        if file is not None:
+            file.save()
+    outputs = finished.outputs()
+    return {c.name: outputs[row] for c, row in zip(conditions, rows, strict=True)}
+
+
+def _executor(
+    model: HookedRootModule, conditions: Sequence[Condition], planned: Plan, target: Target, settings: Settings
+) -> Callable[..., None]:
+    """A function that runs a micro-batch: `run(x, keep=..., done=...)`."""
+    if settings.executor == "loop":
+        return partial(loop, model, conditions=conditions, layout=target.layout)
     assert isinstance(model, HookedBiosignalEncoder)
-    runner = Tree(model, planned) if executor == "tree" else Stacked(model, planned, max(1, fits // size))
-    results = [runner.run(part.to(_device(model)), tell) for part in parts]
-    distinct = [_joined(list(pieces)) for pieces in zip(*results, strict=True)]
-    return {c.name: distinct[i] for c, i in zip(conditions, planned.of, strict=True)}
+    if settings.executor == "tree":
+        return Tree(model, planned).run
+    return Stacked(model, planned, settings.at_once).run
 
 
 def _device(model: HookedRootModule) -> torch.device:
     return next(model.parameters()).device
-
-
-def _joined(pieces: list[Tensor | Exception]) -> Tensor | Exception:
-    failed = [p for p in pieces if isinstance(p, Exception)]
-    return failed[0] if failed else torch.cat([p for p in pieces if isinstance(p, Tensor)]).cpu()
 
 
 def _result(
