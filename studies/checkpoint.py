@@ -57,16 +57,16 @@ class Finished:
     Attributes:
         lengths: Trials of each micro-batch.
         done: `[micro-batch, row]`.
-        logits: Row -> `[trial, ...]` on the CPU, zero where it is not done; complete after `collect`.
+        logits: `[trial, ...]` of every row, where the model is; zero where it is not done. All are made with the first
+            output: small pieces between a forward's large ones would scatter the memory.
         errors: Row -> what it raised first.
     """
 
     def __init__(self, n_rows: int, lengths: Sequence[int]) -> None:
         self.lengths = list(lengths)
         self.done = np.zeros((len(self.lengths), n_rows), bool)
-        self.logits: dict[int, Tensor] = {}
+        self.logits: list[Tensor] = []
         self.errors: dict[int, Exception] = {}
-        self._fresh: dict[int, dict[int, Tensor]] = {}  # row -> micro-batch -> logits where they were made
         self._n_failed = 0
 
     @property
@@ -76,37 +76,39 @@ class Finished:
 
     def rows_done(self, part: int) -> frozenset[int]:
         """Rows of a micro-batch that need no forward."""
-        return frozenset(self.done[part].nonzero()[0].tolist())
+        return frozenset(np.flatnonzero(self.done[part]).tolist())
 
     def keep(self, part: int, found: Mapping[int, Tensor | Exception]) -> None:
-        """Take outputs of a micro-batch, by row. They stay on their device: to copy them now would wait for it."""
+        """Take outputs of a micro-batch, by row."""
+        start = sum(self.lengths[:part])
         for row, out in found.items():
             if isinstance(out, Exception):
                 self.errors.setdefault(row, out)
                 self._n_failed += 1
-            else:
-                self._fresh.setdefault(row, {})[part] = out
-                self.done[part, row] = True
+                continue
+            if not self.logits:
+                shape = (sum(self.lengths), *out.shape[1:])
+                self.logits = [out.new_zeros(shape) for _ in range(self.done.shape[1])]
+            self.logits[row][start : start + len(out)] = out
+            self.done[part, row] = True
 
-    def collect(self) -> None:
-        """Bring what is new to the CPU. Can be interrupted and called again."""
-        for row in list(self._fresh):
-            parts, pieces = zip(*sorted(self._fresh[row].items()), strict=True)
-            new = torch.cat(pieces).cpu().contiguous()
-            if len(parts) == len(self.lengths):
-                self.logits[row] = new
-            else:
-                if row not in self.logits:
-                    self.logits[row] = new.new_zeros(sum(self.lengths), *new.shape[1:])
-                places = self.logits[row].split(self.lengths)
-                for part, piece in zip(parts, new.split([self.lengths[p] for p in parts]), strict=True):
-                    places[part].copy_(piece)
-            del self._fresh[row]
+    def restore(self, done: np.ndarray, logits: Mapping[int, Tensor], device: torch.device) -> None:
+        """Take what a file holds."""
+        self.done[:] = done
+        if logits:
+            some = next(iter(logits.values()))
+            self.logits = [
+                logits[row].to(device) if row in logits else torch.zeros_like(some, device=device)
+                for row in range(done.shape[1])
+            ]
+
+    def begun(self) -> dict[int, Tensor]:
+        """Row -> logits on the CPU, of rows of which something is done."""
+        return {row: self.logits[row].cpu() for row in np.flatnonzero(self.done.any(axis=0)).tolist()}
 
     def outputs(self) -> list[Tensor | Exception]:
-        """Logits `[trial, ...]` of every row, or what it raised."""
-        self.collect()
-        return [self.errors[row] if row in self.errors else self.logits[row] for row in range(self.done.shape[1])]
+        """Logits `[trial, ...]` of every row on the CPU, or what it raised."""
+        return [self.errors[row] if row in self.errors else self.logits[row].cpu() for row in range(self.done.shape[1])]
 
 
 class Checkpoint:
@@ -131,7 +133,7 @@ class Checkpoint:
         if self.path.exists():
             self._read()
 
-    def begin(self, settings: Settings, finished: Finished) -> None:
+    def begin(self, settings: Settings, finished: Finished, device: torch.device) -> None:
         """Put what the file holds into `finished`, whose outputs are saved from now on; make the file if there is none.
 
         Raises:
@@ -141,8 +143,7 @@ class Checkpoint:
         if self._done is None:
             self.save()
             return
-        finished.done[:] = self._done
-        finished.logits.update(self._logits)
+        finished.restore(self._done, self._logits, device)
         self._n_saved = int(self._done.sum())
         self._logits = {}
 
@@ -161,8 +162,7 @@ class Checkpoint:
         if n_done == self._n_saved:
             return
         started = time.monotonic()
-        self.finished.collect()
-        tensors = {f"logits.{row}": logits for row, logits in sorted(self.finished.logits.items())}
+        tensors = {f"logits.{row}": logits for row, logits in self.finished.begun().items()}
         tensors["done"] = torch.from_numpy(self.finished.done)
         assert self.settings is not None
         facts = self.sweep | {name: str(value) for name, value in asdict(self.settings).items()}

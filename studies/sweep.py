@@ -249,7 +249,7 @@ def _run(
     run = _executor(model, conditions, planned, target, settings)
     finished = Finished(max(rows) + 1, [len(part) for part in parts])
     if file is not None:
-        file.begin(settings, finished)
+        file.begin(settings, finished, _device(model))
         if on_progress is not None and finished.done.any():
             on_progress(finished.fraction)
 
