@@ -91,9 +91,7 @@ class _Layer:
         self.b_in = mlp.b_in - moved @ mlp.W_in
         self.severed = attn.severed
         self.like = like
-        self.packed: Tensor | None = (
-            None  # queries, keys and values; kept, since to fault in fresh memory costs a tenth
-        )
+        self.packed: Tensor | None = None  # queries, keys, values; kept, since to fault in fresh memory costs a tenth
         self.bias = lru_cache(BIASES_KEPT)(self._bias)
 
     def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
@@ -313,10 +311,8 @@ class Stacked:
             some = leaves[first : first + self.at_once]
             if done.issuperset(some):
                 continue
-            resid, nodes = (
-                start[None],
-                [0] * len(some),
-            )  # [node, trial, pos, d_model]; of each leaf, which node it is in
+            resid = start[None]  # [node, trial, pos, d_model]
+            nodes = [0] * len(some)  # of each leaf, which node it is in
             for depth in range(len(self.layers)):
                 below = [(node, self.paths[leaf][depth]) for node, leaf in zip(nodes, some, strict=True)]
                 children = list(dict.fromkeys(below))
