@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from emg_lens.config import EncoderConfig
+from emg_lens.dropout import drop, on_plain_cpu
+from emg_lens.mixing import attend
 from emg_lens.points import GatedPoint, Point, is_heard
 
 
@@ -125,10 +127,13 @@ class Attention(nn.Module):
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch pos head d_head"]:
         """Values mixed by attention."""
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         dropout = self.cfg.dropout if self.training else 0.0
-        severed = self.severed
-        if not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern)):
+        severed = None if self.severed is None else self.severed[:, : q.shape[1]]
+        fused = not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern))
+        if fused and self.training and on_plain_cpu(q):
+            return attend(q, k, v, severed, dropout)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if fused:
             allowed = None if severed is None else ~severed
             z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         else:
@@ -137,7 +142,7 @@ class Attention(nn.Module):
                 scores = scores.masked_fill(severed, -torch.inf)
             pattern = self.hook_attn_scores(scores).softmax(dim=-1)
             pattern = self.hook_pattern(torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern))
-            z = F.dropout(pattern, dropout) @ v
+            z = drop(pattern, dropout) @ v
         return z.transpose(1, 2)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:

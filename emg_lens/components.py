@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from emg_lens.attention import Attention
 from emg_lens.config import EncoderConfig
+from emg_lens.dropout import drop
 from emg_lens.points import GatedPoint, Point, is_heard
 
 
@@ -156,10 +157,17 @@ class Block(nn.Module):
             self.hook_normalized_resid_mid = Point()
             self.hook_normalized_resid_post = Point()
 
-    def forward(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream behind this block."""
+    def forward(
+        self, resid: Float[Tensor, "batch pos d_model"], n_dest: int | None = None
+    ) -> Float[Tensor, "batch dest d_model"]:
+        """The residual stream behind this block, at all positions or at the first `n_dest` alone."""
         resid_pre = self.hook_resid_pre(resid)
-        return self.after_attention(resid_pre, self.attn(*self.attention_inputs(resid_pre)))
+        inputs = self.attention_inputs(resid_pre)
+        if n_dest is not None:
+            query_input, key_input, value_input = inputs * (3 // len(inputs))
+            inputs = (query_input[:, :n_dest], key_input, value_input)
+            resid_pre = resid_pre[:, :n_dest]
+        return self.after_attention(resid_pre, self.attn(*inputs))
 
     def attention_inputs(self, resid_pre: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
         """What attention reads: one tensor, or one for queries, keys and values each (`cfg.use_split_qkv_input`).
@@ -197,8 +205,7 @@ class Block(nn.Module):
     def _drop(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         if not self.training:
             return x
-        if self.cfg.dropout:
-            x = F.dropout(x, self.cfg.dropout)
+        x = drop(x, self.cfg.dropout)
         if self.drop_path:
             kept = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
             x = x * kept / (1 - self.drop_path)

@@ -107,12 +107,18 @@ class HookedBiosignalEncoder(
                 input, known = look_up(input, self.cfg.n_ctx)
                 labels = known if labels is None else labels
             resid = self.residual_in(input)
-        for block in self.blocks[first:last]:
-            resid = block(resid)
+        reads_cls = stop_at_layer is None and return_type in ("logits", "loss") and self._trains_cls_alone()
+        for layer in range(first, last):
+            resid = self.blocks[layer](resid, 1) if reads_cls and layer == last - 1 else self.blocks[layer](resid)
         if stop_at_layer is not None:
             return resid
         resid = self.ln_final(resid)
         return self._loss(resid, labels) if return_type == "loss" else self.head(resid, return_type)
+
+    def _trains_cls_alone(self) -> bool:
+        """Whether training can skip what the last block writes at other positions than CLS: nobody hears or reads it."""
+        heard = (is_heard(point) for point in self.blocks[-1].modules() if isinstance(point, Point))
+        return self.training and self.cfg.readout == "cls" and not any(heard)
 
     def residual_in(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream that enters block 0: embeddings plus positions.

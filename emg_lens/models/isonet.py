@@ -66,13 +66,13 @@ def anneal_weight(epoch: int, anneal_epochs: int) -> float:
 
 def annealed_loss(
     cls_logits: Float[Tensor, "batch class"],
-    mean_logits: Float[Tensor, "batch class"],
+    mean_logits: Float[Tensor, "batch class"] | None,
     labels: Int[Tensor, " batch"],
     weight: float,
     label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """λ · CE(cls) + (1 − λ) · CE(mean), the dual-head loss of the paper (§3); `weight` is λ."""
+    """λ · CE(cls) + (1 − λ) · CE(mean), the dual-head loss of the paper (§3); `weight` is λ. At λ = 1 no mean logits are read."""
     cls_loss = F.cross_entropy(cls_logits, labels, label_smoothing=label_smoothing)
-    if weight >= 1:
+    if weight >= 1 or mean_logits is None:
         return cls_loss
     return weight * cls_loss + (1 - weight) * F.cross_entropy(mean_logits, labels, label_smoothing=label_smoothing)

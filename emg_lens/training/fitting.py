@@ -109,7 +109,7 @@ def fit(
             loss_sum, hits = torch.zeros((), device=device), torch.zeros((), device=device)
             for batch in torch.randperm(len(x), generator=order).to(device).split(recipe.batch_size):
                 labels = y[batch]
-                cls_logits, mean_logits = model(x[batch], return_type="both")
+                cls_logits, mean_logits = model(x[batch], return_type="both") if weight < 1 else (model(x[batch]), None)
                 loss = annealed_loss(cls_logits, mean_logits, labels, weight, recipe.label_smoothing)
                 optimizer.zero_grad()
                 loss.backward()
