@@ -20,7 +20,8 @@ def drop(x: Tensor, p: float) -> Tensor:
 
 def on_plain_cpu(x: Tensor) -> bool:
     """Whether `x` lies in CPU memory as it looks: inside `torch.func` transforms a tensor stands for many."""
-    return x.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
+    return x.device.type == "cpu" and not wrapped
 
 
 def keep_mask(shape: tuple[int, ...], p: float, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -116,9 +116,12 @@ class HookedBiosignalEncoder(
         return self._loss(resid, labels) if return_type == "loss" else self.head(resid, return_type)
 
     def _trains_cls_alone(self) -> bool:
-        """Whether training can skip what the last block writes at other positions than CLS: nobody hears or reads it."""
-        heard = (is_heard(point) for point in self.blocks[-1].modules() if isinstance(point, Point))
-        return self.training and self.cfg.readout == "cls" and not any(heard)
+        """Whether training can skip what the last block writes behind other positions than CLS: nobody reads it."""
+        if not (self.training and self.cfg.readout == "cls"):
+            return False
+        last = self.blocks[-1]  # of another kind where a bridge has wrapped it
+        points = (point for part in (last, self.ln_final) for point in part.modules() if isinstance(point, Point))
+        return isinstance(last, Block) and not any(map(is_heard, points))
 
     def residual_in(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream that enters block 0: embeddings plus positions.

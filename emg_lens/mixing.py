@@ -24,8 +24,11 @@ def attend(
     severed: Bool[Tensor, "head dest src"] | None,
     dropout: float,
 ) -> Float[Tensor, "batch dest head d_head"]:
-    """Values mixed by attention, on a CPU; every row of `severed` leaves something to read. Differentiable once."""
-    shape = (q.shape[2], q.shape[0], k.shape[1], q.shape[1])
+    """Values mixed by attention, on a CPU. Differentiable once.
+
+    No row of `severed` may be empty: it would give NaN.
+    """
+    shape = (q.shape[2], q.shape[0], k.shape[1], q.shape[1])  # head, batch, src, dest
     kept = keep_mask(shape, dropout, q.dtype).flatten(0, 1) if dropout else None
     q, k, v = (t.permute(2, 0, 3, 1).flatten(0, 1) for t in (q, k, v))
     z = _Mix.apply(q, k, v, severed, kept)
@@ -56,14 +59,15 @@ class _Mix(torch.autograd.Function):
     @staticmethod
     @custom_bwd(device_type="cpu")
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, d_z: Float[Tensor, "n d_head dest"]
+    ) -> tuple[Tensor | None, ...]:
         q, k, v, pattern, kept = ctx.saved_tensors
-        (d_z,) = grads
         d_pattern = torch.bmm(v.mT, d_z)
         if kept is None:
             d_v = torch.bmm(d_z, pattern.mT)
         else:
             d_v = torch.bmm(d_z, (pattern * kept).mT)
             d_pattern *= kept
-        d_scores = torch._softmax_backward_data(d_pattern, pattern, 1, pattern.dtype).mul_(ctx.scale)
+        d_scores = torch.ops.aten._softmax_backward_data(d_pattern, pattern, 1, pattern.dtype).mul_(ctx.scale)
         return torch.bmm(k, d_scores), torch.bmm(q, d_scores.mT), d_v, None, None

@@ -71,8 +71,14 @@ def annealed_loss(
     weight: float,
     label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """λ · CE(cls) + (1 − λ) · CE(mean), the dual-head loss of the paper (§3); `weight` is λ. At λ = 1 no mean logits are read."""
+    """λ · CE(cls) + (1 − λ) · CE(mean), the dual-head loss of the paper (§3); `weight` is λ.
+
+    Raises:
+        ValueError: No mean logits, and λ < 1.
+    """
     cls_loss = F.cross_entropy(cls_logits, labels, label_smoothing=label_smoothing)
-    if weight >= 1 or mean_logits is None:
+    if weight >= 1:
         return cls_loss
+    if mean_logits is None:
+        raise ValueError(f"the mean head has a part in the loss at λ = {weight:g}; got no mean logits")
     return weight * cls_loss + (1 - weight) * F.cross_entropy(mean_logits, labels, label_smoothing=label_smoothing)
