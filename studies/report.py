@@ -7,6 +7,7 @@ escaped.
 """
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from emg_lens.studies.conditions import BASELINE
-from emg_lens.studies.figures import CAPTIONS, LEGEND_NAMES, to_svg
+from emg_lens.studies.figures import CAPTIONS, LEGEND_NAMES
 from emg_lens.studies.statistics import StatisticsSpec
 from emg_lens.studies.tables import (
     identities,
@@ -32,6 +32,9 @@ from emg_lens.studies.tables import (
     layout_table3,
     to_html,
 )
+
+NARROW_POINTS = 432
+"""Figures of less width (six inches) fill half of the page."""
 
 READING_GUIDE = {
     "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is what one intervention costs,"
@@ -72,7 +75,7 @@ class ReportContext:
         spec_yaml: The study in full.
         n_parameters: Trainable parameters of a subject's model.
         training: One row a subject: trials, final loss, seconds, whatever is known.
-        figures: Name -> figure; the names of `figures.CAPTIONS` get their captions, others their name.
+        figures: Name -> svg; the names of `figures.CAPTIONS` get their captions, others their name.
         environment: Versions, machine, seed, hash of the spec.
         command: The command line that makes this report again.
     """
@@ -89,7 +92,7 @@ class ReportContext:
     spec_yaml: str = field(default="", repr=False)
     n_parameters: int | None = None
     training: pd.DataFrame | None = field(default=None, repr=False)
-    figures: Mapping[str, Figure] = field(default_factory=dict, repr=False)
+    figures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     environment: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
@@ -260,11 +263,11 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _figure(name: str, figure: Figure) -> str:
-    svg = base64.b64encode(to_svg(figure)).decode()
+def _figure(name: str, svg: bytes) -> str:
     caption = escape(CAPTIONS.get(name, name))
-    narrow = ' class="narrow"' if figure.get_figwidth() < 6 else ""
-    image = f'<img alt="{caption}" src="data:image/svg+xml;base64,{svg}">'
+    width = re.search(rb'width="([\d.]+)pt"', svg)
+    narrow = ' class="narrow"' if width and float(width[1]) < NARROW_POINTS else ""
+    image = f'<img alt="{caption}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'
     return f"<figure{narrow}>{image}<figcaption>{caption}</figcaption></figure>"
 
 

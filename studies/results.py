@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from emg_lens.studies.figures import figure_training, save_figures, study_figures
+from emg_lens.studies.figures import figure_training, save_figures, study_figures, to_svg
 from emg_lens.studies.files import write_text
 from emg_lens.studies.report import ReportContext, render_report
 from emg_lens.studies.spec import Study, StudyError
@@ -86,9 +87,9 @@ class StudyResult:
 
     def report(self) -> str:
         """The self-contained HTML report."""
-        return render_report(self._report_context())
+        return render_report(self._report_context({name: to_svg(figure) for name, figure in self.figures().items()}))
 
-    def _report_context(self) -> ReportContext:
+    def _report_context(self, svgs: Mapping[str, bytes]) -> ReportContext:
         study, subjects = self.study, self.subjects
         last = self.fits.groupby("subject", sort=False).last()
         training = subjects[["subject", "n_train", "n_test", "n_test_movements", "seconds"]].assign(
@@ -120,7 +121,7 @@ class StudyResult:
             spec_yaml=study.to_yaml(),
             n_parameters=int(first["n_parameters"]),
             training=training,
-            figures=self.figures(),
+            figures=svgs,
             environment={
                 **environment,
                 "study hash": study.digest(),
@@ -138,8 +139,9 @@ class StudyResult:
         try:
             write_text(self.folder / "scores.csv", self.scores.to_csv(index=False))
             save_tables(self.folder, self.scores, self._tests, self.study.statistics, self.study.title)
-            save_figures(self.figures(), self.folder / "figures")
-            write_text(self.folder / "report.html", self.report())
+            paths = save_figures(self.figures(), self.folder / "figures")
+            svgs = {path.stem: path.read_bytes() for path in paths if path.suffix == ".svg"}
+            write_text(self.folder / "report.html", render_report(self._report_context(svgs)))
         except OSError as error:
             raise StudyError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from None
 

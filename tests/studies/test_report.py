@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from table3 import paper_scores, with_extras
 
-from emg_lens.studies.figures import study_figures
+from emg_lens.studies.figures import study_figures, to_svg
 from emg_lens.studies.report import READING_GUIDE, ReportContext, render_report
 from emg_lens.studies.statistics import StatisticsSpec, compare, power_warnings
 
@@ -60,7 +60,7 @@ def full() -> ReportContext:
         spec_yaml="name: isonet-table3\n",
         n_parameters=5_921_041,
         training=pd.DataFrame({"subject": ["s1"], "loss": [0.0123456], "done": [True]}),
-        figures={**study_figures(plain.scores, plain.tests), "training": figure},
+        figures={n: to_svg(f) for n, f in {**study_figures(plain.scores, plain.tests), "training": figure}.items()},
         environment={"torch": "2.13.0"},
         command="emg-lens run isonet-table3",
     )
@@ -140,7 +140,7 @@ def test_whatever_a_user_writes_is_shown_and_never_obeyed():
                 settings={evil: evil},
                 spec_yaml=evil,
                 training=pd.DataFrame({evil: [evil]}),
-                figures={evil: Figure((2, 2))},
+                figures={evil: to_svg(Figure((2, 2)))},
                 environment={evil: evil},
                 command=evil,
             )
