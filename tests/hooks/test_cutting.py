@@ -205,8 +205,8 @@ def test_nested_contexts_may_close_in_any_order(toy):
     outer.__exit__(None, None, None)
     alone = toy(X)
     inner.__exit__(None, None, None)
-    torch.testing.assert_close(both, expected(cross_modal() | unimodal("acc")))
-    torch.testing.assert_close(alone, expected(unimodal("acc")))
+    torch.testing.assert_close(both, expected(cross_modal() | unimodal("acc")), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(alone, expected(unimodal("acc")), rtol=1e-4, atol=1e-4)
     assert hooks_left(toy) == []
 
 
