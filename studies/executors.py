@@ -91,8 +91,14 @@ class _Layer:
         self.b_in = mlp.b_in - moved @ mlp.W_in
         self.severed = attn.severed
         self.like = like
-        self.packed: Tensor | None = None  # queries, keys, values; kept, since to fault in fresh memory costs a tenth
+        self._memory: dict[str, Tensor] = {}
         self.bias = lru_cache(BIASES_KEPT)(self._bias)
+
+    def memory(self, what: str, *shape: int) -> Tensor:
+        """Memory that is used again and again: fresh pages for every node cost up to a tenth of a sweep."""
+        if what not in self._memory or self._memory[what].shape != shape:
+            self._memory[what] = self.like.new_empty(shape)
+        return self._memory[what]
 
     def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
         """What attention reads."""
@@ -105,11 +111,8 @@ class _Layer:
         """
         attn = self.attn
         rows = x.flatten(0, 1)
-        if self.packed is None or len(self.packed) != len(rows):
-            self.packed = rows @ self.w_qkv
-        else:
-            torch.mm(rows, self.w_qkv, out=self.packed)
-        q, k, v = self.packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
+        packed = torch.mm(rows, self.w_qkv, out=self.memory("packed", len(rows), self.w_qkv.shape[1]))
+        q, k, v = packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
         q += self.b_q
         if attn.rotary is not None:
             k += attn.b_K
@@ -121,15 +124,21 @@ class _Layer:
         block, mlp, rows = self.block, self.block.mlp, mid.flatten(0, 1)
         norm = block.ln1 if self.post else block.ln2
         normed = F.layer_norm(rows, norm.w.shape, norm.w, self.b_mid, norm.eps)
-        hidden = mlp.act_fn(torch.addmm(self.b_in, normed, mlp.W_in))
+        pre = torch.addmm(self.b_in, normed, mlp.W_in, out=self.memory("pre", len(rows), len(self.b_in)))
+        hidden = mlp.act_fn(pre)
         if self.post:
             return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
         return torch.addmm(rows, hidden, mlp.W_out).add_(mlp.b_out).view_as(mid)
 
-    def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None) -> Tensor:
-        """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some."""
-        weight = self.attn.W_O if heads is None else self.attn.W_O[heads]
-        return torch.addmm(base.flatten(0, 1), z.flatten(2).flatten(0, 1), weight.flatten(0, 1)).view_as(base)
+    def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None, keep: bool = False) -> Tensor:
+        """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some.
+
+        Good until the next call, unless it is to `keep`.
+        """
+        weight = (self.attn.W_O if heads is None else self.attn.W_O[heads]).flatten(0, 1)
+        rows = base.flatten(0, 1)
+        out = torch.empty_like(rows) if keep else self.memory("mid", *rows.shape)
+        return torch.addmm(rows, z.flatten(2).flatten(0, 1), weight, out=out).view_as(base)
 
     def without_values(self, empty: Bool[Tensor, "head|1 dest"]) -> Float[Tensor, "dest d_model"]:
         """What `offset` wrongly gives to rows that read nothing."""
@@ -222,12 +231,12 @@ class _Mixer:
         n_heads, n_trials, n_tokens, _ = q.shape
         self.by_head = n_trials * n_tokens**2 >= HEAD_BY_HEAD
         if self.by_head:
-            self.scores = q.new_empty(n_heads, n_trials, n_tokens, n_tokens)
+            self.scores = layer.memory("scores", n_heads, n_trials, n_tokens, n_tokens)
             for out, q_head, k_head in zip(self.scores, q, k, strict=True):
                 torch.bmm(q_head, k_head.mT, out=out)
         else:
             self.scores = q @ k.mT
-        self.base = resid + layer.offset
+        self.base = torch.add(resid, layer.offset, out=layer.memory("base", *resid.shape))
         self.first: tuple[Mask | None, Tensor, Tensor] | None = None  # mask, z, result
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
@@ -236,21 +245,23 @@ class _Mixer:
             first_mask, first_z, first_result = self.first
             heads = _fewer_heads(mask, first_mask, layer)
             if heads is not None and bias.empty is None and layer.bias(first_mask).empty is None:
-                return layer.add_heads(first_result, self._mix(bias, heads) - first_z[:, :, heads], heads)
-        z = self._mix(bias, list(range(len(self.scores))))
-        result = layer.add_heads(self.base, z)
+                return layer.add_heads(first_result, self._mix(bias, heads, keep=True) - first_z[:, :, heads], heads)
+        keep = self.first is None and self.some_heads
+        z = self._mix(bias, list(range(len(self.scores))), keep)
+        result = layer.add_heads(self.base, z, keep=keep)
         if bias.empty is not None:
             result -= layer.without_values(bias.empty)
-        if self.first is None and self.some_heads:
+        if keep:
             self.first = (mask, z, result)
         return result
 
-    def _mix(self, bias: _Bias, heads: list[int]) -> Float[Tensor, "trial dest head d_head"]:
-        """Values mixed by the attention of some heads."""
+    def _mix(self, bias: _Bias, heads: list[int], keep: bool) -> Float[Tensor, "trial dest head d_head"]:
+        """Values mixed by the attention of some heads; good until the next call, unless they are to `keep`."""
         if not self.by_head:
             return self._mix_of(bias, slice(None) if len(heads) == len(self.scores) else heads).permute(1, 2, 0, 3)
         _, n_trials, n_tokens, d_head = self.v.shape
-        z = self.v.new_empty(n_trials, n_tokens, len(heads), d_head)
+        shape = (n_trials, n_tokens, len(heads), d_head)
+        z = self.v.new_empty(shape) if keep else self.layer.memory("z", *shape)
         for i, head in enumerate(heads):
             z[:, :, i] = self._mix_of(bias, head)
         return z
