@@ -108,8 +108,8 @@ class HookedBiosignalEncoder(
                 labels = known if labels is None else labels
             resid = self.residual_in(input)
         reads_cls = stop_at_layer is None and return_type in ("logits", "loss") and self._trains_cls_alone()
-        for layer in range(first, last):
-            resid = self.blocks[layer](resid, 1) if reads_cls and layer == last - 1 else self.blocks[layer](resid)
+        for block in self.blocks[first:last]:
+            resid = block(resid, 1) if reads_cls and block is self.blocks[-1] else block(resid)
         if stop_at_layer is not None:
             return resid
         resid = self.ln_final(resid)

@@ -133,12 +133,10 @@ def sweep(
         with torch.inference_mode():
             file = None
             if checkpoint is not None:
-                asked = {} if executor == "auto" else {"executor": executor}
-                asked |= {"batch_size": str(min(batch_size, len(x)))} if batch_size else {}
+                asked = _asked(x, executor, batch_size)
                 file = Checkpoint(checkpoint, identity(model, x, conditions, target) | asked)
-            settings = file.settings if file is not None else None
-            if settings is None:
-                settings = _settle(model, x, executor, batch_size, len(planned.distinct))
+            begun = file and file.settings
+            settings = begun or _settle(model, x, executor, batch_size, len(planned.distinct))
             outputs = _run(model, x, conditions, planned, target, settings, on_progress, file)
     finally:
         model.train(was_training)
@@ -221,6 +219,12 @@ def room(model: HookedBiosignalEncoder, executor: str) -> int:
     if device.type == "cuda":
         return max(1, int(torch.cuda.mem_get_info(device)[0] / 4 / a_trial))
     return max(1, min(int(psutil.virtual_memory().available / 4 / a_trial), CPU_TOKENS // n + 1))
+
+
+def _asked(x: Tensor, executor: Executor, batch_size: int | None) -> dict[str, str]:
+    """The settings that the user chose, as a checkpoint writes them."""
+    asked = {} if executor == "auto" else {"executor": executor}
+    return asked | ({"batch_size": str(min(batch_size, len(x)))} if batch_size else {})
 
 
 def _settle(

@@ -10,7 +10,6 @@ from emg_lens.studies import Condition, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONDITIONS = [Condition(str(layer), (cross_modal() | flow("emg", "cls")).at(layers=layer)) for layer in (0, 1)]
-KINDS = ("HookedTransformer, causal", "HookedEncoder", "native bridge, causal", "BERT bridge, sdpa", "ViT bridge, sdpa")
 
 
 @pytest.mark.parametrize("specimen", zoo(), ids=lambda specimen: specimen.name)
