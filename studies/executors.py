@@ -9,6 +9,7 @@ Each gives its outputs to `keep` as soon as they are finished, and leaves out th
 """
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -69,6 +70,21 @@ class _Bias:
     empty: Bool[Tensor, "head|1 dest"] | None
 
 
+class _Memory(threading.local):
+    """Memory of one thread, used again and again: fresh pages for every node cost up to a tenth of a sweep."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.pieces: dict[object, Tensor] = {}
+
+    def __call__(self, key: object, *shape: int) -> Tensor:
+        """Contiguous, of the shape, holding anything. What the same key gave before is overwritten with it."""
+        size = math.prod(shape)
+        if key not in self.pieces or len(self.pieces[key]) < size:
+            self.pieces[key] = self.like.new_empty(size)
+        return self.pieces[key][:size].view(shape)
+
+
 class _Layer:
     """A block without its hooks, all siblings of the plan in mind: what does not depend on the mask is done once.
 
@@ -77,7 +93,7 @@ class _Layer:
     of a post-LN block joins the norm before the MLP, and b_in takes it off again.
     """
 
-    def __init__(self, block: Block, like: Tensor) -> None:
+    def __init__(self, block: Block, memory: _Memory) -> None:
         attn, mlp = block.attn, block.mlp
         self.block, self.attn, self.post = block, attn, block.cfg.norm == "post"
         scale = 1 / math.sqrt(attn.cfg.d_head)
@@ -90,15 +106,12 @@ class _Layer:
         self.b_mid = (block.ln1 if self.post else block.ln2).b + moved
         self.b_in = mlp.b_in - moved @ mlp.W_in
         self.severed = attn.severed
-        self.like = like
-        self._memory: dict[str, Tensor] = {}
+        self.memory, self.like = memory, memory.like
         self.bias = lru_cache(BIASES_KEPT)(self._bias)
 
-    def memory(self, what: str, *shape: int) -> Tensor:
-        """Memory that is used again and again: fresh pages for every node cost up to a tenth of a sweep."""
-        if what not in self._memory or self._memory[what].shape != shape:
-            self._memory[what] = self.like.new_empty(shape)
-        return self._memory[what]
+    def lasting(self, what: str, *shape: int) -> Tensor:
+        """Memory that is good until this layer asks for the same again; what comes in between may be deeper layers."""
+        return self.memory((self, what), *shape)
 
     def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
         """What attention reads."""
@@ -111,7 +124,7 @@ class _Layer:
         """
         attn = self.attn
         rows = x.flatten(0, 1)
-        packed = torch.mm(rows, self.w_qkv, out=self.memory("packed", len(rows), self.w_qkv.shape[1]))
+        packed = torch.mm(rows, self.w_qkv, out=self.lasting("packed", len(rows), self.w_qkv.shape[1]))
         q, k, v = packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
         q += self.b_q
         if attn.rotary is not None:
@@ -133,7 +146,7 @@ class _Layer:
     def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None, keep: bool = False) -> Tensor:
         """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some.
 
-        Good until the next call, unless it is to `keep`.
+        Good until the next call of any layer, unless it is to `keep`.
         """
         weight = (self.attn.W_O if heads is None else self.attn.W_O[heads]).flatten(0, 1)
         rows = base.flatten(0, 1)
@@ -158,7 +171,8 @@ class _Layer:
 
 
 def _layers(model: HookedBiosignalEncoder) -> list[_Layer]:
-    return [_Layer(block, model.blocks[0].mlp.b_in) for block in model.blocks]  # pyright: ignore
+    memory = _Memory(model.blocks[0].mlp.b_in)  # pyright: ignore
+    return [_Layer(block, memory) for block in model.blocks]  # pyright: ignore
 
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, bias: _Bias) -> Float[Tensor, "batch dest head d_head"]:
@@ -169,7 +183,10 @@ def _mix(q: Tensor, k: Tensor, v: Tensor, bias: _Bias) -> Float[Tensor, "batch d
 
 
 class Tree:
-    """Depth-first walk over a plan on one micro-batch. Memory grows with depth, not with the number of conditions."""
+    """Depth-first walk over a plan on one micro-batch. Memory grows with depth, not with the number of conditions.
+
+    Threads may `run` it at once, each on its own micro-batch.
+    """
 
     def __init__(self, model: HookedBiosignalEncoder, plan: Plan) -> None:
         self.model, self.plan = model, plan
@@ -231,12 +248,12 @@ class _Mixer:
         n_heads, n_trials, n_tokens, _ = q.shape
         self.by_head = n_trials * n_tokens**2 >= HEAD_BY_HEAD
         if self.by_head:
-            self.scores = layer.memory("scores", n_heads, n_trials, n_tokens, n_tokens)
+            self.scores = layer.lasting("scores", n_heads, n_trials, n_tokens, n_tokens)
             for out, q_head, k_head in zip(self.scores, q, k, strict=True):
                 torch.bmm(q_head, k_head.mT, out=out)
         else:
             self.scores = q @ k.mT
-        self.base = torch.add(resid, layer.offset, out=layer.memory("base", *resid.shape))
+        self.base = torch.add(resid, layer.offset, out=layer.lasting("base", *resid.shape))
         self.first: tuple[Mask | None, Tensor, Tensor] | None = None  # mask, z, result
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
@@ -256,7 +273,7 @@ class _Mixer:
         return result
 
     def _mix(self, bias: _Bias, heads: list[int], keep: bool) -> Float[Tensor, "trial dest head d_head"]:
-        """Values mixed by the attention of some heads; good until the next call, unless they are to `keep`."""
+        """Values mixed by the attention of some heads; good until any layer's next call, unless they are to `keep`."""
         if not self.by_head:
             return self._mix_of(bias, slice(None) if len(heads) == len(self.scores) else heads).permute(1, 2, 0, 3)
         _, n_trials, n_tokens, d_head = self.v.shape

@@ -1,5 +1,6 @@
 """Running many conditions on one model and one batch of inputs, with an audit of what each could have changed."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from emg_lens.studies.checkpoint import Checkpoint, Finished, Settings, identity
 from emg_lens.studies.conditions import BASELINE, Condition, with_baseline
 from emg_lens.studies.executors import Stacked, Tree, loop
 from emg_lens.studies.plan import Plan, Target, plan
+from emg_lens.studies.side_by_side import side_by_side
 
 Executor = Literal["auto", "loop", "tree", "stacked"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
@@ -32,6 +34,8 @@ LAUNCH_BOUND_TOKENS = 128
 """The same for a CPU, in tokens and without a probe, which would take as long as what it decides (`make bench`)."""
 CPU_TOKENS = 1536
 """Tokens a forward on a CPU: more do not run faster, and their activations leave the caches."""
+SIDE_BY_SIDE_TOKENS = 768
+"""Tokens from which on a micro-batch is worth a thread of its own; with less work, threads wait for the interpreter."""
 
 
 class SweepError(RuntimeError):
@@ -105,7 +109,8 @@ def sweep(
         conditions: What to cut; the baseline is added.
         layout: What the positions stand for; default `model.layout`.
         executor: `"loop"`, `"tree"`, `"stacked"` (see `emg_lens.studies.executors`), or `"auto"`. All give the same
-            logits; `SweepResult.executor` says which one ran.
+            logits; `SweepResult.executor` says which one ran. The tree runs micro-batches side by side, a CPU thread
+            each, if there is work enough; meanwhile torch has that many threads less for others in the process.
         batch_size: Trials a forward; default from the memory that is free.
         on_progress: Called with the finished fraction.
         checkpoint: File in which finished logits are kept, saved every few seconds and on the way out. The same call
@@ -210,15 +215,15 @@ def _seconds(model: HookedRootModule, x: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def room(model: HookedBiosignalEncoder, executor: str) -> int:
-    """Trials whose activations fit into a quarter of the free memory (and stay near the caches of a CPU)."""
+def room(model: HookedBiosignalEncoder, executor: str, n_workers: int) -> int:
+    """Trials a worker whose activations fit into a quarter of the free memory (and stay near the caches of a CPU)."""
     cfg, n = model.cfg, model.cfg.n_ctx
     a_layer = n * (6 * cfg.d_model + 2 * cfg.d_mlp) + 2 * cfg.n_heads * n * n
     a_trial = 4 * a_layer * (cfg.n_layers + 1 if executor == "tree" else 2)
     device = _device(model)
     if device.type == "cuda":
         return max(1, int(torch.cuda.mem_get_info(device)[0] / 4 / a_trial))
-    return max(1, min(int(psutil.virtual_memory().available / 4 / a_trial), CPU_TOKENS // n + 1))
+    return max(1, min(int(psutil.virtual_memory().available / 4 / n_workers / a_trial), CPU_TOKENS // n + 1))
 
 
 def _asked(x: Tensor, executor: Executor, batch_size: int | None) -> dict[str, str]:
@@ -232,9 +237,21 @@ def _settle(
 ) -> Settings:
     """How the sweep will run."""
     chosen = _choose(model, x, executor, n_distinct)
-    fits = room(model, chosen) if isinstance(model, HookedBiosignalEncoder) else len(x)
-    size = min(batch_size or fits, len(x))
+    if not isinstance(model, HookedBiosignalEncoder):
+        return Settings(chosen, min(batch_size or len(x), len(x)), 1)
+    n_workers = _workers(model, x, chosen)
+    fits = room(model, chosen, n_workers)
+    n_rounds = math.ceil(len(x) / (fits * n_workers))
+    size = min(batch_size or math.ceil(len(x) / (n_rounds * n_workers)), len(x))
     return Settings(chosen, size, max(1, fits // size))
+
+
+def _workers(model: HookedRootModule, x: Tensor, executor: str) -> int:
+    """Threads that run micro-batches side by side."""
+    if executor != "tree" or _device(model).type != "cpu":
+        return 1
+    assert isinstance(model, HookedBiosignalEncoder)
+    return max(1, min(torch.get_num_threads(), len(x) * model.cfg.n_ctx // SIDE_BY_SIDE_TOKENS))
 
 
 def _run(
@@ -264,10 +281,15 @@ def _run(
         if on_progress is not None:
             on_progress(finished.fraction)
 
+    def run_part(part: int, give: Callable[[Mapping[int, Tensor | Exception]], None]) -> None:
+        run(parts[part].to(_device(model)), keep=give, done=finished.rows_done(part))
+
+    todo = [part for part in range(len(parts)) if not finished.done[part].all()]
+    n_workers = min(
+        _workers(model, x, settings.executor), len(parts)
+    )  # not len(todo): a resumed sweep gives the same bits
     try:
-        for i, part in enumerate(parts):
-            if not finished.done[i].all():
-                run(part.to(_device(model)), keep=partial(keep, i), done=finished.rows_done(i))
+        side_by_side(run_part, todo, keep, n_workers)
     finally:
         if file is not None:
             file.save()

@@ -66,8 +66,18 @@ WHOLE: dict[str, SweepResult] = {}
 @pytest.fixture(autouse=True, scope="module")
 def _few_conditions_side_by_side():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sweep_module, "room", lambda model, executor: 4 * BATCH)
+        patch.setattr(sweep_module, "room", lambda *_: 4 * BATCH)
         yield
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Micro-batches side by side, small as they are."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    monkeypatch.setattr(sweep_module, "SIDE_BY_SIDE_TOKENS", 1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture
@@ -133,6 +143,14 @@ def test_stopped_anywhere_and_continued_it_gives_the_same_bits(executor, stops):
         assert_same(run(build(), path, executor), whole(executor))
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("n", [1, 4, 10, 25])
+def test_in_threads_too(path, n):
+    seen = interrupt(path, "tree", n) + interrupt(path, "tree", 6)
+    assert seen == sorted(seen)
+    assert_same(run(build(), path), run(build()))
+
+
 def expected_passes(executor: str, done: torch.Tensor) -> int:
     """Passes through blocks that the missing conditions need, from the plan and the file alone."""
     planned = plan(describe(build()), with_baseline(CONDITIONS))
@@ -193,7 +211,7 @@ import sys, time
 import torch
 from test_checkpoint import build, checkpoint, run, sweep_module, BATCH
 torch.set_num_threads(int(sys.argv[3]))
-sweep_module.room = lambda model, executor: 4 * BATCH
+sweep_module.room = lambda *_: 4 * BATCH
 checkpoint.SAVE_SECONDS, checkpoint.SAVE_SHARE = 0.0, 1.0
 run(build(), sys.argv[1], sys.argv[2], on_progress=lambda fraction: time.sleep(0.05))
 """
@@ -252,7 +270,7 @@ def test_conditions_that_raised_are_tried_again(path):
 
 def test_executor_and_batch_size_are_those_of_the_first_call(path, monkeypatch):
     interrupt(path, "stacked", 3)
-    monkeypatch.setattr(sweep_module, "room", lambda model, executor: 1)  # less memory is free now
+    monkeypatch.setattr(sweep_module, "room", lambda *_: 1)  # less memory is free now
     assert_same(run(build(), path, "auto", None), whole("stacked"))
 
 
