@@ -159,20 +159,25 @@ def _print_result(result: object) -> None:
 
 def main() -> None:
     """Run the command line; errors a user can mend are one line and exit code 2."""
+    debug = "--debug" in sys.argv
+    sys.argv = [a for a in sys.argv if a != "--debug"]  # so that it may stand anywhere in the line
+    try:
+        app()
+    except Exception as error:
+        if debug or not _can_be_mended(error):
+            raise
+        err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _can_be_mended(error: Exception) -> bool:
+    """By the user. (The imports wait for an error, and `--help` does not wait for them.)"""
     from emg_lens.data.recording import DataError
     from emg_lens.hooks import EdgeError
     from emg_lens.studies.spec import StudyError
     from emg_lens.training.fitting import FitError
 
-    debug = "--debug" in sys.argv
-    sys.argv = [a for a in sys.argv if a != "--debug"]  # so that it may stand anywhere in the line
-    try:
-        app()
-    except (StudyError, DataError, EdgeError, FitError) as error:
-        if debug:
-            raise
-        err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    return isinstance(error, StudyError | DataError | EdgeError | FitError)
 
 
 def _plain(error: Exception) -> str:

@@ -191,7 +191,7 @@ def figure_training(fits: pd.DataFrame) -> Figure:
 
 
 def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> list[Path]:
-    """Write each figure as `<name>.svg` and `<name>.png` (200 dpi); the folder is made if need be."""
+    """Write each figure as `<name>.svg` and `<name>.png` (200 dpi), laid out once; the folder is made if need be."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -199,6 +199,7 @@ def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> list[Path
         for kind, render in (("svg", to_svg), ("png", to_png)):
             paths.append(folder / f"{name}.{kind}")
             write_bytes(paths[-1], render(figure))
+            figure.set_layout_engine("none")  # what the first has laid out is good for the second
     return paths
 
 

@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 from rich.console import RenderableType
 
-from emg_lens.studies.figures import figure_training, save_figures, study_figures, to_svg
 from emg_lens.studies.files import write_text
-from emg_lens.studies.report import ReportContext, render_report
 from emg_lens.studies.spec import Study, StudyError
 from emg_lens.studies.statistics import compare
 from emg_lens.studies.table_formats import to_rich
 from emg_lens.studies.tables import layout_extras, layout_table3, save_tables
+
+if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
+    from matplotlib.figure import Figure
+
+    from emg_lens.studies.report import ReportContext
 
 
 @dataclass(frozen=True)
@@ -81,15 +84,22 @@ class StudyResult:
         """Table 3 of the IsoNet paper, as text cells."""
         return layout_table3(self.scores, self._tests, self.study.statistics)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> "dict[str, Figure]":
         """Figures by name."""
+        from emg_lens.studies.figures import figure_training, study_figures
+
         return {**study_figures(self.scores, self._tests), "training": figure_training(self.fits)}
 
     def report(self) -> str:
         """The self-contained HTML report."""
+        from emg_lens.studies.figures import to_svg
+        from emg_lens.studies.report import render_report
+
         return render_report(self._report_context({name: to_svg(figure) for name, figure in self.figures().items()}))
 
-    def _report_context(self, svgs: Mapping[str, bytes]) -> ReportContext:
+    def _report_context(self, svgs: Mapping[str, bytes]) -> "ReportContext":
+        from emg_lens.studies.report import ReportContext
+
         study, subjects = self.study, self.subjects
         last = self.fits.groupby("subject", sort=False).last()
         training = subjects[["subject", "n_train", "n_test", "n_test_movements", "seconds"]].assign(
@@ -136,6 +146,9 @@ class StudyResult:
         Raises:
             StudyError: The folder cannot be written to.
         """
+        from emg_lens.studies.figures import save_figures
+        from emg_lens.studies.report import render_report
+
         try:
             write_text(self.folder / "scores.csv", self.scores.to_csv(index=False))
             save_tables(self.folder, self.scores, self._tests, self.study.statistics, self.study.title)

@@ -8,6 +8,7 @@ and 3). The arithmetic on arrays is in `emg_lens.studies.rank_tests`; `tables`, 
 what is computed here.
 """
 
+import gc
 import itertools
 from collections.abc import Mapping, Sequence
 from math import comb
@@ -17,7 +18,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
-from statsmodels.stats.multitest import multipletests
 
 from emg_lens.studies import rank_tests
 from emg_lens.studies.conditions import BASELINE
@@ -132,11 +132,17 @@ def compare(scores: pd.DataFrame, spec: StatisticsSpec, chance: float | None = N
 
 def adjust(p: Float[np.ndarray, " test"], correction: str) -> Float[np.ndarray, " test"]:
     """Corrected p of one family, capped at 1; NaN (not tested) stays NaN and does not count."""
+    from statsmodels.stats.multitest import multipletests  # half a second that those who fit models need not wait
+
     p = np.asarray(p, dtype=float)
     tested = ~np.isnan(p)
     corrected = np.full(p.shape, np.nan)
     if tested.any():
-        corrected[tested] = np.minimum(multipletests(p[tested], method=correction)[1], 1.0)
+        gc.freeze()  # it collects garbage at every call, a fifth of a second among all that is imported by now
+        try:
+            corrected[tested] = np.minimum(multipletests(p[tested], method=correction)[1], 1.0)
+        finally:
+            gc.unfreeze()
     return corrected
 
 
