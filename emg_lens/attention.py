@@ -119,11 +119,19 @@ class Attention(nn.Module):
         return q, k, v
 
     def _project_packed(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
-        """Queries, keys and values of one matrix product; views of one tensor, so not for hooks that edit in place."""
+        """Queries, keys, values of one matrix product: views of one tensor, so not for hooks that edit in place."""
         weight = torch.cat([self.W_Q.mT, self.W_K.mT, self.W_V.mT]).flatten(0, 1)
         bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
+        if self._attends_transposed(x):
+            packed = torch.addmm(bias[:, None], weight, x.flatten(0, 1).T)
+            packed = packed.view(3, self.cfg.n_heads, self.cfg.d_head, *x.shape[:2])
+            return tuple(t.permute(2, 3, 0, 1) for t in packed.unbind(0))
         packed = F.linear(x, weight, bias)
         return packed.view(*x.shape[:2], 3, self.cfg.n_heads, self.cfg.d_head).unbind(2)
+
+    def _attends_transposed(self, x: Tensor) -> bool:
+        """Whether `attend` mixes, so that it pays to lay out what it reads and writes with positions innermost."""
+        return bool(self.training and self.cfg.dropout) and on_plain_cpu(x)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch pos head d_head"]:
         """Values mixed by attention."""
@@ -150,7 +158,11 @@ class Attention(nn.Module):
         if self.cfg.use_attn_result:
             result = self.hook_result(torch.einsum("bphe,hed->bphd", z, self.W_O))
             return result.sum(dim=2) + self.b_O
-        return F.linear(z.flatten(2), self.W_O.flatten(0, 1).T, self.b_O)
+        weight = self.W_O.flatten(0, 1)
+        if self._attends_transposed(z):
+            rows = z.permute(2, 3, 0, 1).flatten(2).flatten(0, 1).T
+            return torch.addmm(self.b_O, rows, weight).view(*z.shape[:2], -1)
+        return F.linear(z.flatten(2), weight.T, self.b_O)
 
     @property
     def QK(self) -> Any:  # noqa: N802

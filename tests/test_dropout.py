@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from emg_lens.attention import Attention
 from emg_lens.dropout import LEVELS, drop, keep_mask
 from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.mixing import attend
@@ -106,6 +107,31 @@ def test_a_step_that_reads_cls_alone_has_the_gradients_of_a_whole_one(norm, seve
     whole = gradients(model, annealed_loss(*model(x, return_type="both"), y, 1.0))
     assert alone.keys() == whole.keys()
     assert max((alone[n] - whole[n]).abs().max() for n in alone) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"positions": "rotary"}, {"qkv_bias": False, "norm": "pre"}, {"severed_edges": "flow('emg', 'cls')"}],
+)
+@pytest.mark.parametrize("anneal", [0.3, 1.0])
+def test_positions_innermost_changes_no_number(settings, anneal, monkeypatch):
+    model = build(dropout=0.2, **settings).train()
+    for parameter in model.parameters():  # biases are born zero
+        torch.nn.init.normal_(parameter, std=0.5)
+    x, y = model.example_input(5).double(), torch.arange(5) % 4
+
+    def step():
+        torch.manual_seed(1)
+        cls, mean = model(x, return_type="both") if anneal < 1 else (model(x), None)
+        return cls.detach(), gradients(model, annealed_loss(cls, mean, y, anneal))
+
+    assert model.blocks[0].attn._attends_transposed(x)
+    found, found_gradients = step()
+    monkeypatch.setattr(Attention, "_attends_transposed", lambda self, x: False)
+    expected, expected_gradients = step()
+    assert (found - expected).abs().max() < 1e-12
+    assert found_gradients.keys() == expected_gradients.keys()
+    assert max((found_gradients[n] - expected_gradients[n]).abs().max() for n in found_gradients) < 1e-12
 
 
 def test_a_hook_in_training_sees_every_position():
