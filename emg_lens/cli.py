@@ -171,7 +171,7 @@ def main() -> None:
 
 
 def _can_be_mended(error: Exception) -> bool:
-    """By the user. (The imports wait for an error, and `--help` does not wait for them.)"""
+    """By the user. The imports wait for an error, so that `--help` need not wait for them."""
     from emg_lens.data.recording import DataError
     from emg_lens.hooks import EdgeError
     from emg_lens.studies.spec import StudyError

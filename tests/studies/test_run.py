@@ -1,5 +1,6 @@
 """The runner: complete folders, resume after SIGKILL, the same numbers whatever the number of workers."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,14 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import given, settings
 from tiny import TINY
 
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.results import StudyResult
-from emg_lens.studies.run import run_study
+from emg_lens.studies.run import run_study, soonest_order
 from emg_lens.studies.spec import Study, StudyError
 from emg_lens.studies.subject import load_subject
 
@@ -189,3 +192,34 @@ def test_ones_own_trials_run_like_any_data_set(tmp_path):
     result = run_study(Study.parse(yaml.safe_dump(content)), tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
     assert result.scores["subject"].unique().tolist() == ["A", "B"]
     assert len(result.scores) == 2 * 13
+
+
+def _ends(order, costs, n_workers: int) -> float:
+    """When the last worker is done, played through."""
+    free = [0.0] * n_workers
+    for i in order:
+        free[free.index(min(free))] += costs[i]
+    return max(free)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 4))
+def test_workers_are_done_as_soon_as_any_order_allows(costs, n_workers):
+    order = soonest_order(costs, n_workers)
+    assert sorted(order) == list(range(len(costs)))
+    best = min(_ends(p, costs, n_workers) for p in itertools.permutations(range(len(costs))))
+    assert _ends(order, costs, n_workers) <= 1.1 * best
+    if _ends(range(len(costs)), costs, n_workers) == best:
+        assert order == list(range(len(costs)))
+
+
+def test_an_order_that_longest_first_does_not_find():
+    costs = [9, 8, 11, 8, 10]
+    assert _ends(sorted(range(5), key=lambda i: -costs[i]), costs, 2) == 27
+    assert _ends(soonest_order(costs, 2), costs, 2) == 25
+
+
+def test_many_subjects_are_ordered_at_once():
+    costs = [1 + i % 7 for i in range(400)]
+    order = soonest_order(costs, 16)
+    assert sorted(order) == list(range(400)) and _ends(order, costs, 16) <= sum(costs) / 16 + 1
