@@ -1,5 +1,6 @@
 """The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -168,6 +169,8 @@ def main() -> None:
             raise
         err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    finally:
+        gc.freeze()  # Python's last collection would take a second over all that has been imported
 
 
 def _can_be_mended(error: Exception) -> bool:
