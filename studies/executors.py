@@ -175,13 +175,6 @@ def _layers(model: HookedBiosignalEncoder) -> list[_Layer]:
     return [_Layer(block, memory) for block in model.blocks]  # pyright: ignore
 
 
-def _mix(q: Tensor, k: Tensor, v: Tensor, bias: _Bias) -> Float[Tensor, "batch dest head d_head"]:
-    z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.scores, scale=1.0)
-    if bias.empty is not None:  # some versions of the fused kernel give NaN there
-        z = z.masked_fill(bias.empty[..., None], 0.0)
-    return z.transpose(1, 2)
-
-
 class Tree:
     """Depth-first walk over a plan on one micro-batch. Memory grows with depth, not with the number of conditions.
 
@@ -366,13 +359,20 @@ class Stacked:
                 None if bias.scores is None else bias.scores[:, :, :1],
                 None if bias.empty is None else bias.empty[:, :1],
             )
-        z = _mix(q, k, v, bias).unflatten(2, (len(children), -1)).permute(2, 0, 1, 3, 4)
+        z = self._mix(q, k, v, bias).unflatten(2, (len(children), -1)).permute(2, 0, 1, 3, 4)
         base = (base + layer.offset).index_select(0, parent)
         mid = layer.add_heads(base.flatten(0, 1), z.flatten(0, 1))
         if bias.empty is not None:
             per_child = bias.empty.unflatten(0, (len(children), -1))
             mid = mid.view_as(base) - torch.stack([layer.without_values(empty) for empty in per_child])[:, None]
         return layer.after(mid.view(-1, *base.shape[2:])).view_as(base)
+
+    @staticmethod
+    def _mix(q: Tensor, k: Tensor, v: Tensor, bias: _Bias) -> Float[Tensor, "trial dest head d_head"]:
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.scores, scale=1.0)
+        if bias.empty is not None:  # some versions of the fused kernel give NaN there
+            z = z.masked_fill(bias.empty[..., None], 0.0)
+        return z.transpose(1, 2)
 
     def _bias(self, layer: _Layer, masks: list[Mask | None], n_tokens: int) -> _Bias:
         """The masks of all children, side by side in the head axis."""
