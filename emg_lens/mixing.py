@@ -49,12 +49,15 @@ class _Mix(torch.autograd.Function):
         kept: Float[Tensor, "n src dest"] | None,
     ) -> Float[Tensor, "n d_head dest"]:
         ctx.scale = 1 / math.sqrt(q.shape[1])
-        scores = torch.bmm(k.mT, q * ctx.scale)
+        q = q * ctx.scale
+        scores = torch.bmm(k.mT, q)
         if severed is not None:
             scores.unflatten(0, (len(severed), -1)).masked_fill_(severed.mT[:, None], -torch.inf)
         pattern = scores.softmax(1)
-        ctx.save_for_backward(q, k, v, pattern, kept)
-        return torch.bmm(v, pattern if kept is None else pattern * kept)
+        mixed = pattern if kept is None else kept.mul_(pattern)  # nobody else has the mask
+        z = torch.bmm(v, mixed)
+        ctx.save_for_backward(q, k, v, pattern, mixed, z)
+        return z
 
     @staticmethod
     @custom_bwd(device_type="cpu")
@@ -62,12 +65,8 @@ class _Mix(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, d_z: Float[Tensor, "n d_head dest"]
     ) -> tuple[Tensor | None, ...]:
-        q, k, v, pattern, kept = ctx.saved_tensors
-        d_pattern = torch.bmm(v.mT, d_z)
-        if kept is None:
-            d_v = torch.bmm(d_z, pattern.mT)
-        else:
-            d_v = torch.bmm(d_z, (pattern * kept).mT)
-            d_pattern *= kept
-        d_scores = torch.ops.aten._softmax_backward_data(d_pattern, pattern, 1, pattern.dtype).mul_(ctx.scale)
-        return torch.bmm(k, d_scores), torch.bmm(q, d_scores.mT), d_v, None, None
+        q, k, v, pattern, mixed, z = ctx.saved_tensors
+        # d_scores = mixed * d_mixed - pattern * (sum of mixed * d_mixed over src), and that sum is z · d_z.
+        d_scores = torch.bmm(v.mT, d_z).mul_(mixed)
+        d_scores.addcmul_(pattern, (z * d_z).sum(1, keepdim=True), value=-1)
+        return torch.bmm(k, d_scores).mul_(ctx.scale), torch.bmm(q, d_scores.mT), torch.bmm(d_z, mixed.mT), None, None
