@@ -10,8 +10,8 @@ import itertools
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import stats
 
 TESTS = ("mann_whitney", "wilcoxon", "sign_flip")
 
@@ -56,7 +56,7 @@ def p_values(test: str, masked: Accuracies, baseline: Accuracies, seed: int = 0)
         masked, baseline = np.round(masked, _DECIMALS), np.round(baseline, _DECIMALS)
         if len(masked) <= EXACT_MANN_WHITNEY:
             return _exact_mann_whitney(masked, baseline)
-        return np.asarray(stats.mannwhitneyu(masked, baseline, axis=0, method="asymptotic")[1])
+        return np.asarray(scipy.stats.mannwhitneyu(masked, baseline, axis=0, method="asymptotic")[1])
     if test == "wilcoxon":
         return np.array([_wilcoxon(d) for d in difference(masked, baseline).T])
     if test == "sign_flip":
@@ -89,14 +89,14 @@ def bootstrap_interval(
     if np.ptp(change) == 0:
         return float(change[0]), float(change[0])
     options = {"n_resamples": n_resamples, "confidence_level": confidence, "rng": seed}
-    low, high = stats.bootstrap((change,), np.mean, method="BCa", **options).confidence_interval
+    low, high = scipy.stats.bootstrap((change,), np.mean, method="BCa", **options).confidence_interval
     return float(low), float(high)
 
 
 def _exact_mann_whitney(masked: Accuracies, baseline: Accuracies) -> PerCondition:
     """Permutation distribution of the rank sum; symmetric even with ties, as both groups are of one size."""
     n = len(masked)
-    ranks = stats.rankdata(np.concatenate([masked, baseline]), axis=0)
+    ranks = scipy.stats.rankdata(np.concatenate([masked, baseline]), axis=0)
     chosen = np.array(list(itertools.combinations(range(2 * n), n)))
     expected = n * (2 * n + 1) / 2
     distance = np.abs(ranks[chosen].sum(axis=1) - expected)
@@ -107,13 +107,13 @@ def _exact_mann_whitney(masked: Accuracies, baseline: Accuracies) -> PerConditio
 def _wilcoxon(change: PerSubject) -> float:
     changed = change[change != 0]
     if len(changed) > EXACT_FLIPS:
-        return float(np.asarray(stats.wilcoxon(changed))[1])
+        return float(np.asarray(scipy.stats.wilcoxon(changed))[1])
     # The sign-flip test of the signed ranks is the exact signed-rank test, ties included.
     return _flip_p(_signed_ranks(changed), _signs(len(changed)))
 
 
 def _signed_ranks(changed: PerSubject) -> PerSubject:
-    return np.sign(changed) * stats.rankdata(np.abs(changed))
+    return np.sign(changed) * scipy.stats.rankdata(np.abs(changed))
 
 
 def _flip_p(values: PerSubject, signs: Float[np.ndarray, "flip subject"]) -> float:

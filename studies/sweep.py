@@ -110,7 +110,7 @@ def sweep(
         layout: What the positions stand for; default `model.layout`.
         executor: `"loop"`, `"tree"`, `"stacked"` (see `emg_lens.studies.executors`), or `"auto"`. All give the same
             logits; `SweepResult.executor` says which one ran. The tree runs micro-batches side by side, a CPU thread
-            each, if there is work enough; meanwhile torch has that many threads less for others in the process.
+            each, if there is work enough; torch's threads are divided among them until they are done.
         batch_size: Trials a forward; default from the memory that is free.
         on_progress: Called with the finished fraction.
         checkpoint: File in which finished logits are kept, saved every few seconds and on the way out. The same call
@@ -122,8 +122,11 @@ def sweep(
         CheckpointError: The file is damaged, of another sweep (it says what differs), or cannot be written. A file
             that does not fit is left as it is.
         EdgeError: Edges that do not fit the layout, or conditions that share a name.
+        ValueError: No trials, or an executor that is unknown or cannot run this model.
         SweepError: Some conditions raised while running; `.result` holds all others.
     """
+    if len(x) == 0:
+        raise ValueError(f"no trials to run: x is {list(x.shape)}")
     conditions = with_baseline(conditions)
     target = describe(model, layout)
     planned = plan(target, conditions)
@@ -285,9 +288,8 @@ def _run(
         run(parts[part].to(_device(model)), keep=give, done=finished.rows_done(part))
 
     todo = [part for part in range(len(parts)) if not finished.done[part].all()]
-    n_workers = min(
-        _workers(model, x, settings.executor), len(parts)
-    )  # not len(todo): a resumed sweep gives the same bits
+    # As many threads for a part as in an uninterrupted sweep, however few parts are left: they decide the last digits.
+    n_workers = min(_workers(model, x, settings.executor), len(parts))
     try:
         side_by_side(run_part, todo, keep, n_workers)
     finally:

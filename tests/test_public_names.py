@@ -71,3 +71,17 @@ def test_the_import_takes_less_than_half_again_as_long_as_torch():
             run(f"import {name}")
             times[name].append(perf_counter() - start)
     assert min(times["emg_lens"]) < 1.5 * min(times["torch"])
+
+
+def test_help_waits_for_nothing_heavy():
+    code = "import sys; sys.argv[1:] = ['run', '--help']; from emg_lens import cli; cli.main()"
+    wrapped = f"import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules))); {code}"
+    printed = run(wrapped)
+    assert "Subjects at a time" in printed
+    assert not set(HEAVY) & set(printed.splitlines()[-1].split())
+
+
+def test_workers_that_fit_models_do_not_wait_for_figures_and_statistics():
+    loaded = set(run("import sys, emg_lens.studies.run; print(*sorted(sys.modules))").split())
+    assert "emg_lens.training.fitting" in loaded
+    assert not {"matplotlib", "statsmodels", "scipy.stats", "scipy.signal", "scipy.spatial"} & loaded

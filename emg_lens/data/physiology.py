@@ -8,8 +8,8 @@ accelerometer sees gravity turned by a posture, the acceleration of getting ther
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
 GRAVITY = 9.81
 """Acceleration (m/s^2) that one g stands for."""
@@ -161,14 +161,16 @@ def turn(
     sine = np.linalg.norm(axis, axis=1, keepdims=True)
     angle = np.arctan2(sine, np.sum(start * end, axis=1, keepdims=True))
     axis = np.divide(axis, sine, out=np.zeros_like(axis), where=sine > 0)
-    return Rotation.from_rotvec(axis * angle * fraction[:, None]).apply(start)
+    return scipy.spatial.transform.Rotation.from_rotvec(axis * angle * fraction[:, None]).apply(start)
 
 
 def jitter(
     rng: np.random.Generator, vectors: Float[np.ndarray, "row 3"], spread_deg: float
 ) -> Float[np.ndarray, "row 3"]:
     """Vectors turned, each by a random rotation of standard deviation `spread_deg` about each axis."""
-    return Rotation.from_rotvec(spread_deg * rng.standard_normal(vectors.shape), degrees=True).apply(vectors)
+    return scipy.spatial.transform.Rotation.from_rotvec(
+        spread_deg * rng.standard_normal(vectors.shape), degrees=True
+    ).apply(vectors)
 
 
 def move_and_return(since_start: Vector, duration: float, transition: float) -> tuple[Vector, Vector]:
@@ -195,9 +197,9 @@ def directions(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def orientations(rng: np.random.Generator, n: int) -> Rotation:
+def orientations(rng: np.random.Generator, n: int) -> "scipy.spatial.transform.Rotation":
     """Rotations, uniform over all orientations."""
-    return Rotation.from_quat(rng.standard_normal((n, 4)))
+    return scipy.spatial.transform.Rotation.from_quat(rng.standard_normal((n, 4)))
 
 
 def _middles(count: int, range_deg: float) -> Float[np.ndarray, " count"]:

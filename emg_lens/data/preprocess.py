@@ -10,9 +10,9 @@ from fractions import Fraction
 from typing import Annotated, Literal
 
 import numpy as np
+import scipy  # it imports its parts when they are first used: most commands never filter
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
-from scipy import signal as dsp
 
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 
@@ -101,7 +101,7 @@ class Notch(Step):
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
         """Filter, or raise where the frequency is not below Nyquist."""
         _below_nyquist(self.frequency_hz, signal, name, "notch at")
-        sos = dsp.tf2sos(*dsp.iirnotch(self.frequency_hz, self.quality, fs=signal.fs))
+        sos = scipy.signal.tf2sos(*scipy.signal.iirnotch(self.frequency_hz, self.quality, fs=signal.fs))
         return _zero_phase(sos, signal, name), ""
 
 
@@ -214,7 +214,7 @@ def _resample(signal: Signal, fs: float, name: str) -> tuple[Signal, str]:
         how = "linear interpolation"
     else:
         ratio = Fraction(fs / signal.fs).limit_denominator(MAX_DENOMINATOR)
-        data = dsp.resample_poly(signal.data, ratio.numerator, ratio.denominator, axis=0, padtype="line")
+        data = scipy.signal.resample_poly(signal.data, ratio.numerator, ratio.denominator, axis=0, padtype="line")
         how = f"anti-aliased, ratio {ratio}"
     note = f"{name}: {signal.fs:.5g} Hz brought to {fs:g} Hz ({how})"
     data = data.astype(signal.data.dtype, copy=False)
@@ -229,13 +229,13 @@ def _nearest(values: Int[np.ndarray, " row"], old_fs: float, n: int, fs: float, 
 
 
 def _butterworth(order: int, cutoff: float | tuple[float, float], kind: str, signal: Signal, name: str) -> Signal:
-    sos = dsp.butter(order, cutoff, kind, fs=signal.fs, output="sos")
+    sos = scipy.signal.butter(order, cutoff, kind, fs=signal.fs, output="sos")
     return _zero_phase(np.asarray(sos), signal, name)
 
 
 def _zero_phase(sos: Float[np.ndarray, "section 6"], signal: Signal, name: str) -> Signal:
     try:
-        data = dsp.sosfiltfilt(sos, signal.data, axis=0)
+        data = scipy.signal.sosfiltfilt(sos, signal.data, axis=0)
     except ValueError:
         raise DataError(f"{name}: {len(signal.data)} rows are too few to filter; leave the recording out") from None
     return _with_data(signal, data.astype(signal.data.dtype, copy=False))

@@ -145,6 +145,12 @@ def test_an_unknown_executor_lists_the_known(isonet):
         sweep(isonet, isonet.example_input(), [], executor="three")
 
 
+@pytest.mark.parametrize("executor", ["auto", "loop", "tree", "stacked"])
+def test_no_trials_are_refused(isonet, executor):
+    with pytest.raises(ValueError, match=r"no trials to run: x is \[0, "):
+        sweep(isonet, isonet.example_input(0), [], executor=executor)
+
+
 def test_a_condition_that_raises_does_not_lose_the_others(isonet):
     calls = []
 
