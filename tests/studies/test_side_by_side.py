@@ -1,6 +1,7 @@
 """Micro-batches in threads of their own: all, once, heard in the caller's thread; and the way out of trouble."""
 
 import _thread
+import signal
 import sys
 import threading
 import time
@@ -68,7 +69,7 @@ def test_what_a_run_raises_comes_after_what_it_had_finished(n_workers):
 
 
 def endless(item, keep):
-    for i in range(100_000):
+    for i in range(10_000):
         keep({i: item})
         time.sleep(0.001)
     pytest.fail("nobody stopped it")
@@ -82,7 +83,9 @@ def test_what_the_listener_raises_stops_all_threads():
         side_by_side(endless, range(8), keep, 3)
 
 
-def test_control_c_stops_all_threads():
+def test_control_c_stops_all_threads(request):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests may ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     n_before = threading.active_count()
     heard = []
 
