@@ -138,7 +138,7 @@ class Attention(nn.Module):
         dropout = self.cfg.dropout if self.training else 0.0
         severed = None if self.severed is None else self.severed[:, : q.shape[1]]
         fused = not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern))
-        if fused and dropout and on_plain_cpu(q):
+        if fused and self._attends_transposed(q):
             return attend(q, k, v, severed, dropout)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if fused:

@@ -29,7 +29,7 @@ def attend(
     No row of `severed` may be empty: it would give NaN.
     """
     shape = (q.shape[2], q.shape[0], k.shape[1], q.shape[1])  # head, batch, src, dest
-    kept = keep_mask(shape, dropout, q.dtype).flatten(0, 1) if dropout else None
+    kept = keep_mask(shape, dropout, q.dtype).flatten(0, 1)
     q, k, v = (t.permute(2, 0, 3, 1).flatten(0, 1) for t in (q, k, v))
     z = _Mix.apply(q, k, v, severed, kept)
     return z.view(*shape[:2], -1, shape[3]).permute(1, 3, 0, 2)
@@ -46,7 +46,7 @@ class _Mix(torch.autograd.Function):
         k: Float[Tensor, "n d_head src"],
         v: Float[Tensor, "n d_head src"],
         severed: Bool[Tensor, "head dest src"] | None,
-        kept: Float[Tensor, "n src dest"] | None,
+        kept: Float[Tensor, "n src dest"],
     ) -> Float[Tensor, "n d_head dest"]:
         ctx.scale = 1 / math.sqrt(q.shape[1])
         q = q * ctx.scale
@@ -54,7 +54,7 @@ class _Mix(torch.autograd.Function):
         if severed is not None:
             scores.unflatten(0, (len(severed), -1)).masked_fill_(severed.mT[:, None], -torch.inf)
         pattern = scores.softmax(1)
-        mixed = pattern if kept is None else kept.mul_(pattern)  # nobody else has the mask
+        mixed = kept.mul_(pattern)  # nobody else has the mask
         z = torch.bmm(v, mixed)
         ctx.save_for_backward(q, k, v, pattern, mixed, z)
         return z

@@ -255,7 +255,7 @@ class _Mixer:
             first_mask, first_z, first_result = self.first
             heads = _fewer_heads(mask, first_mask, layer)
             if heads is not None and bias.empty is None and layer.bias(first_mask).empty is None:
-                return layer.add_heads(first_result, self._mix(bias, heads, keep=True) - first_z[:, :, heads], heads)
+                return layer.add_heads(first_result, self._mix(bias, heads) - first_z[:, :, heads], heads)
         keep = self.first is None and self.some_heads
         z = self._mix(bias, list(range(len(self.scores))), keep)
         result = layer.add_heads(self.base, z, keep=keep)
@@ -265,7 +265,7 @@ class _Mixer:
             self.first = (mask, z, result)
         return result
 
-    def _mix(self, bias: _Bias, heads: list[int], keep: bool) -> Float[Tensor, "trial dest head d_head"]:
+    def _mix(self, bias: _Bias, heads: list[int], keep: bool = False) -> Float[Tensor, "trial dest head d_head"]:
         """Values mixed by the attention of some heads; good until any layer's next call, unless they are to `keep`."""
         if not self.by_head:
             return self._mix_of(bias, slice(None) if len(heads) == len(self.scores) else heads).permute(1, 2, 0, 3)

@@ -196,10 +196,12 @@ def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> list[Path
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
+        engine = figure.get_layout_engine()
         for kind, render in (("svg", to_svg), ("png", to_png)):
             paths.append(folder / f"{name}.{kind}")
             write_bytes(paths[-1], render(figure))
             figure.set_layout_engine("none")  # what the first has laid out is good for the second
+        figure.set_layout_engine(engine)
     return paths
 
 

@@ -20,8 +20,6 @@ from emg_lens.studies.tables import layout_extras, layout_table3, save_tables
 if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
     from matplotlib.figure import Figure
 
-    from emg_lens.studies.report import ReportContext
-
 
 @dataclass(frozen=True)
 class StudyResult:
@@ -93,12 +91,11 @@ class StudyResult:
     def report(self) -> str:
         """The self-contained HTML report."""
         from emg_lens.studies.figures import to_svg
-        from emg_lens.studies.report import render_report
 
-        return render_report(self._report_context({name: to_svg(figure) for name, figure in self.figures().items()}))
+        return self._report({name: to_svg(figure) for name, figure in self.figures().items()})
 
-    def _report_context(self, svgs: Mapping[str, bytes]) -> "ReportContext":
-        from emg_lens.studies.report import ReportContext
+    def _report(self, svgs: Mapping[str, bytes]) -> str:
+        from emg_lens.studies.report import ReportContext, render_report
 
         study, subjects = self.study, self.subjects
         last = self.fits.groupby("subject", sort=False).last()
@@ -112,7 +109,7 @@ class StudyResult:
         data = f" --data {record['folder']}" if record["folder"] else ""
         first = subjects.iloc[0]
         channels = ", ".join(f"{n} {modality}" for modality, n in first["modalities"].items())
-        return ReportContext(
+        context = ReportContext(
             title=study.title,
             question=study.question,
             scores=self.scores,
@@ -139,6 +136,7 @@ class StudyResult:
             },
             command=f"emg-lens run {study.name}{data}",
         )
+        return render_report(context)
 
     def write(self) -> None:
         """Write scores.csv, table.{csv,md,tex}, figures/ and report.html into the run's folder.
@@ -147,14 +145,13 @@ class StudyResult:
             StudyError: The folder cannot be written to.
         """
         from emg_lens.studies.figures import save_figures
-        from emg_lens.studies.report import render_report
 
         try:
             write_text(self.folder / "scores.csv", self.scores.to_csv(index=False))
             save_tables(self.folder, self.scores, self._tests, self.study.statistics, self.study.title)
             paths = save_figures(self.figures(), self.folder / "figures")
             svgs = {path.stem: path.read_bytes() for path in paths if path.suffix == ".svg"}
-            write_text(self.folder / "report.html", render_report(self._report_context(svgs)))
+            write_text(self.folder / "report.html", self._report(svgs))
         except OSError as error:
             raise StudyError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from None
 

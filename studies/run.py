@@ -223,8 +223,6 @@ def soonest_order(costs: Sequence[float], n_workers: int) -> list[int]:
     The best of many orders; the given one if none is better. (Longest first, the usual rule, is among them.)
     """
     given = range(len(costs))
-    if len(costs) <= n_workers or n_workers == 1:
-        return list(given)
     rng = np.random.default_rng(0)
     orders = [given, np.argsort(costs)[::-1], *(rng.permutation(len(costs)) for _ in range(ORDERS_TRIED))]
 

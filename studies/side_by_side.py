@@ -4,9 +4,9 @@ A forward splits every operation over torch's threads and waits for the slowest;
 tenth of the time. Threads that share nothing wait for each other once, at the end.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
 from threading import Event
@@ -20,6 +20,17 @@ Run = Callable[[Item, Callable[[Outputs], None]], None]
 """`run(item, keep)`: gives its outputs to `keep` as soon as they are finished. Several threads call it at once."""
 
 
+@contextmanager
+def torch_threads(n: int) -> Iterator[None]:
+    """Inside, torch has `n` threads of its own; afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def side_by_side(run: Run[Item], items: Sequence[Item], keep: Callable[[Item, Outputs], None], n_workers: int) -> None:
     """Run every item, in threads among which torch's own are divided.
 
@@ -30,38 +41,29 @@ def side_by_side(run: Run[Item], items: Sequence[Item], keep: Callable[[Item, Ou
         for item in items:
             run(item, partial(keep, item))
         return
-    waiting, news, stopping = deque(items), SimpleQueue[Any](), Event()
+    news, stopping = SimpleQueue[Any](), Event()
 
     def give(item: Item, outputs: Outputs) -> None:
         if stopping.is_set():
             raise InterruptedError
         news.put((item, outputs))
 
-    def work() -> None:
+    def work(item: Item) -> None:
         with torch.inference_mode():
-            while waiting and not stopping.is_set():
-                try:
-                    item = waiting.popleft()
-                except IndexError:  # another thread was faster
-                    return
-                run(item, partial(give, item))
+            run(item, partial(give, item))
 
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, n_threads // n_workers))
-    try:
-        with ThreadPoolExecutor(n_workers) as pool:
-            try:
-                for _ in range(n_workers):
-                    pool.submit(work).add_done_callback(news.put)
-                n_working = n_workers
-                while n_working:
-                    piece = news.get()
-                    if isinstance(piece, Future):
-                        piece.result()
-                        n_working -= 1
-                    else:
-                        keep(*piece)
-            finally:
-                stopping.set()
-    finally:
-        torch.set_num_threads(n_threads)
+    with torch_threads(max(1, torch.get_num_threads() // n_workers)), ThreadPoolExecutor(n_workers) as pool:
+        try:
+            for item in items:
+                pool.submit(work, item).add_done_callback(news.put)
+            n_left = len(items)
+            while n_left:
+                piece = news.get()
+                if isinstance(piece, Future):
+                    piece.result()
+                    n_left -= 1
+                else:
+                    keep(*piece)
+        finally:
+            stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -22,6 +22,7 @@ from emg_lens.data.trials import TrialSet
 from emg_lens.encoder import count_parameters
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.conditions import BASELINE
+from emg_lens.studies.side_by_side import torch_threads
 from emg_lens.studies.spec import Study
 from emg_lens.studies.sweep import SweepResult, sweep
 from emg_lens.training.fitting import TrainingRecipe, fit
@@ -105,9 +106,7 @@ def run_subject(
         device: A torch device.
         tell: Called with the finished fraction.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         started = time.perf_counter()
         trials = load_subject(study, data, subject)
         seed = subject_seed(study, subject)
@@ -135,8 +134,6 @@ def run_subject(
         }
         _write_folder(folder, model, history, scores, facts)
         tell(1.0)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def tidy_scores(study: Study, subject: str, test: TrialSet, result: SweepResult) -> pd.DataFrame:

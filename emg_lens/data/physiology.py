@@ -168,9 +168,8 @@ def jitter(
     rng: np.random.Generator, vectors: Float[np.ndarray, "row 3"], spread_deg: float
 ) -> Float[np.ndarray, "row 3"]:
     """Vectors turned, each by a random rotation of standard deviation `spread_deg` about each axis."""
-    return scipy.spatial.transform.Rotation.from_rotvec(
-        spread_deg * rng.standard_normal(vectors.shape), degrees=True
-    ).apply(vectors)
+    turns = spread_deg * rng.standard_normal(vectors.shape)
+    return scipy.spatial.transform.Rotation.from_rotvec(turns, degrees=True).apply(vectors)
 
 
 def move_and_return(since_start: Vector, duration: float, transition: float) -> tuple[Vector, Vector]:

@@ -7,6 +7,7 @@ batches, the learning rates and the clipping of its own `emg_lens.training.fitti
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -107,16 +108,15 @@ def _step(
 ) -> Float[Tensor, "2 subject"]:
     """One step of the first `len(x)` subjects; the sums of loss and of hits over their real trials."""
 
-    def logits(row: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        arguments = (x, "both") if weight < 1 else (x,)
-        found = functional_call(model, stack.parameters(row), arguments)
-        return found if weight < 1 else (found,)
+    def logits(row: Tensor, x: Tensor) -> Any:
+        return functional_call(model, stack.parameters(row), (x, "both" if weight < 1 else "logits"))
 
     weights = stack.weights[: len(x)].detach().requires_grad_()
-    cls_logits, *mean_logits = vmap(logits, randomness="different")(weights, x)
+    found = vmap(logits, randomness="different")(weights, x)
+    cls_logits, mean_logits = found if weight < 1 else (found, None)
     losses = weight * _cross_entropy(cls_logits, y, recipe)
-    if mean_logits:
-        losses = losses + (1 - weight) * _cross_entropy(mean_logits[0], y, recipe)
+    if mean_logits is not None:
+        losses = losses + (1 - weight) * _cross_entropy(mean_logits, y, recipe)
     counts = real.sum(1)
     loss = (losses * real).sum(1) / counts
     (gradient,) = torch.autograd.grad(loss.sum(), weights)

@@ -22,6 +22,7 @@ from emg_lens.studies import checkpoint, sweep
 from emg_lens.studies.checkpoint import CheckpointError
 from emg_lens.studies.conditions import Condition, head_masks, layer_masks, with_baseline
 from emg_lens.studies.plan import Node, plan
+from emg_lens.studies.side_by_side import torch_threads
 from emg_lens.studies.sweep import SweepError, SweepResult, describe
 
 EXECUTORS = ["loop", "tree", "stacked"]
@@ -73,11 +74,9 @@ def _few_conditions_side_by_side():
 @pytest.fixture
 def threads(monkeypatch):
     """Micro-batches side by side, small as they are."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     monkeypatch.setattr(sweep_module, "SIDE_BY_SIDE_TOKENS", 1)
-    yield
-    torch.set_num_threads(n_threads)
+    with torch_threads(2):
+        yield
 
 
 @pytest.fixture

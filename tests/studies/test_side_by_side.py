@@ -13,7 +13,7 @@ import torch
 from emg_lens.hooks import cross_modal, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.studies import head_masks, layer_masks, sweep
-from emg_lens.studies.side_by_side import side_by_side
+from emg_lens.studies.side_by_side import side_by_side, torch_threads
 
 sweep_module = sys.modules["emg_lens.studies.sweep"]
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
@@ -21,11 +21,9 @@ EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 
 @pytest.fixture(autouse=True)
 def four_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    assert torch.get_num_threads() == 4, "torch's threads were not given back"
-    torch.set_num_threads(threads)
+    with torch_threads(4):
+        yield
+        assert torch.get_num_threads() == 4, "torch's threads were not given back"
 
 
 def two_outputs(item, keep):
@@ -115,9 +113,8 @@ def test_a_sweep_in_threads_gives_the_bits_of_one_thread(norm, tokens, monkeypat
     )
     size = 12 if tokens == 1 else 500
     threaded = sweep(model, x, conditions, executor="tree", batch_size=size)
-    torch.set_num_threads(1)
-    alone = sweep(model, x, conditions, executor="tree", batch_size=size)
-    torch.set_num_threads(4)
+    with torch_threads(1):
+        alone = sweep(model, x, conditions, executor="tree", batch_size=size)
     assert used == [(-(-len(x) // size), 4), (-(-len(x) // size), 1)]
     for name, logits in alone.logits.items():
         assert torch.equal(threaded.logits[name], logits), name
@@ -142,7 +139,6 @@ def test_micro_batches_are_even_and_as_many_as_threads_can_share(n_trials, threa
         side_by_side(run, items, lambda item, out: (found.append(len(out[0])), keep(item, out)), n_workers)
 
     monkeypatch.setattr(sweep_module, "side_by_side", run)
-    torch.set_num_threads(threads)
-    sweep(model, torch.randn(n_trials, 48, 4), [], executor="tree")
-    torch.set_num_threads(4)
+    with torch_threads(threads):
+        sweep(model, torch.randn(n_trials, 48, 4), [], executor="tree")
     assert sorted(found, reverse=True) == sizes
