@@ -9,21 +9,18 @@ Each gives its outputs to `keep` as soon as they are finished, and leaves out th
 """
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from emg_lens.components import Block
 from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import cutting
 from emg_lens.layout import TokenLayout
 from emg_lens.studies.conditions import Condition
+from emg_lens.studies.layer import Bias, Layer, folded_layers
 from emg_lens.studies.plan import Mask, Node, Plan
 
 Rows = frozenset[int]
@@ -52,129 +49,6 @@ def loop(
         keep({row: output})
 
 
-BIASES_KEPT = 16
-"""Masks kept unpacked: enough for families over layers; a mask of its own for every condition would fill the memory."""
-
-
-@dataclass(frozen=True)
-class _Bias:
-    """A mask as attention takes it.
-
-    Attributes:
-        scores: What to add to the scores, 0 or -inf; `None` adds nothing. Four axes, because with three torch leaves
-            its fused kernel (over twice the time at 49 tokens, four times at 800).
-        empty: Rows that read nothing, or None if there are none.
-    """
-
-    scores: Float[Tensor, "1 head|1 dest src"] | None
-    empty: Bool[Tensor, "head|1 dest"] | None
-
-
-class _Memory(threading.local):
-    """Memory of one thread, used again and again: fresh pages for every node cost up to a tenth of a sweep."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
-        self.pieces: dict[object, Tensor] = {}
-
-    def __call__(self, key: object, *shape: int) -> Tensor:
-        """Contiguous, of the shape, holding anything. What the same key gave before is overwritten with it."""
-        size = math.prod(shape)
-        if key not in self.pieces or len(self.pieces[key]) < size:
-            self.pieces[key] = self.like.new_empty(size)
-        return self.pieces[key][:size].view(shape)
-
-
-class _Layer:
-    """A block without its hooks, all siblings of the plan in mind: what does not depend on the mask is done once.
-
-    Biases are folded where each would cost a pass over the activations. b_K adds the same number to all scores of a
-    row, which softmax ignores; b_V passes through attention unchanged (its rows sum to one), so it joins b_O; the b_out
-    of a post-LN block joins the norm before the MLP, and b_in takes it off again.
-    """
-
-    def __init__(self, block: Block, memory: _Memory) -> None:
-        attn, mlp = block.attn, block.mlp
-        self.block, self.attn, self.post = block, attn, block.cfg.norm == "post"
-        scale = 1 / math.sqrt(attn.cfg.d_head)
-        weights = (attn.W_Q * scale, attn.W_K, attn.W_V)
-        self.w_qkv = torch.cat([w.transpose(0, 1).flatten(1) for w in weights], dim=1)
-        self.b_q = attn.b_Q * scale
-        self.value_offset = torch.einsum("he,hed->hd", attn.b_V, attn.W_O)
-        self.offset: Tensor = attn.b_O + self.value_offset.sum(0)
-        moved = mlp.b_out if self.post else torch.zeros_like(mlp.b_out)
-        self.b_mid = (block.ln1 if self.post else block.ln2).b + moved
-        self.b_in = mlp.b_in - moved @ mlp.W_in
-        self.severed = attn.severed
-        self.memory, self.like = memory, memory.like
-        self.bias = lru_cache(BIASES_KEPT)(self._bias)
-
-    def lasting(self, what: str, *shape: int) -> Tensor:
-        """Memory that is good until this layer asks for the same again; what comes in between may be deeper layers."""
-        return self.memory((self, what), *shape)
-
-    def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
-        """What attention reads."""
-        return resid if self.post else self.block.ln1(resid)
-
-    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries over √d_head, keys, values: `[batch, head, pos, d_head]`; no b_V, no b_K where softmax ignores it.
-
-        They are good until the next call: the memory is used again.
-        """
-        attn = self.attn
-        rows = x.flatten(0, 1)
-        packed = torch.mm(rows, self.w_qkv, out=self.lasting("packed", len(rows), self.w_qkv.shape[1]))
-        q, k, v = packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
-        q += self.b_q
-        if attn.rotary is not None:
-            k += attn.b_K
-            q, k = attn.rotary(q), attn.rotary(k)
-        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-
-    def after(self, mid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The rest of the block, from the residual stream after attention."""
-        block, mlp, rows = self.block, self.block.mlp, mid.flatten(0, 1)
-        norm = block.ln1 if self.post else block.ln2
-        normed = F.layer_norm(rows, norm.w.shape, norm.w, self.b_mid, norm.eps)
-        pre = torch.addmm(self.b_in, normed, mlp.W_in, out=self.memory("pre", len(rows), len(self.b_in)))
-        hidden = mlp.act_fn(pre)
-        if self.post:
-            return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
-        return torch.addmm(rows, hidden, mlp.W_out).add_(mlp.b_out).view_as(mid)
-
-    def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None, keep: bool = False) -> Tensor:
-        """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some.
-
-        Good until the next call of any layer, unless it is to `keep`.
-        """
-        weight = (self.attn.W_O if heads is None else self.attn.W_O[heads]).flatten(0, 1)
-        rows = base.flatten(0, 1)
-        out = torch.empty_like(rows) if keep else self.memory("mid", *rows.shape)
-        return torch.addmm(rows, z.flatten(2).flatten(0, 1), weight, out=out).view_as(base)
-
-    def without_values(self, empty: Bool[Tensor, "head|1 dest"]) -> Float[Tensor, "dest d_model"]:
-        """What `offset` wrongly gives to rows that read nothing."""
-        empty = empty.expand(len(self.value_offset), -1)
-        return empty.T.to(self.value_offset.dtype) @ self.value_offset
-
-    def _bias(self, mask: Mask | None) -> _Bias:
-        """The mask and what is severed."""
-        if mask is None and self.severed is None:
-            return _Bias(None, None)
-        cut = torch.tensor(False) if mask is None else mask.tensor()
-        cut = cut.to(self.like.device)
-        cut = cut if self.severed is None else cut | self.severed
-        empty = cut.all(-1)
-        scores = torch.zeros(cut.shape, device=cut.device, dtype=self.like.dtype).masked_fill_(cut, -torch.inf)
-        return _Bias(scores[None], empty if empty.any() else None)
-
-
-def _layers(model: HookedBiosignalEncoder) -> list[_Layer]:
-    memory = _Memory(model.blocks[0].mlp.b_in)  # pyright: ignore
-    return [_Layer(block, memory) for block in model.blocks]  # pyright: ignore
-
-
 class Tree:
     """Depth-first walk over a plan on one micro-batch. Memory grows with depth, not with the number of conditions.
 
@@ -183,7 +57,7 @@ class Tree:
 
     def __init__(self, model: HookedBiosignalEncoder, plan: Plan) -> None:
         self.model, self.plan = model, plan
-        self.layers = _layers(model)
+        self.layers = folded_layers(model)
         self.only_cls = model.cfg.readout == "cls"
 
     def run(self, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
@@ -214,7 +88,7 @@ def _unfinished(nodes: list[Node], done: Rows) -> list[Node]:
     return [node for node in nodes if not done.issuperset(node.leaves())] if done else nodes
 
 
-def _fewer_heads(mask: Mask | None, first: Mask | None, layer: _Layer) -> list[int] | None:
+def _fewer_heads(mask: Mask | None, first: Mask | None, layer: Layer) -> list[int] | None:
     """The heads in which a mask differs from its first sibling's, if they are so few that it pays to know."""
     heads = None if mask is None else mask.changed_heads(first)
     return heads if heads is not None and 2 * len(heads) <= layer.attn.cfg.n_heads else None
@@ -235,7 +109,7 @@ class _Mixer:
     times faster than torch's fused kernel, which takes one mask a call.
     """
 
-    def __init__(self, layer: _Layer, resid: Tensor, some_heads: bool) -> None:
+    def __init__(self, layer: Layer, resid: Tensor, some_heads: bool) -> None:
         self.layer, self.some_heads = layer, some_heads
         q, k, self.v = (t.transpose(0, 1) for t in layer.project(layer.inputs(resid)))  # [head, trial, pos, d_head]
         n_heads, n_trials, n_tokens, _ = q.shape
@@ -265,7 +139,7 @@ class _Mixer:
             self.first = (mask, z, result)
         return result
 
-    def _mix(self, bias: _Bias, heads: list[int], keep: bool = False) -> Float[Tensor, "trial dest head d_head"]:
+    def _mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Float[Tensor, "trial dest head d_head"]:
         """Values mixed by the attention of some heads; good until any layer's next call, unless they are to `keep`."""
         if not self.by_head:
             return self._mix_of(bias, slice(None) if len(heads) == len(self.scores) else heads).permute(1, 2, 0, 3)
@@ -276,7 +150,7 @@ class _Mixer:
             z[:, :, i] = self._mix_of(bias, head)
         return z
 
-    def _mix_of(self, bias: _Bias, which: int | list[int] | slice) -> Float[Tensor, "*head trial dest d_head"]:
+    def _mix_of(self, bias: Bias, which: int | list[int] | slice) -> Float[Tensor, "*head trial dest d_head"]:
         """The same for one head (without the head axis) or for several in one go."""
         n_heads, scores = len(self.scores), self.scores[which]
         if bias.scores is not None:
@@ -293,7 +167,7 @@ class _ClsMixer:
     q · (x W_K) = (q W_K^T) · x, and Σ p (x W_V) = (Σ p x) W_V. Rotated keys have to be formed.
     """
 
-    def __init__(self, layer: _Layer, resid: Tensor, some_heads: bool) -> None:  # noqa: ARG002
+    def __init__(self, layer: Layer, resid: Tensor, some_heads: bool) -> None:  # noqa: ARG002
         self.layer, self.x = layer, layer.inputs(resid)
         self.base = resid[:, :1] + layer.offset
         attn = layer.attn
@@ -321,7 +195,7 @@ class Stacked:
 
     def __init__(self, model: HookedBiosignalEncoder, plan: Plan, at_once: int) -> None:
         self.model, self.at_once = model, at_once
-        self.layers = _layers(model)
+        self.layers = folded_layers(model)
         self.paths = _paths(plan.root)
         self.only_cls = model.cfg.readout == "cls"
 
@@ -355,7 +229,7 @@ class Stacked:
         base = resid
         if depth == len(self.layers) - 1 and self.only_cls:  # the other rows reach nothing
             q, base = q[:, :, :1], resid[:, :, :1]
-            bias = _Bias(
+            bias = Bias(
                 None if bias.scores is None else bias.scores[:, :, :1],
                 None if bias.empty is None else bias.empty[:, :1],
             )
@@ -368,24 +242,24 @@ class Stacked:
         return layer.after(mid.view(-1, *base.shape[2:])).view_as(base)
 
     @staticmethod
-    def _mix(q: Tensor, k: Tensor, v: Tensor, bias: _Bias) -> Float[Tensor, "trial dest head d_head"]:
+    def _mix(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Float[Tensor, "trial dest head d_head"]:
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.scores, scale=1.0)
         if bias.empty is not None:  # some versions of the fused kernel give NaN there
             z = z.masked_fill(bias.empty[..., None], 0.0)
         return z.transpose(1, 2)
 
-    def _bias(self, layer: _Layer, masks: list[Mask | None], n_tokens: int) -> _Bias:
+    def _bias(self, layer: Layer, masks: list[Mask | None], n_tokens: int) -> Bias:
         """The masks of all children, side by side in the head axis."""
         kinds = {mask: i for i, mask in enumerate(dict.fromkeys(masks))}
         biases = [layer.bias(mask) for mask in kinds]
         if all(bias.scores is None for bias in biases):
-            return _Bias(None, None)
+            return Bias(None, None)
         shape = (self.model.cfg.n_heads, n_tokens, n_tokens)
         zero = layer.like.new_zeros(1)
         scores = torch.stack([(zero if b.scores is None else b.scores[0]).expand(shape) for b in biases])
         scores = scores[[kinds[mask] for mask in masks]].flatten(0, 1)
         empty = scores.isinf().all(-1) if any(bias.empty is not None for bias in biases) else None
-        return _Bias(scores[None], empty)
+        return Bias(scores[None], empty)
 
 
 def _paths(root: Node) -> dict[int, list[Mask | None]]:
