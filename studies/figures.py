@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import blended_transform_factory
 
 from emg_lens.studies.conditions import BASELINE
-from emg_lens.studies.files import write_bytes
+from emg_lens.files import write_bytes
 from emg_lens.studies.tables import NULL, layer_conditions, layer_name
 
 WIDTH = 180 / 25.4

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import RenderableType
 
-from emg_lens.studies.files import write_text
+from emg_lens.files import write_text
 from emg_lens.studies.spec import Study, StudyError
 from emg_lens.studies.statistics import compare
 from emg_lens.studies.table_formats import to_rich

@@ -25,7 +25,7 @@ from emg_lens.data.datasets import data_fingerprint
 from emg_lens.data.datasets import subjects as list_subjects
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.conditions import BASELINE
-from emg_lens.studies.files import write_text
+from emg_lens.files import write_text
 from emg_lens.studies.results import StudyResult
 from emg_lens.studies.spec import COMING, Study, StudyError
 from emg_lens.studies.statistics import family_sizes, power_warnings

@@ -4,16 +4,20 @@
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from emg_lens.checkpoint import CheckpointFile, content, digest, model_identity
 from emg_lens.models.isonet import IsoNet, anneal_weight, annealed_loss
 
 
@@ -65,6 +69,13 @@ HISTORY = ["epoch", "loss", "accuracy", "cls_weight", "lr"]
 """Columns of the table that a fit returns."""
 
 
+MEAN_HEAD = "mean_head"
+"""The weights that the mean logits alone are read with."""
+
+ALIGNED = 16
+"""Each parameter begins at a multiple of so many values."""
+
+
 class FitError(RuntimeError):
     """A fit that cannot start or went wrong: trials that do not fit the model, or a loss that is not a number."""
 
@@ -75,6 +86,8 @@ def fit(
     y: Int[Tensor, " trial"],
     recipe: TrainingRecipe,
     on_epoch: Callable[[int], None] | None = None,
+    checkpoint: str | Path | None = None,
+    stop_after: int | None = None,
 ) -> pd.DataFrame:
     """Fit `model` in place.
 
@@ -87,45 +100,154 @@ def fit(
         y: Class index of each trial.
         recipe: How to fit.
         on_epoch: Called after every epoch with the number of finished epochs (progress bars).
+        checkpoint: File in which the state of the fit is saved every few seconds, between epochs, and at the end. The
+            same call, with a model of the same starting weights, continues from it and gives the weights of an
+            uninterrupted fit, to the bit. The file stays; delete it when you are done.
+        stop_after: Finished epochs after which to stop, with the file saved, and leave the rest to another call.
 
     Returns:
         One row an epoch: epoch, loss, accuracy (of the training trials in training mode), cls_weight (λ), lr.
 
     Raises:
         FitError: Trials that do not fit the model, or the loss became NaN or infinite.
+        CheckpointError: The file is damaged, of another fit (it says what differs), or cannot be written.
     """
     check_trials(model, x, y)
+    file = None if checkpoint is None else CheckpointFile(checkpoint, "fit", _identity(model, x, y, recipe))
     device = next(model.parameters()).device
     x, y = x.to(device), y.to(device)
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    order = torch.Generator().manual_seed(recipe.seed)
-    rows = []
     model.train()
-    with seeded(recipe.seed, device):
-        for epoch in range(recipe.epochs):
-            weight, lr = anneal_weight(epoch, recipe.anneal_epochs), recipe.lr * recipe.lr_factor(epoch)
-            optimizer.param_groups[0]["lr"] = lr
-            loss_sum, hits = torch.zeros((), device=device), torch.zeros((), device=device)
-            for batch in torch.randperm(len(x), generator=order).to(device).split(recipe.batch_size):
-                labels = y[batch]
-                cls_logits, mean_logits = model(x[batch], return_type="both") if weight < 1 else (model(x[batch]), None)
-                loss = annealed_loss(cls_logits, mean_logits, labels, weight, recipe.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()
-                if recipe.clip_norm is not None:
-                    torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-                optimizer.step()
-                loss_sum += loss.detach() * len(batch)
-                hits += (cls_logits.detach().argmax(-1) == labels).sum()
-            mean_loss, accuracy = float(loss_sum) / len(x), float(hits) / len(x)
-            check_loss(mean_loss, epoch, recipe.lr)
-            rows.append((epoch + 1, mean_loss, accuracy, weight, lr))
+    with seeded(recipe.seed, device), _joined(model) as vectors:
+        state = _State.begin(vectors, recipe)
+        if file is not None and file.tensors:
+            state.restore(file.tensors)
+        elif file is not None:
+            file.save(state.tensors(), {})  # so that a path that cannot be written to is known
+        for epoch in range(len(state.rows), recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)):
+            _run_epoch(model, x, y, recipe, state)
+            if file is not None and file.is_due():
+                file.save(state.tensors(), {})
             if on_epoch is not None:
                 on_epoch(epoch + 1)
-    optimizer.zero_grad()
+        if file is not None:
+            file.save(state.tensors(), {})
     model.eval()
-    return pd.DataFrame(rows, columns=HISTORY)
+    return pd.DataFrame(state.rows, columns=HISTORY)
+
+
+def _run_epoch(model: IsoNet, x: Tensor, y: Tensor, recipe: TrainingRecipe, state: "_State") -> None:
+    epoch = len(state.rows)
+    weight, lr = anneal_weight(epoch, recipe.anneal_epochs), recipe.lr * recipe.lr_factor(epoch)
+    if weight == 1 and MEAN_HEAD in state.vectors:
+        state.vectors[MEAN_HEAD].grad = None  # nobody reads it any more: AdamW leaves alone what has no gradient
+    optimizer, vectors = state.optimizer, state.vectors.values()
+    optimizer.param_groups[0]["lr"] = lr
+    loss_sum, hits = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
+    for batch in torch.randperm(len(x), generator=state.order).to(x.device).split(recipe.batch_size):
+        labels = y[batch]
+        cls_logits, mean_logits = model(x[batch], return_type="both") if weight < 1 else (model(x[batch]), None)
+        loss = annealed_loss(cls_logits, mean_logits, labels, weight, recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        if recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(vectors, recipe.clip_norm)
+        optimizer.step()
+        loss_sum += loss.detach() * len(batch)
+        hits += (cls_logits.detach().argmax(-1) == labels).sum()
+    mean_loss, accuracy = float(loss_sum) / len(x), float(hits) / len(x)
+    check_loss(mean_loss, epoch, recipe.lr)
+    state.rows.append((epoch + 1, mean_loss, accuracy, weight, lr))
+
+
+@dataclass(frozen=True)
+class _State:
+    """All that a fit changes.
+
+    Attributes:
+        vectors: The weights, as `_joined` gives them.
+        optimizer: AdamW on these.
+        order: What the order of trials is drawn from. (Dropout draws from torch's global generators.)
+        rows: One an epoch: the columns of `HISTORY`.
+    """
+
+    vectors: dict[str, nn.Parameter]
+    optimizer: torch.optim.AdamW
+    order: torch.Generator
+    rows: list[tuple[float, ...]]
+
+    @classmethod
+    def begin(cls, vectors: dict[str, nn.Parameter], recipe: TrainingRecipe) -> "_State":
+        """The state before the first epoch."""
+        optimizer = torch.optim.AdamW(vectors.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+        return cls(vectors, optimizer, torch.Generator().manual_seed(recipe.seed), [])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as a checkpoint keeps it."""
+        found = {"order": self.order.get_state(), "random.cpu": torch.get_rng_state()}
+        found["rows"] = torch.tensor(self.rows, dtype=torch.float64).view(-1, len(HISTORY))
+        device = self._device
+        if device.type != "cpu":
+            found["random.device"] = torch.get_device_module(device).get_rng_state(device)
+        for name, vector in self.vectors.items():
+            found[name] = vector.detach()
+            found |= {f"{name}.{moment}": value for moment, value in self.optimizer.state[vector].items()}
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the state that a checkpoint holds, and the random state of torch with it."""
+        self.order.set_state(tensors["order"])
+        torch.set_rng_state(tensors["random.cpu"])
+        self.rows[:] = [(int(epoch), *rest) for epoch, *rest in tensors["rows"].tolist()]
+        device = self._device
+        if device.type != "cpu":
+            torch.get_device_module(device).set_rng_state(tensors["random.device"], device)
+        for name, vector in self.vectors.items():
+            vector.data.copy_(tensors[name])
+            of_this = {n.removeprefix(f"{name}."): value for n, value in tensors.items() if n.startswith(f"{name}.")}
+            self.optimizer.state[vector] = {moment: value.to(device) for moment, value in of_this.items()}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.vectors.values())).device
+
+
+@contextmanager
+def _joined(model: IsoNet) -> Iterator[dict[str, nn.Parameter]]:
+    """The trainable weights as parts of two vectors, so that a step of AdamW is few operations; apart again afterwards.
+
+    One vector, `MEAN_HEAD`, is what the mean logits alone are read with; it is missing where they share the CLS head.
+    """
+    groups: dict[str, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[MEAN_HEAD if name.startswith("unembed_mean.") else "weights"].append(parameter)
+    vectors = {name: _join(group) for name, group in groups.items()}
+    try:
+        yield vectors
+    finally:
+        for parameter in (p for group in groups.values() for p in group):
+            parameter.data, parameter.grad = parameter.data.clone(), None
+
+
+def _join(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
+    """A vector with a gradient, of which these parameters and their gradients become parts.
+
+    Each is kept in the order of its memory and begins where a vector register may begin.
+    """
+    rooms = [-(-p.numel() // ALIGNED) * ALIGNED for p in parameters]
+    vector = nn.Parameter(parameters[0].new_zeros(sum(rooms)))
+    vector.grad = torch.zeros_like(vector)
+    for parameter, values, slopes in zip(parameters, vector.data.split(rooms), vector.grad.split(rooms), strict=True):
+        layout = parameter.shape, torch.empty_like(parameter, device="meta").stride()
+        parameter.data = values.as_strided(*layout).copy_(parameter.data)
+        parameter.grad = slopes.as_strided(*layout)
+    return vector
+
+
+def _identity(model: IsoNet, x: Tensor, y: Tensor, recipe: TrainingRecipe) -> dict[str, str]:
+    """What makes a fit this one, as short texts."""
+    trials = {"x": digest(content(x)), "y": digest(content(y))}
+    return {**model_identity(model), **trials, "recipe": recipe.model_dump_json()}
 
 
 def check_trials(model: IsoNet, x: Tensor, y: Tensor, whose: str = "") -> None:

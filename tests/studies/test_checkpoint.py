@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from emg_lens import checkpoint
+from emg_lens.checkpoint import CheckpointError
 from emg_lens.hooks import cross_modal, every, flow, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
-from emg_lens.studies import checkpoint, sweep
-from emg_lens.studies.checkpoint import CheckpointError
+from emg_lens.studies import sweep
 from emg_lens.studies.conditions import Condition, head_masks, layer_masks, with_baseline
 from emg_lens.studies.plan import Node, plan
 from emg_lens.studies.side_by_side import torch_threads
