@@ -3,7 +3,6 @@
 A run lives in `<out>/<study>/<hash of the spec>/`. Starting it again continues where it stopped.
 """
 
-import heapq
 import importlib.metadata
 import json
 import os
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
-import numpy as np
 import pandas as pd
 import torch
 from rich.console import Console
@@ -33,7 +31,8 @@ from emg_lens.studies.subject import load_subject, run_subject
 from emg_lens.studies.sweep import audit
 
 POLL_SECONDS = 0.3
-ORDERS_TRIED = 300
+SMALLEST_PART = 0.1
+"""Of a subject: less is not worth reading its recordings twice."""
 
 _ONE_AT_A_TIME = threading.Lock()
 """torch's random state and number of threads belong to the process, so threads of one process take turns."""
@@ -88,13 +87,13 @@ def run_study(
     _open_folder(study, data, plan)
     folders = {s: plan.folder / "subjects" / s for s in plan.subjects}
     todo = [s for s in plan.subjects if not folders[s].exists()]
-    todo = [todo[i] for i in soonest_order([plan.n_train[s] for s in todo], jobs)]
+    parts = wrap_around([plan.n_train[s] for s in todo], joblib.effective_n_jobs(jobs))
     if len(todo) < len(plan.subjects):
         console.print(
             f"continuing {plan.folder}: {len(plan.subjects) - len(todo)} of {len(plan.subjects)} subjects are done"
         )
     with _progress_bars(console, {s: _progress_file(folders[s]) for s in todo}):
-        _parallel(jobs, [(_subject_task, (study, data, s, folders[s], device)) for s in todo])
+        _parallel(jobs, [(_subject_task, (study, data, todo[i], folders[todo[i]], device, end)) for i, end in parts])
     result = StudyResult.collect(study, plan.folder, plan.subjects)
     result.write()
     return result
@@ -205,7 +204,7 @@ def environment() -> dict[str, str]:
 # --- subjects side by side --------------------------------------------------------------------------------
 
 
-def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, device: str) -> None:
+def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, device: str, share: float) -> None:
     progress = _progress_file(folder)
 
     def tell(fraction: float) -> None:
@@ -213,26 +212,39 @@ def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, d
 
     if not folder.exists():  # a cluster runs a finished task again where its answer was lost with a worker
         with _ONE_AT_A_TIME:
-            run_subject(study, data, subject, folder, device, tell)
-    progress.unlink(missing_ok=True)
+            run_subject(study, data, subject, folder, device, tell, share)
+    if folder.exists():
+        progress.unlink(missing_ok=True)
 
 
-def soonest_order(costs: Sequence[float], n_workers: int) -> list[int]:
-    """Indices of tasks in the order in which workers, each taking the next as it gets free, are done soonest.
+def wrap_around(costs: Sequence[float], n_workers: int) -> list[tuple[int, float]]:
+    """Tasks, some in two parts, in the order in which workers, each taking the next as it gets free, are done soonest.
 
-    The best of many orders; the given one if none is better. (Longest first, the usual rule, is among them.)
+    McNaughton's rule (1959): the tasks lie end to end, longest first, and each worker gets a piece of the same length.
+    A task on the border of two pieces is begun first thing by the later worker, and ended last thing by the earlier.
+
+    Args:
+        costs: What each task takes, in any unit.
+        n_workers: Tasks at a time.
+
+    Returns:
+        `(task, share)` in order of start: task number, and the share of it that is done when this part ends.
     """
-    given = range(len(costs))
-    rng = np.random.default_rng(0)
-    orders = [given, np.argsort(costs)[::-1], *(rng.permutation(len(costs)) for _ in range(ORDERS_TRIED))]
-
-    def end(order: Sequence[int]) -> float:
-        free = [0.0] * n_workers
-        for i in order:
-            heapq.heapreplace(free, free[0] + costs[i])
-        return max(free)
-
-    return [int(i) for i in min(orders, key=end)]
+    length = max(sum(costs) / n_workers, *costs)
+    parts: list[tuple[float, int, float]] = []  # start, task, share
+    worker, start = 0, 0.0
+    for task in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        over = start + costs[task] - length
+        share = over / costs[task]
+        if share > 1 - SMALLEST_PART:  # the next worker takes it whole
+            worker, start = worker + 1, 0.0
+        elif share > SMALLEST_PART and worker < n_workers - 1:
+            parts += [(0.0, task, share), (start, task, 1.0)]
+            worker, start = worker + 1, over
+            continue
+        parts.append((start, task, 1.0))
+        start += costs[task]
+    return [(task, share) for _, task, share in sorted(parts)]
 
 
 def _progress_file(folder: Path) -> Path:

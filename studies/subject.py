@@ -92,11 +92,18 @@ def subject_seed(study: Study, subject: str) -> int:
 
 
 def run_subject(
-    study: Study, data: Path | None, subject: str, folder: Path, device: str, tell: Callable[[float], None]
+    study: Study,
+    data: Path | None,
+    subject: str,
+    folder: Path,
+    device: str,
+    tell: Callable[[float], None],
+    share: float = 1.0,
 ) -> None:
     """Fit, sweep and write `folder`: model.safetensors, config.json, fit.csv, scores.csv, subject.json.
 
-    One thread does the arithmetic whatever the number of workers, so that the numbers do not depend on it.
+    One thread does the arithmetic whatever the number of workers, so that the numbers do not depend on it. The fit is
+    saved beside the folder as it goes on, and continues from there.
 
     Args:
         study: The study.
@@ -105,15 +112,20 @@ def run_subject(
         folder: Where the results appear, complete.
         device: A torch device.
         tell: Called with the finished fraction.
+        share: Of the fit, how much is done before it is left, saved, to another call; 1 does everything.
     """
     with torch_threads(1):
-        started = time.perf_counter()
+        checkpoint = folder.with_name(f".{folder.name}.fit")
         trials = load_subject(study, data, subject)
         seed = subject_seed(study, subject)
         model = build_model(study, trials.train, seed).to(device)
         recipe: TrainingRecipe = study.training.model_copy(update={"seed": seed})
         x, y = torch.from_numpy(trials.train.x), torch.from_numpy(trials.train.y)
-        history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs))
+        n_epochs = round(share * recipe.epochs)
+        history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs), checkpoint, n_epochs)
+        if share < 1:
+            return
+        started = time.perf_counter()
         conditions = study.conditions.build(model.cfg.n_layers)
         x = torch.from_numpy(trials.test.x)  # executor and batch are fixed: a choice by speed would change digits
         result = sweep(model, x, conditions, executor="tree", batch_size=SWEEP_TRIALS)
@@ -121,7 +133,7 @@ def run_subject(
         facts = {
             "subject": subject,
             "seed": seed,
-            "seconds": round(time.perf_counter() - started, 2),
+            "seconds": round(history.attrs["seconds"] + time.perf_counter() - started, 2),
             "n_parameters": count_parameters(model),
             "n_train": len(trials.train),
             "n_test": len(trials.test),
@@ -133,6 +145,7 @@ def run_subject(
             "notes": list(trials.test.notes),
         }
         _write_folder(folder, model, history, scores, facts)
+        checkpoint.unlink()
         tell(1.0)
 
 

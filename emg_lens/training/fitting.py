@@ -4,6 +4,7 @@
 """
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,7 +107,8 @@ def fit(
         stop_after: Finished epochs after which to stop, with the file saved, and leave the rest to another call.
 
     Returns:
-        One row an epoch: epoch, loss, accuracy (of the training trials in training mode), cls_weight (λ), lr.
+        One row an epoch: epoch, loss, accuracy (of the training trials in training mode), cls_weight (λ), lr. Its
+        `attrs["seconds"]` is the time all epochs took, those of earlier calls too.
 
     Raises:
         FitError: Trials that do not fit the model, or the loss became NaN or infinite.
@@ -132,11 +134,13 @@ def fit(
         if file is not None:
             file.save(state.tensors(), {})
     model.eval()
-    return pd.DataFrame(state.rows, columns=HISTORY)
+    history = pd.DataFrame(state.rows, columns=HISTORY)
+    history.attrs["seconds"] = state.seconds
+    return history
 
 
 def _run_epoch(model: IsoNet, x: Tensor, y: Tensor, recipe: TrainingRecipe, state: "_State") -> None:
-    epoch = len(state.rows)
+    epoch, started = len(state.rows), time.perf_counter()
     weight, lr = anneal_weight(epoch, recipe.anneal_epochs), recipe.lr * recipe.lr_factor(epoch)
     if weight == 1 and MEAN_HEAD in state.vectors:
         state.vectors[MEAN_HEAD].grad = None  # nobody reads it any more: AdamW leaves alone what has no gradient
@@ -157,9 +161,10 @@ def _run_epoch(model: IsoNet, x: Tensor, y: Tensor, recipe: TrainingRecipe, stat
     mean_loss, accuracy = float(loss_sum) / len(x), float(hits) / len(x)
     check_loss(mean_loss, epoch, recipe.lr)
     state.rows.append((epoch + 1, mean_loss, accuracy, weight, lr))
+    state.seconds += time.perf_counter() - started
 
 
-@dataclass(frozen=True)
+@dataclass
 class _State:
     """All that a fit changes.
 
@@ -168,12 +173,14 @@ class _State:
         optimizer: AdamW on these.
         order: What the order of trials is drawn from. (Dropout draws from torch's global generators.)
         rows: One an epoch: the columns of `HISTORY`.
+        seconds: That the epochs took.
     """
 
     vectors: dict[str, nn.Parameter]
     optimizer: torch.optim.AdamW
     order: torch.Generator
     rows: list[tuple[float, ...]]
+    seconds: float = 0.0
 
     @classmethod
     def begin(cls, vectors: dict[str, nn.Parameter], recipe: TrainingRecipe) -> "_State":
@@ -185,6 +192,7 @@ class _State:
         """The state as a checkpoint keeps it."""
         found = {"order": self.order.get_state(), "random.cpu": torch.get_rng_state()}
         found["rows"] = torch.tensor(self.rows, dtype=torch.float64).view(-1, len(HISTORY))
+        found["seconds"] = torch.tensor(self.seconds)
         device = self._device
         if device.type != "cpu":
             found["random.device"] = torch.get_device_module(device).get_rng_state(device)
@@ -197,7 +205,8 @@ class _State:
         """Take the state that a checkpoint holds, and the random state of torch with it."""
         self.order.set_state(tensors["order"])
         torch.set_rng_state(tensors["random.cpu"])
-        self.rows[:] = [(int(epoch), *rest) for epoch, *rest in tensors["rows"].tolist()]
+        self.rows = [(int(epoch), *rest) for epoch, *rest in tensors["rows"].tolist()]
+        self.seconds = float(tensors["seconds"])
         device = self._device
         if device.type != "cpu":
             torch.get_device_module(device).set_rng_state(tensors["random.device"], device)
