@@ -175,12 +175,13 @@ def main() -> None:
 
 def _can_be_mended(error: Exception) -> bool:
     """By the user. The imports wait for an error, so that `--help` need not wait for them."""
+    from emg_lens.checkpoint import CheckpointError
     from emg_lens.data.recording import DataError
     from emg_lens.hooks import EdgeError
     from emg_lens.studies.spec import StudyError
     from emg_lens.training.fitting import FitError
 
-    return isinstance(error, StudyError | DataError | EdgeError | FitError)
+    return isinstance(error, StudyError | DataError | EdgeError | FitError | CheckpointError)
 
 
 def _plain(error: Exception) -> str:

@@ -107,9 +107,7 @@ class Checkpoint:
         """
         self.file = CheckpointFile(path, "sweep", sweep)
         facts = self.file.facts
-        self.settings = (
-            Settings(facts["executor"], int(facts["batch_size"]), int(facts["at_once"])) if facts else None
-        )
+        self.settings = Settings(facts["executor"], int(facts["batch_size"]), int(facts["at_once"])) if facts else None
         self._n_saved = -1
 
     def begin(self, settings: Settings, finished: Finished, device: torch.device) -> None:

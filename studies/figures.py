@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.transforms import blended_transform_factory
 
-from emg_lens.studies.conditions import BASELINE
 from emg_lens.files import write_bytes
+from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.tables import NULL, layer_conditions, layer_name
 
 WIDTH = 180 / 25.4

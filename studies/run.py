@@ -3,8 +3,10 @@
 A run lives in `<out>/<study>/<hash of the spec>/`. Starting it again continues where it stopped.
 """
 
+import gc
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import threading
@@ -21,9 +23,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from emg_lens.data.datasets import data_fingerprint
 from emg_lens.data.datasets import subjects as list_subjects
+from emg_lens.files import write_text
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.conditions import BASELINE
-from emg_lens.files import write_text
 from emg_lens.studies.results import StudyResult
 from emg_lens.studies.spec import COMING, Study, StudyError
 from emg_lens.studies.statistics import family_sizes, power_warnings
@@ -31,6 +33,9 @@ from emg_lens.studies.subject import load_subject, run_subject
 from emg_lens.studies.sweep import audit
 
 POLL_SECONDS = 0.3
+RECORD = "data.json"
+"""What a run's folder knows of the data: where they were, their fingerprint, and the plan."""
+
 SMALLEST_PART = 0.1
 """Of a subject: less is not worth reading its recordings twice."""
 
@@ -81,10 +86,12 @@ def run_study(
     data = None if data is None else Path(data).expanduser().absolute()  # workers may stand elsewhere
     jobs = jobs or os.cpu_count() or 1
     _check_device(device)
-    plan = prepare(study, data, Path(out).expanduser().absolute(), jobs, console)
+    out = Path(out).expanduser().absolute()
+    fingerprint = data_fingerprint(study.cohort.dataset, data, **study.cohort.options)
+    plan = _plan_of_begun(study, out, fingerprint) or prepare(study, data, out, jobs, console)
     for warning in plan.warnings:
         console.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
-    _open_folder(study, data, plan)
+    _open_folder(study, data, plan, fingerprint)
     folders = {s: plan.folder / "subjects" / s for s in plan.subjects}
     todo = [s for s in plan.subjects if not folders[s].exists()]
     parts = wrap_around([plan.n_train[s] for s in todo], joblib.effective_n_jobs(jobs))
@@ -124,7 +131,7 @@ def prepare(study: Study, data: Path | None, out: Path, jobs: int, console: Cons
         few = [f"{s} ({f['n_classes']})" for s, f in zip(subjects, facts, strict=True) if f["n_classes"] < max(counts)]
         warnings.append(f"subjects with fewer than {max(counts)} classes: {', '.join(few)}")
     n_train = {s: f["n_train"] for s, f in zip(subjects, facts, strict=True)}
-    return Plan(tuple(subjects), n_train, out / study.name / study.digest(), tuple(warnings))
+    return Plan(tuple(subjects), n_train, _run_folder(study, out), tuple(warnings))
 
 
 def _describe(study: Study, data: Path | None, subject: str) -> dict:
@@ -171,22 +178,32 @@ def _check_device(device: str) -> None:
         raise StudyError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-def _open_folder(study: Study, data: Path | None, plan: Plan) -> None:
-    fingerprint = data_fingerprint(study.cohort.dataset, data, **study.cohort.options)
-    record = plan.folder / "data.json"
+def _run_folder(study: Study, out: Path) -> Path:
+    return out / study.name / study.digest()
+
+
+def _plan_of_begun(study: Study, out: Path, fingerprint: str) -> Plan | None:
+    """The plan of a run that was begun before: its data were checked then. None for a new one."""
+    folder = _run_folder(study, out)
+    if not (folder / RECORD).exists():
+        return None
+    known = json.loads((folder / RECORD).read_text())
+    if known["fingerprint"] != fingerprint:
+        raise StudyError(
+            f"{folder} was made with other data (fingerprint {known['fingerprint']}, now {fingerprint});"
+            " give another --out, or delete that folder"
+        )
+    return Plan(tuple(known["n_train"]), known["n_train"], folder, tuple(known["warnings"]))
+
+
+def _open_folder(study: Study, data: Path | None, plan: Plan, fingerprint: str) -> None:
+    facts = {"folder": str(data) if data else None, "fingerprint": fingerprint}
+    facts |= {"warnings": plan.warnings, "n_train": plan.n_train}
     try:
         (plan.folder / "subjects").mkdir(parents=True, exist_ok=True)
-        if record.exists():
-            known = json.loads(record.read_text())["fingerprint"]
-            if known != fingerprint:
-                raise StudyError(
-                    f"{plan.folder} was made with other data (fingerprint {known}, now {fingerprint});"
-                    " give another --out, or delete that folder"
-                )
         write_text(plan.folder / "spec.yaml", study.to_yaml())
         write_text(plan.folder / "environment.json", json.dumps(environment(), indent=1))
-        facts = {"folder": str(data) if data else None, "fingerprint": fingerprint, "warnings": plan.warnings}
-        write_text(record, json.dumps(facts, indent=1))
+        write_text(plan.folder / RECORD, json.dumps(facts, indent=1))
     except OSError as error:
         raise StudyError(f"cannot write to {str(plan.folder)!r}: {error.strerror}; give another --out") from None
 
@@ -215,6 +232,8 @@ def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, d
             run_subject(study, data, subject, folder, device, tell, share)
     if folder.exists():
         progress.unlink(missing_ok=True)
+    if multiprocessing.parent_process() is not None:
+        gc.freeze()  # a worker's last collection would take a second over all that it has imported
 
 
 def wrap_around(costs: Sequence[float], n_workers: int) -> list[tuple[int, float]]:
@@ -230,20 +249,24 @@ def wrap_around(costs: Sequence[float], n_workers: int) -> list[tuple[int, float
     Returns:
         `(task, share)` in order of start: task number, and the share of it that is done when this part ends.
     """
-    length = max(sum(costs) / n_workers, *costs)
+    left, n_left, start = sum(costs), n_workers, 0.0  # the work and workers from this one on, and when it is free
+    length = max([left / n_left, *costs])
     parts: list[tuple[float, int, float]] = []  # start, task, share
-    worker, start = 0, 0.0
     for task in sorted(range(len(costs)), key=lambda i: -costs[i]):
-        over = start + costs[task] - length
-        share = over / costs[task]
-        if share > 1 - SMALLEST_PART:  # the next worker takes it whole
-            worker, start = worker + 1, 0.0
-        elif share > SMALLEST_PART and worker < n_workers - 1:
-            parts += [(0.0, task, share), (start, task, 1.0)]
-            worker, start = worker + 1, over
+        cost = costs[task]
+        over = (start + cost - length) / cost
+        if over < SMALLEST_PART or n_left == 1:
+            parts.append((start, task, 1.0))
+            start += cost
             continue
-        parts.append((start, task, 1.0))
-        start += costs[task]
+        if over <= 1 - SMALLEST_PART:
+            parts += [(0.0, task, over), (start, task, 1.0)]
+            left, start = left - length, over * cost
+        else:
+            parts.append((0.0, task, 1.0))
+            left, start = left - start, cost
+        n_left -= 1
+        length = max(left / n_left, cost)
     return [(task, share) for _, task, share in sorted(parts)]
 
 

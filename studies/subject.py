@@ -124,6 +124,8 @@ def run_subject(
         n_epochs = round(share * recipe.epochs)
         history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs), checkpoint, n_epochs)
         if share < 1:
+            if folder.exists():  # another worker did not wait for this part
+                checkpoint.unlink(missing_ok=True)
             return
         started = time.perf_counter()
         conditions = study.conditions.build(model.cfg.n_layers)
@@ -145,7 +147,7 @@ def run_subject(
             "notes": list(trials.test.notes),
         }
         _write_folder(folder, model, history, scores, facts)
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)
         tell(1.0)
 
 

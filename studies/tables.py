@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.conditions import BASELINE
 from emg_lens.files import write_text
+from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.statistics import StatisticsSpec, family_sizes
 from emg_lens.studies.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
 

@@ -102,6 +102,6 @@ def test_a_finished_subject_that_is_asked_for_again_is_left_as_it_is(study, alon
     """dask runs a finished task again where the only copy of its answer was on a worker that died."""
     folder = alone.folder / "subjects" / "01"
     before = (folder / "scores.csv").stat().st_mtime_ns
-    _subject_task(study, None, "01", folder, "cpu")
+    _subject_task(study, None, "01", folder, "cpu", 1.0)
     assert (folder / "scores.csv").stat().st_mtime_ns == before
     assert not [p.name for p in folder.parent.iterdir() if p.name.startswith(".")]

@@ -18,9 +18,9 @@ from tiny import TINY
 
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.results import StudyResult
-from emg_lens.studies.run import run_study, soonest_order
+from emg_lens.studies.run import SMALLEST_PART, run_study, wrap_around
 from emg_lens.studies.spec import Study, StudyError
-from emg_lens.studies.subject import load_subject
+from emg_lens.studies.subject import load_subject, run_subject
 
 
 @pytest.fixture(scope="module")
@@ -194,32 +194,96 @@ def test_ones_own_trials_run_like_any_data_set(tmp_path):
     assert len(result.scores) == 2 * 13
 
 
-def _ends(order, costs, n_workers: int) -> float:
-    """When the last worker is done, played through."""
-    free = [0.0] * n_workers
-    for i in order:
-        free[free.index(min(free))] += costs[i]
+def _end(parts, costs, n_workers: int) -> float:
+    """When the last worker is done, played through; a part waits for the one before it."""
+    free, done, ended = [0.0] * n_workers, dict.fromkeys(range(len(costs)), 0.0), dict.fromkeys(range(len(costs)), 0.0)
+    for task, share in parts:
+        worker = free.index(min(free))
+        ended[task] = free[worker] = max(free[worker], ended[task]) + costs[task] * (share - done[task])
+        done[task] = share
     return max(free)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(1, 4))
-def test_workers_are_done_as_soon_as_any_order_allows(costs, n_workers):
-    order = soonest_order(costs, n_workers)
-    assert sorted(order) == list(range(len(costs)))
-    best = min(_ends(p, costs, n_workers) for p in itertools.permutations(range(len(costs))))
-    assert _ends(order, costs, n_workers) <= 1.1 * best
-    if _ends(range(len(costs)), costs, n_workers) == best:
-        assert order == list(range(len(costs)))
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(1, 30), max_size=30), st.integers(1, 8))
+def test_workers_are_done_as_soon_as_the_longest_subject_and_their_number_allow(costs, n_workers):
+    parts = wrap_around(costs, n_workers)
+    for task in range(len(costs)):
+        shares = [share for t, share in parts if t == task]
+        assert shares == sorted(set(shares)) and shares[-1] == 1 and len(shares) <= 2
+        assert all(SMALLEST_PART <= share <= 1 - SMALLEST_PART for share in shares[:-1])
+    assert len(parts) <= len(costs) + n_workers - 1
+    if costs:
+        best = max(max(costs), sum(costs) / n_workers)
+        assert _end(parts, costs, n_workers) <= best + 2 * SMALLEST_PART * max(costs)
 
 
-def test_an_order_that_longest_first_does_not_find():
-    costs = [9, 8, 11, 8, 10]
-    assert _ends(sorted(range(5), key=lambda i: -costs[i]), costs, 2) == 27
-    assert _ends(soonest_order(costs, 2), costs, 2) == 25
+def test_five_subjects_on_two_workers_and_ten_on_eight():
+    costs = [524, 511, 668, 507, 586]
+    parts = wrap_around(costs, 2)
+    assert _end(parts, costs, 2) == pytest.approx(sum(costs) / 2)
+    assert min(_end([(t, 1.0) for t in p], costs, 2) for p in itertools.permutations(range(5))) > 1.1 * sum(costs) / 2
+    assert _end(wrap_around([1] * 10, 8), [1] * 10, 8) == 1.25
 
 
-def test_many_subjects_are_ordered_at_once():
-    costs = [1 + i % 7 for i in range(400)]
-    order = soonest_order(costs, 16)
-    assert sorted(order) == list(range(400)) and _ends(order, costs, 16) <= sum(costs) / 16 + 1
+@pytest.mark.parametrize(("n", "n_workers"), [(1, 4), (3, 4), (4, 4), (8, 4), (5, 1)])
+def test_no_subject_is_divided_where_that_would_gain_nothing(n, n_workers):
+    assert sorted(wrap_around([3] * n, n_workers)) == [(t, 1.0) for t in range(n)]
+
+
+def test_many_subjects_are_divided_at_once():
+    costs = [1 + i % 7 for i in range(4000)]
+    assert _end(wrap_around(costs, 16), costs, 16) <= sum(costs) / 16 + 1
+
+
+def test_a_subject_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path):
+    folder, told = tmp_path / "subjects" / "02", []
+    folder.parent.mkdir()
+    run_subject(study, None, "02", folder, "cpu", told.append, share=0.5)
+    assert not folder.exists() and max(told) < 0.5
+    n_epochs = len(told)
+    run_subject(study, None, "02", folder, "cpu", told.append)
+    assert told[n_epochs] > max(told[:n_epochs]) and told[-1] == 1
+    assert len(told) == study.training.epochs + 1
+    assert [p.name for p in folder.parent.iterdir()] == ["02"]
+    for name in ("scores.csv", "fit.csv", "model.safetensors"):
+        assert (folder / name).read_bytes() == (done.folder / "subjects" / "02" / name).read_bytes()
+    seconds = [json.loads((f / "subject.json").read_text())["seconds"] for f in (folder, done.folder / "subjects/02")]
+    assert 0.2 < seconds[0] / seconds[1] < 5
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_subject_that_is_stopped_in_the_middle_of_its_fit_continues_there(study, done, tmp_path, monkeypatch):
+    monkeypatch.setattr("emg_lens.checkpoint.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("emg_lens.checkpoint.SAVE_SHARE", 1e6)
+    folder, told = tmp_path / "subjects" / "02", []
+    folder.parent.mkdir()
+
+    def stop(fraction: float) -> None:
+        told.append(fraction)
+        if len(told) == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_subject(study, None, "02", folder, "cpu", stop)
+    assert not folder.exists()
+    run_subject(study, None, "02", folder, "cpu", told.append)
+    assert told == sorted(set(told)) and len(told) == study.training.epochs + 1
+    assert [p.name for p in folder.parent.iterdir()] == ["02"]
+    assert (folder / "scores.csv").read_bytes() == (done.folder / "subjects" / "02" / "scores.csv").read_bytes()
+
+
+def test_a_finished_run_is_shown_again_without_reading_its_recordings(study, done, monkeypatch):
+    monkeypatch.setattr("emg_lens.studies.run.load_subject", lambda *_: pytest.fail("it reads"))
+    again = run_study(study, out=done.folder.parent.parent, jobs=1)
+    pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
+
+
+def test_a_part_that_comes_late_leaves_nothing(study, done):
+    folder = done.folder / "subjects" / "02"
+    before = sorted(p.name for p in folder.parent.iterdir())
+    run_subject(study, None, "02", folder, "cpu", lambda _: None, share=0.4)
+    assert sorted(p.name for p in folder.parent.iterdir()) == before
