@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from emg_lens.checkpoint import CheckpointFile, content, digest, model_identity
 from emg_lens.models.isonet import IsoNet, anneal_weight, annealed_loss
@@ -73,6 +74,9 @@ HISTORY = ["epoch", "loss", "accuracy", "cls_weight", "lr"]
 MEAN_HEAD = "mean_head"
 """The weights that the mean logits alone are read with."""
 
+Moments = dict[str, Tensor]
+"""`exp_avg`, `exp_avg_sq` and `step` of AdamW, as torch names them."""
+
 ALIGNED = 16
 """Each parameter begins at a multiple of so many values."""
 
@@ -120,7 +124,7 @@ def fit(
     x, y = x.to(device), y.to(device)
     model.train()
     with seeded(recipe.seed, device), _joined(model) as vectors:
-        state = _State.begin(vectors, recipe)
+        state = _State.begin(vectors, recipe.seed)
         if file is not None and file.tensors:
             state.restore(file.tensors)
         elif file is not None:
@@ -142,20 +146,17 @@ def fit(
 def _run_epoch(model: IsoNet, x: Tensor, y: Tensor, recipe: TrainingRecipe, state: "_State") -> None:
     epoch, started = len(state.rows), time.perf_counter()
     weight, lr = anneal_weight(epoch, recipe.anneal_epochs), recipe.lr * recipe.lr_factor(epoch)
-    if weight == 1 and MEAN_HEAD in state.vectors:
-        state.vectors[MEAN_HEAD].grad = None  # nobody reads it any more: AdamW leaves alone what has no gradient
-    optimizer, vectors = state.optimizer, state.vectors.values()
-    optimizer.param_groups[0]["lr"] = lr
+    learning = [name for name in state.vectors if name != MEAN_HEAD or weight < 1]  # what is read
+    vectors = [state.vectors[name] for name in learning]
     loss_sum, hits = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
     for batch in torch.randperm(len(x), generator=state.order).to(x.device).split(recipe.batch_size):
         labels = y[batch]
         cls_logits, mean_logits = model(x[batch], return_type="both") if weight < 1 else (model(x[batch]), None)
         loss = annealed_loss(cls_logits, mean_logits, labels, weight, recipe.label_smoothing)
-        optimizer.zero_grad(set_to_none=False)
         loss.backward()
         if recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(vectors, recipe.clip_norm)
-        optimizer.step()
+        state.step(learning, lr, recipe.weight_decay)
         loss_sum += loss.detach() * len(batch)
         hits += (cls_logits.detach().argmax(-1) == labels).sum()
     mean_loss, accuracy = float(loss_sum) / len(x), float(hits) / len(x)
@@ -170,23 +171,44 @@ class _State:
 
     Attributes:
         vectors: The weights, as `_joined` gives them.
-        optimizer: AdamW on these.
+        moments: AdamW's state of each vector.
         order: What the order of trials is drawn from. (Dropout draws from torch's global generators.)
         rows: One an epoch: the columns of `HISTORY`.
         seconds: That the epochs took.
     """
 
     vectors: dict[str, nn.Parameter]
-    optimizer: torch.optim.AdamW
+    moments: dict[str, Moments]
     order: torch.Generator
     rows: list[tuple[float, ...]]
     seconds: float = 0.0
 
     @classmethod
-    def begin(cls, vectors: dict[str, nn.Parameter], recipe: TrainingRecipe) -> "_State":
+    def begin(cls, vectors: dict[str, nn.Parameter], seed: int) -> "_State":
         """The state before the first epoch."""
-        optimizer = torch.optim.AdamW(vectors.values(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-        return cls(vectors, optimizer, torch.Generator().manual_seed(recipe.seed), [])
+        moments = {
+            name: {
+                "exp_avg": torch.zeros_like(vector),
+                "exp_avg_sq": torch.zeros_like(vector),
+                "step": torch.zeros((), device=vector.device),
+            }
+            for name, vector in vectors.items()
+        }
+        return cls(vectors, moments, torch.Generator().manual_seed(seed), [])
+
+    def step(self, learning: Sequence[str], lr: float, weight_decay: float) -> None:
+        """A step of AdamW on these vectors; their gradients are zero afterwards."""
+        vectors = [self.vectors[name] for name in learning]
+        slopes = [vector.grad for vector in vectors if vector.grad is not None]
+        moments = [[self.moments[name][kind] for name in learning] for kind in ("exp_avg", "exp_avg_sq", "step")]
+        # The function, not the class, whose first use imports torch's compiler: a second in every worker.
+        with torch.no_grad():
+            adamw(
+                vectors, slopes, moments[0], moments[1], [], moments[2], fused=True, amsgrad=False, maximize=False,
+                beta1=0.9, beta2=0.999, eps=1e-8, lr=lr, weight_decay=weight_decay,
+            )  # fmt: skip
+        for slope in slopes:
+            slope.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as a checkpoint keeps it."""
@@ -197,8 +219,7 @@ class _State:
         if device.type != "cpu":
             found["random.device"] = torch.get_device_module(device).get_rng_state(device)
         for name, vector in self.vectors.items():
-            found[name] = vector.detach()
-            found |= {f"{name}.{moment}": value for moment, value in self.optimizer.state[vector].items()}
+            found |= {name: vector.detach(), **{f"{name}.{kind}": value for kind, value in self.moments[name].items()}}
         return found
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -212,8 +233,8 @@ class _State:
             torch.get_device_module(device).set_rng_state(tensors["random.device"], device)
         for name, vector in self.vectors.items():
             vector.data.copy_(tensors[name])
-            of_this = {n.removeprefix(f"{name}."): value for n, value in tensors.items() if n.startswith(f"{name}.")}
-            self.optimizer.state[vector] = {moment: value.to(device) for moment, value in of_this.items()}
+            for kind, value in self.moments[name].items():
+                value.copy_(tensors[f"{name}.{kind}"])
 
     @property
     def _device(self) -> torch.device:
