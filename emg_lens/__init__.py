@@ -38,7 +38,8 @@ if TYPE_CHECKING:  # what editors and type checkers see; tests hold it equal to 
     from emg_lens.studies.conditions import Condition, head_masks, layer_masks
     from emg_lens.studies.spec import Study
     from emg_lens.studies.sweep import SweepResult, audit, sweep
-    from emg_lens.training.fitting import TrainingRecipe, fit
+    from emg_lens.training.fitting import fit
+    from emg_lens.training.recipe import TrainingRecipe
 
 _PACKAGES = ("analysis", "data", "hooks", "models", "studies", "training")
 _HOMES = {
@@ -71,7 +72,8 @@ _HOMES = {
     "emg_lens.studies.conditions": ("Condition", "head_masks", "layer_masks"),
     "emg_lens.studies.spec": ("Study",),
     "emg_lens.studies.sweep": ("SweepResult", "audit", "sweep"),
-    "emg_lens.training.fitting": ("TrainingRecipe", "fit"),
+    "emg_lens.training.fitting": ("fit",),
+    "emg_lens.training.recipe": ("TrainingRecipe",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

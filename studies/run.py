@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,21 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
-import pandas as pd
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from emg_lens.data.datasets import data_fingerprint
 from emg_lens.data.datasets import subjects as list_subjects
 from emg_lens.files import write_text
-from emg_lens.models.isonet import IsoNet
-from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.results import StudyResult
 from emg_lens.studies.spec import COMING, Study, StudyError
 from emg_lens.studies.statistics import family_sizes, power_warnings
-from emg_lens.studies.subject import load_subject, run_subject
-from emg_lens.studies.sweep import audit
 
 POLL_SECONDS = 0.3
 RECORD = "data.json"
@@ -101,6 +96,7 @@ def run_study(
         )
     with _progress_bars(console, {s: _progress_file(folders[s]) for s in todo}):
         _parallel(jobs, [(_subject_task, (study, data, todo[i], folders[todo[i]], device, end)) for i, end in parts])
+    _tidy(plan.folder / "subjects")
     result = StudyResult.collect(study, plan.folder, plan.subjects)
     result.write()
     return result
@@ -120,11 +116,11 @@ def prepare(study: Study, data: Path | None, out: Path, jobs: int, console: Cons
     if cohort.subjects is not None:
         subjects = _chosen(subjects, cohort.subjects)
     with console.status(f"reading {len(subjects)} subjects"):
-        facts = _parallel(jobs, [(_describe, (study, data, s)) for s in subjects])
+        facts = _parallel(jobs, [(_describe, (study, data, s, s == subjects[0])) for s in subjects])
     channels = {json.dumps(f["modalities"]) for f in facts}
     if len(channels) > 1:
         raise StudyError(f"subjects differ in their channels: {' and '.join(sorted(channels))}; choose modalities")
-    sizes = family_sizes(_plan_table(study, facts[0]), study.statistics.family)
+    sizes = family_sizes(facts[0]["plan"], study.statistics.family)
     warnings = power_warnings(len(subjects), sizes, study.statistics)
     counts = {f["n_classes"] for f in facts}
     if len(counts) > 1:
@@ -134,33 +130,10 @@ def prepare(study: Study, data: Path | None, out: Path, jobs: int, console: Cons
     return Plan(tuple(subjects), n_train, _run_folder(study, out), tuple(warnings))
 
 
-def _describe(study: Study, data: Path | None, subject: str) -> dict:
-    trials = load_subject(study, data, subject)
-    test = trials.test
-    return {
-        "n_train": len(trials.train),
-        "modalities": test.modalities,
-        "n_samples": test.n_samples,
-        "n_classes": test.n_classes,
-        "classes": test.classes,
-    }
+def _describe(study: Study, data: Path | None, subject: str, with_plan: bool) -> dict:
+    from emg_lens.studies.subject import describe  # in the worker: this process needs no models
 
-
-def _plan_table(study: Study, facts: dict) -> pd.DataFrame:
-    """Tags and audit of every condition on a model of the study's shape."""
-    try:
-        config = study.model.config(facts["modalities"], facts["n_samples"], facts["classes"])
-        model = IsoNet(config)
-        conditions = study.conditions.build(config.n_layers)
-        found = audit(model, conditions)
-    except ValueError as error:  # EdgeError too: an edge set or a size that does not fit these data
-        raise StudyError(str(error)) from None
-    empty = found[(found["edges_cut"] == 0) & (found["condition"] != BASELINE)]
-    if len(empty):
-        first = conditions[int(empty.index[0])]
-        raise StudyError(f"condition {first.name!r} cuts no edge of this model; edges: {first.edges}")
-    tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in conditions])
-    return tags.merge(found, on="condition")[1:].reset_index(drop=True)
+    return describe(study, data, subject, with_plan)
 
 
 def _chosen(known: tuple[str, ...], wanted: tuple[str | int, ...]) -> tuple[str, ...]:
@@ -172,6 +145,10 @@ def _chosen(known: tuple[str, ...], wanted: tuple[str | int, ...]) -> tuple[str,
 
 
 def _check_device(device: str) -> None:
+    if device == "cpu":
+        return
+    import torch
+
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -208,6 +185,15 @@ def _open_folder(study: Study, data: Path | None, plan: Plan, fingerprint: str) 
         raise StudyError(f"cannot write to {str(plan.folder)!r}: {error.strerror}; give another --out") from None
 
 
+def _tidy(subjects: Path) -> None:
+    """Remove progress files, and what workers that were killed have left half written."""
+    for left in subjects.glob(".*"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
 def environment() -> dict[str, str]:
     """Versions and machine that a run's numbers belong to."""
     packages = ("emg-lens", "torch", "transformer-lens", "numpy", "scipy", "pandas", "statsmodels")
@@ -222,6 +208,8 @@ def environment() -> dict[str, str]:
 
 
 def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, device: str, share: float) -> None:
+    from emg_lens.studies.subject import run_subject  # in the worker, as above
+
     progress = _progress_file(folder)
 
     def tell(fraction: float) -> None:
@@ -230,8 +218,6 @@ def _subject_task(study: Study, data: Path | None, subject: str, folder: Path, d
     if not folder.exists():  # a cluster runs a finished task again where its answer was lost with a worker
         with _ONE_AT_A_TIME:
             run_subject(study, data, subject, folder, device, tell, share)
-    if folder.exists():
-        progress.unlink(missing_ok=True)
     if multiprocessing.parent_process() is not None:
         gc.freeze()  # a worker's last collection would take a second over all that it has imported
 

@@ -19,12 +19,12 @@ from emg_lens.data.preprocess import Recipe
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import Segment
 from emg_lens.hooks import EdgeError, parse_edges
-from emg_lens.models.isonet import IsoNetConfig
 from emg_lens.studies.conditions import MODES, Condition, Mode, layer_masks, with_baseline
 from emg_lens.studies.statistics import StatisticsSpec
-from emg_lens.training.fitting import TrainingRecipe
+from emg_lens.training.recipe import TrainingRecipe
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where a model is built, and where a study is run
+    from emg_lens.models.isonet import IsoNetConfig
     from emg_lens.studies.results import StudyResult
 
 
@@ -102,8 +102,10 @@ class ModelSpec(_Part):
             f" d_mlp {self.d_mlp}, dropout {self.dropout:g}, positions {self.positions}{severed}"
         )
 
-    def config(self, modalities: dict[str, int], n_samples: int, class_names: Sequence[str]) -> IsoNetConfig:
+    def config(self, modalities: dict[str, int], n_samples: int, class_names: Sequence[str]) -> "IsoNetConfig":
         """The full configuration for these data."""
+        from emg_lens.models.isonet import IsoNetConfig
+
         sizes = self.model_dump(exclude={"architecture"})
         return IsoNetConfig(
             modalities=modalities,

@@ -23,9 +23,10 @@ from emg_lens.encoder import count_parameters
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.side_by_side import torch_threads
-from emg_lens.studies.spec import Study
-from emg_lens.studies.sweep import SweepResult, sweep
-from emg_lens.training.fitting import TrainingRecipe, fit
+from emg_lens.studies.spec import Study, StudyError
+from emg_lens.studies.sweep import SweepResult, audit, sweep
+from emg_lens.training.fitting import fit
+from emg_lens.training.recipe import TrainingRecipe
 
 FIT_SHARE = 0.95
 """Fraction of a subject's progress bar that fitting takes; the sweep takes the rest."""
@@ -78,6 +79,41 @@ def load_subject(study: Study, data: Path | None, subject: str) -> SubjectTrials
     )
 
 
+def describe(study: Study, data: Path | None, subject: str, with_plan: bool) -> dict:
+    """What a run must know of a subject before it starts: sizes, classes and, if asked for, the plan.
+
+    The plan is a table, one row a condition but the baseline: its tags, and its audit on a model of these sizes.
+
+    Raises:
+        DataError: As `load_subject`.
+        StudyError: An edge set or a size that does not fit these data.
+    """
+    trials = load_subject(study, data, subject)
+    test = trials.test
+    return {
+        "n_train": len(trials.train),
+        "modalities": test.modalities,
+        "n_classes": test.n_classes,
+        "plan": _plan_table(study, test) if with_plan else None,
+    }
+
+
+def _plan_table(study: Study, trials: TrialSet) -> pd.DataFrame:
+    try:
+        config = study.model.config(trials.modalities, trials.n_samples, trials.classes)
+        model = IsoNet(config)
+        conditions = study.conditions.build(config.n_layers)
+        found = audit(model, conditions)
+    except ValueError as error:  # EdgeError too: an edge set or a size that does not fit these data
+        raise StudyError(str(error)) from None
+    empty = found[(found["edges_cut"] == 0) & (found["condition"] != BASELINE)]
+    if len(empty):
+        first = conditions[int(empty.index[0])]
+        raise StudyError(f"condition {first.name!r} cuts no edge of this model; edges: {first.edges}")
+    tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in conditions])
+    return tags.merge(found, on="condition")[1:].reset_index(drop=True)
+
+
 def build_model(study: Study, trials: TrialSet, seed: int) -> IsoNet:
     """A freshly initialised model for these trials; the same seed gives the same weights."""
     config = study.model.config(trials.modalities, trials.n_samples, trials.classes)
@@ -124,8 +160,6 @@ def run_subject(
         n_epochs = round(share * recipe.epochs)
         history = fit(model, x, y, recipe, lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs), checkpoint, n_epochs)
         if share < 1:
-            if folder.exists():  # another worker did not wait for this part
-                checkpoint.unlink(missing_ok=True)
             return
         started = time.perf_counter()
         conditions = study.conditions.build(model.cfg.n_layers)

@@ -30,12 +30,18 @@ def test_every_public_name_is_there(name):
 
 
 def test_type_checkers_see_the_same_names_from_the_same_places():
-    tree = ast.parse(Path(emg_lens.__file__).read_text())
-    guarded = next(node for node in tree.body if isinstance(node, ast.If)).body
-    seen = {node.module: tuple(alias.name for alias in node.names) for node in guarded}
+    seen = seen_by_type_checkers(emg_lens)
     assert seen.pop("emg_lens") == emg_lens._PACKAGES
     assert seen == emg_lens._HOMES
     assert sorted([*emg_lens._PACKAGES, *emg_lens._HOME_OF]) == sorted(emg_lens.__all__)
+    assert seen_by_type_checkers(emg_lens.studies) == emg_lens.studies._HOMES
+    assert sorted(emg_lens.studies._HOME_OF) == sorted(emg_lens.studies.__all__)
+
+
+def seen_by_type_checkers(package) -> dict[str, tuple[str, ...]]:
+    tree = ast.parse(Path(package.__file__).read_text())
+    guarded = next(node for node in tree.body if isinstance(node, ast.If)).body
+    return {node.module: tuple(alias.name for alias in node.names) for node in guarded}
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -43,6 +49,8 @@ def test_an_unknown_name_is_an_attribute_error():
         emg_lens.IsoNett  # noqa: B018
     with pytest.raises(ImportError):
         exec("from emg_lens import IsoNett")
+    with pytest.raises(AttributeError, match="module 'emg_lens.studies' has no attribute 'sweeep'"):
+        emg_lens.studies.sweeep  # noqa: B018
 
 
 def test_the_import_loads_nothing_heavy_and_a_star_import_gets_all():
@@ -82,6 +90,25 @@ def test_help_waits_for_nothing_heavy():
 
 
 def test_workers_that_fit_models_do_not_wait_for_figures_and_statistics():
-    loaded = set(run("import sys, emg_lens.studies.run; print(*sorted(sys.modules))").split())
+    loaded = set(run("import sys, emg_lens.studies.subject; print(*sorted(sys.modules))").split())
     assert "emg_lens.training.fitting" in loaded
     assert not {"matplotlib", "statsmodels", "scipy.stats", "scipy.signal", "scipy.spatial"} & loaded
+
+
+def test_who_starts_a_study_does_not_wait_for_models():
+    loaded = set(run("import sys, emg_lens.studies.run; print(*sorted(sys.modules))").split())
+    assert not {"transformer_lens", "emg_lens.encoder", "emg_lens.training.fitting", "matplotlib"} & loaded
+
+
+@pytest.mark.parametrize(
+    "first", ["from emg_lens.studies.sweep import audit", "import emg_lens.studies.subject", "import emg_lens.studies"]
+)
+def test_the_sweep_of_studies_is_the_function_whatever_was_imported_first(first):
+    printed = run(f"{first}; import emg_lens, emg_lens.studies as s; print(s.sweep is emg_lens.sweep, callable(s.sweep))")
+    assert printed == "True True"
+
+
+@pytest.mark.parametrize("name", emg_lens.studies.__all__)
+def test_every_name_of_studies_is_there(name):
+    assert name in dir(emg_lens.studies)
+    assert getattr(emg_lens.studies, name).__module__.startswith("emg_lens.studies.")

@@ -10,62 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from emg_lens.checkpoint import CheckpointFile, content, digest, model_identity
 from emg_lens.models.isonet import IsoNet, anneal_weight, annealed_loss
-
-
-class TrainingRecipe(BaseModel):
-    """How a model is fitted. Defaults that the IsoNet paper states are the paper's (§3); the others are ours.
-
-    Attributes:
-        epochs: Passes over the training trials.
-        batch_size: Trials a step; the last step of an epoch takes what is left.
-        lr: Peak learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
-        anneal_epochs: T of λ(t) = min(1, t / T): epochs until only the CLS head drives learning; 0 = from the start.
-        schedule: Learning rate over the run: `"constant"`, or `"cosine"` down to zero.
-        warmup_epochs: Epochs of linear rise to `lr`.
-        clip_norm: Largest norm of the gradient; `None` = unlimited.
-        label_smoothing: Probability mass spread over the wrong classes in the loss.
-        seed: Seed of the order of trials and of dropout; studies derive the initial weights from it too.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=2000, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    lr: float = Field(default=4e-5, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    anneal_epochs: int = Field(default=750, ge=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: int = Field(default=0, ge=0)
-    clip_norm: float | None = Field(default=None, gt=0)
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    seed: int = 0
-
-    def summary(self) -> str:
-        """The recipe in a line."""
-        return (
-            f"AdamW, {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.lr:g} ({self.schedule}),"
-            f" weight decay {self.weight_decay:g}, λ annealed over {self.anneal_epochs} epochs, seed {self.seed}"
-        )
-
-    def lr_factor(self, epoch: int) -> float:
-        """Learning rate of an epoch, as a fraction of `lr`."""
-        warm = min(1.0, (epoch + 1) / (self.warmup_epochs + 1))
-        if self.schedule == "constant":
-            return warm
-        return warm * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-
+from emg_lens.training.recipe import TrainingRecipe
 
 HISTORY = ["epoch", "loss", "accuracy", "cls_weight", "lr"]
 """Columns of the table that a fit returns."""
@@ -198,7 +152,7 @@ class _State:
 
     def step(self, learning: Sequence[str], lr: float, weight_decay: float) -> None:
         """A step of AdamW on these vectors; their gradients are zero afterwards."""
-        vectors = [self.vectors[name] for name in learning]
+        vectors: list[Tensor] = [self.vectors[name] for name in learning]
         slopes = [vector.grad for vector in vectors if vector.grad is not None]
         moments = [[self.moments[name][kind] for name in learning] for kind in ("exp_avg", "exp_avg_sq", "step")]
         # The function, not the class, whose first use imports torch's compiler: a second in every worker.

@@ -51,7 +51,7 @@ def test_a_cluster_of_two_processes_gives_the_numbers_of_one(client, study, alon
     def not_here(*arguments):
         raise AssertionError("this process did the work")
 
-    monkeypatch.setattr("emg_lens.studies.run.run_subject", not_here)
+    monkeypatch.setattr("emg_lens.studies.subject.run_subject", not_here)
     with joblib.parallel_config(backend="dask"):
         result = run_study(study, out=tmp_path, jobs=2)
     assert_same_numbers(result, alone)

@@ -277,13 +277,16 @@ def test_a_subject_that_is_stopped_in_the_middle_of_its_fit_continues_there(stud
 
 
 def test_a_finished_run_is_shown_again_without_reading_its_recordings(study, done, monkeypatch):
-    monkeypatch.setattr("emg_lens.studies.run.load_subject", lambda *_: pytest.fail("it reads"))
+    monkeypatch.setattr("emg_lens.studies.subject.load_subject", lambda *_: pytest.fail("it reads"))
     again = run_study(study, out=done.folder.parent.parent, jobs=1)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
 
-def test_a_part_that_comes_late_leaves_nothing(study, done):
-    folder = done.folder / "subjects" / "02"
-    before = sorted(p.name for p in folder.parent.iterdir())
-    run_subject(study, None, "02", folder, "cpu", lambda _: None, share=0.4)
-    assert sorted(p.name for p in folder.parent.iterdir()) == before
+def test_what_killed_workers_left_is_removed_once_all_subjects_are_finished(study, done):
+    subjects = done.folder / "subjects"
+    (subjects / "..02.fit.99999.partial").write_bytes(b"half")
+    (subjects / ".02.progress").write_text("0.5")
+    (subjects / ".02.partial").mkdir()
+    (subjects / ".02.partial" / "fit.csv").write_text("epoch")
+    run_study(study, out=done.folder.parent.parent, jobs=1)
+    assert sorted(p.name for p in subjects.iterdir()) == ["01", "02", "03"]
