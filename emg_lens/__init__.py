@@ -4,8 +4,9 @@ Everything a user needs by name is here, imported from where it lives on first u
 nothing and reading data never loads TransformerLens.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from emg_lens.lazy import make_lazy
 
 if TYPE_CHECKING:  # what editors and type checkers see; tests hold it equal to `_HOMES`
     from emg_lens import analysis, data, hooks, models, studies, training
@@ -75,7 +76,6 @@ _HOMES = {
     "emg_lens.training.fitting": ("fit",),
     "emg_lens.training.recipe": ("TrainingRecipe",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AttentionView",
@@ -125,16 +125,4 @@ __all__ = [
     "unimodal",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
-        return import_module(f"emg_lens.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'emg_lens' has no attribute {name!r}")
-    value = getattr(import_module(_HOME_OF[name]), name)
-    globals()[name] = value  # found without this function from now on
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+make_lazy(__name__, _HOMES, _PACKAGES)

@@ -7,11 +7,13 @@ resolved against it, figures take their labels from it. It knows nothing about m
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
 from jaxtyping import Int
-from torch import Tensor
+
+if TYPE_CHECKING:  # a study can be read without torch
+    from torch import Tensor
 
 CLS = "cls"
 NO_INDEX = -1
@@ -124,21 +126,27 @@ class TokenLayout:
 
     def n_channels(self, modality: str) -> int:
         """Number of channels of a modality."""
-        return len({self.channel[p] for p in self.positions(modality).tolist()})
+        return len({self.channel[p] for p in self.find(modality)})
 
-    def positions(self, name: str) -> Int[Tensor, " position"]:
+    def positions(self, name: str) -> "Int[Tensor, ' position']":
         """Positions of a group, of `"cls"`, or of one token by its name.
 
         Raises:
             KeyError: The name is none of these; the message lists the known groups.
         """
+        import torch
+
+        return torch.tensor(self.find(name))
+
+    def find(self, name: str) -> list[int]:
+        """As `positions`, without torch."""
         found = [p for p, g in enumerate(self.group) if g == name]
         if not found and name in self.names:
             found = [self.names.index(name)]
         if not found:
             known = [*(CLS,) * self.has_cls, *self.modalities]
             raise KeyError(f"unknown group or token {name!r}; this layout has the groups {known}")
-        return torch.tensor(found)
+        return found
 
     def to_frame(self) -> pd.DataFrame:
         """One row a position: position, name, group, channel, patch (-1 where there is none)."""

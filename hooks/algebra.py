@@ -9,16 +9,18 @@ turns into a boolean mask only when it meets a `TokenLayout`. The sets to start 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
 from jaxtyping import Bool
-from torch import Tensor
 
 from emg_lens.layout import TokenLayout
 
+if TYPE_CHECKING:  # a study can be read without torch
+    from torch import Tensor
+
 MOST_INDICES = 10_000
+Mask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
 
 
@@ -49,16 +51,19 @@ class EdgeSet(ABC):
         """
         return At(self, _Selection.of("layer", layers), _Selection.of("head", heads))
 
-    def mask(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"]:
+    def mask(self, layout: TokenLayout, n_layers: int, n_heads: int) -> "Bool[Tensor, 'layer head dest src']":
         """The edges as a boolean tensor, True = in the set (cut). It may share memory between entries: clone to edit.
 
         Raises:
             EdgeError: A group, token, layer or head that the layout or the model does not have.
         """
-        return self._resolve(layout, n_layers, n_heads).expand(n_layers, n_heads, len(layout), len(layout))
+        import torch
+
+        found = torch.from_numpy(self._resolve(layout, n_layers, n_heads))
+        return found.expand(n_layers, n_heads, len(layout), len(layout))
 
     @abstractmethod
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"]:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
         """The mask, with size 1 along every axis on which the set is constant."""
 
     @abstractmethod
@@ -96,7 +101,7 @@ class Union(_Binary):
 
     symbol = "|"
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
         return self.left._resolve(layout, n_layers, n_heads) | self.right._resolve(layout, n_layers, n_heads)
 
 
@@ -105,7 +110,7 @@ class Intersection(_Binary):
 
     symbol = "&"
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
         return self.left._resolve(layout, n_layers, n_heads) & self.right._resolve(layout, n_layers, n_heads)
 
 
@@ -114,7 +119,7 @@ class Difference(_Binary):
 
     symbol = "-"
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
         return self.left._resolve(layout, n_layers, n_heads) & ~self.right._resolve(layout, n_layers, n_heads)
 
 
@@ -124,7 +129,7 @@ class Complement(EdgeSet):
 
     inner: EdgeSet
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
         return ~self.inner._resolve(layout, n_layers, n_heads)
 
     def _text(self) -> str:
@@ -161,8 +166,8 @@ class _Selection:
             raise EdgeError(f"{axis}s=[] selects nothing; leave it out to mean every {axis}")
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
 
-    def resolve(self, size: int) -> Bool[Tensor, " size"]:
-        chosen = torch.zeros(size, dtype=torch.bool)
+    def resolve(self, size: int) -> Bool[np.ndarray, " size"]:
+        chosen = np.zeros(size, bool)
         if self.indices is None:
             chosen[range(size)[slice(*(self.span or (None,)))] or slice(0, 0)] = True
         else:
@@ -188,7 +193,7 @@ class At(EdgeSet):
     layers: _Selection
     heads: _Selection
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
         layers = self.layers.resolve(n_layers)[:, None, None, None]
         heads = self.heads.resolve(n_heads)[None, :, None, None]
         return self.inner._resolve(layout, n_layers, n_heads) & layers & heads

@@ -9,11 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
 
-from emg_lens.hooks.algebra import EdgeError, EdgeSet
+from emg_lens.hooks.algebra import EdgeError, EdgeSet, Mask
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 
 __all__ = [
@@ -43,7 +41,7 @@ class Unimodal(EdgeSet):
     def __post_init__(self) -> None:
         _check_names("unimodal", self.modalities)
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
         group = _modality_index(layout, self.modalities)
         return _over_tokens((group[:, None] == group[None, :]) & (group[:, None] != NO_INDEX))
 
@@ -62,7 +60,7 @@ class CrossModal(EdgeSet):
         if len(self.modalities) == 1:
             raise EdgeError(f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}")
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
         if len(layout.modalities) < 2:
             raise EdgeError(f"{self} needs two modalities; this layout has {list(layout.modalities)}")
         group = _modality_index(layout, self.modalities)
@@ -84,7 +82,7 @@ class Flow(EdgeSet):
         for name in (self.src, self.dest):
             _check_names("flow", (name,))
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
         return _over_tokens(_rectangle(layout, dest=_named(layout, self.dest), src=_named(layout, self.src)))
 
     def _text(self) -> str:
@@ -95,8 +93,8 @@ class Flow(EdgeSet):
 class SelfEdges(EdgeSet):
     """See `self_edges`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
-        return _over_tokens(torch.eye(len(layout), dtype=torch.bool))
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+        return _over_tokens(np.eye(len(layout), dtype=bool))
 
     def _text(self) -> str:
         return "self_edges()"
@@ -106,7 +104,7 @@ class SelfEdges(EdgeSet):
 class SameChannel(EdgeSet):
     """See `same_channel`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
         channel = _indices(layout, "channel", self)
         return _over_tokens(_equal(channel) & _equal(_modality_index(layout, ())))
 
@@ -118,7 +116,7 @@ class SameChannel(EdgeSet):
 class SamePatch(EdgeSet):
     """See `same_patch`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
         return _over_tokens(_equal(_indices(layout, "patch", self)))
 
     def _text(self) -> str:
@@ -138,7 +136,7 @@ class Lag(EdgeSet):
         if self.low > self.high:
             raise EdgeError(f"lag(low, high) needs low <= high, got lag({self.low}, {self.high})")
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
         patch = _indices(layout, "patch", self)
         distance = patch[:, None] - patch[None, :]
         has_patch = patch != NO_INDEX
@@ -156,7 +154,7 @@ class Positions(EdgeSet):
     dest: tuple[int | str, ...] | None = None
     src: tuple[int | str, ...] | None = None
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
         return _over_tokens(_rectangle(layout, dest=_located(layout, self.dest), src=_located(layout, self.src)))
 
     def _text(self) -> str:
@@ -168,8 +166,8 @@ class Positions(EdgeSet):
 class Every(EdgeSet):
     """See `every`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
-        return torch.ones(1, 1, 1, 1, dtype=torch.bool)
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+        return np.ones((1, 1, 1, 1), bool)
 
     def _text(self) -> str:
         return "every()"
@@ -179,8 +177,8 @@ class Every(EdgeSet):
 class Nothing(EdgeSet):
     """See `none`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Tensor:  # noqa: ARG002
-        return torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+        return np.zeros((1, 1, 1, 1), bool)
 
     def _text(self) -> str:
         return "none()"
@@ -252,30 +250,32 @@ def none() -> EdgeSet:
 # --- how leaves meet a layout -----------------------------------------------------------------------------
 
 
-def _over_tokens(matrix: Bool[Tensor, "dest src"]) -> Bool[Tensor, "1 1 dest src"]:
+def _over_tokens(matrix: Bool[np.ndarray, "dest src"]) -> Bool[np.ndarray, "1 1 dest src"]:
     return matrix[None, None]
 
 
-def _equal(index: Int[Tensor, " token"]) -> Bool[Tensor, "dest src"]:
+def _equal(index: Int[np.ndarray, " token"]) -> Bool[np.ndarray, "dest src"]:
     return (index[:, None] == index[None, :]) & (index != NO_INDEX)[:, None]
 
 
-def _rectangle(layout: TokenLayout, dest: Int[Tensor, " d"], src: Int[Tensor, " s"]) -> Bool[Tensor, "dest src"]:
-    matrix = torch.zeros(len(layout), len(layout), dtype=torch.bool)
+def _rectangle(
+    layout: TokenLayout, dest: Int[np.ndarray, " d"], src: Int[np.ndarray, " s"]
+) -> Bool[np.ndarray, "dest src"]:
+    matrix = np.zeros((len(layout), len(layout)), bool)
     matrix[dest[:, None], src[None, :]] = True
     return matrix
 
 
-def _named(layout: TokenLayout, name: str) -> Int[Tensor, " position"]:
+def _named(layout: TokenLayout, name: str) -> Int[np.ndarray, " position"]:
     try:
-        return layout.positions(name)
+        return np.array(layout.find(name))
     except KeyError as error:
         raise EdgeError(error.args[0]) from None
 
 
-def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> Int[Tensor, " position"]:
+def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> Int[np.ndarray, " position"]:
     if places is None:
-        return torch.arange(len(layout))
+        return np.arange(len(layout))
     found = []
     for place in places:
         if isinstance(place, str):
@@ -284,21 +284,21 @@ def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> Int[T
             found.append(place % len(layout))
         else:
             raise EdgeError(f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}")
-    return torch.tensor(found)
+    return np.array(found)
 
 
-def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[Tensor, " token"]:
+def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[np.ndarray, " token"]:
     """Index of each token's modality; -1 for CLS, for tokens of no group and for modalities not wanted."""
     for name in wanted:
         if name not in layout.modalities:
             extra = "; CLS edges are cut with flow(...)" if name == CLS else ""
             raise EdgeError(f"unknown modality {name!r}; this layout has {list(layout.modalities)}{extra}")
     known = {name: i for i, name in enumerate(layout.modalities) if not wanted or name in wanted}
-    return torch.tensor([known.get(g, NO_INDEX) if g is not None else NO_INDEX for g in layout.group])
+    return np.array([known.get(g, NO_INDEX) if g is not None else NO_INDEX for g in layout.group])
 
 
-def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[Tensor, " token"]:
-    index = torch.tensor(getattr(layout, kind))
+def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[np.ndarray, " token"]:
+    index = np.array(getattr(layout, kind))
     if (index == NO_INDEX).all():
         raise EdgeError(f"{edges} needs tokens with a {kind}, and this layout has none")
     return index
@@ -307,8 +307,7 @@ def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[Tensor, " to
 def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
     if values is None:
         return None
-    if isinstance(values, Tensor | np.ndarray):
-        values = values.tolist()
+    values = getattr(values, "tolist", lambda: values)()  # of an array or a tensor
     places = (values,) if isinstance(values, int | np.integer | str) else tuple(values)  # pyright: ignore
     if not places:
         raise EdgeError("positions(dest=[]) or positions(src=[]) selects nothing; leave it out to mean every position")

@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
@@ -11,6 +12,7 @@ import pytest
 
 import emg_lens
 
+LAZY = ("emg_lens", "emg_lens.hooks", "emg_lens.studies")
 HEAVY = ("torch", "transformer_lens", "transformers", "pandas", "matplotlib", "huggingface_hub")
 
 
@@ -30,18 +32,14 @@ def test_every_public_name_is_there(name):
 
 
 def test_type_checkers_see_the_same_names_from_the_same_places():
-    seen = seen_by_type_checkers(emg_lens)
-    assert seen.pop("emg_lens") == emg_lens._PACKAGES
-    assert seen == emg_lens._HOMES
-    assert sorted([*emg_lens._PACKAGES, *emg_lens._HOME_OF]) == sorted(emg_lens.__all__)
-    assert seen_by_type_checkers(emg_lens.studies) == emg_lens.studies._HOMES
-    assert sorted(emg_lens.studies._HOME_OF) == sorted(emg_lens.studies.__all__)
-
-
-def seen_by_type_checkers(package) -> dict[str, tuple[str, ...]]:
-    tree = ast.parse(Path(package.__file__).read_text())
-    guarded = next(node for node in tree.body if isinstance(node, ast.If)).body
-    return {node.module: tuple(alias.name for alias in node.names) for node in guarded}
+    for name in LAZY:
+        package = import_module(name)
+        tree = ast.parse(Path(package.__file__ or "").read_text())
+        guarded = next(node for node in tree.body if isinstance(node, ast.If)).body
+        seen = {node.module: tuple(alias.name for alias in node.names) for node in guarded}
+        assert seen.pop(name, ()) == package._PACKAGES
+        assert seen == package._HOMES
+        assert sorted([*package._PACKAGES, *package._HOME_OF]) == sorted(package.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -95,20 +93,32 @@ def test_workers_that_fit_models_do_not_wait_for_figures_and_statistics():
     assert not {"matplotlib", "statsmodels", "scipy.stats", "scipy.signal", "scipy.spatial"} & loaded
 
 
-def test_who_starts_a_study_does_not_wait_for_models():
-    loaded = set(run("import sys, emg_lens.studies.run; print(*sorted(sys.modules))").split())
-    assert not {"transformer_lens", "emg_lens.encoder", "emg_lens.training.fitting", "matplotlib"} & loaded
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import emg_lens.studies.run",
+        "from emg_lens import Study; Study.load('quickstart').check()",
+        "from emg_lens import cross_modal; cross_modal('emg', 'acc') | cross_modal().at(layers=2)",
+    ],
+)
+def test_studies_and_edge_sets_do_not_wait_for_models(code):
+    loaded = set(run(f"import sys; {code}; print(*sorted(sys.modules))").split())
+    assert not {"torch", "transformer_lens", "matplotlib"} & loaded
 
 
 @pytest.mark.parametrize(
-    "first", ["from emg_lens.studies.sweep import audit", "import emg_lens.studies.subject", "import emg_lens.studies"]
+    "first", ["from emg_lens.studies.sweep import audit", "import emg_lens.studies.subject, emg_lens.hooks.cut", "pass"]
 )
-def test_the_sweep_of_studies_is_the_function_whatever_was_imported_first(first):
-    printed = run(f"{first}; import emg_lens, emg_lens.studies as s; print(s.sweep is emg_lens.sweep, callable(s.sweep))")
-    assert printed == "True True"
+def test_a_name_is_the_function_also_where_a_module_has_it_too(first):
+    printed = run(
+        f"{first}; import emg_lens as e; print(e.studies.sweep is e.sweep, e.hooks.cut is e.cut, e.sweep, e.cut)"
+    )
+    assert printed.startswith("True True <function sweep") and "<function cut" in printed
 
 
-@pytest.mark.parametrize("name", emg_lens.studies.__all__)
-def test_every_name_of_studies_is_there(name):
-    assert name in dir(emg_lens.studies)
-    assert getattr(emg_lens.studies, name).__module__.startswith("emg_lens.studies.")
+@pytest.mark.parametrize("name", LAZY)
+def test_every_name_of_a_package_is_there(name):
+    package = import_module(name)
+    assert set(package.__all__) <= set(dir(package))
+    for public in package.__all__:
+        assert getattr(package, public) is getattr(package, public)
