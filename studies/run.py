@@ -4,6 +4,7 @@ A run lives in `<out>/<study>/<hash of the spec>/`. Starting it again continues 
 """
 
 import gc
+import importlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -82,11 +83,10 @@ def run_study(
     jobs = jobs or os.cpu_count() or 1
     _check_device(device)
     out = Path(out).expanduser().absolute()
-    fingerprint = data_fingerprint(study.cohort.dataset, data, **study.cohort.options)
-    plan = _plan_of_begun(study, out, fingerprint) or prepare(study, data, out, jobs, console)
+    plan = _plan_of_begun(study, data, out) or prepare(study, data, out, jobs, console)
     for warning in plan.warnings:
         console.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
-    _open_folder(study, data, plan, fingerprint)
+    _open_folder(study, data, plan)
     folders = {s: plan.folder / "subjects" / s for s in plan.subjects}
     todo = [s for s in plan.subjects if not folders[s].exists()]
     parts = wrap_around([plan.n_train[s] for s in todo], joblib.effective_n_jobs(jobs))
@@ -94,6 +94,8 @@ def run_study(
         console.print(
             f"continuing {plan.folder}: {len(plan.subjects) - len(todo)} of {len(plan.subjects)} subjects are done"
         )
+    if jobs > 1:  # this process has nothing else to do
+        threading.Thread(target=_import_for_the_end).start()
     with _progress_bars(console, {s: _progress_file(folders[s]) for s in todo}):
         _parallel(jobs, [(_subject_task, (study, data, todo[i], folders[todo[i]], device, end)) for i, end in parts])
     _tidy(plan.folder / "subjects")
@@ -159,12 +161,12 @@ def _run_folder(study: Study, out: Path) -> Path:
     return out / study.name / study.digest()
 
 
-def _plan_of_begun(study: Study, out: Path, fingerprint: str) -> Plan | None:
+def _plan_of_begun(study: Study, data: Path | None, out: Path) -> Plan | None:
     """The plan of a run that was begun before: its data were checked then. None for a new one."""
     folder = _run_folder(study, out)
     if not (folder / RECORD).exists():
         return None
-    known = json.loads((folder / RECORD).read_text())
+    known, fingerprint = json.loads((folder / RECORD).read_text()), _fingerprint(study, data)
     if known["fingerprint"] != fingerprint:
         raise StudyError(
             f"{folder} was made with other data (fingerprint {known['fingerprint']}, now {fingerprint});"
@@ -173,8 +175,12 @@ def _plan_of_begun(study: Study, out: Path, fingerprint: str) -> Plan | None:
     return Plan(tuple(known["n_train"]), known["n_train"], folder, tuple(known["warnings"]))
 
 
-def _open_folder(study: Study, data: Path | None, plan: Plan, fingerprint: str) -> None:
-    facts = {"folder": str(data) if data else None, "fingerprint": fingerprint}
+def _fingerprint(study: Study, data: Path | None) -> str:
+    return data_fingerprint(study.cohort.dataset, data, **study.cohort.options)
+
+
+def _open_folder(study: Study, data: Path | None, plan: Plan) -> None:
+    facts = {"folder": str(data) if data else None, "fingerprint": _fingerprint(study, data)}
     facts |= {"warnings": plan.warnings, "n_train": plan.n_train}
     try:
         (plan.folder / "subjects").mkdir(parents=True, exist_ok=True)
@@ -183,6 +189,12 @@ def _open_folder(study: Study, data: Path | None, plan: Plan, fingerprint: str) 
         write_text(plan.folder / RECORD, json.dumps(facts, indent=1))
     except OSError as error:
         raise StudyError(f"cannot write to {str(plan.folder)!r}: {error.strerror}; give another --out") from None
+
+
+def _import_for_the_end() -> None:
+    """Tables and figures need a second of imports; now nobody waits for them."""
+    for name in ("emg_lens.studies.report", "scipy.stats", "statsmodels.stats.multitest"):
+        importlib.import_module(name)
 
 
 def _tidy(subjects: Path) -> None:

@@ -24,15 +24,12 @@ from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.side_by_side import torch_threads
 from emg_lens.studies.spec import Study, StudyError
-from emg_lens.studies.sweep import SweepResult, audit, sweep
+from emg_lens.studies.sweep import CPU_TOKENS, SweepResult, audit, sweep
 from emg_lens.training.fitting import fit
 from emg_lens.training.recipe import TrainingRecipe
 
 FIT_SHARE = 0.95
 """Fraction of a subject's progress bar that fitting takes; the sweep takes the rest."""
-
-SWEEP_TRIALS = 32
-"""Trials a forward in a study's sweep."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +160,9 @@ def run_subject(
             return
         started = time.perf_counter()
         conditions = study.conditions.build(model.cfg.n_layers)
-        x = torch.from_numpy(trials.test.x)  # executor and batch are fixed: a choice by speed would change digits
-        result = sweep(model, x, conditions, executor="tree", batch_size=SWEEP_TRIALS)
+        x = torch.from_numpy(trials.test.x)
+        at_once = CPU_TOKENS // model.cfg.n_ctx + 1  # fixed, as is the executor: a choice by speed would change digits
+        result = sweep(model, x, conditions, executor="tree", batch_size=at_once)
         scores = tidy_scores(study, subject, trials.test, result)
         facts = {
             "subject": subject,

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,21 @@ def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["emg-lens", "run", "quikstart", "--debug"])
     with pytest.raises(StudyError):
         cli.main()
+
+
+@pytest.mark.parametrize("name", cli.MENDED_BY_THE_USER)
+def test_errors_of_the_user_are_known_by_the_names_of_their_classes(name, monkeypatch, capsys):
+    module, _, kind = name.rpartition(".")
+    error = type("Special", (getattr(import_module(module), kind),), {})("two\nlines")
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(sys, "argv", ["emg-lens", "list"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 2 and one_line(capsys.readouterr().err) == "error: two lines"
 
 
 def test_help_has_an_example_for_every_command(call):

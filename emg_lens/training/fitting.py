@@ -24,7 +24,6 @@ from emg_lens.training.recipe import TrainingRecipe
 HISTORY = ["epoch", "loss", "accuracy", "cls_weight", "lr"]
 """Columns of the table that a fit returns."""
 
-
 MEAN_HEAD = "mean_head"
 """The weights that the mean logits alone are read with."""
 
@@ -81,6 +80,7 @@ def fit(
         state = _State.begin(vectors, recipe.seed)
         if file is not None and file.tensors:
             state.restore(file.tensors)
+            file.tensors.clear()
         elif file is not None:
             file.save(state.tensors(), {})  # so that a path that cannot be written to is known
         for epoch in range(len(state.rows), recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)):
