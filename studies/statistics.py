@@ -138,13 +138,11 @@ def adjust(p: Float[np.ndarray, " test"], correction: str) -> Float[np.ndarray, 
     tested = ~np.isnan(p)
     corrected = np.full(p.shape, np.nan)
     if tested.any():
-        frozen_before = gc.get_freeze_count()
         gc.freeze()  # it collects garbage at every call, a fifth of a second among all that is imported by now
         try:
             corrected[tested] = np.minimum(multipletests(p[tested], method=correction)[1], 1.0)
         finally:
-            if not frozen_before:  # what the user has frozen stays so
-                gc.unfreeze()
+            gc.unfreeze()
     return corrected
 
 

@@ -1,4 +1,3 @@
-import gc
 import warnings
 
 import numpy as np
@@ -466,15 +465,3 @@ def test_without_an_effect_the_paired_tests_keep_their_level_and_use_it(null_p_v
 
 def test_the_unpaired_test_is_conservative_for_the_same_subjects(null_p_values):
     assert (null_p_values["mann_whitney"] < 0.05).mean() < (null_p_values["wilcoxon"] < 0.05).mean()
-
-
-@pytest.mark.parametrize("frozen", [False, True])
-def test_a_correction_leaves_the_garbage_collector_as_it_was(frozen):
-    gc.unfreeze()
-    if frozen:
-        gc.freeze()
-    try:
-        adjust(np.array([0.01, 0.02]), "holm")
-        assert bool(gc.get_freeze_count()) == frozen
-    finally:
-        gc.unfreeze()
