@@ -258,33 +258,31 @@ def _equal(index: Int[np.ndarray, " token"]) -> Bool[np.ndarray, "dest src"]:
     return (index[:, None] == index[None, :]) & (index != NO_INDEX)[:, None]
 
 
-def _rectangle(
-    layout: TokenLayout, dest: Int[np.ndarray, " d"], src: Int[np.ndarray, " s"]
-) -> Bool[np.ndarray, "dest src"]:
+def _rectangle(layout: TokenLayout, dest: list[int], src: list[int]) -> Bool[np.ndarray, "dest src"]:
     matrix = np.zeros((len(layout), len(layout)), bool)
-    matrix[dest[:, None], src[None, :]] = True
+    matrix[np.ix_(dest, src)] = True
     return matrix
 
 
-def _named(layout: TokenLayout, name: str) -> Int[np.ndarray, " position"]:
+def _named(layout: TokenLayout, name: str) -> list[int]:
     try:
-        return np.array(layout.find(name))
+        return layout.find(name)
     except KeyError as error:
         raise EdgeError(error.args[0]) from None
 
 
-def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> Int[np.ndarray, " position"]:
+def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> list[int]:
     if places is None:
-        return np.arange(len(layout))
+        return list(range(len(layout)))
     found = []
     for place in places:
         if isinstance(place, str):
-            found += _named(layout, place).tolist()
+            found += _named(layout, place)
         elif -len(layout) <= place < len(layout):
             found.append(place % len(layout))
         else:
             raise EdgeError(f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}")
-    return np.array(found)
+    return found
 
 
 def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[np.ndarray, " token"]:

@@ -20,6 +20,9 @@ from emg_lens.studies.tables import layout_extras, layout_table3, save_tables
 if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
     from matplotlib.figure import Figure
 
+RECORD = "data.json"
+"""What a run's folder knows of the data: where they were, their fingerprint, and the plan."""
+
 
 @dataclass(frozen=True)
 class StudyResult:
@@ -105,7 +108,7 @@ class StudyResult:
             train_accuracy=last.loc[subjects["subject"], "accuracy"].to_numpy(),
         )
         environment = json.loads((self.folder / "environment.json").read_text())
-        record = json.loads((self.folder / "data.json").read_text())
+        record = json.loads((self.folder / RECORD).read_text())
         data = f" --data {record['folder']}" if record["folder"] else ""
         first = subjects.iloc[0]
         channels = ", ".join(f"{n} {modality}" for modality, n in first["modalities"].items())

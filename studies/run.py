@@ -24,13 +24,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from emg_lens.data.datasets import data_fingerprint
 from emg_lens.data.datasets import subjects as list_subjects
 from emg_lens.files import write_text
-from emg_lens.studies.results import StudyResult
+from emg_lens.studies.results import RECORD, StudyResult
 from emg_lens.studies.spec import COMING, Study, StudyError
 from emg_lens.studies.statistics import family_sizes, power_warnings
 
 POLL_SECONDS = 0.3
-RECORD = "data.json"
-"""What a run's folder knows of the data: where they were, their fingerprint, and the plan."""
 
 SMALLEST_PART = 0.1
 """Of a subject: less is not worth reading its recordings twice."""
@@ -47,12 +45,14 @@ class Plan:
         subjects: All subjects of the study, in order.
         n_train: Training trials of each: what its part of the run costs.
         folder: The run's folder.
+        fingerprint: Of the data.
         warnings: What the user should know before waiting: significance that n subjects cannot reach, odd data.
     """
 
     subjects: tuple[str, ...]
     n_train: dict[str, int]
     folder: Path
+    fingerprint: str
     warnings: tuple[str, ...]
 
 
@@ -129,7 +129,7 @@ def prepare(study: Study, data: Path | None, out: Path, jobs: int, console: Cons
         few = [f"{s} ({f['n_classes']})" for s, f in zip(subjects, facts, strict=True) if f["n_classes"] < max(counts)]
         warnings.append(f"subjects with fewer than {max(counts)} classes: {', '.join(few)}")
     n_train = {s: f["n_train"] for s, f in zip(subjects, facts, strict=True)}
-    return Plan(tuple(subjects), n_train, _run_folder(study, out), tuple(warnings))
+    return Plan(tuple(subjects), n_train, _run_folder(study, out), _fingerprint(study, data), tuple(warnings))
 
 
 def _describe(study: Study, data: Path | None, subject: str, with_plan: bool) -> dict:
@@ -172,7 +172,7 @@ def _plan_of_begun(study: Study, data: Path | None, out: Path) -> Plan | None:
             f"{folder} was made with other data (fingerprint {known['fingerprint']}, now {fingerprint});"
             " give another --out, or delete that folder"
         )
-    return Plan(tuple(known["n_train"]), known["n_train"], folder, tuple(known["warnings"]))
+    return Plan(tuple(known["n_train"]), known["n_train"], folder, fingerprint, tuple(known["warnings"]))
 
 
 def _fingerprint(study: Study, data: Path | None) -> str:
@@ -180,7 +180,7 @@ def _fingerprint(study: Study, data: Path | None) -> str:
 
 
 def _open_folder(study: Study, data: Path | None, plan: Plan) -> None:
-    facts = {"folder": str(data) if data else None, "fingerprint": _fingerprint(study, data)}
+    facts = {"folder": str(data) if data else None, "fingerprint": plan.fingerprint}
     facts |= {"warnings": plan.warnings, "n_train": plan.n_train}
     try:
         (plan.folder / "subjects").mkdir(parents=True, exist_ok=True)

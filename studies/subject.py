@@ -24,7 +24,7 @@ from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.conditions import BASELINE
 from emg_lens.studies.side_by_side import torch_threads
 from emg_lens.studies.spec import Study, StudyError
-from emg_lens.studies.sweep import CPU_TOKENS, SweepResult, audit, sweep
+from emg_lens.studies.sweep import SweepResult, audit, sweep, trials_near_the_caches
 from emg_lens.training.fitting import fit
 from emg_lens.training.recipe import TrainingRecipe
 
@@ -161,7 +161,7 @@ def run_subject(
         started = time.perf_counter()
         conditions = study.conditions.build(model.cfg.n_layers)
         x = torch.from_numpy(trials.test.x)
-        at_once = CPU_TOKENS // model.cfg.n_ctx + 1  # fixed, as is the executor: a choice by speed would change digits
+        at_once = trials_near_the_caches(model.cfg.n_ctx)  # as the executor, not chosen by speed: digits would change
         result = sweep(model, x, conditions, executor="tree", batch_size=at_once)
         scores = tidy_scores(study, subject, trials.test, result)
         facts = {

@@ -226,7 +226,12 @@ def room(model: HookedBiosignalEncoder, executor: str, n_workers: int) -> int:
     device = _device(model)
     if device.type == "cuda":
         return max(1, int(torch.cuda.mem_get_info(device)[0] / 4 / a_trial))
-    return max(1, min(int(psutil.virtual_memory().available / 4 / n_workers / a_trial), CPU_TOKENS // n + 1))
+    return max(1, min(int(psutil.virtual_memory().available / 4 / n_workers / a_trial), trials_near_the_caches(n)))
+
+
+def trials_near_the_caches(n_ctx: int) -> int:
+    """Trials a forward on a CPU, of `n_ctx` tokens each: `CPU_TOKENS`, and not fewer."""
+    return CPU_TOKENS // n_ctx + 1
 
 
 def _asked(x: Tensor, executor: Executor, batch_size: int | None) -> dict[str, str]:

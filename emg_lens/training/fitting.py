@@ -101,16 +101,13 @@ def _run_epoch(model: IsoNet, x: Tensor, y: Tensor, recipe: TrainingRecipe, stat
     epoch, started = len(state.rows), time.perf_counter()
     weight, lr = anneal_weight(epoch, recipe.anneal_epochs), recipe.lr * recipe.lr_factor(epoch)
     learning = [name for name in state.vectors if name != MEAN_HEAD or weight < 1]  # what is read
-    vectors = [state.vectors[name] for name in learning]
     loss_sum, hits = torch.zeros((), device=x.device), torch.zeros((), device=x.device)
     for batch in torch.randperm(len(x), generator=state.order).to(x.device).split(recipe.batch_size):
         labels = y[batch]
         cls_logits, mean_logits = model(x[batch], return_type="both") if weight < 1 else (model(x[batch]), None)
         loss = annealed_loss(cls_logits, mean_logits, labels, weight, recipe.label_smoothing)
         loss.backward()
-        if recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(vectors, recipe.clip_norm)
-        state.step(learning, lr, recipe.weight_decay)
+        state.step(learning, lr, recipe)
         loss_sum += loss.detach() * len(batch)
         hits += (cls_logits.detach().argmax(-1) == labels).sum()
     mean_loss, accuracy = float(loss_sum) / len(x), float(hits) / len(x)
@@ -150,16 +147,18 @@ class _State:
         }
         return cls(vectors, moments, torch.Generator().manual_seed(seed), [])
 
-    def step(self, learning: Sequence[str], lr: float, weight_decay: float) -> None:
-        """A step of AdamW on these vectors; their gradients are zero afterwards."""
+    def step(self, learning: Sequence[str], lr: float, recipe: TrainingRecipe) -> None:
+        """A step of AdamW on these vectors, their gradients clipped; the gradients are zero afterwards."""
         vectors: list[Tensor] = [self.vectors[name] for name in learning]
+        if recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(vectors, recipe.clip_norm)
         slopes = [vector.grad for vector in vectors if vector.grad is not None]
         moments = [[self.moments[name][kind] for name in learning] for kind in ("exp_avg", "exp_avg_sq", "step")]
         # The function, not the class, whose first use imports torch's compiler: a second in every worker.
         with torch.no_grad():
             adamw(
                 vectors, slopes, moments[0], moments[1], [], moments[2], fused=True, amsgrad=False, maximize=False,
-                beta1=0.9, beta2=0.999, eps=1e-8, lr=lr, weight_decay=weight_decay,
+                beta1=0.9, beta2=0.999, eps=1e-8, lr=lr, weight_decay=recipe.weight_decay,
             )  # fmt: skip
         for slope in slopes:
             slope.zero_()
