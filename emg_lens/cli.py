@@ -14,7 +14,7 @@ PIPE_WIDTH = 120
 """Columns of a table that is printed into a file or a pipe."""
 
 MENDED_BY_THE_USER = (
-    "emg_lens.checkpoint.CheckpointError",
+    "emg_lens.io.checkpoint.CheckpointError",
     "emg_lens.data.recording.DataError",
     "emg_lens.hooks.algebra.EdgeError",
     "emg_lens.studies.spec.StudyError",
@@ -49,7 +49,7 @@ def list_() -> None:
 
     Example: emg-lens list
     """
-    from emg_lens.data.datasets import TRIALS, dataset_names, describe_dataset
+    from emg_lens.data.registry import TRIALS, dataset_names, describe_dataset
     from emg_lens.studies.spec import Study, catalogue
 
     studies = Table("study", "data set", "question", title="Studies", title_justify="left")

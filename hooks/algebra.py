@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from jaxtyping import Bool
 
+from emg_lens.errors import EmgLensError
 from emg_lens.layout import TokenLayout
 
 if TYPE_CHECKING:  # a study can be read without torch
@@ -24,7 +25,7 @@ Mask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
 
 
-class EdgeError(ValueError):
+class EdgeError(EmgLensError, ValueError):
     """An edge set that does not fit the layout or the model it is applied to, or cannot be read."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.layout import TokenLayout
 
@@ -20,7 +21,7 @@ STACKS = ("blocks", "encoder_blocks", "encoder")
 """Names of the stack of blocks: of most models, of T5 bridges (encoder side), of HookedEncoderDecoder."""
 
 
-class DeadHookError(RuntimeError):
+class DeadHookError(EmgLensError, RuntimeError):
     """A hook that does not reach the model's computation, or an intervention that did not happen."""
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from emg_lens.hooks.anatomy import SCORES, DeadHookError, at_path, listening, quietly
-from emg_lens.hooks.cut import cut, cutting
+from emg_lens.hooks.cuts import cut, cutting
 from emg_lens.hooks.edges import cross_modal, flow
 from emg_lens.hooks.examples import call, example_inputs
 from emg_lens.hooks.probe import find_lever

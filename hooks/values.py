@@ -25,7 +25,7 @@ from emg_lens.hooks.anatomy import (
     resolve_layout,
     switches,
 )
-from emg_lens.hooks.cut import Hook
+from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.examples import Inputs, call, example_inputs
 from emg_lens.layout import TokenLayout
 
@@ -71,7 +71,7 @@ def replace(
         DeadHookError: An edit at `at` does not reach the model's output.
     """
     layout = resolve_layout(model, layout)
-    where = _find(layout, tokens)
+    where = find_tokens(layout, tokens)
     if by not in ("zero", "mean", "resample", "permute"):
         raise EdgeError(f"by={by!r}; expected 'zero', 'mean', 'resample' or 'permute'")
     if (by in ("mean", "resample")) != (reference is not None):
@@ -84,12 +84,11 @@ def replace(
         if by == "zero":
             return torch.zeros_like(x[:, where])
         if by == "permute":
-            return x[_others(len(x), seed).to(x.device)][:, where]
+            return x[other_trials(len(x), seed).to(x.device)][:, where]
         assert source is not None
         if by == "mean":
             return source.mean(0, keepdim=True).to(x).expand(len(x), *source.shape[1:])
-        generator = torch.Generator().manual_seed(seed)
-        return source[torch.randint(len(source), (len(x),), generator=generator)].to(x)
+        return source[random_trials(len(source), len(x), seed)].to(x)
 
     return [(at, _writing(replacement, where, layout, at))]
 
@@ -119,7 +118,7 @@ def cut_mlp(
         DeadHookError: An edit of the MLP's output does not reach the model's output.
     """
     layout = resolve_layout(model, layout)
-    where = _find(layout, tokens)
+    where = find_tokens(layout, tokens)
     paths = attention_paths(model)
     n_layers = count_layers(model, paths)
     chosen = range(n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
@@ -155,7 +154,7 @@ def _check_shape(x: Tensor, layout: TokenLayout, name: str) -> None:
         )
 
 
-def _others(n_trials: int, seed: int) -> Int[Tensor, " trial"]:
+def other_trials(n_trials: int, seed: int) -> Int[Tensor, " trial"]:
     """For every trial another one: a random cycle."""
     if n_trials < 2:
         raise EdgeError("replace(by='permute') needs two or more trials in the batch, got 1")
@@ -165,7 +164,30 @@ def _others(n_trials: int, seed: int) -> Int[Tensor, " trial"]:
     return others
 
 
-def _find(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
+def random_trials(n_reference: int, n_trials: int, seed: int) -> Int[Tensor, " trial"]:
+    """For every trial a random one of the reference."""
+    return torch.randint(n_reference, (n_trials,), generator=torch.Generator().manual_seed(seed))
+
+
+def reference_of(by: By, reference: Tensor | None) -> Tensor | None:
+    """The reference trials where `by` needs them.
+
+    Raises:
+        EdgeError: They are needed and missing.
+    """
+    if by not in ("mean", "resample"):
+        return None
+    if reference is None or not len(reference):
+        raise EdgeError(f"replacing by={by!r} takes values from other trials: give reference=<training trials>")
+    return reference
+
+
+def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
+    """Positions of some tokens, in order.
+
+    Raises:
+        EdgeError: A name or position that the layout does not have, or none at all.
+    """
     found: list[int] = []
     for token in (tokens,) if isinstance(tokens, str | int) else tokens:
         if isinstance(token, str):

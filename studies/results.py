@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.console import RenderableType
 
-from emg_lens.files import write_text
+from emg_lens.io.files import write_text
+from emg_lens.studies.report.table_formats import to_rich
+from emg_lens.studies.report.tables import layout_extras, layout_table3, save_tables
 from emg_lens.studies.spec import Study, StudyError
-from emg_lens.studies.statistics import compare
-from emg_lens.studies.table_formats import to_rich
-from emg_lens.studies.tables import layout_extras, layout_table3, save_tables
+from emg_lens.studies.statistics.comparison import compare
 
 if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ class StudyResult:
         return compare(self.scores, self.study.statistics)
 
     def tests(self) -> pd.DataFrame:
-        """Every condition against the baseline: see `emg_lens.studies.statistics.compare`."""
+        """Every condition against the baseline: see `emg_lens.studies.statistics.comparison.compare`."""
         return self._tests.copy()
 
     def table(self) -> pd.DataFrame:
@@ -87,18 +87,18 @@ class StudyResult:
 
     def figures(self) -> "dict[str, Figure]":
         """Figures by name."""
-        from emg_lens.studies.figures import figure_training, study_figures
+        from emg_lens.studies.report.figures import figure_training, study_figures
 
         return {**study_figures(self.scores, self._tests), "training": figure_training(self.fits)}
 
     def report(self) -> str:
         """The self-contained HTML report."""
-        from emg_lens.studies.figures import to_svg
+        from emg_lens.studies.report.figures import to_svg
 
         return self._report({name: to_svg(figure) for name, figure in self.figures().items()})
 
     def _report(self, svgs: Mapping[str, bytes]) -> str:
-        from emg_lens.studies.report import ReportContext, render_report
+        from emg_lens.studies.report.page import ReportContext, render_report
 
         study, subjects = self.study, self.subjects
         last = self.fits.groupby("subject", sort=False).last()
@@ -147,7 +147,7 @@ class StudyResult:
         Raises:
             StudyError: The folder cannot be written to.
         """
-        from emg_lens.studies.figures import save_figures
+        from emg_lens.studies.report.figures import save_figures
 
         try:
             write_text(self.folder / "scores.csv", self.scores.to_csv(index=False))

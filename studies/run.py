@@ -21,12 +21,12 @@ import joblib
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from emg_lens.data.datasets import data_fingerprint
-from emg_lens.data.datasets import subjects as list_subjects
-from emg_lens.files import write_text
+from emg_lens.data.registry import data_fingerprint
+from emg_lens.data.registry import subjects as list_subjects
+from emg_lens.io.files import write_text
 from emg_lens.studies.results import RECORD, StudyResult
 from emg_lens.studies.spec import COMING, Study, StudyError
-from emg_lens.studies.statistics import family_sizes, power_warnings
+from emg_lens.studies.statistics.comparison import family_sizes, power_warnings
 
 POLL_SECONDS = 0.3
 
@@ -193,7 +193,7 @@ def _open_folder(study: Study, data: Path | None, plan: Plan) -> None:
 
 def _import_for_the_end() -> None:
     """Tables and figures need a second of imports; now nobody waits for them."""
-    for name in ("emg_lens.studies.report", "scipy.stats", "statsmodels.stats.multitest"):
+    for name in ("emg_lens.studies.report.page", "scipy.stats", "statsmodels.stats.multitest"):
         importlib.import_module(name)
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from emg_lens.data.datasets import TRIALS, describe_dataset
-from emg_lens.data.preprocess import Recipe
+from emg_lens.data.preprocessing import Recipe
 from emg_lens.data.recording import DataError
+from emg_lens.data.registry import TRIALS, describe_dataset
 from emg_lens.data.trials import Segment
 from emg_lens.hooks import EdgeError, parse_edges
-from emg_lens.studies.conditions import MODES, Condition, Mode, layer_masks, with_baseline
-from emg_lens.studies.statistics import StatisticsSpec
+from emg_lens.studies.statistics.comparison import StatisticsSpec
+from emg_lens.sweeps.conditions import MODES, Condition, Mode, layer_masks, with_baseline
 from emg_lens.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:  # imported where a model is built, and where a study is run
@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # imported where a model is built, and where a study is run
     from emg_lens.studies.results import StudyResult
 
 
-class StudyError(ValueError):
+class StudyError(EmgLensError, ValueError):
     """A study that cannot be read or run; the message is one line for the person who wrote it."""
 
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from emg_lens.data.datasets import load_trials
 from emg_lens.data.recording import DataError
-from emg_lens.data.simulate import Simulation, expected_accuracy
+from emg_lens.data.registry import load_trials
+from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.data.trials import TrialSet
-from emg_lens.encoder import count_parameters
+from emg_lens.models.encoder import count_parameters
 from emg_lens.models.isonet import IsoNet
-from emg_lens.studies.conditions import BASELINE
-from emg_lens.studies.side_by_side import torch_threads
 from emg_lens.studies.spec import Study, StudyError
-from emg_lens.studies.sweep import SweepResult, audit, sweep, trials_near_the_caches
+from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.sweeps.engine import SweepResult, audit, sweep, trials_near_the_caches
+from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.training.fitting import fit
 from emg_lens.training.recipe import TrainingRecipe
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from emg_lens.attention import Attention
-from emg_lens.dropout import LEVELS, drop, keep_mask
-from emg_lens.encoder import HookedBiosignalEncoder
-from emg_lens.mixing import attend
+from emg_lens.models.attention import Attention
+from emg_lens.models.dropout import LEVELS, drop, keep_mask
+from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig, annealed_loss
+from emg_lens.models.mixing import attend
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.97])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from emg_lens.config import EncoderConfig
-from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks.edges import cross_modal, flow, unimodal
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
 
 
 def make(**changes) -> HookedBiosignalEncoder:

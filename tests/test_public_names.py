@@ -107,7 +107,8 @@ def test_studies_and_edge_sets_do_not_wait_for_models(code):
 
 
 @pytest.mark.parametrize(
-    "first", ["from emg_lens.studies.sweep import audit", "import emg_lens.studies.subject, emg_lens.hooks.cut", "pass"]
+    "first",
+    ["from emg_lens.sweeps.engine import audit", "import emg_lens.studies.subject, emg_lens.hooks.cuts", "pass"],
 )
 def test_a_name_is_the_function_also_where_a_module_has_it_too(first):
     printed = run(

@@ -1,6 +1,6 @@
 """One recording as it lies on disk: signals of several sensors, labels, and what was repaired on the way.
 
-Loaders make recordings, `emg_lens.data.preprocess` filters them, `emg_lens.data.trials` cuts them into
+Loaders make recordings, `emg_lens.data.preprocessing` filters them, `emg_lens.data.trials` cuts them into
 trials.
 """
 
@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from emg_lens.errors import EmgLensError
+
 REST = 0
 UNLABELLED = -1
 
 
-class DataError(ValueError):
+class DataError(EmgLensError, ValueError):
     """A recording that is missing, damaged, or not what its format promises."""
 
 

@@ -61,13 +61,13 @@ class Segment(BaseModel):
             length = min(length, stop - start)  # where rounding to rows makes the window one row longer
         fixed = self.window_s is not None or self.stop_s is not None
         if (fixed and length < 1) or (self.stride_s is not None and stride < 1):
-            raise DataError(f"{self.describe()} is below one row at {fs:g} Hz")
+            raise DataError(f"{self.in_words()} is below one row at {fs:g} Hz")
         if stop > n_rows or length < 1 or start + length > stop:
             return []
         last = start if self.stride_s is None else stop - length
         return [(first, first + length) for first in range(start, last + 1, stride)]
 
-    def describe(self) -> str:
+    def in_words(self) -> str:
         """The segment in a few words."""
         stop = "the end" if self.stop_s is None else f"{self.stop_s:g} s"
         window = "" if self.window_s is None else f", windows of {self.window_s:g} s"
@@ -91,7 +91,7 @@ class _Cut:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
 
-def cut(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int] | None) -> dict[str, Any]:
+def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int] | None) -> dict[str, Any]:
     """The fields of a `TrialSet`; see `TrialSet.from_recordings`.
 
     Raises:
@@ -115,7 +115,7 @@ def cut(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int
         raise DataError("no recording to cut into trials")
     if not state.windows:
         raise DataError(
-            f"no trial for {segment.describe()}: {state.movements} movements, {state.too_short} too short,"
+            f"no trial for {segment.in_words()}: {state.movements} movements, {state.too_short} too short,"
             f" {state.n_other} of other labels {sorted(state.other_labels)}"
         )
     lengths = sorted({w.shape[1] for w in state.windows})
@@ -201,7 +201,7 @@ def _notes(state: _Cut, segment: Segment) -> tuple[str, ...]:
             notes.append(same[0])
     short, all_of = state.too_short, state.movements
     if short:
-        notes.append(f"{short} of {all_of} movements are too short for {segment.describe()}: dropped")
+        notes.append(f"{short} of {all_of} movements are too short for {segment.in_words()}: dropped")
     if state.n_other:
         left = sorted(state.other_labels)
         notes.append(f"{state.n_other} movements of labels outside `classes` left out: {left}")

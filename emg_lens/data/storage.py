@@ -4,21 +4,18 @@ import json
 import os
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import pandas as pd
 
 from emg_lens.data.recording import DataError
 
-if TYPE_CHECKING:
-    from emg_lens.data.trials import TrialSet
-
 FORMAT, VERSION = "emg-lens trials", 1
 ARRAYS = ("x", "y", "repetition", "movement")
 
 
-def save(trials: "TrialSet", path: Path) -> None:
+def save(trials: Any, path: Path) -> None:
     """Write beside `path`, then put the file in its place: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from emg_lens.data.datasets import TRIALS, load_dataset
 from emg_lens.data.recording import DataError, Recording
+from emg_lens.data.registry import TRIALS, load_dataset
 from emg_lens.data.trials import TrialSet
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 
 from emg_lens.data import storage
 from emg_lens.data.recording import DataError, Recording
-from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut, same_channels
+from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut_recordings, same_channels
 
 __all__ = ["Segment", "TrialSet"]
 
@@ -127,7 +127,7 @@ class TrialSet:
         Raises:
             DataError: Recordings that do not go together, or nothing that is long enough.
         """
-        return TrialSet(**cut(recordings, segment or Segment(), classes))
+        return TrialSet(**cut_recordings(recordings, segment or Segment(), classes))
 
     @staticmethod
     def from_arrays(

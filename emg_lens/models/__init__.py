@@ -1,1 +1,5 @@
-"""The models: IsoNet, and those that follow it."""
+"""The models, all made of the same hooked parts, and their registry."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from emg_lens.components import Unembed
-from emg_lens.config import EncoderConfig, Norm
-from emg_lens.encoder import HookedBiosignalEncoder, ReturnType
+from emg_lens.lens.config import EncoderConfig, Norm
+from emg_lens.models.components import Unembed
+from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType
+from emg_lens.models.registry import Architecture
 
 
 @dataclass
@@ -82,3 +83,6 @@ def annealed_loss(
     if mean_logits is None:
         raise ValueError(f"the mean head has a part in the loss at λ = {weight:g}; got no mean logits")
     return weight * cls_loss + (1 - weight) * F.cross_entropy(mean_logits, labels, label_smoothing=label_smoothing)
+
+
+ISONET = Architecture("isonet", IsoNetConfig, IsoNet)

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from emg_lens.lens.points import is_heard
 from emg_lens.models.isonet import IsoNet, anneal_weight
-from emg_lens.points import is_heard
 from emg_lens.training.fitting import HISTORY, TrainingRecipe, check_loss, check_trials, seeded
 
 

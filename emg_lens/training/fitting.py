@@ -17,7 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from emg_lens.checkpoint import CheckpointFile, content, digest, model_identity
+from emg_lens.errors import EmgLensError
+from emg_lens.io.checkpoint import CheckpointFile, content, digest
+from emg_lens.lens.identity import model_identity
 from emg_lens.models.isonet import IsoNet, anneal_weight, annealed_loss
 from emg_lens.training.recipe import TrainingRecipe
 
@@ -34,7 +36,7 @@ ALIGNED = 16
 """Each parameter begins at a multiple of so many values."""
 
 
-class FitError(RuntimeError):
+class FitError(EmgLensError, RuntimeError):
     """A fit that cannot start or went wrong: trials that do not fit the model, or a loss that is not a number."""
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformer_lens import ActivationCache
 
-from emg_lens.analysis.attention_view import CELL_BYTES, attention_view, modality_mass
+from emg_lens.analysis.attention_views import CELL_BYTES, attention_view, modality_mass
 from emg_lens.hooks.edges import cross_modal, flow, unimodal
 from emg_lens.layout import TokenLayout
 
@@ -190,7 +190,7 @@ def test_masses_of_a_dest_sum_to_one_and_so_do_the_shares(data):
 @pytest.mark.parametrize("difference", [False, True])
 def test_the_numbers_in_the_page_are_the_pattern_within_the_stated_precision(bits, difference, monkeypatch):
     if bits == 8:
-        monkeypatch.setattr("emg_lens.analysis.attention_view.FINE_CELLS", 0)
+        monkeypatch.setattr("emg_lens.analysis.attention_views.FINE_CELLS", 0)
     view = attention_view(patterns(), LAYOUT, baseline=patterns(seed=9) if difference else None)
     maps = content(view._page(10**9))["maps"]
     assert (maps["bits"], maps["signed"]) == (bits, difference)
@@ -199,7 +199,7 @@ def test_the_numbers_in_the_page_are_the_pattern_within_the_stated_precision(bit
 
 
 def test_eight_bits_keep_a_uniform_floor_beside_a_spike(monkeypatch):
-    monkeypatch.setattr("emg_lens.analysis.attention_view.FINE_CELLS", 0)
+    monkeypatch.setattr("emg_lens.analysis.attention_views.FINE_CELLS", 0)
     pattern = torch.full((1, 1, 8, 8), 0.001)
     pattern[0, 0, 0, 0] = 1.0
     decoded = decode(content(attention_view(pattern, LAYOUT)._page(10**9))["maps"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from emg_lens.analysis.attention_view import attention_view, modality_mass
+from emg_lens.analysis.attention_views import attention_view, modality_mass
 from emg_lens.layout import TokenLayout
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="browser tests need selenium: pip install selenium")

@@ -21,8 +21,8 @@ of the output projection. The logits (2 d · classes) come once a leaf.
 
 from dataclasses import dataclass
 
-from emg_lens.config import EncoderConfig
-from emg_lens.studies.plan import Node, Plan
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.sweeps.plan import Node, Plan
 
 
 @dataclass(frozen=True)

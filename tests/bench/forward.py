@@ -14,8 +14,8 @@ from statistics import median
 import torch
 from torch import nn
 
-from emg_lens.config import EncoderConfig
-from emg_lens.encoder import HookedBiosignalEncoder
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from rich.table import Table
 from emg_lens.hooks import cross_modal, positions, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.studies import Condition, head_masks, layer_masks, sweep
-from emg_lens.studies.conditions import with_baseline
-from emg_lens.studies.plan import Plan, plan
-from emg_lens.studies.sweep import describe
+from emg_lens.sweeps.conditions import with_baseline
+from emg_lens.sweeps.engine import target_of
+from emg_lens.sweeps.plan import Plan, plan_sweep
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 EXECUTORS = ("loop", "tree", "stacked")
@@ -100,7 +100,7 @@ def product(rows: int, d_model: int, device: str) -> tuple[Callable[[], None], i
 
 def planned(model: IsoNet, conditions: list[Condition]) -> Plan:
     """The plan that `sweep` makes."""
-    return plan(describe(model), with_baseline(conditions))
+    return plan_sweep(target_of(model), with_baseline(conditions))
 
 
 def paper(device: str, rounds: int, trials: int) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from emg_lens.encoder import count_parameters
+from emg_lens.models.encoder import count_parameters
 
 bench = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("forward.py"))))
 

@@ -5,8 +5,8 @@ import importlib.metadata
 import pytest
 import torch
 
-from emg_lens.config import EncoderConfig
-from emg_lens.encoder import HookedBiosignalEncoder
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
 
 MAJOR = int(importlib.metadata.version("transformer-lens").split(".")[0])
 needs_4 = pytest.mark.skipif(MAJOR < 4, reason="new in TransformerLens 4")

@@ -5,8 +5,8 @@ import torch
 from encoders import CLASSES, make
 from transformer_lens import ActivationCache
 
-from emg_lens.cache import BiosignalCache
-from emg_lens.post_norm_cache import PostNormCache
+from emg_lens.lens.cache import BiosignalCache
+from emg_lens.lens.post_norm_cache import PostNormCache
 
 NORMS = ["pre", "post"]
 PLACES = [(0, False), (0, True), (1, False), (2, True), (3, False), (None, False), (-1, False)]

@@ -11,10 +11,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformer_lens.tools.analysis import attribution_patch, get_act_patch_direct_path
 
-from emg_lens.bridge import ARCHITECTURE, BiosignalAdapter, EncoderBridge, bridge_config, register, to_bridge
-from emg_lens.config import EncoderConfig
-from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import EdgeError, cross_modal, cut, cutting, every, flow, same_channel, unimodal
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.bridge import ARCHITECTURE, BiosignalAdapter, EncoderBridge, bridge_config, register, to_bridge
+from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -9,7 +9,7 @@ from encoders import make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emg_lens import handles as handles_module
+from emg_lens.lens import handles as handles_module
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 
 

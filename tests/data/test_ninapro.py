@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from emg_lens.data import DataError, load_dataset, subjects
-from emg_lens.data.ninapro import DB5, Exercise, label_offset
+from emg_lens.data.sources.ninapro import DB5, Exercise, label_offset
 
 ROWS = 2400
 

@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from emg_lens.data import physiology
 from emg_lens.data.recording import DataError
-from emg_lens.data.simulate import (
+from emg_lens.data.sources.simulated import physiology
+from emg_lens.data.sources.simulated.simulation import (
     Simulation,
     expected_accuracy,
     find,

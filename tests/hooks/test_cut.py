@@ -3,8 +3,6 @@ import torch
 from torch import nn
 from toy import Toy, hooks_left
 
-from emg_lens.config import EncoderConfig
-from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import (
     DeadHookError,
     EdgeError,
@@ -18,6 +16,8 @@ from emg_lens.hooks import (
     unimodal,
 )
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 

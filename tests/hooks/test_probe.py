@@ -5,12 +5,12 @@ import pytest
 import torch
 from toy import Toy, hooks_left
 
-from emg_lens.config import EncoderConfig
-from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cutting
 from emg_lens.hooks.examples import example_inputs
 from emg_lens.hooks.probe import find_lever, lever
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 

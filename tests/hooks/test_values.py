@@ -2,10 +2,10 @@ import pytest
 import torch
 from toy import Toy, hooks_left
 
-from emg_lens.config import EncoderConfig
-from emg_lens.encoder import HookedBiosignalEncoder
 from emg_lens.hooks import DeadHookError, EdgeError, cut_mlp, replace
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 ACC, REST = [4, 5], [0, 1, 2, 3]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emg_lens.encoder import count_parameters
+from emg_lens.models.encoder import count_parameters
 from emg_lens.models.isonet import IsoNet, IsoNetConfig, anneal_weight, annealed_loss
 
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from table3 import paper_scores, with_extras
 
-from emg_lens.studies.figures import (
+from emg_lens.studies.report.figures import (
     CAPTIONS,
     figure_accuracy,
     figure_extras,
@@ -16,7 +16,7 @@ from emg_lens.studies.figures import (
     to_png,
     to_svg,
 )
-from emg_lens.studies.statistics import StatisticsSpec, compare
+from emg_lens.studies.statistics.comparison import StatisticsSpec, compare
 
 SPEC = StatisticsSpec(n_bootstrap=100)
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from emg_lens.data.simulate import Simulation, expected_accuracy
+from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.studies.spec import Study
 from emg_lens.studies.subject import build_model, load_subject, tidy_scores
-from emg_lens.studies.sweep import sweep
+from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit
 
 

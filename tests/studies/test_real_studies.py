@@ -9,7 +9,7 @@ import torch
 from emg_lens.data import subjects
 from emg_lens.studies.spec import Study
 from emg_lens.studies.subject import build_model, load_subject
-from emg_lens.studies.sweep import sweep
+from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit
 
 DATA = Path(os.environ.get("EMG_LENS_DATA", Path(__file__).parents[3] / "shared" / "data"))

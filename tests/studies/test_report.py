@@ -8,9 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from table3 import paper_scores, with_extras
 
-from emg_lens.studies.figures import study_figures, to_svg
-from emg_lens.studies.report import READING_GUIDE, ReportContext, render_report
-from emg_lens.studies.statistics import StatisticsSpec, compare, power_warnings
+from emg_lens.studies.report.figures import study_figures, to_svg
+from emg_lens.studies.report.page import READING_GUIDE, ReportContext, render_report
+from emg_lens.studies.statistics.comparison import StatisticsSpec, compare, power_warnings
 
 SPEC = StatisticsSpec(n_bootstrap=100)
 VOID = {"meta", "img", "br", "hr", "link", "input"}

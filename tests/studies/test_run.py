@@ -257,8 +257,8 @@ class Stop(Exception):
 
 
 def test_a_subject_that_is_stopped_in_the_middle_of_its_fit_continues_there(study, done, tmp_path, monkeypatch):
-    monkeypatch.setattr("emg_lens.checkpoint.SAVE_SECONDS", 0.0)
-    monkeypatch.setattr("emg_lens.checkpoint.SAVE_SHARE", 1e6)
+    monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_SHARE", 1e6)
     folder, told = tmp_path / "subjects" / "02", []
     folder.parent.mkdir()
 

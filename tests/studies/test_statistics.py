@@ -10,16 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from table3 import paper_scores, with_extras
 
-from emg_lens.studies.rank_tests import (
-    N_FLIPS,
-    TESTS,
-    bootstrap_interval,
-    difference,
-    p_values,
-    paired_rank_biserial,
-    u_statistic,
-)
-from emg_lens.studies.statistics import (
+from emg_lens.studies.statistics.comparison import (
     CORRECTIONS,
     StatisticsError,
     StatisticsSpec,
@@ -29,6 +20,15 @@ from emg_lens.studies.statistics import (
     power_warnings,
     smallest_p,
     stars,
+)
+from emg_lens.studies.statistics.rank_tests import (
+    N_FLIPS,
+    TESTS,
+    bootstrap_interval,
+    difference,
+    p_values,
+    paired_rank_biserial,
+    u_statistic,
 )
 
 QUICK = StatisticsSpec(n_bootstrap=200)

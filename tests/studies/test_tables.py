@@ -8,9 +8,8 @@ import pytest
 from rich.console import Console
 from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
 
-from emg_lens.studies.statistics import StatisticsSpec, compare
-from emg_lens.studies.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
-from emg_lens.studies.tables import (
+from emg_lens.studies.report.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
+from emg_lens.studies.report.tables import (
     identities,
     layout_additivity,
     layout_depth,
@@ -19,6 +18,7 @@ from emg_lens.studies.tables import (
     layout_table3,
     save_tables,
 )
+from emg_lens.studies.statistics.comparison import StatisticsSpec, compare
 
 SPEC = StatisticsSpec(n_bootstrap=100)
 SHORT = {"unimodal": "Uni", "cross_modal": "Cross"}

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from toy_cohort import make_model, make_trials
 
-from emg_lens import checkpoint
-from emg_lens.checkpoint import CheckpointError
+from emg_lens.io import checkpoint
+from emg_lens.io.checkpoint import CheckpointError
 from emg_lens.training.fitting import TrainingRecipe, fit
 
 RECIPE = TrainingRecipe(
@@ -141,8 +141,8 @@ def test_a_file_of_another_fit_is_refused_and_kept(path, what):
 
 def test_a_file_of_a_sweep_is_refused(path):
     from emg_lens.hooks import unimodal
-    from emg_lens.studies.conditions import Condition
-    from emg_lens.studies.sweep import sweep
+    from emg_lens.sweeps.conditions import Condition
+    from emg_lens.sweeps.engine import sweep
 
     sweep(build(), X, [Condition("cut", unimodal())], checkpoint=path)
     with pytest.raises(CheckpointError, match="is not a checkpoint of a fit; give another path"):

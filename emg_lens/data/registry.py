@@ -1,0 +1,208 @@
+"""The registry of data sets: `load_dataset` for recordings, `load_trials` for what studies need.
+
+A loader is a function that returns an iterator of recordings; its own options are its keyword parameters. A `DataSet`
+names it, and becomes known as an entry point `emg_lens.datasets` (ours are in `pyproject.toml`) or by `register`.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emg_lens.data.files import Index, choose, fingerprint
+from emg_lens.data.preprocessing import Recipe, preprocess
+from emg_lens.data.recording import DataError, Recording
+from emg_lens.data.segment import Segment
+from emg_lens.data.trials import TrialSet
+from emg_lens.registry import Registry
+
+Loader = Callable[..., Iterator[Recording]]
+
+TRIALS = "trials"
+"""Name of the data set that is one file written by `TrialSet.save`."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One entry of the registry.
+
+    Attributes:
+        name: What users call it.
+        loader: `loader(root, *, subjects=None, ...options) -> Iterator[Recording]`, grouped by subject in natural
+            order. Without a parameter `root` the data set needs no folder. It should check its arguments when it is
+            called, not when its iterator first moves.
+        description: One line: what it is, and the files expected.
+        index: `index(root, ...options)` -> files of each subject, without reading them. It may take fewer options than
+            the loader; it is given those it declares.
+    """
+
+    name: str
+    loader: Loader
+    description: str
+    index: Callable[..., Index] | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the loader's own options, without `root` and `subjects`."""
+        return tuple(p for p in inspect.signature(self.loader).parameters if p not in ("root", "subjects"))
+
+    @property
+    def needs_root(self) -> bool:
+        """Whether the loader reads a folder."""
+        return "root" in inspect.signature(self.loader).parameters
+
+    def check(self, root: str | Path | None, options: Mapping[str, object]) -> dict[str, Any]:
+        """The arguments of a call to the loader, or one line about what is wrong with them."""
+        unknown = [o for o in options if o not in self.options]
+        if unknown:
+            known = ", ".join(self.options) or "none"
+            raise DataError(f"data set {self.name!r} has no option {unknown[0]!r}; known options: {known}")
+        if self.needs_root and root is None:
+            raise DataError(f"data set {self.name!r} needs a folder ({self.description}); none was given")
+        if not self.needs_root and root is not None:
+            raise DataError(f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out")
+        return {**({"root": Path(root).expanduser()} if root is not None else {}), **options}
+
+
+DATASETS: Registry[DataSet] = Registry("data set", "emg_lens.datasets")
+
+
+def register(dataset: DataSet) -> DataSet:
+    """Make a data set known in this process; a package offers its own as an entry point `emg_lens.datasets`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    return DATASETS.add(dataset.name, dataset)
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Names of all known data sets, and `"trials"`."""
+    return (*DATASETS.names(), TRIALS)
+
+
+def describe_dataset(name: str) -> DataSet:
+    """The registry's entry: loader, description, options.
+
+    Raises:
+        DataError: Unknown name.
+    """
+    if name == TRIALS:
+        raise DataError(f"{TRIALS!r} is a file of finished trials, not recordings; read it with load_trials")
+    if name not in DATASETS:
+        raise DataError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}")
+    return DATASETS[name]
+
+
+def load_dataset(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    subjects: Iterable[str | int] | None = None,
+    **options: Any,
+) -> Iterator[Recording]:
+    """Read a data set's recordings one after the other, grouped by subject in natural order.
+
+    Args:
+        name: One of `dataset_names()` (but `"trials"`: see `load_trials`).
+        root: Folder of the data set; `None` for one that needs none.
+        subjects: Only these, by name or number; default all.
+        **options: The loader's own options, checked against its signature.
+
+    Raises:
+        DataError: Unknown name, option or subject; a folder that is missing or holds no such files; and,
+            while iterating, a damaged file.
+    """
+    entry = describe_dataset(name)
+    return entry.loader(**entry.check(root, options), subjects=subjects)
+
+
+def subjects(name: str, root: str | Path | None = None, **options: Any) -> tuple[str, ...]:
+    """Names of the subjects in natural order, without reading signals where the data set has an index.
+
+    Raises:
+        DataError: As `load_dataset`.
+    """
+    if name == TRIALS:
+        return tuple(dict.fromkeys(TrialSet.load(_file(root, options)).subject.tolist()))
+    index = _index(name, root, options)
+    if index is not None:
+        return tuple(index)
+    return tuple(dict.fromkeys(r.subject for r in load_dataset(name, root, **options)))
+
+
+def load_trials(
+    name: str,
+    root: str | Path | None = None,
+    recipe: Recipe | None = None,
+    segment: Segment | None = None,
+    *,
+    subjects: Iterable[str | int] | None = None,
+    classes: Iterable[int] | None = None,
+    **options: Any,
+) -> TrialSet:
+    """Read, filter and cut: the one way from any data set to trials.
+
+    Args:
+        name: One of `dataset_names()`. `"trials"` reads the file `root` that `TrialSet.save` wrote, as it is.
+        root: Folder (or file) of the data set.
+        recipe: Filters and common rate; default `Recipe()`.
+        segment: The part of each movement that is used; default `Segment()`, whole movements.
+        subjects: Only these; default all.
+        classes: Labels that become classes 0, 1, ...; see `TrialSet.from_recordings`.
+        **options: The loader's own options.
+
+    Raises:
+        DataError: As `load_dataset`, `preprocess` and `TrialSet.from_recordings`; for `"trials"` a recipe,
+            segment, classes or option, which a finished set cannot take any more.
+    """
+    recipe, segment = recipe or Recipe(), segment or Segment()
+    if name == TRIALS:
+        extra = {
+            "recipe": recipe != Recipe(),
+            "segment": segment != Segment(),
+            "classes": classes is not None,
+        }
+        trials = TrialSet.load(_file(root, [*(k for k, given in extra.items() if given), *options]))
+        return trials if subjects is None else trials.select(subjects=_named(trials, subjects))
+    recordings = load_dataset(name, root, subjects=subjects, **options)
+    return TrialSet.from_recordings((preprocess(r, recipe) for r in recordings), segment, classes=classes)
+
+
+def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) -> str:
+    """Short hash of the data set's name and of its files' relative names and sizes.
+
+    A study that continues a run compares it, so that a run never mixes two versions of the data. Files that
+    do not belong to the data set do not count.
+
+    Raises:
+        DataError: As `load_dataset`.
+    """
+    if name == TRIALS:
+        file = _file(root, options)
+        return fingerprint(name, file.parent, {"": [file]})
+    index = _index(name, root, options)
+    return fingerprint(name, None if root is None else Path(root).expanduser(), index or {})
+
+
+def _index(name: str, root: str | Path | None, options: Mapping[str, object]) -> Index | None:
+    entry = describe_dataset(name)
+    arguments = entry.check(root, options)
+    if entry.index is None:
+        return None
+    declared = inspect.signature(entry.index).parameters
+    return entry.index(**{k: v for k, v in arguments.items() if k in declared})
+
+
+def _file(root: str | Path | None, extra: Iterable[str]) -> Path:
+    """The file of finished trials, which takes nothing `extra`."""
+    if names := list(extra):
+        raise DataError(f"{TRIALS!r} is a file of finished trials; leave out {', '.join(names)}")
+    if root is None or not Path(root).expanduser().is_file():
+        raise DataError(f"{TRIALS!r} needs the .h5 file that TrialSet.save wrote, got {str(root)!r}")
+    return Path(root).expanduser()
+
+
+def _named(trials: TrialSet, subjects: Iterable[str | int]) -> list[str]:
+    return list(choose({s: () for s in dict.fromkeys(trials.subject.tolist())}, subjects))

@@ -1,0 +1,1 @@
+"""The data sets we read, one file a family."""

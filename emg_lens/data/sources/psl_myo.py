@@ -1,0 +1,136 @@
+"""Polish Sign Language with a Myo armband: EMG, accelerometer, gyroscope, orientation, each at its own rate.
+
+One CSV file is one sign of two seconds. EMG rows and IMU rows stand interleaved in order of arrival:
+`"<received>","emg",e1..e8,"<taken>"` and `"<received>","acc",x,y,z,"gyro",x,y,z,"quat",w,x,y,z,"<taken>"`.
+
+The time base. Rows arrive in bursts (a packet holds several), so arrival stamps scatter by some 20 ms and at
+times by 70 ms, while the mean rate over a file is 199.4 +- 0.2 Hz (EMG) and 50.0 +- 0.1 Hz (IMU): the
+armband's clock is steadier than its radio link. Rows are therefore taken as uniform at 200 and 50 Hz, in
+order, and the stamps serve only to find files that lost rows. Both kinds start at time 0; their first rows
+arrive within 30 ms of each other.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from emg_lens.data.files import Index, choose, index_files
+from emg_lens.data.recording import DataError, Recording, Signal
+from emg_lens.data.registry import DataSet
+
+NAME = "psl-myo"
+EXPECTED = "folders person<n> with files '[<number>]<date> <time>_<sign>.csv'"
+FILE_NAME = re.compile(r"\[(\d+)\](\d{4}-\d\d-\d\d .+)_(\d+)\.csv", re.IGNORECASE)
+N_SIGNS = 18
+EMG_FS, IMU_FS = 200.0, 50.0
+RATE_TOLERANCE = 0.015
+"""Relative deviation of the measured rate that earns a note; sound files stay within 0.01."""
+
+EMG_FIELDS, IMU_FIELDS = 11, 15
+IMU = {  # modality -> columns of an IMU row, counts per unit (Myo SDK), unit, channel names
+    "acc": (slice(2, 5), 2048.0, "g", ("x", "y", "z")),
+    "gyro": (slice(6, 9), 16.0, "deg/s", ("x", "y", "z")),
+    "quat": (slice(10, 14), 16384.0, "", ("w", "x", "y", "z")),
+}
+NOTES = (
+    "rows taken as uniform at 200 Hz (emg) and 50 Hz (acc, gyro, quat); arrival stamps scatter up to 70 ms",
+    "emg and IMU rows both put at time 0; their first rows arrive within 30 ms of each other",
+)
+
+
+def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
+    """Read the original CSV files, one recording each, by person and time of recording.
+
+    A recording's label is the sign (1 to 18), its repetition the how-manieth of that sign by that person,
+    from 1.
+
+    Args:
+        root: Folder with the folders `person<n>`.
+        subjects: Names (`"person6"`) or numbers; default all.
+
+    Raises:
+        DataError: No files, unknown subject; while iterating, a damaged file.
+    """
+    return _recordings(choose(find(root), subjects))
+
+
+def find(root: str | Path) -> dict[str, list[Path]]:
+    """Files of each person in order of the time in their names.
+
+    Raises:
+        DataError: No such folder or file.
+    """
+
+    def place(match: re.Match, path: Path) -> tuple[str, str]:
+        person = path.parent.name
+        return (person, f"{match[2]} {match[1]}") if person.removeprefix("person").isdigit() else ("", "")
+
+    return index_files(root, FILE_NAME, place, EXPECTED)
+
+
+def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
+    """Read one file.
+
+    Raises:
+        DataError: A row that is neither kind, a kind that is missing, or a value that is no number.
+    """
+    rows = [line.split(",") for line in path.read_text().replace('"', "").splitlines() if line]
+    emg = [r for r in rows if len(r) == EMG_FIELDS and r[1] == "emg"]
+    imu = [r for r in rows if len(r) == IMU_FIELDS and (r[1], r[5], r[9]) == ("acc", "gyro", "quat")]
+    if len(emg) + len(imu) != len(rows):
+        odd = next(i for i, r in enumerate(rows, 1) if r not in emg and r not in imu)
+        raise DataError(f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?")
+    if len(emg) < 2 or len(imu) < 2:
+        raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; both kinds are needed")
+    notes: list[str] = [*NOTES]
+    for kind, kept, fs in (("emg", emg, EMG_FS), ("acc", imu, IMU_FS)):
+        measured = _rate([r[-1] for r in kept], path)
+        if abs(measured / fs - 1) > RATE_TOLERANCE:
+            notes.append(f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}; its time base is less certain")
+    counts = _numbers([r[2:10] for r in emg], path)
+    names = tuple(f"pod {i}" for i in range(1, 9))
+    signals = {"emg": Signal(counts, EMG_FS, EMG_FS, "adc", names, "Myo band on the forearm")}
+    for modality, (columns, scale, units, axes) in IMU.items():
+        data = _numbers([r[columns] for r in imu], path) / np.float32(scale)
+        signals[modality] = Signal(data, IMU_FS, IMU_FS, units, axes, "Myo band on the forearm")
+    constant = np.ones(len(emg), np.int64)
+    meta = {
+        "dataset": NAME,
+        "file": str(path),
+        "class_names": {i: f"sign {i}" for i in range(1, N_SIGNS + 1)},
+        "notes": tuple(notes),
+    }
+    return Recording(subject, signals, constant * sign, constant * repetition, EMG_FS, meta)
+
+
+def _recordings(index: Index) -> Iterator[Recording]:
+    for subject, paths in index.items():
+        done: dict[int, int] = {}
+        for path in paths:
+            sign = int(path.stem.rpartition("_")[2])
+            if not 1 <= sign <= N_SIGNS:
+                raise DataError(f"{path}: sign {sign} does not exist; expected 1 to {N_SIGNS}")
+            done[sign] = done.get(sign, 0) + 1
+            yield read(path, subject, sign, done[sign])
+
+
+def _numbers(rows: list[list[str]], path: Path) -> np.ndarray:
+    try:
+        return np.array(rows, dtype=np.int32).astype(np.float32)
+    except (ValueError, OverflowError) as error:
+        raise DataError(f"{path}: {error}; is the file complete?") from None
+
+
+def _rate(stamps: list[str], path: Path) -> float:
+    """Mean rate (Hz) of time-stamped rows."""
+    try:
+        first, last = np.array([stamps[0], stamps[-1]], dtype="datetime64[us]")
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; is the file complete?") from None
+    seconds = (last - first) / np.timedelta64(1, "s")
+    return (len(stamps) - 1) / seconds if seconds > 0 else 0.0
+
+
+PSL_MYO = DataSet(NAME, load, f"Polish Sign Language, 18 signs with a Myo band: {EXPECTED}", find)

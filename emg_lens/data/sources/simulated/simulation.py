@@ -1,0 +1,362 @@
+"""Synthetic cohorts in which the experimenter sets how much each modality knows about the label.
+
+A class is a triple of factors (e, a, j). EMG shows e, the accelerometer shows a, and j is shown by neither:
+every trial has a key k, uniform over the n_j values of j, of which EMG shows k and the accelerometer shows
+(k + j) mod n_j. Either alone is independent of j, in the sample exactly; both together give it away. An
+encoder can therefore read j only where information passes between the modalities' tokens, or where both meet.
+
+The signals (`emg_lens.data.sources.simulated.physiology`) are EMG in mV and accelerometer in g, each at its own rate.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from emg_lens.data.recording import REST, DataError, Recording, Signal
+from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.simulated import physiology
+
+NAME = "simulated"
+MODALITIES = ("emg", "acc")
+
+TONE_UV, EFFORT_UV = 3.0, 150.0
+"""Amplitude of a muscle at rest, and of one of average activation (uV rms)."""
+CONTRAST = 0.7
+"""Log amplitude that a unit of an activation pattern stands for."""
+UNSTEADINESS = 0.1
+"""Coefficient of variation of a held contraction's amplitude, slower than 4 Hz."""
+CONTRACTION_S, REACH_S = 0.25, 0.4
+"""Duration of a contraction's onset and offset, and of the movement to a posture and back (s)."""
+REACH_M = 0.1
+"""Distance the accelerometers travel to a posture (m); with `REACH_S` a peak of some 0.4 g."""
+RESTING = np.array([[0.0, 0.0, 1.0]])
+"""Gravity at rest, in the limb's frame (g)."""
+
+
+class Simulation(BaseModel):
+    """What to simulate. The defaults are an easy but not trivial task with all three factors (12 classes)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    n_subjects: int = Field(default=10, ge=1)
+    """Subjects of the cohort, named `"01"`, `"02"`, ..."""
+    seed: int = Field(default=0, ge=0)
+    """Fixes everything random. A subject is the same whatever `n_subjects` is."""
+    n_repetitions: int = Field(default=6, ge=1)
+    """Repetitions 1 to n of every class."""
+    trials_per_class: int = Field(default=0, ge=0)
+    """Trials of every class in every repetition; 0 = `joint_classes`, which balances the key in every
+    repetition. Times `n_repetitions` it must be a multiple of `joint_classes`."""
+
+    emg_classes: int = Field(default=3, ge=1, le=100)
+    """Values of the factor that EMG alone shows."""
+    acc_classes: int = Field(default=2, ge=1, le=100)
+    """Values of the factor that the accelerometer alone shows."""
+    joint_classes: int = Field(default=2, ge=1, le=100)
+    """Values of the factor that only both together show; 1 = no such factor."""
+
+    emg_channels: int = Field(default=8, ge=1)
+    """Electrodes on a ring around the forearm, one over each of as many muscles."""
+    acc_channels: int = Field(default=6, ge=3)
+    """Axes of all accelerometers: three times their number."""
+    fs: float = Field(default=200.0, ge=120)
+    """Rate of EMG and labels (Hz)."""
+    acc_fs: float = Field(default=50.0, ge=30)
+    """Rate of the accelerometers (Hz), at most `fs`."""
+    trial_s: float = Field(default=2.0, ge=1)
+    """Duration of a trial (s), from the onset of the movement to the return to rest."""
+    rest_s: float = Field(default=1.0, ge=0.1)
+    """Rest before, between and after trials (s)."""
+
+    crosstalk: float = Field(default=0.3, ge=0, lt=1)
+    """Amplitude with which a muscle reaches the next electrode; the one after gets its square, and so on."""
+    emg_noise_uv: float = Field(default=4.0, ge=0)
+    """White noise of each electrode (uV rms)."""
+    mains_uv: float = Field(default=1.0, ge=0)
+    """Amplitude of the 50 Hz hum at each electrode (uV)."""
+    acc_noise_g: float = Field(default=0.01, ge=0)
+    """White noise of each accelerometer axis (g rms)."""
+    tremor_g: float = Field(default=0.01, ge=0)
+    """Physiological tremor of the limb, 8 to 12 Hz, along each axis (g rms)."""
+    effort_spread: float = Field(default=0.2, ge=0)
+    """Standard deviation between trials of the log amplitude that all muscles share."""
+    pattern_spread: float = Field(default=0.3, ge=0)
+    """Standard deviation between trials of each muscle's own log amplitude."""
+    posture_spread_deg: float = Field(default=10.0, ge=0, le=60)
+    """Standard deviation between trials of the posture, about each axis (degrees)."""
+    subject_spread: float = Field(default=0.3, ge=0, le=1)
+    """How much of activation patterns and sensor orientations is each subject's own: 0 = nothing, 1 = all."""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+        return self.emg_classes * self.acc_classes * self.joint_classes
+
+    @property
+    def n_trials(self) -> int:
+        """Trials of one subject."""
+        return self.n_repetitions * self.n_classes * self.n_trials_each
+
+    @property
+    def n_trials_each(self) -> int:
+        """Trials of one class in one repetition."""
+        return self.trials_per_class or self.joint_classes
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Names of the subjects."""
+        return tuple(f"{k:02d}" for k in range(1, self.n_subjects + 1))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Simulation":
+        if self.acc_channels % 3:
+            raise ValueError(f"acc_channels must be a multiple of 3 (x, y, z each), got {self.acc_channels}")
+        if self.emg_channels < 2 and min(self.emg_classes, self.joint_classes) > 1:
+            raise ValueError("emg_channels must be at least 2 for both emg_classes and joint_classes, got 1")
+        if self.acc_fs > self.fs:
+            raise ValueError(f"acc_fs must not exceed fs, got {self.acc_fs:g} and {self.fs:g} Hz")
+        if self.n_trials_each * self.n_repetitions % self.joint_classes:
+            raise ValueError(
+                "trials_per_class * n_repetitions must be a multiple of joint_classes, or one modality alone"
+                f" would tell of it; got {self.n_trials_each} * {self.n_repetitions} and {self.joint_classes}"
+            )
+        return self
+
+
+def simulate(simulation: Simulation, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
+    """Make the cohort: one continuous recording a subject, trials in random order within a repetition.
+
+    `meta["trials"]` holds the truth, one row a trial: `start` (s), `label`, `repetition`, the factors `emg`,
+    `acc`, `joint` (from 0), and `emg_key`, `acc_key`, what each modality shows of the joint factor.
+    The label is 1 + (e * n_a + a) * n_j + j.
+
+    Args:
+        simulation: What to simulate.
+        subjects: Only these, by name (`"03"`) or number (`3`), made in the cohort's order; default all.
+            A subject is the same whichever others are made.
+
+    Raises:
+        DataError: A subject the cohort does not have.
+    """
+    wanted = _choose(simulation, subjects)
+    return (_record(simulation, number) for number in wanted)
+
+
+def load(
+    simulation: Simulation | Mapping | None = None, *, subjects: Iterable[str | int] | None = None
+) -> Iterator[Recording]:
+    """`simulate` as the loader of a data set that reads no folder; the fields may come as a mapping.
+
+    Raises:
+        DataError: A field that does not exist or does not fit; an unknown subject.
+    """
+    return simulate(_read(simulation), subjects)
+
+
+def find(simulation: Simulation | Mapping | None = None) -> dict[str, list[Path]]:
+    """The subjects that `load` would make, each with no file.
+
+    Raises:
+        DataError: A field that does not exist or does not fit.
+    """
+    return {subject: [] for subject in _read(simulation).subjects}
+
+
+def expected_accuracy(simulation: Simulation, modalities: Iterable[str]) -> float:
+    """Accuracy of the best classifier that sees these modalities and suffers no noise.
+
+    It knows the factors they show, and guesses the others among equally likely values.
+
+    Args:
+        simulation: The cohort.
+        modalities: Of `"emg"` and `"acc"`: one, both, or none.
+
+    Raises:
+        ValueError: Another modality.
+    """
+    seen = {modalities} if isinstance(modalities, str) else set(modalities)
+    unknown = sorted(seen - set(MODALITIES))
+    if unknown:
+        raise ValueError(f"unknown modality {unknown[0]!r}; a simulation has {', '.join(MODALITIES)}")
+    told_apart = simulation.emg_classes if "emg" in seen else 1
+    told_apart *= simulation.acc_classes if "acc" in seen else 1
+    told_apart *= simulation.joint_classes if len(seen) == len(MODALITIES) else 1
+    return told_apart / simulation.n_classes
+
+
+def mutual_information_bits(simulation: Simulation, modalities: Iterable[str]) -> float:
+    """Information about the class in these modalities without noise (bits); log2 of `n_classes` in both.
+
+    Classes are equally likely and told apart fully or not at all, so it is the log of how many groups are
+    told apart. The joint factor is synergy: both modalities tell log2(n_j) bits more than the sum of each.
+
+    Raises:
+        ValueError: Another modality than `"emg"` and `"acc"`.
+    """
+    return math.log2(expected_accuracy(simulation, modalities) * simulation.n_classes)
+
+
+def _trials(simulation: Simulation, rng: np.random.Generator) -> pd.DataFrame:
+    """The trials of one subject; columns as `simulate` describes them.
+
+    Keys cycle instead of being drawn: every class meets every key equally often, in every repetition where
+    `n_trials_each` is a multiple of `joint_classes`, else over the repetitions together.
+    """
+    n_a, n_j, each = simulation.acc_classes, simulation.joint_classes, simulation.n_trials_each
+    emg, acc, joint, turn = np.indices((simulation.emg_classes, n_a, n_j, each)).reshape(4, -1)
+    parts = []
+    for repetition in range(1, simulation.n_repetitions + 1):
+        key = ((repetition - 1) * each + turn) % n_j
+        columns = {
+            "label": REST + 1 + (emg * n_a + acc) * n_j + joint,
+            "repetition": np.full(len(key), repetition),
+            "emg": emg,
+            "acc": acc,
+            "joint": joint,
+            "emg_key": key,
+            "acc_key": (key + joint) % n_j,
+        }
+        parts.append(pd.DataFrame(columns).iloc[rng.permutation(len(key))])
+    trials = pd.concat(parts, ignore_index=True)
+    trial_rows, rest_rows = _rows(simulation)
+    trials.insert(0, "start", (rest_rows + trials.index * (trial_rows + rest_rows)) / simulation.fs)
+    return trials
+
+
+def _record(simulation: Simulation, number: int) -> Recording:
+    """One subject. Order, EMG and accelerometer have random streams of their own: none shifts another's."""
+    rng_order, rng_emg, rng_acc = _streams(simulation, number)
+    trials = _trials(simulation, rng_order)
+    emg = _emg(simulation, trials, rng_emg).astype(np.float32)
+    acc = _acc(simulation, trials, rng_acc).astype(np.float32)
+    electrodes = tuple(f"electrode {i}" for i in range(1, simulation.emg_channels + 1))
+    axes = tuple(f"sensor {i} {axis}" for i in range(1, simulation.acc_channels // 3 + 1) for axis in "xyz")
+    signals = {
+        "emg": Signal(emg, simulation.fs, simulation.fs, "mV", electrodes, "ring around the forearm"),
+        "acc": Signal(acc, simulation.acc_fs, simulation.acc_fs, "g", axes, "forearm"),
+    }
+    trial_rows, rest_rows = _rows(simulation)
+    held = np.r_[np.ones(trial_rows, np.int64), np.zeros(rest_rows, np.int64)]
+    label, repetition = (
+        np.r_[np.full(rest_rows, REST), np.kron(trials[column].to_numpy(), held)] for column in ("label", "repetition")
+    )
+    factors = (simulation.emg_classes, simulation.acc_classes, simulation.joint_classes)
+    names = {REST + 1 + i: f"emg {e}, acc {a}, joint {j}" for i, (e, a, j) in enumerate(np.ndindex(factors))}
+    meta = {
+        "dataset": NAME,
+        "class_names": names,
+        "trials": trials,
+        "simulation": simulation.model_dump(),
+        "notes": (f"simulated, not recorded: seed {simulation.seed}",),
+    }
+    return Recording(simulation.subjects[number - 1], signals, label, repetition, simulation.fs, meta)
+
+
+def _emg(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator) -> Float[np.ndarray, "row electrode"]:
+    """EMG (mV). Of a trial's label it knows `emg` and `emg_key`, and nothing else."""
+    n_j, n_muscles, fs = simulation.joint_classes, simulation.emg_channels, simulation.fs
+    shared, own = (
+        physiology.synergies(source, simulation.emg_classes, n_j, n_muscles)
+        for source in (_streams(simulation, 0)[1], rng)
+    )
+    part = simulation.subject_spread
+    patterns = math.sqrt(1 - part) * shared + math.sqrt(part) * own  # roots keep the variance of either
+    log_amplitude = CONTRAST * patterns[trials["emg"] * n_j + trials["emg_key"]]
+    log_amplitude += simulation.effort_spread * rng.standard_normal((len(trials), 1))
+    log_amplitude += simulation.pattern_spread * rng.standard_normal((len(trials), n_muscles))
+
+    n_rows = _n_rows(simulation)
+    trial, since_start = _place(simulation, np.arange(n_rows) / fs)
+    contraction, _ = physiology.move_and_return(since_start, _rows(simulation)[0] / fs, CONTRACTION_S)
+    waver = physiology.coloured_noise(rng, n_rows, n_muscles, fs, physiology.band_power(0, 4))
+    steadiness = np.maximum(1 + UNSTEADINESS * waver, 0)
+    return physiology.surface_emg(
+        rng,
+        TONE_UV + EFFORT_UV * contraction[:, None] * np.exp(log_amplitude)[trial] * steadiness,
+        fs,
+        crosstalk=simulation.crosstalk,
+        noise_uv=simulation.emg_noise_uv,
+        mains_uv=simulation.mains_uv,
+    )
+
+
+def _acc(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator) -> Float[np.ndarray, "row axis"]:
+    """Accelerometers (g). Of a trial's label they know `acc` and `acc_key`, and nothing else."""
+    n_j, n_sensors, fs = simulation.joint_classes, simulation.acc_channels // 3, simulation.acc_fs
+    shared, own = (physiology.orientations(r, n_sensors) for r in (_streams(simulation, 0)[2], rng))
+    frames = shared * own**simulation.subject_spread
+    shown = physiology.postures(simulation.acc_classes, n_j)[trials["acc"] * n_j + trials["acc_key"]]
+    held = physiology.jitter(rng, shown, simulation.posture_spread_deg)
+    heading = physiology.directions(rng, len(trials))  # not the posture's own: no second clue to the label
+
+    n_rows = math.ceil(_n_rows(simulation) * fs / simulation.fs)
+    trial, since_start = _place(simulation, np.arange(n_rows) / fs)
+    way, bend = physiology.move_and_return(since_start, _rows(simulation)[0] / simulation.fs, REACH_S)
+    limb = physiology.turn(RESTING.repeat(n_rows, axis=0), held[trial], way)
+    limb += heading[trial] * bend[:, None] * REACH_M / physiology.GRAVITY
+    limb += simulation.tremor_g * physiology.coloured_noise(rng, n_rows, 3, fs, physiology.band_power(8, 12))
+    axes = np.concatenate([frame.apply(limb) for frame in frames], axis=1)
+    return axes + simulation.acc_noise_g * rng.standard_normal(axes.shape)
+
+
+def _rows(simulation: Simulation) -> tuple[int, int]:
+    """Rows of a trial and of a rest, on the grid of the labels."""
+    return round(simulation.trial_s * simulation.fs), round(simulation.rest_s * simulation.fs)
+
+
+def _n_rows(simulation: Simulation) -> int:
+    trial_rows, rest_rows = _rows(simulation)
+    return rest_rows + simulation.n_trials * (trial_rows + rest_rows)
+
+
+def _place(simulation: Simulation, time: Float[np.ndarray, " row"]) -> tuple[np.ndarray, Float[np.ndarray, " row"]]:
+    """Trial each moment belongs to (in rest: the one before), and the time since that trial's start (s)."""
+    trial_rows, rest_rows = _rows(simulation)
+    period, first = (trial_rows + rest_rows) / simulation.fs, rest_rows / simulation.fs
+    trial = np.clip(np.floor((time - first) / period), 0, simulation.n_trials - 1).astype(int)
+    return trial, time - first - trial * period
+
+
+def _streams(simulation: Simulation, number: int) -> list[np.random.Generator]:
+    """Random streams for order, EMG and accelerometer of a subject (from 1); 0 is what subjects share."""
+    source = np.random.SeedSequence(simulation.seed, spawn_key=(number,))
+    return [np.random.default_rng(child) for child in source.spawn(3)]
+
+
+def _choose(simulation: Simulation, subjects: Iterable[str | int] | None) -> list[int]:
+    """Numbers of the chosen subjects, in order."""
+    numbers = {name: k for k, name in enumerate(simulation.subjects, 1)}
+    if subjects is None:
+        return list(numbers.values())
+    if isinstance(subjects, str | int):
+        raise DataError(f"subjects must be a list such as [{subjects!r}], got {subjects!r}")
+    names = {s: f"{int(s):02d}" if str(s).isdecimal() else str(s) for s in subjects}
+    if not names:
+        raise DataError("subjects=[] selects nothing; leave it out to mean every subject")
+    for given, name in names.items():
+        if name not in numbers:
+            first, last = simulation.subjects[0], simulation.subjects[-1]
+            raise DataError(f"unknown subject {given!r}; this simulation has {first} to {last}")
+    return sorted({numbers[name] for name in names.values()})
+
+
+def _read(simulation: Simulation | Mapping | None) -> Simulation:
+    try:
+        return Simulation.model_validate({} if simulation is None else simulation)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Simulation.model_fields)
+            raise DataError(f"a simulation has no field {field!r}; known fields: {known}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise DataError(f"simulation: {field}{': ' * bool(field)}{message}{got}") from None
+
+
+SIMULATED = DataSet(NAME, load, "synthetic subjects whose label information is set by the experimenter", find)

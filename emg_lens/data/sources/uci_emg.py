@@ -1,0 +1,142 @@
+"""UCI "EMG data for gestures" (data set 481): eight EMG channels of a Myo band, two series a subject.
+
+Facts: fact sheet §1.10. The rate trap: rows stand about 1.04 ms apart, but nine in ten repeat the row before,
+so the signal really changes some 105 times a second. Rows are kept as they are: `fs` is the rows' rate from
+the time column, `native_fs` the rate of change, and both are told in a note.
+"""
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emg_lens.data.files import Index, choose, index_files
+from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
+from emg_lens.data.registry import DataSet
+
+NAME = "uci-emg"
+EXPECTED = "folders 01, 02, ... with files '<1|2>_raw_data_*.txt' (or .txt.gz)"
+FILE_NAME = re.compile(r"(\d+)_raw_data_.*\.txt(\.gz)?", re.IGNORECASE)
+COLUMNS = ("time", *(f"channel{i}" for i in range(1, 9)), "class")
+UNMARKED = 0
+CLASSES = {
+    1: "hand at rest",
+    2: "fist",
+    3: "wrist flexion",
+    4: "wrist extension",
+    5: "radial deviation",
+    6: "ulnar deviation",
+}
+OPTIONAL_CLASSES = {7: "extended palm"}
+"""Not performed by all subjects; listed only in recordings that hold it."""
+
+
+def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
+    """Read the series, one recording each.
+
+    Class 0 (unmarked) becomes -1, unlabelled; class 1 is a posture the subjects were told to hold, and stays
+    a class like the others. Repetitions count a class's runs through both series of a subject, from 1.
+
+    Args:
+        root: Folder with one folder a subject.
+        subjects: Names (`"03"`) or numbers; default all.
+
+    Raises:
+        DataError: No files, unknown subject; while iterating, a damaged file.
+    """
+    return _recordings(choose(find(root), subjects))
+
+
+def find(root: str | Path) -> dict[str, list[Path]]:
+    """Files of each subject, by series.
+
+    Raises:
+        DataError: No such folder or file, or two files for one series.
+    """
+
+    def place(match: re.Match, path: Path) -> tuple[str, str]:
+        return (path.parent.name, f"series {match[1]}") if path.parent.name.isdigit() else ("", "")
+
+    return index_files(root, FILE_NAME, place, EXPECTED)
+
+
+def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Recording:
+    """Read one series.
+
+    Args:
+        path: The file.
+        subject: Its subject.
+        done: How many runs of each class earlier series held; brought up to date.
+
+    Raises:
+        DataError: A file that is truncated, not this format, or whose time does not rise.
+    """
+    table = _table(path)
+    time, label = table["time"].to_numpy(float), table["class"].to_numpy(int)
+    steps = np.diff(time)
+    if len(time) < 2 or (steps <= 0).any():
+        row = int(np.argmax(steps <= 0)) + 3 if len(time) > 1 else 2
+        raise DataError(f"{path}: time must rise from row to row, and does not in line {row}")
+    unknown = sorted(set(label.tolist()) - {UNMARKED, *CLASSES, *OPTIONAL_CLASSES})
+    if unknown:
+        raise DataError(f"{path}: unknown class {unknown[0]}; expected {UNMARKED} to {max(OPTIONAL_CLASSES)}")
+    data = table[list(COLUMNS[1:-1])].to_numpy(np.float32)
+    seconds = (time[-1] - time[0]) / 1000
+    fs, drift = (
+        len(steps) / seconds,
+        np.abs((time - time[0]) - np.arange(len(time)) * seconds / len(steps) * 1000),
+    )
+    changes = (np.diff(data, axis=0) != 0).any(axis=1)
+    native_fs = min(fs, max(1, changes.sum()) / seconds)
+    notes = [f"rows {fs:.1f} Hz by the time column, off a uniform grid by {drift.max():.0f} ms at most"]
+    if native_fs < 0.9 * fs:
+        notes.append(
+            f"{1 - changes.mean():.0%} of rows repeat the row before; the signal changes at"
+            f" {native_fs:.0f} Hz, which bounds its band to {native_fs / 2:.0f} Hz"
+        )
+    signal = Signal(data, fs, native_fs, "V", COLUMNS[1:-1], "Myo band on the forearm")
+    present = {i: name for i, name in OPTIONAL_CLASSES.items() if (label == i).any()}
+    meta = {"dataset": NAME, "file": str(path), "class_names": {**CLASSES, **present}, "notes": tuple(notes)}
+    repetition = _count_runs(label, {} if done is None else done)
+    return Recording(subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, sep="\t")
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # pandas's parser errors are ValueErrors
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
+    if tuple(table.columns) != COLUMNS:
+        raise DataError(f"{path}: columns {list(table.columns)}, expected {list(COLUMNS)}")
+    for column in COLUMNS:
+        numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), float)
+        if not np.isfinite(numbers).all():
+            line = int(np.argmin(np.isfinite(numbers))) + 2
+            raise DataError(f"{path}: {column} is not a number in line {line}; is the file complete?")
+    return table
+
+
+def _recordings(index: Index) -> Iterator[Recording]:
+    for subject, paths in index.items():
+        done: dict[int, int] = {}
+        for path in paths:
+            yield read(path, subject, done)
+
+
+def _count_runs(label: np.ndarray, done: dict[int, int]) -> np.ndarray:
+    """Repetition of every row: the how-manieth run of its class; 0 on unmarked rows."""
+    repetition = np.zeros(len(label), np.int64)
+    starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1))
+    for start, stop in zip(starts, [*starts[1:], len(label)], strict=True):
+        of = int(label[start])
+        if of != UNMARKED:
+            done[of] = done.get(of, 0) + 1
+            repetition[start:stop] = done[of]
+    return repetition
+
+
+UCI_EMG = DataSet(NAME, load, f"UCI EMG data for gestures, eight EMG channels: {EXPECTED}", find)

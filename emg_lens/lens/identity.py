@@ -1,0 +1,35 @@
+"""What makes a model this one: what a checkpoint compares before work on it goes on."""
+
+import json
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from emg_lens.io.checkpoint import content, digest
+from emg_lens.lens.points import is_heard
+
+
+def model_identity(model: torch.nn.Module) -> dict[str, str]:
+    """What makes a model this one, as short texts: versions, device, and digests of configuration and weights.
+
+    What hooks of the user's own do is unknown; where they are is not.
+    """
+    cfg: Any = model.cfg
+    config = {name: value for name, value in vars(cfg).items() if name not in ("device", "dtype")}
+    config_text = json.dumps([type(model).__qualname__, config], sort_keys=True, default=_plain)
+    points: Any = model.hook_dict
+    # Not state_dict: the names that a bridge gives there may differ from one process to the next.
+    weights = [*model.named_parameters(), *model.named_buffers()]
+    return {
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("emg-lens", "torch", "transformer-lens")),
+        "device": next(model.parameters()).device.type,
+        "model": digest([config_text.encode()]),
+        "weights": digest(part for name, weight in weights for part in (name.encode(), *content(weight))),
+        "hooks": ", ".join(sorted(name for name, point in points.items() if is_heard(point))) or "none",
+    }
+
+
+def _plain(value: object) -> str:
+    """A value that JSON does not know, as text that is the same in every process."""
+    return str(value) if isinstance(value, torch.dtype | torch.device) else type(value).__qualname__

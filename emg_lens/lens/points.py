@@ -1,0 +1,57 @@
+"""Hook points that cost next to nothing while nobody listens, and that refuse hooks which could not fire.
+
+Both are TransformerLens hook points; `emg_lens.models.components` is built from them.
+"""
+
+from typing import Any
+
+from torch import Tensor
+from transformer_lens.hook_points import HookPoint
+
+from emg_lens.lens.config import EncoderConfig
+
+
+def is_heard(*points: HookPoint) -> bool:
+    """Whether anybody has put a hook on one of these points, by whatever means."""
+    for point in points:
+        if point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks:
+            return True
+    return False
+
+
+class Point(HookPoint):
+    """A hook point that skips torch's call machinery while it has no hook."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x`, or what its hooks make of it."""
+        if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
+            return super().__call__(x)
+        return x
+
+
+class GatedPoint(Point):
+    """A hook point that fires only while a switch of the configuration is on, and takes hooks only then.
+
+    TransformerLens accepts hooks on such points at any time, and they silently never run (field survey, §2).
+    """
+
+    def __init__(self, cfg: EncoderConfig, switch: str) -> None:
+        super().__init__()
+        self.cfg, self.switch = cfg, switch
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the point fires."""
+        return getattr(self.cfg, self.switch)
+
+    def add_hook(self, *args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens.
+
+        Raises:
+            ValueError: The switch is off.
+        """
+        if not self.is_open:
+            raise ValueError(
+                f"hook point {self.name!r} does not fire while cfg.{self.switch} is off: model.set_{self.switch}(True)"
+            )
+        return super().add_hook(*args, **kwargs)

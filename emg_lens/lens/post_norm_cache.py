@@ -1,0 +1,251 @@
+"""`ActivationCache` for post-LN encoders, in which the residual stream is no plain sum.
+
+What a component wrote is carried through every norm between writing and reading, with the scales of this very run,
+under which a LayerNorm is linear. The parts then sum to the stream again, exactly. TransformerLens's own methods would
+add up what was written to different norms, and read the last stream before its norm, without a word.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.utilities.slice import Slice
+
+from emg_lens.lens.cache import BiosignalCache, Selection, Stack, as_slice
+
+Sublayer = Literal["attn", "mlp"]
+Site = tuple[int, Sublayer]
+"""A place that writes to the residual stream: layer and sub-layer."""
+
+NORM_AFTER = {"attn": "ln1", "mlp": "ln2"}
+
+
+class PostNormCache(BiosignalCache):
+    """Activations of one run of a post-LN encoder.
+
+    In a post-LN model the stream is normalised where it is read: attention of layer l reads
+    `blocks.l.hook_resid_pre`, its MLP `hook_normalized_resid_mid`, the unembedding the last
+    `hook_normalized_resid_post`. These are what the parts add up to. The norms' offsets, carried likewise, are one
+    more part, `"norm_bias"`. `apply_ln` has nothing left to do and changes nothing.
+    """
+
+    def apply_ln_to_stack(
+        self,
+        residual_stack: Stack,
+        layer: int | None = None,  # noqa: ARG002
+        mlp_input: bool = False,  # noqa: ARG002
+        pos_slice: Selection = None,  # noqa: ARG002
+        batch_slice: Selection = None,
+        has_batch_dim: bool = True,
+        recompute_ln: bool = False,  # noqa: ARG002
+    ) -> Stack:
+        """The stack itself (of the trials in `batch_slice`): what is read is normalised already."""
+        return as_slice(batch_slice).apply(residual_stack, dim=1) if has_batch_dim else residual_stack
+
+    def accumulated_resid(
+        self,
+        layer: int | None = None,
+        incl_mid: bool = False,
+        apply_ln: bool = False,  # noqa: ARG002
+        pos_slice: Selection = None,
+        mlp_input: bool = False,
+        return_labels: bool = False,
+    ) -> Any:
+        """The stream as attention of each layer reads it (with `incl_mid`, also each MLP), and last as `layer` does."""
+        depth = self._depth(layer, mlp_input)
+        streams, labels = [], []
+        for at in range(depth + 1):
+            streams.append(self._stream(at, False, pos_slice))
+            labels.append("final_post" if at == self.model.cfg.n_layers else f"{at}_pre")
+            if (incl_mid and at < depth) or (mlp_input and at == depth):
+                streams.append(self._stream(at, True, pos_slice))
+                labels.append(f"{at}_mid")
+        return _answer(torch.stack(streams), labels, return_labels)
+
+    def decompose_resid(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        mode: Literal["all", "mlp", "attn"] = "all",
+        apply_ln: bool = False,  # noqa: ARG002
+        pos_slice: Selection = None,
+        incl_embeds: bool = True,
+        return_labels: bool = False,
+    ) -> Any:
+        """What each sub-layer contributes to the input of `layer`; with mode "all" they and `"norm_bias"` sum to it."""
+        sites = self._sites(self._depth(layer, mlp_input), mlp_input)
+        kept = [site for site in sites if mode in ("all", site[1])]
+        parts, labels = self._embeds(sites, pos_slice) if incl_embeds else ([], [])
+        parts.append(
+            self._carry(
+                sites, pos_slice, lambda at, sub: self._written(at, sub, pos_slice) if (at, sub) in kept else None
+            )
+        )
+        labels += [f"{at}_{sublayer}_out" for at, sublayer in kept]
+        if mode == "all" and sites:
+            parts.append(self._offsets(sites, pos_slice))
+            labels.append("norm_bias")
+        return _answer(torch.cat(parts), labels, return_labels)
+
+    def stack_head_results(
+        self,
+        layer: int | None = -1,
+        return_labels: bool = False,
+        incl_remainder: bool = False,
+        pos_slice: Selection = None,
+        apply_ln: bool = False,  # noqa: ARG002
+    ) -> Any:
+        """What each head below `layer` contributes to its input, and with `incl_remainder` the rest of that."""
+        depth = self._depth(layer)
+        stack, labels = self._all_heads(self._sites(depth), pos_slice)
+        if incl_remainder:
+            stack, labels = self._with_remainder(stack, labels, depth, False, pos_slice)
+        return _answer(stack, labels, return_labels)
+
+    def stack_neuron_results(
+        self,
+        layer: int | None,
+        pos_slice: Selection = None,
+        neuron_slice: Selection = None,
+        return_labels: bool = False,
+        incl_remainder: bool = False,
+        apply_ln: bool = False,  # noqa: ARG002
+        project_output_onto: Tensor | None = None,
+        mlp_input: bool = False,
+    ) -> Any:
+        """What each neuron below `layer` contributes to its input, and with `incl_remainder` the rest of that."""
+        depth = self._depth(layer, mlp_input)
+        stack, labels = self._all_neurons(self._sites(depth, mlp_input), pos_slice, neuron_slice)
+        if incl_remainder:
+            stack, labels = self._with_remainder(stack, labels, depth, mlp_input, pos_slice)
+        return _answer(stack if project_output_onto is None else stack @ project_output_onto, labels, return_labels)
+
+    def get_full_resid_decomposition(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        expand_neurons: bool = True,
+        apply_ln: bool = False,  # noqa: ARG002
+        pos_slice: Selection = None,
+        return_labels: bool = False,
+        project_output_onto: Tensor | None = None,
+    ) -> Any:
+        """The input of `layer` as heads, neurons (or MLPs), embeddings, and one part for all biases and offsets."""
+        sites = self._sites(self._depth(layer, mlp_input), mlp_input)
+        heads, labels = self._all_heads(sites, pos_slice)
+        if expand_neurons:
+            mlps, names = self._all_neurons(sites, pos_slice, None)
+            biases = self._offsets(sites, pos_slice, ("attn", "mlp"))
+        else:
+            mlps = self._carry(
+                sites, pos_slice, lambda at, sub: self._written(at, sub, pos_slice) if sub == "mlp" else None
+            )
+            names = [f"{at}_mlp_out" for at, sublayer in sites if sublayer == "mlp"]
+            biases = self._offsets(sites, pos_slice, ("attn",))
+        embeds, embed_names = self._embeds(sites, pos_slice)
+        stack = torch.cat([heads, mlps, *embeds, biases])
+        labels = [*labels, *names, *embed_names, "bias"]
+        return _answer(stack if project_output_onto is None else stack @ project_output_onto, labels, return_labels)
+
+    # --- where the stream is written and read -------------------------------------------------------------
+
+    def _depth(self, layer: int | None, mlp_input: bool = False) -> int:
+        n_layers = self.model.cfg.n_layers
+        depth = n_layers if layer is None or layer == -1 else layer
+        if not 0 <= depth <= n_layers - mlp_input:
+            raise ValueError(f"layer={layer}, mlp_input={mlp_input}; this model has {n_layers} layers")
+        return depth
+
+    def _sites(self, depth: int, mlp_input: bool = False) -> list[Site]:
+        """What has written to the stream when layer `depth` (or its MLP) reads it, in order; a norm follows each."""
+        sites: list[Site] = [(at, sublayer) for at in range(depth) for sublayer in ("attn", "mlp")]
+        return [*sites, (depth, "attn")] if mlp_input else sites
+
+    def _stream(self, depth: int, mlp_input: bool, pos_slice: Selection) -> Float[Tensor, "*batch_and_pos d_model"]:
+        if mlp_input:
+            name = f"blocks.{depth}.hook_normalized_resid_mid"
+        elif depth < self.model.cfg.n_layers:
+            name = f"blocks.{depth}.hook_resid_pre"
+        else:
+            name = f"blocks.{depth - 1}.hook_normalized_resid_post"
+        return as_slice(pos_slice).apply(self._cached(name), dim=-2)
+
+    # --- what is written ----------------------------------------------------------------------------------
+
+    def _written(self, layer: int, sublayer: Sublayer, pos_slice: Selection) -> Stack:
+        name = f"blocks.{layer}.hook_{sublayer}_out"
+        return as_slice(pos_slice).apply(self._cached(name), dim=-2)[None]
+
+    def _heads(self, layer: int, pos_slice: Selection) -> Stack:
+        z = as_slice(pos_slice).apply(self._cached(f"blocks.{layer}.attn.hook_z"), dim=-3)
+        return torch.einsum("...he,hed->h...d", z, self.model.blocks[layer].attn.W_O)
+
+    def _neurons(self, layer: int, pos_slice: Selection, neurons: Slice) -> Stack:
+        post = as_slice(pos_slice).apply(self._cached(f"blocks.{layer}.mlp.hook_post"), dim=-2)
+        W_out = neurons.apply(self.model.blocks[layer].mlp.W_out, dim=0)
+        return torch.einsum("...n,nd->n...d", neurons.apply(post, dim=-1), W_out)
+
+    def _cached(self, name: str) -> Tensor:
+        if name not in self.cache_dict:
+            raise KeyError(f"this needs {name!r} in the cache: widen names_filter")
+        return self.cache_dict[name]
+
+    # --- what arrives -------------------------------------------------------------------------------------
+
+    def _carry(
+        self,
+        sites: list[Site],
+        pos_slice: Selection,
+        written: Callable[[int, Sublayer], Stack | None] = lambda *_: None,
+        start: Stack | None = None,
+    ) -> Stack:
+        """`start` and whatever is written on the way, each through the norms that follow it."""
+        rows = self._stream(0, False, pos_slice)[None][:0] if start is None else start
+        for layer, sublayer in sites:
+            new = written(layer, sublayer)
+            rows = rows if new is None else torch.cat([rows, new])
+            rows = self._apply_norm(rows, f"blocks.{layer}.{NORM_AFTER[sublayer]}", pos_slice)
+        return rows
+
+    def _all_heads(self, sites: list[Site], pos_slice: Selection) -> tuple[Stack, list[str]]:
+        stack = self._carry(sites, pos_slice, lambda at, sub: self._heads(at, pos_slice) if sub == "attn" else None)
+        layers = [at for at, sublayer in sites if sublayer == "attn"]
+        return stack, [f"L{at}H{head}" for at in layers for head in range(self.model.cfg.n_heads)]
+
+    def _all_neurons(self, sites: list[Site], pos_slice: Selection, neuron_slice: Selection) -> tuple[Stack, list[str]]:
+        neurons = as_slice(neuron_slice)
+        all_neurons = torch.arange(self.model.blocks[0].mlp.W_out.shape[0])
+        kept = neurons.apply(all_neurons, dim=0).reshape(-1).tolist()
+        neurons = Slice(kept)  # keeps the neuron axis, also for a single one
+        stack = self._carry(
+            sites, pos_slice, lambda at, sub: self._neurons(at, pos_slice, neurons) if sub == "mlp" else None
+        )
+        return stack, [f"L{at}N{neuron}" for at, sublayer in sites if sublayer == "mlp" for neuron in kept]
+
+    def _embeds(self, sites: list[Site], pos_slice: Selection) -> tuple[list[Stack], list[str]]:
+        names = [name for name in ("embed", "pos_embed") if f"hook_{name}" in self.cache_dict]
+        written = [as_slice(pos_slice).apply(self._cached(f"hook_{name}"), dim=-2)[None] for name in names]
+        return [self._carry(sites, pos_slice, start=rows) for rows in written], names
+
+    def _offsets(self, sites: list[Site], pos_slice: Selection, with_biases: tuple[Sublayer, ...] = ()) -> Stack:
+        """Offsets of the norms, and biases of these sub-layers, as they arrive."""
+        row = torch.zeros_like(self._stream(0, False, pos_slice))[None]
+        for layer, sublayer in sites:
+            block = self.model.blocks[layer]
+            if sublayer in with_biases:
+                row = row + (block.attn.b_O if sublayer == "attn" else block.mlp.b_out)
+            norm = NORM_AFTER[sublayer]
+            row = self._apply_norm(row, f"blocks.{layer}.{norm}", pos_slice) + getattr(block, norm).b
+        return row
+
+    def _with_remainder(
+        self, stack: Stack, labels: list[str], depth: int, mlp_input: bool, pos_slice: Selection
+    ) -> tuple[Stack, list[str]]:
+        remainder = self._stream(depth, mlp_input, pos_slice) - stack.sum(dim=0)
+        return torch.cat([stack, remainder[None]]), [*labels, "remainder"]
+
+
+def _answer(stack: Stack, labels: list[str], return_labels: bool) -> Any:
+    return (stack, labels) if return_labels else stack

@@ -1,0 +1,340 @@
+"""The surface that makes our encoders TransformerLens models: hooks, caches, switches, weights, labels.
+
+`HookedBiosignalEncoder` inherits it. What is here does not compute anything new; it keeps the contract of
+TransformerLens's analysis utilities (field survey, §4.2), and refuses what TransformerLens would silently ignore.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, Literal, NoReturn
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.HookedRootModule import HookedRootModule
+from transformer_lens.utilities.slice import Slice, SliceInput
+
+from emg_lens.layout import TokenLayout
+from emg_lens.lens.cache import BiosignalCache
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.lens.handles import Handles, Labels, Signals, open_handles
+from emg_lens.lens.points import GatedPoint, is_heard
+from emg_lens.lens.post_norm_cache import PostNormCache
+
+NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
+"""Hook points by name, by names, or by a test of the name; `None` = all that fire."""
+Direction = Literal["fwd", "bwd"]
+
+
+class TransformerLensSurface(HookedRootModule):
+    """What TransformerLens users and utilities find on a model."""
+
+    cfg: EncoderConfig
+    layout: TokenLayout
+    blocks: nn.ModuleList
+    tokenizer = None
+
+    def setup(self) -> None:
+        """Name the hook points; the 3.x names `blocks.{l}.hook_{q,k,v}_input` are aliases of those in `attn`."""
+        super().setup()
+        for layer in range(self.cfg.n_layers):
+            for name in ("hook_q_input", "hook_k_input", "hook_v_input"):
+                point = self.hook_dict[f"blocks.{layer}.attn.{name}"]
+                self.hook_dict[f"blocks.{layer}.{name}"] = self.mod_dict[f"blocks.{layer}.{name}"] = point
+
+    # --- hooks --------------------------------------------------------------------------------------------
+
+    def select_points(self, wanted: NamesFilter) -> dict[str, HookPoint]:
+        """The hook points that a filter means, each once, under its own name.
+
+        A test of the name passes over points that are switched off.
+
+        Raises:
+            KeyError: A name that no hook point has.
+            ValueError: A point that is switched off, named outright; or a test that no point that fires passes.
+        """
+        if wanted is None or callable(wanted):
+            matches = [p for name, p in self.hook_dict.items() if wanted is None or wanted(name)]
+            found = [point for point in matches if _is_open(point)]
+            if not found:
+                raise ValueError(f"the hook filter matches no hook point{_switched_off(matches)}")
+        else:
+            found = [self._point(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+        return {str(point.name): point for point in found}
+
+    def _point(self, name: str) -> HookPoint:
+        if name not in self.hook_dict:
+            close = difflib.get_close_matches(name, self.hook_dict, n=3)
+            hint = f"did you mean one of {close}?" if close else "model.hook_dict lists them"
+            raise KeyError(f"no hook point {name!r}; {hint}")
+        point = self.hook_dict[name]
+        if not _is_open(point):
+            raise ValueError(f"hook point {name!r} does not fire{_switched_off([point])}")
+        return point
+
+    def add_hook(
+        self,
+        name: str | Callable[[str], bool],
+        hook: Callable,
+        dir: Direction = "fwd",
+        is_permanent: bool = False,
+        level: int | None = None,
+        prepend: bool = False,
+    ) -> None:
+        """As in TransformerLens, with the errors of `select_points`."""
+        for own_name, point in self.select_points(name).items():
+            self.check_and_add_hook(point, own_name, hook, dir, is_permanent, level, prepend)
+
+    def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable, dir: Direction) -> None:
+        for point in self.select_points(name).values():
+            point.add_hook(hook, dir=dir, level=self.context_level)
+
+    # --- caches -------------------------------------------------------------------------------------------
+
+    def run_with_cache(
+        self,
+        *model_args: Any,
+        return_cache_object: bool = True,
+        remove_batch_dim: bool = False,
+        names_filter: NamesFilter = None,
+        **model_kwargs: Any,
+    ) -> tuple[Any, Any]:
+        """As in TransformerLens: output and `ActivationCache` (or a plain dict). Points switched off are left out.
+
+        The cache's decompositions add up for this model, also where it is post-LN: see `BiosignalCache`,
+        `PostNormCache`. Utilities that read the last position by default (`direct_logit_attribution`, `logit_lens`)
+        want `pos=0` / `positions=0` here: CLS.
+
+        Raises:
+            KeyError, ValueError: As `select_points`; or several trials with `remove_batch_dim`.
+        """
+        out, cache = super().run_with_cache(
+            *model_args, names_filter=names_filter, remove_batch_dim=remove_batch_dim, **model_kwargs
+        )
+        for alias, point in self.hook_dict.items():
+            for suffix in ("", "_grad"):
+                if f"{point.name}{suffix}" in cache:
+                    cache[alias + suffix] = cache[f"{point.name}{suffix}"]
+        if not return_cache_object:
+            return out, cache
+        kind = BiosignalCache if self.cfg.norm == "pre" else PostNormCache
+        return out, kind(cache, self, has_batch_dim=not remove_batch_dim)
+
+    def get_caching_hooks(
+        self,
+        names_filter: NamesFilter = None,
+        incl_bwd: bool = False,
+        device: torch.device | None = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+        pos_slice: Slice | SliceInput = None,
+    ) -> tuple[dict[str, Tensor], list, list]:
+        """As in TransformerLens; `pos_slice` also finds the positions of activations with a head axis."""
+        cache = {} if cache is None else cache
+        save = partial(_save, cache=cache, device=device, one=remove_batch_dim, positions=Slice.unwrap(pos_slice))
+        names = list(self.select_points(names_filter))
+        self.is_caching = True
+        fwd = [(name, partial(save, suffix="")) for name in names]
+        return cache, fwd, [(name, partial(save, suffix="_grad")) for name in names] if incl_bwd else []
+
+    def add_caching_hooks(
+        self,
+        names_filter: NamesFilter = None,
+        incl_bwd: bool = False,
+        device: torch.device | None = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """As in TransformerLens: hooks that fill the returned dict in every forward, until `reset_hooks`."""
+        cache, fwd, bwd = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
+        for name, hook in fwd:
+            self.hook_dict[name].add_hook(hook)
+        for name, hook in bwd:
+            self.hook_dict[name].add_hook(hook, dir="bwd")
+        return cache
+
+    # --- switches -----------------------------------------------------------------------------------------
+
+    def set_use_attn_result(self, value: bool) -> None:
+        """Compute `attn.hook_result`, each head's own contribution to the residual stream."""
+        self._switch("use_attn_result", value)
+
+    def set_use_split_qkv_input(self, value: bool) -> None:
+        """Give queries, keys and values of every head their own copy of the residual stream, hookable one by one."""
+        self._switch("use_split_qkv_input", value, excludes="use_attn_in")
+
+    def set_use_attn_in(self, value: bool) -> None:
+        """Give every head its own copy of the residual stream at `hook_attn_in`."""
+        self._switch("use_attn_in", value, excludes="use_split_qkv_input")
+
+    def set_use_hook_mlp_in(self, value: bool) -> None:
+        """Fire `hook_mlp_in` on the MLP's copy of the residual stream."""
+        self._switch("use_hook_mlp_in", value)
+
+    def _switch(self, switch: str, value: bool, excludes: str | None = None) -> None:
+        if value and excludes is not None and getattr(self.cfg, excludes):
+            raise ValueError(f"{switch} and {excludes} exclude each other: model.set_{excludes}(False) first")
+        points = (p for p in self.hook_dict.values() if isinstance(p, GatedPoint) and p.switch == switch)
+        heard = [point.name for point in points if is_heard(point)]
+        if heard and not value:
+            raise ValueError(f"{heard[0]!r} has hooks, which would fall silent with {switch} off: reset_hooks() first")
+        setattr(self.cfg, switch, value)
+
+    # --- handles: signals as tokens -----------------------------------------------------------------------
+
+    def handles(self, x: Signals, labels: Labels | None = None) -> AbstractContextManager[Handles]:
+        """Stand-ins `[batch, pos]` (int64) for signals, for utilities that take tokens and sweep positions.
+
+        ```python
+        with model.handles(clean) as clean_tokens, model.handles(corrupt) as corrupt_tokens:
+            _, clean_cache = model.run_with_cache(clean_tokens)
+            get_act_patch_resid_pre(model, corrupt_tokens, clean_cache, metric)  # [layer, pos]
+        ```
+
+        The model takes a handle wherever it takes signals. Rows can be sliced, shuffled, batched and mixed between open
+        contexts, columns cannot. Outside its context a handle raises.
+
+        Args:
+            x: Trials.
+            labels: Class index of each trial, for `return_type="loss"` (`transformer_lens.tools.training.train`, with
+                items `{"tokens": tokens[i]}`).
+
+        Raises:
+            ValueError: Trials of another shape than the configuration promises, or another number of labels.
+        """
+        self._check_signals(x)
+        return open_handles(x, self.cfg.n_ctx, labels)
+
+    def _check_signals(self, x: Tensor) -> None:
+        expected = (self.cfg.n_channels, self.cfg.n_samples)
+        if x.ndim != 3 or tuple(x.shape[1:]) != expected or not x.is_floating_point():
+            raise ValueError(
+                f"input has shape {list(x.shape)} ({x.dtype}); expected [batch, {expected[0]} channels, {expected[1]}"
+                f" samples] of floats, with channels ordered {self.cfg.modalities}"
+            )
+
+    def to_tokens(self, x: Any) -> NoReturn:  # noqa: ARG002
+        """Signals have no tokens of their own.
+
+        Raises:
+            TypeError: Always; `handles` gives stand-ins.
+        """
+        raise TypeError("signals have no tokens: use handles, `with model.handles(x) as tokens: ...`")
+
+    def to_str_tokens(self, x: Any = None) -> list[str]:  # noqa: ARG002
+        """Names of the positions, for axes and attention views: those of the layout, whatever the input."""
+        return list(self.layout.names)
+
+    # --- labels and weights -------------------------------------------------------------------------------
+
+    def to_single_token(self, label: str) -> int:
+        """Class index of a gesture label.
+
+        Raises:
+            KeyError: Unknown label; the message lists the known ones.
+        """
+        if label not in self.cfg.class_names:
+            raise KeyError(f"unknown class {label!r}; known: {self.cfg.class_names}")
+        return self.cfg.class_names.index(label)
+
+    def tokens_to_residual_directions(
+        self, tokens: str | int | Sequence[str | int] | Int[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch d_model"]:
+        """Columns of `W_U`: the direction in the residual stream that each class is read from."""
+        if isinstance(tokens, str):
+            return self.W_U[:, self.to_single_token(tokens)]
+        if isinstance(tokens, Sequence):
+            tokens = torch.tensor([self.to_single_token(t) if isinstance(t, str) else int(t) for t in tokens])
+        return self.W_U.T[tokens]
+
+    def accumulated_bias(
+        self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
+    ) -> Float[Tensor, " d_model"]:
+        """Sum of the output biases of all blocks before `layer` (with `mlp_input`, of this layer's attention too).
+
+        Raises:
+            ValueError: The model is post-LN.
+        """
+        if self.cfg.norm == "post" and (layer > 0 or mlp_input):
+            raise ValueError(
+                "in a post-LN model biases pass norms whose scale depends on the input; use the part 'bias' of"
+                " cache.get_full_resid_decomposition(return_labels=True)"
+            )
+        b_O: Tensor = self.b_O
+        total = b_O[: layer + mlp_input].sum(0)
+        return total + self.b_out[:layer].sum(0) if include_mlp_biases else total
+
+    def tl_parameters(self) -> dict[str, Tensor]:
+        """Parameters by name, as `SVDInterpreter` wants them.
+
+        Without the norms of a post-LN model: it multiplies the gain of `ln2` into `W_in`, which there reads the stream
+        as it is, behind `ln1`.
+        """
+        norms = (".ln1.", ".ln2.") if self.cfg.norm == "post" else ()
+        return {name: p for name, p in self.named_parameters() if not any(norm in name for norm in norms)}
+
+    def blocks_with(self, submodule: str) -> list[tuple[int, nn.Module]]:
+        """`(layer, block)` of every block that has this submodule."""
+        return [(layer, block) for layer, block in enumerate(self.blocks) if submodule in dict(block.named_children())]
+
+    def all_head_labels(self) -> list[str]:
+        """`L0H0`, `L0H1`, ... in the order of TransformerLens's per-head stacks."""
+        return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]
+
+    def _stack(self, parameter: str) -> Tensor:
+        return torch.stack([_at(block, parameter) for block in self.blocks])
+
+    W_E = property(lambda self: self.embed.W_E, doc="[channel, sample, d_model]")
+    W_pos = property(lambda self: self.pos_embed.W_pos, doc="[pos, d_model]")
+    W_U = property(lambda self: self.unembed.W_U, doc="[d_model, class]")
+    b_U = property(lambda self: self.unembed.b_U, doc="[class]")
+    W_Q = property(lambda self: self._stack("attn.W_Q"), doc="[layer, head, d_model, d_head]")
+    W_K = property(lambda self: self._stack("attn.W_K"), doc="[layer, head, d_model, d_head]")
+    W_V = property(lambda self: self._stack("attn.W_V"), doc="[layer, head, d_model, d_head]")
+    W_O = property(lambda self: self._stack("attn.W_O"), doc="[layer, head, d_head, d_model]")
+    b_Q = property(lambda self: self._stack("attn.b_Q"), doc="[layer, head, d_head]")
+    b_K = property(lambda self: self._stack("attn.b_K"), doc="[layer, head, d_head]")
+    b_V = property(lambda self: self._stack("attn.b_V"), doc="[layer, head, d_head]")
+    b_O = property(lambda self: self._stack("attn.b_O"), doc="[layer, d_model]")
+    W_in = property(lambda self: self._stack("mlp.W_in"), doc="[layer, d_model, d_mlp]")
+    b_in = property(lambda self: self._stack("mlp.b_in"), doc="[layer, d_mlp]")
+    W_out = property(lambda self: self._stack("mlp.W_out"), doc="[layer, d_mlp, d_model]")
+    b_out = property(lambda self: self._stack("mlp.b_out"), doc="[layer, d_model]")
+
+
+def _at(block: nn.Module, parameter: str) -> Tensor:
+    module, name = parameter.split(".")
+    return getattr(getattr(block, module), name)
+
+
+def _is_open(point: HookPoint) -> bool:
+    return not isinstance(point, GatedPoint) or point.is_open
+
+
+def _switched_off(points: Sequence[HookPoint]) -> str:
+    """End of a message about points that are switched off; empty if none is."""
+    switches = sorted({point.switch for point in points if isinstance(point, GatedPoint) and not point.is_open})
+    if not switches:
+        return ""
+    return f" while cfg.{' and cfg.'.join(switches)} is off: " + ", ".join(f"model.set_{s}(True)" for s in switches)
+
+
+def _save(
+    tensor: Tensor,
+    hook: HookPoint,
+    *,
+    cache: dict[str, Tensor],
+    device: torch.device | None,
+    one: bool,
+    positions: Slice,
+    suffix: str,
+) -> None:
+    """Hook that keeps an activation (or its gradient)."""
+    if one and tensor.shape[0] != 1:
+        raise ValueError(f"remove_batch_dim needs one trial, got {tensor.shape[0]}")
+    kept = tensor.detach().to(device)[0] if one else tensor.detach().to(device)
+    of_edges = str(hook.name).endswith(("hook_attn_scores", "hook_pattern"))  # [..., dest, src]
+    cache[f"{hook.name}{suffix}"] = positions.apply(kept, dim=-2 if of_edges else 0 if one else 1)

@@ -1,0 +1,195 @@
+"""Hooked multi-head attention: TransformerLens's names, shapes and order; torch's fused kernel where nobody listens."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.lens.points import GatedPoint, Point, is_heard
+from emg_lens.models.dropout import drop, on_plain_cpu
+from emg_lens.models.mixing import attend
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding over the position index: the two halves of a head rotate against each other."""
+
+    sin: Float[Tensor, "pos 1 d_head"]
+    cos: Float[Tensor, "pos 1 d_head"]
+
+    def __init__(self, cfg: EncoderConfig) -> None:
+        super().__init__()
+        rate = cfg.rotary_base ** (-torch.arange(0, cfg.d_head, 2) / cfg.d_head)
+        angle = (torch.arange(cfg.n_ctx)[:, None] * rate).repeat(1, 2)[:, None]
+        self.register_buffer("sin", angle.sin(), persistent=False)
+        self.register_buffer("cos", angle.cos(), persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
+        """Rotated by the position."""
+        left, right = x.chunk(2, dim=-1)
+        return x * self.cos + torch.cat([-right, left], dim=-1) * self.sin
+
+
+class Attention(nn.Module):
+    """Bidirectional multi-head attention.
+
+    Order of the explicit path: scores -> `hook_attn_scores` -> softmax -> rows with every score -inf become zero ->
+    `hook_pattern` -> z. With no hook on scores or pattern, `scaled_dot_product_attention` computes the same.
+    Edges of `severed` never carry attention; their scores are -inf before the hook, like a causal mask.
+    """
+
+    severed: Bool[Tensor, "head dest src"] | None
+    b_Q: Float[Tensor, "head d_head"]
+    b_K: Float[Tensor, "head d_head"]
+    b_V: Float[Tensor, "head d_head"]
+
+    def __init__(self, cfg: EncoderConfig, severed: Bool[Tensor, "head dest src"] | None = None) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.register_buffer("severed", severed, persistent=False)
+        # Some versions of the fused kernel give NaN for a row that reads nothing; the explicit path gives zeros.
+        self.has_empty_rows = severed is not None and bool(severed.all(-1).any())
+        self.W_Q = nn.Parameter(_head_weight(cfg))
+        self.W_K = nn.Parameter(_head_weight(cfg))
+        self.W_V = nn.Parameter(_head_weight(cfg))
+        self.W_O = nn.Parameter(torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model))
+        for name in ("b_Q", "b_K", "b_V"):
+            bias = torch.zeros(cfg.n_heads, cfg.d_head)
+            if cfg.qkv_bias:
+                setattr(self, name, nn.Parameter(bias))
+            else:  # TransformerLens utilities read the biases of every model
+                self.register_buffer(name, bias, persistent=False)
+        self.b_O = nn.Parameter(torch.empty(cfg.d_model))
+        self.reset_parameters()
+        self.rotary = Rotary(cfg) if cfg.positions == "rotary" else None
+
+        self.hook_q_input = GatedPoint(cfg, "use_split_qkv_input")  # [batch, pos, head, d_model], fired by the block
+        self.hook_k_input = GatedPoint(cfg, "use_split_qkv_input")
+        self.hook_v_input = GatedPoint(cfg, "use_split_qkv_input")
+        self.hook_q = Point()  # [batch, pos, head, d_head]
+        self.hook_k = Point()
+        self.hook_v = Point()
+        if self.rotary is not None:
+            self.hook_rot_q = Point()  # [batch, pos, head, d_head]
+            self.hook_rot_k = Point()
+        self.hook_attn_scores = Point()  # [batch, head, dest, src]
+        self.hook_pattern = Point()  # [batch, head, dest, src]
+        self.hook_z = Point()  # [batch, pos, head, d_head]
+        self.hook_result = GatedPoint(cfg, "use_attn_result")  # [batch, pos, head, d_model]
+
+    def reset_parameters(self) -> None:
+        """Fresh weights: Xavier's of the [d_model, d_model] maps, no biases."""
+        for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):
+            nn.init.uniform_(weight, -math.sqrt(3 / self.cfg.d_model), math.sqrt(3 / self.cfg.d_model))
+        for bias in (self.b_Q, self.b_K, self.b_V, self.b_O):
+            nn.init.zeros_(bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos *head d_model"],
+        key_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+        value_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """What the heads write, added up; inputs as in `project`."""
+        q, k, v = self.project(x, key_input, value_input)
+        return self.output(self.hook_z(self.mix(q, k, v)))
+
+    def project(
+        self,
+        x: Float[Tensor, "batch pos *head d_model"],
+        key_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+        value_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each `[batch, pos, head, d_head]`, positions rotated in.
+
+        `x` is the input of all three, or of the queries alone where keys and values have their own.
+        """
+        alone = key_input is None and value_input is None and x.ndim == 3
+        if alone and not is_heard(self.hook_q, self.hook_k, self.hook_v) and _pays_to_pack(x):
+            q, k, v = self._project_packed(x)
+        else:
+            q = self.hook_q(_per_head(x, self.W_Q, self.b_Q))
+            k = self.hook_k(_per_head(x if key_input is None else key_input, self.W_K, self.b_K))
+            v = self.hook_v(_per_head(x if value_input is None else value_input, self.W_V, self.b_V))
+        if self.rotary is not None:
+            q, k = self.hook_rot_q(self.rotary(q)), self.hook_rot_k(self.rotary(k))
+        return q, k, v
+
+    def _project_packed(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
+        """Queries, keys, values of one matrix product: views of one tensor, so not for hooks that edit in place."""
+        weight = torch.cat([self.W_Q.mT, self.W_K.mT, self.W_V.mT]).flatten(0, 1)
+        bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
+        if self._attends_transposed(x):
+            packed = torch.addmm(bias[:, None], weight, x.flatten(0, 1).T)
+            packed = packed.view(3, self.cfg.n_heads, self.cfg.d_head, *x.shape[:2])
+            return tuple(t.permute(2, 3, 0, 1) for t in packed.unbind(0))
+        packed = F.linear(x, weight, bias)
+        return packed.view(*x.shape[:2], 3, self.cfg.n_heads, self.cfg.d_head).unbind(2)
+
+    def _attends_transposed(self, x: Tensor) -> bool:
+        """Whether `attend` mixes, so that it pays to lay out what it reads and writes with positions innermost."""
+        return bool(self.training and self.cfg.dropout) and on_plain_cpu(x)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch pos head d_head"]:
+        """Values mixed by attention."""
+        dropout = self.cfg.dropout if self.training else 0.0
+        severed = None if self.severed is None else self.severed[:, : q.shape[1]]
+        fused = not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern))
+        if fused and self._attends_transposed(q):
+            return attend(q, k, v, severed, dropout)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if fused:
+            allowed = None if severed is None else ~severed
+            z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
+        else:
+            scores = q @ k.transpose(-1, -2) / math.sqrt(self.cfg.d_head)
+            if severed is not None:
+                scores = scores.masked_fill(severed, -torch.inf)
+            pattern = self.hook_attn_scores(scores).softmax(dim=-1)
+            pattern = self.hook_pattern(torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern))
+            z = drop(pattern, dropout) @ v
+        return z.transpose(1, 2)
+
+    def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
+        """Sum over heads of z @ W_O, plus the bias."""
+        if self.cfg.use_attn_result:
+            result = self.hook_result(torch.einsum("bphe,hed->bphd", z, self.W_O))
+            return result.sum(dim=2) + self.b_O
+        weight = self.W_O.flatten(0, 1)
+        if self._attends_transposed(z):
+            rows = z.permute(2, 3, 0, 1).flatten(2).flatten(0, 1).T
+            return torch.addmm(self.b_O, rows, weight).view(*z.shape[:2], -1)
+        return F.linear(z.flatten(2), weight.T, self.b_O)
+
+    @property
+    def QK(self) -> Any:  # noqa: N802
+        """`W_Q @ W_K^T` of each head, as a TransformerLens `FactoredMatrix` (Elhage et al. 2021)."""
+        from transformer_lens import FactoredMatrix
+
+        return FactoredMatrix(self.W_Q, self.W_K.transpose(-1, -2))
+
+    @property
+    def OV(self) -> Any:  # noqa: N802
+        """`W_V @ W_O` of each head, as a TransformerLens `FactoredMatrix` (Elhage et al. 2021)."""
+        from transformer_lens import FactoredMatrix
+
+        return FactoredMatrix(self.W_V, self.W_O)
+
+
+def _head_weight(cfg: EncoderConfig) -> Float[Tensor, "head d_model d_head"]:
+    """TransformerLens's shape over the memory of a `[head * d_head, d_model]` matrix, which GEMM reads as it lies."""
+    return torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model).transpose(1, 2)
+
+
+def _per_head(x: Tensor, weight: Float[Tensor, "head d_model d_head"], bias: Float[Tensor, "head d_head"]) -> Tensor:
+    if x.ndim == 4:  # one input a head
+        return torch.einsum("bphd,hde->bphe", x, weight) + bias
+    return F.linear(x, weight.mT.flatten(0, 1), bias.flatten()).view(*x.shape[:2], *bias.shape)
+
+
+def _pays_to_pack(x: Float[Tensor, "batch pos d_model"]) -> bool:
+    """Whether one product over weights copied together beats three: unless large weights meet few tokens."""
+    return max(x.shape[0] * x.shape[1], 128) >= x.shape[2]

@@ -1,0 +1,248 @@
+"""Hooked building blocks of the encoders: embedding, LayerNorm, MLP, block, readout. Attention has its own file.
+
+Hook names, weight shapes and the order of operations are those of TransformerLens (fact sheet "field survey",
+§4.2). Where nobody listens to a hook, the fused torch kernel of the same function runs instead.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.lens.points import GatedPoint, Point, is_heard
+from emg_lens.models.attention import Attention
+from emg_lens.models.dropout import drop
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with learned gain `w` and offset `b`."""
+
+    def __init__(self, cfg: EncoderConfig) -> None:
+        super().__init__()
+        self.eps = cfg.eps
+        self.w = nn.Parameter(torch.empty(cfg.d_model))
+        self.b = nn.Parameter(torch.empty(cfg.d_model))
+        self.hook_scale = Point()  # [batch, pos, 1]
+        self.hook_normalized = Point()  # [batch, pos, d_model]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights; `transformer_lens.tools.analysis.reinitialized` calls it."""
+        nn.init.ones_(self.w)
+        nn.init.zeros_(self.b)
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Centred, scaled to unit variance, times `w`, plus `b`."""
+        w = self.w
+        if not is_heard(self.hook_scale, self.hook_normalized):
+            return F.layer_norm(x, w.shape, w, self.b, self.eps)
+        centred = x - x.mean(-1, keepdim=True)
+        scale = self.hook_scale((centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
+        return self.hook_normalized(centred / scale) * w + self.b
+
+
+class ChannelEmbed(nn.Module):
+    """Linear map from the samples of a channel (or of one of its patches) to a token, CLS prepended.
+
+    `W_E [channel, sample, d_model]`, one map a channel, or `[1, sample, d_model]` where all channels share one.
+    """
+
+    def __init__(self, cfg: EncoderConfig) -> None:
+        super().__init__()
+        n_maps = cfg.n_channels if cfg.embedding == "dedicated" else 1
+        self.n_samples = cfg.patch_samples or cfg.n_samples
+        self.W_E = nn.Parameter(torch.empty(n_maps, self.n_samples, cfg.d_model))
+        self.b_E = nn.Parameter(torch.empty(n_maps, cfg.d_model))
+        self.cls = nn.Parameter(torch.empty(cfg.d_model)) if cfg.cls_token else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights."""
+        nn.init.uniform_(self.W_E, -1 / math.sqrt(self.n_samples), 1 / math.sqrt(self.n_samples))
+        nn.init.zeros_(self.b_E)
+        if self.cls is not None:
+            nn.init.normal_(self.cls, std=0.02)
+
+    def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
+        """Tokens in the layout's order."""
+        batch, n_channels, _ = x.shape
+        samples = rearrange(x, "batch channel (patch sample) -> channel (batch patch) sample", sample=self.n_samples)
+        weight = self.W_E.expand(n_channels, -1, -1)
+        tokens = torch.baddbmm(self.b_E.expand(n_channels, -1)[:, None], samples, weight)
+        tokens = rearrange(tokens, "channel (batch patch) d_model -> batch (channel patch) d_model", batch=batch)
+        if self.cls is None:
+            return tokens
+        return torch.cat([self.cls.expand(batch, 1, -1), tokens], dim=1)
+
+
+class PosEmbed(nn.Module):
+    """Position vectors `W_pos [pos, d_model]`, learned or sinusoidal (Vaswani et al. 2017, §3.5)."""
+
+    def __init__(self, cfg: EncoderConfig) -> None:
+        super().__init__()
+        if cfg.positions == "learned":
+            self.W_pos = nn.Parameter(torch.empty(cfg.n_ctx, cfg.d_model))
+            self.reset_parameters()
+        else:
+            rate = torch.exp(-math.log(10000.0) * torch.arange(0, cfg.d_model, 2) / cfg.d_model)
+            angle = torch.arange(cfg.n_ctx)[:, None] * rate
+            self.register_buffer("W_pos", torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
+
+    def reset_parameters(self) -> None:
+        """Fresh weights; sinusoidal positions have none."""
+        if isinstance(self.W_pos, nn.Parameter):
+            nn.init.normal_(self.W_pos, std=0.02)
+
+    def forward(self, tokens: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """A view of `W_pos`: clone it before it can be edited in place."""
+        return self.W_pos.expand(tokens.shape[0], -1, -1)
+
+
+class MLP(nn.Module):
+    """Two linear maps with a non-linearity between them."""
+
+    def __init__(self, cfg: EncoderConfig) -> None:
+        super().__init__()
+        self.act_fn = F.gelu if cfg.act_fn == "gelu" else F.relu
+        self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
+        self.b_in = nn.Parameter(torch.empty(cfg.d_mlp))
+        self.W_out = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model))
+        self.b_out = nn.Parameter(torch.empty(cfg.d_model))
+        self.hook_pre = Point()  # [batch, pos, d_mlp]
+        self.hook_post = Point()  # [batch, pos, d_mlp]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights."""
+        for weight, bias in ((self.W_in, self.b_in), (self.W_out, self.b_out)):
+            nn.init.xavier_uniform_(weight)
+            nn.init.zeros_(bias)
+
+    def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """Position by position."""
+        pre = self.hook_pre(F.linear(x, self.W_in.T, self.b_in))
+        return F.linear(self.hook_post(self.act_fn(pre)), self.W_out.T, self.b_out)
+
+
+class Block(nn.Module):
+    """Attention and MLP around the residual stream, LayerNorm before (`"pre"`) or after (`"post"`) each.
+
+    Post-LN: `resid_mid = resid_pre + attn_out`, `resid_post = ln1(resid_mid) + mlp_out`, and the block's output is
+    `ln2(resid_post)`, under the hook names of TransformerLens's BERT block.
+    """
+
+    hook_out_is_single_residual_stream = True  # read by transformer_lens.tools logit lens
+
+    def __init__(self, cfg: EncoderConfig, layer: int, severed: Bool[Tensor, "head dest src"] | None = None) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.drop_path = cfg.drop_path * layer / max(cfg.n_layers - 1, 1)
+        self.ln1 = LayerNorm(cfg)
+        self.attn = Attention(cfg, severed)
+        self.ln2 = LayerNorm(cfg)
+        self.mlp = MLP(cfg)
+        self.hook_resid_pre = Point()  # all [batch, pos, d_model]
+        self.hook_attn_in = GatedPoint(cfg, "use_attn_in")  # [batch, pos, head, d_model]
+        self.hook_attn_out = Point()
+        self.hook_resid_mid = Point()
+        self.hook_mlp_in = GatedPoint(cfg, "use_hook_mlp_in")
+        self.hook_mlp_out = Point()
+        self.hook_resid_post = Point()
+        if cfg.norm == "post":
+            self.hook_normalized_resid_mid = Point()
+            self.hook_normalized_resid_post = Point()
+
+    def forward(
+        self, resid: Float[Tensor, "batch pos d_model"], n_dest: int | None = None
+    ) -> Float[Tensor, "batch dest d_model"]:
+        """The residual stream behind this block, at all positions or at the first `n_dest` alone."""
+        resid_pre = self.hook_resid_pre(resid)
+        inputs = self.attention_inputs(resid_pre)
+        if n_dest is not None:
+            query_input, key_input, value_input = inputs * (3 // len(inputs))
+            inputs = (query_input[:, :n_dest], key_input, value_input)
+            resid_pre = resid_pre[:, :n_dest]
+        return self.after_attention(resid_pre, self.attn(*inputs))
+
+    def attention_inputs(self, resid_pre: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
+        """What attention reads: one tensor, or one for queries, keys and values each (`cfg.use_split_qkv_input`).
+
+        As in TransformerLens, the copies for single heads are taken, and hooked, before the norm.
+        """
+        cfg = self.cfg
+        if cfg.use_split_qkv_input:
+            points = (self.attn.hook_q_input, self.attn.hook_k_input, self.attn.hook_v_input)
+            inputs = tuple(point(self._copy_per_head(resid_pre)) for point in points)
+        elif cfg.use_attn_in:
+            inputs = (self.hook_attn_in(self._copy_per_head(resid_pre)),)
+        else:
+            inputs = (resid_pre,)
+        return tuple(map(self.ln1, inputs)) if cfg.norm == "pre" else inputs
+
+    def _copy_per_head(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos head d_model"]:
+        return x.unsqueeze(2).expand(-1, -1, self.cfg.n_heads, -1).clone()  # hooks may edit in place
+
+    def after_attention(
+        self, resid_pre: Float[Tensor, "batch pos d_model"], attn_out: Float[Tensor, "batch pos d_model"]
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The rest of the block, position by position: residual sum, MLP, norms."""
+        attn_out = self.hook_attn_out(self._drop(attn_out))
+        resid_mid = self.hook_resid_mid(resid_pre + attn_out)
+        mlp_in = self.hook_mlp_in(resid_mid.clone()) if self.cfg.use_hook_mlp_in else resid_mid
+        if self.cfg.norm == "pre":
+            mlp_out = self.hook_mlp_out(self._drop(self.mlp(self.ln2(mlp_in))))
+            return self.hook_resid_post(resid_mid + mlp_out)
+        normalized_mid = self.hook_normalized_resid_mid(self.ln1(mlp_in))
+        mlp_out = self.hook_mlp_out(self._drop(self.mlp(normalized_mid)))
+        resid_post = self.hook_resid_post(normalized_mid + mlp_out)
+        return self.hook_normalized_resid_post(self.ln2(resid_post))
+
+    def _drop(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        if not self.training:
+            return x
+        x = drop(x, self.cfg.dropout)
+        if self.drop_path:
+            kept = torch.rand(len(x), 1, 1, device=x.device) >= self.drop_path
+            x = x * kept / (1 - self.drop_path)
+        return x
+
+    @property
+    def submodules(self) -> Any:
+        """Read by TransformerLens's edge tools before they start: here a post-LN block refuses them.
+
+        Direct path patching, edge attribution and faithfulness add one component's output to another's input, which
+        is exact only where the residual stream is a plain sum.
+
+        Raises:
+            ValueError: This is a post-LN block.
+        """
+        if self.cfg.norm == "pre":
+            raise AttributeError("submodules")  # nothing to object to
+        raise ValueError(
+            "post-LN blocks normalise the residual stream after every sum, so paths between two components are not"
+            " additive; use activation patching, node attribution, or cut their attention edges"
+        )
+
+
+class Unembed(nn.Module):
+    """Linear map from a residual vector to logits, `W_U [d_model, class]`."""
+
+    def __init__(self, cfg: EncoderConfig) -> None:
+        super().__init__()
+        self.W_U = nn.Parameter(torch.empty(cfg.d_model, cfg.n_classes))
+        self.b_U = nn.Parameter(torch.empty(cfg.n_classes))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights."""
+        nn.init.xavier_uniform_(self.W_U)
+        nn.init.zeros_(self.b_U)
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch class"]:
+        """Logits."""
+        return F.linear(x, self.W_U.T, self.b_U)

@@ -1,0 +1,214 @@
+"""`HookedBiosignalEncoder`: a transformer over channels or channel patches, and a TransformerLens model.
+
+Named after TransformerLens's own `HookedAudioEncoder`. Input is one float tensor `[batch, channel, time]`, modalities
+concatenated along `channel` in the layout's order. How it is built and run is here; what makes it a TransformerLens
+model (hooks, caches, handles, weights) is in `emg_lens.lens.surface`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from emg_lens.hooks import parse_edges
+from emg_lens.layout import TokenLayout
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.lens.handles import Handles, Labels, look_up
+from emg_lens.lens.points import Point, is_heard
+from emg_lens.lens.surface import TransformerLensSurface
+from emg_lens.models.components import Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
+
+ReturnType = Literal["logits", "both", "loss"] | None
+
+
+class HookedBiosignalEncoder(
+    TransformerLensSurface,
+    PyTorchModelHubMixin,
+    library_name="emg-lens",
+    tags=["biosignals", "emg", "transformer-lens"],
+):
+    """Transformer encoder for biosignals with TransformerLens hook points.
+
+    ```python
+    logits, cache = model.run_with_cache(x)  # x [batch, channel, time]
+    cache["pattern", 2]  # [batch, head, dest, src]
+    parts, labels = cache.decompose_resid(return_labels=True)
+    cache.logit_attrs(parts, "fist", pos_slice=0)  # [part, batch]: what each sub-layer adds to that class's logit
+    with model.handles(x) as tokens: ...  # for utilities that take tokens [batch, pos]
+    ```
+
+    Attributes:
+        cfg: The configuration, with TransformerLens's field names; a copy of the one given.
+        layout: What each position of the residual stream stands for.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.cfg = cfg = replace(config)  # switches and device are this model's own
+        self.layout: TokenLayout = cfg.layout
+        self.embed = ChannelEmbed(cfg)
+        self.hook_embed = Point()  # [batch, pos, d_model]
+        if cfg.positions in ("learned", "sinusoidal"):
+            self.pos_embed = PosEmbed(cfg)
+            self.hook_pos_embed = Point()  # [batch, pos, d_model]
+        severed = self.severed_mask()
+        self.blocks = nn.ModuleList(
+            Block(cfg, layer, severed[layer] if severed is not None and severed[layer].any() else None)
+            for layer in range(cfg.n_layers)
+        )
+        self.ln_final = LayerNorm(cfg) if cfg.norm == "pre" else nn.Identity()
+        if cfg.readout != "none":
+            self.unembed = Unembed(cfg)
+        self.setup()
+
+    def severed_mask(self) -> Bool[Tensor, "layer head dest src"] | None:
+        """The attention edges this model does not have (`cfg.severed_edges`), or None if it has all."""
+        if not self.cfg.severed_edges:
+            return None
+        return parse_edges(self.cfg.severed_edges).mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)
+
+    # --- running ------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch channel time"] | Handles | Float[Tensor, "batch pos d_model"],
+        return_type: ReturnType = "logits",
+        *,
+        labels: Labels | None = None,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
+    ) -> Any:
+        """Logits `[batch, class]`, the loss, or the residual stream `[batch, pos, d_model]`.
+
+        Args:
+            input: Signals `[batch, channel, time]`, or handles of them; the residual stream where `start_at_layer` is
+                given.
+            return_type: `"logits"`; `"both"` (models with two heads); `"loss"`, the mean cross-entropy of the logits
+                against `labels`; or `None` (nothing).
+            labels: Class index of each trial, for the loss; default those given to `handles`.
+            start_at_layer: Take `input` as the residual stream entering this block (negative counts from the end).
+            stop_at_layer: Return the residual stream entering this block instead of logits.
+
+        Raises:
+            ValueError: Input of another shape, handles of no open context, a layer that does not exist, a loss without
+                labels, or an unknown `return_type`.
+        """
+        first, last = self._layer_range(start_at_layer, stop_at_layer)
+        if start_at_layer is not None:
+            resid = self._check_residual(input)
+        else:
+            if input.ndim == 2 and not input.is_floating_point():
+                input, known = look_up(input, self.cfg.n_ctx)
+                labels = known if labels is None else labels
+            resid = self.residual_in(input)
+        reads_cls = stop_at_layer is None and return_type in ("logits", "loss") and self._trains_cls_alone()
+        for block in self.blocks[first:last]:
+            resid = block(resid, 1) if reads_cls and block is self.blocks[-1] else block(resid)
+        if stop_at_layer is not None:
+            return resid
+        resid = self.ln_final(resid)
+        return self._loss(resid, labels) if return_type == "loss" else self.head(resid, return_type)
+
+    def _trains_cls_alone(self) -> bool:
+        """Whether training can skip what the last block writes behind other positions than CLS: nobody reads it."""
+        if not (self.training and self.cfg.readout == "cls"):
+            return False
+        last = self.blocks[-1]  # of another kind where a bridge has wrapped it
+        points = (point for part in (last, self.ln_final) for point in part.modules() if isinstance(point, Point))
+        return isinstance(last, Block) and not any(map(is_heard, points))
+
+    def residual_in(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream that enters block 0: embeddings plus positions.
+
+        Raises:
+            ValueError: Input of another shape than the configuration promises.
+        """
+        self._check_signals(x)
+        resid = self.hook_embed(self.embed(x))
+        if self.cfg.positions in ("learned", "sinusoidal"):
+            vectors = self.pos_embed(resid)
+            if is_heard(self.hook_pos_embed):  # which may edit them in place
+                vectors = vectors.clone()
+            resid = resid + self.hook_pos_embed(vectors)
+        return resid
+
+    def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
+        """Logits of the final residual stream, as `return_type` asks."""
+        match return_type:
+            case None:
+                return None
+            case "logits" if self.cfg.readout == "none":
+                return resid
+            case "logits":
+                return self.unembed(self.pool(resid))
+        raise ValueError(f"return_type={return_type!r}; this model knows 'logits', 'loss' and None")
+
+    def _loss(self, resid: Float[Tensor, "batch pos d_model"], labels: Labels | None) -> Float[Tensor, ""]:
+        if self.cfg.readout == "none":
+            raise ValueError("a model with readout='none' has no logits, so no loss")
+        if labels is None:
+            raise ValueError(
+                "return_type='loss' needs labels: model(x, return_type='loss', labels=y), or handles(x, y)"
+            )
+        return F.cross_entropy(self.head(resid), labels.to(resid.device))
+
+    def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_model"]:
+        """The vector that the logits are read from: CLS, or the mean of all positions but CLS."""
+        if self.cfg.readout == "cls":
+            return resid[:, 0]
+        return resid[:, int(self.cfg.cls_token) :].mean(dim=1)
+
+    @property
+    def readout_positions(self) -> Int[Tensor, " position"]:
+        """Positions of the last residual stream that reach the logits."""
+        if self.cfg.readout == "cls":
+            return torch.tensor([0])
+        first = int(self.cfg.cls_token) if self.cfg.readout == "mean" else 0
+        return torch.arange(first, len(self.layout))
+
+    def example_input(self, batch: int = 1, seed: int = 0) -> Float[Tensor, "batch channel time"]:
+        """Standard-normal input of the right shape, on the model's device."""
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(batch, self.cfg.n_channels, self.cfg.n_samples, generator=generator)
+        return x.to(self.cfg.device)
+
+    def _layer_range(self, start: int | None, stop: int | None) -> tuple[int, int]:
+        n = self.cfg.n_layers
+        for name, layer in (("start_at_layer", start), ("stop_at_layer", stop)):
+            if layer is not None and not -n <= layer <= n:
+                raise ValueError(f"{name}={layer}; this model has {n} layers")
+        first = 0 if start is None else start % n if start < 0 else start
+        last = n if stop is None else stop % n if stop < 0 else stop
+        return first, last
+
+    def _check_residual(self, resid: Tensor) -> Tensor:
+        if tuple(resid.shape[1:]) != (self.cfg.n_ctx, self.cfg.d_model):
+            raise ValueError(
+                f"start_at_layer takes the residual stream [batch, {self.cfg.n_ctx}, {self.cfg.d_model}],"
+                f" got {list(resid.shape)}"
+            )
+        return resid
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "HookedBiosignalEncoder":
+        super()._apply(fn, recurse)
+        parameter = next(self.parameters())
+        self.cfg.device, self.cfg.dtype = parameter.device, parameter.dtype
+        return self
+
+    @classmethod
+    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> "HookedBiosignalEncoder":
+        """Load weights; unlike the hub's default, a missing or unexpected key is an error."""
+        with contextlib.redirect_stdout(None):  # the hub library announces itself on stdout
+            return super()._from_pretrained(strict=strict, **kwargs).eval()
+
+
+def count_parameters(model: nn.Module, names: Iterable[str] = ()) -> int:
+    """Number of trainable values, of the whole model or of the named children."""
+    modules = [model.get_submodule(name) for name in names] or [model]
+    return sum(p.numel() for module in modules for p in module.parameters())

@@ -1,0 +1,126 @@
+"""The registry of architectures: a name, its configuration, its model, and what it is fitted for unless told otherwise.
+
+A model registers itself with one `Architecture`, named as an entry point `emg_lens.models` (ours are in
+`pyproject.toml`), or with `register_model` in a running process.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from emg_lens.errors import EmgLensError
+from emg_lens.registry import Registry
+
+FROM_DATA = ("modalities", "n_samples", "n_classes", "class_names", "modality_order")
+"""Fields of a configuration that the trials decide."""
+
+
+class ModelError(EmgLensError, ValueError):
+    """A model that cannot be built as asked."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of the registry.
+
+    Attributes:
+        name: What users call it.
+        config: The class of its configuration, a dataclass with the fields of `SignalConfig` and its own.
+        model: The class of the model, built from a configuration.
+        objective: Name of the objective it is fitted for by default.
+    """
+
+    name: str
+    config: type
+    model: type
+    objective: str = "classification"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration's own fields and their defaults: what a study's `model:` may say beside `architecture`."""
+        own = [f for f in fields(self.config) if f.name not in FROM_DATA and f.init]
+        return {
+            f.name: f.default_factory()
+            if f.default_factory is not MISSING
+            else None
+            if f.default is MISSING
+            else f.default
+            for f in own
+        }
+
+    def configure(
+        self, settings: Mapping[str, Any], *, modalities: Mapping[str, int], n_samples: int, class_names: Sequence[str]
+    ) -> Any:
+        """The configuration for these data.
+
+        Raises:
+            ModelError: A setting that the configuration does not have, or a value that does not fit.
+        """
+        unknown = [name for name in settings if name not in self.settings]
+        if unknown:
+            raise ModelError(f"model {self.name!r} has no setting {unknown[0]!r}; known: {', '.join(self.settings)}")
+        data = {"modalities": dict(modalities), "n_samples": n_samples, "n_classes": len(class_names)}
+        try:
+            return self.config(**data, class_names=list(class_names), **settings)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"model {self.name!r}: {error}") from None
+
+
+ARCHITECTURES: Registry[Architecture] = Registry("model", "emg_lens.models")
+
+
+def register_model(entry: Architecture) -> Architecture:
+    """Make an architecture known in this process.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    return ARCHITECTURES.add(entry.name, entry)
+
+
+def architecture(name: str) -> Architecture:
+    """The registry's entry.
+
+    Raises:
+        UnknownNameError: No such model; the message lists those there are.
+    """
+    return ARCHITECTURES[name]
+
+
+def architecture_names() -> tuple[str, ...]:
+    """Names of all known architectures."""
+    return ARCHITECTURES.names()
+
+
+def build_model(
+    name: str,
+    *,
+    modalities: Mapping[str, int],
+    n_samples: int,
+    n_classes: int,
+    class_names: Sequence[str] = (),
+    **settings: Any,
+) -> Any:
+    """A freshly initialised model.
+
+    ```python
+    build_model("isonet", modalities={"emg": 8, "acc": 3}, n_samples=50, n_classes=6, d_model=64)
+    ```
+
+    Args:
+        name: One of `architecture_names()`.
+        modalities: Channels of each modality, in the order of the input's channel axis.
+        n_samples: Samples a channel of one trial.
+        n_classes: Classes, or targets of a regression.
+        class_names: Their names; default `"0"`, `"1"`, ...
+        **settings: Fields of the architecture's own configuration, checked by name.
+
+    Raises:
+        UnknownNameError: No such model.
+        ModelError: A setting it does not have, or a value that does not fit.
+    """
+    entry = architecture(name)
+    names = list(class_names) or [str(k) for k in range(n_classes)]
+    if len(names) != n_classes:
+        raise ModelError(f"{len(names)} class_names for n_classes={n_classes}")
+    return entry.model(entry.configure(settings, modalities=modalities, n_samples=n_samples, class_names=names))

@@ -1,0 +1,161 @@
+"""What a sweep has finished: in memory, and in a file from which the same call continues where it was stopped.
+
+The file holds `logits.<row>` `[trial, ...]` of every row that was begun (a condition, or a distinct condition), `done`
+`[micro-batch, row]`, and how the sweep runs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emg_lens.io.checkpoint import CheckpointFile, content, digest
+from emg_lens.lens.identity import model_identity
+from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.plan import Target
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a sweep runs. Kept in the file: other choices would change the last digits.
+
+    Attributes:
+        executor: `"loop"`, `"tree"` or `"stacked"`.
+        batch_size: Trials a forward.
+        at_once: Conditions that the stacked executor runs side by side.
+    """
+
+    executor: str
+    batch_size: int
+    at_once: int
+
+
+class Finished:
+    """Outputs of a sweep as they are finished, by micro-batch and row.
+
+    Attributes:
+        lengths: Trials of each micro-batch.
+        done: `[micro-batch, row]`.
+        logits: `[trial, ...]` of every row, where the model is; zero where it is not done. All are made with the first
+            output: small pieces between a forward's large ones would scatter the memory.
+        errors: Row -> what it raised first.
+    """
+
+    def __init__(self, n_rows: int, lengths: Sequence[int]) -> None:
+        self.lengths = list(lengths)
+        self.done = np.zeros((len(self.lengths), n_rows), bool)
+        self.logits: list[Tensor] = []
+        self.errors: dict[int, Exception] = {}
+        self._n_failed = 0
+
+    @property
+    def fraction(self) -> float:
+        """Of all forwards, how many are over."""
+        return (np.count_nonzero(self.done) + self._n_failed) / self.done.size
+
+    def rows_done(self, part: int) -> frozenset[int]:
+        """Rows of a micro-batch that need no forward."""
+        return frozenset(np.flatnonzero(self.done[part]).tolist())
+
+    def keep(self, part: int, found: Mapping[int, Tensor | Exception]) -> None:
+        """Take outputs of a micro-batch, by row."""
+        start = sum(self.lengths[:part])
+        for row, out in found.items():
+            if isinstance(out, Exception):
+                self.errors.setdefault(row, out)
+                self._n_failed += 1
+                continue
+            if not self.logits:
+                shape = (sum(self.lengths), *out.shape[1:])
+                self.logits = [out.new_zeros(shape) for _ in range(self.done.shape[1])]
+            self.logits[row][start : start + len(out)] = out
+            self.done[part, row] = True
+
+    def restore(self, done: np.ndarray, logits: Mapping[int, Tensor], device: torch.device) -> None:
+        """Take what a file holds."""
+        self.done[:] = done
+        if logits:
+            some = next(iter(logits.values()))
+            self.logits = [
+                logits[row].to(device) if row in logits else torch.zeros_like(some, device=device)
+                for row in range(done.shape[1])
+            ]
+
+    def begun(self) -> dict[int, Tensor]:
+        """Row -> logits on the CPU, of rows of which something is done."""
+        return {row: self.logits[row].cpu() for row in np.flatnonzero(self.done.any(axis=0)).tolist()}
+
+    def outputs(self) -> list[Tensor | Exception]:
+        """Logits `[trial, ...]` of every row on the CPU, or what it raised."""
+        return [self.errors[row] if row in self.errors else self.logits[row].cpu() for row in range(self.done.shape[1])]
+
+
+class Checkpoint:
+    """A sweep's file.
+
+    Attributes:
+        settings: How the sweep in the file runs; None where there is no file yet.
+    """
+
+    def __init__(self, path: str | Path, sweep: Mapping[str, str]) -> None:
+        """Read the file, if there is one. `sweep` says what it must hold: `identity`, and settings the user asked for.
+
+        Raises:
+            CheckpointError: The file is damaged, or belongs to another sweep.
+        """
+        self.file = CheckpointFile(path, "sweep", sweep)
+        facts = self.file.facts
+        self.settings = Settings(facts["executor"], int(facts["batch_size"]), int(facts["at_once"])) if facts else None
+        self._n_saved = -1
+
+    def begin(self, settings: Settings, finished: Finished, device: torch.device) -> None:
+        """Put what the file holds into `finished`, whose outputs are saved from now on; make the file if there is none.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        self.settings, self.finished = settings, finished
+        if not self.file.facts:
+            self.save()
+            return
+        done, logits = self.file.tensors.pop("done").numpy(), self.file.tensors
+        finished.restore(done, {int(name.removeprefix("logits.")): out for name, out in logits.items()}, device)
+        self._n_saved = int(done.sum())
+        logits.clear()
+
+    def save_if_due(self) -> None:
+        """`save`, unless that was done a moment ago."""
+        if self.file.is_due():
+            self.save()
+
+    def save(self) -> None:
+        """Replace the file, in one step, if anything is new.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        n_done = np.count_nonzero(self.finished.done)
+        if n_done == self._n_saved:
+            return
+        tensors = {f"logits.{row}": logits for row, logits in self.finished.begun().items()}
+        tensors["done"] = torch.from_numpy(self.finished.done)
+        assert self.settings is not None
+        self.file.save(tensors, {name: str(value) for name, value in asdict(self.settings).items()})
+        self._n_saved = n_done
+
+
+def identity(model: torch.nn.Module, x: Tensor, conditions: Sequence[Condition], target: Target) -> dict[str, str]:
+    """What makes a sweep this one, as short texts: the model's identity, and digests of inputs and cuts.
+
+    Names of conditions and layout are free.
+    """
+    shape = (target.n_layers, target.n_heads)
+    masks = (np.packbits(c.edges.mask(target.layout, *shape).numpy()).data for c in conditions)
+    return {
+        **model_identity(model),
+        "x": digest(content(x)),
+        "conditions": digest([str((*shape, len(target.layout))).encode(), *masks]),
+    }

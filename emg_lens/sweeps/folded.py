@@ -1,0 +1,138 @@
+"""A block as the tree and the stacked executor run it: no hooks, weights and biases folded, memory used again."""
+
+import math
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from emg_lens.models.components import Block
+from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.sweeps.plan import Mask
+
+BIASES_KEPT = 16
+"""Masks kept unpacked: enough for families over layers; a mask of its own for every condition would fill the memory."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A mask as attention takes it.
+
+    Attributes:
+        scores: What to add to the scores, 0 or -inf; `None` adds nothing. Four axes, because with three torch leaves
+            its fused kernel (over twice the time at 49 tokens, four times at 800).
+        empty: Rows that read nothing, or None if there are none.
+    """
+
+    scores: Float[Tensor, "1 head|1 dest src"] | None
+    empty: Bool[Tensor, "head|1 dest"] | None
+
+
+class Memory(threading.local):
+    """Memory of one thread, used again and again: fresh pages for every node cost up to a tenth of a sweep."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.like = like
+        self.pieces: dict[object, Tensor] = {}
+
+    def __call__(self, key: object, *shape: int) -> Tensor:
+        """Contiguous, of the shape, holding anything. What the same key gave before is overwritten with it."""
+        size = math.prod(shape)
+        if key not in self.pieces or len(self.pieces[key]) < size:
+            self.pieces[key] = self.like.new_empty(size)
+        return self.pieces[key][:size].view(shape)
+
+
+class Layer:
+    """A block without its hooks, all siblings of the plan in mind: what does not depend on the mask is done once.
+
+    Biases are folded where each would cost a pass over the activations. b_K adds the same number to all scores of a
+    row, which softmax ignores; b_V passes through attention unchanged (its rows sum to one), so it joins b_O; the b_out
+    of a post-LN block joins the norm before the MLP, and b_in takes it off again.
+    """
+
+    def __init__(self, block: Block, memory: Memory) -> None:
+        attn, mlp = block.attn, block.mlp
+        self.block, self.attn, self.post = block, attn, block.cfg.norm == "post"
+        scale = 1 / math.sqrt(attn.cfg.d_head)
+        weights = (attn.W_Q * scale, attn.W_K, attn.W_V)
+        self.w_qkv = torch.cat([w.transpose(0, 1).flatten(1) for w in weights], dim=1)
+        self.b_q = attn.b_Q * scale
+        self.value_offset = torch.einsum("he,hed->hd", attn.b_V, attn.W_O)
+        self.offset: Tensor = attn.b_O + self.value_offset.sum(0)
+        moved = mlp.b_out if self.post else torch.zeros_like(mlp.b_out)
+        self.b_mid = (block.ln1 if self.post else block.ln2).b + moved
+        self.b_in = mlp.b_in - moved @ mlp.W_in
+        self.severed = attn.severed
+        self.memory, self.like = memory, memory.like
+        self.bias = lru_cache(BIASES_KEPT)(self._bias)
+
+    def lasting(self, what: str, *shape: int) -> Tensor:
+        """Memory that is good until this layer asks for the same again; what comes in between may be deeper layers."""
+        return self.memory((self, what), *shape)
+
+    def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
+        """What attention reads."""
+        return resid if self.post else self.block.ln1(resid)
+
+    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries over √d_head, keys, values: `[batch, head, pos, d_head]`; no b_V, no b_K where softmax ignores it.
+
+        They are good until the next call: the memory is used again.
+        """
+        attn = self.attn
+        rows = x.flatten(0, 1)
+        packed = torch.mm(rows, self.w_qkv, out=self.lasting("packed", len(rows), self.w_qkv.shape[1]))
+        q, k, v = packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
+        q += self.b_q
+        if attn.rotary is not None:
+            k += attn.b_K
+            q, k = attn.rotary(q), attn.rotary(k)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def after(self, mid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The rest of the block, from the residual stream after attention."""
+        block, mlp, rows = self.block, self.block.mlp, mid.flatten(0, 1)
+        norm = block.ln1 if self.post else block.ln2
+        normed = F.layer_norm(rows, norm.w.shape, norm.w, self.b_mid, norm.eps)
+        pre = torch.addmm(self.b_in, normed, mlp.W_in, out=self.memory("pre", len(rows), len(self.b_in)))
+        hidden = mlp.act_fn(pre)
+        if self.post:
+            return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
+        return torch.addmm(rows, hidden, mlp.W_out).add_(mlp.b_out).view_as(mid)
+
+    def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None, keep: bool = False) -> Tensor:
+        """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some.
+
+        Good until the next call of any layer, unless it is to `keep`.
+        """
+        weight = (self.attn.W_O if heads is None else self.attn.W_O[heads]).flatten(0, 1)
+        rows = base.flatten(0, 1)
+        out = torch.empty_like(rows) if keep else self.memory("mid", *rows.shape)
+        return torch.addmm(rows, z.flatten(2).flatten(0, 1), weight, out=out).view_as(base)
+
+    def without_values(self, empty: Bool[Tensor, "head|1 dest"]) -> Float[Tensor, "dest d_model"]:
+        """What `offset` wrongly gives to rows that read nothing."""
+        empty = empty.expand(len(self.value_offset), -1)
+        return empty.T.to(self.value_offset.dtype) @ self.value_offset
+
+    def _bias(self, mask: Mask | None) -> Bias:
+        """The mask and what is severed."""
+        if mask is None and self.severed is None:
+            return Bias(None, None)
+        cut = torch.tensor(False) if mask is None else mask.tensor()
+        cut = cut.to(self.like.device)
+        cut = cut if self.severed is None else cut | self.severed
+        empty = cut.all(-1)
+        scores = torch.zeros(cut.shape, device=cut.device, dtype=self.like.dtype).masked_fill_(cut, -torch.inf)
+        return Bias(scores[None], empty if empty.any() else None)
+
+
+def folded_layers(model: HookedBiosignalEncoder) -> list[Layer]:
+    """The blocks of a model, with one memory."""
+    memory = Memory(model.blocks[0].mlp.b_in)  # pyright: ignore
+    return [Layer(block, memory) for block in model.blocks]  # pyright: ignore

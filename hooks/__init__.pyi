@@ -1,0 +1,34 @@
+from .algebra import EdgeError, EdgeSet
+from .anatomy import DeadHookError
+from .cuts import cut, cutting
+from .edges import cross_modal, every, flow, lag, none, positions, same_channel, same_patch, self_edges, unimodal
+from .interventions import CutMLP, EdgeCut, Intervention, Replace
+from .parse import parse_edges
+from .report import CutReport
+from .values import cut_mlp, replace
+
+__all__ = [
+    "CutMLP",
+    "CutReport",
+    "DeadHookError",
+    "EdgeCut",
+    "EdgeError",
+    "EdgeSet",
+    "Intervention",
+    "Replace",
+    "cross_modal",
+    "cut",
+    "cut_mlp",
+    "cutting",
+    "every",
+    "flow",
+    "lag",
+    "none",
+    "parse_edges",
+    "positions",
+    "replace",
+    "same_channel",
+    "same_patch",
+    "self_edges",
+    "unimodal",
+]

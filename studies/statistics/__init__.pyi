@@ -1,0 +1,3 @@
+from .comparison import StatisticsError, StatisticsSpec, compare
+
+__all__ = ["StatisticsError", "StatisticsSpec", "compare"]
