@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Shaped
 from emg_lens.data import storage
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut_recordings, same_channels
+from emg_lens.data.statistics import InputStatistics
 
 __all__ = ["Segment", "TrialSet"]
 
@@ -278,34 +279,27 @@ class TrialSet:
         """Each channel z-scored with the reference's mean and standard deviation over trials and samples.
 
         Pass the training set as reference, for the test set too: its statistics must not come from test
-        repetitions (fact sheet §2.3, item 22). A channel that is constant in the reference is set to zero.
+        repetitions. A channel that is constant in the reference is set to zero.
 
         Args:
             reference: Where the statistics come from.
             rectify: Modalities whose absolute value is taken afterwards: the order of the IsoNet paper, §2.2,
-                under which zero is a channel's least value, not its mean (fact sheet §2.3, item 14).
+                under which zero is a channel's least value, not its mean.
 
         Raises:
             DataError: A reference with other channels, or an unknown modality.
         """
         if not same_channels(self.channels, reference.channels):
             raise DataError(f"the reference has other channels: {reference.modalities}, expected {self.modalities}")
-        mean = reference.x.mean(axis=(0, 2), dtype=np.float64)
-        deviation = np.sqrt(np.mean((reference.x - mean[:, None]) ** 2, axis=(0, 2)))
-        constant = np.ptp(reference.x, axis=(0, 2)) == 0
-        scale = np.where(constant, 0.0, 1 / np.where(constant, 1.0, deviation))
-        x = ((self.x - mean[:, None]) * scale[:, None]).astype(np.float32)
+        statistics = InputStatistics.of(reference, rectify)
         repetitions = ", ".join(str(r) for r in np.unique(reference.repetition))
         notes = [f"z-scored per channel with the statistics of repetitions {repetitions}"]
-        for channel in np.flatnonzero(constant):
+        for channel in np.flatnonzero(statistics.std == 0):
             row = self.channels.iloc[channel]
             notes.append(f"channel {channel} ({row.modality} {row['name']}) is constant in the reference: set to 0")
-        rectify = [] if not (rectify := list(rectify)) else _known(np.array([*self.modalities]), rectify, "modality")
-        if rectify:
-            rows = np.isin(self.channels["modality"], rectify)
-            x[:, rows] = np.abs(x[:, rows])
-            notes.append(f"rectified after z-scoring: {', '.join(rectify)}")
-        return replace(self, x=x, notes=(*self.notes, *notes))
+        if statistics.rectify:
+            notes.append(f"rectified after z-scoring: {', '.join(statistics.rectify)}")
+        return replace(self, x=statistics.apply(self.x), notes=(*self.notes, *notes))
 
 
 def _known(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from emg_lens.data import (
     DataError,
+    DataSet,
     Recipe,
     Segment,
     TrialSet,
     data_fingerprint,
     dataset_names,
-    datasets,
     describe_dataset,
     load_dataset,
     load_trials,
@@ -18,12 +18,13 @@ from emg_lens.data import (
     subjects,
 )
 from emg_lens.data.files import choose, natural
+from emg_lens.data.registry import DATASETS
 
 
 @pytest.fixture
 def toy(monkeypatch, make_recording):
     """A data set of three made-up subjects that notes which of them were read."""
-    monkeypatch.setattr(datasets, "_registry", dict(datasets._registry))
+    monkeypatch.setattr(DATASETS, "_known", dict(DATASETS._known))
     read = []
 
     def load(root, *, subjects=None, gain=1.0):
@@ -32,14 +33,14 @@ def toy(monkeypatch, make_recording):
     def find(root):
         return {name: sorted(root.glob(f"{name}.*")) for name in ("P1", "P2", "P10")}
 
-    register("toy", load, "made up", index=find)
+    register(DataSet("toy", load, "made up", find))
     return read
 
 
 def test_names_can_be_taken_only_once(toy):
     assert {"ninapro-db5", "psl-myo", "uci-emg", "trials", "toy"} <= set(dataset_names())
     with pytest.raises(ValueError, match="'toy' is already registered"):
-        register("toy", lambda: iter(()), "again")
+        register(DataSet("toy", lambda: iter(()), "again"))
 
 
 def test_recordings_are_read_one_at_a_time(toy, tmp_path):
@@ -57,7 +58,7 @@ def test_a_data_set_without_an_index_is_read_to_list_its_subjects(toy, make_reco
     def load(*, subjects=None):
         return iter([make_recording("X"), make_recording("X")])
 
-    register("bare", load, "no folder")
+    register(DataSet("bare", load, "no folder"))
     assert subjects("bare") == ("X",)
     with pytest.raises(DataError, match="'bare' reads no folder, but 'there' was given"):
         load_dataset("bare", "there")

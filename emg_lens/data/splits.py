@@ -1,0 +1,261 @@
+"""Splits by name: which trials a model learns from and which it is tested on, fold by fold.
+
+The folds of a split are known from the subjects' names, before data are read. Whatever the split, all windows of a
+movement are on the same side. What a split cannot keep apart (a recording, a session) is told by
+`emg_lens.data.leakage`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Bool, Int
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from emg_lens.data.files import choose
+from emg_lens.data.recording import DataError
+from emg_lens.data.trials import TrialSet
+
+Mask = Bool[np.ndarray, " trial"]
+
+
+class Split(BaseModel, ABC):
+    """A way to part trials into training and test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @abstractmethod
+    def folds(self, subjects: Sequence[str]) -> tuple["Fold", ...]:
+        """The folds for these subjects, in their order.
+
+        Raises:
+            DataError: No subject, or subjects that this split cannot be made for.
+        """
+
+    @abstractmethod
+    def parts(self, fold: "Fold", trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+        """Which trials are training and which are test in a fold, and notes on what is not as the split says."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One pair of training and test trials.
+
+    Attributes:
+        name: What it is called: the subject, the subjects tested, or subject and block.
+        subjects: Whose recordings are needed.
+        test_subjects: Whose trials are tested.
+        split: The rule it comes from.
+        block: Which block is tested (from 1), where the split has blocks.
+    """
+
+    name: str
+    subjects: tuple[str, ...]
+    test_subjects: tuple[str, ...]
+    split: Split
+    block: int = 0
+
+    def divide(self, trials: TrialSet) -> tuple[TrialSet, TrialSet]:
+        """Training and test trials of this fold, in the order they stand.
+
+        Args:
+            trials: Trials of this fold's subjects; those of others are passed over.
+
+        Raises:
+            DataError: A subject without trials, repetitions that do not occur, a part without trials, or a class that
+                is tested but not trained (for repetitions also: trained but not tested).
+        """
+        present = list(dict.fromkeys(trials.subject.tolist()))
+        lacking = [s for s in self.subjects if s not in present]
+        if lacking:
+            raise DataError(f"fold {self.name} needs trials of {_list(lacking)}; those given are of {_list(present)}")
+        train_mask, test_mask, notes = self.split.parts(self, trials)
+        for part, mask in (("training", train_mask), ("test", test_mask)):
+            if not mask.any():
+                raise DataError(f"fold {self.name} has no {part} trial")
+        notes += self._on_classes(trials, train_mask, test_mask)
+        train, test = trials.select(train_mask), trials.select(test_mask)
+        notes = tuple(f"fold {self.name}: {note}" for note in notes)
+        return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
+
+    def _on_classes(self, trials: TrialSet, train: Mask, test: Mask) -> tuple[str, ...]:
+        """A note on classes that are trained but not tested; those that are tested only are refused."""
+        trained, tested = set(trials.y[train].tolist()), set(trials.y[test].tolist())
+        untrained = _list(trials.classes[i] for i in sorted(tested - trained))
+        untested = _list(trials.classes[i] for i in sorted(trained - tested))
+        if untrained:
+            raise DataError(f"fold {self.name} tests {untrained}, but trains no trial of it; leave it out of classes")
+        if untested and isinstance(self.split, RepetitionSplit):
+            raise DataError(f"fold {self.name} trains {untested}, but tests no trial of it; leave it out of classes")
+        return (f"trained but not tested: {untested}",) if untested else ()
+
+
+class RepetitionSplit(Split):
+    """Within each subject, by repetition: one fold a subject.
+
+    Attributes:
+        train: Repetitions to train on; `None` = all that are not tested.
+        test: Repetitions to test on.
+    """
+
+    by: Literal["repetition"] = "repetition"
+    train: tuple[NonNegativeInt, ...] | None = None
+    test: tuple[NonNegativeInt, ...]
+
+    @model_validator(mode="after")
+    def _apart(self) -> "RepetitionSplit":
+        for part, chosen in (("train", self.train), ("test", self.test)):
+            if chosen is not None and (not chosen or len(set(chosen)) < len(chosen)):
+                raise ValueError(f"{part} must list different repetitions, got {list(chosen)}")
+        both = sorted({*(self.train or ())} & {*self.test})
+        if both:
+            raise ValueError(f"repetitions {both} are in the training and in the test split")
+        return self
+
+    def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
+        """One fold a subject, named like it."""
+        return tuple(Fold(s, (s,), (s,), self) for s in _different(subjects))
+
+    def check(self, repetitions: Iterable[int]) -> None:
+        """Refuse what occurs nowhere.
+
+        A fold sees its own subject only, and one subject may lack what others have; who knows all subjects asks here.
+
+        Args:
+            repetitions: All repetitions of all subjects.
+
+        Raises:
+            DataError: A repetition of this split that is not among them.
+        """
+        known = sorted({int(r) for r in repetitions})
+        unknown = [r for r in (*(self.train or ()), *self.test) if r not in known]
+        if unknown:
+            raise DataError(f"no subject has repetition {_list(unknown)}; there are {_list(known)}")
+
+    def parts(self, fold: Fold, trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+        """Masks by repetition; repetitions that this subject lacks are noted, unless a part would be empty."""
+        if len(np.unique(trials.subject)) > 1:
+            self.check(trials.repetition)
+        mine = np.isin(trials.subject, fold.subjects)
+        known = np.unique(trials.repetition[mine]).tolist()
+        train = tuple(r for r in known if r not in self.test) if self.train is None else self.train
+        for part, chosen in (("training", train), ("test", self.test)):
+            if not set(chosen) & set(known):
+                asked = f"{part} repetitions {_list(chosen)}" if chosen else "repetitions besides those tested"
+                raise DataError(f"subject {fold.name} has no trial of the {asked}; it has {_list(known)}")
+        absent = sorted({*train, *self.test} - {*known})
+        notes = (f"no repetition {_list(absent)}; there are {_list(known)}",) if absent else ()
+        return mine & np.isin(trials.repetition, train), mine & np.isin(trials.repetition, self.test), notes
+
+
+class SubjectSplit(Split):
+    """Across subjects: those tested are not trained on.
+
+    Attributes:
+        leave_out: Test this many subjects at a time, in their order, and train on all others, until each was tested
+            once; the last fold tests fewer where the number does not divide.
+        train: Instead, the subjects (names or numbers) to train on; `None` = all that are not tested.
+        test: Instead, the subjects to test on: one fold.
+    """
+
+    by: Literal["subject"] = "subject"
+    leave_out: PositiveInt | None = None
+    train: tuple[int | str, ...] | None = None
+    test: tuple[int | str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "SubjectSplit":
+        if (self.leave_out is None) == (self.test is None):
+            raise ValueError("a split by subject needs either leave_out or test")
+        if self.train is not None and self.test is None:
+            raise ValueError("a split by subject with leave_out takes no train: it trains on all others")
+        return self
+
+    def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
+        """Folds named after the subjects tested, joined by `+`; or the one fold `held-out`."""
+        everyone = _different(subjects)
+        if self.test is not None:
+            return (self._held_out(everyone),)
+        k = self.leave_out or 1
+        if k >= len(everyone):
+            raise DataError(f"leave_out: {k} leaves no subject to train on; there are {len(everyone)}")
+        tested = [everyone[i : i + k] for i in range(0, len(everyone), k)]
+        return tuple(Fold("+".join(some), everyone, some, self) for some in tested)
+
+    def parts(self, fold: Fold, trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+        """Masks by subject."""
+        test = np.isin(trials.subject, fold.test_subjects)
+        return np.isin(trials.subject, fold.subjects) & ~test, test, ()
+
+    def _held_out(self, everyone: tuple[str, ...]) -> Fold:
+        index = dict.fromkeys(everyone, ())
+        test = tuple(choose(index, self.test))
+        train = tuple(s for s in everyone if s not in test) if self.train is None else tuple(choose(index, self.train))
+        both = [s for s in train if s in test]
+        if both:
+            raise DataError(f"subjects {_list(both)} are in the training and in the test split")
+        if not train:
+            raise DataError("the test split holds every subject; leave some to train on")
+        return Fold("held-out", tuple(s for s in everyone if s in {*train, *test}), test, self)
+
+
+class BlockSplit(Split):
+    """Within each subject, by time: each of `folds` blocks is tested once, and the others are trained on.
+
+    The movements of each class are cut, in order of time, into as many contiguous blocks of about one size, and a fold
+    tests one block of every class, so that a class is in both parts wherever it has enough movements. Windows of one
+    movement stay together. A recording that is one long movement has to be cut into pieces first (`Segment.piece_s`).
+
+    Attributes:
+        n_folds: How many blocks; given and written as `folds`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+
+    by: Literal["block"] = "block"
+    n_folds: int = Field(alias="folds", ge=2)
+
+    def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
+        """One fold a subject and block, named `<subject>.block<k>` with k from 1."""
+        blocks = range(1, self.n_folds + 1)
+        return tuple(Fold(f"{s}.block{k}", (s,), (s,), self, k) for s in _different(subjects) for k in blocks)
+
+    def parts(self, fold: Fold, trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+        """Masks by block; movements follow each other in time as their numbers do."""
+        mine = np.isin(trials.subject, fold.subjects)
+        movements, first, movement_of = np.unique(trials.movement[mine], return_index=True, return_inverse=True)
+        blocks = _blocks(trials.y[mine][first], self.n_folds)
+        if not (blocks == fold.block).any():
+            most = int(np.bincount(trials.y[mine][first]).max())
+            raise DataError(
+                f"fold {fold.name} has nothing to test: of {len(movements)} movements at most {most} are of a class,"
+                f" fewer than {self.n_folds} folds; ask for fewer, or cut movements into pieces (piece_s)"
+            )
+        test = np.zeros(len(trials), bool)
+        test[mine] = (blocks == fold.block)[movement_of]
+        return mine & ~test, test, ()
+
+
+SplitSpec = Annotated[RepetitionSplit | SubjectSplit | BlockSplit, Field(discriminator="by")]
+"""Any split, as a study's file writes it: `by` says which."""
+
+
+def _blocks(classes: Int[np.ndarray, " movement"], n: int) -> Int[np.ndarray, " movement"]:
+    """Block (from 1) of each movement, given their classes in order of time."""
+    blocks = np.zeros(len(classes), int)
+    for of in np.unique(classes):
+        members = np.flatnonzero(classes == of)
+        blocks[members] = np.arange(len(members)) * n // len(members) + 1
+    return blocks
+
+
+def _different(subjects: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(subjects, str) or not subjects or len(set(subjects)) < len(subjects):
+        raise DataError(f"folds need a list of different subjects, got {subjects!r}")
+    return tuple(str(s) for s in subjects)
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(str(v) for v in values)

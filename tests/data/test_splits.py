@@ -1,0 +1,203 @@
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from emg_lens.data import DataError, TrialSet
+from emg_lens.data.splits import BlockSplit, RepetitionSplit, SplitSpec, SubjectSplit
+
+SPLIT = TypeAdapter(SplitSpec)
+
+
+def made(subjects=("A", "B", "C"), classes=3, repetitions=4, windows=2, order=None) -> TrialSet:
+    """Each subject performs each class in each repetition, and each movement gives some windows."""
+    rows = [
+        (s, y, r, (i * repetitions + r) * classes + y)
+        for i, s in enumerate(subjects)
+        for r in range(1, repetitions + 1)
+        for y in range(classes)
+        for _ in range(windows)
+    ]
+    rows = rows if order is None else [rows[i] for i in order.permutation(len(rows))]
+    subject, y, repetition, movement = (np.array(column) for column in zip(*rows, strict=True))
+    x = np.random.default_rng(0).normal(size=(len(rows), 2, 3))
+    return TrialSet.from_arrays(x, y, subject, repetition, {"emg": 2}, 10.0, movement=movement, classes=range(classes))
+
+
+def identities(trials: TrialSet) -> set[bytes]:
+    return {one.tobytes() for one in trials.x}
+
+
+sets = st.builds(
+    made,
+    subjects=st.integers(2, 5).map(lambda n: tuple("ABCDE"[:n])),
+    classes=st.integers(1, 4),
+    repetitions=st.integers(2, 6),
+    windows=st.integers(1, 3),
+    order=st.none() | st.integers(0, 99).map(np.random.default_rng),
+)
+
+
+@given(sets, st.data())
+def test_a_repetition_split_shares_nothing_and_loses_nothing_it_names(trials, data):
+    known = sorted(set(trials.repetition.tolist()))
+    test = data.draw(st.sets(st.sampled_from(known), min_size=1, max_size=len(known) - 1))
+    rest = [r for r in known if r not in test]
+    train = data.draw(st.none() | st.sets(st.sampled_from(rest), min_size=1))
+    split = RepetitionSplit(train=None if train is None else tuple(train), test=tuple(test))
+    folds = split.folds(tuple(np.unique(trials.subject).tolist()))
+    assert [f.name for f in folds] == np.unique(trials.subject).tolist()
+    for fold in folds:
+        one, other = fold.divide(trials)
+        assert {*one.subject, *other.subject} == {fold.name} == set(fold.subjects) == set(fold.test_subjects)
+        assert set(one.repetition) == set(rest if train is None else train) and set(other.repetition) == test
+        assert not set(one.movement) & set(other.movement)
+        mine = trials.select(subjects=[fold.name])
+        assert len(one) + len(other) == np.isin(mine.repetition, [*set(one.repetition), *test]).sum()
+
+
+@given(sets, st.integers(1, 4))
+def test_leaving_subjects_out_tests_every_trial_once_and_never_trains_on_the_tested(trials, k):
+    subjects = tuple(dict.fromkeys(sorted(trials.subject.tolist())))
+    if k >= len(subjects):
+        with pytest.raises(DataError, match=f"leave_out: {k} leaves no subject to train on; there are {len(subjects)}"):
+            SubjectSplit(leave_out=k).folds(subjects)
+        return
+    tested = []
+    for fold in SubjectSplit(leave_out=k).folds(subjects):
+        train, test = fold.divide(trials)
+        assert set(test.subject) == set(fold.test_subjects) == set(fold.name.split("+"))
+        assert set(train.subject) == set(subjects) - set(test.subject)
+        assert identities(train) | identities(test) == identities(trials)
+        tested += [one.tobytes() for one in test.x]
+    assert len(tested) == len(trials) and set(tested) == identities(trials)
+
+
+@given(sets, st.integers(2, 6))
+def test_blocks_test_every_trial_once_keep_movements_whole_and_hold_every_class(trials, n):
+    subjects = tuple(dict.fromkeys(sorted(trials.subject.tolist())))
+    repetitions, tested = int(trials.repetition.max()), []
+    for fold in BlockSplit(folds=n).folds(subjects):
+        if repetitions < n:
+            break
+        train, test = fold.divide(trials)
+        assert set(train.subject) == set(test.subject) == set(fold.subjects)
+        assert not set(train.movement) & set(test.movement)
+        assert set(train.y) == set(test.y) == set(trials.y)
+        for of in set(test.y):  # contiguous in time: no training movement of the class lies between tested ones
+            inside = test.movement[test.y == of]
+            between = train.movement[train.y == of]
+            assert not ((between > inside.min()) & (between < inside.max())).any()
+        tested += [one.tobytes() for one in test.x]
+    assert repetitions < n or (len(tested) == len(trials) and set(tested) == identities(trials))
+
+
+def test_folds_are_named_and_known_before_data_are_read():
+    assert [f.name for f in SubjectSplit(leave_out=2).folds(("A", "B", "C"))] == ["A+B", "C"]
+    assert [f.name for f in BlockSplit(folds=2).folds(("A", "B"))] == [f"{s}.block{k}" for s in "AB" for k in (1, 2)]
+    (held,) = SubjectSplit(train=(1,), test=("S3",)).folds(("S1", "S2", "S3"))
+    assert (held.name, held.subjects, held.test_subjects) == ("held-out", ("S1", "S3"), ("S3",))
+    (held,) = SubjectSplit(test=(3,)).folds(("S1", "S2", "S3"))
+    assert held.subjects == ("S1", "S2", "S3")
+    assert pickle.loads(pickle.dumps(held)) == held
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"by": "repetition", "train": [1, 3, 4, 6], "test": [2, 5]},
+        {"by": "repetition", "test": [2, 5]},
+        {"by": "subject", "leave_out": 1},
+        {"by": "subject", "train": ["S1"], "test": ["S2", 3]},
+        {"by": "block", "folds": 5},
+    ],
+)
+def test_a_split_is_read_and_written_back(written):
+    split = SPLIT.validate_python(written)
+    assert split.model_dump(mode="json", exclude_none=True) == written
+    assert SPLIT.validate_json(split.model_dump_json()) == split
+
+
+@pytest.mark.parametrize(
+    "written, message",
+    [
+        ({"by": "time", "folds": 5}, "'repetition', 'subject', 'block'"),
+        ({"by": "repetition", "train": [1, 2], "test": [2]}, r"repetitions \[2\] are in the training and in the test"),
+        ({"by": "repetition", "test": []}, "test must list different repetitions"),
+        ({"by": "repetition", "train": [1, 1], "test": [2]}, "train must list different repetitions"),
+        ({"by": "subject"}, "needs either leave_out or test"),
+        ({"by": "subject", "leave_out": 1, "test": ["A"]}, "needs either leave_out or test"),
+        ({"by": "subject", "leave_out": 1, "train": ["A"]}, "takes no train"),
+        ({"by": "subject", "leave_out": 0}, "greater than 0"),
+        ({"by": "block", "folds": 1}, "greater than or equal to 2"),
+        ({"by": "block", "folds": 2, "shuffle": True}, "shuffle"),
+    ],
+)
+def test_a_split_that_makes_no_sense_is_refused_when_it_is_read(written, message):
+    with pytest.raises(ValidationError, match=message):
+        SPLIT.validate_python(written)
+
+
+@pytest.mark.parametrize(
+    "split, subjects, message",
+    [
+        (SubjectSplit(test=("X",)), ("A", "B"), "unknown subject 'X'; known: A, B"),
+        (SubjectSplit(train=("A",), test=("A",)), ("A", "B"), "subjects A are in the training and in the test split"),
+        (SubjectSplit(test=("A", "B")), ("A", "B"), "holds every subject"),
+        (RepetitionSplit(test=(1,)), (), "list of different subjects"),
+        (BlockSplit(folds=2), ("A", "A"), "list of different subjects"),
+    ],
+)
+def test_subjects_that_a_split_cannot_be_made_for_are_refused(split, subjects, message):
+    with pytest.raises(DataError, match=message):
+        split.folds(subjects)
+
+
+def only_fold(split, subject="A"):
+    return next(f for f in split.folds((subject,)) if f.name.startswith(subject))
+
+
+def test_repetitions_that_nobody_has_are_refused_and_those_one_subject_lacks_are_noted():
+    both = made(("A", "B"))
+    fewer = both.select(~((both.subject == "A") & (both.repetition == 4)))
+    with pytest.raises(DataError, match="no subject has repetition 7; there are 1, 2, 3, 4"):
+        only_fold(RepetitionSplit(test=(2, 7))).divide(both)
+    train, test = only_fold(RepetitionSplit(train=(1, 3), test=(2, 4))).divide(fewer)
+    assert set(test.repetition) == {2}
+    for part in (train, test):
+        assert part.notes[-1] == "fold A: no repetition 4; there are 1, 2, 3"
+    with pytest.raises(DataError, match="subject A has no trial of the test repetitions 4; it has 1, 2, 3"):
+        only_fold(RepetitionSplit(test=(4,))).divide(fewer)
+    with pytest.raises(DataError, match="subject A has no trial of the training repetitions 4; it has 1, 2, 3"):
+        only_fold(RepetitionSplit(train=(4,), test=(1,))).divide(fewer)
+    with pytest.raises(DataError, match="subject A has no trial of the repetitions besides those tested; it has 1, 2"):
+        only_fold(RepetitionSplit(test=(1, 2, 3))).divide(fewer)
+
+
+def test_a_class_on_one_side_only_is_refused_or_noted():
+    trials = made(("A", "B"))
+    lacking = trials.select(~((trials.y == 2) & (trials.subject == "A")))
+    first, second = SubjectSplit(leave_out=1).folds(("A", "B"))
+    assert first.divide(lacking)[0].notes[-1] == "fold A: trained but not tested: 2"
+    with pytest.raises(DataError, match="fold B tests 2, but trains no trial of it"):
+        second.divide(lacking)
+    lacking = trials.select(~((trials.y == 2) & (trials.repetition == 4)))
+    with pytest.raises(DataError, match="fold A trains 2, but tests no trial of it"):
+        only_fold(RepetitionSplit(test=(4,))).divide(lacking)
+    with pytest.raises(DataError, match="fold A tests 2, but trains no trial of it"):
+        only_fold(RepetitionSplit(train=(4,), test=(1,))).divide(lacking)
+
+
+def test_fewer_movements_than_blocks_are_refused():
+    with pytest.raises(
+        DataError, match="A.block5 has nothing to test: of 12 movements at most 4 are of a class, fewer"
+    ):
+        BlockSplit(folds=5).folds(("A",))[-1].divide(made())
+
+
+def test_a_subject_without_trials_is_refused():
+    with pytest.raises(DataError, match="fold A needs trials of C; those given are of A, B"):
+        SubjectSplit(leave_out=1).folds(("A", "B", "C"))[0].divide(made(("A", "B")))
