@@ -2,8 +2,8 @@
 
 A cut edge gets the score -inf, so the remaining edges of its row share the whole attention. That is the same
 function as zeroing the pattern and renormalising it. -inf, never `finfo.min`: a row filled with `finfo.min`
-turns into uniform attention, a leak (fact sheet "field survey", §1d, masking numerics). A row with every edge
-cut attends to nothing and gives a zero output.
+turns into uniform attention, a leak (docs/protocol.md §6.1). A row with every edge cut attends to nothing and
+gives a zero output.
 """
 
 from dataclasses import dataclass, field

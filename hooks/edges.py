@@ -191,7 +191,7 @@ def unimodal(*modalities: str) -> EdgeSet:
     """Edges within one modality, self-edges included; all modalities, or the named ones. CLS is in none of them.
 
     The "unimodal" category of the IsoNet paper, §2.3; that CLS is exempt is forced by its Table 3
-    (fact sheet §2.3, item 4).
+    (docs/protocol.md §4.4).
     """
     return Unimodal(modalities)
 

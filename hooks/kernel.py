@@ -1,12 +1,12 @@
 """The third lever: a -inf attention mask given to the attention kernel of a wrapped module.
 
 Most TransformerLens bridges hand attention to the module they wrap and fire `hook_attn_scores` and
-`hook_pattern` afterwards, when nothing can change any more (fact sheet "field survey", §4.1). Every such
-module ends in one of two torch functions, `softmax` or `scaled_dot_product_attention`. While a cut is active,
-the call is caught there: the mask joins the scores, rows with every edge cut become zero, and what is
-measured is the tensor that is used. Masking at the kernel rather than through the module's `attention_mask`
-argument keeps layers apart (T5 shares its position bias, and with it the mask, among layers) and allows
-single heads to lose whole rows.
+`hook_pattern` afterwards, when nothing can change any more (docs/transformerlens.md §5). Every such module
+ends in one of two torch functions, `softmax` or `scaled_dot_product_attention`. While a cut is active, the
+call is caught there: the mask joins the scores, rows with every edge cut become zero, and what is measured is
+the tensor that is used. Masking at the kernel rather than through the module's `attention_mask` argument
+keeps layers apart (T5 shares its position bias, and with it the mask, among layers) and allows single heads
+to lose whole rows.
 """
 
 import functools

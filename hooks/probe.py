@@ -1,8 +1,8 @@
 """Which lever moves a model's attention: found out by pulling it, once per model.
 
 A hook that fires is not a hook that acts: most TransformerLens bridges fire `hook_attn_scores` and
-`hook_pattern` on tensors that are already consumed, or never (fact sheet "field survey", §4.1). So each lever
-is tried on a small forward, layer by layer, and believed only if the attention output of the row that was cut
+`hook_pattern` on tensors that are already consumed, or never (docs/transformerlens.md §5). So each lever is
+tried on a small forward, layer by layer, and believed only if the attention output of the row that was cut
 moves, the other rows do not, the pattern shows the cut, and a row with every edge cut comes out finite and
 empty.
 """

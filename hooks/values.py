@@ -48,8 +48,8 @@ def replace(
     """Hooks that replace the activations of some tokens: `model.run_with_hooks(x, fwd_hooks=replace(model, "acc"))`.
 
     Zero and mean take the tokens out of the distribution the model knows; resample and permute keep each
-    token's own distribution and break its tie to the trial (Zhang & Nanda, arXiv 2309.16042; field survey
-    §1d).
+    token's own distribution and break its tie to the trial (Zhang & Nanda, arXiv 2309.16042;
+    docs/protocol.md §4.8).
 
     Args:
         model: A TransformerLens model.

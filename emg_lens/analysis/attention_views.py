@@ -3,7 +3,7 @@
 `attention_view` turns the attention patterns of any TransformerLens cache into an interactive page that needs
 no network (`attention_view.html` and its two scripts beside this file) and into static figures;
 `modality_mass` (in `emg_lens.analysis.patterns`) gives the same story in numbers. Text viewers stop where our
-tokens begin (field survey §2, "Seeing attention when tokens are not words").
+tokens begin.
 """
 
 import base64

@@ -32,7 +32,7 @@ class Point(HookPoint):
 class GatedPoint(Point):
     """A hook point that fires only while a switch of the configuration is on, and takes hooks only then.
 
-    TransformerLens accepts hooks on such points at any time, and they silently never run (field survey, §2).
+    TransformerLens accepts hooks on such points at any time, and they silently never run (docs/transformerlens.md §2).
     """
 
     def __init__(self, cfg: EncoderConfig, switch: str) -> None:

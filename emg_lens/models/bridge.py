@@ -3,9 +3,9 @@
 An option, not the main road: `HookedBiosignalEncoder` has the hooks, weights and methods that TransformerLens's
 utilities read. TransformerLens announces analyses for bridges only, though, and this file is the way there.
 
-Most bridges fire `hook_attn_scores` and `hook_pattern` on tensors that are already consumed (fact sheet "field
-survey", §4.1). Here nothing is fired anew: each bridge component runs the encoder's module as it is and takes over
-that module's own hook points. So every hook is live, fires once, and sees what it sees on the plain model.
+Most bridges fire `hook_attn_scores` and `hook_pattern` on tensors that are already consumed (docs/transformerlens.md
+§5). Here nothing is fired anew: each bridge component runs the encoder's module as it is and takes over that module's
+own hook points. So every hook is live, fires once, and sees what it sees on the plain model.
 
 ```python
 bridge = to_bridge(model)

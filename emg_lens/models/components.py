@@ -1,7 +1,7 @@
 """Hooked building blocks of the encoders: embedding, LayerNorm, MLP, block, readout. Attention has its own file.
 
-Hook names, weight shapes and the order of operations are those of TransformerLens (fact sheet "field survey",
-§4.2). Where nobody listens to a hook, the fused torch kernel of the same function runs instead.
+Hook names, weight shapes and the order of operations are those of TransformerLens (docs/transformerlens.md §2
+to §4). Where nobody listens to a hook, the fused torch kernel of the same function runs instead.
 """
 
 import math

@@ -3,8 +3,7 @@
 Information moves from src to dest along attention edges and stays in place along the residual stream. Walking back
 from the readout, a position is live after layer l if something live above it reads it. An edge is live if it is not
 cut and its dest is live after its layer; cutting dead edges changes nothing, to the bit. With a CLS readout the last
-layer's other rows are dead, which is why Table 3 of the IsoNet paper must show no effect there (fact sheet §2.3,
-item 4).
+layer's other rows are dead, which is why Table 3 of the IsoNet paper must show no effect there (docs/protocol.md §4.7).
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,8 @@
 """The report of a study: one HTML page that holds everything and loads nothing.
 
 `render_report` puts together what the other modules made: tables, figures, statistics, audit, and what a
-reader must know to read the numbers rightly (fact sheet §2.3; field survey §1d, "Guidance that binds our
-reporting"). The page's frame and style are `page.html` beside this file. Everything that a user wrote is
-escaped.
+reader must know to read the numbers rightly (docs/protocol.md §8). The page's frame and style are `page.html`
+beside this file. Everything that a user wrote is escaped.
 """
 
 import base64

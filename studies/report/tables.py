@@ -3,8 +3,7 @@
 Every `layout_*` function turns the tidy result of `emg_lens.studies.statistics.comparison.compare` into a table of text
 as it is to be printed, with its footnotes in `table.attrs["notes"]`; the writers of
 `emg_lens.studies.report.table_formats` print both. Drops are shown as the IsoNet paper shows them, positive where
-accuracy fell, although its formula (§2.3) is negative there; the tidy table keeps the sign (fact sheet §2.3,
-item 11).
+accuracy fell, although its formula (§2.3) is negative there; the tidy table keeps the sign (docs/protocol.md §4.6).
 """
 
 from collections.abc import Sequence
@@ -88,7 +87,7 @@ def layout_depth(tests: pd.DataFrame) -> pd.DataFrame | None:
     """Accuracy by the number of layers cut, from the beginning and from the end, counted in two ways.
 
     "Layers cut" counts masked layers; "Live layers cut" only those that add a live edge to the cut, so that
-    both directions are compared at the same depth (fact sheet §2.3, item 5).
+    both directions are compared at the same depth (docs/protocol.md §4.9, 5).
     """
     masks = layer_conditions(tests)
     paths = masks[masks["mode"] != "individual"]
@@ -116,7 +115,7 @@ def layout_additivity(tests: pd.DataFrame) -> pd.DataFrame | None:
     """Sum of the single-layer drops beside the drop with every layer cut: they need not agree.
 
     Drops in percentage points (pp); the all-layer drop also relative to the baseline, and relative to the
-    baseline's distance from chance (fact sheet §2.3, items 8 and 9).
+    baseline's distance from chance (docs/protocol.md §4.6).
     """
     masks = layer_conditions(tests)
     first, last = masks["layer"].min(), masks["layer"].max()

@@ -47,7 +47,7 @@ def test_the_cut_edges_carry_nothing_and_the_rest_is_renormalised(encoder):
 
 
 def test_a_cut_equals_torchs_own_encoder_with_the_same_mask(encoder):
-    """DESIGN §5, truth 1: an implementation that we did not write, with the same weights."""
+    """Against an implementation that we did not write, with the same weights."""
     edges = cross_modal() | flow("emg", "cls")
     resid = encoder.run_with_hooks(encoder.example_input(2), stop_at_layer=0)
     ours = encoder.run_with_hooks(resid, fwd_hooks=cut(encoder, edges), start_at_layer=0, stop_at_layer=3)

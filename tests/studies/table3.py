@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 BASELINE_MEAN = 0.914
-# Accuracy and printed drop: individual, from the beginning, from the end (fact sheet §2.1, experiment 4).
+# Accuracy and printed drop: individual, from the beginning, from the end (Table 3).
 PRINTED = {
     ("unimodal", 0): ((0.909, 0.6), (0.909, 0.6), (0.286, 68.7)),
     ("cross_modal", 0): ((0.911, 0.3), (0.911, 0.3), (0.636, 30.4)),
@@ -19,7 +19,7 @@ PRINTED = {
 }
 MODES = ("individual", "from_beginning", "from_end")
 EDGES = ("unimodal", "cross_modal")
-# With CLS exempt and a CLS readout (fact sheet §2.3, item 4): what each condition's live cut equals.
+# With CLS exempt and a CLS readout (docs/protocol.md §4.7): what each condition's live cut equals.
 EQUAL = {
     ("individual", 4): "baseline",
     ("from_end", 4): "baseline",

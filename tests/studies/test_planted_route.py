@@ -1,4 +1,4 @@
-"""DESIGN §5.5: a route that training left open, and nothing else, is found; at the price the simulation says."""
+"""A route that training left open, and nothing else, is found; at the price the simulation says."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""DESIGN §5.2 on real recordings: the identities of Table 3, on every subject, in the naive loop."""
+"""The identities of Table 3 (docs/protocol.md §4.7) on real recordings, on every subject, in the naive loop."""
 
 import os
 from pathlib import Path

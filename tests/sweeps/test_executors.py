@@ -1,4 +1,4 @@
-"""DESIGN §5.3: the executors and the naive loop give the same logits, over random layouts, edges, readouts, norms."""
+"""The executors and the naive loop give the same logits, over random layouts, edges, readouts, norms."""
 
 from unittest.mock import patch
 

@@ -1,6 +1,6 @@
 """NinaPro `.mat` files: the rules all its data bases share, and the table of those we read (DB5 so far).
 
-Facts: fact sheet §1.1 to §1.3. Another data base is one more `Family` in the table and one `register` line.
+Facts: docs/protocol.md §2.2 and §2.3. Another data base is one more `Family` in the table and one `register` line.
 """
 
 import re
@@ -97,7 +97,7 @@ def load(
         subjects: Names (`"S3"`) or numbers; default all.
         exercises: Which exercise files.
         labels: `"restimulus"`, corrected to the real movement, or `"stimulus"`, what the screen showed.
-            Onsets of the first lag those of the second by 0.4 to 2.1 s (fact sheet §1.1).
+            Onsets of the first lag those of the second by 0.4 to 2.1 s (docs/protocol.md §2.2).
         label_numbering: Whether the files count movements within the exercise (`"local"`) or the data base
             (`"global"`); `"auto"` finds out. Recordings always carry global numbers.
 
@@ -198,7 +198,7 @@ def read(
 def label_offset(
     active: Int[np.ndarray, " row"], exercise: Exercise, numbering: Numbering, what: str = "labels"
 ) -> int:
-    """What to add to a file's non-zero labels to count through the whole data base (fact sheet §1.1).
+    """What to add to a file's non-zero labels to count through the whole data base (docs/protocol.md §2.2).
 
     Raises:
         DataError: The labels fit neither numbering, not the one asked for, or (`"auto"`) both.
@@ -264,7 +264,7 @@ def _check_length(n: int, n_rows: int, key: str, path: Path) -> None:
 def _fit(
     vector: Shaped[np.ndarray, " row"], n_rows: int, key: str, path: Path, notes: list[str]
 ) -> Int[np.ndarray, " row"]:
-    """Bring a label vector to the length of the EMG, which is the reference (fact sheet §1.2)."""
+    """Bring a label vector to the length of the EMG, which is the reference (docs/protocol.md §2.2)."""
     _check_length(len(vector), n_rows, key, path)
     if not np.isfinite(vector).all() or (vector != np.round(vector)).any() or (vector < 0).any():
         raise DataError(f"{path}: {key} must hold whole numbers from 0 upwards")
