@@ -295,7 +295,7 @@ def test_gradients_reach_every_parameter():
     [
         ({"d_model": 30}, "cannot be divided"),
         ({"readout": "cls", "cls_token": False}, "needs cls_token"),
-        ({"n_classes": 0}, "does not fit readout"),
+        ({"n_classes": 0}, "n_classes must be at least 1"),
         ({"patch_samples": 5}, "not a multiple"),
         ({"class_names": ["a"]}, "class_names"),
         ({"dropout": 1.0}, "dropout"),

@@ -1,3 +1,4 @@
-from .config import EncoderConfig
+from .config import EncoderConfig, SignalConfig
+from .signals import SignalModel
 
-__all__ = ["EncoderConfig"]
+__all__ = ["EncoderConfig", "SignalConfig", "SignalModel"]

@@ -1,26 +1,93 @@
-"""The shape of an encoder, with the fields that TransformerLens utilities read from `model.cfg`."""
+"""The shape of a model: what every one says of its signals, and what an encoder says beside it.
+
+Field names are those that TransformerLens utilities read from `model.cfg`.
+"""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 
+from emg_lens.hooks import EdgeSet, none, parse_edges
 from emg_lens.layout import TokenLayout
 
 Positions = Literal["none", "learned", "sinusoidal", "rotary"]
 Norm = Literal["pre", "post"]
 Readout = Literal["cls", "mean", "none"]
 Embedding = Literal["dedicated", "shared"]
+Activation = Literal["gelu", "relu"]
 
 
 @dataclass
-class EncoderConfig:
-    """Everything needed to build a `HookedBiosignalEncoder`.
+class SignalConfig:
+    """What goes into a model and what comes out; the configuration of every registered model begins with it.
+
+    A field whose type is a `Literal` is checked against its choices, also in classes that add fields.
 
     Attributes:
         modalities: Channels of each modality, in the order of the input's channel axis.
         n_samples: Samples a channel of one input (the `time` axis).
-        n_classes: Classes of the readout; 0 with `readout="none"`.
+        n_classes: Outputs a trial: classes, or targets of a regression.
+        class_names: One name an output (gesture labels, targets); default `"0"`, `"1"`, ...
+        modality_order: Names of the modalities in order; filled in, because JSON files sort their keys.
+    """
+
+    modalities: dict[str, int]
+    n_samples: int
+    n_classes: int
+    class_names: list[str] = field(default_factory=list, kw_only=True)
+    modality_order: list[str] = field(default_factory=list, kw_only=True)
+
+    # Not fields: facts of a kind of model, and of a running one; never saved.
+    model_name = "signal-model"
+    n_layers = 0
+    n_heads = 0
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self.modality_order = self.modality_order or list(self.modalities)
+        if sorted(self.modality_order) != sorted(self.modalities):
+            raise ValueError(f"modality_order={self.modality_order} does not order {list(self.modalities)}")
+        self.modalities = {name: self.modalities[name] for name in self.modality_order}
+        TokenLayout.channels(self.modalities)  # refuses names and counts that mean nothing
+        if self.n_samples < 1:
+            raise ValueError(f"n_samples must be at least 1, got {self.n_samples}")
+        if self.has_readout and self.n_classes < 1:
+            raise ValueError(f"n_classes must be at least 1, got {self.n_classes}")
+        if not self.class_names:
+            self.class_names = [str(c) for c in range(self.n_classes)]
+        if len(self.class_names) != self.n_classes:
+            raise ValueError(f"{len(self.class_names)} class_names for n_classes={self.n_classes}")
+
+    def _check_choices(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
+                known = ", ".join(map(repr, get_args(kind)))
+                raise ValueError(f"{name}={getattr(self, name)!r} is no choice; choose one of {known}")
+
+    @property
+    def has_readout(self) -> bool:
+        """Whether the model gives `n_classes` outputs a trial."""
+        return True
+
+    @property
+    def layout(self) -> TokenLayout:
+        """What the model's tokens stand for; in a model without a residual stream, its input channels."""
+        return TokenLayout.channels(self.modalities, cls=False)
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of one input, all modalities together."""
+        return sum(self.modalities.values())
+
+
+@dataclass
+class EncoderConfig(SignalConfig):
+    """Everything needed to build a `HookedBiosignalEncoder`; `n_classes` is 0 with `readout="none"`.
+
+    Attributes:
         d_model: Width of the residual stream.
         n_heads: Attention heads a layer; `d_model` is divided among them.
         n_layers: Blocks.
@@ -40,15 +107,10 @@ class EncoderConfig:
             over depth.
         eps: Added to the variance in LayerNorm.
         rotary_base: Base of the rotary frequencies.
-        class_names: One name a class (gesture labels); default `"0"`, `"1"`, ...
         severed_edges: Edge expression of attention edges that this model does not have, in training or ever
             (`"flow('acc', 'cls')"`); empty = it has all.
-        modality_order: Names of the modalities in order; filled in, because JSON files sort their keys.
     """
 
-    modalities: dict[str, int]
-    n_samples: int
-    n_classes: int
     d_model: int = 128
     n_heads: int = 4
     n_layers: int = 4
@@ -59,15 +121,13 @@ class EncoderConfig:
     positions: Positions = "learned"
     norm: Norm = "pre"
     readout: Readout = "cls"
-    act_fn: Literal["gelu", "relu"] = "gelu"
+    act_fn: Activation = "gelu"
     qkv_bias: bool = True
     dropout: float = 0.0
     drop_path: float = 0.0
     eps: float = 1e-5
     rotary_base: float = 10000.0
-    class_names: list[str] = field(default_factory=list)
     severed_edges: str = ""
-    modality_order: list[str] = field(default_factory=list)
 
     # Read by TransformerLens utilities. Not fields: they are switches of a running model, never saved.
     model_name = "biosignal-encoder"
@@ -81,15 +141,10 @@ class EncoderConfig:
     use_split_qkv_input = False
     use_attn_in = False
     use_hook_mlp_in = False
-    device = torch.device("cpu")
-    dtype = torch.float32
 
     def __post_init__(self) -> None:
-        self.modality_order = self.modality_order or list(self.modalities)
-        if sorted(self.modality_order) != sorted(self.modalities):
-            raise ValueError(f"modality_order={self.modality_order} does not order {list(self.modalities)}")
-        self.modalities = {name: self.modalities[name] for name in self.modality_order}
-        for name in ("n_samples", "d_model", "n_heads", "n_layers", "d_mlp"):
+        super().__post_init__()
+        for name in ("d_model", "n_heads", "n_layers", "d_mlp"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.d_model % self.n_heads:
@@ -106,15 +161,22 @@ class EncoderConfig:
             )
         if self.readout == "cls" and not self.cls_token:
             raise ValueError("readout='cls' needs cls_token=True")
-        if (self.n_classes < 1) != (self.readout == "none"):
-            raise ValueError(f"n_classes={self.n_classes} does not fit readout={self.readout!r}")
-        if not self.class_names:
-            self.class_names = [str(c) for c in range(self.n_classes)]
-        if len(self.class_names) != self.n_classes:
-            raise ValueError(f"{len(self.class_names)} class_names for n_classes={self.n_classes}")
+        if self.n_classes and not self.has_readout:
+            raise ValueError(f"readout='none' gives no outputs, got n_classes={self.n_classes}; expected 0")
         for name in ("dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        self._severed = parse_edges(self.severed_edges) if self.severed_edges else none()
+
+    @property
+    def severed(self) -> EdgeSet:
+        """`severed_edges`, read."""
+        return self._severed
+
+    @property
+    def has_readout(self) -> bool:
+        """Whether the model gives `n_classes` outputs a trial, and not its residual stream."""
+        return self.readout != "none"
 
     @property
     def layout(self) -> TokenLayout:
@@ -122,11 +184,6 @@ class EncoderConfig:
         if self.patch_samples is None:
             return TokenLayout.channels(self.modalities, cls=self.cls_token)
         return TokenLayout.patches(self.modalities, self.n_patches, cls=self.cls_token)
-
-    @property
-    def n_channels(self) -> int:
-        """Channels of one input, all modalities together."""
-        return sum(self.modalities.values())
 
     @property
     def n_patches(self) -> int:

@@ -1,7 +1,7 @@
 """The surface that makes our encoders TransformerLens models: hooks, caches, switches, weights, labels.
 
-`HookedBiosignalEncoder` inherits it. What is here does not compute anything new; it keeps the contract of
-TransformerLens's analysis utilities (field survey, §4.2), and refuses what TransformerLens would silently ignore.
+`HookedBiosignalEncoder` inherits it. It computes nothing new; it keeps the contract of TransformerLens's analysis
+utilities (`docs/transformerlens.md`), and refuses what TransformerLens would silently ignore.
 """
 
 import difflib
@@ -14,26 +14,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.utilities.slice import Slice, SliceInput
 
-from emg_lens.layout import TokenLayout
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, Signals, open_handles
 from emg_lens.lens.points import GatedPoint, is_heard
 from emg_lens.lens.post_norm_cache import PostNormCache
+from emg_lens.lens.signals import SignalModel
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Hook points by name, by names, or by a test of the name; `None` = all that fire."""
 Direction = Literal["fwd", "bwd"]
 
 
-class TransformerLensSurface(HookedRootModule):
+class TransformerLensSurface(SignalModel):
     """What TransformerLens users and utilities find on a model."""
 
     cfg: EncoderConfig
-    layout: TokenLayout
     blocks: nn.ModuleList
     tokenizer = None
 
@@ -205,16 +203,8 @@ class TransformerLensSurface(HookedRootModule):
         Raises:
             ValueError: Trials of another shape than the configuration promises, or another number of labels.
         """
-        self._check_signals(x)
+        self.check_signals(x)
         return open_handles(x, self.cfg.n_ctx, labels)
-
-    def _check_signals(self, x: Tensor) -> None:
-        expected = (self.cfg.n_channels, self.cfg.n_samples)
-        if x.ndim != 3 or tuple(x.shape[1:]) != expected or not x.is_floating_point():
-            raise ValueError(
-                f"input has shape {list(x.shape)} ({x.dtype}); expected [batch, {expected[0]} channels, {expected[1]}"
-                f" samples] of floats, with channels ordered {self.cfg.modalities}"
-            )
 
     def to_tokens(self, x: Any) -> NoReturn:  # noqa: ARG002
         """Signals have no tokens of their own.

@@ -5,19 +5,14 @@ concatenated along `channel` in the layout's order. How it is built and run is h
 model (hooks, caches, handles, weights) is in `emg_lens.lens.surface`.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from emg_lens.hooks import parse_edges
-from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, look_up
 from emg_lens.lens.points import Point, is_heard
@@ -27,12 +22,7 @@ from emg_lens.models.components import Block, ChannelEmbed, LayerNorm, PosEmbed,
 ReturnType = Literal["logits", "both", "loss"] | None
 
 
-class HookedBiosignalEncoder(
-    TransformerLensSurface,
-    PyTorchModelHubMixin,
-    library_name="emg-lens",
-    tags=["biosignals", "emg", "transformer-lens"],
-):
+class HookedBiosignalEncoder(TransformerLensSurface):
     """Transformer encoder for biosignals with TransformerLens hook points.
 
     ```python
@@ -49,9 +39,8 @@ class HookedBiosignalEncoder(
     """
 
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.cfg = cfg = replace(config)  # switches and device are this model's own
-        self.layout: TokenLayout = cfg.layout
+        super().__init__(config)
+        cfg = self.cfg
         self.embed = ChannelEmbed(cfg)
         self.hook_embed = Point()  # [batch, pos, d_model]
         if cfg.positions in ("learned", "sinusoidal"):
@@ -71,7 +60,7 @@ class HookedBiosignalEncoder(
         """The attention edges this model does not have (`cfg.severed_edges`), or None if it has all."""
         if not self.cfg.severed_edges:
             return None
-        return parse_edges(self.cfg.severed_edges).mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)
+        return self.cfg.severed.mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)
 
     # --- running ------------------------------------------------------------------------------------------
 
@@ -129,7 +118,7 @@ class HookedBiosignalEncoder(
         Raises:
             ValueError: Input of another shape than the configuration promises.
         """
-        self._check_signals(x)
+        self.check_signals(x)
         resid = self.hook_embed(self.embed(x))
         if self.cfg.positions in ("learned", "sinusoidal"):
             vectors = self.pos_embed(resid)
@@ -172,12 +161,6 @@ class HookedBiosignalEncoder(
         first = int(self.cfg.cls_token) if self.cfg.readout == "mean" else 0
         return torch.arange(first, len(self.layout))
 
-    def example_input(self, batch: int = 1, seed: int = 0) -> Float[Tensor, "batch channel time"]:
-        """Standard-normal input of the right shape, on the model's device."""
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.randn(batch, self.cfg.n_channels, self.cfg.n_samples, generator=generator)
-        return x.to(self.cfg.device)
-
     def _layer_range(self, start: int | None, stop: int | None) -> tuple[int, int]:
         n = self.cfg.n_layers
         for name, layer in (("start_at_layer", start), ("stop_at_layer", stop)):
@@ -194,18 +177,6 @@ class HookedBiosignalEncoder(
                 f" got {list(resid.shape)}"
             )
         return resid
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> "HookedBiosignalEncoder":
-        super()._apply(fn, recurse)
-        parameter = next(self.parameters())
-        self.cfg.device, self.cfg.dtype = parameter.device, parameter.dtype
-        return self
-
-    @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> "HookedBiosignalEncoder":
-        """Load weights; unlike the hub's default, a missing or unexpected key is an error."""
-        with contextlib.redirect_stdout(None):  # the hub library announces itself on stdout
-            return super()._from_pretrained(strict=strict, **kwargs).eval()
 
 
 def count_parameters(model: nn.Module, names: Iterable[str] = ()) -> int:

@@ -87,7 +87,7 @@ def test_the_same_cohort_gives_the_same_weights_to_the_bit_and_leaves_the_random
 def test_every_epoch_is_reported_once():
     models, xs, ys = cohort()
     seen = []
-    fit_cohort(models, xs, ys, RECIPE, seen.append)
+    fit_cohort(models, xs, ys, RECIPE, on_epoch=seen.append)
     assert seen == [1, 2, 3, 4]
 
 

@@ -118,7 +118,7 @@ def test_every_epoch_is_reported_and_shuffled_anew():
     x[:, 0, 0] = torch.arange(40)
     model = make_model(0, 0)
     model.embed.register_forward_pre_hook(lambda module, inputs: orders.append(inputs[0][:, 0, 0].tolist()))
-    fit(model, x, y, QUICK.model_copy(update={"batch_size": 40}), seen.append)
+    fit(model, x, y, QUICK.model_copy(update={"batch_size": 40}), on_epoch=seen.append)
     assert seen == [1, 2, 3]
     assert all(sorted(order) == list(range(40)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
@@ -129,8 +129,8 @@ def test_every_epoch_is_reported_and_shuffled_anew():
     [
         (lambda x, y: (x.index_fill(0, torch.tensor([1, 5]), math.nan), y), "2 of 90 trials hold NaN"),
         (lambda x, y: (x, y + 1), "labels run from 1 to 3; the model has classes 0 to 2"),
-        (lambda x, y: (x, y[:-1]), "90 trials and 89 labels"),
-        (lambda x, y: (x[:0], y[:0]), "0 trials and 0 labels"),
+        (lambda x, y: (x, y[:-1]), "90 trials and 89 targets"),
+        (lambda x, y: (x[:0], y[:0]), "0 trials and 0 targets"),
         (lambda x, y: (x, y.float()), "expected class indices"),
     ],
 )

@@ -11,7 +11,7 @@ from toy_cohort import make_model, make_trials
 
 from emg_lens.io import checkpoint
 from emg_lens.io.checkpoint import CheckpointError
-from emg_lens.training.fitting import TrainingRecipe, fit
+from emg_lens.training import Classification, TrainingRecipe, fit
 
 RECIPE = TrainingRecipe(
     epochs=7, batch_size=32, lr=1e-3, anneal_epochs=3, schedule="cosine", warmup_epochs=2, clip_norm=0.5, seed=3
@@ -120,12 +120,18 @@ def test_parameters_that_are_frozen_stay(path):
     assert not torch.equal(model.blocks[0].attn.W_K, build().blocks[0].attn.W_K)
 
 
+class Other(Classification):
+    name = "other"
+
+
 OTHERS = {
     "recipe": lambda: {"recipe": RECIPE.model_copy(update={"lr": 2e-3})},
     "weights": lambda: {"model": make_model(1, 0.2)},
     "model": lambda: {"model": make_model(0, 0.3)},
     "x": lambda: {"x": X + 1e-6},
-    "y": lambda: {"y": Y.flip(0)},
+    "targets": lambda: {"targets": Y.flip(0)},
+    "objective": lambda: {"objective": Other()},
+    "held_out": lambda: {"held_out": (X[:5], Y[:5])},
 }
 
 
@@ -133,7 +139,7 @@ OTHERS = {
 def test_a_file_of_another_fit_is_refused_and_kept(path, what):
     run(path, stop_after=2)
     before = path.read_bytes()
-    call = {"model": build(), "x": X, "y": Y, "recipe": RECIPE, **OTHERS[what]()}
+    call = {"model": build(), "x": X, "targets": Y, "recipe": RECIPE, **OTHERS[what]()}
     with pytest.raises(CheckpointError, match=rf"of another fit \({what}: .*, now .*delete it") as error:
         fit(**call, checkpoint=path)
     assert "\n" not in str(error.value) and path.read_bytes() == before

@@ -1,0 +1,96 @@
+"""`MultimodalMLP` (Tyacke et al. 2025, §3): one head a modality, their outputs side by side, one classifier.
+
+The baseline without attention: modalities meet once, in a linear map. The paper gives the heads on NinaPro a width of
+200 and leaves the others open (`docs/protocol.md`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emg_lens.lens.config import SignalConfig
+from emg_lens.lens.points import Point
+from emg_lens.lens.signals import SignalModel
+from emg_lens.models.dropout import drop
+from emg_lens.models.registry import Architecture
+
+
+@dataclass
+class MultimodalMLPConfig(SignalConfig):
+    """`SignalConfig` with the widths of the layers.
+
+    Attributes:
+        d_hidden: Width of both layers of a modality's head.
+        d_fused: Width of the layer that reads all heads.
+        dropout: Probability of dropping a value behind each ReLU while training.
+    """
+
+    d_hidden: int = 200
+    d_fused: int = 200
+    dropout: float = 0.0
+
+    model_name = "multimodal-mlp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("d_hidden", "d_fused"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+
+class ModalityHead(nn.Module):
+    """Two linear layers, each with a ReLU, over all samples of one modality."""
+
+    def __init__(self, n_values: int, cfg: MultimodalMLPConfig) -> None:
+        super().__init__()
+        self.dropout = cfg.dropout
+        self.first = nn.Linear(n_values, cfg.d_hidden)
+        self.second = nn.Linear(cfg.d_hidden, cfg.d_hidden)
+        self.hook_hidden = Point()  # [batch, d_hidden]
+        self.hook_out = Point()  # [batch, d_hidden]
+
+    def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch d_hidden"]:
+        """What the head makes of a modality's channels."""
+        dropout = self.dropout if self.training else 0.0
+        hidden = self.hook_hidden(drop(F.relu(self.first(x.flatten(1))), dropout))
+        return self.hook_out(drop(F.relu(self.second(hidden)), dropout))
+
+
+class MultimodalMLP(SignalModel):
+    """Linear fusion: the paper's multimodal MLP.
+
+    Hook points: `heads.{modality}.hook_hidden`, `heads.{modality}.hook_out`, `hook_fused`, all `[batch, value]`.
+    """
+
+    cfg: MultimodalMLPConfig
+
+    def __init__(self, config: MultimodalMLPConfig) -> None:
+        super().__init__(config)
+        cfg, n_modalities = self.cfg, len(self.cfg.modalities)
+        self.heads = nn.ModuleDict(
+            {name: ModalityHead(n_channels * cfg.n_samples, cfg) for name, n_channels in cfg.modalities.items()}
+        )
+        self.fuse = nn.Linear(n_modalities * cfg.d_hidden, cfg.d_fused)
+        self.hook_fused = Point()  # [batch, d_fused]
+        self.classifier = nn.Linear(cfg.d_fused, cfg.n_classes)
+        self.setup()
+
+    def forward(self, input: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch output"]:
+        """Class logits, or the targets of a regression.
+
+        Raises:
+            ValueError: Input of another shape than the configuration promises.
+        """
+        self.check_signals(input)
+        parts = input.split(list(self.cfg.modalities.values()), dim=1)
+        seen = torch.cat([head(part) for head, part in zip(self.heads.values(), parts, strict=True)], dim=1)
+        fused = drop(F.relu(self.fuse(seen)), self.cfg.dropout if self.training else 0.0)
+        return self.classifier(self.hook_fused(fused))
+
+
+MULTIMODAL_MLP = Architecture("multimodal-mlp", MultimodalMLPConfig, MultimodalMLP)
