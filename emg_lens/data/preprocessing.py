@@ -81,7 +81,7 @@ class Lowpass(Step):
     order: PositiveInt = 4
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """Filter, unless the sensor delivers nothing above the cut-off (fact sheet §1.2, end)."""
+        """Filter, unless the sensor delivers nothing above the cut-off (docs/protocol.md §3.1)."""
         rate = min(signal.fs, signal.native_fs)
         if self.cutoff_hz >= rate / 2:
             return (
@@ -138,8 +138,8 @@ class Recipe(BaseModel):
 
     Attributes:
         signals: Steps of each modality, in order, at the modality's own rate. Empty: every modality is kept
-            as it is. Otherwise the modalities listed are kept, in this order, and all others dropped; a
-            modality to be kept untouched has an empty list.
+            as it is. Otherwise every modality of the recording must be listed; one that is kept untouched has an
+            empty list. They come out in this order. `TrialSet.keep` leaves modalities out.
         fs: Rate of the output, one for all modalities (Hz), reached after the steps: downwards by
             `scipy.signal.resample_poly` (its default anti-aliasing FIR filter, zero phase), upwards by linear
             interpolation, which neither rings nor overshoots.
@@ -164,13 +164,19 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
     the digest.
 
     Raises:
-        DataError: A modality the recording lacks, a cut-off that its rate does not allow, rates that differ
-            with `fs=None`, NaN, or a recording too short for a filter.
+        DataError: A modality the recording lacks, or has and the recipe does not name; a cut-off that its rate does not
+            allow, rates that differ with `fs=None`, NaN, or a recording too short for a filter.
     """
     unknown = [name for name in recipe.signals if name not in recording.signals]
     if unknown:
         known = ", ".join(recording.signals)
         raise DataError(f"{recording.source} has no modality {unknown[0]!r}; it has {known}")
+    unnamed = [name for name in recording.signals if recipe.signals and name not in recipe.signals]
+    if unnamed:
+        raise DataError(
+            f"{recording.source} has {', '.join(unnamed)}, which the recipe does not name; give {unnamed[0]} its steps,"
+            " or [] to keep it as it is (what a model does not see is left out of the trials, not of the recipe)"
+        )
     notes = list(recording.notes)
     signals: dict[str, Signal] = {}
     for name in recipe.signals or recording.signals:

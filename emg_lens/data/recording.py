@@ -65,7 +65,7 @@ class Recording:
     Attributes:
         subject: Who was recorded; taken from the file's place, never from scalars inside it.
         signals: Modality name -> signal. Signals may differ in rate; all start at time 0.
-        label: Movement of each grid row; 0 = rest, -1 = unknown (excluded).
+        label: Movement of each grid row; 0 = rest, -1 = unknown (excluded). Any integer type; kept as int64.
         repetition: Repetition of each grid row; 0 = none.
         fs: Rows per second of `label` and `repetition` (Hz).
         meta: `dataset`, `file`, `class_names` (label -> name of every movement the data set defines), `notes`
@@ -86,6 +86,12 @@ class Recording:
             raise DataError(
                 f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"
             )
+        for name in ("label", "repetition"):
+            values = getattr(self, name)
+            if values.dtype.kind not in "iu":
+                raise DataError(f"{name} must hold whole numbers, got {values.dtype}")
+            # In an unsigned type, -1 would become a class.
+            object.__setattr__(self, name, values.astype(np.int64, copy=False))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,9 +107,9 @@ class Recording:
     def trials(self) -> pd.DataFrame:
         """One row a trial: start and stop (s), label, repetition.
 
-        A trial is a maximal run of rows of constant (label, repetition) with label > 0 (fact sheet §1.1).
+        A trial is a maximal run of rows of constant (label, repetition) with label > 0.
         """
-        label, repetition = self.label.astype(int), self.repetition.astype(int)
+        label, repetition = self.label, self.repetition
         changes = np.flatnonzero((np.diff(label) != 0) | (np.diff(repetition) != 0)) + 1
         first = np.concatenate([[0], changes])
         last = np.concatenate([changes, [len(label)]])

@@ -27,6 +27,10 @@ class Segment(BaseModel):
         window_s: Length of a window; `None` = the whole segment.
         stride_s: Distance between the starts of successive windows; `None` = one window, at the segment's
             start.
+        piece_s: Cut the segment into pieces of this length that count as movements of their own, with windows inside a
+            piece only; what is left over at the end is dropped. For recordings that are one long movement, such as a
+            force that follows the EMG: a split by time then has whole pieces on one side. Neighbouring pieces share
+            no sample, but are not independent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,14 +39,19 @@ class Segment(BaseModel):
     stop_s: PositiveFloat | None = None
     window_s: PositiveFloat | None = None
     stride_s: PositiveFloat | None = None
+    piece_s: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Segment":
         length = np.inf if self.stop_s is None else self.stop_s - self.start_s
         if length <= 0:
             raise ValueError(f"a segment needs start_s < stop_s, got {self.start_s:g} and {self.stop_s:g}")
+        if self.piece_s is not None and self.piece_s > length + 1e-9:
+            raise ValueError(f"piece_s={self.piece_s:g} is longer than the segment ({length:g} s)")
+        length = length if self.piece_s is None else self.piece_s
         if self.window_s is not None and self.window_s > length + 1e-9:
-            raise ValueError(f"window_s={self.window_s:g} is longer than the segment ({length:g} s)")
+            what = "segment" if self.piece_s is None else "piece"
+            raise ValueError(f"window_s={self.window_s:g} is longer than the {what} ({length:g} s)")
         if self.stride_s is not None and self.window_s is None:
             raise ValueError("stride_s needs a window_s")
         return self
@@ -51,28 +60,43 @@ class Segment(BaseModel):
         """First and last row + 1 of each window in a movement of `n_rows` rows; none if it is too short.
 
         Raises:
-            DataError: A window or stride below one row.
+            DataError: A window, stride or piece below one row.
+        """
+        return [window for piece in self.pieces(n_rows, fs) for window in piece]
+
+    def pieces(self, n_rows: int, fs: float) -> list[list[tuple[int, int]]]:
+        """The windows of each piece; without `piece_s` the whole segment is the only one.
+
+        Raises:
+            DataError: A window, stride or piece below one row.
         """
         start = round(self.start_s * fs)
         stop = n_rows if self.stop_s is None else round(self.stop_s * fs)
-        length = stop - start if self.window_s is None else round(self.window_s * fs)
+        size = stop - start if self.piece_s is None else round(self.piece_s * fs)
+        length = size if self.window_s is None else round(self.window_s * fs)
         stride = length if self.stride_s is None else round(self.stride_s * fs)
         if self.stop_s is not None:
-            length = min(length, stop - start)  # where rounding to rows makes the window one row longer
-        fixed = self.window_s is not None or self.stop_s is not None
+            size = min(size, stop - start)  # where rounding to rows makes it one row longer
+        if self.stop_s is not None or self.piece_s is not None:
+            length = min(length, size)
+        fixed = self.window_s is not None or self.stop_s is not None or self.piece_s is not None
         if (fixed and length < 1) or (self.stride_s is not None and stride < 1):
             raise DataError(f"{self.in_words()} is below one row at {fs:g} Hz")
-        if stop > n_rows or length < 1 or start + length > stop:
+        if stop > n_rows or length < 1 or start + max(length, size) > stop:
             return []
-        last = start if self.stride_s is None else stop - length
-        return [(first, first + length) for first in range(start, last + 1, stride)]
+        last = 0 if self.stride_s is None else size - length
+        return [
+            [(first + offset, first + offset + length) for offset in range(0, last + 1, stride)]
+            for first in range(start, stop - size + 1, size)
+        ]
 
     def in_words(self) -> str:
         """The segment in a few words."""
         stop = "the end" if self.stop_s is None else f"{self.stop_s:g} s"
         window = "" if self.window_s is None else f", windows of {self.window_s:g} s"
         stride = "" if self.stride_s is None else f" every {self.stride_s:g} s"
-        return f"segment {self.start_s:g} s to {stop}{window}{stride}"
+        piece = "" if self.piece_s is None else f" in pieces of {self.piece_s:g} s"
+        return f"segment {self.start_s:g} s to {stop}{piece}{window}{stride}"
 
 
 @dataclass
@@ -80,9 +104,11 @@ class _Cut:
     """What has been cut so far."""
 
     windows: list[Float[np.ndarray, "channel time"]] = field(default_factory=list)
-    rows: list[tuple[int, str, int, int]] = field(default_factory=list)
-    """Label, subject, repetition and movement of each window."""
+    rows: list[tuple[int, str, int, int, int, float]] = field(default_factory=list)
+    """Label, subject, repetition, movement, recording and start (s) of each window."""
     movements: int = 0
+    numbers: int = 0
+    """How many movement numbers are taken: more than there are movements where these are cut into pieces."""
     too_short: int = 0
     other_labels: set[int] = field(default_factory=set)
     n_other: int = 0
@@ -123,7 +149,7 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         raise DataError(
             f"movements last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s; give the segment a stop_s or window_s"
         )
-    label, subject, repetition, movement = (np.array(column) for column in zip(*state.rows, strict=True))
+    label, subject, repetition, movement, source, start_s = map(np.array, zip(*state.rows, strict=True))
     names = _class_names(state, wanted, label)
     index = {of: i for i, of in enumerate(names)}
     return {
@@ -132,6 +158,8 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         "subject": subject.astype(str),
         "repetition": repetition.astype(np.int64),
         "movement": movement.astype(np.int64),
+        "source": source.astype(np.int64),
+        "start_s": start_s.astype(np.float64),
         "channels": channels,
         "fs": float(fs),
         "classes": tuple(names.values()),
@@ -152,18 +180,22 @@ def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, s
     for note in recording.notes:
         state.notes.setdefault(note, []).append(recording.source)
     for trial in recording.trials.itertuples():
-        label, movement = int(trial.label), state.movements  # pyright: ignore
+        label, number = int(trial.label), state.numbers  # pyright: ignore
         state.movements += 1
+        state.numbers += 1
         if wanted is not None and label not in wanted:
             state.n_other += 1
             state.other_labels.add(label)
             continue
         first, last = round(trial.start * recording.fs), round(trial.stop * recording.fs)  # pyright: ignore
-        windows = segment.windows(last - first, recording.fs)
-        state.too_short += not windows
-        for start, stop in windows:
-            state.windows.append(samples[:, first + start : first + stop].copy())
-            state.rows.append((label, recording.subject, int(trial.repetition), movement))  # pyright: ignore
+        pieces = segment.pieces(last - first, recording.fs)
+        state.too_short += not pieces
+        state.numbers = number + max(1, len(pieces))
+        for movement, windows in enumerate(pieces, number):
+            for start, stop in windows:
+                state.windows.append(samples[:, first + start : first + stop].copy())
+                begin, repetition = (first + start) / recording.fs, int(trial.repetition)  # pyright: ignore
+                state.rows.append((label, recording.subject, repetition, movement, state.recordings - 1, begin))
 
 
 def _channel_table(recording: Recording) -> pd.DataFrame:

@@ -11,8 +11,10 @@ import pandas as pd
 
 from emg_lens.data.recording import DataError
 
-FORMAT, VERSION = "emg-lens trials", 1
+FORMAT, VERSION = "emg-lens trials", 2
+"""Version 1 had no targets, and did not say where in a recording a trial begins; it is still read."""
 ARRAYS = ("x", "y", "repetition", "movement")
+OPTIONAL = ("targets", "source", "start_s")
 
 
 def save(trials: Any, path: Path) -> None:
@@ -24,8 +26,10 @@ def save(trials: Any, path: Path) -> None:
             file.attrs.update(format=FORMAT, version=VERSION, fs=trials.fs)
             file.attrs["classes"] = json.dumps(trials.classes)
             file.attrs["channels"] = json.dumps(trials.channels.to_dict("list"))
-            for name in ARRAYS:
-                file.create_dataset(name, data=getattr(trials, name))
+            file.attrs["target_names"] = json.dumps(trials.target_names)
+            for name in (*ARRAYS, *OPTIONAL):
+                if getattr(trials, name) is not None:
+                    file.create_dataset(name, data=getattr(trials, name))
             file.create_dataset("subject", data=trials.subject.astype(object), dtype=h5py.string_dtype())
             file.create_dataset("notes", data=list(trials.notes), dtype=h5py.string_dtype(), shape=len(trials.notes))
         os.replace(draft, path)
@@ -46,10 +50,12 @@ def load(path: Path) -> dict[str, Any]:
         with h5py.File(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise DataError(f"{path}: an HDF5 file, but not one that TrialSet.save wrote")
-            if file.attrs["version"] != VERSION:
-                raise DataError(f"{path}: format version {file.attrs['version']}, expected {VERSION}; update")
+            if not 1 <= file.attrs["version"] <= VERSION:
+                raise DataError(f"{path}: format version {file.attrs['version']}, expected {VERSION} at most; update")
             return {
                 **{name: file[name][()] for name in ARRAYS},  # pyright: ignore
+                **{name: file[name][()] for name in OPTIONAL if name in file},  # pyright: ignore
+                "target_names": tuple(json.loads(file.attrs.get("target_names", "[]"))),  # pyright: ignore
                 "subject": file["subject"].asstr()[()].astype(str),  # pyright: ignore
                 "channels": pd.DataFrame(json.loads(file.attrs["channels"])),  # pyright: ignore
                 "fs": float(file.attrs["fs"]),  # pyright: ignore

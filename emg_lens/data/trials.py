@@ -20,6 +20,11 @@ from emg_lens.data.statistics import InputStatistics
 
 __all__ = ["Segment", "TrialSet"]
 
+VECTORS = ("x", "y", "subject", "repetition", "movement", "targets", "source", "start_s")
+"""Fields with one entry a trial; the last three may be `None`."""
+COUNTED = ("movement", "source")
+"""Those that number things, each set from anew."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrialSet:
@@ -37,6 +42,10 @@ class TrialSet:
         fs: Samples per second of `x` (Hz).
         classes: Name of each class, in order of index.
         notes: What was repaired, assumed, dropped or computed on the way.
+        targets: What a regression predicts of each trial, float32; `None` where there is only the class to predict.
+        target_names: Name of each target, with its unit.
+        source: Which recording each trial was cut from, and `start_s`: where in it the trial begins (s). Both are
+            `None` where that is not known, as for a user's own arrays.
     """
 
     x: Float[np.ndarray, "trial channel time"]
@@ -48,6 +57,10 @@ class TrialSet:
     fs: float
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    targets: Float[np.ndarray, "trial target"] | None = None
+    target_names: tuple[str, ...] = ()
+    source: Int[np.ndarray, " trial"] | None = None
+    start_s: Float[np.ndarray, " trial"] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 3 or self.x.dtype != np.float32 or not self.x.size:
@@ -57,6 +70,8 @@ class TrialSet:
             if vector.shape != self.x.shape[:1] or vector.dtype.kind not in kind:
                 wanted = "strings" if kind == "U" else "whole numbers"
                 raise DataError(f"{name} must be {len(self.x)} {wanted}, got {vector.dtype} {vector.shape}")
+        if (self.source is None) != (self.start_s is None):
+            raise DataError("source and start_s go together; give both or neither")
         if not self.fs > 0:
             raise DataError(f"fs must be positive, got {self.fs}")
         if len(set(self.classes)) != len(self.classes):
@@ -64,6 +79,7 @@ class TrialSet:
         if self.y.min() < 0 or self.y.max() >= self.n_classes:
             raise DataError(f"y must be 0 to {self.n_classes - 1}, got {self.y.min()} to {self.y.max()}")
         self._check_channels()
+        self._check_targets()
         bad = np.flatnonzero(~np.isfinite(self.x).all(axis=2).ravel())
         if len(bad):
             trial, channel = divmod(int(bad[0]), self.x.shape[1])
@@ -81,6 +97,23 @@ class TrialSet:
         order = self.channels["modality"].tolist()
         if order != [m for m in dict.fromkeys(order) for _ in range(order.count(m))]:
             raise DataError(f"channels of a modality must stand together, got the order {order}")
+
+    def _check_targets(self) -> None:
+        n = len(self.target_names)
+        if self.targets is None:
+            if n:
+                raise DataError(f"there are {n} target names but no targets")
+            return
+        if self.targets.shape != (len(self.x), n) or self.targets.dtype != np.float32 or not n:
+            raise DataError(
+                f"targets must be float32 [trial, target], {len(self.x)} trials and one name a target,"
+                f" got {self.targets.dtype} {self.targets.shape} and {n} names"
+            )
+        if len(set(self.target_names)) != n:
+            raise DataError(f"target names must be unique, got {list(self.target_names)}")
+        bad = np.argwhere(~np.isfinite(self.targets))
+        if len(bad):
+            raise DataError(f"target {self.target_names[bad[0, 1]]} is NaN or infinite in trial {bad[0, 0]}")
 
     # --- what is in it ------------------------------------------------------------------------------------
 
@@ -142,6 +175,8 @@ class TrialSet:
         movement: Int[np.ndarray, " trial"] | None = None,
         classes: Sequence[object] | None = None,
         notes: Sequence[str] = (),
+        targets: Float[np.ndarray, "trial target"] | None = None,
+        target_names: Sequence[str] = (),
     ) -> "TrialSet":
         """Trials from a user's own arrays.
 
@@ -155,6 +190,8 @@ class TrialSet:
             movement: Which trials are windows of one movement; default: none are.
             classes: The labels in order of class index; default: those of `y` in rising order.
             notes: Anything worth keeping.
+            targets: What a regression predicts; converted to float32.
+            target_names: One a target.
 
         Raises:
             DataError: Shapes that disagree, NaN, or a label that is not in `classes`.
@@ -177,28 +214,30 @@ class TrialSet:
             fs=float(fs),
             classes=tuple(str(name) for name in names),
             notes=tuple(notes),
+            targets=None if targets is None else np.asarray(targets).astype(np.float32, copy=False),
+            target_names=tuple(target_names),
             **{name: _whole(values, name) for name, values in numbers.items()},
         )
 
     @staticmethod
     def concatenate(sets: Sequence["TrialSet"]) -> "TrialSet":
-        """Trials of several sets, one after the other; movements are renumbered so that they stay apart.
+        """Trials of several sets, one after the other; movements and recordings are renumbered so that they stay apart.
 
         Raises:
-            DataError: No set, or sets that differ in channels, rate, length or classes.
+            DataError: No set, or sets that differ in channels, rate, length, classes or targets.
         """
         if not sets:
             raise DataError("nothing to concatenate: got no trial set")
-        first, offset, movement = sets[0], 0, []
         for one in sets:
-            _check_alike(first, one, "concatenate")
-            movement.append(one.movement - one.movement.min() + offset)
-            offset = int(movement[-1].max()) + 1
-        vectors = {k: np.concatenate([getattr(s, k) for s in sets]) for k in ("x", "y", "subject", "repetition")}
+            _check_alike(sets[0], one, "concatenate")
+        vectors = {}
+        for name in VECTORS:
+            parts = [getattr(one, name) for one in sets]
+            known = all(part is not None for part in parts)
+            vectors[name] = np.concatenate(_apart(parts) if name in COUNTED else parts) if known else None
         notes = tuple(dict.fromkeys(note for s in sets for note in s.notes))
         native = np.min([s.channels["native_fs"] for s in sets], axis=0)
-        channels = first.channels.assign(native_fs=native)
-        return replace(first, **vectors, movement=np.concatenate(movement), channels=channels, notes=notes)
+        return replace(sets[0], **vectors, channels=sets[0].channels.assign(native_fs=native), notes=notes)
 
     def save(self, path: str | Path) -> None:
         """Write one HDF5 file, atomically: a reader finds the old file or the whole new one."""
@@ -244,11 +283,10 @@ class TrialSet:
                 chosen &= np.isin(getattr(self, name), _known(getattr(self, name), wanted, name))
         if not chosen.any():
             raise DataError("the selection holds no trial")
-        vectors = {k: getattr(self, k)[chosen] for k in ("x", "y", "subject", "repetition", "movement")}
-        return replace(self, **vectors)
+        return replace(self, **{k: v[chosen] for k in VECTORS if (v := getattr(self, k)) is not None})
 
     def split(self, train_repetitions: Iterable[int], test_repetitions: Iterable[int]) -> tuple["TrialSet", "TrialSet"]:
-        """Training and test set by repetition, so that no movement has windows in both.
+        """Training and test set by repetition, so that no movement has windows in both; `splits` knows other ways.
 
         Raises:
             DataError: A repetition in both lists or in no trial, or a class that is performed in one part
@@ -274,6 +312,27 @@ class TrialSet:
         """
         chosen = np.isin(self.channels["modality"], _known(np.array([*self.modalities]), modalities, "modality"))
         return replace(self, x=self.x[:, chosen], channels=self.channels[chosen].reset_index(drop=True))
+
+    def with_targets(self, modalities: Iterable[str]) -> "TrialSet":
+        """What some modalities show becomes what is predicted: they leave the input.
+
+        The targets are the mean of each of their channels over the trial, in the channel's units.
+
+        Raises:
+            DataError: An unknown modality, none, all there are, or a set that has targets already.
+        """
+        if self.targets is not None:
+            raise DataError(f"these trials have targets already ({', '.join(self.target_names)}); name all at once")
+        modalities = _known(np.array([*self.modalities]), modalities, "modality")
+        if set(modalities) == set(self.modalities):
+            raise DataError(f"{', '.join(modalities)} as targets leaves no input; there is no other modality")
+        chosen = np.isin(self.channels["modality"], modalities)
+        rows = self.channels[chosen].itertuples()
+        return replace(
+            self.keep([m for m in self.modalities if m not in modalities]),
+            targets=self.x[:, chosen].mean(axis=2, dtype=np.float64).astype(np.float32),
+            target_names=tuple(f"{row.name} ({row.units})" if row.units else str(row.name) for row in rows),
+        )
 
     def standardised(self, reference: "TrialSet", rectify: Iterable[str] = ()) -> "TrialSet":
         """Each channel z-scored with the reference's mean and standard deviation over trials and samples.
@@ -316,6 +375,15 @@ def _known(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) ->
     return wanted
 
 
+def _apart(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray, " trial"]]:
+    """The numbers of several sets, renumbered so that no two sets share one."""
+    apart, following = [], 0
+    for some in numbers:
+        apart.append(some - some.min() + following)
+        following = int(apart[-1].max()) + 1
+    return apart
+
+
 def _whole(values: Shaped[np.ndarray, " trial"], name: str) -> Int[np.ndarray, " trial"]:
     numbers = np.asarray(values)
     if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any():
@@ -324,7 +392,7 @@ def _whole(values: Shaped[np.ndarray, " trial"], name: str) -> Int[np.ndarray, "
 
 
 def _check_alike(first: TrialSet, other: TrialSet, what: str) -> None:
-    for name in ("fs", "n_samples", "classes", "modalities"):
+    for name in ("fs", "n_samples", "classes", "modalities", "target_names"):
         a, b = getattr(first, name), getattr(other, name)
         if a != b:
             raise DataError(f"cannot {what} sets that differ in {name}: {a} and {b}")

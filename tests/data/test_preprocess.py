@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import signal as dsp
 
-from emg_lens.data import DataError, Recipe, Recording, Signal, preprocess
+from emg_lens.data import DataError, Recipe, Recording, Signal, TrialSet, preprocess
 
 FS = 1000.0
 SECONDS = 4.0
@@ -194,10 +196,24 @@ def test_an_empty_recipe_keeps_everything_as_it_is(make_recording):
         np.testing.assert_array_equal(before.signals[name].data, after.signals[name].data)
 
 
-def test_a_recipe_that_lists_modalities_keeps_those_in_its_order(make_recording):
+def test_a_recipe_that_lists_modalities_puts_them_in_its_order(make_recording):
     made = make_recording()
     assert list(preprocess(made, Recipe(signals={"acc": (), "emg": ()})).signals) == ["acc", "emg"]
-    assert list(preprocess(made, Recipe(signals={"acc": ()})).signals) == ["acc"]
+
+
+def test_a_modality_that_the_recipe_does_not_name_is_refused_not_dropped(make_recording):
+    with pytest.raises(DataError, match=r"A has emg, which the recipe does not name; give emg its steps, or \[\]"):
+        preprocess(make_recording(), Recipe(signals={"acc": ()}))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint64, np.int64])
+def test_labels_of_any_integer_type_mean_the_same(make_recording, kind):
+    made = make_recording()
+    longer = {m: replace(s, data=np.pad(s.data, [(0, 50), (0, 0)])) for m, s in made.signals.items()}
+    made = Recording("A", longer, made.label.astype(kind), made.repetition.astype(kind), made.fs)
+    done = preprocess(made, Recipe(fs=100))
+    assert (done.label[-25:] == -1).all() and set(done.trials["label"]) == {1, 2, 3}
+    assert set(TrialSet.from_recordings([done]).classes) == {"1", "2", "3"}
 
 
 def test_an_unknown_modality_is_told_with_the_known(make_recording):

@@ -51,7 +51,7 @@ def test_db5_has_five_subjects_of_72_trials(real):
 
 
 def test_db5_gestures_can_be_told_apart_by_a_linear_classifier(real):
-    recipe = Recipe.model_validate({"signals": {"emg": [{"step": "highpass", "cutoff_hz": 10}]}})
+    recipe = Recipe.model_validate({"signals": {"emg": [{"step": "highpass", "cutoff_hz": 10}], "acc": []}})
     scores = []
     for subject in subjects("ninapro-db5", real("ninapro_db5")):
         segment = Segment(start_s=0.0, stop_s=2.0)

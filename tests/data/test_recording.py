@@ -39,6 +39,7 @@ def test_source_names_subject_and_file():
         (lambda: Signal(np.zeros((3, 1)), 0, 1, "V", ("a",)), "rates must be positive"),
         (lambda: Recording("A", {}, np.zeros(1), np.zeros(1), 1.0), "has no signal"),
         (lambda: recording([1, 2], [1]), "vectors of one length"),
+        (lambda: recording([1.0, 2.0], [1, 1]), "label must hold whole numbers, got float64"),
     ],
 )
 def test_impossible_recordings_are_refused(build, message):

@@ -32,6 +32,41 @@ def test_windows_of_a_movement_share_its_number_and_stay_inside(make_recording):
     assert len(cut) == 30 and np.bincount(cut.movement).tolist() == [5] * 6 and cut.n_samples == 50
 
 
+def test_windows_tell_the_recording_and_the_second_they_begin_at(make_recording):
+    segment = Segment(start_s=0.1, window_s=0.25, stride_s=0.125)
+    recordings = [make_recording("A"), make_recording("B")]
+    cut = TrialSet.from_recordings(recordings, segment)
+    for i in (0, 3, 17, len(cut) - 1):
+        first = round(cut.start_s[i] * 200)
+        np.testing.assert_array_equal(cut.x[i, :2].T, recordings[cut.source[i]].signals["emg"].data[first : first + 50])
+
+
+def test_a_long_movement_is_cut_into_pieces_that_are_movements_of_their_own(make_recording):
+    segment = Segment(start_s=0.1, piece_s=0.4, window_s=0.2, stride_s=0.1)
+    cut = TrialSet.from_recordings([make_recording(repetitions=1)], segment)  # three movements of 200 rows at 200 Hz
+    assert segment.pieces(200, 200.0) == [[(20 + p + w, 60 + p + w) for w in (0, 20, 40)] for p in (0, 80)]
+    assert (
+        cut.movement.tolist() == np.repeat(np.arange(6), 3).tolist() and cut.y.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    )
+    whole = TrialSet.from_recordings([make_recording()], Segment(piece_s=0.3))
+    assert whole.n_samples == 60 and len(whole) == 18 == len(set(whole.movement))
+
+
+@given(st.integers(1, 500), st.floats(10, 200), st.floats(0.1, 2), st.floats(0.1, 1), st.booleans(), st.booleans())
+def test_pieces_share_no_row_and_hold_their_windows(n, fs, piece, share, strided, ended):
+    window = piece * share
+    if window * fs < 1.5:
+        return
+    stop = 2.5 * piece if ended else None
+    segment = Segment(piece_s=piece, window_s=window, stride_s=window / 1.5 if strided else None, stop_s=stop)
+    found = segment.pieces(n, fs)
+    assert len({b - a for windows in found for a, b in windows}) <= 1
+    for k, windows in enumerate(found):
+        assert windows and all(k * round(piece * fs) <= a < b <= (k + 1) * round(piece * fs) for a, b in windows)
+    rows = n if stop is None else round(stop * fs)
+    assert len(found) == (rows // round(piece * fs) if rows <= n else 0)
+
+
 @given(
     st.integers(1, 2000),
     st.floats(10, 2000),
@@ -119,6 +154,8 @@ def test_recordings_that_do_not_go_together_are_refused(make_recording):
         ({"start_s": 1, "stop_s": 1}, "start_s < stop_s"),
         ({"stop_s": 1, "window_s": 2}, "longer than the segment"),
         ({"stride_s": 0.1}, "stride_s needs a window_s"),
+        ({"stop_s": 1, "piece_s": 2}, "piece_s=2 is longer than the segment"),
+        ({"window_s": 2, "piece_s": 1}, r"window_s=2 is longer than the piece \(1 s\)"),
         ({"start_s": -1}, "greater than or equal to 0"),
         ({"begin": 1}, "begin"),
     ],
@@ -133,3 +170,5 @@ def test_a_window_below_one_row_is_refused():
         Segment(window_s=0.01).windows(100, 10.0)
     with pytest.raises(DataError, match="below one row at 10 Hz"):
         Segment(start_s=0.02, stop_s=0.04).windows(100, 10.0)
+    with pytest.raises(DataError, match="in pieces of 0.01 s is below one row at 10 Hz"):
+        Segment(piece_s=0.01).windows(100, 10.0)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -28,12 +30,15 @@ def trials(**changes):
 
 
 def same(a: TrialSet, b: TrialSet):
-    for name in ("x", "y", "subject", "repetition", "movement"):
+    for name in ("x", "y", "subject", "repetition", "movement", "targets", "source", "start_s"):
         first, second = getattr(a, name), getattr(b, name)
-        np.testing.assert_array_equal(first, second)
-        assert first.dtype == second.dtype, name
+        assert (first is None) == (second is None), name
+        if first is not None:
+            np.testing.assert_array_equal(first, second)
+            assert first.dtype == second.dtype, name
     pd.testing.assert_frame_equal(a.channels, b.channels)
-    assert (a.fs, a.classes, a.notes, a.modalities) == (b.fs, b.classes, b.notes, b.modalities)
+    for name in ("fs", "classes", "notes", "modalities", "target_names"):
+        assert getattr(a, name) == getattr(b, name)
 
 
 # --- a user's own arrays ------------------------------------------------------------------------------------
@@ -76,6 +81,11 @@ def nan_at(trial, channel):
         ),
         ({"fs": 0}, "fs must be positive"),
         ({"classes": [1, 2, 3, "3"]}, "class names must be unique"),
+        ({"targets": np.zeros((24, 2)), "target_names": ["a"]}, r"got float32 \(24, 2\) and 1 names"),
+        ({"targets": np.zeros((23, 1)), "target_names": ["a"]}, "24 trials and one name a target"),
+        ({"targets": np.full((24, 1), np.nan), "target_names": ["a"]}, "target a is NaN or infinite in trial 0"),
+        ({"targets": np.zeros((24, 2)), "target_names": ["a", "a"]}, "target names must be unique"),
+        ({"target_names": ["a"]}, "1 target names but no targets"),
     ],
 )
 def test_arrays_that_cannot_be_trials_are_refused(changes, message):
@@ -150,6 +160,51 @@ def test_keep_takes_whole_modalities_in_standing_order():
         made.keep(["gyro"])
 
 
+# --- targets ------------------------------------------------------------------------------------------------
+
+
+def test_modalities_become_targets_the_mean_over_each_trial():
+    table = trials().channels.assign(units=["V", "V", "g", "g", ""])
+    made = trials(channels=table)
+    done = made.with_targets(["acc"])
+    assert done.modalities == {"emg": 2} and done.target_names == ("acc.0 (g)", "acc.1 (g)", "acc.2")
+    np.testing.assert_allclose(done.targets, made.x[:, 2:].mean(axis=2), rtol=1e-6)
+    assert done.targets.dtype == np.float32
+    np.testing.assert_array_equal(done.x, made.x[:, :2])
+
+
+def test_targets_stay_with_their_trials_through_everything(tmp_path):
+    made = trials().with_targets(["acc"])
+    part = made.select(subjects=["B"], repetitions=[2])
+    np.testing.assert_array_equal(part.targets, made.targets[(made.subject == "B") & (made.repetition == 2)])
+    both = TrialSet.concatenate([part, made])
+    np.testing.assert_array_equal(both.targets, np.concatenate([part.targets, made.targets]))
+    both.save(tmp_path / "t.h5")
+    same(TrialSet.load(tmp_path / "t.h5"), both)
+    np.testing.assert_array_equal(made.standardised(made).targets, made.targets)
+    with pytest.raises(DataError, match="differ in target_names"):
+        TrialSet.concatenate([made, trials(width=2, channels={"emg": 2})])
+
+
+def test_targets_that_make_no_sense_are_refused():
+    made = trials()
+    with pytest.raises(DataError, match="unknown modality 'force'; known: acc, emg"):
+        made.with_targets(["force"])
+    with pytest.raises(DataError, match="emg, acc as targets leaves no input"):
+        made.with_targets(["emg", "acc"])
+    with pytest.raises(DataError, match="have targets already"):
+        made.with_targets(["acc"]).with_targets(["emg"])
+
+
+def test_a_file_of_the_first_version_is_still_read(tmp_path):
+    made = trials()
+    made.save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "a") as file:
+        file.attrs["version"] = 1
+        del file.attrs["target_names"]
+    same(TrialSet.load(tmp_path / "old.h5"), made)
+
+
 # --- standardising ------------------------------------------------------------------------------------------
 
 
@@ -201,6 +256,14 @@ def test_concatenation_keeps_movements_apart():
     both = TrialSet.concatenate([b, a, b])
     assert len(both) == 36 and len(set(both.movement)) == 36
     np.testing.assert_array_equal(both.x[12:24], a.x)
+
+
+def test_concatenation_keeps_recordings_apart(make_recording):
+    made = TrialSet.from_recordings([make_recording("A"), make_recording("A", seed=1)])
+    both = TrialSet.concatenate([made, made.select(made.source == 1)])
+    assert both.source.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+    np.testing.assert_array_equal(both.start_s[12:], made.start_s[6:])
+    assert TrialSet.concatenate([made, replace(made, source=None, start_s=None)]).source is None
 
 
 @pytest.mark.parametrize(
@@ -268,7 +331,7 @@ def test_files_that_are_not_trial_sets_are_told_in_one_line(tmp_path):
     trials().save(path)
     with h5py.File(path, "a") as file:
         file.attrs["version"] = 99
-    with pytest.raises(DataError, match="version 99, expected 1"):
+    with pytest.raises(DataError, match="version 99, expected 2 at most"):
         TrialSet.load(path)
     trials().save(path)
     with h5py.File(path, "a") as file:
