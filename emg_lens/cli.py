@@ -1,26 +1,19 @@
 """The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data."""
 
-import gc
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
+from emg_lens.errors import EmgLensError
+
 PIPE_WIDTH = 120
 """Columns of a table that is printed into a file or a pipe."""
-
-MENDED_BY_THE_USER = (
-    "emg_lens.io.checkpoint.CheckpointError",
-    "emg_lens.data.recording.DataError",
-    "emg_lens.hooks.algebra.EdgeError",
-    "emg_lens.studies.spec.StudyError",
-    "emg_lens.training.fitting.FitError",
-)
-"""Errors that are one line."""
 
 app = typer.Typer(
     name="emg-lens",
@@ -50,11 +43,13 @@ def list_() -> None:
     Example: emg-lens list
     """
     from emg_lens.data.registry import TRIALS, dataset_names, describe_dataset
-    from emg_lens.studies.spec import Study, catalogue
+    from emg_lens.models.registry import architecture_names
+    from emg_lens.studies.shipped import catalogue
+    from emg_lens.studies.spec import StudySpec
 
     studies = Table("study", "data set", "question", title="Studies", title_justify="left")
     for name in catalogue():
-        study = Study.load(name)
+        study = StudySpec.load(name)
         studies.add_row(name, study.cohort.dataset, study.title)
     datasets = Table("data set", "what it is", title="Data sets", title_justify="left")
     for name in dataset_names():
@@ -63,6 +58,7 @@ def list_() -> None:
             "your own trials: the .h5 file of TrialSet.save" if name == TRIALS else describe_dataset(name).description,
         )
     out.print(studies, datasets)
+    out.print(f"Models: {', '.join(architecture_names())}")
 
 
 @app.command()
@@ -71,9 +67,9 @@ def show(name: Annotated[str, typer.Argument(help="A study's name or .yaml file.
 
     Example: emg-lens show quickstart > mine.yaml
     """
-    from emg_lens.studies.spec import Study
+    from emg_lens.studies.spec import StudySpec
 
-    text = Study.load(name).to_yaml()
+    text = StudySpec.load(name).to_yaml()
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     else:
@@ -89,22 +85,25 @@ def check(
 
     Example: emg-lens check mine.yaml
     """
-    from emg_lens.studies.run import prepare
-    from emg_lens.studies.spec import Study
+    from emg_lens.studies.run_plan import prepare
+    from emg_lens.studies.spec import StudySpec
 
-    study = Study.load(name)
+    study = StudySpec.load(name)
     study.check()
-    conditions = study.conditions.build(study.model.n_layers)
-    out.print(
-        f"{study.name}: {len(conditions)} conditions on a {study.model.n_layers}-layer {study.model.architecture}"
-    )
+    cells = len(study.cells)
+    out.print(f"{study.name}: {study.model.summary()}; {cells} combination{'s' * (cells != 1)} of levels", markup=False)
     if data is None and study.cohort.dataset != "simulated":
         out.print(f"the file is in order; add --data FOLDER to check it against {study.cohort.dataset} recordings")
         return
     plan = prepare(study, data, Path("runs"), 1, err)
     for warning in plan.warnings:
-        err.print(f"[yellow]note:[/yellow] {warning}", highlight=False, soft_wrap=True)
-    out.print(f"in order: {len(plan.subjects)} subjects; a run would live in {plan.folder}", highlight=False)
+        _note(warning)
+    names = {name for cell in plan.subjects for name in cell}
+    out.print(
+        f"in order: {len(names)} subjects, {len(plan.n_train)} fits; a run would live in {plan.folder}",
+        highlight=False,
+        markup=False,
+    )
 
 
 @app.command()
@@ -112,7 +111,7 @@ def run(
     name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")],
     data: DataOption = None,
     out_folder: OutOption = Path("runs"),
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Subjects at a time; default one a core.")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Fits at a time; default one a core.")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
     """Run a study, or continue one that was stopped.
@@ -120,9 +119,9 @@ def run(
     Example: emg-lens run isonet-table3-db5 --data ~/ninapro_db5
     """
     from emg_lens.studies.run import run_study
-    from emg_lens.studies.spec import Study
+    from emg_lens.studies.spec import StudySpec
 
-    result = run_study(Study.load(name), data, out_folder, jobs, device, console=err)
+    result = run_study(StudySpec.load(name), data, out_folder, jobs, device, console=err)
     _print_result(result)
 
 
@@ -134,7 +133,7 @@ def report(
 
     Example: emg-lens report runs/quickstart/0123456789
     """
-    from emg_lens.studies.results import StudyResult
+    from emg_lens.studies.result import StudyResult
 
     result = StudyResult.load(folder)
     result.write()
@@ -162,6 +161,11 @@ def data(
         out.print(f"note ({count} of {table['recordings'].sum()} recordings): {note}", highlight=False, markup=False)
 
 
+def _note(text: str) -> None:
+    err.print("[yellow]note:[/yellow]", end=" ")
+    err.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
 def _print_result(result: object) -> None:
     for part in result.terminal():  # pyright: ignore[reportAttributeAccessIssue]
         out.print(part)
@@ -173,21 +177,12 @@ def main() -> None:
     sys.argv = [a for a in sys.argv if a != "--debug"]  # so that it may stand anywhere in the line
     try:
         app()
-    except Exception as error:
-        if debug or not _can_be_mended(error):
+    except EmgLensError as error:
+        if debug:
             raise
         err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    finally:
-        gc.freeze()  # Python's last collection would take a second over all that has been imported
-
-
-def _can_be_mended(error: Exception) -> bool:
-    """By the user. Told by name: to import all these classes would take three seconds."""
-    return any(f"{kind.__module__}.{kind.__qualname__}" in MENDED_BY_THE_USER for kind in type(error).__mro__)
 
 
 def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
     return escape(" ".join(str(error).split()))

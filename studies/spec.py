@@ -1,202 +1,150 @@
-"""The study file: a frozen, validated, hashable description of a whole ablation study.
+"""The study file: a frozen, validated description of a whole ablation study.
 
-cohort × model × training × conditions × statistics. A misspelt key is an error, and so is an edge expression that does
-not parse; everything else that can be known without data is checked by `Study.check`.
+cohort × split × model × training × factors × conditions × statistics × views. A misspelt key is an error, and so is an
+edge expression that does not parse. What only the model's own code or the data can tell (its settings, layers, classes)
+is checked before anything runs.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from importlib import resources
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emg_lens.data.preprocessing import Recipe
-from emg_lens.data.recording import DataError
 from emg_lens.data.registry import TRIALS, describe_dataset
-from emg_lens.data.trials import Segment
-from emg_lens.hooks import EdgeError, parse_edges
-from emg_lens.studies.statistics.comparison import StatisticsSpec
-from emg_lens.sweeps.conditions import MODES, Condition, Mode, layer_masks, with_baseline
+from emg_lens.data.segment import Segment
+from emg_lens.data.splits import SplitSpec
+from emg_lens.errors import EmgLensError
+from emg_lens.studies.condition_spec import ConditionsSpec
+from emg_lens.studies.factors import SEED, Factors, Levels, combinations, override, read_factors
+from emg_lens.studies.shipped import catalogue, catalogue_text
+from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.training.recipe import TrainingRecipe
 
-if TYPE_CHECKING:  # imported where a model is built, and where a study is run
-    from emg_lens.models.isonet import IsoNetConfig
-    from emg_lens.studies.results import StudyResult
+WORDS = ("title", "question")
+"""Keys that change no number."""
+AFTERWARDS = ("metrics", "statistics", "views")
+"""Keys that change what is made of finished fits, not the fits: outputs are kept, so that other metrics need no fit."""
+COMING = ("ninapro-db2",)
+"""Data sets that shipped studies name and whose loader is not written yet."""
 
 
 class StudyError(EmgLensError, ValueError):
     """A study that cannot be read or run; the message is one line for the person who wrote it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Cohort(_Part):
+class Cohort(BaseModel):
     """Whose recordings, and which part of them.
 
     Attributes:
-        dataset: A registered data set (`emg-lens list`).
+        dataset: A known data set (`emg-lens list`).
         options: Options of its loader.
         subjects: Only these; default all.
-        modalities: Only these; default all that the data set has.
+        modalities: Only these as input; default all that the data set has (and that are no targets).
+        targets: Modalities to predict (regression): taken out of the input, their mean over each window is the target.
         labels: Only these movements, in this order; default all that occur.
-        train_repetitions: Repetitions the models are fitted on; default all that are not test repetitions.
-        test_repetitions: Repetitions every number is computed on.
         recipe: Filters and common rate.
         segment: The part of each movement that is used.
-        rectify: Modalities whose standardised samples are replaced by their absolute value (paper §2.2 order).
+        rectify: Modalities whose standardised samples are replaced by their absolute value (IsoNet paper §2.2 order).
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str
     options: dict[str, Any] = {}
     subjects: tuple[str | int, ...] | None = None
     modalities: tuple[str, ...] | None = None
+    targets: tuple[str, ...] = ()
     labels: tuple[int, ...] | None = None
-    train_repetitions: tuple[int, ...] | None = None
-    test_repetitions: tuple[int, ...] = Field(min_length=1)
     recipe: Recipe = Recipe()
     segment: Segment = Segment()
     rectify: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _no_overlap(self) -> "Cohort":
-        both = sorted(set(self.train_repetitions or ()) & set(self.test_repetitions))
-        if both:
-            raise ValueError(f"repetitions {both} are in train_repetitions and in test_repetitions")
-        return self
 
-
-class ModelSpec(_Part):
-    """The architecture, without what the data decide (channels, samples, classes).
+class ModelSpec(BaseModel):
+    """An architecture and its own settings; what the data decide (channels, samples, classes) is not said here.
 
     Attributes:
-        architecture: `"isonet"`; more will follow.
-        severed_edges: Edges the model never has, in training or after; an edge expression.
+        architecture: A known architecture (`emg-lens list`). All other keys are fields of its configuration.
     """
 
-    architecture: Literal["isonet"] = "isonet"
-    d_model: int = Field(default=512, ge=1)
-    n_heads: int = Field(default=8, ge=1)
-    n_layers: int = Field(default=5, ge=1)
-    d_mlp: int = Field(default=128, ge=1)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    positions: Literal["none", "learned", "sinusoidal", "rotary"] = "learned"
-    shared_head: bool = False
-    severed_edges: str = ""
+    model_config = ConfigDict(frozen=True, extra="allow")
 
-    @field_validator("severed_edges")
-    @classmethod
-    def _parses(cls, text: str) -> str:
-        return str(parse_edges(text)) if text else text
+    architecture: str = "isonet"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the study gives."""
+        return dict(self.model_extra or {})
 
     def summary(self) -> str:
-        """The architecture in a line."""
-        severed = f", without the edges {self.severed_edges}" if self.severed_edges else ""
-        return (
-            f"{self.architecture}, {self.n_layers} layers, {self.n_heads} heads, d_model {self.d_model},"
-            f" d_mlp {self.d_mlp}, dropout {self.dropout:g}, positions {self.positions}{severed}"
-        )
-
-    def config(self, modalities: dict[str, int], n_samples: int, class_names: Sequence[str]) -> "IsoNetConfig":
-        """The full configuration for these data."""
-        from emg_lens.models.isonet import IsoNetConfig
-
-        sizes = self.model_dump(exclude={"architecture"})
-        return IsoNetConfig(
-            modalities=modalities,
-            n_samples=n_samples,
-            n_classes=len(class_names),
-            class_names=list(class_names),
-            **sizes,
-        )
+        """The architecture and the settings that were given, in a line."""
+        given = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value not in ("", None))
+        return f"{self.architecture}{', ' * bool(given)}{given}"
 
 
-class LayerMasks(_Part):
-    """Every edge set × mode × layer (Table 3 of the IsoNet paper).
-
-    Attributes:
-        edges: Edge expressions by the name that tables show.
-        modes: Any of `individual`, `from_beginning`, `from_end`.
-    """
-
-    edges: dict[str, str] = {"unimodal": "unimodal()", "cross_modal": "cross_modal()"}
-    modes: tuple[Mode, ...] = MODES
-
-
-class ExtraCondition(_Part):
-    """One more cut.
-
-    Attributes:
-        name: Its name in tables.
-        edges: What it cuts.
-        sees: For simulated cohorts: the modalities whose label information still reaches the readout under this cut.
-            The report then puts the accuracy that the simulation implies beside the measured one.
-    """
-
-    name: str = Field(min_length=1)
-    edges: str
-    sees: tuple[str, ...] | None = None
-
-
-class ConditionsSpec(_Part):
-    """What is cut."""
-
-    layer_masks: LayerMasks | None = LayerMasks()
-    extra: tuple[ExtraCondition, ...] = ()
-
-    @model_validator(mode="after")
-    def _readable(self) -> "ConditionsSpec":
-        texts = [
-            *(self.layer_masks.edges.values() if self.layer_masks else ()),
-            *(e.edges for e in self.extra),
-        ]
-        if not texts:
-            raise ValueError("a study needs layer_masks or extra conditions, it has neither")
-        for text in texts:
-            parse_edges(text)
-        return self
-
-    def build(self, n_layers: int) -> list[Condition]:
-        """The conditions for a model of this depth, baseline first."""
-        masks = self.layer_masks
-        families = (
-            layer_masks({k: parse_edges(v) for k, v in masks.edges.items()}, n_layers, masks.modes) if masks else []
-        )
-        extra = [Condition(e.name, parse_edges(e.edges), {"edges": e.name, "mode": ""}) for e in self.extra]
-        return with_baseline([*families, *extra])
-
-
-class Study(_Part):
-    """A whole study. `Study.load("quickstart").run()` is all it takes.
+class StudySpec(BaseModel):
+    """A whole study, as a file says it.
 
     Attributes:
         name: Short name, also of the run's folder.
         title: One line for the report.
         question: What the study asks, in a few sentences.
+        cohort: Whose recordings.
+        split: Which trials are fitted and which are tested: `{by: repetition, …}`, by subject, or by block.
+        model: What is fitted.
+        objective: What for; default the architecture's.
+        training: How.
+        factors: What varies between fits; a level overrides parts of the study.
+        conditions: What is done to each fitted model.
+        metrics: Numbers of each condition, the first is the one that is compared; default the objective's.
+        statistics: How they are compared.
+        views: Tables and figures; default those that the study's tags allow.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     title: str
     question: str = ""
     cohort: Cohort
+    split: SplitSpec
     model: ModelSpec = ModelSpec()
+    objective: str | None = None
     training: TrainingRecipe = TrainingRecipe()
+    factors: Factors = {}
     conditions: ConditionsSpec = ConditionsSpec()
+    metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
     statistics: StatisticsSpec = StatisticsSpec()
+    views: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _read_factors(cls, given: Any) -> Factors:
+        return read_factors({} if given is None else given)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Study":
+    def _fits_together(self) -> Self:
+        for levels in combinations(self.factors) if self.factors else ():
+            try:
+                self.at(levels)
+            except ValidationError as error:
+                where = ", ".join(f"{factor}={level}" for factor, level in levels.items())
+                raise ValueError(f"at {where}: {one_line(error)}") from None
+        for comparison in self.statistics.compare:
+            comparison.check({name: tuple(levels) for name, levels in self.factors.items() if name != SEED})
         if any(e.sees is not None for e in self.conditions.extra) and self.cohort.dataset != "simulated":
             raise ValueError("conditions with 'sees' need dataset: simulated, whose true information is known")
         return self
 
+    # --- reading and writing ------------------------------------------------------------------------------
+
     @classmethod
-    def load(cls, name_or_path: str | Path) -> "Study":
+    def load(cls, name_or_path: str | Path) -> Self:
         """Read a study by its catalogue name or from a YAML file.
 
         Raises:
@@ -207,10 +155,10 @@ class Study(_Part):
             return cls.parse(_read(path), source=str(path))
         if str(name_or_path) not in catalogue():
             raise StudyError(f"no study {str(name_or_path)!r}; give a .yaml file or one of: {', '.join(catalogue())}")
-        return cls.parse(_catalogue_file(str(name_or_path)).read_text(), source=str(name_or_path))
+        return cls.parse(catalogue_text(str(name_or_path)), source=str(name_or_path))
 
     @classmethod
-    def parse(cls, text: str, source: str = "study") -> "Study":
+    def parse(cls, text: str, source: str = "study") -> Self:
         """Read a study from YAML text.
 
         Raises:
@@ -225,67 +173,53 @@ class Study(_Part):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise StudyError(f"{source}: {_one_line(error)}") from None
+            raise StudyError(f"{source}: {one_line(error)}") from None
 
     def to_yaml(self) -> str:
-        """The study with every default written out."""
+        """The study with every default written out (but those of the architecture)."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
     def digest(self) -> str:
-        """Ten hexadecimal digits that change with any setting that could change a number."""
-        content = self.model_dump(mode="json", exclude={"title", "question"})
+        """Ten hexadecimal digits that change with any setting that could change a fit or its outputs."""
+        content = self.model_dump(mode="json", exclude={*WORDS, *AFTERWARDS})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
+    # --- levels -------------------------------------------------------------------------------------------
+
+    def at(self, levels: Levels) -> "StudySpec":
+        """The study without factors, as these levels make it."""
+        if not levels:
+            return self
+        content = self.model_dump(mode="json", exclude={"factors", "statistics"})
+        return StudySpec.model_validate(override(content, self.factors, levels))
+
+    @cached_property
+    def cells(self) -> tuple[tuple[dict[str, str], "StudySpec"], ...]:
+        """Every combination of levels, and the study there."""
+        return tuple((levels, self.at(levels)) for levels in combinations(self.factors))
+
+    @property
+    def compared_factors(self) -> tuple[str, ...]:
+        """Factors whose levels are set side by side: all but `seed`, whose levels are averaged."""
+        return tuple(name for name in self.factors if name != SEED)
+
     def check(self) -> None:
-        """Check what the file alone can tell beyond its schema: data set, its options, layers.
+        """Check what the file alone can tell beyond its schema: the data set.
 
         Raises:
             StudyError: What is wrong, in one line.
         """
-        if self.cohort.dataset in COMING:
-            return
-        try:
-            if self.cohort.dataset != TRIALS:
-                describe_dataset(self.cohort.dataset)
-            self.conditions.build(self.model.n_layers)
-        except (DataError, EdgeError) as error:
-            raise StudyError(str(error)) from None
-
-    def run(
-        self,
-        data: str | Path | None = None,
-        out: str | Path = "runs",
-        jobs: int | None = None,
-        device: str = "cpu",
-    ) -> "StudyResult":
-        """Run the study, or continue it: see `emg_lens.studies.run.run_study`."""
-        from emg_lens.studies.run import run_study
-
-        return run_study(self, data, out, jobs, device)  # pyright: ignore[reportArgumentType] (one class, two paths)
+        for _, spec in self.cells:
+            name = spec.cohort.dataset
+            if name not in (*COMING, TRIALS):
+                try:
+                    describe_dataset(name)
+                except EmgLensError as error:
+                    raise StudyError(str(error)) from None
 
 
-COMING = ("ninapro-db2",)
-"""Data sets that shipped studies name and whose loader is not written yet."""
-
-
-def catalogue() -> tuple[str, ...]:
-    """Names of the studies that are shipped."""
-    folder = resources.files("emg_lens.studies") / "catalog"
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
-
-
-def _catalogue_file(name: str) -> Any:
-    return resources.files("emg_lens.studies") / "catalog" / f"{name}.yaml"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"cannot read study {str(path)!r}: {error}") from None
-
-
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
+    """What pydantic found, in a line: at most three findings."""
     parts = []
     for item in error.errors()[:3]:
         where = ".".join(str(p) for p in item["loc"]) or "study"
@@ -293,3 +227,10 @@ def _one_line(error: ValidationError) -> str:
         parts.append(f"{where} {what}" if item["type"] == "extra_forbidden" else f"{where}: {what}")
     more = len(error.errors()) - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more else "")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"cannot read study {str(path)!r}: {error}") from None

@@ -1,14 +1,14 @@
 """The report of a study: one HTML page that holds everything and loads nothing.
 
-`render_report` puts together what the other modules made: tables, figures, statistics, audit, and what a
-reader must know to read the numbers rightly (docs/protocol.md §8). The page's frame and style are `page.html`
-beside this file. Everything that a user wrote is escaped.
+`render_report` puts together what the views made, the statistics, the audit, the leakage report, and what a reader must
+know to read the numbers rightly (docs/protocol.md). The page's frame and style are `page.html` beside this file.
+Everything that a user wrote is escaped.
 """
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -17,23 +17,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.report.figures import CAPTIONS, LEGEND_NAMES
-from emg_lens.studies.report.tables import (
-    identities,
-    layer_conditions,
-    layer_name,
-    layout_additivity,
-    layout_depth,
-    layout_expected,
-    layout_extras,
-    layout_table3,
-    to_html,
-)
-from emg_lens.studies.statistics.comparison import StatisticsSpec
-from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.studies.findings import Cell, Findings
+from emg_lens.studies.report.identities import identities
+from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
+from emg_lens.studies.report.table_formats import to_html
+from emg_lens.studies.report.view import View, views_of
+from emg_lens.studies.report.wording import layer_conditions, layer_name, value, with_interval
 
 NARROW_POINTS = 432
 """Figures of less width (six inches) fill half of the page."""
+EDGES_IN_WORDS = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
 
 READING_GUIDE = {
     "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is what one intervention costs,"
@@ -57,172 +50,157 @@ READING_GUIDE = {
 }
 
 
-@dataclass(frozen=True)
-class ReportContext:
-    """What a report is made of; what is left out is not shown.
+def render_report(
+    findings: Findings,
+    figures: Mapping[str, Mapping[str, bytes]],
+    environment: Mapping[str, str],
+    record: Mapping[str, Any],
+) -> str:
+    """The report as one self-contained HTML page: light and dark, printable, without scripts or links.
 
-    Attributes:
-        title: The study's title.
-        scores: Tidy scores, one row a subject and condition.
-        tests: Result of `compare` on them.
-        statistics: How they were compared.
-        question: What the study asks.
-        warnings: What the user was told before the run: significance out of reach, odd data.
-        cohort: Facts about the data, name -> text: data set, channels, classes, repetitions.
-        notes: One sentence for each repair or assumption made in reading the data.
-        settings: The study in short, name -> text: model, training, conditions.
-        spec_yaml: The study in full.
-        n_parameters: Trainable parameters of a subject's model.
-        training: One row a subject: trials, final loss, seconds, whatever is known.
-        figures: Name -> svg; the names of `figures.CAPTIONS` get their captions, others their name.
-        environment: Versions, machine, seed, hash of the spec.
-        command: The command line that makes this report again.
+    Args:
+        findings: The study's numbers.
+        figures: Name of each view -> name of each of its figures -> svg.
+        environment: Versions and machine.
+        record: What the run knows of its data: folder, fingerprint, warnings.
     """
-
-    title: str
-    scores: pd.DataFrame = field(repr=False)
-    tests: pd.DataFrame = field(repr=False)
-    statistics: StatisticsSpec
-    question: str = ""
-    warnings: Sequence[str] = ()
-    cohort: Mapping[str, str] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
-    spec_yaml: str = field(default="", repr=False)
-    n_parameters: int | None = None
-    training: pd.DataFrame | None = field(default=None, repr=False)
-    figures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict)
-    command: str = ""
-
-
-def render_report(context: ReportContext) -> str:
-    """The report as one self-contained HTML page: light and dark, printable, without scripts or links."""
+    study = findings.study
     sections = (
-        _summary(context),
-        _cohort(context),
-        _study(context),
-        _training(context),
-        _results(context),
-        _reading_guide(),
-        _statistics(context),
-        _audit(context),
-        _reproduce(context),
+        _summary(findings, record["warnings"]),
+        _cohort(findings),
+        _leakage(findings),
+        _study(findings),
+        _results(findings, figures),
+        _training(findings, figures),
+        f"<h2>How to read these numbers</h2>{_facts(READING_GUIDE, 'guide')}",
+        _statistics(findings),
+        _audit(findings),
+        _reproduce(findings, environment, record),
     )
     page = Template((files("emg_lens.studies.report") / "page.html").read_text("utf-8"))
-    question = f'<p class="question">{escape(context.question)}</p>' if context.question else ""
-    return page.substitute(title=escape(context.title), question=question, body="\n".join(s for s in sections if s))
+    question = f'<p class="question">{escape(study.question)}</p>' if study.question else ""
+    return page.substitute(title=escape(study.title), question=question, body="\n".join(s for s in sections if s))
 
 
 # --- sections ---------------------------------------------------------------------------------------------
 
 
-def _summary(context: ReportContext) -> str:
-    base = context.scores[context.scores["condition"] == BASELINE].groupby("subject")["accuracy"].mean()
-    tests = context.tests
+def _summary(findings: Findings, warnings: Iterable[str]) -> str:
+    baseline = [cell.baseline.mean() for cell in findings.cells]
+    low, high = min(baseline), max(baseline)
     tiles = {
-        "subjects": f"{len(base)}",
-        "conditions": f"{len(tests)}",
-        "baseline accuracy": f"{base.mean():.3f}",
+        "subjects": f"{findings.scores['subject'].nunique()}",
+        "fits": f"{len(findings.facts)}",
+        "conditions": f"{findings.scores['condition'].nunique() - 1}",
+        f"{findings.metric.replace('_', ' ')}, unmasked": value(low)
+        if low == high
+        else f"{value(low)} to {value(high)}",
     }
-    if "chance" in tests and tests["chance"].notna().any():
-        tiles["chance"] = f"{tests['chance'].mean():.3f}"
-    if context.n_parameters is not None:
-        tiles["parameters a model"] = f"{context.n_parameters:,}"
-    items = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for name, value in tiles.items())
-    warnings = "".join(f'<p class="warning">{escape(w)}</p>' for w in context.warnings)
-    findings = _list(_findings(tests, context.statistics), "findings")
-    return f'<ul class="tiles">{items}</ul>{warnings}{findings}'
+    if "chance" in findings.scores and findings.scores["chance"].notna().any():
+        tiles["chance"] = f"{findings.scores['chance'].mean():.3f}"
+    counts = sorted(set(findings.facts["n_parameters"]))
+    tiles["parameters a model"] = " to ".join(f"{n:,}" for n in counts[:: max(len(counts) - 1, 1)])
+    items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
+    told = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
+    sentences = [sentence for cell in findings.cells for sentence in _costs(cell)]
+    return f'<ul class="tiles">{items}</ul>{told}{_list(sentences, "findings")}'
 
 
-def _findings(tests: pd.DataFrame, spec: StatisticsSpec) -> list[str]:
+def _costs(cell: Cell) -> list[str]:
     """One sentence for each edge type: what cutting it in every layer cost, and where one layer cost most."""
-    masks = layer_conditions(tests)
+    masks = layer_conditions(cell.tests)
     sentences = []
-    for kind in masks["edges"].unique():
+    for kind in masks["edges"].unique() if len(masks) else ():
         rows = masks[(masks["edges"] == kind) & ~masks["structural_null"]]
         everywhere = rows[(rows["mode"] == "from_beginning") & (rows["layer"] == masks["layer"].max())]
-        single = rows[rows["mode"] == "individual"].nsmallest(1, "difference_pp")
-        costs = [f"in every layer: {_change(row, spec)}" for row in everywhere.itertuples()]
+        single = rows[rows["mode"] == "individual"].nsmallest(1, "difference")
+        costs = [f"in every layer: {_change(row, cell)}" for row in everywhere.itertuples()]
         for row in single.itertuples():
-            costs.append(f"among single layers most at {layer_name(row.layer)}: {_change(row, spec)}")
+            costs.append(f"among single layers most at {layer_name(row.layer)}: {_change(row, cell)}")  # pyright: ignore
         if costs:
-            name = LEGEND_NAMES.get(kind, f"{kind} cut")
-            sentences.append(f"{name[:1].upper()}{name[1:]} {'; '.join(costs)}.")
+            name = EDGES_IN_WORDS.get(str(kind), f"{kind} cut")
+            at = f"{cell.label}: " if cell.label else ""
+            sentences.append(f"{at}{name[:1].upper()}{name[1:]} {'; '.join(costs)}.")
     return sentences
 
 
-def _change(row: Any, spec: StatisticsSpec) -> str:
-    interval = (
-        ""
-        if np.isnan(row.ci_low_pp)
-        else f" [{100 * spec.confidence:g} % CI {row.ci_low_pp:.1f}, {row.ci_high_pp:.1f}]"
-    )
-    return f"{row.difference_pp:+.1f} pp{interval} {row.stars}".replace("-", "−")
+def _change(row: Any, cell: Cell) -> str:
+    sign = "+" if row.difference > 0 else ""
+    level = f" ({100 * cell.statistics.confidence:g} % CI)" if not np.isnan(row.ci_low) else ""
+    return f"{sign}{with_interval(row)} {row.unit}{level} {row.stars}"
 
 
-def _cohort(context: ReportContext) -> str:
-    notes = _list(context.notes, "notes")
-    if not context.cohort and not notes:
-        return ""
-    repairs = f"<h3>Repairs and assumptions</h3>{notes}" if notes else ""
-    return f"<h2>Cohort and data</h2>{_facts(context.cohort)}{repairs}"
-
-
-def _study(context: ReportContext) -> str:
-    if not context.settings and not context.spec_yaml:
-        return ""
-    full = f"<pre><code>{escape(context.spec_yaml)}</code></pre>"
-    details = f"<details><summary>The study in full (YAML)</summary>{full}</details>" if context.spec_yaml else ""
-    return f"<h2>Study</h2>{_facts(context.settings)}{details}"
-
-
-def _training(context: ReportContext) -> str:
-    figure = "".join(_figure(n, f) for n, f in context.figures.items() if n == "training")
-    if context.training is None and not figure:
-        return ""
-    table = "" if context.training is None else _numbers(context.training)
-    folded = f"<details><summary>Every subject</summary>{table}</details>" if table else ""
-    return f"<h2>Training</h2>{figure}{folded}"
-
-
-def _results(context: ReportContext) -> str:
-    scores, tests, spec = context.scores, context.tests, context.statistics
-    parts = ["<h2>Results</h2>"]
-    if len(layer_conditions(tests)):
-        parts.append(f"<h3>Layer by layer</h3>{_table(layout_table3(scores, tests, spec))}")
-    optional = {
-        "Extra conditions": layout_extras(tests, spec),
-        "Measured and expected": layout_expected(tests, spec),
-        "By number of layers cut": layout_depth(tests),
-        "Single layers against all layers": layout_additivity(tests),
+def _cohort(findings: Findings) -> str:
+    cohort, first = findings.study.cohort, findings.facts.iloc[0]
+    channels = ", ".join(f"{n} {modality}" for modality, n in first["modalities"].items())
+    facts = {
+        "data set": cohort.dataset,
+        "subjects": ", ".join(findings.scores["subject"].unique()),
+        "channels": f"{channels}; {first['n_samples']} samples each at {first['fs']:g} Hz",
+        "outputs": ", ".join(first["outputs"]),
+        "split": ", ".join(
+            f"{k}: {v}" for k, v in findings.study.split.model_dump(mode="json").items() if v is not None
+        ),
     }
-    figures = "".join(_figure(name, f) for name, f in context.figures.items() if name != "training")
-    tables = [f"<h3>{title}</h3>{_table(t)}" for title, t in optional.items() if t is not None]
-    return "".join([*parts, *tables[:1], figures, *tables[1:]])
+    notes = _list(_shared_notes(findings.facts), "notes")
+    repairs = f"<h3>Repairs and assumptions</h3>{notes}" if notes else ""
+    return f"<h2>Cohort and data</h2>{_facts(facts)}{repairs}"
 
 
-def _reading_guide() -> str:
-    return f"<h2>How to read these numbers</h2>{_facts(READING_GUIDE, 'guide')}"
+def _leakage(findings: Findings) -> str:
+    if not findings.leakage:
+        return ""
+    table = _numbers(leakage_table(findings))
+    sentences = _list(leakage_sentences(findings), "notes")
+    details = f"<details><summary>In numbers</summary>{table}</details>"
+    return f"<h2>What training and test trials share</h2>{sentences}{details}"
 
 
-def _statistics(context: ReportContext) -> str:
+def _study(findings: Findings) -> str:
+    study = findings.study
+    settings = {"model": study.model.summary(), "training": study.training.summary()}
+    for factor, levels in study.factors.items():
+        settings[f"factor {factor}"] = ", ".join(levels)
+    full = f"<pre><code>{escape(study.to_yaml())}</code></pre>"
+    details = f"<details><summary>The study in full (YAML)</summary>{full}</details>"
+    return f"<h2>Study</h2>{_facts(settings)}{details}"
+
+
+def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    parts = ["<h2>Results</h2>"]
+    for view in views_of(findings):
+        if view.name == "training":
+            continue
+        tables = [f"<h3>{escape(title)}</h3>{_table(table)}" for title, table in view.tables(findings).items()]
+        parts += [*tables[:1], _figures(view, figures), *tables[1:]]
+    return "".join(parts)
+
+
+def _training(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    drawn = "".join(_figures(view, figures) for view in views_of(findings) if view.name == "training")
+    last = findings.curves.groupby("fit", sort=False).last().reset_index()
+    columns = ["fit", "n_train", "n_test", "n_test_movements", "n_parameters", "executor", "seconds"]
+    table = findings.facts[columns].merge(last.drop(columns=["epoch", "cls_weight", "lr"]), on="fit")
+    return f"<h2>Training</h2>{drawn}<details><summary>Every fit</summary>{_numbers(table)}</details>"
+
+
+def _statistics(findings: Findings) -> str:
     return (
         "<h2>Statistics in full</h2><details><summary>Every condition, every test, every correction</summary>"
-        f"{_numbers(context.tests)}</details>"
+        f"{_numbers(findings.tests_table)}</details>"
     )
 
 
-def _audit(context: ReportContext) -> str:
-    columns = ["edges_cut", "live_edges_cut", "rows_fully_cut", "max_abs_delta_logit", "structural_null"]
-    table = context.tests[["condition", *(c for c in columns if c in context.tests)]]
-    same = identities(context.scores)
-    if not len(same) and table["edges_cut"].isna().all():
+def _audit(findings: Findings) -> str:
+    columns = ["condition", "edges_cut", "live_edges_cut", "rows_fully_cut", "max_abs_delta_logit", "structural_null"]
+    table = findings.tests_table[[*findings.factors, *columns]]
+    if not len(table):
         return ""
+    same = identities(findings.scores, findings.metric)
     worst = same["max_abs_difference"].max() if len(same) else 0.0
     verdict = (
         f"{len(same)} conditions must equal another one by the structure of the model;"
-        f" the largest difference in any subject's accuracy is {worst:g}."
+        f" the largest difference in any {findings.metric} is {worst:g}."
         if len(same)
         else "No condition is a structural null, and no two cut the same live edges."
     )
@@ -232,11 +210,17 @@ def _audit(context: ReportContext) -> str:
     )
 
 
-def _reproduce(context: ReportContext) -> str:
-    if not context.command and not context.environment:
-        return ""
-    command = f"<pre><code>{escape(context.command)}</code></pre>" if context.command else ""
-    return f"<h2>How to reproduce</h2>{command}{_facts(context.environment)}"
+def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mapping[str, Any]) -> str:
+    data = f" --data {record['folder']}" if record["folder"] else ""
+    command = f"<pre><code>{escape(f'emg-lens run {findings.study.name}{data}')}</code></pre>"
+    facts = {**environment, "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
+    return f"<h2>How to reproduce</h2>{command}{_facts(facts)}"
+
+
+def _shared_notes(facts: pd.DataFrame) -> list[str]:
+    """Every note once, with how many fits it concerns where not all."""
+    counts = Counter(note for notes in facts["notes"] for note in dict.fromkeys(notes))
+    return [note if n == len(facts) else f"{note} ({n} of {len(facts)} fits)" for note, n in counts.items()]
 
 
 # --- pieces of HTML ---------------------------------------------------------------------------------------
@@ -262,8 +246,19 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _figure(name: str, svg: bytes) -> str:
-    caption = escape(CAPTIONS.get(name, name))
+def _figures(view: View, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """A view's figures with their captions."""
+    captions = view.captions()
+    shown = []
+    for name, svg in figures.get(view.name, {}).items():
+        caption = next((text for start, text in captions.items() if name.startswith(start)), name)
+        label = name.partition(" · ")[2]
+        shown.append(_figure(f"{label}. {caption}" if label else caption, svg))
+    return "".join(shown)
+
+
+def _figure(caption: str, svg: bytes) -> str:
+    caption = escape(caption)
     width = re.search(rb'width="([\d.]+)pt"', svg)
     narrow = ' class="narrow"' if width and float(width[1]) < NARROW_POINTS else ""
     image = f'<img alt="{caption}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'

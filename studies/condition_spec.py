@@ -1,0 +1,100 @@
+"""The `conditions:` of a study file: families over layers and heads, and single conditions of any intervention."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from emg_lens.hooks.interventions import Intervention, read_interventions
+from emg_lens.hooks.parse import EdgeExpression
+from emg_lens.sweeps.conditions import MODES, Condition, Mode, head_masks, layer_masks, with_baseline
+
+
+class LayerMasks(BaseModel):
+    """Every edge set × mode × layer (Table 3 of the IsoNet paper).
+
+    Attributes:
+        edges: Edge expressions by the name that tables show.
+        modes: Any of `individual`, `from_beginning`, `from_end`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    edges: dict[str, EdgeExpression] = Field(
+        default={"unimodal": "unimodal()", "cross_modal": "cross_modal()"}, validate_default=True, min_length=1
+    )
+    modes: tuple[Mode, ...] = Field(default=MODES, min_length=1)
+
+
+class HeadMasks(BaseModel):
+    """Every edge set × layer × head, one head at a time.
+
+    Attributes:
+        edges: Edge expressions by the name that tables show.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    edges: dict[str, EdgeExpression] = Field(default={"every": "every()"}, validate_default=True, min_length=1)
+
+
+class SingleCondition(BaseModel):
+    """One more condition: a name, and interventions by their keys.
+
+    `{name: EMG -> CLS, edges: "flow('emg', 'cls')"}`, `{name: ACC zeroed, replace: acc, by: zero}`, or several in one:
+    `{name: both, replace: acc, edges: unimodal()}`; several of one kind: `{name: …, all: [{replace: acc}, …]}`.
+
+    Attributes:
+        name: Its name in tables.
+        sees: For simulated cohorts: the modalities whose label information still reaches the readout. The report then
+            puts the accuracy that the simulation implies beside the measured one.
+        all: Interventions that happen together, each as a mapping of keys.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(min_length=1)
+    sees: tuple[str, ...] | None = None
+    all: tuple[dict[str, Any], ...] = ()
+    _interventions: tuple[Intervention, ...] = PrivateAttr(default=())
+
+    @model_validator(mode="after")
+    def _read(self) -> "SingleCondition":
+        specs: list[Mapping[str, Any]] = [self.model_extra or {}, *self.all]
+        self._interventions = tuple(one for spec in specs if spec for one in read_interventions(spec))
+        if not self._interventions:
+            raise ValueError(f"condition {self.name!r} does nothing; give it edges, replace or cut_mlp")
+        return self
+
+    def build(self) -> Condition:
+        """The condition, tagged by its name."""
+        return Condition(self.name, self._interventions, {"edges": self.name, "mode": ""})
+
+
+class ConditionsSpec(BaseModel):
+    """What is done to every fitted model, beside the baseline.
+
+    Attributes:
+        layer_masks: Null leaves them out.
+        head_masks: Default none.
+        extra: Single conditions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer_masks: LayerMasks | None = LayerMasks()
+    head_masks: HeadMasks | None = None
+    extra: tuple[SingleCondition, ...] = ()
+
+    def build(self, n_layers: int, n_heads: int) -> list[Condition]:
+        """The conditions for a model of these layers and heads, baseline first.
+
+        Raises:
+            EdgeError: Two conditions of one name.
+        """
+        found: list[Condition] = []
+        if self.layer_masks is not None:
+            found += layer_masks(self.layer_masks.edges, n_layers, self.layer_masks.modes)
+        if self.head_masks is not None:
+            found += head_masks(self.head_masks.edges, n_layers, n_heads)
+        return with_baseline([*found, *(single.build() for single in self.extra)])

@@ -1,0 +1,170 @@
+"""The folder of one fit: what is written when it is finished, and how it is read.
+
+`config.json`, `model.safetensors`: the model (`from_pretrained`) · `input_statistics.safetensors` (of a regression also
+`target_statistics.safetensors`): what standardises raw trials · `fit.csv`: training and held-out curve ·
+`logits.safetensors`: outputs `[condition, trial, output]` and targets · `trials.csv`: whose trials · `conditions.csv`:
+tags and audit · `scores.csv`: the metrics · `fit.json`: facts · `leakage.json`: what the two parts of the data share.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from emg_lens.data.statistics import InputStatistics, TargetStatistics
+from emg_lens.data.trials import TrialSet
+from emg_lens.studies.spec import StudyError
+from emg_lens.sweeps.conditions import Condition
+from emg_lens.training.metrics import measure
+
+FILES = ("fit.json", "fit.csv", "scores.csv", "conditions.csv", "trials.csv", "logits.safetensors")
+"""What every finished fit has, beside its model."""
+
+
+@dataclass(frozen=True, eq=False)
+class FittedOutputs:
+    """What a fitted model gave under every condition.
+
+    Attributes:
+        conditions: The conditions, the baseline first.
+        audit: One row a condition, as a sweep gives it.
+        outputs: `[condition, trial, output]`, in the targets' units.
+        targets: `[trial]` class index, or `[trial, target]`.
+        test: The tested trials.
+    """
+
+    conditions: Sequence[Condition]
+    audit: pd.DataFrame
+    outputs: Float[np.ndarray, "condition trial output"]
+    targets: Shaped[np.ndarray, "trial *target"]
+    test: TrialSet
+
+
+def write_fit(
+    folder: Path,
+    model: Any,
+    inputs: InputStatistics,
+    targets: TargetStatistics | None,
+    history: pd.DataFrame,
+    found: FittedOutputs,
+    facts: Mapping[str, Any],
+    leakage: Mapping[str, Any] | None,
+    metrics: Sequence[str],
+) -> None:
+    """Write everything beside `folder`, then move it into place in one step."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    model.to("cpu").save_pretrained(partial)
+    inputs.save(partial / "input_statistics.safetensors")
+    if targets is not None:
+        targets.save(partial / "target_statistics.safetensors")
+    tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in found.conditions])
+    conditions = tags.merge(found.audit, on="condition", validate="one_to_one")
+    trials = pd.DataFrame({name: getattr(found.test, name) for name in ("subject", "repetition", "movement")})
+    save_file({"outputs": found.outputs, "targets": found.targets}, partial / "logits.safetensors")
+    conditions.to_csv(partial / "conditions.csv", index=False)
+    trials.to_csv(partial / "trials.csv", index=False)
+    history.to_csv(partial / "fit.csv", index=False)
+    score(conditions, trials, found.outputs, found.targets, metrics).to_csv(partial / "scores.csv", index=False)
+    (partial / "fit.json").write_text(json.dumps(facts, indent=1))
+    if leakage is not None:
+        (partial / "leakage.json").write_text(json.dumps(leakage, indent=1))
+    partial.rename(folder)
+
+
+def score(
+    conditions: pd.DataFrame,
+    trials: pd.DataFrame,
+    outputs: Float[np.ndarray, "condition trial output"],
+    targets: Shaped[np.ndarray, "trial *target"],
+    metrics: Sequence[str],
+) -> pd.DataFrame:
+    """One row a tested subject and condition: subject, condition, tags, metrics, n_test, n_movements, chance, audit."""
+    n_audit = list(conditions.columns).index("edges_cut")
+    about, audit = conditions.iloc[:, :n_audit], conditions.iloc[:, n_audit:]
+    parts = []
+    for subject in trials["subject"].unique():
+        mine = (trials["subject"] == subject).to_numpy()
+        values = pd.DataFrame([measure(metrics, out[mine], targets[mine]) for out in outputs])
+        table = pd.concat([about, values], axis=1)
+        table.insert(0, "subject", subject)
+        table["n_test"] = int(mine.sum())
+        table["n_movements"] = trials.loc[mine, "movement"].nunique()
+        if targets.ndim == 1:
+            table["chance"] = 1 / outputs.shape[2]
+        parts.append(pd.concat([table, audit], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table of a run; empty cells are missing values, every other text (`NA`, `None`) is itself.
+
+    Raises:
+        StudyError: It is missing or damaged.
+    """
+    try:
+        texts = dict.fromkeys(("subject", "condition", "edges", "mode"), str)
+        return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise StudyError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}); delete its folder and run again"
+        ) from None
+
+
+def read_facts(folder: Path, name: str = "fit.json") -> dict[str, Any]:
+    """A fit's facts.
+
+    Raises:
+        StudyError: They are missing or damaged.
+    """
+    try:
+        return json.loads((folder / name).read_text())
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{folder / name} cannot be read ({error}); delete {folder} and run again") from None
+
+
+def read_outputs(
+    folder: Path,
+) -> tuple[Float[np.ndarray, "condition trial output"], Shaped[np.ndarray, "trial *target"]]:
+    """A fit's outputs and targets.
+
+    Raises:
+        StudyError: They are missing or damaged.
+    """
+    try:
+        found = load_file(folder / "logits.safetensors")
+        return found["outputs"], found["targets"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise StudyError(
+            f"{folder / 'logits.safetensors'} cannot be read ({error}); delete {folder}, run again"
+        ) from None
+
+
+def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:
+    """A fit's scores; metrics that were not asked for when it was fitted are computed from its outputs.
+
+    Raises:
+        StudyError: A file is missing or damaged, or scores and conditions do not go together.
+    """
+    scores, conditions = read_csv(folder / "scores.csv"), read_csv(folder / "conditions.csv")
+    if not set(metrics) <= set(scores.columns):
+        outputs, targets = read_outputs(folder)
+        scores = score(conditions, read_csv(folder / "trials.csv"), outputs, targets, metrics)
+    whole = len(scores) % len(conditions) == 0 and set(scores["condition"]) == set(conditions["condition"])
+    if not whole or len(scores) != scores["subject"].nunique() * len(conditions):
+        raise StudyError(
+            f"{folder / 'scores.csv'} has {len(scores)} rows; expected one a subject and condition"
+            f" ({len(conditions)}); delete {folder} and run again"
+        )
+    if "mode" in scores:
+        scores["mode"] = scores["mode"].fillna("")
+    return scores

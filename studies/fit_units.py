@@ -1,0 +1,82 @@
+"""Fits: the units of work of a study, one model on one fold at one level of every factor."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from emg_lens.data.splits import Fold
+from emg_lens.studies.factors import Levels
+from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.training.recipe import TrainingRecipe
+
+LONGEST_NAME = 120
+"""Letters of a folder's name; longer ones are cut."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit of a study.
+
+    Attributes:
+        levels: One level of every factor.
+        fold: Whose trials are fitted and tested.
+        spec: The study at these levels.
+        tells_leakage: Whether its folder holds the leakage report: the first fit of each cohort, split and fold does.
+    """
+
+    levels: Levels
+    fold: Fold
+    spec: StudySpec = field(repr=False)
+    tells_leakage: bool = True
+
+    @property
+    def name(self) -> str:
+        """What it is called on the screen."""
+        return " · ".join([*self.levels.values(), self.fold.name])
+
+    @property
+    def folder_name(self) -> str:
+        """A safe name for its folder, one to one: a name that loses something by it carries a digest of what it was."""
+        parts = [*self.levels.values(), self.fold.name]
+        safe = "-".join(re.sub(r"[^A-Za-z0-9+_.]", "_", part) for part in parts)
+        if safe == "-".join(parts) and safe.count("-") < len(parts) and safe[0] != "." and len(safe) <= LONGEST_NAME:
+            return safe
+        mark = sha256("\0".join(parts).encode()).hexdigest()[:8]
+        return f"{safe[:LONGEST_NAME].lstrip('.')}-{mark}"
+
+    @property
+    def seed(self) -> int:
+        """A function of the recipe's seed and the fold alone: levels of other factors start from the same draws."""
+        return (self.spec.training.seed * 1_000_003 + zlib.crc32(self.fold.name.encode())) % 2**31
+
+    @property
+    def recipe(self) -> TrainingRecipe:
+        """The study's recipe with this fit's seed."""
+        return self.spec.training.model_copy(update={"seed": self.seed})
+
+
+def fits_of(study: StudySpec, subjects: Sequence[Sequence[str]]) -> list[Fit]:
+    """All fits of a study, cell by cell.
+
+    Args:
+        study: The study.
+        subjects: Subjects of every cell of `study.cells`, in its order.
+
+    Raises:
+        DataError: Subjects that a split cannot be made for.
+        StudyError: Two fits whose folders would have one name.
+    """
+    found: list[Fit] = []
+    told: set[tuple[str, str]] = set()
+    for (levels, spec), names in zip(study.cells, subjects, strict=True):
+        data = spec.model_dump_json(include={"cohort", "split"})
+        for fold in spec.split.folds(names):
+            found.append(Fit(levels, fold, spec, (data, fold.name) not in told))
+            told.add((data, fold.name))
+    names = [fit.folder_name.casefold() for fit in found]  # some file systems do not tell a from A
+    doubled = next((fit.name for fit, name in zip(found, names, strict=True) if names.count(name) > 1), None)
+    if doubled is not None:
+        raise StudyError(f"two fits would share the folder of {doubled!r}; rename a level or a subject")
+    return found

@@ -1,0 +1,73 @@
+"""Progress of fits that run in other processes or on other machines, told through small files beside their folders."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+POLL_SECONDS = 0.3
+
+
+def progress_writer(folder: Path) -> Callable[[float], None]:
+    """What a worker calls with the finished fraction of the fit that `folder` will hold."""
+    file = _progress_file(folder)
+
+    def tell(fraction: float) -> None:
+        file.write_text(f"{fraction:.4f}")
+
+    return tell
+
+
+@contextmanager
+def progress_bars(console: Console, folders: Mapping[str, Path]) -> Iterator[None]:
+    """Show the fraction of each fit that is running, and of all together.
+
+    Args:
+        console: Where.
+        folders: Name of each fit that is to be done -> its folder.
+    """
+    if not folders:
+        yield
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    stop = threading.Event()
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        total = progress.add_task(f"{len(folders)} fits", total=len(folders))
+        bars = {name: progress.add_task(escape(name), total=1.0, visible=False) for name in folders}
+
+        def poll() -> None:
+            done = dict.fromkeys(folders, 0.0)
+            while not stop.wait(POLL_SECONDS):
+                for name, folder in folders.items():
+                    if done[name] == 1:
+                        continue
+                    fraction = _fraction(folder, done[name])
+                    if fraction or done[name]:
+                        progress.update(bars[name], completed=fraction, visible=0 < fraction < 1)
+                    done[name] = fraction
+                progress.update(total, completed=sum(done.values()))
+
+        watcher = threading.Thread(target=poll, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+
+
+def _progress_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.progress")
+
+
+def _fraction(folder: Path, before: float) -> float:
+    if folder.exists():
+        return 1.0
+    try:
+        return float(_progress_file(folder).read_text())
+    except (OSError, ValueError):
+        return before

@@ -1,0 +1,26 @@
+"""Conditions that must equal an earlier one, and how far apart they were measured."""
+
+import pandas as pd
+
+from emg_lens.sweeps.conditions import BASELINE
+
+
+def identities(scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """Conditions that equal another by the structure of the model.
+
+    Returns:
+        `condition`, `equal_to`, `reason`, and `max_abs_difference` of the metric over fits and subjects (0 when all is
+        well). Empty without the audit columns.
+    """
+    rows = []
+    if {"equivalent_to", "structural_null"} <= set(scores.columns):
+        key = [c for c in ("fit", "subject") if c in scores]
+        values = scores.groupby([*key, "condition"])[metric].mean().unstack("condition")
+        for r in scores.drop_duplicates("condition").itertuples():
+            other = BASELINE if r.structural_null else r.equivalent_to
+            if r.condition in (other, BASELINE) or other not in values:
+                continue
+            reason = "no cut edge reaches the readout" if r.structural_null else "the same live edges are cut"
+            apart = (values[r.condition] - values[other]).abs().max()
+            rows.append((r.condition, other, reason, float(apart)))
+    return pd.DataFrame(rows, columns=["condition", "equal_to", "reason", "max_abs_difference"])

@@ -1,0 +1,99 @@
+"""The figures of layer-by-layer conditions: the IsoNet paper's Fig. 5, and mean changes by layer."""
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from emg_lens.studies.findings import Cell
+from emg_lens.studies.report.figures import (
+    BOXES_IN_A_THIRD,
+    DASHED,
+    GREY,
+    STYLE,
+    by_condition,
+    chance_of,
+    colour_of,
+    draw_box,
+    draw_legend,
+    draw_profile,
+    draw_references,
+    draw_significance,
+    metric_limits,
+    new_panels,
+    offset_in_group,
+    title_panels,
+)
+from emg_lens.studies.report.wording import layer_conditions, layer_name
+from emg_lens.sweeps.conditions import BASELINE
+
+CAPTIONS = {
+    "accuracy": "Every subject (dots) under every mask, against the unmasked model (grey box; dashed: its mean). Boxes:"
+    " median and quartiles, whiskers to 1.5 times the interquartile range; hollow boxes: structural nulls. Above:"
+    " significance against the baseline, corrected, coloured by edges.",
+    "profile": "Mean change by layer, shares in percentage points, with its bootstrap interval over subjects. Hollow"
+    " markers: structural nulls, which are 0 whatever the weights are.",
+}
+
+
+def figure_metric(cell: Cell) -> Figure | None:
+    """The metric by layer, one panel a masking mode, edge types side by side (IsoNet paper, Fig. 5)."""
+    masks = layer_conditions(cell.tests)
+    if not len(masks):
+        return None
+    values, kinds, chance = by_condition(cell.scores, cell.metric), list(masks["edges"].unique()), chance_of(cell.tests)
+    layers, modes = sorted(masks["layer"].unique()), list(masks["mode"].unique())
+    stacked = len(layers) * len(kinds) + 1 > BOXES_IN_A_THIRD
+    with matplotlib.rc_context(STYLE):
+        figure, panels = new_panels(len(modes), stacked, height=2.55 + 0.12 * len(kinds))
+        for axes, mode in zip(panels, modes, strict=True):
+            rows = masks[masks["mode"] == mode]
+            draw_box(axes, 0, values[BASELINE], GREY, width=0.55)
+            draw_references(axes, values[BASELINE].mean(), chance)
+            for row in rows.itertuples():
+                k = kinds.index(row.edges)
+                at = 1 + layers.index(row.layer) + offset_in_group(k, len(kinds))
+                draw_box(
+                    axes,
+                    at,
+                    values[row.condition],
+                    colour_of(k),
+                    0.8 / len(kinds) - 0.06,
+                    row.structural_null,
+                )
+                height = 1.02 + 0.055 * (len(kinds) - 1 - k)
+                draw_significance(axes, 1 + layers.index(row.layer), height, row, colour_of(k))
+            axes.set_xticks(range(len(layers) + 1), ["Base", *(layer_name(layer) for layer in layers)])
+            axes.set_xlim(-0.6, len(layers) + 0.6)
+            limits = metric_limits(values[[BASELINE, *rows["condition"]]].to_numpy(), cell.is_share)
+            if limits is not None:
+                axes.set_ylim(*limits)
+        for axes in panels if stacked else panels[:1]:
+            axes.set_ylabel(cell.metric.replace("_", " ").capitalize())
+        title_panels(panels, modes, pad=5 + 8.5 * len(kinds))
+        draw_legend(figure, kinds, masks["structural_null"].any(), chance, boxes=True)
+    return figure
+
+
+def figure_profile(cell: Cell) -> Figure | None:
+    """Mean change by layer with its interval (shares: percentage points), one panel a masking mode."""
+    masks = layer_conditions(cell.tests)
+    if not len(masks):
+        return None
+    kinds, modes = list(masks["edges"].unique()), list(masks["mode"].unique())
+    layers = sorted(masks["layer"].unique())
+    stacked = len(layers) * len(kinds) + 1 > 2 * BOXES_IN_A_THIRD
+    with matplotlib.rc_context(STYLE):
+        figure, panels = new_panels(len(modes), stacked, height=2.2)
+        for axes, mode in zip(panels, modes, strict=True):
+            axes.axhline(0, **DASHED)
+            for k, kind in enumerate(kinds):
+                rows = masks[(masks["mode"] == mode) & (masks["edges"] == kind)].sort_values("layer")
+                draw_profile(axes, rows, 0.3 * offset_in_group(k, len(kinds)), colour_of(k))
+            axes.set_xticks([int(layer) for layer in layers], [layer_name(layer) for layer in layers])
+            axes.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
+            axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
+            axes.set_axisbelow(True)
+        for axes in panels if stacked else panels[:1]:
+            axes.set_ylabel(f"Change in {cell.metric}{' (pp)' if cell.is_share else ''}")
+        title_panels(panels, modes, pad=5)
+        draw_legend(figure, kinds, masks["structural_null"].any(), None, boxes=False)
+    return figure

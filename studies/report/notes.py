@@ -1,0 +1,86 @@
+"""Footnotes: what a reader needs to read the numbers of a table."""
+
+import pandas as pd
+
+from emg_lens.studies.findings import Cell
+from emg_lens.studies.report.wording import (
+    CORRECTION_NAMES,
+    MODE_NAMES,
+    NULL,
+    SAME,
+    TEST_NAMES,
+    change_name,
+    edge_name,
+    layer_conditions,
+    layer_name,
+)
+from emg_lens.studies.statistics.families import family_sizes
+from emg_lens.sweeps.conditions import BASELINE
+
+
+def study_notes(cell: Cell) -> list[str]:
+    """Cohort, change, tests and families, chance, granularity."""
+    scores, tests, spec = cell.scores, cell.tests, cell.statistics
+    sizes = {family: family_sizes(tests, family) for family in ("mode", "all", "distinct")}
+    chosen = ", ".join(f"{MODE_NAMES.get(name, name)} {n}" for name, n in sizes[spec.family].items())
+    relative = "100 (baseline − masked) / baseline: relative, positive where accuracy fell."
+    notes = [
+        f"n = {scores['subject'].nunique()} subjects, the unit of analysis; {cell.metric} is a mean over them.",
+        f"{change_name(cell)} = {relative if cell.is_share else '100 (masked − baseline) / baseline.'}",
+        f"Sig.: {TEST_NAMES[spec.test]}, {CORRECTION_NAMES[spec.correction]} within family “{spec.family}” "
+        f"(number of tests: {chosen}). * p < .05, ** < .01, *** < .001, **** < .0001, ns: not significant.",
+        f"Tests by other counts: {_sizes_in_words(sizes)}.",
+    ]
+    fits = scores[scores["condition"] == BASELINE].groupby("subject")["fit"].nunique() if "fit" in scores else None
+    if fits is not None and fits.max() > 1:
+        notes.append(f"{fits.min()} to {fits.max()} fits a subject (seeds, folds), averaged within the subject first.")
+    if "chance" in tests and tests["chance"].notna().any():
+        notes.append(f"Chance accuracy: {tests['chance'].mean():.3f}.")
+    if "n_test" in scores and scores["n_test"].notna().all():
+        fewest, most = int(scores["n_test"].min()), int(scores["n_test"].max())
+        trials = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        one = f": one trial moves its accuracy by {100 / max(fewest, 1):.2f} pp" if cell.is_share else ""
+        movements = f", of {_range(scores['n_movements'])} movements" if "n_movements" in scores else ""
+        notes.append(f"{trials} test trials a subject{movements}{one}.")
+    return notes
+
+
+def mark_notes(rows: pd.DataFrame) -> list[str]:
+    """What † and ‡ mean, where they stand."""
+    notes = []
+    if rows["structural_null"].any():
+        notes.append(
+            f"{NULL} Structural null: no cut edge has a path to the readout, so the result equals the"
+            " baseline whatever the weights are; it says nothing about the layer."
+        )
+    same = _equalities(rows)
+    if same:
+        notes.append(f"{SAME} The same live edges as an earlier condition, equal to it: {'; '.join(same)}.")
+    return notes
+
+
+def _equalities(rows: pd.DataFrame) -> list[str]:
+    """`"RFB L1 = Individual L1"`, said once where it holds for every edge type."""
+    masks = layer_conditions(rows)
+    place = {r.condition: f"{MODE_NAMES[str(r.mode)]} {layer_name(r.layer)}" for r in masks.itertuples()}  # pyright: ignore
+    said: dict[str, list[str]] = {}
+    for r in rows[~rows["structural_null"]].itertuples():
+        if r.equivalent_to not in (r.condition, BASELINE):
+            here, other = (place.get(c, c) for c in (r.condition, r.equivalent_to))
+            said.setdefault(f"{here} = {other}", []).append(edge_name(getattr(r, "edges", r.condition)))  # pyright: ignore
+    everywhere = masks["edges"].nunique() if len(masks) else 0
+    return [
+        text if len(kinds) == everywhere or " = " + kinds[0] in text else f"{text} ({', '.join(kinds)})"
+        for text, kinds in said.items()
+    ]
+
+
+def _sizes_in_words(sizes: dict[str, dict[str, int]]) -> str:
+    words = {"mode": "within a mode", "all": "in all", "distinct": "distinct and able to matter"}
+    counts = {family: sorted(set(by_name.values())) for family, by_name in sizes.items()}
+    return ", ".join(f"{' or '.join(map(str, counts[family])) or '0'} {w}" for family, w in words.items())
+
+
+def _range(column: pd.Series) -> str:
+    low, high = int(column.min()), int(column.max())
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,0 +1,208 @@
+"""A finished study: its findings, read from the run's folder, and everything that is written from them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import RenderableType
+
+from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
+from emg_lens.io.files import write_text
+from emg_lens.studies.findings import Findings
+from emg_lens.studies.fit_folder import read_csv, read_facts, read_outputs, read_scores
+from emg_lens.studies.report.table_formats import to_csv, to_latex, to_markdown, to_rich
+from emg_lens.studies.report.view import views_of
+from emg_lens.studies.run_plan import read_record
+from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.sweeps.conditions import BASELINE
+
+if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResult(Findings):
+    """A finished study.
+
+    Attributes:
+        folder: The run's folder.
+        folders: Folder of each fit, in the order of `facts`.
+    """
+
+    folder: Path = field(default=Path())
+    folders: tuple[Path, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "StudyResult":
+        """Read a run's folder; fits that are not finished are left out.
+
+        Raises:
+            StudyError: Not a run's folder, one without any finished fit, or a damaged file.
+        """
+        folder = Path(folder).expanduser()
+        if not (folder / "spec.yaml").is_file():
+            raise StudyError(f"{str(folder)!r} is not a run's folder: it holds no spec.yaml")
+        study = StudySpec.load(folder / "spec.yaml")
+        fits = [name for name in read_record(folder)["n_train"] if (folder / "fits" / name).is_dir()]
+        if not fits:
+            raise StudyError(f"no fit of {str(folder)!r} is finished; run the study to continue it")
+        return cls.collect(study, folder, fits)
+
+    @classmethod
+    def collect(cls, study: StudySpec, folder: Path, fits: Sequence[str]) -> "StudyResult":
+        """Gather the finished fits' files, in this order.
+
+        Raises:
+            StudyError: A file is missing or damaged.
+        """
+        folders = [folder / "fits" / name for name in fits]
+        facts = [read_facts(part) for part in folders]
+        metrics = study.metrics or tuple(facts[0]["metrics"])
+        scores = [_labelled(read_scores(p, metrics), study, f, p.name) for p, f in zip(folders, facts, strict=True)]
+        curves = [read_csv(p / "fit.csv").assign(fit=p.name) for p in folders]
+        leakage = [{**read_facts(p, "leakage.json"), "fit": p.name} for p in folders if (p / "leakage.json").exists()]
+        about = [read_csv(p / "conditions.csv") for p in folders]
+        tags = dict.fromkeys(c for table in about for c in table.columns[1 : list(table.columns).index("edges_cut")])
+        return cls(
+            study=study,
+            scores=_ordered(pd.concat(scores, ignore_index=True), study, [*tags], metrics),
+            facts=pd.DataFrame(facts).assign(
+                fit=[p.name for p in folders],
+                **{name: [f["levels"][name] for f in facts] for name in study.factors},
+            ),
+            curves=pd.concat(curves, ignore_index=True),
+            leakage=leakage,
+            metrics=tuple(metrics),
+            tags=tuple(tags),
+            folder=folder,
+            folders=tuple(folders),
+        )
+
+    # --- what is in it ------------------------------------------------------------------------------------
+
+    def tests(self) -> pd.DataFrame:
+        """Every condition against the baseline: see `emg_lens.studies.statistics.compare`."""
+        return self.tests_table.copy()
+
+    def predictions(self, condition: str = BASELINE) -> pd.DataFrame:
+        """Outputs of every fit under a condition: one row a tested trial.
+
+        Returns:
+            fit, subject, repetition, movement, `target` (or one `target_` column each), and one `output_` column each.
+
+        Raises:
+            StudyError: No fit has such a condition, or a file is damaged.
+        """
+        parts = []
+        for folder, facts in zip(self.folders, self.facts.to_dict("records"), strict=True):
+            names = read_csv(folder / "conditions.csv")["condition"].tolist()
+            if condition not in names:
+                continue
+            outputs, targets = read_outputs(folder)
+            table = read_csv(folder / "trials.csv")
+            table.insert(0, "fit", folder.name)
+            if targets.ndim == 1:
+                table["target"] = targets
+            else:
+                table[[f"target_{name}" for name in facts["outputs"]]] = targets
+            table[[f"output_{name}" for name in facts["outputs"]]] = outputs[names.index(condition)]
+            parts.append(table)
+        if not parts:
+            known = ", ".join(self.scores["condition"].unique()[:8])
+            raise StudyError(f"no condition {condition!r} in this study; it has {known}, ...")
+        return pd.concat(parts, ignore_index=True)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables of all views, as text cells, by title."""
+        return {title: table for view in views_of(self) for title, table in view.tables(self).items()}
+
+    def table(self) -> pd.DataFrame:
+        """The first table of the report."""
+        return next(iter(self.tables().values()))
+
+    def figures(self) -> "dict[str, Figure]":
+        """The figures of all views, by name."""
+        return {name: figure for drawn in self._drawn().values() for name, figure in drawn.items()}
+
+    def report(self) -> str:
+        """The self-contained HTML report."""
+        from emg_lens.studies.report.figures import to_svg
+
+        return self._page({v: {name: to_svg(f) for name, f in drawn.items()} for v, drawn in self._drawn().items()})
+
+    def write(self) -> None:
+        """Write scores.csv, table.{csv,md,tex}, figures/ and report.html into the run's folder.
+
+        Raises:
+            StudyError: The folder cannot be written to, or a file of it is damaged.
+        """
+        from emg_lens.studies.report.figures import save_figures
+
+        try:
+            write_text(self.folder / "scores.csv", self.scores.to_csv(index=False))
+            self._write_tables()
+            svgs = {view: save_figures(drawn, self.folder / "figures") for view, drawn in self._drawn().items()}
+            write_text(self.folder / "report.html", self._page(svgs))
+        except OSError as error:
+            raise StudyError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from None
+
+    def terminal(self) -> list[RenderableType]:
+        """What the command line prints: tables, and where the rest is."""
+        shown = [(title, table) for view in views_of(self) for title, table in view.headline(self).items()]
+        parts: list[RenderableType] = [f"{self.study.title}"] if shown else []
+        parts += [to_rich(table, title) for title, table in shown]
+        parts.append(f"figures  {self.folder / 'figures'}\nreport   {self.folder / 'report.html'}")
+        return parts
+
+    def _write_tables(self) -> None:
+        tables = self.tables()
+        texts = {
+            "table.csv": to_csv(self.tests_table),
+            "table.md": "\n".join(to_markdown(table, name) for name, table in tables.items()),
+            "table.tex": "\n".join(to_latex(table, name) for name, table in tables.items()),
+        }
+        if len(self.level_tests):
+            texts["levels.csv"] = to_csv(self.level_tests)
+        for name, text in texts.items():
+            write_text(self.folder / name, text)
+
+    def _drawn(self) -> "dict[str, Mapping[str, Figure]]":
+        return {view.name: view.figures(self) for view in views_of(self)}
+
+    def _page(self, svgs: Mapping[str, Mapping[str, bytes]]) -> str:
+        from emg_lens.studies.report.page import render_report
+
+        return render_report(self, svgs, self._environment(), read_record(self.folder))
+
+    def _environment(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.folder / "environment.json").read_text())
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"{self.folder / 'environment.json'} cannot be read ({error}); run the study again"
+            ) from None
+
+
+def _labelled(scores: pd.DataFrame, study: StudySpec, facts: Mapping[str, Any], fit: str) -> pd.DataFrame:
+    """A fit's scores with its name, its levels and, of a simulated cohort, the accuracy that the simulation implies."""
+    spec = study.at(facts["levels"])
+    sees = {e.name: e.sees for e in spec.conditions.extra if e.sees is not None}
+    if sees and "accuracy" in scores:
+        simulation = Simulation.model_validate(spec.cohort.options.get("simulation") or {})
+        base = scores.loc[scores["condition"] == BASELINE].set_index("subject")["accuracy"]
+        implied = {name: expected_accuracy(simulation, modalities) for name, modalities in sees.items()}
+        best = scores["subject"].map(base)
+        scores["expected"] = scores["condition"].map(implied).where(lambda e: e.isna() | (e < best), best)
+    return scores.assign(fit=fit, **{name: facts["levels"][name] for name in study.factors})
+
+
+def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Columns as the documentation lists them; metrics that nobody asked for are left out of the table."""
+    first = ["fit", "subject", *study.factors, "condition", *(t for t in tags if t in scores), *metrics]
+    later = ["n_test", "n_movements", "chance", "expected"]
+    audit = list(scores.columns[list(scores.columns).index("edges_cut") :])
+    known = [c for c in (*later, *audit) if c in scores and c not in first]
+    return scores[[*first, *dict.fromkeys(known)]]

@@ -1,0 +1,153 @@
+"""What a run will do, known before it starts: its fits, its folder, and what the user should know first."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+from rich.console import Console
+
+from emg_lens.data.registry import data_fingerprint
+from emg_lens.data.registry import subjects as list_subjects
+from emg_lens.data.splits import RepetitionSplit
+from emg_lens.studies.spec import COMING, Cohort, StudyError, StudySpec
+from emg_lens.studies.statistics.families import family_sizes
+from emg_lens.studies.statistics.power import power_warnings
+
+RECORD = "data.json"
+"""What a run's folder knows of the data: where they were, their fingerprint, and the plan."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do.
+
+    Attributes:
+        subjects: All subjects of each cell's cohort, by the cell's place in `StudySpec.cells`.
+        n_train: Training trials of each fit, by the name of its folder: what its part of the run costs.
+        folder: The run's folder.
+        fingerprint: Of the data.
+        warnings: What the user should know before waiting: significance that n subjects cannot reach, odd data.
+    """
+
+    subjects: tuple[tuple[str, ...], ...]
+    n_train: dict[str, int] = field(repr=False)
+    folder: Path
+    fingerprint: str
+    warnings: tuple[str, ...]
+
+
+def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: Console) -> RunPlan:
+    """Find the subjects and check every fit's recordings and model against the study.
+
+    Args:
+        study: The study.
+        data: Folder of the data set; None for simulated cohorts.
+        out: Where runs are kept.
+        jobs: Fits to read at a time.
+        console: Where a line of progress goes.
+
+    Raises:
+        StudyError, DataError: What does not fit, in one line.
+    """
+    study.check()
+    for _, spec in study.cells:
+        if spec.cohort.dataset in COMING:
+            raise StudyError(f"the loader of {spec.cohort.dataset!r} is not written yet; see emg-lens list")
+    subjects = tuple(_subjects(spec.cohort, data) for _, spec in study.cells)
+    n_fits = sum(len(spec.split.folds(names)) for (_, spec), names in zip(study.cells, subjects, strict=True))
+    with console.status(f"reading the recordings of {n_fits} fits"):
+        facts = parallel(jobs, [(_describe, (study, data, subjects, cell)) for cell in range(len(study.cells))])
+    every = [fit for cell in facts for fit in cell]
+    for (_, spec), cell in zip(study.cells, facts, strict=True):
+        if isinstance(spec.split, RepetitionSplit):
+            spec.split.check(r for fit in cell for r in fit["repetitions"])
+    warnings = list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
+    n_train = {fit["folder"]: fit["n_train"] for fit in every}
+    return RunPlan(subjects, n_train, run_folder(study, out), fingerprint(study, data), tuple(warnings))
+
+
+def begun_plan(study: StudySpec, data: Path | None, out: Path) -> RunPlan | None:
+    """The plan of a run that was begun before: its data were checked then. None for a new one.
+
+    Raises:
+        StudyError: It was begun with other data, or its record is damaged.
+    """
+    folder = run_folder(study, out)
+    if not (folder / RECORD).exists():
+        return None
+    known, now = read_record(folder), fingerprint(study, data)
+    if known["fingerprint"] != now:
+        raise StudyError(
+            f"{folder} was made with other data (fingerprint {known['fingerprint']}, now {now});"
+            " give another --out, or delete that folder"
+        )
+    subjects = tuple(tuple(names) for names in known["subjects"])
+    return RunPlan(subjects, known["n_train"], folder, now, tuple(known["warnings"]))
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What a run's folder knows of its data.
+
+    Raises:
+        StudyError: It is missing or damaged.
+    """
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        return {key: record[key] for key in ("folder", "fingerprint", "warnings", "n_train", "subjects")}
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(f"{folder / RECORD} cannot be read ({error}); delete {folder} and run again") from None
+
+
+def run_folder(study: StudySpec, out: Path) -> Path:
+    """Where a study's run lives."""
+    return out / study.name / study.digest()
+
+
+def fingerprint(study: StudySpec, data: Path | None) -> str:
+    """Of the data of all levels."""
+    cohorts = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
+    return "-".join(data_fingerprint(c.dataset, data, **c.options) for c in cohorts.values())
+
+
+def parallel(jobs: int, tasks: list[tuple[Callable, tuple]]) -> list:
+    """Run the tasks; an error in one stops the run, after the finished ones are safe on disk."""
+    workers = joblib.Parallel(n_jobs=min(jobs, max(len(tasks), 1)))
+    return list(workers(joblib.delayed(function)(*arguments) for function, arguments in tasks) or [])
+
+
+def _subjects(cohort: Cohort, data: Path | None) -> tuple[str, ...]:
+    known = list_subjects(cohort.dataset, data, **cohort.options)
+    if cohort.subjects is None:
+        return known
+    names = {str(w) for w in cohort.subjects}
+    missing = names - set(known)
+    if missing:
+        raise StudyError(f"no subject {sorted(missing)} in the data; known: {', '.join(known)}")
+    return tuple(s for s in known if s in names)
+
+
+def _describe(study: StudySpec, data: Path | None, subjects: tuple[tuple[str, ...], ...], cell: int) -> list[dict]:
+    from emg_lens.studies.description import describe_fits  # in the worker: this process needs no models
+
+    return describe_fits(study, data, subjects, cell)
+
+
+def _warnings(study: StudySpec, fits: list[Mapping[str, Any]]) -> list[str]:
+    """Of one cell: significance out of reach, and classes that some subjects lack."""
+    channels = {json.dumps(fit["modalities"]) for fit in fits}
+    if len(channels) > 1:
+        raise StudyError(f"subjects differ in their channels: {' and '.join(sorted(channels))}; choose modalities")
+    tested = {subject for fit in fits for subject in fit["test_subjects"]}
+    plan = pd.DataFrame(fits[0]["plan"])
+    found = []
+    if len(plan):
+        found += power_warnings(len(tested), family_sizes(plan, study.statistics.family), study.statistics)
+    most = max(fit["n_classes"] for fit in fits)
+    few = [f"{fit['fold']} ({fit['n_classes']})" for fit in fits if fit["n_classes"] < most]
+    if few:
+        found.append(f"folds with fewer than {most} classes: {', '.join(few)}")
+    return found

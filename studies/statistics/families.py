@@ -1,0 +1,74 @@
+"""Families of hypotheses: which conditions are corrected together, and which count once."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from emg_lens.studies.statistics.corrections import CORRECTIONS, adjust, stars
+from emg_lens.studies.statistics.rank_tests import TESTS
+from emg_lens.studies.statistics.spec import StatisticsError, StatisticsSpec
+from emg_lens.sweeps.conditions import BASELINE
+
+EXTRA = "extra"
+"""Name, in the family "mode", of the conditions that belong to no mask mode."""
+
+
+def family_sizes(conditions: pd.DataFrame, family: str) -> dict[str, int]:
+    """Number of hypotheses in each family.
+
+    Args:
+        conditions: One row a condition, with `condition` and, where known, `mode`, `structural_null` and
+            `equivalent_to`; the baseline is ignored. Scores, or the result of `compare`, will do.
+        family: `"mode"`, `"all"` or `"distinct"`.
+    """
+    rows = conditions[conditions["condition"] != BASELINE].drop_duplicates("condition")
+    label = _family_labels(rows, family)
+    once = _counted_once(rows, label, family)
+    counted = [name for name, first in zip(label, once, strict=True) if name and first]
+    return {name: counted.count(name) for name in dict.fromkeys(counted)}
+
+
+def with_families(rows: pd.DataFrame, spec: StatisticsSpec) -> pd.DataFrame:
+    """Add families, corrected p values and stars."""
+    label = _family_labels(rows, spec.family)
+    sizes = family_sizes(rows, spec.family)
+    hypothesis, once = _hypothesis(rows, spec.family), _counted_once(rows, label, spec.family)
+    rows = rows.assign(family=label, family_size=[sizes.get(name or "", 0) for name in label])
+    for test, correction in itertools.product(TESTS, CORRECTIONS):
+        raw = rows[f"p_{test}"].to_numpy(dtype=float)
+        corrected = {}
+        for name in sizes:
+            members = [i for i, of in enumerate(label) if of == name and once[i]]
+            corrected |= zip([hypothesis[i] for i in members], adjust(raw[members], correction), strict=True)
+        rows[f"p_{test}_{correction}"] = [
+            corrected[h] if name else np.nan for h, name in zip(hypothesis, label, strict=True)
+        ]
+    rows["p_corrected"] = rows[spec.p_column]
+    rows["stars"] = [stars(p) for p in rows["p_corrected"]]
+    rows["significant"] = rows["p_corrected"] < spec.alpha
+    return rows
+
+
+def _family_labels(rows: pd.DataFrame, family: str) -> list[str | None]:
+    """Family of each condition; None where it is not a hypothesis."""
+    if family == "all":
+        return ["all"] * len(rows)
+    if family == "mode":
+        return [mode or EXTRA for mode in rows["mode"].fillna("")] if "mode" in rows else [EXTRA] * len(rows)
+    if family == "distinct":
+        null = rows["structural_null"] if "structural_null" in rows else [False] * len(rows)
+        return [None if is_null else "distinct" for is_null in null]
+    raise StatisticsError(f"unknown family {family!r}; known: mode, all, distinct")
+
+
+def _hypothesis(rows: pd.DataFrame, family: str) -> list[str]:
+    """What a condition tests: in the family "distinct", conditions with the same live cut test the same."""
+    return list(rows["equivalent_to" if family == "distinct" and "equivalent_to" in rows else "condition"])
+
+
+def _counted_once(rows: pd.DataFrame, label: list[str | None], family: str) -> list[bool]:
+    """True for the first condition of each hypothesis."""
+    tested = [h if name else None for h, name in zip(_hypothesis(rows, family), label, strict=True)]
+    first = {h: i for i, h in reversed(list(enumerate(tested)))}
+    return [h is not None and first[h] == i for i, h in enumerate(tested)]
