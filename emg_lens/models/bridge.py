@@ -13,7 +13,7 @@ bridge.run_with_hooks(x, fwd_hooks=cut(bridge, cross_modal()))
 ```
 
 Installed, the package announces `BiosignalAdapter` to TransformerLens under the entry-point group
-`transformer_lens.architectures`; elsewhere `register()` does.
+`transformer_lens.architectures`; elsewhere `register_bridge()` does.
 """
 
 import copy
@@ -189,7 +189,7 @@ class EncoderBridge(TransformerBridge):
         """Our attention honours every `set_use_*` switch; TransformerLens believes that of its own classes only."""
 
 
-def register() -> None:
+def register_bridge() -> None:
     """Make our architecture known to TransformerLens where the package's entry points are not installed.
 
     `build_bridge_from_module(encoder, ARCHITECTURE, tl_config=bridge_config(encoder.cfg))` then wraps an encoder in

@@ -13,7 +13,14 @@ from transformer_lens.tools.analysis import attribution_patch, get_act_patch_dir
 
 from emg_lens.hooks import EdgeError, cross_modal, cut, cutting, every, flow, same_channel, unimodal
 from emg_lens.lens.config import EncoderConfig
-from emg_lens.models.bridge import ARCHITECTURE, BiosignalAdapter, EncoderBridge, bridge_config, register, to_bridge
+from emg_lens.models.bridge import (
+    ARCHITECTURE,
+    BiosignalAdapter,
+    EncoderBridge,
+    bridge_config,
+    register_bridge,
+    to_bridge,
+)
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 
@@ -282,7 +289,7 @@ def test_only_unwrapped_encoders_are_bridged():
 
 
 def test_transformer_lens_builds_the_bridge_itself_once_the_architecture_is_registered():
-    register()
+    register_bridge()
     model = make(norm="post")
     x, expected = model.example_input(2), make(norm="post")(model.example_input(2))
     bridge = build_bridge_from_module(model, ARCHITECTURE, tl_config=bridge_config(model.cfg))
@@ -300,8 +307,8 @@ def test_registering_goes_along_with_the_entry_point(monkeypatch):
     monkeypatch.setattr(architecture_adapter_factory, "entry_points", lambda group: [announced])
     monkeypatch.setattr(factory, "_adapters", {})
     monkeypatch.setattr(factory, "_entry_points_discovered", False)
-    register()
-    register()
+    register_bridge()
+    register_bridge()
     adapter = factory.select_architecture_adapter(bridge_config(make().cfg))
     assert type(adapter) is BiosignalAdapter
 
