@@ -1,3 +1,4 @@
+from .leakage import Leakage, leakage_report
 from .preprocessing import Recipe, preprocess
 from .recording import DataError, Recording, Signal
 from .registry import (
@@ -10,20 +11,32 @@ from .registry import (
     register,
     subjects,
 )
+from .rest import before_trials
 from .segment import Segment
+from .splits import BlockSplit, Fold, RepetitionSplit, SubjectSplit
+from .statistics import InputStatistics, TargetStatistics
 from .trials import TrialSet
 
 __all__ = [
+    "BlockSplit",
     "DataError",
     "DataSet",
+    "Fold",
+    "InputStatistics",
+    "Leakage",
     "Recipe",
     "Recording",
+    "RepetitionSplit",
     "Segment",
     "Signal",
+    "SubjectSplit",
+    "TargetStatistics",
     "TrialSet",
+    "before_trials",
     "data_fingerprint",
     "dataset_names",
     "describe_dataset",
+    "leakage_report",
     "load_dataset",
     "load_trials",
     "preprocess",
