@@ -42,7 +42,7 @@ def list_() -> None:
 
     Example: emg-lens list
     """
-    from emg_lens.data.registry import TRIALS, dataset_names, describe_dataset
+    from emg_lens.data.registry import dataset_names, describe_dataset
     from emg_lens.models.registry import architecture_names
     from emg_lens.studies.shipped import catalogue
     from emg_lens.studies.spec import StudySpec
@@ -53,10 +53,7 @@ def list_() -> None:
         studies.add_row(name, study.cohort.dataset, study.title)
     datasets = Table("data set", "what it is", title="Data sets", title_justify="left")
     for name in dataset_names():
-        datasets.add_row(
-            name,
-            "your own trials: the .h5 file of TrialSet.save" if name == TRIALS else describe_dataset(name).description,
-        )
+        datasets.add_row(name, describe_dataset(name).description)
     out.print(studies, datasets)
     out.print(f"Models: {', '.join(architecture_names())}")
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emg_lens.data.preprocessing import Recipe
-from emg_lens.data.registry import TRIALS, describe_dataset
+from emg_lens.data.registry import describe_dataset
 from emg_lens.data.segment import Segment
 from emg_lens.data.splits import SplitSpec
 from emg_lens.errors import EmgLensError
@@ -211,7 +211,7 @@ class StudySpec(BaseModel):
         """
         for _, spec in self.cells:
             name = spec.cohort.dataset
-            if name not in (*COMING, TRIALS):
+            if name not in COMING:
                 try:
                     describe_dataset(name)
                 except EmgLensError as error:

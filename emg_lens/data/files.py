@@ -91,9 +91,10 @@ def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequ
     return {s: files for s, files in index.items() if s in wanted}
 
 
-def fingerprint(name: str, root: Path | None, index: Index) -> str:
-    """Short hash of a data set's name and its files' relative names and sizes."""
-    lines = [f"{f.relative_to(root)} {f.stat().st_size}" for files in index.values() for f in files] if root else []
+def listing_hash(name: str, folder: Path | None, index: Index) -> str:
+    """Short hash of a data set's name and its files' names, relative to their folder, and sizes."""
+    files = {file for files in index.values() for file in files} if folder else ()
+    lines = [f"{file.relative_to(folder)} {file.stat().st_size}" for file in files if folder]
     return hashlib.sha256("\n".join([name, *sorted(lines)]).encode()).hexdigest()[:16]
 
 

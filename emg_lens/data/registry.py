@@ -1,7 +1,8 @@
 """The registry of data sets: `load_dataset` for recordings, `load_trials` for what studies need.
 
-A loader is a function that returns an iterator of recordings; its own options are its keyword parameters. A `DataSet`
-names it, and becomes known as an entry point `emg_lens.datasets` (ours are in `pyproject.toml`) or by `register`.
+A loader is a function that returns an iterator of recordings, or finished trials; its own options are its keyword
+parameters. A `DataSet` names it, and becomes known as an entry point `emg_lens.datasets` (ours are in `pyproject.toml`)
+or by `register`.
 """
 
 import inspect
@@ -10,17 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emg_lens.data.files import Index, choose, fingerprint
+from emg_lens.data.files import Index, listing_hash
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
 from emg_lens.registry import Registry
 
-Loader = Callable[..., Iterator[Recording]]
-
-TRIALS = "trials"
-"""Name of the data set that is one file written by `TrialSet.save`."""
+Loader = Callable[..., Iterator[Recording] | TrialSet]
 
 
 @dataclass(frozen=True)
@@ -30,17 +28,19 @@ class DataSet:
     Attributes:
         name: What users call it.
         loader: `loader(root, *, subjects=None, ...options) -> Iterator[Recording]`, grouped by subject in natural
-            order. Without a parameter `root` the data set needs no folder. It should check its arguments when it is
-            called, not when its iterator first moves.
+            order; or `-> TrialSet` where `finished`. Without a parameter `root` the data set needs no folder. It should
+            check its arguments when it is called, not when its iterator first moves.
         description: One line: what it is, and the files expected.
         index: `index(root, ...options)` -> files of each subject, without reading them. It may take fewer options than
             the loader; it is given those it declares.
+        finished: Whether the loader gives trials, which are not filtered and cut any more.
     """
 
     name: str
     loader: Loader
     description: str
     index: Callable[..., Index] | None = None
+    finished: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ class DataSet:
 
     @property
     def needs_root(self) -> bool:
-        """Whether the loader reads a folder."""
+        """Whether the loader reads a folder or file."""
         return "root" in inspect.signature(self.loader).parameters
 
     def check(self, root: str | Path | None, options: Mapping[str, object]) -> dict[str, Any]:
@@ -59,7 +59,8 @@ class DataSet:
             known = ", ".join(self.options) or "none"
             raise DataError(f"data set {self.name!r} has no option {unknown[0]!r}; known options: {known}")
         if self.needs_root and root is None:
-            raise DataError(f"data set {self.name!r} needs a folder ({self.description}); none was given")
+            what = "file" if self.finished else "folder"
+            raise DataError(f"data set {self.name!r} needs a {what} ({self.description}); none was given")
         if not self.needs_root and root is not None:
             raise DataError(f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out")
         return {**({"root": Path(root).expanduser()} if root is not None else {}), **options}
@@ -78,8 +79,8 @@ def register(dataset: DataSet) -> DataSet:
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names of all known data sets, and `"trials"`."""
-    return (*DATASETS.names(), TRIALS)
+    """Names of all known data sets."""
+    return DATASETS.names()
 
 
 def describe_dataset(name: str) -> DataSet:
@@ -88,8 +89,6 @@ def describe_dataset(name: str) -> DataSet:
     Raises:
         DataError: Unknown name.
     """
-    if name == TRIALS:
-        raise DataError(f"{TRIALS!r} is a file of finished trials, not recordings; read it with load_trials")
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}")
     return DATASETS[name]
@@ -105,7 +104,7 @@ def load_dataset(
     """Read a data set's recordings one after the other, grouped by subject in natural order.
 
     Args:
-        name: One of `dataset_names()` (but `"trials"`: see `load_trials`).
+        name: One of `dataset_names()`, but none of finished trials: see `load_trials`.
         root: Folder of the data set; `None` for one that needs none.
         subjects: Only these, by name or number; default all.
         **options: The loader's own options, checked against its signature.
@@ -115,7 +114,10 @@ def load_dataset(
             while iterating, a damaged file.
     """
     entry = describe_dataset(name)
-    return entry.loader(**entry.check(root, options), subjects=subjects)
+    loaded = None if entry.finished else entry.loader(**entry.check(root, options), subjects=subjects)
+    if loaded is None or isinstance(loaded, TrialSet):
+        raise DataError(f"{name!r} is a file of finished trials, not recordings; read it with load_trials")
+    return loaded
 
 
 def subjects(name: str, root: str | Path | None = None, **options: Any) -> tuple[str, ...]:
@@ -124,8 +126,6 @@ def subjects(name: str, root: str | Path | None = None, **options: Any) -> tuple
     Raises:
         DataError: As `load_dataset`.
     """
-    if name == TRIALS:
-        return tuple(dict.fromkeys(TrialSet.load(_file(root, options)).subject.tolist()))
     index = _index(name, root, options)
     if index is not None:
         return tuple(index)
@@ -145,7 +145,7 @@ def load_trials(
     """Read, filter and cut: the one way from any data set to trials.
 
     Args:
-        name: One of `dataset_names()`. `"trials"` reads the file `root` that `TrialSet.save` wrote, as it is.
+        name: One of `dataset_names()`. `"trials"` is the file `root` that `TrialSet.save` wrote, taken as it is.
         root: Folder (or file) of the data set.
         recipe: Filters and common rate; default `Recipe()`.
         segment: The part of each movement that is used; default `Segment()`, whole movements.
@@ -154,20 +154,19 @@ def load_trials(
         **options: The loader's own options.
 
     Raises:
-        DataError: As `load_dataset`, `preprocess` and `TrialSet.from_recordings`; for `"trials"` a recipe,
-            segment, classes or option, which a finished set cannot take any more.
+        DataError: As `load_dataset`, `preprocess` and `TrialSet.from_recordings`; a recipe, segment or classes for
+            trials that are finished.
     """
+    entry = describe_dataset(name)
     recipe, segment = recipe or Recipe(), segment or Segment()
-    if name == TRIALS:
-        extra = {
-            "recipe": recipe != Recipe(),
-            "segment": segment != Segment(),
-            "classes": classes is not None,
-        }
-        trials = TrialSet.load(_file(root, [*(k for k, given in extra.items() if given), *options]))
-        return trials if subjects is None else trials.select(subjects=_named(trials, subjects))
-    recordings = load_dataset(name, root, subjects=subjects, **options)
-    return TrialSet.from_recordings((preprocess(r, recipe) for r in recordings), segment, classes=classes)
+    given = {"recipe": recipe != Recipe(), "segment": segment != Segment(), "classes": classes is not None}
+    if entry.finished and any(given.values()):
+        extra = ", ".join(what for what, is_given in given.items() if is_given)
+        raise DataError(f"{name!r} is a file of finished trials; leave out {extra}")
+    loaded = entry.loader(**entry.check(root, options), subjects=subjects)
+    if isinstance(loaded, TrialSet):
+        return loaded
+    return TrialSet.from_recordings((preprocess(r, recipe) for r in loaded), segment, classes=classes)
 
 
 def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) -> str:
@@ -179,11 +178,9 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
     Raises:
         DataError: As `load_dataset`.
     """
-    if name == TRIALS:
-        file = _file(root, options)
-        return fingerprint(name, file.parent, {"": [file]})
-    index = _index(name, root, options)
-    return fingerprint(name, None if root is None else Path(root).expanduser(), index or {})
+    index = _index(name, root, options) or {}
+    place = None if root is None else Path(root).expanduser()
+    return listing_hash(name, place.parent if place is not None and place.is_file() else place, index)
 
 
 def _index(name: str, root: str | Path | None, options: Mapping[str, object]) -> Index | None:
@@ -193,16 +190,3 @@ def _index(name: str, root: str | Path | None, options: Mapping[str, object]) ->
         return None
     declared = inspect.signature(entry.index).parameters
     return entry.index(**{k: v for k, v in arguments.items() if k in declared})
-
-
-def _file(root: str | Path | None, extra: Iterable[str]) -> Path:
-    """The file of finished trials, which takes nothing `extra`."""
-    if names := list(extra):
-        raise DataError(f"{TRIALS!r} is a file of finished trials; leave out {', '.join(names)}")
-    if root is None or not Path(root).expanduser().is_file():
-        raise DataError(f"{TRIALS!r} needs the .h5 file that TrialSet.save wrote, got {str(root)!r}")
-    return Path(root).expanduser()
-
-
-def _named(trials: TrialSet, subjects: Iterable[str | int]) -> list[str]:
-    return list(choose({s: () for s in dict.fromkeys(trials.subject.tolist())}, subjects))

@@ -3,11 +3,15 @@
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
+from jaxtyping import Shaped
 
 from emg_lens.data.recording import DataError
 
@@ -43,6 +47,36 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         DataError: A file that is missing, truncated, not a trial set, or of another version.
     """
+    with _opened(path) as file:
+        return {
+            **{name: file[name][()] for name in ARRAYS},  # pyright: ignore
+            **{name: file[name][()] for name in OPTIONAL if name in file},  # pyright: ignore
+            "target_names": tuple(json.loads(file.attrs.get("target_names", "[]"))),  # pyright: ignore
+            "subject": _subjects(file),
+            "channels": pd.DataFrame(json.loads(file.attrs["channels"])),  # pyright: ignore
+            "fs": float(file.attrs["fs"]),  # pyright: ignore
+            "classes": tuple(json.loads(file.attrs["classes"])),  # pyright: ignore
+            "notes": tuple(file["notes"].asstr()[()].tolist()),  # pyright: ignore
+        }
+
+
+def subject_names(path: Path) -> tuple[str, ...]:
+    """Names of the subjects, in order of appearance, without reading samples.
+
+    Raises:
+        DataError: As `load`.
+    """
+    with _opened(path) as file:
+        return tuple(dict.fromkeys(_subjects(file).tolist()))
+
+
+def _subjects(file: h5py.File) -> Shaped[np.ndarray, " trial"]:
+    return file["subject"].asstr()[()].astype(str)  # pyright: ignore
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """The file, if it is a trial set; what goes wrong while it is read is told in one line."""
     path = path.expanduser()
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected one that TrialSet.save wrote")
@@ -50,17 +84,8 @@ def load(path: Path) -> dict[str, Any]:
         with h5py.File(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise DataError(f"{path}: an HDF5 file, but not one that TrialSet.save wrote")
-            if not 1 <= file.attrs["version"] <= VERSION:
+            if not 1 <= file.attrs["version"] <= VERSION:  # pyright: ignore
                 raise DataError(f"{path}: format version {file.attrs['version']}, expected {VERSION} at most; update")
-            return {
-                **{name: file[name][()] for name in ARRAYS},  # pyright: ignore
-                **{name: file[name][()] for name in OPTIONAL if name in file},  # pyright: ignore
-                "target_names": tuple(json.loads(file.attrs.get("target_names", "[]"))),  # pyright: ignore
-                "subject": file["subject"].asstr()[()].astype(str),  # pyright: ignore
-                "channels": pd.DataFrame(json.loads(file.attrs["channels"])),  # pyright: ignore
-                "fs": float(file.attrs["fs"]),  # pyright: ignore
-                "classes": tuple(json.loads(file.attrs["classes"])),  # pyright: ignore
-                "notes": tuple(file["notes"].asstr()[()].tolist()),  # pyright: ignore
-            }
+            yield file
     except (OSError, KeyError, RuntimeError) as error:
         raise DataError(f"{path}: cannot be read as a trial set ({str(error).splitlines()[0]})") from None

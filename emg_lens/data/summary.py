@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from emg_lens.data.recording import DataError, Recording
-from emg_lens.data.registry import TRIALS, load_dataset
+from emg_lens.data.recording import Recording
+from emg_lens.data.registry import describe_dataset, load_dataset, load_trials
 from emg_lens.data.trials import TrialSet
 
 
@@ -20,10 +20,8 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
     Raises:
         DataError: As `load_dataset`.
     """
-    if dataset == TRIALS:
-        if root is None:
-            raise DataError("'trials' needs the .h5 file that TrialSet.save wrote")
-        trials = TrialSet.load(root)
+    if describe_dataset(dataset).finished:
+        trials = load_trials(dataset, root)
         return _of_trials(trials), Counter(trials.notes)
     rows, notes = {}, Counter()
     for recording in load_dataset(dataset, root):

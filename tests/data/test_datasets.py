@@ -124,14 +124,18 @@ def test_finished_trials_are_read_as_they_are(tmp_path):
     np.testing.assert_array_equal(load_trials("trials", path, subjects=[10]).x, made.x[4:])
     assert subjects("trials", path) == ("S1", "S2", "S10")
     assert data_fingerprint("trials", path) == data_fingerprint("trials", str(path))
-    for ask in (subjects, data_fingerprint):
-        with pytest.raises(DataError, match="leave out gain"):
+    for ask in (subjects, data_fingerprint, load_trials):
+        with pytest.raises(DataError, match="'trials' has no option 'gain'; known options: none"):
             ask("trials", path, gain=2)
-    for extra in ({"recipe": Recipe(fs=5)}, {"segment": Segment(stop_s=0.1)}, {"classes": [1]}, {"gain": 2}):
+        with pytest.raises(DataError, match=r"'trials' needs a file \(your own trials: .*\); none was given"):
+            ask("trials")
+        with pytest.raises(DataError, match="no such file; expected one that TrialSet.save wrote"):
+            ask("trials", tmp_path)
+    assert data_fingerprint("trials", path) != data_fingerprint("trials", path.rename(tmp_path / "other.h5"))
+    path = tmp_path / "other.h5"
+    for extra in ({"recipe": Recipe(fs=5)}, {"segment": Segment(stop_s=0.1)}, {"classes": [1]}):
         with pytest.raises(DataError, match=f"finished trials; leave out {next(iter(extra))}"):
             load_trials("trials", path, **extra)
-    with pytest.raises(DataError, match="needs the .h5 file that TrialSet.save wrote, got"):
-        load_trials("trials", tmp_path)
 
 
 def test_the_fingerprint_knows_names_and_sizes_of_the_data_sets_files_only(toy, tmp_path):

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emg_lens.data import DataError, Segment, TrialSet
@@ -51,6 +51,7 @@ def test_a_random_split_of_windows_is_found_out(make_recording):
     assert report.shared["samples"] == report.shared["movement"] == report.shared["repetition"] == odd.sum()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 12), st.sampled_from([200.0, 99.7, 7.3]), st.data())
 def test_overlapping_windows_are_those_that_have_a_sample_in_common(n_train, n_test, length, fs, data):
     def drawn(n):

@@ -1,10 +1,25 @@
 """What is known about the real recordings, and that they can be classified."""
 
+import os
+from time import perf_counter
+
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from emg_lens.data import Recipe, Segment, TrialSet, load_dataset, load_trials, subjects
+from emg_lens.data import (
+    Leakage,
+    Recipe,
+    RepetitionSplit,
+    Segment,
+    SubjectSplit,
+    TrialSet,
+    before_trials,
+    leakage_report,
+    load_dataset,
+    load_trials,
+    subjects,
+)
 
 
 def features(trials: TrialSet) -> np.ndarray:
@@ -99,3 +114,47 @@ def test_uci_gestures_of_the_second_series_can_be_told_after_training_on_the_fir
     trials = load_trials("uci-emg", real("uci_emg_gestures"), Recipe(fs=200), Segment(stop_s=1.0))
     scores = [accuracy(*trials.select(subjects=[s]).split([1, 2], [3, 4])) for s in np.unique(trials.subject)]
     assert np.mean(scores) >= 0.8, scores
+
+
+def test_uci_strangers_are_told_above_chance_and_twenty_subjects_load_in_seconds(real):
+    root, started = real("uci_emg_gestures"), perf_counter()
+    trials = load_trials("uci-emg", root, Recipe(fs=200), Segment(stop_s=1.0), classes=range(1, 7))
+    if "CI" not in os.environ:
+        assert perf_counter() - started < 60
+    folds = SubjectSplit(leave_out=1).folds(subjects("uci-emg", root))
+    assert len(folds) == 20 and trials.n_classes == 6
+    scores = [accuracy(*fold.divide(trials)) for fold in folds]
+    assert np.mean(scores) > 0.5, scores
+
+
+def test_myo_force_has_twelve_recordings_whose_force_follows_the_emg(real):
+    recordings = list(load_dataset("myo-force", real("myo_force")))
+    assert [r.subject for r in recordings] == [
+        f"v{n}" for n in ["2", "3_2", "5", "6", "7", "8", "10", "11", "11_2", "12", "13", "14"]
+    ]
+    for r in recordings:
+        strength = np.abs(r.signals["emg"].data).mean(axis=1)
+        smooth = np.convolve(strength, np.ones(100) / 100, "same")
+        assert np.corrcoef(smooth, r.signals["force"].data[:, 0])[0, 1] > 0.8, r.subject
+
+
+def test_db5_gestures_are_told_before_they_begin_and_no_window_is_shared(real):
+    root = real("ninapro_db5")
+    before = before_trials(load_dataset("ninapro-db5", root))
+    trials = load_trials("ninapro-db5", root, segment=Segment(window_s=1.0, stride_s=0.25))
+    folds = RepetitionSplit(train=(1, 3, 4, 6), test=(2, 5)).folds(subjects("ninapro-db5", root))
+    report = Leakage.over(leakage_report(*fold.divide(trials), before, fold=fold) for fold in folds)
+    assert report.shared["samples"] == report.shared["movement"] == 0
+    told = {t.modality: t for t in report.told}
+    assert told["acc"].n_test == 120 and told["acc"].chance == pytest.approx(1 / 12)
+    assert told["acc"].before == pytest.approx(0.52, abs=0.06) and told["acc"].during == pytest.approx(0.59, abs=0.06)
+    assert told["emg"].before == pytest.approx(0.45, abs=0.06) and told["emg"].during > 0.85
+
+
+def test_psl_signs_were_recorded_one_after_the_other_and_without_rest(real):
+    root = real("psl_myo")
+    assert before_trials(load_dataset("psl-myo", root, subjects=[1])) is None
+    trials = load_trials("psl-myo", root, Recipe(fs=50), Segment(stop_s=1.9), subjects=[1])
+    (fold,) = RepetitionSplit(test=(2, 5, 8, 11)).folds(["person1"])
+    report = leakage_report(*fold.divide(trials), fold=fold)
+    assert report.repeats > 0.85 and report.repeats_at_random < 0.1 and report.shared["recording"] == 0

@@ -2,7 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,6 +41,7 @@ sets = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(sets, st.data())
 def test_a_repetition_split_shares_nothing_and_loses_nothing_it_names(trials, data):
     known = sorted(set(trials.repetition.tolist()))
@@ -59,6 +60,7 @@ def test_a_repetition_split_shares_nothing_and_loses_nothing_it_names(trials, da
         assert len(one) + len(other) == np.isin(mine.repetition, [*set(one.repetition), *test]).sum()
 
 
+@settings(deadline=None)
 @given(sets, st.integers(1, 4))
 def test_leaving_subjects_out_tests_every_trial_once_and_never_trains_on_the_tested(trials, k):
     subjects = tuple(dict.fromkeys(sorted(trials.subject.tolist())))
@@ -76,6 +78,7 @@ def test_leaving_subjects_out_tests_every_trial_once_and_never_trains_on_the_tes
     assert len(tested) == len(trials) and set(tested) == identities(trials)
 
 
+@settings(deadline=None)
 @given(sets, st.integers(2, 6))
 def test_blocks_test_every_trial_once_keep_movements_whole_and_hold_every_class(trials, n):
     subjects = tuple(dict.fromkeys(sorted(trials.subject.tolist())))

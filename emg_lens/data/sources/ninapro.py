@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from emg_lens.data.files import choose, index_files
+from emg_lens.data.matlab import read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 
@@ -217,25 +218,6 @@ def label_offset(
     if not fits[numbering]:
         raise DataError(f"{what} {low} to {high} is not {numbering} ({ranges}); check label_numbering")
     return exercise.start - 1 if numbering == "local" else 0
-
-
-def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Some variables of a MATLAB file: version 5 by scipy, 7.3 by h5py (turned to MATLAB's axis order).
-
-    Raises:
-        DataError: The file cannot be read.
-    """
-    import h5py
-    from scipy.io import loadmat
-
-    try:
-        if h5py.is_hdf5(path):
-            with h5py.File(path) as file:
-                return {key: np.asarray(file[key]).T for key in keys if key in file}
-        return loadmat(path, variable_names=keys)
-    except Exception as error:  # scipy raises half a dozen kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); is it complete?") from None
 
 
 def _signal(data: Shaped[np.ndarray, "time channel"], sensor: Sensor, key: str, path: Path, fs: float) -> Signal:

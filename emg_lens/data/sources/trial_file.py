@@ -1,0 +1,37 @@
+"""A user's own trials: one file that `TrialSet.save` wrote, read as it is."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from emg_lens.data import storage
+from emg_lens.data.files import choose
+from emg_lens.data.registry import DataSet
+from emg_lens.data.trials import TrialSet
+
+
+def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> TrialSet:
+    """Read the file.
+
+    Args:
+        root: The file.
+        subjects: Names or numbers; default all.
+
+    Raises:
+        DataError: A file that is missing, truncated or something else; an unknown subject.
+    """
+    trials = TrialSet.load(root)
+    known = dict.fromkeys(trials.subject.tolist(), ())
+    return trials if subjects is None else trials.select(subjects=choose(known, subjects))
+
+
+def find(root: str | Path) -> dict[str, list[Path]]:
+    """The file, for each subject in it, in order of appearance; only their names are read.
+
+    Raises:
+        DataError: A file that is missing, truncated or something else.
+    """
+    path = Path(root).expanduser()
+    return {subject: [path] for subject in storage.subject_names(path)}
+
+
+TRIAL_FILE = DataSet("trials", load, "your own trials: the .h5 file of TrialSet.save", find, finished=True)
