@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from emg_lens.models.attention import Attention
 from emg_lens.models.dropout import LEVELS, drop, keep_mask
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.models.isonet import IsoNet, IsoNetConfig, annealed_loss
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.models.mixing import attend
+from emg_lens.training import Classification, TrainingRecipe
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.97])
@@ -79,13 +81,6 @@ def test_attention_and_its_gradients_are_those_of_the_formula(n_dest, p):
     assert max((a - b).abs().max() for a, b in zip(*gradients, strict=True)) < 1e-12
 
 
-def test_a_second_derivative_is_refused():
-    q, k, v = (torch.randn(1, 3, 1, 2, requires_grad=True) for _ in range(3))
-    (first,) = torch.autograd.grad(attend(q, k, v, None, 0.1).sum(), q, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not require grad"):
-        first.sum().backward()
-
-
 def build(**settings) -> IsoNet:
     torch.manual_seed(0)
     config = IsoNetConfig({"emg": 3, "acc": 2}, 10, 4, d_model=16, n_heads=2, n_layers=3, d_mlp=8, **settings)
@@ -103,8 +98,8 @@ def gradients(model: HookedBiosignalEncoder, loss: torch.Tensor) -> dict[str, to
 def test_a_step_that_reads_cls_alone_has_the_gradients_of_a_whole_one(norm, severed):
     model = build(dropout=0.0, norm=norm, severed_edges=severed).train()
     x, y = model.example_input(5).double(), torch.arange(5) % 4
-    alone = gradients(model, annealed_loss(model(x), None, y, 1.0))
-    whole = gradients(model, annealed_loss(*model(x, return_type="both"), y, 1.0))
+    alone = gradients(model, F.cross_entropy(model(x), y))
+    whole = gradients(model, F.cross_entropy(model(x, return_type="both")[0], y))
     assert alone.keys() == whole.keys()
     assert max((alone[n] - whole[n]).abs().max() for n in alone) < 1e-12
 
@@ -122,17 +117,17 @@ def test_positions_innermost_changes_no_number(settings, anneal, monkeypatch):
 
     def step():
         torch.manual_seed(1)
-        cls, mean = model(x, return_type="both") if anneal < 1 else (model(x), None)
-        return cls.detach(), gradients(model, annealed_loss(cls, mean, y, anneal))
+        losses, cls = Classification().batch_losses(model, x, y, anneal, TrainingRecipe(), torch.Generator())
+        return cls.detach(), gradients(model, losses.mean())
 
-    assert model.blocks[0].attn._attends_transposed(x)
+    assert model.blocks[0].attn._mixes_by_position(x)
     found, found_gradients = step()
 
     def mix(self, q, k, v):  # the same dropout, which `mix` would leave to torch
         return attend(q, k, v, None if self.severed is None else self.severed[:, : q.shape[1]], self.cfg.dropout)
 
     monkeypatch.setattr(Attention, "mix", mix)
-    monkeypatch.setattr(Attention, "_attends_transposed", lambda self, x: False)
+    monkeypatch.setattr(Attention, "_mixes_by_position", lambda self, x: False)
     expected, expected_gradients = step()
     assert (found - expected).abs().max() < 1e-12
     assert found_gradients.keys() == expected_gradients.keys()
@@ -168,8 +163,3 @@ def test_dropout_acts_in_training_alone_and_the_seed_decides_it():
     first, second = model(x), model(x)
     torch.manual_seed(1)
     assert first.equal(model(x)) and not first.equal(second) and not first.equal(quiet)
-
-
-def test_mean_logits_are_missed_before_the_annealing_ends():
-    with pytest.raises(ValueError, match="at λ = 0.5; got no mean logits"):
-        annealed_loss(torch.zeros(1, 2), None, torch.zeros(1, dtype=torch.int64), 0.5)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, is_heard
+from emg_lens.models import mixing
 from emg_lens.models.dropout import drop, on_plain_cpu
-from emg_lens.models.mixing import attend
 
 
 class Rotary(nn.Module):
@@ -122,15 +122,13 @@ class Attention(nn.Module):
         """Queries, keys, values of one matrix product: views of one tensor, so not for hooks that edit in place."""
         weight = torch.cat([self.W_Q.mT, self.W_K.mT, self.W_V.mT]).flatten(0, 1)
         bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
-        if self._attends_transposed(x):
-            packed = torch.addmm(bias[:, None], weight, x.flatten(0, 1).T)
-            packed = packed.view(3, self.cfg.n_heads, self.cfg.d_head, *x.shape[:2])
-            return tuple(t.permute(2, 3, 0, 1) for t in packed.unbind(0))
+        if self._mixes_by_position(x):
+            return mixing.project(x, weight, bias, self.cfg.d_head).chunk(3, dim=2)
         packed = F.linear(x, weight, bias)
         return packed.view(*x.shape[:2], 3, self.cfg.n_heads, self.cfg.d_head).unbind(2)
 
-    def _attends_transposed(self, x: Tensor) -> bool:
-        """Whether `attend` mixes, so that it pays to lay out what it reads and writes with positions innermost."""
+    def _mixes_by_position(self, x: Tensor) -> bool:
+        """Whether `emg_lens.models.mixing` computes: positions innermost."""
         return bool(self.training and self.cfg.dropout) and on_plain_cpu(x)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch pos head d_head"]:
@@ -138,8 +136,8 @@ class Attention(nn.Module):
         dropout = self.cfg.dropout if self.training else 0.0
         severed = None if self.severed is None else self.severed[:, : q.shape[1]]
         fused = not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern))
-        if fused and self._attends_transposed(q):
-            return attend(q, k, v, severed, dropout)
+        if fused and self._mixes_by_position(q):
+            return mixing.attend(q, k, v, severed, dropout)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if fused:
             allowed = None if severed is None else ~severed
@@ -159,9 +157,8 @@ class Attention(nn.Module):
             result = self.hook_result(torch.einsum("bphe,hed->bphd", z, self.W_O))
             return result.sum(dim=2) + self.b_O
         weight = self.W_O.flatten(0, 1)
-        if self._attends_transposed(z):
-            rows = z.permute(2, 3, 0, 1).flatten(2).flatten(0, 1).T
-            return torch.addmm(self.b_O, rows, weight).view(*z.shape[:2], -1)
+        if self._mixes_by_position(z):
+            return mixing.output(z, weight, self.b_O)
         return F.linear(z.flatten(2), weight.T, self.b_O)
 
     @property

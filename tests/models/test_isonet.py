@@ -1,15 +1,14 @@
 """IsoNet: its two heads, its loss, its size on paper."""
 
 import json
-import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+import torch.nn.functional as F
 
 from emg_lens.models.encoder import count_parameters
-from emg_lens.models.isonet import IsoNet, IsoNetConfig, anneal_weight, annealed_loss
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.training import Classification, TrainingRecipe
 
 
 def make(**changes) -> IsoNet:
@@ -36,7 +35,7 @@ def test_the_defaults_are_the_paper_s():
 
 
 def test_a_backbone_of_five_layers_has_5_92_million_parameters():
-    """Fact sheet §2.3, items 16 and 18: 5.92 M for 5 layers of 512/128; 49.2 M to embed 48 channels of 2000 samples."""
+    """IsoNet paper, §3: 5.92 M for 5 layers of 512/128; 49.2 M to embed 48 channels of 2000 samples."""
     with torch.device("meta"):
         model = IsoNet(IsoNetConfig(modalities={"emg": 12, "acc": 36}, n_samples=2000, n_classes=17))
     layer = 4 * (512 * 512 + 512) + 2 * 512 * 128 + 128 + 512 + 2 * 2 * 512
@@ -73,46 +72,14 @@ def test_other_return_types_are_those_of_every_encoder():
     with pytest.raises(ValueError, match="return_type='all'"):
         model(x, return_type="all")
     loss = model(x, return_type="loss", labels=torch.tensor([1, 3]))
-    torch.testing.assert_close(loss, annealed_loss(*model(x, return_type="both"), torch.tensor([1, 3]), 1.0))
-
-
-@pytest.mark.parametrize(
-    ("epoch", "expected"), [(0, 0.0), (1, 1 / 750), (375, 0.5), (749, 749 / 750), (750, 1.0), (1999, 1.0)]
-)
-def test_lambda_rises_linearly_to_one_and_stays(epoch, expected):
-    assert anneal_weight(epoch, 750) == pytest.approx(expected, abs=1e-12)
-
-
-def test_without_annealing_the_cls_head_drives_learning_from_the_start():
-    assert [anneal_weight(epoch, 0) for epoch in (0, 1, 100)] == [1.0, 1.0, 1.0]
-
-
-@given(st.integers(0, 3000), st.integers(1, 2000))
-def test_lambda_is_a_weight_and_never_falls(epoch, anneal_epochs):
-    now, later = anneal_weight(epoch, anneal_epochs), anneal_weight(epoch + 1, anneal_epochs)
-    assert 0 <= now <= later <= 1
-
-
-def test_the_loss_by_hand():
-    cls_logits = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
-    mean_logits = torch.tensor([[0.5, 0.0, 0.0], [3.0, 0.0, -1.0]])
-    labels = torch.tensor([1, 2])
-    cross_entropy = lambda row, label: math.log(sum(math.exp(v) for v in row)) - row[label]
-    cls = (cross_entropy([1.0, 2.0, 0.0], 1) + math.log(3)) / 2
-    mean = (cross_entropy([0.5, 0.0, 0.0], 1) + cross_entropy([3.0, 0.0, -1.0], 2)) / 2
-    for weight in (0.0, 0.25, 1.0):
-        found = annealed_loss(cls_logits, mean_logits, labels, weight)
-        assert found.item() == pytest.approx(weight * cls + (1 - weight) * mean, abs=1e-6)
-    smoothed = annealed_loss(cls_logits, mean_logits, labels, 1.0, label_smoothing=0.3)
-    spread = sum(sum(cross_entropy(row, c) for c in range(3)) / 3 for row in cls_logits.tolist()) / 2
-    assert smoothed.item() == pytest.approx(0.7 * cls + 0.3 * spread, abs=1e-6)
+    torch.testing.assert_close(loss, F.cross_entropy(model(x), torch.tensor([1, 3])))
 
 
 @pytest.mark.parametrize(("weight", "silent"), [(0.0, "unembed"), (1.0, "unembed_mean")])
 def test_at_either_end_one_head_learns_nothing(weight, silent):
     model = make()
-    logits = model(model.example_input(4), return_type="both")
-    annealed_loss(*logits, torch.tensor([0, 1, 2, 3]), weight).backward()
+    x, y, draws = model.example_input(4), torch.tensor([0, 1, 2, 3]), torch.Generator()
+    Classification().batch_losses(model, x, y, weight, TrainingRecipe(), draws)[0].sum().backward()
     heads = {"unembed": model.unembed, "unembed_mean": model.unembed_mean}
     silent_gradient = heads.pop(silent).W_U.grad
     assert silent_gradient is None or not silent_gradient.any()
@@ -149,9 +116,8 @@ def test_weights_in_memory_order_of_their_product_train_alike_with_every_adamw()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, **kind)
         for _ in range(3):
             optimizer.zero_grad(set_to_none=True)
-            annealed_loss(
-                *model(model.example_input(4), return_type="both"), torch.tensor([0, 1, 2, 3]), 0.5
-            ).backward()
+            for logits in model(model.example_input(4), return_type="both"):
+                F.cross_entropy(logits, torch.tensor([0, 1, 2, 3])).mul(0.5).backward(retain_graph=True)
             optimizer.step()
         assert model.blocks[0].attn.W_Q.grad.stride() == model.blocks[0].attn.W_Q.stride()
         results.append(model.eval()(model.example_input(4)))

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from toy_cohort import make_model, make_trials
 
-from emg_lens.training.fitting import FitError, TrainingRecipe, fit
+from emg_lens.training import FitError, TrainingRecipe, fit, measure
 
 QUICK = TrainingRecipe(epochs=3, batch_size=32, lr=1e-3, anneal_epochs=2, seed=3)
 
@@ -166,3 +166,33 @@ def test_a_learning_rate_that_breaks_the_loss_is_named():
 def test_a_recipe_that_means_nothing_is_refused_by_the_name_of_its_field(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         TrainingRecipe(**wrong)
+
+
+def test_a_held_out_curve_changes_no_weight_no_random_number_and_no_row():
+    recipe = QUICK.model_copy(update={"epochs": 25})
+    model, history = fitted(recipe)
+    other = make_model(0, 0.1)
+    with_curve = fit(other, *make_trials(), recipe, held_out=make_trials(50, seed=9))
+    assert torch.equal(weights(model), weights(other)) and not other.training
+    assert with_curve[list(history.columns)].equals(history)
+    looked = with_curve["epoch"][with_curve["held_out_loss"].notna()].tolist()
+    assert looked == [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]
+    assert with_curve["held_out_accuracy"].notna().equals(with_curve["held_out_loss"].notna())
+
+
+def test_the_last_point_of_a_held_out_curve_is_the_fitted_model_s():
+    model, (x, y) = make_model(0, 0.3), make_trials(50, seed=9)
+    last = fit(model, *make_trials(), QUICK, held_out=(x, y)).iloc[-1]
+    logits = model(x).detach()
+    assert last["held_out_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, y)), abs=1e-6)
+    assert last["held_out_accuracy"] == measure(["accuracy"], logits.numpy(), y.numpy())["accuracy"]
+
+
+def test_held_out_trials_that_do_not_fit_are_told_apart():
+    with pytest.raises(FitError, match="held-out: labels run from 1 to 3"):
+        fit(make_model(), *make_trials(), QUICK, held_out=(make_trials()[0], make_trials()[1] + 1))
+
+
+def test_a_model_without_anything_to_fit_is_refused():
+    with pytest.raises(FitError, match="no parameter of the model requires a gradient"):
+        fit(make_model().requires_grad_(False), *make_trials(), QUICK)

@@ -38,7 +38,8 @@ def build(**fields):
 
 def run(path=None, model=None, **options):
     model = model or build()
-    history = fit(model, X, Y, options.pop("recipe", RECIPE), checkpoint=path, **options)
+    held_out = (X[:20], Y[:20])
+    history = fit(model, X, Y, options.pop("recipe", RECIPE), checkpoint=path, held_out=held_out, **options)
     return model, history
 
 
@@ -139,7 +140,7 @@ OTHERS = {
 def test_a_file_of_another_fit_is_refused_and_kept(path, what):
     run(path, stop_after=2)
     before = path.read_bytes()
-    call = {"model": build(), "x": X, "targets": Y, "recipe": RECIPE, **OTHERS[what]()}
+    call = {"model": build(), "x": X, "targets": Y, "recipe": RECIPE, "held_out": (X[:20], Y[:20]), **OTHERS[what]()}
     with pytest.raises(CheckpointError, match=rf"of another fit \({what}: .*, now .*delete it") as error:
         fit(**call, checkpoint=path)
     assert "\n" not in str(error.value) and path.read_bytes() == before

@@ -23,3 +23,11 @@ def make_trials(n: int = 90, seed: int = 0) -> tuple[Tensor, Tensor]:
     x = torch.randn(n, 7, 8, generator=generator)
     x[torch.arange(n), y] += 1.5
     return x, y
+
+
+def make_values(n: int = 90, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Trials and two values, of mean 0 and variance 1, that can be read from them."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 7, 8, generator=generator)
+    values = torch.stack([x[:, 0].mean(1), x[:, 1].mean(1) - x[:, 5].mean(1)], 1)
+    return x, (values - values.mean(0)) / values.std(0, correction=0)

@@ -1,0 +1,94 @@
+"""Configurations: what means nothing is refused in one line, what is meant is kept."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+import torch
+
+from emg_lens.hooks import EdgeError, flow, none
+from emg_lens.lens.config import EncoderConfig, SignalConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
+
+SIZES = {"modalities": {"emg": 4, "acc": 3}, "n_samples": 8, "n_classes": 3}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "choices"),
+    [
+        ("positions", "lerned", "'none', 'learned', 'sinusoidal', 'rotary'"),
+        ("norm", "Post", "'pre', 'post'"),
+        ("readout", "CLS", "'cls', 'mean', 'none'"),
+        ("embedding", "dedicate", "'dedicated', 'shared'"),
+        ("act_fn", "tanh", "'gelu', 'relu'"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_refused_with_the_choices(field, value, choices):
+    with pytest.raises(ValueError, match=f"{field}='{value}' is no choice; choose one of {choices}") as error:
+        EncoderConfig(**SIZES, **{field: value})
+    assert "\n" not in str(error.value)
+
+
+def test_choices_of_a_configuration_of_ones_own_are_checked_too():
+    @dataclass
+    class Own(SignalConfig):
+        fusion: Literal["early", "late"] = "late"
+
+    assert Own(**SIZES, fusion="early").fusion == "early"
+    with pytest.raises(ValueError, match="fusion='middle' is no choice; choose one of 'early', 'late'"):
+        Own(**SIZES, fusion="middle")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_samples": 0}, "n_samples must be at least 1, got 0"),
+        ({"n_classes": 0}, "n_classes must be at least 1, got 0"),
+        ({"class_names": ["a"]}, "1 class_names for n_classes=3"),
+        ({"modalities": {}}, "at least one modality"),
+        ({"modalities": {"emg": 0}}, "'emg' needs at least one channel"),
+        ({"modality_order": ["emg"]}, "does not order"),
+    ],
+)
+def test_signals_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SignalConfig(**{**SIZES, **changes})
+
+
+def test_what_every_model_says_of_its_signals():
+    cfg = SignalConfig(**SIZES)
+    assert cfg.class_names == ["0", "1", "2"] and cfg.n_channels == 7 and (cfg.n_layers, cfg.n_heads) == (0, 0)
+    assert not cfg.layout.has_cls and len(cfg.layout) == 7
+    assert EncoderConfig(**SIZES).n_layers == 4
+
+
+def test_severed_edges_are_read_once_and_saved_as_text(tmp_path):
+    cfg = EncoderConfig(**SIZES, severed_edges="flow('acc', 'cls')", d_model=16, n_layers=2)
+    assert cfg.severed == flow("acc", "cls") and EncoderConfig(**SIZES).severed == none()
+    model = HookedBiosignalEncoder(cfg)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["severed_edges"] == "flow('acc', 'cls')"
+    again = HookedBiosignalEncoder.from_pretrained(tmp_path)
+    assert torch.equal(again.severed_mask(), model.severed_mask()) and again.cfg == cfg
+    with pytest.raises(EdgeError, match="edge expression"):
+        EncoderConfig(**SIZES, severed_edges="flow('acc', ")
+
+
+SAVED_BEFORE = {  # as the first version of the package wrote it
+    "act_fn": "gelu", "class_names": ["a", "b", "c"], "cls_token": True, "d_mlp": 8, "d_model": 16,
+    "drop_path": 0.0, "dropout": 0.1, "embedding": "dedicated", "eps": 1e-05, "modalities": {"acc": 3, "zeta": 4},
+    "modality_order": ["zeta", "acc"], "n_classes": 3, "n_heads": 2, "n_layers": 1, "n_samples": 8, "norm": "post",
+    "patch_samples": None, "positions": "learned", "qkv_bias": True, "readout": "cls", "rotary_base": 10000.0,
+    "severed_edges": "flow('acc', 'cls')", "shared_head": False,
+}  # fmt: skip
+
+
+def test_a_model_saved_by_the_first_version_still_loads(tmp_path):
+    model = IsoNet(IsoNetConfig(**SAVED_BEFORE))
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(SAVED_BEFORE, sort_keys=True))
+    again = IsoNet.from_pretrained(tmp_path)
+    x = model.example_input(2)
+    assert torch.equal(again(x), model.eval()(x)) and again.layout.modalities == ("zeta", "acc")
