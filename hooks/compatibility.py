@@ -190,9 +190,9 @@ def _row(specimen: Specimen) -> dict[str, Any]:
     x = example_inputs(model, len(layout), batch=2)
     lever = find_lever(model, layout)
     with quietly(model):
-        before = output(call(model, x))
+        before = output_tensor(call(model, x))
         with cutting(model, edges, layout) as report:
-            after = output(call(model, x))
+            after = output_tensor(call(model, x))
         plain = _plain_hook(model, x, list(lever.paths.values()), edges.mask(layout, lever.n_layers, lever.n_heads))
     try:
         cut(model, edges, layout)
@@ -215,10 +215,10 @@ def _plain_hook(model: nn.Module, x: Any, paths: list[str], mask: Tensor) -> Ten
         for layer, path in enumerate(paths):
             fill = partial(lambda scores, hook, cut: scores.masked_fill(cut, -torch.inf), cut=mask[layer])  # noqa: ARG005
             stack.enter_context(listening(at_path(model, f"{path}.{SCORES}"), fill))
-        return output(call(model, x))
+        return output_tensor(call(model, x))
 
 
-def output(result: Any) -> Tensor:
+def output_tensor(result: Any) -> Tensor:
     """The main tensor of a model's result."""
     return result if isinstance(result, Tensor) else result[0]
 

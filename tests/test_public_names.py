@@ -66,12 +66,12 @@ def test_help_waits_for_nothing_heavy():
     code = "import sys; sys.argv[1:] = ['run', '--help']; from emg_lens import cli; cli.main()"
     wrapped = f"import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules))); {code}"
     printed = run(wrapped)
-    assert "Subjects at a time" in printed
+    assert "Fits at a time" in printed
     assert not set(HEAVY) & set(printed.splitlines()[-1].split())
 
 
 def test_workers_that_fit_models_do_not_wait_for_figures_and_statistics():
-    loaded = set(run("import sys, emg_lens.studies.subject; print(*sorted(sys.modules))").split())
+    loaded = set(run("import sys, emg_lens.studies.fits; print(*sorted(sys.modules))").split())
     assert "emg_lens.training.fitting" in loaded
     assert not {"matplotlib", "statsmodels", "scipy.stats", "scipy.signal", "scipy.spatial"} & loaded
 

@@ -12,7 +12,7 @@ import torch
 
 from emg_lens.hooks.algebra import EdgeSet
 from emg_lens.hooks.anatomy import at_path
-from emg_lens.hooks.compatibility import WRAPPED, Specimen, output, wrapped_model
+from emg_lens.hooks.compatibility import WRAPPED, Specimen, output_tensor, wrapped_model
 from emg_lens.hooks.deletion import cut_layers
 from emg_lens.hooks.examples import call
 from emg_lens.hooks.kernel import tapping
@@ -66,7 +66,7 @@ def reference(specimen: Specimen, model, x: torch.Tensor, edges: EdgeSet) -> tup
             return _by_transformers(kind, x, taps), {layer: tap.held for layer, tap in taps.items()}
         for layer, tap in taps.items():
             stack.enter_context(tapping(at_path(model, lever.paths[layer]), tap))
-        return output(call(model, x)), {layer: tap.held for layer, tap in taps.items()}
+        return output_tensor(call(model, x)), {layer: tap.held for layer, tap in taps.items()}
 
 
 def _by_transformers(kind: str, x: torch.Tensor, taps: dict[int, Renormalise]) -> torch.Tensor:
@@ -76,7 +76,7 @@ def _by_transformers(kind: str, x: torch.Tensor, taps: dict[int, Renormalise]) -
     if kind == "T5 encoder":  # the bridge lets the decoder read the input where no start token is configured
         assert getattr(model.config, "decoder_start_token_id", None) is None
         return model(x, decoder_input_ids=x).logits
-    return output(model(x))
+    return output_tensor(model(x))
 
 
 @cache

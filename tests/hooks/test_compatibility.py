@@ -10,7 +10,7 @@ from toy import RandomEdges, hooks_left
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cut_mlp, cutting, every, flow, positions, replace
 from emg_lens.hooks.anatomy import PATTERN, at_path, listening
-from emg_lens.hooks.compatibility import Specimen, _sizes, installed_version, output, table, zoo
+from emg_lens.hooks.compatibility import Specimen, _sizes, installed_version, output_tensor, table, zoo
 from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.examples import call, example_inputs
 from emg_lens.hooks.probe import find_lever
@@ -47,11 +47,11 @@ def test_cutting_is_verified_and_changes_the_output(specimen):
     model, layout = specimen.build(), specimen.layout
     x = example_inputs(model, len(layout), batch=2)
     with torch.no_grad():
-        before = output(call(model, x))
+        before = output_tensor(call(model, x))
         own = hooks_left(model)  # bridges put hooks of their own on themselves as they first run
         with cutting(model, EDGES, layout) as report:
-            after = output(call(model, x))
-        again = output(call(model, x))
+            after = output_tensor(call(model, x))
+        again = output_tensor(call(model, x))
     assert (after - before).abs().max() > 1e-3 and torch.equal(before, again)
     assert after.isfinite().all() and hooks_left(model) == own
     for entry in report.layers:
@@ -61,7 +61,7 @@ def test_cutting_is_verified_and_changes_the_output(specimen):
 def test_cutting_equals_an_independent_computation(specimen):
     model, layout, x = built(specimen)
     with torch.no_grad(), cutting(model, EDGES, layout):
-        ours = output(call(model, x))
+        ours = output_tensor(call(model, x))
     theirs, _ = reference(specimen, model, x, EDGES)
     assert (ours - theirs).abs().max() <= 1e-5 * max(1, float(theirs.abs().max()))
 
@@ -69,20 +69,20 @@ def test_cutting_equals_an_independent_computation(specimen):
 def test_cut_gives_what_cutting_gives_or_refuses(specimen):
     model, layout, x = built(specimen)
     with torch.no_grad(), cutting(model, EDGES, layout) as report:
-        expected = output(call(model, x))
+        expected = output_tensor(call(model, x))
     if report.lever == "attention_mask":
         with pytest.raises(DeadHookError, match="use: with cutting"):
             cut(model, EDGES, layout)
         return
     with torch.no_grad():
-        ours = output(model.run_with_hooks(x, fwd_hooks=cut(model, EDGES, layout)))
+        ours = output_tensor(model.run_with_hooks(x, fwd_hooks=cut(model, EDGES, layout)))
     torch.testing.assert_close(ours, expected)
 
 
 def test_cutting_every_edge_leaves_finite_outputs_and_no_attention(specimen):
     model, layout, x = built(specimen)
     with torch.no_grad(), cutting(model, every(), layout) as report:
-        out = output(call(model, x))
+        out = output_tensor(call(model, x))
     assert out.isfinite().all()
     assert [entry.rows_fully_cut for entry in report.layers] == [12, 12]
     assert [entry.mass_removed for entry in report.layers] == pytest.approx([1, 1], abs=1e-5)
@@ -116,13 +116,13 @@ def test_cutting_works_with_run_with_cache_and_nests(specimen):
         expected, _ = reference(specimen, model, x, cross_modal() | flow("cls", "emg"))
         with cutting(model, cross_modal(), layout), cutting(model, flow("cls", "emg"), layout):
             out, _ = model.run_with_cache(x)
-    torch.testing.assert_close(output(out), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output_tensor(out), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_are_finite_under_a_cut_with_empty_rows(specimen):
     model, layout, x = built(specimen)
     with cutting(model, positions(dest=[0]) | cross_modal(), layout):
-        output(call(model, x)).square().sum().backward()
+        output_tensor(call(model, x)).square().sum().backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
     model.zero_grad(set_to_none=True)
@@ -133,14 +133,14 @@ def test_values_can_be_replaced_and_mlps_cut(specimen):
     elsewhere = {"T5": "encoder_blocks.0.hook_resid_pre", "HookedEncoder": "hook_full_embed"}
     at = elsewhere.get(specimen.name.split()[0], "hook_embed")
     with torch.no_grad():
-        plain = output(model.run_with_hooks(x, fwd_hooks=[]))
+        plain = output_tensor(model.run_with_hooks(x, fwd_hooks=[]))
         for hooks in (
             replace(model, "acc", at=at, layout=layout),
             replace(model, "acc", "mean", at, layout, reference=x),
             replace(model, "acc", "permute", at, layout),
             cut_mlp(model, "emg", layout=layout),
         ):
-            edited = output(model.run_with_hooks(x, fwd_hooks=hooks))
+            edited = output_tensor(model.run_with_hooks(x, fwd_hooks=hooks))
             assert edited.isfinite().all() and (edited - plain).abs().max() > 1e-4
 
 
@@ -191,7 +191,7 @@ def test_fuzz_the_report_and_the_output_agree_with_independent_computations(part
             continue
         done += 1
         with torch.no_grad(), cutting(model, edges, layout) as report:
-            ours = output(call(model, x))
+            ours = output_tensor(call(model, x))
         theirs, held = reference(specimen, model, x, edges)
         assert (ours - theirs).abs().max() <= 1e-4 * max(1, float(theirs.abs().max())), str(edges)
         assert held.keys() == {entry.layer for entry in report.layers}
@@ -205,7 +205,7 @@ def test_half_precision_bridges_can_be_cut():
     model, layout = specimen.build().to(torch.bfloat16), specimen.layout
     x = example_inputs(model, 6, batch=2)
     with torch.no_grad(), cutting(model, EDGES, layout) as report:
-        out = output(call(model, x))
+        out = output_tensor(call(model, x))
     assert out.dtype == torch.bfloat16 and out.isfinite().all() and report.mass_removed > 0
 
 
@@ -216,7 +216,7 @@ def test_compatibility_mode_is_probed_anew():
     model.enable_compatibility_mode()
     x = example_inputs(model, 6, batch=2)
     with torch.no_grad(), cutting(model, EDGES, layout) as report:
-        assert output(call(model, x)).isfinite().all()
+        assert output_tensor(call(model, x)).isfinite().all()
     assert report.lever == "scores"
 
 
