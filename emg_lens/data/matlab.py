@@ -22,7 +22,8 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, ".
         if h5py.is_hdf5(path):
             with h5py.File(path) as file:
                 return {key: np.asarray(file[key]).T for key in keys if key in file}
-        return loadmat(path, variable_names=keys)
+        found = loadmat(path, variable_names=keys)
+        return {key: found[key] for key in keys if key in found}
     except Exception as error:  # scipy raises half a dozen kinds on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); is it complete?") from None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from emg_lens.errors import EmgLensError
 
@@ -74,8 +74,8 @@ class Recording:
 
     subject: str
     signals: Mapping[str, Signal]
-    label: Int[np.ndarray, " row"] = field(repr=False)
-    repetition: Int[np.ndarray, " row"] = field(repr=False)
+    label: Integer[np.ndarray, " row"] = field(repr=False)
+    repetition: Integer[np.ndarray, " row"] = field(repr=False)
     fs: float
     meta: Mapping = field(default_factory=dict, repr=False)
 

@@ -109,10 +109,10 @@ def told_before(train: TrialSet, test: TrialSet, before: TrialSet, whose: str = 
     for modality in (*names, ALL) if len(names) > 1 else names:
         seen = names if modality == ALL else [modality]
         rest = _features(before.keep(seen))
-        accuracy = [_lda_accuracy(rest[train_rest], train_y, rest[test_rest], test_y)]
+        told_by_rest = _lda_accuracy(rest[train_rest], train_y, rest[test_rest], test_y)
         one, other = (_movement_means(_features(t.keep(seen)), of) for t, of in ((train, train_of), (test, test_of)))
-        accuracy.append(_lda_accuracy(one, train_y, other, test_y))
-        told.append(Told(modality, *accuracy, chance, len(test_y)))
+        told_by_itself = _lda_accuracy(one, train_y, other, test_y)
+        told.append(Told(modality, told_by_rest, told_by_itself, chance, len(test_y)))
     return tuple(told)
 
 

@@ -137,7 +137,7 @@ class RepetitionSplit(Split):
     def parts(self, fold: Fold, trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
         """Masks by repetition; repetitions that this subject lacks are noted, unless a part would be empty."""
         if len(np.unique(trials.subject)) > 1:
-            self.check(trials.repetition)
+            self.check(np.unique(trials.repetition).tolist())
         mine = np.isin(trials.subject, fold.subjects)
         known = np.unique(trials.repetition[mine]).tolist()
         train = tuple(r for r in known if r not in self.test) if self.train is None else self.train

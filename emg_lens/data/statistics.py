@@ -4,12 +4,14 @@ They come from training trials alone, and are kept beside a fitted model, so tha
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -20,7 +22,7 @@ from emg_lens.io.files import replacing
 
 @runtime_checkable
 class HasInputs(Protocol):
-    """What statistics need of a `TrialSet`: samples, and the channels of each modality."""
+    """What statistics need of a `TrialSet`: samples, and the table of channels."""
 
     @property
     def x(self) -> Float[np.ndarray, "trial channel time"]:
@@ -28,8 +30,8 @@ class HasInputs(Protocol):
         ...
 
     @property
-    def modalities(self) -> dict[str, int]:
-        """Number of channels of each modality, in channel order."""
+    def channels(self) -> pd.DataFrame:
+        """One row a channel; those of a modality stand together."""
         ...
 
 
@@ -84,7 +86,8 @@ class InputStatistics:
         std = np.sqrt(np.mean((train.x - mean[:, None]) ** 2, axis=(0, 2)))
         constant = np.ptp(train.x, axis=(0, 2)) == 0  # its deviation may be a rounding error instead of 0
         rectify = rectify if isinstance(rectify, str) else tuple(rectify)
-        return InputStatistics(dict(train.modalities), mean, np.where(constant, 0.0, std), rectify)  # pyright: ignore
+        counts = Counter(train.channels["modality"])
+        return InputStatistics(dict(counts), mean, np.where(constant, 0.0, std), rectify)  # pyright: ignore
 
     def apply(self, x: Float[np.ndarray, "trial channel time"]) -> Float[np.ndarray, "trial channel time"]:
         """Z-score raw samples, and rectify; float32.

@@ -166,13 +166,13 @@ class TrialSet:
     @staticmethod
     def from_arrays(
         x: Float[np.ndarray, "trial channel time"],
-        y: Shaped[np.ndarray, " trial"],
-        subject: Shaped[np.ndarray, " trial"],
-        repetition: Int[np.ndarray, " trial"],
+        y: Shaped[np.ndarray, " trial"] | Sequence[object],
+        subject: Shaped[np.ndarray, " trial"] | Sequence[object],
+        repetition: Int[np.ndarray, " trial"] | Sequence[int],
         channels: Mapping[str, int] | pd.DataFrame,
         fs: float,
         *,
-        movement: Int[np.ndarray, " trial"] | None = None,
+        movement: Int[np.ndarray, " trial"] | Sequence[int] | None = None,
         classes: Sequence[object] | None = None,
         notes: Sequence[str] = (),
         targets: Float[np.ndarray, "trial target"] | None = None,
@@ -384,7 +384,7 @@ def _apart(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray,
     return apart
 
 
-def _whole(values: Shaped[np.ndarray, " trial"], name: str) -> Int[np.ndarray, " trial"]:
+def _whole(values: Shaped[np.ndarray, " trial"] | Sequence[int], name: str) -> Int[np.ndarray, " trial"]:
     numbers = np.asarray(values)
     if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any():
         raise DataError(f"{name} must hold whole numbers, got {numbers.dtype}")

@@ -64,7 +64,7 @@ def read(path: Path, subject: str) -> Recording:
     signals = {}
     for modality, (key, names, placement) in SIGNALS.items():
         if key not in content:
-            found = ", ".join(k for k in content if not k.startswith("__")) or "none"
+            found = ", ".join(content) or "none"
             raise DataError(f"{path}: no key {key!r} (found of those wanted: {found}); is the file complete?")
         data = content[key]
         if data.ndim != 2 or data.shape[1] != len(names) or not len(data) or data.dtype.kind not in "iuf":

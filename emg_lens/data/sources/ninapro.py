@@ -159,7 +159,7 @@ def read(
     content = read_mat(path, (*family.sensors, labels, REPETITION_OF[labels], *scalars))
     for key in (*family.sensors, labels, REPETITION_OF[labels]):
         if key not in content:
-            found = ", ".join(k for k in content if not k.startswith("__")) or "none"
+            found = ", ".join(content) or "none"
             raise DataError(f"{path}: no key {key!r} (found of those wanted: {found}); is the file complete?")
 
     expected = {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)}
@@ -244,7 +244,7 @@ def _check_length(n: int, n_rows: int, key: str, path: Path) -> None:
 
 
 def _fit(
-    vector: Shaped[np.ndarray, " row"], n_rows: int, key: str, path: Path, notes: list[str]
+    vector: Shaped[np.ndarray, " given"], n_rows: int, key: str, path: Path, notes: list[str]
 ) -> Int[np.ndarray, " row"]:
     """Bring a label vector to the length of the EMG, which is the reference (docs/protocol.md §2.2)."""
     _check_length(len(vector), n_rows, key, path)
