@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from emg_lens.io.checkpoint import CheckpointError, CheckpointFile
+from emg_lens.io.files import replacing, write_bytes, write_text
+
+
+def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path):
+    write_text(tmp_path / "a.txt", "müller\n")
+    write_bytes(tmp_path / "a.txt", b"new")
+    assert (tmp_path / "a.txt").read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError, match="killed"), replacing(tmp_path / "a.txt") as partial:
+        partial.write_text("ne")
+        raise RuntimeError("killed")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_reader_finds_the_old_file_until_the_new_one_is_complete(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with replacing(tmp_path / "a.txt") as partial:
+        partial.write_text("new")
+        assert (tmp_path / "a.txt").read_text() == "old"
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_checkpoint_gives_back_tensors_and_facts(tmp_path):
+    tensors = {"a": torch.randn(3, 2), "b": torch.arange(4)}
+    CheckpointFile(tmp_path / "c", "fit", {"model": "x"}).save(tensors, {"epoch": "3"})
+    found = CheckpointFile(tmp_path / "c", "fit", {"model": "x"})
+    assert found.facts["epoch"] == "3" and all(torch.equal(found.tensors[k], v) for k, v in tensors.items())
+
+
+@pytest.mark.parametrize(
+    "open_it, message",
+    [
+        (lambda path: CheckpointFile(path, "sweep", {"model": "x"}), "is not a checkpoint of a sweep"),
+        (lambda path: CheckpointFile(path, "fit", {"model": "y"}), r"of another fit \(model: x, now y\); delete it"),
+    ],
+)
+def test_a_checkpoint_of_other_work_is_refused_and_left_as_it_is(tmp_path, open_it, message):
+    path = tmp_path / "c"
+    CheckpointFile(path, "fit", {"model": "x"}).save({"a": torch.ones(2)}, {})
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=message):
+        open_it(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-3], lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), lambda _: b"x"])
+def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
+    path = tmp_path / "c"
+    CheckpointFile(path, "fit", {}).save({"a": torch.randn(8)}, {})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="cannot be read|its checksum is wrong"):
+        CheckpointFile(path, "fit", {})
