@@ -3,61 +3,93 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.edges import none
 from emg_lens.studies.fit_units import Fit, fits_of
-from emg_lens.studies.fits import build_fit_model, load_fit, metrics_of
+from emg_lens.studies.fits import FitTrials, build_fit_model, load_fit, metrics_of, objective_of
 from emg_lens.studies.spec import StudyError, StudySpec
-from emg_lens.sweeps.engine import audit
-from emg_lens.training.metrics import METRICS
+from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.sweeps.engine import audit, sweep
+from emg_lens.sweeps.result import SweepError
+from emg_lens.training.metrics import measure
+
+REHEARSED = 4
+"""Trials that every condition runs on before anything is fitted."""
 
 
 def describe_fits(
-    study: StudySpec, data: Path | None, subjects: tuple[tuple[str, ...], ...], cell: int
-) -> list[dict[str, Any]]:
-    """Facts about every fit of a cell.
+    study: StudySpec,
+    data: Path | None,
+    subjects: tuple[tuple[str, ...], ...],
+    cells: tuple[int, ...],
+    folds: tuple[int, ...],
+) -> list[list[dict[str, Any]]]:
+    """Facts about some fits of some cells, which have one cohort and split, so that recordings are read once.
 
     Args:
         study: The study.
         data: Folder of the data set.
         subjects: Of every cell.
-        cell: Place of the cell in `StudySpec.cells`.
+        cells: Places of the cells in `StudySpec.cells`.
+        folds: Which folds, from 0.
+
+    Returns:
+        For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, n_classes, repetitions, and
+        `plan`: of fold 0, one row a condition; of others, nothing.
 
     Raises:
         DataError: A recording that is missing or damaged, or a fold that cannot be divided.
         StudyError: A model, condition or metric that does not fit these data.
     """
-    fits = [one for one in fits_of(study, subjects) if one.levels == study.cells[cell][0]]
-    return [_describe(one, data, with_plan=one is fits[0]) for one in fits]
+    every = fits_of(study, subjects)
+    fits = [[one for one in every if one.levels == study.cells[cell][0]] for cell in cells]
+    found: list[list[dict[str, Any]]] = [[] for _ in cells]
+    plans: dict[str, list[dict[str, Any]]] = {}
+    for number in folds:
+        same_fold = [of_cell[number] for of_cell in fits]
+        trials = load_fit(same_fold[0], data)
+        facts = {
+            "fold": same_fold[0].fold.name,
+            "test_subjects": same_fold[0].fold.test_subjects,
+            "n_train": len(trials.train),
+            "modalities": trials.test.modalities,
+            "n_classes": len(set(trials.train.y.tolist())),
+            "repetitions": sorted({*trials.train.repetition.tolist(), *trials.test.repetition.tolist()}),
+        }
+        for one, of_cell in zip(same_fold, found, strict=True):
+            plan = [] if number else _plan_of(one, trials, plans)
+            of_cell.append({**facts, "folder": one.folder_name, "plan": plan})
+    return found
 
 
-def _describe(one: Fit, data: Path | None, with_plan: bool) -> dict[str, Any]:
-    trials = load_fit(one, data)
-    try:
-        plan = _plan_rows(one, trials.train) if with_plan else []
-    except EmgLensError as error:
-        raise StudyError(str(error)) from None
-    return {
-        "folder": one.folder_name,
-        "fold": one.fold.name,
-        "test_subjects": one.fold.test_subjects,
-        "n_train": len(trials.train),
-        "modalities": trials.test.modalities,
-        "n_classes": len(set(trials.train.y.tolist())),
-        "repetitions": sorted({*trials.train.repetition.tolist(), *trials.test.repetition.tolist()}),
-        "plan": plan,
-    }
+def _plan_of(one: Fit, trials: FitTrials, known: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rehearsed plan, each model and set of conditions once."""
+    key = one.spec.model_dump_json(include={"model", "objective", "conditions", "metrics"})
+    if key not in known:
+        try:
+            known[key] = _rehearsed_plan(one, trials)
+        except SweepError as error:
+            raise StudyError(str(next(iter(error.errors.values())))) from None
+        except EmgLensError as error:
+            raise StudyError(str(error)) from None
+    return known[key]
 
 
-def _plan_rows(one: Fit, train: Any) -> list[dict[str, Any]]:
-    """One row a condition but the baseline: its tags, and its audit on a model of these sizes."""
-    for name in metrics_of(one):
-        METRICS[name]  # noqa: B018 - an unknown name raises
-    model = build_fit_model(one, train)
+def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
+    """One row a condition but the baseline: its tags and audit; every condition has run once, on an unfitted model.
+
+    Whatever would fail behind hours of training fails here.
+    """
+    objective, some = objective_of(one), trials.train.select(np.arange(min(REHEARSED, len(trials.train))))
+    model = build_fit_model(one, trials.train).eval()
+    objective.check(model, trials.x(some), trials.y(some, objective))
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
-    found = audit(model, conditions)
-    for condition, n_cut in zip(conditions, found["edges_cut"], strict=True):
+    for condition, n_cut in zip(conditions, audit(model, conditions)["edges_cut"], strict=True):
         if n_cut == 0 and condition.edges != none():
             raise StudyError(f"condition {condition.name!r} cuts no edge of this model; edges: {condition.edges}")
-    rows = [{**dict(c.tags), **row} for c, row in zip(conditions, found.to_dict("records"), strict=True)]
+    found = sweep(model, trials.x(some), conditions, reference=trials.x(some))
+    measure(metrics_of(one), found.logits[BASELINE].numpy(), objective.targets(some).numpy())
+    rows = [{**dict(c.tags), **row} for c, row in zip(conditions, found.audit.to_dict("records"), strict=True)]
     return rows[1:]

@@ -121,6 +121,7 @@ def build_fit_model(fit_unit: Fit, train: TrialSet) -> Any:
     Raises:
         ModelError: A setting that the architecture does not have, or that does not fit.
     """
+    objective_of(fit_unit).targets(train)  # which says so where there are none
     names = objective_of(fit_unit).output_names(train)
     settings = fit_unit.spec.model.settings
     entry = architecture_of(fit_unit)

@@ -13,6 +13,7 @@ from rich.console import Console
 from emg_lens.data.registry import data_fingerprint
 from emg_lens.data.registry import subjects as list_subjects
 from emg_lens.data.splits import RepetitionSplit
+from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.spec import COMING, Cohort, StudyError, StudySpec
 from emg_lens.studies.statistics.families import family_sizes
 from emg_lens.studies.statistics.power import power_warnings
@@ -54,13 +55,15 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
         StudyError, DataError: What does not fit, in one line.
     """
     study.check()
+    for name in study.views or ():
+        VIEWS[name]  # an unknown name raises now, not after the fits
     for _, spec in study.cells:
         if spec.cohort.dataset in COMING:
             raise StudyError(f"the loader of {spec.cohort.dataset!r} is not written yet; see emg-lens list")
     subjects = tuple(_subjects(spec.cohort, data) for _, spec in study.cells)
     n_fits = sum(len(spec.split.folds(names)) for (_, spec), names in zip(study.cells, subjects, strict=True))
     with console.status(f"reading the recordings of {n_fits} fits"):
-        facts = parallel(jobs, [(_describe, (study, data, subjects, cell)) for cell in range(len(study.cells))])
+        facts = _facts(study, data, subjects, jobs)
     every = [fit for cell in facts for fit in cell]
     for (_, spec), cell in zip(study.cells, facts, strict=True):
         if isinstance(spec.split, RepetitionSplit):
@@ -130,10 +133,29 @@ def _subjects(cohort: Cohort, data: Path | None) -> tuple[str, ...]:
     return tuple(s for s in known if s in names)
 
 
-def _describe(study: StudySpec, data: Path | None, subjects: tuple[tuple[str, ...], ...], cell: int) -> list[dict]:
+def _facts(study: StudySpec, data: Path | None, subjects: tuple[tuple[str, ...], ...], jobs: int) -> list[list[dict]]:
+    """What must be known of every fit, cell by cell; cells with the same recordings and folds are read together."""
+    alike: dict[str, list[int]] = {}
+    for cell, (_, spec) in enumerate(study.cells):
+        alike.setdefault(spec.model_dump_json(include={"cohort", "split"}), []).append(cell)
+    tasks: list[tuple[Callable, tuple]] = []
+    for cells in alike.values():
+        n_folds = len(study.cells[cells[0]][1].split.folds(subjects[cells[0]]))
+        size = -(-n_folds * len(alike) // jobs)  # neighbouring folds often need the same recordings
+        for first in range(0, n_folds, size):
+            folds = tuple(range(first, min(first + size, n_folds)))
+            tasks.append((_describe, (study, data, subjects, tuple(cells), folds)))
+    found: list[list[dict]] = [[] for _ in study.cells]
+    for (_, (*_, cells, _)), described in zip(tasks, parallel(jobs, tasks), strict=True):
+        for cell, facts in zip(cells, described, strict=True):
+            found[cell] += facts
+    return found
+
+
+def _describe(*arguments: Any) -> list[list[dict]]:
     from emg_lens.studies.description import describe_fits  # in the worker: this process needs no models
 
-    return describe_fits(study, data, subjects, cell)
+    return describe_fits(*arguments)
 
 
 def _warnings(study: StudySpec, fits: list[Mapping[str, Any]]) -> list[str]:

@@ -8,10 +8,10 @@ import time
 import joblib
 import pandas as pd
 import pytest
-from tiny import TINY
+from tiny import TINY, all_fits
 
-from emg_lens.studies.run import _subject_task, run_study
-from emg_lens.studies.spec import Study
+from emg_lens.studies.run import _fit_task, run_study
+from emg_lens.studies.spec import StudySpec as Study
 
 distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'emg-lens[cluster]'")
 
@@ -41,24 +41,24 @@ def alone(study, tmp_path_factory):
 
 def assert_same_numbers(result, alone):
     pd.testing.assert_frame_equal(result.scores, alone.scores, check_exact=True)
-    pd.testing.assert_frame_equal(result.fits, alone.fits, check_exact=True)
-    for folder in (alone.folder / "subjects").iterdir():
+    pd.testing.assert_frame_equal(result.curves, alone.curves, check_exact=True)
+    for folder in (alone.folder / "fits").iterdir():
         weights = (folder / "model.safetensors").read_bytes()
-        assert (result.folder / "subjects" / folder.name / "model.safetensors").read_bytes() == weights
+        assert (result.folder / "fits" / folder.name / "model.safetensors").read_bytes() == weights
 
 
 def test_a_cluster_of_two_processes_gives_the_numbers_of_one(client, study, alone, tmp_path, monkeypatch):
     def not_here(*arguments):
         raise AssertionError("this process did the work")
 
-    monkeypatch.setattr("emg_lens.studies.subject.run_subject", not_here)
+    monkeypatch.setattr("emg_lens.studies.fits.run_fit", not_here)
     with joblib.parallel_config(backend="dask"):
         result = run_study(study, out=tmp_path, jobs=2)
     assert_same_numbers(result, alone)
 
 
 def test_a_worker_killed_in_the_middle_loses_nothing(client, study, alone, tmp_path):
-    subjects = tmp_path / study.name / study.digest() / "subjects"
+    fits = tmp_path / study.name / study.digest() / "fits"
     victims: list[int] = []
 
     def kill_a_busy_worker() -> None:
@@ -66,7 +66,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(client, study, alone, tmp_p
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             busy = [address for address, tasks in client.processing().items() if tasks]
-            if busy and any(_is_under_way(file) for file in subjects.glob(".*.progress")):
+            if busy and any(_is_under_way(file) for file in fits.glob(".*.progress")):
                 victims.append(pids[busy[0]])
                 os.kill(victims[0], signal.SIGKILL)
                 return
@@ -79,7 +79,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(client, study, alone, tmp_p
     killer.join()
     assert victims and victims[0] not in client.run(os.getpid).values()
     assert_same_numbers(result, alone)
-    assert not [p.name for p in subjects.iterdir() if p.name.startswith(".")]
+    assert not [p.name for p in fits.iterdir() if p.name.startswith(".")]
 
 
 def _is_under_way(file) -> bool:
@@ -98,10 +98,10 @@ def test_threads_of_one_process_give_the_numbers_of_one(tmp_path):
     assert_same_numbers(result, alone)
 
 
-def test_a_finished_subject_that_is_asked_for_again_is_left_as_it_is(study, alone):
+def test_a_finished_fit_that_is_asked_for_again_is_left_as_it_is(study, alone):
     """dask runs a finished task again where the only copy of its answer was on a worker that died."""
-    folder = alone.folder / "subjects" / "01"
+    folder = alone.folder / "fits" / "01"
     before = (folder / "scores.csv").stat().st_mtime_ns
-    _subject_task(study, None, "01", folder, "cpu", 1.0)
+    _fit_task(all_fits(study)[0], None, folder, 1.0)
     assert (folder / "scores.csv").stat().st_mtime_ns == before
     assert not [p.name for p in folder.parent.iterdir() if p.name.startswith(".")]

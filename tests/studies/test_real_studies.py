@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import all_fits
 
-from emg_lens.data import subjects
-from emg_lens.studies.spec import Study
-from emg_lens.studies.subject import build_model, load_subject
+from emg_lens.studies.fits import build_fit_model, load_fit, objective_of
+from emg_lens.studies.spec import StudySpec
 from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit
 
@@ -21,15 +21,15 @@ def test_the_six_identities_hold_on_every_subject(name):
     folder = DATA / FOLDERS[name]
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here; set EMG_LENS_DATA")
-    study = Study.load(name)
+    study = StudySpec.load(name)
     torch.set_num_threads(1)
-    for subject in subjects(study.cohort.dataset, folder):
-        trials = load_subject(study, folder, subject)
-        model = build_model(study, trials.train, seed=0)
-        x, y = torch.from_numpy(trials.train.x), torch.from_numpy(trials.train.y)
-        fit(model, x, y, study.training.model_copy(update={"epochs": 2, "anneal_epochs": 1}))
-        test = torch.from_numpy(trials.test.x[:32])
-        result = sweep(model, test, study.conditions.build(study.model.n_layers), executor="loop")
+    for one in all_fits(study, folder):
+        trials, subject = load_fit(one, folder), one.fold.name
+        model = build_fit_model(one, trials.train)
+        recipe = study.training.model_copy(update={"epochs": 2, "anneal_epochs": 1})
+        fit(model, trials.x(trials.train), trials.y(trials.train, objective_of(one)), recipe)
+        conditions = study.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
+        result = sweep(model, trials.x(trials.test)[:32], conditions, executor="loop")
         for kind in study.conditions.layer_masks.edges:
             same = {
                 "individual/L5": "baseline",

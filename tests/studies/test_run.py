@@ -14,13 +14,16 @@ import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
-from tiny import TINY
+from tiny import TINY, all_fits
 
+from emg_lens.data.statistics import InputStatistics
 from emg_lens.models.isonet import IsoNet
-from emg_lens.studies.results import StudyResult
-from emg_lens.studies.run import SMALLEST_PART, run_study, wrap_around
-from emg_lens.studies.spec import Study, StudyError
-from emg_lens.studies.subject import load_subject, run_subject
+from emg_lens.studies.fits import load_fit, run_fit
+from emg_lens.studies.result import StudyResult
+from emg_lens.studies.run import run_study
+from emg_lens.studies.schedule import SMALLEST_PART, wrap_around
+from emg_lens.studies.spec import StudyError
+from emg_lens.studies.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,12 @@ def test_a_run_leaves_everything_the_design_promises(study, done):
         "report.html",
     }
     promised |= {
-        f"subjects/{s}/{f}" for s in ("01", "02", "03") for f in ("model.safetensors", "fit.csv", "scores.csv")
+        f"fits/{s}/{f}"
+        for s in ("01", "02", "03")
+        for f in (
+            *("model.safetensors", "config.json", "fit.csv", "scores.csv", "logits.safetensors", "leakage.json"),
+            *("input_statistics.safetensors", "fit.json", "conditions.csv", "trials.csv"),
+        )
     }
     assert promised <= names
     assert any(n.startswith("figures/") and n.endswith(".svg") for n in names)
@@ -62,32 +70,38 @@ def test_scores_have_one_row_a_subject_and_condition(study, done):
     assert (extra["expected"] <= 0.5).all()
 
 
-def test_a_saved_model_reproduces_its_own_baseline(study, done):
+def test_a_saved_model_with_its_input_statistics_reproduces_its_own_baseline_from_raw_trials(study, done):
     import torch
 
-    model = IsoNet.from_pretrained(done.folder / "subjects" / "02")
-    test = load_subject(study, None, "02").test
+    folder = done.folder / "fits" / "02"
+    model = IsoNet.from_pretrained(folder)
+    test = load_fit(all_fits(study)[1], None).test  # as recorded, not standardised
+    x = InputStatistics.load(folder / "input_statistics.safetensors").apply(test.x)
     with torch.inference_mode():
-        accuracy = float((model(torch.from_numpy(test.x)).argmax(-1).numpy() == test.y).mean())
+        logits = model(torch.from_numpy(x)).numpy()
+    found = done.predictions("baseline")
+    found = found[found["fit"] == "02"]
+    assert (found["target"].to_numpy() == test.y).all()
+    assert abs(logits - found.filter(like="output_").to_numpy()).max() < 1e-5
     row = done.scores[(done.scores["subject"] == "02") & (done.scores["condition"] == "baseline")]
-    assert accuracy == row["accuracy"].iloc[0]
+    assert (logits.argmax(1) == test.y).mean() == row["accuracy"].iloc[0]
 
 
 def test_statistics_of_the_training_trials_alone_standardise_both_parts(study):
-    trials = load_subject(study, None, "01")
-    assert abs(trials.train.x.mean(axis=(0, 2))).max() < 1e-4
-    assert abs(trials.test.x.mean(axis=(0, 2))).max() > 1e-3
+    trials = load_fit(all_fits(study)[0], None)
+    assert abs(trials.x(trials.train).mean((0, 2))).max() < 1e-4
+    assert abs(trials.x(trials.test).mean((0, 2))).max() > 1e-3
     assert set(trials.train.repetition) == {1, 3} and set(trials.test.repetition) == {2, 4}
 
 
 def test_two_workers_give_the_numbers_of_one(study, done, tmp_path):
     other = run_study(study, out=tmp_path, jobs=2)
     pd.testing.assert_frame_equal(other.scores, done.scores, check_exact=True)
-    pd.testing.assert_frame_equal(other.fits, done.fits, check_exact=True)
+    pd.testing.assert_frame_equal(other.curves, done.curves, check_exact=True)
 
 
 def test_a_finished_run_is_not_computed_again(study, done):
-    files = list((done.folder / "subjects").rglob("*"))
+    files = list((done.folder / "fits").rglob("*"))
     before = {f: f.stat().st_mtime_ns for f in files}
     again = run_study(study, out=done.folder.parent.parent, jobs=1)
     assert {f: f.stat().st_mtime_ns for f in files} == before
@@ -109,20 +123,20 @@ def test_a_killed_run_continues_and_gives_the_same_numbers(study, done, tmp_path
         "1",
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    subjects = tmp_path / "runs" / "tiny" / study.digest() / "subjects"
+    fits = tmp_path / "runs" / "tiny" / study.digest() / "fits"
     deadline = time.monotonic() + 120
-    while not (subjects / "01").exists():
+    while not (fits / "01").exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    left = [p.name for p in subjects.iterdir() if not p.name.startswith(".")]
+    left = [p.name for p in fits.iterdir() if not p.name.startswith(".")]
     assert 1 <= len(left) < 3
-    first = (subjects / "01" / "scores.csv").stat().st_mtime_ns
+    first = (fits / "01" / "scores.csv").stat().st_mtime_ns
     result = run_study(study, out=tmp_path / "runs", jobs=1)
-    assert (subjects / "01" / "scores.csv").stat().st_mtime_ns == first
+    assert (fits / "01" / "scores.csv").stat().st_mtime_ns == first
     pd.testing.assert_frame_equal(result.scores, done.scores, check_exact=True)
-    pd.testing.assert_frame_equal(result.fits, done.fits, check_exact=True)
+    pd.testing.assert_frame_equal(result.curves, done.curves, check_exact=True)
 
 
 def test_a_run_made_with_other_data_is_not_continued(study, done, tmp_path):
@@ -161,7 +175,8 @@ def test_a_class_missing_in_the_test_repetitions_is_found_before_anything_is_wri
         fs=100.0,
     ).save(tmp_path / "mine.h5")
     content = yaml.safe_load(TINY)
-    content["cohort"] = {"dataset": "trials", "test_repetitions": [2]}
+    content["cohort"] = {"dataset": "trials"}
+    content["split"] = {"by": "repetition", "test": [2]}
     content["conditions"].pop("extra")
     study = Study.parse(yaml.safe_dump(content))
     with pytest.raises(ValueError, match="3"):
@@ -187,7 +202,8 @@ def test_ones_own_trials_run_like_any_data_set(tmp_path):
         fs=100.0,
     ).save(tmp_path / "mine.h5")
     content = yaml.safe_load(TINY)
-    content["cohort"] = {"dataset": "trials", "test_repetitions": [2]}
+    content["cohort"] = {"dataset": "trials"}
+    content["split"] = {"by": "repetition", "test": [2]}
     content["conditions"].pop("extra")
     result = run_study(Study.parse(yaml.safe_dump(content)), tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
     assert result.scores["subject"].unique().tolist() == ["A", "B"]
@@ -236,19 +252,19 @@ def test_many_subjects_are_divided_at_once():
     assert _end(wrap_around(costs, 16), costs, 16) <= sum(costs) / 16 + 1
 
 
-def test_a_subject_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path):
-    folder, told = tmp_path / "subjects" / "02", []
+def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path):
+    folder, told = tmp_path / "fits" / "02", []
     folder.parent.mkdir()
-    run_subject(study, None, "02", folder, "cpu", told.append, share=0.5)
+    run_fit(all_fits(study)[1], None, folder, "cpu", told.append, share=0.5)
     assert not folder.exists() and max(told) < 0.5
     n_epochs = len(told)
-    run_subject(study, None, "02", folder, "cpu", told.append)
+    run_fit(all_fits(study)[1], None, folder, "cpu", told.append)
     assert told[n_epochs] > max(told[:n_epochs]) and told[-1] == 1
     assert len(told) == study.training.epochs + 1
     assert [p.name for p in folder.parent.iterdir()] == ["02"]
     for name in ("scores.csv", "fit.csv", "model.safetensors"):
-        assert (folder / name).read_bytes() == (done.folder / "subjects" / "02" / name).read_bytes()
-    seconds = [json.loads((f / "subject.json").read_text())["seconds"] for f in (folder, done.folder / "subjects/02")]
+        assert (folder / name).read_bytes() == (done.folder / "fits" / "02" / name).read_bytes()
+    seconds = [json.loads((f / "fit.json").read_text())["seconds"] for f in (folder, done.folder / "fits/02")]
     assert 0.2 < seconds[0] / seconds[1] < 5
 
 
@@ -256,10 +272,10 @@ class Stop(Exception):
     pass
 
 
-def test_a_subject_that_is_stopped_in_the_middle_of_its_fit_continues_there(study, done, tmp_path, monkeypatch):
+def test_a_fit_that_is_stopped_in_the_middle_of_its_fit_continues_there(study, done, tmp_path, monkeypatch):
     monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_SECONDS", 0.0)
     monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_SHARE", 1e6)
-    folder, told = tmp_path / "subjects" / "02", []
+    folder, told = tmp_path / "fits" / "02", []
     folder.parent.mkdir()
 
     def stop(fraction: float) -> None:
@@ -268,25 +284,25 @@ def test_a_subject_that_is_stopped_in_the_middle_of_its_fit_continues_there(stud
             raise Stop
 
     with pytest.raises(Stop):
-        run_subject(study, None, "02", folder, "cpu", stop)
+        run_fit(all_fits(study)[1], None, folder, "cpu", stop)
     assert not folder.exists()
-    run_subject(study, None, "02", folder, "cpu", told.append)
+    run_fit(all_fits(study)[1], None, folder, "cpu", told.append)
     assert told == sorted(set(told)) and len(told) == study.training.epochs + 1
     assert [p.name for p in folder.parent.iterdir()] == ["02"]
-    assert (folder / "scores.csv").read_bytes() == (done.folder / "subjects" / "02" / "scores.csv").read_bytes()
+    assert (folder / "scores.csv").read_bytes() == (done.folder / "fits" / "02" / "scores.csv").read_bytes()
 
 
 def test_a_finished_run_is_shown_again_without_reading_its_recordings(study, done, monkeypatch):
-    monkeypatch.setattr("emg_lens.studies.subject.load_subject", lambda *_: pytest.fail("it reads"))
+    monkeypatch.setattr("emg_lens.studies.fits.load_fit", lambda *_: pytest.fail("it reads"))
     again = run_study(study, out=done.folder.parent.parent, jobs=1)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
 
-def test_what_killed_workers_left_is_removed_once_all_subjects_are_finished(study, done):
-    subjects = done.folder / "subjects"
-    (subjects / "..02.fit.99999.partial").write_bytes(b"half")
-    (subjects / ".02.progress").write_text("0.5")
-    (subjects / ".02.partial").mkdir()
-    (subjects / ".02.partial" / "fit.csv").write_text("epoch")
+def test_what_killed_workers_left_is_removed_once_all_fits_are_finished(study, done):
+    fits = done.folder / "fits"
+    (fits / "..02.fit.99999.partial").write_bytes(b"half")
+    (fits / ".02.progress").write_text("0.5")
+    (fits / ".02.partial").mkdir()
+    (fits / ".02.partial" / "fit.csv").write_text("epoch")
     run_study(study, out=done.folder.parent.parent, jobs=1)
-    assert sorted(p.name for p in subjects.iterdir()) == ["01", "02", "03"]
+    assert sorted(p.name for p in fits.iterdir()) == ["01", "02", "03"]

@@ -2,7 +2,10 @@ import pytest
 import yaml
 from tiny import TINY
 
-from emg_lens.studies.spec import Study, StudyError, catalogue
+from emg_lens.errors import EmgLensError
+from emg_lens.studies.shipped import catalogue
+from emg_lens.studies.spec import StudyError
+from emg_lens.studies.study import Study
 
 
 def changed(**changes) -> str:
@@ -13,16 +16,22 @@ def changed(**changes) -> str:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[key] = value
-    return yaml.safe_dump(content)
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def test_every_shipped_study_loads_and_checks():
     assert set(catalogue()) == {
+        "force-myo",
+        "heads-db5",
         "isonet-table3",
         "isonet-table3-db5",
         "isonet-table3-psl",
+        "loso-uci",
         "planted-route",
         "quickstart",
+        "sensors-db5",
+        "zeroed-db5",
+        "zeroed-psl",
     }
     for name in catalogue():
         Study.load(name).check()
@@ -30,15 +39,11 @@ def test_every_shipped_study_loads_and_checks():
 
 def test_the_papers_study_has_the_papers_settings():
     study = Study.load("isonet-table3")
-    assert (study.model.d_model, study.model.n_heads, study.model.n_layers, study.model.d_mlp) == (
-        512,
-        8,
-        5,
-        128,
-    )
+    assert study.model.architecture == "isonet"
+    assert study.model.settings == {"d_model": 512, "n_heads": 8, "n_layers": 5, "d_mlp": 128}
     assert (study.training.epochs, study.training.lr, study.training.anneal_epochs) == (2000, 4e-5, 750)
-    assert study.cohort.train_repetitions == (1, 3, 4, 6) and study.cohort.test_repetitions == (2, 5)
-    assert len(study.conditions.build(5)) == 31
+    assert study.split.train == (1, 3, 4, 6) and study.split.test == (2, 5)
+    assert len(study.conditions.build(5, 8)) == 31
     assert study.statistics.family == "mode" and study.statistics.correction == "bonferroni"
 
 
@@ -58,13 +63,26 @@ def test_the_hash_ignores_words_and_follows_numbers():
     ("changes", "message"),
     [
         ({"training__epoch": 3}, "study: training.epoch is not a known key"),
-        (
-            {"cohort__test_repetitions": [1]},
-            r"repetitions \[1\] are in train_repetitions and in test_repetitions",
-        ),
+        ({"split__test": [1]}, r"repetitions \[1\] are in the training and in the test split"),
+        ({"split": {"by": "weekday"}}, "split: Input tag 'weekday'"),
+        ({"split": {"by": "subject"}}, "needs either leave_out or test"),
         ({"conditions__layer_masks": {"edges": {"x": "crossmodal()"}}}, "unknown edge set 'crossmodal'"),
-        ({"model__severed_edges": "flow('emg')"}, "missing 1 required positional argument: 'dest'"),
-        ({"conditions": {"layer_masks": None}}, "needs layer_masks or extra"),
+        ({"conditions__extra": [{"name": "x"}]}, "condition 'x' does nothing"),
+        ({"conditions__extra": [{"name": "x", "edge": "every()"}]}, "unknown key 'edge'; known interventions"),
+        (
+            {"conditions__extra": [{"name": "x", "replace": "acc", "by": "zeros"}]},
+            "Replace by='zeros'; expected one of",
+        ),
+        ({"conditions__extra": [{"name": "x", "by": "zero"}]}, "unknown key 'by'"),
+        ({"factors": {"seed": {}}}, "factor 'seed' needs levels"),
+        ({"factors": {"size": {"a": {"titel": "b"}}}}, "level 'a' of 'size' overrides 'titel'"),
+        ({"factors": {"size": {"a": {"training": {"epochs": 0}}}}}, "at size=a: training.epochs: Input should be"),
+        ({"factors": {"seed": 100, "x": {str(i): {} for i in range(11)}}}, "1100 combinations"),
+        ({"statistics__compare": [{"factor": "size", "to": "a"}]}, "names the factor 'size'"),
+        (
+            {"factors": {"size": {"a": {}}}, "statistics__compare": [{"factor": "size", "to": "b"}]},
+            "names the level 'b' of 'size'; it has a",
+        ),
         ({"training__epochs": 0}, "training.epochs: Input should be greater than or equal to 1"),
         ({"name": "no spaces"}, "name: String should match"),
         ({"cohort__dataset": "uci-emg"}, "'sees' need dataset: simulated"),
@@ -92,6 +110,65 @@ def test_text_that_is_no_study_is_one_line(text, message):
     with pytest.raises(StudyError, match=message) as error:
         Study.parse(text)
     assert "\n" not in str(error.value)
+
+
+SENSORS = {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}, "conditions": {"layer_masks": None, "extra": []}}}
+
+
+def test_levels_override_parts_of_the_study_and_nothing_else():
+    study = Study.parse(changed(factors={"sensors": SENSORS, "seed": 2}))
+    assert [levels for levels, _ in study.cells] == [
+        {"sensors": s, "seed": k} for s in ("both", "emg") for k in ("0", "1")
+    ]
+    specs = [spec for _, spec in study.cells]
+    assert [s.training.seed for s in specs] == [0, 1, 0, 1]
+    assert specs[0].cohort.modalities is None and specs[2].cohort.modalities == ("emg",)
+    assert specs[2].conditions.layer_masks is None and specs[0].conditions.layer_masks is not None
+    assert specs[2].cohort.recipe == study.cohort.recipe and specs[2].training.epochs == study.training.epochs
+    assert study.compared_factors == ("sensors",)
+
+
+def test_another_architecture_brings_its_own_settings():
+    levels = {"isonet": {}, "mlp": {"model": {"architecture": "multimodal-mlp", "d_hidden": 8}}}
+    study = Study.parse(changed(factors={"architecture": levels}))
+    isonet, mlp = (spec.model for _, spec in study.cells)
+    assert isonet == study.model and mlp.settings == {"d_hidden": 8}
+
+
+def test_what_is_made_of_finished_fits_does_not_change_the_hash():
+    study = Study.parse(TINY)
+    for changes in ({"metrics": ["macro_f1"]}, {"statistics__test": "wilcoxon"}, {"views": ["table3"]}):
+        assert Study.parse(changed(**changes)).digest() == study.digest()
+    for changes in ({"factors": {"seed": 2}}, {"split__train": [1]}, {"conditions__head_masks": {}}):
+        assert Study.parse(changed(**changes)).digest() != study.digest()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__d_modle": 3}, "model 'isonet' has no setting 'd_modle'; known: "),
+        ({"model__architecture": "isonett"}, "unknown model 'isonett'; did you mean 'isonet'"),
+        ({"model__severed_edges": "flow('emg')"}, "missing 1 required positional argument: 'dest'"),
+        ({"model__n_heads": 3}, "cannot be divided among n_heads=3"),
+        ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"objective": "regresion"}, "unknown objective 'regresion'"),
+        ({"objective": "regression"}, "have no targets"),
+        ({"views": ["tabel3"]}, "unknown view 'tabel3'"),
+        ({"split__test": [9]}, "no trial of the test repetitions 9; it has 1, 2, 3, 4"),
+        ({"split__test": [2, 9]}, "no subject has repetition 9"),
+        ({"cohort__subjects": ["77"]}, r"no subject \['77'\] in the data; known: 01, 02, 03"),
+        ({"cohort__modalities": ["gyro"]}, "gyro"),
+        ({"conditions__extra": [{"name": "x", "cut_mlp": "gyro"}]}, "unknown group or token 'gyro'"),
+        ({"conditions__extra": [{"name": "x", "replace": "gyro"}]}, "unknown group or token 'gyro'"),
+        ({"conditions__extra": [{"name": "x", "replace": "acc", "at": "hook_embd"}]}, "hook_embd"),
+    ],
+)
+def test_what_only_model_and_data_can_tell_is_one_line_before_anything_is_written(changes, message, tmp_path):
+    study = Study.parse(changed(**changes))
+    with pytest.raises(EmgLensError, match=message) as error:
+        study.run(out=tmp_path / "runs", jobs=1)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_unknown_name_lists_the_catalogue(tmp_path):
