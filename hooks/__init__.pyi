@@ -3,7 +3,7 @@ from .anatomy import DeadHookError
 from .cuts import cut, cutting
 from .edges import cross_modal, every, flow, lag, none, positions, same_channel, same_patch, self_edges, unimodal
 from .interventions import CutMLP, EdgeCut, Intervention, Replace
-from .parse import parse_edges
+from .parse import EdgeExpression, parse_edges
 from .report import CutReport
 from .values import cut_mlp, replace
 
@@ -13,6 +13,7 @@ __all__ = [
     "DeadHookError",
     "EdgeCut",
     "EdgeError",
+    "EdgeExpression",
     "EdgeSet",
     "Intervention",
     "Replace",

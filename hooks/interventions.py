@@ -41,6 +41,14 @@ class Intervention(ABC):
         """Whether `on_input` is all it does (beside cutting `edges`)."""
         return False
 
+    @property
+    def needs_all_trials(self) -> bool:
+        """Whether what happens to a trial depends on the others of its batch: then they are never cut into batches.
+
+        True unless a kind of intervention knows better.
+        """
+        return True
+
     def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":  # noqa: ARG002
         """The changed input `[trial, channel, time]`.
 
@@ -61,8 +69,9 @@ class Intervention(ABC):
         return str(self)
 
     def __str__(self) -> str:
-        given = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self)[1:] if getattr(self, f.name) != f.default]  # pyright: ignore
-        return f"{type(self).__name__}({', '.join([repr(getattr(self, fields(self)[0].name)), *given])})"  # pyright: ignore
+        values = [(f, getattr(self, f.name)) for f in fields(self)]  # pyright: ignore[reportArgumentType]
+        given = [f"{f.name}={value!r}" for f, value in values[1:] if value != f.default]
+        return f"{type(self).__name__}({', '.join([repr(value) for _, value in values[:1]] + given)})"
 
 
 INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens.interventions")
@@ -90,6 +99,11 @@ class EdgeCut(Intervention):
     def edges(self) -> EdgeSet:
         """The attention edges it cuts."""
         return self.cut
+
+    @property
+    def needs_all_trials(self) -> bool:
+        """No: every trial by itself."""
+        return False
 
     def applied(
         self,
@@ -137,6 +151,11 @@ class Replace(Intervention):
     def changes_input(self) -> bool:
         """Whether the place is the input."""
         return self.at == INPUT
+
+    @property
+    def needs_all_trials(self) -> bool:
+        """Whether values come from trials that are drawn for the whole batch."""
+        return self.by in ("resample", "permute")
 
     @property
     def needs_reference(self) -> bool:
@@ -200,6 +219,11 @@ class CutMLP(Intervention):
         if self.layers is not None and not isinstance(self.layers, int):
             object.__setattr__(self, "layers", tuple(self.layers))
 
+    @property
+    def needs_all_trials(self) -> bool:
+        """No: every trial by itself."""
+        return False
+
     def applied(
         self,
         model: "nn.Module",
@@ -225,10 +249,10 @@ def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
     several = given if isinstance(given, tuple) else (given,)
     made = []
     for one in several:
-        if isinstance(one, Nothing):
-            continue
         if isinstance(one, EdgeSet):
             one = EdgeCut(one)
+        if isinstance(one, EdgeCut) and isinstance(one.cut, Nothing):
+            continue
         if not isinstance(one, Intervention):
             kind = "a list of hooks, which a sweep cannot verify" if isinstance(one, list) else repr(one)
             raise EdgeError(

@@ -5,6 +5,9 @@ A whitelisted walk over Python's syntax tree; nothing is ever evaluated.
 
 import ast
 from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
 from emg_lens.hooks import edges as algebra
 from emg_lens.hooks.edges import EdgeError, EdgeSet
@@ -46,6 +49,19 @@ def parse_edges(text: str) -> EdgeSet:
         raise EdgeError(f"edge expression {text!r}: {error}") from None
     except RecursionError:
         raise EdgeError(f"edge expression of {len(text)} characters is nested too deeply") from None
+
+
+def _parsed(value: object) -> object:
+    return parse_edges(value) if isinstance(value, str) else value
+
+
+EdgeExpression = Annotated[
+    InstanceOf[EdgeSet],
+    BeforeValidator(_parsed),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "title": "edge expression"}),
+]
+"""A pydantic field of edges: given as text or as a set, held as a set, written as text."""
 
 
 def _edges(node: ast.expr) -> EdgeSet:

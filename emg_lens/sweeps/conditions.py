@@ -1,12 +1,15 @@
-"""Families of conditions: what is cut in each run of a sweep, and the names the tables use for it."""
+"""Families of conditions: what is done to the model in each run of a sweep, and the names the tables use for it."""
 
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from emg_lens.hooks import EdgeError, EdgeSet, none
+from emg_lens.hooks import EdgeCut, EdgeError, EdgeSet, none
+from emg_lens.hooks.interventions import Intervention, Interventions, as_interventions
 
 BASELINE = "baseline"
 Mode = Literal["individual", "from_beginning", "from_end"]
@@ -15,30 +18,53 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Condition:
-    """A named cut.
+    """A named intervention, or several together.
+
+    ```python
+    Condition("ACC zeroed, unimodal cut", (Replace("acc"), EdgeCut(unimodal())))
+    ```
 
     Attributes:
         name: Unique within a sweep.
-        edges: The edges that are cut.
-        tags: What the tables group by: `edges` (name of the edge kind), `mode`, `layer` (0-based).
+        intervention: What is done, as given: an edge set, an intervention, or a tuple of them.
+        tags: What the tables group by: `edges` (name of the edge kind), `mode`, `layer` (0-based), or a user's own.
+        interventions: The same as a tuple of interventions; empty where nothing is done.
     """
 
     name: str
-    edges: EdgeSet
-    tags: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    intervention: Interventions = field(default=none(), repr=False, compare=False)
+    tags: Mapping[str, str | int | float] = field(default_factory=dict, hash=False)
+    interventions: tuple[Intervention, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("a condition needs a name")
+            raise EdgeError("a condition needs a name")
+        object.__setattr__(self, "interventions", as_interventions(self.intervention))
         object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
 
     def __reduce__(self) -> tuple:
-        return (Condition, (self.name, self.edges, dict(self.tags)))
+        return (Condition, (self.name, self.intervention, dict(self.tags)))
+
+    @property
+    def edges(self) -> EdgeSet:
+        """All attention edges that are cut."""
+        cut = [one.edges for one in self.interventions if one.edges != none()]
+        return reduce(operator.or_, cut) if cut else none()
+
+    @property
+    def input_changes(self) -> tuple[Intervention, ...]:
+        """The interventions that change the model's input, in order."""
+        return tuple(one for one in self.interventions if one.changes_input)
+
+    @property
+    def in_the_model(self) -> tuple[Intervention, ...]:
+        """The interventions that are neither edge cuts nor changes of the input: only they themselves can run them."""
+        return tuple(one for one in self.interventions if not (one.changes_input or type(one) is EdgeCut))
 
 
 def baseline() -> Condition:
-    """The condition that cuts nothing; every sweep has it."""
-    return Condition(BASELINE, none())
+    """The condition that does nothing; every sweep has it."""
+    return Condition(BASELINE)
 
 
 def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
@@ -91,11 +117,11 @@ def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
     """The conditions with the baseline in front.
 
     Raises:
-        EdgeError: Two conditions of one name, or a condition named `"baseline"` that cuts something.
+        EdgeError: Two conditions of one name, or a condition named `"baseline"` that does something.
     """
     doubled = sorted(name for name, count in Counter(c.name for c in conditions).items() if count > 1)
     if doubled:
         raise EdgeError(f"conditions need different names, these are used twice: {doubled[:5]}")
-    if any(c.name == BASELINE and c.edges != none() for c in conditions):
-        raise EdgeError("the name 'baseline' is kept for the condition that cuts nothing")
+    if any(c.name == BASELINE and c.interventions for c in conditions):
+        raise EdgeError("the name 'baseline' is kept for the condition that does nothing")
     return [baseline(), *(c for c in conditions if c.name != BASELINE)]

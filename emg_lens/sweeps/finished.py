@@ -5,7 +5,7 @@ The file holds `logits.<row>` `[trial, ...]` of every row that was begun (a cond
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +15,8 @@ from torch import Tensor
 from emg_lens.io.checkpoint import CheckpointFile, content, digest
 from emg_lens.lens.identity import model_identity
 from emg_lens.sweeps.conditions import Condition
-from emg_lens.sweeps.plan import Target
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a sweep runs. Kept in the file: other choices would change the last digits.
-
-    Attributes:
-        executor: `"loop"`, `"tree"` or `"stacked"`.
-        batch_size: Trials a forward.
-        at_once: Conditions that the stacked executor runs side by side.
-    """
-
-    executor: str
-    batch_size: int
-    at_once: int
+from emg_lens.sweeps.settings import Settings, known_arithmetic
+from emg_lens.sweeps.target import Target
 
 
 class Finished:
@@ -147,15 +133,25 @@ class Checkpoint:
         self._n_saved = n_done
 
 
-def identity(model: torch.nn.Module, x: Tensor, conditions: Sequence[Condition], target: Target) -> dict[str, str]:
-    """What makes a sweep this one, as short texts: the model's identity, and digests of inputs and cuts.
+def sweep_identity(
+    model: torch.nn.Module, x: Tensor, conditions: Sequence[Condition], target: Target, reference: Tensor | None
+) -> dict[str, str]:
+    """What makes a sweep this one, as short texts: the model's identity, and digests of inputs and interventions.
 
-    Names of conditions and layout are free.
+    Names of conditions are free, and so is the layout where nothing but edges is cut.
     """
     shape = (target.n_layers, target.n_heads)
-    masks = (np.packbits(c.edges.mask(target.layout, *shape).numpy()).data for c in conditions)
+    parts: list[bytes | memoryview] = [str((*shape, len(target.layout))).encode()]
+    for condition in conditions:
+        others = [*condition.input_changes, *condition.in_the_model]
+        if others:
+            parts.append(f"{others} of {target.layout}".encode())
+        mask = condition.edges.mask(target.layout, *shape)
+        parts.append(np.packbits(mask.numpy()).data)
     return {
         **model_identity(model),
+        "arithmetic": known_arithmetic(model),
         "x": digest(content(x)),
-        "conditions": digest([str((*shape, len(target.layout))).encode(), *masks]),
+        "reference": "none" if reference is None else digest(content(reference)),
+        "conditions": digest(parts),
     }

@@ -1,41 +1,30 @@
 """The planner of a sweep: which forward computations are really different, and what they share.
 
-Each condition is brought to a normal form (dead edges dropped), equal ones are merged, and the rest are arranged as a
-tree over layers: two conditions share a node as long as they cut the same live edges in every layer so far. The
-executors in `emg_lens.sweeps.executors` walk it.
+Conditions that change the model's input alike have one root. Below it, each is brought to a normal form (dead edges
+dropped), equal ones are merged, and the rest are arranged as a tree over layers: two conditions share a node as long as
+they cut the same live edges in every layer so far. The executors in `emg_lens.sweeps.executors` walk it. Conditions
+that do something else in the model cannot be planned: they run one by one, verified.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor
 
+from emg_lens.hooks import EdgeError, Intervention, none
 from emg_lens.layout import TokenLayout
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.live_edges import reach
+from emg_lens.sweeps.target import Target
 
-
-@dataclass(frozen=True)
-class Target:
-    """What the planner needs to know of a model.
-
-    Attributes:
-        layout: What the positions stand for.
-        n_layers: Blocks.
-        n_heads: Heads a block.
-        readout: Positions of the last residual stream that may reach the output; all, where it is not known.
-        severed: Edges that the model does not have, or None.
-    """
-
-    layout: TokenLayout
-    n_layers: int
-    n_heads: int
-    readout: Int[Tensor, " position"]
-    severed: Bool[Tensor, "layer head dest src"] | None = None
+Rows = frozenset[int]
+"""Rows of a sweep's outputs: distinct conditions, or all of them in the verified loop."""
+Keep = Callable[[Mapping[int, Tensor | Exception]], None]
+"""Called with outputs `[trial, class]` that have just been finished, by row."""
 
 
 @dataclass(frozen=True)
@@ -99,28 +88,64 @@ class Node:
         for child in self.children.values():
             yield from child.leaves()
 
+    def unfinished(self, done: Rows) -> list["Node"]:
+        """`in_order`, without children that lead to no condition that is not done."""
+        return [child for child in self.in_order() if not done or not done.issuperset(child.leaves())]
+
+
+@dataclass(frozen=True)
+class Root:
+    """One input, and the tree of edge cuts below it.
+
+    Attributes:
+        changes: What is done to the input, in order; empty for the input as it is.
+        tree: The root of the tree; it stands for the embeddings.
+        members: Indices of the conditions that are planned here.
+    """
+
+    changes: tuple[Intervention, ...]
+    tree: Node = field(default_factory=lambda: Node(None))
+    members: list[int] = field(default_factory=list)
+
+
+def changed_input(x: Tensor, changes: Sequence[Intervention], layout: TokenLayout, reference: Tensor | None) -> Tensor:
+    """The input `[trial, channel, time]` of a root, all trials at once.
+
+    Raises:
+        EdgeError: A change that does not fit the input, needs reference trials, or gives another shape.
+    """
+    for change in changes:
+        changed = change.on_input(x, layout, reference)
+        if changed.shape != x.shape:
+            raise EdgeError(f"{change} makes {list(changed.shape)} of an input {list(x.shape)}; the shape must stay")
+        x = changed
+    return x
+
 
 @dataclass(frozen=True)
 class SweepPlan:
     """A planned sweep.
 
     Attributes:
-        root: The tree; the root itself stands for the embeddings.
-        distinct: Index into the conditions of the first of each distinct computation.
+        roots: The inputs, each with its tree.
+        unplanned: Indices of the conditions that run one by one.
+        distinct: Index into the conditions of the first of each distinct computation, which is a row of the outputs.
         of: For every condition, which distinct computation it is.
-        audit: One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (no cut edge
-            has a path to the readout), equivalent_to (the first condition that cuts the same live edges).
+        audit: One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is
+            as it was and no cut edge has a path to the readout), equivalent_to (the first condition with the same input
+            that cuts the same live edges).
     """
 
-    root: Node
+    roots: tuple[Root, ...]
+    unplanned: tuple[int, ...]
     distinct: tuple[int, ...]
     of: tuple[int, ...]
     audit: pd.DataFrame
 
     @property
     def n_nodes(self) -> tuple[int, ...]:
-        """Distinct computations in each layer."""
-        level, counts = [self.root], []
+        """Distinct computations in each layer, of all roots."""
+        level, counts = [root.tree for root in self.roots], []
         while level := [child for node in level for child in node.children.values()]:
             counts.append(len(level))
         return tuple(counts)
@@ -130,27 +155,34 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
     """Plan a sweep.
 
     Raises:
-        EdgeError: Edges that do not fit the layout, the layers or the heads.
+        EdgeError: Edges that do not fit the layout, the layers or the heads; or a model without attention.
     """
-    root, rows = Node(None), []
-    distinct: list[int] = []
-    of: list[int] = []
+    roots: dict[tuple[Intervention, ...], Root] = {}
+    unplanned, distinct, of, rows = [], [], [], []
     severed = None if target.severed is None else target.severed.numpy()
     for i, condition in enumerate(conditions):
-        mask = condition.edges.mask(target.layout, target.n_layers, target.n_heads)
-        found = reach(mask, target.readout, target.severed)
-        live_cut, cut = found.live_cut.numpy(), mask.numpy()  # counting is several times faster in numpy
-        node = root
-        for layer in range(target.n_layers):
-            key = Mask.pack(live_cut[layer])
-            node = node.children.setdefault(key, Node(key))
-        if node.leaf is None:
-            node.leaf = len(distinct)
-            distinct.append(i)
-        of.append(node.leaf)
+        edges = condition.edges
+        if edges != none() and not target.n_layers * target.n_heads:
+            raise EdgeError(f"{target.model} has no attention, so condition {condition.name!r} cannot cut {edges}")
+        mask = edges.mask(target.layout, target.n_layers, target.n_heads)
+        cut = mask.numpy()  # counting is several times faster in numpy
         absent = cut if severed is None else cut | severed
         cut = cut if severed is None else cut & ~severed
         empty = absent.all(axis=-1)
+        if condition.in_the_model:  # which may make any edge matter
+            live_cut = cut
+            unplanned.append(i)
+            of.append(len(distinct))
+            distinct.append(i)
+        else:
+            live_cut = reach(mask, target.readout, target.severed).live_cut.numpy()
+            root = roots.setdefault(condition.input_changes, Root(condition.input_changes))
+            root.members.append(i)
+            leaf = _leaf(root.tree, live_cut)
+            if leaf.leaf is None:
+                leaf.leaf = len(distinct)
+                distinct.append(i)
+            of.append(leaf.leaf)
         live = np.count_nonzero(live_cut)
         rows.append(
             {
@@ -158,8 +190,16 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
                 "edges_cut": np.count_nonzero(cut),
                 "live_edges_cut": live,
                 "rows_fully_cut": np.count_nonzero(empty & cut.any(axis=-1)) if empty.any() else 0,
-                "structural_null": live == 0,
-                "equivalent_to": conditions[distinct[node.leaf]].name,
+                "structural_null": live == 0 and not condition.in_the_model and not condition.input_changes,
+                "equivalent_to": conditions[distinct[of[-1]]].name,
             }
         )
-    return SweepPlan(root, tuple(distinct), tuple(of), pd.DataFrame(rows))
+    return SweepPlan(tuple(roots.values()), tuple(unplanned), tuple(distinct), tuple(of), pd.DataFrame(rows))
+
+
+def _leaf(node: Node, live_cut: Bool[np.ndarray, "layer head dest src"]) -> Node:
+    """The node of the last layer that belongs to these cuts; made where it is new."""
+    for layer_cut in live_cut:
+        key = Mask.pack(layer_cut)
+        node = node.children.setdefault(key, Node(key))
+    return node

@@ -5,7 +5,7 @@ A product of an [a, b] and a [b, c] matrix counts 2abc; softmax, norms, GELU, bi
 
 | what | operations | how often |
 |---|---|---|
-| embedding of c channels of s samples | 2 c s d | once |
+| embedding of c channels of s samples | 2 c s d | once an input |
 | queries, keys, values, scores | 6 n d² + 2 n² d | once for each node that has children (siblings share them) |
 | mixing | 2 n² d | once a node |
 | output projection | 2 n d² | once a node |
@@ -22,7 +22,7 @@ of the output projection. The logits (2 d · classes) come once a leaf.
 from dataclasses import dataclass
 
 from emg_lens.lens.config import EncoderConfig
-from emg_lens.sweeps.plan import Node, Plan
+from emg_lens.sweeps.plan import Node, SweepPlan
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Flops:
     bound: int
 
 
-def count(cfg: EncoderConfig, plan: Plan) -> Flops:
-    """Operations of a planned sweep; the loop's conditions are those of the plan, equal ones included."""
+def count(cfg: EncoderConfig, plan: SweepPlan) -> Flops:
+    """Operations of a sweep, all of it planned; the loop's conditions are those of the plan, equal ones included."""
     embedding, logits = 2 * cfg.n_channels * cfg.n_samples * cfg.d_model, 2 * cfg.d_model * cfg.n_classes
     whole = _shared(cfg, False) + _own(cfg, False)
     loop = len(plan.of) * (embedding + cfg.n_layers * whole + logits)
-    bound = embedding + len(plan.distinct) * logits + _below(plan.root, cfg, 0)
+    bound = len(plan.distinct) * logits + sum(embedding + _below(root.tree, cfg, 0) for root in plan.roots)
     return Flops(round(loop), round(bound))
 
 

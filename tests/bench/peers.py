@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from emg_lens.hooks import none
 from emg_lens.models.isonet import IsoNet
-from emg_lens.studies import Condition, layer_masks, sweep
+from emg_lens.sweeps import Condition, layer_masks, sweep
 
 
 def plain_transformer_lens(model: IsoNet, x: Tensor, conditions: list[Condition]) -> dict[str, Tensor]:

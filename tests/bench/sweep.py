@@ -27,10 +27,10 @@ from rich.table import Table
 
 from emg_lens.hooks import cross_modal, positions, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
-from emg_lens.studies import Condition, head_masks, layer_masks, sweep
+from emg_lens.sweeps import Condition, head_masks, layer_masks, sweep
 from emg_lens.sweeps.conditions import with_baseline
-from emg_lens.sweeps.engine import target_of
-from emg_lens.sweeps.plan import Plan, plan_sweep
+from emg_lens.sweeps.plan import SweepPlan, plan_sweep
+from emg_lens.sweeps.target import target_of
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 EXECUTORS = ("loop", "tree", "stacked")
@@ -98,7 +98,7 @@ def product(rows: int, d_model: int, device: str) -> tuple[Callable[[], None], i
     return run, 2 * rows * d_model**2 * repeats
 
 
-def planned(model: IsoNet, conditions: list[Condition]) -> Plan:
+def planned(model: IsoNet, conditions: list[Condition]) -> SweepPlan:
     """The plan that `sweep` makes."""
     return plan_sweep(target_of(model), with_baseline(conditions))
 

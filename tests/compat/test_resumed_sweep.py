@@ -6,7 +6,7 @@ import torch
 from emg_lens.hooks import cross_modal, flow
 from emg_lens.hooks.compatibility import Specimen, zoo
 from emg_lens.hooks.examples import call, example_inputs
-from emg_lens.studies import Condition, sweep
+from emg_lens.sweeps import Condition, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONDITIONS = [Condition(str(layer), (cross_modal() | flow("emg", "cls")).at(layers=layer)) for layer in (0, 1)]

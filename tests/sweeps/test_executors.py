@@ -11,10 +11,12 @@ from emg_lens.hooks import EdgeError, cross_modal, every, flow, positions, self_
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
-from emg_lens.sweeps import executors
 from emg_lens.sweeps.conditions import Condition, head_masks, layer_masks
-from emg_lens.sweeps.engine import SweepError, sweep, target_of
+from emg_lens.sweeps.engine import sweep
+from emg_lens.sweeps.executors import folded_tree
 from emg_lens.sweeps.plan import plan_sweep
+from emg_lens.sweeps.result import SweepError
+from emg_lens.sweeps.target import target_of
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 LEAVES = [
@@ -66,7 +68,7 @@ def test_tree_and_stacked_equal_the_loop(data):
     except EdgeError:  # an edge set that is empty for this layout
         return
     for executor in ("tree", "stacked"):
-        with patch.object(executors, "HEAD_BY_HEAD", draw(st.sampled_from([1, 2**15]))):
+        with patch.object(folded_tree, "HEAD_BY_HEAD", draw(st.sampled_from([1, 2**15]))):
             result = sweep(model, x, conditions, executor=executor, batch_size=draw(st.sampled_from([None, 2])))
         for name, logits in expected.logits.items():
             assert (result.logits[name] - logits).abs().max() < 1e-10, (executor, name)
@@ -129,7 +131,7 @@ def test_a_cut_that_is_severed_in_one_layer_is_still_cut_in_another():
 
 
 def test_auto_says_which_executor_ran_and_takes_the_loop_beside_a_users_hook(isonet):
-    assert sweep(isonet, isonet.example_input(100), layer_masks(EDGES, 5)).executor == "tree"
+    assert sweep(isonet, isonet.example_input(100), layer_masks(EDGES, 5)).executor == "folded"
     x = isonet.example_input(3)
     assert sweep(isonet, x, layer_masks(EDGES, 5)).executor == "stacked"
     seen = []
@@ -137,7 +139,7 @@ def test_auto_says_which_executor_ran_and_takes_the_loop_beside_a_users_hook(iso
         assert sweep(isonet, x, layer_masks(EDGES, 5)[:2]).executor == "loop"
         with pytest.raises(ValueError, match="it has hooks of its own; use 'loop'"):
             sweep(isonet, x, layer_masks(EDGES, 5)[:2], executor="tree")
-    assert len(seen) == 3
+    assert len(seen) == 4  # three conditions, and the baseline once more
 
 
 def test_an_unknown_executor_lists_the_known(isonet):

@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from emg_lens.hooks import cross_modal, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.sweeps.conditions import head_masks, layer_masks, with_baseline
-from emg_lens.sweeps.engine import target_of
-from emg_lens.sweeps.executors import Tree
+from emg_lens.sweeps.executors.folded_tree import FoldedTree
 from emg_lens.sweeps.plan import plan_sweep
+from emg_lens.sweeps.target import target_of
 
 _spec = importlib.util.spec_from_file_location("flops", Path(__file__).parents[1] / "bench" / "flops.py")
 assert _spec is not None and _spec.loader is not None
@@ -55,8 +55,8 @@ def test_the_tree_does_the_operations_of_the_bound_and_no_more(model, family):
     conditions = layer_masks(EDGES, 5) if family == "layers" else head_masks(EDGES, 5, 4)
     planned = plan_sweep(target_of(model), with_baseline(conditions))
     x = model.example_input(3)
-    tree = Tree(model, planned)
-    done = counted_by_torch(lambda: tree.run(x, lambda n: None))
+    tree, root = FoldedTree(model), planned.roots[0]
+    done = counted_by_torch(lambda: tree.run(root, x, lambda n: None))
     assert done == 3 * flops.count(model.cfg, planned).bound
 
 

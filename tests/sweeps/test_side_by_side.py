@@ -2,7 +2,6 @@
 
 import _thread
 import signal
-import sys
 import threading
 import time
 from collections import Counter
@@ -12,10 +11,12 @@ import torch
 
 from emg_lens.hooks import cross_modal, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
-from emg_lens.studies import head_masks, layer_masks, sweep
+from emg_lens.sweeps import engine
+from emg_lens.sweeps import settings as sweep_settings
+from emg_lens.sweeps.conditions import head_masks, layer_masks
+from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.side_by_side import side_by_side, torch_threads
 
-sweep_module = sys.modules["emg_lens.sweeps.engine"]
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 
 
@@ -98,7 +99,7 @@ def test_control_c_stops_all_threads(request):
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize("tokens", [1, sweep_module.SIDE_BY_SIDE_TOKENS])
+@pytest.mark.parametrize("tokens", [1, sweep_settings.SIDE_BY_SIDE_TOKENS])
 def test_a_sweep_in_threads_gives_the_bits_of_one_thread(norm, tokens, monkeypatch):
     """Above and below the size from which on heads go one by one; the last micro-batch is shorter."""
     torch.manual_seed(0)
@@ -106,10 +107,10 @@ def test_a_sweep_in_threads_gives_the_bits_of_one_thread(norm, tokens, monkeypat
     model = IsoNet(config).eval()
     x = torch.randn(70 if tokens == 1 else 2100, 11, 10)
     conditions = [*layer_masks(EDGES, 3), *head_masks(EDGES, 3, 4)[::2]]
-    monkeypatch.setattr(sweep_module, "SIDE_BY_SIDE_TOKENS", tokens)
+    monkeypatch.setattr(sweep_settings, "SIDE_BY_SIDE_TOKENS", tokens)
     used = []
     monkeypatch.setattr(
-        sweep_module, "side_by_side", lambda *args: (used.append((len(args[1]), args[-1])), side_by_side(*args))
+        engine, "side_by_side", lambda *args: (used.append((len(args[1]), args[-1])), side_by_side(*args))
     )
     size = 12 if tokens == 1 else 500
     threaded = sweep(model, x, conditions, executor="tree", batch_size=size)
@@ -138,7 +139,7 @@ def test_micro_batches_are_even_and_as_many_as_threads_can_share(n_trials, threa
     def run(run, items, keep, n_workers):
         side_by_side(run, items, lambda item, out: (found.append(len(out[0])), keep(item, out)), n_workers)
 
-    monkeypatch.setattr(sweep_module, "side_by_side", run)
+    monkeypatch.setattr(engine, "side_by_side", run)
     with torch_threads(threads):
         sweep(model, torch.randn(n_trials, 48, 4), [], executor="tree")
     assert sorted(found, reverse=True) == sizes

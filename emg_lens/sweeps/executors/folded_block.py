@@ -1,4 +1,7 @@
-"""A block as the tree and the stacked executor run it: no hooks, weights and biases folded, memory used again."""
+"""A block as the folded executors run it: no hooks, weights and biases folded, memory used again.
+
+It copies the arithmetic of `Block` and its parts, so it is only for those classes themselves (`known_models`).
+"""
 
 import math
 import threading
@@ -47,7 +50,7 @@ class Memory(threading.local):
         return self.pieces[key][:size].view(shape)
 
 
-class Layer:
+class FoldedBlock:
     """A block without its hooks, all siblings of the plan in mind: what does not depend on the mask is done once.
 
     Biases are folded where each would cost a pass over the activations. b_K adds the same number to all scores of a
@@ -132,7 +135,7 @@ class Layer:
         return Bias(scores[None], empty if empty.any() else None)
 
 
-def folded_layers(model: HookedBiosignalEncoder) -> list[Layer]:
+def folded_blocks(model: HookedBiosignalEncoder) -> list[FoldedBlock]:
     """The blocks of a model, with one memory."""
     memory = Memory(model.blocks[0].mlp.b_in)  # pyright: ignore
-    return [Layer(block, memory) for block in model.blocks]  # pyright: ignore
+    return [FoldedBlock(block, memory) for block in model.blocks]  # pyright: ignore

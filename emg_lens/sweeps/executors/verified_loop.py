@@ -1,0 +1,62 @@
+"""One verified forward a condition, on any model: slow, and what all other executors are compared with."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from torch import Tensor, nn
+
+from emg_lens.hooks import EdgeSet, cutting, none
+from emg_lens.layout import TokenLayout
+from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.plan import Keep, Root, Rows
+
+
+class VerifiedLoop:
+    """The conditions of a root one after the other; a row is a condition. One that raises does not stop the others."""
+
+    def __init__(self, model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout) -> None:
+        self.model, self.conditions, self.layout = model, conditions, layout
+
+    def run(self, root: Root, x: Tensor, keep: Keep, done: Rows = frozenset()) -> None:
+        """Logits of every condition of a root that is not done, from its input."""
+        for row in root.members:
+            if row not in done:
+                keep({row: _caught(self.model, x, self.conditions[row].edges, self.layout)})
+
+
+def _caught(model: nn.Module, x: Tensor, edges: EdgeSet, layout: TokenLayout) -> Tensor | Exception:
+    try:
+        if edges == none():
+            return model(x)
+        with cutting(model, edges, layout):
+            return model(x)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other conditions' results are kept
+        return error
+
+
+def run_unplanned(
+    model: nn.Module, xs: Sequence[Tensor], condition: Condition, layout: TokenLayout, reference: Tensor | None
+) -> list[Tensor] | Exception:
+    """Logits of a condition that acts inside the model, for batches of its (changed) input; or what it raised.
+
+    Everything is verified when the last batch has run, so it counts as a whole or not at all.
+
+    Args:
+        model: Any TransformerLens model.
+        xs: Batches of the input, changes of the input made; a single one where trials depend on each other.
+        condition: What is done.
+        layout: What the positions stand for.
+        reference: Trials that replaced values come from, on the model's device.
+    """
+    inside = condition.in_the_model
+    try:
+        with ExitStack() as stack:
+            for one in condition.interventions:
+                if one in inside:
+                    stack.enter_context(one.applied(model, layout, reference))
+                elif one.edges != none():
+                    stack.enter_context(cutting(model, one.edges, layout))
+            outputs = [model(x) for x in xs]
+    except Exception as error:  # noqa: BLE001 - as above
+        return error
+    return outputs

@@ -1,0 +1,81 @@
+"""Whose arithmetic is known: which models may be run from their parts, and which only as they are.
+
+The folded executors copy the arithmetic of our encoders, and live edges follow from it. Both are right for exactly the
+classes named here, with nothing put in between; of every other model nothing is assumed.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from emg_lens.hooks import EdgeError
+from emg_lens.hooks.anatomy import DeadHookError
+from emg_lens.hooks.probe import find_lever
+from emg_lens.lens.points import GatedPoint, Point
+from emg_lens.models.attention import Attention, Rotary
+from emg_lens.models.components import MLP, Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
+from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.models.isonet import IsoNet
+
+KNOWN_MODELS: set[type[nn.Module]] = {HookedBiosignalEncoder, IsoNet}
+"""Classes whose forward is residual stream in, `Block`s, final norm, head. A model of ours joins with one line here."""
+KNOWN_PARTS = frozenset(
+    {Block, Attention, MLP, LayerNorm, ChannelEmbed, PosEmbed, Unembed, Rotary, Point, GatedPoint}
+    | {nn.Identity, nn.ModuleList}
+)
+PARTS_OF_A_BLOCK = {"ln1": LayerNorm, "attn": Attention, "ln2": LayerNorm, "mlp": MLP}
+
+HOOK_KINDS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether any hook, TransformerLens's or torch's own, sits on the model, on a part of it, or on all modules."""
+    everywhere = torch.nn.modules.module
+    return any(getattr(everywhere, f"_global_{kind}") for kind in HOOK_KINDS) or any(
+        getattr(part, f"_{kind}") for part in model.modules() for kind in HOOK_KINDS
+    )
+
+
+def reason_not_to_fold(model: nn.Module) -> str | None:
+    """Why the arithmetic of this model is not known exactly; None if it is."""
+    if not isinstance(model, HookedBiosignalEncoder):
+        return "it is not one of our encoders"
+    if has_hooks(model):
+        return "it has hooks of its own"
+    if type(model) not in KNOWN_MODELS:
+        return f"the arithmetic of its class is not known, only that of {_names(KNOWN_MODELS)}"
+    for name, part in list(model.named_modules())[1:]:
+        if type(part) not in KNOWN_PARTS:
+            return f"its {name} is a {type(part).__name__}, whose arithmetic is not known"
+    for name, part in model.named_modules():
+        replaced = [key for key in vars(part) if callable(getattr(type(part), key, None))]
+        if replaced:
+            return f"{'.'.join(filter(None, (name, replaced[0])))} was replaced on this object"
+    for layer, block in enumerate(model.blocks):
+        if type(block) is not Block or any(type(getattr(block, n)) is not kind for n, kind in PARTS_OF_A_BLOCK.items()):
+            return f"block {layer} is not made of {_names(PARTS_OF_A_BLOCK.values())}"
+    if len(set(model.blocks)) != model.cfg.n_layers:
+        return f"it has {len(set(model.blocks))} blocks of its own and cfg.n_layers={model.cfg.n_layers}"
+    return None
+
+
+def reason_not_to_share(model: nn.Module) -> str | None:
+    """Why conditions cannot share the model's own blocks one by one; None if they can."""
+    if not isinstance(model, HookedBiosignalEncoder):
+        return "it is not one of our encoders"
+    if has_hooks(model):
+        return "it has hooks of its own"
+    if type(model).forward is not HookedBiosignalEncoder.forward or "forward" in vars(model):
+        return "it has a forward of its own"
+    try:
+        lever = find_lever(model, model.layout)
+    except (DeadHookError, EdgeError, ValueError) as error:
+        return f"its blocks cannot be cut by hooks: {error}"
+    if lever.name != "scores" or sorted(lever.paths) != list(range(model.cfg.n_layers)):
+        return f"its edges are cut by the lever {lever.name!r} in layers {sorted(lever.paths)}"
+    return None
+
+
+def _names(kinds: Iterable[type]) -> str:
+    return ", ".join(sorted({kind.__name__ for kind in kinds}))

@@ -1,0 +1,73 @@
+"""The proof that a sweep ran the model it was given: its baseline beside the model's own forward."""
+
+import torch
+from torch import Tensor, nn
+
+from emg_lens.errors import EmgLensError
+
+CHECKED_SHARE = 0.03
+"""Of the sweep's forwards, at most, are made again for the comparison."""
+FEW_TRIALS, MANY_TRIALS = 8, 64
+"""So few are all compared; more than so many tell nothing new."""
+
+
+class BaselineError(EmgLensError, RuntimeError):
+    """An executor whose baseline is not what the model itself gives."""
+
+
+class SampledBaseline:
+    """Compares the baseline of micro-batches with `model(x)` on trials that are spread evenly over the sweep."""
+
+    def __init__(self, model: nn.Module, n_trials: int, n_forwards: float, executor: str) -> None:
+        """The sample.
+
+        Args:
+            model: The model, run here without any hook of ours.
+            n_trials: Trials of the sweep.
+            n_forwards: What the sweep costs, in forwards of all its trials.
+            executor: What runs the sweep, for the message.
+        """
+        self.model, self.executor, self.n_trials = model, executor, n_trials
+        n = n_trials if n_trials <= FEW_TRIALS else int(CHECKED_SHARE * n_forwards * n_trials)
+        n = min(max(n, 1), MANY_TRIALS, n_trials)
+        self.trials = (torch.arange(n) * n_trials + n_trials // 2) // n
+
+    def check(self, start: int, x: Tensor, baseline: Tensor) -> None:
+        """Compare what the sample has of a micro-batch that starts at trial `start`.
+
+        Raises:
+            BaselineError: They differ by more than rounding.
+        """
+        here = self.trials[(self.trials >= start) & (self.trials < start + len(x))] - start
+        if not len(here):
+            return
+        here = here.to(x.device)
+        expected = self.model(x[here])
+        difference, allowed = _difference(baseline[here], expected)
+        if difference > allowed and 1 < len(here) < len(x) == self.n_trials:  # a user's hook may mix trials
+            expected = self.model(x)
+            difference, allowed = _difference(baseline, expected)
+        if not difference <= allowed:
+            raise BaselineError(
+                f"executor {self.executor!r} gives a baseline that differs from {type(self.model).__name__}'s own"
+                f" forward by {difference:.3g}, where rounding allows {allowed:.3g} ({len(expected)} trials compared);"
+                f" {self._advice}"
+            )
+
+    @property
+    def _advice(self) -> str:
+        if self.executor == "loop":
+            return "does its output depend on the other trials of the batch (batch_size=len(x)), or on what ran before?"
+        return "use executor='loop'"
+
+
+def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """The largest difference, NaN and infinities of both alike, and what rounding allows: √eps of the largest logit."""
+    eps = torch.finfo(a.dtype).eps
+    if a.is_cuda and torch.get_float32_matmul_precision() != "highest":
+        eps = max(eps, 2**-10)  # TF32 keeps ten bits
+    if a.shape != b.shape:
+        return float("inf"), 0.0
+    largest = float(b[b.isfinite()].abs().amax()) if b.isfinite().any() else 0.0
+    same = (a == b) | (a.isnan() & b.isnan())
+    return float((a - b).abs().masked_fill(same, 0.0).nan_to_num(nan=torch.inf).amax()), eps**0.5 * largest

@@ -1,0 +1,176 @@
+"""How a sweep runs: which executor, how many trials a forward, how many threads side by side."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from emg_lens.errors import EmgLensError
+from emg_lens.io.checkpoint import digest
+from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.sweeps.known_models import reason_not_to_fold, reason_not_to_share
+
+Executor = Literal["auto", "loop", "tree", "stacked"]
+EXECUTORS: tuple[Executor, ...] = get_args(Executor)
+
+LAUNCH_BOUND_TRIALS = 64
+"""Beyond so many trials arithmetic outweighs launches on any accelerator we know; the probe is left out."""
+LAUNCH_BOUND_TOKENS = 128
+"""The same for a CPU, in tokens and without a probe, which would take as long as what it decides (`make bench`)."""
+CPU_TOKENS = 1536
+"""Tokens a forward on a CPU: more do not run faster, and their activations leave the caches."""
+SIDE_BY_SIDE_TOKENS = 768
+"""Tokens from which on a micro-batch is worth a thread of its own; with less work, threads wait for the interpreter."""
+
+
+class SweepInputError(EmgLensError, ValueError):
+    """Trials that cannot be run, or an executor that cannot run this model."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a sweep runs. Kept in its checkpoint: other choices would change the last digits.
+
+    Attributes:
+        executor: What runs: `"folded"`, `"tree"`, `"stacked"` or `"loop"`.
+        batch_size: Trials a forward.
+        at_once: Conditions that the stacked executor runs side by side.
+    """
+
+    executor: str
+    batch_size: int
+    at_once: int
+
+
+def known_arithmetic(model: nn.Module) -> str:
+    """The fastest way in which a model may run: `"folded"`, `"tree"` (with a digest of its parts), or `"loop"`."""
+    if reason_not_to_fold(model) is None:
+        return "folded"
+    if reason_not_to_share(model) is not None:
+        return "loop"
+    kinds = map(type, model.modules())
+    return f"tree {digest(f'{kind.__module__}.{kind.__qualname__}'.encode() for kind in kinds)}"
+
+
+def choose_executor(model: nn.Module, x: Tensor, asked: Executor, n_distinct: int) -> str:
+    """The executor that will run.
+
+    Raises:
+        SweepInputError: It is unknown, or cannot run this model.
+    """
+    if asked not in EXECUTORS:
+        raise SweepInputError(f"unknown executor {asked!r}; known: {', '.join(EXECUTORS)}")
+    if asked == "loop":
+        return "loop"
+    against = reason_not_to_fold(model)
+    if against is None:
+        assert isinstance(model, HookedBiosignalEncoder)
+        waits = asked == "auto" and n_distinct > 2 and _waits_for_launches(model, x)
+        return "stacked" if asked == "stacked" or waits else "folded"
+    if asked != "stacked":
+        against = reason_not_to_share(model)
+        if against is None:
+            return "tree"
+        if asked == "auto":
+            return "loop"
+    raise SweepInputError(f"executor {asked!r} cannot run this {type(model).__name__}: {against}; use 'loop'")
+
+
+def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None, n_distinct: int) -> Settings:
+    """How the sweep will run.
+
+    Raises:
+        SweepInputError: As `choose_executor`.
+    """
+    executor = choose_executor(model, x, asked, n_distinct)
+    if not isinstance(model, HookedBiosignalEncoder):
+        return Settings(executor, min(batch_size or len(x), len(x)), 1)
+    workers = n_workers(model, x, executor)
+    fits = room(model, executor, workers)
+    n_rounds = math.ceil(len(x) / (fits * workers))
+    size = min(batch_size or math.ceil(len(x) / (n_rounds * workers)), len(x))
+    return Settings(executor, size, max(1, fits // size))
+
+
+def asked_settings(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None) -> dict[str, str]:
+    """The settings that the user chose, as a checkpoint writes them.
+
+    Raises:
+        SweepInputError: As `choose_executor`.
+    """
+    chosen = {} if asked == "auto" else {"executor": choose_executor(model, x, asked, 0)}
+    return chosen | ({"batch_size": str(min(batch_size, len(x)))} if batch_size else {})
+
+
+def n_workers(model: nn.Module, x: Tensor, executor: str) -> int:
+    """Threads that run micro-batches side by side; hooks are everybody's, so only the folded tree may have several."""
+    if executor != "folded" or device_of(model).type != "cpu":
+        return 1
+    assert isinstance(model, HookedBiosignalEncoder)
+    return max(1, min(torch.get_num_threads(), len(x) * model.cfg.n_ctx // SIDE_BY_SIDE_TOKENS))
+
+
+def room(model: HookedBiosignalEncoder, executor: str, n_workers: int) -> int:
+    """Trials a worker whose activations fit into a quarter of the free memory (and stay near the caches of a CPU)."""
+    cfg, n = model.cfg, model.cfg.n_ctx
+    a_layer = n * (6 * cfg.d_model + 2 * cfg.d_mlp) + 2 * cfg.n_heads * n * n
+    a_trial = 4 * a_layer * (cfg.n_layers + 1 if executor in ("folded", "tree") else 2)
+    device = device_of(model)
+    if device.type == "cuda":
+        return max(1, int(torch.cuda.mem_get_info(device)[0] / 4 / a_trial))
+    return max(1, min(int(psutil.virtual_memory().available / 4 / n_workers / a_trial), trials_near_the_caches(n)))
+
+
+def trials_near_the_caches(n_ctx: int) -> int:
+    """Trials a forward on a CPU, of `n_ctx` tokens each: `CPU_TOKENS`, and not fewer."""
+    return CPU_TOKENS // n_ctx + 1
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model is."""
+    return next(model.parameters()).device
+
+
+def check_trials(x: Tensor, reference: Tensor | None) -> None:
+    """Refuse trials that no model can make sense of.
+
+    Raises:
+        SweepInputError: No trials, values that are not finite, or reference trials of another shape.
+    """
+    if len(x) == 0:
+        raise SweepInputError(f"no trials to run: x is {list(x.shape)}")
+    for name, trials in (("x", x), ("reference", reference)):
+        if trials is None or not trials.is_floating_point():
+            continue
+        bad = (~trials.isfinite()).flatten(1).any(1).nonzero().flatten()
+        if len(bad):
+            raise SweepInputError(
+                f"{name} has NaN or infinite values in {len(bad)} of {len(trials)} trials, the first is trial"
+                f" {int(bad[0])}; clean them or leave them out"
+            )
+    if reference is not None and reference.shape[1:] != x.shape[1:]:
+        raise SweepInputError(f"reference trials are {list(reference.shape[1:])}, those of x {list(x.shape[1:])}")
+
+
+def _waits_for_launches(model: HookedBiosignalEncoder, x: Tensor) -> bool:
+    """A short probe of an accelerator: whether four times the trials take less than twice as long."""
+    device = device_of(model)
+    if device.type == "cpu":
+        return len(x) * model.cfg.n_ctx <= LAUNCH_BOUND_TOKENS
+    if len(x) > LAUNCH_BOUND_TRIALS:
+        return False
+    once, more = x.to(device), x.repeat(4, 1, 1).to(device)
+    model(more)
+    return min(_seconds(model, more) for _ in range(3)) < 2 * min(_seconds(model, once) for _ in range(3))
+
+
+def _seconds(model: nn.Module, x: Tensor) -> float:
+    start = time.perf_counter()
+    model(x)
+    if x.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

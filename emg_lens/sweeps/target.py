@@ -1,0 +1,58 @@
+"""What the planner must know of a model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from emg_lens.hooks.anatomy import resolve_layout
+from emg_lens.layout import TokenLayout
+from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.sweeps.known_models import reason_not_to_fold
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the planner needs to know of a model.
+
+    Attributes:
+        layout: What the positions stand for.
+        n_layers: Blocks; 0 for a model without attention.
+        n_heads: Heads a block.
+        readout: Positions of the last residual stream that may reach the output; all, where it is not known: then
+            every edge is live.
+        severed: Edges that the model is known not to have, or None.
+        model: Name of its class, for messages.
+    """
+
+    layout: TokenLayout
+    n_layers: int
+    n_heads: int
+    readout: Int[Tensor, " position"]
+    severed: Bool[Tensor, "layer head dest src"] | None = None
+    model: str = "the model"
+
+
+def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
+    """What the planner may believe of a model: the readout and the missing edges of exactly known ones, else nothing.
+
+    Raises:
+        EdgeError: The model has no layout of its own and none is given.
+    """
+    cfg: Any = model.cfg
+    layout, name = resolve_layout(model, layout), type(model).__name__
+    n_layers, n_heads = getattr(cfg, "n_layers", 0), getattr(cfg, "n_heads", 0)
+    if isinstance(model, HookedBiosignalEncoder) and reason_not_to_fold(model) is None:
+        return Target(layout, n_layers, n_heads, model.readout_positions, _severed(model), name)
+    return Target(layout, n_layers, n_heads, torch.arange(len(layout)), None, name)
+
+
+def _severed(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head dest src"] | None:
+    """The edges that the blocks do not have, whatever the configuration says."""
+    masks: list[Tensor | None] = [block.attn.severed for block in model.blocks]  # pyright: ignore
+    if all(mask is None for mask in masks):
+        return None
+    none = torch.zeros(model.cfg.n_heads, model.cfg.n_ctx, model.cfg.n_ctx, dtype=torch.bool)
+    return torch.stack([none if mask is None else mask.cpu().expand_as(none) for mask in masks])
