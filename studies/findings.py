@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from emg_lens.studies.spec import StudySpec
-from emg_lens.studies.statistics.comparison import TAGS, compare, compare_levels
+from emg_lens.studies.statistics.comparison import TAGS, by_levels, by_subject, compare, compare_levels, is_share
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
 from emg_lens.training.metrics import METRICS
@@ -40,13 +40,28 @@ class Cell:
     @property
     def is_share(self) -> bool:
         """Whether the metric is a share of trials, 0 to 1."""
-        return self.metric in METRICS and METRICS[self.metric].unit == "share"
+        return is_share(self.metric)
 
     @property
-    def baseline(self) -> pd.Series:
-        """The metric of each subject's unmasked models."""
-        rows = self.scores[self.scores["condition"] == BASELINE]
-        return rows.groupby("subject")[self.metric].mean()
+    def lower_is_better(self) -> bool:
+        """Whether the metric is an error."""
+        return self.metric in METRICS and METRICS[self.metric].better == "lower"
+
+    @cached_property
+    def values(self) -> pd.DataFrame:
+        """The metric, one row a subject, one column a condition; seeds and folds averaged."""
+        return by_subject(self.scores, self.metric)
+
+    @property
+    def chance(self) -> float | None:
+        """What guessing gives, where it is known."""
+        known = self.tests["chance"].dropna()
+        return float(known.mean()) if len(known) else None
+
+    @property
+    def baseline(self) -> float:
+        """The mean metric of the unmasked models."""
+        return float(self.values[BASELINE].mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +115,12 @@ class Findings:
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         """One a combination of levels of the compared factors, in the study's order."""
-        options = (self.study.statistics, self.metric)
-        if not self.factors:
-            return (Cell({}, self.scores, self.tests_table, *options),)
         found = []
-        for levels, scores in self.scores.groupby(list(self.factors), sort=False):
+        for levels, scores in by_levels(self.scores, self.factors):
             chosen = dict(zip(self.factors, map(str, levels), strict=True))
             tests = self.tests_table
             for factor, level in zip(self.factors, levels, strict=True):
                 tests = tests[tests[factor] == level]
-            found.append(Cell(chosen, scores, tests.drop(columns=list(self.factors)).reset_index(drop=True), *options))
+            tests = tests.drop(columns=list(self.factors)).reset_index(drop=True)
+            found.append(Cell(chosen, scores, tests, self.study.statistics, self.metric))
         return tuple(found)

@@ -6,6 +6,7 @@ them.
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -54,6 +55,13 @@ STYLE: dict[Any, Any] = {
 
 DASHED: dict[str, Any] = {"color": DARK, "linewidth": 0.8, "linestyle": (0, (4, 2))}
 DOTTED: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+EXPECTED: dict[str, Any] = {
+    "marker": "D",
+    "linestyle": "none",
+    "color": "white",
+    "markeredgecolor": "black",
+    "markersize": 4.5,
+}
 BOXES_IN_A_THIRD = 18  # boxes that fit side by side into a third of the width
 
 
@@ -65,12 +73,14 @@ def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> dict[str,
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    svgs = {}
-    for name, figure in figures.items():
+    svgs: dict[str, bytes] = {}
+    files = [file_name(name) for name in figures]
+    for k, (name, figure) in enumerate(figures.items()):
+        file = f"{files[k]}-{k + 1}" if files[k] in files[:k] else files[k]  # two names may differ in signs only
         engine = figure.get_layout_engine()
         for kind, render in (("svg", to_svg), ("png", to_png), ("pdf", to_pdf)):
             content = render(figure)
-            write_bytes(folder / f"{file_name(name)}.{kind}", content)
+            write_bytes(folder / f"{file}.{kind}", content)
             svgs.setdefault(name, content)
             figure.set_layout_engine("none")  # what the first has laid out is good for the others
         figure.set_layout_engine(engine)
@@ -107,17 +117,6 @@ def _rendered(figure: Figure, **options: object) -> bytes:
 # --- parts ------------------------------------------------------------------------------------------------
 
 
-def by_condition(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The metric, one row a subject, one column a condition."""
-    return scores.groupby(["subject", "condition"], sort=False)[metric].mean().unstack("condition")
-
-
-def chance_of(tests: pd.DataFrame) -> float | None:
-    """Accuracy of guessing, where it is known."""
-    known = "chance" in tests and tests["chance"].notna().any()
-    return float(tests["chance"].mean()) if known else None
-
-
 def colour_of(k: int) -> str:
     """Colour of the k-th kind of edges."""
     return COLOURS[k % len(COLOURS)]
@@ -126,6 +125,11 @@ def colour_of(k: int) -> str:
 def plain_text(text: str) -> str:
     """A user's text as it is: matplotlib would read what stands between two dollar signs as a formula."""
     return text.replace("$", r"\$")
+
+
+def wrapped_text(text: str, width: int) -> str:
+    """A user's text in lines of so many letters."""
+    return plain_text("\n".join(textwrap.wrap(text, width)) or text)
 
 
 def offset_in_group(k: int, n: int) -> float:
@@ -180,9 +184,11 @@ def draw_references(axes: Axes, baseline: float, chance: float | None, vertical:
         line(chance, **DOTTED, zorder=1)
 
 
-def draw_significance(axes: Axes, at: float, beyond: float, row: Any, colour: str, vertical: bool = True) -> None:
-    """Stars beyond the end of the accuracy axis, so that no box can cover them."""
-    text = f"{row.stars}{NULL if row.structural_null else ''}"
+def draw_significance(
+    axes: Axes, at: float, beyond: float, row: Mapping[str, Any], colour: str, vertical: bool = True
+) -> None:
+    """Stars beyond the end of the metric's axis, so that no box can cover them."""
+    text = f"{row['stars']}{NULL if row['structural_null'] else ''}"
     starred = text.startswith("*")
     shown = {"color": colour if starred else GREY, "fontsize": 7.5 if starred else 6.5}
     if vertical:
@@ -204,11 +210,12 @@ def draw_profile(axes: Axes, rows: pd.DataFrame, shift: float, colour: str) -> N
     axes.plot(x[null], y[null], "o", markerfacecolor="white", markeredgecolor=colour, markersize=3.2)
 
 
-def metric_limits(values: np.ndarray, is_share: bool) -> tuple[float, float] | None:
-    """Of a share, all of 0 to 1, unless everything lies in its upper half; None leaves other metrics to matplotlib."""
+def metric_limits(values: np.ndarray, is_share: bool) -> tuple[float | None, float | None]:
+    """Of a share, 0 to 1, or from the tenth below where all lies in the upper half; None leaves it to matplotlib."""
     if not is_share:
-        return None
-    return (0.0 if np.nanmin(values) < 0.45 else 0.4, 1.02)
+        return None, None
+    least = float(np.nanmin(values))
+    return (0.0 if least < 0.45 else np.floor(10 * (least - 0.02)) / 10), 1.02
 
 
 def title_panels(panels: Sequence[Axes], modes: Sequence[str], pad: float) -> None:
@@ -218,8 +225,15 @@ def title_panels(panels: Sequence[Axes], modes: Sequence[str], pad: float) -> No
         axes.set_title(f"{label}{MODE_TITLES[mode]}", pad=pad)
 
 
-def draw_legend(figure: Figure, kinds: Sequence[str], null: bool, chance: float | None, boxes: bool) -> None:
-    """What boxes, lines and markers mean, below the panels."""
+def draw_legend(
+    figure: Figure,
+    kinds: Sequence[str],
+    boxes: bool,
+    null: bool = False,
+    chance: float | None = None,
+    expected: bool = False,
+) -> None:
+    """What boxes, lines and markers mean, below the panels; lines that no panel shows are left out."""
     entries = {}
     for k, kind in enumerate(kinds):
         solid = {"facecolor": f"{colour_of(k)}33", "edgecolor": colour_of(k), "linewidth": 0.8}
@@ -231,11 +245,20 @@ def draw_legend(figure: Figure, kinds: Sequence[str], null: bool, chance: float 
     if null:
         hollow: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": GREY, "linestyle": "none"}
         entries[f"{NULL} structural null"] = Line2D([], [], marker="s" if boxes else "o", markersize=5, **hollow)
+    if expected:
+        entries["expected"] = Line2D([], [], **EXPECTED)
+    place_legend(figure, entries, n_columns=5)
+
+
+def place_legend(figure: Figure, entries: Mapping[str, Any], n_columns: int, title: str = "") -> None:
+    """A legend below the panels."""
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside lower center",
-        ncols=min(len(entries), 5),
+        ncols=min(len(entries), n_columns),
+        title=title or None,
+        title_fontsize=STYLE["legend.fontsize"],
         frameon=False,
         handlelength=1.8,
         columnspacing=1.4,

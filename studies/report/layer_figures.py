@@ -9,8 +9,6 @@ from emg_lens.studies.report.figures import (
     DASHED,
     GREY,
     STYLE,
-    by_condition,
-    chance_of,
     colour_of,
     draw_box,
     draw_legend,
@@ -22,11 +20,11 @@ from emg_lens.studies.report.figures import (
     offset_in_group,
     title_panels,
 )
-from emg_lens.studies.report.wording import layer_conditions, layer_name
+from emg_lens.studies.report.wording import layer_conditions, layer_name, metric_name, metric_words
 from emg_lens.sweeps.conditions import BASELINE
 
 CAPTIONS = {
-    "accuracy": "Every subject (dots) under every mask, against the unmasked model (grey box; dashed: its mean). Boxes:"
+    "layers": "Every subject (dots) under every mask, against the unmasked model (grey box; dashed: its mean). Boxes:"
     " median and quartiles, whiskers to 1.5 times the interquartile range; hollow boxes: structural nulls. Above:"
     " significance against the baseline, corrected, coloured by edges.",
     "profile": "Mean change by layer, shares in percentage points, with its bootstrap interval over subjects. Hollow"
@@ -39,7 +37,10 @@ def figure_metric(cell: Cell) -> Figure | None:
     masks = layer_conditions(cell.tests)
     if not len(masks):
         return None
-    values, kinds, chance = by_condition(cell.scores, cell.metric), list(masks["edges"].unique()), chance_of(cell.tests)
+    values, kinds, chance = cell.values, list(masks["edges"].unique()), cell.chance
+    limits = metric_limits(values[[BASELINE, *masks["condition"]]].to_numpy(), cell.is_share)
+    if chance is not None and chance < (limits[0] or 0):
+        chance = None  # below what is shown
     layers, modes = sorted(masks["layer"].unique()), list(masks["mode"].unique())
     stacked = len(layers) * len(kinds) + 1 > BOXES_IN_A_THIRD
     with matplotlib.rc_context(STYLE):
@@ -48,28 +49,18 @@ def figure_metric(cell: Cell) -> Figure | None:
             rows = masks[masks["mode"] == mode]
             draw_box(axes, 0, values[BASELINE], GREY, width=0.55)
             draw_references(axes, values[BASELINE].mean(), chance)
-            for row in rows.itertuples():
-                k = kinds.index(row.edges)
-                at = 1 + layers.index(row.layer) + offset_in_group(k, len(kinds))
-                draw_box(
-                    axes,
-                    at,
-                    values[row.condition],
-                    colour_of(k),
-                    0.8 / len(kinds) - 0.06,
-                    row.structural_null,
-                )
-                height = 1.02 + 0.055 * (len(kinds) - 1 - k)
-                draw_significance(axes, 1 + layers.index(row.layer), height, row, colour_of(k))
+            for row in rows.to_dict("records"):
+                k, group = kinds.index(row["edges"]), 1 + layers.index(row["layer"])
+                at, width = group + offset_in_group(k, len(kinds)), 0.8 / len(kinds) - 0.06
+                draw_box(axes, at, values[row["condition"]], colour_of(k), width, row["structural_null"])
+                draw_significance(axes, group, 1.02 + 0.055 * (len(kinds) - 1 - k), row, colour_of(k))
             axes.set_xticks(range(len(layers) + 1), ["Base", *(layer_name(layer) for layer in layers)])
             axes.set_xlim(-0.6, len(layers) + 0.6)
-            limits = metric_limits(values[[BASELINE, *rows["condition"]]].to_numpy(), cell.is_share)
-            if limits is not None:
-                axes.set_ylim(*limits)
+            axes.set_ylim(*limits)
         for axes in panels if stacked else panels[:1]:
-            axes.set_ylabel(cell.metric.replace("_", " ").capitalize())
+            axes.set_ylabel(metric_name(cell.metric))
         title_panels(panels, modes, pad=5 + 8.5 * len(kinds))
-        draw_legend(figure, kinds, masks["structural_null"].any(), chance, boxes=True)
+        draw_legend(figure, kinds, boxes=True, null=masks["structural_null"].any(), chance=chance)
     return figure
 
 
@@ -93,7 +84,7 @@ def figure_profile(cell: Cell) -> Figure | None:
             axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
             axes.set_axisbelow(True)
         for axes in panels if stacked else panels[:1]:
-            axes.set_ylabel(f"Change in {cell.metric}{' (pp)' if cell.is_share else ''}")
+            axes.set_ylabel(f"Change in {metric_words(cell.metric)}{' (pp)' if cell.is_share else ''}")
         title_panels(panels, modes, pad=5)
-        draw_legend(figure, kinds, masks["structural_null"].any(), None, boxes=False)
+        draw_legend(figure, kinds, boxes=False, null=masks["structural_null"].any())
     return figure

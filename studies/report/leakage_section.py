@@ -7,15 +7,24 @@ from emg_lens.studies.findings import Findings
 
 
 def leakage_by_cohort(findings: Findings) -> dict[str, Leakage]:
-    """One report over the folds of each cohort and split, by the levels that make it; `""` where there is one."""
-    reports: dict[str, list[Leakage]] = {}
-    place = findings.facts.set_index("fit")
+    """One report over the folds of each combination of levels; `""` where all say the same.
+
+    Combinations whose reports say the same share one, under all their names. Seeds share their folds, which count once.
+    """
+    facts = findings.facts.set_index("fit")
+    reports: dict[str, dict[str, Leakage]] = {}
     for entry in findings.leakage:
-        levels = [f"{name}: {place.loc[entry['fit'], name]}" for name in findings.factors]
+        fit = facts.loc[entry["fit"]]
+        label = ", ".join(f"{name}: {fit[name]}" for name in findings.factors)
         report = Leakage.from_dict({key: value for key, value in entry.items() if key != "fit"})
-        reports.setdefault(", ".join(levels), []).append(report)
-    found = {label: Leakage.over(some) for label, some in reports.items()}
-    return {"": next(iter(found.values()))} if len(found) == 1 else found
+        reports.setdefault(label, {})[fit["fold"]] = report
+    labels: dict[tuple[str, ...], list[str]] = {}
+    found = {label: Leakage.over(by_fold.values()) for label, by_fold in reports.items()}
+    for label, report in found.items():
+        labels.setdefault(tuple(report.sentences()), []).append(label)
+    if len(labels) == 1:
+        return {"": next(iter(found.values()))}
+    return {"; ".join(same): found[same[0]] for same in labels.values()}
 
 
 def leakage_sentences(findings: Findings) -> list[str]:
@@ -29,7 +38,10 @@ def leakage_sentences(findings: Findings) -> list[str]:
 
 def leakage_table(findings: Findings) -> pd.DataFrame:
     """The reports in numbers, one row a fact."""
-    parts = [report.to_frame() for report in leakage_by_cohort(findings).values()]
-    if len(parts) > 1:
-        parts = [p.assign(levels=label) for p, label in zip(parts, leakage_by_cohort(findings), strict=True)]
+    parts = []
+    for label, report in leakage_by_cohort(findings).items():
+        part = report.to_frame()
+        if label:
+            part.insert(0, "levels", label)
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)

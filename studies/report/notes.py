@@ -13,6 +13,7 @@ from emg_lens.studies.report.wording import (
     edge_name,
     layer_conditions,
     layer_name,
+    metric_words,
 )
 from emg_lens.studies.statistics.families import family_sizes
 from emg_lens.sweeps.conditions import BASELINE
@@ -20,12 +21,12 @@ from emg_lens.sweeps.conditions import BASELINE
 
 def study_notes(cell: Cell) -> list[str]:
     """Cohort, change, tests and families, chance, granularity."""
-    scores, tests, spec = cell.scores, cell.tests, cell.statistics
+    scores, tests, spec, metric = cell.scores, cell.tests, cell.statistics, metric_words(cell.metric)
     sizes = {family: family_sizes(tests, family) for family in ("mode", "all", "distinct")}
     chosen = ", ".join(f"{MODE_NAMES.get(name, name)} {n}" for name, n in sizes[spec.family].items())
-    relative = "100 (baseline − masked) / baseline: relative, positive where accuracy fell."
+    relative = f"100 (baseline − masked) / baseline: relative, positive where {metric} fell."
     notes = [
-        f"n = {scores['subject'].nunique()} subjects, the unit of analysis; {cell.metric} is a mean over them.",
+        f"n = {scores['subject'].nunique()} subjects, the unit of analysis; {metric} is a mean over them.",
         f"{change_name(cell)} = {relative if cell.is_share else '100 (masked − baseline) / baseline.'}",
         f"Sig.: {TEST_NAMES[spec.test]}, {CORRECTION_NAMES[spec.correction]} within family “{spec.family}” "
         f"(number of tests: {chosen}). * p < .05, ** < .01, *** < .001, **** < .0001, ns: not significant.",
@@ -33,15 +34,14 @@ def study_notes(cell: Cell) -> list[str]:
     ]
     fits = scores[scores["condition"] == BASELINE].groupby("subject")["fit"].nunique() if "fit" in scores else None
     if fits is not None and fits.max() > 1:
-        notes.append(f"{fits.min()} to {fits.max()} fits a subject (seeds, folds), averaged within the subject first.")
-    if "chance" in tests and tests["chance"].notna().any():
-        notes.append(f"Chance accuracy: {tests['chance'].mean():.3f}.")
+        notes.append(f"{_range(fits)} fits a subject (seeds, folds), averaged within the subject first.")
+    if cell.chance is not None:
+        notes.append(f"Chance {metric}: {cell.chance:.3f}.")
     if "n_test" in scores and scores["n_test"].notna().all():
-        fewest, most = int(scores["n_test"].min()), int(scores["n_test"].max())
-        trials = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        one = f": one trial moves its accuracy by {100 / max(fewest, 1):.2f} pp" if cell.is_share else ""
+        fewest = max(int(scores["n_test"].min()), 1)
+        one = f": one trial moves its {metric} by {100 / fewest:.2f} pp" if cell.metric == "accuracy" else ""
         movements = f", of {_range(scores['n_movements'])} movements" if "n_movements" in scores else ""
-        notes.append(f"{trials} test trials a subject{movements}{one}.")
+        notes.append(f"{_range(scores['n_test'])} test trials a subject{movements}{one}.")
     return notes
 
 
@@ -62,12 +62,12 @@ def mark_notes(rows: pd.DataFrame) -> list[str]:
 def _equalities(rows: pd.DataFrame) -> list[str]:
     """`"RFB L1 = Individual L1"`, said once where it holds for every edge type."""
     masks = layer_conditions(rows)
-    place = {r.condition: f"{MODE_NAMES[str(r.mode)]} {layer_name(r.layer)}" for r in masks.itertuples()}  # pyright: ignore
+    place = {r["condition"]: f"{MODE_NAMES[r['mode']]} {layer_name(r['layer'])}" for r in masks.to_dict("records")}
     said: dict[str, list[str]] = {}
-    for r in rows[~rows["structural_null"]].itertuples():
-        if r.equivalent_to not in (r.condition, BASELINE):
-            here, other = (place.get(c, c) for c in (r.condition, r.equivalent_to))
-            said.setdefault(f"{here} = {other}", []).append(edge_name(getattr(r, "edges", r.condition)))  # pyright: ignore
+    for r in rows[~rows["structural_null"]].to_dict("records"):
+        if r["equivalent_to"] not in (r["condition"], BASELINE):
+            here, other = (place.get(c, c) for c in (r["condition"], r["equivalent_to"]))
+            said.setdefault(f"{here} = {other}", []).append(edge_name(r.get("edges", r["condition"])))
     everywhere = masks["edges"].nunique() if len(masks) else 0
     return [
         text if len(kinds) == everywhere or " = " + kinds[0] in text else f"{text} ({', '.join(kinds)})"

@@ -6,9 +6,10 @@ Everything that a user wrote is escaped.
 """
 
 import base64
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -16,37 +17,52 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.identities import identities
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
 from emg_lens.studies.report.table_formats import to_html
 from emg_lens.studies.report.view import View, views_of
-from emg_lens.studies.report.wording import layer_conditions, layer_name, value, with_interval
+from emg_lens.studies.report.wording import (
+    UNIT_WORDS,
+    layer_conditions,
+    layer_name,
+    metric_words,
+    value,
+    with_interval,
+)
+from emg_lens.studies.statistics.comparison import is_share
 
 NARROW_POINTS = 432
 """Figures of less width (six inches) fill half of the page."""
 EDGES_IN_WORDS = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
 
 READING_GUIDE = {
-    "Drop %": "Relative to the baseline's accuracy, as in the paper's Δ%. It is what one intervention costs,"
-    " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
     "Drops do not add up": "Cutting unimodal and cutting cross-modal edges are separate interventions on one"
     " model, each with the other kind intact. Their drops need not sum to anything; nor need single layers.",
     "A cut is a deletion": "Scores of cut edges become −∞ before the softmax, and the remaining attention is"
     " renormalised. The model was not trained that way: part of a drop may come from activations it has never"
     " met (off-distribution), rather than from information that is missing.",
-    "Single layers are lower bounds": "Later layers can make up for what an earlier one lost (self-repair). A"
+    "A single layer can be made up for": "Later layers can make up for what an earlier one lost (self-repair). A"
     " small drop from one layer does not show that the layer does nothing.",
-    "Structural nulls": "Where no cut edge has a path to the readout, accuracy equals the baseline for any"
-    " weights. Such a result says nothing about the layer.",
-    "Granularity": "A subject's accuracy moves in steps of one test trial, 1 / (number of test trials). A"
-    " smaller difference of means comes from few subjects who changed by a step.",
-    "Which p": "Mann–Whitney, the paper's test, treats masked and unmasked accuracies as if they came from"
+    "Structural nulls": "Where no cut edge has a path to the readout, the result equals the baseline for any"
+    " weights. It says nothing about the layer.",
+    "Which p": "Mann–Whitney, the paper's test, treats masked and unmasked models as if they came from"
     " different people. Wilcoxon and the sign flip compare each subject with itself, as the study is"
     " designed. All of them, under three corrections, are in “Statistics in full”.",
-    "What n is": "Subjects are the unit of analysis, with one trained model each. Trials and seeds do not"
-    " count as subjects; other seeds and data sets are further sources of variation, unseen by these tests.",
+    "What n is": "Subjects are the unit of analysis. Trials and seeds do not count as subjects: models of one"
+    " subject are averaged first. Other seeds and data sets are further sources of variation, unseen by these tests.",
+}
+GUIDE_TO_SHARES = {
+    "Drop %": "Relative to the baseline, as in the paper's Δ%. It is what one intervention costs,"
+    " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
+    "Granularity": "A subject's accuracy moves in steps of one test trial, 1 / (number of test trials). A"
+    " smaller difference of means comes from few subjects who changed by a step.",
+}
+GUIDE_TO_OTHERS = {
+    "Change %": "Relative to the baseline, signed; none where the baseline is not positive. It is what one"
+    " intervention costs, not the share of a signal that flows through the edges.",
 }
 
 
@@ -72,7 +88,7 @@ def render_report(
         _study(findings),
         _results(findings, figures),
         _training(findings, figures),
-        f"<h2>How to read these numbers</h2>{_facts(READING_GUIDE, 'guide')}",
+        f"<h2>How to read these numbers</h2>{_facts(reading_guide(findings), 'guide')}",
         _statistics(findings),
         _audit(findings),
         _reproduce(findings, environment, record),
@@ -82,24 +98,25 @@ def render_report(
     return page.substitute(title=escape(study.title), question=question, body="\n".join(s for s in sections if s))
 
 
+def reading_guide(findings: Findings) -> dict[str, str]:
+    """What a reader must know to read numbers of this metric rightly."""
+    return (GUIDE_TO_SHARES if is_share(findings.metric) else GUIDE_TO_OTHERS) | READING_GUIDE
+
+
 # --- sections ---------------------------------------------------------------------------------------------
 
 
 def _summary(findings: Findings, warnings: Iterable[str]) -> str:
-    baseline = [cell.baseline.mean() for cell in findings.cells]
-    low, high = min(baseline), max(baseline)
     tiles = {
         "subjects": f"{findings.scores['subject'].nunique()}",
         "fits": f"{len(findings.facts)}",
         "conditions": f"{findings.scores['condition'].nunique() - 1}",
-        f"{findings.metric.replace('_', ' ')}, unmasked": value(low)
-        if low == high
-        else f"{value(low)} to {value(high)}",
+        f"{metric_words(findings.metric)}, unmasked": _from_to((cell.baseline for cell in findings.cells), value),
     }
-    if "chance" in findings.scores and findings.scores["chance"].notna().any():
-        tiles["chance"] = f"{findings.scores['chance'].mean():.3f}"
-    counts = sorted(set(findings.facts["n_parameters"]))
-    tiles["parameters a model"] = " to ".join(f"{n:,}" for n in counts[:: max(len(counts) - 1, 1)])
+    chances = [cell.chance for cell in findings.cells if cell.chance is not None]
+    if chances:
+        tiles["chance"] = _from_to(chances, value)
+    tiles["parameters a model"] = _from_to(findings.facts["n_parameters"], "{:,}".format)
     items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
     told = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
     sentences = [sentence for cell in findings.cells for sentence in _costs(cell)]
@@ -113,10 +130,10 @@ def _costs(cell: Cell) -> list[str]:
     for kind in masks["edges"].unique() if len(masks) else ():
         rows = masks[(masks["edges"] == kind) & ~masks["structural_null"]]
         everywhere = rows[(rows["mode"] == "from_beginning") & (rows["layer"] == masks["layer"].max())]
-        single = rows[rows["mode"] == "individual"].nsmallest(1, "difference")
-        costs = [f"in every layer: {_change(row, cell)}" for row in everywhere.itertuples()]
-        for row in single.itertuples():
-            costs.append(f"among single layers most at {layer_name(row.layer)}: {_change(row, cell)}")  # pyright: ignore
+        single = rows[rows["mode"] == "individual"].sort_values("difference", ascending=not cell.lower_is_better)
+        costs = [f"in every layer: {_change(row, cell)}" for row in everywhere.to_dict("records")]
+        for row in single.head(1).to_dict("records"):
+            costs.append(f"among single layers most at {layer_name(row['layer'])}: {_change(row, cell)}")
         if costs:
             name = EDGES_IN_WORDS.get(str(kind), f"{kind} cut")
             at = f"{cell.label}: " if cell.label else ""
@@ -124,27 +141,31 @@ def _costs(cell: Cell) -> list[str]:
     return sentences
 
 
-def _change(row: Any, cell: Cell) -> str:
-    sign = "+" if row.difference > 0 else ""
-    level = f" ({100 * cell.statistics.confidence:g} % CI)" if not np.isnan(row.ci_low) else ""
-    return f"{sign}{with_interval(row)} {row.unit}{level} {row.stars}"
+def _change(row: Mapping[str, Any], cell: Cell) -> str:
+    sign = "+" if row["difference"] > 0 else ""
+    level = f" ({100 * cell.statistics.confidence:g} % CI)" if not np.isnan(row["ci_low"]) else ""
+    return " ".join(
+        filter(None, (f"{sign}{with_interval(row)}", UNIT_WORDS.get(row["unit"]), level.strip(), row["stars"]))
+    )
 
 
 def _cohort(findings: Findings) -> str:
-    cohort, first = findings.study.cohort, findings.facts.iloc[0]
-    channels = ", ".join(f"{n} {modality}" for modality, n in first["modalities"].items())
+    split = findings.study.split.model_dump(mode="json", exclude_none=True)
     facts = {
-        "data set": cohort.dataset,
+        "data set": "; ".join(dict.fromkeys(spec.cohort.dataset for _, spec in findings.study.cells)),
         "subjects": ", ".join(findings.scores["subject"].unique()),
-        "channels": f"{channels}; {first['n_samples']} samples each at {first['fs']:g} Hz",
-        "outputs": ", ".join(first["outputs"]),
-        "split": ", ".join(
-            f"{k}: {v}" for k, v in findings.study.split.model_dump(mode="json").items() if v is not None
-        ),
+        "channels": "; ".join(dict.fromkeys(_channels(row) for row in findings.facts.to_dict("records"))),
+        "outputs": "; ".join(dict.fromkeys(", ".join(names) for names in findings.facts["outputs"])),
+        "split": ", ".join(f"{key}: {given}" for key, given in split.items()),
     }
     notes = _list(_shared_notes(findings.facts), "notes")
     repairs = f"<h3>Repairs and assumptions</h3>{notes}" if notes else ""
     return f"<h2>Cohort and data</h2>{_facts(facts)}{repairs}"
+
+
+def _channels(facts: Mapping[str, Any]) -> str:
+    channels = ", ".join(f"{n} {modality}" for modality, n in facts["modalities"].items())
+    return f"{channels}, {facts['n_samples']} samples each at {facts['fs']:g} Hz"
 
 
 def _leakage(findings: Findings) -> str:
@@ -160,15 +181,24 @@ def _study(findings: Findings) -> str:
     study = findings.study
     settings = {"model": study.model.summary(), "training": study.training.summary()}
     for factor, levels in study.factors.items():
-        settings[f"factor {factor}"] = ", ".join(levels)
+        settings[f"factor {factor}"] = "; ".join(f"{level}{_overrides(parts)}" for level, parts in levels.items())
     full = f"<pre><code>{escape(study.to_yaml())}</code></pre>"
     details = f"<details><summary>The study in full (YAML)</summary>{full}</details>"
     return f"<h2>Study</h2>{_facts(settings)}{details}"
 
 
+def _overrides(parts: Mapping[str, Any]) -> str:
+    """What a level overrides, as a study file says it in one line."""
+    return f" {yaml.safe_dump(parts, default_flow_style=True, width=math.inf).strip()}" if parts else ""
+
+
 def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     parts = ["<h2>Results</h2>"]
-    for view in views_of(findings):
+    shown = views_of(findings)
+    for name in findings.study.views or ():
+        if name not in [view.name for view in shown]:
+            parts.append(f'<p class="warning">{escape(f"The view {name!r} has nothing to show of this study.")}</p>')
+    for view in shown:
         if view.name == "training":
             continue
         tables = [f"<h3>{escape(title)}</h3>{_table(table)}" for title, table in view.tables(findings).items()]
@@ -200,7 +230,7 @@ def _audit(findings: Findings) -> str:
     worst = same["max_abs_difference"].max() if len(same) else 0.0
     verdict = (
         f"{len(same)} conditions must equal another one by the structure of the model;"
-        f" the largest difference in any {findings.metric} is {worst:g}."
+        f" the largest difference in any {metric_words(findings.metric)} is {worst:g}."
         if len(same)
         else "No condition is a structural null, and no two cut the same live edges."
     )
@@ -215,6 +245,12 @@ def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mappi
     command = f"<pre><code>{escape(f'emg-lens run {findings.study.name}{data}')}</code></pre>"
     facts = {**environment, "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
     return f"<h2>How to reproduce</h2>{command}{_facts(facts)}"
+
+
+def _from_to(numbers: Iterable[float], written: Callable[[float], str]) -> str:
+    """The least and the largest of some numbers; one where they are written alike."""
+    numbers = list(numbers)
+    return " to ".join(dict.fromkeys((written(min(numbers)), written(max(numbers)))))
 
 
 def _shared_notes(facts: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from html import escape
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -76,13 +77,25 @@ def to_html(table: pd.DataFrame, left: Collection[str] = ()) -> str:
 
 
 def to_rich(table: pd.DataFrame, title: str = "") -> Table:
-    """A table for the terminal with its footnotes; stars stand out, what is not significant is dim."""
+    """A table for the terminal with its footnotes; stars stand out, what is not significant is dim.
+
+    Columns of numbers are never cut short; of two header rows the upper one says a group once, so that the paper's
+    Table 3 fits into 80 letters.
+    """
     headers, rows = _flat(table, repeat=False, joint="\n")
+    n_left = _n_left(table)
+    if table.columns.nlevels == 2:
+        first = {n_left + at for _, at, _ in _groups(table)}
+        headers = [h if i in first or i < n_left else "\n" + h.partition("\n")[2] for i, h in enumerate(headers)]
+        headers[:n_left] = [f"\n{header}" for header in headers[:n_left]]
     notes = Text("\n".join(_notes(table)), style="dim", justify="left")
-    grid = Table(title=Text(title, style="bold") if title else None, caption=notes if notes else None)
+    heading = Text(title, style="bold", justify="left") if title else None
+    grid = Table(title=heading, caption=notes if notes else None, box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for i, header in enumerate(headers):
-        left = i < _n_left(table)
-        grid.add_column(Text(header), justify="left" if left else "right", no_wrap=not left)
+        left = i < n_left
+        grid.add_column(
+            Text(header), justify="left" if left else "right", no_wrap=not left or len(headers) > n_left + 5
+        )
     for i, row in enumerate(rows):
         last_of_group = i + 1 < len(rows) and rows[i + 1][0] != ""
         grid.add_row(*[_styled(c) for c in row], end_section=last_of_group and table.index.nlevels > 1)
@@ -144,7 +157,13 @@ _TEX = {
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
     "–": "--",
+    "—": "---",
     "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "²": "$^2$",
+    "→": r"$\to$",
     "“": "``",
     "”": "''",
 }

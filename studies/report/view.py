@@ -37,9 +37,9 @@ class View(ABC):
         """Tables of text by title, footnotes in `attrs["notes"]`."""
         return {}
 
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """Those of the tables that the command line prints."""
-        return {}
+    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """Those of the tables that the command line prints; default all."""
+        return self.tables(findings)
 
     def figures(self, findings: Findings) -> "Mapping[str, Figure]":  # noqa: ARG002
         """Figures by the name of their file."""

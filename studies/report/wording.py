@@ -1,9 +1,13 @@
 """The words and numbers of tables and figures: names of modes, edges, layers, metrics, and how values print."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from emg_lens.studies.findings import Cell
+from emg_lens.sweeps.conditions import BASELINE
 
 MODE_NAMES = {"individual": "Individual", "from_beginning": "RFB", "from_end": "RFE"}
 EDGE_NAMES = {"unimodal": "Uni", "cross_modal": "Cross"}
@@ -13,16 +17,22 @@ TEST_NAMES = {
     "sign-flip": "two-sided sign-flip permutation of the mean difference (paired)",
 }
 CORRECTION_NAMES = {"bonferroni": "Bonferroni", "holm": "Holm", "fdr_bh": "Benjamini–Hochberg"}
-METRIC_NAMES = {
-    "accuracy": "Acc.",
-    "balanced_accuracy": "Balanced acc.",
-    "macro_f1": "Macro F1",
-    "log_prob": "Log-prob.",
+METRIC_WORDS = {
+    "macro_f1": "macro F1",
+    "log_prob": "log-probability",
     "mae": "MAE",
     "rmse": "RMSE",
     "r2": "R²",
     "pearson": "Pearson r",
 }
+COLUMN_NAMES = {
+    "accuracy": "Acc.",
+    "balanced_accuracy": "Bal. acc.",
+    "log_prob": "Log-prob.",
+    "reconstruction_error": "Rec. error",
+}
+UNIT_WORDS = {"pp": "pp", "nat": "nat"}
+"""Units that are written out; those of targets are as many as there are data sets."""
 NULL, SAME = "†", "‡"
 EMPTY = "–"
 SIGNIFICANCE = "Sig."
@@ -36,8 +46,10 @@ def layer_conditions(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def head_conditions(tests: pd.DataFrame) -> pd.DataFrame:
-    """The conditions that cut one head."""
-    return tests[tests["head"].notna()] if "head" in tests else tests.iloc[:0]
+    """The conditions that cut one head of one layer."""
+    if not {"layer", "head"} <= set(tests.columns):
+        return tests.iloc[:0]
+    return tests[tests["head"].notna() & tests["layer"].notna()]
 
 
 def single_conditions(tests: pd.DataFrame) -> pd.DataFrame:
@@ -55,9 +67,20 @@ def edge_name(kind: str) -> str:
     return EDGE_NAMES.get(kind, str(kind))
 
 
+def metric_words(metric: str) -> str:
+    """A metric in a sentence: `"balanced accuracy"`, `"R²"`."""
+    return METRIC_WORDS.get(metric, metric.replace("_", " "))
+
+
 def metric_name(metric: str) -> str:
-    """A metric's heading: `"Acc."` for `"accuracy"`; other names stay as they are."""
-    return METRIC_NAMES.get(metric, metric)
+    """A metric as a heading or an axis: `"Balanced accuracy"`, `"R²"`."""
+    words = metric_words(metric)
+    return words[:1].upper() + words[1:]
+
+
+def column_name(metric: str) -> str:
+    """A metric's heading in a table of many columns: `"Acc."` as in the IsoNet paper."""
+    return COLUMN_NAMES.get(metric, metric_name(metric))
 
 
 def change_name(cell: Cell) -> str:
@@ -65,14 +88,16 @@ def change_name(cell: Cell) -> str:
     return "Drop %" if cell.is_share else "Change %"
 
 
-def relative_change(cell: Cell, delta_percent: float) -> str:
-    """A relative change under `change_name`: of shares, the paper prints what is lost."""
-    return number(-delta_percent if cell.is_share else delta_percent)
+def interval_heading(rows: pd.DataFrame, confidence: float, word: str = "Change") -> str:
+    """Heading of a column of `with_interval`: `"Change, pp [95 % CI]"`."""
+    unit = UNIT_WORDS.get(rows["unit"].iloc[0], "")
+    interval = f" [{100 * confidence:g} % CI]" if rows["ci_low"].notna().any() else ""
+    return f"{word}{', ' * bool(unit)}{unit}{interval}"
 
 
 def value(x: float) -> str:
     """A metric, three decimals."""
-    return EMPTY if np.isnan(x) else f"{x:.3f}".replace("-", "−")
+    return number(x, 3)
 
 
 def number(x: float, decimals: int = 1) -> str:
@@ -80,8 +105,20 @@ def number(x: float, decimals: int = 1) -> str:
     return EMPTY if np.isnan(x) else f"{round(x, decimals) + 0.0:.{decimals}f}".replace("-", "−")
 
 
-def with_interval(row: object) -> str:
+def with_interval(row: Mapping[str, Any]) -> str:
     """`"−3.1 [−4.0, −2.0]"`, in the metric's unit; shares in percentage points."""
-    decimals = 1 if row.unit == "pp" else 3  # pyright: ignore[reportAttributeAccessIssue]
-    change, low, high = (number(getattr(row, name), decimals) for name in ("difference", "ci_low", "ci_high"))
+    decimals = 1 if row["unit"] == "pp" else 3
+    change, low, high = (number(row[name], decimals) for name in ("difference", "ci_low", "ci_high"))
     return f"{change} [{low}, {high}]" if low != EMPTY else change
+
+
+def marked_stars(row: Mapping[str, Any]) -> str:
+    """Significance of a condition, with the mark of what holds by the structure of the model."""
+    same = row["equivalent_to"] not in (row["condition"], BASELINE)
+    return f"{row['stars']}{NULL if row['structural_null'] else SAME if same else ''}"
+
+
+def condition_cells(cell: Cell, row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Metric, significance with its mark, and relative change of one condition: of shares, what is lost."""
+    sign = -1 if cell.is_share else 1
+    return value(row["mean"]), marked_stars(row), number(sign * row["delta_percent"])

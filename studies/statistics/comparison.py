@@ -6,13 +6,14 @@ Bonferroni within one mask mode) is the default; because the same subjects appea
 tests always stand beside it. The arithmetic on arrays is in `emg_lens.studies.statistics.rank_tests`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from emg_lens.studies.statistics import rank_tests
-from emg_lens.studies.statistics.families import with_families
+from emg_lens.studies.statistics.families import FAMILY_COLUMNS, with_families
 from emg_lens.studies.statistics.rank_tests import TESTS, p_values
 from emg_lens.studies.statistics.spec import LevelComparison, StatisticsError, StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
@@ -21,6 +22,8 @@ from emg_lens.training.metrics import METRICS
 AUDIT = ("edges_cut", "live_edges_cut", "rows_fully_cut")
 TAGS = ("edges", "mode", "layer", "head")
 """Tags that the shipped families of conditions use; a condition may have others."""
+GUESSED = ("accuracy", "balanced_accuracy")
+"""Metrics for which a share of 1 / classes is what guessing gives."""
 
 
 def compare(
@@ -39,7 +42,7 @@ def compare(
             metric; rows of one subject and condition (seeds, folds) are averaged first. Tags, `chance`, `expected` and
             the audit columns are carried over if present.
         spec: Tests, correction and family.
-        chance: Accuracy of guessing; default: the mean of the `chance` column, if there is one.
+        chance: The share that guessing gives; default: of accuracies, the mean of the `chance` column, if there is one.
         metric: The column that is compared. A share of trials (`accuracy`) is told in percentage points.
         factors: Columns whose every combination of levels is a comparison of its own.
         tags: Columns that describe a condition.
@@ -48,7 +51,8 @@ def compare(
         One row a condition, in the order of `scores`; with `factors`, one column each in front.
 
         * `mean`, `sd`, `baseline_mean`: the metric over subjects.
-        * `delta_percent`: the IsoNet paper's Δ% (§2.3), signed and relative to the baseline.
+        * `delta_percent`: the IsoNet paper's Δ% (§2.3), signed and relative to the baseline; NaN where that is not
+          positive.
         * `difference`, `ci_low`, `ci_high`, in `unit`: mean paired difference with its bootstrap interval (BCa, over
           subjects); `n_changed`: subjects whose value changed at all.
         * `chance_corrected_drop_percent`: 100 (baseline - masked) / (baseline - chance).
@@ -58,18 +62,19 @@ def compare(
           are those of `spec`; `family`, `family_size`. A condition in no family has NaN and "–".
 
     Raises:
-        StatisticsError: Missing columns, no baseline, a share outside 0 to 1, conditions over different subjects, or
-            tags that differ between subjects.
+        StatisticsError: Missing columns, names or values, no baseline, a share outside 0 to 1, conditions over
+            different subjects, tags that differ between subjects, or a factor or tag named as a column of the result.
     """
-    _check_columns(scores, {"subject", "condition", metric, *factors})
-    if not factors:
-        return _compare(scores, spec, chance, metric, tags)
+    _check_columns(scores, ["subject", "condition", *factors], metric)
+    _check_names([*factors, *tags], ["subject", "condition", "chance", "expected", metric])
     parts = []
-    for levels, cell in scores.groupby(list(factors), sort=False, dropna=False):
-        found = _compare(cell, spec, chance, metric, tags)
-        for place, (factor, level) in enumerate(zip(factors, levels, strict=True)):
-            found.insert(place, factor, level)
-        parts.append(found)
+    for levels, cell in by_levels(scores, factors):
+        values = by_subject(cell, metric)
+        numbers = _numbers(values, BASELINE, spec, _chance(cell, chance, metric), metric)
+        about = _about_conditions(cell, tags).loc[numbers.index]
+        _check_names([*factors, *about.columns], [*numbers.columns, *FAMILY_COLUMNS])
+        rows = pd.concat([about, numbers], axis=1).reset_index(names="condition")
+        parts.append(_with_levels(with_families(rows, spec), factors, levels))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -86,87 +91,103 @@ def compare_levels(
         factors: All factors whose levels are set side by side.
 
     Returns:
-        The columns of `compare` without those of conditions; `factor`, `level` and `to` in front, then the other
-        factors. `baseline_mean` is the mean at `to`.
+        One row a level: `factor`, `level` and `to`, the other factors, then the numbers of `compare`. `baseline_mean`
+        is the mean at `to`.
 
     Raises:
         StatisticsError: As `compare`; levels over different subjects among them.
     """
+    _check_columns(scores, ["subject", "condition", *factors], metric)
     rows = scores[scores["condition"] == BASELINE]
-    levels = rows[comparison.factor].astype(str)
-    rows = rows.drop(columns=[c for c in (*AUDIT, *TAGS, "structural_null", "equivalent_to", "expected") if c in rows])
-    rows = rows.assign(condition=levels.where(levels != comparison.to, BASELINE))
+    rows = rows.assign(**{comparison.factor: rows[comparison.factor].astype(str)})
     others = [name for name in factors if name != comparison.factor]
-    chosen = spec.model_copy(update={"family": "all"})
-    found = compare(rows, chosen, metric=metric, factors=others, tags=()).rename(columns={"condition": "level"})
-    found.insert(0, "factor", comparison.factor)
-    found.insert(2, "to", comparison.to)
-    return found[["factor", "level", "to", *(c for c in found if c not in ("factor", "level", "to"))]]
+    family = spec.model_copy(update={"family": "all"})
+    parts = []
+    for levels, cell in by_levels(rows, others):
+        values = by_subject(cell, metric, comparison.factor, comparison.to)
+        numbers = _numbers(values, comparison.to, spec, _chance(cell, None, metric), metric)
+        _check_names(others, ["factor", "level", "to", *numbers.columns, *FAMILY_COLUMNS])
+        found = with_families(numbers.reset_index(names="condition"), family).rename(columns={"condition": "level"})
+        found.insert(0, "factor", comparison.factor)
+        found.insert(2, "to", comparison.to)
+        parts.append(_with_levels(found, others, levels, place=3))
+    return pd.concat(parts, ignore_index=True)
 
 
-def _compare(
-    scores: pd.DataFrame, spec: StatisticsSpec, chance: float | None, metric: str, tags: Sequence[str]
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of trials, 0 to 1, told in percentage points."""
+    return metric in METRICS and METRICS[metric].unit == "share"
+
+
+# --- from scores to one column a condition ----------------------------------------------------------------
+
+
+def by_levels(scores: pd.DataFrame, factors: Sequence[str]) -> Iterable[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """The rows of every combination of levels, in order of appearance; all rows where there is no factor."""
+    return scores.groupby(list(factors), sort=False) if factors else [((), scores)]
+
+
+def by_subject(scores: pd.DataFrame, metric: str, column: str = "condition", reference: str = BASELINE) -> pd.DataFrame:
+    """The metric, one row a subject, one column a condition in order of appearance; fits of a subject averaged.
+
+    Args:
+        scores: Tidy scores.
+        metric: Which column holds the values.
+        column: What is compared: conditions, or the levels of a factor.
+        reference: The condition or level that all others are compared with.
+
+    Raises:
+        StatisticsError: No reference, a share outside 0 to 1, a value that is no finite number, or conditions over
+            different subjects.
+    """
+    if reference not in set(scores[column]):
+        raise StatisticsError(f"scores have no {column} {reference!r}; every comparison needs it")
+    numbers = scores[metric].to_numpy(dtype=float)
+    wrong = ~np.isfinite(numbers) | (is_share(metric) & ((numbers < 0) | (numbers > 1)))
+    if wrong.any():
+        subject, name = scores.loc[wrong, ["subject", column]].iloc[0]
+        wanted = "must lie in 0 to 1" if is_share(metric) else "must be a finite number"
+        raise StatisticsError(f"{metric} {wanted}, got {numbers[wrong][0]} ({column} {name!r}, subject {subject})")
+    # Subjects in order: bootstrap and random sign flips must not depend on who was finished first.
+    table = scores.groupby(["subject", column])[metric].mean().unstack(column)
+    for name in table.columns:
+        without = ", ".join(str(s) for s in table.index[table[name].isna()])
+        if without:
+            raise StatisticsError(f"{column} {name!r} has no score of subject(s) {without}; all need the same subjects")
+    return table[list(scores[column].unique())]
+
+
+def _numbers(
+    values: pd.DataFrame, reference: str, spec: StatisticsSpec, chance: float | None, metric: str
 ) -> pd.DataFrame:
-    values = by_subject(scores, metric)
-    names = [name for name in values.columns if name != BASELINE]
-    rows = _about_conditions(scores, tags).loc[names].reset_index()
-    masked, baseline = values[names].to_numpy(), values[[BASELINE]].to_numpy()
+    """What `compare` says of every column but the reference, indexed by the column; no families yet."""
+    masked, baseline = values.drop(columns=reference).to_numpy(), values[[reference]].to_numpy()
     change = rank_tests.difference(masked, baseline)
     mean_change, base, n = change.mean(axis=0), float(baseline.mean()), len(baseline)
     u = rank_tests.u_statistic(masked, baseline)
     options = (spec.confidence, spec.n_bootstrap, spec.seed)
     interval = np.array([rank_tests.bootstrap_interval(c, *options) for c in change.T]).reshape(-1, 2)
-    is_share = _is_share(metric)
-    chance = _chance(scores, chance) if is_share else None
     above_chance = base - chance if chance is not None and chance < base else np.nan
-    scale = 100 if is_share else 1
-    rows = rows.assign(
-        n_subjects=n,
-        mean=masked.mean(axis=0),
-        sd=masked.std(axis=0, ddof=1) if n > 1 else np.nan,
-        baseline_mean=base,
-        delta_percent=100 * mean_change / base if base > 0 else np.nan,
-        difference=scale * mean_change,
-        ci_low=scale * interval[:, 0],
-        ci_high=scale * interval[:, 1],
-        unit="pp" if is_share else METRICS[metric].unit if metric in METRICS else "",
-        chance=np.nan if chance is None else chance,
-        chance_corrected_drop_percent=-100 * mean_change / above_chance,
-        n_changed=(change != 0).sum(axis=0),
-        u=u,
-        rank_biserial=2 * u / n**2 - 1,
-        rank_biserial_paired=rank_tests.paired_rank_biserial(change),
+    scale = 100 if is_share(metric) else 1
+    columns = {
+        "n_subjects": n,
+        "mean": masked.mean(axis=0),
+        "sd": masked.std(axis=0, ddof=1) if n > 1 else np.nan,
+        "baseline_mean": base,
+        "delta_percent": 100 * mean_change / base if base > 0 else np.nan,
+        "difference": scale * mean_change,
+        "ci_low": scale * interval[:, 0],
+        "ci_high": scale * interval[:, 1],
+        "unit": "pp" if is_share(metric) else METRICS[metric].unit if metric in METRICS else "",
+        "chance": np.nan if chance is None else chance,
+        "chance_corrected_drop_percent": -100 * mean_change / above_chance,
+        "n_changed": (change != 0).sum(axis=0),
+        "u": u,
+        "rank_biserial": 2 * u / n**2 - 1,
+        "rank_biserial_paired": rank_tests.paired_rank_biserial(change),
         **{f"p_{test}": p_values(test, masked, baseline, spec.seed) for test in TESTS},
-    )
-    return with_families(rows, spec)
-
-
-# --- from scores to one row a condition -------------------------------------------------------------------
-
-
-def by_subject(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The metric, one row a subject, one column a condition in order of appearance; fits of a subject averaged.
-
-    Raises:
-        StatisticsError: No baseline, a share outside 0 to 1, a value that is missing, or conditions over different
-            subjects.
-    """
-    if BASELINE not in set(scores["condition"]):
-        raise StatisticsError(f"scores have no {BASELINE!r} condition; every comparison needs it")
-    outside = scores[scores[metric].isna() | (_is_share(metric) & ~scores[metric].between(0, 1))]
-    if len(outside):
-        subject, condition, value = outside[["subject", "condition", metric]].iloc[0]
-        wanted = "must lie in 0 to 1" if _is_share(metric) else "must be a number"
-        raise StatisticsError(f"{metric} {wanted}, got {value} ({condition}, subject {subject})")
-    # Subjects in order: bootstrap and random sign flips must not depend on who was finished first.
-    table = scores.groupby(["subject", "condition"])[metric].mean().unstack("condition")
-    for condition in table.columns:
-        without = ", ".join(str(s) for s in table.index[table[condition].isna()])
-        if without:
-            raise StatisticsError(
-                f"condition {condition!r} has no score of subject(s) {without}; all need the same subjects"
-            )
-    return table[list(scores["condition"].unique())]
+    }
+    return pd.DataFrame(columns, index=values.columns.drop(reference))
 
 
 def _about_conditions(scores: pd.DataFrame, tags: Sequence[str]) -> pd.DataFrame:
@@ -193,20 +214,36 @@ def _about_conditions(scores: pd.DataFrame, tags: Sequence[str]) -> pd.DataFrame
     return about.drop(columns="condition")
 
 
-def _chance(scores: pd.DataFrame, chance: float | None) -> float | None:
-    if chance is None and "chance" in scores and scores["chance"].notna().any():
+def _chance(scores: pd.DataFrame, chance: float | None, metric: str) -> float | None:
+    if chance is None and metric in GUESSED and "chance" in scores and scores["chance"].notna().any():
         chance = float(scores["chance"].to_numpy(dtype=float).mean())
     if chance is not None and not 0 <= chance < 1:
         raise StatisticsError(f"chance must be an accuracy from 0 to below 1, got {chance}")
     return chance
 
 
-def _is_share(metric: str) -> bool:
-    """Whether a metric is a share of trials, told in percentage points."""
-    return metric in METRICS and METRICS[metric].unit == "share"
+def _with_levels(rows: pd.DataFrame, factors: Sequence[str], levels: Sequence[str], place: int = 0) -> pd.DataFrame:
+    """The rows with one column a factor, from the place-th column on."""
+    for k, (factor, level) in enumerate(zip(factors, levels, strict=True)):
+        rows.insert(place + k, factor, level)
+    return rows
 
 
-def _check_columns(scores: pd.DataFrame, wanted: set[str]) -> None:
-    missing = wanted - set(scores.columns)
+def _check_columns(scores: pd.DataFrame, names: Sequence[str], metric: str) -> None:
+    missing = {*names, metric} - set(scores.columns)
     if missing:
         raise StatisticsError(f"scores need the columns {sorted(missing)}; they have {list(scores.columns)}")
+    for name in names:
+        n_without = int(scores[name].isna().sum())
+        if n_without:
+            raise StatisticsError(
+                f"{n_without} rows of the scores have no {name}; if one is called NA or None, read"
+                " the file with keep_default_na=False"
+            )
+
+
+def _check_names(names: Sequence[str], taken: Iterable[str]) -> None:
+    """Factors and tags must not hide what is computed."""
+    doubled = sorted({*names} & {*taken}) or sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise StatisticsError(f"a factor or tag is named {doubled[0]!r}, as a column of the result; rename it")

@@ -12,6 +12,8 @@ from emg_lens.sweeps.conditions import BASELINE
 
 EXTRA = "extra"
 """Name, in the family "mode", of the conditions that belong to no mask mode."""
+FAMILY_COLUMNS = ("family", "family_size", "p_corrected", "stars", "significant")
+"""What `with_families` adds, beside the corrected p of every test."""
 
 
 def family_sizes(conditions: pd.DataFrame, family: str) -> dict[str, int]:
@@ -22,7 +24,10 @@ def family_sizes(conditions: pd.DataFrame, family: str) -> dict[str, int]:
             `equivalent_to`; the baseline is ignored. Scores, or the result of `compare`, will do.
         family: `"mode"`, `"all"` or `"distinct"`.
     """
-    rows = conditions[conditions["condition"] != BASELINE].drop_duplicates("condition")
+    return _sizes(conditions[conditions["condition"] != BASELINE].drop_duplicates("condition"), family)
+
+
+def _sizes(rows: pd.DataFrame, family: str) -> dict[str, int]:
     label = _family_labels(rows, family)
     once = _counted_once(rows, label, family)
     counted = [name for name, first in zip(label, once, strict=True) if name and first]
@@ -32,7 +37,7 @@ def family_sizes(conditions: pd.DataFrame, family: str) -> dict[str, int]:
 def with_families(rows: pd.DataFrame, spec: StatisticsSpec) -> pd.DataFrame:
     """Add families, corrected p values and stars."""
     label = _family_labels(rows, spec.family)
-    sizes = family_sizes(rows, spec.family)
+    sizes = _sizes(rows, spec.family)
     hypothesis, once = _hypothesis(rows, spec.family), _counted_once(rows, label, spec.family)
     rows = rows.assign(family=label, family_size=[sizes.get(name or "", 0) for name in label])
     for test, correction in itertools.product(TESTS, CORRECTIONS):

@@ -8,19 +8,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
+from synthetic import head_scores, tidy
 from table3 import paper_scores, with_extras
 
-from emg_lens.studies.statistics.comparison import (
-    CORRECTIONS,
-    StatisticsError,
-    StatisticsSpec,
-    adjust,
-    compare,
-    family_sizes,
-    power_warnings,
-    smallest_p,
-    stars,
-)
+from emg_lens.studies.statistics.comparison import StatisticsError, StatisticsSpec, compare
+from emg_lens.studies.statistics.corrections import CORRECTIONS, adjust, stars
+from emg_lens.studies.statistics.families import family_sizes
+from emg_lens.studies.statistics.power import power_warnings, smallest_p
 from emg_lens.studies.statistics.rank_tests import (
     N_FLIPS,
     TESTS,
@@ -42,16 +36,6 @@ def cohort(n: int, k: int = 3, seed: int = 0, grain: int | None = None) -> tuple
     if grain is not None:
         masked, baseline = np.round(masked * grain) / grain, np.round(baseline * grain) / grain
     return masked, baseline
-
-
-def tidy(**accuracies: list[float]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"subject": f"s{i}", "condition": name, "accuracy": value}
-            for name, values in accuracies.items()
-            for i, value in enumerate(values)
-        ]
-    )
 
 
 # --- one test each ----------------------------------------------------------------------------------------
@@ -183,7 +167,7 @@ def test_every_cohort_has_an_interval_around_its_mean(changes):
 def test_a_condition_has_the_same_interval_whatever_stands_beside_it():
     scores = paper_scores(10)
     few = scores[scores["condition"].isin(["baseline", "cross_modal/individual/L3"])]
-    columns = ["ci_low_pp", "ci_high_pp", "p_mann_whitney", "p_wilcoxon", "p_sign_flip"]
+    columns = ["ci_low", "ci_high", "p_mann_whitney", "p_wilcoxon", "p_sign_flip"]
     alone = compare(few, QUICK).set_index("condition")[columns]
     among = compare(scores, QUICK).set_index("condition")[columns]
     pd.testing.assert_frame_equal(alone, among.loc[alone.index])
@@ -196,7 +180,7 @@ def test_the_numbers_of_a_hand_made_case():
     row = compare(tidy(baseline=[0.8, 1.0], cut=[0.4, 0.7]), QUICK, chance=0.1).iloc[0]
     assert row["mean"] == pytest.approx(0.55) and row["baseline_mean"] == pytest.approx(0.9)
     assert row["delta_percent"] == pytest.approx(100 * (0.55 - 0.9) / 0.9)
-    assert row["difference_pp"] == pytest.approx(-35)
+    assert row["difference"] == pytest.approx(-35) and row["unit"] == "pp"
     assert row["chance_corrected_drop_percent"] == pytest.approx(100 * 0.35 / 0.8)
     assert row["sd"] == pytest.approx(np.std([0.4, 0.7], ddof=1))
     assert row["n_subjects"] == 2 and row["n_changed"] == 2
@@ -231,12 +215,12 @@ def test_a_cut_that_changes_nothing_has_p_one_and_no_effect():
     assert [row[f"p_{t}"] for t in TESTS] == [1, 1, 1]
     assert row["stars"] == "ns" and not row["significant"]
     assert row["rank_biserial"] == 0 and row["rank_biserial_paired"] == 0
-    assert (row["delta_percent"], row["ci_low_pp"], row["ci_high_pp"], row["n_changed"]) == (0, 0, 0, 0)
+    assert (row["delta_percent"], row["ci_low"], row["ci_high"], row["n_changed"]) == (0, 0, 0, 0)
 
 
 def test_one_subject_gives_a_table_without_significance():
     table = compare(paper_scores(1), QUICK)
-    assert (table["p_corrected"] == 1).all() and table["ci_low_pp"].isna().all() and table["sd"].isna().all()
+    assert (table["p_corrected"] == 1).all() and table["ci_low"].isna().all() and table["sd"].isna().all()
 
 
 def test_the_order_of_the_rows_does_not_matter():
@@ -261,9 +245,10 @@ def test_expected_accuracies_may_differ_between_subjects_and_are_averaged():
     ("change", "message"),
     [
         (lambda s: s.drop(columns="accuracy"), r"need the columns \['accuracy'\]"),
-        (lambda s: s[s["condition"] != "baseline"], "no 'baseline' condition"),
+        (lambda s: s[s["condition"] != "baseline"], "no condition 'baseline'"),
         (lambda s: s.assign(accuracy=s["accuracy"] * 100), "must lie in 0 to 1, got"),
         (lambda s: s.assign(accuracy=np.nan), "must lie in 0 to 1, got nan"),
+        (lambda s: s.assign(subject=s["subject"].where(s["subject"] != "s2")), "31 rows of the scores have no subject"),
         (lambda s: s.iloc[:-1], r"'cross_modal/from_end/L5' has no score of subject\(s\) s3"),
         (lambda s: s.assign(mode=[f"m{i}" for i in range(len(s))]), "different values of 'mode'"),
     ],
@@ -285,6 +270,100 @@ def test_a_misspelt_setting_is_refused():
         StatisticsSpec.model_validate({"correktion": "holm"})
     with pytest.raises(ValidationError):
         StatisticsSpec.model_validate({"test": "t-test"})
+
+
+# --- other metrics than accuracy, other tags, names that look like missing values ---------------------------
+
+
+def test_a_metric_that_is_no_share_keeps_its_own_unit():
+    table = compare(tidy("mae", baseline=[2.0, 4.0, 3.0], cut=[5.0, 4.0, 9.0]), QUICK, metric="mae").iloc[0]
+    assert (table["mean"], table["baseline_mean"]) == (6.0, 3.0)
+    assert table["difference"] == pytest.approx(3.0) and table["unit"] == "target"
+    assert table["delta_percent"] == pytest.approx(100)
+    assert table["ci_low"] <= 3 <= table["ci_high"]
+    assert np.isnan(table["chance_corrected_drop_percent"])
+    assert table["rank_biserial_paired"] == 1, "positive where the value rose, though that is worse"
+    assert table["p_wilcoxon"] == pytest.approx(stats.wilcoxon([3.0, 6.0]).pvalue)
+
+
+def test_a_relative_change_of_a_baseline_below_zero_means_nothing():
+    table = compare(tidy("r2", baseline=[-0.5, 0.1], cut=[-0.7, 0.0]), QUICK, metric="r2").iloc[0]
+    assert np.isnan(table["delta_percent"]) and table["difference"] == pytest.approx(-0.15)
+    assert table["unit"] == "", "values below 0 and above 1 are no shares"
+
+
+def test_chance_is_that_of_accuracies_alone():
+    scores = tidy("macro_f1", baseline=[0.8, 0.9], cut=[0.5, 0.4]).assign(chance=0.1)
+    assert compare(scores, QUICK, metric="macro_f1")["chance"].isna().all()
+    scores = scores.rename(columns={"macro_f1": "balanced_accuracy"})
+    assert compare(scores, QUICK, metric="balanced_accuracy")["chance"].iloc[0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_no_number_is_refused_in_one_line(bad):
+    scores = tidy("r2", baseline=[0.5, 0.6], cut=[0.4, bad])
+    with pytest.raises(
+        StatisticsError, match=rf"r2 must be a finite number, got {bad} \(condition 'cut', subject s1\)"
+    ):
+        compare(scores, QUICK, metric="r2")
+
+
+def test_every_tag_survives_the_shipped_ones_and_a_strangers():
+    """Issue 10: the head tag was lost, and heads could not be told apart."""
+    scores = head_scores(n_layers=2, n_heads=3).assign(colour=lambda s: s["edges"].map({"every": "red"}))
+    table = compare(scores, QUICK, tags=("edges", "mode", "layer", "head", "colour")).set_index("condition")
+    assert table.loc["every/head/L2H1", ["layer", "head", "mode", "colour"]].to_list() == [1, 1, "head", "red"]
+    assert table["head"].notna().all() and table["colour"].eq("red").all()
+    assert (table["family"] == "head").all() and (table["family_size"] == 6).all()
+
+
+def test_a_tag_or_factor_that_would_hide_a_number_is_refused():
+    scores = tidy(baseline=[0.8, 0.9], cut=[0.5, 0.4])
+    for name in ("mean", "stars", "n_subjects", "chance"):
+        with pytest.raises(StatisticsError, match=f"a factor or tag is named '{name}'"):
+            compare(scores.assign(**{name: "x"}), QUICK, tags=(name,))
+        with pytest.raises(StatisticsError, match=f"a factor or tag is named '{name}'"):
+            compare(scores.assign(**{name: "x"}), QUICK, factors=(name,))
+
+
+def test_subjects_and_levels_named_like_missing_values_are_subjects_and_levels():
+    names = ["NA", "nan", "None", "null", "1"]
+    values = [0.9, 0.8, 0.7, 0.6, 0.5]
+    scores = tidy(baseline=values, cut=[v - 0.1 for v in values])
+    scores["subject"] = scores["subject"].map({f"s{i}": name for i, name in enumerate(names)})
+    scores = pd.concat([scores.assign(sensors=level) for level in ("NA", "None")])
+    table = compare(scores, QUICK, factors=("sensors",))
+    assert list(table["sensors"]) == ["NA", "None"]
+    assert list(table["n_subjects"]) == [5, 5] and list(table["n_changed"]) == [5, 5]
+    assert table["mean"].to_numpy() == pytest.approx([0.6, 0.6])
+
+
+# --- factors ----------------------------------------------------------------------------------------------
+
+
+def test_every_cell_is_compared_by_itself():
+    one = tidy(baseline=[0.8, 0.9, 0.7], cut=[0.5, 0.6, 0.7], other=[0.8, 0.8, 0.8])
+    two = tidy(baseline=[0.6, 0.5], cut=[0.6, 0.2])
+    both = pd.concat([one.assign(sensors="both", site="a"), two.assign(sensors="emg", site="b")])
+    table = compare(both, QUICK, factors=("sensors", "site"))
+    assert list(table.columns[:3]) == ["sensors", "site", "condition"]
+    for part, (sensors, site) in ((one, ("both", "a")), (two, ("emg", "b"))):
+        here = table[(table["sensors"] == sensors) & (table["site"] == site)]
+        alone = compare(part, QUICK)
+        pd.testing.assert_frame_equal(here.drop(columns=["sensors", "site"]).reset_index(drop=True), alone)
+    assert list(table["family_size"]) == [2, 2, 1]
+
+
+def test_seeds_are_averaged_within_the_subject_before_anything_is_compared():
+    # Subject s0 has two seeds, s1 one: by rows the baseline's mean is .7, by subjects .75.
+    rows = [
+        ("s0", "0", "baseline", 0.5), ("s0", "1", "baseline", 0.7), ("s1", "0", "baseline", 0.9),
+        ("s0", "0", "cut", 0.3), ("s0", "1", "cut", 0.4), ("s1", "0", "cut", 0.8),
+    ]  # fmt: skip
+    table = compare(pd.DataFrame(rows, columns=["subject", "seed", "condition", "accuracy"]), QUICK).iloc[0]
+    assert table["baseline_mean"] == pytest.approx(0.75) and table["mean"] == pytest.approx(0.575)
+    assert table["difference"] == pytest.approx(100 * np.mean([0.35 - 0.6, 0.8 - 0.9]))
+    assert table["sd"] == pytest.approx(np.std([0.35, 0.8], ddof=1)) and table["n_subjects"] == 2
 
 
 # --- families, corrections, stars -------------------------------------------------------------------------
@@ -357,6 +436,17 @@ def test_the_spec_chooses_which_column_sets_the_stars(test, correction):
     chosen = table[f"p_{test.replace('-', '_')}_{correction}"]
     assert np.array_equal(table["p_corrected"], chosen)
     assert list(table["stars"]) == [stars(p) for p in chosen]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from(CORRECTIONS))
+def test_corrections_are_statsmodels_on_any_family(p, correction):
+    assert np.allclose(adjust(np.array(p), correction), multipletests(p, method=correction)[1], rtol=1e-12, atol=1e-300)
+
+
+def test_an_unknown_correction_is_named_in_the_error():
+    with pytest.raises(ValueError, match="unknown correction 'sidak'; known: bonferroni, holm, fdr_bh"):
+        adjust(np.array([0.1]), "sidak")
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.sampled_from(CORRECTIONS))

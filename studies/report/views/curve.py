@@ -1,5 +1,6 @@
 """The unmasked models along an ordered factor: a number of channels, of layers, of training trials."""
 
+import math
 from collections.abc import Mapping
 
 import matplotlib
@@ -10,8 +11,13 @@ from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, colour_of, plain_text
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
-from emg_lens.studies.report.wording import metric_name, value
+from emg_lens.studies.report.wording import metric_name, number, value
 from emg_lens.studies.statistics.rank_tests import bootstrap_interval
+
+FEWEST = 3
+"""Levels that make a curve."""
+WIDE = 8
+"""Where the largest step between levels is so many times the smallest, the axis is logarithmic."""
 
 
 class Curve(View):
@@ -26,7 +32,8 @@ class Curve(View):
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """Mean and interval at each level, one row a level and combination of the other factors."""
         return {
-            f"{metric_name(findings.metric)} along {factor}": _layout(findings, factor) for factor in _ordered(findings)
+            f"{metric_name(findings.metric)} along {factor}": layout_curve(findings, factor)
+            for factor in _ordered(findings)
         }
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
@@ -42,55 +49,69 @@ CURVE = Curve()
 
 
 def curve_points(findings: Findings, factor: str) -> pd.DataFrame:
-    """One row a level and combination of the other factors: level as a number, mean, ci_low, ci_high."""
+    """One row a level and combination of the other factors, by level: others, level, mean, ci_low, ci_high."""
     others = [name for name in findings.factors if name != factor]
     means, spec = subject_means(findings), findings.study.statistics
     rows = []
-    for key, part in means.groupby([*others, factor], sort=False):
-        *rest, level = key
+    for levels, part in means.groupby([*others, factor], sort=False):
+        *rest, level = map(str, levels)
         values = part[findings.metric].to_numpy()
-        low, high = bootstrap_interval(values - values.mean(), spec.confidence, spec.n_bootstrap, spec.seed)
-        rows.append((", ".join(map(str, rest)), float(level), values.mean(), values.mean() + low, values.mean() + high))
-    return pd.DataFrame(rows, columns=["others", "level", "mean", "ci_low", "ci_high"]).sort_values(["others", "level"])
+        low, high = bootstrap_interval(values, spec.confidence, spec.n_bootstrap, spec.seed)
+        rows.append((", ".join(rest), float(level), values.mean(), low, high))
+    points = pd.DataFrame(rows, columns=["others", "level", "mean", "ci_low", "ci_high"])
+    place = {name: k for k, name in enumerate(points["others"].unique())}
+    return points.sort_values(["others", "level"], key=lambda c: c.map(place) if c.name == "others" else c)
+
+
+def layout_curve(findings: Findings, factor: str) -> pd.DataFrame:
+    """`curve_points` as text."""
+    points = curve_points(findings, factor)
+    interval = [f"{value(low)} to {value(high)}" for low, high in zip(points["ci_low"], points["ci_high"], strict=True)]
+    table = pd.DataFrame(
+        {
+            "At": points["others"],
+            factor: [number(level, 0) if level.is_integer() else f"{level:g}" for level in points["level"]],
+            metric_name(findings.metric): points["mean"].map(value),
+            f"{100 * findings.study.statistics.confidence:g} % CI": interval,
+        }
+    )
+    return table if (table["At"] != "").any() else table.drop(columns="At")
 
 
 def figure_curve(findings: Findings, factor: str) -> Figure:
     """The metric along a factor, one line a combination of the others, with its interval."""
     points = curve_points(findings, factor)
+    others = [name for name in findings.factors if name != factor]
+    levels = sorted(points["level"].unique())
+    steps = [b - a for a, b in zip(levels, levels[1:], strict=False)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.5, 2.3), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH * (0.72 if others else 0.5), 2.4), dpi=DPI, layout="constrained")
         axes = figure.subplots()
-        for k, (others, line) in enumerate(points.groupby("others", sort=False)):
-            axes.plot(
-                line["level"], line["mean"], "o-", color=colour_of(k), markersize=3, label=plain_text(str(others))
-            )
-            axes.fill_between(
-                line["level"], line["ci_low"], line["ci_high"], color=colour_of(k), alpha=0.2, linewidth=0
-            )
+        for k, (name, line) in enumerate(points.groupby("others", sort=False)):
+            style = {"color": colour_of(k), "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}
+            axes.plot(line["level"], line["mean"], "o-", **style)
+            axes.fill_between(line["level"], line["ci_low"], line["ci_high"], color=colour_of(k), alpha=0.18, lw=0)
+        if levels[0] > 0 and max(steps) >= WIDE * min(steps):
+            axes.set_xscale("log")
+            axes.minorticks_off()
+        axes.set_xticks(levels, [f"{level:g}" for level in levels])
         axes.set_xlabel(plain_text(factor))
-        axes.set_ylabel(findings.metric.replace("_", " ").capitalize())
-        if points["others"].nunique() > 1:
-            axes.legend(frameon=False)
+        axes.set_ylabel(metric_name(findings.metric))
+        axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
+        axes.set_axisbelow(True)
+        if others:
+            title = plain_text(", ".join(others))
+            figure.legend(loc="outside right upper", frameon=False, title=title, title_fontsize=7.5)
     return figure
 
 
-def _layout(findings: Findings, factor: str) -> pd.DataFrame:
-    points = curve_points(findings, factor)
-    table = points.assign(**{name: points[name].map(value) for name in ("mean", "ci_low", "ci_high")})
-    table["level"] = [f"{level:g}" for level in points["level"]]
-    table = table.rename(columns={"others": "At", "level": factor, "mean": metric_name(findings.metric)})
-    table = table.rename(columns={"ci_low": "CI low", "ci_high": "CI high"})
-    return table if (table["At"] != "").any() else table.drop(columns="At")
-
-
 def _ordered(findings: Findings) -> list[str]:
-    return [
-        name for name in findings.factors if len(findings.study.factors[name]) >= 3 and _are_numbers(findings, name)
-    ]
+    levels = {name: findings.study.factors[name] for name in findings.factors}
+    return [name for name, some in levels.items() if len(some) >= FEWEST and all(map(_is_number, some))]
 
 
-def _are_numbers(findings: Findings, factor: str) -> bool:
+def _is_number(level: str) -> bool:
     try:
-        return [float(level) for level in findings.study.factors[factor]] != []
+        return math.isfinite(float(level))
     except ValueError:
         return False

@@ -6,13 +6,35 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from emg_lens.studies.factors import SEED
 from emg_lens.studies.findings import Findings
-from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, colour_of, metric_limits, offset_in_group, plain_text
+from emg_lens.studies.report.figures import (
+    DPI,
+    STYLE,
+    WIDTH,
+    colour_of,
+    metric_limits,
+    offset_in_group,
+    place_legend,
+    plain_text,
+    wrapped_text,
+)
 from emg_lens.studies.report.view import View
-from emg_lens.studies.report.wording import metric_name, value, with_interval
+from emg_lens.studies.report.wording import (
+    EMPTY,
+    SIGNIFICANCE,
+    interval_heading,
+    metric_name,
+    value,
+    with_interval,
+)
+from emg_lens.studies.statistics.comparison import is_share
 from emg_lens.sweeps.conditions import BASELINE
+
+LETTERS_A_FIGURE = 110
+"""Letters of tick labels that stand side by side in a figure of full width."""
 
 
 class Grid(View):
@@ -30,10 +52,6 @@ class Grid(View):
         if len(findings.level_tests):
             found["Levels against levels"] = layout_levels(findings)
         return found
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """All of them."""
-        return self.tables(findings)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """Every subject at every combination of levels."""
@@ -56,25 +74,18 @@ def subject_means(findings: Findings) -> pd.DataFrame:
 
 
 def layout_grid(findings: Findings) -> pd.DataFrame:
-    """Mean ± standard deviation over subjects, first factor down, the others across, with parameter counts."""
-    first, *others = findings.factors
-    means = subject_means(findings)
-    summary = means.groupby(list(findings.factors), sort=False)[findings.metric].agg(["mean", "std", "count"])
-    cells = {
-        levels: f"{value(row['mean'])} ± {value(row['std'])}"
-        for levels, row in zip(summary.index, summary.to_dict("records"), strict=True)
-    }
-    down = list(dict.fromkeys(means[first]))
-    across = list(dict.fromkeys(map(tuple, means[others].to_numpy().tolist()))) if others else [()]
-    body = [[cells.get((level, *rest) if others else level, "–") for rest in across] for level in down]
-    headings = [", ".join(map(str, rest)) or metric_name(findings.metric) for rest in across]
-    table = pd.DataFrame(body, index=pd.Index(map(str, down), name=first), columns=headings)
-    fewest, most = int(summary["count"].min()), int(summary["count"].max())
-    n = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    """Mean ± standard deviation over subjects, first factor down, the others across."""
+    down, across = _levels(findings)
+    values = _values(findings)
+    body = [[_mean_and_sd(values.get((level, *rest))) for rest in across] for level in down]
+    headings = [", ".join(rest) or metric_name(findings.metric) for rest in across]
+    table = pd.DataFrame(body, index=pd.Index(down, name=findings.factors[0]), columns=headings)
+    counts = sorted({len(some) for some in values.values()})
+    n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     seeds = findings.study.factors.get(SEED)
     averaged = f", each the mean of {len(seeds)} seeds" if seeds else ""
     table.attrs["notes"] = [
-        f"{findings.metric}: mean ± standard deviation over subjects (n = {n}){averaged}.",
+        f"{metric_name(findings.metric)}: mean ± standard deviation over subjects (n = {n}){averaged}.",
         f"Parameters a model: {_parameters(findings)}.",
     ]
     return table
@@ -82,68 +93,80 @@ def layout_grid(findings: Findings) -> pd.DataFrame:
 
 def layout_levels(findings: Findings) -> pd.DataFrame:
     """Every asked level against its reference, subject by subject."""
-    rows, others = findings.level_tests, list(findings.factors)
-    share = rows["unit"].iloc[0] == "pp"
+    rows, spec = findings.level_tests, findings.study.statistics
     body = []
-    for r in rows.to_dict("records"):
-        where = ", ".join(f"{name}: {r[name]}" for name in others if name in r and not pd.isna(r[name]))
-        named = type("Row", (), r)
-        body.append(
-            [
-                where,
-                f"{r['level']} − {r['to']}",
-                value(r["mean"]),
-                value(r["baseline_mean"]),
-                with_interval(named),
-                r["stars"],
-            ]
-        )
-    change = f"Difference{', pp' * share} [{100 * findings.study.statistics.confidence:g} % CI]"
-    table = pd.DataFrame(body, columns=["At", "Levels", "First", "Second", change, "Sig."])
+    for row in rows.to_dict("records"):
+        where = [f"{name}: {row[name]}" for name in findings.factors if name != row["factor"]]
+        means = [value(row["mean"]), value(row["baseline_mean"])]
+        body.append([", ".join(where), row["level"], row["to"], *means, with_interval(row), row["stars"]])
+    difference = interval_heading(rows, spec.confidence, "Difference")
+    columns = ["At", "Level", "Against", "Mean", "Mean of the other", difference, SIGNIFICANCE]
+    table = pd.DataFrame(body, columns=columns)
+    sizes = rows["family_size"].unique()
+    table.attrs["notes"] = [
+        f"Unmasked models, paired by subject. {SIGNIFICANCE}: {spec.test}, {spec.correction} over"
+        f" {' or '.join(map(str, sizes))} {'comparison' if list(sizes) == [1] else 'comparisons'} of a factor."
+    ]
     return table if (table["At"] != "").any() else table.drop(columns="At")
 
 
 def figure_grid(findings: Findings) -> Figure:
     """One group a level of the first factor, one colour a combination of the others."""
     first, *others = findings.factors
-    means = subject_means(findings)
-    down = list(dict.fromkeys(means[first]))
-    across = list(dict.fromkeys(map(tuple, means[others].to_numpy().tolist()))) if others else [()]
+    down, across = _levels(findings)
+    values = _values(findings)
+    letters = LETTERS_A_FIGURE // len(down)
+    turned = max(map(len, down)) > 3 * letters
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 2.4), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH if len(down) * len(across) > 12 else WIDTH * 0.72, 2.6), dpi=DPI)
+        figure.set_layout_engine("constrained")
         axes = figure.subplots()
         for k, rest in enumerate(across):
-            for i, level in enumerate(down):
-                mine = means[means[first] == level]
-                for name, chosen in zip(others, rest, strict=True):
-                    mine = mine[mine[name] == chosen]
-                if not len(mine):
+            for group, level in enumerate(down):
+                if (level, *rest) not in values:
                     continue
-                at, values = i + offset_in_group(k, len(across)), mine[findings.metric].to_numpy()
-                spread = np.random.default_rng(0).uniform(-0.08, 0.08, len(values)) / len(across)
-                axes.scatter(at + spread, values, s=5, color=colour_of(k), alpha=0.45, linewidths=0)
-                axes.errorbar(
-                    at,
-                    values.mean(),
-                    values.std(ddof=1) if len(values) > 1 else 0,
-                    fmt="_",
-                    color=colour_of(k),
-                    capsize=2,
-                )
-            if others:
-                axes.plot([], [], "o", color=colour_of(k), label=plain_text(", ".join(map(str, rest))))
-        axes.set_xticks(range(len(down)), [plain_text(str(level)) for level in down])
+                some, at = values[(level, *rest)], group + offset_in_group(k, len(across))
+                spread = np.random.default_rng(0).uniform(-0.16, 0.16, len(some)) / len(across)
+                axes.scatter(at + spread, some, s=6, color=colour_of(k), alpha=0.45, linewidths=0)
+                sd = some.std(ddof=1) if len(some) > 1 else 0
+                axes.errorbar(at, some.mean(), sd, fmt="_", color=colour_of(k), markersize=9, capsize=2.5)
+        style = {"rotation": 30, "ha": "right"} if turned else {}
+        names = [plain_text(level) if turned else wrapped_text(level, letters) for level in down]
+        axes.set_xticks(range(len(down)), names, **style)
+        axes.set_xlim(-0.6, len(down) - 0.4)
         axes.set_xlabel(plain_text(first))
-        axes.set_ylabel(findings.metric.replace("_", " ").capitalize())
-        limits = metric_limits(means[findings.metric].to_numpy(), findings.cells[0].is_share)
-        if limits is not None:
-            axes.set_ylim(*limits)
+        axes.set_ylabel(metric_name(findings.metric))
+        axes.set_ylim(*metric_limits(np.concatenate(list(values.values())), is_share(findings.metric)))
         if others:
-            figure.legend(loc="outside right upper", frameon=False)
+            marks = {"marker": "o", "linestyle": "none", "markersize": 4}
+            entries = {
+                plain_text(", ".join(rest)): Line2D([], [], color=colour_of(k), **marks)
+                for k, rest in enumerate(across)
+            }
+            place_legend(figure, entries, 4, plain_text(", ".join(others)))
     return figure
 
 
+def _levels(findings: Findings) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Levels of the first factor, and combinations of the others, in the study's order."""
+    found = list(_values(findings))
+    return list(dict.fromkeys(levels[0] for levels in found)), list(dict.fromkeys(levels[1:] for levels in found))
+
+
+def _values(findings: Findings) -> dict[tuple[str, ...], np.ndarray]:
+    """The metric of every subject at each combination of levels."""
+    groups = subject_means(findings).groupby(list(findings.factors), sort=False)[findings.metric]
+    return {tuple(map(str, levels)): some.to_numpy() for levels, some in groups}  # pyright: ignore
+
+
+def _mean_and_sd(values: np.ndarray | None) -> str:
+    if values is None:
+        return EMPTY
+    return f"{value(values.mean())} ± {value(values.std(ddof=1))}" if len(values) > 1 else value(values.mean())
+
+
 def _parameters(findings: Findings) -> str:
+    """How many, of each combination of levels where they differ."""
     counts = findings.facts.groupby(list(findings.factors), sort=False)["n_parameters"].first()
     if counts.nunique() == 1:
         return f"{int(counts.iloc[0]):,}"

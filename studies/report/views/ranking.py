@@ -7,22 +7,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.studies.findings import Cell, Findings
-from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
+from emg_lens.studies.report.figures import DPI, LEGEND_NAMES, STYLE, WIDTH, plain_text
 from emg_lens.studies.report.notes import mark_notes, study_notes
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
     NULL,
     SIGNIFICANCE,
     change_name,
+    column_name,
+    condition_cells,
     edge_name,
     head_conditions,
+    interval_heading,
     layer_name,
-    metric_name,
-    relative_change,
-    value,
+    metric_words,
     with_interval,
 )
-from emg_lens.training.metrics import METRICS
 
 
 class HeadRanking(View):
@@ -38,17 +38,16 @@ class HeadRanking(View):
         """One a cell."""
         return in_each_cell(findings, "Heads, the costliest first", layout_ranking)
 
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """All of them."""
-        return self.tables(findings)
-
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """Layer × head maps, one a cell."""
         return in_each_cell(findings, "heads", figure_heads)
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
-        return {"heads": "Mean change when one head's edges are cut (shares in percentage points); †: structural null."}
+        return {
+            "heads": "Mean change when the edges of one head are cut (shares in percentage points); red: worse than the"
+            f" baseline; {NULL}: structural null."
+        }
 
 
 RANKING = HeadRanking()
@@ -59,23 +58,15 @@ def layout_ranking(cell: Cell) -> pd.DataFrame | None:
     rows = head_conditions(cell.tests)
     if not len(rows):
         return None
-    lower_is_better = cell.metric in METRICS and METRICS[cell.metric].better == "lower"
-    rows = rows.sort_values(["difference", "layer", "head"], ascending=[not lower_is_better, True, True], kind="stable")
-    body = [
-        [
-            str(rank),
-            f"{layer_name(r.layer)}H{int(r.head)}",  # pyright: ignore
-            edge_name(str(r.edges)),
-            value(r.mean),  # pyright: ignore
-            f"{r.stars}{NULL if r.structural_null else ''}",
-            relative_change(cell, r.delta_percent),  # pyright: ignore
-            with_interval(r),
-            f"{r.n_changed} of {r.n_subjects}",
-        ]
-        for rank, r in enumerate(rows.itertuples(), start=1)
-    ]
-    change = f"Change{', pp' if cell.is_share else ''} [{100 * cell.statistics.confidence:g} % CI]"
-    columns = ["Rank", "Head", "Edges", metric_name(cell.metric), SIGNIFICANCE, change_name(cell), change]
+    rows = rows.sort_values(["difference", "layer", "head"], ascending=[not cell.lower_is_better, True, True])
+    body = []
+    for rank, row in enumerate(rows.to_dict("records"), start=1):
+        head = f"{layer_name(row['layer'])}H{int(row['head'])}"
+        changed = f"{row['n_changed']} of {row['n_subjects']}"
+        cells = condition_cells(cell, row)
+        body.append([str(rank), head, edge_name(row["edges"]), *cells, with_interval(row), changed])
+    change = interval_heading(rows, cell.statistics.confidence)
+    columns = ["Rank", "Head", "Edges", column_name(cell.metric), SIGNIFICANCE, change_name(cell), change]
     table = pd.DataFrame(body, columns=[*columns, "Subjects changed"])
     table.attrs["notes"] = [*study_notes(cell), *mark_notes(rows)]
     return table
@@ -86,25 +77,26 @@ def figure_heads(cell: Cell) -> Figure | None:
     rows = head_conditions(cell.tests)
     if not len(rows):
         return None
-    kinds = list(rows["edges"].unique())
-    most = max(float(rows["difference"].abs().max()), 1e-9)
+    kinds, most = list(rows["edges"].unique()), max(float(rows["difference"].abs().max()), 1e-9)
+    layers, heads = sorted(rows["layer"].unique()), sorted(rows["head"].unique())
+    unit = " (pp)" if cell.is_share else ""
     with matplotlib.rc_context(STYLE):
-        size = (
-            min(WIDTH, 0.8 + len(kinds) * (0.8 + 0.28 * rows["head"].nunique())),
-            0.9 + 0.28 * rows["layer"].nunique(),
-        )
+        size = (min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers))
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        panels = figure.subplots(1, len(kinds), squeeze=False)[0]
+        panels = list(figure.subplots(1, len(kinds), squeeze=False, sharey=True).flat)
         for axes, kind in zip(panels, kinds, strict=True):
             mine = rows[rows["edges"] == kind]
-            grid = mine.pivot(index="layer", columns="head", values="difference")
-            image = axes.imshow(grid, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
-            for r in mine[mine["structural_null"]].itertuples():
-                axes.text(
-                    list(grid.columns).index(r.head), list(grid.index).index(r.layer), NULL, ha="center", va="center"
-                )
-            axes.set_xticks(range(grid.shape[1]), [f"H{int(head)}" for head in grid.columns])
-            axes.set_yticks(range(grid.shape[0]), [layer_name(layer) for layer in grid.index])
-            axes.set_title(plain_text(str(kind)))
-        figure.colorbar(image, ax=list(panels), label=f"Change{' (pp)' if cell.is_share else ''}", shrink=0.9)  # pyright: ignore
+            grid = mine.pivot(index="layer", columns="head", values="difference").reindex(index=layers, columns=heads)
+            colours = "RdBu_r" if cell.lower_is_better else "RdBu"
+            image = axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto")
+            for row in mine[mine["structural_null"]].to_dict("records"):
+                axes.text(heads.index(row["head"]), layers.index(row["layer"]), NULL, ha="center", va="center")
+            axes.set_xticks(range(len(heads)), [f"H{int(head)}" for head in heads])
+            axes.set_yticks(range(len(layers)), [layer_name(layer) for layer in layers])
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.set_title(LEGEND_NAMES.get(kind, plain_text(f"{kind} cut")))
+        bar = figure.colorbar(image, ax=panels, shrink=0.95, pad=0.02)
+        bar.set_label(f"Change in {metric_words(cell.metric)}{unit}")
+        bar.outline.set_visible(False)
     return figure

@@ -1,7 +1,6 @@
 """Table 3 and Figure 5 of the IsoNet paper: layers and edge types down, masking modes across."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,19 +13,16 @@ from emg_lens.studies.report.views.single import layout_singles
 from emg_lens.studies.report.wording import (
     EMPTY,
     MODE_NAMES,
-    NULL,
-    SAME,
     SIGNIFICANCE,
     change_name,
+    column_name,
+    condition_cells,
     edge_name,
     layer_conditions,
     layer_name,
-    metric_name,
     number,
-    relative_change,
     value,
 )
-from emg_lens.sweeps.conditions import BASELINE
 
 
 class Table3(View):
@@ -57,7 +53,7 @@ class Table3(View):
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """The metric of every subject under every mask, and mean changes."""
-        return in_each_cell(findings, "accuracy", figure_metric) | in_each_cell(findings, "profile", figure_profile)
+        return in_each_cell(findings, "layers", figure_metric) | in_each_cell(findings, "profile", figure_profile)
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
@@ -78,15 +74,15 @@ def layout_table3(cell: Cell) -> pd.DataFrame | None:
     if not len(masks):
         return None
     modes, kinds = list(masks["mode"].unique()), list(masks["edges"].unique())
-    cells = {(r.layer, r.edges, r.mode): row_cells(cell, r) for r in masks.itertuples()}
+    cells = {(row["layer"], row["edges"], row["mode"]): condition_cells(cell, row) for row in masks.to_dict("records")}
     index, body = [], []
     for layer in sorted(masks["layer"].unique()):
         for kind in kinds:
             index.append((layer_name(layer), edge_name(kind)))
             body.append([c for mode in modes for c in cells.get((layer, kind, mode), (EMPTY,) * 3)])
     index.append(("Baseline", EMPTY))
-    body.append([value(cell.baseline.mean()), *[EMPTY] * (3 * len(modes) - 1)])
-    columns = [[MODE_NAMES[mode] for mode in modes], [metric_name(cell.metric), SIGNIFICANCE, change_name(cell)]]
+    body.append([value(cell.baseline), *[EMPTY] * (3 * len(modes) - 1)])
+    columns = [[MODE_NAMES[mode] for mode in modes], [column_name(cell.metric), SIGNIFICANCE, change_name(cell)]]
     table = pd.DataFrame(
         body,
         index=pd.MultiIndex.from_tuples(index, names=["Layer", "Type"]),
@@ -154,10 +150,3 @@ def layout_additivity(cell: Cell) -> pd.DataFrame | None:
             rows.append([edge_name(kind), *(number(drop) for drop in drops)])
     columns = ["Single-layer drops, summed (pp)", "All layers cut (pp)", change_name(cell), "Drop % above chance"]
     return pd.DataFrame(rows, columns=["Type", *columns]) if rows else None
-
-
-def row_cells(cell: Cell, row: Any) -> Sequence[str]:
-    """Metric, significance with its mark, and relative change of one condition."""
-    same = row.equivalent_to not in (row.condition, BASELINE)
-    mark = NULL if row.structural_null else SAME if same else ""
-    return value(row.mean), f"{row.stars}{mark}", relative_change(cell, row.delta_percent)

@@ -5,10 +5,15 @@ from collections.abc import Mapping
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from emg_lens.studies.findings import Findings
-from emg_lens.studies.report.figures import COLOURS, DOTTED, DPI, GREY, STYLE, WIDTH
+from emg_lens.studies.report.figures import DOTTED, DPI, STYLE, WIDTH, colour_of, place_legend, plain_text
 from emg_lens.studies.report.view import View
+from emg_lens.studies.report.wording import metric_name
+
+MOST_GROUPS = 6
+"""Combinations of levels that get a colour each; of more, all fits are drawn alike."""
 
 
 class TrainingCurves(View):
@@ -22,39 +27,61 @@ class TrainingCurves(View):
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """Loss and metric by epoch."""
-        return {"training": figure_training(findings.curves)}
+        facts = findings.facts
+        labels = {
+            row["fit"]: ", ".join(str(row[name]) for name in findings.factors) for row in facts.to_dict("records")
+        }
+        groups = findings.curves["fit"].map(labels)
+        return {"training": figure_training(findings.curves, groups if groups.nunique() <= MOST_GROUPS else None)}
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
         return {
-            "training": "Loss and metric by epoch: one thin line a fit, thick: their mean; orange: held-out trials,"
-            " which take no part in training. Dotted: from here on the main head alone drives learning."
+            "training": "Loss and metric by epoch: one thin line a fit, thick: their mean. Held-out trials take no part"
+            " in training. Dotted: from here on the main head alone drives learning."
         }
 
 
 TRAINING = TrainingCurves()
 
 
-def figure_training(curves: pd.DataFrame) -> Figure:
-    """Loss and metric by epoch, training (blue) and held-out (orange), one thin line a fit and their means.
+def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
+    """Loss and metric by epoch: solid for training, dashed for held-out trials, one colour a group of fits.
 
     Args:
         curves: One row a fit and epoch: fit, epoch, loss, a metric, cls_weight, and `held_out_` columns.
+        groups: Of each row, what the legend calls its group; default one group.
     """
     metric = next(c for c in curves.columns if c not in ("fit", "epoch", "loss"))
+    groups = pd.Series("", index=curves.index) if groups is None else groups
+    names = list(groups.unique())
+    annealed = curves[curves["cls_weight"] >= 1].groupby("fit")["epoch"].min()
+    annealed = annealed[annealed > curves["epoch"].min()]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 1.9), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH * 0.72, 2.2), dpi=DPI, layout="constrained")
         for axes, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
-            for k, name in enumerate((column, f"held_out_{column}")):
-                if name not in curves:
-                    continue
-                lines = curves.pivot(index="epoch", columns="fit", values=name).dropna(how="all")
-                axes.plot(lines.index, lines, color=COLOURS[k] if k else GREY, linewidth=0.5, alpha=0.35)
-                axes.plot(lines.index, lines.mean(axis=1), color=COLOURS[k], linewidth=1.3)
-            if (curves["cls_weight"] < 1).any():
-                axes.axvline(curves.loc[curves["cls_weight"] >= 1, "epoch"].min(), **DOTTED)
+            for k, name in enumerate(names):
+                _draw_lines(axes, curves[groups == name], column, colour_of(k), "-")
+                if f"held_out_{column}" in curves:
+                    colour = colour_of(k if len(names) > 1 else 1)
+                    _draw_lines(axes, curves[groups == name], f"held_out_{column}", colour, (0, (3, 1.5)))
+            if len(annealed):
+                axes.axvline(annealed.max(), **DOTTED)
             axes.set_xlabel("Epoch")
-            axes.set_ylabel(column.replace("_", " ").capitalize())
+            axes.set_ylabel(metric_name(column))
             if (curves[column].dropna() >= 0).all():
                 axes.set_ylim(bottom=0)
+        entries = {plain_text(name): Line2D([], [], color=colour_of(k)) for k, name in enumerate(names) if name}
+        both = "#3b3f46" if entries else None
+        entries["training"] = Line2D([], [], color=both or colour_of(0))
+        if f"held_out_{metric}" in curves:
+            entries["held out"] = Line2D([], [], color=both or colour_of(1), linestyle=(0, (3, 1.5)))
+        place_legend(figure, entries, n_columns=4)
     return figure
+
+
+def _draw_lines(axes, curves: pd.DataFrame, column: str, colour: str, style) -> None:
+    """One thin line a fit, and their mean."""
+    lines = curves.pivot(index="epoch", columns="fit", values=column).dropna(how="all")
+    axes.plot(lines.index, lines, color=colour, linewidth=0.5, alpha=0.3)
+    axes.plot(lines.index, lines.mean(axis=1), color=colour, linewidth=1.3, linestyle=style)
