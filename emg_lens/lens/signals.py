@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -59,14 +59,14 @@ class SignalModel(
                 f" samples] of floats, with channels ordered {self.cfg.modalities}"
             )
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable, recurse: bool = True) -> "SignalModel":
         super()._apply(fn, recurse)
         parameter = next(self.parameters())
         self.cfg.device, self.cfg.dtype = parameter.device, parameter.dtype
         return self
 
     @classmethod
-    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> Self:
+    def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> "SignalModel":
         """Load weights; unlike the hub's default, a missing or unexpected key is an error."""
         with contextlib.redirect_stdout(None):  # the hub library announces itself on stdout
             return super()._from_pretrained(strict=strict, **kwargs).eval()

@@ -17,8 +17,8 @@ from emg_lens.models.dropout import drop, on_plain_cpu
 class Rotary(nn.Module):
     """Rotary position embedding over the position index: the two halves of a head rotate against each other."""
 
-    sin: Float[Tensor, "pos 1 d_head"]
-    cos: Float[Tensor, "pos 1 d_head"]
+    sin: Float[Tensor, "ctx 1 d_head"]
+    cos: Float[Tensor, "ctx 1 d_head"]
 
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angle.cos(), persistent=False)
 
     def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
-        """Rotated by the position."""
+        """Rotated by the position; `x` may hold the first positions alone."""
         left, right = x.chunk(2, dim=-1)
-        return x * self.cos + torch.cat([-right, left], dim=-1) * self.sin
+        return x * self.cos[: x.shape[1]] + torch.cat([-right, left], dim=-1) * self.sin[: x.shape[1]]
 
 
 class Attention(nn.Module):
@@ -89,19 +89,19 @@ class Attention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch pos *head d_model"],
-        key_input: Float[Tensor, "batch pos *head d_model"] | None = None,
-        value_input: Float[Tensor, "batch pos *head d_model"] | None = None,
-    ) -> Float[Tensor, "batch pos d_model"]:
+        x: Float[Tensor, "batch dest *head d_model"],
+        key_input: Float[Tensor, "batch src *head d_model"] | None = None,
+        value_input: Float[Tensor, "batch src *head d_model"] | None = None,
+    ) -> Float[Tensor, "batch dest d_model"]:
         """What the heads write, added up; inputs as in `project`."""
         q, k, v = self.project(x, key_input, value_input)
         return self.output(self.hook_z(self.mix(q, k, v)))
 
     def project(
         self,
-        x: Float[Tensor, "batch pos *head d_model"],
-        key_input: Float[Tensor, "batch pos *head d_model"] | None = None,
-        value_input: Float[Tensor, "batch pos *head d_model"] | None = None,
+        x: Float[Tensor, "batch dest *head d_model"],
+        key_input: Float[Tensor, "batch src *head d_model"] | None = None,
+        value_input: Float[Tensor, "batch src *head d_model"] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each `[batch, pos, head, d_head]`, positions rotated in.
 

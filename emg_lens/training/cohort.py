@@ -34,7 +34,7 @@ from emg_lens.training.recipe import TrainingRecipe
 
 def fit_cohort(
     models: Sequence[Any],
-    xs: Sequence[Float[Tensor, "trial channel time"]],
+    xs: Sequence[Float[Tensor, "_trial channel time"]],
     targets: Sequence[Tensor],
     recipes: TrainingRecipe | Sequence[TrainingRecipe],
     *,
