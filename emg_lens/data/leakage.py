@@ -1,7 +1,8 @@
 """What a split cannot keep apart: what training and test trials share, and what is told before a movement begins.
 
 A report counts; it does not judge. Sharing subject and recording is what a split within subjects means; sharing samples
-or movements is a mistake in any split.
+or movements is a mistake in any split. Samples are those of the windows: that a filter of the whole recording carries
+something from one window to its neighbours is not counted.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -207,6 +207,7 @@ class BlockSplit(Split):
     The movements of each class are cut, in order of time, into as many contiguous blocks of about one size, and a fold
     tests one block of every class, so that a class is in both parts wherever it has enough movements. Windows of one
     movement stay together. A recording that is one long movement has to be cut into pieces first (`Segment.piece_s`).
+    Neighbouring blocks touch, and a filter of the whole recording reaches across their border.
 
     Attributes:
         n_folds: How many blocks; given and written as `folds`.
