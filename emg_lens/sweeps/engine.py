@@ -22,8 +22,8 @@ from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import Rows, SweepPlan, changed_input, plan_sweep
 from emg_lens.sweeps.result import SweepResult, sweep_result
 from emg_lens.sweeps.sampled_baseline import SampledBaseline
-from emg_lens.sweeps.settings import Executor, Settings, asked_settings, check_trials, device_of, n_workers, settle
-from emg_lens.sweeps.side_by_side import side_by_side
+from emg_lens.sweeps.settings import Executor, Settings, asked_settings, check_inputs, device_of, n_workers, settle
+from emg_lens.sweeps.side_by_side import run_side_by_side
 from emg_lens.sweeps.target import Target, target_of
 
 
@@ -77,7 +77,7 @@ def sweep(
         SweepInputError: No trials, values that are not finite, or an executor that is unknown or cannot run this model.
         SweepError: Some conditions raised while running; `.result` holds all others.
     """
-    check_trials(x, reference)
+    check_inputs(x, reference)
     conditions = with_baseline(conditions)
     target = target_of(model, layout)
     planned = plan_sweep(target, conditions)
@@ -188,7 +188,7 @@ class _Run:
             def run_part(part: int, give: Callable[[Mapping[int, Any]], None], root=root, x=x) -> None:
                 run(root, x[self._trials(part)].to(self.device), keep=give, done=self._done(part))
 
-            side_by_side(run_part, todo, self._keep, workers)
+            run_side_by_side(run_part, todo, self._keep, workers)
 
     def _run_unplanned(self) -> None:
         reference = None if self.reference is None else self.reference.to(self.device)

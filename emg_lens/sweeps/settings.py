@@ -135,7 +135,7 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def check_trials(x: Tensor, reference: Tensor | None) -> None:
+def check_inputs(x: Tensor, reference: Tensor | None) -> None:
     """Refuse trials that no model can make sense of.
 
     Raises:

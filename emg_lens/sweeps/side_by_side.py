@@ -31,7 +31,9 @@ def torch_threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def side_by_side(run: Run[Item], items: Sequence[Item], keep: Callable[[Item, Outputs], None], n_workers: int) -> None:
+def run_side_by_side(
+    run: Run[Item], items: Sequence[Item], keep: Callable[[Item, Outputs], None], n_workers: int
+) -> None:
     """Run every item, in threads among which torch's own are divided.
 
     `keep` is called in the caller's thread, so that what it does (saving, showing progress) needs no locks. What it or

@@ -15,7 +15,7 @@ from emg_lens.sweeps import engine
 from emg_lens.sweeps import settings as sweep_settings
 from emg_lens.sweeps.conditions import head_masks, layer_masks
 from emg_lens.sweeps.engine import sweep
-from emg_lens.sweeps.side_by_side import side_by_side, torch_threads
+from emg_lens.sweeps.side_by_side import run_side_by_side, torch_threads
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 
@@ -41,7 +41,7 @@ def test_every_item_runs_once_and_is_heard_in_the_callers_thread(n_workers, n_th
         heard.append((item, *outputs.items(), threading.get_ident()))
 
     with torch.inference_mode():
-        side_by_side(two_outputs, range(40), keep, n_workers)
+        run_side_by_side(two_outputs, range(40), keep, n_workers)
     assert Counter(item for item, *_ in heard) == dict.fromkeys(range(40), 2)
     assert {where for *_, where in heard} == {threading.get_ident()}
     for item in range(40):
@@ -51,7 +51,7 @@ def test_every_item_runs_once_and_is_heard_in_the_callers_thread(n_workers, n_th
 
 
 def test_nothing_to_do_is_done():
-    side_by_side(two_outputs, [], lambda *_: pytest.fail("there is nothing to hear"), 3)
+    run_side_by_side(two_outputs, [], lambda *_: pytest.fail("there is nothing to hear"), 3)
 
 
 @pytest.mark.parametrize("n_workers", [1, 3])
@@ -63,7 +63,7 @@ def test_what_a_run_raises_comes_after_what_it_had_finished(n_workers):
 
     heard = []
     with pytest.raises(MemoryError, match="no room"):
-        side_by_side(run, range(1000), lambda item, _: heard.append(item), n_workers)
+        run_side_by_side(run, range(1000), lambda item, _: heard.append(item), n_workers)
     assert 5 in heard and len(set(heard)) == len(heard) < 1000
 
 
@@ -79,7 +79,7 @@ def test_what_the_listener_raises_stops_all_threads():
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        side_by_side(endless, range(8), keep, 3)
+        run_side_by_side(endless, range(8), keep, 3)
 
 
 def test_control_c_stops_all_threads(request):
@@ -94,7 +94,7 @@ def test_control_c_stops_all_threads(request):
             _thread.interrupt_main()
 
     with pytest.raises(KeyboardInterrupt):
-        side_by_side(endless, range(8), keep, 3)
+        run_side_by_side(endless, range(8), keep, 3)
     assert threading.active_count() == n_before
 
 
@@ -110,7 +110,7 @@ def test_a_sweep_in_threads_gives_the_bits_of_one_thread(norm, tokens, monkeypat
     monkeypatch.setattr(sweep_settings, "SIDE_BY_SIDE_TOKENS", tokens)
     used = []
     monkeypatch.setattr(
-        engine, "side_by_side", lambda *args: (used.append((len(args[1]), args[-1])), side_by_side(*args))
+        engine, "run_side_by_side", lambda *args: (used.append((len(args[1]), args[-1])), run_side_by_side(*args))
     )
     size = 12 if tokens == 1 else 500
     threaded = sweep(model, x, conditions, executor="tree", batch_size=size)
@@ -137,9 +137,9 @@ def test_micro_batches_are_even_and_as_many_as_threads_can_share(n_trials, threa
     found = []
 
     def run(run, items, keep, n_workers):
-        side_by_side(run, items, lambda item, out: (found.append(len(out[0])), keep(item, out)), n_workers)
+        run_side_by_side(run, items, lambda item, out: (found.append(len(out[0])), keep(item, out)), n_workers)
 
-    monkeypatch.setattr(engine, "side_by_side", run)
+    monkeypatch.setattr(engine, "run_side_by_side", run)
     with torch_threads(threads):
         sweep(model, torch.randn(n_trials, 48, 4), [], executor="tree")
     assert sorted(found, reverse=True) == sizes
