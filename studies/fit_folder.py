@@ -159,11 +159,12 @@ def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:
     if not set(metrics) <= set(scores.columns):
         outputs, targets = read_outputs(folder)
         scores = score(conditions, read_csv(folder / "trials.csv"), outputs, targets, metrics)
-    whole = len(scores) % len(conditions) == 0 and set(scores["condition"]) == set(conditions["condition"])
-    if not whole or len(scores) != scores["subject"].nunique() * len(conditions):
+    names, subjects = conditions["condition"].tolist(), scores["subject"].unique()
+    expected = pd.MultiIndex.from_product([subjects, names])
+    if not names or not pd.MultiIndex.from_frame(scores[["subject", "condition"]]).equals(expected):
         raise StudyError(
-            f"{folder / 'scores.csv'} has {len(scores)} rows; expected one a subject and condition"
-            f" ({len(conditions)}); delete {folder} and run again"
+            f"{folder / 'scores.csv'} has {len(scores)} rows; expected one a subject and condition of conditions.csv"
+            f" ({len(names)}); delete {folder} and run again"
         )
     if "mode" in scores:
         scores["mode"] = scores["mode"].fillna("")

@@ -75,8 +75,8 @@ def test_seeds_are_averaged_within_the_subject_and_architectures_compared_subjec
     assert row["mean"] == pytest.approx(by_hand["mlp"].mean())
     assert row["difference"] == pytest.approx(100 * (by_hand["mlp"] - by_hand["isonet"]).mean())
     tables = done.tables()
-    assert {"Acc. by architecture", "Levels against levels"} <= set(tables)
-    assert tables["Acc. by architecture"].loc["mlp"].iloc[0].startswith(f"{by_hand['mlp'].mean():.3f} ± ")
+    assert {"Accuracy by architecture", "Levels against levels"} <= set(tables)
+    assert tables["Accuracy by architecture"].loc["mlp"].iloc[0].startswith(f"{by_hand['mlp'].mean():.3f} ± ")
 
 
 def test_each_level_has_its_own_comparison_with_its_own_baseline(done):
@@ -190,7 +190,7 @@ def test_a_regression_is_a_study_like_any_other(tmp_path):
     assert result.metrics == ("r2", "mae", "rmse", "pearson")
     rows = result.predictions()
     targets, outputs = rows.filter(like="target_").to_numpy(), rows.filter(like="output_").to_numpy()
-    assert targets.shape[1] == outputs.shape[1] == 3
+    assert targets.shape[1] == outputs.shape[1] == 6
     one = rows["fit"] == "01"
     mae = result.scores.query("subject == '01' and condition == 'baseline'")["mae"].iloc[0]
     assert mae == pytest.approx(np.abs(targets[one] - outputs[one]).mean(), rel=1e-5)
