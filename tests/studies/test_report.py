@@ -1,19 +1,24 @@
 import base64
 import re
+import warnings
 from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from synthetic import SPEC, by_factors, findings_of, tidy
 from table3 import paper_scores, with_extras
 
-from emg_lens.studies.report.figures import study_figures, to_svg
-from emg_lens.studies.report.page import READING_GUIDE, ReportContext, render_report
-from emg_lens.studies.statistics.comparison import StatisticsSpec, compare, power_warnings
+from emg_lens.data.leakage import SHARED, Leakage
+from emg_lens.studies.findings import Findings
+from emg_lens.studies.report.figures import to_svg
+from emg_lens.studies.report.leakage_section import leakage_by_cohort, leakage_sentences, leakage_table
+from emg_lens.studies.report.page import reading_guide, render_report
+from emg_lens.studies.report.view import VIEWS, View, views_of
+from emg_lens.studies.statistics.power import power_warnings
 
-SPEC = StatisticsSpec(n_bootstrap=100)
 VOID = {"meta", "img", "br", "hr", "link", "input"}
+RECORD = {"folder": None, "fingerprint": "3d2bf8de", "warnings": power_warnings(4, [10], SPEC)}
 
 
 class Page(HTMLParser):
@@ -40,45 +45,40 @@ class Page(HTMLParser):
             self.text += data
 
 
-def context(**changes) -> ReportContext:
-    scores = with_extras(paper_scores(12), joint=0.8)
-    tests = compare(scores, SPEC, chance=1 / 17)
-    parts = {"title": "A study", "scores": scores, "tests": tests, "statistics": SPEC}
-    return ReportContext(**(parts | changes))
+def leakage(fit: str = "s1", n: int = 10, **shared: int) -> dict:
+    report = Leakage(n_folds=1, n_test=n, n_classes=1, shared={what: shared.get(what, 0) for what in SHARED})
+    return {**report.to_dict(), "fit": fit}
 
 
-def full() -> ReportContext:
-    figure = Figure((3, 2))
-    figure.subplots().plot([1, 0])
-    plain = context()
-    return context(
-        question="Which layers?",
-        warnings=power_warnings(4, [10], SPEC),
-        cohort={"Data set": "NinaPro DB2"},
-        notes=["subject 3: one repetition is missing"],
-        settings={"Model": "IsoNet, 5 layers"},
-        spec_yaml="name: isonet-table3\n",
-        n_parameters=5_921_041,
-        training=pd.DataFrame({"subject": ["s1"], "loss": [0.0123456], "done": [True]}),
-        figures={n: to_svg(f) for n, f in {**study_figures(plain.scores, plain.tests), "training": figure}.items()},
-        environment={"torch": "2.13.0"},
-        command="emg-lens run isonet-table3",
-    )
+def paper(**parts) -> Findings:
+    scores = with_extras(paper_scores(12), joint=0.8).assign(chance=1 / 17)
+    return findings_of(scores, leakage=[leakage(subject=10)], name="isonet-table3", **parts)
+
+
+def page_of(findings: Findings, **record) -> str:
+    """The page, with every figure that the study's views draw; drawing must not warn."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = {view.name: view.figures(findings) for view in views_of(findings)}
+        svgs = {view: {name: to_svg(figure) for name, figure in some.items()} for view, some in drawn.items()}
+        return render_report(findings, svgs, {"torch": "2.13.0"}, RECORD | record)
 
 
 @pytest.fixture(scope="module")
 def html():
-    return render_report(full())
+    return page_of(paper(question="Which layers?"))
 
 
 def test_the_page_is_well_formed_and_has_every_section(html):
     page = Page(html)
     assert page.tags.count("h1") == 1 and page.tags.count("img") == 4
-    headings = "Cohort and data, Study, Training, Results, How to read these numbers, Statistics in full, Audit"
-    for heading in [*headings.split(", "), "How to reproduce"]:
+    headings = "Cohort and data, What training and test trials share, Study, Results, Training"
+    headings += ", How to read these numbers, Statistics in full, Audit, How to reproduce"
+    for heading in headings.split(", "):
         assert f"<h2>{heading}</h2>" in html
-    written = ["Which layers?", "NinaPro DB2", "one repetition is missing", "IsoNet, 5 layers", "2.13.0"]
-    written += ["name: isonet-table3", "emg-lens run isonet-table3", "cannot be significant"]
+    written = ["Which layers?", "simulated", "12 emg, 36 acc, 40 samples each at 20 Hz", "fist, rest", "2.13.0"]
+    written += ["one repetition is missing (1 of 12 fits)", "isonet", "AdamW", "All 10 test trials come from a subject"]
+    written += ["name: isonet-table3", "emg-lens run isonet-table3", "cannot be significant", "3d2bf8de"]
     for shown in [*written, "5,921,041", "0.01235", "joint", "0.800"]:
         assert shown in page.text, shown
 
@@ -105,71 +105,148 @@ def test_the_page_shows_table_3_its_marks_and_the_identities(html):
     text = Page(html).text
     assert "Individual" in text and "RFB" in text and "ns†" in text and "‡" in text
     assert "12 conditions must equal another one by the structure of the model" in text
-    assert "in any subject's accuracy is 0." in text
+    assert "the largest difference in any accuracy is 0." in text
     assert "Live layers cut" in text and "Single layers against all layers" in text
 
 
-def test_the_summary_says_what_all_layers_cost_with_interval_and_stars():
-    made = context()
-    row = made.tests.set_index("condition").loc["cross_modal/from_beginning/L5"]
-    sentence = f"Cross-modal edges cut in every layer: −{-row['difference_pp']:.1f} pp [95 % CI −"
-    assert sentence in Page(render_report(made)).text
+def test_the_summary_says_what_all_layers_cost_with_interval_and_stars(html):
+    made = paper()
+    row = made.tests_table.set_index("condition").loc["cross_modal/from_beginning/L5"]
+    change = f"−{-row['difference']:.1f} [−{-row['ci_low']:.1f}, −{-row['ci_high']:.1f}] pp (95 % CI) {row['stars']}"
+    assert f"Cross-modal edges cut in every layer: {change}; among single layers most at L3: −" in Page(html).text
 
 
 def test_every_word_of_the_reading_guide_is_on_the_page(html):
     text = Page(html).text
-    assert all(name in text and words in text for name, words in READING_GUIDE.items())
+    assert all(name in text and words in text for name, words in reading_guide(paper()).items())
     for must in ("share of a signal", "separate interventions", "off-distribution", "self-repair"):
         assert must in text
 
 
 def test_whatever_a_user_writes_is_shown_and_never_obeyed():
     evil = "<script>alert('x')</script>\"&$title${x}"
-    scores = with_extras(paper_scores(3), **{evil: 0.5})
-    page = Page(
-        render_report(
-            ReportContext(
-                title=evil,
-                scores=scores,
-                tests=compare(scores, SPEC),
-                statistics=SPEC,
-                question=evil,
-                warnings=[evil],
-                cohort={evil: evil},
-                notes=[evil],
-                settings={evil: evil},
-                spec_yaml=evil,
-                training=pd.DataFrame({evil: [evil]}),
-                figures={evil: to_svg(Figure((2, 2)))},
-                environment={evil: evil},
-                command=evil,
-            )
-        )
-    )
+    scores = with_extras(paper_scores(3), **{evil: 0.5}).assign(sensors=evil)
+    findings = findings_of(scores, title=evil, question=evil, factors={"sensors": {evil: {}}})
+    findings.facts["notes"] = [[evil]] * 3
+    page = Page(page_of(findings, warnings=[evil], folder=evil))
     assert "script" not in page.tags
     assert page.text.count(evil) >= 15
 
 
-def test_a_report_needs_no_more_than_scores_and_tests():
-    text = Page(render_report(context())).text
-    for absent in ("Cohort and data", "Training", "How to reproduce"):
-        assert absent not in text
-    assert "Results" in text and "Statistics in full" in text
-
-
-def test_a_report_of_extra_conditions_only_or_without_audit_is_made_too():
+def test_a_report_of_single_conditions_only_or_without_audit_is_made_too():
     scores = with_extras(paper_scores(3).query("condition == 'baseline'"), joint=np.nan)
-    bare = scores[["subject", "condition", "accuracy"]]
-    for table in (scores, bare):
-        text = Page(render_report(ReportContext("x", table, compare(table, SPEC), SPEC))).text
-        assert "Extra conditions" in text and "Layer by layer" not in text
-    assert "Audit" not in text
+    for table in (scores, scores[["subject", "condition", "accuracy"]]):
+        text = Page(page_of(findings_of(table))).text
+        assert "Single conditions" in text and "Layer by layer" not in text
+        assert "What training and test trials share" not in text, "nothing is known of it"
+    assert "No condition is a structural null" in text
+
+
+def test_a_study_of_unmasked_models_alone_has_a_report():
+    scores = by_factors({("both",): [0.9, 0.8], ("emg",): [0.7, 0.75]}, ["sensors"])
+    text = Page(page_of(findings_of(scores, factors={"sensors": {"both": {}, "emg": {}}}))).text
+    assert "Accuracy by sensors" in text and "0.725 to 0.850" in text
+    assert "Single conditions" not in text and "Audit" not in text
 
 
 def test_one_subject_makes_a_report_without_intervals():
-    scores = paper_scores(1)
-    text = Page(render_report(ReportContext("x", scores, compare(scores, SPEC), SPEC))).text
-    assert "nan" not in text.lower().replace("finance", "") and "95 % CI" not in text
+    text = Page(page_of(findings_of(paper_scores(1)))).text
+    assert not re.search(r"\bnan\b", text.lower()) and "95 % CI" not in text
+
+
+def test_a_regression_is_told_in_its_own_words():
+    scores = paper_scores(6).rename(columns={"accuracy": "mae"})
+    scores["mae"] = 10 - 9 * scores["mae"]
+    text = Page(page_of(findings_of(scores, metrics=("mae",)))).text
+    tests = findings_of(scores, metrics=("mae",)).tests_table
+    worst = tests.query("mode == 'individual' and edges == 'unimodal'").nlargest(1, "difference").iloc[0]
+    sentence = f"among single layers most at L{worst['layer'] + 1:.0f}: +{worst['difference']:.3f} ["
+    assert sentence in text, "an error costs where it rises"
+    assert "MAE, unmasked" in text and "Change %" in text
+    results = text[text.index("Results") : text.index("Statistics in full")]
+    assert "ccuracy" not in results and " pp" not in results
+
+
+def test_a_view_that_is_asked_for_in_vain_is_named():
+    text = Page(page_of(paper(views=["table3", "ranking"]))).text
+    assert "The view 'ranking' has nothing to show of this study." in text
+
+
+def test_a_level_is_told_with_what_it_overrides_and_its_channels():
+    levels = {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}
+    scores = by_factors({("both",): [0.9, 0.8], ("emg",): [0.7, 0.75]}, ["sensors"])
+    findings = findings_of(scores, factors={"sensors": levels})
+    findings.facts["modalities"] = [{"emg": 16, "acc": 3}] * 2 + [{"emg": 16}] * 2
+    text = Page(page_of(findings)).text
+    assert "both; emg {cohort: {modalities: [emg]}}" in text
+    assert "16 emg, 3 acc, 40 samples each at 20 Hz; 16 emg, 40 samples" in text
+
+
+# --- what a stranger adds ---------------------------------------------------------------------------------
+
+
+class WorstSubject(View):
+    name = "worst-subject"
+
+    def shows(self, findings):
+        return True
+
+    def tables(self, findings):
+        worst = findings.scores.groupby("condition")["accuracy"].min().map("{:.3f}".format)
+        return {"The worst of all": worst.rename_axis("Condition").reset_index(name="Lowest")}
+
+    def figures(self, findings):
+        return {"worst": Figure((2, 1))}
+
+    def captions(self):
+        return {"worst": "A caption of a stranger."}
+
+
+@pytest.fixture
+def stranger():
+    yield VIEWS.add("worst-subject", WorstSubject())
+    VIEWS._known.pop("worst-subject")
+
+
+@pytest.mark.parametrize("views", [None, ["worst-subject"]])
+def test_a_strangers_view_is_in_the_report(stranger, views):
+    findings = findings_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.125]), views=views)
+    page = Page(page_of(findings))
+    assert "The worst of all" in page.text and "0.125" in page.text and "A caption of a stranger." in page.text
+    assert ("Single conditions" in page.text) is (views is None)
+
+
+def test_a_strangers_view_is_gone_with_its_registration():
+    assert "worst-subject" not in VIEWS
+
+
+# --- what training and test trials share ------------------------------------------------------------------
+
+
+def test_leakage_adds_folds_once_whatever_the_number_of_seeds():
+    values = {(seed,): [0.9, 0.8] for seed in ("0", "1", "2")}
+    scores = by_factors(values, ["seed"]).assign(fit=lambda s: s["seed"] + s["subject"])
+    entries = [leakage(f"{seed}{subject}", n=20, subject=5) for seed in "012" for subject in ("s0", "s1")]
+    findings = findings_of(scores, factors={"seed": 3}, leakage=entries)
+    (report,) = leakage_by_cohort(findings).values()
+    assert (report.n_folds, report.n_test, report.shared["subject"]) == (2, 40, 10)
+    assert "10 of 40 test trials come from a subject who is also trained on." in leakage_sentences(findings)
+
+
+def test_levels_that_share_the_same_are_told_together_and_others_apart():
+    levels = {"both": {}, "emg": {}, "far": {}}
+    scores = by_factors({(level,): [0.9] for level in levels}, ["sensors"]).assign(fit=lambda s: s["sensors"])
+    entries = [leakage("both", subject=10), leakage("emg", subject=10), leakage("far", subject=0)]
+    findings = findings_of(scores, factors={"sensors": levels}, leakage=entries)
+    assert list(leakage_by_cohort(findings)) == ["sensors: both; sensors: emg", "sensors: far"]
+    sentences = leakage_sentences(findings)
+    assert "sensors: far — None of the 10 test trials come from a subject who is also trained on." in sentences
+    table = leakage_table(findings)
+    assert list(table["levels"].unique()) == ["sensors: both; sensors: emg", "sensors: far"]
+    shared = table[table["of"] == "subject"].set_index("levels")["value"]
+    assert shared.to_list() == [1.0, 0.0]
+    alike = findings_of(scores, factors={"sensors": levels}, leakage=[leakage(level, subject=1) for level in levels])
+    assert list(leakage_by_cohort(alike)) == [""] and "levels" not in leakage_table(alike)
 
 
 def test_the_page_is_made_for_light_dark_and_paper(html):
@@ -177,4 +254,4 @@ def test_the_page_is_made_for_light_dark_and_paper(html):
 
 
 def test_the_same_study_gives_the_same_page(html):
-    assert render_report(full()) == html
+    assert page_of(paper(question="Which layers?")) == html

@@ -1,40 +1,36 @@
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from synthetic import cell_of, tidy
 from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
 
+from emg_lens.studies.findings import Cell
+from emg_lens.studies.report.identities import identities
+from emg_lens.studies.report.notes import study_notes
 from emg_lens.studies.report.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
-from emg_lens.studies.report.tables import (
-    identities,
-    layout_additivity,
-    layout_depth,
-    layout_expected,
-    layout_extras,
-    layout_table3,
-    save_tables,
-)
-from emg_lens.studies.statistics.comparison import StatisticsSpec, compare
+from emg_lens.studies.report.views.single import layout_singles
+from emg_lens.studies.report.views.table3 import layout_additivity, layout_depth, layout_expected, layout_table3
+from emg_lens.studies.report.wording import single_conditions
 
-SPEC = StatisticsSpec(n_bootstrap=100)
 SHORT = {"unimodal": "Uni", "cross_modal": "Cross"}
 HEADS = ("Individual", "RFB", "RFE")
 
 
 @pytest.fixture(scope="module")
-def paper():
+def paper() -> Cell:
     """Scores with exactly the paper's means, and their tests."""
-    scores = paper_scores(40, spread=0)
-    return scores, compare(scores, SPEC, chance=1 / 17)
+    return cell_of(paper_scores(40, spread=0), chance=1 / 17)
 
 
 @pytest.fixture(scope="module")
 def table(paper):
-    return layout_table3(*paper, SPEC)
+    return layout_table3(paper)
 
 
 # --- Table 3 ----------------------------------------------------------------------------------------------
@@ -59,8 +55,7 @@ def test_the_papers_means_give_the_papers_drops(table):
 
 
 def test_the_tidy_drop_is_negative_where_the_printed_one_is_positive(paper):
-    _, tests = paper
-    row = tests.set_index("condition").loc["unimodal/individual/L2"]
+    row = paper.tests.set_index("condition").loc["unimodal/individual/L2"]
     assert row["delta_percent"] == pytest.approx(100 * (0.689 - BASELINE_MEAN) / BASELINE_MEAN)
 
 
@@ -93,20 +88,18 @@ def test_the_footnotes_say_what_a_reader_must_know(table):
 
 
 def test_footnotes_about_marks_stand_only_below_tables_with_marks(paper):
-    scores, _ = paper
     names = ["baseline", "unimodal/individual/L2", "cross_modal/individual/L2"]
-    scores = scores[scores["condition"].isin(names)]
-    notes = "\n".join(layout_table3(scores, compare(scores, SPEC), SPEC).attrs["notes"])
+    scores = paper.scores[paper.scores["condition"].isin(names)]
+    notes = "\n".join(layout_table3(cell_of(scores)).attrs["notes"])
     assert "†" not in notes and "‡" not in notes and "Chance" not in notes
 
 
 def test_an_equality_that_holds_for_one_type_only_says_which(paper):
-    scores, tests = paper
-    changed = tests.copy()
+    changed = paper.tests.copy()
     changed.loc[changed["condition"] == "cross_modal/from_beginning/L1", "equivalent_to"] = (
         "cross_modal/from_beginning/L1"
     )
-    notes = "\n".join(layout_table3(scores, changed, SPEC).attrs["notes"])
+    notes = "\n".join(layout_table3(replace(paper, tests=changed)).attrs["notes"])
     assert "RFB L1 = Individual L1 (Uni)" in notes and "RFB L5 = RFB L4;" in notes
 
 
@@ -114,25 +107,23 @@ def test_other_edge_names_layers_and_fewer_modes_are_laid_out_too():
     rows = [("baseline", None, "", np.nan, 0.9)]
     rows += [(f"{k}/L{n}", k, "from_end", n - 1, 0.5) for n in (9, 10) for k in ("a & b", "c", "d")]
     scores = pd.DataFrame(rows, columns=["condition", "edges", "mode", "layer", "accuracy"]).assign(subject="s")
-    table = layout_table3(scores, compare(scores, SPEC), SPEC)
+    table = layout_table3(cell_of(scores))
     assert [i[0] for i in table.index] == ["L9"] * 3 + ["L10"] * 3 + ["Baseline"]
     assert [i[1] for i in table.index][:3] == ["a & b", "c", "d"]
     assert list(table.columns.get_level_values(0).unique()) == ["RFE"]
 
 
-def test_a_study_without_layer_conditions_has_a_table_with_the_baseline_only():
-    scores = with_extras(paper_scores(3).query("condition == 'baseline'"), joint=np.nan)
-    tests = compare(scores, SPEC)
-    assert list(layout_table3(scores, tests, SPEC).index) == [("Baseline", "–")]
-    assert layout_depth(tests) is None and layout_additivity(tests) is None and not len(identities(scores))
+def test_a_study_without_layer_conditions_has_no_such_tables():
+    cell = cell_of(with_extras(paper_scores(3).query("condition == 'baseline'"), joint=np.nan))
+    assert layout_table3(cell) is None and layout_depth(cell) is None and layout_additivity(cell) is None
+    assert not len(identities(cell.scores))
 
 
 def test_a_gain_is_printed_as_a_negative_drop_and_nothing_as_minus_zero(paper):
-    scores, _ = paper
-    better = scores.assign(accuracy=scores["accuracy"].where(scores["condition"] == "baseline", 0.95))
-    cells = layout_table3(better, compare(better, SPEC), SPEC).xs("Drop %", axis=1, level=1).to_numpy()
+    accuracy = paper.scores["accuracy"].where(paper.scores["condition"] == "baseline", 0.95)
+    cells = layout_table3(cell_of(paper.scores.assign(accuracy=accuracy))).xs("Drop %", axis=1, level=1).to_numpy()
     assert set(cells[:-1].ravel()) == {"−3.9"}
-    text = layout_table3(*paper, SPEC).to_string()
+    text = layout_table3(paper).to_string()
     assert "−0.0" not in text and "-0.0" not in text
 
 
@@ -140,13 +131,13 @@ def test_a_gain_is_printed_as_a_negative_drop_and_nothing_as_minus_zero(paper):
 
 
 def test_all_identities_hold_in_the_papers_table(paper):
-    found = identities(paper[0])
+    found = identities(paper.scores)
     assert len(found) == 12 and (found["max_abs_difference"] == 0).all()
     assert (found["equal_to"] == "baseline").sum() == 4
 
 
 def test_a_broken_identity_shows_by_how_much(paper):
-    scores = paper[0].copy()
+    scores = paper.scores.copy()
     broken = (scores["condition"] == "unimodal/from_beginning/L5") & (scores["subject"] == "s7")
     scores.loc[broken, "accuracy"] += 0.25
     found = identities(scores).set_index("condition")["max_abs_difference"]
@@ -154,48 +145,75 @@ def test_a_broken_identity_shows_by_how_much(paper):
 
 
 def test_scores_without_an_audit_have_no_identities(paper):
-    assert identities(paper[0][["subject", "condition", "accuracy"]]).empty
+    assert identities(paper.scores[["subject", "condition", "accuracy"]]).empty
 
 
 def test_depth_is_counted_by_masked_and_by_live_layers(paper):
-    # Fact sheet §2.3, item 5: by live layers, uni RFB / RFE are .909/.633, .682/.406, .460/.289, .286.
-    depth = layout_depth(paper[1])["Live layers cut"]
+    # docs/protocol.md §4.7: by live layers, uni RFB / RFE are .909/.633, .682/.406, .460/.289, .286.
+    depth = layout_depth(paper)["Live layers cut"]
     assert list(depth["Uni RFB"]) == ["0.909", "0.682", "0.460", "0.286", "–"]
     assert list(depth["Uni RFE"]) == ["0.633", "0.406", "0.289", "0.286", "–"]
     assert list(depth["Cross RFE"]) == ["0.813", "0.694", "0.639", "0.636", "–"]
-    nominal = layout_depth(paper[1])["Layers cut"]
+    nominal = layout_depth(paper)["Layers cut"]
     assert list(nominal["Uni RFE"]) == ["0.914", "0.633", "0.406", "0.289", "0.286"]
 
 
 def test_single_layer_drops_do_not_add_up_to_the_drop_of_all_layers(paper):
-    # Fact sheet §2.3, items 8 and 9: uni .788 and .628, cross .269 and .278; 73.4 and 32.5 % above chance.
-    table = layout_additivity(paper[1]).set_index("Type")
+    # docs/protocol.md §4.7: uni .788 and .628, cross .269 and .278; 73.4 and 32.5 % above chance.
+    table = layout_additivity(paper).set_index("Type")
     assert list(table.loc["Uni"]) == ["78.8", "62.8", "68.7", "73.4"]
     assert list(table.loc["Cross"]) == ["26.9", "27.8", "30.4", "32.5"]
 
 
 def test_extra_conditions_stand_apart_with_what_was_expected_of_them(paper):
-    scores = with_extras(paper_scores(10), joint=0.5, other=np.nan)
-    tests = compare(scores, SPEC)
-    extras = layout_extras(tests, SPEC).set_index("Condition")
+    cell = cell_of(with_extras(paper_scores(10), joint=0.5, other=np.nan))
+    extras = layout_singles(cell, single_conditions(cell.tests)).set_index("Condition")
     assert list(extras["Expected"]) == ["0.500", "–"]
     assert list(extras["Drop %"]) == ["10.0", "10.0"]
     assert re.fullmatch(r"−\d\.\d \[−\d\.\d, −\d\.\d\]", extras.loc["joint", "Change, pp [95 % CI]"])
-    assert len(layout_table3(scores, tests, SPEC)) == 11
-    assert layout_expected(tests, SPEC) is None
-    assert layout_extras(paper[1], SPEC) is None
+    assert len(layout_table3(cell)) == 11
+    assert layout_expected(cell) is None
+    assert single_conditions(paper.tests).empty
 
 
 def test_layer_conditions_stand_beside_the_accuracy_expected_of_them(paper):
-    scores = paper[0].assign(expected=np.where(paper[0]["condition"] == "unimodal/individual/L2", 0.7, np.nan))
-    (row,) = layout_expected(compare(scores, SPEC), SPEC).to_dict("records")
+    scores = paper.scores
+    scores = scores.assign(expected=np.where(scores["condition"] == "unimodal/individual/L2", 0.7, np.nan))
+    (row,) = layout_expected(cell_of(scores)).to_dict("records")
     assert (row["Condition"], row["Acc."], row["Expected"]) == ("unimodal/individual/L2", "0.689", "0.700")
+
+
+def test_an_error_is_printed_in_its_own_unit_with_signed_changes():
+    scores = tidy("mae", baseline=[2.0, 4.0], cut=[5.0, 7.0]).assign(n_test=8)
+    scores = scores.assign(mode=scores["condition"].map({"cut": "individual", "baseline": ""}), layer=0.0, edges="e")
+    table = layout_table3(cell_of(scores, metric="mae"))
+    assert list(table.columns) == [("Individual", c) for c in ("MAE", "Sig.", "Change %")]
+    assert list(table.iloc[0]) == ["6.000", "ns", "100.0"]
+    notes = "\n".join(table.attrs["notes"])
+    assert "Change % = 100 (masked − baseline) / baseline." in notes and "MAE is a mean over them" in notes
+    assert "accuracy" not in notes.lower() and "pp" not in notes and "8 test trials a subject." in notes
+    assert layout_additivity(cell_of(scores, metric="mae")) is None
+    cell = cell_of(scores.drop(columns=["mode", "layer"]), metric="mae")
+    (row,) = layout_singles(cell, single_conditions(cell.tests)).to_dict("records")
+    assert row["Change [95 % CI]"] == "3.000 [3.000, 3.000]" and row["Change %"] == "100.0"
+
+
+def test_one_subject_has_no_interval_and_no_heading_of_one():
+    cell = cell_of(tidy(baseline=[0.5], cut=[0.25]))
+    (row,) = layout_singles(cell, single_conditions(cell.tests)).to_dict("records")
+    assert row["Change, pp"] == "−25.0"
+
+
+def test_how_many_fits_a_subject_has_is_said_where_there_are_several():
+    scores = pd.concat([tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(fit=f"seed {k}") for k in range(3)])
+    assert "3 fits a subject (seeds, folds), averaged" in "\n".join(study_notes(cell_of(scores)))
+    assert "fits a subject" not in "\n".join(study_notes(cell_of(scores.query("fit == 'seed 0'"))))
 
 
 # --- formats ----------------------------------------------------------------------------------------------
 
 
-NASTY = pd.DataFrame({"Condition": [r"a|b & 50%_{x}\y^~#$", "<b>[bold]*</b>"], "Acc.": ["0.5", "*†‡–−"]})
+NASTY = pd.DataFrame({"Condition": [r"a|b & 50%_{x}\y^~#$", "<b>[bold]*</b>"], "Acc.": ["0.5", "*†‡–−—±×²·"]})
 NASTY.attrs["notes"] = ["p < .05 & more"]
 
 
@@ -241,9 +259,9 @@ def test_a_latex_row_cannot_begin_with_an_option_of_the_row_before():
 
 
 def test_csv_gives_the_numbers_back(paper):
-    back = pd.read_csv(io.StringIO(to_csv(paper[1])), keep_default_na=True)
-    assert np.array_equal(back["p_wilcoxon"], paper[1]["p_wilcoxon"])
-    assert np.array_equal(back["delta_percent"], paper[1]["delta_percent"])
+    back = pd.read_csv(io.StringIO(to_csv(paper.tests)), keep_default_na=True)
+    assert np.array_equal(back["p_wilcoxon"], paper.tests["p_wilcoxon"])
+    assert np.array_equal(back["delta_percent"], paper.tests["delta_percent"])
 
 
 def test_the_terminal_shows_users_text_as_it_is(table):
@@ -279,11 +297,21 @@ def test_html_rows_have_one_width_and_escaped_text(table, which):
         assert "<b>[bold]*</b>" in parser.text and "b" not in parser.tags
 
 
-def test_tables_are_saved_together_with_the_extras(tmp_path):
-    scores = with_extras(paper_scores(5), joint=0.5)
-    paths = save_tables(tmp_path, scores, compare(scores, SPEC), SPEC, "A study")
-    assert [p.name for p in paths] == ["table.csv", "table.md", "table.tex"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["table.csv", "table.md", "table.tex"]
-    assert len(pd.read_csv(paths[0])) == 31
-    assert "**A study**" in paths[1].read_text() and "joint" in paths[1].read_text()
-    assert paths[2].read_text().count(r"\begin{table}") == 2
+def test_table_3_fits_into_a_terminal_of_80_letters(table):
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(to_rich(table, "Table 3"))
+    lines = console.file.getvalue().splitlines()
+    assert "…" not in console.file.getvalue()
+    assert any(line.split() == ["Layer", "Type", *["Acc.", "Sig.", "Drop", "%"] * 3] for line in lines)
+    assert any(line.split() == ["Individual", "RFB", "RFE"] for line in lines)
+    assert any(line.split()[:3] == ["L2", "Uni", "0.689"] for line in lines)
+    (baseline,) = (line.split() for line in lines if line.split()[:1] == ["Baseline"])
+    assert baseline == ["Baseline", "–", "0.914", *["–"] * 8]
+
+
+def test_a_long_name_is_wrapped_in_the_terminal_and_numbers_are_not_cut():
+    long = pd.DataFrame({"Condition": ["every edge between " * 6], "Change, pp [95 % CI]": ["−12.3 [−14.5, −10.1]"]})
+    console = Console(width=60, file=io.StringIO(), color_system=None)
+    console.print(to_rich(long))
+    text = console.file.getvalue()
+    assert "−12.3 [−14.5, −10.1]" in text and "…" not in text and text.count("every") == 6

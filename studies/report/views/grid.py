@@ -33,7 +33,7 @@ from emg_lens.studies.report.wording import (
 from emg_lens.studies.statistics.comparison import is_share
 from emg_lens.sweeps.conditions import BASELINE
 
-LETTERS_A_FIGURE = 110
+LETTERS_A_FIGURE = 100
 """Letters of tick labels that stand side by side in a figure of full width."""
 
 
@@ -115,11 +115,11 @@ def figure_grid(findings: Findings) -> Figure:
     first, *others = findings.factors
     down, across = _levels(findings)
     values = _values(findings)
-    letters = LETTERS_A_FIGURE // len(down)
+    width = 1 if len(down) * len(across) > 12 or len(down) > 4 else 0.72
+    letters = int(width * LETTERS_A_FIGURE / len(down)) - 1
     turned = max(map(len, down)) > 3 * letters
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH if len(down) * len(across) > 12 else WIDTH * 0.72, 2.6), dpi=DPI)
-        figure.set_layout_engine("constrained")
+        figure = Figure(figsize=(width * WIDTH, 2.6), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         for k, rest in enumerate(across):
             for group, level in enumerate(down):

@@ -84,11 +84,12 @@ def figure_heads(cell: Cell) -> Figure | None:
         size = (min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers))
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         panels = list(figure.subplots(1, len(kinds), squeeze=False, sharey=True).flat)
+        images = []
         for axes, kind in zip(panels, kinds, strict=True):
             mine = rows[rows["edges"] == kind]
             grid = mine.pivot(index="layer", columns="head", values="difference").reindex(index=layers, columns=heads)
             colours = "RdBu_r" if cell.lower_is_better else "RdBu"
-            image = axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto")
+            images.append(axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto"))
             for row in mine[mine["structural_null"]].to_dict("records"):
                 axes.text(heads.index(row["head"]), layers.index(row["layer"]), NULL, ha="center", va="center")
             axes.set_xticks(range(len(heads)), [f"H{int(head)}" for head in heads])
@@ -96,7 +97,7 @@ def figure_heads(cell: Cell) -> Figure | None:
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_title(LEGEND_NAMES.get(kind, plain_text(f"{kind} cut")))
-        bar = figure.colorbar(image, ax=panels, shrink=0.95, pad=0.02)
+        bar = figure.colorbar(images[0], ax=panels, shrink=0.95, pad=0.02)
         bar.set_label(f"Change in {metric_words(cell.metric)}{unit}")
         bar.outline.set_visible(False)
     return figure

@@ -1,9 +1,11 @@
 """Training and held-out curves."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -53,18 +55,18 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         groups: Of each row, what the legend calls its group; default one group.
     """
     metric = next(c for c in curves.columns if c not in ("fit", "epoch", "loss"))
-    groups = pd.Series("", index=curves.index) if groups is None else groups
-    names = list(groups.unique())
+    group_of = pd.Series("", index=curves.index) if groups is None else groups
+    names = list(group_of.unique())
     annealed = curves[curves["cls_weight"] >= 1].groupby("fit")["epoch"].min()
     annealed = annealed[annealed > curves["epoch"].min()]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.72, 2.2), dpi=DPI, layout="constrained")
         for axes, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
             for k, name in enumerate(names):
-                _draw_lines(axes, curves[groups == name], column, colour_of(k), "-")
+                _draw_lines(axes, curves[group_of == name], column, colour_of(k), "-")
                 if f"held_out_{column}" in curves:
                     colour = colour_of(k if len(names) > 1 else 1)
-                    _draw_lines(axes, curves[groups == name], f"held_out_{column}", colour, (0, (3, 1.5)))
+                    _draw_lines(axes, curves[group_of == name], f"held_out_{column}", colour, (0, (3, 1.5)))
             if len(annealed):
                 axes.axvline(annealed.max(), **DOTTED)
             axes.set_xlabel("Epoch")
@@ -80,7 +82,7 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     return figure
 
 
-def _draw_lines(axes, curves: pd.DataFrame, column: str, colour: str, style) -> None:
+def _draw_lines(axes: Axes, curves: pd.DataFrame, column: str, colour: str, style: Any) -> None:
     """One thin line a fit, and their mean."""
     lines = curves.pivot(index="epoch", columns="fit", values=column).dropna(how="all")
     axes.plot(lines.index, lines, color=colour, linewidth=0.5, alpha=0.3)
