@@ -1,5 +1,5 @@
 from ._sweeps import Condition, SweepResult, audit, head_masks, layer_masks, sweep
-from .catalog import catalogue
+from .shipped import catalogue
 from .result import StudyResult
 from .spec import StudyError
 from .statistics import StatisticsSpec, compare

@@ -20,7 +20,7 @@ import pandas as pd
 import yaml
 
 from emg_lens.studies.findings import Cell, Findings
-from emg_lens.studies.report.identities import identities
+from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
 from emg_lens.studies.report.table_formats import to_html
 from emg_lens.studies.report.view import View, views_of

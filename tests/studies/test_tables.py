@@ -11,7 +11,7 @@ from synthetic import cell_of, tidy
 from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
 
 from emg_lens.studies.findings import Cell
-from emg_lens.studies.report.identities import identities
+from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.notes import study_notes
 from emg_lens.studies.report.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
 from emg_lens.studies.report.views.single import layout_singles
