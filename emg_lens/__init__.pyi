@@ -2,7 +2,7 @@ from . import analysis, data, hooks, lens, models, studies, sweeps, training
 from .analysis import AttentionView, attention_view, modality_mass
 from .data import Recording, TrialSet, load_dataset, load_trials, preprocess
 from .errors import EmgLensError
-from .hooks import (
+from .hooks import (  # pyright: ignore[reportMissingImports] - it lies beside the package until installed
     CutMLP,
     EdgeCut,
     EdgeSet,
@@ -26,7 +26,7 @@ from .hooks import (
 from .layout import TokenLayout
 from .lens import EncoderConfig
 from .models import HookedBiosignalEncoder, IsoNet, IsoNetConfig, build_model
-from .studies import Study
+from .studies import Study  # pyright: ignore[reportMissingImports]
 from .sweeps import Condition, SweepResult, audit, head_masks, layer_masks, reach, sweep
 from .training import TrainingRecipe, fit
 

@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 POLL_SECONDS = 0.3
 
 
-def progress_writer(folder: Path) -> Callable[[float], None]:
-    """What a worker calls with the finished fraction of the fit that `folder` will hold."""
-    file = _progress_file(folder)
+def progress_writer(*folders: Path) -> Callable[[float], None]:
+    """What a worker calls with the finished fraction of the fits that these folders will hold."""
 
     def tell(fraction: float) -> None:
-        file.write_text(f"{fraction:.4f}")
+        for folder in folders:
+            _progress_file(folder).write_text(f"{fraction:.4f}")
 
     return tell
 

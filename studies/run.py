@@ -121,8 +121,7 @@ def _run_at_once(todo: Sequence[Fit], data: Path | None, folders: dict[str, Path
         for first in range(0, len(alike), FITS_AT_ONCE):
             some = alike[first : first + FITS_AT_ONCE]
             where = [folders[fit.folder_name] for fit in some]
-            tell = [progress_writer(folder) for folder in where]
-            run_fits_at_once(some, data, where, device, lambda fraction, tell=tell: [t(fraction) for t in tell])
+            run_fits_at_once(some, data, where, device, progress_writer(*where))
 
 
 def _check_device(device: str) -> None:

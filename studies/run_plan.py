@@ -1,7 +1,7 @@
 """What a run will do, known before it starts: its fits, its folder, and what the user should know first."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,7 +158,7 @@ def _describe(*arguments: Any) -> list[list[dict]]:
     return describe_fits(*arguments)
 
 
-def _warnings(study: StudySpec, fits: list[Mapping[str, Any]]) -> list[str]:
+def _warnings(study: StudySpec, fits: Sequence[Mapping[str, Any]]) -> list[str]:
     """Of one cell: significance out of reach, and classes that some subjects lack."""
     channels = {json.dumps(fit["modalities"]) for fit in fits}
     if len(channels) > 1:
