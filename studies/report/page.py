@@ -5,9 +5,7 @@ know to read the numbers rightly (docs/protocol.md). The page's frame and style 
 Everything that a user wrote is escaped.
 """
 
-import base64
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
@@ -21,8 +19,9 @@ import yaml
 
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.equal_conditions import identities
+from emg_lens.studies.report.guide import reading_guide
+from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
-from emg_lens.studies.report.table_formats import to_html
 from emg_lens.studies.report.view import View, views_of
 from emg_lens.studies.report.wording import (
     UNIT_WORDS,
@@ -32,38 +31,8 @@ from emg_lens.studies.report.wording import (
     value,
     with_interval,
 )
-from emg_lens.studies.statistics.comparison import is_share
 
-NARROW_POINTS = 432
-"""Figures of less width (six inches) fill half of the page."""
 EDGES_IN_WORDS = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
-
-READING_GUIDE = {
-    "Drops do not add up": "Cutting unimodal and cutting cross-modal edges are separate interventions on one"
-    " model, each with the other kind intact. Their drops need not sum to anything; nor need single layers.",
-    "A cut is a deletion": "Scores of cut edges become −∞ before the softmax, and the remaining attention is"
-    " renormalised. The model was not trained that way: part of a drop may come from activations it has never"
-    " met (off-distribution), rather than from information that is missing.",
-    "A single layer can be made up for": "Later layers can make up for what an earlier one lost (self-repair). A"
-    " small drop from one layer does not show that the layer does nothing.",
-    "Structural nulls": "Where no cut edge has a path to the readout, the result equals the baseline for any"
-    " weights. It says nothing about the layer.",
-    "Which p": "Mann–Whitney, the paper's test, treats masked and unmasked models as if they came from"
-    " different people. Wilcoxon and the sign flip compare each subject with itself, as the study is"
-    " designed. All of them, under three corrections, are in “Statistics in full”.",
-    "What n is": "Subjects are the unit of analysis. Trials and seeds do not count as subjects: models of one"
-    " subject are averaged first. Other seeds and data sets are further sources of variation, unseen by these tests.",
-}
-GUIDE_TO_SHARES = {
-    "Drop %": "Relative to the baseline, as in the paper's Δ%. It is what one intervention costs,"
-    " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
-    "Granularity": "A subject's accuracy moves in steps of one test trial, 1 / (number of test trials). A"
-    " smaller difference of means comes from few subjects who changed by a step.",
-}
-GUIDE_TO_OTHERS = {
-    "Change %": "Relative to the baseline, signed; none where the baseline is not positive. It is what one"
-    " intervention costs, not the share of a signal that flows through the edges.",
-}
 
 
 def render_report(
@@ -88,7 +57,7 @@ def render_report(
         _study(findings),
         _results(findings, figures),
         _training(findings, figures),
-        f"<h2>How to read these numbers</h2>{_facts(reading_guide(findings), 'guide')}",
+        f"<h2>How to read these numbers</h2>{fact_list(reading_guide(findings.metric), 'guide')}",
         _statistics(findings),
         _audit(findings),
         _reproduce(findings, environment, record),
@@ -96,11 +65,6 @@ def render_report(
     page = Template((files("emg_lens.studies.report") / "page.html").read_text("utf-8"))
     question = f'<p class="question">{escape(study.question)}</p>' if study.question else ""
     return page.substitute(title=escape(study.title), question=question, body="\n".join(s for s in sections if s))
-
-
-def reading_guide(findings: Findings) -> dict[str, str]:
-    """What a reader must know to read numbers of this metric rightly."""
-    return (GUIDE_TO_SHARES if is_share(findings.metric) else GUIDE_TO_OTHERS) | READING_GUIDE
 
 
 # --- sections ---------------------------------------------------------------------------------------------
@@ -120,7 +84,7 @@ def _summary(findings: Findings, warnings: Iterable[str]) -> str:
     items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
     told = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
     sentences = [sentence for cell in findings.cells for sentence in _costs(cell)]
-    return f'<ul class="tiles">{items}</ul>{told}{_list(sentences, "findings")}'
+    return f'<ul class="tiles">{items}</ul>{told}{bullet_list(sentences, "findings")}'
 
 
 def _costs(cell: Cell) -> list[str]:
@@ -143,10 +107,9 @@ def _costs(cell: Cell) -> list[str]:
 
 def _change(row: Mapping[str, Any], cell: Cell) -> str:
     sign = "+" if row["difference"] > 0 else ""
-    level = f" ({100 * cell.statistics.confidence:g} % CI)" if not np.isnan(row["ci_low"]) else ""
-    return " ".join(
-        filter(None, (f"{sign}{with_interval(row)}", UNIT_WORDS.get(row["unit"]), level.strip(), row["stars"]))
-    )
+    level = f"({100 * cell.statistics.confidence:g} % CI)" if not np.isnan(row["ci_low"]) else ""
+    parts = (f"{sign}{with_interval(row)}", UNIT_WORDS.get(row["unit"], ""), level, row["stars"])
+    return " ".join(part for part in parts if part)
 
 
 def _cohort(findings: Findings) -> str:
@@ -158,9 +121,9 @@ def _cohort(findings: Findings) -> str:
         "outputs": "; ".join(dict.fromkeys(", ".join(names) for names in findings.facts["outputs"])),
         "split": ", ".join(f"{key}: {given}" for key, given in split.items()),
     }
-    notes = _list(_shared_notes(findings.facts), "notes")
+    notes = bullet_list(_shared_notes(findings.facts), "notes")
     repairs = f"<h3>Repairs and assumptions</h3>{notes}" if notes else ""
-    return f"<h2>Cohort and data</h2>{_facts(facts)}{repairs}"
+    return f"<h2>Cohort and data</h2>{fact_list(facts)}{repairs}"
 
 
 def _channels(facts: Mapping[str, Any]) -> str:
@@ -171,8 +134,8 @@ def _channels(facts: Mapping[str, Any]) -> str:
 def _leakage(findings: Findings) -> str:
     if not findings.leakage:
         return ""
-    table = _numbers(leakage_table(findings))
-    sentences = _list(leakage_sentences(findings), "notes")
+    table = number_table(leakage_table(findings))
+    sentences = bullet_list(leakage_sentences(findings), "notes")
     details = f"<details><summary>In numbers</summary>{table}</details>"
     return f"<h2>What training and test trials share</h2>{sentences}{details}"
 
@@ -184,7 +147,7 @@ def _study(findings: Findings) -> str:
         settings[f"factor {factor}"] = "; ".join(f"{level}{_overrides(parts)}" for level, parts in levels.items())
     full = f"<pre><code>{escape(study.to_yaml())}</code></pre>"
     details = f"<details><summary>The study in full (YAML)</summary>{full}</details>"
-    return f"<h2>Study</h2>{_facts(settings)}{details}"
+    return f"<h2>Study</h2>{fact_list(settings)}{details}"
 
 
 def _overrides(parts: Mapping[str, Any]) -> str:
@@ -201,7 +164,7 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
     for view in shown:
         if view.name == "training":
             continue
-        tables = [f"<h3>{escape(title)}</h3>{_table(table)}" for title, table in view.tables(findings).items()]
+        tables = [f"<h3>{escape(title)}</h3>{text_table(table)}" for title, table in view.tables(findings).items()]
         parts += [*tables[:1], _figures(view, figures), *tables[1:]]
     return "".join(parts)
 
@@ -211,13 +174,13 @@ def _training(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) ->
     last = findings.curves.groupby("fit", sort=False).last().reset_index()
     columns = ["fit", "n_train", "n_test", "n_test_movements", "n_parameters", "executor", "seconds"]
     table = findings.facts[columns].merge(last.drop(columns=["epoch", "cls_weight", "lr"]), on="fit")
-    return f"<h2>Training</h2>{drawn}<details><summary>Every fit</summary>{_numbers(table)}</details>"
+    return f"<h2>Training</h2>{drawn}<details><summary>Every fit</summary>{number_table(table)}</details>"
 
 
 def _statistics(findings: Findings) -> str:
     return (
         "<h2>Statistics in full</h2><details><summary>Every condition, every test, every correction</summary>"
-        f"{_numbers(findings.tests_table)}</details>"
+        f"{number_table(findings.tests_table)}</details>"
     )
 
 
@@ -226,25 +189,32 @@ def _audit(findings: Findings) -> str:
     table = findings.tests_table[[*findings.factors, *columns]]
     if not len(table):
         return ""
-    same = identities(findings.scores, findings.metric)
+    same = pd.concat([_with_label(identities(c.scores, findings.metric), c) for c in findings.cells], ignore_index=True)
     worst = same["max_abs_difference"].max() if len(same) else 0.0
     verdict = (
-        f"{len(same)} conditions must equal another one by the structure of the model;"
+        f"{len(same)} condition{'s' * (len(same) != 1)} must equal another one by the structure of the model;"
         f" the largest difference in any {metric_words(findings.metric)} is {worst:g}."
         if len(same)
         else "No condition is a structural null, and no two cut the same live edges."
     )
     return (
-        f"<h2>Audit</h2><p>{escape(verdict)}</p>{_numbers(same) if len(same) else ''}"
-        f"<details><summary>What every condition cuts</summary>{_numbers(table)}</details>"
+        f"<h2>Audit</h2><p>{escape(verdict)}</p>{number_table(same) if len(same) else ''}"
+        f"<details><summary>What every condition cuts</summary>{number_table(table)}</details>"
     )
+
+
+def _with_label(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
+    """The table, with the levels of its cell in front where there are any."""
+    if cell.label:
+        table.insert(0, "levels", cell.label)
+    return table
 
 
 def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mapping[str, Any]) -> str:
     data = f" --data {record['folder']}" if record["folder"] else ""
     command = f"<pre><code>{escape(f'emg-lens run {findings.study.name}{data}')}</code></pre>"
     facts = {**environment, "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
-    return f"<h2>How to reproduce</h2>{command}{_facts(facts)}"
+    return f"<h2>How to reproduce</h2>{command}{fact_list(facts)}"
 
 
 def _from_to(numbers: Iterable[float], written: Callable[[float], str]) -> str:
@@ -259,29 +229,6 @@ def _shared_notes(facts: pd.DataFrame) -> list[str]:
     return [note if n == len(facts) else f"{note} ({n} of {len(facts)} fits)" for note, n in counts.items()]
 
 
-# --- pieces of HTML ---------------------------------------------------------------------------------------
-
-
-def _table(table: pd.DataFrame) -> str:
-    """A table of text with its footnotes."""
-    notes = _list(table.attrs.get("notes", ()), "notes")
-    return f'<div class="scroll">{to_html(table)}</div>{notes}'
-
-
-def _numbers(table: pd.DataFrame) -> str:
-    """A table of numbers, four significant digits; columns of words stand flush left."""
-    words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    return f'<div class="scroll">{to_html(table.map(_short), left=words)}</div>'
-
-
-def _short(value: Any) -> str:
-    if pd.isna(value):
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _figures(view: View, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     """A view's figures with their captions."""
     captions = view.captions()
@@ -289,23 +236,5 @@ def _figures(view: View, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     for name, svg in figures.get(view.name, {}).items():
         caption = next((text for start, text in captions.items() if name.startswith(start)), name)
         label = name.partition(" · ")[2]
-        shown.append(_figure(f"{label}. {caption}" if label else caption, svg))
+        shown.append(figure_with_caption(f"{label}. {caption}" if label else caption, svg))
     return "".join(shown)
-
-
-def _figure(caption: str, svg: bytes) -> str:
-    caption = escape(caption)
-    width = re.search(rb'width="([\d.]+)pt"', svg)
-    narrow = ' class="narrow"' if width and float(width[1]) < NARROW_POINTS else ""
-    image = f'<img alt="{caption}" src="data:image/svg+xml;base64,{base64.b64encode(svg).decode()}">'
-    return f"<figure{narrow}>{image}<figcaption>{caption}</figcaption></figure>"
-
-
-def _list(items: Iterable[str], style: str) -> str:
-    entries = "".join(f"<li>{escape(str(item))}</li>" for item in items)
-    return f'<ul class="{style}">{entries}</ul>' if entries else ""
-
-
-def _facts(facts: Mapping[str, object], style: str = "facts") -> str:
-    entries = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
-    return f'<dl class="{style}">{entries}</dl>' if entries else ""

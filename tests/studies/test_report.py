@@ -4,6 +4,7 @@ import warnings
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from synthetic import SPEC, by_factors, findings_of, tidy
@@ -12,8 +13,9 @@ from table3 import paper_scores, with_extras
 from emg_lens.data.leakage import SHARED, Leakage
 from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import to_svg
+from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.leakage_section import leakage_by_cohort, leakage_sentences, leakage_table
-from emg_lens.studies.report.page import reading_guide, render_report
+from emg_lens.studies.report.page import render_report
 from emg_lens.studies.report.view import VIEWS, View, views_of
 from emg_lens.studies.statistics.power import power_warnings
 
@@ -118,7 +120,7 @@ def test_the_summary_says_what_all_layers_cost_with_interval_and_stars(html):
 
 def test_every_word_of_the_reading_guide_is_on_the_page(html):
     text = Page(html).text
-    assert all(name in text and words in text for name, words in reading_guide(paper()).items())
+    assert all(name in text and words in text for name, words in reading_guide("accuracy").items())
     for must in ("share of a signal", "separate interventions", "off-distribution", "self-repair"):
         assert must in text
 
@@ -165,6 +167,25 @@ def test_a_regression_is_told_in_its_own_words():
     assert "MAE, unmasked" in text and "Change %" in text
     results = text[text.index("Results") : text.index("Statistics in full")]
     assert "ccuracy" not in results and " pp" not in results
+
+
+def test_what_holds_by_structure_is_looked_for_within_each_level():
+    """A cut of edges that one level's model does not have is a structural null there, and nowhere else."""
+    names = {"both": ("cut", False), "emg": ("baseline", True)}
+    scores = pd.concat(
+        [
+            tidy(baseline=[0.9, 0.8], cut=[0.9, 0.8] if null else [0.5, 0.4]).assign(
+                sensors=level,
+                structural_null=lambda s, null=null: s["condition"].eq("baseline") | null,
+                equivalent_to=lambda s, other=other: s["condition"].where(s["condition"] == "baseline", other),
+            )
+            for level, (other, null) in names.items()
+        ]
+    )
+    findings = findings_of(scores, factors={"sensors": {"both": {}, "emg": {}}})
+    text = Page(page_of(findings)).text
+    assert "1 condition must equal another one by the structure of the model; the largest difference in any" in text
+    assert "accuracy is 0." in text
 
 
 def test_a_view_that_is_asked_for_in_vain_is_named():
