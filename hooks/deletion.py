@@ -38,7 +38,7 @@ def cut_layers(
     return layers
 
 
-def _share_heads(mask: Bool[Tensor, "head dest src"]) -> Bool[Tensor, "head dest src"]:
+def _share_heads(mask: Bool[Tensor, "head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
     one = mask[:1]
     return (one if bool((mask == one).all()) else mask).clone()
 
@@ -52,11 +52,11 @@ class Deletion:
         where: Name of the place, for messages.
     """
 
-    mask: Bool[Tensor, "head dest src"]
+    mask: Bool[Tensor, "one_or_head dest src"]
     where: str
     _moved: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
-    def on(self, attention: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "head dest src"]:
+    def on(self, attention: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
         """The mask on the device of `attention`, whose shape is checked on the way.
 
         Raises:

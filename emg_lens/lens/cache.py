@@ -36,7 +36,7 @@ class BiosignalCache(ActivationCache):
         batch_slice: Selection = None,
         has_batch_dim: bool = True,
         recompute_ln: bool = False,
-    ) -> Stack:
+    ) -> Float[Tensor, "component *chosen d_model"]:
         """What each part contributes to the input of a sub-layer, or of the unembedding: centred, scaled, with gain.
 
         Arguments as in TransformerLens. The offset of the norm belongs to no part and is left out, except with

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 Signals = Float[Tensor, "batch channel time"]
 Handles = Int[Tensor, "batch pos"]
-Labels = Int[Tensor, " batch"]
+Labels = Shaped[Tensor, " label"]  # class indices; refused in words where they are none
 
 
 @dataclass(frozen=True)

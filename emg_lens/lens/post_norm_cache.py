@@ -40,7 +40,7 @@ class PostNormCache(BiosignalCache):
         batch_slice: Selection = None,
         has_batch_dim: bool = True,
         recompute_ln: bool = False,  # noqa: ARG002
-    ) -> Stack:
+    ) -> Float[Tensor, "component *chosen d_model"]:
         """The stack itself (of the trials in `batch_slice`): what is read is normalised already."""
         return as_slice(batch_slice).apply(residual_stack, dim=1) if has_batch_dim else residual_stack
 
@@ -242,7 +242,7 @@ class PostNormCache(BiosignalCache):
 
     def _with_remainder(
         self, stack: Stack, labels: list[str], depth: int, mlp_input: bool, pos_slice: Selection
-    ) -> tuple[Stack, list[str]]:
+    ) -> tuple[Float[Tensor, "component_or_remainder *batch_and_pos d_model"], list[str]]:
         remainder = self._stream(depth, mlp_input, pos_slice) - stack.sum(dim=0)
         return torch.cat([stack, remainder[None]]), [*labels, "remainder"]
 

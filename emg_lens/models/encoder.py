@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from emg_lens.lens.config import EncoderConfig
@@ -66,7 +66,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
 
     def forward(
         self,
-        input: Float[Tensor, "batch channel time"] | Handles | Float[Tensor, "batch pos d_model"],
+        input: Shaped[Tensor, "batch channel_or_pos time_or_d_model"] | Handles,
         return_type: ReturnType = "logits",
         *,
         labels: Labels | None = None,

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+import torch.nn.functional as F
 
-from emg_lens.models.isonet import IsoNet, IsoNetConfig, anneal_weight, annealed_loss
-from emg_lens.training.cohort import fit_cohort
-from emg_lens.training.fitting import TrainingRecipe, fit
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.training import TrainingRecipe, fit, fit_cohort
+from emg_lens.training.objectives import anneal_weight
 
 RECIPE = TrainingRecipe(
     epochs=1, batch_size=64, lr=1e-3, anneal_epochs=15, schedule="cosine", warmup_epochs=5, clip_norm=1.0
@@ -36,7 +37,8 @@ def plain(model: IsoNet, x: torch.Tensor, y: torch.Tensor, recipe: TrainingRecip
         for batch in torch.randperm(len(x), generator=order).to(device).split(recipe.batch_size):
             cls_logits, mean_logits = model(x[batch], return_type="both")
             weight = anneal_weight(epoch, recipe.anneal_epochs)
-            loss = annealed_loss(cls_logits, mean_logits, y[batch], weight, recipe.label_smoothing)
+            loss = weight * F.cross_entropy(cls_logits, y[batch], label_smoothing=recipe.label_smoothing)
+            loss = loss + (1 - weight) * F.cross_entropy(mean_logits, y[batch], label_smoothing=recipe.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
