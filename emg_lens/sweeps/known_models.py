@@ -45,15 +45,13 @@ def reason_not_to_fold(model: nn.Module) -> str | None:
         return "it has hooks of its own"
     if type(model) not in KNOWN_MODELS:
         return f"the arithmetic of its class is not known, only that of {_names(KNOWN_MODELS)}"
-    for name, part in list(model.named_modules())[1:]:
-        if type(part) not in KNOWN_PARTS:
-            return f"its {name} is a {type(part).__name__}, whose arithmetic is not known"
     for name, part in model.named_modules():
-        replaced = [key for key in vars(part) if callable(getattr(type(part), key, None))]
-        if replaced:
-            return f"{'.'.join(filter(None, (name, replaced[0])))} was replaced on this object"
+        if part is not model and type(part) not in KNOWN_PARTS:
+            return f"its {name} is a {type(part).__name__}, whose arithmetic is not known"
+        if replaced := _replaced(part):
+            return f"{name + '.' if name else ''}{replaced[0]} was replaced on this object"
     for layer, block in enumerate(model.blocks):
-        if type(block) is not Block or any(type(getattr(block, n)) is not kind for n, kind in PARTS_OF_A_BLOCK.items()):
+        if not _is_known_block(block):
             return f"block {layer} is not made of {_names(PARTS_OF_A_BLOCK.values())}"
     if len(set(model.blocks)) != model.cfg.n_layers:
         return f"it has {len(set(model.blocks))} blocks of its own and cfg.n_layers={model.cfg.n_layers}"
@@ -72,9 +70,36 @@ def reason_not_to_share(model: nn.Module) -> str | None:
         lever = find_lever(model, model.layout)
     except (DeadHookError, EdgeError, ValueError) as error:
         return f"its blocks cannot be cut by hooks: {error}"
-    if lever.name != "scores" or sorted(lever.paths) != list(range(model.cfg.n_layers)):
-        return f"its edges are cut by the lever {lever.name!r} in layers {sorted(lever.paths)}"
+    if lever.name != "scores" or lever.strict or sorted(lever.paths) != list(range(model.cfg.n_layers)):
+        return f"hooks on its scores do not cut its edges in all layers (lever {lever.name!r})"
     return None
+
+
+def reads_cls_alone(model: HookedBiosignalEncoder) -> bool:
+    """Whether nothing but CLS is read of the last block, which itself can leave the other rows out."""
+    kind = type(model)
+    return (
+        model.cfg.readout == "cls"
+        and any(kind.head is known.head and kind.pool is known.pool for known in KNOWN_MODELS)  # pyright: ignore
+        and type(model.ln_final) in (LayerNorm, nn.Identity)
+        and not any(key in vars(model) for key in ("head", "pool"))
+        and _is_known_block(model.blocks[-1])
+    )
+
+
+def _is_known_block(block: nn.Module) -> bool:
+    made = all(type(getattr(block, name, None)) is kind for name, kind in PARTS_OF_A_BLOCK.items())
+    return type(block) is Block and made and all(_as_known(part) for part in block.modules())
+
+
+def _as_known(part: nn.Module) -> bool:
+    """Whether a part is of a known class and nothing of that class is replaced on the object."""
+    return type(part) in KNOWN_PARTS and not _replaced(part)
+
+
+def _replaced(part: nn.Module) -> list[str]:
+    """What an object has in the place of its class's own methods."""
+    return [key for key in vars(part) if callable(getattr(type(part), key, None))]
 
 
 def _names(kinds: Iterable[type]) -> str:

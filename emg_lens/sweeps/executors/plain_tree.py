@@ -1,28 +1,32 @@
 """The tree of a plan through the model's own blocks: a common prefix is computed once, no arithmetic is copied."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
 
 from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError, at_path, listening
-from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.probe import find_lever
+from emg_lens.models.attention import Attention
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.sweeps.known_models import reads_cls_alone
 from emg_lens.sweeps.plan import Keep, Mask, Node, Root, Rows
 
 
 class PlainTree:
     """Depth-first walk over a root on one micro-batch, for our encoders whatever their blocks do.
 
-    A cut is a hook at the block's `hook_attn_scores`, which was found to act when the lever was probed.
+    Every node is its block's own forward. A cut is a hook at the block's `hook_attn_scores`, which was found to act
+    when the lever was probed. Hooks are everybody's: only one thread may `run` it.
     """
 
     def __init__(self, model: HookedBiosignalEncoder) -> None:
         self.model, self.blocks = model, list(model.blocks)[: model.cfg.n_layers]
-        self.lever = find_lever(model, model.layout)
+        self.paths = find_lever(model, model.layout).paths
+        self.rows_read = (1,) if reads_cls_alone(model) else ()
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
         """Logits of every distinct condition of a root that is not done."""
@@ -30,38 +34,79 @@ class PlainTree:
 
     def _descend(self, node: Node, resid: Tensor, depth: int, keep: Keep, done: Rows) -> None:
         """Run the children of `node`, whose output is `resid`, in block `depth`."""
-        for child in node.unfinished(done):
-            after = self._block(depth, child.mask, resid.clone())  # a block may write into what it is given
-            if depth < len(self.blocks) - 1:
+        children, last = node.unfinished(done), depth == len(self.blocks) - 1
+        projections = _Projections(self.blocks[depth])
+        for child in children:
+            with projections.shared() if len(children) > 1 else nullcontext():
+                # A block may write into what it is given.
+                after = self._block(depth, child.mask, resid.clone(), *self.rows_read * last)
+            if not last:
                 self._descend(child, after, depth + 1, keep, done)
             elif child.leaf is not None:
                 keep({child.leaf: self.model.head(self.model.ln_final(after))})
 
-    def _block(self, depth: int, mask: Mask | None, resid: Tensor) -> Tensor:
+    def _block(self, depth: int, mask: Mask | None, resid: Tensor, *n_dest: int) -> Tensor:
         """A block's own forward, with the edges of a mask cut.
 
         Raises:
-            DeadHookError: The hook did not fire, or a cut edge carries attention.
+            DeadHookError: The hooks did not fire, or a cut edge carries attention.
         """
         if mask is None:
-            return self.blocks[depth](resid)
-        path = self.lever.paths[depth]
-        deletion = Deletion(mask.tensor(), f"{path}.{SCORES}")
+            return self.blocks[depth](resid, *n_dest)
+        path, cut = self.paths[depth], mask.tensor().to(resid.device)
         leaks: list[Tensor] = []
 
-        def cut(scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
-            return deletion.scores_strict(scores) if self.lever.strict else deletion.scores(scores)
+        def cut_edges(scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+            return scores.masked_fill(_of_rows(cut, scores), -torch.inf)
 
-        def check(pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
-            pattern = deletion.empty_rows(pattern) if self.lever.strict else pattern
-            leaks.append((pattern * deletion.on(pattern)).abs().amax())
-            return pattern
+        def note_leak(pattern: Tensor, hook: Any) -> None:  # noqa: ARG001
+            leaks.append((pattern * _of_rows(cut, pattern)).abs().amax())
 
         with ExitStack() as stack:
-            stack.enter_context(listening(at_path(self.model, f"{path}.{SCORES}"), cut))
-            stack.enter_context(listening(at_path(self.model, f"{path}.{PATTERN}"), check))
-            after = self.blocks[depth](resid)
-        if not leaks or not bool(torch.stack(leaks).amax() == 0):
+            stack.enter_context(listening(at_path(self.model, f"{path}.{SCORES}"), cut_edges))
+            stack.enter_context(listening(at_path(self.model, f"{path}.{PATTERN}"), note_leak))
+            after = self.blocks[depth](resid, *n_dest)
+        if not leaks or any(bool(leak != 0) for leak in leaks):
             what = "a cut edge still carries attention" if leaks else "the cut never took place"
             raise DeadHookError(f"block {depth} of {type(self.model).__name__}: {what} at {path}")
         return after
+
+
+def _of_rows(cut: Bool[Tensor, "head dest src"], attention: Tensor) -> Bool[Tensor, "head rows src"]:
+    """The mask of the rows that a block computes."""
+    return cut[:, : attention.shape[-2]]
+
+
+class _Projections:
+    """Queries, keys and values of a block, made once for siblings: those of the same input are used again."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.attention = getattr(block, "attn", None)
+        self.inputs: tuple[Tensor | None, ...] = ()
+        self.made: tuple[Tensor, ...] = ()
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Inside, the block's attention projects through `__call__`; only around a forward of this block."""
+        attention = self.attention
+        if not isinstance(attention, Attention) or "project" in vars(attention):
+            yield
+            return
+        self.project = attention.project
+        vars(attention)["project"] = self
+        try:
+            yield
+        finally:
+            del vars(attention)["project"]
+
+    def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        if not _all_equal(self.inputs, inputs):
+            self.inputs = tuple(given if given is None else given.clone() for given in inputs)
+            self.made = self.project(*inputs)
+        return tuple(made.clone() for made in self.made)  # what follows may write into them
+
+
+def _all_equal(before: tuple[Tensor | None, ...], now: tuple[Tensor | None, ...]) -> bool:
+    return len(before) == len(now) and all(
+        a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in zip(before, now, strict=True)
+    )
