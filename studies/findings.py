@@ -74,7 +74,7 @@ class Findings:
             column a metric, audit.
         facts: One row a fit: parameters, trials, seconds, notes.
         curves: Training and held-out curves, one row a fit and epoch.
-        leakage: The leakage report of each cohort, split and fold, with `fold` and `levels`.
+        leakage: The leakage report of each fit, with `fit`.
         metrics: The metrics; the first is compared.
         tags: Columns of `scores` that describe a condition.
     """

@@ -186,7 +186,7 @@ def test_the_numbers_of_a_hand_made_case():
     assert row["n_subjects"] == 2 and row["n_changed"] == 2
 
 
-def test_the_chance_corrected_drops_are_those_of_the_fact_sheet():
+def test_the_chance_corrected_drops_are_those_of_the_protocol():
     table = compare(paper_scores(3, spread=0), QUICK, chance=1 / 17).set_index("condition")
     drop = table["chance_corrected_drop_percent"]
     assert drop["cross_modal/from_end/L1"] == pytest.approx(32.5, abs=0.05)

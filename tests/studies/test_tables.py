@@ -149,7 +149,7 @@ def test_scores_without_an_audit_have_no_identities(paper):
 
 
 def test_depth_is_counted_by_masked_and_by_live_layers(paper):
-    # docs/protocol.md §4.7: by live layers, uni RFB / RFE are .909/.633, .682/.406, .460/.289, .286.
+    # docs/protocol.md §4.9, item 5: by live layers, uni RFB / RFE are .909/.633, .682/.406, .460/.289, .286.
     depth = layout_depth(paper)["Live layers cut"]
     assert list(depth["Uni RFB"]) == ["0.909", "0.682", "0.460", "0.286", "–"]
     assert list(depth["Uni RFE"]) == ["0.633", "0.406", "0.289", "0.286", "–"]
@@ -159,7 +159,7 @@ def test_depth_is_counted_by_masked_and_by_live_layers(paper):
 
 
 def test_single_layer_drops_do_not_add_up_to_the_drop_of_all_layers(paper):
-    # docs/protocol.md §4.7: uni .788 and .628, cross .269 and .278; 73.4 and 32.5 % above chance.
+    # docs/protocol.md §4.6: uni .788 and .628, cross .269 and .278; 73.4 and 32.5 % above chance.
     table = layout_additivity(paper).set_index("Type")
     assert list(table.loc["Uni"]) == ["78.8", "62.8", "68.7", "73.4"]
     assert list(table.loc["Cross"]) == ["26.9", "27.8", "30.4", "32.5"]

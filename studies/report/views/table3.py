@@ -103,7 +103,7 @@ def layout_depth(cell: Cell) -> pd.DataFrame | None:
     """The metric by the number of layers cut, from the beginning and from the end, counted in two ways.
 
     "Layers cut" counts masked layers; "Live layers cut" only those that add a live edge to the cut, so that both
-    directions are compared at the same depth (docs/protocol.md, effective depth).
+    directions are compared at the same depth (docs/protocol.md §4.9, item 5).
     """
     masks = layer_conditions(cell.tests)
     paths = masks[masks["mode"] != "individual"]
