@@ -112,7 +112,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         points = (point for part in (last, self.ln_final) for point in part.modules() if isinstance(point, Point))
         return isinstance(last, Block) and not any(map(is_heard, points))
 
-    def residual_in(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
+    def residual_in(self, x: Shaped[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream that enters block 0: embeddings plus positions.
 
         Raises:
