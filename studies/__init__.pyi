@@ -1,6 +1,6 @@
 from ._sweeps import Condition, SweepResult, audit, head_masks, layer_masks, sweep
-from .shipped import catalogue
 from .result import StudyResult
+from .shipped import catalogue
 from .spec import StudyError
 from .statistics import StatisticsSpec, compare
 from .study import Study

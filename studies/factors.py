@@ -10,6 +10,12 @@ MOST_CELLS = 1000
 OVERRIDES = ("cohort", "split", "model", "objective", "training", "conditions")
 """Parts of a study that a level may override."""
 
+COLUMNS = frozenset(
+    ("fit", "fold", "subject", "condition", "edges", "mode", "layer", "head", "levels", "factor", "level", "to")
+    + ("n_test", "n_movements", "chance", "expected", "structural_null", "equivalent_to", "mean", "stars")
+)
+"""Columns of a study's tables, which no factor may be called."""
+
 Levels = Mapping[str, str]
 """One level of every factor."""
 Factors = dict[str, dict[str, dict[str, Any]]]
@@ -20,7 +26,8 @@ def read_factors(given: Any) -> Factors:
     """Factors as a study file writes them: `seed: 3` and `seed: [4, 9]` are short for levels of `training.seed`.
 
     Raises:
-        ValueError: Something else than factors with levels, or a level that overrides what it cannot.
+        ValueError: Something else than factors with levels, a factor called like a column of every table, or a level
+            that overrides what it cannot.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"factors map names to levels, got {given!r}")
@@ -31,6 +38,8 @@ def read_factors(given: Any) -> Factors:
             levels = {str(seed): {"training": {"seed": seed}} for seed in seeds}
         if not isinstance(levels, Mapping) or not levels:
             raise ValueError(f"factor {name!r} needs levels, each a mapping of what it overrides; got {levels!r}")
+        if str(name) in COLUMNS or not str(name).strip():
+            raise ValueError(f"a factor cannot be called {name!r}: a table of every study has that column; rename it")
         found[str(name)] = {str(level): dict(parts or {}) for level, parts in levels.items()}
         for level, parts in found[str(name)].items():
             wrong = [part for part in parts if part not in OVERRIDES]

@@ -1,6 +1,7 @@
 """A finished study: its findings, read from the run's folder, and everything that is written from them."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,7 +171,12 @@ class StudyResult(Findings):
             write_text(self.folder / name, text)
 
     def _drawn(self) -> "dict[str, Mapping[str, Figure]]":
-        return {view.name: view.figures(self) for view in views_of(self)}
+        drawn = {view.name: view.figures(self) for view in views_of(self)}
+        names = Counter(name for figures in drawn.values() for name in figures)
+        doubled = [name for name, count in names.items() if count > 1]
+        if doubled:
+            raise StudyError(f"two views draw a figure {doubled[0]!r}; one would overwrite the other: leave one out")
+        return drawn
 
     def _page(self, svgs: Mapping[str, Mapping[str, bytes]]) -> str:
         from emg_lens.studies.report.page import render_report

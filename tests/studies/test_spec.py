@@ -74,6 +74,7 @@ def test_the_hash_ignores_words_and_follows_numbers():
             "Replace by='zeros'; expected one of",
         ),
         ({"conditions__extra": [{"name": "x", "by": "zero"}]}, "unknown key 'by'"),
+        ({"factors": {"subject": {"a": {}}}}, "a factor cannot be called 'subject'"),
         ({"factors": {"seed": {}}}, "factor 'seed' needs levels"),
         ({"factors": {"size": {"a": {"titel": "b"}}}}, "level 'a' of 'size' overrides 'titel'"),
         ({"factors": {"size": {"a": {"training": {"epochs": 0}}}}}, "at size=a: training.epochs: Input should be"),
