@@ -63,7 +63,11 @@ class Intervention(ABC):
     def applied(
         self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
     ) -> AbstractContextManager[object]:
-        """A context in which `model` runs with the intervention; on exit it raises if that did not happen."""
+        """A context in which `model` runs with the intervention; on exit it raises if that did not happen.
+
+        What has to be found out about the model is found out in this call, before the context is entered: several
+        interventions are found out about first and entered together.
+        """
 
     def __repr__(self) -> str:
         return str(self)

@@ -1,7 +1,7 @@
 """One verified forward a condition, on any model: slow, and what all other executors are compared with."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 from torch import Tensor, nn
 
@@ -50,12 +50,12 @@ def run_unplanned(
     """
     inside = condition.in_the_model
     try:
+        # What interventions must find out about the model, they find out before any other is in place.
+        contexts: list[AbstractContextManager[object]] = [one.applied(model, layout, reference) for one in inside]
+        cuts = [one.edges for one in condition.interventions if one not in inside and one.edges != none()]
         with ExitStack() as stack:
-            for one in condition.interventions:
-                if one in inside:
-                    stack.enter_context(one.applied(model, layout, reference))
-                elif one.edges != none():
-                    stack.enter_context(cutting(model, one.edges, layout))
+            for context in [*(cutting(model, edges, layout) for edges in cuts), *contexts]:
+                stack.enter_context(context)
             outputs = [model(x) for x in xs]
     except Exception as error:  # noqa: BLE001 - as above
         return error
