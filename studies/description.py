@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from emg_lens.errors import EmgLensError
-from emg_lens.hooks.edges import none
 from emg_lens.studies.fit_units import Fit, fits_of
 from emg_lens.studies.fits import FitTrials, build_fit_model, load_fit, metrics_of, objective_of
 from emg_lens.studies.spec import StudyError, StudySpec
 from emg_lens.sweeps.conditions import BASELINE
-from emg_lens.sweeps.engine import audit, sweep
+from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.result import SweepError
+from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.training.metrics import measure
 
 REHEARSED = 4
@@ -86,10 +86,8 @@ def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     model = build_fit_model(one, trials.train).eval()
     objective.check(model, trials.x(some), trials.y(some, objective))
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
-    for condition, n_cut in zip(conditions, audit(model, conditions)["edges_cut"], strict=True):
-        if n_cut == 0 and condition.edges != none():
-            raise StudyError(f"condition {condition.name!r} cuts no edge of this model; edges: {condition.edges}")
-    found = sweep(model, trials.x(some), conditions, reference=trials.x(some))
+    some_x, executor = trials.x(some), reproducible_executor(model)
+    found = sweep(model, some_x, conditions, reference=some_x, executor=executor)
     measure(metrics_of(one), found.logits[BASELINE].numpy(), objective.targets(some).numpy())
     rows = [{**dict(c.tags), **row} for c, row in zip(conditions, found.audit.to_dict("records"), strict=True)]
     return rows[1:]

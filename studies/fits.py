@@ -25,6 +25,7 @@ from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import leakage_of
 from emg_lens.studies.spec import Cohort
 from emg_lens.sweeps.engine import sweep
+from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.training.cohort import fit_cohort
 from emg_lens.training.fitting import fit
@@ -203,9 +204,8 @@ def _sweep_and_write(
 ) -> None:
     started, test, objective = time.perf_counter(), trials.test, objective_of(fit_unit)
     conditions = fit_unit.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
-    # Executor and batch size are not chosen by speed: the last digits would depend on it.
-    executor = "tree" if model.cfg.n_layers else "loop"
-    result = sweep(model, trials.x(test), conditions, reference=trials.x(trials.train), executor=executor)
+    reference, executor = trials.x(trials.train), reproducible_executor(model)
+    result = sweep(model, trials.x(test), conditions, reference=reference, executor=executor)
     outputs = np.stack([result.logits[c.name].numpy() for c in result.conditions])
     targets = objective.targets(test).numpy()
     if trials.targets is not None and np.issubdtype(targets.dtype, np.floating):

@@ -182,7 +182,7 @@ def missing_class(tmp_path):
         (
             lambda t: write_db5(t / "db5"),
             {"conditions__extra": [{"name": "x", "edges": "unimodal() & cross_modal()"}]},
-            "condition 'x' cuts no edge",
+            r"conditions \['x'\] cut no edge",
         ),
     ],
 )
