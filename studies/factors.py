@@ -1,7 +1,7 @@
 """Factors: what varies between the fits of a study. A level overrides parts of the study."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 SEED = "seed"
@@ -34,10 +34,14 @@ def read_factors(given: Any) -> Factors:
     found: Factors = {}
     for name, levels in given.items():
         if str(name) == SEED and isinstance(levels, int | list) and not isinstance(levels, bool):
-            seeds = range(levels) if isinstance(levels, int) else levels
-            levels = {str(seed): {"training": {"seed": seed}} for seed in seeds}
+            levels = _levels_of_seeds(levels)
         if not isinstance(levels, Mapping) or not levels:
             raise ValueError(f"factor {name!r} needs levels, each a mapping of what it overrides; got {levels!r}")
+        for level, parts in levels.items():
+            if not isinstance(parts, Mapping | None):
+                raise ValueError(f"level {level!r} of {name!r} must map parts of the study to values, got {parts!r}")
+        if str(name) in found or len({str(level) for level in levels}) < len(levels):
+            raise ValueError(f"factor {name!r} or one of its levels is there twice: names are compared as text")
         if str(name) in COLUMNS or not str(name).strip():
             raise ValueError(f"a factor cannot be called {name!r}: a table of every study has that column; rename it")
         found[str(name)] = {str(level): dict(parts or {}) for level, parts in levels.items()}
@@ -53,6 +57,17 @@ def read_factors(given: Any) -> Factors:
     return found
 
 
+def _levels_of_seeds(given: int | list[Any]) -> dict[str, Any]:
+    """A level a seed: as many as a number says, from 0, or those of a list."""
+    if isinstance(given, int) and given > MOST_CELLS:
+        raise ValueError(f"seed: {given} is that number of fits of everything; at most {MOST_CELLS}, or [{given}]")
+    seeds = list(range(given)) if isinstance(given, int) else given
+    doubled = [seed for i, seed in enumerate(seeds) if seed in seeds[:i]]
+    if doubled:
+        raise ValueError(f"seed {doubled[0]} is there twice: it would be one and the same fit; give different seeds")
+    return {str(seed): {"training": {"seed": seed}} for seed in seeds}
+
+
 def combinations(factors: Factors) -> list[dict[str, str]]:
     """One level of every factor, all combinations, the last factor fastest; `[{}]` where there is no factor."""
     names = list(factors)
@@ -62,15 +77,45 @@ def combinations(factors: Factors) -> list[dict[str, str]]:
 def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[str, Any]:
     """The study's content with the parts that these levels override.
 
-    Mappings are merged key by key, everything else is replaced; so is the whole model where the level names an
-    architecture, because another architecture has other settings.
+    Mappings are merged key by key, everything else is replaced; so is the whole model where a level names an
+    architecture, and the whole split where one splits by something else, because those have other settings.
+
+    Raises:
+        ValueError: Two factors override the same, so that one of them would do nothing.
     """
-    for factor, level in levels.items():
-        parts = factors[factor][level]
-        if "architecture" in (parts.get("model") or {}):
-            study = {**study, "model": {}}
+    chosen = {factor: factors[factor][level] for factor, level in levels.items()}
+    _check_apart(chosen)
+    models, splits = ([parts[key] for parts in chosen.values() if key in parts] for key in ("model", "split"))
+    if any(isinstance(model, Mapping) and "architecture" in model for model in models):
+        study = {**study, "model": {}}
+    by = study["split"].get("by")
+    if any(isinstance(split, Mapping) and split.get("by", by) != by for split in splits):
+        study = {**study, "split": {}}
+    for parts in chosen.values():
         study = _merged(study, parts)
     return study
+
+
+def _check_apart(chosen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse two factors that override the same."""
+    taken: dict[tuple[str, ...], str] = {}
+    for factor, parts in chosen.items():
+        mine = list(_overridden(parts))
+        for path in mine:
+            for other, by in taken.items():
+                n = min(len(path), len(other))
+                if path[:n] == other[:n]:
+                    raise ValueError(f"factors {by!r} and {factor!r} both override {'.'.join(path[:n])}; make them one")
+        taken.update(dict.fromkeys(mine, factor))
+
+
+def _overridden(parts: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where values stand in nested mappings."""
+    if isinstance(parts, Mapping):
+        for key, value in parts.items():
+            yield from _overridden(value, (*path, str(key)))
+    else:
+        yield path
 
 
 def _merged(below: Any, above: Any) -> Any:

@@ -1,0 +1,57 @@
+"""Factors: what a study file may say of them, and what a combination of levels makes of a study."""
+
+import pytest
+import yaml
+from tiny import TINY
+
+from emg_lens.studies.factors import read_factors
+from emg_lens.studies.spec import StudyError, StudySpec
+
+
+def study(factors: object, **changes: object) -> StudySpec:
+    return StudySpec.parse(yaml.safe_dump(yaml.safe_load(TINY) | {"factors": factors} | changes, sort_keys=False))
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        ({"a": {"x": 5}}, "level 'x' of 'a' must map parts"),
+        ({"a": {"x": [1]}}, "must map parts"),
+        ({"a": {"x": {"model": 5}}}, "at a=x: model"),
+        ({"a": {1: {}, "1": {"training": {"lr": 0.1}}}}, "there twice"),
+        ({1: {"x": {}}, "1": {"y": {}}}, "there twice"),
+        ({"seed": [3, 4, 3]}, "seed 3 is there twice"),
+        ({"seed": 10**12}, "at most 1000"),
+        ({"a": {"x": {"training": {"lr": 0.1}}}, "b": {"y": {"training": {"lr": 0.2}}}}, "both override training.lr"),
+        ({"a": {"x": {"cohort": {"modalities": ["emg"]}}}, "b": {"y": {"cohort": None}}}, "both override cohort"),
+    ],
+)
+def test_what_would_be_lost_or_is_no_level_is_refused_in_a_line(factors, message):
+    with pytest.raises(StudyError, match=message) as error:
+        study(factors)
+    assert "\n" not in str(error.value)
+
+
+def test_seeds_are_levels_from_zero():
+    assert list(read_factors({"seed": 2})["seed"]) == ["0", "1"]
+
+
+def test_an_architecture_does_not_undo_what_another_factor_says_of_the_model():
+    size = {"small": {"model": {"d_model": 16}}, "big": {"model": {"d_model": 32}}}
+    kinds = {"isonet": {"model": {"architecture": "isonet", "n_heads": 4}}}
+    for factors in ({"size": size, "kind": kinds}, {"kind": kinds, "size": size}):
+        settings = [spec.model.settings for _, spec in study(factors).cells]
+        assert settings == [{"d_model": 16, "n_heads": 4}, {"d_model": 32, "n_heads": 4}]
+
+
+def test_a_level_may_split_by_something_else():
+    levels = {
+        "within": {},
+        "across": {"split": {"by": "subject", "leave_out": 1}},
+        "time": {"split": {"by": "block", "folds": 2}},
+    }
+    kinds = [spec.split.model_dump() for _, spec in study({"split": levels}).cells]
+    assert [kind["by"] for kind in kinds] == ["repetition", "subject", "block"]
+    assert kinds[1]["leave_out"] == 1 and kinds[2]["folds"] == 2
+    later = study({"test": {"b": {"split": {"test": [4]}}}}).cells[0][1].split.model_dump()
+    assert later == {"by": "repetition", "train": (1, 3), "test": (4,)}
