@@ -25,9 +25,6 @@ from emg_lens.studies.spec import StudyError
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.training.metrics import measure
 
-FILES = ("fit.json", "fit.csv", "scores.csv", "conditions.csv", "trials.csv", "logits.safetensors")
-"""What every finished fit has, beside its model."""
-
 
 @dataclass(frozen=True, eq=False)
 class FittedOutputs:

@@ -22,7 +22,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import blended_transform_factory
 
 from emg_lens.io.files import write_bytes
-from emg_lens.studies.report.wording import NULL
+from emg_lens.studies.report.wording import NULL, cut_in_words
 
 WIDTH = 180 / 25.4
 """Full width of a journal page, 180 mm, in inches."""
@@ -35,7 +35,6 @@ MODE_TITLES = {
     "from_beginning": "From the first layer on (RFB)",
     "from_end": "From the last layer back (RFE)",
 }
-LEGEND_NAMES = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
 STYLE: dict[Any, Any] = {
     "font.size": 7.5,
     "axes.titlesize": 8,
@@ -237,7 +236,7 @@ def draw_legend(
     entries = {}
     for k, kind in enumerate(kinds):
         solid = {"facecolor": f"{colour_of(k)}33", "edgecolor": colour_of(k), "linewidth": 0.8}
-        name = LEGEND_NAMES.get(kind, f"{plain_text(kind)} cut")
+        name = plain_text(cut_in_words(kind))
         entries[name] = Patch(**solid) if boxes else Line2D([], [], color=colour_of(k), marker="o", markersize=4)
     entries["baseline mean"] = Line2D([], [], **DASHED)
     if chance is not None:

@@ -25,14 +25,13 @@ from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_t
 from emg_lens.studies.report.view import View, views_of
 from emg_lens.studies.report.wording import (
     UNIT_WORDS,
+    cut_in_words,
     layer_conditions,
     layer_name,
     metric_words,
     value,
     with_interval,
 )
-
-EDGES_IN_WORDS = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
 
 
 def render_report(
@@ -99,7 +98,7 @@ def _costs(cell: Cell) -> list[str]:
         for row in single.head(1).to_dict("records"):
             costs.append(f"among single layers most at {layer_name(row['layer'])}: {_change(row, cell)}")
         if costs:
-            name = EDGES_IN_WORDS.get(str(kind), f"{kind} cut")
+            name = cut_in_words(str(kind))
             at = f"{cell.label}: " if cell.label else ""
             sentences.append(f"{at}{name[:1].upper()}{name[1:]} {'; '.join(costs)}.")
     return sentences
@@ -161,16 +160,19 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
     for name in findings.study.views or ():
         if name not in [view.name for view in shown]:
             parts.append(f'<p class="warning">{escape(f"The view {name!r} has nothing to show of this study.")}</p>')
-    for view in shown:
-        if view.name == "training":
-            continue
-        tables = [f"<h3>{escape(title)}</h3>{text_table(table)}" for title, table in view.tables(findings).items()]
-        parts += [*tables[:1], _figures(view, figures), *tables[1:]]
+    parts += [_tables_and_figures(view, findings, figures) for view in shown if view.section != "training"]
     return "".join(parts)
 
 
+def _tables_and_figures(view: View, findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """What a view shows: its first table, its figures, its other tables."""
+    tables = [f"<h3>{escape(title)}</h3>{text_table(table)}" for title, table in view.tables(findings).items()]
+    return "".join([*tables[:1], _figures(view, figures), *tables[1:]])
+
+
 def _training(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
-    drawn = "".join(_figures(view, figures) for view in views_of(findings) if view.name == "training")
+    shown = [view for view in views_of(findings) if view.section == "training"]
+    drawn = "".join(_tables_and_figures(view, findings, figures) for view in shown)
     last = findings.curves.groupby("fit", sort=False).last().reset_index()
     columns = ["fit", "n_train", "n_test", "n_test_movements", "n_parameters", "executor", "seconds"]
     table = findings.facts[columns].merge(last.drop(columns=["epoch", "cls_weight", "lr"]), on="fit")

@@ -5,7 +5,7 @@ A view is a subclass with one object, named as an entry point `emg_lens.views`, 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import pandas as pd
 
@@ -23,11 +23,13 @@ class View(ABC):
 
     Attributes:
         name: What study files call it (`views: [table3]`).
-        order: Place in the report; smaller comes first.
+        order: Place in its section; smaller comes first.
+        section: Of the report: `"results"`, or `"training"`.
     """
 
     name: str
     order: int = 50
+    section: Literal["results", "training"] = "results"
 
     @abstractmethod
     def shows(self, findings: Findings) -> bool:

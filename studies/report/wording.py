@@ -11,6 +11,7 @@ from emg_lens.sweeps.conditions import BASELINE
 
 MODE_NAMES = {"individual": "Individual", "from_beginning": "RFB", "from_end": "RFE"}
 EDGE_NAMES = {"unimodal": "Uni", "cross_modal": "Cross"}
+CUTS_IN_WORDS = {"unimodal": "unimodal edges cut", "cross_modal": "cross-modal edges cut"}
 TEST_NAMES = {
     "mann-whitney": "two-sided Mann–Whitney U (unpaired, as in the paper)",
     "wilcoxon": "two-sided Wilcoxon signed-rank (paired)",
@@ -65,6 +66,11 @@ def layer_name(layer: float) -> str:
 def edge_name(kind: str) -> str:
     """The papers' name of an edge type: `"Uni"` for `"unimodal"`; other names stay as they are."""
     return EDGE_NAMES.get(kind, str(kind))
+
+
+def cut_in_words(kind: str) -> str:
+    """What was done to an edge type: `"cross-modal edges cut"`; other names stay as they are."""
+    return CUTS_IN_WORDS.get(kind, f"{kind} cut")
 
 
 def metric_words(metric: str) -> str:

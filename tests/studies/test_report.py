@@ -241,6 +241,21 @@ def test_a_strangers_view_is_gone_with_its_registration():
     assert "worst-subject" not in VIEWS
 
 
+def test_a_view_says_in_which_section_of_the_report_it_stands(monkeypatch):
+    class LastLosses(View):
+        name, section = "last-losses", "training"
+
+        def shows(self, findings):
+            return True
+
+        def tables(self, findings):
+            return {"Last losses": pd.DataFrame({"Fit": ["a"], "Loss": ["0.5"]})}
+
+    monkeypatch.setitem(VIEWS._known, "last-losses", LastLosses())
+    text = Page(page_of(findings_of(tidy(baseline=[0.9], cut=[0.5]), views=["last-losses"]))).text
+    assert text.rindex("Training") < text.index("Last losses") < text.index("How to read these numbers")
+
+
 # --- what training and test trials share ------------------------------------------------------------------
 
 

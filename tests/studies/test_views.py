@@ -195,7 +195,7 @@ def test_levels_stand_against_each_other_where_the_study_asks():
     assert table["Mean"].to_list() == ["0.600", "0.600"] and table["Mean of the other"].to_list() == ["0.850", "0.950"]
     difference = table["Difference, pp [95 % CI]"]
     assert [cell.split(" [")[0] for cell in difference] == ["−25.0", "−35.0"]
-    assert "wilcoxon, bonferroni over 1 comparison of a factor" in table.attrs["notes"][0]
+    assert "Wilcoxon signed-rank (paired), Bonferroni over 1 comparison of a factor" in table.attrs["notes"][0]
     assert list(VIEWS["grid"].tables(findings)) == ["Accuracy by sensors × d", "Levels against levels"]
 
 

@@ -23,8 +23,10 @@ from emg_lens.studies.report.figures import (
 )
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
+    CORRECTION_NAMES,
     EMPTY,
     SIGNIFICANCE,
+    TEST_NAMES,
     interval_heading,
     metric_name,
     value,
@@ -104,7 +106,8 @@ def layout_levels(findings: Findings) -> pd.DataFrame:
     table = pd.DataFrame(body, columns=columns)
     sizes = rows["family_size"].unique()
     table.attrs["notes"] = [
-        f"Unmasked models, paired by subject. {SIGNIFICANCE}: {spec.test}, {spec.correction} over"
+        f"Unmasked models, differences subject by subject. {SIGNIFICANCE}: {TEST_NAMES[spec.test]},"
+        f" {CORRECTION_NAMES[spec.correction]} over"
         f" {' or '.join(map(str, sizes))} {'comparison' if list(sizes) == [1] else 'comparisons'} of a factor."
     ]
     return table if (table["At"] != "").any() else table.drop(columns="At")

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.studies.findings import Cell, Findings
-from emg_lens.studies.report.figures import DPI, LEGEND_NAMES, STYLE, WIDTH, plain_text
+from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
 from emg_lens.studies.report.notes import mark_notes, study_notes
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
@@ -16,6 +16,7 @@ from emg_lens.studies.report.wording import (
     change_name,
     column_name,
     condition_cells,
+    cut_in_words,
     edge_name,
     head_conditions,
     interval_heading,
@@ -96,7 +97,7 @@ def figure_heads(cell: Cell) -> Figure | None:
             axes.set_yticks(range(len(layers)), [layer_name(layer) for layer in layers])
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
-            axes.set_title(LEGEND_NAMES.get(kind, plain_text(f"{kind} cut")))
+            axes.set_title(plain_text(cut_in_words(kind)))
         bar = figure.colorbar(images[0], ax=panels, shrink=0.95, pad=0.02)
         bar.set_label(f"Change in {metric_words(cell.metric)}{unit}")
         bar.outline.set_visible(False)

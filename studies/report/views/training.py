@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emg_lens.studies.findings import Findings
-from emg_lens.studies.report.figures import DOTTED, DPI, STYLE, WIDTH, colour_of, place_legend, plain_text
+from emg_lens.studies.report.figures import DARK, DOTTED, DPI, STYLE, WIDTH, colour_of, place_legend, plain_text
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name
 
@@ -22,6 +22,7 @@ class TrainingCurves(View):
     """How the fits went."""
 
     name, order = "training", 90
+    section = "training"
 
     def shows(self, findings: Findings) -> bool:
         """Always: every study fits models."""
@@ -74,7 +75,7 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
             if (curves[column].dropna() >= 0).all():
                 axes.set_ylim(bottom=0)
         entries = {plain_text(name): Line2D([], [], color=colour_of(k)) for k, name in enumerate(names) if name}
-        both = "#3b3f46" if entries else None
+        both = DARK if entries else None
         entries["training"] = Line2D([], [], color=both or colour_of(0))
         if f"held_out_{metric}" in curves:
             entries["held out"] = Line2D([], [], color=both or colour_of(1), linestyle=(0, (3, 1.5)))
