@@ -176,8 +176,7 @@ def installed_version() -> tuple[int, ...]:
 def table() -> pd.DataFrame:
     """One row a model of the zoo: the lever, and what cutting did, measured.
 
-    Columns: `model`, `lever`, `cut` (whether plain hooks can cut, or `cutting` is needed), `attention_left`
-        (largest
+    Columns: `model`, `lever`, `cut` (whether plain hooks can cut, or `cutting` is needed), `attention_left` (largest
     attention on a cut edge), `mass_removed`, `max_delta` (largest change of the output under `cutting`),
     `plain_hook_delta` (the same when -inf is simply written in `hook_attn_scores`; 0 = a silent no-op).
     """

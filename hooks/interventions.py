@@ -12,18 +12,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.edges import Nothing, none
 from emg_lens.hooks.parse import parse_edges
+from emg_lens.hooks.replacement import FROM_REFERENCE, WAYS, By
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 from emg_lens.registry import Registry
 
 if TYPE_CHECKING:  # a study can be read without torch
     from torch import Tensor, nn
 
-By = Literal["zero", "mean", "resample", "permute"]
 INPUT = "input"
 """`Replace.at` for the model's input itself."""
 
@@ -146,8 +146,8 @@ class Replace(Intervention):
     def __post_init__(self) -> None:
         if not isinstance(self.tokens, str | int):
             object.__setattr__(self, "tokens", tuple(self.tokens))
-        if self.by not in get_args(By):
-            raise EdgeError(f"Replace by={self.by!r}; expected one of {', '.join(get_args(By))}")
+        if self.by not in WAYS:
+            raise EdgeError(f"Replace by={self.by!r}; expected one of {', '.join(WAYS)}")
         if not self.at or self.tokens == ():
             raise EdgeError(f"Replace needs tokens and a place, got tokens={self.tokens!r}, at={self.at!r}")
 
@@ -164,7 +164,7 @@ class Replace(Intervention):
     @property
     def needs_reference(self) -> bool:
         """Whether `by` takes values from reference trials."""
-        return self.by in ("mean", "resample")
+        return self.by in FROM_REFERENCE
 
     def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":
         """`x` with the samples of these tokens replaced.

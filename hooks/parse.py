@@ -9,22 +9,22 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
-from emg_lens.hooks import edges as algebra
-from emg_lens.hooks.edges import EdgeError, EdgeSet
+from emg_lens.hooks import edges
+from emg_lens.hooks.algebra import EdgeError, EdgeSet
 
 CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
     f.__name__: f
     for f in (
-        algebra.unimodal,
-        algebra.cross_modal,
-        algebra.flow,
-        algebra.self_edges,
-        algebra.same_channel,
-        algebra.same_patch,
-        algebra.lag,
-        algebra.positions,
-        algebra.every,
-        algebra.none,
+        edges.unimodal,
+        edges.cross_modal,
+        edges.flow,
+        edges.self_edges,
+        edges.same_channel,
+        edges.same_patch,
+        edges.lag,
+        edges.positions,
+        edges.every,
+        edges.none,
     )
 }
 

@@ -7,7 +7,7 @@ output.
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -27,9 +27,9 @@ from emg_lens.hooks.anatomy import (
 )
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.examples import Inputs, call, example_inputs
+from emg_lens.hooks.replacement import FROM_REFERENCE, WAYS, By
 from emg_lens.layout import TokenLayout
 
-By = Literal["zero", "mean", "resample", "permute"]
 Tokens = str | int | Iterable[str | int]
 Activation = Float[Tensor, "batch pos *rest"]
 
@@ -72,9 +72,9 @@ def replace(
     """
     layout = resolve_layout(model, layout)
     where = find_tokens(layout, tokens)
-    if by not in ("zero", "mean", "resample", "permute"):
-        raise EdgeError(f"by={by!r}; expected 'zero', 'mean', 'resample' or 'permute'")
-    if (by in ("mean", "resample")) != (reference is not None):
+    if by not in WAYS:
+        raise EdgeError(f"by={by!r}; expected one of {', '.join(WAYS)}")
+    if (by in FROM_REFERENCE) != (reference is not None):
         verb = "needs" if reference is None else "takes no"
         raise EdgeError(f"replace(by={by!r}) {verb} reference=<model input>")
     check_live(model, at, inputs if inputs is not None else example_inputs(model, len(layout)))
@@ -175,7 +175,7 @@ def reference_of(by: By, reference: Tensor | None) -> Tensor | None:
     Raises:
         EdgeError: They are needed and missing.
     """
-    if by not in ("mean", "resample"):
+    if by not in FROM_REFERENCE:
         return None
     if reference is None or not len(reference):
         raise EdgeError(f"replacing by={by!r} takes values from other trials: give reference=<training trials>")

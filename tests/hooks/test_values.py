@@ -85,7 +85,7 @@ def test_any_hook_point_over_positions_will_do(toy, x):
         ),
         ({"tokens": 6}, "position 6 does not exist"),
         ({"tokens": []}, "names no token"),
-        ({"tokens": "acc", "by": "noise"}, "by='noise'; expected 'zero', 'mean', 'resample' or 'permute'"),
+        ({"tokens": "acc", "by": "noise"}, "by='noise'; expected one of zero, mean, resample, permute"),
         ({"tokens": "acc", "by": "mean"}, "by='mean'.* needs reference="),
         (
             {"tokens": "acc", "by": "zero", "reference": torch.zeros(1, 6, 4)},
