@@ -199,7 +199,8 @@ def _labelled(scores: pd.DataFrame, study: StudySpec, facts: Mapping[str, Any], 
     if sees and "accuracy" in scores:
         simulation = Simulation.model_validate(spec.cohort.options.get("simulation") or {})
         base = scores.loc[scores["condition"] == BASELINE].set_index("subject")["accuracy"]
-        implied = {name: expected_accuracy(simulation, modalities) for name, modalities in sees.items()}
+        heard = {name: [m for m in modalities if m in facts["modalities"]] for name, modalities in sees.items()}
+        implied = {name: expected_accuracy(simulation, modalities) for name, modalities in heard.items()}
         best = scores["subject"].map(base)
         scores["expected"] = scores["condition"].map(implied).where(lambda e: e.isna() | (e < best), best)
     return scores.assign(fit=fit, **{name: facts["levels"][name] for name in study.factors})

@@ -139,6 +139,8 @@ class StudySpec(BaseModel):
             comparison.check({name: tuple(levels) for name, levels in self.factors.items() if name != SEED})
         if any(e.sees is not None for e in self.conditions.extra) and self.cohort.dataset != "simulated":
             raise ValueError("conditions with 'sees' need dataset: simulated, whose true information is known")
+        if any(e.sees is not None for e in self.conditions.extra) and self.cohort.labels is not None:
+            raise ValueError("conditions with 'sees' need every class of the simulation: leave cohort.labels out")
         return self
 
     # --- reading and writing ------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ READING_GUIDE = {
 GUIDE_TO_SHARES = {
     "Drop %": "Relative to the baseline, as in the paper's Δ%. It is what one intervention costs,"
     " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
-    "Granularity": "A subject's accuracy moves in steps of one test trial, 1 / (number of test trials). A"
-    " smaller difference of means comes from few subjects who changed by a step.",
+    "Granularity": "A fit's accuracy on a subject moves in steps of one test trial, 1 / (number of test trials)."
+    " A smaller difference of means comes from few subjects who changed by a step, or from few of their fits.",
 }
 GUIDE_TO_OTHERS = {
     "Change %": "Relative to the baseline, signed; none where the baseline is not positive. It is what one"

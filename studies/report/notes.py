@@ -32,16 +32,19 @@ def study_notes(cell: Cell) -> list[str]:
         f"(number of tests: {chosen}). * p < .05, ** < .01, *** < .001, **** < .0001, ns: not significant.",
         f"Tests by other counts: {_sizes_in_words(sizes)}.",
     ]
-    fits = scores[scores["condition"] == BASELINE].groupby("subject")["fit"].nunique() if "fit" in scores else None
-    if fits is not None and fits.max() > 1:
+    unmasked = scores[scores["condition"] == BASELINE]
+    fits = unmasked.groupby("subject")["fit"].nunique() if "fit" in scores else pd.Series([1])
+    several = fits.max() > 1
+    if several:
         notes.append(f"{_range(fits)} fits a subject (seeds, folds), averaged within the subject first.")
     if cell.chance is not None:
         notes.append(f"Chance {metric}: {cell.chance:.3f}.")
     if "n_test" in scores and scores["n_test"].notna().all():
         fewest = max(int(scores["n_test"].min()), 1)
-        one = f": one trial moves its {metric} by {100 / fewest:.2f} pp" if cell.metric == "accuracy" else ""
+        whose, its = ("a subject in each fit", f"that fit's {metric}") if several else ("a subject", f"its {metric}")
+        one = f": one trial moves {its} by {100 / fewest:.2f} pp" if cell.metric == "accuracy" else ""
         movements = f", of {_range(scores['n_movements'])} movements" if "n_movements" in scores else ""
-        notes.append(f"{_range(scores['n_test'])} test trials a subject{movements}{one}.")
+        notes.append(f"{_range(scores['n_test'])} test trials {whose}{movements}{one}.")
     return notes
 
 

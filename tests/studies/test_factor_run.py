@@ -88,6 +88,22 @@ def test_each_level_has_its_own_comparison_with_its_own_baseline(done):
         assert part["baseline_mean"].unique() == pytest.approx([base])
 
 
+def test_a_sensor_that_a_level_leaves_out_is_not_expected_to_tell_anything(tmp_path):
+    mute = {"name": "EMG permuted", "replace": "emg", "by": "permute", "sees": ["acc"]}
+    content = changed(
+        name="heard",
+        factors={"sensors": {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}},
+        conditions={"layer_masks": None, "extra": [mute]},
+        training__epochs=1,
+    )
+    ran = parse(content).run(out=tmp_path, jobs=1)
+    for folder in ran.folders:  # as if every model told all that it could
+        table = pd.read_csv(folder / "scores.csv")
+        table.assign(accuracy=1.0).to_csv(folder / "scores.csv", index=False)
+    expected = StudyResult.load(ran.folder).tests().set_index("sensors")["expected"]
+    assert expected.to_dict() == {"both": 0.5, "emg": 0.25}  # of four classes
+
+
 def test_other_metrics_need_no_fit(done, tmp_path):
     folder = shutil.copytree(done.folder.parent.parent, tmp_path / "runs")
     fits = sorted((folder / "factors").glob("*/fits/*/model.safetensors"))

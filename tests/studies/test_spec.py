@@ -87,6 +87,7 @@ def test_the_hash_ignores_words_and_follows_numbers():
         ({"training__epochs": 0}, "training.epochs: Input should be greater than or equal to 1"),
         ({"name": "no spaces"}, "name: String should match"),
         ({"cohort__dataset": "uci-emg"}, "'sees' need dataset: simulated"),
+        ({"cohort__labels": [1, 2]}, "'sees' need every class of the simulation: leave cohort.labels out"),
     ],
 )
 def test_a_wrong_file_is_one_line(changes, message):

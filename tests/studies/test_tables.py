@@ -210,6 +210,13 @@ def test_how_many_fits_a_subject_has_is_said_where_there_are_several():
     assert "fits a subject" not in "\n".join(study_notes(cell_of(scores.query("fit == 'seed 0'"))))
 
 
+def test_test_trials_are_counted_by_fit_where_a_subject_has_several():
+    scores = pd.concat([tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(fit=f"block {k}", n_test=40) for k in (1, 2)])
+    several, one = ("\n".join(study_notes(cell_of(s))) for s in (scores, scores.query("fit == 'block 1'")))
+    assert "40 test trials a subject in each fit: one trial moves that fit's accuracy by 2.50 pp" in several
+    assert "40 test trials a subject: one trial moves its accuracy by 2.50 pp" in one
+
+
 # --- formats ----------------------------------------------------------------------------------------------
 
 
