@@ -78,19 +78,22 @@ def check(
     name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")],
     data: DataOption = None,
 ) -> None:
-    """Check a study file; with --data, or a simulated cohort, against the recordings too.
+    """Check a study file; with --data, or a cohort that needs none, against the recordings too.
 
     Example: emg-lens check mine.yaml
     """
+    from emg_lens.data.registry import describe_dataset
     from emg_lens.studies.run_plan import prepare
-    from emg_lens.studies.spec import StudySpec
+    from emg_lens.studies.spec import COMING, StudySpec
 
     study = StudySpec.load(name)
     study.check()
     cells = len(study.cells)
     out.print(f"{study.name}: {study.model.summary()}; {cells} combination{'s' * (cells != 1)} of levels", markup=False)
-    if data is None and study.cohort.dataset != "simulated":
-        out.print(f"the file is in order; add --data FOLDER to check it against {study.cohort.dataset} recordings")
+    sets = [spec.cohort.dataset for _, spec in study.cells]
+    on_disk = [name for name in sets if name in COMING or describe_dataset(name).needs_root]
+    if data is None and on_disk:
+        out.print(f"the file is in order; add --data FOLDER to check it against {on_disk[0]} recordings")
         return
     plan = prepare(study, data, Path("runs"), 1, err)
     for warning in plan.warnings:

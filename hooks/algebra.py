@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a study can be read without torch
     from torch import Tensor
 
 MOST_INDICES = 10_000
-Mask = Bool[np.ndarray, "layer head dest src"]
+EdgeMask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
 
 
@@ -64,7 +64,7 @@ class EdgeSet(ABC):
         return found.expand(n_layers, n_heads, len(layout), len(layout))
 
     @abstractmethod
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         """The mask, with size 1 along every axis on which the set is constant."""
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Union(_Binary):
 
     symbol = "|"
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         return self.left._resolve(layout, n_layers, n_heads) | self.right._resolve(layout, n_layers, n_heads)
 
 
@@ -111,7 +111,7 @@ class Intersection(_Binary):
 
     symbol = "&"
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         return self.left._resolve(layout, n_layers, n_heads) & self.right._resolve(layout, n_layers, n_heads)
 
 
@@ -120,7 +120,7 @@ class Difference(_Binary):
 
     symbol = "-"
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         return self.left._resolve(layout, n_layers, n_heads) & ~self.right._resolve(layout, n_layers, n_heads)
 
 
@@ -130,7 +130,7 @@ class Complement(EdgeSet):
 
     inner: EdgeSet
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         return ~self.inner._resolve(layout, n_layers, n_heads)
 
     def _text(self) -> str:
@@ -194,7 +194,7 @@ class At(EdgeSet):
     layers: _Selection
     heads: _Selection
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         layers = self.layers.resolve(n_layers)[:, None, None, None]
         heads = self.heads.resolve(n_heads)[None, :, None, None]
         return self.inner._resolve(layout, n_layers, n_heads) & layers & heads

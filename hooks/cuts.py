@@ -19,7 +19,7 @@ from emg_lens.hooks.probe import Lever, find_lever
 from emg_lens.hooks.report import CutReport, Meter
 from emg_lens.layout import TokenLayout
 
-Attention = Float[Tensor, "batch head dest src"]
+ScoresOrPattern = Float[Tensor, "batch head dest src"]
 Hook = tuple[str, Callable[..., Any]]
 """A TransformerLens hook: name of the hook point, `fn(tensor, hook)`."""
 
@@ -116,7 +116,7 @@ def _prepare(
 
 
 def _hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    def cut_edges(tensor: Attention, hook: Any) -> Attention:  # noqa: ARG001
+    def cut_edges(tensor: ScoresOrPattern, hook: Any) -> ScoresOrPattern:  # noqa: ARG001
         return edit(tensor)
 
     return cut_edges
@@ -149,19 +149,19 @@ class _MeteredCut:
     def count_call(self, *_: object) -> None:
         self.meter.calls += 1
 
-    def before(self, scores: Attention) -> Attention:
+    def before(self, scores: ScoresOrPattern) -> ScoresOrPattern:
         self.meter.before(scores.detach().softmax(-1))
         deletion = self.meter.deletion
         return deletion.scores_strict(scores) if self.strict else deletion.scores(scores)
 
-    def after(self, pattern: Attention) -> Attention:
+    def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
         pattern = self.meter.deletion.empty_rows(pattern)
         self.meter.after(pattern)
         return pattern
 
-    def renormalise(self, pattern: Attention) -> Attention:
+    def renormalise(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
         self.meter.before(pattern)
         return self.meter.deletion.pattern(pattern)
 
-    def check(self, pattern: Attention, hook: Any) -> None:  # noqa: ARG002
+    def check(self, pattern: ScoresOrPattern, hook: Any) -> None:  # noqa: ARG002
         self.meter.after(pattern)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from emg_lens.hooks.algebra import EdgeError, EdgeSet, Mask
+from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 
 __all__ = [
@@ -41,7 +41,7 @@ class Unimodal(EdgeSet):
     def __post_init__(self) -> None:
         _check_names("unimodal", self.modalities)
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         group = _modality_index(layout, self.modalities)
         return _over_tokens((group[:, None] == group[None, :]) & (group[:, None] != NO_INDEX))
 
@@ -60,7 +60,7 @@ class CrossModal(EdgeSet):
         if len(self.modalities) == 1:
             raise EdgeError(f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}")
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         if len(layout.modalities) < 2:
             raise EdgeError(f"{self} needs two modalities; this layout has {list(layout.modalities)}")
         group = _modality_index(layout, self.modalities)
@@ -82,7 +82,7 @@ class Flow(EdgeSet):
         for name in (self.src, self.dest):
             _check_names("flow", (name,))
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         return _over_tokens(_rectangle(layout, dest=_named(layout, self.dest), src=_named(layout, self.src)))
 
     def _text(self) -> str:
@@ -93,7 +93,7 @@ class Flow(EdgeSet):
 class SelfEdges(EdgeSet):
     """See `self_edges`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         return _over_tokens(np.eye(len(layout), dtype=bool))
 
     def _text(self) -> str:
@@ -104,7 +104,7 @@ class SelfEdges(EdgeSet):
 class SameChannel(EdgeSet):
     """See `same_channel`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         channel = _indices(layout, "channel", self)
         return _over_tokens(_equal(channel) & _equal(_modality_index(layout, ())))
 
@@ -116,7 +116,7 @@ class SameChannel(EdgeSet):
 class SamePatch(EdgeSet):
     """See `same_patch`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         return _over_tokens(_equal(_indices(layout, "patch", self)))
 
     def _text(self) -> str:
@@ -136,7 +136,7 @@ class Lag(EdgeSet):
         if self.low > self.high:
             raise EdgeError(f"lag(low, high) needs low <= high, got lag({self.low}, {self.high})")
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         patch = _indices(layout, "patch", self)
         distance = patch[:, None] - patch[None, :]
         has_patch = patch != NO_INDEX
@@ -154,7 +154,7 @@ class Positions(EdgeSet):
     dest: tuple[int | str, ...] | None = None
     src: tuple[int | str, ...] | None = None
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         return _over_tokens(_rectangle(layout, dest=_located(layout, self.dest), src=_located(layout, self.src)))
 
     def _text(self) -> str:
@@ -166,7 +166,7 @@ class Positions(EdgeSet):
 class Every(EdgeSet):
     """See `every`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         return np.ones((1, 1, 1, 1), bool)
 
     def _text(self) -> str:
@@ -177,7 +177,7 @@ class Every(EdgeSet):
 class Nothing(EdgeSet):
     """See `none`."""
 
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> Mask:  # noqa: ARG002
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         return np.zeros((1, 1, 1, 1), bool)
 
     def _text(self) -> str:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scipy.io import savemat
 from tiny import TINY
 
 from emg_lens import cli
+from emg_lens.data.registry import DATASETS
 from emg_lens.errors import EmgLensError
 from emg_lens.studies.result import StudyResult
 
@@ -109,6 +111,17 @@ def test_show_prints_a_file_that_loads_again(call, tmp_path):
     assert code == 0
     (tmp_path / "copy.yaml").write_text(out)
     assert call("check", tmp_path / "copy.yaml")[0] == 0
+
+
+def test_check_reads_any_data_set_that_needs_no_folder(call, monkeypatch, tmp_path):
+    made_up = replace(DATASETS["simulated"], name="made-up")
+    monkeypatch.setitem(DATASETS._known, "made-up", made_up)
+    content = yaml.safe_load(TINY)
+    content["cohort"]["dataset"] = "made-up"
+    content["conditions"] = {"layer_masks": None}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    code, out, _ = call("check", tmp_path / "mine.yaml")
+    assert code == 0 and "in order: 3 subjects, 3 fits" in out
 
 
 def test_check_accepts_the_papers_study_although_its_data_are_not_here(call):

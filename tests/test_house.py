@@ -113,6 +113,12 @@ def defined(module: str) -> set[str]:
     return {node.name for node in tree(MODULES[module]).body if isinstance(node, kinds)}
 
 
+def type_names(module: str) -> set[str]:
+    """Types that are named at the top of a module: `Edges = Bool[...]`."""
+    assigned = [node.targets[0] for node in tree(MODULES[module]).body if isinstance(node, ast.Assign)]
+    return {name.id for name in assigned if isinstance(name, ast.Name) and re.match("[A-Z][a-z]", name.id)}
+
+
 # --- imports ----------------------------------------------------------------------------------------------
 
 
@@ -164,7 +170,7 @@ def test_no_public_name_hides_a_module_of_its_package():
 def test_no_two_things_share_a_name():
     owners = defaultdict(list)
     for module in MODULES:
-        for name in defined(module):
+        for name in defined(module) | type_names(module):
             if not name.startswith("_"):
                 owners[name].append(module)
     shared = {

@@ -18,7 +18,7 @@ from emg_lens.data.files import choose
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
 
-Mask = Bool[np.ndarray, " trial"]
+TrialMask = Bool[np.ndarray, " trial"]
 
 
 class Split(BaseModel, ABC):
@@ -35,7 +35,7 @@ class Split(BaseModel, ABC):
         """
 
     @abstractmethod
-    def parts(self, fold: "Fold", trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+    def parts(self, fold: "Fold", trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Which trials are training and which are test in a fold, and notes on what is not as the split says."""
 
 
@@ -80,7 +80,7 @@ class Fold:
         notes = tuple(f"fold {self.name}: {note}" for note in notes)
         return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
 
-    def _on_classes(self, trials: TrialSet, train: Mask, test: Mask) -> tuple[str, ...]:
+    def _on_classes(self, trials: TrialSet, train: TrialMask, test: TrialMask) -> tuple[str, ...]:
         """A note on classes that are trained but not tested; those that are tested only are refused."""
         trained, tested = set(trials.y[train].tolist()), set(trials.y[test].tolist())
         untrained = _list(trials.classes[i] for i in sorted(tested - trained))
@@ -134,7 +134,7 @@ class RepetitionSplit(Split):
         if unknown:
             raise DataError(f"no subject has repetition {_list(unknown)}; there are {_list(known)}")
 
-    def parts(self, fold: Fold, trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+    def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by repetition; repetitions that this subject lacks are noted, unless a part would be empty."""
         if len(np.unique(trials.subject)) > 1:
             self.check(np.unique(trials.repetition).tolist())
@@ -184,7 +184,7 @@ class SubjectSplit(Split):
         tested = [everyone[i : i + k] for i in range(0, len(everyone), k)]
         return tuple(Fold("+".join(some), everyone, some, self) for some in tested)
 
-    def parts(self, fold: Fold, trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+    def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by subject."""
         test = np.isin(trials.subject, fold.test_subjects)
         return np.isin(trials.subject, fold.subjects) & ~test, test, ()
@@ -223,7 +223,7 @@ class BlockSplit(Split):
         blocks = range(1, self.n_folds + 1)
         return tuple(Fold(f"{s}.block{k}", (s,), (s,), self, k) for s in _different(subjects) for k in blocks)
 
-    def parts(self, fold: Fold, trials: TrialSet) -> tuple[Mask, Mask, tuple[str, ...]]:
+    def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by block; movements follow each other in time as their numbers do."""
         mine = np.isin(trials.subject, fold.subjects)
         movements, first, movement_of = np.unique(trials.movement[mine], return_index=True, return_inverse=True)

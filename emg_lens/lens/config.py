@@ -11,11 +11,11 @@ import torch
 from emg_lens.hooks import EdgeSet, none, parse_edges
 from emg_lens.layout import TokenLayout
 
-Positions = Literal["none", "learned", "sinusoidal", "rotary"]
+PositionKind = Literal["none", "learned", "sinusoidal", "rotary"]
 Norm = Literal["pre", "post"]
 Readout = Literal["cls", "mean", "none"]
 Embedding = Literal["dedicated", "shared"]
-Activation = Literal["gelu", "relu"]
+NonLinearity = Literal["gelu", "relu"]
 
 
 @dataclass
@@ -118,10 +118,10 @@ class EncoderConfig(SignalConfig):
     patch_samples: int | None = None
     embedding: Embedding = "dedicated"
     cls_token: bool = True
-    positions: Positions = "learned"
+    positions: PositionKind = "learned"
     norm: Norm = "pre"
     readout: Readout = "cls"
-    act_fn: Activation = "gelu"
+    act_fn: NonLinearity = "gelu"
     qkv_bias: bool = True
     dropout: float = 0.0
     drop_path: float = 0.0

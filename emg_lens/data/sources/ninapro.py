@@ -18,7 +18,7 @@ from emg_lens.data.matlab import read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 
-Labels = Literal["restimulus", "stimulus"]
+LabelVector = Literal["restimulus", "stimulus"]
 Numbering = Literal["auto", "local", "global"]
 
 FILE_NAME = re.compile(r"S(\d+)_(?:A\d_)?E(\d)(?:_A\d)?\.mat", re.IGNORECASE)
@@ -87,7 +87,7 @@ def load(
     *,
     subjects: Iterable[str | int] | None = None,
     exercises: Sequence[int] = (1,),
-    labels: Labels = "restimulus",
+    labels: LabelVector = "restimulus",
     label_numbering: Numbering = "auto",
 ) -> Iterator[Recording]:
     """Read `S<n>_E<e>_A1.mat` files (or `S<n>_A1_E<e>.mat`), one recording each.
@@ -141,7 +141,7 @@ def read(
     family: Family,
     subject: str,
     *,
-    labels: Labels = "restimulus",
+    labels: LabelVector = "restimulus",
     label_numbering: Numbering = "auto",
 ) -> Recording:
     """Read one file; every repair and assumption becomes a note.
