@@ -97,7 +97,7 @@ class Leakage:
         for t in self.told:
             rows.append(("told before", t.modality, t.before, t.chance, t.n_test))
             rows.append(("told during", t.modality, t.during, t.chance, t.n_test))
-        if self.repeats is not None and self.repeats_at_random is not None:
+        if self.n_classes > 1 and self.repeats is not None and self.repeats_at_random is not None:
             rows.append(("class repeats", ALL, self.repeats, self.repeats_at_random, self.n_test))
         return pd.DataFrame(rows, columns=["fact", "of", "value", "chance", "n_test"])
 

@@ -14,11 +14,19 @@ from transformer_lens.HookedRootModule import HookedRootModule
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import SignalConfig
 
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+A model of biosignals, saved by emg-lens. `config.json` says how it is built; `from_pretrained` of its class loads it.
+"""
+
 
 class SignalModel(
     HookedRootModule,
     PyTorchModelHubMixin,
     library_name="emg-lens",
+    model_card_template=MODEL_CARD,
     tags=["biosignals", "emg", "transformer-lens"],
 ):
     """A model of signals `[batch, channel, time]`, with hook points, that can be saved and loaded.

@@ -103,8 +103,10 @@ def test_signs_that_follow_each_other_are_counted():
 
 def test_a_single_class_is_not_said_to_be_told(make_recording):
     trials = TrialSet.from_recordings([make_recording(labels=(1,), repetitions=3)])
-    said = leakage_report(*trials.split([1, 2], [3])).sentences()
+    report = leakage_report(*trials.split([1, 2], [3]))
+    said = report.sentences()
     assert len(said) == 5 and not any("class is told" in line or "consecutive" in line for line in said)
+    assert report.to_frame()["fact"].tolist() == ["shared"] * 5
 
 
 def test_reports_on_several_folds_are_brought_together(make_recording):

@@ -76,6 +76,8 @@ def test_saving_and_loading_gives_the_same_model(tmp_path):
     again = MultimodalMLP.from_pretrained(tmp_path)
     x = model.example_input(3)
     assert torch.equal(model(x), again(x)) and again.cfg == model.cfg and again.layout == model.layout
+    card = (tmp_path / "README.md").read_text()
+    assert "saved by emg-lens" in card and "library_name: emg-lens" in card and "pushed" not in card
 
 
 def test_dropout_acts_in_training_alone():
