@@ -124,7 +124,10 @@ class Leakage:
 
     def _on_rest(self) -> str:
         if self.rest_s is None:
-            return "There is no rest before the movement, so whether the class is told before it begins is not known."
+            return (
+                "Whether the class is told before the movement begins is not known: in the recordings at hand there is"
+                " no rest before it, or too little."
+            )
         if not self.told:
             return "Too few movements have rest before them to see whether the class is told before they begin."
         before, during = (
