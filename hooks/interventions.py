@@ -254,8 +254,8 @@ def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
     made = []
     for one in several:
         if isinstance(one, EdgeSet):
-            one = EdgeCut(one)
-        if isinstance(one, EdgeCut) and isinstance(one.cut, Nothing):
+            one = EdgeCut(one)  # pyright: ignore[reportCallIssue] - registering hides its fields
+        if isinstance(one, EdgeCut) and isinstance(one.edges, Nothing):
             continue
         if not isinstance(one, Intervention):
             kind = "a list of hooks, which a sweep cannot verify" if isinstance(one, list) else repr(one)

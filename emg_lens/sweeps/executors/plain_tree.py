@@ -1,6 +1,6 @@
 """The tree of a plan through the model's own blocks: a common prefix is computed once, no arithmetic is copied."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -92,7 +92,7 @@ class _Projections:
         if not isinstance(attention, Attention) or "project" in vars(attention):
             yield
             return
-        self.project = attention.project
+        self.project: Callable[..., tuple[Tensor, ...]] = attention.project
         vars(attention)["project"] = self
         try:
             yield
