@@ -194,8 +194,9 @@ def _audit(findings: Findings) -> str:
     same = pd.concat([_with_label(identities(c.scores, findings.metric), c) for c in findings.cells], ignore_index=True)
     worst = same["max_abs_difference"].max() if len(same) else 0.0
     verdict = (
-        f"{len(same)} condition{'s' * (len(same) != 1)} must equal another one by the structure of the model;"
-        f" the largest difference in any {metric_words(findings.metric)} is {worst:g}."
+        f"{len(same)} condition{'s' * (len(same) != 1)} must equal another one by the structure of the model"
+        f" and, where conditions are planned, were computed once with it; the largest difference in any"
+        f" {metric_words(findings.metric)} is {worst:g}."
         if len(same)
         else "No condition is a structural null, and no two cut the same live edges."
     )
