@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from emg_lens.errors import EmgLensError
 
 T = TypeVar("T")
+Named = TypeVar("Named")
 
 
 class UnknownNameError(EmgLensError, KeyError):
@@ -45,9 +46,14 @@ class Registry(Generic[T]):
         self._known[name] = thing
         return thing
 
-    def named(self, name: str) -> Callable[[T], T]:
-        """Decorator: `add` under this name."""
-        return lambda thing: self.add(name, thing)
+    def named(self, name: str) -> Callable[[Named], Named]:
+        """Decorator: `add` under this name; what is decorated stays what it is, also to a type checker."""
+
+        def add(thing: Named) -> Named:
+            self.add(name, thing)  # pyright: ignore[reportArgumentType]
+            return thing
+
+        return add
 
     def __getitem__(self, name: str) -> T:
         """The thing of this name.
