@@ -41,6 +41,9 @@ class EdgeSet(ABC):
     def __sub__(self, other: "EdgeSet") -> "EdgeSet":
         return Difference(self, _edge_set(other))
 
+    def __bool__(self) -> bool:
+        raise EdgeError(f"{self} is neither true nor false: write | & ~ between edge sets, not `or`, `and`, `not`")
+
     def __invert__(self) -> "EdgeSet":
         return Complement(self)
 

@@ -159,6 +159,16 @@ def test_start_and_stop_at_layer_cut_the_model_in_two():
         model(x, start_at_layer=1)
 
 
+def test_arrays_of_numpy_and_doubles_are_refused_with_what_makes_them_right():
+    model = make()
+    x = model.example_input(2)
+    with pytest.raises(ValueError, match=r"input is a ndarray; expected a tensor: torch.as_tensor\(x\).float\(\)"):
+        model.check_signals(x.numpy())
+    with pytest.raises(ValueError, match=r"input is torch.float64, .* and the model torch.float32; give x.float\(\)"):
+        model(x.double())
+    assert copy.deepcopy(model).double()(x.double()).dtype == torch.float64
+
+
 def test_input_of_another_shape_is_refused_with_what_was_expected():
     with pytest.raises(
         ValueError, match=r"shape \[2, 6, 12\] \(torch.float32\); expected \[batch, 7 channels, 12 samples\]"

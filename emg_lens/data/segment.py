@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
 
-from emg_lens.data.recording import DataError, Recording
+from emg_lens.data.recording import REST, DataError, Recording
 
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
 SHOWN = 3
@@ -211,7 +211,8 @@ def _class_names(state: _Cut, wanted: list[int] | None, label: np.ndarray) -> di
     """Names of the classes by label, in order of class index."""
     declared = {int(of): str(name) for names in state.declared for of, name in names.items()}
     if wanted is None:
-        wanted = sorted({*declared, *label.tolist()} if all(state.declared) else set(label.tolist()))
+        movements = {of for of in declared if of > REST}  # a loader may name rest too: it is no class
+        wanted = sorted({*movements, *label.tolist()} if all(state.declared) else set(label.tolist()))
     names = {of: declared.get(of, str(of)) for of in wanted}
     return names if len(set(names.values())) == len(names) else {of: f"{of} {name}" for of, name in names.items()}
 

@@ -79,7 +79,8 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     """The file, if it is a trial set; what goes wrong while it is read is told in one line."""
     path = path.expanduser()
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected one that TrialSet.save wrote")
+        what = "a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {what}; expected a file that TrialSet.save wrote")
     try:
         with h5py.File(path) as file:
             if file.attrs.get("format") != FORMAT:

@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
 from emg_lens.data import storage
+from emg_lens.data.arrays import channel_table, rate, samples, whole
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut_recordings, same_channels
 from emg_lens.data.statistics import InputStatistics
@@ -196,10 +197,10 @@ class TrialSet:
         Raises:
             DataError: Shapes that disagree, NaN, or a label that is not in `classes`.
         """
-        x, labels = np.asarray(x), np.asarray(y)
-        if isinstance(channels, Mapping):
-            rows = [(m, f"{m}.{i}", "", float(fs)) for m, n in channels.items() for i in range(n)]
-            channels = pd.DataFrame(rows, columns=list(CHANNEL_COLUMNS))
+        x, labels, fs = samples(x), np.asarray(y), rate(fs)
+        channels = channel_table(channels, fs, x)
+        if x.ndim == 3 and labels.shape != x.shape[:1]:
+            raise DataError(f"y must be one label a trial: {len(x)} of them, got shape {labels.shape}")
         names = list(np.unique(labels)) if classes is None else list(classes)
         index = {str(name): i for i, name in enumerate(names)}
         missing = [str(label) for label in np.unique(labels) if str(label) not in index]
@@ -207,16 +208,16 @@ class TrialSet:
             raise DataError(f"y holds the label {missing[0]}, which is not in classes ({', '.join(index)})")
         numbers = {"repetition": repetition, "movement": np.arange(len(x)) if movement is None else movement}
         return TrialSet(
-            x=x.astype(np.float32, copy=False),
+            x=x,
             y=np.array([index[str(label)] for label in labels.ravel()], dtype=np.int64),
             subject=np.asarray(subject).astype(str),
-            channels=channels.reset_index(drop=True),  # pyright: ignore[reportAttributeAccessIssue]
-            fs=float(fs),
+            channels=channels,
+            fs=fs,
             classes=tuple(str(name) for name in names),
             notes=tuple(notes),
             targets=None if targets is None else np.asarray(targets).astype(np.float32, copy=False),
             target_names=tuple(target_names),
-            **{name: _whole(values, name) for name, values in numbers.items()},
+            **{name: whole(values, name) for name, values in numbers.items()},
         )
 
     @staticmethod
@@ -382,13 +383,6 @@ def _apart(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray,
         apart.append(some - some.min() + following)
         following = int(apart[-1].max()) + 1
     return apart
-
-
-def _whole(values: Shaped[np.ndarray, " trial"] | Sequence[int], name: str) -> Int[np.ndarray, " trial"]:
-    numbers = np.asarray(values)
-    if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any():
-        raise DataError(f"{name} must hold whole numbers, got {numbers.dtype}")
-    return numbers.astype(np.int64)
 
 
 def _check_alike(first: TrialSet, other: TrialSet, what: str) -> None:

@@ -58,8 +58,12 @@ class SignalModel(
         """Refuse input that is not what the configuration promises.
 
         Raises:
-            ValueError: Another shape, or no floats.
+            ValueError: No tensor, another shape, no floats, or doubles for a model of floats.
         """
+        if not isinstance(x, Tensor):
+            raise ValueError(f"input is a {type(x).__name__}; expected a tensor: torch.as_tensor(x).float() makes one")
+        if x.dtype == torch.float64 != self.cfg.dtype:
+            raise ValueError(f"input is {x.dtype}, as numpy counts, and the model {self.cfg.dtype}; give x.float()")
         expected = (self.cfg.n_channels, self.cfg.n_samples)
         if x.ndim != 3 or tuple(x.shape[1:]) != expected or not x.is_floating_point():
             raise ValueError(

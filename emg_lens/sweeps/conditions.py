@@ -37,8 +37,8 @@ class Condition:
     interventions: tuple[Intervention, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise EdgeError("a condition needs a name")
+        if not (isinstance(self.name, str) and self.name):
+            raise EdgeError(f"a condition needs a name, Condition('no talk', cross_modal()); got {self.name!r}")
         object.__setattr__(self, "interventions", as_interventions(self.intervention))
         object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
 
@@ -117,8 +117,11 @@ def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
     """The conditions with the baseline in front.
 
     Raises:
-        EdgeError: Two conditions of one name, or a condition named `"baseline"` that does something.
+        EdgeError: Something else than a list of conditions, two of one name, or one named `"baseline"` that does
+            something.
     """
+    if not isinstance(conditions, list | tuple) or not all(isinstance(one, Condition) for one in conditions):
+        raise EdgeError(f"expected a list such as [Condition('no talk', cross_modal())], got {conditions!r}")
     doubled = sorted(name for name, count in Counter(c.name for c in conditions).items() if count > 1)
     if doubled:
         raise EdgeError(f"conditions need different names, these are used twice: {doubled[:5]}")

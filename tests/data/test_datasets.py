@@ -129,7 +129,7 @@ def test_finished_trials_are_read_as_they_are(tmp_path):
             ask("trials", path, gain=2)
         with pytest.raises(DataError, match=r"'trials' needs a file \(your own trials: .*\); none was given"):
             ask("trials")
-        with pytest.raises(DataError, match="no such file; expected one that TrialSet.save wrote"):
+        with pytest.raises(DataError, match="a folder; expected a file that TrialSet.save wrote"):
             ask("trials", tmp_path)
     assert data_fingerprint("trials", path) != data_fingerprint("trials", path.rename(tmp_path / "other.h5"))
     path = tmp_path / "other.h5"

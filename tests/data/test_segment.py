@@ -106,6 +106,11 @@ def test_movements_of_unlike_length_need_a_segment(make_recording):
         TrialSet.from_recordings([made])
 
 
+def test_a_loader_that_names_rest_does_not_make_it_a_class(make_recording):
+    cut = TrialSet.from_recordings([make_recording(class_names={-1: "?", 0: "rest", 1: "open", 2: "fist", 3: "pinch"})])
+    assert cut.classes == ("open", "fist", "pinch") and sorted(set(cut.y.tolist())) == [0, 1, 2]
+
+
 def test_declared_class_names_fix_the_numbering_for_subjects_who_lack_a_class(make_recording):
     names = {1: "fist", 2: "open", 3: "pinch"}
     whole = TrialSet.from_recordings([make_recording(class_names=names)])

@@ -71,10 +71,22 @@ def nan_at(trial, channel):
     [
         ({"x": nan_at(5, 3)}, r"NaN or infinity in trial 5, channel 3 \(acc acc.1\)"),
         ({"x": np.zeros((24, 5))}, r"x must be float32 \[trial, channel, time\]"),
-        ({"y": np.arange(23)}, r"y must be 24 whole numbers, got int64 \(23,\)"),
+        ({"y": np.arange(23)}, r"y must be one label a trial: 24 of them, got shape \(23,\)"),
+        ({"y": np.eye(3)[np.arange(24) % 3]}, r"y must be one label a trial: 24 of them, got shape \(24, 3\)"),
+        (
+            {"x": np.zeros((24, 7, 5))},
+            r"x is \[trial, channel, time\] and has 7 channels .* names 5: {'emg': 2, 'acc': 3}",
+        ),
+        ({"x": [np.zeros((5, 7)), np.zeros((5, 6))]}, "all trials of one length and at one rate; got list"),
+        ({"x": {"emg": np.zeros((24, 2, 7))}}, "all trials of one length and at one rate; got dict"),
+        (
+            {"channels": ["emg"] * 5},
+            r"channels must say how many each modality has, such as {'emg': 8, 'acc': 3}; got \[",
+        ),
+        ({"fs": {"emg": 1000, "acc": 100}}, "fs must be one number"),
         ({"subject": ["A"] * 3}, r"subject must be 24 strings"),
         ({"repetition": np.full(24, 1.5)}, "repetition must hold whole numbers"),
-        ({"channels": {"emg": 4}}, "channels must have 5 rows"),
+        ({"channels": {"emg": 4}}, "has 5 channels .* names 4"),
         (
             {"channels": pd.DataFrame({"modality": ["emg"] * 5})},
             "the columns modality, name, units, native_fs",

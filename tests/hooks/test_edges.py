@@ -155,3 +155,11 @@ def test_only_edge_sets_combine():
 
 def test_self_edges_include_cls():
     assert (0, 0, 0, 0) in meant(self_edges())
+
+
+@pytest.mark.parametrize(
+    "write", [lambda: unimodal() and cross_modal(), lambda: not unimodal(), lambda: 0 or unimodal() or 1]
+)
+def test_the_words_of_logic_are_refused_because_python_would_drop_a_side(write):
+    with pytest.raises(EdgeError, match=r"unimodal\(\) is neither true nor false: write \| & ~"):
+        write()

@@ -53,3 +53,14 @@ def test_conditions_travel_to_other_processes():
 def test_an_unknown_mode_lists_the_known():
     with pytest.raises(ValueError, match="known: individual, from_beginning, from_end"):
         layer_masks(EDGES, 2, ["sideways"])
+
+
+@pytest.mark.parametrize("given", [unimodal(), [unimodal()], {"uni": unimodal()}, Condition("uni", unimodal())])
+def test_what_is_no_list_of_conditions_is_one_line(given):
+    with pytest.raises(EdgeError, match=r"expected a list such as \[Condition\('no talk', cross_modal\(\)\)\], got "):
+        with_baseline(given)
+
+
+def test_a_condition_whose_name_was_forgotten_is_one_line():
+    with pytest.raises(EdgeError, match=r"a condition needs a name, .* got EdgeSet\(unimodal\(\)\)"):
+        Condition(unimodal())
