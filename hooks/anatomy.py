@@ -131,7 +131,7 @@ def _temporary(point: Any) -> set[int]:
 
 
 def switches(model: nn.Module) -> tuple:
-    """Everything about a model that can turn a hook on or off."""
+    """Everything about a model that can turn a hook on or off: switches, and which parts compute it."""
     cfg = getattr(model, "cfg", None)
     flags = sorted((name, str(getattr(cfg, name))) for name in dir(cfg) if name.startswith("use_"))
     wrapped = getattr(getattr(model, "original_model", None), "config", None)
@@ -140,4 +140,12 @@ def switches(model: nn.Module) -> tuple:
         getattr(wrapped, "_attn_implementation", None),
         tuple(flags),
         len(model.hook_dict),  # pyright: ignore
+        hash(tuple(_what_computes(part) for part in model.modules())),
     )
+
+
+def _what_computes(part: nn.Module) -> tuple:
+    """A module's class, and what stands on the object in the place of the class's own methods."""
+    kind = type(part)
+    replaced = [(key, id(value)) for key, value in vars(part).items() if callable(getattr(kind, key, None))]
+    return (kind, *replaced)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -69,7 +70,8 @@ def sweep(
             the batch size are those of the first call. The file stays; delete it when you are done.
 
     Raises:
-        BaselineError: The executor's baseline is not what the model gives.
+        BaselineError: The executor's baseline is not what the model gives, or what it gives for a trial depends on the
+            others of its batch and the trials are cut into batches.
         CheckpointError: The file is damaged, of another sweep (it says what differs), or cannot be written. A file
             that does not fit is left as it is.
         EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, reference trials that
@@ -158,7 +160,7 @@ class _Run:
         self.starts = [i * settings.batch_size for i in range(len(lengths))]
         self.finished = Finished(max(self.rows) + 1, lengths)
         n_forwards = len(self.rows) if looped else sum(planned.n_nodes) / max(target.n_layers, 1)
-        self.baseline = SampledBaseline(model, len(x), n_forwards, settings.executor)
+        self.baseline = SampledBaseline(model, x, n_forwards, settings.executor)
 
     def outputs(self) -> list[Tensor | Exception]:
         """Run what is missing; outputs of all conditions, on the CPU."""
@@ -222,7 +224,7 @@ class _Run:
 
     def _unfinished(self, rows: Sequence[int]) -> list[int]:
         """Micro-batches in which one of the rows is missing."""
-        return (~self.finished.done[:, rows].all(axis=1)).nonzero()[0].tolist()
+        return np.flatnonzero(~self.finished.done[:, rows].all(axis=1)).tolist()
 
     def _keep(self, part: int, found: Mapping[int, Tensor | Exception]) -> None:
         baseline = found.get(self.rows[0])

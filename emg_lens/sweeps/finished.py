@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emg_lens.hooks import Intervention
 from emg_lens.io.checkpoint import CheckpointFile, content, digest
 from emg_lens.lens.identity import model_identity
 from emg_lens.sweeps.conditions import Condition
@@ -32,7 +33,7 @@ class Finished:
 
     def __init__(self, n_rows: int, lengths: Sequence[int]) -> None:
         self.lengths = list(lengths)
-        self.done = np.zeros((len(self.lengths), n_rows), bool)
+        self.done: np.ndarray = np.zeros((len(self.lengths), n_rows), bool)
         self.logits: list[Tensor] = []
         self.errors: dict[int, Exception] = {}
         self._n_failed = 0
@@ -146,6 +147,7 @@ def sweep_identity(
         others = [*condition.input_changes, *condition.in_the_model]
         if others:
             parts.append(f"{others} of {target.layout}".encode())
+            parts += [digest(content(value)).encode() for one in others for value in _arrays(one)]
         mask = condition.edges.mask(target.layout, *shape)
         parts.append(np.packbits(mask.numpy()).data)
     return {
@@ -155,3 +157,8 @@ def sweep_identity(
         "reference": "none" if reference is None else digest(content(reference)),
         "conditions": digest(parts),
     }
+
+
+def _arrays(intervention: Intervention) -> list[Tensor]:
+    """Values of an intervention whose text leaves most of them out."""
+    return [torch.as_tensor(v) for v in vars(intervention).values() if isinstance(v, Tensor | np.ndarray)]

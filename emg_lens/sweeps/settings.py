@@ -89,8 +89,10 @@ def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None,
     """How the sweep will run.
 
     Raises:
-        SweepInputError: As `choose_executor`.
+        SweepInputError: As `choose_executor`, or a batch size below one.
     """
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size > 0):
+        raise SweepInputError(f"batch_size={batch_size!r}; expected a number of trials, 1 or more, or None")
     executor = choose_executor(model, x, asked, n_distinct)
     if not isinstance(model, HookedBiosignalEncoder):
         return Settings(executor, min(batch_size or len(x), len(x)), 1)
@@ -144,8 +146,12 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
     """Refuse trials that no model can make sense of.
 
     Raises:
-        SweepInputError: No trials, values that are not finite, or reference trials of another shape.
+        SweepInputError: No tensor, no trials, values that are not finite, or reference trials of another shape.
     """
+    for name, trials in (("x", x), ("reference", reference)):
+        if not isinstance(trials, Tensor) and not (trials is None and name == "reference"):
+            what = type(trials).__name__
+            raise SweepInputError(f"{name} is a {what}; expected a torch tensor, torch.as_tensor(x).float() makes one")
     if len(x) == 0:
         raise SweepInputError(f"no trials to run: x is {list(x.shape)}")
     for name, trials in (("x", x), ("reference", reference)):

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
+from emg_lens.hooks import EdgeError
 from emg_lens.hooks.anatomy import resolve_layout
 from emg_lens.layout import TokenLayout
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -39,10 +40,12 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
     """What the planner may believe of a model: the readout and the missing edges of exactly known ones, else nothing.
 
     Raises:
-        EdgeError: The model has no layout of its own and none is given.
+        EdgeError: The model has no layout of its own and none is given, or it has another number of positions.
     """
     cfg: Any = model.cfg
     layout, name = resolve_layout(model, layout), type(model).__name__
+    if isinstance(model, HookedBiosignalEncoder) and len(layout) != cfg.n_ctx:
+        raise EdgeError(f"the layout has {len(layout)} positions, {name} has {cfg.n_ctx}")
     n_layers, n_heads = getattr(cfg, "n_layers", 0), getattr(cfg, "n_heads", 0)
     if isinstance(model, HookedBiosignalEncoder) and reason_not_to_fold(model) is None:
         return Target(layout, n_layers, n_heads, model.readout_positions, _severed(model), name)

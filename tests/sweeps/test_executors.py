@@ -32,7 +32,7 @@ def edge_sets(draw, n_layers: int, n_heads: int):
         edges = draw(st.sampled_from([edges | other, edges - other, ~edges | other]))
     layers = draw(st.lists(st.integers(0, n_layers - 1), min_size=1, unique=True))
     heads = draw(st.lists(st.integers(0, n_heads - 1), min_size=1, unique=True))
-    return (edges | other if draw(st.booleans()) and (other := positions(src=[0])) else edges).at(layers, heads)
+    return (edges | positions(src=[0]) if draw(st.booleans()) else edges).at(layers, heads)
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,6 +9,7 @@ from emg_lens.hooks import EdgeSet, cutting, none
 from emg_lens.layout import TokenLayout
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.plan import Keep, Root, Rows
+from emg_lens.sweeps.settings import SweepInputError
 
 
 class VerifiedLoop:
@@ -27,11 +28,19 @@ class VerifiedLoop:
 def _caught(model: nn.Module, x: Tensor, edges: EdgeSet, layout: TokenLayout) -> Tensor | Exception:
     try:
         if edges == none():
-            return model(x)
+            return _output(model, x)
         with cutting(model, edges, layout):
-            return model(x)
+            return _output(model, x)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other conditions' results are kept
         return error
+
+
+def _output(model: nn.Module, x: Tensor) -> Tensor:
+    out = model(x)
+    if not isinstance(out, Tensor):
+        name = type(model).__name__
+        raise SweepInputError(f"{name} gives a {type(out).__name__}; a sweep keeps one tensor [trial, ...]: wrap it")
+    return out
 
 
 def run_unplanned(
@@ -56,7 +65,7 @@ def run_unplanned(
         with ExitStack() as stack:
             for context in [*(cutting(model, edges, layout) for edges in cuts), *contexts]:
                 stack.enter_context(context)
-            outputs = [model(x) for x in xs]
+            outputs = [_output(model, x) for x in xs]
     except Exception as error:  # noqa: BLE001 - as above
         return error
     return outputs
