@@ -25,7 +25,9 @@ app = typer.Typer(
 out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
-DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data set (not for simulated cohorts).")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="Folder (or file) of the data set; none for simulated cohorts.")
+]
 OutOption = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
 
 

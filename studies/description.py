@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from emg_lens.errors import EmgLensError
+from emg_lens.hooks import EdgeError
+from emg_lens.studies.factors import SEED
 from emg_lens.studies.fit_units import Fit, fits_of
 from emg_lens.studies.fits import FitTrials, build_fit_model, load_fit, metrics_of, objective_of
 from emg_lens.studies.spec import StudyError, StudySpec
@@ -71,10 +73,17 @@ def _plan_of(one: Fit, trials: FitTrials, known: dict[str, list[dict[str, Any]]]
         try:
             known[key] = _rehearsed_plan(one, trials)
         except SweepError as error:
-            raise StudyError(str(next(iter(error.errors.values())))) from None
+            raise StudyError(_at(one, next(iter(error.errors.values())))) from None
         except EmgLensError as error:
-            raise StudyError(str(error)) from None
+            raise StudyError(_at(one, error)) from None
     return known[key]
+
+
+def _at(one: Fit, error: Exception) -> str:
+    """The error, and of a study with factors at which levels."""
+    where = ", ".join(f"{factor}={level}" for factor, level in one.levels.items() if factor != SEED)
+    hint = "; a level may override 'conditions' too" if where and isinstance(error, EdgeError) else ""
+    return f"{f'at {where}: ' * bool(where)}{error}{hint}"
 
 
 def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from emg_lens.data.recording import DataError
-from emg_lens.data.registry import load_trials
+from emg_lens.data.registry import files_stamp, load_trials
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.models.encoder import count_parameters
@@ -87,9 +87,8 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
         DataError: A missing or damaged file, or a fold that these trials cannot be divided into.
     """
     cohort = fit_unit.spec.cohort
-    trials = _read(
-        cohort.model_dump_json(exclude={"subjects", "modalities", "targets", "rectify"}), data, fit_unit.fold.subjects
-    )
+    recorded = cohort.model_dump_json(exclude={"subjects", "modalities", "targets", "rectify"})
+    trials = _read(recorded, data, fit_unit.fold.subjects, files_stamp(cohort.dataset, data, **cohort.options))
     if cohort.targets:
         trials = trials.with_targets(cohort.targets)
     if cohort.modalities is not None:
@@ -98,8 +97,8 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
 
 
 @lru_cache(maxsize=1)
-def _read(cohort_json: str, data: Path | None, subjects: tuple[str, ...]) -> TrialSet:
-    """Trials of some subjects; kept for the next fit of the same worker, which often reads the same."""
+def _read(cohort_json: str, data: Path | None, subjects: tuple[str, ...], stamp: tuple) -> TrialSet:  # noqa: ARG001
+    """Trials of some subjects; kept for the next fit of the same worker, if that reads the same and no file changed."""
     cohort = Cohort.model_validate_json(cohort_json)
     try:
         return load_trials(

@@ -5,6 +5,7 @@ edge expression that does not parse. What only the model's own code or the data 
 is checked before anything runs.
 """
 
+import difflib
 import hashlib
 import json
 from functools import cached_property
@@ -29,6 +30,14 @@ WORDS = ("title", "question")
 """Keys that change no number."""
 AFTERWARDS = ("metrics", "statistics", "views")
 """Keys that change what is made of finished fits, not the fits: outputs are kept, so that other metrics need no fit."""
+IN_WORDS = {
+    "missing": "is needed and missing",
+    "tuple_type": "expected a list: [one, two], or lines that begin with '-'",
+    "dict_type": "expected keys and values: {key: value}",
+    "model_type": "expected keys and values: {key: value}",
+    "model_attributes_type": "expected keys and values: {key: value}",
+}
+"""What pydantic says of a value's form, in the words of a YAML file."""
 COMING = ("ninapro-db2",)
 """Data sets that shipped studies name and whose loader is not written yet."""
 
@@ -225,10 +234,19 @@ def one_line(error: ValidationError) -> str:
     parts = []
     for item in error.errors()[:3]:
         where = ".".join(str(p) for p in item["loc"]) or "study"
-        what = "is not a known key" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-        parts.append(f"{where} {what}" if item["type"] == "extra_forbidden" else f"{where}: {what}")
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(str(item["loc"][-1]), _keys() - {item["loc"][-1]}, n=1)
+            parts.append(f"{where} is not a known key" + f"; did you mean {close[0]!r}?" * bool(close))
+            continue
+        parts.append(f"{where}: {IN_WORDS.get(item['type']) or item['msg'].removeprefix('Value error, ')}")
     more = len(error.errors()) - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more else "")
+
+
+def _keys() -> set[str]:
+    """Every key that some part of a study file has."""
+    schema = StudySpec.model_json_schema()
+    return {key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", ())}
 
 
 def _read(path: Path) -> str:

@@ -159,7 +159,11 @@ def load_trials(
     """
     entry = describe_dataset(name)
     recipe, segment = recipe or Recipe(), segment or Segment()
-    given = {"recipe": recipe != Recipe(), "segment": segment != Segment(), "classes": classes is not None}
+    given = {
+        "recipe": recipe != Recipe(),
+        "segment": segment != Segment(),
+        "classes (a study's labels)": classes is not None,
+    }
     if entry.finished and any(given.values()):
         extra = ", ".join(what for what, is_given in given.items() if is_given)
         raise DataError(f"{name!r} is a file of finished trials; leave out {extra}")
@@ -181,6 +185,17 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
     index = _index(name, root, options) or {}
     place = None if root is None else Path(root).expanduser()
     return listing_hash(name, place.parent if place is not None and place.is_file() else place, index)
+
+
+def files_stamp(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of each file of a data set: what was read from them holds as long as this stays the same.
+
+    Raises:
+        DataError: As `load_dataset`.
+    """
+    paths = {path for some in (_index(name, root, options) or {}).values() for path in some}
+    facts = [(path, path.stat()) for path in sorted(paths)]
+    return tuple((str(path), fact.st_size, fact.st_mtime_ns) for path, fact in facts)
 
 
 def _index(name: str, root: str | Path | None, options: Mapping[str, object]) -> Index | None:

@@ -32,6 +32,8 @@ from emg_lens.studies.report.wording import (
     value,
     with_interval,
 )
+from emg_lens.studies.shipped import catalogue
+from emg_lens.studies.spec import StudySpec
 
 
 def render_report(
@@ -215,9 +217,15 @@ def _with_label(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 
 def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mapping[str, Any]) -> str:
     data = f" --data {record['folder']}" if record["folder"] else ""
-    command = f"<pre><code>{escape(f'emg-lens run {findings.study.name}{data}')}</code></pre>"
+    command = f"<pre><code>{escape(f'emg-lens run {_named(findings.study)}{data}')}</code></pre>"
     facts = {**environment, "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
     return f"<h2>How to reproduce</h2>{command}{fact_list(facts)}"
+
+
+def _named(study: StudySpec) -> str:
+    """How the command line finds this study: its name where it is shipped just so, or the run folder's own file."""
+    shipped = study.name in catalogue() and StudySpec.load(study.name).digest() == study.digest()
+    return study.name if shipped else "spec.yaml"
 
 
 def _from_to(numbers: Iterable[float], written: Callable[[float], str]) -> str:

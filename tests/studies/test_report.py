@@ -15,8 +15,9 @@ from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import to_svg
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.leakage_section import leakage_by_cohort, leakage_sentences, leakage_table
-from emg_lens.studies.report.page import render_report
+from emg_lens.studies.report.page import _named, render_report
 from emg_lens.studies.report.view import VIEWS, View, views_of
+from emg_lens.studies.spec import StudySpec
 from emg_lens.studies.statistics.power import power_warnings
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -80,7 +81,7 @@ def test_the_page_is_well_formed_and_has_every_section(html):
         assert f"<h2>{heading}</h2>" in html
     written = ["Which layers?", "simulated", "12 emg, 36 acc, 40 samples each at 20 Hz", "fist, rest", "2.13.0"]
     written += ["one repetition is missing (1 of 12 fits)", "isonet", "AdamW", "All 10 test trials come from a subject"]
-    written += ["name: isonet-table3", "emg-lens run isonet-table3", "cannot be significant", "3d2bf8de"]
+    written += ["name: isonet-table3", "emg-lens run spec.yaml", "cannot be significant", "3d2bf8de"]
     for shown in [*written, "5,921,041", "0.01235", "joint", "0.800"]:
         assert shown in page.text, shown
 
@@ -291,3 +292,9 @@ def test_the_page_is_made_for_light_dark_and_paper(html):
 
 def test_the_same_study_gives_the_same_page(html):
     assert page_of(paper(question="Which layers?")) == html
+
+
+def test_a_shipped_study_is_run_by_its_name_and_a_changed_one_from_its_file():
+    shipped = StudySpec.load("quickstart")
+    changed = shipped.model_copy(update={"split": shipped.split.model_copy(update={"test": (2,)})})
+    assert (_named(shipped), _named(changed)) == ("quickstart", "spec.yaml")

@@ -210,6 +210,22 @@ def test_ones_own_trials_run_like_any_data_set(tmp_path):
     assert len(result.scores) == 2 * 13
 
 
+def test_trials_that_were_saved_anew_are_read_anew(tmp_path):
+    import numpy as np
+
+    from emg_lens.data import TrialSet
+
+    content = yaml.safe_load(TINY) | {"cohort": {"dataset": "trials"}, "split": {"by": "repetition", "test": [2]}}
+    content["conditions"].pop("extra")
+    study, read = Study.parse(yaml.safe_dump(content)), []
+    for seed in (0, 1):
+        x, y, repetition = np.random.default_rng(seed).normal(size=(4, 3, 8)), [0, 1, 0, 1], [1, 1, 2, 2]
+        TrialSet.from_arrays(x, y, ["A"] * 4, repetition, {"emg": 2, "acc": 1}, 100.0).save(tmp_path / "mine.h5")
+        one = all_fits(study, tmp_path / "mine.h5")[0]
+        read.append(load_fit(one, tmp_path / "mine.h5").train.x)
+        np.testing.assert_array_equal(read[-1], x[:2].astype(np.float32))
+
+
 def _end(parts, costs, n_workers: int) -> float:
     """When the last worker is done, played through; a part waits for the one before it."""
     free, done, ended = [0.0] * n_workers, dict.fromkeys(range(len(costs)), 0.0), dict.fromkeys(range(len(costs)), 0.0)

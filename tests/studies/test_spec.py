@@ -62,7 +62,11 @@ def test_the_hash_ignores_words_and_follows_numbers():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training__epoch": 3}, "study: training.epoch is not a known key"),
+        ({"training__epoch": 3}, "study: training.epoch is not a known key; did you mean 'epochs'?"),
+        ({"condition": {}}, "study: condition is not a known key; did you mean 'conditions'?"),
+        ({"metrics": "accuracy"}, "metrics: expected a list: "),
+        ({"split": "loso"}, "split: expected keys and values: "),
+        ({"split": {"by": "repetition"}}, "test: is needed and missing"),
         ({"split__test": [1]}, r"repetitions \[1\] are in the training and in the test split"),
         ({"split": {"by": "weekday"}}, "split: Input tag 'weekday'"),
         ({"split": {"by": "subject"}}, "needs either leave_out or test"),
@@ -112,6 +116,13 @@ def test_text_that_is_no_study_is_one_line(text, message):
     with pytest.raises(StudyError, match=message) as error:
         Study.parse(text)
     assert "\n" not in str(error.value)
+
+
+def test_a_level_that_its_conditions_do_not_fit_is_named(tmp_path):
+    factors = {"sensors": {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}, "seed": 2}
+    study = Study.parse(changed(factors=factors, conditions={"layer_masks": {"edges": {"cross": "cross_modal()"}}}))
+    with pytest.raises(StudyError, match="^at sensors=emg: cross_modal.*; a level may override 'conditions'"):
+        study.run(out=tmp_path / "runs", jobs=1)
 
 
 SENSORS = {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}, "conditions": {"layer_masks": None, "extra": []}}}
