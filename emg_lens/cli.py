@@ -91,7 +91,9 @@ def check(
     study = StudySpec.load(name)
     study.check()
     cells = len(study.cells)
-    out.print(f"{study.name}: {study.model.summary()}; {cells} combination{'s' * (cells != 1)} of levels", markup=False)
+    epochs = " or ".join(dict.fromkeys(f"{spec.training.epochs}" for _, spec in study.cells))
+    levels = f"{cells} combination{'s' * (cells != 1)} of levels"
+    out.print(f"{study.name}: {study.model.summary()}; {epochs} epochs; {levels}", markup=False)
     sets = [spec.cohort.dataset for _, spec in study.cells]
     on_disk = [name for name in sets if name in COMING or describe_dataset(name).needs_root]
     if data is None and on_disk:

@@ -27,7 +27,8 @@ def cut_layers(
             empty).
     """
     if not isinstance(edges, EdgeSet):
-        raise EdgeError(f"edges must be an edge set such as cross_modal(), got {edges!r}")
+        given = " ".join(repr(edges).split())
+        raise EdgeError(f"edges must be an edge set such as cross_modal(), got {given[:60]}")
     mask = edges.mask(layout, n_layers, n_heads)
     layers = {layer: _share_heads(mask[layer]) for layer in range(n_layers) if mask[layer].any()}
     if not layers and not isinstance(edges, Nothing):

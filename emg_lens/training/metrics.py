@@ -62,7 +62,13 @@ def measure(names: Sequence[str], outputs: Values, targets: Targets) -> dict[str
         raise MetricError(
             f"{len(outputs)} outputs and {len(targets)} targets; expected one target a trial, and a trial"
         )
-    return {metric.name: float(metric.function(outputs, targets)) for metric in metrics}
+    found = {}
+    for metric in metrics:
+        try:
+            found[metric.name] = float(metric.function(outputs, targets))
+        except MetricError as error:
+            raise MetricError(f"metric {metric.name!r}: {error}") from None
+    return found
 
 
 Function = Callable[[np.ndarray, np.ndarray], float]

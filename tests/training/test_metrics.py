@@ -85,7 +85,7 @@ def test_each_says_which_direction_is_better(name):
         (["accuracy"], np.zeros((0, 2)), np.zeros(0, int), "0 outputs and 0 targets"),
         (["accuracy"], np.zeros((3, 2)), np.zeros(3), "one class index a trial"),
         (["macro_f1"], np.zeros((3, 2)), np.array([0, 1, 2]), "labels run from 0 to 2; there are logits of 2 classes"),
-        (["r2"], np.zeros((3, 2)), np.zeros(3, int), "this metric compares values of one shape"),
+        (["r2"], np.zeros((3, 2)), np.zeros(3, int), "metric 'r2': .* this metric compares values of one shape"),
         (["mae"], np.zeros((3, 2)), np.zeros((3, 1)), "this metric compares values of one shape"),
     ],
 )
