@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from emg_lens.training.metrics import METRICS
+
 SEED = "seed"
 """The factor whose levels are repetitions of the same fit: they are averaged within the subject, never compared."""
 MOST_CELLS = 1000
@@ -12,7 +14,12 @@ OVERRIDES = ("cohort", "split", "model", "objective", "training", "conditions")
 
 COLUMNS = frozenset(
     ("fit", "fold", "subject", "condition", "edges", "mode", "layer", "head", "levels", "factor", "level", "to")
-    + ("n_test", "n_movements", "chance", "expected", "structural_null", "equivalent_to", "mean", "stars")
+    + ("test_subjects", "metrics", "executor", "seconds", "n_parameters", "n_train", "n_test", "n_test_movements")
+    + ("outputs", "modalities", "n_samples", "fs", "notes", "n_movements", "chance", "expected", "target")
+    + ("edges_cut", "live_edges_cut", "rows_fully_cut", "max_abs_delta_logit", "structural_null", "equivalent_to")
+    + ("equivalence_error", "n_subjects", "mean", "sd", "baseline_mean", "delta_percent", "difference", "ci_low")
+    + ("ci_high", "unit", "chance_corrected_drop_percent", "n_changed", "u", "rank_biserial", "rank_biserial_paired")
+    + ("family", "family_size", "p_corrected", "stars", "significant", "movement", "repetition")
 )
 """Columns of a study's tables, which no factor may be called."""
 
@@ -42,7 +49,7 @@ def read_factors(given: Any) -> Factors:
                 raise ValueError(f"level {level!r} of {name!r} must map parts of the study to values, got {parts!r}")
         if str(name) in found or len({str(level) for level in levels}) < len(levels):
             raise ValueError(f"factor {name!r} or one of its levels is there twice: names are compared as text")
-        if str(name) in COLUMNS or not str(name).strip():
+        if str(name) in COLUMNS or str(name) in METRICS or not str(name).strip():
             raise ValueError(f"a factor cannot be called {name!r}: a table of every study has that column; rename it")
         found[str(name)] = {str(level): dict(parts or {}) for level, parts in levels.items()}
         for level, parts in found[str(name)].items():

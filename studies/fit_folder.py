@@ -8,7 +8,8 @@ tags and audit · `scores.csv`: the metrics · `fit.json`: facts · `leakage.jso
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
+from pandas.api.types import is_numeric_dtype
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
+from emg_lens.errors import EmgLensError
 from emg_lens.studies.spec import StudyError
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.training.metrics import measure
+
+WHOLE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_null", "equivalent_to"]
+"""Columns of `scores.csv` without a missing value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +108,22 @@ def score(
     return pd.concat(parts, ignore_index=True)
 
 
+@contextmanager
+def naming_the_damaged(folder: Path) -> Iterator[None]:
+    """What goes wrong inside, because a fit's files do not hold what was written, is a line that names the folder.
+
+    Raises:
+        StudyError: That line.
+    """
+    try:
+        yield
+    except EmgLensError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise StudyError(f"{folder} is damaged ({what}); delete it and run again") from None
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """A table of a run; empty cells are missing values, every other text (`NA`, `None`) is itself.
 
@@ -124,7 +146,10 @@ def read_facts(folder: Path, name: str = "fit.json") -> dict[str, Any]:
         StudyError: They are missing or damaged.
     """
     try:
-        return json.loads((folder / name).read_text())
+        found = json.loads((folder / name).read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}")
+        return found
     except (OSError, ValueError) as error:
         raise StudyError(f"{folder / name} cannot be read ({error}); delete {folder} and run again") from None
 
@@ -163,6 +188,9 @@ def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:
             f"{folder / 'scores.csv'} has {len(scores)} rows; expected one a subject and condition of conditions.csv"
             f" ({len(names)}); delete {folder} and run again"
         )
+    numbers = scores[list(metrics)]
+    if not all(map(is_numeric_dtype, numbers.dtypes)) or scores[WHOLE].isna().to_numpy().any():
+        raise StudyError(f"{folder / 'scores.csv'} has cells that are no numbers; delete {folder} and run again")
     if "mode" in scores:
         scores["mode"] = scores["mode"].fillna("")
     return scores

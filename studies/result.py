@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import RenderableType
 
+from emg_lens.data.leakage import Leakage
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.io.files import write_text
 from emg_lens.studies.findings import Findings
-from emg_lens.studies.fit_folder import read_csv, read_facts, read_outputs, read_scores
+from emg_lens.studies.fit_folder import naming_the_damaged, read_csv, read_facts, read_outputs, read_scores
 from emg_lens.studies.report.table_formats import to_csv, to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.run_plan import read_record
@@ -60,13 +61,18 @@ class StudyResult(Findings):
             StudyError: A file is missing or damaged.
         """
         folders = [folder / "fits" / name for name in fits]
-        facts = [read_facts(part) for part in folders]
-        metrics = study.metrics or tuple(facts[0]["metrics"])
-        scores = [_labelled(read_scores(p, metrics), study, f, p.name) for p, f in zip(folders, facts, strict=True)]
-        curves = [read_csv(p / "fit.csv").assign(fit=p.name) for p in folders]
-        leakage = [{**read_facts(p, "leakage.json"), "fit": p.name} for p in folders if (p / "leakage.json").exists()]
-        about = [read_csv(p / "conditions.csv") for p in folders]
-        tags = dict.fromkeys(c for table in about for c in table.columns[1 : list(table.columns).index("edges_cut")])
+        facts, scores, curves, leakage, tags = [], [], [], [], {}
+        metrics = study.metrics or ()
+        for part in folders:
+            with naming_the_damaged(part):
+                facts.append(read_facts(part))
+                metrics = metrics or tuple(facts[0]["metrics"])
+                scores.append(_labelled(read_scores(part, metrics), study, facts[-1], part.name))
+                curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
+                if (part / "leakage.json").exists():
+                    leakage.append({**Leakage.from_dict(read_facts(part, "leakage.json")).to_dict(), "fit": part.name})
+                about = list(read_csv(part / "conditions.csv").columns)
+                tags |= dict.fromkeys(about[1 : about.index("edges_cut")])
         return cls(
             study=study,
             scores=_ordered(pd.concat(scores, ignore_index=True), study, [*tags], metrics),

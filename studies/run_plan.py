@@ -89,6 +89,8 @@ def begun_plan(study: StudySpec, data: Path | None, out: Path) -> RunPlan | None
             " give another --out, or delete that folder"
         )
     subjects = tuple(tuple(names) for names in known["subjects"])
+    if len(subjects) != len(study.cells):
+        raise StudyError(f"{folder / RECORD} is of another study; delete {folder} and run again")
     return RunPlan(subjects, known["n_train"], folder, now, tuple(known["warnings"]))
 
 
@@ -100,8 +102,11 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads((folder / RECORD).read_text())
-        return {key: record[key] for key in ("folder", "fingerprint", "warnings", "n_train", "subjects")}
-    except (OSError, ValueError, KeyError) as error:
+        kinds = {"folder": str | None, "fingerprint": str, "warnings": list, "n_train": dict, "subjects": list}
+        if not all(isinstance(record[key], kind) for key, kind in kinds.items()):
+            raise ValueError("a value of another kind")
+        return {key: record[key] for key in kinds}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{folder / RECORD} cannot be read ({error}); delete {folder} and run again") from None
 
 

@@ -1,7 +1,9 @@
 """Studies with factors, seeds, other splits, objectives and models, from YAML to tables; killed and damaged."""
 
+import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -173,6 +175,34 @@ def test_a_damaged_file_of_a_run_is_one_line_that_names_it(done, tmp_path, name,
         assert name in str(error) and "\n" not in str(error)
     else:
         assert (name, how) == ("fit.csv", "torn")  # half of a curve is a curve
+
+
+def without(name: str):
+    """What a JSON file holds, without one key."""
+    return lambda text: json.dumps({key: value for key, value in json.loads(text).items() if key != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("fit.json", lambda text: "[1]"),
+        ("fit.json", without("levels")),
+        ("fit.json", lambda text: text.replace('"architecture": "isonet"', '"architecture": "another"')),
+        ("leakage.json", without("told")),
+        ("conditions.csv", lambda text: "a,b\n1,2\n"),
+        ("scores.csv", lambda text: re.sub(r"0\.\d+", "abc", text, count=1)),
+        ("scores.csv", lambda text: text[: text.rindex(",", 0, text.rindex(",", 0, text.rindex(",")))] + "\n"),
+        ("../../data.json", lambda text: "[1]"),
+        ("../../data.json", without("subjects")),
+    ],
+)
+def test_a_file_of_a_run_that_holds_something_else_is_one_line_that_names_its_place(done, tmp_path, name, change):
+    folder = shutil.copytree(done.folder, tmp_path / "run")
+    path = next(path.parent for path in sorted((folder / "fits").glob("*/leakage.json"))) / name
+    path.write_text(change(path.read_text()))
+    with pytest.raises(EmgLensError, match=re.escape(str(path.resolve().parent))) as error:
+        StudyResult.load(folder).write()
+    assert "\n" not in str(error.value)
 
 
 def test_leaving_each_subject_out_tests_it_on_models_of_the_others(tmp_path):

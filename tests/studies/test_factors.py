@@ -32,6 +32,12 @@ def test_what_would_be_lost_or_is_no_level_is_refused_in_a_line(factors, message
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["modalities", "n_parameters", "notes", "edges_cut", "n_subjects", "accuracy", "r2"])
+def test_a_factor_is_not_called_like_a_column_of_any_table(name):
+    with pytest.raises(StudyError, match=f"a factor cannot be called '{name}'"):
+        study({name: {"x": {}, "y": {}}})
+
+
 def test_seeds_are_levels_from_zero():
     assert list(read_factors({"seed": 2})["seed"]) == ["0", "1"]
 
