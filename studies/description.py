@@ -93,6 +93,9 @@ def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     """
     objective, some = objective_of(one), trials.train.select(np.arange(min(REHEARSED, len(trials.train))))
     model = build_fit_model(one, trials.train).eval()
+    targets = objective.targets(trials.train)
+    if not targets.is_floating_point() and len(targets.unique()) < 2:
+        raise StudyError(f"fold {one.fold.name} has trials of one class alone; two or more are needed to tell apart")
     objective.check(model, trials.x(some), trials.y(some, objective))
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
     some_x, executor = trials.x(some), reproducible_executor(model)

@@ -68,6 +68,7 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
     for (_, spec), cell in zip(study.cells, facts, strict=True):
         if isinstance(spec.split, RepetitionSplit):
             spec.split.check(r for fit in cell for r in fit["repetitions"])
+    _check_compared(study, facts)
     warnings = list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
     n_train = {fit["folder"]: fit["n_train"] for fit in every}
     return RunPlan(subjects, n_train, run_folder(study, out), fingerprint(study, data), tuple(warnings))
@@ -161,6 +162,24 @@ def _describe(*arguments: Any) -> list[list[dict]]:
     from emg_lens.studies.description import describe_fits  # in the worker: this process needs no models
 
     return describe_fits(*arguments)
+
+
+def _check_compared(study: StudySpec, facts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse levels that are to be compared subject by subject and have different subjects."""
+    for comparison in study.statistics.compare:
+        tested: dict[tuple[str, ...], dict[str, set[str]]] = {}
+        for (levels, _), fits in zip(study.cells, facts, strict=True):
+            others = tuple(levels[name] for name in study.compared_factors if name != comparison.factor)
+            level = tested.setdefault(others, {}).setdefault(levels[comparison.factor], set())
+            level |= {subject for fit in fits for subject in fit["test_subjects"]}
+        for by_level in tested.values():
+            for level, subjects in by_level.items():
+                odd = sorted(subjects ^ by_level[comparison.to])
+                if odd:
+                    raise StudyError(
+                        f"statistics.compare sets {comparison.factor} {level!r} against {comparison.to!r}, which do not"
+                        f" test the same subjects: {', '.join(odd)}; leave the comparison out, or choose subjects"
+                    )
 
 
 def _warnings(study: StudySpec, fits: Sequence[Mapping[str, Any]]) -> list[str]:

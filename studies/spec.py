@@ -136,6 +136,14 @@ class StudySpec(BaseModel):
     def _read_factors(cls, given: Any) -> Factors:
         return read_factors({} if given is None else given)
 
+    @field_validator("metrics", "views")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        doubled = [name for i, name in enumerate(names or ()) if name in (names or ())[:i]]
+        if doubled:
+            raise ValueError(f"{doubled[0]!r} is there twice")
+        return names
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         for levels in combinations(self.factors) if self.factors else ():

@@ -205,6 +205,18 @@ def test_a_file_of_a_run_that_holds_something_else_is_one_line_that_names_its_pl
     assert "\n" not in str(error.value)
 
 
+def test_what_the_statistics_could_not_compare_is_refused_before_anything_is_fitted(tmp_path):
+    who = {"first": {"cohort": {"subjects": ["01", "02"]}}, "last": {"cohort": {"subjects": ["02", "03"]}}}
+    compare = {"n_bootstrap": 200, "compare": [{"factor": "who", "to": "first"}]}
+    with pytest.raises(EmgLensError, match="do not test the same subjects: 01, 03"):
+        parse(changed(factors={"who": who}, statistics=compare)).run(out=tmp_path, jobs=1)
+    with pytest.raises(EmgLensError, match="one class alone"):
+        parse(changed(cohort__labels=[1], conditions__extra=[])).run(out=tmp_path, jobs=1)
+    with pytest.raises(EmgLensError, match="'accuracy' is there twice"):
+        parse(changed(metrics=["accuracy", "accuracy"]))
+    assert not list(tmp_path.iterdir())
+
+
 def test_leaving_each_subject_out_tests_it_on_models_of_the_others(tmp_path):
     study = parse(changed(name="loso", split={"by": "subject", "leave_out": 1}))
     result = study.run(out=tmp_path, jobs=2)
