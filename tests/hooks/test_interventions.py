@@ -83,7 +83,7 @@ def test_they_say_what_a_planner_asks():
         (Replace("acc", at="hook_embed"), lambda m: replace(m, "acc")),
         (CutMLP("acc", 0), lambda m: cut_mlp(m, "acc", 0)),
     ],
-    ids=str,
+    ids=["edges", "replace", "cut_mlp"],
 )
 def test_applied_is_the_plain_hooks_and_leaves_nothing(encoder, intervention, hooks):
     x = encoder.example_input(4)
