@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from emg_lens.hooks.multi_head import multi_head_attention
+
 SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 
 
@@ -84,6 +86,9 @@ class _Kernel(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return self._explicit(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return multi_head_attention(*args, **kwargs)
         if func in SOFTMAXES:
             scores = args[0] if args else kwargs["input"]
             if scores.ndim == 4:

@@ -32,8 +32,11 @@ class Read:
 
 
 class Cut(Read):
+    def __init__(self, mask=CUT):
+        self.mask = mask
+
     def before(self, scores):
-        return scores.masked_fill(CUT, -torch.inf)
+        return scores.masked_fill(self.mask, -torch.inf)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +115,21 @@ def test_nothing_outside_the_module_is_caught():
     scores = Q @ K.transpose(-1, -2)
     with tapping(Fused(), Cut()):
         assert (scores.softmax(-1) > 0).all()
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kdim", [None, 6])
+def test_torchs_multi_head_attention_is_seen_inside(need_weights, batch_first, kdim):
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(8, 4, batch_first=batch_first, kdim=kdim, vdim=kdim).eval()
+    query = torch.randn(*((2, 5) if batch_first else (5, 2)), 8)
+    key = query if kdim is None else torch.randn(*query.shape[:2], kdim)
+    cut = CUT & (torch.arange(5) != 0)  # no row loses everything
+    mask = torch.zeros(2, 4, 5, 5).masked_fill(cut, -torch.inf).flatten(0, 1)
+    padding = torch.zeros(2, 5).masked_fill(torch.arange(5) == 4, -torch.inf)
+    expected, _ = attention(query, key, key, need_weights=need_weights, attn_mask=mask, key_padding_mask=padding)
+    with tapping(attention, Cut(cut)):
+        out, weights = attention(query, key, key, need_weights=need_weights, key_padding_mask=padding)
+    torch.testing.assert_close(out, expected)
+    assert (weights is not None) == need_weights
