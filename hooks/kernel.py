@@ -63,7 +63,7 @@ class _TappedForward:
         functools.update_wrapper(self, self.forward, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with _Kernel(self.taps):
+        with KernelMode(self.taps):
             return self.forward(*args, **kwargs)
 
     def remove(self, attention: nn.Module) -> None:
@@ -73,8 +73,8 @@ class _TappedForward:
             attention.__dict__["forward"] = self.previous
 
 
-class _Kernel(TorchFunctionMode):
-    """Catches the two torch functions in which attention happens."""
+class KernelMode(TorchFunctionMode):
+    """Catches the two torch functions in which attention happens, and passes what they see through `taps`."""
 
     def __init__(self, taps: list[Tap]) -> None:
         super().__init__()
