@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from math import comb
 from typing import NamedTuple
 
-from emg_lens.studies.statistics.rank_tests import EXACT_FLIPS, N_FLIPS
+import scipy
+
+from emg_lens.studies.statistics.rank_tests import EXACT_FLIPS, EXACT_MANN_WHITNEY, N_FLIPS
 from emg_lens.studies.statistics.spec import StatisticsError, StatisticsSpec
 
 
@@ -17,19 +19,30 @@ class SmallestP(NamedTuple):
 
 
 def smallest_p(n_subjects: int, family_size: int, spec: StatisticsSpec) -> SmallestP:
-    """The smallest two-sided p that `spec.test` can give with so many subjects.
+    """The smallest two-sided p that `spec.test` gives with so many subjects: that of a perfect separation.
 
-    Mann-Whitney: 2 / C(2n, n); Wilcoxon and sign flip: 2 / 2ⁿ (docs/protocol.md §5.6). Bonferroni and Holm
-    multiply the smallest p of a family by its size; Benjamini-Hochberg may leave it as it is, if all are
-    that small.
+    2 / C(2n, n) for Mann-Whitney, 2 / 2ⁿ for the paired tests, as far as these are exact (docs/protocol.md §5.6).
+    Bonferroni and Holm multiply the smallest p of a family by its size; Benjamini-Hochberg may leave it as it is, if
+    all are that small.
+
+    Raises:
+        StatisticsError: No subject, or no test.
     """
     if n_subjects < 1 or family_size < 1:
         raise StatisticsError(f"needs at least one subject and one test, got {n_subjects} and {family_size}")
-    raw = 2 / comb(2 * n_subjects, n_subjects) if spec.test == "mann-whitney" else 2 / 2**n_subjects
+    raw = _smallest_mann_whitney(n_subjects) if spec.test == "mann-whitney" else 2 / 2**n_subjects
     if spec.test == "sign-flip" and n_subjects > EXACT_FLIPS:
-        raw = max(raw, 1 / N_FLIPS)
+        raw = 1 / N_FLIPS
     factor = 1 if spec.correction == "fdr_bh" else family_size
-    return SmallestP(min(raw, 1.0), min(raw * factor, 1.0))
+    return SmallestP(raw, min(raw * factor, 1.0))
+
+
+def _smallest_mann_whitney(n: int) -> float:
+    """The p of n values that all lie below n others; approximated, it is smallest where each group is of one value."""
+    if n <= EXACT_MANN_WHITNEY:
+        return 2 / comb(2 * n, n)
+    # Then U lies √(2n − 1) standard deviations from its mean n² / 2; the correction for continuity takes off 1 / n².
+    return float(2 * scipy.stats.norm.sf((2 * n - 1) ** 0.5 * (1 - 1 / n**2)))
 
 
 def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], spec: StatisticsSpec) -> list[str]:

@@ -6,19 +6,20 @@ differences are the rule: exact distributions are conditional on the ties, and e
 by rounding.
 """
 
-import itertools
 from functools import lru_cache
 
 import numpy as np
 import scipy
 from jaxtyping import Float
 
+from emg_lens.studies.statistics.permutation import rank_sum_p, sign_flip_p, signed_rank_p
+
 TESTS = ("mann_whitney", "wilcoxon", "sign_flip")
 
-EXACT_MANN_WHITNEY = 8
-"""Subjects up to which Mann-Whitney is exact; scipy's own limit, so that larger cohorts agree with it."""
-EXACT_FLIPS = 16
-"""Subjects up to which all sign vectors are tried: 65,536 of them."""
+EXACT_MANN_WHITNEY = 40
+"""Subjects up to which Mann-Whitney is exact: the IsoNet paper's cohort (§3). One p takes 1 ms for 20, 25 ms for 40."""
+EXACT_FLIPS = 32
+"""Subjects up to which all sign vectors are tried: a p takes 5 ms."""
 N_FLIPS = 100_000
 """Random sign vectors beyond that."""
 
@@ -39,11 +40,10 @@ def p_values(test: str, masked: Accuracies, baseline: Accuracies, seed: int = 0)
     """Raw two-sided p of each column of `masked` against that of `baseline`; 1 where nothing changed.
 
     Args:
-        test: One of `TESTS`. `"mann_whitney"`: unpaired; exact up to 8 subjects, ties included, else the
-            normal approximation with tie and continuity correction. `"wilcoxon"`: signed ranks of those
-            who changed (scipy's zero method "wilcox"); exact up to 16 of them, ties included, else scipy's.
-            `"sign_flip"`: permutation test of the mean difference; exact up to 16 subjects, else 100,000
-            random flips.
+        test: One of `TESTS`. `"mann_whitney"`: unpaired; exact up to 40 subjects, ties included, else the
+            normal approximation with tie and continuity correction. `"wilcoxon"`: signed ranks of those who
+            changed (scipy's zero method "wilcox"); exact, ties included. `"sign_flip"`: permutation test of the
+            mean difference; exact up to 32 subjects, else 100,000 random flips.
         masked: Accuracy of each subject under each condition.
         baseline: Accuracy of the same subjects without a mask; one column will do.
         seed: Seed of the random flips.
@@ -55,13 +55,16 @@ def p_values(test: str, masked: Accuracies, baseline: Accuracies, seed: int = 0)
     if test == "mann_whitney":
         masked, baseline = np.round(masked, _DECIMALS), np.round(baseline, _DECIMALS)
         if len(masked) <= EXACT_MANN_WHITNEY:
-            return _exact_mann_whitney(masked, baseline)
+            return np.array([rank_sum_p(*columns) for columns in zip(masked.T, baseline.T, strict=True)])
         return np.asarray(scipy.stats.mannwhitneyu(masked, baseline, axis=0, method="asymptotic")[1])
+    changes = difference(masked, baseline).T
     if test == "wilcoxon":
-        return np.array([_wilcoxon(d) for d in difference(masked, baseline).T])
+        return np.array([signed_rank_p(change[change != 0]) for change in changes])
     if test == "sign_flip":
-        signs = _signs(len(masked)) if len(masked) <= EXACT_FLIPS else _random_signs(len(masked), seed)
-        return np.array([_flip_p(d, signs) for d in difference(masked, baseline).T])
+        if len(masked) <= EXACT_FLIPS:
+            return np.array([sign_flip_p(change) for change in changes])
+        signs = _random_signs(len(masked), seed)
+        return np.array([(np.abs(signs @ d) >= abs(d.sum()) - _TOLERANCE).mean() for d in changes])
     raise ValueError(f"unknown test {test!r}; known: {', '.join(TESTS)}")
 
 
@@ -73,7 +76,8 @@ def u_statistic(masked: Accuracies, baseline: Accuracies) -> PerCondition:
 
 def paired_rank_biserial(change: Accuracies) -> PerCondition:
     """Matched-pairs rank-biserial, (T+ - T-) / (T+ + T-) over the subjects that changed; 0 where none did."""
-    ranks = [_signed_ranks(d[d != 0]) for d in change.T]
+    changed = [d[d != 0] for d in change.T]
+    ranks = [np.sign(d) * scipy.stats.rankdata(np.abs(d)) for d in changed]
     return np.array([r.sum() / np.abs(r).sum() if len(r) else 0.0 for r in ranks])
 
 
@@ -91,40 +95,6 @@ def bootstrap_interval(
     options = {"n_resamples": n_resamples, "confidence_level": confidence, "rng": seed}
     low, high = scipy.stats.bootstrap((change,), np.mean, method="BCa", **options).confidence_interval
     return float(low), float(high)
-
-
-def _exact_mann_whitney(masked: Accuracies, baseline: Accuracies) -> PerCondition:
-    """Permutation distribution of the rank sum; symmetric even with ties, as both groups are of one size."""
-    n = len(masked)
-    ranks = scipy.stats.rankdata(np.concatenate([masked, baseline]), axis=0)
-    chosen = np.array(list(itertools.combinations(range(2 * n), n)))
-    expected = n * (2 * n + 1) / 2
-    distance = np.abs(ranks[chosen].sum(axis=1) - expected)
-    observed = np.abs(ranks[:n].sum(axis=0) - expected)
-    return (distance >= observed - _TOLERANCE).mean(axis=0)
-
-
-def _wilcoxon(change: PerSubject) -> float:
-    changed = change[change != 0]
-    if len(changed) > EXACT_FLIPS:
-        return float(np.asarray(scipy.stats.wilcoxon(changed))[1])
-    # The sign-flip test of the signed ranks is the exact signed-rank test, ties included.
-    return _flip_p(_signed_ranks(changed), _signs(len(changed)))
-
-
-def _signed_ranks(changed: PerSubject) -> PerSubject:
-    return np.sign(changed) * scipy.stats.rankdata(np.abs(changed))
-
-
-def _flip_p(values: PerSubject, signs: Float[np.ndarray, "flip subject"]) -> float:
-    """Share of the sign vectors whose sum is at least as far from 0 as the observed one."""
-    return float((np.abs(signs @ values) >= abs(values.sum()) - _TOLERANCE).mean())
-
-
-@lru_cache(maxsize=4)
-def _signs(n: int) -> Float[np.ndarray, "flip subject"]:
-    """All 2ⁿ sign vectors."""
-    return 1.0 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
 
 
 @lru_cache(maxsize=2)
