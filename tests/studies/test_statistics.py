@@ -488,7 +488,8 @@ def test_no_cohort_goes_below_the_smallest_p_that_is_announced(pairs):
 def test_a_warning_comes_exactly_where_a_perfect_separation_is_not_significant():
     """Nine subjects were promised what only their normal approximation denied them."""
     for n in range(1, 13):
-        masked, baseline = np.zeros((n, 1)), np.ones((n, 1))
+        spread = np.linspace(0, 0.1, n)[:, None]
+        masked, baseline = spread**2, 0.9 + spread
         for size in (1, 10, 30, 1000):
             warned = " ".join(power_warnings(n, [size], StatisticsSpec()))
             for test, name in (("mann_whitney", "the mann-whitney test"), ("wilcoxon", "the wilcoxon test")):
