@@ -1,3 +1,4 @@
+from .adapters import AdaptedModel, adapt
 from .algebra import EdgeError, EdgeSet
 from .anatomy import DeadHookError
 from .cuts import cut, cutting
@@ -8,6 +9,7 @@ from .report import CutReport
 from .values import cut_mlp, replace
 
 __all__ = [
+    "AdaptedModel",
     "CutMLP",
     "CutReport",
     "DeadHookError",
@@ -17,6 +19,7 @@ __all__ = [
     "EdgeSet",
     "Intervention",
     "Replace",
+    "adapt",
     "cross_modal",
     "cut",
     "cut_mlp",

@@ -31,11 +31,13 @@ def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
     parameter = next(model.parameters())
     if callable(getattr(model, "example_input", None)):
         x = model.example_input(batch=batch)  # pyright: ignore
+        if not isinstance(x, Tensor):
+            return x
         return x.to(parameter) if x.is_floating_point() else x.to(parameter.device)
     generator = torch.Generator().manual_seed(0)
     wrapped = getattr(model, "original_model", None)
     kind = getattr(wrapped, "main_input_name", "input_ids")
-    if kind == "input_ids":
+    if kind == "input_ids" and model.cfg.d_vocab:  # pyright: ignore
         n_words = int(model.cfg.d_vocab)  # pyright: ignore
         low = min(5, n_words // 2)  # special tokens come first in most vocabularies
         return torch.randint(low, n_words, (batch, n_tokens), generator=generator).to(parameter.device)

@@ -123,7 +123,8 @@ class _Seen:
         return self.pattern
 
     def keep_out(self, module: nn.Module, args: Any, output: Any) -> None:  # noqa: ARG002
-        self.out = output[0] if isinstance(output, tuple) else output
+        output = output[0] if isinstance(output, tuple) else output
+        self.out = output if getattr(module, "batch_first", True) else output.transpose(0, 1)
 
     def keep_pattern(self, pattern: Tensor, hook: Any) -> None:  # noqa: ARG002
         self.pattern = pattern
