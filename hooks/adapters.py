@@ -66,8 +66,8 @@ def adapt(model: nn.Module, inputs: Inputs | None = None) -> "AdaptedModel":
 class AdaptedModel(HookedRootModule):
     """A torch model under TransformerLens's names: `run_with_hooks`, `run_with_cache`, `cut`, `cutting` work on it.
 
-    Layers count the self-attentions in the order in which they run: `blocks.<layer>.attn`; beside a decoder that reads
-    an encoder, `encoder_blocks.<layer>.attn`, `decoder_blocks.<layer>.attn` and `decoder_blocks.<layer>.cross_attn`.
+    Layers count the self-attentions in the order in which they run: `blocks.<layer>.attn`; in an encoder and
+    a decoder, `encoder_blocks.<layer>.attn`, `decoder_blocks.<layer>.self_attn`, `decoder_blocks.<layer>.cross_attn`.
 
     Attributes:
         original_model: The model itself, not a copy.
@@ -94,7 +94,7 @@ class AdaptedModel(HookedRootModule):
         self.cfg.n_heads = _heads_of(found, model)
         self.attention: dict[str, str] = {}
         for stack, paths in _stacks(found).items():
-            self.cfg.n_layers = getattr(self.cfg, "n_layers", len(paths["attn"]))
+            self.cfg.n_layers = getattr(self.cfg, "n_layers", len(max(paths.values(), key=len)))
             blocks = [SimpleNamespace() for _ in max(paths.values(), key=len)]
             for name, layers in paths.items():
                 for layer, path in enumerate(layers):
@@ -273,7 +273,7 @@ def _stacks(found: list[_Found]) -> dict[str, dict[str, list[str]]]:
     readers = {path.rpartition(".")[0] for path in cross}
     decoder = [path for path in own if path.rpartition(".")[0] in readers]
     encoder = [path for path in own if path not in decoder]
-    stacks = {"encoder_blocks": {"attn": encoder}, "decoder_blocks": {"attn": decoder, "cross_attn": cross}}
+    stacks = {"encoder_blocks": {"attn": encoder}, "decoder_blocks": {"self_attn": decoder, "cross_attn": cross}}
     return {
         stack: {name: paths for name, paths in parts.items() if paths}
         for stack, parts in stacks.items()

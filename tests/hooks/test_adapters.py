@@ -237,7 +237,7 @@ def test_a_decoder_has_stacks_of_its_own():
     adapted = adapt(model, (X, X))
     names = {
         **{f"encoder_blocks.{i}.attn": f"encoder.layers.{i}.self_attn" for i in range(2)},
-        **{f"decoder_blocks.{i}.attn": f"decoder.layers.{i}.self_attn" for i in range(2)},
+        **{f"decoder_blocks.{i}.self_attn": f"decoder.layers.{i}.self_attn" for i in range(2)},
         **{f"decoder_blocks.{i}.cross_attn": f"decoder.layers.{i}.multihead_attn" for i in range(2)},
     }
     assert adapted.attention == names
