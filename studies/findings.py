@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from emg_lens.data.leakage import Leakage
 from emg_lens.studies.spec import StudySpec
 from emg_lens.studies.statistics.comparison import TAGS, by_levels, by_subject, compare, compare_levels, is_share
 from emg_lens.studies.statistics.spec import StatisticsSpec
@@ -24,6 +25,7 @@ class Cell:
         tests: Result of `compare` on them.
         statistics: How they were compared.
         metric: What was compared.
+        leakage: The leakage report over its fits, where there is one.
     """
 
     levels: Mapping[str, str]
@@ -31,6 +33,7 @@ class Cell:
     tests: pd.DataFrame = field(repr=False)
     statistics: StatisticsSpec = StatisticsSpec()
     metric: str = "accuracy"
+    leakage: Leakage | None = None
 
     @property
     def label(self) -> str:
@@ -122,5 +125,26 @@ class Findings:
             for factor, level in zip(self.factors, levels, strict=True):
                 tests = tests[tests[factor] == level]
             tests = tests.drop(columns=list(self.factors)).reset_index(drop=True)
-            found.append(Cell(chosen, scores, tests, self.study.statistics, self.metric))
+            found.append(Cell(chosen, scores, tests, self.study.statistics, self.metric, self._leakage_at(chosen)))
         return tuple(found)
+
+    def _leakage_at(self, levels: Mapping[str, str]) -> Leakage | None:
+        """One report over the folds of a cell; that of a cell with the same trials and split where it has none."""
+        facts = self.facts.set_index("fit")
+        alike: dict[str, Leakage] = {}
+        own: dict[str, Leakage] = {}
+        here = self._divided(levels)
+        for entry in self.leakage:
+            fit = facts.loc[entry["fit"]]
+            there = {name: str(fit[name]) for name in self.study.factors}
+            report = Leakage.from_dict({key: value for key, value in entry.items() if key != "fit"})
+            if all(there[name] == level for name, level in levels.items()):
+                own[fit["fold"]] = report  # seeds share their folds, which count once
+            elif self._divided(there) == here:
+                alike[fit["fold"]] = report
+        return Leakage.over((own or alike).values()) if own or alike else None
+
+    def _divided(self, levels: Mapping[str, str]) -> str:
+        """What decides which trials are fitted and which are tested."""
+        rest = {name: next(iter(of)) for name, of in self.study.factors.items() if name not in levels}
+        return self.study.at({**levels, **rest}).model_dump_json(include={"cohort", "split"})

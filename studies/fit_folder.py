@@ -26,7 +26,7 @@ from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
 from emg_lens.studies.spec import StudyError
 from emg_lens.sweeps.conditions import Condition
-from emg_lens.training.metrics import measure
+from emg_lens.training.metrics import chances, measure
 
 WHOLE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_null", "equivalent_to"]
 """Columns of `scores.csv` without a missing value."""
@@ -91,19 +91,20 @@ def score(
     targets: Shaped[np.ndarray, "trial *target"],
     metrics: Sequence[str],
 ) -> pd.DataFrame:
-    """One row a tested subject and condition: subject, condition, tags, metrics, n_test, n_movements, chance, audit."""
+    """One row a tested subject and condition: who, which, tags, metrics, n_test, n_movements, chances, audit."""
     n_audit = list(conditions.columns).index("edges_cut")
     about, audit = conditions.iloc[:, :n_audit], conditions.iloc[:, n_audit:]
     parts = []
     for subject in trials["subject"].unique():
         mine = (trials["subject"] == subject).to_numpy()
-        values = pd.DataFrame([measure(metrics, out[mine], targets[mine]) for out in outputs])
+        movement = trials.loc[mine, "movement"].to_numpy()
+        values = pd.DataFrame([measure(metrics, out[mine], targets[mine], movement) for out in outputs])
         table = pd.concat([about, values], axis=1)
         table.insert(0, "subject", subject)
         table["n_test"] = int(mine.sum())
-        table["n_movements"] = trials.loc[mine, "movement"].nunique()
-        if targets.ndim == 1:
-            table["chance"] = 1 / outputs.shape[2]
+        table["n_movements"] = len(np.unique(movement))
+        for metric, chance in chances(metrics, targets[mine], outputs.shape[2], movement).items():
+            table[f"{metric}_chance"] = chance
         parts.append(pd.concat([table, audit], axis=1))
     return pd.concat(parts, ignore_index=True)
 

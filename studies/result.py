@@ -215,7 +215,7 @@ def _labelled(scores: pd.DataFrame, study: StudySpec, facts: Mapping[str, Any], 
 def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Columns as the documentation lists them; metrics that nobody asked for are left out of the table."""
     first = ["fit", "subject", *study.factors, "condition", *(t for t in tags if t in scores), *metrics]
-    later = ["n_test", "n_movements", "chance", "expected"]
+    later = ["n_test", "n_movements", *(f"{metric}_chance" for metric in metrics), "expected"]
     audit = list(scores.columns[list(scores.columns).index("edges_cut") :])
     known = [c for c in (*later, *audit) if c in scores and c not in first]
     return scores[[*first, *dict.fromkeys(known)]]

@@ -130,14 +130,20 @@ class Leakage:
             )
         if not self.told:
             return "Too few movements have rest before them to see whether the class is told before they begin."
-        before, during = (
-            ", ".join(f"{getattr(t, when):.2f} from {_in_words(t.modality)}" for t in self.told)
-            for when in ("before", "during")
-        )
+        during = ", ".join(f"{t.during:.2f} from {_in_words(t.modality)}" for t in self.told)
         return (
-            f"Before it begins, from {self.rest_s:g} s of rest, the class is told with an accuracy of {before} (chance"
-            f" {self.told[0].chance:.2f}); from the movement itself, of {during} (linear discriminant analysis of each"
+            f"{self.told_in_short()}; from the movement itself, of {during} (linear discriminant analysis of each"
             " EMG channel's log mean square and each other channel's mean)."
+        )
+
+    def told_in_short(self) -> str | None:
+        """What is told of the class before the movement begins, as a clause; `None` where that is not known."""
+        if not self.told or self.rest_s is None:
+            return None
+        before = ", ".join(f"{t.before:.2f} from {_in_words(t.modality)}" for t in self.told)
+        return (
+            f"Before the movement begins, from {self.rest_s:g} s of rest, its class is told with an accuracy of {before} (chance"
+            f" {self.told[0].chance:.2f})"
         )
 
 

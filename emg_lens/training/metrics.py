@@ -1,10 +1,13 @@
 """Metrics by name: how well outputs fit targets, as one number.
 
 Definitions are scikit-learn's, in numpy: workers that fit models need not wait for it. What is undefined is NaN, and
-said so here; what makes no sense is an error.
+said so here; what makes no sense is an error. Windows of one movement are no independent trials: where it is known
+which trials are, metrics of classification give each movement the same weight, and `movement_accuracy` makes one
+decision of its windows (docs/protocol.md §5.1).
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,28 +32,38 @@ class Metric:
 
     Attributes:
         name: What users call it; the column in tables.
-        function: From outputs and targets to a number.
+        function: From outputs and targets to a number; where `weighted`, also from the weight of each trial.
         better: Whether more is better, or less.
         unit: Of the number: `""` = none, `"share"` = a share of trials (told in percentage points), `"nat"`, `"target"`
             = that of the target.
+        weighted: Whether the function takes weights, so that each movement can count the same.
+        of: `"trial"`, or `"movement"`: the function gets one row a movement, the mean log-probabilities of its trials.
+        chance: From targets, their weights and the number of outputs, what guessing gives; `None` where that is not
+            known.
     """
 
     name: str
-    function: Callable[[np.ndarray, np.ndarray], float]
+    function: Callable[..., float]
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
+    weighted: bool = False
+    of: Literal["trial", "movement"] = "trial"
+    chance: Callable[[np.ndarray, np.ndarray, int], float] | None = None
 
 
 METRICS: Registry[Metric] = Registry("metric", "emg_lens.metrics")
 
 
-def measure(names: Sequence[str], outputs: Values, targets: Targets) -> dict[str, float]:
+def measure(
+    names: Sequence[str], outputs: Values, targets: Targets, movement: Int[np.ndarray, " trial"] | None = None
+) -> dict[str, float]:
     """Several metrics of the same trials, by name.
 
     Args:
         names: Metrics of the registry.
         outputs: What the model gives: class logits `[trial, class]`, or values of the shape of the targets.
         targets: Class index of each trial, or values.
+        movement: The movement each trial was cut from; default, each is one of its own.
 
     Raises:
         UnknownNameError: No such metric.
@@ -62,16 +75,64 @@ def measure(names: Sequence[str], outputs: Values, targets: Targets) -> dict[str
         raise MetricError(
             f"{len(outputs)} outputs and {len(targets)} targets; expected one target a trial, and a trial"
         )
+    weights = movement_weights(len(outputs), movement)
     found = {}
     for metric in metrics:
         try:
-            found[metric.name] = float(metric.function(outputs, targets))
+            found[metric.name] = float(_value(metric, outputs, targets, weights, movement))
         except MetricError as error:
             raise MetricError(f"metric {metric.name!r}: {error}") from None
     return found
 
 
-Function = Callable[[np.ndarray, np.ndarray], float]
+def chances(
+    names: Sequence[str], targets: Targets, n_outputs: int, movement: Int[np.ndarray, " trial"] | None = None
+) -> dict[str, float]:
+    """What guessing gives, for each of these metrics of which it is known.
+
+    Args:
+        names: Metrics of the registry.
+        targets: Class index of each trial, or values.
+        n_outputs: Classes of the model.
+        movement: As in `measure`.
+    """
+    targets = np.asarray(targets)
+    weights = movement_weights(len(targets), movement)
+    known = {metric.name: metric.chance for metric in (METRICS[name] for name in names)}
+    return {name: float(chance(targets, weights, n_outputs)) for name, chance in known.items() if chance is not None}
+
+
+def movement_weights(n: int, movement: Int[np.ndarray, " trial"] | None) -> Float[np.ndarray, " trial"]:
+    """Weights of n trials, 1 in the mean, with which every movement counts the same."""
+    if movement is None:
+        return np.ones(n)
+    _, of, counts = np.unique(movement, return_inverse=True, return_counts=True)
+    return n / (len(counts) * counts[of])
+
+
+def _value(
+    metric: Metric, outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, movement: np.ndarray | None
+) -> float:
+    if metric.of == "movement" and movement is not None:
+        outputs, targets = _by_movement(outputs, targets, movement)
+        weights = np.ones(len(targets))
+    return metric.function(outputs, targets, weights) if metric.weighted else metric.function(outputs, targets)
+
+
+def _by_movement(
+    logits: np.ndarray, y: np.ndarray, movement: Int[np.ndarray, " trial"]
+) -> tuple[Float[np.ndarray, "movement class"], Int[np.ndarray, " movement"]]:
+    """Mean log-probabilities of each movement's trials, and its class."""
+    _check_classes(logits, y)
+    _, first, of, counts = np.unique(movement, return_index=True, return_inverse=True, return_counts=True)
+    if (y != y[first][of]).any():
+        raise MetricError("trials of one movement are of different classes; number movements by what was performed")
+    sums = np.zeros((len(first), logits.shape[1]))
+    np.add.at(sums, of, _log_probabilities(logits))
+    return sums / counts[:, None], y[first]
+
+
+Function = Callable[..., float]
 
 
 def add_metric(
@@ -79,17 +140,23 @@ def add_metric(
     better: Literal["higher", "lower"] = "higher",
     unit: str = "",
     check: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    of: Literal["trial", "movement"] = "trial",
+    chance: Callable[[np.ndarray, np.ndarray, int], float] | None = None,
 ) -> Callable[[Function], Function]:
-    """Decorator: make a function of outputs and targets, which `check` refuses where they do not suit, a metric."""
+    """Decorator: make a function of outputs and targets, which `check` refuses where they do not suit, a metric.
+
+    A function of three arguments takes weights too.
+    """
 
     def add(function: Function) -> Function:
         @functools.wraps(function)
-        def checked(outputs: np.ndarray, targets: np.ndarray) -> float:
+        def checked(outputs: np.ndarray, targets: np.ndarray, *weights: np.ndarray) -> float:
             if check is not None:
                 check(outputs, targets)
-            return function(outputs, targets)
+            return function(outputs, targets, *weights)
 
-        METRICS.add(name, Metric(name, checked, better, unit))
+        weighted = len(inspect.signature(function).parameters) == 3
+        METRICS.add(name, Metric(name, checked, better, unit, weighted, of, chance))
         return checked
 
     return add
@@ -113,44 +180,82 @@ def _check_values(outputs: np.ndarray, targets: np.ndarray) -> None:
         )
 
 
-# --- classification: class logits [trial, class], class index of each trial ---------------------------------
+# --- classification: class logits [trial, class], class index and weight of each trial -----------------------
 
 
-@add_metric("accuracy", unit="share", check=_check_classes)
-def accuracy(logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"]) -> float:
+def _largest_class(y: np.ndarray, weights: np.ndarray, n_classes: int) -> float:
+    """What always telling the most frequent class gets right."""
+    return np.bincount(y, weights, n_classes).max() / weights.sum()
+
+
+def _one_in_classes(y: np.ndarray, weights: np.ndarray, n_classes: int) -> float:  # noqa: ARG001
+    """What always telling one of the classes that occur gives, averaged over these."""
+    return 1 / len(np.unique(y))
+
+
+@add_metric("accuracy", unit="share", check=_check_classes, chance=_largest_class)
+def accuracy(
+    logits: Float[np.ndarray, "trial class"],
+    y: Int[np.ndarray, " trial"],
+    weights: Float[np.ndarray, " trial"] | None = None,
+) -> float:
     """Share of trials whose largest logit is that of their class."""
-    return float((logits.argmax(1) == y).mean())
+    return float(np.average(logits.argmax(1) == y, weights=weights))
 
 
-@add_metric("balanced_accuracy", unit="share", check=_check_classes)
-def balanced_accuracy(logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"]) -> float:
+@add_metric("movement_accuracy", unit="share", check=_check_classes, of="movement", chance=_largest_class)
+def movement_accuracy(logits: Float[np.ndarray, "movement class"], y: Int[np.ndarray, " movement"]) -> float:
+    """Share of movements that are told right from the mean log-probabilities of their trials."""
+    return accuracy(logits, y)
+
+
+@add_metric("balanced_accuracy", unit="share", check=_check_classes, chance=_one_in_classes)
+def balanced_accuracy(
+    logits: Float[np.ndarray, "trial class"],
+    y: Int[np.ndarray, " trial"],
+    weights: Float[np.ndarray, " trial"] | None = None,
+) -> float:
     """Mean over classes of the share of their trials that is told right; classes without a trial do not count."""
-    right, _, real = _counts(logits, y)
+    right, _, real = _counts(logits, y, weights)
     there = real > 0
     return float((right[there] / real[there]).mean())
 
 
 @add_metric("macro_f1", unit="share", check=_check_classes)
-def macro_f1(logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"]) -> float:
+def macro_f1(
+    logits: Float[np.ndarray, "trial class"],
+    y: Int[np.ndarray, " trial"],
+    weights: Float[np.ndarray, " trial"] | None = None,
+) -> float:
     """Mean over classes of F1; classes that are neither there nor told do not count."""
-    right, told, real = _counts(logits, y)
+    right, told, real = _counts(logits, y, weights)
     seen = told + real > 0
     return float((2 * right[seen] / (told + real)[seen]).mean())
 
 
 @add_metric("log_prob", unit="nat", check=_check_classes)
-def log_prob(logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"]) -> float:
+def log_prob(
+    logits: Float[np.ndarray, "trial class"],
+    y: Int[np.ndarray, " trial"],
+    weights: Float[np.ndarray, " trial"] | None = None,
+) -> float:
     """Mean log-probability (natural) of the true class; minus the cross-entropy."""
+    return float(np.average(_log_probabilities(logits)[np.arange(len(y)), y], weights=weights))
+
+
+def _log_probabilities(logits: Float[np.ndarray, "trial class"]) -> Float[np.ndarray, "trial class"]:
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return float((shifted[np.arange(len(y)), y] - np.log(np.exp(shifted).sum(1))).mean())
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 def _counts(
-    logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"]
-) -> tuple[Int[np.ndarray, " class"], Int[np.ndarray, " class"], Int[np.ndarray, " class"]]:
-    """Of each class: trials told right, trials told to be of it, trials of it."""
+    logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"], weights: Float[np.ndarray, " trial"] | None
+) -> tuple[Float[np.ndarray, " class"], Float[np.ndarray, " class"], Float[np.ndarray, " class"]]:
+    """Of each class, by weight: trials told right, trials told to be of it, trials of it."""
     told, n_classes = logits.argmax(1), logits.shape[1]
-    right, every, real = (np.bincount(labels, minlength=n_classes) for labels in (y[told == y], told, y))
+    weights = np.ones(len(y)) if weights is None else weights
+    kept = (y, weights * (told == y)), (told, weights), (y, weights)
+    right, every, real = (np.bincount(labels, w, n_classes) for labels, w in kept)
     return right, every, real
 
 

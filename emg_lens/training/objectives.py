@@ -91,7 +91,7 @@ class Classification(Objective):
     """Cross-entropy of class logits; the annealed loss of a model with two heads is the paper's (IsoNet, §3)."""
 
     name = "classification"
-    metrics = ("accuracy", "balanced_accuracy", "macro_f1", "log_prob")
+    metrics = ("accuracy", "movement_accuracy", "balanced_accuracy", "macro_f1", "log_prob")
 
     def targets(self, trials: TrialSet) -> Int[Tensor, " trial"]:
         """Class index of each trial."""

@@ -21,8 +21,9 @@ READING_GUIDE = {
 GUIDE_TO_SHARES = {
     "Drop %": "Relative to the baseline, as in the paper's Δ%. It is what one intervention costs,"
     " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
-    "Granularity": "A fit's accuracy on a subject moves in steps of one test trial, 1 / (number of test trials)."
-    " A smaller difference of means comes from few subjects who changed by a step, or from few of their fits.",
+    "Granularity": "Windows of one movement are no independent trials: each movement counts the same, however many"
+    " windows it has, and 1 / (number of test movements) is what one of them weighs. A smaller difference of means"
+    " comes from few subjects who changed by so little, or from few of their fits.",
 }
 GUIDE_TO_OTHERS = {
     "Change %": "Relative to the baseline, signed; none where the baseline is not positive. It is what one"

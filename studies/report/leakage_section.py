@@ -9,17 +9,10 @@ from emg_lens.studies.findings import Findings
 def leakage_by_cohort(findings: Findings) -> dict[str, Leakage]:
     """One report over the folds of each combination of levels; `""` where all say the same.
 
-    Combinations whose reports say the same share one, under all their names. Seeds share their folds, which count once.
+    Combinations whose reports say the same share one, under all their names.
     """
-    facts = findings.facts.set_index("fit")
-    reports: dict[str, dict[str, Leakage]] = {}
-    for entry in findings.leakage:
-        fit = facts.loc[entry["fit"]]
-        label = ", ".join(f"{name}: {fit[name]}" for name in findings.factors)
-        report = Leakage.from_dict({key: value for key, value in entry.items() if key != "fit"})
-        reports.setdefault(label, {})[fit["fold"]] = report
+    found = {cell.label: cell.leakage for cell in findings.cells if cell.leakage is not None}
     labels: dict[tuple[str, ...], list[str]] = {}
-    found = {label: Leakage.over(by_fold.values()) for label, by_fold in reports.items()}
     for label, report in found.items():
         labels.setdefault(tuple(report.sentences()), []).append(label)
     if len(labels) == 1:

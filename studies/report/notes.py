@@ -40,11 +40,20 @@ def study_notes(cell: Cell) -> list[str]:
     if cell.chance is not None:
         notes.append(f"Chance {metric}: {cell.chance:.3f}.")
     if "n_test" in scores and scores["n_test"].notna().all():
-        fewest = max(int(scores["n_test"].min()), 1)
         whose, its = ("a subject in each fit", f"that fit's {metric}") if several else ("a subject", f"its {metric}")
-        one = f": one trial moves {its} by {100 / fewest:.2f} pp" if cell.metric == "accuracy" else ""
-        movements = f", of {_range(scores['n_movements'])} movements" if "n_movements" in scores else ""
-        notes.append(f"{_range(scores['n_test'])} test trials {whose}{movements}{one}.")
+        n, of = scores["n_test"], "trial"
+        if "n_movements" in scores:
+            n, of = scores["n_movements"], "movement"
+        windows = f" (in {_range(scores['n_test'])} windows)" if (scores["n_test"] != n).any() else ""
+        one = (
+            f": one {of} moves {its} by {100 / max(int(n.min()), 1):.2f} pp"
+            if cell.metric in ("accuracy", "movement_accuracy")
+            else ""
+        )
+        notes.append(f"{_range(n)} test {of}s {whose}{windows}{one}.")
+    told = cell.leakage and cell.leakage.told_in_short()
+    if told:
+        notes.append(f"{told}.")
     return notes
 
 

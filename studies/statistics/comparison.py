@@ -14,6 +14,7 @@ import pandas as pd
 
 from emg_lens.studies.statistics import rank_tests
 from emg_lens.studies.statistics.families import FAMILY_COLUMNS, with_families
+from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.studies.statistics.rank_tests import TESTS, p_values
 from emg_lens.studies.statistics.spec import LevelComparison, StatisticsError, StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
@@ -22,8 +23,6 @@ from emg_lens.training.metrics import METRICS
 AUDIT = ("edges_cut", "live_edges_cut", "rows_fully_cut")
 TAGS = ("edges", "mode", "layer", "head")
 """Tags that the shipped families of conditions use; a condition may have others."""
-GUESSED = ("accuracy", "balanced_accuracy")
-"""Metrics for which a share of 1 / classes is what guessing gives."""
 
 
 def compare(
@@ -39,10 +38,10 @@ def compare(
 
     Args:
         scores: One row a fit, subject and condition, with `subject`, `condition` (`"baseline"` among them) and the
-            metric; rows of one subject and condition (seeds, folds) are averaged first. Tags, `chance`, `expected` and
-            the audit columns are carried over if present.
+            metric; rows of one subject and condition (seeds, folds) are averaged first. Tags, `expected` and the audit
+            columns are carried over if present.
         spec: Tests, correction and family.
-        chance: The share that guessing gives; default: of accuracies, the mean of the `chance` column, if there is one.
+        chance: What guessing gives; default the mean of the column `<metric>_chance`, if there is one.
         metric: The column that is compared. A share of trials (`accuracy`) is told in percentage points.
         factors: Columns whose every combination of levels is a comparison of its own.
         tags: Columns that describe a condition.
@@ -53,8 +52,8 @@ def compare(
         * `mean`, `sd`, `baseline_mean`: the metric over subjects.
         * `delta_percent`: the IsoNet paper's Δ% (§2.3), signed and relative to the baseline; NaN where that is not
           positive.
-        * `difference`, `ci_low`, `ci_high`, in `unit`: mean paired difference with its bootstrap interval (BCa, over
-          subjects); `n_changed`: subjects whose value changed at all.
+        * `difference`, `ci_low`, `ci_high`, in `unit`: mean paired difference with its interval over subjects (NaN for
+          fewer than five, and where all changed alike); `n_changed`: subjects whose value changed at all.
         * `chance_corrected_drop_percent`: 100 (baseline - masked) / (baseline - chance).
         * `u`, `rank_biserial`: Mann-Whitney's U of the condition, and 2 U / n² - 1; `rank_biserial_paired`: matched
           pairs. Positive = the masked model has the higher value.
@@ -148,7 +147,7 @@ def by_subject(scores: pd.DataFrame, metric: str, column: str = "condition", ref
         subject, name = scores.loc[wrong, ["subject", column]].iloc[0]
         wanted = "must lie in 0 to 1" if is_share(metric) else "must be a finite number"
         raise StatisticsError(f"{metric} {wanted}, got {numbers[wrong][0]} ({column} {name!r}, subject {subject})")
-    # Subjects in order: bootstrap and random sign flips must not depend on who was finished first.
+    # Subjects in order: random sign flips must not depend on who was finished first.
     table = scores.groupby(["subject", column])[metric].mean().unstack(column)
     for name in table.columns:
         without = ", ".join(str(s) for s in table.index[table[name].isna()])
@@ -165,8 +164,8 @@ def _numbers(
     change = rank_tests.difference(masked, baseline)
     mean_change, base, n = change.mean(axis=0), float(baseline.mean()), len(baseline)
     u = rank_tests.u_statistic(masked, baseline)
-    options = (spec.confidence, spec.n_bootstrap, spec.seed)
-    interval = np.array([rank_tests.bootstrap_interval(c, *options) for c in change.T]).reshape(-1, 2)
+    bounds = (-1, 1) if is_share(metric) else (-np.inf, np.inf)
+    interval = np.array([mean_interval(c, spec.confidence, bounds) for c in change.T]).reshape(-1, 2)
     above_chance = base - chance if chance is not None and chance < base else np.nan
     scale = 100 if is_share(metric) else 1
     columns = {
@@ -215,9 +214,10 @@ def _about_conditions(scores: pd.DataFrame, tags: Sequence[str]) -> pd.DataFrame
 
 
 def _chance(scores: pd.DataFrame, chance: float | None, metric: str) -> float | None:
-    if chance is None and metric in GUESSED and "chance" in scores and scores["chance"].notna().any():
-        chance = float(scores["chance"].to_numpy(dtype=float).mean())
-    if chance is not None and not 0 <= chance < 1:
+    column = f"{metric}_chance"
+    if chance is None:
+        return float(scores[column].mean()) if column in scores and scores[column].notna().any() else None
+    if not 0 <= chance < 1:
         raise StatisticsError(f"chance must be an accuracy from 0 to below 1, got {chance}")
     return chance
 

@@ -28,7 +28,7 @@ from emg_lens.studies.statistics.rank_tests import (
     u_statistic,
 )
 
-QUICK = StatisticsSpec(n_bootstrap=200)
+SPEC = StatisticsSpec()
 
 
 def cohort(n: int, k: int = 3, seed: int = 0, grain: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +103,7 @@ def test_effect_sizes_are_positive_where_the_masked_model_is_better():
     assert u_statistic(higher, lower)[0] == 4 and u_statistic(lower, higher)[0] == 0
     assert paired_rank_biserial(higher - lower)[0] == 1
     assert paired_rank_biserial(lower - higher)[0] == -1
-    table = compare(tidy(baseline=[0.1, 0.2], better=[0.8, 0.9], worse=[0.0, 0.05]), QUICK)
+    table = compare(tidy(baseline=[0.1, 0.2], better=[0.8, 0.9], worse=[0.0, 0.05]), SPEC)
     assert list(table["rank_biserial"]) == [1, -1]
     assert list(table["rank_biserial_paired"]) == [1, -1]
 
@@ -157,8 +157,8 @@ def test_a_condition_has_the_same_interval_whatever_stands_beside_it():
     scores = paper_scores(10)
     few = scores[scores["condition"].isin(["baseline", "cross_modal/individual/L3"])]
     columns = ["ci_low", "ci_high", "p_mann_whitney", "p_wilcoxon", "p_sign_flip"]
-    alone = compare(few, QUICK).set_index("condition")[columns]
-    among = compare(scores, QUICK).set_index("condition")[columns]
+    alone = compare(few, SPEC).set_index("condition")[columns]
+    among = compare(scores, SPEC).set_index("condition")[columns]
     pd.testing.assert_frame_equal(alone, among.loc[alone.index])
 
 
@@ -166,7 +166,7 @@ def test_a_condition_has_the_same_interval_whatever_stands_beside_it():
 
 
 def test_the_numbers_of_a_hand_made_case():
-    row = compare(tidy(baseline=[0.8, 1.0], cut=[0.4, 0.7]), QUICK, chance=0.1).iloc[0]
+    row = compare(tidy(baseline=[0.8, 1.0], cut=[0.4, 0.7]), SPEC, chance=0.1).iloc[0]
     assert row["mean"] == pytest.approx(0.55) and row["baseline_mean"] == pytest.approx(0.9)
     assert row["delta_percent"] == pytest.approx(100 * (0.55 - 0.9) / 0.9)
     assert row["difference"] == pytest.approx(-35) and row["unit"] == "pp"
@@ -176,31 +176,31 @@ def test_the_numbers_of_a_hand_made_case():
 
 
 def test_the_chance_corrected_drops_are_those_of_the_protocol():
-    table = compare(paper_scores(3, spread=0), QUICK, chance=1 / 17).set_index("condition")
+    table = compare(paper_scores(3, spread=0), SPEC, chance=1 / 17).set_index("condition")
     drop = table["chance_corrected_drop_percent"]
     assert drop["cross_modal/from_end/L1"] == pytest.approx(32.5, abs=0.05)
     assert drop["unimodal/from_end/L1"] == pytest.approx(73.4, abs=0.06)
 
 
 def test_chance_comes_from_the_scores_if_it_is_there():
-    scores = paper_scores(3).assign(chance=1 / 17)
-    assert compare(scores, QUICK)["chance"].iloc[0] == pytest.approx(1 / 17)
-    assert compare(scores.drop(columns="chance"), QUICK)["chance_corrected_drop_percent"].isna().all()
+    scores = paper_scores(3).assign(accuracy_chance=1 / 17)
+    assert compare(scores, SPEC)["chance"].iloc[0] == pytest.approx(1 / 17)
+    assert compare(scores.drop(columns="accuracy_chance"), SPEC)["chance_corrected_drop_percent"].isna().all()
 
 
 def test_seeds_are_averaged_and_do_not_count_as_subjects():
     scores = tidy(baseline=[0.8, 0.9, 0.7], cut=[0.5, 0.6, 0.7])
     noise = scores.assign(accuracy=scores["accuracy"] + 0.05)
     quiet = scores.assign(accuracy=scores["accuracy"] - 0.05)
-    twice = compare(pd.concat([noise, quiet]), QUICK)
-    pd.testing.assert_frame_equal(twice, compare(scores, QUICK))
+    twice = compare(pd.concat([noise, quiet]), SPEC)
+    pd.testing.assert_frame_equal(twice, compare(scores, SPEC))
     assert twice["n_subjects"].iloc[0] == 3
 
 
 def test_a_cut_that_changes_nothing_has_p_one_and_no_effect():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        row = compare(tidy(baseline=[0.8, 0.9, 0.7], cut=[0.8, 0.9, 0.7]), QUICK).iloc[0]
+        row = compare(tidy(baseline=[0.8, 0.9, 0.7], cut=[0.8, 0.9, 0.7]), SPEC).iloc[0]
     assert [row[f"p_{t}"] for t in TESTS] == [1, 1, 1]
     assert row["stars"] == "ns" and not row["significant"]
     assert row["rank_biserial"] == 0 and row["rank_biserial_paired"] == 0
@@ -208,26 +208,26 @@ def test_a_cut_that_changes_nothing_has_p_one_and_no_effect():
 
 
 def test_one_subject_gives_a_table_without_significance():
-    table = compare(paper_scores(1), QUICK)
+    table = compare(paper_scores(1), SPEC)
     assert (table["p_corrected"] == 1).all() and table["ci_low"].isna().all() and table["sd"].isna().all()
 
 
 def test_the_order_of_the_rows_does_not_matter():
     scores = paper_scores(6)
-    shuffled = compare(scores.sample(frac=1, random_state=0), QUICK).set_index("condition")
-    pd.testing.assert_frame_equal(shuffled.sort_index(), compare(scores, QUICK).set_index("condition").sort_index())
+    shuffled = compare(scores.sample(frac=1, random_state=0), SPEC).set_index("condition")
+    pd.testing.assert_frame_equal(shuffled.sort_index(), compare(scores, SPEC).set_index("condition").sort_index())
 
 
 def test_scores_read_back_from_csv_give_the_same_numbers(tmp_path):
     scores = with_extras(paper_scores(6), joint=0.5)
     scores.to_csv(tmp_path / "scores.csv", index=False)
-    again = compare(pd.read_csv(tmp_path / "scores.csv"), QUICK)
-    pd.testing.assert_frame_equal(again, compare(scores, QUICK), check_dtype=False)
+    again = compare(pd.read_csv(tmp_path / "scores.csv"), SPEC)
+    pd.testing.assert_frame_equal(again, compare(scores, SPEC), check_dtype=False)
 
 
 def test_expected_accuracies_may_differ_between_subjects_and_are_averaged():
     scores = tidy(baseline=[0.8, 0.9], cut=[0.5, 0.6]).assign(expected=[np.nan, np.nan, 0.4, 0.6])
-    assert compare(scores, QUICK)["expected"].iloc[0] == pytest.approx(0.5)
+    assert compare(scores, SPEC)["expected"].iloc[0] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -244,14 +244,14 @@ def test_expected_accuracies_may_differ_between_subjects_and_are_averaged():
 )
 def test_scores_that_cannot_be_compared_are_refused_in_one_line(change, message):
     with pytest.raises(StatisticsError, match=message) as error:
-        compare(change(paper_scores(3)), QUICK)
+        compare(change(paper_scores(3)), SPEC)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("chance", [-0.1, 1.0, 5.9])
 def test_an_impossible_chance_level_is_refused(chance):
     with pytest.raises(StatisticsError, match="chance must be"):
-        compare(paper_scores(3), QUICK, chance=chance)
+        compare(paper_scores(3), SPEC, chance=chance)
 
 
 def test_a_misspelt_setting_is_refused():
@@ -265,7 +265,7 @@ def test_a_misspelt_setting_is_refused():
 
 
 def test_a_metric_that_is_no_share_keeps_its_own_unit():
-    table = compare(tidy("mae", baseline=[2.0, 4.0, 3.0], cut=[5.0, 4.0, 9.0]), QUICK, metric="mae").iloc[0]
+    table = compare(tidy("mae", baseline=[2.0, 4.0, 3.0], cut=[5.0, 4.0, 9.0]), SPEC, metric="mae").iloc[0]
     assert (table["mean"], table["baseline_mean"]) == (6.0, 3.0)
     assert table["difference"] == pytest.approx(3.0) and table["unit"] == "target"
     assert table["delta_percent"] == pytest.approx(100)
@@ -276,16 +276,17 @@ def test_a_metric_that_is_no_share_keeps_its_own_unit():
 
 
 def test_a_relative_change_of_a_baseline_below_zero_means_nothing():
-    table = compare(tidy("r2", baseline=[-0.5, 0.1], cut=[-0.7, 0.0]), QUICK, metric="r2").iloc[0]
+    table = compare(tidy("r2", baseline=[-0.5, 0.1], cut=[-0.7, 0.0]), SPEC, metric="r2").iloc[0]
     assert np.isnan(table["delta_percent"]) and table["difference"] == pytest.approx(-0.15)
     assert table["unit"] == "", "values below 0 and above 1 are no shares"
 
 
-def test_chance_is_that_of_accuracies_alone():
-    scores = tidy("macro_f1", baseline=[0.8, 0.9], cut=[0.5, 0.4]).assign(chance=0.1)
-    assert compare(scores, QUICK, metric="macro_f1")["chance"].isna().all()
+def test_chance_is_that_of_the_metric_that_is_compared():
+    scores = tidy("macro_f1", baseline=[0.8, 0.9], cut=[0.5, 0.4])
+    scores = scores.assign(accuracy_chance=0.3, balanced_accuracy_chance=0.1)
+    assert compare(scores, SPEC, metric="macro_f1")["chance"].isna().all()
     scores = scores.rename(columns={"macro_f1": "balanced_accuracy"})
-    assert compare(scores, QUICK, metric="balanced_accuracy")["chance"].iloc[0] == pytest.approx(0.1)
+    assert compare(scores, SPEC, metric="balanced_accuracy")["chance"].iloc[0] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -294,13 +295,13 @@ def test_a_value_that_is_no_number_is_refused_in_one_line(bad):
     with pytest.raises(
         StatisticsError, match=rf"r2 must be a finite number, got {bad} \(condition 'cut', subject s1\)"
     ):
-        compare(scores, QUICK, metric="r2")
+        compare(scores, SPEC, metric="r2")
 
 
 def test_every_tag_survives_the_shipped_ones_and_a_strangers():
     """Issue 10: the head tag was lost, and heads could not be told apart."""
     scores = head_scores(n_layers=2, n_heads=3).assign(colour=lambda s: s["edges"].map({"every": "red"}))
-    table = compare(scores, QUICK, tags=("edges", "mode", "layer", "head", "colour")).set_index("condition")
+    table = compare(scores, SPEC, tags=("edges", "mode", "layer", "head", "colour")).set_index("condition")
     assert table.loc["every/head/L2H1", ["layer", "head", "mode", "colour"]].to_list() == [1, 1, "head", "red"]
     assert table["head"].notna().all() and table["colour"].eq("red").all()
     assert (table["family"] == "head").all() and (table["family_size"] == 6).all()
@@ -310,9 +311,9 @@ def test_a_tag_or_factor_that_would_hide_a_number_is_refused():
     scores = tidy(baseline=[0.8, 0.9], cut=[0.5, 0.4])
     for name in ("mean", "stars", "n_subjects", "chance"):
         with pytest.raises(StatisticsError, match=f"a factor or tag is named '{name}'"):
-            compare(scores.assign(**{name: "x"}), QUICK, tags=(name,))
+            compare(scores.assign(**{name: "x"}), SPEC, tags=(name,))
         with pytest.raises(StatisticsError, match=f"a factor or tag is named '{name}'"):
-            compare(scores.assign(**{name: "x"}), QUICK, factors=(name,))
+            compare(scores.assign(**{name: "x"}), SPEC, factors=(name,))
 
 
 def test_subjects_and_levels_named_like_missing_values_are_subjects_and_levels():
@@ -321,7 +322,7 @@ def test_subjects_and_levels_named_like_missing_values_are_subjects_and_levels()
     scores = tidy(baseline=values, cut=[v - 0.1 for v in values])
     scores["subject"] = scores["subject"].map({f"s{i}": name for i, name in enumerate(names)})
     scores = pd.concat([scores.assign(sensors=level) for level in ("NA", "None")])
-    table = compare(scores, QUICK, factors=("sensors",))
+    table = compare(scores, SPEC, factors=("sensors",))
     assert list(table["sensors"]) == ["NA", "None"]
     assert list(table["n_subjects"]) == [5, 5] and list(table["n_changed"]) == [5, 5]
     assert table["mean"].to_numpy() == pytest.approx([0.6, 0.6])
@@ -334,11 +335,11 @@ def test_every_cell_is_compared_by_itself():
     one = tidy(baseline=[0.8, 0.9, 0.7], cut=[0.5, 0.6, 0.7], other=[0.8, 0.8, 0.8])
     two = tidy(baseline=[0.6, 0.5], cut=[0.6, 0.2])
     both = pd.concat([one.assign(sensors="both", site="a"), two.assign(sensors="emg", site="b")])
-    table = compare(both, QUICK, factors=("sensors", "site"))
+    table = compare(both, SPEC, factors=("sensors", "site"))
     assert list(table.columns[:3]) == ["sensors", "site", "condition"]
     for part, (sensors, site) in ((one, ("both", "a")), (two, ("emg", "b"))):
         here = table[(table["sensors"] == sensors) & (table["site"] == site)]
-        alone = compare(part, QUICK)
+        alone = compare(part, SPEC)
         pd.testing.assert_frame_equal(here.drop(columns=["sensors", "site"]).reset_index(drop=True), alone)
     assert list(table["family_size"]) == [2, 2, 1]
 
@@ -349,7 +350,7 @@ def test_seeds_are_averaged_within_the_subject_before_anything_is_compared():
         ("s0", "0", "baseline", 0.5), ("s0", "1", "baseline", 0.7), ("s1", "0", "baseline", 0.9),
         ("s0", "0", "cut", 0.3), ("s0", "1", "cut", 0.4), ("s1", "0", "cut", 0.8),
     ]  # fmt: skip
-    table = compare(pd.DataFrame(rows, columns=["subject", "seed", "condition", "accuracy"]), QUICK).iloc[0]
+    table = compare(pd.DataFrame(rows, columns=["subject", "seed", "condition", "accuracy"]), SPEC).iloc[0]
     assert table["baseline_mean"] == pytest.approx(0.75) and table["mean"] == pytest.approx(0.575)
     assert table["difference"] == pytest.approx(100 * np.mean([0.35 - 0.6, 0.8 - 0.9]))
     assert table["sd"] == pytest.approx(np.std([0.35, 0.8], ddof=1)) and table["n_subjects"] == 2
@@ -363,7 +364,7 @@ def test_the_paper_has_10_tests_a_mode_30_in_all_and_18_that_can_matter_and_diff
     assert family_sizes(scores, "mode") == {"individual": 10, "from_beginning": 10, "from_end": 10}
     assert family_sizes(scores, "all") == {"all": 30}
     assert family_sizes(scores, "distinct") == {"distinct": 18}
-    assert family_sizes(compare(scores, QUICK), "distinct") == {"distinct": 18}
+    assert family_sizes(compare(scores, SPEC), "distinct") == {"distinct": 18}
     assert family_sizes(with_extras(scores, joint=0.5), "mode")["extra"] == 1
 
 
@@ -378,7 +379,7 @@ def test_family_sizes_know_conditions_that_were_never_run():
 @pytest.mark.parametrize("correction", CORRECTIONS)
 @pytest.mark.parametrize("test", TESTS)
 def test_corrections_are_statsmodels_within_each_family(test, correction):
-    table = compare(paper_scores(8), QUICK)
+    table = compare(paper_scores(8), SPEC)
     for _, family in table.groupby("family"):
         expected = multipletests(family[f"p_{test}"], method=correction)[1]
         assert np.allclose(family[f"p_{test}_{correction}"], expected)
@@ -386,7 +387,7 @@ def test_corrections_are_statsmodels_within_each_family(test, correction):
 
 
 def test_the_papers_correction_is_ten_times_p_capped_at_one():
-    table = compare(paper_scores(40), QUICK)
+    table = compare(paper_scores(40), SPEC)
     assert np.allclose(table["p_corrected"], np.minimum(10 * table["p_mann_whitney"], 1))
     thresholds = ((1e-4, "****"), (1e-3, "***"), (1e-2, "**"), (0.05, "*"), (np.inf, "ns"))
     drawn = [next(symbol for threshold, symbol in thresholds if p < threshold) for p in table["p_corrected"]]
@@ -400,7 +401,7 @@ def test_stars_begin_strictly_below_their_thresholds():
 
 
 def test_distinct_leaves_out_structural_nulls_and_counts_equal_conditions_once():
-    table = compare(paper_scores(12), StatisticsSpec(n_bootstrap=200, family="distinct")).set_index("condition")
+    table = compare(paper_scores(12), StatisticsSpec(family="distinct")).set_index("condition")
     null = table.loc[["unimodal/individual/L5", "cross_modal/from_end/L5"]]
     assert null["p_corrected"].isna().all() and list(null["stars"]) == ["–", "–"]
     assert not null["significant"].any() and (null["family_size"] == 0).all()
@@ -412,7 +413,7 @@ def test_distinct_leaves_out_structural_nulls_and_counts_equal_conditions_once()
 
 
 def test_other_families_keep_structural_nulls_and_flag_them():
-    table = compare(paper_scores(12), QUICK).set_index("condition")
+    table = compare(paper_scores(12), SPEC).set_index("condition")
     null = table.loc["unimodal/individual/L5"]
     assert null["structural_null"] and null["stars"] == "ns" and null["p_corrected"] == 1
 
@@ -420,7 +421,7 @@ def test_other_families_keep_structural_nulls_and_flag_them():
 @pytest.mark.parametrize("test", ["mann-whitney", "wilcoxon", "sign-flip"])
 @pytest.mark.parametrize("correction", CORRECTIONS)
 def test_the_spec_chooses_which_column_sets_the_stars(test, correction):
-    spec = StatisticsSpec(test=test, correction=correction, n_bootstrap=100)
+    spec = StatisticsSpec(test=test, correction=correction)
     table = compare(paper_scores(10), spec)
     chosen = table[f"p_{test.replace('-', '_')}_{correction}"]
     assert np.array_equal(table["p_corrected"], chosen)

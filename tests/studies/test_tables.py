@@ -10,6 +10,8 @@ from rich.console import Console
 from synthetic import cell_of, tidy
 from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
 
+from emg_lens.data.leakage import SHARED, Leakage
+from emg_lens.data.rest import Told
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.notes import study_notes
@@ -215,6 +217,22 @@ def test_test_trials_are_counted_by_fit_where_a_subject_has_several():
     several, one = ("\n".join(study_notes(cell_of(s))) for s in (scores, scores.query("fit == 'block 1'")))
     assert "40 test trials a subject in each fit: one trial moves that fit's accuracy by 2.50 pp" in several
     assert "40 test trials a subject: one trial moves its accuracy by 2.50 pp" in one
+
+
+def test_what_counts_is_the_movement_and_not_its_windows():
+    scores = tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(n_test=lambda s: 250 + 5 * (s.index % 2), n_movements=24)
+    notes = "\n".join(study_notes(cell_of(scores)))
+    assert "24 test movements a subject (in 250 to 255 windows): one movement moves its accuracy by 4.17 pp." in notes
+    assert "windows" not in "\n".join(study_notes(cell_of(scores.assign(n_test=24))))
+
+
+def test_what_is_told_before_the_movement_stands_under_the_table():
+    cell = cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))
+    told = (Told("emg", 0.49, 0.93, 1 / 12, 24), Told("all", 0.66, 0.97, 1 / 12, 24))
+    known = Leakage(1, 24, 12, dict.fromkeys(SHARED, 0), told, rest_s=0.6)
+    notes = study_notes(replace(cell, leakage=known))
+    assert "from 0.6 s of rest, its class is told with an accuracy of 0.49 from EMG, 0.66 from all" in notes[-1]
+    assert study_notes(replace(cell, leakage=replace(known, told=()))) == study_notes(cell) == notes[:-1]
 
 
 # --- formats ----------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emg_lens.registry import UnknownNameError
-from emg_lens.training.metrics import METRICS, Metric, MetricError, measure
+from emg_lens.training.metrics import METRICS, Metric, MetricError, chances, measure
 
-CLASSIFICATION = ("accuracy", "balanced_accuracy", "macro_f1", "log_prob")
+CLASSIFICATION = ("accuracy", "movement_accuracy", "balanced_accuracy", "macro_f1", "log_prob")
 REGRESSION = ("mae", "rmse", "r2", "pearson")
 
 
@@ -52,6 +52,42 @@ def test_reconstruction_error_is_the_mean_square_over_all_values():
     signal, found = rng.normal(size=(2, 5, 3, 7))
     error = reference.mean_squared_error(signal.ravel(), found.ravel())
     assert measure(["reconstruction_error"], found, signal)["reconstruction_error"] == pytest.approx(error)
+
+
+@given(n=st.integers(1, 60), n_movements=st.integers(1, 20), seed=st.integers(0, 10_000))
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_movement_weighs_the_same_however_many_windows_it_has(n, n_movements, seed):
+    rng = np.random.default_rng(seed)
+    movement = rng.integers(0, n_movements, n)
+    y = (movement % 3).astype(int)
+    logits = rng.normal(0, 5, (n, 3)).astype(np.float32)
+    told, counts = logits.argmax(1), np.bincount(movement)
+    weights = 1 / counts[movement]
+    found = measure(CLASSIFICATION, logits, y, movement)
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, told, sample_weight=weights))
+    assert found["balanced_accuracy"] == pytest.approx(
+        reference.balanced_accuracy_score(y, told, sample_weight=weights)
+    )
+    f1 = reference.f1_score(y, told, average="macro", zero_division=0, sample_weight=weights)
+    assert found["macro_f1"] == pytest.approx(f1)
+    log_p = scipy.special.log_softmax(logits.astype(float), axis=1)
+    assert found["log_prob"] == pytest.approx(np.average(log_p[np.arange(n), y], weights=weights))
+    pooled = np.stack([log_p[movement == m].mean(0) for m in np.unique(movement)])
+    right = pooled.argmax(1) == np.unique(movement) % 3
+    assert measure(["movement_accuracy"], logits, y, movement)["movement_accuracy"] == pytest.approx(right.mean())
+
+
+def test_guessing_gives_what_the_classes_that_are_there_make_it():
+    y, movement = np.array([0, 0, 0, 0, 2, 2]), np.array([7, 7, 7, 8, 9, 10])
+    found = chances(["accuracy", "movement_accuracy", "balanced_accuracy", "macro_f1"], y, 5, movement)
+    assert found == {"accuracy": 0.5, "movement_accuracy": 0.5, "balanced_accuracy": 0.5}
+    assert chances(["accuracy"], y, 5)["accuracy"] == pytest.approx(4 / 6)
+    assert chances(["mae"], np.ones((3, 1)), 1) == {}
+
+
+def test_a_movement_of_two_classes_is_refused():
+    with pytest.raises(MetricError, match="one movement are of different classes"):
+        measure(["movement_accuracy"], np.eye(2), np.array([0, 1]), np.array([3, 3]))
 
 
 def test_logits_that_overflow_are_no_trouble():
