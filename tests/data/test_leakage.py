@@ -133,7 +133,9 @@ def test_the_sentence_on_rest_names_every_modality_and_chance():
         1, 24, 12, dict.fromkeys(("samples", "movement", "repetition", "recording", "subject"), 0), told, 0.6
     )
     said = report.sentences()[5]
-    assert said.startswith("Before the movement begins, from 0.6 s of rest, its class is told with an accuracy of 0.45 from EMG,")
+    assert said.startswith(
+        "Before the movement begins, from 0.6 s of rest, its class is told with an accuracy of 0.45 from EMG,"
+    )
     assert "0.66 from all modalities (chance 0.08); from the movement itself, of 0.93 from EMG, 0.97 from all" in said
 
 
