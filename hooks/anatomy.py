@@ -5,44 +5,71 @@ names.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
+from emg_lens.hooks.kernel import TappedForward
 from emg_lens.layout import TokenLayout
 
 SCORES, PATTERN = "hook_attn_scores", "hook_pattern"
-STACKS = ("blocks", "encoder_blocks", "encoder")
-"""Names of the stack of blocks: of most models, of T5 bridges (encoder side), of HookedEncoderDecoder."""
+StackName = Literal["encoder", "decoder", "cross"]
+"""Which attention of an encoder-decoder: the encoder's, the decoder's own, or the decoder's over the encoder."""
+STACKS: dict[str | None, str] = {
+    None: r"blocks\.(\d+)\.(?:attn|self_attn)",
+    "encoder": r"(?:encoder_blocks|encoder)\.(\d+)\.(?:attn|self_attn)",
+    "decoder": r"(?:decoder_blocks|decoder)\.(\d+)\.(?:attn|self_attn)",
+    "cross": r"(?:decoder_blocks|decoder)\.(\d+)\.cross_attn",
+}
+"""Where attention lies, by stack: in models with a single one, in bridges and in HookedEncoderDecoder."""
+
+probing = ContextVar("probing", default=False)
+"""True while a model is probed: cuts that are in place let everything pass."""
 
 
 class DeadHookError(EmgLensError, RuntimeError):
     """A hook that does not reach the model's computation, or an intervention that did not happen."""
 
 
-def attention_paths(model: nn.Module) -> dict[int, str]:
-    """Path of the self-attention of every layer that has one, such as `{0: "blocks.0.attn", ...}`.
+def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[int, str]:
+    """Path of the attention of every layer that has one, such as `{0: "blocks.0.attn", ...}`.
+
+    Args:
+        model: A model with TransformerLens's hook points.
+        stack: Of an encoder-decoder; default: the encoder.
 
     Raises:
-        EdgeError: The model has no attention hook points under TransformerLens names.
+        EdgeError: The model has no attention hook points under TransformerLens names, or no such stack.
     """
     names = getattr(model, "hook_dict", None)
     if names is None:
-        raise EdgeError(f"{type(model).__name__} is not a TransformerLens model: it has no hook_dict")
-    for stack in STACKS:
-        name = re.compile(rf"({stack}\.(\d+)\.(?:attn|self_attn))\.{PATTERN}")
-        found = [match for match in map(name.fullmatch, names) if match]
-        if found:
-            return {int(match[2]): match[1] for match in sorted(found, key=lambda match: int(match[2]))}
+        raise EdgeError(f"{type(model).__name__} is not a TransformerLens model: it has no hook_dict; see adapt(model)")
+    if stack not in STACKS:
+        raise EdgeError(f"stack={stack!r} is none of {', '.join(map(repr, STACKS))}")
+    found = {key: _paths(names, place) for key, place in STACKS.items()}
+    if paths := found[stack] or (found["encoder"] if stack is None else {}):
+        return paths
+    known = [key for key in STACKS if found[key]]
+    if known:
+        raise EdgeError(
+            f"{type(model).__name__} has no {stack or 'encoder'!r} stack with attention;"
+            f" {'it has a single one, so leave stack out' if None in known else f'stack= takes {known}'}"
+        )
     raise EdgeError(
         f"{type(model).__name__} has no hook point named blocks.<layer>.attn.{PATTERN}; hook points start with"
         f" {sorted({name.split('.')[0] for name in names})}"
     )
+
+
+def _paths(names: Iterable[str], place: str) -> dict[int, str]:
+    matches = filter(None, map(re.compile(rf"({place})\.{PATTERN}").fullmatch, names))
+    return {int(match[2]): match[1] for match in sorted(matches, key=lambda match: int(match[2]))}
 
 
 def count_layers(model: nn.Module, paths: Mapping[int, str]) -> int:
@@ -145,7 +172,8 @@ def switches(model: nn.Module) -> tuple:
 
 
 def _what_computes(part: nn.Module) -> tuple:
-    """A module's class, and what stands on the object in the place of the class's own methods."""
+    """A module's class, and what stands on the object in the place of the class's own methods, taps aside."""
     kind = type(part)
-    replaced = [(key, id(value)) for key, value in vars(part).items() if callable(getattr(kind, key, None))]
+    own = {key: value.previous if isinstance(value, TappedForward) else value for key, value in vars(part).items()}
+    replaced = [(key, id(own[key])) for key in own if own[key] is not None and callable(getattr(kind, key, None))]
     return (kind, *replaced)

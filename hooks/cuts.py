@@ -11,12 +11,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError, at_path, listening, resolve_layout
-from emg_lens.hooks.deletion import Deletion, cut_layers
+from emg_lens.hooks.anatomy import (
+    PATTERN,
+    SCORES,
+    DeadHookError,
+    StackName,
+    at_path,
+    attention_paths,
+    count_layers,
+    listening,
+    probing,
+    resolve_layout,
+)
+from emg_lens.hooks.deletion import CutLayers, Deletion, cut_layers
 from emg_lens.hooks.examples import Inputs
 from emg_lens.hooks.kernel import tapping
 from emg_lens.hooks.probe import Lever, find_lever
 from emg_lens.hooks.report import CutReport, Meter
+from emg_lens.hooks.scope import Scope
 from emg_lens.layout import TokenLayout
 
 ScoresOrPattern = Float[Tensor, "batch head dest src"]
@@ -25,13 +37,18 @@ Hook = tuple[str, Callable[..., Any]]
 
 
 def cut(
-    model: nn.Module, edges: EdgeSet, layout: TokenLayout | None = None, *, inputs: Inputs | None = None
+    model: nn.Module,
+    edges: EdgeSet,
+    layout: TokenLayout | None = None,
+    *,
+    inputs: Inputs | None = None,
+    stack: StackName | None = None,
 ) -> list[Hook]:
     """Hooks that cut `edges`: `model.run_with_hooks(x, fwd_hooks=cut(model, edges))`.
 
     A cut edge gets the score -inf before softmax, so the rest of its row shares the attention; where only the
-    pattern is within reach (TransformerBridge's native source) it is zeroed and renormalised there, which is
-    the same function. A row with every edge cut has a zero attention output.
+    pattern is within reach (TransformerBridge's native source) it is zeroed and renormalised there, and the hook
+    raises where that is not the same function. A row with every edge cut has a zero attention output.
 
     Args:
         model: A TransformerLens model whose scores or pattern hook acts. Which one is found out by a small
@@ -39,19 +56,24 @@ def cut(
         edges: What to cut.
         layout: What the positions stand for; default `model.layout`.
         inputs: An input for that small forward, where none can be made from the model's configuration.
+        stack: Of an encoder-decoder: `"encoder"` (default), `"decoder"` or `"cross"`, as for `cutting`.
 
     Raises:
-        DeadHookError: Neither hook acts on this model; use `cutting`.
+        DeadHookError: Neither hook acts on this model; use `cutting`. From the hook: the pattern cannot be
+            renormalised.
         EdgeError: `edges` does not fit the layout or the model, or selects nothing.
     """
-    lever, deletions = _prepare(model, edges, layout, inputs)
-    if lever.name == "attention_mask":
+    masks = _masks(model, edges, layout, stack)
+    if not masks:
+        return []
+    try:
+        lever = find_lever(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack, hooks_only=True)
+    except DeadHookError as error:
         raise DeadHookError(
-            f"{type(model).__name__} fires {SCORES} and {PATTERN} after attention is computed, so a hook cannot cut its"
-            f" edges; use: with cutting(model, edges, layout=layout) as report: model(...)"
-        )
+            f"{error}. Hooks cannot cut here; use: with cutting(model, edges, layout=layout) as report: model(...)"
+        ) from None
     hooks = []
-    for layer, deletion in deletions.items():
+    for layer, deletion in _deletions(lever, masks, edges, stack).items():
         path = lever.paths[layer]
         if lever.name == "pattern":
             hooks.append((f"{path}.{PATTERN}", _hook(deletion.pattern)))
@@ -64,7 +86,12 @@ def cut(
 
 @contextmanager
 def cutting(
-    model: nn.Module, edges: EdgeSet, layout: TokenLayout | None = None, *, inputs: Inputs | None = None
+    model: nn.Module,
+    edges: EdgeSet,
+    layout: TokenLayout | None = None,
+    *,
+    inputs: Inputs | None = None,
+    stack: StackName | None = None,
 ) -> Iterator[CutReport]:
     """Cut `edges` in every forward inside the context, on any TransformerLens model, and verify it on exit.
 
@@ -74,70 +101,121 @@ def cutting(
     report.to_frame()
     ```
 
-    Contexts nest to the union of their edge sets, compose with the model's own hooks and caches, and leave
-    nothing behind, also when the body raises (its exception then passes through unverified).
+    What a cut means: the model's own attention with -inf added before its own normalisation (sinks included), so that
+    a source no longer moves a destination. Contexts nest to the union of their edge sets, compose with the model's own
+    hooks and caches, and leave nothing behind, also when the body raises (its exception then passes through
+    unverified). Forwards that continue from a key-value cache are refused: their rows are not positions of the layout.
 
     Args:
-        model: Any TransformerLens model; the best lever that acts is used: scores, pattern, or a mask at the
-            attention kernel.
+        model: Any TransformerLens model, or `adapt` of any other; the best lever that acts is used: the scores hook, or
+            a mask at the attention kernel.
         edges: What to cut.
         layout: What the positions stand for; default `model.layout`.
         inputs: An input for the probing forward, where none can be made from the model's configuration.
+        stack: Of an encoder-decoder: `"encoder"` (default); `"decoder"`, its attention to itself; `"cross"`, to the
+            encoder: then the layout holds the encoder's positions and after them the decoder's, and `inputs` is needed.
 
     Raises:
-        DeadHookError: No lever acts; or, on exit: the model was not run, a cut layer was not reached, or a
-            cut edge still carried attention.
+        DeadHookError: No lever acts, or, inside, the model is copied; or, on exit: the model was not run, a cut layer
+            was not reached, a cut edge still carried attention, or activation checkpointing has yet to recompute it.
         EdgeError: `edges` does not fit the layout or the model, or selects nothing.
     """
-    lever, deletions = _prepare(model, edges, layout, inputs)
-    meters = {layer: Meter(layer, lever.name, lever.n_heads, deletion) for layer, deletion in deletions.items()}
-    report = CutReport(str(edges), lever.name, list(meters.values()))
-    with ExitStack() as stack:
-        for layer, path in lever.paths.items():
-            attention = at_path(model, path)
-            stack.callback(attention.register_forward_pre_hook(report.count_run).remove)
-            if layer in meters:
-                _install(stack, model, path, lever, meters[layer])
+    masks = _masks(model, edges, layout, stack)
+    paths = attention_paths(model, stack)
+    scope, what = Scope(f"cutting({edges})"), "none"
+    meters: dict[int, Meter] = {}
+    routes: tuple[str, ...] = ()
+    with ExitStack() as contexts:
+        contexts.callback(scope.close)
+        for path in dict.fromkeys(paths.values()):
+            contexts.callback(at_path(model, path).register_forward_pre_hook(scope.enter_attention).remove)
+        if masks:
+            lever = find_lever(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack)
+            what, routes = lever.name, _routes(lever)
+            for layer, deletion in _deletions(lever, masks, edges, stack).items():
+                plain = what == "attention_mask" or lever.facts[layer].plain_softmax
+                path = paths[layer]
+                meters[layer] = Meter(layer, what, path, lever.n_heads, deletion, plain_softmax=plain)
+                _install(contexts, at_path(model, path), lever, meters[layer])
+        report = CutReport(str(edges), what, list(meters.values()), scope, routes)
         yield report
     report.verify()
 
 
-def _prepare(
-    model: nn.Module, edges: EdgeSet, layout: TokenLayout | None, inputs: Inputs | None
-) -> tuple[Lever, dict[int, Deletion]]:
-    layout = resolve_layout(model, layout)
-    lever = find_lever(model, layout, inputs)
-    masks = cut_layers(edges, layout, lever.n_layers, lever.n_heads)
+def _masks(model: nn.Module, edges: EdgeSet, layout: TokenLayout | None, stack: StackName | None) -> CutLayers:
+    """What is cut in each layer.
+
+    Raises:
+        EdgeError: It does not fit, or a layer has no attention, or shares its attention with a layer that is cut
+            otherwise.
+    """
+    layout, paths = resolve_layout(model, layout), attention_paths(model, stack)
+    masks = cut_layers(edges, layout, count_layers(model, paths), model.cfg.n_heads)  # pyright: ignore
     for layer in masks:
-        if layer not in lever.paths:
-            raise EdgeError(f"layer {layer} has no attention to cut; layers with attention: {list(lever.paths)}")
+        if layer not in paths:
+            raise EdgeError(f"layer {layer} has no attention to cut; layers with attention: {list(paths)}")
+    for layer, path in paths.items():
+        for other in masks:
+            same = layer in masks and masks[layer].equal(masks[other])
+            if layer != other and not same and at_path(model, path) is at_path(model, paths[other]):
+                raise EdgeError(
+                    f"layers {other} and {layer} are one attention module ({path}), so they can only be cut alike"
+                )
+    return masks
+
+
+def _deletions(lever: Lever, masks: CutLayers, edges: EdgeSet, stack: StackName | None) -> dict[int, Deletion]:
     point = {"scores": f".{SCORES}", "pattern": f".{PATTERN}", "attention_mask": ""}[lever.name]
-    return lever, {layer: Deletion(mask, lever.paths[layer] + point) for layer, mask in masks.items()}
+    deletions = {}
+    for layer, mask in masks.items():
+        facts, where = lever.facts[layer], lever.paths[layer] + point
+        if stack == "cross":
+            if mask.shape[-1] != facts.n_src + facts.n_dest:
+                raise EdgeError(
+                    f"{where} reads {facts.n_src} positions of the encoder for {facts.n_dest} of the decoder, so the"
+                    f" layout must hold {facts.n_src + facts.n_dest}, the encoder's first; it has {mask.shape[-1]}"
+                )
+            mask = mask[:, facts.n_src :, : facts.n_src]  # noqa: PLW2901
+            if not mask.any():
+                continue
+        n_sinks = facts.n_sinks if lever.name == "attention_mask" else 0
+        deletions[layer] = Deletion(mask, where, n_sinks, facts.forbidden)
+    if not deletions:
+        raise EdgeError(f"{edges} selects no edge from a position of the encoder to one of the decoder")
+    return deletions
+
+
+def _routes(lever: Lever) -> tuple[str, ...]:
+    """Where tokens reach each other past the attention that is cut, in words."""
+    beside = [
+        f"layer {layer}: tokens also reach each other past {lever.paths[layer]}, through {name}, which is not cut"
+        for layer, name in lever.routes.items()
+    ]
+    without = [str(layer) for layer in range(lever.n_layers) if layer not in lever.paths]
+    if without:
+        beside.append(f"layers without attention: {', '.join(without)}; what passes between tokens there is not cut")
+    return tuple(beside)
 
 
 def _hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     def cut_edges(tensor: ScoresOrPattern, hook: Any) -> ScoresOrPattern:  # noqa: ARG001
-        return edit(tensor)
+        return tensor if probing.get() else edit(tensor)
 
     return cut_edges
 
 
-def _install(stack: ExitStack, model: nn.Module, path: str, lever: Lever, meter: Meter) -> None:
+def _install(contexts: ExitStack, attention: nn.Module, lever: Lever, meter: Meter) -> None:
     """Put the metered cut of one layer in place."""
-    attention = at_path(model, path)
     tap = _MeteredCut(meter, lever.strict)
-    stack.callback(attention.register_forward_pre_hook(tap.count_call).remove)
+    contexts.callback(attention.register_forward_pre_hook(tap.count_call).remove)
     if lever.name == "attention_mask":
-        stack.enter_context(tapping(attention, tap))
+        contexts.enter_context(tapping(attention, tap))
         return
-    scores, pattern = at_path(model, f"{path}.{SCORES}"), at_path(model, f"{path}.{PATTERN}")
-    if lever.name == "scores":
-        stack.enter_context(listening(scores, _hook(tap.before)))
-        if lever.strict:
-            stack.enter_context(listening(pattern, _hook(meter.deletion.empty_rows)))
-    else:
-        stack.enter_context(listening(pattern, _hook(tap.renormalise)))
-    stack.enter_context(listening(pattern, tap.check, last=True))
+    scores, pattern = getattr(attention, SCORES), getattr(attention, PATTERN)
+    contexts.enter_context(listening(scores, _hook(tap.before)))
+    if lever.strict:
+        contexts.enter_context(listening(pattern, _hook(meter.deletion.empty_rows)))
+    contexts.enter_context(listening(pattern, tap.check, last=True))
 
 
 class _MeteredCut:
@@ -147,21 +225,20 @@ class _MeteredCut:
         self.meter, self.strict = meter, strict
 
     def count_call(self, *_: object) -> None:
-        self.meter.calls += 1
+        if not probing.get():
+            self.meter.calls += 1
 
     def before(self, scores: ScoresOrPattern) -> ScoresOrPattern:
-        self.meter.before(scores.detach().softmax(-1))
+        if probing.get():
+            return scores
+        self.meter.before(scores)
         deletion = self.meter.deletion
         return deletion.scores_strict(scores) if self.strict else deletion.scores(scores)
 
     def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
-        pattern = self.meter.deletion.empty_rows(pattern)
-        self.meter.after(pattern)
+        if not probing.get():
+            self.meter.after(pattern)
         return pattern
 
-    def renormalise(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
-        self.meter.before(pattern)
-        return self.meter.deletion.pattern(pattern)
-
     def check(self, pattern: ScoresOrPattern, hook: Any) -> None:  # noqa: ARG002
-        self.meter.after(pattern)
+        self.after(pattern)

@@ -1,25 +1,30 @@
 """Renormalising deletion of attention edges: the arithmetic of one layer's cut.
 
-A cut edge gets the score -inf, so the remaining edges of its row share the whole attention. That is the same
-function as zeroing the pattern and renormalising it. -inf, never `finfo.min`: a row filled with `finfo.min`
-turns into uniform attention, a leak (docs/protocol.md §6.1). A row with every edge cut attends to nothing and
-gives a zero output.
+A cut edge gets the score -inf, so the remaining edges of its row share the whole attention. -inf, never
+`finfo.min`: a row filled with `finfo.min` turns into uniform attention, a leak (docs/protocol.md §6.1). A row
+with every edge cut attends to nothing and gives a zero output.
+
+Zeroing the pattern and renormalising it is the same function only of a plain softmax (no sink shares the row), of
+which nothing that is kept has underflowed, before dropout: `Deletion.pattern` holds the pattern to that.
 """
 
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
+from emg_lens.hooks.anatomy import DeadHookError
 from emg_lens.hooks.edges import Nothing
 from emg_lens.layout import TokenLayout
 
+CutLayers = dict[int, Bool[Tensor, "one_or_head dest src"]]
+"""What is cut, by layer; one head where all agree."""
 
-def cut_layers(
-    edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int
-) -> dict[int, Bool[Tensor, "head dest src"]]:
+
+def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int) -> CutLayers:
     """The mask of every layer in which something is cut; the head axis has size 1 where all heads agree.
 
     Raises:
@@ -51,28 +56,42 @@ class Deletion:
     Attributes:
         mask: True = cut; one head if all heads agree.
         where: Name of the place, for messages.
+        n_sinks: Columns after those of `src` that are no tokens, where scores have them (attention sinks).
+        forbidden: Edges that the model itself never has (a causal mask); what `pattern` may find at zero.
     """
 
     mask: Bool[Tensor, "one_or_head dest src"]
     where: str
+    n_sinks: int = 0
+    forbidden: Bool[Tensor, "dest src"] | None = None
     _moved: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     def on(self, attention: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
-        """The mask on the device of `attention`, whose shape is checked on the way.
+        """The mask on the device of `attention`, whose shape is checked on the way; sinks are never cut.
 
         Raises:
             EdgeError: `attention` has another number of positions or heads than the mask.
         """
-        n_heads, n_tokens, _ = self.mask.shape
+        n_heads, n_dest, n_src = self.mask.shape
         shape = tuple(attention.shape)
-        if len(shape) != 4 or shape[-2:] != (n_tokens, n_tokens) or n_heads not in (1, shape[1]):
-            raise EdgeError(
-                f"{self.where} has shape {list(shape)} (batch, head, dest, src), but the layout has"
-                f" {n_tokens} positions" + (f" and the cut {n_heads} heads" if n_heads > 1 else "")
-            )
+        if len(shape) != 4 or shape[-2:] != (n_dest, n_src + self.n_sinks) or n_heads not in (1, shape[1]):
+            raise EdgeError(self._misfit(shape))
         if attention.device not in self._moved:
-            self._moved[attention.device] = self.mask.to(attention.device)
+            self._moved[attention.device] = F.pad(self.mask, (0, self.n_sinks)).to(attention.device)
         return self._moved[attention.device]
+
+    def _misfit(self, shape: tuple[int, ...]) -> str:
+        n_heads, n_dest, n_src = self.mask.shape
+        positions = f"{n_src} positions" if n_dest == n_src else f"{n_dest} dest and {n_src} src positions"
+        text = f"{self.where} has shape {list(shape)} (batch, head, dest, src), but the layout has {positions}"
+        if n_heads > 1:
+            text += f" and the cut {n_heads} heads"
+        if len(shape) == 4 and n_dest == n_src and shape[-2] < shape[-1]:
+            text += (
+                "; keys of an earlier forward come from a key-value cache, where rows are not positions of the layout:"
+                " run whole sequences without the cache (use_cache=False)"
+            )
+        return text
 
     def scores(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """Scores with the cut edges at -inf."""
@@ -84,8 +103,7 @@ class Deletion:
         Otherwise such a row would share its attention among the forbidden edges.
         """
         cut = self.on(scores)
-        forbidden = scores <= torch.finfo(scores.dtype).min / 2
-        empty = (cut | forbidden).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
+        empty = (cut | ~allowed(scores)).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
         return scores.masked_fill(cut | empty, -torch.inf)
 
     def empty_rows(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
@@ -94,9 +112,39 @@ class Deletion:
         return pattern.masked_fill(pattern.isnan() & touched, 0.0)
 
     def pattern(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Pattern with the cut edges at zero and the touched rows renormalised."""
+        """Pattern with the cut edges at zero and the touched rows renormalised.
+
+        Raises:
+            DeadHookError: That is not what -inf in the scores would give: a touched row does not sum to one (dropout,
+                or an attention sink), or what it keeps has underflowed.
+        """
         cut = self.on(pattern)
         kept = pattern.masked_fill(cut, 0.0)
         total = kept.sum(-1, keepdim=True)
-        untouched = ~cut.any(-1, keepdim=True)
-        return kept / total.masked_fill(untouched | (total == 0), 1.0)
+        touched = cut.any(-1, keepdim=True)
+        self._hold_to_softmax(pattern.detach(), total.detach(), cut, touched)
+        return kept / total.masked_fill(~touched | (total == 0), 1.0)
+
+    def _hold_to_softmax(self, pattern: Tensor, total: Tensor, cut: Tensor, touched: Tensor) -> None:
+        whole = pattern.sum(-1, keepdim=True, dtype=torch.float32)
+        precision = torch.finfo(pattern.dtype)
+        uneven = touched & (whole != 0) & ((whole - 1).abs() > max(2 * precision.eps, 1e-5))
+        if uneven.any():
+            raise DeadHookError(
+                f"{self.where}: rows sum to {float(whole[uneven][0]):.4g}, not to 1 (dropout before the hook, or a sink"
+                " beside the tokens), so zeroing and renormalising is not the cut; use cutting, or eval()"
+            )
+        never = cut if self.forbidden is None else cut | self.forbidden.to(cut.device)
+        smallest = precision.smallest_subnormal if pattern.dtype == torch.float16 else precision.tiny
+        lost = touched & ~never.all(-1, keepdim=True) & (whole != 0)
+        lost = lost & (total < pattern.shape[-1] * smallest / precision.eps)
+        if lost.any():
+            raise DeadHookError(
+                f"{self.where}: what a row keeps has underflowed in {pattern.dtype} (or is padding), so its pattern"
+                " cannot be renormalised; use cutting, or a wider dtype"
+            )
+
+
+def allowed(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest src"]:
+    """Edges that a model does not forbid, with -inf or with `finfo.min`."""
+    return scores > torch.finfo(scores.dtype).min / 2

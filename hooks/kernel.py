@@ -1,4 +1,4 @@
-"""The third lever: a -inf attention mask given to the attention kernel of a wrapped module.
+"""The attention kernel as a lever: -inf written to the scores where a module computes its attention.
 
 Most TransformerLens bridges hand attention to the module they wrap and fire `hook_attn_scores` and
 `hook_pattern` afterwards, when nothing can change any more (docs/transformerlens.md §5). Every such module
@@ -6,7 +6,11 @@ ends in one of two torch functions, `softmax` or `scaled_dot_product_attention`.
 call is caught there: the mask joins the scores, rows with every edge cut become zero, and what is measured is
 the tensor that is used. Masking at the kernel rather than through the module's `attention_mask` argument
 keeps layers apart (T5 shares its position bias, and with it the mask, among layers) and allows single heads
-to lose whole rows.
+to lose whole rows. Columns that are no tokens (attention sinks) are part of what softmax normalises, so a tap
+sees them too: the last ones of `src`.
+
+Nothing here needs TransformerLens: `with tapping(module, tap): ...` works on any `nn.Module` whose attention
+ends in one of the two functions or in torch's `multi_head_attention_forward`.
 """
 
 import functools
@@ -42,8 +46,8 @@ class Tap(Protocol):
 def tapping(attention: nn.Module, tap: Tap) -> Iterator[None]:
     """Pass the scores and pattern of every forward of `attention` through `tap`; several taps add up in order."""
     tapped = attention.__dict__.get("forward")
-    if not isinstance(tapped, _TappedForward):
-        tapped = attention.__dict__["forward"] = _TappedForward(attention)
+    if not isinstance(tapped, TappedForward):
+        tapped = attention.__dict__["forward"] = TappedForward(attention)
     tapped.taps.append(tap)
     try:
         yield
@@ -53,8 +57,12 @@ def tapping(attention: nn.Module, tap: Tap) -> Iterator[None]:
             tapped.remove(attention)
 
 
-class _TappedForward:
-    """Stands in for the forward of an attention module while taps are on it."""
+class TappedForward:
+    """Stands in for the forward of an attention module while taps are on it.
+
+    Attributes:
+        previous: What stood there before on the object itself, if anything.
+    """
 
     def __init__(self, attention: nn.Module) -> None:
         self.taps: list[Tap] = []
@@ -63,10 +71,12 @@ class _TappedForward:
         functools.update_wrapper(self, self.forward, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward, tapped."""
         with KernelMode(self.taps):
             return self.forward(*args, **kwargs)
 
     def remove(self, attention: nn.Module) -> None:
+        """Give the module its forward back."""
         if self.previous is None:
             del attention.__dict__["forward"]
         else:
@@ -91,9 +101,11 @@ class KernelMode(TorchFunctionMode):
                 return multi_head_attention(*args, **kwargs)
         if func in SOFTMAXES:
             scores = args[0] if args else kwargs["input"]
-            if scores.ndim == 4:
+            if scores.ndim == 4 and (args[1] if len(args) > 1 else kwargs.get("dim")) in (-1, 3):
                 rest = {key: value for key, value in kwargs.items() if key != "input"}
-                return self._after(func(self._before(scores), *args[1:], **rest))
+                tapped = self._before(scores)
+                # A row that the model itself leaves with nothing is the model's business.
+                return self._normalised(tapped, _empty(tapped) & ~_empty(scores), lambda s: func(s, *args[1:], **rest))
         return func(*args, **kwargs)
 
     def _before(self, scores: Tensor) -> Tensor:
@@ -101,7 +113,9 @@ class KernelMode(TorchFunctionMode):
             scores = tap.before(scores)
         return scores
 
-    def _after(self, pattern: Tensor) -> Tensor:
+    def _normalised(self, scores: Tensor, empty: Tensor, softmax: Callable[[Tensor], Tensor]) -> Tensor:
+        """The pattern of scores, zero in rows with nothing to attend to: softmax would make NaN of them."""
+        pattern = softmax(scores.masked_fill(empty, 0.0)).masked_fill(empty, 0.0)
         for tap in self.taps:
             pattern = tap.after(pattern)
         return pattern
@@ -129,5 +143,11 @@ class KernelMode(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
             scores = scores + attn_mask
-        pattern = self._after(self._before(scores).softmax(-1, dtype=torch.float32).to(query.dtype))
+        scores = self._before(scores)
+        wide = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else None
+        pattern = self._normalised(scores, _empty(scores), lambda s: s.softmax(-1, dtype=wide).to(query.dtype))
         return F.dropout(pattern, dropout_p) @ value
+
+
+def _empty(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest 1"]:
+    return (scores == -torch.inf).all(-1, keepdim=True)

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.hooks.anatomy import DeadHookError
-from emg_lens.hooks.deletion import Deletion
+from emg_lens.hooks.deletion import Deletion, allowed
+from emg_lens.hooks.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -17,19 +18,21 @@ class LayerCut:
 
     Attributes:
         layer: 0-based.
-        lever: `"scores"`, `"pattern"` or `"attention_mask"`.
+        lever: `"scores"` or `"attention_mask"`.
+        module: Path of the attention module that was cut, such as `"encoder_blocks.0.attn"`.
         edges_cut: Edges (head, dest, src) in the cut.
         already_dead: How many of them carried no attention in any trial before the cut (causal or padding
             mask, severed edges, an outer cut).
-        rows_fully_cut: Rows (head, dest) that the cut left without any attention, in at least one trial.
+        rows_fully_cut: Rows (head, dest) that the cut left without any edge, in at least one trial.
         mass_removed: Attention probability that the cut edges held just before the cut, mean over trials,
-            heads and dest rows: a fraction from 0 to 1.
+            heads and dest rows: a fraction from 0 to 1; NaN where attention is no softmax of its scores.
         attention_left: Largest attention found on a cut edge afterwards; 0, or `cutting` raises.
         trials: Batch entries that passed.
     """
 
     layer: int
     lever: str
+    module: str
     edges_cut: int
     already_dead: int
     rows_fully_cut: int
@@ -39,39 +42,54 @@ class LayerCut:
 
 
 class Meter:
-    """Measures one layer's cut while the model runs; nothing waits for the device before the reading."""
+    """Measures one layer's cut while the model runs; nothing waits for the device before the reading.
 
-    def __init__(self, layer: int, lever: str, n_heads: int, deletion: Deletion) -> None:
-        self.layer, self.lever, self.n_heads, self.deletion = layer, lever, n_heads, deletion
+    Args:
+        layer: 0-based.
+        lever: Which lever cuts.
+        module: Path of the attention module.
+        n_heads: Query heads.
+        deletion: The cut.
+        plain_softmax: Whether the scores that it sees are what attention is the softmax of.
+    """
+
+    def __init__(
+        self, layer: int, lever: str, module: str, n_heads: int, deletion: Deletion, *, plain_softmax: bool
+    ) -> None:
+        self.layer, self.lever, self.module = layer, lever, module
+        self.n_heads, self.deletion, self.plain_softmax = n_heads, deletion, plain_softmax
         self.calls = self.fired = self.checked = self.trials = 0
         self.masses: list[Tensor] = []
         self.leaks: list[Tensor] = []
         self.alive: Tensor | None = None
         self.emptied: Tensor | None = None
-        self._had_attention: Tensor | None = None
 
     @torch.no_grad()
-    def before(self, pattern: Float[Tensor, "batch head dest src"]) -> None:
-        """Take in the attention as it would be without this cut."""
-        cut = self.deletion.on(pattern)
-        pattern = pattern.detach().float().nan_to_num()
+    def before(self, scores: Float[Tensor, "batch head dest src"]) -> None:
+        """Take in the scores as they would be without this cut."""
+        cut, scores = self.deletion.on(scores), scores.detach()
         self.fired += 1
-        self.trials += len(pattern)
-        self.masses.append((pattern * cut).sum() / pattern[0, :, :, 0].numel())
-        self.alive = _either(self.alive, ((pattern > 0) & cut).any(0))
-        self._had_attention = (pattern > 0).any(-1)
+        self.trials += len(scores)
+        possible = allowed(scores)[..., : cut.shape[-1] - self.deletion.n_sinks]
+        severed = cut[..., : possible.shape[-1]]
+        emptied = (possible & severed).any(-1) & ~(possible & ~severed).any(-1)
+        self.emptied = _either(self.emptied, emptied.any(0))
+        # Not softmax(): a function of torch that another cut, further out, may be listening to.
+        wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
+        pattern = (wide - wide.logsumexp(-1, keepdim=True)).exp().nan_to_num()
+        if self.plain_softmax:
+            self.masses.append((pattern * cut).sum() / pattern[0, :, :, 0].numel())
+            self.alive = _either(self.alive, ((pattern > 0) & cut).any(0))
+        else:
+            self.masses.append(pattern.new_tensor(torch.nan))
+            self.alive = _either(self.alive, (possible & severed).any(0))
 
     @torch.no_grad()
     def after(self, pattern: Float[Tensor, "batch head dest src"]) -> None:
         """Take in the attention that the model uses."""
         cut = self.deletion.on(pattern)
-        pattern = pattern.detach()
         self.checked += 1
-        self.leaks.append(pattern.masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max())
-        if self._had_attention is not None:
-            emptied = (pattern == 0).all(-1) & self._had_attention & cut.any(-1)
-            self.emptied = _either(self.emptied, emptied.any(0))
-            self._had_attention = None
+        self.leaks.append(pattern.detach().masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max())
 
     @property
     def leak(self) -> float:
@@ -85,6 +103,7 @@ class Meter:
         return LayerCut(
             layer=self.layer,
             lever=self.lever,
+            module=self.module,
             edges_cut=edges,
             already_dead=0 if self.alive is None else edges - int(self.alive.sum()),
             rows_fully_cut=0 if self.emptied is None else int(self.emptied.sum()),
@@ -105,14 +124,17 @@ class CutReport:
 
     Attributes:
         edges: The edge set, as text.
-        lever: `"scores"`, `"pattern"` or `"attention_mask"`.
+        lever: `"scores"` or `"attention_mask"`; `"none"` where nothing is cut.
+        routes: Sentences, one a place where tokens reach each other past the attention that was cut: another branch
+            of a cut block, layers of the stack that have no attention.
     """
 
-    def __init__(self, edges: str, lever: str, meters: list[Meter]) -> None:
+    def __init__(self, edges: str, lever: str, meters: list[Meter], scope: Scope, routes: tuple[str, ...] = ()) -> None:
         self.edges = edges
         self.lever = lever
+        self.routes = routes
         self._meters = meters
-        self._runs = 0
+        self._scope = scope
 
     @property
     def layers(self) -> tuple[LayerCut, ...]:
@@ -128,17 +150,13 @@ class CutReport:
         """One row a cut layer, the columns of `LayerCut`."""
         return pd.DataFrame([vars(entry) for entry in self.layers], columns=[f.name for f in fields(LayerCut)])
 
-    def count_run(self, *_: object) -> None:
-        """Note that some attention layer of the model ran (a torch forward pre-hook)."""
-        self._runs += 1
-
     def verify(self) -> None:
         """Confirm that the model ran, that the cut took place every time, and that no cut edge carried attention.
 
         Raises:
             DeadHookError: One of these does not hold.
         """
-        if not self._runs and not any(meter.fired for meter in self._meters):
+        if not self._scope.runs and not any(meter.fired for meter in self._meters):
             raise DeadHookError(
                 f"the model was not run inside cutting({self.edges}): nothing was cut, nothing verified"
             )
@@ -151,11 +169,18 @@ class CutReport:
                     f"{where}: attention ran {meter.calls} times, the cut took place {meter.fired} times and was"
                     f" checked {meter.checked} times"
                 )
+            if meter.leak == float("inf"):
+                raise DeadHookError(
+                    f"{where}: the pattern is NaN in rows with cut edges; does padding leave a row with nothing to"
+                    " attend to? Pad on the right, or give every row a token"
+                )
             if meter.leak > 0:
                 raise DeadHookError(
                     f"{where}: a cut edge still carries attention ({meter.leak:.3g}); does another hook write it back?"
                 )
+        self._scope.verify()
 
     def __repr__(self) -> str:
         head = f"CutReport({self.edges}, lever={self.lever!r})"
-        return head if not self._meters else f"{head}\n{self.to_frame().to_string(index=False)}"
+        table = [self.to_frame().to_string(index=False)] if self._meters else []
+        return "\n".join([head, *table, *self.routes])

@@ -34,17 +34,22 @@ def test_one_dead_layer_is_enough():
     assert lever(toy) == "attention_mask"
 
 
-def test_dead_scores_with_a_live_pattern_give_the_pattern():
-    assert lever(Toy(LAYOUT, live="pattern")) == "pattern"
+def test_dead_scores_with_a_live_pattern_give_the_pattern_to_hooks_alone():
+    toy = Toy(LAYOUT, live="pattern")
+    assert find_lever(toy, LAYOUT, hooks_only=True).name == "pattern"
+    assert lever(toy) == "attention_mask"
 
 
 def test_attention_out_of_reach_is_an_error():
-    toy = Toy(LAYOUT, live=False)
+    toy = Toy(LAYOUT, live=False, std=0.2)
     for block in toy.blocks:
         block.attn.hook_z.forward = torch.nn.Identity().forward
         block.attn.forward = hand_written_softmax(block.attn)
-    with pytest.raises(DeadHookError, match="shows no attention pattern|no lever acts on the attention of Toy"):
+    with pytest.raises(DeadHookError, match="no lever cuts the attention of Toy") as refusal:
         lever(toy)
+    reasons = str(refusal.value)
+    assert "attention_mask: in layer 0 (blocks.0.attn) no softmax and no scaled_dot_product_attention" in reasons
+    assert "scores: in layer 0 (blocks.0.attn) its hook point does not fire" in reasons
 
 
 def hand_written_softmax(attention):
