@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from safetensors.numpy import save_file
 
 from emg_lens.data.recording import DataError
 from emg_lens.io.files import replacing
+
+FORMAT = "emg-lens"
+"""The entry of a file's metadata that says what it holds, as JSON."""
 
 
 @runtime_checkable
@@ -104,7 +107,7 @@ class InputStatistics:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, in one step."""
-        facts = {"modalities": json.dumps(dict(self.modalities)), "rectify": json.dumps(self.rectify)}
+        facts = {"modalities": dict(self.modalities), "rectify": self.rectify}
         _write(path, "input statistics", self.mean, self.std, facts)
 
     @staticmethod
@@ -168,7 +171,7 @@ class TargetStatistics:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, in one step."""
-        _write(path, "target statistics", self.mean, self.std, {"names": json.dumps(self.names)})
+        _write(path, "target statistics", self.mean, self.std, {"names": self.names})
 
     @staticmethod
     def load(path: str | Path) -> "TargetStatistics":
@@ -196,11 +199,12 @@ def _check_moments(mean: np.ndarray, std: np.ndarray, n: int, what: str) -> None
             raise DataError(f"{name} must be {n} finite numbers, one a {what}, got {np.array2string(values)}")
 
 
-def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts: Mapping[str, str]) -> None:
+def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts: Mapping[str, Any]) -> None:
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        save_file({"mean": mean, "std": std}, partial, {"format": f"emg-lens {kind} 1", **facts})
+        # Several entries would be written in a random order; the same statistics are the same bytes.
+        save_file({"mean": mean, "std": std}, partial, {FORMAT: json.dumps({"kind": f"{kind} 1", **facts})})
 
 
 def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -209,9 +213,9 @@ def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
         raise DataError(f"{path}: no such file; expected saved {kind}")
     try:
         with safe_open(path, "np") as file:
-            facts = dict(file.metadata() or {})
-            if facts.pop("format", "") != f"emg-lens {kind} 1":
+            facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+            if facts.get("kind") != f"{kind} 1":
                 raise DataError(f"{path}: not saved {kind}; give another file")
-            return file.get_tensor("mean"), file.get_tensor("std"), {k: json.loads(v) for k, v in facts.items()}
-    except (OSError, SafetensorError) as error:
+            return file.get_tensor("mean"), file.get_tensor("std"), facts
+    except (OSError, json.JSONDecodeError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as {kind} ({error}); fit the model again") from None

@@ -34,6 +34,14 @@ def test_saved_input_statistics_give_the_same_numbers(tmp_path):
     np.testing.assert_array_equal(read.apply(trials(1).x), made.apply(trials(1).x))
 
 
+def test_the_same_statistics_are_the_same_bytes(tmp_path):
+    written = set()
+    for _ in range(12):  # the order of a file's metadata is random
+        InputStatistics.of(trials(), ["emg"]).save(tmp_path / "input.safetensors")
+        written.add((tmp_path / "input.safetensors").read_bytes())
+    assert len(written) == 1
+
+
 def test_targets_come_back_in_their_units(tmp_path):
     targets = np.random.default_rng(0).normal([10, -3], [4, 0.1], (50, 2)).astype(np.float32)
     targets[:, 1] = 0.3
