@@ -1,225 +1,106 @@
-"""Which TransformerLens models can be cut, and how: a zoo of tiny random ones, and a table measured on them.
+"""Which models can be cut, and how: a table measured on tiny random ones.
 
-`python -m emg_lens.hooks.compatibility` prints the table for the TransformerLens that is installed. Nothing
-is downloaded. The zoo holds what this version of TransformerLens can build: HookedTransformer and
-HookedEncoder up to 3.x, bridges for the architectures it knows.
+`python -m emg_lens.hooks.compatibility` prints the table for the TransformerLens that is installed.
 """
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Bool
 from rich.console import Console
 from torch import Tensor, nn
 
-from emg_lens.hooks.anatomy import SCORES, DeadHookError, at_path, listening, quietly
+from emg_lens.errors import EmgLensError
+from emg_lens.hooks.anatomy import SCORES, DeadHookError, at_path, attention_paths, count_layers, listening, quietly
 from emg_lens.hooks.cuts import cut, cutting
 from emg_lens.hooks.edges import cross_modal, flow
 from emg_lens.hooks.examples import call, example_inputs
-from emg_lens.hooks.probe import find_lever
-from emg_lens.layout import TokenLayout
-
-N_TOKENS = 6
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-FRAMES = {
-    "conv_dim": (8, 8),
-    "conv_kernel": (10, 3),
-    "conv_stride": (5, 2),
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 4,
-    "num_conv_pos_embedding_groups": 2,
-    "vocab_size": 10,
-}
-WRAPPED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "BERT": ("BertForMaskedLM", "BertConfig", {"vocab_size": 20, "max_position_embeddings": 16, **SMALL}),
-    "RoBERTa": (
-        "RobertaForMaskedLM",
-        "RobertaConfig",
-        {"vocab_size": 20, "max_position_embeddings": 20, **SMALL},
-    ),
-    "ViT": ("ViTForImageClassification", "ViTConfig", {"image_size": (4, 20), "patch_size": 4, **SMALL}),
-    "AST": ("ASTForAudioClassification", "ASTConfig", {"max_length": 32, "num_mel_bins": 32, **SMALL}),
-    "Wav2Vec2": ("Wav2Vec2Model", "Wav2Vec2Config", {**FRAMES, **SMALL}),
-    "HuBERT": ("HubertModel", "HubertConfig", {**FRAMES, **SMALL}),
-    "T5 encoder": (
-        "T5ForConditionalGeneration",
-        "T5Config",
-        {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
-    ),
-    "GPT-2": (
-        "GPT2LMHeadModel",
-        "GPT2Config",
-        {"vocab_size": 20, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2},
-    ),
-    "Llama": (
-        "LlamaForCausalLM",
-        "LlamaConfig",
-        {"vocab_size": 20, "max_position_embeddings": 16, "num_key_value_heads": 1, **SMALL},
-    ),
-}
-"""Name in the table: model class and configuration class of transformers, size."""
-
-
-@dataclass(frozen=True)
-class Specimen:
-    """A tiny random model of one kind.
-
-    Attributes:
-        name: Such as `"BERT bridge, sdpa"`.
-        build: Makes a fresh one.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-
-    @property
-    def layout(self) -> TokenLayout:
-        """Six tokens: a CLS, two modalities of two, one outside every group."""
-        return TokenLayout.groups({"cls": [0], "emg": [1, 2], "acc": [3, 4]}, n_tokens=N_TOKENS)
-
-
-def zoo() -> list[Specimen]:
-    """Every kind of model that the installed TransformerLens can build."""
-    return [*_legacy(), *_native(), *_wrapped()]
-
-
-def _legacy() -> Iterator[Specimen]:
-    if installed_version()[0] >= 4:  # 4.0 removed them
-        return
-    for direction in ("causal", "bidirectional"):
-        yield Specimen(f"HookedTransformer, {direction}", partial(_hooked, "HookedTransformer", direction))
-    yield Specimen("HookedEncoder", partial(_hooked, "HookedEncoder", "bidirectional"))
-
-
-def _hooked(kind: str, direction: str) -> nn.Module:
-    import transformer_lens
-
-    torch.manual_seed(0)
-    cfg = transformer_lens.HookedTransformerConfig(**_sizes(direction))  # pyright: ignore
-    model = getattr(transformer_lens, kind)(cfg)
-    for parameter in model.parameters():  # HookedEncoder leaves its weights uninitialised
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
-def _sizes(direction: str) -> dict[str, Any]:
-    return {
-        "n_layers": 2,
-        "d_model": 16,
-        "d_head": 8,
-        "n_heads": 2,
-        "d_mlp": 32,
-        "n_ctx": 16,
-        "d_vocab": 20,
-        "act_fn": "gelu",
-        "attention_dir": direction,
-    }
-
-
-def _native() -> Iterator[Specimen]:
-    for direction in ("causal", "bidirectional"):
-        yield Specimen(f"native bridge, {direction}", partial(_boot_native, direction))
-
-
-def _boot_native(direction: str) -> nn.Module:
-    from transformer_lens.config import TransformerBridgeConfig
-    from transformer_lens.model_bridge import TransformerBridge
-
-    torch.manual_seed(0)
-    bridge: Any = TransformerBridge
-    return bridge.boot_native(TransformerBridgeConfig(**_sizes(direction))).eval()
-
-
-def _wrapped() -> Iterator[Specimen]:
-    from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
-
-    for name, (architecture, config, sizes) in WRAPPED.items():
-        # Bridges of T5 before 4.0 do not run, cut or not: they expect what transformers' T5 returned before 5.15.
-        runs = architecture != "T5ForConditionalGeneration" or installed_version()[0] >= 4
-        if architecture in SUPPORTED_ARCHITECTURES and runs:
-            for kernel in ("eager", "sdpa"):
-                yield Specimen(f"{name} bridge, {kernel}", partial(_bridge, architecture, config, sizes, kernel))
-
-
-def _bridge(architecture: str, config: str, sizes: dict[str, Any], kernel: str) -> nn.Module:
-    from transformer_lens.model_bridge.sources import build_bridge_from_module
-
-    model = wrapped_model(architecture, config, sizes, kernel)
-    return build_bridge_from_module(model, architecture, hf_config=model.config)
-
-
-def wrapped_model(architecture: str, config: str, sizes: dict[str, Any], kernel: str) -> Any:
-    """A random model of transformers, the same for every attention kernel."""
-    import transformers
-
-    torch.manual_seed(0)
-    cfg = getattr(transformers, config)(**sizes)
-    cfg._attn_implementation = kernel
-    model = getattr(transformers, architecture)(cfg).eval()
-    for parameter in model.parameters():  # as initialised, attention is nearly uniform
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def installed_version() -> tuple[int, ...]:
-    """Version of the installed TransformerLens, as numbers."""
-    return tuple(int(part) for part in version("transformer-lens").split(".")[:2])
+from emg_lens.hooks.specimens import N_TOKENS, Specimen, families, output_tensor, zoo
+from emg_lens.hooks.unwrapped import MaskedByHand
 
 
 def table() -> pd.DataFrame:
-    """One row a model of the zoo: the lever, and what cutting did, measured.
+    """One row a model: the lever, and what cutting did, measured.
 
-    Columns: `model`, `lever`, `cut` (whether plain hooks can cut, or `cutting` is needed), `attention_left` (largest
-    attention on a cut edge), `mass_removed`, `max_delta` (largest change of the output under `cutting`),
-    `plain_hook_delta` (the same when -inf is simply written in `hook_attn_scores`; 0 = a silent no-op).
+    Columns: `model`; `lever`, or "refused"; `cut` (whether plain hooks can cut, or `cutting` is needed);
+    `attention_left` (largest attention on a cut edge); `mass_removed`; `max_delta` (largest change of the output under
+    `cutting`); `off_reference` (largest difference from the same cut made by hand in the plain model, where there is
+    one); `plain_hook_delta` (largest change when -inf is simply written in `hook_attn_scores`; 0 = a silent no-op);
+    `refusal` (the message, where `cutting` refuses).
     """
-    return pd.DataFrame([_row(specimen) for specimen in zoo()])
+    return pd.DataFrame([_row(specimen) for specimen in [*zoo(), *families()]])
 
 
 def _row(specimen: Specimen) -> dict[str, Any]:
-    model, layout = specimen.build(), specimen.layout
-    edges = cross_modal() | flow("emg", "cls")
-    x = example_inputs(model, len(layout), batch=2)
-    lever = find_lever(model, layout)
+    try:
+        return {"model": specimen.name, **_measured(specimen, specimen.build()), "refusal": ""}
+    except EmgLensError as refusal:
+        return {"model": specimen.name, "lever": "refused", "cut": "-", "refusal": str(refusal)}
+
+
+def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
+    layout, stack = specimen.layout, specimen.stack
+    paths = attention_paths(model, stack)
+    edges = (cross_modal() | flow("emg", "cls")).at(layers=list(paths))
+    masks = _masks(specimen, edges.mask(layout, count_layers(model, paths), model.cfg.n_heads))  # pyright: ignore
+    x = example_inputs(model, N_TOKENS, batch=2)
+    plain_hook_delta = float("nan")
     with quietly(model):
         before = output_tensor(call(model, x))
-        with cutting(model, edges, layout) as report:
+        with contextlib.suppress(RuntimeError):  # scores of another shape than dest by src
+            plain_hook_delta = _largest(_plain_hook(model, x, paths, masks) - before)
+        with cutting(model, edges, layout, inputs=x, stack=stack) as report:
             after = output_tensor(call(model, x))
-        plain = _plain_hook(model, x, list(lever.paths.values()), edges.mask(layout, lever.n_layers, lever.n_heads))
     try:
-        cut(model, edges, layout)
+        with torch.no_grad():
+            model.run_with_hooks(x, fwd_hooks=cut(model, edges, layout, inputs=x, stack=stack))  # pyright: ignore
         way = "cut, cutting"
     except DeadHookError:
         way = "cutting"
     return {
-        "model": specimen.name,
-        "lever": lever.name,
+        "lever": report.lever,
         "cut": way,
         "attention_left": max(entry.attention_left for entry in report.layers),
         "mass_removed": report.mass_removed,
-        "max_delta": float((after - before).abs().max()),
-        "plain_hook_delta": float((plain - before).abs().max()),
+        "max_delta": _largest(after - before),
+        "off_reference": _off_reference(specimen, x, masks, after),
+        "plain_hook_delta": plain_hook_delta,
     }
 
 
-def _plain_hook(model: nn.Module, x: Any, paths: list[str], mask: Tensor) -> Tensor:
+def _masks(specimen: Specimen, mask: Bool[Tensor, "layer head dest src"]) -> dict[int, Bool[Tensor, "head dest src"]]:
+    """The mask of every layer; across stacks, the decoder's rows and the encoder's columns."""
+    if specimen.stack == "cross":
+        mask = mask[:, :, N_TOKENS:, :N_TOKENS]
+    return dict(enumerate(mask))
+
+
+def _off_reference(specimen: Specimen, x: Any, masks: dict[int, Tensor], ours: Tensor) -> float:
+    if not specimen.has_plain_model:
+        return float("nan")
+    by_hand = MaskedByHand(specimen.kind, specimen.stack)
+    # The bridge of T5 lets the decoder read the input where no start token is configured.
+    options = {"decoder_input_ids": x} if specimen.kind == "T5 encoder" else {}
+    with torch.no_grad():
+        cut_by_hand = by_hand(x, {layer: masks[layer] for layer in by_hand.layers}, **options)
+    return _largest(ours - output_tensor(cut_by_hand))
+
+
+def _largest(difference: Tensor) -> float:
+    return float(difference.abs().max())
+
+
+def _plain_hook(model: nn.Module, x: Any, paths: dict[int, str], masks: dict[int, Tensor]) -> Tensor:
     with contextlib.ExitStack() as stack:
-        for layer, path in enumerate(paths):
-            fill = partial(lambda scores, hook, cut: scores.masked_fill(cut, -torch.inf), cut=mask[layer])  # noqa: ARG005
+        for layer, path in paths.items():
+            fill = partial(lambda scores, hook, cut: scores.masked_fill(cut, -torch.inf), cut=masks[layer])  # noqa: ARG005
             stack.enter_context(listening(at_path(model, f"{path}.{SCORES}"), fill))
         return output_tensor(call(model, x))
-
-
-def output_tensor(result: Any) -> Tensor:
-    """The main tensor of a model's result."""
-    return result if isinstance(result, Tensor) else result[0]
 
 
 def main() -> None:
@@ -227,9 +108,16 @@ def main() -> None:
     warnings.simplefilter("ignore")  # bridges warn of edits that they discard: that is what the table shows
     with contextlib.redirect_stdout(None):  # HookedTransformer announces its device on stdout
         measured = table()
-    console = Console(width=150)
+    console = Console(width=180, soft_wrap=True)
     console.print(f"TransformerLens {version('transformer-lens')}, torch {torch.__version__}")
-    console.print(measured.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
+    shown = measured.drop(columns="refusal")
+    console.print(
+        shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.2g}"),
+        highlight=False,
+        markup=False,
+    )
+    for row in measured[measured["refusal"] != ""].itertuples():
+        console.print(f"refused: {row.model}: {row.refusal}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

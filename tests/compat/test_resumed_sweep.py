@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from emg_lens.hooks import cross_modal, flow
-from emg_lens.hooks.compatibility import Specimen, zoo
 from emg_lens.hooks.examples import call, example_inputs
+from emg_lens.hooks.specimens import Specimen, zoo
 from emg_lens.sweeps import Condition, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore")

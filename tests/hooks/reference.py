@@ -12,11 +12,12 @@ import torch
 
 from emg_lens.hooks.algebra import EdgeSet
 from emg_lens.hooks.anatomy import at_path
-from emg_lens.hooks.compatibility import WRAPPED, Specimen, output_tensor, wrapped_model
+from emg_lens.hooks.architectures import WRAPPED
 from emg_lens.hooks.deletion import cut_layers
 from emg_lens.hooks.examples import call
 from emg_lens.hooks.kernel import tapping
 from emg_lens.hooks.probe import find_lever
+from emg_lens.hooks.specimens import Specimen, output_tensor, wrapped_model
 
 
 class Renormalise:
@@ -86,7 +87,7 @@ def _unwrapped(kind: str):
 
     AttentionInterface.register("reference", attention)
     AttentionMaskInterface.register("reference", eager_mask)
-    model = wrapped_model(*WRAPPED[kind], "reference")
+    model = wrapped_model(WRAPPED[kind], "reference")
     modules = [module for name, module in model.named_modules() if _is_self_attention(name, module)]
     assert len(modules) == 2, [type(module).__name__ for module in modules]
     return model, modules

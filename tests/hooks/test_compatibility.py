@@ -1,6 +1,8 @@
 """Every kind of model that the installed TransformerLens can build, cut and checked against something else."""
 
+import math
 import warnings
+from functools import cache
 from random import Random
 
 import pytest
@@ -10,10 +12,11 @@ from toy import RandomEdges, hooks_left
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cut_mlp, cutting, every, flow, positions, replace
 from emg_lens.hooks.anatomy import PATTERN, at_path, listening
-from emg_lens.hooks.compatibility import Specimen, _sizes, installed_version, output_tensor, table, zoo
+from emg_lens.hooks.compatibility import table
 from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.examples import call, example_inputs
 from emg_lens.hooks.probe import find_lever
+from emg_lens.hooks.specimens import Specimen, _sizes, families, installed_version, output_tensor, zoo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ZOO = zoo()
@@ -220,22 +223,41 @@ def test_compatibility_mode_is_probed_anew():
     assert report.lever == "scores"
 
 
-def test_a_plain_hook_does_nothing_where_the_table_says_so():
-    """What the package is for: the same -inf that looks accepted is without effect on wrapped models."""
+@cache
+def measured():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        measured = table().set_index("model")
-    assert (measured["attention_left"] == 0).all() and (measured["max_delta"] > 0).all()
-    for name, row in measured.iterrows():
-        assert (row["plain_hook_delta"] > 0) == (row["lever"] == "scores"), name
-    assert list(measured.columns) == [
-        "lever",
-        "cut",
-        "attention_left",
-        "mass_removed",
-        "max_delta",
-        "plain_hook_delta",
-    ]
+        return table().set_index("model")
+
+
+def test_the_table_holds_every_model_and_its_cuts_are_those_made_by_hand_in_the_plain_ones():
+    """What the package is for: the same -inf that looks accepted is without effect on wrapped models."""
+    assert list(measured().index) == [specimen.name for specimen in [*ZOO, *families()]]
+    cut_ones = measured()[measured()["lever"] != "refused"]
+    assert (cut_ones["attention_left"] == 0).all() and (cut_ones["max_delta"] > 0.01).all()
+    for specimen in [*ZOO, *families()]:
+        if specimen.name in cut_ones.index:
+            off = cut_ones["off_reference"][specimen.name]
+            assert off < 1e-5 if specimen.has_plain_model else math.isnan(off), specimen.name
+    for name, row in cut_ones.iterrows():
+        if row["lever"] == "scores" or row["cut"] == "cutting":
+            assert (row["plain_hook_delta"] > 0) == (row["lever"] == "scores"), name
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("Mamba bridge, eager", "has no hook point named blocks.<layer>.attn.hook_pattern"),
+        ("ALBERT adapted, eager", "attends 2 times in one forward"),
+        ("FNet adapted, eager", "shows no attention"),
+    ],
+)
+def test_the_table_says_why_a_model_is_refused(model, message):
+    if model not in measured().index:
+        assert installed_version()[0] < 4, "this version of TransformerLens has no bridge for it"
+        return
+    assert measured()["lever"][model] == "refused" and message in measured()["refusal"][model]
+    assert (measured()["lever"] == "refused").sum() <= 3
 
 
 def test_the_pattern_hook_of_a_wrapped_model_shows_the_cut_where_it_fires():

@@ -1,0 +1,119 @@
+"""A cut made by hand: in the plain model that a bridge wraps, by the mask of its own eager attention.
+
+No hook point, bridge, tap or function mode takes part. -inf joins the mask that one layer is given, before
+the model's own normalisation: soft caps, sinks, position biases and sliding windows stay where their authors put them.
+Other code than `cutting`, to compare it with.
+"""
+
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from emg_lens.hooks.architectures import FAMILIES, WRAPPED
+from emg_lens.hooks.examples import Inputs, call
+from emg_lens.hooks.specimens import torch_encoder, wrapped_model
+
+Masks = Mapping[int, Bool[Tensor, "head dest src"]]
+"""Layer -> edges that are cut in it."""
+
+
+class MaskedByHand:
+    """A plain model of transformers or torch, whose attention is given masks by hand.
+
+    Args:
+        kind: A name among `WRAPPED` and `FAMILIES`; None for torch's encoder.
+        stack: Which attention of an encoder and a decoder is cut.
+
+    Attributes:
+        model: The model.
+        layers: Which of its layers have attention.
+    """
+
+    def __init__(self, kind: str | None, stack: str | None = None) -> None:
+        self.kind = kind
+        if kind is None:
+            self.model: Any = torch_encoder()
+            self.layers = tuple(range(len(self.model.layers)))
+            return
+        architecture = {**WRAPPED, **FAMILIES}[kind]
+        self.model = wrapped_model(architecture, _own_eager_attention())
+        self.layers = architecture.layers
+        path = architecture.stacks[stack] if stack else architecture.attention
+        self.attention = {layer: self.model.get_submodule(path.format(layer)) for layer in self.layers}
+
+    def __call__(self, inputs: Inputs, masks: Masks, **options: Any) -> Any:
+        """What the model gives for `inputs` with these edges cut; `options` go to the model.
+
+        A row with every edge cut or forbidden gives a zero attention output. BLOOM and OpenAI-GPT cannot say so: their
+        attention is one function, so such rows are NaN there.
+        """
+        if self.kind is None:
+            return self._through_torchs_layers(inputs, masks, **options)
+        with ExitStack() as stack:
+            for layer, mask in masks.items():
+                _cut_by_hand[id(self.attention[layer])] = mask
+                stack.callback(_cut_by_hand.pop, id(self.attention[layer]))
+                if not hasattr(_modeling(self.attention[layer]), "eager_attention_forward"):
+                    join = self.attention[layer].register_forward_pre_hook(_join_mask, with_kwargs=True)
+                    stack.callback(join.remove)
+            return call(self.model, {self.model.main_input_name: inputs, **options})
+
+    def _through_torchs_layers(self, x: Any, masks: Masks, padding: Tensor | None = None) -> Tensor:
+        for index, layer in enumerate(self.model.layers):
+            mask = torch.zeros(layer.self_attn.num_heads, x.shape[1], x.shape[1], dtype=x.dtype)
+            if index in masks:
+                mask = mask.masked_fill(masks[index], -torch.inf)
+            x = layer(x, src_mask=mask.repeat(len(x), 1, 1), src_key_padding_mask=padding)
+        return x
+
+
+_cut_by_hand: dict[int, Tensor] = {}
+"""Of attention modules, by their id: what is cut in them."""
+
+
+def _own_eager_attention() -> str:
+    """Name under which transformers finds each model's own eager attention, with the masks of `_cut_by_hand`."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+    AttentionInterface.register("masked_by_hand", _eager_with_mask)
+    AttentionMaskInterface.register("masked_by_hand", eager_mask)
+    return "masked_by_hand"
+
+
+def _modeling(attention: nn.Module) -> Any:
+    return sys.modules[type(attention).__module__]
+
+
+def _eager_with_mask(
+    attention: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Float[Tensor, "batch dest head d_head"], Tensor]:
+    own = _modeling(attention).eager_attention_forward
+    if id(attention) not in _cut_by_hand:
+        return own(attention, query, key, value, attention_mask, **options)
+    mask, empty = _with_cut(attention_mask, _cut_by_hand[id(attention)], query)
+    out, pattern = own(attention, query, key, value, mask, **options)
+    return out.masked_fill(empty.transpose(1, 2), 0.0), pattern
+
+
+def _join_mask(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """For attention that is one function: the cut joins the argument `attention_mask`."""
+    hidden = args[0] if args else kwargs["hidden_states"]
+    if "attention_mask" in kwargs:
+        mask, _ = _with_cut(kwargs["attention_mask"], _cut_by_hand[id(attention)], hidden)
+        return args, {**kwargs, "attention_mask": mask}
+    mask, _ = _with_cut(args[1] if len(args) > 1 else None, _cut_by_hand[id(attention)], hidden)
+    return (hidden, mask, *args[2:]), kwargs
+
+
+def _with_cut(mask: Tensor | None, cut: Bool[Tensor, "head dest src"], like: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask with the cut at -inf, and which rows of the cut have nothing left."""
+    mask = torch.zeros(1, 1, *cut.shape[-2:], dtype=like.dtype) if mask is None else mask
+    forbidden = mask <= torch.finfo(mask.dtype).min / 2
+    empty = (cut | forbidden).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
+    return mask.masked_fill(cut, -torch.inf), empty
