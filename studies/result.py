@@ -17,7 +17,7 @@ from emg_lens.studies.findings import Findings
 from emg_lens.studies.fit_folder import naming_the_damaged, read_csv, read_facts, read_outputs, read_scores
 from emg_lens.studies.report.table_formats import to_csv, to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
-from emg_lens.studies.run_plan import read_record
+from emg_lens.studies.run_plan import read_record, read_spec
 from emg_lens.studies.spec import StudyError, StudySpec
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -45,9 +45,7 @@ class StudyResult(Findings):
             StudyError: Not a run's folder, one without any finished fit, or a damaged file.
         """
         folder = Path(folder).expanduser()
-        if not (folder / "spec.yaml").is_file():
-            raise StudyError(f"{str(folder)!r} is not a run's folder: it holds no spec.yaml")
-        study = StudySpec.load(folder / "spec.yaml")
+        study = read_spec(folder)
         fits = [name for name in read_record(folder)["n_train"] if (folder / "fits" / name).is_dir()]
         if not fits:
             raise StudyError(f"no fit of {str(folder)!r} is finished; run the study to continue it")

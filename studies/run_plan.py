@@ -8,13 +8,14 @@ from typing import Any
 
 import joblib
 import pandas as pd
+import yaml
 from rich.console import Console
 
 from emg_lens.data.registry import data_fingerprint
 from emg_lens.data.registry import subjects as list_subjects
 from emg_lens.data.splits import RepetitionSplit
 from emg_lens.studies.report.view import VIEWS
-from emg_lens.studies.spec import COMING, Cohort, StudyError, StudySpec
+from emg_lens.studies.spec import COMING, FORMER, Cohort, StudyError, StudySpec
 from emg_lens.studies.statistics.families import family_sizes
 from emg_lens.studies.statistics.power import power_warnings
 
@@ -109,6 +110,24 @@ def read_record(folder: Path) -> dict[str, Any]:
         return {key: record[key] for key in kinds}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{folder / RECORD} cannot be read ({error}); delete {folder} and run again") from None
+
+
+def read_spec(folder: Path) -> StudySpec:
+    """The study of a run's folder, whichever version wrote it: keys of former versions changed no fit.
+
+    Raises:
+        StudyError: Not a run's folder, or not a study.
+    """
+    path = folder / "spec.yaml"
+    if not path.is_file():
+        raise StudyError(f"{str(folder)!r} is not a run's folder: it holds no spec.yaml")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for key in FORMER:
+            content["statistics"].pop(key, None)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return StudySpec.load(path)  # which says what is wrong with it
+    return StudySpec.parse(yaml.safe_dump(content, sort_keys=False), str(path))
 
 
 def run_folder(study: StudySpec, out: Path) -> Path:

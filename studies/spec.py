@@ -38,6 +38,8 @@ IN_WORDS = {
     "model_attributes_type": "expected keys and values: {key: value}",
 }
 """What pydantic says of a value's form, in the words of a YAML file."""
+FORMER = {"n_bootstrap": "intervals are no longer drawn at random; leave it out"}
+"""Keys of former versions that changed no fit, and what became of them."""
 COMING = ("ninapro-db2",)
 """Data sets that shipped studies name and whose loader is not written yet."""
 
@@ -242,6 +244,9 @@ def one_line(error: ValidationError) -> str:
     parts = []
     for item in error.errors()[:3]:
         where = ".".join(str(p) for p in item["loc"]) or "study"
+        if item["type"] == "extra_forbidden" and item["loc"][-1] in FORMER:
+            parts.append(f"{where}: {FORMER[item['loc'][-1]]}")
+            continue
         if item["type"] == "extra_forbidden":
             close = difflib.get_close_matches(str(item["loc"][-1]), _keys() - {item["loc"][-1]}, n=1)
             parts.append(f"{where} is not a known key" + f"; did you mean {close[0]!r}?" * bool(close))

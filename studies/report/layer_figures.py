@@ -27,8 +27,9 @@ CAPTIONS = {
     "layers": "Every subject (dots) under every mask, against the unmasked model (grey box; dashed: its mean). Boxes:"
     " median and quartiles, whiskers to 1.5 times the interquartile range; hollow boxes: structural nulls. Above:"
     " significance against the baseline, corrected, coloured by edges.",
-    "profile": "Mean change by layer, shares in percentage points, with its bootstrap interval over subjects. Hollow"
-    " markers: structural nulls, which are 0 whatever the weights are.",
+    "profile": "Mean change by layer, shares in percentage points, with its interval over subjects (none"
+    " for fewer than five subjects, or where all are alike). Hollow markers: structural nulls, which are 0 whatever the"
+    " weights are.",
 }
 
 

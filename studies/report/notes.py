@@ -16,6 +16,7 @@ from emg_lens.studies.report.wording import (
     metric_words,
 )
 from emg_lens.studies.statistics.families import family_sizes
+from emg_lens.studies.statistics.intervals import FEWEST
 from emg_lens.sweeps.conditions import BASELINE
 
 
@@ -55,6 +56,17 @@ def study_notes(cell: Cell) -> list[str]:
     if told:
         notes.append(f"{told}.")
     return notes
+
+
+def interval_notes(rows: pd.DataFrame) -> list[str]:
+    """What the intervals of these rows (`n_subjects`, `ci_low`) are, and why some have none."""
+    n, without = int(rows["n_subjects"].min()), rows["ci_low"].isna()
+    if n < FEWEST:
+        return [f"No CI: n = {n}, and an interval needs {FEWEST} subjects to cover what it promises."]
+    if without.all():
+        return ["No CI where all subjects are alike."]
+    none = " None where all subjects are alike." if without.any() else ""
+    return [f"CI: of the mean over subjects, corrected for skewness (Hall 1992).{none}"]
 
 
 def mark_notes(rows: pd.DataFrame) -> list[str]:

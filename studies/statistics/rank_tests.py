@@ -1,4 +1,4 @@
-"""Tests, effect sizes and intervals on arrays: accuracies of subjects under conditions against a baseline.
+"""Tests and effect sizes on arrays: accuracies of subjects under conditions against a baseline.
 
 The numbers behind `emg_lens.studies.statistics.comparison`, which knows about tables, families and corrections; here
 are only arrays `[subject, condition]`. Accuracies are fractions of a few trials, so ties and zero
@@ -28,7 +28,6 @@ _TOLERANCE = 1e-9
 
 Accuracies = Float[np.ndarray, "subject condition"]
 PerCondition = Float[np.ndarray, " condition"]
-PerSubject = Float[np.ndarray, " subject"]
 
 
 def difference(masked: Accuracies, baseline: Accuracies) -> Accuracies:
@@ -79,22 +78,6 @@ def paired_rank_biserial(change: Accuracies) -> PerCondition:
     changed = [d[d != 0] for d in change.T]
     ranks = [np.sign(d) * scipy.stats.rankdata(np.abs(d)) for d in changed]
     return np.array([r.sum() / np.abs(r).sum() if len(r) else 0.0 for r in ranks])
-
-
-def bootstrap_interval(
-    change: PerSubject, confidence: float = 0.95, n_resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """BCa interval of the mean over resampled subjects; a seed gives every condition the same resamples.
-
-    The point itself where all subjects changed alike (BCa is undefined there), NaN with a single subject.
-    """
-    if len(change) < 2:
-        return np.nan, np.nan
-    if np.ptp(change) == 0:
-        return float(change[0]), float(change[0])
-    options = {"n_resamples": n_resamples, "confidence_level": confidence, "rng": seed}
-    low, high = scipy.stats.bootstrap((change,), np.mean, method="BCa", **options).confidence_interval
-    return float(low), float(high)
 
 
 @lru_cache(maxsize=2)

@@ -49,9 +49,8 @@ class StatisticsSpec(BaseModel):
         family: Which hypotheses are corrected together: `"mode"`, those of one mask mode (the paper's 10);
             `"all"`, every condition (30); `"distinct"`, those that can matter and differ (18): structural
             nulls are left out, conditions with the same live cut count once.
-        confidence: Level of the bootstrap intervals.
-        n_bootstrap: Resamples of the subjects.
-        seed: Seed of bootstrap and random sign flips.
+        confidence: Level of the intervals.
+        seed: Seed of the random sign flips (cohorts of more than 32 subjects).
         alpha: Level at which a corrected p counts as significant.
     """
 
@@ -62,7 +61,6 @@ class StatisticsSpec(BaseModel):
     family: Literal["mode", "all", "distinct"] = "mode"
     compare: tuple[LevelComparison, ...] = ()
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    n_bootstrap: int = Field(default=10_000, ge=100)
     seed: int = Field(default=0, ge=0)
     alpha: float = Field(default=0.05, gt=0, lt=1)
 

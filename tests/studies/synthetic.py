@@ -12,7 +12,7 @@ from emg_lens.studies.spec import StudySpec
 from emg_lens.studies.statistics.comparison import TAGS, compare
 from emg_lens.studies.statistics.spec import StatisticsSpec
 
-SPEC = StatisticsSpec(n_bootstrap=100)
+SPEC = StatisticsSpec()
 
 
 def tidy(metric: str = "accuracy", **values: Sequence[float]) -> pd.DataFrame:
@@ -44,7 +44,6 @@ def study_of(**parts: Any) -> StudySpec:
         "title": "A study",
         "cohort": {"dataset": "simulated"},
         "split": {"by": "repetition", "train": [1], "test": [2]},
-        "statistics": {"n_bootstrap": 100},
     }
     return StudySpec.model_validate(needed | parts)
 

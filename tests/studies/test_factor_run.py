@@ -47,7 +47,7 @@ FACTORS = changed(
         "seed": 2,
     },
     conditions={"layer_masks": None, "extra": [{"name": "ACC zeroed", "replace": "acc", "by": "zero"}]},
-    statistics={"n_bootstrap": 200, "compare": [{"factor": "architecture", "to": "isonet"}]},
+    statistics={"compare": [{"factor": "architecture", "to": "isonet"}]},
 )
 
 
@@ -207,7 +207,7 @@ def test_a_file_of_a_run_that_holds_something_else_is_one_line_that_names_its_pl
 
 def test_what_the_statistics_could_not_compare_is_refused_before_anything_is_fitted(tmp_path):
     who = {"first": {"cohort": {"subjects": ["01", "02"]}}, "last": {"cohort": {"subjects": ["02", "03"]}}}
-    compare = {"n_bootstrap": 200, "compare": [{"factor": "who", "to": "first"}]}
+    compare = {"compare": [{"factor": "who", "to": "first"}]}
     with pytest.raises(EmgLensError, match="do not test the same subjects: 01, 03"):
         parse(changed(factors={"who": who}, statistics=compare)).run(out=tmp_path, jobs=1)
     with pytest.raises(EmgLensError, match="one class alone"):

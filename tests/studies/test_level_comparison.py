@@ -11,7 +11,7 @@ from synthetic import by_factors, findings_of
 from emg_lens.studies.statistics.comparison import StatisticsError, compare, compare_levels
 from emg_lens.studies.statistics.spec import LevelComparison, StatisticsSpec
 
-QUICK = StatisticsSpec(n_bootstrap=200, test="wilcoxon")
+QUICK = StatisticsSpec(test="wilcoxon")
 TO_BOTH = LevelComparison(factor="sensors", to="both")
 BOTH = [0.9, 0.8, 0.85, 0.95, 0.7, 0.75]
 EMG = [0.81, 0.74, 0.86, 0.91, 0.5, 0.6]
@@ -136,7 +136,7 @@ def test_a_study_asks_for_its_comparisons():
     factors = {"sensors": {"both": {}, "emg": {}}, "d": {"16": {}, "64": {}}}
     values = {("both", "16"): BOTH, ("both", "64"): BOTH, ("emg", "16"): EMG, ("emg", "64"): ACC}
     asked = [{"factor": "sensors", "to": "both"}, {"factor": "d", "to": "16"}]
-    statistics = {"n_bootstrap": 100, "compare": asked}
+    statistics = {"compare": asked}
     found = findings_of(by_factors(values, ["sensors", "d"]), factors=factors, statistics=statistics)
     table = found.level_tests
     assert list(table["factor"]) == ["sensors", "sensors", "d", "d"]

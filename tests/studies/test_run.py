@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,21 @@ def test_a_result_loads_from_its_folder(done):
     assert again.table().equals(done.table())
     with pytest.raises(StudyError, match="is not a run's folder"):
         StudyResult.load(Path(done.folder).parent)
+
+
+def test_a_run_of_a_former_version_is_read(done, tmp_path):
+    """Its spec.yaml holds a setting of the statistics that is gone."""
+    folder = tmp_path / done.folder.name
+    shutil.copytree(done.folder, folder)
+    spec = yaml.safe_load((folder / "spec.yaml").read_text())
+    spec["statistics"]["n_bootstrap"] = 10_000
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
+    again = StudyResult.load(folder)
+    assert again.study.digest() == done.study.digest()
+    pd.testing.assert_frame_equal(again.tests(), done.tests())
+    (folder / "spec.yaml").write_text("statistics: [1]")
+    with pytest.raises(StudyError, match=r"spec.yaml: name: is needed and missing"):
+        StudyResult.load(folder)
 
 
 def test_a_class_missing_in_the_test_repetitions_is_found_before_anything_is_written(tmp_path):

@@ -89,6 +89,7 @@ def test_the_hash_ignores_words_and_follows_numbers():
             "names the level 'b' of 'size'; it has a",
         ),
         ({"training__epochs": 0}, "training.epochs: Input should be greater than or equal to 1"),
+        ({"statistics__n_bootstrap": 500}, "statistics.n_bootstrap: intervals are no longer drawn at random; leave it"),
         ({"name": "no spaces"}, "name: String should match"),
         ({"cohort__dataset": "uci-emg"}, "'sees' need dataset: simulated"),
         ({"cohort__labels": [1, 2]}, "'sees' need every class of the simulation: leave cohort.labels out"),

@@ -14,6 +14,7 @@ from table3 import paper_scores, with_extras
 from emg_lens.studies.statistics.comparison import StatisticsError, StatisticsSpec, compare
 from emg_lens.studies.statistics.corrections import CORRECTIONS, adjust, stars
 from emg_lens.studies.statistics.families import family_sizes
+from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.studies.statistics.permutation import sign_flip_p
 from emg_lens.studies.statistics.power import power_warnings, smallest_p
 from emg_lens.studies.statistics.rank_tests import (
@@ -21,7 +22,6 @@ from emg_lens.studies.statistics.rank_tests import (
     EXACT_MANN_WHITNEY,
     N_FLIPS,
     TESTS,
-    bootstrap_interval,
     difference,
     p_values,
     paired_rank_biserial,
@@ -128,29 +128,7 @@ def test_swapping_masked_and_baseline_keeps_p_and_turns_the_effect_round(pairs):
     assert paired_rank_biserial(change)[0] == pytest.approx(-paired_rank_biserial(-change)[0])
 
 
-# --- intervals --------------------------------------------------------------------------------------------
-
-
-def test_the_interval_is_scipys_bca_bootstrap_and_repeats():
-    change = np.random.default_rng(1).normal(-0.1, 0.05, 20)
-    expected = stats.bootstrap((change,), np.mean, method="BCa", n_resamples=500, rng=7).confidence_interval
-    assert bootstrap_interval(change, 0.95, 500, 7) == (expected.low, expected.high)
-    assert bootstrap_interval(change, 0.95, 500, 7) != bootstrap_interval(change, 0.95, 500, 8)
-
-
-def test_the_interval_of_equal_changes_is_a_point_and_of_one_subject_unknown():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert bootstrap_interval(np.full(5, -0.25)) == (-0.25, -0.25)
-        assert np.isnan(bootstrap_interval(np.array([0.1]))).all()
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(-10, 10), min_size=2, max_size=8))
-def test_every_cohort_has_an_interval_around_its_mean(changes):
-    change = np.array(changes) / 10
-    low, high = bootstrap_interval(change, n_resamples=200)
-    assert low <= change.mean() + 1e-9 and high >= change.mean() - 1e-9
+# --- one condition among others ---------------------------------------------------------------------------
 
 
 def test_a_condition_has_the_same_interval_whatever_stands_beside_it():
@@ -204,7 +182,12 @@ def test_a_cut_that_changes_nothing_has_p_one_and_no_effect():
     assert [row[f"p_{t}"] for t in TESTS] == [1, 1, 1]
     assert row["stars"] == "ns" and not row["significant"]
     assert row["rank_biserial"] == 0 and row["rank_biserial_paired"] == 0
-    assert (row["delta_percent"], row["ci_low"], row["ci_high"], row["n_changed"]) == (0, 0, 0, 0)
+    assert (row["delta_percent"], row["n_changed"]) == (0, 0) and np.isnan([row["ci_low"], row["ci_high"]]).all()
+
+
+def test_no_interval_of_a_share_leaves_what_a_share_can_change():
+    row = compare(tidy(baseline=[1.0] * 5, cut=[0.0, 0.0, 0.0, 0.0, 0.9]), SPEC).iloc[0]
+    assert mean_interval(np.array([-1.0, -1, -1, -1, -0.1]))[0] < -1 and row["ci_low"] == -100
 
 
 def test_one_subject_gives_a_table_without_significance():
@@ -265,14 +248,15 @@ def test_a_misspelt_setting_is_refused():
 
 
 def test_a_metric_that_is_no_share_keeps_its_own_unit():
-    table = compare(tidy("mae", baseline=[2.0, 4.0, 3.0], cut=[5.0, 4.0, 9.0]), SPEC, metric="mae").iloc[0]
+    scores = tidy("mae", baseline=[2.0, 4.0, 3.0, 1.0, 5.0], cut=[5.0, 4.0, 9.0, 2.0, 10.0])
+    table = compare(scores, SPEC, metric="mae").iloc[0]
     assert (table["mean"], table["baseline_mean"]) == (6.0, 3.0)
     assert table["difference"] == pytest.approx(3.0) and table["unit"] == "target"
     assert table["delta_percent"] == pytest.approx(100)
-    assert table["ci_low"] <= 3 <= table["ci_high"]
+    assert (table["ci_low"], table["ci_high"]) == pytest.approx(mean_interval(np.array([3.0, 0, 6, 1, 5])))
     assert np.isnan(table["chance_corrected_drop_percent"])
     assert table["rank_biserial_paired"] == 1, "positive where the value rose, though that is worse"
-    assert table["p_wilcoxon"] == pytest.approx(stats.wilcoxon([3.0, 6.0]).pvalue)
+    assert table["p_wilcoxon"] == pytest.approx(stats.wilcoxon([3.0, 6.0, 1.0, 5.0]).pvalue)
 
 
 def test_a_relative_change_of_a_baseline_below_zero_means_nothing():

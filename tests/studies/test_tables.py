@@ -197,7 +197,15 @@ def test_an_error_is_printed_in_its_own_unit_with_signed_changes():
     assert layout_additivity(cell_of(scores, metric="mae")) is None
     cell = cell_of(scores.drop(columns=["mode", "layer"]), metric="mae")
     (row,) = layout_singles(cell, single_conditions(cell.tests)).to_dict("records")
-    assert row["Change [95 % CI]"] == "3.000 [3.000, 3.000]" and row["Change %"] == "100.0"
+    assert row["Change"] == "3.000" and row["Change %"] == "100.0"
+
+
+@pytest.mark.parametrize(("n", "note"), [(2, "No CI: n = 2, and"), (4, "No CI: n = 4, and"), (5, "CI: of the mean")])
+def test_a_table_says_that_fewer_than_five_subjects_have_no_interval(n, note):
+    cell = cell_of(tidy(baseline=np.linspace(0.8, 0.9, n).tolist(), cut=np.linspace(0.5, 0.7, n).tolist()))
+    table = layout_singles(cell, single_conditions(cell.tests))
+    assert table.attrs["notes"][-1].startswith(note)
+    assert ("Change, pp [95 % CI]" in table) == (n == 5) == ("[" in table.iloc[0, -1])
 
 
 def test_one_subject_has_no_interval_and_no_heading_of_one():

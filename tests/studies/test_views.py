@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from synthetic import SPEC, by_factors, cell_of, findings_of, head_scores, tidy
+from synthetic import by_factors, cell_of, findings_of, head_scores, tidy
 from table3 import paper_scores, with_extras
 
 from emg_lens.registry import UnknownNameError
@@ -18,7 +18,7 @@ from emg_lens.studies.report.views.curve import curve_points, figure_curve, layo
 from emg_lens.studies.report.views.grid import figure_grid, layout_grid, layout_levels
 from emg_lens.studies.report.views.ranking import figure_heads, layout_ranking
 from emg_lens.studies.report.views.table3 import layout_table3
-from emg_lens.studies.statistics.rank_tests import bootstrap_interval
+from emg_lens.studies.statistics.intervals import mean_interval
 
 SENSORS = {"both": {}, "emg": {}}
 SIZES = {"16": {}, "64": {}, "256": {}}
@@ -96,7 +96,8 @@ def test_heads_are_ranked_by_what_cutting_them_costs():
     assert list(table["Head"]) == ["L2H2", "L2H1", "L1H2", "L1H1", "L2H0", "L1H0"]
     assert list(table["Rank"]) == [str(k) for k in range(1, 7)]
     assert list(table["Acc."]) == ["0.815", "0.835", "0.845", "0.855", "0.855", "0.875"]
-    assert list(table["Change, pp [95 % CI]"])[:2] == ["−6.0 [−6.0, −6.0]", "−4.0 [−4.0, −4.0]"]
+    assert list(table["Change, pp"])[:2] == ["−6.0", "−4.0"]
+    assert table.attrs["notes"][-1] == "No CI where all subjects are alike."
     assert list(table["Drop %"])[0] == f"{100 * 0.06 / 0.875:.1f}"
     assert list(table["Subjects changed"]) == ["6 of 6"] * 5 + ["0 of 6"]
     assert table["Sig."].iloc[-1] == "ns†"
@@ -188,13 +189,13 @@ def test_parameters_are_told_apart_where_they_differ():
 
 
 def test_levels_stand_against_each_other_where_the_study_asks():
-    statistics = {"n_bootstrap": 100, "test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
+    statistics = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
     findings = grid_findings(statistics=statistics)
     table = layout_levels(findings)
     assert table[["At", "Level", "Against"]].to_numpy().tolist() == [["d: 16", "emg", "both"], ["d: 64", "emg", "both"]]
     assert table["Mean"].to_list() == ["0.600", "0.600"] and table["Mean of the other"].to_list() == ["0.850", "0.950"]
-    difference = table["Difference, pp [95 % CI]"]
-    assert [cell.split(" [")[0] for cell in difference] == ["−25.0", "−35.0"]
+    assert list(table["Difference, pp"]) == ["−25.0", "−35.0"], "no interval of two subjects"
+    assert table.attrs["notes"][-1].startswith("No CI: n = 2, and an interval needs 5 subjects")
     assert "Wilcoxon signed-rank (paired), Bonferroni over 1 comparison of a factor" in table.attrs["notes"][0]
     assert list(VIEWS["grid"].tables(findings)) == ["Accuracy by sensors × d", "Levels against levels"]
 
@@ -228,19 +229,23 @@ def test_no_label_of_a_grid_covers_another(n_levels, length):
 
 
 def test_a_curve_has_the_mean_and_its_interval_at_each_level_in_order():
-    values = {("256",): [0.9, 0.8, 0.95], ("16",): [0.5, 0.4, 0.7], ("64",): [0.7, 0.7, 0.7]}
+    least, most = [0.5, 0.4, 0.7, 0.6, 0.5], [1.0, 0.9, 1.0, 0.95, 1.0]
+    values = {("256",): most, ("16",): least, ("64",): [0.7] * 5}
     levels = {level: {} for (level,) in values}
     findings = findings_of(by_factors(values, ["d"]), factors={"d": levels})
     points = curve_points(findings, "d")
     assert list(points["level"]) == [16, 64, 256]
-    assert points["mean"].to_numpy() == pytest.approx([np.mean([0.5, 0.4, 0.7]), 0.7, np.mean([0.9, 0.8, 0.95])])
-    low, high = bootstrap_interval(np.array([0.5, 0.4, 0.7]), 0.95, SPEC.n_bootstrap, SPEC.seed)
-    assert points.iloc[0][["ci_low", "ci_high"]].to_list() == pytest.approx([low, high])
-    assert points.iloc[1][["ci_low", "ci_high"]].to_list() == pytest.approx([0.7, 0.7])
+    assert points["mean"].to_numpy() == pytest.approx([np.mean(least), 0.7, np.mean(most)])
+    assert points.iloc[0][["ci_low", "ci_high"]].to_list() == pytest.approx(mean_interval(np.array(least)))
+    assert points.iloc[1][["ci_low", "ci_high"]].isna().all()
+    assert mean_interval(np.array(most))[1] > 1 == points["ci_high"].max(), "no share of trials is above 1"
     table = layout_curve(findings, "d")
     assert list(table.columns) == ["d", "Accuracy", "95 % CI"]
     assert table["d"].to_list() == ["16", "64", "256"]
-    assert table.iloc[1].to_list() == ["64", "0.700", "0.700 to 0.700"]
+    assert table.iloc[1].to_list() == ["64", "0.700", "–"]
+    assert table.attrs["notes"] == [
+        "CI: of the mean over subjects, corrected for skewness (Hall 1992). None where all subjects are alike."
+    ]
 
 
 def test_a_curve_is_drawn_for_each_combination_of_the_other_factors():

@@ -20,7 +20,6 @@ conditions:
   layer_masks: {}
   extra:
     - {name: ACC unread, edges: "flow('acc', 'cls') | flow('acc', 'emg')", sees: [emg]}
-statistics: {n_bootstrap: 200}
 """
 
 

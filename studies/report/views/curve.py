@@ -4,15 +4,18 @@ import math
 from collections.abc import Mapping
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, colour_of, plain_text
+from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
-from emg_lens.studies.report.wording import metric_name, number, value
-from emg_lens.studies.statistics.rank_tests import bootstrap_interval
+from emg_lens.studies.report.wording import EMPTY, metric_name, number, value
+from emg_lens.studies.statistics.comparison import is_share
+from emg_lens.studies.statistics.intervals import mean_interval
 
 FEWEST = 3
 """Levels that make a curve."""
@@ -42,23 +45,29 @@ class Curve(View):
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
-        return {"curve": "Unmasked models along an ordered factor: mean and bootstrap interval over subjects."}
+        return {"curve": "Unmasked models along an ordered factor: mean and interval over subjects (none"
+            " for fewer than five subjects, or where all are alike)."}
 
 
 CURVE = Curve()
 
 
 def curve_points(findings: Findings, factor: str) -> pd.DataFrame:
-    """One row a level and combination of the other factors, by level: others, level, mean, ci_low, ci_high."""
+    """One row a level and combination of the other factors, by level.
+
+    Returns:
+        `others`, `level`, `n_subjects`, `mean`, `ci_low`, `ci_high` (NaN where there is no interval).
+    """
     others = [name for name in findings.factors if name != factor]
     means, spec = subject_means(findings), findings.study.statistics
+    bounds = (0, 1) if is_share(findings.metric) else (-np.inf, np.inf)
     rows = []
     for levels, part in means.groupby([*others, factor], sort=False):
         *rest, level = map(str, levels)
         values = part[findings.metric].to_numpy()
-        low, high = bootstrap_interval(values, spec.confidence, spec.n_bootstrap, spec.seed)
-        rows.append((", ".join(rest), float(level), values.mean(), low, high))
-    points = pd.DataFrame(rows, columns=["others", "level", "mean", "ci_low", "ci_high"])
+        low, high = mean_interval(values, spec.confidence, bounds)
+        rows.append((", ".join(rest), float(level), len(values), values.mean(), low, high))
+    points = pd.DataFrame(rows, columns=["others", "level", "n_subjects", "mean", "ci_low", "ci_high"])
     place = {name: k for k, name in enumerate(points["others"].unique())}
     return points.sort_values(["others", "level"], key=lambda c: c.map(place) if c.name == "others" else c)
 
@@ -66,7 +75,8 @@ def curve_points(findings: Findings, factor: str) -> pd.DataFrame:
 def layout_curve(findings: Findings, factor: str) -> pd.DataFrame:
     """`curve_points` as text."""
     points = curve_points(findings, factor)
-    interval = [f"{value(low)} to {value(high)}" for low, high in zip(points["ci_low"], points["ci_high"], strict=True)]
+    ends = zip(points["ci_low"].map(value), points["ci_high"].map(value), strict=True)
+    interval = [EMPTY if low == EMPTY else f"{low} to {high}" for low, high in ends]
     table = pd.DataFrame(
         {
             "At": points["others"],
@@ -75,6 +85,7 @@ def layout_curve(findings: Findings, factor: str) -> pd.DataFrame:
             f"{100 * findings.study.statistics.confidence:g} % CI": interval,
         }
     )
+    table.attrs["notes"] = interval_notes(points)
     return table if (table["At"] != "").any() else table.drop(columns="At")
 
 

@@ -21,6 +21,7 @@ from emg_lens.studies.report.figures import (
     plain_text,
     wrapped_text,
 )
+from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     CORRECTION_NAMES,
@@ -108,7 +109,8 @@ def layout_levels(findings: Findings) -> pd.DataFrame:
     table.attrs["notes"] = [
         f"Unmasked models, differences subject by subject. {SIGNIFICANCE}: {TEST_NAMES[spec.test]},"
         f" {CORRECTION_NAMES[spec.correction]} over"
-        f" {' or '.join(map(str, sizes))} {'comparison' if list(sizes) == [1] else 'comparisons'} of a factor."
+        f" {' or '.join(map(str, sizes))} {'comparison' if list(sizes) == [1] else 'comparisons'} of a factor.",
+        *interval_notes(rows),
     ]
     return table if (table["At"] != "").any() else table.drop(columns="At")
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
-from emg_lens.studies.report.notes import mark_notes, study_notes
+from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
     NULL,
@@ -69,7 +69,7 @@ def layout_ranking(cell: Cell) -> pd.DataFrame | None:
     change = interval_heading(rows, cell.statistics.confidence)
     columns = ["Rank", "Head", "Edges", column_name(cell.metric), SIGNIFICANCE, change_name(cell), change]
     table = pd.DataFrame(body, columns=[*columns, "Subjects changed"])
-    table.attrs["notes"] = [*study_notes(cell), *mark_notes(rows)]
+    table.attrs["notes"] = [*study_notes(cell), *mark_notes(rows), *interval_notes(rows)]
     return table
 
 

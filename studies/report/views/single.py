@@ -21,7 +21,7 @@ from emg_lens.studies.report.figures import (
     metric_limits,
     wrapped_text,
 )
-from emg_lens.studies.report.notes import mark_notes, study_notes
+from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
     SIGNIFICANCE,
@@ -78,7 +78,7 @@ def layout_singles(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     expected = ["Expected"] if has_expected else []
     columns = ["Condition", column_name(cell.metric), *expected, SIGNIFICANCE, change_name(cell), change]
     table = pd.DataFrame(body, columns=columns)
-    table.attrs["notes"] = mark_notes(rows)
+    table.attrs["notes"] = [*mark_notes(rows), *interval_notes(rows)]
     return table
 
 
