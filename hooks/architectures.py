@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from emg_lens.hooks.anatomy import StackName
+
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = {"vocab_size": 20, "max_position_embeddings": 16}
 CAUSAL = {**SMALL, **WORDS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -42,7 +44,7 @@ class TinyArchitecture:
     attention: str
     layers: tuple[int, ...] = (0, 1)
     adapted: bool = False
-    stacks: dict[str, str] = field(default_factory=dict)
+    stacks: dict[StackName, str] = field(default_factory=dict)
 
 
 WRAPPED: dict[str, TinyArchitecture] = {

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emg_lens.hooks.adapters import adapt
+from emg_lens.hooks.anatomy import StackName
 from emg_lens.hooks.architectures import FAMILIES, REFUSED, WRAPPED, TinyArchitecture
 from emg_lens.layout import TokenLayout
 
@@ -34,7 +35,7 @@ class Specimen:
     name: str
     build: Callable[[], nn.Module]
     kind: str | None = None
-    stack: str | None = None
+    stack: StackName | None = None
 
     @property
     def has_plain_model(self) -> bool:

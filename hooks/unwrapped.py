@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from emg_lens.hooks.anatomy import StackName
 from emg_lens.hooks.architectures import FAMILIES, WRAPPED
 from emg_lens.hooks.examples import Inputs, call
 from emg_lens.hooks.specimens import torch_encoder, wrapped_model
@@ -34,7 +35,7 @@ class MaskedByHand:
         layers: Which of its layers have attention.
     """
 
-    def __init__(self, kind: str | None, stack: str | None = None) -> None:
+    def __init__(self, kind: str | None, stack: StackName | None = None) -> None:
         self.kind = kind
         if kind is None:
             self.model: Any = torch_encoder()
