@@ -54,7 +54,7 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[in
         raise EdgeError(f"stack={stack!r} is none of {', '.join(map(repr, STACKS))}")
     found = {key: _paths(names, place) for key, place in STACKS.items()}
     if paths := found[stack] or (found["encoder"] if stack is None else {}):
-        return paths
+        return _with_shared(model, paths)
     known = [key for key in STACKS if found[key]]
     if known:
         raise EdgeError(
@@ -70,6 +70,20 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[in
 def _paths(names: Iterable[str], place: str) -> dict[int, str]:
     matches = filter(None, map(re.compile(rf"({place})\.{PATTERN}").fullmatch, names))
     return {int(match[2]): match[1] for match in sorted(matches, key=lambda match: int(match[2]))}
+
+
+def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[int, str]:
+    """The paths, and those of layers that use another layer's attention: their hook points bear the other's name."""
+    stack, _, part = next(iter(paths.values())).partition(".")
+    part = part.partition(".")[2]
+    modules = [at_path(model, path) for path in paths.values()]
+    every = {layer: f"{stack}.{layer}.{part}" for layer in range(len(getattr(model, stack)))}
+    shared = {
+        layer: path
+        for layer, path in every.items()
+        if layer not in paths and any(getattr(getattr(model, stack)[layer], part, None) is one for one in modules)
+    }
+    return dict(sorted((paths | shared).items()))
 
 
 def count_layers(model: nn.Module, paths: Mapping[int, str]) -> int:

@@ -191,8 +191,9 @@ class LayerTrial:
 
     @property
     def _loose(self) -> float:
-        """For two ways of computing the same."""
-        return float(torch.finfo(self.base.dtype).eps ** 0.5 * self.base.abs().max())
+        """What two ways of computing the same may differ by."""
+        made = [t.dtype for t in (self.base, self.at_kernel.scores) if t is not None]  # autocast: scores are coarser
+        return float(max(torch.finfo(dtype).eps for dtype in made) ** 0.5 * self.base.abs().max())
 
     def _run(
         self, name: LeverName, strict: bool, mask: Tensor, moved: list[int] | None = None

@@ -1,0 +1,250 @@
+"""A cut is the model's own attention with -inf before its own normalisation, or it is refused."""
+
+import pytest
+import torch
+from toy import Toy, ToyAttention
+
+from emg_lens.hooks import DeadHookError, cross_modal, cut, cutting, every, flow, positions
+from emg_lens.hooks.probe import find_lever, lever
+from emg_lens.layout import TokenLayout
+
+LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
+EDGES = cross_modal() | flow("emg", "cls").at(heads=1) | positions(dest=[2]).at(layers=1)
+MASK = EDGES.mask(LAYOUT, 3, 2)
+X = Toy(LAYOUT).example_input(4)
+
+
+def softmax_by_hand(scores):
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def softmax_plus_one(scores):
+    weights = scores.exp()
+    return weights / (1 + weights.sum(-1, keepdim=True))
+
+
+def with_sink(scores):
+    sink = scores.new_full((*scores.shape[:-1], 1), 0.7)
+    return torch.cat([scores, sink], -1).softmax(-1)[..., :-1]
+
+
+def thresholded(scores):
+    pattern = scores.softmax(-1)
+    return pattern * (pattern > 0.12)
+
+
+def squared_relu(scores):
+    return scores.relu().square()
+
+
+NORMALISATIONS = {
+    "softmax": lambda scores: scores.softmax(-1),
+    "softmax by hand": softmax_by_hand,
+    "softmax plus one": softmax_plus_one,
+    "sink": with_sink,
+    "thresholded": thresholded,
+    "sigmoid": torch.sigmoid,
+    "squared relu": squared_relu,
+}
+
+
+class OwnAttention(ToyAttention):
+    """Attention with a normalisation of its own; `severed` is a cut that knows no hooks."""
+
+    normalise, severed, live = staticmethod(softmax_by_hand), None, True
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        scores = self.raw(q @ k.transpose(-1, -2))
+        if self.severed is not None:
+            scores = scores.masked_fill(self.severed, -torch.inf)
+        if self.live:
+            scores = self.hook_attn_scores(scores)
+        pattern = self.normalise(self.capped(scores))
+        if self.severed is not None:
+            pattern = pattern.nan_to_num()
+        pattern = self.hook_pattern(self.dropped(pattern))
+        return self.out((self.hook_z((pattern @ v).transpose(1, 2))).flatten(2)) + self.beside(x)
+
+    def raw(self, scores):
+        return scores
+
+    def capped(self, scores):
+        return scores
+
+    def dropped(self, pattern):
+        return pattern
+
+    def beside(self, x):
+        return 0.0
+
+
+def toy(kind=OwnAttention, normalise=torch.sigmoid, **settings):
+    model = Toy(LAYOUT, zero_nan=False, std=0.25).eval()
+    for block in model.blocks:
+        block.attn.__class__ = kind
+        block.attn.normalise = normalise
+        vars(block.attn).update(settings)
+    return model
+
+
+def reference(model, x=X):
+    for layer, block in enumerate(model.blocks):
+        block.attn.severed = MASK[layer]
+    return model(x)
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_whatever_normalises_the_cut_comes_before_it(name):
+    normalise = NORMALISATIONS[name]
+    expected, plain = reference(toy(normalise=normalise)), toy(normalise=normalise)(X)
+    assert (expected - plain).abs().max() > 0.01
+    model = toy(normalise=normalise)
+    with cutting(model, EDGES) as report:
+        out = model(X)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    assert all(entry.attention_left == 0 for entry in report.layers)
+    hooked = model.run_with_hooks(X, fwd_hooks=cut(model, EDGES))
+    torch.testing.assert_close(hooked, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NORMALISATIONS if name not in ("softmax", "sink", "thresholded")])
+def test_a_normalisation_out_of_reach_is_refused(name):
+    """Its pattern can be zeroed and renormalised, which is another function for most of these."""
+    model = toy(normalise=NORMALISATIONS[name], live=False)
+    for call in (cut, lambda *args: cutting(*args).__enter__()):
+        with pytest.raises(
+            DeadHookError, match="attention_mask: in layer 0 .blocks.0.attn. no softmax|pattern: in layer 0"
+        ):
+            call(model, EDGES)
+
+
+def test_the_mass_that_a_sink_holds_is_not_counted_as_removed():
+    model = toy(normalise=with_sink)
+    with cutting(model, every()) as report:
+        model(X)
+    seen = []
+    plain = toy(normalise=with_sink)
+    plain.run_with_hooks(
+        X, fwd_hooks=[("blocks.0.attn.hook_pattern", lambda p, hook: seen.append(p.sum(-1).mean().item()))]
+    )
+    assert report.layers[0].mass_removed == pytest.approx(seen[0], abs=1e-6)
+    assert report.layers[0].rows_fully_cut == 12
+
+
+def test_mass_that_is_no_probability_is_not_reported():
+    model = toy(normalise=torch.sigmoid)
+    with cutting(model, EDGES) as report:
+        model(X)
+    assert report.layers[0].mass_removed != report.layers[0].mass_removed
+
+
+class Capped(OwnAttention):
+    """Scores are capped after the hook: -inf becomes -2, and the edge goes on."""
+
+    def capped(self, scores):
+        return 2 * torch.tanh(scores / 2)
+
+
+def test_a_score_hook_before_a_soft_cap_is_not_used():
+    model = toy(Capped, NORMALISATIONS["softmax"])
+    assert "token" in find_lever(model, LAYOUT).facts[0].refusals["scores", False]
+    assert lever(model) == "attention_mask"
+    with cutting(model, EDGES):
+        out = model(X)
+    hooked = model.run_with_hooks(X, fwd_hooks=cut(model, EDGES))  # at the pattern, which a softmax made
+    torch.testing.assert_close(hooked, out)
+
+
+class SecondBranch(OwnAttention):
+    """Another way from token to token in the same module."""
+
+    def beside(self, x):
+        return 0.1 * x.mean(1, keepdim=True)
+
+
+class SecondAttention(OwnAttention):
+    """Two softmaxes in one module, hook points on one of them."""
+
+    def beside(self, x):
+        return (x @ x.transpose(-1, -2))[:, None].expand(-1, 2, -1, -1).softmax(-1).mean(1) @ x
+
+
+def test_a_second_branch_of_the_module_is_refused():
+    model = toy(SecondBranch, NORMALISATIONS["softmax"])
+    with pytest.raises(DeadHookError, match="attention_mask: in layer 0 .* still moves token 5 after the edge"):
+        lever(model)
+
+
+def test_two_attentions_in_a_module_are_both_cut_or_refused():
+    model = toy(SecondAttention, NORMALISATIONS["softmax"])
+    assert lever(model) == "attention_mask"
+    edges = flow("acc", "emg") | flow("acc", "cls")
+    x, other = X.clone(), X.clone()
+    other[:, 4:] += 1
+    moved = []
+    for given in (x, other):
+        with cutting(model, edges) as report:
+            moved.append(model(given)[:, :4])
+    assert torch.equal(*moved) and report.routes == ()
+
+
+def test_another_route_past_attention_is_named_in_the_report():
+    class Mixing(type(Toy(LAYOUT).blocks[1])):
+        def forward(self, x):
+            return super().forward(x) + self.mix(x)
+
+    model = Toy(LAYOUT)
+    model.blocks[1].__class__ = Mixing
+    model.blocks[1].mix = torch.nn.Conv1d(6, 6, 1)
+    with cutting(model, every()) as report:
+        model(X)
+    assert report.routes == (
+        "layer 1: tokens also reach each other past blocks.1.attn, through blocks.1.mix, which is not cut",
+    )
+    assert "through blocks.1.mix" in repr(report)
+    with cutting(model, every().at(layers=0)) as report:
+        model(X)
+    assert report.routes == ()
+
+
+# --- the pattern, where nothing else is within reach of hooks ----------------------------------------------
+
+
+def test_a_pattern_that_has_underflowed_is_not_renormalised():
+    edges, large = (flow("acc", "emg") | flow("emg", "emg")).at(layers=0), 40 * X
+    model = Toy(LAYOUT, live="pattern")
+    hooks = cut(model, edges)
+    with pytest.raises(DeadHookError, match=r"hook_pattern: what a row keeps has underflowed in torch.float32"):
+        model.run_with_hooks(large, fwd_hooks=hooks)
+    with cutting(model, edges) as report:
+        out = model(large)
+    exact = Toy(LAYOUT)
+    expected = exact.run_with_hooks(large, fwd_hooks=cut(exact, edges))  # the scores are within reach
+    assert report.lever == "attention_mask" and expected.isfinite().all()
+    torch.testing.assert_close(out, expected)
+
+
+class Dropped(OwnAttention):
+    """Dropout stands before the pattern hook, as in some bridges; the scores are out of reach."""
+
+    live = False
+
+    def dropped(self, pattern):
+        return torch.nn.functional.dropout(pattern, 0.3, self.training)
+
+
+def test_dropout_before_the_pattern_hook_is_not_undone():
+    model = toy(Dropped, NORMALISATIONS["softmax"], live=False)
+    hooks = cut(model, EDGES)
+    model.run_with_hooks(X, fwd_hooks=hooks)
+    model.train()
+    with pytest.raises(DeadHookError, match=r"rows sum to .*, not to 1 \(dropout before the hook"):
+        model.run_with_hooks(X, fwd_hooks=hooks)
+    twin = toy(Dropped, NORMALISATIONS["softmax"], live=False).train()
+    torch.manual_seed(0)
+    with cutting(model, EDGES):
+        out = model(X)
+    torch.manual_seed(0)
+    torch.testing.assert_close(out, reference(twin))
