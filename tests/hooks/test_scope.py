@@ -1,0 +1,270 @@
+"""How far a cut reaches: not into copies, not past a checkpoint, not along a cache; and which stack it is in."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+import transformers
+from torch.utils.checkpoint import checkpoint
+from toy import Toy, hooks_left
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformer_lens.model_bridge.sources import build_bridge_from_module
+
+from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cut, cutting, every, flow, unimodal
+from emg_lens.hooks.probe import find_lever
+from emg_lens.layout import TokenLayout
+
+LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
+X = Toy(LAYOUT).example_input(4)
+SIX = TokenLayout.groups({"cls": [0], "emg": [1, 2], "acc": [3, 4]}, n_tokens=6)
+WORDS = torch.randint(5, 20, (2, 6), generator=torch.Generator().manual_seed(0))
+OPT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "ffn_dim": 32,
+    "vocab_size": 20,
+    "max_position_embeddings": 32,
+    "word_embed_proj_dim": 16,
+    "dropout": 0.0,
+}
+BART = {
+    "vocab_size": 20,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": 32,
+}
+
+
+@pytest.fixture(params=[True, False], ids=["at the hook", "at the kernel"])
+def toy(request):
+    return Toy(LAYOUT, live=request.param)
+
+
+def unwrapped(architecture, config, kernel, sizes):
+    torch.manual_seed(0)
+    settings = getattr(transformers, config)(**sizes)
+    settings._attn_implementation = kernel
+    model = getattr(transformers, architecture)(settings).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def bridge(architecture, config, sizes, kernel="sdpa"):
+    if architecture not in SUPPORTED_ARCHITECTURES:
+        pytest.skip(f"this TransformerLens does not bridge {architecture}")
+    model = unwrapped(architecture, config, kernel, sizes)
+    return build_bridge_from_module(model, architecture, hf_config=model.config)
+
+
+def opt(kernel="sdpa"):
+    return bridge("OPTForCausalLM", "OPTConfig", OPT, kernel)
+
+
+def bart():
+    return bridge("BartForConditionalGeneration", "BartConfig", BART)
+
+
+# --- copies -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.deepcopy, pickle.dumps, lambda model: torch.save(model, io.BytesIO())],
+    ids=["deepcopy", "pickle", "save"],
+)
+def test_a_model_cannot_be_copied_while_it_is_cut(toy, copied):
+    with (
+        pytest.raises(DeadHookError, match=r"copied or pickled inside cutting\(cross_modal\(\)\).*stay cut"),
+        cutting(toy, cross_modal()),
+    ):
+        toy(X)
+        copied(toy)
+    assert hooks_left(toy) == []
+
+
+def test_a_part_that_is_not_cut_may_be_copied(toy):
+    with cutting(toy, cross_modal()):
+        toy(X)
+        copy.deepcopy(toy.blocks[0].mlp)
+
+
+def test_copies_made_before_or_after_are_whole(toy):
+    before, plain = copy.deepcopy(toy), toy(X)
+    with cutting(toy, cross_modal()) as report:
+        toy(X)
+    for model in (before, copy.deepcopy(toy)):
+        assert torch.equal(model(X), plain) and hooks_left(model) == []
+    assert copy.deepcopy(report).layers == report.layers
+
+
+# --- activation checkpointing -----------------------------------------------------------------------------
+
+
+def checkpointed(toy, x, reentrant):
+    for block in toy.blocks:
+        x = checkpoint(block, x, use_reentrant=reentrant)
+    return x
+
+
+def gradient(model, x, run=None):
+    x = x.clone().requires_grad_()
+    (run or model)(x).square().sum().backward()
+    return x.grad
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradients_recomputed_inside_are_those_of_the_cut(toy, reentrant):
+    residual = torch.randn(2, 6, 8)
+    with cutting(toy, cross_modal()):
+        expected = gradient(toy, residual, lambda x: toy.blocks[2](toy.blocks[1](toy.blocks[0](x))))
+    with cutting(toy, cross_modal()):
+        ours = gradient(toy, residual, lambda x: checkpointed(toy, x, reentrant))
+    torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_forward_that_would_be_recomputed_uncut_is_an_error(toy, reentrant):
+    x = torch.randn(2, 6, 8, requires_grad=True)
+    with (
+        pytest.raises(
+            DeadHookError, match="3 forwards of attention ran under activation checkpointing and 0 were recomputed"
+        ),
+        cutting(toy, cross_modal()),
+    ):
+        checkpointed(toy, x, reentrant)
+    assert hooks_left(toy) == []
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_without_gradients_is_no_matter(toy, reentrant):
+    with torch.no_grad(), cutting(toy, cross_modal()):
+        checkpointed(toy, torch.randn(2, 6, 8), reentrant)
+
+
+def test_gradient_checkpointing_of_a_bridge():
+    model = opt()
+    model.train(), model.original_model.gradient_checkpointing_enable({"use_reentrant": True})
+    with pytest.raises(DeadHookError, match="switch checkpointing off"), cutting(model, cross_modal(), SIX):
+        model(WORDS)
+
+
+# --- padding and caches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_left_padding_leaves_no_nan(kernel):
+    model, mask = opt(kernel), torch.ones(2, 6, dtype=torch.long)
+    mask[0, :2] = 0
+    for edges in (cross_modal(), every()):
+        with cutting(model, edges, SIX) as report:
+            out = model(WORDS, attention_mask=mask)
+        out.square().sum().backward()
+        assert out.isfinite().all() and all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        assert all(entry.attention_left == 0 for entry in report.layers)
+
+
+def test_a_forward_that_continues_from_a_cache_is_refused():
+    model = opt()
+    with (
+        pytest.raises(EdgeError, match=r"\[2, 2, 1, 7\].*from a key-value cache.*use_cache=False"),
+        cutting(model, cross_modal(), SIX),
+    ):
+        model.generate(WORDS, max_new_tokens=3, verbose=False)
+
+
+# --- stacks -----------------------------------------------------------------------------------------------
+
+ANSWER = WORDS[:, :4] - 1
+DECODER = TokenLayout.groups({"emg": [1], "acc": [2, 3]}, n_tokens=4)
+BOTH = TokenLayout.groups({"emg": [1, 2], "acc": [3, 4], "answer": [6, 7, 8, 9]}, n_tokens=10)
+INPUTS = {"input": WORDS, "decoder_input": ANSWER}
+
+
+def severed(stack, mask):
+    """BART as transformers runs it, with -inf in the additive mask of one stack's attention."""
+    model = unwrapped("BartForConditionalGeneration", "BartConfig", "eager", BART)
+    name = {"encoder": "encoder.layers.{}.self_attn", "decoder": "decoder.layers.{}.self_attn"}.get(
+        stack, "decoder.layers.{}.encoder_attn"
+    )
+    for layer in range(2):
+        attention = model.model.get_submodule(name.format(layer))
+
+        def add_mask(module, args, kwargs, cut=mask[layer]):
+            given = kwargs.get("attention_mask")
+            blocked = torch.zeros(cut.shape).masked_fill(cut, -torch.inf)[None]
+            return args, {**kwargs, "attention_mask": blocked if given is None else given + blocked}
+
+        attention.register_forward_pre_hook(add_mask, with_kwargs=True)
+    with torch.no_grad():
+        return model(WORDS, decoder_input_ids=ANSWER).logits
+
+
+@pytest.mark.parametrize(
+    "stack, layout, edges, module",
+    [
+        ("encoder", SIX, cross_modal() | flow("emg", "cls").at(heads=0), "encoder_blocks.0.attn"),
+        (None, SIX, cross_modal() | flow("emg", "cls").at(heads=0), "encoder_blocks.0.attn"),
+        ("decoder", DECODER, cross_modal() | flow("emg", "acc").at(heads=1), "decoder_blocks.0.self_attn"),
+        ("cross", BOTH, flow("emg", "answer") | flow("acc", "answer").at(heads=1), "decoder_blocks.0.cross_attn"),
+    ],
+)
+def test_each_stack_of_an_encoder_decoder_can_be_cut(stack, layout, edges, module):
+    model = bart()
+    with torch.no_grad(), cutting(model, edges, layout, stack=stack, inputs=INPUTS) as report:
+        out = model(WORDS, decoder_input=ANSWER)
+    mask = edges.mask(layout, 2, 2)
+    expected = severed(stack or "encoder", mask[..., 6:, :6] if stack == "cross" else mask)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+    assert report.layers[0].module == module and module in repr(report)
+    with torch.no_grad():
+        assert not torch.allclose(out, model(WORDS, decoder_input=ANSWER), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "stack, layout, edges, message",
+    [
+        (
+            "cross",
+            SIX,
+            cross_modal(),
+            "reads 6 positions of the encoder for 4 of the decoder, so the layout must hold 10",
+        ),
+        ("cross", BOTH, unimodal("emg"), "selects no edge from a position of the encoder to one of the decoder"),
+        ("both", SIX, cross_modal(), "stack='both' is none of None, 'encoder', 'decoder', 'cross'"),
+    ],
+)
+def test_a_stack_that_does_not_fit_is_refused(stack, layout, edges, message):
+    with pytest.raises(EdgeError, match=message), cutting(bart(), edges, layout, stack=stack, inputs=INPUTS):
+        raise AssertionError("not reached")
+
+
+def test_a_model_with_one_stack_needs_no_name(toy):
+    with pytest.raises(EdgeError, match="no 'decoder' stack with attention; it has a single one"):
+        cut(toy, cross_modal(), stack="decoder")
+
+
+# --- layers that are one module ---------------------------------------------------------------------------
+
+
+def test_layers_that_share_attention_are_cut_alike_or_not_at_all(toy):
+    toy.blocks[1].attn = toy.blocks[0].attn
+    toy.setup()
+    assert list(find_lever(toy, LAYOUT).paths) == [0, 1, 2]
+    with (
+        pytest.raises(EdgeError, match="layers 0 and 1 are one attention module"),
+        cutting(toy, cross_modal().at(layers=0)),
+    ):
+        raise AssertionError("not reached")
+    with cutting(toy, cross_modal().at(layers=[0, 1])) as report:
+        toy(X)
+    assert [entry.layer for entry in report.layers] == [0, 1]
