@@ -34,12 +34,13 @@ compatibility: $(ENV)/.ready $(ENV3)/.ready ## which model is cut by which lever
 	$(BIN)/python -m emg_lens.hooks.compatibility
 	$(ENV3)/bin/python -m emg_lens.hooks.compatibility
 
-bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting
+bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'
 	$(BIN)/python tests/bench/sweep.py
 	$(BIN)/python tests/bench/peers.py
 	$(BIN)/python tests/bench/forward.py
 	$(BIN)/python tests/bench/training.py
+	$(BIN)/python tests/bench/coverage.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
