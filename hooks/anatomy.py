@@ -146,7 +146,8 @@ def quietly(model: nn.Module) -> Iterator[None]:
 
     Permanent hooks stay: bridges relay some of their hook points through them.
     """
-    training = [module for module in model.modules() if module.training]
+    roots = (model, getattr(model, "original_model", None))  # a bridge keeps parts of what it wraps to itself
+    training = [part for root in roots if isinstance(root, nn.Module) for part in root.modules() if part.training]
     registry: Any = model.hook_dict
     points = {id(point): point for point in registry.values()}.values()
     heard = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
@@ -163,8 +164,8 @@ def quietly(model: nn.Module) -> Iterator[None]:
             hooks.clear()
             hooks.update((key, fn) for key, fn in before if key in now or key in temporary)
             hooks.update(now)
-        for module in training:
-            module.training = True
+        for part in training:
+            part.training = True
 
 
 def _temporary(point: Any) -> set[int]:

@@ -135,7 +135,7 @@ class Deletion:
                 " beside the tokens), so zeroing and renormalising is not the cut; use cutting, or eval()"
             )
         never = cut if self.forbidden is None else cut | self.forbidden.to(cut.device)
-        smallest = precision.smallest_subnormal if pattern.dtype == torch.float16 else precision.tiny
+        smallest = precision.tiny * precision.eps if pattern.dtype == torch.float16 else precision.tiny
         lost = touched & ~never.all(-1, keepdim=True) & (whole != 0)
         lost = lost & (total < pattern.shape[-1] * smallest / precision.eps)
         if lost.any():

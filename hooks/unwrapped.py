@@ -50,8 +50,8 @@ class MaskedByHand:
     def __call__(self, inputs: Inputs, masks: Masks, **options: Any) -> Any:
         """What the model gives for `inputs` with these edges cut; `options` go to the model.
 
-        A row with every edge cut or forbidden gives a zero attention output. BLOOM and OpenAI-GPT cannot say so: their
-        attention is one function, so such rows are NaN there.
+        A row with every edge cut or forbidden gives a zero attention output. torch's encoder, BLOOM and OpenAI-GPT
+        cannot say so: their attention is one function. Leave such rows an edge.
         """
         if self.kind is None:
             return self._through_torchs_layers(inputs, masks, **options)
@@ -113,8 +113,8 @@ def _join_mask(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tup
 
 
 def _with_cut(mask: Tensor | None, cut: Bool[Tensor, "head dest src"], like: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask with the cut at -inf, and which rows of the cut have nothing left."""
+    """The mask with the cut at -inf, and which rows of the cut have nothing left: finite ones, so gradients are too."""
     mask = torch.zeros(1, 1, *cut.shape[-2:], dtype=like.dtype) if mask is None else mask
     forbidden = mask <= torch.finfo(mask.dtype).min / 2
     empty = (cut | forbidden).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
-    return mask.masked_fill(cut, -torch.inf), empty
+    return mask.masked_fill(cut, -torch.inf).masked_fill(empty, 0.0), empty

@@ -17,6 +17,7 @@ from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.examples import call, example_inputs
 from emg_lens.hooks.probe import find_lever
 from emg_lens.hooks.specimens import Specimen, _sizes, families, installed_version, output_tensor, zoo
+from emg_lens.hooks.unwrapped import MaskedByHand
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ZOO = zoo()
@@ -258,6 +259,19 @@ def test_the_table_says_why_a_model_is_refused(model, message):
         return
     assert measured()["lever"][model] == "refused" and message in measured()["refusal"][model]
     assert (measured()["lever"] == "refused").sum() <= 3
+
+
+def test_the_probe_leaves_dropout_on_in_parts_that_a_bridge_keeps_to_itself():
+    specimen = next(s for s in ZOO if s.name == "BERT bridge, eager")
+    model, by_hand = specimen.build().train(), MaskedByHand("BERT")
+    by_hand.model.train()
+    x, mask = example_inputs(model, 6, batch=2), cross_modal().mask(specimen.layout, 2, 2)
+    with torch.no_grad():
+        with cutting(model, cross_modal(), specimen.layout):
+            torch.manual_seed(0)
+            ours = output_tensor(call(model, x))
+        torch.manual_seed(0)
+        torch.testing.assert_close(ours, output_tensor(by_hand(x, dict(enumerate(mask)))))
 
 
 def test_the_pattern_hook_of_a_wrapped_model_shows_the_cut_where_it_fires():
