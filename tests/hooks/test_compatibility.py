@@ -74,7 +74,8 @@ def test_cut_gives_what_cutting_gives_or_refuses(specimen):
     model, layout, x = built(specimen)
     with torch.no_grad(), cutting(model, EDGES, layout) as report:
         expected = output_tensor(call(model, x))
-    if report.lever == "attention_mask" and not specimen.name.startswith("native"):
+    at_the_pattern = specimen.name.startswith("native") and installed_version()[0] >= 4
+    if report.lever == "attention_mask" and not at_the_pattern:
         with pytest.raises(DeadHookError, match="use: with cutting"):
             cut(model, EDGES, layout)
         return

@@ -248,3 +248,18 @@ def test_dropout_before_the_pattern_hook_is_not_undone():
         out = model(X)
     torch.manual_seed(0)
     torch.testing.assert_close(out, reference(twin))
+
+
+@pytest.mark.parametrize("scale", [1, 3, 6, 10, 20])
+def test_a_pattern_in_half_precision_is_renormalised_rightly_or_not_at_all(scale):
+    edges, x = (flow("acc", "emg") | flow("emg", "emg")).at(layers=0), (scale * X).half()
+    model, twin = Toy(LAYOUT, n_layers=1, live="pattern").half(), Toy(LAYOUT, n_layers=1).half()
+    expected = twin.run_with_hooks(x, fwd_hooks=cut(twin, edges))
+    with cutting(model, edges):
+        torch.testing.assert_close(model(x), expected)
+    try:
+        out = model.run_with_hooks(x, fwd_hooks=cut(model, edges))
+    except DeadHookError as refusal:
+        assert "underflowed in torch.float16" in str(refusal)
+        return
+    assert scale < 10 and (out - expected).abs().max() < 0.01 * expected.abs().max()

@@ -3,9 +3,12 @@ import weakref
 
 import pytest
 import torch
+import transformers
 from toy import Toy, hooks_left
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformer_lens.model_bridge.sources import build_bridge_from_module
 
-from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cutting
+from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cut, cutting, every
 from emg_lens.hooks.examples import example_inputs
 from emg_lens.hooks.probe import find_lever, lever
 from emg_lens.layout import TokenLayout
@@ -171,3 +174,147 @@ def test_a_model_whose_input_cannot_be_guessed_says_so():
     toy.original_model.main_input_name = "smell"
     with pytest.raises(ValueError, match="cannot make an example 'smell' for Toy: pass inputs="):
         lever(toy)
+
+
+# --- what is asked of a model, and what is not -----------------------------------------------------------
+
+
+def calls_of(toy):
+    """Forwards of the model, and of each layer's attention, from now on."""
+    counts = {"model": 0, **dict.fromkeys(range(len(toy.blocks)), 0)}
+
+    def counting(key):
+        def count(*_):
+            counts[key] += 1
+
+        return count
+
+    toy.register_forward_pre_hook(counting("model"))
+    for layer, block in enumerate(toy.blocks):
+        block.attn.register_forward_pre_hook(counting(layer))
+    return counts
+
+
+def test_one_forward_of_the_model_and_only_layers_that_are_cut():
+    toy = Toy(LAYOUT, n_layers=12, std=0.2)
+    counts = calls_of(toy)
+    cut(toy, cross_modal().at(layers=5))
+    assert counts["model"] == 1 and counts[5] < 40
+    assert all(counts[layer] <= 4 for layer in range(12) if layer != 5)  # what the block is asked runs through none
+    cut(toy, cross_modal().at(layers=[5, 6]))
+    assert counts["model"] == 2
+    cut(toy, cross_modal().at(layers=[5, 6]))
+    assert counts["model"] == 2
+
+
+def test_a_layer_that_is_not_cut_is_not_asked():
+    toy = Toy(LAYOUT)
+    toy.blocks[2].attn.forward = lambda x: x.cumsum(1)  # no attention at all
+    x = toy.example_input()
+    with cutting(toy, cross_modal().at(layers=0)):
+        toy(x)
+    with pytest.raises(DeadHookError, match=r"layer 2 \(blocks.2.attn\)"):
+        find_lever(toy, LAYOUT)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_an_output_matrix_of_zeros_refuses_nothing(live):
+    toy, plain = Toy(LAYOUT, live=live), Toy(LAYOUT, live=live)
+    for model in (toy, plain):
+        torch.nn.init.zeros_(model.blocks[1].attn.out.weight)
+    x, weight = toy.example_input(), toy.blocks[1].attn.out.weight
+    version = weight._version
+    assert lever(toy) == ("scores" if live else "attention_mask")
+    with cutting(toy, every()):
+        toy(x)
+    assert weight._version == version and not weight.any() and torch.equal(toy(x), plain(x))
+
+
+def test_a_probe_inside_another_cut_sees_the_model_without_it():
+    toy, twin, x = Toy(LAYOUT), Toy(LAYOUT), Toy(LAYOUT).example_input()
+    with cutting(toy, every()) as outer, cutting(toy, cross_modal().at(layers=1)):
+        toy(x)
+    assert all(entry.trials == 1 for entry in outer.layers)
+    with cutting(twin, every().at(layers=0)) as outer, cutting(twin, every().at(layers=[1, 2])):
+        out = twin(x)
+    with cutting(toy, every()):
+        assert torch.equal(toy(x), out)
+    assert outer.layers[0].trials == 1
+
+
+def test_a_module_that_gives_something_else_every_time_is_refused():
+    toy = Toy(LAYOUT)
+    own = toy.blocks[0].attn.forward
+    toy.blocks[0].attn.forward = lambda x: own(x) + torch.randn(6, 8)
+    with pytest.raises(DeadHookError, match="different outputs for the same input"):
+        lever(toy)
+
+
+# --- models that were refused, or crashed ------------------------------------------------------------------
+
+WORDS = torch.randint(5, 20, (2, 6), generator=torch.Generator().manual_seed(0))
+SIX = TokenLayout.groups({"emg": [1, 2], "acc": [3, 4]}, n_tokens=6)
+
+
+def bridge(architecture, config, kernel, sizes):
+    if architecture not in SUPPORTED_ARCHITECTURES:
+        pytest.skip(f"this TransformerLens does not bridge {architecture}")
+    torch.manual_seed(0)
+    settings = getattr(transformers, config)(**sizes)
+    settings._attn_implementation = kernel
+    model = getattr(transformers, architecture)(settings).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return build_bridge_from_module(model, architecture, hf_config=model.config)
+
+
+BERT = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 1024,
+}
+
+
+def test_double_precision_with_fused_attention_can_be_cut():
+    outputs = {}
+    for kernel in ("sdpa", "eager"):
+        model = bridge("BertForMaskedLM", "BertConfig", kernel, BERT).double()
+        with torch.no_grad(), cutting(model, cross_modal(), SIX):
+            outputs[kernel] = model(WORDS)
+    assert (outputs["sdpa"] - outputs["eager"]).abs().max() < 1e-12
+
+
+def test_eight_hundred_tokens_can_be_cut():
+    n = 800
+    layout = TokenLayout.groups({"emg": range(400), "acc": range(400, n)}, n_tokens=n)
+    words = torch.randint(5, 20, (1, n), generator=torch.Generator().manual_seed(0))
+    for seed in range(3):
+        model = bridge("BertForMaskedLM", "BertConfig", "sdpa", {**BERT, "num_hidden_layers": 3})
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.05, generator=generator)
+        with torch.no_grad(), cutting(model, cross_modal(), layout, inputs=words):
+            model(words)
+
+
+def test_attention_that_returns_a_list_can_be_cut():
+    sizes = {"vocab_size": 20, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    model = bridge("OpenAIGPTLMHeadModel", "OpenAIGPTConfig", "eager", sizes)
+    with torch.no_grad(), cutting(model, cross_modal(), SIX) as report:
+        out = model(WORDS)
+    assert report.mass_removed > 0 and not torch.allclose(out, model(WORDS))
+
+
+def test_a_mixture_of_experts_beside_t5s_attention_can_be_cut():
+    sizes = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "num_experts": 2}
+    sizes |= {"num_decoder_layers": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
+    name = "SwitchTransformersForConditionalGeneration"
+    model = bridge(name, "SwitchTransformersConfig", "eager", sizes)
+    for stack in ("encoder", "decoder"):
+        with torch.no_grad(), cutting(model, cross_modal(), SIX, stack=stack) as report:
+            model(WORDS)
+        assert report.mass_removed > 0
