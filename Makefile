@@ -5,7 +5,7 @@ BIN := $(ENV)/bin
 ENV3 := .venv-tl3
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-compat lint types notebooks compatibility bench clean
+.PHONY: demo test test-compat lint types notebooks compatibility fuzz bench clean
 
 demo: $(ENV)/.ready                       ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -33,6 +33,9 @@ notebooks: $(ENV)/.ready                  ## run them all
 compatibility: $(ENV)/.ready $(ENV3)/.ready ## which model is cut by which lever, and the proof
 	$(BIN)/python -m emg_lens.hooks.compatibility
 	$(ENV3)/bin/python -m emg_lens.hooks.compatibility
+
+fuzz: $(ENV)/.ready                       ## 300 random cuts in random situations: right, refused, or wrong
+	PYTHONPATH=tests/hooks $(BIN)/python tests/compat/fuzz.py 300
 
 bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'

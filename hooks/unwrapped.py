@@ -54,7 +54,7 @@ class MaskedByHand:
         cannot say so: their attention is one function. Leave such rows an edge.
         """
         if self.kind is None:
-            return self._through_torchs_layers(inputs, masks, **options)
+            return self._through_torchs_layers(inputs, masks)
         with ExitStack() as stack:
             for layer, mask in masks.items():
                 _cut_by_hand[id(self.attention[layer])] = mask
@@ -64,12 +64,12 @@ class MaskedByHand:
                     stack.callback(join.remove)
             return call(self.model, {self.model.main_input_name: inputs, **options})
 
-    def _through_torchs_layers(self, x: Any, masks: Masks, padding: Tensor | None = None) -> Tensor:
+    def _through_torchs_layers(self, x: Any, masks: Masks) -> Tensor:
         for index, layer in enumerate(self.model.layers):
             mask = torch.zeros(layer.self_attn.num_heads, x.shape[1], x.shape[1], dtype=x.dtype)
             if index in masks:
                 mask = mask.masked_fill(masks[index], -torch.inf)
-            x = layer(x, src_mask=mask.repeat(len(x), 1, 1), src_key_padding_mask=padding)
+            x = layer(x, src_mask=mask.repeat(len(x), 1, 1))
         return x
 
 

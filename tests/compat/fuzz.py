@@ -1,0 +1,295 @@
+"""Random cuts of random models in random situations, each judged by the same cut made by hand in the plain model.
+
+`make fuzz` prints how many came out right, were refused, crashed, or were silently wrong.
+"""
+
+import copy
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from toy import RandomEdges
+
+from emg_lens.errors import EmgLensError
+from emg_lens.hooks import EdgeSet, cutting, self_edges
+from emg_lens.hooks.anatomy import attention_paths
+from emg_lens.hooks.architectures import REFUSED
+from emg_lens.hooks.examples import example_inputs
+from emg_lens.hooks.specimens import N_TOKENS, Specimen, families, output_tensor, zoo
+from emg_lens.hooks.unwrapped import MaskedByHand
+
+SPECIMENS = [s for s in [*zoo(), *families()] if s.has_plain_model and s.kind not in REFUSED]
+ONE_FUNCTION = ("BLOOM (alibi)", "OpenAI-GPT", None)
+"""Kinds whose plain model cannot say what an empty row gives: their cuts leave every token itself."""
+
+
+@dataclass
+class Case:
+    """One model, one edge set, one situation.
+
+    Attributes:
+        rng: What the situation still has to choose comes from here.
+        is_cut: False: the same, with nothing cut; to see whether model and plain model agree in the situation at all.
+    """
+
+    specimen: Specimen
+    model: Any
+    by_hand: MaskedByHand
+    edges: EdgeSet
+    x: Any
+    rng: Random
+    is_cut: bool = True
+
+    @property
+    def masks(self) -> dict[int, Tensor]:
+        mask = self.edges.mask(self.specimen.layout, 2, 2)
+        if self.specimen.stack == "cross":
+            mask = mask[:, :, N_TOKENS:, :N_TOKENS]
+        return {layer: mask[layer] for layer in self.by_hand.layers if mask[layer].any()}
+
+    @property
+    def reads_words(self) -> bool:
+        return not self.x.is_floating_point()
+
+    def cutting(self, edges: EdgeSet | None = None):
+        if not self.is_cut:
+            return nullcontext()
+        options = {"inputs": self.x, "stack": self.specimen.stack}
+        return cutting(self.model, self.edges if edges is None else edges, self.specimen.layout, **options)
+
+    def run(self, x: Any = None, **options: Any) -> Tensor:
+        """The model's output; an adapted model is also run as what it was before."""
+        adapted = hasattr(self.model, "attention")
+        model = self.model.original_model if adapted and self.rng.random() < 0.5 else self.model
+        return output_tensor(model(self.x if x is None else x, **options))
+
+    def expected(self, masks: dict[int, Tensor] | None = None, **options: Any) -> Tensor:
+        if self.specimen.kind == "T5 encoder":
+            options["decoder_input_ids"] = self.x
+        masks = self.masks if masks is None else masks
+        return output_tensor(self.by_hand(self.x, masks if self.is_cut else {}, **options))
+
+    def to(self, dtype: torch.dtype) -> None:
+        self.model.to(dtype), self.by_hand.model.to(dtype)
+        if self.x.is_floating_point():
+            self.x = self.x.to(dtype)
+
+    def both(self) -> tuple[nn.Module, nn.Module]:
+        return self.model, self.by_hand.model
+
+
+def draw_case(seed: int) -> Case:
+    rng = Random(seed)
+    specimen = rng.choice(SPECIMENS)
+    model, by_hand = specimen.build(), MaskedByHand(specimen.kind, specimen.stack)
+    draw = RandomEdges(rng, specimen.layout, 2, 2)
+    while True:
+        edges, _ = draw.draw(2)
+        edges = edges.at(layers=list(attention_paths(model, specimen.stack)))
+        if specimen.kind in ONE_FUNCTION:
+            edges = edges - self_edges()
+        case = Case(specimen, model, by_hand, edges, None, rng)
+        if case.masks:
+            break
+    case.x = example_inputs(model, N_TOKENS, batch=2)
+    return case
+
+
+# --- situations: each gives pairs of what came out and what should have, and a tolerance ---------------------------
+
+Judged = Iterator[tuple[Tensor, Tensor, float]]
+
+
+def as_it_is(case: Case) -> Judged:
+    with torch.no_grad():
+        with case.cutting():
+            ours = case.run()
+        yield ours, case.expected(), 1e-5
+        yield case.run(), case.expected({}), 1e-5
+
+
+def in_another_type(case: Case) -> Judged:
+    dtype, tolerance = case.rng.choice([(torch.float64, 1e-6), (torch.bfloat16, 0.06), (torch.float16, 0.008)])
+    case.to(dtype)
+    with torch.no_grad():
+        with case.cutting():
+            ours = case.run()
+        yield ours, case.expected(), tolerance
+
+
+def peaked(case: Case) -> Judged:
+    """Weights so large that most of a row underflows."""
+    with torch.no_grad():
+        for model in case.both():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(2)
+        case.to(torch.float64)
+        with case.cutting():
+            ours = case.run()
+        yield ours, case.expected(), 1e-6
+
+
+def while_training(case: Case) -> Judged:
+    """Dropout falls on the same entries."""
+    for model in case.both():
+        model.train()
+        config = getattr(getattr(model, "original_model", model), "config", None)
+        if config is not None:
+            config.apply_spec_augment = False  # audio: masks whole stretches of time
+    seed = case.rng.randrange(1000)
+    with torch.no_grad():
+        with case.cutting():
+            torch.manual_seed(seed)
+            ours = case.run()
+        torch.manual_seed(seed)
+        yield ours, case.expected(), 1e-5
+
+
+def with_padding(case: Case) -> Judged:
+    left = case.rng.random() < 0.5
+    n = case.rng.randint(1, 3)
+    kept = torch.ones(2, N_TOKENS, dtype=torch.bool)
+    kept[0, slice(None, n) if left else slice(N_TOKENS - n, None)] = False
+    with torch.no_grad():
+        with case.cutting():
+            ours = case.run(attention_mask=kept.long())
+        yield ours[kept], case.expected(attention_mask=kept.long())[kept], 1e-5
+
+
+def from_a_cache(case: Case) -> Judged:
+    """The last tokens alone, the others from a cache that was filled inside the context or, uncut, before it."""
+    n, filled_before = case.rng.randint(1, N_TOKENS - 1), case.rng.random() < 0.5
+    with torch.no_grad(), ExitStack() as context:
+        if not filled_before:
+            context.enter_context(case.cutting())
+        past = case.model.original_model(case.x[:, :n], use_cache=True).past_key_values
+        if filled_before:
+            context.enter_context(case.cutting())
+        ours = case.run(case.x[:, n:], past_key_values=past, use_cache=True)
+        context.close()
+        late = torch.arange(N_TOKENS)[:, None] >= (n if filled_before else 0)
+        yield ours, case.expected({layer: mask & late for layer, mask in case.masks.items()})[:, n:], 1e-5
+
+
+def copied_inside(case: Case) -> Judged:
+    with torch.no_grad():
+        with case.cutting():
+            copied = copy.deepcopy(case.model)
+            ours = case.run()
+        yield ours, case.expected(), 1e-5
+        yield output_tensor(copied(case.x)), case.expected({}), 1e-5
+
+
+def with_checkpointing(case: Case) -> Judged:
+    """All gradients, their squares summed up; recomputed inside the context or after it."""
+    reentrant, inside = case.rng.random() < 0.5, case.rng.random() < 0.5
+    start = torch.zeros(1, requires_grad=True)
+    with ExitStack() as context:
+        context.enter_context(case.cutting())
+        loss = checkpoint(lambda zero: (case.run() + zero).square().sum(), start, use_reentrant=reentrant)
+        if inside:
+            loss.backward()
+        context.close()
+        if not inside:
+            loss.backward()
+    case.expected().square().sum().backward()
+    ours, theirs = ([p.grad for p in model.parameters() if p.grad is not None] for model in case.both())
+    assert ours and theirs
+    yield *(torch.stack([grad.double().square().sum() for grad in grads]).sum() for grads in (ours, theirs)), 1e-4
+
+
+def nested(case: Case) -> Judged:
+    """One half of the cut inside the other."""
+    halves = [case.edges.at(heads=[head]) for head in (0, 1)]
+    halves = [half for half in halves if half.mask(case.specimen.layout, 2, 2).any()]
+    with torch.no_grad():
+        with case.cutting(halves[0]), case.cutting(halves[-1]):
+            ours = case.run()
+        yield ours, case.expected(), 1e-5
+
+
+SITUATIONS: dict[str, tuple[Callable[[Case], Judged], Callable[[Case], bool]]] = {
+    "as it is": (as_it_is, lambda case: True),
+    "in another type": (in_another_type, lambda case: True),
+    "peaked": (peaked, lambda case: True),
+    "while training": (while_training, lambda case: True),
+    "with padding": (with_padding, lambda case: case.reads_words and case.specimen.kind not in ONE_FUNCTION),
+    "from a cache": (from_a_cache, lambda case: hasattr(case.model.original_model, "generate") and case.reads_words),
+    "copied inside": (copied_inside, lambda case: True),
+    "with checkpointing": (with_checkpointing, lambda case: True),
+    "nested": (nested, lambda case: True),
+}
+"""Name -> what happens, and for which cases it can."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a case came out.
+
+    Attributes:
+        outcome: "right", "refused", "crashed" or "silently wrong".
+    """
+
+    situation: str
+    model: str
+    edges: str
+    outcome: str
+    detail: str
+
+
+def judge(seed: int, situation: str) -> Verdict:
+    """Draw cases from `seed` on, up to one in which model and plain model agree while nothing is cut; cut there."""
+    happens, exists = SITUATIONS[situation]
+    for number in range(1000 * seed, 1000 * (seed + 1)):
+        if exists(draw_case(number)) and outcome(happens, replace(draw_case(number), is_cut=False))[0] == "right":
+            break
+    case = draw_case(number)
+    return Verdict(situation, case.specimen.name, str(case.edges), *outcome(happens, case))
+
+
+def outcome(happens: Callable[[Case], Judged], case: Case) -> tuple[str, str]:
+    """How a case comes out, and more about it."""
+    try:
+        for ours, expected, tolerance in happens(case):
+            off = float((ours - expected).abs().nan_to_num(nan=torch.inf).max() / expected.abs().max().clamp(min=1))
+            if not off <= tolerance:
+                return "silently wrong", f"off by {off:.2g} of the largest output"
+    except EmgLensError as refusal:
+        return "refused", str(refusal)
+    except Exception as error:  # noqa: BLE001 - a crash is an outcome
+        return "crashed", f"{type(error).__name__}: {error}"
+    return "right", ""
+
+
+def verdicts(n_cases: int) -> Iterator[Verdict]:
+    """Of `n_cases`, dealt out over the situations."""
+    names = list(SITUATIONS)
+    for seed in range(n_cases):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield judge(seed, names[seed % len(names)])
+
+
+def summary(found: list[Verdict]) -> str:
+    """How many of each outcome, a line a situation; then everything that is not right."""
+    lines = [str(dict(Counter(verdict.outcome for verdict in found)))]
+    for situation in SITUATIONS:
+        counted = Counter(verdict.outcome for verdict in found if verdict.situation == situation)
+        lines.append(f"{situation:20} {', '.join(f'{n} {outcome}' for outcome, n in counted.most_common())}")
+    lines += [f"{v.outcome}: {v.situation}: {v.model}: {v.edges}: {v.detail}" for v in found if v.outcome != "right"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    judged = list(verdicts(int(sys.argv[1])))
+    sys.stdout.write(summary(judged) + "\n")
+    sys.exit(any(verdict.outcome in ("crashed", "silently wrong") for verdict in judged))
