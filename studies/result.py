@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,9 @@ class StudyResult(Findings):
             with naming_the_damaged(part):
                 facts.append(read_facts(part))
                 metrics = metrics or tuple(facts[0]["metrics"])
-                scores.append(_labelled(read_scores(part, metrics), study, facts[-1], part.name))
+                levels = facts[-1]["levels"]
+                found = with_expectations(read_scores(part, metrics), study.at(levels), facts[-1]["modalities"])
+                scores.append(found.assign(fit=part.name, **{name: levels[name] for name in study.factors}))
                 curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
                 if (part / "leakage.json").exists():
                     leakage.append({**Leakage.from_dict(read_facts(part, "leakage.json")).to_dict(), "fit": part.name})
@@ -196,24 +198,32 @@ class StudyResult(Findings):
             ) from None
 
 
-def _labelled(scores: pd.DataFrame, study: StudySpec, facts: Mapping[str, Any], fit: str) -> pd.DataFrame:
-    """A fit's scores with its name, its levels and, of a simulated cohort, the accuracy that the simulation implies."""
-    spec = study.at(facts["levels"])
+def with_expectations(scores: pd.DataFrame, spec: StudySpec, modalities: Collection[str]) -> pd.DataFrame:
+    """A fit's scores with the accuracy that the simulation implies, of conditions that say what they `see`.
+
+    No cut is expected to help: where the simulation implies as much as the measured baseline or more, that stands in
+    its place, marked by `expected_is_baseline`.
+
+    Args:
+        scores: One row a subject and condition.
+        spec: The study at the fit's levels.
+        modalities: What its model hears.
+    """
     sees = {e.name: e.sees for e in spec.conditions.extra if e.sees is not None}
     if sees and "accuracy" in scores:
         simulation = Simulation.model_validate(spec.cohort.options.get("simulation") or {})
         base = scores.loc[scores["condition"] == BASELINE].set_index("subject")["accuracy"]
-        heard = {name: [m for m in modalities if m in facts["modalities"]] for name, modalities in sees.items()}
-        implied = {name: expected_accuracy(simulation, modalities) for name, modalities in heard.items()}
-        best = scores["subject"].map(base)
-        scores["expected"] = scores["condition"].map(implied).where(lambda e: e.isna() | (e < best), best)
-    return scores.assign(fit=fit, **{name: facts["levels"][name] for name in study.factors})
+        heard = {name: [m for m in seen if m in modalities] for name, seen in sees.items()}
+        implied = {name: expected_accuracy(simulation, seen) for name, seen in heard.items()}
+        best, expected = scores["subject"].map(base), scores["condition"].map(implied)
+        scores = scores.assign(expected=expected.mask(expected >= best, best), expected_is_baseline=expected >= best)
+    return scores
 
 
 def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Columns as the documentation lists them; metrics that nobody asked for are left out of the table."""
     first = ["fit", "subject", *study.factors, "condition", *(t for t in tags if t in scores), *metrics]
-    later = ["n_test", "n_movements", *(f"{metric}_chance" for metric in metrics), "expected"]
+    later = ["n_test", "n_movements", *(f"{metric}_chance" for metric in metrics), "expected", "expected_is_baseline"]
     audit = list(scores.columns[list(scores.columns).index("edges_cut") :])
     known = [c for c in (*later, *audit) if c in scores and c not in first]
     return scores[[*first, *dict.fromkeys(known)]]

@@ -21,6 +21,8 @@ from emg_lens.sweeps.conditions import BASELINE
 from emg_lens.training.metrics import METRICS
 
 AUDIT = ("edges_cut", "live_edges_cut", "rows_fully_cut")
+EXPECTATION = ("expected", "expected_is_baseline")
+"""What was expected of a condition, and in what share of fits and subjects that is the measured baseline itself."""
 TAGS = ("edges", "mode", "layer", "head")
 """Tags that the shipped families of conditions use; a condition may have others."""
 
@@ -38,8 +40,8 @@ def compare(
 
     Args:
         scores: One row a fit, subject and condition, with `subject`, `condition` (`"baseline"` among them) and the
-            metric; rows of one subject and condition (seeds, folds) are averaged first. Tags, `expected` and the audit
-            columns are carried over if present.
+            metric; rows of one subject and condition (seeds, folds) are averaged first. Tags, what was expected and
+            the audit columns are carried over if present.
         spec: Tests, correction and family.
         chance: What guessing gives; default the mean of the column `<metric>_chance`, if there is one.
         metric: The column that is compared. A share of trials (`accuracy`) is told in percentage points.
@@ -65,7 +67,7 @@ def compare(
             different subjects, tags that differ between subjects, or a factor or tag named as a column of the result.
     """
     _check_columns(scores, ["subject", "condition", *factors], metric)
-    _check_names([*factors, *tags], ["subject", "condition", "chance", "expected", metric])
+    _check_names([*factors, *tags], ["subject", "condition", "chance", *EXPECTATION, metric])
     parts = []
     for levels, cell in by_levels(scores, factors):
         values = by_subject(cell, metric)
@@ -208,8 +210,8 @@ def _about_conditions(scores: pd.DataFrame, tags: Sequence[str]) -> pd.DataFrame
     about["structural_null"] = groups["structural_null"].any() if "structural_null" in scores else False
     about["equivalent_to"] = groups["equivalent_to"].first() if "equivalent_to" in scores else about["condition"]
     about["equivalent_to"] = about["equivalent_to"].fillna(about["condition"])
-    if "expected" in scores:
-        about["expected"] = groups["expected"].mean()
+    for column in [c for c in EXPECTATION if c in scores]:
+        about[column] = groups[column].mean()
     return about.drop(columns="condition")
 
 

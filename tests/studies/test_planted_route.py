@@ -1,11 +1,15 @@
 """A route that training left open, and nothing else, is found; at the price the simulation says."""
 
 import numpy as np
+import pandas as pd
 import torch
+from synthetic import cell_of
 from tiny import all_fits
 
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.studies.fits import build_fit_model, load_fit, objective_of
+from emg_lens.studies.report.views.single import layout_identities, layout_measured
+from emg_lens.studies.result import with_expectations
 from emg_lens.studies.spec import StudySpec
 from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit
@@ -33,3 +37,29 @@ def test_cutting_the_planted_route_costs_what_the_simulation_says_and_other_cuts
         assert accuracy[name] > accuracy["baseline"] - 0.06, name
     for name in ("EMG -> EMG in L5", "ACC -> ACC from L3 on"):
         assert audit.loc[name, "structural_null"] and audit.loc[name, "max_abs_delta_logit"] == 0
+
+
+def test_the_report_tells_predictions_from_what_cannot_come_out_otherwise():
+    """Both stood in one table, the identities with the baseline as what the simulation was said to expect."""
+    study, n = StudySpec.load("planted-route"), 6
+    names = ["baseline", *(c.name for c in study.conditions.extra)]
+    null = ["EMG -> EMG in L5", "ACC -> ACC from L3 on"]
+    lost = ["ACC -> EMG in L3", "EMG -> CLS in L4 and L5", "EMG -> CLS in every layer"]
+    subjects = [f"S{k}" for k in range(1, n + 1)]
+    reached = np.linspace(0.9, 1, n)
+    parts = [
+        pd.DataFrame({"subject": subjects, "condition": name, "accuracy": reached - 0.65 * (name in lost)})
+        for name in names
+    ]
+    scores = pd.concat(parts, ignore_index=True)
+    scores = scores.assign(structural_null=scores["condition"].isin(null), equivalent_to=scores["condition"])
+    cell = cell_of(with_expectations(scores, study, ["emg", "acc"]))
+    measured = layout_measured(cell).set_index("Condition")["Expected"]
+    assert measured[lost].to_list() == ["0.250"] * 3
+    unharmed = [name for name in names[1:] if name not in (*lost, *null)]
+    assert len(unharmed) == 3 and measured[unharmed].to_list() == ["baseline"] * 3
+    assert not set(null) & set(measured.index)
+    same = layout_identities(cell)
+    assert same["Condition"].to_list() == null and same["Equal to"].to_list() == ["baseline"] * 2
+    assert same["Largest difference"].to_list() == ["0", "0"]
+    assert "No prediction could fail here" in same.attrs["notes"][0]

@@ -16,7 +16,7 @@ from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.notes import study_notes
 from emg_lens.studies.report.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
-from emg_lens.studies.report.views.single import layout_singles
+from emg_lens.studies.report.views.single import figure_singles, layout_singles
 from emg_lens.studies.report.views.table3 import layout_additivity, layout_depth, layout_expected, layout_table3
 from emg_lens.studies.report.wording import single_conditions
 
@@ -176,6 +176,27 @@ def test_extra_conditions_stand_apart_with_what_was_expected_of_them(paper):
     assert len(layout_table3(cell)) == 11
     assert layout_expected(cell) is None
     assert single_conditions(paper.tests).empty
+
+
+def test_an_expected_value_that_is_the_measured_baseline_is_told_as_such():
+    """It was printed like a number of the simulation, which the baseline then seemed to confirm."""
+    scores = tidy(baseline=[0.9] * 6, joint=[0.5] * 6, rest=[0.9] * 6, some=[0.6] * 6)
+    of = scores["condition"]
+    scores["expected"] = of.map({"joint": 0.25, "rest": 0.9, "some": 0.55})
+    scores["expected_is_baseline"] = (of == "rest") | ((of == "some") & (scores["subject"] < "s3"))
+    cell = cell_of(scores)
+    table = layout_singles(cell, single_conditions(cell.tests)).set_index("Condition")
+    assert table["Expected"].to_dict() == {"joint": "0.250", "rest": "baseline", "some": "0.550 (50 % baseline)"}
+    assert table.attrs["notes"][0].startswith("Expected “baseline”: as much as the unmasked models reach")
+    axes = figure_singles(cell).axes[0]
+    diamonds = [float(np.ravel(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "D"]
+    assert diamonds == pytest.approx([0.25, 0.55])
+
+
+def test_what_is_expected_of_accuracy_does_not_stand_beside_another_metric():
+    scores = tidy("macro_f1", baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(expected=0.25)
+    cell = cell_of(scores, metric="macro_f1")
+    assert "Expected" not in layout_singles(cell, single_conditions(cell.tests))
 
 
 def test_layer_conditions_stand_beside_the_accuracy_expected_of_them(paper):

@@ -1,12 +1,14 @@
 """Conditions outside every family, one a row."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.studies.findings import Cell, Findings
+from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.figures import (
     COLOURS,
     DPI,
@@ -31,6 +33,7 @@ from emg_lens.studies.report.wording import (
     interval_heading,
     layer_conditions,
     metric_name,
+    metric_words,
     single_conditions,
     value,
     with_interval,
@@ -48,8 +51,9 @@ class SingleConditions(View):
         return any(len(single_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One a cell."""
-        return in_each_cell(findings, "Single conditions", _layout)
+        """One a cell of what was measured, and one of what could not have come out otherwise."""
+        measured = in_each_cell(findings, "Single conditions", layout_measured)
+        return measured | in_each_cell(findings, "Single conditions that hold by construction", layout_identities)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One a cell."""
@@ -59,7 +63,8 @@ class SingleConditions(View):
         """By figure."""
         return {
             "single": "Every subject (dots) under the single conditions, against the unmasked model (grey box; dashed:"
-            " its mean; dotted: chance, if it is in sight). White diamonds: what was expected of a condition."
+            " its mean; dotted: chance, if it is in sight). White diamonds: what was expected of a condition, but"
+            " for where that is the measured baseline itself."
         }
 
 
@@ -68,22 +73,53 @@ SINGLE = SingleConditions()
 
 def layout_singles(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     """These conditions, one a row; with the expected accuracy if there is one."""
-    has_expected = "expected" in rows and bool(rows["expected"].notna().any())
+    has_expected = _has_expected(cell, rows)
     body = []
     for row in rows.to_dict("records"):
         mean, significance, relative = condition_cells(cell, row)
-        expected = [value(row["expected"])] if has_expected else []
+        expected = [_expected_in_words(row)] if has_expected else []
         body.append([row["condition"], mean, *expected, significance, relative, with_interval(row)])
     change = interval_heading(rows, cell.statistics.confidence)
     expected = ["Expected"] if has_expected else []
     columns = ["Condition", column_name(cell.metric), *expected, SIGNIFICANCE, change_name(cell), change]
     table = pd.DataFrame(body, columns=columns)
-    table.attrs["notes"] = [*mark_notes(rows), *interval_notes(rows)]
+    notes = [*mark_notes(rows), *interval_notes(rows)]
+    if has_expected and any(BASELINE in row[2] for row in body):
+        notes.insert(
+            0,
+            "Expected “baseline”: as much as the unmasked models reach, because nothing that tells the label is cut; it"
+            " is the measured baseline itself, and no number of its own.",
+        )
+    table.attrs["notes"] = notes
     return table
 
 
-def _layout(cell: Cell) -> pd.DataFrame | None:
+def layout_identities(cell: Cell) -> pd.DataFrame | None:
+    """Single conditions that equal another whatever was learned, and how far apart the two were measured."""
     rows = single_conditions(cell.tests)
+    same = identities(cell.scores, cell.metric)
+    same = same[same["condition"].isin(rows["condition"])]
+    if not len(same):
+        return None
+    table = pd.DataFrame(
+        {
+            "Condition": same["condition"],
+            "Equal to": same["equal_to"],
+            "Because": same["reason"],
+            "Largest difference": [f"{apart:g}" for apart in same["max_abs_difference"]],
+        }
+    ).reset_index(drop=True)
+    table.attrs["notes"] = [
+        f"Differences of {metric_words(cell.metric)}, over fits and subjects. No prediction could fail here: these"
+        " follow from the model's structure, and say nothing of what it has learned."
+    ]
+    return table
+
+
+def layout_measured(cell: Cell) -> pd.DataFrame | None:
+    """The single conditions that could have come out in any way, and the baseline."""
+    rows = single_conditions(cell.tests)
+    rows = rows[~rows["condition"].isin(identities(cell.scores, cell.metric)["condition"])]
     if not len(rows):
         return None
     table = layout_singles(cell, rows)
@@ -91,6 +127,19 @@ def _layout(cell: Cell) -> pd.DataFrame | None:
     if not len(layer_conditions(cell.tests)):  # the other table says it
         table.attrs["notes"] = [*study_notes(cell), *table.attrs["notes"]]
     return table
+
+
+def _has_expected(cell: Cell, rows: pd.DataFrame) -> bool:
+    """Whether something was expected of these rows: of accuracies, which is what the column holds."""
+    return cell.metric == "accuracy" and "expected" in rows and bool(rows["expected"].notna().any())
+
+
+def _expected_in_words(row: Mapping[str, Any]) -> str:
+    """The expected accuracy, or that it is the baseline's by construction, at least in a part of the fits."""
+    share = row.get("expected_is_baseline", 0)
+    if share == 1:
+        return BASELINE
+    return value(row["expected"]) + (f" ({100 * share:.0f} % {BASELINE})" if share > 0 else "")
 
 
 def figure_singles(cell: Cell) -> Figure | None:
@@ -102,7 +151,7 @@ def figure_singles(cell: Cell) -> Figure | None:
     limits = metric_limits(values[[BASELINE, *rows["condition"]]].to_numpy(), cell.is_share)
     if chance is not None and chance < (limits[0] or 0):
         chance = None  # below what is shown
-    has_expected = "expected" in rows and bool(rows["expected"].notna().any())
+    has_expected = _has_expected(cell, rows)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.72, 0.95 + 0.27 * (len(rows) + 1)), dpi=DPI, layout="constrained")
         axes = figure.subplots()
@@ -111,7 +160,7 @@ def figure_singles(cell: Cell) -> Figure | None:
         for at, row in enumerate(rows.to_dict("records"), start=1):
             draw_box(axes, at, values[row["condition"]], COLOURS[0], 0.6, row["structural_null"], vertical=False)
             draw_significance(axes, at, 1.01, row, COLOURS[0], vertical=False)
-            if has_expected:
+            if has_expected and row.get("expected_is_baseline", 0) < 1:
                 axes.plot(row["expected"], at, **EXPECTED, zorder=5)
         names = [wrapped_text(name, 36) for name in rows["condition"]]
         axes.set_yticks(range(len(rows) + 1), ["Baseline", *names])
