@@ -4,6 +4,7 @@ from .anatomy import DeadHookError
 from .cuts import cut, cutting
 from .edges import cross_modal, every, flow, lag, none, positions, same_channel, same_patch, self_edges, unimodal
 from .interventions import CutMLP, EdgeCut, Intervention, Replace
+from .masks import from_mask
 from .parse import EdgeExpression, parse_edges
 from .report import CutReport
 from .values import cut_mlp, replace
@@ -26,6 +27,7 @@ __all__ = [
     "cutting",
     "every",
     "flow",
+    "from_mask",
     "lag",
     "none",
     "parse_edges",

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchem
 
 from emg_lens.hooks import edges
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
+from emg_lens.hooks.masks import from_mask
 
 CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
     f.__name__: f
@@ -25,6 +26,7 @@ CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
         edges.positions,
         edges.every,
         edges.none,
+        from_mask,
     )
 }
 

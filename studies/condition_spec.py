@@ -9,6 +9,9 @@ from emg_lens.hooks.interventions import Intervention, read_interventions
 from emg_lens.hooks.parse import EdgeExpression
 from emg_lens.sweeps.conditions import MODES, Condition, Mode, head_masks, layer_masks, with_baseline
 
+RANDOM, DETOUR, SUPERSET = "random", "detour", "superset"
+"""Kinds of controls, as the tag `control` of a condition says it."""
+
 
 class LayerMasks(BaseModel):
     """Every edge set × mode × layer (Table 3 of the IsoNet paper).
@@ -71,6 +74,25 @@ class SingleCondition(BaseModel):
         return Condition(self.name, self._interventions, {"edges": self.name, "mode": ""})
 
 
+class Controls(BaseModel):
+    """What says how much the cost of an edge cut is worth (docs/protocol.md §8).
+
+    Attributes:
+        random_edges: For each cut of one layer, of every layer, and of `extra`, so many random cuts of as many live
+            edges.
+        superset: For several edge sets of `layer_masks`, all of them cut together, in every layer.
+        detour: For each edge set of `layer_masks`, the same with CLS unread by other tokens, in every layer.
+        seed: Of the random cuts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    random_edges: int = Field(default=20, ge=0, le=1000)
+    superset: bool = True
+    detour: bool = True
+    seed: int = Field(default=0, ge=0)
+
+
 class ConditionsSpec(BaseModel):
     """What is done to every fitted model, beside the baseline.
 
@@ -78,6 +100,7 @@ class ConditionsSpec(BaseModel):
         layer_masks: Null leaves them out.
         head_masks: Default none.
         extra: Single conditions.
+        controls: What stands beside them; null leaves it out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +108,7 @@ class ConditionsSpec(BaseModel):
     layer_masks: LayerMasks | None = LayerMasks()
     head_masks: HeadMasks | None = None
     extra: tuple[SingleCondition, ...] = ()
+    controls: Controls | None = Controls()
 
     def build(self, n_layers: int, n_heads: int) -> list[Condition]:
         """The conditions for a model of these layers and heads, baseline first.

@@ -21,6 +21,7 @@ COLUMNS = frozenset(
     + ("equivalence_error", "n_subjects", "mean", "sd", "baseline_mean", "delta_percent", "difference", "ci_low")
     + ("ci_high", "unit", "chance_corrected_drop_percent", "n_changed", "u", "rank_biserial", "rank_biserial_paired")
     + ("family", "family_size", "p_corrected", "stars", "significant", "movement", "repetition")
+    + ("control", "of", "larger")
 )
 """Columns of a study's tables, which no factor may be called."""
 

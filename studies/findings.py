@@ -26,6 +26,8 @@ class Cell:
         statistics: How they were compared.
         metric: What was compared.
         leakage: The leakage report over its fits, where there is one.
+        controls: Rows of the tidy scores that are controls: `control` says of which kind, `of` of which condition.
+        nested: Pairs of conditions: what `condition` cuts, `larger` cuts too, and more.
     """
 
     levels: Mapping[str, str]
@@ -34,6 +36,8 @@ class Cell:
     statistics: StatisticsSpec = StatisticsSpec()
     metric: str = "accuracy"
     leakage: Leakage | None = None
+    controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    nested: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def label(self) -> str:
@@ -80,6 +84,8 @@ class Findings:
         leakage: The leakage report of each fit, with `fit`.
         metrics: The metrics; the first is compared.
         tags: Columns of `scores` that describe a condition.
+        controls: As `scores`, of the controls: what kind (`control`), and of which condition (`of`).
+        nested: Pairs of conditions with the fit: what `condition` cuts, `larger` cuts too.
     """
 
     study: StudySpec
@@ -89,6 +95,8 @@ class Findings:
     leakage: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     metrics: tuple[str, ...] = ("accuracy",)
     tags: tuple[str, ...] = TAGS
+    controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    nested: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def metric(self) -> str:
@@ -125,7 +133,10 @@ class Findings:
             for factor, level in zip(self.factors, levels, strict=True):
                 tests = tests[tests[factor] == level]
             tests = tests.drop(columns=list(self.factors)).reset_index(drop=True)
-            found.append(Cell(chosen, scores, tests, self.study.statistics, self.metric, self._leakage_at(chosen)))
+            here = set(scores["fit"]) if "fit" in scores else set()
+            controls, nested = (t[t["fit"].isin(here)] if len(t) else t for t in (self.controls, self.nested))
+            leakage, spec = self._leakage_at(chosen), self.study.statistics
+            found.append(Cell(chosen, scores, tests, spec, self.metric, leakage, controls, nested))
         return tuple(found)
 
     def _leakage_at(self, levels: Mapping[str, str]) -> Leakage | None:

@@ -3,7 +3,8 @@
 `config.json`, `model.safetensors`: the model (`from_pretrained`) · `input_statistics.safetensors` (of a regression also
 `target_statistics.safetensors`): what standardises raw trials · `fit.csv`: training and held-out curve ·
 `logits.safetensors`: outputs `[condition, trial, output]` and targets · `trials.csv`: whose trials · `conditions.csv`:
-tags and audit · `scores.csv`: the metrics · `fit.json`: facts · `leakage.json`: what the two parts of the data share.
+tags and audit, controls among them · `larger_cuts.csv`: which of them contain which · `scores.csv`: the metrics ·
+`fit.json`: facts · `leakage.json`: what the two parts of the data share.
 """
 
 import json
@@ -42,6 +43,7 @@ class FittedOutputs:
         outputs: `[condition, trial, output]`, in the targets' units.
         targets: `[trial]` class index, or `[trial, target]`.
         test: The tested trials.
+        nested: Pairs of conditions, `condition` and `larger`: all that the first cuts, the second cuts too.
     """
 
     conditions: Sequence[Condition]
@@ -49,6 +51,7 @@ class FittedOutputs:
     outputs: Float[np.ndarray, "condition trial output"]
     targets: Shaped[np.ndarray, "trial *target"]
     test: TrialSet
+    nested: pd.DataFrame
 
 
 def write_fit(
@@ -76,6 +79,7 @@ def write_fit(
     save_file({"outputs": found.outputs, "targets": found.targets}, partial / "logits.safetensors")
     conditions.to_csv(partial / "conditions.csv", index=False)
     trials.to_csv(partial / "trials.csv", index=False)
+    found.nested.to_csv(partial / "larger_cuts.csv", index=False)
     history.to_csv(partial / "fit.csv", index=False)
     score(conditions, trials, found.outputs, found.targets, metrics).to_csv(partial / "scores.csv", index=False)
     (partial / "fit.json").write_text(json.dumps(facts, indent=1))
@@ -132,7 +136,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         StudyError: It is missing or damaged.
     """
     try:
-        texts = dict.fromkeys(("subject", "condition", "edges", "mode"), str)
+        texts = dict.fromkeys(("subject", "condition", "edges", "mode", "control", "of", "larger"), str)
         return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise StudyError(

@@ -20,6 +20,7 @@ from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.models.encoder import count_parameters
 from emg_lens.models.registry import Architecture, architecture
+from emg_lens.studies.controls import controls_of, nested_cuts
 from emg_lens.studies.fit_folder import FittedOutputs, write_fit
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import leakage_of
@@ -202,7 +203,9 @@ def _sweep_and_write(
     fit_unit: Fit, data: Path | None, trials: FitTrials, model: Any, history: Any, folder: Path
 ) -> None:
     started, test, objective = time.perf_counter(), trials.test, objective_of(fit_unit)
-    conditions = fit_unit.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
+    spec = fit_unit.spec.conditions
+    asked = spec.build(model.cfg.n_layers, model.cfg.n_heads)
+    conditions = [*asked, *controls_of(spec, model, asked)]
     reference, executor = trials.x(trials.train), reproducible_executor(model)
     result = sweep(model, trials.x(test), conditions, reference=reference, executor=executor)
     outputs = np.stack([result.logits[c.name].numpy() for c in result.conditions])
@@ -232,5 +235,5 @@ def _sweep_and_write(
     leakage = (
         leakage_of(fit_unit.spec.cohort, fit_unit.fold, data, trials.train, test) if fit_unit.tells_leakage else None
     )
-    kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test)
+    kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test, nested_cuts(model, conditions))
     write_fit(folder, model, trials.inputs, trials.targets, history, kept, facts, leakage, metrics)

@@ -59,7 +59,7 @@ class StudyResult(Findings):
             StudyError: A file is missing or damaged.
         """
         folders = [folder / "fits" / name for name in fits]
-        facts, scores, curves, leakage, tags = [], [], [], [], {}
+        facts, scores, curves, nested, leakage, tags = [], [], [], [], [], {}
         metrics = study.metrics or ()
         for part in folders:
             with naming_the_damaged(part):
@@ -69,13 +69,19 @@ class StudyResult(Findings):
                 found = with_expectations(read_scores(part, metrics), study.at(levels), facts[-1]["modalities"])
                 scores.append(found.assign(fit=part.name, **{name: levels[name] for name in study.factors}))
                 curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
+                nested.append(read_csv(part / "larger_cuts.csv").assign(fit=part.name))
                 if (part / "leakage.json").exists():
                     leakage.append({**Leakage.from_dict(read_facts(part, "leakage.json")).to_dict(), "fit": part.name})
                 about = list(read_csv(part / "conditions.csv").columns)
                 tags |= dict.fromkeys(about[1 : about.index("edges_cut")])
+        scores = pd.concat(scores, ignore_index=True)
+        is_control = scores["control"].notna() if "control" in scores else pd.Series(False, scores.index)
+        tags = [tag for tag in tags if tag not in ("control", "of")]
         return cls(
             study=study,
-            scores=_ordered(pd.concat(scores, ignore_index=True), study, [*tags], metrics),
+            scores=_ordered(scores[~is_control].reset_index(drop=True), study, tags, metrics),
+            controls=_ordered(scores[is_control], study, ["control", "of"], metrics),
+            nested=pd.concat(nested, ignore_index=True),
             facts=pd.DataFrame(facts).assign(
                 fit=[p.name for p in folders],
                 **{name: [f["levels"][name] for f in facts] for name in study.factors},
@@ -150,6 +156,8 @@ class StudyResult(Findings):
 
         try:
             write_text(self.folder / "scores.csv", self.scores.to_csv(index=False))
+            if len(self.controls):
+                write_text(self.folder / "controls.csv", self.controls.to_csv(index=False))
             self._write_tables()
             svgs = {view: save_figures(drawn, self.folder / "figures") for view, drawn in self._drawn().items()}
             write_text(self.folder / "report.html", self._page(svgs))

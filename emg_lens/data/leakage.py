@@ -142,8 +142,8 @@ class Leakage:
             return None
         before = ", ".join(f"{t.before:.2f} from {_in_words(t.modality)}" for t in self.told)
         return (
-            f"Before the movement begins, from {self.rest_s:g} s of rest, its class is told with an accuracy of {before}"
-            f" (chance {self.told[0].chance:.2f})"
+            f"Before the movement begins, from {self.rest_s:g} s of rest, its class is told with an accuracy of"
+            f" {before} (chance {self.told[0].chance:.2f})"
         )
 
 

@@ -13,7 +13,6 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
 
@@ -22,15 +21,11 @@ from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
+from emg_lens.studies.report.sentences import cost_sentences
 from emg_lens.studies.report.view import View, views_of
 from emg_lens.studies.report.wording import (
-    UNIT_WORDS,
-    cut_in_words,
-    layer_conditions,
-    layer_name,
     metric_words,
     value,
-    with_interval,
 )
 from emg_lens.studies.shipped import catalogue
 from emg_lens.studies.spec import StudySpec
@@ -84,33 +79,8 @@ def _summary(findings: Findings, warnings: Iterable[str]) -> str:
     tiles["parameters a model"] = _from_to(findings.facts["n_parameters"], "{:,}".format)
     items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
     told = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
-    sentences = [sentence for cell in findings.cells for sentence in _costs(cell)]
+    sentences = [sentence for cell in findings.cells for sentence in cost_sentences(cell)]
     return f'<ul class="tiles">{items}</ul>{told}{bullet_list(sentences, "findings")}'
-
-
-def _costs(cell: Cell) -> list[str]:
-    """One sentence for each edge type: what cutting it in every layer cost, and where one layer cost most."""
-    masks = layer_conditions(cell.tests)
-    sentences = []
-    for kind in masks["edges"].unique() if len(masks) else ():
-        rows = masks[(masks["edges"] == kind) & ~masks["structural_null"]]
-        everywhere = rows[(rows["mode"] == "from_beginning") & (rows["layer"] == masks["layer"].max())]
-        single = rows[rows["mode"] == "individual"].sort_values("difference", ascending=not cell.lower_is_better)
-        costs = [f"in every layer: {_change(row, cell)}" for row in everywhere.to_dict("records")]
-        for row in single.head(1).to_dict("records"):
-            costs.append(f"among single layers most at {layer_name(row['layer'])}: {_change(row, cell)}")
-        if costs:
-            name = cut_in_words(str(kind))
-            at = f"{cell.label}: " if cell.label else ""
-            sentences.append(f"{at}{name[:1].upper()}{name[1:]} {'; '.join(costs)}.")
-    return sentences
-
-
-def _change(row: Mapping[str, Any], cell: Cell) -> str:
-    sign = "+" if row["difference"] > 0 else ""
-    level = f"({100 * cell.statistics.confidence:g} % CI)" if not np.isnan(row["ci_low"]) else ""
-    parts = (f"{sign}{with_interval(row)}", UNIT_WORDS.get(row["unit"], ""), level, row["stars"])
-    return " ".join(part for part in parts if part)
 
 
 def _cohort(findings: Findings) -> str:

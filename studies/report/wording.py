@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emg_lens.studies.control_values import is_everywhere
 from emg_lens.studies.findings import Cell
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -66,6 +67,18 @@ def layer_name(layer: float) -> str:
 def edge_name(kind: str) -> str:
     """The papers' name of an edge type: `"Uni"` for `"unimodal"`; other names stay as they are."""
     return EDGE_NAMES.get(kind, str(kind))
+
+
+def cut_names(cell: Cell) -> dict[str, str]:
+    """Conditions as a table names them: `"Cross L1"`, `"Cross RFE L2"`, `"Cross, every layer"`; others as they are."""
+    found = {}
+    for row in cell.tests.to_dict("records"):
+        found[row["condition"]] = row["condition"]
+        if row.get("mode") in MODE_NAMES and not np.isnan(row.get("layer", np.nan)):
+            mode = "" if row["mode"] == "individual" else f" {MODE_NAMES[row['mode']]}"
+            place = ", every layer" if is_everywhere(cell, row) else f"{mode} {layer_name(row['layer'])}"
+            found[row["condition"]] = f"{edge_name(row['edges'])}{place}"
+    return found
 
 
 def cut_in_words(kind: str) -> str:

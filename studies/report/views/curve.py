@@ -45,8 +45,10 @@ class Curve(View):
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
-        return {"curve": "Unmasked models along an ordered factor: mean and interval over subjects (none"
-            " for fewer than five subjects, or where all are alike)."}
+        return {
+            "curve": "Unmasked models along an ordered factor: mean and interval over subjects (none"
+            " for fewer than five subjects, or where all are alike)."
+        }
 
 
 CURVE = Curve()

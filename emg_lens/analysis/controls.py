@@ -1,0 +1,106 @@
+"""Controls: conditions that say what the cost of another one is worth (docs/protocol.md §8).
+
+A cut removes what its edges carried, and moves attention to places that the model has not met in training. As many
+other edges, chosen at random, cost the second alone, on average; a larger cut that costs less shows that the smaller
+one's cost is not what its edges carried; and what reaches the readout around a cut is a detour that may be closed too.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from torch import nn
+
+from emg_lens.hooks import EdgeError, EdgeSet, from_mask, positions
+from emg_lens.layout import CLS, TokenLayout
+from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.live_edges import reach
+from emg_lens.sweeps.target import Target, target_of
+
+
+def random_edges(
+    model: nn.Module, edges: EdgeSet, n: int = 20, seed: int = 0, layout: TokenLayout | None = None
+) -> list[EdgeSet]:
+    """Random edge sets that match a cut: in every layer and head as many live edges as it cuts of those.
+
+    They are drawn from the edges that are live in the unmasked model. Where the cut is the same in all heads of a layer
+    so is the draw: an edge that stays open in one head is not cut. The same draw takes the same edges in a layer
+    whatever else is cut, so that the draws of `layer_masks` share their prefixes in a sweep.
+
+    Args:
+        model: The model, for its layers, its heads and its live edges.
+        edges: The cut.
+        n: Draws.
+        seed: Of the draws.
+        layout: What the positions stand for; default `model.layout`.
+
+    Raises:
+        EdgeError: Edges that do not fit the model, that are all dead, or that leave no other edge to draw.
+    """
+    target = target_of(model, layout)
+    cut = _live_cut(target, edges)
+    uncut = reach(torch.zeros(cut.shape, dtype=torch.bool), target.readout, target.severed)
+    pool = uncut.live_rows[:, None, :, None].expand(cut.shape).numpy()
+    pool = pool if target.severed is None else pool & ~target.severed.numpy()
+    if not cut.any():
+        raise EdgeError(f"{edges} cuts no live edge, so there is nothing to match")
+    if (cut.sum((2, 3)) == pool.sum((2, 3)))[cut.any((2, 3))].all():
+        raise EdgeError(f"{edges} cuts every live edge where it cuts at all, so there is no other edge to draw")
+    return [from_mask(_draw(cut, pool, (seed, draw))) for draw in range(n)]
+
+
+def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout | None = None) -> pd.DataFrame:
+    """All pairs of conditions of which one cuts all live edges that the other cuts, and more.
+
+    Conditions that do something else to the model than cutting edges are compared with those that do the same to its
+    input, and with no other where they act inside it.
+
+    Returns:
+        One row a pair: `condition` and `larger`, the names.
+
+    Raises:
+        EdgeError: Edges that do not fit the model.
+    """
+    target = target_of(model, layout)
+    planned = [condition for condition in conditions if not condition.in_the_model]
+    cuts = [np.packbits(_live_cut(target, condition.edges)) for condition in planned]
+    rows = []
+    for smaller, mine in zip(planned, cuts, strict=True):
+        for larger, theirs in zip(planned, cuts, strict=True):
+            inside = smaller.input_changes == larger.input_changes and mine.any() and not (mine & ~theirs).any()
+            if inside and (theirs & ~mine).any():
+                rows.append({"condition": smaller.name, "larger": larger.name})
+    return pd.DataFrame(rows, columns=["condition", "larger"])
+
+
+def with_detour_closed(edges: EdgeSet) -> EdgeSet:
+    """The edges, and those by which other tokens read CLS, in every layer.
+
+    With CLS exempt, what a cut keeps from passing between tokens still passes through CLS, layer by layer
+    (docs/protocol.md §4.9, item 6).
+    """
+    return edges | (positions(src=[CLS]) - positions(dest=[CLS]))
+
+
+def _live_cut(target: Target, edges: EdgeSet) -> Bool[np.ndarray, "layer head dest src"]:
+    mask = edges.mask(target.layout, target.n_layers, target.n_heads)
+    return reach(mask, target.readout, target.severed).live_cut.numpy()
+
+
+def _draw(
+    cut: Bool[np.ndarray, "layer head dest src"], pool: Bool[np.ndarray, "layer head dest src"], seed: tuple[int, int]
+) -> Bool[np.ndarray, "layer head dest src"]:
+    """As many edges of the pool as are cut, layer by layer: the same in all heads where the cut is."""
+    drawn = np.zeros(cut.shape, bool)
+    for layer in np.flatnonzero(cut.any((1, 2, 3))):
+        alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, pool))
+        for head in range(1 if alike else cut.shape[1]):
+            rng = np.random.default_rng([*seed, int(layer), head])
+            order = rng.permutation(np.flatnonzero(pool[layer, head]))
+            some = order[: np.count_nonzero(cut[layer, head])]
+            np.put(drawn[layer, head], some, True)
+        if alike:
+            drawn[layer] = drawn[layer, :1]
+    return drawn

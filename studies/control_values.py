@@ -1,0 +1,113 @@
+"""What the controls of a study say of its cuts: beside each cut, what comparable ones cost (docs/protocol.md §8)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from emg_lens.studies.condition_spec import DETOUR, RANDOM
+from emg_lens.studies.findings import Cell
+from emg_lens.studies.statistics.comparison import by_subject
+from emg_lens.sweeps.conditions import BASELINE
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """A cut beside its controls; values are means of the metric over subjects.
+
+    Attributes:
+        condition: The cut.
+        mean: With it.
+        random: With each matched random cut; empty where there is none.
+        n_larger: Conditions and controls that cut all that this one cuts, and more.
+        larger: The larger cut that costs least, if it costs less than this one on the mean and for most subjects.
+        larger_mean: With that.
+        detour: With the same edges cut in every layer and CLS unread by other tokens; NaN where that was not run.
+        lower_is_better: Whether the metric is an error.
+    """
+
+    condition: str
+    mean: float
+    random: tuple[float, ...] = ()
+    n_larger: int = 0
+    larger: str | None = None
+    larger_mean: float = np.nan
+    detour: float = np.nan
+    lower_is_better: bool = False
+
+    @property
+    def n_cheaper(self) -> int:
+        """How many of the random cuts cost less."""
+        return sum(one > self.mean if not self.lower_is_better else one < self.mean for one in self.random)
+
+
+def controlled_cuts(cell: Cell) -> list[Controlled]:
+    """Every cut of a cell that has controls, in order; structural nulls have none.
+
+    Conditions that are equal by construction are one cut, under the name of the one that cuts every layer, if any does.
+    """
+    if not len(cell.controls) and not len(cell.nested):
+        return []
+    values = _all_values(cell)
+    better = -1 if cell.lower_is_better else 1
+    found = []
+    for _, alike in cell.tests[~cell.tests["structural_null"]].groupby("equivalent_to", sort=False):
+        rows = alike.to_dict("records")
+        row = next((one for one in rows if is_everywhere(cell, one)), rows[0])
+        name, cut = row["condition"], values[row["condition"]]
+        draws = [draw for same in alike["condition"] for draw in _of(cell, RANDOM, same)]
+        larger = [other for other in _larger(cell, name) if other in values]
+        cheaper = [
+            other
+            for other in larger
+            if better * (values[other] - cut).mean() > 0 and (better * (values[other] - cut) > 0).mean() > 0.5
+        ]
+        cheapest = max(cheaper, key=lambda other: better * values[other].mean(), default=None)
+        detours = _of(cell, DETOUR, str(row.get("edges", ""))) if is_everywhere(cell, row) else []
+        if not draws and not larger and not detours:
+            continue
+        found.append(
+            Controlled(
+                name,
+                float(cut.mean()),
+                tuple(float(values[draw].mean()) for draw in draws),
+                len(larger),
+                cheapest,
+                float(values[cheapest].mean()) if cheapest else np.nan,
+                float(values[detours[0]].mean()) if detours else np.nan,
+                cell.lower_is_better,
+            )
+        )
+    return found
+
+
+def _all_values(cell: Cell) -> pd.DataFrame:
+    """The metric of every subject under conditions and controls."""
+    if not len(cell.controls):
+        return cell.values
+    unmasked = cell.scores[cell.scores["condition"] == BASELINE]
+    controls = by_subject(pd.concat([unmasked, cell.controls], ignore_index=True), cell.metric)
+    return cell.values.join(controls.drop(columns=BASELINE))
+
+
+def _of(cell: Cell, kind: str, name: str) -> list[str]:
+    """Names of the controls of a kind of a condition."""
+    if not len(cell.controls):
+        return []
+    rows = cell.controls[(cell.controls["control"] == kind) & (cell.controls["of"] == name)]
+    return rows["condition"].unique().tolist()
+
+
+def _larger(cell: Cell, name: str) -> list[str]:
+    return cell.nested.loc[cell.nested["condition"] == name, "larger"].unique().tolist() if len(cell.nested) else []
+
+
+def is_everywhere(cell: Cell, row: Mapping[str, Any]) -> bool:
+    """Whether a condition cuts its edges in every layer."""
+    layers = cell.tests["layer"].dropna() if "layer" in cell.tests else pd.Series(dtype=float)
+    if not len(layers):
+        return False
+    ends = {"from_beginning": layers.max(), "from_end": layers.min()}
+    return row.get("mode") in ends and row["layer"] == ends[row["mode"]]

@@ -1,0 +1,86 @@
+"""The controls of a study, as conditions of the same sweep: random cuts, all cuts together, detours closed."""
+
+import operator
+from collections.abc import Sequence
+from functools import reduce
+
+import pandas as pd
+from torch import nn
+
+from emg_lens.analysis.controls import larger_cuts, random_edges, with_detour_closed
+from emg_lens.hooks import EdgeError
+from emg_lens.layout import CLS, TokenLayout
+from emg_lens.studies.condition_spec import DETOUR, RANDOM, SUPERSET, ConditionsSpec, Controls
+from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.engine import audit
+
+
+def controls_of(spec: ConditionsSpec, model: nn.Module, conditions: Sequence[Condition]) -> list[Condition]:
+    """The controls of a study's conditions on a model; each is tagged `control`, and `of` which condition it is one.
+
+    Args:
+        spec: What the study asks for.
+        model: The model, for its layers, heads and live edges.
+        conditions: Those that `spec` built for it.
+    """
+    if spec.controls is None:
+        return []
+    return [*_larger(spec, model), *_random(spec.controls, model, conditions)]
+
+
+def nested_cuts(model: nn.Module, conditions: Sequence[Condition]) -> pd.DataFrame:
+    """Which conditions cut all that another one cuts, and more: `larger_cuts`, without the random ones."""
+    return larger_cuts(model, [one for one in conditions if one.tags.get("control") != RANDOM])
+
+
+def _larger(spec: ConditionsSpec, model: nn.Module) -> list[Condition]:
+    """All edge sets of `layer_masks` together, and each with CLS unread by other tokens; every layer."""
+    if spec.layer_masks is None or spec.controls is None:
+        return []
+    edges = spec.layer_masks.edges
+    found = []
+    if spec.controls.superset and len(edges) > 1:
+        together = reduce(operator.or_, edges.values())
+        found.append(Condition(" and ".join(edges), together, {"control": SUPERSET}))
+    if spec.controls.detour and _has_cls(model):
+        found += [
+            Condition(f"{name}, CLS unread", with_detour_closed(one), {"control": DETOUR, "of": name})
+            for name, one in edges.items()
+        ]
+    return found
+
+
+def _random(controls: Controls, model: nn.Module, conditions: Sequence[Condition]) -> list[Condition]:
+    """Random cuts for cuts of one layer, of every layer, and of `extra`; once where several cut the same."""
+    n_layers: int = model.cfg.n_layers  # pyright: ignore
+    cuts = [one for one in conditions if _is_cut(one) and _is_single_or_whole(one, n_layers)]
+    if not controls.random_edges or not cuts:
+        return []
+    audited = audit(model, cuts).set_index("condition")
+    found = []
+    for one in cuts:
+        if audited.loc[one.name, "structural_null"] or audited.loc[one.name, "equivalent_to"] != one.name:
+            continue
+        try:
+            draws = random_edges(model, one.edges, controls.random_edges, controls.seed)
+        except EdgeError:  # it cuts every edge there is in its layers: nothing is left to draw instead
+            continue
+        for draw, edges in enumerate(draws):
+            found.append(Condition(f"{one.name}, random {draw + 1}", edges, {"control": RANDOM, "of": one.name}))
+    return found
+
+
+def _is_cut(one: Condition) -> bool:
+    return bool(one.interventions) and not one.input_changes and not one.in_the_model
+
+
+def _is_single_or_whole(one: Condition, n_layers: int) -> bool:
+    """Whether a condition cuts one layer or all of them, or is outside the families; those between need no draws."""
+    whole = {"from_beginning": n_layers - 1, "from_end": 0, "individual": one.tags.get("layer")}
+    mode = one.tags.get("mode")
+    return not mode or (mode in whole and one.tags.get("layer") == whole[str(mode)])
+
+
+def _has_cls(model: nn.Module) -> bool:
+    layout = getattr(model, "layout", None)
+    return isinstance(layout, TokenLayout) and CLS in layout.group

@@ -1,0 +1,128 @@
+"""A study's controls: what runs beside its cuts, and what the report says of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import cell_of, tidy
+from tiny import TINY
+
+from emg_lens import IsoNet, IsoNetConfig
+from emg_lens.studies.condition_spec import ConditionsSpec
+from emg_lens.studies.control_values import controlled_cuts
+from emg_lens.studies.controls import controls_of
+from emg_lens.studies.findings import Cell
+from emg_lens.studies.report.sentences import cost_sentences
+from emg_lens.studies.report.views.controls import CONTROLS, figure_controls, layout_controls
+from emg_lens.studies.run import run_study
+from emg_lens.studies.spec import StudySpec
+
+
+@pytest.fixture(scope="module")
+def model():
+    sizes = {"n_samples": 8, "n_classes": 3, "d_model": 16, "n_heads": 2, "n_layers": 3, "d_mlp": 16}
+    return IsoNet(IsoNetConfig(modalities={"emg": 3, "acc": 2}, **sizes)).eval()
+
+
+def controls(model, **spec):
+    found = ConditionsSpec.model_validate(spec)
+    return controls_of(found, model, found.build(3, 2))
+
+
+def test_every_single_and_whole_cut_has_its_draws_and_nulls_and_partial_cuts_have_none(model):
+    made = controls(model, controls={"random_edges": 2})
+    drawn = [c.tags["of"] for c in made if c.tags["control"] == "random"]
+    whole = ["unimodal/from_beginning/L3", "cross_modal/from_beginning/L3"]
+    single = [f"{kind}/individual/L{layer}" for layer in (1, 2) for kind in ("unimodal", "cross_modal")]
+    assert sorted(set(drawn)) == sorted([*single, *whole]) and len(drawn) == 2 * len(set(drawn))
+    others = [(c.name, c.tags["control"]) for c in made if c.tags["control"] != "random"]
+    assert others == [
+        ("unimodal and cross_modal", "superset"),
+        ("unimodal, CLS unread", "detour"),
+        ("cross_modal, CLS unread", "detour"),
+    ]
+
+
+def test_a_study_may_leave_them_out_and_what_has_no_match_has_none(model):
+    assert controls(model, controls=None) == []
+    assert controls(model, layer_masks=None, head_masks={}) == []
+    extra = [{"name": "zeroed", "replace": "acc"}, {"name": "all", "edges": "every().at(layers=0)"}]
+    assert controls(model, layer_masks=None, extra=extra) == []
+    off = {"random_edges": 0, "superset": False, "detour": False}
+    assert controls(model, controls=off) == []
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    text = TINY.replace("conditions:", "conditions:\n  controls: {random_edges: 3}").replace(
+        "n_layers: 2", "n_layers: 3"
+    )
+    return run_study(StudySpec.parse(text), out=tmp_path_factory.mktemp("runs"), jobs=1)
+
+
+def test_controls_are_kept_apart_from_the_conditions(result):
+    assert not result.scores["condition"].str.contains("random|unread$").drop_duplicates().all()
+    assert set(result.controls["control"]) == {"random", "superset", "detour"}
+    assert "control" not in result.scores and not set(result.scores["condition"]) & set(result.controls["condition"])
+    assert len(result.tests()) == 19, "they are no hypotheses"
+    name = "cross_modal/individual/L1, random 2"
+    told = result.predictions(name)
+    right = (told.filter(like="output_").to_numpy().argmax(1) == told["target"]).groupby(told["subject"]).mean()
+    kept = result.controls[result.controls["condition"] == name].set_index("subject")["accuracy"]
+    pd.testing.assert_series_equal(right, kept, check_names=False, check_index_type=False)
+    assert (result.folder / "controls.csv").exists()
+
+
+def test_the_report_shows_every_cut_beside_its_controls(result):
+    table = CONTROLS.tables(result)["Cuts and their controls"].set_index("Cut")
+    assert {"Uni L1", "Cross, every layer", "ACC unread"} <= set(table.index)
+    assert table.loc["Uni L1", "Random cuts that cost less"].endswith("of 3")
+    assert table.loc["Cross, every layer", "CLS unread too"] != "–" == table.loc["Uni L1", "CLS unread too"]
+    shown = CONTROLS.headline(result)["Cuts and their controls"]["Cut"].tolist()
+    assert shown == ["Uni, every layer", "Cross, every layer", "ACC unread"]
+    text = (result.folder / "report.html").read_text()
+    assert "random cuts of as many live edges" in text and "controls" in result.figures()
+
+
+# --- what is said of them, on made-up numbers -----------------------------------------------------------------
+
+
+def made_up(cross=(0.6, 0.5, 0.7), both=(0.8, 0.7, 0.9), random=((0.9, 0.9, 0.9), (0.4, 0.4, 0.4))) -> Cell:
+    scores = tidy(baseline=[0.95, 0.9, 1.0], cross=cross, both=both)
+    tagged = scores["condition"] == "cross"
+    scores["mode"], scores["edges"] = tagged.map({True: "from_beginning", False: ""}), scores["condition"]
+    scores["layer"] = tagged.map({True: 1.0, False: np.nan})
+    draws = [
+        tidy(**{f"cross, random {i}": values}).assign(control="random", of="cross") for i, values in enumerate(random)
+    ]
+    detour = tidy(**{"cross, CLS unread": (0.3, 0.3, 0.3)}).assign(control="detour", of="cross")
+    nested = pd.DataFrame({"condition": ["cross"], "larger": ["both"]})
+    return replace(cell_of(scores), controls=pd.concat([*draws, detour]), nested=nested)
+
+
+def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
+    (cut,) = controlled_cuts(made_up())
+    assert (cut.condition, cut.n_cheaper, cut.n_larger, cut.larger) == ("cross", 1, 1, "both")
+    assert (cut.larger_mean, cut.detour) == (pytest.approx(0.8), pytest.approx(0.3))
+    (said,) = cost_sentences(made_up())
+    assert "Of 2 random cuts of as many live edges, 1 cost less (accuracy 0.650 on the mean, 0.400 to 0.900" in said
+    assert "A larger cut costs less (both: 0.800), so this price is not what the edges carried." in said
+    assert "with CLS unread by other tokens too: 0.300" in said
+
+
+def test_a_larger_cut_that_is_cheaper_for_few_subjects_alone_is_no_finding():
+    cell = made_up(both=(0.95, 0.45, 0.65))  # higher on the mean, lower for two of three
+    (cut,) = controlled_cuts(cell)
+    assert cut.larger is None and "None of the 1 larger cuts costs less." in cost_sentences(cell)[0]
+
+
+def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
+    for cell in (made_up(), made_up(both=(0.1, 0.1, 0.1)), made_up(random=())):
+        for sentence in cost_sentences(cell):
+            assert not {"carry", "carries", "need", "needs", "prove", "proves", "bound"} & set(sentence.split())
+
+
+def test_without_controls_nothing_is_shown():
+    cell = cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))
+    assert controlled_cuts(cell) == [] and layout_controls(cell) is None and figure_controls(cell) is None
