@@ -5,6 +5,7 @@ of the module may read the source all the same. So the source token is changed a
 at the destination must not move (docs/transformerlens.md §5).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -175,8 +176,8 @@ class LayerTrial:
             raise Refusal("the output of token 0 does not change when all its edges are cut")
         if self.untouched and bool(moved[self.untouched].max() > self.noise):
             raise Refusal("tokens of which no edge is cut change too")
-        if self.last and bool(largest_change(run(self.mask, [self.source])[0], out)[self.last] > self.noise):
-            raise Refusal(f"token {self.source} still moves token {self.last} after the edge between them was cut")
+        if self.last:
+            self._hold_source_back(run)
         if self.elsewhere and bool(largest_change(run(self.mask, self.elsewhere)[0], out)[0] > self.noise):
             raise Refusal("other tokens still move token 0 after all its edges were cut")
         if name == "attention_mask":
@@ -187,6 +188,19 @@ class LayerTrial:
                 raise Refusal(f"its output is {apart:.3g} away from that of -inf before the softmax at the kernel")
         elif name == "pattern":
             raise Refusal("the attention ends in no softmax of torch, so there is nothing to hold its result to")
+
+    def _hold_source_back(self, run: Callable[..., tuple[TokenOutputs, Seen]]) -> None:
+        """Raise if a source that no other token attends to still moves one."""
+        outgoing = torch.zeros_like(self.mask)
+        outgoing[:, :, self.source] = True
+        if not self.replay.cross:
+            outgoing[:, self.source, self.source] = False
+        change = largest_change(run(outgoing, [self.source])[0], run(outgoing)[0])
+        if not self.replay.cross:
+            change[self.source] = 0
+        if bool(change.max() > self.noise):
+            reached = int(change.argmax())
+            raise Refusal(f"token {self.source} still moves token {reached} after the edge between them was cut")
 
     @property
     def _loose(self) -> float:

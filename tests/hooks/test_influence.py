@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+import transformers
 from toy import Toy, ToyAttention
+from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cutting, every, flow, positions
 from emg_lens.hooks.probe import find_lever, lever
@@ -164,6 +167,13 @@ class SecondBranch(OwnAttention):
         return 0.1 * x.mean(1, keepdim=True)
 
 
+class NeighboursAttention(OwnAttention):
+    """Every token also reads the one before it: no edge to the tokens further away shows it."""
+
+    def beside(self, x):
+        return 0.1 * torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+
+
 class SecondAttention(OwnAttention):
     """Two softmaxes in one module, hook points on one of them."""
 
@@ -171,9 +181,10 @@ class SecondAttention(OwnAttention):
         return (x @ x.transpose(-1, -2))[:, None].expand(-1, 2, -1, -1).softmax(-1).mean(1) @ x
 
 
-def test_a_second_branch_of_the_module_is_refused():
-    model = toy(SecondBranch, NORMALISATIONS["softmax"])
-    with pytest.raises(DeadHookError, match="attention_mask: in layer 0 .* still moves token 5 after the edge"):
+@pytest.mark.parametrize("kind", [SecondBranch, NeighboursAttention])
+def test_a_second_branch_of_the_module_is_refused(kind):
+    model = toy(kind, NORMALISATIONS["softmax"])
+    with pytest.raises(DeadHookError, match=r"attention_mask: in layer 0 .* still moves token \d after the edge"):
         lever(model)
 
 
@@ -263,3 +274,70 @@ def test_a_pattern_in_half_precision_is_renormalised_rightly_or_not_at_all(scale
         assert "underflowed in torch.float16" in str(refusal)
         return
     assert scale < 10 and (out - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+# --- hybrids ----------------------------------------------------------------------------------------------
+
+PAST = "layer {0}: tokens also reach each other past blocks.{0}.attn"
+SMALL = {
+    "vocab_size": 20,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 32,
+}
+FALCON_H1 = {
+    **SMALL,
+    "head_dim": 8,
+    "mamba_d_ssm": 16,
+    "mamba_n_heads": 2,
+    "mamba_d_head": 8,
+    "mamba_d_state": 4,
+    "mamba_n_groups": 1,
+    "mamba_chunk_size": 4,
+}
+JAMBA = {
+    **SMALL,
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+    "mamba_d_state": 4,
+    "mamba_dt_rank": 4,
+    "use_mamba_kernels": False,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "architecture, config, sizes, routes",
+    [
+        (
+            "FalconH1ForCausalLM",
+            "FalconH1Config",
+            FALCON_H1,
+            [f"{PAST.format(layer)}, through blocks.{layer}.mamba, which is not cut" for layer in (0, 1)],
+        ),
+        (
+            "JambaForCausalLM",
+            "JambaConfig",
+            JAMBA,
+            ["layers without attention: 0; what passes between tokens there is not cut"],
+        ),
+    ],
+)
+def test_a_hybrid_says_what_the_cut_leaves_open(architecture, config, sizes, routes):
+    if architecture not in SUPPORTED_ARCHITECTURES:
+        pytest.skip(f"this TransformerLens does not bridge {architecture}")
+    torch.manual_seed(0)
+    model = getattr(transformers, architecture)(getattr(transformers, config)(**sizes)).eval()
+    bridge = build_bridge_from_module(model, architecture, hf_config=model.config)
+    words = torch.randint(5, 20, (1, 6))
+    other = words.clone()
+    other[:, 1] = (words[:, 1] + 1) % 20
+    layout, edges = TokenLayout.groups({"source": [1]}, n_tokens=6), positions(src=[1])
+    edges = edges.at(layers=None if architecture.startswith("Falcon") else 1)
+    with torch.no_grad(), cutting(bridge, edges, layout) as report:
+        moved = (bridge(words) - bridge(other))[:, 2:].abs().max()
+    assert moved > 1e-6 and list(report.routes) == routes
