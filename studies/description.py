@@ -38,8 +38,9 @@ def describe_fits(
         folds: Which folds, from 0.
 
     Returns:
-        For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, n_classes, repetitions, and
-        `plan`: of fold 0, one row a condition; of others, nothing.
+        For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, n_classes, performed and
+        classes (names of those that have a trial, and of all), repetitions, and `plan`: of fold 0, one row a condition;
+        of others, nothing.
 
     Raises:
         DataError: A recording that is missing or damaged, or a fold that cannot be divided.
@@ -52,13 +53,16 @@ def describe_fits(
     for number in folds:
         same_fold = [of_cell[number] for of_cell in fits]
         trials = load_fit(same_fold[0], data)
+        parts = (trials.train, trials.test)
         facts = {
             "fold": same_fold[0].fold.name,
             "test_subjects": same_fold[0].fold.test_subjects,
             "n_train": len(trials.train),
             "modalities": trials.test.modalities,
             "n_classes": len(set(trials.train.y.tolist())),
-            "repetitions": sorted({*trials.train.repetition.tolist(), *trials.test.repetition.tolist()}),
+            "performed": sorted({trials.train.classes[i] for part in parts for i in part.y.tolist()}),
+            "classes": trials.train.classes,
+            "repetitions": sorted({r for part in parts for r in part.repetition.tolist()}),
         }
         for one, of_cell in zip(same_fold, found, strict=True):
             plan = [] if number else _plan_of(one, trials, plans)

@@ -69,6 +69,7 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
     for (_, spec), cell in zip(study.cells, facts, strict=True):
         if isinstance(spec.split, RepetitionSplit):
             spec.split.check(r for fit in cell for r in fit["repetitions"])
+        _check_labels(spec.cohort, cell)
     _check_compared(study, facts)
     warnings = list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
     n_train = {fit["folder"]: fit["n_train"] for fit in every}
@@ -181,6 +182,14 @@ def _describe(*arguments: Any) -> list[list[dict]]:
     from emg_lens.studies.description import describe_fits  # in the worker: this process needs no models
 
     return describe_fits(*arguments)
+
+
+def _check_labels(cohort: Cohort, fits: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse labels that nobody performs; a fit sees its own subjects only, and one may lack what others have."""
+    performed = {name for fit in fits for name in fit["performed"]}
+    never = [name for name in fits[0]["classes"] if name not in performed]
+    if cohort.labels is not None and never:
+        raise StudyError(f"no subject performs {', '.join(never)}; leave it out of cohort.labels")
 
 
 def _check_compared(study: StudySpec, facts: Sequence[Sequence[Mapping[str, Any]]]) -> None:

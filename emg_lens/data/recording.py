@@ -28,7 +28,7 @@ class Signal:
     """The channels of one sensor kind.
 
     Attributes:
-        data: Samples, `[time, channel]`, in `units`.
+        data: Samples, `[time, channel]`, in `units`. Any type of number; whole ones are kept as floating-point ones.
         fs: Rows per second of `data` (Hz).
         native_fs: Rate at which the sensor itself delivered (Hz); lower than `fs` where the publisher
             upsampled.
@@ -45,6 +45,10 @@ class Signal:
     placement: str = ""
 
     def __post_init__(self) -> None:
+        if self.data.dtype.kind not in "iuf":
+            raise DataError(f"signal data must hold real numbers, got {self.data.dtype}")
+        if self.data.dtype.kind in "iu":  # filtered and rectified in their own type, they would wrap around
+            object.__setattr__(self, "data", self.data.astype(np.result_type(self.data.dtype, np.float32)))
         if self.data.ndim != 2:
             raise DataError(f"signal data must be [time, channel], got shape {self.data.shape}")
         if self.data.shape[1] != len(self.ch_names):

@@ -13,12 +13,16 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, mod
 from emg_lens.data.recording import REST, DataError, Recording
 
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
+WHOLE = 1e-6
+"""A number of rows is whole if it is off by no more."""
 SHOWN = 3
 """How many recordings a note names before it only counts them."""
 
 
 class Segment(BaseModel):
     """The part of each movement that is used, and how it is cut into windows.
+
+    Times come to the nearest row, and trials carry a note of those that fell between two.
 
     Attributes:
         start_s: Start, in seconds after the movement's onset.
@@ -89,6 +93,18 @@ class Segment(BaseModel):
             [(first + offset, first + offset + length) for offset in range(0, last + 1, stride)]
             for first in range(start, stop - size + 1, size)
         ]
+
+    def rounded(self, fs: float) -> str:
+        """Which of its times fall between rows, and what they are taken as; empty where none does.
+
+        Args:
+            fs: Rows per second (Hz).
+        """
+        given = {name: value for name, value in self if value is not None}
+        taken = {name: round(value * fs) for name, value in given.items()}
+        between = [name for name, rows in taken.items() if abs(rows - given[name] * fs) > WHOLE]
+        listed = ", ".join(f"{name} {given[name]:g} is {taken[name] / fs:.4g} ({taken[name]} rows)" for name in between)
+        return f"the segment's times in whole rows at {fs:.5g} Hz: {listed}" if between else ""
 
     def in_words(self) -> str:
         """The segment in a few words."""
@@ -163,7 +179,7 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         "channels": channels,
         "fs": float(fs),
         "classes": tuple(names.values()),
-        "notes": _notes(state, segment),
+        "notes": _notes(state, segment, fs, [of for of in wanted or () if of not in label]),
     }
 
 
@@ -217,8 +233,8 @@ def _class_names(state: _Cut, wanted: list[int] | None, label: np.ndarray) -> di
     return names if len(set(names.values())) == len(names) else {of: f"{of} {name}" for of, name in names.items()}
 
 
-def _notes(state: _Cut, segment: Segment) -> tuple[str, ...]:
-    """The recordings' notes, those that differ by numbers only told once, and what was dropped."""
+def _notes(state: _Cut, segment: Segment, fs: float, missing: list[int]) -> tuple[str, ...]:
+    """The recordings' notes, those that differ by numbers only told once, and what was rounded or dropped."""
     alike: dict[str, list[str]] = {}
     for note in state.notes:
         alike.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append(note)
@@ -232,9 +248,13 @@ def _notes(state: _Cut, segment: Segment) -> tuple[str, ...]:
             notes.append(f"{same[0]} [{', '.join(sources[:SHOWN])}{more}]")
         else:
             notes.append(same[0])
+    if segment.rounded(fs):
+        notes.append(segment.rounded(fs))
     short, all_of = state.too_short, state.movements
     if short:
         notes.append(f"{short} of {all_of} movements are too short for {segment.in_words()}: dropped")
+    if missing:
+        notes.append(f"no movement of the labels {missing} in `classes`: classes without a trial")
     if state.n_other:
         left = sorted(state.other_labels)
         notes.append(f"{state.n_other} movements of labels outside `classes` left out: {left}")

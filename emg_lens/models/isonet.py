@@ -16,6 +16,9 @@ from emg_lens.models.registry import Architecture
 class IsoNetConfig(EncoderConfig):
     """`EncoderConfig` with the paper's sizes (§3: 512-D, 8 heads, 5 layers, 128-D feed-forward).
 
+    The paper puts dropout after both sub-layers and does not state its rate; the default is none, and shipped studies
+    take 0.1 (`docs/protocol.md` §4.9).
+
     Attributes:
         shared_head: Whether the CLS vector and the mean vector are read by one linear map. The paper leaves it open;
             the default is two maps (`docs/protocol.md`).

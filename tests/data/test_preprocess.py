@@ -216,6 +216,19 @@ def test_labels_of_any_integer_type_mean_the_same(make_recording, kind):
     assert set(TrialSet.from_recordings([done]).classes) == {"1", "2", "3"}
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.float64])
+def test_samples_of_any_type_mean_the_same(kind):
+    """Counts of a converter were filtered to floating-point numbers and put back into their own type: -3 became 253."""
+    counts = np.random.default_rng(0).integers(0, 128, (400, 1))
+    recipe = Recipe(signals={"emg": [{"step": "highpass", "cutoff_hz": 20}, {"step": "rectify"}]})
+    label, done = np.ones(400, int), []
+    for data in (counts.astype(kind), counts.astype(float)):
+        made = Recording("A", {"emg": Signal(data, 200, 200, "adc", ("a",))}, label, label, 200)
+        done.append(preprocess(made, recipe).signals["emg"].data)
+    assert done[0].dtype.kind == "f"
+    np.testing.assert_allclose(*done, rtol=1e-4, atol=1e-4)
+
+
 def test_an_unknown_modality_is_told_with_the_known(make_recording):
     with pytest.raises(DataError, match="A has no modality 'force'; it has emg, acc"):
         preprocess(make_recording(), Recipe(signals={"force": ()}))

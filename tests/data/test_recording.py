@@ -36,6 +36,7 @@ def test_source_names_subject_and_file():
     [
         (lambda: Signal(np.zeros(3), 1, 1, "V", ("a",)), "must be .time, channel."),
         (lambda: Signal(np.zeros((3, 2)), 1, 1, "V", ("a",)), "2 channels but 1 channel names"),
+        (lambda: Signal(np.zeros((3, 1), complex), 1, 1, "V", ("a",)), "must hold real numbers, got complex128"),
         (lambda: Signal(np.zeros((3, 1)), 0, 1, "V", ("a",)), "rates must be positive"),
         (lambda: Recording("A", {}, np.zeros(1), np.zeros(1), 1.0), "has no signal"),
         (lambda: recording([1, 2], [1]), "vectors of one length"),

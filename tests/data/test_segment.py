@@ -86,6 +86,28 @@ def test_windows_never_leave_the_segment_or_the_movement_and_are_all_alike(n, fs
     assert bool(found) == (round((start + length) * fs) <= n)
 
 
+def test_times_between_rows_are_told_as_what_they_are_taken_for(make_recording):
+    """A stride of 0.25 s at 50 Hz became 0.24 s without a word."""
+    segment = Segment(start_s=0.1, window_s=0.5, stride_s=0.25)
+    made = preprocess(make_recording(), Recipe(fs=50))
+    cut = TrialSet.from_recordings([made], segment)
+    assert cut.notes[-1] == "the segment's times in whole rows at 50 Hz: stride_s 0.25 is 0.24 (12 rows)"
+    starts = cut.start_s[cut.movement == cut.movement[0]]
+    assert np.diff(starts) == pytest.approx(0.24)
+    assert segment.rounded(100) == "" and segment.rounded(1000.0) == ""
+    odd = Segment(start_s=0.1, stop_s=0.9, piece_s=0.3).rounded(33)
+    assert odd.endswith(
+        "at 33 Hz: start_s 0.1 is 0.09091 (3 rows), stop_s 0.9 is 0.9091 (30 rows), piece_s 0.3 is 0.303 (10 rows)"
+    )
+
+
+@given(st.floats(10, 4000), st.lists(st.integers(1, 4000), min_size=2, max_size=2, unique=True))
+def test_times_of_whole_rows_are_not_told(fs, rows):
+    start, piece, stop = min(rows) / fs, max(rows) / fs, sum(rows) / fs
+    assert Segment(start_s=start, piece_s=piece, stop_s=stop).rounded(fs) == ""
+    assert "piece_s" in Segment(start_s=start, piece_s=piece - 0.4 / fs, stop_s=stop).rounded(fs)
+
+
 def test_movements_that_are_too_short_are_dropped_and_counted(make_recording):
     made = make_recording()
     made.label[110:200] = 0  # the first movement of 1.0 s keeps 10 rows here and 100 after
@@ -127,6 +149,7 @@ def test_classes_choose_labels_in_their_order_and_count_the_others(make_recordin
     cut = TrialSet.from_recordings([make_recording()], classes=[3, 1, 8])
     assert cut.classes == ("3", "1", "8") and cut.y.tolist() == [1, 0, 1, 0]
     assert any("2 movements of labels outside `classes` left out: [2]" in note for note in cut.notes)
+    assert any("no movement of the labels [8] in `classes`: classes without a trial" in note for note in cut.notes)
     with pytest.raises(DataError, match="classes must be different labels above 0"):
         TrialSet.from_recordings([make_recording()], classes=[1, 1])
     with pytest.raises(DataError, match=r"6 of other labels \[1, 2, 3\]"):

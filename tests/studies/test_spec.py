@@ -40,7 +40,9 @@ def test_every_shipped_study_loads_and_checks():
 def test_the_papers_study_has_the_papers_settings():
     study = Study.load("isonet-table3")
     assert study.model.architecture == "isonet"
-    assert study.model.settings == {"d_model": 512, "n_heads": 8, "n_layers": 5, "d_mlp": 128}
+    sizes = {"d_model": 512, "n_heads": 8, "n_layers": 5, "d_mlp": 128}
+    assert study.model.settings == {**sizes, "dropout": 0.1}, "the paper drops out, at a rate that it does not state"
+    assert "does not say how much" in study.question
     assert (study.training.epochs, study.training.lr, study.training.anneal_epochs) == (2000, 4e-5, 750)
     assert study.split.train == (1, 3, 4, 6) and study.split.test == (2, 5)
     assert len(study.conditions.build(5, 8)) == 31
@@ -170,6 +172,7 @@ def test_what_is_made_of_finished_fits_does_not_change_the_hash():
         ({"views": ["tabel3"]}, "unknown view 'tabel3'"),
         ({"split__test": [9]}, "no trial of the test repetitions 9; it has 1, 2, 3, 4"),
         ({"split__test": [2, 9]}, "no subject has repetition 9"),
+        ({"cohort__labels": [1, 2, 99], "conditions__extra": []}, "no subject performs 99; leave it out"),
         ({"cohort__subjects": ["77"]}, r"no subject \['77'\] in the data; known: 01, 02, 03"),
         ({"cohort__modalities": ["gyro"]}, "gyro"),
         ({"conditions__extra": [{"name": "x", "cut_mlp": "gyro"}]}, "unknown group or token 'gyro'"),
