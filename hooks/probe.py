@@ -8,8 +8,9 @@ import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
+from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.anatomy import (
     DeadHookError,
     StackName,
@@ -98,7 +99,7 @@ def find_lever(
     stack: StackName | None = None,
     hooks_only: bool = False,
 ) -> Lever:
-    """As `lever`, with everything that is known; remembered until a switch of the model changes.
+    """As `lever`, with everything that is known; remembered, by number of positions, until a switch of the model changes.
 
     Args:
         model: As there.
@@ -110,8 +111,13 @@ def find_lever(
     """
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)
-    known = _known.setdefault(model, {}).setdefault((switches(model), stack), {})
+    positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))
+    known = _known.setdefault(model, {}).setdefault((switches(model), stack, positions), {})
     if missing := {layer: paths[layer] for layer in wanted if layer not in known}:
+        if inputs is None and stack == "cross":
+            raise EdgeError(
+                "stack='cross': positions of the encoder and of the decoder cannot be guessed; pass inputs="
+            )
         example = inputs if inputs is not None else example_inputs(model, len(layout))
         token = probing.set(True)
         try:
@@ -124,6 +130,14 @@ def find_lever(
     facts = {layer: finding.facts for layer, finding in found.items() if finding.facts is not None}
     routes = {layer: finding.route for layer, finding in found.items() if finding.route is not None}
     return Lever(name, strict, paths, count_layers(model, paths), model.cfg.n_heads, facts, routes)  # pyright: ignore
+
+
+def _shapes(inputs: Inputs | None) -> tuple:
+    """Shapes of the tensors of an input."""
+    if isinstance(inputs, Tensor):
+        return (inputs.shape,)
+    given = inputs.values() if isinstance(inputs, Mapping) else inputs or ()
+    return tuple(entry.shape for entry in given if isinstance(entry, Tensor))
 
 
 def _chosen(model: nn.Module, paths: Mapping[int, str], found: Mapping[int, _Finding], ways: tuple[Way, ...]) -> Way:

@@ -47,7 +47,7 @@ class Replay:
         self.kwargs: dict[str, Any] = {}
         self.output: Tensor | None = None
         self.n_dest = self.n_src = 0
-        self._sources: list[int | str] = []
+        self._sources: Sequence[int | str] = ()
 
     @contextmanager
     def recording(self) -> Iterator[None]:

@@ -237,6 +237,25 @@ def test_a_pattern_that_has_underflowed_is_not_renormalised():
     torch.testing.assert_close(out, expected)
 
 
+def test_a_causal_pattern_of_another_length_is_another_pattern():
+    causal = torch.ones(9, 9, dtype=torch.bool).triu(1)
+
+    class Causal(OwnAttention):
+        live = False
+
+        def raw(self, scores):
+            return scores.masked_fill(causal[: scores.shape[-2], : scores.shape[-1]], -torch.inf)
+
+    model = toy(Causal, NORMALISATIONS["softmax"], live=False)
+    for n in (6, 9, 6):
+        layout = TokenLayout.groups({"early": range(4)}, n_tokens=n)
+        x = torch.randn(2, n, 4)
+        model.n_tokens = n
+        hooked = model.run_with_hooks(x, fwd_hooks=cut(model, flow("early", "early"), layout))
+        with cutting(model, flow("early", "early"), layout):
+            torch.testing.assert_close(hooked, model(x))
+
+
 class Dropped(OwnAttention):
     """Dropout stands before the pattern hook, as in some bridges; the scores are out of reach."""
 

@@ -248,6 +248,17 @@ def test_a_stack_that_does_not_fit_is_refused(stack, layout, edges, message):
         raise AssertionError("not reached")
 
 
+def test_across_stacks_an_input_is_needed_and_other_lengths_are_other_probes():
+    model = bart()
+    with pytest.raises(EdgeError, match="stack='cross'.*cannot be guessed; pass inputs="):
+        cut(model, flow("emg", "answer"), BOTH, stack="cross")
+    shorter = TokenLayout.groups({"emg": [1], "answer": [4, 5]}, n_tokens=6)
+    for layout, inputs in ((BOTH, INPUTS), (shorter, {"input": WORDS[:, :4], "decoder_input": ANSWER[:, :2]})):
+        with cutting(model, flow("emg", "answer"), layout, stack="cross", inputs=inputs) as report:
+            model(inputs["input"], decoder_input=inputs["decoder_input"])
+        assert report.mass_removed > 0
+
+
 def test_a_model_with_one_stack_needs_no_name(toy):
     with pytest.raises(EdgeError, match="no 'decoder' stack with attention; it has a single one"):
         cut(toy, cross_modal(), stack="decoder")
