@@ -69,7 +69,8 @@ class StudyResult(Findings):
                 found = with_expectations(read_scores(part, metrics), study.at(levels), facts[-1]["modalities"])
                 scores.append(found.assign(fit=part.name, **{name: levels[name] for name in study.factors}))
                 curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
-                nested.append(read_csv(part / "larger_cuts.csv").assign(fit=part.name))
+                if (part / "larger_cuts.csv").exists():  # runs of former versions have no controls
+                    nested.append(read_csv(part / "larger_cuts.csv").assign(fit=part.name))
                 if (part / "leakage.json").exists():
                     leakage.append({**Leakage.from_dict(read_facts(part, "leakage.json")).to_dict(), "fit": part.name})
                 about = list(read_csv(part / "conditions.csv").columns)
@@ -81,7 +82,7 @@ class StudyResult(Findings):
             study=study,
             scores=_ordered(scores[~is_control].reset_index(drop=True), study, tags, metrics),
             controls=_ordered(scores[is_control], study, ["control", "of"], metrics),
-            nested=pd.concat(nested, ignore_index=True),
+            nested=pd.concat(nested, ignore_index=True) if nested else pd.DataFrame(),
             facts=pd.DataFrame(facts).assign(
                 fit=[p.name for p in folders],
                 **{name: [f["levels"][name] for f in facts] for name in study.factors},

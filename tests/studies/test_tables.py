@@ -187,7 +187,7 @@ def test_an_expected_value_that_is_the_measured_baseline_is_told_as_such():
     cell = cell_of(scores)
     table = layout_singles(cell, single_conditions(cell.tests)).set_index("Condition")
     assert table["Expected"].to_dict() == {"joint": "0.250", "rest": "baseline", "some": "0.550 (50 % baseline)"}
-    assert table.attrs["notes"][0].startswith("Expected “baseline”: as much as the unmasked models reach")
+    assert table.attrs["notes"][0].startswith("Expected “baseline”: the simulation implies as much as")
     axes = figure_singles(cell).axes[0]
     diamonds = [float(np.ravel(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "D"]
     assert diamonds == pytest.approx([0.25, 0.55])

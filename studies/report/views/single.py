@@ -87,8 +87,8 @@ def layout_singles(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     if has_expected and any(BASELINE in row[2] for row in body):
         notes.insert(
             0,
-            "Expected “baseline”: as much as the unmasked models reach, because nothing that tells the label is cut; it"
-            " is the measured baseline itself, and no number of its own.",
+            "Expected “baseline”: the simulation implies as much as the unmasked models reach, or more. That nothing is"
+            " lost is a prediction; the number is the measured baseline itself.",
         )
     table.attrs["notes"] = notes
     return table
