@@ -99,7 +99,7 @@ def find_lever(
     stack: StackName | None = None,
     hooks_only: bool = False,
 ) -> Lever:
-    """As `lever`, with everything that is known; remembered, by number of positions, until a switch of the model changes.
+    """As `lever`, with everything that is known; remembered by number of positions, until a switch changes.
 
     Args:
         model: As there.
