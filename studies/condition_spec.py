@@ -82,6 +82,8 @@ class Controls(BaseModel):
             edges.
         superset: For several edge sets of `layer_masks`, all of them cut together, in every layer.
         detour: For each edge set of `layer_masks`, the same with CLS unread by other tokens, in every layer.
+        shift: Whether it is measured how far the residual stream is moved by cuts of every layer, single conditions and
+            the controls above, beside one random cut of each.
         seed: Of the random cuts.
     """
 
@@ -90,6 +92,7 @@ class Controls(BaseModel):
     random_edges: int = Field(default=20, ge=0, le=1000)
     superset: bool = True
     detour: bool = True
+    shift: bool = True
     seed: int = Field(default=0, ge=0)
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from functools import reduce
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from emg_lens.analysis.controls import larger_cuts, random_edges, with_detour_closed
+from emg_lens.analysis.shift import COLUMNS, activation_shift
 from emg_lens.hooks import EdgeError
-from emg_lens.layout import CLS, TokenLayout
 from emg_lens.studies.condition_spec import DETOUR, RANDOM, SUPERSET, ConditionsSpec, Controls
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import audit
@@ -30,7 +30,29 @@ def controls_of(spec: ConditionsSpec, model: nn.Module, conditions: Sequence[Con
 
 def nested_cuts(model: nn.Module, conditions: Sequence[Condition]) -> pd.DataFrame:
     """Which conditions cut all that another one cuts, and more: `larger_cuts`, without the random ones."""
-    return larger_cuts(model, [one for one in conditions if one.tags.get("control") != RANDOM])
+    return larger_cuts(model, [one for one in conditions if not _is_draw(one)])
+
+
+def shift_of(
+    spec: ConditionsSpec, model: nn.Module, conditions: Sequence[Condition], x: Tensor, reference: Tensor
+) -> pd.DataFrame:
+    """`activation_shift` of the conditions that a report speaks of; none where the study does not ask for it.
+
+    Args:
+        spec: What the study asks for.
+        model: The fitted model.
+        conditions: Its conditions and controls.
+        x: Tested trials `[trial, channel, time]`, standardised.
+        reference: Training trials, likewise.
+    """
+    n_layers: int = model.cfg.n_layers  # pyright: ignore
+    if spec.controls is None or not spec.controls.shift or not n_layers:
+        return pd.DataFrame(columns=[*COLUMNS])
+    told = [c for c in conditions if c.interventions and _is_single_or_whole(c, n_layers) and not _is_draw(c)]
+    told = [c for c in told if c.tags.get("mode") != "individual"]
+    names = {c.name for c in told}
+    told += [c for c in conditions if c.tags.get("draw") == 1 and c.tags["of"] in names]
+    return activation_shift(model, x, told, reference=reference)
 
 
 def _larger(spec: ConditionsSpec, model: nn.Module) -> list[Condition]:
@@ -42,7 +64,7 @@ def _larger(spec: ConditionsSpec, model: nn.Module) -> list[Condition]:
     if spec.controls.superset and len(edges) > 1:
         together = reduce(operator.or_, edges.values())
         found.append(Condition(" and ".join(edges), together, {"control": SUPERSET}))
-    if spec.controls.detour and _has_cls(model):
+    if spec.controls.detour and model.layout.has_cls:  # pyright: ignore
         found += [
             Condition(f"{name}, CLS unread", with_detour_closed(one), {"control": DETOUR, "of": name})
             for name, one in edges.items()
@@ -65,9 +87,14 @@ def _random(controls: Controls, model: nn.Module, conditions: Sequence[Condition
             draws = random_edges(model, one.edges, controls.random_edges, controls.seed)
         except EdgeError:  # it cuts every edge there is in its layers: nothing is left to draw instead
             continue
-        for draw, edges in enumerate(draws):
-            found.append(Condition(f"{one.name}, random {draw + 1}", edges, {"control": RANDOM, "of": one.name}))
+        for draw, edges in enumerate(draws, start=1):
+            tags = {"control": RANDOM, "of": one.name, "draw": draw}
+            found.append(Condition(f"{one.name}, random {draw}", edges, tags))
     return found
+
+
+def _is_draw(one: Condition) -> bool:
+    return one.tags.get("control") == RANDOM
 
 
 def _is_cut(one: Condition) -> bool:
@@ -79,8 +106,3 @@ def _is_single_or_whole(one: Condition, n_layers: int) -> bool:
     whole = {"from_beginning": n_layers - 1, "from_end": 0, "individual": one.tags.get("layer")}
     mode = one.tags.get("mode")
     return not mode or (mode in whole and one.tags.get("layer") == whole[str(mode)])
-
-
-def _has_cls(model: nn.Module) -> bool:
-    layout = getattr(model, "layout", None)
-    return isinstance(layout, TokenLayout) and CLS in layout.group

@@ -28,6 +28,7 @@ class Cell:
         leakage: The leakage report over its fits, where there is one.
         controls: Rows of the tidy scores that are controls: `control` says of which kind, `of` of which condition.
         nested: Pairs of conditions: what `condition` cuts, `larger` cuts too, and more.
+        shift: How far conditions move the residual stream: `activation_shift`, of every fit.
     """
 
     levels: Mapping[str, str]
@@ -38,6 +39,7 @@ class Cell:
     leakage: Leakage | None = None
     controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     nested: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    shift: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def label(self) -> str:
@@ -86,6 +88,7 @@ class Findings:
         tags: Columns of `scores` that describe a condition.
         controls: As `scores`, of the controls: what kind (`control`), and of which condition (`of`).
         nested: Pairs of conditions with the fit: what `condition` cuts, `larger` cuts too.
+        shift: How far conditions move the residual stream, of every fit.
     """
 
     study: StudySpec
@@ -97,6 +100,7 @@ class Findings:
     tags: tuple[str, ...] = TAGS
     controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     nested: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    shift: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def metric(self) -> str:
@@ -134,9 +138,9 @@ class Findings:
                 tests = tests[tests[factor] == level]
             tests = tests.drop(columns=list(self.factors)).reset_index(drop=True)
             here = set(scores["fit"]) if "fit" in scores else set()
-            controls, nested = (t[t["fit"].isin(here)] if len(t) else t for t in (self.controls, self.nested))
+            parts = [t[t["fit"].isin(here)] if len(t) else t for t in (self.controls, self.nested, self.shift)]
             leakage, spec = self._leakage_at(chosen), self.study.statistics
-            found.append(Cell(chosen, scores, tests, spec, self.metric, leakage, controls, nested))
+            found.append(Cell(chosen, scores, tests, spec, self.metric, leakage, *parts))
         return tuple(found)
 
     def _leakage_at(self, levels: Mapping[str, str]) -> Leakage | None:

@@ -3,8 +3,9 @@
 `config.json`, `model.safetensors`: the model (`from_pretrained`) · `input_statistics.safetensors` (of a regression also
 `target_statistics.safetensors`): what standardises raw trials · `fit.csv`: training and held-out curve ·
 `logits.safetensors`: outputs `[condition, trial, output]` and targets · `trials.csv`: whose trials · `conditions.csv`:
-tags and audit, controls among them · `larger_cuts.csv`: which of them contain which · `scores.csv`: the metrics ·
-`fit.json`: facts · `leakage.json`: what the two parts of the data share.
+tags and audit, controls among them · `larger_cuts.csv`: which of them contain which · `shift.csv`: how far they move
+the residual stream · `scores.csv`: the metrics · `fit.json`: facts · `leakage.json`: what the two parts of the data
+share.
 """
 
 import json
@@ -43,6 +44,7 @@ class FittedOutputs:
         outputs: `[condition, trial, output]`, in the targets' units.
         targets: `[trial]` class index, or `[trial, target]`.
         test: The tested trials.
+        shift: How far conditions move the residual stream: `activation_shift`.
         nested: Pairs of conditions, `condition` and `larger`: all that the first cuts, the second cuts too.
     """
 
@@ -52,6 +54,7 @@ class FittedOutputs:
     targets: Shaped[np.ndarray, "trial *target"]
     test: TrialSet
     nested: pd.DataFrame
+    shift: pd.DataFrame
 
 
 def write_fit(
@@ -80,6 +83,7 @@ def write_fit(
     conditions.to_csv(partial / "conditions.csv", index=False)
     trials.to_csv(partial / "trials.csv", index=False)
     found.nested.to_csv(partial / "larger_cuts.csv", index=False)
+    found.shift.to_csv(partial / "shift.csv", index=False)
     history.to_csv(partial / "fit.csv", index=False)
     score(conditions, trials, found.outputs, found.targets, metrics).to_csv(partial / "scores.csv", index=False)
     (partial / "fit.json").write_text(json.dumps(facts, indent=1))
@@ -136,7 +140,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         StudyError: It is missing or damaged.
     """
     try:
-        texts = dict.fromkeys(("subject", "condition", "edges", "mode", "control", "of", "larger"), str)
+        texts = dict.fromkeys(("subject", "condition", "edges", "mode", "control", "of", "larger", "tokens"), str)
         return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise StudyError(

@@ -20,7 +20,7 @@ from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.models.encoder import count_parameters
 from emg_lens.models.registry import Architecture, architecture
-from emg_lens.studies.controls import controls_of, nested_cuts
+from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
 from emg_lens.studies.fit_folder import FittedOutputs, write_fit
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import leakage_of
@@ -235,5 +235,6 @@ def _sweep_and_write(
     leakage = (
         leakage_of(fit_unit.spec.cohort, fit_unit.fold, data, trials.train, test) if fit_unit.tells_leakage else None
     )
-    kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test, nested_cuts(model, conditions))
+    nested, shift = nested_cuts(model, conditions), shift_of(spec, model, conditions, trials.x(test), reference)
+    kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test, nested, shift)
     write_fit(folder, model, trials.inputs, trials.targets, history, kept, facts, leakage, metrics)

@@ -59,7 +59,7 @@ class StudyResult(Findings):
             StudyError: A file is missing or damaged.
         """
         folders = [folder / "fits" / name for name in fits]
-        facts, scores, curves, nested, leakage, tags = [], [], [], [], [], {}
+        facts, scores, curves, nested, shift, leakage, tags = [], [], [], [], [], [], {}
         metrics = study.metrics or ()
         for part in folders:
             with naming_the_damaged(part):
@@ -71,18 +71,20 @@ class StudyResult(Findings):
                 curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
                 if (part / "larger_cuts.csv").exists():  # runs of former versions have no controls
                     nested.append(read_csv(part / "larger_cuts.csv").assign(fit=part.name))
+                    shift.append(read_csv(part / "shift.csv").assign(fit=part.name))
                 if (part / "leakage.json").exists():
                     leakage.append({**Leakage.from_dict(read_facts(part, "leakage.json")).to_dict(), "fit": part.name})
                 about = list(read_csv(part / "conditions.csv").columns)
                 tags |= dict.fromkeys(about[1 : about.index("edges_cut")])
         scores = pd.concat(scores, ignore_index=True)
         is_control = scores["control"].notna() if "control" in scores else pd.Series(False, scores.index)
-        tags = [tag for tag in tags if tag not in ("control", "of")]
+        tags = [tag for tag in tags if tag not in ("control", "of", "draw")]
         return cls(
             study=study,
             scores=_ordered(scores[~is_control].reset_index(drop=True), study, tags, metrics),
             controls=_ordered(scores[is_control], study, ["control", "of"], metrics),
             nested=pd.concat(nested, ignore_index=True) if nested else pd.DataFrame(),
+            shift=pd.concat(shift, ignore_index=True) if shift else pd.DataFrame(),
             facts=pd.DataFrame(facts).assign(
                 fit=[p.name for p in folders],
                 **{name: [f["levels"][name] for f in facts] for name in study.factors},

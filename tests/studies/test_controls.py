@@ -8,13 +8,14 @@ import pytest
 from synthetic import cell_of, tidy
 from tiny import TINY
 
-from emg_lens import IsoNet, IsoNetConfig
+from emg_lens import IsoNet, IsoNetConfig, build_model
 from emg_lens.studies.condition_spec import ConditionsSpec
 from emg_lens.studies.control_values import controlled_cuts
-from emg_lens.studies.controls import controls_of
+from emg_lens.studies.controls import controls_of, shift_of
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.sentences import cost_sentences
 from emg_lens.studies.report.views.controls import CONTROLS, figure_controls, layout_controls
+from emg_lens.studies.report.views.shift import SHIFT
 from emg_lens.studies.run import run_study
 from emg_lens.studies.spec import StudySpec
 
@@ -126,3 +127,26 @@ def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
 def test_without_controls_nothing_is_shown():
     cell = cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))
     assert controlled_cuts(cell) == [] and layout_controls(cell) is None and figure_controls(cell) is None
+
+
+def test_how_far_cuts_move_the_residual_stream_is_told_beside_one_random_cut_of_each(result):
+    assert set(result.shift["tokens"]) == {"cls", "emg", "acc"} and result.shift["layer"].nunique() == 3
+    (table,) = SHIFT.tables(result).values()
+    rows = table.set_index("Condition")
+    assert {"Uni, every layer", "random, as many as Uni, every layer", "unimodal, CLS unread", "ACC unread"} <= set(
+        rows.index
+    )
+    assert not [name for name in rows.index if "L1" in name or "random 2" in name]
+    kept = result.shift[(result.shift["condition"] == "ACC unread") & (result.shift["tokens"] == "cls")]
+    first = kept[kept["layer"] == 0]["cosine"].mean()
+    assert rows.loc["ACC unread", "Cosine L1"] == f"{first:.2f}"
+    assert "shift" in result.figures()
+
+
+def test_a_model_without_attention_has_no_shift_and_a_study_may_leave_it_out(model):
+    x = model.example_input(4)
+    off = ConditionsSpec.model_validate({"controls": {"shift": False}})
+    assert not len(shift_of(off, model, off.build(3, 2), x, x))
+    mlp = build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3).eval()
+    zeroed = ConditionsSpec.model_validate({"layer_masks": None, "extra": [{"name": "zeroed", "replace": "acc"}]})
+    assert not len(shift_of(zeroed, mlp, zeroed.build(0, 0), mlp.example_input(4), mlp.example_input(4)))

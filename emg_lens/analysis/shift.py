@@ -1,0 +1,136 @@
+"""How far a condition moves the residual stream from where the unmasked model has it, layer by layer.
+
+A cut that pushes activations far outside of what the model met in training may cost something for that reason alone
+(docs/protocol.md §8).
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emg_lens.analysis.patterns import group_index, group_names
+from emg_lens.hooks.anatomy import resolve_layout
+from emg_lens.layout import TokenLayout
+from emg_lens.sweeps.conditions import Condition
+
+TRIALS_A_FORWARD = 128
+MOST_COMPARED = 512
+"""Trials whose pairwise distances a maximum mean discrepancy is made of; of more, evenly spread ones."""
+
+COLUMNS = ("condition", "layer", "tokens", "cosine", "cka", "mmd", "mmd_of_trials")
+
+Groups = Mapping[tuple[int, str], Float[Tensor, "trial pos d_model"]]
+
+
+def activation_shift(
+    model: nn.Module,
+    x: Tensor,
+    conditions: Sequence[Condition],
+    *,
+    reference: Tensor | None = None,
+    layout: TokenLayout | None = None,
+) -> pd.DataFrame:
+    """Compare the residual stream after every block under each condition with that of the unmasked model.
+
+    Args:
+        model: A TransformerLens model with `blocks.<layer>.hook_resid_post`, or a post-norm encoder with
+            `hook_normalized_resid_post`; run in eval mode and left as it was.
+        x: Input `[trial, channel, time]`, as for `sweep`.
+        conditions: What is done to it.
+        reference: Trials that the model was trained on, treated as `x`: how far `x` itself lies from them is the scale
+            of `mmd`. Replaced values come from them too.
+        layout: What the positions stand for; default `model.layout`.
+
+    Returns:
+        One row a condition, layer and group of tokens (`tokens`: CLS, each modality):
+
+        * `cosine`: between masked and unmasked activations, mean over tokens and trials.
+        * `cka`: linear centred kernel alignment of the two, over trials, of activations averaged over the tokens
+          (Kornblith et al. 2019): 1 = the same up to rotation and scale. NaN where one of them is constant.
+        * `mmd`: maximum mean discrepancy of the two (Gretton et al. 2012), Gaussian kernel with the median distance of
+          unmasked activations as its width: 0 = the same distribution.
+        * `mmd_of_trials`: that between unmasked activations for `x` and for `reference`; NaN without one.
+    """
+    layout = resolve_layout(model, layout)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            clean = _residuals(model, x, None, layout, reference)
+            trained = clean if reference is None else _residuals(model, reference, None, layout, None)
+            of_trials = {k: np.nan if reference is None else _mmd(clean[k], trained[k]) for k in clean}
+            rows = []
+            for condition in conditions:
+                masked = _residuals(model, x, condition, layout, reference)
+                rows += [
+                    {"condition": condition.name, "layer": layer, "tokens": tokens}
+                    | _distances(before, masked[layer, tokens])
+                    | {"mmd_of_trials": of_trials[layer, tokens]}
+                    for (layer, tokens), before in clean.items()
+                ]
+    finally:
+        model.train(was_training)
+    return pd.DataFrame(rows, columns=[*COLUMNS])
+
+
+def _residuals(
+    model: nn.Module, x: Tensor, condition: Condition | None, layout: TokenLayout, reference: Tensor | None
+) -> Groups:
+    """Activations after every block, by layer and group of tokens."""
+    cfg: Any = model.cfg
+    point = "hook_normalized_resid_post" if getattr(cfg, "norm", None) == "post" else "hook_resid_post"
+    names = [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers)]
+    changes = () if condition is None else condition.interventions
+    whole = any(one.needs_all_trials for one in changes)
+    contexts = [one.applied(model, layout, reference) for one in changes]
+    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def keep(activation: Tensor, hook: Any) -> None:
+        parts[hook.name].append(activation.detach().cpu())
+
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        # Inside the others, and called itself: what changes the input hangs on the call.
+        stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in names]))  # pyright: ignore
+        for some in [x] if whole else x.split(TRIALS_A_FORWARD):
+            model(some)
+    index = torch.tensor(group_index(layout))
+    return {
+        (layer, group): torch.cat(found)[:, index == k].double()
+        for layer, found in enumerate(parts.values())
+        for k, group in enumerate(group_names(layout))
+    }
+
+
+def _distances(clean: Tensor, masked: Tensor) -> dict[str, float]:
+    cosine = torch.nn.functional.cosine_similarity(clean, masked, dim=-1).mean()
+    return {"cosine": float(cosine), "cka": _cka(clean.mean(1), masked.mean(1)), "mmd": _mmd(clean, masked)}
+
+
+def _cka(a: Float[Tensor, "trial d_model"], b: Float[Tensor, "trial d_model"]) -> float:
+    a, b = a - a.mean(0), b - b.mean(0)
+    norms = torch.linalg.matrix_norm(a.T @ a) * torch.linalg.matrix_norm(b.T @ b)
+    return float((a.T @ b).square().sum() / norms) if norms > 0 else np.nan
+
+
+def _mmd(a: Float[Tensor, "trial pos d_model"], b: Float[Tensor, "trial pos d_model"]) -> float:
+    a, b = (_some(values.mean(1)) for values in (a, b))
+    apart = torch.pdist(a).square()
+    width = apart[apart > 0].median() if (apart > 0).any() else torch.ones((), dtype=a.dtype)
+    kernels = [torch.exp(-_squared_distances(p, q) / width).mean() for p, q in ((a, a), (b, b), (a, b))]
+    return float((kernels[0] + kernels[1] - 2 * kernels[2]).clamp(min=0).sqrt())
+
+
+def _squared_distances(a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"]) -> Float[Tensor, "n m"]:
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def _some(rows: Float[Tensor, "trial d_model"]) -> Float[Tensor, "some d_model"]:
+    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), MOST_COMPARED)).long()]

@@ -1,0 +1,95 @@
+"""How far conditions move activations: against other code for the same formulas, and cases with known answers."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics.pairwise import rbf_kernel
+
+from emg_lens import Condition, CutMLP, HookedBiosignalEncoder, IsoNet, IsoNetConfig, Replace, cross_modal, cut, flow
+from emg_lens.analysis import activation_shift
+from emg_lens.hooks import every
+from emg_lens.lens import EncoderConfig
+from emg_lens.sweeps.conditions import baseline
+
+CUT = Condition("cross", cross_modal())
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    sizes = {"n_samples": 8, "n_classes": 3, "d_model": 16, "n_heads": 2, "n_layers": 3, "d_mlp": 16}
+    return IsoNet(IsoNetConfig(modalities={"emg": 3, "acc": 2}, **sizes)).eval()
+
+
+@pytest.fixture(scope="module")
+def x(model):
+    return model.example_input(40)
+
+
+def residual(model, x, layer, edges=None):
+    """[trial, pos, d_model] that the next block reads, taken by plain hooks."""
+    kept = []
+    hooks = [] if edges is None else cut(model, edges)
+    name = f"blocks.{layer + 1}.hook_resid_pre"
+    model.run_with_hooks(x, fwd_hooks=[*hooks, (name, lambda act, hook: kept.append(act.detach().double()))])
+    return kept[0]
+
+
+def test_the_numbers_are_those_of_their_definitions(model, x):
+    other = x[:30].flip(-1) + 0.5
+    found = activation_shift(model, x, [CUT], reference=other).set_index(["layer", "tokens"])
+    for layer, (tokens, where) in [(0, ("cls", [0])), (1, ("emg", [1, 2, 3])), (1, ("acc", [4, 5]))]:
+        clean, masked = (residual(model, x, layer, e)[:, where] for e in (None, cross_modal()))
+        row = found.loc[layer, tokens]
+        cosine = (clean * masked).sum(-1) / clean.norm(dim=-1) / masked.norm(dim=-1)
+        assert row["cosine"] == pytest.approx(float(cosine.mean()), abs=1e-6)
+        a, b = (v.mean(1).numpy() for v in (clean, masked))
+        h = np.eye(len(a)) - 1 / len(a)
+        hsic = [np.trace(p @ p.T @ h @ q @ q.T @ h) for p, q in ((a, b), (a, a), (b, b))]
+        assert row["cka"] == pytest.approx(hsic[0] / np.sqrt(hsic[1] * hsic[2]), abs=1e-5)
+        c = residual(model, other, layer)[:, where].mean(1).numpy()
+        for name, p, q in (("mmd", a, b), ("mmd_of_trials", a, c)):
+            squared = np.sort(((a[:, None] - a[None]) ** 2).sum(-1)[np.triu_indices(len(a), 1)])
+            width = squared[(len(squared) - 1) // 2]  # torch's median is the lower of the two in the middle
+            k = [rbf_kernel(u, v, 1 / width).mean() for u, v in ((p, p), (q, q), (p, q))]
+            assert row[name] == pytest.approx(np.sqrt(max(k[0] + k[1] - 2 * k[2], 0)), abs=1e-4)
+
+
+def test_nothing_done_moves_nothing_and_tokens_out_of_reach_stay(model, x):
+    found = activation_shift(model, x, [baseline(), Condition("acc to emg", flow("acc", "emg").at(layers=1))])
+    still = found[found["condition"] == "baseline"]
+    assert np.allclose(still[["cosine", "cka"]], 1, atol=1e-6) and np.allclose(still["mmd"], 0, atol=1e-3)
+    moved = found[found["condition"] == "acc to emg"].set_index(["layer", "tokens"])["cosine"]
+    assert moved[0].to_numpy() == pytest.approx(1, abs=1e-6) and moved[1, "acc"] == pytest.approx(1, abs=1e-6)
+    assert moved[1, "emg"] < 1 - 1e-6 and found["mmd_of_trials"].isna().all()
+
+
+def test_any_intervention_and_several_together_leave_the_model_as_it_was(model, x):
+    model.train()
+    conditions = [
+        Condition("zeroed", Replace("acc")),
+        Condition("resampled", Replace("acc", by="resample")),
+        Condition("mlp and edges", (CutMLP("emg", 0), cross_modal())),
+    ]
+    found = activation_shift(model, x, conditions, reference=x)
+    assert model.training and (found.groupby("condition")["cosine"].min() < 0.999).all()
+    assert not any(point.fwd_hooks for point in model.hook_dict.values())
+    model.eval()
+
+
+def test_more_trials_than_a_forward_takes_are_the_same_trials(model):
+    many = model.example_input(300)
+    whole, part = activation_shift(model, many, [CUT]), activation_shift(model, many[:200], [CUT])
+    assert whole["cosine"].to_numpy() != pytest.approx(part["cosine"].to_numpy(), abs=1e-12)
+    clean, masked = residual(model, many, 1), residual(model, many, 1, cross_modal())
+    cosine = torch.nn.functional.cosine_similarity(clean[:, :1], masked[:, :1], dim=-1).mean()
+    row = whole[(whole["layer"] == 1) & (whole["tokens"] == "cls")].iloc[0]
+    assert row["cosine"] == pytest.approx(float(cosine), abs=1e-6)
+
+
+def test_a_pre_norm_encoder_without_cls_has_groups_of_its_modalities():
+    sizes = {"n_samples": 8, "n_classes": 3, "d_model": 16, "n_heads": 2, "n_layers": 2, "d_mlp": 16}
+    model = HookedBiosignalEncoder(EncoderConfig(modalities={"emg": 3, "acc": 2}, readout="mean", **sizes)).eval()
+    found = activation_shift(model, model.example_input(10), [Condition("all", every().at(layers=1))])
+    assert set(found["tokens"]) == set(model.layout.modalities) | ({"cls"} if model.layout.has_cls else set())
+    assert (found.set_index("layer").loc[0, "cosine"] > 1 - 1e-6).all()
