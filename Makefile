@@ -35,7 +35,7 @@ compatibility: $(ENV)/.ready $(ENV3)/.ready ## which model is cut by which lever
 	$(ENV3)/bin/python -m emg_lens.hooks.compatibility
 
 fuzz: $(ENV)/.ready                       ## 300 random cuts in random situations: right, refused, or wrong
-	PYTHONPATH=tests/hooks $(BIN)/python tests/compat/fuzz.py 300
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/hooks $(BIN)/python tests/compat/fuzz.py 300
 
 bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'

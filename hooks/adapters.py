@@ -84,13 +84,12 @@ class AdaptedModel(HookedRootModule):
         self.original_model = model
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
         self.cfg: Any = SimpleNamespace(d_vocab=vocabulary)
-        _take_the_explicit_path(model)
         found = _known.get(model)
         if found is None or not all(hasattr(model.get_submodule(entry.path), PATTERN) for entry in found):
             found = _find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
             _known[model] = found
         if inputs is not None:
-            self.example_input = lambda batch=1: inputs  # noqa: ARG005
+            self.example_input = functools.partial(_given, inputs)
         self.cfg.n_heads = _heads_of(found, model)
         self.attention: dict[str, str] = {}
         for stack, paths in _stacks(found).items():
@@ -103,8 +102,18 @@ class AdaptedModel(HookedRootModule):
             setattr(self, stack, blocks)
         self.setup()
 
+    @property
+    def training(self) -> bool:  # pyright: ignore
+        """Whether the model itself is in training mode, whichever of the two was switched."""
+        return self.original_model.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        """Nothing: `train` and `eval` reach the model as a part of this one."""
+
     def setup(self) -> None:
         """Put the hook points in place and name them; modules of the model are not renamed."""
+        _take_the_explicit_path(self.original_model)
         self.mod_dict, self.hook_dict = {}, {}
         for name, path in self.attention.items():
             attention = self.original_model.get_submodule(path)
@@ -118,6 +127,10 @@ class AdaptedModel(HookedRootModule):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """`original_model(...)`."""
         return self.original_model(*args, **kwargs)
+
+
+def _given(inputs: Inputs, batch: int = 1) -> Inputs:  # noqa: ARG001
+    return inputs
 
 
 class _HookedForward:

@@ -29,9 +29,10 @@ def table() -> pd.DataFrame:
 
     Columns: `model`; `lever`, or "refused"; `cut` (whether plain hooks can cut, or `cutting` is needed);
     `attention_left` (largest attention on a cut edge); `mass_removed`; `max_delta` (largest change of the output under
-    `cutting`); `off_reference` (largest difference from the same cut made by hand in the plain model, where there is
-    one); `plain_hook_delta` (largest change when -inf is simply written in `hook_attn_scores`; 0 = a silent no-op);
-    `refusal` (the message, where `cutting` refuses).
+    `cutting`); `off_reference` (largest difference, in every way that works, from the cut made by hand in the plain
+    model, where there is one); `plain_hook_delta` (largest change when -inf is simply written in `hook_attn_scores`;
+    0 = a silent no-op); `routes` (what the report says of ways past the attention that was cut); `refusal` (the
+    message, where `cutting` refuses).
     """
     return pd.DataFrame([_row(specimen) for specimen in [*zoo(), *families()]])
 
@@ -40,7 +41,7 @@ def _row(specimen: Specimen) -> dict[str, Any]:
     try:
         return {"model": specimen.name, **_measured(specimen, specimen.build()), "refusal": ""}
     except EmgLensError as refusal:
-        return {"model": specimen.name, "lever": "refused", "cut": "-", "refusal": str(refusal)}
+        return {"model": specimen.name, "lever": "refused", "cut": "-", "routes": "", "refusal": str(refusal)}
 
 
 def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
@@ -56,20 +57,20 @@ def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
             plain_hook_delta = _largest(_plain_hook(model, x, paths, masks) - before)
         with cutting(model, edges, layout, inputs=x, stack=stack) as report:
             after = output_tensor(call(model, x))
-    try:
-        with torch.no_grad():
-            model.run_with_hooks(x, fwd_hooks=cut(model, edges, layout, inputs=x, stack=stack))  # pyright: ignore
+    results, way = [after], "cutting"
+    with contextlib.suppress(DeadHookError), torch.no_grad():
+        hooks = cut(model, edges, layout, inputs=x, stack=stack)
+        results.append(output_tensor(model.run_with_hooks(x, fwd_hooks=hooks)))  # pyright: ignore
         way = "cut, cutting"
-    except DeadHookError:
-        way = "cutting"
     return {
         "lever": report.lever,
         "cut": way,
         "attention_left": max(entry.attention_left for entry in report.layers),
         "mass_removed": report.mass_removed,
         "max_delta": _largest(after - before),
-        "off_reference": _off_reference(specimen, x, masks, after),
+        "off_reference": _off_reference(specimen, x, masks, results),
         "plain_hook_delta": plain_hook_delta,
+        "routes": "; ".join(report.routes),
     }
 
 
@@ -80,7 +81,7 @@ def _masks(specimen: Specimen, mask: Bool[Tensor, "layer head dest src"]) -> dic
     return dict(enumerate(mask))
 
 
-def _off_reference(specimen: Specimen, x: Any, masks: dict[int, Tensor], ours: Tensor) -> float:
+def _off_reference(specimen: Specimen, x: Any, masks: dict[int, Tensor], results: list[Tensor]) -> float:
     if not specimen.has_plain_model:
         return float("nan")
     by_hand = MaskedByHand(specimen.kind, specimen.stack)
@@ -88,7 +89,7 @@ def _off_reference(specimen: Specimen, x: Any, masks: dict[int, Tensor], ours: T
     options = {"decoder_input_ids": x} if specimen.kind == "T5 encoder" else {}
     with torch.no_grad():
         cut_by_hand = by_hand(x, {layer: masks[layer] for layer in by_hand.layers}, **options)
-    return _largest(ours - output_tensor(cut_by_hand))
+    return max(_largest(result - output_tensor(cut_by_hand)) for result in results)
 
 
 def _largest(difference: Tensor) -> float:
@@ -110,14 +111,18 @@ def main() -> None:
         measured = table()
     console = Console(width=180, soft_wrap=True)
     console.print(f"TransformerLens {version('transformer-lens')}, torch {torch.__version__}")
-    shown = measured.drop(columns="refusal")
+    shown = measured.drop(columns=["routes", "refusal"])
     console.print(
         shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:.2g}"),
         highlight=False,
         markup=False,
     )
-    for row in measured[measured["refusal"] != ""].itertuples():
-        console.print(f"refused: {row.model}: {row.refusal}", highlight=False, markup=False)
+    for name, text in measured[["model", "routes"]].itertuples(index=False):
+        if text:
+            console.print(f"another route: {name}: {text}", highlight=False, markup=False)
+    for name, text in measured[["model", "refusal"]].itertuples(index=False):
+        if text:
+            console.print(f"refused: {name}: {text}", highlight=False, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """Any torch model: hook points put into its attention, cuts against the same model given the same mask by hand."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emg_lens.hooks import DeadHookError, EdgeError, adapt, cross_modal, cut, cutting, every, flow, positions
+from emg_lens.hooks import DeadHookError, EdgeCut, EdgeError, adapt, cross_modal, cut, cutting, every, flow, positions
 from emg_lens.hooks.anatomy import PATTERN, SCORES
 from emg_lens.layout import TokenLayout
+from emg_lens.sweeps import Condition, sweep
 
 LAYOUT = TokenLayout.groups({"cls": [0], "emg": [1, 2], "acc": [3, 4]}, n_tokens=6)
 EDGES = cross_modal().at(layers=[0, 2]) | flow("emg", "cls").at(heads=1) | positions(dest=[5], src=[0]).at(layers=1)
@@ -221,10 +223,10 @@ def test_a_model_can_be_adapted_again_and_cuts_nest():
     torch.testing.assert_close(ours, by_hand(encoder, X, MASK))
 
 
-def test_a_copy_has_hook_points_of_its_own():
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_hook_points_of_its_own(copied_by):
     encoder = torch_encoder(True, False)
-    adapt(encoder, X)
-    copied = copy.deepcopy(encoder)
+    copied = copied_by(adapt(encoder, X)).original_model
     with cutting(adapt(copied, X), EDGES, LAYOUT):
         ours, untouched = copied(X), encoder(X)
     torch.testing.assert_close(ours, by_hand(encoder, X, MASK))
@@ -295,6 +297,7 @@ def test_what_cannot_be_adapted_says_why(model, error, message):
     with pytest.raises(error, match=message):
         adapt(model, X)
     assert not [name for name, _ in model.named_modules() if name.endswith(PATTERN)]
+    assert not any("forward" in vars(module) for module in model.modules())
 
 
 def test_a_transformerlens_model_needs_no_adapter():
@@ -305,3 +308,17 @@ def test_a_transformerlens_model_needs_no_adapter():
 def test_a_torch_model_needs_an_input():
     with pytest.raises(ValueError, match="TransformerEncoder: pass inputs="):
         adapt(torch_encoder(True, True))
+
+
+def test_an_adapted_model_can_be_swept():
+    encoder = torch_encoder(True, False).train()
+    adapted = adapt(encoder, X[:1])
+    encoder.eval()
+    conditions = [Condition(str(head), EdgeCut(EDGES.at(heads=head))) for head in (0, 1)]
+    with torch.no_grad():
+        result = sweep(adapted, X, conditions, layout=LAYOUT)
+        for head in (0, 1):
+            mask = torch.zeros(3, 2, 6, 6).masked_fill(EDGES.at(heads=head).mask(LAYOUT, 3, 2), -torch.inf)
+            torch.testing.assert_close(result.logits[str(head)], by_hand(encoder, X, mask))
+    assert not encoder.training and not adapted.training
+    assert adapted.train() is adapted and encoder.layers[0].training
