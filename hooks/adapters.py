@@ -27,8 +27,8 @@ from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError
 from emg_lens.hooks.examples import Inputs, call, example_inputs
 from emg_lens.hooks.kernel import KernelMode
 
-CROSS = ("key_value_states", "encoder_hidden_states")
-"""Keyword arguments by which transformers hands another stack's tokens to an attention module."""
+CROSS = ("key_value_states", "encoder_hidden_states", "inputs", "context", "memory")
+"""Keyword arguments by which another stack's tokens are handed to an attention module."""
 
 
 _known: "weakref.WeakKeyDictionary[nn.Module, list[_Found]]" = weakref.WeakKeyDictionary()
@@ -176,12 +176,19 @@ class _Found:
 
 @dataclass
 class _Running:
-    """A module whose forward is under way; `stream` is the residual stream that it reads, if any."""
+    """A module whose forward is under way.
+
+    Attributes:
+        stream: The residual stream that it reads, if any.
+        reads_other_stack: Whether its arguments say so.
+        lengths: Numbers of positions of whatever else it is given.
+    """
 
     path: str
     module: nn.Module
     stream: Tensor | None
-    other_stream: bool
+    reads_other_stack: bool
+    lengths: set[int]
 
 
 class _Finder:
@@ -194,10 +201,12 @@ class _Finder:
         self.named_attention: list[_Running] = []
 
     def before(self, scores: Tensor) -> Tensor:
-        n_dest, n_src = scores.shape[-2:]
+        n_trials, n_heads, n_dest, n_src = scores.shape
         for entry in reversed(self.running):
-            if entry.stream is not None and n_dest in entry.stream.shape[:2]:
-                self.found.append(_Found(entry.path, scores.shape[1], n_dest, entry.other_stream or n_dest != n_src))
+            shape = () if entry.stream is None else tuple(entry.stream.shape[:2])
+            if shape in ((n_trials, n_dest), (n_dest, n_trials)):
+                cross = entry.reads_other_stack or (n_src != n_dest and n_src in entry.lengths)
+                self.found.append(_Found(entry.path, n_heads, n_dest, cross))
                 break
         return scores
 
@@ -215,14 +224,14 @@ class _Finder:
             yield
 
     def _enter(self, path: str, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        tensors = (t for t in (*args, *kwargs.values()) if isinstance(t, Tensor))
-        stream = next((t for t in tensors if t.ndim == 3 and t.is_floating_point()), None)
-        key = kwargs.get("key", args[1] if len(args) > 1 else None)
-        query = kwargs.get("query", args[0] if args else None)
-        other = (isinstance(module, nn.MultiheadAttention) and key is not query) or any(
-            kwargs.get(name) is not None for name in CROSS
-        )
-        self.running.append(_Running(path, module, stream, other))
+        tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+        streams = [t for t in tensors if t.ndim == 3 and t.is_floating_point()]
+        stream = streams[0] if streams else None
+        lengths = {length for t in streams[1:] for length in t.shape[:2]}
+        other = any(kwargs.get(name) is not None for name in CROSS)
+        if isinstance(module, nn.MultiheadAttention):
+            other = kwargs.get("key", args[1] if len(args) > 1 else None) is not stream
+        self.running.append(_Running(path, module, stream, other, lengths))
         if type(module).__name__.endswith("Attention"):
             self.named_attention.append(self.running[-1])
 

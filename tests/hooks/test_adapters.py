@@ -250,6 +250,53 @@ def test_a_decoder_has_stacks_of_its_own():
     torch.testing.assert_close(ours, model(X, X, src_mask=mask))
 
 
+def test_sinks_beside_the_tokens_are_no_other_stack(monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    sizes = {**SIZES, "num_key_value_heads": 1, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
+    torch.manual_seed(0)
+    config = transformers.GptOssConfig(**sizes, vocab_size=20, pad_token_id=0, attn_implementation="eager")
+    model = transformers.GptOssModel(config).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        with cutting(adapt(model), EDGES, LAYOUT) as report:
+            ours = model(WORDS)[0]
+        expected = masked_by_hand(model, WORDS, monkeypatch)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    assert report.mass_removed > 0.01
+
+
+class Reader(nn.Module):
+    """Latents that read the tokens, then themselves; the arguments' names do not tell which."""
+
+    def __init__(self):
+        super().__init__()
+        self.latents = nn.Parameter(torch.randn(4, 16))
+        self.read, self.think = KeysFrom(), KeysFrom()
+
+    def forward(self, x):
+        latents = self.read(self.latents.expand(len(x), -1, -1), x)
+        return self.think(latents, latents)
+
+
+class KeysFrom(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.kv = nn.Linear(16, 16), nn.Linear(16, 32)
+
+    def forward(self, x, source):
+        q, (k, v) = self.q(x), self.kv(source).chunk(2, -1)
+        q, k, v = (t.unflatten(-1, (2, 8)).transpose(1, 2) for t in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def test_tokens_of_another_number_are_another_stack():
+    assert adapt(Reader(), X).attention == {
+        "decoder_blocks.0.cross_attn": "read",
+        "decoder_blocks.0.self_attn": "think",
+    }
+
+
 class Named(nn.Module):
     def __init__(self, attention):
         super().__init__()
