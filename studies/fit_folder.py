@@ -26,9 +26,10 @@ from safetensors.numpy import load_file, save_file
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
+from emg_lens.studies.class_factors import factor_accuracies
 from emg_lens.studies.spec import StudyError
 from emg_lens.sweeps.conditions import Condition
-from emg_lens.training.metrics import chances, measure
+from emg_lens.training.metrics import chances, measure, movement_weights
 
 WHOLE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_null", "equivalent_to"]
 """Columns of `scores.csv` without a missing value."""
@@ -85,7 +86,8 @@ def write_fit(
     found.nested.to_csv(partial / "larger_cuts.csv", index=False)
     found.shift.to_csv(partial / "shift.csv", index=False)
     history.to_csv(partial / "fit.csv", index=False)
-    score(conditions, trials, found.outputs, found.targets, metrics).to_csv(partial / "scores.csv", index=False)
+    scores = score(conditions, trials, found.outputs, found.targets, metrics, facts["outputs"])
+    scores.to_csv(partial / "scores.csv", index=False)
     (partial / "fit.json").write_text(json.dumps(facts, indent=1))
     if leakage is not None:
         (partial / "leakage.json").write_text(json.dumps(leakage, indent=1))
@@ -98,8 +100,12 @@ def score(
     outputs: Float[np.ndarray, "condition trial output"],
     targets: Shaped[np.ndarray, "trial *target"],
     metrics: Sequence[str],
+    names: Sequence[str],
 ) -> pd.DataFrame:
-    """One row a tested subject and condition: who, which, tags, metrics, n_test, n_movements, chances, audit."""
+    """One row a tested subject and condition: who, which, tags, metrics, n_test, n_movements, chances, audit.
+
+    Where the outputs' names are classes that combine factors, also the accuracy of each factor.
+    """
     n_audit = list(conditions.columns).index("edges_cut")
     about, audit = conditions.iloc[:, :n_audit], conditions.iloc[:, n_audit:]
     parts = []
@@ -113,6 +119,9 @@ def score(
         table["n_movements"] = len(np.unique(movement))
         for metric, chance in chances(metrics, targets[mine], outputs.shape[2], movement).items():
             table[f"{metric}_chance"] = chance
+        if targets.ndim == 1:
+            weights = movement_weights(len(movement), movement)
+            table = table.assign(**factor_accuracies(outputs[:, mine], targets[mine], weights, names))
         parts.append(pd.concat([table, audit], axis=1))
     return pd.concat(parts, ignore_index=True)
 
@@ -189,7 +198,8 @@ def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:
     scores, conditions = read_csv(folder / "scores.csv"), read_csv(folder / "conditions.csv")
     if not set(metrics) <= set(scores.columns):
         outputs, targets = read_outputs(folder)
-        scores = score(conditions, read_csv(folder / "trials.csv"), outputs, targets, metrics)
+        names = read_facts(folder)["outputs"]
+        scores = score(conditions, read_csv(folder / "trials.csv"), outputs, targets, metrics, names)
     names, subjects = conditions["condition"].tolist(), scores["subject"].unique()
     expected = pd.MultiIndex.from_product([subjects, names])
     if not names or not pd.MultiIndex.from_frame(scores[["subject", "condition"]]).equals(expected):

@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from emg_lens.data.leakage import Leakage
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.io.files import write_text
+from emg_lens.studies.class_factors import PREFIX
 from emg_lens.studies.findings import Findings
 from emg_lens.studies.fit_folder import naming_the_damaged, read_csv, read_facts, read_outputs, read_scores
 from emg_lens.studies.report.table_formats import to_csv, to_latex, to_markdown, to_rich
@@ -235,6 +236,7 @@ def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: S
     """Columns as the documentation lists them; metrics that nobody asked for are left out of the table."""
     first = ["fit", "subject", *study.factors, "condition", *(t for t in tags if t in scores), *metrics]
     later = ["n_test", "n_movements", *(f"{metric}_chance" for metric in metrics), "expected", "expected_is_baseline"]
+    later += [column for column in scores if column.startswith(PREFIX)]
     audit = list(scores.columns[list(scores.columns).index("edges_cut") :])
     known = [c for c in (*later, *audit) if c in scores and c not in first]
     return scores[[*first, *dict.fromkeys(known)]]

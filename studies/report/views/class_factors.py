@@ -1,0 +1,55 @@
+"""Factors of the classes: what of a gesture a cut takes away."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from emg_lens.studies.class_factors import PREFIX
+from emg_lens.studies.condition_spec import RANDOM
+from emg_lens.studies.control_values import is_everywhere
+from emg_lens.studies.findings import Cell, Findings
+from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.wording import cut_names, single_conditions, value
+from emg_lens.studies.statistics.comparison import by_subject
+from emg_lens.sweeps.conditions import BASELINE
+
+
+class ClassFactors(View):
+    """Accuracy of each factor, where classes are combinations of factors."""
+
+    name, order = "class-factors", 25
+
+    def shows(self, findings: Findings) -> bool:
+        """Where the classes' names list values of factors."""
+        return any(column.startswith(PREFIX) for column in findings.scores)
+
+    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """One a cell."""
+        return in_each_cell(findings, "What of the class is told", layout_factors)
+
+
+CLASS_FACTORS = ClassFactors()
+
+
+def layout_factors(cell: Cell) -> pd.DataFrame | None:
+    """One row a cut of every layer, single condition and control (but random ones); one column a factor."""
+    columns = [column for column in cell.scores if column.startswith(PREFIX) and cell.scores[column].notna().all()]
+    if not columns:
+        return None
+    scores, names = cell.scores, cut_names(cell)
+    shown = [row["condition"] for row in cell.tests.to_dict("records") if is_everywhere(cell, row)]
+    first = dict.fromkeys(names[name] for name in shown)  # RFB and RFE of every layer are one
+    shown = [BASELINE, *(next(c for c in shown if names[c] == name) for name in first)]
+    shown += list(single_conditions(cell.tests)["condition"])
+    if len(cell.controls):
+        others = cell.controls[cell.controls["control"] != RANDOM]
+        scores, shown = pd.concat([scores, others], ignore_index=True), [*shown, *others["condition"].unique()]
+    means = pd.DataFrame({column: by_subject(scores, column).mean() for column in ["accuracy", *columns]})
+    rows = [[names.get(name, name).capitalize() if name == BASELINE else names.get(name, name)] for name in shown]
+    rows = [[*row, *map(value, means.loc[name])] for row, name in zip(rows, shown, strict=True)]
+    table = pd.DataFrame(rows, columns=["Condition", "All", *(column.removeprefix(PREFIX) for column in columns)])
+    table.attrs["notes"] = [
+        "Share of test trials whose told class has the right value of the factor; mean over subjects, each movement"
+        " weighing the same."
+    ]
+    return table
