@@ -17,7 +17,7 @@ PIPE_WIDTH = 120
 
 app = typer.Typer(
     name="emg-lens",
-    help="Which layers and which kind of attention carry a gesture decision? Example: emg-lens run quickstart",
+    help="What does a gesture decision lose when attention is cut? Example: emg-lens run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
