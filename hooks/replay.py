@@ -37,7 +37,10 @@ class Replay:
         output: What it gave in that forward, None if it did not run.
         n_dest: Positions that it writes.
         n_src: Positions that it reads; others only in cross attention.
+        strength: Size of the noise that stands for a changed token, in standard deviations of the tokens.
     """
+
+    strength = 2.0
 
     def __init__(self, module: nn.Module, cross: bool = False) -> None:
         self.module = module
@@ -114,7 +117,7 @@ class Replay:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(len(moved), *there.shape[1:], generator=generator)
         spread = float(tokens.detach().float().std().nan_to_num()) or 1.0
-        there[list(moved)] = (2 * spread * noise).to(tokens)
+        there[list(moved)] = (self.strength * spread * noise).to(tokens)
         return tokens
 
 

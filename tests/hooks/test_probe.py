@@ -288,6 +288,16 @@ def test_double_precision_with_fused_attention_can_be_cut():
     assert (outputs["sdpa"] - outputs["eager"]).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_light_edges_show_in_half_precision(dtype):
+    """As initialised, attention is even: one of 64 edges carries less than a few steps of rounding."""
+    layout = TokenLayout.groups({"emg": range(32), "acc": range(32, 64)}, n_tokens=64)
+    model = bridge("BertForMaskedLM", "BertConfig", "sdpa", BERT)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    assert lever(model.to(dtype), layout) == "attention_mask"
+
+
 def test_eight_hundred_tokens_can_be_cut():
     n = 800
     layout = TokenLayout.groups({"emg": range(400), "acc": range(400, n)}, n_tokens=n)
