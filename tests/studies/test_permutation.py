@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.descriptivestats import sign_test
 
 from emg_lens.studies.statistics.permutation import rank_sum_p, sign_flip_p, signed_rank_p
 
@@ -107,6 +108,13 @@ def test_a_sign_flip_of_seventeen_subjects_counts_every_sign():
     """From here on it drew random ones."""
     change = np.round(np.random.default_rng(2).integers(-5, 8, 17) / 34, 12)
     assert sign_flip_p(change) == every_sign_p(change)
+
+
+@pytest.mark.parametrize(("n", "n_up"), [(7, 1), (12, 6), (20, 17), (31, 10)])
+def test_where_all_change_alike_but_for_the_sign_it_is_the_sign_test(n, n_up):
+    change = np.where(np.arange(n) < n_up, 1.0, -1.0) / 34
+    assert sign_flip_p(change) == pytest.approx(sign_test(change)[1], rel=1e-9)
+    assert signed_rank_p(change) == pytest.approx(sign_test(change)[1], rel=1e-9)
 
 
 def test_nobody_who_changed_is_no_evidence():
