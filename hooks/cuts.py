@@ -78,7 +78,7 @@ def cut(
         if lever.name == "pattern":
             hooks.append((f"{path}.{PATTERN}", _hook(deletion.pattern)))
             continue
-        hooks.append((f"{path}.{SCORES}", _hook(deletion.scores_strict if lever.strict else deletion.scores)))
+        hooks.append((f"{path}.{SCORES}", _hook(deletion.scores)))
         if lever.strict:
             hooks.append((f"{path}.{PATTERN}", _hook(deletion.empty_rows)))
     return hooks
@@ -206,7 +206,7 @@ def _hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
 
 def _install(contexts: ExitStack, attention: nn.Module, lever: Lever, meter: Meter) -> None:
     """Put the metered cut of one layer in place."""
-    tap = _MeteredCut(meter, lever.strict)
+    tap = _MeteredCut(meter)
     contexts.callback(attention.register_forward_pre_hook(tap.count_call).remove)
     if lever.name == "attention_mask":
         contexts.enter_context(tapping(attention, tap))
@@ -221,8 +221,8 @@ def _install(contexts: ExitStack, attention: nn.Module, lever: Lever, meter: Met
 class _MeteredCut:
     """A deletion with its meter."""
 
-    def __init__(self, meter: Meter, strict: bool) -> None:
-        self.meter, self.strict = meter, strict
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
 
     def count_call(self, *_: object) -> None:
         if not probing.get():
@@ -232,8 +232,7 @@ class _MeteredCut:
         if probing.get():
             return scores
         self.meter.before(scores)
-        deletion = self.meter.deletion
-        return deletion.scores_strict(scores) if self.strict else deletion.scores(scores)
+        return self.meter.deletion.scores(scores)
 
     def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
         if not probing.get():

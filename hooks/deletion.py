@@ -94,13 +94,10 @@ class Deletion:
         return text
 
     def scores(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Scores with the cut edges at -inf."""
-        return scores.masked_fill(self.on(scores), -torch.inf)
+        """Scores with the cut edges at -inf; rows that are left with forbidden edges only, at -inf throughout.
 
-    def scores_strict(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """The same for models that forbid edges with `finfo.min`: rows left with nothing else become -inf throughout.
-
-        Otherwise such a row would share its attention among the forbidden edges.
+        Many models forbid edges (causal, sliding window, padding) with `finfo.min`. A row with nothing else would share
+        its attention among them.
         """
         cut = self.on(scores)
         empty = (cut | ~allowed(scores)).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
@@ -146,5 +143,5 @@ class Deletion:
 
 
 def allowed(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest src"]:
-    """Edges that a model does not forbid, with -inf or with `finfo.min`."""
-    return scores > torch.finfo(scores.dtype).min / 2
+    """Edges that a model does not forbid, with -inf or with `finfo.min`, which some divide by the root of d_head."""
+    return scores > torch.finfo(scores.dtype).min / 32

@@ -45,9 +45,7 @@ class Seen:
         """The scores to use."""
         self.fired = True
         self.scores = scores.detach()
-        if self.deletion is None:
-            return scores
-        return self.deletion.scores_strict(scores) if self.strict else self.deletion.scores(scores)
+        return scores if self.deletion is None else self.deletion.scores(scores)
 
     def after(self, pattern: Tensor) -> Tensor:
         """The pattern, as it is."""

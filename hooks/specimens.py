@@ -28,7 +28,7 @@ class Specimen:
     Attributes:
         name: Such as `"BERT bridge, sdpa"`.
         build: Makes a fresh one.
-        kind: Its name among `WRAPPED` and `FAMILIES`, if it is there.
+        kind: Its name among `WRAPPED` and `FAMILIES`, or `"native, causal"`, `"native, bidirectional"`.
         stack: Which attention of an encoder and a decoder is meant.
     """
 
@@ -96,7 +96,7 @@ def _sizes(direction: str) -> dict[str, Any]:
 
 def _native() -> Iterator[Specimen]:
     for direction in ("causal", "bidirectional"):
-        yield Specimen(f"native bridge, {direction}", partial(_boot_native, direction))
+        yield Specimen(f"native bridge, {direction}", partial(_boot_native, direction), f"native, {direction}")
 
 
 def _boot_native(direction: str) -> nn.Module:
@@ -106,6 +106,19 @@ def _boot_native(direction: str) -> nn.Module:
     torch.manual_seed(0)
     bridge: Any = TransformerBridge
     return bridge.boot_native(TransformerBridgeConfig(**_sizes(direction))).eval()
+
+
+def plain_native(direction: str) -> Any:
+    """The model that TransformerLens's native bridge wraps, without the bridge."""
+    from transformer_lens.config import TransformerBridgeConfig
+    from transformer_lens.model_bridge.sources.native.model import NativeModel
+
+    plain = NativeModel(TransformerBridgeConfig(**_sizes(direction)))
+    bridge: Any = _boot_native(direction)
+    state = bridge.original_model.state_dict()
+    weights = {name.replace("_original_component.", ""): weight for name, weight in state.items()}
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    return plain.eval()
 
 
 def _wrapped(kinds: dict[str, TinyArchitecture], kernels: tuple[str, ...] = ("eager", "sdpa")) -> Iterator[Specimen]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from emg_lens.hooks.anatomy import StackName
 from emg_lens.hooks.architectures import FAMILIES, WRAPPED
 from emg_lens.hooks.examples import Inputs, call
-from emg_lens.hooks.specimens import torch_encoder, wrapped_model
+from emg_lens.hooks.specimens import plain_native, torch_encoder, wrapped_model
 
 Masks = Mapping[int, Bool[Tensor, "head dest src"]]
 """Layer -> edges that are cut in it."""
@@ -27,7 +27,8 @@ class MaskedByHand:
     """A plain model of transformers or torch, whose attention is given masks by hand.
 
     Args:
-        kind: A name among `WRAPPED` and `FAMILIES`; None for torch's encoder.
+        kind: A name among `WRAPPED` and `FAMILIES`, or of TransformerLens's native model (`"native, causal"`,
+            `"native, bidirectional"`); None for torch's encoder.
         stack: Which attention of an encoder and a decoder is cut.
 
     Attributes:
@@ -40,6 +41,11 @@ class MaskedByHand:
         if kind is None:
             self.model: Any = torch_encoder()
             self.layers = tuple(range(len(self.model.layers)))
+            return
+        if kind.startswith("native, "):
+            self.model = plain_native(kind.removeprefix("native, "))
+            self.attention = {layer: block.attn for layer, block in enumerate(self.model.layers)}
+            self.layers = tuple(self.attention)
             return
         architecture = {**WRAPPED, **FAMILIES}[kind]
         self.model = wrapped_model(architecture, _own_eager_attention())
@@ -60,9 +66,10 @@ class MaskedByHand:
                 _cut_by_hand[id(self.attention[layer])] = mask
                 stack.callback(_cut_by_hand.pop, id(self.attention[layer]))
                 if not hasattr(_modeling(self.attention[layer]), "eager_attention_forward"):
-                    join = self.attention[layer].register_forward_pre_hook(_join_mask, with_kwargs=True)
-                    stack.callback(join.remove)
-            return call(self.model, {self.model.main_input_name: inputs, **options})
+                    join = _join_blocked if self.kind.startswith("native") else _join_mask
+                    handle = self.attention[layer].register_forward_pre_hook(join, with_kwargs=True)
+                    stack.callback(handle.remove)
+            return call(self.model, {getattr(self.model, "main_input_name", "input_ids"): inputs, **options})
 
     def _through_torchs_layers(self, x: Any, masks: Masks) -> Tensor:
         for index, layer in enumerate(self.model.layers):
@@ -110,6 +117,13 @@ def _join_mask(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tup
         return args, {**kwargs, "attention_mask": mask}
     mask, _ = _with_cut(args[1] if len(args) > 1 else None, _cut_by_hand[id(attention)], hidden)
     return (hidden, mask, *args[2:]), kwargs
+
+
+def _join_blocked(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """For the native model, whose masks are True where attention is blocked, and whose padding is True where not."""
+    cut, padding = _cut_by_hand[id(attention)][None], kwargs.get("attention_mask")
+    blocked = cut if padding is None else cut | ~padding.bool()[:, None, None, :]
+    return args, {**kwargs, "attention_mask": blocked}
 
 
 def _with_cut(mask: Tensor | None, cut: Bool[Tensor, "head dest src"], like: Tensor) -> tuple[Tensor, Tensor]:

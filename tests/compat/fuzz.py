@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from toy import RandomEdges
 
 from emg_lens.errors import EmgLensError
-from emg_lens.hooks import EdgeSet, cutting, self_edges
+from emg_lens.hooks import EdgeSet, cut, cutting, self_edges
 from emg_lens.hooks.anatomy import attention_paths
 from emg_lens.hooks.architectures import REFUSED
 from emg_lens.hooks.examples import example_inputs
@@ -180,6 +180,23 @@ def from_a_cache(case: Case) -> Judged:
         yield ours, case.expected({layer: mask & late for layer, mask in case.masks.items()})[:, n:], 1e-5
 
 
+def by_plain_hooks(case: Case) -> Judged:
+    """`cut` instead of `cutting`, while training or in another type too."""
+    train, dtype = case.rng.choice([(False, torch.float32), (True, torch.float32), (False, torch.bfloat16)])
+    case.to(dtype)
+    for model in case.both():
+        model.train(train)
+    seed = case.rng.randrange(1000)
+    with torch.no_grad():
+        hooks = []
+        if case.is_cut:
+            hooks = cut(case.model, case.edges, case.specimen.layout, inputs=case.x, stack=case.specimen.stack)
+        torch.manual_seed(seed)
+        ours = output_tensor(case.model.run_with_hooks(case.x, fwd_hooks=hooks))
+        torch.manual_seed(seed)
+        yield ours, case.expected(), 0.06 if dtype is torch.bfloat16 else 1e-5
+
+
 def copied_inside(case: Case) -> Judged:
     with torch.no_grad():
         with case.cutting():
@@ -224,6 +241,7 @@ SITUATIONS: dict[str, tuple[Callable[[Case], Judged], Callable[[Case], bool]]] =
     "while training": (while_training, lambda case: True),
     "with padding": (with_padding, lambda case: case.reads_words and case.specimen.kind not in ONE_FUNCTION),
     "from a cache": (from_a_cache, lambda case: hasattr(case.model.original_model, "generate") and case.reads_words),
+    "by plain hooks": (by_plain_hooks, lambda case: True),
     "copied inside": (copied_inside, lambda case: True),
     "with checkpointing": (with_checkpointing, lambda case: True),
     "nested": (nested, lambda case: True),

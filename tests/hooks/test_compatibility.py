@@ -262,6 +262,26 @@ def test_the_table_says_why_a_model_is_refused(model, message):
     assert (measured()["lever"] == "refused").sum() <= 3
 
 
+@pytest.mark.parametrize(
+    ("kind", "edges", "padding"),
+    [
+        ("ModernBERT", ~positions(src=[4, 5]), None),  # the window of the first tokens ends before
+        ("DistilBERT", ~positions(src=[0]), [0, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_a_row_left_with_edges_that_the_model_forbids_attends_to_nothing(kind, edges, padding):
+    specimen = next(s for s in families() if s.kind == kind)
+    model, x = specimen.build(), example_inputs(specimen.build(), 6, batch=2)
+    options = {} if padding is None else {"attention_mask": torch.tensor([padding, [1] * 6])}
+    kept = torch.tensor([padding or [1] * 6, [1] * 6], dtype=torch.bool)
+    with torch.no_grad():
+        with cutting(model, edges, specimen.layout) as report:
+            ours = output_tensor(model(x, **options))
+        expected = output_tensor(MaskedByHand(kind)(x, dict(enumerate(edges.mask(specimen.layout, 2, 2))), **options))
+    torch.testing.assert_close(ours[kept], expected[kept])
+    assert any(entry.rows_fully_cut for entry in report.layers)
+
+
 def test_the_probe_leaves_dropout_on_in_parts_that_a_bridge_keeps_to_itself():
     specimen = next(s for s in ZOO if s.name == "BERT bridge, eager")
     model, by_hand = specimen.build().train(), MaskedByHand("BERT")
