@@ -34,6 +34,8 @@ class Replay:
 
     Attributes:
         module: The module.
+        cross: Whether it reads the tokens of another stack.
+        stream_only: Whether only its first argument with tokens is changed (a block), not all of them (q, k and v).
         output: What it gave in that forward, None if it did not run.
         n_dest: Positions that it writes.
         n_src: Positions that it reads; others only in cross attention.
@@ -42,9 +44,10 @@ class Replay:
 
     strength = 2.0
 
-    def __init__(self, module: nn.Module, cross: bool = False) -> None:
+    def __init__(self, module: nn.Module, cross: bool = False, stream_only: bool = False) -> None:
         self.module = module
         self.cross = cross
+        self.stream_only = stream_only
         self.axis = 1 if getattr(module, "batch_first", True) else 0
         self.args: tuple = ()
         self.kwargs: dict[str, Any] = {}
@@ -85,6 +88,9 @@ class Replay:
             self._sources = others
             return
         n = self.n_dest
+        if self.stream_only:
+            self._sources = plain[:1]
+            return
         self._sources = [
             key
             for key, t in floats.items()

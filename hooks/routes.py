@@ -28,7 +28,9 @@ class Bypass:
         self.model, self.attention = model, attention
         whole = (model, getattr(model, "original_model", None))
         holders = [m for m in model.modules() if any(child is attention.module for child in m.children())]
-        self.candidates = [Replay(holder) for holder in holders if not any(holder is one for one in whole)]
+        self.candidates = [
+            Replay(holder, stream_only=True) for holder in holders if not any(holder is one for one in whole)
+        ]
 
     def find(self, trial: LayerTrial, facts: LayerFacts) -> str | None:
         """Name of the module in the block through which a token that nobody attends to still reaches others."""

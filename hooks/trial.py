@@ -95,11 +95,12 @@ class LayerTrial:
         self.at_kernel = Seen()
         with pulled(self.replay.module, "attention_mask", self.at_kernel):
             self.replay.run()
-        if self.at_kernel.scores is not None and self.at_kernel.scores.ndim == 4:
-            shape = self.at_kernel.scores.shape
-            self.n_sinks = max(shape[-1] - self.replay.n_src, 0) if shape[-2] == self.replay.n_dest else 0
-            tokens = self.at_kernel.scores[..., : self.replay.n_src]
-            self.forbidden = (tokens == -torch.inf).flatten(0, 1).all(0).cpu()
+        scores, n_dest, n_src = self.at_kernel.scores, self.replay.n_dest, self.replay.n_src
+        if scores is not None and scores.ndim == 4 and scores.shape[-2] == n_dest:
+            if scores.shape[-1] < n_src:
+                raise Refusal(f"{n_dest} queries read {scores.shape[-1]} keys, so its keys are no tokens of the layout")
+            self.n_sinks = scores.shape[-1] - n_src
+            self.forbidden = (scores[..., :n_src] == -torch.inf).flatten(0, 1).all(0).cpu()
         self._choose_source()
         self._choose_mask()
 

@@ -250,6 +250,22 @@ def test_a_module_that_gives_something_else_every_time_is_refused():
         lever(toy)
 
 
+def test_keys_that_are_no_tokens_are_refused():
+    toy = Toy(LAYOUT, live=False)
+
+    def pooled(x):
+        attention = toy.blocks[0].attn
+        q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in attention.qkv(x).chunk(3, -1))
+        k, v = k.unflatten(2, (3, 2)).mean(3), v.unflatten(2, (3, 2)).mean(3)
+        return attention.out(((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+    toy.blocks[0].attn.forward = pooled
+    with pytest.raises(
+        DeadHookError, match="layer 0 .* 6 queries read 3 keys, so its keys are no tokens of the layout"
+    ):
+        lever(toy)
+
+
 # --- models that were refused, or crashed ------------------------------------------------------------------
 
 WORDS = torch.randint(5, 20, (2, 6), generator=torch.Generator().manual_seed(0))
@@ -328,3 +344,15 @@ def test_a_mixture_of_experts_beside_t5s_attention_can_be_cut():
         with torch.no_grad(), cutting(model, cross_modal(), SIX, stack=stack) as report:
             model(WORDS)
         assert report.mass_removed > 0
+
+
+def test_edges_forbidden_by_a_scaled_number_are_forbidden():
+    """CodeGen divides the smallest float by the root of d_head; a row that keeps nothing else must not share it out."""
+    sizes = {"vocab_size": 20, "n_positions": 32, "n_ctx": 32, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}
+    model = bridge("CodeGenForCausalLM", "CodeGenConfig", "eager", sizes)
+    with torch.no_grad(), cutting(model, every(), SIX) as report:
+        out = model(WORDS)
+    assert report.lever == "scores" and [entry.rows_fully_cut for entry in report.layers] == [24, 24]
+    with torch.no_grad(), cutting(model, every(), SIX):  # no token reads another: a word's logits go where it goes
+        swapped = model(WORDS.flip(1))
+    torch.testing.assert_close(swapped.flip(1), out)

@@ -225,9 +225,16 @@ def test_each_stack_of_an_encoder_decoder_can_be_cut(stack, layout, edges, modul
     mask = edges.mask(layout, 2, 2)
     expected = severed(stack or "encoder", mask[..., 6:, :6] if stack == "cross" else mask)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
-    assert report.layers[0].module == module and module in repr(report)
+    assert report.layers[0].module == module and module in repr(report) and report.routes == ()
     with torch.no_grad():
         assert not torch.allclose(out, model(WORDS, decoder_input=ANSWER), atol=1e-3)
+
+
+def test_cross_attention_to_as_many_tokens_is_no_route():
+    model = bart()
+    with torch.no_grad(), cutting(model, cross_modal(), SIX, stack="decoder") as report:
+        model(WORDS, decoder_input=WORDS)
+    assert report.routes == ()
 
 
 @pytest.mark.parametrize(
