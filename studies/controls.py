@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from functools import reduce
 
 import pandas as pd
-from torch import Tensor, nn
+from torch import Tensor
+from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.analysis.controls import larger_cuts, random_edges, with_detour_closed
 from emg_lens.analysis.shift import COLUMNS, activation_shift
@@ -15,7 +16,7 @@ from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import audit
 
 
-def controls_of(spec: ConditionsSpec, model: nn.Module, conditions: Sequence[Condition]) -> list[Condition]:
+def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
     """The controls of a study's conditions on a model; each is tagged `control`, and `of` which condition it is one.
 
     Args:
@@ -28,13 +29,13 @@ def controls_of(spec: ConditionsSpec, model: nn.Module, conditions: Sequence[Con
     return [*_larger(spec, model), *_random(spec.controls, model, conditions)]
 
 
-def nested_cuts(model: nn.Module, conditions: Sequence[Condition]) -> pd.DataFrame:
+def nested_cuts(model: HookedRootModule, conditions: Sequence[Condition]) -> pd.DataFrame:
     """Which conditions cut all that another one cuts, and more: `larger_cuts`, without the random ones."""
     return larger_cuts(model, [one for one in conditions if not _is_draw(one)])
 
 
 def shift_of(
-    spec: ConditionsSpec, model: nn.Module, conditions: Sequence[Condition], x: Tensor, reference: Tensor
+    spec: ConditionsSpec, model: HookedRootModule, conditions: Sequence[Condition], x: Tensor, reference: Tensor
 ) -> pd.DataFrame:
     """`activation_shift` of the conditions that a report speaks of; none where the study does not ask for it.
 
@@ -55,7 +56,7 @@ def shift_of(
     return activation_shift(model, x, told, reference=reference)
 
 
-def _larger(spec: ConditionsSpec, model: nn.Module) -> list[Condition]:
+def _larger(spec: ConditionsSpec, model: HookedRootModule) -> list[Condition]:
     """All edge sets of `layer_masks` together, and each with CLS unread by other tokens; every layer."""
     if spec.layer_masks is None or spec.controls is None:
         return []
@@ -72,7 +73,7 @@ def _larger(spec: ConditionsSpec, model: nn.Module) -> list[Condition]:
     return found
 
 
-def _random(controls: Controls, model: nn.Module, conditions: Sequence[Condition]) -> list[Condition]:
+def _random(controls: Controls, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
     """Random cuts for cuts of one layer, of every layer, and of `extra`; once where several cut the same."""
     n_layers: int = model.cfg.n_layers  # pyright: ignore
     cuts = [one for one in conditions if _is_cut(one) and _is_single_or_whole(one, n_layers)]
