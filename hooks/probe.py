@@ -43,8 +43,8 @@ class Lever:
     Attributes:
         name: `"scores"`: -inf in `hook_attn_scores` acts. `"pattern"`: zeroing and renormalising
             `hook_pattern` acts. `"attention_mask"`: only a mask at the attention kernel acts.
-        strict: The model neither zeroes rows with every edge cut nor forbids edges with -inf, so the hooks
-            must (bridges of GPT-2, Llama).
+        strict: The model leaves NaN in rows with every edge cut, so a hook must zero them (bridges of GPT-2,
+            Llama).
         paths: Path of the attention of each layer that has one.
         n_layers: Layers of the stack.
         n_heads: Query heads.
