@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -25,8 +26,39 @@ from emg_lens.hooks.architectures import REFUSED
 from emg_lens.hooks.examples import example_inputs
 from emg_lens.hooks.specimens import N_TOKENS, Specimen, families, output_tensor, zoo
 from emg_lens.hooks.unwrapped import MaskedByHand
+from emg_lens.lens.config import EncoderConfig
+from emg_lens.models.encoder import HookedBiosignalEncoder
 
+NORMS = (("post", "learned"), ("pre", "rotary"))
+
+
+def encoder(name: str) -> HookedBiosignalEncoder:
+    """One of our own, of as many tokens as the others."""
+    torch.manual_seed(0)
+    sizes = {"n_samples": 8, "n_classes": 4, "d_model": 16, "d_mlp": 32, "n_heads": 2, "n_layers": 2}
+    # readout: of CLS alone, the last layer computes one row where nobody listens, and draws dropout for one
+    cfg = EncoderConfig(modalities={"emg": 2, "acc": 3}, readout="mean", dropout=0.1, **sizes, **OURS[name])
+    return HookedBiosignalEncoder(cfg).eval()
+
+
+class SeveredByHand:
+    """Our own encoder without the edges: as one that never had them, which takes no hook."""
+
+    kind, layers = "ours", (0, 1)
+
+    def __init__(self, name: str) -> None:
+        self.model = encoder(name)
+
+    def __call__(self, x: Tensor, masks: dict[int, Tensor]) -> Tensor:
+        for layer, block in enumerate(self.model.blocks):
+            block.attn.severed = masks.get(layer)
+            block.attn.has_empty_rows = layer in masks  # dropout falls as on the path on which hooks are heard
+        return self.model(x)
+
+
+OURS = {f"encoder, {norm}-LN": {"norm": norm, "positions": positions} for norm, positions in NORMS}
 SPECIMENS = [s for s in [*zoo(), *families()] if s.has_plain_model and s.kind not in REFUSED]
+SPECIMENS += [Specimen(name, partial(encoder, name)) for name in OURS]
 ONE_FUNCTION = ("BLOOM (alibi)", "OpenAI-GPT", None)
 """Kinds whose plain model cannot say what an empty row gives: their cuts leave every token itself."""
 
@@ -42,7 +74,7 @@ class Case:
 
     specimen: Specimen
     model: Any
-    by_hand: MaskedByHand
+    by_hand: MaskedByHand | SeveredByHand
     edges: EdgeSet
     x: Any
     rng: Random
@@ -89,12 +121,14 @@ class Case:
 def draw_case(seed: int) -> Case:
     rng = Random(seed)
     specimen = rng.choice(SPECIMENS)
-    model, by_hand = specimen.build(), MaskedByHand(specimen.kind, specimen.stack)
+    model: Any = specimen.build()
+    ours = specimen.name in OURS
+    by_hand: Any = SeveredByHand(specimen.name) if ours else MaskedByHand(specimen.kind, specimen.stack)
     draw = RandomEdges(rng, specimen.layout, 2, 2)
     while True:
         edges, _ = draw.draw(2)
         edges = edges.at(layers=list(attention_paths(model, specimen.stack)))
-        if specimen.kind in ONE_FUNCTION:
+        if by_hand.kind in ONE_FUNCTION:
             edges = edges - self_edges()
         case = Case(specimen, model, by_hand, edges, None, rng)
         if case.masks:
@@ -239,8 +273,8 @@ SITUATIONS: dict[str, tuple[Callable[[Case], Judged], Callable[[Case], bool]]] =
     "in another type": (in_another_type, lambda case: True),
     "peaked": (peaked, lambda case: True),
     "while training": (while_training, lambda case: True),
-    "with padding": (with_padding, lambda case: case.reads_words and case.specimen.kind not in ONE_FUNCTION),
-    "from a cache": (from_a_cache, lambda case: hasattr(case.model.original_model, "generate") and case.reads_words),
+    "with padding": (with_padding, lambda case: case.reads_words and case.by_hand.kind not in ONE_FUNCTION),
+    "from a cache": (from_a_cache, lambda case: hasattr(getattr(case.model, "original_model", None), "generate")),
     "by plain hooks": (by_plain_hooks, lambda case: True),
     "copied inside": (copied_inside, lambda case: True),
     "with checkpointing": (with_checkpointing, lambda case: True),
