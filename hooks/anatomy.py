@@ -186,9 +186,13 @@ def switches(model: nn.Module) -> tuple:
     )
 
 
+EVERY_MODULES = frozenset(vars(nn.Module()))
+"""What torch itself keeps on any module."""
+
+
 def _what_computes(part: nn.Module) -> tuple:
     """A module's class, and what stands on the object in the place of the class's own methods, taps aside."""
-    kind = type(part)
-    own = {key: value.previous if isinstance(value, TappedForward) else value for key, value in vars(part).items()}
-    replaced = [(key, id(own[key])) for key in own if own[key] is not None and callable(getattr(kind, key, None))]
-    return (kind, *replaced)
+    kind, own = type(part), vars(part)
+    replaced = [key for key in own.keys() - EVERY_MODULES if callable(getattr(kind, key, None))]
+    values = [(key, own[key].previous if isinstance(own[key], TappedForward) else own[key]) for key in sorted(replaced)]
+    return (kind, *((key, id(value)) for key, value in values if value is not None))

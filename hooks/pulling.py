@@ -23,7 +23,7 @@ class Silent(Refusal):
     """No token moves another one's output, cut or not."""
 
 
-@dataclass
+@dataclass(repr=False)  # TransformerLens names a hook by its repr: no tensors in it
 class Seen:
     """What a lever saw while a module ran; as a tap, it writes a deletion at the kernel.
 
