@@ -64,13 +64,14 @@ def activation_shift(
         with torch.inference_mode():
             clean = _residuals(model, x, None, layout, reference)
             trained = clean if reference is None else _residuals(model, reference, None, layout, None)
-            of_trials = {k: np.nan if reference is None else _mmd(clean[k], trained[k]) for k in clean}
+            to_clean = {k: Discrepancy(activations) for k, activations in clean.items()}
+            of_trials = {k: np.nan if reference is None else to_clean[k](trained[k]) for k in clean}
             rows = []
             for condition in conditions:
                 masked = _residuals(model, x, condition, layout, reference)
                 rows += [
                     {"condition": condition.name, "layer": layer, "tokens": tokens}
-                    | _distances(before, masked[layer, tokens])
+                    | _distances(before, masked[layer, tokens], to_clean[layer, tokens])
                     | {"mmd_of_trials": of_trials[layer, tokens]}
                     for (layer, tokens), before in clean.items()
                 ]
@@ -109,9 +110,9 @@ def _residuals(
     }
 
 
-def _distances(clean: Tensor, masked: Tensor) -> dict[str, float]:
+def _distances(clean: Tensor, masked: Tensor, to_clean: "Discrepancy") -> dict[str, float]:
     cosine = torch.nn.functional.cosine_similarity(clean, masked, dim=-1).mean()
-    return {"cosine": float(cosine), "cka": _cka(clean.mean(1), masked.mean(1)), "mmd": _mmd(clean, masked)}
+    return {"cosine": float(cosine), "cka": _cka(clean.mean(1), masked.mean(1)), "mmd": to_clean(masked)}
 
 
 def _cka(a: Float[Tensor, "trial d_model"], b: Float[Tensor, "trial d_model"]) -> float:
@@ -120,16 +121,28 @@ def _cka(a: Float[Tensor, "trial d_model"], b: Float[Tensor, "trial d_model"]) -
     return float((a.T @ b).square().sum() / norms) if norms > 0 else np.nan
 
 
-def _mmd(a: Float[Tensor, "trial pos d_model"], b: Float[Tensor, "trial pos d_model"]) -> float:
-    a, b = (_some(values.mean(1)) for values in (a, b))
-    apart = torch.pdist(a).square()
-    width = apart[apart > 0].median() if (apart > 0).any() else torch.ones((), dtype=a.dtype)
-    kernels = [torch.exp(-_squared_distances(p, q) / width).mean() for p, q in ((a, a), (b, b), (a, b))]
-    return float((kernels[0] + kernels[1] - 2 * kernels[2]).clamp(min=0).sqrt())
+class Discrepancy:
+    """Maximum mean discrepancy to some activations `[trial, pos, d_model]`, averaged over tokens; in their width."""
+
+    def __init__(self, activations: Float[Tensor, "trial pos d_model"]) -> None:
+        self.rows = _some(activations.mean(1))
+        apart = _squared_distances(self.rows, self.rows)
+        pairs = apart[tuple(torch.triu_indices(*apart.shape, 1))]
+        self.width = pairs[pairs > 0].median() if (pairs > 0).any() else torch.ones((), dtype=apart.dtype)
+        self.own = self._likeness(self.rows)
+
+    def __call__(self, others: Float[Tensor, "trial pos d_model"]) -> float:
+        """To these."""
+        rows = _some(others.mean(1))
+        theirs = torch.exp(-_squared_distances(rows, rows) / self.width).mean()
+        return float((self.own + theirs - 2 * self._likeness(rows)).clamp(min=0).sqrt())
+
+    def _likeness(self, rows: Float[Tensor, "n d_model"]) -> Tensor:
+        return torch.exp(-_squared_distances(self.rows, rows) / self.width).mean()
 
 
 def _squared_distances(a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"]) -> Float[Tensor, "n m"]:
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
 
 
 def _some(rows: Float[Tensor, "trial d_model"]) -> Float[Tensor, "some d_model"]:
