@@ -9,29 +9,21 @@ stand where the tensors are used (`kernel`), so that -inf in the scores cuts an 
 
 import functools
 import weakref
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError
-from emg_lens.hooks.examples import Inputs, call, example_inputs
+from emg_lens.hooks.anatomy import PATTERN, SCORES
+from emg_lens.hooks.attention_search import FoundAttention, find_attention
+from emg_lens.hooks.examples import Inputs, example_inputs
 from emg_lens.hooks.kernel import KernelMode
 
-CROSS = ("key_value_states", "encoder_hidden_states", "inputs", "context", "memory")
-"""Keyword arguments by which another stack's tokens are handed to an attention module."""
-
-
-_known: "weakref.WeakKeyDictionary[nn.Module, list[_Found]]" = weakref.WeakKeyDictionary()
+_known: "weakref.WeakKeyDictionary[nn.Module, list[FoundAttention]]" = weakref.WeakKeyDictionary()
 """What was found in models that were adapted before: a cut that is in place may hide it from another look."""
 
 
@@ -86,7 +78,7 @@ class AdaptedModel(HookedRootModule):
         self.cfg: Any = SimpleNamespace(d_vocab=vocabulary)
         found = _known.get(model)
         if found is None or not all(hasattr(model.get_submodule(entry.path), PATTERN) for entry in found):
-            found = _find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
+            found = find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
             _known[model] = found
         if inputs is not None:
             self.example_input = functools.partial(_given, inputs)
@@ -164,120 +156,7 @@ def _take_the_explicit_path(model: nn.Module) -> None:
             module.activation_relu_or_gelu = 0  # read by nothing but the choice of the path
 
 
-@dataclass(frozen=True)
-class _Found:
-    """One attention, as it ran: where, heads, positions, and whether it read another stack's tokens."""
-
-    path: str
-    n_heads: int
-    n_dest: int
-    cross: bool
-
-
-@dataclass
-class _Running:
-    """A module whose forward is under way.
-
-    Attributes:
-        stream: The residual stream that it reads, if any.
-        reads_other_stack: Whether its arguments say so.
-        lengths: Numbers of positions of whatever else it is given.
-    """
-
-    path: str
-    module: nn.Module
-    stream: Tensor | None
-    reads_other_stack: bool
-    lengths: set[int]
-
-
-class _Finder:
-    """A tap that notes which module attends: the innermost one that reads a residual stream of that many positions."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.running: list[_Running] = []
-        self.found: list[_Found] = []
-        self.named_attention: list[_Running] = []
-
-    def before(self, scores: Tensor) -> Tensor:
-        n_trials, n_heads, n_dest, n_src = scores.shape
-        for entry in reversed(self.running):
-            shape = () if entry.stream is None else tuple(entry.stream.shape[:2])
-            if shape in ((n_trials, n_dest), (n_dest, n_trials)):
-                cross = entry.reads_other_stack or (n_src != n_dest and n_src in entry.lengths)
-                self.found.append(_Found(entry.path, n_heads, n_dest, cross))
-                break
-        return scores
-
-    def after(self, pattern: Tensor) -> Tensor:
-        return pattern
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Follow which modules run."""
-        with ExitStack() as stack:
-            for path, module in self.model.named_modules():
-                enter = functools.partial(self._enter, path)
-                stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
-                stack.callback(module.register_forward_hook(self._leave, always_call=True).remove)
-            yield
-
-    def _enter(self, path: str, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
-        streams = [t for t in tensors if t.ndim == 3 and t.is_floating_point()]
-        stream = streams[0] if streams else None
-        lengths = {length for t in streams[1:] for length in t.shape[:2]}
-        other = any(kwargs.get(name) is not None for name in CROSS)
-        if isinstance(module, nn.MultiheadAttention):
-            other = kwargs.get("key", args[1] if len(args) > 1 else None) is not stream
-        self.running.append(_Running(path, module, stream, other, lengths))
-        if type(module).__name__.endswith("Attention"):
-            self.named_attention.append(self.running[-1])
-
-    def _leave(self, *_: object) -> None:
-        self.running.pop()
-
-
-def _find_attention(model: nn.Module, inputs: Inputs) -> list[_Found]:
-    """Every attention of one forward, in order."""
-    finder = _Finder(model)
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with torch.no_grad(), finder.watching(), KernelMode([finder]):
-            call(model, inputs)
-    finally:
-        for module in training:
-            module.training = True
-    kind, found = type(model).__name__, finder.found
-    if not found:
-        raise DeadHookError(
-            f"{kind} shows no attention: no module that reads [batch, position, d_model] calls torch's softmax over"
-            " [batch, head, dest, src] or its fused attention"
-        )
-    for entry in finder.named_attention:
-        beside = not any(_within(one.path, entry.path) or _within(entry.path, one.path) for one in found)
-        if beside and entry.stream is not None and {one.n_dest for one in found} & set(entry.stream.shape[:2]):
-            raise DeadHookError(
-                f"{entry.path} ({type(entry.module).__name__}) of {kind} ran, but calls neither torch's softmax over"
-                " [batch, head, dest, src] nor its fused attention, so its edges cannot be cut"
-            )
-    runs = Counter(entry.path for entry in found)
-    path, times = runs.most_common(1)[0]
-    if times > 1:
-        raise EdgeError(
-            f"{path or kind} attends {times} times in one forward (layers share it, or it holds several"
-            " attentions), so layers cannot be told apart; give each its own attention module"
-        )
-    return found
-
-
-def _within(path: str, other: str) -> bool:
-    return path == other or path.startswith(f"{other}." if other else "")
-
-
-def _heads_of(found: list[_Found], model: nn.Module) -> int:
+def _heads_of(found: list[FoundAttention], model: nn.Module) -> int:
     heads = {entry.path: entry.n_heads for entry in found}
     if len(set(heads.values())) > 1:
         raise EdgeError(
@@ -286,7 +165,7 @@ def _heads_of(found: list[_Found], model: nn.Module) -> int:
     return found[0].n_heads
 
 
-def _stacks(found: list[_Found]) -> dict[str, dict[str, list[str]]]:
+def _stacks(found: list[FoundAttention]) -> dict[str, dict[str, list[str]]]:
     """Name of a stack -> name of an attention in a block -> its path in every layer."""
     cross = [entry.path for entry in found if entry.cross]
     own = [entry.path for entry in found if not entry.cross]
