@@ -28,7 +28,7 @@ from emg_lens.hooks.examples import Inputs
 from emg_lens.hooks.kernel import tapping
 from emg_lens.hooks.probe import Lever, find_lever
 from emg_lens.hooks.report import CutReport, Meter
-from emg_lens.hooks.scope import Scope
+from emg_lens.hooks.scope import Scope, checkpointed_run
 from emg_lens.layout import TokenLayout
 
 ScoresOrPattern = Float[Tensor, "batch head dest src"]
@@ -60,7 +60,7 @@ def cut(
 
     Raises:
         DeadHookError: Neither hook acts on this model; use `cutting`. From the hook: the pattern cannot be
-            renormalised.
+            renormalised, or activation checkpointing will run the attention again.
         EdgeError: `edges` does not fit the layout or the model, or selects nothing.
     """
     masks = _masks(model, edges, layout, stack)
@@ -76,9 +76,9 @@ def cut(
     for layer, deletion in _deletions(lever, masks, edges, stack).items():
         path = lever.paths[layer]
         if lever.name == "pattern":
-            hooks.append((f"{path}.{PATTERN}", _hook(deletion.pattern)))
+            hooks.append((f"{path}.{PATTERN}", _unrecomputed(deletion.pattern)))
             continue
-        hooks.append((f"{path}.{SCORES}", _hook(deletion.scores)))
+        hooks.append((f"{path}.{SCORES}", _unrecomputed(deletion.scores)))
         if lever.strict:
             hooks.append((f"{path}.{PATTERN}", _hook(deletion.empty_rows)))
     return hooks
@@ -200,6 +200,20 @@ def _routes(lever: Lever) -> tuple[str, ...]:
 def _hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     def cut_edges(tensor: ScoresOrPattern, hook: Any) -> ScoresOrPattern:  # noqa: ARG001
         return tensor if probing.get() else edit(tensor)
+
+    return cut_edges
+
+
+def _unrecomputed(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    """A hook that refuses to run where the backward pass would run the attention again, without it."""
+
+    def cut_edges(tensor: ScoresOrPattern, hook: Any) -> ScoresOrPattern:  # noqa: ARG001
+        if checkpointed_run() == "first":
+            raise DeadHookError(
+                "under activation checkpointing the backward pass runs the attention again, when hooks may be gone: use"
+                " cutting(...) with backward() inside, or switch checkpointing off"
+            )
+        return edit(tensor)
 
     return cut_edges
 

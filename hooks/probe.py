@@ -157,12 +157,11 @@ def _chosen(model: nn.Module, paths: Mapping[int, str], found: Mapping[int, _Fin
     exact = [way for way in holding if way[0] != "scores" or all(fact.plain_softmax for fact in facts.values())]
     if holding:
         return (exact or holding)[0]
-    reasons = []
+    reasons: dict[str, str] = {}  # where rows are looked after, what was said without that says nothing more
     for way in ways:
         layer = next(layer for layer, fact in facts.items() if fact.refusals[way] is not None)
-        name = f"{way[0]}, with empty rows looked after" if way == ("scores", True) else way[0]
-        reasons.append(f"{name}: in layer {layer} ({paths[layer]}) {facts[layer].refusals[way]}")
-    raise DeadHookError(f"no lever cuts the attention of {type(model).__name__}. {'. '.join(reasons)}")
+        reasons[way[0]] = f"{way[0]}: in layer {layer} ({paths[layer]}) {facts[layer].refusals[way]}"
+    raise DeadHookError(f"no lever cuts the attention of {type(model).__name__}. {'. '.join(reasons.values())}")
 
 
 def _examine(model: nn.Module, paths: Mapping[int, str], inputs: Inputs, cross: bool) -> dict[int, _Finding]:

@@ -6,7 +6,7 @@ context that second run would be an uncut one, and the gradients those of no mod
 """
 
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -33,7 +33,7 @@ class Scope:
         if probing.get():
             return
         self.runs += 1
-        run = _checkpointed_run()
+        run = checkpointed_run()
         self.checkpointed += run == "first"
         self.recomputed += run == "second"
 
@@ -64,8 +64,8 @@ class Scope:
         return super().__reduce_ex__(protocol)
 
 
-def _checkpointed_run() -> str | None:
-    """Whether this is the first or second run of a checkpointed forward that will be, or is being, differentiated."""
+def checkpointed_run() -> Literal["first", "second"] | None:
+    """Which run of a checkpointed forward that will be, or is being, differentiated this is; None: of none."""
     frame, first = sys._getframe(1), False
     while frame is not None:
         if frame.f_globals.get("__name__") == CHECKPOINT:

@@ -4,7 +4,9 @@ import pytest
 import torch
 import transformers
 from toy import Toy, ToyAttention
+from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cutting, every, flow, positions
@@ -293,6 +295,30 @@ def test_a_pattern_in_half_precision_is_renormalised_rightly_or_not_at_all(scale
         assert "underflowed in torch.float16" in str(refusal)
         return
     assert scale < 10 and (out - expected).abs().max() < 0.01 * expected.abs().max()
+
+
+@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_peaked_attention_of_the_native_bridge_is_cut_rightly_or_refused(direction, dtype):
+    """Where only the pattern is within reach of hooks, and nearly all attention is on the edges that are cut."""
+    words, edges = torch.randint(5, 20, (4, 6), generator=torch.Generator().manual_seed(0)), flow("emg", "emg")
+    layout = TokenLayout.groups({"emg": [1, 2, 3, 4]}, n_tokens=6)
+    outputs = {}
+    for kind in (torch.float64, dtype):
+        torch.manual_seed(0)
+        sizes = {"n_layers": 1, "d_model": 16, "d_head": 8, "n_heads": 2, "d_mlp": 32, "n_ctx": 16, "d_vocab": 20}
+        model = TransformerBridge.boot_native(
+            TransformerBridgeConfig(**sizes, act_fn="gelu", attention_dir=direction)
+        ).eval()
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=1.5)
+        model = model.to(kind)
+        with torch.no_grad(), cutting(model, edges, layout):
+            outputs[kind] = model(words).double()
+    size = outputs[torch.float64].abs().max()
+    assert (outputs[dtype] - outputs[torch.float64]).abs().max() < 30 * torch.finfo(dtype).eps * size
+    with pytest.raises(DeadHookError, match="underflowed|use: with cutting"):
+        model.run_with_hooks(words, fwd_hooks=cut(model, edges, layout))
 
 
 # --- hybrids ----------------------------------------------------------------------------------------------

@@ -151,6 +151,18 @@ def test_checkpointing_without_gradients_is_no_matter(toy, reentrant):
         checkpointed(toy, torch.randn(2, 6, 8), reentrant)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_plain_hooks_refuse_to_be_recomputed_away(reentrant):
+    toy, x = Toy(LAYOUT), torch.randn(2, 6, 8, requires_grad=True)
+    with (
+        toy.hooks(fwd_hooks=cut(toy, cross_modal())),
+        pytest.raises(DeadHookError, match=r"the backward pass runs the attention again.*cutting\(...\) with backward"),
+    ):
+        checkpointed(toy, x, reentrant)
+    with torch.no_grad(), toy.hooks(fwd_hooks=cut(toy, cross_modal())):
+        checkpointed(toy, x.detach(), reentrant)
+
+
 def test_gradient_checkpointing_of_a_bridge():
     model = opt()
     model.train(), model.original_model.gradient_checkpointing_enable({"use_reentrant": True})
