@@ -52,13 +52,16 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
         return []
     values = _all_values(cell)
     better = -1 if cell.lower_is_better else 1
-    found = []
+    classes = []
     for _, alike in cell.tests[~cell.tests["structural_null"]].groupby("equivalent_to", sort=False):
         rows = alike.to_dict("records")
-        row = next((one for one in rows if is_everywhere(cell, one)), rows[0])
+        classes.append((next((one for one in rows if is_everywhere(cell, one)), rows[0]), list(alike["condition"])))
+    name_of = {name: row["condition"] for row, alike in classes for name in alike}
+    found = []
+    for row, alike in classes:
         name, cut = row["condition"], values[row["condition"]]
-        draws = [draw for same in alike["condition"] for draw in _of(cell, RANDOM, same)]
-        larger = [other for other in _larger(cell, name) if other in values]
+        draws = [draw for same in alike for draw in _of(cell, RANDOM, same)]
+        larger = list(dict.fromkeys(name_of.get(other, other) for other in _larger(cell, name) if other in values))
         cheaper = [
             other
             for other in larger

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emg_lens.studies.condition_spec import DETOUR, SUPERSET
 from emg_lens.studies.control_values import is_everywhere
 from emg_lens.studies.findings import Cell
 from emg_lens.sweeps.conditions import BASELINE
@@ -70,7 +71,7 @@ def edge_name(kind: str) -> str:
 
 
 def cut_names(cell: Cell) -> dict[str, str]:
-    """Conditions as a table names them: `"Cross L1"`, `"Cross RFE L2"`, `"Cross, every layer"`; others as they are."""
+    """Cuts and controls as a table names them: `"Cross L1"`, `"Cross, every layer"`; single conditions as they are."""
     found = {}
     for row in cell.tests.to_dict("records"):
         found[row["condition"]] = row["condition"]
@@ -78,6 +79,11 @@ def cut_names(cell: Cell) -> dict[str, str]:
             mode = "" if row["mode"] == "individual" else f" {MODE_NAMES[row['mode']]}"
             place = ", every layer" if is_everywhere(cell, row) else f"{mode} {layer_name(row['layer'])}"
             found[row["condition"]] = f"{edge_name(row['edges'])}{place}"
+    for row in cell.controls.to_dict("records") if len(cell.controls) else ():
+        if row["control"] == SUPERSET:
+            found[row["condition"]] = f"{' and '.join(map(edge_name, row['condition'].split(' and ')))}, every layer"
+        elif row["control"] == DETOUR:
+            found[row["condition"]] = f"{edge_name(row['of'])}, every layer, and CLS unread"
     return found
 
 

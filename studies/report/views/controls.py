@@ -76,6 +76,8 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
             mean = sum(one.random) / len(one.random)
             row[2] = f"{value(mean)} [{value(min(one.random))}, {value(max(one.random))}]"
             row[3] = f"{one.n_cheaper} of {len(one.random)}"
+        if one.n_larger:
+            row[4] = "none"
         if one.larger:
             row[4] = f"{value(one.larger_mean)} ({names.get(one.larger, one.larger)})"
         rows.append(row)
