@@ -15,7 +15,7 @@ from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.anatomy import DeadHookError
-from emg_lens.hooks.deletion import Deletion
+from emg_lens.hooks.deletion import Deletion, allowed
 from emg_lens.hooks.pulling import LeverName, Refusal, Seen, Silent, pulled
 from emg_lens.hooks.replay import Replay
 
@@ -104,7 +104,7 @@ class LayerTrial:
             if scores.shape[-1] < n_src:
                 raise Refusal(f"{n_dest} queries read {scores.shape[-1]} keys, so its keys are no tokens of the layout")
             self.n_sinks = scores.shape[-1] - n_src
-            self.forbidden = (scores[..., :n_src] == -torch.inf).flatten(0, 1).all(0).cpu()
+            self.forbidden = ~allowed(scores[..., :n_src]).flatten(0, 1).any(0).cpu()
         self._choose_source()
         self._choose_mask()
 

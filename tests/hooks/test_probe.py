@@ -207,6 +207,13 @@ def test_one_forward_of_the_model_and_only_layers_that_are_cut():
     assert counts["model"] == 2
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_edges_that_a_model_never_has_are_known(kernel):
+    sizes = {"vocab_size": 20, "n_positions": 32, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    found = find_lever(bridge("GPT2LMHeadModel", "GPT2Config", kernel, sizes), SIX)
+    assert torch.equal(found.facts[0].forbidden, torch.ones(6, 6, dtype=torch.bool).triu(1))
+
+
 def test_a_layer_that_is_not_cut_is_not_asked():
     toy = Toy(LAYOUT)
     toy.blocks[2].attn.forward = lambda x: x.cumsum(1)  # no attention at all
