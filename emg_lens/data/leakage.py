@@ -115,12 +115,23 @@ class Leakage:
         if self.n_classes < 2:
             return said
         said.append(self._on_rest())
-        if self.repeats is not None and self.repeats_at_random is not None:
-            said.append(
-                f"{self.repeats:.0%} of consecutive movements are of the same class"
-                f" ({self.repeats_at_random:.0%} if their order were random)."
-            )
-        return said
+        repeats = self.repeats_in_short()
+        return said if repeats is None else [*said, f"{repeats}."]
+
+    def repeats_in_short(self) -> str | None:
+        """How often a class follows itself, as a clause; `None` where that is not known."""
+        if self.repeats is None or self.repeats_at_random is None:
+            return None
+        return (
+            f"{self.repeats:.0%} of consecutive movements are of the same class ({self.repeats_at_random:.0%} if their"
+            " order were random)"
+        )
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a class follows itself more than twice as often as it would at random."""
+        known = self.repeats is not None and self.repeats_at_random is not None
+        return known and self.repeats > 2 * self.repeats_at_random  # pyright: ignore[reportOptionalOperand]
 
     def _on_rest(self) -> str:
         if self.rest_s is None:

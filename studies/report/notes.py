@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from emg_lens.data.leakage import Leakage
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.wording import (
     CORRECTION_NAMES,
@@ -52,9 +53,19 @@ def study_notes(cell: Cell) -> list[str]:
             else ""
         )
         notes.append(f"{_range(n)} test {of}s {whose}{windows}{one}.")
-    told = cell.leakage and cell.leakage.told_in_short()
+    return notes if cell.leakage is None else [*notes, *_leakage_notes(cell.leakage)]
+
+
+def _leakage_notes(leakage: Leakage) -> list[str]:
+    """What tells the class beside the movement: rest before it, and repetitions that follow each other."""
+    told, notes = leakage.told_in_short(), []
     if told:
         notes.append(f"{told}.")
+    if leakage.is_blocked:
+        notes.append(
+            f"{leakage.repeats_in_short()}: what outlasts a movement (posture, sweat, electrode shift) can tell its"
+            " class too."
+        )
     return notes
 
 
