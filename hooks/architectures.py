@@ -203,6 +203,22 @@ FAMILIES: dict[str, TinyArchitecture] = {
         "vit.layers.{}.attention",
         adapted=True,
     ),
+    "PatchTST (patches of every channel alone)": TinyArchitecture(
+        "PatchTSTModel",
+        "PatchTSTConfig",
+        {
+            "num_input_channels": 2,
+            "context_length": 24,
+            "patch_length": 4,
+            "patch_stride": 4,
+            "d_model": 16,
+            "num_attention_heads": 2,
+            "ffn_dim": 32,
+            "num_hidden_layers": 2,
+        },
+        "encoder.layers.{}.self_attn",
+        adapted=True,
+    ),
     "DistilBERT": TinyArchitecture(
         "DistilBertForMaskedLM",
         "DistilBertConfig",

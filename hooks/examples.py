@@ -48,11 +48,13 @@ def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
 
 
 def _signal_shape(kind: str, config: Any, n_tokens: int) -> tuple[int, ...] | None:
-    """Shape of one trial: an image, a spectrogram, or a waveform that yields `n_tokens` frames."""
+    """Shape of one trial: an image, a time series, a spectrogram, or a waveform that yields `n_tokens` frames."""
     if kind == "pixel_values" and hasattr(config, "image_size"):
         size = config.image_size
         height, width = size if isinstance(size, list | tuple) else (size, size)
         return (config.num_channels, height, width)
+    if kind == "past_values" and hasattr(config, "context_length"):
+        return (config.context_length, config.num_input_channels)
     if kind == "input_values" and hasattr(config, "num_mel_bins") and hasattr(config, "max_length"):
         return (config.max_length, config.num_mel_bins)
     if kind == "input_values" and hasattr(config, "conv_kernel"):
