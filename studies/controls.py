@@ -51,6 +51,8 @@ def shift_of(
         return pd.DataFrame(columns=[*COLUMNS])
     told = [c for c in conditions if c.interventions and _is_single_or_whole(c, n_layers) and not _is_draw(c)]
     told = [c for c in told if c.tags.get("mode") != "individual"]
+    audited = audit(model, told).set_index("condition")["equivalent_to"] if told else {}
+    told = [c for c in told if audited[c.name] == c.name]  # from the beginning and from the end, all layers are one
     names = {c.name for c in told}
     told += [c for c in conditions if c.tags.get("draw") == 1 and c.tags["of"] in names]
     return activation_shift(model, x, told, reference=reference)

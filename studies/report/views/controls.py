@@ -8,7 +8,16 @@ from matplotlib.figure import Figure
 
 from emg_lens.studies.control_values import Controlled, controlled_cuts, is_everywhere
 from emg_lens.studies.findings import Cell, Findings
-from emg_lens.studies.report.figures import COLOURS, DPI, GREY, STYLE, WIDTH, draw_references, wrapped_text
+from emg_lens.studies.report.figures import (
+    COLOURS,
+    DPI,
+    GREY,
+    STYLE,
+    WIDTH,
+    draw_references,
+    place_legend,
+    wrapped_text,
+)
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
     EMPTY,
@@ -94,21 +103,24 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
 
 def figure_controls(cell: Cell) -> Figure | None:
     """The metric under every cut and under its controls, one line a cut."""
-    cuts, names = controlled_cuts(cell), cut_names(cell)
+    cuts, names = [one for one in controlled_cuts(cell) if one.random], cut_names(cell)
     if not cuts:
         return None
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 0.8 + 0.24 * len(cuts)), dpi=DPI, layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(WIDTH * 0.72, 1.0 + 0.24 * len(cuts)), dpi=DPI, layout="constrained")
+        axes, drawn = figure.subplots(), {}
         draw_references(axes, cell.baseline, None, vertical=False)
         for at, one in enumerate(cuts):
-            axes.plot(one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6)
-            axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4)
-            axes.plot(one.larger_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5)
-            axes.plot(one.detour, at, "x", ms=5, color=COLOURS[1], zorder=5)
+            drawn = {
+                "random cuts": axes.plot(one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6),
+                "the cut": axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4),
+                "a larger cut": axes.plot(one.larger_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
+                "CLS unread too": axes.plot(one.detour, at, "x", ms=5, color=COLOURS[1], zorder=5),
+            }
         axes.set_yticks(range(len(cuts)), [wrapped_text(names[one.condition], 36) for one in cuts])
         axes.set_ylim(len(cuts) - 0.4, -0.6)
         axes.set_xlabel(metric_name(cell.metric))
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", length=2.5)
+        place_legend(figure, {name: line for name, (line,) in drawn.items()}, len(drawn))
     return figure

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from emg_lens.layout import CLS
 from emg_lens.studies.condition_spec import RANDOM
 from emg_lens.studies.findings import Cell, Findings
-from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, colour_of, place_legend, wrapped_text
+from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, colour_of, place_legend, wrapped_text
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import cut_names, layer_name, number
 
@@ -77,14 +77,15 @@ def figure_shift(cell: Cell) -> Figure | None:
         return None
     order = [name for name in found["condition"].unique() if name not in draws]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.6, 2.8), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.0), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         for condition, by_layer in found.groupby("condition", sort=False):
             name = str(condition)
-            colour, style = colour_of(order.index(draws.get(name, name))), (0, (2, 2)) if name in draws else "-"
-            (line,) = axes.plot(by_layer["layer"], by_layer["cosine"], color=colour, ls=style, marker="o", ms=3, lw=1)
-            if name not in draws:
-                lines[wrapped_text(names.get(name, name), 30)] = line
+            k, dashed = order.index(draws.get(name, name)), name in draws
+            look = {"color": colour_of(k), "marker": "os^"[k // len(COLOURS) % 3], "ls": (0, (2, 2)) if dashed else "-"}
+            (line,) = axes.plot(by_layer["layer"], by_layer["cosine"], ms=3, lw=1, **look)
+            if not dashed:
+                lines[wrapped_text(names.get(name, name), 40)] = line
         layers = found["layer"].unique()
         axes.set_xticks(layers, [layer_name(layer) for layer in layers])
         axes.set_ylabel("Cosine to unmasked")
