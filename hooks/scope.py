@@ -26,6 +26,7 @@ class Scope:
     def __init__(self, what: str) -> None:
         self.what = what
         self.open = True
+        self.is_recomputed = checkpointed_run() is not None  # opened in a checkpointed function, which opens it again
         self.runs = self.checkpointed = self.recomputed = 0
 
     def enter_attention(self, *_: object) -> None:
@@ -47,7 +48,7 @@ class Scope:
         Raises:
             DeadHookError: A checkpointed forward has not been recomputed yet.
         """
-        if self.checkpointed > self.recomputed:
+        if self.checkpointed > self.recomputed and not self.is_recomputed:
             raise DeadHookError(
                 f"{self.what}: {self.checkpointed} forwards of attention ran under activation checkpointing and"
                 f" {self.recomputed} were recomputed inside the context; backward() after it would recompute them"

@@ -146,6 +146,17 @@ def test_a_forward_that_would_be_recomputed_uncut_is_an_error(toy, reentrant):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
+def test_a_context_inside_the_checkpointed_function_is_recomputed_too(toy, reentrant):
+    def cut_blocks(x):
+        with cutting(toy, cross_modal()):
+            return toy.blocks[2](toy.blocks[1](toy.blocks[0](x)))
+
+    residual = torch.randn(2, 6, 8)
+    ours = gradient(toy, residual, lambda x: checkpoint(cut_blocks, x, use_reentrant=reentrant))
+    torch.testing.assert_close(ours, gradient(toy, residual, cut_blocks))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_without_gradients_is_no_matter(toy, reentrant):
     with torch.no_grad(), cutting(toy, cross_modal()):
         checkpointed(toy, torch.randn(2, 6, 8), reentrant)
