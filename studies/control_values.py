@@ -10,6 +10,7 @@ import pandas as pd
 from emg_lens.studies.condition_spec import DETOUR, RANDOM
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.statistics.comparison import by_subject
+from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.sweeps.conditions import BASELINE
 
 
@@ -19,10 +20,12 @@ class Controlled:
 
     Attributes:
         condition: The cut.
+        alike: It, and the conditions that are equal to it by construction.
         mean: With it.
         random: With each matched random cut; empty where there is none.
         n_larger: Conditions and controls that cut all that this one cuts, and more.
-        larger: The larger cut that costs least, if it costs less than this one on the mean and for most subjects.
+        larger: Of the larger cuts whose price is lower beyond chance, the one that costs least: the interval of the
+            difference lies above zero, at the study's confidence, divided among the larger cuts that were looked at.
         larger_mean: With that.
         detour: With the same edges cut in every layer and CLS unread by other tokens; NaN where that was not run.
         lower_is_better: Whether the metric is an error.
@@ -30,6 +33,7 @@ class Controlled:
 
     condition: str
     mean: float
+    alike: tuple[str, ...] = ()
     random: tuple[float, ...] = ()
     n_larger: int = 0
     larger: str | None = None
@@ -62,11 +66,10 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
         name, cut = row["condition"], values[row["condition"]]
         draws = [draw for same in alike for draw in _of(cell, RANDOM, same)]
         larger = list(dict.fromkeys(name_of.get(other, other) for other in _larger(cell, name) if other in values))
-        cheaper = [
-            other
-            for other in larger
-            if better * (values[other] - cut).mean() > 0 and (better * (values[other] - cut) > 0).mean() > 0.5
-        ]
+        level = 1 - (1 - cell.statistics.confidence) / max(len(larger), 1)
+        costs = (better * (cut - values[BASELINE])).mean() < 0
+        gains = {other: (better * (values[other] - cut)).to_numpy() for other in larger if costs}
+        cheaper = [other for other, gain in gains.items() if mean_interval(gain, level)[0] > 0]
         cheapest = max(cheaper, key=lambda other: better * values[other].mean(), default=None)
         detours = _of(cell, DETOUR, str(row.get("edges", ""))) if is_everywhere(cell, row) else []
         if not draws and not larger and not detours:
@@ -75,6 +78,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
             Controlled(
                 name,
                 float(cut.mean()),
+                tuple(alike),
                 tuple(float(values[draw].mean()) for draw in draws),
                 len(larger),
                 cheapest,

@@ -1,6 +1,7 @@
 """The controls of a study, as conditions of the same sweep: random cuts, all cuts together, detours closed."""
 
 import operator
+import zlib
 from collections.abc import Sequence
 from functools import reduce
 
@@ -87,7 +88,8 @@ def _random(controls: Controls, model: HookedRootModule, conditions: Sequence[Co
         if audited.loc[one.name, "structural_null"] or audited.loc[one.name, "equivalent_to"] != one.name:
             continue
         try:
-            draws = random_edges(model, one.edges, controls.random_edges, controls.seed)
+            kind = zlib.crc32(str(one.tags.get("edges", one.name)).encode())  # draws of other edges are other draws
+            draws = random_edges(model, one.edges, controls.random_edges, controls.seed + kind)
         except EdgeError:  # it cuts every edge there is in its layers: nothing is left to draw instead
             continue
         for draw, edges in enumerate(draws, start=1):

@@ -1,8 +1,9 @@
 """Controls: conditions that say what the cost of another one is worth (docs/protocol.md §8).
 
-A cut removes what its edges carried, and moves attention to places that the model has not met in training. As many
-other edges, chosen at random, cost the second alone, on average; a larger cut that costs less shows that the smaller
-one's cost is not what its edges carried; and what reaches the readout around a cut is a detour that may be closed too.
+A cut takes away what its edges brought, and moves attention to the edges that are left. Beside its price stand that of
+as many other edges, chosen at random; that of larger cuts: where one costs less, the model can do without more than the
+smaller one took, so not all of that one's price is information that only its edges bring; and that of the same cut with
+a detour closed.
 """
 
 from collections.abc import Sequence
@@ -23,11 +24,12 @@ from emg_lens.sweeps.target import Target, target_of
 def random_edges(
     model: nn.Module, edges: EdgeSet, n: int = 20, seed: int = 0, layout: TokenLayout | None = None
 ) -> list[EdgeSet]:
-    """Random edge sets that match a cut: in every layer and head as many live edges as it cuts of those.
+    """Random edge sets that match a cut: in every layer and head as many live edges of each kind as it cuts of those.
 
-    They are drawn from the edges that are live in the unmasked model. Where the cut is the same in all heads of a layer
-    so is the draw: an edge that stays open in one head is not cut. The same draw takes the same edges in a layer
-    whatever else is cut, so that the draws of `layer_masks` share their prefixes in a sweep.
+    The kinds are what CLS reads, what reads CLS, a token's edge with itself, and all others: an edge into CLS is not
+    worth one between two channels. Edges are drawn from those that are live in the unmasked model. Where the cut is the
+    same in all heads of a layer so is the draw: an edge that stays open in one head is not cut. The same draw takes the
+    same edges in a layer whatever else is cut, so that draws of nested cuts share their prefixes in a sweep.
 
     Args:
         model: The model, for its layers, its heads and its live edges.
@@ -46,9 +48,11 @@ def random_edges(
     pool = pool if target.severed is None else pool & ~target.severed.numpy()
     if not cut.any():
         raise EdgeError(f"{edges} cuts no live edge, so there is nothing to match")
-    if (cut.sum((2, 3)) == pool.sum((2, 3)))[cut.any((2, 3))].all():
-        raise EdgeError(f"{edges} cuts every live edge where it cuts at all, so there is no other edge to draw")
-    return [from_mask(_draw(cut, pool, (seed, draw))) for draw in range(n)]
+    kinds = [pool & kind for kind in _kinds(target.layout)]
+    counts = [((cut & kind).sum((2, 3)), kind.sum((2, 3))) for kind in kinds]
+    if all((n_cut[n_cut > 0] == n_there[n_cut > 0]).all() for n_cut, n_there in counts):
+        raise EdgeError(f"{edges} cuts every live edge of the kinds that it cuts, so there is no other edge to draw")
+    return [from_mask(_draw(cut, kinds, (seed, draw))) for draw in range(n)]
 
 
 def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout | None = None) -> pd.DataFrame:
@@ -89,18 +93,29 @@ def _live_cut(target: Target, edges: EdgeSet) -> Bool[np.ndarray, "layer head de
     return reach(mask, target.readout, target.severed).live_cut.numpy()
 
 
+def _kinds(layout: TokenLayout) -> list[Bool[np.ndarray, "dest src"]]:
+    """What CLS reads, what reads CLS, self-edges, and all others."""
+    n = len(layout)
+    is_cls = np.array([group == CLS for group in layout.group])
+    into, own = np.broadcast_to(is_cls[:, None], (n, n)), np.eye(n, dtype=bool)
+    out_of = is_cls[None] & ~into
+    return [into, out_of, own & ~into, ~(into | out_of | own)]
+
+
 def _draw(
-    cut: Bool[np.ndarray, "layer head dest src"], pool: Bool[np.ndarray, "layer head dest src"], seed: tuple[int, int]
+    cut: Bool[np.ndarray, "layer head dest src"],
+    kinds: Sequence[Bool[np.ndarray, "layer head dest src"]],
+    seed: tuple[int, int],
 ) -> Bool[np.ndarray, "layer head dest src"]:
-    """As many edges of the pool as are cut, layer by layer: the same in all heads where the cut is."""
+    """As many live edges of each kind as are cut, layer by layer: the same in all heads where the cut is."""
     drawn = np.zeros(cut.shape, bool)
     for layer in np.flatnonzero(cut.any((1, 2, 3))):
-        alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, pool))
+        alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, *kinds))
         for head in range(1 if alike else cut.shape[1]):
             rng = np.random.default_rng([*seed, int(layer), head])
-            order = rng.permutation(np.flatnonzero(pool[layer, head]))
-            some = order[: np.count_nonzero(cut[layer, head])]
-            np.put(drawn[layer, head], some, True)
+            for kind in kinds:
+                order = rng.permutation(np.flatnonzero(kind[layer, head]))
+                np.put(drawn[layer, head], order[: np.count_nonzero((cut & kind)[layer, head])], True)
         if alike:
             drawn[layer] = drawn[layer, :1]
     return drawn

@@ -53,8 +53,8 @@ def activation_shift(
         * `cosine`: between masked and unmasked activations, mean over tokens and trials.
         * `cka`: linear centred kernel alignment of the two, over trials, of activations averaged over the tokens
           (Kornblith et al. 2019): 1 = the same up to rotation and scale. NaN where one of them is constant.
-        * `mmd`: maximum mean discrepancy of the two (Gretton et al. 2012), Gaussian kernel with the median distance of
-          unmasked activations as its width: 0 = the same distribution.
+        * `mmd`: maximum mean discrepancy of the two (Gretton et al. 2012, unbiased), Gaussian kernel with the median
+          distance of unmasked activations as its width: 0 = the same distribution.
         * `mmd_of_trials`: that between unmasked activations for `x` and for `reference`; NaN without one.
     """
     layout = resolve_layout(model, layout)
@@ -122,23 +122,27 @@ def _cka(a: Float[Tensor, "trial d_model"], b: Float[Tensor, "trial d_model"]) -
 
 
 class Discrepancy:
-    """Maximum mean discrepancy to some activations `[trial, pos, d_model]`, averaged over tokens; in their width."""
+    """Maximum mean discrepancy to some activations `[trial, pos, d_model]`, averaged over tokens; in their width.
+
+    The unbiased estimate: nothing in the mean where both are of one distribution, however few trials there are.
+    """
 
     def __init__(self, activations: Float[Tensor, "trial pos d_model"]) -> None:
         self.rows = _some(activations.mean(1))
-        apart = _squared_distances(self.rows, self.rows)
-        pairs = apart[tuple(torch.triu_indices(*apart.shape, 1))]
-        self.width = pairs[pairs > 0].median() if (pairs > 0).any() else torch.ones((), dtype=apart.dtype)
-        self.own = self._likeness(self.rows)
+        pairs = _squared_distances(self.rows, self.rows)[tuple(torch.triu_indices(len(self.rows), len(self.rows), 1))]
+        self.width = pairs[pairs > 0].median() if (pairs > 0).any() else torch.ones((), dtype=pairs.dtype)
+        self.own = self._likeness(self.rows, self.rows, itself=True)
 
     def __call__(self, others: Float[Tensor, "trial pos d_model"]) -> float:
-        """To these."""
+        """To these; 0 where the estimate of the square is negative."""
         rows = _some(others.mean(1))
-        theirs = torch.exp(-_squared_distances(rows, rows) / self.width).mean()
-        return float((self.own + theirs - 2 * self._likeness(rows)).clamp(min=0).sqrt())
+        theirs, between = self._likeness(rows, rows, itself=True), self._likeness(self.rows, rows)
+        return float((self.own + theirs - 2 * between).clamp(min=0).sqrt())
 
-    def _likeness(self, rows: Float[Tensor, "n d_model"]) -> Tensor:
-        return torch.exp(-_squared_distances(self.rows, rows) / self.width).mean()
+    def _likeness(self, a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"], itself: bool = False) -> Tensor:
+        """Mean of the kernel; without each row's with itself."""
+        kernel = torch.exp(-_squared_distances(a, b) / self.width)
+        return kernel.mean() if not itself else (kernel.sum() - len(a)) / max(len(a) * (len(a) - 1), 1)
 
 
 def _squared_distances(a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"]) -> Float[Tensor, "n m"]:

@@ -130,8 +130,9 @@ class Leakage:
     @property
     def is_blocked(self) -> bool:
         """Whether a class follows itself more than twice as often as it would at random."""
-        known = self.repeats is not None and self.repeats_at_random is not None
-        return known and self.repeats > 2 * self.repeats_at_random  # pyright: ignore[reportOptionalOperand]
+        if self.repeats is None or self.repeats_at_random is None:
+            return False
+        return self.repeats > 2 * self.repeats_at_random
 
     def _on_rest(self) -> str:
         if self.rest_s is None:

@@ -22,8 +22,7 @@ GUIDE_TO_SHARES = {
     "Drop %": "Relative to the baseline, as in the paper's Δ%. It is what one intervention costs,"
     " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
     "Granularity": "Windows of one movement are no independent trials: each movement counts the same, however many"
-    " windows it has, and 1 / (number of test movements) is what one of them weighs. A smaller difference of means"
-    " comes from few subjects who changed by so little, or from few of their fits.",
+    " windows it has, and 1 / (number of test movements) is what one of them weighs. A single window weighs less.",
 }
 GUIDE_TO_OTHERS = {
     "Change %": "Relative to the baseline, signed; none where the baseline is not positive. It is what one"

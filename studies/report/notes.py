@@ -48,7 +48,7 @@ def study_notes(cell: Cell) -> list[str]:
             n, of = scores["n_movements"], "movement"
         windows = f" (in {_range(scores['n_test'])} windows)" if (scores["n_test"] != n).any() else ""
         one = (
-            f": one {of} moves {its} by {100 / max(int(n.min()), 1):.2f} pp"
+            f": one {of} moves {its} by {'up to ' * bool(n.min() < n.max())}{100 / max(int(n.min()), 1):.2f} pp"
             if cell.metric in ("accuracy", "movement_accuracy")
             else ""
         )

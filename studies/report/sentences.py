@@ -12,6 +12,7 @@ import numpy as np
 from emg_lens.studies.control_values import Controlled, controlled_cuts, is_everywhere
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.wording import (
+    NOT_SIGNIFICANT,
     UNIT_WORDS,
     cut_in_words,
     cut_names,
@@ -21,30 +22,28 @@ from emg_lens.studies.report.wording import (
     value,
     with_interval,
 )
+from emg_lens.studies.statistics.power import smallest_p
 
 
 def cost_sentences(cell: Cell) -> list[str]:
     """For each edge type: what cutting it in every layer costs, where one layer costs most, and what controls say."""
     masks = layer_conditions(cell.tests)
-    controlled = {one.condition: one for one in controlled_cuts(cell)}
+    controlled = {name: one for one in controlled_cuts(cell) for name in one.alike}
     names = cut_names(cell)
     sentences = []
     for kind in masks["edges"].unique() if len(masks) else ():
         rows = masks[(masks["edges"] == kind) & ~masks["structural_null"]]
         single = rows[rows["mode"] == "individual"].sort_values("difference", ascending=not cell.lower_is_better)
         whole = [row for row in rows.to_dict("records") if is_everywhere(cell, row)][:1]
-        costs = [f"in every layer: {_change(row, cell)}" for row in whole]
+        told = [("in every layer", row) for row in whole]
         for row in single.head(1).to_dict("records"):
-            costs.append(f"among single layers most at {layer_name(row['layer'])}: {_change(row, cell)}")
-        if costs:
-            name = cut_in_words(str(kind))
-            at = f"{cell.label}: " if cell.label else ""
-            checked = [
-                control_sentence(controlled[row["condition"]], cell, names)
-                for row in whole
-                if row["condition"] in controlled
-            ]
-            sentences.append(" ".join([f"{at}{name[:1].upper()}{name[1:]} {'; '.join(costs)}.", *checked]))
+            told.append((f"in {layer_name(row['layer'])}, the costliest layer", row))
+        name, at = cut_in_words(str(kind)), f"{cell.label}: " if cell.label else ""
+        for where, row in told:
+            said = [f"{at}{name[:1].upper()}{name[1:]} {where}: {_change(row, cell)}."]
+            if row["condition"] in controlled:
+                said.append(control_sentence(controlled[row["condition"]], cell, names))
+            sentences.append(" ".join(said))
     return sentences
 
 
@@ -52,27 +51,34 @@ def control_sentence(cut: Controlled, cell: Cell, names: Mapping[str, str]) -> s
     """What the controls of a cut say of its price."""
     metric, said = metric_words(cell.metric), []
     if cut.random:
-        spread = (
-            f"{value(float(np.mean(cut.random)))} on the mean, {value(min(cut.random))} to {value(max(cut.random))}"
-        )
+        spread = f"{value(float(np.mean(cut.random)))}, from {value(min(cut.random))} to {value(max(cut.random))}"
         said.append(
-            f"Of {len(cut.random)} random cuts of as many live edges, {cut.n_cheaper} cost less ({metric} {spread},"
-            f" against {value(cut.mean)})."
+            f"Of {len(cut.random)} random cuts of as many live edges of the same kinds {cut.n_cheaper} cost less on the"
+            f" mean over subjects ({metric} {spread}; here {value(cut.mean)})."
         )
     if cut.larger:
         said.append(
-            f"A larger cut costs less ({names.get(cut.larger, cut.larger)}: {value(cut.larger_mean)}), so this price is"
-            " not what the edges carried."
+            f"A larger cut costs less ({names.get(cut.larger, cut.larger)}: {value(cut.larger_mean)}): not all of this"
+            " price is information that only these edges bring."
         )
     elif cut.n_larger:
-        said.append(f"None of the {cut.n_larger} larger cuts costs less.")
+        said.append(f"No larger cut is found to cost less, of {cut.n_larger}.")
     if not np.isnan(cut.detour):
-        said.append(f"CLS is a detour that stays open; with CLS unread by other tokens too: {value(cut.detour)}.")
+        said.append(f"CLS stays open as a detour; with CLS unread by other tokens too: {metric} {value(cut.detour)}.")
     return " ".join(said)
 
 
 def _change(row: Mapping[str, Any], cell: Cell) -> str:
     sign = "+" if row["difference"] > 0 else ""
     level = f"({100 * cell.statistics.confidence:g} % CI)" if not np.isnan(row["ci_low"]) else ""
-    parts = (f"{sign}{with_interval(row)}", UNIT_WORDS.get(row["unit"], ""), level, row["stars"])
+    parts = (f"{sign}{with_interval(row)}", UNIT_WORDS.get(row["unit"], ""), level, _significance(row, cell))
     return " ".join(part for part in parts if part)
+
+
+def _significance(row: Mapping[str, Any], cell: Cell) -> str:
+    """The stars; where no result of so few subjects could have any, that."""
+    size, spec = row["family_size"], cell.statistics
+    if row["stars"] != NOT_SIGNIFICANT or not size > 0:
+        return row["stars"]
+    possible = smallest_p(int(row["n_subjects"]), int(size), spec).corrected < spec.alpha
+    return row["stars"] if possible else f"({NOT_SIGNIFICANT}: {row['n_subjects']} subjects cannot be significant)"

@@ -39,6 +39,7 @@ UNIT_WORDS = {"pp": "pp", "nat": "nat"}
 NULL, SAME = "†", "‡"
 EMPTY = "–"
 SIGNIFICANCE = "Sig."
+NOT_SIGNIFICANT = "ns"
 
 
 def layer_conditions(tests: pd.DataFrame) -> pd.DataFrame:

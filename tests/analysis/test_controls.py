@@ -40,6 +40,10 @@ def test_as_many_live_edges_are_drawn_in_every_layer_and_head(seed, severed):
     for edges in random_edges(model, from_mask(mask), n=3, seed=seed):
         drawn = edges.mask(model.layout, 3, 2).numpy()
         np.testing.assert_array_equal(drawn.sum((2, 3)), cut.sum((2, 3)))
+        np.testing.assert_array_equal(drawn[:, :, 0].sum(-1), cut[:, :, 0].sum(-1), "as many that CLS reads")
+        np.testing.assert_array_equal(drawn[:, :, 1:, 0].sum(-1), cut[:, :, 1:, 0].sum(-1), "as many that read CLS")
+        own = np.arange(1, 6)
+        np.testing.assert_array_equal(drawn[:, :, own, own].sum(-1), cut[:, :, own, own].sum(-1), "as many self-edges")
         assert not (drawn & ~there).any()
 
 

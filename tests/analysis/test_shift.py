@@ -1,6 +1,7 @@
 """How far conditions move activations: against other code for the same formulas, and cases with known answers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics.pairwise import rbf_kernel
@@ -51,8 +52,9 @@ def test_the_numbers_are_those_of_their_definitions(model, x):
         for name, p, q in (("mmd", a, b), ("mmd_of_trials", a, c)):
             squared = np.sort(((a[:, None] - a[None]) ** 2).sum(-1)[np.triu_indices(len(a), 1)])
             width = squared[(len(squared) - 1) // 2]  # torch's median is the lower of the two in the middle
-            k = [rbf_kernel(u, v, 1 / width).mean() for u, v in ((p, p), (q, q), (p, q))]
-            assert row[name] == pytest.approx(np.sqrt(max(k[0] + k[1] - 2 * k[2], 0)), abs=1e-4)
+            k = [rbf_kernel(u, v, 1 / width) for u, v in ((p, p), (q, q), (p, q))]
+            within = sum((kernel.sum() - len(kernel)) / len(kernel) / (len(kernel) - 1) for kernel in k[:2])
+            assert row[name] == pytest.approx(np.sqrt(max(within - 2 * k[2].mean(), 0)), abs=1e-4)
 
 
 def test_nothing_done_moves_nothing_and_tokens_out_of_reach_stay(model, x):
@@ -93,3 +95,11 @@ def test_a_pre_norm_encoder_without_cls_has_groups_of_its_modalities():
     found = activation_shift(model, model.example_input(10), [Condition("all", every().at(layers=1))])
     assert set(found["tokens"]) == set(model.layout.modalities) | ({"cls"} if model.layout.has_cls else set())
     assert (found.set_index("layer").loc[0, "cosine"] > 1 - 1e-6).all()
+
+
+def test_trials_of_one_distribution_are_not_apart_however_few(model):
+    torch.manual_seed(1)
+    draws = [torch.randn(30, *model.example_input(1).shape[1:]) for _ in range(20)]
+    found = pd.concat([activation_shift(model, x[:10], [CUT], reference=x[10:]) for x in draws])
+    of_cls = found[found["tokens"] == "cls"].groupby("layer")["mmd_of_trials"]
+    assert (of_cls.median() < 0.1).all() and (found["mmd_of_trials"] == 0).any(), "the biased one is .3 here, never 0"

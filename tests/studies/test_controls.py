@@ -88,16 +88,20 @@ def test_the_report_shows_every_cut_beside_its_controls(result):
 
 # --- what is said of them, on made-up numbers -----------------------------------------------------------------
 
+CROSS = (0.6, 0.5, 0.7, 0.55, 0.65)
 
-def made_up(cross=(0.6, 0.5, 0.7), both=(0.8, 0.7, 0.9), random=((0.9, 0.9, 0.9), (0.4, 0.4, 0.4))) -> Cell:
-    scores = tidy(baseline=[0.95, 0.9, 1.0], cross=cross, both=both)
+
+def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, (0.4,) * 5)) -> Cell:
+    """Five subjects at .95 unmasked; a larger cut gives so much more than the cut."""
+    both = np.add(cross, gain)
+    scores = tidy(baseline=[0.95] * 5, cross=cross, both=both)
     tagged = scores["condition"] == "cross"
     scores["mode"], scores["edges"] = tagged.map({True: "from_beginning", False: ""}), scores["condition"]
     scores["layer"] = tagged.map({True: 1.0, False: np.nan})
     draws = [
         tidy(**{f"cross, random {i}": values}).assign(control="random", of="cross") for i, values in enumerate(random)
     ]
-    detour = tidy(**{"cross, CLS unread": (0.3, 0.3, 0.3)}).assign(control="detour", of="cross")
+    detour = tidy(**{"cross, CLS unread": (0.3,) * 5}).assign(control="detour", of="cross")
     nested = pd.DataFrame({"condition": ["cross"], "larger": ["both"]})
     return replace(cell_of(scores), controls=pd.concat([*draws, detour]), nested=nested)
 
@@ -105,21 +109,38 @@ def made_up(cross=(0.6, 0.5, 0.7), both=(0.8, 0.7, 0.9), random=((0.9, 0.9, 0.9)
 def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
     (cut,) = controlled_cuts(made_up())
     assert (cut.condition, cut.n_cheaper, cut.n_larger, cut.larger) == ("cross", 1, 1, "both")
-    assert (cut.larger_mean, cut.detour) == (pytest.approx(0.8), pytest.approx(0.3))
+    assert (cut.larger_mean, cut.detour) == (pytest.approx(0.804), pytest.approx(0.3))
     (said,) = cost_sentences(made_up())
-    assert "Of 2 random cuts of as many live edges, 1 cost less (accuracy 0.650 on the mean, 0.400 to 0.900" in said
-    assert "A larger cut costs less (both: 0.800), so this price is not what the edges carried." in said
-    assert "with CLS unread by other tokens too: 0.300" in said
+    assert "Of 2 random cuts of as many live edges of the same kinds 1 cost less on the mean over subjects" in said
+    assert "A larger cut costs less (both: 0.804): not all of this price is information that only these edges" in said
+    assert "with CLS unread by other tokens too: accuracy 0.300" in said
 
 
-def test_a_larger_cut_that_is_cheaper_for_few_subjects_alone_is_no_finding():
-    cell = made_up(both=(0.95, 0.45, 0.65))  # higher on the mean, lower for two of three
-    (cut,) = controlled_cuts(cell)
-    assert cut.larger is None and "None of the 1 larger cuts costs less." in cost_sentences(cell)[0]
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"gain": (0.044, 0.014, -0.054, -0.03, 0.076)},
+        {"gain": (0.3, -0.01, 0.01, -0.01, 0.01)},
+        {"cross": (0.96, 0.95, 0.95, 0.96, 0.95), "gain": (0.01, 0.01, 0.011, 0.01, 0.012)},
+    ],
+    ids=["three of five subjects", "one subject", "the cut costs nothing"],
+)
+def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
+    (cut,) = controlled_cuts(made_up(**changed))
+    assert cut.larger is None
+    assert "No larger cut is found to cost less, of 1." in cost_sentences(made_up(**changed))[0]
+
+
+def test_where_no_star_is_possible_ns_says_so():
+    (said,) = cost_sentences(made_up())
+    assert "ns: 5 subjects cannot be significant" not in said, "one test of five subjects can be"
+    three = made_up()
+    three = replace(cell_of(three.scores[three.scores["subject"].isin(["s0", "s1", "s2"])]), nested=three.nested)
+    assert "(ns: 3 subjects cannot be significant)" in cost_sentences(three)[0]
 
 
 def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
-    for cell in (made_up(), made_up(both=(0.1, 0.1, 0.1)), made_up(random=())):
+    for cell in (made_up(), made_up(gain=(-0.1,) * 5), made_up(random=())):
         for sentence in cost_sentences(cell):
             assert not {"carry", "carries", "need", "needs", "prove", "proves", "bound"} & set(sentence.split())
 

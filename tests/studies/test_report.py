@@ -116,7 +116,9 @@ def test_the_summary_says_what_all_layers_cost_with_interval_and_stars(html):
     made = paper()
     row = made.tests_table.set_index("condition").loc["cross_modal/from_beginning/L5"]
     change = f"−{-row['difference']:.1f} [−{-row['ci_low']:.1f}, −{-row['ci_high']:.1f}] pp (95 % CI) {row['stars']}"
-    assert f"Cross-modal edges cut in every layer: {change}; among single layers most at L3: −" in Page(html).text
+    text = Page(html).text
+    assert f"Cross-modal edges cut in every layer: {change}." in text
+    assert "Cross-modal edges cut in L3, the costliest layer: −" in text
 
 
 def test_every_word_of_the_reading_guide_is_on_the_page(html):
@@ -163,7 +165,7 @@ def test_a_regression_is_told_in_its_own_words():
     text = Page(page_of(findings_of(scores, metrics=("mae",)))).text
     tests = findings_of(scores, metrics=("mae",)).tests_table
     worst = tests.query("mode == 'individual' and edges == 'unimodal'").nlargest(1, "difference").iloc[0]
-    sentence = f"among single layers most at L{worst['layer'] + 1:.0f}: +{worst['difference']:.3f} ["
+    sentence = f"cut in L{worst['layer'] + 1:.0f}, the costliest layer: +{worst['difference']:.3f} ["
     assert sentence in text, "an error costs where it rises"
     assert "MAE, unmasked" in text and "Change %" in text
     results = text[text.index("Results") : text.index("Statistics in full")]

@@ -54,7 +54,7 @@ class ControlledCuts(View):
     def captions(self) -> Mapping[str, str]:
         """By figure."""
         return {
-            "controls": "Every cut (coloured) beside random cuts of as many live edges of the same layers (grey: one"
+            "controls": "Cuts (coloured) beside random cuts of as many live edges of the same layers (grey: one"
             " dot a draw), the larger cut that costs less, if there is one (diamond), and, of edges cut in every layer,"
             " the same with CLS unread by other tokens (cross). Means over subjects; dashed: the unmasked models."
         }
@@ -93,10 +93,11 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
     columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that cost less"]
     table = pd.DataFrame(rows, columns=[*columns, "A larger cut that costs less", "CLS unread too"])
     table.attrs["notes"] = [
-        "Random cuts: as many live edges in every layer and head, drawn from all that are live in the unmasked model;"
-        f" mean and range over draws of the {metric_words(cell.metric)} over subjects.",
-        "A larger cut that costs less, on the mean and for most subjects, shows that the price of the smaller one is"
-        " not what its edges carried.",
+        "Random cuts: in every layer and head as many edges of each kind (read by CLS, reading CLS, self-edges, others)"
+        f" of those that are live in the unmasked model; mean and range over draws of the {metric_words(cell.metric)}"
+        " over subjects.",
+        "Where a larger cut costs less (the interval of the difference, corrected for the number of larger cuts, lies"
+        " on its side), not all of the smaller one's price is information that only its edges bring.",
     ]
     return table
 

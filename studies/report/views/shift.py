@@ -11,8 +11,10 @@ from emg_lens.studies.condition_spec import RANDOM
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, colour_of, place_legend, wrapped_text
 from emg_lens.studies.report.view import View, in_each_cell
-from emg_lens.studies.report.wording import cut_names, layer_name, number
+from emg_lens.studies.report.wording import NULL, cut_names, layer_name, number
 
+UNMOVED = 1e-6
+"""From 1, cosines of activations that are the same up to rounding."""
 MEASURES = ["cosine", "cka", "mmd", "mmd_of_trials"]
 
 
@@ -56,16 +58,17 @@ def layout_shift(cell: Cell) -> pd.DataFrame | None:
         return None
     for condition, by_layer in found.groupby("condition", sort=False):
         last = by_layer.iloc[-1]
-        times = last["mmd"] / last["mmd_of_trials"] if last["mmd_of_trials"] > 0 else float("nan")
-        numbers = [*by_layer["cosine"], last["cka"], last["mmd"], times]
-        rows.append([names.get(str(condition), condition), *(number(one, 2) for one in numbers)])
+        cosines = [f"{number(one, 2)}{NULL if abs(1 - one) < UNMOVED else ''}" for one in by_layer["cosine"]]
+        numbers = [number(last[measure], 2) for measure in ("cka", "mmd", "mmd_of_trials")]
+        rows.append([names.get(str(condition), condition), *cosines, *numbers])
     columns = [f"Cosine {layer_name(layer)}" for layer in found["layer"].unique()]
-    table = pd.DataFrame(rows, columns=["Condition", *columns, "CKA", "MMD", "MMD / test to training"])
+    table = pd.DataFrame(rows, columns=["Condition", *columns, "CKA", "MMD", "MMD of trials"])
     table.attrs["notes"] = [
         "Residual stream of the tokens that are read out (CLS, or all where there is none) against the unmasked model;"
         " mean over trials and fits. CKA: linear centred kernel alignment, MMD: maximum mean discrepancy (Gaussian"
-        " kernel, median width), both after the last layer; the last column is MMD over that between unmasked test and"
-        " training trials: 1 = no further than test trials lie from those trained on."
+        " kernel, median width, unbiased), both after the last layer. MMD of trials: that between unmasked test and"
+        " training trials, for comparison.",
+        f"{NULL} Not moved: nothing that is changed reaches these tokens up to there, whatever the weights.",
     ]
     return table
 

@@ -41,7 +41,8 @@ class TrainingCurves(View):
         """By figure."""
         return {
             "training": "Loss and metric by epoch: one thin line a fit, thick: their mean. Held-out trials take no part"
-            " in training. Dotted: from here on the main head alone drives learning."
+            " in training; curves count every window alike, tables every movement. Dotted: from here on the main head"
+            " alone drives learning."
         }
 
 
