@@ -59,7 +59,7 @@ def layout_shift(cell: Cell) -> pd.DataFrame | None:
     for condition, by_layer in found.groupby("condition", sort=False):
         last = by_layer.iloc[-1]
         cosines = [f"{number(one, 2)}{NULL if abs(1 - one) < UNMOVED else ''}" for one in by_layer["cosine"]]
-        numbers = [number(last[measure], 2) for measure in ("cka", "mmd", "mmd_of_trials")]
+        numbers = [number(last["cka"], 2), *(number(last[measure], 3) for measure in ("mmd", "mmd_of_trials"))]
         rows.append([names.get(str(condition), condition), *cosines, *numbers])
     columns = [f"Cosine {layer_name(layer)}" for layer in found["layer"].unique()]
     table = pd.DataFrame(rows, columns=["Condition", *columns, "CKA", "MMD", "MMD of trials"])
