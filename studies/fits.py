@@ -25,6 +25,7 @@ from emg_lens.studies.fit_folder import FittedOutputs, write_fit
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import leakage_of
 from emg_lens.studies.spec import Cohort
+from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.sweeps.side_by_side import torch_threads
@@ -32,8 +33,8 @@ from emg_lens.training.cohort import fit_cohort
 from emg_lens.training.fitting import fit
 from emg_lens.training.objectives import OBJECTIVES, Objective
 
-FIT_SHARE = 0.95
-"""Fraction of a fit's progress bar that fitting takes; the sweep takes the rest."""
+FITTING = 3
+"""What fitting to a trial once costs, in forwards: one there, and two in the backward pass."""
 
 
 def architecture_of(fit_unit: Fit) -> Architecture:
@@ -157,6 +158,8 @@ def run_fit(
         checkpoint = folder.with_name(f".{folder.name}.fit")
         trials, objective, recipe = load_fit(fit_unit, data), objective_of(fit_unit), fit_unit.recipe
         model = build_fit_model(fit_unit, trials.train).to(device)
+        conditions = fit_conditions(fit_unit, model)
+        bar = fitting_share(recipe.epochs * len(trials.train), len(conditions) * len(trials.test))
         history = fit(
             model,
             trials.x(trials.train),
@@ -164,13 +167,13 @@ def run_fit(
             recipe,
             objective=objective.name,
             held_out=(trials.x(trials.test), trials.y(trials.test, objective)),
-            on_epoch=lambda epoch: tell(FIT_SHARE * epoch / recipe.epochs),
+            on_epoch=lambda epoch: tell(bar * epoch / recipe.epochs),
             checkpoint=checkpoint,
             stop_after=round(share * recipe.epochs),
         )
         if share < 1:
             return
-        _sweep_and_write(fit_unit, data, trials, model, history, folder)
+        _sweep_and_write(fit_unit, data, trials, model, history, conditions, folder, _part(tell, bar, 1.0))
         checkpoint.unlink(missing_ok=True)
         tell(1.0)
 
@@ -184,7 +187,9 @@ def run_fits_at_once(
     """
     trials = [load_fit(one, data) for one in fits]
     models = [build_fit_model(one, t.train).to(device) for one, t in zip(fits, trials, strict=True)]
+    conditions = [fit_conditions(one, model) for one, model in zip(fits, models, strict=True)]
     objective, epochs = objective_of(fits[0]), fits[0].recipe.epochs
+    bar = fitting_share(epochs * len(trials[0].train), len(conditions[0]) * len(trials[0].test))
     histories = fit_cohort(
         models,
         [t.x(t.train) for t in trials],
@@ -192,22 +197,50 @@ def run_fits_at_once(
         [one.recipe for one in fits],
         objective=objective.name,
         held_out=[(t.x(t.test), t.y(t.test, objective)) for t in trials],
-        on_epoch=lambda epoch: tell(FIT_SHARE * epoch / epochs),
+        on_epoch=lambda epoch: tell(bar * epoch / epochs),
     )
-    for one, t, model, history, folder in zip(fits, trials, models, histories, folders, strict=True):
-        _sweep_and_write(one, data, t, model, history, folder)
+    ends = np.linspace(bar, 1.0, len(fits) + 1)
+    each = zip(fits, trials, models, histories, conditions, folders, ends[:-1], ends[1:], strict=True)
+    for one, t, model, history, of_one, folder, start, stop in each:
+        _sweep_and_write(one, data, t, model, history, of_one, folder, _part(tell, start, stop))
     tell(1.0)
 
 
-def _sweep_and_write(
-    fit_unit: Fit, data: Path | None, trials: FitTrials, model: Any, history: Any, folder: Path
-) -> None:
-    started, test, objective = time.perf_counter(), trials.test, objective_of(fit_unit)
+def fit_conditions(fit_unit: Fit, model: Any) -> list[Condition]:
+    """What is done to the fitted model: the study's conditions, and their controls."""
     spec = fit_unit.spec.conditions
     asked = spec.build(model.cfg.n_layers, model.cfg.n_heads)
-    conditions = [*asked, *controls_of(spec, model, asked)]
-    reference, executor = trials.x(trials.train), reproducible_executor(model)
-    result = sweep(model, trials.x(test), conditions, reference=reference, executor=executor)
+    return [*asked, *controls_of(spec, model, asked)]
+
+
+def fitting_share(n_fitted: int, n_swept: int) -> float:
+    """Share of a fit's progress bar that fitting takes; the sweep takes the rest.
+
+    Args:
+        n_fitted: Trials times epochs.
+        n_swept: Trials times conditions.
+    """
+    return FITTING * n_fitted / (FITTING * n_fitted + n_swept)
+
+
+def _part(tell: Callable[[float], None], start: float, stop: float) -> Callable[[float], None]:
+    """Tells the finished fraction of something that is this part of the whole."""
+    return lambda done: tell(start + (stop - start) * done)
+
+
+def _sweep_and_write(
+    fit_unit: Fit,
+    data: Path | None,
+    trials: FitTrials,
+    model: Any,
+    history: Any,
+    conditions: Sequence[Condition],
+    folder: Path,
+    on_progress: Callable[[float], None],
+) -> None:
+    started, test, objective = time.perf_counter(), trials.test, objective_of(fit_unit)
+    x, reference, executor = trials.x(test), trials.x(trials.train), reproducible_executor(model)
+    result = sweep(model, x, conditions, reference=reference, executor=executor, on_progress=on_progress)
     outputs = np.stack([result.logits[c.name].numpy() for c in result.conditions])
     targets = objective.targets(test).numpy()
     if trials.targets is not None and np.issubdtype(targets.dtype, np.floating):
@@ -235,6 +268,6 @@ def _sweep_and_write(
     leakage = (
         leakage_of(fit_unit.spec.cohort, fit_unit.fold, data, trials.train, test) if fit_unit.tells_leakage else None
     )
-    nested, shift = nested_cuts(model, conditions), shift_of(spec, model, conditions, trials.x(test), reference)
+    nested, shift = nested_cuts(model, conditions), shift_of(fit_unit.spec.conditions, model, conditions, x, reference)
     kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test, nested, shift)
     write_fit(folder, model, trials.inputs, trials.targets, history, kept, facts, leakage, metrics)

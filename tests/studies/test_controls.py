@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic import cell_of, tidy
-from tiny import TINY
+from tiny import TINY, all_fits
 
 from emg_lens import IsoNet, IsoNetConfig, build_model
 from emg_lens.studies.condition_spec import ConditionsSpec
 from emg_lens.studies.control_values import controlled_cuts
 from emg_lens.studies.controls import controls_of, shift_of
 from emg_lens.studies.findings import Cell
+from emg_lens.studies.fits import fitting_share, run_fit
 from emg_lens.studies.report.sentences import cost_sentences
 from emg_lens.studies.report.views.controls import CONTROLS, figure_controls, layout_controls
 from emg_lens.studies.report.views.shift import SHIFT
@@ -174,3 +175,13 @@ def test_a_model_without_attention_has_no_shift_and_a_study_may_leave_it_out(mod
     mlp = build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3).eval()
     zeroed = ConditionsSpec.model_validate({"layer_masks": None, "extra": [{"name": "zeroed", "replace": "acc"}]})
     assert not len(shift_of(zeroed, mlp, zeroed.build(0, 0), mlp.example_input(4), mlp.example_input(4)))
+
+
+def test_the_bar_of_a_fit_moves_on_while_its_controls_are_swept(tmp_path):
+    (unit, *_) = all_fits(StudySpec.parse(TINY))
+    told = []
+    run_fit(unit, None, tmp_path / "fit", "cpu", told.append)
+    assert told == sorted(told) and told[-1] == 1.0
+    assert len(told) > 4 + 2, "four epochs, the end, and steps of the sweep"
+    assert fitting_share(2000 * 60, 31 * 34) > 0.99
+    assert fitting_share(45 * 432, 276 * 216) == pytest.approx(0.49, abs=0.01)
