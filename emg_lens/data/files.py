@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from emg_lens.data.recording import DataError
+from emg_lens.io.hashing import content_hashes
 
 Index = Mapping[str, Sequence[Path]]
 """Files of each subject, subjects and files in natural order."""
@@ -92,9 +93,17 @@ def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequ
 
 
 def listing_hash(name: str, folder: Path | None, index: Index) -> str:
-    """Short hash of a data set's name and its files' names, relative to their folder, and sizes."""
+    """Short hash of a data set's name and its files' names, relative to their folder, and contents.
+
+    Raises:
+        DataError: A file that cannot be read.
+    """
     files = {file for files in index.values() for file in files} if folder else ()
-    lines = [f"{file.relative_to(folder)} {file.stat().st_size}" for file in files if folder]
+    try:
+        contents = content_hashes(sorted(files))
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); is it still there?") from None
+    lines = [f"{file.relative_to(folder)} {content}" for file, content in contents.items() if folder]
     return hashlib.sha256("\n".join([name, *sorted(lines)]).encode()).hexdigest()[:16]
 
 

@@ -174,10 +174,10 @@ def load_trials(
 
 
 def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) -> str:
-    """Short hash of the data set's name and of its files' relative names and sizes.
+    """Short hash of the data set's name and of its files' relative names and contents.
 
-    A study that continues a run compares it, so that a run never mixes two versions of the data. Files that
-    do not belong to the data set do not count.
+    A study that continues a run compares it, so that a run never mixes two versions of the data. Files that do not
+    belong to the data set do not count. A file is read when it is new, or its size, time or inode changed.
 
     Raises:
         DataError: As `load_dataset`.

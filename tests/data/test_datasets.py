@@ -138,7 +138,7 @@ def test_finished_trials_are_read_as_they_are(tmp_path):
             load_trials("trials", path, **extra)
 
 
-def test_the_fingerprint_knows_names_and_sizes_of_the_data_sets_files_only(toy, tmp_path):
+def test_the_fingerprint_knows_names_and_contents_of_the_data_sets_files_only(toy, tmp_path):
     (tmp_path / "P1.dat").write_text("abc")
     first = data_fingerprint("toy", tmp_path)
     (tmp_path / "notes.txt").write_text("not part of it")
@@ -147,6 +147,8 @@ def test_the_fingerprint_knows_names_and_sizes_of_the_data_sets_files_only(toy, 
     grown = data_fingerprint("toy", tmp_path)
     (tmp_path / "P2.dat").write_text("")
     assert len({first, grown, data_fingerprint("toy", tmp_path)}) == 3
+    (tmp_path / "P1.dat").write_text("abcx")
+    assert data_fingerprint("toy", tmp_path) not in (first, grown), "another content of the same size"
 
 
 def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(toy, tmp_path):

@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import hypothesis.strategies as st
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
 from tiny import TINY, all_fits
 
+from emg_lens.data import TrialSet
 from emg_lens.data.statistics import InputStatistics
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.fits import load_fit, run_fit
@@ -151,6 +153,23 @@ def test_a_run_made_with_other_data_is_not_continued(study, done, tmp_path):
         record.write_text(text)
 
 
+def test_a_file_saved_again_with_other_labels_of_the_same_size_is_other_data(tmp_path):
+    rng, y = np.random.default_rng(0), np.tile([0, 1], 12)
+    given = {"x": rng.normal(size=(24, 3, 8)), "subject": ["A"] * 12 + ["B"] * 12, "repetition": np.arange(24) // 2 % 6}
+    given |= {"channels": {"emg": 2, "acc": 1}, "fs": 10.0}
+    TrialSet.from_arrays(y=y, **given).save(tmp_path / "mine.h5")
+    size = (tmp_path / "mine.h5").stat().st_size
+    study = Study.parse(
+        "{name: mine, title: t, cohort: {dataset: trials}, split: {by: repetition, test: [1, 4]},"
+        " model: {d_model: 8, n_heads: 2, n_layers: 1, d_mlp: 8}, training: {epochs: 1}}"
+    )
+    run_study(study, tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
+    TrialSet.from_arrays(y=1 - y, **given).save(tmp_path / "mine.h5")
+    assert (tmp_path / "mine.h5").stat().st_size == size
+    with pytest.raises(StudyError, match="was made with other data"):
+        run_study(study, tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
+
+
 def test_a_result_loads_from_its_folder(done):
     again = StudyResult.load(done.folder)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
@@ -178,8 +197,6 @@ def test_a_run_of_a_former_version_is_read(done, tmp_path):
 
 def test_a_class_missing_in_the_test_repetitions_is_found_before_anything_is_written(tmp_path):
     import numpy as np
-
-    from emg_lens.data import TrialSet
 
     rng = np.random.default_rng(0)
     y, repetition = np.repeat([1, 2, 3], 4), np.tile([1, 2, 3, 4], 3)

@@ -1,0 +1,47 @@
+"""Hashes of what files hold, remembered by size, time and inode, so that a large data set is read once."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from emg_lens.io.files import write_text
+
+MOST_REMEMBERED = 100_000
+
+
+def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
+    """A hash of each file's bytes.
+
+    A file whose size, time of change and inode are those of the last call is not read again. What is remembered lies in
+    the user's cache folder; where that cannot be read or written, files are read every time.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emg-lens" / "content_hashes.json"
+    known, found = _remembered(place), {}
+    for path in paths:
+        facts = path.stat()
+        key, state = str(path.resolve()), [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+        if known.get(key, [None])[:-1] != state:
+            with path.open("rb") as file:
+                known.pop(key, None)  # the newest stand last
+                known[key] = [*state, hashlib.file_digest(file, "sha256").hexdigest()]
+        found[path] = known[key][-1]
+    if known != _remembered(place):
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_text(place, json.dumps(dict(list(known.items())[-MOST_REMEMBERED:])))
+    return found
+
+
+def _remembered(place: Path) -> dict[str, list]:
+    """What is remembered; nothing where the file holds something else."""
+    try:
+        known = json.loads(place.read_text(encoding="utf-8"))
+        return {key: list(facts) for key, facts in known.items() if len(facts) == 4 and isinstance(facts[3], str)}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
