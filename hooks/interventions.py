@@ -361,4 +361,4 @@ def _on_first_argument(model: "nn.Module", change: Any, what: str) -> Iterator[N
     finally:
         handle.remove()
     if not runs:
-        raise DeadHookError(f"{what} never took place: the model was not run")
+        raise DeadHookError(f"{what} never took place: model(x) was not called; run_with_hooks passes it by")
