@@ -23,7 +23,8 @@ class FromMask(EdgeSet):
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         wanted = (n_layers, n_heads, len(layout), len(layout))
-        if any(mine not in (1, theirs) for mine, theirs in zip(self.shape, wanted, strict=True)):
+        over = [mine not in (1, theirs) for mine, theirs in zip(self.shape[:2], wanted[:2], strict=True)]
+        if any(over) or self.shape[2:] != wanted[2:]:
             raise EdgeError(f"a mask {list(self.shape)} does not fit {list(wanted)}: [layer, head, dest, src]")
         n = int(np.prod(self.shape))
         flat = np.unpackbits(np.frombuffer(zlib.decompress(self.bits), np.uint8), count=n)
@@ -49,7 +50,10 @@ def from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
     """
     if isinstance(mask, str):
         return _read(mask)
-    array = np.asarray(getattr(mask, "numpy", lambda: mask)())
+    try:
+        array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)  # pyright: ignore
+    except ValueError as error:
+        raise EdgeError(f"from_mask takes booleans, all rows of one length: {error}") from None
     if array.dtype != bool or not 2 <= array.ndim <= 4 or array.shape[-1] != array.shape[-2] or not array.size:
         raise EdgeError(
             f"from_mask takes booleans [dest, src], [head, dest, src] or [layer, head, dest, src], got {array.dtype}"
@@ -69,8 +73,9 @@ def _read(text: str) -> EdgeSet:
         if n_dest != n_src or not 0 < size <= MOST_EDGES or min(n_layers, n_heads, n_dest) < 1:
             raise ValueError("no such mask")
         # One byte more than there may be: whatever the text unpacks to, no more than that is held.
-        unpacked = zlib.decompressobj().decompress(bits, -(-size // 8) + 1)
-        if len(unpacked) != -(-size // 8):
+        packer = zlib.decompressobj()
+        unpacked = packer.decompress(bits, -(-size // 8) + 1)
+        if len(unpacked) != -(-size // 8) or not packer.eof or packer.unused_data:
             raise ValueError("another size")
     except (ValueError, binascii.Error, zlib.error):
         raise EdgeError(

@@ -10,8 +10,11 @@ import pandas as pd
 from emg_lens.studies.condition_spec import DETOUR, RANDOM
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.statistics.comparison import by_subject
-from emg_lens.studies.statistics.intervals import mean_interval
+from emg_lens.studies.statistics.intervals import FEWEST, mean_interval
 from emg_lens.sweeps.conditions import BASELINE
+
+DECIMALS = 12
+"""To which means are told apart."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Controlled:
         alike: It, and the conditions that are equal to it by construction.
         mean: With it.
         random: With each matched random cut; empty where there is none.
-        n_larger: Conditions and controls that cut all that this one cuts, and more.
+        n_larger: How many conditions and controls that cut all that this one cuts, and more, were compared with it: all
+            of them, if this one costs anything and there are subjects enough for an interval.
         larger: Of the larger cuts whose price is lower beyond chance, the one that costs least: the interval of the
             difference lies above zero, at the study's confidence, divided among the larger cuts that were looked at.
         larger_mean: With that.
@@ -44,7 +48,10 @@ class Controlled:
     @property
     def n_cheaper(self) -> int:
         """How many of the random cuts cost less."""
-        return sum(one > self.mean if not self.lower_is_better else one < self.mean for one in self.random)
+        gains = np.round(
+            np.subtract(self.random, self.mean), DECIMALS
+        )  # equal shares, summed in another order, are equal
+        return int((gains < 0 if self.lower_is_better else gains > 0).sum())
 
 
 def controlled_cuts(cell: Cell) -> list[Controlled]:
@@ -67,7 +74,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
         draws = [draw for same in alike for draw in _of(cell, RANDOM, same)]
         larger = list(dict.fromkeys(name_of.get(other, other) for other in _larger(cell, name) if other in values))
         level = 1 - (1 - cell.statistics.confidence) / max(len(larger), 1)
-        costs = (better * (cut - values[BASELINE])).mean() < 0
+        costs = np.round((better * (cut - values[BASELINE])).mean(), DECIMALS) < 0 and len(cut) >= FEWEST
         gains = {other: (better * (values[other] - cut)).to_numpy() for other in larger if costs}
         cheaper = [other for other, gain in gains.items() if mean_interval(gain, level)[0] > 0]
         cheapest = max(cheaper, key=lambda other: better * values[other].mean(), default=None)
@@ -80,7 +87,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
                 float(cut.mean()),
                 tuple(alike),
                 tuple(float(values[draw].mean()) for draw in draws),
-                len(larger),
+                len(gains),
                 cheapest,
                 float(values[cheapest].mean()) if cheapest else np.nan,
                 float(values[detours[0]].mean()) if detours else np.nan,

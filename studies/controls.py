@@ -24,10 +24,20 @@ def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Seque
         spec: What the study asks for.
         model: The model, for its layers, heads and live edges.
         conditions: Those that `spec` built for it.
+
+    Raises:
+        EdgeError: A condition with the name of a control, or layer masks for a model without attention.
     """
     if spec.controls is None:
         return []
-    return [*_larger(spec, model), *_random(spec.controls, model, conditions)]
+    n_layers: int = model.cfg.n_layers  # pyright: ignore
+    if spec.layer_masks is not None and not n_layers:
+        raise EdgeError(f"{type(model).__name__} has no attention layers to cut; set conditions.layer_masks to null")
+    found = [*_larger(spec, model), *_random(spec.controls, model, conditions)]
+    taken = {one.name for one in conditions} & {one.name for one in found}
+    if taken:
+        raise EdgeError(f"condition {min(taken)!r} has the name of a control (conditions.controls); rename it")
+    return found
 
 
 def nested_cuts(model: HookedRootModule, conditions: Sequence[Condition]) -> pd.DataFrame:
@@ -52,10 +62,10 @@ def shift_of(
         return pd.DataFrame(columns=[*COLUMNS])
     told = [c for c in conditions if c.interventions and _is_single_or_whole(c, n_layers) and not _is_draw(c)]
     told = [c for c in told if c.tags.get("mode") != "individual"]
-    audited = audit(model, told).set_index("condition")["equivalent_to"] if told else {}
-    told = [c for c in told if audited[c.name] == c.name]  # from the beginning and from the end, all layers are one
-    names = {c.name for c in told}
-    told += [c for c in conditions if c.tags.get("draw") == 1 and c.tags["of"] in names]
+    alike = audit(model, [c for c in conditions if not _is_draw(c)]).set_index("condition")["equivalent_to"]
+    told = list({alike[c.name]: c for c in reversed(told)}.values())[::-1]  # each computation once
+    shown = {alike[c.name] for c in told}
+    told += [c for c in conditions if c.tags.get("draw") == 1 and alike[c.tags["of"]] in shown]
     return activation_shift(model, x, told, reference=reference)
 
 

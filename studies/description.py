@@ -7,6 +7,7 @@ import numpy as np
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError
+from emg_lens.studies.controls import controls_of
 from emg_lens.studies.factors import SEED
 from emg_lens.studies.fit_units import Fit, fits_of
 from emg_lens.studies.fits import FitTrials, build_fit_model, load_fit, metrics_of, objective_of
@@ -102,8 +103,14 @@ def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
         raise StudyError(f"fold {one.fold.name} has trials of one class alone; two or more are needed to tell apart")
     objective.check(model, trials.x(some), trials.y(some, objective))
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
+    controls_of(one.spec.conditions, model, conditions)
     some_x, executor = trials.x(some), reproducible_executor(model)
     found = sweep(model, some_x, conditions, reference=some_x, executor=executor)
     measure(metrics_of(one), found.logits[BASELINE].numpy(), objective.targets(some).numpy())
+    if not targets.is_floating_point():  # whether trials of one movement are of one class
+        for subject in set(trials.train.subject.tolist()):
+            mine = trials.train.subject == subject
+            nothing = np.zeros((int(mine.sum()), model.cfg.n_classes))
+            measure(metrics_of(one), nothing, targets.numpy()[mine], trials.train.movement[mine])
     rows = [{**dict(c.tags), **row} for c, row in zip(conditions, found.audit.to_dict("records"), strict=True)]
     return rows[1:]

@@ -29,7 +29,8 @@ def random_edges(
     The kinds are what CLS reads, what reads CLS, a token's edge with itself, and all others: an edge into CLS is not
     worth one between two channels. Edges are drawn from those that are live in the unmasked model. Where the cut is the
     same in all heads of a layer so is the draw: an edge that stays open in one head is not cut. The same draw takes the
-    same edges in a layer whatever else is cut, so that draws of nested cuts share their prefixes in a sweep.
+    same edges in a layer whatever else is cut, so that draws of nested cuts share their prefixes in a sweep. What is
+    live is known of our encoders; of every other model each edge counts as live, also one that a causal mask forbids.
 
     Args:
         model: The model, for its layers, its heads and its live edges.

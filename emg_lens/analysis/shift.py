@@ -65,7 +65,7 @@ def activation_shift(
             clean = _residuals(model, x, None, layout, reference)
             trained = clean if reference is None else _residuals(model, reference, None, layout, None)
             to_clean = {k: Discrepancy(activations) for k, activations in clean.items()}
-            of_trials = {k: np.nan if reference is None else to_clean[k](trained[k]) for k in clean}
+            of_trials = {k: np.nan if reference is None else to_clean[k](trained[k], same_trials=False) for k in clean}
             rows = []
             for condition in conditions:
                 masked = _residuals(model, x, condition, layout, reference)
@@ -112,7 +112,11 @@ def _residuals(
 
 def _distances(clean: Tensor, masked: Tensor, to_clean: "Discrepancy") -> dict[str, float]:
     cosine = torch.nn.functional.cosine_similarity(clean, masked, dim=-1).mean()
-    return {"cosine": float(cosine), "cka": _cka(clean.mean(1), masked.mean(1)), "mmd": to_clean(masked)}
+    return {
+        "cosine": float(cosine),
+        "cka": _cka(clean.mean(1), masked.mean(1)),
+        "mmd": to_clean(masked, same_trials=True),
+    }
 
 
 def _cka(a: Float[Tensor, "trial d_model"], b: Float[Tensor, "trial d_model"]) -> float:
@@ -133,16 +137,16 @@ class Discrepancy:
         self.width = pairs[pairs > 0].median() if (pairs > 0).any() else torch.ones((), dtype=pairs.dtype)
         self.own = self._likeness(self.rows, self.rows, itself=True)
 
-    def __call__(self, others: Float[Tensor, "trial pos d_model"]) -> float:
-        """To these; 0 where the estimate of the square is negative."""
+    def __call__(self, others: Float[Tensor, "trial pos d_model"], same_trials: bool) -> float:
+        """To these, of the same trials or of others; 0 where the estimate of the square is negative."""
         rows = _some(others.mean(1))
-        theirs, between = self._likeness(rows, rows, itself=True), self._likeness(self.rows, rows)
+        theirs, between = self._likeness(rows, rows, itself=True), self._likeness(self.rows, rows, same_trials)
         return float((self.own + theirs - 2 * between).clamp(min=0).sqrt())
 
     def _likeness(self, a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"], itself: bool = False) -> Tensor:
-        """Mean of the kernel; without each row's with itself."""
+        """Mean of the kernel; of the same trials, without each one's with itself."""
         kernel = torch.exp(-_squared_distances(a, b) / self.width)
-        return kernel.mean() if not itself else (kernel.sum() - len(a)) / max(len(a) * (len(a) - 1), 1)
+        return kernel.mean() if not itself else (kernel.sum() - kernel.trace()) / max(len(a) * (len(a) - 1), 1)
 
 
 def _squared_distances(a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"]) -> Float[Tensor, "n m"]:

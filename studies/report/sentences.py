@@ -36,7 +36,10 @@ def cost_sentences(cell: Cell) -> list[str]:
         single = rows[rows["mode"] == "individual"].sort_values("difference", ascending=not cell.lower_is_better)
         whole = [row for row in rows.to_dict("records") if is_everywhere(cell, row)][:1]
         told = [("in every layer", row) for row in whole]
+        worse = 1 if cell.lower_is_better else -1
         for row in single.head(1).to_dict("records"):
+            if worse * row["difference"] <= 0 or row["equivalent_to"] in [one["equivalent_to"] for one in whole]:
+                continue
             told.append((f"in {layer_name(row['layer'])}, the costliest layer", row))
         name, at = cut_in_words(str(kind)), f"{cell.label}: " if cell.label else ""
         for where, row in told:

@@ -80,9 +80,10 @@ def cut_names(cell: Cell) -> dict[str, str]:
             mode = "" if row["mode"] == "individual" else f" {MODE_NAMES[row['mode']]}"
             place = ", every layer" if is_everywhere(cell, row) else f"{mode} {layer_name(row['layer'])}"
             found[row["condition"]] = f"{edge_name(row['edges'])}{place}"
+    kinds = layer_conditions(cell.tests)["edges"].unique() if len(layer_conditions(cell.tests)) else ()
     for row in cell.controls.to_dict("records") if len(cell.controls) else ():
         if row["control"] == SUPERSET:
-            found[row["condition"]] = f"{' and '.join(map(edge_name, row['condition'].split(' and ')))}, every layer"
+            found[row["condition"]] = f"{' and '.join(map(edge_name, kinds))}, every layer"
         elif row["control"] == DETOUR:
             found[row["condition"]] = f"{edge_name(row['of'])}, every layer, and CLS unread"
     return found

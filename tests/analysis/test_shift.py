@@ -8,6 +8,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 
 from emg_lens import Condition, CutMLP, HookedBiosignalEncoder, IsoNet, IsoNetConfig, Replace, cross_modal, cut, flow
 from emg_lens.analysis import activation_shift
+from emg_lens.analysis.shift import Discrepancy
 from emg_lens.hooks import every
 from emg_lens.lens import EncoderConfig
 from emg_lens.sweeps.conditions import baseline
@@ -53,8 +54,10 @@ def test_the_numbers_are_those_of_their_definitions(model, x):
             squared = np.sort(((a[:, None] - a[None]) ** 2).sum(-1)[np.triu_indices(len(a), 1)])
             width = squared[(len(squared) - 1) // 2]  # torch's median is the lower of the two in the middle
             k = [rbf_kernel(u, v, 1 / width) for u, v in ((p, p), (q, q), (p, q))]
-            within = sum((kernel.sum() - len(kernel)) / len(kernel) / (len(kernel) - 1) for kernel in k[:2])
-            assert row[name] == pytest.approx(np.sqrt(max(within - 2 * k[2].mean(), 0)), abs=1e-4)
+            within = [(kernel.sum() - np.trace(kernel)) / len(kernel) / (len(kernel) - 1) for kernel in k[:2]]
+            n = len(a)  # of the same trials, none is compared with itself
+            between = k[2].mean() if name == "mmd_of_trials" else (k[2].sum() - np.trace(k[2])) / n / (n - 1)
+            assert row[name] == pytest.approx(np.sqrt(max(sum(within) - 2 * between, 0)), abs=1e-4)
 
 
 def test_nothing_done_moves_nothing_and_tokens_out_of_reach_stay(model, x):
@@ -103,3 +106,10 @@ def test_trials_of_one_distribution_are_not_apart_however_few(model):
     found = pd.concat([activation_shift(model, x[:10], [CUT], reference=x[10:]) for x in draws])
     of_cls = found[found["tokens"] == "cls"].groupby("layer")["mmd_of_trials"]
     assert (of_cls.median() < 0.1).all() and (found["mmd_of_trials"] == 0).any(), "the biased one is .3 here, never 0"
+
+
+@pytest.mark.parametrize("n", [8, 24, 200])
+def test_a_moved_stream_is_apart_however_few_the_trials(n):
+    rows = torch.from_numpy(np.random.default_rng(n).normal(size=(n, 1, 16)))
+    assert Discrepancy(rows)(rows + 0.5, same_trials=True) == pytest.approx(0.28, abs=0.08)
+    assert Discrepancy(rows)(rows, same_trials=True) == 0

@@ -60,6 +60,16 @@ def test_what_is_no_mask_is_refused(wrong, message):
         from_mask(wrong)
 
 
+def test_a_text_that_lost_its_end_is_refused():
+    text = str(from_mask(np.random.default_rng(0).random((2, 2, 6, 6)) < 0.5))
+    with pytest.raises(EdgeError, match="not what a mask prints"):
+        parse_edges(text[:-6] + "')")
+    with pytest.raises(EdgeError, match="all rows of one length"):
+        from_mask([[True], [True, False]])
+
+
 def test_a_mask_of_another_model_is_refused():
+    with pytest.raises(EdgeError, match=r"a mask \[1, 1, 1, 1\] does not fit"):
+        from_mask(np.ones((1, 1), bool)).mask(LAYOUT, 3, 2)
     with pytest.raises(EdgeError, match=r"a mask \[2, 1, 6, 6\] does not fit \[3, 2, 6, 6\]"):
         from_mask(np.ones((2, 1, 6, 6), bool)).mask(LAYOUT, 3, 2)

@@ -41,3 +41,5 @@ def test_the_table_has_a_column_for_each():
     assert list(table.columns) == ["All", "emg"] and table.loc["cut"].to_list() == ["0.450", "0.600"]
     assert table.loc["Baseline", "emg"] == "1.000"
     assert layout_factors(cell_of(scores.drop(columns="accuracy_of_emg"))) is None
+    without = layout_factors(cell_of(scores.rename(columns={"accuracy": "macro_f1"}), metric="macro_f1"))
+    assert list(without.columns) == ["Condition", "emg"]

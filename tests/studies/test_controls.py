@@ -9,8 +9,9 @@ from synthetic import cell_of, tidy
 from tiny import TINY, all_fits
 
 from emg_lens import IsoNet, IsoNetConfig, build_model
+from emg_lens.hooks import EdgeError
 from emg_lens.studies.condition_spec import ConditionsSpec
-from emg_lens.studies.control_values import controlled_cuts
+from emg_lens.studies.control_values import Controlled, controlled_cuts
 from emg_lens.studies.controls import controls_of, shift_of
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.fits import fitting_share, run_fit
@@ -18,7 +19,7 @@ from emg_lens.studies.report.sentences import cost_sentences
 from emg_lens.studies.report.views.controls import CONTROLS, figure_controls, layout_controls
 from emg_lens.studies.report.views.shift import SHIFT
 from emg_lens.studies.run import run_study
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.spec import StudyError, StudySpec
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,53 @@ def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
 def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
     (cut,) = controlled_cuts(made_up(**changed))
     assert cut.larger is None
-    assert "No larger cut is found to cost less, of 1." in cost_sentences(made_up(**changed))[0]
+    said = " ".join(cost_sentences(made_up(**changed)))
+    assert "A larger cut costs less" not in said
+    assert ("No larger cut is found to cost less, of 1." in said) == (cut.n_larger == 1) == ("cross" not in changed)
+
+
+def test_equal_means_summed_in_another_order_are_no_cheaper():
+    cut = Controlled("cut", float(np.mean([0.3, 0.2, 0.1])), random=(float(np.mean([0.1, 0.2, 0.3])), 0.1, 0.3))
+    assert cut.mean != cut.random[0] and cut.n_cheaper == 1
+
+
+def test_below_five_subjects_larger_cuts_are_not_compared():
+    few = made_up()
+    kept = few.scores["subject"].isin(["s0", "s1"])
+    few = replace(cell_of(few.scores[kept]), nested=few.nested, controls=few.controls[few.controls["subject"] < "s2"])
+    assert controlled_cuts(few)[0].n_larger == 0 and "larger cut" not in cost_sentences(few)[0]
+    assert layout_controls(few)["A larger cut that costs less"].to_list() == ["–"]
+
+
+def test_a_layer_that_costs_nothing_is_not_the_costliest():
+    scores = tidy(baseline=[0.9] * 5, a=[0.9] * 5, b=[0.95] * 5)
+    layer = scores["condition"].map({"a": 0.0, "b": 1.0})
+    mode = layer.notna().map({True: "individual", False: ""})
+    assert cost_sentences(cell_of(scores.assign(layer=layer, mode=mode, edges="uni"))) == []
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"extra": [{"name": "unimodal and cross_modal", "edges": "every()"}]}, "has the name of a control"),
+        (
+            {"extra": [{"name": "x", "edges": "unimodal('emg')"}, {"name": "x, random 1", "edges": "every()"}]},
+            "rename it",
+        ),
+    ],
+)
+def test_a_condition_called_like_a_control_is_refused_before_anything_is_fitted(tmp_path, conditions, message):
+    study = StudySpec.parse(TINY).model_copy(update={"conditions": ConditionsSpec.model_validate(conditions)})
+    with pytest.raises(StudyError, match=message):
+        run_study(study, out=tmp_path, jobs=1)
+    assert not list(tmp_path.rglob("fits"))
+
+
+def test_layer_masks_of_a_model_without_attention_say_what_to_leave_out():
+    mlp = build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3).eval()
+    spec = ConditionsSpec()
+    with pytest.raises(EdgeError, match="set conditions.layer_masks to null"):
+        controls_of(spec, mlp, spec.build(0, 0))
 
 
 def test_where_no_star_is_possible_ns_says_so():

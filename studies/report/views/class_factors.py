@@ -44,10 +44,13 @@ def layout_factors(cell: Cell) -> pd.DataFrame | None:
     if len(cell.controls):
         others = cell.controls[cell.controls["control"] != RANDOM]
         scores, shown = pd.concat([scores, others], ignore_index=True), [*shown, *others["condition"].unique()]
-    means = pd.DataFrame({column: by_subject(scores, column).mean() for column in ["accuracy", *columns]})
+    means = pd.DataFrame(
+        {column: by_subject(scores, column).mean() for column in ["accuracy", *columns] if column in scores}
+    )
     rows = [[names.get(name, name).capitalize() if name == BASELINE else names.get(name, name)] for name in shown]
     rows = [[*row, *map(value, means.loc[name])] for row, name in zip(rows, shown, strict=True)]
-    table = pd.DataFrame(rows, columns=["Condition", "All", *(column.removeprefix(PREFIX) for column in columns)])
+    heads = ["All" if column == "accuracy" else column.removeprefix(PREFIX) for column in means]
+    table = pd.DataFrame(rows, columns=["Condition", *heads])
     table.attrs["notes"] = [
         "Share of test trials whose told class has the right value of the factor; mean over subjects, each movement"
         " weighing the same."

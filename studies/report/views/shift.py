@@ -43,8 +43,8 @@ class Shift(View):
         """By figure."""
         return {
             "shift": "Cosine between the residual stream under a condition and that of the unmasked model, after every"
-            " layer, of the tokens that are read out; mean over trials and fits. Dashed: one random cut of as many"
-            " edges."
+            " layer, of CLS (of all tokens, where there is none); mean over trials and fits. Dashed: one random cut of"
+            " as many edges."
         }
 
 
@@ -64,7 +64,7 @@ def layout_shift(cell: Cell) -> pd.DataFrame | None:
     columns = [f"Cosine {layer_name(layer)}" for layer in found["layer"].unique()]
     table = pd.DataFrame(rows, columns=["Condition", *columns, "CKA", "MMD", "MMD of trials"])
     table.attrs["notes"] = [
-        "Residual stream of the tokens that are read out (CLS, or all where there is none) against the unmasked model;"
+        "Residual stream of CLS (of all tokens, where there is none) against the unmasked model;"
         " mean over trials and fits. CKA: linear centred kernel alignment, MMD: maximum mean discrepancy (Gaussian"
         " kernel, median width, unbiased), both after the last layer. MMD of trials: that between unmasked test and"
         " training trials, for comparison.",
@@ -78,7 +78,7 @@ def figure_shift(cell: Cell) -> Figure | None:
     found, names, draws, lines = _of_readout(cell), _names(cell), _draws(cell), {}
     if not len(found):
         return None
-    order = [name for name in found["condition"].unique() if name not in draws]
+    order = list(dict.fromkeys(draws.get(name, name) for name in found["condition"].unique()))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.0), dpi=DPI, layout="constrained")
         axes = figure.subplots()
@@ -106,11 +106,13 @@ def _of_readout(cell: Cell) -> pd.DataFrame:
 
 
 def _draws(cell: Cell) -> dict[str, str]:
-    """Random cuts, and which condition each matches."""
+    """Random cuts, and which of the conditions that are shown each matches."""
     if not len(cell.controls):
         return {}
     rows = cell.controls[cell.controls["control"] == RANDOM]
-    return dict(zip(rows["condition"], rows["of"], strict=True))
+    same = dict(zip(cell.tests["condition"], cell.tests["equivalent_to"], strict=True))
+    shown = {same.get(name, name): name for name in cell.shift["condition"].unique()} if len(cell.shift) else {}
+    return {draw: shown.get(same.get(of, of), of) for draw, of in zip(rows["condition"], rows["of"], strict=True)}
 
 
 def _names(cell: Cell) -> dict[str, str]:
