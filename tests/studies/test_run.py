@@ -311,7 +311,9 @@ def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path):
     n_epochs = len(told)
     run_fit(all_fits(study)[1], None, folder, "cpu", told.append)
     assert told[n_epochs] > max(told[:n_epochs]) and told[-1] == 1
-    assert len(told) == study.training.epochs + 1
+    epochs = study.training.epochs
+    assert told[:epochs] == pytest.approx([told[0] * k for k in range(1, epochs + 1)]), "every epoch once"
+    assert told == sorted(told) and n_epochs == epochs / 2
     assert [p.name for p in folder.parent.iterdir()] == ["02"]
     for name in ("scores.csv", "fit.csv", "model.safetensors"):
         assert (folder / name).read_bytes() == (done.folder / "fits" / "02" / name).read_bytes()
