@@ -35,6 +35,8 @@ from emg_lens.training.objectives import OBJECTIVES, Objective
 
 FITTING = 3
 """What fitting to a trial once costs, in forwards: one there, and two in the backward pass."""
+SWEPT = 0.9
+"""Of what follows a fit, the share that the sweep takes; then activations are compared and files written."""
 
 
 def architecture_of(fit_unit: Fit) -> Architecture:
@@ -224,8 +226,8 @@ def fitting_share(n_fitted: int, n_swept: int) -> float:
 
 
 def _part(tell: Callable[[float], None], start: float, stop: float) -> Callable[[float], None]:
-    """Tells the finished fraction of something that is this part of the whole."""
-    return lambda done: tell(start + (stop - start) * done)
+    """Tells the finished fraction of a sweep, between these fractions of the whole; what follows it is not done yet."""
+    return lambda done: tell(float(start + SWEPT * (stop - start) * done))
 
 
 def _sweep_and_write(
