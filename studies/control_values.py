@@ -48,9 +48,8 @@ class Controlled:
     @property
     def n_cheaper(self) -> int:
         """How many of the random cuts cost less."""
-        gains = np.round(
-            np.subtract(self.random, self.mean), DECIMALS
-        )  # equal shares, summed in another order, are equal
+        # Shares that are equal are, in whatever order they were summed.
+        gains = np.round(np.subtract(self.random, self.mean), DECIMALS)
         return int((gains < 0 if self.lower_is_better else gains > 0).sum())
 
 
@@ -125,3 +124,9 @@ def is_everywhere(cell: Cell, row: Mapping[str, Any]) -> bool:
         return False
     ends = {"from_beginning": layers.max(), "from_end": layers.min()}
     return row.get("mode") in ends and row["layer"] == ends[row["mode"]]
+
+
+def whole_cuts(cell: Cell) -> list[str]:
+    """Conditions that cut an edge type in every layer, the first of each type."""
+    rows = [row for row in cell.tests.to_dict("records") if is_everywhere(cell, row)]
+    return list({row["edges"]: row["condition"] for row in reversed(rows)}.values())[::-1]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from emg_lens.studies.class_factors import PREFIX
 from emg_lens.studies.condition_spec import RANDOM
-from emg_lens.studies.control_values import is_everywhere
+from emg_lens.studies.control_values import whole_cuts
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import cut_names, single_conditions, value
@@ -37,18 +37,15 @@ def layout_factors(cell: Cell) -> pd.DataFrame | None:
     if not columns:
         return None
     scores, names = cell.scores, cut_names(cell)
-    shown = [row["condition"] for row in cell.tests.to_dict("records") if is_everywhere(cell, row)]
-    first = dict.fromkeys(names[name] for name in shown)  # RFB and RFE of every layer are one
-    shown = [BASELINE, *(next(c for c in shown if names[c] == name) for name in first)]
-    shown += list(single_conditions(cell.tests)["condition"])
+    shown = [BASELINE, *whole_cuts(cell), *single_conditions(cell.tests)["condition"]]
     if len(cell.controls):
         others = cell.controls[cell.controls["control"] != RANDOM]
         scores, shown = pd.concat([scores, others], ignore_index=True), [*shown, *others["condition"].unique()]
     means = pd.DataFrame(
         {column: by_subject(scores, column).mean() for column in ["accuracy", *columns] if column in scores}
     )
-    rows = [[names.get(name, name).capitalize() if name == BASELINE else names.get(name, name)] for name in shown]
-    rows = [[*row, *map(value, means.loc[name])] for row, name in zip(rows, shown, strict=True)]
+    names[BASELINE] = "Baseline"
+    rows = [[names.get(name, name), *map(value, means.loc[name])] for name in shown]
     heads = ["All" if column == "accuracy" else column.removeprefix(PREFIX) for column in means]
     table = pd.DataFrame(rows, columns=["Condition", *heads])
     table.attrs["notes"] = [

@@ -6,7 +6,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.control_values import Controlled, controlled_cuts, is_everywhere
+from emg_lens.studies.control_values import Controlled, controlled_cuts, whole_cuts
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import (
     COLOURS,
@@ -69,8 +69,7 @@ def layout_controls(cell: Cell) -> pd.DataFrame | None:
 
 
 def _layout_of_whole_cuts(cell: Cell) -> pd.DataFrame | None:
-    shown = {*single_conditions(cell.tests)["condition"]}
-    shown |= {row["condition"] for row in cell.tests.to_dict("records") if is_everywhere(cell, row)}
+    shown = {*whole_cuts(cell), *single_conditions(cell.tests)["condition"]}
     return _layout(cell, [one for one in controlled_cuts(cell) if one.condition in shown])
 
 
