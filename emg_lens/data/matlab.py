@@ -7,23 +7,20 @@ import numpy as np
 from jaxtyping import Shaped
 
 from emg_lens.data.recording import DataError
+from emg_lens.io.apart import UnreadableError, read_apart
+from emg_lens.io.binary import matlab_variables
 
 
 def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Some variables of a MATLAB file: version 5 by scipy, 7.3 by h5py (turned to MATLAB's axis order).
+    """Some variables of a MATLAB file, as far as it has them; all are arrays of numbers, on MATLAB's axes.
 
     Raises:
-        DataError: The file cannot be read.
+        DataError: The file cannot be read, or a variable holds something else than real numbers.
     """
-    import h5py
-    from scipy.io import loadmat
-
     try:
-        if h5py.is_hdf5(path):
-            with h5py.File(path) as file:
-                return {key: np.asarray(file[key]).T for key in keys if key in file}
-        found = loadmat(path, variable_names=keys)
-        return {key: found[key] for key in keys if key in found}
-    except Exception as error:  # scipy raises half a dozen kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        found = read_apart(matlab_variables, path, keys=list(keys))
+    except (UnreadableError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); is it complete?") from None
+    turned = found.pop("turned")
+    return {key: value.T if turned else value for key, value in found.items()}

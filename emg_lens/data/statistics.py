@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from emg_lens.data.recording import DataError
-from emg_lens.io.files import replacing
+from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
 
 FORMAT = "emg-lens"
 """The entry of a file's metadata that says what it holds, as JSON."""
@@ -202,9 +202,10 @@ def _check_moments(mean: np.ndarray, std: np.ndarray, n: int, what: str) -> None
 def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts: Mapping[str, Any]) -> None:
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        # Several entries would be written in a random order; the same statistics are the same bytes.
-        save_file({"mean": mean, "std": std}, partial, {FORMAT: json.dumps({"kind": f"{kind} 1", **facts})})
+    # Several entries would be written in a random order; the same statistics are the same bytes.
+    about = {FORMAT: json.dumps({"kind": f"{kind} 1", **facts, "checksum": BLANK})}
+    with sealing(path) as partial:
+        save_file({"mean": mean, "std": std}, partial, about)
 
 
 def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -212,10 +213,13 @@ def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected saved {kind}")
     try:
+        check_seal(path)
         with safe_open(path, "np") as file:
             facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
             if facts.get("kind") != f"{kind} 1":
                 raise DataError(f"{path}: not saved {kind}; give another file")
             return file.get_tensor("mean"), file.get_tensor("std"), facts
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+    except DamagedFileError as error:
+        raise DataError(str(error)) from None
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as {kind} ({error}); fit the model again") from None

@@ -1,63 +1,61 @@
-"""A `TrialSet` as one HDF5 file: arrays as data sets, the rest as JSON in attributes."""
+"""A `TrialSet` as one HDF5 file: arrays as data sets, the rest as JSON in attributes, a checksum over all of it."""
 
 import json
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
-from jaxtyping import Shaped
 
 from emg_lens.data.recording import DataError
+from emg_lens.io.apart import UnreadableError, read_apart
+from emg_lens.io.binary import hdf5_parts
+from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
 
-FORMAT, VERSION = "emg-lens trials", 2
-"""Version 1 had no targets, and did not say where in a recording a trial begins; it is still read."""
+FORMAT, VERSION = "emg-lens trials", 3
+"""Version 1 had no targets, and did not say where in a recording a trial begins; 2 had no checksum. Both are read."""
 ARRAYS = ("x", "y", "repetition", "movement")
 OPTIONAL = ("targets", "source", "start_s")
+TEXTS = ("subject", "notes")
 
 
 def save(trials: Any, path: Path) -> None:
     """Write beside `path`, then put the file in its place: readers see the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with h5py.File(draft, "w") as file:
-            file.attrs.update(format=FORMAT, version=VERSION, fs=trials.fs)
-            file.attrs["classes"] = json.dumps(trials.classes)
-            file.attrs["channels"] = json.dumps(trials.channels.to_dict("list"))
-            file.attrs["target_names"] = json.dumps(trials.target_names)
-            for name in (*ARRAYS, *OPTIONAL):
-                if getattr(trials, name) is not None:
-                    file.create_dataset(name, data=getattr(trials, name))
-            file.create_dataset("subject", data=trials.subject.astype(object), dtype=h5py.string_dtype())
-            file.create_dataset("notes", data=list(trials.notes), dtype=h5py.string_dtype(), shape=len(trials.notes))
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with sealing(path) as partial, h5py.File(partial, "w") as file:
+        file.attrs.update(checksum=BLANK, format=FORMAT, version=VERSION, fs=trials.fs)
+        file.attrs["classes"] = json.dumps(trials.classes)
+        file.attrs["channels"] = json.dumps(trials.channels.to_dict("list"))
+        file.attrs["target_names"] = json.dumps(trials.target_names)
+        for name in (*ARRAYS, *OPTIONAL):
+            if getattr(trials, name) is not None:
+                file.create_dataset(name, data=getattr(trials, name))
+        for name, texts in (("subject", trials.subject.astype(object)), ("notes", list(trials.notes))):
+            file.create_dataset(name, data=texts, dtype=h5py.string_dtype(), shape=len(texts))
 
 
 def load(path: Path) -> dict[str, Any]:
     """The fields of a `TrialSet`.
 
     Raises:
-        DataError: A file that is missing, truncated, not a trial set, or of another version.
+        DataError: A file that is missing, damaged, not a trial set, or of a later version.
     """
-    with _opened(path) as file:
-        return {
-            **{name: file[name][()] for name in ARRAYS},  # pyright: ignore
-            **{name: file[name][()] for name in OPTIONAL if name in file},  # pyright: ignore
-            "target_names": tuple(json.loads(file.attrs.get("target_names", "[]"))),  # pyright: ignore
-            "subject": _subjects(file),
-            "channels": pd.DataFrame(json.loads(file.attrs["channels"])),  # pyright: ignore
-            "fs": float(file.attrs["fs"]),  # pyright: ignore
-            "classes": tuple(json.loads(file.attrs["classes"])),  # pyright: ignore
-            "notes": tuple(file["notes"].asstr()[()].tolist()),  # pyright: ignore
-        }
+    found = _read(path, (*ARRAYS, *OPTIONAL), TEXTS)
+    about = found.pop("attributes")
+    missing = [name for name in (*ARRAYS, *TEXTS) if name not in found]
+    if missing:
+        raise DataError(f"{path}: holds no {missing[0]}; expected a file that TrialSet.save wrote")
+    return {
+        **found,
+        "subject": np.array(found["subject"], dtype=str),
+        "notes": tuple(found["notes"]),
+        "fs": _fact(path, about, "fs", float),
+        "classes": _fact(path, about, "classes", _names),
+        "channels": _fact(path, about, "channels", _channels),
+        "target_names": _fact(path, {"target_names": "[]", **about}, "target_names", _names),
+    }
 
 
 def subject_names(path: Path) -> tuple[str, ...]:
@@ -66,27 +64,48 @@ def subject_names(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: As `load`.
     """
-    with _opened(path) as file:
-        return tuple(dict.fromkeys(_subjects(file).tolist()))
+    return tuple(dict.fromkeys(_read(path, (), ("subject",)).get("subject", ())))
 
 
-def _subjects(file: h5py.File) -> Shaped[np.ndarray, " trial"]:
-    return file["subject"].asstr()[()].astype(str)  # pyright: ignore
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """The file, if it is a trial set; what goes wrong while it is read is told in one line."""
+def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Any]:
+    """The parts of a file, if it is a trial set; what goes wrong while it is read is told in one line."""
     path = path.expanduser()
     if not path.is_file():
         what = "a folder" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {what}; expected a file that TrialSet.save wrote")
     try:
-        with h5py.File(path) as file:
-            if file.attrs.get("format") != FORMAT:
-                raise DataError(f"{path}: an HDF5 file, but not one that TrialSet.save wrote")
-            if not 1 <= file.attrs["version"] <= VERSION:  # pyright: ignore
-                raise DataError(f"{path}: format version {file.attrs['version']}, expected {VERSION} at most; update")
-            yield file
-    except (OSError, KeyError, RuntimeError) as error:
-        raise DataError(f"{path}: cannot be read as a trial set ({str(error).splitlines()[0]})") from None
+        sealed = check_seal(path) if arrays else True
+        found = read_apart(hdf5_parts, path, arrays=arrays, texts=texts)
+    except DamagedFileError as error:
+        raise DataError(str(error)) from None
+    except (UnreadableError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read as a trial set ({reason})") from None
+    about = found["attributes"]
+    if about.get("format") != FORMAT:
+        raise DataError(f"{path}: an HDF5 file, but not one that TrialSet.save wrote")
+    version = about.get("version")
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        raise DataError(f"{path}: format version {version}, expected {VERSION} at most; update")
+    if version >= 3 and not sealed:
+        raise DataError(f"{path}: has lost its checksum; it was changed after it was written")
+    return found
+
+
+def _fact(path: Path, about: dict[str, Any], name: str, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(about[name])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: its {name} cannot be read; it was changed after it was written") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(names)
+    return tuple(names)
+
+
+def _channels(text: str) -> pd.DataFrame:
+    table = pd.DataFrame(json.loads(text))
+    return table.assign(native_fs=table["native_fs"].astype(float))

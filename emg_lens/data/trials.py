@@ -249,9 +249,13 @@ class TrialSet:
         """Read what `save` wrote.
 
         Raises:
-            DataError: A file that is missing, truncated, not a trial set, or of a later version.
+            DataError: A file that is missing, damaged, not a trial set, or of a later version.
         """
-        return TrialSet(**storage.load(Path(path)))
+        fields = storage.load(Path(path))
+        try:
+            return TrialSet(**fields)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
 
     # --- parts of it --------------------------------------------------------------------------------------
 

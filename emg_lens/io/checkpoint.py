@@ -4,7 +4,6 @@ The file is safetensors, replaced in one step whenever it is saved; a file that 
 """
 
 import time
-import zlib
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emg_lens.errors import EmgLensError
-from emg_lens.io.files import replacing
+from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
 
 SAVE_SECONDS = 3.0
 """Between two savings: what a kill costs at most."""
@@ -65,9 +64,9 @@ class CheckpointFile:
             CheckpointError: It cannot be written.
         """
         started = time.monotonic()
-        facts = {**self.identity, **facts, "format": self._format, "checksum": _checksum(tensors)}
+        facts = {**self.identity, **facts, "format": self._format, "checksum": BLANK}
         try:
-            with replacing(self.path) as partial:
+            with sealing(self.path) as partial:
                 save_file(dict(tensors), partial, facts)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot write checkpoint {str(self.path)!r}: {error}; give another path") from None
@@ -81,6 +80,7 @@ class CheckpointFile:
     def _read(self) -> None:
         instead = "delete it or give another path"
         try:
+            sealed = check_seal(self.path)
             with safe_open(self.path, "pt") as file:
                 facts = file.metadata() or {}
                 if facts.get("format") != self._format:
@@ -92,10 +92,14 @@ class CheckpointFile:
                         f"checkpoint {str(self.path)!r} is of another {self.work} ({which}); {instead}"
                     )
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+            if not sealed:
+                raise CheckpointError(f"checkpoint {str(self.path)!r} is of a former version; {instead}")
+        except DamagedFileError:
+            raise CheckpointError(
+                f"checkpoint {str(self.path)!r} is damaged: its checksum is wrong; {instead}"
+            ) from None
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"checkpoint {str(self.path)!r} cannot be read: {error}; {instead}") from None
-        if facts["checksum"] != _checksum(tensors):
-            raise CheckpointError(f"checkpoint {str(self.path)!r} is damaged: its checksum is wrong; {instead}")
         self.tensors, self.facts = tensors, facts
 
 
@@ -112,10 +116,3 @@ def content(tensor: Tensor) -> tuple[bytes, memoryview]:
     """Type and shape, and the bytes, of a tensor."""
     kind = f"{tensor.dtype} {list(tensor.shape)}".encode()
     return kind, tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    total = 0
-    for _, tensor in sorted(tensors.items()):
-        total = zlib.crc32(content(tensor)[1], total)
-    return f"{total:08x}"

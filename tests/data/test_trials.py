@@ -208,13 +208,22 @@ def test_targets_that_make_no_sense_are_refused():
         made.with_targets(["acc"]).with_targets(["emg"])
 
 
+def rewritten(path, without=(), **attributes):
+    """A copy of a file that carries no checksum, with other attributes and without some parts."""
+    other = path.with_name("rewritten.h5")
+    with h5py.File(path) as old, h5py.File(other, "w") as new:
+        for name in old:
+            if name not in without:
+                old.copy(name, new)
+        known = {**old.attrs, **attributes}
+        new.attrs.update({name: known[name] for name in known if name not in ("checksum", *without)})
+    return other
+
+
 def test_a_file_of_the_first_version_is_still_read(tmp_path):
     made = trials()
-    made.save(tmp_path / "old.h5")
-    with h5py.File(tmp_path / "old.h5", "a") as file:
-        file.attrs["version"] = 1
-        del file.attrs["target_names"]
-    same(TrialSet.load(tmp_path / "old.h5"), made)
+    made.save(tmp_path / "new.h5")
+    same(TrialSet.load(rewritten(tmp_path / "new.h5", version=1, without=("target_names",))), made)
 
 
 # --- standardising ------------------------------------------------------------------------------------------
@@ -333,7 +342,7 @@ def test_files_that_are_not_trial_sets_are_told_in_one_line(tmp_path):
         TrialSet.load(path)
     trials().save(path)
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(DataError, match="cannot be read as a trial set .*truncated") as error:
+    with pytest.raises(DataError, match="was changed after it was written: its checksum is wrong") as error:
         TrialSet.load(path)
     assert "\n" not in str(error.value)
     with h5py.File(path, "w") as file:
@@ -341,12 +350,66 @@ def test_files_that_are_not_trial_sets_are_told_in_one_line(tmp_path):
     with pytest.raises(DataError, match="not one that TrialSet.save wrote"):
         TrialSet.load(path)
     trials().save(path)
+    with pytest.raises(DataError, match="version 99, expected 3 at most"):
+        TrialSet.load(rewritten(path, version=99))
+    with pytest.raises(DataError, match="has lost its checksum"):
+        TrialSet.load(rewritten(path))
+    with pytest.raises(DataError, match="holds no movement"):
+        TrialSet.load(rewritten(path, version=2, without=("movement",)))
+
+
+def test_one_changed_byte_anywhere_in_a_file_is_refused_or_changes_nothing(tmp_path):
+    made, path = trials(), tmp_path / "trials.h5"
+    made.save(path)
+    content = path.read_bytes()
+    for at in np.random.default_rng(0).integers(len(content), size=40):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
+        with pytest.raises(DataError):
+            TrialSet.load(path)
+
+
+def external(path):
+    with h5py.File(path.with_name("elsewhere.h5"), "w") as file:
+        file["x"] = np.zeros((24, 5, 7), np.float32)
+    return h5py.ExternalLink("elsewhere.h5", "x")
+
+
+def outside(file, path):
+    path.with_name("secret").write_bytes(bytes(24 * 5 * 7 * 4))
+    file.create_dataset("x", (24, 5, 7), "f4", external=[(str(path.with_name("secret")), 0, 24 * 5 * 7 * 4)])
+
+
+def virtual(file, path):
+    external(path)
+    layout = h5py.VirtualLayout((24, 5, 7), "f4")
+    layout[:] = h5py.VirtualSource(str(path.with_name("elsewhere.h5")), "x", (24, 5, 7))
+    file.create_virtual_dataset("x", layout)
+
+
+@pytest.mark.parametrize(
+    "put, message",
+    [
+        (lambda file, path: file.__setitem__("x", external(path)), "x is a link to another place"),
+        (lambda file, path: file.__setitem__("x", h5py.SoftLink("/y")), "x is a link to another place"),
+        (outside, "the values of x lie in other files"),
+        (virtual, "the values of x lie in other files"),
+        (lambda file, path: file.create_group("x"), "x is a group"),
+        (lambda file, path: file.create_dataset("x", (10**7, 5, 70), "f4"), "x declares 14000.0 MB"),
+        (lambda file, path: file.create_dataset("x", (10**7, 5, 70), "f4", compression=9), "x declares 14000.0 MB"),
+        (lambda file, path: file.__setitem__("x", ["a", "b"]), "x holds cells or objects"),
+        (lambda file, path: file.__setitem__("x", np.zeros((24, 5, 7), complex)), "x holds complex"),
+        (lambda file, path: file.attrs.__setitem__("channels", '{"modality": ["emg"], "name": []}'), "channels cannot"),
+        (lambda file, path: file.attrs.__setitem__("classes", "[1, 2"), "classes cannot be read"),
+        (lambda file, path: file.attrs.__setitem__("classes", "3"), "classes cannot be read"),
+        (lambda file, path: file.attrs.__setitem__("fs", "fast"), "fs cannot be read"),
+        (lambda file, path: file.attrs.__setitem__("fs", np.nan), "fs must be positive"),
+    ],
+)
+def test_files_that_reach_elsewhere_or_hold_something_else_are_refused_in_one_line(tmp_path, put, message):
+    trials().save(tmp_path / "new.h5")
+    path = rewritten(tmp_path / "new.h5", version=2, without=("x",) if "x" in message.split()[:4] else ())
     with h5py.File(path, "a") as file:
-        file.attrs["version"] = 99
-    with pytest.raises(DataError, match="version 99, expected 2 at most"):
+        put(file, path)
+    with pytest.raises(DataError, match=message) as error:
         TrialSet.load(path)
-    trials().save(path)
-    with h5py.File(path, "a") as file:
-        del file["movement"]
-    with pytest.raises(DataError, match="movement"):
-        TrialSet.load(path)
+    assert "\n" not in str(error.value) and "rewritten.h5" in str(error.value)

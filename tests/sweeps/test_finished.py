@@ -343,7 +343,7 @@ def flipped(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-1], "cannot be read"),
+        (lambda content: content[:-1], "is damaged"),
         (lambda content: content[:20], "cannot be read"),
         (lambda content: b"", "cannot be read"),
         (lambda content: b"condition,accuracy\nbaseline,0.9\n", "cannot be read"),

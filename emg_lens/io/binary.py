@@ -1,0 +1,65 @@
+"""What is in MATLAB and HDF5 files: readers for `emg_lens.io.apart`, which runs them in a process of its own."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import psutil
+
+MOST_COMPRESSED = 1100
+"""deflate makes 1 byte of 1032 at most; what declares more than that is not in the file."""
+
+
+def matlab_variables(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The variables of a MATLAB file that it has: version 5 by scipy; 7.3 by h5py, on axes in the file's order."""
+    from scipy.io import loadmat
+
+    if h5py.is_hdf5(path):
+        yield "turned", True
+        with h5py.File(path) as file:
+            for key in keys:
+                if key in file:
+                    yield key, stored(file, key)
+        return
+    yield "turned", False
+    for key in keys:
+        found = loadmat(path, variable_names=[key])
+        if key in found:
+            yield key, found.pop(key)
+
+
+def hdf5_parts(path: Path, arrays: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Root attributes as `attributes`, and those data sets of numbers and of texts that the file has."""
+    with h5py.File(path) as file:
+        yield "attributes", {name: getattr(value, "item", lambda v=value: v)() for name, value in file.attrs.items()}
+        for name in texts:
+            if name in file:
+                found = stored(file, name)
+                if h5py.check_string_dtype(found.dtype) is None:
+                    raise ValueError(f"{name} holds {found.dtype}, expected text")
+                yield name, found.asstr()[()].tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        for name in arrays:
+            if name in file:
+                yield name, stored(file, name)
+
+
+def stored(file: h5py.File, name: str) -> h5py.Dataset:
+    """A data set whose values are in this file, all of them.
+
+    Raises:
+        ValueError: A group, a link to elsewhere, values that lie in other files, or more than the file can hold.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link to another place; expected the values themselves")
+    found = file[name]
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{name} is a group (a structure), expected an array of numbers")
+    if found.external or found.is_virtual:
+        raise ValueError(f"the values of {name} lie in other files; expected them in this one")
+    declared, held = found.size * found.dtype.itemsize, found.id.get_storage_size()
+    if declared > (held if found.chunks is None else MOST_COMPRESSED * held):
+        raise ValueError(f"{name} declares {declared / 1e6:.1f} MB, and the file holds {held / 1e6:.1f} MB of it")
+    if declared > psutil.virtual_memory().available:
+        raise ValueError(f"{name} needs {declared / 1e9:.1f} GB of memory, which are not free")
+    return found
