@@ -1,18 +1,29 @@
 """`SignalModel`: what all our models share, with attention or without."""
 
 import contextlib
+import json
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_model
 from torch import Tensor
 from transformer_lens.HookedRootModule import HookedRootModule
 
+from emg_lens.errors import EmgLensError
+from emg_lens.io.seals import BLANK, check_seal, sealing
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import SignalConfig
+
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+"""Files of a saved model, as the hub names them."""
+ABOUT = "emg-lens"
+"""The entry of the weights' metadata that holds, as JSON, the configuration they belong to and the checksum."""
 
 MODEL_CARD = """---
 {{ card_data }}
@@ -20,6 +31,10 @@ MODEL_CARD = """---
 
 A model of biosignals, saved by emg-lens. `config.json` says how it is built; `from_pretrained` of its class loads it.
 """
+
+
+class ModelFileError(EmgLensError, RuntimeError):
+    """A saved model that is missing, damaged, or of another kind."""
 
 
 class SignalModel(
@@ -77,8 +92,76 @@ class SignalModel(
         self.cfg.device, self.cfg.dtype = parameter.device, parameter.dtype
         return self
 
+    # --- saving and loading -------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load a model from a folder of `save_pretrained`, or from a repository of the hub of the same files.
+
+        Args:
+            pretrained_model_name_or_path: The folder, or the name of the repository.
+            **kwargs: As in `huggingface_hub`: `revision`, `config` in place of the saved one, ...
+
+        Raises:
+            ModelFileError: It is missing, damaged, of another class, or its weights are not finite.
+        """
+        place = Path(pretrained_model_name_or_path).expanduser()
+        for name in (CONFIG_FILE, WEIGHTS_FILE) if place.is_dir() else ():
+            if not (place / name).is_file() and not (name == CONFIG_FILE and "config" in kwargs):
+                raise ModelFileError(f"{place} holds no {name}; expected a folder that save_pretrained wrote")
+        try:
+            model = super().from_pretrained(place if place.is_dir() else pretrained_model_name_or_path, **kwargs)
+        except EmgLensError:
+            raise
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            missing = "" if place.is_dir() else "there is no such folder, and from the hub it "
+            raise ModelFileError(f"{place}: {missing}cannot be loaded as {cls.__name__} ({reason[:300]})") from None
+        if "config" not in kwargs:
+            model._check_config()
+        return model
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        about = json.dumps({"config": self._config_content(), "checksum": BLANK})
+        with sealing(save_directory / WEIGHTS_FILE) as partial:
+            save_model(self, str(partial), {ABOUT: about})
+
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> "SignalModel":
         """Load weights; unlike the hub's default, a missing or unexpected key is an error."""
         with contextlib.redirect_stdout(None):  # the hub library announces itself on stdout
             return super()._from_pretrained(strict=strict, **kwargs).eval()
+
+    @classmethod
+    def _load_as_safetensor(
+        cls, model: "SignalModel", model_file: str, map_location: str, strict: bool
+    ) -> "SignalModel":
+        check_seal(Path(model_file))
+        model = super()._load_as_safetensor(model, model_file, map_location, strict)
+        for name, weight in model.state_dict().items():
+            if weight.is_floating_point() and not weight.isfinite().all():
+                raise ModelFileError(f"{model_file}: the weights {name} hold NaN or infinity")
+        model._folder = Path(model_file).parent
+        return model
+
+    _folder = Path()
+    """Where the weights were loaded from."""
+
+    def _config_content(self) -> dict[str, Any]:
+        """What `config.json` says of this model."""
+        return json.loads(json.dumps(asdict(self.cfg)))
+
+    def _check_config(self) -> None:
+        """Refuse a configuration that is not the one the weights were saved with."""
+        path, now = self._folder / CONFIG_FILE, self._config_content()
+        unknown = [name for name in json.loads(path.read_text(encoding="utf-8")) if name not in now]
+        if unknown:
+            raise ModelFileError(f"{path}: {type(self).__name__} has no setting {unknown[0]!r}; take it out, or update")
+        with safe_open(self._folder / WEIGHTS_FILE, "pt") as file:
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+        for name, value in about.get("config", {}).items():
+            if name in now and now[name] != value:
+                raise ModelFileError(
+                    f"{path} was changed after it was written: {name} is {now[name]!r}, and the weights were saved"
+                    f" with {value!r}; give config=... if that is meant"
+                )

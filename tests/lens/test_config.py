@@ -1,12 +1,14 @@
 """Configurations: what means nothing is refused in one line, what is meant is kept."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, flow, none
 from emg_lens.lens.config import EncoderConfig, SignalConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -92,3 +94,69 @@ def test_a_model_saved_by_the_first_version_still_loads(tmp_path):
     again = IsoNet.from_pretrained(tmp_path)
     x = model.example_input(2)
     assert torch.equal(again(x), model.eval()(x)) and again.layout.modalities == ("zeta", "acc")
+
+
+def saved(folder):
+    model = IsoNet(IsoNetConfig(**{**SIZES, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_mlp": 8}))
+    model.save_pretrained(folder)
+    return model
+
+
+def changed(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def without_a_checksum(folder, **weights):
+    path = folder / "model.safetensors"
+    save_file({**load_file(path), **weights}, path)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "holds no model.safetensors"),
+        (lambda folder: (folder / "config.json").write_text('{"d_model": 16'), "cannot be loaded as IsoNet"),
+        (lambda folder: (folder / "config.json").write_text("[1, 2]"), "cannot be loaded as IsoNet"),
+        (lambda folder: changed(folder, d_model="wide"), "cannot be loaded as IsoNet|d_model"),
+        (lambda folder: changed(folder, dropout=0.5), "dropout is 0.5, and the weights were saved with 0.0"),
+        (lambda folder: changed(folder, class_names=["b", "a", "c"]), "class_names is .* saved with"),
+        (lambda folder: changed(folder, no_such=1), "IsoNet has no setting 'no_such'"),
+        (lambda folder: without_a_checksum(folder, W=torch.zeros(2)), "cannot be loaded as IsoNet .*W"),
+        (
+            lambda folder: without_a_checksum(folder, **{"unembed.b_U": torch.full((3,), torch.nan)}),
+            "the weights unembed.b_U hold NaN or infinity",
+        ),
+    ],
+)
+def test_a_damaged_model_is_refused_in_one_line(tmp_path, damage, message):
+    saved(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(EmgLensError, match=message) as error:
+        IsoNet.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_one_changed_byte_of_the_weights_is_refused(tmp_path):
+    model, path = saved(tmp_path), tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    for at in range(0, len(content), len(content) // 60):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 8]) + content[at + 1 :])
+        try:
+            again = IsoNet.from_pretrained(tmp_path)
+        except EmgLensError:
+            continue
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True)), at
+        assert again.cfg == model.cfg
+
+
+def test_another_configuration_can_be_given_in_place_of_the_saved_one(tmp_path):
+    model = saved(tmp_path)
+    cfg = replace(model.cfg, dropout=0.3)
+    assert IsoNet.from_pretrained(tmp_path, config=cfg).cfg.dropout == 0.3
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(EmgLensError, match="there is no such folder"):
+        IsoNet.from_pretrained(tmp_path / "none" / "model")
