@@ -3,9 +3,10 @@ PYTHON ?= python3
 ENV := .venv
 BIN := $(ENV)/bin
 ENV3 := .venv-tl3
+CASES ?= 1000
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-compat lint types notebooks compatibility fuzz bench clean
+.PHONY: demo test test-compat lint types notebooks compatibility fuzz fuzz-cuts bench clean
 
 demo: $(ENV)/.ready                       ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -34,8 +35,11 @@ compatibility: $(ENV)/.ready $(ENV3)/.ready ## which model is cut by which lever
 	$(BIN)/python -m emg_lens.hooks.compatibility
 	$(ENV3)/bin/python -m emg_lens.hooks.compatibility
 
-fuzz: $(ENV)/.ready                       ## 300 random cuts in random situations: right, refused, or wrong
-	OMP_NUM_THREADS=1 PYTHONPATH=tests/hooks $(BIN)/python tests/compat/fuzz.py 300
+fuzz: $(ENV)/.ready                       ## damaged and hostile files, texts and calls: CASES of each target
+	$(BIN)/python tests/fuzz --cases $(CASES)
+
+fuzz-cuts: $(ENV)/.ready                  ## 300 random cuts in random situations: right, refused, or wrong
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/hooks $(BIN)/python tests/compat/random_cuts.py 300
 
 bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'

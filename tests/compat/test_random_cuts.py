@@ -1,7 +1,7 @@
-"""A share of the random cuts of `make fuzz`."""
+"""A share of the random cuts of `make fuzz-cuts`."""
 
 import pytest
-from fuzz import SITUATIONS, judge
+from random_cuts import SITUATIONS, judge
 
 ALWAYS_CUT = ("as it is", "in another type", "peaked", "while training", "with padding", "nested")
 """Situations in which nothing may be refused."""

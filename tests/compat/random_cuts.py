@@ -1,6 +1,6 @@
 """Random cuts of random models in random situations, each judged by the same cut made by hand in the plain model.
 
-`make fuzz` prints how many came out right, were refused, crashed, or were silently wrong.
+`make fuzz-cuts` prints how many came out right, were refused, crashed, or were silently wrong.
 """
 
 import copy

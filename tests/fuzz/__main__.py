@@ -1,0 +1,84 @@
+"""Seeded fuzz: `python tests/fuzz --cases 1000 [--target NAME ...] [--seed S] [--seconds T] [--case N]`."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = os.environ["HDF5_USE_FILE_LOCKING"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+TESTS = Path(__file__).parents[1]
+sys.path += [str(TESTS / folder) for folder in ("data", "studies", "training")]
+
+
+def main() -> int:
+    """Run, print, and return 1 where there are faults."""
+    given = _arguments()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="emg-lens-fuzz-", ignore_cleanup_errors=True) as scratch:
+        os.environ["XDG_CACHE_HOME"] = f"{scratch}/cache"
+        return _run(given, Path(scratch), began)
+
+
+def _run(given: argparse.Namespace, scratch: Path, began: float) -> int:
+    from children import run_cases
+    from targets import targets
+
+    known = {target.name: target for target in targets()}
+    unknown = [name for name in given.target if name not in known]
+    if unknown:
+        sys.exit(f"no target {unknown[0]!r}; known: {', '.join(known)}")
+    chosen = [known[name] for name in given.target or known]
+    cases = range(given.first, given.first + given.cases) if given.case is None else [given.case]
+    work = []
+    for target in chosen:
+        (folder := scratch / "specimens" / target.name).mkdir(parents=True)
+        work.append((target, target.prepare(folder), cases))
+    (scratch / "cases").mkdir()
+    counts, causes = defaultdict(Counter), defaultdict(list)
+    until = time.monotonic() + given.seconds
+    for name, case, verdict in run_cases(work, given.seed, scratch / "cases", given.jobs, until):
+        counts[name][verdict.outcome] += 1
+        causes[name, verdict.outcome, verdict.cause].append((case, verdict))
+        if given.case is not None:
+            sys.stdout.write(f"{verdict.outcome} | {verdict.change} | {verdict.cause}\n{verdict.trace}\n")
+    return _report(counts, causes, given.seed, time.monotonic() - began)
+
+
+def _report(counts: dict, causes: dict, seed: int, seconds: float) -> int:
+    """The table, and a line for every cause of faults."""
+    from rich.console import Console
+    from rich.table import Table
+    from verdicts import CLASSES, FAULTS
+
+    console = Console(width=180, highlight=False)
+    table = Table("target", *CLASSES, "cases", title=f"seed {seed}, {seconds:.0f} s")
+    for name, found in counts.items():
+        table.add_row(name, *(str(found[outcome] or "") for outcome in CLASSES), str(found.total()))
+    console.print(table)
+    faults = sorted(key for key in causes if key[1] in FAULTS)
+    for name, outcome, cause in faults:
+        cases = sorted(causes[name, outcome, cause], key=lambda one: one[0])
+        first, verdict = cases[0]
+        line = f"{name}: {outcome}, {len(cases)}x: {cause} | {verdict.change[:100]} | "
+        console.print(line + f"--target {name} --seed {seed} --case {first}", markup=False, soft_wrap=True)
+    return 1 if faults else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests/fuzz", description=__doc__)
+    parser.add_argument("--cases", type=int, default=1000, help="of each target")
+    parser.add_argument("--target", action="append", default=[], help="only these")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1e9, help="after which no case is begun")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    parser.add_argument("--case", type=int, default=None, help="this one alone, with its traceback")
+    parser.add_argument("--jobs", type=int, default=2, help="children at a time")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Fuzz of the files from which a fit or a sweep continues."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from changes import changed_bytes, sealed_again
+from loaders import names_in, replaced
+from model_folders import tensors_changed
+from numpy.random import Generator
+from toy_cohort import make_model, make_trials
+from verdicts import Content, Target, Verdict, digest, judge
+
+from emg_lens import Condition, TrainingRecipe, cross_modal, fit, layer_masks, sweep, unimodal
+
+FILE = "work.safetensors"
+X, Y = make_trials(12)
+RECIPE = TrainingRecipe(epochs=3, batch_size=6, lr=1e-3, anneal_epochs=2)
+CONDITIONS: list[Condition] = layer_masks({"uni": unimodal(), "cross": cross_modal()}, 2)
+
+
+class Stopped(Exception):
+    """The interruption."""
+
+
+def run_fit(path: Path, stop_after: int | None = None) -> tuple[Content, set[str]]:
+    """The fit, continued from the file."""
+    model = make_model(0)
+    history = fit(model, X, Y, RECIPE, checkpoint=path, stop_after=stop_after)
+    return {"history": digest(history), **{name: digest(value) for name, value in model.state_dict().items()}}, set()
+
+
+def run_sweep(path: Path, stop_after: int | None = None) -> tuple[Content, set[str]]:
+    """The sweep, continued from the file."""
+    seen: list[float] = []
+
+    def stop(fraction: float) -> None:
+        seen.append(fraction)
+        if len(seen) == stop_after:
+            raise Stopped
+
+    result = sweep(make_model(0), X, CONDITIONS, checkpoint=path, on_progress=stop, batch_size=6)
+    audited = result.audit.to_dict("list")
+    return {"audit": digest(audited), **{name: digest(value) for name, value in result.logits.items()}}, set()
+
+
+def prepare(run: Callable, folder: Path) -> tuple[bytes, Content]:
+    """The file of interrupted work, and what uninterrupted work gives."""
+    with suppress(Stopped):
+        run(folder / FILE, 2)
+    content = (folder / FILE).read_bytes()
+    whole = run(folder / "whole.safetensors")[0]
+    if run(folder / FILE)[0] != whole:
+        raise RuntimeError("the continued work is another one")
+    return content, whole
+
+
+def attempt(run: Callable[[Path], Any], made: tuple[bytes, Content], rng: Generator, folder: Path) -> Verdict:
+    """One case."""
+    content, expected = made
+    path, draw = folder / FILE, rng.random()
+    if draw < 0.04:
+        words, _ = replaced(path, rng)
+    elif draw < 0.55:
+        content, words = changed_bytes(content, rng)
+        path.write_bytes(content)
+    else:
+        path.write_bytes(content)
+        words = tensors_changed(path, rng)
+    again = rng.random() < 0.4 and sealed_again(path)
+    return judge(
+        partial(run, path),
+        (expected, set()),
+        words + ", sealed again" * again,
+        names=names_in(folder),
+        own=not again,
+    )
+
+
+TARGETS = (
+    Target("fit-checkpoint", partial(prepare, run_fit), partial(attempt, run_fit)),
+    Target("sweep-checkpoint", partial(prepare, run_sweep), partial(attempt, run_sweep)),
+)

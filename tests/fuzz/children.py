@@ -1,0 +1,187 @@
+"""Cases in children: forked, with bounded memory and time, and another one wherever one ends early."""
+
+import json
+import os
+import resource
+import selectors
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import psutil
+from verdicts import Target, Verdict
+
+from emg_lens.io import apart
+
+ADDRESS_SPACE = 4 * 2**30
+"""Bytes a child may map."""
+CPU_SECONDS, WALL_SECONDS = 20.0, 90.0
+"""Of one case; a machine may be busy with something else."""
+CASES_A_CHILD = 50
+
+
+@dataclass
+class Child:
+    """One child and the cases it was given."""
+
+    pid: int
+    pipe: int
+    target: Target
+    cases: deque[int]
+    begun_cpu: float = 0.0
+    begun: float = field(default_factory=time.monotonic)
+    current: int | None = None
+    is_late: bool = False
+    rest: bytes = b""
+
+
+def run_cases(
+    work: Sequence[tuple[Target, Any, Sequence[int]]], seed: int, scratch: Path, at_once: int, until: float
+) -> Iterator[tuple[str, int, Verdict]]:
+    """Run the cases of some targets; name, case and verdict, as they end.
+
+    Args:
+        work: Targets, what they prepared, and their cases.
+        seed: Of everything random.
+        scratch: Folder for the cases' files.
+        at_once: Children at a time.
+        until: `time.monotonic()` at which no more are begun.
+    """
+    waiting = deque(
+        (target, made, cases[first : first + CASES_A_CHILD])
+        for first in range(0, max(len(cases) for *_, cases in work), CASES_A_CHILD)
+        for target, made, cases in work
+        if first < len(cases)
+    )
+    prepared = {target.name: made for target, made, _ in work}
+    selector, children = selectors.DefaultSelector(), []
+    try:
+        while (waiting or children) and time.monotonic() < until:
+            while waiting and len(children) < at_once:
+                children.append(_start(*waiting.popleft(), seed, scratch))
+                selector.register(children[-1].pipe, selectors.EVENT_READ)
+            selector.select(0.2)
+            for child in list(children):
+                ended, status = os.waitpid(child.pid, os.WNOHANG)
+                yield from _arrived(child)
+                if ended:
+                    children.remove(child)
+                    selector.unregister(child.pipe)
+                    _end(child)
+                    if child.current is not None:
+                        yield child.target.name, child.cases.popleft(), _early_end(child, status)
+                    if child.cases:
+                        waiting.appendleft((child.target, prepared[child.target.name], list(child.cases)))
+                elif _is_late(child):
+                    child.is_late = True
+                    os.kill(child.pid, signal.SIGKILL)
+    finally:
+        for child in children:
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+            _end(child)
+
+
+def _start(target: Target, made: Any, cases: Sequence[int], seed: int, scratch: Path) -> Child:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        os.set_blocking(reading, False)
+        return Child(pid, reading, target, deque(cases))
+    os.close(reading)
+    try:
+        os.setpgid(0, 0)
+        _work(target, made, cases, seed, scratch, writing)
+    finally:
+        os._exit(0)
+
+
+def _work(target: Target, made: Any, cases: Sequence[int], seed: int, scratch: Path, pipe: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    warnings.simplefilter("ignore")
+    apart._process = None  # the parent's
+    for case in cases:
+        folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-{case}-", dir=scratch))
+        _tell(pipe, {"begin": case})
+        rng = np.random.default_rng([seed, crc32(target.name.encode()), case])
+        try:
+            verdict = target.attempt(made, rng, folder)
+        except BaseException as error:  # of the fuzz itself, or one that is no Exception
+            import traceback
+
+            verdict = Verdict("raw", "", f"{type(error).__name__} in the fuzz: {error}"[:200], traceback.format_exc())
+        _tell(pipe, {"end": case, **verdict.__dict__})
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tell(pipe: int, message: dict) -> None:
+    text = json.dumps({k: v[:6000] if isinstance(v, str) else v for k, v in message.items()}).encode() + b"\n"
+    while text:
+        text = text[os.write(pipe, text) :]
+
+
+def _arrived(child: Child) -> Iterator[tuple[str, int, Verdict]]:
+    """Verdicts that have arrived."""
+    with suppress(BlockingIOError):
+        while block := os.read(child.pipe, 2**16):
+            child.rest += block
+    *lines, child.rest = child.rest.split(b"\n")
+    for line in lines:
+        message = json.loads(line)
+        if "begin" in message:
+            child.current, child.begun, child.begun_cpu = message["begin"], time.monotonic(), _cpu_seconds(child.pid)
+        else:
+            child.cases.popleft()
+            child.current = None
+            yield child.target.name, message.pop("end"), Verdict(**message)
+
+
+def _early_end(child: Child, status: int) -> Verdict:
+    """What became of the case during which a child ended."""
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if child.is_late:
+        return Verdict("hang", "", f"no answer in {CPU_SECONDS:g} s")
+    if number == signal.SIGKILL:
+        return Verdict("memory", "", "killed")
+    return Verdict("crash", "", signal.Signals(number).name if number else f"exit {os.WEXITSTATUS(status)}")
+
+
+def _is_late(child: Child) -> bool:
+    late = time.monotonic() - child.begun
+    if child.current is None or late < CPU_SECONDS:
+        return False
+    return late > WALL_SECONDS or _cpu_seconds(child.pid) - child.begun_cpu > CPU_SECONDS
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of a child and its own children."""
+    try:
+        process = psutil.Process(pid)
+        return sum(sum(one.cpu_times()[:4]) for one in [process, *process.children(recursive=True)])
+    except psutil.Error:
+        return 0.0
+
+
+def _end(child: Child) -> None:
+    """Close its pipe, and end what it has left behind."""
+    os.close(child.pipe)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)

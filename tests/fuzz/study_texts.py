@@ -1,0 +1,129 @@
+"""Fuzz of study files: the catalogue's and the tests', broken."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from changes import ODD, changed_bytes, changed_document, pick
+from numpy.random import Generator
+from tiny import TINY
+from verdicts import SilentlyWrong, Target, Verdict, judge
+
+from emg_lens.studies.shipped import catalogue, catalogue_text
+from emg_lens.studies.spec import StudySpec
+
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+TEXTS = (
+    "", "\n", "x", "[]", "- a", "1", "null", "{", "%YAML 9.9\n---\n", "---\n---\n", "\x00",
+    "!!python/object/apply:os.system ['true']", "name: !!binary x", "[" * 20_000, "{a: " * 20_000, "- " * 20_000,
+    BOMB, "&a [*a]", "name: &a\n  <<: *a\n", "? [a]\n: b", "<<: x", "name: " + "9" * 5000, "name: 2020-13-45",
+    "1: 2", "~: 1", "name: ! x", "'", "\t", "﻿name: x", "a: b: c", "!!set {a, b}", "name: 0o99999999999",
+    "name: " + "1:" * 4000 + "1", "!!timestamp 2001-99-99", "!!float x", "!!int x", "!!bool x",
+)  # fmt: skip
+VALUES = (
+    "{}", "[]", "null", "1e300", "-1", ".nan", ".inf", "''", "x", "[x, x]", "{a: 1}", "true",
+    "99999999999999999999999", "!!python/name:os.system ''", "2020-01-01", "!!binary AAAA", "!!set {a}", "*x",
+    "[[[]]]", "'[red]'", "'../x'", "NA", "=1+1", "{1: 2}", "{[a]: 1}", "-0.0", "100000000",
+)  # fmt: skip
+GIANTS = (
+    {"factors": {"seed": 10**9}},
+    {"factors": {f"f{i}": {"a": {}, "b": {}} for i in range(30)}},
+    {"conditions": {"controls": {"random_edges": 10**9}}},
+    {"cohort": {"dataset": "simulated", "options": {"simulation": {"n_subjects": 10**9}}}},
+    {"name": "x" * 5000},
+    {"conditions": {"layer_masks": {"modes": []}}},
+    {"metrics": []},
+    {"model": {"d_model": 10**12}},
+    {"split": {"by": "block", "folds": 10**9}},
+)
+
+
+def prepare(folder: Path) -> list[str]:
+    """Sound texts."""
+    texts = [TINY, *(catalogue_text(name) for name in catalogue())]
+    for text in texts:
+        read(text)
+    return texts
+
+
+def read(text: str) -> tuple[dict, set]:
+    """The study at every level; its own text must mean the same."""
+    spec = StudySpec.parse(text)
+    spec.check()
+    for _, cell in spec.cells:
+        cell.digest()
+    written = StudySpec.parse(spec.to_yaml())
+    if written != spec or written.digest() != spec.digest():
+        raise SilentlyWrong("the text that is written means something else")
+    return {"study": spec.digest()}, set()
+
+
+def attempt(made: list[str], rng: Generator, folder: Path) -> Verdict:
+    """One case."""
+    text, draw, must_refuse = pick(rng, made), rng.random(), False
+    expected = read_or_none(text)
+    if draw < 0.25:
+        content, words = changed_bytes(text.encode(), rng)
+        text = content.decode("utf-8", "replace")
+    elif draw < 0.3:
+        text = words = pick(rng, TEXTS)
+        must_refuse = True
+    elif draw < 0.4:
+        text, words = doubled_key(text, rng)
+        must_refuse = True
+    elif draw < 0.55:
+        text, words = line_changed(text, rng)
+    elif draw < 0.6:
+        document = {**yaml.safe_load(text), **pick(rng, GIANTS)}
+        text, words = yaml.safe_dump(document), "giant"
+    else:
+        text, words = document_changed(text, rng)
+    return judge(lambda: read(text), (expected, set()), words[:90], must_refuse=must_refuse)
+
+
+def read_or_none(text: str) -> dict:
+    """What a sound text means."""
+    return read(text)[0]
+
+
+def doubled_key(text: str, rng: Generator) -> tuple[str, str]:
+    """A key that stands there twice."""
+    if rng.random() < 0.3:
+        return text.replace("epochs:", "epochs: 7, epochs:", 1), "epochs twice"
+    lines = [line for line in text.split("\n") if ":" in line and line[:1].isalpha()]
+    key = pick(rng, lines).split(":")[0]
+    return f"{text}\n{key}: {pick(rng, VALUES[:4])}\n", f"{key} twice"
+
+
+def line_changed(text: str, rng: Generator) -> tuple[str, str]:
+    """A line's value, indentation or place changed."""
+    lines = text.split("\n")
+    row = int(rng.integers(len(lines)))
+    key, colon, _ = lines[row].partition(":")
+    match pick(rng, ("value", "value", "value", "indent", "drop", "double", "tab")):
+        case "value" if colon:
+            lines[row] = f"{key}: {pick(rng, VALUES)}"
+        case "indent":
+            lines[row] = "  " + lines[row]
+        case "tab":
+            lines[row] = "\t" + lines[row]
+        case "double":
+            lines.insert(row, lines[row])
+        case _:
+            del lines[row]
+    return "\n".join(lines), f"line {row + 1}: {lines[min(row, len(lines) - 1)]}"
+
+
+def document_changed(text: str, rng: Generator) -> tuple[str, str]:
+    """One or two values anywhere of another kind."""
+    document: Any = yaml.safe_load(text)
+    words = []
+    for _ in range(int(rng.integers(1, 3))):
+        document, what = changed_document(document, rng) if isinstance(document, dict) else (pick(rng, ODD), "all")
+        words.append(what)
+    return yaml.safe_dump(document, allow_unicode=True), ", ".join(words)
+
+
+TARGETS = (Target("studies", prepare, attempt),)

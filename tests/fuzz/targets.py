@@ -1,0 +1,21 @@
+"""All targets of the fuzz."""
+
+from importlib import import_module
+
+from verdicts import Target
+
+MODULES = (
+    "loaders",
+    "trial_files",
+    "model_folders",
+    "checkpoints",
+    "expressions",
+    "study_texts",
+    "run_folders",
+    "calls",
+)
+
+
+def targets() -> list[Target]:
+    """In the order of the table."""
+    return [target for name in MODULES for target in import_module(name).TARGETS]
