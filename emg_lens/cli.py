@@ -1,8 +1,9 @@
 """The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data."""
 
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -12,6 +13,8 @@ from rich.table import Table
 
 from emg_lens.errors import EmgLensError
 
+STOPPED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}
+"""Exit codes of Ctrl-C and of `kill`, as shells have them."""
 PIPE_WIDTH = 120
 """Columns of a table that is printed into a file or a pipe."""
 
@@ -137,10 +140,12 @@ def report(
 
     Example: emg-lens report runs/quickstart/0123456789
     """
-    from emg_lens.studies.result import StudyResult
+    from emg_lens.studies.result import StudyResult, finished_fits
 
-    result = StudyResult.load(folder)
-    result.write()
+    result = None
+    while result is None or len(result.folders) < len(finished_fits(folder)):  # a run may end meanwhile
+        result = StudyResult.load(folder)
+        result.write()
     _print_result(result)
 
 
@@ -176,9 +181,11 @@ def _print_result(result: object) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors a user can mend are one line and exit code 2."""
+    """Run the command line; errors a user can mend are one line and exit code 2, Ctrl-C is one line too."""
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]  # so that it may stand anywhere in the line
+    for number in STOPPED.values():
+        signal.signal(number, _stop)
     try:
         app()
     except EmgLensError as error:
@@ -186,6 +193,23 @@ def main() -> None:
             raise
         err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except SystemExit as left:
+        if left.code in STOPPED:
+            err.print("stopped; run the same command again to continue")
+        raise
+    finally:
+        _stop_at_once()
+
+
+def _stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    """Leave, with workers ended and the terminal as it was; a second signal does not wait for that."""
+    _stop_at_once()
+    sys.exit(128 + number)
+
+
+def _stop_at_once() -> None:
+    for number in STOPPED.values():
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _plain(error: Exception) -> str:

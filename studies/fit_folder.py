@@ -9,7 +9,6 @@ share.
 """
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,29 +68,25 @@ def write_fit(
     leakage: Mapping[str, Any] | None,
     metrics: Sequence[str],
 ) -> None:
-    """Write everything beside `folder`, then move it into place in one step."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    model.to("cpu").save_pretrained(partial)
-    inputs.save(partial / "input_statistics.safetensors")
+    """Write everything into an empty folder."""
+    model.to("cpu").save_pretrained(folder)
+    inputs.save(folder / "input_statistics.safetensors")
     if targets is not None:
-        targets.save(partial / "target_statistics.safetensors")
+        targets.save(folder / "target_statistics.safetensors")
     tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in found.conditions])
     conditions = tags.merge(found.audit, on="condition", validate="one_to_one")
     trials = pd.DataFrame({name: getattr(found.test, name) for name in ("subject", "repetition", "movement")})
-    save_file({"outputs": found.outputs, "targets": found.targets}, partial / "logits.safetensors")
-    conditions.to_csv(partial / "conditions.csv", index=False)
-    trials.to_csv(partial / "trials.csv", index=False)
-    found.nested.to_csv(partial / "larger_cuts.csv", index=False)
-    found.shift.to_csv(partial / "shift.csv", index=False)
-    history.to_csv(partial / "fit.csv", index=False)
+    save_file({"outputs": found.outputs, "targets": found.targets}, folder / "logits.safetensors")
+    conditions.to_csv(folder / "conditions.csv", index=False)
+    trials.to_csv(folder / "trials.csv", index=False)
+    found.nested.to_csv(folder / "larger_cuts.csv", index=False)
+    found.shift.to_csv(folder / "shift.csv", index=False)
+    history.to_csv(folder / "fit.csv", index=False)
     scores = score(conditions, trials, found.outputs, found.targets, metrics, facts["outputs"])
-    scores.to_csv(partial / "scores.csv", index=False)
-    (partial / "fit.json").write_text(json.dumps(facts, indent=1))
+    scores.to_csv(folder / "scores.csv", index=False)
+    (folder / "fit.json").write_text(json.dumps(facts, indent=1))
     if leakage is not None:
-        (partial / "leakage.json").write_text(json.dumps(leakage, indent=1))
-    partial.rename(folder)
+        (folder / "leakage.json").write_text(json.dumps(leakage, indent=1))
 
 
 def score(

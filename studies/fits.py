@@ -18,6 +18,7 @@ from emg_lens.data.recording import DataError
 from emg_lens.data.registry import files_stamp, load_trials
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
+from emg_lens.io.files import new_folder
 from emg_lens.models.encoder import count_parameters
 from emg_lens.models.registry import Architecture, architecture
 from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
@@ -272,4 +273,5 @@ def _sweep_and_write(
     )
     nested, shift = nested_cuts(model, conditions), shift_of(fit_unit.spec.conditions, model, conditions, x, reference)
     kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test, nested, shift)
-    write_fit(folder, model, trials.inputs, trials.targets, history, kept, facts, leakage, metrics)
+    with new_folder(folder) as partial:
+        write_fit(partial, model, trials.inputs, trials.targets, history, kept, facts, leakage, metrics)

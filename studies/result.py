@@ -46,8 +46,7 @@ class StudyResult(Findings):
             StudyError: Not a run's folder, one without any finished fit, or a damaged file.
         """
         folder = Path(folder).expanduser()
-        study = read_spec(folder)
-        fits = [name for name in read_record(folder)["n_train"] if (folder / "fits" / name).is_dir()]
+        study, fits = read_spec(folder), finished_fits(folder)
         if not fits:
             raise StudyError(f"no fit of {str(folder)!r} is finished; run the study to continue it")
         return cls.collect(study, folder, fits)
@@ -208,6 +207,15 @@ class StudyResult(Findings):
             raise StudyError(
                 f"{self.folder / 'environment.json'} cannot be read ({error}); run the study again"
             ) from None
+
+
+def finished_fits(folder: Path) -> list[str]:
+    """Names of a run's fits that are finished, in its order.
+
+    Raises:
+        StudyError: Its record is missing or damaged.
+    """
+    return [name for name in read_record(folder)["n_train"] if (folder / "fits" / name).is_dir()]
 
 
 def with_expectations(scores: pd.DataFrame, spec: StudySpec, modalities: Collection[str]) -> pd.DataFrame:

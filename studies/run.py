@@ -8,19 +8,21 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
 from rich.console import Console
 
-from emg_lens.io.files import write_text
+from emg_lens.io.files import remove, remove_abandoned, write_text
+from emg_lens.io.locking import one_at_a_time
+from emg_lens.io.workers import parallel
 from emg_lens.studies.fit_units import Fit, fits_of
 from emg_lens.studies.progress import progress_bars, progress_writer
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.run_plan import RECORD, RunPlan, begun_plan, parallel, prepare
+from emg_lens.studies.run_plan import RECORD, RunPlan, begun_plan, prepare
 from emg_lens.studies.schedule import wrap_around
 from emg_lens.studies.spec import StudyError, StudySpec
 
@@ -52,6 +54,7 @@ def run_study(
     Raises:
         StudyError: The study does not fit the data or the machine; nothing has been written.
         DataError: A missing or damaged recording; nothing has been written.
+        BusyError: Another process runs this study in this folder.
     """
     console = console or Console(stderr=True)
     data = None if data is None else Path(data).expanduser().absolute()  # workers may stand elsewhere
@@ -60,22 +63,25 @@ def run_study(
     out = Path(out).expanduser().absolute()
     plan = begun_plan(study, data, out) or prepare(study, data, out, jobs, console)
     for warning in plan.warnings:
-        console.print("[yellow]note:[/yellow]", end=" ")
-        console.print(warning, highlight=False, soft_wrap=True, markup=False)
+        _note(console, warning)
     fits = fits_of(study, plan.subjects)
-    _open_folder(study, data, plan)
-    folders = {fit.folder_name: plan.folder / "fits" / fit.folder_name for fit in fits}
-    todo = [fit for fit in fits if not folders[fit.folder_name].exists()]
-    if len(todo) < len(fits):
-        console.print(f"continuing {plan.folder}: {len(fits) - len(todo)} of {len(fits)} fits are done", markup=False)
-    with progress_bars(console, {fit.name: folders[fit.folder_name] for fit in todo}):
-        if device == "cpu":
-            _run_side_by_side(todo, plan, data, folders, jobs)
-        else:
-            _run_at_once(todo, data, folders, device)
-    result = StudyResult.collect(study, plan.folder, list(folders))
-    result.write()
-    _tidy(plan.folder / "fits")
+    with _alone_in(plan.folder, console):
+        begun_plan(study, data, out)  # another process may have begun and ended it meanwhile, with other data
+        _write_facts(study, data, plan)
+        folders = {fit.folder_name: plan.folder / "fits" / fit.folder_name for fit in fits}
+        todo = [fit for fit in fits if not folders[fit.folder_name].exists()]
+        if len(todo) < len(fits):
+            console.print(
+                f"continuing {plan.folder}: {len(fits) - len(todo)} of {len(fits)} fits are done", markup=False
+            )
+        with progress_bars(console, {fit.name: folders[fit.folder_name] for fit in todo}):
+            if device == "cpu":
+                _run_side_by_side(todo, plan, data, folders, jobs)
+            else:
+                _run_at_once(todo, data, folders, device)
+        result = StudyResult.collect(study, plan.folder, list(folders))
+        result.write()
+        _tidy(plan.folder)
     return result
 
 
@@ -135,16 +141,37 @@ def _check_device(device: str) -> None:
         raise StudyError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-def _open_folder(study: StudySpec, data: Path | None, plan: RunPlan) -> None:
+@contextmanager
+def _alone_in(folder: Path, console: Console) -> Iterator[None]:
+    """Inside, no other process runs the study of this folder."""
+    with _writing(folder):
+        (folder / "fits").mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another --out") as without:
+        if without is not None:
+            _note(console, f"{folder} cannot be locked ({without}); do not run this study twice at a time")
+        yield
+
+
+def _write_facts(study: StudySpec, data: Path | None, plan: RunPlan) -> None:
     facts = {"folder": str(data) if data else None, "fingerprint": plan.fingerprint}
     facts |= {"warnings": plan.warnings, "n_train": plan.n_train, "subjects": plan.subjects}
-    try:
-        (plan.folder / "fits").mkdir(parents=True, exist_ok=True)
+    with _writing(plan.folder):
         write_text(plan.folder / "spec.yaml", study.to_yaml())
         write_text(plan.folder / "environment.json", json.dumps(environment(), indent=1))
         write_text(plan.folder / RECORD, json.dumps(facts, indent=1))
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise StudyError(f"cannot write to {str(plan.folder)!r}: {error.strerror}; give another --out") from None
+        raise StudyError(f"cannot write to {str(folder)!r}: {error.strerror}; give another --out") from None
+
+
+def _note(console: Console, text: str) -> None:
+    console.print("[yellow]note:[/yellow]", end=" ")
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _import_for_the_end() -> None:
@@ -153,10 +180,10 @@ def _import_for_the_end() -> None:
         importlib.import_module(name)
 
 
-def _tidy(fits: Path) -> None:
-    """Remove progress files, and what workers that were killed have left half written."""
-    for left in fits.glob(".*"):
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink()
+def _tidy(folder: Path) -> None:
+    """Remove progress files and states of fits that are finished, and what killed processes have left half written."""
+    for part in (folder, folder / "figures", folder / "fits"):
+        remove_abandoned(part)
+    for left in (folder / "fits").glob(".*"):
+        if left.suffix != ".partial":  # which somebody writes
+            remove(left)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 import yaml
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.console import Console
 from emg_lens.data.registry import data_fingerprint
 from emg_lens.data.registry import subjects as list_subjects
 from emg_lens.data.splits import RepetitionSplit
+from emg_lens.io.workers import parallel
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.spec import COMING, FORMER, Cohort, StudyError, StudySpec
 from emg_lens.studies.statistics.families import family_sizes
@@ -140,12 +140,6 @@ def fingerprint(study: StudySpec, data: Path | None) -> str:
     """Of the data of all levels."""
     cohorts = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
     return "-".join(data_fingerprint(c.dataset, data, **c.options) for c in cohorts.values())
-
-
-def parallel(jobs: int, tasks: list[tuple[Callable, tuple]]) -> list:
-    """Run the tasks; an error in one stops the run, after the finished ones are safe on disk."""
-    workers = joblib.Parallel(n_jobs=min(jobs, max(len(tasks), 1)))
-    return list(workers(joblib.delayed(function)(*arguments) for function, arguments in tasks) or [])
 
 
 def _subjects(cohort: Cohort, data: Path | None) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The command line as a new user meets it, mistakes included: one line on stderr, exit code 2, nothing written."""
 
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,15 @@ DB5_LIKE = {
     "model": {"d_model": 16, "n_heads": 2, "n_layers": 2, "d_mlp": 16},
     "training": {"epochs": 1, "anneal_epochs": 0},
 }
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """The command takes Ctrl-C for itself; pytest wants it back."""
+    before = {number: signal.getsignal(number) for number in cli.STOPPED.values()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

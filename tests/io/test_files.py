@@ -1,8 +1,12 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from emg_lens.io.checkpoint import CheckpointError, CheckpointFile
-from emg_lens.io.files import replacing, write_bytes, write_text
+from emg_lens.io.files import HOST, new_folder, remove_abandoned, replacing, write_bytes, write_text
 
 
 def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path):
@@ -59,3 +63,51 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match="cannot be read|its checksum is wrong"):
         CheckpointFile(path, "fit", {})
+
+
+def test_a_folder_appears_whole_and_nothing_is_left_beside_it(tmp_path):
+    with pytest.raises(RuntimeError, match="killed"), new_folder(tmp_path / "a") as partial:
+        (partial / "one").write_text("1")
+        raise RuntimeError("killed")
+    assert not list(tmp_path.iterdir())
+    with new_folder(tmp_path / "a") as partial:
+        (partial / "one").write_text("1")
+        assert not (tmp_path / "a").exists()
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "one"]
+
+
+def test_who_comes_second_leaves_the_folder_and_the_file_of_the_first(tmp_path):
+    """Two writers, say a new run and a worker that a killed one left: neither meets the other's half."""
+    with new_folder(tmp_path / "a") as second, new_folder(tmp_path / "a") as first:
+        (first / "one").write_text("first")
+        (second / "one").write_text("second")
+    assert (tmp_path / "a" / "one").read_text() == "first"
+    with replacing(tmp_path / "b") as second, replacing(tmp_path / "b") as first:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "b").read_text() == "second"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(tmp_path):
+    living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = {
+        f".01.{HOST}.{living.pid}.0123abcd.partial": True,
+        f".01.{HOST}.{dead.pid}.0123abcd.partial": False,
+        f".01.{HOST}.{os.getpid()}.0123abcd.partial": False,  # this process has nothing half written here
+        ".01.another_machine.1.0123abcd.partial": True,
+        ".01.partial": False,  # as former versions named them
+        "01": True,
+    }
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "fit.csv").write_text("epoch")
+    remove_abandoned(tmp_path)
+    left = {p.name for p in tmp_path.iterdir()}
+    os.utime(tmp_path / ".01.another_machine.1.0123abcd.partial", (0, 0))
+    living.communicate()
+    assert left == {name for name, stays in names.items() if stays}
+    remove_abandoned(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["01"]

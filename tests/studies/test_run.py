@@ -1,5 +1,7 @@
 """The runner: complete folders, resume after SIGKILL, the same numbers whatever the number of workers."""
 
+import errno
+import io
 import itertools
 import json
 import os
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,10 +20,13 @@ import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
+from rich.console import Console
 from tiny import TINY, all_fits
 
 from emg_lens.data import TrialSet
 from emg_lens.data.statistics import InputStatistics
+from emg_lens.io.files import HOST
+from emg_lens.io.locking import BusyError, one_at_a_time
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.fits import load_fit, run_fit
 from emg_lens.studies.result import StudyResult
@@ -325,6 +331,21 @@ def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path, monk
     assert 200 <= seconds < 300, "the time of the first part counts: two epochs of a hundred seconds"
 
 
+def test_a_fit_that_another_process_has_finished_meanwhile_stays_as_it_is(study, done, tmp_path):
+    """An orphan of a killed run and the new run may fit the same: whoever is second leaves what is there."""
+    folder = tmp_path / "fits" / "02"
+    folder.parent.mkdir()
+
+    def tell(fraction: float) -> None:
+        if not folder.exists():
+            shutil.copytree(done.folder / "fits" / "02", folder)
+
+    run_fit(all_fits(study)[1], None, folder, "cpu", tell)
+    assert [p.name for p in folder.parent.iterdir()] == ["02"]
+    before = done.folder / "fits" / "02" / "fit.json"
+    assert (folder / "fit.json").read_bytes() == before.read_bytes()
+
+
 class Stop(Exception):
     pass
 
@@ -357,11 +378,74 @@ def test_a_finished_run_is_shown_again_without_reading_its_recordings(study, don
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
 
-def test_what_killed_workers_left_is_removed_once_all_fits_are_finished(study, done):
+def test_what_killed_processes_left_is_removed_once_all_fits_are_finished(study, done):
     fits = done.folder / "fits"
     (fits / "..02.fit.99999.partial").write_bytes(b"half")
     (fits / ".02.progress").write_text("0.5")
+    (fits / ".02.fit").write_bytes(b"of a fit that is finished")
     (fits / ".02.partial").mkdir()
     (fits / ".02.partial" / "fit.csv").write_text("epoch")
+    (done.folder / ".scores.csv.partial").write_text("half")
+    (done.folder / "figures" / ".layers.svg.partial").write_text("half")
+    living = fits / f".02.{HOST}.{os.getppid()}.0123abcd.partial"
+    living.mkdir()
     run_study(study, out=done.folder.parent.parent, jobs=1)
-    assert sorted(p.name for p in fits.iterdir()) == ["01", "02", "03"]
+    assert sorted(p.name for p in fits.iterdir()) == [living.name, "01", "02", "03"]
+    living.rmdir()
+    assert not list(done.folder.rglob("*.partial"))
+
+
+def test_a_folder_is_run_by_one_process_at_a_time_and_read_by_any(study, done, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(done.folder.parent.parent, out)
+    folder = out / "tiny" / study.digest()
+    with one_at_a_time(folder / ".lock"):
+        with pytest.raises(BusyError, match=f"{folder} is in use by process {os.getpid()} on .*; wait .* --out"):
+            run_study(study, out=out, jobs=1)
+        StudyResult.load(folder).write()
+    assert len(run_study(study, out=out, jobs=1).scores) == len(done.scores)
+
+
+def test_where_folders_cannot_be_locked_a_run_says_so_and_goes_on(study, done, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    shutil.copytree(done.folder.parent.parent, tmp_path / "runs")
+    monkeypatch.setattr("fcntl.flock", refused)
+    console = Console(file=io.StringIO(), width=400)
+    assert len(run_study(study, out=tmp_path / "runs", jobs=1, console=console).scores) == len(done.scores)
+    assert "cannot be locked (No locks available); do not run this study twice at a time" in console.file.getvalue()
+
+
+def test_data_that_another_process_has_changed_before_this_one_got_the_folder_are_seen(study, tmp_path, monkeypatch):
+    """Both begin, the other is faster, and its data were others."""
+
+    @contextmanager
+    def slow(path, **_):
+        (path.parent / "data.json").write_text(
+            json.dumps({"folder": None, "fingerprint": "other", "warnings": [], "n_train": {}, "subjects": [["01"]]})
+        )
+        yield None
+
+    monkeypatch.setattr("emg_lens.studies.run.one_at_a_time", slow)
+    with pytest.raises(StudyError, match="was made with other data"):
+        run_study(study, out=tmp_path, jobs=1)
+    assert not list(tmp_path.rglob("scores.csv"))
+
+
+def test_a_report_of_a_run_that_ends_meanwhile_has_all_its_fits(done, tmp_path, monkeypatch):
+    from emg_lens import cli
+
+    folder = tmp_path / done.folder.name
+    shutil.copytree(done.folder, folder)
+    last, write = folder / "fits" / "03", StudyResult.write
+
+    def slowly(result):
+        write(result)
+        if not last.exists():
+            (tmp_path / "03").rename(last)
+
+    last.rename(tmp_path / "03")
+    monkeypatch.setattr(StudyResult, "write", slowly)
+    cli.report(folder)
+    assert pd.read_csv(folder / "scores.csv", dtype={"subject": str})["subject"].unique().tolist() == ["01", "02", "03"]

@@ -1,0 +1,59 @@
+"""Workers end with the process that started them; one that is killed is one line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import joblib
+import psutil
+import pytest
+
+from emg_lens.io.workers import WATCH_SECONDS, WorkerError, parallel
+
+PARENT = (
+    "import os, time; from emg_lens.io.workers import parallel\n"
+    "def work(i): print(os.getpid(), flush=True); time.sleep(60)\n"
+    "parallel(2, [(work, (i,)) for i in range(2)])"
+)
+
+
+@pytest.mark.parametrize(
+    "number, group", [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGKILL, True), (signal.SIGINT, True)]
+)
+def test_no_process_is_left_when_the_parent_ends(number, group):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    assert process.stdout is not None
+    workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert {w.pid for w in workers} <= {c.pid for c in children}
+    (os.killpg if group else os.kill)(process.pid, number)
+    printed = process.communicate(timeout=30)[1]
+    _, alive = psutil.wait_procs(children, timeout=20 * WATCH_SECONDS)
+    assert not alive
+    assert printed.count("Traceback") <= (number == signal.SIGINT), "workers leave Ctrl-C to their parent"
+
+
+def kill_myself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_is_one_line():
+    with pytest.raises(WorkerError, match="a worker process was killed from outside .* fewer --jobs"):
+        parallel(2, [(kill_myself, ()), (time.sleep, (0.1,))])
+    assert parallel(2, [(abs, (-i,)) for i in range(5)]) == list(range(5))
+
+
+def test_tasks_run_where_the_configuration_says():
+    with joblib.parallel_config(backend="threading"):
+        assert parallel(2, [(os.getpid, ())] * 3) == [os.getpid()] * 3
+    assert os.getpid() not in parallel(2, [(os.getpid, ())] * 3)
+    assert parallel(1, [(os.getpid, ())] * 3) == [os.getpid()] * 3
+    assert parallel(2, []) == []
