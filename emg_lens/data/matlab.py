@@ -24,3 +24,9 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, ".
         raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); is it complete?") from None
     turned = found.pop("turned")
     return {key: value.T if turned else value for key, value in found.items()}
+
+
+def as_float32(data: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """Samples as float32; what is too large for it becomes infinite, which loaders refuse."""
+    with np.errstate(over="ignore"):
+        return data.astype(np.float32, copy=False)

@@ -54,7 +54,15 @@ def test_a_sound_file_keeps_rates_units_names_and_values(tmp_path):
     assert (acc.fs, acc.native_fs, acc.units, acc.ch_names) == (200, 50, "g", ("x", "y", "z"))
     assert r.subject == "S1" and len(r.trials) == 12 and r.fs == 200
     assert r.meta["class_names"][12] == "thumb extension" and len(r.meta["class_names"]) == 12
-    assert len(r.notes) == 1 and "50 Hz assumed" in r.notes[0]
+    assert len(r.notes) == 2 and "50 Hz assumed" in r.notes[0]
+    assert r.notes[1] == "12 repetitions of movements, expected 72: is the file complete?"
+
+
+def test_a_file_with_all_repetitions_has_no_note_about_them(tmp_path):
+    runs = np.arange(ROWS) * 72 // ROWS
+    labels, repetition = (part[:, None].astype(np.int8) for part in (runs // 6 + 1, runs % 6 + 1))
+    r = one(write(tmp_path, restimulus=labels, rerepetition=repetition))
+    assert len(r.notes) == 1 and len(r.trials) == 72
 
 
 def test_uint8_frequency_is_not_doubled_or_wrapped(tmp_path):
@@ -63,7 +71,7 @@ def test_uint8_frequency_is_not_doubled_or_wrapped(tmp_path):
 
 def test_repetition_numbers_on_rest_rows_are_normal_and_make_no_trial_and_no_note(tmp_path):
     r = one(write(tmp_path))
-    assert (r.repetition[r.label == 0] == 1).any() and len(r.notes) == 1
+    assert (r.repetition[r.label == 0] == 1).any() and not any("no repetition" in note for note in r.notes)
 
 
 @pytest.mark.parametrize("field, value", [("subject", 11), ("exercise", 3), ("frequency", 100)])
@@ -158,6 +166,51 @@ def test_a_truncated_file_is_one_line_with_its_name(tmp_path, kept):
     with pytest.raises(DataError, match="S1_E1_A1.mat: .*is it complete") as error:
         one(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"emg": np.full((1, 3), "text", dtype=object)}, "emg holds cells or objects, expected numbers"),
+        ({"emg": {"data": np.zeros((ROWS, 16))}}, "emg holds structures"),
+        ({"emg": np.ones((ROWS, 16)) * 1j}, "emg holds complex numbers"),
+        ({"emg": "abc"}, "emg holds text"),
+        ({"emg": np.zeros((0, 16))}, "emg has no rows"),
+        ({"emg": np.full((ROWS, 16), 1e300)}, "emg holds NaN or infinity in channel upper.1"),
+        ({"restimulus": np.ones((ROWS // 2, 2))}, r"restimulus has shape \(1200, 2\), expected one value a row"),
+        ({"restimulus": np.full((ROWS, 1), 1e300)}, "restimulus must hold whole numbers"),
+        ({"rerepetition": np.full((ROWS, 1), np.nan)}, "rerepetition must hold whole numbers"),
+    ],
+)
+def test_variables_of_another_kind_are_refused_in_one_line(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message) as error:
+        one(write(tmp_path, **changes))
+    assert "\n" not in str(error.value) and "S1_E1_A1.mat" in str(error.value)
+
+
+def test_scalars_that_are_no_numbers_are_noted(tmp_path):
+    assert any("'subject' says nan" in note for note in one(write(tmp_path, subject=np.nan)).notes)
+
+
+def test_a_small_file_that_swells_is_refused(tmp_path):
+    savemat(tmp_path / "S1_E1_A1.mat", {"emg": np.zeros((9_000_000, 16))}, do_compression=True)
+    assert (tmp_path / "S1_E1_A1.mat").stat().st_size < 2e6
+    with pytest.raises(DataError, match="needs more memory than"):
+        one(tmp_path)
+
+
+@pytest.mark.parametrize("put", ["external", "soft", "group"])
+def test_variables_that_lie_elsewhere_are_refused(tmp_path, put):
+    with h5py.File(tmp_path / "S1_E1_A1.mat", "w") as file:
+        if put == "external":
+            file["emg"] = h5py.ExternalLink("secret.h5", "x")
+        elif put == "soft":
+            file["emg"] = h5py.SoftLink("/acc")
+            file["acc"] = np.zeros((3, ROWS))
+        else:
+            file["emg/data"] = np.zeros((16, ROWS))
+    with pytest.raises(DataError, match="emg is a link to another place|emg is a group"):
+        one(tmp_path)
 
 
 def test_the_wrong_number_of_channels_is_refused(tmp_path):

@@ -78,6 +78,7 @@ def test_a_file_that_lost_rows_gets_a_note(tmp_path):
         (lambda _: [], "0 emg rows"),
         (lambda t: [t[0], t[1].replace("16384", "nan"), *t[2:]], "invalid literal"),
         (lambda t: [*t[:-1], t[-1].replace("2018-07", "soon")], "pars|datetime"),
+        (lambda t: [*t[:9], *t[7:]], "time must rise from row to row, and does not in emg row 8"),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path, lines, message):
@@ -85,6 +86,22 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, lines, message):
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path)
     assert "_4.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_byte_that_is_no_text_is_one_line(tmp_path):
+    write(tmp_path / "person1")
+    (path,) = (tmp_path / "person1").iterdir()
+    path.write_bytes(path.read_bytes()[:1000] + b"\xff" + path.read_bytes()[1001:])
+    with pytest.raises(DataError, match=r"_4.csv: cannot be read \('utf-8' codec can't decode byte 0xff") as error:
+        read(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_short_file_is_noted(tmp_path):
+    write(tmp_path / "person1", seconds=1.5)
+    notes = read(tmp_path)[0].notes
+    assert any("emg lasts 1.50 s, expected 2 s" in note for note in notes)
+    assert any("acc lasts 1.50 s" in note for note in notes)
 
 
 def test_a_sign_that_does_not_exist_is_refused(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from emg_lens.data import DataError, load_dataset
+from emg_lens.data.sources import uci_emg
 
 HEADER = "\t".join(["time", *(f"channel{i}" for i in range(1, 9)), "class"])
 
@@ -80,6 +81,9 @@ def test_a_series_present_twice_is_refused(tmp_path):
         ([r[:-1] + "9" for r in table()], HEADER, "unknown class 9; expected 0 to 7"),
         (table(), HEADER.replace("class", "label"), "columns .*'label'.*, expected .*'class'"),
         ([], HEADER, "time must rise|too few"),
+        ([*table()[:-1], table()[-1][:-1] + "0.5"], HEADER, "class is no whole number in line 901"),
+        ([*table()[:-1], "901\t1e300" + "\t0" * 8], HEADER, "channel1 is not a number in line 901"),
+        ([row + "\t0" for row in table()], HEADER, "time must rise from row to row"),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path, rows, header, message):
@@ -95,3 +99,22 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match="1_raw_data_a.txt.gz: cannot be read .*is it complete"):
         read(tmp_path)
+
+
+def test_a_small_file_that_swells_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(uci_emg, "MOST_BYTES", 10_000)
+    write(tmp_path / "01", "1_raw_data_a.txt.gz")
+    with pytest.raises(DataError, match="1_raw_data_a.txt.gz: holds more than 0 MB of text"):
+        read(tmp_path)
+
+
+def test_missing_rows_and_missing_gestures_are_noted(tmp_path):
+    write(tmp_path / "01", rows=[row for i, row in enumerate(table()) if not 300 <= i < 450])
+    (r,) = read(tmp_path)
+    assert any("time jumps by 151 ms behind line 301: rows are missing" in note for note in r.notes)
+    assert any("do not occur 2 times (fist 1, wrist flexion 0" in note for note in r.notes)
+
+
+def test_a_series_with_every_gesture_twice_has_no_such_note(tmp_path):
+    write(tmp_path / "01", classes=[of for gesture in (1, 2, 3, 4, 5, 6) * 2 for of in (0, gesture)])
+    assert not any("complete" in note or "missing" in note for note in read(tmp_path)[0].notes)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emg_lens.data.files import choose, index_files
-from emg_lens.data.matlab import read_mat
+from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 
@@ -67,11 +67,12 @@ def read(path: Path, subject: str) -> Recording:
             found = ", ".join(content) or "none"
             raise DataError(f"{path}: no key {key!r} (found of those wanted: {found}); is the file complete?")
         data = content[key]
-        if data.ndim != 2 or data.shape[1] != len(names) or not len(data) or data.dtype.kind not in "iuf":
+        if data.ndim != 2 or data.shape[1] != len(names) or not len(data):
             raise DataError(f"{path}: {key} is {data.dtype} {data.shape}, expected numbers [time, {len(names)}]")
+        data = as_float32(data)
         if not np.isfinite(data).all():
             raise DataError(f"{path}: {key} holds NaN or infinity")
-        signals[modality] = Signal(data.astype(np.float32), FS, FS, "adc", names, placement)
+        signals[modality] = Signal(data, FS, FS, "adc", names, placement)
     rows = {modality: len(signal.data) for modality, signal in signals.items()}
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"{modality} {n}" for modality, n in rows.items())

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from emg_lens.data.files import choose, index_files
-from emg_lens.data.matlab import read_mat
+from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 
@@ -50,12 +50,13 @@ class Sensor:
 
 @dataclass(frozen=True)
 class Family:
-    """What sets one NinaPro data base apart: exercises, rate of the rows (Hz), sensors, movement names."""
+    """What sets one NinaPro data base apart: exercises, rate of the rows (Hz), sensors, repetitions, movement names."""
 
     name: str
     fs: float
     exercises: Mapping[int, Exercise]
     sensors: Mapping[str, Sensor]
+    repetitions: int = 6
     movements: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -164,19 +165,19 @@ def read(
 
     expected = {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)}
     for key, value in expected.items():
-        inside = int(content[key].flat[0]) if key in content and content[key].size else value
+        inside = float(content[key].flat[0]) if key in content and content[key].size else value
         if inside != value:
-            notes.append(f"field {key!r} says {inside}, taken as {value}")
+            notes.append(f"field {key!r} says {inside:g}, taken as {value}")
 
     signals = {key: _signal(content[key], sensor, key, path, family.fs) for key, sensor in family.sensors.items()}
     n_rows = len(signals["emg"].data)
+    if not n_rows:
+        raise DataError(f"{path}: emg has no rows; is the file complete?")
     for key, signal in signals.items():
         if len(signal.data) != n_rows:
             _check_length(len(signal.data), n_rows, key, path)
             notes.append(f"{key} has {len(signal.data)} rows, emg {n_rows}")
-    label, repetition = (
-        _fit(content[key].ravel(), n_rows, key, path, notes) for key in (labels, REPETITION_OF[labels])
-    )
+    label, repetition = (_fit(content[key], n_rows, key, path, notes) for key in (labels, REPETITION_OF[labels]))
     offset = label_offset(label[label > REST], exercise, label_numbering, f"{path}: {labels}")
     if offset:
         notes.append(f"labels are numbered within the exercise; {offset} added")
@@ -184,6 +185,10 @@ def read(
     unnumbered = int(((label > REST) & (repetition <= 0)).sum())
     if unnumbered:
         notes.append(f"{unnumbered} rows carry a movement but no repetition")
+    active = (label > REST) & (repetition > 0)
+    n_performed = len(np.unique(label[active] * 2**31 + repetition[active]))
+    if n_performed != (n_expected := exercise.size * family.repetitions):
+        notes.append(f"{n_performed} repetitions of movements, expected {n_expected}: is the file complete?")
     names = dict(enumerate(family.movements, start=1))
     meta = {
         "dataset": family.name,
@@ -223,18 +228,12 @@ def label_offset(
 def _signal(data: Shaped[np.ndarray, "time channel"], sensor: Sensor, key: str, path: Path, fs: float) -> Signal:
     if data.ndim != 2 or data.shape[1] != len(sensor.ch_names):
         raise DataError(f"{path}: {key} has shape {data.shape}, expected [time, {len(sensor.ch_names)}]")
+    data = as_float32(data)
     bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
     if len(bad):
         rows = int((~np.isfinite(data[:, bad[0]])).sum())
         raise DataError(f"{path}: {key} holds NaN or infinity in channel {sensor.ch_names[bad[0]]} ({rows} rows)")
-    return Signal(
-        data.astype(np.float32, copy=False),
-        fs,
-        sensor.native_fs,
-        sensor.units,
-        sensor.ch_names,
-        sensor.placement,
-    )
+    return Signal(data, fs, sensor.native_fs, sensor.units, sensor.ch_names, sensor.placement)
 
 
 def _check_length(n: int, n_rows: int, key: str, path: Path) -> None:
@@ -244,11 +243,15 @@ def _check_length(n: int, n_rows: int, key: str, path: Path) -> None:
 
 
 def _fit(
-    vector: Shaped[np.ndarray, " given"], n_rows: int, key: str, path: Path, notes: list[str]
+    column: Shaped[np.ndarray, "..."], n_rows: int, key: str, path: Path, notes: list[str]
 ) -> Int[np.ndarray, " row"]:
-    """Bring a label vector to the length of the EMG, which is the reference (docs/protocol.md §2.2)."""
+    """Bring a column of labels to the length of the EMG, which is the reference (docs/protocol.md §2.2)."""
+    vector = column.ravel()
+    if vector.size != max(column.shape, default=0):
+        raise DataError(f"{path}: {key} has shape {column.shape}, expected one value a row")
     _check_length(len(vector), n_rows, key, path)
-    if not np.isfinite(vector).all() or (vector != np.round(vector)).any() or (vector < 0).any():
+    sound = (vector >= 0) & (vector <= np.iinfo(np.int32).max) & (vector == np.round(vector))  # NaN is neither
+    if not sound.all():
         raise DataError(f"{path}: {key} must hold whole numbers from 0 upwards")
     vector = vector.astype(np.int64)
     missing = n_rows - len(vector)

@@ -25,8 +25,10 @@ EXPECTED = "folders person<n> with files '[<number>]<date> <time>_<sign>.csv'"
 FILE_NAME = re.compile(r"\[(\d+)\](\d{4}-\d\d-\d\d .+)_(\d+)\.csv", re.IGNORECASE)
 N_SIGNS = 18
 EMG_FS, IMU_FS = 200.0, 50.0
-RATE_TOLERANCE = 0.015
-"""Relative deviation of the measured rate that earns a note; sound files stay within 0.01."""
+SECONDS = 2.0
+"""What a sign lasts."""
+RATE_TOLERANCE, LENGTH_TOLERANCE = 0.015, 0.05
+"""Relative deviation of the measured rate and of the length that earns a note; sound files stay within .01 and .02."""
 
 EMG_FIELDS, IMU_FIELDS = 11, 15
 IMU = {  # modality -> columns of an IMU row, counts per unit (Myo SDK), unit, channel names
@@ -76,7 +78,11 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
     Raises:
         DataError: A row that is neither kind, a kind that is missing, or a value that is no number.
     """
-    rows = [line.split(",") for line in path.read_text().replace('"', "").splitlines() if line]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); is the file complete?") from None
+    rows = [line.split(",") for line in text.replace('"', "").splitlines() if line]
     emg = [r for r in rows if len(r) == EMG_FIELDS and r[1] == "emg"]
     imu = [r for r in rows if len(r) == IMU_FIELDS and (r[1], r[5], r[9]) == ("acc", "gyro", "quat")]
     if len(emg) + len(imu) != len(rows):
@@ -86,7 +92,9 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
         raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; both kinds are needed")
     notes: list[str] = [*NOTES]
     for kind, kept, fs in (("emg", emg, EMG_FS), ("acc", imu, IMU_FS)):
-        measured = _rate([r[-1] for r in kept], path)
+        measured = _rate([r[-1] for r in kept], kind, path)
+        if abs(len(kept) / fs / SECONDS - 1) > LENGTH_TOLERANCE:
+            notes.append(f"{kind} lasts {len(kept) / fs:.2f} s, expected {SECONDS:g} s: is the file complete?")
         if abs(measured / fs - 1) > RATE_TOLERANCE:
             notes.append(f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}; its time base is less certain")
     counts = _numbers([r[2:10] for r in emg], path)
@@ -123,14 +131,16 @@ def _numbers(rows: list[list[str]], path: Path) -> np.ndarray:
         raise DataError(f"{path}: {error}; is the file complete?") from None
 
 
-def _rate(stamps: list[str], path: Path) -> float:
-    """Mean rate (Hz) of time-stamped rows."""
+def _rate(stamps: list[str], kind: str, path: Path) -> float:
+    """Mean rate (Hz) of time-stamped rows, whose time must rise."""
     try:
-        first, last = np.array([stamps[0], stamps[-1]], dtype="datetime64[us]")
+        times = np.array(stamps, dtype="datetime64[us]")
     except ValueError as error:
         raise DataError(f"{path}: {error}; is the file complete?") from None
-    seconds = (last - first) / np.timedelta64(1, "s")
-    return (len(stamps) - 1) / seconds if seconds > 0 else 0.0
+    if not (np.diff(times) > np.timedelta64(0)).all():
+        row = int(np.argmin(np.diff(times) > np.timedelta64(0))) + 2
+        raise DataError(f"{path}: time must rise from row to row, and does not in {kind} row {row}")
+    return (len(stamps) - 1) / float((times[-1] - times[0]) / np.timedelta64(1, "s"))
 
 
 PSL_MYO = DataSet(NAME, load, f"Polish Sign Language, 18 signs with a Myo band: {EXPECTED}", find)

@@ -5,10 +5,13 @@ so the signal really changes some 105 times a second. Rows are kept as they are:
 the time column, `native_fs` the rate of change, and both are told in a note.
 """
 
+import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -30,6 +33,11 @@ CLASSES = {
     5: "radial deviation",
     6: "ulnar deviation",
 }
+RUNS = 2
+"""How often each is performed in a series."""
+MOST_BYTES = 200_000_000
+LONGEST_STEP_MS = 100.0
+"""Between two rows; sound files stay below 40."""
 OPTIONAL_CLASSES = {7: "extended palm"}
 """Not performed by all subjects; listed only in recordings that hold it."""
 
@@ -97,27 +105,50 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
             f"{1 - changes.mean():.0%} of rows repeat the row before; the signal changes at"
             f" {native_fs:.0f} Hz, which bounds its band to {native_fs / 2:.0f} Hz"
         )
+    gap = int(np.argmax(steps))
+    if steps[gap] > LONGEST_STEP_MS:
+        notes.append(f"time jumps by {steps[gap]:.0f} ms behind line {gap + 2}: rows are missing")
     signal = Signal(data, fs, native_fs, "V", COLUMNS[1:-1], "Myo band on the forearm")
     present = {i: name for i, name in OPTIONAL_CLASSES.items() if (label == i).any()}
     meta = {"dataset": NAME, "file": str(path), "class_names": {**CLASSES, **present}, "notes": tuple(notes)}
+    runs: dict[int, int] = {}
+    _count_runs(label, runs)
+    seldom = [f"{name} {runs.get(i, 0)}" for i, name in CLASSES.items() if runs.get(i, 0) != RUNS]
+    if seldom:
+        meta["notes"] += (f"gestures that do not occur {RUNS} times ({', '.join(seldom)}): is the file complete?",)
     repetition = _count_runs(label, {} if done is None else done)
     return Recording(subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta)
 
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, sep="\t")
+        table = pd.read_csv(_text(path), sep="\t")
     except (OSError, EOFError, ValueError, zlib.error) as error:  # pandas's parser errors are ValueErrors
+        if isinstance(error, DataError):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
     if tuple(table.columns) != COLUMNS:
         raise DataError(f"{path}: columns {list(table.columns)}, expected {list(COLUMNS)}")
     for column in COLUMNS:
         numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), float)
-        if not np.isfinite(numbers).all():
-            line = int(np.argmin(np.isfinite(numbers))) + 2
-            raise DataError(f"{path}: {column} is not a number in line {line}; is the file complete?")
+        sound = np.abs(numbers) < np.finfo(np.float32).max  # NaN is not
+        if column == "class":
+            sound &= numbers == np.round(numbers)
+        if not sound.all():
+            line = int(np.argmin(sound)) + 2
+            what = "no whole number" if column == "class" else "not a number"
+            raise DataError(f"{path}: {column} is {what} in line {line}; is the file complete?")
     return table
+
+
+def _text(path: Path) -> BinaryIO:
+    """The text, packed or not; not of a packed file that swells."""
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise DataError(f"{path}: holds more than {MOST_BYTES / 1e6:.0f} MB of text; a series has some 4 MB")
+    return io.BytesIO(content)
 
 
 def _recordings(index: Index) -> Iterator[Recording]:
