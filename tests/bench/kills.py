@@ -145,9 +145,8 @@ def kill_again_and_again(
                 time.sleep(0.005)
             finished = process.poll() is not None
             if finished:
-                faults = (
-                    [] if process.returncode == 0 else [f"exit code {process.returncode}: {study.printed()[-500:]}"]
-                )
+                code = process.returncode
+                faults = [f"exit code {code}: {study.printed()[-500:]}"] if code else []
                 faults += [f"other bytes: {name}" for name in study.differences()]
                 yield Tally(study.folder.name, "finished", time.monotonic() - started, code, faults)
                 continue

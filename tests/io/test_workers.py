@@ -57,3 +57,13 @@ def test_tasks_run_where_the_configuration_says():
     assert os.getpid() not in parallel(2, [(os.getpid, ())] * 3)
     assert parallel(1, [(os.getpid, ())] * 3) == [os.getpid()] * 3
     assert parallel(2, []) == []
+
+
+def test_ctrl_c_does_not_reach_workers_even_while_they_start():
+    blocked = (
+        "import signal; from emg_lens.io.workers import parallel\n"
+        "masked = (signal.pthread_sigmask, (signal.SIG_BLOCK, ()))\n"
+        "print(*(signal.SIGINT in now for now in parallel(2, [masked] * 2)), masked[0](*masked[1]))"
+    )
+    printed = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True, check=True).stdout
+    assert printed == "True True set()\n"
