@@ -4,18 +4,26 @@ A `TokenLayout` is the ground floor of the package: encoders build their embeddi
 resolved against it, figures take their labels from it. It knows nothing about models.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Int
+from pydantic import PositiveInt
+
+from emg_lens.arguments import ArgumentError, check_fields, checked, short
+from emg_lens.registry import UnknownNameError
 
 if TYPE_CHECKING:  # a study can be read without torch
     from torch import Tensor
 
 CLS = "cls"
+MOST_TOKENS = 100_000
+"""Of a layout: an attention pattern of one head would take 40 GB."""
 NO_INDEX = -1
 """Channel or patch index of a token that has none (CLS, and tokens of a `groups` layout)."""
 
@@ -39,15 +47,17 @@ class TokenLayout:
     patch: tuple[int, ...] = field(repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.names:
-            raise ValueError("a token layout needs at least one position, got none")
+            raise ArgumentError("a token layout needs at least one position, got none")
         lengths = [len(self.names), len(self.group), len(self.channel), len(self.patch)]
         if len(set(lengths)) != 1:
-            raise ValueError(f"names, group, channel and patch must have one length, got {lengths}")
+            raise ArgumentError(f"names, group, channel and patch must have one length, got {lengths}")
         if len(set(self.names)) != len(self.names):
-            raise ValueError(f"token names must be unique, got {list(self.names)}")
+            raise ArgumentError(f"token names must be unique, got {list(self.names)}")
 
     @staticmethod
+    @checked
     def channels(modalities: Mapping[str, int], *, cls: bool = True) -> "TokenLayout":
         """One token a channel, modalities one after the other; CLS first if there is one.
 
@@ -56,13 +66,14 @@ class TokenLayout:
             cls: Whether a CLS token stands at position 0.
 
         Raises:
-            ValueError: No modality, a name that cannot be one, or a count below 1.
+            ArgumentError: No modality, a name that cannot be one, or a count below 1.
         """
         tokens = [(f"{name}.{c}", name, c, NO_INDEX) for name, c in _channels(modalities)]
         return TokenLayout._from_tokens(tokens, cls)
 
     @staticmethod
-    def patches(modalities: Mapping[str, int], n_patches: int, *, cls: bool = True) -> "TokenLayout":
+    @checked
+    def patches(modalities: Mapping[str, int], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
         """One token a time patch of a channel, channel-major: position = channel * n_patches + patch.
 
         Args:
@@ -71,15 +82,15 @@ class TokenLayout:
             cls: Whether a CLS token stands at position 0 (all others then move by one).
 
         Raises:
-            ValueError: No modality, a name that cannot be one, or a count below 1.
+            ArgumentError: No modality, a name that cannot be one, or a count below 1.
         """
-        if n_patches < 1:
-            raise ValueError(f"n_patches must be at least 1, got {n_patches}")
+        _check_number(sum(modalities.values()) * n_patches)
         tokens = [(f"{name}.{c}.p{p}", name, c, p) for name, c in _channels(modalities) for p in range(n_patches)]
         return TokenLayout._from_tokens(tokens, cls)
 
     @staticmethod
-    def groups(groups: Mapping[str, Iterable[int]], n_tokens: int) -> "TokenLayout":
+    @checked
+    def groups(groups: Mapping[str, Iterable[int]], n_tokens: PositiveInt) -> "TokenLayout":
         """Name groups of positions of any model: words of a prompt, patches of an image, `{"cls": [0]}`.
 
         Args:
@@ -87,20 +98,21 @@ class TokenLayout:
             n_tokens: Number of positions of the residual stream.
 
         Raises:
-            ValueError: A group that is empty, out of range, or shares a position with another.
+            ArgumentError: A group that is empty, out of range, or shares a position with another.
         """
+        _check_number(n_tokens)
         owner: dict[int, str] = {}
         for name, positions in groups.items():
-            members = [int(p) for p in positions]
+            members = list(itertools.islice(getattr(positions, "tolist", lambda p=positions: p)(), n_tokens + 1))
             _check_name(name, extra=(CLS,))
             if not members:
-                raise ValueError(f"group {name!r} has no position")
+                raise ArgumentError(f"group {name!r} has no position")
             for p in members:
-                if not 0 <= p < n_tokens:
-                    raise ValueError(f"group {name!r} names position {p}; expected 0 to {n_tokens - 1}")
+                if not isinstance(p, int | np.integer) or isinstance(p, bool) or not 0 <= p < n_tokens:
+                    raise ArgumentError(f"group {name!r} names position {short(p)}; expected 0 to {n_tokens - 1}")
                 if p in owner:
-                    raise ValueError(f"position {p} is in group {owner[p]!r} and in group {name!r}")
-                owner[p] = name
+                    raise ArgumentError(f"position {p} is in group {owner[p]!r} and in group {name!r}")
+                owner[int(p)] = name
         none = (NO_INDEX,) * n_tokens
         names = tuple(f"token.{p}" for p in range(n_tokens))
         return TokenLayout(names, tuple(owner.get(p) for p in range(n_tokens)), none, none)
@@ -132,7 +144,7 @@ class TokenLayout:
         """Positions of a group, of `"cls"`, or of one token by its name.
 
         Raises:
-            KeyError: The name is none of these; the message lists the known groups.
+            UnknownNameError: The name is none of these; the message lists the known groups.
         """
         import torch
 
@@ -140,12 +152,12 @@ class TokenLayout:
 
     def find(self, name: str) -> list[int]:
         """As `positions`, without torch."""
-        found = [p for p, g in enumerate(self.group) if g == name]
+        found = [p for p, g in enumerate(self.group) if g == name and g is not None]
         if not found and name in self.names:
             found = [self.names.index(name)]
         if not found:
             known = [*(CLS,) * self.has_cls, *self.modalities]
-            raise KeyError(f"unknown group or token {name!r}; this layout has the groups {known}")
+            raise UnknownNameError(f"unknown group or token {short(name)}; this layout has the groups {known}")
         return found
 
     def to_frame(self) -> pd.DataFrame:
@@ -163,16 +175,22 @@ class TokenLayout:
 
 def _channels(modalities: Mapping[str, int]) -> list[tuple[str, int]]:
     if not modalities:
-        raise ValueError("a layout needs at least one modality, got none")
+        raise ArgumentError("a layout needs at least one modality, got none")
     for name, count in modalities.items():
         _check_name(name)
         if count < 1:
-            raise ValueError(f"modality {name!r} needs at least one channel, got {count}")
+            raise ArgumentError(f"modality {name!r} needs at least one channel, got {count}")
+    _check_number(sum(modalities.values()))
     return [(name, c) for name, count in modalities.items() for c in range(count)]
+
+
+def _check_number(n_tokens: int) -> None:
+    if n_tokens > MOST_TOKENS:
+        raise ArgumentError(f"a layout of {short(n_tokens)} tokens; attention reads {MOST_TOKENS} at most")
 
 
 def _check_name(name: str, extra: tuple[str, ...] = ()) -> None:
     if not name.isidentifier() or (name == CLS and CLS not in extra):
-        raise ValueError(
+        raise ArgumentError(
             f"{name!r} cannot name a modality: use letters, digits and '_' (and not {CLS!r}, which is the token)"
         )

@@ -13,9 +13,11 @@ F = TypeVar("F", bound=Callable)
 
 def check_shapes(function: F) -> F:
     """The function, with those annotations checked that hold an array type of jaxtyping."""
-    kept = {name: hint for name, hint in function.__annotations__.items() if _holds_array(hint)}
-    function.__annotations__ = kept
-    return beartype(function) if kept else function
+    every = dict(function.__annotations__)
+    function.__annotations__ = {name: hint for name, hint in every.items() if _holds_array(hint)}
+    checked = beartype(function) if function.__annotations__ else function
+    function.__annotations__ = checked.__annotations__ = every  # which the package itself reads too
+    return checked
 
 
 def _holds_array(hint: Any) -> bool:

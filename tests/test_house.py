@@ -18,7 +18,7 @@ FOLDERS = {"emg_lens.hooks": ROOT / "hooks", "emg_lens.studies": ROOT / "studies
 """Package -> its folder; `hooks/` and `studies/` are installed under `emg_lens`."""
 
 FLOORS = (
-    ("errors", "layout", "registry"),
+    ("arguments", "errors", "layout", "memory", "registry"),
     ("io",),
     ("data", "hooks"),
     ("lens",),

@@ -1,5 +1,7 @@
 import pytest
+import torch
 
+from emg_lens.errors import EmgLensError
 from emg_lens.layout import TokenLayout
 
 
@@ -62,3 +64,37 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_impossible_layouts_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TokenLayout.channels(None),
+        lambda: TokenLayout.channels(["emg"]),
+        lambda: TokenLayout.channels({"emg": 2.5}),
+        lambda: TokenLayout.channels({"emg": True}),
+        lambda: TokenLayout.channels({3: 2}),
+        lambda: TokenLayout.channels({"emg": 2}, cls="no"),
+        lambda: TokenLayout.channels({"emg": 10**9}),
+        lambda: TokenLayout.patches({"emg": 2}, 10**9),
+        lambda: TokenLayout.patches({"emg": 2}, None),
+        lambda: TokenLayout.groups([1, 2], 3),
+        lambda: TokenLayout.groups({"a": 1}, 3),
+        lambda: TokenLayout.groups({"a": [1.7]}, 3),
+        lambda: TokenLayout.groups({"a": [True]}, 3),
+        lambda: TokenLayout.groups({"a": "12"}, 3),
+        lambda: TokenLayout.groups({"a": range(10**9)}, 3),
+        lambda: TokenLayout.groups({"a": [1]}, 10**9),
+        lambda: TokenLayout("ab", "ab", (0, 1), (0, 1)),
+        lambda: TokenLayout.channels({"emg": 1}).positions(["emg"]),
+        lambda: TokenLayout.channels({"emg": 1}).positions(None),
+    ],
+)
+def test_what_is_no_layout_is_refused_in_one_line_and_at_once(make):
+    with pytest.raises(EmgLensError) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_positions_of_groups_may_be_a_tensor():
+    assert TokenLayout.groups({"a": torch.tensor([1, 2])}, 3).group == (None, "a", "a")

@@ -34,6 +34,7 @@ from emg_lens.analysis.patterns import (
     read_patterns,
     row_notes,
 )
+from emg_lens.arguments import ArgumentError
 from emg_lens.layout import CLS, TokenLayout
 
 __all__ = ["AttentionView", "attention_view", "modality_mass"]
@@ -75,7 +76,7 @@ class AttentionView:
         n_layers, _, n_dest, n_src = self.pattern.shape
         lengths = {n_dest, n_src, len(self.layout), len(self.labels)}
         if len(lengths) != 1 or n_layers != len(self.layers):
-            raise ValueError(
+            raise ArgumentError(
                 f"pattern {self.pattern.shape} does not fit {len(self.layers)} layers, a layout of "
                 f"{len(self.layout)} tokens and {len(self.labels)} labels"
             )
@@ -93,17 +94,17 @@ class AttentionView:
             head: Head, 0-based; without it the mean over the layer's heads.
 
         Raises:
-            ValueError: A layer or head that is not there, or a head without a layer.
+            ArgumentError: A layer or head that is not there, or a head without a layer.
         """
         if layer is None and head is not None:
-            raise ValueError(f"figure(head={head}) needs a layer too; the layers are {list(self.layers)}")
+            raise ArgumentError(f"figure(head={head}) needs a layer too; the layers are {list(self.layers)}")
         if layer is None:
             return self._overview()
         if layer not in self.layers:
-            raise ValueError(f"layer {layer} is not in this view; its layers are {list(self.layers)} (0-based)")
+            raise ArgumentError(f"layer {layer} is not in this view; its layers are {list(self.layers)} (0-based)")
         heads = self.pattern[self.layers.index(layer)]
         if head is not None and not 0 <= head < len(heads):
-            raise ValueError(f"head {head} does not exist: there are heads 0 to {len(heads) - 1}")
+            raise ArgumentError(f"head {head} does not exist: there are heads 0 to {len(heads) - 1}")
         which = "mean over heads" if head is None else f"head {head}"
         return self._single(heads.mean(0) if head is None else heads[head], f"layer L{layer + 1}, {which}")
 
@@ -111,7 +112,7 @@ class AttentionView:
         """Write the page (`.html`, one file, no network needed) or the overview (`.png`, `.svg`, `.pdf`).
 
         Raises:
-            ValueError: Another ending.
+            ArgumentError: Another ending.
         """
         path = Path(path)
         match path.suffix.lower():
@@ -120,7 +121,7 @@ class AttentionView:
             case ".png" | ".svg" | ".pdf":
                 self.figure().savefig(path, dpi=200)
             case other:
-                raise ValueError(f"cannot save attention as {other or path.name!r}: use .html, .png, .svg or .pdf")
+                raise ArgumentError(f"cannot save attention as {other or path.name!r}: use .html, .png, .svg or .pdf")
         return path
 
     def _repr_html_(self) -> str:
@@ -262,19 +263,19 @@ def attention_view(
         title: Heading of page and figures.
 
     Raises:
-        ValueError: No patterns, patterns that do not fit the layout, hold NaN or are no attention weights; a
+        ArgumentError: No patterns, patterns that do not fit the layout, hold NaN or are no attention weights; a
             trial that is not there; a wrong number of labels; a baseline of another shape.
-        TypeError: `cache` or `baseline` is neither cache nor tensor.
+        ArgumentError: `cache` or `baseline` is neither cache nor tensor.
     """
     layers, pattern, trials = read_patterns(cache, layout, trial, "cache")
     names = tuple(str(name) for name in (layout.names if labels is None else labels))
     if len(names) != len(layout):
-        raise ValueError(f"labels has {len(names)} names for {len(layout)} tokens; give one name a token")
+        raise ArgumentError(f"labels has {len(names)} names for {len(layout)} tokens; give one name a token")
     notes = row_notes(pattern, layers)
     if baseline is not None:
         base_layers, base, _ = read_patterns(baseline, layout, trial, "baseline")
         if base_layers != layers or base.shape != pattern.shape:
-            raise ValueError(
+            raise ArgumentError(
                 f"baseline has layers {list(base_layers)} and {base.shape[1]} heads, cache has layers "
                 f"{list(layers)} and {pattern.shape[1]} heads; both must come from the same kind of model"
             )

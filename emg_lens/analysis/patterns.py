@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.layout import CLS, TokenLayout
 
 Patterns = ActivationCache | Mapping[str, Tensor] | Tensor | np.ndarray
@@ -119,12 +120,12 @@ def read_patterns(
         name: What to call the cache in errors.
 
     Raises:
-        ValueError, TypeError: See `attention_view`.
+        ArgumentError: See `attention_view`.
     """
     if isinstance(cache, Tensor | np.ndarray):
         stacked = torch.as_tensor(cache)
         if stacked.ndim not in (4, 5):
-            raise ValueError(
+            raise ArgumentError(
                 f"{name} is a tensor of shape {tuple(stacked.shape)}; expected [layer, head, dest, src] or "
                 "[layer, batch, head, dest, src]"
             )
@@ -134,16 +135,16 @@ def read_patterns(
         found = {int(match[1]): cache[key] for key, match in keys.items() if match}
         found = dict(sorted(found.items()))
     else:
-        raise TypeError(f"{name} must be an ActivationCache, a dict or a tensor, got {type(cache).__name__}")
+        raise ArgumentError(f"{name} must be an ActivationCache, a dict or a tensor, got {type(cache).__name__}")
     if not found:
-        raise ValueError(
+        raise ArgumentError(
             f"{name} holds no attention pattern: expected 'blocks.{{layer}}.attn.hook_pattern'; cache it "
             "with run_with_cache(x), or name it in names_filter"
         )
     chosen = {layer: _one_layer(torch.as_tensor(p), layer, layout, trial, name) for layer, p in found.items()}
     heads = {layer: len(pattern) for layer, (pattern, _) in chosen.items()}
     if len(set(heads.values())) > 1:
-        raise ValueError(f"{name} has layers with different numbers of heads: {heads}")
+        raise ArgumentError(f"{name} has layers with different numbers of heads: {heads}")
     trials = next(iter(chosen.values()))[1]
     return tuple(chosen), np.stack([pattern for pattern, _ in chosen.values()]), trials
 
@@ -154,30 +155,30 @@ def _one_layer(
     where = f"{name}, layer {layer}"
     shape = tuple(pattern.shape)
     if len(shape) not in (3, 4) or 0 in shape:
-        raise ValueError(f"{where}: pattern has shape {shape}; expected [batch, head, dest, src]")
+        raise ArgumentError(f"{where}: pattern has shape {shape}; expected [batch, head, dest, src]")
     if shape[-2:] != (len(layout), len(layout)):
-        raise ValueError(
+        raise ArgumentError(
             f"{where}: pattern is {shape[-2]} x {shape[-1]} tokens but the layout has {len(layout)}; "
             "pass the layout of the model that made the cache"
         )
     pattern = pattern.detach().float().cpu()
     if len(shape) == 3:
         if trial is not None:
-            raise ValueError(f"{where}: trial={trial} was asked, but the pattern has no batch axis; leave trial out")
+            raise ArgumentError(f"{where}: trial={trial} was asked, but the pattern has no batch axis; leave trial out")
         chosen, trials = pattern, "one trial"
     elif trial is None:
         chosen, trials = pattern.mean(0), f"mean over {shape[0]} trials" if shape[0] > 1 else "one trial"
     else:
         index = operator.index(trial)
         if not 0 <= index < shape[0]:
-            raise ValueError(f"{where}: trial {index} does not exist; the batch has trials 0 to {shape[0] - 1}")
+            raise ArgumentError(f"{where}: trial {index} does not exist; the batch has trials 0 to {shape[0] - 1}")
         chosen, trials = pattern[index], f"trial {index}"
     values = chosen.numpy()
     bad = ~np.isfinite(values).all(axis=(1, 2))
     if bad.any():
-        raise ValueError(f"{where}: heads {np.flatnonzero(bad).tolist()} hold NaN or infinity; attention is finite")
+        raise ArgumentError(f"{where}: heads {np.flatnonzero(bad).tolist()} hold NaN or infinity; attention is finite")
     if values.min() < -1e-3 or values.max() > 1 + 1e-3:
-        raise ValueError(
+        raise ArgumentError(
             f"{where}: values go from {values.min():.3g} to {values.max():.3g}, attention from 0 to 1; "
             "pass hook_pattern, not hook_attn_scores"
         )

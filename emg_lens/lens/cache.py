@@ -13,6 +13,9 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities.slice import Slice, SliceInput
 
+from emg_lens.arguments import ArgumentError
+from emg_lens.registry import UnknownNameError
+
 Stack = Float[Tensor, "component *batch_and_pos d_model"]
 Selection = Slice | SliceInput
 """Which positions or trials: `None` = all, an index (drops the axis), a list, a (start, stop) pair, a `Slice`."""
@@ -43,7 +46,7 @@ class BiosignalCache(ActivationCache):
         `recompute_ln`, where every part is normalised as if it were the whole stream.
 
         Raises:
-            ValueError: The run split the inputs of heads, so that there is no one scale a position.
+            ArgumentError: The run split the inputs of heads, so that there is no one scale a position.
         """
         if has_batch_dim:
             residual_stack = as_slice(batch_slice).apply(residual_stack, dim=1)
@@ -71,10 +74,10 @@ class BiosignalCache(ActivationCache):
     def _scale(self, name: str) -> Float[Tensor, "*batch pos 1"]:
         key = f"{name}.hook_scale"
         if key not in self.cache_dict:
-            raise KeyError(f"this needs {key!r} in the cache: widen names_filter")
+            raise UnknownNameError(f"this needs {key!r} in the cache: widen names_filter")
         scale = self.cache_dict[key]
         if scale.ndim != 2 + self.has_batch_dim:
-            raise ValueError(
+            raise ArgumentError(
                 f"{key!r} holds one scale a head: this run split the inputs of heads; run it with"
                 " set_use_split_qkv_input(False) and set_use_attn_in(False)"
             )

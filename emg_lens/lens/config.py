@@ -4,10 +4,13 @@ Field names are those that TransformerLens utilities read from `model.cfg`.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 
+from emg_lens.arguments import ArgumentError, check_fields
 from emg_lens.hooks import EdgeSet, none, parse_edges
 from emg_lens.layout import TokenLayout
 
@@ -16,25 +19,29 @@ Norm = Literal["pre", "post"]
 Readout = Literal["cls", "mean", "none"]
 Embedding = Literal["dedicated", "shared"]
 NonLinearity = Literal["gelu", "relu"]
+Number = Annotated[int, Field(ge=1, le=10_000)]
+"""Of layers, or of heads: no model has so many."""
+OutputCount = Annotated[int, Field(ge=0, le=100_000)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass
 class SignalConfig:
     """What goes into a model and what comes out; the configuration of every registered model begins with it.
 
-    A field whose type is a `Literal` is checked against its choices, also in classes that add fields.
+    Fields are checked against their types, choices and ranges, also in classes that add fields.
 
     Attributes:
         modalities: Channels of each modality, in the order of the input's channel axis.
         n_samples: Samples a channel of one input (the `time` axis).
-        n_classes: Outputs a trial: classes, or targets of a regression.
+        n_classes: OutputCount a trial: classes, or targets of a regression.
         class_names: One name an output (gesture labels, targets); default `"0"`, `"1"`, ...
         modality_order: Names of the modalities in order; filled in, because JSON files sort their keys.
     """
 
     modalities: dict[str, int]
-    n_samples: int
-    n_classes: int
+    n_samples: PositiveInt
+    n_classes: OutputCount
     class_names: list[str] = field(default_factory=list, kw_only=True)
     modality_order: list[str] = field(default_factory=list, kw_only=True)
 
@@ -46,31 +53,31 @@ class SignalConfig:
     dtype = torch.float32
 
     def __post_init__(self) -> None:
-        self._check_choices()
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):
+                setattr(self, name, value.item())  # which can be saved
+        check_fields(self)
         self.modality_order = self.modality_order or list(self.modalities)
         if sorted(self.modality_order) != sorted(self.modalities):
-            raise ValueError(f"modality_order={self.modality_order} does not order {list(self.modalities)}")
+            raise ArgumentError(f"modality_order={self.modality_order} does not order {list(self.modalities)}")
         self.modalities = {name: self.modalities[name] for name in self.modality_order}
         TokenLayout.channels(self.modalities)  # refuses names and counts that mean nothing
-        if self.n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {self.n_samples}")
         if self.has_readout and self.n_classes < 1:
-            raise ValueError(f"n_classes must be at least 1, got {self.n_classes}")
+            raise ArgumentError(f"n_classes must be at least 1, got {self.n_classes}")
         if not self.class_names:
             self.class_names = [str(c) for c in range(self.n_classes)]
         if len(self.class_names) != self.n_classes:
-            raise ValueError(f"{len(self.class_names)} class_names for n_classes={self.n_classes}")
-
-    def _check_choices(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if get_origin(kind) is Literal and getattr(self, name) not in get_args(kind):
-                known = ", ".join(map(repr, get_args(kind)))
-                raise ValueError(f"{name}={getattr(self, name)!r} is no choice; choose one of {known}")
+            raise ArgumentError(f"{len(self.class_names)} class_names for n_classes={self.n_classes}")
 
     @property
     def has_readout(self) -> bool:
         """Whether the model gives `n_classes` outputs a trial."""
         return True
+
+    @property
+    def n_weights(self) -> int:
+        """Trainable values of the model, at least; 0 where a kind of model does not say."""
+        return 0
 
     @property
     def layout(self) -> TokenLayout:
@@ -111,11 +118,11 @@ class EncoderConfig(SignalConfig):
             (`"flow('acc', 'cls')"`); empty = it has all.
     """
 
-    d_model: int = 128
-    n_heads: int = 4
-    n_layers: int = 4
-    d_mlp: int = 256
-    patch_samples: int | None = None
+    d_model: PositiveInt = 128
+    n_heads: Number = 4
+    n_layers: Number = 4
+    d_mlp: PositiveInt = 256
+    patch_samples: PositiveInt | None = None
     embedding: Embedding = "dedicated"
     cls_token: bool = True
     positions: PositionKind = "learned"
@@ -123,10 +130,10 @@ class EncoderConfig(SignalConfig):
     readout: Readout = "cls"
     act_fn: NonLinearity = "gelu"
     qkv_bias: bool = True
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    eps: float = 1e-5
-    rotary_base: float = 10000.0
+    dropout: Share = 0.0
+    drop_path: Share = 0.0
+    eps: PositiveFloat = 1e-5
+    rotary_base: PositiveFloat = 10000.0
     severed_edges: str = ""
 
     # Read by TransformerLens utilities. Not fields: they are switches of a running model, never saved.
@@ -144,34 +151,35 @@ class EncoderConfig(SignalConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("d_model", "n_heads", "n_layers", "d_mlp"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.d_model % self.n_heads:
-            raise ValueError(f"d_model={self.d_model} cannot be divided among n_heads={self.n_heads}")
+            raise ArgumentError(f"d_model={self.d_model} cannot be divided among n_heads={self.n_heads}")
         if self.positions == "rotary" and self.d_head % 2:
-            raise ValueError(f"rotary positions need an even d_model / n_heads, got {self.d_head}")
+            raise ArgumentError(f"rotary positions need an even d_model / n_heads, got {self.d_head}")
         if self.positions == "sinusoidal" and self.d_model % 2:
-            raise ValueError(f"sinusoidal positions need an even d_model, got {self.d_model}")
+            raise ArgumentError(f"sinusoidal positions need an even d_model, got {self.d_model}")
         if self.patch_samples is not None and not 1 <= self.patch_samples <= self.n_samples:
-            raise ValueError(f"patch_samples must be 1 to n_samples={self.n_samples}, got {self.patch_samples}")
+            raise ArgumentError(f"patch_samples must be 1 to n_samples={self.n_samples}, got {self.patch_samples}")
         if self.patch_samples is not None and self.n_samples % self.patch_samples:
-            raise ValueError(
+            raise ArgumentError(
                 f"n_samples={self.n_samples} is not a multiple of patch_samples={self.patch_samples}; crop the trials"
             )
         if self.readout == "cls" and not self.cls_token:
-            raise ValueError("readout='cls' needs cls_token=True")
+            raise ArgumentError("readout='cls' needs cls_token=True")
         if self.n_classes and not self.has_readout:
-            raise ValueError(f"readout='none' gives no outputs, got n_classes={self.n_classes}; expected 0")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+            raise ArgumentError(f"readout='none' gives no outputs, got n_classes={self.n_classes}; expected 0")
         self._severed = parse_edges(self.severed_edges) if self.severed_edges else none()
 
     @property
     def severed(self) -> EdgeSet:
         """`severed_edges`, read."""
         return self._severed
+
+    @property
+    def n_weights(self) -> int:
+        """Values of the matrices of embedding, attention, MLPs and unembedding."""
+        n_maps = self.n_channels if self.embedding == "dedicated" else 1
+        embedding = self.d_model * (n_maps * (self.patch_samples or self.n_samples) + self.n_ctx + self.n_classes)
+        return embedding + self.n_layers * self.d_model * (4 * self.d_model + 2 * self.d_mlp)
 
     @property
     def has_readout(self) -> bool:

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from emg_lens.arguments import ArgumentError
+
 Signals = Float[Tensor, "batch channel time"]
 Handles = Int[Tensor, "batch pos"]
 Labels = Shaped[Tensor, " label"]  # class indices; refused in words where they are none
@@ -48,10 +50,10 @@ def open_handles(signals: Signals, n_positions: int, labels: Labels | None = Non
         labels: Class index of each trial, for `return_type="loss"`.
 
     Raises:
-        ValueError: Another number of labels than trials.
+        ArgumentError: Another number of labels than trials.
     """
     if labels is not None and labels.shape != signals.shape[:1]:
-        raise ValueError(f"got labels of shape {list(labels.shape)} for {len(signals)} trials; expected one a trial")
+        raise ArgumentError(f"got labels of shape {list(labels.shape)} for {len(signals)} trials; expected one a trial")
     number = next(_numbers)
     trials = _Trials(number * _SPAN, signals, labels)
     ids = trials.first + torch.arange(len(signals), device=signals.device)
@@ -66,10 +68,10 @@ def look_up(handles: Handles, n_positions: int) -> tuple[Signals, Labels | None]
     """The signals and labels that handles stand for; labels are `None` where some trial has none.
 
     Raises:
-        ValueError: These are not handles of an open context, or not whole rows of them.
+        ArgumentError: These are not handles of an open context, or not whole rows of them.
     """
     if handles.ndim != 2 or handles.shape[1] != n_positions or bool((handles != handles[:, :1]).any()):
-        raise ValueError(
+        raise ArgumentError(
             f"integer input must be handles [batch, {n_positions}] as model.handles(x) gives them, whole rows, as they"
             f" came; got {list(handles.shape)} of {handles.dtype}"
         )
@@ -84,7 +86,7 @@ def _gather(ids: Int[Tensor, " trial"], owners: list[_Trials]) -> tuple[Signals,
     """Trials of several contexts, in the order of `ids`."""
     parts = [(trials, trials.owns(ids).nonzero()[:, 0]) for trials in owners]
     if sum(len(rows) for _, rows in parts) < len(ids):
-        raise ValueError(
+        raise ArgumentError(
             "these handles stand for no signals: their context has been left, or they never were handles; run the"
             " model inside `with model.handles(x) as tokens:`"
         )

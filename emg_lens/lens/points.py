@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.lens.config import EncoderConfig
 
 
@@ -48,10 +49,10 @@ class GatedPoint(Point):
         """As in TransformerLens.
 
         Raises:
-            ValueError: The switch is off.
+            ArgumentError: The switch is off.
         """
         if not self.is_open:
-            raise ValueError(
+            raise ArgumentError(
                 f"hook point {self.name!r} does not fire while cfg.{self.switch} is off: model.set_{self.switch}(True)"
             )
         return super().add_hook(*args, **kwargs)

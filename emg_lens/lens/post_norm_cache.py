@@ -13,7 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.slice import Slice
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.lens.cache import BiosignalCache, Selection, Stack, as_slice
+from emg_lens.registry import UnknownNameError
 
 Sublayer = Literal["attn", "mlp"]
 Site = tuple[int, Sublayer]
@@ -155,7 +157,7 @@ class PostNormCache(BiosignalCache):
         n_layers = self.model.cfg.n_layers
         depth = n_layers if layer is None or layer == -1 else layer
         if not 0 <= depth <= n_layers - mlp_input:
-            raise ValueError(f"layer={layer}, mlp_input={mlp_input}; this model has {n_layers} layers")
+            raise ArgumentError(f"layer={layer}, mlp_input={mlp_input}; this model has {n_layers} layers")
         return depth
 
     def _sites(self, depth: int, mlp_input: bool = False) -> list[Site]:
@@ -189,7 +191,7 @@ class PostNormCache(BiosignalCache):
 
     def _cached(self, name: str) -> Tensor:
         if name not in self.cache_dict:
-            raise KeyError(f"this needs {name!r} in the cache: widen names_filter")
+            raise UnknownNameError(f"this needs {name!r} in the cache: widen names_filter")
         return self.cache_dict[name]
 
     # --- what arrives -------------------------------------------------------------------------------------

@@ -5,20 +5,23 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Float
+from pydantic import NonNegativeInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor
 from transformer_lens.HookedRootModule import HookedRootModule
 
+from emg_lens.arguments import ArgumentError, check_argument, checked
 from emg_lens.errors import EmgLensError
 from emg_lens.io.seals import BLANK, check_seal, sealing
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import SignalConfig
+from emg_lens.memory import check_room
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """Files of a saved model, as the hub names them."""
@@ -60,11 +63,15 @@ class SignalModel(
 
     def __init__(self, config: SignalConfig) -> None:
         super().__init__()
+        check_argument(f"{type(self).__name__}: config", config, get_type_hints(type(self))["cfg"])
+        check_room(4 * config.n_weights, f"{type(self).__name__} with {config.n_weights:.3g} weights or more")
         self.cfg = replace(config)  # switches and device are this model's own
         self.layout = self.cfg.layout
 
-    def example_input(self, batch: int = 1, seed: int = 0) -> Float[Tensor, "batch channel time"]:
+    @checked
+    def example_input(self, batch: NonNegativeInt = 1, seed: NonNegativeInt = 0) -> Float[Tensor, "batch channel time"]:
         """Standard-normal input of the right shape, on the model's device."""
+        check_room(4 * batch * self.cfg.n_channels * self.cfg.n_samples, f"an input of {batch} trials")
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(batch, self.cfg.n_channels, self.cfg.n_samples, generator=generator)
         return x.to(self.cfg.device)
@@ -73,17 +80,19 @@ class SignalModel(
         """Refuse input that is not what the configuration promises.
 
         Raises:
-            ValueError: No tensor, another shape, no floats, or doubles for a model of floats.
+            ArgumentError: No tensor, no trial, another shape, no floats, or doubles for a model of floats.
         """
         if not isinstance(x, Tensor):
-            raise ValueError(f"input is a {type(x).__name__}; expected a tensor: torch.as_tensor(x).float() makes one")
+            raise ArgumentError(f"input is a {type(x).__name__}; expected a tensor: torch.as_tensor(x).float()")
         if x.dtype == torch.float64 != self.cfg.dtype:
-            raise ValueError(f"input is {x.dtype}, as numpy counts, and the model {self.cfg.dtype}; give x.float()")
+            raise ArgumentError(f"input is {x.dtype}, as numpy counts, and the model {self.cfg.dtype}; give x.float()")
+        if not x.numel():
+            raise ArgumentError(f"input has shape {list(x.shape)}: no trial, or no sample")
         expected = (self.cfg.n_channels, self.cfg.n_samples)
         if x.ndim != 3 or tuple(x.shape[1:]) != expected or not x.is_floating_point():
-            raise ValueError(
-                f"input has shape {list(x.shape)} ({x.dtype}); expected [batch, {expected[0]} channels, {expected[1]}"
-                f" samples] of floats, with channels ordered {self.cfg.modalities}"
+            raise ArgumentError(
+                f"input has shape {list(x.shape)} ({x.dtype}); expected [batch, {expected[0]}"
+                f" channels, {expected[1]} samples] of floats, with channels ordered {self.cfg.modalities}"
             )
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "SignalModel":

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.slice import Slice, SliceInput
 
+from emg_lens.arguments import ArgumentError, check_argument
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, Signals, open_handles
 from emg_lens.lens.points import GatedPoint, is_heard
 from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.lens.signals import SignalModel
+from emg_lens.registry import UnknownNameError
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Hook points by name, by names, or by a test of the name; `None` = all that fire."""
@@ -51,14 +53,15 @@ class TransformerLensSurface(SignalModel):
         A test of the name passes over points that are switched off.
 
         Raises:
-            KeyError: A name that no hook point has.
-            ValueError: A point that is switched off, named outright; or a test that no point that fires passes.
+            UnknownNameError: A name that no hook point has.
+            ArgumentError: A point that is switched off, named outright; or a test that no point that fires passes.
         """
+        check_argument("hook points", wanted, NamesFilter)
         if wanted is None or callable(wanted):
             matches = [p for name, p in self.hook_dict.items() if wanted is None or wanted(name)]
             found = [point for point in matches if _is_open(point)]
             if not found:
-                raise ValueError(f"the hook filter matches no hook point{_switched_off(matches)}")
+                raise ArgumentError(f"the hook filter matches no hook point{_switched_off(matches)}")
         else:
             found = [self._point(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
         return {str(point.name): point for point in found}
@@ -67,10 +70,10 @@ class TransformerLensSurface(SignalModel):
         if name not in self.hook_dict:
             close = difflib.get_close_matches(name, self.hook_dict, n=3)
             hint = f"did you mean one of {close}?" if close else "model.hook_dict lists them"
-            raise KeyError(f"no hook point {name!r}; {hint}")
+            raise UnknownNameError(f"no hook point {name!r}; {hint}")
         point = self.hook_dict[name]
         if not _is_open(point):
-            raise ValueError(f"hook point {name!r} does not fire{_switched_off([point])}")
+            raise ArgumentError(f"hook point {name!r} does not fire{_switched_off([point])}")
         return point
 
     def add_hook(
@@ -107,7 +110,7 @@ class TransformerLensSurface(SignalModel):
         want `pos=0` / `positions=0` here: CLS.
 
         Raises:
-            KeyError, ValueError: As `select_points`; or several trials with `remove_batch_dim`.
+            UnknownNameError, ArgumentError: As `select_points`; or several trials with `remove_batch_dim`.
         """
         out, cache = super().run_with_cache(
             *model_args, names_filter=names_filter, remove_batch_dim=remove_batch_dim, **model_kwargs
@@ -174,11 +177,13 @@ class TransformerLensSurface(SignalModel):
 
     def _switch(self, switch: str, value: bool, excludes: str | None = None) -> None:
         if value and excludes is not None and getattr(self.cfg, excludes):
-            raise ValueError(f"{switch} and {excludes} exclude each other: model.set_{excludes}(False) first")
+            raise ArgumentError(f"{switch} and {excludes} exclude each other: model.set_{excludes}(False) first")
         points = (p for p in self.hook_dict.values() if isinstance(p, GatedPoint) and p.switch == switch)
         heard = [point.name for point in points if is_heard(point)]
         if heard and not value:
-            raise ValueError(f"{heard[0]!r} has hooks, which would fall silent with {switch} off: reset_hooks() first")
+            raise ArgumentError(
+                f"{heard[0]!r} has hooks, which would fall silent with {switch} off: reset_hooks() first"
+            )
         setattr(self.cfg, switch, value)
 
     # --- handles: signals as tokens -----------------------------------------------------------------------
@@ -201,7 +206,7 @@ class TransformerLensSurface(SignalModel):
                 items `{"tokens": tokens[i]}`).
 
         Raises:
-            ValueError: Trials of another shape than the configuration promises, or another number of labels.
+            ArgumentError: Trials of another shape than the configuration promises, or another number of labels.
         """
         self.check_signals(x)
         return open_handles(x, self.cfg.n_ctx, labels)
@@ -210,9 +215,9 @@ class TransformerLensSurface(SignalModel):
         """Signals have no tokens of their own.
 
         Raises:
-            TypeError: Always; `handles` gives stand-ins.
+            ArgumentError: Always; `handles` gives stand-ins.
         """
-        raise TypeError("signals have no tokens: use handles, `with model.handles(x) as tokens: ...`")
+        raise ArgumentError("signals have no tokens: use handles, `with model.handles(x) as tokens: ...`")
 
     def to_str_tokens(self, x: Any = None) -> list[str]:  # noqa: ARG002
         """Names of the positions, for axes and attention views: those of the layout, whatever the input."""
@@ -224,10 +229,10 @@ class TransformerLensSurface(SignalModel):
         """Class index of a gesture label.
 
         Raises:
-            KeyError: Unknown label; the message lists the known ones.
+            UnknownNameError: Unknown label; the message lists the known ones.
         """
         if label not in self.cfg.class_names:
-            raise KeyError(f"unknown class {label!r}; known: {self.cfg.class_names}")
+            raise UnknownNameError(f"unknown class {label!r}; known: {self.cfg.class_names}")
         return self.cfg.class_names.index(label)
 
     def tokens_to_residual_directions(
@@ -246,10 +251,10 @@ class TransformerLensSurface(SignalModel):
         """Sum of the output biases of all blocks before `layer` (with `mlp_input`, of this layer's attention too).
 
         Raises:
-            ValueError: The model is post-LN.
+            ArgumentError: The model is post-LN.
         """
         if self.cfg.norm == "post" and (layer > 0 or mlp_input):
-            raise ValueError(
+            raise ArgumentError(
                 "in a post-LN model biases pass norms whose scale depends on the input; use the part 'bias' of"
                 " cache.get_full_resid_decomposition(return_labels=True)"
             )
@@ -324,7 +329,7 @@ def _save(
 ) -> None:
     """Hook that keeps an activation (or its gradient)."""
     if one and tensor.shape[0] != 1:
-        raise ValueError(f"remove_batch_dim needs one trial, got {tensor.shape[0]}")
+        raise ArgumentError(f"remove_batch_dim needs one trial, got {tensor.shape[0]}")
     kept = tensor.detach().to(device)[0] if one else tensor.detach().to(device)
     of_edges = str(hook.name).endswith(("hook_attn_scores", "hook_pattern"))  # [..., dest, src]
     cache[f"{hook.name}{suffix}"] = positions.apply(kept, dim=-2 if of_edges else 0 if one else 1)

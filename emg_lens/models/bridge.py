@@ -27,6 +27,7 @@ from transformer_lens.model_bridge import ArchitectureAdapter, TransformerBridge
 from transformer_lens.model_bridge.generalized_components import BlockBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
@@ -117,10 +118,10 @@ class BiosignalAdapter(ArchitectureAdapter):
         """Keep only the components this encoder has, and let it take the input under TransformerLens's keyword.
 
         Raises:
-            ValueError: The encoder is inside a bridge already.
+            ArgumentError: The encoder is inside a bridge already.
         """
         if isinstance(hf_model.embed, Part):  # its hook points would be taken over twice, and fire twice
-            raise ValueError("this encoder is already wrapped by a TransformerBridge; bridge the unwrapped model")
+            raise ArgumentError("this encoder is already wrapped by a TransformerBridge; bridge the unwrapped model")
         self.component_mapping = {name: part for name, part in self.components.items() if hasattr(hf_model, name)}
         hf_model.register_forward_pre_hook(_take_pixel_values, with_kwargs=True)
 
@@ -210,11 +211,11 @@ def to_bridge(model: HookedBiosignalEncoder) -> EncoderBridge:
     and `"loss"`, which `bridge.original_model(...)` takes.
 
     Raises:
-        TypeError: `model` is not one of our encoders.
-        ValueError: `model` is inside a bridge already.
+        ArgumentError: `model` is not one of our encoders.
+        ArgumentError: `model` is inside a bridge already.
     """
     if not isinstance(model, HookedBiosignalEncoder):
-        raise TypeError(f"to_bridge takes a HookedBiosignalEncoder, got {type(model).__name__}")
+        raise ArgumentError(f"to_bridge takes a HookedBiosignalEncoder, got {type(model).__name__}")
     encoder = copy.deepcopy(model)
     encoder.reset_hooks(including_permanent=True)
     adapter = BiosignalAdapter(bridge_config(encoder.cfg))

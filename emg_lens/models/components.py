@@ -13,6 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, is_heard
 from emg_lens.models.attention import Attention
@@ -219,11 +220,11 @@ class Block(nn.Module):
         is exact only where the residual stream is a plain sum.
 
         Raises:
-            ValueError: This is a post-LN block.
+            ArgumentError: This is a post-LN block.
         """
         if self.cfg.norm == "pre":
             raise AttributeError("submodules")  # nothing to object to
-        raise ValueError(
+        raise ArgumentError(
             "post-LN blocks normalise the residual stream after every sum, so paths between two components are not"
             " additive; use activation patching, node attribution, or cut their attention edges"
         )

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
+from emg_lens.arguments import ArgumentError, check_argument, short
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, look_up
 from emg_lens.lens.points import Point, is_heard
@@ -85,14 +86,14 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             stop_at_layer: Return the residual stream entering this block instead of logits.
 
         Raises:
-            ValueError: Input of another shape, handles of no open context, a layer that does not exist, a loss without
-                labels, or an unknown `return_type`.
+            ArgumentError: Input of another shape, handles of no open context, a layer that does not exist, a loss
+                without labels, or an unknown `return_type`.
         """
         first, last = self._layer_range(start_at_layer, stop_at_layer)
         if start_at_layer is not None:
             resid = self._check_residual(input)
         else:
-            if input.ndim == 2 and not input.is_floating_point():
+            if isinstance(input, Tensor) and input.ndim == 2 and not input.is_floating_point():
                 input, known = look_up(input, self.cfg.n_ctx)
                 labels = known if labels is None else labels
             resid = self.residual_in(input)
@@ -116,7 +117,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         """The residual stream that enters block 0: embeddings plus positions.
 
         Raises:
-            ValueError: Input of another shape than the configuration promises.
+            ArgumentError: Input of another shape than the configuration promises.
         """
         self.check_signals(x)
         resid = self.hook_embed(self.embed(x))
@@ -136,15 +137,19 @@ class HookedBiosignalEncoder(TransformerLensSurface):
                 return resid
             case "logits":
                 return self.unembed(self.pool(resid))
-        raise ValueError(f"return_type={return_type!r}; this model knows 'logits', 'loss' and None")
+        raise ArgumentError(f"return_type={return_type!r}; this model knows 'logits', 'loss' and None")
 
     def _loss(self, resid: Float[Tensor, "batch pos d_model"], labels: Labels | None) -> Float[Tensor, ""]:
         if self.cfg.readout == "none":
-            raise ValueError("a model with readout='none' has no logits, so no loss")
+            raise ArgumentError("a model with readout='none' has no logits, so no loss")
         if labels is None:
-            raise ValueError(
+            raise ArgumentError(
                 "return_type='loss' needs labels: model(x, return_type='loss', labels=y), or handles(x, y)"
             )
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != resid.shape[:1]:
+            raise ArgumentError(f"labels={short(labels)}; expected torch.int64 class indices of {len(resid)} trials")
+        if int(labels.min()) < 0 or int(labels.max()) >= self.cfg.n_classes:
+            raise ArgumentError(f"labels must be 0 to {self.cfg.n_classes - 1}, got {labels.tolist()[:8]}")
         return F.cross_entropy(self.head(resid), labels.to(resid.device))
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_model"]:
@@ -164,15 +169,16 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     def _layer_range(self, start: int | None, stop: int | None) -> tuple[int, int]:
         n = self.cfg.n_layers
         for name, layer in (("start_at_layer", start), ("stop_at_layer", stop)):
+            check_argument(name, layer, int | None)
             if layer is not None and not -n <= layer <= n:
-                raise ValueError(f"{name}={layer}; this model has {n} layers")
+                raise ArgumentError(f"{name}={layer}; this model has {n} layers")
         first = 0 if start is None else start % n if start < 0 else start
         last = n if stop is None else stop % n if stop < 0 else stop
         return first, last
 
     def _check_residual(self, resid: Tensor) -> Tensor:
         if tuple(resid.shape[1:]) != (self.cfg.n_ctx, self.cfg.d_model):
-            raise ValueError(
+            raise ArgumentError(
                 f"start_at_layer takes the residual stream [batch, {self.cfg.n_ctx}, {self.cfg.d_model}],"
                 f" got {list(resid.shape)}"
             )

@@ -6,6 +6,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.lens.config import EncoderConfig, Norm
 from emg_lens.models.components import Unembed
 from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType
@@ -36,7 +37,7 @@ class IsoNetConfig(EncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.readout != "cls":
-            raise ValueError(f"IsoNet reads its logits from CLS, got readout={self.readout!r}")
+            raise ArgumentError(f"IsoNet reads its logits from CLS, got readout={self.readout!r}")
 
 
 class IsoNet(HookedBiosignalEncoder):

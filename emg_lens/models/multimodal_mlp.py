@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.lens.config import SignalConfig
+from emg_lens.lens.config import Share, SignalConfig
 from emg_lens.lens.points import Point
 from emg_lens.lens.signals import SignalModel
 from emg_lens.models.dropout import drop
@@ -28,19 +29,18 @@ class MultimodalMLPConfig(SignalConfig):
         dropout: Probability of dropping a value behind each ReLU while training.
     """
 
-    d_hidden: int = 200
-    d_fused: int = 200
-    dropout: float = 0.0
+    d_hidden: PositiveInt = 200
+    d_fused: PositiveInt = 200
+    dropout: Share = 0.0
 
     model_name = "multimodal-mlp"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("d_hidden", "d_fused"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+    @property
+    def n_weights(self) -> int:
+        """Values of the matrices of all layers."""
+        n = len(self.modalities)
+        heads = self.d_hidden * (self.n_channels * self.n_samples + n * self.d_hidden)
+        return heads + self.d_fused * (n * self.d_hidden + self.n_classes)
 
 
 class ModalityHead(nn.Module):

@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from pydantic import PositiveInt
+
+from emg_lens.arguments import checked
 from emg_lens.errors import EmgLensError
+from emg_lens.lens.config import OutputCount
 from emg_lens.registry import Registry
 
 FROM_DATA = ("modalities", "n_samples", "n_classes", "class_names", "modality_order")
@@ -69,6 +73,7 @@ class Architecture:
 ARCHITECTURES: Registry[Architecture] = Registry("model", "emg_lens.models")
 
 
+@checked
 def register_model(entry: Architecture) -> Architecture:
     """Make an architecture known in this process.
 
@@ -78,6 +83,7 @@ def register_model(entry: Architecture) -> Architecture:
     return ARCHITECTURES.add(entry.name, entry)
 
 
+@checked
 def architecture(name: str) -> Architecture:
     """The registry's entry.
 
@@ -92,12 +98,13 @@ def architecture_names() -> tuple[str, ...]:
     return ARCHITECTURES.names()
 
 
+@checked
 def build_model(
     name: str,
     *,
     modalities: Mapping[str, int],
-    n_samples: int,
-    n_classes: int,
+    n_samples: PositiveInt,
+    n_classes: OutputCount,
     class_names: Sequence[str] = (),
     **settings: Any,
 ) -> Any:

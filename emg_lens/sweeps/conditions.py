@@ -8,6 +8,7 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Literal, get_args
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.hooks import EdgeCut, EdgeError, EdgeSet, none
 from emg_lens.hooks.interventions import Intervention, Interventions, as_interventions
 
@@ -76,7 +77,7 @@ def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
             return range(layer + 1)
         case "from_end":
             return range(layer, n_layers)
-    raise ValueError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
+    raise ArgumentError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
 
 
 def layer_masks(edges: Mapping[str, EdgeSet], n_layers: int, modes: Sequence[Mode] = MODES) -> list[Condition]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.errors import EmgLensError
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.plan import SweepPlan
@@ -38,12 +39,12 @@ class SweepResult:
         """One row a condition: name, tags, accuracy in [0, 1], and the paper's Δ% = 100 (acc − base) / base (§2.3).
 
         Raises:
-            ValueError: As many labels as trials are needed.
+            ArgumentError: As many labels as trials are needed.
         """
         y = torch.as_tensor(y)
         logits = torch.stack([self.logits[c.name] for c in self.conditions])
         if y.shape != logits.shape[1:2]:
-            raise ValueError(f"got {list(y.shape)} labels for {logits.shape[1]} trials")
+            raise ArgumentError(f"got {list(y.shape)} labels for {logits.shape[1]} trials")
         accuracy = (logits.argmax(-1) == y).double().mean(-1)
         table = pd.DataFrame([{"condition": c.name, **c.tags} for c in self.conditions])
         table["accuracy"] = accuracy.numpy()

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.lens.points import is_heard
 from emg_lens.training.fitting import (
     Pair,
@@ -61,7 +62,7 @@ def fit_cohort(
         For each subject what `fit` returns: one row an epoch.
 
     Raises:
-        ValueError: Models, trials and recipes of different number; models that differ in architecture or device;
+        ArgumentError: Models, trials and recipes of different number; models that differ in architecture or device;
             hooks on a model (they would see all subjects at once); recipes that differ in more than their seeds.
         FitError: Trials that do not fit their model, or a loss that became NaN or infinite.
     """
@@ -244,24 +245,24 @@ def _check(
         "models": len(models), "xs": len(xs), "targets": len(targets), "recipes": len(recipes), "held_out": len(looks)
     }  # fmt: skip
     if not models or len(set(counts.values())) > 1:
-        raise ValueError(f"a cohort needs one model, x, targets and recipe a subject, got {counts}")
+        raise ArgumentError(f"a cohort needs one model, x, targets and recipe a subject, got {counts}")
     outputs = sorted({m.cfg.n_classes for m in models})
     if len(outputs) > 1:
-        raise ValueError(f"models of one cohort need the same classes, got n_classes {outputs}; fit them one by one")
+        raise ArgumentError(f"models of one cohort need the same classes, got n_classes {outputs}; fit them one by one")
     first = models[0]
     for s, model in enumerate(models):
         if type(model) is not type(first) or replace(model.cfg, class_names=[]) != replace(first.cfg, class_names=[]):
-            raise ValueError(f"model {s} has another configuration than model 0: {model.cfg} / {first.cfg}")
+            raise ArgumentError(f"model {s} has another configuration than model 0: {model.cfg} / {first.cfg}")
         if _parts(model) != _parts(first) or not all(map(torch.equal, model.buffers(), first.buffers())):
-            raise ValueError(f"model {s} has other frozen parameters or buffers than model 0; fit them one by one")
+            raise ArgumentError(f"model {s} has other frozen parameters or buffers than model 0; fit them one by one")
         heard = [name for name, point in model.hook_dict.items() if is_heard(point)]
         if heard:
-            raise ValueError(f"model {s} has hooks, at {heard}; a cohort is fitted without: model.reset_hooks()")
+            raise ArgumentError(f"model {s} has hooks, at {heard}; a cohort is fitted without: model.reset_hooks()")
     devices = {str(next(m.parameters()).device) for m in models}
     if len(devices) > 1:
-        raise ValueError(f"models of one cohort stand on one device, got {sorted(devices)}")
+        raise ArgumentError(f"models of one cohort stand on one device, got {sorted(devices)}")
     if any(r.model_copy(update={"seed": recipes[0].seed}) != recipes[0] for r in recipes):
-        raise ValueError("recipes of one cohort differ in their seeds only; fit the others one by one")
+        raise ArgumentError("recipes of one cohort differ in their seeds only; fit the others one by one")
 
 
 def _parts(model: Any) -> dict[str, list[str]]:

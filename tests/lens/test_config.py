@@ -1,9 +1,11 @@
 """Configurations: what means nothing is refused in one line, what is meant is kept."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,15 +22,15 @@ SIZES = {"modalities": {"emg": 4, "acc": 3}, "n_samples": 8, "n_classes": 3}
 @pytest.mark.parametrize(
     ("field", "value", "choices"),
     [
-        ("positions", "lerned", "'none', 'learned', 'sinusoidal', 'rotary'"),
-        ("norm", "Post", "'pre', 'post'"),
-        ("readout", "CLS", "'cls', 'mean', 'none'"),
-        ("embedding", "dedicate", "'dedicated', 'shared'"),
-        ("act_fn", "tanh", "'gelu', 'relu'"),
+        ("positions", "lerned", "'none', 'learned', 'sinusoidal' or 'rotary'"),
+        ("norm", "Post", "'pre' or 'post'"),
+        ("readout", "CLS", "'cls', 'mean' or 'none'"),
+        ("embedding", "dedicate", "'dedicated' or 'shared'"),
+        ("act_fn", "tanh", "'gelu' or 'relu'"),
     ],
 )
 def test_a_word_that_is_no_choice_is_refused_with_the_choices(field, value, choices):
-    with pytest.raises(ValueError, match=f"{field}='{value}' is no choice; choose one of {choices}") as error:
+    with pytest.raises(ValueError, match=f"{field}='{value}'; expected {choices}") as error:
         EncoderConfig(**SIZES, **{field: value})
     assert "\n" not in str(error.value)
 
@@ -39,14 +41,14 @@ def test_choices_of_a_configuration_of_ones_own_are_checked_too():
         fusion: Literal["early", "late"] = "late"
 
     assert Own(**SIZES, fusion="early").fusion == "early"
-    with pytest.raises(ValueError, match="fusion='middle' is no choice; choose one of 'early', 'late'"):
+    with pytest.raises(ValueError, match="fusion='middle'; expected 'early' or 'late'"):
         Own(**SIZES, fusion="middle")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_samples": 0}, "n_samples must be at least 1, got 0"),
+        ({"n_samples": 0}, "n_samples=0; expected greater than 0"),
         ({"n_classes": 0}, "n_classes must be at least 1, got 0"),
         ({"class_names": ["a"]}, "1 class_names for n_classes=3"),
         ({"modalities": {}}, "at least one modality"),
@@ -160,3 +162,53 @@ def test_another_configuration_can_be_given_in_place_of_the_saved_one(tmp_path):
 def test_a_folder_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(EmgLensError, match="there is no such folder"):
         IsoNet.from_pretrained(tmp_path / "none" / "model")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            (field, value)
+            for field in ("d_model", "n_heads", "n_layers", "d_mlp", "patch_samples")
+            for value in (2.5, True, "4", math.nan, 0)
+        ),
+        *(("n_samples", value) for value in (2.5, True, "8", math.inf)),
+        *(("n_classes", value) for value in (2.5, True, "3", -1, 10**9)),
+        *(("dropout", value) for value in (math.nan, -0.1, 1, "0.1", True)),
+        *(("eps", value) for value in (math.nan, 0.0, math.inf, "small")),
+        *((field, value) for field in ("cls_token", "qkv_bias") for value in ("no", 2, None)),
+        ("n_layers", 10**9),
+        ("modalities", ["emg"]),
+        ("modalities", {"emg": 2.5}),
+        ("modalities", {"emg": True}),
+        ("modalities", {"emg": 10**9}),
+        ("modalities", {3: 2}),
+        ("class_names", "abc"),
+        ("class_names", [None, "a", "b"]),
+        ("severed_edges", 3),
+    ],
+)
+def test_a_field_of_another_type_or_range_is_refused_in_one_line(field, value):
+    with pytest.raises(EmgLensError) as error:
+        EncoderConfig(**{**SIZES, field: value})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_numbers_of_numpy_are_taken_as_pythons():
+    config = EncoderConfig(**{**SIZES, "n_classes": np.int64(3)}, dropout=np.float32(0.5))
+    assert type(config.n_classes) is int and type(config.dropout) is float
+
+
+@pytest.mark.parametrize(
+    "size", [{"d_model": 2**40}, {"d_mlp": 10**12}, {"n_samples": 10**12}, {"n_layers": 10**4, "d_mlp": 10**8}]
+)
+def test_a_model_beyond_memory_is_refused_before_it_is_built(size):
+    config = EncoderConfig(**{**SIZES, **size})
+    with pytest.raises(EmgLensError, match=r"HookedBiosignalEncoder with .* GiB of memory, and .* are free"):
+        HookedBiosignalEncoder(config)
+
+
+@pytest.mark.parametrize("config", [None, 3, {"n_samples": 4}, SignalConfig(**SIZES)])
+def test_a_model_takes_the_configuration_of_its_kind(config):
+    with pytest.raises(EmgLensError, match="HookedBiosignalEncoder: config=.*expected an EncoderConfig"):
+        HookedBiosignalEncoder(config)

@@ -92,8 +92,8 @@ def test_dropout_acts_in_training_alone():
     ("settings", "message"),
     [
         ({"d_hiden": 3}, "has no setting 'd_hiden'; known: d_hidden, d_fused, dropout"),
-        ({"d_fused": 0}, "d_fused must be at least 1, got 0"),
-        ({"dropout": 1.0}, "dropout must be in"),
+        ({"d_fused": 0}, "d_fused=0; expected greater than 0"),
+        ({"dropout": 1.0}, "dropout=1.0; expected less than 1"),
     ],
 )
 def test_what_means_nothing_is_refused_in_one_line(settings, message):

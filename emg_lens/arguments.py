@@ -1,0 +1,157 @@
+"""Arguments are what signatures say: what is of another type, or out of range, is refused in one line.
+
+`checked` reads the annotations of a function, `check_fields` those of a dataclass, so that what a type checker would
+find in a script is found in a notebook too. Numbers are strict: neither `True` nor `"3"` nor `2.5` is an integer, and
+NaN is no number. Shapes and kinds of arrays are told by the functions themselves, in their own words.
+"""
+
+import functools
+import inspect
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from emg_lens.errors import EmgLensError
+
+F = TypeVar("F", bound=Callable)
+Refused = tuple[str, object, str]
+"""Where in a value, what stands there, and what was expected."""
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False)
+LEAVES = (int, float, bool, str, bytes)
+"""Types whose values pydantic checks; those of other classes are told by `isinstance`."""
+_short = reprlib.Repr()
+_short.maxstring, _short.maxother = 60, 80
+
+
+class ArgumentError(EmgLensError, ValueError, TypeError):
+    """A value of another type than a signature or a field promises, or outside of its range."""
+
+
+def checked(function: F) -> F:
+    """The function, which refuses arguments of other types than its annotations say.
+
+    Annotations may narrow a type: `n: NonNegativeInt`, `mode: Literal["all", "mlp"]`.
+
+    Raises:
+        ArgumentError: From calls: which argument, what came, what was expected.
+    """
+    signature = inspect.signature(function)
+
+    @functools.cache
+    def hints() -> dict[str, Any]:
+        return get_type_hints(inspect.unwrap(function), include_extras=True)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # which says in Python's words what is missing or too much
+        for name, value in given.items():
+            if signature.parameters[name].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+                check_argument(f"{function.__name__}: {name}", value, hints().get(name, Any))
+        return function(*args, **kwargs)
+
+    return call  # pyright: ignore[reportReturnType]
+
+
+def check_fields(instance: Any) -> None:
+    """Refuse a dataclass whose fields hold values of other types than they are declared with.
+
+    Raises:
+        ArgumentError: Which field, what came, what was expected.
+    """
+    for name, hint in _hints_of(type(instance)).items():
+        if name in instance.__dataclass_fields__:
+            check_argument(name, getattr(instance, name), hint)
+
+
+def short(value: object) -> str:
+    """A value in a few letters of one line."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of {value.dtype}, {list(value.shape)}"  # pyright: ignore
+    plain = isinstance(value, (*LEAVES, list, tuple, dict, set, range, type(None)))
+    return _short.repr(value) if plain else f"<{type(value).__name__}>"
+
+
+_hints_of = functools.cache(functools.partial(get_type_hints, include_extras=True))
+
+
+def check_argument(what: str, value: object, hint: Any) -> None:
+    """Refuse a value of another type.
+
+    Raises:
+        ArgumentError: What came, under the name `what`, and what was expected.
+    """
+    refused = _refused(value, hint)
+    if refused is not None:
+        where, found, expected = refused
+        raise ArgumentError(f"{what}{where}={short(found)}; expected {expected}")
+
+
+def _refused(value: Any, hint: Any) -> Refused | None:
+    """The first thing in a value that does not fit a type; None where everything does."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        found = [_refused(value, part) for part in parts]
+        deeper = [one for one in found if one is not None and one[0]]
+        expected = " or ".join(dict.fromkeys(one[2] for one in found if one is not None))
+        return None if None in found else deeper[0] if deeper else ("", value, expected)
+    if hint is Any:
+        return None
+    if hint is None or hint is type(None):
+        return None if value is None else ("", value, "None")
+    if origin is Annotated and get_origin(parts[0]) is None and parts[0] not in LEAVES:
+        return _refused(value, parts[0])
+    if hint in LEAVES or origin in (Annotated, Literal):
+        return _refused_leaf(value, hint)
+    if isinstance(origin, type) and issubclass(origin, Iterable) and origin is not type:
+        return _refused_items(value, origin, parts)
+    if origin is Callable or hint is Callable:
+        return None if callable(value) else ("", value, "a function")
+    wanted = getattr(hint, "array_type", origin or hint)
+    if not isinstance(wanted, type) or isinstance(value, wanted):
+        return None
+    return "", value, f"{'an' if wanted.__name__[0] in 'AEIOU' else 'a'} {wanted.__name__}"
+
+
+def _refused_leaf(value: Any, hint: Any) -> Refused | None:
+    if type(value) is hint and hint is not float:
+        return None
+    try:
+        _adapter(hint).validate_python(value.item() if isinstance(value, np.generic) else value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Input should be ")
+        return "", value, message.replace("a valid integer", "an integer").replace("a valid", "a")
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _adapter(hint: Any) -> TypeAdapter:
+    return TypeAdapter(hint, config=STRICT)
+
+
+def _refused_items(value: Any, origin: type, parts: tuple[Any, ...]) -> Refused | None:
+    """Of a container: whether it is one, then its items; what can be gone through only once is left to the function."""
+    kind = {Mapping: "a mapping", Sequence: "a list", Iterable: "a list"}.get(origin, f"a {origin.__name__}")
+    if isinstance(value, str | bytes) or not isinstance(value, origin):
+        return "", value, kind
+    if isinstance(value, Mapping) and issubclass(origin, Mapping):
+        items = [(f"[{short(k)}]", one, hint) for k, v in value.items() for one, hint in ((k, parts[0]), (v, parts[1]))]
+    elif isinstance(value, list | tuple) and parts:
+        hints = parts if origin is tuple and parts[-1] is not Ellipsis else parts[:1] * len(value)
+        if len(hints) != len(value):
+            return "", value, f"{len(hints)} values"
+        items = [(f"[{i}]", one, hint) for i, (one, hint) in enumerate(zip(value, hints, strict=True))]
+    else:
+        return None
+    for where, one, hint in items:
+        refused = _refused(one, hint)
+        if refused is not None:
+            return where + refused[0], *refused[1:]
+    return None
