@@ -5,7 +5,7 @@
 `logits.safetensors`: outputs `[condition, trial, output]` and targets · `trials.csv`: whose trials · `conditions.csv`:
 tags and audit, controls among them · `larger_cuts.csv`: which of them contain which · `shift.csv`: how far they move
 the residual stream · `scores.csv`: the metrics · `fit.json`: facts · `leakage.json`: what the two parts of the data
-share.
+share · `checksums.json`: of all of them.
 """
 
 import json
@@ -25,6 +25,8 @@ from safetensors.numpy import load_file, save_file
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
+from emg_lens.io.manifests import check_manifest, write_manifest
+from emg_lens.io.seals import DamagedFileError
 from emg_lens.studies.class_factors import factor_accuracies
 from emg_lens.studies.spec import StudyError
 from emg_lens.sweeps.conditions import Condition
@@ -87,6 +89,19 @@ def write_fit(
     (folder / "fit.json").write_text(json.dumps(facts, indent=1))
     if leakage is not None:
         (folder / "leakage.json").write_text(json.dumps(leakage, indent=1))
+    write_manifest(folder)
+
+
+def check_fit(folder: Path) -> None:
+    """Check that every file of a fit holds what was written.
+
+    Raises:
+        StudyError: One does not.
+    """
+    try:
+        check_manifest(folder)
+    except DamagedFileError as error:
+        raise StudyError(f"{error}; delete {folder} and run again") from None
 
 
 def score(
@@ -163,7 +178,7 @@ def read_facts(folder: Path, name: str = "fit.json") -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}")
         return found
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{folder / name} cannot be read ({error}); delete {folder} and run again") from None
 
 

@@ -13,9 +13,10 @@ from rich.console import RenderableType
 from emg_lens.data.leakage import Leakage
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.io.files import write_text
+from emg_lens.io.seals import check_seal
 from emg_lens.studies.class_factors import PREFIX
 from emg_lens.studies.findings import Findings
-from emg_lens.studies.fit_folder import naming_the_damaged, read_csv, read_facts, read_outputs, read_scores
+from emg_lens.studies.fit_folder import check_fit, naming_the_damaged, read_csv, read_facts, read_outputs, read_scores
 from emg_lens.studies.report.table_formats import to_csv, to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.run_plan import read_record, read_spec
@@ -62,6 +63,7 @@ class StudyResult(Findings):
         facts, scores, curves, nested, shift, leakage, tags = [], [], [], [], [], [], {}
         metrics = study.metrics or ()
         for part in folders:
+            check_fit(part)
             with naming_the_damaged(part):
                 facts.append(read_facts(part))
                 metrics = metrics or tuple(facts[0]["metrics"])
@@ -202,8 +204,10 @@ class StudyResult(Findings):
 
     def _environment(self) -> dict[str, Any]:
         try:
-            return json.loads((self.folder / "environment.json").read_text())
-        except (OSError, ValueError) as error:
+            check_seal(self.folder / "environment.json")
+            found = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+            return {name: value for name, value in found.items() if name != "checksum"}
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise StudyError(
                 f"{self.folder / 'environment.json'} cannot be read ({error}); run the study again"
             ) from None

@@ -16,8 +16,9 @@ from pathlib import Path
 import joblib
 from rich.console import Console
 
-from emg_lens.io.files import remove, remove_abandoned, write_text
+from emg_lens.io.files import remove, remove_abandoned
 from emg_lens.io.locking import one_at_a_time
+from emg_lens.io.seals import BLANK, write_sealed
 from emg_lens.io.workers import parallel
 from emg_lens.studies.fit_units import Fit, fits_of
 from emg_lens.studies.progress import progress_bars, progress_writer
@@ -156,9 +157,9 @@ def _write_facts(study: StudySpec, data: Path | None, plan: RunPlan) -> None:
     facts = {"folder": str(data) if data else None, "fingerprint": plan.fingerprint}
     facts |= {"warnings": plan.warnings, "n_train": plan.n_train, "subjects": plan.subjects}
     with _writing(plan.folder):
-        write_text(plan.folder / "spec.yaml", study.to_yaml())
-        write_text(plan.folder / "environment.json", json.dumps(environment(), indent=1))
-        write_text(plan.folder / RECORD, json.dumps(facts, indent=1))
+        write_sealed(plan.folder / "spec.yaml", f"# {BLANK}\n{study.to_yaml()}")
+        for name, content in (("environment.json", environment()), (RECORD, facts)):
+            write_sealed(plan.folder / name, json.dumps({"checksum": BLANK, **content}, indent=1))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.console import Console
 from emg_lens.data.registry import data_fingerprint
 from emg_lens.data.registry import subjects as list_subjects
 from emg_lens.data.splits import RepetitionSplit
+from emg_lens.io.seals import DamagedFileError, check_seal
 from emg_lens.io.workers import parallel
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.spec import COMING, FORMER, Cohort, StudyError, StudySpec
@@ -84,6 +85,8 @@ def begun_plan(study: StudySpec, data: Path | None, out: Path) -> RunPlan | None
     """
     folder = run_folder(study, out)
     if not (folder / RECORD).exists():
+        if any((folder / "fits").glob("[!.]*")):
+            raise StudyError(f"{folder} holds fits of unknown data: its {RECORD} is missing; delete it and run again")
         return None
     known, now = read_record(folder), fingerprint(study, data)
     if known["fingerprint"] != now:
@@ -104,12 +107,13 @@ def read_record(folder: Path) -> dict[str, Any]:
         StudyError: It is missing or damaged.
     """
     try:
-        record = json.loads((folder / RECORD).read_text())
+        check_seal(folder / RECORD)
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         kinds = {"folder": str | None, "fingerprint": str, "warnings": list, "n_train": dict, "subjects": list}
         if not all(isinstance(record[key], kind) for key, kind in kinds.items()):
             raise ValueError("a value of another kind")
         return {key: record[key] for key in kinds}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StudyError(f"{folder / RECORD} cannot be read ({error}); delete {folder} and run again") from None
 
 
@@ -122,6 +126,10 @@ def read_spec(folder: Path) -> StudySpec:
     path = folder / "spec.yaml"
     if not path.is_file():
         raise StudyError(f"{str(folder)!r} is not a run's folder: it holds no spec.yaml")
+    try:
+        check_seal(path)
+    except (OSError, DamagedFileError) as error:
+        raise StudyError(f"{error}; run the changed study itself with emg-lens run") from None
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         for key in FORMER:

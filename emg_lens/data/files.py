@@ -17,7 +17,7 @@ Index = Mapping[str, Sequence[Path]]
 
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:
     """Sort key that puts `"S2"` before `"S10"`."""
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", text) if part)
 
 
 def check_folder(root: str | Path, expected: str) -> Path:

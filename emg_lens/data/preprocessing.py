@@ -1,13 +1,15 @@
 """Filters and a common rate: from a recording as it lies on disk to one that can be cut into trials.
 
 A `Recipe` says what is done to each modality; its digest is recorded with the result. Everything acts on
-whole recordings, before trials are cut, so that no filter starts at a trial's edge.
+whole recordings, before trials are cut, so that no filter starts at a trial's edge; channel by channel, so that a long one
+takes little more memory than it has on disk.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import scipy  # it imports its parts when they are first used: most commands never filter
@@ -30,6 +32,8 @@ class Step(BaseModel, ABC):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    channels_together: ClassVar[int] = 1
+    """Of how many consecutive channels a channel of the result is made."""
 
     @abstractmethod
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
@@ -119,6 +123,7 @@ class Magnitude(Step):
     """Euclidean norm of each three consecutive channels (x, y, z of one sensor): 3 n channels become n."""
 
     step: Literal["magnitude"] = "magnitude"
+    channels_together: ClassVar[int] = 3
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
         """The norms, or raise where the channels are no triads."""
@@ -200,6 +205,25 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
 
 def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
     """One modality's steps and change of rate, and the notes on them."""
+    n, size = signal.data.shape[1], max([1, *(step.channels_together for step in recipe.signals.get(name, ()))])
+    size = n if n % size else size
+    parts, data, notes = [], None, []
+    for first in range(0, n, size):
+        columns = np.ascontiguousarray(signal.data[:, first : first + size])
+        part = replace(signal, data=columns, ch_names=signal.ch_names[first : first + size])
+        part, new = _prepared_part(part, recipe, name)
+        if data is None:
+            data = np.empty((n * part.data.shape[1] // size, len(part.data)), part.data.dtype)
+        rows = slice(len(parts) * part.data.shape[1], (len(parts) + 1) * part.data.shape[1])
+        data[rows] = part.data.T
+        parts.append(part.ch_names)
+        notes += new
+    assert data is not None
+    return replace(part, data=data.T, ch_names=sum(parts, ())), list(dict.fromkeys(notes))
+
+
+def _prepared_part(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
+    """The same of some of its channels, alone."""
     _check_finite(signal, name)
     notes = []
     for step in recipe.signals.get(name, ()):

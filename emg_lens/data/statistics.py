@@ -5,7 +5,8 @@ They come from training trials alone, and are kept beside a fitted model, so tha
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -117,8 +118,9 @@ class InputStatistics:
         Raises:
             DataError: A file that is missing, damaged or something else.
         """
-        mean, std, facts = _read(path, "input statistics")
-        return InputStatistics(facts["modalities"], mean, std, tuple(facts["rectify"]))
+        with _naming(path, "input statistics"):
+            mean, std, facts = _read(path, "input statistics")
+            return InputStatistics(facts["modalities"], mean, std, tuple(facts["rectify"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +182,9 @@ class TargetStatistics:
         Raises:
             DataError: A file that is missing, damaged or something else.
         """
-        mean, std, facts = _read(path, "target statistics")
-        return TargetStatistics(mean, std, tuple(facts["names"]))
+        with _naming(path, "target statistics"):
+            mean, std, facts = _read(path, "target statistics")
+            return TargetStatistics(mean, std, tuple(facts["names"]))
 
     def _check(self, values: np.ndarray) -> None:
         if values.ndim != 2 or values.shape[1] != len(self.names):
@@ -211,15 +214,23 @@ def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts
 def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected saved {kind}")
+        raise DataError(f"no such file; expected saved {kind}")
+    check_seal(path)
+    with safe_open(path, "np") as file:
+        facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+        if facts.get("kind") != f"{kind} 1":
+            raise DataError(f"not saved {kind}; give another file")
+        return file.get_tensor("mean"), file.get_tensor("std"), facts
+
+
+@contextmanager
+def _naming(path: str | Path, kind: str) -> Iterator[None]:
+    """What goes wrong while a file is read is one line that names it."""
     try:
-        check_seal(path)
-        with safe_open(path, "np") as file:
-            facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
-            if facts.get("kind") != f"{kind} 1":
-                raise DataError(f"{path}: not saved {kind}; give another file")
-            return file.get_tensor("mean"), file.get_tensor("std"), facts
+        yield
     except DamagedFileError as error:
         raise DataError(str(error)) from None
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
         raise DataError(f"{path}: cannot be read as {kind} ({error}); fit the model again") from None

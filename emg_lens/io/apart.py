@@ -165,6 +165,16 @@ def _end() -> None:
         _process = None
 
 
+def _forget() -> None:
+    """A process that was forked must not talk through its parent's pipes."""
+    global _process, _TURN
+    _process, _TURN = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def _what_became(code: int, request: Mapping[str, Any]) -> str:
     import signal
 

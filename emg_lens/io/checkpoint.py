@@ -4,7 +4,8 @@ The file is safetensors, replaced in one step whenever it is saved; a file that 
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -73,6 +74,19 @@ class CheckpointFile:
         now = time.monotonic()
         self._due = now + max(SAVE_SECONDS, (now - started) / SAVE_SHARE)
 
+    @contextmanager
+    def taking(self) -> Iterator[None]:
+        """Inside, what the file holds is taken; what does not go together is a line that names the file.
+
+        Raises:
+            CheckpointError: That line.
+        """
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"checkpoint {str(self.path)!r} is no state of this {self.work} ({reason})") from None
+
     @property
     def _format(self) -> str:
         return f"emg-lens {self.work} 1"
@@ -87,7 +101,7 @@ class CheckpointFile:
                     raise CheckpointError(f"{str(self.path)!r} is not a checkpoint of a {self.work}; give another path")
                 names = [n for n, value in self.identity.items() if facts.get(n) != value]
                 if names:
-                    which = ", ".join(f"{n}: {facts.get(n)}, now {self.identity[n]}" for n in names)
+                    which = ", ".join(f"{n}: {str(facts.get(n))[:200]}, now {self.identity[n][:200]}" for n in names)
                     raise CheckpointError(
                         f"checkpoint {str(self.path)!r} is of another {self.work} ({which}); {instead}"
                     )

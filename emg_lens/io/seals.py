@@ -31,6 +31,12 @@ def sealing(path: Path) -> Iterator[Path]:
         seal(partial)
 
 
+def write_sealed(path: Path, text: str) -> None:
+    """Write a text that holds `BLANK`, with its checksum, in one step."""
+    with sealing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def seal(path: Path) -> None:
     """Put the checksum of a file that was just written into it.
 

@@ -62,7 +62,21 @@ class Finished:
             self.done[part, row] = True
 
     def restore(self, done: np.ndarray, logits: Mapping[int, Tensor], device: torch.device) -> None:
-        """Take what a file holds."""
+        """Take what a file holds.
+
+        Raises:
+            ValueError: That is not of these trials.
+        """
+        shapes = {tuple(out.shape) for out in logits.values()}
+        rows = set(np.flatnonzero(done.any(axis=0)).tolist()) if done.ndim == 2 else set()
+        n_trials = sum(self.lengths)
+        if (
+            done.shape != self.done.shape
+            or set(logits) != rows
+            or len(shapes) > 1
+            or {s[0] for s in shapes} - {n_trials}
+        ):
+            raise ValueError(f"it holds other rows or trials than {self.done.shape} and {n_trials}")
         self.done[:] = done
         if logits:
             some = next(iter(logits.values()))
@@ -94,8 +108,10 @@ class Checkpoint:
             CheckpointError: The file is damaged, or belongs to another sweep.
         """
         self.file = CheckpointFile(path, "sweep", sweep)
-        facts = self.file.facts
-        self.settings = Settings(facts["executor"], int(facts["batch_size"]), int(facts["at_once"])) if facts else None
+        facts, self.settings = self.file.facts, None
+        if facts:
+            with self.file.taking():
+                self.settings = Settings(facts["executor"], int(facts["batch_size"]), int(facts["at_once"]))
         self._n_saved = -1
 
     def begin(self, settings: Settings, finished: Finished, device: torch.device) -> None:
@@ -108,10 +124,11 @@ class Checkpoint:
         if not self.file.facts:
             self.save()
             return
-        done, logits = self.file.tensors.pop("done").numpy(), self.file.tensors
-        finished.restore(done, {int(name.removeprefix("logits.")): out for name, out in logits.items()}, device)
-        self._n_saved = int(done.sum())
-        logits.clear()
+        with self.file.taking():
+            done, logits = self.file.tensors.pop("done").numpy(), self.file.tensors
+            finished.restore(done, {int(name.removeprefix("logits.")): out for name, out in logits.items()}, device)
+            self._n_saved = int(done.sum())
+            logits.clear()
 
     def save_if_due(self) -> None:
         """`save`, unless that was done a moment ago."""

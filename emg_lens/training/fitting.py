@@ -88,7 +88,8 @@ def fit(
             raise FitError("no parameter of the model requires a gradient; unfreeze what is to be fitted")
         state = _State(vectors, recipe.seed, columns(objective, held_out is not None))
         if file is not None and file.tensors:
-            state.restore(file.tensors)
+            with file.taking():
+                state.restore(file.tensors)
             file.tensors.clear()
         elif file is not None:
             file.save(state.tensors(), {})  # so that a path that cannot be written to is known

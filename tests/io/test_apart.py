@@ -127,6 +127,19 @@ def test_a_process_that_ended_with_nothing_to_do_is_started_again(file):
     assert read_apart(arrays, file, seed=0)["facts"]["pid"] != first
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_reads_through_a_process_of_its_own(file):
+    first = read_apart(arrays, file, seed=0)["facts"]["pid"]
+    readable, writable = os.pipe()
+    if not (child := os.fork()):
+        os.write(writable, str(read_apart(arrays, file, seed=0)["facts"]["pid"]).encode())
+        apart._end()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert int(os.read(readable, 100)) != first
+    assert read_apart(arrays, file, seed=0)["facts"]["pid"] == first
+
+
 def test_it_ends_with_its_parent_even_while_it_reads(file):
     code = f"""
 import sys, threading, time, os, signal

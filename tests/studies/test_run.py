@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -153,7 +154,7 @@ def test_a_run_made_with_other_data_is_not_continued(study, done, tmp_path):
     record = done.folder / "data.json"
     text = record.read_text()
     try:
-        record.write_text(json.dumps({**json.loads(text), "fingerprint": "other"}))
+        record.write_text(json.dumps({**json.loads(text), "checksum": "", "fingerprint": "other"}))
         with pytest.raises(StudyError, match="was made with other data"):
             run_study(study, out=done.folder.parent.parent, jobs=1)
     finally:
@@ -191,7 +192,7 @@ def test_a_run_of_a_former_version_is_read(done, tmp_path):
     shutil.copytree(done.folder, folder)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     spec["statistics"]["n_bootstrap"] = 10_000
-    for path in folder.glob("fits/*/larger_cuts.csv"):
+    for path in [*folder.glob("fits/*/larger_cuts.csv"), *folder.glob("fits/*/checksums.json")]:
         path.unlink()
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
     again = StudyResult.load(folder)
@@ -200,6 +201,30 @@ def test_a_run_of_a_former_version_is_read(done, tmp_path):
     (folder / "spec.yaml").write_text("statistics: [1]")
     with pytest.raises(StudyError, match=r"spec.yaml: name: is needed and missing"):
         StudyResult.load(folder)
+
+
+def test_a_changed_byte_in_any_file_of_a_run_is_refused_by_its_name(done, tmp_path):
+    folder = tmp_path / done.folder.name
+    shutil.copytree(done.folder, folder)
+    fit = next((folder / "fits").iterdir())
+    names = ["spec.yaml", "data.json", *(f"fits/{fit.name}/{path.name}" for path in fit.iterdir())]
+    assert len(names) > 12
+    for name in names:
+        content = (folder / name).read_bytes()
+        at = len(content) * 2 // 3
+        (folder / name).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(StudyError, match=re.escape(f"{fit.name if name.endswith('checksums.json') else name}")):
+            StudyResult.load(folder)
+        (folder / name).write_bytes(content)
+    StudyResult.load(folder)
+
+
+def test_fits_whose_data_are_unknown_are_not_continued(done, study, tmp_path):
+    folder = tmp_path / "runs" / study.name / done.folder.name
+    shutil.copytree(done.folder, folder)
+    (folder / "data.json").unlink()
+    with pytest.raises(StudyError, match="holds fits of unknown data: its data.json is missing"):
+        run_study(study, out=tmp_path / "runs", jobs=1)
 
 
 def test_a_class_missing_in_the_test_repetitions_is_found_before_anything_is_written(tmp_path):

@@ -67,7 +67,7 @@ def find(root: str | Path) -> dict[str, list[Path]]:
 
     def place(match: re.Match, path: Path) -> tuple[str, str]:
         person = path.parent.name
-        return (person, f"{match[2]} {match[1]}") if person.removeprefix("person").isdigit() else ("", "")
+        return (person, f"{match[2]} {match[1]}") if person.removeprefix("person").isdecimal() else ("", "")
 
     return index_files(root, FILE_NAME, place, EXPECTED)
 

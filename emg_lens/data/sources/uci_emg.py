@@ -66,7 +66,7 @@ def find(root: str | Path) -> dict[str, list[Path]]:
     """
 
     def place(match: re.Match, path: Path) -> tuple[str, str]:
-        return (path.parent.name, f"series {match[1]}") if path.parent.name.isdigit() else ("", "")
+        return (path.parent.name, f"series {match[1]}") if path.parent.name.isdecimal() else ("", "")
 
     return index_files(root, FILE_NAME, place, EXPECTED)
 
