@@ -38,26 +38,32 @@ def _run(given: argparse.Namespace, scratch: Path, began: float) -> int:
         (folder := scratch / "specimens" / target.name).mkdir(parents=True)
         work.append((target, target.prepare(folder), cases))
     (scratch / "cases").mkdir()
-    counts, causes = defaultdict(Counter), defaultdict(list)
+    counts, causes, spent = defaultdict(Counter), defaultdict(list), Counter()
     until = time.monotonic() + given.seconds
-    for name, case, verdict in run_cases(work, given.seed, scratch / "cases", given.jobs, until):
+    for name, case, verdict, seconds in run_cases(work, given.seed, scratch / "cases", given.jobs, until):
         counts[name][verdict.outcome] += 1
+        spent[name] += seconds
         causes[name, verdict.outcome, verdict.cause].append((case, verdict))
         if given.case is not None:
             sys.stdout.write(f"{verdict.outcome} | {verdict.change} | {verdict.cause}\n{verdict.trace}\n")
-    return _report(counts, causes, given.seed, time.monotonic() - began)
+    return _report(counts, causes, spent, given.seed, time.monotonic() - began)
 
 
-def _report(counts: dict, causes: dict, seed: int, seconds: float) -> int:
+def _report(counts: dict, causes: dict, spent: Counter, seed: int, seconds: float) -> int:
     """The table, and a line for every cause of faults."""
     from rich.console import Console
     from rich.table import Table
     from verdicts import CLASSES, FAULTS
 
-    console = Console(width=180, highlight=False)
-    table = Table("target", *CLASSES, "cases", title=f"seed {seed}, {seconds:.0f} s")
+    console = Console(width=150, highlight=False)
+    table = Table("target", *CLASSES, "cases", "ms a case", title=f"seed {seed}, {seconds:.0f} s")
     for name, found in counts.items():
-        table.add_row(name, *(str(found[outcome] or "") for outcome in CLASSES), str(found.total()))
+        table.add_row(
+            name,
+            *(str(found[outcome] or "") for outcome in CLASSES),
+            str(found.total()),
+            f"{1000 * spent[name] / found.total():.0f}",
+        )
     console.print(table)
     faults = sorted(key for key in causes if key[1] in FAULTS)
     for name, outcome, cause in faults:

@@ -20,7 +20,7 @@ from zlib import crc32
 
 import numpy as np
 import psutil
-from verdicts import Target, Verdict
+from verdicts import ANNOUNCER, Target, Verdict
 
 from emg_lens.io import apart
 
@@ -29,6 +29,9 @@ ADDRESS_SPACE = 4 * 2**30
 CPU_SECONDS, WALL_SECONDS = 20.0, 90.0
 """Of one case; a machine may be busy with something else."""
 CASES_A_CHILD = 50
+
+Ended = tuple[str, int, Verdict, float]
+"""Target, case, how it ended, and after how many seconds."""
 
 
 @dataclass
@@ -42,14 +45,15 @@ class Child:
     begun_cpu: float = 0.0
     begun: float = field(default_factory=time.monotonic)
     current: int | None = None
+    change: str = ""
     is_late: bool = False
     rest: bytes = b""
 
 
 def run_cases(
     work: Sequence[tuple[Target, Any, Sequence[int]]], seed: int, scratch: Path, at_once: int, until: float
-) -> Iterator[tuple[str, int, Verdict]]:
-    """Run the cases of some targets; name, case and verdict, as they end.
+) -> Iterator[Ended]:
+    """Run the cases of some targets; each as it ends.
 
     Args:
         work: Targets, what they prepared, and their cases.
@@ -80,7 +84,8 @@ def run_cases(
                     selector.unregister(child.pipe)
                     _end(child)
                     if child.current is not None:
-                        yield child.target.name, child.cases.popleft(), _early_end(child, status)
+                        took = time.monotonic() - child.begun
+                        yield child.target.name, child.cases.popleft(), _early_end(child, status), took
                     if child.cases:
                         waiting.appendleft((child.target, prepared[child.target.name], list(child.cases)))
                 elif _is_late(child):
@@ -118,6 +123,7 @@ def _work(target: Target, made: Any, cases: Sequence[int], seed: int, scratch: P
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     apart._process = None  # the parent's
+    ANNOUNCER.tell = lambda words: _tell(pipe, {"change": words})
     for case in cases:
         folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-{case}-", dir=scratch))
         _tell(pipe, {"begin": case})
@@ -138,7 +144,7 @@ def _tell(pipe: int, message: dict) -> None:
         text = text[os.write(pipe, text) :]
 
 
-def _arrived(child: Child) -> Iterator[tuple[str, int, Verdict]]:
+def _arrived(child: Child) -> Iterator[Ended]:
     """Verdicts that have arrived."""
     with suppress(BlockingIOError):
         while block := os.read(child.pipe, 2**16):
@@ -148,20 +154,23 @@ def _arrived(child: Child) -> Iterator[tuple[str, int, Verdict]]:
         message = json.loads(line)
         if "begin" in message:
             child.current, child.begun, child.begun_cpu = message["begin"], time.monotonic(), _cpu_seconds(child.pid)
+            child.change = ""
+        elif "end" not in message:
+            child.change = message["change"]
         else:
             child.cases.popleft()
             child.current = None
-            yield child.target.name, message.pop("end"), Verdict(**message)
+            yield child.target.name, message.pop("end"), Verdict(**message), time.monotonic() - child.begun
 
 
 def _early_end(child: Child, status: int) -> Verdict:
     """What became of the case during which a child ended."""
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if child.is_late:
-        return Verdict("hang", "", f"no answer in {CPU_SECONDS:g} s")
+        return Verdict("hang", child.change, f"no answer in {CPU_SECONDS:g} s")
     if number == signal.SIGKILL:
-        return Verdict("memory", "", "killed")
-    return Verdict("crash", "", signal.Signals(number).name if number else f"exit {os.WEXITSTATUS(status)}")
+        return Verdict("memory", child.change, "killed")
+    return Verdict("crash", child.change, signal.Signals(number).name if number else f"exit {os.WEXITSTATUS(status)}")
 
 
 def _is_late(child: Child) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import yaml
 from changes import NAMES, as_json, changed_bytes, changed_document, pick, sealed_again
-from loaders import names_in, odd_cells, replaced
+from loaders import names_in, replaced
 from model_folders import tensors_changed
 from numpy.random import Generator
 from rich.console import Console
+from text_files import odd_cells
 from tiny import TINY
 from verdicts import Content, Target, Verdict, digest, judge
 

@@ -7,7 +7,7 @@ import yaml
 from changes import ODD, changed_bytes, changed_document, pick
 from numpy.random import Generator
 from tiny import TINY
-from verdicts import SilentlyWrong, Target, Verdict, judge
+from verdicts import Content, SilentlyWrong, Target, Verdict, judge
 
 from emg_lens.studies.shipped import catalogue, catalogue_text
 from emg_lens.studies.spec import StudySpec
@@ -40,12 +40,10 @@ GIANTS = (
 )
 
 
-def prepare(folder: Path) -> list[str]:
-    """Sound texts."""
+def prepare(folder: Path) -> list[tuple[str, Content]]:
+    """Sound texts, and what they mean."""
     texts = [TINY, *(catalogue_text(name) for name in catalogue())]
-    for text in texts:
-        read(text)
-    return texts
+    return [(text, read(text)[0]) for text in texts]
 
 
 def read(text: str) -> tuple[dict, set]:
@@ -60,10 +58,9 @@ def read(text: str) -> tuple[dict, set]:
     return {"study": spec.digest()}, set()
 
 
-def attempt(made: list[str], rng: Generator, folder: Path) -> Verdict:
+def attempt(made: list[tuple[str, Content]], rng: Generator, folder: Path) -> Verdict:
     """One case."""
-    text, draw, must_refuse = pick(rng, made), rng.random(), False
-    expected = read_or_none(text)
+    (text, expected), draw, must_refuse = pick(rng, made), rng.random(), False
     if draw < 0.25:
         content, words = changed_bytes(text.encode(), rng)
         text = content.decode("utf-8", "replace")
@@ -81,11 +78,6 @@ def attempt(made: list[str], rng: Generator, folder: Path) -> Verdict:
     else:
         text, words = document_changed(text, rng)
     return judge(lambda: read(text), (expected, set()), words[:90], must_refuse=must_refuse)
-
-
-def read_or_none(text: str) -> dict:
-    """What a sound text means."""
-    return read(text)[0]
 
 
 def doubled_key(text: str, rng: Generator) -> tuple[str, str]:

@@ -5,7 +5,8 @@ from importlib import import_module
 from verdicts import Target
 
 MODULES = (
-    "loaders",
+    "matlab_files",
+    "text_files",
     "trial_files",
     "model_folders",
     "checkpoints",

@@ -8,7 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 from changes import NAMES, as_json, changed_bytes, changed_document, odd_array, pick, sealed_again
-from loaders import HDF5_KINDS, NEVER, names_in, odd_hdf5, replaced
+from hdf5 import HDF5_KINDS, NEVER, odd_hdf5
+from loaders import names_in, replaced
 from numpy.random import Generator
 from verdicts import Content, SilentlyWrong, Target, Verdict, digest, judge
 

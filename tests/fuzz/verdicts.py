@@ -15,6 +15,8 @@ import torch
 from numpy.random import Generator
 from pydantic import BaseModel, ValidationError
 
+import emg_lens
+from emg_lens import hooks, studies
 from emg_lens.errors import EmgLensError
 
 FAULTS = ("raw", "silent", "hang", "memory", "crash")
@@ -25,8 +27,7 @@ values without a word, no answer, memory beyond the limit, a killed process."""
 
 LONGEST_MESSAGE = 2000
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "Unable to allocate", "not enough memory", "Cannot allocate")
-ROOT = Path(__file__).parents[2]
-OURS = tuple(f"{ROOT / room}/" for room in ("emg_lens", "hooks", "studies"))
+OURS = tuple(f"{Path(str(package.__file__)).parent}/" for package in (emg_lens, hooks, studies))
 
 Content = Mapping[str, Any]
 """What was read, by the name of the part."""
@@ -44,6 +45,16 @@ class Verdict:
     change: str = ""
     cause: str = ""
     trace: str = ""
+
+
+class Announcer:
+    """Tells the parent of a case what is about to be done, for the case that nothing comes back."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str], None] = lambda words: None
+
+
+ANNOUNCER = Announcer()
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ def judge(
         own: Whether the format is ours: then other content needs a note.
         must_refuse: Whether nothing but an error is right.
     """
+    ANNOUNCER.tell(change)
     try:
         found, notes = act()
     except Exception as error:
@@ -132,7 +144,7 @@ def of_error(error: Exception, change: str, names: Collection[str] = (), deliber
 def place(error: BaseException) -> str:
     """The last line of our own code that an error passed."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(OURS)]
-    return f"[{Path(frames[-1].filename).relative_to(ROOT)}:{frames[-1].name}]" if frames else "[outside]"
+    return f"[{Path(frames[-1].filename).name}:{frames[-1].name}]" if frames else "[outside]"
 
 
 def raised(error: BaseException) -> bool:
