@@ -18,9 +18,6 @@ Named = TypeVar("Named")
 class UnknownNameError(EmgLensError, KeyError):
     """A name that nothing is registered under."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class Registry(Generic[T]):
     """Things of one kind by name.
@@ -61,15 +58,15 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: There is none; the message lists what there is.
         """
+        if name not in self.names():
+            close = difflib.get_close_matches(str(name), self.names(), n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(self.names())}")
         if name not in self._known:
             for point in entry_points(group=self.group, name=name):
                 thing = point.load()
                 if name not in self._known:
                     self._known[name] = thing
-        if name not in self._known:
-            close = difflib.get_close_matches(name, self.names(), n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(self.names())}")
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Integer
 
+from emg_lens.arguments import check_fields
 from emg_lens.errors import EmgLensError
 
 REST = 0
@@ -45,6 +46,7 @@ class Signal:
     placement: str = ""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.data.dtype.kind not in "iuf":
             raise DataError(f"signal data must hold real numbers, got {self.data.dtype}")
         if self.data.dtype.kind in "iu":  # filtered and rectified in their own type, they would wrap around
@@ -84,6 +86,7 @@ class Recording:
     meta: Mapping = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.signals:
             raise DataError(f"recording of subject {self.subject} has no signal")
         if self.label.shape != self.repetition.shape or self.label.ndim != 1:

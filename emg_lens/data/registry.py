@@ -8,9 +8,11 @@ or by `register`.
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emg_lens.arguments import short
 from emg_lens.data.files import Index, listing_hash
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording
@@ -63,7 +65,16 @@ class DataSet:
             raise DataError(f"data set {self.name!r} needs a {what} ({self.description}); none was given")
         if not self.needs_root and root is not None:
             raise DataError(f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out")
-        return {**({"root": Path(root).expanduser()} if root is not None else {}), **options}
+        return {**({"root": _place(root)} if root is not None else {}), **options}
+
+
+def _place(root: str | Path) -> Path:
+    try:
+        place = Path(root).expanduser()
+        place.exists()
+        return place
+    except (TypeError, ValueError, OSError, RuntimeError) as error:  # a number, a zero byte, a name that is too long
+        raise DataError(f"{short(root)} is no path of a file or folder ({error})") from None
 
 
 DATASETS: Registry[DataSet] = Registry("data set", "emg_lens.datasets")
@@ -170,7 +181,8 @@ def load_trials(
     loaded = entry.loader(**entry.check(root, options), subjects=subjects)
     if isinstance(loaded, TrialSet):
         return loaded
-    return TrialSet.from_recordings((preprocess(r, recipe) for r in loaded), segment, classes=classes)
+    prepared = map(partial(preprocess, recipe=recipe), loaded)  # unlike a generator, it does not keep what it prepared
+    return TrialSet.from_recordings(prepared, segment, classes=classes)
 
 
 def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) -> str:

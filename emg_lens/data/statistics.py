@@ -17,6 +17,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from emg_lens.arguments import check_fields, short
 from emg_lens.data.recording import DataError
 from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
 
@@ -72,12 +73,12 @@ class InputStatistics:
     rectify: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        n = sum(self.modalities.values())
-        _check_moments(self.mean, self.std, n, "channel")
+        check_fields(self)
+        _check_moments(self.mean, self.std, sum(self.modalities.values()), "channel")
         unknown = [m for m in self.rectify if m not in self.modalities]
-        if isinstance(self.rectify, str) or unknown:
-            what = repr(self.rectify) if isinstance(self.rectify, str) else f"unknown modality {unknown[0]!r}"
-            raise DataError(f"rectify must list modalities, got {what}; known: {', '.join(sorted(self.modalities))}")
+        if unknown:
+            known = ", ".join(sorted(self.modalities))
+            raise DataError(f"rectify must list modalities, got unknown modality {unknown[0]!r}; known: {known}")
 
     @staticmethod
     def of(train: HasInputs, rectify: Iterable[str] = ()) -> "InputStatistics":
@@ -89,9 +90,10 @@ class InputStatistics:
         mean = train.x.mean(axis=(0, 2), dtype=np.float64)
         std = np.sqrt(np.mean((train.x - mean[:, None]) ** 2, axis=(0, 2)))
         constant = np.ptp(train.x, axis=(0, 2)) == 0  # its deviation may be a rounding error instead of 0
-        rectify = rectify if isinstance(rectify, str) else tuple(rectify)
+        if isinstance(rectify, str):
+            raise DataError(f"rectify must list modalities, got {rectify!r}")
         counts = Counter(train.channels["modality"])
-        return InputStatistics(dict(counts), mean, np.where(constant, 0.0, std), rectify)  # pyright: ignore
+        return InputStatistics(dict(counts), mean, np.where(constant, 0.0, std), tuple(rectify))  # pyright: ignore
 
     def apply(self, x: Float[np.ndarray, "trial channel time"]) -> Float[np.ndarray, "trial channel time"]:
         """Z-score raw samples, and rectify; float32.
@@ -99,8 +101,8 @@ class InputStatistics:
         Raises:
             DataError: Another number of channels.
         """
-        if x.ndim != 3 or x.shape[1] != len(self.mean):
-            raise DataError(f"expected samples [trial, {len(self.mean)} channels, time], got shape {x.shape}")
+        if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf" or x.ndim != 3 or x.shape[1] != len(self.mean):
+            raise DataError(f"expected samples [trial, {len(self.mean)} channels, time] of numbers, got {short(x)}")
         z = ((x - self.mean[:, None]) * _inverse(self.std)[:, None]).astype(np.float32)
         rows = np.isin(np.repeat([*self.modalities], [*self.modalities.values()]), self.rectify)
         z[:, rows] = np.abs(z[:, rows])
@@ -138,6 +140,7 @@ class TargetStatistics:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_moments(self.mean, self.std, len(self.names), "target")
 
     @staticmethod
@@ -187,8 +190,8 @@ class TargetStatistics:
             return TargetStatistics(mean, std, tuple(facts["names"]))
 
     def _check(self, values: np.ndarray) -> None:
-        if values.ndim != 2 or values.shape[1] != len(self.names):
-            raise DataError(f"expected [trial, {len(self.names)} targets], got shape {values.shape}")
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] != len(self.names):
+            raise DataError(f"expected [trial, {len(self.names)} targets] of numbers, got {short(values)}")
 
 
 def _inverse(std: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -198,7 +201,12 @@ def _inverse(std: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 def _check_moments(mean: np.ndarray, std: np.ndarray, n: int, what: str) -> None:
     for name, values in (("mean", mean), ("std", std)):
-        if values.shape != (n,) or not np.isfinite(values).all() or (name == "std" and (values < 0).any()):
+        if (
+            values.shape != (n,)
+            or values.dtype.kind != "f"
+            or not np.isfinite(values).all()
+            or (name == "std" and (values < 0).any())
+        ):
             raise DataError(f"{name} must be {n} finite numbers, one a {what}, got {np.array2string(values)}")
 
 

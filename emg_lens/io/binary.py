@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import psutil
 
 MOST_COMPRESSED = 1100
@@ -25,6 +26,8 @@ def matlab_variables(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Any
     yield "turned", False
     for key in keys:
         found = loadmat(path, variable_names=[key])
+        if not isinstance(found.get(key, np.empty(0)), np.ndarray):
+            raise ValueError(f"{key} holds a {type(found[key]).__name__}, expected an array of numbers")
         if key in found:
             yield key, found.pop(key)
 

@@ -18,7 +18,7 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.arguments import ArgumentError, check_argument, checked
 from emg_lens.errors import EmgLensError
-from emg_lens.io.seals import BLANK, check_seal, sealing
+from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import SignalConfig
 from emg_lens.memory import check_room
@@ -34,6 +34,9 @@ MODEL_CARD = """---
 
 A model of biosignals, saved by emg-lens. `config.json` says how it is built; `from_pretrained` of its class loads it.
 """
+
+
+_ON_DAMAGED_FILES = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError)
 
 
 class ModelFileError(EmgLensError, RuntimeError):
@@ -120,15 +123,15 @@ class SignalModel(
                 raise ModelFileError(f"{place} holds no {name}; expected a folder that save_pretrained wrote")
         try:
             model = super().from_pretrained(place if place.is_dir() else pretrained_model_name_or_path, **kwargs)
-        except EmgLensError:
+            if "config" not in kwargs:
+                model._check_config()
+            return model
+        except (ModelFileError, DamagedFileError):
             raise
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as error:
+        except (*_ON_DAMAGED_FILES, EmgLensError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             missing = "" if place.is_dir() else "there is no such folder, and from the hub it "
             raise ModelFileError(f"{place}: {missing}cannot be loaded as {cls.__name__} ({reason[:300]})") from None
-        if "config" not in kwargs:
-            model._check_config()
-        return model
 
     def _save_pretrained(self, save_directory: Path) -> None:
         about = json.dumps({"config": self._config_content(), "checksum": BLANK})

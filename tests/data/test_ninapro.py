@@ -1,6 +1,7 @@
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
@@ -175,6 +176,7 @@ def test_a_truncated_file_is_one_line_with_its_name(tmp_path, kept):
         ({"emg": {"data": np.zeros((ROWS, 16))}}, "emg holds structures"),
         ({"emg": np.ones((ROWS, 16)) * 1j}, "emg holds complex numbers"),
         ({"emg": "abc"}, "emg holds text"),
+        ({"emg": scipy.sparse.eye(16, format="csc")}, "emg holds a csc_"),
         ({"emg": np.zeros((0, 16))}, "emg has no rows"),
         ({"emg": np.full((ROWS, 16), 1e300)}, "emg holds NaN or infinity in channel upper.1"),
         ({"restimulus": np.ones((ROWS // 2, 2))}, r"restimulus has shape \(1200, 2\), expected one value a row"),

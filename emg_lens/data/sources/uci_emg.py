@@ -8,6 +8,7 @@ the time column, `native_fs` the rate of change, and both are told in a note.
 import gzip
 import io
 import re
+import textwrap
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -129,7 +130,8 @@ def _table(path: Path) -> pd.DataFrame:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
     if tuple(table.columns) != COLUMNS:
-        raise DataError(f"{path}: columns {list(table.columns)}, expected {list(COLUMNS)}")
+        found = textwrap.shorten(", ".join(table.columns), 200)
+        raise DataError(f"{path}: columns {found}, expected {', '.join(COLUMNS)}")
     for column in COLUMNS:
         numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), float)
         sound = np.abs(numbers) < np.finfo(np.float32).max  # NaN is not
