@@ -15,6 +15,7 @@ from emg_lens.studies.spec import StudySpec
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
 )
+FILE = "study.yaml"
 TEXTS = (
     "", "\n", "x", "[]", "- a", "1", "null", "{", "%YAML 9.9\n---\n", "---\n---\n", "\x00",
     "!!python/object/apply:os.system ['true']", "name: !!binary x", "[" * 20_000, "{a: " * 20_000, "- " * 20_000,
@@ -43,12 +44,13 @@ GIANTS = (
 def prepare(folder: Path) -> list[tuple[str, Content]]:
     """Sound texts, and what they mean."""
     texts = [TINY, *(catalogue_text(name) for name in catalogue())]
-    return [(text, read(text)[0]) for text in texts]
+    return [(text, read(text, folder / FILE)[0]) for text in texts]
 
 
-def read(text: str) -> tuple[dict, set]:
+def read(text: str | bytes, path: Path) -> tuple[Content, set[str]]:
     """The study at every level; its own text must mean the same."""
-    spec = StudySpec.parse(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+    spec = StudySpec.load(path)
     spec.check()
     for _, cell in spec.cells:
         cell.digest()
@@ -62,8 +64,7 @@ def attempt(made: list[tuple[str, Content]], rng: Generator, folder: Path) -> Ve
     """One case."""
     (text, expected), draw, must_refuse = pick(rng, made), rng.random(), False
     if draw < 0.25:
-        content, words = changed_bytes(text.encode(), rng)
-        text = content.decode("utf-8", "replace")
+        text, words = changed_bytes(text.encode(), rng)
     elif draw < 0.3:
         text = words = pick(rng, TEXTS)
         must_refuse = True
@@ -77,7 +78,8 @@ def attempt(made: list[tuple[str, Content]], rng: Generator, folder: Path) -> Ve
         text, words = yaml.safe_dump(document), "giant"
     else:
         text, words = document_changed(text, rng)
-    return judge(lambda: read(text), (expected, set()), words[:90], must_refuse=must_refuse)
+    path = folder / FILE
+    return judge(lambda: read(text, path), (expected, set()), words[:90], names=[FILE], must_refuse=must_refuse)
 
 
 def doubled_key(text: str, rng: Generator) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Fuzz of a user's own trials, one HDF5 file."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,15 @@ from loaders import names_in, replaced
 from numpy.random import Generator
 from verdicts import Content, SilentlyWrong, Target, Verdict, digest, judge
 
-from emg_lens.data import RepetitionSplit, TrialSet, load_trials, subjects
+from emg_lens.data import TrialSet, load_trials, subjects
+from emg_lens.studies.fit_units import fits_of
+from emg_lens.studies.spec import StudySpec
 
 FILE = "trials.h5"
+SAFE = re.compile(r"[\w+-][\w+.-]{0,200}", re.ASCII)
+STUDY = StudySpec.parse(
+    "{name: own, title: Own, cohort: {dataset: trials}, split: {by: repetition, train: [1], test: [2]}}"
+)
 
 
 def specimen(folder: Path) -> tuple[bytes, Content, set[str]]:
@@ -42,11 +49,18 @@ def read(folder: Path) -> tuple[Content, set[str]]:
     trials = load_trials("trials", folder / FILE)
     if sorted(names) != sorted(set(trials.subject.tolist())):
         raise SilentlyWrong(f"subjects are {names} and {set(trials.subject.tolist())}")
-    RepetitionSplit(train=(1,), test=(2,)).folds(names)
+    check_folders([fit.folder_name for fit in fits_of(STUDY, [names])])
     if not np.isfinite(trials.x).all():
         raise SilentlyWrong("x is not finite")
     fields = ("x", "y", "subject", "repetition", "movement", "channels", "fs", "classes", "targets", "target_names")
     return {name: digest(getattr(trials, name)) for name in fields}, set(trials.notes)
+
+
+def check_folders(names: list[str]) -> None:
+    """Names of folders stay where they are put, and differ."""
+    odd = [name for name in names if not SAFE.fullmatch(name)]
+    if odd or len({name.casefold() for name in names}) < len(names):
+        raise SilentlyWrong(f"folders are called {odd or names}")
 
 
 def attempt(made: tuple[bytes, Content, set[str]], rng: Generator, folder: Path) -> Verdict:
