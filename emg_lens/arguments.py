@@ -9,7 +9,7 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -25,7 +25,7 @@ STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 LEAVES = (int, float, bool, str, bytes)
 """Types whose values pydantic checks; those of other classes are told by `isinstance`."""
 _short = reprlib.Repr()
-_short.maxstring, _short.maxother = 60, 80
+_short.maxstring, _short.maxother = 120, 120
 
 
 class ArgumentError(EmgLensError, ValueError, TypeError):
@@ -44,7 +44,9 @@ def checked(function: F) -> F:
 
     @functools.cache
     def hints() -> dict[str, Any]:
-        return get_type_hints(inspect.unwrap(function), include_extras=True)
+        inner = inspect.unwrap(function)
+        given = {name: hint for name, hint in inner.__annotations__.items() if name != "return"}
+        return get_type_hints(SimpleNamespace(__annotations__=given), inner.__globals__, include_extras=True)
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -75,6 +77,8 @@ def short(value: object) -> str:
     """A value in a few letters of one line."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} of {value.dtype}, {list(value.shape)}"  # pyright: ignore
+    if isinstance(value, int) and value.bit_length() > 100:
+        return f"<number of {value.bit_length()} bits>"
     plain = isinstance(value, (*LEAVES, list, tuple, dict, set, range, type(None)))
     return _short.repr(value) if plain else f"<{type(value).__name__}>"
 

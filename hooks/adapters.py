@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
+from emg_lens.arguments import ArgumentError, checked
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.anatomy import PATTERN, SCORES
 from emg_lens.hooks.attention_search import FoundAttention, find_attention
@@ -27,6 +28,7 @@ _known: "weakref.WeakKeyDictionary[nn.Module, list[FoundAttention]]" = weakref.W
 """What was found in models that were adapted before: a cut that is in place may hide it from another look."""
 
 
+@checked
 def adapt(model: nn.Module, inputs: Inputs | None = None) -> "AdaptedModel":
     """Hook points for the attention of a torch or Hugging Face model that TransformerLens does not know.
 
@@ -50,7 +52,7 @@ def adapt(model: nn.Module, inputs: Inputs | None = None) -> "AdaptedModel":
         EdgeError: `model` has hook points already, or its layers cannot be told apart: one module that attends several
             times in a forward, other numbers of heads in other layers.
         DeadHookError: No attention is found, or a module that is called attention shows none.
-        ValueError: No example input can be made for this model; pass `inputs`.
+        ArgumentError: No example input can be made for this model; pass `inputs`.
     """
     return AdaptedModel(model, inputs)
 
@@ -72,7 +74,9 @@ class AdaptedModel(HookedRootModule):
         if hasattr(model, "hook_dict"):
             raise EdgeError(f"{type(model).__name__} has TransformerLens's hook points: use it as it is, without adapt")
         if inputs is None and not hasattr(model, "config"):
-            raise ValueError(f"cannot make an example input for {type(model).__name__}: pass inputs=..., a small batch")
+            raise ArgumentError(
+                f"cannot make an example input for {type(model).__name__}: pass inputs=a small batch"
+            )
         self.original_model = model
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
         self.cfg: Any = SimpleNamespace(d_vocab=vocabulary)

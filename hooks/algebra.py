@@ -6,21 +6,29 @@ turns into a boolean mask only when it meets a `TokenLayout`. The sets to start 
 `emg_lens.hooks.edges`.
 """
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from jaxtyping import Bool
+from pydantic import Field
 
+from emg_lens.arguments import ArgumentError, checked, short
 from emg_lens.errors import EmgLensError
 from emg_lens.layout import TokenLayout
 
 if TYPE_CHECKING:  # a study can be read without torch
     from torch import Tensor
 
-MOST_INDICES = 10_000
+MOST_INDICES = 100_000
+LARGEST = 2**40
+MOST_OPERATORS = 200
+"""One inside the other: more than any rule has, and less than Python's stack holds."""
+Size = Annotated[int, Field(ge=0, le=10_000)]
+"""Layers or heads of a model."""
 EdgeMask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
 
@@ -31,6 +39,9 @@ class EdgeError(EmgLensError, ValueError):
 
 class EdgeSet(ABC):
     """A symbolic set of edges (layer, head, dest, src). Combine with `|`, `&`, `-`, `~` and `.at`."""
+
+    depth = 0
+    """Operators inside each other."""
 
     def __or__(self, other: "EdgeSet") -> "EdgeSet":
         return Union(self, _edge_set(other))
@@ -55,7 +66,8 @@ class EdgeSet(ABC):
         """
         return At(self, _Selection.of("layer", layers), _Selection.of("head", heads))
 
-    def mask(self, layout: TokenLayout, n_layers: int, n_heads: int) -> "Bool[Tensor, 'layer head dest src']":
+    @checked
+    def mask(self, layout: TokenLayout, n_layers: Size, n_heads: Size) -> "Bool[Tensor, 'layer head dest src']":
         """The edges as a boolean tensor, True = in the set (cut). It may share memory between entries: clone to edit.
 
         Raises:
@@ -82,8 +94,47 @@ class EdgeSet(ABC):
 
 def _edge_set(value: object) -> EdgeSet:
     if not isinstance(value, EdgeSet):
-        raise TypeError(f"edge sets combine with edge sets, got {type(value).__name__}")
+        raise ArgumentError(f"edge sets combine with edge sets, got {short(value)}; parse_edges reads one from text")
     return value
+
+
+def _set_depth(edges: EdgeSet, *parts: EdgeSet) -> None:
+    depth = 1 + max(part.depth for part in parts)
+    if depth > MOST_OPERATORS:
+        raise EdgeError(f"an edge set of {depth} operators inside each other; give the edges as from_mask")
+    object.__setattr__(edges, "depth", depth)
+
+
+def listed(values: object, what: str, names: bool = True) -> tuple[int | str, ...]:
+    """One index or name, or several, as a tuple; whole numbers of any kind become Python's.
+
+    Args:
+        values: A number, a name, an array, a tensor, or anything that can be gone through.
+        what: What they are called, for messages: `"layers"`.
+        names: Whether names may be among them.
+
+    Raises:
+        EdgeError: Something else (booleans among them, which are no indices), nothing, or more than any model has.
+    """
+    given = getattr(values, "tolist", lambda: values)()  # of an array or a tensor
+    one = is_whole(given) or isinstance(given, str)
+    kinds = "integers or token names" if names else "integers"
+    if not one and (isinstance(given, bytes | Mapping) or not isinstance(given, Iterable)):
+        raise EdgeError(f"{what} must be {kinds}, or a list of them, got {short(values)}")
+    items = (given,) if one else tuple(itertools.islice(given, MOST_INDICES + 1))
+    if not items:
+        raise EdgeError(f"{what}=[] selects nothing; leave it out to mean all")
+    if len(items) > MOST_INDICES:
+        raise EdgeError(f"{what}={short(values)} are more than {MOST_INDICES}; no model has so many")
+    for item in items:
+        if not (is_whole(item) or (names and isinstance(item, str))):
+            raise EdgeError(f"{what} must be {kinds}, got {short(item)}")
+    return tuple(item if isinstance(item, str) else int(item) for item in items)
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number that can count something, of Python or numpy; `True` is none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(int(value)) < LARGEST
 
 
 # --- operators --------------------------------------------------------------------------------------------
@@ -94,6 +145,9 @@ class _Binary(EdgeSet):
     left: EdgeSet
     right: EdgeSet
     symbol: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        _set_depth(self, self.left, self.right)
 
     def _text(self) -> str:
         left = _operand(self.left, also=type(self))  # a | b | c reads from the left
@@ -133,6 +187,9 @@ class Complement(EdgeSet):
 
     inner: EdgeSet
 
+    def __post_init__(self) -> None:
+        _set_depth(self, self.inner)
+
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         return ~self.inner._resolve(layout, n_layers, n_heads)
 
@@ -153,21 +210,11 @@ class _Selection:
         if value is None:
             return _Selection(axis)
         if isinstance(value, slice):
-            try:
-                range(1)[value]
-            except (TypeError, ValueError) as error:
-                raise EdgeError(f"{axis}s={value}: {error}") from None
-            return _Selection(axis, span=(value.start, value.stop, value.step))
-        if isinstance(value, range) and len(value) > MOST_INDICES:
-            raise EdgeError(f"{axis}s={value} names {len(value)} {axis}s; no model has so many")
-        try:
-            items = [value] if isinstance(value, int | np.integer) else list(value)
-            if any(isinstance(i, bool) or int(i) != i for i in items):
-                raise TypeError
-        except (TypeError, ValueError):
-            raise EdgeError(f"{axis}s must be integers, a slice or a list of integers, got {value!r}") from None
-        if not items:
-            raise EdgeError(f"{axis}s=[] selects nothing; leave it out to mean every {axis}")
+            span = (value.start, value.stop, value.step)
+            if value.step == 0 or not all(i is None or is_whole(i) for i in span):
+                raise EdgeError(f"{axis}s={value}: a slice is made of integers, and its step is not 0")
+            return _Selection(axis, span=tuple(None if i is None else int(i) for i in span))
+        items = listed(value, f"{axis}s", names=False)
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
 
     def resolve(self, size: int) -> Bool[np.ndarray, " size"]:
@@ -196,6 +243,9 @@ class At(EdgeSet):
     inner: EdgeSet
     layers: _Selection
     heads: _Selection
+
+    def __post_init__(self) -> None:
+        _set_depth(self, self.inner)
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         layers = self.layers.resolve(n_layers)[:, None, None, None]

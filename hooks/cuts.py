@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emg_lens.arguments import checked
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.anatomy import (
     PATTERN,
@@ -36,6 +37,7 @@ Hook = tuple[str, Callable[..., Any]]
 """A TransformerLens hook: name of the hook point, `fn(tensor, hook)`."""
 
 
+@checked
 def cut(
     model: nn.Module,
     edges: EdgeSet,
@@ -84,6 +86,7 @@ def cut(
     return hooks
 
 
+@checked
 @contextmanager
 def cutting(
     model: nn.Module,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet
+from emg_lens.arguments import short
+from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet, is_whole, listed
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 
 __all__ = [
@@ -131,8 +132,11 @@ class Lag(EdgeSet):
     high: int
 
     def __post_init__(self) -> None:
-        if not all(isinstance(bound, int) and not isinstance(bound, bool) for bound in (self.low, self.high)):
-            raise EdgeError(f"lag(low, high) counts patches in integers, got lag({self.low!r}, {self.high!r})")
+        if not is_whole(self.low) or not is_whole(self.high):
+            given = f"lag({short(self.low)}, {short(self.high)})"
+            raise EdgeError(f"lag(low, high) counts patches in integers, got {given}")
+        object.__setattr__(self, "low", int(self.low))
+        object.__setattr__(self, "high", int(self.high))
         if self.low > self.high:
             raise EdgeError(f"lag(low, high) needs low <= high, got lag({self.low}, {self.high})")
 
@@ -290,7 +294,7 @@ def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[np.ndar
     for name in wanted:
         if name not in layout.modalities:
             extra = "; CLS edges are cut with flow(...)" if name == CLS else ""
-            raise EdgeError(f"unknown modality {name!r}; this layout has {list(layout.modalities)}{extra}")
+            raise EdgeError(f"unknown modality {short(name)}; this layout has {list(layout.modalities)}{extra}")
     known = {name: i for i, name in enumerate(layout.modalities) if not wanted or name in wanted}
     return np.array([known.get(g, NO_INDEX) if g is not None else NO_INDEX for g in layout.group])
 
@@ -305,20 +309,13 @@ def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[np.ndarray, 
 def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
     if values is None:
         return None
-    values = getattr(values, "tolist", lambda: values)()  # of an array or a tensor
-    places = (values,) if isinstance(values, int | np.integer | str) else tuple(values)  # pyright: ignore
-    if not places:
-        raise EdgeError("positions(dest=[]) or positions(src=[]) selects nothing; leave it out to mean every position")
-    for place in places:
-        if not isinstance(place, int | np.integer | str) or isinstance(place, bool):
-            raise EdgeError(f"positions are indices or token names, got {place!r}")
-    return tuple(place if isinstance(place, str) else int(place) for place in places)
+    return listed(values, "positions")
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:
     for name in names:
         if not isinstance(name, str):
-            raise EdgeError(f"{what} takes names in quotes, got {name!r}")
+            raise EdgeError(f"{what} takes names in quotes, got {short(name)}")
     if len(set(names)) != len(names):
         raise EdgeError(f"{what}({_names(names)}): a modality is named twice")
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emg_lens.arguments import ArgumentError
+
 Inputs = Tensor | tuple | Mapping[str, Any]
 """A model's input: one tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
 
@@ -26,7 +28,7 @@ def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
         batch: Trials.
 
     Raises:
-        ValueError: The kind of input cannot be told.
+        ArgumentError: The kind of input cannot be told.
     """
     parameter = next(model.parameters())
     if callable(getattr(model, "example_input", None)):
@@ -43,7 +45,7 @@ def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
         return torch.randint(low, n_words, (batch, n_tokens), generator=generator).to(parameter.device)
     shape = _signal_shape(kind, getattr(wrapped, "config", None), n_tokens)
     if shape is None:
-        raise ValueError(f"cannot make an example {kind!r} for {type(model).__name__}: pass inputs=...")
+        raise ArgumentError(f"cannot make an example {kind!r} for {type(model).__name__}: pass inputs=...")
     return torch.randn(batch, *shape, generator=generator).to(parameter)
 
 

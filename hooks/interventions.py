@@ -14,10 +14,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from emg_lens.hooks.algebra import EdgeError, EdgeSet
+from emg_lens.arguments import check_fields, short
+from emg_lens.hooks.algebra import EdgeError, EdgeSet, listed
 from emg_lens.hooks.edges import Nothing, none
 from emg_lens.hooks.parse import parse_edges
-from emg_lens.hooks.replacement import FROM_REFERENCE, WAYS, By
+from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 from emg_lens.registry import Registry
 
@@ -97,7 +98,7 @@ class EdgeCut(Intervention):
         if isinstance(self.cut, str):
             object.__setattr__(self, "cut", parse_edges(self.cut))
         if not isinstance(self.cut, EdgeSet):
-            raise EdgeError(f"EdgeCut takes an edge set such as cross_modal(), got {self.cut!r}")
+            raise EdgeError(f"EdgeCut takes an edge set such as cross_modal(), got {short(self.cut)}")
 
     @property
     def edges(self) -> EdgeSet:
@@ -141,15 +142,13 @@ class Replace(Intervention):
     tokens: str | int | tuple[str | int, ...]
     by: By = "zero"
     at: str = INPUT
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tokens, str | int):
-            object.__setattr__(self, "tokens", tuple(self.tokens))
-        if self.by not in WAYS:
-            raise EdgeError(f"Replace by={self.by!r}; expected one of {', '.join(WAYS)}")
-        if not self.at or self.tokens == ():
-            raise EdgeError(f"Replace needs tokens and a place, got tokens={self.tokens!r}, at={self.at!r}")
+        object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
+        check_fields(self)
+        if not self.at:
+            raise EdgeError("Replace needs a place, at='input' or a hook point, got at=''")
 
     @property
     def changes_input(self) -> bool:
@@ -218,10 +217,10 @@ class CutMLP(Intervention):
     layers: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.tokens, str | int):
-            object.__setattr__(self, "tokens", tuple(self.tokens))
-        if self.layers is not None and not isinstance(self.layers, int):
-            object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", _one_or_several(self.layers, "layers"))
+        check_fields(self)
 
     @property
     def needs_all_trials(self) -> bool:
@@ -291,6 +290,12 @@ def read_interventions(spec: Mapping[str, Any]) -> tuple[Intervention, ...]:
         listed = "; ".join(f"{key} ({', '.join(options)})" if options else key for key, options in known.items())
         raise EdgeError(f"unknown key {next(iter(rest))!r}; known interventions and their options: {listed}")
     return tuple(made)
+
+
+def _one_or_several(values: object, what: str) -> int | str | tuple[int | str, ...]:
+    """An index or name as it is, several as a tuple."""
+    found = listed(values, what)
+    return found[0] if isinstance(values, str | int) else found
 
 
 def _frozen(value: object) -> object:

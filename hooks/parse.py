@@ -4,15 +4,18 @@ A whitelisted walk over Python's syntax tree; nothing is ever evaluated.
 """
 
 import ast
+import re
 from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
+from emg_lens.arguments import short
 from emg_lens.hooks import edges
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.masks import from_mask
 
+MASK = re.compile(r"from_mask\('[0-9A-Za-z:+/=]*'\)")
 CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
     f.__name__: f
     for f in (
@@ -31,6 +34,11 @@ CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
 }
 
 
+MOST_LETTERS = 20_000
+"""Of an expression, beside the text of its masks."""
+LONGEST_MASKS = 20_000_000
+
+
 def parse_edges(text: str) -> EdgeSet:
     """Read an edge set such as `"cross_modal('emg', 'acc').at(layers=[1, 2]) - same_channel()"`.
 
@@ -40,17 +48,18 @@ def parse_edges(text: str) -> EdgeSet:
         EdgeError: The text is not an edge expression; the message shows the part that is not understood.
     """
     if not isinstance(text, str):
-        raise EdgeError(f"an edge expression is text, got {text!r}")
+        raise EdgeError(f"an edge expression is text, got {short(text)}")
+    if len(text) > LONGEST_MASKS or len(MASK.sub("", text)) > MOST_LETTERS:
+        raise EdgeError(f"an edge expression of {len(text)} letters is too long; {MOST_LETTERS} are read, beside masks")
     try:
         tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise EdgeError(f"edge expression {text!r} is not valid syntax: {error}") from None
-    try:
         return _edges(tree.body)
     except EdgeError as error:
-        raise EdgeError(f"edge expression {text!r}: {error}") from None
+        raise EdgeError(f"edge expression {short(text)}: {error}") from None
     except RecursionError:
-        raise EdgeError(f"edge expression of {len(text)} characters is nested too deeply") from None
+        raise EdgeError(f"edge expression {short(text)} is nested too deeply") from None
+    except (SyntaxError, ValueError, MemoryError) as error:
+        raise EdgeError(f"edge expression {short(text)} is not valid syntax: {error}") from None
 
 
 def _parsed(value: object) -> object:
@@ -81,7 +90,7 @@ def _edges(node: ast.expr) -> EdgeSet:
         case ast.Call(ast.Name(name), args, keywords) if name in CONSTRUCTORS:
             return _call(CONSTRUCTORS[name], name, args, keywords)
         case ast.Call(ast.Name(name)):
-            raise EdgeError(f"unknown edge set {name!r}; known: {', '.join(CONSTRUCTORS)}")
+            raise EdgeError(f"unknown edge set {short(name)}; known: {', '.join(CONSTRUCTORS)}")
     raise EdgeError(f"{ast.unparse(node)!r} is not an edge set; combine {', '.join(CONSTRUCTORS)} with | & - ~ .at")
 
 
@@ -90,6 +99,8 @@ def _call(function: Callable[..., EdgeSet], name: str, args: list[ast.expr], key
     for keyword in keywords:
         if keyword.arg is None:
             raise EdgeError(f"** is not allowed in {name}(...)")
+        if keyword.arg in named:
+            raise EdgeError(f"{name}(...) is given {keyword.arg} twice")
         named[keyword.arg] = _value(keyword.value)
     try:
         return function(*[_value(a) for a in args], **named)

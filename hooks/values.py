@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from emg_lens.hooks.algebra import EdgeError
+from emg_lens.arguments import checked, short
+from emg_lens.hooks.algebra import EdgeError, listed
 from emg_lens.hooks.anatomy import (
     PATTERN,
     SCORES,
@@ -27,13 +28,14 @@ from emg_lens.hooks.anatomy import (
 )
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.examples import Inputs, call, example_inputs
-from emg_lens.hooks.replacement import FROM_REFERENCE, WAYS, By
+from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
 from emg_lens.layout import TokenLayout
 
 Tokens = str | int | Iterable[str | int]
 Activation = Float[Tensor, "batch pos *rest"]
 
 
+@checked
 def replace(
     model: nn.Module,
     tokens: Tokens,
@@ -42,7 +44,7 @@ def replace(
     layout: TokenLayout | None = None,
     *,
     reference: Inputs | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     inputs: Inputs | None = None,
 ) -> list[Hook]:
     """Hooks that replace the activations of some tokens: `model.run_with_hooks(x, fwd_hooks=replace(model, "acc"))`.
@@ -72,11 +74,11 @@ def replace(
     """
     layout = resolve_layout(model, layout)
     where = find_tokens(layout, tokens)
-    if by not in WAYS:
-        raise EdgeError(f"by={by!r}; expected one of {', '.join(WAYS)}")
     if (by in FROM_REFERENCE) != (reference is not None):
         verb = "needs" if reference is None else "takes no"
         raise EdgeError(f"replace(by={by!r}) {verb} reference=<model input>")
+    if isinstance(reference, Tensor) and not (len(reference) and bool(reference.isfinite().all())):
+        raise EdgeError(f"reference={short(reference)} holds no trial, or NaN or infinity; give training trials")
     check_live(model, at, inputs if inputs is not None else example_inputs(model, len(layout)))
     source = None if reference is None else _activations(model, at, reference, layout)[:, where]
 
@@ -93,6 +95,7 @@ def replace(
     return [(at, _writing(replacement, where, layout, at))]
 
 
+@checked
 def cut_mlp(
     model: nn.Module,
     tokens: Tokens,
@@ -121,11 +124,11 @@ def cut_mlp(
     where = find_tokens(layout, tokens)
     paths = attention_paths(model)
     n_layers = count_layers(model, paths)
-    chosen = range(n_layers) if layers is None else [layers] if isinstance(layers, int) else list(layers)
-    if not chosen or not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
-        raise EdgeError(f"layers={layers!r}; this model has layers 0 to {n_layers - 1}")
+    chosen = range(n_layers) if layers is None else listed(layers, "layers", names=False)
+    if not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
+        raise EdgeError(f"layers={short(layers)}; this model has layers 0 to {n_layers - 1}")
     stack = paths[max(paths)].split(".")[0]
-    names = [f"{stack}.{layer}.hook_mlp_out" for layer in sorted({layer % n_layers for layer in chosen})]
+    names = [f"{stack}.{layer}.hook_mlp_out" for layer in sorted({layer % n_layers for layer in chosen})]  # pyright: ignore
     example = inputs if inputs is not None else example_inputs(model, len(layout))
     for name in names:
         check_live(model, name, example)
@@ -189,7 +192,7 @@ def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
         EdgeError: A name or position that the layout does not have, or none at all.
     """
     found: list[int] = []
-    for token in (tokens,) if isinstance(tokens, str | int) else tokens:
+    for token in listed(tokens, "tokens"):
         if isinstance(token, str):
             try:
                 found += layout.positions(token).tolist()
@@ -199,8 +202,6 @@ def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
             found.append(token % len(layout))
         else:
             raise EdgeError(f"position {token} does not exist: this layout has positions 0 to {len(layout) - 1}")
-    if not found:
-        raise EdgeError(f"tokens={tokens!r} names no token")
     return torch.tensor(sorted(set(found)))
 
 

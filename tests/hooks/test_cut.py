@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from toy import Toy, hooks_left
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import (
     DeadHookError,
     EdgeError,
@@ -139,7 +140,7 @@ def test_a_layer_that_does_not_exist_is_an_error(encoder):
 
 
 def test_text_is_not_an_edge_set(encoder):
-    with pytest.raises(EdgeError, match="must be an edge set"):
+    with pytest.raises(EmgLensError, match="expected an EdgeSet"):
         cut(encoder, "cross_modal()")
 
 

@@ -1,3 +1,6 @@
+import math
+import operator
+from functools import reduce
 from random import Random
 
 import numpy as np
@@ -7,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import RandomEdges, as_tuples
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import (
     EdgeError,
     cross_modal,
@@ -112,8 +116,8 @@ def test_the_mask_is_boolean_and_of_full_shape():
         ),
         (lambda: positions(src=[-T - 1]), r"does not exist"),
         (lambda: positions(dest=[]), r"selects nothing"),
-        (lambda: positions(dest=[1.5]), r"indices or token names"),
-        (lambda: positions(dest=[True]), r"indices or token names"),
+        (lambda: positions(dest=[1.5]), r"integers or token names"),
+        (lambda: positions(dest=[True]), r"integers or token names"),
         (lambda: lag(2, 1), r"low <= high"),
         (lambda: lag(0.5, 1), r"integers"),
         (lambda: every().at(layers=L), r"layer 3 does not exist: the model has layers 0 to 2"),
@@ -124,13 +128,44 @@ def test_the_mask_is_boolean_and_of_full_shape():
         (lambda: every().at(layers=1.5), r"must be integers"),
         (lambda: every().at(layers="1"), r"must be integers"),
         (lambda: every().at(heads=[True]), r"must be integers"),
+        (lambda: every().at(layers=np.array([True, False, True])), r"must be integers, got True"),
+        (lambda: every().at(layers=torch.tensor([True])), r"must be integers, got True"),
+        (lambda: every().at(layers=[math.inf]), r"must be integers"),
+        (lambda: every().at(layers=np.array([1.0])), r"must be integers"),
+        (lambda: every().at(layers=slice(True, 2)), r"slice is made of integers"),
+        (lambda: every().at(layers=range(10**22)), r"no model has so many"),
+        (lambda: every().at(layers=10**22), r"must be integers"),
+        (lambda: positions(range(10**9)), r"no model has so many"),
+        (lambda: positions(range(10**22)), r"no model has so many"),
+        (lambda: positions(math.nan), r"integers or token names"),
+        (lambda: positions(b"ab"), r"integers or token names"),
+        (lambda: positions({"emg": 1}), r"integers or token names"),
+        (lambda: positions(object()), r"integers or token names"),
+        (lambda: positions(np.array([[1]])), r"integers or token names"),
+        (lambda: positions([10**5000]), r"a number|number of"),
+        (lambda: lag(0, 10**30), r"integers"),
+        (lambda: unimodal("a" * 10**7), r"unknown modality"),
         (lambda: unimodal(3), r"names"),
         (lambda: flow(1, "acc"), r"name"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_does(make, message):
-    with pytest.raises(EdgeError, match=message):
+    with pytest.raises(EdgeError, match=message) as error:
         make().mask(LAYOUT, L, H)
+    assert len(str(error.value)) < 2000 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "sizes", [("x", L, H), (LAYOUT, -1, H), (LAYOUT, 2.5, H), (LAYOUT, L, "2"), (LAYOUT, 10**9, 10**9)]
+)
+def test_a_mask_is_of_a_layout_and_of_sizes(sizes):
+    with pytest.raises(EmgLensError, match="mask: "):
+        every().mask(*sizes)
+
+
+def test_an_edge_set_that_python_could_not_walk_is_refused():
+    with pytest.raises(EdgeError, match="operators inside each other"):
+        reduce(operator.or_, [none()] * 5000)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +184,7 @@ def test_a_layout_without_channels_patches_or_modalities_is_refused(edges, messa
 
 
 def test_only_edge_sets_combine():
-    with pytest.raises(TypeError, match="got str"):
+    with pytest.raises(TypeError, match="got 'acc'"):
         unimodal() | "acc"  # pyright: ignore
 
 

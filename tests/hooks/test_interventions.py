@@ -7,6 +7,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from toy import Toy, hooks_left
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import (
     CutMLP,
     DeadHookError,
@@ -117,15 +118,24 @@ def test_the_samples_of_a_token_are_its_own():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Replace("acc", by="noise"), "by='noise'; expected one of zero, mean, resample, permute"),
-        (lambda: Replace(()), "needs tokens and a place"),
+        (lambda: Replace("acc", by="noise"), "by='noise'; expected 'zero', 'mean', 'resample' or 'permute'"),
+        (lambda: Replace(()), "selects nothing"),
+        (lambda: Replace("acc", at=""), "needs a place"),
+        (lambda: Replace("acc", at=3), "at=3; expected a string"),
+        (lambda: Replace("acc", by="permute", seed=-1), "seed=-1"),
+        (lambda: Replace("acc", by="permute", seed=10**30), "seed="),
+        (lambda: Replace(None), "tokens must be"),
+        (lambda: Replace(True), "tokens must be"),
+        (lambda: Replace(range(10**9)), "no model has so many"),
+        (lambda: CutMLP("emg", layers=True), "layers"),
+        (lambda: CutMLP("emg", layers=[True, False]), "layers"),
         (lambda: EdgeCut(3), "EdgeCut takes an edge set"),
         (lambda: read_interventions({"replace": "acc", "bye": "zero"}), "unknown key 'bye'; known"),
         (lambda: read_interventions({"edges": "cross_modl()"}), "cross_modl"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, message):
-    with pytest.raises(EdgeError, match=message):
+    with pytest.raises(EmgLensError, match=message):
         make()
 
 

@@ -1,11 +1,24 @@
+import time
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import RandomEdges
 
-from emg_lens.hooks import EdgeError, cross_modal, every, flow, parse_edges, positions, same_channel, unimodal
+from emg_lens.hooks import (
+    EdgeError,
+    cross_modal,
+    every,
+    flow,
+    from_mask,
+    parse_edges,
+    positions,
+    same_channel,
+    unimodal,
+)
+from emg_lens.hooks.parse import MOST_LETTERS
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.patches({"emg": 2, "acc": 1}, n_patches=2, cls=True)
@@ -61,12 +74,18 @@ def test_the_text_of_a_value_shows_in_its_repr():
         ("every().at(layers=1.0)", "not a name in quotes"),
         ("every().at(layers=slice('a'))", "one to three integers"),
         ("every().at(layers=range(1, 2, 0))", "zero"),
-        ("every().at(layers=range(9000000000))", "names 9000000000 layers"),
+        ("every().at(layers=range(9000000000))", "no model has so many"),
         ("cross_modal('emg')", "two or more modalities"),
         ("lag(2, 1)", "low <= high"),
         ("positions(dest=[[1]])", "not a name in quotes"),
         ("every() if 1 else every()", "is not an edge set"),
         ("(lambda: every())()", "is not an edge set"),
+        ("unimodal().at(layers=1, layers=2)", r"at\(...\) is given layers twice"),
+        ("positions(dest=[0], dest=[1])", r"positions\(...\) is given dest twice"),
+        ("positions(range(1000000000))", "no model has so many"),
+        ("positions(dest=range(0, 9999999999999999999999))", "no model has so many"),
+        ("positions([9999999999999999999999])", "integers or token names"),
+        ("every().at(layers=range(9999999999999999999999))", "no model has so many"),
         ("a" * 30 + "\0", "not valid syntax"),
     ],
 )
@@ -76,9 +95,36 @@ def test_what_is_not_an_edge_expression_is_refused_and_shown(text, message):
     assert "edge expression" in str(caught.value)
 
 
-def test_deep_nesting_is_an_error_not_a_crash():
-    with pytest.raises(EdgeError):
-        parse_edges("~" * 100_000 + "every()")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "~" * 100_000 + "every()",
+        "~" * 5000 + "every()",
+        "(" * 5000 + "every()" + ")" * 5000,
+        "every()" + "|every()" * 300,
+        "every()" + "|every()" * 2000,
+        "every()" + "|every()" * 10**6,
+        "positions(" + "[" * 5000 + "]" * 5000 + ")",
+        "positions([" + "1," * 5_000_000 + "])",
+        "unimodal('" + "a" * 10**7 + "')",
+        "positions([" + "9" * 5000 + "])",
+        "from_mask('" + "A" * 10**8 + "')",
+        "every()\n" * 900,
+    ],
+    ids=len,
+)
+def test_long_and_deep_expressions_are_refused_at_once_in_one_short_line(text):
+    started = time.perf_counter()
+    with pytest.raises(EdgeError) as error:
+        parse_edges(text)
+    assert len(str(error.value)) < 2000 and "\n" not in str(error.value)
+    assert time.perf_counter() - started < 3
+
+
+def test_a_large_mask_is_no_long_expression():
+    mask = np.random.default_rng(0).random((2, 2, 200, 200)) < 0.5
+    edges = from_mask(mask) & every()
+    assert len(str(edges)) > MOST_LETTERS and parse_edges(str(edges)) == edges
 
 
 @pytest.mark.parametrize("value", [None, 3, ["unimodal()"]])
