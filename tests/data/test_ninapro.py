@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from emg_lens.data import DataError, load_dataset, subjects
-from emg_lens.data.sources.ninapro import DB5, Exercise, label_offset
+from emg_lens.data.sources.ninapro_bases import DB5
+from emg_lens.data.sources.ninapro_labels import Exercise, label_offset
 
 ROWS = 2400
 
@@ -255,7 +256,7 @@ def test_two_files_for_one_subject_are_refused(tmp_path):
         ({"label_numbering": "guess"}, "label_numbering must be one of auto, local, global"),
         ({"exercises": (4,)}, r"exercises must be a list out of \[1, 2, 3\], got \(4,\)"),
         ({"exercises": 1}, "exercises must be a list"),
-        ({"exercise": (1,)}, "no option 'exercise'; known options: exercises, labels, label_numbering"),
+        ({"exercise": (1,)}, "no option 'exercise'; known options: exercises, parts, sensors, labels, label_numbering"),
         ({"subjects": ["S9"]}, "unknown subject 'S9'; known: S1"),
     ],
 )

@@ -1,6 +1,6 @@
-"""NinaPro `.mat` files: the rules all its data bases share, and the table of those we read (DB5 so far).
+"""NinaPro `.mat` files: what all its data bases share. The data bases themselves are in `ninapro_bases`.
 
-Facts: docs/protocol.md §2.2 and §2.3. Another data base is one more `Family` in the table and one `register` line.
+Facts: docs/protocol.md §2.2 and §2.3.
 """
 
 import re
@@ -8,78 +8,106 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, get_args
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 from emg_lens.data.files import choose, index_files
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.ninapro_labels import (
+    REPETITION_OF,
+    Exercise,
+    LabelVector,
+    Numbering,
+    check_length,
+    fitted,
+    read_labels,
+)
+from emg_lens.data.sources.triads import AXES, AxisOrder, electrode_major, found_order
 
-LabelVector = Literal["restimulus", "stimulus"]
-Numbering = Literal["auto", "local", "global"]
-
-FILE_NAME = re.compile(r"S(\d+)_(?:A\d_)?E(\d)(?:_A\d)?\.mat", re.IGNORECASE)
-REPETITION_OF = {"restimulus": "rerepetition", "stimulus": "repetition"}
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise: how many movements it has, and the number of its first one in the whole data base."""
-
-    size: int
-    start: int
-
-    @property
-    def stop(self) -> int:
-        """Number of its last movement in the whole data base."""
-        return self.start + self.size - 1
+FILE_NAME = re.compile(r"S(?P<subject>\d+)_(?:A\d_)?E(?P<exercise>\d)(?:_A(?P<part>\d))?\.mat", re.IGNORECASE)
+SCALARS = ("subject", "exercise", "frequency")
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """What one key of the file holds: unit, the sensor's own rate (Hz), channel names, placement."""
+    """What one key of the file holds.
+
+    Attributes:
+        units: Of the samples.
+        native_fs: The sensor's own rate (Hz).
+        ch_names: One a column; of three-axis sensors (`triads`) one for each three columns.
+        placement: Where it sits.
+        triads: Whether every name has an x, a y and a z.
+        key: In the file; default the modality's name.
+        weights: Of every channel, the columns it is a weighted sum of, from 0; default: each column is a channel.
+        holes: Whether NaN may occur: those rows are excluded.
+    """
 
     units: str
     native_fs: float
     ch_names: tuple[str, ...]
     placement: str
+    triads: bool = False
+    key: str = ""
+    weights: tuple[Mapping[int, float], ...] = ()
+    holes: bool = False
+
+    @property
+    def n_columns(self) -> int:
+        """Columns in the file, at least."""
+        if self.weights:
+            return 1 + max(column for of in self.weights for column in of)
+        return len(self.channels(len(self.ch_names)))
+
+    def channels(self, n_places: int) -> tuple[str, ...]:
+        """Names of the channels at the first places."""
+        names = self.ch_names[:n_places]
+        return tuple(f"{name} {axis}" for name in names for axis in AXES) if self.triads else names
 
 
 @dataclass(frozen=True)
 class Family:
-    """What sets one NinaPro data base apart: exercises, rate of the rows (Hz), sensors, repetitions, movement names."""
+    """What sets one NinaPro data base apart.
+
+    Attributes:
+        name: Of the data set.
+        description: One line for lists.
+        fs: Rows per second (Hz).
+        exercises: By the number in the file's name.
+        sensors: By modality.
+        default: Modalities that are read unless others are asked for.
+        movements: Names, from movement 1.
+        notes: What is assumed of every recording.
+        file_name: With a group `subject`, and `exercise`, `part`, `day` and `time` where files have them.
+        fewest_electrodes: Some subjects have fewer electrodes than the others, but not fewer than this.
+    """
 
     name: str
+    description: str
     fs: float
     exercises: Mapping[int, Exercise]
     sensors: Mapping[str, Sensor]
-    repetitions: int = 6
+    default: tuple[str, ...] = ("emg", "acc")
     movements: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    file_name: re.Pattern = FILE_NAME
+    fewest_electrodes: int | None = None
 
+    def place(self, match: re.Match) -> tuple[int, int]:
+        """Exercise and part of a file, by its name; parts of one exercise are numbered from 1."""
+        found = match.groupdict()
+        if found.get("day"):
+            return 1, 2 * int(found["day"]) + int(found["time"]) - 2
+        parts = any(len(exercise.repetitions) > 1 for exercise in self.exercises.values())
+        return int(found["exercise"]), int(found["part"] or 1) if parts else 1
 
-DB5 = Family(
-    name="ninapro-db5",
-    fs=200.0,
-    exercises={1: Exercise(12, 1), 2: Exercise(17, 13), 3: Exercise(23, 30)},
-    sensors={
-        "emg": Sensor(
-            units="adc",
-            native_fs=200.0,
-            ch_names=tuple(f"{band}.{i}" for band in ("upper", "lower") for i in range(1, 9)),
-            placement="two Myo bands: upper at the radio-humeral joint, lower below it, tilted 22.5°",
-        ),
-        "acc": Sensor(units="g", native_fs=50.0, ch_names=("x", "y", "z"), placement="upper Myo band"),
-    },
-    movements=(
-        *(f"{finger} {way}" for finger in ("index", "middle", "ring", "little") for way in ("flexion", "extension")),
-        *("thumb adduction", "thumb abduction", "thumb flexion", "thumb extension"),
-    ),
-    notes=("acc: native rate of 50 Hz assumed (the Myo's), the publisher stores it on the 200 Hz grid",),
-)
+    def data_set(self) -> DataSet:
+        """Its entry in the registry."""
+        return DataSet(self.name, partial(load, self), self.description, partial(find, self))
 
 
 def load(
@@ -88,53 +116,75 @@ def load(
     *,
     subjects: Iterable[str | int] | None = None,
     exercises: Sequence[int] = (1,),
+    parts: Sequence[int] | None = None,
+    sensors: Sequence[str] | None = None,
     labels: LabelVector = "restimulus",
     label_numbering: Numbering = "auto",
+    acc_order: AxisOrder = "auto",
+    fs: float | None = None,
 ) -> Iterator[Recording]:
-    """Read `S<n>_E<e>_A1.mat` files (or `S<n>_A1_E<e>.mat`), one recording each.
+    """Read `S<n>_E<e>_A1.mat` files (or `S<n>_A1_E<e>.mat`, or the data base's own names), one recording each.
 
     Args:
         family: Which data base.
         root: Folder, searched at every depth.
         subjects: Names (`"S3"`) or numbers; default all.
         exercises: Which exercise files.
+        parts: Of data bases with several files an exercise, which (acquisitions, or sessions in order of time);
+            default all. Repetitions are numbered through them.
+        sensors: Which modalities; default those of the data base's papers, EMG and the accelerometer.
         labels: `"restimulus"`, corrected to the real movement, or `"stimulus"`, what the screen showed.
             Onsets of the first lag those of the second by 0.4 to 2.1 s (docs/protocol.md §2.2).
         label_numbering: Whether the files count movements within the exercise (`"local"`) or the data base
             (`"global"`); `"auto"` finds out. Recordings always carry global numbers.
+        acc_order: How the columns of three-axis sensors stand; `"auto"` finds out from gravity.
+        fs: Rows per second, to read the files as somebody did who took another rate than the publisher's.
 
     Raises:
-        DataError: Unknown option value, subject or exercise; no files; a file that is damaged (while
+        DataError: Unknown option value, sensor, subject or exercise; no files; a file that is damaged (while
         iterating).
     """
     for option, value, known in (
-        ("labels", labels, tuple(REPETITION_OF)),
-        ("label_numbering", label_numbering, ("auto", "local", "global")),
+        ("labels", labels, get_args(LabelVector)),
+        ("label_numbering", label_numbering, get_args(Numbering)),
+        ("acc_order", acc_order, get_args(AxisOrder)),
     ):
         if value not in known:
             raise DataError(f"{family.name}: {option} must be one of {', '.join(known)}, got {value!r}")
-    index = choose(find(family, root, exercises=exercises), subjects)
+    wanted = family.default if sensors is None else sensors
+    if isinstance(wanted, str) or not wanted or any(name not in family.sensors for name in wanted):
+        raise DataError(f"{family.name}: sensors must be a list out of {[*family.sensors]}, got {sensors!r}")
+    index = choose(find(family, root, exercises=exercises, parts=parts), subjects)
+    options = {"labels": labels, "label_numbering": label_numbering, "acc_order": acc_order, "fs": fs}
     return (
-        read(path, family, subject, labels=labels, label_numbering=label_numbering)
+        read(path, family, subject, sensors=tuple(wanted), **options)
         for subject, paths in index.items()
         for path in paths
     )
 
 
-def find(family: Family, root: str | Path, *, exercises: Sequence[int] = (1,)) -> dict[str, list[Path]]:
-    """Files of each subject (`"S1"`, `"S2"`, ...), by exercise.
+def find(
+    family: Family, root: str | Path, *, exercises: Sequence[int] = (1,), parts: Sequence[int] | None = None
+) -> dict[str, list[Path]]:
+    """Files of each subject (`"S1"`, `"S2"`, ...), by exercise and part.
 
     Raises:
-        DataError: Unknown exercise, no such folder or file, or two files for one subject and exercise.
+        DataError: Unknown exercise or part, no such folder or file, or two files for one place.
     """
     if not isinstance(exercises, Sequence) or not exercises or not set(exercises) <= set(family.exercises):
         raise DataError(f"{family.name}: exercises must be a list out of {[*family.exercises]}, got {exercises!r}")
-    return index_files(
-        root,
-        FILE_NAME,
-        lambda match, _: (f"S{int(match[1])}", f"exercise {match[2]}") if int(match[2]) in exercises else ("", ""),
-        expected=f"{family.name} files S<n>_E<{'|'.join(str(e) for e in exercises)}>_A1.mat at any depth",
-    )
+    n_parts = max(len(family.exercises[number].repetitions) for number in exercises)
+    if parts is not None and (not isinstance(parts, Sequence) or not set(parts) <= set(range(1, n_parts + 1))):
+        raise DataError(f"{family.name}: parts must be a list out of {[*range(1, n_parts + 1)]}, got {parts!r}")
+
+    def key(match: re.Match, _: Path) -> tuple[str, str]:
+        exercise, part = family.place(match)
+        wanted = exercise in exercises and part <= n_parts and (parts is None or part in parts)
+        where = f"exercise {exercise}{f', part {part:02}' * (n_parts > 1)}"
+        return (f"S{int(match['subject'])}", where) if wanted else ("", "")
+
+    expected = f"{family.name} files named like {_example(family, exercises)} at any depth"
+    return index_files(root, family.file_name, key, expected)
 
 
 def read(
@@ -142,130 +192,148 @@ def read(
     family: Family,
     subject: str,
     *,
+    sensors: tuple[str, ...],
     labels: LabelVector = "restimulus",
     label_numbering: Numbering = "auto",
+    acc_order: str = "auto",
+    fs: float | None = None,
 ) -> Recording:
     """Read one file; every repair and assumption becomes a note.
 
     Raises:
         DataError: The file is truncated, lacks a key, holds NaN or infinity, or its labels do not fit.
     """
-    name = path.name
-    match = FILE_NAME.fullmatch(name)
-    if match is None or int(match[2]) not in family.exercises:
-        raise DataError(f"{path}: not named like a file of {family.name}, S<n>_E<e>_A1.mat")
-    number = int(match[2])
+    match = family.file_name.fullmatch(path.name)
+    number, part = family.place(match) if match else (0, 0)
+    if number not in family.exercises:
+        raise DataError(f"{path}: not named like a file of {family.name}, {_example(family, (1,))}")
     exercise, notes = family.exercises[number], list(family.notes)
-    scalars = ("subject", "exercise", "frequency")
-    content = read_mat(path, (*family.sensors, labels, REPETITION_OF[labels], *scalars))
-    for key in (*family.sensors, labels, REPETITION_OF[labels]):
-        if key not in content:
-            found = ", ".join(content) or "none"
-            raise DataError(f"{path}: no key {key!r} (found of those wanted: {found}); is the file complete?")
+    content = _content(path, family, sensors, labels)
+    notes += _odd_scalars(content, {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)})
+    if fs is not None:
+        notes.append(f"rows taken as {fs:g} Hz instead of the publisher's {family.fs:g}")
 
-    expected = {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)}
-    for key, value in expected.items():
-        inside = float(content[key].flat[0]) if key in content and content[key].size else value
-        if inside != value:
-            notes.append(f"field {key!r} says {inside:g}, taken as {value}")
-
-    signals = {key: _signal(content[key], sensor, key, path, family.fs) for key, sensor in family.sensors.items()}
-    n_rows = len(signals["emg"].data)
+    tables = {name: _table(content, name, family, path) for name in sensors}
+    n_rows = len(next(iter(tables.values())))
     if not n_rows:
-        raise DataError(f"{path}: emg has no rows; is the file complete?")
-    for key, signal in signals.items():
-        if len(signal.data) != n_rows:
-            _check_length(len(signal.data), n_rows, key, path)
-            notes.append(f"{key} has {len(signal.data)} rows, emg {n_rows}")
-    label, repetition = (_fit(content[key], n_rows, key, path, notes) for key in (labels, REPETITION_OF[labels]))
-    offset = label_offset(label[label > REST], exercise, label_numbering, f"{path}: {labels}")
-    if offset:
-        notes.append(f"labels are numbered within the exercise; {offset} added")
-    label[label > REST] += offset
+        raise DataError(f"{path}: {sensors[0]} has no rows; is the file complete?")
+    for name, data in tables.items():
+        if len(data) != n_rows:
+            check_length(len(data), n_rows, name, path)
+            notes.append(f"{name} has {len(data)} rows, {sensors[0]} {n_rows}")
+    label, repetition = (fitted(content[k], n_rows, k, path, notes) for k in (labels, REPETITION_OF[labels]))
+    label, changed = read_labels(label, exercise, label_numbering, f"{path}: {labels}")
+    notes += changed
+    if acc_order == "auto" and any(family.sensors[name].triads for name in sensors):
+        acc_order, told = _order(tables, label == REST)
+        notes += [told] if told else []
+    signals = {}
+    for name in sensors:
+        data, sensor = tables.pop(name), family.sensors[name]
+        if sensor.holes:
+            data, label = _without_holes(data, label, name, notes)
+        signals[name] = _signal(data, name, sensor, acc_order, path, fs or family.fs, notes)
+
+    active = (label > REST) & (repetition > 0)
+    n_performed = len(np.unique(label[active] * 2**31 + repetition[active]))
+    n_expected = len(exercise.movements) * exercise.repetitions[part - 1]
+    if n_performed != n_expected:
+        notes.append(f"{n_performed} repetitions of movements, expected {n_expected}: is the file complete?")
     unnumbered = int(((label > REST) & (repetition <= 0)).sum())
     if unnumbered:
         notes.append(f"{unnumbered} rows carry a movement but no repetition")
-    active = (label > REST) & (repetition > 0)
-    n_performed = len(np.unique(label[active] * 2**31 + repetition[active]))
-    if n_performed != (n_expected := exercise.size * family.repetitions):
-        notes.append(f"{n_performed} repetitions of movements, expected {n_expected}: is the file complete?")
+    repetition = np.where(repetition > 0, repetition + exercise.first_repetition(part), repetition)
     names = dict(enumerate(family.movements, start=1))
     meta = {
         "dataset": family.name,
         "file": str(path),
         "exercise": number,
         "labels": labels,
-        "class_names": {i: names.get(i, str(i)) for i in range(exercise.start, exercise.stop + 1)},
+        "class_names": {i: names.get(i, str(i)) for i in exercise.movements},
         "notes": tuple(notes),
     }
-    return Recording(subject, signals, label, repetition, family.fs, meta)
+    return Recording(subject, signals, label, repetition, fs or family.fs, meta)
 
 
-def label_offset(
-    active: Int[np.ndarray, " row"], exercise: Exercise, numbering: Numbering, what: str = "labels"
-) -> int:
-    """What to add to a file's non-zero labels to count through the whole data base (docs/protocol.md §2.2).
-
-    Raises:
-        DataError: The labels fit neither numbering, not the one asked for, or (`"auto"`) both.
-    """
-    if not len(active) or (exercise.start == 1 and active.max() <= exercise.size):
-        return 0
-    low, high = int(active.min()), int(active.max())
-    fits = {"local": high <= exercise.size, "global": low >= exercise.start and high <= exercise.stop}
-    ranges = f"local 1 to {exercise.size}, global {exercise.start} to {exercise.stop}"
-    if numbering == "auto":
-        if all(fits.values()):
-            raise DataError(f"{what} {low} to {high} fits both numberings ({ranges}); set label_numbering")
-        if not any(fits.values()):
-            raise DataError(f"{what} {low} to {high} fits no numbering of this exercise ({ranges})")
-        numbering = "local" if fits["local"] else "global"
-    if not fits[numbering]:
-        raise DataError(f"{what} {low} to {high} is not {numbering} ({ranges}); check label_numbering")
-    return exercise.start - 1 if numbering == "local" else 0
+def _content(path: Path, family: Family, sensors: tuple[str, ...], labels: LabelVector) -> dict[str, Any]:
+    needed = [*(family.sensors[name].key or name for name in sensors), labels, REPETITION_OF[labels]]
+    content = read_mat(path, (*dict.fromkeys(needed), *SCALARS))
+    for key in needed:
+        if key not in content:
+            found = ", ".join(content) or "none"
+            raise DataError(f"{path}: no key {key!r} (found of those wanted: {found}); is the file complete?")
+    return content
 
 
-def _signal(data: Shaped[np.ndarray, "time channel"], sensor: Sensor, key: str, path: Path, fs: float) -> Signal:
-    if data.ndim != 2 or data.shape[1] != len(sensor.ch_names):
-        raise DataError(f"{path}: {key} has shape {data.shape}, expected [time, {len(sensor.ch_names)}]")
-    data = as_float32(data)
+def _odd_scalars(content: Mapping[str, Any], expected: Mapping[str, int]) -> list[str]:
+    inside = {key: float(content[key].flat[0]) for key in expected if key in content and content[key].size}
+    return [f"field {k!r} says {v:g}, taken as {expected[k]}" for k, v in inside.items() if v != expected[k]]
+
+
+def _table(content: Mapping[str, Any], name: str, family: Family, path: Path) -> Float[np.ndarray, "time column"]:
+    """The columns of a modality, float32."""
+    sensor, data = family.sensors[name], content[family.sensors[name].key or name]
+    fewest = family.fewest_electrodes or len(sensor.ch_names)
+    few = [len(sensor.channels(n)) for n in range(fewest, len(sensor.ch_names))]
+    if data.ndim != 2 or (data.shape[1] not in (*few, sensor.n_columns) and not sensor.weights):
+        raise DataError(f"{path}: {name} has shape {data.shape}, expected [time, {sensor.n_columns}]")
+    if data.shape[1] < sensor.n_columns and sensor.weights:
+        raise DataError(f"{path}: {name} has shape {data.shape}, expected [time, {sensor.n_columns}] or more")
+    return as_float32(data)
+
+
+def _order(
+    tables: Mapping[str, Float[np.ndarray, "time column"]], at_rest: Bool[np.ndarray, " time"]
+) -> tuple[str, str]:
+    """In which order the columns of three-axis sensors stand: all as the accelerometer's, where that is read."""
+    if "acc" not in tables:
+        return "electrode_major", "columns of three-axis sensors taken as electrode_major; read acc too to find out"
+    return found_order(tables["acc"], at_rest[: len(tables["acc"])])
+
+
+def _signal(
+    data: Float[np.ndarray, "time column"],
+    name: str,
+    sensor: Sensor,
+    order: str,
+    path: Path,
+    fs: float,
+    notes: list[str],
+) -> Signal:
+    """The channels of a modality. EMG columns that are zero throughout belong to no electrode."""
+    names = sensor.channels(len(sensor.ch_names))
+    if sensor.weights:
+        data = np.stack([sum(w * data[:, c] for c, w in of.items()) for of in sensor.weights], axis=1)
+    else:
+        names = names[: data.shape[1]]
+    if sensor.triads:
+        data = electrode_major(data, order)
+    if name == "emg" and not (used := data.any(axis=0)).all() and used.any():
+        dead = [one for one, is_used in zip(names, used, strict=True) if not is_used]
+        notes.append(f"emg: zero throughout, left out: {', '.join(dead)}")
+        data, names = data[:, used], tuple(one for one in names if one not in dead)
     bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
     if len(bad):
         rows = int((~np.isfinite(data[:, bad[0]])).sum())
-        raise DataError(f"{path}: {key} holds NaN or infinity in channel {sensor.ch_names[bad[0]]} ({rows} rows)")
-    return Signal(data, fs, sensor.native_fs, sensor.units, sensor.ch_names, sensor.placement)
+        raise DataError(f"{path}: {name} holds NaN or infinity in channel {names[bad[0]]} ({rows} rows)")
+    return Signal(data, fs, sensor.native_fs, sensor.units, names, sensor.placement)
 
 
-def _check_length(n: int, n_rows: int, key: str, path: Path) -> None:
-    tolerance = max(5, n_rows // 100)
-    if abs(n - n_rows) > tolerance:
-        raise DataError(f"{path}: {key} has {n} rows, emg {n_rows}; they may differ by {tolerance} at most")
+def _without_holes(
+    data: Float[np.ndarray, "time column"], label: Int[np.ndarray, " time"], name: str, notes: list[str]
+) -> tuple[Float[np.ndarray, "time column"], Int[np.ndarray, " time"]]:
+    """Rows that hold NaN are interpolated, for the filters' sake, and excluded."""
+    holes = np.isnan(data[: len(label)]).any(axis=1)
+    if not holes.any() or holes.all():
+        return data, label  # which is refused later
+    rows, data = np.arange(len(holes)), data.copy()
+    for column in data.T:
+        column[: len(holes)][holes] = np.interp(rows[holes], rows[~holes], column[: len(holes)][~holes])
+    notes.append(f"{name}: {holes.sum()} rows hold NaN and are excluded")
+    return data, np.where(holes, UNLABELLED, label)
 
 
-def _fit(
-    column: Shaped[np.ndarray, "..."], n_rows: int, key: str, path: Path, notes: list[str]
-) -> Int[np.ndarray, " row"]:
-    """Bring a column of labels to the length of the EMG, which is the reference (docs/protocol.md §2.2)."""
-    vector = column.ravel()
-    if vector.size != max(column.shape, default=0):
-        raise DataError(f"{path}: {key} has shape {column.shape}, expected one value a row")
-    _check_length(len(vector), n_rows, key, path)
-    sound = (vector >= 0) & (vector <= np.iinfo(np.int32).max) & (vector == np.round(vector))  # NaN is neither
-    if not sound.all():
-        raise DataError(f"{path}: {key} must hold whole numbers from 0 upwards")
-    vector = vector.astype(np.int64)
-    missing = n_rows - len(vector)
-    if missing > 0:
-        notes.append(f"{key} is {missing} rows shorter than emg; those rows are excluded")
-        return np.concatenate([vector, np.full(missing, UNLABELLED)])
-    if missing < 0:
-        notes.append(f"{key} is {-missing} rows longer than emg and was cut")
-    return vector[:n_rows]
-
-
-DB5_FILES = DataSet(
-    DB5.name,
-    partial(load, DB5),
-    "NinaPro DB5, folder with S<n>_E<e>_A1.mat: two Myo bands (16 EMG at 200 Hz) and an accelerometer",
-    partial(find, DB5),
-)
+def _example(family: Family, exercises: Sequence[int]) -> str:
+    if "day" in family.file_name.groupindex:
+        return "S<n>_D<day>_T<1|2>.mat"
+    return f"S<n>_E<{'|'.join(str(number) for number in exercises)}>_A1.mat"
