@@ -18,17 +18,17 @@ MOST_ROWS = 20_000
 SEPARABLE = 1.5
 """The worse order's deviation from 1 g must be larger than the better one's by this factor."""
 
-Columns = Float[np.ndarray, "time column"]
+AccColumns = Float[np.ndarray, "time column"]
 
 
-def electrode_major(data: Columns, order: str) -> Columns:
+def electrode_major(data: AccColumns, order: str) -> AccColumns:
     """The columns as x1, y1, z1, x2, ..."""
     if order == "electrode_major":
         return data
     return rearrange(data, "time (axis electrode) -> time (electrode axis)", axis=len(AXES))
 
 
-def found_order(acc: Columns, at_rest: Bool[np.ndarray, " time"]) -> tuple[str, str]:
+def found_order(acc: AccColumns, at_rest: Bool[np.ndarray, " time"]) -> tuple[str, str]:
     """The order under which the sensors' norms are nearest 1 g at rest, and a note on how clear that is.
 
     Args:
@@ -51,7 +51,7 @@ def found_order(acc: Columns, at_rest: Bool[np.ndarray, " time"]) -> tuple[str, 
     return best, f"acc: columns taken as {best}: at rest their norms are {told} off 1 g"
 
 
-def _off_gravity(acc: Columns, order: str) -> float:
+def _off_gravity(acc: AccColumns, order: str) -> float:
     """Root mean square deviation of the sensors' norms from 1 g."""
     triads = rearrange(electrode_major(acc, order), "time (electrode axis) -> time electrode axis", axis=len(AXES))
     return float(np.sqrt(np.mean((np.linalg.norm(triads, axis=2) - 1) ** 2)))

@@ -20,6 +20,7 @@ import pandas as pd
 from emg_lens.data.files import Index, choose, index_files
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.runs import count_runs
 
 NAME = "uci-emg"
 EXPECTED = "folders 01, 02, ... with files '<1|2>_raw_data_*.txt' (or .txt.gz)"
@@ -113,11 +114,11 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
     present = {i: name for i, name in OPTIONAL_CLASSES.items() if (label == i).any()}
     meta = {"dataset": NAME, "file": str(path), "class_names": {**CLASSES, **present}, "notes": tuple(notes)}
     runs: dict[int, int] = {}
-    _count_runs(label, runs)
+    count_runs(label, runs)
     seldom = [f"{name} {runs.get(i, 0)}" for i, name in CLASSES.items() if runs.get(i, 0) != RUNS]
     if seldom:
         meta["notes"] += (f"gestures that do not occur {RUNS} times ({', '.join(seldom)}): is the file complete?",)
-    repetition = _count_runs(label, {} if done is None else done)
+    repetition = np.where(label == UNMARKED, 0, count_runs(label, {} if done is None else done))
     return Recording(subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta)
 
 
@@ -158,18 +159,6 @@ def _recordings(index: Index) -> Iterator[Recording]:
         done: dict[int, int] = {}
         for path in paths:
             yield read(path, subject, done)
-
-
-def _count_runs(label: np.ndarray, done: dict[int, int]) -> np.ndarray:
-    """Repetition of every row: the how-manieth run of its class; 0 on unmarked rows."""
-    repetition = np.zeros(len(label), np.int64)
-    starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1))
-    for start, stop in zip(starts, [*starts[1:], len(label)], strict=True):
-        of = int(label[start])
-        if of != UNMARKED:
-            done[of] = done.get(of, 0) + 1
-            repetition[start:stop] = done[of]
-    return repetition
 
 
 UCI_EMG = DataSet(NAME, load, f"UCI EMG data for gestures, eight EMG channels: {EXPECTED}", find)

@@ -1,0 +1,258 @@
+"""Any folder of recordings that a `dataset.yaml` in it describes: tables of text, `.mat`, HDF5 and `.npy` files.
+
+Facts: docs/protocol.md §2.8.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, Shaped
+
+from emg_lens.data.files import check_folder, choose, natural
+from emg_lens.data.matlab import as_float32, read_mat
+from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
+from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.description import MS_A_UNIT, FolderDescription, LabelNumbers, RowNumbers, SignalColumns
+from emg_lens.data.sources.runs import count_runs
+
+DESCRIPTION = "dataset.yaml"
+ARRAYS = (".mat", ".h5", ".hdf5")
+TABLES = (".csv", ".tsv", ".txt", ".gz")
+RATE_TOLERANCE = 0.02
+"""Relative deviation of the measured rate from the declared one that is refused."""
+LONGEST_STEP = 10
+"""Rows: a step of time as long as so many earns a note."""
+
+
+def load(
+    root: str | Path, *, subjects: Iterable[str | int] | None = None, description: str | None = None
+) -> Iterator[Recording]:
+    """Read the files that the description names, one recording each.
+
+    Args:
+        root: The folder.
+        subjects: Names or numbers; default all.
+        description: Path of the description; default `dataset.yaml` in the folder.
+
+    Raises:
+        DataError: A description that does not fit, no such files, an unknown subject; while iterating, a damaged file.
+    """
+    told = FolderDescription.read(_description_path(root, description))
+    return _recordings(choose(_files(Path(root).expanduser(), told), subjects), told, Path(root).expanduser())
+
+
+def find(root: str | Path, *, description: str | None = None) -> dict[str, list[Path]]:
+    """Files of each subject in natural order, and the description, which makes them what they are.
+
+    Raises:
+        DataError: A description that does not fit, or no such files.
+    """
+    path = _description_path(root, description)
+    told = FolderDescription.read(path)
+    return {subject: [*files, path] for subject, files in _files(Path(root).expanduser(), told).items()}
+
+
+def read(path: Path, told: FolderDescription, fields: Mapping[str, str], done: dict[int, int]) -> Recording:
+    """Read one file.
+
+    Args:
+        path: The file.
+        told: The description.
+        fields: What its path says.
+        done: How many runs of each label earlier files of the subject held; brought up to date.
+
+    Raises:
+        DataError: A file that cannot be read, lacks a column or key, or holds something else than promised.
+    """
+    table, notes = _table(path, told), [*told.notes]
+    signals = {name: _signal(table, name, columns, told.fs, path) for name, columns in told.signals.items()}
+    lengths = {name: len(signal.data) for name, signal in signals.items()}
+    n_rows = next(iter(lengths.values()))
+    if len(set(lengths.values())) > 1 or not n_rows:
+        raise DataError(f"{path}: its signals have {lengths} rows; expected as many of each, and some")
+    if told.time is not None:
+        notes += _check_time(table, told, path)
+    label, names = _labels(table, told.label, fields, n_rows, path)
+    if told.repetition is None:
+        repetition = count_runs(label, done)
+    else:
+        repetition = _whole(_rows(table, told.repetition, fields, n_rows, path), "repetition", path)
+    meta = {"dataset": DESCRIBED.name, "file": str(path), "class_names": names, "notes": tuple(notes)}
+    return Recording(fields["subject"], signals, label, np.where(label > REST, repetition, 0), told.fs, meta)
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def _description_path(root: str | Path, description: str | None) -> Path:
+    folder = check_folder(root, f"recordings and a {DESCRIPTION} that describes them")
+    path = folder / DESCRIPTION if description is None else Path(description).expanduser()
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected a description of the folder (docs/protocol.md §2.8)")
+    return path
+
+
+def _files(root: Path, told: FolderDescription) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    every = sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: natural(p.relative_to(root).as_posix()))
+    for path in every:
+        fields = told.places(path, root)
+        if fields is not None:
+            found.setdefault(fields["subject"], []).append(path)
+    if not found:
+        some = ", ".join(p.relative_to(root).as_posix() for p in every[:3]) or "no file at all"
+        raise DataError(f"{root}: no file like {told.files!r}; found {some}")
+    return {subject: found[subject] for subject in sorted(found, key=natural)}
+
+
+def _recordings(index: Mapping[str, Iterable[Path]], told: FolderDescription, root: Path) -> Iterator[Recording]:
+    for paths in index.values():
+        done: dict[int, int] = {}
+        for path in paths:
+            fields = told.places(path, root)
+            assert fields is not None
+            yield read(path, told, fields, done)
+
+
+# --- what is in one ---------------------------------------------------------------------------------------
+
+Table = Mapping[str, Shaped[np.ndarray, "time *column"]] | pd.DataFrame
+
+
+def _table(path: Path, told: FolderDescription) -> Table:
+    kind = path.suffix.lower()
+    if kind in ARRAYS:
+        wanted = [told.label, told.repetition, *told.signals.values()]
+        return read_mat(path, [part.key for part in wanted if part is not None and part.key is not None])
+    try:
+        if kind == ".npy":
+            return {"": np.load(path, allow_pickle=False)}
+        if kind not in TABLES:
+            raise ValueError(f"its kind is none of {', '.join((*TABLES, *ARRAYS, '.npy'))}")
+        how = {"sep": told.separator, "engine": "python" if told.separator is None else "c"}
+        return pd.read_csv(path, header=0 if told.header else None, skiprows=told.skip_lines, **how)
+    except (OSError, EOFError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
+
+
+def _signal(table: Table, name: str, columns: SignalColumns, fs: float, path: Path) -> Signal:
+    data, names = _channels(table, name, columns, path)
+    names = names if columns.ch_names is None else columns.ch_names
+    if len(names) != data.shape[1]:
+        raise DataError(f"{path}: {name} has {data.shape[1]} channels, and ch_names {len(names)} names")
+    bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
+    if len(bad):
+        row = int(np.argmin(np.isfinite(data[:, bad[0]]))) + 1
+        raise DataError(f"{path}: {name} holds no number in channel {names[bad[0]]}, row {row}; is the file complete?")
+    return Signal(data, fs, columns.native_fs or fs, columns.units, names, columns.placement)
+
+
+def _channels(
+    table: Table, name: str, columns: SignalColumns, path: Path
+) -> tuple[Float[np.ndarray, "time channel"], tuple[str, ...]]:
+    if isinstance(table, pd.DataFrame):
+        if columns.columns is None:
+            raise DataError(f"{path} is a table; say which columns are {name}")
+        found = [_column(table, column, path) for column in columns.columns]
+        numbers = [pd.to_numeric(values, errors="coerce") for values in found]
+        names = tuple(c if isinstance(c, str) else f"{name}.{i}" for i, c in enumerate(columns.columns))
+        return as_float32(np.stack(numbers, axis=1)), names
+    array = _array(table, columns.key or "", path)
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise DataError(f"{path}: {name} is {array.dtype} {list(array.shape)}, expected numbers [time, channel]")
+    if columns.columns is not None:
+        chosen = [c - 1 for c in columns.columns if isinstance(c, int)]
+        if len(chosen) < len(columns.columns) or max(chosen, default=0) >= array.shape[1]:
+            raise DataError(f"{path}: {name} has {array.shape[1]} columns, asked for {list(columns.columns)}")
+        array = array[:, chosen]
+    return as_float32(array), tuple(f"{name}.{i}" for i in range(array.shape[1]))
+
+
+def _labels(
+    table: Table, part: LabelNumbers | None, fields: Mapping[str, str], n_rows: int, path: Path
+) -> tuple[Int[np.ndarray, " time"], dict[int, str]]:
+    """The label of each row, and the name of each label."""
+    if part is None:
+        return np.ones(n_rows, np.int64), {1: "recording"}
+    values = _rows(table, part, fields, n_rows, path)
+    if values.dtype.kind == "f" and (values == np.round(values)).all():  # MATLAB's numbers
+        values = values.astype(np.int64)
+    values = values.astype(str)
+    meaning = {str(value): REST for value in part.rest} | {str(value): UNLABELLED for value in part.unlabelled}
+    if part.classes is None:
+        whole = _whole(values[~np.isin(values, [*meaning])], "label", path)
+        meaning |= {str(value): int(value) for value in np.unique(whole)}
+        names = {int(value): str(value) for value in np.unique(whole) if value > REST}
+    else:
+        meaning |= {str(value): i for i, value in enumerate(part.classes, start=1)}
+        names = dict(enumerate(part.classes.values(), start=1))
+    known, places = np.unique(values, return_inverse=True)
+    unknown = [value for value in known.tolist() if value not in meaning]
+    if unknown:
+        raise DataError(f"{path}: unknown label {unknown[0]!r}; expected one of {', '.join(meaning)}")
+    return np.array([meaning[value] for value in known.tolist()], np.int64)[places], names
+
+
+def _rows(
+    table: Table, part: RowNumbers, fields: Mapping[str, str], n_rows: int, path: Path
+) -> Shaped[np.ndarray, " time"]:
+    """One value a row."""
+    if part.field is not None:
+        return np.full(n_rows, fields[part.field])
+    if part.column is not None and isinstance(table, pd.DataFrame):
+        return np.asarray(_column(table, part.column, path))
+    if part.column is not None and isinstance(part.column, int):
+        return _array(table, "", path)[:, part.column - 1]
+    values = _array(table, part.key or "", path).ravel()
+    if len(values) != n_rows:
+        raise DataError(f"{path}: {part.key} has {len(values)} values, and the signals {n_rows} rows")
+    return values
+
+
+def _column(table: pd.DataFrame, column: str | int, path: Path) -> pd.Series:
+    if isinstance(column, int) and column <= table.shape[1]:
+        return table.iloc[:, column - 1]
+    if column in table.columns:
+        return table[column]
+    known = ", ".join(map(str, table.columns[:12]))
+    raise DataError(f"{path}: no column {column!r}; it has {table.shape[1]}: {known}; is separator right?")
+
+
+def _array(table: Any, key: str, path: Path) -> Shaped[np.ndarray, "..."]:
+    if key not in table:
+        found = ", ".join(table) or "none"
+        raise DataError(f"{path}: no key {key!r} (found of those wanted: {found})")
+    return table[key]
+
+
+def _whole(values: Shaped[np.ndarray, " time"], what: str, path: Path) -> Int[np.ndarray, " time"]:
+    numbers = np.asarray(pd.to_numeric(pd.Series(values), errors="coerce"), float)
+    wrong = ~(np.abs(numbers) < 2**31) | (numbers != np.round(numbers))
+    if wrong.any():
+        raise DataError(f"{path}: {what} {values[np.argmax(wrong)]!r} is no whole number; say what it means in classes")
+    return numbers.astype(np.int64)
+
+
+def _check_time(table: Table, told: FolderDescription, path: Path) -> list[str]:
+    assert told.time is not None
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"{path} is no table; leave out time")
+    ms = np.asarray(pd.to_numeric(_column(table, told.time.column, path), errors="coerce"), float)
+    steps = np.diff(ms * MS_A_UNIT[told.time.unit])
+    if not (steps > 0).all():
+        raise DataError(f"{path}: time must rise from row to row, and does not in row {int(np.argmin(steps > 0)) + 2}")
+    measured = 1000 * len(steps) / steps.sum() if len(steps) else told.fs
+    if abs(measured / told.fs - 1) > RATE_TOLERANCE:
+        raise DataError(f"{path}: rows stand {measured:.6g} a second by their times, and fs says {told.fs:g}")
+    longest = float(steps.max(initial=0))
+    if longest > LONGEST_STEP * 1000 / told.fs:
+        return [f"time jumps by {longest:.0f} ms behind row {int(np.argmax(steps)) + 1}: rows are missing"]
+    return []
+
+
+DESCRIBED = DataSet("folder", load, f"any folder with a {DESCRIPTION} that describes it (docs/protocol.md §2.8)", find)

@@ -1,0 +1,179 @@
+"""What a `dataset.yaml` says: which files a folder holds, and what the columns and names in them mean."""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+
+from emg_lens.data.recording import DataError
+
+FIELDS = ("subject", "label", "repetition")
+MS_A_UNIT = {"s": 1000.0, "ms": 1.0, "us": 0.001}
+
+
+def _columns(given: Any) -> Any:
+    """`"2-9"` and `3` are columns counted from 1."""
+    parts = given if isinstance(given, list) else [given]
+    found: list[str | int] = []
+    for part in parts:
+        span = re.fullmatch(r"(\d{1,5})-(\d{1,5})", part) if isinstance(part, str) else None
+        found += range(int(span[1]), int(span[2]) + 1) if span else [part]
+    return tuple(found)
+
+
+Column = str | Annotated[int, Field(ge=1, strict=True)]
+Columns = Annotated[tuple[Column, ...], BeforeValidator(_columns)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SignalColumns(_Part):
+    """The channels of one sensor kind.
+
+    Attributes:
+        columns: Of a table: names, or numbers from 1, `"1-8"` for a range. Of arrays: numbers; default all.
+        key: Of a `.mat` or HDF5 file: the variable that holds `[time, channel]`.
+        units: Of the samples.
+        native_fs: The sensor's own rate (Hz), if the publisher has changed it; default `fs`.
+        ch_names: One a channel; default the columns' names, or the modality's and a number.
+        placement: Where it sat.
+    """
+
+    columns: Columns | None = None
+    key: str | None = None
+    units: str = ""
+    native_fs: PositiveFloat | None = None
+    ch_names: tuple[str, ...] | None = None
+    placement: str = ""
+
+
+class RowNumbers(_Part):
+    """Where a number a row comes from: the file's name, or a column (of arrays: a key).
+
+    Attributes:
+        field: A field of the file pattern.
+        column: A column of the table, by name or number from 1.
+        key: A variable of a `.mat` or HDF5 file.
+    """
+
+    field: str | None = None
+    column: Column | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "RowNumbers":
+        if sum(place is not None for place in (self.field, self.column, self.key)) != 1:
+            raise ValueError("say where it stands: one of field, column and key")
+        return self
+
+
+class LabelNumbers(RowNumbers):
+    """Where the movement of each row comes from, and what its values mean.
+
+    Attributes:
+        rest: Values that mean rest.
+        unlabelled: Values that mean nothing is known.
+        classes: What a value stands for, in order of the labels 1, 2, ...; default: values are labels as they are.
+    """
+
+    rest: tuple[str | int, ...] = ()
+    unlabelled: tuple[str | int, ...] = ()
+    classes: dict[str | int, str] | None = None
+
+
+class TimeColumn(_Part):
+    """A column that tells when each row was taken; it must rise, and fit `fs`.
+
+    Attributes:
+        column: By name or number from 1.
+        unit: Of its values.
+    """
+
+    column: Column
+    unit: Literal["s", "ms", "us"] = "s"
+
+
+class FolderDescription(_Part):
+    """A folder of recordings (docs/protocol.md §2.8).
+
+    Attributes:
+        files: Path of a file below the folder, with fields in braces: `"{subject}/{label}_{repetition}.csv"`. A field
+            matches anything but `/`; `{subject}` is needed; others than subject, label and repetition tell files apart.
+        fs: Rows per second (Hz).
+        signals: By modality.
+        label: The movement; default: each file is one, of label 1.
+        repetition: Default: the how-manieth run of its label by that subject, in order of the files.
+        separator: Of text: default found from the file.
+        header: Of text: whether the first line names the columns.
+        skip_lines: Of text: before the header.
+        time: Of text: where it has a column of times.
+        notes: True of every recording.
+    """
+
+    files: str
+    fs: PositiveFloat
+    signals: dict[str, SignalColumns] = Field(min_length=1)
+    label: LabelNumbers | None = None
+    repetition: RowNumbers | None = None
+    separator: str | None = Field(default=None, min_length=1, max_length=5)
+    header: bool = True
+    skip_lines: int = Field(default=0, ge=0)
+    time: TimeColumn | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> "FolderDescription":
+        """Read a YAML file.
+
+        Raises:
+            DataError: It is missing, not YAML, or a key or value does not belong there.
+        """
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return cls.model_validate(content)
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()[:3]]
+            raise DataError(f"{path}: {'; '.join(found)}") from None
+        except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise DataError(f"{path}: cannot be read as a description of a folder ({error})") from None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "FolderDescription":
+        fields = set(self.pattern.groupindex)
+        if "subject" not in fields:
+            raise ValueError("files needs a {subject}, to tell whose a file is")
+        for name, part in (("label", self.label), ("repetition", self.repetition)):
+            if part is not None and part.field is not None and part.field not in fields:
+                raise ValueError(
+                    f"{name}.field {part.field!r} is no field of files; it has {', '.join(sorted(fields))}"
+                )
+        return self
+
+    @cached_property
+    def pattern(self) -> re.Pattern:
+        """Of the path below the folder, with a group a field.
+
+        Raises:
+            ValueError: A field twice, or a brace that is not closed.
+        """
+        text = ""
+        for literal, field in re.findall(r"([^{}]*)(?:\{(\w+)\})?", self.files):
+            text += re.escape(literal) + (f"(?P<{field}>[^/]+)" if field else "")
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            raise ValueError(f"files {self.files!r}: {error}") from None
+        if re.sub(r"\{\w+\}", "", self.files).count("{") or not pattern.groupindex:
+            raise ValueError(f"files {self.files!r} has no field in braces, or a brace too much")
+        return pattern
+
+    def places(self, path: Path, root: Path) -> Mapping[str, str] | None:
+        """The fields of a file's path; None for a file that is not meant."""
+        match = self.pattern.fullmatch(path.relative_to(root).as_posix())
+        return match.groupdict() if match else None

@@ -1,0 +1,169 @@
+"""Folders that a `dataset.yaml` describes: what users have, in the forms they have it."""
+
+import gzip
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.io import savemat
+
+from emg_lens.data import DataError, data_fingerprint, load_dataset, load_trials, subjects
+
+BY_NAME = """
+files: "{subject}/{label}_{repetition}.csv"
+fs: 100
+signals:
+  emg: {columns: [e1, e2], units: mV}
+  acc: {columns: 4-6, units: g, native_fs: 50, ch_names: [x, y, z]}
+label: {field: label, classes: {fist: closed fist, open: open hand}}
+repetition: {field: repetition}
+time: {column: t, unit: ms}
+"""
+IN_A_COLUMN = """
+files: "p{subject}_day{day}.tsv"
+fs: 100
+separator: "\\t"
+signals: {emg: {columns: 2-3}}
+label: {column: gesture, rest: [0], unlabelled: [-1]}
+"""
+
+
+def table(rows=30, seed=0, t0=0, step=10.0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({"t": t0 + step * np.arange(rows), **{n: rng.normal(size=rows) for n in ("e1", "e2", *"xyz")}})
+
+
+def described(folder, text):
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.yaml").write_text(text)
+    return folder
+
+
+def by_name(folder, **changes):
+    described(folder, BY_NAME)
+    for k, (subject, label, repetition) in enumerate((s, g, r) for s in "AB" for g in ("fist", "open") for r in (1, 2)):
+        (folder / subject).mkdir(exist_ok=True)
+        table(seed=k, **changes).to_csv(folder / subject / f"{label}_{repetition}.csv", index=False)
+    return folder
+
+
+def test_subject_label_and_repetition_can_stand_in_the_path(tmp_path):
+    recordings = list(load_dataset("folder", by_name(tmp_path)))
+    assert [(r.subject, int(r.label[0]), int(r.repetition[0])) for r in recordings[:4]] == [
+        *(("A", 1, 1), ("A", 1, 2), ("A", 2, 1), ("A", 2, 2)),
+    ]
+    emg, acc = recordings[5].signals["emg"], recordings[5].signals["acc"]
+    np.testing.assert_allclose(emg.data, table(seed=5)[["e1", "e2"]], rtol=1e-6)
+    np.testing.assert_allclose(acc.data, table(seed=5)[[*"xyz"]], rtol=1e-6)
+    assert (emg.ch_names, emg.units, emg.native_fs) == (("e1", "e2"), "mV", 100)
+    assert (acc.ch_names, acc.units, acc.native_fs) == (("x", "y", "z"), "g", 50)
+    assert recordings[0].meta["class_names"] == {1: "closed fist", 2: "open hand"}
+    assert subjects("folder", tmp_path) == ("A", "B")
+    made = load_trials("folder", tmp_path, subjects=["B"])
+    assert made.x.shape == (4, 5, 30) and made.classes == ("closed fist", "open hand")
+
+
+def test_labels_can_stand_in_a_column_and_repetitions_are_counted_through_the_files(tmp_path):
+    described(tmp_path, IN_A_COLUMN)
+    gesture = np.repeat([0, 4, 0, 2, -1, 4], 5)
+    for day in (2, 10):
+        frame = pd.DataFrame({"n": range(30), "a": 1.0, "b": 2.0, "gesture": gesture})
+        frame.to_csv(tmp_path / f"p07_day{day}.tsv", sep="\t", index=False)
+    first, second = load_dataset("folder", tmp_path)
+    assert first.meta["file"].endswith("day2.tsv") and first.subject == "07"
+    assert first.trials[["label", "repetition"]].to_numpy().tolist() == [[4, 1], [2, 1], [4, 2]]
+    assert second.trials["repetition"].tolist() == [3, 2, 4]
+    assert (first.label == -1).sum() == 5 and first.signals["emg"].ch_names == ("emg.0", "emg.1")
+
+
+def test_arrays_of_matlab_hdf5_and_numpy_files(tmp_path):
+    emg = np.random.default_rng(0).normal(size=(20, 4))
+    label = np.repeat([1, 2], 10)
+    text = "files: '{subject}.%s'\nfs: 50\nsignals: {emg: {key: signal, columns: 1-3}}\nlabel: {key: cls}\n"
+    savemat(described(tmp_path / "mat", text % "mat") / "S1.mat", {"signal": emg, "cls": label})
+    with h5py.File(described(tmp_path / "h5", text % "h5") / "S1.h5", "w") as file:
+        file["signal"], file["cls"] = emg.T, label  # as MATLAB 7.3 writes them: axes in its order
+    np.save(described(tmp_path / "npy", "files: '{subject}.npy'\nfs: 50\nsignals: {emg: {}}") / "S1.npy", emg)
+    for kind, n in (("mat", 3), ("h5", 3), ("npy", 4)):
+        (r,) = load_dataset("folder", tmp_path / kind)
+        np.testing.assert_allclose(r.signals["emg"].data, emg[:, :n], rtol=1e-6)
+        assert r.trials["label"].tolist() == ([1] if kind == "npy" else [1, 2])
+
+
+def test_packed_text_without_a_header_below_some_lines(tmp_path):
+    described(
+        tmp_path, "files: '{subject}.txt.gz'\nfs: 10\nheader: false\nskip_lines: 2\nsignals: {emg: {columns: 1-2}}"
+    )
+    (tmp_path / "x.txt.gz").write_bytes(gzip.compress(b"a device\nof 2020\n1;2\n3;4\n5;6\n"))
+    (r,) = load_dataset("folder", tmp_path)
+    assert r.signals["emg"].data.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_a_changed_description_is_other_data(tmp_path):
+    before = data_fingerprint("folder", by_name(tmp_path))
+    described(tmp_path, BY_NAME.replace("fist: closed fist, open: open hand", "open: closed fist, fist: open hand"))
+    assert data_fingerprint("folder", tmp_path) != before
+
+
+def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
+    by_name(tmp_path)
+    frame = table(3000)
+    frame.drop(index=range(40, 43)).to_csv(tmp_path / "A" / "fist_1.csv", index=False)
+    assert not next(load_dataset("folder", tmp_path)).notes
+    frame.drop(index=range(40, 60)).to_csv(tmp_path / "A" / "fist_1.csv", index=False)
+    assert next(load_dataset("folder", tmp_path)).notes == ("time jumps by 210 ms behind row 40: rows are missing",)
+    table(step=5.0).to_csv(tmp_path / "A" / "fist_1.csv", index=False)
+    with pytest.raises(DataError, match="rows stand 200 a second by their times, and fs says 100"):
+        next(load_dataset("folder", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("files: '{subject}.csv'", "fs: Field required; signals: Field required"),
+        (BY_NAME.replace("{subject}", "x"), r"files needs a \{subject\}"),
+        (BY_NAME.replace("field: label", "field: gesture"), "label.field 'gesture' is no field of files"),
+        (BY_NAME.replace("{label}", "{subject}"), "redefinition of group name 'subject'"),
+        (BY_NAME.replace("fs: 100", "fs: -1"), "fs: Input should be greater than 0"),
+        (BY_NAME.replace("units: g", "unit: g"), "signals.acc.unit: Extra inputs"),
+        (BY_NAME.replace("{field: repetition}", "{}"), "say where it stands"),
+        (BY_NAME.replace("[e1, e2]", "[0]"), "greater than or equal to 1"),
+        ("[1, 2", "cannot be read as a description"),
+        ("- a", "valid dictionary"),
+        (BY_NAME.replace(".csv", ".xlsx"), "no file like .*xlsx.*; found A/fist_1.csv"),
+        (BY_NAME.replace("[e1, e2]", "[e1, e9]"), "fist_1.csv: no column 'e9'; it has 6: t, e1, e2, x, y, z"),
+        (BY_NAME.replace("[x, y, z]", "[x, y]"), "acc has 3 channels, and ch_names 2 names"),
+        (BY_NAME.replace("fist: closed fist, ", ""), "unknown label 'fist'; expected one of open"),
+        (BY_NAME.replace(", classes: {fist: closed fist, open: open hand}", ""), "label .*fist.* is no whole number"),
+        (BY_NAME.replace("column: t", "column: x"), "time must rise from row to row"),
+        (BY_NAME + "separator: ';'\n", "no column 'e1'; it has 1: .*is separator right"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_that_names_the_file(tmp_path, text, message):
+    described(by_name(tmp_path), text)
+    with pytest.raises(DataError, match=message) as error:
+        list(load_dataset("folder", tmp_path))
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda path: path.write_text(path.read_text() + "1,2\n"), "emg holds no number in channel e2, row 31"),
+        (lambda path: path.write_text(path.read_text().replace(",", ",x", 7)), "no column|holds no number"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00" * 50), "cannot be read|no column"),
+        (lambda path: path.write_text(""), "cannot be read"),
+        (lambda path: path.write_text("t,e1,e2,x,y,z\n"), "expected as many of each, and some"),
+    ],
+)
+def test_damaged_tables_are_refused_in_one_line(tmp_path, damage, message):
+    damage(by_name(tmp_path) / "A" / "fist_1.csv")
+    with pytest.raises(DataError, match=message) as error:
+        list(load_dataset("folder", tmp_path))
+    assert "\n" not in str(error.value) and "fist_1.csv" in str(error.value)
+
+
+def test_a_folder_without_a_description_says_where_to_read_about_it(tmp_path):
+    with pytest.raises(DataError, match="dataset.yaml: no such file; expected a description .*protocol.md"):
+        load_dataset("folder", tmp_path)
