@@ -112,6 +112,8 @@ class Checkpoint:
         if facts:
             with self.file.taking():
                 self.settings = Settings(facts["executor"], int(facts["batch_size"]), int(facts["at_once"]))
+                if self.settings.executor not in ("folded", "tree", "stacked", "loop") or self.settings.batch_size < 1:
+                    raise ValueError(f"executor {self.settings.executor!r}, batch size {self.settings.batch_size}")
         self._n_saved = -1
 
     def begin(self, settings: Settings, finished: Finished, device: torch.device) -> None:
