@@ -8,12 +8,12 @@ NaN is no number. Shapes and kinds of arrays are told by the functions themselve
 import functools
 import inspect
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from emg_lens.errors import EmgLensError
 
@@ -24,8 +24,10 @@ Refused = tuple[str, object, str]
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 LEAVES = (int, float, bool, str, bytes)
 """Types whose values pydantic checks; those of other classes are told by `isinstance`."""
+LONGEST = 120
+"""Letters of a value in a message."""
 _short = reprlib.Repr()
-_short.maxstring, _short.maxother = 120, 120
+_short.maxstring, _short.maxother = LONGEST, LONGEST
 
 
 class ArgumentError(EmgLensError, ValueError, TypeError):
@@ -73,14 +75,41 @@ def check_fields(instance: Any) -> None:
             check_argument(name, getattr(instance, name), hint)
 
 
+class SpecModel(BaseModel):
+    """What a study file says: no key that is not known, no NaN, and `true` is neither a number nor a name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, content: Any) -> Any:
+        given = content if isinstance(content, Mapping) else {}
+        for name, field in cls.model_fields.items():
+            value = given.get(field.alias or name)
+            wrong = [one for one in (value if isinstance(value, list | tuple) else (value,)) if isinstance(one, bool)]
+            if wrong and not {bool, Any} & set(_mentioned(field.annotation)):
+                told = str(wrong[0]).lower()
+                raise ValueError(f"{name}: expected a number or text, got {told}; if that is a name, quote it")
+        return content
+
+
 def short(value: object) -> str:
     """A value in a few letters of one line."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} of {value.dtype}, {list(value.shape)}"  # pyright: ignore
     if isinstance(value, int) and value.bit_length() > 100:
         return f"<number of {value.bit_length()} bits>"
-    plain = isinstance(value, (*LEAVES, list, tuple, dict, set, range, type(None)))
-    return _short.repr(value) if plain else f"<{type(value).__name__}>"
+    if isinstance(value, (*LEAVES, list, tuple, dict, set, range, type(None))):
+        return _short.repr(value)
+    text = repr(value)
+    return text if len(text) <= LONGEST and "\n" not in text else f"<{type(value).__name__}>"
+
+
+def _mentioned(hint: Any) -> Iterator[Any]:
+    """A type and all types inside it."""
+    yield hint
+    for part in get_args(hint):
+        yield from _mentioned(part)
 
 
 _hints_of = functools.cache(functools.partial(get_type_hints, include_extras=True))
@@ -121,6 +150,8 @@ def _refused(value: Any, hint: Any) -> Refused | None:
     wanted = getattr(hint, "array_type", origin or hint)
     if not isinstance(wanted, type) or isinstance(value, wanted):
         return None
+    if wanted.__name__ == "Tensor":
+        return "", value, "a torch tensor, torch.as_tensor(x).float() makes one"
     return "", value, f"{'an' if wanted.__name__[0] in 'AEIOU' else 'a'} {wanted.__name__}"
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
+from emg_lens.arguments import SpecModel
 from emg_lens.hooks.interventions import Intervention, read_interventions
 from emg_lens.hooks.parse import EdgeExpression
 from emg_lens.sweeps.conditions import MODES, Condition, Mode, head_masks, layer_masks, with_baseline
@@ -13,7 +14,7 @@ RANDOM, DETOUR, SUPERSET = "random", "detour", "superset"
 """Kinds of controls, as the tag `control` of a condition says it."""
 
 
-class LayerMasks(BaseModel):
+class LayerMasks(SpecModel):
     """Every edge set × mode × layer (Table 3 of the IsoNet paper).
 
     Attributes:
@@ -21,27 +22,23 @@ class LayerMasks(BaseModel):
         modes: Any of `individual`, `from_beginning`, `from_end`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     edges: dict[str, EdgeExpression] = Field(
         default={"unimodal": "unimodal()", "cross_modal": "cross_modal()"}, validate_default=True, min_length=1
     )
     modes: tuple[Mode, ...] = Field(default=MODES, min_length=1)
 
 
-class HeadMasks(BaseModel):
+class HeadMasks(SpecModel):
     """Every edge set × layer × head, one head at a time.
 
     Attributes:
         edges: Edge expressions by the name that tables show.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     edges: dict[str, EdgeExpression] = Field(default={"every": "every()"}, validate_default=True, min_length=1)
 
 
-class SingleCondition(BaseModel):
+class SingleCondition(SpecModel):
     """One more condition: a name, and interventions by their keys.
 
     `{name: EMG -> CLS, edges: "flow('emg', 'cls')"}`, `{name: ACC zeroed, replace: acc, by: zero}`, or several in one:
@@ -54,7 +51,7 @@ class SingleCondition(BaseModel):
         all: Interventions that happen together, each as a mapping of keys.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     name: str = Field(min_length=1)
     sees: tuple[str, ...] | None = None
@@ -74,7 +71,7 @@ class SingleCondition(BaseModel):
         return Condition(self.name, self._interventions, {"edges": self.name, "mode": ""})
 
 
-class Controls(BaseModel):
+class Controls(SpecModel):
     """What says how much the cost of an edge cut is worth (docs/protocol.md §8).
 
     Attributes:
@@ -87,8 +84,6 @@ class Controls(BaseModel):
         seed: Of the random cuts.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     random_edges: int = Field(default=20, ge=0, le=1000)
     superset: bool = True
     detour: bool = True
@@ -96,7 +91,7 @@ class Controls(BaseModel):
     seed: int = Field(default=0, ge=0)
 
 
-class ConditionsSpec(BaseModel):
+class ConditionsSpec(SpecModel):
     """What is done to every fitted model, beside the baseline.
 
     Attributes:
@@ -105,8 +100,6 @@ class ConditionsSpec(BaseModel):
         extra: Single conditions.
         controls: What stands beside them; null leaves it out.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer_masks: LayerMasks | None = LayerMasks()
     head_masks: HeadMasks | None = None

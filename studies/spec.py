@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from emg_lens.arguments import SpecModel
 from emg_lens.data.preprocessing import Recipe
 from emg_lens.data.registry import describe_dataset
 from emg_lens.data.segment import Segment
@@ -48,7 +49,7 @@ class StudyError(EmgLensError, ValueError):
     """A study that cannot be read or run; the message is one line for the person who wrote it."""
 
 
-class Cohort(BaseModel):
+class Cohort(SpecModel):
     """Whose recordings, and which part of them.
 
     Attributes:
@@ -63,8 +64,6 @@ class Cohort(BaseModel):
         rectify: Modalities whose standardised samples are replaced by their absolute value (IsoNet paper §2.2 order).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     dataset: str
     options: dict[str, Any] = {}
     subjects: tuple[str | int, ...] | None = None
@@ -76,14 +75,14 @@ class Cohort(BaseModel):
     rectify: tuple[str, ...] = ()
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(SpecModel):
     """An architecture and its own settings; what the data decide (channels, samples, classes) is not said here.
 
     Attributes:
         architecture: A known architecture (`emg-lens list`). All other keys are fields of its configuration.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     architecture: str = "isonet"
 
@@ -98,7 +97,7 @@ class ModelSpec(BaseModel):
         return f"{self.architecture}{', ' * bool(given)}{given}"
 
 
-class StudySpec(BaseModel):
+class StudySpec(SpecModel):
     """A whole study, as a file says it.
 
     Attributes:
@@ -116,8 +115,6 @@ class StudySpec(BaseModel):
         statistics: How they are compared.
         views: Tables and figures; default those that the study's tags allow.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     title: str

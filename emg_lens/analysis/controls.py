@@ -7,22 +7,28 @@ a detour closed.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool
+from pydantic import Field, NonNegativeInt
 from torch import nn
 
+from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError, EdgeSet, from_mask, positions
 from emg_lens.layout import CLS, TokenLayout
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.live_edges import reach
 from emg_lens.sweeps.target import Target, target_of
 
+Draws = Annotated[int, Field(ge=0, le=10_000)]
 
+
+@checked
 def random_edges(
-    model: nn.Module, edges: EdgeSet, n: int = 20, seed: int = 0, layout: TokenLayout | None = None
+    model: nn.Module, edges: EdgeSet, n: Draws = 20, seed: NonNegativeInt = 0, layout: TokenLayout | None = None
 ) -> list[EdgeSet]:
     """Random edge sets that match a cut: in every layer and head as many live edges of each kind as it cuts of those.
 
@@ -56,6 +62,7 @@ def random_edges(
     return [from_mask(_draw(cut, kinds, (seed, draw))) for draw in range(n)]
 
 
+@checked
 def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout | None = None) -> pd.DataFrame:
     """All pairs of conditions of which one cuts all live edges that the other cuts, and more.
 
@@ -80,6 +87,7 @@ def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: Token
     return pd.DataFrame(rows, columns=["condition", "larger"])
 
 
+@checked
 def with_detour_closed(edges: EdgeSet) -> EdgeSet:
     """The edges, and those by which other tokens read CLS, in every layer.
 

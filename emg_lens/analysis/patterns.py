@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from emg_lens.arguments import ArgumentError
+from emg_lens.arguments import ArgumentError, check_argument
 from emg_lens.layout import CLS, TokenLayout
 
 Patterns = ActivationCache | Mapping[str, Tensor] | Tensor | np.ndarray
@@ -122,6 +122,8 @@ def read_patterns(
     Raises:
         ArgumentError: See `attention_view`.
     """
+    check_argument("layout", layout, TokenLayout)
+    check_argument("trial", trial, int | None)
     if isinstance(cache, Tensor | np.ndarray):
         stacked = torch.as_tensor(cache)
         if stacked.ndim not in (4, 5):

@@ -1,43 +1,58 @@
 """A user's own arrays, taken as parts of a `TrialSet`, or refused in words."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
+from pydantic import PositiveFloat, PositiveInt
 
+from emg_lens.arguments import ArgumentError, check_argument, short
 from emg_lens.data.recording import DataError
 from emg_lens.data.segment import CHANNEL_COLUMNS
 
+LARGEST = 2**53
+"""Of whole numbers: floating-point ones hold no larger one exactly."""
 
-def samples(x: Any) -> Float[np.ndarray, "..."]:
-    """A user's samples as float32; their shape is checked later."""
+
+def samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Float[np.ndarray, "..."]:
+    """A user's samples (or targets) as float32; their shape is checked later."""
     try:
-        return np.atleast_1d(np.asarray(x, dtype=np.float32))
+        array = np.asarray(x)
     except (TypeError, ValueError):
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf":
         raise DataError(
-            "x must be one array of numbers [trial, channel, time], all trials of one length and at one rate;"
-            f" got {type(x).__name__}"
-        ) from None
+            f"{name} must be one array of real numbers {axes}, all trials of one length and at one rate; got"
+            f" {type(x).__name__}{'' if array.dtype == object else f' of {array.dtype}'}"
+        )
+    with np.errstate(over="ignore"):  # infinity is refused by name later
+        return np.atleast_1d(array.astype(np.float32, copy=False))
 
 
 def rate(fs: Any) -> float:
     """A user's sampling rate."""
     try:
-        return float(fs)
-    except (TypeError, ValueError):
-        raise DataError(f"fs must be one number, the samples per second of all channels of x; got {fs!r}") from None
+        check_argument("fs", fs, PositiveFloat)
+    except ArgumentError:
+        raise DataError(
+            f"fs must be positive, one number, the samples per second of all channels of x; got {short(fs)}"
+        ) from None
+    return float(fs)
 
 
 def channel_table(channels: Any, fs: float, x: Float[np.ndarray, "..."]) -> pd.DataFrame:
     """The channel table that a user's counts, or own table, stand for."""
     if isinstance(channels, pd.DataFrame):
         return channels.reset_index(drop=True)
-    if not (isinstance(channels, Mapping) and all(isinstance(n, int | np.integer) for n in channels.values())):
+    try:
+        check_argument("channels", channels, Mapping[str, PositiveInt])
+    except ArgumentError:
         raise DataError(
-            f"channels must say how many each modality has, such as {{'emg': 8, 'acc': 3}}; got {channels!r}"
-        )
+            f"channels must say how many each modality has, such as {{'emg': 8, 'acc': 3}}; got {short(channels)}"
+        ) from None
     if x.ndim == 3 and sum(channels.values()) != x.shape[1]:
         raise DataError(
             f"x is [trial, channel, time] and has {x.shape[1]} channels (shape {x.shape}),"
@@ -50,6 +65,61 @@ def channel_table(channels: Any, fs: float, x: Float[np.ndarray, "..."]) -> pd.D
 def whole(values: Shaped[np.ndarray, " trial"] | Sequence[int], name: str) -> Int[np.ndarray, " trial"]:
     """A user's repetitions or movements as whole numbers."""
     numbers = np.asarray(values)
-    if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any():
+    if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any() or (np.abs(numbers) > LARGEST).any():
         raise DataError(f"{name} must hold whole numbers, got {numbers.dtype}")
     return numbers.astype(np.int64)
+
+
+def labels(values: Any, name: str, n: int | None = None) -> list[str | int | float]:
+    """A user's labels, subjects or names, one by one: text or numbers.
+
+    Args:
+        values: A list, array, tensor or column.
+        name: What they are called, for messages.
+        n: How many there should be, if that is known.
+
+    Raises:
+        DataError: Another number of them, or one that is missing (`None`, NaN), bytes, or no label at all.
+    """
+    given = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise DataError(f"{name} must be one label a trial, got {short(values)}")
+    items = list(given)
+    shape = getattr(values, "shape", (len(items),))
+    if n is not None and tuple(shape) != (n,):
+        raise DataError(f"{name} must be one label a trial: {n} of them, got shape {tuple(shape)}")
+    for at, item in enumerate(items):
+        if isinstance(item, bytes):
+            raise DataError(f"{name} of trial {at} is {short(item)}, bytes; give text: .astype(str), or .decode() each")
+        if not isinstance(item, str | int | float) or (isinstance(item, float) and not math.isfinite(item)):
+            raise DataError(f"{name} of trial {at} is {short(item)}; expected text or a number, none missing")
+    return items
+
+
+def distinct(items: Sequence[str | int | float], name: str) -> list[str | int | float]:
+    """The different labels in rising order, numbers before text.
+
+    Raises:
+        DataError: Two that are written alike, such as 1 and "1".
+    """
+    found = sorted(set(items), key=lambda item: (isinstance(item, str), item))
+    texts = [str(item) for item in found]
+    doubled = [text for i, text in enumerate(texts) if text in texts[:i]]
+    if doubled:
+        raise DataError(f"{name} holds {doubled[0]} as a number and as text; make all of them one of the two")
+    return found
+
+
+def check_names(**names: Iterable[object]) -> None:
+    """Refuse names that tables, files and terminals cannot show.
+
+    Args:
+        **names: Of subjects, classes, ...: what they are -> them.
+
+    Raises:
+        DataError: One that is empty, no text, or holds what is not printable.
+    """
+    for what, some in names.items():
+        for name in some:
+            if not isinstance(name, str) or not name.strip() or not name.isprintable():
+                raise DataError(f"{what.replace('_', ' ')} must be printable text and not empty, got {short(name)}")

@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from emg_lens.arguments import SpecModel
 from emg_lens.data.files import choose
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
@@ -21,10 +22,8 @@ from emg_lens.data.trials import TrialSet
 TrialMask = Bool[np.ndarray, " trial"]
 
 
-class Split(BaseModel, ABC):
+class Split(SpecModel, ABC):
     """A way to part trials into training and test."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     @abstractmethod
     def folds(self, subjects: Sequence[str]) -> tuple["Fold", ...]:
@@ -213,7 +212,7 @@ class BlockSplit(Split):
         n_folds: How many blocks; given and written as `folds`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True)
 
     by: Literal["block"] = "block"
     n_folds: int = Field(alias="folds", ge=2)

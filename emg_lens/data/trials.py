@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
 from emg_lens.data import storage
-from emg_lens.data.arrays import channel_table, rate, samples, whole
+from emg_lens.data.arrays import channel_table, check_names, distinct, labels, rate, samples, whole
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut_recordings, same_channels
 from emg_lens.data.statistics import InputStatistics
@@ -73,8 +73,10 @@ class TrialSet:
                 raise DataError(f"{name} must be {len(self.x)} {wanted}, got {vector.dtype} {vector.shape}")
         if (self.source is None) != (self.start_s is None):
             raise DataError("source and start_s go together; give both or neither")
-        if not self.fs > 0:
-            raise DataError(f"fs must be positive, got {self.fs}")
+        if not 0 < self.fs < np.inf:
+            raise DataError(f"fs must be positive and finite, got {self.fs}")
+        subjects = np.unique(self.subject).tolist()
+        check_names(subjects=subjects, classes=self.classes, target_names=self.target_names)
         if len(set(self.classes)) != len(self.classes):
             raise DataError(f"class names must be unique, got {list(self.classes)}")
         if self.y.min() < 0 or self.y.max() >= self.n_classes:
@@ -96,6 +98,7 @@ class TrialSet:
                 f" got {len(self.channels)} rows and {', '.join(map(str, self.channels.columns))}"
             )
         order = self.channels["modality"].tolist()
+        check_names(modalities=order, channel_names=self.channels["name"].astype(str))
         if order != [m for m in dict.fromkeys(order) for _ in range(order.count(m))]:
             raise DataError(f"channels of a modality must stand together, got the order {order}")
 
@@ -197,26 +200,24 @@ class TrialSet:
         Raises:
             DataError: Shapes that disagree, NaN, or a label that is not in `classes`.
         """
-        x, labels, fs = samples(x), np.asarray(y), rate(fs)
-        channels = channel_table(channels, fs, x)
-        if x.ndim == 3 and labels.shape != x.shape[:1]:
-            raise DataError(f"y must be one label a trial: {len(x)} of them, got shape {labels.shape}")
-        names = list(np.unique(labels)) if classes is None else list(classes)
+        x, fs = samples(x), rate(fs)
+        channels, of = channel_table(channels, fs, x), labels(y, "y", len(x))
+        names = distinct(of, "y") if classes is None else labels(classes, "classes")
         index = {str(name): i for i, name in enumerate(names)}
-        missing = [str(label) for label in np.unique(labels) if str(label) not in index]
+        missing = [str(label) for label in distinct(of, "y") if str(label) not in index]
         if missing:
             raise DataError(f"y holds the label {missing[0]}, which is not in classes ({', '.join(index)})")
         numbers = {"repetition": repetition, "movement": np.arange(len(x)) if movement is None else movement}
         return TrialSet(
             x=x,
-            y=np.array([index[str(label)] for label in labels.ravel()], dtype=np.int64),
-            subject=np.asarray(subject).astype(str),
+            y=np.array([index[str(label)] for label in of], dtype=np.int64),
+            subject=np.array([str(name) for name in labels(subject, "subject", len(x))], dtype=str),
             channels=channels,
             fs=fs,
             classes=tuple(str(name) for name in names),
-            notes=tuple(notes),
-            targets=None if targets is None else np.asarray(targets).astype(np.float32, copy=False),
-            target_names=tuple(target_names),
+            notes=tuple(map(str, labels(notes, "notes"))),
+            targets=None if targets is None else samples(targets, "targets", "[trial, target]"),
+            target_names=tuple(map(str, labels(target_names, "target_names"))),
             **{name: whole(values, name) for name, values in numbers.items()},
         )
 

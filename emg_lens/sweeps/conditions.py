@@ -8,13 +8,16 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from emg_lens.arguments import ArgumentError
+from emg_lens.arguments import ArgumentError, check_argument, checked, short
 from emg_lens.hooks import EdgeCut, EdgeError, EdgeSet, none
+from emg_lens.hooks.algebra import Size
 from emg_lens.hooks.interventions import Intervention, Interventions, as_interventions
 
 BASELINE = "baseline"
 Mode = Literal["individual", "from_beginning", "from_end"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+MOST_CONDITIONS = 100_000
+Tags = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,13 @@ class Condition:
 
     name: str
     intervention: Interventions = field(default=none(), repr=False, compare=False)
-    tags: Mapping[str, str | int | float] = field(default_factory=dict, hash=False)
+    tags: Tags = field(default_factory=dict, hash=False)
     interventions: tuple[Intervention, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name):
             raise EdgeError(f"a condition needs a name, Condition('no talk', cross_modal()); got {self.name!r}")
+        check_argument(f"condition {self.name!r}: tags", self.tags, Tags)
         object.__setattr__(self, "interventions", as_interventions(self.intervention))
         object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))
 
@@ -80,14 +84,21 @@ def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
     raise ArgumentError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
 
 
-def layer_masks(edges: Mapping[str, EdgeSet], n_layers: int, modes: Sequence[Mode] = MODES) -> list[Condition]:
+@checked
+def layer_masks(edges: Mapping[str, EdgeSet], n_layers: Size, modes: Sequence[Mode] = MODES) -> list[Condition]:
     """Every edge set × mode × layer, as in Table 3 of the IsoNet paper; named `edges/mode/L<layer + 1>`.
 
     Args:
         edges: Edge sets by the name that tables show.
         n_layers: Layers of the model.
         modes: `"individual"`, `"from_beginning"` (the paper's RFB), `"from_end"` (RFE).
+
+    Raises:
+        ArgumentError: Edge sets or modes that are none, an edge set without a name, or more conditions than make sense.
     """
+    _check_family(edges, n_layers * len(modes))
+    if not modes or len(set(modes)) < len(modes):
+        raise ArgumentError(f"layer_masks: modes={modes!r}; expected different ones of {', '.join(MODES)}")
     return [
         Condition(
             f"{name}/{mode}/L{layer + 1}",
@@ -100,8 +111,14 @@ def layer_masks(edges: Mapping[str, EdgeSet], n_layers: int, modes: Sequence[Mod
     ]
 
 
-def head_masks(edges: Mapping[str, EdgeSet], n_layers: int, n_heads: int) -> list[Condition]:
-    """Every edge set × layer × head, one head at a time; named `edges/head/L<layer + 1>H<head>`."""
+@checked
+def head_masks(edges: Mapping[str, EdgeSet], n_layers: Size, n_heads: Size) -> list[Condition]:
+    """Every edge set × layer × head, one head at a time; named `edges/head/L<layer + 1>H<head>`.
+
+    Raises:
+        ArgumentError: Edge sets that are none, one without a name, or more conditions than make sense.
+    """
+    _check_family(edges, n_layers * n_heads)
     return [
         Condition(
             f"{name}/head/L{layer + 1}H{head}",
@@ -114,6 +131,13 @@ def head_masks(edges: Mapping[str, EdgeSet], n_layers: int, n_heads: int) -> lis
     ]
 
 
+def _check_family(edges: Mapping[str, EdgeSet], n_places: int) -> None:
+    if not edges or not all(name.strip() for name in edges):
+        raise ArgumentError(f"masks need edge sets by name, {{'cross_modal': cross_modal()}}; got {dict(edges)}")
+    if len(edges) * n_places > MOST_CONDITIONS:
+        raise ArgumentError(f"{len(edges) * n_places} conditions; at most {MOST_CONDITIONS}")
+
+
 def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
     """The conditions with the baseline in front.
 
@@ -122,7 +146,7 @@ def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
             something.
     """
     if not isinstance(conditions, list | tuple) or not all(isinstance(one, Condition) for one in conditions):
-        raise EdgeError(f"expected a list such as [Condition('no talk', cross_modal())], got {conditions!r}")
+        raise EdgeError(f"expected a list such as [Condition('no talk', cross_modal())], got {short(conditions)}")
     doubled = sorted(name for name, count in Counter(c.name for c in conditions).items() if count > 1)
     if doubled:
         raise EdgeError(f"conditions need different names, these are used twice: {doubled[:5]}")

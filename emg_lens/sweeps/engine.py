@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from transformer_lens.HookedRootModule import HookedRootModule
+from torch import Tensor, nn
 
+from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError, EdgeSet, none
 from emg_lens.layout import TokenLayout
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -28,8 +28,9 @@ from emg_lens.sweeps.side_by_side import run_side_by_side
 from emg_lens.sweeps.target import Target, target_of
 
 
+@checked
 def sweep(
-    model: HookedRootModule,
+    model: nn.Module,
     x: Tensor,
     conditions: Sequence[Condition],
     *,
@@ -102,9 +103,8 @@ def sweep(
     return sweep_result(conditions, planned, outputs, settings.executor)
 
 
-def audit(
-    model: HookedRootModule, edges: EdgeSet | Sequence[Condition], layout: TokenLayout | None = None
-) -> pd.DataFrame:
+@checked
+def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenLayout | None = None) -> pd.DataFrame:
     """What cutting `edges` could change, from the structure of the model alone; nothing is run.
 
     Args:
@@ -140,7 +140,7 @@ class _Run:
 
     def __init__(
         self,
-        model: HookedRootModule,
+        model: nn.Module,
         x: Tensor,
         reference: Tensor | None,
         conditions: Sequence[Condition],

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from emg_lens.arguments import ArgumentError
+from emg_lens.arguments import ArgumentError, short
 from emg_lens.errors import EmgLensError
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.plan import SweepPlan
@@ -39,12 +40,15 @@ class SweepResult:
         """One row a condition: name, tags, accuracy in [0, 1], and the paper's Δ% = 100 (acc − base) / base (§2.3).
 
         Raises:
-            ArgumentError: As many labels as trials are needed.
+            ArgumentError: Something else than one class index a trial.
         """
-        y = torch.as_tensor(y)
+        given = np.asarray(y)
         logits = torch.stack([self.logits[c.name] for c in self.conditions])
-        if y.shape != logits.shape[1:2]:
-            raise ArgumentError(f"got {list(y.shape)} labels for {logits.shape[1]} trials")
+        if given.shape != logits.shape[1:2] or given.dtype.kind not in "iu":
+            raise ArgumentError(f"y={short(given)}; expected class indices of {logits.shape[1]} trials")
+        if given.min() < 0 or given.max() >= logits.shape[2]:
+            raise ArgumentError(f"y runs from {given.min()} to {given.max()}; there are {logits.shape[2]} classes")
+        y = torch.as_tensor(given)
         accuracy = (logits.argmax(-1) == y).double().mean(-1)
         table = pd.DataFrame([{"condition": c.name, **c.tags} for c in self.conditions])
         table["accuracy"] = accuracy.numpy()

@@ -91,7 +91,7 @@ def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None,
     Raises:
         SweepInputError: As `choose_executor`, or a batch size below one.
     """
-    if batch_size is not None and not (isinstance(batch_size, int) and batch_size > 0):
+    if batch_size is not None and not (type(batch_size) is int and batch_size > 0):
         raise SweepInputError(f"batch_size={batch_size!r}; expected a number of trials, 1 or more, or None")
     executor = choose_executor(model, x, asked, n_distinct)
     if not isinstance(model, HookedBiosignalEncoder):
@@ -152,7 +152,7 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
         if not isinstance(trials, Tensor) and not (trials is None and name == "reference"):
             what = type(trials).__name__
             raise SweepInputError(f"{name} is a {what}; expected a torch tensor, torch.as_tensor(x).float() makes one")
-    if len(x) == 0:
+    if x.ndim < 2 or not x.numel():
         raise SweepInputError(f"no trials to run: x is {list(x.shape)}")
     for name, trials in (("x", x), ("reference", reference)):
         if trials is None or not trials.is_floating_point():

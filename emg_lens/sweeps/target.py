@@ -42,6 +42,8 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
     Raises:
         EdgeError: The model has no layout of its own and none is given, or it has another number of positions.
     """
+    if not hasattr(model, "cfg"):
+        raise EdgeError(f"{type(model).__name__} is no TransformerLens model: it has no cfg; see adapt(model)")
     cfg: Any = model.cfg
     layout, name = resolve_layout(model, layout), type(model).__name__
     if isinstance(model, HookedBiosignalEncoder) and len(layout) != cfg.n_ctx:

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from emg_lens.arguments import ArgumentError
+from emg_lens.arguments import ArgumentError, checked
 from emg_lens.lens.points import is_heard
 from emg_lens.training.fitting import (
     Pair,
@@ -33,8 +33,9 @@ from emg_lens.training.packing import AUXILIARY, FROZEN, Packing, parameter_grou
 from emg_lens.training.recipe import TrainingRecipe
 
 
+@checked
 def fit_cohort(
-    models: Sequence[Any],
+    models: Sequence[nn.Module],
     xs: Sequence[Float[Tensor, "_trial channel time"]],
     targets: Sequence[Tensor],
     recipes: TrainingRecipe | Sequence[TrainingRecipe],
@@ -235,7 +236,7 @@ def _batches(
 
 
 def _check(
-    models: Sequence[Any],
+    models: Sequence[nn.Module],
     xs: Sequence[Tensor],
     targets: Sequence[Tensor],
     recipes: Sequence[TrainingRecipe],

@@ -13,8 +13,10 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
+from emg_lens.arguments import checked
 from emg_lens.io.checkpoint import CheckpointFile, content, digest
 from emg_lens.lens.identity import model_identity
 from emg_lens.training.metrics import measure
@@ -30,8 +32,9 @@ Pair = tuple[Tensor, Tensor]
 """Trials `[trial, channel, time]` and their targets."""
 
 
+@checked
 def fit(
-    model: Any,
+    model: nn.Module,
     x: Float[Tensor, "trial channel time"],
     targets: Tensor,
     recipe: TrainingRecipe,
@@ -40,7 +43,7 @@ def fit(
     held_out: Pair | None = None,
     on_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
-    stop_after: int | None = None,
+    stop_after: NonNegativeInt | None = None,
 ) -> pd.DataFrame:
     """Fit `model` in place.
 
@@ -226,9 +229,11 @@ def summary(
     objective: Objective, losses: Float[Tensor, " trial"], outputs: Tensor, targets: Tensor
 ) -> tuple[float, float]:
     """Mean loss, and the objective's first metric."""
-    name = objective.metrics[0]
+    name, loss = objective.metrics[0], float(losses.cpu().double().mean())
+    if not math.isfinite(loss):
+        return loss, math.nan
     arrays = (t.cpu().float().numpy() if t.is_floating_point() else t.cpu().numpy() for t in (outputs, targets))
-    return float(losses.cpu().double().mean()), measure([name], *arrays)[name]
+    return loss, measure([name], *arrays)[name]
 
 
 def held_out_columns(

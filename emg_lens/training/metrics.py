@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from emg_lens.arguments import checked
 from emg_lens.errors import EmgLensError
 from emg_lens.registry import Registry
 
@@ -54,6 +55,7 @@ class Metric:
 METRICS: Registry[Metric] = Registry("metric", "emg_lens.metrics")
 
 
+@checked
 def measure(
     names: Sequence[str], outputs: Values, targets: Targets, movement: Int[np.ndarray, " trial"] | None = None
 ) -> dict[str, float]:
@@ -70,11 +72,16 @@ def measure(
         MetricError: No trial, another number of targets, or targets of a kind that the metric does not compare.
     """
     metrics = [METRICS[name] for name in names]
-    outputs, targets = np.asarray(outputs), np.asarray(targets)
+    outputs, targets = np.atleast_1d(outputs), np.atleast_1d(targets)
     if len(outputs) == 0 or len(outputs) != len(targets):
         raise MetricError(
             f"{len(outputs)} outputs and {len(targets)} targets; expected one target a trial, and a trial"
         )
+    for what, values in (("outputs", outputs), ("targets", targets)):
+        if values.dtype.kind not in "iuf" or np.isnan(values).any():
+            raise MetricError(f"{what} hold NaN, or something else than numbers ({values.dtype})")
+    if movement is not None and np.shape(movement) != (len(outputs),):
+        raise MetricError(f"{np.shape(movement)} movements for {len(outputs)} trials; expected one a trial")
     weights = movement_weights(len(outputs), movement)
     found = {}
     for metric in metrics:
@@ -150,14 +157,14 @@ def add_metric(
 
     def add(function: Function) -> Function:
         @functools.wraps(function)
-        def checked(outputs: np.ndarray, targets: np.ndarray, *weights: np.ndarray) -> float:
+        def suited(outputs: np.ndarray, targets: np.ndarray, *weights: np.ndarray) -> float:
             if check is not None:
                 check(outputs, targets)
             return function(outputs, targets, *weights)
 
         weighted = len(inspect.signature(function).parameters) == 3
-        METRICS.add(name, Metric(name, checked, better, unit, weighted, of, chance))
-        return checked
+        METRICS.add(name, Metric(name, suited, better, unit, weighted, of, chance))
+        return suited
 
     return add
 

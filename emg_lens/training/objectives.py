@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from emg_lens.arguments import checked, short
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
 from emg_lens.registry import Registry
@@ -104,6 +105,7 @@ class Classification(Objective):
     def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
         """Refuse labels that are no class indices of the model."""
         n_classes = _n_outputs(model, whose)
+        _check_tensors(x, targets, whose)
         if targets.is_floating_point() or targets.dtype == torch.bool or targets.ndim != 1:
             raise FitError(
                 f"{whose}labels are {targets.dtype} {list(targets.shape)}; expected class indices (torch.int64), one a"
@@ -144,6 +146,7 @@ class Regression(Objective):
     def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
         """Refuse targets that are no finite values, one an output of the model."""
         n_outputs = _n_outputs(model, whose)
+        _check_tensors(x, targets, whose)
         if not targets.is_floating_point() or targets.ndim != 2 or targets.shape[1] != n_outputs:
             raise FitError(
                 f"{whose}targets are {targets.dtype} {list(targets.shape)}; expected floats [trial, {n_outputs}], one"
@@ -171,6 +174,7 @@ OBJECTIVES.add("classification", Classification())
 OBJECTIVES.add("regression", Regression())
 
 
+@checked
 def as_objective(given: str | Objective) -> Objective:
     """The objective itself, or that of this name.
 
@@ -200,8 +204,16 @@ def check_trials(x: Tensor, targets: Tensor, whose: str = "") -> None:
         raise FitError(f"{whose}{bad} of {len(x)} trials hold NaN or infinite values; drop or repair them first")
 
 
+def _check_tensors(x: Tensor, targets: Tensor, whose: str) -> None:
+    for name, given in (("x", x), ("targets", targets)):
+        if not isinstance(given, Tensor) or not given.ndim:
+            raise FitError(f"{whose}{name} is {short(given)}; expected a torch tensor: torch.as_tensor({name})")
+
+
 def _n_outputs(model: Any, whose: str) -> int:
-    n_outputs = model.cfg.n_classes
+    n_outputs = getattr(getattr(model, "cfg", None), "n_classes", None)
+    if not isinstance(n_outputs, int):
+        raise FitError(f"{whose}{type(model).__name__} has no cfg.n_classes, which says how many outputs it gives")
     if n_outputs < 1:
         raise FitError(
             f"{whose}the model has no outputs (readout={getattr(model.cfg, 'readout', None)!r}); build it with"

@@ -3,10 +3,14 @@
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from emg_lens.arguments import SpecModel
+
+MOST_EPOCHS = 10**7
 
 
-class TrainingRecipe(BaseModel):
+class TrainingRecipe(SpecModel):
     """How a model is fitted. Defaults that the IsoNet paper states are the paper's (§3); the others are ours.
 
     Attributes:
@@ -22,18 +26,16 @@ class TrainingRecipe(BaseModel):
         seed: Seed of the order of trials and of dropout; studies derive the initial weights from it too.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: int = Field(default=2000, ge=1)
-    batch_size: int = Field(default=64, ge=1)
-    lr: float = Field(default=4e-5, gt=0)
+    epochs: int = Field(default=2000, ge=1, le=MOST_EPOCHS)
+    batch_size: int = Field(default=64, ge=1, lt=2**31)
+    lr: float = Field(default=4e-5, gt=0, le=1000)
     weight_decay: float = Field(default=0.01, ge=0)
-    anneal_epochs: int = Field(default=750, ge=0)
+    anneal_epochs: int = Field(default=750, ge=0, le=MOST_EPOCHS)
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
     clip_norm: float | None = Field(default=None, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**53)
 
     def summary(self) -> str:
         """The recipe in a line."""

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from emg_lens.arguments import SpecModel
 from emg_lens.errors import EmgLensError
 
 
@@ -12,15 +13,13 @@ class StatisticsError(EmgLensError, ValueError):
     """Scores that cannot be compared as asked."""
 
 
-class LevelComparison(BaseModel):
+class LevelComparison(SpecModel):
     """Every other level of a factor against one of them, subject by subject.
 
     Attributes:
         factor: Which factor.
         to: The level that the others are compared with.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     factor: str
     to: str
@@ -38,7 +37,7 @@ class LevelComparison(BaseModel):
             raise ValueError(f"statistics.compare names the level {self.to!r} of {self.factor!r}; it has {known}")
 
 
-class StatisticsSpec(BaseModel):
+class StatisticsSpec(SpecModel):
     """How conditions are compared with the baseline.
 
     Attributes:
@@ -53,8 +52,6 @@ class StatisticsSpec(BaseModel):
         seed: Seed of the random sign flips (cohorts of more than 32 subjects).
         alpha: Level at which a corrected p counts as significant.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     test: Literal["mann-whitney", "wilcoxon", "sign-flip"] = "mann-whitney"
     correction: Literal["bonferroni", "holm", "fdr_bh"] = "bonferroni"

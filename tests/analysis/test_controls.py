@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from emg_lens import Condition, IsoNet, IsoNetConfig, Replace, cross_modal, every, flow, layer_masks, sweep, unimodal
 from emg_lens.analysis import larger_cuts, random_edges, with_detour_closed
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, from_mask
 from emg_lens.sweeps import reach
 from emg_lens.sweeps.plan import plan_sweep
@@ -112,3 +113,28 @@ def test_controls_run_in_the_same_sweep_and_share_its_computations():
     for name, logits in loop.logits.items():
         assert torch.allclose(result.logits[name], logits, atol=1e-5)
     assert plan_sweep(target_of(model), [*masks, *draws]).n_nodes[0] == 1 + 4 + 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m: random_edges(m, "cross_modal()"),
+        lambda m: random_edges(m, None),
+        lambda m: random_edges(None, cross_modal()),
+        lambda m: random_edges(m, cross_modal(), n=-1),
+        lambda m: random_edges(m, cross_modal(), n=2.5),
+        lambda m: random_edges(m, cross_modal(), n=True),
+        lambda m: random_edges(m, cross_modal(), n=10**9),
+        lambda m: random_edges(m, cross_modal(), seed=-1),
+        lambda m: random_edges(m, cross_modal(), seed=1.5),
+        lambda m: random_edges(m, cross_modal(), layout=3),
+        lambda m: larger_cuts(m, [cross_modal()]),
+        lambda m: larger_cuts(m, cross_modal()),
+        lambda m: larger_cuts(m, None),
+        lambda m: with_detour_closed("cross_modal()"),
+    ],
+)
+def test_what_means_nothing_is_refused_in_one_line(make):
+    with pytest.raises(EmgLensError) as error:
+        make(IsoNet(IsoNetConfig({"emg": 2, "acc": 2}, 4, 2, d_model=8, n_heads=2, n_layers=2, d_mlp=8)))
+    assert len(str(error.value)) < 400

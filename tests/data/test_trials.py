@@ -83,8 +83,8 @@ def nan_at(trial, channel):
             {"channels": ["emg"] * 5},
             r"channels must say how many each modality has, such as {'emg': 8, 'acc': 3}; got \[",
         ),
-        ({"fs": {"emg": 1000, "acc": 100}}, "fs must be one number"),
-        ({"subject": ["A"] * 3}, r"subject must be 24 strings"),
+        ({"fs": {"emg": 1000, "acc": 100}}, "fs must be positive, one number"),
+        ({"subject": ["A"] * 3}, r"subject must be one label a trial: 24"),
         ({"repetition": np.full(24, 1.5)}, "repetition must hold whole numbers"),
         ({"channels": {"emg": 4}}, "has 5 channels .* names 4"),
         (

@@ -77,7 +77,7 @@ def test_the_hash_ignores_words_and_follows_numbers():
         ({"conditions__extra": [{"name": "x", "edge": "every()"}]}, "unknown key 'edge'; known interventions"),
         (
             {"conditions__extra": [{"name": "x", "replace": "acc", "by": "zeros"}]},
-            "Replace by='zeros'; expected one of",
+            "by='zeros'; expected 'zero'",
         ),
         ({"conditions__extra": [{"name": "x", "by": "zero"}]}, "unknown key 'by'"),
         ({"factors": {"subject": {"a": {}}}}, "a factor cannot be called 'subject'"),

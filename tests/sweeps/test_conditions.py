@@ -51,7 +51,7 @@ def test_conditions_travel_to_other_processes():
 
 
 def test_an_unknown_mode_lists_the_known():
-    with pytest.raises(ValueError, match="known: individual, from_beginning, from_end"):
+    with pytest.raises(ValueError, match="expected 'individual', 'from_beginning' or 'from_end'"):
         layer_masks(EDGES, 2, ["sideways"])
 
 

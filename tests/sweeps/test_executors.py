@@ -143,7 +143,7 @@ def test_auto_says_which_executor_ran_and_takes_the_loop_beside_a_users_hook(iso
 
 
 def test_an_unknown_executor_lists_the_known(isonet):
-    with pytest.raises(ValueError, match="known: auto, loop, tree, stacked"):
+    with pytest.raises(ValueError, match="expected 'auto', 'loop', 'tree' or 'stacked'"):
         sweep(isonet, isonet.example_input(), [], executor="three")
 
 

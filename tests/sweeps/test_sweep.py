@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, cross_modal, cut, flow, unimodal
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
@@ -86,7 +89,7 @@ def test_accuracy_is_that_of_the_argmax_and_delta_is_the_papers(model, x):
 
 
 def test_labels_of_another_length_are_refused(model, x):
-    with pytest.raises(ValueError, match=r"got \[5\] labels for 12 trials"):
+    with pytest.raises(ValueError, match=r"expected class indices of 12 trials"):
         sweep(model, x, []).accuracy(torch.zeros(5))
 
 
@@ -118,3 +121,70 @@ def test_the_batch_size_does_not_matter(model, x):
 def test_conditions_that_do_not_fit_are_refused(model, x, edges, message):
     with pytest.raises(EdgeError, match=message):
         sweep(model, x, [Condition("wrong", edges)])
+
+
+@pytest.mark.parametrize("y", [*([wrong] * 12 for wrong in (math.nan, 0.5, -1, 99, True, "a")), "a", None])
+def test_labels_that_are_no_classes_are_refused(model, x, y):
+    with pytest.raises(EmgLensError, match="y"):
+        sweep(model, x, []).accuracy(y)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"x": None},
+        {"x": np.zeros((12, 7, 10), np.float32)},
+        {"x": torch.full((12, 7, 10), math.nan)},
+        {"x": torch.zeros(0, 7, 10)},
+        {"x": torch.zeros(12, 7, 10, dtype=torch.float64)},
+        {"x": torch.zeros(12, 7, 10, dtype=torch.complex64)},
+        {"x": torch.zeros(12, 7, 10, dtype=torch.int64)},
+        {"x": torch.tensor(1.0)},
+        {"model": None},
+        {"model": torch.nn.Linear(2, 2)},
+        {"conditions": None},
+        {"conditions": cross_modal()},
+        {"conditions": [cross_modal()]},
+        {"conditions": "cross_modal()"},
+        {"reference": torch.full((12, 7, 10), math.inf)},
+        {"reference": np.zeros((12, 7, 10))},
+        {"executor": ["loop"]},
+        {"batch_size": True},
+        {"batch_size": 0},
+        {"on_progress": 3},
+        {"checkpoint": 3},
+        {"layout": "emg"},
+    ],
+)
+def test_what_cannot_be_swept_is_refused_in_one_line(model, x, given):
+    with pytest.raises(EmgLensError) as error:
+        sweep(**{"model": model, "x": x, "conditions": [Condition("cut", cross_modal())], **given})
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layer_masks(cross_modal(), 2),
+        lambda: layer_masks({"a": "cross_modal()"}, 2),
+        lambda: layer_masks({1: cross_modal()}, 2),
+        lambda: layer_masks({"": cross_modal()}, 2),
+        lambda: layer_masks({}, 2),
+        lambda: layer_masks(EDGES, -1),
+        lambda: layer_masks(EDGES, 2.5),
+        lambda: layer_masks(EDGES, 10**9),
+        lambda: layer_masks(EDGES, 2, modes="individual"),
+        lambda: layer_masks(EDGES, 2, modes=[]),
+        lambda: layer_masks(EDGES, 2, modes=["individual", "individual"]),
+        lambda: head_masks(None, 2, 2),
+        lambda: head_masks(EDGES, 2, "2"),
+        lambda: head_masks(EDGES, 10**4, 10**4),
+        lambda: Condition("a", cross_modal(), tags=3),
+        lambda: Condition("a", cross_modal(), tags=["a"]),
+        lambda: Condition("a", cross_modal(), tags={1: 2}),
+    ],
+)
+def test_what_is_no_condition_is_refused_at_once(make):
+    with pytest.raises(EmgLensError) as error:
+        make()
+    assert len(str(error.value)) < 400
