@@ -47,6 +47,14 @@ def hdf5_parts(path: Path, arrays: Sequence[str], texts: Sequence[str]) -> Itera
                 yield name, stored(file, name)
 
 
+def hdf5_rows(path: Path, names: Sequence[str], first: int | None, last: int | None) -> Iterator[tuple[str, Any]]:
+    """Of those data sets that the file has, the entries from `first` to `last` of the last axis: rows, in MATLAB."""
+    with h5py.File(path) as file:
+        for name in names:
+            if name in file:
+                yield name, stored(file, name)[..., first:last]
+
+
 def stored(file: h5py.File, name: str) -> h5py.Dataset:
     """A data set whose values are in this file, all of them.
 

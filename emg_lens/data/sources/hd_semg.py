@@ -1,0 +1,161 @@
+"""High-density EMG of 65 hand gestures (Malešević et al. 2021): 128 channels and nine forces, MATLAB 7.3.
+
+A subject's file holds an hour of float64, some 7 GB: it is never read whole. Each movement becomes a recording of its
+own, with some rest on both sides for the filters. Facts: docs/protocol.md §2.9.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from emg_lens.data.files import choose, index_files
+from emg_lens.data.matlab import as_float32
+from emg_lens.data.recording import REST, DataError, Recording, Signal
+from emg_lens.data.registry import DataSet
+from emg_lens.io.apart import UnreadableError, read_apart
+from emg_lens.io.binary import hdf5_rows
+
+Onset = Literal["cue", "adjusted"]
+NAME = "hd-semg"
+EXPECTED = "files s<n>.mat of the high-density data set (MATLAB 7.3)"
+FILE_NAME = re.compile(r"s(\d+)\.mat", re.IGNORECASE)
+FS = 2048.0
+GRID = 8
+"""Electrodes of each of the two arrays: 8 x 8."""
+LABELS = {"cue": ("class", "repetition"), "adjusted": ("adjusted_class", "adjusted_repetition")}
+FORCE_FS = 200.0
+DUPLICATES = {60: 58}
+"""A movement that was recorded under two numbers."""
+MARGIN_S = 1.0
+
+SIGNALS = {  # modality -> variables of the file, unit, the sensor's own rate
+    "emg": (("emg_extensors", "emg_flexors"), "V", FS),
+    "force": (("force",), "V", FORCE_FS),
+}
+CH_NAMES = {
+    "emg": tuple(f"{side} {row}.{column}" for side in ("extensor", "flexor") for row, column in np.ndindex(GRID, GRID)),
+    "force": tuple(f"force {i}" for i in range(1, 10)),
+}
+PLACEMENT = {"emg": "8 x 8 arrays over extensors and flexors of the forearm", "force": "thumb, digits and wrist"}
+
+
+def load(
+    root: str | Path,
+    *,
+    subjects: Iterable[str | int] | None = None,
+    onset: Onset = "cue",
+    merge_duplicates: bool = True,
+    sensors: Sequence[str] = ("emg", "force"),
+    margin_s: float = MARGIN_S,
+) -> Iterator[Recording]:
+    """Read the movements, one recording each, in order of time.
+
+    Args:
+        root: Folder with the files, searched at every depth.
+        subjects: Names (`"s3"`) or numbers; default all.
+        onset: `"cue"`, what the screen showed, or `"adjusted"`, relabelled by the publishers from the force: its onset
+            is half-way up the rise, 0.24 s behind the cue on average.
+        merge_duplicates: Whether movement 60, which repeats 58, counts as 58.
+        sensors: `"emg"`, `"force"`, or both.
+        margin_s: Rest that is kept on both sides of each movement (s).
+
+    Raises:
+        DataError: Unknown option value or subject, no files; while iterating, a damaged file.
+    """
+    if onset not in get_args(Onset):
+        raise DataError(f"{NAME}: onset must be one of {', '.join(get_args(Onset))}, got {onset!r}")
+    if isinstance(sensors, str) or not sensors or any(name not in SIGNALS for name in sensors):
+        raise DataError(f"{NAME}: sensors must be a list out of {[*SIGNALS]}, got {sensors!r}")
+    if not 0 <= margin_s < 60:
+        raise DataError(f"{NAME}: margin_s must be 0 to 60 s, got {margin_s}")
+    index = choose(find(root), subjects)
+    margin = round(margin_s * FS)
+    return (
+        recording
+        for subject, paths in index.items()
+        for path in paths
+        for recording in _recordings(path, subject, onset, merge_duplicates, tuple(sensors), margin)
+    )
+
+
+def find(root: str | Path) -> dict[str, list[Path]]:
+    """File of each subject (`"s1"`, `"s2"`, ...).
+
+    Raises:
+        DataError: No such folder or file, or two files for one subject.
+    """
+    return index_files(root, FILE_NAME, lambda match, _: (f"s{int(match[1])}", "recording"), EXPECTED)
+
+
+def _recordings(
+    path: Path, subject: str, onset: Onset, merge: bool, sensors: tuple[str, ...], margin: int
+) -> Iterator[Recording]:
+    label, repetition = _labels(path, onset)
+    notes = [{"cue": "movements begin at the cue", "adjusted": "movements begin half-way up the rise of force"}[onset]]
+    if "force" in sensors:
+        notes.append("force: recorded at 200 Hz, stored on the EMG's grid")
+    if merge and np.isin(label, [*DUPLICATES]).any():
+        for number, same in DUPLICATES.items():
+            label[label == number] = same
+        notes.append(f"movements that repeat others count as those: {DUPLICATES}")
+    names = {int(i): f"movement {i}" for i in np.unique(label[label > REST])}
+    changes = np.flatnonzero(np.diff(label) | np.diff(repetition)) + 1
+    starts, stops = np.append(0, changes), np.append(changes, len(label))
+    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+        if label[start] <= REST:
+            continue
+        first, last = max(0, start - margin), min(len(label), stop + margin)
+        active = np.zeros(last - first, np.int64)
+        active[start - first : stop - first] = 1
+        of, number = int(label[start]), int(repetition[start])
+        signals = {name: _signal(path, name, first, last) for name in sensors}
+        meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": tuple(notes)}
+        yield Recording(subject, signals, active * of, active * number, FS, meta)
+
+
+def _labels(path: Path, onset: Onset) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
+    found = _rows(path, LABELS[onset], None, None)
+    vectors = []
+    for key in LABELS[onset]:
+        vector = found[key].ravel()
+        if not ((vector >= 0) & (vector < 2**31) & (vector == np.round(vector))).all():
+            raise DataError(f"{path}: {key} must hold whole numbers from 0 upwards")
+        vectors.append(vector.astype(np.int64))
+    if len({len(vector) for vector in vectors}) > 1:
+        raise DataError(f"{path}: {' and '.join(LABELS[onset])} differ in length; is the file complete?")
+    return vectors[0], vectors[1]
+
+
+def _signal(path: Path, name: str, first: int, last: int) -> Signal:
+    keys, units, native_fs = SIGNALS[name]
+    found = _rows(path, keys, first, last)
+    tables = [as_float32(found[key].reshape(len(found[key]), -1)) for key in keys]
+    if any(len(table) != last - first for table in tables):
+        raise DataError(f"{path}: {name} is shorter than the labels; is the file complete?")
+    data: Float[np.ndarray, "time channel"] = np.concatenate(tables, axis=1)
+    if data.shape[1] != len(CH_NAMES[name]):
+        raise DataError(f"{path}: {name} has {data.shape[1]} channels, expected {len(CH_NAMES[name])}")
+    if not np.isfinite(data).all():
+        bad = CH_NAMES[name][int(np.argmin(np.isfinite(data).all(axis=0)))]
+        raise DataError(f"{path}: {name} holds NaN or infinity in channel {bad}")
+    return Signal(data, FS, native_fs, units, CH_NAMES[name], PLACEMENT[name])
+
+
+def _rows(path: Path, keys: tuple[str, ...], first: int | None, last: int | None) -> dict[str, Any]:
+    """Some rows of some variables, `[time, ...]` on MATLAB's axes."""
+    try:
+        found = read_apart(hdf5_rows, path, names=keys, first=first, last=last)
+    except (UnreadableError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read as a MATLAB 7.3 file ({reason}); is it complete?") from None
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise DataError(f"{path}: no key {missing[0]!r}; is the file complete?")
+    return {key: array.T for key, array in found.items()}
+
+
+HD_SEMG = DataSet(NAME, load, f"high-density EMG of 65 gestures, 128 channels and nine forces: {EXPECTED}", find)
