@@ -4,8 +4,11 @@ The folder appears under its name only when everything in it is complete, so tha
 a fit behind.
 """
 
+import getpass
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,19 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from emg_lens.data.leakage import leakage_report
 from emg_lens.data.recording import DataError
 from emg_lens.data.registry import files_stamp, load_trials
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.files import new_folder
+from emg_lens.io.locking import one_at_a_time
 from emg_lens.models.encoder import count_parameters
 from emg_lens.models.registry import Architecture, architecture
 from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
 from emg_lens.studies.fit_folder import FittedOutputs, write_fit
 from emg_lens.studies.fit_units import Fit
-from emg_lens.studies.leakage import leakage_of
+from emg_lens.studies.leakage import rest_of
 from emg_lens.studies.spec import Cohort
-from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.sweeps.side_by_side import torch_threads
@@ -37,7 +42,11 @@ from emg_lens.training.objectives import OBJECTIVES, Objective
 FITTING = 3
 """What fitting to a trial once costs, in forwards: one there, and two in the backward pass."""
 SWEPT = 0.9
-"""Of what follows a fit, the share that the sweep takes; then activations are compared and files written."""
+"""Of what follows a fit, the share that the sweep takes; then files are written."""
+TRIALS_AT_A_TIME = 1024
+"""Standardised at once, in double precision."""
+LARGE_BYTES = 1 << 26
+"""Of a file: such files are read by one process of this machine at a time, and trials of this size are not kept."""
 
 
 def architecture_of(fit_unit: Fit) -> Architecture:
@@ -73,9 +82,18 @@ class FitTrials:
         """What standardises the targets of a regression."""
         return None if self.train.targets is None else TargetStatistics.of(self.train)
 
-    def x(self, part: TrialSet) -> torch.Tensor:
-        """Standardised samples `[trial, channel, time]` of one of the parts."""
-        return torch.from_numpy(self.inputs.apply(part.x))
+    def x(self, part: TrialSet, in_place: bool = False) -> torch.Tensor:
+        """Standardised samples `[trial, channel, time]` of one of the parts.
+
+        Args:
+            part: The training trials, or those tested.
+            in_place: Whether the part itself holds them afterwards: long recordings are not in memory twice then.
+        """
+        inputs, x = self.inputs, part.x if in_place else np.empty_like(part.x)
+        for first in range(0, len(x), TRIALS_AT_A_TIME):
+            some = slice(first, first + TRIALS_AT_A_TIME)
+            x[some] = inputs.apply(part.x[some])
+        return torch.from_numpy(x)
 
     def y(self, part: TrialSet, objective: Objective) -> torch.Tensor:
         """What a model is fitted to: the objective's targets, z-scored where they are numbers."""
@@ -93,12 +111,29 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
     """
     cohort = fit_unit.spec.cohort
     recorded = cohort.model_dump_json(exclude={"subjects", "modalities", "targets", "rectify"})
-    trials = _read(recorded, data, fit_unit.fold.subjects, files_stamp(cohort.dataset, data, **cohort.options))
+    with taking_turns(cohort, data):
+        trials = _read(recorded, data, fit_unit.fold.subjects, files_stamp(cohort.dataset, data, **cohort.options))
+    if trials.x.nbytes > LARGE_BYTES:
+        _read.cache_clear()
     if cohort.targets:
         trials = trials.with_targets(cohort.targets)
     if cohort.modalities is not None:
         trials = trials.keep(cohort.modalities)
     return FitTrials(*fit_unit.fold.divide(trials), cohort.rectify)
+
+
+@contextmanager
+def taking_turns(cohort: Cohort, data: Path | None) -> Iterator[None]:
+    """Inside, recordings may be read: large ones by one process of this machine at a time, for the sake of its memory.
+
+    What is read is larger than what is kept of it.
+    """
+    stamp = files_stamp(cohort.dataset, data, **cohort.options)
+    if max((size for _, size, _ in stamp), default=0) <= LARGE_BYTES:
+        yield
+        return
+    with one_at_a_time(Path(tempfile.gettempdir()) / f"emg-lens-reading-{getpass.getuser()}.lock", wait=True):
+        yield
 
 
 @lru_cache(maxsize=1)
@@ -159,24 +194,28 @@ def run_fit(
     """
     with torch_threads(1):
         checkpoint = folder.with_name(f".{folder.name}.fit")
+        rest = _rest(fit_unit, data) if share == 1 else None
         trials, objective, recipe = load_fit(fit_unit, data), objective_of(fit_unit), fit_unit.recipe
         model = build_fit_model(fit_unit, trials.train).to(device)
-        conditions = fit_conditions(fit_unit, model)
-        bar = fitting_share(recipe.epochs * len(trials.train), len(conditions) * len(trials.test))
+        fitted = _Fitted.of(fit_unit, trials, rest, model)
+        bar = fitting_share(recipe.epochs * len(trials.train), len(fitted.conditions) * len(trials.test))
+        y, test_y = trials.y(trials.train, objective), trials.y(trials.test, objective)
+        reference, x = [trials.x(trials.train, in_place=True)], trials.x(trials.test, in_place=True)
+        del trials  # nothing but `reference` holds the training trials now
         history = fit(
             model,
-            trials.x(trials.train),
-            trials.y(trials.train, objective),
+            reference[0],
+            y,
             recipe,
             objective=objective.name,
-            held_out=(trials.x(trials.test), trials.y(trials.test, objective)),
+            held_out=(x, test_y),
             on_epoch=lambda epoch: tell(bar * epoch / recipe.epochs),
             checkpoint=checkpoint,
             stop_after=round(share * recipe.epochs),
         )
         if share < 1:
             return
-        _sweep_and_write(fit_unit, data, trials, model, history, conditions, folder, _part(tell, bar, 1.0))
+        _sweep_and_write(fitted, x, reference, history, folder, _part(tell, bar, 1.0))
         checkpoint.unlink(missing_ok=True)
         tell(1.0)
 
@@ -188,24 +227,25 @@ def run_fits_at_once(
 
     The weights are those of `run_fit` up to rounding where there is no dropout; with dropout they are other draws.
     """
-    trials = [load_fit(one, data) for one in fits]
+    rests, trials = [_rest(one, data) for one in fits], [load_fit(one, data) for one in fits]
     models = [build_fit_model(one, t.train).to(device) for one, t in zip(fits, trials, strict=True)]
-    conditions = [fit_conditions(one, model) for one, model in zip(fits, models, strict=True)]
+    fitted = [_Fitted.of(*each) for each in zip(fits, trials, rests, models, strict=True)]
     objective, epochs = objective_of(fits[0]), fits[0].recipe.epochs
-    bar = fitting_share(epochs * len(trials[0].train), len(conditions[0]) * len(trials[0].test))
+    bar = fitting_share(epochs * len(trials[0].train), len(fitted[0].conditions) * len(trials[0].test))
+    x, test_x = [t.x(t.train, in_place=True) for t in trials], [t.x(t.test, in_place=True) for t in trials]
     histories = fit_cohort(
         models,
-        [t.x(t.train) for t in trials],
+        x,
         [t.y(t.train, objective) for t in trials],
         [one.recipe for one in fits],
         objective=objective.name,
-        held_out=[(t.x(t.test), t.y(t.test, objective)) for t in trials],
+        held_out=[(of_one, t.y(t.test, objective)) for of_one, t in zip(test_x, trials, strict=True)],
         on_epoch=lambda epoch: tell(bar * epoch / epochs),
     )
     ends = np.linspace(bar, 1.0, len(fits) + 1)
-    each = zip(fits, trials, models, histories, conditions, folders, ends[:-1], ends[1:], strict=True)
-    for one, t, model, history, of_one, folder, start, stop in each:
-        _sweep_and_write(one, data, t, model, history, of_one, folder, _part(tell, start, stop))
+    each = zip(fitted, test_x, x, histories, folders, ends[:-1], ends[1:], strict=True)
+    for one, x_of_one, reference, history, folder, start, stop in each:
+        _sweep_and_write(one, x_of_one, [reference], history, folder, _part(tell, start, stop))
     tell(1.0)
 
 
@@ -231,47 +271,88 @@ def _part(tell: Callable[[float], None], start: float, stop: float) -> Callable[
     return lambda done: tell(float(start + SWEPT * (stop - start) * done))
 
 
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """What is needed of a fit to the end; the training trials are not.
+
+    Attributes:
+        test: The tested trials; their samples are standardised in place.
+        facts: For `fit.json`; what is not known yet is None.
+    """
+
+    fit_unit: Fit
+    model: Any
+    conditions: Sequence[Condition]
+    test: TrialSet
+    inputs: InputStatistics
+    targets: TargetStatistics | None
+    facts: dict[str, Any]
+    leakage: dict[str, Any] | None
+
+    @staticmethod
+    def of(fit_unit: Fit, trials: FitTrials, rest: TrialSet | None, model: Any) -> "_Fitted":
+        train, test, fold = trials.train, trials.test, fit_unit.fold
+        facts = {
+            "fold": fold.name,
+            "levels": dict(fit_unit.levels),
+            "test_subjects": list(fold.test_subjects),
+            "architecture": architecture_of(fit_unit).name,
+            "objective": objective_of(fit_unit).name,
+            "metrics": list(metrics_of(fit_unit)),
+            "executor": None,
+            "seed": fit_unit.seed,
+            "seconds": None,
+            "n_parameters": count_parameters(model),
+            "n_train": len(train),
+            "n_test": len(test),
+            "n_test_movements": len(set(test.movement.tolist())),
+            "outputs": list(model.cfg.class_names),
+            "modalities": test.modalities,
+            "n_samples": test.n_samples,
+            "fs": test.fs,
+            "notes": list(dict.fromkeys([*train.notes, *test.notes])),
+        }
+        leakage = leakage_report(train, test, rest, fold=fold).to_dict() if fit_unit.tells_leakage else None
+        conditions = fit_conditions(fit_unit, model)
+        return _Fitted(fit_unit, model, conditions, test, trials.inputs, trials.targets, facts, leakage)
+
+
+def _rest(fit_unit: Fit, data: Path | None) -> TrialSet | None:
+    if not fit_unit.tells_leakage:
+        return None
+    with taking_turns(fit_unit.spec.cohort, data):
+        return rest_of(fit_unit.spec.cohort, fit_unit.fold, data)
+
+
 def _sweep_and_write(
-    fit_unit: Fit,
-    data: Path | None,
-    trials: FitTrials,
-    model: Any,
+    fitted: _Fitted,
+    x: torch.Tensor,
+    references: list[torch.Tensor],
     history: Any,
-    conditions: Sequence[Condition],
     folder: Path,
     on_progress: Callable[[float], None],
 ) -> None:
-    started, test, objective = time.perf_counter(), trials.test, objective_of(fit_unit)
-    x, reference, executor = trials.x(test), trials.x(trials.train), reproducible_executor(model)
+    """Compare activations, sweep and write; the training trials, alone in a list, are taken out when they are not used.
+
+    Of a long recording, they and the outputs together would be too much.
+    """
+    started, model, conditions, test = time.perf_counter(), fitted.model, fitted.conditions, fitted.test
+    reference = references.pop()
+    nested = nested_cuts(model, conditions)
+    shift = shift_of(fitted.fit_unit.spec.conditions, model, conditions, x, reference)
+    if not any(c.input_changes or c.in_the_model for c in conditions):
+        reference = None
+    executor = reproducible_executor(model)
     result = sweep(model, x, conditions, reference=reference, executor=executor, on_progress=on_progress)
-    outputs = np.stack([result.logits[c.name].numpy() for c in result.conditions])
-    targets = objective.targets(test).numpy()
-    if trials.targets is not None and np.issubdtype(targets.dtype, np.floating):
-        outputs = np.stack([trials.targets.undo(out) for out in outputs])
-    facts = {
-        "fold": fit_unit.fold.name,
-        "levels": dict(fit_unit.levels),
-        "test_subjects": list(fit_unit.fold.test_subjects),
-        "architecture": architecture_of(fit_unit).name,
-        "objective": objective.name,
-        "metrics": list(metrics := metrics_of(fit_unit)),
-        "executor": result.executor,
-        "seed": fit_unit.seed,
-        "seconds": round(history.attrs.get("seconds", 0.0) + time.perf_counter() - started, 2),
-        "n_parameters": count_parameters(model),
-        "n_train": len(trials.train),
-        "n_test": len(test),
-        "n_test_movements": len(set(test.movement.tolist())),
-        "outputs": list(model.cfg.class_names),
-        "modalities": test.modalities,
-        "n_samples": test.n_samples,
-        "fs": test.fs,
-        "notes": list(dict.fromkeys([*trials.train.notes, *test.notes])),
-    }
-    leakage = (
-        leakage_of(fit_unit.spec.cohort, fit_unit.fold, data, trials.train, test) if fit_unit.tells_leakage else None
-    )
-    nested, shift = nested_cuts(model, conditions), shift_of(fit_unit.spec.conditions, model, conditions, x, reference)
+    targets = objective_of(fitted.fit_unit).targets(test).numpy()
+    numbers = fitted.targets is not None and np.issubdtype(targets.dtype, np.floating)
+    baseline = result.logits[BASELINE].numpy()
+    outputs = np.empty((len(result.conditions), *baseline.shape), baseline.dtype)
+    for out, condition in zip(outputs, result.conditions, strict=True):
+        logits = result.logits.pop(condition.name).numpy()
+        out[:] = fitted.targets.undo(logits) if numbers else logits
+    seconds = history.attrs.get("seconds", 0.0) + time.perf_counter() - started
+    facts = fitted.facts | {"executor": result.executor, "seconds": round(seconds, 2)}
     kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test, nested, shift)
     with new_folder(folder) as partial:
-        write_fit(partial, model, trials.inputs, trials.targets, history, kept, facts, leakage, metrics)
+        write_fit(partial, model, fitted.inputs, fitted.targets, history, kept, facts, fitted.leakage, facts["metrics"])

@@ -1,9 +1,7 @@
 """The leakage report of a fit, as its folder keeps it."""
 
 from pathlib import Path
-from typing import Any
 
-from emg_lens.data.leakage import leakage_report
 from emg_lens.data.registry import describe_dataset, load_dataset
 from emg_lens.data.rest import before_trials
 from emg_lens.data.splits import Fold
@@ -11,10 +9,10 @@ from emg_lens.data.trials import TrialSet
 from emg_lens.studies.spec import Cohort
 
 
-def leakage_of(cohort: Cohort, fold: Fold, data: Path | None, train: TrialSet, test: TrialSet) -> dict[str, Any]:
-    """What training and test trials share, and how well the class is told before the movement begins."""
-    before = None
-    if not describe_dataset(cohort.dataset).finished and not cohort.targets and cohort.segment.piece_s is None:
-        recordings = load_dataset(cohort.dataset, data, subjects=fold.subjects, **cohort.options)
-        before = before_trials(recordings, modalities=tuple(train.modalities), classes=cohort.labels)
-    return leakage_report(train, test, before, fold=fold).to_dict()
+def rest_of(cohort: Cohort, fold: Fold, data: Path | None) -> TrialSet | None:
+    """The rest before the movements of a fold, for `leakage_report`; `None` where there is none to look at."""
+    if describe_dataset(cohort.dataset).finished or cohort.targets or cohort.segment.piece_s is not None:
+        return None
+    recordings = load_dataset(cohort.dataset, data, subjects=fold.subjects, **cohort.options)
+    names = tuple(m for m in cohort.recipe.signals if cohort.modalities is None or m in cohort.modalities)
+    return before_trials(recordings, modalities=names or None, classes=cohort.labels)

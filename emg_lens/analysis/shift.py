@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from emg_lens.analysis.patterns import group_index, group_names
+from emg_lens.arguments import checked
+from emg_lens.hooks import EdgeError
 from emg_lens.hooks.anatomy import resolve_layout
 from emg_lens.layout import TokenLayout
-from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.conditions import Condition, with_baseline
+from emg_lens.sweeps.settings import check_inputs
 
 TRIALS_A_FORWARD = 128
+MOST_RUN = 1024
+"""Trials that activations are compared for; of more, evenly spread ones. All of their tokens' are in memory at once."""
 MOST_COMPARED = 512
 """Trials whose pairwise distances a maximum mean discrepancy is made of; of more, evenly spread ones."""
 
@@ -28,6 +33,7 @@ COLUMNS = ("condition", "layer", "tokens", "cosine", "cka", "mmd", "mmd_of_trial
 Groups = Mapping[tuple[int, str], Float[Tensor, "trial pos d_model"]]
 
 
+@checked
 def activation_shift(
     model: nn.Module,
     x: Tensor,
@@ -41,7 +47,7 @@ def activation_shift(
     Args:
         model: A TransformerLens model with `blocks.<layer>.hook_resid_post`, or a post-norm encoder with
             `hook_normalized_resid_post`; run in eval mode and left as it was.
-        x: Input `[trial, channel, time]`, as for `sweep`.
+        x: Input `[trial, channel, time]`, as for `sweep`. Of more than 1024 trials, so many evenly spread ones.
         conditions: What is done to it.
         reference: Trials that the model was trained on, treated as `x`: how far `x` itself lies from them is the scale
             of `mmd`. Replaced values come from them too.
@@ -56,16 +62,25 @@ def activation_shift(
         * `mmd`: maximum mean discrepancy of the two (Gretton et al. 2012, unbiased), Gaussian kernel with the median
           distance of unmasked activations as its width: 0 = the same distribution.
         * `mmd_of_trials`: that between unmasked activations for `x` and for `reference`; NaN without one.
+
+    Raises:
+        SweepInputError: No trials, or values that are not finite.
+        EdgeError: A model without these hook points, a layout of another size, or conditions that share a name.
     """
+    check_inputs(x, reference)
+    with_baseline(conditions)
     layout = resolve_layout(model, layout)
     was_training = model.training
     model.eval()
+    x = x[_evenly(len(x), MOST_RUN)]
     try:
         with torch.inference_mode():
             clean = _residuals(model, x, None, layout, reference)
-            trained = clean if reference is None else _residuals(model, reference, None, layout, None)
             to_clean = {k: Discrepancy(activations) for k, activations in clean.items()}
-            of_trials = {k: np.nan if reference is None else to_clean[k](trained[k], same_trials=False) for k in clean}
+            of_trials = dict.fromkeys(clean, np.nan)
+            if reference is not None:
+                trained = _residuals(model, reference, None, layout, None, MOST_COMPARED)
+                of_trials = {k: to_clean[k](trained[k], same_trials=False) for k in clean}
             rows = []
             for condition in conditions:
                 masked = _residuals(model, x, condition, layout, reference)
@@ -81,26 +96,38 @@ def activation_shift(
 
 
 def _residuals(
-    model: nn.Module, x: Tensor, condition: Condition | None, layout: TokenLayout, reference: Tensor | None
+    model: nn.Module,
+    x: Tensor,
+    condition: Condition | None,
+    layout: TokenLayout,
+    reference: Tensor | None,
+    most: int | None = None,
 ) -> Groups:
-    """Activations after every block, by layer and group of tokens."""
-    cfg: Any = model.cfg
+    """Activations after every block, by layer and group of tokens; those of `most` evenly spread trials."""
+    cfg: Any = getattr(model, "cfg", None)
     point = "hook_normalized_resid_post" if getattr(cfg, "norm", None) == "post" else "hook_resid_post"
-    names = [f"blocks.{layer}.{point}" for layer in range(cfg.n_layers)]
+    names = [f"blocks.{layer}.{point}" for layer in range(getattr(cfg, "n_layers", 0))]
+    if not names or not set(names) <= set(getattr(model, "hook_dict", ())):
+        raise EdgeError(f"{type(model).__name__} shows no residual stream: it has no hook point blocks.<layer>.{point}")
     changes = () if condition is None else condition.interventions
     whole = any(one.needs_all_trials for one in changes)
     contexts = [one.applied(model, layout, reference) for one in changes]
     parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    is_kept = torch.zeros(len(x), dtype=torch.bool)
+    is_kept[_evenly(len(x), most or len(x))] = True
 
     def keep(activation: Tensor, hook: Any) -> None:
-        parts[hook.name].append(activation.detach().cpu())
+        if activation.ndim != 3 or activation.shape[1] != len(layout):
+            raise EdgeError(f"{hook.name} is {list(activation.shape)}; the layout has {len(layout)} positions")
+        parts[hook.name].append(activation.detach().cpu()[kept])
 
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context)
         # Inside the others, and called itself: what changes the input hangs on the call.
         stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in names]))  # pyright: ignore
-        for some in [x] if whole else x.split(TRIALS_A_FORWARD):
+        n_at_once = max(len(x), 1) if whole else TRIALS_A_FORWARD
+        for some, kept in zip(x.split(n_at_once), is_kept.split(n_at_once), strict=True):  # noqa: B007 - read in `keep`
             model(some)
     index = torch.tensor(group_index(layout))
     return {
@@ -154,4 +181,8 @@ def _squared_distances(a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_mode
 
 
 def _some(rows: Float[Tensor, "trial d_model"]) -> Float[Tensor, "some d_model"]:
-    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), MOST_COMPARED)).long()]
+    return rows[_evenly(len(rows), MOST_COMPARED)]
+
+
+def _evenly(n: int, most: int) -> Int[Tensor, " some"]:
+    return torch.linspace(0, n - 1, min(n, most)).long()

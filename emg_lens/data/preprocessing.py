@@ -1,8 +1,8 @@
 """Filters and a common rate: from a recording as it lies on disk to one that can be cut into trials.
 
 A `Recipe` says what is done to each modality; its digest is recorded with the result. Everything acts on
-whole recordings, before trials are cut, so that no filter starts at a trial's edge; channel by channel, so that a long one
-takes little more memory than it has on disk.
+whole recordings, before trials are cut, so that no filter starts at a trial's edge; channel by channel, so that a long
+one takes little more memory than it has on disk.
 """
 
 import hashlib
@@ -14,8 +14,9 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 import scipy  # it imports its parts when they are first used: most commands never filter
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 
 Samples = Float[np.ndarray, "time channel"]
@@ -24,14 +25,12 @@ MAX_DENOMINATOR = 2000
 """Bound on the terms of the resampling ratio; the rate is then exact to 1e-6, or 0.1 ms in a minute."""
 
 
-class Step(BaseModel, ABC):
+class Step(SpecModel, ABC):
     """One thing done to a signal.
 
     Butterworth filters run forwards and backwards (`scipy.signal.sosfiltfilt`): zero phase, gain squared, so
     -6 dB at the cut-offs. `order` is the order given to `scipy.signal.butter`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
     channels_together: ClassVar[int] = 1
     """Of how many consecutive channels a channel of the result is made."""
 
@@ -138,7 +137,7 @@ class Magnitude(Step):
 AnyStep = Annotated[Bandpass | Highpass | Lowpass | Notch | Rectify | Magnitude, Field(discriminator="step")]
 
 
-class Recipe(BaseModel):
+class Recipe(SpecModel):
     """What is done to a recording before it is cut.
 
     Attributes:
@@ -150,8 +149,6 @@ class Recipe(BaseModel):
             interpolation, which neither rings nor overshoots.
             `None`: rates stay, and must all be the same.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     signals: dict[str, tuple[AnyStep, ...]] = {}
     fs: PositiveFloat | None = None
@@ -206,24 +203,23 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
 def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
     """One modality's steps and change of rate, and the notes on them."""
     n, size = signal.data.shape[1], max([1, *(step.channels_together for step in recipe.signals.get(name, ()))])
-    size = n if n % size else size
-    parts, data, notes = [], None, []
+    if n % size or n <= size:
+        return _prepared(signal, recipe, name)
+    data, names, notes = None, [], []
     for first in range(0, n, size):
-        columns = np.ascontiguousarray(signal.data[:, first : first + size])
-        part = replace(signal, data=columns, ch_names=signal.ch_names[first : first + size])
-        part, new = _prepared_part(part, recipe, name)
-        if data is None:
-            data = np.empty((n * part.data.shape[1] // size, len(part.data)), part.data.dtype)
-        rows = slice(len(parts) * part.data.shape[1], (len(parts) + 1) * part.data.shape[1])
-        data[rows] = part.data.T
-        parts.append(part.ch_names)
+        columns, of = np.ascontiguousarray(signal.data[:, first : first + size]), signal.ch_names[first : first + size]
+        part, new = _prepared(replace(signal, data=columns, ch_names=of), recipe, name)
+        if data is None:  # channels one after the other, as trials will want them
+            data = np.empty((n // size * part.data.shape[1], len(part.data)), part.data.dtype)
+        data[len(names) : len(names) + part.data.shape[1]] = part.data.T
+        names += part.ch_names
         notes += new
     assert data is not None
-    return replace(part, data=data.T, ch_names=sum(parts, ())), list(dict.fromkeys(notes))
+    return replace(part, data=data.T, ch_names=tuple(names)), list(dict.fromkeys(notes))
 
 
-def _prepared_part(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
-    """The same of some of its channels, alone."""
+def _prepared(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
+    """The same of all its channels at once."""
     _check_finite(signal, name)
     notes = []
     for step in recipe.signals.get(name, ()):

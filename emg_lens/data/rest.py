@@ -11,6 +11,8 @@ from emg_lens.data.trials import TrialSet
 
 ALL = "all"
 """Stands for all modalities together."""
+TRIALS_AT_A_TIME = 1024
+"""Whose samples are taken in double precision at once."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,17 @@ def told_before(train: TrialSet, test: TrialSet, before: TrialSet, whose: str = 
     if not 1 < len(np.unique(train_y)) < len(train_y) or not len(test_y):
         return ()
     chance = float(np.bincount(test_y).max() / len(test_y))
-    names = [m for m in before.modalities if m in train.modalities]
+    names = [m for m in train.modalities if m in before.modalities]
+    rest, one_of, other_of = map(_features, (before, train, test))
     told = []
     for modality in (*names, ALL) if len(names) > 1 else names:
         seen = names if modality == ALL else [modality]
-        rest = _features(before.keep(seen))
-        told_by_rest = _lda_accuracy(rest[train_rest], train_y, rest[test_rest], test_y)
-        one, other = (_movement_means(_features(t.keep(seen)), of) for t, of in ((train, train_of), (test, test_of)))
+        rest_seen, one_seen, other_seen = (
+            found[:, np.isin(t.channels["modality"], seen)]
+            for found, t in ((rest, before), (one_of, train), (other_of, test))
+        )
+        told_by_rest = _lda_accuracy(rest_seen[train_rest], train_y, rest_seen[test_rest], test_y)
+        one, other = _movement_means(one_seen, train_of), _movement_means(other_seen, test_of)
         told_by_itself = _lda_accuracy(one, train_y, other, test_y)
         told.append(Told(modality, told_by_rest, told_by_itself, chance, len(test_y)))
     return tuple(told)
@@ -164,10 +170,13 @@ def _movements_with_rest(
 
 def _features(trials: TrialSet) -> Float[np.ndarray, "trial channel"]:
     """The plainest feature of each channel: log mean square of EMG, which swings about zero; mean of all else."""
-    x = trials.x.astype(np.float64)
     swings = trials.channels["modality"].str.contains("emg", case=False).to_numpy()
-    power = np.log(np.mean(x**2, axis=2) + np.finfo(np.float64).tiny)
-    return np.where(swings, power, x.mean(axis=2))
+    found = np.empty(trials.x.shape[:2])
+    for first in range(0, len(trials), TRIALS_AT_A_TIME):
+        x = trials.x[first : first + TRIALS_AT_A_TIME].astype(np.float64)
+        power = np.log(np.mean(x**2, axis=2) + np.finfo(np.float64).tiny)
+        found[first : first + TRIALS_AT_A_TIME] = np.where(swings, power, x.mean(axis=2))
+    return found
 
 
 def _movement_means(

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
+from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import REST, DataError, Recording
 
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
@@ -19,7 +20,7 @@ SHOWN = 3
 """How many recordings a note names before it only counts them."""
 
 
-class Segment(BaseModel):
+class Segment(SpecModel):
     """The part of each movement that is used, and how it is cut into windows.
 
     Times come to the nearest row, and trials carry a note of those that fell between two.
@@ -36,8 +37,6 @@ class Segment(BaseModel):
             force that follows the EMG: a split by time then has whole pieces on one side. Neighbouring pieces share
             no sample, but are not independent.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_s: NonNegativeFloat = 0.0
     stop_s: PositiveFloat | None = None
@@ -119,7 +118,9 @@ class Segment(BaseModel):
 class _Cut:
     """What has been cut so far."""
 
-    windows: list[Float[np.ndarray, "channel time"]] = field(default_factory=list)
+    windows: list[Float[np.ndarray, "window channel time"]] = field(default_factory=list)
+    """Of each recording; none once they differ in length, which is an error."""
+    lengths: set[int] = field(default_factory=set)
     rows: list[tuple[int, str, int, int, int, float]] = field(default_factory=list)
     """Label, subject, repetition, movement, recording and start (s) of each window."""
     movements: int = 0
@@ -153,14 +154,15 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
             raise DataError(f"{recording.source} has other channels than those before it")
         channels["native_fs"] = np.minimum(channels["native_fs"], table["native_fs"])
         _cut_one(recording, segment, wanted, state)
+        del recording  # before the next one is read
     if channels is None:
         raise DataError("no recording to cut into trials")
-    if not state.windows:
+    if not state.rows:
         raise DataError(
             f"no trial for {segment.in_words()}: {state.movements} movements, {state.too_short} too short,"
             f" {state.n_other} of other labels {sorted(state.other_labels)}"
         )
-    lengths = sorted({w.shape[1] for w in state.windows})
+    lengths = sorted(state.lengths)
     if len(lengths) > 1:
         raise DataError(
             f"movements last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s; give the segment a stop_s or window_s"
@@ -169,7 +171,7 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
     names = _class_names(state, wanted, label)
     index = {of: i for i, of in enumerate(names)}
     return {
-        "x": np.stack(state.windows),
+        "x": _together(state.windows),
         "y": np.array([index[of] for of in label.tolist()], dtype=np.int64),
         "subject": subject.astype(str),
         "repetition": repetition.astype(np.int64),
@@ -190,11 +192,11 @@ def same_channels(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 
 
 def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, state: _Cut) -> None:
-    samples = np.concatenate([s.data.T for s in recording.signals.values()]).astype(np.float32, copy=False)
     state.recordings += 1
     state.declared.append(recording.meta.get("class_names", {}))
     for note in recording.notes:
         state.notes.setdefault(note, []).append(recording.source)
+    bounds: list[tuple[int, int]] = []
     for trial in recording.trials.itertuples():
         label, number = int(trial.label), state.numbers  # pyright: ignore
         state.movements += 1
@@ -209,9 +211,35 @@ def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, s
         state.numbers = number + max(1, len(pieces))
         for movement, windows in enumerate(pieces, number):
             for start, stop in windows:
-                state.windows.append(samples[:, first + start : first + stop].copy())
+                bounds.append((first + start, first + stop))
                 begin, repetition = (first + start) / recording.fs, int(trial.repetition)  # pyright: ignore
                 state.rows.append((label, recording.subject, repetition, movement, state.recordings - 1, begin))
+    state.lengths |= {stop - start for start, stop in bounds}
+    if len(state.lengths) > 1:
+        state.windows.clear()
+    elif bounds:
+        state.windows.append(_windows(recording, bounds))
+
+
+def _windows(recording: Recording, bounds: list[tuple[int, int]]) -> Float[np.ndarray, "window channel time"]:
+    """The samples between first and last row + 1, of windows of one length; channels of all modalities together."""
+    signals = [signal.data.T for signal in recording.signals.values()]
+    windows = np.empty((len(bounds), sum(map(len, signals)), bounds[0][1] - bounds[0][0]), np.float32)
+    for window, (start, stop) in zip(windows, bounds, strict=True):
+        np.concatenate([channels[:, start:stop] for channels in signals], out=window, casting="same_kind")
+    return windows
+
+
+def _together(parts: list[Float[np.ndarray, "window channel time"]]) -> Float[np.ndarray, "window channel time"]:
+    """All windows; each part is let go as soon as it is copied."""
+    if len(parts) == 1:
+        return parts.pop()
+    found, start = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.float32), 0
+    while parts:
+        part = parts.pop(0)
+        found[start : start + len(part)] = part
+        start += len(part)
+    return found
 
 
 def _channel_table(recording: Recording) -> pd.DataFrame:

@@ -88,7 +88,10 @@ class InputStatistics:
             DataError: A modality to rectify that there is not.
         """
         mean = train.x.mean(axis=(0, 2), dtype=np.float64)
-        std = np.sqrt(np.mean((train.x - mean[:, None]) ** 2, axis=(0, 2)))
+        # A few channels at a time, for the sake of memory; a single one alone would be summed in another order.
+        blocks = [slice(b[0], b[-1] + 1) for b in np.array_split(np.arange(len(mean)), max(1, -(-len(mean) // 4)))]
+        squares = [np.mean((train.x[:, b] - mean[b, None]) ** 2, axis=(0, 2)) for b in blocks]
+        std = np.sqrt(np.concatenate(squares))
         constant = np.ptp(train.x, axis=(0, 2)) == 0  # its deviation may be a rounding error instead of 0
         if isinstance(rectify, str):
             raise DataError(f"rectify must list modalities, got {rectify!r}")

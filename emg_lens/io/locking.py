@@ -17,12 +17,13 @@ class BusyError(EmgLensError, RuntimeError):
 
 
 @contextmanager
-def one_at_a_time(path: Path, instead: str = "wait until it is done") -> Iterator[str | None]:
+def one_at_a_time(path: Path, instead: str = "wait until it is done", wait: bool = False) -> Iterator[str | None]:
     """Hold the lock of a file, which stays and may be left by anybody: the operating system knows who holds it.
 
     Args:
         path: The file, in a folder that exists.
         instead: What to do while another process holds the lock, for its message.
+        wait: Whether to wait for that process.
 
     Yields:
         None, or why there is no lock: some file systems have none, or the folder is read-only.
@@ -30,7 +31,10 @@ def one_at_a_time(path: Path, instead: str = "wait until it is done") -> Iterato
     Raises:
         BusyError: Another process holds it.
     """
-    lock, holder = FileLock(path, timeout=0, fallback_to_soft=False), path.with_name(f"{path.name}-holder")
+    lock, holder = (
+        FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False),
+        path.with_name(f"{path.name}-holder"),
+    )
     try:
         lock.acquire()
     except Timeout:
@@ -40,7 +44,8 @@ def one_at_a_time(path: Path, instead: str = "wait until it is done") -> Iterato
         yield str(error.strerror or error)
         return
     try:
-        write_text(holder, f"process {os.getpid()} on {platform.node()}")
+        if not wait:  # nobody is sent away
+            write_text(holder, f"process {os.getpid()} on {platform.node()}")
         yield None
     finally:
         lock.release()

@@ -7,6 +7,7 @@ but for times that are measured, and every process that a killed run has started
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -29,7 +30,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "studies"))
 from tiny import TINY  # noqa: E402
 
 GONE_SECONDS = 20
+LONGEST = 1.3
+"""Of an undisturbed run, the latest moment of a kill: some runs are finished before."""
 MARK = "EMG_LENS_KILLS"
+MEASURED = ("seconds", "folder", "fit.json")
+"""Entries of JSON files that may differ: times, places, and the checksum of what holds a time."""
 
 
 class Kill(NamedTuple):
@@ -130,30 +135,32 @@ def kill_again_and_again(
     Yields:
         One a kill, and one a finished run (`kill` is then `"finished"`).
     """
-    rng, watched, done = random.Random(seed), dict[str, float](), 0
+    rng, watched, done, turns = random.Random(seed), dict[str, float](), 0, itertools.cycle(studies)
     for study in studies:
         study.run_undisturbed()
     while done < n_kills:
-        study = studies[done % len(studies)]
+        study = next(turns)
         study.start_anew()
         finished = False
         while not finished:
             kill, mark = kinds[done % len(kinds)], f"{os.getpid()}.{seed}.{done}"
-            moment, started = rng.uniform(0, study.seconds) if done < n_kills else np.inf, time.monotonic()
+            moment, started = rng.uniform(0, LONGEST * study.seconds) if done < n_kills else np.inf, time.monotonic()
             process = study.start("killed", mark)
             while process.poll() is None and time.monotonic() - started < moment:
                 time.sleep(0.005)
-            finished = process.poll() is not None
+            if process.poll() is None:
+                (os.killpg if kill.group else os.kill)(process.pid, kill.number)
+                watched[mark] = time.monotonic()
+            code = process.wait()
+            finished = code == 0 or mark not in watched  # it may end in the moment of the kill
             if finished:
-                code = process.returncode
+                watched.pop(mark, None)
                 faults = [f"exit code {code}: {study.printed()[-500:]}"] if code else []
                 faults += [f"other bytes: {name}" for name in study.differences()]
                 yield Tally(study.folder.name, "finished", time.monotonic() - started, code, faults)
                 continue
-            (os.killpg if kill.group else os.kill)(process.pid, kill.number)
-            watched[mark] = time.monotonic()
             done += 1
-            code, faults = process.wait(), []
+            faults = []
             if code != kill.code:
                 faults.append(f"exit code {code}, expected {kill.code}")
             if "Traceback" in study.printed() and kill.number != signal.SIGKILL:
@@ -196,7 +203,7 @@ def _contents(out: Path) -> dict[str, object]:
             continue
         found[name] = file.read_bytes()
         if file.suffix == ".json":
-            found[name] = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("seconds", "folder")}
+            found[name] = {k: v for k, v in json.loads(file.read_text()).items() if k not in MEASURED}
     return found
 
 
