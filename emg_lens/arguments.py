@@ -13,7 +13,7 @@ from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from emg_lens.errors import EmgLensError
 
@@ -93,6 +93,16 @@ class SpecModel(BaseModel):
         return content
 
 
+def _shown(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError(f"a name is printable text and not empty, got {short(name)}")
+    return name
+
+
+Name = Annotated[str, Field(max_length=500), AfterValidator(_shown)]
+"""Of something that tables, files and terminals show."""
+
+
 def short(value: object) -> str:
     """A value in a few letters of one line."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
@@ -161,7 +171,7 @@ def _refused_leaf(value: Any, hint: Any) -> Refused | None:
     try:
         _adapter(hint).validate_python(value.item() if isinstance(value, np.generic) else value)
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Input should be ")
+        message = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         return "", value, message.replace("a valid integer", "an integer").replace("a valid", "a")
     return None
 

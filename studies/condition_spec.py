@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from emg_lens.arguments import SpecModel
+from emg_lens.arguments import Name, SpecModel
 from emg_lens.hooks.interventions import Intervention, read_interventions
 from emg_lens.hooks.parse import EdgeExpression
 from emg_lens.sweeps.conditions import MODES, Condition, Mode, head_masks, layer_masks, with_baseline
@@ -22,7 +22,7 @@ class LayerMasks(SpecModel):
         modes: Any of `individual`, `from_beginning`, `from_end`.
     """
 
-    edges: dict[str, EdgeExpression] = Field(
+    edges: dict[Name, EdgeExpression] = Field(
         default={"unimodal": "unimodal()", "cross_modal": "cross_modal()"}, validate_default=True, min_length=1
     )
     modes: tuple[Mode, ...] = Field(default=MODES, min_length=1)
@@ -35,7 +35,7 @@ class HeadMasks(SpecModel):
         edges: Edge expressions by the name that tables show.
     """
 
-    edges: dict[str, EdgeExpression] = Field(default={"every": "every()"}, validate_default=True, min_length=1)
+    edges: dict[Name, EdgeExpression] = Field(default={"every": "every()"}, validate_default=True, min_length=1)
 
 
 class SingleCondition(SpecModel):
@@ -53,7 +53,7 @@ class SingleCondition(SpecModel):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(min_length=1)
+    name: Name
     sees: tuple[str, ...] | None = None
     all: tuple[dict[str, Any], ...] = ()
     _interventions: tuple[Intervention, ...] = PrivateAttr(default=())

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from emg_lens.arguments import Name, check_argument
 from emg_lens.training.metrics import METRICS
 
 SEED = "seed"
@@ -42,11 +43,13 @@ def read_factors(given: Any) -> Factors:
         raise ValueError(f"factors map names to levels, got {given!r}")
     found: Factors = {}
     for name, levels in given.items():
+        check_argument("factor", str(name), Name)
         if str(name) == SEED and isinstance(levels, int | list) and not isinstance(levels, bool):
             levels = _levels_of_seeds(levels)
         if not isinstance(levels, Mapping) or not levels:
             raise ValueError(f"factor {name!r} needs levels, each a mapping of what it overrides; got {levels!r}")
         for level, parts in levels.items():
+            check_argument(f"level of {name!r}", str(level), Name)
             if not isinstance(parts, Mapping | None):
                 raise ValueError(f"level {level!r} of {name!r} must map parts of the study to values, got {parts!r}")
         if str(name) in found or len({str(level) for level in levels}) < len(levels):

@@ -8,6 +8,7 @@ is checked before anything runs.
 import difflib
 import hashlib
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from typing import Any, Self
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from emg_lens.arguments import SpecModel
+from emg_lens.arguments import SpecModel, check_argument, short
 from emg_lens.data.preprocessing import Recipe
 from emg_lens.data.registry import describe_dataset
 from emg_lens.data.segment import Segment
@@ -25,6 +26,7 @@ from emg_lens.studies.condition_spec import ConditionsSpec
 from emg_lens.studies.factors import SEED, Factors, Levels, combinations, override, read_factors
 from emg_lens.studies.shipped import catalogue, catalogue_text
 from emg_lens.studies.statistics.spec import StatisticsSpec
+from emg_lens.studies.yaml_text import LONGEST, YAMLTextError, read_yaml
 from emg_lens.training.recipe import TrainingRecipe
 
 WORDS = ("title", "question")
@@ -168,11 +170,13 @@ class StudySpec(SpecModel):
         Raises:
             StudyError: No such study, not YAML, or a key or value that does not belong there.
         """
+        check_argument("study", name_or_path, str | Path)
         path = Path(name_or_path)
-        if path.suffix in (".yaml", ".yml") or path.is_file():
+        if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # False, too, where a name is no name of a file
             return cls.parse(_read(path), source=str(path))
         if str(name_or_path) not in catalogue():
-            raise StudyError(f"no study {str(name_or_path)!r}; give a .yaml file or one of: {', '.join(catalogue())}")
+            known = ", ".join(catalogue())
+            raise StudyError(f"no study {short(str(name_or_path))}; give a .yaml file or one of: {known}")
         return cls.parse(catalogue_text(str(name_or_path)), source=str(name_or_path))
 
     @classmethod
@@ -183,9 +187,9 @@ class StudySpec(SpecModel):
             StudyError: As `load`.
         """
         try:
-            content = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise StudyError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
+            content = read_yaml(text)
+        except YAMLTextError as error:
+            raise StudyError(f"{source} {error}") from None
         if not isinstance(content, dict):
             raise StudyError(f"{source} holds {type(content).__name__}; expected keys such as name, cohort, model")
         try:
@@ -241,10 +245,10 @@ def one_line(error: ValidationError) -> str:
     parts = []
     for item in error.errors()[:3]:
         where = ".".join(str(p) for p in item["loc"]) or "study"
-        if item["type"] == "extra_forbidden" and item["loc"][-1] in FORMER:
+        if item["type"] == "extra_forbidden" and item["loc"] and item["loc"][-1] in FORMER:
             parts.append(f"{where}: {FORMER[item['loc'][-1]]}")
             continue
-        if item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden" and item["loc"]:
             close = difflib.get_close_matches(str(item["loc"][-1]), _keys() - {item["loc"][-1]}, n=1)
             parts.append(f"{where} is not a known key" + f"; did you mean {close[0]!r}?" * bool(close))
             continue
@@ -260,7 +264,11 @@ def _keys() -> set[str]:
 
 
 def _read(path: Path) -> str:
+    if not os.path.isfile(path):
+        raise StudyError(f"cannot read study {str(path)!r}: there is no such file")
     try:
+        if path.stat().st_size > 4 * LONGEST:
+            raise StudyError(f"cannot read study {str(path)!r}: {path.stat().st_size} bytes are more than a study has")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"cannot read study {str(path)!r}: {error}") from None

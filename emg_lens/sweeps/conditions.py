@@ -8,7 +8,7 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from emg_lens.arguments import ArgumentError, check_argument, checked, short
+from emg_lens.arguments import ArgumentError, Name, check_argument, checked, short
 from emg_lens.hooks import EdgeCut, EdgeError, EdgeSet, none
 from emg_lens.hooks.algebra import Size
 from emg_lens.hooks.interventions import Intervention, Interventions, as_interventions
@@ -43,6 +43,7 @@ class Condition:
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name):
             raise EdgeError(f"a condition needs a name, Condition('no talk', cross_modal()); got {self.name!r}")
+        check_argument("a condition's name", self.name, Name)
         check_argument(f"condition {self.name!r}: tags", self.tags, Tags)
         object.__setattr__(self, "interventions", as_interventions(self.intervention))
         object.__setattr__(self, "tags", MappingProxyType(dict(self.tags)))

@@ -1,0 +1,89 @@
+"""Study files that are no study, or a trap, are refused at once in one line; what is written is what is read."""
+
+import time
+
+import pytest
+from tiny import TINY
+
+from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.studies.yaml_text import read_yaml
+
+LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 10)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def with_(old: str, new: str) -> str:
+    assert old in TINY
+    return TINY.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (with_("epochs: 4", "epochs: 4, epochs: 7"), "the key 'epochs' twice, again in line 16"),
+        (TINY + "title: again\n", "the key 'title' twice, again in line"),
+        ("a: " + "[" * 20_000, "nested deeper"),
+        ("a: " + "[" * 60 + "]" * 60, "nested deeper"),
+        ("{a: " * 5000, "nested deeper"),
+        (LAUGHS, "unfolds into more than"),
+        ("a: &a [*a]", "nested deeper"),
+        ("a: !!python/object:os.system x", "the tag .* in line 1, which means nothing"),
+        ("a: !!set {b}", "the tag"),
+        ("a: !!binary AAAA", "the tag"),
+        ("a: !!bool x", "not valid YAML"),
+        ("a: !!float x", "not valid YAML"),
+        ("name: " + "9" * 5000, "not valid YAML"),
+        ("? [a]\n: b", "expected text"),
+        ("a: " + "x" * 10**7, "letters; a study has"),
+        ("a\0b", "not valid YAML"),
+        ("", "holds NoneType"),
+        ("[1]", "holds list"),
+        (with_("layer_masks: {}", "layer_masks: {modes: []}"), "conditions.layer_masks.modes"),
+        (with_("name: tiny", "name: " + "a" * 5000), "name: .*at most 100"),
+        (with_("layer_masks: {}", "layer_masks: {edges: {'': none()}}"), "a name is printable text and not empty"),
+        (with_("name: ACC unread", 'name: "a\\e[31m"'), "a name is printable text and not empty"),
+        (TINY + "factors: {sensors: {'': {}}}\n", "level of 'sensors'="),
+        (TINY + "factors: {' ': {a: {}}}\n", "factor=' '"),
+        (with_("epochs: 4", "epochs: true"), "epochs: expected a number or text, got true"),
+        (with_("epochs: 4", "epochs: 1000000000000"), "training.epochs"),
+        (with_("epochs: 4", "epochs: 0"), "training.epochs"),
+        (with_("lr: 0.003", "lr: .nan"), "training.lr: Input should be a finite number"),
+        (with_("batch_size: 16", "batch_size: -1"), "training.batch_size"),
+        (with_("stop_s: 1.5", "stop_s: .inf"), "cohort.segment.stop_s"),
+        (with_("fs: 20", "fs: .inf"), "cohort.recipe.fs"),
+        (with_("  dataset: simulated", "  dataset: simulated\n  subjects: [no]"), "subjects: expected .* got false"),
+        (with_("train: [1, 3]", "train: [true, 3]"), "train: expected a number or text, got true"),
+        (with_("layer_masks: {}", "controls: {random_edges: 1000000000}"), "random_edges"),
+    ],
+)
+def test_what_is_no_study_is_refused_at_once_in_one_line(text, message):
+    started = time.perf_counter()
+    with pytest.raises(StudyError, match=message) as error:
+        StudySpec.parse(text)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1500
+    assert time.perf_counter() - started < 10
+
+
+def test_keys_are_text_as_they_stand():
+    spec = StudySpec.parse(TINY + "factors: {sensors: {007: {}, true: {}, null: {}, 1e5: {}, NA: {}, 7: {}}}\n")
+    assert list(spec.factors["sensors"]) == ["007", "true", "null", "1e5", "NA", "7"]
+    assert StudySpec.parse(spec.to_yaml()) == spec
+
+
+def test_references_dates_and_merges_are_read():
+    content = read_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: 2020-13-45\nd: *a")
+    assert content == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": "2020-13-45", "d": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, 3, b"x", None, "a\0b", "/", "/no/such.yaml", "."])
+def test_what_is_no_file_and_no_shipped_study_is_refused_in_one_line(name):
+    with pytest.raises(Exception, match="study") as error:
+        StudySpec.load(name)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1500
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path):
+    (tmp_path / "large.yaml").write_text("a" * 5_000_000)
+    with pytest.raises(StudyError, match="5000000 bytes are more than a study has"):
+        StudySpec.load(tmp_path / "large.yaml")
