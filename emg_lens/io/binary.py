@@ -55,7 +55,20 @@ def hdf5_rows(path: Path, names: Sequence[str], first: int | None, last: int | N
                 yield name, stored(file, name)[..., first:last]
 
 
-def stored(file: h5py.File, name: str) -> h5py.Dataset:
+def hdf5_fields(path: Path, name: str, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Some fields of a data set of records, `group/name`."""
+    with h5py.File(path) as file:
+        group, _, last = name.rpartition("/")
+        if group and not (group in file and isinstance(file.get(group, getlink=True), h5py.HardLink)):
+            raise ValueError(f"it has no {name}")
+        found = stored(file[group] if group else file, last)
+        for field in fields:
+            if field not in (found.dtype.names or ()):
+                raise ValueError(f"{name} has no field {field!r}; it has {', '.join(found.dtype.names or ['none'])}")
+            yield field, found.fields(field)[()]
+
+
+def stored(file: h5py.Group, name: str) -> h5py.Dataset:
     """A data set whose values are in this file, all of them.
 
     Raises:

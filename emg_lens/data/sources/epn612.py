@@ -1,0 +1,174 @@
+"""EPN-612: five gestures and none with a Myo band, 612 people, one JSON file a person.
+
+Facts: docs/protocol.md §2.10.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from emg_lens.data.files import choose, index_files
+from emg_lens.data.recording import DataError, Recording, Signal
+from emg_lens.data.registry import DataSet
+
+Extent = Literal["sample", "marked"]
+NAME = "epn-612"
+EXPECTED = "folders trainingJSON and testingJSON with user<k>/user<k>.json"
+FILE_NAME = re.compile(r"user(\d+)\.json", re.IGNORECASE)
+GESTURES = ("noGesture", "waveIn", "waveOut", "pinch", "open", "fist")
+"""In the order of their labels, 1 to 6. The files' own codes have another."""
+SETS = ("trainingSamples", "testingSamples")
+REPETITIONS = 25
+"""Of each gesture in each set."""
+EMG_FS, IMU_FS = 200.0, 50.0
+MOST_BYTES = 500_000_000
+
+SIGNALS = {  # modality -> the file's word, channels, rate (Hz), unit
+    "emg": ("emg", tuple(f"ch{i}" for i in range(1, 9)), EMG_FS, "adc"),
+    "acc": ("accelerometer", ("x", "y", "z"), IMU_FS, ""),
+    "gyro": ("gyroscope", ("x", "y", "z"), IMU_FS, ""),
+    "quat": ("quaternion", ("w", "x", "y", "z"), IMU_FS, ""),
+}
+
+
+def load(
+    root: str | Path,
+    *,
+    subjects: Iterable[str | int] | None = None,
+    sets: Sequence[str] = SETS,
+    sensors: Sequence[str] = ("emg",),
+    extent: Extent = "sample",
+) -> Iterator[Recording]:
+    """Read the samples, one recording of about five seconds each.
+
+    Repetitions count a gesture's samples: 1 to 25 in `trainingSamples`, 26 to 50 in `testingSamples`.
+
+    Args:
+        root: Folder with `trainingJSON` and `testingJSON`.
+        subjects: `"training.3"`, `"testing.3"`, ...; default all.
+        sets: Which samples of each person.
+        sensors: Out of emg, acc, gyro, quat.
+        extent: Whether a label holds for the whole sample, or where the publishers marked the gesture (`"marked"`; of
+            `noGesture` the whole sample).
+
+    Raises:
+        DataError: Unknown option value or subject, no files; while iterating, a damaged file.
+    """
+    for option, value, known in (("sets", sets, SETS), ("sensors", sensors, tuple(SIGNALS))):
+        if isinstance(value, str) or not value or not set(value) <= set(known):
+            raise DataError(f"{NAME}: {option} must be a list out of {list(known)}, got {value!r}")
+    if extent not in get_args(Extent):
+        raise DataError(f"{NAME}: extent must be one of {', '.join(get_args(Extent))}, got {extent!r}")
+    index = choose(find(root), subjects)
+    return (
+        recording
+        for subject, paths in index.items()
+        for path in paths
+        for recording in _recordings(path, subject, tuple(sets), tuple(sensors), extent)
+    )
+
+
+def find(root: str | Path) -> dict[str, list[Path]]:
+    """File of each person, `"training.<k>"` or `"testing.<k>"`: both folders number theirs from 1.
+
+    Raises:
+        DataError: No such folder or file, or two files for one person.
+    """
+
+    def place(match: re.Match, path: Path) -> tuple[str, str]:
+        folder = path.parent.parent.name.lower().removesuffix("json")
+        return (f"{folder}.{int(match[1])}", "samples") if folder in ("training", "testing") else ("", "")
+
+    return index_files(root, FILE_NAME, place, EXPECTED)
+
+
+def _recordings(
+    path: Path, subject: str, sets: tuple[str, ...], sensors: tuple[str, ...], extent: Extent
+) -> Iterator[Recording]:
+    content = _content(path)
+    for number, name in enumerate(SETS):
+        if name not in sets:
+            continue
+        samples = content.get(name)
+        if not isinstance(samples, Mapping) or not samples:
+            raise DataError(f"{path}: no {name}; expected samples idx_1, idx_2, ...")
+        done: dict[str, int] = {}
+        for key in sorted(samples, key=lambda key: (len(key), key)):
+            where = f"{path}: {name}.{key}"
+            sample = samples[key]
+            if not isinstance(sample, Mapping):
+                raise DataError(f"{where} holds {type(sample).__name__}, expected signals and a gesture")
+            gesture = sample.get("gestureName")
+            if gesture is None:  # the publishers keep the gestures of the testing people's second set to themselves
+                continue
+            if gesture not in GESTURES:
+                raise DataError(f"{where}: unknown gesture {gesture!r}; expected one of {', '.join(GESTURES)}")
+            done[gesture] = done.get(gesture, 0) + 1
+            repetition = number * REPETITIONS + done[gesture]
+            yield _recording(sample, where, subject, path, gesture, repetition, sensors, extent)
+
+
+def _recording(
+    sample: Mapping[str, Any],
+    where: str,
+    subject: str,
+    path: Path,
+    gesture: str,
+    repetition: int,
+    sensors: tuple[str, ...],
+    extent: Extent,
+) -> Recording:
+    signals = {name: _signal(sample, name, where) for name in sensors}
+    n_rows = len(_signal(sample, "emg", where).data)
+    active = np.ones(n_rows, np.int64)
+    if extent == "marked" and gesture != "noGesture":
+        bounds = sample.get("groundTruthIndex")
+        if not (isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int) for b in bounds)):
+            raise DataError(f"{where}: groundTruthIndex is {bounds!r}, expected the first and last row of the gesture")
+        first, last = bounds
+        if not 1 <= first <= last <= n_rows:
+            raise DataError(f"{where}: groundTruthIndex {bounds} is outside of its {n_rows} rows")
+        active[:] = 0
+        active[first - 1 : last] = 1
+    meta = {
+        "dataset": NAME,
+        "file": str(path),
+        "class_names": dict(enumerate(GESTURES, start=1)),
+        "notes": ("emg, acc, gyro and quat taken as uniform at 200 and 50 Hz, all from time 0",) * (len(sensors) > 1),
+    }
+    label = GESTURES.index(gesture) + 1
+    return Recording(subject, signals, active * label, active * repetition, EMG_FS, meta)
+
+
+def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
+    word, channels, fs, units = SIGNALS[name]
+    table = sample.get(word)
+    missing = [c for c in channels if c not in table] if isinstance(table, Mapping) else list(channels)
+    if missing:
+        raise DataError(f"{where}: {word} has no {missing[0]}; is the file complete?")
+    try:
+        data = np.array([table[channel] for channel in channels], dtype=np.float32).T
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: the channels of {word} must be numbers, as many of each") from None
+    if data.ndim != 2 or not len(data) or not np.isfinite(data).all():
+        raise DataError(f"{where}: {word} is empty or holds something else than numbers")
+    return Signal(data, fs, fs, units, channels, "Myo band on the forearm")
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES / 1e6:.0f} MB; a person has some 20")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, Mapping):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return content
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
+
+
+EPN_612 = DataSet(NAME, load, f"five gestures and none with a Myo band, 612 people: {EXPECTED}", find)
