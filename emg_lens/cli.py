@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, printable
 
 STOPPED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}
 """Exit codes of Ctrl-C and of `kill`, as shells have them."""
@@ -89,16 +90,16 @@ def check(
     """
     from emg_lens.data.registry import describe_dataset
     from emg_lens.studies.run_plan import prepare
-    from emg_lens.studies.spec import COMING, StudySpec
+    from emg_lens.studies.spec import StudySpec
 
     study = StudySpec.load(name)
     study.check()
     cells = len(study.cells)
     epochs = " or ".join(dict.fromkeys(f"{spec.training.epochs}" for _, spec in study.cells))
     levels = f"{cells} combination{'s' * (cells != 1)} of levels"
-    out.print(f"{study.name}: {study.model.summary()}; {epochs} epochs; {levels}", markup=False)
+    out.print(printable(f"{study.name}: {study.model.summary()}; {epochs} epochs; {levels}"), markup=False)
     sets = [spec.cohort.dataset for _, spec in study.cells]
-    on_disk = [name for name in sets if name in COMING or describe_dataset(name).needs_root]
+    on_disk = [name for name in sets if describe_dataset(name).needs_root]
     if data is None and on_disk:
         out.print(f"the file is in order; add --data FOLDER to check it against {on_disk[0]} recordings")
         return
@@ -107,7 +108,7 @@ def check(
         _note(warning)
     names = {name for cell in plan.subjects for name in cell}
     out.print(
-        f"in order: {len(names)} subjects, {len(plan.n_train)} fits; a run would live in {plan.folder}",
+        f"in order: {len(names)} subjects, {len(plan.n_train)} fits; a run would live in {printable(str(plan.folder))}",
         highlight=False,
         markup=False,
     )
@@ -160,19 +161,23 @@ def data(
     """
     from emg_lens.data.summary import summarise
 
-    with err.status(f"reading {dataset}"):
+    with err.status(escape(printable(f"reading {dataset}"))):
         table, notes = summarise(dataset, folder)
     shown = Table(*table.columns)
     for row in table.itertuples(index=False):
-        shown.add_row(*map(str, row))
+        shown.add_row(*(Text(printable(str(cell))) for cell in row))
     out.print(shown)
     for note, count in notes.items():
-        out.print(f"note ({count} of {table['recordings'].sum()} recordings): {note}", highlight=False, markup=False)
+        out.print(
+            f"note ({count} of {table['recordings'].sum()} recordings): {printable(note)}",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _note(text: str) -> None:
     err.print("[yellow]note:[/yellow]", end=" ")
-    err.print(text, highlight=False, soft_wrap=True, markup=False)
+    err.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def _print_result(result: object) -> None:

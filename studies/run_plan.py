@@ -16,7 +16,7 @@ from emg_lens.data.splits import RepetitionSplit
 from emg_lens.io.seals import DamagedFileError, check_seal
 from emg_lens.io.workers import parallel
 from emg_lens.studies.report.view import VIEWS
-from emg_lens.studies.spec import COMING, FORMER, Cohort, StudyError, StudySpec
+from emg_lens.studies.spec import FORMER, Cohort, StudyError, StudySpec
 from emg_lens.studies.statistics.families import family_sizes
 from emg_lens.studies.statistics.power import power_warnings
 
@@ -59,9 +59,6 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
     study.check()
     for name in study.views or ():
         VIEWS[name]  # an unknown name raises now, not after the fits
-    for _, spec in study.cells:
-        if spec.cohort.dataset in COMING:
-            raise StudyError(f"the loader of {spec.cohort.dataset!r} is not written yet; see emg-lens list")
     subjects = tuple(_subjects(spec.cohort, data) for _, spec in study.cells)
     n_fits = sum(len(spec.split.folds(names)) for (_, spec), names in zip(study.cells, subjects, strict=True))
     with console.status(f"reading the recordings of {n_fits} fits"):

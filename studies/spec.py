@@ -43,8 +43,6 @@ IN_WORDS = {
 """What pydantic says of a value's form, in the words of a YAML file."""
 FORMER = {"n_bootstrap": "intervals are no longer drawn at random; leave it out"}
 """Keys of former versions that changed no fit, and what became of them."""
-COMING = ("ninapro-db2",)
-"""Data sets that shipped studies name and whose loader is not written yet."""
 
 
 class StudyError(EmgLensError, ValueError):
@@ -232,12 +230,10 @@ class StudySpec(SpecModel):
             StudyError: What is wrong, in one line.
         """
         for _, spec in self.cells:
-            name = spec.cohort.dataset
-            if name not in COMING:
-                try:
-                    describe_dataset(name)
-                except EmgLensError as error:
-                    raise StudyError(str(error)) from None
+            try:
+                describe_dataset(spec.cohort.dataset)
+            except EmgLensError as error:
+                raise StudyError(str(error)) from None
 
 
 def one_line(error: ValidationError) -> str:

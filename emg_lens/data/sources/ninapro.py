@@ -183,7 +183,7 @@ def find(
         where = f"exercise {exercise}{f', part {part:02}' * (n_parts > 1)}"
         return (f"S{int(match['subject'])}", where) if wanted else ("", "")
 
-    expected = f"{family.name} files named like {_example(family, exercises)} at any depth"
+    expected = f"{family.name} files {_example(family, exercises)} at any depth"
     return index_files(root, family.file_name, key, expected)
 
 
