@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from math import ceil
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = os.environ["HDF5_USE_FILE_LOCKING"] = "1"
@@ -32,11 +33,11 @@ def _run(given: argparse.Namespace, scratch: Path, began: float) -> int:
     if unknown:
         sys.exit(f"no target {unknown[0]!r}; known: {', '.join(known)}")
     chosen = [known[name] for name in given.target or known]
-    cases = range(given.first, given.first + given.cases) if given.case is None else [given.case]
     work = []
     for target in chosen:
         (folder := scratch / "specimens" / target.name).mkdir(parents=True)
-        work.append((target, target.prepare(folder), cases))
+        cases = range(given.first, given.first + ceil(given.cases * target.share))
+        work.append((target, target.prepare(folder), cases if given.case is None else [given.case]))
     (scratch / "cases").mkdir()
     counts, causes, spent = defaultdict(Counter), defaultdict(list), Counter()
     until = time.monotonic() + given.seconds

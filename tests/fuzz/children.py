@@ -26,9 +26,9 @@ from emg_lens.io import apart
 
 ADDRESS_SPACE = 4 * 2**30
 """Bytes a child may map."""
-CPU_SECONDS, WALL_SECONDS = 20.0, 90.0
+CPU_SECONDS, WALL_SECONDS = 20.0, 240.0
 """Of one case; a machine may be busy with something else."""
-CASES_A_CHILD = 50
+CASES_A_CHILD = 100
 
 Ended = tuple[str, int, Verdict, float]
 """Target, case, how it ended, and after how many seconds."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def read_model(kind: str, folder: Path) -> tuple[Content, set[str]]:
     if not model(model.example_input(2)).isfinite().all():
         raise SilentlyWrong("the loaded model gives NaN")
     weights = {name: digest(value) for name, value in model.state_dict().items()}
-    return {**weights, "cfg": digest(model.cfg)}, set()
+    return {**weights, "cfg": asdict(model.cfg)}, set()
 
 
 def attempt_model(kind: str, made: tuple[Path, Content], rng: Generator, folder: Path) -> Verdict:

@@ -9,6 +9,7 @@ from numpy.random import Generator
 from tiny import TINY
 from verdicts import Content, SilentlyWrong, Target, Verdict, judge
 
+from emg_lens.errors import EmgLensError
 from emg_lens.studies.shipped import catalogue, catalogue_text
 from emg_lens.studies.spec import StudySpec
 
@@ -51,7 +52,10 @@ def read(text: str | bytes, path: Path) -> tuple[Content, set[str]]:
     """The study at every level; its own text must mean the same."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     spec = StudySpec.load(path)
-    spec.check()
+    try:
+        spec.check()
+    except EmgLensError as error:
+        raise type(error)(f"{path.name}: {error}") from None  # which knows no file
     for _, cell in spec.cells:
         cell.digest()
     written = StudySpec.parse(spec.to_yaml())

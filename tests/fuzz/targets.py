@@ -13,6 +13,7 @@ MODULES = (
     "expressions",
     "study_texts",
     "run_folders",
+    "odd_names",
     "calls",
 )
 

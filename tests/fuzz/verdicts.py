@@ -65,11 +65,13 @@ class Target:
         name: What users call it.
         prepare: Makes the specimens in a folder; what it returns is given to every case.
         attempt: One case: change a copy of the specimen in an empty folder, use it, say how that ended.
+        share: Of the cases that are asked for, how many are run: less where one takes long.
     """
 
     name: str
     prepare: Callable[[Path], Any]
     attempt: Callable[[Any, Generator, Path], Verdict]
+    share: float = 1.0
 
 
 def judge(
