@@ -25,7 +25,7 @@ def electrode_major(data: AccColumns, order: str) -> AccColumns:
     """The columns as x1, y1, z1, x2, ..."""
     if order == "electrode_major":
         return data
-    return rearrange(data, "time (axis electrode) -> time (electrode axis)", axis=len(AXES))
+    return rearrange(data, "time (xyz electrode) -> time (electrode xyz)", xyz=len(AXES))
 
 
 def found_order(acc: AccColumns, at_rest: Bool[np.ndarray, " time"]) -> tuple[str, str]:
@@ -53,5 +53,5 @@ def found_order(acc: AccColumns, at_rest: Bool[np.ndarray, " time"]) -> tuple[st
 
 def _off_gravity(acc: AccColumns, order: str) -> float:
     """Root mean square deviation of the sensors' norms from 1 g."""
-    triads = rearrange(electrode_major(acc, order), "time (electrode axis) -> time electrode axis", axis=len(AXES))
+    triads = rearrange(electrode_major(acc, order), "time (electrode xyz) -> time electrode xyz", xyz=len(AXES))
     return float(np.sqrt(np.mean((np.linalg.norm(triads, axis=2) - 1) ** 2)))
