@@ -1,4 +1,7 @@
-"""What fits into memory: what cannot is refused before it is allocated."""
+"""What fits into memory: what cannot is refused before it is allocated, and what is freed is given back."""
+
+import ctypes
+import sys
 
 import psutil
 
@@ -33,3 +36,9 @@ def check_room(n_bytes: int, what: str) -> None:
     free = free_memory()
     if n_bytes > free:
         raise RoomError(f"{what} takes {n_bytes / 2**30:.3g} GiB of memory, and {free / 2**30:.1f} are free")
+
+
+def give_back() -> None:
+    """Give memory that was freed back to the system at once; the C library of Linux keeps some hundred MB for later."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # musl has none
+        libc.malloc_trim(0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from emg_lens.data.leakage import leakage_report
@@ -24,6 +25,7 @@ from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.files import new_folder
 from emg_lens.io.locking import one_at_a_time
+from emg_lens.memory import give_back
 from emg_lens.models.encoder import count_parameters
 from emg_lens.models.registry import Architecture, architecture
 from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
@@ -33,6 +35,7 @@ from emg_lens.studies.leakage import rest_of
 from emg_lens.studies.spec import Cohort
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
+from emg_lens.sweeps.result import SweepResult
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.training.cohort import fit_cohort
@@ -113,13 +116,15 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
     recorded = cohort.model_dump_json(exclude={"subjects", "modalities", "targets", "rectify"})
     with taking_turns(cohort, data):
         trials = _read(recorded, data, fit_unit.fold.subjects, files_stamp(cohort.dataset, data, **cohort.options))
-    if trials.x.nbytes > LARGE_BYTES:
-        _read.cache_clear()
-    if cohort.targets:
-        trials = trials.with_targets(cohort.targets)
-    if cohort.modalities is not None:
-        trials = trials.keep(cohort.modalities)
-    return FitTrials(*fit_unit.fold.divide(trials), cohort.rectify)
+        if trials.x.nbytes > LARGE_BYTES:
+            _read.cache_clear()
+        if cohort.targets:
+            trials = trials.with_targets(cohort.targets)
+        if cohort.modalities is not None:
+            trials = trials.keep(cohort.modalities)
+        parts = fit_unit.fold.divide(trials)
+        del trials
+    return FitTrials(*parts, cohort.rectify)
 
 
 @contextmanager
@@ -133,7 +138,9 @@ def taking_turns(cohort: Cohort, data: Path | None) -> Iterator[None]:
         yield
         return
     with one_at_a_time(Path(tempfile.gettempdir()) / f"emg-lens-reading-{getpass.getuser()}.lock", wait=True):
+        give_back()
         yield
+        give_back()
 
 
 @lru_cache(maxsize=1)
@@ -202,6 +209,7 @@ def run_fit(
         y, test_y = trials.y(trials.train, objective), trials.y(trials.test, objective)
         reference, x = [trials.x(trials.train, in_place=True)], trials.x(trials.test, in_place=True)
         del trials  # nothing but `reference` holds the training trials now
+        give_back()
         history = fit(
             model,
             reference[0],
@@ -215,7 +223,7 @@ def run_fit(
         )
         if share < 1:
             return
-        _sweep_and_write(fitted, x, reference, history, folder, _part(tell, bar, 1.0))
+        _sweep_and_write(fitted, data, x, reference, history, folder, _part(tell, bar, 1.0))
         checkpoint.unlink(missing_ok=True)
         tell(1.0)
 
@@ -245,7 +253,7 @@ def run_fits_at_once(
     ends = np.linspace(bar, 1.0, len(fits) + 1)
     each = zip(fitted, test_x, x, histories, folders, ends[:-1], ends[1:], strict=True)
     for one, x_of_one, reference, history, folder, start, stop in each:
-        _sweep_and_write(one, x_of_one, [reference], history, folder, _part(tell, start, stop))
+        _sweep_and_write(one, data, x_of_one, [reference], history, folder, _part(tell, start, stop))
     tell(1.0)
 
 
@@ -277,6 +285,7 @@ class _Fitted:
 
     Attributes:
         test: The tested trials; their samples are standardised in place.
+        answers: What the model should give for them, in its own units.
         facts: For `fit.json`; what is not known yet is None.
     """
 
@@ -284,6 +293,7 @@ class _Fitted:
     model: Any
     conditions: Sequence[Condition]
     test: TrialSet
+    answers: np.ndarray
     inputs: InputStatistics
     targets: TargetStatistics | None
     facts: dict[str, Any]
@@ -313,8 +323,8 @@ class _Fitted:
             "notes": list(dict.fromkeys([*train.notes, *test.notes])),
         }
         leakage = leakage_report(train, test, rest, fold=fold).to_dict() if fit_unit.tells_leakage else None
-        conditions = fit_conditions(fit_unit, model)
-        return _Fitted(fit_unit, model, conditions, test, trials.inputs, trials.targets, facts, leakage)
+        conditions, answers = fit_conditions(fit_unit, model), objective_of(fit_unit).targets(test).numpy()
+        return _Fitted(fit_unit, model, conditions, test, answers, trials.inputs, trials.targets, facts, leakage)
 
 
 def _rest(fit_unit: Fit, data: Path | None) -> TrialSet | None:
@@ -326,6 +336,7 @@ def _rest(fit_unit: Fit, data: Path | None) -> TrialSet | None:
 
 def _sweep_and_write(
     fitted: _Fitted,
+    data: Path | None,
     x: torch.Tensor,
     references: list[torch.Tensor],
     history: Any,
@@ -336,7 +347,7 @@ def _sweep_and_write(
 
     Of a long recording, they and the outputs together would be too much.
     """
-    started, model, conditions, test = time.perf_counter(), fitted.model, fitted.conditions, fitted.test
+    started, model, conditions = time.perf_counter(), fitted.model, fitted.conditions
     reference = references.pop()
     nested = nested_cuts(model, conditions)
     shift = shift_of(fitted.fit_unit.spec.conditions, model, conditions, x, reference)
@@ -344,15 +355,31 @@ def _sweep_and_write(
         reference = None
     executor = reproducible_executor(model)
     result = sweep(model, x, conditions, reference=reference, executor=executor, on_progress=on_progress)
-    targets = objective_of(fitted.fit_unit).targets(test).numpy()
-    numbers = fitted.targets is not None and np.issubdtype(targets.dtype, np.floating)
+    del reference
+    give_back()
+    with taking_turns(fitted.fit_unit.spec.cohort, data):  # the outputs of large recordings are large, too
+        _write(fitted, result, history, time.perf_counter() - started, nested, shift, folder)
+
+
+def _write(
+    fitted: _Fitted,
+    result: SweepResult,
+    history: Any,
+    seconds: float,
+    nested: pd.DataFrame,
+    shift: pd.DataFrame,
+    folder: Path,
+) -> None:
+    numbers = fitted.targets is not None and np.issubdtype(fitted.answers.dtype, np.floating)
     baseline = result.logits[BASELINE].numpy()
     outputs = np.empty((len(result.conditions), *baseline.shape), baseline.dtype)
     for out, condition in zip(outputs, result.conditions, strict=True):
         logits = result.logits.pop(condition.name).numpy()
         out[:] = fitted.targets.undo(logits) if numbers else logits
-    seconds = history.attrs.get("seconds", 0.0) + time.perf_counter() - started
+    seconds += history.attrs.get("seconds", 0.0)
     facts = fitted.facts | {"executor": result.executor, "seconds": round(seconds, 2)}
-    kept = FittedOutputs(result.conditions, result.audit, outputs, targets, test, nested, shift)
+    kept = FittedOutputs(result.conditions, result.audit, outputs, fitted.answers, fitted.test, nested, shift)
     with new_folder(folder) as partial:
-        write_fit(partial, model, fitted.inputs, fitted.targets, history, kept, facts, fitted.leakage, facts["metrics"])
+        write_fit(
+            partial, fitted.model, fitted.inputs, fitted.targets, history, kept, facts, fitted.leakage, facts["metrics"]
+        )

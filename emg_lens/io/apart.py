@@ -11,6 +11,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -34,6 +35,8 @@ LEAST_SECONDS, SECONDS_A_BYTE = 10, 1 / 1e6
 """The same of processor time: libraries read some 50 MB a second."""
 IDLE_SECONDS = 30
 SLAB_BYTES = 1 << 26
+LARGE_BYTES = 1 << 27
+"""Larger arrays are handed over in a file on Linux: through a pipe, both processes would hold them at a time."""
 NUMBERS = "biuf"
 """Kinds of numpy's types that are handed over."""
 
@@ -51,8 +54,8 @@ def read_apart(reader: Reader, path: Path, **arguments: Any) -> dict[str, Any]:
         **arguments: What JSON knows.
 
     Raises:
-        UnreadableError: What the reader raised, or what became of the process.
-        OSError: There is no such file, or no process can be started.
+        UnreadableError: What the reader raised, what became of the process, or why there is none.
+        OSError: There is no such file.
     """
     size = path.stat().st_size
     request = {
@@ -109,6 +112,10 @@ def _answers(stream: BinaryIO) -> Iterator[NamedPart]:
         if "dtype" not in head:
             yield head["name"], head["value"]
             continue
+        if "file" in head:
+            array = np.fromfile(head["file"], head["dtype"]).reshape(head["shape"])
+            yield head["name"], array.T if head["turned"] else array
+            continue
         array = np.empty(head["shape"], head["dtype"])
         view = memoryview(array.reshape(-1).view(np.uint8))
         while view.nbytes:
@@ -143,13 +150,17 @@ def _running() -> subprocess.Popen:
     if _process is None or _process.poll() is not None:
         _end()
         paths = os.pathsep.join(path for path in sys.path if path)
-        _process = subprocess.Popen(
-            [sys.executable, "-c", f"from {__name__} import serve; serve()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libraries that crash print there
-            env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
+        environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        ends = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.DEVNULL,
+        }  # where crashes print
+        try:
+            _process = subprocess.Popen(command, env=environment, **ends)
+        except OSError as error:
+            raise UnreadableError(f"no process can be started to read it: {error}") from None
     return _process
 
 
@@ -180,7 +191,9 @@ def _what_became(code: int, request: Mapping[str, Any]) -> str:
 
     if code == -getattr(signal, "SIGXCPU", 0):
         return f"reading took longer than {request['seconds']:.0f} s of processor time"
-    return f"the library that reads it crashed with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+    if code > 0:
+        return f"the process that reads it ended with exit code {code}"
+    return f"the library that reads it crashed with signal {-code}"
 
 
 # --- the other process ------------------------------------------------------------------------------------
@@ -206,11 +219,15 @@ def _listen(requests: "queue.Queue[bytes]") -> None:
 def _serve_one(request: Mapping[str, Any], answers: BinaryIO) -> None:
     module, name = request["reader"]
     reader = getattr(importlib.import_module(module), name)
+    _HANDED_OVER.clear()
     _limit(request["memory"], request["seconds"])
     try:
         for part, value in reader(Path(request["path"]), **request["arguments"]):
             if hasattr(value, "dtype"):
-                _send(answers, part, value)
+                head = _send(answers, part, value)
+                del value  # before the other process takes a large one
+                if "file" in head:
+                    _tell(answers, head)
             else:
                 _tell(answers, {"name": part, "value": value})
         end: dict[str, str] = {}
@@ -221,16 +238,28 @@ def _serve_one(request: Mapping[str, Any], answers: BinaryIO) -> None:
     _tell(answers, end)
 
 
-def _send(answers: BinaryIO, name: str, array: Any) -> None:
+_HANDED_OVER: list[Any] = []
+"""Files without a name, open until the next request: by then they are read."""
+
+
+def _send(answers: BinaryIO, name: str, array: Any) -> dict[str, Any]:
+    """Send an array; a large one, of which the answer tells the file, is not told of yet."""
     if array.dtype.kind not in NUMBERS:
         raise ValueError(f"{name} holds {_kind(array.dtype)}, expected numbers")
     turned = isinstance(array, np.ndarray) and array.flags.f_contiguous and not array.flags.c_contiguous
     array = array.T if turned else array
-    _tell(answers, {"name": name, "dtype": array.dtype.str, "shape": array.shape, "turned": turned})
+    head = {"name": name, "dtype": array.dtype.str, "shape": array.shape, "turned": turned}
+    if array.size * array.dtype.itemsize > LARGE_BYTES and sys.platform == "linux":
+        _HANDED_OVER.append(tempfile.TemporaryFile())  # noqa: SIM115 - it stays open
+        for piece in pieces(array):
+            piece.tofile(_HANDED_OVER[-1])
+        return head | {"file": f"/proc/{os.getpid()}/fd/{_HANDED_OVER[-1].fileno()}"}
+    _tell(answers, head)
     for piece in pieces(array):
         if piece.nbytes:
             _tell(answers, {"bytes": piece.nbytes})
             answers.write(piece.reshape(-1).view(np.uint8).data)
+    return head
 
 
 def _tell(answers: BinaryIO, head: Mapping[str, Any]) -> None:
