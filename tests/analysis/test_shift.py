@@ -6,9 +6,23 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import rbf_kernel
 
-from emg_lens import Condition, CutMLP, HookedBiosignalEncoder, IsoNet, IsoNetConfig, Replace, cross_modal, cut, flow
+from emg_lens import (
+    Condition,
+    CutMLP,
+    HookedBiosignalEncoder,
+    IsoNet,
+    IsoNetConfig,
+    Replace,
+    TokenLayout,
+    adapt,
+    build_model,
+    cross_modal,
+    cut,
+    flow,
+)
 from emg_lens.analysis import activation_shift
 from emg_lens.analysis.shift import Discrepancy
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import every
 from emg_lens.lens import EncoderConfig
 from emg_lens.sweeps.conditions import baseline
@@ -113,3 +127,45 @@ def test_a_moved_stream_is_apart_however_few_the_trials(n):
     rows = torch.from_numpy(np.random.default_rng(n).normal(size=(n, 1, 16)))
     assert Discrepancy(rows)(rows + 0.5, same_trials=True) == pytest.approx(0.28, abs=0.08)
     assert Discrepancy(rows)(rows, same_trials=True) == 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"x": None},
+        {"x": torch.zeros(0, 5, 8)},
+        {"x": torch.full((4, 5, 8), torch.nan)},
+        {"reference": torch.full((4, 5, 8), torch.nan)},
+        {"reference": torch.zeros(4, 4, 8)},
+        {"conditions": [cross_modal()]},
+        {"conditions": cross_modal()},
+        {"conditions": [CUT, CUT]},
+        {"layout": 3},
+        {"layout": TokenLayout.channels({"emg": 3, "acc": 9})},
+        {"model": None},
+        {"model": build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3)},
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(model, x, given):
+    with pytest.raises(EmgLensError) as error:
+        activation_shift(**{"model": model, "x": x, "conditions": [CUT], **given})
+    assert len(str(error.value)) < 400
+
+
+def test_a_model_whose_residual_stream_is_not_known_is_refused():
+    plain = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, batch_first=True), 2)
+    layout = TokenLayout.groups({"emg": [0, 1], "acc": [2, 3]}, 4)
+    with pytest.raises(EmgLensError, match="AdaptedModel shows no residual stream"):
+        activation_shift(adapt(plain, torch.zeros(1, 4, 8)), torch.zeros(3, 4, 8), [CUT], layout=layout)
+
+
+def test_of_very_many_trials_evenly_spread_ones_are_compared(model, x, monkeypatch):
+    monkeypatch.setattr("emg_lens.analysis.shift.MOST_RUN", 10)
+    monkeypatch.setattr("emg_lens.analysis.shift.MOST_COMPARED", 5)
+    monkeypatch.setattr("emg_lens.analysis.shift.TRIALS_A_FORWARD", 4)
+    some = torch.linspace(0, 39, 10).long()
+    reference = x.flip(-1)
+    found = activation_shift(model, x, [CUT], reference=reference)
+    pd.testing.assert_frame_equal(found, activation_shift(model, x[some], [CUT], reference=reference))
+    of_five = reference[torch.linspace(0, 39, 5).long()]
+    pd.testing.assert_frame_equal(found, activation_shift(model, x[some], [CUT], reference=of_five), atol=1e-6)
