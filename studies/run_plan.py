@@ -124,7 +124,8 @@ def read_spec(folder: Path) -> StudySpec:
     if not path.is_file():
         raise StudyError(f"{str(folder)!r} is not a run's folder: it holds no spec.yaml")
     try:
-        check_seal(path)
+        if not check_seal(path) and (folder / RECORD).exists() and check_seal(folder / RECORD):
+            raise DamagedFileError(f"{path} was changed after it was written: its checksum is gone")
     except (OSError, DamagedFileError) as error:
         raise StudyError(f"{error}; run the changed study itself with emg-lens run") from None
     try:

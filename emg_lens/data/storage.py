@@ -95,7 +95,7 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
 def _fact(path: Path, about: dict[str, Any], name: str, read: Callable[[Any], Any]) -> Any:
     try:
         return read(about[name])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise DataError(f"{path}: its {name} cannot be read; it was changed after it was written") from None
 
 
@@ -107,5 +107,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _channels(text: str) -> pd.DataFrame:
-    table = pd.DataFrame(json.loads(text))
+    columns = json.loads(text)
+    if any(not isinstance(value, str) for name in ("modality", "name", "units") for value in columns[name]):
+        raise ValueError(columns)
+    table = pd.DataFrame(columns)
     return table.assign(native_fs=table["native_fs"].astype(float))

@@ -32,7 +32,7 @@ def check_manifest(folder: Path, names: Iterable[str] | None = None) -> None:
         for name in known if names is None else [name for name in names if name in known]:
             if known[name] != _sha256(folder / name):
                 raise DamagedFileError(f"{folder / name} was changed after it was written: its checksum is wrong")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, DamagedFileError):
             raise
         raise DamagedFileError(f"{folder} is damaged ({error})") from None

@@ -399,6 +399,13 @@ def virtual(file, path):
         (lambda file, path: file.__setitem__("x", ["a", "b"]), "x holds cells or objects"),
         (lambda file, path: file.__setitem__("x", np.zeros((24, 5, 7), complex)), "x holds complex"),
         (lambda file, path: file.attrs.__setitem__("channels", '{"modality": ["emg"], "name": []}'), "channels cannot"),
+        (lambda file, path: file.attrs.__setitem__("channels", "[" * 50_000), "channels cannot be read"),
+        (
+            lambda file, path: file.attrs.__setitem__(
+                "channels", '{"modality": [[]], "name": [""], "units": [""], "native_fs": [1]}'
+            ),
+            "channels cannot be read",
+        ),
         (lambda file, path: file.attrs.__setitem__("classes", "[1, 2"), "classes cannot be read"),
         (lambda file, path: file.attrs.__setitem__("classes", "3"), "classes cannot be read"),
         (lambda file, path: file.attrs.__setitem__("fs", "fast"), "fs cannot be read"),

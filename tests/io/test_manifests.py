@@ -26,6 +26,7 @@ def test_files_as_they_were_are_accepted(folder):
         (lambda folder: (folder / "a.csv").unlink(), "is damaged .*No such file.*a.csv"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "is damaged"),
         (lambda folder: (folder / MANIFEST).write_text("3"), "is damaged"),
+        (lambda folder: (folder / MANIFEST).write_text("[" * 100_000), "is damaged"),
         (lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\xfd"), "is damaged"),
     ],
 )

@@ -192,6 +192,8 @@ def test_a_run_of_a_former_version_is_read(done, tmp_path):
     shutil.copytree(done.folder, folder)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     spec["statistics"]["n_bootstrap"] = 10_000
+    record = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({name: fact for name, fact in record.items() if name != "checksum"}))
     for path in [*folder.glob("fits/*/larger_cuts.csv"), *folder.glob("fits/*/checksums.json")]:
         path.unlink()
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
@@ -217,6 +219,15 @@ def test_a_changed_byte_in_any_file_of_a_run_is_refused_by_its_name(done, tmp_pa
             StudyResult.load(folder)
         (folder / name).write_bytes(content)
     StudyResult.load(folder)
+
+
+def test_a_study_that_was_written_anew_without_its_checksum_is_refused(done, tmp_path):
+    folder = tmp_path / done.folder.name
+    shutil.copytree(done.folder, folder)
+    spec = yaml.safe_load((folder / "spec.yaml").read_text())
+    (folder / "spec.yaml").write_text(yaml.safe_dump({**spec, "title": "another"}))
+    with pytest.raises(StudyError, match="spec.yaml was changed after it was written: its checksum is gone"):
+        StudyResult.load(folder)
 
 
 def test_fits_whose_data_are_unknown_are_not_continued(done, study, tmp_path):
