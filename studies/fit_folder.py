@@ -28,6 +28,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.io.manifests import check_manifest, write_manifest
 from emg_lens.io.seals import DamagedFileError
 from emg_lens.studies.class_factors import factor_accuracies
+from emg_lens.studies.csv_tables import read_table, write_csv
 from emg_lens.studies.spec import StudyError
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.training.metrics import chances, measure, movement_weights
@@ -79,13 +80,13 @@ def write_fit(
     conditions = tags.merge(found.audit, on="condition", validate="one_to_one")
     trials = pd.DataFrame({name: getattr(found.test, name) for name in ("subject", "repetition", "movement")})
     save_file({"outputs": found.outputs, "targets": found.targets}, folder / "logits.safetensors")
-    conditions.to_csv(folder / "conditions.csv", index=False)
-    trials.to_csv(folder / "trials.csv", index=False)
-    found.nested.to_csv(folder / "larger_cuts.csv", index=False)
-    found.shift.to_csv(folder / "shift.csv", index=False)
-    history.to_csv(folder / "fit.csv", index=False)
+    write_csv(conditions, folder / "conditions.csv")
+    write_csv(trials, folder / "trials.csv")
+    write_csv(found.nested, folder / "larger_cuts.csv")
+    write_csv(found.shift, folder / "shift.csv")
+    write_csv(history, folder / "fit.csv")
     scores = score(conditions, trials, found.outputs, found.targets, metrics, facts["outputs"])
-    scores.to_csv(folder / "scores.csv", index=False)
+    write_csv(scores, folder / "scores.csv")
     (folder / "fit.json").write_text(json.dumps(facts, indent=1))
     if leakage is not None:
         (folder / "leakage.json").write_text(json.dumps(leakage, indent=1))
@@ -159,8 +160,7 @@ def read_csv(path: Path) -> pd.DataFrame:
         StudyError: It is missing or damaged.
     """
     try:
-        texts = dict.fromkeys(("subject", "condition", "edges", "mode", "control", "of", "larger", "tokens"), str)
-        return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+        return read_table(path)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise StudyError(
             f"{path} cannot be read ({str(error).splitlines()[0]}); delete its folder and run again"

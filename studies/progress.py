@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from emg_lens.errors import printable
+
 POLL_SECONDS = 0.3
 
 
@@ -37,7 +39,7 @@ def progress_bars(console: Console, folders: Mapping[str, Path]) -> Iterator[Non
     stop = threading.Event()
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
         total = progress.add_task(f"{len(folders)} fits", total=len(folders))
-        bars = {name: progress.add_task(escape(name), total=1.0, visible=False) for name in folders}
+        bars = {name: progress.add_task(escape(printable(name)), total=1.0, visible=False) for name in folders}
 
         def poll() -> None:
             done = dict.fromkeys(folders, 0.0)

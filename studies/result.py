@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import RenderableType
+from rich.text import Text
 
 from emg_lens.data.leakage import Leakage
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
+from emg_lens.errors import printable
 from emg_lens.io.files import write_text
 from emg_lens.io.seals import check_seal
 from emg_lens.studies.class_factors import PREFIX
+from emg_lens.studies.csv_tables import to_csv
 from emg_lens.studies.findings import Findings
 from emg_lens.studies.fit_folder import check_fit, naming_the_damaged, read_csv, read_facts, read_outputs, read_scores
-from emg_lens.studies.report.table_formats import to_csv, to_latex, to_markdown, to_rich
+from emg_lens.studies.report.table_formats import to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.run_plan import read_record, read_spec
 from emg_lens.studies.spec import StudyError, StudySpec
@@ -160,9 +163,9 @@ class StudyResult(Findings):
         from emg_lens.studies.report.figures import save_figures
 
         try:
-            write_text(self.folder / "scores.csv", self.scores.to_csv(index=False))
+            write_text(self.folder / "scores.csv", to_csv(self.scores))
             if len(self.controls):
-                write_text(self.folder / "controls.csv", self.controls.to_csv(index=False))
+                write_text(self.folder / "controls.csv", to_csv(self.controls))
             self._write_tables()
             svgs = {view: save_figures(drawn, self.folder / "figures") for view, drawn in self._drawn().items()}
             write_text(self.folder / "report.html", self._page(svgs))
@@ -172,9 +175,10 @@ class StudyResult(Findings):
     def terminal(self) -> list[RenderableType]:
         """What the command line prints: tables, and where the rest is."""
         shown = [(title, table) for view in views_of(self) for title, table in view.headline(self).items()]
-        parts: list[RenderableType] = [f"{self.study.title}"] if shown else []
+        parts: list[RenderableType] = [Text(printable(self.study.title))] if shown else []
         parts += [to_rich(table, title) for title, table in shown]
-        parts.append(f"figures  {self.folder / 'figures'}\nreport   {self.folder / 'report.html'}")
+        where = [f"figures  {self.folder / 'figures'}", f"report   {self.folder / 'report.html'}"]
+        parts.append(Text("\n".join(map(printable, where))))
         return parts
 
     def _write_tables(self) -> None:

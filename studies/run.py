@@ -16,6 +16,7 @@ from pathlib import Path
 import joblib
 from rich.console import Console
 
+from emg_lens.errors import printable
 from emg_lens.io.files import remove, remove_abandoned
 from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.seals import BLANK, write_sealed
@@ -73,7 +74,8 @@ def run_study(
         todo = [fit for fit in fits if not folders[fit.folder_name].exists()]
         if len(todo) < len(fits):
             console.print(
-                f"continuing {plan.folder}: {len(fits) - len(todo)} of {len(fits)} fits are done", markup=False
+                f"continuing {printable(str(plan.folder))}: {len(fits) - len(todo)} of {len(fits)} fits are done",
+                markup=False,
             )
         with progress_bars(console, {fit.name: folders[fit.folder_name] for fit in todo}):
             if device == "cpu":
@@ -172,7 +174,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _note(console: Console, text: str) -> None:
     console.print("[yellow]note:[/yellow]", end=" ")
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def _import_for_the_end() -> None:

@@ -60,7 +60,9 @@ class _Reading:
         if depth > DEEPEST:
             raise YAMLTextError(f"is nested deeper than {DEEPEST} (line {line})")
         if node.tag not in PLAIN:
-            raise YAMLTextError(f"has the tag {short(node.tag)} in line {line}, which means nothing in a study; leave it out")
+            raise YAMLTextError(
+                f"has the tag {short(node.tag)} in line {line}, which means nothing in a study; leave it out"
+            )
         if node.tag == f"{PREFIX}timestamp":
             node.tag = TEXT
         if isinstance(node, yaml.MappingNode):

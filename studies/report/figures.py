@@ -75,7 +75,7 @@ def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> dict[str,
     svgs: dict[str, bytes] = {}
     files = [file_name(name) for name in figures]
     for k, (name, figure) in enumerate(figures.items()):
-        file = f"{files[k]}-{k + 1}" if files[k] in files[:k] else files[k]  # two names may differ in signs only
+        file = f"{files[k]}-{k + 1}" if files[k].lower() in [f.lower() for f in files[:k]] else files[k]
         engine = figure.get_layout_engine()
         for kind, render in (("svg", to_svg), ("png", to_png), ("pdf", to_pdf)):
             content = render(figure)
@@ -86,9 +86,13 @@ def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> dict[str,
     return svgs
 
 
+LONGEST_NAME = 120
+"""Letters of a file's name."""
+
+
 def file_name(name: str) -> str:
     """A figure's name as one of a file: letters, digits, `_`, `-`, `.`."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-")
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:LONGEST_NAME]
 
 
 def to_svg(figure: Figure) -> bytes:

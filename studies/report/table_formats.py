@@ -1,4 +1,4 @@
-r"""Writing a table of text as CSV, Markdown, LaTeX, HTML, or for the terminal.
+r"""Writing a table of text as Markdown, LaTeX, HTML, or for the terminal.
 
 Knows nothing about studies: any `DataFrame` of text will do, with one or two header rows, and with an index
 that counts as columns if it has names. Footnotes are read from `table.attrs["notes"]`.
@@ -12,10 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-
-def to_csv(tests: pd.DataFrame) -> str:
-    """The full tidy tests, one row a condition, numbers in full precision."""
-    return tests.to_csv(index=False)
+from emg_lens.errors import printable
 
 
 def to_markdown(table: pd.DataFrame, title: str = "") -> str:
@@ -88,13 +85,15 @@ def to_rich(table: pd.DataFrame, title: str = "") -> Table:
         first = {n_left + at for _, at, _ in _groups(table)}
         headers = [h if i in first or i < n_left else "\n" + h.partition("\n")[2] for i, h in enumerate(headers)]
         headers[:n_left] = [f"\n{header}" for header in headers[:n_left]]
-    notes = Text("\n".join(_notes(table)), style="dim", justify="left")
-    heading = Text(title, style="bold", justify="left") if title else None
+    notes = Text("\n".join(map(printable, _notes(table))), style="dim", justify="left")
+    heading = Text(printable(title), style="bold", justify="left") if title else None
     grid = Table(title=heading, caption=notes if notes else None, box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for i, header in enumerate(headers):
         left = i < n_left
         grid.add_column(
-            Text(header), justify="left" if left else "right", no_wrap=not left or len(headers) > n_left + 5
+            Text("\n".join(map(printable, header.split("\n")))),
+            justify="left" if left else "right",
+            no_wrap=not left or len(headers) > n_left + 5,
         )
     for i, row in enumerate(rows):
         last_of_group = i + 1 < len(rows) and rows[i + 1][0] != ""
@@ -143,7 +142,11 @@ def _class(names: Sequence[str]) -> str:
 
 
 def _markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "|*_`<\\" else " " if c == "\n" else c for c in text)
+    return (
+        "".join(f"\\{c}" if c in "|*_`<&$~\\" else c for c in printable(text))
+        .replace("](", "]\\(")
+        .replace("][", "]\\[")
+    )
 
 
 _TEX = {
@@ -170,7 +173,7 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)
+    return "".join(_TEX.get(c, c) for c in printable(text))
 
 
 def _tex_row(cells: Sequence[str]) -> str:
@@ -188,4 +191,4 @@ def _tex_groups(table: pd.DataFrame, n_left: int) -> list[str]:
 
 def _styled(cell: str) -> Text:
     style = "bold green" if cell.startswith("*") else "dim" if cell.startswith(("–", "ns")) else ""
-    return Text(cell, style=style)
+    return Text(printable(cell), style=style)

@@ -12,10 +12,11 @@ from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, wi
 
 from emg_lens.data.leakage import SHARED, Leakage
 from emg_lens.data.rest import Told
+from emg_lens.studies.csv_tables import to_csv
 from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.notes import study_notes
-from emg_lens.studies.report.table_formats import to_csv, to_html, to_latex, to_markdown, to_rich
+from emg_lens.studies.report.table_formats import to_html, to_latex, to_markdown, to_rich
 from emg_lens.studies.report.views.single import figure_singles, layout_singles
 from emg_lens.studies.report.views.table3 import layout_additivity, layout_depth, layout_expected, layout_table3
 from emg_lens.studies.report.wording import single_conditions
