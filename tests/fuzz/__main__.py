@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
@@ -19,6 +21,8 @@ def main() -> int:
     """Run, print, and return 1 where there are faults."""
     given = _arguments()
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: children are ended, what was found is told
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="emg-lens-fuzz-", ignore_cleanup_errors=True) as scratch:
         os.environ["XDG_CACHE_HOME"] = f"{scratch}/cache"
         return _run(given, Path(scratch), began)
@@ -41,12 +45,13 @@ def _run(given: argparse.Namespace, scratch: Path, began: float) -> int:
     (scratch / "cases").mkdir()
     counts, causes, spent = defaultdict(Counter), defaultdict(list), Counter()
     until = time.monotonic() + given.seconds
-    for name, case, verdict, seconds in run_cases(work, given.seed, scratch / "cases", given.jobs, until):
-        counts[name][verdict.outcome] += 1
-        spent[name] += seconds
-        causes[name, verdict.outcome, verdict.cause].append((case, verdict))
-        if given.case is not None:
-            sys.stdout.write(f"{verdict.outcome} | {verdict.change} | {verdict.cause}\n{verdict.trace}\n")
+    with suppress(KeyboardInterrupt):  # what was found is told
+        for name, case, verdict, seconds in run_cases(work, given.seed, scratch / "cases", given.jobs, until):
+            counts[name][verdict.outcome] += 1
+            spent[name] += seconds
+            causes[name, verdict.outcome, verdict.cause].append((case, verdict))
+            if given.case is not None:
+                sys.stdout.write(f"{verdict.outcome} | {verdict.change} | {verdict.cause}\n{verdict.trace}\n")
     return _report(counts, causes, spent, given.seed, time.monotonic() - began)
 
 

@@ -22,10 +22,8 @@ import numpy as np
 import psutil
 from verdicts import ANNOUNCER, Target, Verdict
 
-from emg_lens.io import apart
-
-ADDRESS_SPACE = 4 * 2**30
-"""Bytes a child may map."""
+ADDRESS_SPACE, LEAST_FREE = 4 * 2**30, 2 * 2**30
+"""Bytes a child may map; and how many beside what its imports take, which is much where torch is built for GPUs."""
 CPU_SECONDS, WALL_SECONDS = 20.0, 240.0
 """Of one case; a machine may be busy with something else."""
 CASES_A_CHILD = 100
@@ -86,6 +84,8 @@ def run_cases(
                     if child.current is not None:
                         took = time.monotonic() - child.begun
                         yield child.target.name, child.cases.popleft(), _early_end(child, status), took
+                    elif child.cases:
+                        raise RuntimeError(f"a child of {child.target.name} ended between two cases: status {status}")
                     if child.cases:
                         waiting.appendleft((child.target, prepared[child.target.name], list(child.cases)))
                 elif _is_late(child):
@@ -115,14 +115,15 @@ def _start(target: Target, made: Any, cases: Sequence[int], seed: int, scratch: 
 
 def _work(target: Target, made: Any, cases: Sequence[int], seed: int, scratch: Path, pipe: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    most = max(ADDRESS_SPACE, psutil.Process().memory_info().vms + LEAST_FREE)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
-    apart._process = None  # the parent's
     ANNOUNCER.tell = lambda words: _tell(pipe, {"change": words})
     for case in cases:
         folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-{case}-", dir=scratch))
