@@ -110,6 +110,15 @@ def test_a_reader_that_hangs_is_ended(file, monkeypatch):
         read_apart(hangs, file)
 
 
+def test_no_process_is_one_line(file, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(UnreadableError, match="no process can be started to read it: .*nowhere"):
+        read_apart(arrays, file, seed=0)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UnreadableError, match="ended with exit code 1"):
+        read_apart(arrays, file, seed=0)
+
+
 def test_what_a_library_prints_is_no_answer(file):
     assert read_apart(prints, file)["x"].tolist() == [0, 0, 0]
 
