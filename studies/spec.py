@@ -22,11 +22,11 @@ from emg_lens.data.registry import describe_dataset
 from emg_lens.data.segment import Segment
 from emg_lens.data.splits import SplitSpec
 from emg_lens.errors import EmgLensError
+from emg_lens.io.yaml_text import LONGEST, YAMLTextError, read_yaml
 from emg_lens.studies.condition_spec import ConditionsSpec
 from emg_lens.studies.factors import SEED, Factors, Levels, combinations, override, read_factors
 from emg_lens.studies.shipped import catalogue, catalogue_text
 from emg_lens.studies.statistics.spec import StatisticsSpec
-from emg_lens.studies.yaml_text import LONGEST, YAMLTextError, read_yaml
 from emg_lens.training.recipe import TrainingRecipe
 
 WORDS = ("title", "question")
@@ -246,7 +246,8 @@ def one_line(error: ValidationError) -> str:
             continue
         if item["type"] == "extra_forbidden" and item["loc"]:
             close = difflib.get_close_matches(str(item["loc"][-1]), _keys() - {item["loc"][-1]}, n=1)
-            parts.append(f"{where} is not a known key" + f"; did you mean {close[0]!r}?" * bool(close))
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            parts.append(f"{where} is not a known key{hint}")
             continue
         parts.append(f"{where}: {IN_WORDS.get(item['type']) or item['msg'].removeprefix('Value error, ')}")
     more = len(error.errors()) - len(parts)

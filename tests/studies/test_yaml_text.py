@@ -6,7 +6,7 @@ import pytest
 from tiny import TINY
 
 from emg_lens.studies.spec import StudyError, StudySpec
-from emg_lens.studies.yaml_text import read_yaml
+from emg_lens.io.yaml_text import read_yaml
 
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 10)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
@@ -35,8 +35,9 @@ def with_(old: str, new: str) -> str:
         ("a: !!float x", "not valid YAML"),
         ("name: " + "9" * 5000, "not valid YAML"),
         ("? [a]\n: b", "expected text"),
-        ("a: " + "x" * 10**7, "letters; a study has"),
+        ("a: " + "x" * 10**7, "letters; 1000000 at most"),
         ("a\0b", "not valid YAML"),
+        (TINY + "zzzzqqqq: 1\n", "zzzzqqqq is not a known key$"),
         ("", "holds NoneType"),
         ("[1]", "holds list"),
         (with_("layer_masks: {}", "layer_masks: {modes: []}"), "conditions.layer_masks.modes"),

@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from emg_lens.data.recording import DataError
+from emg_lens.io.yaml_text import read_yaml
 
 FIELDS = ("subject", "label", "repetition")
 MS_A_UNIT = {"s": 1000.0, "ms": 1.0, "us": 0.001}
@@ -135,12 +135,11 @@ class FolderDescription(_Part):
             DataError: It is missing, not YAML, or a key or value does not belong there.
         """
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return cls.model_validate(content)
+            return cls.model_validate(read_yaml(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             found = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()[:3]]
             raise DataError(f"{path}: {'; '.join(found)}") from None
-        except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read as a description of a folder ({error})") from None
 
     @model_validator(mode="after")

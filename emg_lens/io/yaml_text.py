@@ -1,8 +1,8 @@
-"""Reading the YAML of a study file: mappings, lists, text, numbers, true and false, and nothing else.
+"""Reading the YAML of a study or a description: mappings, lists, text, numbers, true and false, and nothing else.
 
-Stricter than YAML where that keeps a study from saying something else than what was written: a key that is there twice
+Stricter than YAML where that keeps a file from saying something else than what was written: a key that is there twice
 is refused, keys are text as they stand (`007` is not 7, `null` and `yes` are names), dates are text, and what unfolds
-into more than a study can hold is not unfolded.
+into more than such a file can hold is not unfolded.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ PLAIN = {f"{PREFIX}{kind}" for kind in ("str", "int", "float", "bool", "null", "
 
 
 class YAMLTextError(ValueError):
-    """Text that is no YAML, or that is more than YAML of a study; the message is one line."""
+    """Text that is no YAML, or more than such a file may hold; the message is one line."""
 
 
 def read_yaml(text: str) -> Any:
@@ -31,7 +31,7 @@ def read_yaml(text: str) -> Any:
         YAMLTextError: It is not YAML, has a key twice, a tag, or is too long, too deep, or unfolds into too much.
     """
     if len(text) > LONGEST:
-        raise YAMLTextError(f"has {len(text)} letters; a study has {LONGEST} at most")
+        raise YAMLTextError(f"has {len(text)} letters; {LONGEST} at most are read")
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is None:
@@ -60,9 +60,7 @@ class _Reading:
         if depth > DEEPEST:
             raise YAMLTextError(f"is nested deeper than {DEEPEST} (line {line})")
         if node.tag not in PLAIN:
-            raise YAMLTextError(
-                f"has the tag {short(node.tag)} in line {line}, which means nothing in a study; leave it out"
-            )
+            raise YAMLTextError(f"has the tag {short(node.tag)} in line {line}, which means nothing here; leave it out")
         if node.tag == f"{PREFIX}timestamp":
             node.tag = TEXT
         if isinstance(node, yaml.MappingNode):
