@@ -370,12 +370,12 @@ def _write(
     shift: pd.DataFrame,
     folder: Path,
 ) -> None:
-    numbers = fitted.targets is not None and np.issubdtype(fitted.answers.dtype, np.floating)
+    scale = fitted.targets if np.issubdtype(fitted.answers.dtype, np.floating) else None
     baseline = result.logits[BASELINE].numpy()
     outputs = np.empty((len(result.conditions), *baseline.shape), baseline.dtype)
     for out, condition in zip(outputs, result.conditions, strict=True):
         logits = result.logits.pop(condition.name).numpy()
-        out[:] = fitted.targets.undo(logits) if numbers else logits
+        out[:] = logits if scale is None else scale.undo(logits)
     seconds += history.attrs.get("seconds", 0.0)
     facts = fitted.facts | {"executor": result.executor, "seconds": round(seconds, 2)}
     kept = FittedOutputs(result.conditions, result.audit, outputs, fitted.answers, fitted.test, nested, shift)
