@@ -205,7 +205,7 @@ def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[st
     n, size = signal.data.shape[1], max([1, *(step.channels_together for step in recipe.signals.get(name, ()))])
     if n % size or n <= size:
         return _prepared(signal, recipe, name)
-    data, names, notes = None, [], []
+    data, names, notes, part = None, [], [], signal
     for first in range(0, n, size):
         columns, of = np.ascontiguousarray(signal.data[:, first : first + size]), signal.ch_names[first : first + size]
         part, new = _prepared(replace(signal, data=columns, ch_names=of), recipe, name)
