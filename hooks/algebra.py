@@ -10,7 +10,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -105,7 +105,7 @@ def _set_depth(edges: EdgeSet, *parts: EdgeSet) -> None:
     object.__setattr__(edges, "depth", depth)
 
 
-def listed(values: object, what: str, names: bool = True) -> tuple[int | str, ...]:
+def listed(values: Any, what: str, names: bool = True) -> tuple[int | str, ...]:
     """One index or name, or several, as a tuple; whole numbers of any kind become Python's.
 
     Args:
@@ -116,12 +116,12 @@ def listed(values: object, what: str, names: bool = True) -> tuple[int | str, ..
     Raises:
         EdgeError: Something else (booleans among them, which are no indices), nothing, or more than any model has.
     """
-    given = getattr(values, "tolist", lambda: values)()  # of an array or a tensor
+    given: Any = getattr(values, "tolist", lambda: values)()  # of an array or a tensor
     one = is_whole(given) or isinstance(given, str)
     kinds = "integers or token names" if names else "integers"
     if not one and (isinstance(given, bytes | Mapping) or not isinstance(given, Iterable)):
         raise EdgeError(f"{what} must be {kinds}, or a list of them, got {short(values)}")
-    items = (given,) if one else tuple(itertools.islice(given, MOST_INDICES + 1))
+    items: tuple[Any, ...] = (given,) if one else tuple(itertools.islice(given, MOST_INDICES + 1))
     if not items:
         raise EdgeError(f"{what}=[] selects nothing; leave it out to mean all")
     if len(items) > MOST_INDICES:
@@ -132,7 +132,7 @@ def listed(values: object, what: str, names: bool = True) -> tuple[int | str, ..
     return tuple(item if isinstance(item, str) else int(item) for item in items)
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: Any) -> bool:
     """Whether it is a whole number that can count something, of Python or numpy; `True` is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(int(value)) < LARGEST
 
@@ -213,7 +213,8 @@ class _Selection:
             span = (value.start, value.stop, value.step)
             if value.step == 0 or not all(i is None or is_whole(i) for i in span):
                 raise EdgeError(f"{axis}s={value}: a slice is made of integers, and its step is not 0")
-            return _Selection(axis, span=tuple(None if i is None else int(i) for i in span))
+            start, stop, step = (None if i is None else int(i) for i in span)
+            return _Selection(axis, span=(start, stop, step))
         items = listed(value, f"{axis}s", names=False)
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
 

@@ -19,7 +19,7 @@ from torch import nn
 from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError, EdgeSet, from_mask, positions
 from emg_lens.layout import CLS, TokenLayout
-from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.live_edges import reach
 from emg_lens.sweeps.target import Target, target_of
 
@@ -73,9 +73,10 @@ def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: Token
         One row a pair: `condition` and `larger`, the names.
 
     Raises:
-        EdgeError: Edges that do not fit the model.
+        EdgeError: Edges that do not fit the model, or conditions that share a name.
     """
     target = target_of(model, layout)
+    with_baseline(conditions)  # which refuses two of one name
     planned = [condition for condition in conditions if not condition.in_the_model]
     cuts = [np.packbits(_live_cut(target, condition.edges)) for condition in planned]
     rows = []

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
 from emg_lens.arguments import ArgumentError, checked
@@ -35,7 +35,7 @@ from emg_lens.training.recipe import TrainingRecipe
 
 @checked
 def fit_cohort(
-    models: Sequence[nn.Module],
+    models: Sequence[Any],
     xs: Sequence[Float[Tensor, "_trial channel time"]],
     targets: Sequence[Tensor],
     recipes: TrainingRecipe | Sequence[TrainingRecipe],
@@ -236,7 +236,7 @@ def _batches(
 
 
 def _check(
-    models: Sequence[nn.Module],
+    models: Sequence[Any],
     xs: Sequence[Tensor],
     targets: Sequence[Tensor],
     recipes: Sequence[TrainingRecipe],

@@ -34,7 +34,7 @@ Pair = tuple[Tensor, Tensor]
 
 @checked
 def fit(
-    model: nn.Module,
+    model: Any,
     x: Float[Tensor, "trial channel time"],
     targets: Tensor,
     recipe: TrainingRecipe,

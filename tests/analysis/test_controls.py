@@ -130,6 +130,7 @@ def test_controls_run_in_the_same_sweep_and_share_its_computations():
         lambda m: random_edges(m, cross_modal(), layout=3),
         lambda m: larger_cuts(m, [cross_modal()]),
         lambda m: larger_cuts(m, cross_modal()),
+        lambda m: larger_cuts(m, [Condition("a", cross_modal()), Condition("a", unimodal())]),
         lambda m: larger_cuts(m, None),
         lambda m: with_detour_closed("cross_modal()"),
     ],

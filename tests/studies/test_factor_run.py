@@ -19,6 +19,7 @@ from tiny import TINY
 
 from emg_lens.data import TrialSet
 from emg_lens.errors import EmgLensError
+from emg_lens.io.manifests import write_manifest
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.study import Study
 
@@ -102,6 +103,7 @@ def test_a_sensor_that_a_level_leaves_out_is_not_expected_to_tell_anything(tmp_p
     for folder in ran.folders:  # as if every model told all that it could
         table = pd.read_csv(folder / "scores.csv")
         table.assign(accuracy=1.0).to_csv(folder / "scores.csv", index=False)
+        write_manifest(folder)
     expected = StudyResult.load(ran.folder).tests().set_index("sensors")["expected"]
     assert expected.to_dict() == {"both": 0.5, "emg": 0.25}  # of four classes
 
