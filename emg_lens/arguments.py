@@ -103,6 +103,10 @@ Name = Annotated[str, Field(max_length=500), AfterValidator(_shown)]
 """Of something that tables, files and terminals show."""
 
 
+OutputCount = Annotated[int, Field(ge=0, le=100_000)]
+"""Of a model: classes, or targets."""
+
+
 def short(value: object) -> str:
     """A value in a few letters of one line."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):

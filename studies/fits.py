@@ -4,7 +4,7 @@ The folder appears under its name only when everything in it is complete, so tha
 a fit behind.
 """
 
-import getpass
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +42,8 @@ from emg_lens.training.cohort import fit_cohort
 from emg_lens.training.fitting import fit
 from emg_lens.training.objectives import OBJECTIVES, Objective
 
+MOST_SECONDS_IN_LINE = 600.0
+"""That a process waits for others to have read; then it reads beside them, in more memory."""
 FITTING = 3
 """What fitting to a trial once costs, in forwards: one there, and two in the backward pass."""
 SWEPT = 0.9
@@ -137,7 +139,8 @@ def taking_turns(cohort: Cohort, data: Path | None) -> Iterator[None]:
     if max((size for _, size, _ in stamp), default=0) <= LARGE_BYTES:
         yield
         return
-    with one_at_a_time(Path(tempfile.gettempdir()) / f"emg-lens-reading-{getpass.getuser()}.lock", wait=True):
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    with one_at_a_time(Path(tempfile.gettempdir()) / f"emg-lens-reading-{user}.lock", wait=MOST_SECONDS_IN_LINE):
         give_back()
         yield
         give_back()

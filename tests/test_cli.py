@@ -280,3 +280,8 @@ def test_python_m_is_the_same_command():
     done = subprocess.run([sys.executable, "-m", "emg_lens", "run", "quikstart"], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no study 'quikstart'")
+
+
+def test_list_needs_no_torch():
+    code = "import sys; from emg_lens.cli import list_; list_(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -31,6 +31,7 @@ class Step(SpecModel, ABC):
     Butterworth filters run forwards and backwards (`scipy.signal.sosfiltfilt`): zero phase, gain squared, so
     -6 dB at the cut-offs. `order` is the order given to `scipy.signal.butter`.
     """
+
     channels_together: ClassVar[int] = 1
     """Of how many consecutive channels a channel of the result is made."""
 

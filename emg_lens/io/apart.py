@@ -23,6 +23,7 @@ import psutil
 from jaxtyping import Shaped
 
 from emg_lens.errors import EmgLensError
+from emg_lens.memory import free_memory
 
 NamedPart = tuple[str, Any]
 """A name, and an array of numbers, or something that JSON knows."""
@@ -62,7 +63,7 @@ def read_apart(reader: Reader, path: Path, **arguments: Any) -> dict[str, Any]:
         "reader": [reader.__module__, reader.__qualname__],
         "path": str(path.absolute()),
         "arguments": arguments,
-        "memory": min(LEAST_BYTES + BYTES_A_BYTE * size, psutil.virtual_memory().available),
+        "memory": min(LEAST_BYTES + BYTES_A_BYTE * size, free_memory()),
         "seconds": LEAST_SECONDS + SECONDS_A_BYTE * size,
     }
     with _TURN:
@@ -151,7 +152,7 @@ def _running() -> subprocess.Popen:
         _end()
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
         ends = {
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,

@@ -6,7 +6,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-import psutil
+
+from emg_lens.memory import free_memory
 
 MOST_COMPRESSED = 1100
 """deflate makes 1 byte of 1032 at most; what declares more than that is not in the file."""
@@ -84,6 +85,6 @@ def stored(file: h5py.Group, name: str) -> h5py.Dataset:
     declared, held = found.size * found.dtype.itemsize, found.id.get_storage_size()
     if declared > (held if found.chunks is None else MOST_COMPRESSED * held):
         raise ValueError(f"{name} declares {declared / 1e6:.1f} MB, and the file holds {held / 1e6:.1f} MB of it")
-    if declared > psutil.virtual_memory().available:
+    if declared > free_memory():
         raise ValueError(f"{name} needs {declared / 1e9:.1f} GB of memory, which are not free")
     return found

@@ -17,27 +17,28 @@ class BusyError(EmgLensError, RuntimeError):
 
 
 @contextmanager
-def one_at_a_time(path: Path, instead: str = "wait until it is done", wait: bool = False) -> Iterator[str | None]:
+def one_at_a_time(path: Path, instead: str = "wait until it is done", wait: float = 0) -> Iterator[str | None]:
     """Hold the lock of a file, which stays and may be left by anybody: the operating system knows who holds it.
 
     Args:
         path: The file, in a folder that exists.
         instead: What to do while another process holds the lock, for its message.
-        wait: Whether to wait for that process.
+        wait: Seconds to wait for that process, and then to go on without the lock; 0: not at all.
 
     Yields:
         None, or why there is no lock: some file systems have none, or the folder is read-only.
 
     Raises:
-        BusyError: Another process holds it.
+        BusyError: Another process holds it, and nobody waits.
     """
-    lock, holder = (
-        FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False),
-        path.with_name(f"{path.name}-holder"),
-    )
+    lock = FileLock(path, timeout=wait, fallback_to_soft=False)
+    holder = path.with_name(f"{path.name}-holder")
     try:
         lock.acquire()
     except Timeout:
+        if wait:
+            yield f"another process has held it for {wait:g} s"
+            return
         who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
         raise BusyError(f"{path.parent} is in use by {who}; {instead}") from None
     except OSError as error:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 import joblib
+import psutil
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from emg_lens.errors import EmgLensError
@@ -51,7 +52,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+    while os.getppid() == parent and psutil.pid_exists(parent):  # Windows keeps the number of a parent that has ended
         time.sleep(WATCH_SECONDS)
     os._exit(1)
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from emg_lens.arguments import short
+from emg_lens.errors import EmgLensError
 
 LONGEST = 1_000_000
 """Letters of a file."""
@@ -20,7 +21,7 @@ TEXT, MERGE = f"{PREFIX}str", f"{PREFIX}merge"
 PLAIN = {f"{PREFIX}{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge")}
 
 
-class YAMLTextError(ValueError):
+class YAMLTextError(EmgLensError, ValueError):
     """Text that is no YAML, or more than such a file may hold; the message is one line."""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from emg_lens.arguments import ArgumentError, check_fields
+from emg_lens.arguments import ArgumentError, OutputCount, check_fields
 from emg_lens.hooks import EdgeSet, none, parse_edges
 from emg_lens.layout import TokenLayout
 
@@ -21,7 +21,6 @@ Embedding = Literal["dedicated", "shared"]
 NonLinearity = Literal["gelu", "relu"]
 Number = Annotated[int, Field(ge=1, le=10_000)]
 """Of layers, or of heads: no model has so many."""
-OutputCount = Annotated[int, Field(ge=0, le=100_000)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -34,7 +33,7 @@ class SignalConfig:
     Attributes:
         modalities: Channels of each modality, in the order of the input's channel axis.
         n_samples: Samples a channel of one input (the `time` axis).
-        n_classes: OutputCount a trial: classes, or targets of a regression.
+        n_classes: Outputs a trial: classes, or targets of a regression.
         class_names: One name an output (gesture labels, targets); default `"0"`, `"1"`, ...
         modality_order: Names of the modalities in order; filled in, because JSON files sort their keys.
     """

@@ -10,9 +10,8 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from emg_lens.arguments import checked
+from emg_lens.arguments import OutputCount, checked
 from emg_lens.errors import EmgLensError
-from emg_lens.lens.config import OutputCount
 from emg_lens.registry import Registry
 
 FROM_DATA = ("modalities", "n_samples", "n_classes", "class_names", "modality_order")

@@ -100,6 +100,43 @@ def test_packed_text_without_a_header_below_some_lines(tmp_path):
     assert r.signals["emg"].data.tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
+def test_leading_zeros_do_not_matter_and_rest_has_no_repetition(tmp_path):
+    described(
+        tmp_path,
+        "files: 's_{subject}.csv'\nfs: 10\nsignals: {e: {columns: 1}}\nlabel: {column: g, rest: [0],"
+        " classes: {'007': fist}}\nrepetition: {column: r}\n",
+    )
+    pd.DataFrame({"e": 1.0, "g": ["00", "07", "007"], "r": [4, 4, 5]}).to_csv(tmp_path / "s_x.csv", index=False)
+    (r,) = load_dataset("folder", tmp_path)
+    assert r.label.tolist() == [0, 1, 1] and r.repetition.tolist() == [0, 4, 5]
+    by_field = described(
+        tmp_path / "b", "files: '{subject}_{label}.csv'\nfs: 10\nsignals: {e: {columns: 1}}\nlabel: {field: label}\n"
+    )
+    table().to_csv(by_field / "s1_03.csv", index=False)
+    assert next(load_dataset("folder", by_field)).label[0] == 3
+
+
+@pytest.mark.parametrize("g, r, message", [(-5, 1, "label '-5' is no whole number"), (1, -3, "repetition '-3' is no")])
+def test_numbers_below_zero_are_refused(tmp_path, g, r, message):
+    described(
+        tmp_path,
+        "files: '{subject}.csv'\nfs: 10\nsignals: {e: {columns: 1}}\nlabel: {column: g}\nrepetition: {column: r}\n",
+    )
+    pd.DataFrame({"e": [1.0, 2.0], "g": g, "r": r}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(DataError, match=message):
+        list(load_dataset("folder", tmp_path))
+
+
+@pytest.mark.parametrize("label", ["{column: 9}", "{column: gesture}", "{key: other}"])
+def test_a_numpy_array_has_numbered_columns(tmp_path, label):
+    described(tmp_path, f"files: '{{subject}}.npy'\nfs: 50\nsignals: {{emg: {{columns: 1}}}}\nlabel: {label}\n")
+    np.save(tmp_path / "x.npy", np.ones((4, 2)))
+    with pytest.raises(DataError, match="no column .*columns are numbers from 1|no key 'other'"):
+        list(load_dataset("folder", tmp_path))
+    described(tmp_path, "files: '{subject}.npy'\nfs: 50\nsignals: {emg: {columns: 1}}\nlabel: {column: 2}\n")
+    assert next(load_dataset("folder", tmp_path)).label.tolist() == [1] * 4
+
+
 def test_a_changed_description_is_other_data(tmp_path):
     before = data_fingerprint("folder", by_name(tmp_path))
     described(tmp_path, BY_NAME.replace("fist: closed fist, open: open hand", "open: closed fist, fist: open hand"))
@@ -113,8 +150,8 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
     assert not next(load_dataset("folder", tmp_path)).notes
     frame.drop(index=range(40, 60)).to_csv(tmp_path / "A" / "fist_1.csv", index=False)
     assert next(load_dataset("folder", tmp_path)).notes == ("time jumps by 210 ms behind row 40: rows are missing",)
-    table(step=5.0).to_csv(tmp_path / "A" / "fist_1.csv", index=False)
-    with pytest.raises(DataError, match="rows stand 200 a second by their times, and fs says 100"):
+    table(step=9.7).to_csv(tmp_path / "A" / "fist_1.csv", index=False)
+    with pytest.raises(DataError, match="rows stand 103.093 a second by their times, and fs says 100"):
         next(load_dataset("folder", tmp_path))
 
 
@@ -138,6 +175,13 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
         (BY_NAME.replace(", classes: {fist: closed fist, open: open hand}", ""), "label .*fist.* is no whole number"),
         (BY_NAME.replace("column: t", "column: x"), "time must rise from row to row"),
         (BY_NAME + "separator: ';'\n", "no column 'e1'; it has 1: .*is separator right"),
+        (BY_NAME.replace("fs: 100", "fs: true"), "fs: .*expected a number or text, got true"),
+        (BY_NAME.replace("fs: 100", "fs: 100\nfs: 200"), "has the key 'fs' twice"),
+        (BY_NAME.replace("{fist:", "{fist: other, fist:"), "has the key 'fist' twice"),
+        (BY_NAME.replace("classes: {", "rest: [fist], classes: {"), "the value 'fist' is there twice"),
+        (BY_NAME.replace("4-6", "6-4"), "names no column"),
+        (BY_NAME.replace("[e1, e2]", "[]"), "names no column"),
+        (BY_NAME.replace("{field: label, classes", "{key: cls, classes"), "is a table, which has no key 'cls'"),
     ],
 )
 def test_what_does_not_fit_is_one_line_that_names_the_file(tmp_path, text, message):

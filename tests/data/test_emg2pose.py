@@ -10,10 +10,10 @@ from emg_lens.data import DataError, load_dataset, load_trials, subjects
 RECORD = np.dtype([("time", "f8"), ("joint_angles", "f4", (20,)), ("emg", "f4", (16,))])
 
 
-def recording(rows=100, seed=0, lost=slice(0, 0), gap_at=None):
+def recording(rows=100, seed=0, lost=slice(0, 0), gap_at=None, step=1 / 2000):
     rng = np.random.default_rng(seed)
     table = np.zeros(rows, RECORD)
-    table["time"] = 1.6e9 + np.arange(rows) / 2000
+    table["time"] = 1.6e9 + np.arange(rows) * step
     if gap_at is not None:
         table["time"][gap_at:] += 0.5
     table["joint_angles"], table["emg"] = rng.normal(size=(rows, 20)), rng.normal(size=(rows, 16))
@@ -71,6 +71,7 @@ def test_angles_become_targets(tmp_path):
     [
         (recording()[["time", "emg"]], "has no field 'joint_angles'; it has time, emg"),
         (recording()[::-1], "time must rise"),
+        (recording(step=1 / 1000), "rows stand 1000.* a second by their times, expected 2000"),
         (np.zeros(0, RECORD), "time must rise|no rows"),
         (np.zeros((5, 3)), "has no field 'time'"),
     ],
@@ -96,3 +97,11 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path, spoil, message):
         load_dataset("emg2pose", tmp_path)
     with pytest.raises(DataError, match="sensors must be a list"):
         load_dataset("emg2pose", tmp_path, sensors="emg")
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    write(tmp_path, u1_fist_1=recording())
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "u1_fist_1.hdf5").write_bytes(b"x")
+    with pytest.raises(DataError, match="two files of one name: .*; keep one"):
+        load_dataset("emg2pose", tmp_path)

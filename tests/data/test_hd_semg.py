@@ -69,6 +69,19 @@ def test_the_adjusted_onset_is_another_one(tmp_path):
     assert cue.notes != adjusted.notes
 
 
+def test_two_repetitions_without_rest_between_them_are_two(tmp_path):
+    label = np.r_[np.zeros(400), np.ones(1200), np.zeros(400)][None]
+    repetition = np.r_[np.zeros(400), np.repeat([1, 2], 600), np.zeros(400)][None]
+    signals = {
+        "emg_extensors": np.ones((8, 8, 2000)),
+        "emg_flexors": np.ones((8, 8, 2000)),
+        "force": np.ones((9, 2000)),
+    }
+    folder, _ = write(tmp_path, **{"class": label, "repetition": repetition}, **signals)
+    recordings = list(load_dataset("hd-semg", folder, margin_s=0))
+    assert [(len(r.label), int(r.repetition[0])) for r in recordings] == [(600, 1), (600, 2)]
+
+
 def test_subjects_are_in_natural_order(tmp_path):
     for name in ("s10.mat", "S2.mat"):
         write(tmp_path, name)

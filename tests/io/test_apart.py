@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -41,6 +42,26 @@ def hangs(path):
         pass
 
 
+def slow(path):
+    yield "x", np.zeros(3)
+    time.sleep(3)
+    yield "y", np.full(3, 7.0)
+
+
+def busy(path):
+    ends = time.process_time() + 0.8
+    while time.process_time() < ends:
+        pass
+    yield "x", np.zeros(3)
+
+
+def counts(path):
+    with path.open("ab") as file:
+        file.write(b"!")
+    yield "x", np.zeros(3)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
 def fails(path):
     yield "x", np.zeros(3)
     raise KeyError("the third of\nseveral lines")
@@ -67,7 +88,7 @@ def file(tmp_path):
 def importable(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setattr(sys.modules[__name__], "__name__", "test_apart", raising=False)
-    for reader in (arrays, large, crashes, swells, hangs, fails, prints, odd):
+    for reader in (arrays, large, slow, busy, counts, crashes, swells, hangs, fails, prints, odd):
         monkeypatch.setattr(reader, "__module__", "test_apart")
     apart._end()
     yield
@@ -108,6 +129,33 @@ def test_a_reader_that_hangs_is_ended(file, monkeypatch):
     monkeypatch.setattr(apart, "LEAST_SECONDS", 1)
     with pytest.raises(UnreadableError, match="longer than 1 s of processor time"):
         read_apart(hangs, file)
+
+
+def test_after_ctrl_c_the_next_file_does_not_get_the_rest_of_the_answer(file):
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        read_apart(slow, file)
+    timer.join()
+    assert set(read_apart(prints, file)) == {"x"}
+
+
+def test_processor_time_is_counted_for_each_file_anew(file, monkeypatch):
+    monkeypatch.setattr(apart, "LEAST_SECONDS", 1)
+    for _ in range(5):
+        read_apart(busy, file)
+
+
+def test_a_file_that_crashes_its_reader_is_read_once(file):
+    with pytest.raises(UnreadableError):
+        read_apart(counts, file)
+    assert file.read_bytes() == b"content!"
+
+
+def test_files_beside_the_data_are_not_imported(file, monkeypatch):
+    (file.parent / "signal.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.chdir(file.parent)
+    assert read_apart(prints, file)["x"].tolist() == [0, 0, 0]
 
 
 def test_no_process_is_one_line(file, monkeypatch):

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, seal, sealing
@@ -47,3 +49,11 @@ def test_a_file_of_other_people_has_no_checksum(tmp_path):
     (tmp_path / "f").write_bytes(BLANK.encode() * 2)
     with pytest.raises(ValueError, match="2 places"):
         seal(tmp_path / "f")
+
+
+def test_the_checksum_is_the_sha256_of_the_file_with_zeros_in_its_place(tmp_path):
+    path = tmp_path / "f"
+    with sealing(path) as partial:
+        partial.write_bytes(b"head " + BLANK.encode() + b" tail")
+    known = hashlib.sha256(b"head emg-lens-sha256:" + b"0" * 64 + b" tail").hexdigest()
+    assert path.read_bytes() == b"head emg-lens-sha256:" + known.encode() + b" tail"

@@ -16,7 +16,14 @@ from emg_lens.data.files import check_folder, choose, natural
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.description import MS_A_UNIT, FolderDescription, LabelNumbers, RowNumbers, SignalColumns
+from emg_lens.data.sources.description import (
+    MS_A_UNIT,
+    FolderDescription,
+    LabelNumbers,
+    RowNumbers,
+    SignalColumns,
+    value_name,
+)
 from emg_lens.data.sources.runs import count_runs
 
 DESCRIPTION = "dataset.yaml"
@@ -182,20 +189,21 @@ def _labels(
     values = _rows(table, part, fields, n_rows, path)
     if values.dtype.kind == "f" and (values == np.round(values)).all():  # MATLAB's numbers
         values = values.astype(np.int64)
-    values = values.astype(str)
-    meaning = {str(value): REST for value in part.rest} | {str(value): UNLABELLED for value in part.unlabelled}
+    known, places = np.unique(values.astype(str), return_inverse=True)
+    meaning = {value_name(value): REST for value in part.rest}
+    meaning |= {value_name(value): UNLABELLED for value in part.unlabelled}
     if part.classes is None:
-        whole = _whole(values[~np.isin(values, [*meaning])], "label", path)
-        meaning |= {str(value): int(value) for value in np.unique(whole)}
-        names = {int(value): str(value) for value in np.unique(whole) if value > REST}
+        others = np.array([value for value in known.tolist() if value_name(value) not in meaning], str)
+        whole = sorted(set(_whole(others, "label", path).tolist()))
+        meaning |= {str(value): value for value in whole}
+        names = {value: str(value) for value in whole if value > REST}
     else:
-        meaning |= {str(value): i for i, value in enumerate(part.classes, start=1)}
+        meaning |= {value_name(value): i for i, value in enumerate(part.classes, start=1)}
         names = dict(enumerate(part.classes.values(), start=1))
-    known, places = np.unique(values, return_inverse=True)
-    unknown = [value for value in known.tolist() if value not in meaning]
+    unknown = [value for value in known.tolist() if value_name(value) not in meaning]
     if unknown:
         raise DataError(f"{path}: unknown label {unknown[0]!r}; expected one of {', '.join(meaning)}")
-    return np.array([meaning[value] for value in known.tolist()], np.int64)[places], names
+    return np.array([meaning[value_name(value)] for value in known.tolist()], np.int64)[places], names
 
 
 def _rows(
@@ -204,10 +212,15 @@ def _rows(
     """One value a row."""
     if part.field is not None:
         return np.full(n_rows, fields[part.field])
-    if part.column is not None and isinstance(table, pd.DataFrame):
-        return np.asarray(_column(table, part.column, path))
-    if part.column is not None and isinstance(part.column, int):
-        return _array(table, "", path)[:, part.column - 1]
+    if isinstance(table, pd.DataFrame):
+        if part.column is None:
+            raise DataError(f"{path} is a table, which has no key {part.key!r}; say in which column it stands")
+        return _column(table, part.column, path).to_numpy()
+    if part.column is not None:
+        array = _array(table, "", path) if "" in table else None
+        if array is None or not isinstance(part.column, int) or array.ndim != 2 or part.column > array.shape[1]:
+            raise DataError(f"{path}: no column {part.column!r}; of arrays, columns are numbers from 1")
+        return array[:, part.column - 1]
     values = _array(table, part.key or "", path).ravel()
     if len(values) != n_rows:
         raise DataError(f"{path}: {part.key} has {len(values)} values, and the signals {n_rows} rows")
@@ -231,10 +244,13 @@ def _array(table: Any, key: str, path: Path) -> Shaped[np.ndarray, "..."]:
 
 
 def _whole(values: Shaped[np.ndarray, " time"], what: str, path: Path) -> Int[np.ndarray, " time"]:
-    numbers = np.asarray(pd.to_numeric(pd.Series(values), errors="coerce"), float)
-    wrong = ~(np.abs(numbers) < 2**31) | (numbers != np.round(numbers))
+    numbers = np.asarray(pd.to_numeric(pd.Series(values, dtype=object), errors="coerce"), float)
+    wrong = ~((numbers >= 0) & (numbers < 2**31) & (numbers == np.round(numbers)))  # NaN is none of it
     if wrong.any():
-        raise DataError(f"{path}: {what} {values[np.argmax(wrong)]!r} is no whole number; say what it means in classes")
+        found = str(values[np.argmax(wrong)])
+        raise DataError(
+            f"{path}: {what} {found!r} is no whole number from 0 upwards; say what it means in the description"
+        )
     return numbers.astype(np.int64)
 
 

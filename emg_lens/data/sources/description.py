@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
+from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import DataError
 from emg_lens.io.yaml_text import read_yaml
 
@@ -22,18 +23,25 @@ def _columns(given: Any) -> Any:
     for part in parts:
         span = re.fullmatch(r"(\d{1,5})-(\d{1,5})", part) if isinstance(part, str) else None
         found += range(int(span[1]), int(span[2]) + 1) if span else [part]
+    if not found:
+        raise ValueError(f"{given!r} names no column")
     return tuple(found)
+
+
+def value_name(value: object) -> str:
+    """What a value is compared by: whole numbers by what they are worth (`01` and `1` are one), others as text."""
+    text = str(value).strip()
+    try:
+        return str(int(text)) if "_" not in text else text
+    except ValueError:
+        return text
 
 
 Column = str | Annotated[int, Field(ge=1, strict=True)]
 Columns = Annotated[tuple[Column, ...], BeforeValidator(_columns)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SignalColumns(_Part):
+class SignalColumns(SpecModel):
     """The channels of one sensor kind.
 
     Attributes:
@@ -53,7 +61,7 @@ class SignalColumns(_Part):
     placement: str = ""
 
 
-class RowNumbers(_Part):
+class RowNumbers(SpecModel):
     """Where a number a row comes from: the file's name, or a column (of arrays: a key).
 
     Attributes:
@@ -86,8 +94,16 @@ class LabelNumbers(RowNumbers):
     unlabelled: tuple[str | int, ...] = ()
     classes: dict[str | int, str] | None = None
 
+    @model_validator(mode="after")
+    def _each_means_one_thing(self) -> "LabelNumbers":
+        every = [value_name(value) for value in (*self.rest, *self.unlabelled, *(self.classes or ()))]
+        doubled = [name for i, name in enumerate(every) if name in every[:i]]
+        if doubled:
+            raise ValueError(f"the value {doubled[0]!r} is there twice: it can be rest, unlabelled or one class")
+        return self
 
-class TimeColumn(_Part):
+
+class TimeColumn(SpecModel):
     """A column that tells when each row was taken; it must rise, and fit `fs`.
 
     Attributes:
@@ -99,7 +115,7 @@ class TimeColumn(_Part):
     unit: Literal["s", "ms", "us"] = "s"
 
 
-class FolderDescription(_Part):
+class FolderDescription(SpecModel):
     """A folder of recordings (docs/protocol.md §2.8).
 
     Attributes:

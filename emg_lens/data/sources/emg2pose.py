@@ -21,6 +21,7 @@ METADATA = "metadata.csv"
 EXPECTED = f"{METADATA} and the .hdf5 files that it lists, at any depth"
 TABLE = "emg2pose/timeseries"
 FS = 2000.0
+RATE_TOLERANCE = 0.02
 LONGEST_STEP = 4
 """Rows: a step of time as long as so many is a gap."""
 
@@ -82,6 +83,9 @@ def read(
     steps = np.diff(found["time"])
     if not len(found["time"]) or not (steps > 0).all():
         raise DataError(f"{path}: time must rise from row to row, and does not; is the file complete?")
+    measured = 1 / float(np.median(steps)) if len(steps) else FS
+    if abs(measured / FS - 1) > RATE_TOLERANCE:
+        raise DataError(f"{path}: rows stand {measured:.6g} a second by their times, expected {FS:g}")
     notes = []
     gaps = int((steps > LONGEST_STEP / FS).sum())
     if gaps:
@@ -113,7 +117,13 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{place}: cannot be read ({error}); expected filename, user and stage") from None
     stages = {stage: i for i, stage in enumerate(sorted(table["stage"].unique()), start=1)}
-    there = {path.stem: path for path in folder.rglob("*.hdf5") if not path.name.startswith(".")}
+    there: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*.hdf5")):
+        if path.name.startswith("."):
+            continue
+        if path.stem in there:
+            raise DataError(f"two files of one name: {there[path.stem]} and {path}; keep one")
+        there[path.stem] = path
     table = table.assign(path=[there.get(Path(name).stem) for name in table["filename"]])
     table = table[table["path"].notna()].sort_values("filename", key=lambda names: names.map(natural))
     if table.empty:
