@@ -9,6 +9,7 @@ import functools
 import inspect
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from types import SimpleNamespace, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -67,12 +68,15 @@ def checked(function: F) -> F:
 def check_fields(instance: Any) -> None:
     """Refuse a dataclass whose fields hold values of other types than they are declared with.
 
+    A class that declares a field anew, for another default, keeps the bounds of the one it inherits from.
+
     Raises:
         ArgumentError: Which field, what came, what was expected.
     """
-    for name, hint in _hints_of(type(instance)).items():
-        if name in instance.__dataclass_fields__:
-            check_argument(name, getattr(instance, name), hint)
+    for kind in (one for one in reversed(type(instance).__mro__) if is_dataclass(one)):
+        for name, hint in _hints_of(kind).items():
+            if name in instance.__dataclass_fields__:
+                check_argument(name, getattr(instance, name), hint)
 
 
 class SpecModel(BaseModel):

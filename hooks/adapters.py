@@ -74,9 +74,7 @@ class AdaptedModel(HookedRootModule):
         if hasattr(model, "hook_dict"):
             raise EdgeError(f"{type(model).__name__} has TransformerLens's hook points: use it as it is, without adapt")
         if inputs is None and not hasattr(model, "config"):
-            raise ArgumentError(
-                f"cannot make an example input for {type(model).__name__}: pass inputs=a small batch"
-            )
+            raise ArgumentError(f"cannot make an example input for {type(model).__name__}: pass inputs=a small batch")
         self.original_model = model
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
         self.cfg: Any = SimpleNamespace(d_vocab=vocabulary)

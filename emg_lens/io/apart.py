@@ -92,7 +92,7 @@ def _asked(request: Mapping[str, Any], *, again: bool = True) -> dict[str, Any]:
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        return dict(_answers(process.stdout))
+        return dict(_answers(process.stdout))  # pyright: ignore[reportArgumentType]
     except UnreadableError:
         raise
     except (EOFError, BrokenPipeError):
@@ -118,7 +118,7 @@ def _answers(stream: BinaryIO) -> Iterator[NamedPart]:
             yield head["name"], array.T if head["turned"] else array
             continue
         array = np.empty(head["shape"], head["dtype"])
-        view = memoryview(array.reshape(-1).view(np.uint8))
+        view = array.reshape(-1).view(np.uint8).data
         while view.nbytes:
             view = _filled(view, _head(stream)["bytes"], stream)
         yield head["name"], array.T if head["turned"] else array
@@ -153,13 +153,9 @@ def _running() -> subprocess.Popen:
         paths = os.pathsep.join(path for path in sys.path if path)
         environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve()"]
-        ends = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.DEVNULL,
-        }  # where crashes print
+        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL  # crashing libraries print on stderr
         try:
-            _process = subprocess.Popen(command, env=environment, **ends)
+            _process = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=nowhere)
         except OSError as error:
             raise UnreadableError(f"no process can be started to read it: {error}") from None
     return _process

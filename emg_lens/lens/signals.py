@@ -145,7 +145,7 @@ class SignalModel(
             return super()._from_pretrained(strict=strict, **kwargs).eval()
 
     @classmethod
-    def _load_as_safetensor(
+    def _load_as_safetensor(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, model: "SignalModel", model_file: str, map_location: str, strict: bool
     ) -> "SignalModel":
         check_seal(Path(model_file))

@@ -1,6 +1,7 @@
 """Folders that a `dataset.yaml` describes: what users have, in the forms they have it."""
 
 import gzip
+import unicodedata
 
 import h5py
 import numpy as np
@@ -83,7 +84,7 @@ def test_arrays_of_matlab_hdf5_and_numpy_files(tmp_path):
     text = "files: '{subject}.%s'\nfs: 50\nsignals: {emg: {key: signal, columns: 1-3}}\nlabel: {key: cls}\n"
     savemat(described(tmp_path / "mat", text % "mat") / "S1.mat", {"signal": emg, "cls": label})
     with h5py.File(described(tmp_path / "h5", text % "h5") / "S1.h5", "w") as file:
-        file["signal"], file["cls"] = emg.T, label  # as MATLAB 7.3 writes them: axes in its order
+        file["signal"], file["cls"] = emg, label
     np.save(described(tmp_path / "npy", "files: '{subject}.npy'\nfs: 50\nsignals: {emg: {}}") / "S1.npy", emg)
     for kind, n in (("mat", 3), ("h5", 3), ("npy", 4)):
         (r,) = load_dataset("folder", tmp_path / kind)
@@ -171,7 +172,10 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
         (BY_NAME.replace(".csv", ".xlsx"), "no file like .*xlsx.*; found A/fist_1.csv"),
         (BY_NAME.replace("[e1, e2]", "[e1, e9]"), "fist_1.csv: no column 'e9'; it has 6: t, e1, e2, x, y, z"),
         (BY_NAME.replace("[x, y, z]", "[x, y]"), "acc has 3 channels, and ch_names 2 names"),
-        (BY_NAME.replace("fist: closed fist, ", ""), "unknown label 'fist'; expected one of open"),
+        (
+            BY_NAME.replace("fist: closed fist, ", ""),
+            "unknown label 'fist'; the description's label knows 'open'; list every value",
+        ),
         (BY_NAME.replace(", classes: {fist: closed fist, open: open hand}", ""), "label .*fist.* is no whole number"),
         (BY_NAME.replace("column: t", "column: x"), "time must rise from row to row"),
         (BY_NAME + "separator: ';'\n", "no column 'e1'; it has 1: .*is separator right"),
@@ -194,8 +198,8 @@ def test_what_does_not_fit_is_one_line_that_names_the_file(tmp_path, text, messa
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda path: path.write_text(path.read_text() + "1,2\n"), "emg holds no number in channel e2, row 31"),
-        (lambda path: path.write_text(path.read_text().replace(",", ",x", 7)), "no column|holds no number"),
+        (lambda path: path.write_text(path.read_text() + "1,2\n"), "emg is no number in column 'e2', row 31: ''"),
+        (lambda path: path.write_text(path.read_text().replace(",", ",x", 7)), "no column|is no number|cannot be read"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00" * 50), "cannot be read|no column"),
         (lambda path: path.write_text(""), "cannot be read"),
         (lambda path: path.write_text("t,e1,e2,x,y,z\n"), "expected as many of each, and some"),
@@ -211,3 +215,71 @@ def test_damaged_tables_are_refused_in_one_line(tmp_path, damage, message):
 def test_a_folder_without_a_description_says_where_to_read_about_it(tmp_path):
     with pytest.raises(DataError, match="dataset.yaml: no such file; expected a description .*protocol.md"):
         load_dataset("folder", tmp_path)
+
+
+SMALL = "files: '{subject}.csv'\nfs: 10\nsignals: {emg: {columns: [a, b]}}\n"
+
+
+def small(folder, text, content, name="x.csv"):
+    described(folder, text)
+    (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text, content, message",
+    [
+        (SMALL, b"a,b,c\n1,2,3,\n4,5,6,\n", "x.csv: cannot be read .*is it complete, and separator right"),
+        (SMALL.replace("[a, b]", "1-2"), b"1,2\n3,4\n", "its first line holds numbers; say header: false"),
+        (SMALL, b"a;b\n1,5;2,5\n", "column 'a', row 1: '1,5'; is it a decimal comma"),
+        (SMALL + "label: {column: g}\n", b"a,b,g\n1,2,0\n", "label 0 would be rest: list 0 under rest"),
+        (SMALL + "label: {column: g, rest: [7]}\n", b"a,b,g\n1,2,0\n1,2,7\n", "label 0 would be rest"),
+        (SMALL.replace("[a, b]", "[a, a]"), b"a,b\n1,2\n", "names a column twice"),
+        (SMALL + "label: {column: g, classes: {1: fist, 2: fist}}\n", b"a,b,g\n1,2,1\n", "two classes have one name"),
+        (SMALL + "label: {column: g, classes: {1: fist}}\n", b"a,b,g\n1,2,1\n1,2,\n", "unknown label ''; .*knows '1'"),
+    ],
+)
+def test_what_would_shift_or_lose_something_is_refused(tmp_path, text, content, message):
+    with pytest.raises(DataError, match=message):
+        list(load_dataset("folder", small(tmp_path, text, content)))
+
+
+@pytest.mark.parametrize(
+    "more, content",
+    [
+        ("", b"\xef\xbb\xbfa,b,g,r\n1,2.5,NA,4\n3,4,,\n"),
+        ("separator: ','\n", b"a, b, g, r\n1, 2.5, NA, 4\n3, 4, , \n"),
+        ("separator: '\\t'\n", b"a\tb\tg\tr\n1\t2.5\tNA\t4\n3\t4\t\t\n"),
+        ("separator: ;\ndecimal: ','\n", b"a;b;g;r\r\n1;2,5;NA;4\r\n3;4;;\r\n"),
+    ],
+    ids=["mark of Excel", "spaces", "tab", "decimal comma"],
+)
+def test_tables_as_other_programs_write_them(tmp_path, more, content):
+    text = SMALL + more + "label: {column: g, rest: [''], classes: {NA: natural}}\nrepetition: {column: r}\n"
+    (r,) = load_dataset("folder", small(tmp_path, text, content))
+    assert r.signals["emg"].data.tolist() == [[1, 2.5], [3, 4]] and r.meta["class_names"] == {1: "natural"}
+    assert r.label.tolist() == [1, 0] and r.repetition.tolist() == [4, 0]
+
+
+def test_a_path_that_can_be_read_in_two_ways_is_refused(tmp_path):
+    text = (
+        "files: '{subject}_{label}_{repetition}.csv'\nfs: 10\nsignals: {emg: {columns: [a]}}\nlabel: {field: label}\n"
+    )
+    with pytest.raises(DataError, match="closed_1.csv fits files .* in two ways"):
+        load_dataset("folder", small(tmp_path, text, b"a\n1\n", "s_1_fist_closed_1.csv"))
+
+
+def test_files_of_the_same_kind_that_do_not_fit_are_noted(tmp_path):
+    small(tmp_path, SMALL, b"a,b\n1,2\n")
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "y.CSV").write_bytes(b"a,b\n1,2\n")
+    (r,) = load_dataset("folder", tmp_path)
+    assert r.notes == ("1 files of the same kind do not fit '{subject}.csv' and are not read: anna/y.CSV",)
+
+
+def test_names_in_either_form_of_unicode_are_the_same(tmp_path):
+    text = "files: '{subject}_{label}.csv'\nfs: 10\nsignals: {emg: {columns: [a]}}\n"
+    text += "label: {field: label, classes: {Grüße: g}}\n"
+    small(tmp_path, text, b"a\n1\n", unicodedata.normalize("NFD", "Jürgen_Grüße.csv"))
+    (r,) = load_dataset("folder", tmp_path)
+    assert r.subject == "Jürgen" and r.label.tolist() == [1]

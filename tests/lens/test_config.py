@@ -212,3 +212,9 @@ def test_a_model_beyond_memory_is_refused_before_it_is_built(size):
 def test_a_model_takes_the_configuration_of_its_kind(config):
     with pytest.raises(EmgLensError, match="HookedBiosignalEncoder: config=.*expected an EncoderConfig"):
         HookedBiosignalEncoder(config)
+
+
+@pytest.mark.parametrize("name, value", [("d_model", 0), ("n_heads", -1), ("n_layers", 10**9), ("d_mlp", True)])
+def test_a_class_that_declares_a_field_anew_keeps_its_bounds(name, value):
+    with pytest.raises(EmgLensError, match=f"{name}={value}; expected"):
+        IsoNetConfig(**SIZES, **{name: value})

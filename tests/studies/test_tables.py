@@ -264,7 +264,9 @@ def test_what_is_told_before_the_movement_stands_under_the_table():
     assert "from 0.6 s of rest, its class is told with an accuracy of 0.49 from EMG, 0.66 from all" in notes[-1]
     assert study_notes(replace(cell, leakage=replace(known, told=()))) == study_notes(cell) == notes[:-1]
     blocked = study_notes(replace(cell, leakage=replace(known, repeats=0.88, repeats_at_random=0.05)))
-    assert blocked[-1].startswith("88% of consecutive movements are of the same class (5% if their order were random)")
+    assert blocked[-1].startswith(
+        "88% of consecutive movements, as they are read, are of the same class (5% if their order were random)"
+    )
     shuffled = study_notes(replace(cell, leakage=replace(known, repeats=0.06, repeats_at_random=0.05)))
     assert shuffled == notes
 

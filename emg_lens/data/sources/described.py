@@ -3,7 +3,8 @@
 Facts: docs/protocol.md §2.8.
 """
 
-import csv
+import gzip
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from emg_lens.data.sources.runs import count_runs
 DESCRIPTION = "dataset.yaml"
 ARRAYS = (".mat", ".h5", ".hdf5")
 TABLES = (".csv", ".tsv", ".txt", ".gz")
+SEPARATORS = ",;\t|"
 RATE_TOLERANCE = 0.02
 """Relative deviation of the measured rate from the declared one that is refused."""
 LONGEST_STEP = 10
@@ -48,8 +50,10 @@ def load(
     Raises:
         DataError: A description that does not fit, no such files, an unknown subject; while iterating, a damaged file.
     """
-    told = FolderDescription.read(_description_path(root, description))
-    return _recordings(choose(_files(Path(root).expanduser(), told), subjects), told, Path(root).expanduser())
+    told, place = FolderDescription.read(_description_path(root, description)), Path(root).expanduser()
+    index = _files(place, told)
+    told = told.model_copy(update={"notes": (*told.notes, *_strays(place, told, index))})
+    return _recordings(choose(index, subjects), told, place)
 
 
 def find(root: str | Path, *, description: str | None = None) -> dict[str, list[Path]]:
@@ -76,7 +80,7 @@ def read(path: Path, told: FolderDescription, fields: Mapping[str, str], done: d
         DataError: A file that cannot be read, lacks a column or key, or holds something else than promised.
     """
     table, notes = _table(path, told), [*told.notes]
-    signals = {name: _signal(table, name, columns, told.fs, path) for name, columns in told.signals.items()}
+    signals = {name: _signal(table, name, columns, told, path) for name, columns in told.signals.items()}
     lengths = {name: len(signal.data) for name, signal in signals.items()}
     n_rows = next(iter(lengths.values()))
     if len(set(lengths.values())) > 1 or not n_rows:
@@ -87,7 +91,8 @@ def read(path: Path, told: FolderDescription, fields: Mapping[str, str], done: d
     if told.repetition is None:
         repetition = count_runs(label, done)
     else:
-        repetition = _whole(_rows(table, told.repetition, fields, n_rows, path), "repetition", path)
+        repetition, active = np.zeros(n_rows, np.int64), label > REST
+        repetition[active] = _whole(_rows(table, told.repetition, fields, n_rows, path)[active], "repetition", path)
     meta = {"dataset": DESCRIBED.name, "file": str(path), "class_names": names, "notes": tuple(notes)}
     return Recording(fields["subject"], signals, label, np.where(label > REST, repetition, 0), told.fs, meta)
 
@@ -116,6 +121,17 @@ def _files(root: Path, told: FolderDescription) -> dict[str, list[Path]]:
     return {subject: found[subject] for subject in sorted(found, key=natural)}
 
 
+def _strays(root: Path, told: FolderDescription, index: Mapping[str, Iterable[Path]]) -> list[str]:
+    """A note on files of the kinds that are read, which do not fit the pattern."""
+    meant = {path for paths in index.values() for path in paths}
+    kinds = {path.suffix.lower() for path in meant}
+    others = [p for p in root.rglob("*") if p.suffix.lower() in kinds and p not in meant and p.is_file()]
+    some = ", ".join(sorted(p.relative_to(root).as_posix() for p in others)[:3])
+    return (
+        [f"{len(others)} files of the same kind do not fit {told.files!r} and are not read: {some}"] if others else []
+    )
+
+
 def _recordings(index: Mapping[str, Iterable[Path]], told: FolderDescription, root: Path) -> Iterator[Recording]:
     for paths in index.values():
         done: dict[int, int] = {}
@@ -134,20 +150,61 @@ def _table(path: Path, told: FolderDescription) -> Table:
     kind = path.suffix.lower()
     if kind in ARRAYS:
         wanted = [told.label, told.repetition, *told.signals.values()]
-        return read_mat(path, [part.key for part in wanted if part is not None and part.key is not None])
+        found = read_mat(path, [part.key for part in wanted if part is not None and part.key is not None])
+        return found if kind == ".mat" else {key: array.T for key, array in found.items()}  # as it stands in the file
     try:
         if kind == ".npy":
             return {"": np.load(path, allow_pickle=False)}
         if kind not in TABLES:
             raise ValueError(f"its kind is none of {', '.join((*TABLES, *ARRAYS, '.npy'))}")
-        how = {"sep": told.separator, "engine": "python" if told.separator is None else "c"}
-        return pd.read_csv(path, header=0 if told.header else None, skiprows=told.skip_lines, **how)
-    except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
+        return _text_table(path, told)
+    except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
+        raise DataError(f"{path}: cannot be read ({error}); is it complete, and separator right?") from None
 
 
-def _signal(table: Table, name: str, columns: SignalColumns, fs: float, path: Path) -> Signal:
-    data, names = _channels(table, name, columns, path)
+def _text_table(path: Path, told: FolderDescription) -> pd.DataFrame:
+    """Cells as they are written."""
+    separator = _separator(path, told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            engine="python" if len(separator) > 1 else "c",
+            header=0 if told.header else None,
+            skiprows=told.skip_lines,
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+        )
+    if told.header and all(_is_number(str(name)) for name in table.columns):
+        raise ValueError("its first line holds numbers; say header: false")
+    return table
+
+
+def _separator(path: Path, told: FolderDescription) -> str:
+    """What the description says, or the sign that the first line has most of."""
+    if told.separator is not None:
+        return "\t" if told.separator == r"\t" else told.separator
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file
+    ):
+        line = next((line for i, line in enumerate(file) if i == told.skip_lines), "")
+    return max(SEPARATORS, key=line.count)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+        return True
+    except ValueError:
+        return False
+
+
+def _signal(table: Table, name: str, columns: SignalColumns, told: FolderDescription, path: Path) -> Signal:
+    data, names = _channels(table, name, columns, told.decimal, path)
     names = names if columns.ch_names is None else columns.ch_names
     if len(names) != data.shape[1]:
         raise DataError(f"{path}: {name} has {data.shape[1]} channels, and ch_names {len(names)} names")
@@ -155,17 +212,17 @@ def _signal(table: Table, name: str, columns: SignalColumns, fs: float, path: Pa
     if len(bad):
         row = int(np.argmin(np.isfinite(data[:, bad[0]]))) + 1
         raise DataError(f"{path}: {name} holds no number in channel {names[bad[0]]}, row {row}; is the file complete?")
-    return Signal(data, fs, columns.native_fs or fs, columns.units, names, columns.placement)
+    return Signal(data, told.fs, columns.native_fs or told.fs, columns.units, names, columns.placement)
 
 
 def _channels(
-    table: Table, name: str, columns: SignalColumns, path: Path
+    table: Table, name: str, columns: SignalColumns, decimal: str, path: Path
 ) -> tuple[Float[np.ndarray, "time channel"], tuple[str, ...]]:
     if isinstance(table, pd.DataFrame):
         if columns.columns is None:
             raise DataError(f"{path} is a table; say which columns are {name}")
         found = [_column(table, column, path) for column in columns.columns]
-        numbers = [pd.to_numeric(values, errors="coerce") for values in found]
+        numbers = [_numbers(values, name, decimal, path) for values in found]
         names = tuple(c if isinstance(c, str) else f"{name}.{i}" for i, c in enumerate(columns.columns))
         return as_float32(np.stack(numbers, axis=1)), names
     array = _array(table, columns.key or "", path)
@@ -178,6 +235,18 @@ def _channels(
             raise DataError(f"{path}: {name} has {array.shape[1]} columns, asked for {list(columns.columns)}")
         array = array[:, chosen]
     return as_float32(array), tuple(f"{name}.{i}" for i in range(array.shape[1]))
+
+
+def _numbers(values: pd.Series, name: str, decimal: str, path: Path) -> Float[np.ndarray, " time"]:
+    """The cells of a column as numbers."""
+    numbers = np.asarray(pd.to_numeric(values.str.replace(decimal, "."), errors="coerce"), float)
+    if np.isnan(numbers).any():
+        row = int(np.argmax(np.isnan(numbers)))
+        raise DataError(
+            f"{path}: {name} is no number in column {values.name!r}, row {row + 1}: {str(values.iloc[row])!r}; is it a"
+            " decimal comma (decimal), a line of units (skip_lines), or a file that ends early?"
+        )
+    return numbers
 
 
 def _labels(
@@ -195,6 +264,8 @@ def _labels(
     if part.classes is None:
         others = np.array([value for value in known.tolist() if value_name(value) not in meaning], str)
         whole = sorted(set(_whole(others, "label", path).tolist()))
+        if REST in whole:
+            raise DataError(f"{path}: label 0 would be rest: list 0 under rest, or name your values in classes")
         meaning |= {str(value): value for value in whole}
         names = {value: str(value) for value in whole if value > REST}
     else:
@@ -202,7 +273,8 @@ def _labels(
         names = dict(enumerate(part.classes.values(), start=1))
     unknown = [value for value in known.tolist() if value_name(value) not in meaning]
     if unknown:
-        raise DataError(f"{path}: unknown label {unknown[0]!r}; expected one of {', '.join(meaning)}")
+        told = ", ".join(map(repr, meaning))
+        raise DataError(f"{path}: unknown label {unknown[0]!r}; the description's label knows {told}; list every value")
     return np.array([meaning[value_name(value)] for value in known.tolist()], np.int64)[places], names
 
 
@@ -258,7 +330,7 @@ def _check_time(table: Table, told: FolderDescription, path: Path) -> list[str]:
     assert told.time is not None
     if not isinstance(table, pd.DataFrame):
         raise DataError(f"{path} is no table; leave out time")
-    ms = np.asarray(pd.to_numeric(_column(table, told.time.column, path), errors="coerce"), float)
+    ms = _numbers(_column(table, told.time.column, path), "time", told.decimal, path)
     steps = np.diff(ms * MS_A_UNIT[told.time.unit])
     if not (steps > 0).all():
         raise DataError(f"{path}: time must rise from row to row, and does not in row {int(np.argmin(steps > 0)) + 2}")

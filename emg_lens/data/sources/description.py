@@ -1,6 +1,7 @@
 """What a `dataset.yaml` says: which files a folder holds, and what the columns and names in them mean."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +24,14 @@ def _columns(given: Any) -> Any:
     for part in parts:
         span = re.fullmatch(r"(\d{1,5})-(\d{1,5})", part) if isinstance(part, str) else None
         found += range(int(span[1]), int(span[2]) + 1) if span else [part]
-    if not found:
-        raise ValueError(f"{given!r} names no column")
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"{given!r} names {'a column twice' if found else 'no column'}")
     return tuple(found)
 
 
 def value_name(value: object) -> str:
     """What a value is compared by: whole numbers by what they are worth (`01` and `1` are one), others as text."""
-    text = str(value).strip()
+    text = unicodedata.normalize("NFC", str(value).strip())  # as macOS writes names, and as others do
     try:
         return str(int(text)) if "_" not in text else text
     except ValueError:
@@ -100,6 +101,9 @@ class LabelNumbers(RowNumbers):
         doubled = [name for i, name in enumerate(every) if name in every[:i]]
         if doubled:
             raise ValueError(f"the value {doubled[0]!r} is there twice: it can be rest, unlabelled or one class")
+        names = list((self.classes or {}).values())
+        if len(set(names)) < len(names):
+            raise ValueError(f"two classes have one name: {', '.join(names)}")
         return self
 
 
@@ -126,6 +130,7 @@ class FolderDescription(SpecModel):
         label: The movement; default: each file is one, of label 1.
         repetition: Default: the how-manieth run of its label by that subject, in order of the files.
         separator: Of text: default found from the file.
+        decimal: Of text: the decimal point, or comma.
         header: Of text: whether the first line names the columns.
         skip_lines: Of text: before the header.
         time: Of text: where it has a column of times.
@@ -138,6 +143,7 @@ class FolderDescription(SpecModel):
     label: LabelNumbers | None = None
     repetition: RowNumbers | None = None
     separator: str | None = Field(default=None, min_length=1, max_length=5)
+    decimal: Literal[".", ","] = "."
     header: bool = True
     skip_lines: int = Field(default=0, ge=0)
     time: TimeColumn | None = None
@@ -177,9 +183,13 @@ class FolderDescription(SpecModel):
         Raises:
             ValueError: A field twice, or a brace that is not closed.
         """
+        return self._pattern("+")
+
+    def _pattern(self, length: str) -> re.Pattern:
+        """With fields as long as possible (`+`), or as short (`+?`)."""
         text = ""
-        for literal, field in re.findall(r"([^{}]*)(?:\{(\w+)\})?", self.files):
-            text += re.escape(literal) + (f"(?P<{field}>[^/]+)" if field else "")
+        for literal, field in re.findall(r"([^{}]*)(?:\{(\w+)\})?", unicodedata.normalize("NFC", self.files)):
+            text += re.escape(literal) + (f"(?P<{field}>[^/]{length})" if field else "")
         try:
             pattern = re.compile(text)
         except re.error as error:
@@ -188,7 +198,23 @@ class FolderDescription(SpecModel):
             raise ValueError(f"files {self.files!r} has no field in braces, or a brace too much")
         return pattern
 
+    @cached_property
+    def _shortest(self) -> re.Pattern:
+        return self._pattern("+?")
+
     def places(self, path: Path, root: Path) -> Mapping[str, str] | None:
-        """The fields of a file's path; None for a file that is not meant."""
-        match = self.pattern.fullmatch(path.relative_to(root).as_posix())
-        return match.groupdict() if match else None
+        """The fields of a file's path; None for a file that is not meant.
+
+        Raises:
+            DataError: The path can be read in two ways.
+        """
+        below = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
+        match, other = self.pattern.fullmatch(below), self._shortest.fullmatch(below)
+        if match is None or other is None:
+            return None
+        if match.groupdict() != other.groupdict():
+            raise DataError(
+                f"{path} fits files {self.files!r} in two ways, {match.groupdict()} and {other.groupdict()}; use other"
+                " signs between fields than within them"
+            )
+        return match.groupdict()

@@ -147,7 +147,8 @@ def _recording(
 def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
     word, channels, fs, units = SIGNALS[name]
     table = sample.get(word)
-    missing = [c for c in channels if c not in table] if isinstance(table, Mapping) else list(channels)
+    table = table if isinstance(table, Mapping) else {}
+    missing = [channel for channel in channels if channel not in table]
     if missing:
         raise DataError(f"{where}: {word} has no {missing[0]}; is the file complete?")
     try:

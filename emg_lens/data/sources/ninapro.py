@@ -308,8 +308,8 @@ def _signal(
         names = names[: data.shape[1]]
     if sensor.triads:
         data = electrode_major(data, order)
-    if name == "emg" and not (used := data.any(axis=0)).all() and used.any():
-        dead = [one for one, is_used in zip(names, used, strict=True) if not is_used]
+    if name == "emg" and not (used := np.any(data, axis=0)).all() and used.any():
+        dead = [names[column] for column in np.flatnonzero(~used)]
         notes.append(f"emg: zero throughout, left out: {', '.join(dead)}")
         data, names = data[:, used], tuple(one for one in names if one not in dead)
     bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
@@ -323,7 +323,7 @@ def _without_holes(
     data: Float[np.ndarray, "time column"], label: Int[np.ndarray, " time"], name: str, notes: list[str]
 ) -> tuple[Float[np.ndarray, "time column"], Int[np.ndarray, " time"]]:
     """Rows that hold NaN are interpolated, for the filters' sake, and excluded."""
-    holes = np.isnan(data[: len(label)]).any(axis=1)
+    holes: Bool[np.ndarray, " time"] = np.any(np.isnan(data[: len(label)]), axis=1)
     if not holes.any() or holes.all():
         return data, label  # which is refused later
     rows, data = np.arange(len(holes)), data.copy()
