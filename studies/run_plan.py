@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from emg_lens.data.registry import data_fingerprint
+from emg_lens.data.registry import data_fingerprint, doubled_files
 from emg_lens.data.registry import subjects as list_subjects
 from emg_lens.data.splits import RepetitionSplit
 from emg_lens.io.seals import DamagedFileError, check_seal
@@ -69,7 +69,7 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
             spec.split.check(r for fit in cell for r in fit["repetitions"])
         _check_labels(spec.cohort, cell)
     _check_compared(study, facts)
-    warnings = list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
+    warnings = _doubled(study, data) + list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
     n_train = {fit["folder"]: fit["n_train"] for fit in every}
     return RunPlan(subjects, n_train, run_folder(study, out), fingerprint(study, data), tuple(warnings))
 
@@ -146,6 +146,16 @@ def fingerprint(study: StudySpec, data: Path | None) -> str:
     """Of the data of all levels."""
     cohorts = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
     return "-".join(data_fingerprint(c.dataset, data, **c.options) for c in cohorts.values())
+
+
+def _doubled(study: StudySpec, data: Path | None) -> list[str]:
+    """A warning where two subjects have the same recordings."""
+    cohorts = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
+    pairs = [pair for c in cohorts.values() for pair in doubled_files(c.dataset, data, **c.options)]
+    if not pairs:
+        return []
+    more = f", and {len(pairs) - 1} more" * (len(pairs) > 1)
+    return [f"subjects share recordings: {pairs[0][0]} and {pairs[0][1]} hold the same bytes{more}; is it one person?"]
 
 
 def _subjects(cohort: Cohort, data: Path | None) -> tuple[str, ...]:

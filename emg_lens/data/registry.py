@@ -18,6 +18,7 @@ from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
+from emg_lens.io.hashing import content_hashes
 from emg_lens.registry import Registry
 
 Loader = Callable[..., Iterator[Recording] | TrialSet]
@@ -197,6 +198,26 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
     index = _index(name, root, options) or {}
     place = None if root is None else Path(root).expanduser()
     return listing_hash(name, place.parent if place is not None and place.is_file() else place, index)
+
+
+def doubled_files(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[Path, Path], ...]:
+    """Pairs of files of two subjects that hold the same bytes: one person would count as two.
+
+    Raises:
+        DataError: As `load_dataset`.
+    """
+    owners: dict[Path, set[str]] = {}
+    for subject, paths in (_index(name, root, options) or {}).items():
+        for path in paths:
+            owners.setdefault(path, set()).add(subject)
+    own = sorted(path for path, subjects in owners.items() if len(subjects) == 1)  # others are about all subjects
+    first: dict[str, Path] = {}
+    found = []
+    for path, content in content_hashes(own).items():
+        other = first.setdefault(content, path)
+        if owners[other] != owners[path]:
+            found.append((other, path))
+    return tuple(found)
 
 
 def files_stamp(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[str, int, int], ...]:

@@ -105,7 +105,9 @@ class InputStatistics:
             DataError: Another number of channels.
         """
         if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf" or x.ndim != 3 or x.shape[1] != len(self.mean):
-            raise DataError(f"expected samples [trial, {len(self.mean)} channels, time] of numbers, got {short(x)}")
+            raise DataError(
+                f"expected a numpy array [trial, {len(self.mean)} channels, time] of numbers, got {short(x)}"
+            )
         z = ((x - self.mean[:, None]) * _inverse(self.std)[:, None]).astype(np.float32)
         rows = np.isin(np.repeat([*self.modalities], [*self.modalities.values()]), self.rectify)
         z[:, rows] = np.abs(z[:, rows])

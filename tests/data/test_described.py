@@ -1,6 +1,7 @@
 """Folders that a `dataset.yaml` describes: what users have, in the forms they have it."""
 
 import gzip
+import shutil
 import unicodedata
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from emg_lens.data import DataError, data_fingerprint, load_dataset, load_trials, subjects
+from emg_lens.data.registry import doubled_files
 
 BY_NAME = """
 files: "{subject}/{label}_{repetition}.csv"
@@ -283,3 +285,12 @@ def test_names_in_either_form_of_unicode_are_the_same(tmp_path):
     small(tmp_path, text, b"a\n1\n", unicodedata.normalize("NFD", "Jürgen_Grüße.csv"))
     (r,) = load_dataset("folder", tmp_path)
     assert r.subject == "Jürgen" and r.label.tolist() == [1]
+
+
+def test_a_person_who_is_there_twice_is_found(tmp_path):
+    by_name(tmp_path)
+    assert doubled_files("folder", tmp_path) == ()
+    shutil.copytree(tmp_path / "A", tmp_path / "A copy")
+    shutil.copy(tmp_path / "B" / "fist_1.csv", tmp_path / "B" / "fist_3.csv")  # of one person: another matter
+    pairs = doubled_files("folder", tmp_path)
+    assert len(pairs) == 4 and pairs[0] == (tmp_path / "A" / "fist_1.csv", tmp_path / "A copy" / "fist_1.csv")

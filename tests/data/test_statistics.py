@@ -62,7 +62,7 @@ def test_targets_come_back_in_their_units(tmp_path):
         (lambda made, path: InputStatistics.of(trials(), "emg"), "must list modalities, got 'emg'"),
         (
             lambda made, path: made.apply(np.zeros((2, 4, 7))),
-            r"\[trial, 3 channels, time\] of numbers, got ndarray of float64, \[2, 4, 7\]",
+            r"a numpy array \[trial, 3 channels, time\] of numbers, got ndarray of float64, \[2, 4, 7\]",
         ),
         (lambda made, path: InputStatistics({"emg": 2}, np.zeros(2), np.array([1.0, -1])), "std must be 2 finite"),
         (lambda made, path: InputStatistics({"emg": 2}, np.array([0, np.nan]), np.ones(2)), "mean must be 2 finite"),
