@@ -89,6 +89,8 @@ class Recording:
         check_fields(self)
         if not self.signals:
             raise DataError(f"recording of subject {self.subject} has no signal")
+        if not self.fs > 0:
+            raise DataError(f"fs must be positive, got {self.fs}")
         if self.label.shape != self.repetition.shape or self.label.ndim != 1:
             raise DataError(
                 f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"

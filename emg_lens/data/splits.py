@@ -252,7 +252,7 @@ def _blocks(classes: Int[np.ndarray, " movement"], n: int) -> Int[np.ndarray, " 
 
 
 def _different(subjects: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(subjects, str) or not subjects or len(set(subjects)) < len(subjects):
+    if isinstance(subjects, str) or not subjects or None in subjects or len(set(subjects)) < len(subjects):
         raise DataError(f"folds need a list of different subjects, got {subjects!r}")
     return tuple(str(s) for s in subjects)
 

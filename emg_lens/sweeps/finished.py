@@ -68,6 +68,8 @@ class Finished:
             ValueError: That is not of these trials.
         """
         shapes = {tuple(out.shape) for out in logits.values()}
+        if not all(out.is_floating_point() for out in logits.values()):
+            raise ValueError("its outputs are no floating-point numbers")
         rows = set(np.flatnonzero(done.any(axis=0)).tolist()) if done.ndim == 2 else set()
         n_trials = sum(self.lengths)
         if (

@@ -12,6 +12,7 @@ from toy import Toy, hooks_left
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cut, cutting, every, flow, unimodal
 from emg_lens.hooks.probe import find_lever
 from emg_lens.layout import TokenLayout
@@ -270,11 +271,11 @@ def test_cross_attention_to_as_many_tokens_is_no_route():
             "reads 6 positions of the encoder for 4 of the decoder, so the layout must hold 10",
         ),
         ("cross", BOTH, unimodal("emg"), "selects no edge from a position of the encoder to one of the decoder"),
-        ("both", SIX, cross_modal(), "stack='both' is none of None, 'encoder', 'decoder', 'cross'"),
+        ("both", SIX, cross_modal(), "stack='both'; expected 'encoder', 'decoder' or 'cross' or None"),
     ],
 )
 def test_a_stack_that_does_not_fit_is_refused(stack, layout, edges, message):
-    with pytest.raises(EdgeError, match=message), cutting(bart(), edges, layout, stack=stack, inputs=INPUTS):
+    with pytest.raises(EmgLensError, match=message), cutting(bart(), edges, layout, stack=stack, inputs=INPUTS):
         raise AssertionError("not reached")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, cross_modal, flow, unimodal
 from emg_lens.hooks.probe import find_lever
 from emg_lens.lens.config import EncoderConfig
@@ -325,7 +326,7 @@ def test_values_that_are_not_finite_are_refused(value):
     x[3, 0, 0] = value
     with pytest.raises(SweepInputError, match="x has NaN or infinite values in 1 of 5 trials, the first is trial 3"):
         sweep(model, x, [])
-    with pytest.raises(SweepInputError, match="x is a ndarray; expected a torch tensor"):
+    with pytest.raises(EmgLensError, match="x=ndarray of float32, .*; expected a torch tensor"):
         sweep(model, x.numpy(), [])
     with pytest.raises(SweepInputError, match="reference has NaN"):
         sweep(model, model.example_input(2), [], reference=x)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, Intervention, cutting, unimodal
 from emg_lens.hooks.anatomy import listening
 from emg_lens.io.checkpoint import CheckpointError
@@ -15,7 +16,7 @@ from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.attention import Attention
 from emg_lens.models.components import Block
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.sweeps import BaselineError, Condition, SweepError, SweepInputError, sweep
+from emg_lens.sweeps import BaselineError, Condition, SweepError, sweep
 
 CUT = [Condition("cut", unimodal().at(layers=1))]
 
@@ -116,7 +117,7 @@ def test_what_cannot_be_run_is_one_line():
     with pytest.raises(SweepError, match="gives a dict; a sweep keeps one tensor"):
         sweep(build(InDict), x, [])
     for size in (0, -1, 2.5):
-        with pytest.raises(SweepInputError, match="batch_size="):
+        with pytest.raises(EmgLensError, match="batch_size="):
             sweep(model, x, CUT, batch_size=size)
     with pytest.raises(EdgeError, match="the layout has 3 positions"):
         sweep(model, x, CUT, layout=TokenLayout.channels({"emg": 1, "acc": 1}))
