@@ -89,6 +89,7 @@ def check(
     Example: emg-lens check mine.yaml
     """
     from emg_lens.data.registry import describe_dataset
+    from emg_lens.studies.progress import print_note
     from emg_lens.studies.run_plan import prepare
     from emg_lens.studies.spec import StudySpec
 
@@ -105,7 +106,7 @@ def check(
         return
     plan = prepare(study, data, Path("runs"), 1, err)
     for warning in plan.warnings:
-        _note(warning)
+        print_note(err, warning)
     names = {name for cell in plan.subjects for name in cell}
     out.print(
         f"in order: {len(names)} subjects, {len(plan.n_train)} fits; a run would live in {printable(str(plan.folder))}",
@@ -173,11 +174,6 @@ def data(
             highlight=False,
             markup=False,
         )
-
-
-def _note(text: str) -> None:
-    err.print("[yellow]note:[/yellow]", end=" ")
-    err.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def _print_result(result: object) -> None:

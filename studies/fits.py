@@ -116,8 +116,8 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
     """
     cohort = fit_unit.spec.cohort
     recorded = cohort.model_dump_json(exclude={"subjects", "modalities", "targets", "rectify"})
-    with taking_turns(cohort, data):
-        trials = _read(recorded, data, fit_unit.fold.subjects, files_stamp(cohort.dataset, data, **cohort.options))
+    with taking_turns(cohort, data) as stamp:
+        trials = _read(recorded, data, fit_unit.fold.subjects, stamp)
         if trials.x.nbytes > LARGE_BYTES:
             _read.cache_clear()
         if cohort.targets:
@@ -130,19 +130,19 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
 
 
 @contextmanager
-def taking_turns(cohort: Cohort, data: Path | None) -> Iterator[None]:
+def taking_turns(cohort: Cohort, data: Path | None) -> Iterator[tuple]:
     """Inside, recordings may be read: large ones by one process of this machine at a time, for the sake of its memory.
 
-    What is read is larger than what is kept of it.
+    What is read is larger than what is kept of it. Yields the files' stamp.
     """
     stamp = files_stamp(cohort.dataset, data, **cohort.options)
     if max((size for _, size, _ in stamp), default=0) <= LARGE_BYTES:
-        yield
+        yield stamp
         return
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     with one_at_a_time(Path(tempfile.gettempdir()) / f"emg-lens-reading-{user}.lock", wait=MOST_SECONDS_IN_LINE):
         give_back()
-        yield
+        yield stamp
         give_back()
 
 

@@ -14,6 +14,12 @@ from emg_lens.errors import printable
 POLL_SECONDS = 0.3
 
 
+def print_note(console: Console, text: str) -> None:
+    """Print something that the user should know."""
+    console.print("[yellow]note:[/yellow]", end=" ")
+    console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
+
+
 def progress_writer(*folders: Path) -> Callable[[float], None]:
     """What a worker calls with the finished fraction of the fits that these folders will hold."""
 

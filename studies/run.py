@@ -22,7 +22,7 @@ from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.seals import BLANK, write_sealed
 from emg_lens.io.workers import parallel
 from emg_lens.studies.fit_units import Fit, fits_of
-from emg_lens.studies.progress import progress_bars, progress_writer
+from emg_lens.studies.progress import print_note, progress_bars, progress_writer
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.run_plan import RECORD, RunPlan, begun_plan, prepare
 from emg_lens.studies.schedule import wrap_around
@@ -65,7 +65,7 @@ def run_study(
     out = Path(out).expanduser().absolute()
     plan = begun_plan(study, data, out) or prepare(study, data, out, jobs, console)
     for warning in plan.warnings:
-        _note(console, warning)
+        print_note(console, warning)
     fits = fits_of(study, plan.subjects)
     with _alone_in(plan.folder, console):
         begun_plan(study, data, out)  # another process may have begun and ended it meanwhile, with other data
@@ -151,7 +151,7 @@ def _alone_in(folder: Path, console: Console) -> Iterator[None]:
         (folder / "fits").mkdir(parents=True, exist_ok=True)
     with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another --out") as without:
         if without is not None:
-            _note(console, f"{folder} cannot be locked ({without}); do not run this study twice at a time")
+            print_note(console, f"{folder} cannot be locked ({without}); do not run this study twice at a time")
         yield
 
 
@@ -170,11 +170,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StudyError(f"cannot write to {str(folder)!r}: {error.strerror}; give another --out") from None
-
-
-def _note(console: Console, text: str) -> None:
-    console.print("[yellow]note:[/yellow]", end=" ")
-    console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def _import_for_the_end() -> None:

@@ -144,14 +144,18 @@ def run_folder(study: StudySpec, out: Path) -> Path:
 
 def fingerprint(study: StudySpec, data: Path | None) -> str:
     """Of the data of all levels."""
-    cohorts = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
-    return "-".join(data_fingerprint(c.dataset, data, **c.options) for c in cohorts.values())
+    return "-".join(data_fingerprint(c.dataset, data, **c.options) for c in _cohorts(study))
+
+
+def _cohorts(study: StudySpec) -> list[Cohort]:
+    """One cohort of each data set, with its options, that a level reads."""
+    found = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
+    return list(found.values())
 
 
 def _doubled(study: StudySpec, data: Path | None) -> list[str]:
     """A warning where two subjects have the same recordings."""
-    cohorts = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
-    pairs = [pair for c in cohorts.values() for pair in doubled_files(c.dataset, data, **c.options)]
+    pairs = [pair for c in _cohorts(study) for pair in doubled_files(c.dataset, data, **c.options)]
     if not pairs:
         return []
     more = f", and {len(pairs) - 1} more" * (len(pairs) > 1)

@@ -5,10 +5,12 @@ Loaders are read-only. They take the subject from the place of a file, never fro
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from emg_lens.data.recording import DataError
+from emg_lens.io.apart import Reader, UnreadableError, read_apart
 from emg_lens.io.hashing import content_hashes
 
 Index = Mapping[str, Sequence[Path]]
@@ -90,6 +92,45 @@ def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequ
     if not wanted:
         raise DataError("subjects=[] selects nothing; leave it out to mean every subject")
     return {s: files for s, files in index.items() if s in wanted}
+
+
+def check_choice(dataset: str, option: str, value: object, known: Collection[str]) -> None:
+    """Refuse a loader's option that is none of its words.
+
+    Raises:
+        DataError: It is none.
+    """
+    if value not in known:
+        raise DataError(f"{dataset}: {option} must be one of {', '.join(known)}, got {value!r}")
+
+
+def check_choices(dataset: str, option: str, values: Sequence[str], known: Collection[str]) -> None:
+    """Refuse a loader's option that is no list of its words.
+
+    Raises:
+        DataError: It is none, or empty.
+    """
+    if isinstance(values, str) or not values or any(value not in known for value in values):
+        raise DataError(f"{dataset}: {option} must be a list out of {[*known]}, got {values!r}")
+
+
+def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[str, Any]:
+    """What a reader finds in a file, in a process of its own (`emg_lens.io.apart`).
+
+    Args:
+        reader: Of `emg_lens.io.binary`.
+        path: The file.
+        what: What it should be, for the message: `"a MATLAB file"`.
+        **arguments: The reader's.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return read_apart(reader, path, **arguments)
+    except (UnreadableError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read as {what} ({reason}); is it complete?") from None
 
 
 def listing_hash(name: str, folder: Path | None, index: Index) -> str:

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from emg_lens.data.recording import DataError
-from emg_lens.io.apart import UnreadableError, read_apart
+from emg_lens.data.files import read_parts
 from emg_lens.io.binary import matlab_variables
 
 
@@ -17,11 +16,7 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, ".
     Raises:
         DataError: The file cannot be read, or a variable holds something else than real numbers.
     """
-    try:
-        found = read_apart(matlab_variables, path, keys=list(keys))
-    except (UnreadableError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be read as a MATLAB file ({reason}); is it complete?") from None
+    found = read_parts(matlab_variables, path, "a MATLAB file", keys=list(keys))
     turned = found.pop("turned")
     return {key: value.T if turned else value for key, value in found.items()}
 

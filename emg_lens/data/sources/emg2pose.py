@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import check_folder, choose, natural
+from emg_lens.data.files import check_choices, check_folder, choose, natural, read_parts
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.io.apart import UnreadableError, read_apart
 from emg_lens.io.binary import hdf5_fields
 
 NAME = "emg2pose"
@@ -44,8 +43,7 @@ def load(
     Raises:
         DataError: Unknown sensor or user, no table or files; while iterating, a damaged file.
     """
-    if isinstance(sensors, str) or not sensors or any(name not in SIGNALS for name in sensors):
-        raise DataError(f"{NAME}: sensors must be a list out of {[*SIGNALS]}, got {sensors!r}")
+    check_choices(NAME, "sensors", sensors, SIGNALS)
     table, stages = _metadata(root)
     repetition = dict(zip(table["path"], table.groupby(["user", "stage"]).cumcount() + 1, strict=True))
     stage = dict(zip(table["path"], table["stage"], strict=True))
@@ -75,11 +73,7 @@ def read(
         DataError: The file is damaged, lacks a field, holds NaN, or its time does not rise.
     """
     fields = ["time", *dict.fromkeys(SIGNALS[name][0] for name in (*sensors, "angles"))]
-    try:
-        found = read_apart(hdf5_fields, path, name=TABLE, fields=fields)
-    except (UnreadableError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be read as a recording of {NAME} ({reason}); is it complete?") from None
+    found = read_parts(hdf5_fields, path, f"a recording of {NAME}", name=TABLE, fields=fields)
     steps = np.diff(found["time"])
     if not len(found["time"]) or not (steps > 0).all():
         raise DataError(f"{path}: time must rise from row to row, and does not; is the file complete?")

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from emg_lens.data.files import choose, index_files
+from emg_lens.data.files import check_choice, check_choices, choose, index_files
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 
@@ -58,11 +58,9 @@ def load(
     Raises:
         DataError: Unknown option value or subject, no files; while iterating, a damaged file.
     """
-    for option, value, known in (("sets", sets, SETS), ("sensors", sensors, tuple(SIGNALS))):
-        if isinstance(value, str) or not value or not set(value) <= set(known):
-            raise DataError(f"{NAME}: {option} must be a list out of {list(known)}, got {value!r}")
-    if extent not in get_args(Extent):
-        raise DataError(f"{NAME}: extent must be one of {', '.join(get_args(Extent))}, got {extent!r}")
+    check_choices(NAME, "sets", sets, SETS)
+    check_choices(NAME, "sensors", sensors, SIGNALS)
+    check_choice(NAME, "extent", extent, get_args(Extent))
     index = choose(find(root), subjects)
     return (
         recording

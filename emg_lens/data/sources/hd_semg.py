@@ -12,11 +12,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from emg_lens.data.files import choose, index_files
+from emg_lens.data.files import check_choice, check_choices, choose, index_files, read_parts
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.io.apart import UnreadableError, read_apart
 from emg_lens.io.binary import hdf5_rows
 
 Onset = Literal["cue", "adjusted"]
@@ -66,10 +65,8 @@ def load(
     Raises:
         DataError: Unknown option value or subject, no files; while iterating, a damaged file.
     """
-    if onset not in get_args(Onset):
-        raise DataError(f"{NAME}: onset must be one of {', '.join(get_args(Onset))}, got {onset!r}")
-    if isinstance(sensors, str) or not sensors or any(name not in SIGNALS for name in sensors):
-        raise DataError(f"{NAME}: sensors must be a list out of {[*SIGNALS]}, got {sensors!r}")
+    check_choice(NAME, "onset", onset, get_args(Onset))
+    check_choices(NAME, "sensors", sensors, SIGNALS)
     if not 0 <= margin_s < 60:
         raise DataError(f"{NAME}: margin_s must be 0 to 60 s, got {margin_s}")
     index = choose(find(root), subjects)
@@ -147,11 +144,7 @@ def _signal(path: Path, name: str, first: int, last: int) -> Signal:
 
 def _rows(path: Path, keys: tuple[str, ...], first: int | None, last: int | None) -> dict[str, Any]:
     """Some rows of some variables, `[time, ...]` on MATLAB's axes."""
-    try:
-        found = read_apart(hdf5_rows, path, names=keys, first=first, last=last)
-    except (UnreadableError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be read as a MATLAB 7.3 file ({reason}); is it complete?") from None
+    found = read_parts(hdf5_rows, path, "a MATLAB 7.3 file", names=keys, first=first, last=last)
     missing = [key for key in keys if key not in found]
     if missing:
         raise DataError(f"{path}: no key {missing[0]!r}; is the file complete?")

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from emg_lens.data.files import choose, index_files
+from emg_lens.data.files import check_choice, check_choices, choose, index_files
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -149,11 +149,9 @@ def load(
         ("label_numbering", label_numbering, get_args(Numbering)),
         ("acc_order", acc_order, get_args(AxisOrder)),
     ):
-        if value not in known:
-            raise DataError(f"{family.name}: {option} must be one of {', '.join(known)}, got {value!r}")
+        check_choice(family.name, option, value, known)
     wanted = family.default if sensors is None else sensors
-    if isinstance(wanted, str) or not wanted or any(name not in family.sensors for name in wanted):
-        raise DataError(f"{family.name}: sensors must be a list out of {[*family.sensors]}, got {sensors!r}")
+    check_choices(family.name, "sensors", wanted, family.sensors)
     index = choose(find(family, root, exercises=exercises, parts=parts), subjects)
     options = {"labels": labels, "label_numbering": label_numbering, "acc_order": acc_order, "fs": fs}
     return (

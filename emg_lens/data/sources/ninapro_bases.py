@@ -46,6 +46,8 @@ FOREARM = "ring at the radio-humeral joint, and single muscles"
 TRIGNO_EMG = Sensor("V", 2000.0, RING_AND_MUSCLES, FOREARM)
 TRIGNO_ACC = Sensor("g", TRIGNO_FS, RING_AND_MUSCLES, "in the EMG electrodes", triads=True)
 SIXTEEN = tuple(f"electrode {i}" for i in range(1, 17))
+SIXTEEN_ACC = Sensor("g", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", triads=True)
+GLOVE = Sensor("", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 23)), "data glove, not calibrated")
 HELD = "acc: native rate of 148 Hz, the publisher stores it on the EMG's grid"
 
 DB1 = Family(
@@ -59,7 +61,7 @@ DB1 = Family(
     },
     sensors={
         "emg": Sensor("", 100.0, RING_AND_MUSCLES[:10], FOREARM),
-        "glove": Sensor("", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 23)), "data glove, not calibrated"),
+        "glove": GLOVE,
     },
     default=("emg",),
     movements=(*FINGERS, *HAND_AND_WRIST, *GRASPS),
@@ -74,7 +76,7 @@ DB2 = Family(
     sensors={
         "emg": TRIGNO_EMG,
         "acc": TRIGNO_ACC,
-        "glove": Sensor("", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 23)), "data glove, not calibrated"),
+        "glove": GLOVE,
         "force": Sensor("", 2000.0, tuple(f"force {i}" for i in range(1, 7)), "finger-force sensors (exercise 3)"),
     },
     movements=(*HAND_AND_WRIST, *GRASPS, *FORCES),
@@ -105,7 +107,7 @@ DB5 = Family(
             placement="two Myo bands: upper at the radio-humeral joint, lower below it, tilted 22.5°",
         ),
         "acc": Sensor("g", MYO_FS, ("x", "y", "z"), "upper Myo band"),
-        "glove": Sensor("", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 23)), "data glove, not calibrated"),
+        "glove": GLOVE,
     },
     movements=(*FINGERS, *HAND_AND_WRIST, *GRASPS),
     notes=("acc: native rate of 50 Hz assumed (the Myo's), the publisher stores it on the 200 Hz grid",),
@@ -118,7 +120,7 @@ DB6 = Family(
     exercises={1: Exercise(11, 1, repetitions=(12,) * 10, performed=(1, 3, 4, 6, 9, 10, 11))},
     sensors={
         "emg": Sensor("V", 2000.0, SIXTEEN, "forearm"),
-        "acc": Sensor("g", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", triads=True),
+        "acc": SIXTEEN_ACC,
     },
     default=("emg",),
     notes=("repetitions are numbered through the ten sessions (12 each, in order of day and time)",),
@@ -156,7 +158,7 @@ DB8 = Family(
     exercises={1: Exercise(9, 1, repetitions=(10, 10, 2))},
     sensors={
         "emg": Sensor("V", 1111.0, SIXTEEN, "forearm"),
-        "acc": Sensor("g", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", triads=True),
+        "acc": SIXTEEN_ACC,
         "gyro": Sensor("", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", triads=True),
         "mag": Sensor("", TRIGNO_FS / 2, SIXTEEN, "in the EMG electrodes", triads=True),
         "glove": Sensor("deg", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 19)), "data glove", holes=True),
