@@ -3,12 +3,12 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import REST, DataError, Recording
@@ -18,6 +18,11 @@ WHOLE = 1e-6
 """A number of rows is whole if it is off by no more."""
 SHOWN = 3
 """How many recordings a note names before it only counts them."""
+LONGEST_S = 86_400
+"""Seconds: no movement lasts longer than a day."""
+Time = Annotated[float, Field(ge=0, le=LONGEST_S)]
+Length = Annotated[float, Field(gt=0, le=LONGEST_S)]
+"""Seconds."""
 
 
 class Segment(SpecModel):
@@ -38,11 +43,11 @@ class Segment(SpecModel):
             no sample, but are not independent.
     """
 
-    start_s: NonNegativeFloat = 0.0
-    stop_s: PositiveFloat | None = None
-    window_s: PositiveFloat | None = None
-    stride_s: PositiveFloat | None = None
-    piece_s: PositiveFloat | None = None
+    start_s: Time = 0.0
+    stop_s: Length | None = None
+    window_s: Length | None = None
+    stride_s: Length | None = None
+    piece_s: Length | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Segment":

@@ -19,6 +19,9 @@ from emg_lens.data.files import choose
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
 
+MOST_BLOCKS = 1000
+"""Of a subject: each is a model to fit."""
+
 TrialMask = Bool[np.ndarray, " trial"]
 
 
@@ -209,13 +212,13 @@ class BlockSplit(Split):
     Neighbouring blocks touch, and a filter of the whole recording reaches across their border.
 
     Attributes:
-        n_folds: How many blocks; given and written as `folds`.
+        n_folds: How many blocks, 1000 at most; given and written as `folds`.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     by: Literal["block"] = "block"
-    n_folds: int = Field(alias="folds", ge=2)
+    n_folds: int = Field(alias="folds", ge=2, le=MOST_BLOCKS)
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
         """One fold a subject and block, named `<subject>.block<k>` with k from 1."""

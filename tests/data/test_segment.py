@@ -185,6 +185,8 @@ def test_recordings_that_do_not_go_together_are_refused(make_recording):
         ({"stop_s": 1, "piece_s": 2}, "piece_s=2 is longer than the segment"),
         ({"window_s": 2, "piece_s": 1}, r"window_s=2 is longer than the piece \(1 s\)"),
         ({"start_s": -1}, "greater than or equal to 0"),
+        *(({name: 1e9}, "less than or equal to 86400") for name in ("start_s", "stop_s", "window_s", "piece_s")),
+        ({"window_s": 1, "stride_s": 1e9}, "less than or equal to 86400"),
         ({"begin": 1}, "begin"),
     ],
 )

@@ -136,6 +136,7 @@ def test_a_split_is_read_and_written_back(written):
         ({"by": "subject", "leave_out": 1, "train": ["A"]}, "takes no train"),
         ({"by": "subject", "leave_out": 0}, "greater than 0"),
         ({"by": "block", "folds": 1}, "greater than or equal to 2"),
+        ({"by": "block", "folds": 10**12}, "less than or equal to 1000"),
         ({"by": "block", "folds": 2, "shuffle": True}, "shuffle"),
     ],
 )
