@@ -29,22 +29,48 @@ NO_INDEX = -1
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stack of blocks over some of the positions: in its layers, they attend to each other and to no other.
+
+    Attributes:
+        name: What edge expressions and hook names call it.
+        layers: Its layers, counted from the model's first.
+        positions: Its positions.
+    """
+
+    name: str
+    layers: range
+    positions: range
+
+    @property
+    def edges(self) -> tuple[slice, slice, slice, slice]:
+        """Where its edges stand in a mask `[layer, head, dest, src]`."""
+        layers, positions = (slice(span.start, span.stop) for span in (self.layers, self.positions))
+        return (layers, slice(None), positions, positions)
+
+
+@dataclass(frozen=True)
 class TokenLayout:
     """The meaning of every token: its name, its group (modality), its channel and its patch.
 
     Build one with `TokenLayout.channels`, `TokenLayout.patches` or `TokenLayout.groups`.
+
+    In a model of several stages every layer works on the whole residual stream, and `stages` say which positions meet
+    in it.
 
     Attributes:
         names: One unique name a position, such as `"cls"`, `"emg.3"`, `"emg.3.p12"`.
         group: Modality of each position; `"cls"` for the CLS token, `None` for a token outside every group.
         channel: Index of the channel within its modality; -1 where a token has none.
         patch: Index of the time patch; -1 where a token has none.
+        stages: The stages of the model; empty = one, in which all positions meet in all layers.
     """
 
     names: tuple[str, ...]
     group: tuple[str | None, ...]
     channel: tuple[int, ...] = field(repr=False)
     patch: tuple[int, ...] = field(repr=False)
+    stages: tuple[Stage, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -135,6 +161,28 @@ class TokenLayout:
     def has_cls(self) -> bool:
         """Whether some position is a CLS token."""
         return CLS in self.group
+
+    def stage(self, name: str) -> Stage:
+        """A stage by its name.
+
+        Raises:
+            UnknownNameError: There is none of this name; the message lists those there are.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = f"this layout has {[stage.name for stage in self.stages]}" if self.stages else "this model has but one"
+        raise UnknownNameError(f"unknown stage {short(name)}; {known}")
+
+    def of_stage(self, name: str) -> "TokenLayout":
+        """The layout of a stage's own positions.
+
+        Raises:
+            UnknownNameError: As `stage`.
+        """
+        own = self.stage(name).positions
+        parts = (self.names, self.group, self.channel, self.patch)
+        return TokenLayout(*(part[own.start : own.stop] for part in parts))  # pyright: ignore
 
     def n_channels(self, modality: str) -> int:
         """Number of channels of a modality."""

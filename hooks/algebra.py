@@ -19,6 +19,7 @@ from pydantic import Field
 from emg_lens.arguments import ArgumentError, checked, short
 from emg_lens.errors import EmgLensError
 from emg_lens.layout import TokenLayout
+from emg_lens.registry import UnknownNameError
 
 if TYPE_CHECKING:  # a study can be read without torch
     from torch import Tensor
@@ -31,6 +32,7 @@ Size = Annotated[int, Field(ge=0, le=10_000)]
 """Layers or heads of a model."""
 EdgeMask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
+Stages = str | Iterable[str] | None
 
 
 class EdgeError(EmgLensError, ValueError):
@@ -58,25 +60,34 @@ class EdgeSet(ABC):
     def __invert__(self) -> "EdgeSet":
         return Complement(self)
 
-    def at(self, layers: Select = None, heads: Select = None) -> "EdgeSet":
+    def at(self, layers: Select = None, heads: Select = None, stage: Stages = None) -> "EdgeSet":
         """Keep only these layers and heads (0-based; int, slice, range or iterable; default: all).
 
+        Args:
+            layers: Counted from the model's first, or, with `stage`, from the stage's.
+            heads: Of every layer.
+            stage: Name of a stage, or several, of a model that has some: `cross_modal().at(stage="fusion", layers=0)`.
+
         Raises:
-            EdgeError: A selection that is empty or holds something other than integers.
+            EdgeError: A selection that is empty, or holds something other than integers, or than names of stages.
         """
-        return At(self, _Selection.of("layer", layers), _Selection.of("head", heads))
+        return At(self, _Selection.of("layer", layers), _Selection.of("head", heads), _stage_names(stage))
 
     @checked
     def mask(self, layout: TokenLayout, n_layers: Size, n_heads: Size) -> "Bool[Tensor, 'layer head dest src']":
         """The edges as a boolean tensor, True = in the set (cut). It may share memory between entries: clone to edit.
+
+        Edges between positions that never meet in a layer (`TokenLayout.stages`) are in no set.
 
         Raises:
             EdgeError: A group, token, layer or head that the layout or the model does not have.
         """
         import torch
 
-        found = torch.from_numpy(self._resolve(layout, n_layers, n_heads))
-        return found.expand(n_layers, n_heads, len(layout), len(layout))
+        found = self._resolve(layout, n_layers, n_heads)
+        if layout.stages:
+            found = found & _meeting(layout, n_layers, [stage.name for stage in layout.stages])
+        return torch.from_numpy(found).expand(n_layers, n_heads, len(layout), len(layout))
 
     @abstractmethod
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
@@ -239,22 +250,27 @@ class _Selection:
 
 @dataclass(frozen=True, repr=False)
 class At(EdgeSet):
-    """`inner.at(layers, heads)`."""
+    """`inner.at(layers, heads, stage)`."""
 
     inner: EdgeSet
     layers: _Selection
     heads: _Selection
+    stages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _set_depth(self, self.inner)
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
-        layers = self.layers.resolve(n_layers)[:, None, None, None]
         heads = self.heads.resolve(n_heads)[None, :, None, None]
-        return self.inner._resolve(layout, n_layers, n_heads) & layers & heads
+        inner = self.inner._resolve(layout, n_layers, n_heads) & heads
+        if self.stages:
+            return inner & _meeting(layout, n_layers, self.stages, self.layers)
+        return inner & self.layers.resolve(n_layers)[:, None, None, None]
 
     def _text(self) -> str:
         parts = [f"{s.axis}s={s.text()}" for s in (self.layers, self.heads) if s.text() is not None]
+        if self.stages:
+            parts.append(f"stage={(self.stages[0] if len(self.stages) == 1 else list(self.stages))!r}")
         return f"{_operand(self.inner, tight=True)}.at({', '.join(parts)})"
 
 
@@ -262,3 +278,29 @@ def _operand(edges: EdgeSet, also: type | None = None, tight: bool = False) -> s
     """Text of an operand, in brackets wherever Python would group it otherwise."""
     loose = isinstance(edges, _Binary) or (tight and isinstance(edges, Complement))
     return f"({edges})" if loose and type(edges) is not also else str(edges)
+
+
+def _stage_names(stage: Stages) -> tuple[str, ...]:
+    names = () if stage is None else listed(stage, "stage")
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise EdgeError(f"stage={short(stage)}; expected the name of a stage, or a list of different ones")
+    return tuple(str(name) for name in names)
+
+
+def _meeting(
+    layout: TokenLayout, n_layers: int, names: Iterable[str], layers: _Selection | None = None
+) -> Bool[np.ndarray, "layer 1 dest src"]:
+    """The edges between positions that meet in some stages, in all of their layers or in those selected."""
+    found = np.zeros((n_layers, 1, len(layout), len(layout)), bool)
+    for name in names:
+        try:
+            stage = layout.stage(name)
+        except UnknownNameError as error:
+            raise EdgeError(error.args[0]) from None
+        if stage.layers.stop > n_layers:
+            raise EdgeError(f"stage {name!r} has the layers up to {stage.layers.stop - 1}; the model has {n_layers}")
+        own = found[stage.edges]
+        own[:] = True
+        if layers is not None:
+            own &= layers.resolve(len(stage.layers))[:, None, None, None]
+    return found

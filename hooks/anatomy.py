@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from torch import nn
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.kernel import TappedForward
-from emg_lens.layout import TokenLayout
+from emg_lens.layout import Stage, TokenLayout
 
 SCORES, PATTERN = "hook_attn_scores", "hook_pattern"
 StackName = Literal["encoder", "decoder", "cross"]
@@ -29,6 +30,20 @@ STACKS: dict[str | None, str] = {
 }
 """Where attention lies, by stack: in models with a single one, in bridges and in HookedEncoderDecoder."""
 
+
+class StageLayer(NamedTuple):
+    """A layer of a stage (`TokenLayout.stages`), counted from the model's first."""
+
+    layer: int
+    stage: str
+
+    def __str__(self) -> str:
+        return f"{self.layer} (stage {self.stage!r})"
+
+
+Place = int | StageLayer
+"""Where a model has attention: a layer, or a layer of one of its stages."""
+
 probing = ContextVar("probing", default=False)
 """True while a model is probed: cuts that are in place let everything pass."""
 
@@ -37,8 +52,8 @@ class DeadHookError(EmgLensError, RuntimeError):
     """A hook that does not reach the model's computation, or an intervention that did not happen."""
 
 
-def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[int, str]:
-    """Path of the attention of every layer that has one, such as `{0: "blocks.0.attn", ...}`.
+def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Place, str]:
+    """Path of the attention of every layer that has one, such as `{0: "blocks.0.attn", ...}`; of stages, of theirs.
 
     Args:
         model: A model with TransformerLens's hook points.
@@ -52,6 +67,12 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[in
         raise EdgeError(f"{type(model).__name__} is not a TransformerLens model: it has no hook_dict; see adapt(model)")
     if stack not in STACKS:
         raise EdgeError(f"stack={stack!r} is none of {', '.join(map(repr, STACKS))}")
+    if stack is None and (stages := _own_stages(model)):
+        return {
+            StageLayer(layer, stage.name): f"stages.{stage.name}.blocks.{layer - stage.layers.start}.attn"
+            for stage in stages
+            for layer in stage.layers
+        }
     found = {key: _paths(names, place) for key, place in STACKS.items()}
     if paths := found[stack] or (found["encoder"] if stack is None else {}):
         return _with_shared(model, paths)
@@ -67,12 +88,17 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[in
     )
 
 
+def _own_stages(model: nn.Module) -> tuple[Stage, ...]:
+    layout = getattr(model, "layout", None)
+    return layout.stages if isinstance(layout, TokenLayout) else ()
+
+
 def _paths(names: Iterable[str], place: str) -> dict[int, str]:
     matches = filter(None, map(re.compile(rf"({place})\.{PATTERN}").fullmatch, names))
     return {int(match[2]): match[1] for match in sorted(matches, key=lambda match: int(match[2]))}
 
 
-def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[int, str]:
+def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[Place, str]:
     """The paths, and those of layers that use another layer's attention: their hook points bear the other's name."""
     stack, _, part = next(iter(paths.values())).partition(".")
     part = part.partition(".")[2]
@@ -86,8 +112,10 @@ def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[int, str]:
     return dict(sorted((paths | shared).items()))
 
 
-def count_layers(model: nn.Module, paths: Mapping[int, str]) -> int:
-    """Layers of the stack that `paths` lies in, those without attention included."""
+def count_layers(model: nn.Module, paths: Mapping[Place, str]) -> int:
+    """Layers of the stack that `paths` lies in, those without attention included; with stages, of the model."""
+    if stages := _own_stages(model):
+        return max(stage.layers.stop for stage in stages)
     stack = paths[max(paths)].split(".")[0]
     return len(getattr(model, stack))
 
@@ -101,11 +129,16 @@ def at_path(model: nn.Module, path: str) -> Any:
 
 
 def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
-    """The given layout, or the model's own.
+    """The given layout, with the stages of the model, or the model's own.
 
     Raises:
-        EdgeError: Neither exists.
+        EdgeError: Neither exists, or the given one has another number of positions than the model's stages.
     """
+    stages = _own_stages(model)
+    if layout is not None and stages and not layout.stages:
+        if len(layout) != stages[-1].positions.stop:
+            raise EdgeError(f"the layout has {len(layout)} positions, the model has {stages[-1].positions.stop}")
+        layout = replace(layout, stages=stages)
     layout = layout if layout is not None else getattr(model, "layout", None)
     if not isinstance(layout, TokenLayout):
         raise EdgeError(

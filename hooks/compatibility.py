@@ -5,6 +5,7 @@
 
 import contextlib
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +17,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from emg_lens.errors import EmgLensError
-from emg_lens.hooks.anatomy import SCORES, DeadHookError, at_path, attention_paths, count_layers, listening, quietly
+from emg_lens.hooks.anatomy import (
+    SCORES,
+    DeadHookError,
+    Place,
+    at_path,
+    attention_paths,
+    count_layers,
+    listening,
+    quietly,
+)
 from emg_lens.hooks.cuts import cut, cutting
 from emg_lens.hooks.edges import cross_modal, flow
 from emg_lens.hooks.examples import call, example_inputs
@@ -47,7 +57,7 @@ def _row(specimen: Specimen) -> dict[str, Any]:
 def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
     layout, stack = specimen.layout, specimen.stack
     paths = attention_paths(model, stack)
-    edges = (cross_modal() | flow("emg", "cls")).at(layers=list(paths))
+    edges = (cross_modal() | flow("emg", "cls")).at(layers=[layer for layer in paths if isinstance(layer, int)])
     masks = _masks(specimen, edges.mask(layout, count_layers(model, paths), model.cfg.n_heads))  # pyright: ignore
     x = example_inputs(model, N_TOKENS, batch=2)
     plain_hook_delta = float("nan")
@@ -96,10 +106,10 @@ def _largest(difference: Tensor) -> float:
     return float(difference.abs().max())
 
 
-def _plain_hook(model: nn.Module, x: Any, paths: dict[int, str], masks: dict[int, Tensor]) -> Tensor:
+def _plain_hook(model: nn.Module, x: Any, paths: Mapping[Place, str], masks: dict[int, Tensor]) -> Tensor:
     with contextlib.ExitStack() as stack:
         for layer, path in paths.items():
-            fill = partial(lambda scores, hook, cut: scores.masked_fill(cut, -torch.inf), cut=masks[layer])  # noqa: ARG005
+            fill = partial(lambda scores, hook, cut: scores.masked_fill(cut, -torch.inf), cut=masks[layer])  # noqa: ARG005  # pyright: ignore[reportArgumentType]
             stack.enter_context(listening(at_path(model, f"{path}.{SCORES}"), fill))
         return output_tensor(call(model, x))
 

@@ -16,7 +16,9 @@ from emg_lens.hooks.anatomy import (
     PATTERN,
     SCORES,
     DeadHookError,
+    Place,
     StackName,
+    StageLayer,
     at_path,
     attention_paths,
     count_layers,
@@ -126,7 +128,7 @@ def cutting(
     masks = _masks(model, edges, layout, stack)
     paths = attention_paths(model, stack)
     scope, what = Scope(f"cutting({edges})"), "none"
-    meters: dict[int, Meter] = {}
+    meters: dict[Place, Meter] = {}
     routes: tuple[str, ...] = ()
     with ExitStack() as contexts:
         contexts.callback(scope.close)
@@ -138,7 +140,8 @@ def cutting(
             for layer, deletion in _deletions(lever, masks, edges, stack).items():
                 plain = what == "attention_mask" or lever.facts[layer].plain_softmax
                 path = paths[layer]
-                meters[layer] = Meter(layer, what, path, lever.n_heads, deletion, plain_softmax=plain)
+                depth = layer.layer if isinstance(layer, StageLayer) else layer
+                meters[layer] = Meter(depth, what, path, lever.n_heads, deletion, plain_softmax=plain)
                 _install(contexts, at_path(model, path), lever, meters[layer])
         report = CutReport(str(edges), what, list(meters.values()), scope, routes)
         yield report
@@ -167,7 +170,7 @@ def _masks(model: nn.Module, edges: EdgeSet, layout: TokenLayout | None, stack: 
     return masks
 
 
-def _deletions(lever: Lever, masks: CutLayers, edges: EdgeSet, stack: StackName | None) -> dict[int, Deletion]:
+def _deletions(lever: Lever, masks: CutLayers, edges: EdgeSet, stack: StackName | None) -> dict[Place, Deletion]:
     point = {"scores": f".{SCORES}", "pattern": f".{PATTERN}", "attention_mask": ""}[lever.name]
     deletions = {}
     for layer, mask in masks.items():
@@ -194,7 +197,8 @@ def _routes(lever: Lever) -> tuple[str, ...]:
         f"layer {layer}: tokens also reach each other past {lever.paths[layer]}, through {name}, which is not cut"
         for layer, name in lever.routes.items()
     ]
-    without = [str(layer) for layer in range(lever.n_layers) if layer not in lever.paths]
+    with_attention = {layer.layer if isinstance(layer, StageLayer) else layer for layer in lever.paths}
+    without = [str(layer) for layer in range(lever.n_layers) if layer not in with_attention]
     if without:
         beside.append(f"layers without attention: {', '.join(without)}; what passes between tokens there is not cut")
     return tuple(beside)

@@ -16,12 +16,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.anatomy import DeadHookError
+from emg_lens.hooks.anatomy import DeadHookError, Place, StageLayer
 from emg_lens.hooks.edges import Nothing
 from emg_lens.layout import TokenLayout
 
-CutLayers = dict[int, Bool[Tensor, "one_or_head dest src"]]
-"""What is cut, by layer; one head where all agree."""
+CutLayers = dict[Place, Bool[Tensor, "one_or_head dest src"]]
+"""What is cut, by layer, or by layer and stage, among whose positions; one head where all agree."""
 
 
 def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int) -> CutLayers:
@@ -35,13 +35,32 @@ def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int)
         given = " ".join(repr(edges).split())
         raise EdgeError(f"edges must be an edge set such as cross_modal(), got {given[:60]}")
     mask = edges.mask(layout, n_layers, n_heads)
-    layers = {layer: _share_heads(mask[layer]) for layer in range(n_layers) if mask[layer].any()}
+    layers: CutLayers = {layer: _share_heads(mask[layer]) for layer in range(n_layers) if mask[layer].any()}
     if not layers and not isinstance(edges, Nothing):
         raise EdgeError(
-            f"{edges} selects no edge among {len(layout)} tokens, {n_layers} layers, {n_heads} heads; write none() to"
-            " cut nothing"
+            f"{edges} selects no edge among {len(layout)} tokens, {n_layers} layers, {n_heads} heads"
+            f"{where_modalities_meet(layout)}; write none() to cut nothing"
         )
-    return layers
+    return _by_stage(mask, layout) if layout.stages else layers
+
+
+def _by_stage(mask: Bool[Tensor, "layer head dest src"], layout: TokenLayout) -> CutLayers:
+    """The same, apart by stage."""
+    return {
+        StageLayer(layer, stage.name): _share_heads(own)
+        for stage in layout.stages
+        for layer, own in zip(stage.layers, mask[stage.edges], strict=True)
+        if own.any()
+    }
+
+
+def where_modalities_meet(layout: TokenLayout) -> str:
+    """What a message adds where a model has stages."""
+    if not layout.stages:
+        return ""
+    joining = [stage for stage in layout.stages if len(layout.of_stage(stage.name).modalities) > 1]
+    told = [f"stage {stage.name!r}, layers {stage.layers.start} to {stage.layers.stop - 1}" for stage in joining]
+    return f"; modalities meet in {' and '.join(told)} alone" if told else "; in no stage do modalities meet"
 
 
 def _share_heads(mask: Bool[Tensor, "head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:

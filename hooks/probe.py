@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.anatomy import (
     DeadHookError,
+    Place,
     StackName,
     at_path,
     attention_paths,
@@ -54,11 +55,11 @@ class Lever:
 
     name: LeverName
     strict: bool
-    paths: Mapping[int, str]
+    paths: Mapping[Place, str]
     n_layers: int
     n_heads: int
-    facts: Mapping[int, LayerFacts]
-    routes: Mapping[int, str]
+    facts: Mapping[Place, LayerFacts]
+    routes: Mapping[Place, str]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Finding:
     route: str | None = None
 
 
-_known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, dict[int, _Finding]]]" = weakref.WeakKeyDictionary()
+_known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, dict[Place, _Finding]]]" = weakref.WeakKeyDictionary()
 
 
 def lever(model: nn.Module, layout: TokenLayout | None = None, *, inputs: Inputs | None = None) -> LeverName:
@@ -95,7 +96,7 @@ def find_lever(
     layout: TokenLayout,
     inputs: Inputs | None = None,
     *,
-    layers: Iterable[int] | None = None,
+    layers: Iterable[Place] | None = None,
     stack: StackName | None = None,
     hooks_only: bool = False,
 ) -> Lever:
@@ -140,7 +141,9 @@ def _shapes(inputs: Inputs | None) -> tuple:
     return tuple(entry.shape for entry in given if isinstance(entry, Tensor))
 
 
-def _chosen(model: nn.Module, paths: Mapping[int, str], found: Mapping[int, _Finding], ways: tuple[Way, ...]) -> Way:
+def _chosen(
+    model: nn.Module, paths: Mapping[Place, str], found: Mapping[Place, _Finding], ways: tuple[Way, ...]
+) -> Way:
     """The first way that holds in all layers; one that shows what softmax sees before others.
 
     Raises:
@@ -164,7 +167,7 @@ def _chosen(model: nn.Module, paths: Mapping[int, str], found: Mapping[int, _Fin
     raise DeadHookError(f"no lever cuts the attention of {type(model).__name__}. {'. '.join(reasons.values())}")
 
 
-def _examine(model: nn.Module, paths: Mapping[int, str], inputs: Inputs, cross: bool) -> dict[int, _Finding]:
+def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool) -> dict[Place, _Finding]:
     """Every layer's facts, from one forward of the model."""
     replays = {layer: Replay(at_path(model, path), cross) for layer, path in paths.items()}
     blocks = {layer: Bypass(model, replay) for layer, replay in replays.items()}

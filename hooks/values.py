@@ -5,7 +5,7 @@ output.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -19,6 +19,8 @@ from emg_lens.hooks.anatomy import (
     PATTERN,
     SCORES,
     DeadHookError,
+    Place,
+    StageLayer,
     attention_paths,
     count_layers,
     listening,
@@ -31,6 +33,8 @@ from emg_lens.hooks.examples import Inputs, call, example_inputs
 from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
 from emg_lens.layout import TokenLayout
 
+OF_STAGES = "stages."
+"""What the hook points of a stage begin with, before its name."""
 Tokens = str | int | Iterable[str | int]
 Activation = Float[Tensor, "batch pos *rest"]
 
@@ -73,6 +77,8 @@ def replace(
         DeadHookError: An edit at `at` does not reach the model's output.
     """
     layout = resolve_layout(model, layout)
+    if at.startswith(OF_STAGES) and layout.stages:
+        layout = layout.of_stage(at.split(".")[1])
     where = find_tokens(layout, tokens)
     if (by in FROM_REFERENCE) != (reference is not None):
         verb = "needs" if reference is None else "takes no"
@@ -127,12 +133,28 @@ def cut_mlp(
     chosen = range(n_layers) if layers is None else listed(layers, "layers", names=False)
     if not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
         raise EdgeError(f"layers={short(layers)}; this model has layers 0 to {n_layers - 1}")
-    stack = paths[max(paths)].split(".")[0]
-    names = [f"{stack}.{layer}.hook_mlp_out" for layer in sorted({layer % n_layers for layer in chosen})]  # pyright: ignore
+    wanted: set[int] = {layer % n_layers for layer in chosen}  # pyright: ignore
     example = inputs if inputs is not None else example_inputs(model, len(layout))
-    for name in names:
+    hooks = []
+    for name, own, here in _mlp_outputs(paths, wanted, where, layout):
         check_live(model, name, example)
-    return [(name, _writing(lambda x: torch.zeros_like(x[:, where]), where, layout, name)) for name in names]
+        hooks.append((name, _writing(lambda x, here=here: torch.zeros_like(x[:, here]), here, own, name)))
+    return hooks
+
+
+def _mlp_outputs(
+    paths: Mapping[Place, str], layers: Collection[int], where: Int[Tensor, " token"], layout: TokenLayout
+) -> Iterator[tuple[str, TokenLayout, Int[Tensor, " token"]]]:
+    """Hook points of MLPs in some layers: each with the layout of its positions, and where the tokens are in it."""
+    if not layout.stages:
+        stack = paths[max(paths)].split(".")[0]
+        yield from ((f"{stack}.{layer}.hook_mlp_out", layout, where) for layer in sorted(layers))
+    for place, path in paths.items() if layout.stages else ():
+        assert isinstance(place, StageLayer)
+        own = layout.stage(place.stage).positions
+        here = where[(where >= own.start) & (where < own.stop)] - own.start
+        if place.layer in layers and len(here):
+            yield f"{path.removesuffix('attn')}hook_mlp_out", layout.of_stage(place.stage), here
 
 
 def _writing(

@@ -40,10 +40,10 @@ class TransformerLensSurface(SignalModel):
     def setup(self) -> None:
         """Name the hook points; the 3.x names `blocks.{l}.hook_{q,k,v}_input` are aliases of those in `attn`."""
         super().setup()
-        for layer in range(self.cfg.n_layers):
-            for name in ("hook_q_input", "hook_k_input", "hook_v_input"):
-                point = self.hook_dict[f"blocks.{layer}.attn.{name}"]
-                self.hook_dict[f"blocks.{layer}.{name}"] = self.mod_dict[f"blocks.{layer}.{name}"] = point
+        for name, point in list(self.hook_dict.items()):
+            block, _, own_name = name.rpartition(".attn.")
+            if own_name in ("hook_q_input", "hook_k_input", "hook_v_input"):
+                self.hook_dict[f"{block}.{own_name}"] = self.mod_dict[f"{block}.{own_name}"] = point
 
     # --- hooks --------------------------------------------------------------------------------------------
 
@@ -121,8 +121,12 @@ class TransformerLensSurface(SignalModel):
                     cache[alias + suffix] = cache[f"{point.name}{suffix}"]
         if not return_cache_object:
             return out, cache
-        kind = BiosignalCache if self.cfg.norm == "pre" else PostNormCache
-        return out, kind(cache, self, has_batch_dim=not remove_batch_dim)
+        return out, self.cache_type(cache, self, has_batch_dim=not remove_batch_dim)
+
+    @property
+    def cache_type(self) -> type[BiosignalCache]:
+        """What holds the activations of a run, with decompositions that add up for this model."""
+        return BiosignalCache if self.cfg.norm == "pre" else PostNormCache
 
     def get_caching_hooks(
         self,

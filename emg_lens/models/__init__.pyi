@@ -1,15 +1,21 @@
 from .encoder import HookedBiosignalEncoder
+from .hierarchical import HierarchicalConfig, HierarchicalTransformer
 from .isonet import IsoNet, IsoNetConfig
 from .multimodal_mlp import MultimodalMLP, MultimodalMLPConfig
+from .multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
 from .registry import Architecture, architecture, architecture_names, build_model, register_model
 
 __all__ = [
     "Architecture",
+    "HierarchicalConfig",
+    "HierarchicalTransformer",
     "HookedBiosignalEncoder",
     "IsoNet",
     "IsoNetConfig",
     "MultimodalMLP",
     "MultimodalMLPConfig",
+    "MultimodalTransformer",
+    "MultimodalTransformerConfig",
     "architecture",
     "architecture_names",
     "build_model",

@@ -55,12 +55,20 @@ class ChannelEmbed(nn.Module):
 
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
-        n_maps = cfg.n_channels if cfg.embedding == "dedicated" else 1
+        n_maps = self.count_maps(cfg)
         self.n_samples = cfg.patch_samples or cfg.n_samples
         self.W_E = nn.Parameter(torch.empty(n_maps, self.n_samples, cfg.d_model))
         self.b_E = nn.Parameter(torch.empty(n_maps, cfg.d_model))
-        self.cls = nn.Parameter(torch.empty(cfg.d_model)) if cfg.cls_token else None
+        self.cls = nn.Parameter(torch.empty(*self.cls_shape(cfg), cfg.d_model)) if cfg.cls_token else None
         self.reset_parameters()
+
+    def count_maps(self, cfg: EncoderConfig) -> int:
+        """Linear maps: one a channel, or one for all."""
+        return cfg.n_channels if cfg.embedding == "dedicated" else 1
+
+    def cls_shape(self, cfg: EncoderConfig) -> tuple[int, ...]:  # noqa: ARG002 - for models with several
+        """CLS tokens: one, without an axis of its own."""
+        return ()
 
     def reset_parameters(self) -> None:
         """Fresh weights."""

@@ -42,20 +42,31 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
         cfg = self.cfg
-        self.embed = ChannelEmbed(cfg)
+        self.add_embedding()
         self.hook_embed = Point()  # [batch, pos, d_model]
         if cfg.positions in ("learned", "sinusoidal"):
             self.pos_embed = PosEmbed(cfg)
             self.hook_pos_embed = Point()  # [batch, pos, d_model]
-        severed = self.severed_mask()
-        self.blocks = nn.ModuleList(
-            Block(cfg, layer, severed[layer] if severed is not None and severed[layer].any() else None)
-            for layer in range(cfg.n_layers)
-        )
+        self.add_blocks(self.severed_mask())
         self.ln_final = LayerNorm(cfg) if cfg.norm == "pre" else nn.Identity()
         if cfg.readout != "none":
-            self.unembed = Unembed(cfg)
+            self.add_readout()
         self.setup()
+
+    def add_embedding(self) -> None:
+        """Make `embed`, from signals to tokens."""
+        self.embed = ChannelEmbed(self.cfg)
+
+    def add_blocks(self, severed: Bool[Tensor, "layer head dest src"] | None) -> None:
+        """Make the blocks; `severed` are the edges that they do not have."""
+        self.blocks = nn.ModuleList(
+            Block(self.cfg, layer, severed[layer] if severed is not None and severed[layer].any() else None)
+            for layer in range(self.cfg.n_layers)
+        )
+
+    def add_readout(self) -> None:
+        """Make `unembed`, from what `pool` gives to logits."""
+        self.unembed = Unembed(self.cfg)
 
     def severed_mask(self) -> Bool[Tensor, "layer head dest src"] | None:
         """The attention edges this model does not have (`cfg.severed_edges`), or None if it has all."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError, EdgeSet, none
+from emg_lens.hooks.deletion import where_modalities_meet
 from emg_lens.layout import TokenLayout
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition, with_baseline
@@ -132,7 +133,8 @@ def _check_that_something_is_done(conditions: Sequence[Condition], planned: Swee
             masks = (cut.mask(target.layout, target.n_layers, target.n_heads) for cut in cuts)
             nothing += [condition.name] * any(not mask.any() for mask in masks)
     if nothing:
-        raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model; write none() to cut nothing")
+        where = where_modalities_meet(target.layout)
+        raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model{where}; write none() to cut nothing")
 
 
 class _Run:

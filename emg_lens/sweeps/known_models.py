@@ -10,19 +10,22 @@ import torch
 from torch import nn
 
 from emg_lens.hooks import EdgeError
-from emg_lens.hooks.anatomy import DeadHookError
+from emg_lens.hooks.anatomy import DeadHookError, StageLayer
 from emg_lens.hooks.probe import find_lever
 from emg_lens.lens.points import GatedPoint, Point
 from emg_lens.models.attention import Attention, Rotary
 from emg_lens.models.components import MLP, Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.models.hierarchical import HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet
+from emg_lens.models.multimodal_transformer import LinearFusion, MultimodalTransformer
+from emg_lens.models.staged import StagedEmbed, blocks_of
 
-KNOWN_MODELS: set[type[nn.Module]] = {HookedBiosignalEncoder, IsoNet}
+KNOWN_MODELS: set[type[nn.Module]] = {HookedBiosignalEncoder, IsoNet, HierarchicalTransformer, MultimodalTransformer}
 """Classes whose forward is residual stream in, `Block`s, final norm, head. A model of ours joins with one line here."""
 KNOWN_PARTS = frozenset(
-    {Block, Attention, MLP, LayerNorm, ChannelEmbed, PosEmbed, Unembed, Rotary, Point, GatedPoint}
-    | {nn.Identity, nn.ModuleList}
+    {Block, Attention, MLP, LayerNorm, ChannelEmbed, StagedEmbed, PosEmbed, Unembed, LinearFusion, Rotary}
+    | {Point, GatedPoint, nn.Identity, nn.ModuleList, nn.ModuleDict, nn.Linear}
 )
 PARTS_OF_A_BLOCK = {"ln1": LayerNorm, "attn": Attention, "ln2": LayerNorm, "mlp": MLP}
 
@@ -50,11 +53,12 @@ def reason_not_to_fold(model: nn.Module) -> str | None:
             return f"its {name} is a {type(part).__name__}, whose arithmetic is not known"
         if replaced := _replaced(part):
             return f"{name + '.' if name else ''}{replaced[0]} was replaced on this object"
-    for layer, block in enumerate(model.blocks):
-        if not _is_known_block(block):
+    layers = [blocks_of(layer) for layer in model.blocks]
+    for layer, blocks in enumerate(layers):
+        if not all(map(_is_known_block, blocks)):
             return f"block {layer} is not made of {_names(PARTS_OF_A_BLOCK.values())}"
-    if len(set(model.blocks)) != model.cfg.n_layers:
-        return f"it has {len(set(model.blocks))} blocks of its own and cfg.n_layers={model.cfg.n_layers}"
+    if len(set(layers)) != model.cfg.n_layers:
+        return f"it has {len(set(layers))} blocks of its own and cfg.n_layers={model.cfg.n_layers}"
     return None
 
 
@@ -70,7 +74,8 @@ def reason_not_to_share(model: nn.Module) -> str | None:
         lever = find_lever(model, model.layout)
     except (DeadHookError, EdgeError, ValueError) as error:
         return f"its blocks cannot be cut by hooks: {error}"
-    if lever.name != "scores" or lever.strict or sorted(lever.paths) != list(range(model.cfg.n_layers)):
+    layers = {place.layer if isinstance(place, StageLayer) else place for place in lever.paths}
+    if lever.name != "scores" or lever.strict or layers != set(range(model.cfg.n_layers)):
         return f"hooks on its scores do not cut its edges in all layers (lever {lever.name!r})"
     return None
 

@@ -8,6 +8,7 @@ that do something else in the model cannot be planned: they run one by one, veri
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,10 @@ class Mask:
         flat = np.unpackbits(self._rows(), axis=1, count=self.shape[1] * self.shape[2])
         return torch.from_numpy(flat.view(bool)).view(self.shape)
 
+    def part(self, positions: range) -> "Mask | None":
+        """What it cuts among some positions; None where that is nothing."""
+        return _part(self, positions)
+
     def changed_heads(self, other: "Mask | None") -> list[int] | None:
         """Heads in which two masks of a layer differ; None = in all, because both or one hold for all heads."""
         if self.shape[0] == 1 and (other is None or other.shape[0] == 1):
@@ -61,6 +66,12 @@ class Mask:
 
     def _rows(self) -> np.ndarray:
         return np.frombuffer(self.bits, np.uint8).reshape(self.shape[0], -1)
+
+
+@lru_cache(256)
+def _part(mask: Mask, positions: range) -> Mask | None:
+    own = slice(positions.start, positions.stop)
+    return Mask.pack(mask.tensor()[:, own, own].numpy())
 
 
 @dataclass
@@ -159,23 +170,26 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
     """
     roots: dict[tuple[Intervention, ...], Root] = {}
     unplanned, distinct, of, rows = [], [], [], []
-    severed = None if target.severed is None else target.severed.numpy()
     for i, condition in enumerate(conditions):
         edges = condition.edges
         if edges != none() and not target.n_layers * target.n_heads:
             raise EdgeError(f"{target.model} has no attention, so condition {condition.name!r} cannot cut {edges}")
         mask = edges.mask(target.layout, target.n_layers, target.n_heads)
+        alike = _is_shared(mask) and (target.severed is None or _is_shared(target.severed))
+        some = slice(1) if alike else slice(None)  # of the heads: where all are cut alike, one stands for all
+        mask, severed = mask[:, some], None if target.severed is None else target.severed[:, some].numpy()
         cut = mask.numpy()  # counting is several times faster in numpy
         absent = cut if severed is None else cut | severed
         cut = cut if severed is None else cut & ~severed
-        empty = absent.all(axis=-1)
+        empty, n_alike = absent.all(axis=-1), target.n_heads if alike else 1
         if condition.in_the_model:  # which may make any edge matter
             live_cut = cut
             unplanned.append(i)
             of.append(len(distinct))
             distinct.append(i)
         else:
-            live_cut = reach(mask, target.readout, target.severed).live_cut.numpy()
+            live_cut = reach(mask, target.readout, None if severed is None else torch.from_numpy(severed)).live_cut
+            live_cut = live_cut.numpy()
             root = roots.setdefault(condition.input_changes, Root(condition.input_changes))
             root.members.append(i)
             leaf = _leaf(root.tree, live_cut)
@@ -183,18 +197,23 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
                 leaf.leaf = len(distinct)
                 distinct.append(i)
             of.append(leaf.leaf)
-        live = np.count_nonzero(live_cut)
+        live = np.count_nonzero(live_cut) * n_alike
         rows.append(
             {
                 "condition": condition.name,
-                "edges_cut": np.count_nonzero(cut),
+                "edges_cut": np.count_nonzero(cut) * n_alike,
                 "live_edges_cut": live,
-                "rows_fully_cut": np.count_nonzero(empty & cut.any(axis=-1)) if empty.any() else 0,
+                "rows_fully_cut": np.count_nonzero(empty & cut.any(axis=-1)) * n_alike if empty.any() else 0,
                 "structural_null": live == 0 and not condition.in_the_model and not condition.input_changes,
                 "equivalent_to": conditions[distinct[of[-1]]].name,
             }
         )
     return SweepPlan(tuple(roots.values()), tuple(unplanned), tuple(distinct), tuple(of), pd.DataFrame(rows))
+
+
+def _is_shared(mask: Bool[Tensor, "layer head dest src"]) -> bool:
+    """Whether all heads are one in memory."""
+    return mask.stride(1) == 0
 
 
 def _leaf(node: Node, live_cut: Bool[np.ndarray, "layer head dest src"]) -> Node:

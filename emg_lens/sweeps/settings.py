@@ -72,6 +72,10 @@ def choose_executor(model: nn.Module, x: Tensor, asked: Executor, n_distinct: in
     if asked == "loop":
         return "loop"
     against = reason_not_to_fold(model)
+    if against is None and asked != "stacked" and model.layout.stages:  # pyright: ignore
+        return "folded"
+    if against is None and model.layout.stages:  # pyright: ignore
+        against = "its stages have different tokens"
     if against is None:
         assert isinstance(model, HookedBiosignalEncoder)
         waits = asked == "auto" and n_distinct > 2 and _waits_for_launches(model, x)

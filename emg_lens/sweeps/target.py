@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.anatomy import resolve_layout
-from emg_lens.layout import TokenLayout
+from emg_lens.layout import Stage, TokenLayout
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.known_models import reason_not_to_fold
 
@@ -55,9 +55,25 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
 
 
 def _severed(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head dest src"] | None:
-    """The edges that the blocks do not have, whatever the configuration says."""
-    masks: list[Tensor | None] = [block.attn.severed for block in model.blocks]  # pyright: ignore
-    if all(mask is None for mask in masks):
+    """The edges that the blocks do not have, whatever the configuration says; those of no stage among them."""
+    cfg, layout = model.cfg, model.layout
+    stages = layout.stages or (Stage("", range(cfg.n_layers), range(cfg.n_ctx)),)
+    masks = {
+        (stage, layer): mask
+        for stage in stages
+        for layer in stage.layers
+        if (mask := _block(model, stage, layer).attn.severed) is not None
+    }
+    if not masks and not layout.stages:
         return None
-    none = torch.zeros(model.cfg.n_heads, model.cfg.n_ctx, model.cfg.n_ctx, dtype=torch.bool)
-    return torch.stack([none if mask is None else mask.cpu().expand_as(none) for mask in masks])
+    severed = torch.ones(cfg.n_layers, cfg.n_heads if masks else 1, cfg.n_ctx, cfg.n_ctx, dtype=torch.bool)
+    for stage in stages:
+        severed[stage.edges] = False
+    for (stage, layer), mask in masks.items():
+        severed[stage.edges][layer - stage.layers.start] = mask.cpu()
+    return severed.expand(-1, cfg.n_heads, -1, -1)
+
+
+def _block(model: HookedBiosignalEncoder, stage: Stage, layer: int) -> Any:
+    own: Any = model.stages[stage.name]["blocks"] if stage.name else model.blocks  # pyright: ignore
+    return own[layer - stage.layers.start]

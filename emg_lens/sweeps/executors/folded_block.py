@@ -5,6 +5,7 @@ It copies the arithmetic of `Block` and its parts, so it is only for those class
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,10 +16,18 @@ from torch import Tensor
 
 from emg_lens.models.components import Block
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.models.staged import SideBySide, blocks_of
 from emg_lens.sweeps.plan import Mask
 
 BIASES_KEPT = 16
 """Masks kept unpacked: enough for families over layers; a mask of its own for every condition would fill the memory."""
+
+
+@dataclass(frozen=True)
+class FoldedSideBySide:
+    """A layer in which stages work side by side: each one's positions, and its block."""
+
+    blocks: Sequence[tuple[range, "FoldedBlock"]]
 
 
 @dataclass(frozen=True)
@@ -135,7 +144,13 @@ class FoldedBlock:
         return Bias(scores[None], empty if empty.any() else None)
 
 
-def folded_blocks(model: HookedBiosignalEncoder) -> list[FoldedBlock]:
-    """The blocks of a model, with one memory."""
-    memory = Memory(model.blocks[0].mlp.b_in)  # pyright: ignore
-    return [FoldedBlock(block, memory) for block in model.blocks]  # pyright: ignore
+def folded_layers(model: HookedBiosignalEncoder) -> list[FoldedBlock | FoldedSideBySide]:
+    """The layers of a model, with one memory."""
+    memory = Memory(blocks_of(model.blocks[0])[0].mlp.b_in)
+    layers: list[FoldedBlock | FoldedSideBySide] = []
+    for layer in model.blocks:
+        if isinstance(layer, SideBySide):
+            layers.append(FoldedSideBySide([(span, FoldedBlock(block, memory)) for span, block in layer.blocks]))
+        else:
+            layers.append(FoldedBlock(layer, memory))  # pyright: ignore[reportArgumentType]
+    return layers

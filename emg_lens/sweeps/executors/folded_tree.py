@@ -4,13 +4,15 @@ Depth-first, so that a common prefix is computed once; siblings share queries, k
 """
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock, folded_blocks
+from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock, FoldedSideBySide, folded_layers
 from emg_lens.sweeps.plan import Keep, Mask, Node, Root, Rows
 
 
@@ -21,8 +23,8 @@ class FoldedTree:
     """
 
     def __init__(self, model: HookedBiosignalEncoder) -> None:
-        self.model, self.blocks = model, folded_blocks(model)
-        self.only_cls = model.cfg.readout == "cls"
+        self.model, self.blocks = model, folded_layers(model)
+        self.only_cls = model.cfg.readout == "cls" and isinstance(self.blocks[-1], FoldedBlock)
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
         """Logits of every distinct condition of a root that is not done."""
@@ -30,19 +32,51 @@ class FoldedTree:
 
     def _descend(self, node: Node, resid: Tensor, depth: int, keep: Keep, done: Rows) -> None:
         """Run the children of `node`, whose output is `resid`, in block `depth`."""
-        layer, last = self.blocks[depth], depth == len(self.blocks) - 1
-        first, todo = node.in_order()[0], node.unfinished(done)
-        others = [child for child in todo if child is not first]
-        some_heads = any(len(heads) for c in others if (heads := _fewer_heads(c.mask, first.mask, layer)) is not None)
-        mixer = (_ClsMixer if last and self.only_cls else _Mixer)(layer, resid, some_heads)
-        if some_heads and len(todo) == len(others):
-            mixer(first.mask)  # done itself, but others are computed as changes to it
+        last = depth == len(self.blocks) - 1
+        first, todo = node.in_order()[0].mask, node.unfinished(done)
+        siblings = _siblings(self.blocks[depth], resid, first, [child.mask for child in todo], last and self.only_cls)
         for child in todo:
-            after = layer.after(mixer(child.mask))
+            after = siblings(child.mask)
             if not last:
                 self._descend(child, after, depth + 1, keep, done)
             elif child.leaf is not None:
                 keep({child.leaf: self.model.head(self.model.ln_final(after))})
+
+
+def _siblings(
+    layer: FoldedBlock | FoldedSideBySide, resid: Tensor, first: Mask | None, todo: list[Mask | None], only_cls: bool
+) -> Callable[[Mask | None], Tensor]:
+    """From a mask of `todo` to the residual stream behind a layer, of which `resid` goes into all.
+
+    `first` is the mask of the first sibling, which may be done itself; others are computed as changes to it.
+    """
+    if isinstance(layer, FoldedSideBySide):
+        return _StagesSideBySide(layer, resid, first, todo)
+    others = [mask for mask in todo if mask != first]
+    some_heads = any(len(heads) for mask in others if (heads := _fewer_heads(mask, first, layer)) is not None)
+    mixer = (_ClsMixer if only_cls else _Mixer)(layer, resid, some_heads)
+    if some_heads and len(todo) == len(others):
+        mixer(first)
+    return lambda mask: layer.after(mixer(mask))
+
+
+class _StagesSideBySide:
+    """Siblings of a layer in which stages work side by side: what a stage gives for a part of a mask, it gives once."""
+
+    def __init__(self, layer: FoldedSideBySide, resid: Tensor, first: Mask | None, todo: list[Mask | None]) -> None:
+        self.resid, self.spans = resid, [span for span, _ in layer.blocks]
+        self.siblings = []
+        for span, block in layer.blocks:
+            parts = list(dict.fromkeys(mask and mask.part(span) for mask in todo))
+            own = resid[:, span.start : span.stop].contiguous()
+            self.siblings.append(lru_cache(None)(_siblings(block, own, first and first.part(span), parts, False)))
+
+    def __call__(self, mask: Mask | None) -> Tensor:
+        pieces, last = [], 0
+        for span, siblings in zip(self.spans, self.siblings, strict=True):
+            pieces += [self.resid[:, last : span.start], siblings(mask and mask.part(span))]
+            last = span.stop
+        return torch.cat([*pieces, self.resid[:, last:]], dim=1)
 
 
 def _fewer_heads(mask: Mask | None, first: Mask | None, layer: FoldedBlock) -> list[int] | None:

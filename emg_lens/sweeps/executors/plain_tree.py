@@ -1,17 +1,18 @@
 """The tree of a plan through the model's own blocks: a common prefix is computed once, no arithmetic is copied."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError, at_path, listening
+from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError, StageLayer, at_path, listening
 from emg_lens.hooks.probe import find_lever
 from emg_lens.models.attention import Attention
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.models.staged import blocks_of
 from emg_lens.sweeps.known_models import reads_cls_alone
 from emg_lens.sweeps.plan import Keep, Mask, Node, Root, Rows
 
@@ -35,9 +36,11 @@ class PlainTree:
     def _descend(self, node: Node, resid: Tensor, depth: int, keep: Keep, done: Rows) -> None:
         """Run the children of `node`, whose output is `resid`, in block `depth`."""
         children, last = node.unfinished(done), depth == len(self.blocks) - 1
-        projections = _Projections(self.blocks[depth])
+        kept = [_Projections(block) for block in blocks_of(self.blocks[depth])]
         for child in children:
-            with projections.shared() if len(children) > 1 else nullcontext():
+            with ExitStack() as shared:
+                for projections in kept if len(children) > 1 else ():
+                    shared.enter_context(projections.shared())
                 # A block may write into what it is given.
                 after = self._block(depth, child.mask, resid.clone(), *self.rows_read * last)
             if not last:
@@ -53,23 +56,40 @@ class PlainTree:
         """
         if mask is None:
             return self.blocks[depth](resid, *n_dest)
-        path, cut = self.paths[depth], mask.tensor().to(resid.device)
-        leaks: list[Tensor] = []
-
-        def cut_edges(scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
-            return scores.masked_fill(_of_rows(cut, scores), -torch.inf)
-
-        def note_leak(pattern: Tensor, hook: Any) -> None:  # noqa: ARG001
-            leaks.append((pattern * _of_rows(cut, pattern)).abs().amax())
-
+        cut = mask.tensor().to(resid.device)
+        cuts = [_AttentionCut(path, own) for path, own in self._apart(depth, cut) if own.any()]
         with ExitStack() as stack:
-            stack.enter_context(listening(at_path(self.model, f"{path}.{SCORES}"), cut_edges))
-            stack.enter_context(listening(at_path(self.model, f"{path}.{PATTERN}"), note_leak))
+            for one in cuts:
+                stack.enter_context(listening(at_path(self.model, f"{one.path}.{SCORES}"), one.cut_edges))
+                stack.enter_context(listening(at_path(self.model, f"{one.path}.{PATTERN}"), one.note_leak))
             after = self.blocks[depth](resid, *n_dest)
-        if not leaks or any(bool(leak != 0) for leak in leaks):
-            what = "a cut edge still carries attention" if leaks else "the cut never took place"
-            raise DeadHookError(f"block {depth} of {type(self.model).__name__}: {what} at {path}")
+        for one in cuts:
+            if not one.leaks or any(bool(leak != 0) for leak in one.leaks):
+                what = "a cut edge still carries attention" if one.leaks else "the cut never took place"
+                raise DeadHookError(f"block {depth} of {type(self.model).__name__}: {what} at {one.path}")
         return after
+
+    def _apart(self, depth: int, cut: Bool[Tensor, "head dest src"]) -> Iterator[tuple[str, Tensor]]:
+        """Path and part of the mask of every attention in a layer."""
+        if not self.model.layout.stages:
+            yield self.paths[depth], cut
+        for stage in self.model.layout.stages:
+            if depth in stage.layers:
+                yield self.paths[StageLayer(depth, stage.name)], cut[stage.edges[1:]]
+
+
+class _AttentionCut:
+    """The cut of one attention module: a hook on its scores, and one that looks at the pattern."""
+
+    def __init__(self, path: str, cut: Bool[Tensor, "head dest src"]) -> None:
+        self.path, self.cut = path, cut
+        self.leaks: list[Tensor] = []
+
+    def cut_edges(self, scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
+        return scores.masked_fill(_of_rows(self.cut, scores), -torch.inf)
+
+    def note_leak(self, pattern: Tensor, hook: Any) -> None:  # noqa: ARG002
+        self.leaks.append((pattern * _of_rows(self.cut, pattern)).abs().amax())
 
 
 def _of_rows(cut: Bool[Tensor, "head dest src"], attention: Tensor) -> Bool[Tensor, "head rows src"]:

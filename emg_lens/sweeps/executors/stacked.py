@@ -9,16 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock, folded_blocks
+from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock, folded_layers
 from emg_lens.sweeps.plan import Keep, Mask, Node, Root, Rows
 
 
 class Stacked:
-    """Level by level: all nodes of a layer (or as many as lead to `at_once` conditions) in one forward of it."""
+    """Level by level: all nodes of a layer (or as many as lead to `at_once` conditions) in one forward of it.
+
+    For models of one stage: those of several have layers in which tokens of different number are side by side.
+    """
 
     def __init__(self, model: HookedBiosignalEncoder, at_once: int) -> None:
         self.model, self.at_once = model, at_once
-        self.blocks = folded_blocks(model)
+        self.blocks = [layer for layer in folded_layers(model) if isinstance(layer, FoldedBlock)]
         self.only_cls = model.cfg.readout == "cls"
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:

@@ -1,0 +1,81 @@
+"""`MultimodalTransformer` (Tyacke et al. 2025, §3): a transformer a modality; their outputs meet in a linear layer.
+
+No attention edge joins two modalities: what is cut in it is unimodal. The paper gives no more than "concatenating
+outputs via a linear layer" with 128-D "integration dimensions" (`docs/protocol.md` §4.10): here the CLS vectors of all
+modalities stand side by side, one linear layer with a ReLU reads them, as in the multimodal MLP, and one classifies.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from emg_lens.arguments import ArgumentError
+from emg_lens.lens.points import Point
+from emg_lens.models.registry import Architecture
+from emg_lens.models.staged import StagedConfig, StagedEncoder
+
+
+@dataclass
+class MultimodalTransformerConfig(StagedConfig):
+    """`StagedConfig` without a fusion stage.
+
+    Attributes:
+        d_fused: Width of the linear layer that reads all modalities.
+    """
+
+    d_fused: PositiveInt = 128
+
+    model_name = "multimodal-transformer"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.readout != "cls":
+            raise ArgumentError(f"{self.model_name} reads the CLS tokens of its modalities, got {self.readout!r}")
+
+    @property
+    def n_weights(self) -> int:
+        """Values of the matrices of all stages, embeddings and both linear layers."""
+        return super().n_weights + self.d_fused * (len(self.modalities) * self.d_model + self.n_classes)
+
+
+class LinearFusion(nn.Module):
+    """CLS vectors side by side -> linear, ReLU -> logits; `W_U [d_fused, class]`."""
+
+    def __init__(self, cfg: MultimodalTransformerConfig) -> None:
+        super().__init__()
+        self.fuse = nn.Linear(len(cfg.modalities) * cfg.d_model, cfg.d_fused)
+        self.hook_fused = Point()  # [batch, d_fused]
+        self.classifier = nn.Linear(cfg.d_fused, cfg.n_classes)
+
+    def forward(self, x: Float[Tensor, "batch value"]) -> Float[Tensor, "batch class"]:
+        """Logits."""
+        return self.classifier(self.hook_fused(F.relu(self.fuse(x))))
+
+
+class MultimodalTransformer(StagedEncoder):
+    """The dual encoder: self-attention within each modality, linear fusion of their CLS vectors."""
+
+    cfg: MultimodalTransformerConfig
+
+    def __init__(self, config: MultimodalTransformerConfig) -> None:
+        super().__init__(config)
+
+    def add_readout(self) -> None:
+        """The linear layers behind the CLS vectors."""
+        self.unembed = LinearFusion(self.cfg)
+
+    def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch modality_and_d_model"]:
+        """The CLS vectors of all modalities, side by side."""
+        return resid[:, self.readout_positions].flatten(1)
+
+    @property
+    def readout_positions(self) -> Int[Tensor, " position"]:
+        """The CLS positions."""
+        return torch.tensor([span.start for span in self.cfg.spans.values()])
+
+
+MULTIMODAL_TRANSFORMER = Architecture("multimodal-transformer", MultimodalTransformerConfig, MultimodalTransformer)
