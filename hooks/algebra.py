@@ -229,10 +229,13 @@ class _Selection:
         items = listed(value, f"{axis}s", names=False)
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
 
-    def resolve(self, size: int) -> Bool[np.ndarray, " size"]:
+    def resolve(self, size: int) -> Bool[np.ndarray, " one_or_size"]:
+        """Which of `size`; one entry for all where all are."""
+        if self.indices is None and self.span is None:
+            return np.ones(1, bool)
         chosen = np.zeros(size, bool)
         if self.indices is None:
-            chosen[range(size)[slice(*(self.span or (None,)))] or slice(0, 0)] = True
+            chosen[slice(*self.span)] = True  # pyright: ignore
         else:
             for i in self.indices:
                 if not -size <= i < size:

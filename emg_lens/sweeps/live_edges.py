@@ -50,11 +50,12 @@ def reach(
     if severed is not None:
         cut = cut & ~severed
     absent = cut if severed is None else cut | severed
-    connected = (~absent).any(dim=1)  # [layer, dest, src]: some head reads src
+    connected = ~(absent.all(dim=1) if absent.shape[1] > 1 else absent[:, 0])  # [layer, dest, src]: some head reads src
     live_rows = torch.zeros(n_layers, n_tokens, dtype=torch.bool)
     live = torch.zeros(n_tokens, dtype=torch.bool)
     live[readout] = True
     for layer in reversed(range(n_layers)):
         live_rows[layer] = live
-        live = live | connected[layer][live].any(dim=0)
+        if not live.all():
+            live = live | connected[layer][live].any(dim=0)
     return Reach(live_rows, cut & live_rows[:, None, :, None])
