@@ -7,14 +7,16 @@ NaN is no number. Shapes and kinds of arrays are told by the functions themselve
 
 import functools
 import inspect
+import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from types import SimpleNamespace, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic._internal._model_construction import ModelMetaclass
 
 from emg_lens.errors import EmgLensError
 
@@ -79,10 +81,58 @@ def check_fields(instance: Any) -> None:
                 check_argument(name, getattr(instance, name), hint)
 
 
-class SpecModel(BaseModel):
-    """What a study file says: no key that is not known, no NaN, and `true` is neither a number nor a name."""
+def findings(error: ValidationError) -> str:
+    """What pydantic found, in a line: at most three findings."""
+    found = [_finding(item) for item in error.errors()[:3]]
+    more = error.error_count() - len(found)
+    return "; ".join(found) + (f"; and {more} more" if more else "")
+
+
+def _finding(item: Any) -> str:
+    where, message = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
+    match item["type"]:
+        case "value_error":
+            return f"{where}: {message}" if where else message
+        case "extra_forbidden":
+            return f"{where} is not known"
+        case "missing":
+            return f"{where} is needed and missing"
+    return f"{where or 'it'}={short(item['input'])}, expected {message.removeprefix('Input should be ')}"
+
+
+class _OneLine(ModelMetaclass):
+    """Of classes that refuse their arguments in one line."""
+
+    if not TYPE_CHECKING:  # to a type checker the fields are the arguments
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().__call__(*args, **kwargs)
+            except ValidationError as error:
+                unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
+                known = f"; it has {', '.join(f.alias or name for name, f in cls.model_fields.items())}" * unknown
+                raise ArgumentError(f"{cls.__name__}: {findings(error)}{known}") from None
+
+
+class SpecModel(BaseModel, metaclass=_OneLine):
+    """What a study file says: no key that is not known, no NaN, and `true` is neither a number nor a name.
+
+    Raises:
+        ArgumentError: From calls in Python: what came, and what was expected.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _finite(cls, content: Any) -> Any:
+        """No NaN either where no type is declared, which `allow_inf_nan` does not see."""
+        typed = {f.alias or name for name, f in cls.model_fields.items() if Any not in _mentioned(f.annotation)}
+        for name, given in content.items() if isinstance(content, Mapping) else ():
+            odd = [value for value in _leaves(given) if isinstance(value, float) and not math.isfinite(value)]
+            if odd and name not in typed:
+                raise ValueError(f"{name}: expected a finite number, got {odd[0]}")
+        return content
 
     @model_validator(mode="before")
     @classmethod
@@ -93,8 +143,19 @@ class SpecModel(BaseModel):
             wrong = [one for one in (value if isinstance(value, list | tuple) else (value,)) if isinstance(one, bool)]
             if wrong and not {bool, Any} & set(_mentioned(field.annotation)):
                 told = str(wrong[0]).lower()
-                raise ValueError(f"{name}: expected a number or text, got {told}; if that is a name, quote it")
+                raise ValueError(
+                    f"{field.alias or name}: expected a number or text, got {told}; if that is a name, quote it"
+                )
         return content
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What a value of lists and mappings holds at its ends."""
+    if isinstance(value, list | tuple | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _leaves(part)
+    else:
+        yield value
 
 
 def _shown(name: str) -> str:

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from pydantic import NonNegativeInt
+from pydantic import ConfigDict, Field, NonNegativeInt
 from torch import Tensor
 
-from emg_lens.arguments import ArgumentError, checked, short
+from emg_lens.arguments import ArgumentError, SpecModel, checked, short
 from emg_lens.layout import TokenLayout
 
 
@@ -77,3 +77,38 @@ def test_missing_and_unknown_arguments_are_told_by_python():
 def test_a_long_value_is_told_in_a_few_letters_of_one_line():
     assert len(short("x" * 10**6)) < 150 and len(short([0] * 10**6)) < 150
     assert short("a\nb\x1b[31m") == r"'a\nb\x1b[31m'"
+
+
+class Steps(SpecModel):
+    n: int = Field(default=1, ge=1, alias="count")
+    names: tuple[str, ...] = ()
+
+
+class Anything(SpecModel):
+    model_config = ConfigDict(extra="allow")
+
+    options: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"count": 0}, "^Steps: count=0, expected greater than or equal to 1$"),
+        ({"count": "x", "names": [1]}, r"^Steps: count='x', expected a valid integer.*; names.0=1, expected .*string$"),
+        ({"count": True}, "^Steps: count: expected a number or text, got true"),
+        ({"kount": 1}, "^Steps: kount is not known; it has count, names$"),
+        ({"a\nb": 1}, r"^Steps: a b is not known"),
+    ],
+)
+def test_a_spec_that_is_made_in_python_is_refused_in_one_line(given, message):
+    with pytest.raises(ArgumentError, match=message):
+        Steps(**given)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, [1, math.inf], {"a": [-math.inf]}])
+def test_what_a_spec_does_not_declare_is_finite_too(value):
+    with pytest.raises(ArgumentError, match="d_mlp: expected a finite number, got"):
+        Anything(d_mlp=value)
+    with pytest.raises(ArgumentError, match="options: expected a finite number, got"):
+        Anything(options={"d_mlp": value})
+    assert Anything(d_mlp=3.5, more=["x"]).model_extra == {"d_mlp": 3.5, "more": ["x"]}

@@ -161,12 +161,12 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("files: '{subject}.csv'", "fs: Field required; signals: Field required"),
+        ("files: '{subject}.csv'", "dataset.yaml: fs is needed and missing; signals is needed and missing"),
         (BY_NAME.replace("{subject}", "x"), r"files needs a \{subject\}"),
         (BY_NAME.replace("field: label", "field: gesture"), "label.field 'gesture' is no field of files"),
         (BY_NAME.replace("{label}", "{subject}"), "redefinition of group name 'subject'"),
-        (BY_NAME.replace("fs: 100", "fs: -1"), "fs: Input should be greater than 0"),
-        (BY_NAME.replace("units: g", "unit: g"), "signals.acc.unit: Extra inputs"),
+        (BY_NAME.replace("fs: 100", "fs: -1"), "fs=-1, expected greater than 0"),
+        (BY_NAME.replace("units: g", "unit: g"), "signals.acc.unit is not known"),
         (BY_NAME.replace("{field: repetition}", "{}"), "say where it stands"),
         (BY_NAME.replace("[e1, e2]", "[0]"), "greater than or equal to 1"),
         ("[1, 2", "cannot be read as a description"),

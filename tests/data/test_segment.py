@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.data import DataError, Recipe, Segment, TrialSet, preprocess
 from emg_lens.layout import TokenLayout
 
@@ -191,7 +191,7 @@ def test_recordings_that_do_not_go_together_are_refused(make_recording):
     ],
 )
 def test_a_segment_with_a_mistake_is_refused(segment, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         Segment(**segment)
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from scipy import signal as dsp
 from scipy.stats import binomtest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -14,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.data.recording import DataError
 from emg_lens.data.sources.simulated import physiology
 from emg_lens.data.sources.simulated.simulation import (
@@ -457,7 +457,7 @@ def test_a_bad_configuration_gives_one_line_that_says_what_came_in_and_what_was_
         load(fields)
     assert message in str(error.value) and "\n" not in str(error.value)
     if isinstance(fields, dict):
-        with pytest.raises(ValidationError):
+        with pytest.raises(ArgumentError):
             Simulation(**fields)
 
 

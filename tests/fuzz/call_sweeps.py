@@ -137,7 +137,7 @@ CALLS = {
     "layer_masks": call(
         layer_masks,
         edges=(({"a": unimodal()},), NOT_KINDS),
-        n_layers=((1, 3), NOT_COUNT),
+        n_layers=((1, 3, 0), NOT_COUNT[1:]),
         modes=(
             (("individual",), ["from_end", "from_beginning"]),
             ((), "individual", ("indiv",), None, (None,), ("individual", "individual")),
@@ -146,8 +146,8 @@ CALLS = {
     "head_masks": call(
         head_masks,
         edges=(({"a": unimodal()},), NOT_KINDS),
-        n_layers=((1, 3), NOT_COUNT),
-        n_heads=((1, 3), NOT_COUNT),
+        n_layers=((1, 3, 0), NOT_COUNT[1:]),
+        n_heads=((1, 3, 0), NOT_COUNT[1:]),
     ),
     "random_edges": call(
         random_edges,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.random import Generator
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 import emg_lens
 from emg_lens import hooks, studies
@@ -121,9 +121,7 @@ def of_error(error: Exception, change: str, names: Collection[str] = (), deliber
         return Verdict("memory", change, f"{type(error).__name__} {where}", trace)
     ours = isinstance(error, EmgLensError)
     if deliberate and not ours:
-        ours = isinstance(error, ValidationError) or (
-            isinstance(error, ValueError | TypeError | KeyError) and raised(error)
-        )
+        ours = isinstance(error, ValueError | TypeError | KeyError) and raised(error)
         if ours:
             return Verdict("refused", change, trace=message)
     if not ours:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
 
-from emg_lens.arguments import SpecModel
+from emg_lens.arguments import SpecModel, findings
 from emg_lens.data.recording import DataError
 from emg_lens.io.yaml_text import read_yaml
 
@@ -159,8 +159,7 @@ class FolderDescription(SpecModel):
         try:
             return cls.model_validate(read_yaml(path.read_text(encoding="utf-8")))
         except ValidationError as error:
-            found = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors()[:3]]
-            raise DataError(f"{path}: {'; '.join(found)}") from None
+            raise DataError(f"{path}: {findings(error)}") from None
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read as a description of a folder ({error})") from None
 

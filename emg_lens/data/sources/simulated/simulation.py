@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
+from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.simulated import physiology
@@ -38,10 +39,10 @@ RESTING = np.array([[0.0, 0.0, 1.0]])
 """Gravity at rest, in the limb's frame (g)."""
 
 
-class Simulation(BaseModel):
+class Simulation(SpecModel):
     """What to simulate. The defaults are an easy but not trivial task with all three factors (12 classes)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     n_subjects: int = Field(default=10, ge=1)
     """Subjects of the cohort, named `"01"`, `"02"`, ..."""
