@@ -50,7 +50,7 @@ def reach(
     if severed is not None:
         cut = cut & ~severed
     absent = cut if severed is None else cut | severed
-    connected = ~(absent.all(dim=1) if absent.shape[1] > 1 else absent[:, 0])  # [layer, dest, src]: some head reads src
+    connected = ~(absent[:, 0] if absent.shape[1] == 1 else absent.all(dim=1))  # [layer, dest, src]: a head reads src
     live_rows = torch.zeros(n_layers, n_tokens, dtype=torch.bool)
     live = torch.zeros(n_tokens, dtype=torch.bool)
     live[readout] = True

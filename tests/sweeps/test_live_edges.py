@@ -124,3 +124,8 @@ def test_severed_edges_are_neither_cut_nor_a_route():
 
 def test_cutting_nothing_is_null():
     assert reach(none().mask(LAYOUT, LAYERS, HEADS), CLS).is_null
+
+
+def test_a_model_without_attention_has_no_edges_that_live():
+    assert reach(torch.zeros(0, 0, 3, 3, dtype=torch.bool), CLS).live_cut.numel() == 0
+    assert reach(torch.zeros(1, 0, 3, 3, dtype=torch.bool), CLS).live_cut.numel() == 0
