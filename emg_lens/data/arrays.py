@@ -123,3 +123,26 @@ def check_names(**names: Iterable[object]) -> None:
         for name in some:
             if not isinstance(name, str) or not name.strip() or not name.isprintable():
                 raise DataError(f"{what.replace('_', ' ')} must be printable text and not empty, got {short(name)}")
+
+
+def chosen_values(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:
+    """`wanted` as a list, or one line about the first that does not occur in `values`."""
+    if isinstance(wanted, str):
+        raise DataError(f"expected a list of {what} values such as [{wanted!r}], got {wanted!r}")
+    known = list(dict.fromkeys(values.tolist()))
+    wanted = [item.item() if isinstance(item, np.generic) else item for item in wanted]
+    for item in wanted:
+        if item not in known:
+            raise DataError(f"unknown {what} {item!r}; known: {', '.join(map(str, sorted(known)))}")
+    if not wanted:
+        raise DataError(f"an empty list selects no {what}")
+    return wanted
+
+
+def apart(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray, " trial"]]:
+    """The numbers of several sets, renumbered so that no two sets share one."""
+    renumbered, following = [], 0
+    for some in numbers:
+        renumbered.append(some - some.min() + following)
+        following = int(renumbered[-1].max()) + 1
+    return renumbered

@@ -8,13 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
 from emg_lens.data import storage
-from emg_lens.data.arrays import channel_table, check_names, distinct, labels, rate, samples, whole
+from emg_lens.data.arrays import (
+    apart,
+    channel_table,
+    check_names,
+    chosen_values,
+    distinct,
+    labels,
+    rate,
+    samples,
+    whole,
+)
+from emg_lens.data.channels import chosen_channels
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut_recordings, same_channels
 from emg_lens.data.statistics import InputStatistics
@@ -236,7 +248,7 @@ class TrialSet:
         for name in VECTORS:
             parts = [getattr(one, name) for one in sets]
             known = all(part is not None for part in parts)
-            vectors[name] = np.concatenate(_apart(parts) if name in COUNTED else parts) if known else None
+            vectors[name] = np.concatenate(apart(parts) if name in COUNTED else parts) if known else None
         notes = tuple(dict.fromkeys(note for s in sets for note in s.notes))
         native = np.min([s.channels["native_fs"] for s in sets], axis=0)
         return replace(sets[0], **vectors, channels=sets[0].channels.assign(native_fs=native), notes=notes)
@@ -286,7 +298,7 @@ class TrialSet:
             chosen[mask] = True
         for name, wanted in (("subject", subjects), ("repetition", repetitions)):
             if wanted is not None:
-                chosen &= np.isin(getattr(self, name), _known(getattr(self, name), wanted, name))
+                chosen &= np.isin(getattr(self, name), chosen_values(getattr(self, name), wanted, name))
         if not chosen.any():
             raise DataError("the selection holds no trial")
         return replace(self, **{k: v[chosen] for k in VECTORS if (v := getattr(self, k)) is not None})
@@ -316,8 +328,18 @@ class TrialSet:
         Raises:
             DataError: An unknown modality, or none.
         """
-        chosen = np.isin(self.channels["modality"], _known(np.array([*self.modalities]), modalities, "modality"))
+        chosen = np.isin(self.channels["modality"], chosen_values(np.array([*self.modalities]), modalities, "modality"))
         return replace(self, x=self.x[:, chosen], channels=self.channels[chosen].reset_index(drop=True))
+
+    def regroup(self, groups: Mapping[str, Any]) -> "TrialSet":
+        """Some channels, in groups that are modalities from here on: `{"first": {"emg": [0, 1]}, "acc": "all"}`.
+
+        Raises:
+            DataError: As `emg_lens.data.channels.chosen_channels`: what there is not, is in two groups, or in none.
+        """
+        rows, names = chosen_channels(self.channels, groups)
+        table = self.channels.iloc[rows].assign(modality=names).reset_index(drop=True)
+        return replace(self, x=self.x[:, rows], channels=table)
 
     def with_targets(self, modalities: Iterable[str]) -> "TrialSet":
         """What some modalities show becomes what is predicted: they leave the input.
@@ -329,7 +351,7 @@ class TrialSet:
         """
         if self.targets is not None:
             raise DataError(f"these trials have targets already ({', '.join(self.target_names)}); name all at once")
-        modalities = _known(np.array([*self.modalities]), modalities, "modality")
+        modalities = chosen_values(np.array([*self.modalities]), modalities, "modality")
         if set(modalities) == set(self.modalities):
             raise DataError(f"{', '.join(modalities)} as targets leaves no input; there is no other modality")
         chosen = np.isin(self.channels["modality"], modalities)
@@ -365,29 +387,6 @@ class TrialSet:
         if statistics.rectify:
             notes.append(f"rectified after z-scoring: {', '.join(statistics.rectify)}")
         return replace(self, x=statistics.apply(self.x), notes=(*self.notes, *notes))
-
-
-def _known(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:
-    """`wanted` as a list, or one line about the first that does not occur in `values`."""
-    if isinstance(wanted, str):
-        raise DataError(f"expected a list of {what} values such as [{wanted!r}], got {wanted!r}")
-    known = list(dict.fromkeys(values.tolist()))
-    wanted = [item.item() if isinstance(item, np.generic) else item for item in wanted]
-    for item in wanted:
-        if item not in known:
-            raise DataError(f"unknown {what} {item!r}; known: {', '.join(map(str, sorted(known)))}")
-    if not wanted:
-        raise DataError(f"an empty list selects no {what}")
-    return wanted
-
-
-def _apart(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray, " trial"]]:
-    """The numbers of several sets, renumbered so that no two sets share one."""
-    apart, following = [], 0
-    for some in numbers:
-        apart.append(some - some.min() + following)
-        following = int(apart[-1].max()) + 1
-    return apart
 
 
 def _check_alike(first: TrialSet, other: TrialSet, what: str) -> None:

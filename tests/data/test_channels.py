@@ -1,0 +1,50 @@
+"""Channels of trials, chosen and grouped anew."""
+
+import numpy as np
+import pytest
+from test_trials import trials
+
+from emg_lens.data import DataError
+
+
+def test_groups_are_modalities_from_then_on_and_channels_keep_their_order():
+    made = trials(width=10, channels={"emg": 4, "acc": 6})
+    chosen = made.regroup({"first": {"emg": [3, 0]}, "second": {"emg": [1]}, "acc": {"electrodes": [1], "axes": 3}})
+    assert chosen.modalities == {"first": 2, "second": 1, "acc": 3}
+    assert chosen.channels["name"].tolist() == ["emg.0", "emg.3", "emg.1", "acc.3", "acc.4", "acc.5"]
+    np.testing.assert_array_equal(chosen.x, made.x[:, [0, 3, 1, 7, 8, 9]])
+
+
+def test_one_group_may_hold_several_modalities():
+    chosen = trials().regroup({"all of it": {"acc": [2], "emg": "all"}})
+    assert chosen.modalities == {"all of it": 3}
+    assert chosen.channels["name"].tolist() == ["emg.0", "emg.1", "acc.2"]
+
+
+def test_the_first_electrodes_are_those_listed_first():
+    chosen = trials(width=7, channels={"emg": 7}).regroup({"emg": {"electrodes": [5, 2, 6, 0], "first": 2}})
+    assert chosen.channels["name"].tolist() == ["emg.2", "emg.5"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"emg": [0, 1]}, "does not name 'acc'; say 'acc: all'"),
+        ({"emg": [0, 2], "acc": "all"}, "emg has electrodes 0 to 1, got 2"),
+        ({"emg": [0, 0], "acc": "all"}, "different numbers"),
+        ({"emg": [], "acc": "all"}, "different numbers"),
+        ({"emg": [0], "gyro": [0]}, "no modality 'gyro'; there is emg, acc"),
+        ({"emg": [0], "more": {"emg": [0, 1]}, "acc": "all"}, "emg channel emg.0 is in 'emg' and 'more'"),
+        ({"emg": {"electrodes": "all", "axes": 3}, "acc": "all"}, "2 channels, which are no electrodes of 3 axes"),
+        ({"emg": {"electrodes": [1], "first": 2}, "acc": "all"}, "first 2 electrodes of emg were asked for, of 1"),
+        ({"emg": "left", "acc": "all"}, "numbers from 0 or 'all', got 'left'"),
+        ({"emg": [-1], "acc": "all"}, "electrodes"),
+        ({"emg": [True], "acc": "all"}, "electrodes"),
+        ({}, "names no group"),
+        ([0, 1], "channels"),
+    ],
+)
+def test_what_cannot_be_chosen_is_one_line(groups, message):
+    with pytest.raises(DataError, match=message) as error:
+        trials().regroup(groups)
+    assert "\n" not in str(error.value)
