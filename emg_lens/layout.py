@@ -116,6 +116,24 @@ class TokenLayout:
 
     @staticmethod
     @checked
+    def times(modalities: Iterable[str], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
+        """One token a time patch of a modality, all of its channels in it.
+
+        Args:
+            modalities: Their names, in the order of the input's channel axis.
+            n_patches: Patches a modality.
+            cls: Whether a CLS token stands at position 0.
+
+        Raises:
+            ArgumentError: No modality, or a name that cannot be one.
+        """
+        names = [name for name, _ in _channels(dict.fromkeys(modalities, 1))]
+        _check_number(len(names) * n_patches)
+        tokens = [(f"{name}.p{p}", name, NO_INDEX, p) for name in names for p in range(n_patches)]
+        return TokenLayout._from_tokens(tokens, cls)
+
+    @staticmethod
+    @checked
     def groups(groups: Mapping[str, Iterable[int]], n_tokens: PositiveInt) -> "TokenLayout":
         """Name groups of positions of any model: words of a prompt, patches of an image, `{"cls": [0]}`.
 
@@ -219,6 +237,15 @@ class TokenLayout:
                 "patch": self.patch,
             }
         )
+
+
+def where_modalities_meet(layout: TokenLayout) -> str:
+    """What a message about edges that are not there adds, where a model has stages."""
+    if not layout.stages:
+        return ""
+    joining = [stage for stage in layout.stages if len(layout.of_stage(stage.name).modalities) > 1]
+    told = [f"stage {stage.name!r}, layers {stage.layers.start} to {stage.layers.stop - 1}" for stage in joining]
+    return f"; modalities meet in {' and '.join(told)} alone" if told else "; in no stage do modalities meet"
 
 
 def _channels(modalities: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.anatomy import DeadHookError, Place, StageLayer
 from emg_lens.hooks.edges import Nothing
-from emg_lens.layout import TokenLayout
+from emg_lens.layout import TokenLayout, where_modalities_meet
 
 CutLayers = dict[Place, Bool[Tensor, "one_or_head dest src"]]
 """What is cut, by layer, or by layer and stage, among whose positions; one head where all agree."""
@@ -52,15 +52,6 @@ def _by_stage(mask: Bool[Tensor, "layer head dest src"], layout: TokenLayout) ->
         for layer, own in zip(stage.layers, mask[stage.edges], strict=True)
         if own.any()
     }
-
-
-def where_modalities_meet(layout: TokenLayout) -> str:
-    """What a message adds where a model has stages."""
-    if not layout.stages:
-        return ""
-    joining = [stage for stage in layout.stages if len(layout.of_stage(stage.name).modalities) > 1]
-    told = [f"stage {stage.name!r}, layers {stage.layers.start} to {stage.layers.stop - 1}" for stage in joining]
-    return f"; modalities meet in {' and '.join(told)} alone" if told else "; in no stage do modalities meet"
 
 
 def _share_heads(mask: Bool[Tensor, "head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:

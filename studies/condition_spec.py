@@ -6,8 +6,10 @@ from typing import Any
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from emg_lens.arguments import Name, SpecModel
+from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.interventions import Intervention, read_interventions
 from emg_lens.hooks.parse import EdgeExpression
+from emg_lens.layout import TokenLayout, where_modalities_meet
 from emg_lens.sweeps.conditions import MODES, Condition, Mode, head_masks, layer_masks, with_baseline
 
 RANDOM, DETOUR, SUPERSET = "random", "detour", "superset"
@@ -106,15 +108,22 @@ class ConditionsSpec(SpecModel):
     extra: tuple[SingleCondition, ...] = ()
     controls: Controls | None = Controls()
 
-    def build(self, n_layers: int, n_heads: int) -> list[Condition]:
-        """The conditions for a model of these layers and heads, baseline first.
+    def build(self, n_layers: int, n_heads: int, layout: TokenLayout) -> list[Condition]:
+        """The conditions for a model of these layers, heads and tokens, baseline first.
+
+        Where stages keep modalities apart in some layers, a family has no condition for edges that do not exist there.
 
         Raises:
-            EdgeError: Two conditions of one name.
+            EdgeError: Two conditions of one name, or an edge set of a family that exists in no layer.
         """
         found: list[Condition] = []
         if self.layer_masks is not None:
             found += layer_masks(self.layer_masks.edges, n_layers, self.layer_masks.modes)
         if self.head_masks is not None:
             found += head_masks(self.head_masks.edges, n_layers, n_heads)
+        if layout.stages:
+            there = [one for one in found if bool(one.edges.mask(layout, n_layers, n_heads).any())]
+            if gone := {str(one.tags["edges"]) for one in found} - {str(one.tags["edges"]) for one in there}:
+                raise EdgeError(f"{min(gone)} exists in no layer of this model{where_modalities_meet(layout)}")
+            found = there
         return with_baseline([*found, *(single.build() for single in self.extra)])

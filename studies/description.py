@@ -102,7 +102,7 @@ def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     if not targets.is_floating_point() and len(targets.unique()) < 2:
         raise StudyError(f"fold {one.fold.name} has trials of one class alone; two or more are needed to tell apart")
     objective.check(model, trials.x(some), trials.y(some, objective))
-    conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
+    conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads, model.layout)
     controls_of(one.spec.conditions, model, conditions)  # for what it refuses
     some_x, executor = trials.x(some), reproducible_executor(model)
     found = sweep(model, some_x, conditions, reference=some_x, executor=executor)

@@ -263,7 +263,7 @@ def run_fits_at_once(
 def fit_conditions(fit_unit: Fit, model: Any) -> list[Condition]:
     """What is done to the fitted model: the study's conditions, and their controls."""
     spec = fit_unit.spec.conditions
-    asked = spec.build(model.cfg.n_layers, model.cfg.n_heads)
+    asked = spec.build(model.cfg.n_layers, model.cfg.n_heads, model.layout)
     return [*asked, *controls_of(spec, model, asked)]
 
 

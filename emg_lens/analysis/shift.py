@@ -4,6 +4,7 @@ A cut that pushes activations far outside of what the model met in training may 
 (docs/protocol.md §8).
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -18,7 +19,7 @@ from emg_lens.analysis.patterns import group_index, group_names
 from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.anatomy import resolve_layout
-from emg_lens.layout import TokenLayout
+from emg_lens.layout import Stage, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.settings import check_inputs
 
@@ -104,37 +105,54 @@ def _residuals(
     most: int | None = None,
 ) -> Groups:
     """Activations after every block, by layer and group of tokens; those of `most` evenly spread trials."""
-    cfg: Any = getattr(model, "cfg", None)
-    point = "hook_normalized_resid_post" if getattr(cfg, "norm", None) == "post" else "hook_resid_post"
-    names = [f"blocks.{layer}.{point}" for layer in range(getattr(cfg, "n_layers", 0))]
-    if not names or not set(names) <= set(getattr(model, "hook_dict", ())):
-        raise EdgeError(f"{type(model).__name__} shows no residual stream: it has no hook point blocks.<layer>.{point}")
+    points = _stream_points(model, layout)
     changes = () if condition is None else condition.interventions
     whole = any(one.needs_all_trials for one in changes)
     contexts = [one.applied(model, layout, reference) for one in changes]
-    parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    parts: dict[str, list[Tensor]] = {name: [] for name in points}
     is_kept = torch.zeros(len(x), dtype=torch.bool)
     is_kept[_evenly(len(x), most or len(x))] = True
 
     def keep(activation: Tensor, hook: Any) -> None:
-        if activation.ndim != 3 or activation.shape[1] != len(layout):
-            raise EdgeError(f"{hook.name} is {list(activation.shape)}; the layout has {len(layout)} positions")
+        if activation.ndim != 3 or activation.shape[1] != len(points[hook.name][1]):
+            expected = len(points[hook.name][1])
+            raise EdgeError(f"{hook.name} is {list(activation.shape)}; the layout has {expected} positions")
         parts[hook.name].append(activation.detach().cpu()[kept])
 
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context)
         # Inside the others, and called itself: what changes the input hangs on the call.
-        stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in names]))  # pyright: ignore
+        stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in points]))  # pyright: ignore
         n_at_once = max(len(x), 1) if whole else TRIALS_A_FORWARD
         for some, kept in zip(x.split(n_at_once), is_kept.split(n_at_once), strict=True):  # noqa: B007 - read in `keep`
             model(some)
-    index = torch.tensor(group_index(layout))
-    return {
-        (layer, group): torch.cat(found)[:, index == k].double()
-        for layer, found in enumerate(parts.values())
-        for k, group in enumerate(group_names(layout))
+    index, groups = torch.tensor(group_index(layout)), defaultdict(list)
+    for name, (layer, positions) in points.items():
+        own, found = index[positions.start : positions.stop], torch.cat(parts[name])
+        for k, group in enumerate(group_names(layout)):
+            if (own == k).any():
+                groups[layer, group].append(found[:, own == k].double())
+    return {key: torch.cat(found, dim=1) for key, found in sorted(groups.items(), key=lambda item: item[0][0])}
+
+
+def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int, range]]:
+    """Hook point behind every block: its layer, and the positions it holds.
+
+    Raises:
+        EdgeError: The model has no such points.
+    """
+    cfg: Any = getattr(model, "cfg", None)
+    point = "hook_normalized_resid_post" if getattr(cfg, "norm", None) == "post" else "hook_resid_post"
+    stages = layout.stages or (Stage("", range(getattr(cfg, "n_layers", 0)), range(len(layout))),)
+    points = {
+        f"{f'stages.{stage.name}.' * bool(stage.name)}blocks.{k}.{point}": (layer, stage.positions)
+        for stage in stages
+        for k, layer in enumerate(stage.layers)
     }
+    if not points or not set(points) <= set(getattr(model, "hook_dict", ())):
+        raise EdgeError(f"{type(model).__name__} shows no residual stream: it has no hook point blocks.<layer>.{point}")
+    return points
 
 
 def _distances(clean: Tensor, masked: Tensor, to_clean: "Discrepancy") -> dict[str, float]:

@@ -3,6 +3,7 @@
 Field names are those that TransformerLens utilities read from `model.cfg`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ PositionKind = Literal["none", "learned", "sinusoidal", "rotary"]
 Norm = Literal["pre", "post"]
 Readout = Literal["cls", "mean", "none"]
 Embedding = Literal["dedicated", "shared"]
+TokenKind = Literal["channel", "time"]
 NonLinearity = Literal["gelu", "relu"]
 Number = Annotated[int, Field(ge=1, le=10_000)]
 """Of layers, or of heads: no model has so many."""
@@ -98,7 +100,9 @@ class EncoderConfig(SignalConfig):
         n_heads: Attention heads a layer; `d_model` is divided among them.
         n_layers: Blocks.
         d_mlp: Hidden width of the MLPs.
-        patch_samples: Samples a token (channel patches); `None` = one token is a whole channel.
+        patch_samples: Samples a token (patches); `None` = all there are.
+        tokens: `"channel"` = a token is a channel, or one patch of it; `"time"` = one patch of all channels of a
+            modality, each with a linear map of its own.
         embedding: `"dedicated"` = one linear map a channel (IsoNet), `"shared"` = one map for all channels.
         cls_token: Whether a learned CLS token stands at position 0.
         positions: How positions enter: learned or sinusoidal vectors added to the embeddings, rotary, or not at all.
@@ -122,6 +126,7 @@ class EncoderConfig(SignalConfig):
     n_layers: Number = 4
     d_mlp: PositiveInt = 256
     patch_samples: PositiveInt | None = None
+    tokens: TokenKind = "channel"
     embedding: Embedding = "dedicated"
     cls_token: bool = True
     positions: PositionKind = "learned"
@@ -162,6 +167,8 @@ class EncoderConfig(SignalConfig):
             raise ArgumentError(
                 f"n_samples={self.n_samples} is not a multiple of patch_samples={self.patch_samples}; crop the trials"
             )
+        if self.tokens == "time" and self.embedding != "dedicated":
+            raise ArgumentError("tokens='time' needs embedding='dedicated': one map would not tell channels apart")
         if self.readout == "cls" and not self.cls_token:
             raise ArgumentError("readout='cls' needs cls_token=True")
         if self.n_classes and not self.has_readout:
@@ -188,19 +195,30 @@ class EncoderConfig(SignalConfig):
     @property
     def layout(self) -> TokenLayout:
         """What each position of the residual stream stands for."""
+        return self.layout_of(self.modalities, cls=self.cls_token)
+
+    def layout_of(self, modalities: Mapping[str, int], *, cls: bool) -> TokenLayout:
+        """The layout of some modalities' tokens."""
+        if self.tokens == "time":
+            return TokenLayout.times(list(modalities), self.n_patches, cls=cls)
         if self.patch_samples is None:
-            return TokenLayout.channels(self.modalities, cls=self.cls_token)
-        return TokenLayout.patches(self.modalities, self.n_patches, cls=self.cls_token)
+            return TokenLayout.channels(modalities, cls=cls)
+        return TokenLayout.patches(modalities, self.n_patches, cls=cls)
 
     @property
     def n_patches(self) -> int:
-        """Tokens a channel."""
+        """Tokens a channel, or a modality."""
         return 1 if self.patch_samples is None else self.n_samples // self.patch_samples
+
+    @property
+    def n_tokens(self) -> int:
+        """Positions that stand for signals."""
+        return (self.n_channels if self.tokens == "channel" else len(self.modalities)) * self.n_patches
 
     @property
     def n_ctx(self) -> int:
         """Positions of the residual stream."""
-        return self.n_channels * self.n_patches + self.cls_token
+        return self.n_tokens + self.cls_token
 
     @property
     def d_head(self) -> int:

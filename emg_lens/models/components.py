@@ -50,13 +50,18 @@ class LayerNorm(nn.Module):
 class ChannelEmbed(nn.Module):
     """Linear map from the samples of a channel (or of one of its patches) to a token, CLS prepended.
 
-    `W_E [channel, sample, d_model]`, one map a channel, or `[1, sample, d_model]` where all channels share one.
+    `W_E [channel, sample, d_model]`, one map a channel, or `[1, sample, d_model]` where all channels share one. Where a
+    token is a patch of all channels of a modality, it is the sum of theirs: one linear map of all their samples.
     """
+
+    map_of_channel: Tensor | None
 
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
         n_maps = self.count_maps(cfg)
-        self.n_samples = cfg.patch_samples or cfg.n_samples
+        self.n_samples, self.n_channels = cfg.patch_samples or cfg.n_samples, list(cfg.modalities.values())
+        self.adds_channels = cfg.tokens == "time"
+        self.register_buffer("map_of_channel", None, persistent=False)
         self.W_E = nn.Parameter(torch.empty(n_maps, self.n_samples, cfg.d_model))
         self.b_E = nn.Parameter(torch.empty(n_maps, cfg.d_model))
         self.cls = nn.Parameter(torch.empty(*self.cls_shape(cfg), cfg.d_model)) if cfg.cls_token else None
@@ -79,14 +84,23 @@ class ChannelEmbed(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """Tokens in the layout's order."""
-        batch, n_channels, _ = x.shape
+        pieces = self.tokens(x)
+        if self.cls is not None:
+            pieces = [self.cls.expand(len(x), 1, -1), *pieces]
+        return torch.cat(pieces, dim=1)
+
+    def tokens(self, x: Float[Tensor, "batch channel time"]) -> list[Float[Tensor, "batch own_pos d_model"]]:
+        """Those of each modality, without CLS."""
         samples = rearrange(x, "batch channel (patch sample) -> channel (batch patch) sample", sample=self.n_samples)
-        weight = self.W_E.expand(n_channels, -1, -1)
-        tokens = torch.baddbmm(self.b_E.expand(n_channels, -1)[:, None], samples, weight)
-        tokens = rearrange(tokens, "channel (batch patch) d_model -> batch (channel patch) d_model", batch=batch)
-        if self.cls is None:
-            return tokens
-        return torch.cat([self.cls.expand(batch, 1, -1), tokens], dim=1)
+        weight, bias = (p.expand(x.shape[1], *p.shape[1:]) if len(p) == 1 else p for p in (self.W_E, self.b_E))
+        if self.map_of_channel is not None:
+            weight, bias = self.W_E[self.map_of_channel], self.b_E[self.map_of_channel]
+        tokens = torch.baddbmm(bias[:, None], samples, weight)
+        tokens = rearrange(tokens, "channel (batch patch) d_model -> batch channel patch d_model", batch=len(x))
+        pieces = tokens.split(self.n_channels, dim=1)
+        if self.adds_channels:
+            return [piece.sum(1) for piece in pieces]
+        return [piece.flatten(1, 2) for piece in pieces]
 
 
 class PosEmbed(nn.Module):

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NoReturn
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -76,7 +75,8 @@ class StagedConfig(EncoderConfig):
         """Positions of each modality, its CLS token in front."""
         found, start = {}, int(self.fuses)
         for name, n_channels in self.modalities.items():
-            found[name] = range(start, start + 1 + n_channels * self.n_patches)
+            n_tokens = self.n_patches * (n_channels if self.tokens == "channel" else 1)
+            found[name] = range(start, start + 1 + n_tokens)
             start = found[name].stop
         return found
 
@@ -86,10 +86,7 @@ class StagedConfig(EncoderConfig):
         rows: list[tuple[str, str, int, int]] = [(f"{CLS}.{FUSION}", CLS, NO_INDEX, NO_INDEX)] * self.fuses
         for name, n_channels in self.modalities.items():
             rows.append((f"{CLS}.{name}", CLS, NO_INDEX, NO_INDEX))
-            if self.patch_samples is None:
-                own = TokenLayout.channels({name: n_channels}, cls=False)
-            else:
-                own = TokenLayout.patches({name: n_channels}, self.n_patches, cls=False)
+            own = self.layout_of({name: n_channels}, cls=False)
             rows += zip(own.names, [name] * len(own), own.channel, own.patch, strict=True)
         stages = [Stage(name, range(self.n_own_layers), span) for name, span in self.spans.items()]
         if self.fuses:
@@ -99,7 +96,7 @@ class StagedConfig(EncoderConfig):
     @property
     def n_ctx(self) -> int:
         """Positions of the residual stream."""
-        return self.n_channels * self.n_patches + len(self.modalities) + self.fuses
+        return self.n_tokens + len(self.modalities) + self.fuses
 
     @property
     def n_weights(self) -> int:
@@ -116,15 +113,12 @@ class StagedEmbed(ChannelEmbed):
     `W_E [modality, sample, d_model]`, or one map a channel; `cls [token, d_model]`.
     """
 
-    cfg: StagedConfig
-    map_of_channel: Tensor
-
     def __init__(self, cfg: StagedConfig) -> None:
         super().__init__(cfg)
-        self.fuses, self.n_channels = cfg.fuses, list(cfg.modalities.values())
-        of_modality = [k for k, n in enumerate(self.n_channels) for _ in range(n)]
-        maps = range(cfg.n_channels) if cfg.embedding == "dedicated" else of_modality
-        self.register_buffer("map_of_channel", torch.tensor([*maps]), persistent=False)
+        self.fuses = cfg.fuses
+        if cfg.embedding == "shared":
+            of_modality = [k for k, n in enumerate(cfg.modalities.values()) for _ in range(n)]
+            self.map_of_channel = torch.tensor(of_modality)
 
     def count_maps(self, cfg: EncoderConfig) -> int:
         """One a channel, or one a modality."""
@@ -138,13 +132,9 @@ class StagedEmbed(ChannelEmbed):
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """Tokens in the layout's order."""
         assert self.cls is not None
-        batch = len(x)
-        samples = rearrange(x, "batch channel (patch sample) -> channel (batch patch) sample", sample=self.n_samples)
-        tokens = torch.baddbmm(self.b_E[self.map_of_channel][:, None], samples, self.W_E[self.map_of_channel])
-        cls = self.cls.expand(batch, -1, -1)
+        cls = self.cls.expand(len(x), -1, -1)
         pieces = [cls[:, :1]] * self.fuses
-        for k, own in enumerate(tokens.split(self.n_channels)):
-            own = rearrange(own, "channel (batch patch) d_model -> batch (channel patch) d_model", batch=batch)
+        for k, own in enumerate(self.tokens(x)):
             pieces += [cls[:, k + self.fuses, None], own]
         return torch.cat(pieces, dim=1)
 

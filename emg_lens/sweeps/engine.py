@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError, EdgeSet, none
-from emg_lens.hooks.deletion import where_modalities_meet
-from emg_lens.layout import TokenLayout
+from emg_lens.layout import TokenLayout, where_modalities_meet
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.executors.folded_tree import FoldedTree

@@ -123,3 +123,12 @@ def test_weights_in_memory_order_of_their_product_train_alike_with_every_adamw()
         results.append(model.eval()(model.example_input(4)))
     torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(results[0], results[2], atol=1e-5, rtol=1e-4)
+
+
+def test_tokens_of_time_are_a_linear_map_of_all_channels_of_a_modality():
+    """docs/protocol.md §4.9, item 16: a patch of a modality as a token."""
+    model = make(tokens="time", patch_samples=4)
+    assert model.layout.names == ("cls", "emg.p0", "emg.p1", "acc.p0", "acc.p1")
+    x = model.example_input(2)
+    expected = sum(x[:, c, 4:] @ model.embed.W_E[c] + model.embed.b_E[c] for c in range(3))
+    torch.testing.assert_close(model.embed(x)[:, 2], expected)

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from emg_lens.analysis import attention_view
+from emg_lens.analysis import activation_shift, attention_view
 from emg_lens.hooks import (
     CutMLP,
     EdgeError,
@@ -319,6 +320,21 @@ def test_one_modality_or_three(kind, modalities):
     torch.testing.assert_close(model(x), by_torch(model, x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_may_be_a_patch_of_all_channels_of_a_modality(kind):
+    model = make(kind, tokens="time", embedding="dedicated")
+    assert model.layout.of_stage("acc").names == ("cls.acc", "acc.p0", "acc.p1")
+    x = model.example_input(3).double()
+    weight, bias = model.embed.W_E, model.embed.b_E
+    second = sum(x[:, c, 3:] @ weight[c] + bias[c] for c in (3, 4))
+    torch.testing.assert_close(model.embed(x)[:, model.layout.names.index("acc.p1")], second)
+    torch.testing.assert_close(model(x), by_torch(model, x), rtol=0, atol=1e-10)
+    with pytest.raises(EdgeError, match="needs tokens with a channel"):
+        cut(model, same_channel())
+    with pytest.raises(ValueError, match="needs embedding='dedicated'"):
+        make(kind, tokens="time")
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
@@ -335,6 +351,23 @@ def test_one_modality_or_three(kind, modalities):
 def test_what_a_staged_model_cannot_be(kind, changes, message):
     with pytest.raises(ValueError, match=message):
         make(kind, **changes)
+
+
+def test_the_shift_of_a_cut_is_told_for_every_layer_and_group():
+    model = make("hierarchical")
+    x = model.example_input(6).double()
+    found = activation_shift(model, x, [Condition("late", cross_modal())])
+    assert len(found) == 4 * 3 and set(found["tokens"]) == {"cls", "emg", "acc"}
+    early, late = found[found["layer"] < 2], found[found["layer"] == 2]
+    torch.testing.assert_close(early["cosine"].to_numpy(), np.ones(len(early)))
+    assert (late.set_index("tokens")["cosine"][["emg", "acc"]] < 0.9999).all()
+    clean, masked = (
+        model(x, stop_at_layer=3),
+        model.run_with_hooks(x, fwd_hooks=cut(model, cross_modal()), stop_at_layer=3),
+    )
+    emg = model.layout.positions("emg")
+    expected = F.cosine_similarity(clean[:, emg], masked[:, emg], dim=-1).mean().item()
+    assert late.set_index("tokens")["cosine"]["emg"] == pytest.approx(expected)
 
 
 def test_a_block_that_was_replaced_is_the_one_that_runs():
