@@ -18,6 +18,8 @@ from emg_lens.errors import EmgLensError
 
 REST = 0
 UNLABELLED = -1
+SLOWEST, FASTEST = 1e-6, 1e9
+"""Rates (Hz) that a recording can have; beyond them times are no numbers any more."""
 
 
 class DataError(EmgLensError, ValueError):
@@ -55,8 +57,9 @@ class Signal:
             raise DataError(f"signal data must be [time, channel], got shape {self.data.shape}")
         if self.data.shape[1] != len(self.ch_names):
             raise DataError(f"{self.data.shape[1]} channels but {len(self.ch_names)} channel names")
-        if not self.fs > 0 or not self.native_fs > 0:
-            raise DataError(f"sampling rates must be positive, got fs={self.fs}, native_fs={self.native_fs}")
+        if not all(SLOWEST <= rate <= FASTEST for rate in (self.fs, self.native_fs)):
+            told = f"got fs={self.fs}, native_fs={self.native_fs}"
+            raise DataError(f"sampling rates must be positive, {SLOWEST:g} to {FASTEST:g} Hz, {told}")
 
     @property
     def duration(self) -> float:
@@ -89,8 +92,8 @@ class Recording:
         check_fields(self)
         if not self.signals:
             raise DataError(f"recording of subject {self.subject} has no signal")
-        if not self.fs > 0:
-            raise DataError(f"fs must be positive, got {self.fs}")
+        if not SLOWEST <= self.fs <= FASTEST:
+            raise DataError(f"fs must be positive, {SLOWEST:g} to {FASTEST:g} Hz, got {self.fs}")
         if self.label.shape != self.repetition.shape or self.label.ndim != 1:
             raise DataError(
                 f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"

@@ -1,4 +1,4 @@
-"""What is in MATLAB and HDF5 files: readers for `emg_lens.io.apart`, which runs them in a process of its own."""
+"""What is in MATLAB, HDF5 and NumPy files: readers for `emg_lens.io.apart`, which runs them in a process of its own."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +31,14 @@ def matlab_variables(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Any
             raise ValueError(f"{key} holds a {type(found[key]).__name__}, expected an array of numbers")
         if key in found:
             yield key, found.pop(key)
+
+
+def numpy_array(path: Path) -> Iterator[tuple[str, Any]]:
+    """The array of a `.npy` file, by no name."""
+    found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"it holds a {type(found).__name__}, expected one array")
+    yield "", found
 
 
 def hdf5_parts(path: Path, arrays: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:

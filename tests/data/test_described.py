@@ -1,6 +1,7 @@
 """Folders that a `dataset.yaml` describes: what users have, in the forms they have it."""
 
 import gzip
+import re
 import shutil
 import unicodedata
 
@@ -8,10 +9,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.io import savemat
 
-from emg_lens.data import DataError, data_fingerprint, load_dataset, load_trials, subjects
+from emg_lens.data import DataError, data_fingerprint, load_dataset, load_trials, subjects, text
 from emg_lens.data.registry import doubled_files
+from emg_lens.data.sources.path_pattern import PathPattern
 
 BY_NAME = """
 files: "{subject}/{label}_{repetition}.csv"
@@ -140,6 +144,22 @@ def test_a_numpy_array_has_numbered_columns(tmp_path, label):
     assert next(load_dataset("folder", tmp_path)).label.tolist() == [1] * 4
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': (((((".ljust(700),
+        b"PK\x03\x04" + bytes(90),
+        b"",
+        b"\x93NUMPY\x01\x00\xff\xff{",
+    ],
+)
+def test_damaged_numpy_arrays_are_refused_in_one_line(tmp_path, content):
+    described(tmp_path, "files: '{subject}.npy'\nfs: 50\nsignals: {emg: {}}\n")
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(DataError, match="x.npy: cannot be read as a NumPy array .*is it complete"):
+        list(load_dataset("folder", tmp_path))
+
+
 def test_a_changed_description_is_other_data(tmp_path):
     before = data_fingerprint("folder", by_name(tmp_path))
     described(tmp_path, BY_NAME.replace("fist: closed fist, open: open hand", "open: closed fist, fist: open hand"))
@@ -164,8 +184,13 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
         ("files: '{subject}.csv'", "dataset.yaml: fs is needed and missing; signals is needed and missing"),
         (BY_NAME.replace("{subject}", "x"), r"files needs a \{subject\}"),
         (BY_NAME.replace("field: label", "field: gesture"), "label.field 'gesture' is no field of files"),
-        (BY_NAME.replace("{label}", "{subject}"), "redefinition of group name 'subject'"),
-        (BY_NAME.replace("fs: 100", "fs: -1"), "fs=-1, expected greater than 0"),
+        (BY_NAME.replace("{label}", "{subject}"), "files has the field 'subject' twice"),
+        (BY_NAME.replace("{label}_", "{label}"), "files needs something between 'label' and 'repetition'"),
+        (BY_NAME.replace("{label}", "{label"), "no field in braces, or a brace too much"),
+        (BY_NAME.replace("{label}", "_".join(f"{{f{i}}}" for i in range(30))), "files has more than 20 fields"),
+        (BY_NAME.replace("fs: 100", "fs: -1"), "fs=-1, expected greater than or equal to 0.000001"),
+        (BY_NAME.replace("fs: 100", "fs: 5e-324"), "fs=.5e-324., expected greater than or equal to 0.000001"),
+        (BY_NAME + "skip_lines: 1000000000\n", "skip_lines=1000000000, expected less than or equal to 100000"),
         (BY_NAME.replace("units: g", "unit: g"), "signals.acc.unit is not known"),
         (BY_NAME.replace("{field: repetition}", "{}"), "say where it stands"),
         (BY_NAME.replace("[e1, e2]", "[0]"), "greater than or equal to 1"),
@@ -271,6 +296,23 @@ def test_a_path_that_can_be_read_in_two_ways_is_refused(tmp_path):
         load_dataset("folder", small(tmp_path, text, b"a\n1\n", "s_1_fist_closed_1.csv"))
 
 
+@given(st.lists(st.sampled_from(["_", "-", "a", "/"]), min_size=1, max_size=3), st.text("a_-/", max_size=9))
+def test_paths_are_read_as_a_regular_expression_would_read_them(between, path):
+    pattern = PathPattern.parse("".join(f"{{f{i}}}{sign}" for i, sign in enumerate(between)) + "{last}")
+    expected = []
+    for length in ("+", "+?"):
+        fields = "".join(f"(?P<f{i}>[^/]{length}){re.escape(sign)}" for i, sign in enumerate(between))
+        match = re.fullmatch(fields + f"(?P<last>[^/]{length})", path)
+        expected += [match.groupdict()] if match and match.groupdict() not in expected else []
+    assert pattern.readings(path) == expected
+
+
+def test_long_names_that_do_not_fit_many_fields_are_told_at_once():
+    pattern = PathPattern.parse("_".join(f"{{f{i}}}" for i in range(20)) + ".csv")
+    assert pattern.readings("a_" * 120 + ".csvx") == []
+    assert len(pattern.readings("a_" * 120 + ".csv")) == 2
+
+
 def test_files_of_the_same_kind_that_do_not_fit_are_noted(tmp_path):
     small(tmp_path, SMALL, b"a,b\n1,2\n")
     (tmp_path / "anna").mkdir()
@@ -294,3 +336,33 @@ def test_a_person_who_is_there_twice_is_found(tmp_path):
     shutil.copy(tmp_path / "B" / "fist_1.csv", tmp_path / "B" / "fist_3.csv")  # of one person: another matter
     pairs = doubled_files("folder", tmp_path)
     assert len(pairs) == 4 and pairs[0] == (tmp_path / "A" / "fist_1.csv", tmp_path / "A copy" / "fist_1.csv")
+
+
+def packed(text):
+    return gzip.compress(text.encode())
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("x.csv.gz", packed("a,b\n1,2\n" * 10_000), "x.csv.gz: holds more than 0 MB of text"),
+        ("x.csv", b"a,b\n" + b"1,2\n" * 10_000, "x.csv: holds more than 0 MB of text"),
+        ("x.csv.gz", packed("a,b\n1,2\n")[:-9], "x.csv.gz: cannot be read .*is it complete"),
+        ("x.csv.gz", packed("a,b\n1,2\n")[:12] + b"\xff" * 20, "x.csv.gz: cannot be read .*is it complete"),
+        ("x.csv", b",".join([b"a"] * 6000), "x.csv: its first line has 6000 columns; 5000 at most are read"),
+    ],
+)
+def test_text_that_swells_or_is_damaged_is_refused(tmp_path, monkeypatch, name, content, message):
+    monkeypatch.setattr(text.unpacked, "__defaults__", (20_000, ""))
+    pattern = SMALL.replace("{subject}.csv", name.replace("x", "{subject}"))
+    with pytest.raises(DataError, match=message):
+        list(load_dataset("folder", small(tmp_path, pattern, content, name)))
+
+
+@pytest.mark.parametrize(
+    "separator, content",
+    [(r"\s+", b"a  b\n1 \t2\n"), ("::", b"a::b\n1::2\n"), ("(.*)*", b"a(.*)*b\n1(.*)*2\n"), (",", b"a,b\r1,2\r")],
+)
+def test_a_separator_stands_for_itself(tmp_path, separator, content):
+    (r,) = load_dataset("folder", small(tmp_path, SMALL + f"separator: '{separator}'\n", content))
+    assert r.signals["emg"].data.tolist() == [[1, 2]]

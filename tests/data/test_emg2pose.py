@@ -66,6 +66,12 @@ def test_angles_become_targets(tmp_path):
     assert regression.x.shape == (10, 16, 20) and regression.targets.shape == (10, 20)
 
 
+def rising(dtype):
+    table = np.zeros(9, dtype)
+    table["time"] = np.arange(9) / 2000
+    return table
+
+
 @pytest.mark.parametrize(
     "table, message",
     [
@@ -74,6 +80,18 @@ def test_angles_become_targets(tmp_path):
         (recording(step=1 / 1000), "rows stand 1000.* a second by their times, expected 2000"),
         (np.zeros(0, RECORD), "time must rise|no rows"),
         (np.zeros((5, 3)), "has no field 'time'"),
+        (recording()[0], r"time is float64 \[\], expected one number of seconds a row"),
+        (recording()[:, None], "time is float64 .100, 1., expected one number"),
+        (recording().astype([("time", "S9"), ("joint_angles", "f4", (20,)), ("emg", "f4", (16,))]), "time .*expected"),
+        (np.zeros(9, [("time", "f8"), ("joint_angles", "f4"), ("emg", "f4", (16,))]), "time must rise"),
+        (
+            rising([("time", "f8"), ("joint_angles", "f4"), ("emg", "f4", (16,))]),
+            r"joint_angles is \[9\], expected \[time, 20\]",
+        ),
+        (
+            rising([("time", "f8"), ("joint_angles", "f4", (20,)), ("emg", "f4", (16, 1))]),
+            r"emg is \[9, 16, 1\], expected",
+        ),
     ],
 )
 def test_damaged_files_are_one_line(tmp_path, table, message):
@@ -88,6 +106,10 @@ def test_damaged_files_are_one_line(tmp_path, table, message):
         (lambda folder: (folder / "metadata.csv").unlink(), "holds no metadata.csv"),
         (lambda folder: (folder / "metadata.csv").write_text("a,b\n1,2\n"), "expected filename, user and stage"),
         (lambda folder: (folder / "metadata.csv").write_text("filename,user,stage\nx,y,z\n"), "none of the files"),
+        (
+            lambda folder: (folder / "metadata.csv").write_text("filename," * 6000 + "user,stage\nx,y,z\n"),
+            "6002 columns",
+        ),
         (lambda folder: (folder / "metadata.csv").write_text("filename,user,stage" + "\nu1_fist_1,u,f" * 2), "twice"),
     ],
 )

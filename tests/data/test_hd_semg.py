@@ -9,12 +9,14 @@ from emg_lens.data import DataError, Segment, load_dataset, load_trials, subject
 REST_ROWS, ROWS, LAG = 400, 600, 100
 
 
-def write(folder, name="s1.mat", movements=(1, 58, 60, 3), repetitions=2, without=(), **changes):
+def write(
+    folder, name="s1.mat", movements=(1, 58, 60, 3), repetitions=2, without=(), rest=REST_ROWS, rows=ROWS, **changes
+):
     """Cues of 600 rows between 400 of rest; adjusted labels begin 100 rows later."""
     folder.mkdir(exist_ok=True)
     runs = [(of, r) for r in range(1, repetitions + 1) for of in movements]
-    label = np.concatenate([np.repeat([0, of], [REST_ROWS, ROWS]) for of, _ in runs] + [np.zeros(REST_ROWS)])
-    repetition = np.concatenate([np.repeat([0, r], [REST_ROWS, ROWS]) for _, r in runs] + [np.zeros(REST_ROWS)])
+    label = np.concatenate([np.repeat([0, of], [rest, rows]) for of, _ in runs] + [np.zeros(rest)])
+    repetition = np.concatenate([np.repeat([0, r], [rest, rows]) for _, r in runs] + [np.zeros(rest)])
     n, rng = len(label), np.random.default_rng(0)
     fields = {
         "emg_extensors": rng.normal(size=(8, 8, n)),

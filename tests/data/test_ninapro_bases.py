@@ -30,8 +30,8 @@ def labels(movements, repetitions, rows=ROWS):
     return label.astype(np.int8)[:, None], repetition.astype(np.int8)[:, None]
 
 
-def content(movements=range(1, 18), repetitions=6, n_emg=12, order="electrode_major", **changes):
-    label, repetition = labels(movements, repetitions)
+def content(movements=range(1, 18), repetitions=6, n_emg=12, order="electrode_major", rows=ROWS, **changes):
+    label, repetition = labels(movements, repetitions, rows)
     n = len(label)
     emg = np.random.default_rng(1).normal(scale=1e-5, size=(n, n_emg)).astype(np.float32)
     fields = {

@@ -38,6 +38,11 @@ def test_source_names_subject_and_file():
         (lambda: Signal(np.zeros((3, 2)), 1, 1, "V", ("a",)), "2 channels but 1 channel names"),
         (lambda: Signal(np.zeros((3, 1), complex), 1, 1, "V", ("a",)), "must hold real numbers, got complex128"),
         (lambda: Signal(np.zeros((3, 1)), 0, 1, "V", ("a",)), "rates must be positive"),
+        (
+            lambda: Signal(np.zeros((3, 1)), 5e-324, 1.0, "V", ("a",)),
+            "must be positive, 1e-06 to 1e.09 Hz, got fs=5e-324",
+        ),
+        (lambda: Recording("A", {"emg": signal()}, np.zeros(1, int), np.zeros(1, int), 1e300), "fs must be positive, "),
         (lambda: Recording("A", {}, np.zeros(1), np.zeros(1), 1.0), "has no signal"),
         (lambda: recording([1, 2], [1]), "vectors of one length"),
         (lambda: recording([1.0, 2.0], [1, 1]), "label must hold whole numbers, got float64"),

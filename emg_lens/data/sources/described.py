@@ -3,7 +3,7 @@
 Facts: docs/protocol.md §2.8.
 """
 
-import gzip
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from emg_lens.data.files import check_folder, choose, natural
+from emg_lens.data.files import check_folder, choose, natural, read_parts
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -26,6 +26,8 @@ from emg_lens.data.sources.description import (
     value_name,
 )
 from emg_lens.data.sources.runs import count_runs
+from emg_lens.data.text import SPACES, check_columns, first_line, unpacked
+from emg_lens.io.binary import numpy_array
 
 DESCRIPTION = "dataset.yaml"
 ARRAYS = (".mat", ".h5", ".hdf5")
@@ -152,25 +154,31 @@ def _table(path: Path, told: FolderDescription) -> Table:
         wanted = [told.label, told.repetition, *told.signals.values()]
         found = read_mat(path, [part.key for part in wanted if part is not None and part.key is not None])
         return found if kind == ".mat" else {key: array.T for key, array in found.items()}  # as it stands in the file
+    if kind == ".npy":
+        return read_parts(numpy_array, path, "a NumPy array")
     try:
-        if kind == ".npy":
-            return {"": np.load(path, allow_pickle=False)}
         if kind not in TABLES:
             raise ValueError(f"its kind is none of {', '.join((*TABLES, *ARRAYS, '.npy'))}")
         return _text_table(path, told)
+    except DataError:
+        raise
     except (OSError, EOFError, ValueError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path}: cannot be read ({error}); is it complete, and separator right?") from None
 
 
 def _text_table(path: Path, told: FolderDescription) -> pd.DataFrame:
     """Cells as they are written."""
-    separator = _separator(path, told)
+    text = unpacked(path)
+    first = first_line(text, told.skip_lines)
+    separator = "\t" if told.separator == r"\t" else told.separator or max(SEPARATORS, key=first.count)
+    check_columns(first, separator, path)
+    in_c = len(separator) == 1 or separator == SPACES
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the header
         table = pd.read_csv(
-            path,
-            sep=separator,
-            engine="python" if len(separator) > 1 else "c",
+            text,
+            sep=separator if in_c else re.escape(separator),
+            engine="c" if in_c else "python",
             header=0 if told.header else None,
             skiprows=told.skip_lines,
             index_col=False,
@@ -182,17 +190,6 @@ def _text_table(path: Path, told: FolderDescription) -> pd.DataFrame:
     if told.header and all(_is_number(str(name)) for name in table.columns):
         raise ValueError("its first line holds numbers; say header: false")
     return table
-
-
-def _separator(path: Path, told: FolderDescription) -> str:
-    """What the description says, or the sign that the first line has most of."""
-    if told.separator is not None:
-        return "\t" if told.separator == r"\t" else told.separator
-    with (
-        gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as file
-    ):
-        line = next((line for i, line in enumerate(file) if i == told.skip_lines), "")
-    return max(SEPARATORS, key=line.count)
 
 
 def _is_number(text: str) -> bool:

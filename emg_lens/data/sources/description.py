@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from emg_lens.arguments import SpecModel, findings
-from emg_lens.data.recording import DataError
+from emg_lens.data.recording import FASTEST, SLOWEST, DataError
+from emg_lens.data.sources.path_pattern import PathPattern
 from emg_lens.io.yaml_text import read_yaml
 
 FIELDS = ("subject", "label", "repetition")
@@ -38,6 +39,7 @@ def value_name(value: object) -> str:
         return text
 
 
+Rate = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
 Column = str | Annotated[int, Field(ge=1, strict=True)]
 Columns = Annotated[tuple[Column, ...], BeforeValidator(_columns)]
 
@@ -57,7 +59,7 @@ class SignalColumns(SpecModel):
     columns: Columns | None = None
     key: str | None = None
     units: str = ""
-    native_fs: PositiveFloat | None = None
+    native_fs: Rate | None = None
     ch_names: tuple[str, ...] | None = None
     placement: str = ""
 
@@ -120,7 +122,7 @@ class TimeColumn(SpecModel):
 
 
 class FolderDescription(SpecModel):
-    """A folder of recordings (docs/protocol.md §2.8).
+    r"""A folder of recordings (docs/protocol.md §2.8).
 
     Attributes:
         files: Path of a file below the folder, with fields in braces: `"{subject}/{label}_{repetition}.csv"`. A field
@@ -129,7 +131,7 @@ class FolderDescription(SpecModel):
         signals: By modality.
         label: The movement; default: each file is one, of label 1.
         repetition: Default: the how-manieth run of its label by that subject, in order of the files.
-        separator: Of text: default found from the file.
+        separator: Of text, as it stands there: default found from the file. `"\t"` is a tab, `"\s+"` any blanks.
         decimal: Of text: the decimal point, or comma.
         header: Of text: whether the first line names the columns.
         skip_lines: Of text: before the header.
@@ -138,14 +140,14 @@ class FolderDescription(SpecModel):
     """
 
     files: str
-    fs: PositiveFloat
+    fs: Rate
     signals: dict[str, SignalColumns] = Field(min_length=1)
     label: LabelNumbers | None = None
     repetition: RowNumbers | None = None
     separator: str | None = Field(default=None, min_length=1, max_length=5)
     decimal: Literal[".", ","] = "."
     header: bool = True
-    skip_lines: int = Field(default=0, ge=0)
+    skip_lines: int = Field(default=0, ge=0, le=100_000)
     time: TimeColumn | None = None
     notes: tuple[str, ...] = ()
 
@@ -165,7 +167,7 @@ class FolderDescription(SpecModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FolderDescription":
-        fields = set(self.pattern.groupindex)
+        fields = self.pattern.fields
         if "subject" not in fields:
             raise ValueError("files needs a {subject}, to tell whose a file is")
         for name, part in (("label", self.label), ("repetition", self.repetition)):
@@ -176,30 +178,13 @@ class FolderDescription(SpecModel):
         return self
 
     @cached_property
-    def pattern(self) -> re.Pattern:
-        """Of the path below the folder, with a group a field.
+    def pattern(self) -> PathPattern:
+        """Of the path below the folder.
 
         Raises:
-            ValueError: A field twice, or a brace that is not closed.
+            ValueError: It is none.
         """
-        return self._pattern("+")
-
-    def _pattern(self, length: str) -> re.Pattern:
-        """With fields as long as possible (`+`), or as short (`+?`)."""
-        text = ""
-        for literal, field in re.findall(r"([^{}]*)(?:\{(\w+)\})?", unicodedata.normalize("NFC", self.files)):
-            text += re.escape(literal) + (f"(?P<{field}>[^/]{length})" if field else "")
-        try:
-            pattern = re.compile(text)
-        except re.error as error:
-            raise ValueError(f"files {self.files!r}: {error}") from None
-        if re.sub(r"\{\w+\}", "", self.files).count("{") or not pattern.groupindex:
-            raise ValueError(f"files {self.files!r} has no field in braces, or a brace too much")
-        return pattern
-
-    @cached_property
-    def _shortest(self) -> re.Pattern:
-        return self._pattern("+?")
+        return PathPattern.parse(unicodedata.normalize("NFC", self.files))
 
     def places(self, path: Path, root: Path) -> Mapping[str, str] | None:
         """The fields of a file's path; None for a file that is not meant.
@@ -207,13 +192,10 @@ class FolderDescription(SpecModel):
         Raises:
             DataError: The path can be read in two ways.
         """
-        below = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
-        match, other = self.pattern.fullmatch(below), self._shortest.fullmatch(below)
-        if match is None or other is None:
-            return None
-        if match.groupdict() != other.groupdict():
+        readings = self.pattern.readings(unicodedata.normalize("NFC", path.relative_to(root).as_posix()))
+        if len(readings) > 1:
             raise DataError(
-                f"{path} fits files {self.files!r} in two ways, {match.groupdict()} and {other.groupdict()}; use other"
-                " signs between fields than within them"
+                f"{path} fits files {self.files!r} in two ways, {readings[0]} and {readings[1]}; use other signs"
+                " between fields than within them"
             )
-        return match.groupdict()
+        return readings[0] if readings else None

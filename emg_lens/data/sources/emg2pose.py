@@ -13,10 +13,13 @@ from emg_lens.data.files import check_choices, check_folder, choose, natural, re
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.text import check_columns, first_line, unpacked
 from emg_lens.io.binary import hdf5_fields
 
 NAME = "emg2pose"
 METADATA = "metadata.csv"
+MOST_METADATA = 100_000_000
+"""Bytes: a line a recording."""
 EXPECTED = f"{METADATA} and the .hdf5 files that it lists, at any depth"
 TABLE = "emg2pose/timeseries"
 FS = 2000.0
@@ -74,6 +77,9 @@ def read(
     """
     fields = ["time", *dict.fromkeys(SIGNALS[name][0] for name in (*sensors, "angles"))]
     found = read_parts(hdf5_fields, path, f"a recording of {NAME}", name=TABLE, fields=fields)
+    if found["time"].ndim != 1 or found["time"].dtype.kind != "f":
+        what = f"{found['time'].dtype} {list(found['time'].shape)}"
+        raise DataError(f"{path}: time is {what}, expected one number of seconds a row")
     steps = np.diff(found["time"])
     if not len(found["time"]) or not (steps > 0).all():
         raise DataError(f"{path}: time must rise from row to row, and does not; is the file complete?")
@@ -84,6 +90,10 @@ def read(
     gaps = int((steps > LONGEST_STEP / FS).sum())
     if gaps:
         notes.append(f"time has {gaps} gaps, the longest of {steps.max():.2f} s: rows are missing")
+    for name in dict.fromkeys((*sensors, "angles")):
+        field, channels, *_ = SIGNALS[name]
+        if found[field].shape != (len(steps) + 1, len(channels)):
+            raise DataError(f"{path}: {field} is {list(found[field].shape)}, expected [time, {len(channels)}]")
     lost = (found["joint_angles"] == 0).all(axis=1)
     if lost.any():
         notes.append(f"{lost.mean():.1%} of rows have no joint angles (all zero) and are excluded")
@@ -91,8 +101,8 @@ def read(
     for name in sensors:
         field, channels, units, placement = SIGNALS[name]
         data = as_float32(found[field])
-        if data.shape[1:] != (len(channels),) or not np.isfinite(data).all():
-            raise DataError(f"{path}: {field} is {list(data.shape)} or holds NaN; expected [time, {len(channels)}]")
+        if not np.isfinite(data).all():
+            raise DataError(f"{path}: {field} holds NaN or infinity; is the file complete?")
         signals[name] = Signal(data, FS, FS, units, channels, placement)
     label = np.where(lost, UNLABELLED, stages[stage])
     names = {number: name for name, number in stages.items()}
@@ -106,9 +116,11 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     place = folder / METADATA
     if not place.is_file():
         raise DataError(f"{folder} holds no {METADATA}; expected {EXPECTED}")
+    text = unpacked(place, MOST_METADATA)
+    check_columns(first_line(text), ",", place)
     try:
-        table = pd.read_csv(place, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]
-    except (OSError, ValueError, KeyError) as error:
+        table = pd.read_csv(text, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]
+    except (ValueError, KeyError) as error:
         raise DataError(f"{place}: cannot be read ({error}); expected filename, user and stage") from None
     stages = {stage: i for i, stage in enumerate(sorted(table["stage"].unique()), start=1)}
     there: dict[str, Path] = {}

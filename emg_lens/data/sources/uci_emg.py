@@ -5,14 +5,10 @@ so the signal really changes some 105 times a second. Rows are kept as they are:
 the time column, `native_fs` the rate of change, and both are told in a note.
 """
 
-import gzip
-import io
 import re
 import textwrap
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -21,6 +17,7 @@ from emg_lens.data.files import Index, choose, index_files
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.runs import count_runs
+from emg_lens.data.text import check_columns, first_line, unpacked
 
 NAME = "uci-emg"
 EXPECTED = "folders 01, 02, ... with files '<1|2>_raw_data_*.txt' (or .txt.gz)"
@@ -123,11 +120,11 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
 
 
 def _table(path: Path) -> pd.DataFrame:
+    text = unpacked(path, MOST_BYTES, "a series has some 4 MB")
+    check_columns(first_line(text), "\t", path)
     try:
-        table = pd.read_csv(_text(path), sep="\t")
-    except (OSError, EOFError, ValueError, zlib.error) as error:  # pandas's parser errors are ValueErrors
-        if isinstance(error, DataError):
-            raise
+        table = pd.read_csv(text, sep="\t")
+    except ValueError as error:  # pandas's parser errors are such
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
     if tuple(table.columns) != COLUMNS:
@@ -143,15 +140,6 @@ def _table(path: Path) -> pd.DataFrame:
             what = "no whole number" if column == "class" else "not a number"
             raise DataError(f"{path}: {column} is {what} in line {line}; is the file complete?")
     return table
-
-
-def _text(path: Path) -> BinaryIO:
-    """The text, packed or not; not of a packed file that swells."""
-    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise DataError(f"{path}: holds more than {MOST_BYTES / 1e6:.0f} MB of text; a series has some 4 MB")
-    return io.BytesIO(content)
 
 
 def _recordings(index: Index) -> Iterator[Recording]:
