@@ -1,7 +1,7 @@
 """What the fuzz of a loader does: a changed file is loaded, filtered and cut."""
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,26 +18,41 @@ from emg_lens.data import Recipe, Segment, TrialSet, load_dataset, preprocess, s
 
 @dataclass
 class Specimen:
-    """A sound file of one data set, and what is read from it."""
+    """A sound file of one data set, what stands beside it, and what is read from it.
+
+    Structured changes begin with `fields`, the variables that it holds; `read` are those that a loader needs.
+    """
 
     dataset: str
     path: str
     files: list[bytes]
     content: Content
     notes: set[str]
+    beside: Mapping[str, bytes]
+    fields: Mapping[str, Any]
+    read: Collection[str]
 
 
-def specimens(dataset: str, path: str, files: list[bytes], folder: Path) -> Specimen:
+def specimens(
+    dataset: str,
+    path: str,
+    files: list[bytes],
+    folder: Path,
+    beside: Mapping[str, bytes] | None = None,
+    fields: Mapping[str, Any] | None = None,
+    read: Collection[str] = (),
+) -> Specimen:
     """A specimen of these files, which all mean the same."""
-    place = folder / dataset / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(files[0])
-    content, notes = read(dataset, folder / dataset)
-    cut(dataset, folder / dataset)
-    return Specimen(dataset, path, files, content, notes)
+    place = folder / f"{dataset} {path.replace('/', ' ')}"
+    for name, content in {**(beside or {}), path: files[0]}.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+    found, notes = loaded(dataset, place)
+    cut(dataset, place)
+    return Specimen(dataset, path, files, found, notes, beside or {}, fields or {}, read)
 
 
-def read(dataset: str, root: Path) -> tuple[Content, set[str]]:
+def loaded(dataset: str, root: Path) -> tuple[Content, set[str]]:
     """What a loader gives, made comparable; and its notes."""
     found: dict[str, Any] = {"subjects": subjects(dataset, root)}
     recordings = list(load_dataset(dataset, root))
@@ -66,10 +81,13 @@ def attempt(
     specimen = pick(rng, made)
     path = folder / specimen.path
     path.parent.mkdir(parents=True, exist_ok=True)
+    for name, content in specimen.beside.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     words, must_refuse = replaced(path, rng) if rng.random() < 0.03 else change(specimen, rng, path)
     expected = (specimen.content, specimen.notes)
     verdict = judge(
-        partial(read, specimen.dataset, folder), expected, words, names=names_in(folder), must_refuse=must_refuse
+        partial(loaded, specimen.dataset, folder), expected, words, names=names_in(folder), must_refuse=must_refuse
     )
     if verdict.outcome in ("right", "noted", "changed"):
         after = judge(partial(cut, specimen.dataset, folder), ({}, set()), words)

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Collection, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -10,16 +11,14 @@ from typing import Any
 import h5py
 import numpy as np
 import test_ninapro
+import test_ninapro_bases
 from changes import odd_array, pick
 from hdf5 import GIANT, HDF5_KINDS, NEVER, odd_hdf5
-from loaders import attempt, bytes_changed, specimens
+from loaders import Specimen, attempt, bytes_changed, specimens
 from numpy.random import Generator
 from scipy.io import savemat
 from scipy.sparse import csr_matrix
 from verdicts import Target
-
-READ = ("emg", "acc", "Force", "restimulus", "rerepetition")
-"""Variables that are read."""
 
 
 def matlab_5(content: dict[str, Any], packed: bool) -> bytes:
@@ -38,16 +37,16 @@ def matlab_73(content: dict[str, Any], path: Path) -> bytes:
     return path.read_bytes()
 
 
-def matlab_changed(specimen: Any, rng: Generator, path: Path) -> tuple[str, bool]:
+def matlab_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
     """Bytes, variables, or the structure of a MATLAB file."""
     if rng.random() < 0.5:
         return bytes_changed(specimen, rng, path)
     content = dict(specimen.fields)
-    key = pick(rng, sorted(key for key in content if key in READ or rng.random() < 0.3))
+    key = pick(rng, sorted(key for key in content if key in specimen.read or rng.random() < 0.3))
     if rng.random() < 0.3:
-        return hostile_hdf5(content, key, rng, path)
+        return hostile_hdf5(specimen, key, rng, path)
     if rng.random() < 0.1:
-        return hostile_matlab_5(key, np.asarray(content[key]), rng, path)
+        return hostile_matlab_5(specimen, key, rng, path)
     content[key], words = odd_value(content[key], rng)
     if content[key] is None:
         del content[key]
@@ -85,7 +84,7 @@ def odd_value(value: Any, rng: Generator) -> tuple[Any, str]:
     return odd_array(array, rng)
 
 
-def hostile_matlab_5(key: str, array: np.ndarray, rng: Generator, path: Path) -> tuple[str, bool]:
+def hostile_matlab_5(specimen: Specimen, key: str, rng: Generator, path: Path) -> tuple[str, bool]:
     """A version 5 file whose header declares, or whose compressed element unpacks to, a giant array."""
     kind = pick(rng, ("giant", "negative", "bomb", "many dimensions", "long name"))
     shape = {"giant": (2**30, 16), "negative": (-5, -3), "many dimensions": (2,) * 60}.get(kind, (GIANT // 128, 16))
@@ -102,7 +101,7 @@ def hostile_matlab_5(key: str, array: np.ndarray, rng: Generator, path: Path) ->
         packed = start + block * 300  # 5 GB of zeros
         whole = struct.pack("<II", 15, len(packed)) + packed
     path.write_bytes(header + whole + bytes(64))
-    return f"{key}: {kind}", key in READ
+    return f"{key}: {kind}", key in specimen.read
 
 
 def element(kind: int, data: bytes) -> bytes:
@@ -110,8 +109,9 @@ def element(kind: int, data: bytes) -> bytes:
     return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
-def hostile_hdf5(content: dict[str, Any], key: str, rng: Generator, path: Path) -> tuple[str, bool]:
+def hostile_hdf5(specimen: Specimen, key: str, rng: Generator, path: Path) -> tuple[str, bool]:
     """A version 7.3 file with something in one variable's place that HDF5 knows and nobody expects."""
+    content = dict(specimen.fields)
     matlab_73(content, path)
     kind = pick(rng, HDF5_KINDS)
     with h5py.File(path, "r+") as file:
@@ -119,35 +119,66 @@ def hostile_hdf5(content: dict[str, Any], key: str, rng: Generator, path: Path) 
         if key in file:
             del file[key]
         odd_hdf5(file, key, shape, kind, path)
-    return f"{key}: {kind}", key in READ and kind in NEVER
+    return f"{key}: {kind}", key in specimen.read and kind in NEVER
 
 
-def prepare_matlab(dataset: str, path: str, content: dict[str, Any], folder: Path) -> list[Any]:
-    """Specimens of three kinds, and the content that structured changes begin with."""
-    folder = folder / dataset
-    folder.mkdir(parents=True)
-    files = [matlab_5(content, True), matlab_5(content, False), matlab_73(content, folder / "73.mat")]
-    specimen = specimens(dataset, path, files, folder)
-    specimen.fields = content  # pyright: ignore - what structured changes begin with
-    return [specimen]
+def prepare_matlab(
+    dataset: str,
+    path: str,
+    content: dict[str, Any],
+    read: Collection[str],
+    folder: Path,
+    beside: Mapping[str, bytes] | None = None,
+    versions: str = "pu7",
+) -> list[Specimen]:
+    """A specimen packed (`p`), plain (`u`) and of version 7.3 (`7`)."""
+    made = {
+        "p": lambda: matlab_5(content, True),
+        "u": lambda: matlab_5(content, False),
+        "7": lambda: matlab_73(content, folder / "73.mat"),
+    }
+    files = [made[version]() for version in dict.fromkeys(versions)]
+    return [specimens(dataset, path, files, folder, beside, content, read)]
 
 
-def prepare_ninapro(folder: Path) -> list[Any]:
+def prepare_ninapro(folder: Path) -> list[Specimen]:
     """NinaPro DB5."""
-    return prepare_matlab("ninapro-db5", "S1_E1_A1.mat", test_ninapro.content(rows=600), folder)
+    read = ("emg", "acc", "restimulus", "rerepetition")
+    return prepare_matlab("ninapro-db5", "S1_E1_A1.mat", test_ninapro.content(rows=600), read, folder)
 
 
-def prepare_myo_force(folder: Path) -> list[Any]:
+def prepare_db2(folder: Path) -> list[Specimen]:
+    """NinaPro DB2: an accelerometer in each electrode, whose columns stand in one of two orders."""
+    content = test_ninapro_bases.content(movements=(1, 2), repetitions=1, rows=220)
+    return prepare_matlab("ninapro-db2", "S1_E1_A1.mat", content, ("emg", "acc", "restimulus", "rerepetition"), folder)
+
+
+def prepare_db8(folder: Path) -> list[Specimen]:
+    """NinaPro DB8: sixteen electrodes, and a glove with holes."""
+    glove = np.random.default_rng(2).normal(scale=30, size=(880, 18))
+    glove[300:310] = np.nan
+    content = test_ninapro_bases.content(movements=(1, 2), repetitions=1, rows=220, n_emg=16, glove=glove)
+    return prepare_matlab(
+        "ninapro-db8", "S1_E1_A1.mat", content, ("emg", "glove", "restimulus", "rerepetition"), folder
+    )
+
+
+def prepare_myo_force(folder: Path) -> list[Specimen]:
     """Grasp force."""
     random = np.random.default_rng(0)
     content = {
         "emg": random.integers(-128, 128, (300, 8)).astype(np.int16),
         "Force": random.integers(0, 1024, (300, 1)).astype(np.uint16),
     }
-    return prepare_matlab("myo-force", "recording_force_v10.mat", content, folder)
+    return prepare_matlab("myo-force", "recording_force_v10.mat", content, ("emg", "Force"), folder)
 
 
-TARGETS = (
-    Target("ninapro-db5", prepare_ninapro, partial(attempt, matlab_changed)),
-    Target("myo-force", prepare_myo_force, partial(attempt, matlab_changed)),
+TARGETS = tuple(
+    Target(name, prepare, partial(attempt, matlab_changed))
+    for name, prepare in {
+        "ninapro-db5": prepare_ninapro,
+        "ninapro-db2": prepare_db2,
+        "ninapro-db8": prepare_db8,
+        "myo-force": prepare_myo_force,
+    }.items()
 )

@@ -6,7 +6,10 @@ from verdicts import Target
 
 MODULES = (
     "matlab_files",
+    "hdf5_files",
     "text_files",
+    "json_files",
+    "described_folders",
     "trial_files",
     "model_folders",
     "checkpoints",
@@ -14,6 +17,7 @@ MODULES = (
     "study_texts",
     "run_folders",
     "odd_names",
+    "commands",
     "calls",
 )
 

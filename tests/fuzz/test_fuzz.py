@@ -7,16 +7,19 @@ from pathlib import Path
 import pytest
 
 SHARES = {
-    "MATLAB": ("ninapro-db5", "myo-force"),
+    "MATLAB": ("ninapro-db5", "ninapro-db2", "ninapro-db8", "myo-force"),
     "text": ("psl-myo", "uci-emg"),
+    "HDF5 and JSON": ("hd-semg", "emg2pose", "epn-612"),
+    "folders": ("folder",),
     "trials": ("trials",),
     "models": ("isonet", "multimodal-mlp", "statistics"),
     "checkpoints": ("fit-checkpoint", "sweep-checkpoint"),
     "words": ("edges", "studies"),
     "runs": ("run-folder", "names"),
     "calls": ("calls",),
+    "commands": ("commands",),
 }
-CASES, SECONDS = 200, 25
+CASES, SECONDS = 200, 12
 
 
 @pytest.mark.parametrize("share", SHARES)
