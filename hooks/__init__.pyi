@@ -2,7 +2,19 @@ from .adapters import AdaptedModel, adapt
 from .algebra import EdgeError, EdgeSet
 from .anatomy import DeadHookError
 from .cuts import cut, cutting
-from .edges import cross_modal, every, flow, lag, none, positions, same_channel, same_patch, self_edges, unimodal
+from .edges import (
+    cls_edges,
+    cross_modal,
+    every,
+    flow,
+    lag,
+    none,
+    positions,
+    same_channel,
+    same_patch,
+    self_edges,
+    unimodal,
+)
 from .interventions import CutMLP, EdgeCut, Intervention, Replace
 from .masks import from_mask
 from .parse import EdgeExpression, parse_edges
@@ -21,6 +33,7 @@ __all__ = [
     "Intervention",
     "Replace",
     "adapt",
+    "cls_edges",
     "cross_modal",
     "cut",
     "cut_mlp",

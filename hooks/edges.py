@@ -18,6 +18,7 @@ from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 __all__ = [
     "EdgeError",
     "EdgeSet",
+    "cls_edges",
     "cross_modal",
     "every",
     "flow",
@@ -88,6 +89,20 @@ class Flow(EdgeSet):
 
     def _text(self) -> str:
         return f"flow({_names((self.src, self.dest))})"
+
+
+@dataclass(frozen=True, repr=False)
+class ClsEdges(EdgeSet):
+    """See `cls_edges`."""
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
+        if not layout.has_cls:
+            raise EdgeError(f"{self} needs a CLS token, and this layout has the groups {list(layout.modalities)}")
+        is_cls = np.array([group == CLS for group in layout.group])
+        return _over_tokens((is_cls[:, None] | is_cls[None, :]) & ~np.eye(len(layout), dtype=bool))
+
+    def _text(self) -> str:
+        return "cls_edges()"
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,6 +229,15 @@ def flow(src: str, dest: str) -> EdgeSet:
     Both are group names, `"cls"`, or names of single tokens such as `"emg.3"`.
     """
     return Flow(src, dest)
+
+
+def cls_edges() -> EdgeSet:
+    """Edges of CLS with other tokens, both directions: what it reads, and what reads it.
+
+    They are in neither `unimodal` nor `cross_modal`. `unimodal() | cls_edges()` counts them as unimodal, which is
+    another study than the paper's (docs/protocol.md §4.4).
+    """
+    return ClsEdges()
 
 
 def self_edges() -> EdgeSet:

@@ -22,6 +22,7 @@ CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
         edges.unimodal,
         edges.cross_modal,
         edges.flow,
+        edges.cls_edges,
         edges.self_edges,
         edges.same_channel,
         edges.same_patch,

@@ -21,6 +21,8 @@ class IsoNetConfig(EncoderConfig):
     take 0.1 (`docs/protocol.md` §4.9).
 
     Attributes:
+        readout: What the logits are read from: the paper's CLS token, or the mean of all others; what is not is read by
+            the second head, in training.
         shared_head: Whether the CLS vector and the mean vector are read by one linear map. The paper leaves it open;
             the default is two maps (`docs/protocol.md`).
     """
@@ -36,8 +38,11 @@ class IsoNetConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.readout != "cls":
-            raise ArgumentError(f"IsoNet reads its logits from CLS, got readout={self.readout!r}")
+        if self.readout == "none" or not self.cls_token:
+            raise ArgumentError(
+                f"IsoNet has a CLS token, and reads its logits from it or from the others' mean; got"
+                f" cls_token={self.cls_token}, readout={self.readout!r}"
+            )
 
 
 class IsoNet(HookedBiosignalEncoder):
@@ -48,20 +53,29 @@ class IsoNet(HookedBiosignalEncoder):
     """
 
     cfg: IsoNetConfig
-    auxiliary_parameters = "unembed_mean."  # none with one shared head, which still gives auxiliary outputs
 
     def __init__(self, config: IsoNetConfig) -> None:
         super().__init__(config)
         if not config.shared_head:
-            self.unembed_mean = Unembed(config)
+            setattr(self, self._second_head, Unembed(config))
         self.setup()
 
+    @property
+    def _second_head(self) -> str:
+        return "unembed_mean" if self.cfg.readout == "cls" else "unembed_cls"
+
+    @property
+    def auxiliary_parameters(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Those of the second head; with one shared head there are none, and still auxiliary outputs."""
+        return f"{self._second_head}."
+
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
-        """CLS logits; with `return_type="both"`, `(CLS logits, mean logits)`, each `[batch, class]`."""
+        """The readout's logits; with `return_type="both"`, also those of the other vector, each `[batch, class]`."""
         if return_type != "both":
             return super().head(resid, return_type)
-        unembed_mean = self.unembed if self.cfg.shared_head else self.unembed_mean
-        return self.unembed(resid[:, 0]), unembed_mean(resid[:, 1:].mean(dim=1))
+        second = self.unembed if self.cfg.shared_head else getattr(self, self._second_head)
+        other = resid[:, 1:].mean(dim=1) if self.cfg.readout == "cls" else resid[:, 0]
+        return self.unembed(self.pool(resid)), second(other)
 
 
 ISONET = Architecture("isonet", IsoNetConfig, IsoNet)

@@ -13,6 +13,7 @@ from toy import RandomEdges, as_tuples
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import (
     EdgeError,
+    cls_edges,
     cross_modal,
     every,
     flow,
@@ -54,6 +55,15 @@ def test_the_operators_obey_the_laws_of_sets(rng: Random):
     assert meant(~~a) == meant(a)
     assert meant(a | none()) == meant(a) == meant(a & every())
     assert meant((a | b).at(layers=1)) == meant(a.at(layers=1) | b.at(layers=1))
+
+
+def test_cls_edges_are_what_cls_reads_and_what_reads_it():
+    into_or_out = {(d, s) for d in range(T) for s in range(T) if (d == 0) != (s == 0)}
+    assert {edge[2:] for edge in meant(cls_edges())} == into_or_out
+    everything = unimodal() | cross_modal() | cls_edges() | self_edges()
+    assert meant(everything) == meant(every())
+    with pytest.raises(EdgeError, match=r"cls_edges\(\) needs a CLS token, and this layout has the groups \['emg'\]"):
+        cls_edges().mask(TokenLayout.channels({"emg": 2}, cls=False), 1, 1)
 
 
 def test_cls_edges_are_neither_unimodal_nor_cross_modal():

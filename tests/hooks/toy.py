@@ -151,6 +151,8 @@ class RandomEdges:
             (e.every(), lambda d, s: True),
             (e.none(), lambda d, s: False),
         ]
+        if self.layout.has_cls:
+            options.append((e.cls_edges(), lambda d, s: (group[d] == "cls") != (group[s] == "cls")))
         if len(some) != 1:
             apart = e.cross_modal(*some)
             options.append((apart, lambda d, s: group[d] != group[s] and {group[d], group[s]} <= named))

@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from emg_lens.hooks import unimodal
 from emg_lens.models.encoder import count_parameters
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.sweeps import audit
 from emg_lens.training import Classification, TrainingRecipe
+from emg_lens.training.packing import parameter_groups
 
 
 def make(**changes) -> IsoNet:
@@ -30,8 +33,8 @@ def test_the_defaults_are_the_paper_s():
         "gelu",
     )
     assert cfg.model_name == "isonet" and cfg.n_ctx == 49
-    with pytest.raises(ValueError, match="reads its logits from CLS, got readout='mean'"):
-        IsoNetConfig(modalities={"emg": 2}, n_samples=5, n_classes=2, readout="mean")
+    with pytest.raises(ValueError, match="reads its logits from it or from the others' mean; got cls_token=True"):
+        IsoNetConfig(modalities={"emg": 2}, n_samples=5, n_classes=0, readout="none")
 
 
 def test_a_backbone_of_five_layers_has_5_92_million_parameters():
@@ -132,3 +135,17 @@ def test_tokens_of_time_are_a_linear_map_of_all_channels_of_a_modality():
     x = model.example_input(2)
     expected = sum(x[:, c, 4:] @ model.embed.W_E[c] + model.embed.b_E[c] for c in range(3))
     torch.testing.assert_close(model.embed(x)[:, 2], expected)
+
+
+def test_with_the_mean_as_readout_the_heads_change_places_and_the_last_layer_counts():
+    """docs/protocol.md §4.4: L5 of Table 3 is a structural null because nothing but CLS is read."""
+    model, first = make(readout="mean"), make()
+    x = model.example_input(5)
+    resid = model(x, stop_at_layer=2)
+    mean_logits, cls_logits = model(x, return_type="both")
+    torch.testing.assert_close(mean_logits, model(x))
+    torch.testing.assert_close(mean_logits, resid[:, 1:].mean(1) @ model.unembed.W_U + model.unembed.b_U)
+    torch.testing.assert_close(cls_logits, resid[:, 0] @ model.unembed_cls.W_U + model.unembed_cls.b_U)
+    assert [name for name in parameter_groups(model)["auxiliary"]] == ["unembed_cls.W_U", "unembed_cls.b_U"]
+    last = unimodal().at(layers=1)
+    assert audit(first, last)["structural_null"].item() and not audit(model, last)["structural_null"].item()
