@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.syntax import Syntax
-from rich.table import Table
-from rich.text import Text
+try:
+    import typer
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.syntax import Syntax
+    from rich.table import Table
+    from rich.text import Text
 
-from emg_lens.errors import EmgLensError, printable
+    from emg_lens.errors import EmgLensError, printable
+except KeyboardInterrupt:  # before `main` listens
+    sys.exit(128 + signal.SIGINT)
 
 STOPPED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}
 """Exit codes of Ctrl-C and of `kill`, as shells have them."""

@@ -1,5 +1,6 @@
 """The command line as a new user meets it, mistakes included: one line on stderr, exit code 2, nothing written."""
 
+import os
 import re
 import signal
 import subprocess
@@ -285,3 +286,11 @@ def test_python_m_is_the_same_command():
 def test_list_needs_no_torch():
     code = "import sys; from emg_lens.cli import list_; list_(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_ctrl_c_while_python_imports_is_no_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "emg_lens", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -93,6 +93,8 @@ def labels(values: Any, name: str, n: int | None = None) -> list[str | int | flo
             raise DataError(f"{name} of trial {at} is {short(item)}, bytes; give text: .astype(str), or .decode() each")
         if not isinstance(item, str | int | float) or (isinstance(item, float) and not math.isfinite(item)):
             raise DataError(f"{name} of trial {at} is {short(item)}; expected text or a number, none missing")
+    if all(isinstance(item, float) and item.is_integer() and abs(item) <= LARGEST for item in items):
+        return [int(item) for item in items]  # a table or MATLAB wrote 1 as 1.0
     return items
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
         what = "a folder" if path.is_dir() else "no such file"
         raise DataError(f"{path}: {what}; expected a file that TrialSet.save wrote")
     try:
-        sealed = check_seal(path) if arrays else True
+        facts = path.stat()
+        sealed = check_seal(path) if arrays else _has_seal(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
         found = read_apart(hdf5_parts, path, arrays=arrays, texts=texts)
     except DamagedFileError as error:
         raise DataError(str(error)) from None
@@ -90,6 +92,12 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
     if version >= 3 and not sealed:
         raise DataError(f"{path}: has lost its checksum; it was changed after it was written")
     return found
+
+
+@lru_cache(maxsize=64)
+def _has_seal(path: Path, *state: int) -> bool:  # noqa: ARG001
+    """Whether a file has a checksum, and that it is right; asked once as long as size, time and inode stay the same."""
+    return check_seal(path)
 
 
 def _fact(path: Path, about: dict[str, Any], name: str, read: Callable[[Any], Any]) -> Any:

@@ -92,3 +92,11 @@ def test_labels_of_any_kind_of_list_are_taken(labels):
 
 def test_numbers_rise_as_numbers():
     assert TrialSet.from_arrays(**{**PARTS, "y": [10, 9, 2] * 2}).classes == ("2", "9", "10")
+
+
+@pytest.mark.parametrize("labels", [[1.0, 2.0, 3.0] * 2, np.float32([1, 2, 3] * 2), pd.Series([1.0, 2.0, 3.0] * 2)])
+def test_whole_numbers_that_a_table_wrote_with_a_point_are_whole(labels):
+    trials = TrialSet.from_arrays(**{**PARTS, "y": labels, "subject": labels})
+    assert trials.classes == ("1", "2", "3") and set(trials.subject) == {"1", "2", "3"}
+    halves = TrialSet.from_arrays(**{**PARTS, "y": [0.5, 1.0, 2.0] * 2})
+    assert halves.classes == ("0.5", "1.0", "2.0")

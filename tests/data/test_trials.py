@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 
 import h5py
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from emg_lens.data import DataError, TrialSet
+from emg_lens.data import DataError, TrialSet, subjects
 
 
 def arrays(n=24, width=5, time=7, seed=0, **changes):
@@ -331,6 +332,18 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         trials(seed=1).save(path)
     same(TrialSet.load(path), trials())
     assert [p.name for p in tmp_path.iterdir()] == ["trials.h5"]
+
+
+def test_names_of_subjects_are_not_read_from_a_file_that_was_changed(tmp_path):
+    path = tmp_path / "trials.h5"
+    trials().save(path)
+    assert subjects("trials", path) == tuple(dict.fromkeys(trials().subject))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(DataError, match="its checksum is wrong"):
+        subjects("trials", path)
 
 
 def test_files_that_are_not_trial_sets_are_told_in_one_line(tmp_path):

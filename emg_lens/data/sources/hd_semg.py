@@ -130,9 +130,9 @@ def _labels(path: Path, onset: Onset) -> tuple[Int[np.ndarray, " row"], Int[np.n
 def _signal(path: Path, name: str, first: int, last: int) -> Signal:
     keys, units, native_fs = SIGNALS[name]
     found = _rows(path, keys, first, last)
-    tables = [as_float32(found[key].reshape(len(found[key]), -1)) for key in keys]
-    if any(len(table) != last - first for table in tables):
+    if any(found[key].shape[:1] != (last - first,) for key in keys):
         raise DataError(f"{path}: {name} is shorter than the labels; is the file complete?")
+    tables = [as_float32(found[key].reshape(last - first, -1)) for key in keys]
     data: Float[np.ndarray, "time channel"] = np.concatenate(tables, axis=1)
     if data.shape[1] != len(CH_NAMES[name]):
         raise DataError(f"{path}: {name} has {data.shape[1]} channels, expected {len(CH_NAMES[name])}")
