@@ -110,6 +110,8 @@ def check(
     plan = prepare(study, data, Path("runs"), 1, err)
     for warning in plan.warnings:
         print_note(err, warning)
+    for note in plan.notes:
+        print_note(err, note)
     names = {name for cell in plan.subjects for name in cell}
     out.print(
         f"in order: {len(names)} subjects, {len(plan.n_train)} fits; a run would live in {printable(str(plan.folder))}",

@@ -40,8 +40,8 @@ def describe_fits(
 
     Returns:
         For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, n_classes, performed and
-        classes (names of those that have a trial, and of all), repetitions, and `plan`: of fold 0, one row a condition;
-        of others, nothing.
+        classes (names of those that have a trial, and of all), repetitions, notes, and `plan`: of fold 0, one row a
+        condition; of others, nothing.
 
     Raises:
         DataError: A recording that is missing or damaged, or a fold that cannot be divided.
@@ -64,6 +64,7 @@ def describe_fits(
             "performed": sorted({trials.train.classes[i] for part in parts for i in part.y.tolist()}),
             "classes": trials.train.classes,
             "repetitions": sorted({r for part in parts for r in part.repetition.tolist()}),
+            "notes": [n.removeprefix(f"fold {same_fold[0].fold.name}: ") for part in parts for n in part.notes],
         }
         for one, of_cell in zip(same_fold, found, strict=True):
             plan = [] if number else _plan_of(one, trials, plans)

@@ -10,8 +10,9 @@ import pandas as pd
 import yaml
 from rich.console import Console
 
-from emg_lens.data.registry import data_fingerprint, doubled_files
+from emg_lens.data.registry import data_fingerprint, doubled_files, files_stamp
 from emg_lens.data.registry import subjects as list_subjects
+from emg_lens.data.segment import told_once
 from emg_lens.data.splits import RepetitionSplit
 from emg_lens.io.seals import DamagedFileError, check_seal
 from emg_lens.io.workers import parallel
@@ -22,6 +23,8 @@ from emg_lens.studies.statistics.power import power_warnings
 
 RECORD = "data.json"
 """What a run's folder knows of the data: where they were, their fingerprint, and the plan."""
+SHOWN = 3
+"""How many changed files a message names."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class RunPlan:
         folder: The run's folder.
         fingerprint: Of the data.
         warnings: What the user should know before waiting: significance that n subjects cannot reach, odd data.
+        notes: What was repaired or assumed while recordings were read; of a run that was begun before, nothing.
     """
 
     subjects: tuple[tuple[str, ...], ...]
@@ -41,6 +45,7 @@ class RunPlan:
     folder: Path
     fingerprint: str
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: Console) -> RunPlan:
@@ -71,7 +76,8 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
     _check_compared(study, facts)
     warnings = _doubled(study, data) + list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
     n_train = {fit["folder"]: fit["n_train"] for fit in every}
-    return RunPlan(subjects, n_train, run_folder(study, out), fingerprint(study, data), tuple(warnings))
+    notes = told_once(note for fit in every for note in fit["notes"])
+    return RunPlan(subjects, n_train, run_folder(study, out), fingerprint(study, data), tuple(warnings), notes)
 
 
 def begun_plan(study: StudySpec, data: Path | None, out: Path) -> RunPlan | None:
@@ -88,8 +94,8 @@ def begun_plan(study: StudySpec, data: Path | None, out: Path) -> RunPlan | None
     known, now = read_record(folder), fingerprint(study, data)
     if known["fingerprint"] != now:
         raise StudyError(
-            f"{folder} was made with other data (fingerprint {known['fingerprint']}, now {now});"
-            " give another --out, or delete that folder"
+            f"{folder} was made with other data (fingerprint {known['fingerprint']}, now"
+            f" {now}{_written_since(study, data, folder / RECORD)}); give another --out, or delete that folder"
         )
     subjects = tuple(tuple(names) for names in known["subjects"])
     if len(subjects) != len(study.cells):
@@ -151,6 +157,15 @@ def _cohorts(study: StudySpec) -> list[Cohort]:
     """One cohort of each data set, with its options, that a level reads."""
     found = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
     return list(found.values())
+
+
+def _written_since(study: StudySpec, data: Path | None, record: Path) -> str:
+    """The files of the data that were written after a run's record, in words; nothing where their times do not tell."""
+    when = record.stat().st_mtime_ns
+    stamps = [stamp for c in _cohorts(study) for stamp in files_stamp(c.dataset, data, **c.options)]
+    newer = sorted({Path(path).name for path, _, written in stamps if written > when})
+    more = f" and {len(newer) - SHOWN} more" if len(newer) > SHOWN else ""
+    return f"; written since: {', '.join(newer[:SHOWN])}{more}" if newer else ""
 
 
 def _doubled(study: StudySpec, data: Path | None) -> list[str]:

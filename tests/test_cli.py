@@ -135,6 +135,13 @@ def test_check_reads_any_data_set_that_needs_no_folder(call, monkeypatch, tmp_pa
     assert code == 0 and "in order: 3 subjects, 3 fits" in out
 
 
+def test_check_tells_what_the_loader_noted(call, tmp_path):
+    spec, data = write_spec(tmp_path / "mine.yaml"), write_db5(tmp_path / "db5")
+    code, out, err = call("check", spec, "--data", data)
+    assert code == 0 and "in order" in out and err.count("50 Hz assumed") == 1
+    assert "note: 6 repetitions of movements, expected 72: is the file complete?" in err
+
+
 def test_check_accepts_the_papers_study_although_its_data_are_not_here(call):
     code, out, _ = call("check", "isonet-table3")
     assert code == 0 and "isonet, d_model 512" in out

@@ -16,6 +16,7 @@ from emg_lens.data.recording import REST, DataError, Recording
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
 WHOLE = 1e-6
 """A number of rows is whole if it is off by no more."""
+NUMBER = r"\d+(\.\d+)?"
 SHOWN = 3
 """How many recordings a note names before it only counts them."""
 LONGEST_S = 86_400
@@ -196,6 +197,14 @@ def same_channels(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return len(one) == len(other) and bool((one[columns].to_numpy() == other[columns].to_numpy()).all())
 
 
+def told_once(notes: Iterable[str]) -> tuple[str, ...]:
+    """Notes; of those that differ by numbers only, the first one, and how many more there are."""
+    alike: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        alike.setdefault(re.sub(NUMBER, "#", note), []).append(note)
+    return tuple(same[0] + (f" [and alike: {len(same) - 1} more]" if len(same) > 1 else "") for same in alike.values())
+
+
 def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, state: _Cut) -> None:
     state.recordings += 1
     state.declared.append(recording.meta.get("class_names", {}))
@@ -270,7 +279,7 @@ def _notes(state: _Cut, segment: Segment, fs: float, missing: list[int]) -> tupl
     """The recordings' notes, those that differ by numbers only told once, and what was rounded or dropped."""
     alike: dict[str, list[str]] = {}
     for note in state.notes:
-        alike.setdefault(re.sub(r"\d+(\.\d+)?", "#", note), []).append(note)
+        alike.setdefault(re.sub(NUMBER, "#", note), []).append(note)
     notes = []
     for same in alike.values():
         sources = [s for note in same for s in state.notes[note]]

@@ -174,7 +174,7 @@ def test_a_file_saved_again_with_other_labels_of_the_same_size_is_other_data(tmp
     run_study(study, tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
     TrialSet.from_arrays(y=1 - y, **given).save(tmp_path / "mine.h5")
     assert (tmp_path / "mine.h5").stat().st_size == size
-    with pytest.raises(StudyError, match="was made with other data"):
+    with pytest.raises(StudyError, match=r"was made with other data .*; written since: mine.h5\)"):
         run_study(study, tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
 
 
