@@ -108,7 +108,7 @@ class ConditionsSpec(SpecModel):
     extra: tuple[SingleCondition, ...] = ()
     controls: Controls | None = Controls()
 
-    def build(self, n_layers: int, n_heads: int, layout: TokenLayout) -> list[Condition]:
+    def build(self, n_layers: int, n_heads: int, layout: TokenLayout | None = None) -> list[Condition]:
         """The conditions for a model of these layers, heads and tokens, baseline first.
 
         Where stages keep modalities apart in some layers, a family has no condition for edges that do not exist there.
@@ -121,7 +121,7 @@ class ConditionsSpec(SpecModel):
             found += layer_masks(self.layer_masks.edges, n_layers, self.layer_masks.modes)
         if self.head_masks is not None:
             found += head_masks(self.head_masks.edges, n_layers, n_heads)
-        if layout.stages:
+        if layout is not None and layout.stages:
             there = [one for one in found if bool(one.edges.mask(layout, n_layers, n_heads).any())]
             if gone := {str(one.tags["edges"]) for one in found} - {str(one.tags["edges"]) for one in there}:
                 raise EdgeError(f"{min(gone)} exists in no layer of this model{where_modalities_meet(layout)}")

@@ -21,6 +21,7 @@ from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
+from emg_lens.studies.report.limits import what_is_not_shown, what_is_shown
 from emg_lens.studies.report.sentences import cost_sentences
 from emg_lens.studies.report.view import View, views_of
 from emg_lens.studies.report.wording import (
@@ -52,6 +53,7 @@ def render_report(
         _leakage(findings),
         _study(findings),
         _results(findings, figures),
+        _limits(findings),
         _training(findings, figures),
         f"<h2>How to read these numbers</h2>{fact_list(reading_guide(findings.metric), 'guide')}",
         _statistics(findings),
@@ -134,6 +136,12 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
             parts.append(f'<p class="warning">{escape(f"The view {name!r} has nothing to show of this study.")}</p>')
     parts += [_tables_and_figures(view, findings, figures) for view in shown if view.section != "training"]
     return "".join(parts)
+
+
+def _limits(findings: Findings) -> str:
+    shown = bullet_list(what_is_shown(findings), "findings")
+    left_open = bullet_list(what_is_not_shown(findings), "notes")
+    return f"<h2>What this shows, and what it cannot show</h2><h3>Shown</h3>{shown}<h3>Not shown</h3>{left_open}"
 
 
 def _tables_and_figures(view: View, findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
