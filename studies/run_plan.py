@@ -127,12 +127,14 @@ def read_spec(folder: Path) -> StudySpec:
         StudyError: Not a run's folder, or not a study.
     """
     path = folder / "spec.yaml"
-    if not path.is_file():
-        raise StudyError(f"{str(folder)!r} is not a run's folder: it holds no spec.yaml")
     try:
+        if not path.is_file():
+            raise StudyError(f"{str(folder)!r} is not a run's folder: it holds no spec.yaml")
         if not check_seal(path) and (folder / RECORD).exists() and check_seal(folder / RECORD):
             raise DamagedFileError(f"{path} was changed after it was written: its checksum is gone")
-    except (OSError, DamagedFileError) as error:
+    except OSError as error:
+        raise StudyError(f"{str(folder)!r} is not a run's folder: {error.strerror or error}") from None
+    except DamagedFileError as error:
         raise StudyError(f"{error}; run the changed study itself with emg-lens run") from None
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

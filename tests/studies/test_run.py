@@ -184,6 +184,8 @@ def test_a_result_loads_from_its_folder(done):
     assert again.table().equals(done.table())
     with pytest.raises(StudyError, match="is not a run's folder"):
         StudyResult.load(Path(done.folder).parent)
+    with pytest.raises(StudyError, match="is not a run's folder: File name too long"):
+        StudyResult.load(Path("x" * 300))
 
 
 def test_a_run_of_a_former_version_is_read(done, tmp_path):
