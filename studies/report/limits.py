@@ -135,8 +135,8 @@ def _left_open(cell: Cell) -> Iterator[str]:
     if blind:
         sizes = ", ".join(str(int(row["family_size"])) for row in blind)
         yield (
-            f"Significance in families of {sizes} tests: {int(blind[0]['n_subjects'])} subjects cannot reach it, whatever"
-            f" they show; {NOT_SIGNIFICANT} says nothing there."
+            f"Significance in families of {sizes} tests: {int(blind[0]['n_subjects'])} subjects cannot reach it,"
+            f" whatever they show; {NOT_SIGNIFICANT} says nothing there."
         )
 
 

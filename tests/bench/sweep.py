@@ -1,6 +1,6 @@
 """The sweep engine against the naive loop and against the arithmetic it cannot avoid.
 
-`python tests/bench/sweep.py [--part paper|scaling|small] [--threads N] [--rounds N] [--trials N]` prints tables.
+`python tests/bench/sweep.py [--part paper|scaling|small|stages] [--threads N] [--rounds N] [--trials N]` prints tables.
 What is compared runs interleaved in one process; times are medians. On a machine that others use too, read the
 ratios, and those of CPU seconds (of all threads of the process) before those of wall time. Memory is the peak of a
 fresh process each (Linux counts it), less what that process holds before the sweep; on a GPU it is torch's own peak.
@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from emg_lens.hooks import cross_modal, positions, unimodal
+from emg_lens.models import HookedBiosignalEncoder
+from emg_lens.models.hierarchical import HierarchicalConfig, HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.sweeps import Condition, SweepResult, head_masks, layer_masks, sweep
 from emg_lens.sweeps.conditions import with_baseline
@@ -42,6 +44,10 @@ Seconds = tuple[float, float]
 
 class SomebodysIsoNet(IsoNet):
     """The same model as a class that the engine does not know: it takes the plain tree."""
+
+
+class SomebodysHierarchical(HierarchicalTransformer):
+    """Likewise."""
 
 
 def paper_model(device: str, kind: type[IsoNet] = IsoNet) -> IsoNet:
@@ -62,7 +68,7 @@ def kind_for(executor: str) -> type[IsoNet]:
     return SomebodysIsoNet if executor == "tree" else IsoNet
 
 
-def run_with(executor: str, model: IsoNet, x: torch.Tensor, conditions: list[Condition]) -> SweepResult:
+def run_with(executor: str, model: HookedBiosignalEncoder, x: torch.Tensor, conditions: list[Condition]) -> SweepResult:
     """The sweep, by what is to run; checked."""
     result = sweep(model, x, conditions, executor="tree" if executor == "folded" else executor)  # pyright: ignore
     if executor not in ("auto", result.executor):
@@ -115,7 +121,7 @@ def product(rows: int, d_model: int, device: str) -> tuple[Callable[[], None], i
     return run, 2 * rows * d_model**2 * repeats
 
 
-def planned(model: IsoNet, conditions: list[Condition]) -> SweepPlan:
+def planned(model: HookedBiosignalEncoder, conditions: list[Condition]) -> SweepPlan:
     """The plan that `sweep` makes."""
     return plan_sweep(target_of(model), with_baseline(conditions))
 
@@ -166,6 +172,36 @@ def paper(device: str, rounds: int, trials: int) -> None:
         f" {flops.loop / flops.bound:.2f}. Matrix products: {wall_rate / 1e9:.0f} GFLOP/s of wall time,"
         f" {cpu_rate / 1e9:.0f} of CPU time."
     )
+
+
+def stages(device: str, rounds: int, trials: int) -> None:
+    """The hierarchical transformer at the paper's size: unimodal edges in ten layers, cross-modal ones in five."""
+    torch.manual_seed(0)
+    config = HierarchicalConfig({"emg": 12, "acc": 36}, n_samples=1000, n_classes=17)
+    model = HierarchicalTransformer(config).eval().to(device)
+    theirs = SomebodysHierarchical(config).eval().to(device)
+    theirs.load_state_dict(model.state_dict())
+    own = layer_masks({"cross_modal": cross_modal()}, 10)
+    conditions = layer_masks({"unimodal": unimodal()}, 10) + [one for one in own if int(one.tags["layer"]) >= 5]
+    x, some = model.example_input(trials), conditions[:: len(conditions) // 5]
+    runs: dict[str, Callable[[], object]] = {
+        "loop": lambda: run_with("loop", model, x, some),
+        "folded": lambda: run_with("folded", model, x, conditions),
+        "tree": lambda: run_with("tree", theirs, x, conditions),
+        "plan": lambda: planned(model, conditions),
+    }
+    times = interleaved(runs, rounds, device)
+    made = planned(model, conditions)
+    table = Table(title=f"Stages: {trials} trials, {len(model.layout)} tokens, {len(made.of)} conditions, nodes a layer"
+                        f" {made.n_nodes}; the loop on {len(some) + 1} of them")  # fmt: skip
+    for column in ("executor", "wall s", "CPU s", "loop / it (wall, CPU)"):
+        table.add_column(column, justify="right")
+    scale = len(made.of) / (len(some) + 1)
+    loop = [seconds * scale for seconds in times["loop"]]
+    for name, (wall, cpu) in times.items():
+        wall, cpu = loop if name == "loop" else (wall, cpu)
+        table.add_row(name, f"{wall:.2f}", f"{cpu:.2f}", f"{loop[0] / wall:.2f}, {loop[1] / cpu:.2f}")
+    console.print(table)
 
 
 def family(name: str, device: str, kind: type[IsoNet] = IsoNet) -> tuple[IsoNet, list[Condition]]:
@@ -277,11 +313,11 @@ def held(what: str) -> float:
 def main() -> None:
     """Print the tables, on the CPU and, where there is one, on the GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=["paper", "scaling", "small"])
+    parser.add_argument("--part", choices=["paper", "scaling", "small", "stages"])
     parser.add_argument("--device", help="default: the CPU, then the GPU if there is one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trials", type=int, help="default: 128 at the paper's size, 16 for scaling")
+    parser.add_argument("--trials", type=int, help="default: 128 at the paper's size, 16 for scaling, 2 of stages")
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -296,6 +332,8 @@ def main() -> None:
             scaling(device, options.rounds, options.trials or 16)
         if options.part in (None, "small"):
             small(device, options.rounds)
+        if options.part in (None, "stages"):
+            stages(device, options.rounds, options.trials or 2)
 
 
 if __name__ == "__main__":
