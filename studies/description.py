@@ -29,7 +29,9 @@ def describe_fits(
     cells: tuple[int, ...],
     folds: tuple[int, ...],
 ) -> list[list[dict[str, Any]]]:
-    """Facts about some fits of some cells, which have one cohort and split, so that recordings are read once.
+    """Facts about some fits of some cells, which have one cohort and split but for what is chosen later.
+
+    Their recordings are read once, fold by fold.
 
     Args:
         study: The study.
@@ -40,41 +42,58 @@ def describe_fits(
 
     Returns:
         For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, n_classes, performed and
-        classes (names of those that have a trial, and of all), repetitions, notes, and `plan`: of fold 0, one row a
-        condition; of others, nothing.
+        classes (names of those that have a trial, and of all), repetitions, notes, metrics, and `plan`: of fold 0, one
+        row a condition; of others, nothing.
 
     Raises:
         DataError: A recording that is missing or damaged, or a fold that cannot be divided.
         StudyError: A model, condition or metric that does not fit these data.
     """
     every = fits_of(study, subjects)
-    fits = [[one for one in every if one.levels == study.cells[cell][0]] for cell in cells]
+    by_levels: dict[tuple, list[Fit]] = {}
+    for one in every:
+        by_levels.setdefault(tuple(one.levels.items()), []).append(one)
+    fits = [by_levels[tuple(study.cells[cell][0].items())] for cell in cells]
     found: list[list[dict[str, Any]]] = [[] for _ in cells]
     plans: dict[str, list[dict[str, Any]]] = {}
     for number in folds:
-        same_fold = [of_cell[number] for of_cell in fits]
-        trials = load_fit(same_fold[0], data)
-        parts = (trials.train, trials.test)
-        facts = {
-            "fold": same_fold[0].fold.name,
-            "test_subjects": same_fold[0].fold.test_subjects,
-            "n_train": len(trials.train),
-            "modalities": trials.test.modalities,
-            "n_classes": len(set(trials.train.y.tolist())),
-            "performed": sorted({trials.train.classes[i] for part in parts for i in part.y.tolist()}),
-            "classes": trials.train.classes,
-            "repetitions": sorted({r for part in parts for r in part.repetition.tolist()}),
-            "notes": [n.removeprefix(f"fold {same_fold[0].fold.name}: ") for part in parts for n in part.notes],
-        }
-        for one, of_cell in zip(same_fold, found, strict=True):
+        last, trials, facts = "", None, {}
+        for of_cell, known in zip(fits, found, strict=True):
+            one, cohort = of_cell[number], of_cell[number].spec.cohort.model_dump_json()
+            if trials is None or cohort != last:
+                last = cohort
+                try:
+                    trials = load_fit(one, data)
+                except EmgLensError as error:
+                    if one.spec.cohort.channels is None:
+                        raise
+                    raise StudyError(_at(one, error)) from None
+                facts = _facts_of(one, trials)
             plan = [] if number else _plan_of(one, trials, plans)
-            of_cell.append({**facts, "folder": one.folder_name, "plan": plan})
+            known.append({**facts, "metrics": metrics_of(one), "folder": one.folder_name, "plan": plan})
     return found
+
+
+def _facts_of(one: Fit, trials: FitTrials) -> dict[str, Any]:
+    """What its trials tell."""
+    parts = (trials.train, trials.test)
+    return {
+        "fold": one.fold.name,
+        "test_subjects": one.fold.test_subjects,
+        "n_train": len(trials.train),
+        "modalities": trials.test.modalities,
+        "n_classes": len(set(trials.train.y.tolist())),
+        "performed": sorted({trials.train.classes[i] for part in parts for i in part.y.tolist()}),
+        "classes": trials.train.classes,
+        "repetitions": sorted({r for part in parts for r in part.repetition.tolist()}),
+        "notes": [note.removeprefix(f"fold {one.fold.name}: ") for part in parts for note in part.notes],
+    }
 
 
 def _plan_of(one: Fit, trials: FitTrials, known: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The rehearsed plan, each model and set of conditions once."""
-    key = one.spec.model_dump_json(include={"model", "objective", "conditions", "metrics"})
+    hears = f"{trials.train.modalities} {trials.train.n_samples}"
+    key = hears + one.spec.model_dump_json(include={"model", "objective", "conditions", "metrics"})
     if key not in known:
         try:
             known[key] = _rehearsed_plan(one, trials)

@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emg_lens.arguments import Name, check_argument
+from emg_lens.studies.electrode_draws import levels_of_draws
 from emg_lens.training.metrics import METRICS
 
-SEED = "seed"
-"""The factor whose levels are repetitions of the same fit: they are averaged within the subject, never compared."""
+SEED, DRAW = "seed", "draw"
+AVERAGED = (SEED, DRAW)
+"""Factors whose levels are repetitions, of the same fit or of one with other electrodes drawn at random: they are
+averaged within the subject, never compared."""
 MOST_CELLS = 1000
 OVERRIDES = ("cohort", "split", "model", "objective", "training", "conditions")
 """Parts of a study that a level may override."""
@@ -35,6 +38,8 @@ Factors = dict[str, dict[str, dict[str, Any]]]
 def read_factors(given: Any) -> Factors:
     """Factors as a study file writes them: `seed: 3` and `seed: [4, 9]` are short for levels of `training.seed`.
 
+    `draw: {draws: 40, of: 12, into: {a: 6, b: 6}}` is short for levels of `cohort.electrodes` (`levels_of_draws`).
+
     Raises:
         ValueError: Something else than factors with levels, a factor called like a column of every table, or a level
             that overrides what it cannot.
@@ -46,6 +51,12 @@ def read_factors(given: Any) -> Factors:
         check_argument("factor", str(name), Name)
         if str(name) == SEED and isinstance(levels, int | list) and not isinstance(levels, bool):
             levels = _levels_of_seeds(levels)
+        if isinstance(levels, Mapping) and isinstance(levels.get("draws"), int):
+            if str(name) != DRAW:
+                raise ValueError(
+                    f"electrodes are drawn by the factor {DRAW!r}, whose levels are averaged; got {name!r}"
+                )
+            levels = levels_of_draws(levels)
         if not isinstance(levels, Mapping) or not levels:
             raise ValueError(f"factor {name!r} needs levels, each a mapping of what it overrides; got {levels!r}")
         for level, parts in levels.items():
@@ -90,7 +101,8 @@ def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[st
     """The study's content with the parts that these levels override.
 
     Mappings are merged key by key, everything else is replaced; so is the whole model where a level names an
-    architecture, and the whole split where one splits by something else, because those have other settings.
+    architecture, and the whole split where one splits by something else, because those have other settings; so are all
+    groups of channels where a level names some.
 
     Raises:
         ValueError: Two factors override the same, so that one of them would do nothing.
@@ -98,6 +110,8 @@ def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[st
     chosen = {factor: factors[factor][level] for factor, level in levels.items()}
     _check_apart(chosen)
     models, splits = ([parts[key] for parts in chosen.values() if key in parts] for key in ("model", "split"))
+    if any("channels" in cohort for parts in chosen.values() if isinstance(cohort := parts.get("cohort"), Mapping)):
+        study = {**study, "cohort": {**study["cohort"], "channels": None}}
     if any(isinstance(model, Mapping) and "architecture" in model for model in models):
         study = {**study, "model": {}}
     by = study["split"].get("by")

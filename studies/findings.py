@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from emg_lens.data.leakage import Leakage
+from emg_lens.studies.reference import Reference
 from emg_lens.studies.spec import StudySpec
 from emg_lens.studies.statistics.comparison import TAGS, by_levels, by_subject, compare, compare_levels, is_share
 from emg_lens.studies.statistics.spec import StatisticsSpec
@@ -29,6 +30,7 @@ class Cell:
         controls: Rows of the tidy scores that are controls: `control` says of which kind, `of` of which condition.
         nested: Pairs of conditions: what `condition` cuts, `larger` cuts too, and more.
         shift: How far conditions move the residual stream: `activation_shift`, of every fit.
+        published: By condition, what a paper gives of the metric here.
     """
 
     levels: Mapping[str, str]
@@ -40,6 +42,7 @@ class Cell:
     controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     nested: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
     shift: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    published: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -112,6 +115,11 @@ class Findings:
         """Factors whose levels are set side by side."""
         return self.study.compared_factors
 
+    @property
+    def reference(self) -> Reference | None:
+        """Published numbers to show beside these, if the study gives any."""
+        return self.study.reference
+
     @cached_property
     def tests_table(self) -> pd.DataFrame:
         """Every condition against the baseline of its cell."""
@@ -140,7 +148,8 @@ class Findings:
             here = set(scores["fit"]) if "fit" in scores else set()
             parts = [t[t["fit"].isin(here)] if len(t) else t for t in (self.controls, self.nested, self.shift)]
             leakage, spec = self._leakage_at(chosen), self.study.statistics
-            found.append(Cell(chosen, scores, tests, spec, self.metric, leakage, *parts))
+            published = {} if self.reference is None else self.reference.by_condition(self.metric, chosen)
+            found.append(Cell(chosen, scores, tests, spec, self.metric, leakage, *parts, published=published))
         return tuple(found)
 
     def _leakage_at(self, levels: Mapping[str, str]) -> Leakage | None:
@@ -162,4 +171,4 @@ class Findings:
     def _divided(self, levels: Mapping[str, str]) -> str:
         """What decides which trials are fitted and which are tested."""
         rest = {name: next(iter(of)) for name, of in self.study.factors.items() if name not in levels}
-        return self.study.at({**levels, **rest}).model_dump_json(include={"cohort", "split"})
+        return self.study.at({**levels, **rest}).division

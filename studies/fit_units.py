@@ -3,12 +3,12 @@
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from emg_lens.data.splits import Fold
 from emg_lens.studies.factors import Levels
-from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.studies.spec import CHOSEN_LATER, StudyError, StudySpec
 from emg_lens.training.recipe import TrainingRecipe
 
 LONGEST_NAME = 120
@@ -25,7 +25,8 @@ class Fit:
         levels: One level of every factor.
         fold: Whose trials are fitted and tested.
         spec: The study at these levels.
-        tells_leakage: Whether its folder holds the leakage report: the first fit of each cohort, split and fold does.
+        tells_leakage: Whether its folder holds the leakage report: the first fit of each cohort, split and fold does,
+            whatever channels it hears.
     """
 
     levels: Levels
@@ -55,6 +56,11 @@ class Fit:
         return (self.spec.training.seed * 1_000_003 + zlib.crc32(self.fold.name.encode())) % 2**31
 
     @property
+    def of_every_channel(self) -> "Fit":
+        """The same trials, with no channels chosen."""
+        return replace(self, spec=self.spec.model_copy(update={"cohort": self.spec.cohort.of_every_channel}))
+
+    @property
     def recipe(self) -> TrainingRecipe:
         """The study's recipe with this fit's seed."""
         return self.spec.training.model_copy(update={"seed": self.seed})
@@ -74,12 +80,18 @@ def fits_of(study: StudySpec, subjects: Sequence[Sequence[str]]) -> list[Fit]:
     found: list[Fit] = []
     told: set[tuple[str, str]] = set()
     for (levels, spec), names in zip(study.cells, subjects, strict=True):
-        data = spec.model_dump_json(include={"cohort", "split"})
         for fold in spec.split.folds(names):
-            found.append(Fit(levels, fold, spec, (data, fold.name) not in told))
-            told.add((data, fold.name))
+            found.append(Fit(levels, fold, spec, (spec.division, fold.name) not in told))
+            told.add((spec.division, fold.name))
     names = [fit.folder_name.casefold() for fit in found]  # some file systems do not tell a from A
     doubled = next((fit.name for fit, name in zip(found, names, strict=True) if names.count(name) > 1), None)
     if doubled is not None:
         raise StudyError(f"two fits would share the folder of {doubled!r}; rename a level or a subject")
     return found
+
+
+def read_together(fits: Sequence[Fit]) -> list[Fit]:
+    """The fits, those of the same recordings one after the other: a worker reads them once."""
+    recordings = [(one.spec.cohort.model_dump_json(exclude=CHOSEN_LATER), one.fold.subjects) for one in fits]
+    place = {read: i for i, read in reversed(list(enumerate(recordings)))}
+    return [fits[i] for i in sorted(range(len(fits)), key=lambda i: place[recordings[i]])]

@@ -32,7 +32,7 @@ from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
 from emg_lens.studies.fit_folder import FittedOutputs, write_fit
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import rest_of
-from emg_lens.studies.spec import Cohort
+from emg_lens.studies.spec import CHOSEN_LATER, Cohort
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.result import SweepResult
@@ -115,7 +115,7 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
         DataError: A missing or damaged file, or a fold that these trials cannot be divided into.
     """
     cohort = fit_unit.spec.cohort
-    recorded = cohort.model_dump_json(exclude={"subjects", "modalities", "targets", "rectify"})
+    recorded = cohort.model_dump_json(exclude=CHOSEN_LATER)
     with taking_turns(cohort, data) as stamp:
         trials = _read(recorded, data, fit_unit.fold.subjects, stamp)
         if trials.x.nbytes > LARGE_BYTES:
@@ -124,9 +124,11 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
             trials = trials.with_targets(cohort.targets)
         if cohort.modalities is not None:
             trials = trials.keep(cohort.modalities)
+        if cohort.groups is not None:
+            trials = trials.regroup(cohort.groups)
         parts = fit_unit.fold.divide(trials)
         del trials
-    return FitTrials(*parts, cohort.rectify)
+    return FitTrials(*parts, cohort.rectified)
 
 
 @contextmanager
@@ -207,7 +209,7 @@ def run_fit(
         rest = _rest(fit_unit, data) if share == 1 else None
         trials, objective, recipe = load_fit(fit_unit, data), objective_of(fit_unit), fit_unit.recipe
         model = build_fit_model(fit_unit, trials.train).to(device)
-        fitted = _Fitted.of(fit_unit, trials, rest, model)
+        fitted = _Fitted.of(fit_unit, data, trials, rest, model)
         bar = fitting_share(recipe.epochs * len(trials.train), len(fitted.conditions) * len(trials.test))
         y, test_y = trials.y(trials.train, objective), trials.y(trials.test, objective)
         reference, x = [trials.x(trials.train, in_place=True)], trials.x(trials.test, in_place=True)
@@ -240,7 +242,8 @@ def run_fits_at_once(
     """
     rests, trials = [_rest(one, data) for one in fits], [load_fit(one, data) for one in fits]
     models = [build_fit_model(one, t.train).to(device) for one, t in zip(fits, trials, strict=True)]
-    fitted = [_Fitted.of(*each) for each in zip(fits, trials, rests, models, strict=True)]
+    parts = zip(fits, trials, rests, models, strict=True)
+    fitted = [_Fitted.of(one, data, read, rest, model) for one, read, rest, model in parts]
     objective, epochs = objective_of(fits[0]), fits[0].recipe.epochs
     bar = fitting_share(epochs * len(trials[0].train), len(fitted[0].conditions) * len(trials[0].test))
     x, test_x = [t.x(t.train, in_place=True) for t in trials], [t.x(t.test, in_place=True) for t in trials]
@@ -303,7 +306,7 @@ class _Fitted:
     leakage: dict[str, Any] | None
 
     @staticmethod
-    def of(fit_unit: Fit, trials: FitTrials, rest: TrialSet | None, model: Any) -> "_Fitted":
+    def of(fit_unit: Fit, data: Path | None, trials: FitTrials, rest: TrialSet | None, model: Any) -> "_Fitted":
         train, test, fold = trials.train, trials.test, fit_unit.fold
         facts = {
             "fold": fold.name,
@@ -325,7 +328,11 @@ class _Fitted:
             "fs": test.fs,
             "notes": list(dict.fromkeys([*train.notes, *test.notes])),
         }
-        leakage = leakage_report(train, test, rest, fold=fold).to_dict() if fit_unit.tells_leakage else None
+        leakage = None
+        if fit_unit.tells_leakage:  # what is told before a movement, is told by all channels
+            every = trials if fit_unit.spec.cohort.channels is None else load_fit(fit_unit.of_every_channel, data)
+            leakage = leakage_report(every.train, every.test, rest, fold=fold).to_dict()
+            del every
         conditions, answers = fit_conditions(fit_unit, model), objective_of(fit_unit).targets(test).numpy()
         return _Fitted(fit_unit, model, conditions, test, answers, trials.inputs, trials.targets, facts, leakage)
 

@@ -21,7 +21,7 @@ from emg_lens.io.files import remove, remove_abandoned
 from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.seals import BLANK, write_sealed
 from emg_lens.io.workers import parallel
-from emg_lens.studies.fit_units import Fit, fits_of
+from emg_lens.studies.fit_units import Fit, fits_of, read_together
 from emg_lens.studies.progress import print_note, progress_bars, progress_writer
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.run_plan import RECORD, RunPlan, begun_plan, prepare
@@ -71,7 +71,7 @@ def run_study(
         begun_plan(study, data, out)  # another process may have begun and ended it meanwhile, with other data
         _write_facts(study, data, plan)
         folders = {fit.folder_name: plan.folder / "fits" / fit.folder_name for fit in fits}
-        todo = [fit for fit in fits if not folders[fit.folder_name].exists()]
+        todo = read_together([fit for fit in fits if not folders[fit.folder_name].exists()])
         if len(todo) < len(fits):
             console.print(
                 f"continuing {printable(str(plan.folder))}: {len(fits) - len(todo)} of {len(fits)} fits are done",

@@ -17,7 +17,7 @@ from emg_lens.data.splits import RepetitionSplit
 from emg_lens.io.seals import DamagedFileError, check_seal
 from emg_lens.io.workers import parallel
 from emg_lens.studies.report.view import VIEWS
-from emg_lens.studies.spec import FORMER, Cohort, StudyError, StudySpec
+from emg_lens.studies.spec import CHOSEN_LATER, FORMER, Cohort, StudyError, StudySpec
 from emg_lens.studies.statistics.families import family_sizes
 from emg_lens.studies.statistics.power import power_warnings
 
@@ -74,6 +74,7 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
             spec.split.check(r for fit in cell for r in fit["repetitions"])
         _check_labels(spec.cohort, cell)
     _check_compared(study, facts)
+    _check_reference(study, facts)
     warnings = _doubled(study, data) + list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
     n_train = {fit["folder"]: fit["n_train"] for fit in every}
     notes = told_once(note for fit in every for note in fit["notes"])
@@ -194,7 +195,8 @@ def _facts(study: StudySpec, data: Path | None, subjects: tuple[tuple[str, ...],
     """What must be known of every fit, cell by cell; cells with the same recordings and folds are read together."""
     alike: dict[str, list[int]] = {}
     for cell, (_, spec) in enumerate(study.cells):
-        alike.setdefault(spec.model_dump_json(include={"cohort", "split"}), []).append(cell)
+        content = {"cohort": spec.cohort.model_dump(exclude=CHOSEN_LATER - {"subjects"}), "split": spec.split}
+        alike.setdefault(repr(content), []).append(cell)
     tasks: list[tuple[Callable, tuple]] = []
     for cells in alike.values():
         n_folds = len(study.cells[cells[0]][1].split.folds(subjects[cells[0]]))
@@ -239,6 +241,20 @@ def _check_compared(study: StudySpec, facts: Sequence[Sequence[Mapping[str, Any]
                         f"statistics.compare sets {comparison.factor} {level!r} against {comparison.to!r}, which do not"
                         f" test the same subjects: {', '.join(odd)}; leave the comparison out, or choose subjects"
                     )
+
+
+def _check_reference(study: StudySpec, facts: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Refuse published numbers that no table of the study could show."""
+    for (levels, _), fits in zip(study.cells, facts, strict=True) if study.reference is not None else ():
+        assert study.reference is not None
+        if study.reference.metric not in fits[0]["metrics"]:
+            known = ", ".join(fits[0]["metrics"])
+            raise StudyError(f"reference.metric {study.reference.metric!r} is not measured; the study measures {known}")
+        compared = {name: levels[name] for name in study.compared_factors}
+        try:
+            study.reference.check_conditions(compared, [row["condition"] for row in fits[0]["plan"]])
+        except ValueError as error:
+            raise StudyError(str(error)) from None
 
 
 def _warnings(study: StudySpec, fits: Sequence[Mapping[str, Any]]) -> list[str]:

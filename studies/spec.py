@@ -16,7 +16,8 @@ from typing import Any, Self
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from emg_lens.arguments import SpecModel, check_argument, short
+from emg_lens.arguments import Name, SpecModel, check_argument, short
+from emg_lens.data.channels import ChannelGroups
 from emg_lens.data.preprocessing import Recipe
 from emg_lens.data.registry import describe_dataset
 from emg_lens.data.segment import Segment
@@ -24,15 +25,18 @@ from emg_lens.data.splits import SplitSpec
 from emg_lens.errors import EmgLensError
 from emg_lens.io.yaml_text import LONGEST, YAMLTextError, read_yaml
 from emg_lens.studies.condition_spec import ConditionsSpec
-from emg_lens.studies.factors import SEED, Factors, Levels, combinations, override, read_factors
+from emg_lens.studies.factors import AVERAGED, Factors, Levels, combinations, override, read_factors
+from emg_lens.studies.reference import Reference
 from emg_lens.studies.shipped import catalogue, catalogue_text
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.training.recipe import TrainingRecipe
 
 WORDS = ("title", "question")
 """Keys that change no number."""
-AFTERWARDS = ("metrics", "statistics", "views")
+AFTERWARDS = ("metrics", "statistics", "reference", "views")
 """Keys that change what is made of finished fits, not the fits: outputs are kept, so that other metrics need no fit."""
+CHOSEN_LATER = {"subjects", "modalities", "electrodes", "channels", "targets", "rectify"}
+"""Parts of a cohort that are chosen from trials; cohorts that differ in them alone are read once."""
 IN_WORDS = {
     "missing": "is needed and missing",
     "tuple_type": "expected a list: [one, two], or lines that begin with '-'",
@@ -57,22 +61,65 @@ class Cohort(SpecModel):
         options: Options of its loader.
         subjects: Only these; default all.
         modalities: Only these as input; default all that the data set has (and that are no targets).
+        electrodes: Sets of electrodes (numbers from 0) by a name that `channels` uses; the factor `draw` fills them.
+        channels: Groups of channels, which are the modalities that a model hears: `{emg: [0, 2, 4], acc: all}`, or
+            `{first: {emg: a}, second: {emg: {electrodes: b, first: 2}}}`; default each modality whole. See
+            `emg_lens.data.channels`.
         targets: Modalities to predict (regression): taken out of the input, their mean over each window is the target.
         labels: Only these movements, in this order; default all that occur.
         recipe: Filters and common rate.
         segment: The part of each movement that is used.
-        rectify: Modalities whose standardised samples are replaced by their absolute value (IsoNet paper §2.2 order).
+        rectify: Modalities whose standardised samples are replaced by their absolute value (IsoNet paper §2.2 order);
+            so are groups made of their channels.
     """
 
     dataset: str
     options: dict[str, Any] = {}
     subjects: tuple[str | int, ...] | None = None
     modalities: tuple[str, ...] | None = None
+    electrodes: dict[Name, tuple[int, ...]] = {}
+    channels: ChannelGroups | None = None
     targets: tuple[str, ...] = ()
     labels: tuple[int, ...] | None = None
     recipe: Recipe = Recipe()
     segment: Segment = Segment()
     rectify: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> ChannelGroups | None:
+        """The groups of channels, with numbers in the place of names.
+
+        Raises:
+            ValueError: A name that is not among the `electrodes`.
+        """
+        if self.channels is None:
+            return None
+        return {
+            group: {modality: some.numbered(self.electrodes) for modality, some in of.items()}
+            for group, of in self.channels.items()
+        }
+
+    @property
+    def of_every_channel(self) -> "Cohort":
+        """The same recordings, with no channels chosen."""
+        return self.model_copy(update={"electrodes": {}, "channels": None})
+
+    @property
+    def rectified(self) -> tuple[str, ...]:
+        """What a model hears rectified: the modalities, or the groups made of them.
+
+        Raises:
+            ValueError: A group of which a part would be rectified.
+        """
+        if self.channels is None:
+            return self.rectify
+        found = [m for m in self.rectify if not any(m in of for of in self.channels.values())]
+        for group, of in self.channels.items():
+            these = {modality in self.rectify for modality in of}
+            if len(these) > 1:
+                raise ValueError(f"rectify holds a part of the group {group!r} of channels; make it all, or two groups")
+            found += [group] * (these == {True})
+        return tuple(found)
 
 
 class ModelSpec(SpecModel):
@@ -113,6 +160,7 @@ class StudySpec(SpecModel):
         conditions: What is done to each fitted model.
         metrics: Numbers of each condition, the first is the one that is compared; default the objective's.
         statistics: How they are compared.
+        reference: Published numbers that are shown beside those of the study.
         views: Tables and figures; default those that the study's tags allow.
     """
 
@@ -128,6 +176,7 @@ class StudySpec(SpecModel):
     conditions: ConditionsSpec = ConditionsSpec()
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
     statistics: StatisticsSpec = StatisticsSpec()
+    reference: Reference | None = None
     views: tuple[str, ...] | None = Field(default=None, min_length=1)
 
     @field_validator("factors", mode="before")
@@ -151,8 +200,13 @@ class StudySpec(SpecModel):
             except ValidationError as error:
                 where = ", ".join(f"{factor}={level}" for factor, level in levels.items())
                 raise ValueError(f"at {where}: {one_line(error)}") from None
+        compared = {name: tuple(self.factors[name]) for name in self.compared_factors}
         for comparison in self.statistics.compare:
-            comparison.check({name: tuple(levels) for name, levels in self.factors.items() if name != SEED})
+            comparison.check(compared)
+        if self.reference is not None:
+            self.reference.check(compared)
+        if not self.factors:
+            _ = self.cohort.groups, self.cohort.rectified  # whether the names in them are known
         if any(e.sees is not None for e in self.conditions.extra) and self.cohort.dataset != "simulated":
             raise ValueError("conditions with 'sees' need dataset: simulated, whose true information is known")
         if any(e.sees is not None for e in self.conditions.extra) and self.cohort.labels is not None:
@@ -202,6 +256,9 @@ class StudySpec(SpecModel):
     def digest(self) -> str:
         """Ten hexadecimal digits that change with any setting that could change a fit or its outputs."""
         content = self.model_dump(mode="json", exclude={*WORDS, *AFTERWARDS})
+        for name in ("electrodes", "channels"):  # a study that does not use them has the digest it had without them
+            if not content["cohort"][name]:
+                del content["cohort"][name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     # --- levels -------------------------------------------------------------------------------------------
@@ -210,7 +267,7 @@ class StudySpec(SpecModel):
         """The study without factors, as these levels make it."""
         if not levels:
             return self
-        content = self.model_dump(mode="json", exclude={"factors", "statistics"})
+        content = self.model_dump(mode="json", exclude={"factors", "statistics", "reference"})
         return StudySpec.model_validate(override(content, self.factors, levels))
 
     @cached_property
@@ -220,8 +277,14 @@ class StudySpec(SpecModel):
 
     @property
     def compared_factors(self) -> tuple[str, ...]:
-        """Factors whose levels are set side by side: all but `seed`, whose levels are averaged."""
-        return tuple(name for name in self.factors if name != SEED)
+        """Factors whose levels are set side by side: all but `seed` and `draw`, whose levels are averaged."""
+        return tuple(name for name in self.factors if name not in AVERAGED)
+
+    @property
+    def division(self) -> str:
+        """What decides which trials are fitted and which are tested: cohort and split, whatever channels are heard."""
+        parts = self.model_copy(update={"cohort": self.cohort.of_every_channel})
+        return parts.model_dump_json(include={"cohort", "split"})
 
     def check(self) -> None:
         """Check what the file alone can tell beyond its schema: the data set.

@@ -38,7 +38,7 @@ def study_notes(cell: Cell) -> list[str]:
     fits = unmasked.groupby("subject")["fit"].nunique() if "fit" in scores else pd.Series([1])
     several = fits.max() > 1
     if several:
-        notes.append(f"{_range(fits)} fits a subject (seeds, folds), averaged within the subject first.")
+        notes.append(f"{_range(fits)} fits a subject (seeds, draws, folds), averaged within the subject first.")
     if cell.chance is not None:
         notes.append(f"Chance {metric}: {cell.chance:.3f}.")
     if "n_test" in scores and scores["n_test"].notna().all():

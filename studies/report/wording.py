@@ -40,6 +40,8 @@ NULL, SAME = "†", "‡"
 EMPTY = "–"
 SIGNIFICANCE = "Sig."
 NOT_SIGNIFICANT = "ns"
+PAPER = "Paper"
+"""Heading of published numbers."""
 
 
 def layer_conditions(tests: pd.DataFrame) -> pd.DataFrame:

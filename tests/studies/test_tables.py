@@ -238,7 +238,7 @@ def test_one_subject_has_no_interval_and_no_heading_of_one():
 
 def test_how_many_fits_a_subject_has_is_said_where_there_are_several():
     scores = pd.concat([tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(fit=f"seed {k}") for k in range(3)])
-    assert "3 fits a subject (seeds, folds), averaged" in "\n".join(study_notes(cell_of(scores)))
+    assert "3 fits a subject (seeds, draws, folds), averaged" in "\n".join(study_notes(cell_of(scores)))
     assert "fits a subject" not in "\n".join(study_notes(cell_of(scores.query("fit == 'seed 0'"))))
 
 

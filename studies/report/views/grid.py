@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.factors import SEED
+from emg_lens.studies.factors import DRAW, SEED
 from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import (
     DPI,
@@ -85,8 +85,9 @@ def layout_grid(findings: Findings) -> pd.DataFrame:
     table = pd.DataFrame(body, index=pd.Index(down, name=findings.factors[0]), columns=headings)
     counts = sorted({len(some) for some in values.values()})
     n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    seeds = findings.study.factors.get(SEED)
-    averaged = f", each the mean of {len(seeds)} seeds" if seeds else ""
+    factors, words = findings.study.factors, {DRAW: "draws of electrodes", SEED: "seeds"}
+    parts = [f"{len(factors[name])} {word}" for name, word in words.items() if name in factors]
+    averaged = f", each the mean of {' × '.join(parts)}" if parts else ""
     table.attrs["notes"] = [
         f"{metric_name(findings.metric)}: mean ± standard deviation over subjects (n = {n}){averaged}.",
         f"Parameters a model: {_parameters(findings)}.",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -26,6 +27,7 @@ from emg_lens.studies.report.figures import (
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
+    PAPER,
     SIGNIFICANCE,
     change_name,
     column_name,
@@ -73,15 +75,17 @@ SINGLE = SingleConditions()
 
 def layout_singles(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     """These conditions, one a row; with the expected accuracy if there is one."""
-    has_expected = _has_expected(cell, rows)
+    has_expected, has_paper = _has_expected(cell, rows), bool(cell.published)
     body = []
     for row in rows.to_dict("records"):
         mean, significance, relative = condition_cells(cell, row)
         expected = [_expected_in_words(row)] if has_expected else []
-        body.append([row["condition"], mean, *expected, significance, relative, with_interval(row)])
+        paper = [value(cell.published.get(row["condition"], np.nan))] if has_paper else []
+        body.append([row["condition"], mean, *paper, *expected, significance, relative, with_interval(row)])
     change = interval_heading(rows, cell.statistics.confidence)
     expected = ["Expected"] if has_expected else []
-    columns = ["Condition", column_name(cell.metric), *expected, SIGNIFICANCE, change_name(cell), change]
+    paper = [PAPER] if has_paper else []
+    columns = ["Condition", column_name(cell.metric), *paper, *expected, SIGNIFICANCE, change_name(cell), change]
     table = pd.DataFrame(body, columns=columns)
     notes = [*mark_notes(rows), *interval_notes(rows)]
     if has_expected and any(BASELINE in row[2] for row in body):
@@ -123,7 +127,8 @@ def layout_measured(cell: Cell) -> pd.DataFrame | None:
     if not len(rows):
         return None
     table = layout_singles(cell, rows)
-    table.loc[len(table)] = ["Baseline", value(cell.baseline), *[""] * (len(table.columns) - 2)]
+    paper = [value(cell.published.get(BASELINE, np.nan))] if cell.published else []
+    table.loc[len(table)] = ["Baseline", value(cell.baseline), *paper, *[""] * (len(table.columns) - 2 - len(paper))]
     if not len(layer_conditions(cell.tests)):  # the other table says it
         table.attrs["notes"] = [*study_notes(cell), *table.attrs["notes"]]
     return table

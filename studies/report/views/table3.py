@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -13,6 +14,7 @@ from emg_lens.studies.report.views.single import layout_singles
 from emg_lens.studies.report.wording import (
     EMPTY,
     MODE_NAMES,
+    PAPER,
     SIGNIFICANCE,
     change_name,
     column_name,
@@ -23,6 +25,7 @@ from emg_lens.studies.report.wording import (
     number,
     value,
 )
+from emg_lens.sweeps.conditions import BASELINE
 
 
 class Table3(View):
@@ -67,22 +70,29 @@ def layout_table3(cell: Cell) -> pd.DataFrame | None:
     """The layout of the IsoNet paper's Table 3.
 
     Returns:
-        Text, indexed by (Layer, Type), with the columns (mode, metric | Sig. | Drop %); the baseline is the last row.
+        Text, indexed by (Layer, Type), with the columns (mode, metric | Sig. | Drop %), and of a study with published
+        numbers (mode, Paper); the baseline is the last row.
         † marks structural nulls, ‡ conditions that equal an earlier one by construction. None without such conditions.
     """
     masks = layer_conditions(cell.tests)
     if not len(masks):
         return None
     modes, kinds = list(masks["mode"].unique()), list(masks["edges"].unique())
-    cells = {(row["layer"], row["edges"], row["mode"]): condition_cells(cell, row) for row in masks.to_dict("records")}
+    cells, width = {}, 3 + bool(cell.published)
+    for row in masks.to_dict("records"):
+        printed = (value(cell.published.get(row["condition"], np.nan)),) * bool(cell.published)
+        cells[row["layer"], row["edges"], row["mode"]] = (*condition_cells(cell, row), *printed)
     index, body = [], []
     for layer in sorted(masks["layer"].unique()):
         for kind in kinds:
             index.append((layer_name(layer), edge_name(kind)))
-            body.append([c for mode in modes for c in cells.get((layer, kind, mode), (EMPTY,) * 3)])
+            body.append([c for mode in modes for c in cells.get((layer, kind, mode), (EMPTY,) * width)])
     index.append(("Baseline", EMPTY))
-    body.append([value(cell.baseline), *[EMPTY] * (3 * len(modes) - 1)])
-    columns = [[MODE_NAMES[mode] for mode in modes], [column_name(cell.metric), SIGNIFICANCE, change_name(cell)]]
+    body.append([value(cell.baseline), *[EMPTY] * (width * len(modes) - 1)])
+    if cell.published:
+        body[-1][width - 1] = value(cell.published.get(BASELINE, np.nan))
+    names = [column_name(cell.metric), SIGNIFICANCE, change_name(cell), *[PAPER] * bool(cell.published)]
+    columns = [[MODE_NAMES[mode] for mode in modes], names]
     table = pd.DataFrame(
         body,
         index=pd.MultiIndex.from_tuples(index, names=["Layer", "Type"]),

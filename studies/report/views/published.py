@@ -1,0 +1,106 @@
+"""Published numbers beside those of the study: shown, and used for nothing else."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from emg_lens.studies.findings import Findings
+from emg_lens.studies.report.notes import interval_notes
+from emg_lens.studies.report.view import View
+from emg_lens.studies.report.wording import EMPTY, metric_name, number, value
+from emg_lens.studies.statistics.comparison import by_subject, is_share
+from emg_lens.studies.statistics.intervals import mean_interval
+from emg_lens.sweeps.conditions import BASELINE
+
+
+class PublishedNumbers(View):
+    """Every number of a study's `reference`."""
+
+    name, order = "published", 12
+
+    def shows(self, findings: Findings) -> bool:
+        """Where there are any, of a metric that was measured."""
+        return findings.reference is not None and findings.reference.metric in findings.metrics
+
+    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """One table."""
+        return {"Beside the published numbers": layout_published(findings)}
+
+
+PUBLISHED = PublishedNumbers()
+
+
+def published_rows(findings: Findings) -> pd.DataFrame:
+    """One row a published number.
+
+    Returns:
+        The compared factors, `condition`, `paper`, `paper_stars`, `source`; here: `n_subjects`, `mean`, `stars`,
+        and `difference` from the published number with `ci_low` and `ci_high`: the interval of the study's mean over
+        subjects, less the published number, which counts as exact. In `unit`.
+    """
+    reference = findings.reference
+    assert reference is not None
+    share, rows = is_share(reference.metric), []
+    scale, bounds = (100, (0.0, 1.0)) if share else (1, (-np.inf, np.inf))
+    for cell in findings.cells:
+        values = by_subject(cell.scores, reference.metric)
+        stars = dict(zip(cell.tests["condition"], cell.tests["stars"], strict=True))
+        for row in reference.at(cell.levels):
+            if row.condition not in values:
+                continue
+            mine = values[row.condition].to_numpy()
+            low, high = mean_interval(mine, cell.statistics.confidence, bounds)
+            rows.append(
+                {
+                    **cell.levels,
+                    "condition": row.condition,
+                    "paper": row.value,
+                    "paper_stars": row.stars or "",
+                    "n_subjects": len(mine),
+                    "mean": mine.mean(),
+                    "stars": stars.get(row.condition, "") if reference.metric == findings.metric else "",
+                    "difference": scale * (mine.mean() - row.value),
+                    "ci_low": scale * (low - row.value),
+                    "ci_high": scale * (high - row.value),
+                    "unit": "pp" if share else "",
+                    "source": reference.source_of(row),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def layout_published(findings: Findings) -> pd.DataFrame:
+    """`published_rows` as text."""
+    rows, reference = published_rows(findings), findings.reference
+    assert reference is not None
+    decimals = 1 if is_share(reference.metric) else 3
+    body = []
+    for row in rows.to_dict("records"):
+        ends = [number(row[name], decimals) for name in ("difference", "ci_low", "ci_high")]
+        difference = ends[0] if ends[1] == EMPTY else f"{ends[0]} [{ends[1]}, {ends[2]}]"
+        at = ", ".join(f"{name} {row[name]}" for name in findings.factors)
+        printed = [value(row["paper"]), row["paper_stars"], value(row["mean"]), row["stars"], difference, row["source"]]
+        body.append([at, "Baseline" if row["condition"] == BASELINE else row["condition"], *printed])
+    confidence = f" [{100 * findings.study.statistics.confidence:g} % CI]" * bool(rows["ci_low"].notna().any())
+    unit = ", pp" * is_share(reference.metric)
+    columns = [
+        "At",
+        "Condition",
+        "Paper",
+        "Sig. there",
+        "Here",
+        "Sig. here",
+        f"Here − paper{unit}{confidence}",
+        "Source",
+    ]
+    table = pd.DataFrame(body, columns=columns)
+    for name in ("At", "Sig. there", "Sig. here"):
+        if not (table[name] != "").any():
+            table = table.drop(columns=name)
+    table.attrs["notes"] = [
+        f"{metric_name(reference.metric)}. Published numbers are shown and used for nothing else. CI: that of the mean"
+        " here; the published number counts as exact.",
+        *interval_notes(rows)[: int(rows["ci_low"].isna().any())],
+    ]
+    return table
