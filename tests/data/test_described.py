@@ -239,6 +239,12 @@ def test_damaged_tables_are_refused_in_one_line(tmp_path, damage, message):
     assert "\n" not in str(error.value) and "fist_1.csv" in str(error.value)
 
 
+def test_a_giant_description_is_not_read(tmp_path):
+    (by_name(tmp_path) / "dataset.yaml").write_text("notes: [" + "x, " * 1_500_000 + "]")
+    with pytest.raises(DataError, match="dataset.yaml: holds more than 4 MB of text; a description has some lines"):
+        load_dataset("folder", tmp_path)
+
+
 def test_a_folder_without_a_description_says_where_to_read_about_it(tmp_path):
     with pytest.raises(DataError, match="dataset.yaml: no such file; expected a description .*protocol.md"):
         load_dataset("folder", tmp_path)

@@ -1,7 +1,10 @@
+import time
+
 import numpy as np
 import pytest
 
 from emg_lens.data import DataError, load_dataset, subjects
+from emg_lens.data.sources import psl_myo
 
 STAMP = "2018-07-04T17:23:{:09.6f}"
 
@@ -107,4 +110,18 @@ def test_a_short_file_is_noted(tmp_path):
 def test_a_sign_that_does_not_exist_is_refused(tmp_path):
     write(tmp_path / "person1", "[1]2018-07-04 17:23:13337433_19.csv")
     with pytest.raises(DataError, match="sign 19 does not exist; expected 1 to 18"):
+        read(tmp_path)
+
+
+def test_a_long_file_with_an_odd_last_row_is_refused_at_once_and_a_giant_one_is_not_read(tmp_path, monkeypatch):
+    write(tmp_path / "person1")
+    (path,) = (tmp_path / "person1").iterdir()
+    rows = path.read_text().splitlines()
+    path.write_text("\n".join([*rows * 200, "x"]))
+    began = time.monotonic()
+    with pytest.raises(DataError, match=f"row {200 * len(rows) + 1} is neither"):
+        read(tmp_path)
+    assert time.monotonic() - began < 5
+    monkeypatch.setattr(psl_myo, "MOST_BYTES", 20_000)
+    with pytest.raises(DataError, match="holds more than 0 MB of text"):
         read(tmp_path)

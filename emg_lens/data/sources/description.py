@@ -12,8 +12,10 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from emg_lens.arguments import SpecModel, findings
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.sources.path_pattern import PathPattern
+from emg_lens.data.text import unpacked
 from emg_lens.io.yaml_text import read_yaml
 
+MOST_BYTES = 4_000_000
 FIELDS = ("subject", "label", "repetition")
 MS_A_UNIT = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
@@ -159,10 +161,14 @@ class FolderDescription(SpecModel):
             DataError: It is missing, not YAML, or a key or value does not belong there.
         """
         try:
-            return cls.model_validate(read_yaml(path.read_text(encoding="utf-8")))
+            return cls.model_validate(
+                read_yaml(unpacked(path, MOST_BYTES, "a description has some lines").read().decode())
+            )
         except ValidationError as error:
             raise DataError(f"{path}: {findings(error)}") from None
-        except (OSError, ValueError) as error:
+        except DataError:
+            raise
+        except ValueError as error:
             raise DataError(f"{path}: cannot be read as a description of a folder ({error})") from None
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ import numpy as np
 from emg_lens.data.files import check_choice, check_choices, choose, index_files
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.text import unpacked
 
 Extent = Literal["sample", "marked"]
 NAME = "epn-612"
@@ -159,14 +160,13 @@ def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
 
 
 def _content(path: Path) -> Mapping[str, Any]:
+    text = unpacked(path, MOST_BYTES, "a person has some 20 MB")
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES / 1e6:.0f} MB; a person has some 20")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.load(text)
         if not isinstance(content, Mapping):
             raise ValueError(f"it holds a {type(content).__name__}")
         return content
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
 
 

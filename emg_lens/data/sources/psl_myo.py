@@ -19,11 +19,13 @@ import numpy as np
 from emg_lens.data.files import Index, choose, index_files
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.text import unpacked
 
 NAME = "psl-myo"
 EXPECTED = "folders person<n> with files '[<number>]<date> <time>_<sign>.csv'"
 FILE_NAME = re.compile(r"\[(\d+)\](\d{4}-\d\d-\d\d .+)_(\d+)\.csv", re.IGNORECASE)
 N_SIGNS = 18
+MOST_BYTES = 50_000_000
 EMG_FS, IMU_FS = 200.0, 50.0
 SECONDS = 2.0
 """What a sign lasts."""
@@ -79,14 +81,14 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
         DataError: A row that is neither kind, a kind that is missing, or a value that is no number.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = unpacked(path, MOST_BYTES, "two seconds have some 50 kB").read().decode()
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read ({error}); is the file complete?") from None
     rows = [line.split(",") for line in text.replace('"', "").splitlines() if line]
-    emg = [r for r in rows if len(r) == EMG_FIELDS and r[1] == "emg"]
-    imu = [r for r in rows if len(r) == IMU_FIELDS and (r[1], r[5], r[9]) == ("acc", "gyro", "quat")]
-    if len(emg) + len(imu) != len(rows):
-        odd = next(i for i, r in enumerate(rows, 1) if r not in emg and r not in imu)
+    kinds = [_kind(r) for r in rows]
+    emg, imu = ([r for r, of in zip(rows, kinds, strict=True) if of == kind] for kind in ("emg", "imu"))
+    if "" in kinds:
+        odd = kinds.index("") + 1
         raise DataError(f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?")
     if len(emg) < 2 or len(imu) < 2:
         raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; both kinds are needed")
@@ -122,6 +124,13 @@ def _recordings(index: Index) -> Iterator[Recording]:
                 raise DataError(f"{path}: sign {sign} does not exist; expected 1 to {N_SIGNS}")
             done[sign] = done.get(sign, 0) + 1
             yield read(path, subject, sign, done[sign])
+
+
+def _kind(row: list[str]) -> str:
+    """`emg`, `imu`, or nothing for another row."""
+    if len(row) == EMG_FIELDS and row[1] == "emg":
+        return "emg"
+    return "imu" if len(row) == IMU_FIELDS and (row[1], row[5], row[9]) == ("acc", "gyro", "quat") else ""
 
 
 def _numbers(rows: list[list[str]], path: Path) -> np.ndarray:
