@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from synthetic import by_factors, findings_of
@@ -13,6 +14,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.studies import fits
 from emg_lens.studies.electrode_draws import levels_of_draws
 from emg_lens.studies.fit_units import read_together
+from emg_lens.studies.report.views.costs import COSTS, layout_costs
 from emg_lens.studies.report.views.draws import layout_draws
 from emg_lens.studies.report.views.grid import layout_grid
 from emg_lens.studies.spec import StudyError, StudySpec
@@ -157,3 +159,22 @@ def test_the_spread_over_draws_is_that_of_means_over_subjects():
     table = layout_draws(found)
     assert table.loc["a"].tolist() == ["0.400", "0.400", "0.350", "0.450", "0.300", "0.500"]
     assert layout_grid(found).loc["a"].iloc[0] == f"0.400 ± {np.std([0.3, 0.5], ddof=1):.3f}"
+
+
+def test_from_which_level_on_a_cut_costs_little():
+    levels = {"2": [0.30, 0.20], "4": [0.10, 0.18], "16": [0.05, 0.05]}
+    rows = []
+    for level, drops in levels.items():
+        for i in range(5):
+            cuts = zip(("baseline", "one", "two"), (0, *drops), strict=True)
+            rows += [
+                {"electrodes": level, "subject": f"s{i}", "condition": name, "mode": "", "accuracy": 0.9 * (1 - drop)}
+                for name, drop in cuts
+            ]
+    found = findings_of(pd.DataFrame(rows), factors={"electrodes": {level: {} for level in levels}})
+    assert COSTS.shows(found)
+    table = layout_costs(found)
+    assert table["Drop %"].tolist() == ["30.0", "10.0", "5.0", "20.0", "18.0", "5.0"]
+    notes = table.attrs["notes"]
+    assert notes[:2] == ["one: a mean drop below 15 % from 4 on.", "two: a mean drop below 15 % from 16 on."]
+    assert COSTS.figures(found)

@@ -21,16 +21,29 @@ def changed(**changes) -> str:
 
 def test_every_shipped_study_loads_and_checks():
     assert set(catalogue()) == {
+        "attention-dropout-db5",
         "force-myo",
         "heads-db5",
+        "heads-single-dual-db5",
+        "isonet-figure2",
+        "isonet-table1",
+        "isonet-table1-hd",
+        "isonet-table2",
+        "isonet-table2-hd",
         "isonet-table3",
         "isonet-table3-db5",
         "isonet-table3-psl",
+        "loso-db5",
         "loso-uci",
+        "models-db5",
+        "partitions-db5",
         "planted-route",
         "quickstart",
+        "saturation-db5",
+        "saturation-hd",
         "sensors-db5",
         "zeroed-db5",
+        "zeroed-hierarchical-db5",
         "zeroed-psl",
     }
     for name in catalogue():

@@ -30,18 +30,18 @@ class Curve(View):
 
     def shows(self, findings: Findings) -> bool:
         """Where a factor has three or more levels that are numbers."""
-        return bool(_ordered(findings))
+        return bool(ordered_factors(findings))
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """Mean and interval at each level, one row a level and combination of the other factors."""
         return {
             f"{metric_name(findings.metric)} along {factor}": layout_curve(findings, factor)
-            for factor in _ordered(findings)
+            for factor in ordered_factors(findings)
         }
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One a factor."""
-        return {f"curve {factor}": figure_curve(findings, factor) for factor in _ordered(findings)}
+        return {f"curve {factor}": figure_curve(findings, factor) for factor in ordered_factors(findings)}
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
@@ -118,7 +118,8 @@ def figure_curve(findings: Findings, factor: str) -> Figure:
     return figure
 
 
-def _ordered(findings: Findings) -> list[str]:
+def ordered_factors(findings: Findings) -> list[str]:
+    """Factors with three or more levels, all of them numbers."""
     levels = {name: findings.study.factors[name] for name in findings.factors}
     return [name for name, some in levels.items() if len(some) >= FEWEST and all(map(_is_number, some))]
 

@@ -1,0 +1,82 @@
+"""The studies in the paper's own settings, made short, on small files of NinaPro DB2 through the real loader."""
+
+import numpy as np
+import pytest
+import yaml
+from scipy.io import savemat
+
+from emg_lens.studies.shipped import catalogue_text
+from emg_lens.studies.study import Study
+
+FS, ROWS = 2000, 1200
+MOVEMENTS = {1: (1, 2), 2: (18, 19)}
+SMALL = {"d_model": 16, "n_heads": 2, "d_mlp": 16, "d_hidden": 8, "d_fused": 8, "patch_samples": 500}
+
+
+@pytest.fixture(scope="module")
+def db2(tmp_path_factory):
+    """Two subjects, two exercises of two movements each, six repetitions of 0.6 s; gravity turns with the movement."""
+    folder = tmp_path_factory.mktemp("db2")
+    for subject in (1, 2):
+        rng = np.random.default_rng(subject)
+        for exercise, movements in MOVEMENTS.items():
+            runs = [(of, r) for of in movements for r in range(1, 7)]
+            label = np.concatenate([np.repeat([0, of], ROWS) for of, _ in runs]).astype(np.int8)
+            repetition = np.concatenate([np.repeat([r, r], ROWS) for _, r in runs]).astype(np.int8)
+            gravity = rng.normal(size=(len(label), 12, 3)) * 0.01 + np.eye(3)[label % 3][:, None]
+            content = {
+                "emg": (rng.normal(size=(len(label), 12)) * 1e-5 * (1 + label[:, None] % 5)).astype(np.float32),
+                "acc": gravity.reshape(len(label), 36).astype(np.float32),
+                "restimulus": label[:, None],
+                "stimulus": label[:, None],
+                "rerepetition": repetition[:, None],
+                "repetition": repetition[:, None],
+                "subject": np.uint8(subject),
+                "exercise": np.uint8(exercise),
+            }
+            savemat(folder / f"S{subject}_E{exercise}_A1.mat", content)
+    return folder
+
+
+def short(name: str) -> Study:
+    """The shipped study with one epoch, few draws, small models and the movements there are."""
+    content = yaml.safe_load(catalogue_text(name))
+    content["training"]["epochs"] = 1
+    content["cohort"]["options"]["label_numbering"] = "global"
+    content["cohort"]["labels"] = [of for some in MOVEMENTS.values() for of in some]
+    levels = content.get("factors", {}).get("architecture", {}).values()
+    blocks = [content["model"], *(level["model"] for level in levels if "model" in level)]
+    for block in blocks:
+        block.update({key: value for key, value in SMALL.items() if key in block})
+    if "draw" in content.get("factors", {}):
+        content["factors"]["draw"]["draws"] = 2
+    return Study.parse(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_figure_2_compares_networks_of_twelve_channels(db2, tmp_path):
+    result = short("isonet-figure2").run(db2, tmp_path, jobs=1)
+    hears = dict(zip(result.facts["sensors"], result.facts["modalities"], strict=True))
+    assert hears == {
+        "emg+emg": {"emg_a": 6, "emg_b": 6},
+        "acc+acc": {"acc_a": 6, "acc_b": 6},
+        "emg+acc": {"emg": 6, "acc": 6},
+        "acc+acc, 3 axes": {"acc_a": 6, "acc_b": 6},
+        "emg+acc, 3 axes": {"emg": 6, "acc": 6},
+    }
+    assert result.facts["n_parameters"].nunique() == 1
+    beside = result.tables()["Beside the published numbers"]
+    assert beside["Paper"].tolist() == ["0.605", "0.586", "0.716"]
+
+
+def test_table_1_has_every_published_number_beside_it(db2, tmp_path):
+    result = short("isonet-table1").run(db2, tmp_path, jobs=1)
+    assert len(result.facts) == 2 * 9
+    assert len(result.tables()["Beside the published numbers"]) == 9
+    grid = result.tables()["Accuracy by architecture × sensors"]
+    assert list(grid.index) == ["hierarchical", "multimodal-transformer", "multimodal-mlp"]
+
+
+def test_table_2_replaces_one_sensor_and_has_the_published_numbers(db2, tmp_path):
+    result = short("isonet-table2").run(db2, tmp_path, jobs=1)
+    single = result.tables()["Single conditions"].set_index("Condition")["Paper"]
+    assert single["ACC zeroed"] == "0.089" and single["EMG zeroed"] == "0.511" and single["Baseline"] == "0.957"
