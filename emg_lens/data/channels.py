@@ -43,14 +43,14 @@ class Electrodes(SpecModel):
         """The same with numbers in the place of a name.
 
         Raises:
-            ValueError: A name that is not known.
+            ValueError: A name that is not known, or numbers that are none of electrodes.
         """
         if isinstance(self.electrodes, tuple) or self.electrodes == ALL:
             return self
         if self.electrodes not in named:
             known = ", ".join([*named, ALL])
             raise ValueError(f"channels name the electrodes {self.electrodes!r}; known: {known}, or numbers from 0")
-        return self.model_copy(update={"electrodes": named[self.electrodes]})
+        return Electrodes(electrodes=named[self.electrodes], first=self.first, axes=self.axes)
 
     def rows(self, n_channels: int, modality: str) -> list[int]:
         """Places of their channels among those of the modality, in the order in which the channels stand.

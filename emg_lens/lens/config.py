@@ -3,7 +3,7 @@
 Field names are those that TransformerLens utilities read from `model.cfg`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -234,3 +234,14 @@ class EncoderConfig(SignalConfig):
     def d_vocab_out(self) -> int:
         """Number of classes, as `d_vocab`."""
         return self.n_classes
+
+
+def check_names_of_parts(names: Iterable[str]) -> None:
+    """Refuse modalities that cannot name a part of a model that has one a modality.
+
+    Raises:
+        ArgumentError: torch has an attribute of this name on every module (`float`, `train`, `keys`).
+    """
+    taken = [name for name in names if hasattr(torch.nn.ModuleDict, name) or name == "training"]
+    if taken:
+        raise ArgumentError(f"a modality cannot be named {taken[0]!r} in this model: torch modules have that attribute")

@@ -211,11 +211,15 @@ def to_bridge(model: HookedBiosignalEncoder) -> EncoderBridge:
     and `"loss"`, which `bridge.original_model(...)` takes.
 
     Raises:
-        ArgumentError: `model` is not one of our encoders.
+        ArgumentError: `model` is not one of our encoders, or one of several stages.
         ArgumentError: `model` is inside a bridge already.
     """
     if not isinstance(model, HookedBiosignalEncoder):
         raise ArgumentError(f"to_bridge takes a HookedBiosignalEncoder, got {type(model).__name__}")
+    if model.layout.stages:
+        raise ArgumentError(
+            f"a bridge holds one stack of blocks, and {type(model).__name__} has stages; use it as it is"
+        )
     encoder = copy.deepcopy(model)
     encoder.reset_hooks(including_permanent=True)
     adapter = BiosignalAdapter(bridge_config(encoder.cfg))

@@ -6,7 +6,6 @@ at position 0 and enters with its first layer; the modalities' CLS tokens are am
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +14,7 @@ from torch import Tensor
 from emg_lens.layout import CLS
 from emg_lens.lens.config import Number
 from emg_lens.models.registry import Architecture
-from emg_lens.models.staged import StagedConfig, StagedEncoder
+from emg_lens.models.staged import FusionLayers, StagedConfig, StagedEncoder
 
 
 @dataclass
@@ -23,7 +22,7 @@ class HierarchicalConfig(StagedConfig):
     """`StagedConfig` with a fusion stage; by default five layers in either, the sizes of the paper."""
 
     n_layers: Number = 10
-    n_fusion_layers: Any = 5
+    n_fusion_layers: FusionLayers = 5
 
     model_name = "hierarchical"
     fuses = True

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.lens.config import Share, SignalConfig
+from emg_lens.lens.config import Share, SignalConfig, check_names_of_parts
 from emg_lens.lens.points import Point
 from emg_lens.lens.signals import SignalModel
 from emg_lens.models.dropout import drop
@@ -34,6 +34,10 @@ class MultimodalMLPConfig(SignalConfig):
     dropout: Share = 0.0
 
     model_name = "multimodal-mlp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_names_of_parts(self.modalities)
 
     @property
     def n_weights(self) -> int:

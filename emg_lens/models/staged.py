@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from emg_lens.arguments import ArgumentError
 from emg_lens.layout import CLS, NO_INDEX, Stage, TokenLayout
-from emg_lens.lens.config import EncoderConfig, Norm, Number
+from emg_lens.lens.config import Embedding, EncoderConfig, Norm, Number, check_names_of_parts
 from emg_lens.lens.staged_cache import StagedCache
 from emg_lens.models.components import Block, ChannelEmbed
 from emg_lens.models.encoder import HookedBiosignalEncoder
 
 FUSION = "fusion"
 """Name of the stage in which all tokens meet."""
+FusionLayers = Annotated[int, Field(ge=0, le=10_000)]
 
 
 @dataclass
@@ -43,9 +44,9 @@ class StagedConfig(EncoderConfig):
     n_layers: Number = 5
     d_mlp: PositiveInt = 128
     patch_samples: PositiveInt | None = 40
-    embedding: Any = "shared"
+    embedding: Embedding = "shared"
     norm: Norm = "post"
-    n_fusion_layers: Annotated[int, Field(ge=0, le=10_000)] = 0
+    n_fusion_layers: FusionLayers = 0
 
     model_name = "staged-encoder"
     fuses: ClassVar[bool] = False
@@ -56,6 +57,7 @@ class StagedConfig(EncoderConfig):
         if self.norm != "post" or not self.cls_token or self.positions == "rotary":
             given = f"norm={self.norm!r}, cls_token={self.cls_token}, positions={self.positions!r}"
             raise ArgumentError(f"{self.model_name} has post-LN blocks, CLS and positions that are added; got {given}")
+        check_names_of_parts(self.modalities)
         if FUSION in self.modalities:
             raise ArgumentError(f"a modality of {self.model_name} cannot be named {FUSION!r}, which is a stage")
         least = 1 if self.fuses else 0

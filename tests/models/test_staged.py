@@ -33,6 +33,7 @@ from emg_lens.hooks import (
 )
 from emg_lens.layout import TokenLayout
 from emg_lens.models import HierarchicalTransformer, MultimodalTransformer, build_model
+from emg_lens.models.bridge import to_bridge
 from emg_lens.models.encoder import count_parameters
 from emg_lens.registry import UnknownNameError
 from emg_lens.sweeps import Condition, audit, layer_masks, sweep
@@ -44,6 +45,8 @@ KINDS = ("multimodal-transformer", "hierarchical")
 
 def make(kind: str, **changes):
     """Two patches of three samples; emg and acc, two layers of their own, and two of fusion where there is fusion."""
+    if kind == "multimodal-mlp":
+        return build_model(kind, n_samples=6, n_classes=4, **changes)
     of_kind = {"n_layers": 4, "n_fusion_layers": 2} if kind == "hierarchical" else {"n_layers": 2, "d_fused": 6}
     made = dict(modalities={"emg": 3, "acc": 2}, n_samples=6, n_classes=4, d_model=16, n_heads=2, d_mlp=8)
     torch.manual_seed(0)
@@ -270,6 +273,8 @@ def test_a_stage_has_its_cache_and_its_attention_view(tmp_path):
         cache.decompose_resid()
     with pytest.raises(ValueError, match=r"attn.W_Q: HierarchicalTransformer has the stages emg, acc, fusion"):
         _ = model.W_Q
+    with pytest.raises(ValueError, match="a bridge holds one stack of blocks"):
+        to_bridge(model)
     with pytest.raises(UnknownNameError, match="unknown stage 'gyro'"):
         cache.stage("gyro")
     view = attention_view(cache.stage("acc"), model.layout.of_stage("acc"))
@@ -345,6 +350,9 @@ def test_a_token_may_be_a_patch_of_all_channels_of_a_modality(kind):
         ("hierarchical", {"norm": "pre"}, "has post-LN blocks"),
         ("hierarchical", {"positions": "rotary"}, "positions that are added"),
         ("hierarchical", {"modalities": {"fusion": 2}}, "cannot be named 'fusion'"),
+        ("hierarchical", {"modalities": {"float": 2}}, "cannot be named 'float' in this model"),
+        ("multimodal-mlp", {"modalities": {"keys": 2}}, "cannot be named 'keys' in this model"),
+        ("hierarchical", {"embedding": "both"}, "embedding"),
         ("hierarchical", {"patch_samples": 4}, "n_samples=6 is not a multiple of patch_samples=4"),
     ],
 )
