@@ -17,7 +17,7 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emg_lens.arguments import Name, SpecModel, check_argument, short
-from emg_lens.data.channels import ChannelGroups
+from emg_lens.data.channels import ALL, ChannelGroups
 from emg_lens.data.preprocessing import Recipe
 from emg_lens.data.registry import describe_dataset
 from emg_lens.data.segment import Segment
@@ -90,14 +90,22 @@ class Cohort(SpecModel):
         """The groups of channels, with numbers in the place of names.
 
         Raises:
-            ValueError: A name that is not among the `electrodes`.
+            ValueError: A name that is not among the `electrodes`, or a set of those that is called `all`.
         """
+        if ALL in self.electrodes:
+            raise ValueError(f"cohort.electrodes cannot be called {ALL!r}: that is every electrode; rename them")
         if self.channels is None:
             return None
         return {
             group: {modality: some.numbered(self.electrodes) for modality, some in of.items()}
             for group, of in self.channels.items()
         }
+
+    @property
+    def names_electrodes(self) -> bool:
+        """Whether `channels` uses a set of the `electrodes`."""
+        every = [some.electrodes for of in (self.channels or {}).values() for some in of.values()]
+        return any(name in self.electrodes for name in every if isinstance(name, str))
 
     @property
     def of_every_channel(self) -> "Cohort":
@@ -194,12 +202,16 @@ class StudySpec(SpecModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        cohorts = []
         for levels in combinations(self.factors) if self.factors else ():
             try:
-                self.at(levels)
+                cohorts.append(self.at(levels).cohort)
             except ValidationError as error:
                 where = ", ".join(f"{factor}={level}" for factor, level in levels.items())
                 raise ValueError(f"at {where}: {one_line(error)}") from None
+        if any(one.electrodes for one in cohorts) and not any(one.names_electrodes for one in cohorts):
+            names = ", ".join(dict.fromkeys(name for one in cohorts for name in one.electrodes))
+            raise ValueError(f"cohort.channels uses none of the electrodes {names}; name them there: {{emg: NAME}}")
         compared = {name: tuple(self.factors[name]) for name in self.compared_factors}
         for comparison in self.statistics.compare:
             comparison.check(compared)

@@ -77,6 +77,12 @@ def test_without_parts_a_draw_is_an_order_of_all_electrodes():
         ({"draw": {"draws": 3}}, "of is needed"),
         ({"draw": {"draws": 3, "of": 4, "parts": {"a": 1}}}, "parts is not known"),
         ({"draw": {"draws": 0, "of": 4}}, "greater than or equal to 1"),
+        ({"draw": {"draws": 3, "of": 4, "into": {"a": 1}}}, "uses none of the electrodes a"),
+        ({"draw": {"draws": True, "of": 4}}, "expected a number"),
+        ({"draw": {"draws": 2.5, "of": 4}}, "must map parts"),
+        ({"s": {"a": {"cohort": {"electrodes": {"x": [-1]}, "channels": {"emg": "x", "acc": "all"}}}}}, "electrodes"),
+        ({"s": {"a": {"cohort": {"electrodes": {"x": [1, 1]}, "channels": {"emg": "x", "acc": "all"}}}}}, "different"),
+        ({"s": {"a": {"cohort": {"electrodes": {"all": [1]}, "channels": {"emg": "all", "acc": "all"}}}}}, "'all'"),
         ({"which": {"draws": 3, "of": 4}}, "drawn by the factor 'draw'"),
         ({"sensors": {"a": {"cohort": {"channels": {"emg": "left", "acc": "all"}}}}}, "name the electrodes 'left'"),
     ],
@@ -152,9 +158,10 @@ def test_fits_of_the_same_recordings_stand_together():
 
 def test_the_spread_over_draws_is_that_of_means_over_subjects():
     values = {("a", "01"): [0.2, 0.4], ("a", "02"): [0.4, 0.6], ("b", "01"): [0.9, 0.9], ("b", "02"): [0.7, 0.9]}
+    uses = {"cohort": {"channels": {"emg": "x", "acc": "all"}}}
     levels = {"01": {"cohort": {"electrodes": {"x": [0]}}}, "02": {"cohort": {"electrodes": {"x": [1]}}}}
     found = findings_of(
-        by_factors(values, ["sensors", "draw"]), factors={"sensors": {"a": {}, "b": {}}, "draw": levels}
+        by_factors(values, ["sensors", "draw"]), factors={"sensors": {"a": uses, "b": uses}, "draw": levels}
     )
     table = layout_draws(found)
     assert table.loc["a"].tolist() == ["0.400", "0.400", "0.350", "0.450", "0.300", "0.500"]
