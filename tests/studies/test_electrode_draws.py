@@ -17,6 +17,7 @@ from emg_lens.studies.fit_units import read_together
 from emg_lens.studies.report.views.costs import COSTS, layout_costs
 from emg_lens.studies.report.views.draws import layout_draws
 from emg_lens.studies.report.views.grid import layout_grid
+from emg_lens.studies.run import _run_at_once
 from emg_lens.studies.spec import StudyError, StudySpec
 from emg_lens.studies.study import Study
 
@@ -151,6 +152,22 @@ def test_fits_of_the_same_recordings_stand_together():
     ordered = read_together(all_fits(drawn()))
     assert [one.fold.name for one in ordered] == ["01"] * 6 + ["02"] * 6 + ["03"] * 6
     assert sorted(one.name for one in ordered) == sorted(one.name for one in all_fits(drawn()))
+
+
+def test_an_accelerator_fits_all_draws_at_once_and_gives_what_the_processor_gives(tmp_path, monkeypatch):
+    at_once = []
+    stacked = fits.run_fits_at_once
+    monkeypatch.setattr(fits, "run_fits_at_once", lambda some, *rest: at_once.append(len(some)) or stacked(some, *rest))
+    study = drawn(training={"epochs": 2})
+    result = study.run(out=tmp_path / "runs", jobs=1)
+    todo = all_fits(study)
+    folders = {fit.folder_name: tmp_path / "stacked" / fit.folder_name for fit in todo}
+    (tmp_path / "stacked").mkdir()
+    _run_at_once(read_together(todo), None, folders, "cpu")
+    assert at_once == [9, 9]  # three draws of three subjects, for each of two networks
+    for folder in result.folders:
+        mine, theirs = (pd.read_csv(f / "scores.csv")["log_prob"] for f in (folders[folder.name], folder))
+        assert np.abs(mine - theirs).max() < 1e-4
 
 
 # --- tables -----------------------------------------------------------------------------------------------------
