@@ -2,8 +2,12 @@
 
 import gzip
 import io
+import warnings
 import zlib
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from emg_lens.data.recording import DataError
 from emg_lens.memory import free_memory
@@ -64,3 +68,21 @@ def check_columns(line: str, separator: str, path: Path) -> None:
     n_columns = len(line.split()) if separator == SPACES else line.count(separator) + 1
     if n_columns > MOST_COLUMNS:
         raise DataError(f"{path}: its first line has {n_columns} columns; {MOST_COLUMNS} at most are read")
+
+
+def rows_below(text: io.BytesIO, **options: Any) -> pd.DataFrame:
+    """The rows of a table, none of which is longer than its header: pandas would take what is too much for an index.
+
+    Args:
+        text: The file's.
+        **options: Of `pandas.read_csv`.
+
+    Raises:
+        ValueError: One is, or it is no table.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(text, index_col=False, **options)
+        except pd.errors.ParserWarning:
+            raise ValueError("rows are longer than the header") from None

@@ -3,6 +3,7 @@
 import gzip
 import re
 import shutil
+import time
 import unicodedata
 
 import h5py
@@ -237,6 +238,18 @@ def test_damaged_tables_are_refused_in_one_line(tmp_path, damage, message):
     with pytest.raises(DataError, match=message) as error:
         list(load_dataset("folder", tmp_path))
     assert "\n" not in str(error.value) and "fist_1.csv" in str(error.value)
+
+
+def test_many_classes_are_compared_in_one_pass(tmp_path):
+    many = "{" + ", ".join(f"{i}: c{i}" for i in range(1, 30_000)) + "}"
+    began = time.process_time()
+    with pytest.raises(DataError, match="two classes have one name|label"):
+        list(
+            load_dataset(
+                "folder", small(tmp_path, SMALL + f"label: {{column: g, classes: {many}}}\n", b"a,b,g\n1,2,x\n")
+            )
+        )
+    assert time.process_time() - began < 20
 
 
 def test_a_giant_description_is_not_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -102,7 +103,7 @@ class LabelNumbers(RowNumbers):
     @model_validator(mode="after")
     def _each_means_one_thing(self) -> "LabelNumbers":
         every = [value_name(value) for value in (*self.rest, *self.unlabelled, *(self.classes or ()))]
-        doubled = [name for i, name in enumerate(every) if name in every[:i]]
+        doubled = [name for name, times in Counter(every).items() if times > 1]
         if doubled:
             raise ValueError(f"the value {doubled[0]!r} is there twice: it can be rest, unlabelled or one class")
         names = list((self.classes or {}).values())

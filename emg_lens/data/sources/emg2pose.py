@@ -13,7 +13,7 @@ from emg_lens.data.files import check_choices, check_folder, choose, natural, re
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.text import check_columns, first_line, unpacked
+from emg_lens.data.text import check_columns, first_line, rows_below, unpacked
 from emg_lens.io.binary import hdf5_fields
 
 NAME = "emg2pose"
@@ -119,7 +119,7 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     text = unpacked(place, MOST_METADATA)
     check_columns(first_line(text), ",", place)
     try:
-        table = pd.read_csv(text, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]
+        table = rows_below(text, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]
     except (ValueError, KeyError) as error:
         raise DataError(f"{place}: cannot be read ({error}); expected filename, user and stage") from None
     stages = {stage: i for i, stage in enumerate(sorted(table["stage"].unique()), start=1)}
