@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -80,11 +81,13 @@ def fits_of(study: StudySpec, subjects: Sequence[Sequence[str]]) -> list[Fit]:
     found: list[Fit] = []
     told: set[tuple[str, str]] = set()
     for (levels, spec), names in zip(study.cells, subjects, strict=True):
+        data = spec.division
         for fold in spec.split.folds(names):
-            found.append(Fit(levels, fold, spec, (spec.division, fold.name) not in told))
-            told.add((spec.division, fold.name))
+            found.append(Fit(levels, fold, spec, (data, fold.name) not in told))
+            told.add((data, fold.name))
     names = [fit.folder_name.casefold() for fit in found]  # some file systems do not tell a from A
-    doubled = next((fit.name for fit, name in zip(found, names, strict=True) if names.count(name) > 1), None)
+    counts = Counter(names)
+    doubled = next((fit.name for fit, name in zip(found, names, strict=True) if counts[name] > 1), None)
     if doubled is not None:
         raise StudyError(f"two fits would share the folder of {doubled!r}; rename a level or a subject")
     return found
