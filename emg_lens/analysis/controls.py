@@ -20,7 +20,7 @@ from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError, EdgeSet, from_mask, positions
 from emg_lens.layout import CLS, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
-from emg_lens.sweeps.live_edges import reach
+from emg_lens.sweeps.live_edges import one_head_for_all, reach
 from emg_lens.sweeps.target import Target, target_of
 
 Draws = Annotated[int, Field(ge=0, le=10_000)]
@@ -50,9 +50,10 @@ def random_edges(
     """
     target = target_of(model, layout)
     cut = _live_cut(target, edges)
-    uncut = reach(torch.zeros(cut.shape, dtype=torch.bool), target.readout, target.severed)
+    severed = None if target.severed is None else target.severed[:, : cut.shape[1]]
+    uncut = reach(torch.zeros(cut.shape, dtype=torch.bool), target.readout, severed)
     pool = uncut.live_rows[:, None, :, None].expand(cut.shape).numpy()
-    pool = pool if target.severed is None else pool & ~target.severed.numpy()
+    pool = pool if severed is None else pool & ~severed.numpy()
     if not cut.any():
         raise EdgeError(f"{edges} cuts no live edge, so there is nothing to match")
     kinds = [pool & kind for kind in _kinds(target.layout)]
@@ -78,7 +79,9 @@ def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: Token
     target = target_of(model, layout)
     with_baseline(conditions)  # which refuses two of one name
     planned = [condition for condition in conditions if not condition.in_the_model]
-    cuts = [np.packbits(_live_cut(target, condition.edges)) for condition in planned]
+    live = [_live_cut(target, condition.edges) for condition in planned]
+    n_heads = max((cut.shape[1] for cut in live), default=1)
+    cuts = [np.packbits(np.broadcast_to(cut, (len(cut), n_heads, *cut.shape[2:]))) for cut in live]
     rows = []
     for smaller, mine in zip(planned, cuts, strict=True):
         for larger, theirs in zip(planned, cuts, strict=True):
@@ -98,9 +101,12 @@ def with_detour_closed(edges: EdgeSet) -> EdgeSet:
     return edges | (positions(src=[CLS]) - positions(dest=[CLS]))
 
 
-def _live_cut(target: Target, edges: EdgeSet) -> Bool[np.ndarray, "layer head dest src"]:
+def _live_cut(target: Target, edges: EdgeSet) -> Bool[np.ndarray, "layer one_or_head dest src"]:
+    """The live edges of a cut; of one head, where all are cut alike."""
     mask = edges.mask(target.layout, target.n_layers, target.n_heads)
-    return reach(mask, target.readout, target.severed).live_cut.numpy()
+    some = one_head_for_all(mask, target.severed)
+    severed = None if target.severed is None else target.severed[:, some]
+    return reach(mask[:, some], target.readout, severed).live_cut.numpy()
 
 
 def _kinds(layout: TokenLayout) -> list[Bool[np.ndarray, "dest src"]]:

@@ -31,6 +31,11 @@ class Reach:
         return not bool(self.live_cut.any())
 
 
+def one_head_for_all(*masks: Bool[Tensor, "layer head dest src"] | None) -> slice:
+    """Which heads of masks are to be looked at: the first, where all heads are one in memory, else all of them."""
+    return slice(1) if all(mask is None or mask.stride(1) == 0 for mask in masks) else slice(None)
+
+
 def reach(
     cut: Bool[Tensor, "layer head dest src"],
     readout: Int[Tensor, " position"],

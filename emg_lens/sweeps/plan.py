@@ -19,7 +19,7 @@ from torch import Tensor
 from emg_lens.hooks import EdgeError, Intervention, none
 from emg_lens.layout import TokenLayout
 from emg_lens.sweeps.conditions import Condition
-from emg_lens.sweeps.live_edges import reach
+from emg_lens.sweeps.live_edges import one_head_for_all, reach
 from emg_lens.sweeps.target import Target
 
 Rows = frozenset[int]
@@ -175,13 +175,12 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
         if edges != none() and not target.n_layers * target.n_heads:
             raise EdgeError(f"{target.model} has no attention, so condition {condition.name!r} cannot cut {edges}")
         mask = edges.mask(target.layout, target.n_layers, target.n_heads)
-        alike = _is_shared(mask) and (target.severed is None or _is_shared(target.severed))
-        some = slice(1) if alike else slice(None)  # of the heads: where all are cut alike, one stands for all
+        some = one_head_for_all(mask, target.severed)
         mask, severed = mask[:, some], None if target.severed is None else target.severed[:, some].numpy()
         cut = mask.numpy()  # counting is several times faster in numpy
         absent = cut if severed is None else cut | severed
         cut = cut if severed is None else cut & ~severed
-        empty, n_alike = absent.all(axis=-1), target.n_heads if alike else 1
+        empty, n_alike = absent.all(axis=-1), target.n_heads // max(cut.shape[1], 1)
         if condition.in_the_model:  # which may make any edge matter
             live_cut = cut
             unplanned.append(i)
@@ -209,11 +208,6 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
             }
         )
     return SweepPlan(tuple(roots.values()), tuple(unplanned), tuple(distinct), tuple(of), pd.DataFrame(rows))
-
-
-def _is_shared(mask: Bool[Tensor, "layer head dest src"]) -> bool:
-    """Whether all heads are one in memory."""
-    return mask.stride(1) == 0
 
 
 def _leaf(node: Node, live_cut: Bool[np.ndarray, "layer head dest src"]) -> Node:
