@@ -221,5 +221,5 @@ def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:
     if not all(map(is_numeric_dtype, numbers.dtypes)) or scores[WHOLE].isna().to_numpy().any():
         raise StudyError(f"{folder / 'scores.csv'} has cells that are no numbers; delete {folder} and run again")
     if "mode" in scores:
-        scores["mode"] = scores["mode"].fillna("")
+        scores["mode"] = scores["mode"].astype(object).fillna("")
     return scores

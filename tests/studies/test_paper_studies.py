@@ -1,5 +1,6 @@
-"""The studies in the paper's own settings, made short, on small files of NinaPro DB2 through the real loader."""
+"""The studies in the paper's own settings, made short, on small files in the layouts of the data sets."""
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -38,12 +39,33 @@ def db2(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def hd(tmp_path_factory):
+    """Two subjects of the high-density data, two movements, five repetitions of 0.54 s; forces tell the movement."""
+    folder = tmp_path_factory.mktemp("hd")
+    for subject in (1, 2):
+        rng, rest, rows = np.random.default_rng(subject), 600, 1100
+        runs = [(of, r) for r in range(1, 6) for of in (1, 3)]
+        label = np.concatenate([np.repeat([0, of], [rest, rows]) for of, _ in runs] + [np.zeros(rest)])
+        repetition = np.concatenate([np.repeat([0, r], [rest, rows]) for _, r in runs] + [np.zeros(rest)])
+        with h5py.File(folder / f"s{subject}.mat", "w") as file:
+            for array in ("emg_extensors", "emg_flexors"):
+                file[array] = rng.normal(size=(8, 8, len(label)))
+            file["force"] = rng.uniform(2, 3, size=(9, len(label))) + (label == 3) * np.linspace(0, 1, 9)[:, None]
+            for name in ("class", "adjusted_class"):
+                file[name] = label[None]
+            for name in ("repetition", "adjusted_repetition"):
+                file[name] = repetition[None]
+    return folder
+
+
 def short(name: str) -> Study:
     """The shipped study with one epoch, few draws, small models and the movements there are."""
     content = yaml.safe_load(catalogue_text(name))
     content["training"]["epochs"] = 1
-    content["cohort"]["options"]["label_numbering"] = "global"
-    content["cohort"]["labels"] = [of for some in MOVEMENTS.values() for of in some]
+    if content["cohort"]["dataset"] == "ninapro-db2":
+        content["cohort"]["options"]["label_numbering"] = "global"
+        content["cohort"]["labels"] = [of for some in MOVEMENTS.values() for of in some]
     levels = content.get("factors", {}).get("architecture", {}).values()
     blocks = [content["model"], *(level["model"] for level in levels if "model" in level)]
     for block in blocks:
@@ -80,3 +102,24 @@ def test_table_2_replaces_one_sensor_and_has_the_published_numbers(db2, tmp_path
     result = short("isonet-table2").run(db2, tmp_path, jobs=1)
     single = result.tables()["Single conditions"].set_index("Condition")["Paper"]
     assert single["ACC zeroed"] == "0.089" and single["EMG zeroed"] == "0.511" and single["Baseline"] == "0.957"
+
+
+def test_high_density_tables_have_their_published_numbers(hd, tmp_path):
+    one = short("isonet-table1-hd").run(hd, tmp_path, jobs=1)
+    assert one.tables()["Beside the published numbers"]["Paper"].tolist()[0] == "0.967"
+    assert one.facts["n_samples"].eq(1000).all() and one.facts["modalities"].iloc[0] == {"emg": 128, "force": 9}
+    two = short("isonet-table2-hd").run(hd, tmp_path, jobs=1)
+    single = two.tables()["Single conditions"].set_index("Condition")["Paper"]
+    assert single["Force zeroed"] == "0.303" and single["EMG zeroed"] == "0.276"
+
+
+def test_smaller_sets_of_electrodes_are_parts_of_larger_ones(hd, tmp_path):
+    study = short("saturation-hd")
+    result = study.run(hd, tmp_path, jobs=1)
+    assert sorted({fit["emg"] for fit in result.facts["modalities"]}) == [10, 20, 40, 80, 128]
+    sets = {}
+    for levels, spec in study.cells:
+        rows = spec.cohort.groups["emg"]["emg"].rows(128, "emg")
+        assert sets.get(levels["draw"], set()) < set(rows)
+        sets[levels["draw"]] = set(rows) if levels["electrodes"] != "128" else set()
+    assert "What cuts cost along electrodes" in result.tables()
