@@ -15,8 +15,8 @@ test: $(ENV)/.ready                       ## every test
 	$(BIN)/pytest -n auto
 
 test-compat: $(ENV)/.ready $(ENV3)/.ready ## one suite, on TransformerLens 4.x and on 3.9.0
-	$(BIN)/pytest -n auto tests/compat tests/hooks tests/test_encoder.py
-	$(ENV3)/bin/pytest -n auto tests/compat tests/hooks tests/test_encoder.py
+	$(BIN)/pytest -n auto tests/compat tests/hooks tests/models tests/test_encoder.py
+	$(ENV3)/bin/pytest -n auto tests/compat tests/hooks tests/models tests/test_encoder.py
 
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .
