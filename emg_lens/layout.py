@@ -6,7 +6,7 @@ resolved against it, figures take their labels from it. It knows nothing about m
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,7 @@ class TokenLayout:
         channel: Index of the channel within its modality; -1 where a token has none.
         patch: Index of the time patch; -1 where a token has none.
         stages: The stages of the model; empty = one, in which all positions meet in all layers.
+        channels_in_token: Where a token stands for all channels of a modality: each modality, and how many it has.
     """
 
     names: tuple[str, ...]
@@ -71,6 +72,7 @@ class TokenLayout:
     channel: tuple[int, ...] = field(repr=False)
     patch: tuple[int, ...] = field(repr=False)
     stages: tuple[Stage, ...] = field(default=(), repr=False)
+    channels_in_token: tuple[tuple[str, int], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -116,21 +118,21 @@ class TokenLayout:
 
     @staticmethod
     @checked
-    def times(modalities: Iterable[str], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
+    def times(modalities: Mapping[str, int], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
         """One token a time patch of a modality, all of its channels in it.
 
         Args:
-            modalities: Their names, in the order of the input's channel axis.
+            modalities: Number of channels of each modality, in the order of the input's channel axis.
             n_patches: Patches a modality.
             cls: Whether a CLS token stands at position 0.
 
         Raises:
-            ArgumentError: No modality, or a name that cannot be one.
+            ArgumentError: No modality, a name that cannot be one, or a count below 1.
         """
-        names = [name for name, _ in _channels(dict.fromkeys(modalities, 1))]
-        _check_number(len(names) * n_patches)
-        tokens = [(f"{name}.p{p}", name, NO_INDEX, p) for name in names for p in range(n_patches)]
-        return TokenLayout._from_tokens(tokens, cls)
+        _channels(modalities)
+        _check_number(len(modalities) * n_patches)
+        tokens = [(f"{name}.p{p}", name, NO_INDEX, p) for name in modalities for p in range(n_patches)]
+        return replace(TokenLayout._from_tokens(tokens, cls), channels_in_token=tuple(modalities.items()))
 
     @staticmethod
     @checked
@@ -200,10 +202,14 @@ class TokenLayout:
         """
         own = self.stage(name).positions
         parts = (self.names, self.group, self.channel, self.patch)
-        return TokenLayout(*(part[own.start : own.stop] for part in parts))  # pyright: ignore
+        inside = TokenLayout(*(part[own.start : own.stop] for part in parts))  # pyright: ignore
+        channels = tuple((name, n) for name, n in self.channels_in_token if name in inside.modalities)
+        return replace(inside, channels_in_token=channels)
 
     def n_channels(self, modality: str) -> int:
         """Number of channels of a modality."""
+        if self.channels_in_token:
+            return dict(self.channels_in_token)[modality]
         return len({self.channel[p] for p in self.find(modality)})
 
     def positions(self, name: str) -> "Int[Tensor, ' position']":

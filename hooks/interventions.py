@@ -320,9 +320,10 @@ def input_mask(layout: TokenLayout, tokens: str | int | tuple[str | int, ...], s
     mask = torch.zeros(shape[0], n_patches, dtype=torch.bool)
     for position in find_tokens(layout, tokens).tolist():
         group, channel = layout.group[position], layout.channel[position]
-        if group is None or group == CLS or channel == NO_INDEX:
+        if group is None or group == CLS or (channel == NO_INDEX and not layout.channels_in_token):
             raise EdgeError(f"token {layout.names[position]!r} has no samples at the input; give at='hook_embed'")
-        mask[first[group] + channel, layout.patch[position] if n_patches > 1 else 0] = True
+        own = slice(first[group], first[group] + sizes[group]) if channel == NO_INDEX else first[group] + channel
+        mask[own, layout.patch[position] if n_patches > 1 else 0] = True
     return mask.repeat_interleave(-(-shape[1] // n_patches), dim=1)[:, : shape[1]]
 
 

@@ -200,7 +200,7 @@ class EncoderConfig(SignalConfig):
     def layout_of(self, modalities: Mapping[str, int], *, cls: bool) -> TokenLayout:
         """The layout of some modalities' tokens."""
         if self.tokens == "time":
-            return TokenLayout.times(list(modalities), self.n_patches, cls=cls)
+            return TokenLayout.times(modalities, self.n_patches, cls=cls)
         if self.patch_samples is None:
             return TokenLayout.channels(modalities, cls=cls)
         return TokenLayout.patches(modalities, self.n_patches, cls=cls)

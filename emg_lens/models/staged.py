@@ -93,7 +93,8 @@ class StagedConfig(EncoderConfig):
         stages = [Stage(name, range(self.n_own_layers), span) for name, span in self.spans.items()]
         if self.fuses:
             stages.append(Stage(FUSION, range(self.n_own_layers, self.n_layers), range(len(rows))))
-        return TokenLayout(*zip(*rows, strict=True), stages=tuple(stages))  # pyright: ignore
+        channels = tuple(self.modalities.items()) if self.tokens == "time" else ()
+        return TokenLayout(*zip(*rows, strict=True), tuple(stages), channels)  # pyright: ignore
 
     @property
     def n_ctx(self) -> int:

@@ -336,6 +336,12 @@ def test_a_token_may_be_a_patch_of_all_channels_of_a_modality(kind):
     torch.testing.assert_close(model(x), by_torch(model, x), rtol=0, atol=1e-10)
     with pytest.raises(EdgeError, match="needs tokens with a channel"):
         cut(model, same_channel())
+    zeroed, later = x.clone(), x.clone()
+    zeroed[:, 3:], later[:, 3:, 3:] = 0, 0
+    changes = [Condition("acc", Replace("acc", at="input")), Condition("later", Replace("acc.p1", at="input"))]
+    found = sweep(model, x, changes).logits
+    torch.testing.assert_close(found["acc"], model(zeroed))
+    torch.testing.assert_close(found["later"], model(later))
     with pytest.raises(ValueError, match="needs embedding='dedicated'"):
         make(kind, tokens="time")
 
