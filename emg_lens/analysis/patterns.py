@@ -139,6 +139,8 @@ def read_patterns(
     else:
         raise ArgumentError(f"{name} must be an ActivationCache, a dict or a tensor, got {type(cache).__name__}")
     if not found:
+        if hasattr(cache, "stage"):
+            raise ArgumentError(f"{name} holds hook points of stages: give cache.stage(name) and layout.of_stage(name)")
         raise ArgumentError(
             f"{name} holds no attention pattern: expected 'blocks.{{layer}}.attn.hook_pattern'; cache it "
             "with run_with_cache(x), or name it in names_filter"

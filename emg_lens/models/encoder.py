@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from emg_lens.arguments import ArgumentError, check_argument, short
+from emg_lens.hooks import none
+from emg_lens.layout import where_modalities_meet
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, look_up
 from emg_lens.lens.points import Point, is_heard
@@ -69,10 +71,20 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         self.unembed = Unembed(self.cfg)
 
     def severed_mask(self) -> Bool[Tensor, "layer head dest src"] | None:
-        """The attention edges this model does not have (`cfg.severed_edges`), or None if it has all."""
-        if not self.cfg.severed_edges:
+        """The attention edges this model does not have (`cfg.severed_edges`), or None if it has all.
+
+        Raises:
+            ArgumentError: They are none of this model's edges.
+        """
+        if self.cfg.severed == none():
             return None
-        return self.cfg.severed.mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)
+        severed = self.cfg.severed.mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)
+        if not severed.any():
+            raise ArgumentError(
+                f"severed_edges={str(self.cfg.severed)!r} selects no edge of this model"
+                f"{where_modalities_meet(self.layout)}; leave it out to have them all"
+            )
+        return severed
 
     # --- running ------------------------------------------------------------------------------------------
 

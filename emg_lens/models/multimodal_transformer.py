@@ -6,6 +6,7 @@ modalities stand side by side, one linear layer with a ReLU reads them, as in th
 """
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +72,20 @@ class MultimodalTransformer(StagedEncoder):
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch modality_and_d_model"]:
         """The CLS vectors of all modalities, side by side."""
         return resid[:, self.readout_positions].flatten(1)
+
+    @property
+    def W_U(self) -> NoReturn:  # noqa: N802
+        """Refused: classes are read through a ReLU.
+
+        Raises:
+            ArgumentError: Always.
+        """
+        raise ArgumentError(
+            "W_U: this model's logits are read through a ReLU (unembed.fuse, unembed.classifier), so classes have no"
+            " direction in the residual stream"
+        )
+
+    b_U = W_U
 
     @property
     def readout_positions(self) -> Int[Tensor, " position"]:

@@ -72,12 +72,13 @@ def choose_executor(model: nn.Module, x: Tensor, asked: Executor, n_distinct: in
     if asked == "loop":
         return "loop"
     against = reason_not_to_fold(model)
-    if against is None and asked != "stacked" and model.layout.stages:  # pyright: ignore
-        return "folded"
-    if against is None and model.layout.stages:  # pyright: ignore
-        against = "its stages have different tokens"
     if against is None:
         assert isinstance(model, HookedBiosignalEncoder)
+        if model.layout.stages:
+            if asked == "stacked":
+                kind = type(model).__name__
+                raise SweepInputError(f"executor 'stacked' cannot run stages side by side ({kind}); use 'tree'")
+            return "folded"
         waits = asked == "auto" and n_distinct > 2 and _waits_for_launches(model, x)
         return "stacked" if asked == "stacked" or waits else "folded"
     if asked != "stacked":

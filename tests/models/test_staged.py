@@ -235,6 +235,22 @@ def test_severed_edges_never_carry_attention(kind):
     torch.testing.assert_close(by_torch(model, x := model.example_input(2).double(), unimodal("acc")), model(x))
 
 
+def test_edges_that_a_model_never_had_are_not_severed_silently():
+    with pytest.raises(ValueError, match=r"severed_edges='cross_modal\(\)' selects no edge of this model; in no stage"):
+        make("multimodal-transformer", severed_edges="cross_modal()")
+    with pytest.raises(ValueError, match="selects no edge of this model; modalities meet in stage 'fusion'"):
+        make("hierarchical", severed_edges="cross_modal().at(layers=0)")
+    assert make("hierarchical", severed_edges="none()").severed_mask() is None
+
+
+def test_classes_behind_a_relu_have_no_direction_and_stages_are_not_stacked():
+    model = make("multimodal-transformer")
+    with pytest.raises(ValueError, match="W_U: this model's logits are read through a ReLU"):
+        model.tokens_to_residual_directions([0])
+    with pytest.raises(ValueError, match="cannot run stages side by side .*; use 'tree'"):
+        sweep(model, model.example_input(2).double(), [Condition("a", unimodal())], executor="stacked")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_are_replaced_in_the_stream_and_in_a_stage(kind):
     model = make(kind)
@@ -273,6 +289,8 @@ def test_a_stage_has_its_cache_and_its_attention_view(tmp_path):
         cache.decompose_resid()
     with pytest.raises(ValueError, match=r"attn.W_Q: HierarchicalTransformer has the stages emg, acc, fusion"):
         _ = model.W_Q
+    with pytest.raises(ValueError, match="hook points of stages: give cache.stage"):
+        attention_view(cache, model.layout)
     with pytest.raises(ValueError, match="a bridge holds one stack of blocks"):
         to_bridge(model)
     with pytest.raises(UnknownNameError, match="unknown stage 'gyro'"):
