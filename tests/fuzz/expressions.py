@@ -16,11 +16,11 @@ LAYOUTS = (
 GROUPS = ("'emg'", "'acc'", "'cls'", "'emg.0'", "'gyro'", "'subject'", "''", "'NA'", '"emg"')
 NUMBERS = ("0", "1", "-1", "2", "3", "99", "True", "None", "1.0", "10**9", "9" * 22, "-(10**30)", "0x10", "1e3", "1j")
 ATOMS = (
-    "unimodal({g})", "cross_modal({g}, {g})", "flow({g}, {g})", "self_edges()", "cls_edges()", "same_channel()", "same_patch()",
+    "unimodal({g})", "cross_modal({g}, {g})", "flow({g}, {g})", "self_edges()", "same_channel()", "same_patch()",
     "lag({n}, {n})", "positions(dest={p})", "positions(dest={p}, src={p})", "every()", "none()", "positions()",
     "unimodal()", "cross_modal()", "positions({p}, {p}, {p})", "lag(low={n}, low={n})", "unimodal(*{p})",
     "from_mask({p})", "positions(dest=range(10**9))", "every", "eval('1')", "().__class__", "lambda: 0",
-    "unimodal().mask", "[every()]",
+    "unimodal().mask", "[every()]", "cls_edges()", "every().at(stage='fusion')", "every().at(stage={p})",
 )  # fmt: skip
 PLACES = (
     "0", "[0]", "[0, 1]", "range(3)", "range({n}, {n})", "slice(0, 2)", "slice({n}, {n}, {n})", "{g}", "[{g}, 0]",
