@@ -250,7 +250,11 @@ def where_modalities_meet(layout: TokenLayout) -> str:
     if not layout.stages:
         return ""
     joining = [stage for stage in layout.stages if len(layout.of_stage(stage.name).modalities) > 1]
-    told = [f"stage {stage.name!r}, layers {stage.layers.start} to {stage.layers.stop - 1}" for stage in joining]
+    told = [
+        f"stage {stage.name!r}, layer{'s' * (len(stage.layers) > 1)} {stage.layers.start}"
+        + f" to {stage.layers.stop - 1}" * (len(stage.layers) > 1)
+        for stage in joining
+    ]
     return f"; modalities meet in {' and '.join(told)} alone" if told else "; in no stage do modalities meet"
 
 

@@ -132,9 +132,15 @@ def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
     """The given layout, with the stages of the model, or the model's own.
 
     Raises:
-        EdgeError: Neither exists, or the given one has another number of positions than the model's stages.
+        EdgeError: Neither exists, or the given one has another number of positions than the model's stages, or others.
     """
     stages = _own_stages(model)
+    if layout is not None and layout.stages and layout.stages != stages:
+        own = [stage.name for stage in stages]
+        raise EdgeError(
+            f"the layout has the stages {[stage.name for stage in layout.stages]} of another model; this one has"
+            f" {own or 'but one'}: leave layout out, or give one without stages"
+        )
     if layout is not None and stages and not layout.stages:
         if len(layout) != stages[-1].positions.stop:
             raise EdgeError(f"the layout has {len(layout)} positions, the model has {stages[-1].positions.stop}")

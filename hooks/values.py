@@ -32,6 +32,7 @@ from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.examples import Inputs, call, example_inputs
 from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
 from emg_lens.layout import TokenLayout
+from emg_lens.registry import UnknownNameError
 
 OF_STAGES = "stages."
 """What the hook points of a stage begin with, before its name."""
@@ -78,7 +79,10 @@ def replace(
     """
     layout = resolve_layout(model, layout)
     if at.startswith(OF_STAGES) and layout.stages:
-        layout = layout.of_stage(at.split(".")[1])
+        try:
+            layout = layout.of_stage(at.split(".")[1])
+        except UnknownNameError as error:
+            raise EdgeError(error.args[0]) from None
     where = find_tokens(layout, tokens)
     if (by in FROM_REFERENCE) != (reference is not None):
         verb = "needs" if reference is None else "takes no"
@@ -139,6 +143,8 @@ def cut_mlp(
     for name, own, here in _mlp_outputs(paths, wanted, where, layout):
         check_live(model, name, example)
         hooks.append((name, _writing(lambda x, here=here: torch.zeros_like(x[:, here]), here, own, name)))
+    if not hooks:
+        raise EdgeError(f"cut_mlp({short(tokens)}, layers={short(layers)}): no stage has these tokens in these layers")
     return hooks
 
 

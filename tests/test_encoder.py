@@ -316,3 +316,37 @@ def test_gradients_reach_every_parameter():
 def test_impossible_configurations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+class LastToken(HookedBiosignalEncoder):
+    def pool(self, resid):
+        return resid[:, -1]
+
+
+class OwnHead(HookedBiosignalEncoder):
+    def head(self, resid, return_type="logits"):
+        return self.unembed(resid.mean(1))
+
+
+@pytest.mark.parametrize("kind", [LastToken, OwnHead])
+def test_training_reads_what_a_models_own_readout_reads(kind):
+    """The last block left all rows but CLS out, whatever the class read: another function was trained."""
+    model = kind(make().cfg)
+    x = model.example_input(4)
+    torch.testing.assert_close(model.train()(x), model.eval()(x))
+
+
+@pytest.mark.parametrize("where", ["blocks.2", "blocks.2.mlp", "ln_final"])
+def test_a_hook_of_torchs_own_sees_all_positions_in_training(where):
+    model, seen = make().train(), []
+    model.get_submodule(where).register_forward_hook(lambda part, inputs, output: seen.append(output.shape[1]))
+    model(model.example_input(4))
+    assert seen == [len(model.layout)]
+
+
+def test_training_still_leaves_out_what_nobody_reads():
+    model, seen = make().train(), []
+    kept = model.blocks[-1].mlp.act_fn
+    model.blocks[-1].mlp.act_fn = lambda x: seen.append(x.shape[1]) or kept(x)
+    model(model.example_input(4))
+    assert seen == [1]

@@ -25,6 +25,12 @@ from emg_lens.models.components import Block, ChannelEmbed, LayerNorm, PosEmbed,
 ReturnType = Literal["logits", "both", "loss"] | None
 
 
+def reads_cls(method: Any) -> Any:
+    """Say of a `head` or `pool` that with `readout="cls"` it reads position 0 alone; an override says it anew."""
+    method.reads_cls = True
+    return method
+
+
 class HookedBiosignalEncoder(TransformerLensSurface):
     """Transformer encoder for biosignals with TransformerLens hook points.
 
@@ -120,21 +126,27 @@ class HookedBiosignalEncoder(TransformerLensSurface):
                 input, known = look_up(input, self.cfg.n_ctx)
                 labels = known if labels is None else labels
             resid = self.residual_in(input)
-        reads_cls = stop_at_layer is None and return_type in ("logits", "loss") and self._trains_cls_alone()
+        cls_alone = stop_at_layer is None and return_type in ("logits", "loss") and self._trains_cls_alone()
         for block in self.blocks[first:last]:
-            resid = block(resid, 1) if reads_cls and block is self.blocks[-1] else block(resid)
+            resid = block(resid, 1) if cls_alone and block is self.blocks[-1] else block(resid)
         if stop_at_layer is not None:
             return resid
         resid = self.ln_final(resid)
         return self._loss(resid, labels) if return_type == "loss" else self.head(resid, return_type)
 
     def _trains_cls_alone(self) -> bool:
-        """Whether training can skip what the last block writes behind other positions than CLS: nobody reads it."""
+        """Whether training can skip what the last block writes behind other positions than CLS: nobody reads it.
+
+        Of a head, a pool, a norm or a block of somebody else's, or one with a hook, that is not known.
+        """
         if not (self.training and self.cfg.readout == "cls"):
             return False
-        last = self.blocks[-1]  # of another kind where a bridge has wrapped it
-        points = (point for part in (last, self.ln_final) for point in part.modules() if isinstance(point, Point))
-        return isinstance(last, Block) and not any(map(is_heard, points))
+        last, kind = self.blocks[-1], type(self)
+        known = type(last) is Block and type(self.ln_final) in (LayerNorm, nn.Identity)
+        known &= all(getattr(method, "reads_cls", False) for method in (kind.head, kind.pool))
+        if not known or {"head", "pool"} & set(vars(self)) or "forward" in vars(last):
+            return False
+        return not any(is_heard(part) for whole in (last, self.ln_final) for part in whole.modules())  # pyright: ignore
 
     def residual_in(self, x: Shaped[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream that enters block 0: embeddings plus positions.
@@ -151,6 +163,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             resid = resid + self.hook_pos_embed(vectors)
         return resid
 
+    @reads_cls
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
         """Logits of the final residual stream, as `return_type` asks."""
         match return_type:
@@ -175,6 +188,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             raise ArgumentError(f"labels must be 0 to {self.cfg.n_classes - 1}, got {labels.tolist()[:8]}")
         return F.cross_entropy(self.head(resid), labels.to(resid.device))
 
+    @reads_cls
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_model"]:
         """The vector that the logits are read from: CLS, or the mean of all positions but CLS."""
         if self.cfg.readout == "cls":

@@ -9,7 +9,7 @@ from torch import Tensor
 from emg_lens.arguments import ArgumentError
 from emg_lens.lens.config import EncoderConfig, Norm
 from emg_lens.models.components import Unembed
-from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType
+from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType, reads_cls
 from emg_lens.models.registry import Architecture
 
 
@@ -69,6 +69,7 @@ class IsoNet(HookedBiosignalEncoder):
         """Those of the second head; with one shared head there are none, and still auxiliary outputs."""
         return f"{self._second_head}."
 
+    @reads_cls
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
         """The readout's logits; with `return_type="both"`, also those of the other vector, each `[batch, class]`."""
         if return_type != "both":

@@ -51,7 +51,19 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
     n_layers, n_heads = getattr(cfg, "n_layers", 0), getattr(cfg, "n_heads", 0)
     if isinstance(model, HookedBiosignalEncoder) and reason_not_to_fold(model) is None:
         return Target(layout, n_layers, n_heads, model.readout_positions, _severed(model), name)
-    return Target(layout, n_layers, n_heads, torch.arange(len(layout)), None, name)
+    return Target(
+        layout, n_layers, n_heads, torch.arange(len(layout)), _between_stages(layout, n_layers, n_heads), name
+    )
+
+
+def _between_stages(layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"] | None:
+    """The edges of no stage."""
+    if not layout.stages:
+        return None
+    absent = torch.ones(n_layers, 1, len(layout), len(layout), dtype=torch.bool)
+    for stage in layout.stages:
+        absent[stage.edges] = False
+    return absent.expand(-1, n_heads, -1, -1)
 
 
 def _severed(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head dest src"] | None:

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from emg_lens.analysis import activation_shift, attention_view
+from emg_lens.analysis.controls import random_edges
 from emg_lens.hooks import (
     CutMLP,
     EdgeError,
     Replace,
+    cls_edges,
     cross_modal,
     cut,
     cut_mlp,
@@ -408,3 +410,29 @@ def test_a_block_that_was_replaced_is_the_one_that_runs():
     before = model(x)
     model.stages["emg"]["blocks"][0] = copy.deepcopy(model.stages["acc"]["blocks"][0])
     assert not torch.allclose(model(x), before)
+
+
+def test_random_edges_of_a_model_that_is_not_known_are_edges_that_there_are():
+    """Of somebody's subclass too: as many as are cut, in every layer."""
+    model = make("hierarchical")
+    model.__class__ = type("Somebodys", (type(model),), {})
+    for edges in (unimodal("emg"), cls_edges(), cross_modal()):
+        wanted = edges.mask(model.layout, 4, 2).sum((1, 2, 3))
+        for drawn in random_edges(model, edges, 4):
+            assert torch.equal(drawn.mask(model.layout, 4, 2).sum((1, 2, 3)), wanted)
+
+
+def test_an_mlp_cut_of_nothing_and_another_models_stages_are_refused():
+    model, other = make("hierarchical"), make("hierarchical", modalities={"emg": 2, "acc": 3})
+    with pytest.raises(EdgeError, match="no stage has these tokens in these layers"):
+        cut_mlp(model, "cls.fusion", layers=0)
+    with pytest.raises(EdgeError, match="unknown stage 'gyro'"):
+        replace(model, "acc", at="stages.gyro.blocks.0.hook_resid_pre")
+    for refuse in (audit, lambda m, edges, layout: cut(m, edges, layout)):
+        with pytest.raises(EdgeError, match="of another model; this one has"):
+            refuse(model, cross_modal(), other.layout)
+    plain = build_model(
+        "isonet", modalities={"emg": 3, "acc": 2}, n_samples=6, n_classes=4, patch_samples=3, d_model=16
+    )
+    with pytest.raises(EdgeError, match="this one has but one"):
+        audit(plain, cross_modal(), model.layout)
