@@ -206,6 +206,19 @@ def test_db8_excludes_rows_of_a_glove_that_lost_contact_and_gives_degrees_of_act
     assert taken.fs == taken.signals["emg"].fs == 1111 and any("1111 Hz instead of" in note for note in taken.notes)
 
 
+@pytest.mark.parametrize("rows", [-1, 1])
+def test_a_glove_of_a_row_more_or_less_than_the_labels_keeps_its_holes(tmp_path, rows):
+    for part, repetitions in ((1, 10), (2, 10), (3, 2)):
+        label, _ = labels(range(1, 10), repetitions)
+        glove = np.ones((len(label) + rows, 18), np.float32)
+        glove[[5, -1], 3] = np.nan
+        savemat(tmp_path / f"S1_E1_A{part}.mat", content(range(1, 10), repetitions, n_emg=16, glove=glove))
+    *_, r = load_dataset("ninapro-db8", tmp_path)
+    holes = [5, len(glove) - 1] if rows < 0 else [5]
+    assert np.flatnonzero(r.label == -1).tolist() == holes and np.isfinite(r.signals["doa"].data).all()
+    assert any("doa: 2 rows hold NaN" in note for note in r.notes) and any("doa has" in note for note in r.notes)
+
+
 @pytest.mark.parametrize("family", [DB1, DB2, DB3, DB6, DB7, DB8], ids=lambda family: family.name)
 def test_every_table_agrees_with_itself(family):
     assert set(family.default) <= set(family.sensors)

@@ -320,15 +320,16 @@ def _signal(
 def _without_holes(
     data: Float[np.ndarray, "time column"], label: Int[np.ndarray, " time"], name: str, notes: list[str]
 ) -> tuple[Float[np.ndarray, "time column"], Int[np.ndarray, " time"]]:
-    """Rows that hold NaN are interpolated, for the filters' sake, and excluded."""
-    holes: Bool[np.ndarray, " time"] = np.any(np.isnan(data[: len(label)]), axis=1)
+    """Rows that hold NaN are interpolated, for the filters' sake, and excluded. A row more or less than labels is kept."""
+    holes: Bool[np.ndarray, " time"] = np.any(np.isnan(data), axis=1)
     if not holes.any() or holes.all():
         return data, label  # which is refused later
-    rows, data = np.arange(len(holes)), data.copy()
+    rows, data, label = np.arange(len(holes)), data.copy(), label.copy()
     for column in data.T:
-        column[: len(holes)][holes] = np.interp(rows[holes], rows[~holes], column[: len(holes)][~holes])
+        column[holes] = np.interp(rows[holes], rows[~holes], column[~holes])
+    label[: len(holes)][holes[: len(label)]] = UNLABELLED
     notes.append(f"{name}: {holes.sum()} rows hold NaN and are excluded")
-    return data, np.where(holes, UNLABELLED, label)
+    return data, label
 
 
 def _example(family: Family, exercises: Sequence[int]) -> str:
