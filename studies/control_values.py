@@ -31,6 +31,7 @@ class Controlled:
         larger: Of the larger cuts whose price is lower beyond chance, the one that costs least: the interval of the
             difference lies above zero, at the study's confidence, divided among the larger cuts that were looked at.
         larger_mean: With that.
+        larger_best: The best that any of the larger cuts reaches on the mean, beyond chance or not; NaN without one.
         detour: With the same edges cut in every layer and CLS unread by other tokens; NaN where that was not run.
         lower_is_better: Whether the metric is an error.
     """
@@ -44,6 +45,13 @@ class Controlled:
     larger_mean: float = np.nan
     detour: float = np.nan
     lower_is_better: bool = False
+    larger_best: float = np.nan
+
+    @property
+    def costs_more_than_a_larger(self) -> bool:
+        """Whether one of the larger cuts costs less on the mean, beyond chance or not."""
+        gain = self.mean - self.larger_best if self.lower_is_better else self.larger_best - self.mean
+        return gain > 10.0**-DECIMALS  # which NaN is not
 
     @property
     def n_cheaper(self) -> int:
@@ -91,6 +99,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
                 float(values[cheapest].mean()) if cheapest else np.nan,
                 float(values[detours[0]].mean()) if detours else np.nan,
                 cell.lower_is_better,
+                better * max((better * float(values[other].mean()) for other in gains), default=np.nan),
             )
         )
     return found

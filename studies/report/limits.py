@@ -1,10 +1,14 @@
 """What a study shows and what it cannot show, computed from its controls, its audit and its leakage report.
 
-A sentence stands under "shows" only where an interval excludes no change and every control that was run agrees;
-whatever a control, the audit or the split leaves open stands under "cannot show" (docs/protocol.md §8).
+A sentence stands under "shows" only where an interval excludes no change and every control that was run agrees, on the
+mean: not to have found that a larger cut costs less is no finding. Whatever a control, the audit or the split leaves
+open stands under "cannot show" (docs/protocol.md §8).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
 
 from emg_lens.data.rest import ALL
 from emg_lens.studies.control_values import Controlled, controlled_cuts
@@ -12,24 +16,36 @@ from emg_lens.studies.factors import SEED
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.wording import (
     NOT_SIGNIFICANT,
+    UNIT_WORDS,
     cut_names,
     edge_name,
     layer_conditions,
     layer_name,
     metric_words,
     value,
+    with_interval,
 )
 from emg_lens.studies.statistics.comparison import by_subject
 from emg_lens.studies.statistics.power import smallest_p
+from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
 
+ENOUGH_DRAWS = 19
+"""Random cuts of which one costs most by luck once in twenty."""
+LARGER_AGREE = ", and each of {n} larger cuts costs as much or more on the mean"
 TOLD_BEFORE = 2.0
 """Times chance: from which accuracy in the rest before a movement on a report warns of it."""
 
 
 def what_is_shown(findings: Findings) -> list[str]:
     """Sentences that the numbers and all their controls allow."""
-    return [f"{_at(cell)}{sentence}" for cell in findings.cells for sentence in shown_of(cell)]
+    of_cuts = [f"{_at(cell)}{sentence}" for cell in findings.cells for sentence in shown_of(cell)]
+    confidence = findings.study.statistics.confidence
+    return of_cuts + [
+        f"Unmasked models, {_levels(findings, row)}: {with_interval(row)}{_unit(row)} ({100 * confidence:g} % CI) over"
+        f" {row['n_subjects']} subjects, as they are fitted here."
+        for row in _level_rows(findings, told_apart=True)
+    ]
 
 
 def what_is_not_shown(findings: Findings) -> list[str]:
@@ -40,6 +56,13 @@ def what_is_not_shown(findings: Findings) -> list[str]:
             said.setdefault(sentence, []).append(cell.label)
     every = len(findings.cells)
     sentences = [sentence if len(at) == every else f"{'; '.join(at)}: {sentence}" for sentence, at in said.items()]
+    alike = [
+        f"{_levels(findings, row)} {with_interval(row)}{_unit(row)}" for row in _level_rows(findings, told_apart=False)
+    ]
+    if alike:
+        sentences.append(f"A difference between levels: {'; '.join(alike)}; that is no sign that they are equal.")
+    if len(findings.level_tests):
+        sentences += [f"Between levels: {told}" for told in _blind(findings.level_tests, findings.study.statistics)]
     if SEED not in findings.study.factors:
         sentences.append("One model a fold: what another seed of its training would change is not known.")
     n_sets = len({spec.cohort.dataset for _, spec in findings.study.cells})
@@ -50,6 +73,38 @@ def what_is_not_shown(findings: Findings) -> list[str]:
 
 def _at(cell: Cell) -> str:
     return f"{cell.label}: " if cell.label else ""
+
+
+def _level_rows(findings: Findings, *, told_apart: bool) -> list[dict[str, Any]]:
+    """Comparisons of levels whose interval excludes no difference, or those whose interval does not (or has none)."""
+    rows = findings.level_tests
+    if not len(rows):
+        return []
+    apart = (rows["ci_low"] > 0) | (rows["ci_high"] < 0)
+    return rows[apart == told_apart].to_dict("records")
+
+
+def _levels(findings: Findings, row: Mapping[str, Any]) -> str:
+    """`"architecture multimodal-mlp against hierarchical (sensors: acc)"`."""
+    others = [f"{name}: {row[name]}" for name in findings.factors if name != row["factor"]]
+    return f"{row['factor']} {row['level']} against {row['to']}" + (f" ({', '.join(others)})" if others else "")
+
+
+def _unit(row: Mapping[str, Any]) -> str:
+    return f" {UNIT_WORDS[row['unit']]}" if UNIT_WORDS.get(row["unit"]) else ""
+
+
+def _blind(tests: pd.DataFrame, statistics: StatisticsSpec) -> Iterator[str]:
+    """Families of tests in which so few subjects cannot be significant, whatever they show."""
+    rows = tests[tests["family_size"] > 0].drop_duplicates(["family_size", "n_subjects"]).to_dict("records")
+    for n in sorted({int(row["n_subjects"]) for row in rows}):
+        sizes = sorted(int(row["family_size"]) for row in rows if row["n_subjects"] == n)
+        blind = [str(size) for size in sizes if smallest_p(n, size, statistics).corrected >= statistics.alpha]
+        if blind:
+            yield (
+                f"Significance in families of {', '.join(blind)} {'test' if blind == ['1'] else 'tests'}: {n} subjects"
+                f" cannot reach it, whatever they show; {NOT_SIGNIFICANT} says nothing there."
+            )
 
 
 def shown_of(cell: Cell) -> Iterator[str]:
@@ -68,7 +123,7 @@ def shown_of(cell: Cell) -> Iterator[str]:
                 f"{names.get(cut.condition, cut.condition)}: the price is more than that of any of {len(cut.random)}"
                 f" random cuts of as many live edges of the same kinds ({metric} {value(cut.mean)}; theirs"
                 f" {value(min(cut.random))} to {value(max(cut.random))})"
-                + (f", and none of {cut.n_larger} larger cuts is found to cost less." if cut.n_larger else ".")
+                f"{LARGER_AGREE.format(n=cut.n_larger) if cut.n_larger else ''}."
             )
 
 
@@ -85,8 +140,12 @@ def _objections(cut: Controlled) -> list[str]:
         found.append("no other edges are left to draw random cuts from")
     elif cut.n_cheaper < len(cut.random):
         found.append(f"{len(cut.random) - cut.n_cheaper} of {len(cut.random)} random cuts cost as much or more")
+    elif len(cut.random) < ENOUGH_DRAWS:
+        found.append(f"{len(cut.random)} random cuts are too few to tell from luck")
     if cut.larger:
         found.append("a larger cut costs less")
+    elif cut.costs_more_than_a_larger:
+        found.append("a larger cut costs less on the mean, if not beyond chance")
     return found
 
 
@@ -99,8 +158,9 @@ def not_shown_of(cell: Cell) -> Iterator[str]:
 
 def _not_told_apart(cell: Cell) -> Iterator[str]:
     """Cuts that cost something, and whose controls object; those that are not found to cost anything."""
-    names, cheap = cut_names(cell), []
+    names, cheap, controlled = cut_names(cell), [], set()
     for cut in controlled_cuts(cell):
+        controlled |= {*cut.alike, cut.condition}
         name = names.get(cut.condition, cut.condition)
         if not _costs(cell, cut):
             cheap.append(name)
@@ -111,6 +171,12 @@ def _not_told_apart(cell: Cell) -> Iterator[str]:
             f"No change is found of {', '.join(cheap)}; that is no sign that these edges do nothing: later layers can"
             " make up for them."
         )
+    rows = cell.tests[~cell.tests["structural_null"] & ~cell.tests["condition"].isin(controlled)]
+    alone = rows[rows["ci_low"] > 0] if cell.lower_is_better else rows[rows["ci_high"] < 0]
+    alone = alone[alone["equivalent_to"] == alone["condition"]]
+    if len(alone):
+        told = ", ".join(names.get(name, name) for name in alone["condition"])
+        yield f"What the prices of {told} are worth: no control stands beside them."
 
 
 def _left_open(cell: Cell) -> Iterator[str]:
@@ -125,19 +191,7 @@ def _left_open(cell: Cell) -> Iterator[str]:
     if detours:
         told = ", ".join(f"{names[cut.condition]} {value(cut.mean)} and {value(cut.detour)}" for cut in detours)
         yield f"That tokens were kept apart: what is cut can pass through CLS. With CLS read and unread: {told}."
-    tested = cell.tests[cell.tests["family_size"] > 0]
-    blind = [
-        row
-        for row in tested.drop_duplicates("family_size").to_dict("records")
-        if smallest_p(int(row["n_subjects"]), int(row["family_size"]), cell.statistics).corrected
-        >= cell.statistics.alpha
-    ]
-    if blind:
-        sizes = ", ".join(str(int(row["family_size"])) for row in blind)
-        yield (
-            f"Significance in families of {sizes} tests: {int(blind[0]['n_subjects'])} subjects cannot reach it,"
-            f" whatever they show; {NOT_SIGNIFICANT} says nothing there."
-        )
+    yield from _blind(cell.tests, cell.statistics)
 
 
 def _of_the_split(cell: Cell) -> Iterator[str]:

@@ -31,6 +31,8 @@ from emg_lens.studies.report.wording import (
 from emg_lens.studies.shipped import catalogue
 from emg_lens.studies.spec import StudySpec
 
+NOTHING_SHOWN = "Of no cut: none costs more than all of its controls."
+
 
 def render_report(
     findings: Findings,
@@ -139,7 +141,7 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
 
 
 def _limits(findings: Findings) -> str:
-    shown = bullet_list(what_is_shown(findings), "findings")
+    shown = bullet_list(what_is_shown(findings) or [NOTHING_SHOWN], "findings")
     left_open = bullet_list(what_is_not_shown(findings), "notes")
     return f"<h2>What this shows, and what it cannot show</h2><h3>Shown</h3>{shown}<h3>Not shown</h3>{left_open}"
 

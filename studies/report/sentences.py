@@ -65,7 +65,8 @@ def control_sentence(cut: Controlled, cell: Cell, names: Mapping[str, str]) -> s
             " price is information that only these edges bring."
         )
     elif cut.n_larger:
-        said.append(f"No larger cut is found to cost less, of {cut.n_larger}.")
+        less = "; on the mean one does" if cut.costs_more_than_a_larger else ""
+        said.append(f"No larger cut is found to cost less beyond chance, of {cut.n_larger}{less}.")
     if not np.isnan(cut.detour):
         said.append(f"CLS stays open as a detour; with CLS unread by other tokens too: {metric} {value(cut.detour)}.")
     return " ".join(said)

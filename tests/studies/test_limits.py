@@ -9,15 +9,17 @@ from test_controls import made_up
 from emg_lens.data.leakage import SHARED, Leakage
 from emg_lens.data.rest import Told
 from emg_lens.studies.report.limits import not_shown_of, shown_of, what_is_not_shown, what_is_shown
+from emg_lens.studies.statistics.spec import StatisticsSpec
 
 NO_GAIN = (-0.1, -0.11, -0.09, -0.1, -0.12)
 
 
 def test_a_price_is_shown_where_no_control_objects():
-    cell = made_up(gain=NO_GAIN, random=((0.9,) * 5, (0.85,) * 5))
+    cell = made_up(gain=NO_GAIN, random=((0.9,) * 5, (0.85,) * 5) * 10)
     (said,) = shown_of(cell)
-    assert "the price is more than that of any of 2 random cuts" in said
-    assert "accuracy 0.600; theirs 0.850 to 0.900" in said and "none of 1 larger cuts is found to cost less" in said
+    assert "the price is more than that of any of 20 random cuts" in said
+    assert "accuracy 0.600; theirs 0.850 to 0.900" in said
+    assert "each of 1 larger cuts costs as much or more on the mean" in said
     assert not [sentence for sentence in not_shown_of(cell) if "is open" in sentence]
 
 
@@ -26,7 +28,12 @@ def test_a_price_is_shown_where_no_control_objects():
     [
         ({"random": ((0.9,) * 5, (0.4,) * 5), "gain": NO_GAIN}, "1 of 2 random cuts cost as much or more"),
         ({"random": ((0.6, 0.5, 0.7, 0.55, 0.65),), "gain": NO_GAIN}, "1 of 1 random cuts cost as much or more"),
-        ({"random": ((0.9,) * 5,)}, "a larger cut costs less"),
+        ({"random": ((0.9,) * 5,) * 20}, "a larger cut costs less"),
+        ({"random": ((0.9,) * 5,) * 5, "gain": NO_GAIN}, "5 random cuts are too few to tell from luck"),
+        (
+            {"random": ((0.9,) * 5,) * 20, "gain": (0.3, -0.01, 0.01, -0.01, 0.01)},
+            "a larger cut costs less on the mean, if not beyond chance",
+        ),
         ({"random": (), "gain": NO_GAIN}, "no other edges are left to draw random cuts from"),
     ],
 )
@@ -40,6 +47,12 @@ def test_a_cut_that_costs_nothing_shows_nothing_either():
     cell = made_up(cross=(0.96, 0.94, 0.95, 0.94, 0.96), gain=NO_GAIN, random=((0.95,) * 5,))
     assert not list(shown_of(cell))
     assert any(one.startswith("No change is found of") and "do nothing" in one for one in not_shown_of(cell))
+
+
+def test_a_price_without_controls_is_told_to_have_none():
+    cell = cell_of(tidy(baseline=[0.95] * 5, zeroed=[0.6, 0.5, 0.7, 0.55, 0.65]))
+    assert not list(shown_of(cell))
+    assert "What the prices of zeroed are worth: no control stands beside them." in list(not_shown_of(cell))
 
 
 def test_detours_nulls_and_subjects_too_few_are_left_open():
@@ -79,3 +92,25 @@ def test_levels_are_named_where_they_differ_and_seeds_and_data_sets_are_counted(
     assert any("another seed" in one for one in said) and any(one.startswith("One data set") for one in said)
     seeded = findings_of(by_factors({("0",): (0.9, 0.8), ("1",): (0.9, 0.8)}, ["seed"]), factors={"seed": 2})
     assert not any("another seed" in one for one in what_is_not_shown(seeded))
+
+
+def test_levels_whose_interval_leaves_zero_are_told_apart_and_the_others_left_open():
+    levels = {
+        ("both",): (0.9, 0.8, 0.7, 0.85, 0.8),
+        ("emg",): (0.5, 0.6, 0.4, 0.5, 0.45),
+        ("acc",): (0.95, 0.7, 0.75, 0.85, 0.8),
+    }
+    findings = findings_of(
+        by_factors(levels, ["sensors"]),
+        factors={"sensors": {"both": {}, "emg": {}, "acc": {}}},
+        statistics={"compare": [{"factor": "sensors", "to": "both"}]},
+    )
+    (shown,) = what_is_shown(findings)
+    assert shown.startswith("Unmasked models, sensors emg against both: −32.0 [") and "pp (95 % CI) over 5" in shown
+    (left,) = [one for one in what_is_not_shown(findings) if one.startswith("A difference between levels")]
+    assert "sensors acc against both" in left and "emg against" not in left and "no sign that they are equal" in left
+    exact = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
+    said = what_is_not_shown(
+        replace(findings, study=findings.study.model_copy(update={"statistics": StatisticsSpec(**exact)}))
+    )
+    assert any(one.startswith("Between levels: Significance in families of 2 tests: 5 subjects cannot") for one in said)

@@ -320,7 +320,7 @@ def _signal(
 def _without_holes(
     data: Float[np.ndarray, "time column"], label: Int[np.ndarray, " time"], name: str, notes: list[str]
 ) -> tuple[Float[np.ndarray, "time column"], Int[np.ndarray, " time"]]:
-    """Rows that hold NaN are interpolated, for the filters' sake, and excluded. A row more or less than labels is kept."""
+    """Rows that hold NaN are interpolated, for the filters' sake, and excluded."""
     holes: Bool[np.ndarray, " time"] = np.any(np.isnan(data), axis=1)
     if not holes.any() or holes.all():
         return data, label  # which is refused later
