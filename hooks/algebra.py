@@ -229,8 +229,8 @@ class _Selection:
         items = listed(value, f"{axis}s", names=False)
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
 
-    def resolve(self, size: int) -> Bool[np.ndarray, " one_or_size"]:
-        """Which of `size`; one entry for all where all are."""
+    def resolve(self, size: int, of: str = "the model") -> Bool[np.ndarray, " one_or_size"]:
+        """Which of `size`, that are those `of` something; one entry for all where all are."""
         if self.indices is None and self.span is None:
             return np.ones(1, bool)
         chosen = np.zeros(size, bool)
@@ -239,7 +239,7 @@ class _Selection:
         else:
             for i in self.indices:
                 if not -size <= i < size:
-                    raise EdgeError(f"{self.axis} {i} does not exist: the model has {self.axis}s 0 to {size - 1}")
+                    raise EdgeError(f"{self.axis} {i} does not exist: {of} has {self.axis}s 0 to {size - 1}")
                 chosen[i] = True
         if not chosen.any():
             raise EdgeError(f"{self.axis}s={self.text()} selects none of the {size} {self.axis}s")
@@ -305,5 +305,5 @@ def _meeting(
         own = found[stage.edges]
         own[:] = True
         if layers is not None:
-            own &= layers.resolve(len(stage.layers))[:, None, None, None]
+            own &= layers.resolve(len(stage.layers), f"stage {name!r}")[:, None, None, None]
     return found

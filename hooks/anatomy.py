@@ -68,11 +68,12 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Pl
     if stack not in STACKS:
         raise EdgeError(f"stack={stack!r} is none of {', '.join(map(repr, STACKS))}")
     if stack is None and (stages := _own_stages(model)):
-        return {
-            StageLayer(layer, stage.name): f"stages.{stage.name}.blocks.{layer - stage.layers.start}.attn"
+        blocks = {
+            StageLayer(layer, stage.name): f"stages.{stage.name}.blocks.{layer - stage.layers.start}"
             for stage in stages
             for layer in stage.layers
         }
+        return {place: f"{path}.attn" for place, path in blocks.items() if hasattr(at_path(model, path), "attn")}
     found = {key: _paths(names, place) for key, place in STACKS.items()}
     if paths := found[stack] or (found["encoder"] if stack is None else {}):
         return _with_shared(model, paths)

@@ -159,7 +159,9 @@ def _masks(model: nn.Module, edges: EdgeSet, layout: TokenLayout | None, stack: 
     masks = cut_layers(edges, layout, count_layers(model, paths), model.cfg.n_heads)  # pyright: ignore
     for layer in masks:
         if layer not in paths:
-            raise EdgeError(f"layer {layer} has no attention to cut; layers with attention: {list(paths)}")
+            raise EdgeError(
+                f"layer {layer} has no attention to cut; layers with attention: {', '.join(map(str, paths))}"
+            )
     for layer, path in paths.items():
         for other in masks:
             same = layer in masks and masks[layer].equal(masks[other])

@@ -29,7 +29,7 @@ class ElectrodeDraws(SpecModel):
     """
 
     draws: int = Field(ge=1, le=1000)
-    of: int = Field(ge=1, le=100_000)
+    of: int = Field(ge=1, le=4096)
     into: dict[Name, PositiveInt] = {}
     seed: int = Field(default=0, ge=0, lt=2**53)
 

@@ -166,6 +166,8 @@ def test_arrays_of_numpy_and_doubles_are_refused_with_what_makes_them_right():
         model.check_signals(x.numpy())
     with pytest.raises(ValueError, match=r"input is torch.float64, .* and the model torch.float32; give x.float\(\)"):
         model(x.double())
+    with pytest.raises(ValueError, match=r"input is torch.float32 and the model torch.float64; give x.double\(\)"):
+        copy.deepcopy(model).double()(x)
     assert copy.deepcopy(model).double()(x.double()).dtype == torch.float64
 
 

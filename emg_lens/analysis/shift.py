@@ -150,8 +150,11 @@ def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int
         for stage in stages
         for k, layer in enumerate(stage.layers)
     }
-    if not points or not set(points) <= set(getattr(model, "hook_dict", ())):
-        raise EdgeError(f"{type(model).__name__} shows no residual stream: it has no hook point blocks.<layer>.{point}")
+    there = {path for path, _ in model.named_modules()}
+    missing = [path for path in points if path not in there]
+    if missing or not points:
+        name = missing[0] if missing else f"blocks.<layer>.{point}"
+        raise EdgeError(f"{type(model).__name__} shows no residual stream: it has no hook point {name}")
     return points
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -35,9 +36,12 @@ def parallel(jobs: int, tasks: Sequence[tuple[Callable, tuple]]) -> list:
         return list(joblib.Parallel(n_workers)(calls) or [])
     own = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
     try:
-        with _ctrl_c_later():
-            answers = joblib.Parallel(n_workers, return_as="generator", **own)(calls)
-        return list(answers or [])
+        with warnings.catch_warnings():
+            # Of a process that joblib has replaced, because it holds much memory: nothing is lost.
+            warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
+            with _ctrl_c_later():
+                answers = joblib.Parallel(n_workers, return_as="generator", **own)(calls)
+            return list(answers or [])
     except BrokenProcessPool:
         raise WorkerError(
             "a worker process was killed from outside (often: too little memory); finished fits are kept,"

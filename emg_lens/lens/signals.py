@@ -89,6 +89,8 @@ class SignalModel(
             raise ArgumentError(f"input is a {type(x).__name__}; expected a tensor: torch.as_tensor(x).float()")
         if x.dtype == torch.float64 != self.cfg.dtype:
             raise ArgumentError(f"input is {x.dtype}, as numpy counts, and the model {self.cfg.dtype}; give x.float()")
+        if x.is_floating_point() and x.dtype != torch.float64 == self.cfg.dtype:
+            raise ArgumentError(f"input is {x.dtype} and the model {self.cfg.dtype}; give x.double()")
         if not x.numel():
             raise ArgumentError(f"input has shape {list(x.shape)}: no trial, or no sample")
         expected = (self.cfg.n_channels, self.cfg.n_samples)

@@ -2,8 +2,11 @@
 
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from emg_lens.arguments import ArgumentError
-from emg_lens.lens.cache import BiosignalCache
+from emg_lens.lens.cache import BiosignalCache, Selection
+from emg_lens.registry import UnknownNameError
 
 OF_ONE_STACK = (
     "accumulated_resid",
@@ -31,10 +34,36 @@ class StagedCache(BiosignalCache):
         Raises:
             UnknownNameError: No such stage.
         """
-        self.model.layout.stage(name)  # pyright: ignore[reportAttributeAccessIssue]
+        layers = self.model.layout.stage(name).layers  # pyright: ignore[reportAttributeAccessIssue]
         prefix = f"stages.{name}."
         own = {key.removeprefix(prefix): value for key, value in self.cache_dict.items() if key.startswith(prefix)}
-        return StagedCache(own, self.model, has_batch_dim=self.has_batch_dim)
+        return CacheOfStage(own, self.model, len(layers), has_batch_dim=self.has_batch_dim)
+
+
+class CacheOfStage(StagedCache):
+    """Activations of one stage; layers count its own blocks, negative ones from its end."""
+
+    def __init__(self, cache_dict: dict[str, Tensor], model: Any, n_layers: int, has_batch_dim: bool = True) -> None:
+        super().__init__(cache_dict, model, has_batch_dim=has_batch_dim)
+        self.n_layers = n_layers
+
+    def apply_slice_to_batch_dim(self, batch_slice: Selection) -> "CacheOfStage":
+        """The cache of some of the trials."""
+        whole = StagedCache(self.cache_dict, self.model, has_batch_dim=self.has_batch_dim)
+        some = whole.apply_slice_to_batch_dim(batch_slice)
+        return CacheOfStage(some.cache_dict, self.model, self.n_layers, has_batch_dim=some.has_batch_dim)
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """The activation of a full name within the stage, or of TransformerLens's short one.
+
+        Raises:
+            UnknownNameError: A layer that the stage does not have.
+        """
+        if not isinstance(key, tuple) or len(key) < 2 or not isinstance(key[1], int):
+            return super().__getitem__(key)
+        if not -self.n_layers <= key[1] < self.n_layers:
+            raise UnknownNameError(f"layer {key[1]} does not exist: this stage has layers 0 to {self.n_layers - 1}")
+        return super().__getitem__((key[0], key[1] % self.n_layers, *key[2:]))
 
 
 def _refused(method: str) -> Any:

@@ -137,7 +137,7 @@ def test_cross_modal_edges_exist_in_the_fusion_stage_alone():
         cut(make("multimodal-transformer"), cross_modal())
     with pytest.raises(EdgeError, match=r"unknown stage 'fussion'; this layout has \['emg', 'acc', 'fusion'\]"):
         cut(model, cross_modal().at(stage="fussion"))
-    with pytest.raises(EdgeError, match="layer 2 does not exist: the model has layers 0 to 1"):
+    with pytest.raises(EdgeError, match="layer 2 does not exist: stage 'fusion' has layers 0 to 1"):
         cut(model, cross_modal().at(stage="fusion", layers=2))
     with pytest.raises(EdgeError, match="unknown stage 'fusion'; this model has but one"):
         cross_modal().at(stage="fusion").mask(TokenLayout.channels({"emg": 1, "acc": 1}), 1, 1)
@@ -299,6 +299,32 @@ def test_a_stage_has_its_cache_and_its_attention_view(tmp_path):
         cache.stage("gyro")
     view = attention_view(cache.stage("acc"), model.layout.of_stage("acc"))
     assert view.pattern.shape == (2, 2, 5, 5)
+
+
+def test_layers_of_a_stage_count_its_own():
+    model = make("hierarchical").eval()
+    _, cache = model.run_with_cache(torch.randn(3, model.cfg.n_channels, model.cfg.n_samples).double())
+    layers = model.layout.stage("fusion").layers
+    fusion = cache.stage("fusion")
+    last = cache[f"stages.fusion.blocks.{len(layers) - 1}.attn.hook_pattern"]
+    assert torch.equal(fusion["pattern", -1], last)
+    assert torch.equal(fusion.apply_slice_to_batch_dim(slice(0, 2))["pattern", -1], last[:2])
+    with pytest.raises(UnknownNameError, match=f"layer 7 does not exist: this stage has layers 0 to {len(layers) - 1}"):
+        fusion["pattern", 7]
+    with pytest.raises(EdgeError, match="layer 7 does not exist: stage 'fusion' has layers 0 to"):
+        cut(model, every().at(stage="fusion", layers=7))
+
+
+def test_a_stage_without_attention_in_a_layer_is_cut_elsewhere_and_refused_there():
+    model = make("hierarchical").eval()
+    model.stages["emg"].blocks[0] = nn.Identity()
+    assert cut(model, cross_modal())
+    with pytest.raises(
+        EdgeError, match=r"layer 0 \(stage 'emg'\) has no attention to cut; layers with attention: 1 \("
+    ):
+        cut(model, unimodal().at(stage="emg"))
+    with pytest.raises(EdgeError, match="no hook point stages.emg.blocks.0.hook_normalized_resid_post"):
+        activation_shift(model, torch.randn(3, model.cfg.n_channels, model.cfg.n_samples).double(), [])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,6 +29,7 @@ def study(*rows: dict, factors: object = None, **reference: object) -> Study:
         ([{"value": 0.5, "at": {"sensors": "acc"}}], SENSORS, {}, "level 'acc' of 'sensors'; it has both, emg"),
         ([{"value": 0.5}, {"value": 0.6}], None, {}, "has baseline twice"),
         ([{"value": 0.5}], None, {"metric": "acuracy"}, "reference.metric 'acuracy'"),
+        ([{"value": 95.0}], None, {}, "accuracy is a share from 0 to 1, got 95"),
         ([{"value": 0.5, "stars": "+"}], None, {}, "stars"),
         ([{"valu": 0.5}], None, {}, "value"),
         ([], None, {}, "rows"),
