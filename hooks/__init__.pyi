@@ -15,10 +15,11 @@ from .edges import (
     self_edges,
     unimodal,
 )
-from .interventions import CutMLP, EdgeCut, Intervention, Replace
+from .interventions import CutMLP, EdgeCut, Intervention, Replace, Shuffle
 from .masks import from_mask
 from .parse import EdgeExpression, parse_edges
 from .report import CutReport
+from .token_order import shuffle
 from .values import cut_mlp, replace
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "EdgeSet",
     "Intervention",
     "Replace",
+    "Shuffle",
     "adapt",
     "cls_edges",
     "cross_modal",
@@ -49,5 +51,6 @@ __all__ = [
     "same_channel",
     "same_patch",
     "self_edges",
+    "shuffle",
     "unimodal",
 ]

@@ -1,8 +1,8 @@
 """Interventions as values: what is done to a fitted model while it runs.
 
-`EdgeCut`, `Replace` and `CutMLP` are immutable descriptions; a `Condition` holds one or several. Each says of itself
-what it can: which edges it cuts, and whether it does nothing but change the input. Planner, audit and executors use
-that; what they cannot plan is `applied` to the model, verified, around its own forward.
+`EdgeCut`, `Replace`, `Shuffle` and `CutMLP` are immutable values; a `Condition` holds one or several. Each says of
+itself what it can: which edges it cuts, and whether it does nothing but change the input. Planner, audit and executors
+use that; what they cannot plan is `applied` to the model, verified, around its own forward.
 
 A new kind of intervention is a frozen dataclass derived from `Intervention`, registered under the key that study files
 use for it: the key's value is its first field, its other fields are options beside it.
@@ -18,8 +18,8 @@ from emg_lens.arguments import check_fields, short
 from emg_lens.hooks.algebra import EdgeError, EdgeSet, listed
 from emg_lens.hooks.edges import Nothing, none
 from emg_lens.hooks.parse import parse_edges
-from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
-from emg_lens.layout import CLS, NO_INDEX, TokenLayout
+from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed, Within
+from emg_lens.layout import TokenLayout
 from emg_lens.registry import Registry
 
 if TYPE_CHECKING:  # a study can be read without torch
@@ -171,7 +171,7 @@ class Replace(Intervention):
         Raises:
             EdgeError: Unknown tokens, CLS among them, reference trials missing, or `"permute"` of a single trial.
         """
-        from emg_lens.hooks.values import other_trials, random_trials, reference_of
+        from emg_lens.hooks.values import input_mask, other_trials, random_trials, reference_of
 
         if not self.changes_input:
             return x
@@ -201,6 +201,45 @@ class Replace(Intervention):
         source = reference if self.needs_reference else None
         hooks = replace(model, self.tokens, self.by, self.at, layout, reference=source, seed=self.seed)
         return _hooked(model, hooks, str(self))
+
+
+@INTERVENTIONS.named("shuffle")
+@dataclass(frozen=True, repr=False)
+class Shuffle(Intervention):
+    """Some tokens in another order, the same for all trials: `emg_lens.hooks.shuffle`.
+
+    Attributes:
+        tokens: Group names, token names or positions.
+        within: Among which of them: `"all"`; `"channel"`, the patches of each channel; `"patch"`, the channels of each
+            patch.
+        at: Hook point with activations `[batch, pos, ...]`.
+        seed: Of the order.
+    """
+
+    tokens: str | int | tuple[str | int, ...]
+    within: Within = "all"
+    at: str = "hook_embed"
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
+        check_fields(self)
+
+    @property
+    def needs_all_trials(self) -> bool:
+        """No: every trial by itself."""
+        return False
+
+    def applied(
+        self,
+        model: "nn.Module",
+        layout: TokenLayout,
+        reference: "Tensor | None" = None,  # noqa: ARG002
+    ) -> AbstractContextManager[object]:
+        """The other order in every forward inside."""
+        from emg_lens.hooks.token_order import shuffle
+
+        return _hooked(model, shuffle(model, self.tokens, self.within, self.at, layout, seed=self.seed), str(self))
 
 
 @INTERVENTIONS.named("cut_mlp")
@@ -300,31 +339,6 @@ def _one_or_several(values: object, what: str) -> int | str | tuple[int | str, .
 
 def _frozen(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
-
-
-def input_mask(layout: TokenLayout, tokens: str | int | tuple[str | int, ...], shape: tuple[int, ...]) -> "Tensor":
-    """Which samples `[channel, time]` of the input become these tokens.
-
-    Raises:
-        EdgeError: Unknown tokens; CLS or another token without a channel; an input of another number of channels.
-    """
-    import torch
-
-    from emg_lens.hooks.values import find_tokens
-
-    sizes = {name: layout.n_channels(name) for name in layout.modalities}
-    first = dict(zip(sizes, [sum(list(sizes.values())[:i]) for i in range(len(sizes))], strict=True))
-    if len(shape) != 2 or shape[0] != sum(sizes.values()):
-        raise EdgeError(f"the input has shape {list(shape)} a trial; expected [{sum(sizes.values())} channels, time]")
-    n_patches = max(layout.patch) + 1 if max(layout.patch) != NO_INDEX else 1
-    mask = torch.zeros(shape[0], n_patches, dtype=torch.bool)
-    for position in find_tokens(layout, tokens).tolist():
-        group, channel = layout.group[position], layout.channel[position]
-        if group is None or group == CLS or (channel == NO_INDEX and not layout.channels_in_token):
-            raise EdgeError(f"token {layout.names[position]!r} has no samples at the input; give at='hook_embed'")
-        own = slice(first[group], first[group] + sizes[group]) if channel == NO_INDEX else first[group] + channel
-        mask[own, layout.patch[position] if n_patches > 1 else 0] = True
-    return mask.repeat_interleave(-(-shape[1] // n_patches), dim=1)[:, : shape[1]]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from emg_lens.arguments import checked, short
@@ -31,7 +31,7 @@ from emg_lens.hooks.anatomy import (
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.examples import Inputs, call, example_inputs
 from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
-from emg_lens.layout import TokenLayout
+from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 from emg_lens.registry import UnknownNameError
 
 OF_STAGES = "stages."
@@ -77,12 +77,7 @@ def replace(
             shape, or (in the forward) `"permute"` on a single trial.
         DeadHookError: An edit at `at` does not reach the model's output.
     """
-    layout = resolve_layout(model, layout)
-    if at.startswith(OF_STAGES) and layout.stages:
-        try:
-            layout = layout.of_stage(at.split(".")[1])
-        except UnknownNameError as error:
-            raise EdgeError(error.args[0]) from None
+    layout = own_layout(resolve_layout(model, layout), at)
     where = find_tokens(layout, tokens)
     if (by in FROM_REFERENCE) != (reference is not None):
         verb = "needs" if reference is None else "takes no"
@@ -170,7 +165,7 @@ def _writing(
     name: str,
 ) -> Callable[..., Activation]:
     def write(x: Activation, hook: Any) -> Activation:  # noqa: ARG001
-        _check_shape(x, layout, name)
+        check_shape(x, layout, name)
         x = x.clone()
         x[:, where] = replacement(x)
         return x
@@ -178,7 +173,26 @@ def _writing(
     return write
 
 
-def _check_shape(x: Tensor, layout: TokenLayout, name: str) -> None:
+def own_layout(layout: TokenLayout, at: str) -> TokenLayout:
+    """What the positions at a hook point stand for: those of its stage, where it is a stage's.
+
+    Raises:
+        EdgeError: No such stage.
+    """
+    if not (at.startswith(OF_STAGES) and layout.stages):
+        return layout
+    try:
+        return layout.of_stage(at.split(".")[1])
+    except UnknownNameError as error:
+        raise EdgeError(error.args[0]) from None
+
+
+def check_shape(x: Tensor, layout: TokenLayout, name: str) -> None:
+    """Refuse activations that are not one a position.
+
+    Raises:
+        EdgeError: Another number of positions, or no `[batch, pos, ...]`.
+    """
     if x.ndim < 3 or x.shape[1] != len(layout):
         raise EdgeError(
             f"{name} has shape {list(x.shape)}; expected [batch, {len(layout)} positions, ...] as in the layout"
@@ -233,11 +247,34 @@ def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
     return torch.tensor(sorted(set(found)))
 
 
+def input_mask(
+    layout: TokenLayout, tokens: str | int | tuple[str | int, ...], shape: tuple[int, ...]
+) -> Bool[Tensor, "channel time"]:
+    """Which samples `[channel, time]` of the input become these tokens.
+
+    Raises:
+        EdgeError: Unknown tokens; CLS or another token without a channel; an input of another number of channels.
+    """
+    sizes = {name: layout.n_channels(name) for name in layout.modalities}
+    first = dict(zip(sizes, [sum(list(sizes.values())[:i]) for i in range(len(sizes))], strict=True))
+    if len(shape) != 2 or shape[0] != sum(sizes.values()):
+        raise EdgeError(f"the input has shape {list(shape)} a trial; expected [{sum(sizes.values())} channels, time]")
+    n_patches = max(layout.patch) + 1 if max(layout.patch) != NO_INDEX else 1
+    mask = torch.zeros(shape[0], n_patches, dtype=torch.bool)
+    for position in find_tokens(layout, tokens).tolist():
+        group, channel = layout.group[position], layout.channel[position]
+        if group is None or group == CLS or (channel == NO_INDEX and not layout.channels_in_token):
+            raise EdgeError(f"token {layout.names[position]!r} has no samples at the input; give at='hook_embed'")
+        own = slice(first[group], first[group] + sizes[group]) if channel == NO_INDEX else first[group] + channel
+        mask[own, layout.patch[position] if n_patches > 1 else 0] = True
+    return mask.repeat_interleave(-(-shape[1] // n_patches), dim=1)[:, : shape[1]]
+
+
 def _activations(model: nn.Module, at: str, reference: Inputs, layout: TokenLayout) -> Activation:
     seen: list[Tensor] = []
     with quietly(model), listening(hook_point(model, at), lambda x, hook: seen.append(x)):  # noqa: ARG005
         call(model, reference)
-    _check_shape(seen[-1], layout, at)
+    check_shape(seen[-1], layout, at)
     return seen[-1].clone()
 
 

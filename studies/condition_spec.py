@@ -65,7 +65,7 @@ class SingleCondition(SpecModel):
         specs: list[Mapping[str, Any]] = [self.model_extra or {}, *self.all]
         self._interventions = tuple(one for spec in specs if spec for one in read_interventions(spec))
         if not self._interventions:
-            raise ValueError(f"condition {self.name!r} does nothing; give it edges, replace or cut_mlp")
+            raise ValueError(f"condition {self.name!r} does nothing; give it edges, replace, shuffle or cut_mlp")
         return self
 
     def build(self) -> Condition:

@@ -23,7 +23,8 @@ from emg_lens.hooks import (
     replace,
     unimodal,
 )  # fmt: skip
-from emg_lens.hooks.interventions import as_interventions, input_mask, read_interventions
+from emg_lens.hooks.interventions import as_interventions, read_interventions
+from emg_lens.hooks.values import input_mask
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder

@@ -37,6 +37,7 @@ def test_every_shipped_study_loads_and_checks():
         "loso-db5",
         "loso-uci",
         "models-db5",
+        "models-psl",
         "partitions-db5",
         "planted-route",
         "quickstart",
