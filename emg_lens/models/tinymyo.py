@@ -3,129 +3,34 @@
 `docs/protocol.md` §9 says what was published under the name, in which variants, and what each part computes.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError
-from emg_lens.hooks import EdgeSet, positions
-from emg_lens.lens.config import (
-    DropPathShape,
-    Embedding,
-    EncoderConfig,
-    InitialWeights,
-    Number,
-    PositionKind,
-    Readout,
-    Share,
-)
+from emg_lens.arguments import ArgumentError, OutputCount, checked
+from emg_lens.lens.signals import ModelFileError
 from emg_lens.models.components import Unembed
-from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType
+from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType, count_parameters
 from emg_lens.models.registry import Architecture
+from emg_lens.models.tinymyo_checkpoints import (
+    EXPECTED_INPUT,
+    LoadReport,
+    Published,
+    differences,
+    find_file,
+    is_of_head,
+    read_published,
+    write_published,
+)
+from emg_lens.models.tinymyo_config import POSITIONS_OF, Head, Rope, TinyMyoConfig
 from emg_lens.models.tinymyo_heads import ChannelUnembed, SampleUnembed, SequenceUnembed
-
-Head = Literal["reconstruction", "classification", "regression"]
-Fusion = Literal["concat", "mean"]
-Rope = Literal["none", "token", "time"]
-
-POSITIONS_OF: dict[Rope, PositionKind] = {"none": "none", "token": "rotary", "time": "rotary_time"}
-"""What rotary positions of the published variants run over, in the words of `EncoderConfig.positions`."""
-
-
-@dataclass
-class TinyMyoConfig(EncoderConfig):
-    """`EncoderConfig` with the published sizes (`docs/protocol.md` §9.1).
-
-    Attributes:
-        head: What the residual stream is read for: the samples that went in (`"reconstruction"`, `n_classes=0`),
-            classes, or `n_classes` values a sample (`"regression"`).
-        fusion: How the channels of a patch meet in front of the head: side by side, or their mean.
-        positions: `"rotary"` over the position in the layout, `"rotary_time"` over the patch of a channel, `"none"`.
-        output_samples: Samples that the regression gives a window; `None` = `n_samples`.
-        channel_slots: Learned vectors added to the tokens of the first so many channels; 0 = none.
-        padding: Modality whose channels hold zeros, there to make up a number of channels (`{"emg": 12, "pad": 4}`).
-        reads_padding: Whether other tokens attend to those of `padding`; as published they do.
-    """
-
-    d_model: PositiveInt = 192
-    n_heads: Number = 3
-    n_layers: Number = 8
-    d_mlp: PositiveInt = 768
-    patch_samples: PositiveInt | None = 20
-    embedding: Embedding = "shared"
-    cls_token: bool = False
-    positions: PositionKind = "rotary"
-    rotary_adjacent_pairs: bool = True
-    readout: Readout = "mean"
-    dropout: Share = 0.1
-    hidden_dropout: Share = 0.1
-    drop_path: Share = 0.1
-    drop_path_shape: DropPathShape = "constant"
-    mask_token: bool = True
-    initial_weights: InitialWeights = "depth_scaled"
-    head: Head = "classification"
-    fusion: Fusion = "concat"
-    output_samples: PositiveInt | None = None
-    channel_slots: NonNegativeInt = 0
-    padding: str = ""
-    reads_padding: bool = True
-
-    model_name = "tinymyo"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.cls_token or self.readout != "mean" or self.tokens != "channel" or self.patch_samples is None:
-            raise ArgumentError(
-                "TinyMyo's tokens are patches of channels, without CLS, all of them read: expected cls_token=False,"
-                f" readout='mean', tokens='channel', patch_samples; got {self.cls_token}, {self.readout!r},"
-                f" {self.tokens!r}, {self.patch_samples}"
-            )
-        if self.positions not in POSITIONS_OF.values():
-            raise ArgumentError(f"positions={self.positions!r}; TinyMyo has {', '.join(POSITIONS_OF.values())}")
-        if self.n_classes and not self.has_readout:
-            raise ArgumentError(f"head='reconstruction' gives samples, got n_classes={self.n_classes}; expected 0")
-        if self.head == "regression" and self.fusion == "mean":
-            raise ArgumentError("head='regression' reads channels side by side; expected fusion='concat', got 'mean'")
-        if self.output_samples is not None and self.head != "regression":
-            raise ArgumentError(f"output_samples={self.output_samples} is for head='regression', got {self.head!r}")
-        if self.channel_slots and self.channel_slots < self.n_channels:
-            raise ArgumentError(
-                f"channel_slots={self.channel_slots} vectors for {self.n_channels} channels; expected one a channel or"
-                " more, or 0"
-            )
-        if self.padding and self.padding not in self.modalities:
-            raise ArgumentError(f"padding={self.padding!r} is none of the modalities {list(self.modalities)}")
-        if not self.reads_padding and (not self.padding or len(self.modalities) == 1):
-            raise ArgumentError(
-                "reads_padding=False needs padding='pad', the modality of the padded channels, and another modality"
-            )
-
-    @property
-    def has_readout(self) -> bool:
-        """Whether the model gives `n_classes` outputs, and not samples."""
-        return self.head != "reconstruction"
-
-    @property
-    def rope(self) -> Rope:
-        """`positions` in the words of the published variants: what rotary positions run over."""
-        return next(word for word, kind in POSITIONS_OF.items() if kind == self.positions)
-
-    @property
-    def adds_positions(self) -> bool:
-        """Whether vectors are added to the tokens: those of channels."""
-        return self.channel_slots > 0
-
-    @property
-    def severed(self) -> EdgeSet:
-        """`severed_edges`, read, and the edges from padded channels if they are not to be read."""
-        if self.reads_padding:
-            return self._severed
-        return self._severed | positions(src=self.layout.find(self.padding))
+from emg_lens.models.tinymyo_weights import entries, moves, to_ours, to_theirs
 
 
 class ChannelVectors(nn.Module):
@@ -164,6 +69,8 @@ class TinyMyo(HookedBiosignalEncoder):
     """
 
     cfg: TinyMyoConfig
+    load_report: LoadReport | None = None
+    """Of the published file that the weights come from."""
 
     def add_positions(self) -> None:
         """The vectors of channels."""
@@ -198,6 +105,131 @@ class TinyMyo(HookedBiosignalEncoder):
         return rearrange(
             self._by_channel(self.unembed(resid)), "batch channel patch sample -> batch channel (patch sample)"
         )
+
+    # --- published files ----------------------------------------------------------------------------------
+
+    @classmethod
+    @checked
+    def from_published(
+        cls,
+        source: str | Path,
+        *,
+        filename: str | None = None,
+        revision: str | None = None,
+        rope: Rope | None = None,
+        modalities: Mapping[str, int] | None = None,
+        n_samples: PositiveInt = 1000,
+        head: Head | None = None,
+        n_classes: OutputCount | None = None,
+        strict: bool = True,
+        **settings: Any,
+    ) -> Self:
+        """A model with the weights of a published file (`docs/protocol.md` §9.3), in evaluation mode.
+
+        ```python
+        model = TinyMyo.from_published("PulpBio/TinyMyo", filename="UCI_EMG/base.safetensors", n_samples=1000)
+        print(model.load_report)
+        TinyMyo.from_published("base.safetensors", head="classification", n_classes=6, modalities={"emg": 8})  # fresh
+        ```
+
+        The published weights are under CC BY-ND 4.0: what is converted here must not be passed on.
+
+        Args:
+            source: A file (`.safetensors`, or Lightning's `.ckpt`), a folder, or a repository of the hub.
+            filename: Which of the files of a folder or a repository.
+            revision: Of a repository: a branch, a tag or a commit.
+            rope: What rotary positions run over: `"none"`, `"token"` or `"time"`; `None` = as the file says, and
+                `"none"`, with a note in the report, where it does not.
+            modalities: Channels of each modality; `None` = `{"emg": n}` with the channels of the file's head, or 16.
+            n_samples: Samples a window; the weights fit any.
+            head: A fresh head in the place of the file's, with `n_classes` outputs; `None` = the file's.
+            n_classes: Outputs of a fresh head.
+            strict: Whether a missing or an unexpected name is an error; else it stands in the report.
+            **settings: Further fields of `TinyMyoConfig`, checked by name.
+
+        Raises:
+            ModelFileError: No such file, damaged, tensors that do not fit, names that are missing or unexpected, a
+                head of other channels than `modalities`, or a rotation that contradicts the file.
+            ModelError: A setting that there is not, or a value that does not fit.
+        """
+        found = read_published(find_file(source, filename, revision))
+        told, told_by = found.rope
+        if rope is not None and told is not None and rope != told:
+            raise ModelFileError(f"{found.source}: rope={rope!r}, and {told_by}, which is rope={told!r}")
+        notes = list(found.notes)
+        if told is None and rope is None:
+            notes.append("rope was not told and is 'none': see docs/protocol.md §9.1 before trusting these weights")
+        told_by = told_by if rope is None or told is not None else "as asked for; the file does not say"
+        if head is None and n_classes is not None:
+            raise ModelFileError(f"n_classes={n_classes} is of a fresh head: give head='classification' too")
+        own_head = found.head if head is None else {"head": head, "n_classes": n_classes or 0}
+        n_channels = own_head.pop("n_channels", None)
+        modalities = dict(modalities or {"emg": n_channels or 16})
+        if n_channels not in (None, sum(modalities.values())):
+            raise ModelFileError(
+                f"{found.source}: its head reads {n_channels} channels, and modalities={modalities} are"
+                f" {sum(modalities.values())}; give the channels it was trained with, or head='classification' and"
+                " n_classes=... for a fresh one"
+            )
+        own = {"positions": POSITIONS_OF[rope or told or "none"], **found.sizes, **own_head}
+        names = [str(k) for k in range(own.pop("n_classes"))]
+        cfg = TINYMYO.configure(own | settings, modalities=modalities, n_samples=n_samples, class_names=names)
+        model = cls(cfg)
+        model._take(found, told_by, tuple(notes), own_head=head is None, strict=strict)
+        return model.eval()
+
+    def _take(self, found: Published, told_by: str, notes: tuple[str, ...], *, own_head: bool, strict: bool) -> None:
+        expected = self.to_upstream()
+        missing, unexpected = differences(found, self.cfg, expected, own_head=own_head)
+        if strict and missing + unexpected:
+            raise ModelFileError(
+                f"{found.source} does not fit TinyMyo: {len(missing)} names are missing ({', '.join(missing[:3])}),"
+                f" {len(unexpected)} unexpected ({', '.join(unexpected[:3])}); strict=False takes the rest"
+            )
+        known = entries(self.cfg)
+        taken = to_ours({k: v for k, v in found.state.items() if own_head or not is_of_head(k)}, self.cfg)
+        self.load_state_dict(taken, strict=False)
+        here = {there: names for there, names, _ in known}
+        self.load_report = LoadReport(
+            source=found.source,
+            rope=self.cfg.rope,
+            rope_told_by=told_by,
+            n_tensors=sum(set(names) <= set(taken) for names in here.values()),
+            reshaped=tuple(
+                f"{there} -> {', '.join(names)}"
+                for there, names, axes in known
+                if moves(axes) and set(names) <= set(taken)
+            ),
+            missing=tuple(missing),
+            unexpected=tuple(unexpected),
+            fresh=() if own_head else tuple(name for name in self.state_dict() if name.startswith("unembed.")),
+            n_parameters=count_parameters(self),
+            n_encoder=count_parameters(self) - count_parameters(self, ["unembed"]),
+            notes=notes,
+            expects=EXPECTED_INPUT[self.cfg.head],
+        )
+
+    def to_upstream(self) -> dict[str, Tensor]:
+        """The weights by upstream's names, with its axes: what `from_published` reads, bit for bit.
+
+        With `rope="token"` the rotation's frequencies too, one a block, by which such files are known.
+        """
+        return to_theirs(self.state_dict(), self.cfg)
+
+    @checked
+    def save_published(self, path: str | Path, prefix: str = "") -> None:
+        """Write `to_upstream()` to a file, `.safetensors` or, as Lightning does, `.ckpt`.
+
+        Published weights, and what was fine-tuned from them, must not be passed on (CC BY-ND 4.0).
+
+        Args:
+            path: The file.
+            prefix: In front of every name; Lightning's is `"model."`.
+
+        Raises:
+            ModelFileError: The file's name has another ending.
+        """
+        write_published(Path(path), self.to_upstream(), prefix)
 
     def _by_channel(self, x: Float[Tensor, "batch pos value"]) -> Float[Tensor, "batch channel patch value"]:
         return rearrange(x, "batch (channel patch) value -> batch channel patch value", patch=self.cfg.n_patches)
