@@ -191,7 +191,7 @@ class EncoderConfig(SignalConfig):
             raise ArgumentError("tokens='time' needs embedding='dedicated': one map would not tell channels apart")
         if self.readout == "cls" and not self.cls_token:
             raise ArgumentError("readout='cls' needs cls_token=True")
-        if self.n_classes and not self.has_readout:
+        if self.n_classes and self.readout == "none":
             raise ArgumentError(f"readout='none' gives no outputs, got n_classes={self.n_classes}; expected 0")
         self._severed = parse_edges(self.severed_edges) if self.severed_edges else none()
 

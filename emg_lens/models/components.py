@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from emg_lens.arguments import ArgumentError, short
@@ -18,6 +18,9 @@ from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, is_heard
 from emg_lens.models.attention import Attention
 from emg_lens.models.dropout import drop
+
+HiddenTokens = Shaped[Tensor, "trial token"]  # torch.bool [batch, pos]; refused in words where it is not
+"""Which tokens of each trial are hidden."""
 
 
 class LayerNorm(nn.Module):
@@ -94,7 +97,7 @@ class ChannelEmbed(nn.Module):
             nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def hide(
-        self, tokens: Float[Tensor, "batch pos d_model"], masked: Bool[Tensor, "batch pos"]
+        self, tokens: Float[Tensor, "batch pos d_model"], masked: HiddenTokens
     ) -> Float[Tensor, "batch pos d_model"]:
         """Tokens, the mask token in the place of those that are `masked`.
 

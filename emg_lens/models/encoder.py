@@ -20,7 +20,7 @@ from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, look_up
 from emg_lens.lens.points import Point, is_heard
 from emg_lens.lens.surface import TransformerLensSurface
-from emg_lens.models.components import Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
+from emg_lens.models.components import Block, ChannelEmbed, HiddenTokens, LayerNorm, PosEmbed, Unembed
 
 ReturnType = Literal["logits", "both", "loss"] | None
 
@@ -104,7 +104,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         return_type: ReturnType = "logits",
         *,
         labels: Labels | None = None,
-        masked: Bool[Tensor, "batch pos"] | None = None,
+        masked: HiddenTokens | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
     ) -> Any:
@@ -159,7 +159,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         return not any(is_heard(part) for whole in (last, self.ln_final) for part in whole.modules())  # pyright: ignore
 
     def residual_in(
-        self, x: Shaped[Tensor, "batch channel time"], masked: Bool[Tensor, "batch pos"] | None = None
+        self, x: Shaped[Tensor, "batch channel time"], masked: HiddenTokens | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
         """The residual stream that enters block 0: embeddings (the mask token where `masked`) plus positions.
 

@@ -3,7 +3,7 @@
 `docs/protocol.md` §9 says what was published under the name, in which variants, and what each part computes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,14 +14,16 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from emg_lens.arguments import ArgumentError, OutputCount, checked
+from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.signals import ModelFileError
 from emg_lens.models.components import Unembed
 from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType, count_parameters
 from emg_lens.models.registry import Architecture
+from emg_lens.models.tinymyo_cache import PositionReadCache
 from emg_lens.models.tinymyo_checkpoints import (
     EXPECTED_INPUT,
     LoadReport,
-    Published,
+    PublishedFile,
     differences,
     find_file,
     is_of_head,
@@ -72,6 +74,9 @@ class TinyMyo(HookedBiosignalEncoder):
     load_report: LoadReport | None = None
     """Of the published file that the weights come from."""
 
+    def __init__(self, config: TinyMyoConfig) -> None:
+        super().__init__(config)  # whose annotation is what the hub builds from a saved configuration
+
     def add_positions(self) -> None:
         """The vectors of channels."""
         self.pos_embed = ChannelVectors(self.cfg)
@@ -104,6 +109,58 @@ class TinyMyo(HookedBiosignalEncoder):
             return self.unembed(self._by_channel(resid))
         return rearrange(
             self._by_channel(self.unembed(resid)), "batch channel patch sample -> batch channel (patch sample)"
+        )
+
+    # --- what classes are read from -----------------------------------------------------------------------
+
+    @property
+    def cache_type(self) -> type[BiosignalCache]:
+        """What holds the activations of a run."""
+        return PositionReadCache if self._reads_channels_apart else BiosignalCache
+
+    @property
+    def _reads_channels_apart(self) -> bool:
+        return isinstance(self.unembed, ChannelUnembed)
+
+    @property
+    def W_U(self) -> Float[Tensor, "d_model output"]:  # noqa: N802
+        """Directions of the classes, or of the samples of a patch, where they are those of every position.
+
+        Raises:
+            ArgumentError: Each channel is read by a map of its own, or through convolutions.
+        """
+        if self._reads_channels_apart:
+            raise ArgumentError(
+                "W_U: with fusion='concat' a class has a direction a channel: model.directions_at_positions(class)"
+                " gives them all, unembed.W_U [channel, d_model, class] holds them, and cache.logit_attrs reads them"
+            )
+        if self.cfg.head == "regression":
+            raise ArgumentError("W_U: the regression is read through convolutions; targets have no direction")
+        return self.unembed.W_U
+
+    def directions_at_positions(
+        self, tokens: str | int | Sequence[str | int] | Int[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch pos d_model"]:
+        """What the residual stream at each position is read along for a class.
+
+        The mean over positions of the stream (behind `ln_final`) times its direction is the logit, less `b_U`.
+
+        Raises:
+            UnknownNameError: No such class.
+            ArgumentError: The head has no directions.
+        """
+        if not self._reads_channels_apart:
+            directions = self.tokens_to_residual_directions(tokens)
+            return repeat(directions, "... d_model -> ... pos d_model", pos=self.cfg.n_ctx)
+        if isinstance(tokens, str):
+            tokens = self.to_single_token(tokens)
+        if isinstance(tokens, Sequence):
+            tokens = torch.tensor([self.to_single_token(t) if isinstance(t, str) else int(t) for t in tokens])
+        of_channels = rearrange(self.unembed.W_U, "channel d_model label -> label channel d_model")[tokens]
+        return repeat(
+            of_channels * self.cfg.n_channels,
+            "... channel d_model -> ... (channel patch) d_model",
+            patch=self.cfg.n_patches,
         )
 
     # --- published files ----------------------------------------------------------------------------------
@@ -178,7 +235,9 @@ class TinyMyo(HookedBiosignalEncoder):
         model._take(found, told_by, tuple(notes), own_head=head is None, strict=strict)
         return model.eval()
 
-    def _take(self, found: Published, told_by: str, notes: tuple[str, ...], *, own_head: bool, strict: bool) -> None:
+    def _take(
+        self, found: PublishedFile, told_by: str, notes: tuple[str, ...], *, own_head: bool, strict: bool
+    ) -> None:
         expected = self.to_upstream()
         missing, unexpected = differences(found, self.cfg, expected, own_head=own_head)
         if strict and missing + unexpected:
@@ -220,7 +279,7 @@ class TinyMyo(HookedBiosignalEncoder):
     def save_published(self, path: str | Path, prefix: str = "") -> None:
         """Write `to_upstream()` to a file, `.safetensors` or, as Lightning does, `.ckpt`.
 
-        Published weights, and what was fine-tuned from them, must not be passed on (CC BY-ND 4.0).
+        PublishedFile weights, and what was fine-tuned from them, must not be passed on (CC BY-ND 4.0).
 
         Args:
             path: The file.

@@ -85,7 +85,7 @@ class LoadReport:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A published file, read.
 
     Attributes:
@@ -167,7 +167,7 @@ def is_of_head(name: str) -> bool:
     return name.startswith("model_head.")
 
 
-def differences(published: Published, cfg: Any, expected: State, *, own_head: bool) -> tuple[list[str], list[str]]:
+def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head: bool) -> tuple[list[str], list[str]]:
     """Names that are missing in a file, and those that nothing has a place for.
 
     Args:
@@ -237,7 +237,7 @@ def find_file(source: str | Path, filename: str | None, revision: str | None) ->
         ) from None
 
 
-def read_published(path: Path) -> Published:
+def read_published(path: Path) -> PublishedFile:
     """The tensors of a published file: safetensors, or what Lightning writes (`.ckpt`), of which nothing else is read.
 
     Raises:
@@ -263,7 +263,7 @@ def read_published(path: Path) -> Published:
     others = {tensor.dtype for tensor in state.values()} - {torch.float32}
     if others:
         notes.append(f"weights were {', '.join(sorted(map(str, others)))} and are torch.float32 now")
-    return Published(str(path), {name: tensor.float() for name, tensor in state.items()}, tuple(notes))
+    return PublishedFile(str(path), {name: tensor.float() for name, tensor in state.items()}, tuple(notes))
 
 
 def write_published(path: Path, state: State, prefix: str) -> None:
