@@ -1,4 +1,4 @@
-"""Windows of shards: found, padded, scaled, parted; the order of an epoch; memory that does not grow with the corpus."""
+"""Windows of shards: found, padded, scaled, parted; the order of an epoch; memory that does not grow with a corpus."""
 
 import json
 import os
