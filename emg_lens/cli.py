@@ -1,4 +1,4 @@
-"""The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data."""
+"""The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data, corpus, pretrain."""
 
 import signal
 import sys
@@ -47,7 +47,7 @@ def _options(
 
 @app.command("list")
 def list_() -> None:
-    """List the shipped studies and the data sets they can read.
+    """List the shipped studies and pre-trainings, and the data sets they can read.
 
     Example: emg-lens list
     """
@@ -55,6 +55,7 @@ def list_() -> None:
     from emg_lens.models.registry import architecture_names
     from emg_lens.studies.shipped import catalogue
     from emg_lens.studies.spec import StudySpec
+    from emg_lens.training.pretraining_spec import PretrainingSpec, shipped_pretrainings
 
     studies = Table("study", "data set", "question", title="Studies", title_justify="left")
     for name in catalogue():
@@ -63,19 +64,24 @@ def list_() -> None:
     datasets = Table("data set", "what it is", title="Data sets", title_justify="left")
     for name in dataset_names():
         datasets.add_row(name, describe_dataset(name).description)
-    out.print(studies, datasets)
+    pretrainings = Table("pre-training", "data sets", "what it is", title="Pre-trainings", title_justify="left")
+    for name in shipped_pretrainings():
+        spec = PretrainingSpec.load(name)
+        pretrainings.add_row(name, ", ".join(part.dataset for part in spec.corpus.parts.values()), spec.title)
+    out.print(studies, pretrainings, datasets)
     out.print(f"Models: {', '.join(architecture_names())}")
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")]) -> None:
-    """Print a study with every default written out.
+def show(name: Annotated[str, typer.Argument(help="A study's or pre-training's name, or a study's file.")]) -> None:
+    """Print a study, or a shipped pre-training, with every default written out.
 
     Example: emg-lens show quickstart > mine.yaml
     """
     from emg_lens.studies.spec import StudySpec
+    from emg_lens.training.pretraining_spec import PretrainingSpec, shipped_pretrainings
 
-    text = StudySpec.load(name).to_yaml()
+    text = (PretrainingSpec if name in shipped_pretrainings() else StudySpec).load(name).to_yaml()
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     else:
@@ -179,6 +185,65 @@ def data(
             highlight=False,
             markup=False,
         )
+
+
+@app.command()
+def corpus(
+    name: Annotated[str, typer.Argument(help="A pre-training's name or .yaml file, for its corpus.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the shards go.")],
+    data: DataOption = None,
+) -> None:
+    """Write windows of data sets as shards for pre-training, one file a subject.
+
+    Example: emg-lens corpus pretrain-myo --data ~/emg --out ~/corpora/myo
+    """
+    from emg_lens.data.corpus_writer import write_corpus
+    from emg_lens.training.pretraining_spec import PretrainingSpec
+
+    spec = PretrainingSpec.load(name)
+    with err.status("writing windows"):
+        table = write_corpus(spec.corpus.parts, data, out_folder)
+    shown = Table("part", "subjects", "windows", "channels", "left out: no change")
+    for part, rows in table.groupby("dataset", sort=False):
+        sums = (len(rows), rows["windows"].sum(), rows["channels"].max(), rows["constant"].sum())
+        shown.add_row(Text(printable(str(part))), *map(str, sums))
+    out.print(shown)
+
+
+@app.command("pretrain")
+def pretrain_(
+    name: Annotated[str, typer.Argument(help="A pre-training's name or .yaml file.")],
+    data: DataOption = None,
+    out_folder: OutOption = Path("runs"),
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read ahead.")] = 0,
+    precision: Annotated[str, typer.Option("--precision", help="no, bf16.")] = "no",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu.")] = "auto",
+    log_to: Annotated[str | None, typer.Option("--log", help="tensorboard, wandb; where they are installed.")] = None,
+) -> None:
+    """Pre-train an encoder by masked reconstruction, or continue where it was stopped.
+
+    Several processes or machines: accelerate launch -m emg_lens pretrain ...
+
+    Example: emg-lens pretrain pretrain-myo --data ~/emg
+    """
+    from emg_lens.training.pretraining_run import run_pretraining
+    from emg_lens.training.pretraining_spec import PretrainingSpec
+
+    spec = PretrainingSpec.load(name)
+    run = run_pretraining(
+        spec,
+        data,
+        out_folder,
+        workers=workers,
+        precision=precision,  # pyright: ignore[reportArgumentType] - a word that is none is refused
+        device=device,  # pyright: ignore[reportArgumentType]
+        log_to=log_to,  # pyright: ignore[reportArgumentType]
+        console=err,
+    )
+    last = run.losses.iloc[-1]
+    told = f"{int(last['step'])} steps: masked loss {last['train_masked']:.4f} in training"
+    out.print(f"{told}, {last['validation_masked']:.4f} in validation", highlight=False)
+    out.print(printable(str(run.folder)), highlight=False, markup=False)
 
 
 def _print_result(result: object) -> None:

@@ -4,10 +4,8 @@ A run lives in `<out>/<study>/<hash of the spec>/`. Starting it again continues 
 """
 
 import importlib
-import importlib.metadata
 import json
 import os
-import platform
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from rich.console import Console
 from emg_lens.errors import printable
 from emg_lens.io.files import remove, remove_abandoned
 from emg_lens.io.locking import one_at_a_time
+from emg_lens.io.machine import environment
 from emg_lens.io.seals import BLANK, write_sealed
 from emg_lens.io.workers import parallel
 from emg_lens.studies.fit_units import Fit, fits_of, read_together
@@ -86,16 +85,6 @@ def run_study(
         result.write()
         _tidy(plan.folder)
     return result
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine that a run's numbers belong to."""
-    packages = ("emg-lens", "torch", "transformer-lens", "numpy", "scipy", "pandas")
-    return {
-        "python": platform.python_version(),
-        **{p: importlib.metadata.version(p) for p in packages},
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-    }
 
 
 def _run_side_by_side(

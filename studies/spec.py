@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from emg_lens.arguments import Name, SpecModel, check_argument, short
 from emg_lens.data.channels import ALL, ChannelGroups
@@ -24,6 +24,7 @@ from emg_lens.data.segment import Segment
 from emg_lens.data.splits import SplitSpec
 from emg_lens.errors import EmgLensError
 from emg_lens.io.yaml_text import LONGEST, YAMLTextError, read_yaml
+from emg_lens.models.spec import ModelSpec
 from emg_lens.studies.condition_spec import ConditionsSpec
 from emg_lens.studies.factors import AVERAGED, Factors, Levels, combinations, override, read_factors
 from emg_lens.studies.reference import Reference
@@ -128,28 +129,6 @@ class Cohort(SpecModel):
                 raise ValueError(f"rectify holds a part of the group {group!r} of channels; make it all, or two groups")
             found += [group] * (these == {True})
         return tuple(found)
-
-
-class ModelSpec(SpecModel):
-    """An architecture and its own settings; what the data decide (channels, samples, classes) is not said here.
-
-    Attributes:
-        architecture: A known architecture (`emg-lens list`). All other keys are fields of its configuration.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    architecture: str = "isonet"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings that the study gives."""
-        return dict(self.model_extra or {})
-
-    def summary(self) -> str:
-        """The architecture and the settings that were given, in a line."""
-        given = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value not in ("", None))
-        return f"{self.architecture}{', ' * bool(given)}{given}"
 
 
 class StudySpec(SpecModel):

@@ -56,6 +56,22 @@ def hdf5_parts(path: Path, arrays: Sequence[str], texts: Sequence[str]) -> Itera
                 yield name, stored(file, name)
 
 
+def hdf5_shapes(path: Path, names: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Single root attributes, the names of all `members`, texts, and of those data sets that the file has, `shapes`.
+
+    Values stay where they are, so that they may be more than fits into memory.
+    """
+    with h5py.File(path) as file:
+        single = {name: value for name, value in file.attrs.items() if isinstance(value, str) or np.ndim(value) == 0}
+        plain = {name: getattr(value, "item", lambda v=value: v)() for name, value in single.items()}
+        yield "attributes", {name: value for name, value in plain.items() if isinstance(value, str | int | float)}
+        yield "members", sorted(file)
+    yield from (part for part in hdf5_parts(path, (), texts) if part[0] in texts)
+    with h5py.File(path) as file:
+        found = {name: stored(file, name, read=False) for name in names if name in file}
+        yield "shapes", {name: [part.dtype.str, list(part.shape)] for name, part in found.items()}
+
+
 def hdf5_rows(path: Path, names: Sequence[str], first: int | None, last: int | None) -> Iterator[tuple[str, Any]]:
     """Of those data sets that the file has, the entries from `first` to `last` of the last axis: rows, in MATLAB."""
     with h5py.File(path) as file:
@@ -77,8 +93,8 @@ def hdf5_fields(path: Path, name: str, fields: Sequence[str]) -> Iterator[tuple[
             yield field, found.fields(field)[()]
 
 
-def stored(file: h5py.Group, name: str) -> h5py.Dataset:
-    """A data set whose values are in this file, all of them.
+def stored(file: h5py.Group, name: str, read: bool = True) -> h5py.Dataset:
+    """A data set whose values are in this file, all of them; where they are to be `read`, they must fit into memory.
 
     Raises:
         ValueError: A group, a link to elsewhere, values that lie in other files, or more than the file can hold.
@@ -93,6 +109,6 @@ def stored(file: h5py.Group, name: str) -> h5py.Dataset:
     declared, held = found.size * found.dtype.itemsize, found.id.get_storage_size()
     if declared > (held if found.chunks is None else MOST_COMPRESSED * held):
         raise ValueError(f"{name} declares {declared / 1e6:.1f} MB, and the file holds {held / 1e6:.1f} MB of it")
-    if declared > free_memory():
+    if read and declared > free_memory():
         raise ValueError(f"{name} needs {declared / 1e9:.1f} GB of memory, which are not free")
     return found

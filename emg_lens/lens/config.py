@@ -15,12 +15,14 @@ from emg_lens.arguments import ArgumentError, OutputCount, check_fields
 from emg_lens.hooks import EdgeSet, none, parse_edges
 from emg_lens.layout import TokenLayout
 
-PositionKind = Literal["none", "learned", "sinusoidal", "rotary"]
+PositionKind = Literal["none", "learned", "sinusoidal", "rotary", "rotary_time"]
 Norm = Literal["pre", "post"]
 Readout = Literal["cls", "mean", "none"]
 Embedding = Literal["dedicated", "shared"]
 TokenKind = Literal["channel", "time"]
 NonLinearity = Literal["gelu", "relu"]
+DropPathShape = Literal["linear", "constant"]
+InitialWeights = Literal["xavier", "depth_scaled"]
 Number = Annotated[int, Field(ge=1, le=10_000)]
 """Of layers, or of heads: no model has so many."""
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -105,7 +107,8 @@ class EncoderConfig(SignalConfig):
             modality, each with a linear map of its own.
         embedding: `"dedicated"` = one linear map a channel (IsoNet), `"shared"` = one map for all channels.
         cls_token: Whether a learned CLS token stands at position 0.
-        positions: How positions enter: learned or sinusoidal vectors added to the embeddings, rotary, or not at all.
+        positions: How positions enter: learned or sinusoidal vectors added to the embeddings; rotary, over the position
+            (`"rotary"`) or over the patch, which begins anew in every channel (`"rotary_time"`); or not at all.
         norm: `"post"` = LayerNorm after each residual sum, no final norm; `"pre"` = before each sub-layer, and a final
             one.
         readout: What reaches the logits: the CLS position, the mean of all others, or none (returns the residual
@@ -113,12 +116,20 @@ class EncoderConfig(SignalConfig):
         act_fn: Non-linearity of the MLPs.
         qkv_bias: Whether the query, key and value maps have a bias.
         dropout: Probability of dropping attention weights and sub-layer outputs while training.
-        drop_path: Probability of skipping a sub-layer of one trial while training; grows linearly from 0 to this value
-            over depth.
+        hidden_dropout: Probability of dropping a hidden value of an MLP while training.
+        drop_path: Probability of skipping a sub-layer of one trial while training.
+        drop_path_shape: `"linear"` = grows from 0 in the first layer to `drop_path` in the last; `"constant"` = the
+            same in all.
         eps: Added to the variance in LayerNorm.
         rotary_base: Base of the rotary frequencies.
+        rotary_adjacent_pairs: Whether values 2i and 2i + 1 of a head rotate against each other (Su et al. 2021, §3.2),
+            and not value i of its first half against value i of its second.
         severed_edges: Edge expression of attention edges that this model does not have, in training or ever
             (`"flow('acc', 'cls')"`); empty = it has all.
+        mask_token: Whether there is a learned vector that stands for tokens that are hidden (`model(x, masked=...)`).
+        initial_weights: `"xavier"` = every map by itself; `"depth_scaled"` = those of queries, keys and values as one
+            map, and what layer l writes to the residual stream over √(2l), counted from 1 (`docs/protocol.md` §9.1).
+        drop_tail: Whether samples behind the last whole patch are left out; else such trials are refused.
     """
 
     d_model: PositiveInt = 128
@@ -135,10 +146,16 @@ class EncoderConfig(SignalConfig):
     act_fn: NonLinearity = "gelu"
     qkv_bias: bool = True
     dropout: Share = 0.0
+    hidden_dropout: Share = 0.0
     drop_path: Share = 0.0
+    drop_path_shape: DropPathShape = "linear"
     eps: PositiveFloat = 1e-5
     rotary_base: PositiveFloat = 10000.0
+    rotary_adjacent_pairs: bool = False
     severed_edges: str = ""
+    mask_token: bool = False
+    initial_weights: InitialWeights = "xavier"
+    drop_tail: bool = False
 
     # Read by TransformerLens utilities. Not fields: they are switches of a running model, never saved.
     model_name = "biosignal-encoder"
@@ -157,21 +174,24 @@ class EncoderConfig(SignalConfig):
         super().__post_init__()
         if self.d_model % self.n_heads:
             raise ArgumentError(f"d_model={self.d_model} cannot be divided among n_heads={self.n_heads}")
-        if self.positions == "rotary" and self.d_head % 2:
+        if self.rotates and self.d_head % 2:
             raise ArgumentError(f"rotary positions need an even d_model / n_heads, got {self.d_head}")
+        if self.positions == "rotary_time" and self.patch_samples is None:
+            raise ArgumentError("positions='rotary_time' needs tokens with a patch: set patch_samples")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ArgumentError(f"sinusoidal positions need an even d_model, got {self.d_model}")
         if self.patch_samples is not None and not 1 <= self.patch_samples <= self.n_samples:
             raise ArgumentError(f"patch_samples must be 1 to n_samples={self.n_samples}, got {self.patch_samples}")
-        if self.patch_samples is not None and self.n_samples % self.patch_samples:
+        if self.patch_samples is not None and self.n_samples % self.patch_samples and not self.drop_tail:
             raise ArgumentError(
-                f"n_samples={self.n_samples} is not a multiple of patch_samples={self.patch_samples}; crop the trials"
+                f"n_samples={self.n_samples} is not a multiple of patch_samples={self.patch_samples}; crop the trials,"
+                " or set drop_tail=True"
             )
         if self.tokens == "time" and self.embedding != "dedicated":
             raise ArgumentError("tokens='time' needs embedding='dedicated': one map would not tell channels apart")
         if self.readout == "cls" and not self.cls_token:
             raise ArgumentError("readout='cls' needs cls_token=True")
-        if self.n_classes and not self.has_readout:
+        if self.n_classes and self.readout == "none":
             raise ArgumentError(f"readout='none' gives no outputs, got n_classes={self.n_classes}; expected 0")
         self._severed = parse_edges(self.severed_edges) if self.severed_edges else none()
 
@@ -179,6 +199,16 @@ class EncoderConfig(SignalConfig):
     def severed(self) -> EdgeSet:
         """`severed_edges`, read."""
         return self._severed
+
+    @property
+    def rotates(self) -> bool:
+        """Whether positions are rotated into queries and keys."""
+        return self.positions in ("rotary", "rotary_time")
+
+    @property
+    def adds_positions(self) -> bool:
+        """Whether vectors that stand for positions are added to the embeddings."""
+        return self.positions in ("learned", "sinusoidal")
 
     @property
     def n_weights(self) -> int:

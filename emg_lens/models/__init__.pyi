@@ -4,6 +4,8 @@ from .isonet import IsoNet, IsoNetConfig
 from .multimodal_mlp import MultimodalMLP, MultimodalMLPConfig
 from .multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
 from .registry import Architecture, architecture, architecture_names, build_model, register_model
+from .tinymyo import TinyMyo
+from .tinymyo_config import TinyMyoConfig
 
 __all__ = [
     "Architecture",
@@ -16,6 +18,8 @@ __all__ = [
     "MultimodalMLPConfig",
     "MultimodalTransformer",
     "MultimodalTransformerConfig",
+    "TinyMyo",
+    "TinyMyoConfig",
     "architecture",
     "architecture_names",
     "build_model",

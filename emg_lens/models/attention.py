@@ -15,22 +15,35 @@ from emg_lens.models.dropout import drop, on_plain_cpu
 
 
 class Rotary(nn.Module):
-    """Rotary position embedding over the position index: the two halves of a head rotate against each other."""
+    """Rotary position embedding (Su et al. 2021, §3): pairs of a head's values turn by angles that grow with position.
+
+    Over the position, or over the patch of its channel (`cfg.positions`; CLS then stands before the first patch). The
+    two halves of a head rotate against each other, or neighbours (`cfg.rotary_adjacent_pairs`).
+    """
 
     sin: Float[Tensor, "ctx 1 d_head"]
     cos: Float[Tensor, "ctx 1 d_head"]
 
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
+        self.adjacent = cfg.rotary_adjacent_pairs
         rate = cfg.rotary_base ** (-torch.arange(0, cfg.d_head, 2) / cfg.d_head)
-        angle = (torch.arange(cfg.n_ctx)[:, None] * rate).repeat(1, 2)[:, None]
+        over_time = cfg.positions == "rotary_time"
+        index = torch.tensor(cfg.layout.patch) + int(cfg.cls_token) if over_time else torch.arange(cfg.n_ctx)
+        angle = index[:, None] * rate
+        angle = (angle.repeat_interleave(2, 1) if self.adjacent else angle.repeat(1, 2))[:, None]
         self.register_buffer("sin", angle.sin(), persistent=False)
         self.register_buffer("cos", angle.cos(), persistent=False)
 
     def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
         """Rotated by the position; `x` may hold the first positions alone."""
-        left, right = x.chunk(2, dim=-1)
-        return x * self.cos[: x.shape[1]] + torch.cat([-right, left], dim=-1) * self.sin[: x.shape[1]]
+        if self.adjacent:
+            even, odd = x[..., ::2], x[..., 1::2]
+            turned = torch.stack([-odd, even], dim=-1).flatten(-2)
+        else:
+            left, right = x.chunk(2, dim=-1)
+            turned = torch.cat([-right, left], dim=-1)
+        return x * self.cos[: x.shape[1]] + turned * self.sin[: x.shape[1]]
 
 
 class Attention(nn.Module):
@@ -46,9 +59,11 @@ class Attention(nn.Module):
     b_K: Float[Tensor, "head d_head"]
     b_V: Float[Tensor, "head d_head"]
 
-    def __init__(self, cfg: EncoderConfig, severed: Bool[Tensor, "head dest src"] | None = None) -> None:
+    def __init__(
+        self, cfg: EncoderConfig, severed: Bool[Tensor, "head dest src"] | None = None, initial_gain: float = 1.0
+    ) -> None:
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.initial_gain = cfg, initial_gain
         self.register_buffer("severed", severed, persistent=False)
         # Some versions of the fused kernel give NaN for a row that reads nothing; the explicit path gives zeros.
         self.has_empty_rows = severed is not None and bool(severed.all(-1).any())
@@ -64,7 +79,7 @@ class Attention(nn.Module):
                 self.register_buffer(name, bias, persistent=False)
         self.b_O = nn.Parameter(torch.empty(cfg.d_model))
         self.reset_parameters()
-        self.rotary = Rotary(cfg) if cfg.positions == "rotary" else None
+        self.rotary = Rotary(cfg) if cfg.rotates else None
 
         self.hook_q_input = GatedPoint(cfg, "use_split_qkv_input")  # [batch, pos, head, d_model], fired by the block
         self.hook_k_input = GatedPoint(cfg, "use_split_qkv_input")
@@ -81,9 +96,13 @@ class Attention(nn.Module):
         self.hook_result = GatedPoint(cfg, "use_attn_result")  # [batch, pos, head, d_model]
 
     def reset_parameters(self) -> None:
-        """Fresh weights: Xavier's of the [d_model, d_model] maps, no biases."""
+        """Fresh weights: Xavier's of the [d_model, d_model] maps (or of queries, keys, values as one), no biases."""
+        as_one = self.cfg.initial_weights == "depth_scaled"
         for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):
-            nn.init.uniform_(weight, -math.sqrt(3 / self.cfg.d_model), math.sqrt(3 / self.cfg.d_model))
+            bound = math.sqrt(6 / ((4 if as_one and weight is not self.W_O else 2) * self.cfg.d_model))
+            nn.init.uniform_(weight, -bound, bound)
+        if self.initial_gain != 1:
+            self.W_O.data.mul_(self.initial_gain)
         for bias in (self.b_Q, self.b_K, self.b_V, self.b_O):
             nn.init.zeros_(bias)
 

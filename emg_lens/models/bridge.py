@@ -37,7 +37,13 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 ARCHITECTURE = "HookedBiosignalEncoder"
 """Name under which TransformerLens knows our encoders, `IsoNet` and other subclasses included."""
 
-POSITIONS = {"learned": "standard", "sinusoidal": "standard", "rotary": "rotary", "none": "none"}
+POSITIONS = {
+    "learned": "standard",
+    "sinusoidal": "standard",
+    "rotary": "rotary",
+    "rotary_time": "rotary",
+    "none": "none",
+}
 
 
 class Part(GeneralizedComponent):

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError
+from emg_lens.arguments import ArgumentError, short
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, is_heard
 from emg_lens.models.attention import Attention
 from emg_lens.models.dropout import drop
+
+HiddenTokens = Shaped[Tensor, "trial token"]  # torch.bool [batch, pos]; refused in words where it is not
+"""Which tokens of each trial are hidden."""
 
 
 class LayerNorm(nn.Module):
@@ -61,10 +64,13 @@ class ChannelEmbed(nn.Module):
         n_maps = self.count_maps(cfg)
         self.n_samples, self.n_channels = cfg.patch_samples or cfg.n_samples, list(cfg.modalities.values())
         self.adds_channels = cfg.tokens == "time"
+        self.n_used = cfg.n_patches * self.n_samples
+        self.initial_weights = cfg.initial_weights
         self.register_buffer("map_of_channel", None, persistent=False)
         self.W_E = nn.Parameter(torch.empty(n_maps, self.n_samples, cfg.d_model))
         self.b_E = nn.Parameter(torch.empty(n_maps, cfg.d_model))
         self.cls = nn.Parameter(torch.empty(*self.cls_shape(cfg), cfg.d_model)) if cfg.cls_token else None
+        self.mask_token = nn.Parameter(torch.empty(cfg.d_model)) if cfg.mask_token else None
         self.reset_parameters()
 
     def count_maps(self, cfg: EncoderConfig) -> int:
@@ -77,10 +83,35 @@ class ChannelEmbed(nn.Module):
 
     def reset_parameters(self) -> None:
         """Fresh weights."""
-        nn.init.uniform_(self.W_E, -1 / math.sqrt(self.n_samples), 1 / math.sqrt(self.n_samples))
-        nn.init.zeros_(self.b_E)
+        plain = 1 / math.sqrt(self.n_samples)
+        if self.initial_weights == "xavier":
+            nn.init.uniform_(self.W_E, -plain, plain)
+            nn.init.zeros_(self.b_E)
+        else:
+            bound = math.sqrt(6 / (self.n_samples + self.W_E.shape[-1]))
+            nn.init.uniform_(self.W_E, -bound, bound)
+            nn.init.uniform_(self.b_E, -plain, plain)
         if self.cls is not None:
             nn.init.normal_(self.cls, std=0.02)
+        if self.mask_token is not None:
+            nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+
+    def hide(
+        self, tokens: Float[Tensor, "batch pos d_model"], masked: HiddenTokens
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """Tokens, the mask token in the place of those that are `masked`.
+
+        Raises:
+            ArgumentError: There is no mask token, or `masked` is not one truth value a token.
+        """
+        if self.mask_token is None:
+            raise ArgumentError("masked=...: this model has no mask token; build it with mask_token=True")
+        if not isinstance(masked, Tensor) or masked.dtype != torch.bool or masked.shape != tokens.shape[:2]:
+            raise ArgumentError(
+                f"masked={short(masked)}; expected torch.bool {list(tokens.shape[:2])}: one truth value a token, in the"
+                " order of model.layout"
+            )
+        return torch.where(masked[..., None].to(tokens.device), self.mask_token.to(tokens.dtype), tokens)
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """Tokens in the layout's order."""
@@ -91,6 +122,7 @@ class ChannelEmbed(nn.Module):
 
     def tokens(self, x: Float[Tensor, "batch channel time"]) -> list[Float[Tensor, "batch own_pos d_model"]]:
         """Those of each modality, without CLS."""
+        x = x[..., : self.n_used]
         samples = rearrange(x, "batch channel (patch sample) -> channel (batch patch) sample", sample=self.n_samples)
         weight, bias = (p.expand(x.shape[1], *p.shape[1:]) if len(p) == 1 else p for p in (self.W_E, self.b_E))
         if self.map_of_channel is not None:
@@ -129,9 +161,11 @@ class PosEmbed(nn.Module):
 class MLP(nn.Module):
     """Two linear maps with a non-linearity between them."""
 
-    def __init__(self, cfg: EncoderConfig) -> None:
+    def __init__(self, cfg: EncoderConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
+        self.initial_gain = initial_gain
         self.act_fn = F.gelu if cfg.act_fn == "gelu" else F.relu
+        self.dropout = cfg.hidden_dropout
         self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
         self.b_in = nn.Parameter(torch.empty(cfg.d_mlp))
         self.W_out = nn.Parameter(torch.empty(cfg.d_mlp, cfg.d_model))
@@ -145,11 +179,14 @@ class MLP(nn.Module):
         for weight, bias in ((self.W_in, self.b_in), (self.W_out, self.b_out)):
             nn.init.xavier_uniform_(weight)
             nn.init.zeros_(bias)
+        if self.initial_gain != 1:
+            self.W_out.data.mul_(self.initial_gain)
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         """Position by position."""
         pre = self.hook_pre(F.linear(x, self.W_in.T, self.b_in))
-        return F.linear(self.hook_post(self.act_fn(pre)), self.W_out.T, self.b_out)
+        post = self.hook_post(self.act_fn(pre))
+        return F.linear(drop(post, self.dropout if self.training else 0.0), self.W_out.T, self.b_out)
 
 
 class Block(nn.Module):
@@ -164,11 +201,13 @@ class Block(nn.Module):
     def __init__(self, cfg: EncoderConfig, layer: int, severed: Bool[Tensor, "head dest src"] | None = None) -> None:
         super().__init__()
         self.cfg = cfg
-        self.drop_path = cfg.drop_path * layer / max(cfg.n_layers - 1, 1)
+        constant = cfg.drop_path_shape == "constant"
+        self.drop_path = cfg.drop_path * (1 if constant else layer / max(cfg.n_layers - 1, 1))
+        initial_gain = 1 / math.sqrt(2 * (layer + 1)) if cfg.initial_weights == "depth_scaled" else 1.0
         self.ln1 = LayerNorm(cfg)
-        self.attn = Attention(cfg, severed)
+        self.attn = Attention(cfg, severed, initial_gain)
         self.ln2 = LayerNorm(cfg)
-        self.mlp = MLP(cfg)
+        self.mlp = MLP(cfg, initial_gain)
         self.hook_resid_pre = Point()  # all [batch, pos, d_model]
         self.hook_attn_in = GatedPoint(cfg, "use_attn_in")  # [batch, pos, head, d_model]
         self.hook_attn_out = Point()

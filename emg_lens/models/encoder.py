@@ -20,7 +20,7 @@ from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, look_up
 from emg_lens.lens.points import Point, is_heard
 from emg_lens.lens.surface import TransformerLensSurface
-from emg_lens.models.components import Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
+from emg_lens.models.components import Block, ChannelEmbed, HiddenTokens, LayerNorm, PosEmbed, Unembed
 
 ReturnType = Literal["logits", "both", "loss"] | None
 
@@ -52,8 +52,8 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         cfg = self.cfg
         self.add_embedding()
         self.hook_embed = Point()  # [batch, pos, d_model]
-        if cfg.positions in ("learned", "sinusoidal"):
-            self.pos_embed = PosEmbed(cfg)
+        if cfg.adds_positions:
+            self.add_positions()
             self.hook_pos_embed = Point()  # [batch, pos, d_model]
         self.add_blocks(self.severed_mask())
         self.ln_final = LayerNorm(cfg) if cfg.norm == "pre" else nn.Identity()
@@ -64,6 +64,10 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     def add_embedding(self) -> None:
         """Make `embed`, from signals to tokens."""
         self.embed = ChannelEmbed(self.cfg)
+
+    def add_positions(self) -> None:
+        """Make `pos_embed`, the vectors that are added to the tokens; `W_pos [pos, d_model]`."""
+        self.pos_embed = PosEmbed(self.cfg)
 
     def add_blocks(self, severed: Bool[Tensor, "layer head dest src"] | None) -> None:
         """Make the blocks; `severed` are the edges that they do not have."""
@@ -100,6 +104,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         return_type: ReturnType = "logits",
         *,
         labels: Labels | None = None,
+        masked: HiddenTokens | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
     ) -> Any:
@@ -111,21 +116,26 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             return_type: `"logits"`; `"both"` (models with two heads); `"loss"`, the mean cross-entropy of the logits
                 against `labels`; or `None` (nothing).
             labels: Class index of each trial, for the loss; default those given to `handles`.
+            masked: Tokens to hide, in the layout's order: the learned mask token takes their place (models with
+                `mask_token=True`).
             start_at_layer: Take `input` as the residual stream entering this block (negative counts from the end).
             stop_at_layer: Return the residual stream entering this block instead of logits.
 
         Raises:
             ArgumentError: Input of another shape, handles of no open context, a layer that does not exist, a loss
-                without labels, or an unknown `return_type`.
+                without labels, tokens to hide in a residual stream or of a model without a mask token, or an unknown
+                `return_type`.
         """
         first, last = self._layer_range(start_at_layer, stop_at_layer)
         if start_at_layer is not None:
+            if masked is not None:
+                raise ArgumentError("masked=... hides tokens of the input; with start_at_layer there are none")
             resid = self._check_residual(input)
         else:
             if isinstance(input, Tensor) and input.ndim == 2 and not input.is_floating_point():
                 input, known = look_up(input, self.cfg.n_ctx)
                 labels = known if labels is None else labels
-            resid = self.residual_in(input)
+            resid = self.residual_in(input, masked)
         cls_alone = stop_at_layer is None and return_type in ("logits", "loss") and self._trains_cls_alone()
         for block in self.blocks[first:last]:
             resid = block(resid, 1) if cls_alone and block is self.blocks[-1] else block(resid)
@@ -148,15 +158,18 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             return False
         return not any(is_heard(part) for whole in (last, self.ln_final) for part in whole.modules())  # pyright: ignore
 
-    def residual_in(self, x: Shaped[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream that enters block 0: embeddings plus positions.
+    def residual_in(
+        self, x: Shaped[Tensor, "batch channel time"], masked: HiddenTokens | None = None
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream that enters block 0: embeddings (the mask token where `masked`) plus positions.
 
         Raises:
-            ArgumentError: Input of another shape than the configuration promises.
+            ArgumentError: Input of another shape than the configuration promises, or a mask that does not fit.
         """
         self.check_signals(x)
-        resid = self.hook_embed(self.embed(x))
-        if self.cfg.positions in ("learned", "sinusoidal"):
+        tokens = self.embed(x)
+        resid = self.hook_embed(tokens if masked is None else self.embed.hide(tokens, masked))
+        if self.cfg.adds_positions:
             vectors = self.pos_embed(resid)
             if is_heard(self.hook_pos_embed):  # which may edit them in place
                 vectors = vectors.clone()

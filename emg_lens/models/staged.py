@@ -54,7 +54,7 @@ class StagedConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm != "post" or not self.cls_token or self.positions == "rotary":
+        if self.norm != "post" or not self.cls_token or self.rotates:
             given = f"norm={self.norm!r}, cls_token={self.cls_token}, positions={self.positions!r}"
             raise ArgumentError(f"{self.model_name} has post-LN blocks, CLS and positions that are added; got {given}")
         check_names_of_parts(self.modalities)

@@ -20,12 +20,21 @@ from emg_lens.models.hierarchical import HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet
 from emg_lens.models.multimodal_transformer import LinearFusion, MultimodalTransformer
 from emg_lens.models.staged import StagedEmbed, blocks_of
+from emg_lens.models.tinymyo import ChannelVectors, TinyMyo
+from emg_lens.models.tinymyo_heads import ChannelUnembed, SampleUnembed, SequenceUnembed
 
-KNOWN_MODELS: set[type[nn.Module]] = {HookedBiosignalEncoder, IsoNet, HierarchicalTransformer, MultimodalTransformer}
+KNOWN_MODELS: set[type[nn.Module]] = {
+    HookedBiosignalEncoder,
+    IsoNet,
+    HierarchicalTransformer,
+    MultimodalTransformer,
+    TinyMyo,
+}
 """Classes whose forward is residual stream in, `Block`s, final norm, head. A model of ours joins with one line here."""
 KNOWN_PARTS = frozenset(
     {Block, Attention, MLP, LayerNorm, ChannelEmbed, StagedEmbed, PosEmbed, Unembed, LinearFusion, Rotary}
-    | {Point, GatedPoint, nn.Identity, nn.ModuleList, nn.ModuleDict, nn.Linear}
+    | {ChannelVectors, SampleUnembed, ChannelUnembed, SequenceUnembed}
+    | {Point, GatedPoint, nn.Identity, nn.ModuleList, nn.ModuleDict, nn.Linear, nn.Conv1d, nn.Dropout}
 )
 PARTS_OF_A_BLOCK = {"ln1": LayerNorm, "attn": Attention, "ln2": LayerNorm, "mlp": MLP}
 

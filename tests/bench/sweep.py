@@ -1,6 +1,7 @@
 """The sweep engine against the naive loop and against the arithmetic it cannot avoid.
 
-`python tests/bench/sweep.py [--part paper|scaling|small|stages] [--threads N] [--rounds N] [--trials N]` prints tables.
+`python tests/bench/sweep.py [--part paper|scaling|small|stages|long] [--threads N] [--rounds N] [--trials N]` prints
+tables.
 What is compared runs interleaved in one process; times are medians. On a machine that others use too, read the
 ratios, and those of CPU seconds (of all threads of the process) before those of wall time. Memory is the peak of a
 fresh process each (Linux counts it), less what that process holds before the sweep; on a GPU it is torch's own peak.
@@ -25,10 +26,12 @@ from flops import count
 from rich.console import Console
 from rich.table import Table
 
-from emg_lens.hooks import cross_modal, positions, unimodal
+from emg_lens.hooks import cross_modal, every, positions, same_channel, same_patch, unimodal
 from emg_lens.models import HookedBiosignalEncoder
 from emg_lens.models.hierarchical import HierarchicalConfig, HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.models.tinymyo import TinyMyo
+from emg_lens.models.tinymyo_config import TinyMyoConfig
 from emg_lens.sweeps import Condition, SweepResult, head_masks, layer_masks, sweep
 from emg_lens.sweeps.conditions import with_baseline
 from emg_lens.sweeps.plan import SweepPlan, plan_sweep
@@ -44,6 +47,10 @@ Seconds = tuple[float, float]
 
 class SomebodysIsoNet(IsoNet):
     """The same model as a class that the engine does not know: it takes the plain tree."""
+
+
+class SomebodysTinyMyo(TinyMyo):
+    """Likewise."""
 
 
 class SomebodysHierarchical(HierarchicalTransformer):
@@ -204,8 +211,55 @@ def stages(device: str, rounds: int, trials: int) -> None:
     console.print(table)
 
 
-def family(name: str, device: str, kind: type[IsoNet] = IsoNet) -> tuple[IsoNet, list[Condition]]:
+def foundation_model(device: str, kind: type[TinyMyo] = TinyMyo) -> tuple[TinyMyo, list[Condition]]:
+    """TinyMyo at the published size, 800 tokens, and three kinds of edges x three modes x eight layers."""
+    torch.manual_seed(0)
+    model = kind(TinyMyoConfig({"emg": 16}, n_samples=1000, n_classes=53, positions="rotary")).eval().to(device)
+    edges = {
+        "within_channel": same_channel(),
+        "across_channels": every() - same_channel(),
+        "same_patch": same_patch() - same_channel(),
+    }
+    return model, layer_masks(edges, model.cfg.n_layers)
+
+
+def long(device: str, rounds: int, trials: int) -> None:
+    """A foundation model of 800 tokens: the loop on some of the conditions, memory of the whole sweep."""
+    model, conditions = foundation_model(device)
+    theirs = foundation_model(device, SomebodysTinyMyo)[0]
+    x, some, made = model.example_input(trials), conditions[:: len(conditions) // 4], planned(model, conditions)
+    flops = count(model.cfg, made)
+    product_run, operations = product(trials * len(model.layout), model.cfg.d_model, device)
+    runs: dict[str, Callable[[], object]] = {
+        "product": product_run,
+        "loop": lambda: run_with("loop", model, x, some),
+        "folded": lambda: run_with("folded", model, x, conditions),
+        "tree": lambda: run_with("tree", theirs, x, conditions),
+    }
+    times = interleaved(runs, rounds, device)
+    rate = [operations / seconds for seconds in times.pop("product")]
+    scale = (len(conditions) + 1) / (len(some) + 1)
+    loop = [seconds * scale for seconds in times["loop"]]
+    table = Table(title=f"Long: {trials} trials, {len(model.layout)} tokens, {len(conditions)} conditions, nodes"
+                        f" a layer {made.n_nodes}; the loop on {len(some) + 1} of them")  # fmt: skip
+    for column in ("executor", "wall s", "CPU s", "loop / it (wall, CPU)", "of the bound (wall, CPU)", "peak MB"):
+        table.add_column(column, justify="right")
+    for name, (wall, cpu) in times.items():
+        wall, cpu = loop if name == "loop" else (wall, cpu)
+        reached = ", ".join(f"{trials * flops.bound / r / t:.2f}" for r, t in zip(rate, (wall, cpu), strict=True))
+        held = "" if name == "loop" else f"{peak('long', name, device, trials):.0f}"
+        table.add_row(name, f"{wall:.2f}", f"{cpu:.2f}", f"{loop[0] / wall:.2f}, {loop[1] / cpu:.2f}", reached, held)
+    console.print(table)
+    console.print(
+        f"Operations a trial: loop {flops.loop / 1e9:.0f} G, bound {flops.bound / 1e9:.0f} G, ratio"
+        f" {flops.loop / flops.bound:.2f}. Matrix product: {rate[0] / 1e9:.0f} GFLOP/s of wall time."
+    )
+
+
+def family(name: str, device: str, kind: type[IsoNet] = IsoNet) -> tuple[HookedBiosignalEncoder, list[Condition]]:
     """A model and the conditions of one row of the tables."""
+    if name == "long":
+        return foundation_model(device, SomebodysTinyMyo if kind is SomebodysIsoNet else TinyMyo)
     if name == "paper":
         return paper_model(device, kind), layer_masks(EDGES, 5)
     model = small_model(device, kind)
@@ -313,11 +367,13 @@ def held(what: str) -> float:
 def main() -> None:
     """Print the tables, on the CPU and, where there is one, on the GPU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=["paper", "scaling", "small", "stages"])
+    parser.add_argument("--part", choices=["paper", "scaling", "small", "stages", "long"])
     parser.add_argument("--device", help="default: the CPU, then the GPU if there is one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trials", type=int, help="default: 128 at the paper's size, 16 for scaling, 2 of stages")
+    parser.add_argument(
+        "--trials", type=int, help="default: 128 at the paper's size, 16 for scaling, 2 of stages, 8 of long"
+    )
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -334,6 +390,8 @@ def main() -> None:
             small(device, options.rounds)
         if options.part in (None, "stages"):
             stages(device, options.rounds, options.trials or 2)
+        if options.part in (None, "long"):
+            long(device, options.rounds, options.trials or 8)
 
 
 if __name__ == "__main__":

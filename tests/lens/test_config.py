@@ -22,7 +22,7 @@ SIZES = {"modalities": {"emg": 4, "acc": 3}, "n_samples": 8, "n_classes": 3}
 @pytest.mark.parametrize(
     ("field", "value", "choices"),
     [
-        ("positions", "lerned", "'none', 'learned', 'sinusoidal' or 'rotary'"),
+        ("positions", "lerned", "'none', 'learned', 'sinusoidal', 'rotary' or 'rotary_time'"),
         ("norm", "Post", "'pre' or 'post'"),
         ("readout", "CLS", "'cls', 'mean' or 'none'"),
         ("embedding", "dedicate", "'dedicated' or 'shared'"),

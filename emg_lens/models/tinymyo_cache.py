@@ -1,0 +1,45 @@
+"""`ActivationCache` for a model in which the direction of a class depends on the position it is read from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from emg_lens.lens.cache import BiosignalCache, Selection, Stack, as_slice
+
+
+class PositionReadCache(BiosignalCache):
+    """Activations of a run of a model with `directions_at_positions`, where `W_U` is not one matrix."""
+
+    def logit_attrs(
+        self,
+        residual_stack: Stack,
+        tokens: str | int | Sequence[str | int] | Any,
+        incorrect_tokens: str | int | Sequence[str | int] | Any = None,
+        pos_slice: Selection = None,
+        batch_slice: Selection = None,
+        has_batch_dim: bool = True,
+    ) -> Any:
+        """As in TransformerLens: what each part adds to a class's logit, `[part, batch, pos]`.
+
+        Summed over the parts of `decompose_resid`, their mean over positions is the logit, less `b_U` and the part of
+        `ln_final.b`.
+
+        Args:
+            residual_stack: Parts of the residual stream.
+            tokens: A class, or one a trial.
+            incorrect_tokens: Take the difference to these.
+            pos_slice: The positions that the stack has.
+            batch_slice: Trials to take of it.
+            has_batch_dim: Whether it has an axis of trials.
+
+        Raises:
+            UnknownNameError: No such class.
+        """
+        model: Any = self.model
+        directions = model.directions_at_positions(tokens)
+        if incorrect_tokens is not None:
+            directions = directions - model.directions_at_positions(incorrect_tokens)
+        directions = as_slice(pos_slice).apply(directions, dim=-2)
+        parts = self.apply_ln_to_stack(
+            residual_stack, layer=-1, pos_slice=pos_slice, batch_slice=batch_slice, has_batch_dim=has_batch_dim
+        )
+        return (parts * directions).sum(-1)

@@ -1,0 +1,117 @@
+"""The configuration of TinyMyo: the published sizes, and what its variants differ in (docs/protocol.md §9)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from emg_lens.arguments import ArgumentError
+from emg_lens.hooks import EdgeSet, positions
+from emg_lens.lens.config import (
+    DropPathShape,
+    Embedding,
+    EncoderConfig,
+    InitialWeights,
+    Number,
+    PositionKind,
+    Readout,
+    Share,
+)
+
+Head = Literal["reconstruction", "classification", "regression"]
+Fusion = Literal["concat", "mean"]
+Rope = Literal["none", "token", "time"]
+
+POSITIONS_OF: dict[Rope, PositionKind] = {"none": "none", "token": "rotary", "time": "rotary_time"}
+"""What rotary positions of the published variants run over, in the words of `EncoderConfig.positions`."""
+
+
+@dataclass
+class TinyMyoConfig(EncoderConfig):
+    """`EncoderConfig` with the published sizes (`docs/protocol.md` §9.1).
+
+    Attributes:
+        head: What the residual stream is read for: the samples that went in (`"reconstruction"`, `n_classes=0`),
+            classes, or `n_classes` values a sample (`"regression"`).
+        fusion: How the channels of a patch meet in front of the head: side by side, or their mean.
+        positions: `"rotary"` over the position in the layout, `"rotary_time"` over the patch of a channel, `"none"`.
+        output_samples: Samples that the regression gives a window; `None` = `n_samples`.
+        channel_slots: Learned vectors added to the tokens of the first so many channels; 0 = none.
+        padding: Modality whose channels hold zeros, there to make up a number of channels (`{"emg": 12, "pad": 4}`).
+        reads_padding: Whether other tokens attend to those of `padding`; as published they do.
+    """
+
+    d_model: PositiveInt = 192
+    n_heads: Number = 3
+    n_layers: Number = 8
+    d_mlp: PositiveInt = 768
+    patch_samples: PositiveInt | None = 20
+    embedding: Embedding = "shared"
+    cls_token: bool = False
+    positions: PositionKind = "rotary"
+    rotary_adjacent_pairs: bool = True
+    readout: Readout = "mean"
+    dropout: Share = 0.1
+    hidden_dropout: Share = 0.1
+    drop_path: Share = 0.1
+    drop_path_shape: DropPathShape = "constant"
+    mask_token: bool = True
+    initial_weights: InitialWeights = "depth_scaled"
+    head: Head = "classification"
+    fusion: Fusion = "concat"
+    output_samples: PositiveInt | None = None
+    channel_slots: NonNegativeInt = 0
+    padding: str = ""
+    reads_padding: bool = True
+
+    model_name = "tinymyo"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cls_token or self.readout != "mean" or self.tokens != "channel" or self.patch_samples is None:
+            raise ArgumentError(
+                "TinyMyo's tokens are patches of channels, without CLS, all of them read: expected cls_token=False,"
+                f" readout='mean', tokens='channel', patch_samples; got {self.cls_token}, {self.readout!r},"
+                f" {self.tokens!r}, {self.patch_samples}"
+            )
+        if self.positions not in POSITIONS_OF.values():
+            raise ArgumentError(f"positions={self.positions!r}; TinyMyo has {', '.join(POSITIONS_OF.values())}")
+        if self.n_classes and not self.has_readout:
+            raise ArgumentError(f"head='reconstruction' gives samples, got n_classes={self.n_classes}; expected 0")
+        if self.head == "regression" and self.fusion == "mean":
+            raise ArgumentError("head='regression' reads channels side by side; expected fusion='concat', got 'mean'")
+        if self.output_samples is not None and self.head != "regression":
+            raise ArgumentError(f"output_samples={self.output_samples} is for head='regression', got {self.head!r}")
+        if self.channel_slots and self.channel_slots < self.n_channels:
+            raise ArgumentError(
+                f"channel_slots={self.channel_slots} vectors for {self.n_channels} channels; expected one a channel or"
+                " more, or 0"
+            )
+        if self.padding and self.padding not in self.modalities:
+            raise ArgumentError(f"padding={self.padding!r} is none of the modalities {list(self.modalities)}")
+        if not self.reads_padding and (not self.padding or len(self.modalities) == 1):
+            raise ArgumentError(
+                "reads_padding=False needs padding='pad', the modality of the padded channels, and another modality"
+            )
+
+    @property
+    def has_readout(self) -> bool:
+        """Whether the model gives `n_classes` outputs, and not samples."""
+        return self.head != "reconstruction"
+
+    @property
+    def rope(self) -> Rope:
+        """`positions` in the words of the published variants: what rotary positions run over."""
+        return next(word for word, kind in POSITIONS_OF.items() if kind == self.positions)
+
+    @property
+    def adds_positions(self) -> bool:
+        """Whether vectors are added to the tokens: those of channels."""
+        return self.channel_slots > 0
+
+    @property
+    def severed(self) -> EdgeSet:
+        """`severed_edges`, read, and the edges from padded channels if they are not to be read."""
+        if self.reads_padding:
+            return self._severed
+        return self._severed | positions(src=self.layout.find(self.padding))

@@ -1,0 +1,89 @@
+"""Masked reconstruction: which tokens are hidden, and what the loss of a reconstruction is (docs/protocol.md §10.2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import reduce, repeat
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from emg_lens.arguments import ArgumentError
+
+TRAINING, VALIDATION = 0, 1
+"""Streams that masks are drawn from."""
+
+
+def draw_mask(real: Bool[np.ndarray, " token"], share: float, seed: Sequence[int]) -> Bool[np.ndarray, " token"]:
+    """Exactly `int(share * n)` of the `n` real tokens, without replacement, the same for the same seed.
+
+    Args:
+        real: Tokens that may be masked.
+        share: Which part of them.
+        seed: Numbers that stand for the window and the epoch.
+
+    Raises:
+        ArgumentError: No token would be masked, or none visible.
+    """
+    may = np.flatnonzero(real)
+    n = int(share * len(may))
+    if not 0 < n < len(may):
+        raise ArgumentError(f"masked_share={share:g} masks {n} of {len(may)} tokens; some must be masked, some visible")
+    found = np.zeros(len(real), bool)
+    found[np.random.default_rng(seed).permutation(may)[:n]] = True
+    return found
+
+
+def token_errors(
+    found: Float[Tensor, "window channel time"], wanted: Float[Tensor, "window channel time"], patches: int, beta: float
+) -> Float[Tensor, "window token"]:
+    """Mean Smooth-L1 error of each token's samples; tokens channel-major. Samples behind the last patch do not count.
+
+    Args:
+        found: Reconstruction.
+        wanted: The signal.
+        patches: Tokens of a channel.
+        beta: See `torch.nn.functional.smooth_l1_loss`.
+    """
+    length = wanted.shape[-1] // patches * patches
+    errors = F.smooth_l1_loss(found[..., :length].float(), wanted[..., :length].float(), reduction="none", beta=beta)
+    return reduce(errors, "window channel (patch sample) -> window (channel patch)", "mean", patch=patches)
+
+
+def masked_and_visible(
+    errors: Float[Tensor, "window token"], masked: Bool[Tensor, "window token"], real: Bool[Tensor, "window token"]
+) -> tuple[Float[Tensor, " window"], Float[Tensor, " window"]]:
+    """Mean error of the masked and of the visible real tokens of each window."""
+    visible = real & ~masked
+    return tuple((errors * of).sum(1) / of.sum(1).clamp(min=1) for of in (masked, visible))  # pyright: ignore
+
+
+def of_samples(
+    masked: Bool[Tensor, "window token"], channels: int, samples: int
+) -> Bool[Tensor, "window channel time"]:
+    """Which samples masked tokens stand for; samples behind the last patch are visible."""
+    patches = masked.shape[1] // channels
+    size = samples // patches
+    found = repeat(masked, "window (channel patch) -> window channel (patch sample)", channel=channels, sample=size)
+    return F.pad(found, (0, samples - patches * size))
+
+
+def of_tokens(real: Bool[np.ndarray, "window channel"], patches: int) -> Bool[np.ndarray, "window token"]:
+    """What is said of channels, of their tokens."""
+    return repeat(real, "window channel -> window (channel patch)", patch=patches)
+
+
+def n_patches(model: torch.nn.Module) -> int:
+    """Tokens of a channel of a model whose tokens are patches of channels.
+
+    Raises:
+        ArgumentError: Its tokens are something else.
+    """
+    n_tokens, n_channels = len(model.layout), model.cfg.n_channels  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    if n_tokens % n_channels or n_tokens < n_channels:
+        raise ArgumentError(
+            f"{type(model).__name__} has {n_tokens} tokens for {n_channels} channels; masked reconstruction needs"
+            " tokens that are patches of channels"
+        )
+    return n_tokens // n_channels

@@ -1,0 +1,100 @@
+"""Shards of registered data sets: what is cut, what is told, and what is refused."""
+
+import h5py
+import numpy as np
+import pytest
+
+from emg_lens.data import DataError, Recipe, load_dataset, preprocess
+from emg_lens.data.corpus import Corpus
+from emg_lens.data.corpus_writer import CorpusPart, corpus_digest, write_corpus
+
+EMG_ONLY = Recipe.model_validate({"signals": {"emg": [{"step": "highpass", "cutoff_hz": 20}], "acc": []}, "fs": 200})
+DB5 = CorpusPart(
+    dataset="ninapro-db5",
+    folder="ninapro_db5",
+    subjects=(1, 3),
+    modalities=("emg",),
+    recipe=EMG_ONLY,
+    window_s=1.0,
+    stride_s=0.5,
+)
+
+
+@pytest.fixture
+def data(real):
+    return real("ninapro_db5").parent
+
+
+def test_windows_are_those_of_the_filtered_recordings(tmp_path, data):
+    table = write_corpus({"db5": DB5}, data, tmp_path)
+    assert table["subject"].tolist() == ["S1", "S3"] and sorted(f.name for f in tmp_path.glob("*.h5")) == [
+        "db5-S1.h5",
+        "db5-S3.h5",
+    ]
+    (recording,) = (preprocess(r, EMG_ONLY) for r in load_dataset("ninapro-db5", data / "ninapro_db5", subjects=["S1"]))
+    samples = recording.signals["emg"].data.T
+    with h5py.File(tmp_path / "db5-S1.h5") as file:
+        assert file["data"].shape == (table["windows"][0], 16, 200) and file["data"].dtype == np.float32
+        assert file["data"].shape[0] == (samples.shape[1] - 200) // 100 + 1
+        for i in (0, 7, len(file["data"]) - 1):
+            assert np.array_equal(file["data"][i], samples[:, 100 * i : 100 * i + 200].astype("f4"))
+            assert file["label"][i] == recording.label[100 * i + 100]
+        assert dict(file.attrs)["fs"] == 200 and file.attrs["modalities"] == '{"emg": 16}'
+    corpus = Corpus.open([tmp_path])
+    assert len(corpus) == table["windows"].sum() and corpus.subjects == ("db5/S1", "db5/S3") and corpus.fs == 200
+
+
+def test_windows_of_movements_hold_one_label(tmp_path, data):
+    part = DB5.model_copy(update={"movements": True, "subjects": (1,)})
+    table = write_corpus({"db5": part}, data, tmp_path)
+    whole = write_corpus({"db5": DB5.model_copy(update={"subjects": (1,)})}, data, tmp_path / "whole")
+    assert 0 < table["windows"][0] < whole["windows"][0]
+    with h5py.File(tmp_path / "db5-S1.h5") as file:
+        assert (file["label"][:] > 0).all()
+
+
+def test_a_folder_is_continued_and_belongs_to_one_corpus(tmp_path, data):
+    first = write_corpus({"db5": DB5}, data, tmp_path)
+    (tmp_path / "db5-S3.h5").unlink()
+    kept = (tmp_path / "db5-S1.h5").stat().st_mtime_ns
+    again = write_corpus({"db5": DB5}, data, tmp_path)
+    assert again.equals(first) and (tmp_path / "db5-S1.h5").stat().st_mtime_ns == kept
+    other = DB5.model_copy(update={"window_s": 2.0})
+    with pytest.raises(DataError, match="holds shards of other parts"):
+        write_corpus({"db5": other}, data, tmp_path)
+    assert corpus_digest({"db5": other}, data) != corpus_digest({"db5": DB5}, data)
+    (tmp_path / "corpus.json").unlink()
+    with pytest.raises(DataError, match="unknown origin"):
+        write_corpus({"db5": DB5}, data, tmp_path)
+
+
+def test_simulated_recordings_need_no_folder(tmp_path):
+    part = CorpusPart(dataset="simulated", folder=None, window_s=0.4, subjects=(1,), recipe=Recipe(fs=200))
+    table = write_corpus({"toy": part}, None, tmp_path)
+    corpus = Corpus.open([tmp_path])
+    assert len(corpus) == table["windows"].sum() > 0 and len(corpus.modalities) > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "ninapro"}, "unknown data set"),
+        ({"dataset": "trials"}, "read as it is"),
+        ({"modalities": ("emgs",)}, "has no modality 'emgs'"),
+        ({"window_s": 3000.0}, "no window of 3000 s"),
+        ({"subjects": (99,)}, "unknown subject 99"),
+        ({"folder": "nowhere"}, "nowhere"),
+        ({"recipe": EMG_ONLY.model_copy(update={"signals": {"emg": ()}})}, "the recipe does not name"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line_and_leaves_no_shard(tmp_path, data, change, message):
+    with pytest.raises(DataError, match=message):
+        write_corpus({"db5": DB5.model_copy(update=change)}, data, tmp_path)
+    assert not [*tmp_path.glob("*.h5"), *tmp_path.glob(".*.partial")]
+
+
+def test_a_part_needs_its_data_folder(tmp_path):
+    with pytest.raises(DataError, match="--data"):
+        write_corpus({"db5": DB5}, None, tmp_path)
+    with pytest.raises(DataError, match="at least one part"):
+        write_corpus({}, None, tmp_path)
