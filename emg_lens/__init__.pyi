@@ -31,7 +31,7 @@ from .lens import EncoderConfig
 from .models import HookedBiosignalEncoder, IsoNet, IsoNetConfig, build_model
 from .studies import Study  # pyright: ignore[reportMissingImports]
 from .sweeps import Condition, SweepResult, audit, head_masks, layer_masks, reach, sweep
-from .training import TrainingRecipe, fit
+from .training import PretrainingRecipe, TrainingRecipe, fit, pretrain
 
 __all__ = [
     "AttentionView",
@@ -44,6 +44,7 @@ __all__ = [
     "HookedBiosignalEncoder",
     "IsoNet",
     "IsoNetConfig",
+    "PretrainingRecipe",
     "Recording",
     "Replace",
     "Study",
@@ -79,6 +80,7 @@ __all__ = [
     "parse_edges",
     "positions",
     "preprocess",
+    "pretrain",
     "reach",
     "replace",
     "same_channel",
