@@ -80,8 +80,8 @@ def detect_rope_mode(
     model = TinyMyo.from_published("pretrained.ckpt", modalities={"emg": 8}, rope=found.winner)
     ```
 
-    Weights that were trained with a rotation lose much without it. Those that were trained without lose little by one, so
-    that `"none"` may win by a small margin that is not called clear: look at `losses`, and give more windows.
+    Weights that were trained with a rotation lose much without it. Those that were trained without lose little by one,
+    so that `"none"` may win by a small margin that is not called clear: look at `losses`, and give more windows.
 
     Args:
         model: With the head of pre-training (`head="reconstruction"`); it is left as it is.
