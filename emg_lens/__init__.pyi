@@ -32,7 +32,7 @@ from .lens import EncoderConfig
 from .models import HookedBiosignalEncoder, IsoNet, IsoNetConfig, build_model
 from .studies import Study  # pyright: ignore[reportMissingImports]
 from .sweeps import Condition, SweepResult, audit, head_masks, layer_masks, reach, sweep
-from .training import TrainingRecipe, fit
+from .training import PretrainingRecipe, TrainingRecipe, fit, pretrain
 
 __all__ = [
     "AttentionView",
@@ -45,6 +45,7 @@ __all__ = [
     "HookedBiosignalEncoder",
     "IsoNet",
     "IsoNetConfig",
+    "PretrainingRecipe",
     "Recording",
     "Replace",
     "Shuffle",
@@ -81,6 +82,7 @@ __all__ = [
     "parse_edges",
     "positions",
     "preprocess",
+    "pretrain",
     "reach",
     "replace",
     "same_channel",

@@ -1,3 +1,5 @@
+from .corpus import Corpus, HeldOut
+from .corpus_writer import CorpusPart, write_corpus
 from .leakage import Leakage, leakage_report
 from .preprocessing import Recipe, preprocess
 from .recording import DataError, Recording, Signal
@@ -19,9 +21,12 @@ from .trials import TrialSet
 
 __all__ = [
     "BlockSplit",
+    "Corpus",
+    "CorpusPart",
     "DataError",
     "DataSet",
     "Fold",
+    "HeldOut",
     "InputStatistics",
     "Leakage",
     "Recipe",
@@ -42,4 +47,5 @@ __all__ = [
     "preprocess",
     "register",
     "subjects",
+    "write_corpus",
 ]

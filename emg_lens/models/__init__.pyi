@@ -4,6 +4,7 @@ from .isonet import IsoNet, IsoNetConfig
 from .multimodal_mlp import MultimodalMLP, MultimodalMLPConfig
 from .multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
 from .registry import Architecture, architecture, architecture_names, build_model, register_model
+from .rope_detection import RopeDetection, detect_rope_mode
 from .tinymyo import TinyMyo
 from .tinymyo_config import TinyMyoConfig
 
@@ -18,10 +19,12 @@ __all__ = [
     "MultimodalMLPConfig",
     "MultimodalTransformer",
     "MultimodalTransformerConfig",
+    "RopeDetection",
     "TinyMyo",
     "TinyMyoConfig",
     "architecture",
     "architecture_names",
     "build_model",
+    "detect_rope_mode",
     "register_model",
 ]

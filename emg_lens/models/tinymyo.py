@@ -136,7 +136,8 @@ class TinyMyo(HookedBiosignalEncoder):
             )
         if self.cfg.head == "regression":
             raise ArgumentError("W_U: the regression is read through convolutions; targets have no direction")
-        return self.unembed.W_U
+        own: Any = self.unembed
+        return own.W_U
 
     def directions_at_positions(
         self, tokens: str | int | Sequence[str | int] | Int[Tensor, "*batch"]
@@ -156,7 +157,8 @@ class TinyMyo(HookedBiosignalEncoder):
             tokens = self.to_single_token(tokens)
         if isinstance(tokens, Sequence):
             tokens = torch.tensor([self.to_single_token(t) if isinstance(t, str) else int(t) for t in tokens])
-        of_channels = rearrange(self.unembed.W_U, "channel d_model label -> label channel d_model")[tokens]
+        own: Any = self.unembed
+        of_channels = rearrange(own.W_U, "channel d_model label -> label channel d_model")[tokens]
         return repeat(
             of_channels * self.cfg.n_channels,
             "... channel d_model -> ... (channel patch) d_model",

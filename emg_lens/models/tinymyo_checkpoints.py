@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -99,7 +99,7 @@ class PublishedFile:
     notes: tuple[str, ...]
 
     @property
-    def rope(self) -> tuple[str | None, str]:
+    def rope(self) -> tuple[Literal["token", "time"] | None, str]:
         """What its positions run over, None if it does not say; and what says so."""
         if any(name.endswith(FREQUENCIES) for name in self.state):
             return "token", f"the file has {FREQUENCIES}"

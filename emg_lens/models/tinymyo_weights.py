@@ -88,7 +88,8 @@ def to_theirs(state: Mapping[str, Tensor], cfg: Any) -> State:
     """
     found: State = {}
     for there, here, axes in entries(cfg):
-        given = torch.stack([state[one] for one in here]) if len(here) > 1 else state[here[0]]
+        parts = [state[one] for one in here]
+        given = torch.stack(parts) if len(parts) > 1 else parts[0]
         back = " -> ".join(reversed(axes.split(" -> ")))
         found[there] = rearrange(given.detach(), back, **_lengths(axes, cfg)).contiguous().clone()
     if cfg.rope == "token":

@@ -4,17 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accelerate import Accelerator
 from toy_pretraining import LOSSES, N_TRAINING, RECIPE, make_corpora, make_model, run
 
-from emg_lens.data import DataError, TrialSet
+from emg_lens.data import DataError
 from emg_lens.data.corpus import Corpus
 from emg_lens.io import checkpoint
 from emg_lens.io.checkpoint import CheckpointError

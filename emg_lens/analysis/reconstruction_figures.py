@@ -1,0 +1,108 @@
+"""Figures of what a pre-trained encoder fills in: one window, and errors against the length of a gap.
+
+Plain matplotlib `Figure` objects, made without pyplot.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from emg_lens.analysis.reconstruction import MODEL, reconstruct
+from emg_lens.arguments import ArgumentError, checked
+from emg_lens.training.masking import draw_mask, n_patches, of_samples
+
+WIDTH, ROW = 7.0, 0.9
+"""Inches: of a figure, and the height of a channel."""
+COLOURS = {MODEL: "#D55E00", "mean": "#8a8f98", "interpolation": "#0072B2"}
+ORIGINAL, HIDDEN = "#3b3f46", "#E69F00"
+
+
+@checked
+def plot_reconstruction(
+    model: Any,
+    x: Float[Tensor, "channel time"],
+    *,
+    channels: Sequence[int] | None = None,
+    masked: Bool[Tensor, " token"] | None = None,
+    masked_share: float = 0.5,
+    fs: float | None = None,
+    seed: NonNegativeInt = 0,
+) -> Figure:
+    """Original, masked spans (shaded) and reconstruction of some channels of one window.
+
+    Args:
+        model: A pre-trained model, as for `pretrain`.
+        x: One window, scaled as in its pre-training.
+        channels: Which to show; default the first four.
+        masked: Tokens to hide, in the layout's order; default a draw of `masked_share`.
+        masked_share: Of the tokens.
+        fs: Samples per second (Hz), for an axis in seconds.
+        seed: Of the draw.
+
+    Raises:
+        ArgumentError: A window that does not fit the model, channels that it does not have, or a mask of other length.
+    """
+    patches = n_patches(model)
+    model.check_signals(x[None])
+    shown = list(channels) if channels is not None else list(range(min(4, len(x))))
+    if not shown or not all(isinstance(c, int) and 0 <= c < len(x) for c in shown):
+        raise ArgumentError(f"channels={shown}; the window has channels 0 to {len(x) - 1}")
+    if masked is None:
+        masked = torch.from_numpy(draw_mask(np.ones(len(x) * patches, bool), masked_share, (seed,)))
+    if masked.dtype != torch.bool or masked.shape != (len(x) * patches,):
+        raise ArgumentError(f"masked is {masked.dtype} {list(masked.shape)}; expected torch.bool [{len(x) * patches}]")
+    hidden = of_samples(masked[None], *x.shape)[0].numpy()
+    found = reconstruct(model, x[None], masked[None])[0].numpy()
+    times = np.arange(x.shape[1]) / (fs or 1)
+    step = times[1] - times[0] if len(times) > 1 else 1.0
+    names = model.layout.to_frame().groupby("channel", sort=False)["group"].first().tolist()
+    figure = Figure(figsize=(WIDTH, ROW * len(shown) + 0.8), layout="constrained")
+    axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, channel in zip(axes, shown, strict=True):
+        edges = np.flatnonzero(np.diff(hidden[channel], prepend=False, append=False))
+        for first, last in edges.reshape(-1, 2):
+            axis.axvspan(times[first], times[last - 1] + step, color=HIDDEN, alpha=0.2, linewidth=0)
+        axis.plot(times, x[channel].cpu().numpy(), color=ORIGINAL, linewidth=0.8, label="original")
+        filled = np.where(hidden[channel], found[channel], np.nan)
+        axis.plot(times, filled, color=COLOURS[MODEL], linewidth=1.1, label="reconstruction")
+        axis.set_ylabel(f"{names[channel] if channel < len(names) else ''} {channel}".strip())
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(loc="upper right", ncols=2, frameon=False, fontsize=7)
+    axes[-1].set_xlabel("time (s)" if fs else "sample")
+    return figure
+
+
+@checked
+def plot_gap_curve(curve: pd.DataFrame, error: str = "smooth_l1") -> Figure:
+    """Mean error against the length of a gap, a line a method.
+
+    Args:
+        curve: As `gap_curve` returns it.
+        error: Which of its errors: `"smooth_l1"`, `"mse"`, `"mae"`.
+
+    Raises:
+        ArgumentError: A table that is none, or an error that it does not have.
+    """
+    lacking = [name for name in ("patches", "seconds", "method", error) if name not in curve.columns]
+    if lacking or curve.empty:
+        raise ArgumentError(f"curve lacks {', '.join(lacking) or 'rows'}; expected the table of gap_curve")
+    across = "seconds" if curve["seconds"].notna().all() else "patches"
+    figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
+    axis = figure.subplots()
+    for method, rows in curve.groupby("method", sort=False):
+        means = rows.groupby(across)[error].mean()
+        colour = COLOURS.get(str(method), ORIGINAL)
+        axis.plot(means.index, means.to_numpy(), marker="o", markersize=3, color=colour, label=str(method))
+    axis.set_xlabel("gap (s)" if across == "seconds" else "gap (patches)")
+    axis.set_ylabel(f"{error} of masked samples")
+    axis.set_ylim(bottom=0)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=7)
+    return figure
