@@ -167,8 +167,7 @@ class ShardReader:
             return self._files[path]
         while len(self._files) >= MOST_OPEN:
             self._files.popitem(last=False)[1].close()
-        # Files lie on network discs that have no locks; nobody writes to a shard that has its name.
-        self._files[path] = h5py.File(path, rdcc_nbytes=CACHE_BYTES, locking=False)
+        self._files[path] = h5py.File(path, rdcc_nbytes=CACHE_BYTES)
         return self._files[path]
 
 

@@ -1,6 +1,7 @@
 """Masked reconstruction: which tokens are hidden, and what the loss of a reconstruction is (docs/protocol.md §10.2)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,8 @@ def n_patches(model: torch.nn.Module) -> int:
     Raises:
         ArgumentError: Its tokens are something else.
     """
-    n_tokens, n_channels = len(model.layout), model.cfg.n_channels  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    signals: Any = model
+    n_tokens, n_channels = len(signals.layout), signals.cfg.n_channels
     if n_tokens % n_channels or n_tokens < n_channels:
         raise ArgumentError(
             f"{type(model).__name__} has {n_tokens} tokens for {n_channels} channels; masked reconstruction needs"

@@ -88,7 +88,7 @@ def pretrain(
         DataError: Windows that cannot be read, or hold NaN.
         CheckpointError: The file is damaged, of another pre-training, or cannot be written.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator = Accelerator() if accelerator is None else accelerator
     _check(model, windows, validation, recipe, accelerator)
     file = None
     if checkpoint is not None and accelerator.is_main_process:

@@ -7,6 +7,7 @@ several processes or on several machines, which then need `--out` on a disk that
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ RECORD, LOSSES, CHECKPOINT, MODEL = "data.json", "losses.csv", "checkpoint.safet
 Precision = Literal["no", "bf16"]
 Tracker = Literal["tensorboard", "wandb"]
 Device = Literal["auto", "cpu"]
+TABLE_SECONDS = 2.0
+"""Between two writings of the table of losses."""
 INSTALLED: dict[str, Callable[[], bool]] = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 
 
@@ -217,13 +220,16 @@ def _told(
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     shown = console or Console(quiet=True)
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=shown, transient=True) as progress:
-        bar = progress.add_task("pre-training", total=None)
+        bar, due = progress.add_task("pre-training", total=None), 0.0
 
         def on_row(losses: pd.DataFrame, n_steps: int) -> None:
             row: dict[str, float] = losses.iloc[-1].dropna().to_dict()  # pyright: ignore[reportAssignmentType]
             what = f"masked loss {row['train_masked']:.4f}, {row['windows_per_s']:.0f} windows/s"
             progress.update(bar, completed=int(row["step"]), total=n_steps, description=what)
-            _write_losses(folder, losses)
+            nonlocal due
+            if time.monotonic() >= due:  # a table that is safe on a disk takes its time
+                _write_losses(folder, losses)
+                due = time.monotonic() + TABLE_SECONDS
             if accelerator.trackers:
                 accelerator.log(row, step=int(row["step"]))
 
