@@ -175,7 +175,7 @@ def _not_told_apart(cell: Cell) -> Iterator[str]:
     alone = rows[rows["ci_low"] > 0] if cell.lower_is_better else rows[rows["ci_high"] < 0]
     alone = alone[alone["equivalent_to"] == alone["condition"]]
     if len(alone):
-        told = ", ".join(names.get(name, name) for name in alone["condition"])
+        told = ", ".join(str(names.get(name, name)) for name in alone["condition"])
         yield f"What the prices of {told} are worth: no control stands beside them."
 
 
