@@ -88,27 +88,27 @@ def pretrain(
         DataError: Windows that cannot be read, or hold NaN.
         CheckpointError: The file is damaged, of another pre-training, or cannot be written.
     """
-    accelerator = Accelerator() if accelerator is None else accelerator
-    _check(model, windows, validation, recipe, accelerator)
+    here: Any = accelerator or Accelerator()
+    _check(model, windows, validation, recipe, here)
     file = None
-    if checkpoint is not None and accelerator.is_main_process:
-        identity = _identity(model, windows, validation, recipe, accelerator, log_steps)
+    if checkpoint is not None and here.is_main_process:
+        identity = _identity(model, windows, validation, recipe, here, log_steps)
         file = CheckpointFile(checkpoint, "pre-training", identity)
-    model.to(accelerator.device)
-    run = _Run(model, windows, validation, recipe, accelerator, workers)
-    with seeded(recipe.seed, accelerator.device):
+    model.to(here.device)
+    run = _Run(model, windows, validation, recipe, here, workers)
+    with seeded(recipe.seed, here.device):
         _continue(run, file, checkpoint is not None)
         run.prepare()
         last = recipe.epochs * run.steps if stop_after is None else min(stop_after, recipe.epochs * run.steps)
         while run.done < last:
             for _ in _rest_of_epoch(run, log_steps, last):
-                if on_row is not None and accelerator.is_main_process:
+                if on_row is not None and here.is_main_process:
                     on_row(run.table(), recipe.epochs * run.steps)
                 if file is not None and file.is_due():
                     file.save(run.tensors(), {})
     if file is not None:
         file.save(run.tensors(), {})
-    accelerator.wait_for_everyone()
+    here.wait_for_everyone()
     model.eval()
     return run.table()
 
