@@ -45,6 +45,7 @@ def test_every_shipped_study_loads_and_checks():
         "saturation-db5",
         "saturation-hd",
         "sensors-db5",
+        "tinymyo-transfer",
         "zeroed-db5",
         "zeroed-hierarchical-db5",
         "zeroed-psl",
