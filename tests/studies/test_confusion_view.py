@@ -6,10 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn import metrics
 from tiny import TINY
 
-from emg_lens.studies.report.views.confusion import CONFUSION, confusion, confusions, figure_confusion, layout_classes
+from emg_lens.studies.report.views.confusion import (
+    CONFUSION,
+    confusion_matrix,
+    confusions,
+    figure_confusion,
+    layout_classes,
+)
 from emg_lens.studies.study import Study
 
 
@@ -23,11 +29,11 @@ def test_the_matrix_and_the_classes_are_scikit_learns(done):
     trials, names = done.predictions(), done.facts["outputs"].iloc[0]
     told = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
     weight = 1 / trials.groupby(["fit", "subject", "movement"])["target"].transform("size")
-    expected = confusion_matrix(trials["target"], told, labels=range(len(names)), sample_weight=weight)
+    expected = metrics.confusion_matrix(trials["target"], told, labels=range(len(names)), sample_weight=weight)
     (found,) = confusions(done).values()
     assert list(found) == list(found.index) == names
     np.testing.assert_allclose(found, expected)
-    scores = precision_recall_fscore_support(
+    scores = metrics.precision_recall_fscore_support(
         trials["target"], told, labels=range(len(names)), sample_weight=weight, zero_division=0
     )
     (title, table), *others = CONFUSION.tables(done).items()
@@ -40,7 +46,7 @@ def test_the_matrix_and_the_classes_are_scikit_learns(done):
 def test_windows_of_a_movement_count_once_and_rows_are_what_was_performed():
     trials = pd.DataFrame({"subject": "a", "movement": [0, 0, 1], "target": [0, 0, 1]})
     outputs = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], columns=["output_fist", "output_rest"])
-    found = confusion(pd.concat([trials, outputs], axis=1), ["fist", "rest"])
+    found = confusion_matrix(pd.concat([trials, outputs], axis=1), ["fist", "rest"])
     assert found.to_numpy().tolist() == [[0.5, 0.5], [1.0, 0.0]]
     table = layout_classes(found).set_index("Class")
     assert table.loc["fist", "Movements"] == "1" and float(table.loc["fist", "Recall"]) == 0.5

@@ -67,7 +67,7 @@ def confusions(findings: Findings) -> dict[str, pd.DataFrame]:
     """Weights of tested movements by class performed (rows) and told (columns), by the label of each cell."""
     trials = cast(_Predicted, findings).predictions()
     names = {row["fit"]: row["outputs"] for row in findings.facts.to_dict("records")}
-    matrices = {fit: confusion(some, names[str(fit)]) for fit, some in trials.groupby("fit", sort=False)}
+    matrices = {fit: confusion_matrix(some, names[str(fit)]) for fit, some in trials.groupby("fit", sort=False)}
     found = {}
     for cell in findings.cells:
         mine = [matrices[fit] for fit in _fits_of(cell)]
@@ -83,7 +83,7 @@ def _fits_of(cell: Cell) -> list[Any]:
     return list(dict.fromkeys(cell.scores["fit"]))
 
 
-def confusion(trials: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+def confusion_matrix(trials: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Weights of the trials of one fit by class performed and told; each movement weighs one.
 
     Args:
