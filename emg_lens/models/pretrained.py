@@ -78,7 +78,7 @@ class PretrainedWeights:
         model.load_state_dict(dict(self.trunk), strict=False)
 
 
-def weights_files(pretrained: str) -> tuple[Path, ...]:
+def weights_files(pretrained: str) -> list[Path]:
     """The files that a study's `pretrained:` means; `$NAME` stands for an environment variable.
 
     Raises:
@@ -93,9 +93,9 @@ def weights_files(pretrained: str) -> tuple[Path, ...]:
         )
     folder = place / MODEL if (place / MODEL).is_dir() else place
     if (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
-        return folder / CONFIG_FILE, folder / WEIGHTS_FILE
+        return [folder / CONFIG_FILE, folder / WEIGHTS_FILE]
     if place.is_file() and place.suffix in PUBLISHED:
-        return (place,)
+        return [place]
     raise ModelFileError(
         f"pretrained: {place}: expected a file of weights ({', '.join(PUBLISHED)}), or a folder with {CONFIG_FILE} and"
         f" {WEIGHTS_FILE}, as save_pretrained and a finished pre-training leave it; fetch a repository of the hub first"

@@ -15,6 +15,7 @@ from emg_lens.studies.fits import build_fit_model, load_fit
 from emg_lens.studies.run_plan import fingerprint
 from emg_lens.studies.spec import StudyError
 from emg_lens.studies.study import Study
+from emg_lens.training.pretraining_spec import PretrainingError, PretrainingSpec
 
 SIZES = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8, "patch_samples": 5}
 
@@ -51,6 +52,12 @@ def transfer(weights, **changes) -> Study:
 @pytest.fixture(scope="module")
 def done(weights, tmp_path_factory):
     return transfer(weights).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
+
+
+def test_curves_show_what_chose_the_epoch(done):
+    figure = done.figures()["training"]
+    assert "validation" in [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert len(done.curves["validation_loss"].dropna()) == len(done.curves)
 
 
 def of_level(done, level):
@@ -184,3 +191,11 @@ def test_patience_without_validation_and_layers_of_a_model_without_are_told_befo
         with pytest.raises(StudyError, match=message):
             Study.parse(yaml.safe_dump(content)).run(out=tmp_path / "runs", jobs=1)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_pre_training_begins_with_fresh_weights():
+    part = {"dataset": "simulated", "recipe": {}, "window_s": 1.0, "stride_s": 0.5}
+    with pytest.raises(PretrainingError, match="begins with fresh weights: leave model.pretrained out"):
+        PretrainingSpec.parse(
+            yaml.safe_dump({"name": "x", "corpus": {"parts": {"a": part}}, "model": {"pretrained": "w"}})
+        )
