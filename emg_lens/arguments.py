@@ -12,10 +12,30 @@ import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from types import SimpleNamespace, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic._internal._model_construction import ModelMetaclass
 
 from emg_lens.errors import EmgLensError
@@ -122,6 +142,15 @@ class SpecModel(BaseModel, metaclass=_OneLine):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    ADDED: ClassVar[tuple[str, ...]] = ()
+    """Fields of later versions, written only where they differ from their defaults: what does not use them stays as it
+    was, and keeps its digest."""
+
+    @model_serializer(mode="wrap")
+    def _used(self, write: Any) -> dict[str, Any]:
+        unused = {name for name in self.ADDED if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in write(self).items() if name not in unused}
 
     @model_validator(mode="before")
     @classmethod

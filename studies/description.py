@@ -9,14 +9,16 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError
 from emg_lens.studies.controls import controls_of
 from emg_lens.studies.factors import SEED
+from emg_lens.studies.fit_models import build_fit_model, metrics_of, objective_of
 from emg_lens.studies.fit_units import Fit, fits_of
-from emg_lens.studies.fits import FitTrials, build_fit_model, load_fit, metrics_of, objective_of
+from emg_lens.studies.fits import FitTrials, load_fit
 from emg_lens.studies.spec import StudyError, StudySpec
 from emg_lens.sweeps.conditions import BASELINE
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.training.metrics import measure
+from emg_lens.training.packing import parameter_groups
 
 REHEARSED = 4
 """Trials that every condition runs on before anything is fitted."""
@@ -85,7 +87,7 @@ def _facts_of(one: Fit, trials: FitTrials) -> dict[str, Any]:
         "n_classes": len(set(trials.train.y.tolist())),
         "performed": sorted({trials.train.classes[i] for part in parts for i in part.y.tolist()}),
         "classes": trials.train.classes,
-        "repetitions": sorted({r for part in parts for r in part.repetition.tolist()}),
+        "repetitions": sorted({r for part in (*parts, trials.seen or trials.train) for r in part.repetition.tolist()}),
         "notes": [note.removeprefix(f"fold {one.fold.name}: ") for part in parts for note in part.notes],
     }
 
@@ -94,6 +96,7 @@ def _plan_of(one: Fit, trials: FitTrials, known: dict[str, list[dict[str, Any]]]
     """The rehearsed plan, each model and set of conditions once."""
     hears = f"{trials.train.modalities} {trials.train.n_samples}"
     key = hears + one.spec.model_dump_json(include={"model", "objective", "conditions", "metrics"})
+    key += f"{one.recipe.model_dump_json(include=set(one.recipe.ADDED))} {trials.validation is None}"
     if key not in known:
         try:
             known[key] = _rehearsed_plan(one, trials)
@@ -122,6 +125,11 @@ def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     if not targets.is_floating_point() and len(targets.unique()) < 2:
         raise StudyError(f"fold {one.fold.name} has trials of one class alone; two or more are needed to tell apart")
     objective.check(model, trials.x(some), trials.y(some, objective))
+    parameter_groups(model, one.recipe)  # whether it knows its head and layers, if the recipe asks for them
+    if one.recipe.patience is not None and trials.validation is None:
+        raise StudyError(
+            f"training.patience={one.recipe.patience} needs validation trials: split: {{…, validation: [...]}}"
+        )
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads, model.layout)
     controls_of(one.spec.conditions, model, conditions)  # for what it refuses
     some_x, executor = trials.x(some), reproducible_executor(model)

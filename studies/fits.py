@@ -27,9 +27,9 @@ from emg_lens.io.files import new_folder
 from emg_lens.io.locking import one_at_a_time
 from emg_lens.memory import give_back
 from emg_lens.models.encoder import count_parameters
-from emg_lens.models.registry import Architecture, architecture
 from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
 from emg_lens.studies.fit_folder import FittedOutputs, write_fit
+from emg_lens.studies.fit_models import architecture_of, build_fit_model, metrics_of, objective_of
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import rest_of
 from emg_lens.studies.spec import CHOSEN_LATER, Cohort
@@ -40,7 +40,7 @@ from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.training.cohort import fit_cohort
 from emg_lens.training.fitting import fit
-from emg_lens.training.objectives import OBJECTIVES, Objective
+from emg_lens.training.objectives import Objective
 
 MOST_SECONDS_IN_LINE = 600.0
 """That a process waits for others to have read; then it reads beside them, in more memory."""
@@ -54,28 +54,23 @@ LARGE_BYTES = 1 << 26
 """Of a file: such files are read by one process of this machine at a time, and trials of this size are not kept."""
 
 
-def architecture_of(fit_unit: Fit) -> Architecture:
-    """What is fitted."""
-    return architecture(fit_unit.spec.model.architecture)
-
-
-def objective_of(fit_unit: Fit) -> Objective:
-    """What it is fitted for: the study's word, or the architecture's default."""
-    return OBJECTIVES[fit_unit.spec.objective or architecture_of(fit_unit).objective]
-
-
-def metrics_of(fit_unit: Fit) -> tuple[str, ...]:
-    """Which numbers its conditions get, the one that is compared first."""
-    return fit_unit.spec.metrics or objective_of(fit_unit).metrics
-
-
 @dataclass(frozen=True, eq=False)
 class FitTrials:
-    """Trials of a fit, as recorded, and what standardises them: statistics of the training trials alone."""
+    """Trials of a fit, as recorded, and what standardises them: statistics of the training trials alone.
+
+    Attributes:
+        train: Those fitted.
+        test: Those tested.
+        rectify: Modalities whose standardised samples are replaced by their absolute value.
+        validation: Those that an epoch is chosen by, if there are any.
+        seen: Then both those fitted and those of validation: all that decide the weights.
+    """
 
     train: TrialSet
     test: TrialSet
     rectify: tuple[str, ...]
+    validation: TrialSet | None = None
+    seen: TrialSet | None = None
 
     @cached_property
     def inputs(self) -> InputStatistics:
@@ -91,7 +86,7 @@ class FitTrials:
         """Standardised samples `[trial, channel, time]` of one of the parts.
 
         Args:
-            part: The training trials, or those tested.
+            part: The training trials, those tested, or those for validation.
             in_place: Whether the part itself holds them afterwards: long recordings are not in memory twice then.
         """
         inputs, x = self.inputs, part.x if in_place else np.empty_like(part.x)
@@ -126,9 +121,10 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
             trials = trials.keep(cohort.modalities)
         if cohort.groups is not None:
             trials = trials.regroup(cohort.groups)
-        parts = fit_unit.fold.divide(trials)
+        parts, validation = fit_unit.fold.divide(trials), fit_unit.fold.validation(trials)
+        seen = None if validation is None else fit_unit.fold.seen(trials)
         del trials
-    return FitTrials(*parts, cohort.rectified)
+    return FitTrials(*parts, cohort.rectified, validation, seen)
 
 
 @contextmanager
@@ -167,22 +163,6 @@ def _read(cohort_json: str, data: Path | None, subjects: tuple[str, ...], stamp:
         raise DataError(f"{whose}{error}") from None
 
 
-def build_fit_model(fit_unit: Fit, train: TrialSet) -> Any:
-    """A freshly initialised model for these trials; the same seed gives the same weights.
-
-    Raises:
-        ModelError: A setting that the architecture does not have, or that does not fit.
-    """
-    objective_of(fit_unit).targets(train)  # which says so where there are none
-    names = objective_of(fit_unit).output_names(train)
-    settings = fit_unit.spec.model.settings
-    entry = architecture_of(fit_unit)
-    config = entry.configure(settings, modalities=train.modalities, n_samples=train.n_samples, class_names=names)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(fit_unit.seed)
-        return entry.model(config)
-
-
 def run_fit(
     fit_unit: Fit,
     data: Path | None,
@@ -212,6 +192,9 @@ def run_fit(
         fitted = _Fitted.of(fit_unit, data, trials, rest, model)
         bar = fitting_share(recipe.epochs * len(trials.train), len(fitted.conditions) * len(trials.test))
         y, test_y = trials.y(trials.train, objective), trials.y(trials.test, objective)
+        watched = None
+        if trials.validation is not None:
+            watched = (trials.x(trials.validation), trials.y(trials.validation, objective))
         reference, x = [trials.x(trials.train, in_place=True)], trials.x(trials.test, in_place=True)
         del trials  # nothing but `reference` holds the training trials now
         give_back()
@@ -222,6 +205,7 @@ def run_fit(
             recipe,
             objective=objective.name,
             held_out=(x, test_y),
+            validation=watched,
             on_epoch=lambda epoch: tell(bar * epoch / recipe.epochs),
             checkpoint=checkpoint,
             stop_after=round(share * recipe.epochs),
@@ -320,6 +304,7 @@ class _Fitted:
             "seconds": None,
             "n_parameters": count_parameters(model),
             "n_train": len(train),
+            **({} if trials.validation is None else {"n_validation": len(trials.validation)}),
             "n_test": len(test),
             "n_test_movements": len(set(test.movement.tolist())),
             "outputs": list(model.cfg.class_names),
@@ -331,7 +316,7 @@ class _Fitted:
         leakage = None
         if fit_unit.tells_leakage:  # what is told before a movement, is told by all channels
             every = trials if fit_unit.spec.cohort.channels is None else load_fit(fit_unit.of_every_channel, data)
-            leakage = leakage_report(every.train, every.test, rest, fold=fold).to_dict()
+            leakage = leakage_report(every.seen or every.train, every.test, rest, fold=fold).to_dict()
             del every
         conditions, answers = fit_conditions(fit_unit, model), objective_of(fit_unit).targets(test).numpy()
         return _Fitted(fit_unit, model, conditions, test, answers, trials.inputs, trials.targets, facts, leakage)

@@ -108,10 +108,13 @@ def _fit_task(fit: Fit, data: Path | None, folder: Path, share: float) -> None:
 
 def _run_at_once(todo: Sequence[Fit], data: Path | None, folders: dict[str, Path], device: str) -> None:
     """Fits of one cell and of one shape at once, in this process; draws of electrodes count as one cell."""
-    from emg_lens.studies.fits import run_fits_at_once
+    from emg_lens.studies.fits import run_fit, run_fits_at_once
 
     cells: dict[str, list[Fit]] = {}
     for fit in todo:
+        if getattr(fit.spec.split, "validation", None) is not None or fit.recipe.schedule_by == "step":
+            run_fit(fit, data, folders[fit.folder_name], device, progress_writer(folders[fit.folder_name]))
+            continue  # each has an end or learning rates of its own
         parts = {"cohort", "split", "model", "objective", "conditions"}
         content = fit.spec.model_dump_json(include=parts, exclude={"cohort": {"electrodes"}})
         recipe = fit.spec.training.model_copy(update={"seed": 0}).model_dump_json()

@@ -64,6 +64,7 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
     study.check()
     for name in study.views or ():
         VIEWS[name]  # an unknown name raises now, not after the fits
+    _of_weights(study)
     subjects = tuple(_subjects(spec.cohort, data) for _, spec in study.cells)
     n_fits = sum(len(spec.split.folds(names)) for (_, spec), names in zip(study.cells, subjects, strict=True))
     with console.status(f"reading the recordings of {n_fits} fits"):
@@ -94,8 +95,9 @@ def begun_plan(study: StudySpec, data: Path | None, out: Path) -> RunPlan | None
         return None
     known, now = read_record(folder), fingerprint(study, data)
     if known["fingerprint"] != now:
+        what = "data or weights" if _of_weights(study) else "data"
         raise StudyError(
-            f"{folder} was made with other data (fingerprint {known['fingerprint']}, now"
+            f"{folder} was made with other {what} (fingerprint {known['fingerprint']}, now"
             f" {now}{_written_since(study, data, folder / RECORD)}); give another --out, or delete that folder"
         )
     subjects = tuple(tuple(names) for names in known["subjects"])
@@ -152,8 +154,25 @@ def run_folder(study: StudySpec, out: Path) -> Path:
 
 
 def fingerprint(study: StudySpec, data: Path | None) -> str:
-    """Of the data of all levels."""
-    return "-".join(data_fingerprint(c.dataset, data, **c.options) for c in _cohorts(study))
+    """Of the data of all levels, and of the weights that they begin with.
+
+    Raises:
+        StudyError: Weights that are missing.
+    """
+    of_data = [data_fingerprint(c.dataset, data, **c.options) for c in _cohorts(study)]
+    return "-".join([*of_data, *_of_weights(study)])
+
+
+def _of_weights(study: StudySpec) -> list[str]:
+    begun = list(dict.fromkeys(spec.model.pretrained for _, spec in study.cells if spec.model.pretrained))
+    if not begun:
+        return []
+    from emg_lens.models.pretrained import ModelFileError, weights_fingerprint  # a study without needs no models
+
+    try:
+        return [weights_fingerprint(begun)]
+    except (ModelFileError, OSError) as error:
+        raise StudyError(str(error)) from None
 
 
 def _cohorts(study: StudySpec) -> list[Cohort]:

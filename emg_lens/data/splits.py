@@ -5,10 +5,11 @@ movement are on the same side. What a split cannot keep apart (a recording, a se
 `emg_lens.data.leakage`.
 """
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -26,7 +27,28 @@ TrialMask = Bool[np.ndarray, " trial"]
 
 
 class Split(SpecModel, ABC):
-    """A way to part trials into training and test."""
+    """A way to part trials into training and test, and perhaps validation.
+
+    Attributes:
+        share: Of the training movements of each class, how many are fitted, at least one: how many labels are needed.
+            Smaller shares are parts of larger ones, and no model changes which they are.
+        share_seed: What they are drawn by, with the fold's name.
+    """
+
+    ADDED: ClassVar[tuple[str, ...]] = ("share", "share_seed")
+
+    share: float = Field(default=1.0, gt=0, le=1)
+    share_seed: int = Field(default=0, ge=0, lt=2**53)
+
+    @model_validator(mode="after")
+    def _shares(self) -> "Split":
+        if self.share == 1 and self.share_seed:
+            raise ValueError(f"share_seed={self.share_seed} does nothing without a share below 1")
+        return self
+
+    def validated(self, fold: "Fold", trials: TrialSet) -> TrialMask | None:  # noqa: ARG002
+        """Which trials are kept for validation in a fold, those of neither part; `None` = the split keeps none."""
+        return None
 
     @abstractmethod
     def folds(self, subjects: Sequence[str]) -> tuple["Fold", ...]:
@@ -78,9 +100,47 @@ class Fold:
             if not mask.any():
                 raise DataError(f"fold {self.name} has no {part} trial")
         notes += self._on_classes(trials, train_mask, test_mask)
+        train_mask &= self._drawn(trials, train_mask)
         train, test = trials.select(train_mask), trials.select(test_mask)
         notes = tuple(f"fold {self.name}: {note}" for note in notes)
         return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
+
+    def validation(self, trials: TrialSet) -> TrialSet | None:
+        """Trials kept to choose among epochs, in the order they stand: neither fitted nor tested; `None` = none.
+
+        Raises:
+            DataError: The split keeps some, and there is no such trial, or one of a class that is not trained.
+        """
+        mask = self.split.validated(self, trials)
+        if mask is None:
+            return None
+        if not mask.any():
+            raise DataError(f"fold {self.name} has no validation trial")
+        trained = set(trials.y[self.split.parts(self, trials)[0]].tolist())
+        untrained = _list(trials.classes[i] for i in sorted(set(trials.y[mask].tolist()) - trained))
+        if untrained:
+            raise DataError(f"fold {self.name} validates on {untrained}, but trains no trial of it; leave it out")
+        return trials.select(mask)
+
+    def seen(self, trials: TrialSet) -> TrialSet:
+        """All trials that decide a model's weights: those fitted and those of validation, in the order they stand."""
+        train, validated = self.split.parts(self, trials)[0], self.split.validated(self, trials)
+        train &= self._drawn(trials, train)
+        return trials.select(train if validated is None else train | validated)
+
+    def _drawn(self, trials: TrialSet, train: TrialMask) -> TrialMask:
+        """The trials of the training movements that are fitted: the split's share of those of each class."""
+        if self.split.share == 1:
+            return train
+        rng = np.random.default_rng([self.split.share_seed, zlib.crc32(self.name.encode())])
+        drawn = np.zeros(len(trials), bool)
+        for of in np.unique(trials.y[train]):
+            mine = train & (trials.y == of)
+            places = np.array([f"{s} {m:012d}" for s, m in zip(trials.subject, trials.movement, strict=True)])
+            movements = rng.permutation(np.unique(places[mine]))
+            n = max(1, round(self.split.share * len(movements)))
+            drawn |= mine & np.isin(places, movements[:n])
+        return drawn
 
     def _on_classes(self, trials: TrialSet, train: TrialMask, test: TrialMask) -> tuple[str, ...]:
         """A note on classes that are trained but not tested; those that are tested only are refused."""
@@ -89,7 +149,7 @@ class Fold:
         untested = _list(trials.classes[i] for i in sorted(trained - tested))
         if untrained:
             raise DataError(f"fold {self.name} tests {untrained}, but trains no trial of it; leave it out of classes")
-        if untested and isinstance(self.split, RepetitionSplit):
+        if untested and self.split.share == 1 and isinstance(self.split, RepetitionSplit):
             raise DataError(f"fold {self.name} trains {untested}, but tests no trial of it; leave it out of classes")
         return (f"trained but not tested: {untested}",) if untested else ()
 
@@ -98,22 +158,29 @@ class RepetitionSplit(Split):
     """Within each subject, by repetition: one fold a subject.
 
     Attributes:
-        train: Repetitions to train on; `None` = all that are not tested.
+        train: Repetitions to train on; `None` = all that are neither tested nor validated on.
         test: Repetitions to test on.
+        validation: Repetitions to choose among epochs by; `None` = none.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = (*Split.ADDED, "validation")
 
     by: Literal["repetition"] = "repetition"
     train: tuple[NonNegativeInt, ...] | None = None
     test: tuple[NonNegativeInt, ...]
+    validation: tuple[NonNegativeInt, ...] | None = None
 
     @model_validator(mode="after")
     def _apart(self) -> "RepetitionSplit":
-        for part, chosen in (("train", self.train), ("test", self.test)):
+        for part, chosen in (("train", self.train), ("test", self.test), ("validation", self.validation)):
             if chosen is not None and (not chosen or len(set(chosen)) < len(chosen)):
                 raise ValueError(f"{part} must list different repetitions, got {list(chosen)}")
         both = sorted({*(self.train or ())} & {*self.test})
         if both:
             raise ValueError(f"repetitions {both} are in the training and in the test split")
+        both = sorted({*(self.validation or ())} & {*(self.train or ()), *self.test})
+        if both:
+            raise ValueError(f"repetitions {both} are to validate on, and in the training or the test split")
         return self
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
@@ -132,7 +199,8 @@ class RepetitionSplit(Split):
             DataError: A repetition of this split that is not among them.
         """
         known = sorted({int(r) for r in repetitions})
-        unknown = [r for r in (*(self.train or ()), *self.test) if r not in known]
+        asked = (*(self.train or ()), *self.test, *(self.validation or ()))
+        unknown = [r for r in asked if r not in known]
         if unknown:
             raise DataError(f"no subject has repetition {_list(unknown)}; there are {_list(known)}")
 
@@ -142,7 +210,8 @@ class RepetitionSplit(Split):
             self.check(np.unique(trials.repetition).tolist())
         mine = np.isin(trials.subject, fold.subjects)
         known = np.unique(trials.repetition[mine]).tolist()
-        train = tuple(r for r in known if r not in self.test) if self.train is None else self.train
+        others = (*self.test, *(self.validation or ()))
+        train = tuple(r for r in known if r not in others) if self.train is None else self.train
         for part, chosen in (("training", train), ("test", self.test)):
             if not set(chosen) & set(known):
                 asked = f"{part} repetitions {_list(chosen)}" if chosen else "repetitions besides those tested"
@@ -151,6 +220,12 @@ class RepetitionSplit(Split):
         notes = (f"no repetition {_list(absent)}; there are {_list(known)}",) if absent else ()
         return mine & np.isin(trials.repetition, train), mine & np.isin(trials.repetition, self.test), notes
 
+    def validated(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
+        """A mask by repetition."""
+        if self.validation is None:
+            return None
+        return np.isin(trials.subject, fold.subjects) & np.isin(trials.repetition, self.validation)
+
 
 class SubjectSplit(Split):
     """Across subjects: those tested are not trained on.
@@ -158,19 +233,26 @@ class SubjectSplit(Split):
     Attributes:
         leave_out: Test this many subjects at a time, in their order, and train on all others, until each was tested
             once; the last fold tests fewer where the number does not divide.
-        train: Instead, the subjects (names or numbers) to train on; `None` = all that are not tested.
+        train: Instead, the subjects (names or numbers) to train on; `None` = all that are neither tested nor validated
+            on.
         test: Instead, the subjects to test on: one fold.
+        validation: With `test`, the subjects to choose among epochs by; `None` = none.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = (*Split.ADDED, "validation")
 
     by: Literal["subject"] = "subject"
     leave_out: PositiveInt | None = None
     train: tuple[int | str, ...] | None = None
     test: tuple[int | str, ...] | None = None
+    validation: tuple[int | str, ...] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "SubjectSplit":
         if (self.leave_out is None) == (self.test is None):
             raise ValueError("a split by subject needs either leave_out or test")
+        if self.validation is not None and (self.test is None or not self.validation):
+            raise ValueError("a split by subject with validation names one subject or more, beside those to test")
         if self.train is not None and self.test is None:
             raise ValueError("a split by subject with leave_out takes no train: it trains on all others")
         return self
@@ -188,19 +270,33 @@ class SubjectSplit(Split):
 
     def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by subject."""
-        test = np.isin(trials.subject, fold.test_subjects)
-        return np.isin(trials.subject, fold.subjects) & ~test, test, ()
+        test, validated = np.isin(trials.subject, fold.test_subjects), self.validated(fold, trials)
+        train = np.isin(trials.subject, fold.subjects) & ~test
+        return train if validated is None else train & ~validated, test, ()
+
+    def validated(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
+        """A mask by subject."""
+        if self.validation is None:
+            return None
+        return np.isin(trials.subject, tuple(choose(dict.fromkeys(fold.subjects, ()), self.validation)))
 
     def _held_out(self, everyone: tuple[str, ...]) -> Fold:
         index = dict.fromkeys(everyone, ())
         test = tuple(choose(index, self.test))
-        train = tuple(s for s in everyone if s not in test) if self.train is None else tuple(choose(index, self.train))
+        validate = () if self.validation is None else tuple(choose(index, self.validation))
+        others = (*test, *validate)
+        train = (
+            tuple(s for s in everyone if s not in others) if self.train is None else tuple(choose(index, self.train))
+        )
         both = [s for s in train if s in test]
         if both:
             raise DataError(f"subjects {_list(both)} are in the training and in the test split")
+        both = [s for s in validate if s in (*train, *test)]
+        if both:
+            raise DataError(f"subjects {_list(both)} are to validate on, and in the training or the test split")
         if not train:
-            raise DataError("the test split holds every subject; leave some to train on")
-        return Fold("held-out", tuple(s for s in everyone if s in {*train, *test}), test, self)
+            raise DataError(f"the test split holds every subject{' left' * bool(validate)}; leave some to train on")
+        return Fold("held-out", tuple(s for s in everyone if s in {*train, *test, *validate}), test, self)
 
 
 class BlockSplit(Split):

@@ -58,11 +58,13 @@ class SignalModel(
         auxiliary_parameters: What the names of those parameters begin with that only a second head has, which is read
             in training alone; `""` = the model has one head. A model with two gives `(outputs, auxiliary outputs)` for
             `return_type="both"`.
+        head_parameters: What the names of the parameters of its heads begin with; `()` = it does not say.
     """
 
     cfg: SignalConfig
     layout: TokenLayout
     auxiliary_parameters: str = ""
+    head_parameters: tuple[str, ...] = ()
 
     def __init__(self, config: SignalConfig) -> None:
         super().__init__()
@@ -70,6 +72,14 @@ class SignalModel(
         check_room(4 * config.n_weights, f"{type(self).__name__} with {config.n_weights:.3g} weights or more")
         self.cfg = replace(config)  # switches and device are this model's own
         self.layout = self.cfg.layout
+
+    @property
+    def parameter_layers(self) -> dict[str, int]:
+        """The layer of those parameters whose names begin so: -1 the embedding, `cfg.n_layers` what follows the blocks.
+
+        Empty = the model does not say.
+        """
+        return {}
 
     @checked
     def example_input(self, batch: NonNegativeInt = 1, seed: NonNegativeInt = 0) -> Float[Tensor, "batch channel time"]:

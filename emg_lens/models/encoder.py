@@ -80,6 +80,20 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         """Make `unembed`, from what `pool` gives to logits."""
         self.unembed = Unembed(self.cfg)
 
+    @property
+    def head_parameters(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """`unembed`, and a second head where there is one."""
+        own = ("unembed.",) * (self.cfg.readout != "none")
+        return (*own, self.auxiliary_parameters) if self.auxiliary_parameters else own
+
+    @property
+    def parameter_layers(self) -> dict[str, int]:
+        """Embeddings, the blocks of each layer, and what follows them: the final norm and the heads."""
+        layers = {"embed.": -1, "pos_embed.": -1}
+        for layer, block in enumerate(self.blocks):
+            layers |= {f"{name}.": layer for name, module in self.named_modules() if module is block}
+        return layers | dict.fromkeys(("ln_final.", *self.head_parameters), self.cfg.n_layers)
+
     def severed_mask(self) -> Bool[Tensor, "layer head dest src"] | None:
         """The attention edges this model does not have (`cfg.severed_edges`), or None if it has all.
 

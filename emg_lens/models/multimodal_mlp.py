@@ -72,6 +72,7 @@ class MultimodalMLP(SignalModel):
     """
 
     cfg: MultimodalMLPConfig
+    head_parameters = ("classifier.",)
 
     def __init__(self, config: MultimodalMLPConfig) -> None:
         super().__init__(config)

@@ -1,8 +1,8 @@
 """What a file says of a model: an architecture and its settings."""
 
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from emg_lens.arguments import SpecModel
 
@@ -12,11 +12,16 @@ class ModelSpec(SpecModel):
 
     Attributes:
         architecture: A known architecture (`emg-lens list`). All other keys are fields of its configuration.
+        pretrained: Weights to begin with, but for the head, which is fresh: a file or a folder, `$NAME` for an
+            environment variable (`emg_lens.models.pretrained`); `None` = all weights are fresh.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = ("pretrained",)
 
     model_config = ConfigDict(extra="allow")
 
     architecture: str = "isonet"
+    pretrained: str | None = Field(default=None, min_length=1)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -26,4 +31,5 @@ class ModelSpec(SpecModel):
     def summary(self) -> str:
         """The architecture and the settings that were given, in a line."""
         given = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value not in ("", None))
-        return f"{self.architecture}{', ' * bool(given)}{given}"
+        begun = f", from the weights of {self.pretrained}" if self.pretrained else ""
+        return f"{self.architecture}{', ' * bool(given)}{given}{begun}"

@@ -202,6 +202,16 @@ class StagedEncoder(HookedBiosignalEncoder):
         return tuple(self._layer(layer) for layer in range(self.cfg.n_layers))
 
     @property
+    def parameter_layers(self) -> dict[str, int]:
+        """As of any encoder; blocks that work side by side are of one layer."""
+        blocks = {
+            f"stages.{stage.name}.blocks.{k}.": layer
+            for stage in self.layout.stages
+            for k, layer in enumerate(stage.layers)
+        }
+        return super().parameter_layers | blocks
+
+    @property
     def cache_type(self) -> type[StagedCache]:
         """What holds the activations of a run."""
         return StagedCache

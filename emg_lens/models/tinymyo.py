@@ -237,6 +237,13 @@ class TinyMyo(HookedBiosignalEncoder):
         model._take(found, told_by, tuple(notes), own_head=head is None, strict=strict)
         return model.eval()
 
+    @staticmethod
+    def reading(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Of settings of `TinyMyoConfig`, what `from_published` needs to know to read weights for them."""
+        kind = settings.get("positions")
+        rope = next((word for word, positions in POSITIONS_OF.items() if positions == kind), None)
+        return {"rope": rope} | {name: settings[name] for name in ("n_heads",) if name in settings}
+
     def _take(
         self, found: PublishedFile, told_by: str, notes: tuple[str, ...], *, own_head: bool, strict: bool
     ) -> None:

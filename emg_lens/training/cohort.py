@@ -29,7 +29,7 @@ from emg_lens.training.fitting import (
 )
 from emg_lens.training.objectives import Objective, as_objective
 from emg_lens.training.optimizer import VectorAdamW
-from emg_lens.training.packing import AUXILIARY, FROZEN, Packing, parameter_groups
+from emg_lens.training.packing import AUXILIARY, FROZEN, Group, Packing, parameter_groups
 from emg_lens.training.recipe import TrainingRecipe
 
 
@@ -64,13 +64,15 @@ def fit_cohort(
 
     Raises:
         ArgumentError: Models, trials and recipes of different number; models that differ in architecture or device;
-            hooks on a model (they would see all subjects at once); recipes that differ in more than their seeds.
+            hooks on a model (they would see all subjects at once); recipes that differ in more than their seeds, stop
+            early, or change the learning rate by steps of which subjects have different numbers.
         FitError: Trials that do not fit their model, or a loss that became NaN or infinite.
     """
     objective = as_objective(objective)
     every = [recipes] * len(models) if isinstance(recipes, TrainingRecipe) else list(recipes)
     looks = [None] * len(models) if held_out is None else list(held_out)
     _check(models, xs, targets, every, looks)
+    _check_schedule(every[0], [len(x) for x in xs])
     for s, (model, x, wanted, look) in enumerate(zip(models, xs, targets, looks, strict=True)):
         objective.check(model, x, wanted, whose=f"subject {s}: ")
         if look is not None:
@@ -102,7 +104,7 @@ def _fit(
     """Rows of each subject's table, by its number; the models hold the fitted weights."""
     model, recipe = subjects[0].model, subjects[0].recipe
     device = next(model.parameters()).device
-    stack = _Stack([subject.model for subject in subjects])
+    stack = _Stack([subject.model for subject in subjects], recipe)
     x, targets = (torch.cat(parts).to(device) for parts in zip(*((s.x, s.targets) for s in subjects), strict=True))
     sizes = [len(subject.x) for subject in subjects]
     orders = [torch.Generator().manual_seed(subject.recipe.seed) for subject in subjects]
@@ -112,10 +114,11 @@ def _fit(
         subject.model.train()
     with seeded(recipe.seed, device):
         for epoch in range(recipe.epochs):
-            weight, lr = output_weight(model, recipe, epoch), recipe.lr * recipe.lr_factor(epoch)
-            losses, outputs = [], []
+            weight, lr, losses, outputs = output_weight(model, recipe, epoch), 0.0, [], []
             index, real = _epoch_order(sizes, orders, device)
-            for batch, there in _batches(index, real, sizes, recipe.batch_size):
+            batches = list(_batches(index, real, sizes, recipe.batch_size))
+            for step, (batch, there) in enumerate(batches):
+                lr = recipe.lr * recipe.lr_factor(epoch, step, len(batches))
 
                 def batch_losses(
                     parameters: dict[str, Tensor], x: Tensor, targets: Tensor, weight: float = weight
@@ -156,14 +159,19 @@ class _Stateless:
 class _Stack:
     """The weights of all models, `[subject, value]`, a matrix a group of parameters; their optimizer with them."""
 
-    def __init__(self, models: Sequence[Any]) -> None:
-        groups = [parameter_groups(model) for model in models]
+    def __init__(self, models: Sequence[Any], recipe: TrainingRecipe) -> None:
+        groups = [parameter_groups(model, recipe) for model in models]
         self.packings = {name: Packing.of(group) for name, group in groups[0].items()}
-        self.matrices: dict[str, Float[Tensor, "subject value"]] = {
+        self.matrices: dict[Group, Float[Tensor, "subject value"]] = {
             name: torch.stack([packing.pack(each[name]) for each in groups]) for name, packing in self.packings.items()
         }
         self.optimizer = VectorAdamW(
-            {(name, s): row for name, rows in self.matrices.items() if name != FROZEN for s, row in enumerate(rows)}
+            {
+                (group, s): row
+                for group, rows in self.matrices.items()
+                if group.kind != FROZEN
+                for s, row in enumerate(rows)
+            }
         )
 
     def step(
@@ -179,7 +187,8 @@ class _Stack:
         """One step of the first `len(x)` models; loss and outputs of every trial."""
         n = len(x)
         rows = {name: matrix[:n] for name, matrix in self.matrices.items()}
-        learning = [name for name in rows if name != FROZEN and (name != AUXILIARY or reads_auxiliary)]
+        idle = {FROZEN} if reads_auxiliary else {FROZEN, AUXILIARY}
+        learning = [group for group in rows if group.kind not in idle]
         for name in learning:
             rows[name] = rows[name].detach().requires_grad_()
         losses, outputs = vmap(
@@ -193,7 +202,8 @@ class _Stack:
             slopes = [slope * factor[:, None] for slope in slopes]
         keys = [(name, s) for name in learning for s in range(n)]
         vectors = [self.matrices[name][s] for name, s in keys]
-        self.optimizer.step(keys, vectors, [row for slope in slopes for row in slope], lr, recipe.weight_decay)
+        slopes_of_keys, lrs = [row for slope in slopes for row in slope], [lr * group.lr_scale for group, _ in keys]
+        self.optimizer.step(keys, vectors, slopes_of_keys, lrs, recipe.weight_decay, recipe.betas)
         return losses.detach(), outputs.detach()
 
     def parameters(self, row: int) -> dict[str, Tensor]:
@@ -209,7 +219,7 @@ class _Stack:
                     parameter.copy_(found[name])
             model.eval()
 
-    def _views(self, rows: Mapping[str, Float[Tensor, " value"]]) -> dict[str, Tensor]:
+    def _views(self, rows: Mapping[Group, Float[Tensor, " value"]]) -> dict[str, Tensor]:
         return {name: view for group, row in rows.items() for name, view in self.packings[group].views(row).items()}
 
 
@@ -266,5 +276,19 @@ def _check(
         raise ArgumentError("recipes of one cohort differ in their seeds only; fit the others one by one")
 
 
-def _parts(model: Any) -> dict[str, list[str]]:
+def _check_schedule(recipe: TrainingRecipe, sizes: Sequence[int]) -> None:
+    if recipe.patience is not None:
+        raise ArgumentError(
+            f"patience={recipe.patience} ends each fit at another epoch; models of one cohort are fitted side by side:"
+            " fit them one by one"
+        )
+    steps = sorted({-(-size // recipe.batch_size) for size in sizes})
+    if recipe.schedule_by == "step" and len(steps) > 1:
+        raise ArgumentError(
+            f"schedule_by='step' gives each step of all subjects one learning rate, and their epochs have {steps} steps"
+            f" of {recipe.batch_size} trials: fit them one by one, or schedule_by='epoch'"
+        )
+
+
+def _parts(model: Any) -> dict[Group, list[str]]:
     return {group: list(parameters) for group, parameters in parameter_groups(model).items()}

@@ -36,15 +36,28 @@ class VectorAdamW(Generic[Key]):
         keys: Iterable[Key],
         vectors: Sequence[Tensor],
         slopes: Sequence[Tensor],
-        lr: float,
+        lrs: Sequence[float],
         weight_decay: float,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        """Move the vectors of these keys along their slopes; the others, and what is remembered of them, stay."""
+        """Move the vectors of these keys along their slopes; the others, and what is remembered of them, stay.
+
+        Args:
+            keys: Which vectors move.
+            vectors: They themselves.
+            slopes: Their gradients.
+            lrs: Learning rate of each.
+            weight_decay: Of all of them.
+            betas: Of all of them.
+        """
         own = [self.moments[key] for key in keys]
-        moments = [[each[kind] for each in own] for kind in MOMENTS]
-        # The function, not the class, whose first use imports torch's compiler: a second in every worker.
-        with torch.no_grad():
-            adamw(
-                list(vectors), list(slopes), moments[0], moments[1], [], moments[2], fused=True, amsgrad=False,
-                maximize=False, beta1=0.9, beta2=0.999, eps=1e-8, lr=lr, weight_decay=weight_decay,
-            )  # fmt: skip
+        for lr in dict.fromkeys(lrs):
+            these = [i for i, rate in enumerate(lrs) if rate == lr]
+            values, gradients = [vectors[i] for i in these], [slopes[i] for i in these]
+            moments = [[own[i][kind] for i in these] for kind in MOMENTS]
+            # The function, not the class, whose first use imports torch's compiler: a second in every worker.
+            with torch.no_grad():
+                adamw(
+                    values, gradients, moments[0], moments[1], [], moments[2], fused=True, amsgrad=False,
+                    maximize=False, beta1=betas[0], beta2=betas[1], eps=1e-8, lr=lr, weight_decay=weight_decay,
+                )  # fmt: skip

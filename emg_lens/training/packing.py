@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emg_lens.training.layers import lr_scales, names_of_head
+from emg_lens.training.recipe import TrainingRecipe
+
 WEIGHTS, AUXILIARY, FROZEN = "weights", "auxiliary", "frozen"
 """Groups of parameters: what the outputs are computed with, what auxiliary outputs alone need, what is not fitted."""
 
@@ -64,22 +67,58 @@ class Packing:
         return vector
 
 
-def parameter_groups(model: Any) -> dict[str, dict[str, nn.Parameter]]:
-    """The model's parameters by group and name; groups without one are missing."""
-    groups: dict[str, dict[str, nn.Parameter]] = defaultdict(dict)
+@dataclass(frozen=True)
+class Group:
+    """What a vector holds.
+
+    Attributes:
+        kind: One of `WEIGHTS`, `AUXILIARY`, `FROZEN`.
+        lr_scale: Its learning rate, as a share of the recipe's.
+    """
+
+    kind: str
+    lr_scale: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """What its vector is called."""
+        return self.kind if self.lr_scale == 1 else f"{self.kind} at {self.lr_scale!r} lr"
+
+
+def parameter_groups(model: Any, recipe: TrainingRecipe | None = None) -> dict[Group, dict[str, nn.Parameter]]:
+    """The model's parameters by group and name; groups without one are missing.
+
+    Args:
+        model: The model.
+        recipe: Which of them it fits, and with which learning rates; `None` = all, with one.
+
+    Raises:
+        FitError: The recipe asks for a head, or for learning rates by layer, of a model that does not say which of its
+            parameters those are.
+    """
+    groups: dict[Group, dict[str, nn.Parameter]] = defaultdict(dict)
+    scales = lr_scales(model, 1.0 if recipe is None else recipe.layer_decay)
+    fitted = set(scales) if recipe is None or recipe.fitted == "all" else names_of_head(model)
     auxiliary = model.auxiliary_parameters
     for name, parameter in model.named_parameters():
         is_auxiliary = bool(auxiliary) and name.startswith(auxiliary)
-        group = AUXILIARY if is_auxiliary else WEIGHTS
-        groups[group if parameter.requires_grad else FROZEN][name] = parameter
+        group = Group(AUXILIARY if is_auxiliary else WEIGHTS, scales[name])
+        groups[group if parameter.requires_grad and name in fitted else Group(FROZEN)][name] = parameter
     return dict(groups)
 
 
 @contextmanager
-def packed(model: Any) -> Iterator[dict[str, nn.Parameter]]:
-    """The fitted parameters, as views of one vector a group, each with a gradient; apart again afterwards."""
-    groups = {name: group for name, group in parameter_groups(model).items() if name != FROZEN}
+def packed(model: Any, recipe: TrainingRecipe) -> Iterator[dict[Group, nn.Parameter]]:
+    """The fitted parameters, as views of one vector a group, each with a gradient; apart again afterwards.
+
+    What the recipe does not fit needs no gradient meanwhile.
+    """
+    every = parameter_groups(model, recipe)
+    groups = {group: parameters for group, parameters in every.items() if group.kind != FROZEN}
+    idle = [parameter for parameter in every.get(Group(FROZEN), {}).values() if parameter.requires_grad]
     vectors = {}
+    for parameter in idle:
+        parameter.requires_grad_(False)
     for name, group in groups.items():
         packing = Packing.of(group)
         vectors[name] = vector = nn.Parameter(packing.pack(group))
@@ -92,3 +131,5 @@ def packed(model: Any) -> Iterator[dict[str, nn.Parameter]]:
     finally:
         for parameter in (p for group in groups.values() for p in group.values()):
             parameter.data, parameter.grad = parameter.data.clone(), None
+        for parameter in idle:
+            parameter.requires_grad_(True)

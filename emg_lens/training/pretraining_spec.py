@@ -74,6 +74,12 @@ class PretrainingSpec(SpecModel):
     recipe: PretrainingRecipe = PretrainingRecipe()
     log_steps: PositiveInt = 10
 
+    @model_validator(mode="after")
+    def _fresh(self) -> Self:
+        if self.model.pretrained is not None:
+            raise ValueError("a pre-training begins with fresh weights: leave model.pretrained out")
+        return self
+
     @classmethod
     def load(cls, name_or_path: str | Path) -> Self:
         """Read a pre-training by its catalogue name or from a YAML file.

@@ -205,3 +205,70 @@ def test_fewer_movements_than_blocks_are_refused():
 def test_a_subject_without_trials_is_refused():
     with pytest.raises(DataError, match="fold A needs trials of C; those given are of A, B"):
         SubjectSplit(leave_out=1).folds(("A", "B", "C"))[0].divide(made(("A", "B")))
+
+
+# --- validation, and a share of the labels ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "split, seen",
+    [
+        (SubjectSplit(test=("C",), validation=("B",)), ({"A"}, {"B"}, {"C"})),
+        (SubjectSplit(train=("C",), test=("A",), validation=("B",)), ({"C"}, {"B"}, {"A"})),
+        (RepetitionSplit(test=(4,), validation=(2,)), ({1, 3}, {2}, {4})),
+        (RepetitionSplit(train=(1,), test=(4,), validation=(2, 3)), ({1}, {2, 3}, {4})),
+    ],
+)
+def test_trials_for_validation_are_neither_fitted_nor_tested(split, seen):
+    trials = made()
+    fold = split.folds(("A", "B", "C"))[0]
+    (train, test), validation = fold.divide(trials), fold.validation(trials)
+    key = "subject" if split.by == "subject" else "repetition"
+    assert tuple({*getattr(part, key).tolist()} for part in (train, validation, test)) == seen
+    assert not set(train.movement) & set(validation.movement) and not set(test.movement) & set(validation.movement)
+    assert identities(fold.seen(trials)) == identities(train) | identities(validation)
+    assert SPLIT.validate_python(split.model_dump()) == split and "validation" in split.model_dump()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"by": "repetition", "test": [4], "validation": [4]}, r"repetitions \[4\] are to validate on"),
+        ({"by": "repetition", "train": [1], "test": [4], "validation": [1]}, r"repetitions \[1\] are to validate on"),
+        ({"by": "repetition", "test": [4], "validation": []}, "validation must list different repetitions"),
+        ({"by": "subject", "leave_out": 1, "validation": ["A"]}, "names one subject or more, beside those to test"),
+        ({"by": "block", "folds": 2, "validation": [1]}, "validation"),
+        ({"by": "repetition", "test": [4], "share": 0}, "greater than 0"),
+        ({"by": "repetition", "test": [4], "share_seed": 1}, "does nothing without a share below 1"),
+    ],
+)
+def test_validation_and_shares_that_cannot_be_are_refused(content, message):
+    with pytest.raises(ValidationError, match=message):
+        SPLIT.validate_python(content)
+
+
+def test_subjects_on_two_sides_and_classes_that_nobody_trains_are_refused():
+    with pytest.raises(DataError, match="subjects B are to validate on, and in the training or the test split"):
+        SubjectSplit(train=("A", "B"), test=("C",), validation=("B",)).folds(("A", "B", "C"))
+    trials = made()
+    few = trials.select(~((trials.subject == "A") & (trials.y == 2)) & ~((trials.subject == "C") & (trials.y == 2)))
+    with pytest.raises(DataError, match="fold held-out validates on 2, but trains no trial of it"):
+        SubjectSplit(test=("C",), validation=("B",)).folds(("A", "B", "C"))[0].validation(few)
+    with pytest.raises(DataError, match="no subject has repetition 9"):
+        RepetitionSplit(test=(4,), validation=(9,)).check([1, 2, 3, 4])
+
+
+def test_a_share_is_of_each_class_in_whole_movements_and_smaller_ones_are_parts_of_larger():
+    trials = made(repetitions=11)
+    parts = {}
+    for share in (0.01, 0.2, 0.5, 1.0):
+        split = SubjectSplit(test=("C",), share=share)
+        train, test = split.folds(("A", "B", "C"))[0].divide(trials)
+        assert set(test.subject) == {"C"} and len(test) == 11 * 3 * 2
+        movements = [len(set(train.movement[train.y == of].tolist())) for of in range(3)]
+        assert movements == [max(1, round(share * 22))] * 3 and len(train) == 2 * sum(movements)
+        parts[share] = identities(train)
+    assert parts[0.01] < parts[0.2] < parts[0.5] < parts[1.0]
+    other = SubjectSplit(test=("C",), share=0.2, share_seed=1).folds(("A", "B", "C"))[0]
+    assert identities(other.divide(trials)[0]) != parts[0.2]
+    assert not set(RepetitionSplit(test=(1,)).model_dump()) & set(RepetitionSplit.ADDED)

@@ -11,7 +11,7 @@ from emg_lens.models.encoder import count_parameters
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.sweeps import audit
 from emg_lens.training import Classification, TrainingRecipe
-from emg_lens.training.packing import parameter_groups
+from emg_lens.training.packing import AUXILIARY, Group, parameter_groups
 
 
 def make(**changes) -> IsoNet:
@@ -146,6 +146,6 @@ def test_with_the_mean_as_readout_the_heads_change_places_and_the_last_layer_cou
     torch.testing.assert_close(mean_logits, model(x))
     torch.testing.assert_close(mean_logits, resid[:, 1:].mean(1) @ model.unembed.W_U + model.unembed.b_U)
     torch.testing.assert_close(cls_logits, resid[:, 0] @ model.unembed_cls.W_U + model.unembed_cls.b_U)
-    assert [name for name in parameter_groups(model)["auxiliary"]] == ["unembed_cls.W_U", "unembed_cls.b_U"]
+    assert [name for name in parameter_groups(model)[Group(AUXILIARY)]] == ["unembed_cls.W_U", "unembed_cls.b_U"]
     last = unimodal().at(layers=1)
     assert audit(first, last)["structural_null"].item() and not audit(model, last)["structural_null"].item()

@@ -48,6 +48,7 @@ def test_every_shipped_study_loads_and_checks():
         "sensors-db5",
         "tinymyo-edges",
         "tinymyo-position",
+        "tinymyo-transfer",
         "zeroed-db5",
         "zeroed-hierarchical-db5",
         "zeroed-psl",

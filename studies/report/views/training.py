@@ -17,6 +17,9 @@ from emg_lens.studies.report.wording import metric_name
 MOST_GROUPS = 6
 """Combinations of levels that get a colour each; of more, all fits are drawn alike."""
 
+LOOKED_AT = {"held_out_": ("held out", (0, (3, 1.5))), "validation_": ("validation", (0, (1, 1)))}
+"""Trials that are not fitted: what their columns begin with, and how they are drawn."""
+
 
 class TrainingCurves(View):
     """How the fits went."""
@@ -41,7 +44,8 @@ class TrainingCurves(View):
         """By figure."""
         return {
             "training": "Loss and metric by epoch: one thin line a fit, thick: their mean. Held-out trials take no part"
-            " in training; curves count every window alike, tables every movement. Dotted: from here on the main head"
+            " in training, validation trials choose the epoch;"
+            " curves count every window alike, tables every movement. Dotted: from here on the main head"
             " alone drives learning."
         }
 
@@ -50,10 +54,13 @@ TRAINING = TrainingCurves()
 
 
 def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
-    """Loss and metric by epoch: solid for training, dashed for held-out trials, one colour a group of fits.
+    """Loss and metric by epoch, one colour a group of fits.
+
+    Solid for training, dashed for held-out trials, dotted for validation.
 
     Args:
-        curves: One row a fit and epoch: fit, epoch, loss, a metric, cls_weight, and `held_out_` columns.
+        curves: One row a fit and epoch: fit, epoch, loss, a metric, cls_weight, and `held_out_` columns,
+            and those of validation.
         groups: Of each row, what the legend calls its group; default one group.
     """
     metric = next(c for c in curves.columns if c not in ("fit", "epoch", "loss"))
@@ -66,9 +73,10 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         for axes, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
             for k, name in enumerate(names):
                 _draw_lines(axes, curves[group_of == name], column, colour_of(k), "-")
-                if f"held_out_{column}" in curves:
-                    colour = colour_of(k if len(names) > 1 else 1)
-                    _draw_lines(axes, curves[group_of == name], f"held_out_{column}", colour, (0, (3, 1.5)))
+                for number, (prefix, (_, style)) in enumerate(LOOKED_AT.items(), start=1):
+                    if f"{prefix}{column}" in curves:
+                        colour = colour_of(k if len(names) > 1 else number)
+                        _draw_lines(axes, curves[group_of == name], f"{prefix}{column}", colour, style)
             if len(annealed):
                 axes.axvline(annealed.max(), **DOTTED)
             axes.set_xlabel("Epoch")
@@ -78,8 +86,9 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         entries = {plain_text(name): Line2D([], [], color=colour_of(k)) for k, name in enumerate(names) if name}
         both = DARK if entries else None
         entries["training"] = Line2D([], [], color=both or colour_of(0))
-        if f"held_out_{metric}" in curves:
-            entries["held out"] = Line2D([], [], color=both or colour_of(1), linestyle=(0, (3, 1.5)))
+        for number, (prefix, (label, style)) in enumerate(LOOKED_AT.items(), start=1):
+            if f"{prefix}{metric}" in curves:
+                entries[label] = Line2D([], [], color=both or colour_of(number), linestyle=style)
         place_legend(figure, entries, n_columns=4)
     return figure
 

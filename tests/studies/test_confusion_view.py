@@ -1,0 +1,60 @@
+"""The confusion view against scikit-learn."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from sklearn import metrics
+from tiny import TINY
+
+from emg_lens.studies.report.views.confusion import (
+    CONFUSION,
+    confusion_matrix,
+    confusions,
+    figure_confusion,
+    layout_classes,
+)
+from emg_lens.studies.study import Study
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    content = yaml.safe_load(TINY) | {"factors": {"seed": 2}, "conditions": {}, "views": ["confusion", "training"]}
+    return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
+
+
+def test_the_matrix_and_the_classes_are_scikit_learns(done):
+    trials, names = done.predictions(), done.facts["outputs"].iloc[0]
+    told = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
+    weight = 1 / trials.groupby(["fit", "subject", "movement"])["target"].transform("size")
+    expected = metrics.confusion_matrix(trials["target"], told, labels=range(len(names)), sample_weight=weight)
+    (found,) = confusions(done).values()
+    assert list(found) == list(found.index) == names
+    np.testing.assert_allclose(found, expected)
+    scores = metrics.precision_recall_fscore_support(
+        trials["target"], told, labels=range(len(names)), sample_weight=weight, zero_division=0
+    )
+    (title, table), *others = CONFUSION.tables(done).items()
+    assert title == "By class" and not others and table["Class"].tolist() == [*names, "Mean over classes"]
+    for column, of_classes in zip(("Precision", "Recall", "F1"), scores, strict=False):
+        means = table[column].iloc[-1]
+        assert float(means) == pytest.approx(of_classes.mean(), abs=6e-4), column
+
+
+def test_windows_of_a_movement_count_once_and_rows_are_what_was_performed():
+    trials = pd.DataFrame({"subject": "a", "movement": [0, 0, 1], "target": [0, 0, 1]})
+    outputs = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], columns=["output_fist", "output_rest"])
+    found = confusion_matrix(pd.concat([trials, outputs], axis=1), ["fist", "rest"])
+    assert found.to_numpy().tolist() == [[0.5, 0.5], [1.0, 0.0]]
+    table = layout_classes(found).set_index("Class")
+    assert table.loc["fist", "Movements"] == "1" and float(table.loc["fist", "Recall"]) == 0.5
+    axes = figure_confusion(found).axes[0]
+    assert axes.get_ylabel() == "Performed" and [text.get_text() for text in axes.texts] == ["50", "50", "100"]
+
+
+def test_it_is_shown_where_it_is_asked_for(done):
+    assert "By class" in done.report() and (done.folder / "figures" / "confusion.svg").exists()
+    content = yaml.safe_load(TINY) | {"conditions": {}}
+    assert not CONFUSION.shows(replace(done, study=Study.parse(yaml.safe_dump(content))))

@@ -1,0 +1,201 @@
+"""Studies that begin with weights of another fit: scratch, probe and fine-tuning side by side, shares of the labels."""
+
+import shutil
+
+import pytest
+import torch
+import yaml
+from tiny import TINY
+
+from emg_lens.models.isonet import IsoNet
+from emg_lens.models.pretrained import read_pretrained, weights_fingerprint
+from emg_lens.models.registry import architecture
+from emg_lens.models.tinymyo import TinyMyo, TinyMyoConfig
+from emg_lens.studies.fits import build_fit_model, load_fit
+from emg_lens.studies.run_plan import fingerprint
+from emg_lens.studies.spec import StudyError
+from emg_lens.studies.study import Study
+from emg_lens.training.pretraining_spec import PretrainingError, PretrainingSpec
+
+SIZES = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8, "patch_samples": 5}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A pre-trained encoder of other channels and another length, as save_pretrained leaves it."""
+    config = TinyMyoConfig(
+        modalities={"emg": 3}, n_samples=40, n_classes=0, head="reconstruction", positions="rotary_time", **SIZES
+    )
+    folder = tmp_path_factory.mktemp("weights") / "model"
+    torch.manual_seed(5)
+    TinyMyo(config).save_pretrained(folder)
+    return folder
+
+
+def transfer(weights, **changes) -> Study:
+    content = yaml.safe_load(TINY) | {
+        "split": {"by": "repetition", "train": [1], "validation": [3], "test": [2, 4]},
+        "model": {"architecture": "tinymyo", **SIZES, "positions": "rotary_time"},
+        "training": {"epochs": 3, "batch_size": 8, "lr": 0.01, "patience": 2, "label_smoothing": 0.1},
+        "factors": {
+            "start": {
+                "scratch": {},
+                "probe": {"model": {"pretrained": str(weights)}, "training": {"fitted": "head"}},
+                "fine-tune": {"model": {"pretrained": str(weights)}, "training": {"layer_decay": 0.9}},
+            }
+        },
+        "conditions": {},
+    }
+    return Study.parse(yaml.safe_dump(content | changes, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def done(weights, tmp_path_factory):
+    return transfer(weights).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
+
+
+def test_curves_show_what_chose_the_epoch(done):
+    figure = done.figures()["training"]
+    assert "validation" in [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert len(done.curves["validation_loss"].dropna()) == len(done.curves)
+
+
+def of_level(done, level):
+    paths = [path for path in sorted((done.folder / "fits").iterdir()) if path.name.startswith(level)]
+    return [TinyMyo.from_pretrained(path) for path in paths]
+
+
+def test_scratch_probe_and_fine_tuning_stand_side_by_side(done, weights):
+    assert done.scores["start"].unique().tolist() == ["scratch", "probe", "fine-tune"]
+    given = TinyMyo.from_pretrained(weights).state_dict()
+    trunk = [name for name in given if not name.startswith("unembed.")]
+    for model in of_level(done, "probe"):  # nothing but the head has moved
+        assert all(torch.equal(model.state_dict()[name], given[name]) for name in trunk)
+    for level, most in (("fine", 0.1), ("scratch", 100.0)):
+        for model in of_level(done, level):
+            moved = max(float((model.state_dict()[name] - given[name]).abs().max()) for name in trunk)
+            assert 1e-4 < moved < most
+    facts = done.facts
+    assert facts["n_validation"].gt(0).all() and facts["n_train"].eq(facts["n_validation"]).all()
+
+
+def test_the_head_is_that_of_scratch_and_all_else_is_that_of_the_file(weights):
+    study = transfer(weights)
+    from tiny import all_fits
+
+    scratch, probe, _ = (
+        next(fit for fit in all_fits(study) if fit.levels["start"] == s) for s in study.factors["start"]
+    )
+    trials = load_fit(scratch, None)
+    one, other = build_fit_model(scratch, trials.train), build_fit_model(probe, trials.train)
+    given = TinyMyo.from_pretrained(weights).state_dict()
+    for name, tensor in other.state_dict().items():
+        source = one.state_dict() if name.startswith("unembed.") else given
+        assert torch.equal(tensor, source[name]), name
+
+
+def test_validation_trials_count_as_seen_in_the_leakage_report(weights):
+    from tiny import all_fits
+
+    fit = all_fits(transfer(weights))[0]
+    trials = load_fit(fit, None)
+    assert set(trials.seen.repetition) == {1, 3} and set(trials.train.repetition) == {1}
+    assert set(trials.seen.movement) == {*trials.train.movement, *trials.validation.movement}
+
+
+def test_changed_weights_are_never_taken_for_old_results(weights, tmp_path):
+    own = tmp_path / "own"
+    shutil.copytree(weights, own)
+    study = transfer(own)
+    before = fingerprint(study, None)
+    assert before.startswith(fingerprint(Study.parse(TINY), None) + "-")
+    study.run(out=tmp_path / "runs", jobs=1)
+    model = TinyMyo.from_pretrained(own)
+    with torch.no_grad():
+        model.ln_final.b += 0.1
+    model.save_pretrained(own)
+    assert fingerprint(study, None) != before
+    with pytest.raises(StudyError, match="was made with other data or weights"):
+        study.run(out=tmp_path / "runs", jobs=1)
+
+
+@pytest.mark.parametrize(
+    "pretrained, message",
+    [
+        ("nowhere/at/all", r"pretrained: nowhere/at/all: expected a file of weights"),
+        ("$EMG_LENS_NOT_SET/x", r"\$EMG_LENS_NOT_SET is not set; set it to a file of weights"),
+    ],
+)
+def test_weights_that_are_missing_are_refused_before_anything_is_read(pretrained, message, weights, tmp_path):
+    study = transfer(weights, factors={"start": {"fine-tune": {"model": {"pretrained": pretrained}}}})
+    with pytest.raises(StudyError, match=message) as error:
+        study.run(out=tmp_path / "runs", jobs=1)
+    assert "\n" not in str(error.value) and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (
+            {"positions": "rotary"},
+            "trained with positions='rotary_time', and the model asks for 'rotary'; leave it out",
+        ),
+        ({"d_model": 16}, "trained with d_model=8, and the model asks for 16"),
+        ({"channel_slots": 16}, "trained with channel_slots=0, and the model asks for 16"),
+        ({"architecture": "isonet"}, "cannot be loaded as IsoNet|is a tinymyo|IsoNet"),
+    ],
+)
+def test_weights_of_another_model_are_refused_before_anything_is_fitted(model, message, weights, tmp_path):
+    study = transfer(weights, model={"architecture": "tinymyo", "pretrained": str(weights)} | model, factors={})
+    with pytest.raises(Exception, match=message) as error:
+        study.run(out=tmp_path / "runs", jobs=1)
+    assert "\n" not in str(error.value) and not list((tmp_path / "runs").rglob("fits/*"))
+
+
+def test_positions_of_other_tokens_do_not_fit(tmp_path):
+    config = architecture("isonet").config
+    torch.manual_seed(0)
+    IsoNet(config(modalities={"emg": 3}, n_samples=20, n_classes=2, d_model=16, n_heads=2, n_layers=2)).save_pretrained(
+        tmp_path / "w"
+    )
+    content = yaml.safe_load(TINY) | {"model": {"architecture": "isonet", "pretrained": str(tmp_path / "w")}}
+    with pytest.raises(StudyError, match=r"does not fit this model: .* has the shape \["):
+        Study.parse(yaml.safe_dump(content)).run(out=tmp_path / "runs", jobs=1)
+
+
+@pytest.mark.parametrize("positions, rope", [("none", None), ("rotary", "token"), ("rotary_time", "time")])
+def test_a_published_file_gives_its_trunk(positions, rope, tmp_path):
+    slots = {"channel_slots": 4} if positions == "rotary_time" else {}
+    sizes = {**SIZES, "d_model": 64, "n_heads": 1, "patch_samples": 20}
+    config = TinyMyoConfig(
+        modalities={"emg": 4}, n_samples=40, n_classes=0, head="reconstruction", positions=positions, **sizes, **slots
+    )
+    model = TinyMyo(config)
+    model.save_published(tmp_path / "base.safetensors", prefix="model.")
+    found = read_pretrained(architecture("tinymyo"), str(tmp_path / "base.safetensors"), {"n_heads": 1})
+    assert found.settings["positions"] == positions and found.settings["d_model"] == 64
+    own = model.state_dict()
+    assert set(found.trunk) == {name for name in own if not name.startswith("unembed.")}
+    assert all(torch.equal(tensor, own[name]) for name, tensor in found.trunk.items())
+    assert bool(found.notes) == (rope is None)
+    assert len(weights_fingerprint([str(tmp_path / "base.safetensors")])) == 10
+
+
+def test_patience_without_validation_and_layers_of_a_model_without_are_told_before_anything_runs(tmp_path):
+    for model, training, message in (
+        ("isonet", {"patience": 2}, r"training.patience=2 needs validation trials: split"),
+        ("multimodal-mlp", {"layer_decay": 0.9}, "layer_decay needs the layer of every parameter"),
+    ):
+        content = yaml.safe_load(TINY) | {"model": {"architecture": model}, "conditions": {}}
+        content["training"] |= training
+        with pytest.raises(StudyError, match=message):
+            Study.parse(yaml.safe_dump(content)).run(out=tmp_path / "runs", jobs=1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_pre_training_begins_with_fresh_weights():
+    part = {"dataset": "simulated", "recipe": {}, "window_s": 1.0, "stride_s": 0.5}
+    with pytest.raises(PretrainingError, match="begins with fresh weights: leave model.pretrained out"):
+        PretrainingSpec.parse(
+            yaml.safe_dump({"name": "x", "corpus": {"parts": {"a": part}}, "model": {"pretrained": "w"}})
+        )
