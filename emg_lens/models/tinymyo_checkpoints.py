@@ -148,7 +148,7 @@ class PublishedFile:
 
     def _tensor(self, name: str, n_axes: int) -> Tensor:
         found = self.state.get(name)
-        if found is None or found.ndim != n_axes:
+        if found is None or found.ndim != n_axes or not found.numel():
             told = "is missing" if found is None else f"has shape {list(found.shape)}"
             raise ModelFileError(f"{self.source}: {name} {told}; expected a tensor of {n_axes} axes, as TinyMyo's is")
         return found
@@ -258,8 +258,11 @@ def read_published(path: Path) -> PublishedFile:
     if all(name.startswith(LIGHTNING_PREFIX) for name in state):
         state = {name.removeprefix(LIGHTNING_PREFIX): tensor for name, tensor in state.items()}
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise ModelFileError(f"{path}: {name} is {tensor.dtype} or holds NaN or infinity; expected finite floats")
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+            raise ModelFileError(
+                f"{path}: {name} is {tensor.dtype}, or holds NaN, infinity or what is too large for torch.float32;"
+                " expected finite floats"
+            )
     others = {tensor.dtype for tensor in state.values()} - {torch.float32}
     if others:
         notes.append(f"weights were {', '.join(sorted(map(str, others)))} and are torch.float32 now")

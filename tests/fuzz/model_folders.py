@@ -18,11 +18,12 @@ from safetensors.numpy import save_file
 from verdicts import Content, SilentlyWrong, Target, Verdict, digest, judge
 
 from emg_lens.data import InputStatistics, TargetStatistics
-from emg_lens.models import IsoNet, IsoNetConfig, MultimodalMLP, MultimodalMLPConfig
+from emg_lens.models import IsoNet, IsoNetConfig, MultimodalMLP, MultimodalMLPConfig, TinyMyo, TinyMyoConfig
 
 KINDS = {
     "isonet": (IsoNet, IsoNetConfig, {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8}),
     "multimodal-mlp": (MultimodalMLP, MultimodalMLPConfig, {"d_hidden": 6, "d_fused": 6}),
+    "tinymyo": (TinyMyo, TinyMyoConfig, {"d_model": 12, "n_layers": 2, "d_mlp": 8, "patch_samples": 5}),
 }
 
 

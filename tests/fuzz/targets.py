@@ -12,6 +12,7 @@ MODULES = (
     "described_folders",
     "trial_files",
     "model_folders",
+    "published_files",
     "checkpoints",
     "expressions",
     "study_texts",

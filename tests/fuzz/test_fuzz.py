@@ -12,7 +12,7 @@ SHARES = {
     "HDF5 and JSON": ("hd-semg", "emg2pose", "epn-612"),
     "folders": ("folder",),
     "trials": ("trials",),
-    "models": ("isonet", "multimodal-mlp", "statistics"),
+    "models": ("isonet", "multimodal-mlp", "tinymyo", "tinymyo-published", "statistics"),
     "checkpoints": ("fit-checkpoint", "sweep-checkpoint"),
     "words": ("edges", "studies"),
     "runs": ("run-folder", "names"),

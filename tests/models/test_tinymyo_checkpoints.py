@@ -15,6 +15,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.models import TinyMyo, TinyMyoConfig
 
 D, LAYERS, PATCH = 12, 2, 5
+MAP = "patch_embedding.patch_embed.proj.weight"
 
 
 def published(head: str = "reconstruction", prefix: str = "", **more: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -165,7 +166,13 @@ def test_a_fresh_head_takes_the_place_of_the_files(tmp_path):
         ),
         (lambda s: s.update(extra=torch.ones(2)), {}, "1 unexpected .extra"),
         (lambda s: s.update({"norm.bias": torch.ones(3)}), {}, r"norm.bias has shape \[3\]; expected \[12\]"),
-        (lambda s: s["norm.bias"].fill_(torch.nan), {}, "norm.bias is torch.float32 or holds NaN or infinity"),
+        (lambda s: s["norm.bias"].fill_(torch.nan), {}, "norm.bias is torch.float32, or holds NaN, infinity"),
+        (lambda s: s.update({"norm.bias": s["norm.bias"].double().fill_(1e300)}), {}, "too large for torch.float32"),
+        (
+            lambda s: s.update({MAP: s[MAP][..., :0]}),
+            {},
+            r"proj.weight has shape \[\d+, 1, 1, 0\]; expected a tensor of 4 axes",
+        ),
         (lambda s: s.update({"norm.bias": torch.ones(D, dtype=torch.int64)}), {}, "norm.bias is torch.int64"),
         (lambda s: s.pop("norm.weight"), {}, "norm.weight is missing; expected a tensor of 1 axes"),
         (lambda s: [s.pop(n) for n in list(s) if "blocks.0" in n], {}, r"has the blocks \[1\]; expected 0, 1, 2"),
