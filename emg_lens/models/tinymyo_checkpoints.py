@@ -5,6 +5,7 @@ one: convert where you run, and share the name of the original.
 """
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,13 @@ EXPECTED_INPUT = {
     "regression": "z-scores of each channel; as published 1000 samples, 16 channels (DB8)",
 }
 """Scaling, window and rate of what each head was trained with (docs/protocol.md §9.3)."""
+DAMAGED = (
+    SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What the readers raise on damaged files."""
+LARGEST_WEIGHT = 1e6
+"""Weights beyond it are a damaged file's: those of the published kind are below ten."""
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
 LIGHTNING_PREFIX = "model."
 HEADS = {"decoder_pred": "reconstruction", "classifier": "classification", "regressor": "regression"}
@@ -131,7 +139,7 @@ class PublishedFile:
     @property
     def sizes(self) -> dict[str, Any]:
         """The fields of `TinyMyoConfig` that the shapes of the encoder's tensors decide."""
-        layers = {int(name.split(".")[1]) for name in self.state if name.startswith("blocks.")}
+        layers = {int(found[1]) for found in map(re.compile(r"blocks\.(\d{1,4})\.").match, self.state) if found}
         if layers != set(range(len(layers))) or not layers:
             raise ModelFileError(f"{self.source} has the blocks {sorted(layers)}; expected 0, 1, 2, ... without a gap")
         patch = self._tensor("patch_embedding.patch_embed.proj.weight", 4)
@@ -245,7 +253,7 @@ def read_published(path: Path) -> PublishedFile:
     """
     try:
         found: Any = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelFileError(f"{path} is damaged, or no file of weights ({reason[:200]}); fetch it again") from None
     notes = []
@@ -258,10 +266,10 @@ def read_published(path: Path) -> PublishedFile:
     if all(name.startswith(LIGHTNING_PREFIX) for name in state):
         state = {name.removeprefix(LIGHTNING_PREFIX): tensor for name, tensor in state.items()}
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+        if not tensor.is_floating_point() or not (tensor.abs() <= LARGEST_WEIGHT).all():
             raise ModelFileError(
-                f"{path}: {name} is {tensor.dtype}, or holds NaN, infinity or what is too large for torch.float32;"
-                " expected finite floats"
+                f"{path}: {name} is {tensor.dtype}, or holds NaN or values beyond {LARGEST_WEIGHT:g}, as no trained"
+                " weights are; fetch it again"
             )
     others = {tensor.dtype for tensor in state.values()} - {torch.float32}
     if others:
