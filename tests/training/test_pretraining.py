@@ -110,6 +110,8 @@ def test_killed_in_an_epoch_and_continued_it_gives_the_same_bits(tmp_path):
     expected, path, table = run(dropout=0.2), tmp_path / "c.safetensors", tmp_path / "t.csv"
     code = f"""
 import runpy, sys, time
+import torch
+torch.set_num_threads({torch.get_num_threads()})  # the bits depend on it
 from emg_lens.io.checkpoint import CheckpointFile
 save = CheckpointFile.save
 def slow(self, tensors, facts):
