@@ -23,7 +23,7 @@ from emg_lens.data.registry import describe_dataset
 from emg_lens.data.segment import Segment
 from emg_lens.data.splits import SplitSpec
 from emg_lens.errors import EmgLensError
-from emg_lens.io.yaml_text import LONGEST, YAMLTextError, read_yaml
+from emg_lens.io.yaml_text import YAMLTextError, read_mapping, text_of_file
 from emg_lens.models.spec import ModelSpec
 from emg_lens.studies.condition_spec import ConditionsSpec
 from emg_lens.studies.factors import AVERAGED, Factors, Levels, combinations, override, read_factors
@@ -230,11 +230,9 @@ class StudySpec(SpecModel):
             StudyError: As `load`.
         """
         try:
-            content = read_yaml(text)
+            content = read_mapping(text, source, "name, cohort, model")
         except YAMLTextError as error:
-            raise StudyError(f"{source} {error}") from None
-        if not isinstance(content, dict):
-            raise StudyError(f"{source} holds {type(content).__name__}; expected keys such as name, cohort, model")
+            raise StudyError(str(error)) from None
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -315,11 +313,7 @@ def _keys() -> set[str]:
 
 
 def _read(path: Path) -> str:
-    if not os.path.isfile(path):
-        raise StudyError(f"cannot read study {str(path)!r}: there is no such file")
     try:
-        if path.stat().st_size > 4 * LONGEST:
-            raise StudyError(f"cannot read study {str(path)!r}: {path.stat().st_size} bytes are more than a study has")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"cannot read study {str(path)!r}: {error}") from None
+        return text_of_file(path, "study")
+    except YAMLTextError as error:
+        raise StudyError(str(error)) from None

@@ -5,6 +5,8 @@ is refused, keys are text as they stand (`007` is not 7, `null` and `yes` are na
 into more than such a file can hold is not unfolded.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -45,6 +47,43 @@ def read_yaml(text: str) -> Any:
         raise
     except (yaml.YAMLError, ValueError, LookupError, OverflowError) as error:
         raise YAMLTextError(f"is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_mapping(text: str, source: str, expected: str) -> dict[Any, Any]:
+    """The mapping that a text holds.
+
+    Args:
+        text: YAML.
+        source: Where it stands; begins every message.
+        expected: Some keys, for the message.
+
+    Raises:
+        YAMLTextError: As `read_yaml`, or the text holds something else than a mapping.
+    """
+    try:
+        content = read_yaml(text)
+    except YAMLTextError as error:
+        raise YAMLTextError(f"{source} {error}") from None
+    if not isinstance(content, dict):
+        raise YAMLTextError(f"{source} holds {type(content).__name__}; expected keys such as {expected}")
+    return content
+
+
+def text_of_file(path: Path, what: str) -> str:
+    """The text of a file that holds a `what` ("study").
+
+    Raises:
+        YAMLTextError: No such file, one that is too long to be one, or no UTF-8.
+    """
+    start = f"cannot read {what} {str(path)!r}:"
+    if not os.path.isfile(path):
+        raise YAMLTextError(f"{start} there is no such file")
+    try:
+        if path.stat().st_size > 4 * LONGEST:
+            raise YAMLTextError(f"{start} {path.stat().st_size} bytes are more than a {what} has")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise YAMLTextError(f"{start} {error}") from None
 
 
 class _Reading:

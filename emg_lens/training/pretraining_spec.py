@@ -15,7 +15,7 @@ from emg_lens.arguments import Name, SpecModel, check_argument, findings, short
 from emg_lens.data.corpus import HeldOut, Padding, Scale
 from emg_lens.data.corpus_writer import CorpusPart
 from emg_lens.errors import EmgLensError
-from emg_lens.io.yaml_text import LONGEST, YAMLTextError, read_yaml
+from emg_lens.io.yaml_text import YAMLTextError, read_mapping, text_of_file
 from emg_lens.models.spec import ModelSpec
 from emg_lens.training.pretraining_recipe import PretrainingRecipe
 
@@ -104,13 +104,9 @@ class PretrainingSpec(SpecModel):
             PretrainingError: As `load`.
         """
         try:
-            content = read_yaml(text)
+            content = read_mapping(text, source, "name, corpus, model")
         except YAMLTextError as error:
-            raise PretrainingError(f"{source} {error}") from None
-        if not isinstance(content, dict):
-            raise PretrainingError(
-                f"{source} holds {type(content).__name__}; expected keys such as name, corpus, model"
-            )
+            raise PretrainingError(str(error)) from None
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -136,11 +132,7 @@ def _folder() -> Traversable:
 
 
 def _read(path: Path) -> str:
-    if not os.path.isfile(path):
-        raise PretrainingError(f"cannot read {str(path)!r}: there is no such file")
     try:
-        if path.stat().st_size > 4 * LONGEST:
-            raise PretrainingError(f"cannot read {str(path)!r}: {path.stat().st_size} bytes are too many")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PretrainingError(f"cannot read {str(path)!r}: {error}") from None
+        return text_of_file(path, "pre-training")
+    except YAMLTextError as error:
+        raise PretrainingError(str(error)) from None
