@@ -18,6 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from emg_lens.io.files import replacing
 from emg_lens.lens.signals import ModelFileError
@@ -294,15 +295,31 @@ def write_published(path: Path, state: State, prefix: str) -> None:
 
 
 def _load_pickled(path: Path) -> Any:
+    """What a file of `torch.save` holds, with something inert for each object that is not torch's own.
+
+    Lightning keeps a run's settings so. No class that the file names is looked up, and no code of it is run.
+    """
+    foreign = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    inert = [(type("Inert", (), {"__new__": _inert, "__setstate__": _forget}), name) for name in foreign]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with safe_globals(inert):  # pyright: ignore[reportArgumentType]  (takes names since 2.6, as its docstring says)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "weights_only" not in str(error).lower():
             raise ValueError(str(error)) from None
         raise ModelFileError(
-            f"{path} holds Python objects beside its weights, which are never run here; where you trust it, take the"
-            " weights out: torch.save({'state_dict': torch.load(path, weights_only=False)['state_dict']}, 'weights.pt')"
+            f"{path} holds Python objects beside its weights that cannot be passed over, and they are never run here;"
+            " where you trust it, take the weights out:"
+            " torch.save({'state_dict': torch.load(path, weights_only=False)['state_dict']}, 'weights.pt')"
         ) from None
+
+
+def _inert(cls: type, *_: Any, **__: Any) -> Any:
+    return object.__new__(cls)
+
+
+def _forget(self: Any, state: Any) -> None:
+    """Nothing of an object is kept."""
 
 
 def _list(place: Path) -> str:

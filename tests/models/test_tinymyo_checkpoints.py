@@ -5,6 +5,7 @@ full size and what the authors' code gave.
 """
 
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,20 @@ class Loud:
         return (print, ("run",))
 
 
+class Settings(dict):
+    """What Lightning keeps of a run's settings: an object of a class that whoever reads it need not have."""
+
+    def __reduce__(self):
+        return (Settings, (), {"layers": 8, "then": Loud()})
+
+    def __setstate__(self, state):
+        sys.stdout.write("run")
+
+
+class Filled(dict):
+    """Its items come one by one, which only torch's own kinds of mapping take."""
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 @pytest.mark.parametrize("damage", ["empty", "cut", "noise"])
 def test_a_damaged_file_is_one_line(tmp_path, suffix, damage):
@@ -222,10 +237,24 @@ def test_a_damaged_file_is_one_line(tmp_path, suffix, damage):
     assert "\n" not in str(error.value)
 
 
+def test_settings_beside_the_weights_are_passed_over_and_never_run(tmp_path, capsys):
+    content = {"state_dict": published(), "hyper_parameters": Settings(), "callbacks": {tmp_path: Loud()}, "epoch": 3}
+    torch.save(content, tmp_path / "a.ckpt")
+    bare = load(write(tmp_path / "bare.ckpt", published()))
+    for name, tensor in load(tmp_path / "a.ckpt").state_dict().items():
+        assert torch.equal(tensor, bare.state_dict()[name])
+    torch.save(published(), tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    assert load(tmp_path / "old.ckpt").load_report.n_tensors == bare.load_report.n_tensors
+    assert "run" not in capsys.readouterr().out
+
+
 def test_code_in_a_file_is_never_run_and_other_content_is_refused(tmp_path, capsys):
-    torch.save({"state_dict": published(), "hyper_parameters": Loud()}, tmp_path / "a.ckpt")
-    with pytest.raises(EmgLensError, match="holds Python objects beside its weights, which are never run here"):
+    torch.save({"state_dict": published(), "hyper_parameters": Filled(a=1)}, tmp_path / "a.ckpt")
+    with pytest.raises(EmgLensError, match="holds Python objects beside its weights that cannot be passed over"):
         load(tmp_path / "a.ckpt")
+    torch.save({"state_dict": {"norm.weight": Loud()}}, tmp_path / "weights.ckpt")
+    with pytest.raises(EmgLensError, match="holds no tensors by name"):
+        load(tmp_path / "weights.ckpt")
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Loud()))
     with pytest.raises(EmgLensError, match="b.ckpt"):
         load(tmp_path / "b.ckpt")
