@@ -4,9 +4,10 @@ ENV := .venv
 BIN := $(ENV)/bin
 ENV3 := .venv-tl3
 CASES ?= 1000
+COMPAT := tests/compat tests/hooks tests/models tests/test_encoder.py
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-compat lint types notebooks compatibility fuzz fuzz-cuts bench clean
+.PHONY: demo test test-compat test-tl3 lint types notebooks compatibility fuzz fuzz-cuts bench clean
 
 demo: $(ENV)/.ready                       ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -15,8 +16,11 @@ test: $(ENV)/.ready                       ## every test
 	$(BIN)/pytest -n auto
 
 test-compat: $(ENV)/.ready $(ENV3)/.ready ## one suite, on TransformerLens 4.x and on 3.9.0
-	$(BIN)/pytest -n auto tests/compat tests/hooks tests/models tests/test_encoder.py
-	$(ENV3)/bin/pytest -n auto tests/compat tests/hooks tests/models tests/test_encoder.py
+	$(BIN)/pytest -n auto $(COMPAT)
+	$(ENV3)/bin/pytest -n auto $(COMPAT)
+
+test-tl3: $(ENV3)/.ready                  ## that suite on 3.9.0 alone
+	$(ENV3)/bin/pytest -n auto $(COMPAT)
 
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .
