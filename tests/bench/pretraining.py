@@ -137,8 +137,9 @@ def compare(device: str, precision: str, n_windows: int, batch: int, rounds: int
                 if i:  # the first round warms both up
                     times[name].append(steps * batch / (time.perf_counter() - start))
     mine, plain_speed = (median(times[name]) for name in ("pretrain", "plain loop"))
+    ratio = mine / plain_speed
     print(  # noqa: T201
-        f"{device}, {precision}: pretrain {mine:.2f} windows/s, plain loop {plain_speed:.2f}; ratio {mine / plain_speed:.2f}"
+        f"{device}, {precision}: pretrain {mine:.2f} windows/s, plain loop {plain_speed:.2f}; ratio {ratio:.2f}"
     )
 
 
