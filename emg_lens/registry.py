@@ -6,7 +6,8 @@ loaded when its name is asked for.
 
 import difflib
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from emg_lens.errors import EmgLensError
@@ -58,20 +59,28 @@ class Registry(Generic[T]):
         Raises:
             UnknownNameError: There is none; the message lists what there is.
         """
-        if name not in self.names():
+        if name not in self:
             close = difflib.get_close_matches(str(name), self.names(), n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(self.names())}")
         if name not in self._known:
-            for point in entry_points(group=self.group, name=name):
-                thing = point.load()
-                if name not in self._known:
-                    self._known[name] = thing
+            for point in _offered(self.group)[name]:
+                thing = point.load()  # a module may add it itself
+                self._known.setdefault(name, thing)
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return isinstance(name, str) and (name in self._known or name in _offered(self.group))
 
     def names(self) -> tuple[str, ...]:
         """All names, those that are not loaded yet included; in order of definition, then of the alphabet."""
-        return tuple(dict.fromkeys([*self._known, *sorted(point.name for point in entry_points(group=self.group))]))
+        return tuple(dict.fromkeys([*self._known, *sorted(_offered(self.group))]))
+
+
+@cache
+def _offered(group: str) -> dict[str, list[EntryPoint]]:
+    """Entry points of a group by name; finding them reads a file of every installed package, so it is done once."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=group):
+        found.setdefault(point.name, []).append(point)
+    return found
