@@ -2,10 +2,10 @@
 
 `python tests/bench/pretraining.py [--device cuda] [--rounds N] [--precision bf16]` prints windows per second of both,
 medians of interleaved stretches in one process, of CPU time on one thread where there is no GPU: our `pretrain` on a
-corpus in HDF5 shards, and a plain loop of `nn.TransformerEncoder` (whose attention is `scaled_dot_product_attention`, and
-which has no rotary positions) on the same windows in memory, with the same share masked, the same loss, clipping and
-AdamW. `--memory` pre-trains on a corpus and on one 20 times larger, each in a process of its own, and prints both peaks
-(Linux alone tells them).
+corpus in HDF5 shards, and a plain loop of `nn.TransformerEncoder` (its attention is `scaled_dot_product_attention`,
+without rotary positions) on the same windows in memory, with the same share masked, loss, clipping and AdamW.
+`--memory`
+pre-trains on a corpus and on one 20 times larger, each in a process of its own, and prints both peaks (on Linux).
 """
 
 import argparse
