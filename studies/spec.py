@@ -109,6 +109,14 @@ class Cohort(SpecModel):
         return any(name in self.electrodes for name in every if isinstance(name, str))
 
     @property
+    def as_heard(self) -> "Cohort":
+        """The same channels, said one way: by their numbers alone, whichever names, order and `first` chose them."""
+        if self.channels is None:
+            return self
+        groups = {group: {m: some.in_order for m, some in of.items()} for group, of in (self.groups or {}).items()}
+        return self.model_copy(update={"electrodes": {}, "channels": groups})
+
+    @property
     def of_every_channel(self) -> "Cohort":
         """The same recordings, with no channels chosen."""
         return self.model_copy(update={"electrodes": {}, "channels": None})
