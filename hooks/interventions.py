@@ -23,6 +23,7 @@ from emg_lens.layout import TokenLayout
 from emg_lens.registry import Registry
 
 if TYPE_CHECKING:  # a study can be read without torch
+    from jaxtyping import Bool
     from torch import Tensor, nn
 
 INPUT = "input"
@@ -59,6 +60,17 @@ class Intervention(ABC):
             reference: Trials that means and resampled values come from, where the intervention needs any.
         """
         return x
+
+    def writes(self, layout: TokenLayout, n_layers: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
+        """Which positions' outputs of which layers it changes, where it changes nothing else (beside cutting `edges`).
+
+        Where none of them has a path to the readout, nothing happens to the output, and a sweep knows it. None = not
+        known, or something else: then it may change whatever it likes.
+
+        Raises:
+            EdgeError: Tokens or layers that do not fit.
+        """
+        return None
 
     @abstractmethod
     def applied(
@@ -265,6 +277,12 @@ class CutMLP(Intervention):
     def needs_all_trials(self) -> bool:
         """No: every trial by itself."""
         return False
+
+    def writes(self, layout: TokenLayout, n_layers: int) -> "Bool[Tensor, 'layer pos'] | None":
+        """These tokens after these layers: an MLP reads and writes a token alone."""
+        from emg_lens.hooks.values import mlp_rows
+
+        return mlp_rows(layout, self.tokens, self.layers, n_layers)
 
     def applied(
         self,

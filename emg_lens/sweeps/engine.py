@@ -18,7 +18,7 @@ from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.executors.folded_tree import FoldedTree
 from emg_lens.sweeps.executors.plain_tree import PlainTree
 from emg_lens.sweeps.executors.stacked import Stacked
-from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_unplanned
+from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_inside
 from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import Rows, SweepPlan, changed_input, plan_sweep
 from emg_lens.sweeps.result import SweepResult, sweep_result
@@ -115,8 +115,8 @@ def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenL
 
     Returns:
         One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is as it
-        was and no cut edge has a path to the readout), equivalent_to (the first condition with the same input that cuts
-        the same live edges, often itself).
+        was and nothing that is cut has a path to the readout), equivalent_to (the first condition with the same input
+        that cuts the same live edges, often itself).
     """
     conditions = [Condition(str(edges), edges)] if isinstance(edges, EdgeSet) else list(edges)
     return plan_sweep(target_of(model, layout), conditions).audit
@@ -203,7 +203,7 @@ class _Run:
             x = changed_input(self.x, condition.input_changes, self.layout, self.reference)
             whole = any(one.needs_all_trials for one in condition.in_the_model)
             xs = [x] if whole else [x[self._trials(part)] for part in todo]
-            found = run_unplanned(self.model, [part.to(self.device) for part in xs], condition, self.layout, reference)
+            found = run_inside(self.model, [part.to(self.device) for part in xs], condition, self.layout, reference)
             for j, part in enumerate(todo):
                 if isinstance(found, Exception):
                     self._keep(part, {row: found})
