@@ -29,6 +29,7 @@ from emg_lens.hooks.anatomy import (
 from emg_lens.hooks.deletion import CutLayers, Deletion, cut_layers
 from emg_lens.hooks.examples import Inputs
 from emg_lens.hooks.kernel import tapping
+from emg_lens.hooks.mapped import inside_vmap
 from emg_lens.hooks.probe import Lever, find_lever
 from emg_lens.hooks.report import CutReport, Meter
 from emg_lens.hooks.scope import Scope, checkpointed_run
@@ -73,6 +74,8 @@ def cut(
     try:
         lever = find_lever(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack, hooks_only=True)
     except DeadHookError as error:
+        if inside_vmap():
+            raise
         raise DeadHookError(
             f"{error}. Hooks cannot cut here; use: with cutting(model, edges, layout=layout) as report: model(...)"
         ) from None

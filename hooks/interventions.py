@@ -91,13 +91,35 @@ class Intervention(ABC):
         return f"{type(self).__name__}({', '.join([repr(value) for _, value in values[:1]] + given)})"
 
 
+class EachTrial(Intervention):
+    """One that does the same to every trial by itself, and needs no reference trials."""
+
+    @property
+    def needs_all_trials(self) -> bool:
+        """No."""
+        return False
+
+    def applied(
+        self,
+        model: "nn.Module",
+        layout: TokenLayout,
+        reference: "Tensor | None" = None,  # noqa: ARG002
+    ) -> AbstractContextManager[object]:
+        """As it is `in_place`."""
+        return self.in_place(model, layout)
+
+    @abstractmethod
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
+        """`applied`, whatever the reference trials."""
+
+
 INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens.interventions")
 """By the key that study files use."""
 
 
 @INTERVENTIONS.named("edges")
 @dataclass(frozen=True, repr=False)
-class EdgeCut(Intervention):
+class EdgeCut(EachTrial):
     """Attention edges cut: their scores become -inf before the softmax.
 
     Attributes:
@@ -117,17 +139,7 @@ class EdgeCut(Intervention):
         """The attention edges it cuts."""
         return self.cut
 
-    @property
-    def needs_all_trials(self) -> bool:
-        """No: every trial by itself."""
-        return False
-
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
         """`cutting` these edges."""
         from emg_lens.hooks.cuts import cutting
 
@@ -217,7 +229,7 @@ class Replace(Intervention):
 
 @INTERVENTIONS.named("shuffle")
 @dataclass(frozen=True, repr=False)
-class Shuffle(Intervention):
+class Shuffle(EachTrial):
     """Some tokens in another order, the same for all trials: `emg_lens.hooks.shuffle`.
 
     Attributes:
@@ -237,17 +249,7 @@ class Shuffle(Intervention):
         object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
         check_fields(self)
 
-    @property
-    def needs_all_trials(self) -> bool:
-        """No: every trial by itself."""
-        return False
-
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
         """The other order in every forward inside."""
         from emg_lens.hooks.token_order import shuffle
 
@@ -256,7 +258,7 @@ class Shuffle(Intervention):
 
 @INTERVENTIONS.named("cut_mlp")
 @dataclass(frozen=True, repr=False)
-class CutMLP(Intervention):
+class CutMLP(EachTrial):
     """What the MLP adds for some tokens set to zero.
 
     Attributes:
@@ -273,23 +275,13 @@ class CutMLP(Intervention):
             object.__setattr__(self, "layers", _one_or_several(self.layers, "layers"))
         check_fields(self)
 
-    @property
-    def needs_all_trials(self) -> bool:
-        """No: every trial by itself."""
-        return False
-
     def writes(self, layout: TokenLayout, n_layers: int) -> "Bool[Tensor, 'layer pos'] | None":
         """These tokens after these layers: an MLP reads and writes a token alone."""
         from emg_lens.hooks.values import mlp_rows
 
         return mlp_rows(layout, self.tokens, self.layers, n_layers)
 
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
         """The MLP silenced in every forward inside."""
         from emg_lens.hooks.values import cut_mlp
 
