@@ -220,6 +220,8 @@ def _unrecomputed(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     """A hook that refuses to run where the backward pass would run the attention again, without it."""
 
     def cut_edges(tensor: ScoresOrPattern, hook: Any) -> ScoresOrPattern:  # noqa: ARG001
+        if probing.get():  # a hook that was added for good stays while another cut is made
+            return tensor
         if checkpointed_run() == "first":
             raise DeadHookError(
                 "under activation checkpointing the backward pass runs the attention again, when hooks may be gone: use"

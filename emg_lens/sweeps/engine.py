@@ -25,7 +25,7 @@ from emg_lens.sweeps.result import SweepResult, sweep_result
 from emg_lens.sweeps.sampled_baseline import SampledBaseline
 from emg_lens.sweeps.settings import Executor, Settings, asked_settings, check_inputs, device_of, n_workers, settle
 from emg_lens.sweeps.side_by_side import run_side_by_side
-from emg_lens.sweeps.target import Target, target_of
+from emg_lens.sweeps.target import Target, between_stages, target_of
 
 
 @checked
@@ -123,17 +123,26 @@ def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenL
 
 
 def _check_that_something_is_done(conditions: Sequence[Condition], planned: SweepPlan, target: Target) -> None:
-    nothing = []
+    """Refuse a cut of nothing, whatever else its condition does; edges that the model never had are nothing."""
+    shape = (target.layout, target.n_layers, target.n_heads)
+    nothing, severed = [], []
     for condition, n_cut in zip(conditions, planned.audit["edges_cut"], strict=True):
         cuts = [one.edges for one in condition.interventions if one.edges != none()]
-        if cuts and n_cut == 0:
+        if not cuts or (n_cut and len(cuts) == 1):
+            continue
+        masks, apart = [edges.mask(*shape) for edges in cuts], between_stages(*shape)
+        if not all((mask if apart is None else mask & ~apart).any() for mask in masks):
             nothing.append(condition.name)
-        elif len(cuts) > 1:  # each must cut something, whatever the others do
-            masks = (cut.mask(target.layout, target.n_layers, target.n_heads) for cut in cuts)
-            nothing += [condition.name] * any(not mask.any() for mask in masks)
+        elif target.severed is not None and not all((mask & ~target.severed).any() for mask in masks):
+            severed.append(condition.name)
     if nothing:
         where = where_modalities_meet(target.layout)
         raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model{where}; write none() to cut nothing")
+    if severed:
+        raise EdgeError(
+            f"conditions {severed[:5]} cut edges that {target.model} was built and trained without (cfg.severed_edges),"
+            " so nothing is left to cut; leave them out for this model"
+        )
 
 
 class _Run:

@@ -332,3 +332,13 @@ def test_a_model_is_not_probed_inside_vmap(live, make):
     with pytest.raises(DeadHookError, match="Toy cannot be probed inside torch.vmap: make the hooks") as error:
         torch.func.vmap(lambda trial: make(live, trial[None]))(X)
     assert "\n" not in str(error.value) and "Hooks cannot cut here" not in str(error.value)
+
+
+@pytest.mark.parametrize("edges", [every(), cross_modal()])
+def test_a_cut_that_was_added_for_good_is_no_hindrance_to_another(live, edges):
+    for name, hook in cut(Toy(LAYOUT), every()):
+        live.add_hook(name, hook, is_permanent=True)
+    with cutting(live, edges) as report:
+        out = live(X)
+    torch.testing.assert_close(out, expected(every()))
+    assert all(layer.already_dead == layer.edges_cut for layer in report.layers)
