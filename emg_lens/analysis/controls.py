@@ -132,7 +132,7 @@ def _count_others(
 ) -> int:
     """How many other sets of edges match a cut; not counted on where there are `enough`."""
     found = 1
-    for layer in np.flatnonzero(cut.any((1, 2, 3))):
+    for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
         for head in _drawn_heads(cut, kinds, layer):
             for kind in kinds:
                 there, taken = kind[layer, head], (cut & kind)[layer, head]
@@ -157,10 +157,10 @@ def _draw(
 ) -> Bool[np.ndarray, "layer head dest src"]:
     """As many live edges of each kind as are cut, layer by layer: the same in all heads where the cut is."""
     drawn = np.zeros(cut.shape, bool)
-    for layer in np.flatnonzero(cut.any((1, 2, 3))):
+    for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
         heads = _drawn_heads(cut, kinds, layer)
         for head in heads:
-            rng = np.random.default_rng([*seed, int(layer), head])
+            rng = np.random.default_rng([*seed, layer, head])
             for kind in kinds:
                 order = rng.permutation(np.flatnonzero(kind[layer, head]))
                 np.put(drawn[layer, head], order[: np.count_nonzero((cut & kind)[layer, head])], True)

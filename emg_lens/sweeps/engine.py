@@ -140,8 +140,8 @@ def _check_that_something_is_done(conditions: Sequence[Condition], planned: Swee
         raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model{where}; write none() to cut nothing")
     if severed:
         raise EdgeError(
-            f"conditions {severed[:5]} cut edges that this {target.model} is without already (severed_edges), so nothing"
-            " is left to cut; leave them out for this model"
+            f"conditions {severed[:5]} cut edges that this {target.model} is without already (severed_edges), so"
+            " nothing is left to cut; leave them out for this model"
         )
 
 
