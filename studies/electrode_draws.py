@@ -94,7 +94,7 @@ def levels_of_draws(given: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: Draws that there are not.
     """
     try:
-        draws = ElectrodeDraws.model_validate(dict(given))
+        draws = ElectrodeDraws.from_content(dict(given))
     except ValidationError as error:
         raise ValueError(f"draw: {findings(error)}") from None
     digits = max(2, len(str(draws.draws)))

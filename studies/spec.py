@@ -242,7 +242,7 @@ class StudySpec(SpecModel):
         except YAMLTextError as error:
             raise StudyError(str(error)) from None
         try:
-            return cls.model_validate(content)
+            return cls.from_content(content)
         except ValidationError as error:
             raise StudyError(f"{source}: {one_line(error)}") from None
 
@@ -265,7 +265,7 @@ class StudySpec(SpecModel):
         if not levels:
             return self
         content = self.model_dump(mode="json", exclude={"factors", "statistics", "reference"})
-        return StudySpec.model_validate(override(content, self.factors, levels))
+        return StudySpec.from_content(override(content, self.factors, levels))
 
     @cached_property
     def cells(self) -> tuple[tuple[dict[str, str], "StudySpec"], ...]:
