@@ -10,6 +10,7 @@ import inspect
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from types import SimpleNamespace, UnionType
 from typing import (
@@ -18,6 +19,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    Self,
     TypeVar,
     Union,
     get_args,
@@ -126,19 +128,30 @@ class _OneLine(ModelMetaclass):
     if not TYPE_CHECKING:  # to a type checker the fields are the arguments
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            try:
+            with _in_one_line(cls):
                 return super().__call__(*args, **kwargs)
-            except ValidationError as error:
-                unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
-                known = f"; it has {', '.join(f.alias or name for name, f in cls.model_fields.items())}" * unknown
-                raise ArgumentError(f"{cls.__name__}: {findings(error)}{known}") from None
+
+
+@contextmanager
+def _in_one_line(cls: Any) -> Iterator[None]:
+    """What pydantic finds inside is refused in one line.
+
+    Raises:
+        ArgumentError: That line.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
+        known = f"; it has {', '.join(f.alias or name for name, f in cls.model_fields.items())}" * unknown
+        raise ArgumentError(f"{cls.__name__}: {findings(error)}{known}") from None
 
 
 class SpecModel(BaseModel, metaclass=_OneLine):
     """What a study file says: no key that is not known, no NaN, and `true` is neither a number nor a name.
 
     Raises:
-        ArgumentError: From calls in Python: what came, and what was expected.
+        ArgumentError: From calls in Python, `model_validate` among them: what came, and what was expected.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -146,6 +159,29 @@ class SpecModel(BaseModel, metaclass=_OneLine):
     ADDED: ClassVar[tuple[str, ...]] = ()
     """Fields of later versions, written only where they differ from their defaults: what does not use them stays as it
     was, and keeps its digest."""
+
+    if not TYPE_CHECKING:  # pydantic's own signatures
+
+        @classmethod
+        def model_validate(cls, obj: Any, **options: Any) -> Any:
+            """As pydantic's, with its findings in one line."""
+            with _in_one_line(cls):
+                return super().model_validate(obj, **options)
+
+        @classmethod
+        def model_validate_json(cls, json_data: Any, **options: Any) -> Any:
+            """As pydantic's, with its findings in one line."""
+            with _in_one_line(cls):
+                return super().model_validate_json(json_data, **options)
+
+    @classmethod
+    def from_content(cls, content: Any) -> Self:
+        """As `model_validate`, for readers of files, who say what pydantic found in words of their own.
+
+        Raises:
+            ValidationError: What it found.
+        """
+        return super().model_validate(content)
 
     @model_serializer(mode="wrap")
     def _used(self, write: Any) -> dict[str, Any]:

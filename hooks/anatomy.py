@@ -17,6 +17,7 @@ from torch import nn
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.kernel import TappedForward
+from emg_lens.hooks.mapped import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
 
 SCORES, PATTERN = "hook_attn_scores", "hook_pattern"
@@ -180,12 +181,29 @@ def listening(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]
         point.fwd_hooks = [kept for kept in point.fwd_hooks if kept is not handle]
 
 
+def check_unmapped(model: nn.Module) -> None:
+    """Refuse to find out about a model inside `torch.vmap`, where values cannot be looked at.
+
+    Raises:
+        DeadHookError: This is inside.
+    """
+    if inside_vmap():
+        raise DeadHookError(
+            f"{type(model).__name__} cannot be probed inside torch.vmap: make the hooks, or enter cutting, before"
+            " the mapped function is called"
+        )
+
+
 @contextmanager
 def quietly(model: nn.Module) -> Iterator[None]:
     """The model as it is: eval mode, no gradients, temporary hooks suspended; everything as before at the end.
 
     Permanent hooks stay: bridges relay some of their hook points through them.
+
+    Raises:
+        DeadHookError: Inside `torch.vmap`.
     """
+    check_unmapped(model)
     roots = (model, getattr(model, "original_model", None))  # a bridge keeps parts of what it wraps to itself
     training = [part for root in roots if isinstance(root, nn.Module) for part in root.modules() if part.training]
     registry: Any = model.hook_dict

@@ -29,6 +29,7 @@ from emg_lens.hooks.anatomy import (
 from emg_lens.hooks.deletion import CutLayers, Deletion, cut_layers
 from emg_lens.hooks.examples import Inputs
 from emg_lens.hooks.kernel import tapping
+from emg_lens.hooks.mapped import inside_vmap
 from emg_lens.hooks.probe import Lever, find_lever
 from emg_lens.hooks.report import CutReport, Meter
 from emg_lens.hooks.scope import Scope, checkpointed_run
@@ -73,6 +74,8 @@ def cut(
     try:
         lever = find_lever(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack, hooks_only=True)
     except DeadHookError as error:
+        if inside_vmap():
+            raise
         raise DeadHookError(
             f"{error}. Hooks cannot cut here; use: with cutting(model, edges, layout=layout) as report: model(...)"
         ) from None
@@ -217,6 +220,8 @@ def _unrecomputed(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     """A hook that refuses to run where the backward pass would run the attention again, without it."""
 
     def cut_edges(tensor: ScoresOrPattern, hook: Any) -> ScoresOrPattern:  # noqa: ARG001
+        if probing.get():  # a hook that was added for good stays while another cut is made
+            return tensor
         if checkpointed_run() == "first":
             raise DeadHookError(
                 "under activation checkpointing the backward pass runs the attention again, when hooks may be gone: use"

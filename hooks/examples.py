@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from emg_lens.arguments import ArgumentError
+from emg_lens.hooks.anatomy import check_unmapped
 
 Inputs = Tensor | tuple | Mapping[str, Any]
 """A model's input: one tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
@@ -29,7 +30,9 @@ def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
 
     Raises:
         ArgumentError: The kind of input cannot be told.
+        DeadHookError: Inside `torch.vmap`.
     """
+    check_unmapped(model)
     parameter = next(model.parameters())
     if callable(getattr(model, "example_input", None)):
         x = model.example_input(batch=batch)  # pyright: ignore

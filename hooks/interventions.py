@@ -23,6 +23,7 @@ from emg_lens.layout import TokenLayout
 from emg_lens.registry import Registry
 
 if TYPE_CHECKING:  # a study can be read without torch
+    from jaxtyping import Bool
     from torch import Tensor, nn
 
 INPUT = "input"
@@ -60,6 +61,17 @@ class Intervention(ABC):
         """
         return x
 
+    def writes(self, layout: TokenLayout, n_layers: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
+        """Which positions' outputs of which layers it changes, where it changes nothing else (beside cutting `edges`).
+
+        Where none of them has a path to the readout, nothing happens to the output, and a sweep knows it. None = not
+        known, or something else: then it may change whatever it likes.
+
+        Raises:
+            EdgeError: Tokens or layers that do not fit.
+        """
+        return None
+
     @abstractmethod
     def applied(
         self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
@@ -79,13 +91,35 @@ class Intervention(ABC):
         return f"{type(self).__name__}({', '.join([repr(value) for _, value in values[:1]] + given)})"
 
 
+class EachTrial(Intervention):
+    """One that does the same to every trial by itself, and needs no reference trials."""
+
+    @property
+    def needs_all_trials(self) -> bool:
+        """No."""
+        return False
+
+    def applied(
+        self,
+        model: "nn.Module",
+        layout: TokenLayout,
+        reference: "Tensor | None" = None,  # noqa: ARG002
+    ) -> AbstractContextManager[object]:
+        """As it is `in_place`."""
+        return self.in_place(model, layout)
+
+    @abstractmethod
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
+        """`applied`, whatever the reference trials."""
+
+
 INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens.interventions")
 """By the key that study files use."""
 
 
 @INTERVENTIONS.named("edges")
 @dataclass(frozen=True, repr=False)
-class EdgeCut(Intervention):
+class EdgeCut(EachTrial):
     """Attention edges cut: their scores become -inf before the softmax.
 
     Attributes:
@@ -105,17 +139,7 @@ class EdgeCut(Intervention):
         """The attention edges it cuts."""
         return self.cut
 
-    @property
-    def needs_all_trials(self) -> bool:
-        """No: every trial by itself."""
-        return False
-
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
         """`cutting` these edges."""
         from emg_lens.hooks.cuts import cutting
 
@@ -205,7 +229,7 @@ class Replace(Intervention):
 
 @INTERVENTIONS.named("shuffle")
 @dataclass(frozen=True, repr=False)
-class Shuffle(Intervention):
+class Shuffle(EachTrial):
     """Some tokens in another order, the same for all trials: `emg_lens.hooks.shuffle`.
 
     Attributes:
@@ -225,17 +249,7 @@ class Shuffle(Intervention):
         object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
         check_fields(self)
 
-    @property
-    def needs_all_trials(self) -> bool:
-        """No: every trial by itself."""
-        return False
-
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
         """The other order in every forward inside."""
         from emg_lens.hooks.token_order import shuffle
 
@@ -244,7 +258,7 @@ class Shuffle(Intervention):
 
 @INTERVENTIONS.named("cut_mlp")
 @dataclass(frozen=True, repr=False)
-class CutMLP(Intervention):
+class CutMLP(EachTrial):
     """What the MLP adds for some tokens set to zero.
 
     Attributes:
@@ -261,17 +275,13 @@ class CutMLP(Intervention):
             object.__setattr__(self, "layers", _one_or_several(self.layers, "layers"))
         check_fields(self)
 
-    @property
-    def needs_all_trials(self) -> bool:
-        """No: every trial by itself."""
-        return False
+    def writes(self, layout: TokenLayout, n_layers: int) -> "Bool[Tensor, 'layer pos'] | None":
+        """These tokens after these layers: an MLP reads and writes a token alone."""
+        from emg_lens.hooks.values import mlp_rows
 
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+        return mlp_rows(layout, self.tokens, self.layers, n_layers)
+
+    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
         """The MLP silenced in every forward inside."""
         from emg_lens.hooks.values import cut_mlp
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from emg_lens.hooks.anatomy import DeadHookError
 from emg_lens.hooks.deletion import Deletion, allowed
+from emg_lens.hooks.mapped import of_all_mapped
 from emg_lens.hooks.scope import Scope
 
 
@@ -27,7 +28,7 @@ class LayerCut:
         mass_removed: Attention probability that the cut edges held just before the cut, mean over trials,
             heads and dest rows: a fraction from 0 to 1; NaN where attention is no softmax of its scores.
         attention_left: Largest attention found on a cut edge afterwards; 0, or `cutting` raises.
-        trials: Batch entries that passed.
+        trials: Batch entries that passed; inside `torch.vmap`, of all that it maps.
     """
 
     layer: int
@@ -69,27 +70,29 @@ class Meter:
         """Take in the scores as they would be without this cut."""
         cut, scores = self.deletion.on(scores), scores.detach()
         self.fired += 1
-        self.trials += len(scores)
         possible = allowed(scores)[..., : cut.shape[-1] - self.deletion.n_sinks]
         severed = cut[..., : possible.shape[-1]]
         emptied = (possible & severed).any(-1) & ~(possible & ~severed).any(-1)
-        self.emptied = _either(self.emptied, emptied.any(0))
+        self.emptied = _either(self.emptied, of_all_mapped(emptied.any(0)).any(0))
         # Not softmax(): a function of torch that another cut, further out, may be listening to.
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
         pattern = (wide - wide.logsumexp(-1, keepdim=True)).exp().nan_to_num()
         if self.plain_softmax:
-            self.masses.append((pattern * cut).sum() / pattern[0, :, :, 0].numel())
-            self.alive = _either(self.alive, ((pattern > 0) & cut).any(0))
+            mass, alive = (pattern * cut).sum() / pattern[0, :, :, 0].numel(), ((pattern > 0) & cut).any(0)
         else:
-            self.masses.append(pattern.new_tensor(torch.nan))
-            self.alive = _either(self.alive, (possible & severed).any(0))
+            mass, alive = pattern.sum() * torch.nan, (possible & severed).any(0)
+        masses = of_all_mapped(mass)
+        self.trials += len(scores) * len(masses)
+        self.masses.append(masses.sum())
+        self.alive = _either(self.alive, of_all_mapped(alive).any(0))
 
     @torch.no_grad()
     def after(self, pattern: Float[Tensor, "batch head dest src"]) -> None:
         """Take in the attention that the model uses."""
         cut = self.deletion.on(pattern)
         self.checked += 1
-        self.leaks.append(pattern.detach().masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max())
+        leak = pattern.detach().masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max()
+        self.leaks.append(of_all_mapped(leak).max())
 
     @property
     def leak(self) -> float:

@@ -5,7 +5,7 @@ output.
 """
 
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -31,7 +31,7 @@ from emg_lens.hooks.anatomy import (
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.examples import Inputs, call, example_inputs
 from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
-from emg_lens.layout import CLS, NO_INDEX, TokenLayout
+from emg_lens.layout import CLS, NO_INDEX, Stage, TokenLayout
 from emg_lens.registry import UnknownNameError
 
 OF_STAGES = "stages."
@@ -126,35 +126,54 @@ def cut_mlp(
         DeadHookError: An edit of the MLP's output does not reach the model's output.
     """
     layout = resolve_layout(model, layout)
-    where = find_tokens(layout, tokens)
     paths = attention_paths(model)
-    n_layers = count_layers(model, paths)
-    chosen = range(n_layers) if layers is None else listed(layers, "layers", names=False)
-    if not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
-        raise EdgeError(f"layers={short(layers)}; this model has layers 0 to {n_layers - 1}")
-    wanted: set[int] = {layer % n_layers for layer in chosen}  # pyright: ignore
+    rows = mlp_rows(layout, tokens, layers, count_layers(model, paths))
     example = inputs if inputs is not None else example_inputs(model, len(layout))
     hooks = []
-    for name, own, here in _mlp_outputs(paths, wanted, where, layout):
+    for name, own, here in _mlp_outputs(paths, rows, layout):
         check_live(model, name, example)
         hooks.append((name, _writing(lambda x, here=here: torch.zeros_like(x[:, here]), here, own, name)))
-    if not hooks:
-        raise EdgeError(f"cut_mlp({short(tokens)}, layers={short(layers)}): no stage has these tokens in these layers")
     return hooks
 
 
+def mlp_rows(
+    layout: TokenLayout, tokens: Tokens, layers: int | Iterable[int] | None, n_layers: int
+) -> Bool[Tensor, "layer pos"]:
+    """Where `cut_mlp` silences an MLP: some tokens in some layers, in the layers of a stage those that are in it.
+
+    Raises:
+        EdgeError: Unknown tokens or layers, or tokens that are in no stage of these layers.
+    """
+    chosen = range(n_layers) if layers is None else listed(layers, "layers", names=False)
+    if not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
+        raise EdgeError(f"layers={short(layers)}; this model has layers 0 to {n_layers - 1}")
+    is_token = torch.zeros(len(layout), dtype=torch.bool)
+    is_token[find_tokens(layout, tokens)] = True
+    is_layer = torch.zeros(n_layers, dtype=torch.bool)
+    is_layer[list(chosen)] = True  # pyright: ignore
+    has_mlp = torch.zeros(n_layers, len(layout), dtype=torch.bool)
+    for stage in layout.stages or (Stage("", range(n_layers), range(len(layout))),):
+        own_layers, _, own_positions, _ = stage.edges
+        has_mlp[own_layers, own_positions] = True
+    rows = is_layer[:, None] & is_token & has_mlp
+    if not rows.any():
+        raise EdgeError(f"cut_mlp({short(tokens)}, layers={short(layers)}): no stage has these tokens in these layers")
+    return rows
+
+
 def _mlp_outputs(
-    paths: Mapping[Place, str], layers: Collection[int], where: Int[Tensor, " token"], layout: TokenLayout
+    paths: Mapping[Place, str], rows: Bool[Tensor, "layer pos"], layout: TokenLayout
 ) -> Iterator[tuple[str, TokenLayout, Int[Tensor, " token"]]]:
-    """Hook points of MLPs in some layers: each with the layout of its positions, and where the tokens are in it."""
+    """Hook points of MLPs of some tokens in some layers: each with the layout of its positions, and which of them."""
     if not layout.stages:
         stack = paths[max(paths)].split(".")[0]
-        yield from ((f"{stack}.{layer}.hook_mlp_out", layout, where) for layer in sorted(layers))
+        for layer in rows.any(1).nonzero().flatten().tolist():
+            yield f"{stack}.{layer}.hook_mlp_out", layout, rows[layer].nonzero().flatten()
     for place, path in paths.items() if layout.stages else ():
         assert isinstance(place, StageLayer)
         own = layout.stage(place.stage).positions
-        here = where[(where >= own.start) & (where < own.stop)] - own.start
-        if place.layer in layers and len(here):
+        here = rows[place.layer, own.start : own.stop].nonzero().flatten()
+        if len(here):
             yield f"{path.removesuffix('attn')}hook_mlp_out", layout.of_stage(place.stage), here
 
 

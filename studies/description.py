@@ -43,9 +43,9 @@ def describe_fits(
         folds: Which folds, from 0.
 
     Returns:
-        For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, n_classes, performed and
-        classes (names of those that have a trial, and of all), repetitions, notes, metrics, and `plan`: of fold 0, one
-        row a condition; of others, nothing.
+        For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, recorded (before channels
+        were chosen), n_classes, performed and classes (names of those that have a trial, and of all), repetitions,
+        notes, metrics, and `plan`: of fold 0, one row a condition; of others, nothing.
 
     Raises:
         DataError: A recording that is missing or damaged, or a fold that cannot be divided.
@@ -84,6 +84,7 @@ def _facts_of(one: Fit, trials: FitTrials) -> dict[str, Any]:
         "test_subjects": one.fold.test_subjects,
         "n_train": len(trials.train),
         "modalities": trials.test.modalities,
+        "recorded": trials.recorded,
         "n_classes": len(set(trials.train.y.tolist())),
         "performed": sorted({trials.train.classes[i] for part in parts for i in part.y.tolist()}),
         "classes": trials.train.classes,

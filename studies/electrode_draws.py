@@ -5,7 +5,7 @@ fewer.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,20 @@ class ElectrodeDraws(SpecModel):
         return found
 
 
+def are_all_draws(draws: Sequence[Mapping[str, Sequence[int]]]) -> bool:
+    """Whether no other draw could be made of these electrodes.
+
+    Args:
+        draws: The electrodes of each part, draw after draw; no two of them the same.
+    """
+    if not draws or not draws[0]:
+        return False
+    sizes = {name: len(part) for name, part in draws[0].items()}
+    of = len({number for draw in draws for part in draw.values() for number in part})
+    into = {} if sizes == {ORDER: of} else sizes
+    return len(draws) == ElectrodeDraws.model_construct(draws=1, of=of, into=into).n_different
+
+
 def levels_of_draws(given: Mapping[str, Any]) -> dict[str, Any]:
     """Levels `01`, `02`, ... of the factor `draw`, each with its own `cohort.electrodes`.
 
@@ -80,7 +94,7 @@ def levels_of_draws(given: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: Draws that there are not.
     """
     try:
-        draws = ElectrodeDraws.model_validate(dict(given))
+        draws = ElectrodeDraws.from_content(dict(given))
     except ValidationError as error:
         raise ValueError(f"draw: {findings(error)}") from None
     digits = max(2, len(str(draws.draws)))

@@ -9,6 +9,7 @@ share · `checksums.json`: of all of them.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from safetensors.numpy import load_file, save_file
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
-from emg_lens.io.manifests import check_manifest, write_manifest
+from emg_lens.io.files import new_folder
+from emg_lens.io.manifests import MANIFEST, check_manifest, write_manifest
 from emg_lens.io.seals import DamagedFileError
 from emg_lens.studies.class_factors import factor_accuracies
 from emg_lens.studies.csv_tables import read_table, write_csv
@@ -91,6 +93,22 @@ def write_fit(
     if leakage is not None:
         (folder / "leakage.json").write_text(json.dumps(leakage, indent=1))
     write_manifest(folder)
+
+
+def copy_fit(source: Path, folder: Path, levels: Mapping[str, str]) -> None:
+    """Write the folder of a finished fit once more, as that of another combination of levels that makes the same fit.
+
+    Raises:
+        StudyError: A file of the finished fit does not hold what was written.
+    """
+    check_fit(source)
+    facts = read_facts(source) | {"levels": dict(levels), "seconds": 0.0}
+    with new_folder(folder) as partial:
+        for file in source.iterdir():
+            if file.name not in (MANIFEST, "leakage.json"):  # which is told once for each fold
+                shutil.copyfile(file, partial / file.name)
+        (partial / "fit.json").write_text(json.dumps(facts, indent=1))
+        write_manifest(partial)
 
 
 def check_fit(folder: Path) -> None:

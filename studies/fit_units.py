@@ -9,7 +9,7 @@ from hashlib import sha256
 
 from emg_lens.data.splits import Fold
 from emg_lens.studies.factors import Levels
-from emg_lens.studies.spec import CHOSEN_LATER, StudyError, StudySpec
+from emg_lens.studies.spec import AFTERWARDS, CHOSEN_LATER, WORDS, StudyError, StudySpec
 from emg_lens.training.recipe import TrainingRecipe
 
 LONGEST_NAME = 120
@@ -60,6 +60,12 @@ class Fit:
     def of_every_channel(self) -> "Fit":
         """The same trials, with no channels chosen."""
         return replace(self, spec=self.spec.model_copy(update={"cohort": self.spec.cohort.of_every_channel}))
+
+    @property
+    def settings(self) -> str:
+        """All that decides its outputs, as text: fits that have it in common are one and the same."""
+        heard = self.spec.model_copy(update={"cohort": self.spec.cohort.as_heard})
+        return f"{self.fold.name} {heard.model_dump_json(exclude={*WORDS, *AFTERWARDS, 'factors'})}"
 
     @property
     def recipe(self) -> TrainingRecipe:

@@ -7,9 +7,9 @@ a fit behind.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class FitTrials:
         rectify: Modalities whose standardised samples are replaced by their absolute value.
         validation: Those that an epoch is chosen by, if there are any.
         seen: Then both those fitted and those of validation: all that decide the weights.
+        recorded: Channels of each modality before some were chosen.
     """
 
     train: TrialSet
@@ -71,6 +72,7 @@ class FitTrials:
     rectify: tuple[str, ...]
     validation: TrialSet | None = None
     seen: TrialSet | None = None
+    recorded: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> InputStatistics:
@@ -119,12 +121,13 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
             trials = trials.with_targets(cohort.targets)
         if cohort.modalities is not None:
             trials = trials.keep(cohort.modalities)
+        recorded = trials.modalities
         if cohort.groups is not None:
             trials = trials.regroup(cohort.groups)
         parts, validation = fit_unit.fold.divide(trials), fit_unit.fold.validation(trials)
         seen = None if validation is None else fit_unit.fold.seen(trials)
         del trials
-    return FitTrials(*parts, cohort.rectified, validation, seen)
+    return FitTrials(*parts, cohort.rectified, validation, seen, recorded)
 
 
 @contextmanager

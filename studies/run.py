@@ -20,6 +20,8 @@ from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.machine import environment
 from emg_lens.io.seals import BLANK, write_sealed
 from emg_lens.io.workers import parallel
+from emg_lens.studies.alike import first_alike
+from emg_lens.studies.fit_folder import copy_fit
 from emg_lens.studies.fit_units import Fit, fits_of, read_together
 from emg_lens.studies.progress import print_note, progress_bars, progress_writer
 from emg_lens.studies.result import StudyResult
@@ -70,17 +72,22 @@ def run_study(
         begun_plan(study, data, out)  # another process may have begun and ended it meanwhile, with other data
         _write_facts(study, data, plan)
         folders = {fit.folder_name: plan.folder / "fits" / fit.folder_name for fit in fits}
-        todo = read_together([fit for fit in fits if not folders[fit.folder_name].exists()])
-        if len(todo) < len(fits):
+        left = [fit for fit in fits if not folders[fit.folder_name].exists()]
+        if len(left) < len(fits):
             console.print(
-                f"continuing {printable(str(plan.folder))}: {len(fits) - len(todo)} of {len(fits)} fits are done",
+                f"continuing {printable(str(plan.folder))}: {len(fits) - len(left)} of {len(fits)} fits are done",
                 markup=False,
             )
+        alike = first_alike(fits)
+        todo = read_together([fit for fit in left if alike[fit.folder_name] is fit])
         with progress_bars(console, {fit.name: folders[fit.folder_name] for fit in todo}):
             if device == "cpu":
                 _run_side_by_side(todo, plan, data, folders, jobs)
             else:
                 _run_at_once(todo, data, folders, device)
+        for fit in left:
+            if alike[fit.folder_name] is not fit:
+                copy_fit(folders[alike[fit.folder_name].folder_name], folders[fit.folder_name], fit.levels)
         result = StudyResult.collect(study, plan.folder, list(folders))
         result.write()
         _tidy(plan.folder)

@@ -16,6 +16,8 @@ from emg_lens.data.segment import told_once
 from emg_lens.data.splits import RepetitionSplit
 from emg_lens.io.seals import DamagedFileError, check_seal
 from emg_lens.io.workers import parallel
+from emg_lens.studies.alike import alike_warnings, draw_warnings
+from emg_lens.studies.fit_units import fits_of
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.spec import CHOSEN_LATER, FORMER, Cohort, StudyError, StudySpec
 from emg_lens.studies.statistics.families import family_sizes
@@ -76,7 +78,9 @@ def prepare(study: StudySpec, data: Path | None, out: Path, jobs: int, console: 
         _check_labels(spec.cohort, cell)
     _check_compared(study, facts)
     _check_reference(study, facts)
-    warnings = _doubled(study, data) + list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
+    warnings = _doubled(study, data) + draw_warnings(study, [cell[0]["recorded"] for cell in facts])
+    warnings += alike_warnings(fits_of(study, subjects))
+    warnings += list(dict.fromkeys(w for cell in facts for w in _warnings(study, cell)))
     n_train = {fit["folder"]: fit["n_train"] for fit in every}
     notes = told_once(note for fit in every for note in fit["notes"])
     return RunPlan(subjects, n_train, run_folder(study, out), fingerprint(study, data), tuple(warnings), notes)

@@ -109,6 +109,14 @@ class Cohort(SpecModel):
         return any(name in self.electrodes for name in every if isinstance(name, str))
 
     @property
+    def as_heard(self) -> "Cohort":
+        """The same channels, said one way: by their numbers alone, whichever names, order and `first` chose them."""
+        if self.channels is None:
+            return self
+        groups = {group: {m: some.in_order for m, some in of.items()} for group, of in (self.groups or {}).items()}
+        return self.model_copy(update={"electrodes": {}, "channels": groups})
+
+    @property
     def of_every_channel(self) -> "Cohort":
         """The same recordings, with no channels chosen."""
         return self.model_copy(update={"electrodes": {}, "channels": None})
@@ -234,7 +242,7 @@ class StudySpec(SpecModel):
         except YAMLTextError as error:
             raise StudyError(str(error)) from None
         try:
-            return cls.model_validate(content)
+            return cls.from_content(content)
         except ValidationError as error:
             raise StudyError(f"{source}: {one_line(error)}") from None
 
@@ -257,7 +265,7 @@ class StudySpec(SpecModel):
         if not levels:
             return self
         content = self.model_dump(mode="json", exclude={"factors", "statistics", "reference"})
-        return StudySpec.model_validate(override(content, self.factors, levels))
+        return StudySpec.from_content(override(content, self.factors, levels))
 
     @cached_property
     def cells(self) -> tuple[tuple[dict[str, str], "StudySpec"], ...]:

@@ -1,5 +1,6 @@
 """Arguments of other types than a signature says are refused in one line that names them."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from emg_lens.arguments import ArgumentError, SpecModel, checked, short
 from emg_lens.layout import TokenLayout
+from emg_lens.studies.spec import StudySpec
+from emg_lens.training.recipe import TrainingRecipe
 
 
 @checked
@@ -112,3 +115,23 @@ def test_what_a_spec_does_not_declare_is_finite_too(value):
     with pytest.raises(ArgumentError, match="options: expected a finite number, got"):
         Anything(options={"d_mlp": value})
     assert Anything(d_mlp=3.5, more=["x"]).model_extra == {"d_mlp": 3.5, "more": ["x"]}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda cls, content: cls(**content),
+        lambda cls, content: cls.model_validate(content),
+        lambda cls, content: cls.model_validate_json(json.dumps(content)),
+    ],
+)
+def test_however_a_specification_is_made_what_is_wrong_is_one_line(read):
+    for cls, content, told in (
+        (TrainingRecipe, {"epochs": "many"}, "TrainingRecipe: epochs='many', expected"),
+        (TrainingRecipe, {"epoch": 3}, "TrainingRecipe: epoch is not known; it has epochs, "),
+        (StudySpec, {"name": "a"}, "StudySpec: title is needed and missing; cohort is needed"),
+    ):
+        with pytest.raises(ArgumentError) as error:
+            read(cls, content)
+        assert str(error.value).startswith(told) and "\n" not in str(error.value)
+    assert read(TrainingRecipe, {"epochs": 3}) == TrainingRecipe(epochs=3)

@@ -6,6 +6,8 @@ smaller one took, so not all of that one's price is information that only its ed
 a detour closed.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -37,11 +39,12 @@ def random_edges(
     same in all heads of a layer so is the draw: an edge that stays open in one head is not cut. The same draw takes the
     same edges in a layer whatever else is cut, so that draws of nested cuts share their prefixes in a sweep. What is
     live is known of our encoders; of every other model each edge counts as live, also one that a causal mask forbids.
+    No draw is the cut itself, and no two are the same.
 
     Args:
         model: The model, for its layers, its heads and its live edges.
         edges: The cut.
-        n: Draws.
+        n: Draws; where so many sets of edges do not exist, each of those that do is drawn.
         seed: Of the draws.
         layout: What the positions stand for; default `model.layout`.
 
@@ -57,10 +60,16 @@ def random_edges(
     if not cut.any():
         raise EdgeError(f"{edges} cuts no live edge, so there is nothing to match")
     kinds = [pool & kind for kind in _kinds(target.layout)]
-    counts = [((cut & kind).sum((2, 3)), kind.sum((2, 3))) for kind in kinds]
-    if all((n_cut[n_cut > 0] == n_there[n_cut > 0]).all() for n_cut, n_there in counts):
+    wanted = min(n, _count_others(cut, kinds, n))
+    if not wanted and n:
         raise EdgeError(f"{edges} cuts every live edge of the kinds that it cuts, so there is no other edge to draw")
-    return [from_mask(_draw(cut, kinds, (seed, draw))) for draw in range(n)]
+    found, itself = {}, from_mask(cut)
+    draws = (from_mask(_draw(cut, kinds, (seed, draw))) for draw in itertools.count())
+    while len(found) < wanted:
+        drawn = next(draws)
+        if drawn != itself:
+            found[drawn] = None
+    return [*found]
 
 
 @checked
@@ -118,6 +127,29 @@ def _kinds(layout: TokenLayout) -> list[Bool[np.ndarray, "dest src"]]:
     return [into, out_of, own & ~into, ~(into | out_of | own)]
 
 
+def _count_others(
+    cut: Bool[np.ndarray, "layer head dest src"], kinds: Sequence[Bool[np.ndarray, "layer head dest src"]], enough: int
+) -> int:
+    """How many other sets of edges match a cut; not counted on where there are `enough`."""
+    found = 1
+    for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
+        for head in _drawn_heads(cut, kinds, layer):
+            for kind in kinds:
+                there, taken = kind[layer, head], (cut & kind)[layer, head]
+                found *= math.comb(np.count_nonzero(there), np.count_nonzero(taken))
+                if found > enough:
+                    return found - 1
+    return found - 1
+
+
+def _drawn_heads(
+    cut: Bool[np.ndarray, "layer head dest src"], kinds: Sequence[Bool[np.ndarray, "layer head dest src"]], layer: int
+) -> range:
+    """The heads of a layer that are drawn for: one, where all are cut alike."""
+    alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, *kinds))
+    return range(1 if alike else cut.shape[1])
+
+
 def _draw(
     cut: Bool[np.ndarray, "layer head dest src"],
     kinds: Sequence[Bool[np.ndarray, "layer head dest src"]],
@@ -125,13 +157,13 @@ def _draw(
 ) -> Bool[np.ndarray, "layer head dest src"]:
     """As many live edges of each kind as are cut, layer by layer: the same in all heads where the cut is."""
     drawn = np.zeros(cut.shape, bool)
-    for layer in np.flatnonzero(cut.any((1, 2, 3))):
-        alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, *kinds))
-        for head in range(1 if alike else cut.shape[1]):
-            rng = np.random.default_rng([*seed, int(layer), head])
+    for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
+        heads = _drawn_heads(cut, kinds, layer)
+        for head in heads:
+            rng = np.random.default_rng([*seed, layer, head])
             for kind in kinds:
                 order = rng.permutation(np.flatnonzero(kind[layer, head]))
                 np.put(drawn[layer, head], order[: np.count_nonzero((cut & kind)[layer, head])], True)
-        if alike:
+        if len(heads) == 1:
             drawn[layer] = drawn[layer, :1]
     return drawn

@@ -70,7 +70,18 @@ class Electrodes(SpecModel):
             raise DataError(f"{modality} has electrodes 0 to {n - 1}{axes}, got {beyond[0]}")
         if self.first is not None and self.first > len(numbers):
             raise DataError(f"the first {self.first} electrodes of {modality} were asked for, of {len(numbers)}")
-        return [axis + self.axes * number for number in sorted(numbers[: self.first]) for axis in range(self.axes)]
+        return [axis + self.axes * number for number in self.chosen(n) for axis in range(self.axes)]
+
+    @property
+    def in_order(self) -> "Electrodes":
+        """The same electrodes by their numbers, in the order of the channels, where numbers are known."""
+        if isinstance(self.electrodes, str):
+            return self
+        return Electrodes(electrodes=tuple(self.chosen(0)), axes=self.axes)
+
+    def chosen(self, n: int) -> list[int]:
+        """Their numbers, of `n` that there are, in the order of the channels; a name must be numbered before."""
+        return sorted((range(n) if isinstance(self.electrodes, str) else self.electrodes)[: self.first])
 
 
 def read_groups(given: Any) -> Any:

@@ -18,14 +18,14 @@ from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.executors.folded_tree import FoldedTree
 from emg_lens.sweeps.executors.plain_tree import PlainTree
 from emg_lens.sweeps.executors.stacked import Stacked
-from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_unplanned
+from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_inside
 from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import Rows, SweepPlan, changed_input, plan_sweep
 from emg_lens.sweeps.result import SweepResult, sweep_result
 from emg_lens.sweeps.sampled_baseline import SampledBaseline
 from emg_lens.sweeps.settings import Executor, Settings, asked_settings, check_inputs, device_of, n_workers, settle
 from emg_lens.sweeps.side_by_side import run_side_by_side
-from emg_lens.sweeps.target import Target, target_of
+from emg_lens.sweeps.target import Target, between_stages, target_of
 
 
 @checked
@@ -115,25 +115,34 @@ def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenL
 
     Returns:
         One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is as it
-        was and no cut edge has a path to the readout), equivalent_to (the first condition with the same input that cuts
-        the same live edges, often itself).
+        was and nothing that is cut has a path to the readout), equivalent_to (the first condition with the same input
+        that cuts the same live edges, often itself).
     """
     conditions = [Condition(str(edges), edges)] if isinstance(edges, EdgeSet) else list(edges)
     return plan_sweep(target_of(model, layout), conditions).audit
 
 
 def _check_that_something_is_done(conditions: Sequence[Condition], planned: SweepPlan, target: Target) -> None:
-    nothing = []
+    """Refuse a cut of nothing, whatever else its condition does; edges that the model never had are nothing."""
+    shape = (target.layout, target.n_layers, target.n_heads)
+    nothing, severed = [], []
     for condition, n_cut in zip(conditions, planned.audit["edges_cut"], strict=True):
         cuts = [one.edges for one in condition.interventions if one.edges != none()]
-        if cuts and n_cut == 0:
+        if not cuts or (n_cut and len(cuts) == 1):
+            continue
+        masks, apart = [edges.mask(*shape) for edges in cuts], between_stages(*shape)
+        if not all((mask if apart is None else mask & ~apart).any() for mask in masks):
             nothing.append(condition.name)
-        elif len(cuts) > 1:  # each must cut something, whatever the others do
-            masks = (cut.mask(target.layout, target.n_layers, target.n_heads) for cut in cuts)
-            nothing += [condition.name] * any(not mask.any() for mask in masks)
+        elif target.severed is not None and not all((mask & ~target.severed).any() for mask in masks):
+            severed.append(condition.name)
     if nothing:
         where = where_modalities_meet(target.layout)
         raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model{where}; write none() to cut nothing")
+    if severed:
+        raise EdgeError(
+            f"conditions {severed[:5]} cut edges that this {target.model} is without already (severed_edges), so"
+            " nothing is left to cut; leave them out for this model"
+        )
 
 
 class _Run:
@@ -203,7 +212,7 @@ class _Run:
             x = changed_input(self.x, condition.input_changes, self.layout, self.reference)
             whole = any(one.needs_all_trials for one in condition.in_the_model)
             xs = [x] if whole else [x[self._trials(part)] for part in todo]
-            found = run_unplanned(self.model, [part.to(self.device) for part in xs], condition, self.layout, reference)
+            found = run_inside(self.model, [part.to(self.device) for part in xs], condition, self.layout, reference)
             for j, part in enumerate(todo):
                 if isinstance(found, Exception):
                     self._keep(part, {row: found})

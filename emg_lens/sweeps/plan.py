@@ -3,7 +3,8 @@
 Conditions that change the model's input alike have one root. Below it, each is brought to a normal form (dead edges
 dropped), equal ones are merged, and the rest are arranged as a tree over layers: two conditions share a node as long as
 they cut the same live edges in every layer so far. The executors in `emg_lens.sweeps.executors` walk it. Conditions
-that do something else in the model cannot be planned: they run one by one, verified.
+that do something else in the model cannot be planned: they run one by one, verified. Where it is known that what they
+do ends in positions that nobody reads (the MLPs of a last layer beside a CLS readout), it is dropped as dead edges are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,8 +144,8 @@ class SweepPlan:
         distinct: Index into the conditions of the first of each distinct computation, which is a row of the outputs.
         of: For every condition, which distinct computation it is.
         audit: One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is
-            as it was and no cut edge has a path to the readout), equivalent_to (the first condition with the same input
-            that cuts the same live edges).
+            as it was and nothing that is cut has a path to the readout), equivalent_to (the first condition with the
+            same input that cuts the same live edges).
     """
 
     roots: tuple[Root, ...]
@@ -181,14 +182,16 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
         absent = cut if severed is None else cut | severed
         cut = cut if severed is None else cut & ~severed
         empty, n_alike = absent.all(axis=-1), target.n_heads // max(cut.shape[1], 1)
-        if condition.in_the_model:  # which may make any edge matter
-            live_cut = cut
+        found = reach(mask, target.readout, None if severed is None else torch.from_numpy(severed))
+        writes = _written(condition, target)
+        unknown = writes is None  # which may make any edge matter
+        live_cut = cut if unknown else found.live_cut.numpy()
+        planned = not unknown and not (writes & found.live_rows).any()
+        if not planned:
             unplanned.append(i)
             of.append(len(distinct))
             distinct.append(i)
         else:
-            live_cut = reach(mask, target.readout, None if severed is None else torch.from_numpy(severed)).live_cut
-            live_cut = live_cut.numpy()
             root = roots.setdefault(condition.input_changes, Root(condition.input_changes))
             root.members.append(i)
             leaf = _leaf(root.tree, live_cut)
@@ -203,11 +206,25 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
                 "edges_cut": np.count_nonzero(cut) * n_alike,
                 "live_edges_cut": live,
                 "rows_fully_cut": np.count_nonzero(empty & cut.any(axis=-1)) * n_alike if empty.any() else 0,
-                "structural_null": live == 0 and not condition.in_the_model and not condition.input_changes,
+                "structural_null": live == 0 and planned and not condition.input_changes,
                 "equivalent_to": conditions[distinct[of[-1]]].name,
             }
         )
     return SweepPlan(tuple(roots.values()), tuple(unplanned), tuple(distinct), tuple(of), pd.DataFrame(rows))
+
+
+def _written(condition: Condition, target: Target) -> Bool[Tensor, "layer pos"] | None:
+    """Outputs of layers that a condition changes inside the model, beside its cuts; None where that is not known."""
+    written = torch.zeros(target.n_layers, len(target.layout), dtype=torch.bool)
+    for one in condition.in_the_model:
+        try:
+            writes = one.writes(target.layout, target.n_layers)
+        except EdgeError:  # it says so where it is applied; the other conditions run
+            return None
+        if writes is None:
+            return None
+        written |= writes
+    return written
 
 
 def _leaf(node: Node, live_cut: Bool[np.ndarray, "layer head dest src"]) -> Node:

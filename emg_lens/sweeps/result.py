@@ -25,7 +25,8 @@ class SweepResult:
         audit: One row a condition: edges cut, live edges cut, rows fully cut, largest change of a logit against the
             baseline, whether the condition is a structural null, the first condition with the same input that cuts the
             same live edges, and the largest difference between the two (rounding, unless something is wrong).
-            Conditions that act inside the model are equivalent to themselves alone.
+            Conditions that act inside the model are equivalent to themselves alone, unless what they do there ends in
+            positions that nobody reads.
         executor: What ran the conditions that could be planned: `"folded"` (the plan as a tree, from the parts of an
             encoder whose arithmetic is known exactly), `"stacked"` (the same level by level), `"tree"` (the plan as a
             tree, through the model's own blocks) or `"loop"` (a forward a condition). The others always run in a loop.

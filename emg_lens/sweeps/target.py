@@ -51,12 +51,10 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
     n_layers, n_heads = getattr(cfg, "n_layers", 0), getattr(cfg, "n_heads", 0)
     if isinstance(model, HookedBiosignalEncoder) and reason_not_to_fold(model) is None:
         return Target(layout, n_layers, n_heads, model.readout_positions, _severed(model), name)
-    return Target(
-        layout, n_layers, n_heads, torch.arange(len(layout)), _between_stages(layout, n_layers, n_heads), name
-    )
+    return Target(layout, n_layers, n_heads, torch.arange(len(layout)), between_stages(layout, n_layers, n_heads), name)
 
 
-def _between_stages(layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"] | None:
+def between_stages(layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"] | None:
     """The edges of no stage."""
     if not layout.stages:
         return None

@@ -108,7 +108,7 @@ class PretrainingSpec(SpecModel):
         except YAMLTextError as error:
             raise PretrainingError(str(error)) from None
         try:
-            return cls.model_validate(content)
+            return cls.from_content(content)
         except ValidationError as error:
             raise PretrainingError(f"{source}: {findings(error)}") from None
 

@@ -32,16 +32,20 @@ from emg_lens.sweeps.conditions import BASELINE
 
 ENOUGH_DRAWS = 19
 """Random cuts of which one costs most by luck once in twenty."""
+NOTHING_SHOWN = "Of no cut: none costs more than all of its controls."
 LARGER_AGREE = ", and each of {n} larger cuts costs as much or more on the mean"
 TOLD_BEFORE = 2.0
 """Times chance: from which accuracy in the rest before a movement on a report warns of it."""
 
 
 def what_is_shown(findings: Findings) -> list[str]:
-    """Sentences that the numbers and all their controls allow."""
-    of_cuts = [f"{_at(cell)}{sentence}" for cell in findings.cells for sentence in shown_of(cell)]
+    """Sentences that the numbers and all their controls allow; where conditions are and none of them has one, that."""
     confidence = findings.study.statistics.confidence
-    return of_cuts + [
+    of_cells = [f"{_at(cell)}{sentence}" for cell in findings.cells for sentence in shown_of(cell)]
+    has_cuts = any(len(cell.tests) for cell in findings.cells)
+    if has_cuts and not any(sentence for cell in findings.cells for sentence in _prices(cell)):
+        of_cells.append(NOTHING_SHOWN)
+    return of_cells + [
         f"Unmasked models, {_levels(findings, row)}: {with_interval(row)}{_unit(row)} ({100 * confidence:g} % CI) over"
         f" {row['n_subjects']} subjects, as they are fitted here."
         for row in _level_rows(findings, told_apart=True)
@@ -116,7 +120,12 @@ def shown_of(cell: Cell) -> Iterator[str]:
             f"The unmasked models' {metric} is {value(cell.baseline)} on the mean, above chance ({value(cell.chance)})"
             f" for {above} of {len(unmasked)} subjects."
         )
-    names = cut_names(cell)
+    yield from _prices(cell)
+
+
+def _prices(cell: Cell) -> Iterator[str]:
+    """Cuts that cost more than all of their controls."""
+    metric, names = metric_words(cell.metric), cut_names(cell)
     for cut in controlled_cuts(cell):
         if _costs(cell, cut) and not _objections(cut):
             yield (

@@ -85,8 +85,8 @@ def mark_notes(rows: pd.DataFrame) -> list[str]:
     notes = []
     if rows["structural_null"].any():
         notes.append(
-            f"{NULL} Structural null: no cut edge has a path to the readout, so the result equals the"
-            " baseline whatever the weights are; it says nothing about the layer."
+            f"{NULL} Structural null: nothing that is cut has a path to the readout, so the result equals"
+            " the baseline whatever the weights are; it says nothing about the layer."
         )
     same = _equalities(rows)
     if same:

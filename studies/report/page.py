@@ -21,7 +21,7 @@ from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
-from emg_lens.studies.report.limits import what_is_not_shown, what_is_shown
+from emg_lens.studies.report.limits import NOTHING_SHOWN, what_is_not_shown, what_is_shown
 from emg_lens.studies.report.sentences import cost_sentences
 from emg_lens.studies.report.view import View, views_of
 from emg_lens.studies.report.wording import (
@@ -30,8 +30,6 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.shipped import catalogue
 from emg_lens.studies.spec import StudySpec
-
-NOTHING_SHOWN = "Of no cut: none costs more than all of its controls."
 
 
 def render_report(

@@ -63,6 +63,18 @@ def test_draws_of_nested_cuts_share_their_prefixes():
     np.testing.assert_array_equal(one.mask(model.layout, 3, 2)[0], two.mask(model.layout, 3, 2)[0])
 
 
+def test_draws_are_all_different_and_none_is_the_cut_where_few_edges_exist():
+    model = isonet()
+    cut = flow("emg.0", "cls").at(layers=2)  # of the last layer CLS's row alone is read, 6 edges
+    drawn = random_edges(model, cut, n=20)
+    masks = {edges.mask(model.layout, 3, 2).numpy().tobytes() for edges in drawn}
+    assert len(drawn) == len(masks) == 5 and cut.mask(model.layout, 3, 2).numpy().tobytes() not in masks
+    two = flow("emg.0", "cls").at(layers=2, heads=0) | flow("acc.1", "cls").at(layers=2, heads=1)
+    assert len(random_edges(model, two, n=40)) == 35  # 6 edges of each head
+    assert random_edges(model, two, n=3) == random_edges(model, two, n=40)[:3]
+    assert not random_edges(model, two, n=0)
+
+
 def test_what_leaves_nothing_to_draw_is_refused():
     with pytest.raises(EdgeError, match="cuts no live edge"):
         random_edges(isonet(), unimodal().at(layers=2))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from scipy import signal as dsp
 
+from emg_lens.arguments import ArgumentError
 from emg_lens.data import DataError, Recipe, Recording, Signal, TrialSet, preprocess
 
 FS = 1000.0
@@ -280,5 +280,5 @@ def test_the_digest_tells_recipes_apart_and_only_them():
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused(recipe, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         Recipe.model_validate(recipe)

@@ -7,11 +7,13 @@ from emg_lens.hooks import (
     EdgeError,
     cross_modal,
     cut,
+    cut_mlp,
     cutting,
     every,
     flow,
     none,
     positions,
+    replace,
     unimodal,
 )
 from emg_lens.hooks.probe import lever
@@ -269,3 +271,74 @@ def test_edges_that_do_not_fit_are_refused_before_the_body_runs(toy):
     with pytest.raises(EdgeError, match="unknown modality"), cutting(toy, unimodal("gyro")):
         raise AssertionError("not reached")
     assert hooks_left(toy) == []
+
+
+# --- torch.func ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_cut_holds_inside_vmap_and_is_measured_there(toy):
+    with cutting(toy, cross_modal()) as plain:
+        wanted = toy(X)
+    with cutting(toy, cross_modal()) as report:
+        torch.testing.assert_close(torch.func.vmap(lambda trial: toy(trial[None])[0])(X), wanted)
+    for mine, theirs in zip(report.layers, plain.layers, strict=True):
+        assert mine.trials == theirs.trials == len(X)
+        assert (mine.edges_cut, mine.already_dead, mine.rows_fully_cut) == (theirs.edges_cut, 0, theirs.rows_fully_cut)
+        assert mine.mass_removed == pytest.approx(theirs.mass_removed, rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_cut_of_stacked_models_is_that_of_each(live):
+    weights = {name: torch.stack([w, 2 * w]) for name, w in live.named_parameters()}
+    run = lambda some: torch.func.functional_call(live, some, (X,))  # noqa: E731
+    with cutting(live, every()) as report:
+        found = torch.func.vmap(run)(weights)
+    with cutting(live, every()):
+        for i in range(2):
+            torch.testing.assert_close(found[i], run({name: w[i] for name, w in weights.items()}))
+    assert {layer.trials for layer in report.layers} == {2 * len(X)}
+    with cutting(live, cross_modal()):
+        torch.testing.assert_close(torch.func.jacrev(live)(X), torch.func.jacfwd(live)(X), atol=1e-5, rtol=1e-4)
+
+
+def test_a_leak_in_one_mapped_trial_is_found(live):
+    def write_back(pattern, hook):  # into the second trial alone, whichever of the mapped that is
+        return pattern + (trial_number > 0) * torch.ones_like(pattern)
+
+    def run(number, trial):
+        nonlocal trial_number
+        trial_number = number
+        return live(trial[None])
+
+    trial_number = 0
+    with (
+        pytest.raises(DeadHookError, match="a cut edge still carries attention"),
+        cutting(live, cross_modal()),
+        live.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", write_back)]),
+    ):
+        torch.func.vmap(run)(torch.arange(len(X)), X)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda model, x: model.run_with_hooks(x, fwd_hooks=cut(model, cross_modal())),
+        lambda model, x: model.run_with_hooks(x, fwd_hooks=cut_mlp(model, "emg")),
+        lambda model, x: model.run_with_hooks(x, fwd_hooks=replace(model, "emg", inputs=X)),
+    ],
+)
+def test_a_model_is_not_probed_inside_vmap(live, make):
+    with pytest.raises(DeadHookError, match="Toy cannot be probed inside torch.vmap: make the hooks") as error:
+        torch.func.vmap(lambda trial: make(live, trial[None]))(X)
+    assert "\n" not in str(error.value) and "Hooks cannot cut here" not in str(error.value)
+
+
+@pytest.mark.parametrize("edges", [every(), cross_modal()])
+def test_a_cut_that_was_added_for_good_is_no_hindrance_to_another(live, edges):
+    for name, hook in cut(Toy(LAYOUT), every()):
+        live.add_hook(name, hook, is_permanent=True)
+    with cutting(live, edges) as report:
+        out = live(X)
+    torch.testing.assert_close(out, expected(every()))
+    assert all(layer.already_dead == layer.edges_cut for layer in report.layers)

@@ -1,5 +1,7 @@
 """Studies that choose channels, and draw them at random: from YAML to tables."""
 
+import json
+import shutil
 import subprocess
 import sys
 
@@ -7,17 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 from synthetic import by_factors, findings_of
 from tiny import TINY, all_fits
 
 from emg_lens.errors import EmgLensError
 from emg_lens.studies import fits
-from emg_lens.studies.electrode_draws import levels_of_draws
+from emg_lens.studies.alike import draw_warnings, first_alike
+from emg_lens.studies.electrode_draws import are_all_draws, levels_of_draws
 from emg_lens.studies.fit_units import read_together
 from emg_lens.studies.report.views.costs import COSTS, layout_costs
 from emg_lens.studies.report.views.draws import layout_draws
 from emg_lens.studies.report.views.grid import layout_grid
 from emg_lens.studies.run import _run_at_once
+from emg_lens.studies.run_plan import prepare
 from emg_lens.studies.spec import StudyError, StudySpec
 from emg_lens.studies.study import Study
 
@@ -202,3 +207,52 @@ def test_from_which_level_on_a_cut_costs_little():
     notes = table.attrs["notes"]
     assert notes[:2] == ["one: a mean drop below 15 % from 4 on.", "two: a mean drop below 15 % from 16 on."]
     assert COSTS.figures(found)
+
+
+# --- what is left out, or would be done twice ---------------------------------------------------------------------
+
+BOTH_ORDERS = {"draw": {"draws": 2, "of": 2}}
+TWO_OF_EMG = with_cohort(channels={"emg": {"electrodes": "order", "first": 2}, "acc": "all"})
+
+
+def test_a_run_says_which_electrodes_no_draw_holds_and_that_there_are_no_more_draws(tmp_path):
+    study = drawn(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={})
+    held = prepare(study, None, tmp_path, 1, Console(quiet=True)).warnings
+    assert "no draw holds electrodes 2 to 7 of emg, which has 8" in " ".join(held)
+    assert "the 2 draws of electrodes are all that there are" in " ".join(held)
+    assert "01 and 02 are the same settings and channels: one fit, counted 2 times" in held
+    whole = with_cohort(channels={"emg": "order", "acc": "all"})
+    more = drawn(factors={"draw": {"draws": 2, "of": 8}}, cohort=whole, statistics={})
+    assert not [w for w in draw_warnings(more, [{"emg": 8, "acc": 3}] * 2)]
+
+
+def test_all_draws_are_known_from_their_parts():
+    halves = {"draws": 20, "of": 6, "into": {"a": 3, "b": 3}}
+    every = [level["cohort"]["electrodes"] for level in levels_of_draws(halves).values()]
+    assert are_all_draws(every) and not are_all_draws(every[:19]) and not are_all_draws([{}]) and not are_all_draws([])
+
+
+def test_draws_of_the_same_channels_are_fitted_once_and_give_what_two_fits_give(tmp_path, monkeypatch):
+    made = []
+    run_fit = fits.run_fit
+    monkeypatch.setattr(fits, "run_fit", lambda fit, *rest: made.append(fit.folder_name) or run_fit(fit, *rest))
+    study = drawn(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={}, training={"epochs": 1})
+    result = study.run(out=tmp_path / "runs", jobs=1)
+    assert sorted(made) == ["01-01", "01-02", "01-03"] and len(result.facts) == 6
+    assert result.facts["draw"].tolist() == ["01"] * 3 + ["02"] * 3 and len(result.leakage) == 3
+    twin = next(one for one in all_fits(study) if one.folder_name == "02-03")
+    run_fit(twin, None, tmp_path / "twin", "cpu", lambda _: None)
+    for name in ("scores.csv", "conditions.csv", "logits.safetensors", "model.safetensors", "fit.csv"):
+        copied = next(folder for folder in result.folders if folder.name == "02-03")
+        assert (copied / name).read_bytes() == (tmp_path / "twin" / name).read_bytes(), name
+    facts = [json.loads((folder / "fit.json").read_text()) for folder in (copied, tmp_path / "twin")]
+    assert facts[0]["levels"] == {"draw": "02"} and facts[0] | {"seconds": 0} == facts[1] | {"seconds": 0}
+    scores = result.scores
+    made.clear()
+    shutil.rmtree(copied)  # a run that was killed between the fit and its copy
+    assert study.run(out=tmp_path / "runs", jobs=1).scores.equals(scores) and not made
+
+
+def test_fits_that_differ_in_channels_or_trials_are_no_twins():
+    every = all_fits(drawn())
+    assert all(first_alike(every)[one.folder_name] is one for one in every)

@@ -8,7 +8,7 @@ from test_controls import made_up
 
 from emg_lens.data.leakage import SHARED, Leakage
 from emg_lens.data.rest import Told
-from emg_lens.studies.report.limits import not_shown_of, shown_of, what_is_not_shown, what_is_shown
+from emg_lens.studies.report.limits import NOTHING_SHOWN, not_shown_of, shown_of, what_is_not_shown, what_is_shown
 from emg_lens.studies.statistics.spec import StatisticsSpec
 
 NO_GAIN = (-0.1, -0.11, -0.09, -0.1, -0.12)
@@ -82,6 +82,13 @@ def test_what_is_told_before_the_movement_and_shared_subjects_are_said():
 def test_above_chance_is_counted_over_subjects():
     (said,) = shown_of(cell_of(tidy(baseline=[0.9, 0.8, 0.1], cut=[0.9, 0.8, 0.1]), chance=0.2))
     assert "above chance (0.200) for 2 of 3 subjects" in said
+
+
+def test_where_the_unmasked_models_alone_are_shown_it_says_so_of_the_cuts():
+    cut = findings_of(tidy(baseline=[0.95] * 5, zeroed=[0.6, 0.5, 0.7, 0.55, 0.65]).assign(accuracy_chance=0.2))
+    above, of_cuts = what_is_shown(cut)
+    assert above.startswith("The unmasked models' accuracy") and of_cuts == NOTHING_SHOWN
+    assert NOTHING_SHOWN not in what_is_shown(findings_of(tidy(baseline=[0.95] * 5).assign(accuracy_chance=0.2)))
 
 
 def test_levels_are_named_where_they_differ_and_seeds_and_data_sets_are_counted():

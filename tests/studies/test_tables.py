@@ -86,7 +86,7 @@ def test_the_footnotes_say_what_a_reader_must_know(table):
     assert "10 within a mode, 30 in all, 18 distinct" in notes
     assert "Chance accuracy: 0.059" in notes
     assert "34 test trials a subject: one trial moves its accuracy by 2.94 pp" in notes
-    assert "† Structural null: no cut edge has a path to the readout" in notes
+    assert "† Structural null: nothing that is cut has a path to the readout" in notes
     assert "RFB L1 = Individual L1; RFB L5 = RFB L4; RFE L1 = RFB L4; RFE L4 = Individual L4." in notes
 
 

@@ -176,6 +176,17 @@ def test_one_factor_makes_one_column_named_by_the_metric_and_seeds_are_averaged(
     assert "(n = 2), each the mean of 2 seeds." in table.attrs["notes"][0]
 
 
+def test_published_numbers_stand_beside_the_levels_that_they_are_of():
+    rows = [
+        {"at": {"sensors": "both", "d": "16"}, "value": 0.8},
+        {"at": {"sensors": "emg", "d": "64"}, "value": 0.61, "condition": "zeroed"},
+    ]
+    table = layout_grid(grid_findings(reference={"source": "Somebody 2025", "rows": rows}))
+    assert list(table.columns) == ["16", "16: Paper", "64"] and table["16: Paper"].to_list() == ["0.800", "–"]
+    other = {"source": "Somebody 2025", "metric": "macro_f1", "rows": rows}
+    assert list(layout_grid(grid_findings(reference=other)).columns) == ["16", "64"]
+
+
 def test_one_subject_has_no_standard_deviation():
     scores = by_factors({(level,): [0.5] for level in SENSORS}, ["sensors"])
     assert layout_grid(findings_of(scores, factors={"sensors": SENSORS}))["Accuracy"].to_list() == ["0.500"] * 2

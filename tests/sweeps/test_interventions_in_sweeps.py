@@ -32,6 +32,7 @@ from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.models.registry import build_model
 from emg_lens.sweeps import Condition, SweepError, audit, head_masks, layer_masks, sweep
 
 LAYERS = 3
@@ -237,6 +238,63 @@ def test_a_model_without_attention_takes_input_changes_and_refuses_cuts():
     for call in (sweep, lambda m, x, c: audit(m, c)):
         with pytest.raises(EdgeError, match="Flat has no attention, so condition 'cut' cannot cut unimodal"):
             call(model, X, [Condition("cut", unimodal())])
+
+
+# --- MLPs of positions that nobody reads -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", ["loop", "tree", "stacked"])
+def test_the_last_layer_s_mlp_is_a_null_but_for_the_positions_that_are_read(executor):
+    last, emg = LAYERS - 1, unimodal().at(layers=0)
+    conditions = [
+        Condition("dead", CutMLP("emg", layers=last)),
+        Condition("dead, counted from behind", CutMLP(("emg", "acc"), layers=-1)),
+        Condition("read", CutMLP("cls", layers=last)),
+        Condition("below", CutMLP("emg", layers=(last - 1, last))),
+        Condition("dead beside a cut", (CutMLP("emg", layers=last), EdgeCut(emg))),
+        Condition("the cut", emg),
+        Condition("dead, ACC zeroed", (Replace("acc"), CutMLP("emg", layers=last))),
+        Condition("no longer read", (CutMLP("emg", layers=last - 1), EdgeCut(flow("emg", "cls").at(layers=last)))),
+    ]
+    result = sweep(build(), X, conditions, executor=executor)
+    audited = result.audit.set_index("condition")
+    assert audited.index[audited["structural_null"]].tolist() == ["baseline", *list(audited.index[1:3])]
+    assert audited["equivalent_to"].iloc[1:].tolist() == [
+        *("baseline", "baseline", "read", "below", "dead beside a cut", "dead beside a cut"),
+        *("dead, ACC zeroed", "no longer read"),
+    ]
+    assert audited.loc["no longer read", "live_edges_cut"] > 0
+    assert audited["equivalence_error"].max() < 1e-5 and (executor == "loop" or not audited["equivalence_error"].any())
+    for one in ("read", "below", "the cut", "no longer read"):
+        assert audited.loc[one, "max_abs_delta_logit"] > 1e-4, one
+    for name in ("dead", "read", "below"):  # by hand
+        hooks = cut_mlp(build(), conditions[[c.name for c in conditions].index(name)].interventions[0].tokens)
+        layers = conditions[[c.name for c in conditions].index(name)].interventions[0].layers
+        layers = [layers] if isinstance(layers, int) else layers
+        own = [hook for hook in hooks if int(hook[0].split(".")[1]) in layers]
+        assert (build().run_with_hooks(X, fwd_hooks=own) - result.logits[name]).abs().max() < 1e-5
+
+
+def test_where_every_token_is_read_no_mlp_is_a_null():
+    config = EncoderConfig({"emg": 3, "acc": 2}, 10, 6, d_model=16, n_heads=2, n_layers=2, d_mlp=8, readout="mean")
+    mlps = [Condition(name, CutMLP(name, layers=1)) for name in ("emg", "cls")]
+    mean = audit(HookedBiosignalEncoder(config), mlps)
+    assert mean["structural_null"].tolist() == [False, True]  # the mean leaves CLS out
+    unknown = audit(build(Renamed), [Condition("emg", CutMLP("emg", layers=LAYERS - 1))])
+    assert not unknown["structural_null"].any() and unknown["live_edges_cut"].tolist() == [0]
+
+
+def test_of_stages_the_mlps_of_a_stage_that_does_not_hold_the_tokens_are_none():
+    sizes = {"d_model": 8, "n_heads": 2, "n_layers": 2, "n_fusion_layers": 1, "d_mlp": 8}
+    torch.manual_seed(0)
+    model = build_model("hierarchical", modalities={"emg": 2, "acc": 1}, n_samples=40, n_classes=3, **sizes).eval()
+    (last,) = audit(model, [Condition("last", CutMLP("emg", layers=-1))])["structural_null"]
+    (first,) = audit(model, [Condition("first", CutMLP("emg", layers=0))])["structural_null"]
+    assert last and not first
+    conditions = [Condition("nowhere", CutMLP("cls.fusion", layers=0))]
+    assert not audit(model, conditions)["structural_null"].any()
+    with pytest.raises(SweepError, match="no stage has these tokens in these layers"):
+        sweep(model, model.example_input(3), conditions)
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------

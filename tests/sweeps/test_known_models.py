@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from emg_lens.errors import EmgLensError
-from emg_lens.hooks import EdgeError, cross_modal, flow, unimodal
+from emg_lens.hooks import EdgeCut, EdgeError, cross_modal, flow, unimodal
 from emg_lens.hooks.probe import find_lever
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.attention import Attention
@@ -289,7 +289,7 @@ def test_severed_edges_are_those_of_the_blocks():
     model = build()
     model.blocks[0].attn.severed = flow("acc", "emg").mask(model.layout, 1, 2)[0].clone()
     only = [Condition("acc", flow("acc", "emg").at(layers=0)), Condition("all", flow("acc", "emg"))]
-    with pytest.raises(EdgeError, match=r"\['acc'\] cut no edge"):
+    with pytest.raises(EdgeError, match=r"\['acc'\] cut edges that this IsoNet is without already"):
         sweep(model, model.example_input(3), only)
     assert_right(model, sweep(model, model.example_input(3), only[1:], executor="tree"), model.example_input(3))
 
@@ -374,3 +374,15 @@ def test_norms_of_blocks_and_encoders_are_told_apart():
     assert "block 0 is not made of" in str(reason_not_to_fold(model))
     assert isinstance(model.blocks[1].ln1, LayerNorm)
     assert sweep(model, model.example_input(3), []).executor == "tree"
+
+
+def test_edges_that_the_model_was_built_without_are_named_as_what_they_are():
+    sizes = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8, "severed_edges": "cross_modal()"}
+    model = IsoNet(IsoNetConfig({"emg": 2, "acc": 1}, 10, 3, **sizes)).eval()
+    for cuts in (cross_modal(), (EdgeCut(unimodal()), EdgeCut(cross_modal().at(layers=1)))):
+        with pytest.raises(EdgeError, match=r"\['x'\] cut edges that this IsoNet is without already") as error:
+            sweep(model, model.example_input(2), [Condition("x", cuts)])
+        assert "\n" not in str(error.value)
+    with pytest.raises(EdgeError, match=r"\['x'\] cut no edge of this model"):
+        sweep(model, model.example_input(2), [Condition("x", unimodal() & cross_modal())])
+    assert sweep(model, model.example_input(2), [Condition("x", cross_modal() | unimodal())]).audit["edges_cut"][1]

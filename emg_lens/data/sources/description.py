@@ -162,9 +162,8 @@ class FolderDescription(SpecModel):
             DataError: It is missing, not YAML, or a key or value does not belong there.
         """
         try:
-            return cls.model_validate(
-                read_yaml(unpacked(path, MOST_BYTES, "a description has some lines").read().decode())
-            )
+            text = unpacked(path, MOST_BYTES, "a description has some lines").read().decode()
+            return cls.from_content(read_yaml(text))
         except ValidationError as error:
             raise DataError(f"{path}: {findings(error)}") from None
         except DataError:

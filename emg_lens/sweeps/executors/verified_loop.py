@@ -1,11 +1,13 @@
 """One verified forward a condition, on any model: slow, and what all other executors are compared with."""
 
+import operator
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import reduce
 
 from torch import Tensor, nn
 
-from emg_lens.hooks import EdgeSet, cutting, none
+from emg_lens.hooks import cutting, none
 from emg_lens.layout import TokenLayout
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.plan import Keep, Root, Rows
@@ -22,17 +24,8 @@ class VerifiedLoop:
         """Logits of every condition of a root that is not done, from its input."""
         for row in root.members:
             if row not in done:
-                keep({row: _caught(self.model, x, self.conditions[row].edges, self.layout)})
-
-
-def _caught(model: nn.Module, x: Tensor, edges: EdgeSet, layout: TokenLayout) -> Tensor | Exception:
-    try:
-        if edges == none():
-            return _output(model, x)
-        with cutting(model, edges, layout):
-            return _output(model, x)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other conditions' results are kept
-        return error
+                found = run_inside(self.model, [x], self.conditions[row], self.layout, None)
+                keep({row: found if isinstance(found, Exception) else found[0]})
 
 
 def _output(model: nn.Module, x: Tensor) -> Tensor:
@@ -43,10 +36,10 @@ def _output(model: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
-def run_unplanned(
+def run_inside(
     model: nn.Module, xs: Sequence[Tensor], condition: Condition, layout: TokenLayout, reference: Tensor | None
 ) -> list[Tensor] | Exception:
-    """Logits of a condition that acts inside the model, for batches of its (changed) input; or what it raised.
+    """Logits of what a condition does inside the model, for batches of its (changed) input; or what it raised.
 
     Everything is verified when the last batch has run, so it counts as a whole or not at all.
 
@@ -63,9 +56,9 @@ def run_unplanned(
         contexts: list[AbstractContextManager[object]] = [one.applied(model, layout, reference) for one in inside]
         cuts = [one.edges for one in condition.interventions if one not in inside and one.edges != none()]
         with ExitStack() as stack:
-            for context in [*(cutting(model, edges, layout) for edges in cuts), *contexts]:
+            for context in [*([cutting(model, reduce(operator.or_, cuts), layout)] if cuts else []), *contexts]:
                 stack.enter_context(context)
             outputs = [_output(model, x) for x in xs]
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other conditions' results are kept
         return error
     return outputs

@@ -26,6 +26,7 @@ from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     CORRECTION_NAMES,
     EMPTY,
+    PAPER,
     SIGNIFICANCE,
     TEST_NAMES,
     interval_heading,
@@ -80,9 +81,15 @@ def layout_grid(findings: Findings) -> pd.DataFrame:
     """Mean ± standard deviation over subjects, first factor down, the others across."""
     down, across = _levels(findings)
     values = _values(findings)
-    body = [[_mean_and_sd(values.get((level, *rest))) for rest in across] for level in down]
-    headings = [", ".join(rest) or metric_name(findings.metric) for rest in across]
-    table = pd.DataFrame(body, index=pd.Index(down, name=findings.factors[0]), columns=headings)
+    published = _published(findings)
+    columns = {}
+    for rest in across:
+        heading = ", ".join(rest) or metric_name(findings.metric)
+        columns[heading] = [_mean_and_sd(values.get((level, *rest))) for level in down]
+        if any((level, *rest) in published for level in down):
+            beside = f"{heading}: {PAPER}" if any(rest) else PAPER
+            columns[beside] = [value(published.get((level, *rest), np.nan)) for level in down]
+    table = pd.DataFrame(columns, index=pd.Index(down, name=findings.factors[0]))
     counts = sorted({len(some) for some in values.values()})
     n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     factors, words = findings.study.factors, {DRAW: "draws of electrodes", SEED: "seeds"}
@@ -163,6 +170,17 @@ def _values(findings: Findings) -> dict[tuple[str, ...], np.ndarray]:
     """The metric of every subject at each combination of levels."""
     groups = subject_means(findings).groupby(list(findings.factors), sort=False)[findings.metric]
     return {tuple(map(str, levels)): some.to_numpy() for levels, some in groups}  # pyright: ignore
+
+
+def _published(findings: Findings) -> dict[tuple[str, ...], float]:
+    """The published number of unmasked models at each combination of levels that has one, of this metric."""
+    found, reference = {}, findings.reference
+    for levels in _values(findings) if reference is not None else ():
+        assert reference is not None
+        at = dict(zip(findings.factors, levels, strict=True))
+        numbers = reference.by_condition(findings.metric, at)
+        found |= {levels: numbers[BASELINE]} if BASELINE in numbers else {}
+    return found
 
 
 def _mean_and_sd(values: np.ndarray | None) -> str:

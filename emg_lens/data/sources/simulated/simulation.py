@@ -348,7 +348,7 @@ def _choose(simulation: Simulation, subjects: Iterable[str | int] | None) -> lis
 
 def _read(simulation: Simulation | Mapping | None) -> Simulation:
     try:
-        return Simulation.model_validate({} if simulation is None else simulation)
+        return Simulation.from_content({} if simulation is None else simulation)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
