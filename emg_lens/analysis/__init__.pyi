@@ -1,6 +1,7 @@
 from .attention_views import AttentionView, attention_view
 from .controls import larger_cuts, random_edges, with_detour_closed
 from .patterns import modality_mass
+from .readout import neighbour_shares, readout_map, readout_vectors
 from .reconstruction import gap_curve, masked_errors, reconstruct
 from .reconstruction_figures import plot_gap_curve, plot_reconstruction
 from .shift import activation_shift
@@ -13,9 +14,12 @@ __all__ = [
     "larger_cuts",
     "masked_errors",
     "modality_mass",
+    "neighbour_shares",
     "plot_gap_curve",
     "plot_reconstruction",
     "random_edges",
+    "readout_map",
+    "readout_vectors",
     "reconstruct",
     "with_detour_closed",
 ]

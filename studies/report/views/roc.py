@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import COLOURS, DARK, DOTTED, DPI, GREY, STYLE, WIDTH, plain_text
@@ -60,8 +59,8 @@ class ReceiverCurves(View):
         """By figure."""
         return {
             "roc": "Share of a class's movements that are told (up) against the share of the others that are taken for"
-            " it (right), mean over fits at equal shares of the latter; macro: mean over classes, micro: all decisions of"
-            " one class against the rest together; beside the names the areas. Dotted: guessing."
+            " it (right), mean over fits at equal shares of the latter; macro: mean over classes, micro: all decisions"
+            " of one class against the rest together; beside the names the areas. Dotted: guessing."
         }
 
 
@@ -172,6 +171,9 @@ def _label(name: str, curves: Curves) -> str:
 def _curve(
     positive: np.ndarray, score: Float[np.ndarray, " decision"], weights: Float[np.ndarray, " decision"]
 ) -> ReceiverCurve:
+    # Other reports need not wait for it.
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
     false, true, _ = roc_curve(positive, score, sample_weight=weights)
     area = float(roc_auc_score(positive, score, sample_weight=weights))
     precision = float(average_precision_score(positive, score, sample_weight=weights))
