@@ -219,4 +219,10 @@ def _n_outputs(model: Any, whose: str) -> int:
             f"{whose}the model has no outputs (readout={getattr(model.cfg, 'readout', None)!r}); build it with"
             " readout='cls' or 'mean' and n_classes"
         )
+    given = getattr(model.cfg, "output_shape", (n_outputs,))
+    if given != (n_outputs,):
+        raise FitError(
+            f"{whose}the model gives {list(given)} values a trial, and this objective wants one an output:"
+            f" [{n_outputs}]; a TinyMyo with head='regression' gives those with pooled=True"
+        )
     return n_outputs
