@@ -21,7 +21,9 @@ from emg_lens.studies.study import Study
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    content = yaml.safe_load(TINY) | {"conditions": {}, "views": ["embedding", "training"]}
+    content = yaml.safe_load(TINY) | {"views": ["embedding", "controls", "training"]}
+    controls = {"random_edges": 0, "superset": True, "detour": False, "shift": False}
+    content["conditions"] = {"layer_masks": {"modes": ["individual"]}, "controls": controls}
     content["split"] = {"by": "subject", "test": [2, 3]}
     return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
 
@@ -40,6 +42,11 @@ def test_the_vectors_are_those_that_the_saved_model_reads_the_saved_logits_from(
     assert titles == ["held-out, by class", "held-out, by subject"]
     content = yaml.safe_load(TINY) | {"conditions": {}}
     assert not EMBEDDING.shows(replace(done, study=Study.parse(yaml.safe_dump(content))))
+
+
+def test_a_study_whose_only_control_is_all_edge_sets_together_has_a_report(done):
+    assert done.controls["control"].unique().tolist() == ["superset"] and done.controls["of"].isna().all()
+    assert "Cuts and their controls" in done.report()
 
 
 def test_they_are_computed_once_and_never_from_other_recordings(done, tmp_path):

