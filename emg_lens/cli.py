@@ -1,9 +1,10 @@
 """The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data, corpus, pretrain."""
 
+import itertools
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 try:
     import typer
@@ -208,6 +209,50 @@ def corpus(
         sums = (len(rows), rows["windows"].sum(), rows["channels"].max(), rows["constant"].sum())
         shown.add_row(Text(printable(str(part))), *map(str, sums))
     out.print(shown)
+
+
+@app.command()
+def cost(
+    names: Annotated[list[str], typer.Argument(help="Models (emg-lens list).")],
+    channels: Annotated[list[int], typer.Option("--channels", min=1, help="EMG channels; may be repeated.")] = [8, 16],
+    samples: Annotated[list[int], typer.Option("--samples", min=1, help="Of a window; may be repeated.")] = [200, 1000],
+    outputs: Annotated[int, typer.Option("--outputs", min=0, help="Classes, or targets.")] = 6,
+    settings: Annotated[list[str], typer.Option("--set", help="A model's setting: d_model=64; may be repeated.")] = [],
+) -> None:
+    """Parameters, operations, memory and time of one window, for each number of channels and each length.
+
+    Beside the bytes of the weights stands the nearest memory of a GAP9 that would hold them, were it empty.
+
+    Example: emg-lens cost tinymyo --channels 8 --channels 16 --samples 1000
+    """
+    from emg_lens.analysis.cost import cost_cells, model_costs
+    from emg_lens.models.registry import architecture
+
+    given = dict(map(_setting, settings))
+    models = {}
+    for name, n_channels, n_samples in itertools.product(names, channels, samples):
+        entry, classes = architecture(name), [str(k) for k in range(outputs)]
+        config = entry.configure(given, modalities={"emg": n_channels}, n_samples=n_samples, class_names=classes)
+        models[f"{name}, {n_channels} x {n_samples}"] = entry.model(config)
+    with err.status("running the models"):
+        table = cost_cells(model_costs(models))
+    shown = Table(*table.columns)
+    for row in table.itertuples(index=False):
+        shown.add_row(*row)
+    out.print(shown)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """`"d_model=64"` as its name and value."""
+    import yaml
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"{text!r}; expected NAME=VALUE, such as d_model=64", param_hint="--set")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise typer.BadParameter(f"{text!r}; {value!r} is no value", param_hint="--set") from None
 
 
 @app.command("pretrain")

@@ -82,6 +82,8 @@ class StudyResult(Findings):
                 about = list(read_csv(part / "conditions.csv").columns)
                 tags |= dict.fromkeys(about[1 : about.index("edges_cut")])
         scores = pd.concat(scores, ignore_index=True)
+        if "control" in scores and "of" not in scores:
+            scores["of"] = None  # no control is of one cut: all edge sets cut together alone
         is_control = scores["control"].notna() if "control" in scores else pd.Series(False, scores.index)
         tags = [tag for tag in tags if tag not in ("control", "of", "draw")]
         return cls(

@@ -301,3 +301,15 @@ def test_ctrl_c_while_python_imports_is_no_traceback(tmp_path):
     command = [sys.executable, "-m", "emg_lens", "list"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_cost_prints_a_row_a_size_and_says_what_a_setting_looks_like(call):
+    small = ["--set", "d_model=16", "--set", "n_heads=2", "--set", "n_layers=1", "--set", "d_mlp=16"]
+    code, out, _ = call("cost", "isonet", "tinymyo", "--channels", 4, "--samples", 40, "--samples", 80, *small)
+    assert code == 0 and [f"{name}, 4 x {n}" in out for name in ("isonet", "tinymyo") for n in (40, 80)] == [True] * 4
+    assert "INT8 (MiB)" in out and " L1 " in out
+    code, _, err = call("cost", "tinymyo", "--set", "modalities=3")
+    assert code == 2 and "has no setting 'modalities'" in err
+    for wrong in ("d_model", "d_model=["):
+        code, _, err = call("cost", "tinymyo", "--set", wrong)
+        assert code == 2 and "--set" in err and "Traceback" not in err

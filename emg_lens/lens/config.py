@@ -78,6 +78,11 @@ class SignalConfig:
         return True
 
     @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what the model gives for one trial."""
+        return (self.n_classes,)
+
+    @property
     def n_weights(self) -> int:
         """Trainable values of the model, at least; 0 where a kind of model does not say."""
         return 0
@@ -209,6 +214,11 @@ class EncoderConfig(SignalConfig):
     def adds_positions(self) -> bool:
         """Whether vectors that stand for positions are added to the embeddings."""
         return self.positions in ("learned", "sinusoidal")
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what the model gives for one trial; without a readout, of its residual stream."""
+        return super().output_shape if self.has_readout else (self.n_ctx, self.d_model)
 
     @property
     def n_weights(self) -> int:

@@ -88,7 +88,7 @@ class TinyMyo(HookedBiosignalEncoder):
             assert cfg.patch_samples is not None
             self.unembed = SampleUnembed(cfg.d_model, cfg.patch_samples)
         elif cfg.head == "regression":
-            length = cfg.output_samples or cfg.n_samples
+            length = None if cfg.pooled else cfg.output_samples or cfg.n_samples
             self.unembed = SequenceUnembed(cfg.n_channels, cfg.d_model, cfg.n_classes, length, cfg.dropout)
         elif cfg.fusion == "concat":
             self.unembed = ChannelUnembed(cfg.n_channels, cfg.d_model, cfg.n_classes)
@@ -102,7 +102,7 @@ class TinyMyo(HookedBiosignalEncoder):
         return self._by_channel(resid).mean(dim=2)
 
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
-        """Class logits `[batch, class]`, samples `[batch, channel, time]`, or targets `[batch, sample, target]`."""
+        """Class logits `[batch, class]`, samples `[batch, channel, time]`, or targets `[batch, (sample,) target]`."""
         if return_type != "logits" or self.cfg.head == "classification":
             return super().head(resid, return_type)
         if self.cfg.head == "regression":

@@ -36,6 +36,8 @@ class TinyMyoConfig(EncoderConfig):
         fusion: How the channels of a patch meet in front of the head: side by side, or their mean.
         positions: `"rotary"` over the position in the layout, `"rotary_time"` over the patch of a channel, `"none"`.
         output_samples: Samples that the regression gives a window; `None` = `n_samples`.
+        pooled: Whether the regression gives the mean of its values over the window, one a target, which is what the
+            `regression` objective fits; as published it gives one a sample.
         channel_slots: Learned vectors added to the tokens of the first so many channels; 0 = none.
         padding: Modality whose channels hold zeros, there to make up a number of channels (`{"emg": 12, "pad": 4}`).
         reads_padding: Whether other tokens attend to those of `padding`; as published they do.
@@ -60,6 +62,7 @@ class TinyMyoConfig(EncoderConfig):
     head: Head = "classification"
     fusion: Fusion = "concat"
     output_samples: PositiveInt | None = None
+    pooled: bool = False
     channel_slots: NonNegativeInt = 0
     padding: str = ""
     reads_padding: bool = True
@@ -82,6 +85,11 @@ class TinyMyoConfig(EncoderConfig):
             raise ArgumentError("head='regression' reads channels side by side; expected fusion='concat', got 'mean'")
         if self.output_samples is not None and self.head != "regression":
             raise ArgumentError(f"output_samples={self.output_samples} is for head='regression', got {self.head!r}")
+        if self.pooled and (self.head != "regression" or self.output_samples is not None):
+            raise ArgumentError(
+                f"pooled=True is for head='regression' without output_samples, got {self.head!r} and"
+                f" output_samples={self.output_samples}"
+            )
         if self.channel_slots and self.channel_slots < self.n_channels:
             raise ArgumentError(
                 f"channel_slots={self.channel_slots} vectors for {self.n_channels} channels; expected one a channel or"
@@ -98,6 +106,15 @@ class TinyMyoConfig(EncoderConfig):
     def has_readout(self) -> bool:
         """Whether the model gives `n_classes` outputs, and not samples."""
         return self.head != "reconstruction"
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Classes or pooled targets, `[sample, target]`, or the samples of each channel."""
+        if self.head == "reconstruction":
+            return (self.n_channels, self.n_patches * (self.patch_samples or 1))
+        if self.head == "regression" and not self.pooled:
+            return (self.output_samples or self.n_samples, self.n_classes)
+        return super().output_shape
 
     @property
     def rope(self) -> Rope:

@@ -52,9 +52,12 @@ class ChannelUnembed(nn.Module):
 
 
 class SequenceUnembed(nn.Module):
-    """Channels side by side -> a value a target and sample: three convolutions over patches, then interpolation."""
+    """Channels side by side -> a value a target and sample: three convolutions over patches, then interpolation.
 
-    def __init__(self, n_channels: int, d_model: int, n_targets: int, n_samples: int, dropout: float) -> None:
+    Without a number of samples, a value a target: the mean over patches.
+    """
+
+    def __init__(self, n_channels: int, d_model: int, n_targets: int, n_samples: int | None, dropout: float) -> None:
         super().__init__()
         self.n_samples = n_samples
         self.mix = nn.Conv1d(n_channels * d_model, D_REGRESSION, 1)
@@ -70,11 +73,13 @@ class SequenceUnembed(nn.Module):
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Float[Tensor, "batch channel patch d_model"]) -> Float[Tensor, "batch sample target"]:
-        """Values of each target over the window."""
+    def forward(self, x: Float[Tensor, "batch channel patch d_model"]) -> Float[Tensor, "batch *sample target"]:
+        """Values of each target over the window, or their mean."""
         side_by_side = rearrange(x, "batch channel patch d_model -> batch (channel d_model) patch")
         hidden = F.silu(self.smooth(self.drop(F.silu(self.mix(side_by_side)))))
         values = self.read(hidden)
+        if self.n_samples is None:
+            return values.mean(dim=-1)
         if values.shape[-1] != self.n_samples:
             values = F.interpolate(values, size=self.n_samples, mode="linear", align_corners=False)
         return rearrange(values, "batch target sample -> batch sample target")

@@ -1,5 +1,6 @@
 from .cohort import fit_cohort
 from .fitting import fit
+from .masked_reconstruction import MaskedReconstruction
 from .metrics import METRICS, Metric, MetricError, add_metric, measure
 from .objectives import OBJECTIVES, Classification, FitError, Objective, Regression
 from .pretraining import pretrain
@@ -13,6 +14,7 @@ __all__ = [
     "OBJECTIVES",
     "Classification",
     "FitError",
+    "MaskedReconstruction",
     "Metric",
     "MetricError",
     "Objective",

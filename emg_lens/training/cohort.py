@@ -73,6 +73,8 @@ def fit_cohort(
     looks = [None] * len(models) if held_out is None else list(held_out)
     _check(models, xs, targets, every, looks)
     _check_schedule(every[0], [len(x) for x in xs])
+    if objective.one_by_one:
+        raise ArgumentError(f"objective={objective.name!r} draws for each trial; fit its models one by one, with fit")
     for s, (model, x, wanted, look) in enumerate(zip(models, xs, targets, looks, strict=True)):
         objective.check(model, x, wanted, whose=f"subject {s}: ")
         if look is not None:

@@ -260,7 +260,7 @@ def _identity(
     identity = {**model_identity(model), **trials, "held_out": curve}
     if validation is not None:
         identity["validation"] = digest(part for tensor in validation for part in content(tensor))
-    return {**identity, "objective": objective.name, "recipe": recipe.model_dump_json()}
+    return {**identity, "objective": objective.identity, "recipe": recipe.model_dump_json()}
 
 
 # --- shared with cohorts --------------------------------------------------------------------------------------

@@ -60,6 +60,25 @@ def masked_and_visible(
     return tuple((errors * of).sum(1) / of.sum(1).clamp(min=1) for of in (masked, visible))  # pyright: ignore
 
 
+def reconstruction_losses(
+    found: Float[Tensor, "window channel time"],
+    wanted: Float[Tensor, "window channel time"],
+    masked: Bool[Tensor, "window token"],
+    real: Bool[Tensor, "window token"],
+    patches: int,
+    beta: float,
+) -> tuple[Float[Tensor, " window"], Float[Tensor, " window"]]:
+    """Masked and visible loss of each window; arguments as in `token_errors` and `masked_and_visible`."""
+    return masked_and_visible(token_errors(found, wanted, patches, beta), masked, real)
+
+
+def total_loss(
+    masked: Float[Tensor, " window"], visible: Float[Tensor, " window"], visible_weight: float
+) -> Float[Tensor, " window"]:
+    """What is learned from: the masked loss, and the visible one with its weight."""
+    return masked + visible_weight * visible
+
+
 def of_samples(
     masked: Bool[Tensor, "window token"], channels: int, samples: int
 ) -> Bool[Tensor, "window channel time"]:

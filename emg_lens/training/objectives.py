@@ -24,15 +24,22 @@ class FitError(EmgLensError, RuntimeError):
 
 
 class Objective(ABC):
-    """One entry of the registry; it has no state, so one object serves every fit.
+    """One entry of the registry; a fit changes nothing in it, so one object serves every fit.
 
     Attributes:
         name: What users call it.
         metrics: Metrics that tell how well it is met; the first stands in the table of a fit.
+        one_by_one: Whether models have to be fitted one after the other, because what it draws depends on the trials.
     """
 
     name: str
     metrics: tuple[str, ...]
+    one_by_one: bool = False
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others in a checkpoint: its name, and its settings where it has some."""
+        return self.name
 
     @abstractmethod
     def targets(self, trials: TrialSet) -> Tensor:
@@ -105,7 +112,7 @@ class Classification(Objective):
     def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
         """Refuse labels that are no class indices of the model."""
         n_classes = _n_outputs(model, whose)
-        _check_tensors(x, targets, whose)
+        check_tensors(x, targets, whose)
         if targets.is_floating_point() or targets.dtype == torch.bool or targets.ndim != 1:
             raise FitError(
                 f"{whose}labels are {targets.dtype} {list(targets.shape)}; expected class indices (torch.int64), one a"
@@ -146,7 +153,7 @@ class Regression(Objective):
     def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
         """Refuse targets that are no finite values, one an output of the model."""
         n_outputs = _n_outputs(model, whose)
-        _check_tensors(x, targets, whose)
+        check_tensors(x, targets, whose)
         if not targets.is_floating_point() or targets.ndim != 2 or targets.shape[1] != n_outputs:
             raise FitError(
                 f"{whose}targets are {targets.dtype} {list(targets.shape)}; expected floats [trial, {n_outputs}], one"
@@ -204,7 +211,12 @@ def check_trials(x: Tensor, targets: Tensor, whose: str = "") -> None:
         raise FitError(f"{whose}{bad} of {len(x)} trials hold NaN or infinite values; drop or repair them first")
 
 
-def _check_tensors(x: Tensor, targets: Tensor, whose: str) -> None:
+def check_tensors(x: Tensor, targets: Tensor, whose: str = "") -> None:
+    """Refuse what are no tensors.
+
+    Raises:
+        FitError: Trials or targets of another kind.
+    """
     for name, given in (("x", x), ("targets", targets)):
         if not isinstance(given, Tensor) or not given.ndim:
             raise FitError(f"{whose}{name} is {short(given)}; expected a torch tensor: torch.as_tensor({name})")
@@ -218,5 +230,11 @@ def _n_outputs(model: Any, whose: str) -> int:
         raise FitError(
             f"{whose}the model has no outputs (readout={getattr(model.cfg, 'readout', None)!r}); build it with"
             " readout='cls' or 'mean' and n_classes"
+        )
+    given = getattr(model.cfg, "output_shape", (n_outputs,))
+    if given != (n_outputs,):
+        raise FitError(
+            f"{whose}the model gives {list(given)} values a trial, and this objective wants one an output:"
+            f" [{n_outputs}]; a TinyMyo with head='regression' gives those with pooled=True"
         )
     return n_outputs

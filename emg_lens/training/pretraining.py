@@ -28,7 +28,7 @@ from emg_lens.data.corpus import Corpus
 from emg_lens.io.checkpoint import CheckpointFile
 from emg_lens.lens.identity import model_identity
 from emg_lens.training.fitting import seeded
-from emg_lens.training.masking import masked_and_visible, n_patches, token_errors
+from emg_lens.training.masking import n_patches, reconstruction_losses, total_loss
 from emg_lens.training.objectives import FitError
 from emg_lens.training.pretraining_recipe import PretrainingRecipe
 from emg_lens.training.window_batches import Stretch, WindowBatch, WindowBatches, read_batches
@@ -159,9 +159,7 @@ class _Run:
         batch = batch.to(self.accelerator.device)
         with self.accelerator.autocast():
             found = self.forward(batch.x, masked=batch.masked)
-        return masked_and_visible(
-            token_errors(found, batch.x, self.patches, self.recipe.beta), batch.masked, batch.real
-        )
+        return reconstruction_losses(found, batch.x, batch.masked, batch.real, self.patches, self.recipe.beta)
 
     def table(self) -> pd.DataFrame:
         """The losses so far."""
@@ -229,7 +227,7 @@ def _accumulate(run: _Run, batch: WindowBatch, micro: int, last: bool) -> Float[
     # over the whole batch.
     with nullcontext() if last else accelerator.no_sync(run.forward):
         masked, visible = run.losses(batch)
-        accelerator.backward((masked + recipe.visible_weight * visible).sum() / run.share)
+        accelerator.backward(total_loss(masked, visible, recipe.visible_weight).sum() / run.share)
     return torch.stack([masked.detach().double().sum(), visible.detach().double().sum()])
 
 

@@ -290,6 +290,8 @@ def test_a_head_of_other_channels_is_refused_not_mixed():
         ({"patch_samples": None}, "patch_samples; got"),
         ({"channel_slots": 2}, "channel_slots=2 vectors for 3 channels"),
         ({"output_samples": 7}, "output_samples=7 is for head='regression'"),
+        ({"pooled": True}, "pooled=True is for head='regression' without output_samples, got 'classification'"),
+        ({"head": "regression", "pooled": True, "output_samples": 7}, "without output_samples, got 'regression' and"),
         ({"head": "decode"}, "expected 'reconstruction', 'classification' or 'regression'"),
         ({"drop_path_shape": "none"}, "expected 'linear' or 'constant'"),
         ({"roep": "token"}, "has no setting 'roep'"),
@@ -371,3 +373,14 @@ def test_every_parameter_is_trained():
         model = make(head, channel_slots=3)
         model(inputs(model), masked=torch.rand(3, 12) < 0.5).square().sum().backward()
         assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_a_pooled_regression_is_the_mean_of_what_each_patch_is_read_for():
+    sizes = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_mlp": 16, "patch_samples": 10, "head": "regression"}
+    data = {"modalities": {"emg": 2}, "n_samples": 40, "n_classes": 3}
+    sequence = build_model("tinymyo", **data, **sizes, output_samples=4).eval()  # a value a patch: no interpolation
+    pooled = build_model("tinymyo", **data, **sizes, pooled=True).eval()
+    pooled.load_state_dict(sequence.state_dict())
+    x = pooled.example_input(3)
+    assert (sequence.cfg.output_shape, pooled.cfg.output_shape) == ((4, 3), (3,))
+    torch.testing.assert_close(pooled(x), sequence(x).mean(1))

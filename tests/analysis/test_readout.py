@@ -1,0 +1,62 @@
+"""Readout vectors give the logits; neighbours against scikit-learn; the map keeps clusters apart."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+
+from emg_lens.analysis import neighbour_shares, readout_map, readout_vectors
+from emg_lens.arguments import ArgumentError
+from emg_lens.models.registry import build_model
+
+SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_mlp": 16}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "n_values", "head"),
+    [
+        ("isonet", SMALL, 16, lambda m, v: m.unembed(v)),
+        ("tinymyo", {**SMALL, "patch_samples": 10}, 2 * 16, lambda m, v: m.unembed(v.view(len(v), 2, 16))),
+        ("multimodal-mlp", {"d_hidden": 8, "d_fused": 6}, 6, lambda m, v: m.classifier(v)),
+    ],
+)
+def test_the_head_makes_the_logits_of_these_vectors(name, settings, n_values, head):
+    model = build_model(name, modalities={"emg": 2}, n_samples=20, n_classes=3, **settings).train()
+    x = torch.randn(300, 2, 20, generator=torch.Generator().manual_seed(0))
+    vectors = readout_vectors(model, x)
+    assert vectors.shape == (300, n_values) and model.training
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(head(model, torch.from_numpy(vectors)), model(x))
+
+
+def test_a_model_without_a_known_head_is_refused():
+    with pytest.raises(ArgumentError, match="Linear does not say what its head is"):
+        readout_vectors(torch.nn.Linear(3, 2), torch.zeros(1, 1, 3))
+
+
+def test_neighbours_are_scikit_learns_and_never_of_the_own_movement():
+    rng = np.random.default_rng(0)
+    labels, movement = np.repeat([0, 1, 2], 60), np.arange(180) // 3
+    vectors = rng.normal(size=(180, 4)).astype(np.float32) + labels[:, None]
+    near, expected = neighbour_shares(vectors, labels, movement, n_neighbours=7)
+    places = NearestNeighbors(n_neighbors=10).fit(vectors).kneighbors(vectors, return_distance=False)
+    for trial, row in enumerate(places):
+        others = [k for k in row if movement[k] != movement[trial]][:7]
+        assert near[trial] == pytest.approx(np.mean(labels[others] == labels[trial]))
+    assert expected == pytest.approx(57 / 177)
+    with pytest.raises(ArgumentError, match="n_neighbours=178, and a trial has 177"):
+        neighbour_shares(vectors, labels, movement, n_neighbours=178)
+
+
+def test_the_map_keeps_clusters_apart_and_is_the_same_again():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 40)
+    vectors = (rng.normal(size=(80, 70)) + 8 * labels[:, None]).astype(np.float32)
+    found = readout_map(vectors)
+    assert found.shape == (80, 2)
+    near, _ = neighbour_shares(found, labels, n_neighbours=5)
+    assert near.min() == 1.0
+    np.testing.assert_array_equal(found, readout_map(vectors))
+    with pytest.raises(ArgumentError, match="4 trials or more"):
+        readout_map(vectors[:3])

@@ -1,0 +1,78 @@
+"""The ROC view: areas by hand and by scikit-learn, movements that weigh alike, fits that are never pooled."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import mannwhitneyu
+from sklearn.metrics import roc_auc_score
+from tiny import TINY
+
+from emg_lens.studies.report.views.roc import (
+    FALSE_RATES,
+    MACRO,
+    MICRO,
+    ROC,
+    figure_curves,
+    mean_curves,
+    receiver_curves,
+)
+from emg_lens.studies.study import Study
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    content = yaml.safe_load(TINY) | {"factors": {"seed": 2}, "conditions": {}, "views": ["roc", "training"]}
+    return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
+
+
+def predictions(logits, target, movement=None):
+    names = [f"output_{k}" for k in "abc"[: np.shape(logits)[1]]]
+    about = {"subject": "s", "movement": range(len(target)) if movement is None else movement, "target": target}
+    return pd.concat([pd.DataFrame(about), pd.DataFrame(logits, columns=names)], axis=1)
+
+
+def test_an_area_is_the_chance_that_a_trial_of_the_class_ranks_above_another():
+    rng = np.random.default_rng(0)
+    target, logits = rng.integers(0, 3, 60), rng.normal(size=(60, 3))
+    logits[np.arange(60), target] += 1
+    found = receiver_curves(predictions(logits, target), ["a", "b", "c"])
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for k, name in enumerate("abc"):
+        u = mannwhitneyu(p[target == k, k], p[target != k, k]).statistic
+        assert found[name].area == pytest.approx(u / ((target == k).sum() * (target != k).sum()))
+        assert np.trapezoid(found[name].true_rates, FALSE_RATES) == pytest.approx(found[name].area, abs=0.01)
+    assert found[MACRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="macro"))
+    assert found[MICRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="micro"))
+    assert found[MACRO].movements == 60 and found["a"].movements == (target == 0).sum()
+
+
+def test_windows_of_a_movement_count_once_and_classes_nobody_performs_are_left_out():
+    logits = [[2.0, 0, 0], [0, 1.0, 0], [0, 1.0, 0], [0.5, 0, 0]]
+    found = receiver_curves(predictions(logits, [0, 0, 1, 1], [0, 0, 1, 2]), ["a", "b", "c"])
+    assert set(found) == {"a", "b", MACRO, MICRO}
+    # Movement 0 has two windows: one ranks above both others, one ties with movement 1 and is below movement 2.
+    assert found["a"].area == pytest.approx(0.5 * 1 + 0.5 * 0.25)
+    assert found["a"].movements == pytest.approx(1)
+
+
+def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(done):
+    (curves,) = mean_curves(done).values()
+    names, trials = done.facts["outputs"].iloc[0], done.predictions()
+    areas = []
+    for _, some in trials.groupby("fit"):
+        logits = some[[f"output_{name}" for name in names]].to_numpy(float)
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        weights = 1 / some.groupby("movement")["target"].transform("size")
+        areas.append(roc_auc_score(some["target"], p, multi_class="ovr", average="macro", sample_weight=weights))
+    assert curves[MACRO].area == pytest.approx(np.mean(areas))
+    (table,) = ROC.tables(done).values()
+    assert table["Class"].tolist() == [*names, MACRO, MICRO]
+    assert float(table["AUC"].iloc[-2]) == pytest.approx(np.mean(areas), abs=6e-4)
+    assert "ROC by class" in done.report() and (done.folder / "figures" / "roc.svg").exists()
+    lines = figure_curves(curves).axes[0].lines
+    assert len(lines) == 1 + len(curves)
+    content = yaml.safe_load(TINY) | {"conditions": {}}
+    assert not ROC.shows(replace(done, study=Study.parse(yaml.safe_dump(content))))
