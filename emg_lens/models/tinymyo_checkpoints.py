@@ -299,9 +299,9 @@ def _load_pickled(path: Path) -> Any:
 
     Lightning keeps a run's settings so. No class that the file names is looked up, and no code of it is run.
     """
-    foreign = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
-    inert = [(type("Inert", (), {"__new__": _inert, "__setstate__": _forget}), name) for name in foreign]
     try:
+        foreign = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        inert = [(type("Inert", (), {"__new__": _inert, "__setstate__": _forget}), name) for name in foreign]
         with safe_globals(inert):  # pyright: ignore[reportArgumentType]  (takes names since 2.6, as its docstring says)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -6,6 +6,7 @@ full size and what the authors' code gave.
 
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,11 @@ def test_code_in_a_file_is_never_run_and_other_content_is_refused(tmp_path, caps
     (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Loud()))
     with pytest.raises(EmgLensError, match="b.ckpt"):
         load(tmp_path / "b.ckpt")
+    with zipfile.ZipFile(tmp_path / "odd.ckpt", "w") as archive:  # an instruction that pickles do not have
+        archive.writestr("archive/data.pkl", b"\x80\x02\xff.")
+        archive.writestr("archive/version", "3\n")
+    with pytest.raises(EmgLensError, match="is damaged, or no file of weights"):
+        load(tmp_path / "odd.ckpt")
     for content in ([1, 2], {"state_dict": {}}, {"state_dict": {"norm.weight": "x"}}, torch.ones(3)):
         torch.save(content, tmp_path / "c.ckpt")
         with pytest.raises(EmgLensError, match="holds no tensors by name"):
