@@ -9,7 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -23,6 +23,7 @@ from emg_lens.data.trials import TrialSet
 MOST_BLOCKS = 1000
 """Of a subject: each is a model to fit."""
 
+T = TypeVar("T")
 TrialMask = Bool[np.ndarray, " trial"]
 
 
@@ -236,7 +237,8 @@ class SubjectSplit(Split):
         train: Instead, the subjects (names or numbers) to train on; `None` = all that are neither tested nor validated
             on.
         test: Instead, the subjects to test on: one fold.
-        validation: With `test`, the subjects to choose among epochs by; `None` = none.
+        validation: The subjects to choose among epochs by: with `test`, which; with `leave_out`, how many, those that
+            follow the tested ones in their order (behind the last comes the first); `None` = none.
     """
 
     ADDED: ClassVar[tuple[str, ...]] = (*Split.ADDED, "validation")
@@ -245,14 +247,16 @@ class SubjectSplit(Split):
     leave_out: PositiveInt | None = None
     train: tuple[int | str, ...] | None = None
     test: tuple[int | str, ...] | None = None
-    validation: tuple[int | str, ...] | None = None
+    validation: PositiveInt | tuple[int | str, ...] | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "SubjectSplit":
         if (self.leave_out is None) == (self.test is None):
             raise ValueError("a split by subject needs either leave_out or test")
-        if self.validation is not None and (self.test is None or not self.validation):
-            raise ValueError("a split by subject with validation names one subject or more, beside those to test")
+        if self.validation == () or isinstance(self.validation, tuple) and self.test is None:
+            raise ValueError("validation names one subject or more, beside those to test; with leave_out, how many")
+        if isinstance(self.validation, int) and self.leave_out is None:
+            raise ValueError(f"validation: {self.validation} is for leave_out; with test, list the subjects")
         if self.train is not None and self.test is None:
             raise ValueError("a split by subject with leave_out takes no train: it trains on all others")
         return self
@@ -263,8 +267,10 @@ class SubjectSplit(Split):
         if self.test is not None:
             return (self._held_out(everyone),)
         k = self.leave_out or 1
-        if k >= len(everyone):
-            raise DataError(f"leave_out: {k} leaves no subject to train on; there are {len(everyone)}")
+        n_validated = self.validation if isinstance(self.validation, int) else 0
+        if k + n_validated >= len(everyone):
+            also = f" and validation: {n_validated}" * bool(n_validated)
+            raise DataError(f"leave_out: {k}{also} leaves no subject to train on; there are {len(everyone)}")
         tested = [everyone[i : i + k] for i in range(0, len(everyone), k)]
         return tuple(Fold("+".join(some), everyone, some, self) for some in tested)
 
@@ -278,12 +284,14 @@ class SubjectSplit(Split):
         """A mask by subject."""
         if self.validation is None:
             return None
+        if isinstance(self.validation, int):
+            return np.isin(trials.subject, _following(fold.subjects, fold.test_subjects[-1], self.validation))
         return np.isin(trials.subject, tuple(choose(dict.fromkeys(fold.subjects, ()), self.validation)))
 
     def _held_out(self, everyone: tuple[str, ...]) -> Fold:
         index = dict.fromkeys(everyone, ())
         test = tuple(choose(index, self.test))
-        validate = () if self.validation is None else tuple(choose(index, self.validation))
+        validate = tuple(choose(index, self.validation)) if isinstance(self.validation, tuple) else ()
         others = (*test, *validate)
         train = (
             tuple(s for s in everyone if s not in others) if self.train is None else tuple(choose(index, self.train))
@@ -309,12 +317,23 @@ class BlockSplit(Split):
 
     Attributes:
         n_folds: How many blocks, 1000 at most; given and written as `folds`.
+        validation: How many blocks to choose among epochs by, those that follow the tested one (behind the last comes
+            the first); `None` = none.
     """
+
+    ADDED: ClassVar[tuple[str, ...]] = (*Split.ADDED, "validation")
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     by: Literal["block"] = "block"
     n_folds: int = Field(alias="folds", ge=2, le=MOST_BLOCKS)
+    validation: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _leaves_some(self) -> "BlockSplit":
+        if self.validation is not None and self.validation + 1 >= self.n_folds:
+            raise ValueError(f"folds: {self.n_folds} and validation: {self.validation} leave no block to train on")
+        return self
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
         """One fold a subject and block, named `<subject>.block<k>` with k from 1."""
@@ -323,18 +342,31 @@ class BlockSplit(Split):
 
     def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by block; movements follow each other in time as their numbers do."""
-        mine = np.isin(trials.subject, fold.subjects)
-        movements, first, movement_of = np.unique(trials.movement[mine], return_index=True, return_inverse=True)
-        blocks = _blocks(trials.y[mine][first], self.n_folds)
-        if not (blocks == fold.block).any():
-            most = int(np.bincount(trials.y[mine][first]).max())
+        block = self._block_of(fold, trials)
+        test, validated = block == fold.block, self.validated(fold, trials)
+        if not test.any():
+            of_each = [len(np.unique(trials.movement[(block > 0) & (trials.y == of)])) for of in np.unique(trials.y)]
             raise DataError(
-                f"fold {fold.name} has nothing to test: of {len(movements)} movements at most {most} are of a class,"
-                f" fewer than {self.n_folds} folds; ask for fewer, or cut movements into pieces (piece_s)"
+                f"fold {fold.name} has nothing to test: of {sum(of_each)} movements at most {max(of_each)} are of a"
+                f" class, fewer than {self.n_folds} folds; ask for fewer, or cut movements into pieces (piece_s)"
             )
-        test = np.zeros(len(trials), bool)
-        test[mine] = (blocks == fold.block)[movement_of]
-        return mine & ~test, test, ()
+        train = (block > 0) & ~test
+        return train if validated is None else train & ~validated, test, ()
+
+    def validated(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
+        """A mask by block."""
+        if self.validation is None:
+            return None
+        blocks = range(1, self.n_folds + 1)
+        return np.isin(self._block_of(fold, trials), _following(blocks, fold.block, self.validation))
+
+    def _block_of(self, fold: Fold, trials: TrialSet) -> Int[np.ndarray, " trial"]:
+        """Block of each trial, from 1; 0 for those of other subjects."""
+        mine = np.isin(trials.subject, fold.subjects)
+        _, first, movement_of = np.unique(trials.movement[mine], return_index=True, return_inverse=True)
+        found = np.zeros(len(trials), int)
+        found[mine] = _blocks(trials.y[mine][first], self.n_folds)[movement_of]
+        return found
 
 
 SplitSpec = Annotated[RepetitionSplit | SubjectSplit | BlockSplit, Field(discriminator="by")]
@@ -348,6 +380,11 @@ def _blocks(classes: Int[np.ndarray, " movement"], n: int) -> Int[np.ndarray, " 
         members = np.flatnonzero(classes == of)
         blocks[members] = np.arange(len(members)) * n // len(members) + 1
     return blocks
+
+
+def _following(every: Sequence[T], last: T, n: int) -> tuple[T, ...]:
+    """The `n` that follow `last`; behind the end comes the beginning."""
+    return tuple(every[(every.index(last) + k) % len(every)] for k in range(1, n + 1))
 
 
 def _different(subjects: Sequence[str]) -> tuple[str, ...]:

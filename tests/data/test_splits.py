@@ -236,8 +236,13 @@ def test_trials_for_validation_are_neither_fitted_nor_tested(split, seen):
         ({"by": "repetition", "test": [4], "validation": [4]}, r"repetitions \[4\] are to validate on"),
         ({"by": "repetition", "train": [1], "test": [4], "validation": [1]}, r"repetitions \[1\] are to validate on"),
         ({"by": "repetition", "test": [4], "validation": []}, "validation must list different repetitions"),
-        ({"by": "subject", "leave_out": 1, "validation": ["A"]}, "names one subject or more, beside those to test"),
+        (
+            {"by": "subject", "leave_out": 1, "validation": ["A"]},
+            "names one subject or more, beside those to test; with leave",
+        ),
+        ({"by": "subject", "test": ["A"], "validation": 1}, "validation: 1 is for leave_out; with test, list"),
         ({"by": "block", "folds": 2, "validation": [1]}, "validation"),
+        ({"by": "block", "folds": 2, "validation": 1}, "folds: 2 and validation: 1 leave no block to train on"),
         ({"by": "repetition", "test": [4], "share": 0}, "greater than 0"),
         ({"by": "repetition", "test": [4], "share_seed": 1}, "does nothing without a share below 1"),
     ],
@@ -245,6 +250,34 @@ def test_trials_for_validation_are_neither_fitted_nor_tested(split, seen):
 def test_validation_and_shares_that_cannot_be_are_refused(content, message):
     with pytest.raises(ValidationError, match=message):
         SPLIT.validate_python(content)
+
+
+@pytest.mark.parametrize(
+    ("split", "subjects", "expected"),
+    [
+        (SubjectSplit(leave_out=1, validation=1), "ABC", ["B", "C", "A"]),
+        (SubjectSplit(leave_out=2, validation=1), "ABCD", ["C", "A"]),
+        (BlockSplit(folds=4, validation=2), "AB", [{2, 3}, {3, 4}, {4, 1}, {1, 2}] * 2),
+    ],
+)
+def test_folds_that_take_turns_validate_on_what_follows_the_tested(split, subjects, expected):
+    trials = made(subjects=tuple(subjects))
+    folds = split.folds(tuple(subjects))
+    assert len(folds) == len(expected)
+    for fold, of in zip(folds, expected, strict=True):
+        (train, test), validation = fold.divide(trials), fold.validation(trials)
+        movements = [set(zip(p.subject, p.movement, strict=True)) for p in (train, test, validation)]
+        assert sum(map(len, movements)) == len(set.union(*movements)) and all(movements)
+        if fold.block:  # a repetition of every class is a block
+            whole = {fold.test_subjects[0]}
+            assert set(validation.subject) == whole and set(validation.repetition.tolist()) == set(of)
+        else:
+            assert set(validation.subject) == set(of)
+            assert len(train) + len(test) + len(validation) == len(trials)
+        assert identities(fold.seen(trials)) == identities(train) | identities(validation)
+    assert SPLIT.validate_python(split.model_dump()) == split
+    with pytest.raises(DataError, match="leave_out: 1 and validation: 2 leaves no subject to train on"):
+        SubjectSplit(leave_out=1, validation=2).folds(("A", "B", "C"))
 
 
 def test_subjects_on_two_sides_and_classes_that_nobody_trains_are_refused():

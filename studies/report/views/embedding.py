@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -24,6 +25,8 @@ MOST_FITS = 3
 MOST_NAMED = 12
 """Colours that the legend explains."""
 N_NEIGHBOURS = 10
+LEGENDS: tuple[Any, ...] = ("outside right upper", "outside right lower")
+"""Places of those of classes and of subjects."""
 
 
 class _Finished(Protocol):
@@ -177,11 +180,11 @@ def figure_maps(fits: Sequence[EmbeddedFit]) -> Figure | None:
                 _scatter(axes, where, fit.trials[column].astype(str).to_numpy()[shown], colours)
                 axes.set_title(plain_text(f"{fit.name}, by {word}"))
                 keys[word] = colours
-        for (word, colours), place in zip(keys.items(), ("upper", "lower"), strict=False):
+        for (word, colours), place in zip(keys.items(), LEGENDS, strict=False):
             if len(colours) <= MOST_NAMED:
                 dots = [Line2D([], [], marker="o", linestyle="none", markersize=3.5, color=c) for c in colours.values()]
                 names = [plain_text(name) for name in colours]
-                figure.legend(dots, names, loc=f"outside right {place}", frameon=False, title=word.capitalize())
+                figure.legend(dots, names, loc=place, frameon=False, title=word.capitalize())
     return figure
 
 
@@ -191,7 +194,7 @@ def _colours(names: Sequence[str]) -> dict[str, str]:
     if len(every) <= len(COLOURS):
         return dict(zip(every, COLOURS, strict=False))
     spread = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, len(every)))
-    return {name: matplotlib.colors.to_hex(c) for name, c in zip(every, spread, strict=True)}
+    return {name: to_hex(c) for name, c in zip(every, spread, strict=True)}
 
 
 def _scatter(axes: Axes, where: Float[np.ndarray, "trial 2"], names: np.ndarray, colours: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ The areas are scikit-learn's. Every tested movement weighs the same.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import matplotlib
 import numpy as np
@@ -150,7 +150,7 @@ def figure_curves(curves: Curves) -> Figure:
         axes.plot([0, 1], [0, 1], **DOTTED)
         few = len(classes) <= MOST_NAMED
         for k, name in enumerate(classes):
-            style = {"color": COLOURS[k % len(COLOURS)], "linestyle": "-" if k < len(COLOURS) else "--"}
+            style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "linestyle": "-" if k < len(COLOURS) else "--"}
             style = style | {"label": _label(name, curves)} if few else {"color": GREY, "alpha": 0.4}
             axes.plot(FALSE_RATES, curves[name].true_rates, linewidth=0.7, **style)
         for name, dash in ((MACRO, "-"), (MICRO, (0, (4, 2)))):
