@@ -129,14 +129,15 @@ def _wrapped(kinds: dict[str, TinyArchitecture], kernels: tuple[str, ...] = ("ea
         runs = architecture.model != "T5ForConditionalGeneration" or installed_version()[0] >= 4
         if not architecture.adapted and not (architecture.model in SUPPORTED_ARCHITECTURES and runs):
             continue
-        make, how = (_adapted, "adapted") if architecture.adapted else (_bridge, "bridge")
+        make, how = (_adapted, "adapted") if architecture.adapted else (bridged, "bridge")
         for kernel in kernels:
             for stack in architecture.stacks or (None,):
                 name = f"{kind} {how}, {kernel}" + (f", {stack}" if stack else "")
                 yield Specimen(name, partial(make, architecture, kernel), kind, stack)
 
 
-def _bridge(architecture: TinyArchitecture, kernel: str) -> nn.Module:
+def bridged(architecture: TinyArchitecture, kernel: str) -> Any:
+    """TransformerLens's bridge around `wrapped_model`."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     model = wrapped_model(architecture, kernel)

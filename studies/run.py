@@ -16,6 +16,7 @@ from rich.console import Console
 
 from emg_lens.errors import printable
 from emg_lens.io.files import remove, remove_abandoned
+from emg_lens.io.hashing import why_nothing_is_remembered
 from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.machine import environment
 from emg_lens.io.seals import BLANK, write_sealed
@@ -65,7 +66,8 @@ def run_study(
     _check_device(device)
     out = Path(out).expanduser().absolute()
     plan = begun_plan(study, data, out) or prepare(study, data, out, jobs, console)
-    for warning in plan.warnings:
+    forgotten = None if data is None else why_nothing_is_remembered()
+    for warning in [*plan.warnings, *([forgotten] if forgotten else [])]:
         print_note(console, warning)
     fits = fits_of(study, plan.subjects)
     with _alone_in(plan.folder, console):

@@ -16,6 +16,7 @@ from emg_lens.data.segment import told_once
 from emg_lens.data.splits import RepetitionSplit
 from emg_lens.io.seals import DamagedFileError, check_seal
 from emg_lens.io.workers import parallel
+from emg_lens.io.yaml_text import YAMLTextError, read_mapping, text_of_file
 from emg_lens.studies.alike import alike_warnings, draw_warnings
 from emg_lens.studies.fit_units import fits_of
 from emg_lens.studies.report.view import VIEWS
@@ -144,10 +145,10 @@ def read_spec(folder: Path) -> StudySpec:
     except DamagedFileError as error:
         raise StudyError(f"{error}; run the changed study itself with emg-lens run") from None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_mapping(text_of_file(path, "study"), str(path), "name, cohort, model")
         for key in FORMER:
             content["statistics"].pop(key, None)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+    except (YAMLTextError, TypeError, KeyError, AttributeError):
         return StudySpec.load(path)  # which says what is wrong with it
     return StudySpec.parse(yaml.safe_dump(content, sort_keys=False), str(path))
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from emg_lens.io.files import write_text
 
@@ -21,7 +22,7 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     Raises:
         OSError: A file cannot be read.
     """
-    place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emg-lens" / "content_hashes.json"
+    place = _place()
     known, found = _remembered(place), {}
     for path in paths:
         facts = path.stat()
@@ -36,6 +37,24 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_text(place, json.dumps(dict(list(known.items())[-MOST_REMEMBERED:])))
     return found
+
+
+def why_nothing_is_remembered() -> str | None:
+    """Why every call of `content_hashes` will read whole files, for the user's eyes; None where they are remembered."""
+    folder = _place().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return (
+            f"{folder} cannot be written to ({error.strerror}), so data files are read whole at every start; let"
+            " XDG_CACHE_HOME name a folder that can"
+        )
+
+
+def _place() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emg-lens" / "content_hashes.json"
 
 
 def _remembered(place: Path) -> dict[str, list]:

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
-import transformers
 from toy import Toy, ToyAttention
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cutting, every, flow, positions
+from emg_lens.hooks.architectures import TinyArchitecture
 from emg_lens.hooks.probe import find_lever, lever
+from emg_lens.hooks.specimens import bridged
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
@@ -375,9 +375,7 @@ JAMBA = {
 def test_a_hybrid_says_what_the_cut_leaves_open(architecture, config, sizes, routes):
     if architecture not in SUPPORTED_ARCHITECTURES:
         pytest.skip(f"this TransformerLens does not bridge {architecture}")
-    torch.manual_seed(0)
-    model = getattr(transformers, architecture)(getattr(transformers, config)(**sizes)).eval()
-    bridge = build_bridge_from_module(model, architecture, hf_config=model.config)
+    bridge = bridged(TinyArchitecture(architecture, config, sizes, ""), "eager")
     words = torch.randint(5, 20, (1, 6))
     other = words.clone()
     other[:, 1] = (words[:, 1] + 1) % 20

@@ -6,42 +6,37 @@ import pickle
 
 import pytest
 import torch
-import transformers
 from torch.utils.checkpoint import checkpoint
 from toy import Toy, hooks_left
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
-from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cut, cutting, every, flow, unimodal
+from emg_lens.hooks.architectures import FAMILIES, TinyArchitecture
 from emg_lens.hooks.probe import find_lever
+from emg_lens.hooks.specimens import bridged, wrapped_model
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 X = Toy(LAYOUT).example_input(4)
 SIX = TokenLayout.groups({"cls": [0], "emg": [1, 2], "acc": [3, 4]}, n_tokens=6)
 WORDS = torch.randint(5, 20, (2, 6), generator=torch.Generator().manual_seed(0))
-OPT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "ffn_dim": 32,
-    "vocab_size": 20,
-    "max_position_embeddings": 32,
-    "word_embed_proj_dim": 16,
-    "dropout": 0.0,
-}
-BART = {
-    "vocab_size": 20,
-    "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "decoder_ffn_dim": 32,
-    "max_position_embeddings": 32,
-}
+OPT = TinyArchitecture(
+    "OPTForCausalLM",
+    "OPTConfig",
+    {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "ffn_dim": 32,
+        "vocab_size": 20,
+        "max_position_embeddings": 32,
+        "word_embed_proj_dim": 16,
+        "dropout": 0.0,
+    },
+    "model.decoder.layers.{}.self_attn",
+)
+BART = FAMILIES["BART"]
 
 
 @pytest.fixture(params=[True, False], ids=["at the hook", "at the kernel"])
@@ -49,30 +44,10 @@ def toy(request):
     return Toy(LAYOUT, live=request.param)
 
 
-def unwrapped(architecture, config, kernel, sizes):
-    torch.manual_seed(0)
-    settings = getattr(transformers, config)(**sizes)
-    settings._attn_implementation = kernel
-    model = getattr(transformers, architecture)(settings).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
-
-
-def bridge(architecture, config, sizes, kernel="sdpa"):
-    if architecture not in SUPPORTED_ARCHITECTURES:
-        pytest.skip(f"this TransformerLens does not bridge {architecture}")
-    model = unwrapped(architecture, config, kernel, sizes)
-    return build_bridge_from_module(model, architecture, hf_config=model.config)
-
-
-def opt(kernel="sdpa"):
-    return bridge("OPTForCausalLM", "OPTConfig", OPT, kernel)
-
-
-def bart():
-    return bridge("BartForConditionalGeneration", "BartConfig", BART)
+def bridge(architecture, kernel="sdpa"):
+    if architecture.model not in SUPPORTED_ARCHITECTURES:
+        pytest.skip(f"this TransformerLens does not bridge {architecture.model}")
+    return bridged(architecture, kernel)
 
 
 # --- copies -----------------------------------------------------------------------------------------------
@@ -176,7 +151,7 @@ def test_plain_hooks_refuse_to_be_recomputed_away(reentrant):
 
 
 def test_gradient_checkpointing_of_a_bridge():
-    model = opt()
+    model = bridge(OPT)
     model.train(), model.original_model.gradient_checkpointing_enable({"use_reentrant": True})
     with pytest.raises(DeadHookError, match="switch checkpointing off"), cutting(model, cross_modal(), SIX):
         model(WORDS)
@@ -187,7 +162,7 @@ def test_gradient_checkpointing_of_a_bridge():
 
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_left_padding_leaves_no_nan(kernel):
-    model, mask = opt(kernel), torch.ones(2, 6, dtype=torch.long)
+    model, mask = bridge(OPT, kernel), torch.ones(2, 6, dtype=torch.long)
     mask[0, :2] = 0
     for edges in (cross_modal(), every()):
         with cutting(model, edges, SIX) as report:
@@ -198,7 +173,7 @@ def test_left_padding_leaves_no_nan(kernel):
 
 
 def test_a_forward_that_continues_from_a_cache_is_refused():
-    model = opt()
+    model = bridge(OPT)
     with (
         pytest.raises(EdgeError, match=r"\[2, 2, 1, 7\].*from a key-value cache.*use_cache=False"),
         cutting(model, cross_modal(), SIX),
@@ -216,7 +191,7 @@ INPUTS = {"input": WORDS, "decoder_input": ANSWER}
 
 def severed(stack, mask):
     """BART as transformers runs it, with -inf in the additive mask of one stack's attention."""
-    model = unwrapped("BartForConditionalGeneration", "BartConfig", "eager", BART)
+    model = wrapped_model(BART, "eager")
     name = {"encoder": "encoder.layers.{}.self_attn", "decoder": "decoder.layers.{}.self_attn"}.get(
         stack, "decoder.layers.{}.encoder_attn"
     )
@@ -243,7 +218,7 @@ def severed(stack, mask):
     ],
 )
 def test_each_stack_of_an_encoder_decoder_can_be_cut(stack, layout, edges, module):
-    model = bart()
+    model = bridge(BART)
     with torch.no_grad(), cutting(model, edges, layout, stack=stack, inputs=INPUTS) as report:
         out = model(WORDS, decoder_input=ANSWER)
     mask = edges.mask(layout, 2, 2)
@@ -255,7 +230,7 @@ def test_each_stack_of_an_encoder_decoder_can_be_cut(stack, layout, edges, modul
 
 
 def test_cross_attention_to_as_many_tokens_is_no_route():
-    model = bart()
+    model = bridge(BART)
     with torch.no_grad(), cutting(model, cross_modal(), SIX, stack="decoder") as report:
         model(WORDS, decoder_input=WORDS)
     assert report.routes == ()
@@ -275,12 +250,12 @@ def test_cross_attention_to_as_many_tokens_is_no_route():
     ],
 )
 def test_a_stack_that_does_not_fit_is_refused(stack, layout, edges, message):
-    with pytest.raises(EmgLensError, match=message), cutting(bart(), edges, layout, stack=stack, inputs=INPUTS):
+    with pytest.raises(EmgLensError, match=message), cutting(bridge(BART), edges, layout, stack=stack, inputs=INPUTS):
         raise AssertionError("not reached")
 
 
 def test_across_stacks_an_input_is_needed_and_other_lengths_are_other_probes():
-    model = bart()
+    model = bridge(BART)
     with pytest.raises(EdgeError, match="stack='cross'.*cannot be guessed; pass inputs="):
         cut(model, flow("emg", "answer"), BOTH, stack="cross")
     shorter = TokenLayout.groups({"emg": [1], "answer": [4, 5]}, n_tokens=6)

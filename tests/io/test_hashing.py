@@ -6,7 +6,7 @@ import os
 import pytest
 
 from emg_lens.io import hashing as module
-from emg_lens.io.hashing import content_hashes
+from emg_lens.io.hashing import content_hashes, why_nothing_is_remembered
 
 
 @pytest.fixture
@@ -59,6 +59,9 @@ def test_where_nothing_can_be_written_files_are_read_every_time(tmp_path, monkey
     path = tmp_path / "a.mat"
     path.write_bytes(b"abc")
     assert content_hashes([path]) == content_hashes([path]) and len(read) == 2
+    assert str(why_nothing_is_remembered()).startswith(f"{blocked / 'emg-lens'} cannot be written to (")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert why_nothing_is_remembered() is None and not [*(tmp_path / "cache" / "emg-lens").iterdir()]
 
 
 def test_a_missing_file_is_an_error(tmp_path, cache):

@@ -41,6 +41,26 @@ def test_no_process_is_left_when_the_parent_ends(number, group):
     assert printed.count("Traceback") <= (number == signal.SIGINT), "workers leave Ctrl-C to their parent"
 
 
+SLOW_TO_START = (
+    "import joblib, time; start = joblib.Parallel.__call__\n"
+    "def slow(self, calls): found = start(self, calls); time.sleep(2); return found\n"
+    f"joblib.Parallel.__call__ = slow\n{PARENT}"
+)
+
+
+def test_ctrl_c_that_comes_before_anybody_waits_for_answers_ends_the_workers_too():
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_TO_START], stdout=pipe, stderr=pipe, start_new_session=True, text=True
+    )
+    assert process.stdout is not None
+    workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
+    os.killpg(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=30)[1]  # a task takes 60 seconds
+    assert "KeyboardInterrupt" in printed and printed.count("Traceback") == 1
+    assert not psutil.wait_procs(workers, timeout=20 * WATCH_SECONDS)[1]
+
+
 def kill_myself():
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -29,9 +29,11 @@ from emg_lens.data.statistics import InputStatistics
 from emg_lens.io.files import HOST
 from emg_lens.io.locking import BusyError, one_at_a_time
 from emg_lens.models.isonet import IsoNet
+from emg_lens.studies import run as run_module
 from emg_lens.studies.fits import load_fit, run_fit
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.run import run_study
+from emg_lens.studies.run_plan import begun_plan
 from emg_lens.studies.schedule import SMALLEST_PART, wrap_around
 from emg_lens.studies.spec import StudyError
 from emg_lens.studies.study import Study
@@ -178,6 +180,18 @@ def test_a_file_saved_again_with_other_labels_of_the_same_size_is_other_data(tmp
         run_study(study, tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
 
 
+def test_a_run_says_where_no_hashes_can_be_kept(done, study, tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("a file, not a folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    out, plan = io.StringIO(), begun_plan(study, None, done.folder.parent.parent)
+    monkeypatch.setattr(run_module, "begun_plan", lambda *_: plan)
+    with pytest.raises(KeyError):  # it stops after its notes
+        monkeypatch.setattr(run_module, "fits_of", lambda *_: {}["stop"])
+        run_study(study, tmp_path, tmp_path / "runs", jobs=1, console=Console(file=out, width=10_000))
+    assert "so data files are read whole at every start; let XDG_CACHE_HOME name a folder that can" in out.getvalue()
+    assert out.getvalue().count("note:") == 1 + len(plan.warnings)
+
+
 def test_a_result_loads_from_its_folder(done):
     again = StudyResult.load(done.folder)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
@@ -202,6 +216,9 @@ def test_a_run_of_a_former_version_is_read(done, tmp_path):
     again = StudyResult.load(folder)
     assert again.study.digest() == done.study.digest()
     pd.testing.assert_frame_equal(again.tests(), done.tests())
+    (folder / "spec.yaml").write_text(f"{yaml.safe_dump(spec)}\ntitle: another\n")
+    with pytest.raises(StudyError, match=r"spec.yaml has the key 'title' twice"):
+        StudyResult.load(folder)
     (folder / "spec.yaml").write_text("statistics: [1]")
     with pytest.raises(StudyError, match=r"spec.yaml: name: is needed and missing"):
         StudyResult.load(folder)

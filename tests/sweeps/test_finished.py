@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
 from emg_lens.hooks import cross_modal, every, flow, unimodal
 from emg_lens.hooks.probe import find_lever
@@ -232,8 +232,8 @@ def test_a_killed_process_loses_what_it_did_since_it_last_saved(path):
         while n_done < 5:
             assert child.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
-            try:
-                n_done = int(load_file(path)["done"].sum())
+            try:  # `load_file` opens it twice, and between may be replaced
+                n_done = int(load(path.read_bytes())["done"].sum())
             except (FileNotFoundError, SafetensorError):  # not there yet; never half a file
                 assert not path.exists() or n_done == 0
     finally:
