@@ -13,7 +13,7 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.sweeps.conditions import Condition, head_masks, layer_masks
 from emg_lens.sweeps.engine import sweep
-from emg_lens.sweeps.executors import folded_tree
+from emg_lens.sweeps.executors import folded_attention
 from emg_lens.sweeps.plan import plan_sweep
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.target import target_of
@@ -68,7 +68,9 @@ def test_tree_and_stacked_equal_the_loop(data):
     except EdgeError:  # an edge set that is empty for this layout
         return
     for executor in ("tree", "stacked"):
-        with patch.object(folded_tree, "HEAD_BY_HEAD", draw(st.sampled_from([1, 2**15]))):
+        with patch.multiple(
+            folded_attention, HEAD_BY_HEAD=draw(st.sampled_from([1, 2**15])), LONG=draw(st.sampled_from([1, 384]))
+        ):
             result = sweep(model, x, conditions, executor=executor, batch_size=draw(st.sampled_from([None, 2])))
         for name, logits in expected.logits.items():
             assert (result.logits[name] - logits).abs().max() < 1e-10, (executor, name)
