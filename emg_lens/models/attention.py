@@ -37,6 +37,9 @@ class Rotary(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
         """Rotated by the position; `x` may hold the first positions alone."""
+        if self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype:  # one product of complex numbers
+            turn = torch.complex(self.cos[: x.shape[1], :, ::2], self.sin[: x.shape[1], :, ::2])
+            return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn).flatten(-2)
         if self.adjacent:
             even, odd = x[..., ::2], x[..., 1::2]
             turned = torch.stack([-odd, even], dim=-1).flatten(-2)

@@ -55,12 +55,12 @@ def reach(
     if severed is not None:
         cut = cut & ~severed
     absent = cut if severed is None else cut | severed
-    connected = ~(absent[:, 0] if absent.shape[1] == 1 else absent.all(dim=1))  # [layer, dest, src]: a head reads src
     live_rows = torch.zeros(n_layers, n_tokens, dtype=torch.bool)
     live = torch.zeros(n_tokens, dtype=torch.bool)
     live[readout] = True
     for layer in reversed(range(n_layers)):
         live_rows[layer] = live
         if not live.all():
-            live = live | connected[layer][live].any(dim=0)
-    return Reach(live_rows, cut & live_rows[:, None, :, None])
+            connected = ~absent[layer].all(dim=0)  # [dest, src]: a head reads src
+            live = live | connected[live].any(dim=0)
+    return Reach(live_rows, cut if live_rows.all() else cut & live_rows[:, None, :, None])

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from emg_lens.hooks import EdgeError, cross_modal, every, flow, positions, self_edges, unimodal
+from emg_lens.hooks import EdgeError, cross_modal, every, flow, positions, same_channel, self_edges, unimodal
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.sweeps.conditions import Condition, head_masks, layer_masks
 from emg_lens.sweeps.engine import sweep
-from emg_lens.sweeps.executors import folded_tree
+from emg_lens.sweeps.executors import folded_attention, folded_block
 from emg_lens.sweeps.plan import plan_sweep
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.target import target_of
@@ -68,7 +68,9 @@ def test_tree_and_stacked_equal_the_loop(data):
     except EdgeError:  # an edge set that is empty for this layout
         return
     for executor in ("tree", "stacked"):
-        with patch.object(folded_tree, "HEAD_BY_HEAD", draw(st.sampled_from([1, 2**15]))):
+        with patch.multiple(
+            folded_attention, HEAD_BY_HEAD=draw(st.sampled_from([1, 2**15])), LONG=draw(st.sampled_from([1, 384]))
+        ):
             result = sweep(model, x, conditions, executor=executor, batch_size=draw(st.sampled_from([None, 2])))
         for name, logits in expected.logits.items():
             assert (result.logits[name] - logits).abs().max() < 1e-10, (executor, name)
@@ -176,3 +178,16 @@ def test_progress_ends_at_one(isonet):
         sweep(isonet, isonet.example_input(5), layer_masks(EDGES, 5), executor=executor, batch_size=2,
               on_progress=seen.append)  # fmt: skip
         assert seen == sorted(seen) and seen[-1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("also", [None, self_edges()])
+def test_positions_that_are_cut_apart_are_computed_apart(also):
+    config = EncoderConfig({"emg": 3}, 12, 4, patch_samples=3, d_model=16, n_heads=2, n_layers=2, d_mlp=8, norm="pre",
+                           cls_token=False, readout="mean", positions="rotary", rotary_adjacent_pairs=True)  # fmt: skip
+    model = HookedBiosignalEncoder(config).eval()
+    edges = every() - same_channel()
+    conditions = [Condition("apart", edges if also is None else edges | also)]
+    found = sweep(model, x := model.example_input(3), conditions, executor="tree").logits["apart"]
+    mask = conditions[0].edges.mask(model.layout, 2, 2)[0, 0]
+    assert folded_block._stretches_apart(~mask) == 3 and folded_block._stretches_apart(mask) == 1
+    torch.testing.assert_close(found, sweep(model, x, conditions, executor="loop").logits["apart"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from emg_lens.hooks import cross_modal, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
@@ -34,8 +34,13 @@ def in_place(base, a, b, *, out_shape=None, **_) -> int:
     return 2 * a[0] * a[1] * b[1]
 
 
+def fused(q, k, v, *_, out_shape=None, **__) -> int:
+    return sdpa_flop_count(q, k, v)
+
+
 def counted_by_torch(run) -> int:
-    known = {torch.ops.aten.addmm_: in_place}  # torch counts addmm, not its in-place sister
+    # torch counts addmm, not its in-place sister, and fused attention on a GPU, not on a CPU
+    known = {torch.ops.aten.addmm_: in_place, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: fused}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counter:
         run()
     return counter.get_total_flops()

@@ -22,6 +22,9 @@ from emg_lens.sweeps.plan import Mask
 BIASES_KEPT = 16
 """Masks kept unpacked: enough for families over layers; a mask of its own for every condition would fill the memory."""
 
+IN_PLACE = {F.gelu: torch.ops.aten.gelu_, F.relu: torch.relu_}
+"""What an MLP's activation is where it may write over its input: fresh memory costs more than the arithmetic."""
+
 
 @dataclass(frozen=True)
 class FoldedSideBySide:
@@ -38,10 +41,13 @@ class Bias:
         scores: What to add to the scores, 0 or -inf; `None` adds nothing. Four axes, because with three torch leaves
             its fused kernel (over twice the time at 49 tokens, four times at 800).
         empty: Rows that read nothing, or None if there are none.
+        n_apart: Into so many stretches of equal length the positions fall that read nothing of each other: the
+            channels, where all edges between them are cut.
     """
 
     scores: Float[Tensor, "1 head|1 dest src"] | None
     empty: Bool[Tensor, "head|1 dest"] | None
+    n_apart: int = 1
 
 
 class Memory(threading.local):
@@ -112,10 +118,10 @@ class FoldedBlock:
         norm = block.ln1 if self.post else block.ln2
         normed = F.layer_norm(rows, norm.w.shape, norm.w, self.b_mid, norm.eps)
         pre = torch.addmm(self.b_in, normed, mlp.W_in, out=self.memory("pre", len(rows), len(self.b_in)))
-        hidden = mlp.act_fn(pre)
+        hidden = IN_PLACE[mlp.act_fn](pre)
         if self.post:
             return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
-        return torch.addmm(rows, hidden, mlp.W_out).add_(mlp.b_out).view_as(mid)
+        return torch.add(rows, mlp.b_out).addmm_(hidden, mlp.W_out).view_as(mid)
 
     def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None, keep: bool = False) -> Tensor:
         """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some.
@@ -141,7 +147,16 @@ class FoldedBlock:
         cut = cut if self.severed is None else cut | self.severed
         empty = cut.all(-1)
         scores = torch.zeros(cut.shape, device=cut.device, dtype=self.like.dtype).masked_fill_(cut, -torch.inf)
-        return Bias(scores[None], empty if empty.any() else None)
+        return Bias(scores[None], empty if empty.any() else None, _stretches_apart(~cut.all(0)))
+
+
+def _stretches_apart(read: Bool[Tensor, "dest src"]) -> int:
+    """The most stretches of equal length between which nothing is read."""
+    n, dest, reads = len(read), torch.arange(len(read), device=read.device), read.any(1)
+    ordered = read.byte()
+    first = torch.where(reads, ordered.argmax(1), dest).minimum(dest)
+    last = torch.where(reads, n - 1 - ordered.flip(1).argmax(1), dest).maximum(dest)
+    return next(k for k in range(n, 0, -1) if n % k == 0 and torch.equal(first // (n // k), last // (n // k)))
 
 
 def folded_layers(model: HookedBiosignalEncoder) -> list[FoldedBlock | FoldedSideBySide]:

@@ -1,0 +1,178 @@
+"""Attention of siblings in the folded tree: one set of queries, keys and values, one mask each.
+
+Two ways to the same numbers. Shared scores are formed once, and each sibling adds its mask to them. One by one, torch's
+fused kernel takes a mask a call and forms the scores anew, in pieces that stay in the caches. Sharing wins where
+several siblings have short sequences. Of long ones the scores fill no cache: 800 tokens in three heads are 8 MB a
+trial, which a CPU writes and reads three times a sibling.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock
+from emg_lens.sweeps.plan import Mask
+
+HEAD_BY_HEAD = 2**15
+"""Scores of one head from which on heads are worth a launch each."""
+LONG = 384
+"""Tokens from which on shared scores cost more than they save, with three siblings and d_head 64 (measured)."""
+
+
+def pays_one_by_one(resid: Float[Tensor, "trial pos d_model"], masks: Sequence[Mask | None]) -> bool:
+    """Whether the fused kernel is faster for these siblings."""
+    return len(masks) == 1 or resid.shape[1] >= LONG
+
+
+def fewer_heads(mask: Mask | None, first: Mask | None, layer: FoldedBlock) -> list[int] | None:
+    """The heads in which a mask differs from its first sibling's, if they are so few that it pays to know."""
+    heads = None if mask is None else mask.changed_heads(first)
+    return heads if heads is not None and 2 * len(heads) <= layer.attn.cfg.n_heads else None
+
+
+class _Attention(ABC):
+    """The residual stream after attention, of siblings.
+
+    The first sibling is computed whole. Another that differs from it in few heads is the first plus the change of
+    those heads' outputs; for that, the first is kept (`some_heads`).
+    """
+
+    def __init__(self, layer: FoldedBlock, resid: Tensor, some_heads: bool) -> None:
+        self.layer, self.some_heads = layer, some_heads
+        self.q, self.k, self.v = layer.project(layer.inputs(resid))  # [trial, head, pos, d_head]
+        self.base = torch.add(resid, layer.offset, out=layer.lasting("base", *resid.shape))
+        self.first: tuple[Mask | None, Tensor, Tensor] | None = None  # mask, z, result
+
+    def __call__(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
+        layer, bias = self.layer, self.layer.bias(mask)
+        if self.first is not None:
+            first_mask, first_z, first_result = self.first
+            heads = fewer_heads(mask, first_mask, layer)
+            if heads is not None and bias.empty is None and layer.bias(first_mask).empty is None:
+                return layer.add_heads(first_result, self.mix(bias, heads) - first_z[:, :, heads], heads)
+        keep = self.first is None and self.some_heads
+        z = self.mix(bias, list(range(layer.attn.cfg.n_heads)), keep)
+        result = layer.add_heads(self.base, z, keep=keep)
+        if bias.empty is not None:
+            result -= layer.without_values(bias.empty)
+        if keep:
+            self.first = (mask, z, result)
+        return result
+
+    @abstractmethod
+    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Float[Tensor, "trial dest head d_head"]:
+        """Values mixed by the attention of some heads; good until any layer's next call, unless they are to `keep`."""
+
+
+class OneByOne(_Attention):
+    """torch's fused kernel for each mask. No scores are held, whatever the number of siblings."""
+
+    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Tensor:  # noqa: ARG002 - always fresh memory
+        """As the base class says."""
+        q, k, v, n_heads = self.q, self.k, self.v, self.q.shape[1]
+        scores, empty = bias.scores, bias.empty
+        if len(heads) < n_heads:
+            q, k, v = q[:, heads], k[:, heads], v[:, heads]
+            scores = None if scores is None else scores.expand(-1, n_heads, -1, -1)[:, heads]
+            empty = None if empty is None else empty.expand(n_heads, -1)[heads]
+        if bias.n_apart > 1:
+            q, k, v = (_apart(t, bias.n_apart) for t in (q, k, v))
+            scores = None if scores is None else _mask_apart(scores, bias.n_apart, len(self.q))
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=scores, scale=1.0)
+        if bias.n_apart > 1:
+            z = rearrange(z, "(trial part) head pos e -> trial head (part pos) e", part=bias.n_apart)
+        if empty is not None:  # some versions of the fused kernel give NaN there
+            z = z.masked_fill(empty[..., None], 0.0)
+        return z.transpose(1, 2)
+
+
+def _apart(x: Float[Tensor, "trial head pos d_head"], n: int) -> Float[Tensor, "trial_and_part head own_pos d_head"]:
+    """Stretches of positions as if they were trials of their own; a view."""
+    return rearrange(x, "trial head (part pos) e -> (trial part) head pos e", part=n)
+
+
+def _mask_apart(
+    scores: Float[Tensor, "1 head|1 dest src"], n: int, n_trials: int
+) -> Float[Tensor, "trial_and_part head|1 own_dest own_src"] | None:
+    """What a mask adds within stretches of positions; None where that is nothing."""
+    own = rearrange(scores[0], "head (p dest) (q src) -> head p q dest src", p=n, q=n).diagonal(dim1=1, dim2=2)
+    return repeat(own, "head dest src part -> (trial part) head dest src", trial=n_trials) if own.any() else None
+
+
+class SharedScores(_Attention):
+    """Scores once for all siblings.
+
+    Large products go head by head: so they read the projections as they lie, where one product of all heads would copy
+    them first, and a head's pattern stays in the caches.
+    """
+
+    def __init__(self, layer: FoldedBlock, resid: Tensor, some_heads: bool) -> None:
+        super().__init__(layer, resid, some_heads)
+        self.q, self.k, self.v = (t.transpose(0, 1) for t in (self.q, self.k, self.v))  # [head, trial, pos, d_head]
+        n_heads, n_trials, n_tokens, _ = self.q.shape
+        self.by_head = n_trials * n_tokens**2 >= HEAD_BY_HEAD
+        if self.by_head:
+            self.scores = layer.lasting("scores", n_heads, n_trials, n_tokens, n_tokens)
+            for out, q_head, k_head in zip(self.scores, self.q, self.k, strict=True):
+                torch.bmm(q_head, k_head.mT, out=out)
+        else:
+            self.scores = self.q @ self.k.mT
+
+    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Tensor:
+        """As the base class says."""
+        if not self.by_head:
+            which = slice(None) if len(heads) == len(self.scores) else heads
+            return (self._pattern(bias, which) @ self.v[which]).permute(1, 2, 0, 3)
+        _, n_trials, n_tokens, d_head = self.v.shape
+        shape = (n_trials, n_tokens, len(heads), d_head)
+        z = self.v.new_empty(shape) if keep else self.layer.memory("z", *shape)
+        for i, head in enumerate(heads):
+            torch.bmm(self._pattern(bias, head), self.v[head], out=z[:, :, i])
+        return z
+
+    def _pattern(self, bias: Bias, which: int | list[int] | slice) -> Float[Tensor, "*head trial dest src"]:
+        """Of one head (without the head axis) or of several in one go; good until any layer's next call."""
+        n_heads, scores = len(self.scores), self.scores[which]
+        pattern = self.layer.memory("pattern", *scores.shape)
+        if bias.scores is not None:
+            scores = torch.add(scores, bias.scores[0].expand(n_heads, -1, -1)[which].unsqueeze(-3), out=pattern)
+        torch.softmax(scores, -1, out=pattern)
+        if bias.empty is not None:  # a row with every edge cut attends to nothing
+            pattern.masked_fill_(bias.empty.expand(n_heads, -1)[which][..., None, :, None], 0.0)
+        return pattern
+
+
+class ClsRow:
+    """The CLS row alone: keys and values of the other positions are never formed.
+
+    q · (x W_K) = (q W_K^T) · x, and Σ p (x W_V) = (Σ p x) W_V. Rotated keys have to be formed.
+    """
+
+    def __init__(self, layer: FoldedBlock, resid: Tensor) -> None:
+        self.layer, self.x = layer, layer.inputs(resid)
+        self.base = resid[:, :1] + layer.offset
+        attn = layer.attn
+        if attn.rotary is not None:
+            q, k, _ = layer.project(self.x)
+            self.scores = (q[:, :, :1] @ k.mT).squeeze(2)
+        else:
+            q = torch.einsum("bd,hde->bhe", self.x[:, 0], attn.W_Q) + attn.b_Q
+            q = torch.einsum("bhe,hde->bhd", q / math.sqrt(q.shape[-1]), attn.W_K)
+            self.scores = q @ self.x.mT  # [trial, head, src]
+
+    def __call__(self, mask: Mask | None) -> Float[Tensor, "trial 1 d_model"]:
+        """The CLS row after attention under a mask."""
+        layer, bias = self.layer, self.layer.bias(mask)
+        scores = self.scores if bias.scores is None else self.scores + bias.scores[:, :, 0]
+        pattern = scores.softmax(-1)
+        if bias.empty is not None:
+            pattern = pattern.nan_to_num()  # a row with every edge cut attends to nothing
+        z = torch.einsum("bhd,hde->bhe", pattern @ self.x, layer.attn.W_V)
+        result = layer.add_heads(self.base, z[:, None])
+        return result if bias.empty is None else result - layer.without_values(bias.empty[:, :1])
