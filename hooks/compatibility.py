@@ -57,7 +57,10 @@ def _row(specimen: Specimen) -> dict[str, Any]:
 def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
     layout, stack = specimen.layout, specimen.stack
     paths = attention_paths(model, stack)
-    edges = (cross_modal() | flow("emg", "cls")).at(layers=[layer for layer in paths if isinstance(layer, int)])
+    own = specimen.own_edges
+    edges = (cross_modal() | flow("emg", "cls") if own is None else own).at(
+        layers=[layer for layer in paths if isinstance(layer, int)]
+    )
     masks = _masks(specimen, edges.mask(layout, count_layers(model, paths), model.cfg.n_heads))  # pyright: ignore
     x = example_inputs(model, N_TOKENS, batch=2)
     plain_hook_delta = float("nan")

@@ -14,9 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from emg_lens.hooks.adapters import adapt
+from emg_lens.hooks.algebra import EdgeSet
 from emg_lens.hooks.anatomy import StackName
 from emg_lens.hooks.architectures import FAMILIES, REFUSED, WRAPPED, TinyArchitecture
+from emg_lens.hooks.edges import lag, same_channel
 from emg_lens.layout import TokenLayout
+from emg_lens.registry import Registry
 
 N_TOKENS = 6
 
@@ -30,12 +33,14 @@ class Specimen:
         build: Makes a fresh one.
         kind: Its name among `WRAPPED` and `FAMILIES`, or `"native, causal"`, `"native, bidirectional"`.
         stack: Which attention of an encoder and a decoder is meant.
+        own_edges: What the table cuts, of a model of ours, which has a layout of its own.
     """
 
     name: str
     build: Callable[[], nn.Module]
     kind: str | None = None
     stack: StackName | None = None
+    own_edges: EdgeSet | None = None
 
     @property
     def has_plain_model(self) -> bool:
@@ -44,10 +49,36 @@ class Specimen:
 
     @property
     def layout(self) -> TokenLayout:
-        """Six tokens: a CLS, two modalities of two, one outside every group; across stacks, six and six."""
+        """Six tokens: a CLS, two modalities of two, one outside every group; across stacks, six and six; or its own."""
+        if self.own_edges is not None:
+            model: Any = self.build()
+            return model.layout
         if self.stack == "cross":
             return TokenLayout.groups({"cls": [0], "emg": [1, 2], "acc": [9, 10]}, n_tokens=2 * N_TOKENS)
         return TokenLayout.groups({"cls": [0], "emg": [1, 2], "acc": [3, 4]}, n_tokens=N_TOKENS)
+
+
+OURS: dict[str, tuple[dict[str, Any], EdgeSet]] = {
+    "tinymyo": ({"patch_samples": 4, "n_samples": 8}, ~same_channel()),
+    "tinymyo-gestures": ({"n_samples": 46}, lag(1, 2)),
+    "tinymyo-speech": ({"n_samples": 24}, ~lag(0, 0)),
+}
+"""Registered models: how they are built, of six positions, beside `_sizes`; and what the table cuts."""
+
+
+def registered(name: str) -> Any:
+    """One of `OURS` with random weights, found where every registered model is."""
+    torch.manual_seed(0)
+    entry: Any = Registry("model", "emg_lens.models")[name]
+    own = {name: size for name, size in _sizes("").items() if name in ("n_layers", "d_model", "n_heads", "d_mlp")}
+    changes = dict(OURS[name][0])
+    data = {"modalities": {"emg": 2, "acc": 1}, "n_samples": changes.pop("n_samples"), "class_names": ["rest", "fist"]}
+    return _spread(entry.model(entry.configure(own | changes, **data))).eval()
+
+
+def _registered() -> Iterator[Specimen]:
+    for name, (_, edges) in OURS.items():
+        yield Specimen(name, partial(registered, name), own_edges=edges)
 
 
 def zoo() -> list[Specimen]:
@@ -58,7 +89,12 @@ def zoo() -> list[Specimen]:
 def families() -> list[Specimen]:
     """Models with something of their own about attention, and models without a bridge, adapted."""
     encoder = Specimen("torch's TransformerEncoder, adapted", _adapted_torch)
-    return [*_wrapped(FAMILIES, kernels=("eager",)), encoder, *_wrapped(REFUSED, kernels=("eager",))]
+    return [
+        *_wrapped(FAMILIES, kernels=("eager",)),
+        encoder,
+        *_wrapped(REFUSED, kernels=("eager",)),
+        *_registered(),
+    ]
 
 
 def _legacy() -> Iterator[Specimen]:

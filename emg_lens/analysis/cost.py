@@ -1,4 +1,4 @@
-"""What a model costs to run: parameters, arithmetic, memory and time for one window (docs/protocol.md §9.4).
+"""What a model costs to run: parameters, arithmetic, memory and time for one window (docs/protocol.md §9.5).
 
 Nothing is quantised here: bytes at 8 and 4 bits are those of the weights alone, without scales.
 """

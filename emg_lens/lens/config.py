@@ -12,12 +12,13 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from emg_lens.arguments import ArgumentError, OutputCount, check_fields
-from emg_lens.hooks import EdgeSet, none, parse_edges
+from emg_lens.hooks import EdgeSet, flow, lag, none, parse_edges
 from emg_lens.layout import TokenLayout
 
-PositionKind = Literal["none", "learned", "sinusoidal", "rotary", "rotary_time"]
+PositionKind = Literal["none", "learned", "sinusoidal", "rotary", "rotary_time", "relative"]
 Norm = Literal["pre", "post"]
-Readout = Literal["cls", "mean", "none"]
+Readout = Literal["cls", "mean", "each", "none"]
+AttentionDirection = Literal["bidirectional", "causal"]
 Embedding = Literal["dedicated", "shared"]
 TokenKind = Literal["channel", "time"]
 NonLinearity = Literal["gelu", "relu"]
@@ -113,11 +114,12 @@ class EncoderConfig(SignalConfig):
         embedding: `"dedicated"` = one linear map a channel (IsoNet), `"shared"` = one map for all channels.
         cls_token: Whether a learned CLS token stands at position 0.
         positions: How positions enter: learned or sinusoidal vectors added to the embeddings; rotary, over the position
-            (`"rotary"`) or over the patch, which begins anew in every channel (`"rotary_time"`); or not at all.
+            (`"rotary"`) or over the patch, which begins anew in every channel (`"rotary_time"`); a learned vector a
+            distance in time, in the keys (`"relative"`); or not at all.
         norm: `"post"` = LayerNorm after each residual sum, no final norm; `"pre"` = before each sub-layer, and a final
             one.
-        readout: What reaches the logits: the CLS position, the mean of all others, or none (returns the residual
-            stream).
+        readout: What reaches the logits: the CLS position; the mean of all others; each of the others by itself
+            (logits `[batch, pos, class]`); or none (returns the residual stream).
         act_fn: Non-linearity of the MLPs.
         qkv_bias: Whether the query, key and value maps have a bias.
         dropout: Probability of dropping attention weights and sub-layer outputs while training.
@@ -135,6 +137,9 @@ class EncoderConfig(SignalConfig):
         initial_weights: `"xavier"` = every map by itself; `"depth_scaled"` = those of queries, keys and values as one
             map, and what layer l writes to the residual stream over √(2l), counted from 1 (`docs/protocol.md` §9.1).
         drop_tail: Whether samples behind the last whole patch are left out; else such trials are refused.
+        attention_dir: `"causal"` = tokens read those of their own time and of earlier ones alone; CLS, if there is one,
+            reads all and is read by none. The other edges are not there, as `severed_edges` are not.
+        relative_reach: Farthest distance in time with a vector of its own (`positions="relative"`).
     """
 
     d_model: PositiveInt = 128
@@ -161,10 +166,11 @@ class EncoderConfig(SignalConfig):
     mask_token: bool = False
     initial_weights: InitialWeights = "xavier"
     drop_tail: bool = False
+    attention_dir: AttentionDirection = "bidirectional"
+    relative_reach: PositiveInt = 100
 
     # Read by TransformerLens utilities. Not fields: they are switches of a running model, never saved.
     model_name = "biosignal-encoder"
-    attention_dir = "bidirectional"
     normalization_type = "LN"
     attn_only = False
     final_rms = False
@@ -181,7 +187,7 @@ class EncoderConfig(SignalConfig):
             raise ArgumentError(f"d_model={self.d_model} cannot be divided among n_heads={self.n_heads}")
         if self.rotates and self.d_head % 2:
             raise ArgumentError(f"rotary positions need an even d_model / n_heads, got {self.d_head}")
-        if self.positions == "rotary_time" and self.patch_samples is None:
+        if self.positions == "rotary_time" and not self.has_times:
             raise ArgumentError("positions='rotary_time' needs tokens with a patch: set patch_samples")
         if self.positions == "sinusoidal" and self.d_model % 2:
             raise ArgumentError(f"sinusoidal positions need an even d_model, got {self.d_model}")
@@ -198,12 +204,27 @@ class EncoderConfig(SignalConfig):
             raise ArgumentError("readout='cls' needs cls_token=True")
         if self.n_classes and self.readout == "none":
             raise ArgumentError(f"readout='none' gives no outputs, got n_classes={self.n_classes}; expected 0")
+        if self.attention_dir == "causal" and (not self.has_times or self.n_patches < 2):
+            raise ArgumentError(
+                f"attention_dir='causal' needs tokens of two times or more, got {self.n_patches} in n_samples="
+                f"{self.n_samples}; set patch_samples to a part of them, or give longer windows"
+            )
         self._severed = parse_edges(self.severed_edges) if self.severed_edges else none()
 
     @property
     def severed(self) -> EdgeSet:
-        """`severed_edges`, read."""
-        return self._severed
+        """`severed_edges`, read, and those that a causal model does not have."""
+        if self.attention_dir == "bidirectional":
+            return self._severed
+        forbidden = lag(1 - self.n_patches, -1)
+        for name in self.modalities if self.cls_token else ():
+            forbidden = forbidden | flow("cls", name)  # which has read what is to come
+        return forbidden if self._severed == none() else self._severed | forbidden
+
+    @property
+    def has_times(self) -> bool:
+        """Whether tokens stand for times: patches, or steps of a front end of its own."""
+        return self.patch_samples is not None
 
     @property
     def rotates(self) -> bool:

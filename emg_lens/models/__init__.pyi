@@ -7,6 +7,14 @@ from .registry import Architecture, architecture, architecture_names, build_mode
 from .rope_detection import RopeDetection, detect_rope_mode
 from .tinymyo import TinyMyo
 from .tinymyo_config import TinyMyoConfig
+from .tinymyo_sequence import (
+    SequenceConfig,
+    SequenceEncoder,
+    TinyMyoGestures,
+    TinyMyoGesturesConfig,
+    TinyMyoSpeech,
+    TinyMyoSpeechConfig,
+)
 
 __all__ = [
     "Architecture",
@@ -20,8 +28,14 @@ __all__ = [
     "MultimodalTransformer",
     "MultimodalTransformerConfig",
     "RopeDetection",
+    "SequenceConfig",
+    "SequenceEncoder",
     "TinyMyo",
     "TinyMyoConfig",
+    "TinyMyoGestures",
+    "TinyMyoGesturesConfig",
+    "TinyMyoSpeech",
+    "TinyMyoSpeechConfig",
     "architecture",
     "architecture_names",
     "build_model",

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from emg_lens.lens.config import EncoderConfig
@@ -49,8 +49,36 @@ class Rotary(nn.Module):
         return x * self.cos[: x.shape[1]] + turned * self.sin[: x.shape[1]]
 
 
+class RelativeKeys(nn.Module):
+    """Relative positions (Shaw et al. 2018, §3.2): a learned vector a head and distance in time, added to the keys.
+
+    `W_rel [head, distance, d_head]`, distances src - dest from -reach to reach; farther ones count as the farthest.
+    Time is the patch of a channel or a modality, or the position where tokens have none; CLS stands before the first.
+    """
+
+    distance: Int[Tensor, "dest src"]
+
+    def __init__(self, cfg: EncoderConfig) -> None:
+        super().__init__()
+        reach = cfg.relative_reach
+        index = torch.tensor(cfg.layout.patch) if cfg.has_times else torch.arange(cfg.n_ctx)
+        distance = (index[None, :] - index[:, None]).clamp(-reach, reach) + reach
+        self.register_buffer("distance", distance, persistent=False)
+        self.W_rel = nn.Parameter(torch.empty(cfg.n_heads, 2 * reach + 1, cfg.d_head))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights: normal, so that a product with a query of unit values has unit variance."""
+        nn.init.normal_(self.W_rel, std=self.W_rel.shape[-1] ** -0.5)
+
+    def forward(self, q: Float[Tensor, "batch head dest d_head"]) -> Float[Tensor, "batch head dest src"]:
+        """What they add to q @ k; `q` may hold the first positions alone."""
+        products = torch.einsum("bhqe,hre->bhqr", q, self.W_rel)
+        return products.gather(-1, self.distance[: q.shape[2]].expand(*q.shape[:2], -1, -1))
+
+
 class Attention(nn.Module):
-    """Bidirectional multi-head attention.
+    """Multi-head attention, to all positions but those across `severed` edges.
 
     Order of the explicit path: scores -> `hook_attn_scores` -> softmax -> rows with every score -inf become zero ->
     `hook_pattern` -> z. With no hook on scores or pattern, `scaled_dot_product_attention` computes the same.
@@ -83,6 +111,7 @@ class Attention(nn.Module):
         self.b_O = nn.Parameter(torch.empty(cfg.d_model))
         self.reset_parameters()
         self.rotary = Rotary(cfg) if cfg.rotates else None
+        self.relative = RelativeKeys(cfg) if cfg.positions == "relative" else None
 
         self.hook_q_input = GatedPoint(cfg, "use_split_qkv_input")  # [batch, pos, head, d_model], fired by the block
         self.hook_k_input = GatedPoint(cfg, "use_split_qkv_input")
@@ -158,14 +187,20 @@ class Attention(nn.Module):
         dropout = self.cfg.dropout if self.training else 0.0
         severed = None if self.severed is None else self.severed[:, : q.shape[1]]
         fused = not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern))
-        if fused and self._mixes_by_position(q):
+        if fused and self.relative is None and self._mixes_by_position(q):
             return mixing.attend(q, k, v, severed, dropout)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if fused:
             allowed = None if severed is None else ~severed
+            if self.relative is not None:
+                allowed = self.relative(q) / math.sqrt(self.cfg.d_head)
+                allowed = allowed if severed is None else allowed.masked_fill(severed, -torch.inf)
             z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         else:
-            scores = q @ k.transpose(-1, -2) / math.sqrt(self.cfg.d_head)
+            scores = q @ k.transpose(-1, -2)
+            if self.relative is not None:
+                scores = scores + self.relative(q)
+            scores = scores / math.sqrt(self.cfg.d_head)
             if severed is not None:
                 scores = scores.masked_fill(severed, -torch.inf)
             pattern = self.hook_attn_scores(scores).softmax(dim=-1)

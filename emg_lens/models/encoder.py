@@ -124,6 +124,8 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     ) -> Any:
         """Logits `[batch, class]`, the loss, or the residual stream `[batch, pos, d_model]`.
 
+        With `readout="each"`, logits of every token but CLS: `[batch, pos, class]`.
+
         Args:
             input: Signals `[batch, channel, time]`, or handles of them; the residual stream where `start_at_layer` is
                 given.
@@ -205,6 +207,11 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     def _loss(self, resid: Float[Tensor, "batch pos d_model"], labels: Labels | None) -> Float[Tensor, ""]:
         if self.cfg.readout == "none":
             raise ArgumentError("a model with readout='none' has no logits, so no loss")
+        if self.cfg.readout == "each":
+            raise ArgumentError(
+                "return_type='loss' is the cross-entropy of one class a trial, and readout='each' gives logits of every"
+                " token; compute the loss from model(x)"
+            )
         if labels is None:
             raise ArgumentError(
                 "return_type='loss' needs labels: model(x, return_type='loss', labels=y), or handles(x, y)"
@@ -216,18 +223,19 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         return F.cross_entropy(self.head(resid), labels.to(resid.device))
 
     @reads_cls
-    def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_model"]:
-        """The vector that the logits are read from: CLS, or the mean of all positions but CLS."""
+    def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *token d_model"]:
+        """The vector that the logits are read from: CLS, or the mean of all positions but CLS, or each of them."""
         if self.cfg.readout == "cls":
             return resid[:, 0]
-        return resid[:, int(self.cfg.cls_token) :].mean(dim=1)
+        others = resid[:, int(self.cfg.cls_token) :]
+        return others if self.cfg.readout == "each" else others.mean(dim=1)
 
     @property
     def readout_positions(self) -> Int[Tensor, " position"]:
         """Positions of the last residual stream that reach the logits."""
         if self.cfg.readout == "cls":
             return torch.tensor([0])
-        first = int(self.cfg.cls_token) if self.cfg.readout == "mean" else 0
+        first = 0 if self.cfg.readout == "none" else int(self.cfg.cls_token)
         return torch.arange(first, len(self.layout))
 
     def _layer_range(self, start: int | None, stop: int | None) -> tuple[int, int]:

@@ -38,7 +38,7 @@ class IsoNetConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.readout == "none" or not self.cls_token:
+        if self.readout in ("none", "each") or not self.cls_token:
             raise ArgumentError(
                 f"IsoNet has a CLS token, and reads its logits from it or from the others' mean; got"
                 f" cls_token={self.cls_token}, readout={self.readout!r}"

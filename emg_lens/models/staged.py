@@ -54,9 +54,11 @@ class StagedConfig(EncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.norm != "post" or not self.cls_token or self.rotates:
+        if self.norm != "post" or not self.cls_token or self.rotates or self.positions == "relative":
             given = f"norm={self.norm!r}, cls_token={self.cls_token}, positions={self.positions!r}"
             raise ArgumentError(f"{self.model_name} has post-LN blocks, CLS and positions that are added; got {given}")
+        if self.readout == "each":
+            raise ArgumentError(f"{self.model_name} reads a trial as a whole; expected readout='cls', got 'each'")
         check_names_of_parts(self.modalities)
         if FUSION in self.modalities:
             raise ArgumentError(f"a modality of {self.model_name} cannot be named {FUSION!r}, which is a stage")

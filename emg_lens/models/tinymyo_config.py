@@ -130,5 +130,5 @@ class TinyMyoConfig(EncoderConfig):
     def severed(self) -> EdgeSet:
         """`severed_edges`, read, and the edges from padded channels if they are not to be read."""
         if self.reads_padding:
-            return self._severed
-        return self._severed | positions(src=self.layout.find(self.padding))
+            return super().severed
+        return super().severed | positions(src=self.layout.find(self.padding))

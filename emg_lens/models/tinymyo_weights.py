@@ -53,12 +53,19 @@ HEAD: dict[str, tuple[Entry, ...]] = {
 }
 
 
-def entries(cfg: Any) -> list[Entry]:
-    """Every tensor of a model of this `TinyMyoConfig`: its name there, its names here, and how its axes move."""
-    found = list(TRUNK)
+def block_entries(cfg: Any) -> list[Entry]:
+    """As `entries`, of the blocks and the last norm, if there is one: what does not depend on what tokens are."""
+    found = [entry for entry in TRUNK if entry[0].startswith("norm.")] if cfg.norm == "pre" else []
     for layer in range(cfg.n_layers):
         at = f"blocks.{layer}."
         found += [(at + there, tuple(at + one for one in here), axes) for there, here, axes in BLOCK]
+    return found
+
+
+def entries(cfg: Any) -> list[Entry]:
+    """Every tensor of a model of this `TinyMyoConfig`: its name there, its names here, and how its axes move."""
+    blocks = block_entries(cfg)
+    found = [*TRUNK, *(entry for entry in blocks if entry not in TRUNK)]
     kind = cfg.fusion if cfg.head == "classification" else cfg.head
     found += [
         (f"model_head.{there}", tuple(f"unembed.{one}" for one in here), axes) for there, here, axes in HEAD[kind]
@@ -76,9 +83,14 @@ def to_ours(state: Mapping[str, Tensor], cfg: Any) -> State:
             given = state[there]
             if there == CHANNEL_EMBED:
                 given = given.reshape(1, -1, cfg.d_model)  # whose axes are not published
-            moved = rearrange(given, axes, **_lengths(axes, cfg))
-            found |= zip(here, moved.unbind() if len(here) > 1 else [moved], strict=True)
+            found |= taken_from(given, here, axes, cfg)
     return found
+
+
+def taken_from(given: Tensor, here: tuple[str, ...], axes: str, cfg: Any) -> State:
+    """What one of upstream's tensors is under our names."""
+    moved = rearrange(given, axes, **_lengths(axes, cfg))
+    return dict(zip(here, moved.unbind() if len(here) > 1 else [moved], strict=True))
 
 
 def to_theirs(state: Mapping[str, Tensor], cfg: Any) -> State:

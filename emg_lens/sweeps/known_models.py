@@ -16,12 +16,14 @@ from emg_lens.lens.points import GatedPoint, Point
 from emg_lens.models.attention import Attention, Rotary
 from emg_lens.models.components import MLP, Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.models.front_ends import CompressedConv, HalvingBlock, ResidualConv, SequenceEmbed
 from emg_lens.models.hierarchical import HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet
 from emg_lens.models.multimodal_transformer import LinearFusion, MultimodalTransformer
 from emg_lens.models.staged import StagedEmbed, blocks_of
 from emg_lens.models.tinymyo import ChannelVectors, TinyMyo
 from emg_lens.models.tinymyo_heads import ChannelUnembed, SampleUnembed, SequenceUnembed
+from emg_lens.models.tinymyo_sequence import SequenceEncoder, TinyMyoGestures, TinyMyoSpeech
 
 KNOWN_MODELS: set[type[nn.Module]] = {
     HookedBiosignalEncoder,
@@ -29,11 +31,15 @@ KNOWN_MODELS: set[type[nn.Module]] = {
     HierarchicalTransformer,
     MultimodalTransformer,
     TinyMyo,
+    SequenceEncoder,
+    TinyMyoGestures,
+    TinyMyoSpeech,
 }
 """Classes whose forward is residual stream in, `Block`s, final norm, head. A model of ours joins with one line here."""
 KNOWN_PARTS = frozenset(
     {Block, Attention, MLP, LayerNorm, ChannelEmbed, StagedEmbed, PosEmbed, Unembed, LinearFusion, Rotary}
     | {ChannelVectors, SampleUnembed, ChannelUnembed, SequenceUnembed}
+    | {SequenceEmbed, CompressedConv, ResidualConv, HalvingBlock, nn.LayerNorm, nn.BatchNorm1d, nn.Sequential}
     | {Point, GatedPoint, nn.Identity, nn.ModuleList, nn.ModuleDict, nn.Linear, nn.Conv1d, nn.Dropout}
 )
 PARTS_OF_A_BLOCK = {"ln1": LayerNorm, "attn": Attention, "ln2": LayerNorm, "mlp": MLP}

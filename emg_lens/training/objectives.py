@@ -226,6 +226,11 @@ def _n_outputs(model: Any, whose: str) -> int:
     n_outputs = getattr(getattr(model, "cfg", None), "n_classes", None)
     if not isinstance(n_outputs, int):
         raise FitError(f"{whose}{type(model).__name__} has no cfg.n_classes, which says how many outputs it gives")
+    if getattr(model.cfg, "readout", None) == "each":
+        raise FitError(
+            f"{whose}the model gives {n_outputs} outputs at every token (readout='each'), and targets are one a trial;"
+            " build it with readout='mean'"
+        )
     if n_outputs < 1:
         raise FitError(
             f"{whose}the model has no outputs (readout={getattr(model.cfg, 'readout', None)!r}); build it with"

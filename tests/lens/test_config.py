@@ -22,9 +22,9 @@ SIZES = {"modalities": {"emg": 4, "acc": 3}, "n_samples": 8, "n_classes": 3}
 @pytest.mark.parametrize(
     ("field", "value", "choices"),
     [
-        ("positions", "lerned", "'none', 'learned', 'sinusoidal', 'rotary' or 'rotary_time'"),
+        ("positions", "lerned", "'none', 'learned', 'sinusoidal', 'rotary', 'rotary_time' or 'relative'"),
         ("norm", "Post", "'pre' or 'post'"),
-        ("readout", "CLS", "'cls', 'mean' or 'none'"),
+        ("readout", "CLS", "'cls', 'mean', 'each' or 'none'"),
         ("embedding", "dedicate", "'dedicated' or 'shared'"),
         ("act_fn", "tanh", "'gelu' or 'relu'"),
     ],

@@ -1,0 +1,120 @@
+"""Front ends that turn all channels of a modality into one token a time step; docs/protocol.md §9.4.
+
+Each is one class: how many time steps it gives, and how it gives them. `FRONT_ENDS` has them by name.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emg_lens.arguments import ArgumentError
+
+
+class FrontEnd(nn.Module, ABC):
+    """From the samples of the channels of one modality to tokens."""
+
+    def __init__(self, n_channels: int, cfg: Any) -> None:  # noqa: ARG002 - what the others are built from
+        super().__init__()
+
+    @staticmethod
+    @abstractmethod
+    def n_steps(cfg: Any) -> int:
+        """Time steps of a window of `cfg.n_samples`; below 1 where the window is too short."""
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
+        """Tokens."""
+
+
+class CompressedConv(FrontEnd):
+    """Range compression x -> range * x / (midpoint + |x|), one convolution without padding, GELU, LayerNorm.
+
+    The compression is Reinhard's (2002, §3.1, equation 3), with a sign. Step t reads the samples
+    `t * stride ... t * stride + kernel_samples - 1`, so nothing later than those.
+    """
+
+    def __init__(self, n_channels: int, cfg: Any) -> None:
+        super().__init__(n_channels, cfg)
+        self.range, self.midpoint = cfg.compression_range, cfg.compression_midpoint
+        self.conv = nn.Conv1d(n_channels, cfg.d_model, cfg.kernel_samples, cfg.stride)
+        self.norm = nn.LayerNorm(cfg.d_model, eps=cfg.eps)
+
+    @staticmethod
+    def n_steps(cfg: Any) -> int:
+        """Those whose samples are all there."""
+        return max((cfg.n_samples - cfg.kernel_samples) // cfg.stride + 1, 0)
+
+    def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
+        """Tokens."""
+        compressed = self.range * x / (self.midpoint + x.abs())
+        tokens = rearrange(F.gelu(self.conv(compressed)), "batch d_model step -> batch step d_model")
+        return self.norm(tokens)
+
+
+class ResidualConv(FrontEnd):
+    """Residual blocks that halve the rate, then a linear map of each step (Gaddy & Klein 2021, §2.2)."""
+
+    def __init__(self, n_channels: int, cfg: Any) -> None:
+        super().__init__(n_channels, cfg)
+        widths = [n_channels] + [cfg.d_model] * cfg.n_halvings
+        self.blocks = nn.Sequential(*(HalvingBlock(*pair) for pair in zip(widths, widths[1:], strict=False)))
+        self.linear = nn.Linear(cfg.d_model, cfg.d_model)
+
+    @staticmethod
+    def n_steps(cfg: Any) -> int:
+        """Half of the samples, rounded up, as often as there are blocks."""
+        return -(-cfg.n_samples // 2**cfg.n_halvings)
+
+    def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
+        """Tokens."""
+        return self.linear(rearrange(self.blocks(x), "batch d_model step -> batch step d_model"))
+
+
+class HalvingBlock(nn.Module):
+    """A residual block of one dimension (He et al. 2016, §3.3, projection shortcut): half of the time steps come out.
+
+    Two convolutions of width 3, each with batch normalisation, ReLU after the first; added to a projection of the
+    input; ReLU.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv1d(n_in, n_out, 3, stride=2, padding=1), nn.BatchNorm1d(n_out)
+        self.conv2, self.norm2 = nn.Conv1d(n_out, n_out, 3, padding=1), nn.BatchNorm1d(n_out)
+        self.shortcut, self.norm3 = nn.Conv1d(n_in, n_out, 1, stride=2), nn.BatchNorm1d(n_out)
+
+    def forward(self, x: Float[Tensor, "batch wide time"]) -> Float[Tensor, "batch d_model half"]:
+        """Half of the time steps, rounded up."""
+        inner = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(inner + self.norm3(self.shortcut(x)))
+
+
+FRONT_ENDS: dict[str, type[FrontEnd]] = {"compressed": CompressedConv, "residual": ResidualConv}
+"""By the word of `SequenceConfig.front_end`."""
+
+
+class SequenceEmbed(nn.Module):
+    """Tokens `[batch, pos, d_model]`: a front end a modality, side by side in the layout's order."""
+
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        self.n_channels = list(cfg.modalities.values())
+        self.front_ends = nn.ModuleList(FRONT_ENDS[cfg.front_end](n, cfg) for n in self.n_channels)
+
+    def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
+        """Modality by modality, its time steps in order."""
+        pieces = x.split(self.n_channels, dim=1)
+        return torch.cat([made(piece) for made, piece in zip(self.front_ends, pieces, strict=True)], dim=1)
+
+    def hide(self, *_: Tensor) -> NoReturn:
+        """Refuse: there is no mask token.
+
+        Raises:
+            ArgumentError: Always.
+        """
+        raise ArgumentError("masked=...: this model has no mask token; leave it out, or use TinyMyo")
