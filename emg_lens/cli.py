@@ -302,6 +302,7 @@ def main() -> None:
     sys.argv = [a for a in sys.argv if a != "--debug"]  # so that it may stand anywhere in the line
     for number in STOPPED.values():
         signal.signal(number, _stop)
+    told_before, sys.unraisablehook = sys.unraisablehook, _still_stop
     try:
         app()
     except EmgLensError as error:
@@ -315,12 +316,27 @@ def main() -> None:
         raise
     finally:
         _stop_at_once()
+        sys.unraisablehook = told_before
 
 
 def _stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
     """Leave, with workers ended and the terminal as it was; a second signal does not wait for that."""
     _stop_at_once()
     sys.exit(128 + number)
+
+
+def _still_stop(ignored: object) -> None:
+    """A stop that met code whose errors Python passes over (a finalizer, a callback) is made again a moment later."""
+    if not isinstance(stop := getattr(ignored, "exc_value", None), SystemExit):
+        sys.__unraisablehook__(ignored)  # pyright: ignore[reportArgumentType]
+        return
+
+    def again(*_: object) -> NoReturn:
+        raise stop
+
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
 
 
 def _stop_at_once() -> None:

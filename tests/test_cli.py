@@ -313,3 +313,27 @@ def test_cost_prints_a_row_a_size_and_says_what_a_setting_looks_like(call):
     for wrong in ("d_model", "d_model=["):
         code, _, err = call("cost", "tinymyo", "--set", wrong)
         assert code == 2 and "--set" in err and "Traceback" not in err
+
+
+FINALIZED = """
+import os, signal, sys, time
+from emg_lens import cli
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def app():
+    Last()
+    time.sleep(30)
+    sys.exit("went on")
+
+cli.app = app
+cli.main()
+"""
+
+
+def test_a_stop_in_code_whose_errors_python_passes_over_is_a_stop():
+    done = subprocess.run([sys.executable, "-c", FINALIZED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 143 and done.stderr == "stopped; run the same command again to continue\n"

@@ -23,12 +23,14 @@ from emg_lens.data.recording import UNLABELLED, DataError, Recording
 from emg_lens.data.registry import data_fingerprint, describe_dataset, load_dataset, subjects
 from emg_lens.data.segment import Segment
 from emg_lens.io.files import remove_abandoned, replacing
+from emg_lens.io.hashing import content_hashes
 from emg_lens.io.locking import one_at_a_time
+from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, write_sealed
 
 CHUNK_BYTES = 1 << 20
 """Of a shard, that are read or written together."""
-NOTE = "corpus.json"
-"""The file that says what a folder of shards was written from."""
+NOTE, WRITTEN = "corpus.json", "shards.json"
+"""The files that say what a folder of shards was written from, and what was written."""
 
 
 class CorpusPart(SpecModel):
@@ -92,11 +94,14 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
         with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another folder"):
             _claim(folder, identity)
             remove_abandoned(folder)
+            there = {path.name for path in folder.glob("*.h5")}
             rows = [
-                _write_subject(folder / f"{name}-{_file_name(subject)}.h5", name, part, places[name], subject)
+                _write_subject(folder / f"{_file_name(name)}-{_file_name(subject)}.h5", name, part, place, subject)
                 for name, part in parts.items()
-                for subject in _subjects(part, places[name])
+                for place in [places[name]]
+                for subject in _subjects(part, place)
             ]
+            _check_unchanged(folder, there)
     except OSError as error:
         raise DataError(f"cannot write to {str(folder)!r}: {error.strerror or error}; give another folder") from None
     return pd.DataFrame(rows, columns=["dataset", "subject", "windows", "channels", "constant"])
@@ -145,6 +150,28 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def _check_unchanged(folder: Path, there: set[str]) -> None:
+    """Compare the shards that were `there` with what was written, and take down what is new.
+
+    Raises:
+        DataError: One holds something else by now, or the list is damaged.
+    """
+    note = folder / WRITTEN
+    known = {}
+    if note.exists():
+        try:
+            check_seal(note)
+        except DamagedFileError:
+            raise DataError(f"{note} is damaged; delete {folder}, and its shards are written again") from None
+        known = json.loads(note.read_text(encoding="utf-8"))["shards"]
+    found = {path.name: told for path, told in content_hashes(sorted(folder.glob("*.h5"))).items()}
+    changed = [name for name in there & set(found) if known.get(name, found[name]) != found[name]]
+    if changed:
+        raise DataError(f"{folder / changed[0]} was changed after it was written; delete it, and it is written again")
+    if found != known:
+        write_sealed(note, json.dumps({"checksum": BLANK, "shards": found}, indent=1))
+
+
 def _subjects(part: CorpusPart, place: Path | None) -> tuple[str, ...]:
     every = subjects(part.dataset, place, **part.options)
     return tuple(choose(dict.fromkeys(every, ()), part.subjects))
@@ -157,10 +184,14 @@ def _write_subject(
     if not path.exists():
         with replacing(path) as partial, h5py.File(partial, "w") as file:
             _fill(file, name, part, place, subject)
-    with h5py.File(path) as file:
-        if file.attrs["subject"] != f"{name}/{subject}":
-            raise DataError(f"{path} is of {file.attrs['subject']}, not of {name}/{subject}; rename one of the parts")
-        shape, constant = file["data"].shape, int(file.attrs["constant"])  # pyright: ignore
+    try:
+        with h5py.File(path) as file:
+            found, shape, constant = file.attrs["subject"], file["data"].shape, int(file.attrs["constant"])  # pyright: ignore
+    except (OSError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read ({reason}); delete it, and it is written again") from None
+    if found != f"{name}/{subject}":
+        raise DataError(f"{path} is of {found}, not of {name}/{subject}; rename one of the parts")
     return name, subject, shape[0], shape[1], constant
 
 
@@ -230,5 +261,8 @@ def _append(file: h5py.File, windows: np.ndarray, labels: np.ndarray) -> None:
         part[len(part) - len(values) :] = values
 
 
-def _file_name(subject: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in subject)
+def _file_name(text: str) -> str:
+    """A part of a file's name for a part or a subject; for another text another one."""
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
+    safe = "_" + safe[1:] if safe.startswith(".") else safe  # hidden files are not read
+    return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

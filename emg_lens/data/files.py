@@ -4,6 +4,7 @@ Loaders are read-only. They take the subject from the place of a file, never fro
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,16 @@ def check_folder(root: str | Path, expected: str) -> Path:
     return folder
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; folders that are linked into it are searched too, but for circles."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        folders[:] = [name for name in folders if not here.is_relative_to((here / name).resolve())]
+        found += [path for path in (Path(place, name) for name in names) if path.is_file()]
+    return sorted(found)
+
+
 def index_files(
     root: str | Path, pattern: re.Pattern, key: Callable[[re.Match, Path], tuple[str, str]], expected: str
 ) -> dict[str, list[Path]]:
@@ -52,7 +63,7 @@ def index_files(
     """
     folder = check_folder(root, expected)
     seen: dict[tuple[str, str], Path] = {}
-    names = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = files_below(folder)
     for path in names:
         match = pattern.fullmatch(path.name)
         place = key(match, path) if match else ("", "")

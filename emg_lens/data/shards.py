@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from emg_lens.data.files import natural, read_parts
+from emg_lens.data.files import files_below, natural, read_parts
 from emg_lens.data.recording import DataError
 from emg_lens.data.storage import FORMAT
 from emg_lens.data.trials import TrialSet
@@ -70,7 +70,7 @@ def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
             continue
         if not place.is_dir():
             raise DataError(f"{place} does not exist; expected a folder with shards (*.h5), or one such file")
-        found = [path for path in place.rglob("*") if path.suffix in (".h5", ".hdf5") and path.is_file()]
+        found = [path for path in files_below(place) if path.suffix.lower() in (".h5", ".hdf5")]
         found = [path for path in found if not path.name.startswith(".")]  # which somebody writes
         if not found:
             raise DataError(f"{place} holds no shard (*.h5); write some with emg-lens corpus")
@@ -101,9 +101,9 @@ def read_shard(path: Path) -> Shard:
         raise DataError(f"{path}: {name} is {shape}; expected at least one window, channel and sample")
     try:
         modalities, fs = _about(about, name)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path}: what it says of its channels or rate cannot be read ({error})") from None
-    if modalities and sum(modalities.values()) != shape[1]:
+    if modalities and (min(modalities.values()) < 1 or sum(modalities.values()) != shape[1]):
         raise DataError(f"{path}: holds {shape[1]} channels and says that they are {modalities}")
     one = str(about.get("subject", ""))
     every = found.get("subject") or [one] * (1 if shape[0] else 0)

@@ -1,6 +1,7 @@
 """What is in MATLAB, HDF5 and NumPy files: readers for `emg_lens.io.apart`, which runs them in a process of its own."""
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from emg_lens.memory import free_memory
 
 MOST_COMPRESSED = 1100
 """deflate makes 1 byte of 1032 at most; what declares more than that is not in the file."""
+MOST_OF_A_PART = 256 * 10**6
+"""Bytes of a chunk of what is read piece by piece: all of it is unpacked for one value."""
 
 
 def matlab_variables(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -97,7 +100,8 @@ def stored(file: h5py.Group, name: str, read: bool = True) -> h5py.Dataset:
     """A data set whose values are in this file, all of them; where they are to be `read`, they must fit into memory.
 
     Raises:
-        ValueError: A group, a link to elsewhere, values that lie in other files, or more than the file can hold.
+        ValueError: A group, a link to elsewhere, values that lie in other files, more than the file can hold, or, where
+            they are read piece by piece, in pieces that are too large.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link to another place; expected the values themselves")
@@ -109,6 +113,12 @@ def stored(file: h5py.Group, name: str, read: bool = True) -> h5py.Dataset:
     declared, held = found.size * found.dtype.itemsize, found.id.get_storage_size()
     if declared > (held if found.chunks is None else MOST_COMPRESSED * held):
         raise ValueError(f"{name} declares {declared / 1e6:.1f} MB, and the file holds {held / 1e6:.1f} MB of it")
+    if not read and found.chunks is not None and prod(found.chunks) * found.dtype.itemsize > MOST_OF_A_PART:
+        part = prod(found.chunks) * found.dtype.itemsize
+        raise ValueError(
+            f"{name} is stored in parts of {part / 1e6:.0f} MB, each of which must be read whole; write it in smaller"
+            f" chunks, of {MOST_OF_A_PART / 1e6:.0f} MB at most"
+        )
     if read and declared > free_memory():
         raise ValueError(f"{name} needs {declared / 1e9:.1f} GB of memory, which are not free")
     return found

@@ -1,4 +1,4 @@
-"""Hashes of what files hold, remembered by size, time and inode, so that a large data set is read once."""
+"""Hashes of what files hold, remembered by size, times and inode, so that a large data set is read once."""
 
 import hashlib
 import json
@@ -16,7 +16,8 @@ MOST_REMEMBERED = 100_000
 def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     """A hash of each file's bytes.
 
-    A file whose size, time of change and inode are those of the last call is not read again. What is remembered lies in
+    A file whose size, times of change and inode are those of the last call is not read again. Of the two times, whoever
+    writes a file may set one to what it was (`cp -p`, archives); the system sets the other. What is remembered lies in
     the user's cache folder; where that cannot be read or written, files are read every time.
 
     Raises:
@@ -26,7 +27,7 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     known, found = _remembered(place), {}
     for path in paths:
         facts = path.stat()
-        key, state = str(path.resolve()), [facts.st_size, facts.st_mtime_ns, facts.st_ino]
+        key, state = str(path.resolve()), [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
         if known.get(key, [None])[:-1] != state:
             with path.open("rb") as file:
                 known.pop(key, None)  # the newest stand last
@@ -61,6 +62,6 @@ def _remembered(place: Path) -> dict[str, list]:
     """What is remembered; nothing where the file holds something else."""
     try:
         known = json.loads(place.read_text(encoding="utf-8"))
-        return {key: list(facts) for key, facts in known.items() if len(facts) == 4 and isinstance(facts[3], str)}
+        return {key: list(facts) for key, facts in known.items() if len(facts) == 5 and isinstance(facts[4], str)}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -40,6 +40,7 @@ DAMAGED = (
 """What the readers raise on damaged files."""
 LARGEST_WEIGHT = 1e6
 """Weights beyond it are a damaged file's: those of the published kind are below ten."""
+READ = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
 LIGHTNING_PREFIX = "model."
 HEADS = {"decoder_pred": "reconstruction", "classifier": "classification", "regressor": "regression"}
@@ -140,7 +141,7 @@ class PublishedFile:
     @property
     def sizes(self) -> dict[str, Any]:
         """The fields of `TinyMyoConfig` that the shapes of the encoder's tensors decide."""
-        layers = {int(found[1]) for found in map(re.compile(r"blocks\.(\d{1,4})\.").match, self.state) if found}
+        layers = {int(found[1]) for found in map(re.compile(r"blocks\.(\d{1,3})\.").match, self.state) if found}
         if layers != set(range(len(layers))) or not layers:
             raise ModelFileError(f"{self.source} has the blocks {sorted(layers)}; expected 0, 1, 2, ... without a gap")
         patch = self._tensor("patch_embedding.patch_embed.proj.weight", 4)
@@ -267,9 +268,11 @@ def read_published(path: Path) -> PublishedFile:
     if all(name.startswith(LIGHTNING_PREFIX) for name in state):
         state = {name.removeprefix(LIGHTNING_PREFIX): tensor for name, tensor in state.items()}
     for name, tensor in state.items():
-        if not tensor.is_floating_point() or not (tensor.abs() <= LARGEST_WEIGHT).all():
+        if reason := _no_weights(tensor):
+            raise ModelFileError(f"{path}: {name} {reason}; expected plain values of {', '.join(map(str, READ))}")
+        if not (tensor.abs() <= LARGEST_WEIGHT).all():
             raise ModelFileError(
-                f"{path}: {name} is {tensor.dtype}, or holds NaN or values beyond {LARGEST_WEIGHT:g}, as no trained"
+                f"{path}: {name} holds NaN or values beyond {LARGEST_WEIGHT:g}, as no trained"
                 " weights are; fetch it again"
             )
     others = {tensor.dtype for tensor in state.values()} - {torch.float32}
@@ -292,6 +295,17 @@ def write_published(path: Path, state: State, prefix: str) -> None:
             save_file(named, partial, {"format": "pt"})
         else:
             torch.save({"state_dict": named}, partial)
+
+
+def _no_weights(tensor: Tensor) -> str | None:
+    """Why the values of a tensor cannot be taken: they are not there, or not numbers that can be compared."""
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return f"is a nested, {tensor.layout} or {tensor.device.type} tensor"
+    if tensor.dtype not in READ:
+        return f"is {tensor.dtype}"
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        return f"declares {tensor.nbytes / 1e6:.1f} MB and holds {tensor.untyped_storage().nbytes() / 1e6:.1f}"
+    return None
 
 
 def _load_pickled(path: Path) -> Any:

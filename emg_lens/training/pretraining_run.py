@@ -99,9 +99,12 @@ def run_pretraining(
         raise PretrainingError(f"{log_to} is not installed; pip install {log_to}, or leave it out")
     out = Path(out).expanduser().absolute()
     folder = out / spec.name / spec.digest()
-    accelerator = Accelerator(
-        cpu=device == "cpu", mixed_precision=precision, log_with=log_to, project_dir=str(folder) if log_to else None
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=device == "cpu", mixed_precision=precision, log_with=log_to, project_dir=str(folder) if log_to else None
+        )
+    except ValueError as error:  # accelerate has one device and precision a process
+        raise PretrainingError(f"this process cannot compute with precision={precision!r} ({error})") from None
     # Only the first process writes, and shows what it does.
     first = accelerator.is_main_process
     if not first:
@@ -112,7 +115,7 @@ def run_pretraining(
     model = _build(spec, whole)
     with _alone_in(folder) if first else nullcontext():
         if first:
-            _write_facts(spec, folder, data, windows, validation)
+            _write_facts(spec, folder, data, windows, validation, precision)
             remove_abandoned(folder)
         accelerator.wait_for_everyone()
         if not (folder / MODEL).exists():
@@ -189,12 +192,17 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _write_facts(
-    spec: PretrainingSpec, folder: Path, data: str | Path | None, windows: Corpus, validation: Corpus
+    spec: PretrainingSpec,
+    folder: Path,
+    data: str | Path | None,
+    windows: Corpus,
+    validation: Corpus,
+    precision: Precision,
 ) -> None:
-    """Say what the run is of; refuse a folder of other data."""
+    """Say what the run is of; refuse a folder of other data or of another precision."""
     told = {"windows": windows.fingerprint(), "validation": validation.fingerprint()}
     counts = {"n_windows": len(windows), "n_validation": len(validation), "held_out": list(validation.subjects)}
-    facts = {"folder": None if data is None else str(data), **told, **counts}
+    facts = {"folder": None if data is None else str(data), "precision": precision, **told, **counts}
     path = folder / RECORD
     try:
         if path.exists():
@@ -202,6 +210,10 @@ def _write_facts(
             known = json.loads(path.read_text(encoding="utf-8"))
             if any(known.get(name) != value for name, value in told.items()):
                 raise PretrainingError(f"{folder} was made with other data; give another --out, or delete that folder")
+            if known.get("precision", precision) != precision:
+                raise PretrainingError(
+                    f"{folder} was made with --precision {known['precision']}, not {precision}; give another --out"
+                )
             return
         write_sealed(folder / "spec.yaml", f"# {BLANK}\n{spec.to_yaml()}")
         for name, content in (("environment.json", environment()), (RECORD, facts)):

@@ -77,6 +77,20 @@ def test_trials_are_read_from_memory_and_from_their_file(tmp_path):
             lambda f: (f.create_dataset("data", data=np.zeros((1, 2, 3))), f.attrs.update(modalities="{")),
             "cannot be read",
         ),
+        (
+            lambda f: (
+                f.create_dataset("data", data=np.zeros((1, 4, 3))),
+                f.attrs.update(modalities='{"emg": 6, "acc": -2}'),
+            ),
+            "says that they are",
+        ),
+        (
+            lambda f: (
+                f.create_dataset("data", data=np.zeros((1, 2, 3))),
+                f.attrs.update(modalities='{"emg": Infinity}'),
+            ),
+            "cannot be read",
+        ),
     ],
 )
 def test_files_that_are_no_shards_are_refused_in_one_line(tmp_path, content, message):
@@ -98,6 +112,22 @@ def test_folders_without_shards_and_broken_files_are_refused(tmp_path):
     write(tmp_path / "b" / "b.h5")
     with pytest.raises(DataError, match="twice"):
         find_shards([tmp_path / "b", tmp_path / "b"])
+
+
+def test_what_must_be_unpacked_at_once_for_one_window_is_bounded(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("data", (70, 100, 10_000), "f4", chunks=(70, 100, 10_000), compression="gzip")
+        data[:] = 0
+    with pytest.raises(DataError, match="a.h5: cannot be read .*parts of 280 MB.* smaller chunks"):
+        find_shards([tmp_path])
+
+
+def test_linked_folders_and_endings_in_capitals_belong_to_a_corpus(tmp_path):
+    write(tmp_path / "elsewhere" / "b.h5")
+    write(tmp_path / "corpus" / "A.H5")
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "corpus" / "circle").symlink_to(tmp_path / "corpus")
+    assert [shard.path.name for shard in find_shards([tmp_path / "corpus"])] == ["A.H5", "b.h5"]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])

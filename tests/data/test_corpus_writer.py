@@ -68,6 +68,31 @@ def test_a_folder_is_continued_and_belongs_to_one_corpus(tmp_path, data):
         write_corpus({"db5": DB5}, data, tmp_path)
 
 
+def test_a_shard_that_was_changed_later_is_never_taken_for_what_was_written(tmp_path, data):
+    write_corpus({"db5": DB5}, data, tmp_path)
+    with h5py.File(tmp_path / "db5-S1.h5", "r+") as file:
+        file["data"][0, 0, 0] += 1
+    with pytest.raises(DataError, match="db5-S1.h5 was changed after it was written; delete it"):
+        write_corpus({"db5": DB5}, data, tmp_path)
+    (tmp_path / "db5-S1.h5").write_bytes((tmp_path / "db5-S1.h5").read_bytes()[:3000])
+    with pytest.raises(DataError, match="db5-S1.h5: cannot be read .* delete it"):
+        write_corpus({"db5": DB5}, data, tmp_path)
+    (tmp_path / "db5-S1.h5").unlink()
+    write_corpus({"db5": DB5}, data, tmp_path)
+    (tmp_path / "shards.json").write_text((tmp_path / "shards.json").read_text().replace("db5-S1", "db5-S2"))
+    with pytest.raises(DataError, match="shards.json is damaged; delete"):
+        write_corpus({"db5": DB5}, data, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", ".x", "a b", "é/é", ".."])
+def test_no_part_decides_where_a_shard_is_written(tmp_path, data, name):
+    out = tmp_path / "in" / "out"
+    write_corpus({name: DB5, "a_b": DB5}, data, out)
+    assert len(Corpus.open([out]).shards) == 4 and {p.name for p in tmp_path.rglob("*.h5")} == {
+        p.name for p in out.glob("*.h5")
+    }
+
+
 def test_simulated_recordings_need_no_folder(tmp_path):
     part = CorpusPart(dataset="simulated", folder=None, window_s=0.4, subjects=(1,), recipe=Recipe(fs=200))
     table = write_corpus({"toy": part}, None, tmp_path)

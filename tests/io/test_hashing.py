@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 
 import pytest
 
@@ -41,6 +42,18 @@ def test_a_file_is_read_once_and_again_when_it_changed(tmp_path, cache, read):
     other.replace(path)  # same name, size, time and content, another inode
     content_hashes([path])
     assert len(read) == 3
+
+
+def test_a_file_whose_size_and_time_are_those_of_before_is_read_again(tmp_path, cache):
+    path, other = tmp_path / "a.h5", tmp_path / "b.h5"
+    path.write_bytes(b"before")
+    other.write_bytes(b"after!")
+    for one in (path, other):
+        os.utime(one, ns=(10**18, 10**18))
+    before = content_hashes([path])[path]
+    shutil.copyfile(other, path)  # in place, as cp -p and unpacked archives leave it
+    os.utime(path, ns=(10**18, 10**18))
+    assert content_hashes([path])[path] != before
 
 
 @pytest.mark.parametrize("held", ["", "[]", '{"a": 3}', '{"a": [1, 2, 3, 4]}', "no json", "\x00"])

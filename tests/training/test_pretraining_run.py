@@ -106,6 +106,12 @@ def test_another_configuration_is_another_folder_and_other_data_are_refused(spec
         run(spec, data, out)
 
 
+def test_a_process_computes_in_one_precision(spec, data, tmp_path):
+    run(spec, data, tmp_path / "runs")
+    with pytest.raises(PretrainingError, match="this process cannot compute with precision='bf16'"):
+        run(spec, data, tmp_path / "others", precision="bf16")
+
+
 def test_two_at_a_time_are_refused(spec, data, tmp_path):
     folder = tmp_path / "runs" / spec.name / spec.digest()
     folder.mkdir(parents=True)
@@ -184,6 +190,11 @@ def test_the_command_line_runs_it_and_tells_errors_in_one_line(data, tmp_path):
         "pretrain", tmp_path / "toy.yaml", "--data", data, "--out", tmp_path / "runs", "--device", "cpu", "--workers", 1
     )
     assert done.returncode == 0 and "6 steps: masked loss" in done.stdout, done.stderr
+    done = call(
+        "pretrain", tmp_path / "toy.yaml", "--data", data, "--out", tmp_path / "runs", "--device", "cpu",
+        "--precision", "bf16",
+    )  # fmt: skip
+    assert done.returncode == 2 and "was made with --precision no, not bf16" in done.stderr.replace("\n", " ")
     shutil.rmtree(data)
     done = call("pretrain", tmp_path / "toy.yaml", "--data", data, "--out", tmp_path / "runs", "--device", "cpu")
     assert done.returncode == 2 and done.stderr.startswith("error:") and done.stderr.count("\n") == 1

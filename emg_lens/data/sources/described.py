@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from emg_lens.data.files import check_folder, choose, natural, read_parts
+from emg_lens.data.files import check_folder, choose, files_below, natural, read_parts
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -112,7 +112,7 @@ def _description_path(root: str | Path, description: str | None) -> Path:
 
 def _files(root: Path, told: FolderDescription) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    every = sorted((p for p in root.rglob("*") if p.is_file()), key=lambda p: natural(p.relative_to(root).as_posix()))
+    every = sorted(files_below(root), key=lambda p: natural(p.relative_to(root).as_posix()))
     for path in every:
         fields = told.places(path, root)
         if fields is not None:
@@ -127,7 +127,7 @@ def _strays(root: Path, told: FolderDescription, index: Mapping[str, Iterable[Pa
     """A note on files of the kinds that are read, which do not fit the pattern."""
     meant = {path for paths in index.values() for path in paths}
     kinds = {path.suffix.lower() for path in meant}
-    others = [p for p in root.rglob("*") if p.suffix.lower() in kinds and p not in meant and p.is_file()]
+    others = [p for p in files_below(root) if p.suffix.lower() in kinds and p not in meant]
     some = ", ".join(sorted(p.relative_to(root).as_posix() for p in others)[:3])
     return (
         [f"{len(others)} files of the same kind do not fit {told.files!r} and are not read: {some}"] if others else []

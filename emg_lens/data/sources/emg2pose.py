@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import check_choices, check_folder, choose, natural, read_parts
+from emg_lens.data.files import check_choices, check_folder, choose, files_below, natural, read_parts
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -124,8 +124,8 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
         raise DataError(f"{place}: cannot be read ({error}); expected filename, user and stage") from None
     stages = {stage: i for i, stage in enumerate(sorted(table["stage"].unique()), start=1)}
     there: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.hdf5")):
-        if path.name.startswith("."):
+    for path in files_below(folder):
+        if path.suffix != ".hdf5" or path.name.startswith("."):
             continue
         if path.stem in there:
             raise DataError(f"two files of one name: {there[path.stem]} and {path}; keep one")
