@@ -137,13 +137,11 @@ def _check_that_something_is_done(conditions: Sequence[Condition], planned: Swee
             severed.append(condition.name)
     if nothing:
         where = where_modalities_meet(target.layout)
-        if target.severed is not None and not target.layout.stages:
-            where = ", which is causal or has severed_edges: what these forbid is not there to be cut"
         raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model{where}; write none() to cut nothing")
     if severed:
         raise EdgeError(
-            f"conditions {severed[:5]} cut edges that this {target.model} is without already (severed_edges), so"
-            " nothing is left to cut; leave them out for this model"
+            f"conditions {severed[:5]} cut edges that this {target.model} is without already (it is causal, or has"
+            " severed_edges), so nothing is left to cut; leave them out for this model"
         )
 
 

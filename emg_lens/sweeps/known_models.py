@@ -68,6 +68,8 @@ def reason_not_to_fold(model: nn.Module) -> str | None:
             return f"its {name} is a {type(part).__name__}, whose arithmetic is not known"
         if replaced := _replaced(part):
             return f"{name + '.' if name else ''}{replaced[0]} was replaced on this object"
+    if type(model.ln_final) not in (LayerNorm, nn.Identity):  # torch's own is known in front ends alone
+        return f"its ln_final is a {type(model.ln_final).__name__}, whose arithmetic is not known"
     layers = [blocks_of(layer) for layer in model.blocks]
     for layer, blocks in enumerate(layers):
         if not all(map(_is_known_block, blocks)):

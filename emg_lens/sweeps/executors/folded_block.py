@@ -118,7 +118,7 @@ class FoldedBlock:
         norm = block.ln1 if self.post else block.ln2
         normed = F.layer_norm(rows, norm.w.shape, norm.w, self.b_mid, norm.eps)
         pre = torch.addmm(self.b_in, normed, mlp.W_in, out=self.memory("pre", len(rows), len(self.b_in)))
-        hidden = IN_PLACE[mlp.act_fn](pre)
+        hidden = IN_PLACE.get(mlp.act_fn, mlp.act_fn)(pre)
         if self.post:
             return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
         return torch.add(rows, mlp.b_out).addmm_(hidden, mlp.W_out).view_as(mid)
