@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch_layers import torch_encoder
 
 from emg_lens.hooks.edges import cross_modal, flow, unimodal
 from emg_lens.lens.config import EncoderConfig
@@ -19,29 +20,6 @@ def make(**changes) -> HookedBiosignalEncoder:
     )
     torch.manual_seed(0)
     return HookedBiosignalEncoder(EncoderConfig(**{**settings, **changes})).eval()
-
-
-def torch_layer(block, norm: str) -> nn.TransformerEncoderLayer:
-    """torch's layer with the block's weights."""
-    d = block.attn.b_O.numel()
-    layer = nn.TransformerEncoderLayer(
-        d, block.attn.W_Q.shape[0], block.mlp.b_in.numel(), 0.0, "gelu", batch_first=True, norm_first=norm == "pre"
-    ).eval()
-    flat = lambda w: w.transpose(1, 2).flatten(0, 1)  # [head, d_model, d_head] -> [d_model out, d_model in]
-    attn, mlp = block.attn, block.mlp
-    with torch.no_grad():
-        layer.self_attn.in_proj_weight.copy_(torch.cat([flat(attn.W_Q), flat(attn.W_K), flat(attn.W_V)]))
-        layer.self_attn.in_proj_bias.copy_(torch.cat([attn.b_Q.flatten(), attn.b_K.flatten(), attn.b_V.flatten()]))
-        layer.self_attn.out_proj.weight.copy_(attn.W_O.flatten(0, 1).T)
-        layer.self_attn.out_proj.bias.copy_(attn.b_O)
-        layer.linear1.weight.copy_(mlp.W_in.T)
-        layer.linear1.bias.copy_(mlp.b_in)
-        layer.linear2.weight.copy_(mlp.W_out.T)
-        layer.linear2.bias.copy_(mlp.b_out)
-        for ours, theirs in ((block.ln1, layer.norm1), (block.ln2, layer.norm2)):
-            theirs.weight.copy_(ours.w)
-            theirs.bias.copy_(ours.b)
-    return layer
 
 
 def randomise(model: nn.Module) -> None:
@@ -61,7 +39,7 @@ def test_blocks_equal_torch_encoder_layers_with_the_same_mask(norm, edges):
     expected = resid
     mask = None if edges is None else edges.mask(model.layout, 3, 4)[0, 0]
     for block in model.blocks:
-        expected = torch_layer(block, norm)(expected, src_mask=mask)
+        expected = torch_encoder([block], norm == "pre").layers[0].eval()(expected, src_mask=mask)
     hooks = []
     if mask is not None:
         hooks = [

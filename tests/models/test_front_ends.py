@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch_layers import torch_encoder
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import cross_modal, cut, cutting, lag
@@ -53,31 +53,6 @@ def inputs(model, batch: int = 2) -> torch.Tensor:
     return 20 * model.example_input(batch, seed=1).double()
 
 
-def torch_blocks(model, norm_first: bool) -> nn.TransformerEncoder:
-    """torch's own blocks with the weights of ours."""
-    cfg = model.cfg
-    layer = nn.TransformerEncoderLayer(
-        cfg.d_model, cfg.n_heads, cfg.d_mlp, 0.0, "gelu", cfg.eps, batch_first=True, norm_first=norm_first
-    )
-    blocks = nn.TransformerEncoder(layer, cfg.n_layers, enable_nested_tensor=False).double()
-    flat = lambda w: rearrange(w, "head d e -> (head e) d")
-    with torch.no_grad():
-        for mine, theirs in zip(model.blocks, blocks.layers, strict=True):
-            attn = mine.attn
-            theirs.self_attn.in_proj_weight.copy_(torch.cat([flat(attn.W_Q), flat(attn.W_K), flat(attn.W_V)]))
-            theirs.self_attn.in_proj_bias.copy_(torch.cat([attn.b_Q, attn.b_K, attn.b_V]).flatten())
-            theirs.self_attn.out_proj.weight.copy_(rearrange(attn.W_O, "head e d -> d (head e)"))
-            theirs.self_attn.out_proj.bias.copy_(attn.b_O)
-            theirs.linear1.weight.copy_(mine.mlp.W_in.T)
-            theirs.linear1.bias.copy_(mine.mlp.b_in)
-            theirs.linear2.weight.copy_(mine.mlp.W_out.T)
-            theirs.linear2.bias.copy_(mine.mlp.b_out)
-            for own, norm in ((mine.ln1, theirs.norm1), (mine.ln2, theirs.norm2)):
-                norm.weight.copy_(own.w)
-                norm.bias.copy_(own.b)
-    return blocks.train()  # in eval mode torch takes a path of its own past the mask
-
-
 def both_paths(model, x):
     """The fused path, and the one that is taken where a hook listens."""
     return model(x), model.run_with_hooks(x, fwd_hooks=[(lambda n: n.endswith("hook_attn_scores"), lambda t, hook: t)])
@@ -92,7 +67,7 @@ def test_causal_attention_equals_torchs_with_a_causal_mask(norm):
     x = inputs(model)
     mask = nn.Transformer.generate_square_subsequent_mask(7, dtype=torch.float64)
     with torch.no_grad():
-        stream = torch_blocks(model, norm == "pre")(model.embed(x), mask=mask)
+        stream = torch_encoder(model.blocks, norm == "pre")(model.embed(x), mask=mask)
         expected = model.unembed(model.ln_final(stream))
         for found in both_paths(model, x):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
@@ -192,7 +167,7 @@ def test_gestures_equal_torchs_own_layers():
         conv = nn.functional.conv1d(64 * x / (32 + x.abs()), made.conv.weight, made.conv.bias, stride=5)
         tokens = F.layer_norm(F.gelu(conv).mT, (12,), made.norm.weight, made.norm.bias)
         mask = nn.Transformer.generate_square_subsequent_mask(11, dtype=torch.float64)
-        stream = torch_blocks(model, True)(tokens, mask=mask)
+        stream = torch_encoder(model.blocks, True)(tokens, mask=mask)
         stream = F.layer_norm(stream, (12,), model.ln_final.w, model.ln_final.b)
         expected = stream @ model.unembed.W_U + model.unembed.b_U
         for found in both_paths(model, x):
@@ -236,7 +211,7 @@ def test_speech_equals_torchs_own_layers():
         for inner, outer in theirs:
             hidden = (inner(hidden) + outer(hidden)).relu()
         assert hidden.shape == (2, 12, 8) == (2, 12, len(model.layout))  # 61 -> 31 -> 16 -> 8
-        stream = torch_blocks(model, False)(hidden.mT @ made.linear.weight.T + made.linear.bias)
+        stream = torch_encoder(model.blocks)(hidden.mT @ made.linear.weight.T + made.linear.bias)
         expected = stream @ model.unembed.W_U + model.unembed.b_U
         for found in both_paths(model, x):
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch_layers import torch_encoder
 
 from emg_lens.analysis import activation_shift, attention_view
 from emg_lens.analysis.controls import random_edges
@@ -59,31 +59,6 @@ def make(kind: str, **changes):
     return model
 
 
-def torch_stack(blocks) -> nn.TransformerEncoder:
-    """torch's own encoder with the weights of some blocks."""
-    block = blocks[0]
-    d, n_heads = block.attn.b_O.numel(), block.attn.W_Q.shape[0]
-    layer = nn.TransformerEncoderLayer(d, n_heads, block.mlp.b_in.numel(), 0.0, "gelu", batch_first=True)
-    encoder = nn.TransformerEncoder(layer, len(blocks), enable_nested_tensor=False).double()
-    with torch.no_grad():
-        for mine, theirs in zip(blocks, encoder.layers, strict=True):
-            maps = [rearrange(w, "head d e -> (head e) d") for w in (mine.attn.W_Q, mine.attn.W_K, mine.attn.W_V)]
-            theirs.self_attn.in_proj_weight.copy_(torch.cat(maps))
-            theirs.self_attn.in_proj_bias.copy_(torch.cat([mine.attn.b_Q, mine.attn.b_K, mine.attn.b_V]).flatten())
-            theirs.self_attn.out_proj.weight.copy_(rearrange(mine.attn.W_O, "head e d -> d (head e)"))
-            theirs.self_attn.out_proj.bias.copy_(mine.attn.b_O)
-            for linear, weight, bias in (
-                (theirs.linear1, mine.mlp.W_in, mine.mlp.b_in),
-                (theirs.linear2, mine.mlp.W_out, mine.mlp.b_out),
-            ):
-                linear.weight.copy_(weight.T)
-                linear.bias.copy_(bias)
-            for norm, own in ((theirs.norm1, mine.ln1), (theirs.norm2, mine.ln2)):
-                norm.weight.copy_(own.w)
-                norm.bias.copy_(own.b)
-    return encoder.train()  # in eval mode torch takes a path of its own past the mask
-
-
 def by_torch(model, x, edges=None):
     """The whole model from torch's encoders: every stage with its part of a mask, in torch's own mask argument."""
     cfg, layout = model.cfg, model.layout
@@ -92,7 +67,7 @@ def by_torch(model, x, edges=None):
     for stage in layout.stages:
         own = slice(stage.positions.start, stage.positions.stop)
         tokens = resid[:, own]
-        for k, layer in enumerate(torch_stack(model.stages[stage.name]["blocks"]).layers):
+        for k, layer in enumerate(torch_encoder(model.stages[stage.name]["blocks"]).layers):
             here = None if mask is None else mask[stage.edges][k].repeat(len(x), 1, 1)
             tokens = layer(tokens, src_mask=here)
         resid = torch.cat([resid[:, : own.start], tokens, resid[:, own.stop :]], dim=1)

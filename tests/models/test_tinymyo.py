@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import nn
+from torch_layers import torch_encoder
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import Replace, cross_modal, cut, cutting, flow, lag, same_channel, same_patch, self_edges
@@ -41,31 +41,6 @@ def inputs(model: TinyMyo, batch: int = 3) -> torch.Tensor:
     return model.example_input(batch, seed=1).double()
 
 
-def torch_blocks(model: TinyMyo) -> nn.TransformerEncoder:
-    """torch's own pre-LN encoder with the weights of the blocks."""
-    cfg = model.cfg
-    layer = nn.TransformerEncoderLayer(
-        cfg.d_model, cfg.n_heads, cfg.d_mlp, 0.0, "gelu", cfg.eps, batch_first=True, norm_first=True
-    )
-    encoder = nn.TransformerEncoder(layer, cfg.n_layers, enable_nested_tensor=False).double()
-    flat = lambda w: rearrange(w, "head d e -> (head e) d")
-    with torch.no_grad():
-        for mine, theirs in zip(model.blocks, encoder.layers, strict=True):
-            attn, mlp = mine.attn, mine.mlp
-            theirs.self_attn.in_proj_weight.copy_(torch.cat([flat(attn.W_Q), flat(attn.W_K), flat(attn.W_V)]))
-            theirs.self_attn.in_proj_bias.copy_(torch.cat([attn.b_Q, attn.b_K, attn.b_V]).flatten())
-            theirs.self_attn.out_proj.weight.copy_(rearrange(attn.W_O, "head e d -> d (head e)"))
-            theirs.self_attn.out_proj.bias.copy_(attn.b_O)
-            theirs.linear1.weight.copy_(mlp.W_in.T)
-            theirs.linear1.bias.copy_(mlp.b_in)
-            theirs.linear2.weight.copy_(mlp.W_out.T)
-            theirs.linear2.bias.copy_(mlp.b_out)
-            for own, norm in ((mine.ln1, theirs.norm1), (mine.ln2, theirs.norm2)):
-                norm.weight.copy_(own.w)
-                norm.bias.copy_(own.b)
-    return encoder.train()  # in eval mode torch takes a path of its own past the mask
-
-
 EDGES = {
     "within-channel": same_channel() - self_edges(),
     "cross-channel": ~same_channel(),
@@ -83,7 +58,7 @@ def test_blocks_and_cuts_equal_torchs_own_layers_with_the_same_mask(edges):
     mask = None if edges is None else EDGES[edges].mask(model.layout, 3, 2)
     with torch.no_grad():
         tokens = model.embed(x)
-        for k, layer in enumerate(torch_blocks(model).layers):
+        for k, layer in enumerate(torch_encoder(model.blocks, norm_first=True).layers):
             tokens = layer(tokens, src_mask=None if mask is None else mask[k].repeat(len(x), 1, 1))
         final = F.layer_norm(tokens, (12,), model.ln_final.w, model.ln_final.b, 1e-5)
         expected = (final @ model.unembed.W_U + model.unembed.b_U).view(3, 3, 20)
