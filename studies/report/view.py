@@ -5,9 +5,11 @@ A view is a subclass with one object, named as an entry point `emg_lens.views`, 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from emg_lens.registry import Registry
 from emg_lens.studies.findings import Cell, Findings
@@ -52,6 +54,37 @@ class View(ABC):
         return {}
 
 
+class OutputsView(View):
+    """One of what the unmasked models give for every tested trial, where a study asks for it by name."""
+
+    def shows(self, findings: Findings) -> bool:
+        """Where the study names it, and its models tell classes."""
+        asked = self.name in (findings.study.views or ())
+        return asked and hasattr(findings, "predictions") and "accuracy" in findings.facts["metrics"].explode().tolist()
+
+    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
+        """None: the report has them."""
+        return {}
+
+
+class _Predicted(Protocol):
+    """A finished study, whose outputs can be read."""
+
+    def predictions(self) -> pd.DataFrame: ...
+
+
+def outputs_of_fits(findings: Findings) -> dict[str, tuple[pd.DataFrame, list[str]]]:
+    """By the name of each fit: its rows of `StudyResult.predictions`, and the names of its outputs."""
+    names = {str(row["fit"]): row["outputs"] for row in findings.facts.to_dict("records")}
+    trials = cast(_Predicted, findings).predictions()
+    return {str(fit): (some, names[str(fit)]) for fit, some in trials.groupby("fit", sort=False)}
+
+
+def shares_of_movements(trials: pd.DataFrame) -> Float[np.ndarray, " trial"]:
+    """What each trial of a fit is of its movement: with these weights, every movement counts 1."""
+    return 1 / trials.groupby(["subject", "movement"])["subject"].transform("size").to_numpy()
+
+
 VIEWS: Registry[View] = Registry("view", "emg_lens.views")
 
 
@@ -68,5 +101,10 @@ def views_of(findings: Findings) -> list[View]:
 
 def in_each_cell(findings: Findings, name: str, make: Callable[[Cell], T | None]) -> dict[str, T]:
     """What `make` gives of every cell, by `name` and the cell's label; cells that give nothing are left out."""
-    made = {f"{name}{' · ' * bool(cell.label)}{cell.label}": make(cell) for cell in findings.cells}
+    made = by_title(name, {cell.label: make(cell) for cell in findings.cells})
     return {title: one for title, one in made.items() if one is not None}
+
+
+def by_title(name: str, of_cells: Mapping[str, T]) -> dict[str, T]:
+    """What belongs to cells, given by their labels, by `name` and the label."""
+    return {f"{name}{' · ' * bool(label)}{label}": one for label, one in of_cells.items()}

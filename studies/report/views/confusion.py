@@ -1,7 +1,7 @@
 """Which class is taken for which: a confusion matrix of the unmasked models, and what it says of each class."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,21 +11,14 @@ from matplotlib.figure import Figure
 
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
-from emg_lens.studies.report.view import View
+from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, shares_of_movements
 from emg_lens.studies.report.wording import value
-from emg_lens.training.metrics import movement_weights
 
 MOST_NUMBERS = 12
 """Classes up to which the matrix is drawn with its numbers."""
 
 
-class _Predicted(Protocol):
-    """A finished study, whose outputs can be read."""
-
-    def predictions(self) -> pd.DataFrame: ...
-
-
-class Confusion(View):
+class Confusion(OutputsView):
     """Shares of each class that are told as each, where a study asks for them: they are read from every fit's outputs.
 
     Every tested movement weighs the same; subjects, folds and seeds of a cell are counted together.
@@ -33,24 +26,13 @@ class Confusion(View):
 
     name, order = "confusion", 60
 
-    def shows(self, findings: Findings) -> bool:
-        """Where the study names it, and its models tell classes."""
-        asked = self.name in (findings.study.views or ())
-        return asked and hasattr(findings, "predictions") and "accuracy" in findings.facts["metrics"].explode().tolist()
-
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One a cell: recall, precision and F1 of every class, and their means."""
-        found = confusions(findings)
-        return {f"By class{' · ' * bool(label)}{label}": layout_classes(matrix) for label, matrix in found.items()}
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """None: the report has them."""
-        return {}
+        return by_title("By class", {label: layout_classes(one) for label, one in confusions(findings).items()})
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One a cell."""
-        found = confusions(findings)
-        return {f"confusion{' · ' * bool(label)}{label}": figure_confusion(matrix) for label, matrix in found.items()}
+        return by_title("confusion", {label: figure_confusion(one) for label, one in confusions(findings).items()})
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
@@ -65,9 +47,7 @@ CONFUSION = Confusion()
 
 def confusions(findings: Findings) -> dict[str, pd.DataFrame]:
     """Weights of tested movements by class performed (rows) and told (columns), by the label of each cell."""
-    trials = cast(_Predicted, findings).predictions()
-    names = {row["fit"]: row["outputs"] for row in findings.facts.to_dict("records")}
-    matrices = {fit: confusion_matrix(some, names[str(fit)]) for fit, some in trials.groupby("fit", sort=False)}
+    matrices = {fit: confusion_matrix(*outputs) for fit, outputs in outputs_of_fits(findings).items()}
     found = {}
     for cell in findings.cells:
         mine = [matrices[fit] for fit in _fits_of(cell)]
@@ -92,10 +72,7 @@ def confusion_matrix(trials: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """
     counts: Float[np.ndarray, "performed told"] = np.zeros((len(names), len(names)))
     told = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
-    for _, mine in trials.assign(told=told).groupby("subject"):
-        movement = mine["movement"].to_numpy()
-        weights = movement_weights(len(mine), movement) * len(np.unique(movement)) / len(mine)
-        np.add.at(counts, (mine["target"].to_numpy(int), mine["told"].to_numpy()), weights)
+    np.add.at(counts, (trials["target"].to_numpy(int), told), shares_of_movements(trials))
     return pd.DataFrame(counts, index=names, columns=names)
 
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, plain_text
-from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.view import OutputsView, in_each_cell, outputs_of_fits, shares_of_movements
 from emg_lens.studies.report.wording import value
 
 MOST_MAPPED = 1500
@@ -29,15 +29,13 @@ LEGENDS: tuple[Any, ...] = ("outside right upper", "outside right lower")
 """Places of those of classes and of subjects."""
 
 
-class _Finished(Protocol):
-    """A finished study, whose outputs and vectors can be read."""
+class _Kept(Protocol):
+    """A finished study, whose vectors can be read."""
 
     folder: Path
 
-    def predictions(self) -> pd.DataFrame: ...
 
-
-class ReadoutMaps(View):
+class ReadoutMaps(OutputsView):
     """The readout vectors of tested trials, where a study asks for them.
 
     They are computed from the saved models when a report first asks for them, and kept in the run's folder.
@@ -45,19 +43,10 @@ class ReadoutMaps(View):
 
     name, order = "embedding", 62
 
-    def shows(self, findings: Findings) -> bool:
-        """Where the study names it, and its models tell classes."""
-        asked = self.name in (findings.study.views or ())
-        return asked and hasattr(findings, "predictions") and "accuracy" in findings.facts["metrics"].explode().tolist()
-
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One a cell: of the nearest trials of each class, how many are of the class, and of the same subject."""
         fits = embedded_fits(findings)
         return in_each_cell(findings, "Neighbours in the readout", lambda cell: layout_neighbours(_of(cell, fits)))
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """None: the report has them."""
-        return {}
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One a cell: maps of its first fits."""
@@ -100,17 +89,16 @@ def embedded_fits(findings: Findings) -> dict[str, EmbeddedFit]:
     """
     from emg_lens.studies.readouts import saved_readouts  # with torch, which other reports do without
 
-    done = cast(_Finished, findings)
     facts = {str(row["fit"]): row for row in findings.facts.to_dict("records")}
-    vectors = saved_readouts(findings.study, done.folder, facts)
+    vectors = saved_readouts(findings.study, cast(_Kept, findings).folder, facts)
     found = {}
-    for fit, some in done.predictions().groupby("fit", sort=False):
-        about = facts[str(fit)]
+    for fit, (some, outputs) in outputs_of_fits(findings).items():
+        about = facts[fit]
         levels = [f"{name} {about[name]}" for name in findings.study.factors if name not in findings.factors]
-        label = np.array(about["outputs"])[some["target"].to_numpy(int)]
+        label = np.array(outputs)[some["target"].to_numpy(int)]
         trials = some[["subject", "movement"]].assign(label=label).reset_index(drop=True)
         name = " · ".join([about["fold"], *levels])
-        found[str(fit)] = EmbeddedFit(name, about["outputs"], trials, vectors[str(fit)])
+        found[fit] = EmbeddedFit(name, outputs, trials, vectors[fit])
     return found
 
 
@@ -130,8 +118,7 @@ def layout_neighbours(fits: Sequence[EmbeddedFit]) -> pd.DataFrame | None:
     for k, fit in enumerate(fits):
         about = fit.trials
         movement = about.groupby(["subject", "movement"], sort=False).ngroup().to_numpy()
-        _, counts = np.unique(movement, return_counts=True)
-        part = about.assign(fit=k, weight=1 / counts[movement])
+        part = about.assign(fit=k, weight=shares_of_movements(about))
         for name, labels in (("class", about["label"]), ("subject", about["subject"])):
             near, expected = neighbour_shares(fit.vectors, labels.to_numpy(str), movement, n_neighbours=n)
             part[name], part[f"{name}_expected"] = near, expected

@@ -5,17 +5,18 @@ The areas are scikit-learn's. Every tested movement weighs the same.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from scipy.special import softmax
 
 from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import COLOURS, DARK, DOTTED, DPI, GREY, STYLE, WIDTH, plain_text
-from emg_lens.studies.report.view import View
+from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, shares_of_movements
 from emg_lens.studies.report.wording import value
 
 FALSE_RATES: Float[np.ndarray, " point"] = np.linspace(0, 1, 201)
@@ -25,35 +26,18 @@ MOST_NAMED = 12
 """Classes up to which each curve has a colour and a name."""
 
 
-class _Predicted(Protocol):
-    """A finished study, whose outputs can be read."""
-
-    def predictions(self) -> pd.DataFrame: ...
-
-
-class ReceiverCurves(View):
+class ReceiverCurves(OutputsView):
     """ROC curves and the areas under them, where a study asks for them: they are read from every fit's outputs."""
 
     name, order = "roc", 61
 
-    def shows(self, findings: Findings) -> bool:
-        """Where the study names it, and its models tell classes."""
-        asked = self.name in (findings.study.views or ())
-        return asked and hasattr(findings, "predictions") and "accuracy" in findings.facts["metrics"].explode().tolist()
-
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One a cell: areas of each class against the rest, of their mean (macro) and of all decisions (micro)."""
-        found = mean_curves(findings)
-        return {f"ROC by class{' · ' * bool(label)}{label}": layout_areas(curves) for label, curves in found.items()}
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """None: the report has them."""
-        return {}
+        return by_title("ROC by class", {label: layout_areas(one) for label, one in mean_curves(findings).items()})
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One a cell."""
-        found = mean_curves(findings)
-        return {f"roc{' · ' * bool(label)}{label}": figure_curves(curves) for label, curves in found.items()}
+        return by_title("roc", {label: figure_curves(one) for label, one in mean_curves(findings).items()})
 
     def captions(self) -> Mapping[str, str]:
         """By figure."""
@@ -96,9 +80,7 @@ def receiver_curves(trials: pd.DataFrame, names: list[str]) -> Curves:
         names: Of the classes.
     """
     logits = trials[[f"output_{name}" for name in names]].to_numpy(np.float64)
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    told = odds / odds.sum(axis=1, keepdims=True)
-    weights = 1 / trials.groupby(["subject", "movement"])["target"].transform("size").to_numpy()
+    told, weights = softmax(logits, axis=1), shares_of_movements(trials)
     is_class = trials["target"].to_numpy()[:, None] == np.arange(len(names))
     decided = [k for k in range(len(names)) if 0 < is_class[:, k].sum() < len(trials)]
     found = {names[k]: _curve(is_class[:, k], told[:, k], weights) for k in decided}
@@ -114,9 +96,7 @@ def mean_curves(findings: Findings) -> dict[str, Curves]:
 
     Curves are averaged at equal shares of false positives, never scores of different models in one curve.
     """
-    trials = cast(_Predicted, findings).predictions()
-    names = {row["fit"]: row["outputs"] for row in findings.facts.to_dict("records")}
-    of_fit = {fit: receiver_curves(some, names[str(fit)]) for fit, some in trials.groupby("fit", sort=False)}
+    of_fit = {fit: receiver_curves(*outputs) for fit, outputs in outputs_of_fits(findings).items()}
     found = {}
     for cell in findings.cells:
         mine = [of_fit[fit] for fit in cell.scores["fit"].unique()]
