@@ -27,7 +27,24 @@ POSITIONS_OF: dict[Rope, PositionKind] = {"none": "none", "token": "rotary", "ti
 
 
 @dataclass
-class TinyMyoConfig(EncoderConfig):
+class PublishedBlocks(EncoderConfig):
+    """`EncoderConfig` with the published blocks, whatever tokens are and whatever they are read for."""
+
+    d_model: PositiveInt = 192
+    n_heads: Number = 3
+    n_layers: Number = 8
+    d_mlp: PositiveInt = 768
+    cls_token: bool = False
+    rotary_adjacent_pairs: bool = True
+    dropout: Share = 0.1
+    hidden_dropout: Share = 0.1
+    drop_path: Share = 0.1
+    drop_path_shape: DropPathShape = "constant"
+    initial_weights: InitialWeights = "depth_scaled"
+
+
+@dataclass
+class TinyMyoConfig(PublishedBlocks):
     """`EncoderConfig` with the published sizes (`docs/protocol.md` §9.1).
 
     Attributes:
@@ -43,22 +60,11 @@ class TinyMyoConfig(EncoderConfig):
         reads_padding: Whether other tokens attend to those of `padding`; as published they do.
     """
 
-    d_model: PositiveInt = 192
-    n_heads: Number = 3
-    n_layers: Number = 8
-    d_mlp: PositiveInt = 768
     patch_samples: PositiveInt | None = 20
     embedding: Embedding = "shared"
-    cls_token: bool = False
     positions: PositionKind = "rotary"
-    rotary_adjacent_pairs: bool = True
     readout: Readout = "mean"
-    dropout: Share = 0.1
-    hidden_dropout: Share = 0.1
-    drop_path: Share = 0.1
-    drop_path_shape: DropPathShape = "constant"
     mask_token: bool = True
-    initial_weights: InitialWeights = "depth_scaled"
     head: Head = "classification"
     fusion: Fusion = "concat"
     output_samples: PositiveInt | None = None

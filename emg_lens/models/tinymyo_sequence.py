@@ -11,23 +11,13 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from emg_lens.arguments import ArgumentError, checked
-from emg_lens.lens.config import (
-    AttentionDirection,
-    DropPathShape,
-    EncoderConfig,
-    InitialWeights,
-    Norm,
-    Number,
-    PositionKind,
-    Readout,
-    Share,
-    TokenKind,
-)
+from emg_lens.lens.config import AttentionDirection, Norm, PositionKind, Readout, TokenKind
 from emg_lens.lens.signals import ModelFileError
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.front_ends import FRONT_ENDS, SequenceEmbed
 from emg_lens.models.registry import Architecture
 from emg_lens.models.tinymyo_checkpoints import find_file, is_of_head, read_published
+from emg_lens.models.tinymyo_config import PublishedBlocks
 from emg_lens.models.tinymyo_weights import block_entries, taken_from
 
 FrontEndKind = Literal["compressed", "residual"]
@@ -36,7 +26,7 @@ Halvings = Annotated[int, Field(ge=1, le=20)]
 
 
 @dataclass
-class SequenceConfig(EncoderConfig):
+class SequenceConfig(PublishedBlocks):
     """`EncoderConfig` whose tokens are time steps: all channels of a modality in one, given by a front end.
 
     Attributes:
@@ -48,20 +38,9 @@ class SequenceConfig(EncoderConfig):
         n_halvings: Residual blocks, each of which halves the rate (`"residual"`).
     """
 
-    d_model: PositiveInt = 192
-    n_heads: Number = 3
-    n_layers: Number = 8
-    d_mlp: PositiveInt = 768
     tokens: TokenKind = "time"
-    cls_token: bool = False
     positions: PositionKind = "rotary_time"
-    rotary_adjacent_pairs: bool = True
     readout: Readout = "each"
-    dropout: Share = 0.1
-    hidden_dropout: Share = 0.1
-    drop_path: Share = 0.1
-    drop_path_shape: DropPathShape = "constant"
-    initial_weights: InitialWeights = "depth_scaled"
     front_end: FrontEndKind = "compressed"
     kernel_samples: PositiveInt = 21
     stride: PositiveInt = 10
