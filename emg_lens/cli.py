@@ -176,10 +176,7 @@ def data(
 
     with err.status(escape(printable(f"reading {dataset}"))):
         table, notes = summarise(dataset, folder)
-    shown = Table(*table.columns)
-    for row in table.itertuples(index=False):
-        shown.add_row(*(Text(printable(str(cell))) for cell in row))
-    out.print(shown)
+    _print_table(table)
     for note, count in notes.items():
         out.print(
             f"note ({count} of {table['recordings'].sum()} recordings): {printable(note)}",
@@ -236,10 +233,7 @@ def cost(
         models[f"{name}, {n_channels} x {n_samples}"] = entry.model(config)
     with err.status("running the models"):
         table = cost_cells(model_costs(models))
-    shown = Table(*table.columns)
-    for row in table.itertuples(index=False):
-        shown.add_row(*row)
-    out.print(shown)
+    _print_table(table)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -289,6 +283,13 @@ def pretrain_(
     told = f"{int(last['step'])} steps: masked loss {last['train_masked']:.4f} in training"
     out.print(f"{told}, {last['validation_masked']:.4f} in validation", highlight=False)
     out.print(printable(str(run.folder)), highlight=False, markup=False)
+
+
+def _print_table(table: Any) -> None:
+    shown = Table(*table.columns)
+    for row in table.itertuples(index=False):
+        shown.add_row(*(Text(printable(str(cell))) for cell in row))
+    out.print(shown)
 
 
 def _print_result(result: object) -> None:

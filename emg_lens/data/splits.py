@@ -343,22 +343,23 @@ class BlockSplit(Split):
     def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by block; movements follow each other in time as their numbers do."""
         block = self._block_of(fold, trials)
-        test, validated = block == fold.block, self.validated(fold, trials)
+        test, validated = block == fold.block, np.isin(block, self._validation_blocks(fold))
         if not test.any():
             of_each = [len(np.unique(trials.movement[(block > 0) & (trials.y == of)])) for of in np.unique(trials.y)]
             raise DataError(
                 f"fold {fold.name} has nothing to test: of {sum(of_each)} movements at most {max(of_each)} are of a"
                 f" class, fewer than {self.n_folds} folds; ask for fewer, or cut movements into pieces (piece_s)"
             )
-        train = (block > 0) & ~test
-        return train if validated is None else train & ~validated, test, ()
+        return (block > 0) & ~test & ~validated, test, ()
 
     def validated(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
         """A mask by block."""
         if self.validation is None:
             return None
-        blocks = range(1, self.n_folds + 1)
-        return np.isin(self._block_of(fold, trials), _following(blocks, fold.block, self.validation))
+        return np.isin(self._block_of(fold, trials), self._validation_blocks(fold))
+
+    def _validation_blocks(self, fold: Fold) -> tuple[int, ...]:
+        return _following(range(1, self.n_folds + 1), fold.block, self.validation or 0)
 
     def _block_of(self, fold: Fold, trials: TrialSet) -> Int[np.ndarray, " trial"]:
         """Block of each trial, from 1; 0 for those of other subjects."""

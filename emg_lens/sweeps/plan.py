@@ -182,11 +182,11 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
         absent = cut if severed is None else cut | severed
         cut = cut if severed is None else cut & ~severed
         empty, n_alike = absent.all(axis=-1), target.n_heads // max(cut.shape[1], 1)
-        found = reach(mask, target.readout, None if severed is None else torch.from_numpy(severed))
         writes = _written(condition, target)
-        unknown = writes is None  # which may make any edge matter
-        live_cut = cut if unknown else found.live_cut.numpy()
-        planned = not unknown and not (writes & found.live_rows).any()
+        live_cut, planned = cut, False  # what is not known may make any edge matter
+        if writes is not None:
+            found = reach(mask, target.readout, None if severed is None else torch.from_numpy(severed))
+            live_cut, planned = found.live_cut.numpy(), not (writes & found.live_rows).any()
         if not planned:
             unplanned.append(i)
             of.append(len(distinct))
