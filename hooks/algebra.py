@@ -264,11 +264,18 @@ class At(EdgeSet):
         _set_depth(self, self.inner)
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
-        heads = self.heads.resolve(n_heads)[None, :, None, None]
-        inner = self.inner._resolve(layout, n_layers, n_heads) & heads
+        heads = self.heads.resolve(n_heads)
+        inner = self.inner._resolve(layout, n_layers, n_heads)
+        if not heads.all():
+            inner = inner & heads[None, :, None, None]
         if self.stages:
             return inner & _meeting(layout, n_layers, self.stages, self.layers)
-        return inner & self.layers.resolve(n_layers)[:, None, None, None]
+        layers = self.layers.resolve(n_layers)
+        if layers.all():
+            return inner
+        found = np.zeros((n_layers, *inner.shape[1:]), bool)  # memory that is never touched costs nothing
+        found[layers] = inner if len(inner) == 1 else inner[layers]
+        return found
 
     def _text(self) -> str:
         parts = [f"{s.axis}s={s.text()}" for s in (self.layers, self.heads) if s.text() is not None]

@@ -27,15 +27,15 @@ def factor_values(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def factor_accuracies(
-    logits: Float[np.ndarray, "condition trial class"],
+    logits: Float[np.ndarray, "trial class"],
     y: Int[np.ndarray, " trial"],
     weights: Float[np.ndarray, " trial"],
     names: Sequence[str],
-) -> dict[str, Float[np.ndarray, " condition"]]:
+) -> dict[str, float]:
     """For each factor of the classes, the share of trials whose told class has the right value of it.
 
     Args:
-        logits: Of every condition.
+        logits: Of each class.
         y: Class index of each trial.
         weights: Of the trials, as for `accuracy`.
         names: Of the classes.
@@ -43,5 +43,5 @@ def factor_accuracies(
     told, found = logits.argmax(-1), {}
     for factor, values in factor_values(names).items():
         value = np.unique(values, return_inverse=True)[1]
-        found[f"{PREFIX}{factor}"] = np.average(value[told] == value[y], axis=1, weights=weights)
+        found[f"{PREFIX}{factor}"] = float(np.average(value[told] == value[y], weights=weights))
     return found

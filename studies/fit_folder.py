@@ -141,7 +141,8 @@ def score(
     for subject in trials["subject"].unique():
         mine = (trials["subject"] == subject).to_numpy()
         movement = trials.loc[mine, "movement"].to_numpy()
-        values = pd.DataFrame([measure(metrics, out[mine], targets[mine], movement) for out in outputs])
+        some = slice(None) if mine.all() else mine  # no copy of the outputs of one subject alone
+        values = pd.DataFrame([measure(metrics, out[some], targets[some], movement) for out in outputs])
         table = pd.concat([about, values], axis=1)
         table.insert(0, "subject", subject)
         table["n_test"] = int(mine.sum())
@@ -150,7 +151,8 @@ def score(
             table[f"{metric}_chance"] = chance
         if targets.ndim == 1:
             weights = movement_weights(len(movement), movement)
-            table = table.assign(**factor_accuracies(outputs[:, mine], targets[mine], weights, names))
+            by_factor = [factor_accuracies(out[some], targets[some], weights, names) for out in outputs]
+            table = pd.concat([table, pd.DataFrame(by_factor, index=table.index)], axis=1)
         parts.append(pd.concat([table, audit], axis=1))
     return pd.concat(parts, ignore_index=True)
 

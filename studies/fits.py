@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ SWEPT = 0.9
 TRIALS_AT_A_TIME = 1024
 """Standardised at once, in double precision."""
 LARGE_BYTES = 1 << 26
-"""Of a file: such files are read by one process of this machine at a time, and trials of this size are not kept."""
+"""Of a file: such files are read by one process of this machine at a time, trials of this size are not kept, and
+outputs of this size wait on the disk until the sweep is over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,6 +294,11 @@ class _Fitted:
     facts: dict[str, Any]
     leakage: dict[str, Any] | None
 
+    @property
+    def output_bytes(self) -> int:
+        """Of the model's outputs for the tested trials, under one condition."""
+        return 4 * len(self.test) * prod(self.model.cfg.output_shape)
+
     @staticmethod
     def of(fit_unit: Fit, data: Path | None, trials: FitTrials, rest: TrialSet | None, model: Any) -> "_Fitted":
         train, test, fold = trials.train, trials.test, fit_unit.fold
@@ -351,8 +358,16 @@ def _sweep_and_write(
     shift = shift_of(fitted.fit_unit.spec.conditions, model, conditions, x, reference)
     if not any(c.input_changes or c.in_the_model for c in conditions):
         reference = None
-    executor = reproducible_executor(model)
-    result = sweep(model, x, conditions, reference=reference, executor=executor, on_progress=on_progress)
+    give_back()
+    result = sweep(
+        model,
+        x,
+        conditions,
+        reference=reference,
+        executor=reproducible_executor(model),
+        on_progress=on_progress,
+        scratch=folder.parent if len(conditions) * fitted.output_bytes > LARGE_BYTES else None,
+    )
     del reference
     give_back()
     with taking_turns(fitted.fit_unit.spec.cohort, data):  # the outputs of large recordings are large, too
@@ -372,7 +387,7 @@ def _write(
     baseline = result.logits[BASELINE].numpy()
     outputs = np.empty((len(result.conditions), *baseline.shape), baseline.dtype)
     for out, condition in zip(outputs, result.conditions, strict=True):
-        logits = result.logits.pop(condition.name).numpy()
+        logits = result.logits[condition.name].numpy()
         out[:] = logits if scale is None else scale.undo(logits)
     seconds += history.attrs.get("seconds", 0.0)
     facts = fitted.facts | {"executor": result.executor, "seconds": round(seconds, 2)}

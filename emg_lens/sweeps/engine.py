@@ -23,7 +23,16 @@ from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import Rows, SweepPlan, changed_input, plan_sweep
 from emg_lens.sweeps.result import SweepResult, sweep_result
 from emg_lens.sweeps.sampled_baseline import SampledBaseline
-from emg_lens.sweeps.settings import Executor, Settings, asked_settings, check_inputs, device_of, n_workers, settle
+from emg_lens.sweeps.settings import (
+    Executor,
+    Settings,
+    asked_settings,
+    check_inputs,
+    check_scratch,
+    device_of,
+    n_workers,
+    settle,
+)
 from emg_lens.sweeps.side_by_side import run_side_by_side
 from emg_lens.sweeps.target import Target, between_stages, target_of
 
@@ -40,6 +49,7 @@ def sweep(
     batch_size: int | None = None,
     on_progress: Callable[[float], None] | None = None,
     checkpoint: str | Path | None = None,
+    scratch: str | Path | None = None,
 ) -> SweepResult:
     """Run the baseline and every condition.
 
@@ -69,6 +79,8 @@ def sweep(
             made again does only what is missing (conditions that raised are tried again) and returns what an
             uninterrupted call returns: to the bit, given as many threads on the same kind of machine. The executor and
             the batch size are those of the first call. The file stays; delete it when you are done.
+        scratch: Folder for a temporary file that holds the logits in place of memory (4 bytes for each condition, trial
+            and output): for many conditions on very many trials. It goes when the result does.
 
     Raises:
         BaselineError: The executor's baseline is not what the model gives, or what it gives for a trial depends on the
@@ -77,10 +89,12 @@ def sweep(
             that does not fit is left as it is.
         EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, reference trials that
             are missing, or conditions that share a name.
-        SweepInputError: No trials, values that are not finite, or an executor that is unknown or cannot run this model.
+        SweepInputError: No trials, values that are not finite, an executor that is unknown or cannot run this model, or
+            a `scratch` that is no folder to write to.
         SweepError: Some conditions raised while running; `.result` holds all others.
     """
     check_inputs(x, reference)
+    check_scratch(scratch)
     conditions = with_baseline(conditions)
     target = target_of(model, layout)
     planned = plan_sweep(target, conditions)
@@ -97,10 +111,11 @@ def sweep(
                 file = Checkpoint(checkpoint, sweep_identity(model, x, conditions, target, reference) | asked)
             begun = file and file.settings
             settings = begun or settle(model, x, executor, batch_size, len(planned.distinct))
-            outputs = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file).outputs()
+            one = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, scratch)
+            logits, failed = one.outputs()
     finally:
         model.train(was_training)
-    return sweep_result(conditions, planned, outputs, settings.executor)
+    return sweep_result(conditions, planned, logits, failed, settings.executor)
 
 
 @checked
@@ -159,6 +174,7 @@ class _Run:
         settings: Settings,
         on_progress: Callable[[float], None] | None,
         file: Checkpoint | None,
+        scratch: str | Path | None,
     ) -> None:
         self.model, self.x, self.reference = model, x, reference
         self.conditions, self.planned, self.layout, self.settings = conditions, planned, target.layout, settings
@@ -168,12 +184,12 @@ class _Run:
         """Of each condition, its row."""
         lengths = [len(part) for part in x.split(settings.batch_size)]
         self.starts = [i * settings.batch_size for i in range(len(lengths))]
-        self.finished = Finished(max(self.rows) + 1, lengths)
+        self.finished = Finished(max(self.rows) + 1, lengths, scratch)
         n_forwards = len(self.rows) if looped else sum(planned.n_nodes) / max(target.n_layers, 1)
         self.baseline = SampledBaseline(model, x, n_forwards, settings.executor)
 
-    def outputs(self) -> list[Tensor | Exception]:
-        """Run what is missing; outputs of all conditions, on the CPU."""
+    def outputs(self) -> tuple[Mapping[str, Tensor], dict[str, Exception]]:
+        """Run what is missing; by condition name, logits on the CPU, and what the others raised."""
         if self.file is not None:
             self.file.begin(self.settings, self.finished, self.device)
             if self.on_progress is not None and self.finished.done.any():
@@ -184,8 +200,9 @@ class _Run:
         finally:
             if self.file is not None:
                 self.file.save()
-        found = self.finished.outputs()
-        return [found[row] for row in self.rows]
+        rows = {condition.name: row for condition, row in zip(self.conditions, self.rows, strict=True)}
+        errors = self.finished.errors
+        return self.finished.by_name(rows), {name: errors[row] for name, row in rows.items() if row in errors}
 
     def _run_planned(self) -> None:
         run = self._executor().run

@@ -16,6 +16,7 @@ from emg_lens.hooks import Intervention
 from emg_lens.io.checkpoint import CheckpointFile, content, digest
 from emg_lens.lens.identity import model_identity
 from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.logits_on_disk import LogitsOnDisk, RowsOnDisk
 from emg_lens.sweeps.settings import Settings, known_arithmetic
 from emg_lens.sweeps.target import Target
 
@@ -26,17 +27,18 @@ class Finished:
     Attributes:
         lengths: Trials of each micro-batch.
         done: `[micro-batch, row]`.
-        logits: `[trial, ...]` of every row, where the model is; zero where it is not done. All are made with the first
-            output: small pieces between a forward's large ones would scatter the memory.
+        logits: `[trial, ...]` of every row, where the model is or on disk; zero where it is not done. All are made with
+            the first output: small pieces between a forward's large ones would scatter the memory.
         errors: Row -> what it raised first.
     """
 
-    def __init__(self, n_rows: int, lengths: Sequence[int]) -> None:
+    def __init__(self, n_rows: int, lengths: Sequence[int], scratch: str | Path | None = None) -> None:
+        """Of so many rows and trials; `scratch` is the folder for a file that holds the logits in place of memory."""
         self.lengths = list(lengths)
         self.done: np.ndarray = np.zeros((len(self.lengths), n_rows), bool)
-        self.logits: list[Tensor] = []
+        self.logits: list[Tensor] | RowsOnDisk = []
         self.errors: dict[int, Exception] = {}
-        self._n_failed = 0
+        self._n_failed, self._scratch = 0, scratch
 
     @property
     def fraction(self) -> float:
@@ -55,10 +57,7 @@ class Finished:
                 self.errors.setdefault(row, out)
                 self._n_failed += 1
                 continue
-            if not self.logits:
-                shape = (sum(self.lengths), *out.shape[1:])
-                self.logits = [out.new_zeros(shape) for _ in range(self.done.shape[1])]
-            self.logits[row][start : start + len(out)] = out
+            self._write(row, start, out)
             self.done[part, row] = True
 
     def restore(self, done: np.ndarray, logits: Mapping[int, Tensor], device: torch.device) -> None:
@@ -80,20 +79,33 @@ class Finished:
         ):
             raise ValueError(f"it holds other rows or trials than {self.done.shape} and {n_trials}")
         self.done[:] = done
-        if logits:
-            some = next(iter(logits.values()))
-            self.logits = [
-                logits[row].to(device) if row in logits else torch.zeros_like(some, device=device)
-                for row in range(done.shape[1])
-            ]
+        for row, out in logits.items():
+            self._write(row, 0, out.to(device))
 
     def begun(self) -> dict[int, Tensor]:
         """Row -> logits on the CPU, of rows of which something is done."""
         return {row: self.logits[row].cpu() for row in np.flatnonzero(self.done.any(axis=0)).tolist()}
 
-    def outputs(self) -> list[Tensor | Exception]:
-        """Logits `[trial, ...]` of every row on the CPU, or what it raised."""
-        return [self.errors[row] if row in self.errors else self.logits[row].cpu() for row in range(self.done.shape[1])]
+    def by_name(self, rows: Mapping[str, int]) -> Mapping[str, Tensor]:
+        """Logits `[trial, ...]` on the CPU by condition name, given each one's row; without those that raised."""
+        there = {name: row for name, row in rows.items() if row not in self.errors}
+        if isinstance(self.logits, RowsOnDisk):
+            return LogitsOnDisk(there, self.logits)
+        found = {row: self.logits[row].cpu() for row in set(there.values())}
+        return {name: found[row] for name, row in there.items()}
+
+    def _write(self, row: int, start: int, out: Tensor) -> None:
+        """Put logits into a row, from trial `start` on; the first ones say how much room all rows take."""
+        if not self.logits:
+            n_rows, shape = self.done.shape[1], (sum(self.lengths), *out.shape[1:])
+            if self._scratch is None:
+                self.logits = [out.new_zeros(shape) for _ in range(n_rows)]
+            else:
+                self.logits = RowsOnDisk(self._scratch, n_rows, shape, out.dtype)
+        if isinstance(self.logits, RowsOnDisk):
+            self.logits.write(row, start, out)
+        else:
+            self.logits[row][start : start + len(out)] = out
 
 
 class Checkpoint:

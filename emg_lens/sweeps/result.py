@@ -21,7 +21,7 @@ class SweepResult:
 
     Attributes:
         conditions: The conditions in order, the baseline first.
-        logits: Condition name -> `[trial, class]`, on the CPU.
+        logits: Condition name -> `[trial, class]`, on the CPU; with `scratch`, read from its file at every look.
         audit: One row a condition: edges cut, live edges cut, rows fully cut, largest change of a logit against the
             baseline, whether the condition is a structural null, the first condition with the same input that cuts the
             same live edges, and the largest difference between the two (rounding, unless something is wrong).
@@ -33,7 +33,7 @@ class SweepResult:
     """
 
     conditions: tuple[Condition, ...]
-    logits: dict[str, Float[Tensor, "trial *output"]]
+    logits: Mapping[str, Float[Tensor, "trial *output"]]
     audit: pd.DataFrame
     executor: str
 
@@ -70,27 +70,38 @@ class SweepError(EmgLensError, RuntimeError):
 
 
 def sweep_result(
-    conditions: Sequence[Condition], planned: SweepPlan, outputs: Sequence[Tensor | Exception], executor: str
+    conditions: Sequence[Condition],
+    planned: SweepPlan,
+    logits: Mapping[str, Tensor],
+    failed: Mapping[str, Exception],
+    executor: str,
 ) -> SweepResult:
-    """Outputs, one a condition, with the audit that belongs to them.
+    """Logits by condition name, with the audit that belongs to them.
 
     Raises:
-        SweepError: Some outputs are exceptions.
+        SweepError: Some conditions raised.
     """
-    by_name = {c.name: out for c, out in zip(conditions, outputs, strict=True)}
-    logits = {name: out for name, out in by_name.items() if isinstance(out, Tensor)}
-    failed = {name: out for name, out in by_name.items() if isinstance(out, Exception)}
     audited = planned.audit.copy()
     names = audited["condition"]
-    audited.insert(4, "max_abs_delta_logit", [_distance(logits, n, BASELINE) for n in names])
-    audited["equivalence_error"] = [
-        _distance(logits, n, e) for n, e in zip(names, audited["equivalent_to"], strict=True)
-    ]
+    distances = pd.DataFrame(
+        [_distances(logits, n, e) for n, e in zip(names, audited["equivalent_to"], strict=True)],
+        columns=["max_abs_delta_logit", "equivalence_error"],
+    )
+    audited.insert(4, "max_abs_delta_logit", distances["max_abs_delta_logit"])
+    audited["equivalence_error"] = distances["equivalence_error"]
     result = SweepResult(tuple(c for c in conditions if c.name in logits), logits, audited, executor)
     if failed:
         raise SweepError(failed, result)
     return result
 
 
-def _distance(logits: dict[str, Tensor], a: str, b: str) -> float:
-    return float((logits[a] - logits[b]).abs().max()) if a in logits and b in logits else float("nan")
+def _distances(logits: Mapping[str, Tensor], name: str, equivalent: str) -> tuple[float, float]:
+    """The largest difference of a condition's logits from the baseline's, and from those of its equivalent."""
+    if name not in logits:
+        return np.nan, np.nan
+    mine = logits[name]
+
+    def distance(other: Tensor | None) -> float:
+        return np.nan if other is None else float((mine - other).abs().max())
+
+    return distance(logits.get(BASELINE)), distance(mine if equivalent == name else logits.get(equivalent))

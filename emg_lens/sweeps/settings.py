@@ -1,8 +1,10 @@
 """How a sweep runs: which executor, how many trials a forward, how many threads side by side."""
 
 import math
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import psutil
@@ -170,6 +172,20 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
             )
     if reference is not None and reference.shape[1:] != x.shape[1:]:
         raise SweepInputError(f"reference trials are {list(reference.shape[1:])}, those of x {list(x.shape[1:])}")
+
+
+def check_scratch(folder: str | Path | None) -> None:
+    """Refuse a folder for temporary files that none can be made in.
+
+    Raises:
+        SweepInputError: It is none, or may not be written to.
+    """
+    if folder is None:
+        return
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise SweepInputError(f"scratch={str(folder)!r} is no folder to write to: {error.strerror}") from None
 
 
 def _waits_for_launches(model: HookedBiosignalEncoder, x: Tensor) -> bool:

@@ -29,10 +29,10 @@ def test_the_accuracy_of_a_factor_counts_its_value_alone():
     names = ["emg 0, acc 0", "emg 0, acc 1", "emg 1, acc 0", "emg 1, acc 1"]
     y, weights = np.array([0, 1, 2, 3]), np.array([1.0, 1.0, 1.0, 3.0])
     logits = np.stack([np.eye(4), np.eye(4)[[1, 1, 3, 3]], np.eye(4)[[2, 3, 0, 3]]])
-    found = factor_accuracies(logits, y, weights, names)
-    assert found["accuracy_of_emg"] == pytest.approx([1, 1, 0.5])
-    assert found["accuracy_of_acc"] == pytest.approx([1, 4 / 6, 1])
-    assert factor_accuracies(logits, y, weights, ["a", "b", "c", "d"]) == {}
+    found = [factor_accuracies(of_one, y, weights, names) for of_one in logits]
+    assert [of["accuracy_of_emg"] for of in found] == pytest.approx([1, 1, 0.5])
+    assert [of["accuracy_of_acc"] for of in found] == pytest.approx([1, 4 / 6, 1])
+    assert factor_accuracies(logits[0], y, weights, ["a", "b", "c", "d"]) == {}
 
 
 def test_the_table_has_a_column_for_each():

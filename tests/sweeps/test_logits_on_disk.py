@@ -1,0 +1,80 @@
+"""Logits that wait on the disk are those that wait in memory, and nothing of them is left."""
+
+import pytest
+import torch
+
+from emg_lens.hooks import CutMLP, Replace, cross_modal, unimodal
+from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.sweeps.conditions import Condition, layer_masks
+from emg_lens.sweeps.engine import sweep
+from emg_lens.sweeps.logits_on_disk import LogitsOnDisk, RowsOnDisk
+from emg_lens.sweeps.result import SweepError
+from emg_lens.sweeps.settings import SweepInputError
+
+CONDITIONS = [
+    *layer_masks({"unimodal": unimodal(), "cross_modal": cross_modal()}, 2),
+    Condition("without emg", Replace("emg", by="mean")),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> IsoNet:
+    torch.manual_seed(0)
+    return IsoNet(IsoNetConfig({"emg": 3, "acc": 2}, 10, 6, d_model=16, n_heads=2, n_layers=2, d_mlp=8)).eval()
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return torch.randn(11, 5, 10, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("executor", ["loop", "tree", "stacked"])
+def test_the_bits_and_the_audit_are_those_of_memory(model, x, executor, tmp_path):
+    settings = {"reference": x, "executor": executor, "batch_size": 4}
+    expected, found = sweep(model, x, CONDITIONS, **settings), sweep(model, x, CONDITIONS, **settings, scratch=tmp_path)
+    assert isinstance(found.logits, LogitsOnDisk) and list(found.logits) == list(expected.logits)
+    assert all(torch.equal(found.logits[name], logits) for name, logits in expected.logits.items())
+    assert found.audit.equals(expected.audit) and found.executor == expected.executor
+    y = torch.zeros(11, dtype=torch.long)
+    assert found.accuracy(y).equals(expected.accuracy(y))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_goes_on_from_its_checkpoint(model, x, tmp_path):
+    def stop(done):
+        if done > 0.5:
+            raise KeyboardInterrupt
+
+    settings = {"reference": x, "batch_size": 4, "checkpoint": tmp_path / "sweep.safetensors", "scratch": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, x, CONDITIONS, **settings, on_progress=stop)
+    found, expected = sweep(model, x, CONDITIONS, **settings), sweep(model, x, CONDITIONS, reference=x, batch_size=4)
+    assert all(torch.equal(found.logits[name], logits) for name, logits in expected.logits.items())
+
+
+def test_a_condition_that_raises_leaves_the_others(model, x, tmp_path):
+    with pytest.raises(SweepError, match="'nothing there'") as error:
+        sweep(model, x, [Condition("nothing there", CutMLP("gyro")), CONDITIONS[0]], scratch=tmp_path)
+    found = error.value.result
+    assert list(found.logits) == ["baseline", CONDITIONS[0].name]
+    one = CONDITIONS[0].name
+    torch.testing.assert_close(found.logits[one], sweep(model, x, CONDITIONS[:1]).logits[one])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 2, 3)])
+def test_rows_are_read_as_they_were_written(dtype, shape, tmp_path):
+    held, values = RowsOnDisk(tmp_path, 3, shape, dtype), torch.randn(shape).to(dtype)
+    held.write(1, 0, values[:2])
+    held.write(1, 2, values[2:].clone())
+    assert torch.equal(held[1], values) and not held[0].any() and not held[2].any()
+    held.write(1, 1, torch.zeros_like(values[:3]))
+    assert not held[1][1:4].any() and torch.equal(held[1][0], values[0]) and torch.equal(held[1][4], values[4])
+    for row in (-1, 3):
+        with pytest.raises(IndexError):
+            held[row]
+
+
+def test_a_folder_that_is_none_is_refused_before_anything_runs(model, x, tmp_path):
+    with pytest.raises(SweepInputError, match=r"scratch='.*nowhere' is no folder to write to: No such file"):
+        sweep(model, x, CONDITIONS, reference=x, scratch=tmp_path / "nowhere")
