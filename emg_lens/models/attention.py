@@ -1,6 +1,7 @@
 """Hooked multi-head attention: TransformerLens's names, shapes and order; torch's fused kernel where nobody listens."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,8 +39,7 @@ class Rotary(nn.Module):
     def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
         """Rotated by the position; `x` may hold the first positions alone."""
         if self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype:  # one product of complex numbers
-            turn = torch.complex(self.cos[: x.shape[1], :, ::2], self.sin[: x.shape[1], :, ::2])
-            return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn).flatten(-2)
+            return torch.view_as_real(_pairs(x) * self._turn(x.shape[1])).flatten(-2)
         if self.adjacent:
             even, odd = x[..., ::2], x[..., 1::2]
             turned = torch.stack([-odd, even], dim=-1).flatten(-2)
@@ -47,6 +47,24 @@ class Rotary(nn.Module):
             left, right = x.chunk(2, dim=-1)
             turned = torch.cat([-right, left], dim=-1)
         return x * self.cos[: x.shape[1]] + turned * self.sin[: x.shape[1]]
+
+    def all_turned(
+        self, x: Float[Tensor, "batch pos several head d_head"]
+    ) -> Sequence[Float[Tensor, "batch pos head d_head"]]:
+        """`forward` of each of several; what `x` held is lost."""
+        if self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype:
+            _pairs(x).mul_(self._turn(x.shape[1])[:, None])
+            return x.unbind(2)
+        return [self(one) for one in x.unbind(2)]
+
+    def _turn(self, n: int) -> Tensor:
+        """Complex numbers of length 1 `[pos, 1, pair]` that neighbours turn by."""
+        return torch.complex(self.cos[:n, :, ::2], self.sin[:n, :, ::2])
+
+
+def _pairs(x: Float[Tensor, "*batch d_head"]) -> Tensor:
+    """Neighbouring values as complex numbers; a view."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
 class RelativeKeys(nn.Module):

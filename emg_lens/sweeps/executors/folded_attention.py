@@ -44,9 +44,8 @@ class _Attention(ABC):
     """
 
     def __init__(self, layer: FoldedBlock, resid: Tensor, some_heads: bool) -> None:
-        self.layer, self.some_heads = layer, some_heads
+        self.layer, self.resid, self.some_heads = layer, resid, some_heads
         self.q, self.k, self.v = layer.project(layer.inputs(resid))  # [trial, head, pos, d_head]
-        self.base = torch.add(resid, layer.offset, out=layer.lasting("base", *resid.shape))
         self.first: tuple[Mask | None, Tensor, Tensor] | None = None  # mask, z, result
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
@@ -58,7 +57,7 @@ class _Attention(ABC):
                 return layer.add_heads(first_result, self.mix(bias, heads) - first_z[:, :, heads], heads)
         keep = self.first is None and self.some_heads
         z = self.mix(bias, list(range(layer.attn.cfg.n_heads)), keep)
-        result = layer.add_heads(self.base, z, keep=keep)
+        result = layer.add_attention(self.resid, z, keep)
         if bias.empty is not None:
             result -= layer.without_values(bias.empty)
         if keep:
@@ -155,8 +154,7 @@ class ClsRow:
     """
 
     def __init__(self, layer: FoldedBlock, resid: Tensor) -> None:
-        self.layer, self.x = layer, layer.inputs(resid)
-        self.base = resid[:, :1] + layer.offset
+        self.layer, self.x, self.resid = layer, layer.inputs(resid), resid[:, :1]
         attn = layer.attn
         if attn.rotary is not None:
             q, k, _ = layer.project(self.x)
@@ -174,5 +172,5 @@ class ClsRow:
         if bias.empty is not None:
             pattern = pattern.nan_to_num()  # a row with every edge cut attends to nothing
         z = torch.einsum("bhd,hde->bhe", pattern @ self.x, layer.attn.W_V)
-        result = layer.add_heads(self.base, z[:, None])
+        result = layer.add_attention(self.resid, z[:, None])
         return result if bias.empty is None else result - layer.without_values(bias.empty[:, :1])

@@ -79,7 +79,8 @@ class FoldedBlock:
         scale = 1 / math.sqrt(attn.cfg.d_head)
         weights = (attn.W_Q * scale, attn.W_K, attn.W_V)
         self.w_qkv = torch.cat([w.transpose(0, 1).flatten(1) for w in weights], dim=1)
-        self.b_q = attn.b_Q * scale
+        keys = attn.b_K if attn.rotary is not None else torch.zeros_like(attn.b_K)
+        self.b_qkv = torch.cat([b.flatten() for b in (attn.b_Q * scale, keys, torch.zeros_like(attn.b_V))])
         self.value_offset = torch.einsum("he,hed->hd", attn.b_V, attn.W_O)
         self.offset: Tensor = attn.b_O + self.value_offset.sum(0)
         moved = mlp.b_out if self.post else torch.zeros_like(mlp.b_out)
@@ -102,14 +103,12 @@ class FoldedBlock:
 
         They are good until the next call: the memory is used again.
         """
-        attn = self.attn
         rows = x.flatten(0, 1)
-        packed = torch.mm(rows, self.w_qkv, out=self.lasting("packed", len(rows), self.w_qkv.shape[1]))
-        q, k, v = packed.view(*x.shape[:2], 3, *attn.b_Q.shape).unbind(2)
-        q += self.b_q
-        if attn.rotary is not None:
-            k += attn.b_K
-            q, k = attn.rotary(q), attn.rotary(k)
+        packed = torch.addmm(self.b_qkv, rows, self.w_qkv, out=self.lasting("packed", len(rows), len(self.b_qkv)))
+        packed = packed.view(*x.shape[:2], 3, *self.attn.b_Q.shape)
+        q, k, v = packed.unbind(2)
+        if self.attn.rotary is not None:
+            q, k = self.attn.rotary.all_turned(packed[:, :, :2])
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def after(self, mid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
@@ -123,15 +122,21 @@ class FoldedBlock:
             return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
         return torch.add(rows, mlp.b_out).addmm_(hidden, mlp.W_out).view_as(mid)
 
-    def add_heads(self, base: Tensor, z: Tensor, heads: list[int] | None = None, keep: bool = False) -> Tensor:
-        """`base + z @ W_O`, for z `[batch, pos, head, d_head]` of all heads or of some.
+    def add_attention(self, resid: Tensor, z: Tensor, keep: bool = False) -> Tensor:
+        """The residual stream after attention of all heads, from that before it and z `[batch, pos, head, d_head]`.
 
         Good until the next call of any layer, unless it is to `keep`.
         """
-        weight = (self.attn.W_O if heads is None else self.attn.W_O[heads]).flatten(0, 1)
-        rows = base.flatten(0, 1)
+        rows = resid.flatten(0, 1)
         out = torch.empty_like(rows) if keep else self.memory("mid", *rows.shape)
-        return torch.addmm(rows, z.flatten(2).flatten(0, 1), weight, out=out).view_as(base)
+        torch.add(rows, self.offset, out=out)
+        return out.addmm_(z.flatten(2).flatten(0, 1), self.attn.W_O.flatten(0, 1)).view_as(resid)
+
+    def add_heads(self, mid: Tensor, z: Tensor, heads: list[int]) -> Tensor:
+        """`mid + z @ W_O`, for z `[batch, pos, head, d_head]` of some heads; good until the next call of any layer."""
+        rows = mid.flatten(0, 1)
+        weight, out = self.attn.W_O[heads].flatten(0, 1), self.memory("mid", *rows.shape)
+        return torch.addmm(rows, z.flatten(2).flatten(0, 1), weight, out=out).view_as(mid)
 
     def without_values(self, empty: Bool[Tensor, "head|1 dest"]) -> Float[Tensor, "dest d_model"]:
         """What `offset` wrongly gives to rows that read nothing."""

@@ -60,8 +60,8 @@ class Stacked:
                 None if bias.empty is None else bias.empty[:, :1],
             )
         z = self._mix(q, k, v, bias).unflatten(2, (len(children), -1)).permute(2, 0, 1, 3, 4)
-        base = (base + layer.offset).index_select(0, parent)
-        mid = layer.add_heads(base.flatten(0, 1), z.flatten(0, 1))
+        base = base.index_select(0, parent)
+        mid = layer.add_attention(base.flatten(0, 1), z.flatten(0, 1))
         if bias.empty is not None:
             per_child = bias.empty.unflatten(0, (len(children), -1))
             mid = mid.view_as(base) - torch.stack([layer.without_values(empty) for empty in per_child])[:, None]
