@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from emg_lens.errors import EmgLensError
 from emg_lens.io.checkpoint import digest
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.sweeps.executors.folded_attention import LONG
 from emg_lens.sweeps.known_models import reason_not_to_fold, reason_not_to_share
 
 Executor = Literal["auto", "loop", "tree", "stacked"]
@@ -131,7 +132,8 @@ def n_workers(model: nn.Module, x: Tensor, executor: str) -> int:
 def room(model: HookedBiosignalEncoder, executor: str, n_workers: int) -> int:
     """Trials a worker whose activations fit into a quarter of the free memory (and stay near the caches of a CPU)."""
     cfg, n = model.cfg, model.cfg.n_ctx
-    a_layer = n * (6 * cfg.d_model + 2 * cfg.d_mlp) + 2 * cfg.n_heads * n * n
+    scores = 0 if executor == "folded" and n >= LONG else 2 * cfg.n_heads * n * n
+    a_layer = n * (6 * cfg.d_model + 2 * cfg.d_mlp) + scores
     a_trial = 4 * a_layer * (cfg.n_layers + 1 if executor in ("folded", "tree") else 2)
     device = device_of(model)
     if device.type == "cuda":
