@@ -24,7 +24,8 @@ from emg_lens.hooks import EdgeSet, cut, cutting, self_edges
 from emg_lens.hooks.anatomy import attention_paths
 from emg_lens.hooks.architectures import REFUSED
 from emg_lens.hooks.examples import example_inputs
-from emg_lens.hooks.specimens import N_TOKENS, Specimen, families, output_tensor, zoo
+from emg_lens.hooks.specimens import N_TOKENS, Specimen, families, output_tensor, registered, zoo
+from emg_lens.hooks.specimens import OURS as REGISTERED
 from emg_lens.hooks.unwrapped import MaskedByHand
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -47,11 +48,13 @@ class SeveredByHand:
     kind, layers = "ours", (0, 1)
 
     def __init__(self, name: str) -> None:
-        self.model = encoder(name)
+        self.model = registered(name) if name in REGISTERED else encoder(name)
+        self.own = [block.attn.severed for block in self.model.blocks]  # what a causal model never had
 
     def __call__(self, x: Tensor, masks: dict[int, Tensor]) -> Tensor:
         for layer, block in enumerate(self.model.blocks):
-            block.attn.severed = masks.get(layer)
+            cut, own = masks.get(layer), self.own[layer]
+            block.attn.severed = own if cut is None else cut if own is None else cut | own
             block.attn.has_empty_rows = layer in masks  # dropout falls as on the path on which hooks are heard
         return self.model(x)
 
@@ -59,6 +62,7 @@ class SeveredByHand:
 OURS = {f"encoder, {norm}-LN": {"norm": norm, "positions": positions} for norm, positions in NORMS}
 SPECIMENS = [s for s in [*zoo(), *families()] if s.has_plain_model and s.kind not in REFUSED]
 SPECIMENS += [Specimen(name, partial(encoder, name)) for name in OURS]
+SPECIMENS += [s for s in families() if s.name in REGISTERED]
 ONE_FUNCTION = ("BLOOM (alibi)", "OpenAI-GPT", None)
 """Kinds whose plain model cannot say what an empty row gives: their cuts leave every token itself."""
 
@@ -122,7 +126,7 @@ def draw_case(seed: int) -> Case:
     rng = Random(seed)
     specimen = rng.choice(SPECIMENS)
     model: Any = specimen.build()
-    ours = specimen.name in OURS
+    ours = specimen.name in OURS or specimen.name in REGISTERED
     by_hand: Any = SeveredByHand(specimen.name) if ours else MaskedByHand(specimen.kind, specimen.stack)
     draw = RandomEdges(rng, specimen.layout, 2, 2)
     while True:

@@ -93,6 +93,9 @@ def test_the_report_shows_every_cut_beside_its_controls(result):
 CROSS = (0.6, 0.5, 0.7, 0.55, 0.65)
 
 
+LARGER = "A larger cut that costs less"
+
+
 def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, (0.4,) * 5)) -> Cell:
     """Five subjects at .95 unmasked; a larger cut gives so much more than the cut."""
     both = np.add(cross, gain)
@@ -136,6 +139,12 @@ def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
         assert "larger cut" not in said and cut.n_larger == 0
     else:
         assert "No larger cut is found to cost less beyond chance, of 1; on the mean one does." in said
+        (cell,) = layout_controls(made_up(**changed))[LARGER]
+        assert cell == f"{cut.larger_best:.3f} on the mean" and cut.larger_best > cut.mean
+
+
+def test_a_larger_cut_that_costs_more_is_none_that_costs_less():
+    assert layout_controls(made_up(gain=(-0.2, -0.21, -0.19, -0.2, -0.22)))[LARGER].to_list() == ["none"]
 
 
 def test_equal_means_summed_in_another_order_are_no_cheaper():
@@ -148,7 +157,7 @@ def test_below_five_subjects_larger_cuts_are_not_compared():
     kept = few.scores["subject"].isin(["s0", "s1"])
     few = replace(cell_of(few.scores[kept]), nested=few.nested, controls=few.controls[few.controls["subject"] < "s2"])
     assert controlled_cuts(few)[0].n_larger == 0 and "larger cut" not in cost_sentences(few)[0]
-    assert layout_controls(few)["A larger cut that costs less"].to_list() == ["–"]
+    assert layout_controls(few)[LARGER].to_list() == ["–"]
 
 
 def test_a_layer_that_costs_nothing_is_not_the_costliest():

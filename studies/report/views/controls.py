@@ -85,7 +85,7 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
             row[2] = f"{value(mean)} [{value(min(one.random))}, {value(max(one.random))}]"
             row[3] = f"{one.n_cheaper} of {len(one.random)}"
         if one.n_larger:
-            row[4] = "none"
+            row[4] = f"{value(one.larger_best)} on the mean" if one.costs_more_than_a_larger else "none"
         if one.larger:
             row[4] = f"{value(one.larger_mean)} ({names.get(one.larger, one.larger)})"
         rows.append(row)
@@ -96,7 +96,8 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
         f" of those that are live in the unmasked model; mean and range over draws of the {metric_words(cell.metric)}"
         " over subjects.",
         "Where a larger cut costs less (the interval of the difference, corrected for the number of larger cuts, lies"
-        " on its side), not all of the smaller one's price is information that only its edges bring.",
+        " on its side), not all of the smaller one's price is information that only its edges bring. “On the mean”: one"
+        " costs less, but not beyond chance.",
     ]
     return table
 
