@@ -2,10 +2,14 @@
 
 import ctypes
 import sys
+from typing import TYPE_CHECKING
 
 import psutil
 
 from emg_lens.errors import EmgLensError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class RoomError(EmgLensError, ValueError):
@@ -36,6 +40,12 @@ def check_room(n_bytes: int, what: str) -> None:
     free = free_memory()
     if n_bytes > free:
         raise RoomError(f"{what} takes {n_bytes / 2**30:.3g} GiB of memory, and {free / 2**30:.1f} are free")
+
+
+def trials_not_finite(x: "Tensor") -> list[int]:
+    """Trials of `x` `[trial, ...]` that hold NaN or infinity. Nothing as large as `x` is made, as `isfinite` does."""
+    low, high = x.flatten(1).aminmax(dim=1)  # where there is a NaN, both are
+    return (~(low.isfinite() & high.isfinite())).nonzero().flatten().tolist()
 
 
 def give_back() -> None:

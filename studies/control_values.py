@@ -1,6 +1,6 @@
 """What the controls of a study say of its cuts: beside each cut, what comparable ones cost (docs/protocol.md §8)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
         rows = alike.to_dict("records")
         classes.append((next((one for one in rows if is_everywhere(cell, one)), rows[0]), list(alike["condition"])))
     name_of = {name: row["condition"] for row, alike in classes for name in alike}
+    name_of |= {control: name_of[same] for control, same in _equal_conditions(cell) if same in name_of}
     found = []
     for row, alike in classes:
         name, cut = row["condition"], values[row["condition"]]
@@ -103,6 +104,12 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
             )
         )
     return found
+
+
+def _equal_conditions(cell: Cell) -> Iterable[tuple[str, str]]:
+    """Controls, and the condition that each is equivalent to."""
+    rows = cell.controls.drop_duplicates("condition") if len(cell.controls) else cell.controls
+    return zip(rows["condition"], rows["equivalent_to"], strict=True) if "equivalent_to" in rows else ()
 
 
 def _all_values(cell: Cell) -> pd.DataFrame:

@@ -354,6 +354,7 @@ def _sweep_and_write(
     """
     started, model, conditions = time.perf_counter(), fitted.model, fitted.conditions
     reference = references.pop()
+    give_back()
     nested = nested_cuts(model, conditions)
     shift = shift_of(fitted.fit_unit.spec.conditions, model, conditions, x, reference)
     if not any(c.input_changes or c.in_the_model for c in conditions):

@@ -77,11 +77,12 @@ def activation_shift(
     try:
         with torch.inference_mode():
             clean = _residuals(model, x, None, layout, reference)
-            to_clean = {k: Discrepancy(activations) for k, activations in clean.items()}
+            to_clean = {k: Discrepancy(activations.double()) for k, activations in clean.items()}
             of_trials = dict.fromkeys(clean, np.nan)
             if reference is not None:
-                trained = _residuals(model, reference, None, layout, None, MOST_COMPARED)
-                of_trials = {k: to_clean[k](trained[k], same_trials=False) for k in clean}
+                some = reference[_evenly(len(reference), MOST_COMPARED)]
+                trained = _residuals(model, some, None, layout, None)
+                of_trials = {k: to_clean[k](trained[k].double(), same_trials=False) for k in clean}
             rows = []
             for condition in conditions:
                 masked = _residuals(model, x, condition, layout, reference)
@@ -102,22 +103,19 @@ def _residuals(
     condition: Condition | None,
     layout: TokenLayout,
     reference: Tensor | None,
-    most: int | None = None,
 ) -> Groups:
-    """Activations after every block, by layer and group of tokens; those of `most` evenly spread trials."""
+    """Activations after every block, by layer and group of tokens."""
     points = _stream_points(model, layout)
     changes = () if condition is None else condition.interventions
     whole = any(one.needs_all_trials for one in changes)
     contexts = [one.applied(model, layout, reference) for one in changes]
     parts: dict[str, list[Tensor]] = {name: [] for name in points}
-    is_kept = torch.zeros(len(x), dtype=torch.bool)
-    is_kept[_evenly(len(x), most or len(x))] = True
 
     def keep(activation: Tensor, hook: Any) -> None:
         if activation.ndim != 3 or activation.shape[1] != len(points[hook.name][1]):
             expected = len(points[hook.name][1])
             raise EdgeError(f"{hook.name} is {list(activation.shape)}; the layout has {expected} positions")
-        parts[hook.name].append(activation.detach().cpu()[kept])
+        parts[hook.name].append(activation.detach().to("cpu", copy=True))
 
     with ExitStack() as stack:
         for context in contexts:
@@ -125,14 +123,14 @@ def _residuals(
         # Inside the others, and called itself: what changes the input hangs on the call.
         stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in points]))  # pyright: ignore
         n_at_once = max(len(x), 1) if whole else TRIALS_A_FORWARD
-        for some, kept in zip(x.split(n_at_once), is_kept.split(n_at_once), strict=True):  # noqa: B007 - read in `keep`
+        for some in x.split(n_at_once):
             model(some)
     index, groups = torch.tensor(group_index(layout)), defaultdict(list)
     for name, (layer, positions) in points.items():
-        own, found = index[positions.start : positions.stop], torch.cat(parts[name])
+        own, found = index[positions.start : positions.stop], torch.cat(parts.pop(name))
         for k, group in enumerate(group_names(layout)):
             if (own == k).any():
-                groups[layer, group].append(found[:, own == k].double())
+                groups[layer, group].append(found[:, own == k])
     return {key: torch.cat(found, dim=1) for key, found in sorted(groups.items(), key=lambda item: item[0][0])}
 
 
@@ -159,6 +157,7 @@ def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int
 
 
 def _distances(clean: Tensor, masked: Tensor, to_clean: "Discrepancy") -> dict[str, float]:
+    clean, masked = clean.double(), masked.double()
     cosine = torch.nn.functional.cosine_similarity(clean, masked, dim=-1).mean()
     return {
         "cosine": float(cosine),

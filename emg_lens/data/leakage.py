@@ -123,8 +123,8 @@ class Leakage:
         if self.repeats is None or self.repeats_at_random is None:
             return None
         return (
-            f"{self.repeats:.0%} of consecutive movements, as they are read, are of the same class"
-            f" ({self.repeats_at_random:.0%} if their order were random)"
+            f"{self.repeats:.0%} of consecutive movements, as they are read (files by name), are of the same"
+            f" class ({self.repeats_at_random:.0%} if their order were random)"
         )
 
     @property

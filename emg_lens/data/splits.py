@@ -20,6 +20,8 @@ from emg_lens.data.files import choose
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
 
+LEAVE_OUT = "leave out its label (cohort: labels) or the subject (cohort: subjects); of finished trials, those trials"
+"""What to do about a class that is on one side of a fold alone."""
 MOST_BLOCKS = 1000
 """Of a subject: each is a model to fit."""
 
@@ -149,9 +151,9 @@ class Fold:
         untrained = _list(trials.classes[i] for i in sorted(tested - trained))
         untested = _list(trials.classes[i] for i in sorted(trained - tested))
         if untrained:
-            raise DataError(f"fold {self.name} tests {untrained}, but trains no trial of it; leave it out of classes")
+            raise DataError(f"fold {self.name} tests {untrained}, but trains no trial of it; {LEAVE_OUT}")
         if untested and self.split.share == 1 and isinstance(self.split, RepetitionSplit):
-            raise DataError(f"fold {self.name} trains {untested}, but tests no trial of it; leave it out of classes")
+            raise DataError(f"fold {self.name} trains {untested}, but tests no trial of it; {LEAVE_OUT}")
         return (f"trained but not tested: {untested}",) if untested else ()
 
 

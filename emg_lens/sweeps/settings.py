@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from emg_lens.errors import EmgLensError
 from emg_lens.io.checkpoint import digest
+from emg_lens.memory import trials_not_finite
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.executors.folded_attention import LONG
 from emg_lens.sweeps.known_models import reason_not_to_fold, reason_not_to_share
@@ -166,11 +167,11 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
     for name, trials in (("x", x), ("reference", reference)):
         if trials is None or not trials.is_floating_point():
             continue
-        bad = (~trials.isfinite()).flatten(1).any(1).nonzero().flatten()
-        if len(bad):
+        bad = trials_not_finite(trials)
+        if bad:
             raise SweepInputError(
                 f"{name} has NaN or infinite values in {len(bad)} of {len(trials)} trials, the first is trial"
-                f" {int(bad[0])}; clean them or leave them out"
+                f" {bad[0]}; clean them or leave them out"
             )
     if reference is not None and reference.shape[1:] != x.shape[1:]:
         raise SweepInputError(f"reference trials are {list(reference.shape[1:])}, those of x {list(x.shape[1:])}")

@@ -15,6 +15,7 @@ from torch import Tensor
 from emg_lens.arguments import checked, short
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
+from emg_lens.memory import trials_not_finite
 from emg_lens.registry import Registry
 from emg_lens.training.recipe import TrainingRecipe
 
@@ -206,7 +207,7 @@ def check_trials(x: Tensor, targets: Tensor, whose: str = "") -> None:
         raise FitError(
             f"{whose}{len(x)} trials and {len(targets)} targets; a fit needs one target a trial, and a trial"
         )
-    bad = int((~x.isfinite()).flatten(1).any(1).sum())
+    bad = len(trials_not_finite(x))
     if bad:
         raise FitError(f"{whose}{bad} of {len(x)} trials hold NaN or infinite values; drop or repair them first")
 

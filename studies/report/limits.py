@@ -146,7 +146,7 @@ def _objections(cut: Controlled) -> list[str]:
     """What the controls of a cut say against reading its price as that of its edges."""
     found = []
     if not cut.random:
-        found.append("no other edges are left to draw random cuts from")
+        found.append("no random cuts stand beside it")
     elif cut.n_cheaper < len(cut.random):
         found.append(f"{len(cut.random) - cut.n_cheaper} of {len(cut.random)} random cuts cost as much or more")
     elif len(cut.random) < ENOUGH_DRAWS:

@@ -47,6 +47,12 @@ def count(cfg: EncoderConfig, plan: SweepPlan) -> Flops:
     return Flops(round(loop), round(bound))
 
 
+def attention_flops(cfg: EncoderConfig, plan: SweepPlan) -> int:
+    """Of the bound, what goes into scores and mixing, in a model whose readout reads every token."""
+    n_parents = len(plan.roots) + sum(plan.n_nodes[:-1])
+    return 2 * cfg.n_ctx**2 * cfg.d_model * (n_parents + sum(plan.n_nodes))
+
+
 def _below(node: Node, cfg: EncoderConfig, layer: int) -> float:
     """Operations of all descendants of a node whose children are in block `layer`."""
     if not node.children:

@@ -65,17 +65,19 @@ def _pss(pid: int) -> float:
     return 0.0
 
 
-def run_peak(folder: Path, times: float, n_subjects: int, epochs: int = 2) -> tuple[float, float, dict[str, float]]:
-    """Peak of a run (bytes), bytes of one recording's signals, and who had what."""
+def run_peak(
+    folder: Path, times: float, n_subjects: int, epochs: int = 2
+) -> tuple[float, float, float, dict[str, float]]:
+    """Peak of a run (bytes), seconds after its start, bytes of one recording's signals, and who had what."""
     (folder / "data").mkdir(exist_ok=True)
     sizes = [write_recording(folder / "data", s + 1, round(times * ROWS)) for s in range(n_subjects)]
     content = yaml.safe_load(StudySpec.load("isonet-table3-db5").to_yaml())
     content["training"] |= {"epochs": epochs, "anneal_epochs": 1, "warmup_epochs": 0}
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
     command = ["run", str(folder / "study.yaml"), "--data", str(folder / "data"), "--out", str(folder / "runs")]
-    peak, _, who, code = peak_of([sys.executable, "-m", "emg_lens", *command, "--jobs", "2"])
+    peak, when, who, code = peak_of([sys.executable, "-m", "emg_lens", *command, "--jobs", "2"])
     assert code == 0, f"exit code {code}"
-    return peak, sizes[0], who
+    return peak, when, sizes[0], who
 
 
 def main() -> None:
@@ -85,8 +87,11 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
-        peak, size, who = run_peak(Path(folder), options.times, options.subjects)
-    print(f"peak {peak / 2**20:.0f} MiB, {peak / size:.1f} times the signals of a recording ({size / 2**20:.0f} MiB)")  # noqa: T201
+        peak, when, size, who = run_peak(Path(folder), options.times, options.subjects)
+    print(  # noqa: T201
+        f"peak {peak / 2**20:.0f} MiB after {when:.0f} s, {peak / size:.1f} times the signals of a recording"
+        f" ({size / 2**20:.0f} MiB)"
+    )
     for name, bytes_ in who.items():
         print(f"{bytes_ / 2**20:6.0f} MiB  {name}")  # noqa: T201
 

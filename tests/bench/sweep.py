@@ -22,7 +22,8 @@ from statistics import median
 
 import numpy as np
 import torch
-from flops import count
+import torch.nn.functional as F
+from flops import attention_flops, count
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,7 @@ from emg_lens.models.tinymyo_config import TinyMyoConfig
 from emg_lens.sweeps import Condition, SweepResult, head_masks, layer_masks, sweep
 from emg_lens.sweeps.conditions import with_baseline
 from emg_lens.sweeps.plan import SweepPlan, plan_sweep
+from emg_lens.sweeps.settings import trials_near_the_caches
 from emg_lens.sweeps.target import target_of
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
@@ -126,6 +128,22 @@ def product(rows: int, d_model: int, device: str) -> tuple[Callable[[], None], i
             a @ b
 
     return run, 2 * rows * d_model**2 * repeats
+
+
+def mixing(model: HookedBiosignalEncoder, device: str) -> tuple[Callable[[], None], int]:
+    """torch's fused attention of one block without a mask, some trials a call, and the trials of all calls.
+
+    Its exponentials are no products: no sweep by this kernel reaches the bound of products alone.
+    """
+    cfg, n_trials, repeats = model.cfg, trials_near_the_caches(model.cfg.n_ctx) if device == "cpu" else 8, 20
+    packed = torch.randn(n_trials, cfg.n_ctx, 3, cfg.n_heads, cfg.d_head, device=device)
+    q, k, v = (t.transpose(1, 2) for t in packed.unbind(2))
+
+    def run() -> None:
+        for _ in range(repeats):
+            F.scaled_dot_product_attention(q, k, v)
+
+    return run, n_trials * repeats
 
 
 def planned(model: HookedBiosignalEncoder, conditions: list[Condition]) -> SweepPlan:
@@ -230,25 +248,39 @@ def long(device: str, rounds: int, trials: int) -> None:
     x, some, made = model.example_input(trials), conditions[:: len(conditions) // 4], planned(model, conditions)
     flops = count(model.cfg, made)
     product_run, operations = product(trials * len(model.layout), model.cfg.d_model, device)
+    mixing_run, n_mixed = mixing(model, device)
     runs: dict[str, Callable[[], object]] = {
         "product": product_run,
+        "mixing": mixing_run,
         "loop": lambda: run_with("loop", model, x, some),
         "folded": lambda: run_with("folded", model, x, conditions),
         "tree": lambda: run_with("tree", theirs, x, conditions),
     }
     times = interleaved(runs, rounds, device)
     rate = [operations / seconds for seconds in times.pop("product")]
+    mixed = [trials * sum(made.n_nodes) * seconds / n_mixed for seconds in times.pop("mixing")]
     scale = (len(conditions) + 1) / (len(some) + 1)
     loop = [seconds * scale for seconds in times["loop"]]
     table = Table(title=f"Long: {trials} trials, {len(model.layout)} tokens, {len(conditions)} conditions, nodes"
                         f" a layer {made.n_nodes}; the loop on {len(some) + 1} of them")  # fmt: skip
-    for column in ("executor", "wall s", "CPU s", "loop / it (wall, CPU)", "of the bound (wall, CPU)", "peak MB"):
+    for column in (
+        "executor",
+        "wall s",
+        "CPU s",
+        "loop / it (wall, CPU)",
+        "of the bound (wall, CPU)",
+        "of that with torch's attention",
+        "peak MB",
+    ):
         table.add_column(column, justify="right")
+    without = flops.bound - attention_flops(model.cfg, made)
+    by_torch = [trials * without / r + m for r, m in zip(rate, mixed, strict=True)]
+    bounds = [trials * flops.bound / r for r in rate], by_torch
     for name, (wall, cpu) in times.items():
         wall, cpu = loop if name == "loop" else (wall, cpu)
-        reached = ", ".join(f"{trials * flops.bound / r / t:.2f}" for r, t in zip(rate, (wall, cpu), strict=True))
+        reached = [", ".join(f"{b / t:.2f}" for b, t in zip(bound, (wall, cpu), strict=True)) for bound in bounds]
         held = "" if name == "loop" else f"{peak('long', name, device, trials):.0f}"
-        table.add_row(name, f"{wall:.2f}", f"{cpu:.2f}", f"{loop[0] / wall:.2f}, {loop[1] / cpu:.2f}", reached, held)
+        table.add_row(name, f"{wall:.2f}", f"{cpu:.2f}", f"{loop[0] / wall:.2f}, {loop[1] / cpu:.2f}", *reached, held)
     console.print(table)
     console.print(
         f"Operations a trial: loop {flops.loop / 1e9:.0f} G, bound {flops.bound / 1e9:.0f} G, ratio"

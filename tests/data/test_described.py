@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from emg_lens.data import DataError, data_fingerprint, load_dataset, load_trials, subjects, text
+from emg_lens.data import DataError, Recipe, data_fingerprint, load_dataset, load_trials, subjects, text
 from emg_lens.data.registry import doubled_files
 from emg_lens.data.sources.path_pattern import PathPattern
 
@@ -385,3 +385,44 @@ def test_text_that_swells_or_is_damaged_is_refused(tmp_path, monkeypatch, name, 
 def test_a_separator_stands_for_itself(tmp_path, separator, content):
     (r,) = load_dataset("folder", small(tmp_path, SMALL + f"separator: '{separator}'\n", content))
     assert r.signals["emg"].data.tolist() == [[1, 2]]
+
+
+TWO_RATES = """
+files: "{subject}.h5"
+fs: 200
+signals: {emg: {key: emg}, acc: {key: acc, fs: 40}}
+label: {key: label, rest: [0]}
+"""
+
+
+def two_rates(folder, n_acc=40):
+    described(folder, TWO_RATES)
+    rng = np.random.default_rng(0)
+    with h5py.File(folder / "A.h5", "w") as file:
+        file["emg"], file["acc"] = rng.normal(size=(200, 2)), np.linspace(0, 1, n_acc)[:, None]
+        file["label"] = np.repeat([0, 1], 100)
+    return folder
+
+
+def test_signals_of_their_own_rate_are_brought_together_by_a_recipe(tmp_path):
+    (recording,) = load_dataset("folder", two_rates(tmp_path))
+    assert {name: (signal.fs, len(signal.data)) for name, signal in recording.signals.items()} == {
+        "emg": (200, 200),
+        "acc": (40, 40),
+    }
+    trials = load_trials("folder", tmp_path, Recipe(signals={}, fs=40))
+    assert trials.x.shape == (1, 3, 20) and trials.fs == 40
+    np.testing.assert_allclose(trials.x[0, 2], np.linspace(0, 1, 40)[20:], atol=1e-6)
+
+
+@pytest.mark.parametrize("n_acc", [38, 42, 200])
+def test_signals_that_do_not_last_equally_long_are_refused(tmp_path, n_acc):
+    with pytest.raises(DataError, match="expected as many, at {'emg': '200 Hz', 'acc': '40 Hz'}, for the same time"):
+        list(load_dataset("folder", two_rates(tmp_path, n_acc)))
+
+
+def test_a_rate_of_its_own_means_nothing_in_a_table(tmp_path):
+    text = BY_NAME.replace("native_fs: 50", "fs: 50")
+    (by_name(tmp_path) / "dataset.yaml").write_text(text)
+    with pytest.raises(DataError, match="is a table, whose columns have one rate; leave out the fs of acc"):
+        list(load_dataset("folder", tmp_path))

@@ -97,8 +97,8 @@ def test_signs_that_follow_each_other_are_counted():
     pairs = [(a, b) for a in range(10) for b in range(10) if a != b]
     assert report.repeats_at_random == pytest.approx(np.mean([y[a] == y[b] for a, b in pairs]))
     assert (
-        report.sentences()[-1]
-        == "67% of consecutive movements, as they are read, are of the same class (27% if their order were random)."
+        report.sentences()[-1] == "67% of consecutive movements, as they are read (files by name), are of the same"
+        " class (27% if their order were random)."
     )
 
 

@@ -143,6 +143,16 @@ def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
         assert cell == f"{cut.larger_best:.3f} on the mean" and cut.larger_best > cut.mean
 
 
+def test_a_control_that_cuts_what_a_condition_cuts_is_the_same_larger_cut():
+    cell = made_up()
+    twice = tidy(**{"all together": np.add(CROSS, (0.2, 0.21, 0.19, 0.2, 0.22))})
+    twice = twice.assign(control="superset", equivalent_to="both")
+    nested = pd.DataFrame({"condition": ["cross"] * 2, "larger": ["all together", "both"]})
+    controls = pd.concat([cell.controls, twice], ignore_index=True)
+    (cut,) = controlled_cuts(replace(cell, nested=nested, controls=controls))
+    assert (cut.n_larger, cut.larger) == (1, "both")
+
+
 def test_a_larger_cut_that_costs_more_is_none_that_costs_less():
     assert layout_controls(made_up(gain=(-0.2, -0.21, -0.19, -0.2, -0.22)))[LARGER].to_list() == ["none"]
 

@@ -34,7 +34,7 @@ def test_a_price_is_shown_where_no_control_objects():
             {"random": ((0.9,) * 5,) * 20, "gain": (0.3, -0.01, 0.01, -0.01, 0.01)},
             "a larger cut costs less on the mean, if not beyond chance",
         ),
-        ({"random": (), "gain": NO_GAIN}, "no other edges are left to draw random cuts from"),
+        ({"random": (), "gain": NO_GAIN}, "no random cuts stand beside it"),
     ],
 )
 def test_one_control_that_objects_leaves_a_price_open(changed, objection):

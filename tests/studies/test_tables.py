@@ -265,7 +265,8 @@ def test_what_is_told_before_the_movement_stands_under_the_table():
     assert study_notes(replace(cell, leakage=replace(known, told=()))) == study_notes(cell) == notes[:-1]
     blocked = study_notes(replace(cell, leakage=replace(known, repeats=0.88, repeats_at_random=0.05)))
     assert blocked[-1].startswith(
-        "88% of consecutive movements, as they are read, are of the same class (5% if their order were random)"
+        "88% of consecutive movements, as they are read (files by name), are of the same class"
+        " (5% if their order were random)"
     )
     shuffled = study_notes(replace(cell, leakage=replace(known, repeats=0.06, repeats_at_random=0.05)))
     assert shuffled == notes

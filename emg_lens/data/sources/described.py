@@ -83,10 +83,7 @@ def read(path: Path, told: FolderDescription, fields: Mapping[str, str], done: d
     """
     table, notes = _table(path, told), [*told.notes]
     signals = {name: _signal(table, name, columns, told, path) for name, columns in told.signals.items()}
-    lengths = {name: len(signal.data) for name, signal in signals.items()}
-    n_rows = next(iter(lengths.values()))
-    if len(set(lengths.values())) > 1 or not n_rows:
-        raise DataError(f"{path}: its signals have {lengths} rows; expected as many of each, and some")
+    n_rows = _n_rows(signals, told, path)
     if told.time is not None:
         notes += _check_time(table, told, path)
     label, names = _labels(table, told.label, fields, n_rows, path)
@@ -158,7 +155,7 @@ def _table(path: Path, told: FolderDescription) -> Table:
         return read_parts(numpy_array, path, "a NumPy array")
     try:
         if kind not in TABLES:
-            raise ValueError(f"its kind is none of {', '.join((*TABLES, *ARRAYS, '.npy'))}")
+            raise DataError(f"{path}: its kind is none of {', '.join((*TABLES, *ARRAYS, '.npy'))}")
         return _text_table(path, told)
     except DataError:
         raise
@@ -200,8 +197,23 @@ def _is_number(text: str) -> bool:
         return False
 
 
+def _n_rows(signals: Mapping[str, Signal], told: FolderDescription, path: Path) -> int:
+    """Rows at the folder's rate; signals at another rate last as long, to a row."""
+    lengths = {name: len(signal.data) for name, signal in signals.items()}
+    n_rows = next((lengths[name] for name, signal in signals.items() if signal.fs == told.fs), 0)
+    seconds = n_rows / told.fs
+    if not n_rows or any(abs(signal.duration - seconds) > 1 / min(signal.fs, told.fs) for signal in signals.values()):
+        rates = {name: f"{signal.fs:g} Hz" for name, signal in signals.items()}
+        others = " of each" if len(set(rates.values())) == 1 else f", at {rates}, for the same time"
+        raise DataError(
+            f"{path}: its signals have {lengths} rows; expected as many{others}, and some (of a signal at another rate"
+            " than the folder's, say its fs)"
+        )
+    return n_rows
+
+
 def _signal(table: Table, name: str, columns: SignalColumns, told: FolderDescription, path: Path) -> Signal:
-    data, names = _channels(table, name, columns, told.decimal, path)
+    data, names = _channels(table, name, columns, told.decimal, told.fs, path)
     names = names if columns.ch_names is None else columns.ch_names
     if len(names) != data.shape[1]:
         raise DataError(f"{path}: {name} has {data.shape[1]} channels, and ch_names {len(names)} names")
@@ -209,15 +221,18 @@ def _signal(table: Table, name: str, columns: SignalColumns, told: FolderDescrip
     if len(bad):
         row = int(np.argmin(np.isfinite(data[:, bad[0]]))) + 1
         raise DataError(f"{path}: {name} holds no number in channel {names[bad[0]]}, row {row}; is the file complete?")
-    return Signal(data, told.fs, columns.native_fs or told.fs, columns.units, names, columns.placement)
+    fs = columns.fs or told.fs
+    return Signal(data, fs, columns.native_fs or fs, columns.units, names, columns.placement)
 
 
 def _channels(
-    table: Table, name: str, columns: SignalColumns, decimal: str, path: Path
+    table: Table, name: str, columns: SignalColumns, decimal: str, fs: float, path: Path
 ) -> tuple[Float[np.ndarray, "time channel"], tuple[str, ...]]:
     if isinstance(table, pd.DataFrame):
         if columns.columns is None:
             raise DataError(f"{path} is a table; say which columns are {name}")
+        if columns.fs not in (None, fs):
+            raise DataError(f"{path} is a table, whose columns have one rate; leave out the fs of {name}")
         found = [_column(table, column, path) for column in columns.columns]
         numbers = [_numbers(values, name, decimal, path) for values in found]
         names = tuple(c if isinstance(c, str) else f"{name}.{i}" for i, c in enumerate(columns.columns))

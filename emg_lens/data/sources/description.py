@@ -53,6 +53,7 @@ class SignalColumns(SpecModel):
     Attributes:
         columns: Of a table: names, or numbers from 1, `"1-8"` for a range. Of arrays: numbers; default all.
         key: Of a `.mat` or HDF5 file: the variable that holds `[time, channel]`.
+        fs: Rows per second (Hz) of a variable of its own length; default the folder's, which one signal must have.
         units: Of the samples.
         native_fs: The sensor's own rate (Hz), if the publisher has changed it; default `fs`.
         ch_names: One a channel; default the columns' names, or the modality's and a number.
@@ -61,6 +62,7 @@ class SignalColumns(SpecModel):
 
     columns: Columns | None = None
     key: str | None = None
+    fs: Rate | None = None
     units: str = ""
     native_fs: Rate | None = None
     ch_names: tuple[str, ...] | None = None
