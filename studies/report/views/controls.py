@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -91,13 +92,16 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
         rows.append(row)
     columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that cost less"]
     table = pd.DataFrame(rows, columns=[*columns, "A larger cut that costs less", "CLS unread too"])
-    table.attrs["notes"] = [
+    of_random = (
         "Random cuts: in every layer and head as many edges of each kind (read by CLS, reading CLS, self-edges, others)"
         f" of those that are live in the unmasked model; mean and range over draws of the {metric_words(cell.metric)}"
-        " over subjects.",
+        " over subjects. They are drawn for cuts of one layer and of every layer."
+    )
+    table.attrs["notes"] = [
+        *([of_random] if any(one.random for one in cuts) else []),
         "Where a larger cut costs less (the interval of the difference, corrected for the number of larger cuts, lies"
         " on its side), not all of the smaller one's price is information that only its edges bring. “On the mean”: one"
-        " costs less, but not beyond chance.",
+        f" costs less, but not beyond chance; “{EMPTY}”: the cut costs nothing, or none larger is compared.",
     ]
     return table
 
@@ -112,16 +116,17 @@ def figure_controls(cell: Cell) -> Figure | None:
         axes, drawn = figure.subplots(), {}
         draw_references(axes, cell.baseline, None, vertical=False)
         for at, one in enumerate(cuts):
-            drawn = {
+            marks = {
                 "random cuts": axes.plot(one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6),
                 "the cut": axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4),
                 "a larger cut": axes.plot(one.larger_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
                 "CLS unread too": axes.plot(one.detour, at, "x", ms=5, color=COLOURS[1], zorder=5),
             }
+            drawn |= {name: line for name, (line,) in marks.items() if not np.isnan(line.get_xdata()).all()}
         axes.set_yticks(range(len(cuts)), [wrapped_text(names[one.condition], 36) for one in cuts])
         axes.set_ylim(len(cuts) - 0.4, -0.6)
         axes.set_xlabel(metric_name(cell.metric))
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", length=2.5)
-        place_legend(figure, {name: line for name, (line,) in drawn.items()}, len(drawn))
+        place_legend(figure, drawn, len(drawn))
     return figure
