@@ -27,9 +27,10 @@ def test_the_six_identities_hold_on_every_subject(name):
         trials, subject = load_fit(one, folder), one.fold.name
         model = build_fit_model(one, trials.train)
         recipe = study.training.model_copy(update={"epochs": 2, "anneal_epochs": 1})
-        fit(model, trials.x(trials.train), trials.y(trials.train, objective_of(one)), recipe)
+        some = slice(None, None, 4)  # the identities hold whatever the weights are; these have left their beginning
+        fit(model, trials.x(trials.train)[some], trials.y(trials.train, objective_of(one))[some], recipe)
         conditions = study.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
-        result = sweep(model, trials.x(trials.test)[:32], conditions, executor="loop")
+        result = sweep(model, trials.x(trials.test)[:16], conditions, executor="loop")
         for kind in study.conditions.layer_masks.edges:
             same = {
                 "individual/L5": "baseline",
