@@ -1,8 +1,8 @@
 """Memory of a run on long recordings: the peak of all its processes together, against the size of one recording.
 
-`python tests/bench/memory.py [--times 50] [--subjects 3]` writes NinaPro DB5 files of `times` the usual length, runs
-the Table 3 study on them with two epochs and two jobs, and prints the largest sum of the processes' proportional set
-sizes (Linux alone tells them).
+`python tests/bench/memory.py [--times 50] [--subjects 3] [--d-model 64]` writes NinaPro DB5 files of `times`
+the usual length, runs the Table 3 study on them with two epochs and two jobs, and prints the largest sum of the
+processes' proportional set sizes (Linux alone tells them). A narrower model is faster, and holds little less.
 """
 
 import argparse
@@ -73,6 +73,7 @@ def run_peak(
     sizes = [write_recording(folder / "data", s + 1, round(times * ROWS)) for s in range(n_subjects)]
     content = yaml.safe_load(StudySpec.load("isonet-table3-db5").to_yaml())
     content["training"] |= {"epochs": epochs, "anneal_epochs": 1, "warmup_epochs": 0}
+    content["model"] |= {"d_model": d_model, "d_mlp": 2 * d_model}
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
     command = ["run", str(folder / "study.yaml"), "--data", str(folder / "data"), "--out", str(folder / "runs")]
     peak, when, who, code = peak_of([sys.executable, "-m", "emg_lens", *command, "--jobs", "2"])
@@ -85,9 +86,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=float, default=50)
     parser.add_argument("--subjects", type=int, default=3)
+    parser.add_argument("--d-model", type=int, default=64)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="memory-") as folder:
-        peak, when, size, who = run_peak(Path(folder), options.times, options.subjects)
+        peak, when, size, who = run_peak(Path(folder), options.times, options.subjects, options.d_model)
     print(  # noqa: T201
         f"peak {peak / 2**20:.0f} MiB after {when:.0f} s, {peak / size:.1f} times the signals of a recording"
         f" ({size / 2**20:.0f} MiB)"
