@@ -66,7 +66,7 @@ def _pss(pid: int) -> float:
 
 
 def run_peak(
-    folder: Path, times: float, n_subjects: int, epochs: int = 2
+    folder: Path, times: float, n_subjects: int, d_model: int, epochs: int = 2
 ) -> tuple[float, float, float, dict[str, float]]:
     """Peak of a run (bytes), seconds after its start, bytes of one recording's signals, and who had what."""
     (folder / "data").mkdir(exist_ok=True)

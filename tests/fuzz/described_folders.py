@@ -45,7 +45,7 @@ def prepare(folder: Path) -> list[Specimen]:
     frame = test_described.table(rows=40)
     numbered = frame.assign(gesture=np.repeat([0, 4, 2, -1], [4, 16, 16, 4]))[["t", "e1", "e2", "gesture"]]
     emg, label = np.random.default_rng(0).normal(size=(40, 4)), np.repeat([1.0, 2.0], 20)
-    packed = gzip.compress(b"a device\nof 2020\n" + b"".join(b"%d;%d\n" % (i, i + 1) for i in range(40)))
+    packed = gzip.compress(b"a device\nof 2020\n" + b"".join(b"%d;%d\n" % (i, i + 1) for i in range(40)), mtime=0)
     made = (
         ("A/fist_1.csv", test_described.BY_NAME, frame.to_csv(index=False).encode()),
         ("p07_day2.tsv", test_described.IN_A_COLUMN, numbered.to_csv(index=False, sep="\t").encode()),

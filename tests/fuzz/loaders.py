@@ -118,6 +118,11 @@ def replaced(path: Path, rng: Generator) -> tuple[str, bool]:
         case "hdf5":
             h5py.File(path, "w").close()
         case _:
-            made = {"text": b"hello\n", "noise": rng.bytes(4000), "gzip": gzip.compress(b"x"), "zeros": bytes(9000)}
+            made = {
+                "text": b"hello\n",
+                "noise": rng.bytes(4000),
+                "gzip": gzip.compress(b"x", mtime=0),
+                "zeros": bytes(9000),
+            }
             path.write_bytes(made.get(kind, b""))
     return kind, True

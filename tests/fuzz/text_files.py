@@ -34,14 +34,14 @@ def text_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, b
     if draw < 0.5:
         return renamed(content, rng, path)
     if packed and draw < 0.53:
-        path.write_bytes(gzip.compress(b"time\t" * 2**20) * 400)  # 2 GB
+        path.write_bytes(gzip.compress(b"time\t" * 2**20, mtime=0) * 400)  # 2 GB
         return "bomb", True
     text = gzip.decompress(content) if packed else content
     if draw < 0.75:
         text, words = changed_bytes(text, rng)
     else:
         text, words = odd_cells(text, rng)
-    path.write_bytes(gzip.compress(text) if packed else text)
+    path.write_bytes(gzip.compress(text, mtime=0) if packed else text)
     return words, False
 
 
@@ -137,7 +137,7 @@ def prepare_uci(folder: Path) -> list[Any]:
     name = "1_raw_data_13-12_22.03.16.txt"
     test_uci_emg.write(folder / "uci", name, run=40, step_ms=5)
     text = (folder / "uci" / name).read_bytes()
-    return [specimens("uci-emg", f"01/{name}", [text, gzip.compress(text)], folder)]
+    return [specimens("uci-emg", f"01/{name}", [text, gzip.compress(text, mtime=0)], folder)]
 
 
 TARGETS = (
