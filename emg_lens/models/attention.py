@@ -38,7 +38,7 @@ class Rotary(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
         """Rotated by the position; `x` may hold the first positions alone."""
-        if self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype:  # one product of complex numbers
+        if self._is_complex(x):
             return torch.view_as_real(_pairs(x) * self._turn(x.shape[1])).flatten(-2)
         if self.adjacent:
             even, odd = x[..., ::2], x[..., 1::2]
@@ -52,10 +52,14 @@ class Rotary(nn.Module):
         self, x: Float[Tensor, "batch pos several head d_head"]
     ) -> Sequence[Float[Tensor, "batch pos head d_head"]]:
         """`forward` of each of several; what `x` held is lost."""
-        if self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype:
+        if self._is_complex(x):
             _pairs(x).mul_(self._turn(x.shape[1])[:, None])
             return x.unbind(2)
         return [self(one) for one in x.unbind(2)]
+
+    def _is_complex(self, x: Tensor) -> bool:
+        """Whether neighbours turn as complex numbers, in one product; of halves torch has none."""
+        return self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype and x.dtype.itemsize >= 4
 
     def _turn(self, n: int) -> Tensor:
         """Complex numbers of length 1 `[pos, 1, pair]` that neighbours turn by."""

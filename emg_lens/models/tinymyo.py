@@ -32,7 +32,7 @@ from emg_lens.models.tinymyo_checkpoints import (
 )
 from emg_lens.models.tinymyo_config import POSITIONS_OF, Head, Rope, TinyMyoConfig
 from emg_lens.models.tinymyo_heads import ChannelUnembed, SampleUnembed, SequenceUnembed
-from emg_lens.models.tinymyo_weights import entries, moves, to_ours, to_theirs
+from emg_lens.models.tinymyo_weights import FREQUENCIES, entries, moves, to_ours, to_theirs
 
 
 class ChannelVectors(nn.Module):
@@ -218,6 +218,8 @@ class TinyMyo(HookedBiosignalEncoder):
         notes = list(found.notes)
         if told is None and rope is None:
             notes.append("rope was not told and is 'none': see docs/protocol.md §9.1 before trusting these weights")
+        if "n_heads" not in settings and not any(name.endswith(FREQUENCIES) for name in found.state):
+            notes.append("n_heads was not told and is that of the published model, 3: the shapes of weights do not say")
         told_by = told_by if rope is None or told is not None else "as asked for; the file does not say"
         if head is None and n_classes is not None:
             raise ModelFileError(f"n_classes={n_classes} is of a fresh head: give head='classification' too")

@@ -29,6 +29,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.io.files import new_folder, remove_abandoned, replacing
 from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.machine import environment
+from emg_lens.io.manifests import check_manifest, write_manifest
 from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, write_sealed
 from emg_lens.models.registry import architecture, build_model
 from emg_lens.training.fitting import seeded
@@ -94,6 +95,7 @@ def run_pretraining(
         DataError: Recordings or shards that cannot be read.
         FitError, CheckpointError: As `pretrain`.
         BusyError: Another process runs it in this folder.
+        DamagedFileError: A finished run's table of losses does not hold what was written.
     """
     if log_to is not None and not INSTALLED[log_to]():
         raise PretrainingError(f"{log_to} is not installed; pip install {log_to}, or leave it out")
@@ -136,10 +138,12 @@ def run_pretraining(
             accelerator.end_training()
             if first:
                 _write_losses(folder, losses)
+                write_manifest(folder, [LOSSES])
                 with new_folder(folder / MODEL) as partial:
                     model.save_pretrained(partial)
             accelerator.wait_for_everyone()
     model = type(model).from_pretrained(folder / MODEL)
+    check_manifest(folder)
     return PretrainedRun(folder, pd.read_csv(folder / LOSSES), model, windows, validation)
 
 

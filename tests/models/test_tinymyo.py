@@ -359,3 +359,13 @@ def test_a_pooled_regression_is_the_mean_of_what_each_patch_is_read_for():
     x = pooled.example_input(3)
     assert (sequence.cfg.output_shape, pooled.cfg.output_shape) == ((4, 3), (3,))
     torch.testing.assert_close(pooled(x), sequence(x).mean(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_it_computes_in_other_types_than_float32(dtype):
+    torch.manual_seed(0)
+    model = TinyMyo(TinyMyoConfig(modalities={"emg": 4}, n_samples=200, n_classes=6)).eval()
+    x = model.example_input(2)
+    expected, found = model(x), model.to(dtype)(x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, atol=0.1 if dtype.itemsize < 4 else 1e-4, rtol=0.1)

@@ -47,6 +47,9 @@ def published(head: str = "reconstruction", prefix: str = "", **more: torch.Tens
     return {prefix + name: tensor for name, tensor in made.items()}
 
 
+HEADS_TAKEN = "n_heads was not told and is that of the published model, 3: the shapes of weights do not say"
+
+
 def frequencies() -> dict[str, torch.Tensor]:
     rate = 1.0 / (10000 ** (torch.arange(0, 4, 2).float() / 4))
     return {f"blocks.{layer}.attn.rotary_emb.freqs": rate.clone() for layer in range(LAYERS)}
@@ -95,7 +98,8 @@ def test_what_a_file_says_of_its_positions_decides(tmp_path):
     plain = write(tmp_path / "plain.safetensors", published())
     assert load(plain).cfg.rope == "none" and "rope was not told" in repr(load(plain).load_report)
     told = load(plain, rope="time")
-    assert told.cfg.positions == "rotary_time" and not told.load_report.notes
+    assert told.cfg.positions == "rotary_time" and told.load_report.notes == (HEADS_TAKEN,)
+    assert not load(plain, rope="time", n_heads=3).load_report.notes
     token = write(tmp_path / "token.ckpt", published(**frequencies()))
     assert load(token).cfg.rope == "token" and load(token).load_report.n_tensors == len(published())
     slots = write(tmp_path / "time.ckpt", published(channel_embed=torch.randn(1, 16, D)))
@@ -110,6 +114,10 @@ def test_what_a_file_says_of_its_positions_decides(tmp_path):
     odd = published(**{name: 2 * f for name, f in frequencies().items()})
     with pytest.raises(EmgLensError, match="are not those of base 10000"):
         load(write(tmp_path / "odd.ckpt", odd))
+    with pytest.raises(EmgLensError, match="are those of heads 4 wide; expected 2: give n_heads=3"):
+        load(token, n_heads=6)
+    half = {name: rate.half().float() for name, rate in frequencies().items()}
+    assert load(write(tmp_path / "half.ckpt", published(**half))).cfg.rope == "token"
 
 
 def test_a_folder_of_the_hubs_layout_is_read_by_filename(tmp_path):
@@ -269,8 +277,9 @@ def test_settings_beside_the_weights_are_passed_over_and_never_run(tmp_path, cap
 
 def test_code_in_a_file_is_never_run_and_other_content_is_refused(tmp_path, capsys):
     torch.save({"state_dict": published(), "hyper_parameters": Filled(a=1)}, tmp_path / "a.ckpt")
-    with pytest.raises(EmgLensError, match="holds Python objects beside its weights that cannot be passed over"):
+    with pytest.raises(EmgLensError, match="^.*a.ckpt holds Python objects beside its weights that cannot") as error:
         load(tmp_path / "a.ckpt")
+    assert "'weights.pt')" in str(error.value) and "damaged" not in str(error.value)
     torch.save({"state_dict": {"norm.weight": Loud()}}, tmp_path / "weights.ckpt")
     with pytest.raises(EmgLensError, match="holds no tensors by name"):
         load(tmp_path / "weights.ckpt")

@@ -14,6 +14,7 @@ from toy_pretraining import LOSSES
 
 from emg_lens.data import DataError
 from emg_lens.io.locking import BusyError, one_at_a_time
+from emg_lens.io.seals import DamagedFileError
 from emg_lens.training import PretrainingError, PretrainingSpec, pretraining_run, run_pretraining
 from emg_lens.training.pretraining_spec import shipped_pretrainings
 
@@ -54,7 +55,7 @@ def run(spec, data, out, **options):
 def test_a_run_leaves_losses_facts_and_a_model_that_loads(spec, data, tmp_path):
     found = run(spec, data, tmp_path / "runs")
     assert {f.name for f in found.folder.iterdir() if f.name[0] != "."} == {
-        "spec.yaml", "environment.json", "data.json", "losses.csv", "checkpoint.safetensors", "model",
+        "spec.yaml", "environment.json", "data.json", "losses.csv", "checkpoint.safetensors", "checksums.json", "model",
     }  # fmt: skip
     assert PretrainingSpec.load(found.folder / "spec.yaml") == spec
     facts = json.loads((found.folder / "data.json").read_text())
@@ -88,6 +89,20 @@ def test_a_finished_run_is_not_made_again_and_a_stopped_one_goes_on(spec, data, 
     pd.testing.assert_frame_equal(found.losses[LOSSES], expected.losses[LOSSES], check_exact=True)
     for one, other in zip(found.model.parameters(), expected.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_text(file.read_text().replace("1,", "9,", 1)),
+        lambda file: file.write_text(""),
+        lambda file: file.unlink(),
+    ],
+)
+def test_a_changed_table_of_a_finished_run_is_refused_by_its_name(spec, data, tmp_path, damage):
+    damage(run(spec, data, tmp_path).folder / "losses.csv")
+    with pytest.raises(DamagedFileError, match="losses.csv"):
+        run(spec, data, tmp_path)
 
 
 def test_another_configuration_is_another_folder_and_other_data_are_refused(spec, data, tmp_path):
