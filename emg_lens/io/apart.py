@@ -67,7 +67,10 @@ def read_apart(reader: Reader, path: Path, **arguments: Any) -> dict[str, Any]:
         "seconds": LEAST_SECONDS + SECONDS_A_BYTE * size,
     }
     with _TURN:
-        return _asked(request)
+        found = _asked(request)
+        if size > SLAB_BYTES:
+            _end()  # it would keep some of the memory that it took, beside those who work on what was read
+        return found
 
 
 def pieces(array: Any) -> Iterator[Shaped[np.ndarray, "..."]]:

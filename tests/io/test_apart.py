@@ -218,3 +218,10 @@ os.kill(os.getpid(), signal.SIGKILL)
             return
         time.sleep(0.1)
     pytest.fail("the process goes on")
+
+
+def test_after_a_large_file_the_process_ends_and_the_next_is_read_by_another(file, monkeypatch):
+    monkeypatch.setattr(apart, "SLAB_BYTES", file.stat().st_size - 1)
+    first = read_apart(arrays, file, seed=1)
+    assert apart._process is None
+    assert read_apart(arrays, file, seed=1).keys() == first.keys()
