@@ -44,6 +44,8 @@ def check_room(n_bytes: int, what: str) -> None:
 
 def trials_not_finite(x: "Tensor") -> list[int]:
     """Trials of `x` `[trial, ...]` that hold NaN or infinity. Nothing as large as `x` is made, as `isfinite` does."""
+    if not x.numel():
+        return []
     low, high = x.flatten(1).aminmax(dim=1)  # where there is a NaN, both are
     return (~(low.isfinite() & high.isfinite())).nonzero().flatten().tolist()
 

@@ -95,7 +95,7 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
     of_random = (
         "Random cuts: in every layer and head as many edges of each kind (read by CLS, reading CLS, self-edges, others)"
         f" of those that are live in the unmasked model; mean and range over draws of the {metric_words(cell.metric)}"
-        " over subjects. They are drawn for cuts of one layer and of every layer."
+        " over subjects. Cuts of several layers, but not of all, have none."
     )
     table.attrs["notes"] = [
         *([of_random] if any(one.random for one in cuts) else []),
