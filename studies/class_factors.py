@@ -35,7 +35,7 @@ def factor_accuracies(
     """For each factor of the classes, the share of trials whose told class has the right value of it.
 
     Args:
-        logits: Of each class.
+        logits: Under one condition.
         y: Class index of each trial.
         weights: Of the trials, as for `accuracy`.
         names: Of the classes.

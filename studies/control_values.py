@@ -108,8 +108,10 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
 
 def _equal_conditions(cell: Cell) -> Iterable[tuple[str, str]]:
     """Controls, and the condition that each is equivalent to."""
-    rows = cell.controls.drop_duplicates("condition") if len(cell.controls) else cell.controls
-    return zip(rows["condition"], rows["equivalent_to"], strict=True) if "equivalent_to" in rows else ()
+    if "equivalent_to" not in cell.controls:
+        return ()
+    rows = cell.controls.drop_duplicates("condition")
+    return zip(rows["condition"], rows["equivalent_to"], strict=True)
 
 
 def _all_values(cell: Cell) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.io.files import new_folder
 from emg_lens.io.manifests import MANIFEST, check_manifest, write_manifest
 from emg_lens.io.seals import DamagedFileError
-from emg_lens.studies.class_factors import factor_accuracies
+from emg_lens.studies.class_factors import factor_accuracies, factor_values
 from emg_lens.studies.csv_tables import read_table, write_csv
 from emg_lens.studies.spec import StudyError
 from emg_lens.sweeps.conditions import Condition
@@ -149,7 +149,7 @@ def score(
         table["n_movements"] = len(np.unique(movement))
         for metric, chance in chances(metrics, targets[mine], outputs.shape[2], movement).items():
             table[f"{metric}_chance"] = chance
-        if targets.ndim == 1:
+        if targets.ndim == 1 and factor_values(names):
             weights = movement_weights(len(movement), movement)
             by_factor = [factor_accuracies(out[some], targets[some], weights, names) for out in outputs]
             table = pd.concat([table, pd.DataFrame(by_factor, index=table.index)], axis=1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class RowsOnDisk(Sequence[Tensor]):
+class RowsOnDisk:
     """Rows of one shape and type, zero where nothing was written, in a file that has no name and ends with the object.
 
     Reading a row gives a tensor of its own on the CPU; writing goes through `write`.
@@ -28,7 +28,7 @@ class RowsOnDisk(Sequence[Tensor]):
         """Number of rows."""
         return self.n_rows
 
-    def __getitem__(self, row: int) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __getitem__(self, row: int) -> Tensor:
         """One row `[trial, ...]`, read from the file."""
         if not 0 <= row < self.n_rows:
             raise IndexError(row)

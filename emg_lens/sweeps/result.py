@@ -82,26 +82,16 @@ def sweep_result(
         SweepError: Some conditions raised.
     """
     audited = planned.audit.copy()
-    names = audited["condition"]
-    distances = pd.DataFrame(
-        [_distances(logits, n, e) for n, e in zip(names, audited["equivalent_to"], strict=True)],
-        columns=["max_abs_delta_logit", "equivalence_error"],
-    )
-    audited.insert(4, "max_abs_delta_logit", distances["max_abs_delta_logit"])
-    audited["equivalence_error"] = distances["equivalence_error"]
+    baseline, names = logits.get(BASELINE), audited["condition"]
+    audited.insert(4, "max_abs_delta_logit", [_distance(logits.get(n), baseline) for n in names])
+    audited["equivalence_error"] = [
+        _distance(logits.get(n), logits.get(e)) for n, e in zip(names, audited["equivalent_to"], strict=True)
+    ]
     result = SweepResult(tuple(c for c in conditions if c.name in logits), logits, audited, executor)
     if failed:
         raise SweepError(failed, result)
     return result
 
 
-def _distances(logits: Mapping[str, Tensor], name: str, equivalent: str) -> tuple[float, float]:
-    """The largest difference of a condition's logits from the baseline's, and from those of its equivalent."""
-    if name not in logits:
-        return np.nan, np.nan
-    mine = logits[name]
-
-    def distance(other: Tensor | None) -> float:
-        return np.nan if other is None else float((mine - other).abs().max())
-
-    return distance(logits.get(BASELINE)), distance(mine if equivalent == name else logits.get(equivalent))
+def _distance(a: Tensor | None, b: Tensor | None) -> float:
+    return float("nan") if a is None or b is None else float((a - b).abs().max())

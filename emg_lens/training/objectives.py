@@ -161,7 +161,7 @@ class Regression(Objective):
                 " an output of the model; for class indices, fit with objective='classification'"
             )
         check_trials(x, targets, whose)
-        bad = int((~targets.isfinite()).any(1).sum())
+        bad = len(trials_not_finite(targets))
         if bad:
             raise FitError(f"{whose}targets of {bad} of {len(x)} trials are NaN or infinite; drop these trials first")
 

@@ -18,8 +18,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
-from sweep import EDGES, interleaved, paper_model
+from sweep import EDGES, interleaved, paper_model, table_of
 from torch import Tensor, nn
 
 from emg_lens.hooks import none
@@ -123,9 +122,8 @@ def main() -> None:
     if wrong:
         raise AssertionError(f"logits differ from those of sweep by {wrong}")
     times = interleaved(runs, options.rounds, options.device)
-    table = Table(title=f"31 conditions of Table 3, paper size, {options.trials} trials, {options.device}")
-    for column in ("way", "wall s", "CPU s", "times sweep (wall, CPU)", "max |Δ logit|"):
-        table.add_column(column, justify="right")
+    title = f"31 conditions of Table 3, paper size, {options.trials} trials, {options.device}"
+    table = table_of(title, "way", "wall s", "CPU s", "times sweep (wall, CPU)", "max |Δ logit|")
     ours = times["emg-lens sweep (auto)"]
     for name, (wall, cpu) in times.items():
         table.add_row(

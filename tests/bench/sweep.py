@@ -146,6 +146,14 @@ def mixing(model: HookedBiosignalEncoder, device: str) -> tuple[Callable[[], Non
     return run, n_trials * repeats
 
 
+def table_of(title: str, *columns: str) -> Table:
+    """An empty table of numbers."""
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
 def planned(model: HookedBiosignalEncoder, conditions: list[Condition]) -> SweepPlan:
     """The plan that `sweep` makes."""
     return plan_sweep(target_of(model), with_baseline(conditions))
@@ -165,9 +173,9 @@ def paper(device: str, rounds: int, trials: int) -> None:
     times = interleaved(runs, rounds, device)
     wall_rate, cpu_rate = (max(n / times[name][i] for name, (_, n) in products.items()) for i in (0, 1))
     results = {name: run_with(name, models[name], x, conditions).logits for name in EXECUTORS}
-    table = Table(title=f"Paper size: {trials} trials, {len(made.of)} conditions, {len(made.distinct)} distinct,"
-                        f" nodes a layer {made.n_nodes}")  # fmt: skip
-    for column in (
+    table = table_of(
+        f"Paper size: {trials} trials, {len(made.of)} conditions, {len(made.distinct)} distinct,"
+        f" nodes a layer {made.n_nodes}",
         "executor",
         "wall s",
         "CPU s",
@@ -175,8 +183,7 @@ def paper(device: str, rounds: int, trials: int) -> None:
         "of the bound (wall, CPU)",
         "max |Δ logit|",
         "peak MB",
-    ):
-        table.add_column(column, justify="right")
+    )
     for name in EXECUTORS:
         wall, cpu = times[name]
         ratio = f"{times['loop'][0] / wall:.2f}, {times['loop'][1] / cpu:.2f}"
@@ -217,10 +224,14 @@ def stages(device: str, rounds: int, trials: int) -> None:
     }
     times = interleaved(runs, rounds, device)
     made = planned(model, conditions)
-    table = Table(title=f"Stages: {trials} trials, {len(model.layout)} tokens, {len(made.of)} conditions, nodes a layer"
-                        f" {made.n_nodes}; the loop on {len(some) + 1} of them")  # fmt: skip
-    for column in ("executor", "wall s", "CPU s", "loop / it (wall, CPU)"):
-        table.add_column(column, justify="right")
+    table = table_of(
+        f"Stages: {trials} trials, {len(model.layout)} tokens, {len(made.of)} conditions, nodes a layer"
+        f" {made.n_nodes}; the loop on {len(some) + 1} of them",
+        "executor",
+        "wall s",
+        "CPU s",
+        "loop / it (wall, CPU)",
+    )
     scale = len(made.of) / (len(some) + 1)
     loop = [seconds * scale for seconds in times["loop"]]
     for name, (wall, cpu) in times.items():
@@ -261,9 +272,9 @@ def long(device: str, rounds: int, trials: int) -> None:
     mixed = [trials * sum(made.n_nodes) * seconds / n_mixed for seconds in times.pop("mixing")]
     scale = (len(conditions) + 1) / (len(some) + 1)
     loop = [seconds * scale for seconds in times["loop"]]
-    table = Table(title=f"Long: {trials} trials, {len(model.layout)} tokens, {len(conditions)} conditions, nodes"
-                        f" a layer {made.n_nodes}; the loop on {len(some) + 1} of them")  # fmt: skip
-    for column in (
+    table = table_of(
+        f"Long: {trials} trials, {len(model.layout)} tokens, {len(conditions)} conditions, nodes"
+        f" a layer {made.n_nodes}; the loop on {len(some) + 1} of them",
         "executor",
         "wall s",
         "CPU s",
@@ -271,8 +282,7 @@ def long(device: str, rounds: int, trials: int) -> None:
         "of the bound (wall, CPU)",
         "of that with torch's attention",
         "peak MB",
-    ):
-        table.add_column(column, justify="right")
+    )
     without = flops.bound - attention_flops(model.cfg, made)
     by_torch = [trials * without / r + m for r, m in zip(rate, mixed, strict=True)]
     bounds = [trials * flops.bound / r for r in rate], by_torch
@@ -308,8 +318,8 @@ def family(name: str, device: str, kind: type[IsoNet] = IsoNet) -> tuple[HookedB
 def scaling(device: str, rounds: int, trials: int) -> None:
     """Time and memory a condition, from 31 conditions to 3,000."""
     names = ("31: layers", "110: layers and heads", "300: random edges", "3000: random edges")
-    table = Table(title=f"Scaling (small model, {trials} trials, folded)")
-    for column in (
+    table = table_of(
+        f"Scaling (small model, {trials} trials, folded)",
         "conditions",
         "distinct",
         "planner, ms each",
@@ -317,8 +327,7 @@ def scaling(device: str, rounds: int, trials: int) -> None:
         "loop, ms each",
         "loop / folded",
         "peak MB",
-    ):
-        table.add_column(column, justify="right")
+    )
     for name in names:
         model, conditions = family(name, device)
         x, some = (
@@ -345,9 +354,7 @@ def scaling(device: str, rounds: int, trials: int) -> None:
 
 def small(device: str, rounds: int) -> None:
     """Few trials, where launches may cost more than arithmetic."""
-    table = Table(title="Few trials (31 conditions): ms")
-    for column in ("model", "trials", *EXECUTORS, "auto", "auto chose"):
-        table.add_column(column, justify="right")
+    table = table_of("Few trials (31 conditions): ms", "model", "trials", *EXECUTORS, "auto", "auto chose")
     for label, make in (("paper", paper_model), ("small", small_model)):
         models = {name: make(device, kind_for(name)) for name in (*EXECUTORS, "auto")}
         for trials in (1, 4, 16):

@@ -4,13 +4,14 @@
 """
 
 import copy
+import operator
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from random import Random
 from typing import Any
 
@@ -53,8 +54,8 @@ class SeveredByHand:
 
     def __call__(self, x: Tensor, masks: dict[int, Tensor]) -> Tensor:
         for layer, block in enumerate(self.model.blocks):
-            cut, own = masks.get(layer), self.own[layer]
-            block.attn.severed = own if cut is None else cut if own is None else cut | own
+            absent = [mask for mask in (self.own[layer], masks.get(layer)) if mask is not None]
+            block.attn.severed = reduce(operator.or_, absent) if absent else None
             block.attn.has_empty_rows = layer in masks  # dropout falls as on the path on which hooks are heard
         return self.model(x)
 

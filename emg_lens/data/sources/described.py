@@ -213,7 +213,7 @@ def _n_rows(signals: Mapping[str, Signal], told: FolderDescription, path: Path) 
 
 
 def _signal(table: Table, name: str, columns: SignalColumns, told: FolderDescription, path: Path) -> Signal:
-    data, names = _channels(table, name, columns, told.decimal, told.fs, path)
+    data, names = _channels(table, name, columns, told, path)
     names = names if columns.ch_names is None else columns.ch_names
     if len(names) != data.shape[1]:
         raise DataError(f"{path}: {name} has {data.shape[1]} channels, and ch_names {len(names)} names")
@@ -226,15 +226,15 @@ def _signal(table: Table, name: str, columns: SignalColumns, told: FolderDescrip
 
 
 def _channels(
-    table: Table, name: str, columns: SignalColumns, decimal: str, fs: float, path: Path
+    table: Table, name: str, columns: SignalColumns, told: FolderDescription, path: Path
 ) -> tuple[Float[np.ndarray, "time channel"], tuple[str, ...]]:
     if isinstance(table, pd.DataFrame):
         if columns.columns is None:
             raise DataError(f"{path} is a table; say which columns are {name}")
-        if columns.fs not in (None, fs):
+        if columns.fs not in (None, told.fs):
             raise DataError(f"{path} is a table, whose columns have one rate; leave out the fs of {name}")
         found = [_column(table, column, path) for column in columns.columns]
-        numbers = [_numbers(values, name, decimal, path) for values in found]
+        numbers = [_numbers(values, name, told.decimal, path) for values in found]
         names = tuple(c if isinstance(c, str) else f"{name}.{i}" for i, c in enumerate(columns.columns))
         return as_float32(np.stack(numbers, axis=1)), names
     array = _array(table, columns.key or "", path)
