@@ -74,7 +74,8 @@ class Recording:
     Attributes:
         subject: Who was recorded; taken from the file's place, never from scalars inside it.
         signals: Modality name -> signal. Signals may differ in rate; all start at time 0.
-        label: Movement of each grid row; 0 = rest, -1 = unknown (excluded). Any integer type; kept as int64.
+        label: Movement of each grid row; 0 = rest, -1 = unknown (excluded). Any integer type; kept as
+            int32, or as int64 where a number needs it.
         repetition: Repetition of each grid row; 0 = none.
         fs: Rows per second of `label` and `repetition` (Hz).
         meta: `dataset`, `file`, `class_names` (label -> name of every movement the data set defines), `notes`
@@ -102,8 +103,9 @@ class Recording:
             values = getattr(self, name)
             if values.dtype.kind not in "iu":
                 raise DataError(f"{name} must hold whole numbers, got {values.dtype}")
-            # In an unsigned type, -1 would become a class.
-            object.__setattr__(self, name, values.astype(np.int64, copy=False))
+            # In an unsigned type, -1 would become a class; in 64 bits, those of a long recording are many megabytes.
+            wide = values.size and (values.min() < -(2**31) or values.max() >= 2**31)
+            object.__setattr__(self, name, values.astype(np.int64 if wide else np.int32, copy=False))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from scipy import signal as dsp
 
 from emg_lens.arguments import ArgumentError
 from emg_lens.data import DataError, Recipe, Recording, Signal, TrialSet, preprocess
+from emg_lens.data.preprocessing import ROWS_AT_A_TIME
 
 FS = 1000.0
 SECONDS = 4.0
@@ -74,7 +75,20 @@ def test_gain_at_a_cut_off_is_minus_six_decibel():
 )
 def test_steps_equal_scipy(step, reference):
     noise = np.random.default_rng(0).normal(size=3000)
-    np.testing.assert_allclose(run(noise, step)[0], dsp.sosfiltfilt(reference, noise), atol=1e-12)
+    np.testing.assert_array_equal(run(noise, step)[0], dsp.sosfiltfilt(reference, noise))
+
+
+@pytest.mark.parametrize("rows", [28, ROWS_AT_A_TIME - 27, 2 * ROWS_AT_A_TIME + 1])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_long_signals_are_filtered_part_by_part_to_the_bits_of_scipy(rows, dtype):
+    data = np.random.default_rng(1).normal(size=(rows, 2)).astype(dtype)
+    signal = Signal(data, FS, FS, "V", ("a", "b"))
+    zeros = np.zeros(rows, int)
+    found = preprocess(
+        Recording("A", {"emg": signal}, zeros, zeros, FS), Recipe.model_validate({"signals": {"emg": [BANDPASS]}})
+    ).signals["emg"]
+    expected = dsp.sosfiltfilt(dsp.butter(4, (20, 90), "bandpass", fs=FS, output="sos"), data, axis=0)
+    np.testing.assert_array_equal(found.data, expected.astype(dtype))
 
 
 def test_a_notch_removes_its_line_and_leaves_the_neighbours():

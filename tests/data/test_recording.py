@@ -51,3 +51,16 @@ def test_source_names_subject_and_file():
 def test_impossible_recordings_are_refused(build, message):
     with pytest.raises(DataError, match=message):
         build()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16, np.int64, np.uint64])
+def test_labels_of_any_integer_type_keep_their_values_in_half_the_memory(dtype):
+    made = recording(np.array([0, 1, 100, 1], dtype), np.array([0, 1, 1, 2], dtype))
+    assert made.label.dtype == made.repetition.dtype == np.int32
+    assert made.label.tolist() == [0, 1, 100, 1] and made.repetition.tolist() == [0, 1, 1, 2]
+    assert (made.label - 1).tolist() == [-1, 0, 99, 0]  # an unsigned type would wrap around
+
+
+@pytest.mark.parametrize("large", [2**31, -(2**31) - 1, 20_261_123_155_000])
+def test_numbers_that_take_more_than_32_bits_are_kept(large):
+    assert recording([1, large], [1, 1]).label.tolist() == [1, large]
