@@ -4,11 +4,8 @@ The folder appears under its name only when everything in it is complete, so tha
 a fit behind.
 """
 
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from math import prod
@@ -21,11 +18,10 @@ import torch
 
 from emg_lens.data.leakage import leakage_report
 from emg_lens.data.recording import DataError
-from emg_lens.data.registry import files_stamp, load_trials
+from emg_lens.data.registry import load_trials
 from emg_lens.data.statistics import InputStatistics, TargetStatistics
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.files import new_folder
-from emg_lens.io.locking import one_at_a_time
 from emg_lens.memory import give_back
 from emg_lens.models.encoder import count_parameters
 from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
@@ -34,6 +30,7 @@ from emg_lens.studies.fit_models import architecture_of, build_fit_model, metric
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import rest_of
 from emg_lens.studies.spec import CHOSEN_LATER, Cohort
+from emg_lens.studies.turns import LARGE_BYTES, stamp_of, taking_turns
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.result import SweepResult
@@ -43,17 +40,12 @@ from emg_lens.training.cohort import fit_cohort
 from emg_lens.training.fitting import fit
 from emg_lens.training.objectives import Objective
 
-MOST_SECONDS_IN_LINE = 600.0
-"""That a process waits for others to have read; then it reads beside them, in more memory."""
 FITTING = 3
 """What fitting to a trial once costs, in forwards: one there, and two in the backward pass."""
 SWEPT = 0.9
 """Of what follows a fit, the share that the sweep takes; then files are written."""
 TRIALS_AT_A_TIME = 1024
 """Standardised at once, in double precision."""
-LARGE_BYTES = 1 << 26
-"""Of a file: such files are read by one process of this machine at a time, trials of this size are not kept, and
-outputs of this size wait on the disk until the sweep is over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,8 +107,8 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
     """
     cohort = fit_unit.spec.cohort
     recorded = cohort.model_dump_json(exclude=CHOSEN_LATER)
-    with taking_turns(cohort, data) as stamp:
-        trials = _read(recorded, data, fit_unit.fold.subjects, stamp)
+    with taking_turns(cohort, data):
+        trials = _read(recorded, data, fit_unit.fold.subjects, stamp_of(cohort, data))
         if trials.x.nbytes > LARGE_BYTES:
             _read.cache_clear()
         if cohort.targets:
@@ -130,23 +122,6 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
         seen = None if validation is None else fit_unit.fold.seen(trials)
         del trials
     return FitTrials(*parts, cohort.rectified, validation, seen, recorded)
-
-
-@contextmanager
-def taking_turns(cohort: Cohort, data: Path | None) -> Iterator[tuple]:
-    """Inside, recordings may be read: large ones by one process of this machine at a time, for the sake of its memory.
-
-    What is read is larger than what is kept of it. Yields the files' stamp.
-    """
-    stamp = files_stamp(cohort.dataset, data, **cohort.options)
-    if max((size for _, size, _ in stamp), default=0) <= LARGE_BYTES:
-        yield stamp
-        return
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    with one_at_a_time(Path(tempfile.gettempdir()) / f"emg-lens-reading-{user}.lock", wait=MOST_SECONDS_IN_LINE):
-        give_back()
-        yield stamp
-        give_back()
 
 
 @lru_cache(maxsize=1)
@@ -355,8 +330,9 @@ def _sweep_and_write(
     started, model, conditions = time.perf_counter(), fitted.model, fitted.conditions
     reference = references.pop()
     give_back()
-    nested = nested_cuts(model, conditions)
-    shift = shift_of(fitted.fit_unit.spec.conditions, model, conditions, x, reference)
+    nested, spec = nested_cuts(model, conditions), fitted.fit_unit.spec
+    with taking_turns(spec.cohort, data):
+        shift = shift_of(spec.conditions, model, conditions, x, reference)
     if not any(c.input_changes or c.in_the_model for c in conditions):
         reference = None
     give_back()
@@ -371,7 +347,7 @@ def _sweep_and_write(
     )
     del reference
     give_back()
-    with taking_turns(fitted.fit_unit.spec.cohort, data):  # the outputs of large recordings are large, too
+    with taking_turns(spec.cohort, data):  # the outputs of large recordings are large, too
         _write(fitted, result, history, time.perf_counter() - started, nested, shift, folder)
 
 

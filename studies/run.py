@@ -29,6 +29,7 @@ from emg_lens.studies.result import StudyResult
 from emg_lens.studies.run_plan import RECORD, RunPlan, begun_plan, prepare
 from emg_lens.studies.schedule import wrap_around
 from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.studies.turns import is_large
 
 FITS_AT_ONCE = 64
 """Models of one architecture that an accelerator fits in one stacked forward."""
@@ -101,7 +102,8 @@ def _run_side_by_side(
 ) -> None:
     costs = [plan.n_train[fit.folder_name] * fit.recipe.epochs for fit in todo]
     parts = wrap_around(costs, joblib.effective_n_jobs(jobs)) if todo else []
-    if jobs > 1:  # this process has nothing else to do
+    cohorts = {(cohort.dataset, repr(cohort.options)): cohort for cohort in (fit.spec.cohort for fit in todo)}
+    if jobs > 1 and not any(is_large(one, data) for one in cohorts.values()):  # there is time, and memory
         threading.Thread(target=_import_for_the_end, daemon=True).start()
     tasks = [(_fit_task, (todo[i], data, folders[todo[i].folder_name], share)) for i, share in parts]
     parallel(jobs, tasks)

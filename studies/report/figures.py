@@ -81,7 +81,7 @@ def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> dict[str,
             content = render(figure)
             write_bytes(folder / f"{file}.{kind}", content)
             svgs.setdefault(name, content)
-            figure.set_layout_engine("none")  # what the first has laid out is good for the others
+            figure.set_layout_engine(None)  # what the first has laid out is good for the others
         figure.set_layout_engine(engine)
     return svgs
 

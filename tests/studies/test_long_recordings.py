@@ -29,17 +29,18 @@ def test_samples_standardised_in_place_are_the_same_samples(study):
 
 def test_large_data_take_turns_and_give_the_numbers_of_small_ones(study, tmp_path, monkeypatch):
     expected, turns = run_study(study, out=tmp_path / "small", jobs=1), []
-    monkeypatch.setattr("emg_lens.studies.fits.LARGE_BYTES", -1)
+    for module in ("fits", "turns"):
+        monkeypatch.setattr(f"emg_lens.studies.{module}.LARGE_BYTES", -1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def counted(path, **options):
         turns.append((path.parent, options))
         return one_at_a_time(path, **options)
 
-    monkeypatch.setattr("emg_lens.studies.fits.one_at_a_time", counted)
+    monkeypatch.setattr("emg_lens.studies.turns.one_at_a_time", counted)
     found = run_study(study, out=tmp_path / "large", jobs=1)
     pd.testing.assert_frame_equal(found.scores, expected.scores, check_exact=True)
     for name in ("leakage.json", "shift.csv", "logits.safetensors"):
         one, other = (run.folder / "fits" / "02" / name for run in (found, expected))
         assert one.read_bytes() == other.read_bytes()
-    assert len(turns) == 3 * 4 and set(map(str, turns)) == {str((tmp_path, {"wait": 600.0}))}  # read: thrice; write
+    assert len(turns) == 3 * 5 and set(map(str, turns)) == {str((tmp_path, {"wait": 600.0}))}  # read: thrice; compare; write
