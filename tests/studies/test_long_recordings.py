@@ -43,4 +43,6 @@ def test_large_data_take_turns_and_give_the_numbers_of_small_ones(study, tmp_pat
     for name in ("leakage.json", "shift.csv", "logits.safetensors"):
         one, other = (run.folder / "fits" / "02" / name for run in (found, expected))
         assert one.read_bytes() == other.read_bytes()
-    assert len(turns) == 3 * 5 and set(map(str, turns)) == {str((tmp_path, {"wait": 600.0}))}  # read: thrice; compare; write
+    assert len(turns) == 3 * 5 and set(map(str, turns)) == {
+        str((tmp_path, {"wait": 600.0}))
+    }  # read: thrice; compare; write
