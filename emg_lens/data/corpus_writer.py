@@ -38,7 +38,7 @@ class CorpusPart(SpecModel):
 
     Attributes:
         dataset: A known data set of recordings (`emg-lens list`).
-        folder: Where it is, below the folder of all data sets; `null` for one that needs none.
+        folder: Where it is, below the folder of all data sets, or an absolute path; `null` for one that needs none.
         options: Options of its loader.
         subjects: Only these; default all.
         modalities: Only these; default all.
@@ -141,10 +141,11 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     note = folder / NOTE
     text = json.dumps(identity, indent=1)
     if note.exists():
-        if note.read_text(encoding="utf-8") != text:
+        if note.read_text(encoding="utf-8") == text:
+            return
+        if any(folder.glob("*.h5")):  # what was begun and came to nothing is no reason
             raise DataError(f"{folder} holds shards of other parts or other files ({NOTE}); give another folder")
-        return
-    if any(folder.glob("*.h5")):
+    elif any(folder.glob("*.h5")):
         raise DataError(f"{folder} holds shards of unknown origin; give an empty folder")
     with replacing(note) as partial:
         partial.write_text(text, encoding="utf-8")

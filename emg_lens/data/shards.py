@@ -28,6 +28,8 @@ WINDOWS, TRIALS = "data", "x"
 MOST_OPEN = 8
 """Files that a process holds open at a time, each with `CACHE_BYTES` of memory for parts that were read."""
 CACHE_BYTES = 4 << 20
+LARGEST_SAMPLE = 1e18
+"""Beyond it squares of float32 are infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,14 +134,15 @@ class ShardReader:
         """Windows in rising order, as float32.
 
         Raises:
-            DataError: The file is gone, was changed, or cannot be read; NaN or infinity.
+            DataError: The file is gone, was changed, or cannot be read; NaN, infinity, or what no sensor gives.
         """
         found = shard.values[rows] if shard.values is not None else self._from_file(shard, rows)
-        bad = np.argwhere(~np.isfinite(found).all(axis=2))
+        bad = np.argwhere(~((found.max(axis=2) <= LARGEST_SAMPLE) & (found.min(axis=2) >= -LARGEST_SAMPLE)))
         if len(bad):
             row, channel = bad[0]
             raise DataError(
-                f"{shard.path}: window {rows[row]}, channel {channel} holds NaN or infinity; drop or repair it first"
+                f"{shard.path}: window {rows[row]}, channel {channel} holds NaN, infinity or values beyond"
+                f" {LARGEST_SAMPLE:g}; drop or repair it first"
             )
         return found
 

@@ -39,6 +39,8 @@ COLUMNS = (
 """Of the table of losses."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW remembers of a parameter, as torch names it."""
+LOOKED_AT = 64
+"""Windows that are looked at, until one changes, before anything is learned."""
 DROPOUT = 2
 """Stream of the random numbers that dropout draws; the masks have the first two."""
 
@@ -83,8 +85,8 @@ def pretrain(
         windows a second.
 
     Raises:
-        FitError: Fewer windows than a step takes, windows that do not fit the model, a batch that cannot be shared out
-            evenly, or a loss that became NaN or infinite.
+        FitError: Fewer windows than a step takes, windows that do not fit the model or never change, a batch that
+            cannot be shared out evenly, or a loss that became NaN or infinite.
         DataError: Windows that cannot be read, or hold NaN.
         CheckpointError: The file is damaged, of another pre-training, or cannot be written.
     """
@@ -297,6 +299,12 @@ def _check(
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise FitError("no parameter of the model requires a gradient; unfreeze what is to be trained")
+    some = np.unique(np.linspace(0, len(windows) - 1, LOOKED_AT).astype(int))
+    if not any(np.ptp(windows.read(some[i : i + 1]), axis=2).any() for i in range(len(some))):
+        raise FitError(
+            f"no channel changes in any of {len(some)} windows from all over the corpus, so that there is nothing to"
+            f" learn; the first one is of {windows.shards[0].path}"
+        )
 
 
 def _check_losses(masked: float, visible: float, run: _Run) -> None:

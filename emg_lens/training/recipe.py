@@ -70,14 +70,16 @@ class TrainingRecipe(SpecModel):
 
     def summary(self) -> str:
         """The recipe in a line."""
-        by_step = " by step" * (self.schedule_by == "step")
+        how = self.schedule + " by step" * (self.schedule_by == "step")
+        if self.warmup_epochs >= self.epochs:
+            how += f", never reached: the warm-up takes {self.warmup_epochs} epochs"
         more = [f"betas {self.betas[0]:g} and {self.betas[1]:g}"] * (self.betas != (0.9, 0.999))
         more += [f"times {self.layer_decay:g} a layer from the head down"] * (self.layer_decay != 1)
         more += ["the head alone is fitted"] * (self.fitted == "head")
         more += [f"at most {self.patience} epochs without a lower validation loss"] * (self.patience is not None)
         return (
             f"AdamW, {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.lr:g}"
-            f" ({self.schedule}{by_step}), weight decay {self.weight_decay:g}, {''.join(f'{one}, ' for one in more)}"
+            f" ({how}), weight decay {self.weight_decay:g}, {''.join(f'{one}, ' for one in more)}"
             f"λ annealed over {self.anneal_epochs} epochs, seed {self.seed}"
         )
 

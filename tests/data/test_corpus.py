@@ -130,14 +130,14 @@ def test_linked_folders_and_endings_in_capitals_belong_to_a_corpus(tmp_path):
     assert [shard.path.name for shard in find_shards([tmp_path / "corpus"])] == ["A.H5", "b.h5"]
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300, -3e38])
 def test_a_value_that_is_no_number_is_told_with_file_window_and_channel(tmp_path, bad):
     values = write(tmp_path / "a.h5", dtype="f8")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["data"][4, 1, 7] = bad
     corpus = Corpus.open([tmp_path])
     corpus.read(np.arange(4))
-    with pytest.raises(DataError, match=r"a\.h5: window 4, channel 1 holds NaN or infinity"):
+    with pytest.raises(DataError, match=r"a\.h5: window 4, channel 1 holds NaN, infinity or values beyond"):
         corpus.read(np.arange(len(values)))
 
 

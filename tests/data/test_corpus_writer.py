@@ -118,6 +118,14 @@ def test_what_cannot_be_written_is_one_line_and_leaves_no_shard(tmp_path, data, 
     assert not [*tmp_path.glob("*.h5"), *tmp_path.glob(".*.partial")]
 
 
+def test_a_folder_in_which_nothing_was_written_serves_the_next_try(tmp_path, data):
+    with pytest.raises(DataError, match="no window of 3000 s"):
+        write_corpus({"db5": DB5.model_copy(update={"window_s": 3000.0})}, data, tmp_path)
+    assert (tmp_path / "corpus.json").exists()
+    table = write_corpus({"db5": DB5}, data, tmp_path)
+    assert write_corpus({"db5": DB5}, data, tmp_path).equals(table)
+
+
 def test_a_part_needs_its_data_folder(tmp_path):
     with pytest.raises(DataError, match="--data"):
         write_corpus({"db5": DB5}, None, tmp_path)

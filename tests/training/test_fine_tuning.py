@@ -237,3 +237,9 @@ def test_what_is_not_used_is_not_written():
     assert {"layer_decay", "patience"} <= set(used.model_dump()) and TrainingRecipe(**used.model_dump()) == used
     assert "0.9 a layer" in used.summary() and "3 epochs" in used.summary()
     assert math.isclose(changed(schedule="cosine", schedule_by="step").lr_factor(0, 0, 5), 1.0)
+
+
+def test_a_warm_up_that_outlasts_the_fit_is_told():
+    assert "never" not in changed(epochs=4, warmup_epochs=3).summary()
+    assert "(constant, never reached: the warm-up takes 4 epochs)" in changed(epochs=4, warmup_epochs=4).summary()
+    assert changed(epochs=4, warmup_epochs=3).lr_factor(3) == 1 > changed(epochs=4, warmup_epochs=4).lr_factor(3)
