@@ -225,6 +225,10 @@ class TinyMyo(HookedBiosignalEncoder):
             raise ModelFileError(f"n_classes={n_classes} is of a fresh head: give head='classification' too")
         own_head = found.head if head is None else {"head": head, "n_classes": n_classes or 0}
         n_channels = own_head.pop("n_channels", None)
+        if head is None and own_head["head"] == "regression" and not settings.keys() & {"output_samples", "pooled"}:
+            notes.append("pooled and output_samples were not told: a value for each sample is given, as published")
+        if own_head.get("fusion") == "mean" and modalities is None:
+            notes.append("its head takes any number of channels; 16 were assumed, as in pre-training: give modalities")
         modalities = dict(modalities or {"emg": n_channels or 16})
         if n_channels not in (None, sum(modalities.values())):
             raise ModelFileError(

@@ -100,6 +100,9 @@ def test_what_a_file_says_of_its_positions_decides(tmp_path):
     told = load(plain, rope="time")
     assert told.cfg.positions == "rotary_time" and told.load_report.notes == (HEADS_TAKEN,)
     assert not load(plain, rope="time", n_heads=3).load_report.notes
+    mean = write(tmp_path / "mean.safetensors", published("mean"))
+    assert "16 were assumed" in load(mean, rope="none", n_heads=3).load_report.notes[0]
+    assert not load(mean, rope="none", n_heads=3, modalities={"emg": 1}).load_report.notes
     token = write(tmp_path / "token.ckpt", published(**frequencies()))
     assert load(token).cfg.rope == "token" and load(token).load_report.n_tensors == len(published())
     slots = write(tmp_path / "time.ckpt", published(channel_embed=torch.randn(1, 16, D)))

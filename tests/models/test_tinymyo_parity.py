@@ -183,6 +183,7 @@ def test_every_size_is_the_published_one_and_goes_back_bit_for_bit(tmp_path, tag
     assert model.load_report.n_parameters == n_parameters and model.load_report.n_encoder == 3_563_520
     back, given = model.to_upstream(), load_file(path)
     assert {f"model.{name}" for name in back} == set(given)
+    assert any("pooled" in note for note in model.load_report.notes) == tag.startswith("reg")
     assert all(torch.equal(tensor, given[f"model.{name}"]) for name, tensor in back.items())
 
 
