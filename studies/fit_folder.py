@@ -39,6 +39,20 @@ WHOLE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_
 """Columns of `scores.csv` without a missing value."""
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Inside, what cannot be written is told.
+
+    Raises:
+        StudyError: A full disk, or a place that may not be written to.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"cannot write to {str(folder)!r}: {reason}; make room, or give another --out") from None
+
+
 @dataclass(frozen=True, eq=False)
 class FittedOutputs:
     """What a fitted model gave under every condition.

@@ -13,9 +13,9 @@ from emg_lens.studies.spec import AFTERWARDS, CHOSEN_LATER, WORDS, StudyError, S
 from emg_lens.training.recipe import TrainingRecipe
 
 LONGEST_NAME = 120
+"""Letters of a folder's name; longer ones are cut."""
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 """Names that are devices on Windows, whatever stands behind a dot."""
-"""Letters of a folder's name; longer ones are cut."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Fit:
         """A safe name for its folder, one to one: a name that loses something by it carries a digest of what it was."""
         parts = [*self.levels.values(), self.fold.name]
         safe = "-".join(re.sub(r"[^A-Za-z0-9+_.]", "_", part) for part in parts)
-        kept = safe == "-".join(parts) and safe.count("-") < len(parts) and len(safe) <= LONGEST_NAME
+        kept = safe == "-".join(parts) and len(safe) <= LONGEST_NAME
         if kept and safe.strip(".") == safe and not RESERVED.fullmatch(safe):
             return safe
         mark = sha256("\0".join(parts).encode()).hexdigest()[:8]

@@ -25,12 +25,12 @@ from emg_lens.io.files import new_folder
 from emg_lens.memory import give_back
 from emg_lens.models.encoder import count_parameters
 from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
-from emg_lens.studies.fit_folder import FittedOutputs, write_fit
+from emg_lens.studies.fit_folder import FittedOutputs, write_fit, writing
 from emg_lens.studies.fit_models import architecture_of, build_fit_model, metrics_of, objective_of
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import rest_of
 from emg_lens.studies.spec import CHOSEN_LATER, Cohort
-from emg_lens.studies.turns import LARGE_BYTES, stamp_of, taking_turns
+from emg_lens.studies.turns import TURN_BYTES, stamp_of, taking_turns
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.result import SweepResult
@@ -106,10 +106,10 @@ def load_fit(fit_unit: Fit, data: Path | None) -> FitTrials:
         DataError: A missing or damaged file, or a fold that these trials cannot be divided into.
     """
     cohort = fit_unit.spec.cohort
-    recorded = cohort.model_dump_json(exclude=CHOSEN_LATER)
+    cohort_json = cohort.model_dump_json(exclude=CHOSEN_LATER)
     with taking_turns(cohort, data):
-        trials = _read(recorded, data, fit_unit.fold.subjects, stamp_of(cohort, data))
-        if trials.x.nbytes > LARGE_BYTES:
+        trials = _read(cohort_json, data, fit_unit.fold.subjects, stamp_of(cohort, data))
+        if trials.x.nbytes > TURN_BYTES:
             _read.cache_clear()
         if cohort.targets:
             trials = trials.with_targets(cohort.targets)
@@ -327,11 +327,11 @@ def _sweep_and_write(
 
     Of a long recording, they and the outputs together would be too much.
     """
-    started, model, conditions = time.perf_counter(), fitted.model, fitted.conditions
-    reference = references.pop()
+    model, conditions, reference = fitted.model, fitted.conditions, references.pop()
     give_back()
     nested, spec = nested_cuts(model, conditions), fitted.fit_unit.spec
     with taking_turns(spec.cohort, data):
+        started = time.perf_counter()  # no time in line is counted
         shift = shift_of(spec.conditions, model, conditions, x, reference)
     if not any(c.input_changes or c.in_the_model for c in conditions):
         reference = None
@@ -343,12 +343,13 @@ def _sweep_and_write(
         reference=reference,
         executor=reproducible_executor(model),
         on_progress=on_progress,
-        scratch=folder.parent if len(conditions) * fitted.output_bytes > LARGE_BYTES else None,
+        scratch=folder.parent if len(conditions) * fitted.output_bytes > TURN_BYTES else None,
     )
+    seconds = time.perf_counter() - started
     del reference
     give_back()
     with taking_turns(spec.cohort, data):  # the outputs of large recordings are large, too
-        _write(fitted, result, history, time.perf_counter() - started, nested, shift, folder)
+        _write(fitted, result, history, seconds, nested, shift, folder)
 
 
 def _write(
@@ -369,7 +370,7 @@ def _write(
     seconds += history.attrs.get("seconds", 0.0)
     facts = fitted.facts | {"executor": result.executor, "seconds": round(seconds, 2)}
     kept = FittedOutputs(result.conditions, result.audit, outputs, fitted.answers, fitted.test, nested, shift)
-    with new_folder(folder) as partial:
+    with writing(folder), new_folder(folder) as partial:
         write_fit(
             partial, fitted.model, fitted.inputs, fitted.targets, history, kept, facts, fitted.leakage, facts["metrics"]
         )

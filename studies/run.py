@@ -22,11 +22,11 @@ from emg_lens.io.machine import environment
 from emg_lens.io.seals import BLANK, write_sealed
 from emg_lens.io.workers import parallel
 from emg_lens.studies.alike import first_alike
-from emg_lens.studies.fit_folder import copy_fit
+from emg_lens.studies.fit_folder import copy_fit, writing
 from emg_lens.studies.fit_units import Fit, fits_of, read_together
 from emg_lens.studies.progress import print_note, progress_bars, progress_writer
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.run_plan import RECORD, RunPlan, begun_plan, prepare
+from emg_lens.studies.run_plan import RECORD, RunPlan, begun_plan, one_a_data_set, prepare
 from emg_lens.studies.schedule import wrap_around
 from emg_lens.studies.spec import StudyError, StudySpec
 from emg_lens.studies.turns import is_large
@@ -102,8 +102,8 @@ def _run_side_by_side(
 ) -> None:
     costs = [plan.n_train[fit.folder_name] * fit.recipe.epochs for fit in todo]
     parts = wrap_around(costs, joblib.effective_n_jobs(jobs)) if todo else []
-    cohorts = {(cohort.dataset, repr(cohort.options)): cohort for cohort in (fit.spec.cohort for fit in todo)}
-    if jobs > 1 and not any(is_large(one, data) for one in cohorts.values()):  # there is time, and memory
+    cohorts = one_a_data_set(fit.spec for fit in todo)
+    if jobs > 1 and not any(is_large(one, data) for one in cohorts):  # there is time, and memory
         threading.Thread(target=_import_for_the_end, daemon=True).start()
     tasks = [(_fit_task, (todo[i], data, folders[todo[i].folder_name], share)) for i, share in parts]
     parallel(jobs, tasks)
@@ -151,7 +151,7 @@ def _check_device(device: str) -> None:
 @contextmanager
 def _alone_in(folder: Path, console: Console) -> Iterator[None]:
     """Inside, no other process runs the study of this folder."""
-    with _writing(folder):
+    with writing(folder):
         (folder / "fits").mkdir(parents=True, exist_ok=True)
     with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another --out") as without:
         if without is not None:
@@ -162,18 +162,10 @@ def _alone_in(folder: Path, console: Console) -> Iterator[None]:
 def _write_facts(study: StudySpec, data: Path | None, plan: RunPlan) -> None:
     facts = {"folder": str(data) if data else None, "fingerprint": plan.fingerprint}
     facts |= {"warnings": plan.warnings, "n_train": plan.n_train, "subjects": plan.subjects}
-    with _writing(plan.folder):
+    with writing(plan.folder):
         write_sealed(plan.folder / "spec.yaml", f"# {BLANK}\n{study.to_yaml()}")
         for name, content in (("environment.json", environment()), (RECORD, facts)):
             write_sealed(plan.folder / name, json.dumps({"checksum": BLANK, **content}, indent=1))
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StudyError(f"cannot write to {str(folder)!r}: {error.strerror}; give another --out") from None
 
 
 def _import_for_the_end() -> None:

@@ -1,7 +1,7 @@
 """What a run will do, known before it starts: its fits, its folder, and what the user should know first."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,10 +180,13 @@ def _of_weights(study: StudySpec) -> list[str]:
         raise StudyError(str(error)) from None
 
 
+def one_a_data_set(specs: Iterable[StudySpec]) -> list[Cohort]:
+    """One cohort of each data set, with its options, that some studies read."""
+    return list({one.cohort.model_dump_json(include={"dataset", "options"}): one.cohort for one in specs}.values())
+
+
 def _cohorts(study: StudySpec) -> list[Cohort]:
-    """One cohort of each data set, with its options, that a level reads."""
-    found = {spec.cohort.model_dump_json(include={"dataset", "options"}): spec.cohort for _, spec in study.cells}
-    return list(found.values())
+    return one_a_data_set(spec for _, spec in study.cells)
 
 
 def _written_since(study: StudySpec, data: Path | None, record: Path) -> str:

@@ -11,7 +11,7 @@ from emg_lens.io.locking import one_at_a_time
 from emg_lens.memory import give_back
 from emg_lens.studies.spec import Cohort
 
-LARGE_BYTES = 1 << 26
+TURN_BYTES = 1 << 26
 """Of a file, trials or outputs: larger ones are not held by two processes, or longer than they are needed."""
 MOST_SECONDS_IN_LINE = 600.0
 """That a process waits for its turn; then it goes on beside the others, in more memory."""
@@ -24,7 +24,7 @@ def stamp_of(cohort: Cohort, data: Path | None) -> tuple[tuple[str, int, int], .
 
 def is_large(cohort: Cohort, data: Path | None) -> bool:
     """Whether a cohort has a file that is read in turns."""
-    return max((size for _, size, _ in stamp_of(cohort, data)), default=0) > LARGE_BYTES
+    return max((size for _, size, _ in stamp_of(cohort, data)), default=0) > TURN_BYTES
 
 
 @contextmanager

@@ -159,7 +159,7 @@ class Corpus:
         """The windows of these numbers, in their order, padded and scaled.
 
         Raises:
-            DataError: A file that cannot be read, NaN or infinity.
+            DataError: A file that cannot be read, NaN, infinity, or values beyond `shards.LARGEST_SAMPLE`.
         """
         shard_of, row_of = self._find(numbers)
         found = np.zeros((len(numbers), self.n_channels, self.n_samples), np.float32)
@@ -175,6 +175,10 @@ class Corpus:
                 found[mine] = -1  # what min-max makes of a channel of zeros
             found[np.ix_(mine, _places(self.shards[i], self.modalities))] = values
         return found
+
+    def file_of(self, number: int) -> Path:
+        """The file of a window."""
+        return self.shards[self._find(np.array([number]))[0][0]].path
 
     def real(self, numbers: Int[np.ndarray, " window"]) -> Bool[np.ndarray, "window channel"]:
         """Which channels are masked and counted: all, or, where padding is `"left out"`, those that were recorded."""

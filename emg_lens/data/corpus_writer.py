@@ -123,9 +123,12 @@ def _place(part: CorpusPart, data: str | Path | None) -> Path | None:
         raise DataError(f"{part.dataset!r} is a file of trials, which is read as it is; give its folder, not a part")
     if part.folder is None or not entry.needs_root:
         return None
+    place = Path(part.folder).expanduser()
+    if place.is_absolute():
+        return place
     if data is None:
         raise DataError(f"data set {part.dataset!r} needs a folder ({entry.description}); give --data")
-    return Path(data).expanduser() / part.folder
+    return Path(data).expanduser() / place
 
 
 def _identity(parts: Mapping[str, CorpusPart], places: Mapping[str, Path | None]) -> dict[str, Any]:

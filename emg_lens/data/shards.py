@@ -29,7 +29,7 @@ MOST_OPEN = 8
 """Files that a process holds open at a time, each with `CACHE_BYTES` of memory for parts that were read."""
 CACHE_BYTES = 4 << 20
 LARGEST_SAMPLE = 1e18
-"""Beyond it squares of float32 are infinite."""
+"""Beyond it sums of squares of float32 may be infinite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ class ShardReader:
         """Windows in rising order, as float32.
 
         Raises:
-            DataError: The file is gone, was changed, or cannot be read; NaN, infinity, or what no sensor gives.
+            DataError: The file is gone, was changed, or cannot be read; NaN, infinity, values beyond `LARGEST_SAMPLE`.
         """
         found = shard.values[rows] if shard.values is not None else self._from_file(shard, rows)
         bad = np.argwhere(~((found.max(axis=2) <= LARGEST_SAMPLE) & (found.min(axis=2) >= -LARGEST_SAMPLE)))

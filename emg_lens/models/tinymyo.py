@@ -294,7 +294,7 @@ class TinyMyo(HookedBiosignalEncoder):
     def save_published(self, path: str | Path, prefix: str = "") -> None:
         """Write `to_upstream()` to a file, `.safetensors` or, as Lightning does, `.ckpt`.
 
-        PublishedFile weights, and what was fine-tuned from them, must not be passed on (CC BY-ND 4.0).
+        Published weights, and what was fine-tuned from them, must not be passed on (CC BY-ND 4.0).
 
         Args:
             path: The file.

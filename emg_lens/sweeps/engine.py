@@ -80,7 +80,8 @@ def sweep(
             uninterrupted call returns: to the bit, given as many threads on the same kind of machine. The executor and
             the batch size are those of the first call. The file stays; delete it when you are done.
         scratch: Folder for a temporary file that holds the logits in place of memory (4 bytes for each condition, trial
-            and output): for many conditions on very many trials. It goes when the result does.
+            and output): for many conditions on very many trials. It goes when the result does. A `checkpoint` beside
+            it holds all logits in memory again whenever it is saved.
 
     Raises:
         BaselineError: The executor's baseline is not what the model gives, or what it gives for a trial depends on the
@@ -90,7 +91,7 @@ def sweep(
         EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, reference trials that
             are missing, or conditions that share a name.
         SweepInputError: No trials, values that are not finite, an executor that is unknown or cannot run this model, or
-            a `scratch` that is no folder to write to.
+            a `scratch` that is no folder to write to or full.
         SweepError: Some conditions raised while running; `.result` holds all others.
     """
     check_inputs(x, reference)

@@ -87,7 +87,7 @@ def pretrain(
     Raises:
         FitError: Fewer windows than a step takes, windows that do not fit the model or never change, a batch that
             cannot be shared out evenly, or a loss that became NaN or infinite.
-        DataError: Windows that cannot be read, or hold NaN.
+        DataError: Windows that cannot be read, or hold NaN, infinity or values beyond `shards.LARGEST_SAMPLE`.
         CheckpointError: The file is damaged, of another pre-training, or cannot be written.
     """
     here: Any = accelerator or Accelerator()
@@ -303,7 +303,7 @@ def _check(
     if not any(np.ptp(windows.read(some[i : i + 1]), axis=2).any() for i in range(len(some))):
         raise FitError(
             f"no channel changes in any of {len(some)} windows from all over the corpus, so that there is nothing to"
-            f" learn; the first one is of {windows.shards[0].path}"
+            f" learn; the first one is of {windows.file_of(0)}"
         )
 
 

@@ -161,9 +161,10 @@ def _build(spec: PretrainingSpec, corpus: Corpus) -> Any:
 def _shards(spec: PretrainingSpec, data: str | Path | None, out: Path, console: Console | None) -> list[Path]:
     """The folders of the shards, which are written first where the spec names data sets."""
     if spec.corpus.folders:
-        if data is None:
+        places = [Path(folder).expanduser() for folder in spec.corpus.folders]
+        if data is None and not all(place.is_absolute() for place in places):
             raise PretrainingError(f"{spec.name} reads shards in {', '.join(spec.corpus.folders)}; give --data")
-        return [Path(data).expanduser().absolute() / folder for folder in spec.corpus.folders]
+        return [Path(data or ".").expanduser().absolute() / place for place in places]
     folder = out / "corpora" / corpus_digest(spec.corpus.parts, data)
     with console.status(f"writing windows of {', '.join(spec.corpus.parts)}") if console else nullcontext():
         write_corpus(spec.corpus.parts, data, folder)

@@ -16,13 +16,14 @@ class TrainingRecipe(SpecModel):
     Attributes:
         epochs: Passes over the training trials.
         batch_size: Trials a step; the last step of an epoch takes what is left.
-        lr: Peak learning rate of AdamW.
+        lr: Learning rate of AdamW, before the schedule lowers it.
         weight_decay: Weight decay of AdamW.
         anneal_epochs: T of λ(t) = min(1, t / T): epochs until only the CLS head drives learning; 0 = from the start.
         schedule: Learning rate over the run: `"constant"`, or `"cosine"` down to zero.
-        warmup_epochs: Epochs of linear rise to `lr`.
-        schedule_by: `"epoch"`: the rate changes once an epoch, and the cosine counts from the first epoch. `"step"`: it
-            changes every step, and the cosine begins where the warm-up ends.
+        warmup_epochs: Epochs of linear rise.
+        schedule_by: `"epoch"`: the rate changes once an epoch, and the cosine counts from the first epoch, so that after
+            a long warm-up it stays below `lr`. `"step"`: it changes every step, and the cosine begins where the warm-up
+            ends.
         clip_norm: Largest norm of the gradient; `None` = unlimited.
         label_smoothing: Probability mass spread over the wrong classes in the loss.
         betas: Of AdamW.
@@ -70,17 +71,27 @@ class TrainingRecipe(SpecModel):
 
     def summary(self) -> str:
         """The recipe in a line."""
-        how = self.schedule + " by step" * (self.schedule_by == "step")
-        if self.warmup_epochs >= self.epochs:
-            how += f", never reached: the warm-up takes {self.warmup_epochs} epochs"
-        more = [f"betas {self.betas[0]:g} and {self.betas[1]:g}"] * (self.betas != (0.9, 0.999))
-        more += [f"times {self.layer_decay:g} a layer from the head down"] * (self.layer_decay != 1)
-        more += ["the head alone is fitted"] * (self.fitted == "head")
-        more += [f"at most {self.patience} epochs without a lower validation loss"] * (self.patience is not None)
+        reached = max(
+            self.lr_factor(epoch, step=1, steps=2) for epoch in range(min(self.epochs, self.warmup_epochs + 1))
+        )
+        more = [
+            ("by step", self.schedule_by == "step"),
+            (f"after {self.warmup_epochs} epochs of warm-up", self.warmup_epochs > 0),
+            (f"at most {100 * reached:.0f} % of it is reached", reached < 0.995),
+        ]
+        others = [
+            (f"gradients clipped to {self.clip_norm or 0:g}", self.clip_norm is not None),
+            (f"label smoothing {self.label_smoothing:g}", self.label_smoothing > 0),
+            (f"betas {self.betas[0]:g} and {self.betas[1]:g}", self.betas != (0.9, 0.999)),
+            (f"times {self.layer_decay:g} a layer from the head down", self.layer_decay != 1),
+            ("the head alone is fitted", self.fitted == "head"),
+            (f"at most {self.patience} epochs without a lower validation loss", self.patience is not None),
+        ]
         return (
             f"AdamW, {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.lr:g}"
-            f" ({how}), weight decay {self.weight_decay:g}, {''.join(f'{one}, ' for one in more)}"
-            f"λ annealed over {self.anneal_epochs} epochs, seed {self.seed}"
+            f" ({', '.join([self.schedule, *(text for text, said in more if said)])}), weight decay"
+            f" {self.weight_decay:g}, {''.join(f'{text}, ' for text, said in others if said)}"
+            f"λ of a second head, if there is one, annealed over {self.anneal_epochs} epochs, seed {self.seed}"
         )
 
     def lr_factor(self, epoch: int, step: int = 0, steps: int = 1) -> float:

@@ -32,7 +32,7 @@ from emg_lens.sweeps.conditions import BASELINE
 
 ENOUGH_DRAWS = 19
 """Random cuts of which one costs most by luck once in twenty."""
-NOTHING_SHOWN = "Of no cut: none costs more than all of its controls."
+NOTHING_SHOWN = "Of no cut: none has both a price whose interval excludes zero and controls that all cost less."
 LARGER_AGREE = ", and each of {n} larger cuts costs as much or more on the mean"
 TOLD_BEFORE = 2.0
 """Times chance: from which accuracy in the rest before a movement on a report warns of it."""
@@ -177,8 +177,8 @@ def _not_told_apart(cell: Cell) -> Iterator[str]:
             yield f"{name}: whether its price is that of these edges is open, for {' and '.join(objections)}."
     if cheap:
         yield (
-            f"No change is found of {', '.join(cheap)}; that is no sign that these edges do nothing: later layers can"
-            " make up for them."
+            f"No change is found of {', '.join(cheap)}: the interval of each holds zero, or lies on the better side."
+            " That is no sign that these edges do nothing."
         )
     rows = cell.tests[~cell.tests["structural_null"] & ~cell.tests["condition"].isin(controlled)]
     alone = rows[rows["ci_low"] > 0] if cell.lower_is_better else rows[rows["ci_high"] < 0]

@@ -126,6 +126,13 @@ def test_a_folder_in_which_nothing_was_written_serves_the_next_try(tmp_path, dat
     assert write_corpus({"db5": DB5}, data, tmp_path).equals(table)
 
 
+def test_a_part_may_be_anywhere(tmp_path, data, monkeypatch):
+    monkeypatch.setenv("HOME", str(data))
+    below = corpus_digest({"db5": DB5}, data)
+    for place in (str(data / "ninapro_db5"), "~/ninapro_db5"):
+        assert corpus_digest({"db5": DB5.model_copy(update={"folder": place})}, None) == below
+
+
 def test_a_part_needs_its_data_folder(tmp_path):
     with pytest.raises(DataError, match="--data"):
         write_corpus({"db5": DB5}, None, tmp_path)

@@ -1,12 +1,16 @@
 """Large data are read by one process at a time and not kept, and give the numbers of small ones."""
 
+import json
+import time
+from contextlib import contextmanager
+
 import numpy as np
 import pandas as pd
 import pytest
 from tiny import TINY, all_fits
 
 from emg_lens.io.locking import one_at_a_time
-from emg_lens.studies.fits import load_fit
+from emg_lens.studies.fits import load_fit, run_fit
 from emg_lens.studies.run import run_study
 from emg_lens.studies.spec import StudySpec
 
@@ -30,7 +34,7 @@ def test_samples_standardised_in_place_are_the_same_samples(study):
 def test_large_data_take_turns_and_give_the_numbers_of_small_ones(study, tmp_path, monkeypatch):
     expected, turns = run_study(study, out=tmp_path / "small", jobs=1), []
     for module in ("fits", "turns"):
-        monkeypatch.setattr(f"emg_lens.studies.{module}.LARGE_BYTES", -1)
+        monkeypatch.setattr(f"emg_lens.studies.{module}.TURN_BYTES", -1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def counted(path, **options):
@@ -46,3 +50,25 @@ def test_large_data_take_turns_and_give_the_numbers_of_small_ones(study, tmp_pat
     assert len(turns) == 3 * 5 and set(map(str, turns)) == {
         str((tmp_path, {"wait": 600.0}))
     }  # read: thrice; compare; write
+
+
+def test_the_time_in_line_is_not_counted_as_a_fits(study, tmp_path, monkeypatch):
+    @contextmanager
+    def slowly(cohort, data):
+        time.sleep(1.5)
+        yield
+
+    monkeypatch.setattr("emg_lens.studies.fits.taking_turns", slowly)
+    fit, folder, started = all_fits(study)[0], tmp_path / "fit", time.perf_counter()
+    run_fit(fit, None, folder, "cpu", lambda done: None)
+    seconds = json.loads((folder / "fit.json").read_text())["seconds"]
+    assert 0 < seconds < time.perf_counter() - started - 5 * 1.4
+
+
+@pytest.mark.parametrize("most", [-1, 1 << 26])
+def test_what_draws_is_imported_early_only_where_there_is_memory(study, tmp_path, monkeypatch, most):
+    imported = []
+    monkeypatch.setattr("emg_lens.studies.turns.TURN_BYTES", most)
+    monkeypatch.setattr("emg_lens.studies.run._import_for_the_end", lambda: imported.append(True))
+    run_study(study, out=tmp_path, jobs=2)
+    assert bool(imported) == (most > 0)

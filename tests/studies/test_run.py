@@ -504,3 +504,25 @@ def test_a_report_of_a_run_that_ends_meanwhile_has_all_its_fits(done, tmp_path, 
     monkeypatch.setattr(StudyResult, "write", slowly)
     cli.report(folder)
     assert pd.read_csv(folder / "scores.csv", dtype={"subject": str})["subject"].unique().tolist() == ["01", "02", "03"]
+
+
+@pytest.mark.parametrize("room", [100, 4096])
+def test_a_disk_that_fills_up_while_a_fit_is_written_is_one_line(study, tmp_path, room):
+    """At 100 bytes the first text does not fit, at 4096 the weights do not."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    fit, folder, told = all_fits(study)[0], tmp_path / "fit", []
+
+    def fill(done: float) -> None:
+        told.append(done)
+        if len(told) > fit.recipe.epochs:  # it is swept
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+
+    try:
+        with pytest.raises(StudyError, match=r"cannot write to .*fit': .*[Ff]ile too large.*; make room"):
+            run_fit(fit, None, folder, "cpu", fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not folder.exists()
+    run_fit(fit, None, folder, "cpu", lambda done: None)
+    assert (folder / "scores.csv").exists()

@@ -78,3 +78,28 @@ def test_rows_are_read_as_they_were_written(dtype, shape, tmp_path):
 def test_a_folder_that_is_none_is_refused_before_anything_runs(model, x, tmp_path):
     with pytest.raises(SweepInputError, match=r"scratch='.*nowhere' is no folder to write to: No such file"):
         sweep(model, x, CONDITIONS, reference=x, scratch=tmp_path / "nowhere")
+
+
+@pytest.fixture
+def full_disk():
+    """What makes files larger than a kilobyte fail as on a disk without room."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("executor", ["loop", "tree"])
+def test_a_disk_without_room_is_told_and_not_taken_for_a_failed_condition(model, x, tmp_path, full_disk, executor):
+    full_disk()
+    with pytest.raises(SweepInputError, match=r"cannot hold 0 MB of logits \(File too large\); make room"):
+        sweep(model, x, CONDITIONS, reference=x, executor=executor, scratch=tmp_path)
+
+
+def test_a_disk_that_fills_up_is_told_and_what_was_written_stays(tmp_path, full_disk):
+    rows = RowsOnDisk(tmp_path, 2, (100, 3), torch.float32)
+    rows.write(0, 0, torch.ones(100, 3))
+    full_disk()
+    with pytest.raises(SweepInputError, match="make room"):
+        rows.write(1, 0, torch.ones(100, 3))
+    assert rows[0].eq(1).all() and rows[1].sum() == 0

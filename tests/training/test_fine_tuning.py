@@ -239,7 +239,12 @@ def test_what_is_not_used_is_not_written():
     assert math.isclose(changed(schedule="cosine", schedule_by="step").lr_factor(0, 0, 5), 1.0)
 
 
-def test_a_warm_up_that_outlasts_the_fit_is_told():
-    assert "never" not in changed(epochs=4, warmup_epochs=3).summary()
-    assert "(constant, never reached: the warm-up takes 4 epochs)" in changed(epochs=4, warmup_epochs=4).summary()
-    assert changed(epochs=4, warmup_epochs=3).lr_factor(3) == 1 > changed(epochs=4, warmup_epochs=4).lr_factor(3)
+def test_a_learning_rate_that_is_never_reached_is_told():
+    assert "(constant, after 3 epochs of warm-up)" in changed(epochs=4, warmup_epochs=3).summary()
+    longer = changed(epochs=4, warmup_epochs=4)
+    assert "of warm-up, at most 80 % of it is reached)" in longer.summary() and longer.lr_factor(3) == 0.8
+    falling = changed(epochs=10, warmup_epochs=5, schedule="cosine")
+    assert "at most 55 % of it is reached" in falling.summary()
+    assert max(falling.lr_factor(epoch) for epoch in range(10)) == pytest.approx(0.545, abs=1e-3)
+    told = changed(epochs=10, warmup_epochs=5, schedule="cosine", schedule_by="step", clip_norm=3.0).summary()
+    assert "(cosine, by step, after 5 epochs of warm-up)" in told and "clipped to 3" in told

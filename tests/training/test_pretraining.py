@@ -13,7 +13,7 @@ import torch
 from toy_pretraining import LOSSES, N_TRAINING, RECIPE, make_corpora, make_model, run
 
 from emg_lens.data import DataError, TrialSet
-from emg_lens.data.corpus import Corpus
+from emg_lens.data.corpus import Corpus, HeldOut
 from emg_lens.io import checkpoint
 from emg_lens.io.checkpoint import CheckpointError
 from emg_lens.models import build_model
@@ -176,10 +176,14 @@ def test_what_cannot_be_learned_from_is_one_line():
         pretrain(other, windows, RECIPE)
     with pytest.raises(FitError, match="no parameter"):
         pretrain(make_model().requires_grad_(False), windows, RECIPE)
-    with pytest.raises(FitError, match="no channel changes in any of 64 windows"):
-        still = np.ones((80, 3, 40), np.float32)
-        trials = TrialSet.from_arrays(still, [0] * 80, ["a"] * 80, [0] * 80, {"emg": 3}, 200.0)
-        pretrain(make_model(), Corpus.of_trials(trials), RECIPE)
+    still, subject = np.ones((160, 3, 40), np.float32), ["a"] * 80
+    still[:80] = np.random.default_rng(0).normal(size=(80, 3, 40))
+    parts = [TrialSet.from_arrays(x, [0] * 80, subject, [0] * 80, {"emg": 3}, 200.0) for x in np.split(still, 2)]
+    moving, constant = Corpus.of_trials(parts).divide(HeldOut(by="file", share=0.5))
+    if moving.file_of(0).name == "trials 1":
+        moving, constant = constant, moving
+    with pytest.raises(FitError, match="no channel changes in any of 64 windows .* is of trials 1"):
+        pretrain(make_model(), constant, RECIPE, validation=moving)
     with pytest.raises(FitError, match="loss became nan|loss became inf"):
         recipe = RECIPE.model_copy(update={"lr": 1e3, "clip_norm": None, "warmup_epochs": 0.0, "epochs": 20})
         model = make_model()
