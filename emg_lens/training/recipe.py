@@ -21,9 +21,9 @@ class TrainingRecipe(SpecModel):
         anneal_epochs: T of λ(t) = min(1, t / T): epochs until only the CLS head drives learning; 0 = from the start.
         schedule: Learning rate over the run: `"constant"`, or `"cosine"` down to zero.
         warmup_epochs: Epochs of linear rise.
-        schedule_by: `"epoch"`: the rate changes once an epoch, and the cosine counts from the first epoch, so that after
-            a long warm-up it stays below `lr`. `"step"`: it changes every step, and the cosine begins where the warm-up
-            ends.
+        schedule_by: `"epoch"`: the rate changes once an epoch, and the cosine counts from the first epoch, so that it
+            stays below `lr` after a long warm-up. `"step"`: it changes every step, and the cosine begins where the
+            warm-up ends.
         clip_norm: Largest norm of the gradient; `None` = unlimited.
         label_smoothing: Probability mass spread over the wrong classes in the loss.
         betas: Of AdamW.
@@ -71,9 +71,8 @@ class TrainingRecipe(SpecModel):
 
     def summary(self) -> str:
         """The recipe in a line."""
-        reached = max(
-            self.lr_factor(epoch, step=1, steps=2) for epoch in range(min(self.epochs, self.warmup_epochs + 1))
-        )
+        epochs = range(min(self.epochs, self.warmup_epochs + 1))
+        reached = max(self.lr_factor(epoch, step, steps=100) for epoch in epochs for step in (0, 99))
         more = [
             ("by step", self.schedule_by == "step"),
             (f"after {self.warmup_epochs} epochs of warm-up", self.warmup_epochs > 0),
