@@ -33,8 +33,13 @@ def taking_turns(cohort: Cohort, data: Path | None) -> Iterator[None]:
     if not is_large(cohort, data):
         yield
         return
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError:  # no folder for temporary files: nobody can be waited for
+        yield
+        return
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
-    with one_at_a_time(Path(tempfile.gettempdir()) / f"emg-lens-reading-{user}.lock", wait=MOST_SECONDS_IN_LINE):
+    with one_at_a_time(folder / f"emg-lens-reading-{user}.lock", wait=MOST_SECONDS_IN_LINE):
         give_back()
         yield
         give_back()

@@ -22,6 +22,7 @@ from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import UNLABELLED, DataError, Recording
 from emg_lens.data.registry import data_fingerprint, describe_dataset, load_dataset, subjects
 from emg_lens.data.segment import Segment
+from emg_lens.data.shards import shard_files
 from emg_lens.io.files import remove_abandoned, replacing
 from emg_lens.io.hashing import content_hashes
 from emg_lens.io.locking import one_at_a_time
@@ -144,14 +145,14 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     note = folder / NOTE
     text = json.dumps(identity, indent=1)
     if note.exists():
-        if note.read_text(encoding="utf-8") == text:
+        if note.read_bytes() == text.encode():
             return
-        if any(folder.glob("*.h5")):  # what was begun and came to nothing is no reason
+        if shard_files(folder):  # what was begun and came to nothing is no reason
             raise DataError(f"{folder} holds shards of other parts or other files ({NOTE}); give another folder")
-    elif any(folder.glob("*.h5")):
+    elif shard_files(folder):
         raise DataError(f"{folder} holds shards of unknown origin; give an empty folder")
     with replacing(note) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(text.encode())
 
 
 def _check_unchanged(folder: Path, there: set[str]) -> None:

@@ -9,20 +9,26 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from fractions import Fraction
+from math import prod
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import scipy  # it imports its parts when they are first used: most commands never filter
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 
 Samples = Float[np.ndarray, "time channel"]
 
-MAX_DENOMINATOR = 2000
-"""Bound on the terms of the resampling ratio; the rate is then exact to 1e-6, or 0.1 ms in a minute."""
+DENOMINATORS = (2000, 20_000, 200_000)
+"""Bounds on that of the resampling ratio; the first is taken with which the rate is exact to `RATE_ERROR`."""
+RATE_ERROR = 1e-6
+"""Of a rate that was changed, relative: 0.06 ms in a minute."""
+MOST_ORDER = 20
+"""Of a filter; beyond it, sections in double precision are no such filter any more."""
+Order = Annotated[int, Field(ge=1, le=MOST_ORDER)]
 
 ROWS_AT_A_TIME = 1 << 16
 """That pass through a filter; its state goes from one part to the next, so that the result has the same bits."""
@@ -49,7 +55,7 @@ class Bandpass(Step):
     step: Literal["bandpass"] = "bandpass"
     low_hz: PositiveFloat
     high_hz: PositiveFloat
-    order: PositiveInt = 4
+    order: Order = 4
 
     @model_validator(mode="after")
     def _ordered(self) -> "Bandpass":
@@ -72,7 +78,7 @@ class Highpass(Step):
 
     step: Literal["highpass"] = "highpass"
     cutoff_hz: PositiveFloat
-    order: PositiveInt = 4
+    order: Order = 4
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
         """Filter, or raise where the cut-off is not below Nyquist."""
@@ -85,7 +91,7 @@ class Lowpass(Step):
 
     step: Literal["lowpass"] = "lowpass"
     cutoff_hz: PositiveFloat
-    order: PositiveInt = 4
+    order: Order = 4
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
         """Filter, unless the sensor delivers nothing above the cut-off (docs/protocol.md §3.1)."""
@@ -108,8 +114,11 @@ class Notch(Step):
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
         """Filter, or raise where the frequency is not below Nyquist."""
         _below_nyquist(self.frequency_hz, signal, name, "notch at")
-        sos = scipy.signal.tf2sos(*scipy.signal.iirnotch(self.frequency_hz, self.quality, fs=signal.fs))
-        return _zero_phase(sos, signal, name), ""
+        if self.frequency_hz / self.quality >= signal.fs / 2:
+            width = self.frequency_hz / self.quality
+            raise DataError(f"{name}: a notch {width:g} Hz wide takes all that {signal.fs:.4g} Hz hold; raise quality")
+        made = scipy.signal.iirnotch(self.frequency_hz, self.quality, fs=signal.fs)
+        return _zero_phase(scipy.signal.tf2sos(*made), signal, name), ""
 
 
 class Rectify(Step):
@@ -206,7 +215,7 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
 
 def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
     """One modality's steps and change of rate, and the notes on them."""
-    n, size = signal.data.shape[1], max([1, *(step.channels_together for step in recipe.signals.get(name, ()))])
+    n, size = signal.data.shape[1], prod(step.channels_together for step in recipe.signals.get(name, ()))
     if n % size or n <= size:
         return _prepared(signal, recipe, name)
     data, names, notes, part = None, [], [], signal
@@ -237,18 +246,32 @@ def _prepared(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[s
 
 def _resample(signal: Signal, fs: float, name: str) -> tuple[Signal, str]:
     """Bring a signal to `fs`; row k of the result lies at k / fs seconds."""
+    if len(signal.data) < 2:
+        raise DataError(f"{name}: {len(signal.data)} rows are too few for another rate; leave the recording out")
     if fs > signal.fs:
         rows = int(np.floor(signal.duration * fs + 1e-6))
         old, new = np.arange(len(signal.data)) / signal.fs, np.arange(rows) / fs
         data = np.stack([np.interp(new, old, channel) for channel in signal.data.T], axis=1)
         how = "linear interpolation"
     else:
-        ratio = Fraction(fs / signal.fs).limit_denominator(MAX_DENOMINATOR)
+        ratio = _ratio(signal.fs, fs, name)
         data = scipy.signal.resample_poly(signal.data, ratio.numerator, ratio.denominator, axis=0, padtype="line")
         how = f"anti-aliased, ratio {ratio}"
     note = f"{name}: {signal.fs:.5g} Hz brought to {fs:g} Hz ({how})"
     data = data.astype(signal.data.dtype, copy=False)
     return Signal(data, fs, signal.native_fs, signal.units, signal.ch_names, signal.placement), note
+
+
+def _ratio(old_fs: float, fs: float, name: str) -> Fraction:
+    exact = Fraction(fs / old_fs)
+    for most in DENOMINATORS:
+        ratio = exact.limit_denominator(most)
+        if abs(ratio - exact) <= RATE_ERROR * exact:
+            return ratio
+    raise DataError(
+        f"{name}: {old_fs:g} Hz cannot be brought to {fs:g} Hz: no ratio of whole numbers up to {most} is exact to"
+        f" {RATE_ERROR:g}; choose another fs"
+    )
 
 
 def _nearest(values: Int[np.ndarray, " row"], old_fs: float, n: int, fs: float, beyond: int) -> np.ndarray:
@@ -259,25 +282,33 @@ def _nearest(values: Int[np.ndarray, " row"], old_fs: float, n: int, fs: float, 
 
 
 def _butterworth(order: int, cutoff: float | tuple[float, float], kind: str, signal: Signal, name: str) -> Signal:
-    sos = scipy.signal.butter(order, cutoff, kind, fs=signal.fs, output="sos")
-    return _zero_phase(np.asarray(sos), signal, name)
+    return _zero_phase(np.asarray(scipy.signal.butter(order, cutoff, kind, fs=signal.fs, output="sos")), signal, name)
 
 
 def _zero_phase(sos: Float[np.ndarray, "section 6"], signal: Signal, name: str) -> Signal:
     """The bits of `scipy.signal.sosfiltfilt`, in less than half of its memory: forwards and backwards in one array."""
     x = signal.data
+    inside = (np.abs(sos[:, 5]) < 1) & (np.abs(sos[:, 4]) < 1 + sos[:, 5])  # the unit circle, its poles
+    if not inside.all():
+        raise DataError(
+            f"{name}: its filter is not stable at {signal.fs:.4g} Hz; give a frequency farther from 0 and half of that"
+            " rate, a narrower notch, or a lower order"
+        )
     edge = 3 * (2 * len(sos) + 1 - min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum()))
     if len(x) <= edge:
         raise DataError(f"{name}: {len(x)} rows are too few to filter; leave the recording out")
-    filtered = np.empty((len(x) + 2 * edge, x.shape[1]))
-    filtered[:edge], filtered[-edge:] = 2 * x[0] - x[edge:0:-1], 2 * x[-1] - x[-2 : -edge - 2 : -1]
-    filtered[edge:-edge] = x
-    settled = scipy.signal.sosfilt_zi(sos)[:, :, None]
-    for one_way in (filtered, filtered[::-1]):
-        state = settled * one_way[0]
-        for first in range(0, len(filtered), ROWS_AT_A_TIME):
-            some = slice(first, first + ROWS_AT_A_TIME)
-            one_way[some], state = scipy.signal.sosfilt(sos, one_way[some], axis=0, zi=state)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is told below
+        filtered = np.empty((len(x) + 2 * edge, x.shape[1]))
+        filtered[:edge], filtered[-edge:] = 2 * x[0] - x[edge:0:-1], 2 * x[-1] - x[-2 : -edge - 2 : -1]
+        filtered[edge:-edge] = x
+        settled = scipy.signal.sosfilt_zi(sos)[:, :, None]
+        for one_way in (filtered, filtered[::-1]):
+            state = settled * one_way[0]
+            for first in range(0, len(filtered), ROWS_AT_A_TIME):
+                some = slice(first, first + ROWS_AT_A_TIME)
+                one_way[some], state = scipy.signal.sosfilt(sos, one_way[some], axis=0, zi=state)
+    if not (np.isfinite(filtered.min()) and np.isfinite(filtered.max())):
+        raise DataError(f"{name}: its samples, up to {np.abs(x).max():.3g}, are too large to filter; check their unit")
     return _with_data(signal, filtered[edge:-edge].astype(x.dtype))
 
 

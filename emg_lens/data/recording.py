@@ -53,6 +53,8 @@ class Signal:
             raise DataError(f"signal data must hold real numbers, got {self.data.dtype}")
         if self.data.dtype.kind in "iu":  # filtered and rectified in their own type, they would wrap around
             object.__setattr__(self, "data", self.data.astype(np.result_type(self.data.dtype, np.float32)))
+        if self.data.dtype.itemsize > 8:  # which filters do not take
+            object.__setattr__(self, "data", self.data.astype(np.float64))
         if self.data.ndim != 2:
             raise DataError(f"signal data must be [time, channel], got shape {self.data.shape}")
         if self.data.shape[1] != len(self.ch_names):
@@ -99,11 +101,15 @@ class Recording:
             raise DataError(
                 f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"
             )
+        if not len(self.label):
+            raise DataError(f"recording of subject {self.subject} has no row")
         for name in ("label", "repetition"):
             values = getattr(self, name)
             if values.dtype.kind not in "iu":
                 raise DataError(f"{name} must hold whole numbers, got {values.dtype}")
             # In an unsigned type, -1 would become a class; in 64 bits, those of a long recording are many megabytes.
+            if values.dtype.kind == "u" and (values > np.iinfo(np.int64).max).any():
+                raise DataError(f"{name} holds {values.max()}, which is no label or repetition; check the file")
             wide = values.size and (values.min() < -(2**31) or values.max() >= 2**31)
             object.__setattr__(self, name, values.astype(np.int64 if wide else np.int32, copy=False))
 
@@ -131,8 +137,8 @@ class Recording:
             {
                 "start": first / self.fs,
                 "stop": last / self.fs,
-                "label": label[first] if len(label) else [],
-                "repetition": repetition[first] if len(label) else [],
+                "label": label[first],
+                "repetition": repetition[first],
             }
         )
         return table.loc[table["label"] > REST].reset_index(drop=True)

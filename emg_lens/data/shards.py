@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from emg_lens.data.files import files_below, natural, read_parts
-from emg_lens.data.recording import DataError
+from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.storage import FORMAT
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.binary import hdf5_shapes
@@ -72,16 +72,22 @@ def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
             continue
         if not place.is_dir():
             raise DataError(f"{place} does not exist; expected a folder with shards (*.h5), or one such file")
-        found = [path for path in files_below(place) if path.suffix.lower() in (".h5", ".hdf5")]
-        found = [path for path in found if not path.name.startswith(".")]  # which somebody writes
+        found = shard_files(place)
         if not found:
             raise DataError(f"{place} holds no shard (*.h5); write some with emg-lens corpus")
-        paths += sorted(found, key=lambda path: natural(str(path)))
+        paths += found
     if not paths:
         raise DataError("no folder of shards was given")
     if len(set(paths)) < len(paths):
         raise DataError("a shard was given twice; give each folder once, and none inside another")
     return tuple(map(read_shard, paths))
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """What a folder holds of shards, at any depth, by their names, in natural order."""
+    found = [path for path in files_below(folder) if path.suffix.lower() in (".h5", ".hdf5")]
+    found = [path for path in found if not path.name.startswith(".")]  # which somebody writes
+    return sorted(found, key=lambda path: natural(str(path)))
 
 
 def read_shard(path: Path) -> Shard:
@@ -105,6 +111,8 @@ def read_shard(path: Path) -> Shard:
         modalities, fs = _about(about, name)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path}: what it says of its channels or rate cannot be read ({error})") from None
+    if fs is not None and not SLOWEST <= fs <= FASTEST:
+        raise DataError(f"{path}: says that it has {fs:g} rows per second")
     if modalities and (min(modalities.values()) < 1 or sum(modalities.values()) != shape[1]):
         raise DataError(f"{path}: holds {shape[1]} channels and says that they are {modalities}")
     one = str(about.get("subject", ""))
@@ -150,6 +158,8 @@ class ShardReader:
         found = np.empty((len(rows), *shard.shape[1:]), np.float32)
         try:
             data: Any = self._file(shard.path)[shard.name]
+            if not len(rows):
+                return found
             if data.shape != shard.shape:
                 raise DataError(f"{shard.path} was changed while it was read: {data.shape}, before {shard.shape}")
             starts = np.flatnonzero(np.diff(rows, prepend=rows[:1] - 2) != 1)

@@ -95,7 +95,7 @@ def sweep(
         SweepError: Some conditions raised while running; `.result` holds all others.
     """
     check_inputs(x, reference)
-    check_scratch(scratch)
+    folder = check_scratch(scratch)
     conditions = with_baseline(conditions)
     target = target_of(model, layout)
     planned = plan_sweep(target, conditions)
@@ -112,7 +112,7 @@ def sweep(
                 file = Checkpoint(checkpoint, sweep_identity(model, x, conditions, target, reference) | asked)
             begun = file and file.settings
             settings = begun or settle(model, x, executor, batch_size, len(planned.distinct))
-            one = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, scratch)
+            one = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, folder)
             logits, failed = one.outputs()
     finally:
         model.train(was_training)

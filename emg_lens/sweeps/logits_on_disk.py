@@ -1,6 +1,7 @@
 """Logits of a sweep in a temporary file: many conditions of many trials are more than a process should hold."""
 
 import errno
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 
 from emg_lens.sweeps.settings import SweepInputError
+
+AT_OFFSETS = hasattr(os, "preadv")
+"""Whether a file can be read and written at a place of one's own: the position in it is shared by forked processes."""
 
 
 class RowsOnDisk:
@@ -39,23 +43,41 @@ class RowsOnDisk:
         if not 0 <= row < self.n_rows:
             raise IndexError(row)
         found = torch.empty(self.shape, dtype=self.dtype)
-        with self._lock, self._on_disk():
-            self._file.seek(row * self._row_bytes)
-            left = found.view(-1).view(torch.uint8).numpy().data
-            while n_read := self._file.readinto(left):
-                left = left[n_read:]
-            if left:
-                raise OSError(errno.EIO, "the file ends early")
+        left, offset = found.view(-1).view(torch.uint8).numpy().data, row * self._row_bytes
+        with self._on_disk():
+            while left:
+                n_read = self._read(left, offset)
+                if not n_read:
+                    raise OSError(errno.EIO, "the file ends early")
+                left, offset = left[n_read:], offset + n_read
         return found
 
     def write(self, row: int, start: int, values: Tensor) -> None:
         """Put values `[some trials, ...]` into a row, from trial `start` on."""
         flat = values.detach().to("cpu", self.dtype).contiguous().view(-1).view(torch.uint8)
-        with self._lock, self._on_disk():
-            self._file.seek(row * self._row_bytes + start * self._trial_bytes)
-            left = flat.numpy().data
+        left, offset = flat.numpy().data, row * self._row_bytes + start * self._trial_bytes
+        with self._on_disk():
             while left:
-                left = left[self._file.write(left) :]
+                n_written = self._put(left, offset)
+                left, offset = left[n_written:], offset + n_written
+
+    def _read(self, into: memoryview, offset: int) -> int:
+        if AT_OFFSETS:
+            return os.preadv(self._file.fileno(), [into], offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.readinto(into) or 0
+
+    def _put(self, values: memoryview, offset: int) -> int:
+        if AT_OFFSETS:
+            return os.pwrite(self._file.fileno(), values, offset)
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.write(values) or 0
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
 
     @contextmanager
     def _on_disk(self) -> Iterator[None]:
@@ -64,7 +86,7 @@ class RowsOnDisk:
             yield
         except OSError as error:
             raise SweepInputError(
-                f"scratch={self._folder!r} cannot hold {self.n_rows * self._row_bytes / 1e6:.0f} MB of logits"
+                f"scratch={self._folder!r} cannot hold {self.n_rows * self._row_bytes / 1e6:.3g} MB of logits"
                 f" ({error.strerror or error}); make room, or give another folder"
             ) from None
 
@@ -79,6 +101,10 @@ class LogitsOnDisk(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         """One condition's logits."""
         return self._held[self._rows[name]]
+
+    def __reduce__(self) -> tuple[type[dict], tuple[dict[str, Tensor]]]:
+        """Pickled, or sent to another process, as what it holds: the file stays here."""
+        return dict, (dict(self),)
 
     def __iter__(self) -> Iterator[str]:
         """Names of the conditions, in order."""

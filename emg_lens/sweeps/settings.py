@@ -177,18 +177,23 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
         raise SweepInputError(f"reference trials are {list(reference.shape[1:])}, those of x {list(x.shape[1:])}")
 
 
-def check_scratch(folder: str | Path | None) -> None:
-    """Refuse a folder for temporary files that none can be made in.
+def check_scratch(folder: str | Path | None) -> Path | None:
+    """The folder for temporary files.
 
     Raises:
         SweepInputError: It is none, or may not be written to.
     """
     if folder is None:
-        return
+        return None
+    if not str(folder):
+        raise SweepInputError("scratch is empty; give a folder, '.' for this one")
+    place = Path(folder).expanduser()
     try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise SweepInputError(f"scratch={str(folder)!r} is no folder to write to: {error.strerror}") from None
+        tempfile.TemporaryFile(dir=place).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SweepInputError(f"scratch={str(folder)!r} is no folder to write to: {reason}") from None
+    return place
 
 
 def _waits_for_launches(model: HookedBiosignalEncoder, x: Tensor) -> bool:

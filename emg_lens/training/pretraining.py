@@ -40,7 +40,7 @@ COLUMNS = (
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 """What AdamW remembers of a parameter, as torch names it."""
 LOOKED_AT = 64
-"""Windows that are looked at, until one changes, before anything is learned."""
+"""Windows, from all over a corpus, of which one that changes is enough."""
 DROPOUT = 2
 """Stream of the random numbers that dropout draws; the masks have the first two."""
 
@@ -299,11 +299,18 @@ def _check(
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise FitError("no parameter of the model requires a gradient; unfreeze what is to be trained")
-    some = np.unique(np.linspace(0, len(windows) - 1, LOOKED_AT).astype(int))
-    if not any(np.ptp(windows.read(some[i : i + 1]), axis=2).any() for i in range(len(some))):
+    for corpus in (windows, *([] if validation is None else [validation])):
+        _check_that_something_changes(corpus)
+
+
+def _check_that_something_changes(corpus: Corpus) -> None:
+    """Read windows, some from all over the corpus first, until one is not constant: the first, as a rule."""
+    some = np.unique(np.linspace(0, len(corpus) - 1, LOOKED_AT).astype(int))
+    parts = [*np.split(some, len(some)), *np.array_split(np.arange(len(corpus)), -(-len(corpus) // LOOKED_AT))]
+    if not any(np.ptp(corpus.read(part), axis=2).any() for part in parts):
         raise FitError(
-            f"no channel changes in any of {len(some)} windows from all over the corpus, so that there is nothing to"
-            f" learn; the first one is of {windows.file_of(0)}"
+            f"no channel changes in any of {len(corpus)} windows (the first one is of {corpus.file_of(0)}), so that"
+            " there is nothing to fill in"
         )
 
 

@@ -91,6 +91,11 @@ def test_trials_are_read_from_memory_and_from_their_file(tmp_path):
             ),
             "cannot be read",
         ),
+        (
+            lambda f: (f.create_dataset("data", data=np.zeros((1, 2, 3))), f.attrs.update(fs=np.nan)),
+            "nan rows per second",
+        ),
+        (lambda f: f.create_group("data"), "expected"),
     ],
 )
 def test_files_that_are_no_shards_are_refused_in_one_line(tmp_path, content, message):

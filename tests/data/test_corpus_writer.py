@@ -118,6 +118,15 @@ def test_what_cannot_be_written_is_one_line_and_leaves_no_shard(tmp_path, data, 
     assert not [*tmp_path.glob("*.h5"), *tmp_path.glob(".*.partial")]
 
 
+@pytest.mark.parametrize("name", ["x.hdf5", "X.H5", "sub/old.h5"])
+def test_a_folder_with_shards_of_others_is_not_taken(tmp_path, data, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"theirs")
+    with pytest.raises(DataError, match="unknown origin"):
+        write_corpus({"db5": DB5}, data, tmp_path)
+    assert not (tmp_path / "corpus.json").exists()
+
+
 def test_a_folder_in_which_nothing_was_written_serves_the_next_try(tmp_path, data):
     with pytest.raises(DataError, match="no window of 3000 s"):
         write_corpus({"db5": DB5.model_copy(update={"window_s": 3000.0})}, data, tmp_path)

@@ -267,6 +267,47 @@ def test_a_recording_shorter_than_the_filter_needs_is_refused():
         run(np.arange(5.0), BANDPASS)
 
 
+@pytest.mark.parametrize(
+    ("fs", "step", "message"),
+    [
+        (1000.0, {"step": "highpass", "cutoff_hz": 1e-9}, "not stable at 1000 Hz"),
+        (1000.0, {"step": "bandpass", "low_hz": 1e-12, "high_hz": 499.999999999}, "not stable"),
+        (200.0, {"step": "notch", "frequency_hz": 50, "quality": 0.3}, "a notch 166.667 Hz wide takes all that 200 Hz"),
+    ],
+)
+def test_filters_that_do_not_exist_at_a_rate_are_refused(fs, step, message):
+    with pytest.raises(DataError, match=f"a.mat: emg: .*{message}"):
+        run(np.random.default_rng(0).normal(size=2000), step, fs=fs)
+
+
+def test_samples_that_overflow_in_a_filter_are_refused():
+    with pytest.raises(DataError, match=r"its samples, up to 1.7e\+308, are too large to filter"):
+        run(np.tile([1.7e308, -1.7e308], 500), {"step": "highpass", "cutoff_hz": 20})
+
+
+@pytest.mark.parametrize(("old", "new"), [(4000, 1.5), (4000, 20.3), (4000, 2.7), (2000, 200), (1925.926, 1000)])
+def test_a_lower_rate_is_the_one_that_was_asked_for(old, new):
+    times = np.arange(40_000) / old
+    found = preprocess(recording(old, emg=times), Recipe(fs=new)).signals["emg"].data[:, 0]
+    middle = slice(len(found) // 4, -len(found) // 4)
+    slope, start = np.polyfit((np.arange(len(found)) / new)[middle], found[middle], 1)
+    assert slope == pytest.approx(1, abs=2e-6) and start == pytest.approx(0, abs=1e-4)
+
+
+def test_rates_that_no_ratio_gives_are_refused():
+    with pytest.raises(DataError, match="4000 Hz cannot be brought to 0.00013 Hz: no ratio .* up to 200000"):
+        preprocess(recording(4000.0, emg=np.zeros(100)), Recipe(fs=1.3e-4))
+    with pytest.raises(DataError, match="1 rows are too few for another rate"):
+        preprocess(recording(20.0, emg=np.zeros(1)), Recipe(fs=5))
+
+
+def test_magnitudes_of_magnitudes_are_those_of_all_channels_at_once():
+    x = np.random.default_rng(0).normal(size=(50, 18))
+    made = recording(emg=x)
+    found = preprocess(made, Recipe(signals={"emg": [{"step": "magnitude"}, {"step": "magnitude"}]})).signals["emg"]
+    np.testing.assert_allclose(found.data, np.linalg.norm(x.reshape(50, 2, 9), axis=2))
+
+
 def test_the_digest_tells_recipes_apart_and_only_them():
     base = Recipe.model_validate({"signals": {"emg": [BANDPASS], "acc": []}, "fs": 200})
     assert base.digest() == "9b15b2bd904a"  # the same on every machine, or finished runs could not be continued

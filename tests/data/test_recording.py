@@ -64,3 +64,10 @@ def test_labels_of_any_integer_type_keep_their_values_in_half_the_memory(dtype):
 @pytest.mark.parametrize("large", [2**31, -(2**31) - 1, 20_261_123_155_000])
 def test_numbers_that_take_more_than_32_bits_are_kept(large):
     assert recording([1, large], [1, 1]).label.tolist() == [1, large]
+
+
+def test_labels_that_no_type_holds_and_recordings_without_a_row_are_refused():
+    with pytest.raises(DataError, match="label holds 9223372036854775808, which is no label"):
+        recording(np.array([0, 2**63], np.uint64), [0, 1])
+    with pytest.raises(DataError, match="subject A has no row"):
+        recording(np.zeros(0, int), np.zeros(0, int))

@@ -1,5 +1,8 @@
 """Logits that wait on the disk are those that wait in memory, and nothing of them is left."""
 
+import multiprocessing
+import pickle
+
 import pytest
 import torch
 
@@ -92,7 +95,7 @@ def full_disk():
 @pytest.mark.parametrize("executor", ["loop", "tree"])
 def test_a_disk_without_room_is_told_and_not_taken_for_a_failed_condition(model, x, tmp_path, full_disk, executor):
     full_disk()
-    with pytest.raises(SweepInputError, match=r"cannot hold 0 MB of logits \(File too large\); make room"):
+    with pytest.raises(SweepInputError, match=r"cannot hold 0.0[0-9]* MB of logits \(File too large\); make room"):
         sweep(model, x, CONDITIONS, reference=x, executor=executor, scratch=tmp_path)
 
 
@@ -103,3 +106,40 @@ def test_a_disk_that_fills_up_is_told_and_what_was_written_stays(tmp_path, full_
     with pytest.raises(SweepInputError, match="make room"):
         rows.write(1, 0, torch.ones(100, 3))
     assert rows[0].eq(1).all() and rows[1].sum() == 0
+
+
+def read_all(rows: RowsOnDisk) -> int:
+    return sum(not rows[row].eq(row).all() for _ in range(300) for row in range(len(rows)))
+
+
+def test_forked_processes_read_what_is_there(tmp_path):
+    """They share one position in the file, which nobody may rely on."""
+    rows = RowsOnDisk(tmp_path, 7, (500, 3), torch.float32)
+    for row in range(7):
+        rows.write(row, 0, torch.full((500, 3), float(row)))
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("nothing forks here")
+    HELD.append(rows)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(read_held, range(4)) == [0] * 4
+    HELD.clear()
+
+
+HELD: list[RowsOnDisk] = []
+
+
+def read_held(_: int) -> int:
+    return read_all(HELD[0])
+
+
+def test_a_result_can_be_pickled_with_what_it_holds(model, x, tmp_path):
+    found = sweep(model, x, CONDITIONS, reference=x, scratch=tmp_path)
+    again = pickle.loads(pickle.dumps(found))
+    assert type(again.logits) is dict and list(again.logits) == list(found.logits)
+    assert all(torch.equal(again.logits[name], logits) for name, logits in found.logits.items())
+
+
+@pytest.mark.parametrize(("place", "message"), [("", "scratch is empty"), ("a\0b", "null byte")])
+def test_places_that_are_none_are_refused(model, x, place, message):
+    with pytest.raises(SweepInputError, match=message):
+        sweep(model, x, CONDITIONS, reference=x, scratch=place)

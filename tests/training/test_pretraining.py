@@ -182,14 +182,23 @@ def test_what_cannot_be_learned_from_is_one_line():
     moving, constant = Corpus.of_trials(parts).divide(HeldOut(by="file", share=0.5))
     if moving.file_of(0).name == "trials 1":
         moving, constant = constant, moving
-    with pytest.raises(FitError, match="no channel changes in any of 64 windows .* is of trials 1"):
+    with pytest.raises(FitError, match=r"no channel changes in any of 80 windows \(the first one is of trials 1\)"):
         pretrain(make_model(), constant, RECIPE, validation=moving)
+    with pytest.raises(FitError, match="no channel changes in any of 80 windows"):
+        pretrain(make_model(), moving, RECIPE, validation=constant)
     with pytest.raises(FitError, match="loss became nan|loss became inf"):
         recipe = RECIPE.model_copy(update={"lr": 1e3, "clip_norm": None, "warmup_epochs": 0.0, "epochs": 20})
         model = make_model()
         with torch.no_grad():
             next(model.parameters()).fill_(float("nan"))
         pretrain(model, windows, recipe)
+
+
+def test_windows_that_seldom_change_are_learned_from():
+    still = np.ones((200, 3, 40), np.float32)
+    still[5] = np.random.default_rng(0).normal(size=(3, 40))  # not one of those from all over
+    windows = Corpus.of_trials(TrialSet.from_arrays(still, [0] * 200, ["a"] * 200, [0] * 200, {"emg": 3}, 200.0))
+    assert len(pretrain(make_model(), windows, RECIPE, stop_after=1)) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
