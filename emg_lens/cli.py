@@ -1,4 +1,4 @@
-"""The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data, corpus, pretrain."""
+"""The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data, corpus, pretrain, cost."""
 
 import itertools
 import signal
@@ -35,6 +35,10 @@ err = Console(stderr=True)
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder (or file) of the data set; none for simulated cohorts.")
+]
+PartsOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder that the folders of the corpus are below; none for simulated ones."),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
 
@@ -189,7 +193,7 @@ def data(
 def corpus(
     name: Annotated[str, typer.Argument(help="A pre-training's name or .yaml file, for its corpus.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Where the shards go.")],
-    data: DataOption = None,
+    data: PartsOption = None,
 ) -> None:
     """Write windows of data sets as shards for pre-training, one file a subject.
 
@@ -252,7 +256,7 @@ def _setting(text: str) -> tuple[str, Any]:
 @app.command("pretrain")
 def pretrain_(
     name: Annotated[str, typer.Argument(help="A pre-training's name or .yaml file.")],
-    data: DataOption = None,
+    data: PartsOption = None,
     out_folder: OutOption = Path("runs"),
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read ahead.")] = 0,
     precision: Annotated[str, typer.Option("--precision", help="no, bf16.")] = "no",

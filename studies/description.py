@@ -9,7 +9,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError
 from emg_lens.studies.controls import controls_of
 from emg_lens.studies.factors import SEED
-from emg_lens.studies.fit_models import build_fit_model, metrics_of, objective_of
+from emg_lens.studies.fit_models import build_fit_model, metrics_of, objective_of, weights_notes
 from emg_lens.studies.fit_units import Fit, fits_of
 from emg_lens.studies.fits import FitTrials, load_fit
 from emg_lens.studies.spec import StudyError, StudySpec
@@ -72,7 +72,8 @@ def describe_fits(
                     raise StudyError(_at(one, error)) from None
                 facts = _facts_of(one, trials)
             plan = [] if number else _plan_of(one, trials, plans)
-            known.append({**facts, "metrics": metrics_of(one), "folder": one.folder_name, "plan": plan})
+            notes = [*facts["notes"], *(() if number else weights_notes(one))]
+            known.append({**facts, "notes": notes, "metrics": metrics_of(one), "folder": one.folder_name, "plan": plan})
     return found
 
 

@@ -47,3 +47,11 @@ def build_fit_model(fit_unit: Fit, train: TrialSet) -> Any:
     if weights is not None:
         weights.load_into(model)
     return model
+
+
+def weights_notes(fit_unit: Fit) -> tuple[str, ...]:
+    """What there is to know of the weights that a fit begins with; nothing where they are fresh."""
+    pretrained = fit_unit.spec.model.pretrained
+    if pretrained is None:
+        return ()
+    return read_pretrained(architecture_of(fit_unit), pretrained, fit_unit.spec.model.settings).notes

@@ -26,7 +26,7 @@ from emg_lens.memory import give_back
 from emg_lens.models.encoder import count_parameters
 from emg_lens.studies.controls import controls_of, nested_cuts, shift_of
 from emg_lens.studies.fit_folder import FittedOutputs, write_fit, writing
-from emg_lens.studies.fit_models import architecture_of, build_fit_model, metrics_of, objective_of
+from emg_lens.studies.fit_models import architecture_of, build_fit_model, metrics_of, objective_of, weights_notes
 from emg_lens.studies.fit_units import Fit
 from emg_lens.studies.leakage import rest_of
 from emg_lens.studies.spec import CHOSEN_LATER, Cohort
@@ -296,7 +296,7 @@ class _Fitted:
             "modalities": test.modalities,
             "n_samples": test.n_samples,
             "fs": test.fs,
-            "notes": list(dict.fromkeys([*train.notes, *test.notes])),
+            "notes": list(dict.fromkeys([*weights_notes(fit_unit), *train.notes, *test.notes])),
         }
         leakage = None
         if fit_unit.tells_leakage:  # what is told before a movement, is told by all channels

@@ -242,6 +242,8 @@ class StudySpec(SpecModel):
         except YAMLTextError as error:
             raise StudyError(str(error)) from None
         try:
+            if "corpus" in content and "cohort" not in content:
+                raise StudyError(f"{source} is a pre-training, not a study; run it with emg-lens pretrain")
             return cls.from_content(content)
         except ValidationError as error:
             raise StudyError(f"{source}: {one_line(error)}") from None

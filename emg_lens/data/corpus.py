@@ -78,7 +78,10 @@ class Corpus:
         lengths = {shard.shape[2]: shard.path for shard in self.shards}
         if len(lengths) > 1:
             (one, here), (other, there), *_ = lengths.items()
-            raise DataError(f"windows differ in length: {one} samples in {here}, {other} in {there}; write them alike")
+            raise DataError(
+                f"windows differ in length: {one} samples in {here}, {other} in {there}; write them alike (window_s and"
+                " recipe.fs)"
+            )
         rates = {shard.fs: shard.path for shard in self.shards if shard.fs is not None}
         if len(rates) > 1:
             (one, here), (other, there), *_ = rates.items()

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Int
 
 from emg_lens.data.recording import DataError
-from emg_lens.data.rest import ALL, Told, told_before
+from emg_lens.data.rest import ALL, WINDOW_S, Told, told_before
 from emg_lens.data.splits import Fold
 from emg_lens.data.trials import TrialSet
 
@@ -138,7 +138,7 @@ class Leakage:
         if self.rest_s is None:
             return (
                 "Whether the class is told before the movement begins is not known: in the recordings at hand there is"
-                " no rest before it, or too little."
+                f" no rest before it, or less than {WINDOW_S:g} s."
             )
         if not self.told:
             return "Too few movements have rest before them to see whether the class is told before they begin."

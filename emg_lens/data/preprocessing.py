@@ -256,7 +256,7 @@ def _resample(signal: Signal, fs: float, name: str) -> tuple[Signal, str]:
     else:
         ratio = _ratio(signal.fs, fs, name)
         data = scipy.signal.resample_poly(signal.data, ratio.numerator, ratio.denominator, axis=0, padtype="line")
-        how = f"anti-aliased, ratio {ratio}"
+        how = f"anti-aliased, ratio {ratio}; nothing above {fs / 2:g} Hz is left"
     note = f"{name}: {signal.fs:.5g} Hz brought to {fs:g} Hz ({how})"
     data = data.astype(signal.data.dtype, copy=False)
     return Signal(data, fs, signal.native_fs, signal.units, signal.ch_names, signal.placement), note

@@ -11,6 +11,8 @@ from emg_lens.data.trials import TrialSet
 
 ALL = "all"
 """Stands for all modalities together."""
+WINDOW_S = 0.6
+"""Rest before a movement that it is told from."""
 TRIALS_AT_A_TIME = 1024
 """Whose samples are taken in double precision at once."""
 
@@ -36,7 +38,7 @@ class Told:
 
 def before_trials(
     recordings: Iterable[Recording],
-    window_s: float = 0.6,
+    window_s: float = WINDOW_S,
     *,
     modalities: Sequence[str] | None = None,
     classes: Iterable[int] | None = None,

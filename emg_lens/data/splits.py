@@ -205,7 +205,8 @@ class RepetitionSplit(Split):
         asked = (*(self.train or ()), *self.test, *(self.validation or ()))
         unknown = [r for r in asked if r not in known]
         if unknown:
-            raise DataError(f"no subject has repetition {_list(unknown)}; there are {_list(known)}")
+            there = _list([r for r in asked if r in known]) or "none"
+            raise DataError(f"no subject has repetition {_list(unknown)}; of those asked for, there are {there}")
 
     def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by repetition; repetitions that this subject lacks are noted, unless a part would be empty."""

@@ -4,6 +4,7 @@ The weights are a folder of `save_pretrained`, the folder of a pre-training, or,
 files (`from_published`), such a file.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -126,11 +127,11 @@ def read_pretrained(entry: Architecture, pretrained: str, asked: Mapping[str, An
     """
     files = weights_files(pretrained)
     if len(files) > 1:
-        model, notes = entry.model.from_pretrained(files[0].parent), ()
+        model, notes = entry.model.from_pretrained(files[0].parent), [_whom_it_met(files[0].parent)]
     elif hasattr(entry.model, "from_published"):
         smallest = {"modalities": {"emg": 1}, "head": "classification", "n_classes": 2}  # the trunk fits any number
         model = entry.model.from_published(files[0], **smallest, **entry.model.reading(asked))
-        notes = model.load_report.notes
+        notes = [f"whom the weights in {files[0]} were trained with is not told there", *model.load_report.notes]
     else:
         raise ModelError(f"{files[0]}: {entry.name} reads no published files; give a folder of save_pretrained")
     if not model.head_parameters:
@@ -138,6 +139,19 @@ def read_pretrained(entry: Architecture, pretrained: str, asked: Mapping[str, An
     settings = {name: getattr(model.cfg, name) for name in entry.settings if name not in (*FROM_DATA, *OWN)}
     trunk = {name: tensor for name, tensor in model.state_dict().items() if not _is_of_head(name, model)}
     return PretrainedWeights(str(files[-1]), settings, trunk, tuple(notes))
+
+
+def _whom_it_met(folder: Path) -> str:
+    """Of the weights in a folder, whom they were trained without, if that is known."""
+    try:
+        left_out = json.loads((folder.parent / "data.json").read_text(encoding="utf-8"))["held_out"]
+        names = ", ".join(left_out) or "nobody"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"whom the weights in {folder} were trained with is not told there"
+    return (
+        f"the weights in {folder} are of a pre-training that left out {names}; whomever else it read and this study"
+        " tests, it has met before"
+    )
 
 
 def _is_of_head(name: str, model: Any) -> bool:

@@ -91,7 +91,7 @@ def layer_masks(edges: Mapping[str, EdgeSet], n_layers: Size, modes: Sequence[Mo
 
     Args:
         edges: Edge sets by the name that tables show.
-        n_layers: Layers of the model.
+        n_layers: Layers of the model, `model.cfg.n_layers`: `"from_end"` cuts up to the last of them.
         modes: `"individual"`, `"from_beginning"` (the paper's RFB), `"from_end"` (RFE).
 
     Raises:

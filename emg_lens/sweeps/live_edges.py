@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from emg_lens.arguments import checked
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -36,6 +38,7 @@ def one_head_for_all(*masks: Bool[Tensor, "layer head dest src"] | None) -> slic
     return slice(1) if all(mask is None or mask.stride(1) == 0 for mask in masks) else slice(None)
 
 
+@checked
 def reach(
     cut: Bool[Tensor, "layer head dest src"],
     readout: Int[Tensor, " position"],

@@ -6,6 +6,7 @@ writes are in `<out>/corpora/<hash>/` and serve other runs too. `accelerate laun
 several processes or on several machines, which then need `--out` on a disk that they share (docs/protocol.md §10.3).
 """
 
+import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,8 @@ def run_pretraining(
 def _build(spec: PretrainingSpec, corpus: Corpus) -> Any:
     """The model with its first weights."""
     entry, settings = architecture(spec.model.architecture), dict(spec.model.settings)
+    if "masked" not in inspect.signature(entry.model.forward).parameters:
+        raise PretrainingError(f"model {entry.name!r} cannot be pre-trained: it has no way to hide tokens (masked=...)")
     if "head" in entry.settings:
         settings.setdefault("head", "reconstruction")
     with seeded(spec.recipe.seed, torch.device("cpu")):

@@ -108,6 +108,8 @@ class PretrainingSpec(SpecModel):
         except YAMLTextError as error:
             raise PretrainingError(str(error)) from None
         try:
+            if "cohort" in content and "corpus" not in content:
+                raise PretrainingError(f"{source} is a study, not a pre-training; run it with emg-lens run")
             return cls.from_content(content)
         except ValidationError as error:
             raise PretrainingError(f"{source}: {findings(error)}") from None

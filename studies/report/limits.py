@@ -67,6 +67,11 @@ def what_is_not_shown(findings: Findings) -> list[str]:
         sentences.append(f"A difference between levels: {'; '.join(alike)}; that is no sign that they are equal.")
     if len(findings.level_tests):
         sentences += [f"Between levels: {told}" for told in _blind(findings.level_tests, findings.study.statistics)]
+    if any(spec.model.pretrained for _, spec in findings.study.cells):
+        sentences.append(
+            "That whoever is tested is new to the models: fits begin with weights of another training; whom that met is"
+            " no matter of this split (see the notes on the weights)."
+        )
     if SEED not in findings.study.factors:
         sentences.append("One model a fold: what another seed of its training would change is not known.")
     n_sets = len({spec.cohort.dataset for _, spec in findings.study.cells})

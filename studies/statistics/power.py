@@ -64,8 +64,9 @@ def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], sp
             continue
         families = [repr(name) for name, of_size in named.items() if of_size == size]
         enough = (n for n in range(2, 500) if smallest_p(n, size, chosen).corrected < spec.alpha)
+        which = f"the {test} test" + ", which is told beside it," * (test != spec.test)
         sentences.append(
-            f"With {_count(n_subjects, 'subject')} the {test} test cannot be significant in"
+            f"With {_count(n_subjects, 'subject')} {which} cannot be significant in"
             f" {'family' if len(families) == 1 else 'the families'} {', '.join(families)}:"
             f" its smallest possible p is {raw:.2g}, {corrected:.2g} after {spec.correction} over"
             f" {_count(size, 'test')}, and alpha is {spec.alpha:g};"

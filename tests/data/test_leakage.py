@@ -84,7 +84,7 @@ def test_a_users_own_arrays_say_that_they_do_not_know():
     assert report.shared == {"samples": None, "movement": 0, "repetition": 0, "recording": None, "subject": 6}
     said = report.sentences()
     assert said[0].startswith("Whether test trials share raw samples") and "not known" in said[0]
-    assert any(line.endswith("there is no rest before it, or too little.") for line in said)
+    assert any(line.endswith("there is no rest before it, or less than 0.6 s.") for line in said)
     assert report.to_frame().set_index("of")["value"].isna().tolist()[:1] == [True]
 
 

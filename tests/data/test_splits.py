@@ -167,7 +167,7 @@ def only_fold(split, subject="A"):
 def test_repetitions_that_nobody_has_are_refused_and_those_one_subject_lacks_are_noted():
     both = made(("A", "B"))
     fewer = both.select(~((both.subject == "A") & (both.repetition == 4)))
-    with pytest.raises(DataError, match="no subject has repetition 7; there are 1, 2, 3, 4"):
+    with pytest.raises(DataError, match="no subject has repetition 7; of those asked for, there are 2"):
         only_fold(RepetitionSplit(test=(2, 7))).divide(both)
     train, test = only_fold(RepetitionSplit(train=(1, 3), test=(2, 4))).divide(fewer)
     assert set(test.repetition) == {2}

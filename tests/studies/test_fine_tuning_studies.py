@@ -1,5 +1,6 @@
 """Studies that begin with weights of another fit: scratch, probe and fine-tuning side by side, shares of the labels."""
 
+import json
 import shutil
 
 import pytest
@@ -94,6 +95,19 @@ def test_the_head_is_that_of_scratch_and_all_else_is_that_of_the_file(weights):
         assert torch.equal(tensor, source[name]), name
 
 
+def test_reports_tell_whom_the_weights_have_met(done, weights, tmp_path):
+    told = f"whom the weights in {weights} were trained with is not told there"
+    assert [told in notes for notes in done.facts["notes"]] == (done.facts["start"] != "scratch").tolist()
+    report = (done.folder / "report.html").read_text()
+    n_fits = len(done.facts)
+    assert f"were trained with is not told there ({2 * n_fits // 3} of {n_fits} fits)" in report
+    assert "whoever is tested is new to the models" in report
+    shutil.copytree(weights, tmp_path / "model")
+    (tmp_path / "data.json").write_text(json.dumps({"held_out": ["mine/03", "mine/05"]}))
+    (note,) = read_pretrained(architecture("tinymyo"), str(tmp_path), {}).notes
+    assert "a pre-training that left out mine/03, mine/05; whomever else" in note
+
+
 def test_validation_trials_count_as_seen_in_the_leakage_report(weights):
     from tiny import all_fits
 
@@ -177,7 +191,7 @@ def test_a_published_file_gives_its_trunk(positions, rope, tmp_path):
     own = model.state_dict()
     assert set(found.trunk) == {name for name in own if not name.startswith("unembed.")}
     assert all(torch.equal(tensor, own[name]) for name, tensor in found.trunk.items())
-    assert bool(found.notes) == (rope is None)
+    assert "is not told there" in found.notes[0] and len(found.notes) == (1 if rope else 2)
     assert len(weights_fingerprint([str(tmp_path / "base.safetensors")])) == 10
 
 

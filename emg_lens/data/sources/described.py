@@ -92,6 +92,8 @@ def read(path: Path, told: FolderDescription, fields: Mapping[str, str], done: d
     else:
         repetition, active = np.zeros(n_rows, np.int64), label > REST
         repetition[active] = _whole(_rows(table, told.repetition, fields, n_rows, path)[active], "repetition", path)
+    if isinstance(table, pd.DataFrame):
+        _check_each_has_one_use(table, told, path)
     meta = {"dataset": DESCRIBED.name, "file": str(path), "class_names": names, "notes": tuple(notes)}
     return Recording(fields["subject"], signals, label, np.where(label > REST, repetition, 0), told.fs, meta)
 
@@ -210,6 +212,19 @@ def _n_rows(signals: Mapping[str, Signal], told: FolderDescription, path: Path) 
             " than the folder's, say its fs)"
         )
     return n_rows
+
+
+def _check_each_has_one_use(table: pd.DataFrame, told: FolderDescription, path: Path) -> None:
+    """Refuse a column that is two things: the label as a channel would tell a model what it is to find."""
+    parts = {"time": told.time, "label": told.label, "repetition": told.repetition}
+    columns = {use: part.column for use, part in parts.items() if part is not None and part.column is not None}
+    taken = {str(_column(table, column, path).name): use for use, column in columns.items()}
+    for use, signal in told.signals.items():
+        for column in signal.columns or ():
+            name = str(_column(table, column, path).name)
+            if name in taken:
+                raise DataError(f"{path}: column {name!r} is of {use} and of {taken[name]}; count again, or name them")
+            taken[name] = use
 
 
 def _signal(table: Table, name: str, columns: SignalColumns, told: FolderDescription, path: Path) -> Signal:

@@ -57,11 +57,13 @@ class ControlledCuts(View):
         return {
             "controls": "Cuts (coloured) beside random cuts of as many live edges of the same layers (grey: one"
             " dot a draw), the larger cut that costs less, if there is one (diamond), and, of edges cut in every layer,"
-            " the same with CLS unread by other tokens (cross). Means over subjects; dashed: the unmasked models."
+            " the same with CLS unread by other tokens (cross, where there is one). Means over subjects; dashed: the"
+            " unmasked models."
         }
 
 
 CONTROLS = ControlledCuts()
+UNREAD = "CLS unread too"
 
 
 def layout_controls(cell: Cell) -> pd.DataFrame | None:
@@ -91,7 +93,9 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
             row[4] = f"{value(one.larger_mean)} ({names.get(one.larger, one.larger)})"
         rows.append(row)
     columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that cost less"]
-    table = pd.DataFrame(rows, columns=[*columns, "A larger cut that costs less", "CLS unread too"])
+    table = pd.DataFrame(rows, columns=[*columns, "A larger cut that costs less", UNREAD])
+    if all(one.detour != one.detour for one in cuts):  # NaN: a model without CLS, or not asked for
+        table = table.drop(columns=UNREAD)
     of_random = (
         "Random cuts: in every layer and head as many edges of each kind (read by CLS, reading CLS, self-edges, others)"
         f" of those that are live in the unmasked model; mean and range over draws of the {metric_words(cell.metric)}"
@@ -120,7 +124,7 @@ def figure_controls(cell: Cell) -> Figure | None:
                 "random cuts": axes.plot(one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6),
                 "the cut": axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4),
                 "a larger cut": axes.plot(one.larger_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
-                "CLS unread too": axes.plot(one.detour, at, "x", ms=5, color=COLOURS[1], zorder=5),
+                UNREAD: axes.plot(one.detour, at, "x", ms=5, color=COLOURS[1], zorder=5),
             }
             drawn |= {name: line for name, (line,) in marks.items() if not np.isnan(line.get_xdata()).all()}
         axes.set_yticks(range(len(cuts)), [wrapped_text(names[one.condition], 36) for one in cuts])
