@@ -80,8 +80,10 @@ def bootstrapped(changes: Changes) -> Ends:
 METHODS = {"Hall (ours)": halls, "Student": students, "BCa bootstrap": bootstrapped}
 
 
-def coverage(population: Population, n_subjects: int, n_cohorts: int) -> dict[str, tuple[float, float]]:
-    """Of each method: the share of cohorts whose interval holds the mean, and the median length beside Student's.
+def coverage(population: Population, n_subjects: int, n_cohorts: int) -> dict[str, tuple[float, float, float]]:
+    """Of each method: the share of cohorts whose interval holds the mean, and its length beside Student's.
+
+    The length as the median and as the 90th percentile over cohorts.
 
     A cohort without an interval is not covered.
     """
@@ -93,7 +95,8 @@ def coverage(population: Population, n_subjects: int, n_cohorts: int) -> dict[st
     for name, (low, high) in ((name, e.T) for name, e in ends.items()):
         covers = (low <= population.mean + 1e-12) & (high >= population.mean - 1e-12)
         known = np.isfinite(high - low) & (unit > 0)
-        found[name] = float(covers.mean()), float(np.median((high - low)[known] / unit[known]))
+        lengths = np.quantile((high - low)[known] / unit[known], (0.5, 0.9))
+        found[name] = float(covers.mean()), *map(float, lengths)
     return found
 
 
@@ -126,7 +129,8 @@ def main() -> None:
     for population in POPULATIONS:
         found = [coverage(population, n, 5 * n_cohorts) for n in SUBJECTS]
         for method in METHODS:
-            cells = [f"{share:.3f} ({length:.2f})" for share, length in (of[method] for of in found)]
+            told = (of[method] for of in found)
+            cells = [f"{share:.3f} ({length:.2f}, {tenth:.2f})" for share, length, tenth in told]
             lines.append(f"| {population.words} | {method} | {' | '.join(cells)} |")
     lines += ["", f"| test | subjects | one condition | {' | '.join(CORRECTIONS)} |", f"|{':--|' * 2}{'--:|' * 4}"]
     for n in SUBJECTS:
