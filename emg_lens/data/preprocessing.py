@@ -269,8 +269,8 @@ def _ratio(old_fs: float, fs: float, name: str) -> Fraction:
         if abs(ratio - exact) <= RATE_ERROR * exact:
             return ratio
     raise DataError(
-        f"{name}: {old_fs:g} Hz cannot be brought to {fs:g} Hz: no ratio of whole numbers up to {DENOMINATORS[-1]} is exact to"
-        f" {RATE_ERROR:g}; choose another fs"
+        f"{name}: {old_fs:g} Hz cannot be brought to {fs:g} Hz: no ratio of whole numbers up to {DENOMINATORS[-1]} is"
+        f" exact to {RATE_ERROR:g}; choose another fs"
     )
 
 

@@ -201,11 +201,10 @@ class RepetitionSplit(Split):
         Raises:
             DataError: A repetition of this split that is not among them.
         """
-        known = sorted({int(r) for r in repetitions})
+        known = {int(r) for r in repetitions}
         asked = (*(self.train or ()), *self.test, *(self.validation or ()))
-        unknown = [r for r in asked if r not in known]
-        if unknown:
-            there = _list([r for r in asked if r in known]) or "none"
+        if unknown := [r for r in asked if r not in known]:
+            there = _list(r for r in asked if r in known) or "none"
             raise DataError(f"no subject has repetition {_list(unknown)}; of those asked for, there are {there}")
 
     def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
