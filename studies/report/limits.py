@@ -182,8 +182,8 @@ def _not_told_apart(cell: Cell) -> Iterator[str]:
             yield f"{name}: whether its price is that of these edges is open, for {' and '.join(objections)}."
     if cheap:
         yield (
-            f"No change is found of {', '.join(cheap)}: the interval of each holds zero, or lies on the better side."
-            " That is no sign that these edges do nothing."
+            f"No change is found of {', '.join(cheap)}: no interval of theirs lies on the worse side of zero. That is"
+            " no sign that these edges do nothing."
         )
     rows = cell.tests[~cell.tests["structural_null"] & ~cell.tests["condition"].isin(controlled)]
     alone = rows[rows["ci_low"] > 0] if cell.lower_is_better else rows[rows["ci_high"] < 0]

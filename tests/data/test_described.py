@@ -281,6 +281,11 @@ def small(folder, text, content, name="x.csv"):
         (SMALL + "label: {column: g}\n", b"a,b,g\n1,2,0\n", "label 0 would be rest: list 0 under rest"),
         (SMALL + "label: {column: b}\n", b"a,b\n1,2\n", "x.csv: column 'b' is of emg and of label; count again"),
         (SMALL.replace("[a, b]", "1-2") + "time: {column: a}\n", b"a,b\n1,2\n", "column 'a' is of emg and of time"),
+        (
+            SMALL.replace("[a, b]", "1-2") + "header: false\nlabel: {column: 2}\n",
+            b"5,6\n1,2\n",
+            "column 2 is of emg and of label",
+        ),
         (SMALL.replace("[a, b]", "[a, b, 2]"), b"a,b\n1,2\n", "column 'b' is of emg and of emg"),
         (SMALL + "label: {column: g, rest: [7]}\n", b"a,b,g\n1,2,0\n1,2,7\n", "label 0 would be rest"),
         (SMALL.replace("[a, b]", "[a, a]"), b"a,b\n1,2\n", "names a column twice"),

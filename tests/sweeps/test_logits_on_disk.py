@@ -83,6 +83,18 @@ def test_a_folder_that_is_none_is_refused_before_anything_runs(model, x, tmp_pat
         sweep(model, x, CONDITIONS, reference=x, scratch=tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("at_offsets", [True, False])
+def test_rows_hold_what_was_written_and_zero_elsewhere(tmp_path, monkeypatch, at_offsets):
+    """Some systems cannot read at a place of one's own."""
+    monkeypatch.setattr("emg_lens.sweeps.logits_on_disk.AT_OFFSETS", at_offsets)
+    rows, values = RowsOnDisk(tmp_path, 3, (5, 2), torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    rows.write(1, 2, values)
+    assert torch.equal(rows[1], torch.cat([torch.zeros(2, 2, dtype=torch.float64), values]))
+    assert rows[0].eq(0).all() and rows[2].eq(0).all() and len(rows) == 3
+    with pytest.raises(IndexError):
+        rows[3]
+
+
 @pytest.fixture
 def full_disk():
     """What makes files larger than a kilobyte fail as on a disk without room."""

@@ -217,14 +217,18 @@ def _n_rows(signals: Mapping[str, Signal], told: FolderDescription, path: Path) 
 def _check_each_has_one_use(table: pd.DataFrame, told: FolderDescription, path: Path) -> None:
     """Refuse a column that is two things: the label as a channel would tell a model what it is to find."""
     parts = {"time": told.time, "label": told.label, "repetition": told.repetition}
-    columns = {use: part.column for use, part in parts.items() if part is not None and part.column is not None}
-    taken = {str(_column(table, column, path).name): use for use, column in columns.items()}
+    taken = {_name(table, part.column): use for use, part in parts.items() if part is not None and part.column}
     for use, signal in told.signals.items():
-        for column in signal.columns or ():
-            name = str(_column(table, column, path).name)
+        for name in (_name(table, column) for column in signal.columns or ()):
             if name in taken:
                 raise DataError(f"{path}: column {name!r} is of {use} and of {taken[name]}; count again, or name them")
             taken[name] = use
+
+
+def _name(table: pd.DataFrame, column: str | int) -> str | int:
+    """The name of a column that is there; of one that has none, its number from 1."""
+    name = table.columns[column - 1] if isinstance(column, int) else column
+    return name if isinstance(name, str) else column
 
 
 def _signal(table: Table, name: str, columns: SignalColumns, told: FolderDescription, path: Path) -> Signal:
