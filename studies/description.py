@@ -1,5 +1,6 @@
 """What a run must know of its fits before it starts: sizes, classes and, of the first of each cell, the plan."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from emg_lens.studies.fit_models import build_fit_model, metrics_of, objective_o
 from emg_lens.studies.fit_units import Fit, fits_of
 from emg_lens.studies.fits import FitTrials, load_fit
 from emg_lens.studies.spec import StudyError, StudySpec
-from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.settings import reproducible_executor
@@ -116,6 +117,16 @@ def _at(one: Fit, error: Exception) -> str:
     return f"{f'at {where}: ' * bool(where)}{error}{hint}"
 
 
+def _whose(error: EdgeError, conditions: Sequence[Condition], model: Any) -> str:
+    """The condition whose edges do not fit the model, if it is one's alone."""
+    for one in conditions:
+        try:
+            one.edges.mask(model.layout, model.cfg.n_layers, model.cfg.n_heads)
+        except EdgeError as own:
+            return f"condition {one.name!r}: " if str(own) == str(error) else ""
+    return ""
+
+
 def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     """One row a condition but the baseline: its tags and audit; every condition has run once, on an unfitted model.
 
@@ -135,7 +146,10 @@ def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads, model.layout)
     controls_of(one.spec.conditions, model, conditions)  # for what it refuses
     some_x, executor = trials.x(some), reproducible_executor(model)
-    found = sweep(model, some_x, conditions, reference=some_x, executor=executor)
+    try:
+        found = sweep(model, some_x, conditions, reference=some_x, executor=executor)
+    except EdgeError as error:
+        raise EdgeError(f"{_whose(error, conditions, model)}{error}") from None
     measure(metrics_of(one), found.logits[BASELINE].numpy(), objective.targets(some).numpy())
     if not targets.is_floating_point():  # whether trials of one movement are of one class
         for subject in set(trials.train.subject.tolist()):

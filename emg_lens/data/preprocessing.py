@@ -185,7 +185,9 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
     unknown = [name for name in recipe.signals if name not in recording.signals]
     if unknown:
         known = ", ".join(recording.signals)
-        raise DataError(f"{recording.source} has no modality {unknown[0]!r}; it has {known}")
+        raise DataError(
+            f"{recording.source} has no modality {unknown[0]!r}, which the recipe's signals name; it has {known}"
+        )
     unnamed = [name for name in recording.signals if recipe.signals and name not in recipe.signals]
     if unnamed:
         raise DataError(

@@ -247,7 +247,7 @@ def test_samples_of_any_type_mean_the_same(kind):
 
 
 def test_an_unknown_modality_is_told_with_the_known(make_recording):
-    with pytest.raises(DataError, match="A has no modality 'force'; it has emg, acc"):
+    with pytest.raises(DataError, match="A has no modality 'force', which the recipe's signals name; it has emg, acc"):
         preprocess(make_recording(), Recipe(signals={"force": ()}))
 
 

@@ -198,6 +198,10 @@ def test_what_is_made_of_finished_fits_does_not_change_the_hash():
         ({"cohort__labels": [1, 2, 99], "conditions__extra": []}, "no subject performs 99; leave it out"),
         ({"cohort__subjects": ["77"]}, r"no subject \['77'\] in the data; known: 01, 02, 03"),
         ({"cohort__modalities": ["gyro"]}, "gyro"),
+        (
+            {"conditions__extra": [{"name": "x", "edges": "flow('gyro', 'cls')"}]},
+            "condition 'x': unknown group or token 'gyro'",
+        ),
         ({"conditions__extra": [{"name": "x", "cut_mlp": "gyro"}]}, "unknown group or token 'gyro'"),
         ({"conditions__extra": [{"name": "x", "replace": "gyro"}]}, "unknown group or token 'gyro'"),
         ({"conditions__extra": [{"name": "x", "replace": "acc", "at": "hook_embd"}]}, "hook_embd"),
