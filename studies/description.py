@@ -144,9 +144,9 @@ def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
             f"training.patience={one.recipe.patience} needs validation trials: split: {{…, validation: [...]}}"
         )
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads, model.layout)
-    controls_of(one.spec.conditions, model, conditions)  # for what it refuses
     some_x, executor = trials.x(some), reproducible_executor(model)
     try:
+        controls_of(one.spec.conditions, model, conditions)  # for what it refuses
         found = sweep(model, some_x, conditions, reference=some_x, executor=executor)
     except EdgeError as error:
         raise EdgeError(f"{_whose(error, conditions, model)}{error}") from None
