@@ -285,7 +285,8 @@ def pretrain_(
     )
     last = run.losses.iloc[-1]
     told = f"{int(last['step'])} steps: masked loss {last['train_masked']:.4f} in training"
-    out.print(f"{told}, {last['validation_masked']:.4f} in validation", highlight=False)
+    whose = f" (left out: {', '.join(run.validation.subjects)})" if run.validation.subjects else ""
+    out.print(printable(f"{told}, {last['validation_masked']:.4f} in validation{whose}"), highlight=False, markup=False)
     out.print(printable(str(run.folder)), highlight=False, markup=False)
 
 

@@ -6,7 +6,6 @@ writes are in `<out>/corpora/<hash>/` and serve other runs too. `accelerate laun
 several processes or on several machines, which then need `--out` on a disk that they share (docs/protocol.md §10.3).
 """
 
-import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -26,13 +25,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from emg_lens.arguments import checked
 from emg_lens.data.corpus import Corpus
 from emg_lens.data.corpus_writer import corpus_digest, write_corpus
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, printable
 from emg_lens.io.files import new_folder, remove_abandoned, replacing
 from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.machine import environment
 from emg_lens.io.manifests import check_manifest, write_manifest
 from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, write_sealed
-from emg_lens.models.registry import architecture, build_model
+from emg_lens.models.registry import ModelError, architecture, build_model
 from emg_lens.training.fitting import seeded
 from emg_lens.training.pretraining import pretrain
 from emg_lens.training.pretraining_spec import PretrainingError, PretrainingSpec
@@ -122,6 +121,8 @@ def run_pretraining(
             remove_abandoned(folder)
         accelerator.wait_for_everyone()
         if not (folder / MODEL).exists():
+            if console is not None and (folder / CHECKPOINT).exists():
+                console.print(f"continuing {printable(str(folder))}", markup=False, highlight=False)
             if log_to is not None:
                 accelerator.init_trackers(spec.name)
             with _told(console, folder, accelerator) as on_row:
@@ -151,14 +152,17 @@ def run_pretraining(
 def _build(spec: PretrainingSpec, corpus: Corpus) -> Any:
     """The model with its first weights."""
     entry, settings = architecture(spec.model.architecture), dict(spec.model.settings)
-    if "masked" not in inspect.signature(entry.model.forward).parameters:
-        raise PretrainingError(f"model {entry.name!r} cannot be pre-trained: it has no way to hide tokens (masked=...)")
     if "head" in entry.settings:
         settings.setdefault("head", "reconstruction")
-    with seeded(spec.recipe.seed, torch.device("cpu")):
-        return build_model(
-            entry.name, modalities=corpus.modalities, n_samples=corpus.n_samples, n_classes=0, **settings
-        )
+    try:
+        with seeded(spec.recipe.seed, torch.device("cpu")):
+            return build_model(
+                entry.name, modalities=corpus.modalities, n_samples=corpus.n_samples, n_classes=0, **settings
+            )
+    except ModelError as error:
+        if "head" in entry.settings:
+            raise
+        raise PretrainingError(f"model {entry.name!r} cannot fill in masked samples ({error}); try tinymyo") from None
 
 
 def _shards(spec: PretrainingSpec, data: str | Path | None, out: Path, console: Console | None) -> list[Path]:

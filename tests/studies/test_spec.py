@@ -215,6 +215,11 @@ def test_what_only_model_and_data_can_tell_is_one_line_before_anything_is_writte
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_pre_training_is_told_from_a_study():
+    with pytest.raises(StudyError, match="study is a pre-training, not a study; run it with emg-lens pretrain"):
+        Study.parse("name: x\ncorpus: {folders: [a]}\nmodel: {architecture: tinymyo}\n")
+
+
 def test_an_unknown_name_lists_the_catalogue(tmp_path):
     with pytest.raises(StudyError, match="no study 'quikstart'.*quickstart"):
         Study.load("quikstart")

@@ -1,5 +1,6 @@
 """A pre-training from its file: the folder it leaves, what continues, and what is refused."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from toy_pretraining import LOSSES
 
 from emg_lens.data import DataError
@@ -85,7 +87,9 @@ def test_a_finished_run_is_not_made_again_and_a_stopped_one_goes_on(spec, data, 
     with pytest.raises(KeyboardInterrupt):
         run(spec, data, tmp_path / "two")
     monkeypatch.undo()
-    found = run(spec, data, tmp_path / "two")
+    told = io.StringIO()
+    found = run(spec, data, tmp_path / "two", console=Console(file=told, width=500))
+    assert f"continuing {found.folder}" in told.getvalue()
     pd.testing.assert_frame_equal(found.losses[LOSSES], expected.losses[LOSSES], check_exact=True)
     for one, other in zip(found.model.parameters(), expected.model.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -152,6 +156,10 @@ def test_shards_of_data_sets_are_written_once_and_shared(tmp_path):
         (("name: toy", "nam: toy"), "name is needed and missing; nam is not known"),
         (("folders: [shards]", "folders: []"), "either parts .* or folders"),
         (("share: 0.3", "share: 1.5"), "held_out.share"),
+        (
+            ("corpus:", "cohort: {dataset: simulated}\ncorpse:"),
+            "is a study, not a pre-training; run it with emg-lens run",
+        ),
         (("like: tinymyo-released", "like: mae"), "known: tinymyo-released"),
         (("{emg: 4}", "{emg: -1}"), "modalities"),
     ],
@@ -174,6 +182,13 @@ def test_a_file_that_says_something_else_is_one_line(change, message):
 def test_what_does_not_fit_the_data_is_one_line(data, tmp_path, change, error, message):
     with pytest.raises(error, match=message):
         run(PretrainingSpec.parse(SPEC.replace(*change)), data, tmp_path / "runs")
+
+
+def test_a_model_that_cannot_fill_in_is_told(data, tmp_path):
+    text = SPEC.replace("tinymyo, ", "isonet, ").replace(" patch_samples: 10,", "")
+    text = text.replace("dropout: 0.0,", "", 1).replace("hidden_dropout: 0.0, drop_path: 0.0", "")
+    with pytest.raises(PretrainingError, match="'isonet' cannot fill in masked samples .*; try tinymyo"):
+        run(PretrainingSpec.parse(text), data, tmp_path / "runs")
 
 
 def test_a_folder_is_needed_and_a_tracker_must_be_installed(spec, data, tmp_path, monkeypatch):
@@ -205,6 +220,7 @@ def test_the_command_line_runs_it_and_tells_errors_in_one_line(data, tmp_path):
         "pretrain", tmp_path / "toy.yaml", "--data", data, "--out", tmp_path / "runs", "--device", "cpu", "--workers", 1
     )
     assert done.returncode == 0 and "6 steps: masked loss" in done.stdout, done.stderr
+    assert "in validation (left out: " in done.stdout
     done = call(
         "pretrain", tmp_path / "toy.yaml", "--data", data, "--out", tmp_path / "runs", "--device", "cpu",
         "--precision", "bf16",
