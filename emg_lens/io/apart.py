@@ -208,6 +208,7 @@ def serve() -> None:
     with suppress(queue.Empty):
         while True:
             _serve_one(json.loads(requests.get(timeout=IDLE_SECONDS)), answers)
+    os._exit(0)  # Python would wait for the thread that listens, and abort
 
 
 def _listen(requests: "queue.Queue[bytes]") -> None:

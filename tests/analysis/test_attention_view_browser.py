@@ -111,8 +111,8 @@ class Browser:
 
     def download(self, selector):
         self.find(selector).click()
-        self.wait(lambda: any(p.suffix in (".svg", ".csv") for p in self.downloads.iterdir()))
-        (done,) = self.downloads.iterdir()
+        self.wait(lambda: [p.suffix in (".svg", ".csv") for p in self.downloads.iterdir()] == [True])
+        (done,) = self.downloads.iterdir()  # and nothing that the browser has not finished
         content = done.read_text("utf-8")
         done.unlink()
         return done.name, content

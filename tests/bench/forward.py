@@ -162,9 +162,13 @@ def _step(forward: Callable[[], torch.Tensor], model: nn.Module) -> Callable[[],
 
 def _inference(forward: Callable[[], torch.Tensor], fast: bool) -> Callable[[], None]:
     def run() -> None:
+        before = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(fast)
-        with torch.inference_mode():
-            forward()
+        try:
+            with torch.inference_mode():
+                forward()
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
 
     return run
 

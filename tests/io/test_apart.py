@@ -225,3 +225,10 @@ def test_after_a_large_file_the_process_ends_and_the_next_is_read_by_another(fil
     first = read_apart(arrays, file, seed=1)
     assert apart._process is None
     assert read_apart(arrays, file, seed=1).keys() == first.keys()
+
+
+def test_with_nothing_to_do_it_ends_in_peace():
+    """Python aborts where a thread still waits for input, and a request of that moment was told as a crash."""
+    text = f"from {apart.__package__} import apart; apart.IDLE_SECONDS = 0.2; apart.serve()"
+    with subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.wait(timeout=60) == 0
