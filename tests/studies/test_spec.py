@@ -147,7 +147,10 @@ def test_text_that_is_no_study_is_one_line(text, message):
 def test_a_level_that_its_conditions_do_not_fit_is_named(tmp_path):
     factors = {"sensors": {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}, "seed": 2}
     study = Study.parse(changed(factors=factors, conditions={"layer_masks": {"edges": {"cross": "cross_modal()"}}}))
-    with pytest.raises(StudyError, match="^at sensors=emg: cross_modal.*; a level may override 'conditions'"):
+    with pytest.raises(
+        StudyError,
+        match="^at sensors=emg: condition 'cross/individual/L1': cross_modal.*; a level may override 'conditions'",
+    ):
         study.run(out=tmp_path / "runs", jobs=1)
 
 
