@@ -107,10 +107,10 @@ class Recording:
             values = getattr(self, name)
             if values.dtype.kind not in "iu":
                 raise DataError(f"{name} must hold whole numbers, got {values.dtype}")
-            # In an unsigned type, -1 would become a class; in 64 bits, those of a long recording are many megabytes.
-            if values.dtype.kind == "u" and (values > np.iinfo(np.int64).max).any():
+            if values.max() > np.iinfo(np.int64).max:
                 raise DataError(f"{name} holds {values.max()}, which is no label or repetition; check the file")
-            wide = values.size and (values.min() < -(2**31) or values.max() >= 2**31)
+            # In an unsigned type, -1 would become a class; in 64 bits, those of a long recording are many megabytes.
+            wide = values.min() < -(2**31) or values.max() >= 2**31
             object.__setattr__(self, name, values.astype(np.int64 if wide else np.int32, copy=False))
 
     @property

@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -43,23 +43,23 @@ class RowsOnDisk:
         if not 0 <= row < self.n_rows:
             raise IndexError(row)
         found = torch.empty(self.shape, dtype=self.dtype)
-        left, offset = found.view(-1).view(torch.uint8).numpy().data, row * self._row_bytes
-        with self._on_disk():
-            while left:
-                n_read = self._read(left, offset)
-                if not n_read:
-                    raise OSError(errno.EIO, "the file ends early")
-                left, offset = left[n_read:], offset + n_read
+        self._all(self._read, found, row * self._row_bytes)
         return found
 
     def write(self, row: int, start: int, values: Tensor) -> None:
         """Put values `[some trials, ...]` into a row, from trial `start` on."""
-        flat = values.detach().to("cpu", self.dtype).contiguous().view(-1).view(torch.uint8)
-        left, offset = flat.numpy().data, row * self._row_bytes + start * self._trial_bytes
+        given = values.detach().to("cpu", self.dtype).contiguous()
+        self._all(self._put, given, row * self._row_bytes + start * self._trial_bytes)
+
+    def _all(self, step: Callable[[memoryview, int], int], values: Tensor, offset: int) -> None:
+        """Read or put all bytes of a tensor, from a place of the file on: systems may stop on the way."""
+        left = values.view(-1).view(torch.uint8).numpy().data
         with self._on_disk():
             while left:
-                n_written = self._put(left, offset)
-                left, offset = left[n_written:], offset + n_written
+                n_bytes = step(left, offset)
+                if not n_bytes:
+                    raise OSError(errno.EIO, "the file ends early")
+                left, offset = left[n_bytes:], offset + n_bytes
 
     def _read(self, into: memoryview, offset: int) -> int:
         if AT_OFFSETS:
