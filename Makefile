@@ -6,7 +6,7 @@ ENV3 := .venv-tl3
 CASES ?= 1000
 COMPAT := tests/compat tests/hooks tests/models tests/test_encoder.py
 # Training, files of weights and their formats are no matter of TransformerLens.
-NO_MATTER := --ignore=tests/models/test_rope_detection.py --ignore=tests/models/test_tinymyo_checkpoints.py
+NO_MATTER := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=tests/models/tinymyo/test_tinymyo_checkpoints.py
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-compat test-tl3 lint types notebooks compatibility fuzz fuzz-cuts bench clean

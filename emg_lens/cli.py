@@ -58,9 +58,9 @@ def list_() -> None:
     """
     from emg_lens.data.registry import dataset_names, describe_dataset
     from emg_lens.models.registry import architecture_names
-    from emg_lens.studies.shipped import catalogue
-    from emg_lens.studies.spec import StudySpec
-    from emg_lens.training.pretraining_spec import PretrainingSpec, shipped_pretrainings
+    from emg_lens.studies.spec.catalog_lookup import catalogue
+    from emg_lens.studies.spec.study_spec import StudySpec
+    from emg_lens.training.pretraining.spec import PretrainingSpec, shipped_pretrainings
 
     studies = Table("study", "data set", "question", title="Studies", title_justify="left")
     for name in catalogue():
@@ -83,8 +83,8 @@ def show(name: Annotated[str, typer.Argument(help="A study's or pre-training's n
 
     Example: emg-lens show quickstart > mine.yaml
     """
-    from emg_lens.studies.spec import StudySpec
-    from emg_lens.training.pretraining_spec import PretrainingSpec, shipped_pretrainings
+    from emg_lens.studies.spec.study_spec import StudySpec
+    from emg_lens.training.pretraining.spec import PretrainingSpec, shipped_pretrainings
 
     text = (PretrainingSpec if name in shipped_pretrainings() else StudySpec).load(name).to_yaml()
     if out.is_terminal:
@@ -103,9 +103,9 @@ def check(
     Example: emg-lens check mine.yaml
     """
     from emg_lens.data.registry import describe_dataset
-    from emg_lens.studies.progress import print_note
-    from emg_lens.studies.run_plan import prepare
-    from emg_lens.studies.spec import StudySpec
+    from emg_lens.studies.runs.plan import prepare
+    from emg_lens.studies.runs.progress import print_note
+    from emg_lens.studies.spec.study_spec import StudySpec
 
     study = StudySpec.load(name)
     study.check()
@@ -143,8 +143,8 @@ def run(
 
     Example: emg-lens run isonet-table3-db5 --data ~/ninapro_db5
     """
-    from emg_lens.studies.run import run_study
-    from emg_lens.studies.spec import StudySpec
+    from emg_lens.studies.runs.execution import run_study
+    from emg_lens.studies.spec.study_spec import StudySpec
 
     result = run_study(StudySpec.load(name), data, out_folder, jobs, device, console=err)
     _print_result(result)
@@ -200,7 +200,7 @@ def corpus(
     Example: emg-lens corpus pretrain-myo --data ~/emg --out ~/corpora/myo
     """
     from emg_lens.data.corpus_writer import write_corpus
-    from emg_lens.training.pretraining_spec import PretrainingSpec
+    from emg_lens.training.pretraining.spec import PretrainingSpec
 
     spec = PretrainingSpec.load(name)
     with err.status("writing windows"):
@@ -269,8 +269,8 @@ def pretrain_(
 
     Example: emg-lens pretrain pretrain-myo --data ~/emg
     """
-    from emg_lens.training.pretraining_run import run_pretraining
-    from emg_lens.training.pretraining_spec import PretrainingSpec
+    from emg_lens.training.pretraining.run_folder import run_pretraining
+    from emg_lens.training.pretraining.spec import PretrainingSpec
 
     spec = PretrainingSpec.load(name)
     run = run_pretraining(

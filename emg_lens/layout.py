@@ -15,8 +15,8 @@ import pandas as pd
 from jaxtyping import Int
 from pydantic import PositiveInt
 
-from emg_lens.arguments import ArgumentError, check_fields, checked, short
 from emg_lens.registry import UnknownNameError
+from emg_lens.validation import ArgumentError, check_fields, checked, short
 
 if TYPE_CHECKING:  # a study can be read without torch
     from torch import Tensor

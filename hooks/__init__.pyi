@@ -16,7 +16,7 @@ from .edges import (
     unimodal,
 )
 from .interventions import CutMLP, EdgeCut, Intervention, Replace, Shuffle
-from .masks import from_mask
+from .masks import edges_from_mask
 from .parse import EdgeExpression, parse_edges
 from .report import CutReport
 from .token_order import shuffle
@@ -42,7 +42,7 @@ __all__ = [
     "cutting",
     "every",
     "flow",
-    "from_mask",
+    "edges_from_mask",
     "lag",
     "none",
     "parse_edges",

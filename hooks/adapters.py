@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from emg_lens.arguments import ArgumentError, checked
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.anatomy import PATTERN, SCORES
 from emg_lens.hooks.attention_search import FoundAttention, find_attention
 from emg_lens.hooks.examples import Inputs, example_inputs
 from emg_lens.hooks.kernel import KernelMode
+from emg_lens.validation import ArgumentError, checked
 
 _known: "weakref.WeakKeyDictionary[nn.Module, list[FoundAttention]]" = weakref.WeakKeyDictionary()
 """What was found in models that were adapted before: a cut that is in place may hide it from another look."""

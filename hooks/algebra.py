@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Bool
 from pydantic import Field
 
-from emg_lens.arguments import ArgumentError, checked, short
 from emg_lens.errors import EmgLensError
 from emg_lens.layout import TokenLayout
 from emg_lens.registry import UnknownNameError
+from emg_lens.validation import ArgumentError, checked, short
 
 if TYPE_CHECKING:  # a study can be read without torch
     from torch import Tensor
@@ -112,7 +112,7 @@ def _edge_set(value: object) -> EdgeSet:
 def _set_depth(edges: EdgeSet, *parts: EdgeSet) -> None:
     depth = 1 + max(part.depth for part in parts)
     if depth > MOST_OPERATORS:
-        raise EdgeError(f"an edge set of {depth} operators inside each other; give the edges as from_mask")
+        raise EdgeError(f"an edge set of {depth} operators inside each other; give the edges as edges_from_mask")
     object.__setattr__(edges, "depth", depth)
 
 

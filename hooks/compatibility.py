@@ -51,7 +51,13 @@ def _row(specimen: Specimen) -> dict[str, Any]:
     try:
         return {"model": specimen.name, **_measured(specimen, specimen.build()), "refusal": ""}
     except EmgLensError as refusal:
-        return {"model": specimen.name, "lever": "refused", "cut": "-", "routes": "", "refusal": str(refusal)}
+        return {
+            "model": specimen.name,
+            "intervention_point": "refused",
+            "cut": "-",
+            "routes": "",
+            "refusal": str(refusal),
+        }
 
 
 def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
         results.append(output_tensor(model.run_with_hooks(x, fwd_hooks=hooks)))  # pyright: ignore
         way = "cut, cutting"
     return {
-        "lever": report.lever,
+        "intervention_point": report.intervention_point,
         "cut": way,
         "attention_left": max(entry.attention_left for entry in report.layers),
         "mass_removed": report.mass_removed,

@@ -10,7 +10,6 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.arguments import checked
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.anatomy import (
     PATTERN,
@@ -30,10 +29,11 @@ from emg_lens.hooks.deletion import CutLayers, Deletion, cut_layers
 from emg_lens.hooks.examples import Inputs
 from emg_lens.hooks.kernel import tapping
 from emg_lens.hooks.mapped import inside_vmap
-from emg_lens.hooks.probe import Lever, find_lever
 from emg_lens.hooks.report import CutReport, Meter
 from emg_lens.hooks.scope import Scope, checkpointed_run
+from emg_lens.hooks.verification.probe import Lever, find_intervention_point
 from emg_lens.layout import TokenLayout
+from emg_lens.validation import checked
 
 ScoresOrPattern = Float[Tensor, "batch head dest src"]
 Hook = tuple[str, Callable[..., Any]]
@@ -72,7 +72,9 @@ def cut(
     if not masks:
         return []
     try:
-        lever = find_lever(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack, hooks_only=True)
+        intervention_point = find_intervention_point(
+            model, resolve_layout(model, layout), inputs, layers=masks, stack=stack, hooks_only=True
+        )
     except DeadHookError as error:
         if inside_vmap():
             raise
@@ -80,13 +82,13 @@ def cut(
             f"{error}. Hooks cannot cut here; use: with cutting(model, edges, layout=layout) as report: model(...)"
         ) from None
     hooks = []
-    for layer, deletion in _deletions(lever, masks, edges, stack).items():
-        path = lever.paths[layer]
-        if lever.name == "pattern":
+    for layer, deletion in _deletions(intervention_point, masks, edges, stack).items():
+        path = intervention_point.paths[layer]
+        if intervention_point.name == "pattern":
             hooks.append((f"{path}.{PATTERN}", _unrecomputed(deletion.pattern)))
             continue
         hooks.append((f"{path}.{SCORES}", _unrecomputed(deletion.scores)))
-        if lever.strict:
+        if intervention_point.strict:
             hooks.append((f"{path}.{PATTERN}", _hook(deletion.empty_rows)))
     return hooks
 
@@ -138,14 +140,16 @@ def cutting(
         for path in dict.fromkeys(paths.values()):
             contexts.callback(at_path(model, path).register_forward_pre_hook(scope.enter_attention).remove)
         if masks:
-            lever = find_lever(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack)
-            what, routes = lever.name, _routes(lever)
-            for layer, deletion in _deletions(lever, masks, edges, stack).items():
-                plain = what == "attention_mask" or lever.facts[layer].plain_softmax
+            intervention_point = find_intervention_point(
+                model, resolve_layout(model, layout), inputs, layers=masks, stack=stack
+            )
+            what, routes = intervention_point.name, _routes(intervention_point)
+            for layer, deletion in _deletions(intervention_point, masks, edges, stack).items():
+                plain = what == "attention_mask" or intervention_point.facts[layer].plain_softmax
                 path = paths[layer]
                 depth = layer.layer if isinstance(layer, StageLayer) else layer
-                meters[layer] = Meter(depth, what, path, lever.n_heads, deletion, plain_softmax=plain)
-                _install(contexts, at_path(model, path), lever, meters[layer])
+                meters[layer] = Meter(depth, what, path, intervention_point.n_heads, deletion, plain_softmax=plain)
+                _install(contexts, at_path(model, path), intervention_point, meters[layer])
         report = CutReport(str(edges), what, list(meters.values()), scope, routes)
         yield report
     report.verify()
@@ -175,11 +179,13 @@ def _masks(model: nn.Module, edges: EdgeSet, layout: TokenLayout | None, stack: 
     return masks
 
 
-def _deletions(lever: Lever, masks: CutLayers, edges: EdgeSet, stack: StackName | None) -> dict[Place, Deletion]:
-    point = {"scores": f".{SCORES}", "pattern": f".{PATTERN}", "attention_mask": ""}[lever.name]
+def _deletions(
+    intervention_point: Lever, masks: CutLayers, edges: EdgeSet, stack: StackName | None
+) -> dict[Place, Deletion]:
+    point = {"scores": f".{SCORES}", "pattern": f".{PATTERN}", "attention_mask": ""}[intervention_point.name]
     deletions = {}
     for layer, mask in masks.items():
-        facts, where = lever.facts[layer], lever.paths[layer] + point
+        facts, where = intervention_point.facts[layer], intervention_point.paths[layer] + point
         if stack == "cross":
             if mask.shape[-1] != facts.n_src + facts.n_dest:
                 raise EdgeError(
@@ -189,21 +195,21 @@ def _deletions(lever: Lever, masks: CutLayers, edges: EdgeSet, stack: StackName 
             mask = mask[:, facts.n_src :, : facts.n_src]  # noqa: PLW2901
             if not mask.any():
                 continue
-        n_sinks = facts.n_sinks if lever.name == "attention_mask" else 0
+        n_sinks = facts.n_sinks if intervention_point.name == "attention_mask" else 0
         deletions[layer] = Deletion(mask, where, n_sinks, facts.forbidden)
     if not deletions:
         raise EdgeError(f"{edges} selects no edge from a position of the encoder to one of the decoder")
     return deletions
 
 
-def _routes(lever: Lever) -> tuple[str, ...]:
+def _routes(intervention_point: Lever) -> tuple[str, ...]:
     """Where tokens reach each other past the attention that is cut, in words."""
     beside = [
-        f"layer {layer}: tokens also reach each other past {lever.paths[layer]}, through {name}, which is not cut"
-        for layer, name in lever.routes.items()
+        f"layer {layer}: tokens also reach each other past {intervention_point.paths[layer]}, through {name}, which is not cut"
+        for layer, name in intervention_point.routes.items()
     ]
-    with_attention = {layer.layer if isinstance(layer, StageLayer) else layer for layer in lever.paths}
-    without = [str(layer) for layer in range(lever.n_layers) if layer not in with_attention]
+    with_attention = {layer.layer if isinstance(layer, StageLayer) else layer for layer in intervention_point.paths}
+    without = [str(layer) for layer in range(intervention_point.n_layers) if layer not in with_attention]
     if without:
         beside.append(f"layers without attention: {', '.join(without)}; what passes between tokens there is not cut")
     return tuple(beside)
@@ -232,16 +238,16 @@ def _unrecomputed(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return cut_edges
 
 
-def _install(contexts: ExitStack, attention: nn.Module, lever: Lever, meter: Meter) -> None:
+def _install(contexts: ExitStack, attention: nn.Module, intervention_point: Lever, meter: Meter) -> None:
     """Put the metered cut of one layer in place."""
     tap = _MeteredCut(meter)
     contexts.callback(attention.register_forward_pre_hook(tap.count_call).remove)
-    if lever.name == "attention_mask":
+    if intervention_point.name == "attention_mask":
         contexts.enter_context(tapping(attention, tap))
         return
     scores, pattern = getattr(attention, SCORES), getattr(attention, PATTERN)
     contexts.enter_context(listening(scores, _hook(tap.before)))
-    if lever.strict:
+    if intervention_point.strict:
         contexts.enter_context(listening(pattern, _hook(meter.deletion.empty_rows)))
     contexts.enter_context(listening(pattern, tap.check, last=True))
 

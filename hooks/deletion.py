@@ -1,7 +1,7 @@
 """Renormalising deletion of attention edges: the arithmetic of one layer's cut.
 
 A cut edge gets the score -inf, so the remaining edges of its row share the whole attention. -inf, never
-`finfo.min`: a row filled with `finfo.min` turns into uniform attention, a leak (docs/protocol.md §6.1). A row
+`finfo.min`: a row filled with `finfo.min` turns into uniform attention, a leak (docs/cuts.md §6.1). A row
 with every edge cut attends to nothing and gives a zero output.
 
 Zeroing the pattern and renormalising it is the same function only of a plain softmax (no sink shares the row), of

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from emg_lens.arguments import short
 from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet, is_whole, listed
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
+from emg_lens.validation import short
 
 __all__ = [
     "EdgeError",
@@ -210,7 +210,7 @@ def unimodal(*modalities: str) -> EdgeSet:
     """Edges within one modality, self-edges included; all modalities, or the named ones. CLS is in none of them.
 
     The "unimodal" category of the IsoNet paper, §2.3; that CLS is exempt is forced by its Table 3
-    (docs/protocol.md §4.4).
+    (docs/isonet-protocol.md §4.4).
     """
     return Unimodal(modalities)
 
@@ -235,7 +235,7 @@ def cls_edges() -> EdgeSet:
     """Edges of CLS with other tokens, both directions: what it reads, and what reads it.
 
     They are in neither `unimodal` nor `cross_modal`. `unimodal() | cls_edges()` counts them as unimodal, which is
-    another study than the paper's (docs/protocol.md §4.4).
+    another study than the paper's (docs/isonet-protocol.md §4.4).
     """
     return ClsEdges()
 

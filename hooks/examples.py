@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.hooks.anatomy import check_unmapped
+from emg_lens.validation import ArgumentError
 
 Inputs = Tensor | tuple | Mapping[str, Any]
 """A model's input: one tensor, a tuple of positional arguments, or a mapping of keyword arguments."""

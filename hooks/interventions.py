@@ -14,13 +14,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from emg_lens.arguments import check_fields, short
 from emg_lens.hooks.algebra import EdgeError, EdgeSet, listed
 from emg_lens.hooks.edges import Nothing, none
 from emg_lens.hooks.parse import parse_edges
 from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed, Within
 from emg_lens.layout import TokenLayout
 from emg_lens.registry import Registry
+from emg_lens.validation import check_fields, short
 
 if TYPE_CHECKING:  # a study can be read without torch
     from jaxtyping import Bool

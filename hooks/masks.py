@@ -16,7 +16,7 @@ MOST_EDGES = 10**9
 
 @dataclass(frozen=True, repr=False)
 class FromMask(EdgeSet):
-    """See `from_mask`; `bits` are the packed mask, compressed."""
+    """See `edges_from_mask`; `bits` are the packed mask, compressed."""
 
     bits: bytes
     shape: tuple[int, int, int, int]
@@ -31,14 +31,14 @@ class FromMask(EdgeSet):
         return flat.view(bool).reshape(self.shape)
 
     def _text(self) -> str:
-        return f"from_mask('{'x'.join(map(str, self.shape))}:{base64.b64encode(self.bits).decode()}')"
+        return f"edges_from_mask('{'x'.join(map(str, self.shape))}:{base64.b64encode(self.bits).decode()}')"
 
 
-def from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
+def edges_from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
     """Edges given one by one.
 
     ```python
-    from_mask(attention.mean(0) < 0.01)  # [head, dest, src], with .at(layers=3): what a head hardly looks at
+    edges_from_mask(attention.mean(0) < 0.01)  # [head, dest, src], with .at(layers=3): what a head hardly looks at
     ```
 
     Args:
@@ -53,10 +53,10 @@ def from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
     try:
         array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)  # pyright: ignore
     except ValueError as error:
-        raise EdgeError(f"from_mask takes booleans, all rows of one length: {error}") from None
+        raise EdgeError(f"edges_from_mask takes booleans, all rows of one length: {error}") from None
     if array.dtype != bool or not 2 <= array.ndim <= 4 or array.shape[-1] != array.shape[-2] or not array.size:
         raise EdgeError(
-            f"from_mask takes booleans [dest, src], [head, dest, src] or [layer, head, dest, src], got {array.dtype}"
+            f"edges_from_mask takes booleans [dest, src], [head, dest, src] or [layer, head, dest, src], got {array.dtype}"
             f" {list(array.shape)}"
         )
     array = array.reshape((1,) * (4 - array.ndim) + array.shape)
@@ -79,6 +79,6 @@ def _read(text: str) -> EdgeSet:
             raise ValueError("another size")
     except (ValueError, binascii.Error, zlib.error):
         raise EdgeError(
-            f"from_mask('{text[:40]}…') is not what a mask prints; give booleans, or the text whole"
+            f"edges_from_mask('{text[:40]}…') is not what a mask prints; give booleans, or the text whole"
         ) from None
     return FromMask(bits, (n_layers, n_heads, n_dest, n_src))

@@ -10,12 +10,12 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, WithJsonSchema
 
-from emg_lens.arguments import short
 from emg_lens.hooks import edges
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.masks import from_mask
+from emg_lens.hooks.masks import edges_from_mask
+from emg_lens.validation import short
 
-MASK = re.compile(r"from_mask\('[0-9A-Za-z:+/=]*'\)")
+MASK = re.compile(r"edges_from_mask\('[0-9A-Za-z:+/=]*'\)")
 CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
     f.__name__: f
     for f in (
@@ -30,7 +30,7 @@ CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
         edges.positions,
         edges.every,
         edges.none,
-        from_mask,
+        edges_from_mask,
     )
 }
 

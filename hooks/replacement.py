@@ -1,4 +1,4 @@
-"""The ways in which what a token carries can be replaced, or its place changed (docs/protocol.md §4.8)."""
+"""The ways in which what a token carries can be replaced, or its place changed (docs/isonet-protocol.md §4.8)."""
 
 from typing import Annotated, Literal, get_args
 

@@ -32,7 +32,7 @@ class LayerCut:
     """
 
     layer: int
-    lever: str
+    intervention_point: str
     module: str
     edges_cut: int
     already_dead: int
@@ -55,9 +55,9 @@ class Meter:
     """
 
     def __init__(
-        self, layer: int, lever: str, module: str, n_heads: int, deletion: Deletion, *, plain_softmax: bool
+        self, layer: int, intervention_point: str, module: str, n_heads: int, deletion: Deletion, *, plain_softmax: bool
     ) -> None:
-        self.layer, self.lever, self.module = layer, lever, module
+        self.layer, self.intervention_point, self.module = layer, intervention_point, module
         self.n_heads, self.deletion, self.plain_softmax = n_heads, deletion, plain_softmax
         self.calls = self.fired = self.checked = self.trials = 0
         self.masses: list[Tensor] = []
@@ -71,8 +71,8 @@ class Meter:
         cut, scores = self.deletion.on(scores), scores.detach()
         self.fired += 1
         possible = allowed(scores)[..., : cut.shape[-1] - self.deletion.n_sinks]
-        severed = cut[..., : possible.shape[-1]]
-        emptied = (possible & severed).any(-1) & ~(possible & ~severed).any(-1)
+        permanent_mask = cut[..., : possible.shape[-1]]
+        emptied = (possible & permanent_mask).any(-1) & ~(possible & ~permanent_mask).any(-1)
         self.emptied = _either(self.emptied, of_all_mapped(emptied.any(0)).any(0))
         # Not softmax(): a function of torch that another cut, further out, may be listening to.
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -80,7 +80,7 @@ class Meter:
         if self.plain_softmax:
             mass, alive = (pattern * cut).sum() / pattern[0, :, :, 0].numel(), ((pattern > 0) & cut).any(0)
         else:
-            mass, alive = pattern.sum() * torch.nan, (possible & severed).any(0)
+            mass, alive = pattern.sum() * torch.nan, (possible & permanent_mask).any(0)
         masses = of_all_mapped(mass)
         self.trials += len(scores) * len(masses)
         self.masses.append(masses.sum())
@@ -105,7 +105,7 @@ class Meter:
         edges = int(cut.sum()) * (self.n_heads if len(cut) == 1 else 1)
         return LayerCut(
             layer=self.layer,
-            lever=self.lever,
+            intervention_point=self.intervention_point,
             module=self.module,
             edges_cut=edges,
             already_dead=0 if self.alive is None else edges - int(self.alive.sum()),
@@ -132,9 +132,11 @@ class CutReport:
             of a cut block, layers of the stack that have no attention.
     """
 
-    def __init__(self, edges: str, lever: str, meters: list[Meter], scope: Scope, routes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, edges: str, intervention_point: str, meters: list[Meter], scope: Scope, routes: tuple[str, ...] = ()
+    ) -> None:
         self.edges = edges
-        self.lever = lever
+        self.intervention_point = intervention_point
         self.routes = routes
         self._meters = meters
         self._scope = scope
@@ -184,6 +186,6 @@ class CutReport:
         self._scope.verify()
 
     def __repr__(self) -> str:
-        head = f"CutReport({self.edges}, lever={self.lever!r})"
+        head = f"CutReport({self.edges}, intervention_point={self.intervention_point!r})"
         table = [self.to_frame().to_string(index=False)] if self._meters else []
         return "\n".join([head, *table, *self.routes])

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from emg_lens.arguments import checked, short
 from emg_lens.hooks.algebra import EdgeError, listed
 from emg_lens.hooks.anatomy import (
     PATTERN,
@@ -33,6 +32,7 @@ from emg_lens.hooks.examples import Inputs, call, example_inputs
 from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
 from emg_lens.layout import CLS, NO_INDEX, Stage, TokenLayout
 from emg_lens.registry import UnknownNameError
+from emg_lens.validation import checked, short
 
 OF_STAGES = "stages."
 """What the hook points of a stage begin with, before its name."""
@@ -56,7 +56,7 @@ def replace(
 
     Zero and mean take the tokens out of the distribution the model knows; resample and permute keep each
     token's own distribution and break its tie to the trial (Zhang & Nanda, arXiv 2309.16042;
-    docs/protocol.md §4.8).
+    docs/isonet-protocol.md §4.8).
 
     Args:
         model: A TransformerLens model.

@@ -14,16 +14,24 @@ from rich.text import Text
 from emg_lens.data.leakage import Leakage
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.errors import printable
+from emg_lens.io.csv_tables import to_csv
 from emg_lens.io.files import write_text
 from emg_lens.io.seals import check_seal
-from emg_lens.studies.class_factors import PREFIX
-from emg_lens.studies.csv_tables import to_csv
-from emg_lens.studies.findings import Findings
-from emg_lens.studies.fit_folder import check_fit, naming_the_damaged, read_csv, read_facts, read_outputs, read_scores
+from emg_lens.studies.fits.fit_store import (
+    check_fit,
+    naming_the_damaged,
+    read_csv,
+    read_facts,
+    read_outputs,
+    read_scores,
+)
 from emg_lens.studies.report.table_formats import to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
-from emg_lens.studies.run_plan import read_record, read_spec
-from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.studies.results.class_factors import PREFIX
+from emg_lens.studies.results.findings import Findings
+from emg_lens.studies.runs.manifest import read_record, read_spec
+from emg_lens.studies.spec.errors import StudyError
+from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE
 
 if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
@@ -74,8 +82,8 @@ class StudyResult(Findings):
                 found = with_expectations(read_scores(part, metrics), study.at(levels), facts[-1]["modalities"])
                 scores.append(found.assign(fit=part.name, **{name: levels[name] for name in study.factors}))
                 curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
-                if (part / "larger_cuts.csv").exists():  # runs of former versions have no controls
-                    nested.append(read_csv(part / "larger_cuts.csv").assign(fit=part.name))
+                if (part / "superset_ablations.csv").exists():  # runs of former versions have no controls
+                    nested.append(read_csv(part / "superset_ablations.csv").assign(fit=part.name))
                     shift.append(read_csv(part / "shift.csv").assign(fit=part.name))
                 if (part / "leakage.json").exists():
                     leakage.append({**Leakage.from_dict(read_facts(part, "leakage.json")).to_dict(), "fit": part.name})
@@ -253,7 +261,7 @@ def with_expectations(scores: pd.DataFrame, spec: StudySpec, modalities: Collect
 def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: Sequence[str]) -> pd.DataFrame:
     """Columns as the documentation lists them; metrics that nobody asked for are left out of the table."""
     first = ["fit", "subject", *study.factors, "condition", *(t for t in tags if t in scores), *metrics]
-    later = ["n_test", "n_movements", *(f"{metric}_chance" for metric in metrics), "expected", "expected_is_baseline"]
+    later = ["n_test", "n_repetitions", *(f"{metric}_chance" for metric in metrics), "expected", "expected_is_baseline"]
     later += [column for column in scores if column.startswith(PREFIX)]
     audit = list(scores.columns[list(scores.columns).index("edges_cut") :])
     known = [c for c in (*later, *audit) if c in scores and c not in first]

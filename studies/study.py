@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.run import run_study
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.spec.study_spec import StudySpec
 
 
 class Study(StudySpec):
@@ -17,5 +17,5 @@ class Study(StudySpec):
         jobs: int | None = None,
         device: str = "cpu",
     ) -> StudyResult:
-        """Run the study, or continue it: see `emg_lens.studies.run.run_study`."""
+        """Run the study, or continue it: see `emg_lens.studies.runs.execution.run_study`."""
         return run_study(self, data, out, jobs, device)

@@ -245,7 +245,7 @@ def test_an_unknown_device_is_one_line(call, tmp_path):
 
 
 def test_debug_shows_the_traceback(monkeypatch):
-    from emg_lens.studies.spec import StudyError
+    from emg_lens.studies.spec.errors import StudyError
 
     monkeypatch.setattr(sys, "argv", ["emg-lens", "run", "quikstart", "--debug"])
     with pytest.raises(StudyError):

@@ -55,10 +55,10 @@ def test_many_tensors_in_one_are_left_to_torch():
     assert set(dropped.unique().tolist()) == {0.0, 2.0} and not dropped[0].equal(dropped[1])
 
 
-def plain_attention(q, k, v, severed, kept):
+def plain_attention(q, k, v, permanent_mask, kept):
     """By the formula, `[batch, pos, head, d_head]`; `kept` is `[head, batch, src, dest]`."""
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
-    pattern = scores.masked_fill(severed, -torch.inf).softmax(-1)
+    pattern = scores.masked_fill(permanent_mask, -torch.inf).softmax(-1)
     return torch.einsum("bhqk,bkhd->bqhd", pattern * kept.permute(1, 0, 3, 2), v)
 
 
@@ -68,14 +68,14 @@ def test_attention_and_its_gradients_are_those_of_the_formula(n_dest, p):
     batch, n_src, n_heads, d_head = 3, 6, 2, 4
     q = torch.randn(batch, n_dest, n_heads, d_head, dtype=torch.float64, requires_grad=True)
     k, v = (torch.randn(batch, n_src, n_heads, d_head, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    severed = torch.rand(n_heads, n_dest, n_src) < 0.3
-    severed[..., 0] = False
+    permanent_mask = torch.rand(n_heads, n_dest, n_src) < 0.3
+    permanent_mask[..., 0] = False
     weight = torch.randn(batch, n_dest, n_heads, d_head, dtype=torch.float64)
     torch.manual_seed(1)
     kept = keep_mask((n_heads, batch, n_src, n_dest), p, torch.float64) if p else torch.ones(1, 1, 1, 1)
-    expected = plain_attention(q, k, v, severed, kept)
+    expected = plain_attention(q, k, v, permanent_mask, kept)
     torch.manual_seed(1)
-    found = attend(q, k, v, severed, p)
+    found = attend(q, k, v, permanent_mask, p)
     assert (found - expected).abs().max() < 1e-12
     gradients = [torch.autograd.grad((out * weight).sum(), (q, k, v)) for out in (found, expected)]
     assert max((a - b).abs().max() for a, b in zip(*gradients, strict=True)) < 1e-12
@@ -94,9 +94,9 @@ def gradients(model: HookedBiosignalEncoder, loss: torch.Tensor) -> dict[str, to
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("severed", ["", "flow('acc', 'emg')", "flow('emg', 'cls')"])
-def test_a_step_that_reads_cls_alone_has_the_gradients_of_a_whole_one(norm, severed):
-    model = build(dropout=0.0, norm=norm, severed_edges=severed).train()
+@pytest.mark.parametrize("permanent_mask", ["", "flow('acc', 'emg')", "flow('emg', 'cls')"])
+def test_a_step_that_reads_cls_alone_has_the_gradients_of_a_whole_one(norm, permanent_mask):
+    model = build(dropout=0.0, norm=norm, masked_edges=permanent_mask).train()
     x, y = model.example_input(5).double(), torch.arange(5) % 4
     alone = gradients(model, F.cross_entropy(model(x), y))
     whole = gradients(model, F.cross_entropy(model(x, return_type="both")[0], y))
@@ -106,7 +106,7 @@ def test_a_step_that_reads_cls_alone_has_the_gradients_of_a_whole_one(norm, seve
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"positions": "rotary"}, {"qkv_bias": False, "norm": "pre"}, {"severed_edges": "flow('emg', 'cls')"}],
+    [{}, {"positions": "rotary"}, {"qkv_bias": False, "norm": "pre"}, {"masked_edges": "flow('emg', 'cls')"}],
 )
 @pytest.mark.parametrize("anneal", [0.3, 1.0])
 def test_positions_innermost_changes_no_number(settings, anneal, monkeypatch):
@@ -124,7 +124,9 @@ def test_positions_innermost_changes_no_number(settings, anneal, monkeypatch):
     found, found_gradients = step()
 
     def mix(self, q, k, v):  # the same dropout, which `mix` would leave to torch
-        return attend(q, k, v, None if self.severed is None else self.severed[:, : q.shape[1]], self.cfg.dropout)
+        return attend(
+            q, k, v, None if self.permanent_mask is None else self.permanent_mask[:, : q.shape[1]], self.cfg.dropout
+        )
 
     monkeypatch.setattr(Attention, "mix", mix)
     monkeypatch.setattr(Attention, "_mixes_by_position", lambda self, x: False)

@@ -83,7 +83,7 @@ def test_rows_with_every_score_cut_give_zero_attention_not_nan():
 
 
 def test_severed_edges_are_absent_with_and_without_hooks():
-    model = make(severed_edges="flow('acc', 'cls')", norm="post")
+    model = make(masked_edges="flow('acc', 'cls')", norm="post")
     x = model.example_input(3)
     whole = make(norm="post")
     whole.load_state_dict(model.state_dict())
@@ -102,12 +102,12 @@ def test_severed_edges_are_absent_with_and_without_hooks():
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_a_model_without_any_edge_in_a_layer_writes_its_bias_there(norm):
-    model = make(severed_edges="every().at(layers=[1])", norm=norm)
+    model = make(masked_edges="every().at(layers=[1])", norm=norm)
     x = model.example_input(3)
     out, cache = model.run_with_cache(x)
     torch.testing.assert_close(cache["attn_out", 1], model.blocks[1].attn.b_O.expand(3, 8, 32))
     assert out.isfinite().all() and (model(x) - out).abs().max() < 1e-5
-    only_rows = make(severed_edges="positions(dest=['cls'])", norm=norm)
+    only_rows = make(masked_edges="positions(dest=['cls'])", norm=norm)
     assert (only_rows(x) - only_rows.run_with_cache(x)[0]).abs().max() < 1e-5
 
 

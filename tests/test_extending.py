@@ -93,7 +93,7 @@ import sys
 from emg_lens.data.registry import DATASETS
 from emg_lens.hooks.interventions import INTERVENTIONS
 from emg_lens.models.registry import ARCHITECTURES
-from emg_lens.training.metrics import METRICS
+from emg_lens.scoring.metrics import METRICS
 from emg_lens.training.objectives import OBJECTIVES
 from emg_lens.studies.report.view import VIEWS
 registries = [ARCHITECTURES, DATASETS, INTERVENTIONS, OBJECTIVES, METRICS, VIEWS]
@@ -191,7 +191,7 @@ def test_the_metric_is_scikit_learn_s(lab):
         lab,
         f"""
 import numpy as np
-from emg_lens.training.metrics import measure
+from emg_lens.scoring.metrics import measure
 found.update(measure(["top2_accuracy"], np.array({logits.tolist()}), np.array({y.tolist()})))
 """,
     )

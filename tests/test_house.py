@@ -18,8 +18,8 @@ FOLDERS = {"emg_lens.hooks": ROOT / "hooks", "emg_lens.studies": ROOT / "studies
 """Package -> its folder; `hooks/` and `studies/` are installed under `emg_lens`."""
 
 FLOORS = (
-    ("arguments", "errors", "layout", "memory", "registry"),
-    ("io",),
+    ("errors", "layout", "memory", "registry", "validation"),
+    ("io", "scoring"),
     ("data", "hooks"),
     ("lens",),
     ("models",),
@@ -31,6 +31,8 @@ FLOORS = (
     ("__main__",),
 )
 """Rooms from the ground up. A room imports from below; rooms of one floor leave each other alone."""
+STUDY_FLOORS = ("statistics", "spec", "fits", "runs", "results", "report", "")
+"""The rooms of `studies`, from the ground up; the files at its top level come last."""
 GROUND = FLOORS[0]
 """Single modules, which may use each other."""
 
@@ -145,6 +147,30 @@ def test_arrows_run_downwards_only():
             if not here or not there or floor_of[there] >= floor_of[here]:
                 wrong.append(f"{module} imports {other}")
     assert not wrong, "\n".join(sorted(wrong))
+
+
+def study_room(module: str) -> str | None:
+    """The room of `studies` that a module is in; "" is its top level."""
+    parts = module.split(".")
+    if parts[:2] != ["emg_lens", "studies"] or len(parts) == 2:
+        return None
+    return parts[2] if len(parts) > 3 or parts[2] in STUDY_FLOORS else ""
+
+
+def test_rooms_of_studies_import_downwards_only():
+    wrong = []
+    for module in MODULES:
+        here = study_room(module)
+        for other in imports(module) if here is not None else ():
+            there = study_room(other)
+            if there is not None and here != there and STUDY_FLOORS.index(there) >= STUDY_FLOORS.index(here):
+                wrong.append(f"{module} imports {other}")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_the_top_level_of_studies_stays_small():
+    files = [path.name for path in (ROOT / "studies").iterdir() if path.suffix in (".py", ".pyi")]
+    assert len(files) <= 8, files
 
 
 def test_there_is_no_circle():

@@ -71,7 +71,7 @@ def test_help_waits_for_nothing_heavy():
 
 
 def test_workers_that_fit_models_do_not_wait_for_figures_and_statistics():
-    loaded = set(run("import sys, emg_lens.studies.fits; print(*sorted(sys.modules))").split())
+    loaded = set(run("import sys, emg_lens.studies.fits.fit_execution; print(*sorted(sys.modules))").split())
     assert "emg_lens.training.fitting" in loaded
     assert not {"matplotlib", "statsmodels", "scipy.stats", "scipy.signal", "scipy.spatial"} & loaded
 
@@ -79,7 +79,7 @@ def test_workers_that_fit_models_do_not_wait_for_figures_and_statistics():
 @pytest.mark.parametrize(
     "code",
     [
-        "import emg_lens.studies.run",
+        "import emg_lens.studies.runs.execution",
         "from emg_lens import Study; Study.load('quickstart').check()",
         "from emg_lens import cross_modal; cross_modal('emg', 'acc') | cross_modal().at(layers=2)",
     ],
@@ -89,7 +89,7 @@ def test_studies_and_edge_sets_do_not_wait_for_models(code):
     assert not {"torch", "transformer_lens", "matplotlib"} & loaded
 
 
-@pytest.mark.parametrize("module", ["emg_lens.studies.sweep", "emg_lens.sweep", "emg_lens.hooks.cut", "emg_lens.fit"])
+@pytest.mark.parametrize("module", ["emg_lens.sweep", "emg_lens.hooks.cut", "emg_lens.fit"])
 def test_a_function_is_not_also_a_module(module):
     with pytest.raises(ModuleNotFoundError):
         import_module(module)

@@ -1,8 +1,8 @@
 from .attention_views import AttentionView, attention_view
-from .controls import larger_cuts, random_edges, with_detour_closed
+from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
 from .patterns import modality_mass
-from .readout import neighbour_shares, readout_map, readout_vectors
+from .readout import neighbour_fractions, readout_map, readout_vectors
 from .reconstruction import gap_curve, masked_errors, reconstruct
 from .reconstruction_figures import plot_gap_curve, plot_reconstruction
 from .shift import activation_shift
@@ -13,16 +13,16 @@ __all__ = [
     "attention_view",
     "forward_flops",
     "gap_curve",
-    "larger_cuts",
+    "superset_ablations",
     "masked_errors",
     "modality_mass",
     "model_costs",
-    "neighbour_shares",
+    "neighbour_fractions",
     "plot_gap_curve",
     "plot_reconstruction",
     "random_edges",
     "readout_map",
     "readout_vectors",
     "reconstruct",
-    "with_detour_closed",
+    "with_cls_path_closed",
 ]

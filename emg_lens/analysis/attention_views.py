@@ -34,8 +34,8 @@ from emg_lens.analysis.patterns import (
     read_patterns,
     row_notes,
 )
-from emg_lens.arguments import ArgumentError
 from emg_lens.layout import CLS, TokenLayout
+from emg_lens.validation import ArgumentError
 
 __all__ = ["AttentionView", "attention_view", "modality_mass"]
 

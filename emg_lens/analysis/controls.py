@@ -1,4 +1,4 @@
-"""Controls: conditions that say what the cost of another one is worth (docs/protocol.md §8).
+"""Controls: conditions that say what the cost of another one is worth (docs/controls.md §8).
 
 A cut takes away what its edges brought, and moves attention to the edges that are left. Beside its price stand that of
 as many other edges, chosen at random; that of larger cuts: where one costs less, the model can do without more than the
@@ -18,12 +18,12 @@ from jaxtyping import Bool
 from pydantic import Field, NonNegativeInt
 from torch import nn
 
-from emg_lens.arguments import checked
-from emg_lens.hooks import EdgeError, EdgeSet, from_mask, positions
+from emg_lens.hooks import EdgeError, EdgeSet, edges_from_mask, positions
 from emg_lens.layout import CLS, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.live_edges import one_head_for_all, reach
 from emg_lens.sweeps.target import Target, target_of
+from emg_lens.validation import checked
 
 Draws = Annotated[int, Field(ge=0, le=10_000)]
 
@@ -53,18 +53,18 @@ def random_edges(
     """
     target = target_of(model, layout)
     cut = _live_cut(target, edges)
-    severed = None if target.severed is None else target.severed[:, : cut.shape[1]]
-    uncut = reach(torch.zeros(cut.shape, dtype=torch.bool), target.readout, severed)
+    permanent_mask = None if target.permanent_mask is None else target.permanent_mask[:, : cut.shape[1]]
+    uncut = reach(torch.zeros(cut.shape, dtype=torch.bool), target.readout, permanent_mask)
     pool = uncut.live_rows[:, None, :, None].expand(cut.shape).numpy()
-    pool = pool if severed is None else pool & ~severed.numpy()
+    pool = pool if permanent_mask is None else pool & ~permanent_mask.numpy()
     if not cut.any():
         raise EdgeError(f"{edges} cuts no live edge, so there is nothing to match")
     kinds = [pool & kind for kind in _kinds(target.layout)]
     wanted = min(n, _count_others(cut, kinds, n))
     if not wanted and n:
         raise EdgeError(f"{edges} cuts every live edge of the kinds that it cuts, so there is no other edge to draw")
-    found, itself = {}, from_mask(cut)
-    draws = (from_mask(_draw(cut, kinds, (seed, draw))) for draw in itertools.count())
+    found, itself = {}, edges_from_mask(cut)
+    draws = (edges_from_mask(_draw(cut, kinds, (seed, draw))) for draw in itertools.count())
     while len(found) < wanted:
         drawn = next(draws)
         if drawn != itself:
@@ -73,7 +73,9 @@ def random_edges(
 
 
 @checked
-def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout | None = None) -> pd.DataFrame:
+def superset_ablations(
+    model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout | None = None
+) -> pd.DataFrame:
     """All pairs of conditions of which one cuts all live edges that the other cuts, and more.
 
     Conditions that do something else to the model than cutting edges are compared with those that do the same to its
@@ -101,11 +103,11 @@ def larger_cuts(model: nn.Module, conditions: Sequence[Condition], layout: Token
 
 
 @checked
-def with_detour_closed(edges: EdgeSet) -> EdgeSet:
+def with_cls_path_closed(edges: EdgeSet) -> EdgeSet:
     """The edges, and those by which other tokens read CLS, in every layer.
 
     With CLS exempt, what a cut keeps from passing between tokens still passes through CLS, layer by layer
-    (docs/protocol.md §4.9, item 6).
+    (docs/isonet-protocol.md §4.9, item 6).
     """
     return edges | (positions(src=[CLS]) - positions(dest=[CLS]))
 
@@ -113,9 +115,9 @@ def with_detour_closed(edges: EdgeSet) -> EdgeSet:
 def _live_cut(target: Target, edges: EdgeSet) -> Bool[np.ndarray, "layer one_or_head dest src"]:
     """The live edges of a cut; of one head, where all are cut alike."""
     mask = edges.mask(target.layout, target.n_layers, target.n_heads)
-    some = one_head_for_all(mask, target.severed)
-    severed = None if target.severed is None else target.severed[:, some]
-    return reach(mask[:, some], target.readout, severed).live_cut.numpy()
+    some = one_head_for_all(mask, target.permanent_mask)
+    permanent_mask = None if target.permanent_mask is None else target.permanent_mask[:, some]
+    return reach(mask[:, some], target.readout, permanent_mask).live_cut.numpy()
 
 
 def _kinds(layout: TokenLayout) -> list[Bool[np.ndarray, "dest src"]]:

@@ -1,4 +1,4 @@
-"""What a model costs to run: parameters, arithmetic, memory and time for one window (docs/protocol.md §9.5).
+"""What a model costs to run: parameters, arithmetic, memory and time for one window (docs/tinymyo-model.md §9.5).
 
 Nothing is quantised here: bytes at 8 and 4 bits are those of the weights alone, without scales.
 """
@@ -18,11 +18,11 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from emg_lens.arguments import ArgumentError, checked
 from emg_lens.models.components import Unembed
 from emg_lens.models.encoder import HookedBiosignalEncoder, count_parameters
 from emg_lens.models.staged import StagedEncoder
-from emg_lens.models.tinymyo_heads import D_REGRESSION, ChannelUnembed, SampleUnembed, SequenceUnembed
+from emg_lens.models.tinymyo.heads import D_REGRESSION, ChannelUnembed, SampleUnembed, SequenceUnembed
+from emg_lens.validation import ArgumentError, checked
 
 BITS = {"fp32": 32, "int8": 8, "int4": 4}
 """Of a weight."""

@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
-from emg_lens.arguments import ArgumentError, check_argument
 from emg_lens.layout import CLS, TokenLayout
+from emg_lens.validation import ArgumentError, check_argument
 
 Patterns = ActivationCache | Mapping[str, Tensor] | Tensor | np.ndarray
 

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError, checked
+from emg_lens.validation import ArgumentError, checked
 
 TRIALS_A_FORWARD = 128
 MOST_COMPONENTS = 50
@@ -55,7 +55,7 @@ def readout_map(
 ) -> Float[np.ndarray, "trial 2"]:
     """t-SNE of vectors (van der Maaten and Hinton 2008), scikit-learn's: near ones stay near.
 
-    Distances between far points, sizes and densities of clusters mean nothing; `neighbour_shares` counts what does.
+    Distances between far points, sizes and densities of clusters mean nothing; `neighbour_fractions` counts what does.
 
     Args:
         vectors: `readout_vectors`; of more than 50 values, their first 50 principal components are mapped.
@@ -79,10 +79,10 @@ def readout_map(
 
 
 @checked
-def neighbour_shares(
+def neighbour_fractions(
     vectors: Vectors,
     labels: Shaped[np.ndarray, " trial"],
-    movement: Shaped[np.ndarray, " trial"] | None = None,
+    repetition_id: Shaped[np.ndarray, " trial"] | None = None,
     *,
     n_neighbours: PositiveInt = 10,
 ) -> tuple[Float[np.ndarray, " trial"], Float[np.ndarray, " trial"]]:
@@ -103,10 +103,10 @@ def neighbour_shares(
         ArgumentError: Fewer trials of other movements than neighbours, other numbers of labels, values not finite.
     """
     _check_vectors(vectors, 2)
-    movement = np.arange(len(vectors)) if movement is None else movement
-    if len(labels) != len(vectors) or len(movement) != len(vectors):
-        raise ArgumentError(f"{len(labels)} labels and {len(movement)} movements for {len(vectors)} trials")
-    _, of, counts = np.unique(movement, return_inverse=True, return_counts=True)
+    repetition_id = np.arange(len(vectors)) if repetition_id is None else repetition_id
+    if len(labels) != len(vectors) or len(repetition_id) != len(vectors):
+        raise ArgumentError(f"{len(labels)} labels and {len(repetition_id)} repetition ids for {len(vectors)} trials")
+    _, of, counts = np.unique(repetition_id, return_inverse=True, return_counts=True)
     fewest = len(vectors) - int(counts.max())
     if fewest < n_neighbours:
         raise ArgumentError(f"n_neighbours={n_neighbours}, and a trial has {fewest} trials of other movements")

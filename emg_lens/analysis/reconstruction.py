@@ -2,7 +2,7 @@
 
 `mean` fills the masked samples of a channel with the mean of its visible ones, `interpolation` with straight lines
 between the visible samples next to a gap (level at the ends of the window). A channel without a visible sample gets the
-mean of the window's visible ones. Facts: docs/protocol.md §10.4.
+mean of the window's visible ones. Facts: docs/pretraining.md §10.4.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from emg_lens.arguments import ArgumentError, checked
-from emg_lens.training.masking import draw_mask, n_patches, of_samples
+from emg_lens.training.pretraining.masking import draw_mask, n_patches, of_samples
+from emg_lens.validation import ArgumentError, checked
 
 MODEL = "model"
 AT_ONCE = 64

@@ -15,8 +15,8 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from emg_lens.analysis.reconstruction import MODEL, reconstruct
-from emg_lens.arguments import ArgumentError, checked
-from emg_lens.training.masking import draw_mask, n_patches, of_samples
+from emg_lens.training.pretraining.masking import draw_mask, n_patches, of_samples
+from emg_lens.validation import ArgumentError, checked
 
 WIDTH, ROW = 7.0, 0.9
 """Inches: of a figure, and the height of a channel."""

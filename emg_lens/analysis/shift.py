@@ -1,7 +1,7 @@
 """How far a condition moves the residual stream from where the unmasked model has it, layer by layer.
 
 A cut that pushes activations far outside of what the model met in training may cost something for that reason alone
-(docs/protocol.md §8).
+(docs/controls.md §8).
 """
 
 from collections import defaultdict
@@ -16,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from emg_lens.analysis.patterns import group_index, group_names
-from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.anatomy import resolve_layout
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.settings import check_inputs
+from emg_lens.validation import checked
 
 TRIALS_A_FORWARD = 128
 MOST_RUN = 1024

@@ -1,6 +1,7 @@
 from .corpus import Corpus, HeldOut
 from .corpus_writer import CorpusPart, write_corpus
 from .leakage import Leakage, leakage_report
+from .pre_onset import before_trials
 from .preprocessing import Recipe, preprocess
 from .recording import DataError, Recording, Signal
 from .registry import (
@@ -13,10 +14,9 @@ from .registry import (
     register,
     subjects,
 )
-from .rest import before_trials
 from .segment import Segment
 from .splits import BlockSplit, Fold, RepetitionSplit, SubjectSplit
-from .statistics import InputStatistics, TargetStatistics
+from .standardization import InputStatistics, TargetStatistics
 from .trials import TrialSet
 
 __all__ = [

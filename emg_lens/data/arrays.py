@@ -9,9 +9,9 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from pydantic import PositiveFloat, PositiveInt
 
-from emg_lens.arguments import ArgumentError, check_argument, short
 from emg_lens.data.recording import DataError
 from emg_lens.data.segment import CHANNEL_COLUMNS
+from emg_lens.validation import ArgumentError, check_argument, short
 
 LARGEST = 2**53
 """Of whole numbers: floating-point ones hold no larger one exactly."""

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-from emg_lens.arguments import Name, SpecModel, findings, short
 from emg_lens.data.recording import DataError
+from emg_lens.validation import Name, SpecModel, findings, short
 
 ALL = "all"
 """Every electrode of a modality."""

@@ -1,6 +1,6 @@
 """A corpus: windows of many shards in one numbering, alike in channels, and parted into training and validation.
 
-Nothing but the places of windows is held in memory; samples are read a batch at a time. Facts: docs/protocol.md §10.1.
+Nothing but the places of windows is held in memory; samples are read a batch at a time. Facts: docs/pretraining.md §10.1.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 
-from emg_lens.arguments import SpecModel, checked
 from emg_lens.data.files import natural
 from emg_lens.data.recording import DataError
 from emg_lens.data.shards import Shard, ShardReader, find_shards, trials_shard
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.hashing import content_hashes
+from emg_lens.validation import SpecModel, checked
 
 Scale = Literal["min-max", "none"]
 Padding = Literal["counted", "left out"]
@@ -283,7 +283,7 @@ class Corpus:
 
 
 def scaled(x: Float[np.ndarray, "*any time"]) -> Float[np.ndarray, "*any time"]:
-    """Each channel of each window from -1 to 1; a constant one becomes -1 (docs/protocol.md §10.1)."""
+    """Each channel of each window from -1 to 1; a constant one becomes -1 (docs/pretraining.md §10.1)."""
     low = x.min(axis=-1, keepdims=True)
     unit = (x - low) / (x.max(axis=-1, keepdims=True) - low + np.float32(TINY))
     return (unit - np.float32(0.5)) * 2

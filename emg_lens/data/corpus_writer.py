@@ -16,7 +16,6 @@ import pandas as pd
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat
 
-from emg_lens.arguments import Name, SpecModel, checked
 from emg_lens.data.files import choose
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import UNLABELLED, DataError, Recording
@@ -27,6 +26,7 @@ from emg_lens.io.files import remove_abandoned, replacing
 from emg_lens.io.hashing import content_hashes
 from emg_lens.io.locking import one_at_a_time
 from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, write_sealed
+from emg_lens.validation import Name, SpecModel, checked
 
 CHUNK_BYTES = 1 << 20
 """Of a shard, that are read or written together."""

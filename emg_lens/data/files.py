@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from emg_lens.data.recording import DataError
-from emg_lens.io.apart import Reader, UnreadableError, read_apart
 from emg_lens.io.hashing import content_hashes
+from emg_lens.io.subprocess_reader import Reader, UnreadableError, read_apart
 
 Index = Mapping[str, Sequence[Path]]
 """Files of each subject, subjects and files in natural order."""
@@ -126,7 +126,7 @@ def check_choices(dataset: str, option: str, values: Sequence[str], known: Colle
 
 
 def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[str, Any]:
-    """What a reader finds in a file, in a process of its own (`emg_lens.io.apart`).
+    """What a reader finds in a file, in a process of its own (`emg_lens.io.subprocess_reader`).
 
     Args:
         reader: Of `emg_lens.io.binary`.

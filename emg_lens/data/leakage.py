@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
+from emg_lens.data.pre_onset import ALL, WINDOW_S, Told, told_before
 from emg_lens.data.recording import DataError
-from emg_lens.data.rest import ALL, WINDOW_S, Told, told_before
 from emg_lens.data.splits import Fold
 from emg_lens.data.trials import TrialSet
 
 SHARED = {
     "samples": "share raw samples with a training trial (their windows overlap)",
-    "movement": "are cut from a movement that is also trained on",
+    "repetition_id": "are cut from a movement that is also trained on",
     "repetition": "are of the same class, repetition and recording as a training trial",
     "recording": "come from a recording that is also trained on",
     "subject": "come from a subject who is also trained on",
@@ -191,7 +191,7 @@ def leakage_report(
 
 def _shared(train: TrialSet, test: TrialSet) -> dict[str, int | None]:
     keys: dict[str, Callable[[TrialSet], Sequence[np.ndarray]]] = {
-        "movement": lambda t: (t.subject, t.movement),
+        "repetition_id": lambda t: (t.subject, t.repetition_id),
         "repetition": lambda t: (t.subject, _sources(t), t.y, t.repetition),
         "recording": lambda t: (t.subject, _sources(t)),
         "subject": lambda t: (t.subject,),
@@ -233,13 +233,13 @@ def _class_repeats(train: TrialSet, test: TrialSet) -> tuple[float | None, float
     table = pd.DataFrame(
         {
             "subject": np.concatenate([train.subject, test.subject]),
-            "movement": np.concatenate([train.movement, test.movement]),
+            "repetition_id": np.concatenate([train.repetition_id, test.repetition_id]),
             "y": np.concatenate([train.y, test.y]),
         }
-    ).drop_duplicates(["subject", "movement"])
+    ).drop_duplicates(["subject", "repetition_id"])
     same, random = [], []
-    for _, one in table.sort_values("movement").groupby("subject"):
-        follows = np.diff(one["movement"]) == 1
+    for _, one in table.sort_values("repetition_id").groupby("subject"):
+        follows = np.diff(one["repetition_id"]) == 1
         same += (np.diff(one["y"])[follows] == 0).tolist()
         counts, n = np.bincount(one["y"]), len(one)
         random += [(counts * (counts - 1)).sum() / (n * (n - 1))] * int(follows.sum()) if n > 1 else []

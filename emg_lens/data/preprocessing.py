@@ -17,8 +17,8 @@ import scipy  # it imports its parts when they are first used: most commands nev
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, model_validator
 
-from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
+from emg_lens.validation import SpecModel
 
 Samples = Float[np.ndarray, "time channel"]
 
@@ -94,7 +94,7 @@ class Lowpass(Step):
     order: Order = 4
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """Filter, unless the sensor delivers nothing above the cut-off (docs/protocol.md §3.1)."""
+        """Filter, unless the sensor delivers nothing above the cut-off (docs/trials.md §3.1)."""
         rate = min(signal.fs, signal.native_fs)
         if self.cutoff_hz >= rate / 2:
             return (

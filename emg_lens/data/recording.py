@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Integer
 
-from emg_lens.arguments import check_fields
 from emg_lens.errors import EmgLensError
+from emg_lens.validation import check_fields
 
 REST = 0
 UNLABELLED = -1

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emg_lens.arguments import short
 from emg_lens.data.files import Index, listing_hash
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording
@@ -20,6 +19,7 @@ from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.hashing import content_hashes
 from emg_lens.registry import Registry
+from emg_lens.validation import short
 
 Loader = Callable[..., Iterator[Recording] | TrialSet]
 

@@ -10,8 +10,8 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
-from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import REST, DataError, Recording
+from emg_lens.validation import SpecModel
 
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
 WHOLE = 1e-6
@@ -173,7 +173,7 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         raise DataError(
             f"movements last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s; give the segment a stop_s or window_s"
         )
-    label, subject, repetition, movement, source, start_s = map(np.array, zip(*state.rows, strict=True))
+    label, subject, repetition, repetition_id, source, start_s = map(np.array, zip(*state.rows, strict=True))
     names = _class_names(state, wanted, label)
     index = {of: i for i, of in enumerate(names)}
     return {
@@ -181,7 +181,7 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         "y": np.array([index[of] for of in label.tolist()], dtype=np.int64),
         "subject": subject.astype(str),
         "repetition": repetition.astype(np.int64),
-        "movement": movement.astype(np.int64),
+        "repetition_id": repetition_id.astype(np.int64),
         "source": source.astype(np.int64),
         "start_s": start_s.astype(np.float64),
         "channels": channels,
@@ -197,7 +197,7 @@ def same_channels(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return len(one) == len(other) and bool((one[columns].to_numpy() == other[columns].to_numpy()).all())
 
 
-def told_once(notes: Iterable[str]) -> tuple[str, ...]:
+def unique_notes(notes: Iterable[str]) -> tuple[str, ...]:
     """Notes; of those that differ by numbers only, the first one, and how many more there are."""
     alike: dict[str, list[str]] = {}
     for note in dict.fromkeys(notes):
@@ -223,11 +223,11 @@ def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, s
         pieces = segment.pieces(last - first, recording.fs)
         state.too_short += not pieces
         state.numbers = number + max(1, len(pieces))
-        for movement, windows in enumerate(pieces, number):
+        for repetition_id, windows in enumerate(pieces, number):
             for start, stop in windows:
                 bounds.append((first + start, first + stop))
                 begin, repetition = (first + start) / recording.fs, int(trial.repetition)  # pyright: ignore
-                state.rows.append((label, recording.subject, repetition, movement, state.recordings - 1, begin))
+                state.rows.append((label, recording.subject, repetition, repetition_id, state.recordings - 1, begin))
     state.lengths |= {stop - start for start, stop in bounds}
     if len(state.lengths) > 1:
         state.windows.clear()

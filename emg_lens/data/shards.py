@@ -1,7 +1,7 @@
 """Files of windows that are larger than memory: HDF5, read a few windows at a time.
 
 Two layouts are read: `data [window, channel, time]`, which the published preprocessing of EMG foundation models writes
-(an optional `label` is not needed here), and the files of `TrialSet.save`. Facts: docs/protocol.md §10.1.
+(an optional `label` is not needed here), and the files of `TrialSet.save`. Facts: docs/pretraining.md §10.1.
 """
 
 import json

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from emg_lens.arguments import SpecModel
 from emg_lens.data.files import choose
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
+from emg_lens.validation import SpecModel
 
 LEAVE_OUT = "leave out its label (cohort: labels) or the subject (cohort: subjects); of finished trials, those trials"
 """What to do about a class that is on one side of a fold alone."""
@@ -139,7 +139,7 @@ class Fold:
         drawn = np.zeros(len(trials), bool)
         for of in np.unique(trials.y[train]):
             mine = train & (trials.y == of)
-            places = np.array([f"{s} {m:012d}" for s, m in zip(trials.subject, trials.movement, strict=True)])
+            places = np.array([f"{s} {m:012d}" for s, m in zip(trials.subject, trials.repetition_id, strict=True)])
             movements = rng.permutation(np.unique(places[mine]))
             n = max(1, round(self.split.share * len(movements)))
             drawn |= mine & np.isin(places, movements[:n])
@@ -347,7 +347,9 @@ class BlockSplit(Split):
         block = self._block_of(fold, trials)
         test, validated = block == fold.block, np.isin(block, self._validation_blocks(fold))
         if not test.any():
-            of_each = [len(np.unique(trials.movement[(block > 0) & (trials.y == of)])) for of in np.unique(trials.y)]
+            of_each = [
+                len(np.unique(trials.repetition_id[(block > 0) & (trials.y == of)])) for of in np.unique(trials.y)
+            ]
             raise DataError(
                 f"fold {fold.name} has nothing to test: of {sum(of_each)} movements at most {max(of_each)} are of a"
                 f" class, fewer than {self.n_folds} folds; ask for fewer, or cut movements into pieces (piece_s)"
@@ -366,9 +368,9 @@ class BlockSplit(Split):
     def _block_of(self, fold: Fold, trials: TrialSet) -> Int[np.ndarray, " trial"]:
         """Block of each trial, from 1; 0 for those of other subjects."""
         mine = np.isin(trials.subject, fold.subjects)
-        _, first, movement_of = np.unique(trials.movement[mine], return_index=True, return_inverse=True)
+        _, first, repetition_id_of = np.unique(trials.repetition_id[mine], return_index=True, return_inverse=True)
         found = np.zeros(len(trials), int)
-        found[mine] = _blocks(trials.y[mine][first], self.n_folds)[movement_of]
+        found[mine] = _blocks(trials.y[mine][first], self.n_folds)[repetition_id_of]
         return found
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from emg_lens.data.recording import DataError
-from emg_lens.io.apart import UnreadableError, read_apart
 from emg_lens.io.binary import hdf5_parts
 from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
+from emg_lens.io.subprocess_reader import UnreadableError, read_apart
 
 FORMAT, VERSION = "emg-lens trials", 3
 """Version 1 had no targets, and did not say where in a recording a trial begins; 2 had no checksum. Both are read."""
-ARRAYS = ("x", "y", "repetition", "movement")
+ARRAYS = ("x", "y", "repetition", "repetition_id")
 OPTIONAL = ("targets", "source", "start_s")
 TEXTS = ("subject", "notes")
 

@@ -29,13 +29,13 @@ from emg_lens.data.arrays import (
 from emg_lens.data.channels import chosen_channels
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut_recordings, same_channels
-from emg_lens.data.statistics import InputStatistics
+from emg_lens.data.standardization import InputStatistics
 
 __all__ = ["Segment", "TrialSet"]
 
-VECTORS = ("x", "y", "subject", "repetition", "movement", "targets", "source", "start_s")
+VECTORS = ("x", "y", "subject", "repetition", "repetition_id", "targets", "source", "start_s")
 """Fields with one entry a trial; the last three may be `None`."""
-COUNTED = ("movement", "source")
+COUNTED = ("repetition_id", "source")
 """Those that number things, each set from anew."""
 
 
@@ -65,7 +65,7 @@ class TrialSet:
     y: Int[np.ndarray, " trial"]
     subject: Shaped[np.ndarray, " trial"]
     repetition: Int[np.ndarray, " trial"]
-    movement: Int[np.ndarray, " trial"]
+    repetition_id: Int[np.ndarray, " trial"]
     channels: pd.DataFrame
     fs: float
     classes: tuple[str, ...]
@@ -78,7 +78,7 @@ class TrialSet:
     def __post_init__(self) -> None:
         if self.x.ndim != 3 or self.x.dtype != np.float32 or not self.x.size:
             raise DataError(f"x must be float32 [trial, channel, time], got {self.x.dtype} {self.x.shape}")
-        for name in ("y", "subject", "repetition", "movement"):
+        for name in ("y", "subject", "repetition", "repetition_id"):
             vector, kind = getattr(self, name), "U" if name == "subject" else "iu"
             if vector.shape != self.x.shape[:1] or vector.dtype.kind not in kind:
                 wanted = "strings" if kind == "U" else "whole numbers"
@@ -188,7 +188,7 @@ class TrialSet:
         channels: Mapping[str, int] | pd.DataFrame,
         fs: float,
         *,
-        movement: Int[np.ndarray, " trial"] | Sequence[int] | None = None,
+        repetition_id: Int[np.ndarray, " trial"] | Sequence[int] | None = None,
         classes: Sequence[object] | None = None,
         notes: Sequence[str] = (),
         targets: Float[np.ndarray, "trial target"] | None = None,
@@ -219,7 +219,10 @@ class TrialSet:
         missing = [str(label) for label in distinct(of, "y") if str(label) not in index]
         if missing:
             raise DataError(f"y holds the label {missing[0]}, which is not in classes ({', '.join(index)})")
-        numbers = {"repetition": repetition, "movement": np.arange(len(x)) if movement is None else movement}
+        numbers = {
+            "repetition": repetition,
+            "repetition_id": np.arange(len(x)) if repetition_id is None else repetition_id,
+        }
         return TrialSet(
             x=x,
             y=np.array([index[str(label)] for label in of], dtype=np.int64),

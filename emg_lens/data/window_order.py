@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import NonNegativeInt, PositiveInt
 
-from emg_lens.arguments import check_fields
+from emg_lens.validation import check_fields
 
 BLOCK, POOL = 32, 64
 """Windows of a block, and blocks whose windows are shuffled among each other."""

@@ -1,4 +1,4 @@
-"""What is in MATLAB, HDF5 and NumPy files: readers for `emg_lens.io.apart`, which runs them in a process of its own."""
+"""What is in MATLAB, HDF5 and NumPy files: readers for `emg_lens.io.subprocess_reader`, which runs them in a process of its own."""
 
 from collections.abc import Iterator, Sequence
 from math import prod

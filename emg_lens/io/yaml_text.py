@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from emg_lens.arguments import short
 from emg_lens.errors import EmgLensError
+from emg_lens.validation import short
 
 LONGEST = 1_000_000
 """Letters of a file."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.utilities.slice import Slice, SliceInput
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.registry import UnknownNameError
+from emg_lens.validation import ArgumentError
 
 Stack = Float[Tensor, "component *batch_and_pos d_model"]
 Selection = Slice | SliceInput

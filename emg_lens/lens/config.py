@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from emg_lens.arguments import ArgumentError, OutputCount, check_fields
 from emg_lens.hooks import EdgeSet, flow, lag, none, parse_edges
 from emg_lens.layout import TokenLayout
+from emg_lens.validation import ArgumentError, OutputCount, check_fields
 
 PositionKind = Literal["none", "learned", "sinusoidal", "rotary", "rotary_time", "relative"]
 Norm = Literal["pre", "post"]
@@ -131,14 +131,14 @@ class EncoderConfig(SignalConfig):
         rotary_base: Base of the rotary frequencies.
         rotary_adjacent_pairs: Whether values 2i and 2i + 1 of a head rotate against each other (Su et al. 2021, §3.2),
             and not value i of its first half against value i of its second.
-        severed_edges: Edge expression of attention edges that this model does not have, in training or ever
+        masked_edges: Edge expression of attention edges that this model does not have, in training or ever
             (`"flow('acc', 'cls')"`); empty = it has all.
         mask_token: Whether there is a learned vector that stands for tokens that are hidden (`model(x, masked=...)`).
         initial_weights: `"xavier"` = every map by itself; `"depth_scaled"` = those of queries, keys and values as one
-            map, and what layer l writes to the residual stream over √(2l), counted from 1 (`docs/protocol.md` §9.1).
+            map, and what layer l writes to the residual stream over √(2l), counted from 1 (`docs/tinymyo-model.md` §9.1).
         drop_tail: Whether samples behind the last whole patch are left out; else such trials are refused.
         attention_dir: `"causal"` = tokens read those of their own time and of earlier ones alone; CLS, if there is one,
-            reads all and is read by none. The other edges are not there, as `severed_edges` are not.
+            reads all and is read by none. The other edges are not there, as `masked_edges` are not.
         relative_reach: Farthest distance in time with a vector of its own (`positions="relative"`).
     """
 
@@ -162,7 +162,7 @@ class EncoderConfig(SignalConfig):
     eps: PositiveFloat = 1e-5
     rotary_base: PositiveFloat = 10000.0
     rotary_adjacent_pairs: bool = False
-    severed_edges: str = ""
+    masked_edges: str = ""
     mask_token: bool = False
     initial_weights: InitialWeights = "xavier"
     drop_tail: bool = False
@@ -209,17 +209,17 @@ class EncoderConfig(SignalConfig):
                 f"attention_dir='causal' needs tokens of two times or more, got {self.n_patches} in n_samples="
                 f"{self.n_samples}; set patch_samples to a part of them, or give longer windows"
             )
-        self._severed = parse_edges(self.severed_edges) if self.severed_edges else none()
+        self._permanent_mask = parse_edges(self.masked_edges) if self.masked_edges else none()
 
     @property
-    def severed(self) -> EdgeSet:
-        """`severed_edges`, read, and those that a causal model does not have."""
+    def permanent_mask(self) -> EdgeSet:
+        """`masked_edges`, read, and those that a causal model does not have."""
         if self.attention_dir == "bidirectional":
-            return self._severed
+            return self._permanent_mask
         forbidden = lag(1 - self.n_patches, -1)
         for name in self.modalities if self.cls_token else ():
             forbidden = forbidden | flow("cls", name)  # which has read what is to come
-        return forbidden if self._severed == none() else self._severed | forbidden
+        return forbidden if self._permanent_mask == none() else self._permanent_mask | forbidden
 
     @property
     def has_times(self) -> bool:

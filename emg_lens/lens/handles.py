@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from emg_lens.arguments import ArgumentError
+from emg_lens.validation import ArgumentError
 
 Signals = Float[Tensor, "batch channel time"]
 Handles = Int[Tensor, "batch pos"]

@@ -16,7 +16,7 @@ def model_identity(model: torch.nn.Module) -> dict[str, str]:
     What hooks of the user's own do is unknown; where they are is not.
     """
     cfg: Any = model.cfg
-    config = {name: value for name, value in vars(cfg).items() if name not in ("device", "dtype", "_severed")}
+    config = {name: value for name, value in vars(cfg).items() if name not in ("device", "dtype", "_permanent_mask")}
     config_text = json.dumps([type(model).__qualname__, config], sort_keys=True, default=_plain)
     points: Any = model.hook_dict
     # Not state_dict: the names that a bridge gives there may differ from one process to the next.

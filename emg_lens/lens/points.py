@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.lens.config import EncoderConfig
+from emg_lens.validation import ArgumentError
 
 
 def is_heard(*points: HookPoint) -> bool:

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.utilities.slice import Slice
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.lens.cache import BiosignalCache, Selection, Stack, as_slice
 from emg_lens.registry import UnknownNameError
+from emg_lens.validation import ArgumentError
 
 Sublayer = Literal["attn", "mlp"]
 Site = tuple[int, Sublayer]

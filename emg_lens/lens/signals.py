@@ -16,12 +16,12 @@ from safetensors.torch import save_model
 from torch import Tensor
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from emg_lens.arguments import ArgumentError, check_argument, checked
 from emg_lens.errors import EmgLensError
 from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import SignalConfig
 from emg_lens.memory import check_room
+from emg_lens.validation import ArgumentError, check_argument, checked
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 """Files of a saved model, as the hub names them."""

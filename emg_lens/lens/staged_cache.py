@@ -4,9 +4,9 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.lens.cache import BiosignalCache, Selection
 from emg_lens.registry import UnknownNameError
+from emg_lens.validation import ArgumentError
 
 OF_ONE_STACK = (
     "accumulated_resid",

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.utilities.slice import Slice, SliceInput
 
-from emg_lens.arguments import ArgumentError, check_argument
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, Signals, open_handles
@@ -24,6 +23,7 @@ from emg_lens.lens.points import GatedPoint, is_heard
 from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.lens.signals import SignalModel
 from emg_lens.registry import UnknownNameError
+from emg_lens.validation import ArgumentError, check_argument
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Hook points by name, by names, or by a test of the name; `None` = all that fire."""

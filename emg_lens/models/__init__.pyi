@@ -4,10 +4,10 @@ from .isonet import IsoNet, IsoNetConfig
 from .multimodal_mlp import MultimodalMLP, MultimodalMLPConfig
 from .multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
 from .registry import Architecture, architecture, architecture_names, build_model, register_model
-from .rope_detection import RopeDetection, detect_rope_mode
-from .tinymyo import TinyMyo
-from .tinymyo_config import TinyMyoConfig
-from .tinymyo_sequence import (
+from .tinymyo.config import TinyMyoConfig
+from .tinymyo.encoder import TinyMyo
+from .tinymyo.rope_detection import RopeDetection, detect_rope_mode
+from .tinymyo.sequence import (
     SequenceConfig,
     SequenceEncoder,
     TinyMyoGestures,

@@ -107,19 +107,19 @@ class Attention(nn.Module):
     Edges of `severed` never carry attention; their scores are -inf before the hook, like a causal mask.
     """
 
-    severed: Bool[Tensor, "head dest src"] | None
+    permanent_mask: Bool[Tensor, "head dest src"] | None
     b_Q: Float[Tensor, "head d_head"]
     b_K: Float[Tensor, "head d_head"]
     b_V: Float[Tensor, "head d_head"]
 
     def __init__(
-        self, cfg: EncoderConfig, severed: Bool[Tensor, "head dest src"] | None = None, initial_gain: float = 1.0
+        self, cfg: EncoderConfig, permanent_mask: Bool[Tensor, "head dest src"] | None = None, initial_gain: float = 1.0
     ) -> None:
         super().__init__()
         self.cfg, self.initial_gain = cfg, initial_gain
-        self.register_buffer("severed", severed, persistent=False)
+        self.register_buffer("permanent_mask", permanent_mask, persistent=False)
         # Some versions of the fused kernel give NaN for a row that reads nothing; the explicit path gives zeros.
-        self.has_empty_rows = severed is not None and bool(severed.all(-1).any())
+        self.has_empty_rows = permanent_mask is not None and bool(permanent_mask.all(-1).any())
         self.W_Q = nn.Parameter(_head_weight(cfg))
         self.W_K = nn.Parameter(_head_weight(cfg))
         self.W_V = nn.Parameter(_head_weight(cfg))
@@ -207,24 +207,24 @@ class Attention(nn.Module):
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch pos head d_head"]:
         """Values mixed by attention."""
         dropout = self.cfg.dropout if self.training else 0.0
-        severed = None if self.severed is None else self.severed[:, : q.shape[1]]
+        permanent_mask = None if self.permanent_mask is None else self.permanent_mask[:, : q.shape[1]]
         fused = not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern))
         if fused and self.relative is None and self._mixes_by_position(q):
-            return mixing.attend(q, k, v, severed, dropout)
+            return mixing.attend(q, k, v, permanent_mask, dropout)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if fused:
-            allowed = None if severed is None else ~severed
+            allowed = None if permanent_mask is None else ~permanent_mask
             if self.relative is not None:
                 allowed = self.relative(q) / math.sqrt(self.cfg.d_head)
-                allowed = allowed if severed is None else allowed.masked_fill(severed, -torch.inf)
+                allowed = allowed if permanent_mask is None else allowed.masked_fill(permanent_mask, -torch.inf)
             z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         else:
             scores = q @ k.transpose(-1, -2)
             if self.relative is not None:
                 scores = scores + self.relative(q)
             scores = scores / math.sqrt(self.cfg.d_head)
-            if severed is not None:
-                scores = scores.masked_fill(severed, -torch.inf)
+            if permanent_mask is not None:
+                scores = scores.masked_fill(permanent_mask, -torch.inf)
             pattern = self.hook_attn_scores(scores).softmax(dim=-1)
             pattern = self.hook_pattern(torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern))
             z = drop(pattern, dropout) @ v

@@ -27,12 +27,12 @@ from transformer_lens.model_bridge import ArchitectureAdapter, TransformerBridge
 from transformer_lens.model_bridge.generalized_components import BlockBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.validation import ArgumentError
 
 ARCHITECTURE = "HookedBiosignalEncoder"
 """Name under which TransformerLens knows our encoders, `IsoNet` and other subclasses included."""

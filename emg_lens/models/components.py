@@ -13,11 +13,11 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError, short
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, is_heard
 from emg_lens.models.attention import Attention
 from emg_lens.models.dropout import drop
+from emg_lens.validation import ArgumentError, short
 
 HiddenTokens = Shaped[Tensor, "trial token"]  # torch.bool [batch, pos]; refused in words where it is not
 """Which tokens of each trial are hidden."""
@@ -198,14 +198,16 @@ class Block(nn.Module):
 
     hook_out_is_single_residual_stream = True  # read by transformer_lens.tools logit lens
 
-    def __init__(self, cfg: EncoderConfig, layer: int, severed: Bool[Tensor, "head dest src"] | None = None) -> None:
+    def __init__(
+        self, cfg: EncoderConfig, layer: int, permanent_mask: Bool[Tensor, "head dest src"] | None = None
+    ) -> None:
         super().__init__()
         self.cfg = cfg
         constant = cfg.drop_path_shape == "constant"
         self.drop_path = cfg.drop_path * (1 if constant else layer / max(cfg.n_layers - 1, 1))
         initial_gain = 1 / math.sqrt(2 * (layer + 1)) if cfg.initial_weights == "depth_scaled" else 1.0
         self.ln1 = LayerNorm(cfg)
-        self.attn = Attention(cfg, severed, initial_gain)
+        self.attn = Attention(cfg, permanent_mask, initial_gain)
         self.ln2 = LayerNorm(cfg)
         self.mlp = MLP(cfg, initial_gain)
         self.hook_resid_pre = Point()  # all [batch, pos, d_model]

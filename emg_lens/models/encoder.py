@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError, check_argument, short
 from emg_lens.hooks import none
 from emg_lens.layout import where_modalities_meet
 from emg_lens.lens.config import EncoderConfig
@@ -21,6 +20,7 @@ from emg_lens.lens.handles import Handles, Labels, look_up
 from emg_lens.lens.points import Point, is_heard
 from emg_lens.lens.surface import TransformerLensSurface
 from emg_lens.models.components import Block, ChannelEmbed, HiddenTokens, LayerNorm, PosEmbed, Unembed
+from emg_lens.validation import ArgumentError, check_argument, short
 
 ReturnType = Literal["logits", "both", "loss"] | None
 
@@ -55,7 +55,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         if cfg.adds_positions:
             self.add_positions()
             self.hook_pos_embed = Point()  # [batch, pos, d_model]
-        self.add_blocks(self.severed_mask())
+        self.add_blocks(self.permanent_mask())
         self.ln_final = LayerNorm(cfg) if cfg.norm == "pre" else nn.Identity()
         if cfg.readout != "none":
             self.add_readout()
@@ -69,10 +69,14 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         """Make `pos_embed`, the vectors that are added to the tokens; `W_pos [pos, d_model]`."""
         self.pos_embed = PosEmbed(self.cfg)
 
-    def add_blocks(self, severed: Bool[Tensor, "layer head dest src"] | None) -> None:
+    def add_blocks(self, permanent_mask: Bool[Tensor, "layer head dest src"] | None) -> None:
         """Make the blocks; `severed` are the edges that they do not have."""
         self.blocks = nn.ModuleList(
-            Block(self.cfg, layer, severed[layer] if severed is not None and severed[layer].any() else None)
+            Block(
+                self.cfg,
+                layer,
+                permanent_mask[layer] if permanent_mask is not None and permanent_mask[layer].any() else None,
+            )
             for layer in range(self.cfg.n_layers)
         )
 
@@ -94,21 +98,21 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             layers |= {f"{name}.": layer for name, module in self.named_modules() if module is block}
         return layers | dict.fromkeys(("ln_final.", *self.head_parameters), self.cfg.n_layers)
 
-    def severed_mask(self) -> Bool[Tensor, "layer head dest src"] | None:
-        """The attention edges this model does not have (`cfg.severed_edges`), or None if it has all.
+    def permanent_mask(self) -> Bool[Tensor, "layer head dest src"] | None:
+        """The attention edges this model does not have (`cfg.masked_edges`), or None if it has all.
 
         Raises:
             ArgumentError: They are none of this model's edges.
         """
-        if self.cfg.severed == none():
+        if self.cfg.permanent_mask == none():
             return None
-        severed = self.cfg.severed.mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)
-        if not severed.any():
+        permanent_mask = self.cfg.permanent_mask.mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)
+        if not permanent_mask.any():
             raise ArgumentError(
-                f"severed_edges={str(self.cfg.severed)!r} selects no edge of this model"
+                f"masked_edges={str(self.cfg.permanent_mask)!r} selects no edge of this model"
                 f"{where_modalities_meet(self.layout)}; leave it out to have them all"
             )
-        return severed
+        return permanent_mask
 
     # --- running ------------------------------------------------------------------------------------------
 

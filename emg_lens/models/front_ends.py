@@ -1,4 +1,4 @@
-"""Front ends that turn all channels of a modality into one token a time step; docs/protocol.md §9.4.
+"""Front ends that turn all channels of a modality into one token a time step; docs/tinymyo-model.md §9.4.
 
 Each is one class: how many time steps it gives, and how it gives them. `FRONT_ENDS` has them by name.
 """
@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError
+from emg_lens.validation import ArgumentError
 
 
 class FrontEnd(nn.Module, ABC):

@@ -2,7 +2,7 @@
 
 Attention joins modalities in the fusion stage alone. The logits are read from a CLS token of that stage, which stands
 at position 0 and enters with its first layer; the modalities' CLS tokens are among the tokens that it can read
-(`docs/protocol.md` §4.10).
+(`docs/isonet-protocol.md` §4.10).
 """
 
 from dataclasses import dataclass

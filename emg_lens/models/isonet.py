@@ -6,11 +6,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.lens.config import EncoderConfig, Norm
 from emg_lens.models.components import Unembed
 from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType, reads_cls
 from emg_lens.models.registry import Architecture
+from emg_lens.validation import ArgumentError
 
 
 @dataclass
@@ -18,7 +18,7 @@ class IsoNetConfig(EncoderConfig):
     """`EncoderConfig` with the paper's sizes (§3: 512-D, 8 heads, 5 layers, 128-D feed-forward).
 
     The paper puts dropout after both sub-layers and does not state its rate; the default is none, and shipped studies
-    take 0.1 (`docs/protocol.md` §4.9).
+    take 0.1 (`docs/isonet-protocol.md` §4.9).
 
     Attributes:
         readout: What the logits are read from: the paper's CLS token, or the mean of all others; what is not is read by

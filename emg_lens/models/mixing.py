@@ -31,7 +31,7 @@ def attend(
     q: Float[Tensor, "batch dest head d_head"],
     k: Float[Tensor, "batch src head d_head"],
     v: Float[Tensor, "batch src head d_head"],
-    severed: Bool[Tensor, "head dest src"] | None,
+    permanent_mask: Bool[Tensor, "head dest src"] | None,
     dropout: float,
 ) -> Float[Tensor, "batch dest head d_head"]:
     """Values mixed by attention.
@@ -41,9 +41,9 @@ def attend(
     n_heads = q.shape[2]
     q, k, v = (rearrange(t, "batch pos head e -> (head batch) e pos") for t in (q, k, v))
     scores = torch.bmm(k.mT, q / math.sqrt(q.shape[1]))  # [head and batch, src, dest]
-    if severed is not None:
+    if permanent_mask is not None:
         by_head = rearrange(scores, "(head batch) src dest -> head batch src dest", head=n_heads)
-        scores = by_head.masked_fill(severed.mT[:, None], -torch.inf).flatten(0, 1)
+        scores = by_head.masked_fill(permanent_mask.mT[:, None], -torch.inf).flatten(0, 1)
     z = torch.bmm(v, drop(scores.softmax(1), dropout))
     return rearrange(z, "(head batch) e dest -> batch dest head e", head=n_heads)
 

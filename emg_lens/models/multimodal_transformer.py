@@ -1,7 +1,7 @@
 """`MultimodalTransformer` (Tyacke et al. 2025, §3): a transformer a modality; their outputs meet in a linear layer.
 
 No attention edge joins two modalities: what is cut in it is unimodal. The paper gives no more than "concatenating
-outputs via a linear layer" with 128-D "integration dimensions" (`docs/protocol.md` §4.10): here the CLS vectors of all
+outputs via a linear layer" with 128-D "integration dimensions" (`docs/isonet-protocol.md` §4.10): here the CLS vectors of all
 modalities stand side by side, one linear layer with a ReLU reads them, as in the multimodal MLP, and one classifies.
 """
 
@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.lens.points import Point
 from emg_lens.models.registry import Architecture
 from emg_lens.models.staged import StagedConfig, StagedEncoder
+from emg_lens.validation import ArgumentError
 
 
 @dataclass

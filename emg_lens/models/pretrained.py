@@ -22,7 +22,7 @@ MODEL = "model"
 """The folder of the model in that of a pre-training."""
 PUBLISHED = (".safetensors", ".ckpt", ".pt", ".pth")
 OWN = (
-    "dropout", "hidden_dropout", "drop_path", "drop_path_shape", "initial_weights", "severed_edges",
+    "dropout", "hidden_dropout", "drop_path", "drop_path_shape", "initial_weights", "masked_edges",
     "head", "fusion", "output_samples", "pooled", "shared_head", "padding", "reads_padding",
 )  # fmt: skip
 """Settings that another fit on the same weights may have otherwise: how it is fitted, what is read, what is cut."""

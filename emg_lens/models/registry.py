@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from emg_lens.arguments import OutputCount, checked
 from emg_lens.errors import EmgLensError
 from emg_lens.registry import Registry
+from emg_lens.validation import OutputCount, checked
 
 FROM_DATA = ("modalities", "n_samples", "n_classes", "class_names", "modality_order")
 """Fields of a configuration that the trials decide."""

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from emg_lens.arguments import SpecModel
+from emg_lens.validation import SpecModel
 
 
 class ModelSpec(SpecModel):

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.layout import CLS, NO_INDEX, Stage, TokenLayout
 from emg_lens.lens.config import Embedding, EncoderConfig, Norm, Number, check_names_of_parts
 from emg_lens.lens.staged_cache import StagedCache
 from emg_lens.models.components import Block, ChannelEmbed
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.validation import ArgumentError
 
 FUSION = "fusion"
 """Name of the stage in which all tokens meet."""
@@ -187,11 +187,11 @@ class StagedEncoder(HookedBiosignalEncoder):
         """The embedding of all stages."""
         self.embed = StagedEmbed(self.cfg)
 
-    def add_blocks(self, severed: Bool[Tensor, "layer head dest src"] | None) -> None:
+    def add_blocks(self, permanent_mask: Bool[Tensor, "layer head dest src"] | None) -> None:
         """The blocks of every stage."""
         self.stages = nn.ModuleDict()
         for stage in self.layout.stages:
-            own = None if severed is None else severed[stage.edges]
+            own = None if permanent_mask is None else permanent_mask[stage.edges]
             blocks = [
                 Block(self.cfg, layer, own[k] if own is not None and own[k].any() else None)
                 for k, layer in enumerate(stage.layers)

@@ -8,10 +8,10 @@ from functools import reduce
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from emg_lens.arguments import ArgumentError, Name, check_argument, checked, short
 from emg_lens.hooks import EdgeCut, EdgeError, EdgeSet, none
 from emg_lens.hooks.algebra import Size
 from emg_lens.hooks.interventions import Intervention, Interventions, as_interventions
+from emg_lens.validation import ArgumentError, Name, check_argument, checked, short
 
 BASELINE = "baseline"
 Mode = Literal["individual", "from_beginning", "from_end"]

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from emg_lens.arguments import checked
 from emg_lens.hooks import EdgeError, EdgeSet, none
 from emg_lens.layout import TokenLayout, where_modalities_meet
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -35,6 +34,7 @@ from emg_lens.sweeps.settings import (
 )
 from emg_lens.sweeps.side_by_side import run_side_by_side
 from emg_lens.sweeps.target import Target, between_stages, target_of
+from emg_lens.validation import checked
 
 
 @checked
@@ -141,7 +141,7 @@ def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenL
 def _check_that_something_is_done(conditions: Sequence[Condition], planned: SweepPlan, target: Target) -> None:
     """Refuse a cut of nothing, whatever else its condition does; edges that the model never had are nothing."""
     shape = (target.layout, target.n_layers, target.n_heads)
-    nothing, severed = [], []
+    nothing, permanent_mask = [], []
     for condition, n_cut in zip(conditions, planned.audit["edges_cut"], strict=True):
         cuts = [one.edges for one in condition.interventions if one.edges != none()]
         if not cuts or (n_cut and len(cuts) == 1):
@@ -149,15 +149,15 @@ def _check_that_something_is_done(conditions: Sequence[Condition], planned: Swee
         masks, apart = [edges.mask(*shape) for edges in cuts], between_stages(*shape)
         if not all((mask if apart is None else mask & ~apart).any() for mask in masks):
             nothing.append(condition.name)
-        elif target.severed is not None and not all((mask & ~target.severed).any() for mask in masks):
-            severed.append(condition.name)
+        elif target.permanent_mask is not None and not all((mask & ~target.permanent_mask).any() for mask in masks):
+            permanent_mask.append(condition.name)
     if nothing:
         where = where_modalities_meet(target.layout)
         raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model{where}; write none() to cut nothing")
-    if severed:
+    if permanent_mask:
         raise EdgeError(
-            f"conditions {severed[:5]} cut edges that this {target.model} is without already (it is causal, or has"
-            " severed_edges), so nothing is left to cut; leave them out for this model"
+            f"conditions {permanent_mask[:5]} cut edges that this {target.model} is without already (it is causal, or has"
+            " masked_edges), so nothing is left to cut; leave them out for this model"
         )
 
 

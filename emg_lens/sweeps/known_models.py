@@ -11,7 +11,7 @@ from torch import nn
 
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.anatomy import DeadHookError, StageLayer
-from emg_lens.hooks.probe import find_lever
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.lens.points import GatedPoint, Point
 from emg_lens.models.attention import Attention, Rotary
 from emg_lens.models.components import MLP, Block, ChannelEmbed, LayerNorm, PosEmbed, Unembed
@@ -21,9 +21,9 @@ from emg_lens.models.hierarchical import HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet
 from emg_lens.models.multimodal_transformer import LinearFusion, MultimodalTransformer
 from emg_lens.models.staged import StagedEmbed, blocks_of
-from emg_lens.models.tinymyo import ChannelVectors, TinyMyo
-from emg_lens.models.tinymyo_heads import ChannelUnembed, SampleUnembed, SequenceUnembed
-from emg_lens.models.tinymyo_sequence import SequenceEncoder, TinyMyoGestures, TinyMyoSpeech
+from emg_lens.models.tinymyo.encoder import ChannelVectors, TinyMyo
+from emg_lens.models.tinymyo.heads import ChannelUnembed, SampleUnembed, SequenceUnembed
+from emg_lens.models.tinymyo.sequence import SequenceEncoder, TinyMyoGestures, TinyMyoSpeech
 
 KNOWN_MODELS: set[type[nn.Module]] = {
     HookedBiosignalEncoder,
@@ -88,12 +88,12 @@ def reason_not_to_share(model: nn.Module) -> str | None:
     if type(model).forward is not HookedBiosignalEncoder.forward or "forward" in vars(model):
         return "it has a forward of its own"
     try:
-        lever = find_lever(model, model.layout)
+        intervention_point = find_intervention_point(model, model.layout)
     except (DeadHookError, EdgeError, ValueError) as error:
         return f"its blocks cannot be cut by hooks: {error}"
-    layers = {place.layer if isinstance(place, StageLayer) else place for place in lever.paths}
-    if lever.name != "scores" or lever.strict or layers != set(range(model.cfg.n_layers)):
-        return f"hooks on its scores do not cut its edges in all layers (lever {lever.name!r})"
+    layers = {place.layer if isinstance(place, StageLayer) else place for place in intervention_point.paths}
+    if intervention_point.name != "scores" or intervention_point.strict or layers != set(range(model.cfg.n_layers)):
+        return f"hooks on its scores do not cut its edges in all layers (intervention point {intervention_point.name!r})"
     return None
 
 

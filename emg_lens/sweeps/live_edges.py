@@ -3,7 +3,7 @@
 Information moves from src to dest along attention edges and stays in place along the residual stream. Walking back
 from the readout, a position is live after layer l if something live above it reads it. An edge is live if it is not
 cut and its dest is live after its layer; cutting dead edges changes nothing, to the bit. With a CLS readout the last
-layer's other rows are dead, which is why Table 3 of the IsoNet paper must show no effect there (docs/protocol.md §4.7).
+layer's other rows are dead, which is why Table 3 of the IsoNet paper must show no effect there (docs/isonet-protocol.md §4.7).
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from emg_lens.arguments import checked
+from emg_lens.validation import checked
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def one_head_for_all(*masks: Bool[Tensor, "layer head dest src"] | None) -> slic
 def reach(
     cut: Bool[Tensor, "layer head dest src"],
     readout: Int[Tensor, " position"],
-    severed: Bool[Tensor, "layer head dest src"] | None = None,
+    permanent_mask: Bool[Tensor, "layer head dest src"] | None = None,
 ) -> Reach:
     """Find the live part of a cut.
 
@@ -52,12 +52,12 @@ def reach(
     Args:
         cut: The edges that are cut.
         readout: Positions of the last layer's output that reach the logits.
-        severed: Edges that the model does not have (a causal mask, `cfg.severed_edges`).
+        severed: Edges that the model does not have (a causal mask, `cfg.masked_edges`).
     """
     n_layers, _, n_tokens, _ = cut.shape
-    if severed is not None:
-        cut = cut & ~severed
-    absent = cut if severed is None else cut | severed
+    if permanent_mask is not None:
+        cut = cut & ~permanent_mask
+    absent = cut if permanent_mask is None else cut | permanent_mask
     live_rows = torch.zeros(n_layers, n_tokens, dtype=torch.bool)
     live = torch.zeros(n_tokens, dtype=torch.bool)
     live[readout] = True

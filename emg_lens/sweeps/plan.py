@@ -176,16 +176,19 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
         if edges != none() and not target.n_layers * target.n_heads:
             raise EdgeError(f"{target.model} has no attention, so condition {condition.name!r} cannot cut {edges}")
         mask = edges.mask(target.layout, target.n_layers, target.n_heads)
-        some = one_head_for_all(mask, target.severed)
-        mask, severed = mask[:, some], None if target.severed is None else target.severed[:, some].numpy()
+        some = one_head_for_all(mask, target.permanent_mask)
+        mask, permanent_mask = (
+            mask[:, some],
+            None if target.permanent_mask is None else target.permanent_mask[:, some].numpy(),
+        )
         cut = mask.numpy()  # counting is several times faster in numpy
-        absent = cut if severed is None else cut | severed
-        cut = cut if severed is None else cut & ~severed
+        absent = cut if permanent_mask is None else cut | permanent_mask
+        cut = cut if permanent_mask is None else cut & ~permanent_mask
         empty, n_alike = absent.all(axis=-1), target.n_heads // max(cut.shape[1], 1)
         writes = _written(condition, target)
         live_cut, planned = cut, False  # what is not known may make any edge matter
         if writes is not None:
-            found = reach(mask, target.readout, None if severed is None else torch.from_numpy(severed))
+            found = reach(mask, target.readout, None if permanent_mask is None else torch.from_numpy(permanent_mask))
             live_cut, planned = found.live_cut.numpy(), not (writes & found.live_rows).any()
         if not planned:
             unplanned.append(i)

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from emg_lens.arguments import ArgumentError, short
 from emg_lens.errors import EmgLensError
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.plan import SweepPlan
+from emg_lens.validation import ArgumentError, short
 
 
 @dataclass(frozen=True)

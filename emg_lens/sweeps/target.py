@@ -32,7 +32,7 @@ class Target:
     n_layers: int
     n_heads: int
     readout: Int[Tensor, " position"]
-    severed: Bool[Tensor, "layer head dest src"] | None = None
+    permanent_mask: Bool[Tensor, "layer head dest src"] | None = None
     model: str = "the model"
 
 
@@ -50,7 +50,7 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
         raise EdgeError(f"the layout has {len(layout)} positions, {name} has {cfg.n_ctx}")
     n_layers, n_heads = getattr(cfg, "n_layers", 0), getattr(cfg, "n_heads", 0)
     if isinstance(model, HookedBiosignalEncoder) and reason_not_to_fold(model) is None:
-        return Target(layout, n_layers, n_heads, model.readout_positions, _severed(model), name)
+        return Target(layout, n_layers, n_heads, model.readout_positions, _permanent_mask(model), name)
     return Target(layout, n_layers, n_heads, torch.arange(len(layout)), between_stages(layout, n_layers, n_heads), name)
 
 
@@ -64,7 +64,7 @@ def between_stages(layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Ten
     return absent.expand(-1, n_heads, -1, -1)
 
 
-def _severed(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head dest src"] | None:
+def _permanent_mask(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head dest src"] | None:
     """The edges that the blocks do not have, whatever the configuration says; those of no stage among them."""
     cfg, layout = model.cfg, model.layout
     stages = layout.stages or (Stage("", range(cfg.n_layers), range(cfg.n_ctx)),)
@@ -72,16 +72,16 @@ def _severed(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head dest src
         (stage, layer): mask
         for stage in stages
         for layer in stage.layers
-        if (mask := _block(model, stage, layer).attn.severed) is not None
+        if (mask := _block(model, stage, layer).attn.permanent_mask) is not None
     }
     if not masks and not layout.stages:
         return None
-    severed = torch.ones(cfg.n_layers, cfg.n_heads if masks else 1, cfg.n_ctx, cfg.n_ctx, dtype=torch.bool)
+    permanent_mask = torch.ones(cfg.n_layers, cfg.n_heads if masks else 1, cfg.n_ctx, cfg.n_ctx, dtype=torch.bool)
     for stage in stages:
-        severed[stage.edges] = False
+        permanent_mask[stage.edges] = False
     for (stage, layer), mask in masks.items():
-        severed[stage.edges][layer - stage.layers.start] = mask.cpu()
-    return severed.expand(-1, cfg.n_heads, -1, -1)
+        permanent_mask[stage.edges][layer - stage.layers.start] = mask.cpu()
+    return permanent_mask.expand(-1, cfg.n_heads, -1, -1)
 
 
 def _block(model: HookedBiosignalEncoder, stage: Stage, layer: int) -> Any:

@@ -1,22 +1,18 @@
 from .cohort import fit_cohort
 from .fitting import fit
-from .masked_reconstruction import MaskedReconstruction
-from .metrics import METRICS, Metric, MetricError, add_metric, measure
 from .objectives import OBJECTIVES, Classification, FitError, Objective, Regression
-from .pretraining import pretrain
-from .pretraining_recipe import PretrainingRecipe
-from .pretraining_run import PretrainedRun, run_pretraining
-from .pretraining_spec import PretrainingError, PretrainingSpec
+from .pretraining.loop import pretrain
+from .pretraining.masked_reconstruction import MaskedReconstruction
+from .pretraining.recipe import PretrainingRecipe
+from .pretraining.run_folder import PretrainedRun, run_pretraining
+from .pretraining.spec import PretrainingError, PretrainingSpec
 from .recipe import TrainingRecipe
 
 __all__ = [
-    "METRICS",
     "OBJECTIVES",
     "Classification",
     "FitError",
     "MaskedReconstruction",
-    "Metric",
-    "MetricError",
     "Objective",
     "PretrainedRun",
     "PretrainingError",
@@ -24,10 +20,8 @@ __all__ = [
     "PretrainingSpec",
     "Regression",
     "TrainingRecipe",
-    "add_metric",
     "fit",
     "fit_cohort",
-    "measure",
     "pretrain",
     "run_pretraining",
 ]

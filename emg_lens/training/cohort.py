@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from emg_lens.arguments import ArgumentError, checked
 from emg_lens.lens.points import is_heard
 from emg_lens.training.fitting import (
     Pair,
@@ -31,6 +30,7 @@ from emg_lens.training.objectives import Objective, as_objective
 from emg_lens.training.optimizer import VectorAdamW
 from emg_lens.training.packing import AUXILIARY, FROZEN, Group, Packing, parameter_groups
 from emg_lens.training.recipe import TrainingRecipe
+from emg_lens.validation import ArgumentError, checked
 
 
 @checked

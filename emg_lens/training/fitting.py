@@ -16,14 +16,14 @@ from jaxtyping import Float
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
-from emg_lens.arguments import checked
 from emg_lens.io.checkpoint import CheckpointFile, content, digest
 from emg_lens.lens.identity import model_identity
-from emg_lens.training.metrics import measure
+from emg_lens.scoring.metrics import measure
 from emg_lens.training.objectives import FitError, Objective, anneal_weight, as_objective
 from emg_lens.training.optimizer import VectorAdamW
 from emg_lens.training.packing import AUXILIARY, Group, packed
 from emg_lens.training.recipe import TrainingRecipe
+from emg_lens.validation import checked
 
 HELD_OUT_POINTS = 10
 """Epochs of a fit, at most and spread evenly, after which the held-out trials are looked at; the last is one."""

@@ -8,7 +8,7 @@ from emg_lens.training.objectives import FitError
 def lr_scales(model: Any, layer_decay: float) -> dict[str, float]:
     """Learning rate of each parameter as a share of the recipe's: `layer_decay ** (n_layers - layer)`.
 
-    docs/protocol.md §11.1.
+    docs/pretraining.md §11.1.
 
     Args:
         model: A model that says where its parameters stand (`parameter_layers`); with `layer_decay=1` any.

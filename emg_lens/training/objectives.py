@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from emg_lens.arguments import checked, short
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
 from emg_lens.memory import trials_not_finite
 from emg_lens.registry import Registry
 from emg_lens.training.recipe import TrainingRecipe
+from emg_lens.validation import checked, short
 
 
 class FitError(EmgLensError, RuntimeError):
@@ -100,7 +100,7 @@ class Classification(Objective):
     """Cross-entropy of class logits; the annealed loss of a model with two heads is the paper's (IsoNet, §3)."""
 
     name = "classification"
-    metrics = ("accuracy", "movement_accuracy", "balanced_accuracy", "macro_f1", "log_prob")
+    metrics = ("accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1", "log_prob")
 
     def targets(self, trials: TrialSet) -> Int[Tensor, " trial"]:
         """Class index of each trial."""

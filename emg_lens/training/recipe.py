@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from emg_lens.arguments import SpecModel
+from emg_lens.validation import SpecModel
 
 MOST_EPOCHS = 10**7
 
@@ -28,7 +28,7 @@ class TrainingRecipe(SpecModel):
         label_smoothing: Probability mass spread over the wrong classes in the loss.
         betas: Of AdamW.
         layer_decay: The learning rate of block i (from 0) of n is `lr * layer_decay ** (n - i)`, that of the embedding
-            one power lower, and that of the head and the final norm `lr` (docs/protocol.md §11.1). For models that say
+            one power lower, and that of the head and the final norm `lr` (docs/pretraining.md §11.1). For models that say
             which parameters stand in which block (`parameter_layers`).
         fitted: `"all"` parameters, or those of the `"head"` alone: a linear probe. All others keep their values.
         patience: Stop after so many epochs in a row without a lower loss of the validation trials, which `fit` then

@@ -1,4 +1,4 @@
-"""What a reader must know to read the numbers of a study rightly (docs/protocol.md §8)."""
+"""What a reader must know to read the numbers of a study rightly (docs/controls.md §8)."""
 
 from emg_lens.studies.statistics.comparison import is_share
 

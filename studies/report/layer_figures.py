@@ -3,7 +3,6 @@
 import matplotlib
 from matplotlib.figure import Figure
 
-from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.figures import (
     BOXES_IN_A_THIRD,
     DASHED,
@@ -21,6 +20,7 @@ from emg_lens.studies.report.figures import (
     title_panels,
 )
 from emg_lens.studies.report.wording import layer_conditions, layer_name, metric_name, metric_words
+from emg_lens.studies.results.findings import Cell
 from emg_lens.sweeps.conditions import BASELINE
 
 CAPTIONS = {

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from emg_lens.data.leakage import Leakage
-from emg_lens.studies.findings import Findings
+from emg_lens.studies.results.findings import Findings
 
 
 def leakage_by_cohort(findings: Findings) -> dict[str, Leakage]:

@@ -2,7 +2,7 @@
 
 A sentence stands under "shows" only where an interval excludes no change and every control that was run agrees, on the
 mean: not to have found that a larger cut costs less is no finding. Whatever a control, the audit or the split leaves
-open stands under "cannot show" (docs/protocol.md §8).
+open stands under "cannot show" (docs/controls.md §8).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,10 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from emg_lens.data.rest import ALL
-from emg_lens.studies.control_values import Controlled, controlled_cuts
-from emg_lens.studies.factors import SEED
-from emg_lens.studies.findings import Cell, Findings
+from emg_lens.data.pre_onset import ALL
 from emg_lens.studies.report.wording import (
     NOT_SIGNIFICANT,
     UNIT_WORDS,
@@ -25,6 +22,9 @@ from emg_lens.studies.report.wording import (
     value,
     with_interval,
 )
+from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.spec.factors import SEED
 from emg_lens.studies.statistics.comparison import by_subject
 from emg_lens.studies.statistics.power import smallest_p
 from emg_lens.studies.statistics.spec import StatisticsSpec
@@ -201,9 +201,9 @@ def _left_open(cell: Cell) -> Iterator[str]:
         where = ", ".join(f"{layer_name(row.layer)} {edge_name(row.edges)}" for row in nulls.itertuples())
         yield f"Nothing about {where}: no cut edge has a path to the readout there, whatever the weights are."
     names = cut_names(cell)
-    detours = [cut for cut in controlled_cuts(cell) if cut.detour == cut.detour]  # no NaN
+    detours = [cut for cut in controlled_cuts(cell) if cut.cls_path_closed == cut.cls_path_closed]  # no NaN
     if detours:
-        told = ", ".join(f"{names[cut.condition]} {value(cut.mean)} and {value(cut.detour)}" for cut in detours)
+        told = ", ".join(f"{names[cut.condition]} {value(cut.mean)} and {value(cut.cls_path_closed)}" for cut in detours)
         yield f"That tokens were kept apart: what is cut can pass through CLS. With CLS read and unread: {told}."
     yield from _blind(cell.tests, cell.statistics)
 

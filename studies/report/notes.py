@@ -3,7 +3,6 @@
 import pandas as pd
 
 from emg_lens.data.leakage import Leakage
-from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.wording import (
     CORRECTION_NAMES,
     MODE_NAMES,
@@ -16,6 +15,7 @@ from emg_lens.studies.report.wording import (
     layer_name,
     metric_words,
 )
+from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.statistics.families import family_sizes
 from emg_lens.studies.statistics.intervals import FEWEST
 from emg_lens.sweeps.conditions import BASELINE
@@ -44,12 +44,12 @@ def study_notes(cell: Cell) -> list[str]:
     if "n_test" in scores and scores["n_test"].notna().all():
         whose, its = ("a subject in each fit", f"that fit's {metric}") if several else ("a subject", f"its {metric}")
         n, of = scores["n_test"], "trial"
-        if "n_movements" in scores:
-            n, of = scores["n_movements"], "movement"
+        if "n_repetitions" in scores:
+            n, of = scores["n_repetitions"], "repetition_id"
         windows = f" (in {_range(scores['n_test'])} windows)" if (scores["n_test"] != n).any() else ""
         one = (
             f": one {of} moves {its} by {'up to ' * bool(n.min() < n.max())}{100 / max(int(n.min()), 1):.2f} pp"
-            if cell.metric in ("accuracy", "movement_accuracy")
+            if cell.metric in ("accuracy", "repetition_accuracy")
             else ""
         )
         notes.append(f"{_range(n)} test {of}s {whose}{windows}{one}.")

@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
@@ -28,8 +27,9 @@ from emg_lens.studies.report.wording import (
     metric_words,
     value,
 )
-from emg_lens.studies.shipped import catalogue
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.spec.catalog_lookup import catalogue
+from emg_lens.studies.spec.study_spec import StudySpec
 
 
 def render_report(
@@ -154,7 +154,7 @@ def _training(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) ->
     shown = [view for view in views_of(findings) if view.section == "training"]
     drawn = "".join(_tables_and_figures(view, findings, figures) for view in shown)
     last = findings.curves.groupby("fit", sort=False).last().reset_index()
-    columns = ["fit", "n_train", "n_test", "n_test_movements", "n_parameters", "executor", "seconds"]
+    columns = ["fit", "n_train", "n_test", "n_test_repetitions", "n_parameters", "executor", "seconds"]
     table = findings.facts[columns].merge(last.drop(columns=["epoch", "cls_weight", "lr"]), on="fit")
     return f"<h2>Training</h2>{drawn}<details><summary>Every fit</summary>{number_table(table)}</details>"
 

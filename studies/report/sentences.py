@@ -1,4 +1,4 @@
-"""What a report says of its cuts in words: what they cost, and what their controls say of it (docs/protocol.md §8).
+"""What a report says of its cuts in words: what they cost, and what their controls say of it (docs/controls.md §8).
 
 No sentence says that edges carry, need or prove something: a price is told, and beside it what random cuts, larger cuts
 and open detours make of it.
@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from emg_lens.studies.control_values import Controlled, controlled_cuts, is_everywhere
-from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.wording import (
     NOT_SIGNIFICANT,
     UNIT_WORDS,
@@ -22,6 +20,8 @@ from emg_lens.studies.report.wording import (
     value,
     with_interval,
 )
+from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, is_everywhere
+from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.statistics.power import smallest_p
 
 
@@ -67,8 +67,8 @@ def control_sentence(cut: Controlled, cell: Cell, names: Mapping[str, str]) -> s
     elif cut.n_larger:
         less = "; on the mean one does" if cut.costs_more_than_a_larger else ""
         said.append(f"No larger cut is found to cost less beyond chance, of {cut.n_larger}{less}.")
-    if not np.isnan(cut.detour):
-        said.append(f"CLS stays open as a detour; with CLS unread by other tokens too: {metric} {value(cut.detour)}.")
+    if not np.isnan(cut.cls_path_closed):
+        said.append(f"CLS stays open as a detour; with CLS unread by other tokens too: {metric} {value(cut.cls_path_closed)}.")
     return " ".join(said)
 
 

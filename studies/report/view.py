@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from emg_lens.registry import Registry
-from emg_lens.studies.findings import Cell, Findings
+from emg_lens.studies.results.findings import Cell, Findings
 
 if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ class View(ABC):
     """Tables and figures of one kind.
 
     Attributes:
-        name: What study files call it (`views: [table3]`).
+        name: What study files call it (`views: [layer-sweep]`).
         order: Place in its section; smaller comes first.
         section: Of the report: `"results"`, or `"training"`.
     """
@@ -80,9 +80,9 @@ def outputs_of_fits(findings: Findings) -> dict[str, tuple[pd.DataFrame, list[st
     return {str(fit): (some, names[str(fit)]) for fit, some in trials.groupby("fit", sort=False)}
 
 
-def shares_of_movements(trials: pd.DataFrame) -> Float[np.ndarray, " trial"]:
+def repetition_fractions(trials: pd.DataFrame) -> Float[np.ndarray, " trial"]:
     """What each trial of a fit is of its movement: with these weights, every movement counts 1."""
-    return 1 / trials.groupby(["subject", "movement"])["subject"].transform("size").to_numpy()
+    return 1 / trials.groupby(["subject", "repetition_id"])["subject"].transform("size").to_numpy()
 
 
 VIEWS: Registry[View] = Registry("view", "emg_lens.views")

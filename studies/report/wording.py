@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.condition_spec import DETOUR, SUPERSET
-from emg_lens.studies.control_values import is_everywhere
-from emg_lens.studies.findings import Cell
+from emg_lens.studies.results.control_effects import is_everywhere
+from emg_lens.studies.results.findings import Cell
+from emg_lens.studies.spec.condition_spec import DETOUR, SUPERSET
 from emg_lens.sweeps.conditions import BASELINE
 
 MODE_NAMES = {"individual": "Individual", "from_beginning": "RFB", "from_end": "RFE"}

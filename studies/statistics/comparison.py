@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies.statistics import rank_tests
 from emg_lens.studies.statistics.families import FAMILY_COLUMNS, with_families
 from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.studies.statistics.rank_tests import TESTS, p_values
 from emg_lens.studies.statistics.spec import LevelComparison, StatisticsError, StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
-from emg_lens.training.metrics import METRICS
 
 AUDIT = ("edges_cut", "live_edges_cut", "rows_fully_cut")
 EXPECTATION = ("expected", "expected_is_baseline")

@@ -14,7 +14,7 @@ _ALIKE = 1e-12
 def mean_interval(
     values: Float[np.ndarray, " subject"], confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """Interval of the mean, corrected for skewness by Hall's transformation of Student's t (docs/protocol.md §5.5).
+    """Interval of the mean, corrected for skewness by Hall's transformation of Student's t (docs/statistics.md §5.5).
 
     Hall (1992, J. R. Stat. Soc. B 54, 221) maps the studentised mean by a monotone cubic after which its skewness is
     gone to first order. Student's quantiles, mapped back, make an interval that is Student's own for values without

@@ -21,7 +21,7 @@ class SmallestP(NamedTuple):
 def smallest_p(n_subjects: int, family_size: int, spec: StatisticsSpec) -> SmallestP:
     """The smallest two-sided p that `spec.test` gives with so many subjects: that of a perfect separation.
 
-    2 / C(2n, n) for Mann-Whitney, 2 / 2ⁿ for the paired tests, as far as these are exact (docs/protocol.md §5.6).
+    2 / C(2n, n) for Mann-Whitney, 2 / 2ⁿ for the paired tests, as far as these are exact (docs/statistics.md §5.6).
     Bonferroni and Holm multiply the smallest p of a family by its size; Benjamini-Hochberg may leave it as it is, if
     all are that small.
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from emg_lens.arguments import SpecModel
 from emg_lens.errors import EmgLensError
+from emg_lens.validation import SpecModel
 
 
 class StatisticsError(EmgLensError, ValueError):

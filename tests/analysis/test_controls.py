@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emg_lens import Condition, IsoNet, IsoNetConfig, Replace, cross_modal, every, flow, layer_masks, sweep, unimodal
-from emg_lens.analysis import larger_cuts, random_edges, with_detour_closed
+from emg_lens.analysis import random_edges, superset_ablations, with_cls_path_closed
 from emg_lens.errors import EmgLensError
-from emg_lens.hooks import EdgeError, from_mask
+from emg_lens.hooks import EdgeError, edges_from_mask
 from emg_lens.sweeps import reach
 from emg_lens.sweeps.plan import plan_sweep
 from emg_lens.sweeps.target import target_of
@@ -25,20 +25,20 @@ def isonet(**settings):
 def live(model, edges):
     """The live part of a cut, by the public audit's own rule."""
     target = target_of(model)
-    return reach(edges.mask(model.layout, 3, 2), target.readout, target.severed).live_cut.numpy()
+    return reach(edges.mask(model.layout, 3, 2), target.readout, target.permanent_mask).live_cut.numpy()
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), severed=st.sampled_from(["", SEVERED]))
-def test_as_many_live_edges_are_drawn_in_every_layer_and_head(seed, severed):
-    model = isonet(severed_edges=severed)
+@given(seed=st.integers(0, 10_000), permanent_mask=st.sampled_from(["", SEVERED]))
+def test_as_many_live_edges_are_drawn_in_every_layer_and_head(seed, permanent_mask):
+    model = isonet(masked_edges=permanent_mask)
     mask = np.random.default_rng(seed).random((3, 2, 6, 6)) < 0.4
-    cut = live(model, from_mask(mask))
+    cut = live(model, edges_from_mask(mask))
     there = np.ones((3, 2, 6, 6), bool)
     there[2, :, 1:] = False  # in the last layer CLS alone is read
-    if severed:
+    if permanent_mask:
         there &= ~flow("acc", "emg").at(layers=[0, 2]).mask(model.layout, 3, 2).numpy()
-    for edges in random_edges(model, from_mask(mask), n=3, seed=seed):
+    for edges in random_edges(model, edges_from_mask(mask), n=3, seed=seed):
         drawn = edges.mask(model.layout, 3, 2).numpy()
         np.testing.assert_array_equal(drawn.sum((2, 3)), cut.sum((2, 3)))
         np.testing.assert_array_equal(drawn[:, :, 0].sum(-1), cut[:, :, 0].sum(-1), "as many that CLS reads")
@@ -91,7 +91,7 @@ def test_larger_cuts_are_those_that_contain_all_live_edges_and_more():
         Condition("zeroed and both", (Replace("acc"), unimodal() | cross_modal())),
         Condition("zeroed and uni", (Replace("acc"), unimodal())),
     ]
-    found = {(row.condition, row.larger) for row in larger_cuts(model, conditions).itertuples()}
+    found = {(row.condition, row.larger) for row in superset_ablations(model, conditions).itertuples()}
     cuts = {c.name: (c.input_changes, live(model, c.edges)) for c in conditions}
     expected = {
         (a, b)
@@ -106,7 +106,7 @@ def test_larger_cuts_are_those_that_contain_all_live_edges_and_more():
 
 def test_the_detour_is_closed_where_other_tokens_read_cls():
     model = isonet()
-    mask = with_detour_closed(cross_modal()).mask(model.layout, 3, 2)
+    mask = with_cls_path_closed(cross_modal()).mask(model.layout, 3, 2)
     expected = (cross_modal() | flow("cls", "emg") | flow("cls", "acc")).mask(model.layout, 3, 2)
     assert mask.equal(expected) and not mask[:, :, 0].any(), "what CLS reads stays"
 
@@ -140,11 +140,11 @@ def test_controls_run_in_the_same_sweep_and_share_its_computations():
         lambda m: random_edges(m, cross_modal(), seed=-1),
         lambda m: random_edges(m, cross_modal(), seed=1.5),
         lambda m: random_edges(m, cross_modal(), layout=3),
-        lambda m: larger_cuts(m, [cross_modal()]),
-        lambda m: larger_cuts(m, cross_modal()),
-        lambda m: larger_cuts(m, [Condition("a", cross_modal()), Condition("a", unimodal())]),
-        lambda m: larger_cuts(m, None),
-        lambda m: with_detour_closed("cross_modal()"),
+        lambda m: superset_ablations(m, [cross_modal()]),
+        lambda m: superset_ablations(m, cross_modal()),
+        lambda m: superset_ablations(m, [Condition("a", cross_modal()), Condition("a", unimodal())]),
+        lambda m: superset_ablations(m, None),
+        lambda m: with_cls_path_closed("cross_modal()"),
     ],
 )
 def test_what_means_nothing_is_refused_in_one_line(make):

@@ -6,8 +6,8 @@ from torch import nn
 
 from emg_lens.analysis import forward_flops, model_costs
 from emg_lens.analysis.cost import cost_cells
-from emg_lens.arguments import ArgumentError
 from emg_lens.models.registry import build_model
+from emg_lens.validation import ArgumentError
 
 SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 2, "d_mlp": 24}
 PATCHES = {**SMALL, "patch_samples": 10}
@@ -20,7 +20,7 @@ def built(name, n_classes=3, modalities=None, **settings):
 def test_the_published_sizes_come_out():
     model = build_model("tinymyo", modalities={"emg": 16}, n_samples=1000, n_classes=0, head="reconstruction")
     (costs,) = model_costs({"TinyMyo": model}, seconds=0.01).to_dict("records")
-    assert costs["parameters"] == 3_567_380 and costs["tokens"] == 800  # docs/protocol.md §9.1
+    assert costs["parameters"] == 3_567_380 and costs["tokens"] == 800  # docs/tinymyo-model.md §9.1
     assert round(costs["flops"] / 1e9, 1) == 9.6  # thesis, App. C
     assert costs["flops"] == costs["flops_formula"]
     sizes = {kind: costs[f"{kind}_bytes"] / 2**20 for kind in ("fp32", "int8", "int4")}

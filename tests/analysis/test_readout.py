@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from emg_lens.analysis import neighbour_shares, readout_map, readout_vectors
-from emg_lens.arguments import ArgumentError
+from emg_lens.analysis import neighbour_fractions, readout_map, readout_vectors
 from emg_lens.models.registry import build_model
+from emg_lens.validation import ArgumentError
 
 SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_mlp": 16}
 
@@ -37,16 +37,16 @@ def test_a_model_without_a_known_head_is_refused():
 
 def test_neighbours_are_scikit_learns_and_never_of_the_own_movement():
     rng = np.random.default_rng(0)
-    labels, movement = np.repeat([0, 1, 2], 60), np.arange(180) // 3
+    labels, repetition_id = np.repeat([0, 1, 2], 60), np.arange(180) // 3
     vectors = rng.normal(size=(180, 4)).astype(np.float32) + labels[:, None]
-    near, expected = neighbour_shares(vectors, labels, movement, n_neighbours=7)
+    near, expected = neighbour_fractions(vectors, labels, repetition_id, n_neighbours=7)
     places = NearestNeighbors(n_neighbors=10).fit(vectors).kneighbors(vectors, return_distance=False)
     for trial, row in enumerate(places):
-        others = [k for k in row if movement[k] != movement[trial]][:7]
+        others = [k for k in row if repetition_id[k] != repetition_id[trial]][:7]
         assert near[trial] == pytest.approx(np.mean(labels[others] == labels[trial]))
     assert expected == pytest.approx(57 / 177)
     with pytest.raises(ArgumentError, match="n_neighbours=178, and a trial has 177"):
-        neighbour_shares(vectors, labels, movement, n_neighbours=178)
+        neighbour_fractions(vectors, labels, repetition_id, n_neighbours=178)
 
 
 def test_the_map_keeps_clusters_apart_and_is_the_same_again():
@@ -55,7 +55,7 @@ def test_the_map_keeps_clusters_apart_and_is_the_same_again():
     vectors = (rng.normal(size=(80, 70)) + 8 * labels[:, None]).astype(np.float32)
     found = readout_map(vectors)
     assert found.shape == (80, 2)
-    near, _ = neighbour_shares(found, labels, n_neighbours=5)
+    near, _ = neighbour_fractions(found, labels, n_neighbours=5)
     assert near.min() == 1.0
     np.testing.assert_array_equal(found, readout_map(vectors))
     with pytest.raises(ArgumentError, match="4 trials or more"):

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from emg_lens.analysis.reconstruction import gap_curve, interpolate, masked_errors, predict_mean, reconstruct
 from emg_lens.analysis.reconstruction_figures import plot_gap_curve, plot_reconstruction
-from emg_lens.arguments import ArgumentError
 from emg_lens.models import build_model
-from emg_lens.training.masking import draw_mask, of_samples
+from emg_lens.training.pretraining.masking import draw_mask, of_samples
+from emg_lens.validation import ArgumentError
 
 
 @pytest.fixture(scope="module")

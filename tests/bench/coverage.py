@@ -1,6 +1,6 @@
 """What the statistics promise, counted: how often intervals cover, and how often tests reject where nothing is.
 
-`python tests/bench/coverage.py [--cohorts N]` prints the tables of docs/protocol.md §5.3 and §5.5 (a minute for
+`python tests/bench/coverage.py [--cohorts N]` prints the tables of docs/statistics.md §5.3 and §5.5 (a minute for
 2,000 cohorts): coverage of 95 % intervals of the mean change, for 5, 8, 10 and 20 subjects, beside Student's interval
 and the BCa bootstrap, over five times as many cohorts; and the share of cohorts in which any of ten conditions is
 significant at 5 % although none does anything, for every test and correction.

@@ -17,7 +17,7 @@ import yaml
 from memory import peak_of
 from scipy.io import savemat
 
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.spec.study_spec import StudySpec
 
 FS, MOVEMENTS, REPETITIONS = 2000, 17, 6
 REAL_S, SHORT_S = (5.5, 3.3), (2.2, 0.3)

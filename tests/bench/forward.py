@@ -19,7 +19,7 @@ from torch import nn
 
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.models.tinymyo import TinyMyo, TinyMyoConfig
+from emg_lens.models.tinymyo.encoder import TinyMyo, TinyMyoConfig
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def torchs(case: Case) -> nn.TransformerEncoder:
 
 
 class AsPublished(nn.Module):
-    """TinyMyo as its published code computes it, written from its description (docs/protocol.md §9.1)."""
+    """TinyMyo as its published code computes it, written from its description (docs/tinymyo-model.md §9.1)."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()

@@ -17,7 +17,7 @@ import psutil
 import yaml
 from scipy.io import savemat
 
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.spec.study_spec import StudySpec
 
 ROWS = 130_000
 """Of a DB5 file of one exercise: eleven minutes at 200 Hz."""

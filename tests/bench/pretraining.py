@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from emg_lens.data.corpus import Corpus
-from emg_lens.models.tinymyo import TinyMyo, TinyMyoConfig
-from emg_lens.training.pretraining import pretrain
-from emg_lens.training.pretraining_recipe import PretrainingRecipe
+from emg_lens.models.tinymyo.encoder import TinyMyo, TinyMyoConfig
+from emg_lens.training.pretraining.loop import pretrain
+from emg_lens.training.pretraining.recipe import PretrainingRecipe
 
 CHANNELS, SAMPLES, PATCH = 16, 1000, 20
 SIZES = {"d_model": 192, "n_heads": 3, "n_layers": 8, "d_mlp": 768}

@@ -31,8 +31,8 @@ from emg_lens.hooks import cross_modal, every, positions, same_channel, same_pat
 from emg_lens.models import HookedBiosignalEncoder
 from emg_lens.models.hierarchical import HierarchicalConfig, HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
-from emg_lens.models.tinymyo import TinyMyo
-from emg_lens.models.tinymyo_config import TinyMyoConfig
+from emg_lens.models.tinymyo.config import TinyMyoConfig
+from emg_lens.models.tinymyo.encoder import TinyMyo
 from emg_lens.sweeps import Condition, SweepResult, head_masks, layer_masks, sweep
 from emg_lens.sweeps.conditions import with_baseline
 from emg_lens.sweeps.plan import SweepPlan, plan_sweep

@@ -50,12 +50,12 @@ class SeveredByHand:
 
     def __init__(self, name: str) -> None:
         self.model = registered(name) if name in REGISTERED else encoder(name)
-        self.own = [block.attn.severed for block in self.model.blocks]  # what a causal model never had
+        self.own = [block.attn.permanent_mask for block in self.model.blocks]  # what a causal model never had
 
     def __call__(self, x: Tensor, masks: dict[int, Tensor]) -> Tensor:
         for layer, block in enumerate(self.model.blocks):
             absent = [mask for mask in (self.own[layer], masks.get(layer)) if mask is not None]
-            block.attn.severed = reduce(operator.or_, absent) if absent else None
+            block.attn.permanent_mask = reduce(operator.or_, absent) if absent else None
             block.attn.has_empty_rows = layer in masks  # dropout falls as on the path on which hooks are heard
         return self.model(x)
 

@@ -39,9 +39,9 @@ MODELS = {
     "post-LN, rotary": dict(norm="post", positions="rotary"),
     "post-LN, sinusoidal, mean": dict(norm="post", positions="sinusoidal", readout="mean"),
     "pre-LN, no positions, no readout": dict(positions="none", readout="none", n_classes=0, cls_token=False),
-    "severed": dict(severed_edges="cross_modal('emg','acc').at(layers=1) | flow('acc','cls')"),
+    "permanent_mask": dict(masked_edges="cross_modal('emg','acc').at(layers=1) | flow('acc','cls')"),
     "severed, empty rows": dict(
-        norm="post", severed_edges="flow('cls', 'emg') | flow('cls', 'acc') | flow('cls', 'cls')"
+        norm="post", masked_edges="flow('cls', 'emg') | flow('cls', 'acc') | flow('cls', 'cls')"
     ),
     "patches": dict(patch_samples=4, embedding="shared", qkv_bias=False, act_fn="relu"),
     "switched": dict.fromkeys(["use_attn_result", "use_hook_mlp_in"], True),
@@ -205,7 +205,7 @@ def test_cut_and_cutting_do_on_a_bridge_what_they_do_on_the_plain_model(pair, ed
     torch.testing.assert_close(bridge.run_with_hooks(x, fwd_hooks=cut(bridge, edges)), expected, atol=1e-5, rtol=0)
     with cutting(bridge, edges, layout=model.layout) as report:
         torch.testing.assert_close(bridge(x), expected, atol=1e-5, rtol=0)
-    assert report.lever == "scores" and all(entry.attention_left == 0 for entry in report.layers)
+    assert report.intervention_point == "scores" and all(entry.attention_left == 0 for entry in report.layers)
     torch.testing.assert_close(bridge(x), model(x), atol=1e-5, rtol=0)
 
 

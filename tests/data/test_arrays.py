@@ -48,9 +48,9 @@ LABELS = [
         *({"x": x} for x in ("abc", b"abc", None, [[1], [1, 2]], np.full((6, 3, 10), 10**30, object), X[0], X[:0])),
         *({what: labels} for what in ("y", "subject") for labels in LABELS),
         {"y": np.array([1, "1", 2, 2, 1, 1], object)},
-        *({what: n} for what in ("repetition", "movement") for n in ([math.nan] * 6, [math.inf] * 6, [1e30] * 6)),
+        *({what: n} for what in ("repetition", "repetition_id") for n in ([math.nan] * 6, [math.inf] * 6, [1e30] * 6)),
         {"repetition": [True] * 6},
-        {"movement": np.full(6, 2**63 + 1, np.uint64)},
+        {"repetition_id": np.full(6, 2**63 + 1, np.uint64)},
         *(
             {"channels": c}
             for c in (["emg"], {"emg": True}, {"emg": 3.0}, {3: 3}, {"emg": 3, "acc": 0}, {"emg": -3}, {})

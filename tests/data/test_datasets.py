@@ -105,7 +105,7 @@ def test_load_trials_reads_filters_and_cuts(toy, tmp_path):
 def test_one_subject_at_a_time_gives_the_trials_of_all_at_once(toy, tmp_path):
     whole = load_trials("toy", tmp_path, segment=Segment(stop_s=0.5))
     parts = [load_trials("toy", tmp_path, segment=Segment(stop_s=0.5), subjects=[s]) for s in ("P1", "P2", "P10")]
-    np.testing.assert_array_equal(TrialSet.concatenate(parts).movement, whole.movement)
+    np.testing.assert_array_equal(TrialSet.concatenate(parts).repetition_id, whole.repetition_id)
     np.testing.assert_array_equal(TrialSet.concatenate(parts).subject, whole.subject)
 
 

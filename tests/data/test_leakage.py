@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from emg_lens.data import DataError, Segment, TrialSet
 from emg_lens.data.leakage import Leakage, leakage_report
-from emg_lens.data.rest import Told, before_trials
+from emg_lens.data.pre_onset import Told, before_trials
 from emg_lens.data.splits import BlockSplit, RepetitionSplit, SubjectSplit
 
 
@@ -21,7 +21,7 @@ def test_a_split_by_repetition_shares_recordings_and_subjects_only(make_recordin
     (fold,) = RepetitionSplit(train=(1,), test=(2,)).folds(("A",))
     report = leakage_report(*fold.divide(trials), fold=fold)
     n = report.n_test
-    assert report.shared == {"samples": 0, "movement": 0, "repetition": 0, "recording": n, "subject": n}
+    assert report.shared == {"samples": 0, "repetition_id": 0, "repetition": 0, "recording": n, "subject": n}
     assert report.sentences()[:4] == [
         f"None of the {n} test trials share raw samples with a training trial (their windows overlap).",
         f"None of the {n} test trials are cut from a movement that is also trained on.",
@@ -41,14 +41,14 @@ def test_blocks_of_pieces_share_no_sample_but_the_recording(make_recording):
     trials = TrialSet.from_recordings([made], Segment(piece_s=0.2, window_s=0.1, stride_s=0.05))
     for fold in BlockSplit(folds=5).folds(("A",)):
         shared = leakage_report(*fold.divide(trials)).shared
-        assert (shared["samples"], shared["movement"], shared["recording"]) == (0, 0, 3)
+        assert (shared["samples"], shared["repetition_id"], shared["recording"]) == (0, 0, 3)
 
 
 def test_a_random_split_of_windows_is_found_out(make_recording):
     _, trials = windows(make_recording)
     odd = np.arange(len(trials)) % 2 == 1
     report = leakage_report(trials.select(~odd), trials.select(odd))
-    assert report.shared["samples"] == report.shared["movement"] == report.shared["repetition"] == odd.sum()
+    assert report.shared["samples"] == report.shared["repetition_id"] == report.shared["repetition"] == odd.sum()
 
 
 @settings(deadline=None)
@@ -62,7 +62,7 @@ def test_overlapping_windows_are_those_that_have_a_sample_in_common(n_train, n_t
             y=np.zeros(n, int),
             subject=np.array(["A"] * n),
             repetition=np.ones(n, int),
-            movement=np.arange(n),
+            repetition_id=np.arange(n),
             channels=TrialSet.from_arrays(np.zeros((1, 1, 1)), [0], ["A"], [1], {"emg": 1}, fs).channels,
             fs=fs,
             classes=("a",),
@@ -81,7 +81,7 @@ def test_a_users_own_arrays_say_that_they_do_not_know():
     x = np.random.default_rng(0).normal(size=(n, 2, 5))
     trials = TrialSet.from_arrays(x, np.arange(n) % 3, ["A"] * n, np.arange(n) // 3, {"emg": 2}, 10.0)
     report = leakage_report(*trials.split([0, 1], [2, 3]))
-    assert report.shared == {"samples": None, "movement": 0, "repetition": 0, "recording": None, "subject": 6}
+    assert report.shared == {"samples": None, "repetition_id": 0, "repetition": 0, "recording": None, "subject": 6}
     said = report.sentences()
     assert said[0].startswith("Whether test trials share raw samples") and "not known" in said[0]
     assert any(line.endswith("there is no rest before it, or less than 0.6 s.") for line in said)
@@ -131,7 +131,7 @@ def test_reports_on_several_folds_are_brought_together(make_recording):
 def test_the_sentence_on_rest_names_every_modality_and_chance():
     told = (Told("emg", 0.45, 0.93, 1 / 12, 24), Told("all", 0.66, 0.97, 1 / 12, 24))
     report = Leakage(
-        1, 24, 12, dict.fromkeys(("samples", "movement", "repetition", "recording", "subject"), 0), told, 0.6
+        1, 24, 12, dict.fromkeys(("samples", "repetition_id", "repetition", "recording", "subject"), 0), told, 0.6
     )
     said = report.sentences()[5]
     assert said.startswith(

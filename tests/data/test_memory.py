@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from emg_lens.data import Recipe, Recording, Segment, Signal, TrialSet, preprocess
+from emg_lens.data.pre_onset import _features
 from emg_lens.data.preprocessing import _prepared
-from emg_lens.data.rest import _features
-from emg_lens.data.statistics import InputStatistics
+from emg_lens.data.standardization import InputStatistics
 
 ROWS = 200_000
 RECIPE = Recipe.model_validate(

@@ -54,7 +54,7 @@ def test_force_becomes_the_target_of_windows_of_two_second_pieces(tmp_path):
     trials = load_trials("myo-force", tmp_path, segment=segment).with_targets(["force"])
     assert trials.target_names == ("grasp force (adc)",) and trials.modalities == {"emg": 8}
     np.testing.assert_allclose(trials.targets[:, 0], content["Force"][:800].reshape(8, 100).mean(axis=1), rtol=1e-6)
-    assert trials.movement.tolist() == [0] * 4 + [1] * 4
+    assert trials.repetition_id.tolist() == [0] * 4 + [1] * 4
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""NinaPro data bases but DB5: their files, written small, with every trap of theirs (docs/protocol.md §2.3)."""
+"""NinaPro data bases but DB5: their files, written small, with every trap of theirs (docs/data-sets.md §2.3)."""
 
 import os
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import signal as dsp
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.data import DataError, Recipe, Recording, Signal, TrialSet, preprocess
 from emg_lens.data.preprocessing import ROWS_AT_A_TIME
+from emg_lens.validation import ArgumentError
 
 FS = 1000.0
 SECONDS = 4.0

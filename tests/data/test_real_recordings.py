@@ -143,7 +143,7 @@ def test_db5_gestures_are_told_before_they_begin_and_no_window_is_shared(real):
     trials = load_trials("ninapro-db5", root, segment=Segment(window_s=1.0, stride_s=0.25))
     folds = RepetitionSplit(train=(1, 3, 4, 6), test=(2, 5)).folds(subjects("ninapro-db5", root))
     report = Leakage.over(leakage_report(*fold.divide(trials), before, fold=fold) for fold in folds)
-    assert report.shared["samples"] == report.shared["movement"] == 0
+    assert report.shared["samples"] == report.shared["repetition_id"] == 0
     told = {t.modality: t for t in report.told}
     assert told["acc"].n_test == 120 and told["acc"].chance == pytest.approx(1 / 12)
     assert told["acc"].before == pytest.approx(0.52, abs=0.06) and told["acc"].during == pytest.approx(0.59, abs=0.06)

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.data import DataError, Recipe, Segment, TrialSet, preprocess
 from emg_lens.layout import TokenLayout
+from emg_lens.validation import ArgumentError
 
 
 def test_recordings_become_trials_of_the_rows_the_segment_names(make_recording):
@@ -16,7 +16,7 @@ def test_recordings_become_trials_of_the_rows_the_segment_names(make_recording):
     np.testing.assert_array_equal(cut.x[0, :2].T, made.signals["emg"].data[onset : onset + 80])
     np.testing.assert_array_equal(cut.x[0, 2:].T, made.signals["acc"].data[onset : onset + 80])
     assert cut.y.tolist() == [0, 1, 2, 0, 1, 2] and cut.classes == ("1", "2", "3")
-    assert cut.repetition.tolist() == [1, 1, 1, 2, 2, 2] and cut.movement.tolist() == [0, 1, 2, 3, 4, 5]
+    assert cut.repetition.tolist() == [1, 1, 1, 2, 2, 2] and cut.repetition_id.tolist() == [0, 1, 2, 3, 4, 5]
     assert cut.modalities == {"emg": 2, "acc": 3} and set(cut.subject) == {"A"}
     assert TokenLayout.channels(cut.modalities).modalities == ("emg", "acc")
 
@@ -29,7 +29,7 @@ def test_windows_of_a_movement_share_its_number_and_stay_inside(make_recording):
     segment = Segment(start_s=0.1, stop_s=0.9, window_s=0.25, stride_s=0.125)
     cut = TrialSet.from_recordings([make_recording()], segment)
     assert segment.windows(200, 200.0) == [(20 + 25 * k, 70 + 25 * k) for k in range(5)]
-    assert len(cut) == 30 and np.bincount(cut.movement).tolist() == [5] * 6 and cut.n_samples == 50
+    assert len(cut) == 30 and np.bincount(cut.repetition_id).tolist() == [5] * 6 and cut.n_samples == 50
 
 
 def test_windows_tell_the_recording_and_the_second_they_begin_at(make_recording):
@@ -46,10 +46,11 @@ def test_a_long_movement_is_cut_into_pieces_that_are_movements_of_their_own(make
     cut = TrialSet.from_recordings([make_recording(repetitions=1)], segment)  # three movements of 200 rows at 200 Hz
     assert segment.pieces(200, 200.0) == [[(20 + p + w, 60 + p + w) for w in (0, 20, 40)] for p in (0, 80)]
     assert (
-        cut.movement.tolist() == np.repeat(np.arange(6), 3).tolist() and cut.y.tolist() == [0] * 6 + [1] * 6 + [2] * 6
+        cut.repetition_id.tolist() == np.repeat(np.arange(6), 3).tolist()
+        and cut.y.tolist() == [0] * 6 + [1] * 6 + [2] * 6
     )
     whole = TrialSet.from_recordings([make_recording()], Segment(piece_s=0.3))
-    assert whole.n_samples == 60 and len(whole) == 18 == len(set(whole.movement))
+    assert whole.n_samples == 60 and len(whole) == 18 == len(set(whole.repetition_id))
 
 
 @given(st.integers(1, 500), st.floats(10, 200), st.floats(0.1, 2), st.floats(0.1, 1), st.booleans(), st.booleans())
@@ -92,7 +93,7 @@ def test_times_between_rows_are_told_as_what_they_are_taken_for(make_recording):
     made = preprocess(make_recording(), Recipe(fs=50))
     cut = TrialSet.from_recordings([made], segment)
     assert cut.notes[-1] == "the segment's times in whole rows at 50 Hz: stride_s 0.25 is 0.24 (12 rows)"
-    starts = cut.start_s[cut.movement == cut.movement[0]]
+    starts = cut.start_s[cut.repetition_id == cut.repetition_id[0]]
     assert np.diff(starts) == pytest.approx(0.24)
     assert segment.rounded(100) == "" and segment.rounded(1000.0) == ""
     odd = Segment(start_s=0.1, stop_s=0.9, piece_s=0.3).rounded(33)
@@ -160,7 +161,7 @@ def test_movements_of_several_recordings_stay_apart_and_notes_are_told_once(make
     first = make_recording("A", notes=("all alike", "rate 99.5 Hz"), file="a.mat")
     second = make_recording("B", notes=("all alike", "rate 98 Hz", "only here"), file="b.mat")
     cut = TrialSet.from_recordings([first, second])
-    assert cut.movement.tolist() == list(range(12)) and list(dict.fromkeys(cut.subject)) == ["A", "B"]
+    assert cut.repetition_id.tolist() == list(range(12)) and list(dict.fromkeys(cut.subject)) == ["A", "B"]
     assert cut.notes == ("all alike", "rate 99.5 Hz [A a.mat; and alike: 1 more]", "only here [B b.mat]")
 
 

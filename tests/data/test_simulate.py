@@ -13,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.data.recording import DataError
 from emg_lens.data.sources.simulated import physiology
 from emg_lens.data.sources.simulated.simulation import (
@@ -24,6 +23,7 @@ from emg_lens.data.sources.simulated.simulation import (
     mutual_information_bits,
     simulate,
 )
+from emg_lens.validation import ArgumentError
 
 TRAIN = (1, 3, 4, 6)
 SMALL = Simulation(n_subjects=2, n_repetitions=2)

@@ -22,9 +22,11 @@ def made(subjects=("A", "B", "C"), classes=3, repetitions=4, windows=2, order=No
         for _ in range(windows)
     ]
     rows = rows if order is None else [rows[i] for i in order.permutation(len(rows))]
-    subject, y, repetition, movement = (np.array(column) for column in zip(*rows, strict=True))
+    subject, y, repetition, repetition_id = (np.array(column) for column in zip(*rows, strict=True))
     x = np.random.default_rng(0).normal(size=(len(rows), 2, 3))
-    return TrialSet.from_arrays(x, y, subject, repetition, {"emg": 2}, 10.0, movement=movement, classes=range(classes))
+    return TrialSet.from_arrays(
+        x, y, subject, repetition, {"emg": 2}, 10.0, repetition_id=repetition_id, classes=range(classes)
+    )
 
 
 def identities(trials: TrialSet) -> set[bytes]:
@@ -55,7 +57,7 @@ def test_a_repetition_split_shares_nothing_and_loses_nothing_it_names(trials, da
         one, other = fold.divide(trials)
         assert {*one.subject, *other.subject} == {fold.name} == set(fold.subjects) == set(fold.test_subjects)
         assert set(one.repetition) == set(rest if train is None else train) and set(other.repetition) == test
-        assert not set(one.movement) & set(other.movement)
+        assert not set(one.repetition_id) & set(other.repetition_id)
         mine = trials.select(subjects=[fold.name])
         assert len(one) + len(other) == np.isin(mine.repetition, [*set(one.repetition), *test]).sum()
 
@@ -88,11 +90,11 @@ def test_blocks_test_every_trial_once_keep_movements_whole_and_hold_every_class(
             break
         train, test = fold.divide(trials)
         assert set(train.subject) == set(test.subject) == set(fold.subjects)
-        assert not set(train.movement) & set(test.movement)
+        assert not set(train.repetition_id) & set(test.repetition_id)
         assert set(train.y) == set(test.y) == set(trials.y)
         for of in set(test.y):  # contiguous in time: no training movement of the class lies between tested ones
-            inside = test.movement[test.y == of]
-            between = train.movement[train.y == of]
+            inside = test.repetition_id[test.y == of]
+            between = train.repetition_id[train.y == of]
             assert not ((between > inside.min()) & (between < inside.max())).any()
         tested += [one.tobytes() for one in test.x]
     assert repetitions < n or (len(tested) == len(trials) and set(tested) == identities(trials))
@@ -225,7 +227,9 @@ def test_trials_for_validation_are_neither_fitted_nor_tested(split, seen):
     (train, test), validation = fold.divide(trials), fold.validation(trials)
     key = "subject" if split.by == "subject" else "repetition"
     assert tuple({*getattr(part, key).tolist()} for part in (train, validation, test)) == seen
-    assert not set(train.movement) & set(validation.movement) and not set(test.movement) & set(validation.movement)
+    assert not set(train.repetition_id) & set(validation.repetition_id) and not set(test.repetition_id) & set(
+        validation.repetition_id
+    )
     assert identities(fold.seen(trials)) == identities(train) | identities(validation)
     assert SPLIT.validate_python(split.model_dump()) == split and "validation" in split.model_dump()
 
@@ -266,7 +270,7 @@ def test_folds_that_take_turns_validate_on_what_follows_the_tested(split, subjec
     assert len(folds) == len(expected)
     for fold, of in zip(folds, expected, strict=True):
         (train, test), validation = fold.divide(trials), fold.validation(trials)
-        movements = [set(zip(p.subject, p.movement, strict=True)) for p in (train, test, validation)]
+        movements = [set(zip(p.subject, p.repetition_id, strict=True)) for p in (train, test, validation)]
         assert sum(map(len, movements)) == len(set.union(*movements)) and all(movements)
         if fold.block:  # a repetition of every class is a block
             whole = {fold.test_subjects[0]}
@@ -298,7 +302,7 @@ def test_a_share_is_of_each_class_in_whole_movements_and_smaller_ones_are_parts_
         split = SubjectSplit(test=("C",), share=share)
         train, test = split.folds(("A", "B", "C"))[0].divide(trials)
         assert set(test.subject) == {"C"} and len(test) == 11 * 3 * 2
-        movements = [len(set(train.movement[train.y == of].tolist())) for of in range(3)]
+        movements = [len(set(train.repetition_id[train.y == of].tolist())) for of in range(3)]
         assert movements == [max(1, round(share * 22))] * 3 and len(train) == 2 * sum(movements)
         parts[share] = identities(train)
     assert parts[0.01] < parts[0.2] < parts[0.5] < parts[1.0]

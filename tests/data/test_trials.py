@@ -31,7 +31,7 @@ def trials(**changes):
 
 
 def same(a: TrialSet, b: TrialSet):
-    for name in ("x", "y", "subject", "repetition", "movement", "targets", "source", "start_s"):
+    for name in ("x", "y", "subject", "repetition", "repetition_id", "targets", "source", "start_s"):
         first, second = getattr(a, name), getattr(b, name)
         assert (first is None) == (second is None), name
         if first is not None:
@@ -140,8 +140,8 @@ def test_select_refuses_what_does_not_occur():
 def test_a_split_parts_the_trials_without_loss_or_overlap(train):
     made = trials()
     parts = made.split(train, set(range(1, 5)) - train)
-    assert set(parts[0].repetition) == train and not set(parts[0].movement) & set(parts[1].movement)
-    assert sorted([*parts[0].movement, *parts[1].movement]) == sorted(made.movement)
+    assert set(parts[0].repetition) == train and not set(parts[0].repetition_id) & set(parts[1].repetition_id)
+    assert sorted([*parts[0].repetition_id, *parts[1].repetition_id]) == sorted(made.repetition_id)
 
 
 def test_split_refuses_overlap_absent_repetitions_and_classes_on_one_side_only():
@@ -276,7 +276,7 @@ def test_concatenation_keeps_movements_apart():
     made = trials()
     a, b = made.select(subjects=["A"]), made.select(subjects=["B"])
     both = TrialSet.concatenate([b, a, b])
-    assert len(both) == 36 and len(set(both.movement)) == 36
+    assert len(both) == 36 and len(set(both.repetition_id)) == 36
     np.testing.assert_array_equal(both.x[12:24], a.x)
 
 
@@ -367,8 +367,8 @@ def test_files_that_are_not_trial_sets_are_told_in_one_line(tmp_path):
         TrialSet.load(rewritten(path, version=99))
     with pytest.raises(DataError, match="has lost its checksum"):
         TrialSet.load(rewritten(path))
-    with pytest.raises(DataError, match="holds no movement"):
-        TrialSet.load(rewritten(path, version=2, without=("movement",)))
+    with pytest.raises(DataError, match="holds no repetition_id"):
+        TrialSet.load(rewritten(path, version=2, without=("repetition_id",)))
 
 
 def test_one_changed_byte_anywhere_in_a_file_is_refused_or_changes_nothing(tmp_path):

@@ -111,7 +111,7 @@ CALLS = {
             ),
         ),
         fs=((50.0, 100, np.float32(20)), NOT_RATE),
-        movement=(
+        repetition_id=(
             (None, NUMBERS // 2),
             (3, WORDS, NUMBERS[:-1], NUMBERS + 0.5, with_value(NUMBERS, math.nan), [None] * N),
         ),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from nonsense import NOT_GROUP, NOT_INDICES, call
 
-from emg_lens import TokenLayout, cross_modal, every, flow, from_mask, lag, positions, unimodal
+from emg_lens import TokenLayout, cross_modal, edges_from_mask, every, flow, lag, positions, unimodal
 
 LAYOUT = TokenLayout.channels({"emg": 4, "acc": 3})
 PATCHES = TokenLayout.patches({"emg": 2, "acc": 1}, 3)
@@ -41,8 +41,8 @@ CALLS = {
     "cross_modal": call(
         lambda name: cross_modal("acc", name).mask(LAYOUT, 2, 2), name=(("emg",), ("cls", "acc", *NOT_GROUP))
     ),
-    "from_mask": call(
-        lambda mask: from_mask(mask).mask(LAYOUT, 2, 2),
+    "edges_from_mask": call(
+        lambda mask: edges_from_mask(mask).mask(LAYOUT, 2, 2),
         mask=(
             (MASK, MASK.numpy()),
             (None, "x", [], MASK.float(), MASK[:1, :, :4], MASK[..., :7], np.array(["x"])),

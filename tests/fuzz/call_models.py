@@ -43,7 +43,7 @@ ENCODER = SIGNALS | {
     "drop_path": ((0.0, 0.2), NOT_FRACTION),
     "eps": ((1e-5,), (-1.0, math.nan, math.inf, "x", None)),
     "rotary_base": ((10000.0,), (-1.0, 0.0, math.nan, "x", None)),
-    "severed_edges": (
+    "masked_edges": (
         ("", "flow('acc', 'cls')"),
         (3, None, "flow(", "flow('eeg', 'cls')", "unimodal().at(layers=99)", "import os"),
     ),

@@ -24,7 +24,7 @@ from emg_lens import (
     sweep,
     unimodal,
 )
-from emg_lens.analysis import activation_shift, larger_cuts, random_edges
+from emg_lens.analysis import activation_shift, random_edges, superset_ablations
 
 X, Y = make_trials(12)
 CUTS = [Condition("uni", unimodal()), Condition("cross", cross_modal().at(layers=1))]
@@ -160,8 +160,8 @@ CALLS = {
         seed=((0, 5), (-1, 2.5, "x", math.nan, None, [])),
         layout=((None, LAYOUT), NOT_LAYOUT),
     ),
-    "larger_cuts": call(
-        larger_cuts,
+    "superset_ablations": call(
+        superset_ablations,
         model=((make_model(),), NOT_MODEL),
         conditions=((CUTS, []), NOT_CONDITIONS),
         layout=((None, LAYOUT), NOT_LAYOUT),

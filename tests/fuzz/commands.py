@@ -15,7 +15,7 @@ from verdicts import ANNOUNCER, Target, Verdict, of_error
 
 from emg_lens import cli
 from emg_lens.data.registry import dataset_names
-from emg_lens.studies.shipped import catalogue
+from emg_lens.studies.spec.catalog_lookup import catalogue
 
 QUICK = {"training": {"epochs": 1, "anneal_epochs": 0}}
 DB5 = {

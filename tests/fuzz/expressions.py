@@ -19,7 +19,7 @@ ATOMS = (
     "unimodal({g})", "cross_modal({g}, {g})", "flow({g}, {g})", "self_edges()", "same_channel()", "same_patch()",
     "lag({n}, {n})", "positions(dest={p})", "positions(dest={p}, src={p})", "every()", "none()", "positions()",
     "unimodal()", "cross_modal()", "positions({p}, {p}, {p})", "lag(low={n}, low={n})", "unimodal(*{p})",
-    "from_mask({p})", "positions(dest=range(10**9))", "every", "eval('1')", "().__class__", "lambda: 0",
+    "edges_from_mask({p})", "positions(dest=range(10**9))", "every", "eval('1')", "().__class__", "lambda: 0",
     "unimodal().mask", "[every()]", "cls_edges()", "every().at(stage='fusion')", "every().at(stage={p})",
 )  # fmt: skip
 PLACES = (

@@ -14,8 +14,8 @@ from verdicts import SilentlyWrong, Target, Verdict, digest, judge
 
 from emg_lens import TrialSet
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.run import run_study
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.spec.study_spec import StudySpec
 
 OTHERS = (
     "0", "1e5", "True", "inf", "-1", "+1", "@x", "1-1", "a-b", "A", "a", "baseline", "cls", "x\tx", "a,b", "\r", "~",

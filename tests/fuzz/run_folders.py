@@ -18,8 +18,8 @@ from tiny import TINY
 from verdicts import Content, Target, Verdict, digest, judge
 
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.run import run_study
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.spec.study_spec import StudySpec
 
 REPORTS = ("table.", "report.html", "figures")
 """Written from the rest, and never read."""

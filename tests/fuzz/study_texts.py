@@ -11,8 +11,8 @@ from tiny import TINY
 from verdicts import Content, SilentlyWrong, Target, Verdict, judge
 
 from emg_lens.errors import EmgLensError
-from emg_lens.studies.shipped import catalogue, catalogue_text
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.spec.catalog_lookup import catalogue, catalogue_text
+from emg_lens.studies.spec.study_spec import StudySpec
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)

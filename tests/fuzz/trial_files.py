@@ -15,8 +15,8 @@ from numpy.random import Generator
 from verdicts import Content, SilentlyWrong, Target, Verdict, digest, judge
 
 from emg_lens.data import TrialSet, load_trials, subjects
-from emg_lens.studies.fit_units import fits_of
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.fits.fit_unit import fits_of
+from emg_lens.studies.spec.study_spec import StudySpec
 
 FILE = "trials.h5"
 SAFE = re.compile(r"[\w+-][\w+.-]{0,200}", re.ASCII)
@@ -53,7 +53,18 @@ def read(folder: Path) -> tuple[Content, set[str]]:
         check_folders([fit.folder_name for fit in fits_of(STUDY, [names])])
     if not np.isfinite(trials.x).all():
         raise SilentlyWrong("x is not finite")
-    fields = ("x", "y", "subject", "repetition", "movement", "channels", "fs", "classes", "targets", "target_names")
+    fields = (
+        "x",
+        "y",
+        "subject",
+        "repetition",
+        "repetition_id",
+        "channels",
+        "fs",
+        "classes",
+        "targets",
+        "target_names",
+    )
     return {name: digest(getattr(trials, name)) for name in fields}, set(trials.notes)
 
 

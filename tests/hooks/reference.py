@@ -16,8 +16,8 @@ from emg_lens.hooks.architectures import WRAPPED
 from emg_lens.hooks.deletion import cut_layers
 from emg_lens.hooks.examples import call
 from emg_lens.hooks.kernel import tapping
-from emg_lens.hooks.probe import find_lever
 from emg_lens.hooks.specimens import Specimen, output_tensor, wrapped_model
+from emg_lens.hooks.verification.probe import find_intervention_point
 
 
 class Renormalise:
@@ -58,15 +58,15 @@ def attention(module, query, key, value, attention_mask, scaling=None, dropout=0
 
 def reference(specimen: Specimen, model, x: torch.Tensor, edges: EdgeSet) -> tuple[torch.Tensor, dict[int, float]]:
     """Output, and share of all attention that was taken from each cut layer."""
-    lever = find_lever(model, specimen.layout)
-    masks = cut_layers(edges, specimen.layout, lever.n_layers, lever.n_heads)
+    intervention_point = find_intervention_point(model, specimen.layout)
+    masks = cut_layers(edges, specimen.layout, intervention_point.n_layers, intervention_point.n_heads)
     taps = {layer: Renormalise(mask) for layer, mask in masks.items()}
     kind = specimen.name.split(" bridge")[0]
     with torch.no_grad(), ExitStack() as stack:
         if kind in WRAPPED:
             return _by_transformers(kind, x, taps), {layer: tap.held for layer, tap in taps.items()}
         for layer, tap in taps.items():
-            stack.enter_context(tapping(at_path(model, lever.paths[layer]), tap))
+            stack.enter_context(tapping(at_path(model, intervention_point.paths[layer]), tap))
         return output_tensor(call(model, x)), {layer: tap.held for layer, tap in taps.items()}
 
 

@@ -15,9 +15,9 @@ from emg_lens.hooks.anatomy import PATTERN, at_path, listening
 from emg_lens.hooks.compatibility import table
 from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.examples import call, example_inputs
-from emg_lens.hooks.probe import find_lever
 from emg_lens.hooks.specimens import Specimen, _sizes, families, installed_version, output_tensor, zoo
 from emg_lens.hooks.unwrapped import MaskedByHand
+from emg_lens.hooks.verification.probe import find_intervention_point
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ZOO = zoo()
@@ -75,7 +75,7 @@ def test_cut_gives_what_cutting_gives_or_refuses(specimen):
     with torch.no_grad(), cutting(model, EDGES, layout) as report:
         expected = output_tensor(call(model, x))
     at_the_pattern = specimen.name.startswith("native") and installed_version()[0] >= 4
-    if report.lever == "attention_mask" and not at_the_pattern:
+    if report.intervention_point == "attention_mask" and not at_the_pattern:
         with pytest.raises(DeadHookError, match="use: with cutting"):
             cut(model, EDGES, layout)
         return
@@ -96,7 +96,7 @@ def test_cutting_every_edge_leaves_finite_outputs_and_no_attention(specimen):
 def test_a_token_that_attends_to_nothing_gets_a_zero_attention_output(specimen):
     model, layout, x = built(specimen)
     seen = []
-    z = at_path(model, f"{find_lever(model, layout).paths[0]}.hook_z")
+    z = at_path(model, f"{find_intervention_point(model, layout).paths[0]}.hook_z")
     with (
         torch.no_grad(),
         cutting(model, positions(dest=[1, 4]).at(layers=0), layout),
@@ -166,7 +166,7 @@ def test_an_embedding_hook_that_never_fires_is_refused():
 
 def test_cut_mlp_cuts_the_output_of_the_second_linear_map(specimen):
     model, layout, x = built(specimen)
-    stack = find_lever(model, layout).paths[0].split(".")[0]
+    stack = find_intervention_point(model, layout).paths[0].split(".")[0]
     seen = []
     hooks = cut_mlp(model, "emg", 0, layout)
     block = {}
@@ -217,12 +217,12 @@ def test_half_precision_bridges_can_be_cut():
 def test_compatibility_mode_is_probed_anew():
     specimen = next(s for s in ZOO if s.name == "GPT-2 bridge, eager")
     model, layout = specimen.build(), specimen.layout
-    assert find_lever(model, layout).strict
+    assert find_intervention_point(model, layout).strict
     model.enable_compatibility_mode()
     x = example_inputs(model, 6, batch=2)
     with torch.no_grad(), cutting(model, EDGES, layout) as report:
         assert output_tensor(call(model, x)).isfinite().all()
-    assert report.lever == "scores"
+    assert report.intervention_point == "scores"
 
 
 @cache
@@ -235,15 +235,15 @@ def measured():
 def test_the_table_holds_every_model_and_its_cuts_are_those_made_by_hand_in_the_plain_ones():
     """What the package is for: the same -inf that looks accepted is without effect on wrapped models."""
     assert list(measured().index) == [specimen.name for specimen in [*ZOO, *families()]]
-    cut_ones = measured()[measured()["lever"] != "refused"]
+    cut_ones = measured()[measured()["intervention_point"] != "refused"]
     assert (cut_ones["attention_left"] == 0).all() and (cut_ones["max_delta"] > 0.01).all()
     for specimen in [*ZOO, *families()]:
         if specimen.name in cut_ones.index:
             off = cut_ones["off_reference"][specimen.name]
             assert off < 1e-5 if specimen.has_plain_model else math.isnan(off), specimen.name
     for name, row in cut_ones.iterrows():
-        if row["lever"] == "scores" or row["cut"] == "cutting":
-            assert (row["plain_hook_delta"] > 0) == (row["lever"] == "scores"), name
+        if row["intervention_point"] == "scores" or row["cut"] == "cutting":
+            assert (row["plain_hook_delta"] > 0) == (row["intervention_point"] == "scores"), name
 
 
 @pytest.mark.parametrize(
@@ -258,8 +258,8 @@ def test_the_table_says_why_a_model_is_refused(model, message):
     if model not in measured().index:
         assert installed_version()[0] < 4, "this version of TransformerLens has no bridge for it"
         return
-    assert measured()["lever"][model] == "refused" and message in measured()["refusal"][model]
-    assert (measured()["lever"] == "refused").sum() <= 3
+    assert measured()["intervention_point"][model] == "refused" and message in measured()["refusal"][model]
+    assert (measured()["intervention_point"] == "refused").sum() <= 3
 
 
 @pytest.mark.parametrize(
@@ -333,4 +333,4 @@ if installed_version()[0] < 4:
         before = call(model, x)
         with cutting(model, cross_modal(), ZOO[0].layout, inputs=x) as report:
             after = call(model, x)
-        assert report.lever == "scores" and report.mass_removed > 0 and not torch.equal(before, after)
+        assert report.intervention_point == "scores" and report.mass_removed > 0 and not torch.equal(before, after)

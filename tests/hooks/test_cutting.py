@@ -16,7 +16,7 @@ from emg_lens.hooks import (
     replace,
     unimodal,
 )
-from emg_lens.hooks.probe import lever
+from emg_lens.hooks.verification.probe import intervention_point
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
@@ -42,7 +42,7 @@ def test_it_gives_what_cut_gives_whatever_the_lever(toy):
     with cutting(toy, cross_modal()) as report:
         out = toy(X)
     torch.testing.assert_close(out, expected(cross_modal()))
-    assert report.lever == ("scores" if toy.blocks[0].attn.live is True else "attention_mask")
+    assert report.intervention_point == ("scores" if toy.blocks[0].attn.live is True else "attention_mask")
 
 
 def test_the_report_says_what_was_cut(live):
@@ -54,7 +54,7 @@ def test_the_report_says_what_was_cut(live):
     assert frame["edges_cut"].tolist() == [2 * 6, 2 * 6 + 3]
     assert frame["rows_fully_cut"].tolist() == [0, 1]
     assert (frame["already_dead"] == 0).all() and (frame["attention_left"] == 0).all()
-    assert (frame["trials"] == 4).all() and set(frame["lever"]) == {"scores"}
+    assert (frame["trials"] == 4).all() and set(frame["intervention_point"]) == {"scores"}
     assert "edges_cut" in repr(report) and "flow('emg', 'acc')" in repr(report)
 
 
@@ -141,7 +141,7 @@ def test_none_cuts_nothing_and_reports_nothing(toy):
     with cutting(toy, none()) as report:
         assert torch.equal(toy(X), before)
     assert report.layers == () and report.mass_removed == 0
-    assert list(report.to_frame().columns)[:2] == ["layer", "lever"]
+    assert list(report.to_frame().columns)[:2] == ["layer", "intervention_point"]
 
 
 def test_a_cut_layer_that_did_not_run_is_an_error(toy):
@@ -223,7 +223,7 @@ def test_it_works_inside_run_with_cache_and_the_cache_shows_the_cut(live):
 
 def test_hooks_of_others_keep_working(live):
     seen = []
-    lever(live)  # permanent hooks belong to the model: they see the probe
+    intervention_point(live)  # permanent hooks belong to the model: they see the probe
     live.add_hook("blocks.0.attn.hook_pattern", lambda p, hook: seen.append(p), is_permanent=True)
     with cutting(live, cross_modal()):
         live.run_with_hooks(X, fwd_hooks=[("blocks.0.hook_resid_pre", lambda r, hook: seen.append(r))])

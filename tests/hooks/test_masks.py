@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emg_lens import IsoNet, IsoNetConfig, cut, cutting, from_mask, unimodal
+from emg_lens import IsoNet, IsoNetConfig, cut, cutting, edges_from_mask, unimodal
 from emg_lens.hooks import EdgeError, parse_edges
 from emg_lens.layout import TokenLayout
 
@@ -17,17 +17,17 @@ LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 @given(seed=st.integers(0, 10_000), layers=st.sampled_from([1, 3]), heads=st.sampled_from([1, 2]))
 def test_the_mask_that_went_in_comes_out_also_through_text(seed, layers, heads):
     mask = np.random.default_rng(seed).random((layers, heads, 6, 6)) < 0.3
-    edges = from_mask(mask)
-    for same in (edges, parse_edges(str(edges)), from_mask(torch.from_numpy(mask))):
+    edges = edges_from_mask(mask)
+    for same in (edges, parse_edges(str(edges)), edges_from_mask(torch.from_numpy(mask))):
         np.testing.assert_array_equal(same.mask(LAYOUT, 3, 2), np.broadcast_to(mask, (3, 2, 6, 6)))
         assert same == edges and hash(same) == hash(edges)
 
 
 def test_it_is_one_of_the_algebra():
     mask = unimodal().mask(LAYOUT, 2, 2)
-    left = from_mask(mask[0, 0]) - unimodal()
+    left = edges_from_mask(mask[0, 0]) - unimodal()
     assert not left.mask(LAYOUT, 2, 2).any()
-    at = from_mask(mask[0, 0]).at(layers=1, heads=0).mask(LAYOUT, 2, 2)
+    at = edges_from_mask(mask[0, 0]).at(layers=1, heads=0).mask(LAYOUT, 2, 2)
     assert at[1, 0].equal(mask[0, 0]) and at.sum() == mask[0, 0].sum()
 
 
@@ -37,7 +37,7 @@ def test_it_cuts_like_the_rule_it_was_made_of():
     ).eval()
     x = model.example_input(4)
     expected = model.run_with_hooks(x, fwd_hooks=cut(model, unimodal()))
-    edges = from_mask(unimodal().mask(model.layout, model.cfg.n_layers, 2))
+    edges = edges_from_mask(unimodal().mask(model.layout, model.cfg.n_layers, 2))
     with cutting(model, edges):
         assert torch.equal(model(x), model(x)) and torch.allclose(model(x), expected, atol=1e-6)
 
@@ -45,10 +45,10 @@ def test_it_cuts_like_the_rule_it_was_made_of():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.ones((2, 3), bool), "from_mask takes booleans"),
+        (np.ones((2, 3), bool), "edges_from_mask takes booleans"),
         (np.ones((3, 3)), "got float64"),
         (np.ones(3, bool), r"\[3\]"),
-        (np.ones((0, 0), bool), "from_mask takes booleans"),
+        (np.ones((0, 0), bool), "edges_from_mask takes booleans"),
         ("1x1x3x3:AAAA", "not what a mask prints"),
         ("no mask", "not what a mask prints"),
         ("1x1x100000x100000:eNpjYAACAAACAAE=", "not what a mask prints"),
@@ -57,19 +57,19 @@ def test_it_cuts_like_the_rule_it_was_made_of():
 )
 def test_what_is_no_mask_is_refused(wrong, message):
     with pytest.raises(EdgeError, match=message):
-        from_mask(wrong)
+        edges_from_mask(wrong)
 
 
 def test_a_text_that_lost_its_end_is_refused():
-    text = str(from_mask(np.random.default_rng(0).random((2, 2, 6, 6)) < 0.5))
+    text = str(edges_from_mask(np.random.default_rng(0).random((2, 2, 6, 6)) < 0.5))
     with pytest.raises(EdgeError, match="not what a mask prints"):
         parse_edges(text[:-6] + "')")
     with pytest.raises(EdgeError, match="all rows of one length"):
-        from_mask([[True], [True, False]])
+        edges_from_mask([[True], [True, False]])
 
 
 def test_a_mask_of_another_model_is_refused():
     with pytest.raises(EdgeError, match=r"a mask \[1, 1, 1, 1\] does not fit"):
-        from_mask(np.ones((1, 1), bool)).mask(LAYOUT, 3, 2)
+        edges_from_mask(np.ones((1, 1), bool)).mask(LAYOUT, 3, 2)
     with pytest.raises(EdgeError, match=r"a mask \[2, 1, 6, 6\] does not fit \[3, 2, 6, 6\]"):
-        from_mask(np.ones((2, 1, 6, 6), bool)).mask(LAYOUT, 3, 2)
+        edges_from_mask(np.ones((2, 1, 6, 6), bool)).mask(LAYOUT, 3, 2)

@@ -10,9 +10,9 @@ from toy import RandomEdges
 from emg_lens.hooks import (
     EdgeError,
     cross_modal,
+    edges_from_mask,
     every,
     flow,
-    from_mask,
     parse_edges,
     positions,
     same_channel,
@@ -108,7 +108,7 @@ def test_what_is_not_an_edge_expression_is_refused_and_shown(text, message):
         "positions([" + "1," * 5_000_000 + "])",
         "unimodal('" + "a" * 10**7 + "')",
         "positions([" + "9" * 5000 + "])",
-        "from_mask('" + "A" * 10**8 + "')",
+        "edges_from_mask('" + "A" * 10**8 + "')",
         "every()\n" * 900,
     ],
     ids=len,
@@ -123,7 +123,7 @@ def test_long_and_deep_expressions_are_refused_at_once_in_one_short_line(text):
 
 def test_a_large_mask_is_no_long_expression():
     mask = np.random.default_rng(0).random((2, 2, 200, 200)) < 0.5
-    edges = from_mask(mask) & every()
+    edges = edges_from_mask(mask) & every()
     assert len(str(edges)) > MOST_LETTERS and parse_edges(str(edges)) == edges
 
 

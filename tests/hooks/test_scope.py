@@ -13,8 +13,8 @@ from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_AR
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cut, cutting, every, flow, unimodal
 from emg_lens.hooks.architectures import FAMILIES, TinyArchitecture
-from emg_lens.hooks.probe import find_lever
 from emg_lens.hooks.specimens import bridged, wrapped_model
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
@@ -189,7 +189,7 @@ BOTH = TokenLayout.groups({"emg": [1, 2], "acc": [3, 4], "answer": [6, 7, 8, 9]}
 INPUTS = {"input": WORDS, "decoder_input": ANSWER}
 
 
-def severed(stack, mask):
+def permanent_mask(stack, mask):
     """BART as transformers runs it, with -inf in the additive mask of one stack's attention."""
     model = wrapped_model(BART, "eager")
     name = {"encoder": "encoder.layers.{}.self_attn", "decoder": "decoder.layers.{}.self_attn"}.get(
@@ -222,7 +222,7 @@ def test_each_stack_of_an_encoder_decoder_can_be_cut(stack, layout, edges, modul
     with torch.no_grad(), cutting(model, edges, layout, stack=stack, inputs=INPUTS) as report:
         out = model(WORDS, decoder_input=ANSWER)
     mask = edges.mask(layout, 2, 2)
-    expected = severed(stack or "encoder", mask[..., 6:, :6] if stack == "cross" else mask)
+    expected = permanent_mask(stack or "encoder", mask[..., 6:, :6] if stack == "cross" else mask)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     assert report.layers[0].module == module and module in repr(report) and report.routes == ()
     with torch.no_grad():
@@ -276,7 +276,7 @@ def test_a_model_with_one_stack_needs_no_name(toy):
 def test_layers_that_share_attention_are_cut_alike_or_not_at_all(toy):
     toy.blocks[1].attn = toy.blocks[0].attn
     toy.setup()
-    assert list(find_lever(toy, LAYOUT).paths) == [0, 1, 2]
+    assert list(find_intervention_point(toy, LAYOUT).paths) == [0, 1, 2]
     with (
         pytest.raises(EdgeError, match="layers 0 and 1 are one attention module"),
         cutting(toy, cross_modal().at(layers=0)),

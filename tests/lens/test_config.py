@@ -69,15 +69,15 @@ def test_what_every_model_says_of_its_signals():
 
 
 def test_severed_edges_are_read_once_and_saved_as_text(tmp_path):
-    cfg = EncoderConfig(**SIZES, severed_edges="flow('acc', 'cls')", d_model=16, n_layers=2)
-    assert cfg.severed == flow("acc", "cls") and EncoderConfig(**SIZES).severed == none()
+    cfg = EncoderConfig(**SIZES, masked_edges="flow('acc', 'cls')", d_model=16, n_layers=2)
+    assert cfg.permanent_mask == flow("acc", "cls") and EncoderConfig(**SIZES).permanent_mask == none()
     model = HookedBiosignalEncoder(cfg)
     model.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["severed_edges"] == "flow('acc', 'cls')"
+    assert json.loads((tmp_path / "config.json").read_text())["masked_edges"] == "flow('acc', 'cls')"
     again = HookedBiosignalEncoder.from_pretrained(tmp_path)
-    assert torch.equal(again.severed_mask(), model.severed_mask()) and again.cfg == cfg
+    assert torch.equal(again.permanent_mask(), model.permanent_mask()) and again.cfg == cfg
     with pytest.raises(EdgeError, match="edge expression"):
-        EncoderConfig(**SIZES, severed_edges="flow('acc', ")
+        EncoderConfig(**SIZES, masked_edges="flow('acc', ")
 
 
 SAVED_BEFORE = {  # as the first version of the package wrote it
@@ -85,7 +85,7 @@ SAVED_BEFORE = {  # as the first version of the package wrote it
     "drop_path": 0.0, "dropout": 0.1, "embedding": "dedicated", "eps": 1e-05, "modalities": {"acc": 3, "zeta": 4},
     "modality_order": ["zeta", "acc"], "n_classes": 3, "n_heads": 2, "n_layers": 1, "n_samples": 8, "norm": "post",
     "patch_samples": None, "positions": "learned", "qkv_bias": True, "readout": "cls", "rotary_base": 10000.0,
-    "severed_edges": "flow('acc', 'cls')", "shared_head": False,
+    "masked_edges": "flow('acc', 'cls')", "shared_head": False,
 }  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
         ("modalities", {3: 2}),
         ("class_names", "abc"),
         ("class_names", [None, "a", "b"]),
-        ("severed_edges", 3),
+        ("masked_edges", 3),
     ],
 )
 def test_a_field_of_another_type_or_range_is_refused_in_one_line(field, value):

@@ -89,9 +89,11 @@ def test_what_comes_later_changes_nothing_before_it(time, seed, positions):
 
 def test_cls_of_a_causal_model_reads_all_and_is_read_by_none():
     model = encoder(cls_token=True, readout="cls")
-    severed = model.severed_mask()[0, 0]
-    assert not severed[0].any() and severed[1:, 0].all()
-    assert not severed[1, 1] and not severed[1, 5] and severed[1, 6] and not severed[2, 5]  # emg.0.p0 reads emg.1.p0
+    permanent_mask = model.permanent_mask()[0, 0]
+    assert not permanent_mask[0].any() and permanent_mask[1:, 0].all()
+    assert (
+        not permanent_mask[1, 1] and not permanent_mask[1, 5] and permanent_mask[1, 6] and not permanent_mask[2, 5]
+    )  # emg.0.p0 reads emg.1.p0
 
 
 @pytest.mark.parametrize("name", ["hierarchical", "multimodal-transformer"])
@@ -159,7 +161,7 @@ def test_relative_positions_are_vectors_in_the_keys(direction):
 
 
 def test_gestures_equal_torchs_own_layers():
-    """Rotation is left out, torch has none; tests/models/test_tinymyo.py checks it by complex numbers."""
+    """Rotation is left out, torch has none; tests/models/tinymyo/test_tinymyo.py checks it by complex numbers."""
     model = make("tinymyo-gestures", positions="none")
     x, made = inputs(model), model.embed.front_ends[0]
     assert len(model.layout) == 11 and model.layout.names[:2] == ("emg.p0", "emg.p1")
@@ -229,10 +231,10 @@ def test_sizes_are_the_published_ones():
 def test_cuts_and_sweeps_equal_blocks_that_never_had_the_edges(name):
     model = make(name)
     x, edges = inputs(model), lag(2, 4).at(layers=[0, 2])
-    severed = make(name, severed_edges=str(edges))
-    severed.load_state_dict(model.state_dict())
+    permanent_mask = make(name, masked_edges=str(edges))
+    permanent_mask.load_state_dict(model.state_dict())
     with torch.no_grad():
-        expected = severed(x)
+        expected = permanent_mask(x)
         assert (expected - model(x)).abs().max() > 1e-3
         found = [model.run_with_hooks(x, fwd_hooks=cut(model, edges))]
         with cutting(model, edges):

@@ -129,7 +129,7 @@ def test_weights_in_memory_order_of_their_product_train_alike_with_every_adamw()
 
 
 def test_tokens_of_time_are_a_linear_map_of_all_channels_of_a_modality():
-    """docs/protocol.md §4.9, item 16: a patch of a modality as a token."""
+    """docs/isonet-protocol.md §4.9, item 16: a patch of a modality as a token."""
     model = make(tokens="time", patch_samples=4)
     assert model.layout.names == ("cls", "emg.p0", "emg.p1", "acc.p0", "acc.p1")
     x = model.example_input(2)
@@ -138,7 +138,7 @@ def test_tokens_of_time_are_a_linear_map_of_all_channels_of_a_modality():
 
 
 def test_with_the_mean_as_readout_the_heads_change_places_and_the_last_layer_counts():
-    """docs/protocol.md §4.4: L5 of Table 3 is a structural null because nothing but CLS is read."""
+    """docs/isonet-protocol.md §4.4: L5 of Table 3 is a structural null because nothing but CLS is read."""
     model, first = make(readout="mean"), make()
     x = model.example_input(5)
     resid = model(x, stop_at_layer=2)

@@ -164,9 +164,9 @@ def edge_sets(draw, model):
 def test_the_sweep_over_stages_equals_the_loop(data):
     draw = data.draw
     kind = draw(st.sampled_from(KINDS))
-    severed = draw(st.sampled_from(["", "flow('emg', 'cls')", "self_edges().at(layers=1)"]))
+    permanent_mask = draw(st.sampled_from(["", "flow('emg', 'cls')", "self_edges().at(layers=1)"]))
     readout = draw(st.sampled_from(["cls", "mean"])) if kind == "hierarchical" else "cls"
-    model = make(kind, severed_edges=severed, readout=readout)
+    model = make(kind, masked_edges=permanent_mask, readout=readout)
     x = model.example_input(3).double()
     conditions = [Condition(str(k), draw(edge_sets(model))) for k in range(draw(st.integers(1, 5)))]
     try:
@@ -188,7 +188,7 @@ def test_the_sweep_over_stages_equals_the_loop(data):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_six_identities_of_table_3_hold(kind):
-    """docs/protocol.md §4.7: with a CLS readout what is cut among other tokens in the last layer changes nothing."""
+    """docs/isonet-protocol.md §4.7: with a CLS readout what is cut among other tokens in the last layer changes nothing."""
     model = make(kind)
     x = model.example_input(4).double()
     n = model.cfg.n_layers
@@ -208,16 +208,16 @@ def test_the_six_identities_of_table_3_hold(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_severed_edges_never_carry_attention(kind):
-    model = make(kind, severed_edges="unimodal('acc')")
+    model = make(kind, masked_edges="unimodal('acc')")
     torch.testing.assert_close(by_torch(model, x := model.example_input(2).double(), unimodal("acc")), model(x))
 
 
 def test_edges_that_a_model_never_had_are_not_severed_silently():
-    with pytest.raises(ValueError, match=r"severed_edges='cross_modal\(\)' selects no edge of this model; in no stage"):
-        make("multimodal-transformer", severed_edges="cross_modal()")
+    with pytest.raises(ValueError, match=r"masked_edges='cross_modal\(\)' selects no edge of this model; in no stage"):
+        make("multimodal-transformer", masked_edges="cross_modal()")
     with pytest.raises(ValueError, match="selects no edge of this model; modalities meet in stage 'fusion'"):
-        make("hierarchical", severed_edges="cross_modal().at(layers=0)")
-    assert make("hierarchical", severed_edges="none()").severed_mask() is None
+        make("hierarchical", masked_edges="cross_modal().at(layers=0)")
+    assert make("hierarchical", masked_edges="none()").permanent_mask() is None
 
 
 def test_classes_behind_a_relu_have_no_direction_and_stages_are_not_stacked():

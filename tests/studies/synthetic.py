@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.findings import Cell, Findings
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.studies.statistics.comparison import TAGS, compare
 from emg_lens.studies.statistics.spec import StatisticsSpec
 
@@ -69,7 +69,7 @@ def findings_of(
             "n_parameters": 5_921_041,
             "n_train": 60,
             "n_test": 34,
-            "n_test_movements": 34,
+            "n_test_repetitions": 34,
             "executor": "folded",
             "seconds": 1.5,
             "n_samples": 40,

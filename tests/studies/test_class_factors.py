@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from synthetic import cell_of, tidy
 
-from emg_lens.studies.class_factors import factor_accuracies, factor_values
 from emg_lens.studies.report.views.class_factors import layout_factors
+from emg_lens.studies.results.class_factors import factor_accuracies, factor_values
 
 
 @pytest.mark.parametrize(

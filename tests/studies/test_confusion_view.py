@@ -28,7 +28,7 @@ def done(tmp_path_factory):
 def test_the_matrix_and_the_classes_are_scikit_learns(done):
     trials, names = done.predictions(), done.facts["outputs"].iloc[0]
     told = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
-    weight = 1 / trials.groupby(["fit", "subject", "movement"])["target"].transform("size")
+    weight = 1 / trials.groupby(["fit", "subject", "repetition_id"])["target"].transform("size")
     expected = metrics.confusion_matrix(trials["target"], told, labels=range(len(names)), sample_weight=weight)
     (found,) = confusions(done).values()
     assert list(found) == list(found.index) == names
@@ -44,7 +44,7 @@ def test_the_matrix_and_the_classes_are_scikit_learns(done):
 
 
 def test_windows_of_a_movement_count_once_and_rows_are_what_was_performed():
-    trials = pd.DataFrame({"subject": "a", "movement": [0, 0, 1], "target": [0, 0, 1]})
+    trials = pd.DataFrame({"subject": "a", "repetition_id": [0, 0, 1], "target": [0, 0, 1]})
     outputs = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], columns=["output_fist", "output_rest"])
     found = confusion_matrix(pd.concat([trials, outputs], axis=1), ["fist", "rest"])
     assert found.to_numpy().tolist() == [[0.5, 0.5], [1.0, 0.0]]

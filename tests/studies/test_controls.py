@@ -10,16 +10,17 @@ from tiny import TINY, all_fits
 
 from emg_lens import IsoNet, IsoNetConfig, build_model
 from emg_lens.hooks import EdgeError
-from emg_lens.studies.condition_spec import ConditionsSpec
-from emg_lens.studies.control_values import Controlled, controlled_cuts
-from emg_lens.studies.controls import controls_of, shift_of
-from emg_lens.studies.findings import Cell
-from emg_lens.studies.fits import fitting_share, run_fit
+from emg_lens.studies.fits.control_conditions import controls_of, shift_of
+from emg_lens.studies.fits.fit_execution import fitting_share, run_fit
 from emg_lens.studies.report.sentences import cost_sentences
-from emg_lens.studies.report.views.controls import CONTROLS, figure_controls, layout_controls
+from emg_lens.studies.report.views.control_effects import CONTROLS, figure_controls, layout_controls
 from emg_lens.studies.report.views.shift import SHIFT
-from emg_lens.studies.run import run_study
-from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
+from emg_lens.studies.results.findings import Cell
+from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.spec.condition_spec import ConditionsSpec
+from emg_lens.studies.spec.errors import StudyError
+from emg_lens.studies.spec.study_spec import StudySpec
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def test_every_single_and_whole_cut_has_its_draws_and_nulls_and_partial_cuts_hav
     others = [(c.name, c.tags["control"]) for c in made if c.tags["control"] != "random"]
     assert others == [
         ("unimodal and cross_modal", "superset"),
-        ("unimodal, CLS unread", "detour"),
-        ("cross_modal, CLS unread", "detour"),
+        ("unimodal, CLS unread", "cls_path_closed"),
+        ("cross_modal, CLS unread", "cls_path_closed"),
     ]
 
 
@@ -52,7 +53,7 @@ def test_a_study_may_leave_them_out_and_what_has_no_match_has_none(model):
     assert controls(model, layer_masks=None, head_masks={}) == []
     extra = [{"name": "zeroed", "replace": "acc"}, {"name": "all", "edges": "every().at(layers=0)"}]
     assert controls(model, layer_masks=None, extra=extra) == []
-    off = {"random_edges": 0, "superset": False, "detour": False}
+    off = {"random_edges": 0, "superset": False, "cls_path_closed": False}
     assert controls(model, controls=off) == []
 
 
@@ -66,7 +67,7 @@ def result(tmp_path_factory):
 
 def test_controls_are_kept_apart_from_the_conditions(result):
     assert not result.scores["condition"].str.contains("random|unread$").drop_duplicates().all()
-    assert set(result.controls["control"]) == {"random", "superset", "detour"}
+    assert set(result.controls["control"]) == {"random", "superset", "cls_path_closed"}
     assert "control" not in result.scores and not set(result.scores["condition"]) & set(result.controls["condition"])
     assert len(result.tests()) == 19, "they are no hypotheses"
     name = "cross_modal/individual/L1, random 2"
@@ -106,15 +107,15 @@ def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, 
     draws = [
         tidy(**{f"cross, random {i}": values}).assign(control="random", of="cross") for i, values in enumerate(random)
     ]
-    detour = tidy(**{"cross, CLS unread": (0.3,) * 5}).assign(control="detour", of="cross")
+    cls_path_closed = tidy(**{"cross, CLS unread": (0.3,) * 5}).assign(control="cls_path_closed", of="cross")
     nested = pd.DataFrame({"condition": ["cross"], "larger": ["both"]})
-    return replace(cell_of(scores), controls=pd.concat([*draws, detour]), nested=nested)
+    return replace(cell_of(scores), controls=pd.concat([*draws, cls_path_closed]), nested=nested)
 
 
 def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
     (cut,) = controlled_cuts(made_up())
     assert (cut.condition, cut.n_cheaper, cut.n_larger, cut.larger) == ("cross", 1, 1, "both")
-    assert (cut.larger_mean, cut.detour) == (pytest.approx(0.804), pytest.approx(0.3))
+    assert (cut.larger_mean, cut.cls_path_closed) == (pytest.approx(0.804), pytest.approx(0.3))
     (said,) = cost_sentences(made_up())
     assert "Of 2 random cuts of as many live edges of the same kinds 1 cost less on the mean over subjects" in said
     assert "A larger cut costs less (both: 0.804): not all of this price is information that only these edges" in said

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from tiny import TINY, all_fits
 
-from emg_lens.studies.run import _fit_task, run_study
-from emg_lens.studies.spec import StudySpec as Study
+from emg_lens.studies.runs.execution import _fit_task, run_study
+from emg_lens.studies.spec.study_spec import StudySpec as Study
 
 distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'emg-lens[cluster]'")
 
@@ -51,7 +51,7 @@ def test_a_cluster_of_two_processes_gives_the_numbers_of_one(client, study, alon
     def not_here(*arguments):
         raise AssertionError("this process did the work")
 
-    monkeypatch.setattr("emg_lens.studies.fits.run_fit", not_here)
+    monkeypatch.setattr("emg_lens.studies.fits.fit_execution.run_fit", not_here)
     with joblib.parallel_config(backend="dask"):
         result = run_study(study, out=tmp_path, jobs=2)
     assert_same_numbers(result, alone)

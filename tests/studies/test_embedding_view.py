@@ -12,17 +12,17 @@ from safetensors.numpy import load_file
 from tiny import TINY
 
 from emg_lens.models.isonet import IsoNet
-from emg_lens.studies.readouts import saved_readouts
 from emg_lens.studies.report.views.embedding import EMBEDDING, EmbeddedFit, figure_maps, layout_neighbours
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.spec import StudyError
+from emg_lens.studies.results.readouts import saved_readouts
+from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     content = yaml.safe_load(TINY) | {"views": ["embedding", "controls", "training"]}
-    controls = {"random_edges": 0, "superset": True, "detour": False, "shift": False}
+    controls = {"random_edges": 0, "superset": True, "cls_path_closed": False, "shift": False}
     content["conditions"] = {"layer_masks": {"modes": ["individual"]}, "controls": controls}
     content["split"] = {"by": "subject", "test": [2, 3]}
     return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
@@ -72,7 +72,7 @@ def test_they_are_computed_once_and_never_from_other_recordings(done, tmp_path):
 
 def test_movements_weigh_alike_and_few_trials_have_few_neighbours():
     trials = pd.DataFrame(
-        {"subject": "s", "movement": [0, 0, 0, 1, 2, 3], "label": ["fist", "fist", "fist", "fist", "rest", "rest"]}
+        {"subject": "s", "repetition_id": [0, 0, 0, 1, 2, 3], "label": ["fist", "fist", "fist", "fist", "rest", "rest"]}
     )
     vectors = np.array([[0.0], [0.0], [9.0], [0.1], [10.0], [11.0]], np.float32)
     table = layout_neighbours([EmbeddedFit("one", ["rest", "fist"], trials, vectors)]).set_index("Class")

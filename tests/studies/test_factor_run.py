@@ -281,7 +281,7 @@ def test_fits_of_an_accelerator_are_those_of_the_processor_where_there_is_no_dro
     """The stacked way, on the CPU: the same recipe, up to rounding."""
     from tiny import all_fits
 
-    from emg_lens.studies.fits import run_fits_at_once
+    from emg_lens.studies.fits.fit_execution import run_fits_at_once
 
     study = parse(changed(name="stacked", training__epochs=6))
     result = study.run(out=tmp_path / "runs", jobs=1)

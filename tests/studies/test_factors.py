@@ -4,8 +4,9 @@ import pytest
 import yaml
 from tiny import TINY
 
-from emg_lens.studies.factors import read_factors
-from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.studies.spec.errors import StudyError
+from emg_lens.studies.spec.factors import read_factors
+from emg_lens.studies.spec.study_spec import StudySpec
 
 
 def study(factors: object, **changes: object) -> StudySpec:

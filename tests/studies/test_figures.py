@@ -2,15 +2,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from layer_sweep_table import paper_scores, with_extras
 from matplotlib.figure import Figure
 from synthetic import cell_of, tidy
-from table3 import paper_scores, with_extras
 
-from emg_lens.studies.findings import Cell
 from emg_lens.studies.report.figures import metric_limits, save_figures, to_png, to_svg
 from emg_lens.studies.report.layer_figures import figure_metric, figure_profile
 from emg_lens.studies.report.views.single import figure_singles
 from emg_lens.studies.report.views.training import figure_training
+from emg_lens.studies.results.findings import Cell
 
 DRAWN = {"layers": figure_metric, "profile": figure_profile, "single": figure_singles}
 

@@ -11,12 +11,13 @@ from tiny import TINY
 from emg_lens.models.isonet import IsoNet
 from emg_lens.models.pretrained import read_pretrained, weights_fingerprint
 from emg_lens.models.registry import architecture
-from emg_lens.models.tinymyo import TinyMyo, TinyMyoConfig
-from emg_lens.studies.fits import build_fit_model, load_fit
-from emg_lens.studies.run_plan import fingerprint
-from emg_lens.studies.spec import StudyError
+from emg_lens.models.tinymyo.encoder import TinyMyo, TinyMyoConfig
+from emg_lens.studies.fits.fit_execution import build_fit_model
+from emg_lens.studies.fits.fit_trials import load_fit
+from emg_lens.studies.runs.plan import fingerprint
+from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
-from emg_lens.training.pretraining_spec import PretrainingError, PretrainingSpec
+from emg_lens.training.pretraining.spec import PretrainingError, PretrainingSpec
 
 SIZES = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8, "patch_samples": 5}
 
@@ -114,7 +115,7 @@ def test_validation_trials_count_as_seen_in_the_leakage_report(weights):
     fit = all_fits(transfer(weights))[0]
     trials = load_fit(fit, None)
     assert set(trials.seen.repetition) == {1, 3} and set(trials.train.repetition) == {1}
-    assert set(trials.seen.movement) == {*trials.train.movement, *trials.validation.movement}
+    assert set(trials.seen.repetition_id) == {*trials.train.repetition_id, *trials.validation.repetition_id}
 
 
 def test_changed_weights_are_never_taken_for_old_results(weights, tmp_path):

@@ -7,7 +7,7 @@ from synthetic import by_factors, cell_of, findings_of, tidy
 from test_controls import made_up
 
 from emg_lens.data.leakage import SHARED, Leakage
-from emg_lens.data.rest import Told
+from emg_lens.data.pre_onset import Told
 from emg_lens.studies.report.limits import NOTHING_SHOWN, not_shown_of, shown_of, what_is_not_shown, what_is_shown
 from emg_lens.studies.statistics.spec import StatisticsSpec
 

@@ -10,9 +10,10 @@ import pytest
 from tiny import TINY, all_fits
 
 from emg_lens.io.locking import one_at_a_time
-from emg_lens.studies.fits import load_fit, run_fit
-from emg_lens.studies.run import run_study
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.fits.fit_execution import run_fit
+from emg_lens.studies.fits.fit_trials import load_fit
+from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.spec.study_spec import StudySpec
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def test_large_data_take_turns_and_give_the_numbers_of_small_ones(study, tmp_pat
         turns.append((path.parent, options))
         return one_at_a_time(path, **options)
 
-    monkeypatch.setattr("emg_lens.studies.turns.one_at_a_time", counted)
+    monkeypatch.setattr("emg_lens.studies.runs.memory_lock.one_at_a_time", counted)
     found = run_study(study, out=tmp_path / "large", jobs=1)
     pd.testing.assert_frame_equal(found.scores, expected.scores, check_exact=True)
     for name in ("leakage.json", "shift.csv", "logits.safetensors"):
@@ -61,7 +62,7 @@ def test_the_time_in_line_is_not_counted_as_a_fits(study, tmp_path, monkeypatch)
         time.sleep(1.5)
         yield
 
-    monkeypatch.setattr("emg_lens.studies.fits.taking_turns", slowly)
+    monkeypatch.setattr("emg_lens.studies.fits.fit_execution.taking_turns", slowly)
     fit, folder, started = all_fits(study)[0], tmp_path / "fit", time.perf_counter()
     run_fit(fit, None, folder, "cpu", lambda done: None)
     seconds = json.loads((folder / "fit.json").read_text())["seconds"]
@@ -71,7 +72,7 @@ def test_the_time_in_line_is_not_counted_as_a_fits(study, tmp_path, monkeypatch)
 @pytest.mark.parametrize("most", [-1, 1 << 26])
 def test_what_draws_is_imported_early_only_where_there_is_memory(study, tmp_path, monkeypatch, most):
     imported = []
-    monkeypatch.setattr("emg_lens.studies.turns.TURN_BYTES", most)
-    monkeypatch.setattr("emg_lens.studies.run._import_for_the_end", lambda: imported.append(True))
+    monkeypatch.setattr("emg_lens.studies.runs.memory_lock.TURN_BYTES", most)
+    monkeypatch.setattr("emg_lens.studies.runs.execution._import_for_the_end", lambda: imported.append(True))
     run_study(study, out=tmp_path, jobs=2)
     assert bool(imported) == (most > 0)

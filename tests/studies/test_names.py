@@ -10,11 +10,11 @@ from rich.console import Console
 
 from emg_lens.data.splits import Fold, RepetitionSplit
 from emg_lens.data.trials import TrialSet
-from emg_lens.studies.csv_tables import read_table, to_csv, write_csv
-from emg_lens.studies.fit_units import Fit
+from emg_lens.io.csv_tables import read_table, to_csv, write_csv
+from emg_lens.studies.fits.fit_unit import Fit
 from emg_lens.studies.report.table_formats import to_html, to_latex, to_markdown, to_rich
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.studies.study import Study
 
 SUBJECTS = ["NA", "nan", "None", "null", '""', "true", "1e5", "007", "../../up", "/abs", ".hidden", "con", "[red]x[/]"]

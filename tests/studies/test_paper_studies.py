@@ -6,7 +6,7 @@ import pytest
 import yaml
 from scipy.io import savemat
 
-from emg_lens.studies.shipped import catalogue_text
+from emg_lens.studies.spec.catalog_lookup import catalogue_text
 from emg_lens.studies.study import Study
 
 FS, ROWS = 2000, 1200

@@ -7,10 +7,11 @@ from synthetic import cell_of
 from tiny import all_fits
 
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
-from emg_lens.studies.fits import build_fit_model, load_fit, objective_of
+from emg_lens.studies.fits.fit_execution import build_fit_model, objective_of
+from emg_lens.studies.fits.fit_trials import load_fit
 from emg_lens.studies.report.views.single import layout_identities, layout_measured
 from emg_lens.studies.result import with_expectations
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit
 

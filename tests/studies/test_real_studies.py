@@ -1,4 +1,4 @@
-"""The identities of Table 3 (docs/protocol.md §4.7) on real recordings, on every subject, in the naive loop."""
+"""The identities of Table 3 (docs/isonet-protocol.md §4.7) on real recordings, on every subject, in the naive loop."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny import all_fits
 
-from emg_lens.studies.fits import build_fit_model, load_fit, objective_of
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.fits.fit_execution import build_fit_model, objective_of
+from emg_lens.studies.fits.fit_trials import load_fit
+from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit
 

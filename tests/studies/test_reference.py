@@ -8,7 +8,7 @@ from tiny import TINY
 
 from emg_lens.errors import EmgLensError
 from emg_lens.studies.report.views.published import layout_published, published_rows
-from emg_lens.studies.spec import StudyError
+from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.studies.study import Study
 

@@ -6,18 +6,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from layer_sweep_table import paper_scores, with_extras
 from matplotlib.figure import Figure
 from synthetic import SPEC, by_factors, findings_of, tidy
-from table3 import paper_scores, with_extras
 
 from emg_lens.data.leakage import SHARED, Leakage
-from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import to_svg
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.leakage_section import leakage_by_cohort, leakage_sentences, leakage_table
 from emg_lens.studies.report.page import _named, render_report
 from emg_lens.studies.report.view import VIEWS, View, views_of
-from emg_lens.studies.spec import StudySpec
+from emg_lens.studies.results.findings import Findings
+from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.studies.statistics.power import power_warnings
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -192,7 +192,7 @@ def test_what_holds_by_structure_is_looked_for_within_each_level():
 
 
 def test_a_view_that_is_asked_for_in_vain_is_named():
-    text = Page(page_of(paper(views=["table3", "ranking"]))).text
+    text = Page(page_of(paper(views=["layer-sweep", "ranking"]))).text
     assert "The view 'ranking' has nothing to show of this study." in text
 
 

@@ -28,9 +28,13 @@ def done(tmp_path_factory):
     return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
 
 
-def predictions(logits, target, movement=None):
+def predictions(logits, target, repetition_id=None):
     names = [f"output_{k}" for k in "abc"[: np.shape(logits)[1]]]
-    about = {"subject": "s", "movement": range(len(target)) if movement is None else movement, "target": target}
+    about = {
+        "subject": "s",
+        "repetition_id": range(len(target)) if repetition_id is None else repetition_id,
+        "target": target,
+    }
     return pd.concat([pd.DataFrame(about), pd.DataFrame(logits, columns=names)], axis=1)
 
 
@@ -65,7 +69,7 @@ def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(done):
     for _, some in trials.groupby("fit"):
         logits = some[[f"output_{name}" for name in names]].to_numpy(float)
         p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-        weights = 1 / some.groupby("movement")["target"].transform("size")
+        weights = 1 / some.groupby("repetition_id")["target"].transform("size")
         areas.append(roc_auc_score(some["target"], p, multi_class="ovr", average="macro", sample_weight=weights))
     assert curves[MACRO].area == pytest.approx(np.mean(areas))
     (table,) = ROC.tables(done).values()

@@ -25,17 +25,18 @@ from rich.console import Console
 from tiny import TINY, all_fits
 
 from emg_lens.data import TrialSet
-from emg_lens.data.statistics import InputStatistics
+from emg_lens.data.standardization import InputStatistics
 from emg_lens.io.files import HOST
 from emg_lens.io.locking import BusyError, one_at_a_time
 from emg_lens.models.isonet import IsoNet
-from emg_lens.studies import run as run_module
-from emg_lens.studies.fits import load_fit, run_fit
+from emg_lens.studies.fits.fit_execution import run_fit
+from emg_lens.studies.fits.fit_trials import load_fit
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.run import run_study
-from emg_lens.studies.run_plan import begun_plan
-from emg_lens.studies.schedule import SMALLEST_PART, wrap_around
-from emg_lens.studies.spec import StudyError
+from emg_lens.studies.runs import execution as run_module
+from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.runs.plan import begun_plan
+from emg_lens.studies.runs.schedule import SMALLEST_PART, wrap_around
+from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
 
 
@@ -210,7 +211,7 @@ def test_a_run_of_a_former_version_is_read(done, tmp_path):
     spec["statistics"]["n_bootstrap"] = 10_000
     record = json.loads((folder / "data.json").read_text())
     (folder / "data.json").write_text(json.dumps({name: fact for name, fact in record.items() if name != "checksum"}))
-    for path in [*folder.glob("fits/*/larger_cuts.csv"), *folder.glob("fits/*/checksums.json")]:
+    for path in [*folder.glob("fits/*/superset_ablations.csv"), *folder.glob("fits/*/checksums.json")]:
         path.unlink()
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
     again = StudyResult.load(folder)
@@ -428,7 +429,7 @@ def test_a_fit_that_is_stopped_in_the_middle_of_its_fit_continues_there(study, d
 
 
 def test_a_finished_run_is_shown_again_without_reading_its_recordings(study, done, monkeypatch):
-    monkeypatch.setattr("emg_lens.studies.fits.load_fit", lambda *_: pytest.fail("it reads"))
+    monkeypatch.setattr("emg_lens.studies.fits.fit_execution.load_fit", lambda *_: pytest.fail("it reads"))
     again = run_study(study, out=done.folder.parent.parent, jobs=1)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
@@ -482,7 +483,7 @@ def test_data_that_another_process_has_changed_before_this_one_got_the_folder_ar
         )
         yield None
 
-    monkeypatch.setattr("emg_lens.studies.run.one_at_a_time", slow)
+    monkeypatch.setattr("emg_lens.studies.runs.execution.one_at_a_time", slow)
     with pytest.raises(StudyError, match="was made with other data"):
         run_study(study, out=tmp_path, jobs=1)
     assert not list(tmp_path.rglob("scores.csv"))

@@ -3,8 +3,8 @@ import yaml
 from tiny import TINY
 
 from emg_lens.errors import EmgLensError
-from emg_lens.studies.shipped import catalogue
-from emg_lens.studies.spec import StudyError
+from emg_lens.studies.spec.catalog_lookup import catalogue
+from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
 
 
@@ -129,7 +129,7 @@ def test_a_wrong_file_is_one_line(changes, message):
 def test_a_layer_that_does_not_exist_is_named_before_running():
     study = Study.parse(changed(conditions__extra=[{"name": "x", "edges": "unimodal().at(layers=7)"}]))
     study.check()  # needs the model's shape: found when the study meets its data
-    from emg_lens.studies.run import run_study
+    from emg_lens.studies.runs.execution import run_study
 
     with pytest.raises(StudyError, match="layer 7 does not exist: the model has layers 0 to 1"):
         run_study(study, out="never-made")
@@ -179,7 +179,7 @@ def test_another_architecture_brings_its_own_settings():
 
 def test_what_is_made_of_finished_fits_does_not_change_the_hash():
     study = Study.parse(TINY)
-    for changes in ({"metrics": ["macro_f1"]}, {"statistics__test": "wilcoxon"}, {"views": ["table3"]}):
+    for changes in ({"metrics": ["macro_f1"]}, {"statistics__test": "wilcoxon"}, {"views": ["layer-sweep"]}):
         assert Study.parse(changed(**changes)).digest() == study.digest()
     for changes in ({"factors": {"seed": 2}}, {"split__train": [1]}, {"conditions__head_masks": {}}):
         assert Study.parse(changed(**changes)).digest() != study.digest()

@@ -5,12 +5,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_sweep_table import paper_scores, with_extras
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from synthetic import head_scores, tidy
-from table3 import paper_scores, with_extras
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.studies.statistics.comparison import StatisticsError, StatisticsSpec, compare
 from emg_lens.studies.statistics.corrections import CORRECTIONS, adjust, stars
 from emg_lens.studies.statistics.families import family_sizes
@@ -27,6 +26,7 @@ from emg_lens.studies.statistics.rank_tests import (
     paired_rank_biserial,
     u_statistic,
 )
+from emg_lens.validation import ArgumentError
 
 SPEC = StatisticsSpec()
 

@@ -6,20 +6,25 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from layer_sweep_table import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
 from rich.console import Console
 from synthetic import cell_of, tidy
-from table3 import BASELINE_MEAN, EDGES, EQUAL, MODES, PRINTED, paper_scores, with_extras
 
 from emg_lens.data.leakage import SHARED, Leakage
-from emg_lens.data.rest import Told
-from emg_lens.studies.csv_tables import to_csv
-from emg_lens.studies.findings import Cell
+from emg_lens.data.pre_onset import Told
+from emg_lens.io.csv_tables import to_csv
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.notes import study_notes
 from emg_lens.studies.report.table_formats import to_html, to_latex, to_markdown, to_rich
+from emg_lens.studies.report.views.layer_sweep import (
+    layout_additivity,
+    layout_depth,
+    layout_expected,
+    layout_layer_sweep,
+)
 from emg_lens.studies.report.views.single import figure_singles, layout_singles
-from emg_lens.studies.report.views.table3 import layout_additivity, layout_depth, layout_expected, layout_table3
 from emg_lens.studies.report.wording import single_conditions
+from emg_lens.studies.results.findings import Cell
 
 SHORT = {"unimodal": "Uni", "cross_modal": "Cross"}
 HEADS = ("Individual", "RFB", "RFE")
@@ -33,7 +38,7 @@ def paper() -> Cell:
 
 @pytest.fixture(scope="module")
 def table(paper):
-    return layout_table3(paper)
+    return layout_layer_sweep(paper)
 
 
 # --- Table 3 ----------------------------------------------------------------------------------------------
@@ -93,7 +98,7 @@ def test_the_footnotes_say_what_a_reader_must_know(table):
 def test_footnotes_about_marks_stand_only_below_tables_with_marks(paper):
     names = ["baseline", "unimodal/individual/L2", "cross_modal/individual/L2"]
     scores = paper.scores[paper.scores["condition"].isin(names)]
-    notes = "\n".join(layout_table3(cell_of(scores)).attrs["notes"])
+    notes = "\n".join(layout_layer_sweep(cell_of(scores)).attrs["notes"])
     assert "†" not in notes and "‡" not in notes and "Chance" not in notes
 
 
@@ -102,7 +107,7 @@ def test_an_equality_that_holds_for_one_type_only_says_which(paper):
     changed.loc[changed["condition"] == "cross_modal/from_beginning/L1", "equivalent_to"] = (
         "cross_modal/from_beginning/L1"
     )
-    notes = "\n".join(layout_table3(replace(paper, tests=changed)).attrs["notes"])
+    notes = "\n".join(layout_layer_sweep(replace(paper, tests=changed)).attrs["notes"])
     assert "RFB L1 = Individual L1 (Uni)" in notes and "RFB L5 = RFB L4;" in notes
 
 
@@ -110,7 +115,7 @@ def test_other_edge_names_layers_and_fewer_modes_are_laid_out_too():
     rows = [("baseline", None, "", np.nan, 0.9)]
     rows += [(f"{k}/L{n}", k, "from_end", n - 1, 0.5) for n in (9, 10) for k in ("a & b", "c", "d")]
     scores = pd.DataFrame(rows, columns=["condition", "edges", "mode", "layer", "accuracy"]).assign(subject="s")
-    table = layout_table3(cell_of(scores))
+    table = layout_layer_sweep(cell_of(scores))
     assert [i[0] for i in table.index] == ["L9"] * 3 + ["L10"] * 3 + ["Baseline"]
     assert [i[1] for i in table.index][:3] == ["a & b", "c", "d"]
     assert list(table.columns.get_level_values(0).unique()) == ["RFE"]
@@ -118,15 +123,15 @@ def test_other_edge_names_layers_and_fewer_modes_are_laid_out_too():
 
 def test_a_study_without_layer_conditions_has_no_such_tables():
     cell = cell_of(with_extras(paper_scores(3).query("condition == 'baseline'"), joint=np.nan))
-    assert layout_table3(cell) is None and layout_depth(cell) is None and layout_additivity(cell) is None
+    assert layout_layer_sweep(cell) is None and layout_depth(cell) is None and layout_additivity(cell) is None
     assert not len(identities(cell.scores))
 
 
 def test_a_gain_is_printed_as_a_negative_drop_and_nothing_as_minus_zero(paper):
     accuracy = paper.scores["accuracy"].where(paper.scores["condition"] == "baseline", 0.95)
-    cells = layout_table3(cell_of(paper.scores.assign(accuracy=accuracy))).xs("Drop %", axis=1, level=1).to_numpy()
+    cells = layout_layer_sweep(cell_of(paper.scores.assign(accuracy=accuracy))).xs("Drop %", axis=1, level=1).to_numpy()
     assert set(cells[:-1].ravel()) == {"−3.9"}
-    text = layout_table3(paper).to_string()
+    text = layout_layer_sweep(paper).to_string()
     assert "−0.0" not in text and "-0.0" not in text
 
 
@@ -152,7 +157,7 @@ def test_scores_without_an_audit_have_no_identities(paper):
 
 
 def test_depth_is_counted_by_masked_and_by_live_layers(paper):
-    # docs/protocol.md §4.9, item 5: by live layers, uni RFB / RFE are .909/.633, .682/.406, .460/.289, .286.
+    # docs/isonet-protocol.md §4.9, item 5: by live layers, uni RFB / RFE are .909/.633, .682/.406, .460/.289, .286.
     depth = layout_depth(paper)["Live layers cut"]
     assert list(depth["Uni RFB"]) == ["0.909", "0.682", "0.460", "0.286", "–"]
     assert list(depth["Uni RFE"]) == ["0.633", "0.406", "0.289", "0.286", "–"]
@@ -162,7 +167,7 @@ def test_depth_is_counted_by_masked_and_by_live_layers(paper):
 
 
 def test_single_layer_drops_do_not_add_up_to_the_drop_of_all_layers(paper):
-    # docs/protocol.md §4.6: uni .788 and .628, cross .269 and .278; 73.4 and 32.5 % above chance.
+    # docs/isonet-protocol.md §4.6: uni .788 and .628, cross .269 and .278; 73.4 and 32.5 % above chance.
     table = layout_additivity(paper).set_index("Type")
     assert list(table.loc["Uni"]) == ["78.8", "62.8", "68.7", "73.4"]
     assert list(table.loc["Cross"]) == ["26.9", "27.8", "30.4", "32.5"]
@@ -174,7 +179,7 @@ def test_extra_conditions_stand_apart_with_what_was_expected_of_them(paper):
     assert list(extras["Expected"]) == ["0.500", "–"]
     assert list(extras["Drop %"]) == ["10.0", "10.0"]
     assert re.fullmatch(r"−\d\.\d \[−\d\.\d, −\d\.\d\]", extras.loc["joint", "Change, pp [95 % CI]"])
-    assert len(layout_table3(cell)) == 11
+    assert len(layout_layer_sweep(cell)) == 11
     assert layout_expected(cell) is None
     assert single_conditions(paper.tests).empty
 
@@ -210,7 +215,7 @@ def test_layer_conditions_stand_beside_the_accuracy_expected_of_them(paper):
 def test_an_error_is_printed_in_its_own_unit_with_signed_changes():
     scores = tidy("mae", baseline=[2.0, 4.0], cut=[5.0, 7.0]).assign(n_test=8)
     scores = scores.assign(mode=scores["condition"].map({"cut": "individual", "baseline": ""}), layer=0.0, edges="e")
-    table = layout_table3(cell_of(scores, metric="mae"))
+    table = layout_layer_sweep(cell_of(scores, metric="mae"))
     assert list(table.columns) == [("Individual", c) for c in ("MAE", "Sig.", "Change %")]
     assert list(table.iloc[0]) == ["6.000", "ns", "100.0"]
     notes = "\n".join(table.attrs["notes"])
@@ -250,7 +255,9 @@ def test_test_trials_are_counted_by_fit_where_a_subject_has_several():
 
 
 def test_what_counts_is_the_movement_and_not_its_windows():
-    scores = tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(n_test=lambda s: 250 + 5 * (s.index % 2), n_movements=24)
+    scores = tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(
+        n_test=lambda s: 250 + 5 * (s.index % 2), n_repetitions=24
+    )
     notes = "\n".join(study_notes(cell_of(scores)))
     assert "24 test movements a subject (in 250 to 255 windows): one movement moves its accuracy by 4.17 pp." in notes
     assert "windows" not in "\n".join(study_notes(cell_of(scores.assign(n_test=24))))

@@ -6,8 +6,8 @@ import yaml
 from scipy.io import savemat
 
 from emg_lens.data.sources.ninapro_bases import DOA
-from emg_lens.studies.shipped import catalogue_text
-from emg_lens.studies.spec import StudyError
+from emg_lens.studies.spec.catalog_lookup import catalogue_text
+from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
 
 ROWS = 800

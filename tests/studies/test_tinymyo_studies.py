@@ -5,7 +5,7 @@ import pytest
 import yaml
 from scipy.io import savemat
 
-from emg_lens.studies.shipped import catalogue_text
+from emg_lens.studies.spec.catalog_lookup import catalogue_text
 from emg_lens.studies.study import Study
 
 FS, ROWS = 200, 260
@@ -17,8 +17,8 @@ def db5(tmp_path_factory):
     folder = tmp_path_factory.mktemp("db5")
     for subject in (1, 2):
         rng = np.random.default_rng(subject)
-        runs = [(movement, r) for movement in (1, 2, 3) for r in range(1, 7)]
-        label = np.concatenate([np.repeat([0, movement], [100, ROWS]) for movement, _ in runs])
+        runs = [(repetition_id, r) for repetition_id in (1, 2, 3) for r in range(1, 7)]
+        label = np.concatenate([np.repeat([0, repetition_id], [100, ROWS]) for repetition_id, _ in runs])
         repetition = np.concatenate([np.repeat([r, r], [100, ROWS]) for _, r in runs])
         time = np.arange(len(label)) / FS
         hears = rng.uniform(0, 3, size=(4, 16))

@@ -5,9 +5,9 @@ import pytest
 import torch
 import yaml
 
-from emg_lens.models.tinymyo import TinyMyo, TinyMyoConfig
-from emg_lens.studies.shipped import catalogue_text
-from emg_lens.studies.spec import StudyError
+from emg_lens.models.tinymyo.encoder import TinyMyo, TinyMyoConfig
+from emg_lens.studies.spec.catalog_lookup import catalogue_text
+from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
 
 SMALL = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8}

@@ -5,19 +5,19 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from layer_sweep_table import paper_scores, with_extras
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic import by_factors, cell_of, findings_of, head_scores, tidy
-from table3 import paper_scores, with_extras
 
 from emg_lens.registry import UnknownNameError
-from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import to_svg
 from emg_lens.studies.report.view import VIEWS, views_of
 from emg_lens.studies.report.views.curve import curve_points, figure_curve, layout_curve
 from emg_lens.studies.report.views.grid import figure_grid, layout_grid, layout_levels
+from emg_lens.studies.report.views.layer_sweep import layout_layer_sweep
 from emg_lens.studies.report.views.ranking import figure_heads, layout_ranking
-from emg_lens.studies.report.views.table3 import layout_table3
+from emg_lens.studies.results.findings import Findings
 from emg_lens.studies.statistics.intervals import mean_interval
 
 SENSORS = {"both": {}, "emg": {}}
@@ -48,8 +48,8 @@ def names(findings: Findings) -> list[str]:
 
 
 def test_by_default_a_study_gets_the_views_that_its_tags_and_factors_allow():
-    assert names(findings_of(paper_scores(3))) == ["table3", "training"]
-    assert names(findings_of(with_extras(paper_scores(3), joint=0.5))) == ["table3", "single", "training"]
+    assert names(findings_of(paper_scores(3))) == ["layer-sweep", "training"]
+    assert names(findings_of(with_extras(paper_scores(3), joint=0.5))) == ["layer-sweep", "single", "training"]
     assert names(findings_of(head_scores())) == ["ranking", "training"]
     assert names(findings_of(tidy(baseline=[0.9], cut=[0.5]))) == ["single", "training"]
     two = by_factors({(level,): [0.9, 0.8] for level in SENSORS}, ["sensors"])
@@ -61,8 +61,8 @@ def test_by_default_a_study_gets_the_views_that_its_tags_and_factors_allow():
 
 
 def test_a_study_that_asks_for_table_3_gets_nothing_else():
-    findings = findings_of(with_extras(paper_scores(3), joint=0.5), views=["table3"])
-    assert names(findings) == ["table3"]
+    findings = findings_of(with_extras(paper_scores(3), joint=0.5), views=["layer-sweep"])
+    assert names(findings) == ["layer-sweep"]
     (view,) = views_of(findings)
     assert next(iter(view.tables(findings))) == "Layer by layer"
     assert list(view.figures(findings)) == ["layers", "profile"]
@@ -116,9 +116,9 @@ def test_heads_leave_table_3_and_the_single_conditions_alone():
     scores = pd.concat([with_extras(paper_scores(6), joint=0.5), head_scores(5, 2).query("condition != 'baseline'")])
     scores = scores[scores["subject"].isin(["s1", "s2", "s3", "s4", "s5"])]
     findings = findings_of(scores)
-    assert names(findings) == ["table3", "single", "ranking", "training"]
+    assert names(findings) == ["layer-sweep", "single", "ranking", "training"]
     (cell,) = findings.cells
-    assert len(layout_ranking(cell)) == 10 and len(layout_table3(cell)) == 11
+    assert len(layout_ranking(cell)) == 10 and len(layout_layer_sweep(cell)) == 11
     (single,) = VIEWS["single"].tables(findings).values()
     assert list(single["Condition"]) == ["joint", "Baseline"]
 
@@ -290,12 +290,12 @@ def test_every_level_has_a_table_and_figures_of_its_own():
     scores = pd.concat([paper_scores(4, seed=k).assign(sensors=level) for k, level in enumerate(SENSORS)])
     findings = findings_of(scores, factors={"sensors": SENSORS})
     assert [cell.label for cell in findings.cells] == ["sensors: both", "sensors: emg"]
-    tables = VIEWS["table3"].headline(findings)
+    tables = VIEWS["layer-sweep"].headline(findings)
     assert list(tables) == ["Layer by layer · sensors: both", "Layer by layer · sensors: emg"]
     for level, table in zip(SENSORS, tables.values(), strict=True):
-        alone = layout_table3(cell_of(scores[scores["sensors"] == level]))
+        alone = layout_layer_sweep(cell_of(scores[scores["sensors"] == level]))
         pd.testing.assert_frame_equal(table, alone)
-    assert list(VIEWS["table3"].figures(findings))[0] == "layers · sensors: both"
+    assert list(VIEWS["layer-sweep"].figures(findings))[0] == "layers · sensors: both"
 
 
 def test_a_strangers_tag_reaches_the_cells_that_its_view_reads():

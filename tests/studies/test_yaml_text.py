@@ -6,7 +6,8 @@ import pytest
 from tiny import TINY
 
 from emg_lens.io.yaml_text import read_yaml
-from emg_lens.studies.spec import StudyError, StudySpec
+from emg_lens.studies.spec.errors import StudyError
+from emg_lens.studies.spec.study_spec import StudySpec
 
 LAUGHS = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 10)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)

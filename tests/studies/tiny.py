@@ -26,7 +26,7 @@ conditions:
 def all_fits(study, data=None):
     """The fits of a study on its data."""
     from emg_lens.data.registry import subjects
-    from emg_lens.studies.fit_units import fits_of
+    from emg_lens.studies.fits.fit_unit import fits_of
 
     names = [subjects(spec.cohort.dataset, data, **spec.cohort.options) for _, spec in study.cells]
     return fits_of(study, names)

@@ -55,7 +55,7 @@ def test_tree_and_stacked_equal_the_loop(data):
         norm=draw(st.sampled_from(["pre", "post"])),
         positions=draw(st.sampled_from(["learned", "rotary", "sinusoidal"])),
         patch_samples=draw(st.sampled_from([None, 3])),
-        severed_edges=draw(st.sampled_from(["", "flow('acc', 'emg')", "flow('acc', 'emg').at(layers=0)"])),
+        masked_edges=draw(st.sampled_from(["", "flow('acc', 'emg')", "flow('acc', 'emg').at(layers=0)"])),
     )
     model = HookedBiosignalEncoder(config).eval().double()
     with torch.no_grad():
@@ -123,8 +123,8 @@ def test_rows_with_every_edge_cut_give_zero_attention_in_every_executor(isonet):
 
 def test_a_cut_that_is_severed_in_one_layer_is_still_cut_in_another():
     torch.manual_seed(0)
-    severed = "flow('acc', 'emg').at(layers=0)"
-    config = IsoNetConfig({"emg": 2, "acc": 2}, 6, 3, 16, 2, 3, 8, severed_edges=severed)
+    permanent_mask = "flow('acc', 'emg').at(layers=0)"
+    config = IsoNetConfig({"emg": 2, "acc": 2}, 6, 3, 16, 2, 3, 8, masked_edges=permanent_mask)
     model = IsoNet(config).eval()
     conditions = [Condition("both", flow("acc", "emg")), Condition("emg", flow("emg", "emg"))]
     x = model.example_input(4)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 
 from emg_lens.hooks import cross_modal, every, flow, unimodal
-from emg_lens.hooks.probe import find_lever
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.io import checkpoint
 from emg_lens.io.checkpoint import CheckpointError
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
@@ -51,7 +51,7 @@ class Counted:
 
     def __init__(self) -> None:
         self.model, self.n, self.fail = build(), 0, (0, BaseException())
-        find_lever(self.model, self.model.layout)  # once a model, by some passes of its own
+        find_intervention_point(self.model, self.model.layout)  # once a model, by some passes of its own
         for block in self.model.blocks:
             block.mlp.act_fn = self.act(block.mlp.act_fn)
 
@@ -296,7 +296,7 @@ def other_weights() -> dict:
 
 
 def other_edges() -> dict:
-    model = IsoNet(replace(build().cfg, severed_edges="flow('acc', 'emg').at(layers=2)"))
+    model = IsoNet(replace(build().cfg, masked_edges="flow('acc', 'emg').at(layers=2)"))
     model.load_state_dict(build().state_dict())
     return {"model": model}
 

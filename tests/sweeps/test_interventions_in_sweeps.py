@@ -387,7 +387,7 @@ def test_all_executors_equal_the_verified_loop_and_nulls_are_nulls(data):
         norm=draw(st.sampled_from(["pre", "post"])),
         positions=draw(st.sampled_from(["learned", "rotary", "none"])),
         patch_samples=draw(st.sampled_from([None, 3])),
-        severed_edges=draw(st.sampled_from(["", "flow('acc', 'emg')", "flow('acc', 'emg').at(layers=0)"])),
+        masked_edges=draw(st.sampled_from(["", "flow('acc', 'emg')", "flow('acc', 'emg').at(layers=0)"])),
     )
     torch.manual_seed(draw(st.integers(0, 99)))
     model = HookedBiosignalEncoder(config)

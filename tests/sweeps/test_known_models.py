@@ -8,7 +8,7 @@ from torch import nn
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeCut, EdgeError, cross_modal, flow, unimodal
-from emg_lens.hooks.probe import find_lever
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.attention import Attention
 from emg_lens.models.components import Block, LayerNorm
@@ -287,7 +287,7 @@ def test_known_models_are_folded_and_one_line_adds_another():
 
 def test_severed_edges_are_those_of_the_blocks():
     model = build()
-    model.blocks[0].attn.severed = flow("acc", "emg").mask(model.layout, 1, 2)[0].clone()
+    model.blocks[0].attn.permanent_mask = flow("acc", "emg").mask(model.layout, 1, 2)[0].clone()
     only = [Condition("acc", flow("acc", "emg").at(layers=0)), Condition("all", flow("acc", "emg"))]
     with pytest.raises(EdgeError, match=r"\['acc'\] cut edges that this IsoNet is without already"):
         sweep(model, model.example_input(3), only)
@@ -355,9 +355,9 @@ def test_the_plain_tree_shares_prefixes_and_projections():
 
     for block in model.blocks:
         block.attn.__class__ = Counted
-    find_lever(model, model.layout)
+    find_intervention_point(model, model.layout)
     calls |= {"block": 0, "project": 0}
-    find_lever(model, model.layout)  # once a model, by some forwards of its own
+    find_intervention_point(model, model.layout)  # once a model, by some forwards of its own
     calls.update(block=0, project=0)
     x, one_cut = model.example_input(20), [Condition("late", unimodal().at(layers=2))]
     sweep(model, x, one_cut, batch_size=20)
@@ -377,7 +377,7 @@ def test_norms_of_blocks_and_encoders_are_told_apart():
 
 
 def test_edges_that_the_model_was_built_without_are_named_as_what_they_are():
-    sizes = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8, "severed_edges": "cross_modal()"}
+    sizes = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8, "masked_edges": "cross_modal()"}
     model = IsoNet(IsoNetConfig({"emg": 2, "acc": 1}, 10, 3, **sizes)).eval()
     for cuts in (cross_modal(), (EdgeCut(unimodal()), EdgeCut(cross_modal().at(layers=1)))):
         with pytest.raises(EdgeError, match=r"\['x'\] cut edges that this IsoNet is without already") as error:

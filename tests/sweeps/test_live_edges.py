@@ -19,7 +19,7 @@ def random_mask(seed: int, density: float) -> torch.Tensor:
     return torch.rand(LAYERS, HEADS, len(LAYOUT), len(LAYOUT), generator=generator) < density
 
 
-def model_with(readout: str, norm: str, positions: str, seed: int, severed: str = "") -> HookedBiosignalEncoder:
+def model_with(readout: str, norm: str, positions: str, seed: int, permanent_mask: str = "") -> HookedBiosignalEncoder:
     torch.manual_seed(seed)
     config = EncoderConfig(
         {"emg": 2, "acc": 2},
@@ -32,7 +32,7 @@ def model_with(readout: str, norm: str, positions: str, seed: int, severed: str 
         readout=readout,
         norm=norm,
         positions=positions,
-        severed_edges=severed,
+        masked_edges=permanent_mask,
     )
     return HookedBiosignalEncoder(config).eval().double()
 
@@ -59,13 +59,15 @@ def logits(model: HookedBiosignalEncoder, x: torch.Tensor, cut: torch.Tensor, we
     readout=st.sampled_from(["cls", "mean"]),
     norm=st.sampled_from(["pre", "post"]),
     positions=st.sampled_from(["learned", "rotary"]),
-    severed=st.sampled_from(["", "flow('acc', 'cls')"]),
+    permanent_mask=st.sampled_from(["", "flow('acc', 'cls')"]),
 )
-def test_dead_edges_have_no_gradient_and_cutting_them_changes_nothing(seed, density, readout, norm, positions, severed):
-    model = model_with(readout, norm, positions, seed, severed)
+def test_dead_edges_have_no_gradient_and_cutting_them_changes_nothing(
+    seed, density, readout, norm, positions, permanent_mask
+):
+    model = model_with(readout, norm, positions, seed, permanent_mask)
     x = model.example_input(2, seed).double()
     cut = random_mask(seed, density)
-    found = reach(cut, model.readout_positions, model.severed_mask())
+    found = reach(cut, model.readout_positions, model.permanent_mask())
     base = logits(model, x, cut)
     # cutting only the live part of the cut is the same function
     assert (
@@ -114,11 +116,11 @@ def test_a_cut_upstream_kills_edges_above_nothing_reads():
 
 
 def test_severed_edges_are_neither_cut_nor_a_route():
-    severed = flow("acc", "cls").mask(LAYOUT, LAYERS, HEADS)
-    same = reach(severed, CLS, severed)
+    permanent_mask = flow("acc", "cls").mask(LAYOUT, LAYERS, HEADS)
+    same = reach(permanent_mask, CLS, permanent_mask)
     assert same.is_null
     # with ACC -> EMG cut too, nothing of ACC is live any more
-    found = reach(flow("acc", "emg").mask(LAYOUT, LAYERS, HEADS), CLS, severed)
+    found = reach(flow("acc", "emg").mask(LAYOUT, LAYERS, HEADS), CLS, permanent_mask)
     assert not found.live_rows[0, LAYOUT.positions("acc")].any()
 
 

@@ -12,8 +12,8 @@ SCRIPT = """
 import json, resource, sys
 import torch
 from emg_lens.hooks import every, same_channel, same_patch
-from emg_lens.models.tinymyo import TinyMyo
-from emg_lens.models.tinymyo_config import TinyMyoConfig
+from emg_lens.models.tinymyo.encoder import TinyMyo
+from emg_lens.models.tinymyo.config import TinyMyoConfig
 from emg_lens.sweeps import layer_masks, sweep
 
 class Somebodys(TinyMyo):

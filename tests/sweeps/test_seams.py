@@ -66,7 +66,7 @@ def test_a_part_that_is_exchanged_is_probed_again(how):
     x = model.example_input(4)
     with cutting(model, unimodal().at(layers=1)) as report:
         expected = model(x)
-    assert report.lever == "scores"
+    assert report.intervention_point == "scores"
     if how == "part":
         attention = DeafAttention(model.cfg)
         attention.load_state_dict(model.blocks[1].attn.state_dict())
@@ -76,7 +76,7 @@ def test_a_part_that_is_exchanged_is_probed_again(how):
         model.blocks[1].attn.mix = DeafAttention.mix.__get__(model.blocks[1].attn)
     with cutting(model, unimodal().at(layers=1)) as report:  # hooks are deaf now, the softmax is not
         assert torch.allclose(model(x), expected, atol=1e-5)
-    assert report.lever == "attention_mask"
+    assert report.intervention_point == "attention_mask"
     result = sweep(model, x, CUT)
     assert result.executor == "loop" and torch.allclose(result.logits["cut"], expected, atol=1e-5)
 

@@ -72,8 +72,8 @@ def test_the_idle_head_of_the_mean_stays_as_it_is_alone(dtype):
     "fields",
     [
         {"shared_head": True},
-        {"severed_edges": "flow('acc', 'cls')"},
-        {"severed_edges": "flow('cls', 'cls') | flow('emg', 'cls') | flow('acc', 'cls')"},
+        {"masked_edges": "flow('acc', 'cls')"},
+        {"masked_edges": "flow('cls', 'cls') | flow('emg', 'cls') | flow('acc', 'cls')"},
         {"norm": "pre", "positions": "rotary", "qkv_bias": False},
     ],
     ids=lambda fields: next(iter(fields)),

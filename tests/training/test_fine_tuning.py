@@ -7,12 +7,12 @@ import torch
 from test_resumed_fit import Stop, stopping_after
 from toy_cohort import make_model, make_trials
 
-from emg_lens.arguments import ArgumentError
 from emg_lens.io import checkpoint
 from emg_lens.models.registry import architecture_names, build_model
-from emg_lens.models.tinymyo import TinyMyo, TinyMyoConfig
+from emg_lens.models.tinymyo.encoder import TinyMyo, TinyMyoConfig
 from emg_lens.training import FitError, TrainingRecipe, fit, fit_cohort
 from emg_lens.training.layers import lr_scales, names_of_head
+from emg_lens.validation import ArgumentError
 
 X, Y = make_trials()
 RECIPE = TrainingRecipe(epochs=3, batch_size=32, lr=1e-3, anneal_epochs=0, seed=3)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from toy_cohort import make_model, make_trials
 
-from emg_lens.arguments import ArgumentError
-from emg_lens.training import FitError, TrainingRecipe, fit, measure
+from emg_lens.scoring import measure
+from emg_lens.training import FitError, TrainingRecipe, fit
+from emg_lens.validation import ArgumentError
 
 QUICK = TrainingRecipe(epochs=3, batch_size=32, lr=1e-3, anneal_epochs=2, seed=3)
 

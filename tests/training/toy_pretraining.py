@@ -10,8 +10,8 @@ from emg_lens.data import TrialSet
 from emg_lens.data.corpus import Corpus
 from emg_lens.io import checkpoint
 from emg_lens.models import build_model
-from emg_lens.training.pretraining import pretrain
-from emg_lens.training.pretraining_recipe import PretrainingRecipe
+from emg_lens.training.pretraining.loop import pretrain
+from emg_lens.training.pretraining.recipe import PretrainingRecipe
 
 RECIPE = PretrainingRecipe(
     epochs=3, batch_size=16, micro_batch=8, lr=3e-3, warmup_epochs=1, schedule="by step", clip_norm=1.0, seed=5

@@ -1,6 +1,6 @@
 """Any folder of recordings that a `dataset.yaml` in it describes: tables of text, `.mat`, HDF5 and `.npy` files.
 
-Facts: docs/protocol.md §2.8.
+Facts: docs/data-sets.md §2.8.
 """
 
 import re
@@ -105,7 +105,7 @@ def _description_path(root: str | Path, description: str | None) -> Path:
     folder = check_folder(root, f"recordings and a {DESCRIPTION} that describes them")
     path = folder / DESCRIPTION if description is None else Path(description).expanduser()
     if not path.is_file():
-        raise DataError(f"{path}: no such file; expected a description of the folder (docs/protocol.md §2.8)")
+        raise DataError(f"{path}: no such file; expected a description of the folder (docs/data-sets.md §2.8)")
     return path
 
 
@@ -374,4 +374,4 @@ def _check_time(table: Table, told: FolderDescription, path: Path) -> list[str]:
     return []
 
 
-DESCRIBED = DataSet("folder", load, f"any folder with a {DESCRIPTION} that describes it (docs/protocol.md §2.8)", find)
+DESCRIBED = DataSet("folder", load, f"any folder with a {DESCRIPTION} that describes it (docs/data-sets.md §2.8)", find)

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from emg_lens.arguments import SpecModel, findings
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.sources.path_pattern import PathPattern
 from emg_lens.data.text import unpacked
 from emg_lens.io.yaml_text import read_yaml
+from emg_lens.validation import SpecModel, findings
 
 MOST_BYTES = 4_000_000
 FIELDS = ("subject", "label", "repetition")
@@ -127,7 +127,7 @@ class TimeColumn(SpecModel):
 
 
 class FolderDescription(SpecModel):
-    r"""A folder of recordings (docs/protocol.md §2.8).
+    r"""A folder of recordings (docs/data-sets.md §2.8).
 
     Attributes:
         files: Path of a file below the folder, with fields in braces: `"{subject}/{label}_{repetition}.csv"`. A field

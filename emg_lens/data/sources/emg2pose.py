@@ -1,6 +1,6 @@
 """EMG2Pose: EMG of a wrist band and the joint angles of the hand, one HDF5 file a recording, a table of all of them.
 
-Facts: docs/protocol.md §2.11.
+Facts: docs/data-sets.md §2.11.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """EPN-612: five gestures and none with a Myo band, 612 people, one JSON file a person.
 
-Facts: docs/protocol.md §2.10.
+Facts: docs/data-sets.md §2.10.
 """
 
 import json

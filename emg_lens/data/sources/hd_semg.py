@@ -1,7 +1,7 @@
 """High-density EMG of 65 hand gestures (Malešević et al. 2021): 128 channels and nine forces, MATLAB 7.3.
 
 A subject's file holds an hour of float64, some 7 GB: it is never read whole. Each movement becomes a recording of its
-own, with some rest on both sides for the filters. Facts: docs/protocol.md §2.9.
+own, with some rest on both sides for the filters. Facts: docs/data-sets.md §2.9.
 """
 
 import re

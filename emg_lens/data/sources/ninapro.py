@@ -1,6 +1,6 @@
 """NinaPro `.mat` files: what all its data bases share. The data bases themselves are in `ninapro_bases`.
 
-Facts: docs/protocol.md §2.2 and §2.3.
+Facts: docs/data-sets.md §2.2 and §2.3.
 """
 
 import re
@@ -134,7 +134,7 @@ def load(
             default all. Repetitions are numbered through them.
         sensors: Which modalities; default those of the data base's papers, EMG and the accelerometer.
         labels: `"restimulus"`, corrected to the real movement, or `"stimulus"`, what the screen showed.
-            Onsets of the first lag those of the second by 0.4 to 2.1 s (docs/protocol.md §2.2).
+            Onsets of the first lag those of the second by 0.4 to 2.1 s (docs/data-sets.md §2.2).
         label_numbering: Whether the files count movements within the exercise (`"local"`) or the data base
             (`"global"`); `"auto"` finds out. Recordings always carry global numbers.
         acc_order: How the columns of three-axis sensors stand; `"auto"` finds out from gravity.

@@ -1,6 +1,6 @@
 """The NinaPro data bases that we read. Another one is one more `Family`, and a line in `pyproject.toml`.
 
-Facts: docs/protocol.md §2.3.
+Facts: docs/data-sets.md §2.3.
 """
 
 import re

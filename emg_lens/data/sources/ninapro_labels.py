@@ -1,6 +1,6 @@
 """Labels of NinaPro files: numbered within the exercise or through the data base, too short, or old codes.
 
-Facts: docs/protocol.md §2.2.
+Facts: docs/data-sets.md §2.2.
 """
 
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ def read_labels(label: LabelRows, exercise: Exercise, numbering: Numbering, what
     """
     label, active = label.copy(), label[label > REST]
     if exercise.codes and set(active.tolist()) <= set(exercise.codes) and active.max(initial=0) > exercise.size:
-        for movement, code in enumerate(exercise.codes, start=exercise.start):
-            label[np.isin(label, code)] = -movement - 1  # below -1, where no code is
+        for repetition_id, code in enumerate(exercise.codes, start=exercise.start):
+            label[np.isin(label, code)] = -repetition_id - 1  # below -1, where no code is
         label[label < UNLABELLED] = -label[label < UNLABELLED] - 1
         return label, [f"labels are codes of an early release ({active.min()} to {active.max()}), numbered anew"]
     offset = label_offset(active, exercise, numbering, what)
@@ -70,7 +70,7 @@ def read_labels(label: LabelRows, exercise: Exercise, numbering: Numbering, what
 
 
 def label_offset(active: LabelRows, exercise: Exercise, numbering: Numbering, what: str = "labels") -> int:
-    """What to add to a file's non-zero labels to count through the whole data base (docs/protocol.md §2.2).
+    """What to add to a file's non-zero labels to count through the whole data base (docs/data-sets.md §2.2).
 
     Raises:
         DataError: The labels fit neither numbering, not the one asked for, or (`"auto"`) both.
@@ -92,7 +92,7 @@ def label_offset(active: LabelRows, exercise: Exercise, numbering: Numbering, wh
 
 
 def fitted(column: Shaped[np.ndarray, "..."], n_rows: int, key: str, path: Path, notes: list[str]) -> LabelRows:
-    """A column of labels, brought to the length of the EMG, which is the reference (docs/protocol.md §2.2).
+    """A column of labels, brought to the length of the EMG, which is the reference (docs/data-sets.md §2.2).
 
     Raises:
         DataError: It is no column of whole numbers, or too short or long.

@@ -1,6 +1,6 @@
 """UCI "EMG data for gestures" (data set 481): eight EMG channels of a Myo band, two series a subject.
 
-Facts: docs/protocol.md §2.5. The rate trap: rows stand about 1.04 ms apart, but nine in ten repeat the row before,
+Facts: docs/data-sets.md §2.5. The rate trap: rows stand about 1.04 ms apart, but nine in ten repeat the row before,
 so the signal really changes some 105 times a second. Rows are kept as they are: `fs` is the rows' rate from
 the time column, `native_fs` the rate of change, and both are told in a note.
 """

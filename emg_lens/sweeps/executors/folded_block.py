@@ -86,7 +86,7 @@ class FoldedBlock:
         moved = mlp.b_out if self.post else torch.zeros_like(mlp.b_out)
         self.b_mid = (block.ln1 if self.post else block.ln2).b + moved
         self.b_in = mlp.b_in - moved @ mlp.W_in
-        self.severed = attn.severed
+        self.permanent_mask = attn.permanent_mask
         self.memory, self.like = memory, memory.like
         self.bias = lru_cache(BIASES_KEPT)(self._bias)
 
@@ -145,11 +145,11 @@ class FoldedBlock:
 
     def _bias(self, mask: Mask | None) -> Bias:
         """The mask and what is severed."""
-        if mask is None and self.severed is None:
+        if mask is None and self.permanent_mask is None:
             return Bias(None, None)
         cut = torch.tensor(False) if mask is None else mask.tensor()
         cut = cut.to(self.like.device)
-        cut = cut if self.severed is None else cut | self.severed
+        cut = cut if self.permanent_mask is None else cut | self.permanent_mask
         empty = cut.all(-1)
         scores = torch.zeros(cut.shape, device=cut.device, dtype=self.like.dtype).masked_fill_(cut, -torch.inf)
         return Bias(scores[None], empty if empty.any() else None, _stretches_apart(~cut.all(0)))

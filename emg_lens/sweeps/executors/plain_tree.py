@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError, StageLayer, at_path, listening
-from emg_lens.hooks.probe import find_lever
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.models.attention import Attention
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.staged import blocks_of
@@ -26,7 +26,7 @@ class PlainTree:
 
     def __init__(self, model: HookedBiosignalEncoder) -> None:
         self.model, self.blocks = model, list(model.blocks)[: model.cfg.n_layers]
-        self.paths = find_lever(model, model.layout).paths
+        self.paths = find_intervention_point(model, model.layout).paths
         self.rows_read = (1,) if reads_cls_alone(model) else ()
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:

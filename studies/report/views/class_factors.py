@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from emg_lens.studies.class_factors import PREFIX
-from emg_lens.studies.condition_spec import RANDOM
-from emg_lens.studies.control_values import whole_cuts
-from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import cut_names, single_conditions, value
+from emg_lens.studies.results.class_factors import PREFIX
+from emg_lens.studies.results.control_effects import whole_cuts
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.spec.condition_spec import RANDOM
 from emg_lens.studies.statistics.comparison import by_subject
 from emg_lens.sweeps.conditions import BASELINE
 

@@ -9,10 +9,10 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
-from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, shares_of_movements
+from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
+from emg_lens.studies.results.findings import Cell, Findings
 
 MOST_NUMBERS = 12
 """Classes up to which the matrix is drawn with its numbers."""
@@ -72,7 +72,7 @@ def confusion_matrix(trials: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """
     counts: Float[np.ndarray, "performed told"] = np.zeros((len(names), len(names)))
     told = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
-    np.add.at(counts, (trials["target"].to_numpy(int), told), shares_of_movements(trials))
+    np.add.at(counts, (trials["target"].to_numpy(int), told), repetition_fractions(trials))
     return pd.DataFrame(counts, index=names, columns=names)
 
 

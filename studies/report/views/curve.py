@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, colour_of, plain_text
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
 from emg_lens.studies.report.wording import EMPTY, metric_name, number, value
+from emg_lens.studies.results.findings import Findings
 from emg_lens.studies.statistics.comparison import is_share
 from emg_lens.studies.statistics.intervals import mean_interval
 

@@ -13,10 +13,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, plain_text
-from emg_lens.studies.report.view import OutputsView, in_each_cell, outputs_of_fits, shares_of_movements
+from emg_lens.studies.report.view import OutputsView, in_each_cell, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
+from emg_lens.studies.results.findings import Cell, Findings
 
 MOST_MAPPED = 1500
 """Trials of a map; of more, evenly spread ones."""
@@ -87,7 +87,7 @@ def embedded_fits(findings: Findings) -> dict[str, EmbeddedFit]:
     Raises:
         StudyError: As `saved_readouts`.
     """
-    from emg_lens.studies.readouts import saved_readouts  # with torch, which other reports do without
+    from emg_lens.studies.results.readouts import saved_readouts  # with torch, which other reports do without
 
     facts = {str(row["fit"]): row for row in findings.facts.to_dict("records")}
     vectors = saved_readouts(findings.study, cast(_Kept, findings).folder, facts)
@@ -96,7 +96,7 @@ def embedded_fits(findings: Findings) -> dict[str, EmbeddedFit]:
         about = facts[fit]
         levels = [f"{name} {about[name]}" for name in findings.study.factors if name not in findings.factors]
         label = np.array(outputs)[some["target"].to_numpy(int)]
-        trials = some[["subject", "movement"]].assign(label=label).reset_index(drop=True)
+        trials = some[["subject", "repetition_id"]].assign(label=label).reset_index(drop=True)
         name = " · ".join([about["fold"], *levels])
         found[fit] = EmbeddedFit(name, outputs, trials, vectors[fit])
     return found
@@ -108,19 +108,19 @@ def _of(cell: Cell, fits: Mapping[str, EmbeddedFit]) -> list[EmbeddedFit]:
 
 def layout_neighbours(fits: Sequence[EmbeddedFit]) -> pd.DataFrame | None:
     """One row a class, and their mean; movements weigh alike, fits too. None where a fit tests one movement alone."""
-    from emg_lens.analysis.readout import neighbour_shares
+    from emg_lens.analysis.readout import neighbour_fractions
 
-    sizes = [fit.trials.groupby(["subject", "movement"]).size() for fit in fits]
+    sizes = [fit.trials.groupby(["subject", "repetition_id"]).size() for fit in fits]
     n = min(N_NEIGHBOURS, *(int(size.sum() - size.max()) for size in sizes))
     if not n:
         return None
     parts = []
     for k, fit in enumerate(fits):
         about = fit.trials
-        movement = about.groupby(["subject", "movement"], sort=False).ngroup().to_numpy()
-        part = about.assign(fit=k, weight=shares_of_movements(about))
+        repetition_id = about.groupby(["subject", "repetition_id"], sort=False).ngroup().to_numpy()
+        part = about.assign(fit=k, weight=repetition_fractions(about))
         for name, labels in (("class", about["label"]), ("subject", about["subject"])):
-            near, expected = neighbour_shares(fit.vectors, labels.to_numpy(str), movement, n_neighbours=n)
+            near, expected = neighbour_fractions(fit.vectors, labels.to_numpy(str), repetition_id, n_neighbours=n)
             part[name], part[f"{name}_expected"] = near, expected
         parts.append(part)
     every = pd.concat(parts, ignore_index=True)

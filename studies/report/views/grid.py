@@ -8,8 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.factors import DRAW, SEED
-from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import (
     DPI,
     STYLE,
@@ -34,6 +32,8 @@ from emg_lens.studies.report.wording import (
     value,
     with_interval,
 )
+from emg_lens.studies.results.findings import Findings
+from emg_lens.studies.spec.factors import DRAW, SEED
 from emg_lens.studies.statistics.comparison import is_share
 from emg_lens.sweeps.conditions import BASELINE
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import EMPTY, metric_name, number, value
+from emg_lens.studies.results.findings import Findings
 from emg_lens.studies.statistics.comparison import by_subject, is_share
 from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.sweeps.conditions import BASELINE

@@ -6,7 +6,6 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.view import View, in_each_cell
@@ -24,6 +23,7 @@ from emg_lens.studies.report.wording import (
     metric_words,
     with_interval,
 )
+from emg_lens.studies.results.findings import Cell, Findings
 
 
 class HeadRanking(View):

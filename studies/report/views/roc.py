@@ -14,10 +14,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import COLOURS, DARK, DOTTED, DPI, GREY, STYLE, WIDTH, plain_text
-from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, shares_of_movements
+from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
+from emg_lens.studies.results.findings import Findings
 
 FALSE_RATES: Float[np.ndarray, " point"] = np.linspace(0, 1, 201)
 """Shares of false positives at which curves of several fits are averaged."""
@@ -80,7 +80,7 @@ def receiver_curves(trials: pd.DataFrame, names: list[str]) -> Curves:
         names: Of the classes.
     """
     logits = trials[[f"output_{name}" for name in names]].to_numpy(np.float64)
-    told, weights = softmax(logits, axis=1), shares_of_movements(trials)
+    told, weights = softmax(logits, axis=1), repetition_fractions(trials)
     is_class = trials["target"].to_numpy()[:, None] == np.arange(len(names))
     decided = [k for k in range(len(names)) if 0 < is_class[:, k].sum() < len(trials)]
     found = {names[k]: _curve(is_class[:, k], told[:, k], weights) for k in decided}

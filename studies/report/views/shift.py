@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.layout import CLS
-from emg_lens.studies.condition_spec import RANDOM
-from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, colour_of, place_legend, wrapped_text
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import NULL, cut_names, layer_name, number
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.spec.condition_spec import RANDOM
 
 UNMOVED = 1e-6
 """From 1, cosines of activations that are the same up to rounding."""

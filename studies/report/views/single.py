@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.findings import Cell, Findings
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.figures import (
     COLOURS,
@@ -40,6 +39,7 @@ from emg_lens.studies.report.wording import (
     value,
     with_interval,
 )
+from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.sweeps.conditions import BASELINE
 
 

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.findings import Findings
 from emg_lens.studies.report.figures import DARK, DOTTED, DPI, STYLE, WIDTH, colour_of, place_legend, plain_text
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name
+from emg_lens.studies.results.findings import Findings
 
 MOST_GROUPS = 6
 """Combinations of levels that get a colour each; of more, all fits are drawn alike."""

@@ -17,10 +17,10 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from emg_lens.arguments import SpecModel
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.simulated import physiology
+from emg_lens.validation import SpecModel
 
 NAME = "simulated"
 MODALITIES = ("emg", "acc")

@@ -1,0 +1,249 @@
+"""Means and standard deviations of the training trials: what standardises inputs and targets, then and later.
+
+They come from training trials alone, and are kept beside a fitted model, so that it can be fed raw trials.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from emg_lens.data.recording import DataError
+from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
+from emg_lens.validation import check_fields, short
+
+FORMAT = "emg-lens"
+"""The entry of a file's metadata that says what it holds, as JSON."""
+
+
+@runtime_checkable
+class HasInputs(Protocol):
+    """What statistics need of a `TrialSet`: samples, and the table of channels."""
+
+    @property
+    def x(self) -> Float[np.ndarray, "trial channel time"]:
+        """Samples."""
+        ...
+
+    @property
+    def channels(self) -> pd.DataFrame:
+        """One row a channel; those of a modality stand together."""
+        ...
+
+
+@runtime_checkable
+class HasTargets(Protocol):
+    """What statistics need of a `TrialSet` with targets."""
+
+    @property
+    def targets(self) -> Float[np.ndarray, "trial target"] | None:
+        """Targets."""
+        ...
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Their names."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class InputStatistics:
+    """Mean and standard deviation of each channel, over trials and samples.
+
+    Attributes:
+        modalities: Number of channels of each modality, in channel order.
+        mean: Of each channel, in its own units.
+        std: Of each channel; 0 for a channel that is constant, which is set to zero.
+        rectify: Modalities whose absolute value is taken afterwards: the order of the IsoNet paper, §2.2, under which
+            zero is a channel's least value, not its mean.
+    """
+
+    modalities: Mapping[str, int]
+    mean: Float[np.ndarray, " channel"] = field(repr=False)
+    std: Float[np.ndarray, " channel"] = field(repr=False)
+    rectify: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_moments(self.mean, self.std, sum(self.modalities.values()), "channel")
+        unknown = [m for m in self.rectify if m not in self.modalities]
+        if unknown:
+            known = ", ".join(sorted(self.modalities))
+            raise DataError(f"rectify must list modalities, got unknown modality {unknown[0]!r}; known: {known}")
+
+    @staticmethod
+    def of(train: HasInputs, rectify: Iterable[str] = ()) -> "InputStatistics":
+        """The statistics of training trials.
+
+        Raises:
+            DataError: A modality to rectify that there is not.
+        """
+        mean = train.x.mean(axis=(0, 2), dtype=np.float64)
+        # A few channels at a time, for the sake of memory; a single one alone would be summed in another order.
+        blocks = [slice(b[0], b[-1] + 1) for b in np.array_split(np.arange(len(mean)), max(1, -(-len(mean) // 4)))]
+        squares = [np.mean((train.x[:, b] - mean[b, None]) ** 2, axis=(0, 2)) for b in blocks]
+        std = np.sqrt(np.concatenate(squares))
+        constant = np.ptp(train.x, axis=(0, 2)) == 0  # its deviation may be a rounding error instead of 0
+        if isinstance(rectify, str):
+            raise DataError(f"rectify must list modalities, got {rectify!r}")
+        counts = Counter(train.channels["modality"])
+        return InputStatistics(dict(counts), mean, np.where(constant, 0.0, std), tuple(rectify))  # pyright: ignore
+
+    def apply(self, x: Float[np.ndarray, "trial channel time"]) -> Float[np.ndarray, "trial channel time"]:
+        """Z-score raw samples, and rectify; float32.
+
+        Raises:
+            DataError: Another number of channels.
+        """
+        if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf" or x.ndim != 3 or x.shape[1] != len(self.mean):
+            raise DataError(
+                f"expected a numpy array [trial, {len(self.mean)} channels, time] of numbers, got {short(x)}"
+            )
+        z = ((x - self.mean[:, None]) * _inverse(self.std)[:, None]).astype(np.float32)
+        rows = np.isin(np.repeat([*self.modalities], [*self.modalities.values()]), self.rectify)
+        z[:, rows] = np.abs(z[:, rows])
+        return z
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, in one step."""
+        facts = {"modalities": dict(self.modalities), "rectify": self.rectify}
+        _write(path, "input statistics", self.mean, self.std, facts)
+
+    @staticmethod
+    def load(path: str | Path) -> "InputStatistics":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: A file that is missing, damaged or something else.
+        """
+        with _naming(path, "input statistics"):
+            mean, std, facts = _read(path, "input statistics")
+            return InputStatistics(facts["modalities"], mean, std, tuple(facts["rectify"]))
+
+
+@dataclass(frozen=True, eq=False)
+class TargetStatistics:
+    """Mean and standard deviation of each target of a regression, over trials.
+
+    Attributes:
+        mean: Of each target, in its own units.
+        std: Of each target; 0 for one that is constant, which is set to zero.
+        names: What the targets are.
+    """
+
+    mean: Float[np.ndarray, " target"] = field(repr=False)
+    std: Float[np.ndarray, " target"] = field(repr=False)
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_moments(self.mean, self.std, len(self.names), "target")
+
+    @staticmethod
+    def of(train: HasTargets) -> "TargetStatistics":
+        """The statistics of training trials.
+
+        Raises:
+            DataError: Trials without targets.
+        """
+        if train.targets is None:
+            raise DataError("these trials have no targets; take some from their modalities with with_targets")
+        targets = train.targets.astype(np.float64)
+        std = np.where(np.ptp(targets, axis=0) == 0, 0.0, targets.std(axis=0))
+        return TargetStatistics(targets.mean(axis=0), std, train.target_names)
+
+    def apply(self, targets: Float[np.ndarray, "trial target"]) -> Float[np.ndarray, "trial target"]:
+        """Z-scores, float32: what a model is trained on.
+
+        Raises:
+            DataError: Another number of targets.
+        """
+        self._check(targets)
+        return ((targets - self.mean) * _inverse(self.std)).astype(np.float32)
+
+    def undo(self, outputs: Float[np.ndarray, "trial target"]) -> Float[np.ndarray, "trial target"]:
+        """A model's outputs in the targets' units, float32.
+
+        Raises:
+            DataError: Another number of outputs.
+        """
+        self._check(outputs)
+        return (outputs * self.std + self.mean).astype(np.float32)
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, in one step."""
+        _write(path, "target statistics", self.mean, self.std, {"names": self.names})
+
+    @staticmethod
+    def load(path: str | Path) -> "TargetStatistics":
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: A file that is missing, damaged or something else.
+        """
+        with _naming(path, "target statistics"):
+            mean, std, facts = _read(path, "target statistics")
+            return TargetStatistics(mean, std, tuple(facts["names"]))
+
+    def _check(self, values: np.ndarray) -> None:
+        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] != len(self.names):
+            raise DataError(f"expected [trial, {len(self.names)} targets] of numbers, got {short(values)}")
+
+
+def _inverse(std: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """What to multiply deviations from the mean with; 0 where the standard deviation is 0."""
+    return np.where(std == 0, 0.0, 1 / np.where(std == 0, 1.0, std))
+
+
+def _check_moments(mean: np.ndarray, std: np.ndarray, n: int, what: str) -> None:
+    for name, values in (("mean", mean), ("std", std)):
+        if (
+            values.shape != (n,)
+            or values.dtype.kind != "f"
+            or not np.isfinite(values).all()
+            or (name == "std" and (values < 0).any())
+        ):
+            raise DataError(f"{name} must be {n} finite numbers, one a {what}, got {np.array2string(values)}")
+
+
+def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts: Mapping[str, Any]) -> None:
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several entries would be written in a random order; the same statistics are the same bytes.
+    about = {FORMAT: json.dumps({"kind": f"{kind} 1", **facts, "checksum": BLANK})}
+    with sealing(path) as partial:
+        save_file({"mean": mean, "std": std}, partial, about)
+
+
+def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f"no such file; expected saved {kind}")
+    check_seal(path)
+    with safe_open(path, "np") as file:
+        facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+        if facts.get("kind") != f"{kind} 1":
+            raise DataError(f"not saved {kind}; give another file")
+        return file.get_tensor("mean"), file.get_tensor("std"), facts
+
+
+@contextmanager
+def _naming(path: str | Path, kind: str) -> Iterator[None]:
+    """What goes wrong while a file is read is one line that names it."""
+    try:
+        yield
+    except DamagedFileError as error:
+        raise DataError(str(error)) from None
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read as {kind} ({error}); fit the model again") from None

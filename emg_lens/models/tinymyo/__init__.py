@@ -1,0 +1,1 @@
+"""TinyMyo (Fasulo et al. 2025): configuration, encoder, heads, published weights."""

@@ -1,0 +1,218 @@
+"""TinyMyo's blocks behind other front ends, with an output at every time step; docs/tinymyo-model.md §9.4.
+
+Front end, positions, attention mask, norm and readout are fields of the configuration and can be put together
+otherwise; `TinyMyoGestures` and `TinyMyoSpeech` are the two that were published.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from emg_lens.lens.config import AttentionDirection, Norm, PositionKind, Readout, TokenKind
+from emg_lens.lens.signals import ModelFileError
+from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.models.front_ends import FRONT_ENDS, SequenceEmbed
+from emg_lens.models.registry import Architecture
+from emg_lens.models.tinymyo.checkpoints import find_file, is_of_head, read_published
+from emg_lens.models.tinymyo.config import PublishedBlocks
+from emg_lens.models.tinymyo.weights import block_entries, taken_from
+from emg_lens.validation import ArgumentError, checked
+
+FrontEndKind = Literal["compressed", "residual"]
+Halvings = Annotated[int, Field(ge=1, le=20)]
+"""Of a residual front end: after twenty, a window of a million samples is one token."""
+
+
+@dataclass
+class SequenceConfig(PublishedBlocks):
+    """`EncoderConfig` whose tokens are time steps: all channels of a modality in one, given by a front end.
+
+    Attributes:
+        front_end: `"compressed"` = range compression and one convolution; `"residual"` = residual convolution blocks.
+        kernel_samples: Samples that a step reads (`"compressed"`).
+        stride: Samples from one step to the next (`"compressed"`).
+        compression_range: Largest value that compression gives (`"compressed"`), in the unit of the input.
+        compression_midpoint: Value of the input that gives half of it (`"compressed"`).
+        n_halvings: Residual blocks, each of which halves the rate (`"residual"`).
+    """
+
+    tokens: TokenKind = "time"
+    positions: PositionKind = "rotary_time"
+    readout: Readout = "each"
+    front_end: FrontEndKind = "compressed"
+    kernel_samples: PositiveInt = 21
+    stride: PositiveInt = 10
+    compression_range: PositiveFloat = 64.0
+    compression_midpoint: PositiveFloat = 32.0
+    n_halvings: Halvings = 3
+
+    model_name = "tinymyo-sequence"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_patches < 1:
+            raise ArgumentError(
+                f"n_samples={self.n_samples} give no time step; expected kernel_samples={self.kernel_samples} or more"
+            )
+        if self.tokens != "time" or self.cls_token or self.patch_samples is not None or self.mask_token:
+            raise ArgumentError(
+                "a front end decides what a token is: expected tokens='time', cls_token=False, patch_samples=None and"
+                f" mask_token=False, got {self.tokens!r}, {self.cls_token}, {self.patch_samples}, {self.mask_token}"
+            )
+
+    @property
+    def n_patches(self) -> int:
+        """Time steps a modality."""
+        return FRONT_ENDS[self.front_end].n_steps(self)
+
+    @property
+    def has_times(self) -> bool:
+        """Whether tokens stand for times: all do."""
+        return True
+
+    @property
+    def n_weights(self) -> int:
+        """Values of the matrices of attention, MLPs and unembedding."""
+        return self.d_model * (self.n_classes + self.n_layers * (4 * self.d_model + 2 * self.d_mlp))
+
+
+@dataclass
+class TinyMyoGesturesConfig(SequenceConfig):
+    """`SequenceConfig` with the published sizes for discrete gestures: causal pre-LN blocks with rotary positions."""
+
+    attention_dir: AttentionDirection = "causal"
+
+    model_name = "tinymyo-gestures"
+
+
+@dataclass
+class TinyMyoSpeechConfig(SequenceConfig):
+    """`SequenceConfig` with the published sizes for silent speech: post-LN blocks with relative positions."""
+
+    front_end: FrontEndKind = "residual"
+    norm: Norm = "post"
+    positions: PositionKind = "relative"
+
+    model_name = "tinymyo-speech"
+
+
+@dataclass(frozen=True)
+class BlocksReport:
+    """What reading the blocks of a published file told; `print(model.blocks_report)`.
+
+    Attributes:
+        source: The file.
+        taken: Its tensors that the model has now.
+        left: Its tensors that the model has no place for: front end, head, and with post-LN the last norm.
+        fresh: Our names of tensors that keep the weights they had.
+        notes: What else there is to know.
+    """
+
+    source: str
+    taken: tuple[str, ...]
+    left: tuple[str, ...]
+    fresh: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        lines = [f"blocks from {self.source}", f"  taken       {len(self.taken)} tensors"]
+        lines += [f"  {what:<11} {', '.join(names)}" for what, names in (("left", self.left), ("fresh", self.fresh))]
+        return "\n".join(lines + [f"  note        {note}" for note in self.notes])
+
+
+class SequenceEncoder(HookedBiosignalEncoder):
+    """An encoder of time steps; `model(x)` gives logits `[batch, pos, class]`, a row a time step and modality.
+
+    ```python
+    model = build_model("tinymyo-gestures", modalities={"emg": 16}, n_samples=16000, n_classes=9)
+    model.take_blocks("PulpBio/TinyMyo", filename="UCI_EMG/base.safetensors")
+    with cutting(model, lag(50, 1597)) as report: model(x)  # nothing from half a second ago, at 2 kHz
+    ```
+    """
+
+    cfg: SequenceConfig
+    blocks_report: BlocksReport | None = None
+    """Of the published file that the blocks' weights come from."""
+
+    def add_embedding(self) -> None:
+        """The front ends."""
+        self.embed = SequenceEmbed(self.cfg)
+
+    @checked
+    def take_blocks(
+        self, source: str | Path, *, filename: str | None = None, revision: str | None = None
+    ) -> BlocksReport:
+        """Take the blocks, and with pre-LN the last norm, of a published TinyMyo (`docs/tinymyo-model.md` §9.3).
+
+        All of them or none; everything else keeps its weights. The published weights are under CC BY-ND 4.0: what is
+        converted here must not be passed on.
+
+        Args:
+            source: A file (`.safetensors`, or Lightning's `.ckpt`), a folder, or a repository of the hub.
+            filename: Which of the files of a folder or a repository.
+            revision: Of a repository: a branch, a tag or a commit.
+
+        Raises:
+            ModelFileError: No such file, damaged, or blocks of another number or size than the model's.
+        """
+        found = read_published(find_file(source, filename, revision))
+        n_layers, wanted = found.sizes["n_layers"], block_entries(self.cfg)
+        lacking = [there for there, _, _ in wanted if there not in found.state]
+        if n_layers != self.cfg.n_layers or lacking:
+            raise ModelFileError(
+                f"{found.source} has {n_layers} blocks and lacks {len(lacking)} tensors that the model takes"
+                f" ({', '.join(lacking[:3]) or 'none'}); expected {self.cfg.n_layers} blocks"
+            )
+        own = self.state_dict()
+        for there, here, axes in wanted:
+            expected = tuple(own[here[0]].shape)
+            taken = taken_from(found.state[there], here, axes, self.cfg)
+            if any(tensor.shape != expected for tensor in taken.values()):
+                raise ModelFileError(
+                    f"{found.source}: {there} has shape {list(found.state[there].shape)}; expected what gives"
+                    f" {list(expected)} for {', '.join(here)}: d_model={self.cfg.d_model}, d_mlp={self.cfg.d_mlp}"
+                )
+            own |= taken
+        self.load_state_dict(own)
+        told, _ = found.rope
+        notes = list(found.notes)
+        if self.cfg.norm == "post":
+            notes.append("trained as pre-LN blocks, and these are post-LN: the same weights compute something else")
+        if told is None or not self.cfg.rotates:
+            notes.append(
+                f"trained with rope={told or 'not told'!r}; these blocks have positions={self.cfg.positions!r}"
+            )
+        filled = {name for _, here, _ in wanted for name in here}
+        report = BlocksReport(
+            source=found.source,
+            taken=tuple(there for there, _, _ in wanted),
+            left=tuple(sorted(set(found.state) - {there for there, _, _ in wanted}, key=is_of_head)),
+            fresh=tuple(name for name in own if name not in filled),
+            notes=tuple(notes),
+        )
+        self.blocks_report = report
+        return report
+
+
+class TinyMyoGestures(SequenceEncoder):
+    """The published transformer for discrete gestures; `model(x)` is logits `[batch, pos, gesture]`."""
+
+    cfg: TinyMyoGesturesConfig
+
+    def __init__(self, config: TinyMyoGesturesConfig) -> None:
+        super().__init__(config)  # whose annotation is what the hub builds from a saved configuration
+
+
+class TinyMyoSpeech(SequenceEncoder):
+    """The published encoder for silent speech; `model(x)` is a row of outputs a time step `[batch, pos, output]`."""
+
+    cfg: TinyMyoSpeechConfig
+
+    def __init__(self, config: TinyMyoSpeechConfig) -> None:
+        super().__init__(config)
+
+
+TINYMYO_GESTURES = Architecture("tinymyo-gestures", TinyMyoGesturesConfig, TinyMyoGestures)
+TINYMYO_SPEECH = Architecture("tinymyo-speech", TinyMyoSpeechConfig, TinyMyoSpeech)

@@ -1,0 +1,126 @@
+"""Which of the tensors of a published TinyMyo is which of ours, and how their axes move; docs/tinymyo-model.md §9.3."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+FREQUENCIES, CHANNEL_EMBED = "attn.rotary_emb.freqs", "channel_embed"
+"""Names of tensors that tell with which positions a file was trained."""
+
+State = dict[str, Tensor]
+Entry = tuple[str, tuple[str, ...], str]
+"""A tensor's name upstream, its names here, and how its axes are arranged: `there -> here`."""
+
+TRUNK: tuple[Entry, ...] = (
+    ("mask_token", ("embed.mask_token",), "1 1 d -> d"),
+    ("patch_embedding.patch_embed.proj.weight", ("embed.W_E",), "d 1 1 sample -> 1 sample d"),
+    ("patch_embedding.patch_embed.proj.bias", ("embed.b_E",), "d -> 1 d"),
+    ("norm.weight", ("ln_final.w",), "d -> d"),
+    ("norm.bias", ("ln_final.b",), "d -> d"),
+)
+BLOCK: tuple[Entry, ...] = (
+    ("norm1.weight", ("ln1.w",), "d -> d"),
+    ("norm1.bias", ("ln1.b",), "d -> d"),
+    ("attn.qkv.weight", ("attn.W_Q", "attn.W_K", "attn.W_V"), "(part head e) d -> part head d e"),
+    ("attn.qkv.bias", ("attn.b_Q", "attn.b_K", "attn.b_V"), "(part head e) -> part head e"),
+    ("attn.proj.weight", ("attn.W_O",), "d (head e) -> head e d"),
+    ("attn.proj.bias", ("attn.b_O",), "d -> d"),
+    ("norm2.weight", ("ln2.w",), "d -> d"),
+    ("norm2.bias", ("ln2.b",), "d -> d"),
+    ("mlp.fc1.weight", ("mlp.W_in",), "hidden d -> d hidden"),
+    ("mlp.fc1.bias", ("mlp.b_in",), "hidden -> hidden"),
+    ("mlp.fc2.weight", ("mlp.W_out",), "d hidden -> hidden d"),
+    ("mlp.fc2.bias", ("mlp.b_out",), "d -> d"),
+)
+HEAD: dict[str, tuple[Entry, ...]] = {
+    "reconstruction": (
+        ("decoder_pred.weight", ("W_U",), "sample d -> d sample"),
+        ("decoder_pred.bias", ("b_U",), "sample -> sample"),
+    ),
+    "mean": (("classifier.weight", ("W_U",), "k d -> d k"), ("classifier.bias", ("b_U",), "k -> k")),
+    "concat": (
+        ("classifier.weight", ("W_U",), "k (channel d) -> channel d k"),
+        ("classifier.bias", ("b_U",), "k -> k"),
+    ),
+    "regression": tuple(
+        (f"regressor.{there}.{kind}", (f"{here}.{kind}",), axes)
+        for there, here in ((0, "mix"), (3, "smooth"), (5, "read"))
+        for kind, axes in (("weight", "out wide time -> out wide time"), ("bias", "out -> out"))
+    ),
+}
+
+
+def block_entries(cfg: Any) -> list[Entry]:
+    """As `entries`, of the blocks and the last norm, if there is one: what does not depend on what tokens are."""
+    found = [entry for entry in TRUNK if entry[0].startswith("norm.")] if cfg.norm == "pre" else []
+    for layer in range(cfg.n_layers):
+        at = f"blocks.{layer}."
+        found += [(at + there, tuple(at + one for one in here), axes) for there, here, axes in BLOCK]
+    return found
+
+
+def entries(cfg: Any) -> list[Entry]:
+    """Every tensor of a model of this `TinyMyoConfig`: its name there, its names here, and how its axes move."""
+    blocks = block_entries(cfg)
+    found = [*TRUNK, *(entry for entry in blocks if entry not in TRUNK)]
+    kind = cfg.fusion if cfg.head == "classification" else cfg.head
+    found += [
+        (f"model_head.{there}", tuple(f"unembed.{one}" for one in here), axes) for there, here, axes in HEAD[kind]
+    ]
+    if cfg.channel_slots:
+        found.append((CHANNEL_EMBED, ("pos_embed.W_channel",), "1 slot d -> slot d"))
+    return found
+
+
+def to_ours(state: Mapping[str, Tensor], cfg: Any) -> State:
+    """Those of upstream's tensors that the model has a place for, under our names and with our axes."""
+    found: State = {}
+    for there, here, axes in entries(cfg):
+        if there in state:
+            given = state[there]
+            if there == CHANNEL_EMBED:
+                given = given.reshape(1, -1, cfg.d_model)  # whose axes are not published
+            found |= taken_from(given, here, axes, cfg)
+    return found
+
+
+def taken_from(given: Tensor, here: tuple[str, ...], axes: str, cfg: Any) -> State:
+    """What one of upstream's tensors is under our names."""
+    moved = rearrange(given, axes, **_lengths(axes, cfg))
+    return dict(zip(here, moved.unbind() if len(here) > 1 else [moved], strict=True))
+
+
+def to_theirs(state: Mapping[str, Tensor], cfg: Any) -> State:
+    """Our tensors under upstream's names and with its axes: the inverse of `to_ours`.
+
+    With rotary positions over tokens, each block's frequencies too, as such files have them.
+    """
+    found: State = {}
+    for there, here, axes in entries(cfg):
+        parts = [state[one] for one in here]
+        given = torch.stack(parts) if len(parts) > 1 else parts[0]
+        back = " -> ".join(reversed(axes.split(" -> ")))
+        found[there] = rearrange(given.detach(), back, **_lengths(axes, cfg)).contiguous().clone()
+    if cfg.rope == "token":
+        for layer in range(cfg.n_layers):
+            found[f"blocks.{layer}.{FREQUENCIES}"] = frequencies(cfg)
+    return found
+
+
+def frequencies(cfg: Any) -> Tensor:
+    """Of the rotation of each pair of a head's values (docs/tinymyo-model.md §9.1)."""
+    return 1.0 / (cfg.rotary_base ** (torch.arange(0, cfg.d_head, 2).float() / cfg.d_head))
+
+
+def _lengths(axes: str, cfg: Any) -> dict[str, int]:
+    known = {"part": 3, "head": cfg.n_heads, "channel": cfg.n_channels}
+    return {name: length for name, length in known.items() if name in axes}
+
+
+def moves(axes: str) -> bool:
+    """Whether an arrangement of axes changes anything."""
+    there, here = axes.split(" -> ")
+    return there != here

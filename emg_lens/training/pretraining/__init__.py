@@ -1,0 +1,1 @@
+"""Pre-training by masked reconstruction: specification, recipe, batches, loop, run folder."""

@@ -1,0 +1,116 @@
+"""The recipe of a pre-training by masked reconstruction, and the two that were published (docs/pretraining.md §10.2)."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from emg_lens.validation import SpecModel
+
+MOST_EPOCHS = 10**6
+
+
+class PretrainingRecipe(SpecModel):
+    """How an encoder learns to fill in masked tokens. Defaults are those of the published code.
+
+    Attributes:
+        epochs: Passes over the training windows.
+        batch_size: Windows of an optimiser's step, on all processes together; what is left over at the end of an epoch
+            is left out, other windows in each.
+        micro_batch: Windows that a process runs at once, at most: gradients of a step are accumulated.
+        lr: Peak learning rate of AdamW.
+        min_lr: Where the cosine ends.
+        warmup_lr: Where the linear warm-up begins.
+        warmup_epochs: How long it lasts.
+        schedule: `"by epoch"`: the rate changes once an epoch, and the cosine counts from the first epoch, so that
+            after the warm-up it goes on a little lower (timm's `CosineLRScheduler`, as the published code steps it).
+            `"by step"`: it changes every step, and the cosine begins at the peak.
+        betas: Of AdamW.
+        weight_decay: Of AdamW, on all parameters.
+        clip_norm: Largest norm of the gradient; `None` = unlimited.
+        masked_share: Of the tokens of a window, drawn anew for each window and epoch: exactly `int(share * tokens)`.
+        beta: Of the Smooth-L1 loss: below it errors count squared.
+        visible_weight: Weight of the loss of visible tokens beside that of masked ones.
+        seed: Of initial weights, the order of windows, masks and dropout.
+    """
+
+    epochs: int = Field(default=50, ge=1, le=MOST_EPOCHS)
+    batch_size: int = Field(default=4096, ge=1, lt=2**31)
+    micro_batch: int = Field(default=128, ge=1, lt=2**31)
+    lr: float = Field(default=1e-4, gt=0, le=1000)
+    min_lr: float = Field(default=1e-6, ge=0, le=1000)
+    warmup_lr: float = Field(default=1e-6, ge=0, le=1000)
+    warmup_epochs: float = Field(default=10, ge=0, le=MOST_EPOCHS)
+    schedule: Literal["by epoch", "by step"] = "by epoch"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip_norm: float | None = Field(default=3.0, gt=0)
+    masked_share: float = Field(default=0.5, gt=0, lt=1)
+    beta: float = Field(default=1.0, gt=0)
+    visible_weight: float = Field(default=0.1, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**53)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PretrainingRecipe":
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be from 0 to below 1, got {list(self.betas)}")
+        if max(self.min_lr, self.warmup_lr) > self.lr:
+            raise ValueError(
+                f"lr={self.lr:g} is the peak; min_lr={self.min_lr:g} and warmup_lr={self.warmup_lr:g} are above it"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"a warm-up of {self.warmup_epochs:g} epochs is longer than all {self.epochs}")
+        return self
+
+    @classmethod
+    def published(cls, name: str, **fields: Any) -> "PretrainingRecipe":
+        """A published recipe, with some fields replaced.
+
+        Raises:
+            ArgumentError: No such recipe or field.
+        """
+        return cls(like=name, **fields)  # pyright: ignore[reportCallIssue]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _like(cls, content: Any) -> Any:
+        """`{like: tinymyo-thesis, epochs: 3}`: the fields of a published recipe under those that are given."""
+        if isinstance(content, str):
+            content = {"like": content}
+        if not isinstance(content, Mapping) or "like" not in content:
+            return content
+        name = content["like"]
+        if not isinstance(name, str) or name not in PUBLISHED:
+            raise ValueError(f"no recipe {name!r} to be like; known: {', '.join(PUBLISHED)}")
+        return {**PUBLISHED[name], **{key: value for key, value in content.items() if key != "like"}}
+
+    def lr_at(self, epoch: int, step: int, steps: int) -> float:
+        """Learning rate of a step.
+
+        Args:
+            epoch: Which epoch, from 0.
+            step: Which step of the epoch, from 0.
+            steps: Steps of an epoch.
+        """
+        by_step = self.schedule == "by step"
+        done = epoch + step / steps if by_step else epoch
+        if done < self.warmup_epochs:
+            return self.warmup_lr + (self.lr - self.warmup_lr) * done / self.warmup_epochs
+        begin = self.warmup_epochs if by_step else 0.0
+        part = (done - begin) / max(self.epochs - begin, 1e-9)
+        return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
+
+    def summary(self) -> str:
+        """The recipe in a line."""
+        return (
+            f"{self.epochs} epochs, {self.batch_size} windows a step, {self.masked_share:.0%} of the tokens masked,"
+            f" learning rate {self.lr:g} (cosine {self.schedule}, {self.warmup_epochs:g} epochs of warm-up)"
+        )
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "tinymyo-released": {},
+    "tinymyo-thesis": {"betas": (0.9, 0.98), "schedule": "by step"},
+}
+"""What they say otherwise than the defaults; where thesis and code differ is told in docs/pretraining.md §10.2."""

@@ -1,0 +1,1 @@
+"""The study file: its parts, their validation, and the shipped studies."""

@@ -1,0 +1,137 @@
+"""Arguments of other types than a signature says are refused in one line that names them."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ConfigDict, Field, NonNegativeInt
+from torch import Tensor
+
+from emg_lens.layout import TokenLayout
+from emg_lens.studies.spec.study_spec import StudySpec
+from emg_lens.training.recipe import TrainingRecipe
+from emg_lens.validation import ArgumentError, SpecModel, checked, short
+
+
+@checked
+def example(
+    n: int = 1,
+    share: float = 0.5,
+    word: Literal["one", "two"] = "one",
+    words: Sequence[str] | None = None,
+    counts: Mapping[str, int] | None = None,
+    seed: NonNegativeInt = 0,
+    each: Callable[[int], None] | None = None,
+    x: Tensor | None = None,
+    layout: TokenLayout | None = None,
+    pair: tuple[int, str] = (1, "a"),
+    *rest: int,
+    **options: int,
+) -> int:
+    """Nothing."""
+    return n
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"n": True}, "example: n=True; expected an integer"),
+        ({"n": 2.0}, "example: n=2.0; expected an integer"),
+        ({"n": "3"}, "example: n='3'; expected an integer"),
+        ({"n": None}, "example: n=None; expected an integer"),
+        ({"share": math.nan}, "example: share=nan; expected a finite number"),
+        ({"share": True}, "example: share=True; expected a number"),
+        ({"word": "three"}, "example: word='three'; expected 'one' or 'two'"),
+        ({"word": ["one"]}, "expected 'one' or 'two'"),
+        ({"words": "one"}, "example: words='one'; expected a list or None"),
+        ({"words": ["one", 2]}, r"example: words\[1\]=2; expected a string"),
+        ({"words": 3}, "example: words=3; expected a list or None"),
+        ({"counts": {"a": "b"}}, r"example: counts\['a'\]='b'; expected an integer"),
+        ({"counts": {1: 1}}, r"example: counts\[1\]=1; expected a string"),
+        ({"counts": [1]}, r"example: counts=\[1\]; expected a mapping or None"),
+        ({"seed": -1}, "example: seed=-1; expected greater than or equal to 0"),
+        ({"each": 3}, "example: each=3; expected a function or None"),
+        ({"x": np.zeros((2, 3))}, r"example: x=ndarray of float64, \[2, 3\]; expected a torch tensor"),
+        ({"layout": torch.nn.Linear(2, 2)}, "example: layout=Linear.*; expected a TokenLayout or None"),
+        ({"pair": (1, 2)}, r"example: pair\[1\]=2; expected a string"),
+        ({"pair": (1,)}, "expected 2 values"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(given, message):
+    with pytest.raises(ArgumentError, match=message):
+        example(**given)
+
+
+def test_what_fits_is_passed_on():
+    layout = TokenLayout.channels({"emg": 2})
+    assert example(np.int64(3), np.float32(0.5), "two", ["a"], {"a": 1}, 4, print, torch.zeros(2), layout) == 3
+    assert example(words=("a", "b"), other=3) == 1
+
+
+def test_missing_and_unknown_arguments_are_told_by_python():
+    with pytest.raises(TypeError, match="missing 1 required"):
+        checked(lambda needed: needed)()
+
+
+def test_a_long_value_is_told_in_a_few_letters_of_one_line():
+    assert len(short("x" * 10**6)) < 150 and len(short([0] * 10**6)) < 150
+    assert short("a\nb\x1b[31m") == r"'a\nb\x1b[31m'"
+
+
+class Steps(SpecModel):
+    n: int = Field(default=1, ge=1, alias="count")
+    names: tuple[str, ...] = ()
+
+
+class Anything(SpecModel):
+    model_config = ConfigDict(extra="allow")
+
+    options: dict[str, Any] = {}
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"count": 0}, "^Steps: count=0, expected greater than or equal to 1$"),
+        ({"count": "x", "names": [1]}, r"^Steps: count='x', expected a valid integer.*; names.0=1, expected .*string$"),
+        ({"count": True}, "^Steps: count: expected a number or text, got true"),
+        ({"kount": 1}, "^Steps: kount is not known; it has count, names$"),
+        ({"a\nb": 1}, r"^Steps: a b is not known"),
+    ],
+)
+def test_a_spec_that_is_made_in_python_is_refused_in_one_line(given, message):
+    with pytest.raises(ArgumentError, match=message):
+        Steps(**given)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, [1, math.inf], {"a": [-math.inf]}])
+def test_what_a_spec_does_not_declare_is_finite_too(value):
+    with pytest.raises(ArgumentError, match="d_mlp: expected a finite number, got"):
+        Anything(d_mlp=value)
+    with pytest.raises(ArgumentError, match="options: expected a finite number, got"):
+        Anything(options={"d_mlp": value})
+    assert Anything(d_mlp=3.5, more=["x"]).model_extra == {"d_mlp": 3.5, "more": ["x"]}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda cls, content: cls(**content),
+        lambda cls, content: cls.model_validate(content),
+        lambda cls, content: cls.model_validate_json(json.dumps(content)),
+    ],
+)
+def test_however_a_specification_is_made_what_is_wrong_is_one_line(read):
+    for cls, content, told in (
+        (TrainingRecipe, {"epochs": "many"}, "TrainingRecipe: epochs='many', expected"),
+        (TrainingRecipe, {"epoch": 3}, "TrainingRecipe: epoch is not known; it has epochs, "),
+        (StudySpec, {"name": "a"}, "StudySpec: title is needed and missing; cohort is needed"),
+    ):
+        with pytest.raises(ArgumentError) as error:
+            read(cls, content)
+        assert str(error.value).startswith(told) and "\n" not in str(error.value)
+    assert read(TrainingRecipe, {"epochs": 3}) == TrainingRecipe(epochs=3)
