@@ -1,3 +1,4 @@
+from .batch import Batch
 from .corpus import Corpus, HeldOut
 from .corpus_writer import CorpusPart, write_corpus
 from .leakage import Leakage, leakage_report
@@ -20,6 +21,7 @@ from .standardization import InputStatistics, TargetStatistics
 from .trials import TrialSet
 
 __all__ = [
+    "Batch",
     "BlockSplit",
     "Corpus",
     "CorpusPart",
