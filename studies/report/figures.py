@@ -213,9 +213,9 @@ def draw_profile(axes: Axes, rows: pd.DataFrame, shift: float, colour: str) -> N
     axes.plot(x[null], y[null], "o", markerfacecolor="white", markeredgecolor=colour, markersize=3.2)
 
 
-def metric_limits(values: np.ndarray, is_share: bool) -> tuple[float | None, float | None]:
+def metric_limits(values: np.ndarray, is_fraction: bool) -> tuple[float | None, float | None]:
     """Of a share, 0 to 1, or from the tenth below where all lies in the upper half; None leaves it to matplotlib."""
-    if not is_share:
+    if not is_fraction:
         return None, None
     least = float(np.nanmin(values))
     return (0.0 if least < 0.45 else np.floor(10 * (least - 0.02)) / 10), 1.02

@@ -1,6 +1,6 @@
 """What a reader must know to read the numbers of a study rightly (docs/controls.md §8)."""
 
-from emg_lens.studies.statistics.comparison import is_share
+from emg_lens.studies.statistics.comparison import is_fraction
 
 READING_GUIDE = {
     "Drops do not add up": "Cutting unimodal and cutting cross-modal edges are separate interventions on one"
@@ -32,4 +32,4 @@ GUIDE_TO_OTHERS = {
 
 def reading_guide(metric: str) -> dict[str, str]:
     """What a reader must know to read numbers of this metric rightly."""
-    return (GUIDE_TO_SHARES if is_share(metric) else GUIDE_TO_OTHERS) | READING_GUIDE
+    return (GUIDE_TO_SHARES if is_fraction(metric) else GUIDE_TO_OTHERS) | READING_GUIDE

@@ -39,7 +39,7 @@ def figure_metric(cell: Cell) -> Figure | None:
     if not len(masks):
         return None
     values, kinds, chance = cell.values, list(masks["edges"].unique()), cell.chance
-    limits = metric_limits(values[[BASELINE, *masks["condition"]]].to_numpy(), cell.is_share)
+    limits = metric_limits(values[[BASELINE, *masks["condition"]]].to_numpy(), cell.is_fraction)
     if chance is not None and chance < (limits[0] or 0):
         chance = None  # below what is shown
     layers, modes = sorted(masks["layer"].unique()), list(masks["mode"].unique())
@@ -85,7 +85,7 @@ def figure_profile(cell: Cell) -> Figure | None:
             axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)
             axes.set_axisbelow(True)
         for axes in panels if stacked else panels[:1]:
-            axes.set_ylabel(f"Change in {metric_words(cell.metric)}{' (pp)' if cell.is_share else ''}")
+            axes.set_ylabel(f"Change in {metric_words(cell.metric)}{' (pp)' if cell.is_fraction else ''}")
         title_panels(panels, modes, pad=5)
         draw_legend(figure, kinds, boxes=False, null=masks["structural_null"].any())
     return figure

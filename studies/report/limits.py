@@ -119,7 +119,7 @@ def _blind(tests: pd.DataFrame, statistics: StatisticsSpec) -> Iterator[str]:
 def shown_of(cell: Cell) -> Iterator[str]:
     """What one cell shows."""
     metric, unmasked = metric_words(cell.metric), by_subject(cell.scores, cell.metric)[BASELINE]
-    if cell.chance is not None and cell.is_share:
+    if cell.chance is not None and cell.is_fraction:
         above = int((unmasked > cell.chance).sum())
         yield (
             f"The unmasked models' {metric} is {value(cell.baseline)} on the mean, above chance ({value(cell.chance)})"

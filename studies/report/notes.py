@@ -29,7 +29,7 @@ def study_notes(cell: Cell) -> list[str]:
     relative = f"100 (baseline − masked) / baseline: relative, positive where {metric} fell."
     notes = [
         f"n = {scores['subject'].nunique()} subjects, the unit of analysis; {metric} is a mean over them.",
-        f"{change_name(cell)} = {relative if cell.is_share else '100 (masked − baseline) / baseline.'}",
+        f"{change_name(cell)} = {relative if cell.is_fraction else '100 (masked − baseline) / baseline.'}",
         f"Sig.: {TEST_NAMES[spec.test]}, {CORRECTION_NAMES[spec.correction]} within family “{spec.family}” "
         f"(number of tests: {chosen}). * p < .05, ** < .01, *** < .001, **** < .0001, ns: not significant.",
         f"Tests by other counts: {_sizes_in_words(sizes)}.",

@@ -114,7 +114,7 @@ def column_name(metric: str) -> str:
 
 def change_name(cell: Cell) -> str:
     """Heading of relative changes: for shares of trials the paper's drop, positive where the share fell."""
-    return "Drop %" if cell.is_share else "Change %"
+    return "Drop %" if cell.is_fraction else "Change %"
 
 
 def interval_heading(rows: pd.DataFrame, confidence: float, word: str = "Change") -> str:
@@ -149,5 +149,5 @@ def marked_stars(row: Mapping[str, Any]) -> str:
 
 def condition_cells(cell: Cell, row: Mapping[str, Any]) -> tuple[str, str, str]:
     """Metric, significance with its mark, and relative change of one condition: of shares, what is lost."""
-    sign = -1 if cell.is_share else 1
+    sign = -1 if cell.is_fraction else 1
     return value(row["mean"]), marked_stars(row), number(sign * row["delta_percent"])

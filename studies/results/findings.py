@@ -11,7 +11,7 @@ from emg_lens.data.leakage import Leakage
 from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies.spec.reference import Reference
 from emg_lens.studies.spec.study_spec import StudySpec
-from emg_lens.studies.statistics.comparison import TAGS, by_levels, by_subject, compare, compare_levels, is_share
+from emg_lens.studies.statistics.comparison import TAGS, by_levels, by_subject, compare, compare_levels, is_fraction
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -50,9 +50,9 @@ class Cell:
         return ", ".join(f"{factor}: {level}" for factor, level in self.levels.items())
 
     @property
-    def is_share(self) -> bool:
+    def is_fraction(self) -> bool:
         """Whether the metric is a share of trials, 0 to 1."""
-        return is_share(self.metric)
+        return is_fraction(self.metric)
 
     @property
     def lower_is_better(self) -> bool:

@@ -115,7 +115,7 @@ def compare_levels(
     return pd.concat(parts, ignore_index=True)
 
 
-def is_share(metric: str) -> bool:
+def is_fraction(metric: str) -> bool:
     """Whether a metric is a share of trials, 0 to 1, told in percentage points."""
     return metric in METRICS and METRICS[metric].unit == "share"
 
@@ -144,10 +144,10 @@ def by_subject(scores: pd.DataFrame, metric: str, column: str = "condition", ref
     if reference not in set(scores[column]):
         raise StatisticsError(f"scores have no {column} {reference!r}; every comparison needs it")
     numbers = scores[metric].to_numpy(dtype=float)
-    wrong = ~np.isfinite(numbers) | (is_share(metric) & ((numbers < 0) | (numbers > 1)))
+    wrong = ~np.isfinite(numbers) | (is_fraction(metric) & ((numbers < 0) | (numbers > 1)))
     if wrong.any():
         subject, name = scores.loc[wrong, ["subject", column]].iloc[0]
-        wanted = "must lie in 0 to 1" if is_share(metric) else "must be a finite number"
+        wanted = "must lie in 0 to 1" if is_fraction(metric) else "must be a finite number"
         raise StatisticsError(f"{metric} {wanted}, got {numbers[wrong][0]} ({column} {name!r}, subject {subject})")
     # Subjects in order: random sign flips must not depend on who was finished first.
     table = scores.groupby(["subject", column])[metric].mean().unstack(column)
@@ -166,10 +166,10 @@ def _numbers(
     change = rank_tests.difference(masked, baseline)
     mean_change, base, n = change.mean(axis=0), float(baseline.mean()), len(baseline)
     u = rank_tests.u_statistic(masked, baseline)
-    bounds = (-1, 1) if is_share(metric) else (-np.inf, np.inf)
+    bounds = (-1, 1) if is_fraction(metric) else (-np.inf, np.inf)
     interval = np.array([mean_interval(c, spec.confidence, bounds) for c in change.T]).reshape(-1, 2)
     above_chance = base - chance if chance is not None and chance < base else np.nan
-    scale = 100 if is_share(metric) else 1
+    scale = 100 if is_fraction(metric) else 1
     columns = {
         "n_subjects": n,
         "mean": masked.mean(axis=0),
@@ -179,7 +179,7 @@ def _numbers(
         "difference": scale * mean_change,
         "ci_low": scale * interval[:, 0],
         "ci_high": scale * interval[:, 1],
-        "unit": "pp" if is_share(metric) else METRICS[metric].unit if metric in METRICS else "",
+        "unit": "pp" if is_fraction(metric) else METRICS[metric].unit if metric in METRICS else "",
         "chance": np.nan if chance is None else chance,
         "chance_corrected_drop_percent": -100 * mean_change / above_chance,
         "n_changed": (change != 0).sum(axis=0),

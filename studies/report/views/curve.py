@@ -14,7 +14,7 @@ from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
 from emg_lens.studies.report.wording import EMPTY, metric_name, number, value
 from emg_lens.studies.results.findings import Findings
-from emg_lens.studies.statistics.comparison import is_share
+from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.studies.statistics.intervals import mean_interval
 
 FEWEST = 3
@@ -62,7 +62,7 @@ def curve_points(findings: Findings, factor: str) -> pd.DataFrame:
     """
     others = [name for name in findings.factors if name != factor]
     means, spec = subject_means(findings), findings.study.statistics
-    bounds = (0, 1) if is_share(findings.metric) else (-np.inf, np.inf)
+    bounds = (0, 1) if is_fraction(findings.metric) else (-np.inf, np.inf)
     rows = []
     for levels, part in means.groupby([*others, factor], sort=False):
         *rest, level = map(str, levels)

@@ -25,7 +25,7 @@ class CostsAlong(View):
     def shows(self, findings: Findings) -> bool:
         """Where the only compared factor is ordered, the metric a share, and there are single conditions."""
         one = len(findings.factors) == 1 and bool(ordered_factors(findings))
-        return one and all(cell.is_share and len(single_conditions(cell.tests)) for cell in findings.cells)
+        return one and all(cell.is_fraction and len(single_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One row a condition and level."""

@@ -13,7 +13,7 @@ from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name, metric_words, value
 from emg_lens.studies.results.findings import Findings
 from emg_lens.studies.spec.factors import DRAW
-from emg_lens.studies.statistics.comparison import is_share
+from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.sweeps.conditions import BASELINE
 
 
@@ -82,6 +82,6 @@ def figure_draws(findings: Findings) -> Figure:
             draw_box(axes, at, pd.Series(values), COLOURS[at % len(COLOURS)], 0.6, vertical=False)
         axes.set_yticks(range(len(means)), [wrapped_text(name, 36) for name in means])
         axes.set_ylim(len(means) - 0.4, -0.6)
-        axes.set_xlim(*metric_limits(np.concatenate(list(means.values())), is_share(findings.metric)))
+        axes.set_xlim(*metric_limits(np.concatenate(list(means.values())), is_fraction(findings.metric)))
         axes.set_xlabel(f"{metric_name(findings.metric)}, mean over subjects")
     return figure

@@ -34,7 +34,7 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.findings import Findings
 from emg_lens.studies.spec.factors import DRAW, SEED
-from emg_lens.studies.statistics.comparison import is_share
+from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.sweeps.conditions import BASELINE
 
 LETTERS_A_FIGURE = 100
@@ -149,7 +149,7 @@ def figure_grid(findings: Findings) -> Figure:
         axes.set_xlim(-0.6, len(down) - 0.4)
         axes.set_xlabel(plain_text(first))
         axes.set_ylabel(metric_name(findings.metric))
-        axes.set_ylim(*metric_limits(np.concatenate(list(values.values())), is_share(findings.metric)))
+        axes.set_ylim(*metric_limits(np.concatenate(list(values.values())), is_fraction(findings.metric)))
         if others:
             marks = {"marker": "o", "linestyle": "none", "markersize": 4}
             entries = {

@@ -144,7 +144,7 @@ def layout_additivity(cell: Cell) -> pd.DataFrame | None:
     to the baseline's distance from chance.
     """
     masks = layer_conditions(cell.tests)
-    if not len(masks) or not cell.is_share:
+    if not len(masks) or not cell.is_fraction:
         return None
     first, last = masks["layer"].min(), masks["layer"].max()
     every = ((masks["mode"] == "from_beginning") & (masks["layer"] == last)) | (

@@ -9,7 +9,7 @@ from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import EMPTY, metric_name, number, value
 from emg_lens.studies.results.findings import Findings
-from emg_lens.studies.statistics.comparison import by_subject, is_share
+from emg_lens.studies.statistics.comparison import by_subject, is_fraction
 from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -41,7 +41,7 @@ def published_rows(findings: Findings) -> pd.DataFrame:
     """
     reference = findings.reference
     assert reference is not None
-    share, rows = is_share(reference.metric), []
+    share, rows = is_fraction(reference.metric), []
     scale, bounds = (100, (0.0, 1.0)) if share else (1, (-np.inf, np.inf))
     for cell in findings.cells:
         values = by_subject(cell.scores, reference.metric)
@@ -74,7 +74,7 @@ def layout_published(findings: Findings) -> pd.DataFrame:
     """`published_rows` as text."""
     rows, reference = published_rows(findings), findings.reference
     assert reference is not None
-    decimals = 1 if is_share(reference.metric) else 3
+    decimals = 1 if is_fraction(reference.metric) else 3
     body = []
     for row in rows.to_dict("records"):
         ends = [number(row[name], decimals) for name in ("difference", "ci_low", "ci_high")]
@@ -83,7 +83,7 @@ def layout_published(findings: Findings) -> pd.DataFrame:
         printed = [value(row["paper"]), row["paper_stars"], value(row["mean"]), row["stars"], difference, row["source"]]
         body.append([at, "Baseline" if row["condition"] == BASELINE else row["condition"], *printed])
     confidence = f" [{100 * findings.study.statistics.confidence:g} % CI]" * bool(rows["ci_low"].notna().any())
-    unit = ", pp" * is_share(reference.metric)
+    unit = ", pp" * is_fraction(reference.metric)
     columns = [
         "At",
         "Condition",

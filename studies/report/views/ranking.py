@@ -80,7 +80,7 @@ def figure_heads(cell: Cell) -> Figure | None:
         return None
     kinds, most = list(rows["edges"].unique()), max(float(rows["difference"].abs().max()), 1e-9)
     layers, heads = sorted(rows["layer"].unique()), sorted(rows["head"].unique())
-    unit = " (pp)" if cell.is_share else ""
+    unit = " (pp)" if cell.is_fraction else ""
     with matplotlib.rc_context(STYLE):
         size = (min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers))
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")

@@ -153,7 +153,7 @@ def figure_singles(cell: Cell) -> Figure | None:
     if not len(rows):
         return None
     values, chance = cell.values, cell.chance
-    limits = metric_limits(values[[BASELINE, *rows["condition"]]].to_numpy(), cell.is_share)
+    limits = metric_limits(values[[BASELINE, *rows["condition"]]].to_numpy(), cell.is_fraction)
     if chance is not None and chance < (limits[0] or 0):
         chance = None  # below what is shown
     has_expected = _has_expected(cell, rows)
