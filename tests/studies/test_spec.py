@@ -65,7 +65,7 @@ def test_the_papers_study_has_the_papers_settings():
     assert study.model.architecture == "isonet"
     sizes = {"d_model": 512, "n_heads": 8, "n_layers": 5, "d_mlp": 128}
     assert study.model.settings == {**sizes, "dropout": 0.1}, "the paper drops out, at a rate that it does not state"
-    assert "does not say how much" in study.question
+    assert "does not give the rate" in study.question
     assert (study.training.epochs, study.training.lr, study.training.anneal_epochs) == (2000, 4e-5, 750)
     assert study.split.train == (1, 3, 4, 6) and study.split.test == (2, 5)
     assert len(study.conditions.build(5, 8)) == 31

@@ -41,11 +41,11 @@ def short(name: str) -> Study:
 def test_a_rotation_that_does_nothing_is_found_out(db5, tmp_path):
     result = short("tinymyo-position").run(db5, tmp_path, jobs=1)
     moved = result.scores.pivot_table("max_abs_delta_logit", "condition", "positions", aggfunc="max")
-    orders = [name for name in moved.index if name.startswith("time in")]
+    orders = [name for name in moved.index if name.startswith("patches permuted")]
     assert len(orders) == 3
     assert (moved.loc[orders, "none"] < 1e-4).all()
     assert (moved.loc[orders, ["token", "time"]] > 1e-3).all(axis=None)
-    assert (moved.loc["electrodes change places"] > 1e-3).all(), "the head tells electrodes apart"
+    assert (moved.loc["electrodes permuted"] > 1e-3).all(), "the head tells electrodes apart"
 
 
 def test_edges_over_channels_and_time_are_cut_in_every_layer(db5, tmp_path):
