@@ -4,25 +4,29 @@ ENV := .venv
 BIN := $(ENV)/bin
 ENV3 := .venv-tl3
 CASES ?= 1000
-COMPAT := tests/compat tests/hooks tests/models tests/test_encoder.py
-# Training, files of weights and their formats are no matter of TransformerLens.
-NO_MATTER := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=tests/models/tinymyo/test_tinymyo_checkpoints.py
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+COMPAT := tests/compat tests/hooks tests/zoo tests/models tests/test_encoder.py
+# Files of weights and the detection of rotations do not depend on the version of TransformerLens.
+SAME_ON_BOTH := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=tests/models/tinymyo/test_tinymyo_checkpoints.py
+PIP_INSTALL := -m pip install --disable-pip-version-check --no-input -c constraints.txt
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: demo test test-compat test-tl3 lint types notebooks compatibility fuzz fuzz-cuts bench clean
+.PHONY: demo test test-all test-compat test-tl3 lint types notebooks compatibility fuzz fuzz-cuts bench clean
 
-demo: $(ENV)/.ready                       ## the quickstart study: a table, figures, a report
+demo: $(ENV)/.installed                   ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
 
-test: $(ENV)/.ready                       ## every test
-	$(BIN)/pytest -n auto
+test: $(ENV)/.ready                       ## the fast tests: under 8 minutes on two cores
+	$(PYTEST) -m "not slow"
+
+test-all: test                            ## every test: the slow ones too, and more examples of each property
+	$(PYTEST) -m "slow or hypothesis" --hypothesis-profile=full
 
 test-compat: $(ENV)/.ready $(ENV3)/.ready ## one suite, on TransformerLens 4.x and on 3.9.0
-	$(BIN)/pytest -n auto $(COMPAT)
-	$(ENV3)/bin/pytest -n auto $(COMPAT) $(NO_MATTER)
+	$(PYTEST) $(COMPAT)
+	$(ENV3)/bin/pytest -n auto --dist loadfile $(COMPAT) $(SAME_ON_BOTH)
 
 test-tl3: $(ENV3)/.ready                  ## that suite on 3.9.0 alone
-	$(ENV3)/bin/pytest -n auto $(COMPAT) $(NO_MATTER)
+	$(ENV3)/bin/pytest -n auto --dist loadfile $(COMPAT) $(SAME_ON_BOTH)
 
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .
@@ -35,11 +39,11 @@ types: $(ENV)/.ready
 	$(BIN)/pyright -p pyproject.toml
 
 notebooks: $(ENV)/.ready                  ## run them all
-	$(BIN)/pytest -n auto --nbmake notebooks
+	$(PYTEST) --nbmake notebooks
 
-compatibility: $(ENV)/.ready $(ENV3)/.ready ## which model is cut by which lever, and the proof
-	$(BIN)/python -m emg_lens.hooks.compatibility
-	$(ENV3)/bin/python -m emg_lens.hooks.compatibility
+compatibility: $(ENV)/.ready $(ENV3)/.ready ## the tables of docs/compatibility.md, measured on tiny models
+	PYTHONPATH=tests $(BIN)/python -m zoo.compatibility
+	PYTHONPATH=tests $(ENV3)/bin/python -m zoo.compatibility
 
 fuzz: $(ENV)/.ready                       ## damaged and hostile files, texts and calls: CASES of each target
 	$(BIN)/python tests/fuzz --cases $(CASES)
@@ -58,14 +62,22 @@ bench: $(ENV)/.ready                      ## sweeps against their bound, the nai
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-$(ENV)/.ready: pyproject.toml constraints.txt
+# What users install, and next to it what tests need. One torch first: a later package must not choose another.
+$(ENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing emg-lens and torch into $(ENV): one to two minutes, about 2 GB."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(ENV)
 	$(BIN)/python $(PIP_INSTALL) torch
+	$(BIN)/python $(PIP_INSTALL) -e .
+	@touch $@
+
+$(ENV)/.ready: $(ENV)/.installed
+	@echo "Installing what the tests need."
 	$(BIN)/python $(PIP_INSTALL) -e '.[dev,notebooks,cluster]'
-	touch $@
+	@touch $@
 
 $(ENV3)/.ready: pyproject.toml constraints.txt
+	@echo "Installing TransformerLens 3.9.0 into $(ENV3)."
 	test -x $(ENV3)/bin/python || $(PYTHON) -m venv $(ENV3)
 	$(ENV3)/bin/python $(PIP_INSTALL) torch
 	$(ENV3)/bin/python $(PIP_INSTALL) -e '.[dev]' 'transformer-lens==3.9.0'
-	touch $@
+	@touch $@
