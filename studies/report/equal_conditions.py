@@ -1,4 +1,4 @@
-"""Conditions that must equal an earlier one, and how far apart they were measured."""
+"""Conditions that must equal an earlier one by design, and the largest difference that was measured."""
 
 import pandas as pd
 
@@ -6,11 +6,11 @@ from emg_lens.sweeps.conditions import BASELINE
 
 
 def identities(scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """Conditions that equal another by the structure of the model.
+    """List the conditions that equal another one by the structure of the model.
 
     Returns:
-        `condition`, `equal_to`, `reason`, and `max_abs_difference` of the metric over fits and subjects (0 when all is
-        well). Empty without the audit columns.
+        `condition`, `equal_to`, `reason`, and `max_abs_difference` of the metric over fits and subjects (0 if the
+        computation is right). Empty if the scores have no audit columns.
     """
     rows = []
     if {"equivalent_to", "structural_null"} <= set(scores.columns):
@@ -20,7 +20,7 @@ def identities(scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
             other = BASELINE if r.structural_null else r.equivalent_to
             if r.condition in (other, BASELINE) or other not in values:
                 continue
-            reason = "no cut edge reaches the readout" if r.structural_null else "the same live edges are cut"
+            reason = "no cut edge reaches the readout" if r.structural_null else "both cut the same live edges"
             apart = (values[r.condition] - values[other]).abs().max()
             rows.append((r.condition, other, reason, float(apart)))
     return pd.DataFrame(rows, columns=["condition", "equal_to", "reason", "max_abs_difference"])

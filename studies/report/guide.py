@@ -1,35 +1,40 @@
-"""What a reader must know to read the numbers of a study rightly (docs/controls.md §8)."""
+"""The section "How to read these numbers" of a report (docs/controls.md §8)."""
 
+from emg_lens.studies.report.wording import SIZE_MATCHED
 from emg_lens.studies.statistics.comparison import is_fraction
 
 READING_GUIDE = {
-    "Drops do not add up": "Cutting unimodal and cutting cross-modal edges are separate interventions on one"
-    " model, each with the other kind intact. Their drops need not sum to anything; nor need single layers.",
-    "A cut is a deletion": "Scores of cut edges become −∞ before the softmax, and the remaining attention is"
-    " renormalised. The model was not trained that way: part of a drop may come from activations it has never"
-    " met (off-distribution), rather than from information that is missing.",
-    "A single layer can be made up for": "Later layers can make up for what an earlier one lost (self-repair). A"
-    " small drop from one layer does not show that the layer does nothing.",
-    "Structural nulls": "Where no cut edge has a path to the readout, the result equals the baseline for any"
-    " weights. It says nothing about the layer.",
-    "Which p": "Mann–Whitney, the paper's test, treats masked and unmasked models as if they came from"
-    " different people. Wilcoxon and the sign flip compare each subject with itself, as the study is"
-    " designed. All of them, under three corrections, are in “Statistics in full”.",
-    "What n is": "Subjects are the unit of analysis. Trials and seeds do not count as subjects: models of one"
-    " subject are averaged first. Other seeds and data sets are further sources of variation, unseen by these tests.",
+    "Size-matched random cuts": f"{SIZE_MATCHED} If such cuts hurt as much, the effect is not specific to the edges.",
+    "Superset ablations": "A superset ablation cuts the edges of a condition and more. If it hurts less, part of the"
+    " condition's effect is not information that only its edges bring.",
+    "Drops do not add up": "Cutting unimodal edges and cutting cross-modal edges are two separate interventions on"
+    " one model. Each leaves the other edge type intact. Their drops need not add up to anything, and neither need"
+    " the drops of single layers.",
+    "A cut is a deletion": "Scores of cut edges become −∞ before the softmax, so the remaining attention is"
+    " renormalised. The model was not trained this way. Part of a drop may therefore come from unusual activations"
+    " (off-distribution), not from missing information.",
+    "Later layers can compensate": "Later layers can compensate for a cut in an earlier layer (self-repair). A small"
+    " drop from one layer does not show that the layer does nothing.",
+    "Structural nulls": "If no cut edge has a path to the readout, the result equals the baseline for any weights. It"
+    " says nothing about the layer.",
+    "Which p": "The Mann–Whitney test of the paper treats masked and unmasked models as if they came from different"
+    " people. The Wilcoxon and sign-flip tests compare each subject with itself, which matches the design of the study."
+    " “Statistics in full” lists all three tests under three corrections.",
+    "What n is": "Subjects are the unit of analysis; trials and seeds are not. Models of one subject are averaged"
+    " first. These tests do not cover the variation between seeds or between data sets.",
 }
-GUIDE_TO_SHARES = {
-    "Drop %": "Relative to the baseline, as in the paper's Δ%. It is what one intervention costs,"
-    " not the share of a signal that flows through the edges. Percentage points (pp) are absolute.",
-    "Granularity": "Windows of one movement are no independent trials: each movement counts the same, however many"
-    " windows it has, and 1 / (number of test movements) is what one of them weighs. A single window weighs less.",
+GUIDE_TO_FRACTIONS = {
+    "Drop %": "The drop relative to the baseline, as in the paper's Δ%. It is the effect of one intervention, not the"
+    " fraction of a signal that flows through the edges. Percentage points (pp) are absolute.",
+    "Windows and repetitions": "Windows of one repetition are not independent trials. Each test repetition has the same"
+    " weight, 1 / (number of test repetitions), however many windows it has.",
 }
 GUIDE_TO_OTHERS = {
-    "Change %": "Relative to the baseline, signed; none where the baseline is not positive. It is what one"
-    " intervention costs, not the share of a signal that flows through the edges.",
+    "Change %": "The signed change relative to the baseline; missing where the baseline is not positive. It is the"
+    " effect of one intervention, not the fraction of a signal that flows through the edges.",
 }
 
 
 def reading_guide(metric: str) -> dict[str, str]:
-    """What a reader must know to read numbers of this metric rightly."""
-    return (GUIDE_TO_SHARES if is_fraction(metric) else GUIDE_TO_OTHERS) | READING_GUIDE
+    """Titles and explanations that a reader needs for numbers of this metric."""
+    return (GUIDE_TO_FRACTIONS if is_fraction(metric) else GUIDE_TO_OTHERS) | READING_GUIDE

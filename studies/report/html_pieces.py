@@ -1,4 +1,4 @@
-"""Pieces of the report's HTML: tables, figures, lists. Everything that a user wrote is escaped."""
+"""HTML of the report's tables, figures and lists. User text is escaped."""
 
 import base64
 import re
@@ -12,17 +12,17 @@ import pandas as pd
 from emg_lens.studies.report.table_formats import to_html
 
 NARROW_POINTS = 432
-"""Figures of less width (six inches) fill half of the page."""
+"""Figures narrower than this (six inches) fill half of the page."""
 
 
 def text_table(table: pd.DataFrame) -> str:
-    """A table of text with its footnotes."""
+    """Render a table of text with its footnotes."""
     notes = bullet_list(table.attrs.get("notes", ()), "notes")
     return f'<div class="scroll">{to_html(table)}</div>{notes}'
 
 
 def number_table(table: pd.DataFrame) -> str:
-    """A table of numbers, four significant digits; columns of words stand flush left."""
+    """Render a table of numbers with four significant digits; columns of text are left-aligned."""
     words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     return f'<div class="scroll">{to_html(table.map(_short), left=words)}</div>'
 
@@ -36,7 +36,7 @@ def _short(value: Any) -> str:
 
 
 def figure_with_caption(caption: str, svg: bytes) -> str:
-    """A figure inside the page; narrow where its svg is."""
+    """Embed a figure with its caption; it is half as wide where its svg is narrow."""
     caption = escape(caption)
     width = re.search(rb'width="([\d.]+)pt"', svg)
     narrow = ' class="narrow"' if width and float(width[1]) < NARROW_POINTS else ""
@@ -45,12 +45,12 @@ def figure_with_caption(caption: str, svg: bytes) -> str:
 
 
 def bullet_list(items: Iterable[str], style: str) -> str:
-    """`<ul>`; nothing where there is no item."""
+    """Render items as `<ul>`; an empty string without items."""
     entries = "".join(f"<li>{escape(str(item))}</li>" for item in items)
     return f'<ul class="{style}">{entries}</ul>' if entries else ""
 
 
 def fact_list(facts: Mapping[str, object], style: str = "facts") -> str:
-    """`<dl>` of names and values; nothing where there is none."""
+    """Render names and values as `<dl>`; an empty string without values."""
     entries = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
     return f'<dl class="{style}">{entries}</dl>' if entries else ""

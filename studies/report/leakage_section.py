@@ -1,4 +1,4 @@
-"""What a report says of the split: what training and test trials share, and what is told before the movement."""
+"""The leakage section of a report: what training and test trials share, and pre-onset decodability."""
 
 import pandas as pd
 
@@ -7,21 +7,21 @@ from emg_lens.studies.results.findings import Findings
 
 
 def leakage_by_cohort(findings: Findings) -> dict[str, Leakage]:
-    """One report over the folds of each combination of levels; `""` where all say the same.
+    """Leakage over the folds of each combination of levels, by the label of the combination.
 
-    Combinations whose reports say the same share one, under all their names.
+    Combinations with the same sentences are merged under a joint label; the label is `""` where all have the same.
     """
-    found = {cell.label: cell.leakage for cell in findings.cells if cell.leakage is not None}
+    reports = {cell.label: cell.leakage for cell in findings.cells if cell.leakage is not None}
     labels: dict[tuple[str, ...], list[str]] = {}
-    for label, report in found.items():
+    for label, report in reports.items():
         labels.setdefault(tuple(report.sentences()), []).append(label)
     if len(labels) == 1:
-        return {"": next(iter(found.values()))}
-    return {"; ".join(same): found[same[0]] for same in labels.values()}
+        return {"": next(iter(reports.values()))}
+    return {"; ".join(same): reports[same[0]] for same in labels.values()}
 
 
 def leakage_sentences(findings: Findings) -> list[str]:
-    """The reports in words."""
+    """Leakage in sentences, each with the levels that it is about."""
     return [
         f"{label} — {sentence}" if label else sentence
         for label, report in leakage_by_cohort(findings).items()
@@ -30,7 +30,7 @@ def leakage_sentences(findings: Findings) -> list[str]:
 
 
 def leakage_table(findings: Findings) -> pd.DataFrame:
-    """The reports in numbers, one row a fact."""
+    """Leakage in numbers, one row per fact."""
     parts = []
     for label, report in leakage_by_cohort(findings).items():
         part = report.to_frame()

@@ -1,8 +1,7 @@
-"""What a study shows and what it cannot show, computed from its controls, its audit and its leakage report.
+"""What a study shows and does not show, computed from its controls, its audit and its leakage report.
 
-A sentence stands under "shows" only where an interval excludes no change and every control that was run agrees, on the
-mean: not to have found that a larger cut costs less is no finding. Whatever a control, the audit or the split leaves
-open stands under "cannot show" (docs/controls.md §8).
+A cut is listed under "Shown" only if its interval excludes zero and every control that was run agrees on average. What
+a control, the audit or the split leaves open is listed under "Not shown" (docs/controls.md §8).
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,14 +12,15 @@ import pandas as pd
 from emg_lens.data.pre_onset import ALL
 from emg_lens.studies.report.wording import (
     NOT_SIGNIFICANT,
-    UNIT_WORDS,
+    change_in_words,
     cut_names,
     edge_name,
+    harm_word,
     layer_conditions,
     layer_name,
+    metric_name,
     metric_words,
     value,
-    with_interval,
 )
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
@@ -30,53 +30,59 @@ from emg_lens.studies.statistics.power import smallest_p
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
 
-ENOUGH_DRAWS = 19
-"""Random cuts of which one costs most by luck once in twenty."""
-NOTHING_SHOWN = "Of no cut: none has both a price whose interval excludes zero and controls that all cost less."
-LARGER_AGREE = ", and each of {n} larger cuts costs as much or more on the mean"
-TOLD_BEFORE = 2.0
-"""Times chance: from which accuracy in the rest before a movement on a report warns of it."""
+ENOUGH_RANDOM_CUTS = 19
+"""With so many random cuts, the cut hurts most by chance once in twenty studies."""
+NOTHING_SHOWN = (
+    "No cut had a clear and specific effect: none has both an interval that excludes zero and controls that all"
+    " hurt less."
+)
+SUPERSETS_AGREE = " None of {n} superset ablations hurts less, on average."
+NO_INTERVAL_REASON = "fewer than five subjects, or the same change in all of them"
+PRE_ONSET_LIMIT = 2.0
+"""A report warns of pre-onset decodability above so many times chance."""
 
 
 def what_is_shown(findings: Findings) -> list[str]:
-    """Sentences that the numbers and all their controls allow; where conditions are and none of them has one, that."""
+    """Sentences that the numbers and all their controls support."""
     confidence = findings.study.statistics.confidence
-    of_cells = [f"{_at(cell)}{sentence}" for cell in findings.cells for sentence in shown_of(cell)]
+    sentences = [f"{_at(cell)}{sentence}" for cell in findings.cells for sentence in shown_of(cell)]
     has_cuts = any(len(cell.tests) for cell in findings.cells)
-    if has_cuts and not any(sentence for cell in findings.cells for sentence in _prices(cell)):
-        of_cells.append(NOTHING_SHOWN)
-    return of_cells + [
-        f"Unmasked models, {_levels(findings, row)}: {with_interval(row)}{_unit(row)} ({100 * confidence:g} % CI) over"
-        f" {row['n_subjects']} subjects, as they are fitted here."
-        for row in _level_rows(findings, told_apart=True)
+    if has_cuts and not any(sentence for cell in findings.cells for sentence in _specific_effects(cell)):
+        sentences.append(NOTHING_SHOWN)
+    return sentences + [
+        f"Unmasked models, {_levels(findings, row)}: {change_in_words(row, confidence)}, {row['n_subjects']} subjects,"
+        " with the training settings of this study."
+        for row in _level_rows(findings)["different"]
     ]
 
 
 def what_is_not_shown(findings: Findings) -> list[str]:
-    """Sentences on what the numbers leave open; those that hold at all levels once."""
-    said: dict[str, list[str]] = {}
+    """Sentences on what the numbers leave open; a sentence that holds at all levels is printed once."""
+    labels: dict[str, list[str]] = {}
     for cell in findings.cells:
         for sentence in not_shown_of(cell):
-            said.setdefault(sentence, []).append(cell.label)
+            labels.setdefault(sentence, []).append(cell.label)
     every = len(findings.cells)
-    sentences = [sentence if len(at) == every else f"{'; '.join(at)}: {sentence}" for sentence, at in said.items()]
-    alike = [
-        f"{_levels(findings, row)} {with_interval(row)}{_unit(row)}" for row in _level_rows(findings, told_apart=False)
-    ]
-    if alike:
-        sentences.append(f"A difference between levels: {'; '.join(alike)}; that is no sign that they are equal.")
+    sentences = [sentence if len(at) == every else f"{'; '.join(at)}: {sentence}" for sentence, at in labels.items()]
+    rows, confidence = _level_rows(findings), findings.study.statistics.confidence
+    if rows["not different"]:
+        changes = "; ".join(f"{_levels(findings, r)} {change_in_words(r, confidence)}" for r in rows["not different"])
+        sentences.append(f"No detectable difference between levels: {changes}. This does not show that they are equal.")
+    if rows["no interval"]:
+        changes = "; ".join(f"{_levels(findings, r)} {change_in_words(r, confidence)}" for r in rows["no interval"])
+        sentences.append(f"Differences between levels without an interval ({NO_INTERVAL_REASON}): {changes}.")
     if len(findings.level_tests):
-        sentences += [f"Between levels: {told}" for told in _blind(findings.level_tests, findings.study.statistics)]
+        sentences += [f"Between levels: {text}" for text in _too_few(findings.level_tests, findings.study.statistics)]
     if any(spec.model.pretrained for _, spec in findings.study.cells):
         sentences.append(
-            "That whoever is tested is new to the models: fits begin with weights of another training; whom that met is"
-            " no matter of this split (see the notes on the weights)."
+            "Pre-training subjects may overlap with the test subjects of this split: training started from pre-trained"
+            " weights (see the notes on the weights)."
         )
     if SEED not in findings.study.factors:
-        sentences.append("One model a fold: what another seed of its training would change is not known.")
+        sentences.append("One training seed: the variation between seeds is unknown.")
     n_sets = len({spec.cohort.dataset for _, spec in findings.study.cells})
     if n_sets == 1:
-        sentences.append("One data set: what holds for other sensors, movements and people is not known.")
+        sentences.append("One data set: results for other sensors, gestures and people are unknown.")
     return sentences
 
 
@@ -84,35 +90,32 @@ def _at(cell: Cell) -> str:
     return f"{cell.label}: " if cell.label else ""
 
 
-def _level_rows(findings: Findings, *, told_apart: bool) -> list[dict[str, Any]]:
-    """Comparisons of levels whose interval excludes no difference, or those whose interval does not (or has none)."""
-    rows = findings.level_tests
-    if not len(rows):
-        return []
-    apart = (rows["ci_low"] > 0) | (rows["ci_high"] < 0)
-    return rows[apart == told_apart].to_dict("records")
+def _level_rows(findings: Findings) -> dict[str, list[dict[str, Any]]]:
+    """Comparisons of levels, grouped by whether the interval excludes zero."""
+    groups: dict[str, list[dict[str, Any]]] = {"different": [], "not different": [], "no interval": []}
+    for row in findings.level_tests.to_dict("records"):
+        excludes_zero = "different" if row["ci_low"] > 0 or row["ci_high"] < 0 else "not different"
+        groups["no interval" if pd.isna(row["ci_low"]) else excludes_zero].append(row)
+    return groups
 
 
 def _levels(findings: Findings, row: Mapping[str, Any]) -> str:
-    """`"architecture multimodal-mlp against hierarchical (sensors: acc)"`."""
+    """`"architecture multimodal-mlp compared with hierarchical (sensors: acc)"`."""
     others = [f"{name}: {row[name]}" for name in findings.factors if name != row["factor"]]
-    return f"{row['factor']} {row['level']} against {row['to']}" + (f" ({', '.join(others)})" if others else "")
+    return f"{row['factor']} {row['level']} compared with {row['to']}" + (f" ({', '.join(others)})" if others else "")
 
 
-def _unit(row: Mapping[str, Any]) -> str:
-    return f" {UNIT_WORDS[row['unit']]}" if UNIT_WORDS.get(row["unit"]) else ""
-
-
-def _blind(tests: pd.DataFrame, statistics: StatisticsSpec) -> Iterator[str]:
-    """Families of tests in which so few subjects cannot be significant, whatever they show."""
+def _too_few(tests: pd.DataFrame, statistics: StatisticsSpec) -> Iterator[str]:
+    """Sentences on families of tests in which so few subjects can never be significant."""
     rows = tests[tests["family_size"] > 0].drop_duplicates(["family_size", "n_subjects"]).to_dict("records")
     for n in sorted({int(row["n_subjects"]) for row in rows}):
         sizes = sorted(int(row["family_size"]) for row in rows if row["n_subjects"] == n)
-        blind = [str(size) for size in sizes if smallest_p(n, size, statistics).corrected >= statistics.alpha]
-        if blind:
+        hopeless = [str(size) for size in sizes if smallest_p(n, size, statistics).corrected >= statistics.alpha]
+        if hopeless:
+            tests_of = " or ".join(hopeless) + (" test" if hopeless == ["1"] else " tests")
             yield (
-                f"Significance in families of {', '.join(blind)} {'test' if blind == ['1'] else 'tests'}: {n} subjects"
-                f" cannot reach it, whatever they show; {NOT_SIGNIFICANT} says nothing there."
+                f"With {n} subjects, no test in a family of {tests_of} can reach p < {p_limit(statistics.alpha)}."
+                f" There, {NOT_SIGNIFICANT} does not mean “no effect”."
             )
 
 
@@ -122,106 +125,115 @@ def shown_of(cell: Cell) -> Iterator[str]:
     if cell.chance is not None and cell.is_fraction:
         above = int((unmasked > cell.chance).sum())
         yield (
-            f"The unmasked models' {metric} is {value(cell.baseline)} on the mean, above chance ({value(cell.chance)})"
+            f"Unmasked models: mean {metric} {value(cell.baseline)}, above chance ({value(cell.chance)})"
             f" for {above} of {len(unmasked)} subjects."
         )
-    yield from _prices(cell)
+    yield from _specific_effects(cell)
 
 
-def _prices(cell: Cell) -> Iterator[str]:
-    """Cuts that cost more than all of their controls."""
-    metric, names = metric_words(cell.metric), cut_names(cell)
+def _specific_effects(cell: Cell) -> Iterator[str]:
+    """Cuts that hurt more than all of their controls."""
+    metric, names, confidence = metric_words(cell.metric), cut_names(cell), cell.statistics.confidence
     for cut in controlled_cuts(cell):
-        if _costs(cell, cut) and not _objections(cut):
+        row = _row_of(cell, cut)
+        if _hurts(cell, row) and not _objections(cut):
             yield (
-                f"{names.get(cut.condition, cut.condition)}: the price is more than that of any of {len(cut.random)}"
-                f" random cuts of as many live edges of the same kinds ({metric} {value(cut.mean)}; theirs"
-                f" {value(min(cut.random))} to {value(max(cut.random))})"
-                f"{LARGER_AGREE.format(n=cut.n_larger) if cut.n_larger else ''}."
+                f"{names.get(cut.condition, cut.condition)}: {metric} changes by {change_in_words(row, confidence)} to"
+                f" {value(cut.mean)}. {cut.n_cheaper} of {len(cut.random)} size-matched random cuts hurt less"
+                f" ({value(min(cut.random))} to {value(max(cut.random))})."
+                f"{SUPERSETS_AGREE.format(n=cut.n_larger) if cut.n_larger else ''}"
             )
 
 
-def _costs(cell: Cell, cut: Controlled) -> bool:
+def _row_of(cell: Cell, cut: Controlled) -> Mapping[str, Any]:
+    return cell.tests[cell.tests["condition"] == cut.condition].to_dict("records")[0]
+
+
+def _hurts(cell: Cell, row: Mapping[str, Any]) -> bool:
     """Whether the interval of the change lies on the worse side of zero."""
-    row = cell.tests.set_index("condition").loc[cut.condition]
     return row["ci_low"] > 0 if cell.lower_is_better else row["ci_high"] < 0
 
 
 def _objections(cut: Controlled) -> list[str]:
-    """What the controls of a cut say against reading its price as that of its edges."""
-    found = []
+    """What the controls of a cut say against attributing its effect to its edges."""
+    objections, n_random = [], len(cut.random)
     if not cut.random:
-        found.append("no random cuts stand beside it")
-    elif cut.n_cheaper < len(cut.random):
-        found.append(f"{len(cut.random) - cut.n_cheaper} of {len(cut.random)} random cuts cost as much or more")
-    elif len(cut.random) < ENOUGH_DRAWS:
-        found.append(f"{len(cut.random)} random cuts are too few to tell from luck")
+        objections.append("no random control was run")
+    elif cut.n_cheaper < n_random:
+        objections.append(f"{n_random - cut.n_cheaper} of {n_random} size-matched random cuts hurt as much or more")
+    elif n_random < ENOUGH_RANDOM_CUTS:
+        objections.append(f"only {n_random} of at least {ENOUGH_RANDOM_CUTS} size-matched random cuts were run")
     if cut.larger:
-        found.append("a larger cut costs less")
+        objections.append("a superset ablation hurts less")
     elif cut.costs_more_than_a_larger:
-        found.append("a larger cut costs less on the mean, if not beyond chance")
-    return found
+        objections.append("a superset ablation hurts less on average, but not clearly")
+    return objections
 
 
 def not_shown_of(cell: Cell) -> Iterator[str]:
     """What one cell leaves open."""
-    yield from _not_told_apart(cell)
-    yield from _left_open(cell)
-    yield from _of_the_split(cell)
+    yield from _unattributed_effects(cell)
+    yield from _limits_of_design(cell)
+    yield from _limits_of_split(cell)
 
 
-def _not_told_apart(cell: Cell) -> Iterator[str]:
-    """Cuts that cost something, and whose controls object; those that are not found to cost anything."""
-    names, cheap, controlled = cut_names(cell), [], set()
+def _unattributed_effects(cell: Cell) -> Iterator[str]:
+    """Cuts that hurt but whose controls object, cuts without a detectable effect, and cuts without controls."""
+    names, undetected, unknown, controlled = cut_names(cell), [], [], set()
+    harm, confidence = harm_word(cell), cell.statistics.confidence
     for cut in controlled_cuts(cell):
         controlled |= {*cut.alike, cut.condition}
-        name = names.get(cut.condition, cut.condition)
-        if not _costs(cell, cut):
-            cheap.append(name)
+        name, row = names.get(cut.condition, cut.condition), _row_of(cell, cut)
+        if pd.isna(row["ci_low"]):
+            unknown.append(name)
+        elif not _hurts(cell, row):
+            undetected.append(f"{name} {change_in_words(row, confidence)}")
         elif objections := _objections(cut):
-            yield f"{name}: whether its price is that of these edges is open, for {' and '.join(objections)}."
-    if cheap:
-        yield (
-            f"No change is found of {', '.join(cheap)}: no interval of theirs lies on the worse side of zero. That is"
-            " no sign that these edges do nothing."
-        )
+            reasons = " and ".join(objections)
+            yield f"{name}: {reasons}, so this {harm} cannot be attributed to these edges."
+    if undetected:
+        yield f"No detectable {harm}: {'; '.join(undetected)}. This does not show that these edges do nothing."
+    if unknown:
+        yield f"No interval could be computed ({NO_INTERVAL_REASON}): {', '.join(unknown)}."
     rows = cell.tests[~cell.tests["structural_null"] & ~cell.tests["condition"].isin(controlled)]
     alone = rows[rows["ci_low"] > 0] if cell.lower_is_better else rows[rows["ci_high"] < 0]
     alone = alone[alone["equivalent_to"] == alone["condition"]]
     if len(alone):
-        told = ", ".join(str(names.get(name, name)) for name in alone["condition"])
-        yield f"What the prices of {told} are worth: no control stands beside them."
+        verb = f"this {harm} is" if len(alone) == 1 else f"these {harm}s are"
+        which = ", ".join(str(names.get(name, name)) for name in alone["condition"])
+        yield f"{which}: no control was run; {verb} not interpreted."
 
 
-def _left_open(cell: Cell) -> Iterator[str]:
-    """What the audit and the number of subjects leave open."""
+def _limits_of_design(cell: Cell) -> Iterator[str]:
+    """What structural nulls, indirect paths and the number of subjects leave open."""
     masks = layer_conditions(cell.tests)
     nulls = masks[masks["structural_null"] & (masks["mode"] == "individual")] if len(masks) else masks
     if len(nulls):
         where = ", ".join(f"{layer_name(row.layer)} {edge_name(row.edges)}" for row in nulls.itertuples())
-        yield f"Nothing about {where}: no cut edge has a path to the readout there, whatever the weights are."
+        yield f"Not testable: {where}. The cut edges have no path to the readout, so the result equals the baseline."
     names = cut_names(cell)
-    detours = [cut for cut in controlled_cuts(cell) if cut.cls_path_closed == cut.cls_path_closed]  # no NaN
-    if detours:
-        told = ", ".join(f"{names[cut.condition]} {value(cut.mean)} and {value(cut.cls_path_closed)}" for cut in detours)
-        yield f"That tokens were kept apart: what is cut can pass through CLS. With CLS read and unread: {told}."
-    yield from _blind(cell.tests, cell.statistics)
+    open_paths = [cut for cut in controlled_cuts(cell) if not pd.isna(cut.cls_path_closed)]
+    if open_paths:
+        pairs = [f"{names[cut.condition]} {value(cut.mean)} and {value(cut.cls_path_closed)}" for cut in open_paths]
+        metric = metric_name(cell.metric)
+        yield f"Information can still pass through CLS. {metric} with that path open and closed: {'; '.join(pairs)}."
+    yield from _too_few(cell.tests, cell.statistics)
 
 
-def _of_the_split(cell: Cell) -> Iterator[str]:
+def _limits_of_split(cell: Cell) -> Iterator[str]:
     """What the leakage report leaves open."""
     if cell.leakage is None:
         return
-    before = [told for told in cell.leakage.told if told.modality == ALL] or list(cell.leakage.told)
-    for told in before[:1]:
-        if told.before > TOLD_BEFORE * told.chance:
+    of_all = [one for one in cell.leakage.decodability if one.modality == ALL] or list(cell.leakage.decodability)
+    for one in of_all[:1]:
+        if one.before > PRE_ONSET_LIMIT * one.chance:
             yield (
-                f"That the movement alone is read: before it begins its class is told with an accuracy of"
-                f" {told.before:.2f} (chance {told.chance:.2f})."
+                "The models may use more than the gesture: a linear classifier decodes the class before movement onset"
+                f" with accuracy {one.before:.2f} (chance {one.chance:.2f})."
             )
     if cell.leakage.is_blocked:
-        repeats = cell.leakage.repeats_in_short()
-        yield f"That a class is told from its movement rather than from its place in time: {repeats}."
+        repeats = cell.leakage.class_repeats_clause()
+        yield f"The models may use the time of recording instead of the gesture: {repeats}."
     shared = cell.leakage.shared
     if shared.get("subject"):
-        yield "How well other people's movements are told: test trials are of subjects who were trained on."
+        yield "Accuracy for new people is unknown: the test subjects are also in the training set."

@@ -1,4 +1,4 @@
-"""Footnotes: what a reader needs to read the numbers of a table."""
+"""Footnotes of tables: cohort, tests, chance level, leakage, intervals and marks."""
 
 import pandas as pd
 
@@ -22,98 +22,97 @@ from emg_lens.sweeps.conditions import BASELINE
 
 
 def study_notes(cell: Cell) -> list[str]:
-    """Cohort, change, tests and families, chance, granularity."""
+    """Footnotes on cohort, relative change, tests and families, chance, and the weight of one test repetition."""
     scores, tests, spec, metric = cell.scores, cell.tests, cell.statistics, metric_words(cell.metric)
     sizes = {family: family_sizes(tests, family) for family in ("mode", "all", "distinct")}
     chosen = ", ".join(f"{MODE_NAMES.get(name, name)} {n}" for name, n in sizes[spec.family].items())
-    relative = f"100 (baseline − masked) / baseline: relative, positive where {metric} fell."
+    relative = f"100 (baseline − masked) / baseline, positive where {metric} fell."
     notes = [
-        f"n = {scores['subject'].nunique()} subjects, the unit of analysis; {metric} is a mean over them.",
+        f"n = {scores['subject'].nunique()} subjects; {metric} is the mean over subjects.",
         f"{change_name(cell)} = {relative if cell.is_fraction else '100 (masked − baseline) / baseline.'}",
         f"Sig.: {TEST_NAMES[spec.test]}, {CORRECTION_NAMES[spec.correction]} within family “{spec.family}” "
         f"(number of tests: {chosen}). * p < .05, ** < .01, *** < .001, **** < .0001, ns: not significant.",
-        f"Tests by other counts: {_sizes_in_words(sizes)}.",
+        _number_of_tests(sizes),
     ]
     unmasked = scores[scores["condition"] == BASELINE]
     fits = unmasked.groupby("subject")["fit"].nunique() if "fit" in scores else pd.Series([1])
     several = fits.max() > 1
     if several:
-        notes.append(f"{_range(fits)} fits a subject (seeds, draws, folds), averaged within the subject first.")
+        notes.append(f"{_range(fits)} fits per subject (seeds, electrode sets, folds), averaged within subjects first.")
     if cell.chance is not None:
         notes.append(f"Chance {metric}: {cell.chance:.3f}.")
     if "n_test" in scores and scores["n_test"].notna().all():
-        whose, its = ("a subject in each fit", f"that fit's {metric}") if several else ("a subject", f"its {metric}")
+        per, whole = ("per subject and fit", "fit") if several else ("per subject", "subject")
         n, of = scores["n_test"], "trial"
         if "n_repetitions" in scores:
-            n, of = scores["n_repetitions"], "repetition_id"
-        windows = f" (in {_range(scores['n_test'])} windows)" if (scores["n_test"] != n).any() else ""
-        one = (
-            f": one {of} moves {its} by {'up to ' * bool(n.min() < n.max())}{100 / max(int(n.min()), 1):.2f} pp"
-            if cell.metric in ("accuracy", "repetition_accuracy")
-            else ""
-        )
-        notes.append(f"{_range(n)} test {of}s {whose}{windows}{one}.")
+            n, of = scores["n_repetitions"], "repetition"
+        windows = f" ({_range(scores['n_test'])} windows)" if (scores["n_test"] != n).any() else ""
+        step = f"{'up to ' * bool(n.min() < n.max())}{100 / max(int(n.min()), 1):.2f} pp"
+        is_mean = cell.metric in ("accuracy", "repetition_accuracy")
+        one = f": one {of} changes the {whole}'s {metric} by {step}" if is_mean else ""
+        notes.append(f"{_range(n)} test {of}s {per}{windows}{one}.")
     return notes if cell.leakage is None else [*notes, *_leakage_notes(cell.leakage)]
 
 
 def _leakage_notes(leakage: Leakage) -> list[str]:
-    """What tells the class beside the movement: rest before it, and repetitions that follow each other."""
-    told, notes = leakage.told_in_short(), []
-    if told:
-        notes.append(f"{told}.")
+    """Footnotes on class information outside the gesture: before its onset, and in the order of repetitions."""
+    before_onset, notes = leakage.decodability_clause(), []
+    if before_onset:
+        notes.append(f"{before_onset}.")
     if leakage.is_blocked:
         notes.append(
-            f"{leakage.repeats_in_short()}: what outlasts a movement (posture, sweat, electrode shift) can tell its"
-            " class too."
+            f"{leakage.class_repeats_clause()}: posture, sweat or electrode shift that lasts beyond one repetition can"
+            " also predict the class."
         )
     return notes
 
 
 def interval_notes(rows: pd.DataFrame) -> list[str]:
-    """What the intervals of these rows (`n_subjects`, `ci_low`) are, and why some have none."""
+    """Footnotes on how the intervals of these rows (`n_subjects`, `ci_low`) are computed, and why some are missing."""
     n, without = int(rows["n_subjects"].min()), rows["ci_low"].isna()
     if n < FEWEST:
-        return [f"No CI: n = {n}, and an interval needs {FEWEST} subjects to cover what it promises."]
+        return [f"No CI: an interval needs at least {FEWEST} subjects (n = {n})."]
     if without.all():
-        return ["No CI where all subjects are alike."]
-    none = " None where all subjects are alike." if without.any() else ""
-    return [f"CI: of the mean over subjects, corrected for skewness (Hall 1992).{none}"]
+        return ["No CI where all subjects have the same value."]
+    none = " No CI where all subjects have the same value." if without.any() else ""
+    return [f"CI: confidence interval of the mean over subjects, corrected for skewness (Hall 1992).{none}"]
 
 
 def mark_notes(rows: pd.DataFrame) -> list[str]:
-    """What † and ‡ mean, where they stand."""
+    """Footnotes on † and ‡, where these marks occur."""
     notes = []
     if rows["structural_null"].any():
         notes.append(
-            f"{NULL} Structural null: nothing that is cut has a path to the readout, so the result equals"
-            " the baseline whatever the weights are; it says nothing about the layer."
+            f"{NULL} Structural null: no cut edge has a path to the readout, so the result equals the baseline for any"
+            " weights. It says nothing about the layer."
         )
     same = _equalities(rows)
     if same:
-        notes.append(f"{SAME} The same live edges as an earlier condition, equal to it: {'; '.join(same)}.")
+        notes.append(f"{SAME} Cuts the same live edges as an earlier condition, with equal results: {'; '.join(same)}.")
     return notes
 
 
 def _equalities(rows: pd.DataFrame) -> list[str]:
-    """`"RFB L1 = Individual L1"`, said once where it holds for every edge type."""
+    """Equal conditions as `"RFB L1 = Individual L1"`; the edge types are listed where it does not hold for all."""
     masks = layer_conditions(rows)
     place = {r["condition"]: f"{MODE_NAMES[r['mode']]} {layer_name(r['layer'])}" for r in masks.to_dict("records")}
-    said: dict[str, list[str]] = {}
+    kinds_of: dict[str, list[str]] = {}
     for r in rows[~rows["structural_null"]].to_dict("records"):
         if r["equivalent_to"] not in (r["condition"], BASELINE):
             here, other = (place.get(c, c) for c in (r["condition"], r["equivalent_to"]))
-            said.setdefault(f"{here} = {other}", []).append(edge_name(r.get("edges", r["condition"])))
+            kinds_of.setdefault(f"{here} = {other}", []).append(edge_name(r.get("edges", r["condition"])))
     everywhere = masks["edges"].nunique() if len(masks) else 0
     return [
         text if len(kinds) == everywhere or " = " + kinds[0] in text else f"{text} ({', '.join(kinds)})"
-        for text, kinds in said.items()
+        for text, kinds in kinds_of.items()
     ]
 
 
-def _sizes_in_words(sizes: dict[str, dict[str, int]]) -> str:
-    words = {"mode": "within a mode", "all": "in all", "distinct": "distinct and able to matter"}
-    counts = {family: sorted(set(by_name.values())) for family, by_name in sizes.items()}
-    return ", ".join(f"{' or '.join(map(str, counts[family])) or '0'} {w}" for family, w in words.items())
+def _number_of_tests(sizes: dict[str, dict[str, int]]) -> str:
+    per_mode, every, distinct = (
+        " or ".join(map(str, sorted(set(sizes[family].values())))) or "0" for family in ("mode", "all", "distinct")
+    )
+    return f"{every} tests, {per_mode} per mask mode; {distinct} of them are distinct and could show an effect."
 
 
 def _range(column: pd.Series) -> str:

@@ -1,8 +1,7 @@
-"""The report of a study: one HTML page that holds everything and loads nothing.
+"""The report of a study as one self-contained HTML page.
 
-`render_report` puts together what the views made, the statistics, the audit, the leakage report, and what a reader must
-know to read the numbers rightly (docs/protocol.md). The page's frame and style are `page.html` beside this file.
-Everything that a user wrote is escaped.
+`render_report` combines the tables and figures of the views with the leakage report, the audit, the statistics and a
+reading guide. Frame and style of the page are in `page.html`. User text is escaped.
 """
 
 import math
@@ -21,12 +20,9 @@ from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
 from emg_lens.studies.report.limits import NOTHING_SHOWN, what_is_not_shown, what_is_shown
-from emg_lens.studies.report.sentences import cost_sentences
+from emg_lens.studies.report.sentences import effect_sentences
 from emg_lens.studies.report.view import View, views_of
-from emg_lens.studies.report.wording import (
-    metric_words,
-    value,
-)
+from emg_lens.studies.report.wording import metric_words, value
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.spec.catalog_lookup import catalogue
 from emg_lens.studies.spec.study_spec import StudySpec
@@ -38,13 +34,13 @@ def render_report(
     environment: Mapping[str, str],
     record: Mapping[str, Any],
 ) -> str:
-    """The report as one self-contained HTML page: light and dark, printable, without scripts or links.
+    """Render the report as one HTML page without scripts or links: light and dark, printable.
 
     Args:
         findings: The study's numbers.
         figures: Name of each view -> name of each of its figures -> svg.
         environment: Versions and machine.
-        record: What the run knows of its data: folder, fingerprint, warnings.
+        record: The run's record of its data: folder, fingerprint, warnings.
     """
     study = findings.study
     sections = (
@@ -78,11 +74,11 @@ def _summary(findings: Findings, warnings: Iterable[str]) -> str:
     chances = [cell.chance for cell in findings.cells if cell.chance is not None]
     if chances:
         tiles["chance"] = _from_to(chances, value)
-    tiles["parameters a model"] = _from_to(findings.facts["n_parameters"], "{:,}".format)
+    tiles["parameters per model"] = _from_to(findings.facts["n_parameters"], "{:,}".format)
     items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
-    told = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
-    sentences = [sentence for cell in findings.cells for sentence in cost_sentences(cell)]
-    return f'<ul class="tiles">{items}</ul>{told}{bullet_list(sentences, "findings")}'
+    warned = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
+    sentences = [sentence for cell in findings.cells for sentence in effect_sentences(cell)]
+    return f'<ul class="tiles">{items}</ul>{warned}{bullet_list(sentences, "findings")}'
 
 
 def _cohort(findings: Findings) -> str:
@@ -109,8 +105,8 @@ def _leakage(findings: Findings) -> str:
         return ""
     table = number_table(leakage_table(findings))
     sentences = bullet_list(leakage_sentences(findings), "notes")
-    details = f"<details><summary>In numbers</summary>{table}</details>"
-    return f"<h2>What training and test trials share</h2>{sentences}{details}"
+    details = f"<details><summary>Leakage in numbers</summary>{table}</details>"
+    return f"<h2>Leakage between training and test</h2>{sentences}{details}"
 
 
 def _study(findings: Findings) -> str:
@@ -124,7 +120,7 @@ def _study(findings: Findings) -> str:
 
 
 def _overrides(parts: Mapping[str, Any]) -> str:
-    """What a level overrides, as a study file says it in one line."""
+    """Settings that a level overrides, as one line of YAML."""
     return f" {yaml.safe_dump(parts, default_flow_style=True, width=math.inf).strip()}" if parts else ""
 
 
@@ -133,7 +129,7 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
     shown = views_of(findings)
     for name in findings.study.views or ():
         if name not in [view.name for view in shown]:
-            parts.append(f'<p class="warning">{escape(f"The view {name!r} has nothing to show of this study.")}</p>')
+            parts.append(f'<p class="warning">{escape(f"The view {name!r} has nothing to show for this study.")}</p>')
     parts += [_tables_and_figures(view, findings, figures) for view in shown if view.section != "training"]
     return "".join(parts)
 
@@ -141,11 +137,11 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
 def _limits(findings: Findings) -> str:
     shown = bullet_list(what_is_shown(findings) or [NOTHING_SHOWN], "findings")
     left_open = bullet_list(what_is_not_shown(findings), "notes")
-    return f"<h2>What this shows, and what it cannot show</h2><h3>Shown</h3>{shown}<h3>Not shown</h3>{left_open}"
+    return f"<h2>What this study shows and does not show</h2><h3>Shown</h3>{shown}<h3>Not shown</h3>{left_open}"
 
 
 def _tables_and_figures(view: View, findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
-    """What a view shows: its first table, its figures, its other tables."""
+    """A view's first table, its figures, then its other tables."""
     tables = [f"<h3>{escape(title)}</h3>{text_table(table)}" for title, table in view.tables(findings).items()]
     return "".join([*tables[:1], _figures(view, figures), *tables[1:]])
 
@@ -174,20 +170,19 @@ def _audit(findings: Findings) -> str:
     same = pd.concat([_with_label(identities(c.scores, findings.metric), c) for c in findings.cells], ignore_index=True)
     worst = same["max_abs_difference"].max() if len(same) else 0.0
     verdict = (
-        f"{len(same)} condition{'s' * (len(same) != 1)} must equal another one by the structure of the model"
-        f" and, where conditions are planned, were computed once with it; the largest difference in any"
-        f" {metric_words(findings.metric)} is {worst:g}."
+        f"{len(same)} condition{'s' * (len(same) != 1)} must equal another one by the structure of the model."
+        f" The largest difference in {metric_words(findings.metric)} is {worst:g}."
         if len(same)
-        else "No condition is a structural null, and no two cut the same live edges."
+        else "No condition is a structural null, and no two conditions cut the same live edges."
     )
     return (
         f"<h2>Audit</h2><p>{escape(verdict)}</p>{number_table(same) if len(same) else ''}"
-        f"<details><summary>What every condition cuts</summary>{number_table(table)}</details>"
+        f"<details><summary>Edges cut by every condition</summary>{number_table(table)}</details>"
     )
 
 
 def _with_label(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """The table, with the levels of its cell in front where there are any."""
+    """The table with a first column for the levels of its cell, if the cell has any."""
     if cell.label:
         table.insert(0, "levels", cell.label)
     return table
@@ -201,19 +196,19 @@ def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mappi
 
 
 def _named(study: StudySpec) -> str:
-    """How the command line finds this study: its name where it is shipped just so, or the run folder's own file."""
+    """The study's argument for `emg-lens run`: the name of an unchanged shipped study, else the run folder's file."""
     shipped = study.name in catalogue() and StudySpec.load(study.name).digest() == study.digest()
     return study.name if shipped else "spec.yaml"
 
 
 def _from_to(numbers: Iterable[float], written: Callable[[float], str]) -> str:
-    """The least and the largest of some numbers; one where they are written alike."""
+    """Smallest and largest number as text; one number if both have the same text."""
     numbers = list(numbers)
     return " to ".join(dict.fromkeys((written(min(numbers)), written(max(numbers)))))
 
 
 def _shared_notes(facts: pd.DataFrame) -> list[str]:
-    """Every note once, with how many fits it concerns where not all."""
+    """Every note once, with the number of fits that it concerns if not all."""
     counts = Counter(note for notes in facts["notes"] for note in dict.fromkeys(notes))
     return [note if n == len(facts) else f"{note} ({n} of {len(facts)} fits)" for note, n in counts.items()]
 

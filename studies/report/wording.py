@@ -1,4 +1,4 @@
-"""The words and numbers of tables and figures: names of modes, edges, layers, metrics, and how values print."""
+"""Names of modes, edges, layers and metrics in tables and figures, and the format of numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import pandas as pd
 
 from emg_lens.studies.results.control_effects import is_everywhere
 from emg_lens.studies.results.findings import Cell
-from emg_lens.studies.spec.condition_spec import DETOUR, SUPERSET
+from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, SUPERSET
 from emg_lens.sweeps.conditions import BASELINE
 
 MODE_NAMES = {"individual": "Individual", "from_beginning": "RFB", "from_end": "RFE"}
@@ -35,85 +35,96 @@ COLUMN_NAMES = {
     "reconstruction_error": "Rec. error",
 }
 UNIT_WORDS = {"pp": "pp", "nat": "nat"}
-"""Units that are written out; those of targets are as many as there are data sets."""
+"""Units that are printed; a target's unit differs between data sets and is left out."""
 NULL, SAME = "†", "‡"
 EMPTY = "–"
 SIGNIFICANCE = "Sig."
 NOT_SIGNIFICANT = "ns"
 PAPER = "Paper"
 """Heading of published numbers."""
+SIZE_MATCHED = (
+    "A size-matched random cut removes random edges of the same layers: in every layer and head as many edges of each"
+    " kind (read by CLS, reading CLS, self-edges, others) as the cut removes, counting only edges that are live in the"
+    " unmasked model."
+)
+"""What a size-matched random cut is."""
 
 
 def layer_conditions(tests: pd.DataFrame) -> pd.DataFrame:
-    """The conditions of the layer-by-layer scheme: a mode of the paper, and a layer."""
+    """Conditions that cut one edge type by layer in one of the paper's masking modes."""
     if not {"mode", "layer"} <= set(tests.columns):
         return tests.iloc[:0]
     return tests[tests["mode"].isin(list(MODE_NAMES)) & tests["layer"].notna()]
 
 
 def head_conditions(tests: pd.DataFrame) -> pd.DataFrame:
-    """The conditions that cut one head of one layer."""
+    """Conditions that cut one head of one layer."""
     if not {"layer", "head"} <= set(tests.columns):
         return tests.iloc[:0]
     return tests[tests["head"].notna() & tests["layer"].notna()]
 
 
 def single_conditions(tests: pd.DataFrame) -> pd.DataFrame:
-    """The conditions outside every family."""
+    """Conditions that belong neither to the layer sweep nor to the head sweep."""
     return tests.drop(index=[*layer_conditions(tests).index, *head_conditions(tests).index])
 
 
 def layer_name(layer: float) -> str:
-    """The papers' name of a 0-based layer: `"L1"` for 0."""
+    """Name of a 0-based layer as the papers print it: `"L1"` for 0."""
     return f"L{int(layer) + 1}"
 
 
 def edge_name(kind: str) -> str:
-    """The papers' name of an edge type: `"Uni"` for `"unimodal"`; other names stay as they are."""
+    """Short name of an edge type as the papers print it: `"Uni"` for `"unimodal"`; other names are unchanged."""
     return EDGE_NAMES.get(kind, str(kind))
 
 
 def cut_names(cell: Cell) -> dict[str, str]:
-    """Cuts and controls as a table names them: `"Cross L1"`, `"Cross, every layer"`; single conditions as they are."""
-    found = {}
+    """Names of cuts and controls in tables: `"Cross L1"`, `"Cross, every layer"`; single conditions are unchanged."""
+    names = {}
     for row in cell.tests.to_dict("records"):
-        found[row["condition"]] = row["condition"]
+        names[row["condition"]] = row["condition"]
         if row.get("mode") in MODE_NAMES and not np.isnan(row.get("layer", np.nan)):
             mode = "" if row["mode"] == "individual" else f" {MODE_NAMES[row['mode']]}"
             place = ", every layer" if is_everywhere(cell, row) else f"{mode} {layer_name(row['layer'])}"
-            found[row["condition"]] = f"{edge_name(row['edges'])}{place}"
+            names[row["condition"]] = f"{edge_name(row['edges'])}{place}"
     kinds = layer_conditions(cell.tests)["edges"].unique() if len(layer_conditions(cell.tests)) else ()
     for row in cell.controls.to_dict("records") if len(cell.controls) else ():
         if row["control"] == SUPERSET:
-            found[row["condition"]] = f"{' and '.join(map(edge_name, kinds))}, every layer"
-        elif row["control"] == DETOUR:
-            found[row["condition"]] = f"{edge_name(row['of'])}, every layer, and CLS unread"
-    return found
+            names[row["condition"]] = f"{' and '.join(map(edge_name, kinds))}, every layer"
+        elif row["control"] == CLS_PATH_CLOSED:
+            names[row["condition"]] = f"{edge_name(row['of'])}, every layer; path through CLS closed"
+    return names
 
 
 def cut_in_words(kind: str) -> str:
-    """What was done to an edge type: `"cross-modal edges cut"`; other names stay as they are."""
+    """The cut of an edge type in words: `"cross-modal edges cut"`; other names get "cut" appended."""
     return CUTS_IN_WORDS.get(kind, f"{kind} cut")
 
 
 def metric_words(metric: str) -> str:
-    """A metric in a sentence: `"balanced accuracy"`, `"R²"`."""
+    """Name of a metric in a sentence: `"balanced accuracy"`, `"R²"`."""
     return METRIC_WORDS.get(metric, metric.replace("_", " "))
 
 
 def metric_name(metric: str) -> str:
-    """A metric as a heading or an axis: `"Balanced accuracy"`, `"R²"`."""
+    """Name of a metric as a heading or an axis label: `"Balanced accuracy"`, `"R²"`."""
     words = metric_words(metric)
     return words[:1].upper() + words[1:]
 
 
 def column_name(metric: str) -> str:
-    """A metric's heading in a table of many columns: `"Acc."` as in the IsoNet paper."""
+    """Short heading of a metric in a table with many columns: `"Acc."` as in the IsoNet paper."""
     return COLUMN_NAMES.get(metric, metric_name(metric))
 
 
+def harm_word(cell: Cell) -> str:
+    """What a harmful cut does to the metric: `"drop"`, or `"increase"` for an error."""
+    return "increase" if cell.lower_is_better else "drop"
+
+
 def change_name(cell: Cell) -> str:
-    """Heading of relative changes: for shares of trials the paper's drop, positive where the share fell."""
+    """Heading of relative changes: the paper's drop for fractions of trials (positive = fell), else the change."""
     return "Drop %" if cell.is_fraction else "Change %"
 
 
@@ -125,29 +136,42 @@ def interval_heading(rows: pd.DataFrame, confidence: float, word: str = "Change"
 
 
 def value(x: float) -> str:
-    """A metric, three decimals."""
+    """Format a metric's value with three decimals."""
     return number(x, 3)
 
 
 def number(x: float, decimals: int = 1) -> str:
-    """So many decimals, a true minus sign, and no negative zero."""
+    """Format a number with these decimals, a true minus sign, and no negative zero; "–" for NaN."""
     return EMPTY if np.isnan(x) else f"{round(x, decimals) + 0.0:.{decimals}f}".replace("-", "−")
 
 
 def with_interval(row: Mapping[str, Any]) -> str:
-    """`"−3.1 [−4.0, −2.0]"`, in the metric's unit; shares in percentage points."""
+    """Format a change with its interval: `"−3.1 [−4.0, −2.0]"`, in the metric's unit (fractions: percentage points)."""
     decimals = 1 if row["unit"] == "pp" else 3
     change, low, high = (number(row[name], decimals) for name in ("difference", "ci_low", "ci_high"))
     return f"{change} [{low}, {high}]" if low != EMPTY else change
 
 
+def change_in_words(row: Mapping[str, Any], confidence: float) -> str:
+    """Format a change for a sentence: `"−3.1 pp (95 % CI [−4.0, −2.0])"`; no bracket where there is no interval."""
+    change, _, interval = with_interval(row).partition(" ")
+    sign, unit = "+" * (row["difference"] > 0), UNIT_WORDS.get(row["unit"], "")
+    ends = f" ({100 * confidence:g} % CI {interval})" if interval else ""
+    return f"{sign}{change}{' ' * bool(unit)}{unit}{ends}"
+
+
+def p_limit(p: float) -> str:
+    """Format a limit of p without the leading zero: `".05"`."""
+    return f"{p:g}".lstrip("0") if p >= 1e-3 else f"{p:f}".strip("0")
+
+
 def marked_stars(row: Mapping[str, Any]) -> str:
-    """Significance of a condition, with the mark of what holds by the structure of the model."""
+    """Significance of a condition, with † for a structural null and ‡ for a cut equal to an earlier one."""
     same = row["equivalent_to"] not in (row["condition"], BASELINE)
     return f"{row['stars']}{NULL if row['structural_null'] else SAME if same else ''}"
 
 
 def condition_cells(cell: Cell, row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Metric, significance with its mark, and relative change of one condition: of shares, what is lost."""
+    """Text of three cells: metric, significance with its mark, and relative change (fractions: the drop)."""
     sign = -1 if cell.is_fraction else 1
     return value(row["mean"]), marked_stars(row), number(sign * row["delta_percent"])

@@ -12,12 +12,17 @@ from emg_lens import IsoNet, IsoNetConfig, build_model
 from emg_lens.hooks import EdgeError
 from emg_lens.studies.fits.control_conditions import controls_of, shift_of
 from emg_lens.studies.fits.fit_execution import fitting_share, run_fit
-from emg_lens.studies.report.sentences import cost_sentences
-from emg_lens.studies.report.views.control_effects import CONTROLS, figure_controls, layout_controls
+from emg_lens.studies.report.sentences import effect_sentences
+from emg_lens.studies.report.views.control_effects import (
+    CLS_CLOSED,
+    CONTROL_EFFECTS,
+    figure_control_effects,
+    layout_control_effects,
+)
 from emg_lens.studies.report.views.shift import SHIFT
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell
-from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.runner import run_study
 from emg_lens.studies.spec.condition_spec import ConditionsSpec
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
@@ -79,14 +84,14 @@ def test_controls_are_kept_apart_from_the_conditions(result):
 
 
 def test_the_report_shows_every_cut_beside_its_controls(result):
-    table = CONTROLS.tables(result)["Cuts and their controls"].set_index("Cut")
+    table = CONTROL_EFFECTS.tables(result)["Cuts and their controls"].set_index("Cut")
     assert {"Uni L1", "Cross, every layer", "ACC unread"} <= set(table.index)
-    assert table.loc["Uni L1", "Random cuts that cost less"].endswith("of 3")
-    assert table.loc["Cross, every layer", "CLS unread too"] != "–" == table.loc["Uni L1", "CLS unread too"]
-    shown = CONTROLS.headline(result)["Cuts and their controls"]["Cut"].tolist()
+    assert table.loc["Uni L1", "Random cuts that hurt less"].endswith("of 3")
+    assert table.loc["Cross, every layer", CLS_CLOSED] != "–" == table.loc["Uni L1", CLS_CLOSED]
+    shown = CONTROL_EFFECTS.headline(result)["Cuts and their controls"]["Cut"].tolist()
     assert shown == ["Uni, every layer", "Cross, every layer", "ACC unread"]
     text = (result.folder / "report.html").read_text()
-    assert "random cuts of as many live edges" in text and "controls" in result.figures()
+    assert "size-matched random cut" in text and "control-effects" in result.figures()
 
 
 # --- what is said of them, on made-up numbers -----------------------------------------------------------------
@@ -94,7 +99,7 @@ def test_the_report_shows_every_cut_beside_its_controls(result):
 CROSS = (0.6, 0.5, 0.7, 0.55, 0.65)
 
 
-LARGER = "A larger cut that costs less"
+LARGER = "Superset ablation that hurts less"
 
 
 def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, (0.4,) * 5)) -> Cell:
@@ -116,10 +121,11 @@ def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
     (cut,) = controlled_cuts(made_up())
     assert (cut.condition, cut.n_cheaper, cut.n_larger, cut.larger) == ("cross", 1, 1, "both")
     assert (cut.larger_mean, cut.cls_path_closed) == (pytest.approx(0.804), pytest.approx(0.3))
-    (said,) = cost_sentences(made_up())
-    assert "Of 2 random cuts of as many live edges of the same kinds 1 cost less on the mean over subjects" in said
-    assert "A larger cut costs less (both: 0.804): not all of this price is information that only these edges" in said
-    assert "with CLS unread by other tokens too: accuracy 0.300" in said
+    (said,) = effect_sentences(made_up())
+    assert "1 of 2 size-matched random cuts hurt less (accuracy with this cut: 0.600; with random cuts: mean 0.650" in said
+    assert "Part of this effect is not information that only these edges bring" in said
+    assert "a superset ablation hurts less (both: 0.804)" in said
+    assert "With that path closed, accuracy is 0.300." in said
 
 
 @pytest.mark.parametrize(
@@ -134,14 +140,14 @@ def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
 def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
     (cut,) = controlled_cuts(made_up(**changed))
     assert cut.larger is None
-    said = " ".join(cost_sentences(made_up(**changed)))
-    assert "A larger cut costs less" not in said
+    said = " ".join(effect_sentences(made_up(**changed)))
+    assert "hurts less (both" not in said
     if "cross" in changed:
-        assert "larger cut" not in said and cut.n_larger == 0
+        assert "superset" not in said and cut.n_larger == 0
     else:
-        assert "No larger cut is found to cost less beyond chance, of 1; on the mean one does." in said
-        (cell,) = layout_controls(made_up(**changed))[LARGER]
-        assert cell == f"{cut.larger_best:.3f} on the mean" and cut.larger_best > cut.mean
+        assert "None of 1 superset ablations is clearly better. At least one is better on average." in said
+        (cell,) = layout_control_effects(made_up(**changed))[LARGER]
+        assert cell == f"{cut.larger_best:.3f} on average" and cut.larger_best > cut.mean
 
 
 def test_a_control_that_cuts_what_a_condition_cuts_is_the_same_larger_cut():
@@ -155,7 +161,7 @@ def test_a_control_that_cuts_what_a_condition_cuts_is_the_same_larger_cut():
 
 
 def test_a_larger_cut_that_costs_more_is_none_that_costs_less():
-    assert layout_controls(made_up(gain=(-0.2, -0.21, -0.19, -0.2, -0.22)))[LARGER].to_list() == ["none"]
+    assert layout_control_effects(made_up(gain=(-0.2, -0.21, -0.19, -0.2, -0.22)))[LARGER].to_list() == ["none"]
 
 
 def test_equal_means_summed_in_another_order_are_no_cheaper():
@@ -167,15 +173,15 @@ def test_below_five_subjects_larger_cuts_are_not_compared():
     few = made_up()
     kept = few.scores["subject"].isin(["s0", "s1"])
     few = replace(cell_of(few.scores[kept]), nested=few.nested, controls=few.controls[few.controls["subject"] < "s2"])
-    assert controlled_cuts(few)[0].n_larger == 0 and "larger cut" not in cost_sentences(few)[0]
-    assert layout_controls(few)[LARGER].to_list() == ["–"]
+    assert controlled_cuts(few)[0].n_larger == 0 and "superset" not in effect_sentences(few)[0]
+    assert layout_control_effects(few)[LARGER].to_list() == ["–"]
 
 
 def test_a_layer_that_costs_nothing_is_not_the_costliest():
     scores = tidy(baseline=[0.9] * 5, a=[0.9] * 5, b=[0.95] * 5)
     layer = scores["condition"].map({"a": 0.0, "b": 1.0})
     mode = layer.notna().map({True: "individual", False: ""})
-    assert cost_sentences(cell_of(scores.assign(layer=layer, mode=mode, edges="uni"))) == []
+    assert effect_sentences(cell_of(scores.assign(layer=layer, mode=mode, edges="uni"))) == []
 
 
 @pytest.mark.parametrize(
@@ -203,22 +209,22 @@ def test_layer_masks_of_a_model_without_attention_say_what_to_leave_out():
 
 
 def test_where_no_star_is_possible_ns_says_so():
-    (said,) = cost_sentences(made_up())
-    assert "ns: 5 subjects cannot be significant" not in said, "one test of five subjects can be"
+    (said,) = effect_sentences(made_up())
+    assert "5 subjects cannot be significant" not in said, "one test of five subjects can be"
     three = made_up()
     three = replace(cell_of(three.scores[three.scores["subject"].isin(["s0", "s1", "s2"])]), nested=three.nested)
-    assert "(ns: 3 subjects cannot be significant)" in cost_sentences(three)[0]
+    assert "not significant (3 subjects cannot be significant)" in effect_sentences(three)[0]
 
 
 def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
     for cell in (made_up(), made_up(gain=(-0.1,) * 5), made_up(random=())):
-        for sentence in cost_sentences(cell):
+        for sentence in effect_sentences(cell):
             assert not {"carry", "carries", "need", "needs", "prove", "proves", "bound"} & set(sentence.split())
 
 
 def test_without_controls_nothing_is_shown():
     cell = cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))
-    assert controlled_cuts(cell) == [] and layout_controls(cell) is None and figure_controls(cell) is None
+    assert controlled_cuts(cell) == [] and layout_control_effects(cell) is None and figure_control_effects(cell) is None
 
 
 def test_how_far_cuts_move_the_residual_stream_is_told_beside_one_random_cut_of_each(result):
@@ -227,8 +233,8 @@ def test_how_far_cuts_move_the_residual_stream_is_told_beside_one_random_cut_of_
     rows = table.set_index("Condition")
     assert {
         "Uni, every layer",
-        "random, as many as Uni, every layer",
-        "Uni, every layer, and CLS unread",
+        "random, size-matched to Uni, every layer",
+        "Uni, every layer; path through CLS closed",
         "ACC unread",
     } <= set(rows.index)
     assert not [name for name in rows.index if "L1" in name or "random 2" in name]

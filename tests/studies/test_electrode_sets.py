@@ -17,10 +17,10 @@ from emg_lens.errors import EmgLensError
 from emg_lens.studies.fits import fit_execution as fits
 from emg_lens.studies.fits.duplicates import draw_warnings, first_alike
 from emg_lens.studies.fits.fit_unit import read_together
-from emg_lens.studies.report.views.drop_curve import DROP_CURVE, layout_costs
-from emg_lens.studies.report.views.electrode_sets import layout_draws
+from emg_lens.studies.report.views.drop_curve import DROP_CURVE, layout_drops
+from emg_lens.studies.report.views.electrode_sets import layout_electrode_sets
 from emg_lens.studies.report.views.grid import layout_grid
-from emg_lens.studies.runs.execution import _run_at_once
+from emg_lens.studies.runner import _run_at_once
 from emg_lens.studies.runs.plan import prepare
 from emg_lens.studies.spec.electrode_sets import are_all_draws, levels_of_draws
 from emg_lens.studies.spec.errors import StudyError
@@ -186,7 +186,7 @@ def test_the_spread_over_draws_is_that_of_means_over_subjects():
     found = findings_of(
         by_factors(values, ["sensors", "draw"]), factors={"sensors": {"a": uses, "b": uses}, "draw": levels}
     )
-    table = layout_draws(found)
+    table = layout_electrode_sets(found)
     assert table.loc["a"].tolist() == ["0.400", "0.400", "0.350", "0.450", "0.300", "0.500"]
     assert layout_grid(found).loc["a"].iloc[0] == f"0.400 ± {np.std([0.3, 0.5], ddof=1):.3f}"
 
@@ -203,7 +203,7 @@ def test_from_which_level_on_a_cut_costs_little():
             ]
     found = findings_of(pd.DataFrame(rows), factors={"electrodes": {level: {} for level in levels}})
     assert DROP_CURVE.shows(found)
-    table = layout_costs(found)
+    table = layout_drops(found)
     assert table["Drop %"].tolist() == ["30.0", "10.0", "5.0", "20.0", "18.0", "5.0"]
     notes = table.attrs["notes"]
     assert notes[:2] == ["one: a mean drop below 15 % from 4 on.", "two: a mean drop below 15 % from 16 on."]

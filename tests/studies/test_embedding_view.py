@@ -21,7 +21,7 @@ from emg_lens.studies.study import Study
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    content = yaml.safe_load(TINY) | {"views": ["embedding", "controls", "training"]}
+    content = yaml.safe_load(TINY) | {"views": ["embedding", "control-effects", "training"]}
     controls = {"random_edges": 0, "superset": True, "cls_path_closed": False, "shift": False}
     content["conditions"] = {"layer_masks": {"modes": ["individual"]}, "controls": controls}
     content["split"] = {"by": "subject", "test": [2, 3]}

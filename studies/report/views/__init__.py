@@ -1,1 +1,1 @@
-"""The shipped views: one file each, named in `pyproject.toml` as entry points `emg_lens.views`."""
+"""The shipped views, one per file; `pyproject.toml` lists them as entry points `emg_lens.views`."""

@@ -1,12 +1,12 @@
-"""Factors of the classes: what of a gesture a cut takes away."""
+"""Accuracy of each class factor: which part of a gesture is lost by a cut."""
 
 from collections.abc import Mapping
 
 import pandas as pd
 
+from emg_lens.scoring.class_factors import PREFIX
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import cut_names, single_conditions, value
-from emg_lens.studies.results.class_factors import PREFIX
 from emg_lens.studies.results.control_effects import whole_cuts
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.spec.condition_spec import RANDOM
@@ -15,24 +15,24 @@ from emg_lens.sweeps.conditions import BASELINE
 
 
 class ClassFactors(View):
-    """Accuracy of each factor, where classes are combinations of factors."""
+    """Accuracy of each factor under each condition, for classes that are combinations of factors."""
 
     name, order = "class-factors", 25
 
     def shows(self, findings: Findings) -> bool:
-        """Where the classes' names list values of factors."""
+        """Whether class names list values of factors."""
         return any(column.startswith(PREFIX) for column in findings.scores)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One a cell."""
-        return in_each_cell(findings, "What of the class is told", layout_factors)
+        """One table per cell."""
+        return in_each_cell(findings, "Accuracy by class factor", layout_factors)
 
 
 CLASS_FACTORS = ClassFactors()
 
 
 def layout_factors(cell: Cell) -> pd.DataFrame | None:
-    """One row a cut of every layer, single condition and control (but random ones); one column a factor."""
+    """Lay out one row per cut of every layer, single condition and non-random control; one column per factor."""
     columns = [column for column in cell.scores if column.startswith(PREFIX) and cell.scores[column].notna().all()]
     if not columns:
         return None
@@ -49,7 +49,7 @@ def layout_factors(cell: Cell) -> pd.DataFrame | None:
     heads = ["All" if column == "accuracy" else column.removeprefix(PREFIX) for column in means]
     table = pd.DataFrame(rows, columns=["Condition", *heads])
     table.attrs["notes"] = [
-        "Share of test trials whose told class has the right value of the factor; mean over subjects, each movement"
-        " weighing the same."
+        "Fraction of test trials for which the predicted class has the correct value of the factor. Mean over subjects;"
+        " each repetition has the same weight."
     ]
     return table

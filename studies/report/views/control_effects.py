@@ -1,4 +1,4 @@
-"""Every cut beside its controls: matched random cuts, larger cuts that cost less, the detour through CLS closed."""
+"""Every cut next to its controls: size-matched random cuts, superset ablations, and the closed path through CLS."""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +20,7 @@ from emg_lens.studies.report.figures import (
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
     EMPTY,
+    SIZE_MATCHED,
     column_name,
     cut_names,
     metric_name,
@@ -31,43 +32,42 @@ from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
 
 
-class ControlledCuts(View):
-    """Cuts and their controls."""
+class ControlEffects(View):
+    """The effect of every cut compared with the effects of its controls."""
 
-    name, order = "controls", 30
+    name, order = "control-effects", 30
 
     def shows(self, findings: Findings) -> bool:
-        """Where cuts have controls."""
+        """Whether cuts have controls."""
         return any(controlled_cuts(cell) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One a cell."""
-        return in_each_cell(findings, "Cuts and their controls", layout_controls)
+        """One table per cell."""
+        return in_each_cell(findings, "Cuts and their controls", layout_control_effects)
 
     def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """The cuts of every layer, and those outside the layer scheme."""
+        """Only cuts of every layer, and conditions outside the layer sweep."""
         return in_each_cell(findings, "Cuts and their controls", _layout_of_whole_cuts)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One a cell."""
-        return in_each_cell(findings, "controls", figure_controls)
+        """One figure per cell."""
+        return in_each_cell(findings, "control-effects", figure_control_effects)
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {
-            "controls": "Cuts (coloured) beside random cuts of as many live edges of the same layers (grey: one"
-            " dot a draw), the larger cut that costs less, if there is one (diamond), and, of edges cut in every layer,"
-            " the same with CLS unread by other tokens (cross, where there is one). Means over subjects; dashed: the"
-            " unmasked models."
+            "control-effects": "Each cut (coloured) with its size-matched random cuts (grey, one circle per random"
+            " cut), a superset ablation that hurts less (diamond, if there is one), and, for edges cut in every layer,"
+            " the same cut with the path through CLS closed (cross). Means over subjects. Dashed: unmasked models."
         }
 
 
-CONTROLS = ControlledCuts()
-UNREAD = "CLS unread too"
+CONTROL_EFFECTS = ControlEffects()
+CLS_CLOSED = "Path through CLS closed"
 
 
-def layout_controls(cell: Cell) -> pd.DataFrame | None:
-    """One row a cut: the metric, with matched random cuts, with a larger cut, with the detour closed."""
+def layout_control_effects(cell: Cell) -> pd.DataFrame | None:
+    """Lay out one row per cut: the metric under the cut and under each kind of control."""
     return _layout(cell, controlled_cuts(cell))
 
 
@@ -88,30 +88,31 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
             row[2] = f"{value(mean)} [{value(min(one.random))}, {value(max(one.random))}]"
             row[3] = f"{one.n_cheaper} of {len(one.random)}"
         if one.n_larger:
-            row[4] = f"{value(one.larger_best)} on the mean" if one.costs_more_than_a_larger else "none"
+            row[4] = f"{value(one.larger_best)} on average" if one.costs_more_than_a_larger else "none"
         if one.larger:
             row[4] = f"{value(one.larger_mean)} ({names.get(one.larger, one.larger)})"
         rows.append(row)
-    columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that cost less"]
-    table = pd.DataFrame(rows, columns=[*columns, "A larger cut that costs less", UNREAD])
-    if all(one.cls_path_closed != one.cls_path_closed for one in cuts):  # NaN: a model without CLS, or not asked for
-        table = table.drop(columns=UNREAD)
+    columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that hurt less"]
+    table = pd.DataFrame(rows, columns=[*columns, "Superset ablation that hurts less", CLS_CLOSED])
+    if all(one.cls_path_closed != one.cls_path_closed for one in cuts):  # NaN: not run, or a model without CLS
+        table = table.drop(columns=CLS_CLOSED)
     of_random = (
-        "Random cuts: in every layer and head as many edges of each kind (read by CLS, reading CLS, self-edges, others)"
-        f" of those that are live in the unmasked model; mean and range over draws of the {metric_words(cell.metric)}"
-        " over subjects. Cuts of several layers, but not of all, have none."
+        f"{SIZE_MATCHED} The table gives mean and range over random cuts of the mean {metric_words(cell.metric)} over"
+        " subjects. Cuts of several but not all layers have no random cuts."
     )
     table.attrs["notes"] = [
         *([of_random] if any(one.random for one in cuts) else []),
-        "Where a larger cut costs less (the interval of the difference, corrected for the number of larger cuts, lies"
-        " on its side), not all of the smaller one's price is information that only its edges bring. “On the mean”: one"
-        f" costs less, but not beyond chance; “{EMPTY}”: the cut costs nothing, or none larger is compared.",
+        "Superset ablation: a condition that cuts these edges and more. If it hurts less, part of the effect is not"
+        " information that only these edges bring. “Hurts less” requires an interval of the difference that excludes"
+        " zero, corrected for the number of superset ablations. “On average”: one hurts less, but its interval includes"
+        f" zero. “{EMPTY}”: the cut does not worsen the mean, there is no superset ablation, or there are too few"
+        " subjects.",
     ]
     return table
 
 
-def figure_controls(cell: Cell) -> Figure | None:
-    """The metric under every cut and under its controls, one line a cut."""
+def figure_control_effects(cell: Cell) -> Figure | None:
+    """Draw the metric under every cut and under its controls, one row per cut."""
     cuts, names = [one for one in controlled_cuts(cell) if one.random], cut_names(cell)
     if not cuts:
         return None
@@ -121,10 +122,12 @@ def figure_controls(cell: Cell) -> Figure | None:
         draw_references(axes, cell.baseline, None, vertical=False)
         for at, one in enumerate(cuts):
             marks = {
-                "random cuts": axes.plot(one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6),
+                "size-matched random cuts": axes.plot(
+                    one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6
+                ),
                 "the cut": axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4),
-                "a larger cut": axes.plot(one.larger_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
-                UNREAD: axes.plot(one.cls_path_closed, at, "x", ms=5, color=COLOURS[1], zorder=5),
+                "superset ablation": axes.plot(one.larger_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
+                CLS_CLOSED: axes.plot(one.cls_path_closed, at, "x", ms=5, color=COLOURS[1], zorder=5),
             }
             drawn |= {name: line for name, (line,) in marks.items() if not np.isnan(line.get_xdata()).all()}
         axes.set_yticks(range(len(cuts)), [wrapped_text(names[one.condition], 36) for one in cuts])

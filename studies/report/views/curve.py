@@ -1,4 +1,4 @@
-"""The unmasked models along an ordered factor: a number of channels, of layers, of training trials."""
+"""The metric of unmasked models against a numeric factor, such as the number of channels or training trials."""
 
 import math
 from collections.abc import Mapping
@@ -18,36 +18,36 @@ from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.studies.statistics.intervals import mean_interval
 
 FEWEST = 3
-"""Levels that make a curve."""
+"""Fewer levels are not drawn as a curve."""
 WIDE = 8
-"""Where the largest step between levels is so many times the smallest, the axis is logarithmic."""
+"""The axis is logarithmic if the largest step between levels is so many times the smallest."""
 
 
 class Curve(View):
-    """The metric against each factor whose levels are numbers."""
+    """The metric against each factor that has numeric levels."""
 
     name, order = "curve", 15
 
     def shows(self, findings: Findings) -> bool:
-        """Where a factor has three or more levels that are numbers."""
+        """Whether a factor has three or more numeric levels."""
         return bool(ordered_factors(findings))
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """Mean and interval at each level, one row a level and combination of the other factors."""
+        """Mean and interval, one row per level and combination of the other factors."""
         return {
-            f"{metric_name(findings.metric)} along {factor}": layout_curve(findings, factor)
+            f"{metric_name(findings.metric)} by {factor}": layout_curve(findings, factor)
             for factor in ordered_factors(findings)
         }
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One a factor."""
+        """One figure per factor."""
         return {f"curve {factor}": figure_curve(findings, factor) for factor in ordered_factors(findings)}
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {
-            "curve": "Unmasked models along an ordered factor: mean and interval over subjects (none"
-            " for fewer than five subjects, or where all are alike)."
+            "curve": "Unmasked models at each level of the factor: mean with confidence interval over subjects (no"
+            " interval for fewer than five subjects, or if all have the same value)."
         }
 
 
@@ -55,10 +55,10 @@ CURVE = Curve()
 
 
 def curve_points(findings: Findings, factor: str) -> pd.DataFrame:
-    """One row a level and combination of the other factors, by level.
+    """Mean and interval over subjects, one row per level and combination of the other factors, sorted by level.
 
     Returns:
-        `others`, `level`, `n_subjects`, `mean`, `ci_low`, `ci_high` (NaN where there is no interval).
+        `others`, `level`, `n_subjects`, `mean`, `ci_low`, `ci_high` (NaN if there is no interval).
     """
     others = [name for name in findings.factors if name != factor]
     means, spec = subject_means(findings), findings.study.statistics
@@ -75,24 +75,24 @@ def curve_points(findings: Findings, factor: str) -> pd.DataFrame:
 
 
 def layout_curve(findings: Findings, factor: str) -> pd.DataFrame:
-    """`curve_points` as text."""
+    """Lay out `curve_points` as text."""
     points = curve_points(findings, factor)
     ends = zip(points["ci_low"].map(value), points["ci_high"].map(value), strict=True)
     interval = [EMPTY if low == EMPTY else f"{low} to {high}" for low, high in ends]
     table = pd.DataFrame(
         {
-            "At": points["others"],
+            "Levels": points["others"],
             factor: [number(level, 0) if level.is_integer() else f"{level:g}" for level in points["level"]],
             metric_name(findings.metric): points["mean"].map(value),
             f"{100 * findings.study.statistics.confidence:g} % CI": interval,
         }
     )
     table.attrs["notes"] = interval_notes(points)
-    return table if (table["At"] != "").any() else table.drop(columns="At")
+    return table if (table["Levels"] != "").any() else table.drop(columns="Levels")
 
 
 def figure_curve(findings: Findings, factor: str) -> Figure:
-    """The metric along a factor, one line a combination of the others, with its interval."""
+    """Draw the metric with its interval against a factor, one line per combination of the other factors."""
     points = curve_points(findings, factor)
     others = [name for name in findings.factors if name != factor]
     levels = sorted(points["level"].unique())
@@ -119,7 +119,7 @@ def figure_curve(findings: Findings, factor: str) -> Figure:
 
 
 def ordered_factors(findings: Findings) -> list[str]:
-    """Factors with three or more levels, all of them numbers."""
+    """Factors with three or more levels, all numeric."""
     levels = {name: findings.study.factors[name] for name in findings.factors}
     return [name for name, some in levels.items() if len(some) >= FEWEST and all(map(_is_number, some))]
 

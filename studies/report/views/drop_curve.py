@@ -1,4 +1,4 @@
-"""What cuts cost along an ordered factor: at how many electrodes does the other sensor stop to matter?"""
+"""Accuracy drop of each cut against a numeric factor: from how many electrodes on is the second sensor redundant?"""
 
 from collections.abc import Mapping
 
@@ -14,48 +14,48 @@ from emg_lens.studies.report.wording import change_name, interval_heading, numbe
 from emg_lens.studies.results.findings import Findings
 
 THRESHOLD = 15.0
-"""Per cent of the baseline below which a cut counts as cheap (docs/isonet-protocol.md §4.11)."""
+"""A drop below this percentage of the baseline counts as small (docs/isonet-protocol.md §4.11)."""
 
 
-class CostsAlong(View):
-    """The cost of every single condition against the one factor of a study, whose levels are numbers."""
+class DropCurve(View):
+    """The relative drop under every single condition, against a study's only factor, which has numeric levels."""
 
     name, order = "drop-curve", 16
 
     def shows(self, findings: Findings) -> bool:
-        """Where the only compared factor is ordered, the metric a share, and there are single conditions."""
+        """Whether the only compared factor is numeric, the metric a fraction, and there are single conditions."""
         one = len(findings.factors) == 1 and bool(ordered_factors(findings))
         return one and all(cell.is_fraction and len(single_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One row a condition and level."""
-        return {f"What cuts cost along {findings.factors[0]}": layout_costs(findings)}
+        """One row per condition and level."""
+        return {f"Drop under each condition by {findings.factors[0]}": layout_drops(findings)}
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One line a condition."""
-        return {f"costs {findings.factors[0]}": figure_costs(findings)}
+        """One line per condition."""
+        return {f"drop-curve {findings.factors[0]}": figure_drops(findings)}
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {"drop-curve": f"Mean relative drop under each single condition; dashed: {THRESHOLD:g} %."}
 
 
-DROP_CURVE = CostsAlong()
+DROP_CURVE = DropCurve()
 
 
-def cost_points(findings: Findings) -> pd.DataFrame:
-    """One row a single condition and level: `condition`, `level`, `drop` (% of the baseline), what `compare` says."""
+def drop_points(findings: Findings) -> pd.DataFrame:
+    """One row per single condition and level: `level`, `drop` (% of the baseline), and the columns of `compare`."""
     (factor,) = findings.factors
     parts = [single_conditions(cell.tests).assign(level=float(cell.levels[factor])) for cell in findings.cells]
-    found = pd.concat(parts, ignore_index=True)
-    place = {name: k for k, name in enumerate(found["condition"].unique())}
-    found = found.assign(drop=-found["delta_percent"])
-    return found.sort_values(["condition", "level"], key=lambda c: c.map(place) if c.name == "condition" else c)
+    rows = pd.concat(parts, ignore_index=True)
+    place = {name: k for k, name in enumerate(rows["condition"].unique())}
+    rows = rows.assign(drop=-rows["delta_percent"])
+    return rows.sort_values(["condition", "level"], key=lambda c: c.map(place) if c.name == "condition" else c)
 
 
-def layout_costs(findings: Findings) -> pd.DataFrame:
-    """`cost_points` as text, and from which level on each condition costs less than the threshold."""
-    points, cell = cost_points(findings), findings.cells[0]
+def layout_drops(findings: Findings) -> pd.DataFrame:
+    """Lay out `drop_points` as text; notes give the level from which on each drop stays below the threshold."""
+    points, cell = drop_points(findings), findings.cells[0]
     table = pd.DataFrame(
         {
             "Condition": points["condition"],
@@ -66,17 +66,17 @@ def layout_costs(findings: Findings) -> pd.DataFrame:
     ).reset_index(drop=True)
     notes = []
     for name, line in points.groupby("condition", sort=False):
-        dear = line.loc[line["drop"] >= THRESHOLD, "level"]
-        later = line.loc[line["level"] > (dear.max() if len(dear) else -float("inf")), "level"]
-        from_on = f"from {later.min():g} on" if len(later) else "at no level"
-        notes.append(f"{name}: a mean drop below {THRESHOLD:g} % {from_on}.")
+        large = line.loc[line["drop"] >= THRESHOLD, "level"]
+        later = line.loc[line["level"] > (large.max() if len(large) else -float("inf")), "level"]
+        from_on = f"from level {later.min():g} on" if len(later) else "at no level"
+        notes.append(f"{name}: the mean drop stays below {THRESHOLD:g} % {from_on}.")
     table.attrs["notes"] = [*notes, *interval_notes(points)]
     return table
 
 
-def figure_costs(findings: Findings) -> Figure:
-    """The relative drop along the factor."""
-    points = cost_points(findings)
+def figure_drops(findings: Findings) -> Figure:
+    """Draw the relative drop against the factor."""
+    points = drop_points(findings)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.72, 2.4), dpi=DPI, layout="constrained")
         axes = figure.subplots()

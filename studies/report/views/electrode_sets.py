@@ -1,4 +1,4 @@
-"""Draws of electrodes: how the mean over subjects of unmasked models varies from draw to draw (IsoNet, Figure 2)."""
+"""Variation of the unmasked models between random electrode sets (IsoNet paper, Figure 2)."""
 
 from collections.abc import Mapping
 
@@ -17,64 +17,65 @@ from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.sweeps.conditions import BASELINE
 
 
-class DrawSpread(View):
-    """The spread over draws, which is no spread over subjects."""
+class ElectrodeSetSpread(View):
+    """Spread over random electrode sets (not over subjects)."""
 
     name, order = "electrode-sets", 6
 
     def shows(self, findings: Findings) -> bool:
-        """Where electrodes are drawn more than once."""
+        """Whether a study has more than one random electrode set."""
         return len(findings.study.factors.get(DRAW, ())) > 1
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One row a combination of levels."""
-        return {f"{metric_name(findings.metric)} from draw to draw": layout_draws(findings)}
+        """One row per combination of levels."""
+        return {f"{metric_name(findings.metric)} by electrode set": layout_electrode_sets(findings)}
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One box a combination of levels."""
-        return {"electrode-sets": figure_draws(findings)}
+        """One box per combination of levels."""
+        return {"electrode-sets": figure_electrode_sets(findings)}
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
-        return {"electrode-sets": "Unmasked models: each dot is one draw of electrodes, its mean over subjects."}
+        """Captions by the start of the figure's name."""
+        return {"electrode-sets": "Unmasked models: each dot is the mean over subjects for one random electrode set."}
 
 
-ELECTRODE_SETS = DrawSpread()
+ELECTRODE_SETS = ElectrodeSetSpread()
 
 
-def draw_means(findings: Findings) -> dict[str, Float[np.ndarray, " draw"]]:
-    """The metric of unmasked models at every combination of levels: one mean over subjects (and seeds) a draw."""
+def electrode_set_means(findings: Findings) -> dict[str, Float[np.ndarray, " electrode_set"]]:
+    """Metric of the unmasked models by combination of levels: one mean over subjects and seeds per electrode set."""
     rows = findings.scores[findings.scores["condition"] == BASELINE]
-    found: dict[str, Float[np.ndarray, " draw"]] = {}
+    means: dict[str, Float[np.ndarray, " electrode_set"]] = {}
     for levels, part in rows.groupby(list(findings.factors), sort=False) if findings.factors else [((), rows)]:
         names = levels if isinstance(levels, tuple) else (levels,)
         by_subject = part.groupby([DRAW, "subject"])[findings.metric].mean()
         label = ", ".join(map(str, names)) or metric_name(findings.metric)
-        found[label] = by_subject.groupby(level=0, sort=False).mean().to_numpy()
-    return found
+        means[label] = by_subject.groupby(level=0, sort=False).mean().to_numpy()
+    return means
 
 
-def layout_draws(findings: Findings) -> pd.DataFrame:
-    """Mean, median, quartiles and extremes over draws of the mean over subjects."""
-    body, means = [], draw_means(findings)
+def layout_electrode_sets(findings: Findings) -> pd.DataFrame:
+    """Lay out mean, median, quartiles and range over electrode sets of the mean over subjects."""
+    body, means = [], electrode_set_means(findings)
     for values in means.values():
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
         body.append([values.mean(), middle, low, high, values.min(), values.max()])
-    columns = ["Mean", "Median", "Lower quartile", "Upper quartile", "Least", "Most"]
+    columns = ["Mean", "Median", "Lower quartile", "Upper quartile", "Minimum", "Maximum"]
     index = pd.Index(list(means), name=", ".join(findings.factors) or "models")
     table = pd.DataFrame([[value(x) for x in row] for row in body], index=index, columns=columns)
     n = len(next(iter(means.values())))
     table.attrs["notes"] = [
-        f"{metric_name(findings.metric)} of unmasked models, {n} draws of electrodes, each a mean over subjects.",
-        f"A draw is no subject: tests and intervals elsewhere take each subject's mean {metric_words(findings.metric)}"
-        " over the draws.",
+        f"Unmasked models, {n} random electrode sets; {metric_words(findings.metric)} is the mean over subjects for"
+        " each set.",
+        "Electrode sets are not subjects: all tests and intervals in this report first average each subject over the"
+        " sets.",
     ]
     return table
 
 
-def figure_draws(findings: Findings) -> Figure:
-    """The draws of each combination of levels, side by side."""
-    means = draw_means(findings)
+def figure_electrode_sets(findings: Findings) -> Figure:
+    """Draw one box over electrode sets for each combination of levels."""
+    means = electrode_set_means(findings)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.72, 0.95 + 0.27 * (len(means) + 1)), dpi=DPI, layout="constrained")
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Where trials lie in what the unmasked model reads them from: a t-SNE map, and whose neighbours they are."""
+"""t-SNE maps of the readout vectors of the unmasked models, and the classes of each trial's nearest neighbours."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,46 +19,48 @@ from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Cell, Findings
 
 MOST_MAPPED = 1500
-"""Trials of a map; of more, evenly spread ones."""
+"""Most trials in one map; of more trials, an evenly spaced subset is shown."""
 MOST_FITS = 3
-"""Whose maps a figure shows."""
+"""Most fits in one figure."""
 MOST_NAMED = 12
-"""Colours that the legend explains."""
+"""Up to this many colours have a legend."""
 N_NEIGHBOURS = 10
 LEGENDS: tuple[Any, ...] = ("outside right upper", "outside right lower")
-"""Places of those of classes and of subjects."""
+"""Positions of the legends of classes and of subjects."""
 
 
 class _Kept(Protocol):
-    """A finished study, whose vectors can be read."""
+    """A finished study with saved models."""
 
     folder: Path
 
 
 class ReadoutMaps(OutputsView):
-    """The readout vectors of tested trials, where a study asks for them.
+    """Readout vectors of test trials, if a study asks for this view.
 
-    They are computed from the saved models when a report first asks for them, and kept in the run's folder.
+    The first report computes them from the saved models and stores them in the run's folder.
     """
 
     name, order = "embedding", 62
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One a cell: of the nearest trials of each class, how many are of the class, and of the same subject."""
+        """One table per cell: how many nearest neighbours share the trial's class and subject."""
         fits = embedded_fits(findings)
-        return in_each_cell(findings, "Neighbours in the readout", lambda cell: layout_neighbours(_of(cell, fits)))
+        return in_each_cell(
+            findings, "Nearest neighbours in the readout", lambda cell: layout_neighbours(_of(cell, fits))
+        )
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One a cell: maps of its first fits."""
+        """One figure per cell: maps of its first fits."""
         fits = embedded_fits(findings)
         return in_each_cell(findings, "embedding", lambda cell: figure_maps(_of(cell, fits)[:MOST_FITS]))
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {
-            "embedding": "t-SNE of what the unmasked model's head reads of tested trials, at most"
-            f" {MOST_MAPPED} of each of the first {MOST_FITS} fits; each fit is a map of its own. Near trials are"
-            " alike; distances between clusters, their sizes and densities mean nothing."
+            "embedding": "t-SNE of the readout vectors of test trials in the unmasked model: one map per fit, at most"
+            f" {MOST_MAPPED} trials of each of the first {MOST_FITS} fits. Neighbouring trials are similar. Distances"
+            " between clusters and their sizes and densities cannot be interpreted."
         }
 
 
@@ -66,13 +68,13 @@ EMBEDDING = ReadoutMaps()
 
 
 class EmbeddedFit(NamedTuple):
-    """Tested trials of one fit.
+    """Test trials of one fit with their readout vectors.
 
     Attributes:
-        name: Its fold, and the levels that are averaged.
-        classes: Their names, in order.
-        trials: subject, movement and label (name of the class), one row a trial.
-        vectors: What the head reads of each.
+        name: The fold, and the levels that are averaged.
+        classes: Names of the classes, in order.
+        trials: `subject`, `repetition_id` and `label` (name of the class), one row per trial.
+        vectors: Readout vector of each trial: the input of the classification head.
     """
 
     name: str
@@ -82,24 +84,24 @@ class EmbeddedFit(NamedTuple):
 
 
 def embedded_fits(findings: Findings) -> dict[str, EmbeddedFit]:
-    """Readout vectors of every fit, by the name of its folder.
+    """Readout vectors of every fit, by the name of the fit's folder.
 
     Raises:
         StudyError: As `saved_readouts`.
     """
-    from emg_lens.studies.results.readouts import saved_readouts  # with torch, which other reports do without
+    from emg_lens.studies.results.readouts import saved_readouts  # imports torch, which other reports do not need
 
     facts = {str(row["fit"]): row for row in findings.facts.to_dict("records")}
     vectors = saved_readouts(findings.study, cast(_Kept, findings).folder, facts)
-    found = {}
+    embedded = {}
     for fit, (some, outputs) in outputs_of_fits(findings).items():
         about = facts[fit]
         levels = [f"{name} {about[name]}" for name in findings.study.factors if name not in findings.factors]
         label = np.array(outputs)[some["target"].to_numpy(int)]
         trials = some[["subject", "repetition_id"]].assign(label=label).reset_index(drop=True)
         name = " · ".join([about["fold"], *levels])
-        found[fit] = EmbeddedFit(name, outputs, trials, vectors[fit])
-    return found
+        embedded[fit] = EmbeddedFit(name, outputs, trials, vectors[fit])
+    return embedded
 
 
 def _of(cell: Cell, fits: Mapping[str, EmbeddedFit]) -> list[EmbeddedFit]:
@@ -107,7 +109,10 @@ def _of(cell: Cell, fits: Mapping[str, EmbeddedFit]) -> list[EmbeddedFit]:
 
 
 def layout_neighbours(fits: Sequence[EmbeddedFit]) -> pd.DataFrame | None:
-    """One row a class, and their mean; movements weigh alike, fits too. None where a fit tests one movement alone."""
+    """Lay out one row per class, then the mean; repetitions have equal weight, and fits too.
+
+    Returns None if a fit has a single test repetition.
+    """
     from emg_lens.analysis.readout import neighbour_fractions
 
     sizes = [fit.trials.groupby(["subject", "repetition_id"]).size() for fit in fits]
@@ -135,17 +140,17 @@ def layout_neighbours(fits: Sequence[EmbeddedFit]) -> pd.DataFrame | None:
     order = [name for name in dict.fromkeys(name for fit in fits for name in fit.classes) if name in counts]
     rows = [[name, str(round(counts[name])), *map(value, means.loc[name])] for name in order]
     rows.append(["Mean over classes", str(round(counts.sum())), *map(value, means.mean())])
-    table = pd.DataFrame(rows, columns=["Class", "Movements", *columns.values()])
+    table = pd.DataFrame(rows, columns=["Class", "Repetitions", *columns.values()])
     table.attrs["notes"] = [
-        f"Of the {n} tested trials nearest to each in what the unmasked model's head reads, windows of its own movement"
-        " left out: the share of its class, beside the share of its class among all; means over movements, then over"
-        " fits."
+        f"Fraction of the {n} nearest test trials, by readout vector of the unmasked model, that have the same class,"
+        " next to the fraction expected by chance. Windows of the same repetition are excluded. Means over"
+        " repetitions, then over fits."
     ]
     return table
 
 
 def figure_maps(fits: Sequence[EmbeddedFit]) -> Figure | None:
-    """Maps of some fits, coloured by class; beside each, where several subjects are tested, by subject."""
+    """Draw maps of some fits, coloured by class, and by subject if a fit has several test subjects."""
     from emg_lens.analysis.readout import readout_map
 
     if any(len(fit.trials) < 4 for fit in fits):
@@ -176,7 +181,7 @@ def figure_maps(fits: Sequence[EmbeddedFit]) -> Figure | None:
 
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, in the order in which they come."""
+    """A colour for each name, in order of appearance."""
     every = list(dict.fromkeys(names))
     if len(every) <= len(COLOURS):
         return dict(zip(every, COLOURS, strict=False))

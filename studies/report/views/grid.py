@@ -1,4 +1,4 @@
-"""Factor by factor: the unmasked models at every combination of levels, and levels against levels."""
+"""The unmasked models at every combination of factor levels, and comparisons between levels."""
 
 from collections.abc import Mapping
 
@@ -37,48 +37,46 @@ from emg_lens.studies.spec.factors import DRAW, SEED
 from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.sweeps.conditions import BASELINE
 
-LETTERS_A_FIGURE = 100
-"""Letters of tick labels that stand side by side in a figure of full width."""
+LETTERS_PER_FIGURE = 100
+"""Letters of tick labels that fit next to each other in a figure of full width."""
 
 
 class Grid(View):
-    """The metric at every level of the factors."""
+    """The metric of unmasked models at every combination of levels."""
 
     name, order = "grid", 5
 
     def shows(self, findings: Findings) -> bool:
-        """Where a study has factors to compare."""
+        """Whether a study has factors to compare."""
         return bool(findings.factors)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """First factor down, the others across; then the comparisons that the study asks for."""
-        found = {f"{metric_name(findings.metric)} by {' × '.join(findings.factors)}": layout_grid(findings)}
+        """The first factor in rows, the others in columns; then the comparisons that the study asks for."""
+        tables = {f"{metric_name(findings.metric)} by {' × '.join(findings.factors)}": layout_grid(findings)}
         if len(findings.level_tests):
-            found["Levels against levels"] = layout_levels(findings)
-        return found
+            tables["Comparison of levels"] = layout_levels(findings)
+        return tables
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """Every subject at every combination of levels."""
+        """One figure: every subject at every combination of levels."""
         return {"grid": figure_grid(findings)}
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
-        return {
-            "grid": "Unmasked models at every level: every subject (dots), mean and standard deviation over subjects."
-        }
+        """Captions by the start of the figure's name."""
+        return {"grid": "Unmasked models at every combination of levels: subjects (dots), mean and standard deviation."}
 
 
 GRID = Grid()
 
 
 def subject_means(findings: Findings) -> pd.DataFrame:
-    """The metric of unmasked models, one row a subject and combination of levels; seeds and folds averaged."""
+    """Metric of the unmasked models, one row per subject and combination of levels; seeds and folds are averaged."""
     rows = findings.scores[findings.scores["condition"] == BASELINE]
     return rows.groupby([*findings.factors, "subject"], sort=False)[findings.metric].mean().reset_index()
 
 
 def layout_grid(findings: Findings) -> pd.DataFrame:
-    """Mean ± standard deviation over subjects, first factor down, the others across."""
+    """Lay out mean ± standard deviation over subjects: the first factor in rows, the others in columns."""
     down, across = _levels(findings)
     values = _values(findings)
     published = _published(findings)
@@ -87,23 +85,23 @@ def layout_grid(findings: Findings) -> pd.DataFrame:
         heading = ", ".join(rest) or metric_name(findings.metric)
         columns[heading] = [_mean_and_sd(values.get((level, *rest))) for level in down]
         if any((level, *rest) in published for level in down):
-            beside = f"{heading}: {PAPER}" if any(rest) else PAPER
-            columns[beside] = [value(published.get((level, *rest), np.nan)) for level in down]
+            paper = f"{heading}: {PAPER}" if any(rest) else PAPER
+            columns[paper] = [value(published.get((level, *rest), np.nan)) for level in down]
     table = pd.DataFrame(columns, index=pd.Index(down, name=findings.factors[0]))
     counts = sorted({len(some) for some in values.values()})
     n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    factors, words = findings.study.factors, {DRAW: "draws of electrodes", SEED: "seeds"}
+    factors, words = findings.study.factors, {DRAW: "electrode sets", SEED: "seeds"}
     parts = [f"{len(factors[name])} {word}" for name, word in words.items() if name in factors]
-    averaged = f", each the mean of {' × '.join(parts)}" if parts else ""
+    averaged = f"; each subject is the mean over {' × '.join(parts)}" if parts else ""
     table.attrs["notes"] = [
         f"{metric_name(findings.metric)}: mean ± standard deviation over subjects (n = {n}){averaged}.",
-        f"Parameters a model: {_parameters(findings)}.",
+        f"Parameters per model: {_parameters(findings)}.",
     ]
     return table
 
 
 def layout_levels(findings: Findings) -> pd.DataFrame:
-    """Every asked level against its reference, subject by subject."""
+    """Lay out the comparison of each level with its reference level, paired by subject."""
     rows, spec = findings.level_tests, findings.study.statistics
     body = []
     for row in rows.to_dict("records"):
@@ -111,25 +109,25 @@ def layout_levels(findings: Findings) -> pd.DataFrame:
         means = [value(row["mean"]), value(row["baseline_mean"])]
         body.append([", ".join(where), row["level"], row["to"], *means, with_interval(row), row["stars"]])
     difference = interval_heading(rows, spec.confidence, "Difference")
-    columns = ["At", "Level", "Against", "Mean", "Mean of the other", difference, SIGNIFICANCE]
+    columns = ["Other levels", "Level", "Reference", "Mean", "Mean of the reference", difference, SIGNIFICANCE]
     table = pd.DataFrame(body, columns=columns)
     sizes = rows["family_size"].unique()
     table.attrs["notes"] = [
-        f"Unmasked models, differences subject by subject. {SIGNIFICANCE}: {TEST_NAMES[spec.test]},"
+        f"Unmasked models; differences are paired by subject. {SIGNIFICANCE}: {TEST_NAMES[spec.test]},"
         f" {CORRECTION_NAMES[spec.correction]} over"
-        f" {' or '.join(map(str, sizes))} {'comparison' if list(sizes) == [1] else 'comparisons'} of a factor.",
+        f" {' or '.join(map(str, sizes))} {'comparison' if list(sizes) == [1] else 'comparisons'} per factor.",
         *interval_notes(rows),
     ]
-    return table if (table["At"] != "").any() else table.drop(columns="At")
+    return table if (table["Other levels"] != "").any() else table.drop(columns="Other levels")
 
 
 def figure_grid(findings: Findings) -> Figure:
-    """One group a level of the first factor, one colour a combination of the others."""
+    """Draw one group per level of the first factor, one colour per combination of the others."""
     first, *others = findings.factors
     down, across = _levels(findings)
     values = _values(findings)
     width = 1 if len(down) * len(across) > 12 or len(down) > 4 else 0.72
-    letters = int(width * LETTERS_A_FIGURE / len(down)) - 1
+    letters = int(width * LETTERS_PER_FIGURE / len(down)) - 1
     turned = max(map(len, down)) > 3 * letters
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width * WIDTH, 2.6), dpi=DPI, layout="constrained")
@@ -162,8 +160,8 @@ def figure_grid(findings: Findings) -> Figure:
 
 def _levels(findings: Findings) -> tuple[list[str], list[tuple[str, ...]]]:
     """Levels of the first factor, and combinations of the others, in the study's order."""
-    found = list(_values(findings))
-    return list(dict.fromkeys(levels[0] for levels in found)), list(dict.fromkeys(levels[1:] for levels in found))
+    every = list(_values(findings))
+    return list(dict.fromkeys(levels[0] for levels in every)), list(dict.fromkeys(levels[1:] for levels in every))
 
 
 def _values(findings: Findings) -> dict[tuple[str, ...], np.ndarray]:
@@ -173,14 +171,14 @@ def _values(findings: Findings) -> dict[tuple[str, ...], np.ndarray]:
 
 
 def _published(findings: Findings) -> dict[tuple[str, ...], float]:
-    """The published number of unmasked models at each combination of levels that has one, of this metric."""
-    found, reference = {}, findings.reference
+    """Published values of the metric for unmasked models, by combination of levels."""
+    published, reference = {}, findings.reference
     for levels in _values(findings) if reference is not None else ():
         assert reference is not None
         at = dict(zip(findings.factors, levels, strict=True))
         numbers = reference.by_condition(findings.metric, at)
-        found |= {levels: numbers[BASELINE]} if BASELINE in numbers else {}
-    return found
+        published |= {levels: numbers[BASELINE]} if BASELINE in numbers else {}
+    return published
 
 
 def _mean_and_sd(values: np.ndarray | None) -> str:
@@ -190,7 +188,7 @@ def _mean_and_sd(values: np.ndarray | None) -> str:
 
 
 def _parameters(findings: Findings) -> str:
-    """How many, of each combination of levels where they differ."""
+    """Number of parameters; one number per combination of levels if they differ."""
     counts = findings.facts.groupby(list(findings.factors), sort=False)["n_parameters"].first()
     if counts.nunique() == 1:
         return f"{int(counts.iloc[0]):,}"

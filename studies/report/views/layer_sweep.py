@@ -1,4 +1,4 @@
-"""Table 3 and Figure 5 of the IsoNet paper: layers and edge types down, masking modes across."""
+"""The layer sweep as in Table 3 and Figure 5 of the IsoNet paper: layers and edge types in rows, modes in columns."""
 
 from collections.abc import Mapping
 
@@ -28,51 +28,51 @@ from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.sweeps.conditions import BASELINE
 
 
-class Table3(View):
-    """Every edge set × mode × layer."""
+class LayerSweep(View):
+    """The metric under every edge set × mode × layer."""
 
     name, order = "layer-sweep", 10
 
     def shows(self, findings: Findings) -> bool:
-        """Where conditions have a mode and a layer."""
+        """Whether conditions have a mode and a layer."""
         return any(len(layer_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """The table of each cell, then depth, additivity, and expectations where there are any."""
+        """Per cell: the sweep, expected values if there are any, depth, and additivity."""
         layouts = {
             "Layer by layer": layout_layer_sweep,
             "Measured and expected": layout_expected,
             "By number of layers cut": layout_depth,
-            "Single layers against all layers": layout_additivity,
+            "Single layers compared with all layers": layout_additivity,
         }
-        found = {}
+        tables = {}
         for title, layout in layouts.items():
-            found |= in_each_cell(findings, title, layout)
-        return found
+            tables |= in_each_cell(findings, title, layout)
+        return tables
 
     def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """The table of each cell."""
+        """The sweep of each cell."""
         return in_each_cell(findings, "Layer by layer", layout_layer_sweep)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """The metric of every subject under every mask, and mean changes."""
+        """Per cell: the metric of every subject under every mask, and the mean changes."""
         return in_each_cell(findings, "layers", figure_metric) | in_each_cell(findings, "profile", figure_profile)
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return CAPTIONS
 
 
-LAYER_SWEEP = Table3()
+LAYER_SWEEP = LayerSweep()
 
 
 def layout_layer_sweep(cell: Cell) -> pd.DataFrame | None:
-    """The layout of the IsoNet paper's Table 3.
+    """Lay out the sweep as in Table 3 of the IsoNet paper.
 
     Returns:
-        Text, indexed by (Layer, Type), with the columns (mode, metric | Sig. | Drop %), and of a study with published
-        numbers (mode, Paper); the baseline is the last row.
-        † marks structural nulls, ‡ conditions that equal an earlier one by construction. None without such conditions.
+        Text, indexed by (Layer, Type), with the columns (mode, metric | Sig. | Drop %), and (mode, Paper) if the study
+        has published numbers; the last row is the baseline. † marks structural nulls, ‡ conditions that equal an
+        earlier one by construction. None if there are no such conditions.
     """
     masks = layer_conditions(cell.tests)
     if not len(masks):
@@ -103,17 +103,17 @@ def layout_layer_sweep(cell: Cell) -> pd.DataFrame | None:
 
 
 def layout_expected(cell: Cell) -> pd.DataFrame | None:
-    """Layer conditions beside the accuracy expected of them (a paper's, a simulation's), if any is given."""
+    """Lay out layer conditions with their expected accuracy; None if none has one."""
     masks = layer_conditions(cell.tests)
     known = masks[masks["expected"].notna()] if "expected" in masks else masks.iloc[:0]
     return layout_singles(cell, known) if len(known) else None
 
 
 def layout_depth(cell: Cell) -> pd.DataFrame | None:
-    """The metric by the number of layers cut, from the beginning and from the end, counted in two ways.
+    """Lay out the metric by the number of layers cut, from the beginning and from the end, counted in two ways.
 
-    "Layers cut" counts masked layers; "Live layers cut" only those that add a live edge to the cut, so that both
-    directions are compared at the same depth (docs/isonet-protocol.md §4.9, item 5).
+    "Layers cut" counts masked layers. "Live layers cut" counts only layers that add a live edge to the cut. Then both
+    directions can be compared at the same depth (docs/isonet-protocol.md §4.9, item 5).
     """
     masks = layer_conditions(cell.tests)
     paths = masks[masks["mode"] != "individual"]
@@ -138,10 +138,10 @@ def layout_depth(cell: Cell) -> pd.DataFrame | None:
 
 
 def layout_additivity(cell: Cell) -> pd.DataFrame | None:
-    """Sum of the single-layer changes beside the change with every layer cut: they need not agree.
+    """Lay out the sum of the single-layer drops next to the drop with every layer cut: they need not agree.
 
-    Shares in percentage points (pp), positive where they fell; the all-layer change also relative to the baseline, and
-    to the baseline's distance from chance.
+    Drops are in percentage points (pp). The all-layer drop is also given relative to the baseline, and relative to the
+    baseline's distance from chance.
     """
     masks = layer_conditions(cell.tests)
     if not len(masks) or not cell.is_fraction:

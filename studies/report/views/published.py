@@ -1,4 +1,4 @@
-"""Published numbers beside those of the study: shown, and used for nothing else."""
+"""Published numbers next to those of the study; they are shown and used for nothing else."""
 
 from collections.abc import Mapping
 
@@ -15,55 +15,55 @@ from emg_lens.sweeps.conditions import BASELINE
 
 
 class PublishedNumbers(View):
-    """Every number of a study's `reference`."""
+    """All numbers of a study's `reference`, next to the measured ones."""
 
     name, order = "published", 12
 
     def shows(self, findings: Findings) -> bool:
-        """Where there are any, of a metric that was measured."""
+        """Whether the study has published numbers for a metric that was measured."""
         return findings.reference is not None and findings.reference.metric in findings.metrics
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One table."""
-        return {"Beside the published numbers": layout_published(findings)}
+        return {"Comparison with published numbers": layout_published(findings)}
 
 
 PUBLISHED = PublishedNumbers()
 
 
 def published_rows(findings: Findings) -> pd.DataFrame:
-    """One row a published number.
+    """One row per published number, with the number measured here.
 
     Returns:
-        The compared factors, `condition`, `paper`, `paper_stars`, `source`; here: `n_subjects`, `mean`, `stars`,
-        and `difference` from the published number with `ci_low` and `ci_high`: the interval of the study's mean over
-        subjects, less the published number, which counts as exact. In `unit`.
+        The compared factors, `condition`, `paper`, `paper_stars`, `source`; of the study: `n_subjects`, `mean`,
+        `stars`, `difference` = here − paper with `ci_low` and `ci_high`, in `unit`. The interval is that of the mean
+        here; the published number counts as exact.
     """
     reference = findings.reference
     assert reference is not None
-    share, rows = is_fraction(reference.metric), []
-    scale, bounds = (100, (0.0, 1.0)) if share else (1, (-np.inf, np.inf))
+    fraction, rows = is_fraction(reference.metric), []
+    scale, bounds = (100, (0.0, 1.0)) if fraction else (1, (-np.inf, np.inf))
     for cell in findings.cells:
         values = by_subject(cell.scores, reference.metric)
         stars = dict(zip(cell.tests["condition"], cell.tests["stars"], strict=True))
         for row in reference.at(cell.levels):
             if row.condition not in values:
                 continue
-            mine = values[row.condition].to_numpy()
-            low, high = mean_interval(mine, cell.statistics.confidence, bounds)
+            measured = values[row.condition].to_numpy()
+            low, high = mean_interval(measured, cell.statistics.confidence, bounds)
             rows.append(
                 {
                     **cell.levels,
                     "condition": row.condition,
                     "paper": row.value,
                     "paper_stars": row.stars or "",
-                    "n_subjects": len(mine),
-                    "mean": mine.mean(),
+                    "n_subjects": len(measured),
+                    "mean": measured.mean(),
                     "stars": stars.get(row.condition, "") if reference.metric == findings.metric else "",
-                    "difference": scale * (mine.mean() - row.value),
+                    "difference": scale * (measured.mean() - row.value),
                     "ci_low": scale * (low - row.value),
                     "ci_high": scale * (high - row.value),
-                    "unit": "pp" if share else "",
+                    "unit": "pp" if fraction else "",
                     "source": reference.source_of(row),
                 }
             )
@@ -71,7 +71,7 @@ def published_rows(findings: Findings) -> pd.DataFrame:
 
 
 def layout_published(findings: Findings) -> pd.DataFrame:
-    """`published_rows` as text."""
+    """Lay out `published_rows` as text."""
     rows, reference = published_rows(findings), findings.reference
     assert reference is not None
     decimals = 1 if is_fraction(reference.metric) else 3
@@ -85,22 +85,22 @@ def layout_published(findings: Findings) -> pd.DataFrame:
     confidence = f" [{100 * findings.study.statistics.confidence:g} % CI]" * bool(rows["ci_low"].notna().any())
     unit = ", pp" * is_fraction(reference.metric)
     columns = [
-        "At",
+        "Levels",
         "Condition",
         "Paper",
-        "Sig. there",
+        "Sig. paper",
         "Here",
         "Sig. here",
         f"Here − paper{unit}{confidence}",
         "Source",
     ]
     table = pd.DataFrame(body, columns=columns)
-    for name in ("At", "Sig. there", "Sig. here"):
+    for name in ("Levels", "Sig. paper", "Sig. here"):
         if not (table[name] != "").any():
             table = table.drop(columns=name)
     table.attrs["notes"] = [
-        f"{metric_name(reference.metric)}. Published numbers are shown and used for nothing else. CI: that of the mean"
-        " here; the published number counts as exact.",
+        f"{metric_name(reference.metric)}. Published numbers are only shown. CI: uncertainty of the mean measured here;"
+        " the published number counts as exact.",
         *interval_notes(rows)[: int(rows["ci_low"].isna().any())],
     ]
     return table

@@ -1,4 +1,4 @@
-"""Heads by what cutting them costs."""
+"""Heads ranked by the effect of cutting them."""
 
 from collections.abc import Mapping
 
@@ -27,27 +27,27 @@ from emg_lens.studies.results.findings import Cell, Findings
 
 
 class HeadRanking(View):
-    """Every head of every layer, the costliest first."""
+    """Every head of every layer, the most harmful cut first."""
 
     name, order = "ranking", 30
 
     def shows(self, findings: Findings) -> bool:
-        """Where conditions cut single heads."""
+        """Whether conditions cut single heads."""
         return any(len(head_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One a cell."""
-        return in_each_cell(findings, "Heads, the costliest first", layout_ranking)
+        """One table per cell."""
+        return in_each_cell(findings, "Heads ranked by effect", layout_ranking)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """Layer × head maps, one a cell."""
+        """One layer × head map per cell."""
         return in_each_cell(findings, "heads", figure_heads)
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {
-            "heads": "Mean change when the edges of one head are cut (shares in percentage points); red: worse than the"
-            f" baseline; {NULL}: structural null."
+            "heads": "Mean change when the edges of one head are cut (fractions in percentage points). Red: worse than"
+            f" the baseline. {NULL}: structural null."
         }
 
 
@@ -55,7 +55,7 @@ RANKING = HeadRanking()
 
 
 def layout_ranking(cell: Cell) -> pd.DataFrame | None:
-    """One row a head and kind of edges, ordered by the mean change, the costliest first."""
+    """Lay out one row per head and edge type, ordered by the mean change, the most harmful first."""
     rows = head_conditions(cell.tests)
     if not len(rows):
         return None
@@ -74,7 +74,7 @@ def layout_ranking(cell: Cell) -> pd.DataFrame | None:
 
 
 def figure_heads(cell: Cell) -> Figure | None:
-    """Mean change by layer and head, one map a kind of edges."""
+    """Draw the mean change by layer and head, one map per edge type."""
     rows = head_conditions(cell.tests)
     if not len(rows):
         return None
@@ -87,11 +87,13 @@ def figure_heads(cell: Cell) -> Figure | None:
         panels = list(figure.subplots(1, len(kinds), squeeze=False, sharey=True).flat)
         images = []
         for axes, kind in zip(panels, kinds, strict=True):
-            mine = rows[rows["edges"] == kind]
-            grid = mine.pivot(index="layer", columns="head", values="difference").reindex(index=layers, columns=heads)
+            of_kind = rows[rows["edges"] == kind]
+            grid = of_kind.pivot(index="layer", columns="head", values="difference").reindex(
+                index=layers, columns=heads
+            )
             colours = "RdBu_r" if cell.lower_is_better else "RdBu"
             images.append(axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto"))
-            for row in mine[mine["structural_null"]].to_dict("records"):
+            for row in of_kind[of_kind["structural_null"]].to_dict("records"):
                 axes.text(heads.index(row["head"]), layers.index(row["layer"]), NULL, ha="center", va="center")
             axes.set_xticks(range(len(heads)), [f"H{int(head)}" for head in heads])
             axes.set_yticks(range(len(layers)), [layer_name(layer) for layer in layers])

@@ -1,6 +1,6 @@
-"""How well the unmasked models rank each class above the others: receiver operating characteristics, one against rest.
+"""Receiver operating characteristics of the unmasked models, each class against the rest.
 
-The areas are scikit-learn's. Every tested movement weighs the same.
+Areas are computed by scikit-learn. Every test repetition has the same weight.
 """
 
 from collections.abc import Mapping
@@ -20,31 +20,31 @@ from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Findings
 
 FALSE_RATES: Float[np.ndarray, " point"] = np.linspace(0, 1, 201)
-"""Shares of false positives at which curves of several fits are averaged."""
+"""False positive rates at which the curves of several fits are averaged."""
 MACRO, MICRO = "Macro", "Micro"
 MOST_NAMED = 12
-"""Classes up to which each curve has a colour and a name."""
+"""Up to this many classes, each curve has a colour and a name."""
 
 
 class ReceiverCurves(OutputsView):
-    """ROC curves and the areas under them, where a study asks for them: they are read from every fit's outputs."""
+    """ROC curves and the areas under them, from the outputs of every fit, if a study asks for this view."""
 
     name, order = "roc", 61
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One a cell: areas of each class against the rest, of their mean (macro) and of all decisions (micro)."""
+        """One table per cell: area of each class against the rest, macro average, micro average."""
         return by_title("ROC by class", {label: layout_areas(one) for label, one in mean_curves(findings).items()})
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One a cell."""
+        """One figure per cell."""
         return by_title("roc", {label: figure_curves(one) for label, one in mean_curves(findings).items()})
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {
-            "roc": "Share of a class's movements that are told (up) against the share of the others that are taken for"
-            " it (right), mean over fits at equal shares of the latter; macro: mean over classes, micro: all decisions"
-            " of one class against the rest together; beside the names the areas. Dotted: guessing."
+            "roc": "True positive rate against false positive rate, each class against the rest; mean over fits at"
+            " equal false positive rates. Macro: mean over classes; micro: all one-against-rest decisions pooled. The"
+            " legend gives the areas. Dotted: chance."
         }
 
 
@@ -53,75 +53,77 @@ ROC = ReceiverCurves()
 
 @dataclass(frozen=True, eq=False)
 class ReceiverCurve:
-    """One class against the rest, a mean over classes, or all such decisions together.
+    """ROC curve of one class against the rest, of their mean, or of all such decisions pooled.
 
     Attributes:
-        true_rates: Share of true positives at `FALSE_RATES`.
-        area: Under the curve, 0.5 for guessing.
+        true_rates: True positive rate at each of `FALSE_RATES`.
+        area: Area under the curve; 0.5 at chance.
         precision: Average precision: the mean precision at each threshold, weighted by the gain in recall.
-        movements: Of the class, that were tested.
+        n_repetitions: Test repetitions of the class.
     """
 
     true_rates: Float[np.ndarray, " point"]
     area: float
     precision: float
-    movements: float
+    n_repetitions: float
 
 
 Curves = dict[str, ReceiverCurve]
-"""By class; then `MACRO` and `MICRO`."""
+"""Curves by class, then `MACRO` and `MICRO`."""
 
 
 def receiver_curves(trials: pd.DataFrame, names: list[str]) -> Curves:
-    """Curves of one fit; classes that no tested trial, or every one, is of are left out.
+    """Compute the curves of one fit; classes with no test trial, or with all of them, are left out.
 
     Args:
-        trials: Rows of `StudyResult.predictions`: subject, movement, target (a class index), output_{name} columns.
-        names: Of the classes.
+        trials: Rows of `StudyResult.predictions`: subject, repetition_id, target (class index), output_{name} columns.
+        names: Names of the classes.
     """
     logits = trials[[f"output_{name}" for name in names]].to_numpy(np.float64)
-    told, weights = softmax(logits, axis=1), repetition_fractions(trials)
+    probabilities, weights = softmax(logits, axis=1), repetition_fractions(trials)
     is_class = trials["target"].to_numpy()[:, None] == np.arange(len(names))
     decided = [k for k in range(len(names)) if 0 < is_class[:, k].sum() < len(trials)]
-    found = {names[k]: _curve(is_class[:, k], told[:, k], weights) for k in decided}
-    if not found:
+    curves = {names[k]: _curve(is_class[:, k], probabilities[:, k], weights) for k in decided}
+    if not curves:
         return {}
-    every = list(found.values())
-    together = _curve(is_class.ravel(), told.ravel(), np.repeat(weights, len(names)))
-    return found | {MACRO: _mean(every, float(weights.sum())), MICRO: _mean([together], float(weights.sum()))}
+    pooled = _curve(is_class.ravel(), probabilities.ravel(), np.repeat(weights, len(names)))
+    n_repetitions = float(weights.sum())
+    return curves | {MACRO: _mean(list(curves.values()), n_repetitions), MICRO: _mean([pooled], n_repetitions)}
 
 
 def mean_curves(findings: Findings) -> dict[str, Curves]:
-    """Means over the fits of each cell, by its label; movements are counted over the fits.
+    """Average the curves over the fits of each cell, by the cell's label; repetitions are summed over the fits.
 
-    Curves are averaged at equal shares of false positives, never scores of different models in one curve.
+    Curves are averaged at equal false positive rates; scores of different models are never pooled in one curve.
     """
     of_fit = {fit: receiver_curves(*outputs) for fit, outputs in outputs_of_fits(findings).items()}
-    found = {}
+    means = {}
     for cell in findings.cells:
-        mine = [of_fit[fit] for fit in cell.scores["fit"].unique()]
-        order = [n for n in dict.fromkeys(name for curves in mine for name in curves) if n not in (MACRO, MICRO)]
-        by_name = {name: [curves[name] for curves in mine if name in curves] for name in (*order, MACRO, MICRO)}
-        found[cell.label] = {
-            name: _mean(some, sum(one.movements for one in some)) for name, some in by_name.items() if some
+        of_cell = [of_fit[fit] for fit in cell.scores["fit"].unique()]
+        order = [n for n in dict.fromkeys(name for curves in of_cell for name in curves) if n not in (MACRO, MICRO)]
+        by_name = {name: [curves[name] for curves in of_cell if name in curves] for name in (*order, MACRO, MICRO)}
+        means[cell.label] = {
+            name: _mean(some, sum(one.n_repetitions for one in some)) for name, some in by_name.items() if some
         }
-    return found
+    return means
 
 
 def layout_areas(curves: Curves) -> pd.DataFrame:
-    """One row a class, macro and micro: movements, area under the curve, average precision."""
-    rows = [[name, str(round(one.movements)), value(one.area), value(one.precision)] for name, one in curves.items()]
-    table = pd.DataFrame(rows, columns=["Class", "Movements", "AUC", "Average precision"])
+    """Lay out one row per class, then macro and micro: repetitions, area under the curve, average precision."""
+    rows = [
+        [name, str(round(one.n_repetitions)), value(one.area), value(one.precision)] for name, one in curves.items()
+    ]
+    table = pd.DataFrame(rows, columns=["Class", "Repetitions", "AUC", "Average precision"])
     table.attrs["notes"] = [
-        "Of the unmasked models, each class against the rest, by its probability; means over fits. Macro: mean over the"
-        " classes that are tested; micro: all these decisions in one curve. Guessing has an AUC of 0.5, and as average"
-        " precision the share of the class."
+        "Unmasked models; each class against the rest, ranked by its probability; means over fits. Macro: mean over the"
+        " tested classes; micro: all decisions pooled in one curve. At chance, AUC is 0.5 and average precision equals"
+        " the fraction of the class."
     ]
     return table
 
 
 def figure_curves(curves: Curves) -> Figure:
-    """True against false positives: macro and micro, and each class."""
+    """Draw true against false positive rates: macro, micro and each class."""
     classes = [name for name in curves if name not in (MACRO, MICRO)]
     side = WIDTH * 0.45
     with matplotlib.rc_context(STYLE):
@@ -138,8 +140,8 @@ def figure_curves(curves: Curves) -> Figure:
                 line = {"color": DARK, "linewidth": 1.6, "linestyle": dash, "label": _label(name, curves)}
                 axes.plot(FALSE_RATES, curves[name].true_rates, **line)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.set_xlabel("False positives, share of the other classes")
-        axes.set_ylabel("True positives, share of the class")
+        axes.set_xlabel("False positive rate")
+        axes.set_ylabel("True positive rate")
         figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -151,7 +153,7 @@ def _label(name: str, curves: Curves) -> str:
 def _curve(
     positive: np.ndarray, score: Float[np.ndarray, " decision"], weights: Float[np.ndarray, " decision"]
 ) -> ReceiverCurve:
-    # Other reports need not wait for it.
+    # imported here, as other reports do not need it
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     false, true, _ = roc_curve(positive, score, sample_weight=weights)
@@ -161,10 +163,10 @@ def _curve(
     return ReceiverCurve(at_rates, area, precision, float(weights[positive].sum()))
 
 
-def _mean(curves: list[ReceiverCurve], movements: float) -> ReceiverCurve:
+def _mean(curves: list[ReceiverCurve], n_repetitions: float) -> ReceiverCurve:
     return ReceiverCurve(
         np.mean([one.true_rates for one in curves], axis=0),
         float(np.mean([one.area for one in curves])),
         float(np.mean([one.precision for one in curves])),
-        movements,
+        n_repetitions,
     )

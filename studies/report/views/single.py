@@ -1,4 +1,4 @@
-"""Conditions outside every family, one a row."""
+"""Conditions outside the layer and head sweeps, one per row."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,29 +44,29 @@ from emg_lens.sweeps.conditions import BASELINE
 
 
 class SingleConditions(View):
-    """Every condition of a study's `extra`."""
+    """Conditions that a study lists under `extra`."""
 
     name, order = "single", 20
 
     def shows(self, findings: Findings) -> bool:
-        """Where there are any."""
+        """Whether there are any."""
         return any(len(single_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One a cell of what was measured, and one of what could not have come out otherwise."""
+        """Per cell: the measured conditions, and those that equal another one by construction."""
         measured = in_each_cell(findings, "Single conditions", layout_measured)
-        return measured | in_each_cell(findings, "Single conditions that hold by construction", layout_identities)
+        return measured | in_each_cell(findings, "Single conditions that are equal by construction", layout_identities)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One a cell."""
+        """One figure per cell."""
         return in_each_cell(findings, "single", figure_singles)
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {
-            "single": "Every subject (dots) under the single conditions, against the unmasked model (grey box; dashed:"
-            " its mean; dotted: chance, if it is in sight). White diamonds: what was expected of a condition, but"
-            " for where that is the measured baseline itself."
+            "single": "Subjects (dots) under each single condition, compared with the unmasked model (grey box; dashed:"
+            " mean; dotted: chance, if within the axis). White diamonds: expected value, if it is not the measured"
+            " baseline."
         }
 
 
@@ -74,7 +74,7 @@ SINGLE = SingleConditions()
 
 
 def layout_singles(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
-    """These conditions, one a row; with the expected accuracy if there is one."""
+    """Lay out these conditions, one per row, with the expected accuracy if there is one."""
     has_expected, has_paper = _has_expected(cell, rows), bool(cell.published)
     body = []
     for row in rows.to_dict("records"):
@@ -91,15 +91,15 @@ def layout_singles(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
     if has_expected and any(BASELINE in row[2] for row in body):
         notes.insert(
             0,
-            "Expected “baseline”: the simulation implies as much as the unmasked models reach, or more. That nothing is"
-            " lost is a prediction; the number is the measured baseline itself.",
+            "Expected “baseline”: the simulation implies at least the accuracy of the unmasked models, so no drop is"
+            " expected.",
         )
     table.attrs["notes"] = notes
     return table
 
 
 def layout_identities(cell: Cell) -> pd.DataFrame | None:
-    """Single conditions that equal another whatever was learned, and how far apart the two were measured."""
+    """Lay out single conditions that equal another one for any weights, with the largest measured difference."""
     rows = single_conditions(cell.tests)
     same = identities(cell.scores, cell.metric)
     same = same[same["condition"].isin(rows["condition"])]
@@ -109,19 +109,19 @@ def layout_identities(cell: Cell) -> pd.DataFrame | None:
         {
             "Condition": same["condition"],
             "Equal to": same["equal_to"],
-            "Because": same["reason"],
+            "Reason": same["reason"],
             "Largest difference": [f"{apart:g}" for apart in same["max_abs_difference"]],
         }
     ).reset_index(drop=True)
     table.attrs["notes"] = [
-        f"Differences of {metric_words(cell.metric)}, over fits and subjects. No prediction could fail here: these"
-        " follow from the model's structure, and say nothing of what it has learned."
+        f"Differences in {metric_words(cell.metric)} over fits and subjects. These conditions are equal by the"
+        " structure of the model. They say nothing about what it has learned."
     ]
     return table
 
 
 def layout_measured(cell: Cell) -> pd.DataFrame | None:
-    """The single conditions that could have come out in any way, and the baseline."""
+    """Lay out the single conditions that are not equal by construction, then the baseline."""
     rows = single_conditions(cell.tests)
     rows = rows[~rows["condition"].isin(identities(cell.scores, cell.metric)["condition"])]
     if not len(rows):
@@ -129,33 +129,33 @@ def layout_measured(cell: Cell) -> pd.DataFrame | None:
     table = layout_singles(cell, rows)
     paper = [value(cell.published.get(BASELINE, np.nan))] if cell.published else []
     table.loc[len(table)] = ["Baseline", value(cell.baseline), *paper, *[""] * (len(table.columns) - 2 - len(paper))]
-    if not len(layer_conditions(cell.tests)):  # the other table says it
+    if not len(layer_conditions(cell.tests)):  # otherwise the layer sweep has these notes
         table.attrs["notes"] = [*study_notes(cell), *table.attrs["notes"]]
     return table
 
 
 def _has_expected(cell: Cell, rows: pd.DataFrame) -> bool:
-    """Whether something was expected of these rows: of accuracies, which is what the column holds."""
+    """Whether these rows have an expected accuracy."""
     return cell.metric == "accuracy" and "expected" in rows and bool(rows["expected"].notna().any())
 
 
 def _expected_in_words(row: Mapping[str, Any]) -> str:
-    """The expected accuracy, or that it is the baseline's by construction, at least in a part of the fits."""
-    share = row.get("expected_is_baseline", 0)
-    if share == 1:
+    """The expected accuracy, or "baseline" where no drop is expected, with the fraction of fits if not all."""
+    fraction = row.get("expected_is_baseline", 0)
+    if fraction == 1:
         return BASELINE
-    return value(row["expected"]) + (f" ({100 * share:.0f} % {BASELINE})" if share > 0 else "")
+    return value(row["expected"]) + (f" ({100 * fraction:.0f} % {BASELINE})" if fraction > 0 else "")
 
 
 def figure_singles(cell: Cell) -> Figure | None:
-    """The metric under these conditions, one line a condition."""
+    """Draw the metric under these conditions, one row per condition."""
     rows = single_conditions(cell.tests)
     if not len(rows):
         return None
     values, chance = cell.values, cell.chance
     limits = metric_limits(values[[BASELINE, *rows["condition"]]].to_numpy(), cell.is_fraction)
     if chance is not None and chance < (limits[0] or 0):
-        chance = None  # below what is shown
+        chance = None  # outside the axis
     has_expected = _has_expected(cell, rows)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH * 0.72, 0.95 + 0.27 * (len(rows) + 1)), dpi=DPI, layout="constrained")

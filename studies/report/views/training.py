@@ -1,4 +1,4 @@
-"""Training and held-out curves."""
+"""Training curves, with held-out and validation curves."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,24 +15,24 @@ from emg_lens.studies.report.wording import metric_name
 from emg_lens.studies.results.findings import Findings
 
 MOST_GROUPS = 6
-"""Combinations of levels that get a colour each; of more, all fits are drawn alike."""
+"""Up to this many combinations of levels have their own colour."""
 
-LOOKED_AT = {"held_out_": ("held out", (0, (3, 1.5))), "validation_": ("validation", (0, (1, 1)))}
-"""Trials that are not fitted: what their columns begin with, and how they are drawn."""
+NOT_FITTED = {"held_out_": ("held out", (0, (3, 1.5))), "validation_": ("validation", (0, (1, 1)))}
+"""Trials that are not used for fitting: prefix of their columns, name and line style."""
 
 
 class TrainingCurves(View):
-    """How the fits went."""
+    """Loss and metric by epoch."""
 
     name, order = "training", 90
     section = "training"
 
     def shows(self, findings: Findings) -> bool:
-        """Always: every study fits models."""
+        """Whether there are curves: always, as every study fits models."""
         return len(findings.curves) > 0
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """Loss and metric by epoch."""
+        """One figure."""
         facts = findings.facts
         labels = {
             row["fit"]: ", ".join(str(row[name]) for name in findings.factors) for row in facts.to_dict("records")
@@ -41,12 +41,11 @@ class TrainingCurves(View):
         return {"training": figure_training(findings.curves, groups if groups.nunique() <= MOST_GROUPS else None)}
 
     def captions(self) -> Mapping[str, str]:
-        """By figure."""
+        """Captions by the start of the figure's name."""
         return {
-            "training": "Loss and metric by epoch: one thin line a fit, thick: their mean. Held-out trials take no part"
-            " in training, validation trials choose the epoch;"
-            " curves count every window alike, tables every movement. Dotted: from here on the main head"
-            " alone drives learning."
+            "training": "Loss and metric by epoch: one thin line per fit; thick line: mean. Held-out trials are not"
+            " used in training; validation trials select the epoch. Curves weigh every window equally, tables every"
+            " repetition. Dotted: from this epoch on, only the loss of the main head is used."
         }
 
 
@@ -54,14 +53,14 @@ TRAINING = TrainingCurves()
 
 
 def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Figure:
-    """Loss and metric by epoch, one colour a group of fits.
+    """Draw loss and metric by epoch, one colour per group of fits.
 
     Solid for training, dashed for held-out trials, dotted for validation.
 
     Args:
-        curves: One row a fit and epoch: fit, epoch, loss, a metric, cls_weight, and `held_out_` columns,
-            and those of validation.
-        groups: Of each row, what the legend calls its group; default one group.
+        curves: One row per fit and epoch: fit, epoch, loss, a metric, cls_weight, and the same columns with the
+            prefixes `held_out_` and `validation_`.
+        groups: Legend name of each row's group; default: one group.
     """
     metric = next(c for c in curves.columns if c not in ("fit", "epoch", "loss"))
     group_of = pd.Series("", index=curves.index) if groups is None else groups
@@ -73,7 +72,7 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         for axes, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
             for k, name in enumerate(names):
                 _draw_lines(axes, curves[group_of == name], column, colour_of(k), "-")
-                for number, (prefix, (_, style)) in enumerate(LOOKED_AT.items(), start=1):
+                for number, (prefix, (_, style)) in enumerate(NOT_FITTED.items(), start=1):
                     if f"{prefix}{column}" in curves:
                         colour = colour_of(k if len(names) > 1 else number)
                         _draw_lines(axes, curves[group_of == name], f"{prefix}{column}", colour, style)
@@ -86,7 +85,7 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
         entries = {plain_text(name): Line2D([], [], color=colour_of(k)) for k, name in enumerate(names) if name}
         both = DARK if entries else None
         entries["training"] = Line2D([], [], color=both or colour_of(0))
-        for number, (prefix, (label, style)) in enumerate(LOOKED_AT.items(), start=1):
+        for number, (prefix, (label, style)) in enumerate(NOT_FITTED.items(), start=1):
             if f"{prefix}{metric}" in curves:
                 entries[label] = Line2D([], [], color=both or colour_of(number), linestyle=style)
         place_legend(figure, entries, n_columns=4)
@@ -94,7 +93,7 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
 
 
 def _draw_lines(axes: Axes, curves: pd.DataFrame, column: str, colour: str, style: Any) -> None:
-    """One thin line a fit, and their mean."""
+    """Draw one thin line per fit, and their mean."""
     lines = curves.pivot(index="epoch", columns="fit", values=column).dropna(how="all")
     axes.plot(lines.index, lines, color=colour, linewidth=0.5, alpha=0.3)
     axes.plot(lines.index, lines.mean(axis=1), color=colour, linewidth=1.3, linestyle=style)
