@@ -1,8 +1,9 @@
 from .batch import Batch
 from .corpus import Corpus, HeldOut
 from .corpus_writer import CorpusPart, write_corpus
+from .folds import Fold
 from .leakage import Leakage, leakage_report
-from .pre_onset import before_trials
+from .pre_onset import pre_onset_trials
 from .preprocessing import Recipe, preprocess
 from .recording import DataError, Recording, Signal
 from .registry import (
@@ -16,7 +17,7 @@ from .registry import (
     subjects,
 )
 from .segment import Segment
-from .splits import BlockSplit, Fold, RepetitionSplit, SubjectSplit
+from .splits import BlockSplit, RepetitionSplit, SubjectSplit
 from .standardization import InputStatistics, TargetStatistics
 from .trials import TrialSet
 
@@ -39,7 +40,7 @@ __all__ = [
     "SubjectSplit",
     "TargetStatistics",
     "TrialSet",
-    "before_trials",
+    "pre_onset_trials",
     "data_fingerprint",
     "dataset_names",
     "describe_dataset",

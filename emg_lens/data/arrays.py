@@ -1,4 +1,4 @@
-"""A user's own arrays, taken as parts of a `TrialSet`, or refused in words."""
+"""Check and convert a user's own arrays, as fields of a `TrialSet`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +14,11 @@ from emg_lens.data.segment import CHANNEL_COLUMNS
 from emg_lens.validation import ArgumentError, check_argument, short
 
 LARGEST = 2**53
-"""Of whole numbers: floating-point ones hold no larger one exactly."""
+"""Largest whole number that a floating-point array represents exactly."""
 
 
-def samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Float[np.ndarray, "..."]:
-    """A user's samples (or targets) as float32; their shape is checked later."""
+def as_samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Float[np.ndarray, "..."]:
+    """Convert samples (or targets) to float32; `TrialSet` checks their shape."""
     try:
         array = np.asarray(x)
     except (TypeError, ValueError):
@@ -28,107 +28,172 @@ def samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Fl
             f"{name} must be one array of real numbers {axes}, all trials of one length and at one rate; got"
             f" {type(x).__name__}{'' if array.dtype == object else f' of {array.dtype}'}"
         )
-    with np.errstate(over="ignore"):  # infinity is refused by name later
+    with np.errstate(over="ignore"):  # `TrialSet` rejects infinity and names the channel
         return np.atleast_1d(array.astype(np.float32, copy=False))
 
 
-def rate(fs: Any) -> float:
-    """A user's sampling rate."""
+def as_rate(fs: Any) -> float:
+    """Check a sampling rate (Hz)."""
     try:
         check_argument("fs", fs, PositiveFloat)
     except ArgumentError:
         raise DataError(
-            f"fs must be positive, one number, the samples per second of all channels of x; got {short(fs)}"
+            f"fs must be one positive number, the sampling rate of all channels of x in Hz; got {short(fs)}"
         ) from None
     return float(fs)
 
 
 def channel_table(channels: Any, fs: float, x: Float[np.ndarray, "..."]) -> pd.DataFrame:
-    """The channel table that a user's counts, or own table, stand for."""
+    """Make the channel table from the number of channels of each modality; a table stays as it is."""
     if isinstance(channels, pd.DataFrame):
         return channels.reset_index(drop=True)
     try:
         check_argument("channels", channels, Mapping[str, PositiveInt])
     except ArgumentError:
         raise DataError(
-            f"channels must say how many each modality has, such as {{'emg': 8, 'acc': 3}}; got {short(channels)}"
+            "channels must give the number of channels of each modality, such as {'emg': 8, 'acc': 3};"
+            f" got {short(channels)}"
         ) from None
     if x.ndim == 3 and sum(channels.values()) != x.shape[1]:
         raise DataError(
             f"x is [trial, channel, time] and has {x.shape[1]} channels (shape {x.shape}),"
-            f" but channels names {sum(channels.values())}: {dict(channels)}"
+            f" but channels lists {sum(channels.values())}: {dict(channels)}"
         )
     rows = [(m, f"{m}.{i}", "", fs) for m, n in channels.items() for i in range(n)]
     return pd.DataFrame(rows, columns=list(CHANNEL_COLUMNS))
 
 
-def whole(values: Shaped[np.ndarray, " trial"] | Sequence[int], name: str) -> Int[np.ndarray, " trial"]:
-    """A user's repetitions or movements as whole numbers."""
+def as_whole_numbers(values: Shaped[np.ndarray, " trial"] | Sequence[int], name: str) -> Int[np.ndarray, " trial"]:
+    """Convert repetition numbers to whole numbers."""
     numbers = np.asarray(values)
     if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any() or (np.abs(numbers) > LARGEST).any():
-        raise DataError(f"{name} must hold whole numbers, got {numbers.dtype}")
+        raise DataError(f"{name} must contain whole numbers, got {numbers.dtype}")
     return numbers.astype(np.int64)
 
 
-def labels(values: Any, name: str, n: int | None = None) -> list[str | int | float]:
-    """A user's labels, subjects or names, one by one: text or numbers.
+def as_labels(values: Any, name: str, n: int | None = None) -> list[str | int | float]:
+    """Convert labels, subjects or names to a list of text or numbers.
 
     Args:
         values: A list, array, tensor or column.
-        name: What they are called, for messages.
-        n: How many there should be, if that is known.
+        name: Name of the argument, for messages.
+        n: Expected number of labels, if known.
 
     Raises:
-        DataError: Another number of them, or one that is missing (`None`, NaN), bytes, or no label at all.
+        DataError: The number of labels is wrong, or a label is missing (`None`, NaN) or neither text nor a number.
     """
     given = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise DataError(f"{name} must be one label a trial, got {short(values)}")
+        raise DataError(f"{name} must be one label per trial, got {short(values)}")
     items = list(given)
     shape = getattr(values, "shape", (len(items),))
     if n is not None and tuple(shape) != (n,):
-        raise DataError(f"{name} must be one label a trial: {n} of them, got shape {tuple(shape)}")
+        raise DataError(f"{name} must be one label per trial, {n} labels, got shape {tuple(shape)}")
     for at, item in enumerate(items):
         if isinstance(item, bytes):
-            raise DataError(f"{name} of trial {at} is {short(item)}, bytes; give text: .astype(str), or .decode() each")
+            raise DataError(
+                f"{name} of trial {at} is {short(item)}, bytes; give text: .astype(str), or .decode() for each"
+            )
         if not isinstance(item, str | int | float) or (isinstance(item, float) and not math.isfinite(item)):
-            raise DataError(f"{name} of trial {at} is {short(item)}; expected text or a number, none missing")
+            raise DataError(f"{name} of trial {at} is {short(item)}; expected text or a number")
     if all(isinstance(item, float) and item.is_integer() and abs(item) <= LARGEST for item in items):
-        return [int(item) for item in items]  # a table or MATLAB wrote 1 as 1.0
+        return [int(item) for item in items]  # tables and MATLAB files write 1 as 1.0
     return items
 
 
-def distinct(items: Sequence[str | int | float], name: str) -> list[str | int | float]:
-    """The different labels in rising order, numbers before text.
+def distinct_labels(items: Sequence[str | int | float], name: str) -> list[str | int | float]:
+    """Return the different labels in rising order, numbers before text.
 
     Raises:
-        DataError: Two that are written alike, such as 1 and "1".
+        DataError: A number and a text are written alike, such as 1 and "1".
     """
-    found = sorted(set(items), key=lambda item: (isinstance(item, str), item))
-    texts = [str(item) for item in found]
+    different = sorted(set(items), key=lambda item: (isinstance(item, str), item))
+    texts = [str(item) for item in different]
     doubled = [text for i, text in enumerate(texts) if text in texts[:i]]
     if doubled:
-        raise DataError(f"{name} holds {doubled[0]} as a number and as text; make all of them one of the two")
-    return found
+        raise DataError(f"{name} contains {doubled[0]} as a number and as text; use one type for all labels")
+    return different
 
 
 def check_names(**names: Iterable[object]) -> None:
-    """Refuse names that tables, files and terminals cannot show.
+    """Reject names that tables, files and terminals cannot show.
 
     Args:
-        **names: Of subjects, classes, ...: what they are -> them.
+        **names: Lists of names by what they name: `subjects=[...]`, `classes=[...]`.
 
     Raises:
-        DataError: One that is empty, no text, or holds what is not printable.
+        DataError: A name is not text, is empty, or contains characters that cannot be printed.
     """
-    for what, some in names.items():
-        for name in some:
+    for what, group in names.items():
+        for name in group:
             if not isinstance(name, str) or not name.strip() or not name.isprintable():
                 raise DataError(f"{what.replace('_', ' ')} must be printable text and not empty, got {short(name)}")
 
 
-def chosen_values(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:
-    """`wanted` as a list, or one line about the first that does not occur in `values`."""
+def check_trials(trials: Any) -> None:
+    """Check that the fields of a `TrialSet` agree in shape, type and names.
+
+    Raises:
+        DataError: The first field that does not fit.
+    """
+    x, n = trials.x, len(trials.x)
+    if x.ndim != 3 or x.dtype != np.float32 or not x.size:
+        raise DataError(f"x must be float32 [trial, channel, time] and not empty, got {x.dtype} {x.shape}")
+    for name in ("y", "subject", "repetition", "repetition_id"):
+        vector, kind = getattr(trials, name), "U" if name == "subject" else "iu"
+        if vector.shape != (n,) or vector.dtype.kind not in kind:
+            wanted = "strings" if kind == "U" else "whole numbers"
+            raise DataError(f"{name} must be {n} {wanted}, got {vector.dtype} {vector.shape}")
+    if (trials.source is None) != (trials.start_s is None):
+        raise DataError("source and start_s belong together; give both or neither")
+    if not 0 < trials.fs < np.inf:
+        raise DataError(f"fs must be positive and finite, got {trials.fs}")
+    check_names(subjects=np.unique(trials.subject).tolist(), classes=trials.classes, target_names=trials.target_names)
+    if len(set(trials.classes)) != len(trials.classes):
+        raise DataError(f"class names must be unique, got {list(trials.classes)}")
+    if trials.y.min() < 0 or trials.y.max() >= len(trials.classes):
+        raise DataError(f"y must be 0 to {len(trials.classes) - 1}, got {trials.y.min()} to {trials.y.max()}")
+    _check_channels(trials.channels, x.shape[1])
+    _check_targets(trials.targets, trials.target_names, n)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=2).ravel())
+    if len(bad):
+        trial, channel = divmod(int(bad[0]), x.shape[1])
+        row = trials.channels.iloc[channel]
+        raise DataError(f"x holds NaN or infinity in trial {trial}, channel {channel} ({row.modality} {row['name']})")
+
+
+def _check_channels(channels: pd.DataFrame, n: int) -> None:
+    if tuple(channels.columns) != CHANNEL_COLUMNS or len(channels) != n:
+        raise DataError(
+            f"channels must have {n} rows and the columns {', '.join(CHANNEL_COLUMNS)},"
+            f" got {len(channels)} rows and {', '.join(map(str, channels.columns))}"
+        )
+    order = channels["modality"].tolist()
+    check_names(modalities=order, channel_names=channels["name"].astype(str))
+    if order != [m for m in dict.fromkeys(order) for _ in range(order.count(m))]:
+        raise DataError(f"channels of a modality must stand together, got the order {order}")
+
+
+def _check_targets(targets: Any, names: Sequence[str], n_trials: int) -> None:
+    n = len(names)
+    if targets is None:
+        if n:
+            raise DataError(f"there are {n} target_names but no targets; give targets too")
+        return
+    if targets.shape != (n_trials, n) or targets.dtype != np.float32 or not n:
+        raise DataError(
+            f"targets must be float32 [trial, target] of {n_trials} trials, with one name a target;"
+            f" got {targets.dtype} {targets.shape} and {n} names"
+        )
+    if len(set(names)) != n:
+        raise DataError(f"target names must be unique, got {list(names)}")
+    bad = np.argwhere(~np.isfinite(targets))
+    if len(bad):
+        raise DataError(f"target {names[bad[0, 1]]} is NaN or infinite in trial {bad[0, 0]}")
+
+
+def checked_choice(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:
+    """Return `wanted` as a list; raise `DataError` for the first item that does not occur in `values`."""
     if isinstance(wanted, str):
         raise DataError(f"expected a list of {what} values such as [{wanted!r}], got {wanted!r}")
     known = list(dict.fromkeys(values.tolist()))
@@ -141,10 +206,10 @@ def chosen_values(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: 
     return wanted
 
 
-def apart(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray, " trial"]]:
-    """The numbers of several sets, renumbered so that no two sets share one."""
-    renumbered, following = [], 0
+def renumbered(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray, " trial"]]:
+    """Renumber several sets so that no two sets have a number in common."""
+    shifted, following = [], 0
     for some in numbers:
-        renumbered.append(some - some.min() + following)
-        following = int(renumbered[-1].max()) + 1
-    return renumbered
+        shifted.append(some - some.min() + following)
+        following = int(shifted[-1].max()) + 1
+    return shifted

@@ -1,7 +1,7 @@
-"""Which channels a model hears, and in which groups: `{"emg": [0, 2, 4]}`, or groups of one's own.
+"""Select the channels that a model receives as input, and group them.
 
 `{"emg": [0, 2, 4], "acc": "all"}` keeps some electrodes of a modality. `{"first": {"emg": [0, 1]}, "second": {"emg":
-[2, 3]}}` makes two groups of one modality, which a model takes for two modalities: it has a head or a stage for each.
+[2, 3]}}` makes two groups of one modality. A model treats each group as a modality, with its own head or stage.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from emg_lens.data.recording import DataError
-from emg_lens.validation import Name, SpecModel, findings, short
+from emg_lens.validation import Name, SpecModel, short
 
 ALL = "all"
 """Every electrode of a modality."""
@@ -22,10 +22,10 @@ class Electrodes(SpecModel):
     """Some electrodes (or other sensors) of a modality.
 
     Attributes:
-        electrodes: Their numbers, from 0; `"all"`; or the name of a set that stands elsewhere (a study's
-            `cohort.electrodes`).
-        first: Only the first so many of them, in the order in which they are listed.
-        axes: Channels of each, which stand together: 3 for accelerometers whose axes are kept, 1 for single channels.
+        electrodes: Their numbers, from 0; or `"all"`; or the name of a set that a study defines in
+            `cohort.electrodes`.
+        first: Keep only this many of them, in the listed order.
+        axes: Number of consecutive channels of one sensor: 3 for an accelerometer with x, y, z; 1 for an electrode.
     """
 
     electrodes: tuple[NonNegativeInt, ...] | Name = ALL
@@ -40,52 +40,60 @@ class Electrodes(SpecModel):
         return self
 
     def numbered(self, named: Mapping[str, tuple[int, ...]]) -> "Electrodes":
-        """The same with numbers in the place of a name.
+        """Replace the name of a set by its numbers.
 
         Raises:
-            ValueError: A name that is not known, or numbers that are none of electrodes.
+            ValueError: The name is unknown, or its numbers are invalid.
         """
         if isinstance(self.electrodes, tuple) or self.electrodes == ALL:
             return self
         if self.electrodes not in named:
             known = ", ".join([*named, ALL])
-            raise ValueError(f"channels name the electrodes {self.electrodes!r}; known: {known}, or numbers from 0")
+            raise ValueError(f"unknown electrodes {self.electrodes!r} in channels; known: {known}, or numbers from 0")
         return Electrodes(electrodes=named[self.electrodes], first=self.first, axes=self.axes)
 
     def rows(self, n_channels: int, modality: str) -> list[int]:
-        """Places of their channels among those of the modality, in the order in which the channels stand.
+        """Return the indices of their channels within the modality, in channel order.
+
+        Args:
+            n_channels: Number of channels of the modality.
+            modality: Its name, for messages.
 
         Raises:
-            DataError: Electrodes that the modality does not have, or channels that are not so many an electrode.
+            DataError: The modality lacks an electrode, or its channels are not a multiple of `axes`.
         """
         n, left = divmod(n_channels, self.axes)
         if left:
-            raise DataError(f"{modality} has {n_channels} channels, which are no electrodes of {self.axes} axes each")
+            raise DataError(
+                f"{modality} has {n_channels} channels, which is not a multiple of axes={self.axes}; give other axes"
+            )
         if isinstance(self.electrodes, str) and self.electrodes != ALL:
             raise DataError(f"electrodes of {modality} must be numbers from 0 or 'all', got {self.electrodes!r}")
         numbers = range(n) if isinstance(self.electrodes, str) else self.electrodes
         beyond = [number for number in numbers if number >= n]
         if beyond:
             axes = f" of {self.axes} axes" * (self.axes > 1)
-            raise DataError(f"{modality} has electrodes 0 to {n - 1}{axes}, got {beyond[0]}")
+            raise DataError(f"{modality} has no electrode {beyond[0]}; it has electrodes 0 to {n - 1}{axes}")
         if self.first is not None and self.first > len(numbers):
-            raise DataError(f"the first {self.first} electrodes of {modality} were asked for, of {len(numbers)}")
+            raise DataError(
+                f"first={self.first} is more than the {len(numbers)} electrodes of {modality} that are listed"
+            )
         return [axis + self.axes * number for number in self.chosen(n) for axis in range(self.axes)]
 
     @property
     def in_order(self) -> "Electrodes":
-        """The same electrodes by their numbers, in the order of the channels, where numbers are known."""
+        """The same electrodes by number, in channel order; unchanged if they are given by name."""
         if isinstance(self.electrodes, str):
             return self
         return Electrodes(electrodes=tuple(self.chosen(0)), axes=self.axes)
 
     def chosen(self, n: int) -> list[int]:
-        """Their numbers, of `n` that there are, in the order of the channels; a name must be numbered before."""
+        """Return their numbers in channel order; `n` is the number of electrodes of the modality."""
         return sorted((range(n) if isinstance(self.electrodes, str) else self.electrodes)[: self.first])
 
 
 def read_groups(given: Any) -> Any:
-    """Groups in full: `{"emg": [0, 1]}` is short for `{"emg": {"emg": {"electrodes": [0, 1]}}}`."""
+    """Expand short groups: `{"emg": [0, 1]}` stands for `{"emg": {"emg": {"electrodes": [0, 1]}}}`."""
     if not isinstance(given, Mapping):
         return given
     return {group: _read_group(group, of) for group, of in given.items()}
@@ -106,49 +114,52 @@ ChannelGroups = Annotated[dict[Name, dict[Name, Electrodes]], BeforeValidator(re
 _GROUPS = TypeAdapter(ChannelGroups)
 
 
-def chosen_channels(channels: pd.DataFrame, groups: Mapping[str, Any]) -> tuple[list[int], list[str]]:
-    """Rows of a channel table that groups are made of, group after group, and the group of each.
+def select_channels(channels: pd.DataFrame, groups: Mapping[str, Any]) -> tuple[list[int], list[str]]:
+    """Find the rows of a channel table that each group selects.
 
     Args:
-        channels: One row a channel, with `modality`.
-        groups: Group -> modality -> electrodes, or short: see the module.
+        channels: Channel table, with one row a channel and the column `modality`.
+        groups: Group -> modality -> electrodes; the module's docstring shows short forms.
+
+    Returns:
+        Row numbers, group after group, and the group of each row.
 
     Raises:
-        DataError: What is no such mapping; a modality or electrode that there is not, that no group has, or that is
-            twice there.
+        DataError: The mapping is invalid; a modality or electrode does not exist; a channel is in two groups; or a
+            modality is in no group.
     """
     try:
         known = _GROUPS.validate_python(groups)
     except ValidationError as error:
-        raise DataError(f"channels {short(groups)}: {findings(error)}") from None
+        raise DataError(f"channels {short(groups)}: {describe_errors(error, groups)}") from None
     if not known:
-        raise DataError("channels names no group; expected groups such as {'emg': [0, 1, 2]}")
+        raise DataError("channels is empty; expected groups such as {'emg': [0, 1, 2]}")
     order = channels["modality"].to_numpy()
     rows: list[int] = []
     names: list[str] = []
-    for group, of in known.items():
-        mine: list[int] = []
-        for modality, some in of.items():
-            there = np.flatnonzero(order == modality)
-            if not len(there):
+    for group, selection in known.items():
+        in_group: list[int] = []
+        for modality, electrodes in selection.items():
+            of_modality = np.flatnonzero(order == modality)
+            if not len(of_modality):
                 listed = ", ".join(dict.fromkeys(order.tolist()))
-                raise DataError(f"channels of {group!r}: no modality {modality!r}; there is {listed}")
-            mine += there[some.rows(len(there), modality)].tolist()
-        rows, names = [*rows, *sorted(mine)], [*names, *[group] * len(mine)]
-    _check_named(order, known)
+                raise DataError(f"channels of {group!r}: unknown modality {modality!r}; known: {listed}")
+            in_group += of_modality[electrodes.rows(len(of_modality), modality)].tolist()
+        rows, names = [*rows, *sorted(in_group)], [*names, *[group] * len(in_group)]
+    _check_every_modality(order, known)
     doubled = next((row for i, row in enumerate(rows) if row in rows[:i]), None)
     if doubled is not None:
         where = " and ".join(repr(names[i]) for i, row in enumerate(rows) if row == doubled)
         channel = channels.iloc[doubled]
-        raise DataError(f"{channel['modality']} channel {channel['name']} is in {where}; a channel is in one group")
+        raise DataError(f"{channel['modality']} channel {channel['name']} is in {where}; keep it in one group")
     return rows, names
 
 
-def _check_named(order: Iterable[str], groups: Mapping[str, Mapping[str, Electrodes]]) -> None:
-    """Refuse a modality that is not spoken of, so that none is lost by an oversight."""
-    spoken = {modality for of in groups.values() for modality in of}
-    silent = [modality for modality in dict.fromkeys(order) if modality not in spoken]
-    if silent:
+def _check_every_modality(order: Iterable[str], groups: Mapping[str, Mapping[str, Electrodes]]) -> None:
+    """Reject groups that leave out a modality, so that none is lost by mistake."""
+    listed = {modality for selection in groups.values() for modality in selection}
+    missing = [modality for modality in dict.fromkeys(order) if modality not in listed]
+    if missing:
         raise DataError(
-            f"channels does not name {silent[0]!r}; say '{silent[0]}: all' to keep it, or leave it out of modalities"
+            f"channels does not list {missing[0]!r}; write '{missing[0]}: all' to keep it, or remove it from modalities"
         )

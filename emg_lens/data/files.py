@@ -82,7 +82,7 @@ def index_files(
     return index
 
 
-def choose(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequence[Path]]:
+def select_subjects(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequence[Path]]:
     """The part of an index that belongs to some subjects, in natural order; `None` = all.
 
     A subject is given by its name, or by the number in it (`3` or `"3"` for `"S3"`).

@@ -1,8 +1,8 @@
-"""What a split cannot keep apart: what training and test trials share, and what is told before a movement begins.
+"""Leakage of a split: what test trials have in common with training trials, and pre-onset decodability.
 
-A report counts; it does not judge. Sharing subject and recording is what a split within subjects means; sharing samples
-or movements is a mistake in any split. Samples are those of the windows: that a filter of the whole recording carries
-something from one window to its neighbours is not counted.
+A report counts; it does not judge. A split within subjects shares subjects and recordings by definition. Shared samples
+or repetitions are a mistake in any split. Samples are those of the windows; a filter over the whole recording may in
+addition carry information from one window to its neighbours, which is not counted.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,180 +12,200 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
-from emg_lens.data.pre_onset import ALL, WINDOW_S, Told, told_before
+from emg_lens.data.folds import Fold
+from emg_lens.data.pre_onset import ALL, WINDOW_S, Decodability, pre_onset_decodability
 from emg_lens.data.recording import DataError
-from emg_lens.data.splits import Fold
 from emg_lens.data.trials import TrialSet
 
 SHARED = {
     "samples": "share raw samples with a training trial (their windows overlap)",
-    "repetition_id": "are cut from a movement that is also trained on",
-    "repetition": "are of the same class, repetition and recording as a training trial",
-    "recording": "come from a recording that is also trained on",
-    "subject": "come from a subject who is also trained on",
+    "repetition_id": "come from a repetition that is also in the training set",
+    "repetition": "have the same class, repetition number and recording as a training trial",
+    "recording": "come from a recording that is also in the training set",
+    "subject": "come from a subject who is also in the training set",
 }
-"""What a test trial may share with a training trial, and how a sentence says so."""
+"""What a test trial may have in common with a training trial, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """The report on one fold, or on several together.
+    """Leakage report on one fold, or on several folds together.
 
     Attributes:
-        n_folds: How many folds it is about.
-        n_test: Test trials, in all.
-        n_classes: Classes that occur.
-        shared: How many of them share with training what the key says (`SHARED`); `None` where it is not known.
-        told: What is told before the movement begins; empty where there is no rest before it.
-        rest_s: How long the rest that is looked at is (s).
-        repeats: Share of movements that are of the same class as the subject's movement just before; `None` where no
-            movement follows another.
-        repeats_at_random: The same, were their order random.
+        n_folds: Number of folds.
+        n_test: Number of test trials in all folds.
+        n_classes: Number of classes that occur.
+        shared: Number of test trials that have something in common with a training trial, by the keys of `SHARED`;
+            `None` = unknown.
+        decodability: Accuracy of a linear classifier before and during each repetition; empty if no repetition has
+            enough rest before it.
+        pre_onset_s: Length of the window before movement onset (s); `None` = the recordings have no such rest.
+        class_repeats: Fraction of repetitions with the same class as the subject's previous repetition; `None` = no
+            repetition follows another.
+        class_repeats_at_random: The fraction that a random order would give.
     """
 
     n_folds: int
     n_test: int
     n_classes: int
     shared: Mapping[str, int | None]
-    told: tuple[Told, ...] = ()
-    rest_s: float | None = None
-    repeats: float | None = None
-    repeats_at_random: float | None = None
+    decodability: tuple[Decodability, ...] = ()
+    pre_onset_s: float | None = None
+    class_repeats: float | None = None
+    class_repeats_at_random: float | None = None
 
     @staticmethod
     def over(reports: Iterable["Leakage"]) -> "Leakage":
-        """One report on several folds: counts are added, shares and accuracies averaged over the folds.
+        """Combine the reports on several folds: counts are added, fractions and accuracies are averaged over folds.
 
         Raises:
-            DataError: No report.
+            DataError: `reports` is empty.
         """
         reports = list(reports)
         if not reports:
-            raise DataError("no leakage report to bring together")
-        told: dict[str, list[Told]] = {}
-        for one in (t for r in reports for t in r.told):
-            told.setdefault(one.modality, []).append(one)
+            raise DataError("no leakage report to combine; give at least one")
+        by_modality: dict[str, list[Decodability]] = {}
+        for one in (d for r in reports for d in r.decodability):
+            by_modality.setdefault(one.modality, []).append(one)
         return Leakage(
             n_folds=sum(r.n_folds for r in reports),
             n_test=sum(r.n_test for r in reports),
             n_classes=max(r.n_classes for r in reports),
             shared={what: _sum(r.shared[what] for r in reports) for what in SHARED},
-            told=tuple(_told_on_average(some) for some in told.values()),
-            rest_s=next((r.rest_s for r in reports if r.rest_s is not None), None),
-            repeats=_mean(r.repeats for r in reports),
-            repeats_at_random=_mean(r.repeats_at_random for r in reports),
+            decodability=tuple(_average(some) for some in by_modality.values()),
+            pre_onset_s=next((r.pre_onset_s for r in reports if r.pre_onset_s is not None), None),
+            class_repeats=_mean(r.class_repeats for r in reports),
+            class_repeats_at_random=_mean(r.class_repeats_at_random for r in reports),
         )
 
     def to_dict(self) -> dict:
-        """Plain values, for a JSON file."""
+        """Return plain values, for a JSON file."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: Mapping) -> "Leakage":
-        """What `to_dict` gave."""
-        return Leakage(**{**values, "told": tuple(Told(**t) for t in values["told"])})
+        """Make a report from the output of `to_dict`."""
+        return Leakage(**{**values, "decodability": tuple(Decodability(**d) for d in values["decodability"])})
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a fact: `fact`, `of` (what is shared, or the modality that tells), `value`, `chance`, `n_test`.
+        """Return one row a fact.
 
-        `value` is a share of test trials, or an accuracy; NaN where it is not known.
+        Returns:
+            Columns `fact`; `of`: what is shared, or the modality that the classifier receives; `value`: a fraction of
+            test trials, or an accuracy, NaN if unknown; `chance`; `n_test`.
         """
         unknown: float = np.nan
         rows: list[tuple[str, str, float, float, int]] = []
         for what, n in self.shared.items():
             rows.append(("shared", what, unknown if n is None else n / self.n_test, unknown, self.n_test))
-        for t in self.told:
-            rows.append(("told before", t.modality, t.before, t.chance, t.n_test))
-            rows.append(("told during", t.modality, t.during, t.chance, t.n_test))
-        if self.n_classes > 1 and self.repeats is not None and self.repeats_at_random is not None:
-            rows.append(("class repeats", ALL, self.repeats, self.repeats_at_random, self.n_test))
+        for d in self.decodability:
+            rows.append(("decodable before onset", d.modality, d.before, d.chance, d.n_test))
+            rows.append(("decodable during repetition", d.modality, d.during, d.chance, d.n_test))
+        if self.n_classes > 1 and self.class_repeats is not None and self.class_repeats_at_random is not None:
+            rows.append(("class repeats", ALL, self.class_repeats, self.class_repeats_at_random, self.n_test))
         return pd.DataFrame(rows, columns=["fact", "of", "value", "chance", "n_test"])
 
     def sentences(self) -> list[str]:
-        """The report in words, one fact a sentence."""
-        said = []
+        """Return the report in words, one fact an entry."""
+        facts = []
         for what, n in self.shared.items():
             if n is None:
-                said.append(
-                    f"Whether test trials {SHARED[what]} is not known: they do not say what they were cut from."
+                facts.append(
+                    f"It is unknown whether test trials {SHARED[what]}: these trials do not name their recordings."
                 )
             else:
                 count = "None of the" if n == 0 else "All" if n == self.n_test else f"{n} of"
-                said.append(f"{count} {self.n_test} test trials {SHARED[what]}.")
+                facts.append(f"{count} {self.n_test} test trials {SHARED[what]}.")
         if self.n_classes < 2:
-            return said
-        said.append(self._on_rest())
-        repeats = self.repeats_in_short()
-        return said if repeats is None else [*said, f"{repeats}."]
+            return facts
+        facts.append(self._pre_onset_sentence())
+        repeats = self.class_repeats_clause()
+        return facts if repeats is None else [*facts, f"{repeats}."]
 
-    def repeats_in_short(self) -> str | None:
-        """How often a class follows itself, as a clause; `None` where that is not known."""
-        if self.repeats is None or self.repeats_at_random is None:
+    def class_repeats_clause(self) -> str | None:
+        """Say how often a class follows itself, as a clause without a full stop; `None` if that is unknown."""
+        if self.class_repeats is None or self.class_repeats_at_random is None:
             return None
         return (
-            f"{self.repeats:.0%} of consecutive movements, as they are read (files by name), are of the same"
-            f" class ({self.repeats_at_random:.0%} if their order were random)"
+            f"{self.class_repeats:.0%} of consecutive repetitions, in the order of the files, have the same class"
+            f" ({self.class_repeats_at_random:.0%} expected in random order)"
         )
 
     @property
     def is_blocked(self) -> bool:
-        """Whether a class follows itself more than twice as often as it would at random."""
-        if self.repeats is None or self.repeats_at_random is None:
+        """Whether a class follows itself more than twice as often as in random order."""
+        if self.class_repeats is None or self.class_repeats_at_random is None:
             return False
-        return self.repeats > 2 * self.repeats_at_random
+        return self.class_repeats > 2 * self.class_repeats_at_random
 
-    def _on_rest(self) -> str:
-        if self.rest_s is None:
+    def _pre_onset_sentence(self) -> str:
+        if self.pre_onset_s is None:
             return (
-                "Whether the class is told before the movement begins is not known: in the recordings at hand there is"
-                f" no rest before it, or less than {WINDOW_S:g} s."
+                "Pre-onset decodability is unknown: in these recordings no repetition has"
+                f" {WINDOW_S:g} s of rest before it."
             )
-        if not self.told:
-            return "Too few movements have rest before them to see whether the class is told before they begin."
-        during = ", ".join(f"{t.during:.2f} from {_in_words(t.modality)}" for t in self.told)
+        if not self.decodability:
+            return "Pre-onset decodability is unknown: too few repetitions have rest before them."
+        during = ", ".join(f"{d.during:.2f} from {_in_words(d.modality)}" for d in self.decodability)
         return (
-            f"{self.told_in_short()}; from the movement itself, of {during} (linear discriminant analysis of each"
-            " EMG channel's log mean square and each other channel's mean)."
+            f"{self.decodability_clause()}. During the repetition, its accuracy is {during}. The classifier is a linear"
+            " discriminant analysis of each EMG channel's log mean square and each other channel's mean."
         )
 
-    def told_in_short(self) -> str | None:
-        """What is told of the class before the movement begins, as a clause; `None` where that is not known."""
-        if not self.told or self.rest_s is None:
+    def decodability_clause(self) -> str | None:
+        """State the pre-onset decodability, as a clause without a full stop; `None` if that is unknown."""
+        if not self.decodability or self.pre_onset_s is None:
             return None
-        before = ", ".join(f"{t.before:.2f} from {_in_words(t.modality)}" for t in self.told)
+        before = ", ".join(f"{d.before:.2f} from {_in_words(d.modality)}" for d in self.decodability)
         return (
-            f"Before the movement begins, from {self.rest_s:g} s of rest, its class is told with an accuracy of"
-            f" {before} (chance {self.told[0].chance:.2f})"
+            f"A linear classifier decodes the class from the last {self.pre_onset_s:g} s before movement onset with"
+            f" accuracy {before} (chance {self.decodability[0].chance:.2f})"
         )
 
 
 def leakage_report(
     train: TrialSet, test: TrialSet, before: TrialSet | None = None, *, fold: Fold | None = None
 ) -> Leakage:
-    """What test trials share with training trials, and what is told of their class before the movement begins.
+    """Count what test trials have in common with training trials, and measure pre-onset decodability.
 
     Args:
         train: Training trials, not z-scored.
         test: Test trials of the same set.
-        before: The rest before their movements: `before_trials` of the recordings they were cut from.
-        fold: The fold they are of, for messages.
+        before: The rest before their repetitions: `pre_onset_trials` of the recordings that the trials were cut from.
+            Default: pre-onset decodability stays unknown.
+        fold: The fold of these trials; error messages name it.
+
+    Returns:
+        The report; `sentences()` gives it in words, `to_frame()` as a table.
 
     Raises:
-        DataError: Parts that differ in channels or classes, or a `before` of other recordings.
+        DataError: The parts differ in channels or classes, or `before` comes from other recordings.
+
+    Example:
+        Windows of one repetition must not be in both parts.
+
+        >>> import numpy as np
+        >>> from emg_lens.data import TrialSet, leakage_report
+        >>> trials = TrialSet.from_arrays(
+        ...     x=np.random.default_rng(0).normal(size=(8, 2, 50)), y=[0, 1] * 4, subject=["A"] * 8,
+        ...     repetition=[1, 1, 1, 1, 2, 2, 2, 2], channels={"emg": 2}, fs=100.0)
+        >>> report = leakage_report(*trials.split([1], [2]))
+        >>> print(report.sentences()[1])
+        None of the 4 test trials come from a repetition that is also in the training set.
     """
-    whose = "" if fold is None else f"fold {fold.name}: "
+    prefix = "" if fold is None else f"fold {fold.name}: "
     if train.classes != test.classes or train.modalities != test.modalities:
-        raise DataError(f"{whose}training and test trials differ in classes or modalities; divide one set")
+        raise DataError(f"{prefix}training and test trials differ in classes or modalities; split one TrialSet")
     repeats, at_random = _class_repeats(train, test)
     return Leakage(
         n_folds=1,
         n_test=len(test),
         n_classes=len(np.unique(np.concatenate([train.y, test.y]))),
         shared=_shared(train, test),
-        told=() if before is None else told_before(train, test, before, whose),
-        rest_s=None if before is None else before.n_samples / before.fs,
-        repeats=repeats,
-        repeats_at_random=at_random,
+        decodability=() if before is None else pre_onset_decodability(train, test, before, prefix),
+        pre_onset_s=None if before is None else before.n_samples / before.fs,
+        class_repeats=repeats,
+        class_repeats_at_random=at_random,
     )
 
 
@@ -207,29 +227,29 @@ def _shared(train: TrialSet, test: TrialSet) -> dict[str, int | None]:
 
 
 def _sources(trials: TrialSet) -> Int[np.ndarray, " trial"]:
-    """The recording of each trial; one and the same where that is not known."""
+    """The recording of each trial; the same number for all if it is unknown."""
     return np.zeros(len(trials), int) if trials.source is None else trials.source
 
 
 def _overlaps(train: TrialSet, test: TrialSet) -> Bool[np.ndarray, " trial"]:
     """Which test windows share samples with a training window."""
     assert train.start_s is not None and test.start_s is not None
-    found = np.zeros(len(test), bool)
+    overlapping = np.zeros(len(test), bool)
     half_a_sample = 0.5 / test.fs
     places = np.stack([test.subject, _sources(test).astype(str)], axis=1)
     for subject, source in np.unique(places, axis=0):
-        mine = (test.subject == subject) & (_sources(test) == int(source))
-        theirs = (train.subject == subject) & (_sources(train) == int(source))
-        starts = np.sort(train.start_s[theirs])
-        # A training window of length l overlaps if it starts after start - l and before start + length of the test's.
-        after = np.searchsorted(starts, test.start_s[mine] - train.n_samples / train.fs + half_a_sample)
-        until = np.searchsorted(starts, test.start_s[mine] + test.n_samples / test.fs - half_a_sample)
-        found[mine] = until > after
-    return found
+        in_test = (test.subject == subject) & (_sources(test) == int(source))
+        in_train = (train.subject == subject) & (_sources(train) == int(source))
+        starts = np.sort(train.start_s[in_train])
+        # A training window of length l overlaps if it starts after (start - l) and before (start + length) of the test.
+        after = np.searchsorted(starts, test.start_s[in_test] - train.n_samples / train.fs + half_a_sample)
+        until = np.searchsorted(starts, test.start_s[in_test] + test.n_samples / test.fs - half_a_sample)
+        overlapping[in_test] = until > after
+    return overlapping
 
 
 def _class_repeats(train: TrialSet, test: TrialSet) -> tuple[float | None, float | None]:
-    """Share of movements that follow one of their own class in the same subject, and its expectation at random."""
+    """Fraction of repetitions that follow one of their own class in the same subject, and its expectation at random."""
     table = pd.DataFrame(
         {
             "subject": np.concatenate([train.subject, test.subject]),
@@ -246,9 +266,9 @@ def _class_repeats(train: TrialSet, test: TrialSet) -> tuple[float | None, float
     return (float(np.mean(same)), float(np.mean(random))) if same else (None, None)
 
 
-def _told_on_average(of: Sequence[Told]) -> Told:
-    before, during, chance = np.mean([(t.before, t.during, t.chance) for t in of], axis=0).tolist()
-    return Told(of[0].modality, before, during, chance, sum(t.n_test for t in of))
+def _average(of: Sequence[Decodability]) -> Decodability:
+    before, during, chance = np.mean([(d.before, d.during, d.chance) for d in of], axis=0).tolist()
+    return Decodability(of[0].modality, before, during, chance, sum(d.n_test for d in of))
 
 
 def _in_words(modality: str) -> str:

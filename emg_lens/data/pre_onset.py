@@ -1,4 +1,8 @@
-"""The rest right before each movement: what is told of the class there, the movement does not tell."""
+"""Pre-onset decodability: how well the class can be decoded from the rest before a movement starts.
+
+What can be decoded there does not come from the movement. It may come from posture, from the order of the gestures, or
+from the electrodes.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,21 +16,23 @@ from emg_lens.data.trials import TrialSet
 ALL = "all"
 """Stands for all modalities together."""
 WINDOW_S = 0.6
-"""Rest before a movement that it is told from."""
-TRIALS_AT_A_TIME = 1024
-"""Whose samples are taken in double precision at once."""
+"""Length of the window before movement onset (s)."""
+TRIALS_AT_ONCE = 1024
+"""Trials that are processed at once, in double precision."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """How well a linear discriminant analysis tells the class, trained and tested on the same movements as the model.
+class Decodability:
+    """Accuracy of a linear classifier before and during a repetition.
+
+    The classifier is a linear discriminant analysis. It is trained and tested on the same repetitions as the model.
 
     Attributes:
-        modality: What it sees; `"all"` = every modality.
-        before: Accuracy from the rest before each movement.
-        during: Accuracy from the movement itself.
-        chance: Share of the most frequent class among the movements tested.
-        n_test: Movements tested: those with rest before them.
+        modality: The modality that the classifier receives as input; `"all"` = every modality.
+        before: Accuracy from the rest before movement onset.
+        during: Accuracy from the repetition itself.
+        chance: Fraction of the most frequent class among the test repetitions.
+        n_test: Number of test repetitions: those with enough rest before them.
     """
 
     modality: str
@@ -36,34 +42,34 @@ class Told:
     n_test: int
 
 
-def before_trials(
+def pre_onset_trials(
     recordings: Iterable[Recording],
     window_s: float = WINDOW_S,
     *,
     modalities: Sequence[str] | None = None,
     classes: Iterable[int] | None = None,
 ) -> TrialSet | None:
-    """The last `window_s` of rest before each movement, with the movement's label, repetition and number.
+    """Cut the last `window_s` of rest before each repetition; the window gets the repetition's label and number.
 
-    Give the recordings as they were loaded, not preprocessed: filters that run forwards and backwards smear the
-    movement into the rest before it. Nothing is filtered here. Sensors of another rate than the labels are brought to
-    it by their latest sample, so that nothing comes from the future.
+    Give the recordings as they were loaded, not preprocessed. A filter that runs forwards and backwards would smear the
+    movement into the rest before it, so nothing is filtered here. A sensor with another rate than the labels is
+    resampled by its latest sample, so that no sample comes from after the onset.
 
-    A movement counts only if the whole window is labelled rest (0) and lies in the same recording. Movements are
-    numbered as `TrialSet.from_recordings` numbers those of the same recordings (without `Segment.piece_s`), so that
-    trials find the rest before them.
+    A repetition counts only if its whole window is labelled rest (0) and lies in the same recording. Repetitions are
+    numbered as in `TrialSet.from_recordings` of the same recordings (without `Segment.piece_s`). The numbers connect a
+    trial with the rest before it.
 
     Args:
         recordings: The recordings that the trials were cut from, in the same order.
         window_s: Length of the window (s).
-        modalities: Only these; default all.
-        classes: Only movements of these labels; default all.
+        modalities: Use only these modalities; default all.
+        classes: Use only repetitions of these labels; default all.
 
     Returns:
-        One window a movement; `None` where no movement has rest before it.
+        One trial a repetition; `None` if no repetition has enough rest before it.
 
     Raises:
-        DataError: A window below one row, an unknown modality, or recordings that do not go together.
+        DataError: The window is shorter than one row, a modality is unknown, or the recordings differ in channels.
     """
     chosen = None if classes is None else {*classes}
     cut, repetition_id, source, start_s = [], [], [], []
@@ -71,13 +77,13 @@ def before_trials(
     for number, recording in enumerate(recordings):
         n_rows = round(window_s * recording.fs)
         if n_rows < 1:
-            raise DataError(f"a window of {window_s:g} s is below one row at {recording.fs:g} Hz")
+            raise DataError(f"window_s={window_s:g} is less than one row at {recording.fs:g} Hz; give a longer window")
         onsets = _onsets_after_rest(recording, n_rows)
-        onsets = {m: row for m, row in onsets.items() if chosen is None or recording.label[row] in chosen}
+        onsets = {i: row for i, row in onsets.items() if chosen is None or recording.label[row] in chosen}
         if onsets:
             rows = np.array([*onsets.values()])
             cut.append(_windows(recording, rows, n_rows, modalities))
-            repetition_id += [n_repetitions + m for m in onsets]
+            repetition_id += [n_repetitions + i for i in onsets]
             source += [number] * len(rows)
             start_s += [(row - n_rows) / recording.fs for row in rows]
         n_repetitions += len(recording.trials)
@@ -87,56 +93,55 @@ def before_trials(
     return replace(TrialSet.from_recordings(cut), **vectors, notes=())
 
 
-def told_before(train: TrialSet, test: TrialSet, before: TrialSet, whose: str = "") -> tuple[Told, ...]:
-    """How well the class of test movements is told before and during them, from each modality and from all.
+def pre_onset_decodability(
+    train: TrialSet, test: TrialSet, before: TrialSet, prefix: str = ""
+) -> tuple[Decodability, ...]:
+    """Measure how well a linear classifier decodes the class before and during the test repetitions.
 
     Args:
         train: Training trials, not z-scored.
         test: Test trials of the same set.
-        before: The rest before their movements: `before_trials` of the recordings they were cut from.
-        whose: Start of an error's message.
+        before: The rest before these repetitions: `pre_onset_trials` of the recordings that the trials were cut from.
+        prefix: Start of an error message.
 
     Returns:
-        Empty where too few of the movements have rest before them.
+        One entry a modality, then one for all together. Empty if too few repetitions have rest before them.
 
     Raises:
-        DataError: A `before` of other recordings.
+        DataError: `before` comes from other recordings.
     """
-    place = {key: i for i, key in enumerate(zip(before.subject.tolist(), before.repetition_id.tolist(), strict=True))}
-    sides = [_repetitions_with_rest(trials, before, place, whose) for trials in (train, test)]
+    row_of = {key: i for i, key in enumerate(zip(before.subject.tolist(), before.repetition_id.tolist(), strict=True))}
+    sides = [_repetitions_with_rest(trials, before, row_of, prefix) for trials in (train, test)]
     (train_rest, train_of, train_y), (test_rest, test_of, test_y) = sides
     if not 1 < len(np.unique(train_y)) < len(train_y) or not len(test_y):
         return ()
     chance = float(np.bincount(test_y).max() / len(test_y))
     names = [m for m in train.modalities if m in before.modalities]
-    rest, one_of, other_of = map(_features, (before, train, test))
-    told = []
+    features = [(_features(trials), trials.channels["modality"]) for trials in (before, train, test)]
+    results = []
     for modality in (*names, ALL) if len(names) > 1 else names:
-        seen = names if modality == ALL else [modality]
-        rest_seen, one_seen, other_seen = (
-            found[:, np.isin(t.channels["modality"], seen)]
-            for found, t in ((rest, before), (one_of, train), (other_of, test))
-        )
-        told_by_rest = _lda_accuracy(rest_seen[train_rest], train_y, rest_seen[test_rest], test_y)
-        one, other = _repetition_means(one_seen, train_of), _repetition_means(other_seen, test_of)
-        told_by_itself = _lda_accuracy(one, train_y, other, test_y)
-        told.append(Told(modality, told_by_rest, told_by_itself, chance, len(test_y)))
-    return tuple(told)
+        inputs = names if modality == ALL else [modality]
+        of_rest, of_train, of_test = (values[:, np.isin(of, inputs)] for values, of in features)
+        before_onset = _lda_accuracy(of_rest[train_rest], train_y, of_rest[test_rest], test_y)
+        train_means, test_means = _repetition_means(of_train, train_of), _repetition_means(of_test, test_of)
+        during = _lda_accuracy(train_means, train_y, test_means, test_y)
+        results.append(Decodability(modality, before_onset, during, chance, len(test_y)))
+    return tuple(results)
 
 
 def _onsets_after_rest(recording: Recording, n_rows: int) -> dict[int, int]:
-    """Which of a recording's movements have so many rows of rest before them, and their first rows."""
+    """First row of each repetition with at least `n_rows` rows of rest before it, by the repetition's index."""
     first = [round(start * recording.fs) for start in recording.trials["start"]]
     rest = recording.label == REST
-    return {m: row for m, row in enumerate(first) if row >= n_rows and rest[row - n_rows : row].all()}
+    return {i: row for i, row in enumerate(first) if row >= n_rows and rest[row - n_rows : row].all()}
 
 
 def _windows(
     recording: Recording, onsets: Int[np.ndarray, " window"], n_rows: int, modalities: Sequence[str] | None
 ) -> Recording:
-    """A recording of nothing but these windows, each labelled like the movement that follows.
+    """Make a recording of these windows alone; each has the label of the repetition that follows it.
 
-    One unlabelled row stands after each window, so that no two are taken for one movement.
+    One unlabelled row after each window keeps two windows of one label from being read as one repetition.
     """
     names = list(recording.signals) if modalities is None else list(modalities)
     unknown = [name for name in names if name not in recording.signals]
@@ -155,36 +160,38 @@ def _windows(
 
 
 def _repetitions_with_rest(
-    trials: TrialSet, before: TrialSet, place: Mapping[tuple[str, int], int], whose: str
-) -> tuple[Int[np.ndarray, " movement"], Int[np.ndarray, " trial"], Int[np.ndarray, " movement"]]:
-    """For the movements with rest: their rows in `before`, the movement of each trial (or -1), and their classes."""
+    trials: TrialSet, before: TrialSet, row_of: Mapping[tuple[str, int], int], prefix: str
+) -> tuple[Int[np.ndarray, " repetition"], Int[np.ndarray, " trial"], Int[np.ndarray, " repetition"]]:
+    """Of the repetitions with rest: their rows in `before`, the repetition of each trial (or -1), their classes."""
     keys = zip(trials.subject.tolist(), trials.repetition_id.tolist(), strict=True)
-    rows = np.array([place.get(key, -1) for key in keys])
-    found, first, of = np.unique(rows, return_index=True, return_inverse=True)
-    skipped = int(found[0] == -1)
-    found, first, of = found[skipped:], first[skipped:], of - skipped
-    names = {(trials.classes[y], before.classes[z]) for y, z in zip(trials.y[first], before.y[found], strict=True)}
+    row_of_trial = np.array([row_of.get(key, -1) for key in keys])
+    rows, first, of = np.unique(row_of_trial, return_index=True, return_inverse=True)
+    skipped = int(rows[0] == -1)
+    rows, first, of = rows[skipped:], first[skipped:], of - skipped
+    names = {(trials.classes[y], before.classes[z]) for y, z in zip(trials.y[first], before.y[rows], strict=True)}
     one_to_one = len({y for y, _ in names}) == len({z for _, z in names}) == len(names)
-    if not one_to_one or (before.repetition[found] != trials.repetition[first]).any():
-        raise DataError(f"{whose}the rest is not that before these movements; cut both from the same recordings")
-    return found, of, trials.y[first]
+    if not one_to_one or (before.repetition[rows] != trials.repetition[first]).any():
+        raise DataError(
+            f"{prefix}`before` does not hold the rest before these repetitions; cut both from the same recordings"
+        )
+    return rows, of, trials.y[first]
 
 
 def _features(trials: TrialSet) -> Float[np.ndarray, "trial channel"]:
-    """The plainest feature of each channel: log mean square of EMG, which swings about zero; mean of all else."""
-    swings = trials.channels["modality"].str.contains("emg", case=False).to_numpy()
-    found = np.empty(trials.x.shape[:2])
-    for first in range(0, len(trials), TRIALS_AT_A_TIME):
-        x = trials.x[first : first + TRIALS_AT_A_TIME].astype(np.float64)
+    """One feature a channel: log mean square of EMG, which oscillates about zero; the mean of any other channel."""
+    is_emg = trials.channels["modality"].str.contains("emg", case=False).to_numpy()
+    features = np.empty(trials.x.shape[:2])
+    for first in range(0, len(trials), TRIALS_AT_ONCE):
+        x = trials.x[first : first + TRIALS_AT_ONCE].astype(np.float64)
         power = np.log(np.mean(x**2, axis=2) + np.finfo(np.float64).tiny)
-        found[first : first + TRIALS_AT_A_TIME] = np.where(swings, power, x.mean(axis=2))
-    return found
+        features[first : first + TRIALS_AT_ONCE] = np.where(is_emg, power, x.mean(axis=2))
+    return features
 
 
 def _repetition_means(
     features: Float[np.ndarray, "trial channel"], of: Int[np.ndarray, " trial"]
-) -> Float[np.ndarray, "movement channel"]:
-    """The features of each movement, averaged over its windows; those of movement -1 are left out."""
+) -> Float[np.ndarray, "repetition channel"]:
+    """Mean features of each repetition over its windows; trials of repetition -1 are left out."""
     inside = of >= 0
     sums = np.zeros((of.max() + 1, features.shape[1]))
     np.add.at(sums, of[inside], features[inside])
@@ -197,7 +204,7 @@ def _lda_accuracy(
     test: Float[np.ndarray, "m channel"],
     test_y: Int[np.ndarray, " m"],
 ) -> float:
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # takes a second to import
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # the import takes a second
 
     fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(train, train_y)
     return float(fitted.score(test, test_y))

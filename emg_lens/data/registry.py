@@ -36,7 +36,10 @@ class DataSet:
         description: One line: what it is, and the files expected.
         index: `index(root, ...options)` -> files of each subject, without reading them. It may take fewer options than
             the loader; it is given those it declares.
-        finished: Whether the loader gives trials, which are not filtered and cut any more.
+        finished: Whether the loader returns finished trials (a `TrialSet`), which are not filtered or cut any more.
+        expected_accuracy: `expected_accuracy(modalities, ...options) -> float`, or None. It returns the accuracy of the
+            best classifier that uses only these modalities, where that is known, as in a simulation.
+            Studies show it next to the accuracy of conditions that declare `sees:`.
     """
 
     name: str
@@ -44,6 +47,7 @@ class DataSet:
     description: str
     index: Callable[..., Index] | None = None
     finished: bool = False
+    expected_accuracy: Callable[..., float] | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -200,7 +204,7 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
     return listing_hash(name, place.parent if place is not None and place.is_file() else place, index)
 
 
-def doubled_files(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[Path, Path], ...]:
+def duplicate_files(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[Path, Path], ...]:
     """Pairs of files of two subjects that hold the same bytes: one person would count as two.
 
     Raises:
@@ -220,7 +224,7 @@ def doubled_files(name: str, root: str | Path | None = None, **options: Any) -> 
     return tuple(found)
 
 
-def files_stamp(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[str, int, int], ...]:
+def file_states(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[str, int, int], ...]:
     """Name, size and time of each file of a data set: what was read from them holds as long as this stays the same.
 
     Raises:

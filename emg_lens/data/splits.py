@@ -1,172 +1,40 @@
-"""Splits by name: which trials a model learns from and which it is tested on, fold by fold.
+"""Splits: named protocols that divide trials into training, test and validation sets."""
 
-The folds of a split are known from the subjects' names, before data are read. Whatever the split, all windows of a
-movement are on the same side. What a split cannot keep apart (a recording, a session) is told by
-`emg_lens.data.leakage`.
-"""
-
-import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from emg_lens.data.files import choose
+from emg_lens.data.files import select_subjects
+from emg_lens.data.folds import Fold, Split, TrialMask, listed
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
-from emg_lens.validation import SpecModel
 
-LEAVE_OUT = "leave out its label (cohort: labels) or the subject (cohort: subjects); of finished trials, those trials"
-"""What to do about a class that is on one side of a fold alone."""
 MOST_BLOCKS = 1000
-"""Of a subject: each is a model to fit."""
+"""Largest number of blocks of a subject; each block is one more model to fit."""
 
 T = TypeVar("T")
-TrialMask = Bool[np.ndarray, " trial"]
-
-
-class Split(SpecModel, ABC):
-    """A way to part trials into training and test, and perhaps validation.
-
-    Attributes:
-        share: Of the training movements of each class, how many are fitted, at least one: how many labels are needed.
-            Smaller shares are parts of larger ones, and no model changes which they are.
-        share_seed: What they are drawn by, with the fold's name.
-    """
-
-    ADDED: ClassVar[tuple[str, ...]] = ("share", "share_seed")
-
-    share: float = Field(default=1.0, gt=0, le=1)
-    share_seed: int = Field(default=0, ge=0, lt=2**53)
-
-    @model_validator(mode="after")
-    def _shares(self) -> "Split":
-        if self.share == 1 and self.share_seed:
-            raise ValueError(f"share_seed={self.share_seed} does nothing without a share below 1")
-        return self
-
-    def validated(self, fold: "Fold", trials: TrialSet) -> TrialMask | None:  # noqa: ARG002
-        """Which trials are kept for validation in a fold, those of neither part; `None` = the split keeps none."""
-        return None
-
-    @abstractmethod
-    def folds(self, subjects: Sequence[str]) -> tuple["Fold", ...]:
-        """The folds for these subjects, in their order.
-
-        Raises:
-            DataError: No subject, or subjects that this split cannot be made for.
-        """
-
-    @abstractmethod
-    def parts(self, fold: "Fold", trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
-        """Which trials are training and which are test in a fold, and notes on what is not as the split says."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One pair of training and test trials.
-
-    Attributes:
-        name: What it is called: the subject, the subjects tested, or subject and block.
-        subjects: Whose recordings are needed.
-        test_subjects: Whose trials are tested.
-        split: The rule it comes from.
-        block: Which block is tested (from 1), where the split has blocks.
-    """
-
-    name: str
-    subjects: tuple[str, ...]
-    test_subjects: tuple[str, ...]
-    split: Split
-    block: int = 0
-
-    def divide(self, trials: TrialSet) -> tuple[TrialSet, TrialSet]:
-        """Training and test trials of this fold, in the order they stand.
-
-        Args:
-            trials: Trials of this fold's subjects; those of others are passed over.
-
-        Raises:
-            DataError: A subject without trials, repetitions that do not occur, a part without trials, or a class that
-                is tested but not trained (for repetitions also: trained but not tested).
-        """
-        present = list(dict.fromkeys(trials.subject.tolist()))
-        lacking = [s for s in self.subjects if s not in present]
-        if lacking:
-            raise DataError(f"fold {self.name} needs trials of {_list(lacking)}; those given are of {_list(present)}")
-        train_mask, test_mask, notes = self.split.parts(self, trials)
-        for part, mask in (("training", train_mask), ("test", test_mask)):
-            if not mask.any():
-                raise DataError(f"fold {self.name} has no {part} trial")
-        notes += self._on_classes(trials, train_mask, test_mask)
-        train_mask &= self._drawn(trials, train_mask)
-        train, test = trials.select(train_mask), trials.select(test_mask)
-        notes = tuple(f"fold {self.name}: {note}" for note in notes)
-        return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
-
-    def validation(self, trials: TrialSet) -> TrialSet | None:
-        """Trials kept to choose among epochs, in the order they stand: neither fitted nor tested; `None` = none.
-
-        Raises:
-            DataError: The split keeps some, and there is no such trial, or one of a class that is not trained.
-        """
-        mask = self.split.validated(self, trials)
-        if mask is None:
-            return None
-        if not mask.any():
-            raise DataError(f"fold {self.name} has no validation trial")
-        trained = set(trials.y[self.split.parts(self, trials)[0]].tolist())
-        untrained = _list(trials.classes[i] for i in sorted(set(trials.y[mask].tolist()) - trained))
-        if untrained:
-            raise DataError(f"fold {self.name} validates on {untrained}, but trains no trial of it; leave it out")
-        return trials.select(mask)
-
-    def seen(self, trials: TrialSet) -> TrialSet:
-        """All trials that decide a model's weights: those fitted and those of validation, in the order they stand."""
-        train, validated = self.split.parts(self, trials)[0], self.split.validated(self, trials)
-        train &= self._drawn(trials, train)
-        return trials.select(train if validated is None else train | validated)
-
-    def _drawn(self, trials: TrialSet, train: TrialMask) -> TrialMask:
-        """The trials of the training movements that are fitted: the split's share of those of each class."""
-        if self.split.share == 1:
-            return train
-        rng = np.random.default_rng([self.split.share_seed, zlib.crc32(self.name.encode())])
-        drawn = np.zeros(len(trials), bool)
-        for of in np.unique(trials.y[train]):
-            mine = train & (trials.y == of)
-            places = np.array([f"{s} {m:012d}" for s, m in zip(trials.subject, trials.repetition_id, strict=True)])
-            movements = rng.permutation(np.unique(places[mine]))
-            n = max(1, round(self.split.share * len(movements)))
-            drawn |= mine & np.isin(places, movements[:n])
-        return drawn
-
-    def _on_classes(self, trials: TrialSet, train: TrialMask, test: TrialMask) -> tuple[str, ...]:
-        """A note on classes that are trained but not tested; those that are tested only are refused."""
-        trained, tested = set(trials.y[train].tolist()), set(trials.y[test].tolist())
-        untrained = _list(trials.classes[i] for i in sorted(tested - trained))
-        untested = _list(trials.classes[i] for i in sorted(trained - tested))
-        if untrained:
-            raise DataError(f"fold {self.name} tests {untrained}, but trains no trial of it; {LEAVE_OUT}")
-        if untested and self.split.share == 1 and isinstance(self.split, RepetitionSplit):
-            raise DataError(f"fold {self.name} trains {untested}, but tests no trial of it; {LEAVE_OUT}")
-        return (f"trained but not tested: {untested}",) if untested else ()
 
 
 class RepetitionSplit(Split):
-    """Within each subject, by repetition: one fold a subject.
+    """Split the trials of each subject by repetition number: one fold a subject.
 
     Attributes:
-        train: Repetitions to train on; `None` = all that are neither tested nor validated on.
-        test: Repetitions to test on.
-        validation: Repetitions to choose among epochs by; `None` = none.
+        train: Repetition numbers of the training set; `None` = all in neither the test nor the validation set.
+        test: Repetition numbers of the test set.
+        validation: Repetition numbers of the validation set, which chooses the best epoch; `None` = no validation.
+
+    Example:
+        >>> from emg_lens.data import RepetitionSplit
+        >>> for fold in RepetitionSplit(train=(1, 3, 4, 6), test=(2, 5)).folds(["S1", "S2"]):
+        ...     print(fold.name, "is tested on", fold.test_subjects)
+        S1 is tested on ('S1',)
+        S2 is tested on ('S2',)
     """
 
-    ADDED: ClassVar[tuple[str, ...]] = (*Split.ADDED, "validation")
+    TESTS_EVERY_CLASS: ClassVar[bool] = True
 
     by: Literal["repetition"] = "repetition"
     train: tuple[NonNegativeInt, ...] | None = None
@@ -180,70 +48,79 @@ class RepetitionSplit(Split):
                 raise ValueError(f"{part} must list different repetitions, got {list(chosen)}")
         both = sorted({*(self.train or ())} & {*self.test})
         if both:
-            raise ValueError(f"repetitions {both} are in the training and in the test split")
+            raise ValueError(f"repetitions {both} are in the training and in the test split; keep each in one")
         both = sorted({*(self.validation or ())} & {*(self.train or ()), *self.test})
         if both:
-            raise ValueError(f"repetitions {both} are to validate on, and in the training or the test split")
+            raise ValueError(
+                f"repetitions {both} are in validation and in the training or the test split; keep each in one"
+            )
         return self
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
-        """One fold a subject, named like it."""
+        """Make one fold a subject, with the subject's name."""
         return tuple(Fold(s, (s,), (s,), self) for s in _different(subjects))
 
     def check(self, repetitions: Iterable[int]) -> None:
-        """Refuse what occurs nowhere.
+        """Reject repetition numbers that no subject has.
 
-        A fold sees its own subject only, and one subject may lack what others have; who knows all subjects asks here.
+        One subject may lack a repetition that others have, so this check needs the repetitions of all subjects.
 
         Args:
-            repetitions: All repetitions of all subjects.
+            repetitions: All repetition numbers of all subjects.
 
         Raises:
-            DataError: A repetition of this split that is not among them.
+            DataError: The split lists a repetition number that is not among them.
         """
         known = {int(r) for r in repetitions}
-        asked = (*(self.train or ()), *self.test, *(self.validation or ()))
-        if unknown := [r for r in asked if r not in known]:
-            there = _list(r for r in asked if r in known) or "none"
-            raise DataError(f"no subject has repetition {_list(unknown)}; of those asked for, there are {there}")
+        numbers = (*(self.train or ()), *self.test, *(self.validation or ()))
+        if unknown := [r for r in numbers if r not in known]:
+            raise DataError(f"no subject has repetition {listed(unknown)}; the data have {listed(sorted(known))}")
 
-    def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
-        """Masks by repetition; repetitions that this subject lacks are noted, unless a part would be empty."""
+    def masks(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
+        """Masks by repetition number; a note lists numbers that this subject lacks."""
         if len(np.unique(trials.subject)) > 1:
             self.check(np.unique(trials.repetition).tolist())
-        mine = np.isin(trials.subject, fold.subjects)
-        known = np.unique(trials.repetition[mine]).tolist()
+        of_fold = np.isin(trials.subject, fold.subjects)
+        known = np.unique(trials.repetition[of_fold]).tolist()
         others = (*self.test, *(self.validation or ()))
         train = tuple(r for r in known if r not in others) if self.train is None else self.train
         for part, chosen in (("training", train), ("test", self.test)):
             if not set(chosen) & set(known):
-                asked = f"{part} repetitions {_list(chosen)}" if chosen else "repetitions besides those tested"
-                raise DataError(f"subject {fold.name} has no trial of the {asked}; it has {_list(known)}")
+                missing = f"{part} repetitions {listed(chosen)}" if chosen else "repetitions outside the test set"
+                raise DataError(f"subject {fold.name} has no trial of the {missing}; it has {listed(known)}")
         absent = sorted({*train, *self.test} - {*known})
-        notes = (f"no repetition {_list(absent)}; there are {_list(known)}",) if absent else ()
-        return mine & np.isin(trials.repetition, train), mine & np.isin(trials.repetition, self.test), notes
+        notes = (f"no repetition {listed(absent)}; there are {listed(known)}",) if absent else ()
+        return of_fold & np.isin(trials.repetition, train), of_fold & np.isin(trials.repetition, self.test), notes
 
-    def validated(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
-        """A mask by repetition."""
+    def validation_mask(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
+        """Mask by repetition number."""
         if self.validation is None:
             return None
         return np.isin(trials.subject, fold.subjects) & np.isin(trials.repetition, self.validation)
 
 
 class SubjectSplit(Split):
-    """Across subjects: those tested are not trained on.
+    """Split by subject: no subject is in both the training and the test set.
+
+    Give either `leave_out` or `test`.
 
     Attributes:
-        leave_out: Test this many subjects at a time, in their order, and train on all others, until each was tested
-            once; the last fold tests fewer where the number does not divide.
-        train: Instead, the subjects (names or numbers) to train on; `None` = all that are neither tested nor validated
-            on.
-        test: Instead, the subjects to test on: one fold.
-        validation: The subjects to choose among epochs by: with `test`, which; with `leave_out`, how many, those that
-            follow the tested ones in their order (behind the last comes the first); `None` = none.
-    """
+        leave_out: Number of subjects in each test set; all others are trained on. Each subject is tested once. The last
+            fold may test fewer subjects.
+        train: With `test`: subjects (names or numbers) of the training set; `None` = all in neither other set.
+        test: Subjects of the test set, in one fold.
+        validation: Subjects of the validation set, which chooses the best epoch. With `test`: their names or numbers.
+            With `leave_out`: how many; they follow the tested subjects in order, and the first follows the last.
+            `None` = no validation.
 
-    ADDED: ClassVar[tuple[str, ...]] = (*Split.ADDED, "validation")
+    Example:
+        >>> from emg_lens.data import SubjectSplit
+        >>> [fold.name for fold in SubjectSplit(leave_out=1).folds(["S1", "S2", "S3"])]
+        ['S1', 'S2', 'S3']
+        >>> (fold,) = SubjectSplit(test=("S3",)).folds(["S1", "S2", "S3"])
+        >>> fold.name, fold.test_subjects
+        ('held-out', ('S3',))
+    """
 
     by: Literal["subject"] = "subject"
     leave_out: PositiveInt | None = None
@@ -254,76 +131,76 @@ class SubjectSplit(Split):
     @model_validator(mode="after")
     def _one_way(self) -> "SubjectSplit":
         if (self.leave_out is None) == (self.test is None):
-            raise ValueError("a split by subject needs either leave_out or test")
+            raise ValueError("a split by subject needs either leave_out or test; give one of them")
         if self.validation == () or isinstance(self.validation, tuple) and self.test is None:
-            raise ValueError("validation names one subject or more, beside those to test; with leave_out, how many")
+            raise ValueError("validation must list at least one subject with test, or be a number with leave_out")
         if isinstance(self.validation, int) and self.leave_out is None:
-            raise ValueError(f"validation: {self.validation} is for leave_out; with test, list the subjects")
+            raise ValueError(
+                f"validation: {self.validation} is a number, which needs leave_out; with test, list the subjects"
+            )
         if self.train is not None and self.test is None:
-            raise ValueError("a split by subject with leave_out takes no train: it trains on all others")
+            raise ValueError("train cannot be given with leave_out, which trains on all other subjects; remove it")
         return self
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
-        """Folds named after the subjects tested, joined by `+`; or the one fold `held-out`."""
+        """Make folds named after the tested subjects, joined by `+`; with `test`, the one fold `held-out`."""
         everyone = _different(subjects)
         if self.test is not None:
             return (self._held_out(everyone),)
         k = self.leave_out or 1
-        n_validated = self.validation if isinstance(self.validation, int) else 0
-        if k + n_validated >= len(everyone):
-            also = f" and validation: {n_validated}" * bool(n_validated)
-            raise DataError(f"leave_out: {k}{also} leaves no subject to train on; there are {len(everyone)}")
+        n_validation = self.validation if isinstance(self.validation, int) else 0
+        if k + n_validation >= len(everyone):
+            also = f" and validation: {n_validation}" * bool(n_validation)
+            raise DataError(f"leave_out: {k}{also} leaves no subject to train on, of {len(everyone)}; give less")
         tested = [everyone[i : i + k] for i in range(0, len(everyone), k)]
         return tuple(Fold("+".join(some), everyone, some, self) for some in tested)
 
-    def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
+    def masks(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by subject."""
-        test, validated = np.isin(trials.subject, fold.test_subjects), self.validated(fold, trials)
+        test, validation = np.isin(trials.subject, fold.test_subjects), self.validation_mask(fold, trials)
         train = np.isin(trials.subject, fold.subjects) & ~test
-        return train if validated is None else train & ~validated, test, ()
+        return train if validation is None else train & ~validation, test, ()
 
-    def validated(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
-        """A mask by subject."""
+    def validation_mask(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
+        """Mask by subject."""
         if self.validation is None:
             return None
         if isinstance(self.validation, int):
             return np.isin(trials.subject, _following(fold.subjects, fold.test_subjects[-1], self.validation))
-        return np.isin(trials.subject, tuple(choose(dict.fromkeys(fold.subjects, ()), self.validation)))
+        return np.isin(trials.subject, tuple(select_subjects(dict.fromkeys(fold.subjects, ()), self.validation)))
 
     def _held_out(self, everyone: tuple[str, ...]) -> Fold:
         index = dict.fromkeys(everyone, ())
-        test = tuple(choose(index, self.test))
-        validate = tuple(choose(index, self.validation)) if isinstance(self.validation, tuple) else ()
-        others = (*test, *validate)
-        train = (
-            tuple(s for s in everyone if s not in others) if self.train is None else tuple(choose(index, self.train))
-        )
+        test = tuple(select_subjects(index, self.test))
+        validation = tuple(select_subjects(index, self.validation)) if isinstance(self.validation, tuple) else ()
+        others = (*test, *validation)
+        train = tuple(s for s in everyone if s not in others)
+        if self.train is not None:
+            train = tuple(select_subjects(index, self.train))
         both = [s for s in train if s in test]
         if both:
-            raise DataError(f"subjects {_list(both)} are in the training and in the test split")
-        both = [s for s in validate if s in (*train, *test)]
+            raise DataError(f"subjects {listed(both)} are in the training and in the test split; keep each in one")
+        both = [s for s in validation if s in (*train, *test)]
         if both:
-            raise DataError(f"subjects {_list(both)} are to validate on, and in the training or the test split")
+            raise DataError(f"subjects {listed(both)} are in validation and in the training or the test split")
         if not train:
-            raise DataError(f"the test split holds every subject{' left' * bool(validate)}; leave some to train on")
-        return Fold("held-out", tuple(s for s in everyone if s in {*train, *test, *validate}), test, self)
+            raise DataError("no subject is left to train on; list fewer subjects in test and validation")
+        return Fold("held-out", tuple(s for s in everyone if s in {*train, *test, *validation}), test, self)
 
 
 class BlockSplit(Split):
-    """Within each subject, by time: each of `folds` blocks is tested once, and the others are trained on.
+    """Split the trials of each subject by time into blocks: each block is tested once.
 
-    The movements of each class are cut, in order of time, into as many contiguous blocks of about one size, and a fold
-    tests one block of every class, so that a class is in both parts wherever it has enough movements. Windows of one
-    movement stay together. A recording that is one long movement has to be cut into pieces first (`Segment.piece_s`).
-    Neighbouring blocks touch, and a filter of the whole recording reaches across their border.
+    The repetitions of each class are divided, in order of time, into contiguous blocks of about equal size. A fold
+    tests one block of every class, so that each class with enough repetitions is in both sets. Windows of one
+    repetition stay together. Cut a recording of one long repetition into pieces first (`Segment.piece_s`).
+    Neighbouring blocks touch, and a filter over the whole recording reaches across their border.
 
     Attributes:
-        n_folds: How many blocks, 1000 at most; given and written as `folds`.
-        validation: How many blocks to choose among epochs by, those that follow the tested one (behind the last comes
-            the first); `None` = none.
+        n_folds: Number of blocks, at most 1000; study files call it `folds`.
+        validation: Number of blocks in the validation set, which chooses the best epoch. They follow the tested block,
+            and the first follows the last. `None` = no validation.
     """
-
-    ADDED: ClassVar[tuple[str, ...]] = (*Split.ADDED, "validation")
 
     model_config = ConfigDict(serialize_by_alias=True)
 
@@ -334,30 +211,30 @@ class BlockSplit(Split):
     @model_validator(mode="after")
     def _leaves_some(self) -> "BlockSplit":
         if self.validation is not None and self.validation + 1 >= self.n_folds:
-            raise ValueError(f"folds: {self.n_folds} and validation: {self.validation} leave no block to train on")
+            raise ValueError(
+                f"folds: {self.n_folds} and validation: {self.validation} leave no block to train on; give less"
+            )
         return self
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
-        """One fold a subject and block, named `<subject>.block<k>` with k from 1."""
+        """Make one fold for each subject and block, named `<subject>.block<k>` with k from 1."""
         blocks = range(1, self.n_folds + 1)
         return tuple(Fold(f"{s}.block{k}", (s,), (s,), self, k) for s in _different(subjects) for k in blocks)
 
-    def parts(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
-        """Masks by block; movements follow each other in time as their numbers do."""
+    def masks(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
+        """Masks by block; `repetition_id` gives the order in time."""
         block = self._block_of(fold, trials)
-        test, validated = block == fold.block, np.isin(block, self._validation_blocks(fold))
+        test, validation = block == fold.block, np.isin(block, self._validation_blocks(fold))
         if not test.any():
-            of_each = [
-                len(np.unique(trials.repetition_id[(block > 0) & (trials.y == of)])) for of in np.unique(trials.y)
-            ]
+            most = max(len(np.unique(trials.repetition_id[(block > 0) & (trials.y == y)])) for y in np.unique(trials.y))
             raise DataError(
-                f"fold {fold.name} has nothing to test: of {sum(of_each)} movements at most {max(of_each)} are of a"
-                f" class, fewer than {self.n_folds} folds; ask for fewer, or cut movements into pieces (piece_s)"
+                f"fold {fold.name} has no test trial: no class has more than {most} repetitions, fewer than folds:"
+                f" {self.n_folds}; give fewer folds, or cut repetitions into pieces (piece_s)"
             )
-        return (block > 0) & ~test & ~validated, test, ()
+        return (block > 0) & ~test & ~validation, test, ()
 
-    def validated(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
-        """A mask by block."""
+    def validation_mask(self, fold: Fold, trials: TrialSet) -> TrialMask | None:
+        """Mask by block."""
         if self.validation is None:
             return None
         return np.isin(self._block_of(fold, trials), self._validation_blocks(fold))
@@ -366,29 +243,29 @@ class BlockSplit(Split):
         return _following(range(1, self.n_folds + 1), fold.block, self.validation or 0)
 
     def _block_of(self, fold: Fold, trials: TrialSet) -> Int[np.ndarray, " trial"]:
-        """Block of each trial, from 1; 0 for those of other subjects."""
-        mine = np.isin(trials.subject, fold.subjects)
-        _, first, repetition_id_of = np.unique(trials.repetition_id[mine], return_index=True, return_inverse=True)
-        found = np.zeros(len(trials), int)
-        found[mine] = _blocks(trials.y[mine][first], self.n_folds)[repetition_id_of]
-        return found
+        """Block of each trial, from 1; 0 for trials of other subjects."""
+        of_fold = np.isin(trials.subject, fold.subjects)
+        _, first, index = np.unique(trials.repetition_id[of_fold], return_index=True, return_inverse=True)
+        block = np.zeros(len(trials), int)
+        block[of_fold] = _blocks(trials.y[of_fold][first], self.n_folds)[index]
+        return block
 
 
 SplitSpec = Annotated[RepetitionSplit | SubjectSplit | BlockSplit, Field(discriminator="by")]
-"""Any split, as a study's file writes it: `by` says which."""
+"""Any split of a study file; its key `by` selects the kind."""
 
 
-def _blocks(classes: Int[np.ndarray, " movement"], n: int) -> Int[np.ndarray, " movement"]:
-    """Block (from 1) of each movement, given their classes in order of time."""
+def _blocks(classes: Int[np.ndarray, " repetition"], n: int) -> Int[np.ndarray, " repetition"]:
+    """Block of each repetition, from 1, given their classes in order of time."""
     blocks = np.zeros(len(classes), int)
-    for of in np.unique(classes):
-        members = np.flatnonzero(classes == of)
+    for y in np.unique(classes):
+        members = np.flatnonzero(classes == y)
         blocks[members] = np.arange(len(members)) * n // len(members) + 1
     return blocks
 
 
 def _following(every: Sequence[T], last: T, n: int) -> tuple[T, ...]:
-    """The `n` that follow `last`; behind the end comes the beginning."""
+    """The `n` items after `last`; the first item follows the last one."""
     return tuple(every[(every.index(last) + k) % len(every)] for k in range(1, n + 1))
 
 
@@ -396,7 +273,3 @@ def _different(subjects: Sequence[str]) -> tuple[str, ...]:
     if isinstance(subjects, str) or not subjects or None in subjects or len(set(subjects)) < len(subjects):
         raise DataError(f"folds need a list of different subjects, got {subjects!r}")
     return tuple(str(s) for s in subjects)
-
-
-def _list(values: Iterable[object]) -> str:
-    return ", ".join(str(v) for v in values)

@@ -18,11 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from emg_lens.data.recording import DataError
-from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
+from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
 from emg_lens.validation import check_fields, short
 
 FORMAT = "emg-lens"
-"""The entry of a file's metadata that says what it holds, as JSON."""
+"""Key of a file's metadata; the value describes the file's content as JSON."""
+TRIALS_AT_ONCE = 1024
+"""Trials that are standardised at once, in double precision."""
 
 
 @runtime_checkable
@@ -98,20 +100,38 @@ class InputStatistics:
         counts = Counter(train.channels["modality"])
         return InputStatistics(dict(counts), mean, np.where(constant, 0.0, std), tuple(rectify))  # pyright: ignore
 
-    def apply(self, x: Float[np.ndarray, "trial channel time"]) -> Float[np.ndarray, "trial channel time"]:
-        """Z-score raw samples, and rectify; float32.
+    def apply(
+        self, x: Float[np.ndarray, "trial channel time"], out: Float[np.ndarray, "trial channel time"] | None = None
+    ) -> Float[np.ndarray, "trial channel time"]:
+        """Z-score samples, then rectify the modalities in `rectify`.
+
+        Args:
+            x: Samples `[trial, channel, time]`, each channel in the units of the training trials.
+            out: A float32 array of the same shape that receives the result. Give `x` itself to standardise in place:
+                long recordings are then in memory once (see `TrialSet.take_samples`). Default: a new array.
+
+        Returns:
+            Z-scores, float32: `out`, if it is given.
 
         Raises:
-            DataError: Another number of channels.
+            DataError: `x` has another number of channels, or `out` another shape or type.
         """
         if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf" or x.ndim != 3 or x.shape[1] != len(self.mean):
             raise DataError(
                 f"expected a numpy array [trial, {len(self.mean)} channels, time] of numbers, got {short(x)}"
             )
-        z = ((x - self.mean[:, None]) * _inverse(self.std)[:, None]).astype(np.float32)
-        rows = np.isin(np.repeat([*self.modalities], [*self.modalities.values()]), self.rectify)
-        z[:, rows] = np.abs(z[:, rows])
-        return z
+        if out is None:
+            out = np.empty(x.shape, np.float32)
+        elif not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != x.shape:
+            raise DataError(f"out must be a float32 array of the shape of x, {x.shape}, got {short(out)}")
+        mean, factor = self.mean[:, None], _inverse(self.std)[:, None]
+        rectified = np.isin(np.repeat([*self.modalities], [*self.modalities.values()]), self.rectify)
+        for first in range(0, len(x), TRIALS_AT_ONCE):  # the differences are double precision, twice the size
+            block = slice(first, first + TRIALS_AT_ONCE)
+            z = ((x[block] - mean) * factor).astype(np.float32)
+            z[:, rectified] = np.abs(z[:, rectified])
+            out[block] = z
+        return out
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file, in one step."""
@@ -219,8 +239,8 @@ def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     # Several entries would be written in a random order; the same statistics are the same bytes.
-    about = {FORMAT: json.dumps({"kind": f"{kind} 1", **facts, "checksum": BLANK})}
-    with sealing(path) as partial:
+    about = {FORMAT: json.dumps({"kind": f"{kind} 1", **facts, "checksum": PLACEHOLDER})}
+    with replacing_with_checksum(path) as partial:
         save_file({"mean": mean, "std": std}, partial, about)
 
 
@@ -228,7 +248,7 @@ def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"no such file; expected saved {kind}")
-    check_seal(path)
+    check_file(path)
     with safe_open(path, "np") as file:
         facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
         if facts.get("kind") != f"{kind} 1":
@@ -242,7 +262,7 @@ def _naming(path: str | Path, kind: str) -> Iterator[None]:
     try:
         yield
     except DamagedFileError as error:
-        raise DataError(str(error)) from None
+        raise DataError(f"{error}; save it again") from None
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:

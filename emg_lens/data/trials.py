@@ -1,7 +1,7 @@
-"""Trials: what models train on and studies cut. One array, with the meaning of each of its axes.
+"""Trials: the examples that a model reads, as one array with labels, subjects and a channel table.
 
-Recordings are cut into a `TrialSet` by a `Segment`; users bring their own arrays with `TrialSet.from_arrays`;
-a set lives on disk as one HDF5 file (`emg_lens.data.storage`).
+`TrialSet.from_recordings` cuts recordings into trials; `TrialSet.from_arrays` takes a user's own arrays. `save` writes
+one HDF5 file (`emg_lens.data.storage`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,27 +16,27 @@ from jaxtyping import Float, Int, Shaped
 
 from emg_lens.data import storage
 from emg_lens.data.arrays import (
-    apart,
+    as_labels,
+    as_rate,
+    as_samples,
+    as_whole_numbers,
     channel_table,
-    check_names,
-    chosen_values,
-    distinct,
-    labels,
-    rate,
-    samples,
-    whole,
+    check_trials,
+    checked_choice,
+    distinct_labels,
+    renumbered,
 )
-from emg_lens.data.channels import chosen_channels
+from emg_lens.data.channels import select_channels
 from emg_lens.data.recording import DataError, Recording
-from emg_lens.data.segment import CHANNEL_COLUMNS, Segment, cut_recordings, same_channels
+from emg_lens.data.segment import Segment, cut_recordings, same_channels
 from emg_lens.data.standardization import InputStatistics
 
 __all__ = ["Segment", "TrialSet"]
 
 VECTORS = ("x", "y", "subject", "repetition", "repetition_id", "targets", "source", "start_s")
 """Fields with one entry a trial; the last three may be `None`."""
-COUNTED = ("repetition_id", "source")
-"""Those that number things, each set from anew."""
+NUMBERED = ("repetition_id", "source")
+"""Fields that number something from 0 within each set."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,21 +44,33 @@ class TrialSet:
     """Trials of one or many subjects.
 
     Attributes:
-        x: Samples, `[trial, channel, time]`, float32.
-        y: Class index of each trial, 0 to K - 1.
+        x: Samples `[trial, channel, time]`, float32, in the units of the channel table.
+        y: Class index of each trial, 0 to `n_classes` - 1.
         subject: Name of each trial's subject.
-        repetition: Repetition each trial comes from.
-        movement: Which performed movement each trial (window) comes from; windows of one movement share a
-            number.
-        channels: One row a channel: modality, name, units, native_fs (Hz). Channels of a modality are
-            contiguous.
-        fs: Samples per second of `x` (Hz).
-        classes: Name of each class, in order of index.
-        notes: What was repaired, assumed, dropped or computed on the way.
-        targets: What a regression predicts of each trial, float32; `None` where there is only the class to predict.
+        repetition: Repetition number of each trial, as recorded: splits by repetition use it.
+        repetition_id: Identifies the one repetition (performance of a gesture) that each trial was cut from. Windows of
+            one repetition have the same number; no two repetitions of a subject do.
+        channels: One row a channel: modality, name, units, native_fs (Hz). Channels of a modality stand together.
+        fs: Sampling rate of `x` (Hz).
+        classes: Name of each class, in order of class index.
+        notes: Sentences on what was repaired, assumed, dropped or computed.
+        targets: Target values of a regression `[trial, target]`, float32; `None` for classification.
         target_names: Name of each target, with its unit.
-        source: Which recording each trial was cut from, and `start_s`: where in it the trial begins (s). Both are
-            `None` where that is not known, as for a user's own arrays.
+        source: Number of the recording that each trial was cut from; `None` = unknown, as for a user's own arrays.
+        start_s: Start of each trial in its recording (s); `None` if `source` is.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens import TrialSet
+        >>> x = np.random.default_rng(0).normal(size=(12, 4, 100))
+        >>> trials = TrialSet.from_arrays(
+        ...     x, y=["fist", "open"] * 6, subject=["A"] * 12, repetition=np.arange(12) // 4,
+        ...     channels={"emg": 3, "acc": 1}, fs=200.0)
+        >>> trials
+        TrialSet(12 trials of 1 subjects, 3 emg + 1 acc channels, 100 samples at 200 Hz, 2 classes)
+        >>> train, test = trials.split(train_repetitions=[0, 1], test_repetitions=[2])
+        >>> len(train), len(test)
+        (8, 4)
     """
 
     x: Float[np.ndarray, "trial channel time"]
@@ -76,62 +88,9 @@ class TrialSet:
     start_s: Float[np.ndarray, " trial"] | None = None
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 3 or self.x.dtype != np.float32 or not self.x.size:
-            raise DataError(f"x must be float32 [trial, channel, time], got {self.x.dtype} {self.x.shape}")
-        for name in ("y", "subject", "repetition", "repetition_id"):
-            vector, kind = getattr(self, name), "U" if name == "subject" else "iu"
-            if vector.shape != self.x.shape[:1] or vector.dtype.kind not in kind:
-                wanted = "strings" if kind == "U" else "whole numbers"
-                raise DataError(f"{name} must be {len(self.x)} {wanted}, got {vector.dtype} {vector.shape}")
-        if (self.source is None) != (self.start_s is None):
-            raise DataError("source and start_s go together; give both or neither")
-        if not 0 < self.fs < np.inf:
-            raise DataError(f"fs must be positive and finite, got {self.fs}")
-        subjects = np.unique(self.subject).tolist()
-        check_names(subjects=subjects, classes=self.classes, target_names=self.target_names)
-        if len(set(self.classes)) != len(self.classes):
-            raise DataError(f"class names must be unique, got {list(self.classes)}")
-        if self.y.min() < 0 or self.y.max() >= self.n_classes:
-            raise DataError(f"y must be 0 to {self.n_classes - 1}, got {self.y.min()} to {self.y.max()}")
-        self._check_channels()
-        self._check_targets()
-        bad = np.flatnonzero(~np.isfinite(self.x).all(axis=2).ravel())
-        if len(bad):
-            trial, channel = divmod(int(bad[0]), self.x.shape[1])
-            row = self.channels.iloc[channel]
-            raise DataError(
-                f"x holds NaN or infinity in trial {trial}, channel {channel} ({row.modality} {row['name']})"
-            )
+        check_trials(self)
 
-    def _check_channels(self) -> None:
-        if tuple(self.channels.columns) != CHANNEL_COLUMNS or len(self.channels) != self.x.shape[1]:
-            raise DataError(
-                f"channels must have {self.x.shape[1]} rows and the columns {', '.join(CHANNEL_COLUMNS)},"
-                f" got {len(self.channels)} rows and {', '.join(map(str, self.channels.columns))}"
-            )
-        order = self.channels["modality"].tolist()
-        check_names(modalities=order, channel_names=self.channels["name"].astype(str))
-        if order != [m for m in dict.fromkeys(order) for _ in range(order.count(m))]:
-            raise DataError(f"channels of a modality must stand together, got the order {order}")
-
-    def _check_targets(self) -> None:
-        n = len(self.target_names)
-        if self.targets is None:
-            if n:
-                raise DataError(f"there are {n} target names but no targets")
-            return
-        if self.targets.shape != (len(self.x), n) or self.targets.dtype != np.float32 or not n:
-            raise DataError(
-                f"targets must be float32 [trial, target], {len(self.x)} trials and one name a target,"
-                f" got {self.targets.dtype} {self.targets.shape} and {n} names"
-            )
-        if len(set(self.target_names)) != n:
-            raise DataError(f"target names must be unique, got {list(self.target_names)}")
-        bad = np.argwhere(~np.isfinite(self.targets))
-        if len(bad):
-            raise DataError(f"target {self.target_names[bad[0, 1]]} is NaN or infinite in trial {bad[0, 0]}")
-
-    # --- what is in it ------------------------------------------------------------------------------------
+    # --- sizes --------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.x)
@@ -145,20 +104,20 @@ class TrialSet:
 
     @cached_property
     def modalities(self) -> dict[str, int]:
-        """Number of channels of each modality, in channel order; what `TokenLayout.channels` takes."""
+        """Number of channels of each modality, in channel order: the argument of `TokenLayout.channels`."""
         return {str(m): int(n) for m, n in self.channels["modality"].value_counts(sort=False).items()}
 
     @property
     def n_samples(self) -> int:
-        """Samples of a trial."""
+        """Number of samples of one trial."""
         return self.x.shape[2]
 
     @property
     def n_classes(self) -> int:
-        """Number of classes, those without a trial included."""
+        """Number of classes; classes without a trial count too."""
         return len(self.classes)
 
-    # --- where it comes from ------------------------------------------------------------------------------
+    # --- making, saving and loading -----------------------------------------------------------------------
 
     @staticmethod
     def from_recordings(
@@ -167,15 +126,15 @@ class TrialSet:
         """Cut recordings into trials.
 
         Args:
-            recordings: Signals of one rate and length each (see `preprocess`), the same channels in all.
-            segment: Which part of each movement; default whole movements, which must then be of one length.
-            classes: Labels that become classes 0, 1, ...; movements with other labels are left out (and
-                counted in a note). Default: every label the recordings declare in `meta["class_names"]`, in
-                rising order, performed or not, so that subjects share a numbering; failing that, every label
-                found.
+            recordings: Recordings with the same channels, all signals at one rate (see `preprocess`).
+            segment: The part of each repetition that is used. Default: whole repetitions, which must then have the same
+                length.
+            classes: Labels that become classes 0, 1, ...; repetitions of other labels are left out, and a note counts
+                them. Default: every label in the recordings' `meta["class_names"]` in rising order, performed or not,
+                so that all subjects have the same class indices; without `class_names`, every label that occurs.
 
         Raises:
-            DataError: Recordings that do not go together, or nothing that is long enough.
+            DataError: The recordings differ in channels or rate, or no repetition is long enough.
         """
         return TrialSet(**cut_recordings(recordings, segment or Segment(), classes))
 
@@ -194,78 +153,79 @@ class TrialSet:
         targets: Float[np.ndarray, "trial target"] | None = None,
         target_names: Sequence[str] = (),
     ) -> "TrialSet":
-        """Trials from a user's own arrays.
+        """Make trials from a user's own arrays.
 
         Args:
-            x: Samples; converted to float32.
+            x: Samples `[trial, channel, time]`; converted to float32.
             y: Label of each trial, numbers or names.
             subject: Subject of each trial, numbers or names.
-            repetition: Repetition of each trial.
+            repetition: Repetition number of each trial.
             channels: Number of channels of each modality, in channel order, or the whole channel table.
             fs: Sampling rate (Hz).
-            movement: Which trials are windows of one movement; default: none are.
-            classes: The labels in order of class index; default: those of `y` in rising order.
-            notes: Anything worth keeping.
-            targets: What a regression predicts; converted to float32.
-            target_names: One a target.
+            repetition_id: The same number for all trials that are windows of one repetition. Default: each trial is a
+                repetition of its own.
+            classes: The labels in order of class index. Default: the labels of `y` in rising order.
+            notes: Sentences that stay with the data.
+            targets: Target values of a regression `[trial, target]`; converted to float32.
+            target_names: One name a target.
 
         Raises:
-            DataError: Shapes that disagree, NaN, or a label that is not in `classes`.
+            DataError: Shapes disagree, a value is NaN, or a label is not in `classes`.
         """
-        x, fs = samples(x), rate(fs)
-        channels, of = channel_table(channels, fs, x), labels(y, "y", len(x))
-        names = distinct(of, "y") if classes is None else labels(classes, "classes")
+        x, fs = as_samples(x), as_rate(fs)
+        channels, label_of = channel_table(channels, fs, x), as_labels(y, "y", len(x))
+        names = distinct_labels(label_of, "y") if classes is None else as_labels(classes, "classes")
         index = {str(name): i for i, name in enumerate(names)}
-        missing = [str(label) for label in distinct(of, "y") if str(label) not in index]
+        missing = [str(label) for label in distinct_labels(label_of, "y") if str(label) not in index]
         if missing:
-            raise DataError(f"y holds the label {missing[0]}, which is not in classes ({', '.join(index)})")
+            raise DataError(f"y contains the label {missing[0]}, which is not in classes ({', '.join(index)})")
         numbers = {
             "repetition": repetition,
             "repetition_id": np.arange(len(x)) if repetition_id is None else repetition_id,
         }
         return TrialSet(
             x=x,
-            y=np.array([index[str(label)] for label in of], dtype=np.int64),
-            subject=np.array([str(name) for name in labels(subject, "subject", len(x))], dtype=str),
+            y=np.array([index[str(label)] for label in label_of], dtype=np.int64),
+            subject=np.array([str(name) for name in as_labels(subject, "subject", len(x))], dtype=str),
             channels=channels,
             fs=fs,
             classes=tuple(str(name) for name in names),
-            notes=tuple(map(str, labels(notes, "notes"))),
-            targets=None if targets is None else samples(targets, "targets", "[trial, target]"),
-            target_names=tuple(map(str, labels(target_names, "target_names"))),
-            **{name: whole(values, name) for name, values in numbers.items()},
+            notes=tuple(map(str, as_labels(notes, "notes"))),
+            targets=None if targets is None else as_samples(targets, "targets", "[trial, target]"),
+            target_names=tuple(map(str, as_labels(target_names, "target_names"))),
+            **{name: as_whole_numbers(values, name) for name, values in numbers.items()},
         )
 
     @staticmethod
     def concatenate(sets: Sequence["TrialSet"]) -> "TrialSet":
-        """Trials of several sets, one after the other; movements and recordings are renumbered so that they stay apart.
+        """Join several sets; `repetition_id` and `source` are renumbered so that they stay distinct.
 
         Raises:
-            DataError: No set, or sets that differ in channels, rate, length, classes or targets.
+            DataError: `sets` is empty, or the sets differ in channels, rate, length, classes or targets.
         """
         if not sets:
-            raise DataError("nothing to concatenate: got no trial set")
+            raise DataError("nothing to concatenate; give at least one TrialSet")
         for one in sets:
             _check_alike(sets[0], one, "concatenate")
         vectors = {}
         for name in VECTORS:
             parts = [getattr(one, name) for one in sets]
             known = all(part is not None for part in parts)
-            vectors[name] = np.concatenate(apart(parts) if name in COUNTED else parts) if known else None
+            vectors[name] = np.concatenate(renumbered(parts) if name in NUMBERED else parts) if known else None
         notes = tuple(dict.fromkeys(note for s in sets for note in s.notes))
         native = np.min([s.channels["native_fs"] for s in sets], axis=0)
         return replace(sets[0], **vectors, channels=sets[0].channels.assign(native_fs=native), notes=notes)
 
     def save(self, path: str | Path) -> None:
-        """Write one HDF5 file, atomically: a reader finds the old file or the whole new one."""
+        """Write one HDF5 file; a reader sees the old file or the complete new one, never a part."""
         storage.save(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> "TrialSet":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DataError: A file that is missing, damaged, not a trial set, or of a later version.
+            DataError: The file is missing, damaged, not a trial set, or of a later version.
         """
         fields = storage.load(Path(path))
         try:
@@ -273,7 +233,22 @@ class TrialSet:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
-    # --- parts of it --------------------------------------------------------------------------------------
+    def take_samples(self) -> Float[np.ndarray, "trial channel time"]:
+        """Hand over the array `x` without a copy, so that the caller may overwrite it.
+
+        Use it to standardise a long recording in place: `statistics.apply(x, out=x)`. The set keeps everything else
+        (`y`, `subject`, `len`, `modalities`, `n_samples`), but its `x` then holds only NaN, which needs no memory. Code
+        that still uses the samples fails or returns NaN; it never uses overwritten samples by mistake.
+
+        Returns:
+            The samples `[trial, channel, time]`, float32. An array that the user gave to `from_arrays` as float32 is
+            the user's own array.
+        """
+        x = self.x
+        object.__setattr__(self, "x", np.broadcast_to(np.float32(np.nan), x.shape))
+        return x
+
+    # --- selecting ----------------------------------------------------------------------------------------
 
     def select(
         self,
@@ -282,81 +257,84 @@ class TrialSet:
         subjects: Iterable[str] | None = None,
         repetitions: Iterable[int] | None = None,
     ) -> "TrialSet":
-        """Some of the trials: those that meet every condition given.
+        """Select the trials that meet all given criteria.
 
         Args:
             mask: One boolean a trial, or indices of trials.
             subjects: Names of subjects.
-            repetitions: Repetitions.
+            repetitions: Repetition numbers.
 
         Raises:
-            DataError: A subject or repetition that does not occur, or no trial left.
+            DataError: A subject or repetition does not occur, or no trial is left.
         """
         chosen = np.ones(len(self), bool)
         if mask is not None:
             mask = np.asarray(mask)
             if mask.dtype == bool and mask.shape != (len(self),):
-                raise DataError(f"mask must hold {len(self)} booleans, got {mask.shape}")
+                raise DataError(f"mask must have one boolean a trial, shape ({len(self)},), got shape {mask.shape}")
             chosen = np.zeros(len(self), bool)
             chosen[mask] = True
         for name, wanted in (("subject", subjects), ("repetition", repetitions)):
             if wanted is not None:
-                chosen &= np.isin(getattr(self, name), chosen_values(getattr(self, name), wanted, name))
+                chosen &= np.isin(getattr(self, name), checked_choice(getattr(self, name), wanted, name))
         if not chosen.any():
-            raise DataError("the selection holds no trial")
+            raise DataError("the selection contains no trial; select other subjects, repetitions or indices")
         return replace(self, **{k: v[chosen] for k in VECTORS if (v := getattr(self, k)) is not None})
 
     def split(self, train_repetitions: Iterable[int], test_repetitions: Iterable[int]) -> tuple["TrialSet", "TrialSet"]:
-        """Training and test set by repetition, so that no movement has windows in both; `splits` knows other ways.
+        """Split by repetition number, so that all windows of one repetition are in one part.
 
         Raises:
-            DataError: A repetition in both lists or in no trial, or a class that is performed in one part
-            only.
+            DataError: A repetition is in both lists or in no trial, or a class occurs in one part only.
         """
         train, test = list(train_repetitions), list(test_repetitions)
         both = sorted(set(train) & set(test))
         if both:
-            raise DataError(f"repetitions {both} are in the training and in the test split")
+            raise DataError(f"repetitions {both} are in the training and in the test split; keep each in one")
         parts = {"training": self.select(repetitions=train), "test": self.select(repetitions=test)}
         present = set(self.y[np.isin(self.repetition, train + test)].tolist())
         for name, part in parts.items():
             missing = [self.classes[i] for i in sorted(present - set(part.y.tolist()))]
             if missing:
-                raise DataError(f"the {name} repetitions hold no trial of {', '.join(missing)}")
+                raise DataError(f"the {name} repetitions contain no trial of {', '.join(missing)}; choose others")
         return parts["training"], parts["test"]
 
     def keep(self, modalities: Iterable[str]) -> "TrialSet":
-        """The channels of some modalities, in the order they stand.
+        """Keep the channels of some modalities, in their present order.
 
         Raises:
-            DataError: An unknown modality, or none.
+            DataError: A modality is unknown, or the list is empty.
         """
-        chosen = np.isin(self.channels["modality"], chosen_values(np.array([*self.modalities]), modalities, "modality"))
+        chosen = np.isin(
+            self.channels["modality"], checked_choice(np.array([*self.modalities]), modalities, "modality")
+        )
         return replace(self, x=self.x[:, chosen], channels=self.channels[chosen].reset_index(drop=True))
 
     def regroup(self, groups: Mapping[str, Any]) -> "TrialSet":
-        """Some channels, in groups that are modalities from here on: `{"first": {"emg": [0, 1]}, "acc": "all"}`.
+        """Select channels in groups; each group becomes a modality: `{"first": {"emg": [0, 1]}, "acc": "all"}`.
 
         Raises:
-            DataError: As `emg_lens.data.channels.chosen_channels`: what there is not, is in two groups, or in none.
+            DataError: See `emg_lens.data.channels.select_channels`.
         """
-        rows, names = chosen_channels(self.channels, groups)
+        rows, names = select_channels(self.channels, groups)
         table = self.channels.iloc[rows].assign(modality=names).reset_index(drop=True)
         return replace(self, x=self.x[:, rows], channels=table)
 
     def with_targets(self, modalities: Iterable[str]) -> "TrialSet":
-        """What some modalities show becomes what is predicted: they leave the input.
+        """Turn some modalities from input into regression targets.
 
-        The targets are the mean of each of their channels over the trial, in the channel's units.
+        A target is the mean of one channel over the trial, in the channel's units.
 
         Raises:
-            DataError: An unknown modality, none, all there are, or a set that has targets already.
+            DataError: A modality is unknown, no modality or every modality is listed, or there are targets already.
         """
         if self.targets is not None:
-            raise DataError(f"these trials have targets already ({', '.join(self.target_names)}); name all at once")
-        modalities = chosen_values(np.array([*self.modalities]), modalities, "modality")
+            raise DataError(
+                f"these trials have targets already ({', '.join(self.target_names)}); list all modalities in one call"
+            )
+        modalities = checked_choice(np.array([*self.modalities]), modalities, "modality")
         if set(modalities) == set(self.modalities):
-            raise DataError(f"{', '.join(modalities)} as targets leaves no input; there is no other modality")
+            raise DataError(f"{', '.join(modalities)} as targets leaves no modality as input; list fewer")
         chosen = np.isin(self.channels["modality"], modalities)
         rows = self.channels[chosen].itertuples()
         return replace(
@@ -366,21 +344,20 @@ class TrialSet:
         )
 
     def standardised(self, reference: "TrialSet", rectify: Iterable[str] = ()) -> "TrialSet":
-        """Each channel z-scored with the reference's mean and standard deviation over trials and samples.
+        """Z-score each channel with the reference's mean and standard deviation over trials and samples.
 
-        Pass the training set as reference, for the test set too: its statistics must not come from test
-        repetitions. A channel that is constant in the reference is set to zero.
+        Pass the training set as reference for the test set too: statistics must not come from test repetitions. A
+        channel that is constant in the reference is set to zero.
 
         Args:
-            reference: Where the statistics come from.
-            rectify: Modalities whose absolute value is taken afterwards: the order of the IsoNet paper, §2.2,
-                under which zero is a channel's least value, not its mean.
+            reference: The trials that the statistics are computed from.
+            rectify: Modalities that are rectified (absolute value) after z-scoring, as in the IsoNet paper, §2.2.
 
         Raises:
-            DataError: A reference with other channels, or an unknown modality.
+            DataError: The reference has other channels, or a modality is unknown.
         """
         if not same_channels(self.channels, reference.channels):
-            raise DataError(f"the reference has other channels: {reference.modalities}, expected {self.modalities}")
+            raise DataError(f"the reference has other channels, {reference.modalities}; expected {self.modalities}")
         statistics = InputStatistics.of(reference, rectify)
         repetitions = ", ".join(str(r) for r in np.unique(reference.repetition))
         notes = [f"z-scored per channel with the statistics of repetitions {repetitions}"]

@@ -29,22 +29,22 @@ def test_the_first_electrodes_are_those_listed_first():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ({"emg": [0, 1]}, "does not name 'acc'; say 'acc: all'"),
-        ({"emg": [0, 2], "acc": "all"}, "emg has electrodes 0 to 1, got 2"),
+        ({"emg": [0, 1]}, "does not list 'acc'; write 'acc: all'"),
+        ({"emg": [0, 2], "acc": "all"}, "emg has no electrode 2; it has electrodes 0 to 1"),
         ({"emg": [0, 0], "acc": "all"}, "different numbers"),
         ({"emg": [], "acc": "all"}, "different numbers"),
-        ({"emg": [0], "gyro": [0]}, "no modality 'gyro'; there is emg, acc"),
+        ({"emg": [0], "gyro": [0]}, "unknown modality 'gyro'; known: emg, acc"),
         ({"emg": [0], "more": {"emg": [0, 1]}, "acc": "all"}, "emg channel emg.0 is in 'emg' and 'more'"),
-        ({"emg": {"electrodes": "all", "axes": 3}, "acc": "all"}, "2 channels, which are no electrodes of 3 axes"),
-        ({"emg": {"electrodes": [1], "first": 2}, "acc": "all"}, "first 2 electrodes of emg were asked for, of 1"),
+        ({"emg": {"electrodes": "all", "axes": 3}, "acc": "all"}, "2 channels, which is not a multiple of axes=3"),
+        ({"emg": {"electrodes": [1], "first": 2}, "acc": "all"}, "first=2 is more than the 1 electrodes of emg"),
         ({"emg": "left", "acc": "all"}, "numbers from 0 or 'all', got 'left'"),
         ({"emg": [-1], "acc": "all"}, "electrodes"),
         ({"emg": [True], "acc": "all"}, "electrodes"),
-        ({}, "names no group"),
+        ({}, "channels is empty"),
         ([0, 1], "channels"),
     ],
 )
-def test_what_cannot_be_chosen_is_one_line(groups, message):
+def test_an_invalid_choice_of_channels_gives_a_one_line_error(groups, message):
     with pytest.raises(DataError, match=message) as error:
         trials().regroup(groups)
     assert "\n" not in str(error.value)

@@ -17,7 +17,7 @@ from emg_lens.data import (
     register,
     subjects,
 )
-from emg_lens.data.files import choose, natural
+from emg_lens.data.files import select_subjects, natural
 from emg_lens.data.registry import DATASETS
 
 
@@ -28,7 +28,9 @@ def toy(monkeypatch, make_recording):
     read = []
 
     def load(root, *, subjects=None, gain=1.0):
-        return (read.append(s) or make_recording(s, seed=i) for i, s in enumerate(choose(find(root), subjects)))
+        return (
+            read.append(s) or make_recording(s, seed=i) for i, s in enumerate(select_subjects(find(root), subjects))
+        )
 
     def find(root):
         return {name: sorted(root.glob(f"{name}.*")) for name in ("P1", "P2", "P10")}
@@ -165,9 +167,9 @@ def test_natural_order_is_the_order_of_the_numbers(numbers):
 
 @pytest.mark.parametrize("given_as", [3, "3", "S3", "03"])
 def test_a_subject_is_known_by_name_or_number(given_as):
-    assert list(choose({"S1": (), "S3": (), "S13": ()}, [given_as])) == ["S3"]
+    assert list(select_subjects({"S1": (), "S3": (), "S13": ()}, [given_as])) == ["S3"]
 
 
 def test_a_number_that_fits_two_subjects_is_refused():
     with pytest.raises(DataError, match="unknown subject 3"):
-        choose({"A3": (), "B3": ()}, [3])
+        select_subjects({"A3": (), "B3": ()}, [3])

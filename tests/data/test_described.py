@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from emg_lens.data import DataError, Recipe, data_fingerprint, load_dataset, load_trials, subjects, text
-from emg_lens.data.registry import doubled_files
+from emg_lens.data.registry import duplicate_files
 from emg_lens.data.sources.path_pattern import PathPattern
 
 BY_NAME = """
@@ -182,21 +182,21 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("files: '{subject}.csv'", "dataset.yaml: fs is needed and missing; signals is needed and missing"),
+        ("files: '{subject}.csv'", "dataset.yaml: fs is missing; signals is missing"),
         (BY_NAME.replace("{subject}", "x"), r"files needs a \{subject\}"),
         (BY_NAME.replace("field: label", "field: gesture"), "label.field 'gesture' is no field of files"),
         (BY_NAME.replace("{label}", "{subject}"), "files has the field 'subject' twice"),
         (BY_NAME.replace("{label}_", "{label}"), "files needs something between 'label' and 'repetition'"),
         (BY_NAME.replace("{label}", "{label"), "no field in braces, or a brace too much"),
         (BY_NAME.replace("{label}", "_".join(f"{{f{i}}}" for i in range(30))), "files has more than 20 fields"),
-        (BY_NAME.replace("fs: 100", "fs: -1"), "fs=-1, expected greater than or equal to 0.000001"),
-        (BY_NAME.replace("fs: 100", "fs: 5e-324"), "fs=.5e-324., expected greater than or equal to 0.000001"),
-        (BY_NAME + "skip_lines: 1000000000\n", "skip_lines=1000000000, expected less than or equal to 100000"),
-        (BY_NAME.replace("units: g", "unit: g"), "signals.acc.unit is not known"),
+        (BY_NAME.replace("fs: 100", "fs: -1"), "fs=-1; expected a number greater than or equal to 0.000001"),
+        (BY_NAME.replace("fs: 100", "fs: 5e-324"), "fs=.5e-324.; expected a number greater than or equal to 0.000001"),
+        (BY_NAME + "skip_lines: 1000000000\n", "skip_lines=1000000000; expected a number less than or equal to 100000"),
+        (BY_NAME.replace("units: g", "unit: g"), "signals.acc.unit is not a known key; did you mean 'units'"),
         (BY_NAME.replace("{field: repetition}", "{}"), "say where it stands"),
         (BY_NAME.replace("[e1, e2]", "[0]"), "greater than or equal to 1"),
         ("[1, 2", "cannot be read as a description"),
-        ("- a", "valid dictionary"),
+        ("- a", "expected keys and values"),
         (BY_NAME.replace(".csv", ".xlsx"), "no file like .*xlsx.*; found A/fist_1.csv"),
         (BY_NAME.replace("[e1, e2]", "[e1, e9]"), "fist_1.csv: no column 'e9'; it has 6: t, e1, e2, x, y, z"),
         (BY_NAME.replace("[x, y, z]", "[x, y]"), "acc has 3 channels, and ch_names 2 names"),
@@ -207,7 +207,7 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
         (BY_NAME.replace(", classes: {fist: closed fist, open: open hand}", ""), "label .*fist.* is no whole number"),
         (BY_NAME.replace("column: t", "column: x"), "time must rise from row to row"),
         (BY_NAME + "separator: ';'\n", "no column 'e1'; it has 1: .*is separator right"),
-        (BY_NAME.replace("fs: 100", "fs: true"), "fs: .*expected a number or text, got true"),
+        (BY_NAME.replace("fs: 100", "fs: true"), "fs=true; expected a number or text"),
         (BY_NAME.replace("fs: 100", "fs: 100\nfs: 200"), "has the key 'fs' twice"),
         (BY_NAME.replace("{fist:", "{fist: other, fist:"), "has the key 'fist' twice"),
         (BY_NAME.replace("classes: {", "rest: [fist], classes: {"), "the value 'fist' is there twice"),
@@ -358,10 +358,10 @@ def test_names_in_either_form_of_unicode_are_the_same(tmp_path):
 
 def test_a_person_who_is_there_twice_is_found(tmp_path):
     by_name(tmp_path)
-    assert doubled_files("folder", tmp_path) == ()
+    assert duplicate_files("folder", tmp_path) == ()
     shutil.copytree(tmp_path / "A", tmp_path / "A copy")
     shutil.copy(tmp_path / "B" / "fist_1.csv", tmp_path / "B" / "fist_3.csv")  # of one person: another matter
-    pairs = doubled_files("folder", tmp_path)
+    pairs = duplicate_files("folder", tmp_path)
     assert len(pairs) == 4 and pairs[0] == (tmp_path / "A" / "fist_1.csv", tmp_path / "A copy" / "fist_1.csv")
 
 

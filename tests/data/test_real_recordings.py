@@ -14,10 +14,10 @@ from emg_lens.data import (
     Segment,
     SubjectSplit,
     TrialSet,
-    before_trials,
     leakage_report,
     load_dataset,
     load_trials,
+    pre_onset_trials,
     subjects,
 )
 
@@ -139,7 +139,7 @@ def test_myo_force_has_twelve_recordings_whose_force_follows_the_emg(real):
 
 def test_db5_gestures_are_told_before_they_begin_and_no_window_is_shared(real):
     root = real("ninapro_db5")
-    before = before_trials(load_dataset("ninapro-db5", root))
+    before = pre_onset_trials(load_dataset("ninapro-db5", root))
     trials = load_trials("ninapro-db5", root, segment=Segment(window_s=1.0, stride_s=0.25))
     folds = RepetitionSplit(train=(1, 3, 4, 6), test=(2, 5)).folds(subjects("ninapro-db5", root))
     report = Leakage.over(leakage_report(*fold.divide(trials), before, fold=fold) for fold in folds)
@@ -152,8 +152,8 @@ def test_db5_gestures_are_told_before_they_begin_and_no_window_is_shared(real):
 
 def test_psl_signs_were_recorded_one_after_the_other_and_without_rest(real):
     root = real("psl_myo")
-    assert before_trials(load_dataset("psl-myo", root, subjects=[1])) is None
+    assert pre_onset_trials(load_dataset("psl-myo", root, subjects=[1])) is None
     trials = load_trials("psl-myo", root, Recipe(fs=50), Segment(stop_s=1.9), subjects=[1])
     (fold,) = RepetitionSplit(test=(2, 5, 8, 11)).folds(["person1"])
     report = leakage_report(*fold.divide(trials), fold=fold)
-    assert report.repeats > 0.85 and report.repeats_at_random < 0.1 and report.shared["recording"] == 0
+    assert report.class_repeats > 0.85 and report.class_repeats_at_random < 0.1 and report.shared["recording"] == 0

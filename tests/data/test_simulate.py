@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from emg_lens.data.recording import DataError
+from emg_lens.data.registry import describe_dataset
 from emg_lens.data.sources.simulated import physiology
 from emg_lens.data.sources.simulated.simulation import (
     Simulation,
@@ -100,7 +101,7 @@ def test_each_modality_alone_carries_no_information_on_the_joint_factor_and_both
             both_factors = truth["joint"] * n_a * n_e + truth[other]
             assert mutual_info_score(both_factors, shown[modality]) == pytest.approx(0, abs=1e-12)
             bits = mutual_info_score(truth["label"], shown[modality]) / np.log(2)
-            assert bits == pytest.approx(mutual_information_bits(simulation, [modality]), abs=1e-9)
+            assert bits == pytest.approx(mutual_information_bits([modality], simulation), abs=1e-9)
         together = mutual_info_score(truth["joint"], shown["emg"] * n_a * n_j + shown["acc"])
         assert together == pytest.approx(np.log(n_j))
         assert ((truth["acc_key"] - truth["emg_key"]) % n_j == truth["joint"]).all()
@@ -144,13 +145,16 @@ def test_trials_come_in_another_order_in_every_repetition():
 def test_expected_accuracy_follows_from_the_number_of_factor_values():
     simulation = Simulation(emg_classes=5, acc_classes=4, joint_classes=3)
     assert simulation.n_classes == 60
-    assert expected_accuracy(simulation, ["emg", "acc"]) == 1
-    assert expected_accuracy(simulation, ["emg"]) == expected_accuracy(simulation, "emg") == 1 / 12
-    assert expected_accuracy(simulation, ["acc"]) == 1 / 15
-    assert expected_accuracy(simulation, []) == 1 / 60
-    assert mutual_information_bits(simulation, ["emg", "acc"]) == pytest.approx(np.log2(60))
+    assert expected_accuracy(["emg", "acc"], simulation) == 1
+    assert expected_accuracy(["emg"], simulation) == expected_accuracy("emg", simulation) == 1 / 12
+    assert expected_accuracy(["acc"], simulation) == 1 / 15
+    assert expected_accuracy([], simulation) == 1 / 60
+    declared = describe_dataset("simulated").expected_accuracy
+    fields = {"emg_classes": 5, "acc_classes": 4, "joint_classes": 3, "n_repetitions": 3}
+    assert declared(["emg"], simulation=fields) == 1 / 12 and declared(["emg"]) == 1 / 4
+    assert mutual_information_bits(["emg", "acc"], simulation) == pytest.approx(np.log2(60))
     with pytest.raises(ValueError, match="unknown modality 'gyro'; a simulation has emg, acc"):
-        expected_accuracy(simulation, ["emg", "gyro"])
+        expected_accuracy(["emg", "gyro"], simulation)
 
 
 def test_by_default_a_linear_classifier_nearly_reads_the_unimodal_factors():
@@ -194,7 +198,7 @@ def test_accuracy_on_the_label_is_the_expected_one(factors, modalities):
         pattern_spread=0.05,
         posture_spread_deg=3,
     )
-    expected = expected_accuracy(simulation, modalities)
+    expected = expected_accuracy(modalities, simulation)
     right = outcomes(simulation, modalities, whole_label, lambda: KNeighborsClassifier(1))
     if expected == 1:
         assert right.mean() > 0.98
@@ -445,11 +449,11 @@ def test_the_loader_takes_fields_as_a_mapping_and_finds_subjects_without_making_
         ({"acc_fs": 400.0}, "acc_fs must not exceed fs, got 400 and 200 Hz"),
         ({"joint_classes": 4, "trials_per_class": 1}, "must be a multiple of joint_classes"),
         ({"emg_channels": 1}, "emg_channels must be at least 2"),
-        ({"crosstalk": 1.0}, "crosstalk: Input should be less than 1, got 1.0"),
-        ({"fs": float("nan")}, "fs: Input should be a finite number"),
-        ({"emg_classes": 0}, "emg_classes: Input should be greater than or equal to 1, got 0"),
-        ({"electrodes": 8}, "a simulation has no field 'electrodes'; known fields: n_subjects, seed"),
-        ("default", "Input should be a valid dictionary or instance of Simulation, got 'default'"),
+        ({"crosstalk": 1.0}, "crosstalk=1.0; expected a number less than 1"),
+        ({"fs": float("nan")}, "fs=nan; expected a finite number"),
+        ({"emg_classes": 0}, "emg_classes=0; expected a number greater than or equal to 1"),
+        ({"electrodes": 8}, "electrodes is not a known key; known keys: n_subjects, seed"),
+        ("default", "the content='default'; expected keys and values: {key: value}"),
     ],
 )
 def test_a_bad_configuration_gives_one_line_that_says_what_came_in_and_what_was_expected(fields, message):

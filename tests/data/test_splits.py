@@ -13,7 +13,7 @@ SPLIT = TypeAdapter(SplitSpec)
 
 
 def made(subjects=("A", "B", "C"), classes=3, repetitions=4, windows=2, order=None) -> TrialSet:
-    """Each subject performs each class in each repetition, and each movement gives some windows."""
+    """Each subject performs each class in each repetition, and each repetition gives some windows."""
     rows = [
         (s, y, r, (i * repetitions + r) * classes + y)
         for i, s in enumerate(subjects)
@@ -45,7 +45,7 @@ sets = st.builds(
 
 @settings(deadline=None)
 @given(sets, st.data())
-def test_a_repetition_split_shares_nothing_and_loses_nothing_it_names(trials, data):
+def test_a_repetition_split_uses_every_listed_trial_in_one_set(trials, data):
     known = sorted(set(trials.repetition.tolist()))
     test = data.draw(st.sets(st.sampled_from(known), min_size=1, max_size=len(known) - 1))
     rest = [r for r in known if r not in test]
@@ -67,7 +67,7 @@ def test_a_repetition_split_shares_nothing_and_loses_nothing_it_names(trials, da
 def test_leaving_subjects_out_tests_every_trial_once_and_never_trains_on_the_tested(trials, k):
     subjects = tuple(dict.fromkeys(sorted(trials.subject.tolist())))
     if k >= len(subjects):
-        with pytest.raises(DataError, match=f"leave_out: {k} leaves no subject to train on; there are {len(subjects)}"):
+        with pytest.raises(DataError, match=f"leave_out: {k} leaves no subject to train on, of {len(subjects)}"):
             SubjectSplit(leave_out=k).folds(subjects)
         return
     tested = []
@@ -82,7 +82,7 @@ def test_leaving_subjects_out_tests_every_trial_once_and_never_trains_on_the_tes
 
 @settings(deadline=None)
 @given(sets, st.integers(2, 6))
-def test_blocks_test_every_trial_once_keep_movements_whole_and_hold_every_class(trials, n):
+def test_blocks_test_every_trial_once_keep_repetitions_whole_and_hold_every_class(trials, n):
     subjects = tuple(dict.fromkeys(sorted(trials.subject.tolist())))
     repetitions, tested = int(trials.repetition.max()), []
     for fold in BlockSplit(folds=n).folds(subjects):
@@ -92,7 +92,7 @@ def test_blocks_test_every_trial_once_keep_movements_whole_and_hold_every_class(
         assert set(train.subject) == set(test.subject) == set(fold.subjects)
         assert not set(train.repetition_id) & set(test.repetition_id)
         assert set(train.y) == set(test.y) == set(trials.y)
-        for of in set(test.y):  # contiguous in time: no training movement of the class lies between tested ones
+        for of in set(test.y):  # contiguous in time: no training repetition of the class lies between tested ones
             inside = test.repetition_id[test.y == of]
             between = train.repetition_id[train.y == of]
             assert not ((between > inside.min()) & (between < inside.max())).any()
@@ -122,7 +122,8 @@ def test_folds_are_named_and_known_before_data_are_read():
 )
 def test_a_split_is_read_and_written_back(written):
     split = SPLIT.validate_python(written)
-    assert split.model_dump(mode="json", exclude_none=True) == written
+    defaults = {"train_fraction": 1.0, "train_fraction_seed": 0}
+    assert split.model_dump(mode="json", exclude_none=True) == defaults | written
     assert SPLIT.validate_json(split.model_dump_json()) == split
 
 
@@ -135,14 +136,14 @@ def test_a_split_is_read_and_written_back(written):
         ({"by": "repetition", "train": [1, 1], "test": [2]}, "train must list different repetitions"),
         ({"by": "subject"}, "needs either leave_out or test"),
         ({"by": "subject", "leave_out": 1, "test": ["A"]}, "needs either leave_out or test"),
-        ({"by": "subject", "leave_out": 1, "train": ["A"]}, "takes no train"),
+        ({"by": "subject", "leave_out": 1, "train": ["A"]}, "train cannot be given with leave_out"),
         ({"by": "subject", "leave_out": 0}, "greater than 0"),
         ({"by": "block", "folds": 1}, "greater than or equal to 2"),
         ({"by": "block", "folds": 10**12}, "less than or equal to 1000"),
         ({"by": "block", "folds": 2, "shuffle": True}, "shuffle"),
     ],
 )
-def test_a_split_that_makes_no_sense_is_refused_when_it_is_read(written, message):
+def test_an_invalid_split_is_rejected_when_it_is_read(written, message):
     with pytest.raises(ValidationError, match=message):
         SPLIT.validate_python(written)
 
@@ -152,12 +153,12 @@ def test_a_split_that_makes_no_sense_is_refused_when_it_is_read(written, message
     [
         (SubjectSplit(test=("X",)), ("A", "B"), "unknown subject 'X'; known: A, B"),
         (SubjectSplit(train=("A",), test=("A",)), ("A", "B"), "subjects A are in the training and in the test split"),
-        (SubjectSplit(test=("A", "B")), ("A", "B"), "holds every subject"),
+        (SubjectSplit(test=("A", "B")), ("A", "B"), "no subject is left to train on"),
         (RepetitionSplit(test=(1,)), (), "list of different subjects"),
         (BlockSplit(folds=2), ("A", "A"), "list of different subjects"),
     ],
 )
-def test_subjects_that_a_split_cannot_be_made_for_are_refused(split, subjects, message):
+def test_subjects_that_do_not_fit_a_split_are_rejected(split, subjects, message):
     with pytest.raises(DataError, match=message):
         split.folds(subjects)
 
@@ -169,7 +170,7 @@ def only_fold(split, subject="A"):
 def test_repetitions_that_nobody_has_are_refused_and_those_one_subject_lacks_are_noted():
     both = made(("A", "B"))
     fewer = both.select(~((both.subject == "A") & (both.repetition == 4)))
-    with pytest.raises(DataError, match="no subject has repetition 7; of those asked for, there are 2"):
+    with pytest.raises(DataError, match="no subject has repetition 7; the data have 1, 2, 3, 4"):
         only_fold(RepetitionSplit(test=(2, 7))).divide(both)
     train, test = only_fold(RepetitionSplit(train=(1, 3), test=(2, 4))).divide(fewer)
     assert set(test.repetition) == {2}
@@ -179,7 +180,7 @@ def test_repetitions_that_nobody_has_are_refused_and_those_one_subject_lacks_are
         only_fold(RepetitionSplit(test=(4,))).divide(fewer)
     with pytest.raises(DataError, match="subject A has no trial of the training repetitions 4; it has 1, 2, 3"):
         only_fold(RepetitionSplit(train=(4,), test=(1,))).divide(fewer)
-    with pytest.raises(DataError, match="subject A has no trial of the repetitions besides those tested; it has 1, 2"):
+    with pytest.raises(DataError, match="subject A has no trial of the repetitions outside the test set; it has 1, 2"):
         only_fold(RepetitionSplit(test=(1, 2, 3))).divide(fewer)
 
 
@@ -188,32 +189,32 @@ def test_a_class_on_one_side_only_is_refused_or_noted():
     lacking = trials.select(~((trials.y == 2) & (trials.subject == "A")))
     first, second = SubjectSplit(leave_out=1).folds(("A", "B"))
     assert first.divide(lacking)[0].notes[-1] == "fold A: trained but not tested: 2"
-    with pytest.raises(DataError, match="fold B tests 2, but trains no trial of it"):
+    with pytest.raises(DataError, match="fold B has test trials of 2, but no training trial"):
         second.divide(lacking)
     lacking = trials.select(~((trials.y == 2) & (trials.repetition == 4)))
-    with pytest.raises(DataError, match="fold A trains 2, but tests no trial of it"):
+    with pytest.raises(DataError, match="fold A has training trials of 2, but no test trial"):
         only_fold(RepetitionSplit(test=(4,))).divide(lacking)
-    with pytest.raises(DataError, match="fold A tests 2, but trains no trial of it"):
+    with pytest.raises(DataError, match="fold A has test trials of 2, but no training trial"):
         only_fold(RepetitionSplit(train=(4,), test=(1,))).divide(lacking)
 
 
-def test_fewer_movements_than_blocks_are_refused():
+def test_fewer_repetitions_than_blocks_are_refused():
     with pytest.raises(
-        DataError, match="A.block5 has nothing to test: of 12 movements at most 4 are of a class, fewer"
+        DataError, match="A.block5 has no test trial: no class has more than 4 repetitions, fewer than folds: 5"
     ):
         BlockSplit(folds=5).folds(("A",))[-1].divide(made())
 
 
 def test_a_subject_without_trials_is_refused():
-    with pytest.raises(DataError, match="fold A needs trials of C; those given are of A, B"):
+    with pytest.raises(DataError, match="fold A needs trials of C; got trials of A, B"):
         SubjectSplit(leave_out=1).folds(("A", "B", "C"))[0].divide(made(("A", "B")))
 
 
-# --- validation, and a share of the labels ----------------------------------------------------------------------
+# --- validation, and a fraction of the labels -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "split, seen",
+    "split, expected",
     [
         (SubjectSplit(test=("C",), validation=("B",)), ({"A"}, {"B"}, {"C"})),
         (SubjectSplit(train=("C",), test=("A",), validation=("B",)), ({"C"}, {"B"}, {"A"})),
@@ -221,37 +222,46 @@ def test_a_subject_without_trials_is_refused():
         (RepetitionSplit(train=(1,), test=(4,), validation=(2, 3)), ({1}, {2, 3}, {4})),
     ],
 )
-def test_trials_for_validation_are_neither_fitted_nor_tested(split, seen):
+def test_trials_for_validation_are_neither_fitted_nor_tested(split, expected):
     trials = made()
     fold = split.folds(("A", "B", "C"))[0]
     (train, test), validation = fold.divide(trials), fold.validation(trials)
     key = "subject" if split.by == "subject" else "repetition"
-    assert tuple({*getattr(part, key).tolist()} for part in (train, validation, test)) == seen
+    assert tuple({*getattr(part, key).tolist()} for part in (train, validation, test)) == expected
     assert not set(train.repetition_id) & set(validation.repetition_id) and not set(test.repetition_id) & set(
         validation.repetition_id
     )
-    assert identities(fold.seen(trials)) == identities(train) | identities(validation)
+    assert identities(fold.train_and_validation(trials)) == identities(train) | identities(validation)
     assert SPLIT.validate_python(split.model_dump()) == split and "validation" in split.model_dump()
 
 
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"by": "repetition", "test": [4], "validation": [4]}, r"repetitions \[4\] are to validate on"),
-        ({"by": "repetition", "train": [1], "test": [4], "validation": [1]}, r"repetitions \[1\] are to validate on"),
+        (
+            {"by": "repetition", "test": [4], "validation": [4]},
+            r"repetitions \[4\] are in validation and in the training",
+        ),
+        (
+            {"by": "repetition", "train": [1], "test": [4], "validation": [1]},
+            r"repetitions \[1\] are in validation and in the training",
+        ),
         ({"by": "repetition", "test": [4], "validation": []}, "validation must list different repetitions"),
         (
             {"by": "subject", "leave_out": 1, "validation": ["A"]},
-            "names one subject or more, beside those to test; with leave",
+            "must list at least one subject with test, or be a number with leave_out",
         ),
-        ({"by": "subject", "test": ["A"], "validation": 1}, "validation: 1 is for leave_out; with test, list"),
+        (
+            {"by": "subject", "test": ["A"], "validation": 1},
+            "validation: 1 is a number, which needs leave_out; with test, list",
+        ),
         ({"by": "block", "folds": 2, "validation": [1]}, "validation"),
         ({"by": "block", "folds": 2, "validation": 1}, "folds: 2 and validation: 1 leave no block to train on"),
-        ({"by": "repetition", "test": [4], "share": 0}, "greater than 0"),
-        ({"by": "repetition", "test": [4], "share_seed": 1}, "does nothing without a share below 1"),
+        ({"by": "repetition", "test": [4], "train_fraction": 0}, "greater than 0"),
+        ({"by": "repetition", "test": [4], "train_fraction_seed": 1}, "has no effect; give a train_fraction below 1"),
     ],
 )
-def test_validation_and_shares_that_cannot_be_are_refused(content, message):
+def test_invalid_validation_sets_and_fractions_are_rejected(content, message):
     with pytest.raises(ValidationError, match=message):
         SPLIT.validate_python(content)
 
@@ -264,48 +274,47 @@ def test_validation_and_shares_that_cannot_be_are_refused(content, message):
         (BlockSplit(folds=4, validation=2), "AB", [{2, 3}, {3, 4}, {4, 1}, {1, 2}] * 2),
     ],
 )
-def test_folds_that_take_turns_validate_on_what_follows_the_tested(split, subjects, expected):
+def test_validation_sets_follow_the_tested_subjects_or_blocks(split, subjects, expected):
     trials = made(subjects=tuple(subjects))
     folds = split.folds(tuple(subjects))
     assert len(folds) == len(expected)
     for fold, of in zip(folds, expected, strict=True):
         (train, test), validation = fold.divide(trials), fold.validation(trials)
-        movements = [set(zip(p.subject, p.repetition_id, strict=True)) for p in (train, test, validation)]
-        assert sum(map(len, movements)) == len(set.union(*movements)) and all(movements)
+        repetitions = [set(zip(p.subject, p.repetition_id, strict=True)) for p in (train, test, validation)]
+        assert sum(map(len, repetitions)) == len(set.union(*repetitions)) and all(repetitions)
         if fold.block:  # a repetition of every class is a block
             whole = {fold.test_subjects[0]}
             assert set(validation.subject) == whole and set(validation.repetition.tolist()) == set(of)
         else:
             assert set(validation.subject) == set(of)
             assert len(train) + len(test) + len(validation) == len(trials)
-        assert identities(fold.seen(trials)) == identities(train) | identities(validation)
+        assert identities(fold.train_and_validation(trials)) == identities(train) | identities(validation)
     assert SPLIT.validate_python(split.model_dump()) == split
     with pytest.raises(DataError, match="leave_out: 1 and validation: 2 leaves no subject to train on"):
         SubjectSplit(leave_out=1, validation=2).folds(("A", "B", "C"))
 
 
 def test_subjects_on_two_sides_and_classes_that_nobody_trains_are_refused():
-    with pytest.raises(DataError, match="subjects B are to validate on, and in the training or the test split"):
+    with pytest.raises(DataError, match="subjects B are in validation and in the training or the test split"):
         SubjectSplit(train=("A", "B"), test=("C",), validation=("B",)).folds(("A", "B", "C"))
     trials = made()
     few = trials.select(~((trials.subject == "A") & (trials.y == 2)) & ~((trials.subject == "C") & (trials.y == 2)))
-    with pytest.raises(DataError, match="fold held-out validates on 2, but trains no trial of it"):
+    with pytest.raises(DataError, match="fold held-out has validation trials of 2, but no training trial of it"):
         SubjectSplit(test=("C",), validation=("B",)).folds(("A", "B", "C"))[0].validation(few)
     with pytest.raises(DataError, match="no subject has repetition 9"):
         RepetitionSplit(test=(4,), validation=(9,)).check([1, 2, 3, 4])
 
 
-def test_a_share_is_of_each_class_in_whole_movements_and_smaller_ones_are_parts_of_larger():
+def test_a_train_fraction_takes_whole_repetitions_of_each_class_and_smaller_ones_are_subsets():
     trials = made(repetitions=11)
     parts = {}
-    for share in (0.01, 0.2, 0.5, 1.0):
-        split = SubjectSplit(test=("C",), share=share)
+    for fraction in (0.01, 0.2, 0.5, 1.0):
+        split = SubjectSplit(test=("C",), train_fraction=fraction)
         train, test = split.folds(("A", "B", "C"))[0].divide(trials)
         assert set(test.subject) == {"C"} and len(test) == 11 * 3 * 2
-        movements = [len(set(train.repetition_id[train.y == of].tolist())) for of in range(3)]
-        assert movements == [max(1, round(share * 22))] * 3 and len(train) == 2 * sum(movements)
-        parts[share] = identities(train)
+        repetitions = [len(set(train.repetition_id[train.y == of].tolist())) for of in range(3)]
+        assert repetitions == [max(1, round(fraction * 22))] * 3 and len(train) == 2 * sum(repetitions)
+        parts[fraction] = identities(train)
     assert parts[0.01] < parts[0.2] < parts[0.5] < parts[1.0]
-    other = SubjectSplit(test=("C",), share=0.2, share_seed=1).folds(("A", "B", "C"))[0]
+    other = SubjectSplit(test=("C",), train_fraction=0.2, train_fraction_seed=1).folds(("A", "B", "C"))[0]
     assert identities(other.divide(trials)[0]) != parts[0.2]
-    assert not set(RepetitionSplit(test=(1,)).model_dump()) & set(RepetitionSplit.ADDED)

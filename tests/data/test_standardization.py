@@ -25,6 +25,18 @@ def test_a_trial_set_is_standardised_by_the_same_statistics_to_the_bit():
     np.testing.assert_array_equal(InputStatistics.of(train, ["acc"]).apply(test.x), test.standardised(train, ["acc"]).x)
 
 
+def test_standardising_in_place_gives_the_same_bits_and_leaves_no_overwritten_samples_in_the_set():
+    test, n = trials(1, n=1030), 1030  # more than one block of trials
+    statistics = InputStatistics.of(trials(), ["emg"])
+    expected, x = statistics.apply(test.x), test.take_samples()
+    assert statistics.apply(x, out=x) is x
+    np.testing.assert_array_equal(x, expected)
+    assert len(test) == n and test.n_samples == 7 and test.modalities == {"emg": 2, "acc": 1}
+    assert np.isnan(test.x).all() and test.x.shape == x.shape
+    with pytest.raises(DataError, match="x holds NaN"):
+        test.select(repetitions=[1])
+
+
 def test_saved_input_statistics_give_the_same_numbers(tmp_path):
     made = InputStatistics.of(trials(), ["emg"])
     made.save(tmp_path / "new" / "input.safetensors")
@@ -66,6 +78,14 @@ def test_targets_come_back_in_their_units(tmp_path):
         ),
         (lambda made, path: InputStatistics({"emg": 2}, np.zeros(2), np.array([1.0, -1])), "std must be 2 finite"),
         (lambda made, path: InputStatistics({"emg": 2}, np.array([0, np.nan]), np.ones(2)), "mean must be 2 finite"),
+        (
+            lambda made, path: made.apply(trials().x, out=np.empty((2, 2, 2), "f4")),
+            "out must be a float32 array of the shape",
+        ),
+        (
+            lambda made, path: made.apply(trials().x, out=np.empty(trials().x.shape)),
+            "out must be a float32 array of the shape",
+        ),
         (lambda made, path: InputStatistics.load(path / "none"), "no such file; expected saved input statistics"),
         (lambda made, path: TargetStatistics.of(trials()), "no targets"),
         (lambda made, path: TargetStatistics.load(path / "input"), "not saved target statistics"),

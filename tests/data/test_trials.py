@@ -57,7 +57,7 @@ def test_arrays_become_trials_with_named_channels_and_classes():
 def test_stated_classes_may_be_more_than_those_performed():
     made = trials(classes=[1, 2, 3, 4])
     assert made.n_classes == 4 and made.y.max() == 2
-    with pytest.raises(DataError, match=r"y holds the label 3, which is not in classes \(1, 2\)"):
+    with pytest.raises(DataError, match=r"y contains the label 3, which is not in classes \(1, 2\)"):
         trials(classes=[1, 2])
 
 
@@ -72,33 +72,33 @@ def nan_at(trial, channel):
     [
         ({"x": nan_at(5, 3)}, r"NaN or infinity in trial 5, channel 3 \(acc acc.1\)"),
         ({"x": np.zeros((24, 5))}, r"x must be float32 \[trial, channel, time\]"),
-        ({"y": np.arange(23)}, r"y must be one label a trial: 24 of them, got shape \(23,\)"),
-        ({"y": np.eye(3)[np.arange(24) % 3]}, r"y must be one label a trial: 24 of them, got shape \(24, 3\)"),
+        ({"y": np.arange(23)}, r"y must be one label per trial, 24 labels, got shape \(23,\)"),
+        ({"y": np.eye(3)[np.arange(24) % 3]}, r"y must be one label per trial, 24 labels, got shape \(24, 3\)"),
         (
             {"x": np.zeros((24, 7, 5))},
-            r"x is \[trial, channel, time\] and has 7 channels .* names 5: {'emg': 2, 'acc': 3}",
+            r"x is \[trial, channel, time\] and has 7 channels .* lists 5: {'emg': 2, 'acc': 3}",
         ),
         ({"x": [np.zeros((5, 7)), np.zeros((5, 6))]}, "all trials of one length and at one rate; got list"),
         ({"x": {"emg": np.zeros((24, 2, 7))}}, "all trials of one length and at one rate; got dict"),
         (
             {"channels": ["emg"] * 5},
-            r"channels must say how many each modality has, such as {'emg': 8, 'acc': 3}; got \[",
+            r"channels must give the number of channels of each modality, such as {'emg': 8, 'acc': 3}; got \[",
         ),
-        ({"fs": {"emg": 1000, "acc": 100}}, "fs must be positive, one number"),
-        ({"subject": ["A"] * 3}, r"subject must be one label a trial: 24"),
-        ({"repetition": np.full(24, 1.5)}, "repetition must hold whole numbers"),
-        ({"channels": {"emg": 4}}, "has 5 channels .* names 4"),
+        ({"fs": {"emg": 1000, "acc": 100}}, "fs must be one positive number"),
+        ({"subject": ["A"] * 3}, r"subject must be one label per trial, 24 labels"),
+        ({"repetition": np.full(24, 1.5)}, "repetition must contain whole numbers"),
+        ({"channels": {"emg": 4}}, "has 5 channels .* lists 4"),
         (
             {"channels": pd.DataFrame({"modality": ["emg"] * 5})},
             "the columns modality, name, units, native_fs",
         ),
-        ({"fs": 0}, "fs must be positive"),
+        ({"fs": 0}, "fs must be one positive number"),
         ({"classes": [1, 2, 3, "3"]}, "class names must be unique"),
         ({"targets": np.zeros((24, 2)), "target_names": ["a"]}, r"got float32 \(24, 2\) and 1 names"),
-        ({"targets": np.zeros((23, 1)), "target_names": ["a"]}, "24 trials and one name a target"),
+        ({"targets": np.zeros((23, 1)), "target_names": ["a"]}, "24 trials, with one name a target"),
         ({"targets": np.full((24, 1), np.nan), "target_names": ["a"]}, "target a is NaN or infinite in trial 0"),
         ({"targets": np.zeros((24, 2)), "target_names": ["a", "a"]}, "target names must be unique"),
-        ({"target_names": ["a"]}, "1 target names but no targets"),
+        ({"target_names": ["a"]}, "1 target_names but no targets"),
     ],
 )
 def test_arrays_that_cannot_be_trials_are_refused(changes, message):
@@ -128,9 +128,9 @@ def test_select_refuses_what_does_not_occur():
         trials().select(subjects=["C"])
     with pytest.raises(DataError, match="unknown repetition 9; known: 1, 2, 3, 4"):
         trials().select(repetitions=[1, 9])
-    with pytest.raises(DataError, match="holds no trial"):
+    with pytest.raises(DataError, match="contains no trial"):
         trials().select(np.zeros(24, bool))
-    with pytest.raises(DataError, match="24 booleans"):
+    with pytest.raises(DataError, match="one boolean a trial"):
         trials().select(np.zeros(3, bool))
     with pytest.raises(DataError, match="expected a list"):
         trials().select(subjects="A")
@@ -153,9 +153,9 @@ def test_split_refuses_overlap_absent_repetitions_and_classes_on_one_side_only()
     with pytest.raises(DataError, match="selects no repetition"):
         made.split([1, 2], [])
     partial = made.select(~((made.y == 2) & (made.repetition == 4)))
-    with pytest.raises(DataError, match="the test repetitions hold no trial of 3"):
+    with pytest.raises(DataError, match="the test repetitions contain no trial of 3"):
         partial.split([1, 2], [4])
-    with pytest.raises(DataError, match="the training repetitions hold no trial of 3"):
+    with pytest.raises(DataError, match="the training repetitions contain no trial of 3"):
         partial.split([4], [1])
 
 
@@ -199,11 +199,11 @@ def test_targets_stay_with_their_trials_through_everything(tmp_path):
         TrialSet.concatenate([made, trials(width=2, channels={"emg": 2})])
 
 
-def test_targets_that_make_no_sense_are_refused():
+def test_invalid_targets_are_rejected():
     made = trials()
     with pytest.raises(DataError, match="unknown modality 'force'; known: acc, emg"):
         made.with_targets(["force"])
-    with pytest.raises(DataError, match="emg, acc as targets leaves no input"):
+    with pytest.raises(DataError, match="emg, acc as targets leaves no modality as input"):
         made.with_targets(["emg", "acc"])
     with pytest.raises(DataError, match="have targets already"):
         made.with_targets(["acc"]).with_targets(["emg"])
@@ -272,7 +272,7 @@ def test_a_reference_with_other_channels_is_refused():
 # --- together, and on disk ----------------------------------------------------------------------------------
 
 
-def test_concatenation_keeps_movements_apart():
+def test_concatenation_keeps_repetitions_distinct():
     made = trials()
     a, b = made.select(subjects=["A"]), made.select(subjects=["B"])
     both = TrialSet.concatenate([b, a, b])
@@ -304,7 +304,7 @@ def test_sets_that_differ_cannot_be_concatenated(other, message):
 
 
 def test_nothing_cannot_be_concatenated():
-    with pytest.raises(DataError, match="got no trial set"):
+    with pytest.raises(DataError, match="nothing to concatenate"):
         TrialSet.concatenate([])
 
 

@@ -6,6 +6,7 @@ import torch
 from synthetic import cell_of
 from tiny import all_fits
 
+from emg_lens.data import Batch
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
 from emg_lens.studies.fits.fit_execution import build_fit_model, objective_of
 from emg_lens.studies.fits.fit_trials import load_fit
@@ -24,11 +25,11 @@ def test_cutting_the_planted_route_costs_what_the_simulation_says_and_other_cuts
     recipe = study.training.model_copy(update={"epochs": 30, "anneal_epochs": 10})
     model = build_fit_model(one, trials.train)
     y = trials.y(trials.test, objective_of(one))
-    fit(model, trials.x(trials.train), trials.y(trials.train, objective_of(one)), recipe)
+    fit(model, Batch(trials.x(trials.train), trials.y(trials.train, objective_of(one))), recipe)
     result = sweep(model, trials.x(trials.test), study.conditions.build(5, 8))
     accuracy = result.accuracy(y).set_index("condition")["accuracy"]
     audit = result.audit.set_index("condition")
-    chance = expected_accuracy(Simulation(**study.cohort.options["simulation"]), ["emg"])
+    chance = expected_accuracy(["emg"], Simulation(**study.cohort.options["simulation"]))
     assert chance == 0.25
     assert accuracy["baseline"] > 0.85
     margin = 3.3 * np.sqrt(chance * (1 - chance) / len(y))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from emg_lens.data.files import check_folder, choose, files_below, natural, read_parts
+from emg_lens.data.files import check_folder, files_below, natural, read_parts, select_subjects
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -55,7 +55,7 @@ def load(
     told, place = FolderDescription.read(_description_path(root, description)), Path(root).expanduser()
     index = _files(place, told)
     told = told.model_copy(update={"notes": (*told.notes, *_strays(place, told, index))})
-    return _recordings(choose(index, subjects), told, place)
+    return _recordings(select_subjects(index, subjects), told, place)
 
 
 def find(root: str | Path, *, description: str | None = None) -> dict[str, list[Path]]:

@@ -8,13 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.sources.path_pattern import PathPattern
 from emg_lens.data.text import unpacked
 from emg_lens.io.yaml_text import read_yaml
-from emg_lens.validation import SpecModel, findings
+from emg_lens.validation import SpecModel
 
 MOST_BYTES = 4_000_000
 FIELDS = ("subject", "label", "repetition")
@@ -166,8 +166,8 @@ class FolderDescription(SpecModel):
         try:
             text = unpacked(path, MOST_BYTES, "a description has some lines").read().decode()
             return cls.from_content(read_yaml(text))
-        except ValidationError as error:
-            raise DataError(f"{path}: {findings(error)}") from None
+        except ArgumentError as error:
+            raise DataError(f"{path}: {error}") from None
         except DataError:
             raise
         except ValueError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import check_choices, check_folder, choose, files_below, natural, read_parts
+from emg_lens.data.files import check_choices, check_folder, files_below, natural, read_parts, select_subjects
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -52,7 +52,7 @@ def load(
     stage = dict(zip(table["path"], table["stage"], strict=True))
     return (
         read(path, subject, stages, stage[path], int(repetition[path]), tuple(sensors))
-        for subject, paths in choose(_by_user(table), subjects).items()
+        for subject, paths in select_subjects(_by_user(table), subjects).items()
         for path in paths
     )
 

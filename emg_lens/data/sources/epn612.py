@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from emg_lens.data.files import check_choice, check_choices, choose, index_files
+from emg_lens.data.files import check_choice, check_choices, index_files, select_subjects
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.text import unpacked
@@ -62,7 +62,7 @@ def load(
     check_choices(NAME, "sets", sets, SETS)
     check_choices(NAME, "sensors", sensors, SIGNALS)
     check_choice(NAME, "extent", extent, get_args(Extent))
-    index = choose(find(root), subjects)
+    index = select_subjects(find(root), subjects)
     return (
         recording
         for subject, paths in index.items()

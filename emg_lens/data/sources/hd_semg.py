@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from emg_lens.data.files import check_choice, check_choices, choose, index_files, read_parts
+from emg_lens.data.files import check_choice, check_choices, index_files, read_parts, select_subjects
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -69,7 +69,7 @@ def load(
     check_choices(NAME, "sensors", sensors, SIGNALS)
     if not 0 <= margin_s < 60:
         raise DataError(f"{NAME}: margin_s must be 0 to 60 s, got {margin_s}")
-    index = choose(find(root), subjects)
+    index = select_subjects(find(root), subjects)
     margin = round(margin_s * FS)
     return (
         recording

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emg_lens.data.files import choose, index_files
+from emg_lens.data.files import index_files, select_subjects
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -41,7 +41,7 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
     Raises:
         DataError: No files, unknown subject; while iterating, a damaged file.
     """
-    index = choose(find(root), subjects)
+    index = select_subjects(find(root), subjects)
     return (read(path, subject) for subject, paths in index.items() for path in paths)
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from emg_lens.data.files import check_choice, check_choices, choose, index_files
+from emg_lens.data.files import check_choice, check_choices, index_files, select_subjects
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -152,7 +152,7 @@ def load(
         check_choice(family.name, option, value, known)
     wanted = family.default if sensors is None else sensors
     check_choices(family.name, "sensors", wanted, family.sensors)
-    index = choose(find(family, root, exercises=exercises, parts=parts), subjects)
+    index = select_subjects(find(family, root, exercises=exercises, parts=parts), subjects)
     options = {"labels": labels, "label_numbering": label_numbering, "acc_order": acc_order, "fs": fs}
     return (
         read(path, family, subject, sensors=tuple(wanted), **options)

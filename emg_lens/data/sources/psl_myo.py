@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emg_lens.data.files import Index, choose, index_files
+from emg_lens.data.files import Index, index_files, select_subjects
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.text import unpacked
@@ -57,7 +57,7 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
     Raises:
         DataError: No files, unknown subject; while iterating, a damaged file.
     """
-    return _recordings(choose(find(root), subjects))
+    return _recordings(select_subjects(find(root), subjects))
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:

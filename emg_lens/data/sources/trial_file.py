@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from emg_lens.data import storage
-from emg_lens.data.files import choose
+from emg_lens.data.files import select_subjects
 from emg_lens.data.registry import DataSet
 from emg_lens.data.trials import TrialSet
 
@@ -21,7 +21,7 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Tr
     """
     trials = TrialSet.load(root)
     known = dict.fromkeys(trials.subject.tolist(), ())
-    return trials if subjects is None else trials.select(subjects=choose(known, subjects))
+    return trials if subjects is None else trials.select(subjects=select_subjects(known, subjects))
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:

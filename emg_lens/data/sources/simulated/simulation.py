@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.simulated import physiology
-from emg_lens.validation import SpecModel
+from emg_lens.validation import ArgumentError, SpecModel
 
 NAME = "simulated"
 MODALITIES = ("emg", "acc")
@@ -168,38 +168,45 @@ def find(simulation: Simulation | Mapping | None = None) -> dict[str, list[Path]
     return {subject: [] for subject in _read(simulation).subjects}
 
 
-def expected_accuracy(simulation: Simulation, modalities: Iterable[str]) -> float:
-    """Accuracy of the best classifier that sees these modalities and suffers no noise.
+def expected_accuracy(modalities: Iterable[str], simulation: Simulation | Mapping | None = None) -> float:
+    """Compute the accuracy of the best classifier that knows these modalities without noise.
 
-    It knows the factors they show, and guesses the others among equally likely values.
+    The classifier decodes the factors that these modalities show. It guesses the other factors; their values are
+    equally likely.
 
     Args:
-        simulation: The cohort.
         modalities: Of `"emg"` and `"acc"`: one, both, or none.
+        simulation: The cohort: a `Simulation`, or its fields as a mapping; default `Simulation()`.
+
+    Returns:
+        A fraction from 1 / `n_classes` to 1.
 
     Raises:
+        DataError: A field that does not exist or has an invalid value.
         ValueError: Another modality.
     """
-    seen = {modalities} if isinstance(modalities, str) else set(modalities)
-    unknown = sorted(seen - set(MODALITIES))
+    simulation, known = _read(simulation), {modalities} if isinstance(modalities, str) else set(modalities)
+    unknown = sorted(known - set(MODALITIES))
     if unknown:
         raise ValueError(f"unknown modality {unknown[0]!r}; a simulation has {', '.join(MODALITIES)}")
-    told_apart = simulation.emg_classes if "emg" in seen else 1
-    told_apart *= simulation.acc_classes if "acc" in seen else 1
-    told_apart *= simulation.joint_classes if len(seen) == len(MODALITIES) else 1
-    return told_apart / simulation.n_classes
+    n_distinguishable = simulation.emg_classes if "emg" in known else 1
+    n_distinguishable *= simulation.acc_classes if "acc" in known else 1
+    n_distinguishable *= simulation.joint_classes if len(known) == len(MODALITIES) else 1
+    return n_distinguishable / simulation.n_classes
 
 
-def mutual_information_bits(simulation: Simulation, modalities: Iterable[str]) -> float:
-    """Information about the class in these modalities without noise (bits); log2 of `n_classes` in both.
+def mutual_information_bits(modalities: Iterable[str], simulation: Simulation | Mapping | None = None) -> float:
+    """Compute the information about the class in these modalities without noise (bits).
 
-    Classes are equally likely and told apart fully or not at all, so it is the log of how many groups are
-    told apart. The joint factor is synergy: both modalities tell log2(n_j) bits more than the sum of each.
+    Classes are equally likely, and two classes are either fully distinguishable or not at all. The information is
+    therefore the log2 of the number of distinguishable groups of classes; with both modalities, log2 of `n_classes`.
+    The joint factor is synergy: both modalities together give log2(`joint_classes`) bits more than the sum of each.
 
     Raises:
+        DataError: A field of the simulation that does not exist or has an invalid value.
         ValueError: Another modality than `"emg"` and `"acc"`.
     """
-    return math.log2(expected_accuracy(simulation, modalities) * simulation.n_classes)
+    return math.log2(expected_accuracy(modalities, simulation) * _read(simulation).n_classes)
 
 
 def _trials(simulation: Simulation, rng: np.random.Generator) -> pd.DataFrame:
@@ -349,15 +356,14 @@ def _choose(simulation: Simulation, subjects: Iterable[str | int] | None) -> lis
 def _read(simulation: Simulation | Mapping | None) -> Simulation:
     try:
         return Simulation.from_content({} if simulation is None else simulation)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(Simulation.model_fields)
-            raise DataError(f"a simulation has no field {field!r}; known fields: {known}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
-        raise DataError(f"simulation: {field}{': ' * bool(field)}{message}{got}") from None
+    except ArgumentError as error:
+        raise DataError(f"simulation: {error}") from None
 
 
-SIMULATED = DataSet(NAME, load, "synthetic subjects whose label information is set by the experimenter", find)
+SIMULATED = DataSet(
+    NAME,
+    load,
+    "synthetic subjects; the experimenter sets which information each modality has about the label",
+    find,
+    expected_accuracy=expected_accuracy,
+)
