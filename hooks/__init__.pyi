@@ -1,7 +1,8 @@
 from .adapters import AdaptedModel, adapt
 from .algebra import EdgeError, EdgeSet
-from .anatomy import DeadHookError
+from .cut_report import CutReport
 from .cuts import cut, cutting
+from .edge_interventions import EdgeCut, EdgeGate, MeanEdges
 from .edges import (
     cls_edges,
     cross_modal,
@@ -15,10 +16,12 @@ from .edges import (
     self_edges,
     unimodal,
 )
-from .interventions import CutMLP, EdgeCut, Intervention, Replace, Shuffle
+from .hook_points import DeadHookError
+from .intervention_base import Intervention
+from .interventions import CutMLP, Replace, Shuffle
 from .masks import edges_from_mask
 from .parse import EdgeExpression, parse_edges
-from .report import CutReport
+from .soft_edges import gate_edges, mean_edges
 from .token_order import shuffle
 from .values import cut_mlp, replace
 
@@ -30,8 +33,10 @@ __all__ = [
     "EdgeCut",
     "EdgeError",
     "EdgeExpression",
+    "EdgeGate",
     "EdgeSet",
     "Intervention",
+    "MeanEdges",
     "Replace",
     "Shuffle",
     "adapt",
@@ -43,7 +48,9 @@ __all__ = [
     "every",
     "flow",
     "edges_from_mask",
+    "gate_edges",
     "lag",
+    "mean_edges",
     "none",
     "parse_edges",
     "positions",

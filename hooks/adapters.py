@@ -18,13 +18,13 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.anatomy import PATTERN, SCORES
-from emg_lens.hooks.attention_search import FoundAttention, find_attention
-from emg_lens.hooks.examples import Inputs, example_inputs
-from emg_lens.hooks.kernel import KernelMode
+from emg_lens.hooks.attention_kernel import KernelMode
+from emg_lens.hooks.attention_search import LocatedAttention, find_attention
+from emg_lens.hooks.hook_points import PATTERN, SCORES
+from emg_lens.hooks.model_inputs import Inputs, example_inputs
 from emg_lens.validation import ArgumentError, checked
 
-_known: "weakref.WeakKeyDictionary[nn.Module, list[FoundAttention]]" = weakref.WeakKeyDictionary()
+_known: "weakref.WeakKeyDictionary[nn.Module, list[LocatedAttention]]" = weakref.WeakKeyDictionary()
 """What was found in models that were adapted before: a cut that is in place may hide it from another look."""
 
 
@@ -158,7 +158,7 @@ def _take_the_explicit_path(model: nn.Module) -> None:
             module.activation_relu_or_gelu = 0  # read by nothing but the choice of the path
 
 
-def _heads_of(found: list[FoundAttention], model: nn.Module) -> int:
+def _heads_of(found: list[LocatedAttention], model: nn.Module) -> int:
     heads = {entry.path: entry.n_heads for entry in found}
     if len(set(heads.values())) > 1:
         raise EdgeError(
@@ -167,7 +167,7 @@ def _heads_of(found: list[FoundAttention], model: nn.Module) -> int:
     return found[0].n_heads
 
 
-def _stacks(found: list[FoundAttention]) -> dict[str, dict[str, list[str]]]:
+def _stacks(found: list[LocatedAttention]) -> dict[str, dict[str, list[str]]]:
     """Name of a stack -> name of an attention in a block -> its path in every layer."""
     cross = [entry.path for entry in found if entry.cross]
     own = [entry.path for entry in found if not entry.cross]

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.anatomy import DeadHookError
-from emg_lens.hooks.examples import Inputs, call
-from emg_lens.hooks.kernel import KernelMode
+from emg_lens.hooks.attention_kernel import KernelMode
+from emg_lens.hooks.hook_points import DeadHookError
+from emg_lens.hooks.model_inputs import Inputs, call
 
 CROSS = ("key_value_states", "encoder_hidden_states", "inputs", "context", "memory")
 """Keyword arguments by which another stack's tokens are handed to an attention module."""
 
 
 @dataclass(frozen=True)
-class FoundAttention:
+class LocatedAttention:
     """One attention, as it ran: where, heads, positions, and whether it read another stack's tokens."""
 
     path: str
@@ -52,7 +52,7 @@ class _Finder:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.running: list[_Running] = []
-        self.found: list[FoundAttention] = []
+        self.found: list[LocatedAttention] = []
         self.named_attention: list[_Running] = []
 
     def before(self, scores: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class _Finder:
             shape = () if entry.stream is None else tuple(entry.stream.shape[:2])
             if shape in ((n_trials, n_dest), (n_dest, n_trials)):
                 cross = entry.reads_other_stack or (n_src != n_dest and n_src in entry.lengths)
-                self.found.append(FoundAttention(entry.path, n_heads, n_dest, cross))
+                self.found.append(LocatedAttention(entry.path, n_heads, n_dest, cross))
                 break
         return scores
 
@@ -94,7 +94,7 @@ class _Finder:
         self.running.pop()
 
 
-def find_attention(model: nn.Module, inputs: Inputs) -> list[FoundAttention]:
+def find_attention(model: nn.Module, inputs: Inputs) -> list[LocatedAttention]:
     """Every attention of one forward, in the order in which it ran.
 
     Raises:

@@ -1,73 +1,76 @@
-"""Renormalising deletion of attention edges: the arithmetic of one layer's cut.
+"""The arithmetic of a cut in one layer: deletion of edges, with renormalisation of the row.
 
-A cut edge gets the score -inf, so the remaining edges of its row share the whole attention. -inf, never
-`finfo.min`: a row filled with `finfo.min` turns into uniform attention, a leak (docs/cuts.md §6.1). A row
-with every edge cut attends to nothing and gives a zero output.
+A cut edge gets the score -inf, so the remaining edges of its row share the attention. The score is never `finfo.min`: a
+row filled with `finfo.min` becomes uniform attention, which is not a cut (docs/cuts.md §6.1). A row with every edge cut
+gives a zero attention output.
 
-Zeroing the pattern and renormalising it is the same function only of a plain softmax (no sink shares the row), of
-which nothing that is kept has underflowed, before dropout: `Deletion.pattern` holds the pattern to that.
+Zeroing the pattern and renormalising it gives the same result only for a plain softmax without attention sinks, without
+dropout, and if no remaining value has underflowed. `Deletion.pattern` checks these conditions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.anatomy import DeadHookError, Place, StageLayer
 from emg_lens.hooks.edges import Nothing
+from emg_lens.hooks.hook_points import DeadHookError, Place, StageLayer
 from emg_lens.layout import TokenLayout, where_modalities_meet
 
 CutLayers = dict[Place, Bool[Tensor, "one_or_head dest src"]]
-"""What is cut, by layer, or by layer and stage, among whose positions; one head where all agree."""
+"""The mask of each layer, or of each layer of a stage (over its positions); one head if all heads agree."""
 
 
 def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int) -> CutLayers:
-    """The mask of every layer in which something is cut; the head axis has size 1 where all heads agree.
+    """Return the mask of every layer with a cut edge; the head axis has size 1 where all heads agree.
 
     Raises:
-        EdgeError: The set does not fit layout or model, or selects nothing there (only `none()` may be
-            empty).
+        EdgeError: The set does not fit the layout or the model, or it selects no edge and is not `none()`.
     """
     if not isinstance(edges, EdgeSet):
         given = " ".join(repr(edges).split())
-        raise EdgeError(f"edges must be an edge set such as cross_modal(), got {given[:60]}")
+        raise EdgeError(f"edges={given[:60]}; expected an edge set such as cross_modal()")
     mask = edges.mask(layout, n_layers, n_heads)
-    layers: CutLayers = {layer: _share_heads(mask[layer]) for layer in range(n_layers) if mask[layer].any()}
-    if not layers and not isinstance(edges, Nothing):
+    if not mask.any() and not isinstance(edges, Nothing):
         raise EdgeError(
-            f"{edges} selects no edge among {len(layout)} tokens, {n_layers} layers, {n_heads} heads"
+            f"{edges} selects no edge of {len(layout)} tokens, {n_layers} layers and {n_heads} heads"
             f"{where_modalities_meet(layout)}; write none() to cut nothing"
         )
-    return _by_stage(mask, layout) if layout.stages else layers
+    return {place: _merge_heads(own) for place, own in by_place(mask, layout, lambda own: bool(own.any())).items()}
 
 
-def _by_stage(mask: Bool[Tensor, "layer head dest src"], layout: TokenLayout) -> CutLayers:
-    """The same, apart by stage."""
-    return {
-        StageLayer(layer, stage.name): _share_heads(own)
-        for stage in layout.stages
-        for layer, own in zip(stage.layers, mask[stage.edges], strict=True)
-        if own.any()
-    }
+def by_place(
+    values: Shaped[Tensor, "layer head dest src"], layout: TokenLayout, wanted: Callable[[Tensor], bool]
+) -> dict[Place, Shaped[Tensor, "head dest src"]]:
+    """Split values of edges by layer, or by layer and stage; keep those that are wanted."""
+    places: dict[Place, Tensor] = {layer: own for layer, own in enumerate(values)}
+    if layout.stages:
+        places = {
+            StageLayer(layer, stage.name): own
+            for stage in layout.stages
+            for layer, own in zip(stage.layers, values[stage.edges], strict=True)
+        }
+    return {place: own for place, own in places.items() if wanted(own)}
 
 
-def _share_heads(mask: Bool[Tensor, "head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
+def _merge_heads(mask: Bool[Tensor, "head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
     one = mask[:1]
     return (one if bool((mask == one).all()) else mask).clone()
 
 
 @dataclass
 class Deletion:
-    """One layer's cut.
+    """The cut of one layer.
 
     Attributes:
         mask: True = cut; one head if all heads agree.
-        where: Name of the place, for messages.
-        n_sinks: Columns after those of `src` that are no tokens, where scores have them (attention sinks).
-        forbidden: Edges that the model itself never has (a causal mask); what `pattern` may find at zero.
+        where: Name of the hook point or module, for messages.
+        n_sinks: Number of extra columns after `src` that are no tokens (attention sinks).
+        forbidden: Edges that the model itself never uses, for example future positions; `pattern` may be zero there.
     """
 
     mask: Bool[Tensor, "one_or_head dest src"]
@@ -77,7 +80,7 @@ class Deletion:
     _moved: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     def on(self, attention: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
-        """The mask on the device of `attention`, whose shape is checked on the way; sinks are never cut.
+        """Return the mask on the device of `attention`, after a check of its shape; sinks are never cut.
 
         Raises:
             EdgeError: `attention` has another number of positions or heads than the mask.
@@ -98,48 +101,48 @@ class Deletion:
             text += f" and the cut {n_heads} heads"
         if len(shape) == 4 and n_dest == n_src and shape[-2] < shape[-1]:
             text += (
-                "; keys of an earlier forward come from a key-value cache, where rows are not positions of the layout:"
-                " run whole sequences without the cache (use_cache=False)"
+                "; keys from a key-value cache are not positions of the layout: run whole sequences without the cache"
+                " (use_cache=False)"
             )
         return text
 
     def scores(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Scores with the cut edges at -inf; rows that are left with forbidden edges only, at -inf throughout.
+        """Return the scores with cut edges at -inf, and with -inf in rows that have only forbidden edges left.
 
-        Many models forbid edges (causal, sliding window, padding) with `finfo.min`. A row with nothing else would share
-        its attention among them.
+        Many models forbid edges (causal, sliding window, padding) with `finfo.min`. A row of only such edges would
+        attend to them uniformly.
         """
         cut = self.on(scores)
         empty = (cut | ~allowed(scores)).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
         return scores.masked_fill(cut | empty, -torch.inf)
 
     def empty_rows(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Pattern with zeros where softmax made NaN of a row that this cut emptied."""
+        """Return the pattern with zeros in place of the NaN that softmax gives for a row without edges."""
         touched = self.on(pattern).any(-1, keepdim=True)
         return pattern.masked_fill(pattern.isnan() & touched, 0.0)
 
     def pattern(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Pattern with the cut edges at zero and the touched rows renormalised.
+        """Return the pattern with cut edges at zero and the changed rows renormalised.
 
         Raises:
-            DeadHookError: That is not what -inf in the scores would give: a touched row does not sum to one (dropout,
-                or an attention sink), or what it keeps has underflowed.
+            DeadHookError: The result would differ from -inf in the scores: a changed row does not sum to one (dropout,
+                or an attention sink), or its remaining values have underflowed.
         """
         cut = self.on(pattern)
         kept = pattern.masked_fill(cut, 0.0)
         total = kept.sum(-1, keepdim=True)
         touched = cut.any(-1, keepdim=True)
-        self._hold_to_softmax(pattern.detach(), total.detach(), cut, touched)
+        self._check_softmax(pattern.detach(), total.detach(), cut, touched)
         return kept / total.masked_fill(~touched | (total == 0), 1.0)
 
-    def _hold_to_softmax(self, pattern: Tensor, total: Tensor, cut: Tensor, touched: Tensor) -> None:
+    def _check_softmax(self, pattern: Tensor, total: Tensor, cut: Tensor, touched: Tensor) -> None:
         whole = pattern.sum(-1, keepdim=True, dtype=torch.float32)
         precision = torch.finfo(pattern.dtype)
         uneven = touched & (whole != 0) & ((whole - 1).abs() > max(2 * precision.eps, 1e-5))
         if uneven.any():
             raise DeadHookError(
-                f"{self.where}: rows sum to {float(whole[uneven][0]):.4g}, not to 1 (dropout before the hook, or a sink"
-                " beside the tokens), so zeroing and renormalising is not the cut; use cutting, or eval()"
+                f"{self.where}: a row sums to {float(whole[uneven][0]):.4g}, expected 1. With dropout before the hook"
+                " or an attention sink, a renormalised pattern is not the cut: use cutting, or model.eval()"
             )
         never = cut if self.forbidden is None else cut | self.forbidden.to(cut.device)
         smallest = precision.tiny * precision.eps if pattern.dtype == torch.float16 else precision.tiny
@@ -147,11 +150,11 @@ class Deletion:
         lost = lost & (total < pattern.shape[-1] * smallest / precision.eps)
         if lost.any():
             raise DeadHookError(
-                f"{self.where}: what a row keeps has underflowed in {pattern.dtype} (or is padding), so its pattern"
-                " cannot be renormalised; use cutting, or a wider dtype"
+                f"{self.where}: the remaining values of a row have underflowed in {pattern.dtype} (or are padding), so"
+                " the row cannot be renormalised; use cutting, or a dtype with a larger range"
             )
 
 
 def allowed(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest src"]:
-    """Edges that a model does not forbid, with -inf or with `finfo.min`, which some divide by the root of d_head."""
+    """Return the edges that a model allows: it forbids edges with -inf or `finfo.min`, sometimes over sqrt(d_head)."""
     return scores > torch.finfo(scores.dtype).min / 32

@@ -1,166 +1,47 @@
-"""Interventions as values: what is done to a fitted model while it runs.
+"""Interventions on tokens, and reading interventions from arguments and study files."""
 
-`EdgeCut`, `Replace`, `Shuffle` and `CutMLP` are immutable values; a `Condition` holds one or several. Each says of
-itself what it can: which edges it cuts, and whether it does nothing but change the input. Planner, audit and executors
-use that; what they cannot plan is `applied` to the model, verified, around its own forward.
-
-A new kind of intervention is a frozen dataclass derived from `Intervention`, registered under the key that study files
-use for it: the key's value is its first field, its other fields are options beside it.
-"""
-
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet, listed
-from emg_lens.hooks.edges import Nothing, none
-from emg_lens.hooks.parse import parse_edges
-from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed, Within
+from emg_lens.hooks.edge_interventions import EdgeCut
+from emg_lens.hooks.edges import Nothing
+from emg_lens.hooks.intervention_base import INTERVENTIONS, Intervention, verified_hooks
+from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed, Within
 from emg_lens.layout import TokenLayout
-from emg_lens.registry import Registry
-from emg_lens.validation import check_fields, short
+from emg_lens.validation import check_fields
 
 if TYPE_CHECKING:  # a study can be read without torch
     from jaxtyping import Bool
     from torch import Tensor, nn
 
 INPUT = "input"
-"""`Replace.at` for the model's input itself."""
-
-
-class Intervention(ABC):
-    """Something done to a model; an immutable, hashable value whose text is its Python."""
-
-    @property
-    def edges(self) -> EdgeSet:
-        """The attention edges it cuts; none, unless it says so."""
-        return none()
-
-    @property
-    def changes_input(self) -> bool:
-        """Whether `on_input` is all it does (beside cutting `edges`)."""
-        return False
-
-    @property
-    def needs_all_trials(self) -> bool:
-        """Whether what happens to a trial depends on the others of its batch: then they are never cut into batches.
-
-        True unless a kind of intervention knows better.
-        """
-        return True
-
-    def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":  # noqa: ARG002
-        """The changed input `[trial, channel, time]`.
-
-        Args:
-            x: All trials of the sweep.
-            layout: What the positions stand for.
-            reference: Trials that means and resampled values come from, where the intervention needs any.
-        """
-        return x
-
-    def writes(self, layout: TokenLayout, n_layers: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
-        """Which positions' outputs of which layers it changes, where it changes nothing else (beside cutting `edges`).
-
-        Where none of them has a path to the readout, nothing happens to the output, and a sweep knows it. None = not
-        known, or something else: then it may change whatever it likes.
-
-        Raises:
-            EdgeError: Tokens or layers that do not fit.
-        """
-        return None
-
-    @abstractmethod
-    def applied(
-        self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
-    ) -> AbstractContextManager[object]:
-        """A context in which `model` runs with the intervention; on exit it raises if that did not happen.
-
-        What has to be found out about the model is found out in this call, before the context is entered: several
-        interventions are found out about first and entered together.
-        """
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def __str__(self) -> str:
-        values = [(f, getattr(self, f.name)) for f in fields(self)]  # pyright: ignore[reportArgumentType]
-        given = [f"{f.name}={value!r}" for f, value in values[1:] if value != f.default]
-        return f"{type(self).__name__}({', '.join([repr(value) for _, value in values[:1]] + given)})"
-
-
-class EachTrial(Intervention):
-    """One that does the same to every trial by itself, and needs no reference trials."""
-
-    @property
-    def needs_all_trials(self) -> bool:
-        """No."""
-        return False
-
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
-        """As it is `in_place`."""
-        return self.in_place(model, layout)
-
-    @abstractmethod
-    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
-        """`applied`, whatever the reference trials."""
-
-
-INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens.interventions")
-"""By the key that study files use."""
-
-
-@INTERVENTIONS.named("edges")
-@dataclass(frozen=True, repr=False)
-class EdgeCut(EachTrial):
-    """Attention edges cut: their scores become -inf before the softmax.
-
-    Attributes:
-        cut: Which; an edge set or its text.
-    """
-
-    cut: EdgeSet
-
-    def __post_init__(self) -> None:
-        if isinstance(self.cut, str):
-            object.__setattr__(self, "cut", parse_edges(self.cut))
-        if not isinstance(self.cut, EdgeSet):
-            raise EdgeError(f"EdgeCut takes an edge set such as cross_modal(), got {short(self.cut)}")
-
-    @property
-    def edges(self) -> EdgeSet:
-        """The attention edges it cuts."""
-        return self.cut
-
-    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
-        """`cutting` these edges."""
-        from emg_lens.hooks.cuts import cutting
-
-        return cutting(model, self.cut, layout)
-
-    def __str__(self) -> str:
-        return str(self.cut)
+"""The value of `Replace.at` for the model's input."""
 
 
 @INTERVENTIONS.named("replace")
 @dataclass(frozen=True, repr=False)
 class Replace(Intervention):
-    """What some tokens carry replaced by something that tells nothing of the trial.
+    """Replace the values of some tokens by values that do not depend on the trial.
 
     Attributes:
         tokens: Group names, token names or positions.
-        by: `"zero"`; `"mean"`, over the reference trials; `"resample"`, from a random reference trial, the same one for
-            all replaced tokens; `"permute"`, from another trial of the same input.
-        at: `"input"`: the signals themselves (the IsoNet paper's zeroed modality, §4.1, where trials are standardised);
-            or a hook point with activations `[batch, pos, ...]` such as `"hook_embed"`.
-        seed: Of `"resample"` and `"permute"`.
+        by: `"zero"`; `"mean"` over the reference trials; `"resample"`: the values of a random reference trial, the same
+            trial for all replaced tokens; `"permute"`: the values of another trial of the same input.
+        at: `"input"` replaces the signals (the IsoNet paper's zeroed modality, §4.1, where trials are standardised).
+            A hook point with activations `[batch, pos, ...]`, such as `"hook_embed"`, replaces activations.
+        seed: Random seed of `"resample"` and `"permute"`.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import Replace, TokenLayout
+        >>> layout = TokenLayout.channels({"emg": 2, "acc": 1})
+        >>> Replace("acc").on_input(torch.ones(1, 3, 2), layout, reference=None)
+        tensor([[[1., 1.],
+                 [1., 1.],
+                 [0., 0.]]])
     """
 
     tokens: str | int | tuple[str | int, ...]
@@ -172,28 +53,23 @@ class Replace(Intervention):
         object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
         check_fields(self)
         if not self.at:
-            raise EdgeError("Replace needs a place, at='input' or a hook point, got at=''")
+            raise EdgeError("at='' names no place; give at='input' or the name of a hook point such as 'hook_embed'")
 
     @property
     def changes_input(self) -> bool:
-        """Whether the place is the input."""
+        """Whether `at` is the input."""
         return self.at == INPUT
 
     @property
-    def needs_all_trials(self) -> bool:
-        """Whether values come from trials that are drawn for the whole batch."""
+    def needs_all_trials(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether random trials are chosen for the whole batch."""
         return self.by in ("resample", "permute")
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether `by` takes values from reference trials."""
-        return self.by in FROM_REFERENCE
-
     def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":
-        """`x` with the samples of these tokens replaced.
+        """Return `x` with the samples of these tokens replaced.
 
         Raises:
-            EdgeError: Unknown tokens, CLS among them, reference trials missing, or `"permute"` of a single trial.
+            EdgeError: Unknown tokens, CLS among them, missing reference trials, or `"permute"` of a single trial.
         """
         from emg_lens.hooks.values import input_mask, other_trials, random_trials, reference_of
 
@@ -217,29 +93,35 @@ class Replace(Intervention):
     def applied(
         self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
     ) -> AbstractContextManager[object]:
-        """The replacement in every forward inside, at the input or at the hook point."""
+        """Return a context in which every forward replaces the values, at the input or at the hook point."""
         from emg_lens.hooks.values import replace
 
         if self.changes_input:
-            return _on_first_argument(model, lambda x: self.on_input(x, layout, reference), str(self))
-        source = reference if self.needs_reference else None
+            return _changed_first_argument(model, lambda x: self.on_input(x, layout, reference), str(self))
+        source = reference if self.by in FROM_REFERENCE else None
         hooks = replace(model, self.tokens, self.by, self.at, layout, reference=source, seed=self.seed)
-        return _hooked(model, hooks, str(self))
+        return verified_hooks(model, hooks, str(self))
 
 
 @INTERVENTIONS.named("shuffle")
 @dataclass(frozen=True, repr=False)
-class Shuffle(EachTrial):
-    """Some tokens in another order, the same for all trials: `emg_lens.hooks.shuffle`.
+class Shuffle(Intervention):
+    """Change the order of some tokens, in the same way for all trials (`emg_lens.hooks.shuffle`).
 
     Attributes:
         tokens: Group names, token names or positions.
-        within: Among which of them: `"all"`; `"channel"`, the patches of each channel; `"patch"`, the channels of each
-            patch.
+        within: Which tokens exchange places: `"all"`; `"channel"`: the patches of each channel; `"patch"`: the channels
+            of each patch.
         at: Hook point with activations `[batch, pos, ...]`.
-        seed: Of the order.
+        seed: Random seed of the order.
+
+    Example:
+        >>> from emg_lens import Condition, Shuffle
+        >>> Condition("patch order destroyed", Shuffle("emg", within="channel")).interventions
+        (Shuffle('emg', within='channel'),)
     """
 
+    needs_all_trials: ClassVar[bool] = False
     tokens: str | int | tuple[str | int, ...]
     within: Within = "all"
     at: str = "hook_embed"
@@ -249,23 +131,37 @@ class Shuffle(EachTrial):
         object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
         check_fields(self)
 
-    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
-        """The other order in every forward inside."""
+    def applied(
+        self,
+        model: "nn.Module",
+        layout: TokenLayout,
+        reference: "Tensor | None" = None,  # noqa: ARG002
+    ) -> AbstractContextManager[object]:
+        """Return a context in which every forward uses the changed order."""
         from emg_lens.hooks.token_order import shuffle
 
-        return _hooked(model, shuffle(model, self.tokens, self.within, self.at, layout, seed=self.seed), str(self))
+        hooks = shuffle(model, self.tokens, self.within, self.at, layout, seed=self.seed)
+        return verified_hooks(model, hooks, str(self))
 
 
 @INTERVENTIONS.named("cut_mlp")
 @dataclass(frozen=True, repr=False)
-class CutMLP(EachTrial):
-    """What the MLP adds for some tokens set to zero.
+class CutMLP(Intervention):
+    """Set the MLP output of some tokens to zero.
 
     Attributes:
         tokens: Group names, token names or positions.
-        layers: 0-based; default all.
+        layers: 0-based; default: all.
+
+    Example:
+        >>> from emg_lens import CutMLP, TokenLayout
+        >>> layout = TokenLayout.channels({"emg": 2, "acc": 1})
+        >>> CutMLP("acc", layers=1).writes(layout, n_layers=2, n_heads=2)  # [layer, pos]; the token acc.0, in layer 1
+        tensor([[False, False, False, False],
+                [False, False, False,  True]])
     """
 
+    needs_all_trials: ClassVar[bool] = False
     tokens: str | int | tuple[str | int, ...]
     layers: int | tuple[int, ...] | None = None
 
@@ -275,32 +171,36 @@ class CutMLP(EachTrial):
             object.__setattr__(self, "layers", _one_or_several(self.layers, "layers"))
         check_fields(self)
 
-    def writes(self, layout: TokenLayout, n_layers: int) -> "Bool[Tensor, 'layer pos'] | None":
-        """These tokens after these layers: an MLP reads and writes a token alone."""
+    def writes(self, layout: TokenLayout, n_layers: int, n_heads: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
+        """These tokens in these layers: an MLP reads and writes one token at a time."""
         from emg_lens.hooks.values import mlp_rows
 
         return mlp_rows(layout, self.tokens, self.layers, n_layers)
 
-    def in_place(self, model: "nn.Module", layout: TokenLayout) -> AbstractContextManager[object]:
-        """The MLP silenced in every forward inside."""
+    def applied(
+        self,
+        model: "nn.Module",
+        layout: TokenLayout,
+        reference: "Tensor | None" = None,  # noqa: ARG002
+    ) -> AbstractContextManager[object]:
+        """Return a context in which every forward sets the MLP output to zero."""
         from emg_lens.hooks.values import cut_mlp
 
-        return _hooked(model, cut_mlp(model, self.tokens, self.layers, layout), str(self))
+        return verified_hooks(model, cut_mlp(model, self.tokens, self.layers, layout), str(self))
 
 
 Interventions = Intervention | EdgeSet | tuple["Intervention | EdgeSet", ...]
-"""Where interventions are wanted: one or several; an edge set is an `EdgeCut`."""
+"""One intervention or several; an edge set stands for an `EdgeCut`."""
 
 
 def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
-    """One intervention or several as a tuple; an edge set becomes an `EdgeCut`, `none()` nothing at all.
+    """Return one intervention or several as a tuple; an edge set becomes an `EdgeCut`, and `none()` is left out.
 
     Raises:
         EdgeError: Something that is no intervention, such as a list of hooks.
     """
-    several = given if isinstance(given, tuple) else (given,)
-    made = []
-    for one in several:
+    interventions = []
+    for one in given if isinstance(given, tuple) else (given,):
         if isinstance(one, EdgeSet):
             one = EdgeCut(one)  # pyright: ignore[reportCallIssue] - registering hides its fields
         if isinstance(one, EdgeCut) and isinstance(one.edges, Nothing):
@@ -308,22 +208,24 @@ def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
         if not isinstance(one, Intervention):
             kind = "a list of hooks, which a sweep cannot verify" if isinstance(one, list) else repr(one)
             raise EdgeError(
-                f"expected an edge set or an intervention (EdgeCut(...), Replace('acc'), CutMLP('emg')), got {kind}"
+                f"got {kind}; expected an edge set or an intervention, for example cross_modal(), Replace('acc') or"
+                " CutMLP('emg')"
             )
-        made.append(one)
-    return tuple(made)
+        interventions.append(one)
+    return tuple(interventions)
 
 
 def read_interventions(spec: Mapping[str, Any]) -> tuple[Intervention, ...]:
-    """The interventions of a study file's condition: `{"replace": "acc", "by": "zero", "edges": "unimodal()"}`.
+    """Read the interventions of a condition in a study file: `{"replace": "acc", "by": "zero", "edges": "unimodal()"}`.
 
-    Every key is that of a registered intervention, whose first field it gives, or a further field of one that is there.
+    Each key is the key of a registered intervention (its value is the first field), or another field of such an
+    intervention.
 
     Raises:
-        EdgeError: A key that belongs to none, or a value that does not fit.
+        EdgeError: An unknown key, or a value that does not fit.
     """
     kinds = {key: INTERVENTIONS[key] for key in spec if key in INTERVENTIONS}
-    rest, made = {key: value for key, value in spec.items() if key not in kinds}, []
+    rest, interventions = {key: value for key, value in spec.items() if key not in kinds}, []
     for key, kind in kinds.items():
         first, *others = fields(kind)  # pyright: ignore[reportArgumentType]
         options = {f.name: _frozen(rest.pop(f.name)) for f in others if f.name in rest}
@@ -331,20 +233,20 @@ def read_interventions(spec: Mapping[str, Any]) -> tuple[Intervention, ...]:
         if missing:
             raise EdgeError(f"{key!r} also needs {', '.join(missing)}")
         try:
-            made.append(kind(**{first.name: _frozen(spec[key]), **options}))
+            interventions.append(kind(**{first.name: _frozen(spec[key]), **options}))
         except TypeError as error:
             raise EdgeError(f"{key}={spec[key]!r}: {error}") from None
     if rest:
         known = {key: [f.name for f in fields(INTERVENTIONS[key])[1:]] for key in INTERVENTIONS.names()}  # pyright: ignore
-        listed = "; ".join(f"{key} ({', '.join(options)})" if options else key for key, options in known.items())
-        raise EdgeError(f"unknown key {next(iter(rest))!r}; known interventions and their options: {listed}")
-    return tuple(made)
+        texts = [f"{key} ({', '.join(options)})" if options else key for key, options in known.items()]
+        raise EdgeError(f"unknown key {next(iter(rest))!r}; known interventions and their options: {'; '.join(texts)}")
+    return tuple(interventions)
 
 
 def _one_or_several(values: object, what: str) -> int | str | tuple[int | str, ...]:
-    """An index or name as it is, several as a tuple."""
-    found = listed(values, what)
-    return found[0] if isinstance(values, str | int) else found
+    """Return one index or name as it is, several as a tuple."""
+    items = listed(values, what)
+    return items[0] if isinstance(values, str | int) else items
 
 
 def _frozen(value: object) -> object:
@@ -352,31 +254,9 @@ def _frozen(value: object) -> object:
 
 
 @contextmanager
-def _hooked(model: Any, hooks: list, what: str) -> Iterator[None]:
-    """Hooks in place, and proof that each of them fired."""
-    from emg_lens.hooks.anatomy import DeadHookError, listening
-
-    fired = {name: 0 for name, _ in hooks}
-
-    def counting(name: str, fn: Any) -> Any:
-        def run(tensor: Any, hook: Any) -> Any:
-            fired[name] += 1
-            return fn(tensor, hook)
-
-        return run
-
-    with ExitStack() as stack:
-        for name, fn in hooks:
-            stack.enter_context(listening(model.hook_dict[name], counting(name, fn)))
-        yield
-    silent = [name for name, count in fired.items() if not count]
-    if silent:
-        raise DeadHookError(f"{what} never took place: {silent[0]} did not fire; was the model run?")
-
-
-@contextmanager
-def _on_first_argument(model: "nn.Module", change: Any, what: str) -> Iterator[None]:
-    from emg_lens.hooks.anatomy import DeadHookError
+def _changed_first_argument(model: "nn.Module", change: Any, what: str) -> Iterator[None]:
+    """Change the first argument of every call of the model."""
+    from emg_lens.hooks.hook_points import DeadHookError
 
     runs = 0
 
@@ -391,4 +271,6 @@ def _on_first_argument(model: "nn.Module", change: Any, what: str) -> Iterator[N
     finally:
         handle.remove()
     if not runs:
-        raise DeadHookError(f"{what} never took place: model(x) was not called; run_with_hooks passes it by")
+        raise DeadHookError(
+            f"{what} had no effect: the model was not called. Call model(x) in the context; run_with_hooks bypasses it"
+        )

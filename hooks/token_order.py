@@ -8,10 +8,10 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.anatomy import resolve_layout
 from emg_lens.hooks.cuts import Hook
-from emg_lens.hooks.examples import Inputs, example_inputs
-from emg_lens.hooks.replacement import Seed, Within
+from emg_lens.hooks.hook_points import resolve_layout
+from emg_lens.hooks.model_inputs import Inputs, example_inputs
+from emg_lens.hooks.replacement_options import Seed, Within
 from emg_lens.hooks.values import Activation, Tokens, check_live, check_shape, find_tokens, own_layout
 from emg_lens.layout import NO_INDEX, TokenLayout
 from emg_lens.validation import checked

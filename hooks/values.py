@@ -1,11 +1,12 @@
-"""Interventions on values instead of edges: replace what a token carries, or silence its MLP.
+"""Hooks that edit values instead of edges: replace the activations of tokens, or set their MLP output to zero.
 
-Both give plain TransformerLens hooks, as `cut` does, and refuse hook points that do not reach the model's
-output.
+Both functions return plain TransformerLens hooks, as `cut` does. They refuse hook points on which an edit does not
+change the model's output.
 """
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,28 +15,28 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError, listed
-from emg_lens.hooks.anatomy import (
+from emg_lens.hooks.cuts import Hook
+from emg_lens.hooks.hook_points import (
     PATTERN,
     SCORES,
     DeadHookError,
     Place,
     StageLayer,
+    attached_hook,
     attention_paths,
     count_layers,
-    listening,
-    quietly,
+    hook_state,
+    plain_evaluation,
     resolve_layout,
-    switches,
 )
-from emg_lens.hooks.cuts import Hook
-from emg_lens.hooks.examples import Inputs, call, example_inputs
-from emg_lens.hooks.replacement import FROM_REFERENCE, By, Seed
+from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
+from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed
 from emg_lens.layout import CLS, NO_INDEX, Stage, TokenLayout
 from emg_lens.registry import UnknownNameError
 from emg_lens.validation import checked, short
 
 OF_STAGES = "stages."
-"""What the hook points of a stage begin with, before its name."""
+"""Beginning of the names of a stage's hook points."""
 Tokens = str | int | Iterable[str | int]
 Activation = Float[Tensor, "batch pos *rest"]
 
@@ -52,40 +53,53 @@ def replace(
     seed: Seed = 0,
     inputs: Inputs | None = None,
 ) -> list[Hook]:
-    """Hooks that replace the activations of some tokens: `model.run_with_hooks(x, fwd_hooks=replace(model, "acc"))`.
+    """Make hooks that replace the activations of some tokens.
 
-    Zero and mean take the tokens out of the distribution the model knows; resample and permute keep each
-    token's own distribution and break its tie to the trial (Zhang & Nanda, arXiv 2309.16042;
-    docs/isonet-protocol.md §4.8).
+    `"zero"` and `"mean"` give the model values that it may never have received in training. `"resample"` and
+    `"permute"` keep the distribution of each token and only remove its relation to the trial (Zhang & Nanda, arXiv
+    2309.16042; docs/isonet-protocol.md §4.8).
 
     Args:
         model: A TransformerLens model.
         tokens: Group names, token names or positions.
-        by: `"zero"`; `"mean"`, over the trials of `reference`; `"resample"`, from a random trial of
-            `reference`, the same one for all replaced tokens; `"permute"`, from another trial of the same
+        by: `"zero"`; `"mean"` over the trials of `reference`; `"resample"`: the values of a random trial of
+            `reference`, the same trial for all replaced tokens; `"permute"`: the values of another trial of the same
             batch.
         at: Hook point with activations `[batch, pos, ...]`.
-        layout: What the positions stand for; default `model.layout`.
-        reference: Model input that `"mean"` and `"resample"` take activations from; the model runs on it
-            once, here.
-        seed: Of `"resample"` and `"permute"`; the same batch size gives the same draw in every forward.
-        inputs: A small input to check the hook point with, where none can be made from the model's
-            configuration.
+        layout: The layout of the positions; default `model.layout`.
+        reference: Model input for the values of `"mean"` and `"resample"`; the model runs on it once, here.
+        seed: Random seed of `"resample"` and `"permute"`; with the same batch size, every forward uses the same trials.
+        inputs: A small input to test the hook point, where none can be made from the model's configuration.
+
+    Returns:
+        Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
 
     Raises:
-        EdgeError: Unknown tokens or hook point, `reference` missing or superfluous, activations of another
-            shape, or (in the forward) `"permute"` on a single trial.
-        DeadHookError: An edit at `at` does not reach the model's output.
+        EdgeError: Unknown tokens or hook point, `reference` missing or superfluous, activations of another shape, or
+            (in the forward) `"permute"` on a single trial.
+        DeadHookError: An edit at `at` does not change the model's output.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import IsoNet, IsoNetConfig, replace
+        >>> model = IsoNet(IsoNetConfig(modalities={"emg": 2, "acc": 1}, n_samples=8, n_classes=3, n_layers=1))
+        >>> hooks = replace(model, "acc", by="mean", reference=torch.randn(5, 3, 8))
+        >>> model.run_with_hooks(torch.randn(2, 3, 8), fwd_hooks=hooks).shape
+        torch.Size([2, 3])
     """
     layout = own_layout(resolve_layout(model, layout), at)
     where = find_tokens(layout, tokens)
     if (by in FROM_REFERENCE) != (reference is not None):
-        verb = "needs" if reference is None else "takes no"
+        verb = "needs" if reference is None else "does not use"
         raise EdgeError(f"replace(by={by!r}) {verb} reference=<model input>")
     if isinstance(reference, Tensor) and not (len(reference) and bool(reference.isfinite().all())):
-        raise EdgeError(f"reference={short(reference)} holds no trial, or NaN or infinity; give training trials")
+        raise EdgeError(f"reference={short(reference)} has no trials, or NaN or infinity; give finite training trials")
     check_live(model, at, inputs if inputs is not None else example_inputs(model, len(layout)))
-    source = None if reference is None else _activations(model, at, reference, layout)[:, where]
+    source = None
+    if reference is not None:
+        values = activations(model, [at], reference)[at]
+        check_shape(values, layout, at)
+        source = values[:, where]
 
     def replacement(x: Activation) -> Activation:
         if by == "zero":
@@ -109,21 +123,29 @@ def cut_mlp(
     *,
     inputs: Inputs | None = None,
 ) -> list[Hook]:
-    """Hooks that zero what the MLP adds for some tokens: `model.run_with_hooks(x, fwd_hooks=cut_mlp(model, "acc", 2))`.
+    """Make hooks that set the MLP output of some tokens to zero.
 
-    The MLP's output (bias included) is zeroed before it joins the residual stream.
+    The output, bias included, is set to zero before it is added to the residual stream.
 
     Args:
         model: A TransformerLens model.
         tokens: Group names, token names or positions.
         layers: 0-based; default: all.
-        layout: What the positions stand for; default `model.layout`.
-        inputs: A small input to check the hook points with, where none can be made from the model's
-            configuration.
+        layout: The layout of the positions; default `model.layout`.
+        inputs: A small input to test the hook points, where none can be made from the model's configuration.
+
+    Returns:
+        Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
 
     Raises:
         EdgeError: Unknown tokens or layer, or a layer without MLP.
-        DeadHookError: An edit of the MLP's output does not reach the model's output.
+        DeadHookError: An edit of the MLP's output does not change the model's output.
+
+    Example:
+        >>> from emg_lens import IsoNet, IsoNetConfig, cut_mlp
+        >>> model = IsoNet(IsoNetConfig(modalities={"emg": 2, "acc": 1}, n_samples=8, n_classes=3, n_layers=2))
+        >>> [name for name, _ in cut_mlp(model, "acc", layers=0)]
+        ['blocks.0.hook_mlp_out']
     """
     layout = resolve_layout(model, layout)
     paths = attention_paths(model)
@@ -139,14 +161,14 @@ def cut_mlp(
 def mlp_rows(
     layout: TokenLayout, tokens: Tokens, layers: int | Iterable[int] | None, n_layers: int
 ) -> Bool[Tensor, "layer pos"]:
-    """Where `cut_mlp` silences an MLP: some tokens in some layers, in the layers of a stage those that are in it.
+    """Return the outputs that `cut_mlp` sets to zero; in the layers of a stage, only tokens of the stage.
 
     Raises:
         EdgeError: Unknown tokens or layers, or tokens that are in no stage of these layers.
     """
     chosen = range(n_layers) if layers is None else listed(layers, "layers", names=False)
     if not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
-        raise EdgeError(f"layers={short(layers)}; this model has layers 0 to {n_layers - 1}")
+        raise EdgeError(f"layers={short(layers)}; expected layers from 0 to {n_layers - 1}")
     is_token = torch.zeros(len(layout), dtype=torch.bool)
     is_token[find_tokens(layout, tokens)] = True
     is_layer = torch.zeros(n_layers, dtype=torch.bool)
@@ -157,14 +179,14 @@ def mlp_rows(
         has_mlp[own_layers, own_positions] = True
     rows = is_layer[:, None] & is_token & has_mlp
     if not rows.any():
-        raise EdgeError(f"cut_mlp({short(tokens)}, layers={short(layers)}): no stage has these tokens in these layers")
+        raise EdgeError(f"no stage has the tokens {short(tokens)} in the layers {short(layers)}, so no MLP can be cut")
     return rows
 
 
 def _mlp_outputs(
     paths: Mapping[Place, str], rows: Bool[Tensor, "layer pos"], layout: TokenLayout
 ) -> Iterator[tuple[str, TokenLayout, Int[Tensor, " token"]]]:
-    """Hook points of MLPs of some tokens in some layers: each with the layout of its positions, and which of them."""
+    """Yield the hook points of the MLPs, each with the layout of its positions and the positions to edit."""
     if not layout.stages:
         stack = paths[max(paths)].split(".")[0]
         for layer in rows.any(1).nonzero().flatten().tolist():
@@ -193,10 +215,10 @@ def _writing(
 
 
 def own_layout(layout: TokenLayout, at: str) -> TokenLayout:
-    """What the positions at a hook point stand for: those of its stage, where it is a stage's.
+    """Return the layout of the positions at a hook point; in a stage, the layout of the stage.
 
     Raises:
-        EdgeError: No such stage.
+        EdgeError: Unknown stage.
     """
     if not (at.startswith(OF_STAGES) and layout.stages):
         return layout
@@ -207,10 +229,10 @@ def own_layout(layout: TokenLayout, at: str) -> TokenLayout:
 
 
 def check_shape(x: Tensor, layout: TokenLayout, name: str) -> None:
-    """Refuse activations that are not one a position.
+    """Check that activations have the shape `[batch, pos, ...]`.
 
     Raises:
-        EdgeError: Another number of positions, or no `[batch, pos, ...]`.
+        EdgeError: Another number of positions, or fewer than three axes.
     """
     if x.ndim < 3 or x.shape[1] != len(layout):
         raise EdgeError(
@@ -219,7 +241,7 @@ def check_shape(x: Tensor, layout: TokenLayout, name: str) -> None:
 
 
 def other_trials(n_trials: int, seed: int) -> Int[Tensor, " trial"]:
-    """For every trial another one: a random cycle."""
+    """Assign every trial another trial, in a random cycle."""
     if n_trials < 2:
         raise EdgeError("replace(by='permute') needs two or more trials in the batch, got 1")
     order = torch.randperm(n_trials, generator=torch.Generator().manual_seed(seed))
@@ -229,12 +251,12 @@ def other_trials(n_trials: int, seed: int) -> Int[Tensor, " trial"]:
 
 
 def random_trials(n_reference: int, n_trials: int, seed: int) -> Int[Tensor, " trial"]:
-    """For every trial a random one of the reference."""
+    """Assign every trial a random trial of the reference."""
     return torch.randint(n_reference, (n_trials,), generator=torch.Generator().manual_seed(seed))
 
 
 def reference_of(by: By, reference: Tensor | None) -> Tensor | None:
-    """The reference trials where `by` needs them.
+    """Return the reference trials if `by` needs them, otherwise None.
 
     Raises:
         EdgeError: They are needed and missing.
@@ -242,73 +264,89 @@ def reference_of(by: By, reference: Tensor | None) -> Tensor | None:
     if by not in FROM_REFERENCE:
         return None
     if reference is None or not len(reference):
-        raise EdgeError(f"replacing by={by!r} takes values from other trials: give reference=<training trials>")
+        raise EdgeError(f"by={by!r} needs values from other trials; give reference=<training trials>")
     return reference
 
 
 def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
-    """Positions of some tokens, in order.
+    """Return the positions of some tokens, in ascending order.
 
     Raises:
-        EdgeError: A name or position that the layout does not have, or none at all.
+        EdgeError: A name or position that the layout does not have, or no token.
     """
-    found: list[int] = []
+    chosen: list[int] = []
     for token in listed(tokens, "tokens"):
         if isinstance(token, str):
             try:
-                found += layout.positions(token).tolist()
+                chosen += layout.positions(token).tolist()
             except KeyError as error:
                 raise EdgeError(error.args[0]) from None
         elif -len(layout) <= token < len(layout):
-            found.append(token % len(layout))
+            chosen.append(token % len(layout))
         else:
             raise EdgeError(f"position {token} does not exist: this layout has positions 0 to {len(layout) - 1}")
-    return torch.tensor(sorted(set(found)))
+    return torch.tensor(sorted(set(chosen)))
 
 
 def input_mask(
     layout: TokenLayout, tokens: str | int | tuple[str | int, ...], shape: tuple[int, ...]
 ) -> Bool[Tensor, "channel time"]:
-    """Which samples `[channel, time]` of the input become these tokens.
+    """Return the samples `[channel, time]` of the input from which these tokens are computed.
 
     Raises:
-        EdgeError: Unknown tokens; CLS or another token without a channel; an input of another number of channels.
+        EdgeError: Unknown tokens, CLS or another token without a channel, or an input of another number of channels.
     """
     sizes = {name: layout.n_channels(name) for name in layout.modalities}
     first = dict(zip(sizes, [sum(list(sizes.values())[:i]) for i in range(len(sizes))], strict=True))
     if len(shape) != 2 or shape[0] != sum(sizes.values()):
-        raise EdgeError(f"the input has shape {list(shape)} a trial; expected [{sum(sizes.values())} channels, time]")
+        raise EdgeError(f"a trial has shape {list(shape)}; expected [{sum(sizes.values())} channels, time]")
     n_patches = max(layout.patch) + 1 if max(layout.patch) != NO_INDEX else 1
     mask = torch.zeros(shape[0], n_patches, dtype=torch.bool)
     for position in find_tokens(layout, tokens).tolist():
         group, channel = layout.group[position], layout.channel[position]
         if group is None or group == CLS or (channel == NO_INDEX and not layout.channels_in_token):
-            raise EdgeError(f"token {layout.names[position]!r} has no samples at the input; give at='hook_embed'")
+            raise EdgeError(f"token {layout.names[position]!r} has no samples in the input; give at='hook_embed'")
         own = slice(first[group], first[group] + sizes[group]) if channel == NO_INDEX else first[group] + channel
         mask[own, layout.patch[position] if n_patches > 1 else 0] = True
     return mask.repeat_interleave(-(-shape[1] // n_patches), dim=1)[:, : shape[1]]
 
 
-def _activations(model: nn.Module, at: str, reference: Inputs, layout: TokenLayout) -> Activation:
-    seen: list[Tensor] = []
-    with quietly(model), listening(hook_point(model, at), lambda x, hook: seen.append(x)):  # noqa: ARG005
-        call(model, reference)
-    check_shape(seen[-1], layout, at)
-    return seen[-1].clone()
-
-
-def hook_point(model: nn.Module, name: str) -> Any:
-    """The hook point of this name.
+def activations(model: nn.Module, names: Iterable[str], inputs: Inputs) -> dict[str, Tensor]:
+    """Run the model once, without temporary hooks, and return the activations at some hook points.
 
     Raises:
-        EdgeError: There is none; the message shows the nearest names.
+        EdgeError: Unknown hook point.
+        DeadHookError: A hook point did not fire.
+    """
+    values: dict[str, Tensor] = {}
+    with plain_evaluation(model), ExitStack() as stack:
+        for name in names:
+            point = hook_point(model, name, of_edges=True)
+            stack.enter_context(attached_hook(point, lambda x, hook, name=name: values.update({name: x.clone()})))  # noqa: ARG005
+        call(model, inputs)
+    silent = [name for name in names if name not in values]
+    if silent:
+        raise DeadHookError(f"{silent[0]} does not fire on {type(model).__name__}, so its values cannot be read")
+    return values
+
+
+def hook_point(model: nn.Module, name: str, of_edges: bool = False) -> Any:
+    """Return the hook point with this name.
+
+    Args:
+        model: A TransformerLens model.
+        name: Name of the hook point.
+        of_edges: Whether it may have scores or a pattern instead of tokens.
+
+    Raises:
+        EdgeError: There is none; the message shows similar names. Or a hook point with edges where tokens are needed.
     """
     names: Mapping[str, Any] = model.hook_dict  # pyright: ignore
     if name not in names:
         near = get_close_matches(name, names, n=3, cutoff=0.5)
-        raise EdgeError(f"no hook point {name!r}; nearest: {near or list(names)[:5]}")
-    if name.endswith((SCORES, PATTERN)):
-        raise EdgeError(f"{name} holds edges, not tokens: use cut or cutting")
+        raise EdgeError(f"unknown hook point {name!r}; similar names: {near or list(names)[:5]}")
+    if name.endswith((SCORES, PATTERN)) and not of_edges:
+        raise EdgeError(f"{name} has edges, not tokens; use cut or cutting")
     return names[name]
 
 
@@ -316,14 +354,14 @@ _live: "weakref.WeakKeyDictionary[nn.Module, set[tuple]]" = weakref.WeakKeyDicti
 
 
 def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
-    """Make sure that an edit at a hook point reaches the model's output, by a small forward (remembered).
+    """Verify by a small forward that an edit at a hook point changes the model's output; the result is cached.
 
     Raises:
-        EdgeError: No such hook point.
-        DeadHookError: It does not fire, or the output stays as it is.
+        EdgeError: Unknown hook point.
+        DeadHookError: It does not fire, or the output does not change.
     """
     point = hook_point(model, name)
-    state = (name, *switches(model))
+    state = (name, *hook_state(model))
     if state in _live.setdefault(model, set()):
         return
     fired = False
@@ -334,14 +372,14 @@ def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
         noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
         return x + noise * (1 + x.abs().max())
 
-    with quietly(model):
+    with plain_evaluation(model):
         before = _first_tensor(call(model, inputs))
-        with listening(point, disturb):
+        with attached_hook(point, disturb):
             after = _first_tensor(call(model, inputs))
     if not fired:
-        raise DeadHookError(f"{name} does not fire on {type(model).__name__}: an edit there would do nothing")
+        raise DeadHookError(f"{name} does not fire on {type(model).__name__}, so an edit there has no effect")
     if torch.equal(before, after):
-        raise DeadHookError(f"an edit at {name} does not reach the output of {type(model).__name__}")
+        raise DeadHookError(f"an edit at {name} does not change the output of {type(model).__name__}")
     _live[model].add(state)
 
 

@@ -42,10 +42,9 @@ SHARED_NAMES = {
     "load": ("emg_lens.data.sources.", "emg_lens.data.storage"),
     "find": ("emg_lens.data.sources.",),
     "read": ("emg_lens.data.sources.",),
-    "main": ("emg_lens.cli", "emg_lens.hooks.compatibility"),
 }
 """Public names that several modules may define, and how those modules' names begin. Of a data set's source: what the
-registry calls, and nobody else. `main`: what `python -m` runs."""
+registry calls, and nobody else."""
 
 
 def _folder_modules(package: str, folder: Path) -> dict[str, Path]:

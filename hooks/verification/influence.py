@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.anatomy import DeadHookError
 from emg_lens.hooks.deletion import Deletion, allowed
-from emg_lens.hooks.verification.installed_point import LeverName, Refusal, Seen, Silent, pulled
+from emg_lens.hooks.hook_points import DeadHookError
+from emg_lens.hooks.verification.installed_point import NoInfluence, ObservedAttention, PointName, Refusal, installed
 from emg_lens.hooks.verification.module_replay import Replay
 
 TokenOutputs = Float[Tensor, "pos rest"]
@@ -35,7 +35,7 @@ class LayerFacts:
         n_src: Positions that it reads.
         n_sinks: Columns of its softmax that are no tokens.
         forbidden: Edges that it never has, as far as the kernel shows.
-        refusals: Lever, and whether it is strict -> why it does not cut here; None where it does.
+        refusals: InterventionPoint, and whether it is strict -> why it does not cut here; None where it does.
         plain_softmax: Whether the pattern is the softmax of what `hook_attn_scores` shows.
     """
 
@@ -43,11 +43,11 @@ class LayerFacts:
     n_src: int
     n_sinks: int
     forbidden: Bool[Tensor, "dest src"] | None
-    refusals: dict[tuple[LeverName, bool], str | None]
+    refusals: dict[tuple[PointName, bool], str | None]
     plain_softmax: bool
 
 
-class LayerTrial:
+class LayerCheck:
     """Tries levers on one layer's attention.
 
     The trial cut: the strongest edge of the last row, in all heads; every edge that the first row has; one edge of the
@@ -64,13 +64,13 @@ class LayerTrial:
         """Everything about the layer.
 
         Raises:
-            Silent: No source moves its output.
+            NoInfluence: No source moves its output.
             Refusal: Nothing can be found out about it.
         """
         if self.expected is None or not self.replay.n_dest:
             raise Refusal("its input holds no tensor [batch, pos, d_model], or it did not run in the probing forward")
         self._look()
-        refusals: dict[tuple[LeverName, bool], str | None] = {}
+        refusals: dict[tuple[PointName, bool], str | None] = {}
         refusals["attention_mask", True] = self._refusal("attention_mask", True)
         refusals["scores", False] = self._refusal("scores", False)
         refusals["scores", True] = self._refusal("scores", True) if refusals["scores", False] else None
@@ -90,8 +90,8 @@ class LayerTrial:
         self.base, self.noise = base, rounding(base)
         if not bool(base.isfinite().all()):
             raise Refusal("its output is not finite on the probing input; pass inputs=")
-        self.at_kernel = Seen()
-        with pulled(self.replay.module, "attention_mask", self.at_kernel):
+        self.at_kernel = ObservedAttention()
+        with installed(self.replay.module, "attention_mask", self.at_kernel):
             self.replay.run()
         again = self.replay.run()
         assert again is not None
@@ -126,7 +126,7 @@ class LayerTrial:
             for self.source in tried:
                 if self._moves(self.base, [self.source], self.last):
                     return
-        raise Silent(
+        raise NoInfluence(
             f"changing token {' or '.join(map(str, tried))} at its input does not move the output of token {self.last},"
             " cut or not, so a cut cannot be verified"
         )
@@ -150,9 +150,9 @@ class LayerTrial:
         self.untouched = [row for row in range(n_dest) if not mask[:, row].any()]
 
     def _is_plain_softmax(self) -> bool:
-        seen = Seen(strict=False)
+        seen = ObservedAttention(strict=False)
         try:
-            with pulled(self.replay.module, "scores", seen):
+            with installed(self.replay.module, "scores", seen):
                 self.replay.run()
         except Refusal:
             return False
@@ -163,14 +163,14 @@ class LayerTrial:
 
     # --- levers -------------------------------------------------------------------------------------------
 
-    def _refusal(self, name: LeverName, strict: bool) -> str | None:
+    def _refusal(self, name: PointName, strict: bool) -> str | None:
         try:
             self._try(name, strict)
         except (Refusal, EdgeError, DeadHookError) as reason:
             return str(reason)
         return None
 
-    def _try(self, name: LeverName, strict: bool) -> None:
+    def _try(self, name: PointName, strict: bool) -> None:
         """Raise what speaks against a lever."""
         run = partial(self._run, name, strict)
         noise = self.noise
@@ -200,7 +200,7 @@ class LayerTrial:
         elif name == "pattern":
             raise Refusal("the attention ends in no softmax of torch, so there is nothing to hold its result to")
 
-    def _hold_source_back(self, run: Callable[..., tuple[TokenOutputs, Seen]], noise: float) -> None:
+    def _hold_source_back(self, run: Callable[..., tuple[TokenOutputs, ObservedAttention]], noise: float) -> None:
         """Raise if a source that no other token attends to still moves one."""
         outgoing = torch.zeros_like(self.mask)
         outgoing[:, :, self.source] = True
@@ -220,11 +220,11 @@ class LayerTrial:
         return float(max(torch.finfo(dtype).eps for dtype in made) ** 0.5 * self.base.abs().max())
 
     def _run(
-        self, name: LeverName, strict: bool, mask: Tensor, moved: list[int] | None = None
-    ) -> tuple[TokenOutputs, Seen]:
+        self, name: PointName, strict: bool, mask: Tensor, moved: list[int] | None = None
+    ) -> tuple[TokenOutputs, ObservedAttention]:
         n_sinks = self.n_sinks if name == "attention_mask" else 0
-        seen = Seen(Deletion(mask, "the attention", n_sinks, self.forbidden), strict)
-        with pulled(self.replay.module, name, seen):
+        seen = ObservedAttention(Deletion(mask, "the attention", n_sinks, self.forbidden), strict)
+        with installed(self.replay.module, name, seen):
             out = self.replay.run(moved or [])
         if not seen.fired:
             what = "no softmax and no scaled_dot_product_attention of torch runs in it"

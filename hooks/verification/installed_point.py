@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from emg_lens.hooks.anatomy import PATTERN, SCORES, listening
+from emg_lens.hooks.attention_kernel import editing_attention
 from emg_lens.hooks.deletion import Deletion
-from emg_lens.hooks.kernel import tapping
+from emg_lens.hooks.hook_points import PATTERN, SCORES, attached_hook
 
-LeverName = Literal["scores", "pattern", "attention_mask"]
+PointName = Literal["scores", "pattern", "attention_mask"]
 """-inf at `hook_attn_scores`; zeroing and renormalising at `hook_pattern`; -inf at the attention kernel."""
 
 
@@ -19,12 +19,12 @@ class Refusal(Exception):
     """Why a lever is not believed in a layer."""
 
 
-class Silent(Refusal):
+class NoInfluence(Refusal):
     """No token moves another one's output, cut or not."""
 
 
 @dataclass(repr=False)  # TransformerLens names a hook by its repr: no tensors in it
-class Seen:
+class ObservedAttention:
     """What a lever saw while a module ran; as a tap, it writes a deletion at the kernel.
 
     Attributes:
@@ -73,7 +73,7 @@ class Seen:
 
 
 @contextmanager
-def pulled(attention: nn.Module, name: LeverName, seen: Seen) -> Iterator[None]:
+def installed(attention: nn.Module, name: PointName, seen: ObservedAttention) -> Iterator[None]:
     """A lever in place at an attention module.
 
     Raises:
@@ -81,16 +81,16 @@ def pulled(attention: nn.Module, name: LeverName, seen: Seen) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if name == "attention_mask":
-            stack.enter_context(tapping(attention, seen))
+            stack.enter_context(editing_attention(attention, seen))
         points = {point: getattr(attention, point, None) for point in (SCORES, PATTERN)}
         if name != "attention_mask" and None in points.values():
             raise Refusal("the module has no such hook point")
         if name == "scores":
-            stack.enter_context(listening(points[SCORES], seen.at_scores))
+            stack.enter_context(attached_hook(points[SCORES], seen.at_scores))
             if seen.strict:
-                stack.enter_context(listening(points[PATTERN], seen.empty_rows))
+                stack.enter_context(attached_hook(points[PATTERN], seen.empty_rows))
         if name == "pattern":
-            stack.enter_context(listening(points[PATTERN], seen.at_pattern))
+            stack.enter_context(attached_hook(points[PATTERN], seen.at_pattern))
         elif name == "scores":
-            stack.enter_context(listening(points[PATTERN], seen.keep_pattern, last=True))
+            stack.enter_context(attached_hook(points[PATTERN], seen.keep_pattern, last=True))
         yield

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.hooks.examples import Inputs, call
+from emg_lens.hooks.model_inputs import Inputs, call
 
 FROM_ANOTHER_STACK = ("key_value_states", "encoder_hidden_states", "key_input", "value_input", "key", "value")
 """Arguments in which cross attention gets the tokens that it reads."""

@@ -11,34 +11,34 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.anatomy import (
+from emg_lens.hooks.hook_points import (
     DeadHookError,
     Place,
     StackName,
     at_path,
     attention_paths,
     count_layers,
+    hook_state,
+    plain_evaluation,
     probing,
-    quietly,
     resolve_layout,
-    switches,
 )
-from emg_lens.hooks.examples import Inputs, example_inputs
-from emg_lens.hooks.verification.influence import LayerFacts, LayerTrial
-from emg_lens.hooks.verification.installed_point import LeverName, Refusal, Silent
+from emg_lens.hooks.model_inputs import Inputs, example_inputs
+from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts
+from emg_lens.hooks.verification.installed_point import NoInfluence, PointName, Refusal
 from emg_lens.hooks.verification.module_replay import Replay, record, without_zeros
-from emg_lens.hooks.verification.routes import Bypass
+from emg_lens.hooks.verification.routes import BlockRoutes
 from emg_lens.layout import TokenLayout
 
-Way = tuple[LeverName, bool]
-HOOKS: tuple[Way, ...] = (("scores", False), ("scores", True), ("pattern", False))
-"""Levers that plain hooks pull, in order of preference; each with `Lever.strict`."""
-VERIFIED: tuple[Way, ...] = (("scores", False), ("scores", True), ("attention_mask", True))
+PointVariant = tuple[PointName, bool]
+HOOKS: tuple[PointVariant, ...] = (("scores", False), ("scores", True), ("pattern", False))
+"""Levers that plain hooks pull, in order of preference; each with `InterventionPoint.strict`."""
+VERIFIED: tuple[PointVariant, ...] = (("scores", False), ("scores", True), ("attention_mask", True))
 """Levers of `cutting`. Not the pattern: what is kept of it may have underflowed, and dropout comes before the hook."""
 
 
 @dataclass(frozen=True)
-class Lever:
+class InterventionPoint:
     """What is known of a model's attention.
 
     Attributes:
@@ -53,7 +53,7 @@ class Lever:
         routes: Other ways past attention in them, in words.
     """
 
-    name: LeverName
+    name: PointName
     strict: bool
     paths: Mapping[Place, str]
     n_layers: int
@@ -76,7 +76,7 @@ _known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, dict[Place, _Finding]]
 
 def intervention_point(
     model: nn.Module, layout: TokenLayout | None = None, *, inputs: Inputs | None = None
-) -> LeverName:
+) -> PointName:
     """The lever with which `cutting` cuts attention edges of `model`: `"scores"` or `"attention_mask"`.
 
     Args:
@@ -101,7 +101,7 @@ def find_intervention_point(
     layers: Iterable[Place] | None = None,
     stack: StackName | None = None,
     hooks_only: bool = False,
-) -> Lever:
+) -> InterventionPoint:
     """As `lever`, with everything that is known; remembered by number of positions, until a switch changes.
 
     Args:
@@ -115,7 +115,7 @@ def find_intervention_point(
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)
     positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))
-    known = _known.setdefault(model, {}).setdefault((switches(model), stack, positions), {})
+    known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), {})
     if missing := {layer: paths[layer] for layer in wanted if layer not in known}:
         if inputs is None and stack == "cross":
             raise EdgeError(
@@ -124,7 +124,7 @@ def find_intervention_point(
         example = inputs if inputs is not None else example_inputs(model, len(layout))
         token = probing.set(True)
         try:
-            with quietly(model):
+            with plain_evaluation(model):
                 known.update(_examine(model, missing, example, cross=stack == "cross"))
         finally:
             probing.reset(token)
@@ -132,7 +132,7 @@ def find_intervention_point(
     name, strict = _chosen(model, paths, found, HOOKS if hooks_only else VERIFIED)
     facts = {layer: finding.facts for layer, finding in found.items() if finding.facts is not None}
     routes = {layer: finding.route for layer, finding in found.items() if finding.route is not None}
-    return Lever(name, strict, paths, count_layers(model, paths), model.cfg.n_heads, facts, routes)  # pyright: ignore
+    return InterventionPoint(name, strict, paths, count_layers(model, paths), model.cfg.n_heads, facts, routes)  # pyright: ignore
 
 
 def _shapes(inputs: Inputs | None) -> tuple:
@@ -144,8 +144,8 @@ def _shapes(inputs: Inputs | None) -> tuple:
 
 
 def _chosen(
-    model: nn.Module, paths: Mapping[Place, str], found: Mapping[Place, _Finding], ways: tuple[Way, ...]
-) -> Way:
+    model: nn.Module, paths: Mapping[Place, str], found: Mapping[Place, _Finding], ways: tuple[PointVariant, ...]
+) -> PointVariant:
     """The first way that holds in all layers; one that shows what softmax sees before others.
 
     Raises:
@@ -172,25 +172,25 @@ def _chosen(
 def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool) -> dict[Place, _Finding]:
     """Every layer's facts, from one forward of the model."""
     replays = {layer: Replay(at_path(model, path), cross) for layer, path in paths.items()}
-    blocks = {layer: Bypass(model, replay) for layer, replay in replays.items()}
+    blocks = {layer: BlockRoutes(model, replay) for layer, replay in replays.items()}
     record(model, inputs, [*replays.values(), *(replay for block in blocks.values() for replay in block.candidates)])
     return {layer: _finding(replay, blocks[layer], model.cfg.n_heads) for layer, replay in replays.items()}  # pyright: ignore
 
 
-def _finding(replay: Replay, block: Bypass, n_heads: int) -> _Finding:
+def _finding(replay: Replay, block: BlockRoutes, n_heads: int) -> _Finding:
     try:
-        return _tried(LayerTrial(replay, n_heads, replay.output), block)
-    except Silent as silence:
+        return _tried(LayerCheck(replay, n_heads, replay.output), block)
+    except NoInfluence as silence:
         reason = silence
     except Refusal as refusal:
         return _Finding(reason=str(refusal))
     with without_zeros(replay.module):
         try:
-            return _tried(LayerTrial(replay, n_heads, replay.main_output()), block)
+            return _tried(LayerCheck(replay, n_heads, replay.main_output()), block)
         except Refusal:
             return _Finding(reason=str(reason))
 
 
-def _tried(trial: LayerTrial, block: Bypass) -> _Finding:
+def _tried(trial: LayerCheck, block: BlockRoutes) -> _Finding:
     facts = trial.facts()
     return _Finding(facts, route=block.find(trial, facts))

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from emg_lens.hooks.deletion import Deletion
-from emg_lens.hooks.verification.influence import LayerFacts, LayerTrial, largest_change, rounding
-from emg_lens.hooks.verification.installed_point import Seen, pulled
+from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts, largest_change, rounding
+from emg_lens.hooks.verification.installed_point import ObservedAttention, installed
 from emg_lens.hooks.verification.module_replay import Replay, output_of
 
 
-class Bypass:
+class BlockRoutes:
     """The block around one attention module.
 
     Attributes:
@@ -32,7 +32,7 @@ class Bypass:
             Replay(holder, stream_only=True) for holder in holders if not any(holder is one for one in whole)
         ]
 
-    def find(self, trial: LayerTrial, facts: LayerFacts) -> str | None:
+    def find(self, trial: LayerCheck, facts: LayerFacts) -> str | None:
         """Name of the module in the block through which a token that nobody attends to still reaches others."""
         blocks = [replay for replay in self.candidates if replay.output is not None]
         ways = [way for way, reason in facts.refusals.items() if reason is None and way[0] != "pattern"]
@@ -43,7 +43,9 @@ class Bypass:
         mask[:, :, source] = True
         mask[:, source, source] = False
         n_sinks = facts.n_sinks if name == "attention_mask" else 0
-        with pulled(self.attention.module, name, Seen(Deletion(mask, "the attention", n_sinks), strict)):
+        with installed(
+            self.attention.module, name, ObservedAttention(Deletion(mask, "the attention", n_sinks), strict)
+        ):
             still, kept = _run(block)
             changed, moved = _run(block, source)
         if still is None or changed is None or not _reaches(still, changed, source, 0.0):

@@ -19,15 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from toy import RandomEdges
+from zoo.architectures import REFUSED
+from zoo.masked_by_hand import MaskedByHand
+from zoo.tiny_models import N_TOKENS, OWN_ENCODERS, Specimen, families, output_tensor, own_encoder, zoo
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeSet, cut, cutting, self_edges
-from emg_lens.hooks.anatomy import attention_paths
-from emg_lens.hooks.architectures import REFUSED
-from emg_lens.hooks.examples import example_inputs
-from emg_lens.hooks.specimens import N_TOKENS, Specimen, families, output_tensor, registered, zoo
-from emg_lens.hooks.specimens import OURS as REGISTERED
-from emg_lens.hooks.unwrapped import MaskedByHand
+from emg_lens.hooks.hook_points import attention_paths
+from emg_lens.hooks.model_inputs import example_inputs
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
 
@@ -49,7 +48,7 @@ class SeveredByHand:
     kind, layers = "ours", (0, 1)
 
     def __init__(self, name: str) -> None:
-        self.model = registered(name) if name in REGISTERED else encoder(name)
+        self.model = own_encoder(name) if name in OWN_ENCODERS else encoder(name)
         self.own = [block.attn.permanent_mask for block in self.model.blocks]  # what a causal model never had
 
     def __call__(self, x: Tensor, masks: dict[int, Tensor]) -> Tensor:
@@ -63,7 +62,7 @@ class SeveredByHand:
 OURS = {f"encoder, {norm}-LN": {"norm": norm, "positions": positions} for norm, positions in NORMS}
 SPECIMENS = [s for s in [*zoo(), *families()] if s.has_plain_model and s.kind not in REFUSED]
 SPECIMENS += [Specimen(name, partial(encoder, name)) for name in OURS]
-SPECIMENS += [s for s in families() if s.name in REGISTERED]
+SPECIMENS += [s for s in families() if s.name in OWN_ENCODERS]
 ONE_FUNCTION = ("BLOOM (alibi)", "OpenAI-GPT", None)
 """Kinds whose plain model cannot say what an empty row gives: their cuts leave every token itself."""
 
@@ -127,7 +126,7 @@ def draw_case(seed: int) -> Case:
     rng = Random(seed)
     specimen = rng.choice(SPECIMENS)
     model: Any = specimen.build()
-    ours = specimen.name in OURS or specimen.name in REGISTERED
+    ours = specimen.name in OURS or specimen.name in OWN_ENCODERS
     by_hand: Any = SeveredByHand(specimen.name) if ours else MaskedByHand(specimen.kind, specimen.stack)
     draw = RandomEdges(rng, specimen.layout, 2, 2)
     while True:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from zoo.tiny_models import Specimen, zoo
 
 from emg_lens.hooks import cross_modal, flow
-from emg_lens.hooks.examples import call, example_inputs
-from emg_lens.hooks.specimens import Specimen, zoo
+from emg_lens.hooks.model_inputs import call, example_inputs
 from emg_lens.sweeps import Condition, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from functools import cache
 
 import torch
+from zoo.architectures import WRAPPED
+from zoo.tiny_models import Specimen, output_tensor, wrapped_model
 
 from emg_lens.hooks.algebra import EdgeSet
-from emg_lens.hooks.anatomy import at_path
-from emg_lens.hooks.architectures import WRAPPED
+from emg_lens.hooks.attention_kernel import editing_attention
 from emg_lens.hooks.deletion import cut_layers
-from emg_lens.hooks.examples import call
-from emg_lens.hooks.kernel import tapping
-from emg_lens.hooks.specimens import Specimen, output_tensor, wrapped_model
+from emg_lens.hooks.hook_points import at_path
+from emg_lens.hooks.model_inputs import call
 from emg_lens.hooks.verification.probe import find_intervention_point
 
 
@@ -66,7 +66,7 @@ def reference(specimen: Specimen, model, x: torch.Tensor, edges: EdgeSet) -> tup
         if kind in WRAPPED:
             return _by_transformers(kind, x, taps), {layer: tap.held for layer, tap in taps.items()}
         for layer, tap in taps.items():
-            stack.enter_context(tapping(at_path(model, intervention_point.paths[layer]), tap))
+            stack.enter_context(editing_attention(at_path(model, intervention_point.paths[layer]), tap))
         return output_tensor(call(model, x)), {layer: tap.held for layer, tap in taps.items()}
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from emg_lens.hooks import DeadHookError, EdgeCut, EdgeError, adapt, cross_modal, cut, cutting, every, flow, positions
-from emg_lens.hooks.anatomy import PATTERN, SCORES
+from emg_lens.hooks.hook_points import PATTERN, SCORES
 from emg_lens.layout import TokenLayout
 from emg_lens.sweeps import Condition, sweep
 

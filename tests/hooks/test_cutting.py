@@ -298,8 +298,9 @@ def test_a_cut_of_stacked_models_is_that_of_each(live):
         for i in range(2):
             torch.testing.assert_close(found[i], run({name: w[i] for name, w in weights.items()}))
     assert {layer.trials for layer in report.layers} == {2 * len(X)}
+    live, x = live.double(), X.double()  # in single precision the two differ by rounding
     with cutting(live, cross_modal()):
-        torch.testing.assert_close(torch.func.jacrev(live)(X), torch.func.jacfwd(live)(X), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(torch.func.jacrev(live)(x), torch.func.jacfwd(live)(x))
 
 
 def test_a_leak_in_one_mapped_trial_is_found(live):

@@ -74,7 +74,7 @@ def test_anything_else_is_refused_in_one_line(wrong):
 
 
 def test_they_say_what_a_planner_asks():
-    said = [(i.edges != none(), i.changes_input, i.needs_all_trials) for i in ALL]
+    said = [(i.cut_edges != none(), i.changes_input, i.needs_all_trials) for i in ALL]
     assert said == [(True, False, False), (False, True, False), (False, False, True), (False, False, False)]
 
 

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from emg_lens.hooks.kernel import tapping
+from emg_lens.hooks.attention_kernel import editing_attention
 
 Q, K, V = (torch.randn(2, 4, 5, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
 CUT = torch.rand(4, 5, 5, generator=torch.Generator().manual_seed(3)) < 0.4
@@ -54,20 +54,20 @@ def test_the_explicit_path_equals_torchs_fused_attention(options):
         options["attn_mask"][:, 0] = True
     fused = Fused(**options)
     plain = fused(Q, K, V)
-    with tapping(fused, Read()):
+    with editing_attention(fused, Read()):
         torch.testing.assert_close(fused(Q, K, V), plain)
 
 
 def test_grouped_queries_share_keys():
     fused = Fused(enable_gqa=True)
     plain = fused(Q, K[:, :2], V[:, :2])
-    with tapping(fused, Read()):
+    with editing_attention(fused, Read()):
         torch.testing.assert_close(fused(Q, K[:, :2], V[:, :2]), plain)
 
 
 def test_a_cut_equals_torchs_own_mask():
     fused = Fused()
-    with tapping(fused, Cut()):
+    with editing_attention(fused, Cut()):
         out = fused(Q, K, V)
     torch.testing.assert_close(out, F.scaled_dot_product_attention(Q, K, V, attn_mask=~CUT))
 
@@ -87,7 +87,7 @@ def test_every_way_to_call_softmax_is_caught(softmax):
     module = nn.Module()
     module.forward = softmax
     scores = Q @ K.transpose(-1, -2)
-    with tapping(module, Cut()):
+    with editing_attention(module, Cut()):
         assert (module(scores)[:, CUT] == 0).all()
     assert (module(scores) > 0).all() and module.__dict__["forward"] is softmax
 
@@ -95,14 +95,14 @@ def test_every_way_to_call_softmax_is_caught(softmax):
 def test_softmax_over_something_else_is_left_alone():
     module = nn.Module()
     module.forward = lambda x: x.softmax(-1)
-    with tapping(module, Cut()):
+    with editing_attention(module, Cut()):
         assert module(torch.zeros(3, 4)).eq(0.25).all()
 
 
 def test_taps_add_up_in_order_and_leave_singly():
     fused, first, second = Fused(), Cut(), Read()
-    with tapping(fused, first):
-        with tapping(fused, second):
+    with editing_attention(fused, first):
+        with editing_attention(fused, second):
             fused(Q, K, V)
         assert (second.pattern[:, CUT] == 0).all()
         del second.pattern
@@ -113,7 +113,7 @@ def test_taps_add_up_in_order_and_leave_singly():
 
 def test_nothing_outside_the_module_is_caught():
     scores = Q @ K.transpose(-1, -2)
-    with tapping(Fused(), Cut()):
+    with editing_attention(Fused(), Cut()):
         assert (scores.softmax(-1) > 0).all()
 
 
@@ -129,7 +129,7 @@ def test_torchs_multi_head_attention_is_seen_inside(need_weights, batch_first, k
     mask = torch.zeros(2, 4, 5, 5).masked_fill(cut, -torch.inf).flatten(0, 1)
     padding = torch.zeros(2, 5).masked_fill(torch.arange(5) == 4, -torch.inf)
     expected, _ = attention(query, key, key, need_weights=need_weights, attn_mask=mask, key_padding_mask=padding)
-    with tapping(attention, Cut(cut)):
+    with editing_attention(attention, Cut(cut)):
         out, weights = attention(query, key, key, need_weights=need_weights, key_padding_mask=padding)
     torch.testing.assert_close(out, expected)
     assert (weights is not None) == need_weights

@@ -9,11 +9,11 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from toy import Toy, hooks_left
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
+from zoo.architectures import FAMILIES, TinyArchitecture
+from zoo.tiny_models import bridged, wrapped_model
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cut, cutting, every, flow, unimodal
-from emg_lens.hooks.architectures import FAMILIES, TinyArchitecture
-from emg_lens.hooks.specimens import bridged, wrapped_model
 from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.layout import TokenLayout
 

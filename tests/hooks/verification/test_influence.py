@@ -6,10 +6,10 @@ from toy import Toy, ToyAttention
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge import TransformerBridge
+from zoo.architectures import TinyArchitecture
+from zoo.tiny_models import bridged
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cutting, every, flow, positions
-from emg_lens.hooks.architectures import TinyArchitecture
-from emg_lens.hooks.specimens import bridged
 from emg_lens.hooks.verification.probe import find_intervention_point, intervention_point
 from emg_lens.layout import TokenLayout
 

@@ -9,7 +9,7 @@ from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_AR
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 
 from emg_lens.hooks import DeadHookError, EdgeError, cross_modal, cut, cutting, every
-from emg_lens.hooks.examples import example_inputs
+from emg_lens.hooks.model_inputs import example_inputs
 from emg_lens.hooks.verification.probe import find_intervention_point, intervention_point
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emg_lens.hooks.anatomy import check_unmapped
+from emg_lens.hooks.hook_points import check_unmapped
 from emg_lens.validation import ArgumentError
 
 Inputs = Tensor | tuple | Mapping[str, Any]

@@ -1,6 +1,6 @@
-"""Which models can be cut, and how: a table measured on tiny random ones.
+"""Measure which kinds of models can be cut, and how, on tiny random models.
 
-`python -m emg_lens.hooks.compatibility` prints the table for the TransformerLens that is installed.
+`PYTHONPATH=tests python -m zoo.compatibility` prints the table for the installed TransformerLens.
 """
 
 import contextlib
@@ -15,34 +15,39 @@ import torch
 from jaxtyping import Bool
 from rich.console import Console
 from torch import Tensor, nn
+from zoo.masked_by_hand import MaskedByHand
+from zoo.tiny_models import N_TOKENS, Specimen, families, output_tensor, zoo
 
 from emg_lens.errors import EmgLensError
-from emg_lens.hooks.anatomy import (
+from emg_lens.hooks.cuts import cut, cutting
+from emg_lens.hooks.edges import cross_modal, flow
+from emg_lens.hooks.hook_points import (
     SCORES,
     DeadHookError,
     Place,
     at_path,
+    attached_hook,
     attention_paths,
     count_layers,
-    listening,
-    quietly,
+    plain_evaluation,
 )
-from emg_lens.hooks.cuts import cut, cutting
-from emg_lens.hooks.edges import cross_modal, flow
-from emg_lens.hooks.examples import call, example_inputs
-from emg_lens.hooks.specimens import N_TOKENS, Specimen, families, output_tensor, zoo
-from emg_lens.hooks.unwrapped import MaskedByHand
+from emg_lens.hooks.model_inputs import call, example_inputs
 
 
 def table() -> pd.DataFrame:
-    """One row a model: the lever, and what cutting did, measured.
+    """Measure one row for each model.
 
-    Columns: `model`; `lever`, or "refused"; `cut` (whether plain hooks can cut, or `cutting` is needed);
-    `attention_left` (largest attention on a cut edge); `mass_removed`; `max_delta` (largest change of the output under
-    `cutting`); `off_reference` (largest difference, in every way that works, from the cut made by hand in the plain
-    model, where there is one); `plain_hook_delta` (largest change when -inf is simply written in `hook_attn_scores`;
-    0 = a silent no-op); `routes` (what the report says of ways past the attention that was cut); `refusal` (the
-    message, where `cutting` refuses).
+    Columns:
+        model: Name of the model.
+        intervention_point: Where `cutting` acts, or "refused".
+        cut: Whether `cut` and `cutting` both work, or only `cutting`.
+        attention_left: Largest attention on a cut edge.
+        mass_removed: Fraction of the attention that the cut edges had.
+        max_delta: Largest change of the output under `cutting`.
+        off_reference: Largest difference from the same cut in `MaskedByHand`, over `cut` and `cutting`.
+        plain_hook_delta: Largest change when a hook writes -inf to `hook_attn_scores`; 0 = the hook has no effect.
+        routes: Other routes between tokens, as named in the report.
+        refusal: The error message, where `cutting` refuses the model.
     """
     return pd.DataFrame([_row(specimen) for specimen in [*zoo(), *families()]])
 
@@ -70,7 +75,7 @@ def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
     masks = _masks(specimen, edges.mask(layout, count_layers(model, paths), model.cfg.n_heads))  # pyright: ignore
     x = example_inputs(model, N_TOKENS, batch=2)
     plain_hook_delta = float("nan")
-    with quietly(model):
+    with plain_evaluation(model):
         before = output_tensor(call(model, x))
         with contextlib.suppress(RuntimeError):  # scores of another shape than dest by src
             plain_hook_delta = _largest(_plain_hook(model, x, paths, masks) - before)
@@ -94,7 +99,7 @@ def _measured(specimen: Specimen, model: nn.Module) -> dict[str, Any]:
 
 
 def _masks(specimen: Specimen, mask: Bool[Tensor, "layer head dest src"]) -> dict[int, Bool[Tensor, "head dest src"]]:
-    """The mask of every layer; across stacks, the decoder's rows and the encoder's columns."""
+    """Return the mask of every layer; for cross attention, the decoder's rows and the encoder's columns."""
     if specimen.stack == "cross":
         mask = mask[:, :, N_TOKENS:, :N_TOKENS]
     return dict(enumerate(mask))
@@ -104,7 +109,7 @@ def _off_reference(specimen: Specimen, x: Any, masks: dict[int, Tensor], results
     if not specimen.has_plain_model:
         return float("nan")
     by_hand = MaskedByHand(specimen.kind, specimen.stack)
-    # The bridge of T5 lets the decoder read the input where no start token is configured.
+    # Without a configured start token, the bridge of T5 gives the input to the decoder.
     options = {"decoder_input_ids": x} if specimen.kind == "T5 encoder" else {}
     with torch.no_grad():
         cut_by_hand = by_hand(x, {layer: masks[layer] for layer in by_hand.layers}, **options)
@@ -119,14 +124,14 @@ def _plain_hook(model: nn.Module, x: Any, paths: Mapping[Place, str], masks: dic
     with contextlib.ExitStack() as stack:
         for layer, path in paths.items():
             fill = partial(lambda scores, hook, cut: scores.masked_fill(cut, -torch.inf), cut=masks[layer])  # noqa: ARG005  # pyright: ignore[reportArgumentType]
-            stack.enter_context(listening(at_path(model, f"{path}.{SCORES}"), fill))
+            stack.enter_context(attached_hook(at_path(model, f"{path}.{SCORES}"), fill))
         return output_tensor(call(model, x))
 
 
 def main() -> None:
     """Print the table."""
-    warnings.simplefilter("ignore")  # bridges warn of edits that they discard: that is what the table shows
-    with contextlib.redirect_stdout(None):  # HookedTransformer announces its device on stdout
+    warnings.simplefilter("ignore")  # bridges warn about edits that they discard; the table shows these
+    with contextlib.redirect_stdout(None):  # HookedTransformer prints its device
         measured = table()
     console = Console(width=180, soft_wrap=True)
     console.print(f"TransformerLens {version('transformer-lens')}, torch {torch.__version__}")

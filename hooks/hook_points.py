@@ -1,7 +1,6 @@
-"""Where attention lives in a TransformerLens model, and how to listen there without leaving a trace.
+"""The attention of a TransformerLens model: its hook points, its layers, and hooks that are removed completely.
 
-Knows HookedTransformer, HookedEncoder, TransformerBridge and any `HookedRootModule` that keeps their hook
-names.
+It supports HookedTransformer, HookedEncoder, TransformerBridge and every `HookedRootModule` with their hook names.
 """
 
 import re
@@ -12,28 +11,28 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.kernel import TappedForward
-from emg_lens.hooks.mapped import inside_vmap
+from emg_lens.hooks.attention_kernel import EditedForward
+from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
 
 SCORES, PATTERN = "hook_attn_scores", "hook_pattern"
 StackName = Literal["encoder", "decoder", "cross"]
-"""Which attention of an encoder-decoder: the encoder's, the decoder's own, or the decoder's over the encoder."""
+"""Attention of an encoder-decoder: in the encoder, in the decoder, or from the decoder to the encoder."""
 STACKS: dict[str | None, str] = {
     None: r"blocks\.(\d+)\.(?:attn|self_attn)",
     "encoder": r"(?:encoder_blocks|encoder)\.(\d+)\.(?:attn|self_attn)",
     "decoder": r"(?:decoder_blocks|decoder)\.(\d+)\.(?:attn|self_attn)",
     "cross": r"(?:decoder_blocks|decoder)\.(\d+)\.cross_attn",
 }
-"""Where attention lies, by stack: in models with a single one, in bridges and in HookedEncoderDecoder."""
+"""Patterns of attention paths: in models with a single stack, in bridges and in HookedEncoderDecoder."""
 
 
 class StageLayer(NamedTuple):
-    """A layer of a stage (`TokenLayout.stages`), counted from the model's first."""
+    """A layer of a stage (`TokenLayout.stages`), counted from the first layer of the model."""
 
     layer: int
     stage: str
@@ -43,31 +42,31 @@ class StageLayer(NamedTuple):
 
 
 Place = int | StageLayer
-"""Where a model has attention: a layer, or a layer of one of its stages."""
+"""A layer with attention, or such a layer of a stage."""
 
 probing = ContextVar("probing", default=False)
-"""True while a model is probed: cuts that are in place let everything pass."""
+"""True while a model is probed; installed cuts are then inactive."""
 
 
 class DeadHookError(EmgLensError, RuntimeError):
-    """A hook that does not reach the model's computation, or an intervention that did not happen."""
+    """A hook has no effect on the model's computation, or an intervention did not happen."""
 
 
 def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Place, str]:
-    """Path of the attention of every layer that has one, such as `{0: "blocks.0.attn", ...}`; of stages, of theirs.
+    """Return the path of the attention in every layer, and in every layer of a stage: `{0: "blocks.0.attn", ...}`.
 
     Args:
         model: A model with TransformerLens's hook points.
-        stack: Of an encoder-decoder; default: the encoder.
+        stack: For an encoder-decoder: which attention; default: the encoder's.
 
     Raises:
-        EdgeError: The model has no attention hook points under TransformerLens names, or no such stack.
+        EdgeError: The model has no attention hook points with TransformerLens's names, or no such stack.
     """
     names = getattr(model, "hook_dict", None)
     if names is None:
-        raise EdgeError(f"{type(model).__name__} is not a TransformerLens model: it has no hook_dict; see adapt(model)")
+        raise EdgeError(f"{type(model).__name__} is not a TransformerLens model (no hook_dict); use adapt(model)")
     if stack not in STACKS:
-        raise EdgeError(f"stack={stack!r} is none of {', '.join(map(repr, STACKS))}")
+        raise EdgeError(f"stack={stack!r}; expected one of {', '.join(map(repr, STACKS))}")
     if stack is None and (stages := _own_stages(model)):
         blocks = {
             StageLayer(layer, stage.name): f"stages.{stage.name}.blocks.{layer - stage.layers.start}"
@@ -75,17 +74,17 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Pl
             for layer in stage.layers
         }
         return {place: f"{path}.attn" for place, path in blocks.items() if hasattr(at_path(model, path), "attn")}
-    found = {key: _paths(names, place) for key, place in STACKS.items()}
-    if paths := found[stack] or (found["encoder"] if stack is None else {}):
+    paths_by_stack = {key: _paths(names, place) for key, place in STACKS.items()}
+    if paths := paths_by_stack[stack] or (paths_by_stack["encoder"] if stack is None else {}):
         return _with_shared(model, paths)
-    known = [key for key in STACKS if found[key]]
+    known = [key for key in STACKS if paths_by_stack[key]]
     if known:
         raise EdgeError(
             f"{type(model).__name__} has no {stack or 'encoder'!r} stack with attention;"
-            f" {'it has a single one, so leave stack out' if None in known else f'stack= takes {known}'}"
+            f" {'leave stack out: the model has a single stack' if None in known else f'expected stack in {known}'}"
         )
     raise EdgeError(
-        f"{type(model).__name__} has no hook point named blocks.<layer>.attn.{PATTERN}; hook points start with"
+        f"{type(model).__name__} has no hook point named blocks.<layer>.attn.{PATTERN}; its hook points start with"
         f" {sorted({name.split('.')[0] for name in names})}"
     )
 
@@ -101,7 +100,7 @@ def _paths(names: Iterable[str], place: str) -> dict[int, str]:
 
 
 def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[Place, str]:
-    """The paths, and those of layers that use another layer's attention: their hook points bear the other's name."""
+    """Add layers that share the attention module of another layer; their hook points have the name of that layer."""
     stack, _, part = next(iter(paths.values())).partition(".")
     part = part.partition(".")[2]
     modules = [at_path(model, path) for path in paths.values()]
@@ -115,7 +114,7 @@ def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[Place, str]:
 
 
 def count_layers(model: nn.Module, paths: Mapping[Place, str]) -> int:
-    """Layers of the stack that `paths` lies in, those without attention included; with stages, of the model."""
+    """Count the layers of the stack of `paths`, including layers without attention; with stages, those of the model."""
     if stages := _own_stages(model):
         return max(stage.layers.stop for stage in stages)
     stack = paths[max(paths)].split(".")[0]
@@ -123,7 +122,7 @@ def count_layers(model: nn.Module, paths: Mapping[Place, str]) -> int:
 
 
 def at_path(model: nn.Module, path: str) -> Any:
-    """The module at a dotted path; numbers index."""
+    """Return the module at a dotted path; numbers are indices."""
     module: Any = model
     for part in path.split("."):
         module = module[int(part)] if part.isdigit() else getattr(module, part)
@@ -131,17 +130,17 @@ def at_path(model: nn.Module, path: str) -> Any:
 
 
 def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
-    """The given layout, with the stages of the model, or the model's own.
+    """Return the given layout, with the stages of the model added, or the model's own layout.
 
     Raises:
-        EdgeError: Neither exists, or the given one has another number of positions than the model's stages, or others.
+        EdgeError: There is no layout, or the given one does not fit the stages of the model.
     """
     stages = _own_stages(model)
     if layout is not None and layout.stages and layout.stages != stages:
         own = [stage.name for stage in stages]
         raise EdgeError(
-            f"the layout has the stages {[stage.name for stage in layout.stages]} of another model; this one has"
-            f" {own or 'but one'}: leave layout out, or give one without stages"
+            f"the layout has the stages {[stage.name for stage in layout.stages]}, the model has {own or 'none'};"
+            " leave layout out, or give a layout without stages"
         )
     if layout is not None and stages and not layout.stages:
         if len(layout) != stages[-1].positions.stop:
@@ -149,23 +148,36 @@ def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
         layout = replace(layout, stages=stages)
     layout = layout if layout is not None else getattr(model, "layout", None)
     if not isinstance(layout, TokenLayout):
-        raise EdgeError(
-            f"{type(model).__name__} has no .layout of its own: pass layout=TokenLayout.groups({{...}}, n_tokens=...)"
-        )
+        raise EdgeError(f"{type(model).__name__} has no .layout; pass layout=TokenLayout.groups({{...}}, n_tokens=...)")
     return layout
 
 
-@contextmanager
-def listening(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]:
-    """Put `fn(tensor, hook)` on a hook point, and take exactly it away again, whatever happens.
+def check_layers(model: nn.Module, paths: Mapping[Place, str], edits: Mapping[Place, Tensor]) -> None:
+    """Check that every edited layer has attention, and that layers with a shared module are edited alike.
 
-    The hook is permanent in TransformerLens's sense, so that a `reset_hooks()` of somebody else leaves it
-    alone.
+    Raises:
+        EdgeError: One of the two is wrong.
+    """
+    for layer in edits:
+        if layer not in paths:
+            raise EdgeError(f"layer {layer} has no attention; layers with attention: {', '.join(map(str, paths))}")
+    for layer, path in paths.items():
+        for other in edits:
+            same = layer in edits and edits[layer].equal(edits[other])
+            if layer != other and not same and at_path(model, path) is at_path(model, paths[other]):
+                raise EdgeError(f"layers {other} and {layer} share one attention module ({path}); cut both alike")
+
+
+@contextmanager
+def attached_hook(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]:
+    """Add `fn(tensor, hook)` to a hook point, and remove exactly this hook on exit.
+
+    The hook is permanent in TransformerLens's sense, so that `reset_hooks()` does not remove it.
 
     Args:
         point: A TransformerLens `HookPoint`.
         fn: Called with the tensor; a returned tensor replaces it.
-        last: Run after every other hook of the point, also those that are added later.
+        last: Run it after every other hook of the point, including hooks that are added later.
     """
     point.add_hook(fn, is_permanent=True)
     handle = point.fwd_hooks[-1]
@@ -182,42 +194,42 @@ def listening(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]
 
 
 def check_unmapped(model: nn.Module) -> None:
-    """Refuse to find out about a model inside `torch.vmap`, where values cannot be looked at.
+    """Refuse to probe a model inside `torch.vmap`, where the values of tensors are not available.
 
     Raises:
-        DeadHookError: This is inside.
+        DeadHookError: The call is inside `torch.vmap`.
     """
     if inside_vmap():
         raise DeadHookError(
-            f"{type(model).__name__} cannot be probed inside torch.vmap: make the hooks, or enter cutting, before"
-            " the mapped function is called"
+            f"{type(model).__name__} cannot be probed inside torch.vmap; make the hooks, or enter cutting, before the"
+            " mapped function is called"
         )
 
 
 @contextmanager
-def quietly(model: nn.Module) -> Iterator[None]:
-    """The model as it is: eval mode, no gradients, temporary hooks suspended; everything as before at the end.
+def plain_evaluation(model: nn.Module) -> Iterator[None]:
+    """Run the model in evaluation mode, without gradients and without temporary hooks; restore everything on exit.
 
-    Permanent hooks stay: bridges relay some of their hook points through them.
+    Permanent hooks stay, because bridges need them for some of their hook points.
 
     Raises:
         DeadHookError: Inside `torch.vmap`.
     """
     check_unmapped(model)
-    roots = (model, getattr(model, "original_model", None))  # a bridge keeps parts of what it wraps to itself
+    roots = (model, getattr(model, "original_model", None))  # a bridge does not register all parts of its model
     training = [part for root in roots if isinstance(root, nn.Module) for part in root.modules() if part.training]
     registry: Any = model.hook_dict
     points = {id(point): point for point in registry.values()}.values()
-    heard = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
+    saved = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
     try:
         model.eval()
-        for hooks, _, temporary in heard:
+        for hooks, _, temporary in saved:
             for key in temporary:
                 del hooks[key]
         with torch.no_grad():
             yield
     finally:
-        for hooks, before, temporary in heard:
+        for hooks, before, temporary in saved:
             now = dict(hooks)
             hooks.clear()
             hooks.update((key, fn) for key, fn in before if key in now or key in temporary)
@@ -230,8 +242,8 @@ def _temporary(point: Any) -> set[int]:
     return {kept.hook.id for kept in point.fwd_hooks if not kept.is_permanent} & set(point._forward_hooks)
 
 
-def switches(model: nn.Module) -> tuple:
-    """Everything about a model that can turn a hook on or off: switches, and which parts compute it."""
+def hook_state(model: nn.Module) -> tuple:
+    """Return everything that can activate or deactivate a hook: settings of the model, and its code."""
     cfg = getattr(model, "cfg", None)
     flags = sorted((name, str(getattr(cfg, name))) for name in dir(cfg) if name.startswith("use_"))
     wrapped = getattr(getattr(model, "original_model", None), "config", None)
@@ -240,17 +252,17 @@ def switches(model: nn.Module) -> tuple:
         getattr(wrapped, "_attn_implementation", None),
         tuple(flags),
         len(model.hook_dict),  # pyright: ignore
-        hash(tuple(_what_computes(part) for part in model.modules())),
+        hash(tuple(_code_of(part) for part in model.modules())),
     )
 
 
-EVERY_MODULES = frozenset(vars(nn.Module()))
-"""What torch itself keeps on any module."""
+TORCH_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""Attributes that torch sets on every module."""
 
 
-def _what_computes(part: nn.Module) -> tuple:
-    """A module's class, and what stands on the object in the place of the class's own methods, taps aside."""
+def _code_of(part: nn.Module) -> tuple:
+    """Return a module's class and the methods that were replaced on the object, without `EditedForward`."""
     kind, own = type(part), vars(part)
-    replaced = [key for key in own.keys() - EVERY_MODULES if callable(getattr(kind, key, None))]
-    values = [(key, own[key].previous if isinstance(own[key], TappedForward) else own[key]) for key in sorted(replaced)]
+    replaced = [key for key in own.keys() - TORCH_ATTRIBUTES if callable(getattr(kind, key, None))]
+    values = [(key, own[key].previous if isinstance(own[key], EditedForward) else own[key]) for key in sorted(replaced)]
     return (kind, *((key, id(value)) for key, value in values if value is not None))

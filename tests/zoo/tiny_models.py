@@ -1,7 +1,8 @@
-"""Tiny random models of every kind that attention can be cut in: what the table of compatibility is measured on.
+"""Tiny random models of every kind of attention. The compatibility table is measured on them.
 
-Nothing is downloaded. There is what the installed TransformerLens can build: HookedTransformer and HookedEncoder up to
-3.x, bridges for the architectures it knows; and, adapted, models of torch and transformers that it does not know.
+Nothing is downloaded. The models are those that the installed TransformerLens can build (HookedTransformer and
+HookedEncoder up to 3.x, bridges of known architectures), models of torch and transformers used through `adapt`, and
+our own encoders.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,14 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from zoo.architectures import FAMILIES, REFUSED, WRAPPED, TinyArchitecture
 
 from emg_lens.hooks.adapters import adapt
 from emg_lens.hooks.algebra import EdgeSet
-from emg_lens.hooks.anatomy import StackName
-from emg_lens.hooks.architectures import FAMILIES, REFUSED, WRAPPED, TinyArchitecture
 from emg_lens.hooks.edges import lag, same_channel
+from emg_lens.hooks.hook_points import StackName
 from emg_lens.layout import TokenLayout
-from emg_lens.registry import Registry
+from emg_lens.models import build_model
 
 N_TOKENS = 6
 
@@ -29,11 +30,11 @@ class Specimen:
     """A tiny random model of one kind.
 
     Attributes:
-        name: Such as `"BERT bridge, sdpa"`.
-        build: Makes a fresh one.
-        kind: Its name among `WRAPPED` and `FAMILIES`, or `"native, causal"`, `"native, bidirectional"`.
-        stack: Which attention of an encoder and a decoder is meant.
-        own_edges: What the table cuts, of a model of ours, which has a layout of its own.
+        name: For example `"BERT bridge, sdpa"`.
+        build: Makes a new model.
+        kind: Its key in `WRAPPED` or `FAMILIES`, or `"native, causal"`, `"native, bidirectional"`.
+        stack: Which attention of an encoder-decoder is cut.
+        own_edges: For our encoders, which have a layout: the edges that the table cuts.
     """
 
     name: str
@@ -44,12 +45,12 @@ class Specimen:
 
     @property
     def has_plain_model(self) -> bool:
-        """Whether the same model can be had without hook points, to compare with."""
+        """Whether the same model can be built without hook points, for comparison."""
         return self.kind is not None or self.name.startswith("torch")
 
     @property
     def layout(self) -> TokenLayout:
-        """Six tokens: a CLS, two modalities of two, one outside every group; across stacks, six and six; or its own."""
+        """Six tokens: CLS, two modalities of two tokens, one ungrouped token. Cross attention: six and six tokens."""
         if self.own_edges is not None:
             model: Any = self.build()
             return model.layout
@@ -58,42 +59,40 @@ class Specimen:
         return TokenLayout.groups({"cls": [0], "emg": [1, 2], "acc": [3, 4]}, n_tokens=N_TOKENS)
 
 
-OURS: dict[str, tuple[dict[str, Any], EdgeSet]] = {
+OWN_ENCODERS: dict[str, tuple[dict[str, Any], EdgeSet]] = {
     "tinymyo": ({"patch_samples": 4, "n_samples": 8}, ~same_channel()),
     "tinymyo-gestures": ({"n_samples": 46}, lag(1, 2)),
     "tinymyo-speech": ({"n_samples": 24}, ~lag(0, 0)),
 }
-"""Registered models: how they are built, of six positions, beside `_sizes`; and what the table cuts."""
+"""Our encoders with six positions: settings in addition to `_sizes`, and the edges that the table cuts."""
 
 
-def registered(name: str) -> Any:
-    """One of `OURS` with random weights, found where every registered model is."""
+def own_encoder(name: str) -> Any:
+    """One of `OWN_ENCODERS`, with random weights."""
     torch.manual_seed(0)
-    entry: Any = Registry("model", "emg_lens.models")[name]
-    own = {name: size for name, size in _sizes("").items() if name in ("n_layers", "d_model", "n_heads", "d_mlp")}
-    changes = dict(OURS[name][0])
-    data = {"modalities": {"emg": 2, "acc": 1}, "n_samples": changes.pop("n_samples"), "class_names": ["rest", "fist"]}
-    return _spread(entry.model(entry.configure(own | changes, **data))).eval()
+    sizes = {key: size for key, size in _sizes("").items() if key in ("n_layers", "d_model", "n_heads", "d_mlp")}
+    data = {"modalities": {"emg": 2, "acc": 1}, "n_classes": 2}
+    return _spread(build_model(name, **data, **sizes | OWN_ENCODERS[name][0])).eval()
 
 
-def _registered() -> Iterator[Specimen]:
-    for name, (_, edges) in OURS.items():
-        yield Specimen(name, partial(registered, name), own_edges=edges)
+def _own_encoders() -> Iterator[Specimen]:
+    for name, (_, edges) in OWN_ENCODERS.items():
+        yield Specimen(name, partial(own_encoder, name), own_edges=edges)
 
 
 def zoo() -> list[Specimen]:
-    """Every kind of model that the installed TransformerLens can build."""
+    """List one model of every kind that the installed TransformerLens can build."""
     return [*_legacy(), *_native(), *_wrapped(WRAPPED)]
 
 
 def families() -> list[Specimen]:
-    """Models with something of their own about attention, and models without a bridge, adapted."""
+    """List models with unusual attention, adapted models without a bridge, and our encoders."""
     encoder = Specimen("torch's TransformerEncoder, adapted", _adapted_torch)
     return [
         *_wrapped(FAMILIES, kernels=("eager",)),
         encoder,
         *_wrapped(REFUSED, kernels=("eager",)),
-        *_registered(),
+        *_own_encoders(),
     ]
 
 
@@ -145,7 +144,7 @@ def _boot_native(direction: str) -> nn.Module:
 
 
 def plain_native(direction: str) -> Any:
-    """The model that TransformerLens's native bridge wraps, without the bridge."""
+    """Build the model inside TransformerLens's native bridge, without the bridge."""
     from transformer_lens.config import TransformerBridgeConfig
     from transformer_lens.model_bridge.sources.native.model import NativeModel
 
@@ -161,7 +160,7 @@ def _wrapped(kinds: dict[str, TinyArchitecture], kernels: tuple[str, ...] = ("ea
     from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 
     for kind, architecture in kinds.items():
-        # Bridges of T5 before 4.0 do not run, cut or not: they expect what transformers' T5 returned before 5.15.
+        # Bridges of T5 before 4.0 do not run, cut or not: they expect the return type of transformers' T5 before 5.15.
         runs = architecture.model != "T5ForConditionalGeneration" or installed_version()[0] >= 4
         if not architecture.adapted and not (architecture.model in SUPPORTED_ARCHITECTURES and runs):
             continue
@@ -173,7 +172,7 @@ def _wrapped(kinds: dict[str, TinyArchitecture], kernels: tuple[str, ...] = ("ea
 
 
 def bridged(architecture: TinyArchitecture, kernel: str) -> Any:
-    """TransformerLens's bridge around `wrapped_model`."""
+    """Wrap `wrapped_model` in TransformerLens's bridge."""
     from transformer_lens.model_bridge.sources import build_bridge_from_module
 
     model = wrapped_model(architecture, kernel)
@@ -189,14 +188,14 @@ def _adapted_torch() -> nn.Module:
 
 
 def torch_encoder() -> nn.TransformerEncoder:
-    """A random `nn.TransformerEncoder` of two layers."""
+    """Build a random `nn.TransformerEncoder` with two layers."""
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     return _spread(nn.TransformerEncoder(layer, 2)).eval()
 
 
 def wrapped_model(architecture: TinyArchitecture, kernel: str) -> Any:
-    """A random model of transformers, the same for every attention kernel."""
+    """Build a random model of transformers, with the same weights for every attention kernel."""
     import transformers
 
     torch.manual_seed(0)
@@ -206,7 +205,7 @@ def wrapped_model(architecture: TinyArchitecture, kernel: str) -> Any:
 
 
 def _spread(model: nn.Module) -> Any:
-    """The model with larger weights: as initialised, attention is nearly uniform."""
+    """Draw larger weights: with the initial ones, attention is nearly uniform."""
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1 or name.endswith("sinks"):
             nn.init.normal_(parameter, std=0.3)
@@ -214,10 +213,10 @@ def _spread(model: nn.Module) -> Any:
 
 
 def installed_version() -> tuple[int, ...]:
-    """Version of the installed TransformerLens, as numbers."""
+    """Return the version of the installed TransformerLens as numbers."""
     return tuple(int(part) for part in version("transformer-lens").split(".")[:2])
 
 
 def output_tensor(result: Any) -> Tensor:
-    """The main tensor of a model's result."""
+    """Return the main tensor of a model's result."""
     return result if isinstance(result, Tensor) else result[0]

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from emg_lens.hooks.anatomy import DeadHookError
+from emg_lens.hooks.context_guard import ContextGuard
 from emg_lens.hooks.deletion import Deletion, allowed
-from emg_lens.hooks.mapped import of_all_mapped
-from emg_lens.hooks.scope import Scope
+from emg_lens.hooks.hook_points import DeadHookError
+from emg_lens.hooks.vmap import of_all_mapped
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Meter:
         permanent_mask = cut[..., : possible.shape[-1]]
         emptied = (possible & permanent_mask).any(-1) & ~(possible & ~permanent_mask).any(-1)
         self.emptied = _either(self.emptied, of_all_mapped(emptied.any(0)).any(0))
-        # Not softmax(): a function of torch that another cut, further out, may be listening to.
+        # Not softmax(): a function of torch that another cut, further out, may be attached_hook to.
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
         pattern = (wide - wide.logsumexp(-1, keepdim=True)).exp().nan_to_num()
         if self.plain_softmax:
@@ -133,7 +133,12 @@ class CutReport:
     """
 
     def __init__(
-        self, edges: str, intervention_point: str, meters: list[Meter], scope: Scope, routes: tuple[str, ...] = ()
+        self,
+        edges: str,
+        intervention_point: str,
+        meters: list[Meter],
+        scope: ContextGuard,
+        routes: tuple[str, ...] = (),
     ) -> None:
         self.edges = edges
         self.intervention_point = intervention_point

@@ -9,7 +9,7 @@ keeps layers apart (T5 shares its position bias, and with it the mask, among lay
 to lose whole rows. Columns that are no tokens (attention sinks) are part of what softmax normalises, so a tap
 sees them too: the last ones of `src`.
 
-Nothing here needs TransformerLens: `with tapping(module, tap): ...` works on any `nn.Module` whose attention
+Nothing here needs TransformerLens: `with editing_attention(module, tap): ...` works on any `nn.Module` whose attention
 ends in one of the two functions or in torch's `multi_head_attention_forward`.
 """
 
@@ -30,7 +30,7 @@ from emg_lens.hooks.multi_head import multi_head_attention
 SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 
 
-class Tap(Protocol):
+class AttentionEdit(Protocol):
     """What is done to the attention of one module."""
 
     def before(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
@@ -43,11 +43,11 @@ class Tap(Protocol):
 
 
 @contextmanager
-def tapping(attention: nn.Module, tap: Tap) -> Iterator[None]:
+def editing_attention(attention: nn.Module, tap: AttentionEdit) -> Iterator[None]:
     """Pass the scores and pattern of every forward of `attention` through `tap`; several taps add up in order."""
     tapped = attention.__dict__.get("forward")
-    if not isinstance(tapped, TappedForward):
-        tapped = attention.__dict__["forward"] = TappedForward(attention)
+    if not isinstance(tapped, EditedForward):
+        tapped = attention.__dict__["forward"] = EditedForward(attention)
     tapped.taps.append(tap)
     try:
         yield
@@ -57,7 +57,7 @@ def tapping(attention: nn.Module, tap: Tap) -> Iterator[None]:
             tapped.remove(attention)
 
 
-class TappedForward:
+class EditedForward:
     """Stands in for the forward of an attention module while taps are on it.
 
     Attributes:
@@ -65,7 +65,7 @@ class TappedForward:
     """
 
     def __init__(self, attention: nn.Module) -> None:
-        self.taps: list[Tap] = []
+        self.taps: list[AttentionEdit] = []
         self.previous = attention.__dict__.get("forward")
         self.forward: Callable = attention.forward
         functools.update_wrapper(self, self.forward, updated=())
@@ -86,7 +86,7 @@ class TappedForward:
 class KernelMode(TorchFunctionMode):
     """Catches the two torch functions in which attention happens, and passes what they see through `taps`."""
 
-    def __init__(self, taps: list[Tap]) -> None:
+    def __init__(self, taps: list[AttentionEdit]) -> None:
         super().__init__()
         self.taps = taps
 

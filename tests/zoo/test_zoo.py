@@ -9,14 +9,14 @@ import pytest
 import torch
 from reference import reference
 from toy import RandomEdges, hooks_left
+from zoo.compatibility import table
+from zoo.masked_by_hand import MaskedByHand
+from zoo.tiny_models import Specimen, _sizes, families, installed_version, output_tensor, zoo
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cut_mlp, cutting, every, flow, positions, replace
-from emg_lens.hooks.anatomy import PATTERN, at_path, listening
-from emg_lens.hooks.compatibility import table
 from emg_lens.hooks.deletion import Deletion
-from emg_lens.hooks.examples import call, example_inputs
-from emg_lens.hooks.specimens import Specimen, _sizes, families, installed_version, output_tensor, zoo
-from emg_lens.hooks.unwrapped import MaskedByHand
+from emg_lens.hooks.hook_points import PATTERN, at_path, attached_hook
+from emg_lens.hooks.model_inputs import call, example_inputs
 from emg_lens.hooks.verification.probe import find_intervention_point
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -100,7 +100,7 @@ def test_a_token_that_attends_to_nothing_gets_a_zero_attention_output(specimen):
     with (
         torch.no_grad(),
         cutting(model, positions(dest=[1, 4]).at(layers=0), layout),
-        listening(z, lambda t, hook: seen.append(t.flatten(2))),
+        attached_hook(z, lambda t, hook: seen.append(t.flatten(2))),
     ):
         call(model, x)
     assert (seen[0][:, [1, 4]] == 0).all() and (seen[0][:, [0, 2, 3, 5]].abs().amax(-1) > 1e-3).all()
@@ -302,7 +302,7 @@ def test_the_pattern_hook_of_a_wrapped_model_shows_the_cut_where_it_fires():
     with (
         torch.no_grad(),
         cutting(model, cross_modal(), layout),
-        listening(at_path(model, f"blocks.0.attn.{PATTERN}"), lambda p, hook: seen.append(p)),
+        attached_hook(at_path(model, f"blocks.0.attn.{PATTERN}"), lambda p, hook: seen.append(p)),
     ):
         call(model, x)
     assert (seen[0][:, cross_modal().mask(layout, 2, 2)[0]] == 0).all()

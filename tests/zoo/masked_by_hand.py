@@ -1,8 +1,7 @@
-"""A cut made by hand: in the plain model that a bridge wraps, by the mask of its own eager attention.
+"""A second implementation of a cut, for comparison: a plain model whose attention mask contains the cut.
 
-No hook point, bridge, tap or function mode takes part. -inf joins the mask that one layer is given, before
-the model's own normalisation: soft caps, sinks, position biases and sliding windows stay where their authors put them.
-Other code than `cutting`, to compare it with.
+It uses no hook point, bridge or function mode. -inf is added to the mask of one layer's own eager attention, before the
+model's own normalisation. Soft caps, sinks, position biases and sliding windows keep their place.
 """
 
 import sys
@@ -13,23 +12,23 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from zoo.architectures import FAMILIES, WRAPPED
+from zoo.tiny_models import plain_native, torch_encoder, wrapped_model
 
-from emg_lens.hooks.anatomy import StackName
-from emg_lens.hooks.architectures import FAMILIES, WRAPPED
-from emg_lens.hooks.examples import Inputs, call
-from emg_lens.hooks.specimens import plain_native, torch_encoder, wrapped_model
+from emg_lens.hooks.hook_points import StackName
+from emg_lens.hooks.model_inputs import Inputs, call
 
 Masks = Mapping[int, Bool[Tensor, "head dest src"]]
-"""Layer -> edges that are cut in it."""
+"""The edges that are cut, by layer."""
 
 
 class MaskedByHand:
-    """A plain model of transformers or torch, whose attention is given masks by hand.
+    """A plain model of transformers or torch with masks added to its attention.
 
     Args:
-        kind: A name among `WRAPPED` and `FAMILIES`, or of TransformerLens's native model (`"native, causal"`,
+        kind: A key of `WRAPPED` or `FAMILIES`, or a native model of TransformerLens (`"native, causal"`,
             `"native, bidirectional"`); None for torch's encoder.
-        stack: Which attention of an encoder and a decoder is cut.
+        stack: Which attention of an encoder-decoder is cut.
 
     Attributes:
         model: The model.
@@ -54,10 +53,10 @@ class MaskedByHand:
         self.attention = {layer: self.model.get_submodule(path.format(layer)) for layer in self.layers}
 
     def __call__(self, inputs: Inputs, masks: Masks, **options: Any) -> Any:
-        """What the model gives for `inputs` with these edges cut; `options` go to the model.
+        """Run the model on `inputs` with these edges cut; `options` are passed to the model.
 
         A row with every edge cut or forbidden gives a zero attention output. torch's encoder, BLOOM and OpenAI-GPT
-        cannot say so: their attention is one function. Leave such rows an edge.
+        cannot do this, because their attention is one function: leave at least one edge in each row.
         """
         if self.kind is None:
             return self._through_torchs_layers(inputs, masks)
@@ -81,11 +80,11 @@ class MaskedByHand:
 
 
 _cut_by_hand: dict[int, Tensor] = {}
-"""Of attention modules, by their id: what is cut in them."""
+"""The cut of each attention module, by the id of the module."""
 
 
 def _own_eager_attention() -> str:
-    """Name under which transformers finds each model's own eager attention, with the masks of `_cut_by_hand`."""
+    """Register each model's own eager attention with the masks of `_cut_by_hand`; return the name."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
@@ -110,7 +109,7 @@ def _eager_with_mask(
 
 
 def _join_mask(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """For attention that is one function: the cut joins the argument `attention_mask`."""
+    """Add the cut to the argument `attention_mask`, for attention that is one function."""
     hidden = args[0] if args else kwargs["hidden_states"]
     if "attention_mask" in kwargs:
         mask, _ = _with_cut(kwargs["attention_mask"], _cut_by_hand[id(attention)], hidden)
@@ -120,14 +119,14 @@ def _join_mask(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tup
 
 
 def _join_blocked(attention: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """For the native model, whose masks are True where attention is blocked, and whose padding is True where not."""
+    """Add the cut for the native model: True = blocked in its mask, allowed in its padding."""
     cut, padding = _cut_by_hand[id(attention)][None], kwargs.get("attention_mask")
     blocked = cut if padding is None else cut | ~padding.bool()[:, None, None, :]
     return args, {**kwargs, "attention_mask": blocked}
 
 
 def _with_cut(mask: Tensor | None, cut: Bool[Tensor, "head dest src"], like: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask with the cut at -inf, and which rows of the cut have nothing left: finite ones, so gradients are too."""
+    """Return the mask with the cut at -inf, and the rows without any edge; those stay finite for the gradients."""
     mask = torch.zeros(1, 1, *cut.shape[-2:], dtype=like.dtype) if mask is None else mask
     forbidden = mask <= torch.finfo(mask.dtype).min / 2
     empty = (cut | forbidden).all(-1, keepdim=True) & cut.any(-1, keepdim=True)

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import torch
 
-from emg_lens.hooks.anatomy import DeadHookError, probing
+from emg_lens.hooks.hook_points import DeadHookError, probing
 
 CHECKPOINT = "torch.utils.checkpoint"
 RECOMPUTING = {"backward", "unpack_hook", "recompute_fn"}
 """Functions of torch's checkpointing under which a forward is a second one."""
 
 
-class Scope:
+class ContextGuard:
     """Counts the forwards of attention inside a context, and does not let itself be copied while it is open.
 
     It stands on every attention module as a forward pre-hook, so whatever copies a module meets it.

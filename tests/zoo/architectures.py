@@ -1,9 +1,9 @@
-"""Tiny architectures of transformers, one of every kind of attention: classes, sizes, and where their attention is."""
+"""Tiny architectures of transformers, one for every kind of attention: classes, sizes, and paths of the attention."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from emg_lens.hooks.anatomy import StackName
+from emg_lens.hooks.hook_points import StackName
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = {"vocab_size": 20, "max_position_embeddings": 16}
@@ -30,12 +30,13 @@ class TinyArchitecture:
     """A model of transformers, tiny.
 
     Attributes:
-        model: Its class.
-        config: Class of its configuration.
-        sizes: What the configuration is made of.
-        attention: Path of the attention of layer `{}`; `layers` says which layers have one.
-        adapted: TransformerLens has no bridge for it.
-        stacks: Paths of the attentions of an encoder and a decoder, by the name of the stack.
+        model: Name of the class.
+        config: Name of the configuration's class.
+        sizes: Arguments of the configuration.
+        attention: Path of the attention of layer `{}`.
+        layers: Layers with attention.
+        adapted: Whether the model is used through `adapt`, because TransformerLens has no bridge for it.
+        stacks: For an encoder-decoder, the path of each attention by the name of the stack.
     """
 
     model: str

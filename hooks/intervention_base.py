@@ -1,0 +1,117 @@
+"""The base of all interventions, and the registry through which study files find them.
+
+An intervention is an immutable value that says what is done to a fitted model while it runs. It declares which edges it
+cuts, whether it only changes the input, and which outputs inside the model it changes. The planner and the audit of a
+sweep use these declarations. An intervention that cannot be planned is applied to the model's own forward and verified.
+
+A new kind is a frozen dataclass derived from `Intervention`. Register it with the key that study files use: the value
+of the key becomes its first field, and its other fields are further keys.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from emg_lens.hooks.algebra import EdgeSet
+from emg_lens.hooks.edges import none
+from emg_lens.layout import TokenLayout
+from emg_lens.registry import Registry
+
+if TYPE_CHECKING:  # a study can be read without torch
+    from jaxtyping import Bool
+    from torch import Tensor, nn
+
+
+class Intervention(ABC):
+    """A change of a model while it runs: an immutable, hashable value that prints as Python."""
+
+    needs_all_trials: ClassVar[bool] = True
+    """Whether the result for one trial depends on the other trials of the batch; then the batch is never split."""
+
+    @property
+    def cut_edges(self) -> EdgeSet:
+        """The attention edges that it cuts; by default none."""
+        return none()
+
+    @property
+    def changes_input(self) -> bool:
+        """Whether it does nothing except `on_input` and cutting `cut_edges`."""
+        return False
+
+    def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":  # noqa: ARG002
+        """Change the input `[trial, channel, time]`.
+
+        Args:
+            x: All trials of the sweep.
+            layout: The layout of the model's positions.
+            reference: Trials for means and resampled values, where the intervention needs them.
+        """
+        return x
+
+    def writes(
+        self,
+        layout: TokenLayout,  # noqa: ARG002
+        n_layers: int,  # noqa: ARG002
+        n_heads: int,  # noqa: ARG002
+    ) -> "Bool[Tensor, 'layer pos'] | None":
+        """Declare the outputs of layers that it changes; None if it may change anything.
+
+        If none of these outputs has a path to the readout, the intervention has no effect, and the sweep skips it.
+
+        Raises:
+            EdgeError: Tokens or layers that do not fit.
+        """
+        return None
+
+    @abstractmethod
+    def applied(
+        self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
+    ) -> AbstractContextManager[object]:
+        """Return a context in which `model` runs with the intervention; its exit verifies that this happened.
+
+        The call itself probes the model. The context only installs the hooks, so that several interventions can be
+        probed first and entered together.
+        """
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        first, *others = fields(self)  # pyright: ignore[reportArgumentType]
+        value = getattr(self, first.name)
+        text = str(value) if isinstance(value, EdgeSet) else repr(value)
+        options = [f", {f.name}={getattr(self, f.name)!r}" for f in others if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({text}{''.join(options)})"
+
+
+INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens.interventions")
+"""All kinds of interventions, by the key that study files use."""
+
+
+@contextmanager
+def verified_hooks(model: Any, hooks: list, what: str) -> Iterator[None]:
+    """Install hooks, and verify on exit that each of them ran.
+
+    Raises:
+        DeadHookError: A hook did not run.
+    """
+    from emg_lens.hooks.hook_points import DeadHookError, attached_hook
+
+    runs = {name: 0 for name, _ in hooks}
+
+    def counting(name: str, fn: Any) -> Any:
+        def run(tensor: Any, hook: Any) -> Any:
+            runs[name] += 1
+            return fn(tensor, hook)
+
+        return run
+
+    with ExitStack() as stack:
+        for name, fn in hooks:
+            stack.enter_context(attached_hook(model.hook_dict[name], counting(name, fn)))
+        yield
+    silent = [name for name, count in runs.items() if not count]
+    if silent:
+        raise DeadHookError(f"{what} had no effect: the hook on {silent[0]} did not run; call the model in the context")

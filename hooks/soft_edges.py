@@ -1,0 +1,231 @@
+"""Soft forms of an edge cut: gates between 0 and 1, and edges that carry a mean value.
+
+A gate g multiplies the exponential of a score, so log g is added to the score. 1 leaves the edge as it is, and 0 cuts
+it. The remaining edges of the row share the attention, as in a cut.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emg_lens.hooks.algebra import EdgeError, EdgeSet
+from emg_lens.hooks.cuts import Hook, edit_hook, masks_of, unrecomputed_hook
+from emg_lens.hooks.deletion import Deletion, by_place
+from emg_lens.hooks.hook_points import (
+    PATTERN,
+    SCORES,
+    DeadHookError,
+    attention_paths,
+    check_layers,
+    count_layers,
+    resolve_layout,
+)
+from emg_lens.hooks.model_inputs import Inputs, example_inputs
+from emg_lens.hooks.values import activations, check_live
+from emg_lens.hooks.verification.probe import find_intervention_point
+from emg_lens.layout import TokenLayout
+from emg_lens.validation import checked, short
+
+LARGEST_EXPONENT = 80.0
+"""Limit for the relative weight of a closed edge, so that its exponential stays finite in single precision."""
+
+
+@checked
+def gate_edges(
+    model: nn.Module, gates: Tensor, layout: TokenLayout | None = None, *, inputs: Inputs | None = None
+) -> list[Hook]:
+    """Make hooks that multiply attention edges by gates, before the row is normalised.
+
+    The logarithm of the gate is added to the score. A row in which every gate is 0 has a zero attention output.
+    Gradients flow to the gates, also to gates that are 0.
+
+    Args:
+        model: A TransformerLens model with a working `hook_attn_scores`, or `adapt(model)`.
+        gates: Numbers in [0, 1], `[layer, head, dest, src]`; the head axis may have size 1 (the same for all heads).
+            1 = unchanged, 0 = cut.
+        layout: The layout of the positions; default `model.layout`.
+        inputs: A small input for the verification, where none can be made from the model's configuration.
+
+    Returns:
+        Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
+
+    Raises:
+        EdgeError: Gates of another shape or outside [0, 1], or a gate other than 1 in a layer without attention.
+        DeadHookError: `hook_attn_scores` has no effect on this model.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import IsoNet, IsoNetConfig, gate_edges
+        >>> model = IsoNet(IsoNetConfig(modalities={"emg": 2, "acc": 1}, n_samples=8, n_classes=3, n_layers=1))
+        >>> gates = torch.full((1, 1, 4, 4), 0.5, requires_grad=True)  # [layer, head, dest, src]
+        >>> logits = model.run_with_hooks(torch.randn(2, 3, 8), fwd_hooks=gate_edges(model, gates))
+        >>> logits[:, 0].sum().backward()
+        >>> gates.grad.shape
+        torch.Size([1, 1, 4, 4])
+    """
+    layout, paths = resolve_layout(model, layout), attention_paths(model)
+    shape = (count_layers(model, paths), model.cfg.n_heads, len(layout), len(layout))  # pyright: ignore
+    _check_gates(gates, shape)
+    layers = by_place(gates, layout, lambda own: own.requires_grad or bool((own != 1).any()))
+    layers = {place: own for place, own in layers.items() if place in paths or bool((own != 1).any())}
+    check_layers(model, paths, layers)
+    if not layers:
+        return []
+    point = find_intervention_point(model, layout, inputs, layers=layers, hooks_only=True)
+    if point.name != "scores":
+        raise DeadHookError(
+            f"hook_attn_scores has no effect on {type(model).__name__}, so its edges cannot be gated. Use the model"
+            " without its bridge: adapt(model)"
+        )
+    hooks: list[Hook] = []
+    for place, own in layers.items():
+        path = paths[place]
+        gated = _GatedAttention(own, f"{path}.{SCORES}", point.facts[place].plain_softmax)
+        hooks.append((f"{path}.{SCORES}", unrecomputed_hook(gated.scores)))
+        hooks.append((f"{path}.{PATTERN}", edit_hook(gated.pattern)))
+    return hooks
+
+
+def gates_on(
+    model: nn.Module, edges: EdgeSet, gate: float | Tensor, layout: TokenLayout
+) -> Float[Tensor, "layer one_or_head dest src"]:
+    """Return the gates of a model: `gate` on these edges, 1 elsewhere.
+
+    Raises:
+        EdgeError: The edges do not fit the layout or the model, or `gate` cannot be broadcast to their mask.
+    """
+    n_layers, n_heads = count_layers(model, attention_paths(model)), model.cfg.n_heads  # pyright: ignore
+    mask = edges.mask(resolve_layout(model, layout), n_layers, n_heads)
+    if not mask.any():
+        raise EdgeError(f"{edges} selects no edge of this model; write none() to cut nothing")
+    gate = torch.as_tensor(gate, dtype=None if isinstance(gate, Tensor) else torch.float32)
+    try:
+        return torch.where(mask.to(gate.device), gate, gate.new_ones(()))
+    except RuntimeError:
+        raise EdgeError(
+            f"gate has shape {list(gate.shape)}; expected {list(mask.shape)} [layer, head, dest, src]"
+        ) from None
+
+
+def _check_gates(gates: Tensor, shape: tuple[int, int, int, int]) -> None:
+    given = tuple(gates.shape)
+    if len(given) != 4 or given[:1] + given[2:] != shape[:1] + shape[2:] or given[1] not in (1, shape[1]):
+        raise EdgeError(f"gates={short(gates)}; expected {list(shape)} [layer, head, dest, src], or one head")
+    values = gates.detach()
+    if not gates.is_floating_point() or not bool(((values >= 0) & (values <= 1)).all()):
+        raise EdgeError(f"gates={short(gates)}; expected floats from 0 (cut) to 1 (unchanged)")
+
+
+class _GatedAttention:
+    """The gates of one layer, as two edits: of the scores and of the pattern."""
+
+    def __init__(self, gates: Float[Tensor, "one_or_head dest src"], where: str, plain_softmax: bool) -> None:
+        self.gates, self.where, self.plain_softmax = gates, where, plain_softmax
+        self.weights: Tensor | None = None
+
+    def _closed(self) -> Deletion:
+        return Deletion(self.gates.detach() == 0, self.where)
+
+    def scores(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
+        closed = self._closed()
+        is_closed = closed.on(scores)
+        gated = closed.scores(scores + self.gates.masked_fill(closed.mask, 1.0).log().to(scores))
+        self.weights = None
+        if self.gates.requires_grad and torch.is_grad_enabled() and bool(closed.mask.any()):
+            if not self.plain_softmax:
+                raise DeadHookError(
+                    f"{self.where}: attention is not a plain softmax of the scores, so the gradient at gate 0 is"
+                    " unknown; use gates larger than 0"
+                )
+            total = gated.detach().logsumexp(-1, keepdim=True)
+            exponent = (scores.detach() - total).clamp(max=LARGEST_EXPONENT)
+            self.weights = exponent.exp().masked_fill(~is_closed | (total == -torch.inf), 0.0)
+        return gated
+
+    def pattern(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
+        closed = self._closed()
+        pattern = closed.empty_rows(pattern)
+        if self.weights is None:
+            return pattern
+        # log g has no gradient at g = 0. An edge with gate g has the weight g exp(score) / (sum over the row), which
+        # has one. Adding it at g = 0 changes no value, and gives the gates their gradient.
+        added = self.gates.masked_fill(~closed.mask, 0.0).to(pattern) * self.weights
+        self.weights = None
+        return (pattern + added) / (1 + added.sum(-1, keepdim=True))
+
+
+@checked
+def mean_edges(
+    model: nn.Module,
+    edges: EdgeSet,
+    layout: TokenLayout | None = None,
+    *,
+    reference: Inputs,
+    inputs: Inputs | None = None,
+) -> list[Hook]:
+    """Make hooks that replace the values read over some edges by their mean over reference trials.
+
+    The attention weights stay as they are. Over these edges, a destination reads the source position's mean value
+    vector instead of the trial's own.
+
+    Args:
+        model: A TransformerLens model with working `hook_v`, `hook_pattern` and `hook_z`.
+        edges: The edges.
+        layout: The layout of the positions; default `model.layout`.
+        reference: Model input with the trials for the means; the model runs on it once, here.
+        inputs: A small input for the verification, where none can be made from the model's configuration.
+
+    Raises:
+        EdgeError: The edges do not fit, or the model has no such hook points.
+        DeadHookError: The attention output of the model is not `hook_pattern` times `hook_v`, or an edit of `hook_z`
+            has no effect.
+    """
+    layout, paths = resolve_layout(model, layout), attention_paths(model)
+    masks = masks_of(model, edges, layout)
+    names = [f"{paths[place]}.{name}" for place in masks for name in ("hook_v", PATTERN, "hook_z")]
+    example = inputs if inputs is not None else example_inputs(model, len(layout))
+    small = activations(model, names, example)
+    means = activations(model, [name for name in names if name.endswith("hook_v")], reference)
+    hooks: list[Hook] = []
+    for place, mask in masks.items():
+        path = paths[place]
+        v, pattern, z = (small[f"{path}.{name}"] for name in ("hook_v", PATTERN, "hook_z"))
+        if not torch.allclose(_read(pattern, v), z, atol=1e-4 * float(z.abs().max())):
+            raise DeadHookError(f"{path}: hook_z is not hook_pattern times hook_v, so these edges cannot carry a mean")
+        check_live(model, f"{path}.hook_z", example)
+        edit = _MeanValues(mask, means[f"{path}.hook_v"].mean(0, keepdim=True))
+        edits = {"hook_v": edit.values, PATTERN: edit.pattern, "hook_z": edit.output}
+        hooks += [(f"{path}.{name}", unrecomputed_hook(edits[name])) for name in edits]
+    return hooks
+
+
+def _read(
+    pattern: Float[Tensor, "batch head dest src"], v: Float[Tensor, "batch src kv_head d_head"]
+) -> Float[Tensor, "batch dest head d_head"]:
+    """Return what the heads read; several query heads may share a value head."""
+    v = v.repeat_interleave(pattern.shape[1] // v.shape[2], dim=2)
+    return torch.einsum("bhds,bshe->bdhe", pattern, v)
+
+
+class _MeanValues:
+    """The edits of one layer: keep values and pattern, then correct the output of the heads."""
+
+    def __init__(self, mask: Tensor, mean: Float[Tensor, "1 src kv_head d_head"]) -> None:
+        self.mask, self.mean = mask, mean
+        self.v: Any = None
+        self.read: Any = None
+
+    def values(self, v: Tensor) -> Tensor:
+        self.v = v
+        return v
+
+    def pattern(self, pattern: Tensor) -> Tensor:
+        self.read = pattern * self.mask.to(pattern.device)
+        return pattern
+
+    def output(self, z: Tensor) -> Tensor:
+        corrected = z + _read(self.read, self.mean.to(self.v) - self.v)
+        self.v = self.read = None
+        return corrected
