@@ -1,8 +1,8 @@
-"""Filters and a common rate: from a recording as it lies on disk to one that can be cut into trials.
+"""Preprocessing: filter a recording and bring all signals to one sampling rate.
 
-A `Recipe` says what is done to each modality; its digest is recorded with the result. Everything acts on
-whole recordings, before trials are cut, so that no filter starts at a trial's edge; channel by channel, so that a long
-one takes little more memory than it has on disk.
+A `Recipe` lists the steps for each modality; its digest is stored with the result. Steps act on whole recordings,
+before trials are cut, so that no filter starts at a trial's edge. They run channel by channel, so that a long
+recording needs little more memory than its own size.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from math import prod
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import scipy  # it imports its parts when they are first used: most commands never filter
+import scipy  # submodules are imported at first use; most commands never filter
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -23,30 +23,30 @@ from emg_lens.validation import SpecModel
 Samples = Float[np.ndarray, "time channel"]
 
 DENOMINATORS = (2000, 20_000, 200_000)
-"""Bounds on that of the resampling ratio; the first is taken with which the rate is exact to `RATE_ERROR`."""
+"""Largest denominators of the resampling ratio; the first that meets `RATE_ERROR` is used."""
 RATE_ERROR = 1e-6
-"""Of a rate that was changed, relative: 0.06 ms in a minute."""
+"""Largest relative error of a changed sampling rate: 0.06 ms in a minute."""
 MOST_ORDER = 20
-"""Of a filter; beyond it, sections in double precision are no such filter any more."""
+"""Highest filter order; double precision is not accurate enough for higher orders."""
 Order = Annotated[int, Field(ge=1, le=MOST_ORDER)]
 
-ROWS_AT_A_TIME = 1 << 16
-"""That pass through a filter; its state goes from one part to the next, so that the result has the same bits."""
+ROWS_AT_ONCE = 1 << 16
+"""Rows that are filtered at once. The filter's state is carried over, so that the result has the same bits."""
 
 
 class Step(SpecModel, ABC):
-    """One thing done to a signal.
+    """One step of preprocessing.
 
-    Butterworth filters run forwards and backwards, as `scipy.signal.sosfiltfilt`: zero phase, gain squared, so
-    -6 dB at the cut-offs. `order` is the order given to `scipy.signal.butter`.
+    Butterworth filters run forwards and backwards, as in `scipy.signal.sosfiltfilt`: zero phase, and the gain is
+    squared, so -6 dB at the cut-offs. `order` is the argument of `scipy.signal.butter`.
     """
 
     channels_together: ClassVar[int] = 1
-    """Of how many consecutive channels a channel of the result is made."""
+    """Number of consecutive channels that one output channel is computed from."""
 
     @abstractmethod
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """The changed signal, and a note (empty if there is nothing to tell)."""
+        """Return the changed signal and a note, which may be empty."""
 
 
 class Bandpass(Step):
@@ -60,16 +60,16 @@ class Bandpass(Step):
     @model_validator(mode="after")
     def _ordered(self) -> "Bandpass":
         if self.low_hz >= self.high_hz:
-            raise ValueError(f"a band-pass needs low_hz < high_hz, got {self.low_hz:g} and {self.high_hz:g}")
+            raise ValueError(f"low_hz must be below high_hz, got {self.low_hz:g} and {self.high_hz:g}")
         return self
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """Filter, or raise where the band's upper edge is not below Nyquist."""
+        """Filter; raise `DataError` if `high_hz` is not below half the sampling rate."""
         _below_nyquist(self.high_hz, signal, name, "band-pass up to")
         band = (self.low_hz, self.high_hz)
         note = ""
         if self.high_hz >= signal.native_fs / 2:
-            note = f"{name}: band-pass reaches above what its {signal.native_fs:.4g} Hz sensor delivers"
+            note = f"{name}: the band-pass exceeds half the sensor's native rate of {signal.native_fs:.4g} Hz"
         return _butterworth(self.order, band, "bandpass", signal, name), note
 
 
@@ -81,25 +81,25 @@ class Highpass(Step):
     order: Order = 4
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """Filter, or raise where the cut-off is not below Nyquist."""
+        """Filter; raise `DataError` if `cutoff_hz` is not below half the sampling rate."""
         _below_nyquist(self.cutoff_hz, signal, name, "high-pass at")
         return _butterworth(self.order, self.cutoff_hz, "highpass", signal, name), ""
 
 
 class Lowpass(Step):
-    """Butterworth low-pass at `cutoff_hz`; a noted no-op above the Nyquist rate of sensor or grid."""
+    """Butterworth low-pass at `cutoff_hz`; left out, with a note, if the signal has no content above it."""
 
     step: Literal["lowpass"] = "lowpass"
     cutoff_hz: PositiveFloat
     order: Order = 4
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """Filter, unless the sensor delivers nothing above the cut-off (docs/trials.md §3.1)."""
+        """Filter, unless the signal has no content above the cut-off (docs/trials.md §3.1)."""
         rate = min(signal.fs, signal.native_fs)
         if self.cutoff_hz >= rate / 2:
             return (
                 signal,
-                f"{name}: low-pass at {self.cutoff_hz:g} Hz is a no-op, its native rate is {rate:.4g} Hz",
+                f"{name}: no low-pass at {self.cutoff_hz:g} Hz was needed, its native rate is {rate:.4g} Hz",
             )
         return _butterworth(self.order, self.cutoff_hz, "lowpass", signal, name), ""
 
@@ -112,36 +112,38 @@ class Notch(Step):
     quality: PositiveFloat = 30.0
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """Filter, or raise where the frequency is not below Nyquist."""
+        """Filter; raise `DataError` if `frequency_hz` is not below half the sampling rate."""
         _below_nyquist(self.frequency_hz, signal, name, "notch at")
         if self.frequency_hz / self.quality >= signal.fs / 2:
             width = self.frequency_hz / self.quality
-            raise DataError(f"{name}: a notch {width:g} Hz wide takes all that {signal.fs:.4g} Hz hold; raise quality")
+            raise DataError(
+                f"{name}: a notch {width:g} Hz wide removes the whole band at {signal.fs:.4g} Hz; raise quality"
+            )
         made = scipy.signal.iirnotch(self.frequency_hz, self.quality, fs=signal.fs)
         return _zero_phase(scipy.signal.tf2sos(*made), signal, name), ""
 
 
 class Rectify(Step):
-    """Absolute value. To rectify after z-scoring, as the IsoNet paper does, use `TrialSet.standardised`."""
+    """Absolute value. To rectify after z-scoring, as in the IsoNet paper, use `TrialSet.standardised`."""
 
     step: Literal["rectify"] = "rectify"
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:  # noqa: ARG002
-        """The signal's absolute value."""
+        """Return the absolute value."""
         return _with_data(signal, np.abs(signal.data)), ""
 
 
 class Magnitude(Step):
-    """Euclidean norm of each three consecutive channels (x, y, z of one sensor): 3 n channels become n."""
+    """Euclidean norm of every three consecutive channels (x, y, z of one sensor): 3 n channels become n."""
 
     step: Literal["magnitude"] = "magnitude"
     channels_together: ClassVar[int] = 3
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:
-        """The norms, or raise where the channels are no triads."""
+        """Return the norms; raise `DataError` if the number of channels is not a multiple of 3."""
         n = signal.data.shape[1]
         if n % 3:
-            raise DataError(f"{name}: magnitude needs channels in threes (x, y, z), got {n}")
+            raise DataError(f"{name}: magnitude needs a multiple of 3 channels (x, y, z of each sensor), got {n}")
         norms = np.linalg.norm(signal.data.reshape(len(signal.data), n // 3, 3), axis=2)
         names = tuple(f"|{','.join(signal.ch_names[i : i + 3])}|" for i in range(0, n, 3))
         return Signal(norms, signal.fs, signal.native_fs, signal.units, names, signal.placement), ""
@@ -151,48 +153,67 @@ AnyStep = Annotated[Bandpass | Highpass | Lowpass | Notch | Rectify | Magnitude,
 
 
 class Recipe(SpecModel):
-    """What is done to a recording before it is cut.
+    """The preprocessing of a recording: filters for each modality and a common sampling rate.
 
     Attributes:
-        signals: Steps of each modality, in order, at the modality's own rate. Empty: every modality is kept
-            as it is. Otherwise every modality of the recording must be listed; one that is kept untouched has an
-            empty list. They come out in this order. `TrialSet.keep` leaves modalities out.
-        fs: Rate of the output, one for all modalities (Hz), reached after the steps: downwards by
-            `scipy.signal.resample_poly` (its default anti-aliasing FIR filter, zero phase), upwards by linear
-            interpolation, which neither rings nor overshoots.
-            `None`: rates stay, and must all be the same.
+        signals: Steps of each modality, in order, at the modality's own rate. Empty: no modality is filtered. Otherwise
+            list every modality of the recording, with an empty list for one without steps. The result has this order of
+            modalities. Use `TrialSet.keep` to leave modalities out.
+        fs: Sampling rate of the result (Hz), one for all modalities, reached after the steps. Downsampling uses
+            `scipy.signal.resample_poly` with its default zero-phase anti-aliasing filter; upsampling uses linear
+            interpolation, which does not overshoot. `None`: rates stay, and must all be equal.
+
+    Example:
+        >>> from emg_lens.data import Recipe
+        >>> recipe = Recipe.model_validate({
+        ...     "signals": {"emg": [{"step": "bandpass", "low_hz": 20, "high_hz": 90}, {"step": "rectify"}], "acc": []},
+        ...     "fs": 200})
+        >>> [step.step for step in recipe.signals["emg"]]
+        ['bandpass', 'rectify']
     """
 
     signals: dict[str, tuple[AnyStep, ...]] = {}
     fs: PositiveFloat | None = None
 
     def digest(self) -> str:
-        """Short hash of the recipe, the same on every machine; the order of modalities and steps counts."""
+        """Return a short hash of the recipe; it depends on the order of modalities and steps."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
 def preprocess(recording: Recording, recipe: Recipe) -> Recording:
     """Apply a recipe to a whole recording.
 
-    Labels and repetitions move to the output's grid by nearest row; all signals are cut to the shortest. What
-    was done beyond the recipe's letter (rates changed, no-ops) is told in the notes, and `meta["recipe"]` is
-    the digest.
+    Labels and repetitions are taken from the nearest row. All signals are cut to the shortest one. Notes list changed
+    sampling rates and filters that were not needed.
+
+    Args:
+        recording: The recording, as it was loaded.
+        recipe: Filters for each modality, and the common sampling rate.
+
+    Returns:
+        A new recording; `meta["recipe"]` is the recipe's digest.
 
     Raises:
-        DataError: A modality the recording lacks, or has and the recipe does not name; a cut-off that its rate does not
-            allow, rates that differ with `fs=None`, NaN, or a recording too short for a filter.
+        DataError: Recipe and recording do not have the same modalities; a cut-off is too high for the sampling rate;
+            rates differ with `fs=None`; a sample is NaN; or the recording is too short for a filter.
+
+    Example:
+        >>> from emg_lens import load_dataset, preprocess
+        >>> from emg_lens.data import Recipe
+        >>> (raw,) = load_dataset("simulated", simulation={"n_subjects": 1, "n_repetitions": 2})
+        >>> recording = preprocess(raw, Recipe(fs=100))
+        >>> {name: (raw.signals[name].fs, signal.fs) for name, signal in recording.signals.items()}
+        {'emg': (200.0, 100.0), 'acc': (50.0, 100.0)}
     """
     unknown = [name for name in recipe.signals if name not in recording.signals]
     if unknown:
         known = ", ".join(recording.signals)
-        raise DataError(
-            f"{recording.source} has no modality {unknown[0]!r}, which the recipe's signals name; it has {known}"
-        )
+        raise DataError(f"{recording.source} has no modality {unknown[0]!r}, which the recipe lists; it has {known}")
     unnamed = [name for name in recording.signals if recipe.signals and name not in recipe.signals]
     if unnamed:
         raise DataError(
-            f"{recording.source} has {', '.join(unnamed)}, which the recipe does not name; give {unnamed[0]} its steps,"
-            " or [] to keep it as it is (what a model does not see is left out of the trials, not of the recipe)"
+            f"{recording.source} has {', '.join(unnamed)}, which the recipe does not list; give {unnamed[0]} its steps,"
+            " or [] for none (to hide it from a model, leave it out of the cohort's modalities)"
         )
     notes = list(recording.notes)
     signals: dict[str, Signal] = {}
@@ -216,7 +237,7 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
 
 
 def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
-    """One modality's steps and change of rate, and the notes on them."""
+    """Apply the steps and the change of rate to one modality, a few channels at a time; also return notes."""
     n, size = signal.data.shape[1], prod(step.channels_together for step in recipe.signals.get(name, ()))
     if n % size or n <= size:
         return _prepared(signal, recipe, name)
@@ -224,7 +245,7 @@ def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[st
     for first in range(0, n, size):
         columns, of = np.ascontiguousarray(signal.data[:, first : first + size]), signal.ch_names[first : first + size]
         part, new = _prepared(replace(signal, data=columns, ch_names=of), recipe, name)
-        if data is None:  # channels one after the other, as trials will want them
+        if data is None:  # stored channel by channel, as trials are
             data = np.empty((n // size * part.data.shape[1], len(part.data)), part.data.dtype)
         data[len(names) : len(names) + part.data.shape[1]] = part.data.T
         names += part.ch_names
@@ -234,7 +255,7 @@ def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[st
 
 
 def _prepared(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
-    """The same of all its channels at once."""
+    """Apply the steps and the change of rate to all channels at once."""
     _check_finite(signal, name)
     notes = []
     for step in recipe.signals.get(name, ()):
@@ -247,9 +268,9 @@ def _prepared(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[s
 
 
 def _resample(signal: Signal, fs: float, name: str) -> tuple[Signal, str]:
-    """Bring a signal to `fs`; row k of the result lies at k / fs seconds."""
+    """Resample a signal to `fs`; row k of the result is at k / fs seconds."""
     if len(signal.data) < 2:
-        raise DataError(f"{name}: {len(signal.data)} rows are too few for another rate; leave the recording out")
+        raise DataError(f"{name}: {len(signal.data)} rows are too few to change the rate; leave the recording out")
     if fs > signal.fs:
         rows = int(np.floor(signal.duration * fs + 1e-6))
         old, new = np.arange(len(signal.data)) / signal.fs, np.arange(rows) / fs
@@ -258,8 +279,8 @@ def _resample(signal: Signal, fs: float, name: str) -> tuple[Signal, str]:
     else:
         ratio = _ratio(signal.fs, fs, name)
         data = scipy.signal.resample_poly(signal.data, ratio.numerator, ratio.denominator, axis=0, padtype="line")
-        how = f"anti-aliased, ratio {ratio}; nothing above {fs / 2:g} Hz is left"
-    note = f"{name}: {signal.fs:.5g} Hz brought to {fs:g} Hz ({how})"
+        how = f"anti-aliased, ratio {ratio}, no content above {fs / 2:g} Hz"
+    note = f"{name}: resampled from {signal.fs:.5g} Hz to {fs:g} Hz ({how})"
     data = data.astype(signal.data.dtype, copy=False)
     return Signal(data, fs, signal.native_fs, signal.units, signal.ch_names, signal.placement), note
 
@@ -271,13 +292,13 @@ def _ratio(old_fs: float, fs: float, name: str) -> Fraction:
         if abs(ratio - exact) <= RATE_ERROR * exact:
             return ratio
     raise DataError(
-        f"{name}: {old_fs:g} Hz cannot be brought to {fs:g} Hz: no ratio of whole numbers up to {DENOMINATORS[-1]} is"
-        f" exact to {RATE_ERROR:g}; choose another fs"
+        f"{name}: {old_fs:g} Hz cannot be resampled to {fs:g} Hz, because no ratio of whole numbers up to"
+        f" {DENOMINATORS[-1]} is exact to {RATE_ERROR:g}; choose another fs"
     )
 
 
 def _nearest(values: Int[np.ndarray, " row"], old_fs: float, n: int, fs: float, beyond: int) -> np.ndarray:
-    """Values of the nearest old row for `n` rows at `fs`; `beyond` past the old end."""
+    """Take the value of the nearest old row for each of `n` rows at `fs`; `beyond` after the old end."""
     rows = np.floor(np.arange(n) * (old_fs / fs) + 0.5).astype(int)
     inside = rows < len(values)
     return np.where(inside, values[np.minimum(rows, len(values) - 1)], beyond)
@@ -288,29 +309,29 @@ def _butterworth(order: int, cutoff: float | tuple[float, float], kind: str, sig
 
 
 def _zero_phase(sos: Float[np.ndarray, "section 6"], signal: Signal, name: str) -> Signal:
-    """The bits of `scipy.signal.sosfiltfilt`, in less than half of its memory: forwards and backwards in one array."""
+    """Filter forwards and backwards: the bits of `scipy.signal.sosfiltfilt`, in less than half of its memory."""
     x = signal.data
-    inside = (np.abs(sos[:, 5]) < 1) & (np.abs(sos[:, 4]) < 1 + sos[:, 5])  # the unit circle, its poles
+    inside = (np.abs(sos[:, 5]) < 1) & (np.abs(sos[:, 4]) < 1 + sos[:, 5])  # all poles inside the unit circle
     if not inside.all():
         raise DataError(
-            f"{name}: its filter is not stable at {signal.fs:.4g} Hz; give a frequency farther from 0 and half of that"
-            " rate, a narrower notch, or a lower order"
+            f"{name}: its filter is not stable at {signal.fs:.4g} Hz; give a frequency farther from 0 and from half"
+            " that rate, a narrower notch, or a lower order"
         )
     edge = 3 * (2 * len(sos) + 1 - min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum()))
     if len(x) <= edge:
         raise DataError(f"{name}: {len(x)} rows are too few to filter; leave the recording out")
-    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is told below
+    with np.errstate(over="ignore", invalid="ignore"):  # too large values are reported below
         filtered = np.empty((len(x) + 2 * edge, x.shape[1]))
         filtered[:edge], filtered[-edge:] = 2 * x[0] - x[edge:0:-1], 2 * x[-1] - x[-2 : -edge - 2 : -1]
         filtered[edge:-edge] = x
         settled = scipy.signal.sosfilt_zi(sos)[:, :, None]
         for one_way in (filtered, filtered[::-1]):
             state = settled * one_way[0]
-            for first in range(0, len(filtered), ROWS_AT_A_TIME):
-                some = slice(first, first + ROWS_AT_A_TIME)
+            for first in range(0, len(filtered), ROWS_AT_ONCE):
+                some = slice(first, first + ROWS_AT_ONCE)
                 one_way[some], state = scipy.signal.sosfilt(sos, one_way[some], axis=0, zi=state)
     if not (np.isfinite(filtered.min()) and np.isfinite(filtered.max())):
-        raise DataError(f"{name}: its samples, up to {np.abs(x).max():.3g}, are too large to filter; check their unit")
+        raise DataError(f"{name}: samples up to {np.abs(x).max():.3g} are too large to filter; check their unit")
     return _with_data(signal, filtered[edge:-edge].astype(x.dtype))
 
 
@@ -321,7 +342,7 @@ def _with_data(signal: Signal, data: Samples) -> Signal:
 def _below_nyquist(cutoff: float, signal: Signal, name: str, what: str) -> None:
     if cutoff >= signal.fs / 2:
         raise DataError(
-            f"{name}: {what} {cutoff:g} Hz needs rows at more than {2 * cutoff:g} Hz, not {signal.fs:.4g} Hz"
+            f"{name}: {what} {cutoff:g} Hz needs a sampling rate above {2 * cutoff:g} Hz, got {signal.fs:.4g} Hz"
         )
 
 

@@ -1,7 +1,7 @@
-"""One recording as it lies on disk: signals of several sensors, labels, and what was repaired on the way.
+"""One recording: signals of several sensors, labels, and notes on what was repaired or assumed.
 
-Loaders make recordings, `emg_lens.data.preprocessing` filters them, `emg_lens.data.trials` cuts them into
-trials.
+Loaders read recordings from files, `emg_lens.data.preprocessing` filters them, and `emg_lens.data.trials` cuts them
+into trials.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ from emg_lens.validation import check_fields
 REST = 0
 UNLABELLED = -1
 SLOWEST, FASTEST = 1e-6, 1e9
-"""Rates (Hz) that a recording can have; beyond them times are no numbers any more."""
+"""Lowest and highest sampling rate of a recording (Hz)."""
 
 
 class DataError(EmgLensError, ValueError):
-    """A recording that is missing, damaged, or not what its format promises."""
+    """Data are missing, damaged, or do not have the expected form."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,12 @@ class Signal:
     """The channels of one sensor kind.
 
     Attributes:
-        data: Samples, `[time, channel]`, in `units`. Any type of number; whole ones are kept as floating-point ones.
-        fs: Rows per second of `data` (Hz).
-        native_fs: Rate at which the sensor itself delivered (Hz); lower than `fs` where the publisher
-            upsampled.
+        data: Samples `[time, channel]` in `units`. Whole numbers are converted to floating-point numbers.
+        fs: Sampling rate of `data` (Hz).
+        native_fs: Sampling rate of the sensor itself (Hz); lower than `fs` if the publisher upsampled the signal.
         units: Unit of the samples: `"V"`, `"g"`, `"deg/s"`, `"adc"`, ...
         ch_names: One name a channel.
-        placement: Where the sensor sat, in words.
+        placement: Position of the sensor on the body, in words.
     """
 
     data: Float[np.ndarray, "time channel"] = field(repr=False)
@@ -50,38 +49,49 @@ class Signal:
     def __post_init__(self) -> None:
         check_fields(self)
         if self.data.dtype.kind not in "iuf":
-            raise DataError(f"signal data must hold real numbers, got {self.data.dtype}")
-        if self.data.dtype.kind in "iu":  # filtered and rectified in their own type, they would wrap around
+            raise DataError(f"signal data must be real numbers, got {self.data.dtype}")
+        if self.data.dtype.kind in "iu":  # filters and rectification would overflow integers
             object.__setattr__(self, "data", self.data.astype(np.result_type(self.data.dtype, np.float32)))
-        if self.data.dtype.itemsize > 8:  # which filters do not take
+        if self.data.dtype.itemsize > 8:  # filters reject longer types
             object.__setattr__(self, "data", self.data.astype(np.float64))
         if self.data.ndim != 2:
             raise DataError(f"signal data must be [time, channel], got shape {self.data.shape}")
         if self.data.shape[1] != len(self.ch_names):
             raise DataError(f"{self.data.shape[1]} channels but {len(self.ch_names)} channel names")
         if not all(SLOWEST <= rate <= FASTEST for rate in (self.fs, self.native_fs)):
-            told = f"got fs={self.fs}, native_fs={self.native_fs}"
-            raise DataError(f"sampling rates must be positive, {SLOWEST:g} to {FASTEST:g} Hz, {told}")
+            raise DataError(
+                f"sampling rates must be {SLOWEST:g} to {FASTEST:g} Hz, got fs={self.fs}, native_fs={self.native_fs}"
+            )
 
     @property
     def duration(self) -> float:
-        """Length in seconds."""
+        """Duration (s)."""
         return len(self.data) / self.fs
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Signals with their labels.
+    """Signals of one subject with labels.
 
     Attributes:
-        subject: Who was recorded; taken from the file's place, never from scalars inside it.
+        subject: Name of the subject. Loaders take it from the file's path, not from values inside the file.
         signals: Modality name -> signal. Signals may differ in rate; all start at time 0.
-        label: Movement of each grid row; 0 = rest, -1 = unknown (excluded). Any integer type; kept as
-            int32, or as int64 where a number needs it.
-        repetition: Repetition of each grid row; 0 = none.
+        label: Gesture of each row; 0 = rest, -1 = unknown (excluded). Any integer type, stored as int32 or int64.
+        repetition: Repetition number of each row; 0 = none.
         fs: Rows per second of `label` and `repetition` (Hz).
-        meta: `dataset`, `file`, `class_names` (label -> name of every movement the data set defines), `notes`
-            (one sentence for each repair or assumption made) and what else a loader knows.
+        meta: `dataset`, `file`, `class_names` (label -> name, of every gesture that the data set defines), `notes` (one
+            sentence for each repair or assumption) and other facts from the loader.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens.data import Recording, Signal
+        >>> emg = Signal(np.zeros((400, 2)), fs=200, native_fs=200, units="mV", ch_names=("left", "right"))
+        >>> label = np.repeat([0, 1, 0, 2], 100)  # rest, gesture 1, rest, gesture 2, half a second each
+        >>> recording = Recording("S1", {"emg": emg}, label, repetition=(label > 0).astype(int), fs=200)
+        >>> print(recording.trials)
+           start  stop  label  repetition
+        0    0.5   1.0      1           1
+        1    1.5   2.0      2           1
     """
 
     subject: str
@@ -94,40 +104,40 @@ class Recording:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.signals:
-            raise DataError(f"recording of subject {self.subject} has no signal")
+            raise DataError(f"recording of subject {self.subject} has no signal; give at least one")
         if not SLOWEST <= self.fs <= FASTEST:
-            raise DataError(f"fs must be positive, {SLOWEST:g} to {FASTEST:g} Hz, got {self.fs}")
+            raise DataError(f"fs must be {SLOWEST:g} to {FASTEST:g} Hz, got {self.fs}")
         if self.label.shape != self.repetition.shape or self.label.ndim != 1:
             raise DataError(
                 f"label and repetition must be vectors of one length, got {self.label.shape}, {self.repetition.shape}"
             )
         if not len(self.label):
-            raise DataError(f"recording of subject {self.subject} has no row")
+            raise DataError(f"recording of subject {self.subject} has no row; label and repetition are empty")
         for name in ("label", "repetition"):
             values = getattr(self, name)
             if values.dtype.kind not in "iu":
-                raise DataError(f"{name} must hold whole numbers, got {values.dtype}")
+                raise DataError(f"{name} must be whole numbers, got {values.dtype}")
             if values.max() > np.iinfo(np.int64).max:
-                raise DataError(f"{name} holds {values.max()}, which is no label or repetition; check the file")
-            # In an unsigned type, -1 would become a class; in 64 bits, those of a long recording are many megabytes.
+                raise DataError(f"{name} contains {values.max()}, which is too large; check the file")
+            # Unsigned types cannot hold -1; 64 bits would take many megabytes for a long recording.
             wide = values.min() < -(2**31) or values.max() >= 2**31
             object.__setattr__(self, name, values.astype(np.int64 if wide else np.int32, copy=False))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was repaired or assumed, in order."""
+        """Sentences on what was repaired or assumed, in order."""
         return tuple(self.meta.get("notes", ()))
 
     @property
     def source(self) -> str:
-        """Subject and file, for messages."""
+        """Subject and file name, for messages."""
         return " ".join([self.subject, *([Path(self.meta["file"]).name] if "file" in self.meta else [])])
 
     @cached_property
     def trials(self) -> pd.DataFrame:
-        """One row a trial: start and stop (s), label, repetition.
+        """One row for each performed gesture: start and stop (s), label, repetition number.
 
-        A trial is a maximal run of rows of constant (label, repetition) with label > 0.
+        It is a maximal run of rows with the same label above 0 and the same repetition number.
         """
         label, repetition = self.label, self.repetition
         changes = np.flatnonzero((np.diff(label) != 0) | (np.diff(repetition) != 0)) + 1

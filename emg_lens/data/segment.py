@@ -1,4 +1,4 @@
-"""Cutting recordings into windows: which part of each movement is used, and what is dropped on the way."""
+"""Cut recordings into windows: the part of each repetition that is used, and notes on what was dropped."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,34 +14,42 @@ from emg_lens.data.recording import REST, DataError, Recording
 from emg_lens.validation import SpecModel
 
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
-WHOLE = 1e-6
-"""A number of rows is whole if it is off by no more."""
+ROW_TOLERANCE = 1e-6
+"""A number of rows counts as whole within this tolerance."""
 NUMBER = r"\d+(\.\d+)?"
 SHOWN = 3
-"""How many recordings a note names before it only counts them."""
+"""Number of recordings that a note names; more are counted."""
 LONGEST_S = 86_400
-"""Seconds: no movement lasts longer than a day."""
+"""Longest time of a segment (s): one day."""
 Time = Annotated[float, Field(ge=0, le=LONGEST_S)]
 Length = Annotated[float, Field(gt=0, le=LONGEST_S)]
 """Seconds."""
 
 
 class Segment(SpecModel):
-    """The part of each movement that is used, and how it is cut into windows.
+    """The part of each repetition that is used, and how it is cut into windows.
 
-    Times come to the nearest row, and trials carry a note of those that fell between two.
+    Times are rounded to the nearest row; a note lists the times that were rounded.
 
     Attributes:
-        start_s: Start, in seconds after the movement's onset.
-        stop_s: End, in seconds after the onset; `None` = the movement's end. A movement that ends earlier is
-            dropped.
-        window_s: Length of a window; `None` = the whole segment.
-        stride_s: Distance between the starts of successive windows; `None` = one window, at the segment's
-            start.
-        piece_s: Cut the segment into pieces of this length that count as movements of their own, with windows inside a
-            piece only; what is left over at the end is dropped. For recordings that are one long movement, such as a
-            force that follows the EMG: a split by time then has whole pieces on one side. Neighbouring pieces share
-            no sample, but are not independent.
+        start_s: Start of the segment, in seconds after the onset of the repetition.
+        stop_s: End of the segment, in seconds after the onset; `None` = end of the repetition. Repetitions that end
+            earlier are dropped.
+        window_s: Length of a window (s); `None` = the whole segment.
+        stride_s: Time between the starts of successive windows (s); `None` = one window, at the segment's start.
+        piece_s: Cut the segment into pieces of this length (s); each piece counts as a repetition of its own. Windows
+            stay inside a piece, and a rest at the end is dropped. Use it for recordings of one long repetition: a split
+            by time then keeps each piece in one set. Neighbouring pieces share no sample but are not independent.
+
+    Example:
+        Windows of 0.2 s, every 0.1 s, from the first half second of each repetition, as rows at 200 Hz:
+
+        >>> from emg_lens.data import Segment
+        >>> segment = Segment(stop_s=0.5, window_s=0.2, stride_s=0.1)
+        >>> segment.windows(n_rows=300, fs=200)
+        [(0, 40), (20, 60), (40, 80), (60, 100)]
+        >>> segment.in_words()
+        'segment 0 s to 0.5 s, windows of 0.2 s every 0.1 s'
     """
 
     start_s: Time = 0.0
@@ -54,30 +62,34 @@ class Segment(SpecModel):
     def _fits(self) -> "Segment":
         length = np.inf if self.stop_s is None else self.stop_s - self.start_s
         if length <= 0:
-            raise ValueError(f"a segment needs start_s < stop_s, got {self.start_s:g} and {self.stop_s:g}")
+            raise ValueError(f"start_s must be below stop_s, got {self.start_s:g} and {self.stop_s:g}")
         if self.piece_s is not None and self.piece_s > length + 1e-9:
-            raise ValueError(f"piece_s={self.piece_s:g} is longer than the segment ({length:g} s)")
+            raise ValueError(f"piece_s={self.piece_s:g} is longer than the segment ({length:g} s); give a shorter one")
         length = length if self.piece_s is None else self.piece_s
         if self.window_s is not None and self.window_s > length + 1e-9:
             what = "segment" if self.piece_s is None else "piece"
-            raise ValueError(f"window_s={self.window_s:g} is longer than the {what} ({length:g} s)")
+            raise ValueError(f"window_s={self.window_s:g} is longer than the {what} ({length:g} s); give a shorter one")
         if self.stride_s is not None and self.window_s is None:
-            raise ValueError("stride_s needs a window_s")
+            raise ValueError("stride_s needs a window_s; give both")
         return self
 
     def windows(self, n_rows: int, fs: float) -> list[tuple[int, int]]:
-        """First and last row + 1 of each window in a movement of `n_rows` rows; none if it is too short.
+        """Return the first row and the end row (exclusive) of each window.
+
+        Args:
+            n_rows: Rows of the repetition. No window is returned if there are too few.
+            fs: Rows per second (Hz).
 
         Raises:
-            DataError: A window, stride or piece below one row.
+            DataError: A window, stride or piece is shorter than one row.
         """
         return [window for piece in self.pieces(n_rows, fs) for window in piece]
 
     def pieces(self, n_rows: int, fs: float) -> list[list[tuple[int, int]]]:
-        """The windows of each piece; without `piece_s` the whole segment is the only one.
+        """Return the windows of each piece, as `windows` does; without `piece_s` the whole segment is one piece.
 
         Raises:
-            DataError: A window, stride or piece below one row.
+            DataError: A window, stride or piece is shorter than one row.
         """
         start = round(self.start_s * fs)
         stop = n_rows if self.stop_s is None else round(self.stop_s * fs)
@@ -85,12 +97,12 @@ class Segment(SpecModel):
         length = size if self.window_s is None else round(self.window_s * fs)
         stride = length if self.stride_s is None else round(self.stride_s * fs)
         if self.stop_s is not None:
-            size = min(size, stop - start)  # where rounding to rows makes it one row longer
+            size = min(size, stop - start)  # rounding to rows may make it one row longer
         if self.stop_s is not None or self.piece_s is not None:
             length = min(length, size)
         fixed = self.window_s is not None or self.stop_s is not None or self.piece_s is not None
         if (fixed and length < 1) or (self.stride_s is not None and stride < 1):
-            raise DataError(f"{self.in_words()} is below one row at {fs:g} Hz")
+            raise DataError(f"{self.in_words()} is shorter than one row at {fs:g} Hz; give longer times")
         if stop > n_rows or length < 1 or start + max(length, size) > stop:
             return []
         last = 0 if self.stride_s is None else size - length
@@ -99,20 +111,22 @@ class Segment(SpecModel):
             for first in range(start, stop - size + 1, size)
         ]
 
-    def rounded(self, fs: float) -> str:
-        """Which of its times fall between rows, and what they are taken as; empty where none does.
+    def rounding_note(self, fs: float) -> str:
+        """Return a note on the times that were rounded to rows; empty if none was.
 
         Args:
             fs: Rows per second (Hz).
         """
         given = {name: value for name, value in self if value is not None}
-        taken = {name: round(value * fs) for name, value in given.items()}
-        between = [name for name, rows in taken.items() if abs(rows - given[name] * fs) > WHOLE]
-        listed = ", ".join(f"{name} {given[name]:g} is {taken[name] / fs:.4g} ({taken[name]} rows)" for name in between)
-        return f"the segment's times in whole rows at {fs:.5g} Hz: {listed}" if between else ""
+        n_rows = {name: round(value * fs) for name, value in given.items()}
+        rounded = [name for name, rows in n_rows.items() if abs(rows - given[name] * fs) > ROW_TOLERANCE]
+        listed = ", ".join(
+            f"{name} {given[name]:g} to {n_rows[name] / fs:.4g} ({n_rows[name]} rows)" for name in rounded
+        )
+        return f"times rounded to whole rows at {fs:.5g} Hz: {listed}" if rounded else ""
 
     def in_words(self) -> str:
-        """The segment in a few words."""
+        """Describe the segment in a few words."""
         stop = "the end" if self.stop_s is None else f"{self.stop_s:g} s"
         window = "" if self.window_s is None else f", windows of {self.window_s:g} s"
         stride = "" if self.stride_s is None else f" every {self.stride_s:g} s"
@@ -122,16 +136,16 @@ class Segment(SpecModel):
 
 @dataclass
 class _Cut:
-    """What has been cut so far."""
+    """Windows and counts so far, while recordings are read one by one."""
 
     windows: list[Float[np.ndarray, "window channel time"]] = field(default_factory=list)
-    """Of each recording; none once they differ in length, which is an error."""
+    """One array a recording; emptied when lengths differ, which becomes an error."""
     lengths: set[int] = field(default_factory=set)
     rows: list[tuple[int, str, int, int, int, float]] = field(default_factory=list)
-    """Label, subject, repetition, movement, recording and start (s) of each window."""
-    movements: int = 0
-    numbers: int = 0
-    """How many movement numbers are taken: more than there are movements where these are cut into pieces."""
+    """Label, subject, repetition number, repetition_id, recording and start (s) of each window."""
+    repetitions: int = 0
+    next_id: int = 0
+    """The next free `repetition_id`. Each piece takes one, so it may exceed the number of repetitions."""
     too_short: int = 0
     other_labels: set[int] = field(default_factory=set)
     n_other: int = 0
@@ -141,10 +155,10 @@ class _Cut:
 
 
 def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int] | None) -> dict[str, Any]:
-    """The fields of a `TrialSet`; see `TrialSet.from_recordings`.
+    """Make the fields of a `TrialSet`; see `TrialSet.from_recordings`.
 
     Raises:
-        DataError: Recordings that do not go together, or nothing that is long enough.
+        DataError: The recordings differ in channels or rate, or no repetition is long enough.
     """
     wanted = None if classes is None else [int(c) for c in classes]
     if wanted is not None and (len(set(wanted)) != len(wanted) or not wanted or min(wanted) < 1):
@@ -155,30 +169,32 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         if channels is None:
             fs, channels = recording.fs, table
         if recording.fs != fs:
-            raise DataError(f"rates differ between recordings ({fs:.6g}, {recording.fs:.6g} Hz); set the recipe's fs")
+            raise DataError(
+                f"recordings have different rates ({fs:.6g} and {recording.fs:.6g} Hz); set the recipe's fs"
+            )
         if not same_channels(table, channels):
-            raise DataError(f"{recording.source} has other channels than those before it")
+            raise DataError(f"{recording.source} has other channels than the recordings before it; leave it out")
         channels["native_fs"] = np.minimum(channels["native_fs"], table["native_fs"])
         _cut_one(recording, segment, wanted, state)
         del recording  # before the next one is read
     if channels is None:
-        raise DataError("no recording to cut into trials")
+        raise DataError("no recording to cut into trials; choose at least one subject")
     if not state.rows:
         raise DataError(
-            f"no trial for {segment.in_words()}: {state.movements} movements, {state.too_short} too short,"
-            f" {state.n_other} of other labels {sorted(state.other_labels)}"
+            f"no trial for {segment.in_words()}: of {state.repetitions} repetitions, {state.too_short} are too short"
+            f" and {state.n_other} have labels outside `classes` {sorted(state.other_labels)}; give a shorter segment"
         )
     lengths = sorted(state.lengths)
     if len(lengths) > 1:
         raise DataError(
-            f"movements last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s; give the segment a stop_s or window_s"
+            f"repetitions last {lengths[0] / fs:.3g} to {lengths[-1] / fs:.3g} s; give the segment a stop_s or window_s"
         )
     label, subject, repetition, repetition_id, source, start_s = map(np.array, zip(*state.rows, strict=True))
     names = _class_names(state, wanted, label)
-    index = {of: i for i, of in enumerate(names)}
+    index = {label: i for i, label in enumerate(names)}
     return {
         "x": _together(state.windows),
-        "y": np.array([index[of] for of in label.tolist()], dtype=np.int64),
+        "y": np.array([index[one] for one in label.tolist()], dtype=np.int64),
         "subject": subject.astype(str),
         "repetition": repetition.astype(np.int64),
         "repetition_id": repetition_id.astype(np.int64),
@@ -187,22 +203,24 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         "channels": channels,
         "fs": float(fs),
         "classes": tuple(names.values()),
-        "notes": _notes(state, segment, fs, [of for of in wanted or () if of not in label]),
+        "notes": _notes(state, segment, fs, [one for one in wanted or () if one not in label]),
     }
 
 
 def same_channels(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    """Whether two channel tables agree, but for native rates, which may be measured file by file."""
+    """Whether two channel tables agree; native rates may differ, because they may be measured file by file."""
     columns = [c for c in CHANNEL_COLUMNS if c != "native_fs"]
     return len(one) == len(other) and bool((one[columns].to_numpy() == other[columns].to_numpy()).all())
 
 
 def unique_notes(notes: Iterable[str]) -> tuple[str, ...]:
-    """Notes; of those that differ by numbers only, the first one, and how many more there are."""
+    """Shorten a list of notes: of notes that differ in numbers only, keep the first and count the others."""
     alike: dict[str, list[str]] = {}
     for note in dict.fromkeys(notes):
         alike.setdefault(re.sub(NUMBER, "#", note), []).append(note)
-    return tuple(same[0] + (f" [and alike: {len(same) - 1} more]" if len(same) > 1 else "") for same in alike.values())
+    return tuple(
+        same[0] + (f" [{len(same) - 1} more of this kind]" if len(same) > 1 else "") for same in alike.values()
+    )
 
 
 def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, state: _Cut) -> None:
@@ -212,9 +230,9 @@ def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, s
         state.notes.setdefault(note, []).append(recording.source)
     bounds: list[tuple[int, int]] = []
     for trial in recording.trials.itertuples():
-        label, number = int(trial.label), state.numbers  # pyright: ignore
-        state.movements += 1
-        state.numbers += 1
+        label, number = int(trial.label), state.next_id  # pyright: ignore
+        state.repetitions += 1
+        state.next_id += 1
         if wanted is not None and label not in wanted:
             state.n_other += 1
             state.other_labels.add(label)
@@ -222,7 +240,7 @@ def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, s
         first, last = round(trial.start * recording.fs), round(trial.stop * recording.fs)  # pyright: ignore
         pieces = segment.pieces(last - first, recording.fs)
         state.too_short += not pieces
-        state.numbers = number + max(1, len(pieces))
+        state.next_id = number + max(1, len(pieces))
         for repetition_id, windows in enumerate(pieces, number):
             for start, stop in windows:
                 bounds.append((first + start, first + stop))
@@ -236,7 +254,7 @@ def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, s
 
 
 def _windows(recording: Recording, bounds: list[tuple[int, int]]) -> Float[np.ndarray, "window channel time"]:
-    """The samples between first and last row + 1, of windows of one length; channels of all modalities together."""
+    """Samples of windows of one length, given by first and end row; channels of all modalities together."""
     signals = [signal.data.T for signal in recording.signals.values()]
     windows = np.empty((len(bounds), sum(map(len, signals)), bounds[0][1] - bounds[0][0]), np.float32)
     for window, (start, stop) in zip(windows, bounds, strict=True):
@@ -245,38 +263,38 @@ def _windows(recording: Recording, bounds: list[tuple[int, int]]) -> Float[np.nd
 
 
 def _together(parts: list[Float[np.ndarray, "window channel time"]]) -> Float[np.ndarray, "window channel time"]:
-    """All windows; each part is let go as soon as it is copied."""
+    """Concatenate the windows; each part is freed as soon as it is copied, to save memory."""
     if len(parts) == 1:
         return parts.pop()
-    found, start = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.float32), 0
+    windows, start = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), np.float32), 0
     while parts:
         part = parts.pop(0)
-        found[start : start + len(part)] = part
+        windows[start : start + len(part)] = part
         start += len(part)
-    return found
+    return windows
 
 
 def _channel_table(recording: Recording) -> pd.DataFrame:
     sizes = {name: (len(s.data), s.fs) for name, s in recording.signals.items()}
     if len(set(sizes.values())) > 1 or next(iter(sizes.values())) != (len(recording.label), recording.fs):
         listed = ", ".join(f"{name} {n} rows at {fs:g} Hz" for name, (n, fs) in sizes.items())
-        raise DataError(f"{recording.source} is not on one grid ({listed}); set the recipe's fs")
+        raise DataError(f"signals of {recording.source} differ in rate or length ({listed}); set the recipe's fs")
     rows = [(m, name, s.units, s.native_fs) for m, s in recording.signals.items() for name in s.ch_names]
     return pd.DataFrame(rows, columns=list(CHANNEL_COLUMNS)).astype({"native_fs": float})
 
 
 def _class_names(state: _Cut, wanted: list[int] | None, label: np.ndarray) -> dict[int, str]:
     """Names of the classes by label, in order of class index."""
-    declared = {int(of): str(name) for names in state.declared for of, name in names.items()}
+    declared = {int(one): str(name) for names in state.declared for one, name in names.items()}
     if wanted is None:
-        movements = {of for of in declared if of > REST}  # a loader may name rest too: it is no class
-        wanted = sorted({*movements, *label.tolist()} if all(state.declared) else set(label.tolist()))
-    names = {of: declared.get(of, str(of)) for of in wanted}
-    return names if len(set(names.values())) == len(names) else {of: f"{of} {name}" for of, name in names.items()}
+        gestures = {one for one in declared if one > REST}  # a loader may name rest too, which is not a class
+        wanted = sorted({*gestures, *label.tolist()} if all(state.declared) else set(label.tolist()))
+    names = {one: declared.get(one, str(one)) for one in wanted}
+    return names if len(set(names.values())) == len(names) else {one: f"{one} {name}" for one, name in names.items()}
 
 
 def _notes(state: _Cut, segment: Segment, fs: float, missing: list[int]) -> tuple[str, ...]:
-    """The recordings' notes, those that differ by numbers only told once, and what was rounded or dropped."""
+    """The recordings' notes, each kind once, and what was rounded or dropped."""
     alike: dict[str, list[str]] = {}
     for note in state.notes:
         alike.setdefault(re.sub(NUMBER, "#", note), []).append(note)
@@ -284,20 +302,22 @@ def _notes(state: _Cut, segment: Segment, fs: float, missing: list[int]) -> tupl
     for same in alike.values():
         sources = [s for note in same for s in state.notes[note]]
         if len(same) > 1:
-            notes.append(f"{same[0]} [{sources[0]}; and alike: {len(sources) - 1} more]")
+            notes.append(f"{same[0]} [{sources[0]}; {len(sources) - 1} more of this kind]")
         elif len(sources) < state.recordings:
             more = "" if len(sources) <= SHOWN else f", ... {len(sources)} of {state.recordings} recordings"
             notes.append(f"{same[0]} [{', '.join(sources[:SHOWN])}{more}]")
         else:
             notes.append(same[0])
-    if segment.rounded(fs):
-        notes.append(segment.rounded(fs))
-    short, all_of = state.too_short, state.movements
-    if short:
-        notes.append(f"{short} of {all_of} movements are too short for {segment.in_words()}: dropped")
+    if segment.rounding_note(fs):
+        notes.append(segment.rounding_note(fs))
+    if state.too_short:
+        notes.append(
+            f"{state.too_short} of {state.repetitions} repetitions are too short for {segment.in_words()}: dropped"
+        )
     if missing:
-        notes.append(f"no movement of the labels {missing} in `classes`: classes without a trial")
+        notes.append(f"no repetition has the labels {missing} of `classes`: these classes have no trial")
     if state.n_other:
-        left = sorted(state.other_labels)
-        notes.append(f"{state.n_other} movements of labels outside `classes` left out: {left}")
+        notes.append(
+            f"{state.n_other} repetitions left out: their labels {sorted(state.other_labels)} are not in `classes`"
+        )
     return tuple(notes)

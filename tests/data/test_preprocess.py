@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import signal as dsp
 
 from emg_lens.data import DataError, Recipe, Recording, Signal, TrialSet, preprocess
-from emg_lens.data.preprocessing import ROWS_AT_A_TIME
+from emg_lens.data.preprocessing import ROWS_AT_ONCE
 from emg_lens.validation import ArgumentError
 
 FS = 1000.0
@@ -78,7 +78,7 @@ def test_steps_equal_scipy(step, reference):
     np.testing.assert_array_equal(run(noise, step)[0], dsp.sosfiltfilt(reference, noise))
 
 
-@pytest.mark.parametrize("rows", [28, ROWS_AT_A_TIME - 27, 2 * ROWS_AT_A_TIME + 1])
+@pytest.mark.parametrize("rows", [28, ROWS_AT_ONCE - 27, 2 * ROWS_AT_ONCE + 1])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_long_signals_are_filtered_part_by_part_to_the_bits_of_scipy(rows, dtype):
     data = np.random.default_rng(1).normal(size=(rows, 2)).astype(dtype)
@@ -107,7 +107,7 @@ def test_magnitude_takes_the_norm_of_each_triad():
     data = np.array([[3.0, 0, 4, 1, 2, 2], [0, 0, 0, 6, 0, 8]])
     result = preprocess(recording(acc=data), Recipe(signals={"acc": [{"step": "magnitude"}]}))  # pyright: ignore
     np.testing.assert_allclose(result.signals["acc"].data, [[5, 3], [0, 10]])
-    with pytest.raises(DataError, match="channels in threes .*got 4"):
+    with pytest.raises(DataError, match="multiple of 3 channels .*got 4"):
         preprocess(recording(acc=data[:, :4]), Recipe(signals={"acc": [{"step": "magnitude"}]}))  # pyright: ignore
 
 
@@ -120,7 +120,7 @@ def test_magnitude_takes_the_norm_of_each_triad():
     ],
 )
 def test_cut_offs_at_or_above_nyquist_are_errors(step):
-    with pytest.raises(DataError, match=r"A a.mat: emg: .* needs rows at more than 1[02]00 Hz, not 1000 Hz"):
+    with pytest.raises(DataError, match=r"A a.mat: emg: .* needs a sampling rate above 1[02]00 Hz, got 1000 Hz"):
         run(sine(50), step)
 
 
@@ -129,13 +129,13 @@ def test_a_low_pass_above_native_nyquist_is_a_noted_no_op(native_fs, cutoff):
     data = np.random.default_rng(0).normal(size=2000)
     x, result = run(data, {"step": "lowpass", "cutoff_hz": cutoff}, native_fs=native_fs)
     np.testing.assert_array_equal(x, data)
-    assert any(f"low-pass at {cutoff} Hz is a no-op" in note for note in result.notes)
+    assert any(f"no low-pass at {cutoff} Hz was needed" in note for note in result.notes)
     assert result.notes[0] == "old"
 
 
 def test_a_band_pass_beyond_the_sensors_band_is_noted():
     _, result = run(sine(10), BANDPASS, native_fs=105)
-    assert any("above what its 105 Hz sensor delivers" in note for note in result.notes)
+    assert any("exceeds half the sensor's native rate of 105 Hz" in note for note in result.notes)
 
 
 def test_down_sampling_keeps_the_band_in_phase_and_does_not_alias():
@@ -147,7 +147,7 @@ def test_down_sampling_keeps_the_band_in_phase_and_does_not_alias():
     assert amplitude(x, 30, 200) < 0.01
     assert abs(x[:20] - 2).max() < 1.3  # no edge transient from the offset
     assert any(
-        "1000 Hz brought to 200 Hz (anti-aliased, ratio 1/5; nothing above 100 Hz is left)" in note
+        "resampled from 1000 Hz to 200 Hz (anti-aliased, ratio 1/5, no content above 100 Hz)" in note
         for note in result.notes
     )
 
@@ -165,7 +165,7 @@ def test_up_sampling_is_linear_interpolation_and_holds_the_last_value():
     made = Recording("A", {"emg": fast, "acc": slow}, np.zeros(12, int), np.zeros(12, int), 200.0)
     result = preprocess(made, Recipe(fs=200))
     np.testing.assert_allclose(result.signals["acc"].data[:, 0], [0, 1, 2, 3, 4, 3.5, 3, 2.5, 2, 2, 2, 2])
-    assert any("50 Hz brought to 200 Hz (linear interpolation)" in note for note in result.notes)
+    assert any("resampled from 50 Hz to 200 Hz (linear interpolation)" in note for note in result.notes)
 
 
 def test_labels_move_to_the_nearest_row_and_signals_to_the_shortest():
@@ -219,7 +219,7 @@ def test_a_recipe_that_lists_modalities_puts_them_in_its_order(make_recording):
 
 
 def test_a_modality_that_the_recipe_does_not_name_is_refused_not_dropped(make_recording):
-    with pytest.raises(DataError, match=r"A has emg, which the recipe does not name; give emg its steps, or \[\]"):
+    with pytest.raises(DataError, match=r"A has emg, which the recipe does not list; give emg its steps, or \[\]"):
         preprocess(make_recording(), Recipe(signals={"acc": ()}))
 
 
@@ -246,8 +246,8 @@ def test_samples_of_any_type_mean_the_same(kind):
     np.testing.assert_allclose(*done, rtol=1e-4, atol=1e-4)
 
 
-def test_an_unknown_modality_is_told_with_the_known(make_recording):
-    with pytest.raises(DataError, match="A has no modality 'force', which the recipe's signals name; it has emg, acc"):
+def test_an_unknown_modality_is_reported_with_the_known(make_recording):
+    with pytest.raises(DataError, match="A has no modality 'force', which the recipe lists; it has emg, acc"):
         preprocess(make_recording(), Recipe(signals={"force": ()}))
 
 
@@ -275,16 +275,20 @@ def test_a_recording_shorter_than_the_filter_needs_is_refused():
     [
         (1000.0, {"step": "highpass", "cutoff_hz": 1e-9}, "not stable at 1000 Hz"),
         (1000.0, {"step": "bandpass", "low_hz": 1e-12, "high_hz": 499.999999999}, "not stable"),
-        (200.0, {"step": "notch", "frequency_hz": 50, "quality": 0.3}, "a notch 166.667 Hz wide takes all that 200 Hz"),
+        (
+            200.0,
+            {"step": "notch", "frequency_hz": 50, "quality": 0.3},
+            "a notch 166.667 Hz wide removes the whole band at 200 Hz",
+        ),
     ],
 )
-def test_filters_that_do_not_exist_at_a_rate_are_refused(fs, step, message):
+def test_filters_that_are_impossible_at_a_rate_are_rejected(fs, step, message):
     with pytest.raises(DataError, match=f"a.mat: emg: .*{message}"):
         run(np.random.default_rng(0).normal(size=2000), step, fs=fs)
 
 
 def test_samples_that_overflow_in_a_filter_are_refused():
-    with pytest.raises(DataError, match=r"its samples, up to 1.7e\+308, are too large to filter"):
+    with pytest.raises(DataError, match=r"samples up to 1.7e\+308 are too large to filter"):
         run(np.tile([1.7e308, -1.7e308], 500), {"step": "highpass", "cutoff_hz": 20})
 
 
@@ -297,10 +301,10 @@ def test_a_lower_rate_is_the_one_that_was_asked_for(old, new):
     assert slope == pytest.approx(1, abs=2e-6) and start == pytest.approx(0, abs=1e-4)
 
 
-def test_rates_that_no_ratio_gives_are_refused():
-    with pytest.raises(DataError, match="4000 Hz cannot be brought to 0.00013 Hz: no ratio .* up to 200000"):
+def test_rates_without_a_ratio_of_whole_numbers_are_rejected():
+    with pytest.raises(DataError, match="4000 Hz cannot be resampled to 0.00013 Hz, because no ratio .* up to 200000"):
         preprocess(recording(4000.0, emg=np.zeros(100)), Recipe(fs=1.3e-4))
-    with pytest.raises(DataError, match="1 rows are too few for another rate"):
+    with pytest.raises(DataError, match="1 rows are too few to change the rate"):
         preprocess(recording(20.0, emg=np.zeros(1)), Recipe(fs=5))
 
 
@@ -331,7 +335,7 @@ def test_the_digest_tells_recipes_apart_and_only_them():
     [
         ({"signals": {"emg": [{"step": "bandpas", "low_hz": 1, "high_hz": 2}]}}, "bandpas"),
         ({"signals": {"emg": [{"step": "bandpass", "low_hz": 1}]}}, "high_hz"),
-        ({"signals": {"emg": [{"step": "bandpass", "low_hz": 9, "high_hz": 2}]}}, "low_hz < high_hz"),
+        ({"signals": {"emg": [{"step": "bandpass", "low_hz": 9, "high_hz": 2}]}}, "low_hz must be below high_hz"),
         ({"signals": {"emg": [{"step": "lowpass", "cutoff_hz": 9, "low": 1}]}}, "low"),
         ({"fs": 0}, "greater than 0"),
         ({"rate": 100}, "rate"),

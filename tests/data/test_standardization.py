@@ -86,13 +86,13 @@ def test_targets_come_back_in_their_units(tmp_path):
             lambda made, path: made.apply(trials().x, out=np.empty(trials().x.shape)),
             "out must be a float32 array of the shape",
         ),
-        (lambda made, path: InputStatistics.load(path / "none"), "no such file; expected saved input statistics"),
+        (lambda made, path: InputStatistics.load(path / "none"), "no such file; expected a file of input statistics"),
         (lambda made, path: TargetStatistics.of(trials()), "no targets"),
-        (lambda made, path: TargetStatistics.load(path / "input"), "not saved target statistics"),
+        (lambda made, path: TargetStatistics.load(path / "input"), "not a file of target statistics"),
         (lambda made, path: InputStatistics.load(path / "text"), "cannot be read as input statistics"),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_line(tmp_path, call, message):
+def test_invalid_input_gives_a_one_line_error(tmp_path, call, message):
     made = InputStatistics.of(trials())
     made.save(tmp_path / "input")
     (tmp_path / "text").write_text("hello")
