@@ -1,0 +1,138 @@
+"""README and docs: code runs, links lead somewhere, shipped studies are listed, and words are those of the field."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from emg_lens.cli import app
+from emg_lens.studies import Study, catalogue
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+READ_BY_PEOPLE = [
+    *PAGES,
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+    *sorted((ROOT / "studies/catalog").glob("*.yaml")),
+    *sorted((ROOT / "emg_lens/training/pretraining/catalog").glob("*.yaml")),
+]
+NOT_ALONE = {
+    "extending.md": "the blocks are the files of one package, which tests/test_extending.py installs and runs",
+    "clusters.md": "the blocks need a cluster",
+}
+NEVER_RIGHT = ("told", "tells", "detour", "severed", "unread")
+"""Words that the field does not use for what we mean: predicted, indirect path, permanently masked, masked, ..."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+PYTHON = {f"{page.name}-{i}": code for page in PAGES for i, code in enumerate(blocks(page, "python"), start=1)}
+ALONE = [name for name in PYTHON if name.rpartition("-")[0] not in NOT_ALONE]
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub and most renderers make it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {slug(heading) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+
+
+def run(name: str) -> None:
+    """Run a code block in a namespace of its own."""
+    exec(compile(PYTHON[name], name, "exec"), {"__name__": "__main__"})
+
+
+def check_study(folder: Path, study: str, data: str) -> str:
+    (folder / "mine.yaml").write_text(study, encoding="utf-8")
+    done = CliRunner().invoke(app, ["check", str(folder / "mine.yaml"), "--data", str(folder / data)])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_readme_is_short():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 130
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_code_of_pages_runs_alone(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(name)
+
+
+@pytest.mark.parametrize("name", sorted(PYTHON.keys() - {*ALONE}))
+def test_code_that_needs_more_than_itself_is_python(name):
+    compile(PYTHON[name], name, "exec")
+
+
+def test_pages_that_do_not_run_alone_have_code():
+    assert {name.rpartition("-")[0] for name in PYTHON.keys() - {*ALONE}} == set(NOT_ALONE)
+
+
+def test_study_of_the_readme_accepts_its_trials(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("README.md-1")
+    (study,) = blocks(README, "yaml")
+    assert "2 subjects, 2 fits" in check_study(tmp_path, study, "mine.h5")
+    assert study in blocks(ROOT / "docs/own-data.md", "yaml")
+
+
+def test_described_folder_is_read_as_its_page_says(tmp_path):
+    _, description, study = blocks(ROOT / "docs/own-data.md", "yaml")
+    recordings, rng = tmp_path / "recordings", np.random.default_rng(0)
+    for subject in ("ann", "ben"):
+        (recordings / subject).mkdir(parents=True)
+        for gesture in ("fist", "open"):
+            for repetition in (1, 2, 3, 4):
+                table = np.column_stack([np.arange(1500), rng.normal(size=(1500, 11))])
+                header = ",".join(["t", *(f"emg{i}" for i in range(8)), "ax", "ay", "az"])
+                file = recordings / subject / f"day1_{gesture}_{repetition}.csv"
+                np.savetxt(file, table, "%.5f", delimiter=",", header=header, comments="")
+    (recordings / "dataset.yaml").write_text(description, encoding="utf-8")
+    assert "2 subjects, 2 fits" in check_study(tmp_path, study, "recordings")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NOT_ALONE], ids=lambda page: page.name)
+def test_study_files_on_pages_are_valid(page):
+    for text in blocks(page, "yaml"):
+        if {"name", "cohort"} <= yaml.safe_load(text).keys():
+            Study.parse(text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_anchors_exist(page):
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", READ_BY_PEOPLE, ids=lambda page: page.name)
+def test_pages_use_the_words_of_the_field(page):
+    wrong = re.findall(rf"(?i)\b(?:{'|'.join(NEVER_RIGHT)})\b.*", page.read_text(encoding="utf-8"))
+    assert not wrong, wrong
+
+
+def test_every_shipped_study_is_listed():
+    listed = set(re.findall(r"`([\w-]+)`", (ROOT / "docs/studies.md").read_text(encoding="utf-8")))
+    assert set(catalogue()) <= listed
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, todo = set(), [README]
+    while todo:
+        page = todo.pop()
+        if page not in reached and page.suffix == ".md":
+            reached.add(page)
+            links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+            todo += [(page.parent / link).resolve() for link in links]
+    assert not set(PAGES) - reached
