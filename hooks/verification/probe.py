@@ -166,7 +166,7 @@ def _chosen(
     for way in ways:
         layer = next(layer for layer, fact in facts.items() if fact.refusals[way] is not None)
         reasons[way[0]] = f"{way[0]}: in layer {layer} ({paths[layer]}) {facts[layer].refusals[way]}"
-    raise DeadHookError(f"no lever cuts the attention of {type(model).__name__}. {'. '.join(reasons.values())}")
+    raise DeadHookError(f"no intervention point cuts the attention of {type(model).__name__}. {'. '.join(reasons.values())}")
 
 
 def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool) -> dict[Place, _Finding]:
