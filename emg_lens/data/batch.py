@@ -1,11 +1,14 @@
 """The batch that travels from data through the model to loss, analyses and storage."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
+import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from emg_lens.errors import EmgLensError
+from emg_lens.validation import short
 
 
 class BatchError(EmgLensError, ValueError):
@@ -14,13 +17,17 @@ class BatchError(EmgLensError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some trials, and everything about them that a loss or an analysis needs.
+    """Trials with everything that a loss or an analysis needs.
 
     Attributes:
-        x: Standardized samples, one row a trial.
-        targets: One row a trial; None where there is nothing to predict.
+        x: Standardized samples `[trial, channel, time]`.
+        targets: One row per trial: class index `[trial]`, values `[trial, target]`, ...; None where there is nothing
+            to predict.
         lengths: Valid samples of each trial; None where all trials are complete. Later samples are padding.
-        reference: Standardized training trials, which mean and resample ablations take their values from.
+        reference: Standardized training trials. Mean and resample ablations take their values from them.
+
+    Raises:
+        BatchError: A part is no tensor, has another number of trials, or a length is out of range.
 
     Example:
         >>> import torch
@@ -35,22 +42,31 @@ class Batch:
     reference: Float[Tensor, "reference channel time"] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("targets", "lengths"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.x):
-                raise BatchError(f"{len(values)} {name} for {len(self.x)} trials; expected one a trial")
+        for name, values in self._parts().items():
+            if not isinstance(values, Tensor) or not values.ndim:
+                raise BatchError(f"{name} is {short(values)}; expected a torch tensor, e.g. torch.as_tensor({name})")
+            if name != "reference" and len(values) != len(self.x):
+                raise BatchError(f"{len(values)} {name} for {len(self.x)} trials; expected one per trial")
         if self.lengths is not None and not ((self.lengths >= 1) & (self.lengths <= self.x.shape[-1])).all():
-            raise BatchError(f"lengths must be between 1 and {self.x.shape[-1]}, the samples of x")
+            raise BatchError(f"lengths are not all between 1 and {self.x.shape[-1]}, the number of samples in x")
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def __getitem__(self, some: slice | Int[Tensor, " chosen"]) -> "Batch":
-        """The chosen trials, with the same reference."""
-        rows = {name: getattr(self, name) for name in ("x", "targets", "lengths")}
-        return replace(self, **{name: values[some] for name, values in rows.items() if values is not None})
+    def __getitem__(self, trials: slice | Int[Tensor, " chosen"]) -> "Batch":
+        """Select trials; the reference stays whole."""
+        chosen = {name: values[trials] for name, values in self._parts().items() if name != "reference"}
+        return replace(self, **chosen)
 
-    def to(self, device: str) -> "Batch":
-        """The same batch on another device."""
+    def split(self, size: int) -> Iterator["Batch"]:
+        """Divide the trials into consecutive batches of at most `size`."""
+        return (self[first : first + size] for first in range(0, len(self), size))
+
+    def to(self, device: str | torch.device) -> "Batch":
+        """Move all parts to a device."""
+        return Batch(**{name: values.to(device) for name, values in self._parts().items()})
+
+    def _parts(self) -> dict[str, Tensor]:
+        """The parts that are given, by name."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
-        return Batch(**{name: None if values is None else values.to(device) for name, values in parts.items()})
+        return {name: values for name, values in parts.items() if values is not None or name == "x"}

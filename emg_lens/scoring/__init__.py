@@ -1,4 +1,4 @@
-"""Metrics: how well outputs fit targets, computed with numpy alone."""
+"""Metrics: how well predictions match targets, computed with numpy alone."""
 
 import lazy_loader
 

@@ -1,3 +1,4 @@
-from .metrics import METRICS, Metric, MetricError, add_metric, measure
+from .metric_registry import Metric, MetricError, OutputKind, add_metric
+from .metrics import METRICS, chances, measure
 
-__all__ = ["METRICS", "Metric", "MetricError", "add_metric", "measure"]
+__all__ = ["METRICS", "Metric", "MetricError", "OutputKind", "add_metric", "chances", "measure"]

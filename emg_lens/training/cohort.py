@@ -1,8 +1,8 @@
-"""Fitting many models at once: one stacked forward pass a step instead of one a model.
+"""Fit many models at once: each step is one stacked forward pass of all models.
 
-The weights of all models are the rows of matrices, the forward pass is mapped over rows (`torch.func`), and the sum of
-the losses is differentiated once: row s of the gradient is the gradient of model s. Each model sees the batches, the
-learning rates and the clipping of its own `emg_lens.training.fitting.fit`.
+The weights of all models are the rows of matrices. `torch.func` maps the forward pass over rows, and one backward pass
+differentiates the sum of the losses: row s of the gradient is the gradient of model s. Each model has the batches,
+learning rates and clipping of its own `emg_lens.training.fitting.fit`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,18 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from emg_lens.data.batch import Batch
 from emg_lens.lens.points import is_heard
 from emg_lens.training.fitting import (
-    Pair,
     check_loss,
     columns,
     held_out_columns,
-    objective_draws,
+    objective_generator,
     output_weight,
     seeded,
     summary,
 )
-from emg_lens.training.objectives import Objective, as_objective
+from emg_lens.training.objectives import Objective, as_objective, targets_of
 from emg_lens.training.optimizer import VectorAdamW
 from emg_lens.training.packing import AUXILIARY, FROZEN, Group, Packing, parameter_groups
 from emg_lens.training.recipe import TrainingRecipe
@@ -36,52 +36,52 @@ from emg_lens.validation import ArgumentError, checked
 @checked
 def fit_cohort(
     models: Sequence[Any],
-    xs: Sequence[Float[Tensor, "_trial channel time"]],
-    targets: Sequence[Tensor],
+    batches: Sequence[Batch],
     recipes: TrainingRecipe | Sequence[TrainingRecipe],
     *,
     objective: str | Objective = "classification",
-    held_out: Sequence[Pair] | None = None,
+    held_out: Sequence[Batch] | None = None,
     on_epoch: Callable[[int], None] | None = None,
 ) -> list[pd.DataFrame]:
-    """Fit one model a subject, all in place and all at once.
+    """Fit one model per subject, all in place and all at once.
 
-    Without dropout every parameter is that of `fit`, up to rounding; with it they are another draw, because dropout
-    draws for all subjects at once, and so depends on who is in the cohort. torch's global random state is left as it
-    was found.
+    Without dropout every parameter equals the result of `fit` up to rounding. With dropout it differs, because one
+    random mask is generated for all subjects together. torch's global random state does not change.
 
     Args:
-        models: One model a subject, all of one architecture and on one device.
-        xs: Trials of each subject, standardised; their number may differ.
-        targets: What the objective wants for them, as in `fit`.
-        recipes: How to fit: one for all, or one a subject, which then differ in their seeds only.
-        objective: What for: a name of the registry, or an objective whose `batch_losses` torch can map (`torch.vmap`).
-        held_out: Trials and targets of each subject for the held-out curve, as in `fit`.
+        models: One model per subject, all of one architecture and on one device.
+        batches: Training trials of each subject, as in `fit`. Subjects may have different numbers of trials.
+        recipes: One recipe for all, or one per subject; these may differ in their seeds only.
+        objective: Name of an objective, or an `Objective` whose `batch_losses` works with `torch.vmap`.
+        held_out: Held-out trials of each subject for the learning curve, as in `fit`.
         on_epoch: Called after every epoch with the number of finished epochs (progress bars).
 
     Returns:
-        For each subject what `fit` returns: one row an epoch.
+        For each subject the table that `fit` returns: one row per epoch.
 
     Raises:
-        ArgumentError: Models, trials and recipes of different number; models that differ in architecture or device;
-            hooks on a model (they would see all subjects at once); recipes that differ in more than their seeds, stop
-            early, or change the learning rate by steps of which subjects have different numbers.
+        ArgumentError: Models, batches and recipes of different number; models that differ in architecture or device;
+            hooks on a model (they would run on all subjects at once); recipes that differ in more than their seeds, use
+            `patience`, or schedule by step when subjects have different numbers of steps.
         FitError: Trials that do not fit their model, or a loss that became NaN or infinite.
     """
     objective = as_objective(objective)
-    every = [recipes] * len(models) if isinstance(recipes, TrainingRecipe) else list(recipes)
-    looks = [None] * len(models) if held_out is None else list(held_out)
-    _check(models, xs, targets, every, looks)
-    _check_schedule(every[0], [len(x) for x in xs])
+    all_recipes = [recipes] * len(models) if isinstance(recipes, TrainingRecipe) else list(recipes)
+    all_held_out = [None] * len(models) if held_out is None else list(held_out)
+    _check(models, batches, all_recipes, all_held_out)
+    _check_schedule(all_recipes[0], [len(batch) for batch in batches])
     if objective.one_by_one:
-        raise ArgumentError(f"objective={objective.name!r} draws for each trial; fit its models one by one, with fit")
-    for s, (model, x, wanted, look) in enumerate(zip(models, xs, targets, looks, strict=True)):
-        objective.check(model, x, wanted, whose=f"subject {s}: ")
-        if look is not None:
-            objective.check(model, *look, whose=f"subject {s}, held-out: ")
-    subjects = [_Subject(*each) for each in zip(range(len(models)), models, xs, targets, every, looks, strict=True)]
-    subjects.sort(key=lambda subject: -len(subject.x))  # who is still at work in a step comes first
-    # The fused kernels of attention cannot be mapped over subjects.
+        raise ArgumentError(
+            f"objective {objective.name!r} draws random numbers for each trial; fit its models one by one, with fit"
+        )
+    for s, (model, batch, other) in enumerate(zip(models, batches, all_held_out, strict=True)):
+        objective.check(model, batch, f"subject {s}: ")
+        if other is not None:
+            objective.check(model, other, f"subject {s}, held-out: ")
+    each = zip(range(len(models)), models, batches, all_recipes, all_held_out, strict=True)
+    # Sorted by size: in a step, the first subjects are those that still have trials.
+    subjects = sorted((_Subject(*parts) for parts in each), key=lambda subject: -len(subject.batch))
+    # torch.vmap cannot map the fused kernels of attention.
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         rows = _fit(subjects, objective, on_epoch)
     names = columns(objective, held_out is not None)
@@ -90,27 +90,27 @@ def fit_cohort(
 
 @dataclass
 class _Subject:
-    """One model of the cohort, and what it is fitted to; `number` is its place in the call."""
+    """One model of the cohort with its trials; `number` is its place in the call."""
 
     number: int
     model: Any
-    x: Float[Tensor, "trial channel time"]
-    targets: Tensor
+    batch: Batch
     recipe: TrainingRecipe
-    held_out: Pair | None
+    held_out: Batch | None
 
 
 def _fit(
     subjects: list[_Subject], objective: Objective, on_epoch: Callable[[int], None] | None
 ) -> dict[int, list[tuple[float, ...]]]:
-    """Rows of each subject's table, by its number; the models hold the fitted weights."""
+    """Fit, and return the rows of each subject's table by its number; the models hold the fitted weights."""
     model, recipe = subjects[0].model, subjects[0].recipe
     device = next(model.parameters()).device
     stack = _Stack([subject.model for subject in subjects], recipe)
-    x, targets = (torch.cat(parts).to(device) for parts in zip(*((s.x, s.targets) for s in subjects), strict=True))
-    sizes = [len(subject.x) for subject in subjects]
+    parts = zip(*((s.batch.x, targets_of(s.batch)) for s in subjects), strict=True)
+    x, targets = (torch.cat(part).to(device) for part in parts)
+    sizes = [len(subject.batch) for subject in subjects]
     orders = [torch.Generator().manual_seed(subject.recipe.seed) for subject in subjects]
-    draws = objective_draws(recipe.seed)
+    generator = objective_generator(recipe.seed)
     rows: dict[int, list[tuple[float, ...]]] = {subject.number: [] for subject in subjects}
     for subject in subjects:
         subject.model.train()
@@ -118,24 +118,26 @@ def _fit(
         for epoch in range(recipe.epochs):
             weight, lr, losses, outputs = output_weight(model, recipe, epoch), 0.0, [], []
             index, real = _epoch_order(sizes, orders, device)
-            batches = list(_batches(index, real, sizes, recipe.batch_size))
-            for step, (batch, there) in enumerate(batches):
-                lr = recipe.lr * recipe.lr_factor(epoch, step, len(batches))
+            steps = list(_batches(index, real, sizes, recipe.batch_size))
+            for step, (trials, is_real) in enumerate(steps):
+                lr = recipe.lr * recipe.lr_factor(epoch, step, len(steps))
 
                 def batch_losses(
                     parameters: dict[str, Tensor], x: Tensor, targets: Tensor, weight: float = weight
                 ) -> tuple[Tensor, Tensor]:
                     stand_in = _Stateless(model, parameters)
-                    return objective.batch_losses(stand_in, x, targets, weight, recipe, draws)
+                    return objective.batch_losses(stand_in, Batch(x, targets), weight, recipe, generator)
 
-                found, out = stack.step(batch_losses, x[batch], targets[batch], there, weight < 1, lr, recipe)
-                losses.append(found)
-                outputs.append(out)
+                step_losses, step_outputs = stack.step(
+                    batch_losses, x[trials], targets[trials], is_real, weight < 1, lr, recipe
+                )
+                losses.append(step_losses)
+                outputs.append(step_outputs)
             for row, subject in enumerate(subjects):
-                mine = (torch.cat([part[row] for part in parts if row < len(part)]) for parts in (losses, outputs))
-                losses_, outputs_ = (values[: sizes[row]] for values in mine)
-                loss, metric = summary(objective, losses_, outputs_, targets[index[row, : sizes[row]]])
-                check_loss(loss, epoch, recipe.lr, whose=f"subject {subject.number}: ")
+                own = (torch.cat([part[row] for part in parts if row < len(part)]) for parts in (losses, outputs))
+                own_losses, own_outputs = (values[: sizes[row]] for values in own)
+                loss, metric = summary(objective, own_losses, own_outputs, targets[index[row, : sizes[row]]])
+                check_loss(loss, epoch, recipe.lr, f"subject {subject.number}: ")
                 stand_in = _Stateless(model, stack.parameters(row))
                 curve = held_out_columns(stand_in, objective, subject.held_out, subject.recipe, epoch)
                 rows[subject.number].append((epoch + 1, loss, metric, weight, lr, *curve))
@@ -146,7 +148,7 @@ def _fit(
 
 
 class _Stateless:
-    """A model with parameters that are given, not its own."""
+    """A model that runs with other parameters than its own."""
 
     def __init__(self, model: Any, parameters: dict[str, Tensor]) -> None:
         self._model, self._parameters = model, parameters
@@ -159,7 +161,7 @@ class _Stateless:
 
 
 class _Stack:
-    """The weights of all models, `[subject, value]`, a matrix a group of parameters; their optimizer with them."""
+    """Weights of all models and their optimizer: one matrix `[subject, value]` per group of parameters."""
 
     def __init__(self, models: Sequence[Any], recipe: TrainingRecipe) -> None:
         groups = [parameter_groups(model, recipe) for model in models]
@@ -186,26 +188,27 @@ class _Stack:
         lr: float,
         recipe: TrainingRecipe,
     ) -> tuple[Float[Tensor, "subject batch"], Tensor]:
-        """One step of the first `len(x)` models; loss and outputs of every trial."""
+        """Make one step of the first `len(x)` models; return loss and outputs of every trial."""
         n = len(x)
         rows = {name: matrix[:n] for name, matrix in self.matrices.items()}
         idle = {FROZEN} if reads_auxiliary else {FROZEN, AUXILIARY}
-        learning = [group for group in rows if group.kind not in idle]
-        for name in learning:
+        fitted = [group for group in rows if group.kind not in idle]
+        for name in fitted:
             rows[name] = rows[name].detach().requires_grad_()
         losses, outputs = vmap(
             lambda rows, x, targets: batch_losses(self._views(rows), x, targets), randomness="different"
         )(rows, x, targets)
         loss = (losses * real).sum(1) / real.sum(1)
-        slopes = torch.autograd.grad(loss.sum(), [rows[name] for name in learning])
+        gradients = torch.autograd.grad(loss.sum(), [rows[name] for name in fitted])
         if recipe.clip_norm is not None:
-            norm = torch.stack([slope.norm(dim=1) for slope in slopes]).norm(dim=0)
+            norm = torch.stack([gradient.norm(dim=1) for gradient in gradients]).norm(dim=0)
             factor = (recipe.clip_norm / (norm + 1e-6)).clamp(max=1)  # as torch.nn.utils.clip_grad_norm_
-            slopes = [slope * factor[:, None] for slope in slopes]
-        keys = [(name, s) for name in learning for s in range(n)]
+            gradients = [gradient * factor[:, None] for gradient in gradients]
+        keys = [(name, s) for name in fitted for s in range(n)]
         vectors = [self.matrices[name][s] for name, s in keys]
-        slopes_of_keys, lrs = [row for slope in slopes for row in slope], [lr * group.lr_scale for group, _ in keys]
-        self.optimizer.step(keys, vectors, slopes_of_keys, lrs, recipe.weight_decay, recipe.betas)
+        key_gradients = [row for gradient in gradients for row in gradient]
+        lrs = [lr * group.lr_scale for group, _ in keys]
+        self.optimizer.step(keys, vectors, key_gradients, lrs, recipe.weight_decay, recipe.betas)
         return losses.detach(), outputs.detach()
 
     def parameters(self, row: int) -> dict[str, Tensor]:
@@ -213,12 +216,12 @@ class _Stack:
         return self._views({name: matrix[row] for name, matrix in self.matrices.items()})
 
     def unload(self, models: Sequence[Any]) -> None:
-        """Copy the rows into the models, and leave these in evaluation mode."""
+        """Copy the rows into the models, and set these to evaluation mode."""
         for row, model in enumerate(models):
-            found = self.parameters(row)
+            fitted = self.parameters(row)
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
-                    parameter.copy_(found[name])
+                    parameter.copy_(fitted[name])
             model.eval()
 
     def _views(self, rows: Mapping[Group, Float[Tensor, " value"]]) -> dict[str, Tensor]:
@@ -228,7 +231,7 @@ class _Stack:
 def _epoch_order(
     sizes: Sequence[int], orders: Sequence[torch.Generator], device: torch.device
 ) -> tuple[Int[Tensor, "subject trial"], Float[Tensor, "subject trial"]]:
-    """Each subject's trials in an epoch's order, as indices into the joined trials, and 1 where they are no padding."""
+    """Order of each subject's trials in an epoch: indices into the joined trials, and 1 for trials, 0 for padding."""
     index, real = torch.zeros(len(sizes), max(sizes), dtype=torch.int64), torch.zeros(len(sizes), max(sizes))
     start = 0
     for row, (size, order) in enumerate(zip(sizes, orders, strict=True)):
@@ -241,7 +244,7 @@ def _epoch_order(
 def _batches(
     index: Int[Tensor, "subject trial"], real: Float[Tensor, "subject trial"], sizes: Sequence[int], batch_size: int
 ) -> Iterator[tuple[Int[Tensor, "subject batch"], Float[Tensor, "subject batch"]]]:
-    """The batches of an epoch: of the first rows, those that still have trials; as wide as the longest is."""
+    """Batches of an epoch. Each holds the rows that still have trials, padded to the longest row."""
     for first in range(0, max(sizes), batch_size):
         n = sum(size > first for size in sizes)
         yield index[:n, first : first + batch_size], real[:n, first : first + batch_size]
@@ -249,16 +252,13 @@ def _batches(
 
 def _check(
     models: Sequence[Any],
-    xs: Sequence[Tensor],
-    targets: Sequence[Tensor],
+    batches: Sequence[Batch],
     recipes: Sequence[TrainingRecipe],
-    looks: Sequence[Pair | None],
+    held_out: Sequence[Batch | None],
 ) -> None:
-    counts = {
-        "models": len(models), "xs": len(xs), "targets": len(targets), "recipes": len(recipes), "held_out": len(looks)
-    }  # fmt: skip
+    counts = {"models": len(models), "batches": len(batches), "recipes": len(recipes), "held_out": len(held_out)}
     if not models or len(set(counts.values())) > 1:
-        raise ArgumentError(f"a cohort needs one model, x, targets and recipe a subject, got {counts}")
+        raise ArgumentError(f"a cohort needs one model, batch and recipe per subject, got {counts}")
     outputs = sorted({m.cfg.n_classes for m in models})
     if len(outputs) > 1:
         raise ArgumentError(f"models of one cohort need the same classes, got n_classes {outputs}; fit them one by one")
@@ -268,27 +268,27 @@ def _check(
             raise ArgumentError(f"model {s} has another configuration than model 0: {model.cfg} / {first.cfg}")
         if _parts(model) != _parts(first) or not all(map(torch.equal, model.buffers(), first.buffers())):
             raise ArgumentError(f"model {s} has other frozen parameters or buffers than model 0; fit them one by one")
-        heard = [name for name, point in model.hook_dict.items() if is_heard(point)]
-        if heard:
-            raise ArgumentError(f"model {s} has hooks, at {heard}; a cohort is fitted without: model.reset_hooks()")
+        hooked = [name for name, point in model.hook_dict.items() if is_heard(point)]
+        if hooked:
+            raise ArgumentError(f"model {s} has hooks at {hooked}; remove them before the fit: model.reset_hooks()")
     devices = {str(next(m.parameters()).device) for m in models}
     if len(devices) > 1:
-        raise ArgumentError(f"models of one cohort stand on one device, got {sorted(devices)}")
+        raise ArgumentError(f"models of one cohort are on {sorted(devices)}; expected one device")
     if any(r.model_copy(update={"seed": recipes[0].seed}) != recipes[0] for r in recipes):
-        raise ArgumentError("recipes of one cohort differ in their seeds only; fit the others one by one")
+        raise ArgumentError("recipes of one cohort may differ in their seeds only; fit the models one by one")
 
 
 def _check_schedule(recipe: TrainingRecipe, sizes: Sequence[int]) -> None:
     if recipe.patience is not None:
         raise ArgumentError(
-            f"patience={recipe.patience} ends each fit at another epoch; models of one cohort are fitted side by side:"
-            " fit them one by one"
+            f"patience={recipe.patience} ends each fit at another epoch, but a cohort has one number of epochs;"
+            " fit the models one by one"
         )
     steps = sorted({-(-size // recipe.batch_size) for size in sizes})
     if recipe.schedule_by == "step" and len(steps) > 1:
         raise ArgumentError(
-            f"schedule_by='step' gives each step of all subjects one learning rate, and their epochs have {steps} steps"
-            f" of {recipe.batch_size} trials: fit them one by one, or schedule_by='epoch'"
+            f"schedule_by='step' sets one learning rate per step for all subjects, but their epochs have {steps} steps"
+            f" of {recipe.batch_size} trials; fit the models one by one, or use schedule_by='epoch'"
         )
 
 

@@ -1,12 +1,13 @@
-"""Fitting one model: AdamW on the loss of an objective, the same numbers every time.
+"""Fit one model: AdamW on the loss of an objective. The same call gives the same numbers.
 
-`emg_lens.training.cohort` fits many models at once, by the same recipe.
+`emg_lens.training.cohort` fits many models at once.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,87 +17,96 @@ from jaxtyping import Float
 from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
+from emg_lens.data.batch import Batch
 from emg_lens.io.checkpoint import CheckpointFile, content, digest
 from emg_lens.lens.identity import model_identity
 from emg_lens.scoring.metrics import measure
-from emg_lens.training.objectives import FitError, Objective, anneal_weight, as_objective
+from emg_lens.training.objectives import FitError, Objective, anneal_weight, as_objective, targets_of
 from emg_lens.training.optimizer import VectorAdamW
 from emg_lens.training.packing import AUXILIARY, Group, packed
 from emg_lens.training.recipe import TrainingRecipe
 from emg_lens.validation import checked
 
 HELD_OUT_POINTS = 10
-"""Epochs of a fit, at most and spread evenly, after which the held-out trials are looked at; the last is one."""
+"""Largest number of epochs, spread evenly, after which held-out trials are evaluated. The last epoch is one of them."""
 
 VALIDATION_LOSS = "validation_loss"
-"""The column that tells the best epoch."""
-
-Pair = tuple[Tensor, Tensor]
-"""Trials `[trial, channel, time]` and their targets."""
+"""Column that decides which epoch is the best."""
 
 
 @checked
 def fit(
     model: Any,
-    x: Float[Tensor, "trial channel time"],
-    targets: Tensor,
+    batch: Batch,
     recipe: TrainingRecipe,
     *,
     objective: str | Objective = "classification",
-    held_out: Pair | None = None,
-    validation: Pair | None = None,
+    held_out: Batch | None = None,
+    validation: Batch | None = None,
     on_epoch: Callable[[int], None] | None = None,
     checkpoint: str | Path | None = None,
     stop_after: NonNegativeInt | None = None,
 ) -> pd.DataFrame:
     """Fit `model` in place.
 
-    The result is a function of the starting weights, the trials and the recipe (on one machine, with one number of
-    torch threads). torch's global random state is left as it was found.
+    The result depends only on the starting weights, the trials and the recipe (on one machine, with one number of torch
+    threads). torch's global random state does not change.
 
     Args:
-        model: Any registered model; its weights are the starting point. It is left in evaluation mode, without
+        model: Any registered model. Its weights are the starting point. Afterwards it is in evaluation mode, without
             gradients.
-        x: Trials, standardised.
-        targets: What the objective wants: class index of each trial, or z-scored values `[trial, target]`.
-        recipe: How to fit. A model with one head has nothing to anneal: λ is 1 throughout.
-        objective: What for: a name of the registry, or an objective.
-        held_out: Trials and targets to look at in some epochs (`HELD_OUT_POINTS`), for the curve alone: they change
+        batch: Training trials: `Batch(x, targets)`, x standardized `[trial, channel, time]`. The objective decides what
+            the targets are: class index of each trial `[trial]`, or z-scored values `[trial, target]`.
+        recipe: How to fit. For a model with one head λ is 1 in all epochs.
+        objective: What to fit for: the name of a registered objective, or an `Objective`.
+        held_out: Trials to evaluate after some epochs (`HELD_OUT_POINTS`), for the learning curve alone. They change
             neither weights nor random numbers.
-        validation: Trials and targets to look at after every epoch: the weights of the epoch with the lowest loss on
-            them are what remains, and with `recipe.patience` the fit ends early. They must be none of those tested.
+        validation: Trials to evaluate after every epoch. The model keeps the weights of the epoch with the lowest
+            validation loss, and `recipe.patience` can end the fit early. Never use test trials here.
         on_epoch: Called after every epoch with the number of finished epochs (progress bars).
-        checkpoint: File in which the state of the fit is saved every few seconds, between epochs, and at the end. The
-            same call, with a model of the same starting weights, continues from it and gives the weights of an
-            uninterrupted fit, to the bit. The file stays; delete it when you are done.
-        stop_after: Finished epochs after which to stop, with the file saved, and leave the rest to another call.
+        checkpoint: File in which the fit saves its state every few seconds, between epochs, and at the end. The same
+            call, with a model of the same starting weights, resumes from it and gives bit-identical weights. The file
+            stays; delete it when you are done.
+        stop_after: Number of finished epochs after which to stop and save. Another call does the rest.
 
     Returns:
-        One row an epoch: epoch, loss, the objective's first metric (of the training trials in training mode),
-        cls_weight (λ), lr (of its last step); with `held_out` also held_out_loss and held_out_{metric}, in evaluation
-        mode and at λ = 1, NaN in epochs without a look; with `validation` the same of these, in every epoch. Its
-        `attrs["seconds"]` is the time all epochs took, those of earlier calls too.
+        One row per epoch: epoch, loss, the first metric of the objective (on training trials in training mode),
+        cls_weight (λ), lr (of the last step). `held_out` adds held_out_loss and held_out_{metric}, computed in
+        evaluation mode at λ = 1, NaN in epochs without evaluation. `validation` adds the same two columns for every
+        epoch. `attrs["seconds"]` is the time of all epochs, earlier calls included.
 
     Raises:
-        FitError: Trials or targets that do not fit the model and the objective, a recipe that needs validation trials
-            or to know more of the model than it says, or the loss became NaN or infinite.
-        UnknownNameError: No such objective.
-        CheckpointError: The file is damaged, of another fit (it says what differs), or cannot be written.
+        FitError: Trials or targets do not fit the model and the objective; the recipe needs validation trials or
+            declarations that the model lacks; or the loss became NaN or infinite.
+        UnknownNameError: No objective has this name.
+        CheckpointError: The file is damaged, belongs to another fit, or cannot be written.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import TrainingRecipe, build_model, fit
+        >>> from emg_lens.data import Batch
+        >>> y = torch.arange(60) % 2
+        >>> x = torch.randn(60, 4, 20) + y[:, None, None]  # class 1 has larger values
+        >>> model = build_model("multimodal-mlp", modalities={"emg": 4}, n_samples=20, n_classes=2)
+        >>> history = fit(model, Batch(x, y), TrainingRecipe(epochs=20, lr=0.01))
+        >>> history.columns.tolist()
+        ['epoch', 'loss', 'accuracy', 'cls_weight', 'lr']
+        >>> float(history["accuracy"].iloc[-1])
+        1.0
     """
     objective = as_objective(objective)
-    objective.check(model, x, targets)
+    objective.check(model, batch)
     if held_out is not None:
-        objective.check(model, *held_out, whose="held-out: ")
+        objective.check(model, held_out, "held-out: ")
     if validation is not None:
-        objective.check(model, *validation, whose="validation: ")
+        objective.check(model, validation, "validation: ")
     elif recipe.patience is not None:
-        raise FitError(f"patience={recipe.patience} needs trials to look at: fit(..., validation=(x, targets))")
+        raise FitError(f"patience={recipe.patience} needs validation trials: fit(..., validation=Batch(x, targets))")
     file = None
     if checkpoint is not None:
-        identity = _identity(model, objective, (x, targets), held_out, validation, recipe)
-        file = CheckpointFile(checkpoint, "fit", identity)
+        file = CheckpointFile(checkpoint, "fit", _identity(model, objective, batch, held_out, validation, recipe))
     device = next(model.parameters()).device
-    x, targets = x.to(device), targets.to(device)
+    batch = replace(batch, reference=None).to(device)
     model.train()
     with seeded(recipe.seed, device), packed(model, recipe) as vectors:
         if not vectors:
@@ -108,15 +118,15 @@ def fit(
                 state.restore(file.tensors)
             file.tensors.clear()
         elif file is not None:
-            file.save(state.tensors(), {})  # so that a path that cannot be written to is known
+            file.save(state.tensors(), {})  # so that an unwritable path fails before the first epoch
         for epoch in range(len(state.rows), recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)):
-            if state.is_patient_enough(recipe):
+            if state.has_ended(recipe):
                 break
             started = time.perf_counter()
-            row = _run_epoch(model, objective, x, targets, recipe, state)
+            row = _run_epoch(model, objective, batch, recipe, state)
             row += held_out_columns(model, objective, held_out, recipe, epoch)
             if validation is not None:
-                row += look(model, objective, validation, recipe)
+                row += evaluate(model, objective, validation, recipe)
             state.rows.append(row)
             state.keep_best()
             state.seconds += time.perf_counter() - started
@@ -134,99 +144,99 @@ def fit(
 
 
 def _run_epoch(
-    model: Any, objective: Objective, x: Tensor, targets: Tensor, recipe: TrainingRecipe, state: "_State"
+    model: Any, objective: Objective, batch: Batch, recipe: TrainingRecipe, state: "_State"
 ) -> tuple[float, ...]:
     epoch, lr = len(state.rows), 0.0
     weight = output_weight(model, recipe, epoch)
-    learning = [group for group in state.vectors if group.kind != AUXILIARY or weight < 1]  # what is read
-    order, losses, outputs = torch.randperm(len(x), generator=state.order).to(x.device), [], []
-    batches = order.split(recipe.batch_size)
-    for step, batch in enumerate(batches):
-        lr = recipe.lr * recipe.lr_factor(epoch, step, len(batches))
-        found, out = objective.batch_losses(model, x[batch], targets[batch], weight, recipe, state.draws)
-        found.mean().backward()
-        state.step(learning, lr, recipe)
-        losses.append(found.detach())
-        outputs.append(out.detach())
-    loss, metric = summary(objective, torch.cat(losses), torch.cat(outputs), targets[order])
+    fitted = [group for group in state.vectors if group.kind != AUXILIARY or weight < 1]
+    order, losses, outputs = torch.randperm(len(batch), generator=state.order).to(batch.x.device), [], []
+    chosen = order.split(recipe.batch_size)
+    for step, trials in enumerate(chosen):
+        lr = recipe.lr * recipe.lr_factor(epoch, step, len(chosen))
+        step_losses, step_outputs = objective.batch_losses(model, batch[trials], weight, recipe, state.objective_random)
+        step_losses.mean().backward()
+        state.step(fitted, lr, recipe)
+        losses.append(step_losses.detach())
+        outputs.append(step_outputs.detach())
+    loss, metric = summary(objective, torch.cat(losses), torch.cat(outputs), targets_of(batch)[order])
     check_loss(loss, epoch, recipe.lr)
     return epoch + 1, loss, metric, weight, lr
 
 
 class _State:
-    """All that a fit changes.
+    """Everything that a fit changes.
 
     Attributes:
-        vectors: The weights, as `packed` gives them.
+        vectors: The weights, one vector per group of parameters.
         optimizer: AdamW's state of each vector.
-        order: What the order of trials is drawn from. (Dropout draws from torch's global generators.)
-        draws: What the objective draws from.
-        columns: Of the table that the fit returns.
-        rows: Its rows, one an epoch.
-        best: With validation trials, the vectors as they were after the best epoch so far.
-        seconds: That the epochs took.
+        order: Random generator of the order of trials. (Dropout uses torch's global generators.)
+        objective_random: Random generator of the objective.
+        columns: Columns of the table that the fit returns.
+        rows: Rows of this table, one per epoch.
+        best: With validation trials, copies of the vectors after the best epoch so far.
+        seconds: Time of all epochs.
     """
 
     def __init__(self, vectors: dict[Group, nn.Parameter], seed: int, columns: list[str]) -> None:
         self.vectors, self.columns = vectors, columns
         self.optimizer = VectorAdamW(vectors)
-        self.order, self.draws = torch.Generator().manual_seed(seed), objective_draws(seed)
+        self.order, self.objective_random = torch.Generator().manual_seed(seed), objective_generator(seed)
         self.rows: list[tuple[float, ...]] = []
         self.seconds = 0.0
         validated = VALIDATION_LOSS in columns
         self.best = {group: vector.detach().clone() for group, vector in vectors.items()} if validated else {}
 
-    def is_patient_enough(self, recipe: TrainingRecipe) -> bool:
-        """Whether the fit ends early."""
+    def has_ended(self, recipe: TrainingRecipe) -> bool:
+        """Whether the validation loss did not fall for `patience` epochs."""
         if recipe.patience is None or not self.rows:
             return False
         return len(self.rows) - 1 - self._best_epoch >= recipe.patience
 
     def keep_best(self) -> None:
-        """After an epoch: keep its vectors if there are validation trials and their loss is the lowest so far."""
+        """After an epoch: keep its vectors if its validation loss is the lowest so far."""
         if self.best and self._best_epoch == len(self.rows) - 1:
             for group, vector in self.vectors.items():
                 self.best[group].copy_(vector.detach())
 
     def take_best(self) -> None:
-        """At the end: the vectors of the best epoch, if there are validation trials."""
+        """At the end: restore the vectors of the best epoch, if there are validation trials."""
         for group, vector in self.best.items() if self.rows else ():
             self.vectors[group].data.copy_(vector)
 
     @property
     def _best_epoch(self) -> int:
-        """The first epoch (from 0) of the lowest validation loss."""
+        """First epoch (0-based) with the lowest validation loss."""
         at = self.columns.index(VALIDATION_LOSS)
         return min(range(len(self.rows)), key=lambda epoch: self.rows[epoch][at])
 
-    def step(self, learning: list[Group], lr: float, recipe: TrainingRecipe) -> None:
-        """A step of AdamW on these vectors, their gradients clipped; the gradients are zero afterwards."""
-        vectors: list[Tensor] = [self.vectors[group] for group in learning]
+    def step(self, fitted: list[Group], lr: float, recipe: TrainingRecipe) -> None:
+        """Clip the gradients of these vectors, make a step of AdamW, and set the gradients to zero."""
+        vectors: list[Tensor] = [self.vectors[group] for group in fitted]
         if recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(vectors, recipe.clip_norm)
-        slopes = [vector.grad for vector in vectors if vector.grad is not None]
-        lrs = [lr * group.lr_scale for group in learning]
-        self.optimizer.step(learning, vectors, slopes, lrs, recipe.weight_decay, recipe.betas)
-        for slope in slopes:
-            slope.zero_()
+        gradients = [vector.grad for vector in vectors if vector.grad is not None]
+        lrs = [lr * group.lr_scale for group in fitted]
+        self.optimizer.step(fitted, vectors, gradients, lrs, recipe.weight_decay, recipe.betas)
+        for gradient in gradients:
+            gradient.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as a checkpoint keeps it."""
-        found = {"order": self.order.get_state(), "draws": self.draws.get_state(), "random.cpu": torch.get_rng_state()}
-        found["rows"] = torch.tensor(self.rows, dtype=torch.float64).view(-1, len(self.columns))
-        found["seconds"] = torch.tensor(self.seconds)
+        """The state as tensors for a checkpoint."""
+        tensors = {"order": self.order.get_state(), "objective_random": self.objective_random.get_state()}
+        tensors["rows"] = torch.tensor(self.rows, dtype=torch.float64).view(-1, len(self.columns))
+        tensors |= {"random.cpu": torch.get_rng_state(), "seconds": torch.tensor(self.seconds)}
         device = self._device
         if device.type != "cpu":
-            found["random.device"] = torch.get_device_module(device).get_rng_state(device)
+            tensors["random.device"] = torch.get_device_module(device).get_rng_state(device)
         for group, vector in self.vectors.items():
-            name, moments = group.name, self.optimizer.moments[group]
-            found |= {name: vector.detach(), **{f"{name}.{kind}": value for kind, value in moments.items()}}
-        return found | {f"{group.name}.best": vector for group, vector in self.best.items()}
+            moments = self.optimizer.moments[group].items()
+            tensors |= {group.name: vector.detach(), **{f"{group.name}.{kind}": value for kind, value in moments}}
+        return tensors | {f"{group.name}.best": vector for group, vector in self.best.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the state that a checkpoint holds, and the random state of torch with it."""
+        """Restore the state from a checkpoint, with the random state of torch."""
         self.order.set_state(tensors["order"])
-        self.draws.set_state(tensors["draws"])
+        self.objective_random.set_state(tensors["objective_random"])
         torch.set_rng_state(tensors["random.cpu"])
         self.rows = [(int(epoch), *rest) for epoch, *rest in tensors["rows"].tolist()]
         self.seconds = float(tensors["seconds"])
@@ -248,19 +258,21 @@ class _State:
 def _identity(
     model: Any,
     objective: Objective,
-    trained: Pair,
-    held_out: Pair | None,
-    validation: Pair | None,
+    batch: Batch,
+    held_out: Batch | None,
+    validation: Batch | None,
     recipe: TrainingRecipe,
 ) -> dict[str, str]:
-    """What makes a fit this one, as short texts."""
-    x, targets = trained
-    trials = {"x": digest(content(x)), "targets": digest(content(targets))}
-    curve = "none" if held_out is None else digest(part for tensor in held_out for part in content(tensor))
-    identity = {**model_identity(model), **trials, "held_out": curve}
+    """Short texts that identify this fit in its checkpoint."""
+    trials = {"x": digest(content(batch.x)), "targets": digest(content(targets_of(batch)))}
+    identity = {**model_identity(model), **trials, "held_out": "none" if held_out is None else _digest(held_out)}
     if validation is not None:
-        identity["validation"] = digest(part for tensor in validation for part in content(tensor))
+        identity["validation"] = _digest(validation)
     return {**identity, "objective": objective.identity, "recipe": recipe.model_dump_json()}
+
+
+def _digest(batch: Batch) -> str:
+    return digest(part for tensor in (batch.x, targets_of(batch)) for part in content(tensor))
 
 
 # --- shared with cohorts --------------------------------------------------------------------------------------
@@ -269,9 +281,9 @@ def _identity(
 def columns(objective: Objective, with_held_out: bool, with_validation: bool = False) -> list[str]:
     """Columns of the table that a fit returns."""
     metric = objective.metrics[0]
-    found = ["epoch", "loss", metric, "cls_weight", "lr"]
-    found += ["held_out_loss", f"held_out_{metric}"] * with_held_out
-    return found + [VALIDATION_LOSS, f"validation_{metric}"] * with_validation
+    names = ["epoch", "loss", metric, "cls_weight", "lr"]
+    names += ["held_out_loss", f"held_out_{metric}"] * with_held_out
+    return names + [VALIDATION_LOSS, f"validation_{metric}"] * with_validation
 
 
 def output_weight(model: Any, recipe: TrainingRecipe, epoch: int) -> float:
@@ -279,15 +291,15 @@ def output_weight(model: Any, recipe: TrainingRecipe, epoch: int) -> float:
     return anneal_weight(epoch, recipe.anneal_epochs) if model.auxiliary_parameters else 1.0
 
 
-def objective_draws(seed: int) -> torch.Generator:
-    """A fresh generator for the objective, of another stream than the order of trials."""
+def objective_generator(seed: int) -> torch.Generator:
+    """New random generator for the objective; its stream differs from the one that orders the trials."""
     return torch.Generator().manual_seed(seed + 2**32)
 
 
 def summary(
     objective: Objective, losses: Float[Tensor, " trial"], outputs: Tensor, targets: Tensor
 ) -> tuple[float, float]:
-    """Mean loss, and the objective's first metric."""
+    """Mean loss, and the first metric of the objective."""
     name, loss = objective.metrics[0], float(losses.cpu().double().mean())
     if not math.isfinite(loss):
         return loss, math.nan
@@ -296,44 +308,43 @@ def summary(
 
 
 def held_out_columns(
-    model: Any, objective: Objective, pair: Pair | None, recipe: TrainingRecipe, epoch: int
+    model: Any, objective: Objective, held_out: Batch | None, recipe: TrainingRecipe, epoch: int
 ) -> tuple[float, ...]:
-    """Loss and metric of held-out trials after an epoch (0-based), NaN in those without a look; `()` without trials."""
-    if pair is None:
+    """Loss and metric of held-out trials after an epoch (0-based); NaN in epochs without evaluation."""
+    if held_out is None:
         return ()
     if (epoch + 1) * HELD_OUT_POINTS // recipe.epochs == epoch * HELD_OUT_POINTS // recipe.epochs:
         return math.nan, math.nan
-    return look(model, objective, pair, recipe)
+    return evaluate(model, objective, held_out, recipe)
 
 
-def look(model: Any, objective: Objective, pair: Pair, recipe: TrainingRecipe) -> tuple[float, float]:
-    """Loss and metric of trials in evaluation mode and at λ = 1; neither weights nor random numbers change."""
+def evaluate(model: Any, objective: Objective, batch: Batch, recipe: TrainingRecipe) -> tuple[float, float]:
+    """Loss and metric in evaluation mode and at λ = 1. Neither weights nor random numbers change."""
     device = next(model.parameters()).device
-    x, targets = (tensor.to(device) for tensor in pair)
-    draws, losses, outputs = objective_draws(recipe.seed), [], []
+    generator, losses, outputs = objective_generator(recipe.seed), [], []
     model.eval()
     with torch.no_grad(), seeded(recipe.seed, device):
-        for part, wanted in zip(x.split(recipe.batch_size), targets.split(recipe.batch_size), strict=True):
-            found, out = objective.batch_losses(model, part, wanted, 1.0, recipe, draws)
-            losses.append(found)
-            outputs.append(out)
+        for part in replace(batch, reference=None).to(device).split(recipe.batch_size):
+            part_losses, part_outputs = objective.batch_losses(model, part, 1.0, recipe, generator)
+            losses.append(part_losses)
+            outputs.append(part_outputs)
     model.train()
-    return summary(objective, torch.cat(losses), torch.cat(outputs), targets)
+    return summary(objective, torch.cat(losses), torch.cat(outputs), targets_of(batch))
 
 
-def check_loss(loss: float, epoch: int, lr: float, whose: str = "") -> None:
-    """Refuse to go on after epoch `epoch` (0-based) once the loss is not a number.
+def check_loss(loss: float, epoch: int, lr: float, prefix: str = "") -> None:
+    """Stop a fit whose loss is no longer a number after an epoch (0-based).
 
     Raises:
-        FitError: It is not.
+        FitError: The loss is NaN or infinite.
     """
     if not math.isfinite(loss):
-        raise FitError(f"{whose}the training loss became {loss} in epoch {epoch + 1}; try a lower lr than {lr:g}")
+        raise FitError(f"{prefix}the training loss became {loss} in epoch {epoch + 1}; use a lower lr than {lr:g}")
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Start the random state of torch from `seed`, on the CPU and on `device`; afterwards it is as it was."""
+    """Seed the random state of torch inside, on the CPU and on `device`, and restore it afterwards."""
     on_cpu = device.type == "cpu"
     with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
         (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)

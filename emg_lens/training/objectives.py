@@ -1,10 +1,11 @@
-"""What a model is fitted for: its targets in a set of trials, its loss, its metrics.
+"""Objectives: what a model is fitted for. An objective defines targets, loss and metrics.
 
-One `fit` serves all of them. An objective registers itself: `OBJECTIVES.add("mine", Mine())`, or an entry point
-`emg_lens.objectives` of another package.
+`fit` works with any objective. Register your own with `OBJECTIVES.add("mine", Mine())`, or through the entry-point
+group `emg_lens.objectives` of another package (docs/extending.md).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,51 +13,56 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from emg_lens.data.batch import Batch
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
 from emg_lens.memory import trials_not_finite
 from emg_lens.registry import Registry
+from emg_lens.scoring.metric_registry import OutputKind
+from emg_lens.scoring.metrics import METRICS
 from emg_lens.training.recipe import TrainingRecipe
-from emg_lens.validation import checked, short
+from emg_lens.validation import checked
 
 
 class FitError(EmgLensError, RuntimeError):
-    """A fit that cannot start or went wrong: trials that do not fit the model, or a loss that is not a number."""
+    """A fit that cannot start, or whose loss became NaN or infinite."""
 
 
 class Objective(ABC):
-    """One entry of the registry; a fit changes nothing in it, so one object serves every fit.
+    """What a model is fitted for: targets, loss and metrics. One object serves all fits.
 
     Attributes:
-        name: What users call it.
-        metrics: Metrics that tell how well it is met; the first stands in the table of a fit.
-        one_by_one: Whether models have to be fitted one after the other, because what it draws depends on the trials.
+        name: Name in study files and calls.
+        kind: Kind of output that the model predicts. Metrics, storage and reports ask for it.
+        metrics: Metrics to report, all of this kind; `fit` tabulates the first one.
+        one_by_one: Whether the loss draws random numbers for each trial. Such models cannot be fitted as a cohort.
     """
 
     name: str
+    kind: OutputKind
     metrics: tuple[str, ...]
     one_by_one: bool = False
 
     @property
     def identity(self) -> str:
-        """What tells it from others in a checkpoint: its name, and its settings where it has some."""
+        """Text that identifies the objective in a checkpoint: its name, and its settings where it has any."""
         return self.name
 
     @abstractmethod
     def targets(self, trials: TrialSet) -> Tensor:
-        """What the model should give for each trial.
+        """Read the targets of trials, in their own units.
 
         Raises:
-            FitError: The trials have none.
+            FitError: The trials have no such targets.
         """
 
     @abstractmethod
     def output_names(self, trials: TrialSet) -> tuple[str, ...]:
-        """Name of each output: classes, targets."""
+        """Names of the model's outputs: classes or targets."""
 
     @abstractmethod
-    def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
-        """Refuse what cannot be fitted; `whose` (`"subject 3: "`) starts the message.
+    def check(self, model: Any, batch: Batch, prefix: str = "") -> None:
+        """Refuse a batch that the model cannot be fitted to. `prefix` (`"subject 3: "`) starts the message.
 
         Raises:
             FitError: Trials or targets that do not fit the model.
@@ -64,42 +70,56 @@ class Objective(ABC):
 
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor, recipe: TrainingRecipe) -> Float[Tensor, " trial"]:
-        """Loss of each trial."""
+        """Compute the loss of each trial."""
 
     def batch_losses(
         self,
         model: Any,
-        x: Float[Tensor, "trial channel time"],
-        targets: Tensor,
+        batch: Batch,
         weight: float,
         recipe: TrainingRecipe,
-        generator: torch.Generator,  # noqa: ARG002 - for objectives that draw
+        generator: torch.Generator,  # noqa: ARG002 - for objectives that draw random numbers
     ) -> tuple[Float[Tensor, " trial"], Tensor]:
-        """Run the model on a batch; the loss of each trial, and the outputs that metrics read.
-
-        An objective that changes the input (masks it) does it here.
+        """Run the model on a batch. An objective that changes the input (e.g. masks it) overrides this method.
 
         Args:
-            model: The model; while a cohort is fitted, a function that stands for it.
-            x: Trials.
-            targets: What the model should give for them.
-            weight: λ, the part of the loss that the outputs have; the auxiliary outputs of a model with two heads have
-                the rest. At 1, auxiliary outputs are not computed.
-            recipe: The recipe of the fit.
-            generator: Where an objective draws random numbers from, on the CPU; its state is part of a checkpoint.
+            model: The model; for a cohort, a function that stands for it.
+            batch: Trials and targets.
+            weight: λ, the weight of the outputs in the loss. The auxiliary outputs of a model with two heads have
+                weight 1 - λ; at λ = 1 they are not computed.
+            recipe: Recipe of the fit.
+            generator: Source of the objective's random numbers, on the CPU. Checkpoints save its state.
+
+        Returns:
+            Loss of each trial, and the outputs that the metrics score.
         """
         if weight >= 1:
-            outputs = model(x)
-            return self.losses(outputs, targets, recipe), outputs
-        outputs, auxiliary = model(x, return_type="both")
-        losses = weight * self.losses(outputs, targets, recipe)
-        return losses + (1 - weight) * self.losses(auxiliary, targets, recipe), outputs
+            outputs = model(batch.x)
+            return self.losses(outputs, targets_of(batch), recipe), outputs
+        outputs, auxiliary = model(batch.x, return_type="both")
+        losses = weight * self.losses(outputs, targets_of(batch), recipe)
+        return losses + (1 - weight) * self.losses(auxiliary, targets_of(batch), recipe), outputs
+
+    def check_metrics(self, names: Iterable[str]) -> None:
+        """Refuse metrics that score another kind of output.
+
+        Raises:
+            UnknownNameError: No metric has this name.
+            FitError: A metric of another kind.
+        """
+        for name in names:
+            if METRICS[name].kind != self.kind:
+                raise FitError(
+                    f"metric {name!r} scores {METRICS[name].kind}, but objective {self.name!r} predicts {self.kind};"
+                    f" choose for example {', '.join(self.metrics)}"
+                )
 
 
 class Classification(Objective):
-    """Cross-entropy of class logits; the annealed loss of a model with two heads is the paper's (IsoNet, §3)."""
+    """Cross-entropy of class logits. A model with two heads gets the annealed loss of the IsoNet paper (§3)."""
 
     name = "classification"
+    kind = "classes"
     metrics = ("accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1", "log_prob")
 
     def targets(self, trials: TrialSet) -> Int[Tensor, " trial"]:
@@ -110,19 +130,18 @@ class Classification(Objective):
         """Names of the classes."""
         return trials.classes
 
-    def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
-        """Refuse labels that are no class indices of the model."""
-        n_classes = _n_outputs(model, whose)
-        check_tensors(x, targets, whose)
+    def check(self, model: Any, batch: Batch, prefix: str = "") -> None:
+        """Refuse labels that are not class indices of the model."""
+        n_classes, targets = _n_outputs(model, prefix), targets_of(batch, prefix)
         if targets.is_floating_point() or targets.dtype == torch.bool or targets.ndim != 1:
             raise FitError(
-                f"{whose}labels are {targets.dtype} {list(targets.shape)}; expected class indices (torch.int64), one a"
+                f"{prefix}labels are {targets.dtype} {list(targets.shape)}; expected one class index (torch.int64) per"
                 " trial; for values, fit with objective='regression'"
             )
-        check_trials(x, targets, whose)
+        check_trials(batch, prefix)
         if int(targets.min()) < 0 or int(targets.max()) >= n_classes:
             raise FitError(
-                f"{whose}labels run from {int(targets.min())} to {int(targets.max())}; the model has classes 0 to"
+                f"{prefix}labels run from {int(targets.min())} to {int(targets.max())}; the model has classes 0 to"
                 f" {n_classes - 1}"
             )
 
@@ -134,13 +153,14 @@ class Classification(Objective):
 
 
 class Regression(Objective):
-    """Mean squared error over targets, which arrive z-scored so that each counts alike."""
+    """Mean squared error over z-scored targets, so that each target has the same weight."""
 
     name = "regression"
+    kind = "values"
     metrics = ("r2", "mae", "rmse", "pearson")
 
     def targets(self, trials: TrialSet) -> Float[Tensor, "trial target"]:
-        """The values, in their own unit."""
+        """Values of the targets, in their own units."""
         if trials.targets is None:
             raise FitError(
                 f"the trials have no targets; with_targets([...]) makes some of {list(trials.modalities)} the targets"
@@ -151,19 +171,18 @@ class Regression(Objective):
         """Names of the targets."""
         return trials.target_names
 
-    def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
-        """Refuse targets that are no finite values, one an output of the model."""
-        n_outputs = _n_outputs(model, whose)
-        check_tensors(x, targets, whose)
+    def check(self, model: Any, batch: Batch, prefix: str = "") -> None:
+        """Refuse targets that are not finite values, one per output of the model."""
+        n_outputs, targets = _n_outputs(model, prefix), targets_of(batch, prefix)
         if not targets.is_floating_point() or targets.ndim != 2 or targets.shape[1] != n_outputs:
             raise FitError(
-                f"{whose}targets are {targets.dtype} {list(targets.shape)}; expected floats [trial, {n_outputs}], one"
-                " an output of the model; for class indices, fit with objective='classification'"
+                f"{prefix}targets are {targets.dtype} {list(targets.shape)}; expected floats [trial, {n_outputs}], one"
+                " per output of the model; for class indices, fit with objective='classification'"
             )
-        check_trials(x, targets, whose)
+        check_trials(batch, prefix)
         bad = len(trials_not_finite(targets))
         if bad:
-            raise FitError(f"{whose}targets of {bad} of {len(x)} trials are NaN or infinite; drop these trials first")
+            raise FitError(f"{prefix}targets of {bad} of {len(batch)} trials are NaN or infinite; drop these trials")
 
     def losses(
         self,
@@ -171,9 +190,9 @@ class Regression(Objective):
         targets: Float[Tensor, "trial target"],
         recipe: TrainingRecipe,
     ) -> Float[Tensor, " trial"]:
-        """Squared error, mean over targets."""
+        """Squared error, averaged over targets."""
         if recipe.label_smoothing:
-            raise FitError(f"label_smoothing={recipe.label_smoothing} means nothing in a regression; leave it at 0")
+            raise FitError(f"label_smoothing={recipe.label_smoothing} has no meaning in a regression; leave it at 0")
         return (outputs - targets).square().mean(1)
 
 
@@ -184,63 +203,63 @@ OBJECTIVES.add("regression", Regression())
 
 @checked
 def as_objective(given: str | Objective) -> Objective:
-    """The objective itself, or that of this name.
+    """Look up an objective by name; an `Objective` is returned as it is.
 
     Raises:
-        UnknownNameError: No such objective.
+        UnknownNameError: No objective has this name.
     """
     return OBJECTIVES[given] if isinstance(given, str) else given
 
 
 def anneal_weight(epoch: int, anneal_epochs: int) -> float:
-    """λ(t) = min(1, t / T): the weight of the CLS loss in epoch t (IsoNet paper, §3). T = 0 means CLS alone."""
+    """λ(t) = min(1, t / T): weight of the CLS loss in epoch t (IsoNet paper, §3). T = 0 means the CLS loss alone."""
     return 1.0 if anneal_epochs <= 0 else min(1.0, epoch / anneal_epochs)
 
 
-def check_trials(x: Tensor, targets: Tensor, whose: str = "") -> None:
+def targets_of(batch: Batch, prefix: str = "") -> Tensor:
+    """Targets that the batch must have.
+
+    Raises:
+        FitError: The batch has none.
+    """
+    if batch.targets is None:
+        raise FitError(f"{prefix}the batch has no targets; expected one per trial: Batch(x, targets)")
+    return batch.targets
+
+
+def check_trials(batch: Batch, prefix: str = "") -> None:
     """Refuse trials that no model can be fitted to.
 
     Raises:
-        FitError: No trial, another number of targets, values that are not finite.
+        FitError: No trial, padded trials, or values that are not finite.
     """
-    if len(x) == 0 or len(x) != len(targets):
-        raise FitError(
-            f"{whose}{len(x)} trials and {len(targets)} targets; a fit needs one target a trial, and a trial"
-        )
-    bad = len(trials_not_finite(x))
+    if not len(batch):
+        raise FitError(f"{prefix}0 trials; a fit needs one or more")
+    if batch.lengths is not None:
+        raise FitError(f"{prefix}trials have lengths, but no model reads them; cut all trials to one length")
+    bad = len(trials_not_finite(batch.x))
     if bad:
-        raise FitError(f"{whose}{bad} of {len(x)} trials hold NaN or infinite values; drop or repair them first")
+        raise FitError(f"{prefix}{bad} of {len(batch)} trials contain NaN or infinite values; drop or repair them")
 
 
-def check_tensors(x: Tensor, targets: Tensor, whose: str = "") -> None:
-    """Refuse what are no tensors.
-
-    Raises:
-        FitError: Trials or targets of another kind.
-    """
-    for name, given in (("x", x), ("targets", targets)):
-        if not isinstance(given, Tensor) or not given.ndim:
-            raise FitError(f"{whose}{name} is {short(given)}; expected a torch tensor: torch.as_tensor({name})")
-
-
-def _n_outputs(model: Any, whose: str) -> int:
+def _n_outputs(model: Any, prefix: str) -> int:
     n_outputs = getattr(getattr(model, "cfg", None), "n_classes", None)
     if not isinstance(n_outputs, int):
-        raise FitError(f"{whose}{type(model).__name__} has no cfg.n_classes, which says how many outputs it gives")
+        raise FitError(f"{prefix}{type(model).__name__} has no cfg.n_classes, which is the number of its outputs")
     if getattr(model.cfg, "readout", None) == "each":
         raise FitError(
-            f"{whose}the model gives {n_outputs} outputs at every token (readout='each'), and targets are one a trial;"
-            " build it with readout='mean'"
+            f"{prefix}the model predicts {n_outputs} outputs at every token (readout='each'), but there is one target"
+            " per trial; build the model with readout='mean'"
         )
     if n_outputs < 1:
         raise FitError(
-            f"{whose}the model has no outputs (readout={getattr(model.cfg, 'readout', None)!r}); build it with"
+            f"{prefix}the model has no outputs (readout={getattr(model.cfg, 'readout', None)!r}); build it with"
             " readout='cls' or 'mean' and n_classes"
         )
-    given = getattr(model.cfg, "output_shape", (n_outputs,))
-    if given != (n_outputs,):
+    shape = getattr(model.cfg, "output_shape", (n_outputs,))
+    if shape != (n_outputs,):
         raise FitError(
-            f"{whose}the model gives {list(given)} values a trial, and this objective wants one an output:"
-            f" [{n_outputs}]; a TinyMyo with head='regression' gives those with pooled=True"
+            f"{prefix}the model predicts {list(shape)} values per trial; this objective expects [{n_outputs}];"
+            " a TinyMyo with head='regression' gives this shape with pooled=True"
         )
     return n_outputs
