@@ -18,10 +18,9 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from emg_lens.models.components import Unembed
+from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.encoder import HookedBiosignalEncoder, count_parameters
-from emg_lens.models.staged import StagedEncoder
-from emg_lens.models.tinymyo.heads import D_REGRESSION, ChannelUnembed, SampleUnembed, SequenceUnembed
+from emg_lens.models.staged import blocks_with_positions
 from emg_lens.validation import ArgumentError, checked
 
 BITS = {"fp32": 32, "int8": 8, "int4": 4}
@@ -78,40 +77,27 @@ def cost_cells(costs: pd.DataFrame) -> pd.DataFrame:
 
 @checked
 def forward_flops(model: nn.Module) -> int:
-    """Operations of one window through an encoder of one stage, by formula.
+    """Count the floating-point operations of one window by formula, from what the parts of an encoder declare.
 
-    With n tokens, width d, MLP width m, L layers and s samples a token: 2nsd for the embedding; L(8nd² + 4n²d + 4ndm)
-    for the blocks; and the head's. A product of an [a, b] and a [b, c] matrix counts 2abc. Norms, activations,
-    softmax, residual sums and positions are left out.
+    An encoder's `embed`, blocks and `unembed` declare `multiply_accumulates`; each counts as two operations. With n
+    tokens, width d, MLP width m, L layers and s samples a token this is 2nsd for the embedding, L(8nd² + 4n²d + 4ndm)
+    for the blocks, and the head. Norms, activations, softmax, residual sums and added positions are left out.
 
     Raises:
-        ArgumentError: A model that is no such encoder, or whose head is not one of ours.
+        ArgumentError: `model` is not an encoder, or one of its parts does not declare `multiply_accumulates`.
     """
-    if not isinstance(model, HookedBiosignalEncoder) or isinstance(model, StagedEncoder):
-        raise ArgumentError(f"forward_flops knows encoders of one stage, got {type(model).__name__}")
+    if not isinstance(model, HookedBiosignalEncoder):
+        raise ArgumentError(f"forward_flops needs an encoder (HookedBiosignalEncoder), got {type(model).__name__}")
     cfg: Any = model.cfg
-    n, d = cfg.n_ctx, cfg.d_model
-    used = cfg.n_patches * cfg.patch_samples if cfg.patch_samples else cfg.n_samples
-    embedding = 2 * cfg.n_channels * used * d
-    block = 8 * n * d * d + 4 * n * n * d + 4 * n * d * cfg.d_mlp
-    return embedding + cfg.n_layers * block + _head_flops(model, cfg)
-
-
-def _head_flops(model: HookedBiosignalEncoder, cfg: Any) -> int:
-    """Of the linear maps and convolutions that read the last residual stream."""
-    if cfg.readout == "none":
-        return 0
-    match model.unembed:
-        case SampleUnembed():
-            return 2 * cfg.n_tokens * cfg.d_model * cfg.patch_samples
-        case ChannelUnembed():
-            return 2 * cfg.n_channels * cfg.d_model * cfg.n_classes
-        case SequenceUnembed():
-            a_patch = cfg.n_channels * cfg.d_model + model.unembed.smooth.kernel_size[0] + cfg.n_classes
-            return 2 * cfg.n_patches * D_REGRESSION * a_patch
-        case Unembed():
-            return 2 * cfg.d_model * cfg.n_classes
-    raise ArgumentError(f"forward_flops does not know the head {type(model.unembed).__name__}")
+    has_head = cfg.readout != "none"
+    blocks = [one for layer in model.blocks for one in blocks_with_positions(layer, cfg.n_ctx)]
+    parts: list[Any] = [model.embed, *(block for block, _ in blocks), *([model.unembed] if has_head else [])]
+    reasons = [why_undeclared(part, "multiply_accumulates") for part in parts]
+    reasons += [why_undeclared(model, name) for name in ("runs_blocks_in_order", "readout_positions")]
+    if reason := next(filter(None, reasons), None):
+        raise ArgumentError(f"forward_flops cannot count the operations of {type(model).__name__}: {reason}")
+    ends = [part.multiply_accumulates(cfg) for part in (parts[0], *parts[len(blocks) + 1 :])]
+    return 2 * (sum(ends) + sum(block.multiply_accumulates(n_positions) for block, n_positions in blocks))
 
 
 def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:

@@ -23,6 +23,8 @@ def is_heard(*points: HookPoint) -> bool:
 class Point(HookPoint):
     """A hook point that skips torch's call machinery while it has no hook."""
 
+    mixes_only_by_attention = folds = True
+
     def __call__(self, x: Tensor) -> Tensor:
         """`x`, or what its hooks make of it."""
         if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
@@ -35,6 +37,8 @@ class GatedPoint(Point):
 
     TransformerLens accepts hooks on such points at any time, and they silently never run (docs/transformerlens.md §2).
     """
+
+    mixes_only_by_attention = folds = True
 
     def __init__(self, cfg: EncoderConfig, switch: str) -> None:
         super().__init__()

@@ -22,6 +22,8 @@ class Rotary(nn.Module):
     two halves of a head rotate against each other, or neighbours (`cfg.rotary_adjacent_pairs`).
     """
 
+    mixes_only_by_attention = folds = True
+
     sin: Float[Tensor, "ctx 1 d_head"]
     cos: Float[Tensor, "ctx 1 d_head"]
 
@@ -78,6 +80,8 @@ class RelativeKeys(nn.Module):
     Time is the patch of a channel or a modality, or the position where tokens have none; CLS stands before the first.
     """
 
+    mixes_only_by_attention = True
+
     distance: Int[Tensor, "dest src"]
 
     def __init__(self, cfg: EncoderConfig) -> None:
@@ -106,6 +110,8 @@ class Attention(nn.Module):
     `hook_pattern` -> z. With no hook on scores or pattern, `scaled_dot_product_attention` computes the same.
     Edges of `severed` never carry attention; their scores are -inf before the hook, like a causal mask.
     """
+
+    mixes_only_by_attention = folds = True
 
     permanent_mask: Bool[Tensor, "head dest src"] | None
     b_Q: Float[Tensor, "head d_head"]

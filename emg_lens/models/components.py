@@ -26,6 +26,8 @@ HiddenTokens = Shaped[Tensor, "trial token"]  # torch.bool [batch, pos]; refused
 class LayerNorm(nn.Module):
     """Layer normalisation with learned gain `w` and offset `b`."""
 
+    mixes_only_by_attention = folds = True
+
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
         self.eps = cfg.eps
@@ -80,6 +82,10 @@ class ChannelEmbed(nn.Module):
     def cls_shape(self, cfg: EncoderConfig) -> tuple[int, ...]:  # noqa: ARG002 - for models with several
         """CLS tokens: one, without an axis of its own."""
         return ()
+
+    def multiply_accumulates(self, cfg: EncoderConfig) -> int:
+        """Count the multiplications of the tokens of one trial."""
+        return cfg.n_channels * self.n_used * cfg.d_model
 
     def reset_parameters(self) -> None:
         """Fresh weights."""
@@ -161,6 +167,8 @@ class PosEmbed(nn.Module):
 class MLP(nn.Module):
     """Two linear maps with a non-linearity between them."""
 
+    mixes_only_by_attention = folds = True
+
     def __init__(self, cfg: EncoderConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
         self.initial_gain = initial_gain
@@ -196,6 +204,9 @@ class Block(nn.Module):
     `ln2(resid_post)`, under the hook names of TransformerLens's BERT block.
     """
 
+    mixes_only_by_attention = folds = True
+    """Declares that positions exchange information through attention edges only, and that the folded executor may copy
+    this class's arithmetic. Every part of a block declares both for itself."""
     hook_out_is_single_residual_stream = True  # read by transformer_lens.tools logit lens
 
     def __init__(
@@ -275,6 +286,12 @@ class Block(nn.Module):
             x = x * kept / (1 - self.drop_path)
         return x
 
+    def multiply_accumulates(self, n_tokens: int) -> int:
+        """Count the multiplications of attention and MLP over `n_tokens` positions of one trial."""
+        cfg, width = self.cfg, self.cfg.d_model
+        distances = 2 * cfg.relative_reach + 1 if cfg.positions == "relative" else 0
+        return n_tokens * width * (4 * width + 2 * n_tokens + 2 * cfg.d_mlp + distances)
+
     @property
     def submodules(self) -> Any:
         """Read by TransformerLens's edge tools before they start: here a post-LN block refuses them.
@@ -301,6 +318,10 @@ class Unembed(nn.Module):
         self.W_U = nn.Parameter(torch.empty(cfg.d_model, cfg.n_classes))
         self.b_U = nn.Parameter(torch.empty(cfg.n_classes))
         self.reset_parameters()
+
+    def multiply_accumulates(self, cfg: EncoderConfig) -> int:
+        """Count the multiplications of the outputs of one trial."""
+        return self.W_U.numel() * (cfg.n_tokens if cfg.readout == "each" else 1)
 
     def reset_parameters(self) -> None:
         """Fresh weights."""

@@ -20,15 +20,10 @@ from emg_lens.lens.handles import Handles, Labels, look_up
 from emg_lens.lens.points import Point, is_heard
 from emg_lens.lens.surface import TransformerLensSurface
 from emg_lens.models.components import Block, ChannelEmbed, HiddenTokens, LayerNorm, PosEmbed, Unembed
+from emg_lens.models.declarations import why_undeclared
 from emg_lens.validation import ArgumentError, check_argument, short
 
 ReturnType = Literal["logits", "both", "loss"] | None
-
-
-def reads_cls(method: Any) -> Any:
-    """Say of a `head` or `pool` that with `readout="cls"` it reads position 0 alone; an override says it anew."""
-    method.reads_cls = True
-    return method
 
 
 class HookedBiosignalEncoder(TransformerLensSurface):
@@ -45,7 +40,11 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     Attributes:
         cfg: The configuration, with TransformerLens's field names; a copy of the one given.
         layout: What each position of the residual stream stands for.
+        runs_blocks_in_order: Declares that `forward` runs `residual_in`, the blocks one after the other, `ln_final` and
+            `head`; a subclass that overrides `forward` declares it anew, or is run as a whole.
     """
+
+    runs_blocks_in_order = True
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -167,14 +166,14 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     def _trains_cls_alone(self) -> bool:
         """Whether training can skip what the last block writes behind other positions than CLS: nobody reads it.
 
-        Of a head, a pool, a norm or a block of somebody else's, or one with a hook, that is not known.
+        It is not known about a readout, a norm or a block without the declaration, or with a hook.
         """
-        if not (self.training and self.cfg.readout == "cls"):
+        if not (self.training and self.cfg.readout == "cls" and self.reads_first_row_only):
             return False
-        last, kind = self.blocks[-1], type(self)
-        known = type(last) is Block and type(self.ln_final) in (LayerNorm, nn.Identity)
-        known &= all(getattr(method, "reads_cls", False) for method in (kind.head, kind.pool))
-        if not known or {"head", "pool"} & set(vars(self)) or "forward" in vars(last):
+        last = self.blocks[-1]
+        if why_undeclared(self, "readout_positions") or why_undeclared(last, "folds"):
+            return False
+        if type(self.ln_final) is not nn.Identity and why_undeclared(self.ln_final, "mixes_only_by_attention"):
             return False
         return not any(is_heard(part) for whole in (last, self.ln_final) for part in whole.modules())  # pyright: ignore
 
@@ -196,7 +195,6 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             resid = resid + self.hook_pos_embed(vectors)
         return resid
 
-    @reads_cls
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
         """Logits of the final residual stream, as `return_type` asks."""
         match return_type:
@@ -226,7 +224,6 @@ class HookedBiosignalEncoder(TransformerLensSurface):
             raise ArgumentError(f"labels must be 0 to {self.cfg.n_classes - 1}, got {labels.tolist()[:8]}")
         return F.cross_entropy(self.head(resid), labels.to(resid.device))
 
-    @reads_cls
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *token d_model"]:
         """The vector that the logits are read from: CLS, or the mean of all positions but CLS, or each of them."""
         if self.cfg.readout == "cls":
@@ -236,11 +233,20 @@ class HookedBiosignalEncoder(TransformerLensSurface):
 
     @property
     def readout_positions(self) -> Int[Tensor, " position"]:
-        """Positions of the last residual stream that reach the logits."""
+        """Positions of the last residual stream that reach the outputs.
+
+        This declares what `head` and `pool` read: a subclass that overrides one of them defines it anew, or all
+        positions count as read.
+        """
         if self.cfg.readout == "cls":
             return torch.tensor([0])
         first = 0 if self.cfg.readout == "none" else int(self.cfg.cls_token)
         return torch.arange(first, len(self.layout))
+
+    @property
+    def reads_first_row_only(self) -> bool:
+        """Whether `readout_positions` is position 0 alone: `head` then also takes a residual stream of one row."""
+        return self.readout_positions.tolist() == [0]
 
     def _layer_range(self, start: int | None, stop: int | None) -> tuple[int, int]:
         n = self.cfg.n_layers

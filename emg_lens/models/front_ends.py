@@ -27,6 +27,10 @@ class FrontEnd(nn.Module, ABC):
         """Time steps of a window of `cfg.n_samples`; below 1 where the window is too short."""
 
     @abstractmethod
+    def multiply_accumulates(self, cfg: Any) -> int:
+        """Count the multiplications of the tokens of one trial."""
+
+    @abstractmethod
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
         """Tokens."""
 
@@ -49,6 +53,10 @@ class CompressedConv(FrontEnd):
         """Those whose samples are all there."""
         return max((cfg.n_samples - cfg.kernel_samples) // cfg.stride + 1, 0)
 
+    def multiply_accumulates(self, cfg: Any) -> int:
+        """Count the multiplications of the tokens of one trial."""
+        return self.n_steps(cfg) * self.conv.weight.numel()
+
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
         """Tokens."""
         compressed = self.range * x / (self.midpoint + x.abs())
@@ -69,6 +77,15 @@ class ResidualConv(FrontEnd):
     def n_steps(cfg: Any) -> int:
         """Half of the samples, rounded up, as often as there are blocks."""
         return -(-cfg.n_samples // 2**cfg.n_halvings)
+
+    def multiply_accumulates(self, cfg: Any) -> int:
+        """Count the multiplications of the tokens of one trial."""
+        count, n_steps = 0, cfg.n_samples
+        for block in self.blocks:
+            n_steps = -(-n_steps // 2)
+            convolutions: Any = (block.conv1, block.conv2, block.shortcut)
+            count += n_steps * sum(layer.weight.numel() for layer in convolutions)
+        return count + n_steps * self.linear.weight.numel()
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
         """Tokens."""
@@ -110,6 +127,11 @@ class SequenceEmbed(nn.Module):
         """Modality by modality, its time steps in order."""
         pieces = x.split(self.n_channels, dim=1)
         return torch.cat([made(piece) for made, piece in zip(self.front_ends, pieces, strict=True)], dim=1)
+
+    def multiply_accumulates(self, cfg: Any) -> int:
+        """Count the multiplications of the tokens of one trial."""
+        front_ends: Any = self.front_ends
+        return sum(made.multiply_accumulates(cfg) for made in front_ends)
 
     def hide(self, *_: Tensor) -> NoReturn:
         """Refuse: there is no mask token.

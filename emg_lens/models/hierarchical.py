@@ -13,7 +13,6 @@ from torch import Tensor
 
 from emg_lens.layout import CLS
 from emg_lens.lens.config import Number
-from emg_lens.models.encoder import reads_cls
 from emg_lens.models.registry import Architecture
 from emg_lens.models.staged import FusionLayers, StagedConfig, StagedEncoder
 
@@ -37,7 +36,6 @@ class HierarchicalTransformer(StagedEncoder):
     def __init__(self, config: HierarchicalConfig) -> None:
         super().__init__(config)
 
-    @reads_cls
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_model"]:
         """What the logits are read from: the fusion stage's CLS, or the mean of all tokens but CLS tokens."""
         if self.cfg.readout == "cls":

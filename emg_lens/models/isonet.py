@@ -8,7 +8,7 @@ from torch import Tensor
 
 from emg_lens.lens.config import EncoderConfig, Norm
 from emg_lens.models.components import Unembed
-from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType, reads_cls
+from emg_lens.models.encoder import HookedBiosignalEncoder, ReturnType
 from emg_lens.models.registry import Architecture
 from emg_lens.validation import ArgumentError
 
@@ -69,7 +69,6 @@ class IsoNet(HookedBiosignalEncoder):
         """Those of the second head; with one shared head there are none, and still auxiliary outputs."""
         return f"{self._second_head}."
 
-    @reads_cls
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
         """The readout's logits; with `return_type="both"`, also those of the other vector, each `[batch, class]`."""
         if return_type != "both":
@@ -77,6 +76,8 @@ class IsoNet(HookedBiosignalEncoder):
         second = self.unembed if self.cfg.shared_head else getattr(self, self._second_head)
         other = resid[:, 1:].mean(dim=1) if self.cfg.readout == "cls" else resid[:, 0]
         return self.unembed(self.pool(resid)), second(other)
+
+    readout_positions = HookedBiosignalEncoder.readout_positions  # of the logits; `"both"` is for training
 
 
 ISONET = Architecture("isonet", IsoNetConfig, IsoNet)

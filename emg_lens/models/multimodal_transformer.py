@@ -56,6 +56,10 @@ class LinearFusion(nn.Module):
         """Logits."""
         return self.classifier(self.hook_fused(F.relu(self.fuse(x))))
 
+    def multiply_accumulates(self, cfg: MultimodalTransformerConfig) -> int:  # noqa: ARG002 - as of every head
+        """Count the multiplications of the outputs of one trial."""
+        return self.fuse.weight.numel() + self.classifier.weight.numel()
+
 
 class MultimodalTransformer(StagedEncoder):
     """The dual encoder: self-attention within each modality, linear fusion of their CLS vectors."""
@@ -68,6 +72,10 @@ class MultimodalTransformer(StagedEncoder):
     def add_readout(self) -> None:
         """The linear layers behind the CLS vectors."""
         self.unembed = LinearFusion(self.cfg)
+
+    def _trains_cls_alone(self) -> bool:
+        """False, also with one modality: dropout would use other random numbers than in published results."""
+        return False
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch modality_and_d_model"]:
         """The CLS vectors of all modalities, side by side."""

@@ -1,6 +1,6 @@
 """What a file says of a model: an architecture and its settings."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
@@ -15,8 +15,6 @@ class ModelSpec(SpecModel):
         pretrained: Weights to begin with, but for the head, which is fresh: a file or a folder, `$NAME` for an
             environment variable (`emg_lens.models.pretrained`); `None` = all weights are fresh.
     """
-
-    ADDED: ClassVar[tuple[str, ...]] = ("pretrained",)
 
     model_config = ConfigDict(extra="allow")
 

@@ -118,6 +118,8 @@ class StagedEmbed(ChannelEmbed):
     `W_E [modality, sample, d_model]`, or one map a channel; `cls [token, d_model]`.
     """
 
+    multiply_accumulates = ChannelEmbed.multiply_accumulates
+
     def __init__(self, cfg: StagedConfig) -> None:
         super().__init__(cfg)
         self.fuses = cfg.fuses
@@ -160,8 +162,13 @@ class SideBySide:
 
 
 def blocks_of(layer: Any) -> tuple[Any, ...]:
-    """The blocks of a layer: those that work side by side, or the one that it is."""
+    """Return the blocks of a layer: one for each stage, or the one that the layer is."""
     return tuple(block for _, block in layer.blocks) if isinstance(layer, SideBySide) else (layer,)
+
+
+def blocks_with_positions(layer: Any, n_ctx: int) -> list[tuple[Any, int]]:
+    """Return the blocks of a layer, each with the number of positions that it works on."""
+    return [(b, len(span)) for span, b in layer.blocks] if isinstance(layer, SideBySide) else [(layer, n_ctx)]
 
 
 class StagedEncoder(HookedBiosignalEncoder):

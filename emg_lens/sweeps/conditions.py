@@ -54,7 +54,7 @@ class Condition:
     @property
     def edges(self) -> EdgeSet:
         """All attention edges that are cut."""
-        cut = [one.edges for one in self.interventions if one.edges != none()]
+        cut = [one.cut_edges for one in self.interventions if one.cut_edges != none()]
         return reduce(operator.or_, cut) if cut else none()
 
     @property

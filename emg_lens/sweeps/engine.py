@@ -1,7 +1,6 @@
 """Running many conditions on one model and one batch of inputs, with an audit of what each could have changed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.executors.folded_tree import FoldedTree
 from emg_lens.sweeps.executors.plain_tree import PlainTree
-from emg_lens.sweeps.executors.stacked import Stacked
 from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_inside
 from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import Rows, SweepPlan, changed_input, plan_sweep
@@ -111,7 +109,7 @@ def sweep(
                 asked = asked_settings(model, x, executor, batch_size)
                 file = Checkpoint(checkpoint, sweep_identity(model, x, conditions, target, reference) | asked)
             begun = file and file.settings
-            settings = begun or settle(model, x, executor, batch_size, len(planned.distinct))
+            settings = begun or settle(model, x, executor, batch_size)
             one = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, folder)
             logits, failed = one.outputs()
     finally:
@@ -143,7 +141,7 @@ def _check_that_something_is_done(conditions: Sequence[Condition], planned: Swee
     shape = (target.layout, target.n_layers, target.n_heads)
     nothing, permanent_mask = [], []
     for condition, n_cut in zip(conditions, planned.audit["edges_cut"], strict=True):
-        cuts = [one.edges for one in condition.interventions if one.edges != none()]
+        cuts = [one.cut_edges for one in condition.interventions if one.cut_edges != none()]
         if not cuts or (n_cut and len(cuts) == 1):
             continue
         masks, apart = [edges.mask(*shape) for edges in cuts], between_stages(*shape)
@@ -237,12 +235,11 @@ class _Run:
                 else:
                     self._keep(part, {row: found[0][self._trials(part)] if whole else found[j]})
 
-    def _executor(self) -> FoldedTree | Stacked | PlainTree | VerifiedLoop:
+    def _executor(self) -> FoldedTree | PlainTree | VerifiedLoop:
         if self.settings.executor == "loop":
             return VerifiedLoop(self.model, self.conditions, self.layout)
         assert isinstance(self.model, HookedBiosignalEncoder)
-        kinds = {"folded": FoldedTree, "tree": PlainTree, "stacked": partial(Stacked, at_once=self.settings.at_once)}
-        return kinds[self.settings.executor](self.model)
+        return FoldedTree(self.model) if self.settings.executor == "folded" else PlainTree(self.model)
 
     def _trials(self, part: int) -> slice:
         return slice(self.starts[part], self.starts[part] + self.finished.lengths[part])

@@ -125,8 +125,8 @@ class Checkpoint:
         facts, self.settings = self.file.facts, None
         if facts:
             with self.file.taking():
-                self.settings = Settings(facts["executor"], int(facts["batch_size"]), int(facts["at_once"]))
-                if self.settings.executor not in ("folded", "tree", "stacked", "loop") or self.settings.batch_size < 1:
+                self.settings = Settings(facts["executor"], int(facts["batch_size"]))
+                if self.settings.executor not in ("folded", "tree", "loop") or self.settings.batch_size < 1:
                     raise ValueError(f"executor {self.settings.executor!r}, batch size {self.settings.batch_size}")
         self._n_saved = -1
 

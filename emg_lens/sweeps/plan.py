@@ -221,7 +221,7 @@ def _written(condition: Condition, target: Target) -> Bool[Tensor, "layer pos"] 
     written = torch.zeros(target.n_layers, len(target.layout), dtype=torch.bool)
     for one in condition.in_the_model:
         try:
-            writes = one.writes(target.layout, target.n_layers)
+            writes = one.writes(target.layout, target.n_layers, target.n_heads)
         except EdgeError:  # it says so where it is applied; the other conditions run
             return None
         if writes is None:

@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,15 +15,11 @@ from emg_lens.io.checkpoint import digest
 from emg_lens.memory import trials_not_finite
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.executors.folded_attention import LONG
-from emg_lens.sweeps.known_models import reason_not_to_fold, reason_not_to_share
+from emg_lens.sweeps.structure import reason_not_to_fold, reason_not_to_share
 
-Executor = Literal["auto", "loop", "tree", "stacked"]
+Executor = Literal["auto", "loop", "tree"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 
-LAUNCH_BOUND_TRIALS = 64
-"""Beyond so many trials arithmetic outweighs launches on any accelerator we know; the probe is left out."""
-LAUNCH_BOUND_TOKENS = 128
-"""The same for a CPU, in tokens and without a probe, which would take as long as what it decides (`make bench`)."""
 CPU_TOKENS = 1536
 """Tokens a forward on a CPU: more do not run faster, and their activations leave the caches."""
 SIDE_BY_SIDE_TOKENS = 768
@@ -40,14 +35,12 @@ class Settings:
     """How a sweep runs. Kept in its checkpoint: other choices would change the last digits.
 
     Attributes:
-        executor: What runs: `"folded"`, `"tree"`, `"stacked"` or `"loop"`.
+        executor: What runs: `"folded"`, `"tree"` or `"loop"`.
         batch_size: Trials a forward.
-        at_once: Conditions that the stacked executor runs side by side.
     """
 
     executor: str
     batch_size: int
-    at_once: int
 
 
 def known_arithmetic(model: nn.Module) -> str:
@@ -65,7 +58,7 @@ def reproducible_executor(model: nn.Module) -> Executor:
     return "loop" if known_arithmetic(model) == "loop" else "tree"
 
 
-def choose_executor(model: nn.Module, x: Tensor, asked: Executor, n_distinct: int) -> str:
+def choose_executor(model: nn.Module, asked: Executor) -> str:
     """The executor that will run.
 
     Raises:
@@ -75,26 +68,17 @@ def choose_executor(model: nn.Module, x: Tensor, asked: Executor, n_distinct: in
         raise SweepInputError(f"unknown executor {asked!r}; known: {', '.join(EXECUTORS)}")
     if asked == "loop":
         return "loop"
-    against = reason_not_to_fold(model)
+    if reason_not_to_fold(model) is None:
+        return "folded"
+    against = reason_not_to_share(model)
     if against is None:
-        assert isinstance(model, HookedBiosignalEncoder)
-        if model.layout.stages:
-            if asked == "stacked":
-                kind = type(model).__name__
-                raise SweepInputError(f"executor 'stacked' cannot run stages side by side ({kind}); use 'tree'")
-            return "folded"
-        waits = asked == "auto" and n_distinct > 2 and _waits_for_launches(model, x)
-        return "stacked" if asked == "stacked" or waits else "folded"
-    if asked != "stacked":
-        against = reason_not_to_share(model)
-        if against is None:
-            return "tree"
-        if asked == "auto":
-            return "loop"
+        return "tree"
+    if asked == "auto":
+        return "loop"
     raise SweepInputError(f"executor {asked!r} cannot run this {type(model).__name__}: {against}; use 'loop'")
 
 
-def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None, n_distinct: int) -> Settings:
+def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None) -> Settings:
     """How the sweep will run.
 
     Raises:
@@ -102,14 +86,12 @@ def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None,
     """
     if batch_size is not None and not (type(batch_size) is int and batch_size > 0):
         raise SweepInputError(f"batch_size={batch_size!r}; expected a number of trials, 1 or more, or None")
-    executor = choose_executor(model, x, asked, n_distinct)
+    executor = choose_executor(model, asked)
     if not isinstance(model, HookedBiosignalEncoder):
-        return Settings(executor, min(batch_size or len(x), len(x)), 1)
+        return Settings(executor, min(batch_size or len(x), len(x)))
     workers = n_workers(model, x, executor)
-    fits = room(model, executor, workers)
-    n_rounds = math.ceil(len(x) / (fits * workers))
-    size = min(batch_size or math.ceil(len(x) / (n_rounds * workers)), len(x))
-    return Settings(executor, size, max(1, fits // size))
+    n_rounds = math.ceil(len(x) / (room(model, executor, workers) * workers))
+    return Settings(executor, min(batch_size or math.ceil(len(x) / (n_rounds * workers)), len(x)))
 
 
 def asked_settings(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None) -> dict[str, str]:
@@ -118,7 +100,7 @@ def asked_settings(model: nn.Module, x: Tensor, asked: Executor, batch_size: int
     Raises:
         SweepInputError: As `choose_executor`.
     """
-    chosen = {} if asked == "auto" else {"executor": choose_executor(model, x, asked, 0)}
+    chosen = {} if asked == "auto" else {"executor": choose_executor(model, asked)}
     return chosen | ({"batch_size": str(min(batch_size, len(x)))} if batch_size else {})
 
 
@@ -194,23 +176,3 @@ def check_scratch(folder: str | Path | None) -> Path | None:
         reason = getattr(error, "strerror", None) or error
         raise SweepInputError(f"scratch={str(folder)!r} is no folder to write to: {reason}") from None
     return place
-
-
-def _waits_for_launches(model: HookedBiosignalEncoder, x: Tensor) -> bool:
-    """A short probe of an accelerator: whether four times the trials take less than twice as long."""
-    device = device_of(model)
-    if device.type == "cpu":
-        return len(x) * model.cfg.n_ctx <= LAUNCH_BOUND_TOKENS
-    if len(x) > LAUNCH_BOUND_TRIALS:
-        return False
-    once, more = x.to(device), x.repeat(4, 1, 1).to(device)
-    model(more)
-    return min(_seconds(model, more) for _ in range(3)) < 2 * min(_seconds(model, once) for _ in range(3))
-
-
-def _seconds(model: nn.Module, x: Tensor) -> float:
-    start = time.perf_counter()
-    model(x)
-    if x.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start

@@ -8,10 +8,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from emg_lens.hooks import EdgeError
-from emg_lens.hooks.anatomy import resolve_layout
+from emg_lens.hooks.hook_points import resolve_layout
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.sweeps.known_models import reason_not_to_fold
+from emg_lens.sweeps.structure import reason_not_to_plan
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
     if isinstance(model, HookedBiosignalEncoder) and len(layout) != cfg.n_ctx:
         raise EdgeError(f"the layout has {len(layout)} positions, {name} has {cfg.n_ctx}")
     n_layers, n_heads = getattr(cfg, "n_layers", 0), getattr(cfg, "n_heads", 0)
-    if isinstance(model, HookedBiosignalEncoder) and reason_not_to_fold(model) is None:
+    if isinstance(model, HookedBiosignalEncoder) and reason_not_to_plan(model) is None:
         return Target(layout, n_layers, n_heads, model.readout_positions, _permanent_mask(model), name)
     return Target(layout, n_layers, n_heads, torch.arange(len(layout)), between_stages(layout, n_layers, n_heads), name)
 
@@ -72,7 +72,7 @@ def _permanent_mask(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head d
         (stage, layer): mask
         for stage in stages
         for layer in stage.layers
-        if (mask := _block(model, stage, layer).attn.permanent_mask) is not None
+        if (mask := getattr(_block(model, stage, layer).attn, "permanent_mask", None)) is not None
     }
     if not masks and not layout.stages:
         return None

@@ -12,6 +12,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait would be counted as work
 
 import argparse
+import copy
 import gc
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from rich.table import Table
 
 from emg_lens.hooks import cross_modal, every, positions, same_channel, same_patch, unimodal
 from emg_lens.models import HookedBiosignalEncoder
+from emg_lens.models.components import Block
 from emg_lens.models.hierarchical import HierarchicalConfig, HierarchicalTransformer
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.models.tinymyo.config import TinyMyoConfig
@@ -40,41 +42,42 @@ from emg_lens.sweeps.settings import trials_near_the_caches
 from emg_lens.sweeps.target import target_of
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
-EXECUTORS = ("loop", "folded", "tree", "stacked")
+EXECUTORS = ("loop", "folded", "tree")
 console = Console(width=120)
 
 Seconds = tuple[float, float]
 """Wall time, CPU time of the process."""
 
 
-class SomebodysIsoNet(IsoNet):
-    """The same model as a class that the engine does not know: it takes the plain tree."""
+class SomebodysBlock(Block):
+    """The same arithmetic in a block that does not declare `folds`: a model of these takes the plain tree."""
+
+    mixes_only_by_attention = True
+
+    def forward(self, resid: torch.Tensor, n_dest: int | None = None) -> torch.Tensor:
+        """As the base class."""
+        return super().forward(resid, n_dest)
 
 
-class SomebodysTinyMyo(TinyMyo):
-    """Likewise."""
+def for_executor(executor: str, model: HookedBiosignalEncoder) -> HookedBiosignalEncoder:
+    """The model, changed so that `run_with` gets this executor."""
+    for block in model.modules() if executor == "tree" else ():
+        if type(block) is Block:
+            block.__class__ = SomebodysBlock
+    return model
 
 
-class SomebodysHierarchical(HierarchicalTransformer):
-    """Likewise."""
-
-
-def paper_model(device: str, kind: type[IsoNet] = IsoNet) -> IsoNet:
+def paper_model(device: str) -> IsoNet:
     """IsoNet at the paper's size: 48 channels and CLS."""
     torch.manual_seed(0)
-    return kind(IsoNetConfig({"emg": 12, "acc": 36}, n_samples=100, n_classes=17)).eval().to(device)
+    return IsoNet(IsoNetConfig({"emg": 12, "acc": 36}, n_samples=100, n_classes=17)).eval().to(device)
 
 
-def small_model(device: str, kind: type[IsoNet] = IsoNet) -> IsoNet:
+def small_model(device: str) -> IsoNet:
     """24 channels and CLS, width 64: small enough for thousands of conditions."""
     torch.manual_seed(0)
     config = IsoNetConfig({"emg": 12, "acc": 12}, n_samples=40, n_classes=17, d_model=64, d_mlp=64)
-    return kind(config).eval().to(device)
-
-
-def kind_for(executor: str) -> type[IsoNet]:
-    """The class of model on which `run_with` gets this executor."""
-    return SomebodysIsoNet if executor == "tree" else IsoNet
+    return IsoNet(config).eval().to(device)
 
 
 def run_with(executor: str, model: HookedBiosignalEncoder, x: torch.Tensor, conditions: list[Condition]) -> SweepResult:
@@ -161,7 +164,7 @@ def planned(model: HookedBiosignalEncoder, conditions: list[Condition]) -> Sweep
 
 def paper(device: str, rounds: int, trials: int) -> None:
     """The 31 conditions of Table 3 at the paper's size."""
-    models = {name: paper_model(device, kind_for(name)) for name in EXECUTORS}
+    models = {name: for_executor(name, paper_model(device)) for name in EXECUTORS}
     model, conditions = models["loop"], layer_masks(EDGES, 5)
     x, made = model.example_input(trials), planned(model, conditions)
     flops = count(model.cfg, made)
@@ -211,8 +214,7 @@ def stages(device: str, rounds: int, trials: int) -> None:
     torch.manual_seed(0)
     config = HierarchicalConfig({"emg": 12, "acc": 36}, n_samples=1000, n_classes=17)
     model = HierarchicalTransformer(config).eval().to(device)
-    theirs = SomebodysHierarchical(config).eval().to(device)
-    theirs.load_state_dict(model.state_dict())
+    theirs = for_executor("tree", copy.deepcopy(model))
     own = layer_masks({"cross_modal": cross_modal()}, 10)
     conditions = layer_masks({"unimodal": unimodal()}, 10) + [one for one in own if int(one.tags["layer"]) >= 5]
     x, some = model.example_input(trials), conditions[:: len(conditions) // 5]
@@ -240,10 +242,10 @@ def stages(device: str, rounds: int, trials: int) -> None:
     console.print(table)
 
 
-def foundation_model(device: str, kind: type[TinyMyo] = TinyMyo) -> tuple[TinyMyo, list[Condition]]:
+def foundation_model(device: str) -> tuple[HookedBiosignalEncoder, list[Condition]]:
     """TinyMyo at the published size, 800 tokens, and three kinds of edges x three modes x eight layers."""
     torch.manual_seed(0)
-    model = kind(TinyMyoConfig({"emg": 16}, n_samples=1000, n_classes=53, positions="rotary")).eval().to(device)
+    model = TinyMyo(TinyMyoConfig({"emg": 16}, n_samples=1000, n_classes=53, positions="rotary")).eval().to(device)
     edges = {
         "within_channel": same_channel(),
         "across_channels": every() - same_channel(),
@@ -255,7 +257,7 @@ def foundation_model(device: str, kind: type[TinyMyo] = TinyMyo) -> tuple[TinyMy
 def long(device: str, rounds: int, trials: int) -> None:
     """A foundation model of 800 tokens: the loop on some of the conditions, memory of the whole sweep."""
     model, conditions = foundation_model(device)
-    theirs = foundation_model(device, SomebodysTinyMyo)[0]
+    theirs = for_executor("tree", foundation_model(device)[0])
     x, some, made = model.example_input(trials), conditions[:: len(conditions) // 4], planned(model, conditions)
     flops = count(model.cfg, made)
     product_run, operations = product(trials * len(model.layout), model.cfg.d_model, device)
@@ -298,13 +300,14 @@ def long(device: str, rounds: int, trials: int) -> None:
     )
 
 
-def family(name: str, device: str, kind: type[IsoNet] = IsoNet) -> tuple[HookedBiosignalEncoder, list[Condition]]:
+def family(name: str, device: str, executor: str = "folded") -> tuple[HookedBiosignalEncoder, list[Condition]]:
     """A model and the conditions of one row of the tables."""
     if name == "long":
-        return foundation_model(device, SomebodysTinyMyo if kind is SomebodysIsoNet else TinyMyo)
+        model, conditions = foundation_model(device)
+        return for_executor(executor, model), conditions
     if name == "paper":
-        return paper_model(device, kind), layer_masks(EDGES, 5)
-    model = small_model(device, kind)
+        return for_executor(executor, paper_model(device)), layer_masks(EDGES, 5)
+    model = small_model(device)
     heads = head_masks(EDGES, 5, 8)
     families = {
         "31: layers": lambda: layer_masks(EDGES, 5),
@@ -312,7 +315,7 @@ def family(name: str, device: str, kind: type[IsoNet] = IsoNet) -> tuple[HookedB
         "300: random edges": lambda: random_edges(300, model),
         "3000: random edges": lambda: random_edges(3000, model),
     }
-    return model, families[name]()
+    return for_executor(executor, model), families[name]()
 
 
 def scaling(device: str, rounds: int, trials: int) -> None:
@@ -356,7 +359,7 @@ def small(device: str, rounds: int) -> None:
     """Few trials, where launches may cost more than arithmetic."""
     table = table_of("Few trials (31 conditions): ms", "model", "trials", *EXECUTORS, "auto", "auto chose")
     for label, make in (("paper", paper_model), ("small", small_model)):
-        models = {name: make(device, kind_for(name)) for name in (*EXECUTORS, "auto")}
+        models = {name: for_executor(name, make(device)) for name in (*EXECUTORS, "auto")}
         for trials in (1, 4, 16):
             x, conditions = models["auto"].example_input(trials), layer_masks(EDGES, 5)
             runs = {name: lambda name=name: run_with(name, models[name], x, conditions) for name in models}
@@ -385,7 +388,7 @@ def peak(name: str, executor: str, device: str, trials: int) -> float:
 
 def print_peak(name: str, executor: str, device: str, trials: int) -> None:
     """What the process started by `peak` does."""
-    model, conditions = family(name, device, kind_for(executor))
+    model, conditions = family(name, device, executor)
     run_with(executor, model, model.example_input(1), conditions[:2])  # libraries' own buffers
     x = model.example_input(trials)
     gc.collect()

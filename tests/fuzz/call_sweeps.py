@@ -25,6 +25,7 @@ from emg_lens import (
     unimodal,
 )
 from emg_lens.analysis import activation_shift, random_edges, superset_ablations
+from emg_lens.data import Batch
 
 X, Y = make_trials(12)
 CUTS = [Condition("uni", unimodal()), Condition("cross", cross_modal().at(layers=1))]
@@ -41,7 +42,7 @@ NOT_CHECKPOINT = ("/nowhere/at/all/x", "/", [])
 def fitted(model: Any, x: Any, targets: Any, epochs: Any, seed: Any, **options: Any) -> Any:
     """A fit of one epoch."""
     recipe = TrainingRecipe(epochs=epochs, batch_size=6, seed=seed)
-    return fit(make_model() if model is None else model, x, targets, options.pop("recipe") or recipe, **options)
+    return fit(make_model() if model is None else model, Batch(x, targets), options.pop("recipe") or recipe, **options)
 
 
 def swept(**options: Any) -> Any:
@@ -104,7 +105,7 @@ CALLS = {
         ),
         layout=((None, LAYOUT), NOT_LAYOUT),
         reference=((None, X), NOT_REFERENCE),
-        executor=(("auto", "loop", "tree", "stacked"), ("fast", "", None)),
+        executor=(("auto", "loop", "tree"), ("fast", "", None)),
         batch_size=((None, 4), (0, -1, 2.5, "4", math.nan, [4])),
         on_progress=((None,), ("x",)),
         checkpoint=((None,), NOT_CHECKPOINT),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch_layers import torch_encoder
 
+from emg_lens.data import Batch
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import cross_modal, cut, cutting, lag
 from emg_lens.lens.config import EncoderConfig
@@ -332,7 +333,7 @@ def test_what_needs_one_output_a_trial_says_so():
     labels = torch.zeros(2, dtype=torch.int64)
     with pytest.raises(EmgLensError, match="readout='each' gives logits of every token"):
         model(x, return_type="loss", labels=labels)
-    with pytest.raises(EmgLensError, match="targets are one a trial; build it with readout='mean'"):
-        fit(model, x, labels, TrainingRecipe(epochs=1))
+    with pytest.raises(EmgLensError, match="one target per trial; build the model with readout='mean'"):
+        fit(model, Batch(x, labels), TrainingRecipe(epochs=1))
     with pytest.raises(EmgLensError, match="has no mask token"):
         model(x, masked=torch.zeros(2, 11, dtype=torch.bool))

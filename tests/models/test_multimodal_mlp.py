@@ -92,7 +92,7 @@ def test_dropout_acts_in_training_alone():
     ("settings", "message"),
     [
         ({"d_hiden": 3}, "has no setting 'd_hiden'; known: d_hidden, d_fused, dropout"),
-        ({"d_fused": 0}, "d_fused=0; expected greater than 0"),
+        ({"d_fused": 0}, "d_fused=0; expected a number greater than 0"),
         ({"dropout": 1.0}, "dropout=1.0; expected less than 1"),
     ],
 )

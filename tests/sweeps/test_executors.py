@@ -37,7 +37,7 @@ def edge_sets(draw, n_layers: int, n_heads: int):
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_tree_and_stacked_equal_the_loop(data):
+def test_the_tree_equals_the_loop(data):
     draw = data.draw
     n_layers, n_heads = draw(st.integers(1, 4)), draw(st.sampled_from([1, 2, 4]))
     cls = draw(st.booleans())
@@ -67,7 +67,7 @@ def test_tree_and_stacked_equal_the_loop(data):
         expected = sweep(model, x, conditions, executor="loop")
     except EdgeError:  # an edge set that is empty for this layout
         return
-    for executor in ("tree", "stacked"):
+    for executor in ("tree",):
         with patch.multiple(
             folded_attention, HEAD_BY_HEAD=draw(st.sampled_from([1, 2**15])), LONG=draw(st.sampled_from([1, 384]))
         ):
@@ -85,7 +85,7 @@ def isonet() -> IsoNet:
     return IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, 10, 6, d_model=32, n_heads=4, n_layers=5, d_mlp=16)).eval()
 
 
-@pytest.mark.parametrize("executor", ["tree", "stacked"])
+@pytest.mark.parametrize("executor", ["tree"])
 def test_the_six_identities_hold_to_the_bit(isonet, executor):
     logits = sweep(isonet, isonet.example_input(8), layer_masks(EDGES, 5), executor=executor).logits
     for kind in EDGES:
@@ -115,7 +115,7 @@ def test_heads_and_layers_in_one_call(isonet):
 def test_rows_with_every_edge_cut_give_zero_attention_in_every_executor(isonet):
     conditions = [Condition("everything", every()), Condition("cls", positions(dest=["cls"]))]
     x = isonet.example_input(3)
-    results = [sweep(isonet, x, conditions, executor=e).logits for e in ("loop", "tree", "stacked")]
+    results = [sweep(isonet, x, conditions, executor=e).logits for e in ("loop", "tree")]
     for name in ("everything", "cls"):
         assert all(r[name].isfinite().all() for r in results)
         assert max((r[name] - results[0][name]).abs().max() for r in results) < 1e-5
@@ -135,7 +135,7 @@ def test_a_cut_that_is_severed_in_one_layer_is_still_cut_in_another():
 def test_auto_says_which_executor_ran_and_takes_the_loop_beside_a_users_hook(isonet):
     assert sweep(isonet, isonet.example_input(100), layer_masks(EDGES, 5)).executor == "folded"
     x = isonet.example_input(3)
-    assert sweep(isonet, x, layer_masks(EDGES, 5)).executor == "stacked"
+    assert sweep(isonet, x, layer_masks(EDGES, 5)).executor == "folded"
     seen = []
     with isonet.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda t, hook: seen.append(1))]):
         assert sweep(isonet, x, layer_masks(EDGES, 5)[:2]).executor == "loop"
@@ -145,11 +145,11 @@ def test_auto_says_which_executor_ran_and_takes_the_loop_beside_a_users_hook(iso
 
 
 def test_an_unknown_executor_lists_the_known(isonet):
-    with pytest.raises(ValueError, match="expected 'auto', 'loop', 'tree' or 'stacked'"):
+    with pytest.raises(ValueError, match="expected 'auto', 'loop' or 'tree'"):
         sweep(isonet, isonet.example_input(), [], executor="three")
 
 
-@pytest.mark.parametrize("executor", ["auto", "loop", "tree", "stacked"])
+@pytest.mark.parametrize("executor", ["auto", "loop", "tree"])
 def test_no_trials_are_refused(isonet, executor):
     with pytest.raises(ValueError, match=r"no trials to run: x is \[0, "):
         sweep(isonet, isonet.example_input(0), [], executor=executor)
@@ -173,7 +173,7 @@ def test_a_condition_that_raises_does_not_lose_the_others(isonet):
 
 
 def test_progress_ends_at_one(isonet):
-    for executor in ("loop", "tree", "stacked"):
+    for executor in ("loop", "tree"):
         seen = []
         sweep(isonet, isonet.example_input(5), layer_masks(EDGES, 5), executor=executor, batch_size=2,
               on_progress=seen.append)  # fmt: skip

@@ -30,7 +30,7 @@ from emg_lens.sweeps.result import SweepError, SweepResult
 from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.sweeps.target import target_of
 
-EXECUTORS = ["loop", "tree", "stacked"]
+EXECUTORS = ["loop", "tree"]
 LAYERS = 3
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 CONDITIONS = [
@@ -275,9 +275,9 @@ def test_conditions_that_raised_are_tried_again(path):
 
 
 def test_executor_and_batch_size_are_those_of_the_first_call(path, monkeypatch):
-    interrupt(path, "stacked", 3)
+    interrupt(path, "loop", 3)
     monkeypatch.setattr(sweep_settings, "room", lambda *_: 1)  # less memory is free now
-    assert_same(run(build(), path, "auto", None), whole("stacked"))
+    assert_same(run(build(), path, "auto", None), whole("loop"))
 
 
 def test_names_are_free(path):

@@ -42,7 +42,9 @@ ACC = [3, 4]
 
 
 class Renamed(HookedBiosignalEncoder):
-    """A class that no executor knows: it takes the plain tree."""
+    """Overrides a method without a declaration: it takes the plain tree."""
+
+    pool = HookedBiosignalEncoder.pool
 
 
 def build(kind: type = IsoNet) -> IsoNet:
@@ -71,10 +73,10 @@ def by_hand(by: str, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
-@pytest.mark.parametrize("executor", ["loop", "tree", "stacked", "plain"])
+@pytest.mark.parametrize("executor", ["loop", "tree", "plain"])
 @pytest.mark.parametrize("by", ["zero", "mean", "resample", "permute"])
 def test_a_replaced_input_is_the_one_made_by_hand(by, executor, batch_size):
-    model = build(type("Subclass", (IsoNet,), {})) if executor == "plain" else build()
+    model = build(type("Subclass", (IsoNet,), {"pool": IsoNet.pool})) if executor == "plain" else build()
     change, both = Replace("acc", by=by, seed=3), unimodal().at(layers=[0, 1])
     conditions = [Condition("replaced", change), Condition("and cut", (change, both)), Condition("cut", both)]
     how = "tree" if executor == "plain" else executor
@@ -181,7 +183,7 @@ def test_one_that_does_not_take_place_fails_alone():
     [
         (Replace("acc", by="mean"), "give reference=<training trials>"),
         (Replace("gyro"), "unknown group or token 'gyro'"),
-        (Replace("cls"), "token 'cls' has no samples at the input"),
+        (Replace("cls"), "token 'cls' has no samples in the input"),
         ((EdgeCut(unimodal() & cross_modal()), EdgeCut(unimodal())), r"\['x'\] cut no edge of this model"),
         ((Replace("acc"), EdgeCut(unimodal() & cross_modal())), r"\['x'\] cut no edge of this model"),
     ],
@@ -197,7 +199,7 @@ def test_what_does_not_fit_is_known_before_anything_runs(intervention, message):
 
 def test_a_list_of_hooks_is_no_condition():
     model = build()
-    with pytest.raises(EdgeError, match="expected an edge set or an intervention .* got a list of hooks") as error:
+    with pytest.raises(EdgeError, match="got a list of hooks, .* expected an edge set or an intervention") as error:
         Condition("acc zeroed", replace(model, "acc"))  # pyright: ignore
     assert "\n" not in str(error.value)
 
@@ -243,7 +245,7 @@ def test_a_model_without_attention_takes_input_changes_and_refuses_cuts():
 # --- MLPs of positions that nobody reads -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("executor", ["loop", "tree", "stacked"])
+@pytest.mark.parametrize("executor", ["loop", "tree"])
 def test_the_last_layer_s_mlp_is_a_null_but_for_the_positions_that_are_read(executor):
     last, emg = LAYERS - 1, unimodal().at(layers=0)
     conditions = [
@@ -293,7 +295,7 @@ def test_of_stages_the_mlps_of_a_stage_that_does_not_hold_the_tokens_are_none():
     assert last and not first
     conditions = [Condition("nowhere", CutMLP("cls.fusion", layers=0))]
     assert not audit(model, conditions)["structural_null"].any()
-    with pytest.raises(SweepError, match="no stage has these tokens in these layers"):
+    with pytest.raises(SweepError, match="no stage has the tokens 'cls.fusion' in the layers 0"):
         sweep(model, model.example_input(3), conditions)
 
 
@@ -309,7 +311,7 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize("executor", ["loop", "tree", "stacked"])
+@pytest.mark.parametrize("executor", ["loop", "tree"])
 @settings(max_examples=3, deadline=None)
 @given(stops=st.lists(st.integers(2, 40), min_size=1, max_size=4))
 def test_stopped_anywhere_and_continued_it_gives_the_same_bits(executor, stops):
@@ -405,7 +407,7 @@ def test_all_executors_equal_the_verified_loop_and_nulls_are_nulls(data):
         assert isinstance(error, EdgeError) or all(isinstance(e, DeadHookError) for e in error.errors.values())
         return
     size = draw(st.sampled_from([None, 2]))
-    for which, executor in ((model, "tree"), (model, "stacked"), (subclass, "tree"), (model, "loop")):
+    for which, executor in ((model, "tree"), (subclass, "tree"), (model, "loop")):
         result = sweep(which, x, conditions, reference=reference, executor=executor, batch_size=size)
         for name, logits in expected.items():
             assert (result.logits[name] - logits).abs().max() < 1e-10, (executor, name)

@@ -17,7 +17,8 @@ from emg_lens.models.tinymyo.config import TinyMyoConfig
 from emg_lens.sweeps import layer_masks, sweep
 
 class Somebodys(TinyMyo):
-    "Unknown to the engine: the plain tree."
+    "Overrides a method without a declaration: the plain tree."
+    pool = TinyMyo.pool
 
 kind, n = {"folded": TinyMyo, "tree": Somebodys}[sys.argv[1]], int(sys.argv[2])
 torch.set_num_threads(1)

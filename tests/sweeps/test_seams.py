@@ -9,7 +9,7 @@ from torch import Tensor
 
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, Intervention, cutting, unimodal
-from emg_lens.hooks.anatomy import listening
+from emg_lens.hooks.hook_points import attached_hook
 from emg_lens.io.checkpoint import CheckpointError
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
@@ -89,7 +89,7 @@ class Steer(Intervention):
 
     @contextmanager
     def applied(self, model, layout, reference=None):
-        with listening(model.hook_dict["hook_embed"], lambda x, hook: x + self.vector.mean()):
+        with attached_hook(model.hook_dict["hook_embed"], lambda x, hook: x + self.vector.mean()):
             yield
 
 

@@ -3,6 +3,8 @@
 docs/tinymyo-model.md §9.2 says what each head computes. All of them read every position.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -27,6 +29,10 @@ class SampleUnembed(nn.Module):
         nn.init.xavier_uniform_(self.W_U)
         nn.init.zeros_(self.b_U)
 
+    def multiply_accumulates(self, cfg: Any) -> int:
+        """Count the multiplications of the outputs of one trial."""
+        return self.W_U.numel() * cfg.n_tokens
+
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch sample"]:
         """Samples."""
         return F.linear(x, self.W_U.T, self.b_U)
@@ -45,6 +51,10 @@ class ChannelUnembed(nn.Module):
         """Fresh weights: Xavier's of the one map `[channel * d_model, class]`."""
         nn.init.xavier_uniform_(self.W_U.data.view(-1, self.W_U.shape[-1]))
         nn.init.zeros_(self.b_U)
+
+    def multiply_accumulates(self, cfg: Any) -> int:  # noqa: ARG002 - as of every head
+        """Count the multiplications of the outputs of one trial."""
+        return self.W_U.numel()
 
     def forward(self, x: Float[Tensor, "batch channel d_model"]) -> Float[Tensor, "batch class"]:
         """Logits."""
@@ -72,6 +82,10 @@ class SequenceUnembed(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
+
+    def multiply_accumulates(self, cfg: Any) -> int:
+        """Count the multiplications of the outputs of one trial."""
+        return cfg.n_patches * sum(layer.weight.numel() for layer in (self.mix, self.smooth, self.read))
 
     def forward(self, x: Float[Tensor, "batch channel patch d_model"]) -> Float[Tensor, "batch *sample target"]:
         """Values of each target over the window, or their mean."""

@@ -24,7 +24,7 @@ class FoldedTree:
 
     def __init__(self, model: HookedBiosignalEncoder) -> None:
         self.model, self.blocks = model, folded_layers(model)
-        self.only_cls = model.cfg.readout == "cls" and isinstance(self.blocks[-1], FoldedBlock)
+        self.only_cls = model.reads_first_row_only and isinstance(self.blocks[-1], FoldedBlock)
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
         """Logits of every distinct condition of a root that is not done."""

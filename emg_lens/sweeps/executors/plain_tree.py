@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from emg_lens.hooks.anatomy import PATTERN, SCORES, DeadHookError, StageLayer, at_path, listening
+from emg_lens.hooks.hook_points import PATTERN, SCORES, DeadHookError, StageLayer, at_path, attached_hook
 from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.models.attention import Attention
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.staged import blocks_of
-from emg_lens.sweeps.known_models import reads_cls_alone
 from emg_lens.sweeps.plan import Keep, Mask, Node, Root, Rows
+from emg_lens.sweeps.structure import reads_first_row_only
 
 
 class PlainTree:
@@ -27,7 +27,7 @@ class PlainTree:
     def __init__(self, model: HookedBiosignalEncoder) -> None:
         self.model, self.blocks = model, list(model.blocks)[: model.cfg.n_layers]
         self.paths = find_intervention_point(model, model.layout).paths
-        self.rows_read = (1,) if reads_cls_alone(model) else ()
+        self.rows_read = (1,) if reads_first_row_only(model) else ()
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
         """Logits of every distinct condition of a root that is not done."""
@@ -60,8 +60,8 @@ class PlainTree:
         cuts = [_AttentionCut(path, own) for path, own in self._apart(depth, cut) if own.any()]
         with ExitStack() as stack:
             for one in cuts:
-                stack.enter_context(listening(at_path(self.model, f"{one.path}.{SCORES}"), one.cut_edges))
-                stack.enter_context(listening(at_path(self.model, f"{one.path}.{PATTERN}"), one.note_leak))
+                stack.enter_context(attached_hook(at_path(self.model, f"{one.path}.{SCORES}"), one.cut_edges))
+                stack.enter_context(attached_hook(at_path(self.model, f"{one.path}.{PATTERN}"), one.note_leak))
             after = self.blocks[depth](resid, *n_dest)
         for one in cuts:
             if not one.leaks or any(bool(leak != 0) for leak in one.leaks):

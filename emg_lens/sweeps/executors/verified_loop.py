@@ -54,7 +54,7 @@ def run_inside(
     try:
         # What interventions must find out about the model, they find out before any other is in place.
         contexts: list[AbstractContextManager[object]] = [one.applied(model, layout, reference) for one in inside]
-        cuts = [one.edges for one in condition.interventions if one not in inside and one.edges != none()]
+        cuts = [one.cut_edges for one in condition.interventions if one not in inside and one.cut_edges != none()]
         with ExitStack() as stack:
             for context in [*([cutting(model, reduce(operator.or_, cuts), layout)] if cuts else []), *contexts]:
                 stack.enter_context(context)
