@@ -7,7 +7,7 @@ from jaxtyping import TypeCheckError
 from shape_checks import check_shapes
 
 from emg_lens.models.mixing import attend
-from emg_lens.scoring.metrics import _errors
+from emg_lens.scoring.regression import _errors
 from emg_lens.training.objectives import OBJECTIVES
 from emg_lens.training.recipe import TrainingRecipe
 

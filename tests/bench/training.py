@@ -14,6 +14,7 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 
+from emg_lens.data import Batch
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.training import TrainingRecipe, fit, fit_cohort
 from emg_lens.training.objectives import anneal_weight
@@ -94,15 +95,15 @@ def main() -> None:
     steps = -(-options.trials // RECIPE.batch_size)
 
     one, other = copy.deepcopy(models[0]), copy.deepcopy(models[0])
-    runs = {"plain": lambda: plain(one, xs[0], ys[0], RECIPE), "fit": lambda: fit(other, xs[0], ys[0], RECIPE)}
+    runs = {"plain": lambda: plain(one, xs[0], ys[0], RECIPE), "fit": lambda: fit(other, Batch(xs[0], ys[0]), RECIPE)}
     times = compare(runs, options.device, options.rounds)
     each = ", ".join(f"{name} {1000 * seconds / steps:.2f} ms a step" for name, seconds in times.items())
     print(f"one subject: {each}; plain / fit {times['plain'] / times['fit']:.2f}", flush=True)  # noqa: T201
 
     apart, together = copy.deepcopy(models), copy.deepcopy(models)
     runs = {
-        "one by one": lambda: [fit(m, x, y, RECIPE) for m, x, y in zip(apart, xs, ys, strict=True)],
-        "at once": lambda: fit_cohort(together, xs, ys, RECIPE),
+        "one by one": lambda: [fit(m, Batch(x, y), RECIPE) for m, x, y in zip(apart, xs, ys, strict=True)],
+        "at once": lambda: fit_cohort(together, [Batch(x, y) for x, y in zip(xs, ys, strict=True)], RECIPE),
     }
     times = compare(runs, options.device, max(2, options.rounds // 3))
     each = ", ".join(f"{name} {seconds:.2f} s an epoch" for name, seconds in times.items())

@@ -1,4 +1,4 @@
-"""Metrics are scikit-learn's and scipy's; what is undefined is NaN, what makes no sense is refused in one line."""
+"""Metrics equal those of scikit-learn and scipy. Undefined values are NaN; invalid input gives a one-line error."""
 
 import math
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emg_lens.registry import UnknownNameError
-from emg_lens.scoring.metrics import METRICS, Metric, MetricError, chances, measure
+from emg_lens.scoring import METRICS, Metric, MetricError, chances, measure
 
 CLASSIFICATION = ("accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1", "log_prob")
 REGRESSION = ("mae", "rmse", "r2", "pearson")
@@ -19,22 +19,22 @@ REGRESSION = ("mae", "rmse", "r2", "pearson")
 
 @given(n=st.integers(1, 60), n_classes=st.integers(2, 6), seed=st.integers(0, 10_000))
 @pytest.mark.filterwarnings("ignore::UserWarning")  # scikit-learn's, about classes that only the predictions have
-def test_classification_metrics_are_scikit_learn_s(n, n_classes, seed):
+def test_classification_metrics_equal_scikit_learn(n, n_classes, seed):
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 5, (n, n_classes)).astype(np.float32)
     y = rng.integers(0, rng.integers(1, n_classes + 1), n)  # often without the last classes
-    told = logits.argmax(1)
+    predicted = logits.argmax(1)
     found = measure(CLASSIFICATION, logits, y)
-    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, told))
-    assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(y, told))
-    assert found["macro_f1"] == pytest.approx(reference.f1_score(y, told, average="macro", zero_division=0))
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, predicted))
+    assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(y, predicted))
+    assert found["macro_f1"] == pytest.approx(reference.f1_score(y, predicted, average="macro", zero_division=0))
     log_p = scipy.special.log_softmax(logits.astype(float), axis=1)
     assert found["log_prob"] == pytest.approx(log_p[np.arange(n), y].mean())
     assert found["log_prob"] == pytest.approx(-reference.log_loss(y, np.exp(log_p), labels=range(n_classes)), rel=1e-4)
 
 
 @given(n=st.integers(2, 60), n_targets=st.integers(1, 4), seed=st.integers(0, 10_000))
-def test_regression_metrics_are_scikit_learn_s_and_scipy_s(n, n_targets, seed):
+def test_regression_metrics_equal_scikit_learn_and_scipy(n, n_targets, seed):
     rng = np.random.default_rng(seed)
     targets = rng.normal(3, 2, (n, n_targets)).astype(np.float32)
     outputs = (targets + rng.normal(0, 1, (n, n_targets))).astype(np.float32)
@@ -56,19 +56,19 @@ def test_reconstruction_error_is_the_mean_square_over_all_values():
 
 @given(n=st.integers(1, 60), n_repetitions=st.integers(1, 20), seed=st.integers(0, 10_000))
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_every_movement_weighs_the_same_however_many_windows_it_has(n, n_repetitions, seed):
+def test_each_repetition_has_the_same_weight_however_many_windows_it_has(n, n_repetitions, seed):
     rng = np.random.default_rng(seed)
     repetition_id = rng.integers(0, n_repetitions, n)
     y = (repetition_id % 3).astype(int)
     logits = rng.normal(0, 5, (n, 3)).astype(np.float32)
-    told, counts = logits.argmax(1), np.bincount(repetition_id)
+    predicted, counts = logits.argmax(1), np.bincount(repetition_id)
     weights = 1 / counts[repetition_id]
     found = measure(CLASSIFICATION, logits, y, repetition_id)
-    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, told, sample_weight=weights))
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, predicted, sample_weight=weights))
     assert found["balanced_accuracy"] == pytest.approx(
-        reference.balanced_accuracy_score(y, told, sample_weight=weights)
+        reference.balanced_accuracy_score(y, predicted, sample_weight=weights)
     )
-    f1 = reference.f1_score(y, told, average="macro", zero_division=0, sample_weight=weights)
+    f1 = reference.f1_score(y, predicted, average="macro", zero_division=0, sample_weight=weights)
     assert found["macro_f1"] == pytest.approx(f1)
     log_p = scipy.special.log_softmax(logits.astype(float), axis=1)
     assert found["log_prob"] == pytest.approx(np.average(log_p[np.arange(n), y], weights=weights))
@@ -79,7 +79,7 @@ def test_every_movement_weighs_the_same_however_many_windows_it_has(n, n_repetit
     )
 
 
-def test_guessing_gives_what_the_classes_that_are_there_make_it():
+def test_chance_levels_follow_from_the_class_frequencies():
     y, repetition_id = np.array([0, 0, 0, 0, 2, 2]), np.array([7, 7, 7, 8, 9, 10])
     found = chances(["accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1"], y, 5, repetition_id)
     assert found == {"accuracy": 0.5, "repetition_accuracy": 0.5, "balanced_accuracy": 0.5}
@@ -87,17 +87,17 @@ def test_guessing_gives_what_the_classes_that_are_there_make_it():
     assert chances(["mae"], np.ones((3, 1)), 1) == {}
 
 
-def test_a_movement_of_two_classes_is_refused():
-    with pytest.raises(MetricError, match="one movement are of different classes"):
+def test_a_repetition_of_two_classes_is_refused():
+    with pytest.raises(MetricError, match="trials of repetition 3 are of different classes"):
         measure(["repetition_accuracy"], np.eye(2), np.array([0, 1]), np.array([3, 3]))
 
 
-def test_logits_that_overflow_are_no_trouble():
+def test_large_logits_do_not_overflow():
     found = measure(["log_prob"], np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0]))
     assert found["log_prob"] == pytest.approx(-5e3)
 
 
-def test_what_a_constant_target_leaves_undefined_is_nan():
+def test_r2_and_correlation_are_nan_for_a_constant_target():
     outputs, targets = np.array([[1.0], [2.0]]), np.array([[3.0], [3.0]])
     found = measure(REGRESSION, outputs, targets)
     assert math.isnan(found["r2"]) and math.isnan(found["pearson"])
@@ -107,13 +107,14 @@ def test_what_a_constant_target_leaves_undefined_is_nan():
 
 
 @pytest.mark.parametrize("name", [*CLASSIFICATION, *REGRESSION, "reconstruction_error"])
-def test_each_says_which_direction_is_better(name):
+def test_each_metric_declares_which_direction_is_better(name):
     metric = METRICS[name]
     lower = name in ("mae", "rmse", "reconstruction_error")
     assert metric.name == name and metric.better == ("lower" if lower else "higher")
     right, wrong = (np.eye(3), np.eye(3)[::-1]) if name in CLASSIFICATION else (np.eye(3), 1 - np.eye(3))
     targets = np.arange(3) if name in CLASSIFICATION else np.eye(3)
-    assert (metric.function(right, targets) > metric.function(wrong, targets)) != lower
+    good, bad = (measure([name], outputs, targets)[name] for outputs in (right, wrong))
+    assert (good > bad) != lower
 
 
 @pytest.mark.parametrize(
@@ -121,24 +122,30 @@ def test_each_says_which_direction_is_better(name):
     [
         (["accuracy"], np.zeros((3, 2)), np.zeros(2, int), "3 outputs and 2 targets"),
         (["accuracy"], np.zeros((0, 2)), np.zeros(0, int), "0 outputs and 0 targets"),
-        (["accuracy"], np.zeros((3, 2)), np.zeros(3), "one class index a trial"),
-        (["macro_f1"], np.zeros((3, 2)), np.array([0, 1, 2]), "labels run from 0 to 2; there are logits of 2 classes"),
-        (["r2"], np.zeros((3, 2)), np.zeros(3, int), "metric 'r2': .* this metric compares values of one shape"),
-        (["mae"], np.zeros((3, 2)), np.zeros((3, 1)), "this metric compares values of one shape"),
+        (["accuracy"], np.zeros((3, 2)), np.zeros(3), "one class index per trial"),
+        (["macro_f1"], np.zeros((3, 2)), np.array([0, 1, 2]), "labels run from 0 to 2; the outputs have 2 classes"),
+        (
+            ["r2"],
+            np.zeros((3, 2)),
+            np.zeros(3, int),
+            "metric 'r2': .* floating-point values of one shape",
+        ),
+        (["mae"], np.zeros((3, 2)), np.zeros((3, 1)), "this metric compares floating-point values of one shape"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_one_line(names, outputs, targets, message):
+def test_outputs_and_targets_that_do_not_match_are_refused_in_one_line(names, outputs, targets, message):
     with pytest.raises(MetricError, match=message) as error:
         measure(names, outputs, targets)
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_name_lists_the_known():
+def test_an_unknown_name_lists_the_known_metrics():
     with pytest.raises(UnknownNameError, match=r"unknown metric 'acuracy'; did you mean 'accuracy'\?.*pearson"):
         measure(["acuracy"], np.zeros((1, 2)), np.zeros(1, int))
 
 
-def test_a_metric_of_ones_own_is_one_line(monkeypatch):
+def test_a_metric_of_your_own_is_one_line(monkeypatch):
     monkeypatch.setattr(METRICS, "_known", dict(METRICS._known))
-    METRICS.add("worst", Metric("worst", lambda outputs, targets: float(abs(outputs - targets).max()), "lower"))
-    assert measure(["worst", "mae"], np.array([[1.0], [5.0]]), np.zeros((2, 1))) == {"worst": 5.0, "mae": 3.0}
+    METRICS.add("worst", Metric("worst", lambda outputs, targets: abs(outputs - targets).max(1), "values"))
+    outputs, targets = np.array([[1.0, 2.0], [5.0, 0.0]]), np.zeros((2, 2))
+    assert measure(["worst", "mae"], outputs, targets) == {"worst": 3.5, "mae": 2.0}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_cohort import make_model, make_trials, make_values
 
+from emg_lens.data import Batch
 from emg_lens.models.registry import build_model
 from emg_lens.training import FitError, TrainingRecipe, fit, fit_cohort
 
@@ -23,6 +24,10 @@ def cohort(dropout=0.0, sizes=SIZES, **fields):
     return models, xs, ys
 
 
+def batches(xs, targets):
+    return [Batch(*pair) for pair in zip(xs, targets, strict=True)]
+
+
 def recipes(recipe=RECIPE, n=5):
     return [recipe.model_copy(update={"seed": s}) for s in range(n)]
 
@@ -34,11 +39,11 @@ LONG = RECIPE.model_copy(update={"epochs": 24, "anneal_epochs": 9, "weight_decay
 def assert_same_fits(models, xs, targets, each, *, dtype=torch.float64, atol=1e-9, **options):
     """Every parameter and every row of the table, whether fitted together or alone."""
     models = [model.to(dtype) for model in models]
-    xs, held_out = [x.to(dtype) for x in xs], [(xs[0].to(dtype), targets[0])] * len(models)
+    xs, held_out = [x.to(dtype) for x in xs], [Batch(xs[0].to(dtype), targets[0])] * len(models)
     alone = copy.deepcopy(models)
-    together = fit_cohort(models, xs, targets, each, held_out=held_out, **options)
+    together = fit_cohort(models, batches(xs, targets), each, held_out=held_out, **options)
     for model, other, x, wanted, recipe, history in zip(models, alone, xs, targets, each, together, strict=True):
-        expected = fit(other, x, wanted, recipe, held_out=held_out[0], **options)
+        expected = fit(other, Batch(x, wanted), recipe, held_out=held_out[0], **options)
         pd.testing.assert_frame_equal(history, expected, rtol=0, atol=max(atol, 1e-6))
         for (name, found), parameter in zip(model.named_parameters(), other.parameters(), strict=True):
             assert (found - parameter).detach().abs().max() <= atol, name
@@ -60,9 +65,9 @@ def test_the_idle_head_of_the_mean_stays_as_it_is_alone(dtype):
     models, xs, ys = cohort(sizes=(40, 90))
     alone = copy.deepcopy([model.to(dtype) for model in models])
     xs = [x.to(dtype) for x in xs]
-    fit_cohort(models, xs, ys, LONG)
+    fit_cohort(models, batches(xs, ys), LONG)
     for model, other, x, y in zip(models, alone, xs, ys, strict=True):
-        fit(other, x, y, LONG)
+        fit(other, Batch(x, y), LONG)
         found, expected = (m(x, return_type="both")[1] for m in (model, other))
         assert (found - expected).detach().abs().max() < 1e-3
         assert model.unembed_mean.W_U.sub(other.unembed_mean.W_U).detach().abs().max() < 1e-4
@@ -103,13 +108,13 @@ def test_frozen_parameters_stay_each_model_s_own():
     assert all(torch.equal(model.embed.W_E, start) for model, start in zip(models, before, strict=True))
     models[0].requires_grad_(True)
     with pytest.raises(ValueError, match="model 1 has other frozen parameters or buffers than model 0"):
-        fit_cohort(models, [x.double() for x in xs], ys, RECIPE)
+        fit_cohort(models, batches([x.double() for x in xs], ys), RECIPE)
 
 
 def test_a_model_keeps_its_own_memory_and_layout():
     models, xs, ys = cohort()
     strides = [p.stride() for p in models[0].parameters()]
-    fit_cohort(models, xs, ys, RECIPE)
+    fit_cohort(models, batches(xs, ys), RECIPE)
     assert [p.stride() for p in models[0].parameters()] == strides
     starts = [p.data_ptr() for model in models for p in model.parameters()]
     assert len(set(starts)) == len(starts)
@@ -120,29 +125,29 @@ def test_a_model_keeps_its_own_memory_and_layout():
 def test_with_dropout_all_subjects_learn_and_drop_different_things():
     models, xs, ys = cohort(dropout=0.1, sizes=(60, 90))
     recipe = RECIPE.model_copy(update={"epochs": 30, "anneal_epochs": 10, "lr": 3e-3})
-    histories = fit_cohort(models, xs, ys, recipes(recipe, 2))
+    histories = fit_cohort(models, batches(xs, ys), recipes(recipe, 2))
     for model, x, y, history in zip(models, xs, ys, histories, strict=True):
         assert history["accuracy"].iloc[-1] > 0.9
         assert (model(x).argmax(-1) == y).float().mean() > 0.98
     twins = [make_model(0, 0.5), make_model(0, 0.5)]
     x, y = make_trials()
-    one, two = fit_cohort(twins, [x, x], [y, y], RECIPE)
+    one, two = fit_cohort(twins, [Batch(x, y)] * 2, RECIPE)
     assert abs(one["loss"] - two["loss"]).min() > 1e-4
 
 
 def test_drop_path_trains_too():
     models, xs, ys = cohort(dropout=0.1, drop_path=0.2)
-    assert all(h["loss"].gt(0).all() for h in fit_cohort(models, xs, ys, RECIPE))
+    assert all(h["loss"].gt(0).all() for h in fit_cohort(models, batches(xs, ys), RECIPE))
 
 
 def test_the_same_cohort_gives_the_same_weights_to_the_bit_and_leaves_the_random_state():
     models, xs, ys = cohort(dropout=0.1)
     again = copy.deepcopy(models)
     state = torch.get_rng_state()
-    fit_cohort(models, xs, ys, recipes())
+    fit_cohort(models, batches(xs, ys), recipes())
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(3)
-    fit_cohort(again, xs, ys, recipes())
+    fit_cohort(again, batches(xs, ys), recipes())
     for model, other in zip(models, again, strict=True):
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
 
@@ -150,7 +155,7 @@ def test_the_same_cohort_gives_the_same_weights_to_the_bit_and_leaves_the_random
 def test_every_epoch_is_reported_once():
     models, xs, ys = cohort()
     seen = []
-    fit_cohort(models, xs, ys, RECIPE, on_epoch=seen.append)
+    fit_cohort(models, batches(xs, ys), RECIPE, on_epoch=seen.append)
     assert seen == [1, 2, 3, 4]
 
 
@@ -158,45 +163,45 @@ def test_another_number_of_classes_is_refused_in_one_line():
     models, xs, ys = cohort()
     models[2] = make_model(2, n_classes=4)
     with pytest.raises(ValueError, match=r"same classes, got n_classes \[3, 4\]") as error:
-        fit_cohort(models, xs, ys, RECIPE)
+        fit_cohort(models, batches(xs, ys), RECIPE)
     assert "\n" not in str(error.value)
 
 
 def test_another_architecture_is_refused_but_other_class_names_are_not():
     models, xs, ys = cohort()
     models[1] = make_model(1, class_names=["a", "b", "c"])
-    fit_cohort(models, xs, ys, RECIPE.model_copy(update={"epochs": 1}))
+    fit_cohort(models, batches(xs, ys), RECIPE.model_copy(update={"epochs": 1}))
     models[1] = make_model(1, eps=1e-6)
     with pytest.raises(ValueError, match="model 1 has another configuration than model 0"):
-        fit_cohort(models, xs, ys, RECIPE)
+        fit_cohort(models, batches(xs, ys), RECIPE)
 
 
 def test_a_model_with_a_hook_is_refused():
     models, xs, ys = cohort()
     models[3].add_hook("blocks.1.attn.hook_pattern", lambda pattern, hook: pattern)
-    with pytest.raises(ValueError, match=r"model 3 has hooks, at \['blocks.1.attn.hook_pattern'\]"):
-        fit_cohort(models, xs, ys, RECIPE)
+    with pytest.raises(ValueError, match=r"model 3 has hooks at \['blocks.1.attn.hook_pattern'\]"):
+        fit_cohort(models, batches(xs, ys), RECIPE)
 
 
 def test_recipes_that_differ_in_more_than_their_seeds_are_refused():
     models, xs, ys = cohort()
     each = recipes()
     each[1] = each[1].model_copy(update={"lr": 1.0})
-    with pytest.raises(ValueError, match="differ in their seeds only"):
-        fit_cohort(models, xs, ys, each)
+    with pytest.raises(ValueError, match="may differ in their seeds only"):
+        fit_cohort(models, batches(xs, ys), each)
 
 
 def test_lists_of_different_length_are_refused():
     models, xs, ys = cohort()
-    with pytest.raises(ValueError, match="'xs': 4"):
-        fit_cohort(models, xs[:-1], ys, RECIPE)
+    with pytest.raises(ValueError, match="'batches': 4"):
+        fit_cohort(models, batches(xs, ys)[:-1], RECIPE)
     with pytest.raises(ValueError, match="a cohort needs"):
-        fit_cohort([], [], [], RECIPE)
+        fit_cohort([], [], RECIPE)
 
 
 def test_a_fit_that_goes_wrong_names_its_subject():
     models, xs, ys = cohort()
     with pytest.raises(FitError, match="subject 1: labels run"):
-        fit_cohort(models, xs, [ys[0], ys[1] + 1, *ys[2:]], RECIPE)
+        fit_cohort(models, batches(xs, [ys[0], ys[1] + 1, *ys[2:]]), RECIPE)
     with pytest.raises(FitError, match=r"subject \d: the training loss became"):
-        fit_cohort(models, xs, ys, RECIPE.model_copy(update={"lr": 1e37}))
+        fit_cohort(models, batches(xs, ys), RECIPE.model_copy(update={"lr": 1e37}))

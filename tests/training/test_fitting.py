@@ -7,6 +7,7 @@ import pytest
 import torch
 from toy_cohort import make_model, make_trials
 
+from emg_lens.data import Batch
 from emg_lens.scoring import measure
 from emg_lens.training import FitError, TrainingRecipe, fit
 from emg_lens.validation import ArgumentError
@@ -20,7 +21,7 @@ def weights(model):
 
 def fitted(recipe, seed=0, dropout=0.1):
     model = make_model(seed, dropout)
-    return model, fit(model, *make_trials(), recipe)
+    return model, fit(model, Batch(*make_trials()), recipe)
 
 
 def test_the_same_recipe_gives_the_same_weights_to_the_bit_whatever_was_drawn_before():
@@ -43,14 +44,14 @@ def test_the_random_state_of_torch_is_left_as_it_was_found():
     before = torch.get_rng_state()
     model = make_model(0, 0.5)
     torch.set_rng_state(before)
-    fit(model, *make_trials(), QUICK)
+    fit(model, Batch(*make_trials()), QUICK)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_separable_task_is_learned():
     model = make_model(0, 0.1)
     x, y = make_trials()
-    history = fit(model, x, y, QUICK.model_copy(update={"epochs": 30, "anneal_epochs": 10, "lr": 3e-3}))
+    history = fit(model, Batch(x, y), QUICK.model_copy(update={"epochs": 30, "anneal_epochs": 10, "lr": 3e-3}))
     assert history["loss"].iloc[-1] < 0.3 * history["loss"].iloc[0]
     assert history["accuracy"].iloc[-1] > 0.95
     assert not model.training
@@ -68,7 +69,7 @@ def test_the_head_of_the_mean_learns_only_while_its_weight_is_above_zero():
     model = make_model(0, 0)
     before = model.unembed_mean.W_U.detach().clone()
     recipe = QUICK.model_copy(update={"anneal_epochs": 0, "weight_decay": 0.0})
-    fit(model, *make_trials(), recipe)
+    fit(model, Batch(*make_trials()), recipe)
     assert torch.equal(model.unembed_mean.W_U, before)
 
 
@@ -91,7 +92,7 @@ def test_a_step_is_a_step_of_adamw_on_the_clipped_gradient_of_the_whole_loss():
     torch.nn.functional.cross_entropy(logits, y).backward()
     slopes = [torch.zeros_like(p) if p.grad is None else p.grad for p in model_before.parameters()]
     norm = torch.cat([g.flatten() for g in slopes]).norm()
-    fit(model, x, y, recipe)
+    fit(model, Batch(x, y), recipe)
     for name, after, start, slope in zip(
         dict(model.named_parameters()), model.parameters(), model_before.parameters(), slopes, strict=True
     ):
@@ -106,7 +107,7 @@ def test_the_last_step_of_an_epoch_takes_what_is_left_and_the_loss_is_the_mean_o
     model, seen = make_model(0, 0), []
     model.embed.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     recipe = QUICK.model_copy(update={"epochs": 1, "batch_size": 32, "lr": 1e-12, "anneal_epochs": 0})
-    history = fit(model, x, y, recipe)
+    history = fit(model, Batch(x, y), recipe)
     assert seen == [32, 32, 6]
     logits = make_model(0, 0)(x).detach()
     assert history["loss"][0] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, y)), abs=1e-6)
@@ -119,7 +120,7 @@ def test_every_epoch_is_reported_and_shuffled_anew():
     x[:, 0, 0] = torch.arange(40)
     model = make_model(0, 0)
     model.embed.register_forward_pre_hook(lambda module, inputs: orders.append(inputs[0][:, 0, 0].tolist()))
-    fit(model, x, y, QUICK.model_copy(update={"batch_size": 40}), on_epoch=seen.append)
+    fit(model, Batch(x, y), QUICK.model_copy(update={"batch_size": 40}), on_epoch=seen.append)
     assert seen == [1, 2, 3]
     assert all(sorted(order) == list(range(40)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
@@ -128,26 +129,27 @@ def test_every_epoch_is_reported_and_shuffled_anew():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda x, y: (x.index_fill(0, torch.tensor([1, 5]), math.nan), y), "2 of 90 trials hold NaN"),
+        (lambda x, y: (x.index_fill(0, torch.tensor([1, 5]), math.nan), y), "2 of 90 trials contain NaN"),
         (lambda x, y: (x, y + 1), "labels run from 1 to 3; the model has classes 0 to 2"),
-        (lambda x, y: (x, y[:-1]), "90 trials and 89 targets"),
-        (lambda x, y: (x[:0], y[:0]), "0 trials and 0 targets"),
-        (lambda x, y: (x, y.float()), "expected class indices"),
+        (lambda x, y: (x[:0], y[:0]), "0 trials; a fit needs one or more"),
+        (lambda x, y: (x, None), "the batch has no targets"),
+        (lambda x, y: (x, y, torch.full((90,), 8)), "no model reads them; cut all trials to one length"),
+        (lambda x, y: (x, y.float()), "expected one class index"),
     ],
 )
 def test_trials_that_do_not_fit_the_model_are_refused_before_a_weight_moves(spoil, message):
     model = make_model(0, 0)
     before = weights(model)
     with pytest.raises(FitError, match=message) as error:
-        fit(model, *spoil(*make_trials()), QUICK)
+        fit(model, Batch(*spoil(*make_trials())), QUICK)
     assert "\n" not in str(error.value)
     assert torch.equal(weights(model), before)
 
 
 def test_a_learning_rate_that_breaks_the_loss_is_named():
     model = make_model(0, 0)
-    with pytest.raises(FitError, match=r"the training loss became (nan|inf) in epoch \d; try a lower lr than 1e\+37"):
-        fit(model, *make_trials(), QUICK.model_copy(update={"lr": 1e37, "epochs": 5}))
+    with pytest.raises(FitError, match=r"the training loss became (nan|inf) in epoch \d; use a lower lr than 1e\+37"):
+        fit(model, Batch(*make_trials()), QUICK.model_copy(update={"lr": 1e37, "epochs": 5}))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_held_out_curve_changes_no_weight_no_random_number_and_no_row():
     recipe = QUICK.model_copy(update={"epochs": 25})
     model, history = fitted(recipe)
     other = make_model(0, 0.1)
-    with_curve = fit(other, *make_trials(), recipe, held_out=make_trials(50, seed=9))
+    with_curve = fit(other, Batch(*make_trials()), recipe, held_out=Batch(*make_trials(50, seed=9)))
     assert torch.equal(weights(model), weights(other)) and not other.training
     assert with_curve[list(history.columns)].equals(history)
     looked = with_curve["epoch"][with_curve["held_out_loss"].notna()].tolist()
@@ -184,7 +186,7 @@ def test_a_held_out_curve_changes_no_weight_no_random_number_and_no_row():
 
 def test_the_last_point_of_a_held_out_curve_is_the_fitted_model_s():
     model, (x, y) = make_model(0, 0.3), make_trials(50, seed=9)
-    last = fit(model, *make_trials(), QUICK, held_out=(x, y)).iloc[-1]
+    last = fit(model, Batch(*make_trials()), QUICK, held_out=Batch(x, y)).iloc[-1]
     logits = model(x).detach()
     assert last["held_out_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, y)), abs=1e-6)
     assert last["held_out_accuracy"] == measure(["accuracy"], logits.numpy(), y.numpy())["accuracy"]
@@ -192,9 +194,9 @@ def test_the_last_point_of_a_held_out_curve_is_the_fitted_model_s():
 
 def test_held_out_trials_that_do_not_fit_are_told_apart():
     with pytest.raises(FitError, match="held-out: labels run from 1 to 3"):
-        fit(make_model(), *make_trials(), QUICK, held_out=(make_trials()[0], make_trials()[1] + 1))
+        fit(make_model(), Batch(*make_trials()), QUICK, held_out=Batch(make_trials()[0], make_trials()[1] + 1))
 
 
 def test_a_model_without_anything_to_fit_is_refused():
     with pytest.raises(FitError, match="no parameter of the model requires a gradient"):
-        fit(make_model().requires_grad_(False), *make_trials(), QUICK)
+        fit(make_model().requires_grad_(False), Batch(*make_trials()), QUICK)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from toy_cohort import make_model, make_trials, make_values
 
+from emg_lens.data import Batch
 from emg_lens.data.trials import TrialSet
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -63,11 +64,11 @@ def test_the_annealed_loss_by_hand(weight):
     mean = [cross_entropy([0.5, 0.0, 0.0], 1), cross_entropy([3.0, 0.0, -1.0], 2)]
     model, draws = TwoHeads(outputs, auxiliary), torch.Generator()
     x = torch.zeros(2, 1, 1)
-    losses, seen = OBJECTIVES["classification"].batch_losses(model, x, labels, weight, QUICK, draws)
+    losses, seen = OBJECTIVES["classification"].batch_losses(model, Batch(x, labels), weight, QUICK, draws)
     expected = [weight * a + (1 - weight) * b for a, b in zip(cls, mean, strict=True)]
     assert losses.tolist() == pytest.approx(expected, abs=1e-6) and seen is outputs
     smooth = QUICK.model_copy(update={"label_smoothing": 0.3})
-    losses, _ = OBJECTIVES["classification"].batch_losses(model, x, labels, 1.0, smooth, draws)
+    losses, _ = OBJECTIVES["classification"].batch_losses(model, Batch(x, labels), 1.0, smooth, draws)
     spread = [sum(cross_entropy(row, c) for c in range(3)) / 3 for row in outputs.tolist()]
     assert losses.tolist() == pytest.approx([0.7 * a + 0.3 * b for a, b in zip(cls, spread, strict=True)], abs=1e-6)
 
@@ -78,7 +79,7 @@ def test_regression_is_the_mean_square_of_every_trial_and_anneals_too():
     alone = objective.losses(outputs, wanted, QUICK)
     assert float(alone.mean()) == pytest.approx(float(F.mse_loss(outputs, wanted)))
     model = TwoHeads(outputs, auxiliary)
-    both, _ = objective.batch_losses(model, x, wanted, 0.25, QUICK, torch.Generator())
+    both, _ = objective.batch_losses(model, Batch(x, wanted), 0.25, QUICK, torch.Generator())
     torch.testing.assert_close(both, 0.25 * alone + 0.75 * objective.losses(auxiliary, wanted, QUICK))
 
 
@@ -89,7 +90,7 @@ def test_any_registered_model_fits_values(architecture):
     model = build_model(architecture, **SIZES, n_classes=2, class_names=("force", "spread"), **small)
     x, values = make_values()
     recipe = QUICK.model_copy(update={"epochs": 40, "anneal_epochs": 10, "lr": 3e-3})
-    history = fit(model, x, values, recipe, objective="regression")
+    history = fit(model, Batch(x, values), recipe, objective="regression")
     assert history.columns[2] == "r2" and history["loss"].iloc[-1] < 0.2 * history["loss"].iloc[0]
     assert history["r2"].iloc[-1] > 0.8
     residual = (model(x) - values).square().mean(0) / values.var(0, correction=0)
@@ -101,7 +102,7 @@ def test_a_plain_encoder_is_fitted(readout):
     torch.manual_seed(0)
     model = HookedBiosignalEncoder(EncoderConfig(**SIZES, n_classes=3, d_model=16, n_layers=2, readout=readout))
     x, y = make_trials()
-    history = fit(model, x, y, QUICK.model_copy(update={"epochs": 30, "lr": 3e-3}))
+    history = fit(model, Batch(x, y), QUICK.model_copy(update={"epochs": 30, "lr": 3e-3}))
     assert history["cls_weight"].eq(1).all()  # it has one head: nothing to anneal
     assert (model(x).argmax(1) == y).float().mean() > 0.95
 
@@ -109,32 +110,31 @@ def test_a_plain_encoder_is_fitted(readout):
 def test_an_encoder_without_a_readout_is_refused_and_told_what_to_do():
     model = HookedBiosignalEncoder(EncoderConfig(**SIZES, n_classes=0, readout="none", d_model=16, n_layers=1))
     with pytest.raises(FitError, match="no outputs .readout='none'.; build it with readout='cls' or 'mean'") as error:
-        fit(model, *make_trials(), QUICK)
+        fit(model, Batch(*make_trials()), QUICK)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("objective", "targets", "message"),
     [
-        ("classification", make_values()[1], "expected class indices.*objective='regression'"),
+        ("classification", make_values()[1], "expected one class index.*objective='regression'"),
         ("classification", torch.zeros(90, dtype=torch.bool), "labels are torch.bool"),
         ("regression", make_trials()[1], r"targets are torch.int64 \[90\]; expected floats \[trial, 3\]"),
         ("regression", torch.zeros(90, 2), r"\[90, 2\]; expected floats \[trial, 3\]"),
-        ("regression", torch.zeros(80, 3), "90 trials and 80 targets"),
         ("regression", torch.zeros(90, 3).index_fill(0, torch.tensor([3, 7]), math.inf), "targets of 2 of 90 trials"),
     ],
 )
 def test_targets_of_the_wrong_kind_are_refused_in_one_line(objective, targets, message):
     with pytest.raises(FitError, match=message) as error:
-        fit(make_model(), make_trials()[0], targets, QUICK, objective=objective)
+        fit(make_model(), Batch(make_trials()[0], targets), QUICK, objective=objective)
     assert "\n" not in str(error.value)
 
 
 def test_what_means_nothing_in_a_regression_is_refused():
     x, values = make_values()
     smooth = QUICK.model_copy(update={"label_smoothing": 0.1})
-    with pytest.raises(FitError, match="label_smoothing=0.1 means nothing in a regression"):
-        fit(make_model(n_classes=2), x, values, smooth, objective="regression")
+    with pytest.raises(FitError, match="label_smoothing=0.1 has no meaning in a regression"):
+        fit(make_model(n_classes=2), Batch(x, values), smooth, objective="regression")
 
 
 def test_targets_and_their_names_come_from_the_trials():
@@ -154,7 +154,7 @@ def test_targets_and_their_names_come_from_the_trials():
 
 def test_an_unknown_objective_lists_the_known():
     with pytest.raises(UnknownNameError, match="unknown objective 'regresion'; did you mean 'regression'"):
-        fit(make_model(), *make_trials(), QUICK, objective="regresion")
+        fit(make_model(), Batch(*make_trials()), QUICK, objective="regresion")
 
 
 # --- an objective from outside: masked reconstruction -------------------------------------------------------
@@ -179,9 +179,10 @@ class Decoder(HookedBiosignalEncoder):
 
 
 class MaskedReconstruction(Objective):
-    """Channels are blanked at random; what is there is told from the others."""
+    """Random channels are blanked and predicted from the others."""
 
     name = "masked-reconstruction"
+    kind = "values"
     metrics = ("reconstruction_error",)
 
     def targets(self, trials):
@@ -190,17 +191,17 @@ class MaskedReconstruction(Objective):
     def output_names(self, trials):
         return ()
 
-    def check(self, model, x, targets, whose=""):
-        if x.shape != targets.shape:
-            raise FitError(f"{whose}targets are the trials themselves, got {list(targets.shape)}")
+    def check(self, model, batch, prefix=""):
+        if batch.x.shape != batch.targets.shape:
+            raise FitError(f"{prefix}targets are the trials themselves, got {list(batch.targets.shape)}")
 
     def losses(self, outputs, targets, recipe):
         return (outputs - targets).square().mean((1, 2))
 
-    def batch_losses(self, model, x, targets, weight, recipe, generator):
-        masked = torch.rand(x.shape[:2], generator=generator) < 0.3
-        outputs = model(x.masked_fill(masked[..., None], 0.0))
-        errors = (outputs - targets).square().mean(2)
+    def batch_losses(self, model, batch, weight, recipe, generator):
+        masked = torch.rand(batch.x.shape[:2], generator=generator) < 0.3
+        outputs = model(batch.x.masked_fill(masked[..., None], 0.0))
+        errors = (outputs - batch.targets).square().mean(2)
         return (errors * masked).sum(1) / masked.sum(1).clamp(min=1), outputs
 
 
@@ -210,23 +211,23 @@ def make_decoder() -> Decoder:
 
 
 def make_copies(n: int = 120) -> Tensor:
-    """Trials whose channels are all alike: what is masked can be told."""
+    """Trials whose channels are all alike: masked channels can be predicted from the others."""
     return torch.randn(n, 1, 8, generator=torch.Generator().manual_seed(1)).repeat(1, 7, 1)
 
 
 def test_an_objective_that_masks_its_own_input_is_fitted_and_continued_to_the_bit(tmp_path):
     x, objective = make_copies(), MaskedReconstruction()
     recipe = QUICK.model_copy(update={"epochs": 30, "lr": 5e-3})
-    call = {"objective": objective, "held_out": (x[:30], x[:30])}
+    call = {"objective": objective, "held_out": Batch(x[:30], x[:30])}
     model = make_decoder()
-    history = fit(model, x, x, recipe, **call)
+    history = fit(model, Batch(x, x), recipe, **call)
     assert history.columns[2] == "reconstruction_error"
     assert history["loss"].iloc[-1] < 0.5 * history["loss"].iloc[0]
     assert history["held_out_loss"].iloc[-1] < 0.5
     broken = make_decoder()
-    fit(broken, x, x, recipe, **call, checkpoint=tmp_path / "fit", stop_after=7)
+    fit(broken, Batch(x, x), recipe, **call, checkpoint=tmp_path / "fit", stop_after=7)
     broken = make_decoder()
-    again = fit(broken, x, x, recipe, **call, checkpoint=tmp_path / "fit")
+    again = fit(broken, Batch(x, x), recipe, **call, checkpoint=tmp_path / "fit")
     assert again.equals(history)
     assert all(torch.equal(p, q) for p, q in zip(broken.parameters(), model.parameters(), strict=True))
 
@@ -235,7 +236,10 @@ def test_its_masks_are_the_seed_s():
     x = make_copies(40)
     losses = [
         fit(
-            make_decoder(), x, x, QUICK.model_copy(update={"seed": seed, "lr": 1e-12}), objective=MaskedReconstruction()
+            make_decoder(),
+            Batch(x, x),
+            QUICK.model_copy(update={"seed": seed, "lr": 1e-12}),
+            objective=MaskedReconstruction(),
         )
         for seed in (3, 3, 4)
     ]
@@ -245,5 +249,14 @@ def test_its_masks_are_the_seed_s():
 def test_a_cohort_of_values_is_fitted_too():
     x, values = make_values()
     models = [build_model("multimodal-mlp", **SIZES, n_classes=2) for _ in range(2)]
-    histories = fit_cohort(models, [x, x[:50]], [values, values[:50]], QUICK, objective="regression")
+    histories = fit_cohort(models, [Batch(x, values), Batch(x[:50], values[:50])], QUICK, objective="regression")
     assert all(list(h.columns) == ["epoch", "loss", "r2", "cls_weight", "lr"] for h in histories)
+
+
+def test_an_objective_refuses_metrics_of_another_kind_of_output():
+    for objective in map(OBJECTIVES.__getitem__, OBJECTIVES.names()):
+        objective.check_metrics(objective.metrics)  # its own metrics are of its kind
+    with pytest.raises(FitError, match="metric 'r2' scores values, but objective 'classification' predicts classes"):
+        OBJECTIVES["classification"].check_metrics(["accuracy", "r2"])
+    with pytest.raises(UnknownNameError, match="did you mean 'accuracy'"):
+        OBJECTIVES["regression"].check_metrics(["acuracy"])

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from toy_cohort import make_model, make_trials
 
+from emg_lens.data import Batch
 from emg_lens.io import checkpoint
 from emg_lens.io.checkpoint import CheckpointError
 from emg_lens.training import Classification, TrainingRecipe, fit
@@ -38,8 +39,8 @@ def build(**fields):
 
 def run(path=None, model=None, **options):
     model = model or build()
-    held_out = (X[:20], Y[:20])
-    history = fit(model, X, Y, options.pop("recipe", RECIPE), checkpoint=path, held_out=held_out, **options)
+    held_out = Batch(X[:20], Y[:20])
+    history = fit(model, Batch(X, Y), options.pop("recipe", RECIPE), checkpoint=path, held_out=held_out, **options)
     return model, history
 
 
@@ -129,10 +130,10 @@ OTHERS = {
     "recipe": lambda: {"recipe": RECIPE.model_copy(update={"lr": 2e-3})},
     "weights": lambda: {"model": make_model(1, 0.2)},
     "model": lambda: {"model": make_model(0, 0.3)},
-    "x": lambda: {"x": X + 1e-6},
-    "targets": lambda: {"targets": Y.flip(0)},
+    "x": lambda: {"batch": Batch(X + 1e-6, Y)},
+    "targets": lambda: {"batch": Batch(X, Y.flip(0))},
     "objective": lambda: {"objective": Other()},
-    "held_out": lambda: {"held_out": (X[:5], Y[:5])},
+    "held_out": lambda: {"held_out": Batch(X[:5], Y[:5])},
 }
 
 
@@ -140,7 +141,13 @@ OTHERS = {
 def test_a_file_of_another_fit_is_refused_and_kept(path, what):
     run(path, stop_after=2)
     before = path.read_bytes()
-    call = {"model": build(), "x": X, "targets": Y, "recipe": RECIPE, "held_out": (X[:20], Y[:20]), **OTHERS[what]()}
+    call = {
+        "model": build(),
+        "batch": Batch(X, Y),
+        "recipe": RECIPE,
+        "held_out": Batch(X[:20], Y[:20]),
+        **OTHERS[what](),
+    }
     with pytest.raises(CheckpointError, match=rf"of another fit \({what}: .*, now .*delete it") as error:
         fit(**call, checkpoint=path)
     assert "\n" not in str(error.value) and path.read_bytes() == before

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emg_lens.data.batch import Batch
 from emg_lens.data.trials import TrialSet
-from emg_lens.training.objectives import FitError, Objective, check_tensors, check_trials
+from emg_lens.training.objectives import FitError, Objective, check_trials, targets_of
 from emg_lens.training.pretraining.masking import draw_mask, n_patches, reconstruction_losses, total_loss
 from emg_lens.training.recipe import TrainingRecipe
 from emg_lens.validation import ArgumentError
@@ -19,8 +20,8 @@ from emg_lens.validation import ArgumentError
 class MaskedReconstruction(Objective):
     """Samples of hidden tokens, told from those that are not: what pre-training fits (docs/pretraining.md §10.2).
 
-    The targets are the windows themselves: `fit(model, x, x, recipe, objective="masked-reconstruction")`, x scaled as
-    for pre-training (docs/pretraining.md §10.1). Which tokens are hidden is drawn anew for every window and epoch.
+    The targets are the windows themselves: `fit(model, Batch(x, x), recipe, objective="masked-reconstruction")`, x
+    scaled as for pre-training (docs/pretraining.md §10.1). Every window and epoch has new random hidden tokens.
 
     Attributes:
         masked_share: Of the tokens of a window that are hidden.
@@ -32,6 +33,7 @@ class MaskedReconstruction(Objective):
     beta: float = 1.0
     visible_weight: float = 0.1
     name = "masked-reconstruction"
+    kind = "values"
     metrics = ("reconstruction_error",)
     one_by_one = True
 
@@ -54,27 +56,28 @@ class MaskedReconstruction(Objective):
         """
         raise FitError(
             "masked reconstruction has no targets but the scaled windows themselves, so it is no objective of a study:"
-            " emg-lens pretrain fits it to whole data sets, fit(model, x, x, recipe, objective=...) to windows"
+            " emg-lens pretrain fits it to whole data sets, fit(model, Batch(x, x), recipe, objective=...) to windows"
         )
 
     def output_names(self, trials: TrialSet) -> tuple[str, ...]:  # noqa: ARG002
         """None: the outputs are samples."""
         return ()
 
-    def check(self, model: Any, x: Tensor, targets: Tensor, whose: str = "") -> None:
+    def check(self, model: Any, batch: Batch, prefix: str = "") -> None:
         """Refuse a model that does not fill in signals, and targets that are not the windows."""
-        check_tensors(x, targets, whose)
+        x, targets = batch.x, targets_of(batch, prefix)
         given = getattr(getattr(model, "cfg", None), "output_shape", None)
         if given is None or tuple(x.shape[1:]) != given or not getattr(model.cfg, "mask_token", False):
             raise FitError(
-                f"{whose}{type(model).__name__} gives {given} for windows of {tuple(x.shape[1:])}; expected the samples"
-                " of its input and a mask token, as a TinyMyo with head='reconstruction' has them, and whole patches"
+                f"{prefix}{type(model).__name__} gives {given} for windows of {tuple(x.shape[1:])}; expected the"
+                " samples of its input and a mask token, as a TinyMyo with head='reconstruction' has them, and whole"
+                " patches"
             )
         n_patches(model)
-        check_trials(x, targets, whose)
+        check_trials(batch, prefix)
         if targets.shape != x.shape or not torch.equal(targets, x):
             raise FitError(
-                f"{whose}targets are other values than the windows; give the windows twice: fit(model, x, x)"
+                f"{prefix}targets are other values than the windows; give the windows twice: Batch(x, x)"
             )
 
     def losses(self, outputs: Tensor, targets: Tensor, recipe: TrainingRecipe) -> NoReturn:  # noqa: ARG002
@@ -88,8 +91,7 @@ class MaskedReconstruction(Objective):
     def batch_losses(
         self,
         model: Any,
-        x: Float[Tensor, "trial channel time"],
-        targets: Float[Tensor, "trial channel time"],
+        batch: Batch,
         weight: float,  # noqa: ARG002
         recipe: TrainingRecipe,
         generator: torch.Generator,
@@ -101,12 +103,13 @@ class MaskedReconstruction(Objective):
         """
         if recipe.label_smoothing:
             raise FitError(f"label_smoothing={recipe.label_smoothing} means nothing in a reconstruction; leave it at 0")
-        tokens, seeds = np.ones(len(model.layout), bool), torch.randint(2**62, (len(x),), generator=generator).tolist()
+        tokens = np.ones(len(model.layout), bool)
+        seeds = torch.randint(2**62, (len(batch),), generator=generator).tolist()
         drawn = [torch.from_numpy(draw_mask(tokens, self.masked_share, (seed,))) for seed in seeds]
-        masked = torch.stack(drawn).to(x.device)
-        found = model(x, masked=masked)
+        masked = torch.stack(drawn).to(batch.x.device)
+        found = model(batch.x, masked=masked)
         real, patches = torch.ones_like(masked), n_patches(model)
-        of_both = reconstruction_losses(found, targets, masked, real, patches, self.beta)
+        of_both = reconstruction_losses(found, targets_of(batch), masked, real, patches, self.beta)
         return total_loss(*of_both, self.visible_weight), found
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from toy_pretraining import RECIPE, make_corpora, make_model
 
+from emg_lens.data import Batch
 from emg_lens.models import build_model
 from emg_lens.training import OBJECTIVES, FitError, MaskedReconstruction, TrainingRecipe, fit, fit_cohort, pretrain
 from emg_lens.training.pretraining.masking import draw_mask
@@ -25,7 +26,7 @@ def test_a_batch_costs_what_pre_training_says_it_costs(monkeypatch):
     drawn = iter(masked.numpy())  # the masks that pre-training draws for these windows
     monkeypatch.setattr("emg_lens.training.pretraining.masked_reconstruction.draw_mask", lambda *_: next(drawn))
     objective = MaskedReconstruction(recipe.masked_share, recipe.beta, recipe.visible_weight)
-    losses, found = objective.batch_losses(make_model(), batch, batch, 1.0, QUICK, torch.Generator())
+    losses, found = objective.batch_losses(make_model(), Batch(batch, batch), 1.0, QUICK, torch.Generator())
     told = pretrain(make_model(), corpus, recipe, log_steps=1, stop_after=1).iloc[0]
     expected = told["train_masked"] + recipe.visible_weight * told["train_visible"]
     assert losses.mean().item() == pytest.approx(expected, rel=1e-6)
@@ -44,7 +45,7 @@ def test_defaults_are_those_of_pre_training_and_masks_are_the_seed_s():
     hide = model.embed.hide
     model.embed.hide = lambda tokens, masked: (seen.append(masked), hide(tokens, masked))[1]
     for seed in (0, 0, 1):
-        objective.batch_losses(model, x, x, 1.0, QUICK, torch.Generator().manual_seed(seed))
+        objective.batch_losses(model, Batch(x, x), 1.0, QUICK, torch.Generator().manual_seed(seed))
     assert torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
     assert (seen[0].sum(1) == draw_mask(np.ones(12, bool), 0.5, (0,)).sum()).all()
 
@@ -52,32 +53,39 @@ def test_defaults_are_those_of_pre_training_and_masks_are_the_seed_s():
 def test_a_fit_learns_to_fill_in_and_continues_from_its_file(tmp_path):
     x, recipe = windows(), QUICK.model_copy(update={"epochs": 20})
     model = make_model()
-    history = fit(model, x, x, recipe, objective="masked-reconstruction", held_out=(x[:8], x[:8]))
+    history = fit(model, Batch(x, x), recipe, objective="masked-reconstruction", held_out=Batch(x[:8], x[:8]))
     assert history["loss"].iloc[-1] < 0.7 * history["loss"].iloc[0]
     assert history.columns[2] == "reconstruction_error" and history["held_out_loss"].iloc[-1] > 0
     broken = make_model()
     for stop in (3, None):
         broken = make_model()
-        fit(broken, x, x, recipe, objective="masked-reconstruction", held_out=(x[:8], x[:8]),
+        fit(broken, Batch(x, x), recipe, objective="masked-reconstruction", held_out=Batch(x[:8], x[:8]),
             checkpoint=tmp_path / "fit", stop_after=stop)  # fmt: skip
     assert all(torch.equal(p, q) for p, q in zip(broken.parameters(), model.parameters(), strict=True))
     other = MaskedReconstruction(masked_share=0.25)
     with pytest.raises(Exception, match="objective"):
-        fit(make_model(), x, x, recipe, objective=other, held_out=(x[:8], x[:8]), checkpoint=tmp_path / "fit")
+        fit(
+            make_model(),
+            Batch(x, x),
+            recipe,
+            objective=other,
+            held_out=Batch(x[:8], x[:8]),
+            checkpoint=tmp_path / "fit",
+        )
 
 
 def test_what_cannot_be_reconstructed_is_refused_in_words():
     x, objective = windows(4), "masked-reconstruction"
     with pytest.raises(FitError, match="give the windows twice"):
-        fit(make_model(), x, x + 1, QUICK, objective=objective)
+        fit(make_model(), Batch(x, x + 1), QUICK, objective=objective)
     classes = build_model("isonet", modalities={"emg": 3}, n_samples=40, n_classes=2, d_model=16, n_heads=2, n_layers=1)
     with pytest.raises(FitError, match=r"IsoNet gives \(2,\) for windows of \(3, 40\); expected the samples"):
-        fit(classes, x, x, QUICK, objective=objective)
+        fit(classes, Batch(x, x), QUICK, objective=objective)
     with pytest.raises(FitError, match="label_smoothing=0.1 means nothing"):
-        fit(make_model(), x, x, QUICK.model_copy(update={"label_smoothing": 0.1}), objective=objective)
+        fit(make_model(), Batch(x, x), QUICK.model_copy(update={"label_smoothing": 0.1}), objective=objective)
     with pytest.raises(ArgumentError, match="masked_share between 0 and 1"):
         MaskedReconstruction(masked_share=1.0)
     with pytest.raises(FitError, match="no objective of a study"):
         OBJECTIVES[objective].targets(None)
     with pytest.raises(ArgumentError, match="fit its models one by one"):
-        fit_cohort([make_model(), make_model()], [x, x], [x, x], QUICK, objective=objective)
+        fit_cohort([make_model(), make_model()], [Batch(x, x)] * 2, QUICK, objective=objective)

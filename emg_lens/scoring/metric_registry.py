@@ -1,0 +1,196 @@
+"""Metrics by name. Each metric is a function of sums over trials (docs/training.md §7.3).
+
+Because the sums are additive, one table of counts gives the pooled value, the value of each subject and every bootstrap
+resample. Trials of one repetition are not independent, so metrics of classes give each repetition the same weight
+(docs/statistics.md §5.1).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from emg_lens.errors import EmgLensError
+from emg_lens.registry import Registry
+
+OutputKind = Literal["classes", "values", "frames", "events", "tokens"]
+"""What a model predicts for a trial: class scores `[class]`, numbers of the targets' shape, numbers at each time step,
+events with times, or a sequence of symbols."""
+Outputs = Float[np.ndarray, "trial *output"]
+Targets = Shaped[np.ndarray, " *target"]
+Counts = Float[np.ndarray, "trial part"]
+Scores = Bool[np.ndarray, " trial"] | Float[np.ndarray, " trial"]
+CountFunction = Callable[[np.ndarray, np.ndarray], Counts | Scores]
+
+
+class MetricError(EmgLensError, ValueError):
+    """Outputs and targets that a metric cannot compare."""
+
+
+def weighted_mean(sums: Float[np.ndarray, "*many part"]) -> Float[np.ndarray, "*many"]:
+    """Divide the first part by the second: a sum of scores by a sum of weights."""
+    return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How well outputs fit targets, computed from additive counts.
+
+    Attributes:
+        name: Name in study files and column in tables.
+        function: From outputs and targets, one score per trial `[trial]` (the metric is their mean), or several counts
+            per trial `[trial, part]`, which `value` combines.
+        kind: Kind of output that the metric scores.
+        value: From summed counts `[..., part]` to the metric `[...]`; default, the mean of the scores.
+        better: Whether higher or lower values are better.
+        unit: `"fraction"` (0 to 1, reported in percentage points), `"nat"`, `"target"` (the unit of the targets) or
+            `""` (no unit).
+        repetitions: How trials of one repetition count. `"weighted"`: each repetition has the same weight. `"pooled"`:
+            their mean log-probabilities count as one trial. `"ignored"`: each trial has the same weight.
+        chance: From targets, trial weights and the number of outputs to the value that guessing reaches; None where
+            this value is not known.
+    """
+
+    name: str
+    function: CountFunction
+    kind: OutputKind
+    value: Callable[[np.ndarray], np.ndarray] = weighted_mean
+    better: Literal["higher", "lower"] = "higher"
+    unit: str = ""
+    repetitions: Literal["weighted", "pooled", "ignored"] = "weighted"
+    chance: Callable[[np.ndarray, np.ndarray, int], float] | None = None
+
+    def counts(
+        self,
+        outputs: Outputs,
+        targets: Targets,
+        repetition_id: Int[np.ndarray, " trial"] | None = None,
+        weights: Float[np.ndarray, " trial"] | None = None,
+    ) -> Counts:
+        """Count each trial. `value` of the sum over any set of whole repetitions is the metric of this set.
+
+        Args:
+            outputs: What the model predicts.
+            targets: What it should predict.
+            repetition_id: Repetition that each trial was cut from; default, each trial is a repetition of its own.
+            weights: Weight of each trial; default, `repetition_weights`. Give the weights of the whole table to count a
+                part of it. Only metrics with `repetitions="weighted"` use them.
+
+        Raises:
+            MetricError: Outputs and targets that this metric cannot compare.
+        """
+        if self.kind in CHECKS:
+            CHECKS[self.kind](outputs, targets)
+        if self.repetitions == "pooled" and repetition_id is not None:
+            pooled, classes, first = pool_repetitions(outputs, targets, repetition_id)
+            rows = self._table(pooled, classes)
+            table = np.zeros((len(outputs), rows.shape[1]))
+            table[first] = rows  # the first trial of a repetition holds its counts
+            return table
+        table = self._table(outputs, targets)
+        if self.repetitions != "weighted":
+            return table
+        return table * (repetition_weights(len(outputs), repetition_id) if weights is None else weights)[:, None]
+
+    def _table(self, outputs: np.ndarray, targets: np.ndarray) -> Counts:
+        counts = self.function(outputs, targets)
+        return counts if counts.ndim > 1 else columns_of(counts, np.ones(len(counts)))
+
+
+METRICS: Registry[Metric] = Registry("metric", "emg_lens.metrics")
+
+
+def add_metric(
+    name: str,
+    kind: OutputKind,
+    value: Callable[[np.ndarray], np.ndarray] = weighted_mean,
+    better: Literal["higher", "lower"] = "higher",
+    unit: str = "",
+    repetitions: Literal["weighted", "pooled", "ignored"] = "weighted",
+    chance: Callable[[np.ndarray, np.ndarray, int], float] | None = None,
+) -> Callable[[CountFunction], CountFunction]:
+    """Register the decorated function as a metric. The arguments are the fields of `Metric`.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens.scoring import add_metric, measure
+        >>> @add_metric("top2_accuracy_example", kind="classes", unit="fraction")
+        ... def in_top2(logits, y):  # one score per trial; the metric is their mean
+        ...     return (np.argsort(-logits, axis=1)[:, :2] == y[:, None]).any(axis=1)
+        >>> logits = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+        >>> measure(["accuracy", "top2_accuracy_example"], logits, np.array([1, 2]))
+        {'accuracy': 0.0, 'top2_accuracy_example': 0.5}
+    """
+
+    def add(function: CountFunction) -> CountFunction:
+        METRICS.add(name, Metric(name, function, kind, value, better, unit, repetitions, chance))
+        return function
+
+    return add
+
+
+def repetition_weights(n: int, repetition_id: Int[np.ndarray, " trial"] | None) -> Float[np.ndarray, " trial"]:
+    """Weight n trials so that each repetition counts the same; the mean weight is 1."""
+    if repetition_id is None:
+        return np.ones(n)
+    _, of, sizes = np.unique(repetition_id, return_inverse=True, return_counts=True)
+    return n / (len(sizes) * sizes[of])
+
+
+def pool_repetitions(
+    logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"], repetition_id: Int[np.ndarray, " trial"]
+) -> tuple[Float[np.ndarray, "repetition class"], Int[np.ndarray, " repetition"], Int[np.ndarray, " repetition"]]:
+    """Average the log-probabilities of each repetition's trials.
+
+    Returns:
+        Mean log-probabilities, class, and index of the first trial of each repetition.
+
+    Raises:
+        MetricError: A repetition whose trials are of several classes.
+    """
+    _, first, of, sizes = np.unique(repetition_id, return_index=True, return_inverse=True, return_counts=True)
+    if (y != y[first][of]).any():
+        mixed = repetition_id[y != y[first][of]][0]
+        raise MetricError(
+            f"trials of repetition {mixed} are of different classes; give each performed gesture its own repetition_id"
+        )
+    sums = np.zeros((len(first), logits.shape[1]))
+    np.add.at(sums, of, log_probabilities(logits))
+    return sums / sizes[:, None], y[first], first
+
+
+def log_probabilities(logits: Float[np.ndarray, "trial class"]) -> Float[np.ndarray, "trial class"]:
+    """Natural logarithm of the softmax."""
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def columns_of(*parts: Shaped[np.ndarray, " trial"]) -> Counts:
+    """Join parts to a table that numpy sums pairwise, column by column, which loses the fewest digits."""
+    return np.stack([part.astype(np.float64) for part in parts]).T
+
+
+def _check_classes(logits: np.ndarray, y: np.ndarray) -> None:
+    if logits.ndim != 2 or y.ndim != 1 or y.dtype.kind not in "iu":
+        raise MetricError(
+            f"outputs are {list(logits.shape)} and targets {y.dtype} {list(y.shape)}; this metric compares logits"
+            " [trial, class] with one class index per trial"
+        )
+    if y.min() < 0 or y.max() >= logits.shape[1]:
+        raise MetricError(
+            f"labels run from {y.min()} to {y.max()}; the outputs have {logits.shape[1]} classes, numbered from 0"
+        )
+
+
+def _check_values(outputs: np.ndarray, targets: np.ndarray) -> None:
+    if outputs.shape != targets.shape or outputs.ndim < 2 or targets.dtype.kind != "f":
+        raise MetricError(
+            f"outputs are {list(outputs.shape)} and targets {targets.dtype} {list(targets.shape)}; this metric compares"
+            " floating-point values of one shape [trial, target]"
+        )
+
+
+CHECKS: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {"classes": _check_classes, "values": _check_values}
+"""What a metric refuses, by its kind."""
