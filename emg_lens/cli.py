@@ -1,4 +1,4 @@
-"""The command `emg-lens` (also `python -m emg_lens`): list, show, check, run, report, data, corpus, pretrain, cost."""
+"""The command line `emg-lens` (also `python -m emg_lens`): run `emg-lens --help` for its commands."""
 
 import itertools
 import signal
@@ -15,17 +15,18 @@ try:
     from rich.text import Text
 
     from emg_lens.errors import EmgLensError, printable
-except KeyboardInterrupt:  # before `main` listens
+except KeyboardInterrupt:  # before `main` handles signals
     sys.exit(128 + signal.SIGINT)
 
 STOPPED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}
-"""Exit codes of Ctrl-C and of `kill`, as shells have them."""
+"""Exit codes after Ctrl-C and `kill`, by the convention of shells."""
 PIPE_WIDTH = 120
-"""Columns of a table that is printed into a file or a pipe."""
+"""Width of tables that are printed to a file or a pipe."""
 
 app = typer.Typer(
     name="emg-lens",
-    help="What does a gesture decision lose when attention is cut? Example: emg-lens run quickstart",
+    help="Cut attention connections in a multimodal biosignal transformer and measure how much accuracy falls."
+    " Example: emg-lens run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -34,13 +35,13 @@ out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True)
 
 DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder (or file) of the data set; none for simulated cohorts.")
+    Path | None, typer.Option("--data", help="Folder or file of the data set; not needed for simulated cohorts.")
 ]
 PartsOption = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder that the folders of the corpus are below; none for simulated ones."),
+    typer.Option("--data", help="Folder that contains the folders of the corpus; not needed for simulated data."),
 ]
-OutOption = Annotated[Path, typer.Option("--out", help="Where runs are kept.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder for runs.")]
 
 
 @app.callback()
@@ -52,7 +53,7 @@ def _options(
 
 @app.command("list")
 def list_() -> None:
-    """List the shipped studies and pre-trainings, and the data sets they can read.
+    """List the shipped studies, pre-trainings, data sets and models.
 
     Example: emg-lens list
     """
@@ -66,10 +67,10 @@ def list_() -> None:
     for name in catalogue():
         study = StudySpec.load(name)
         studies.add_row(name, study.cohort.dataset, study.title)
-    datasets = Table("data set", "what it is", title="Data sets", title_justify="left")
+    datasets = Table("data set", "description", title="Data sets", title_justify="left")
     for name in dataset_names():
         datasets.add_row(name, describe_dataset(name).description)
-    pretrainings = Table("pre-training", "data sets", "what it is", title="Pre-trainings", title_justify="left")
+    pretrainings = Table("pre-training", "data sets", "description", title="Pre-trainings", title_justify="left")
     for name in shipped_pretrainings():
         spec = PretrainingSpec.load(name)
         pretrainings.add_row(name, ", ".join(part.dataset for part in spec.corpus.parts.values()), spec.title)
@@ -78,8 +79,10 @@ def list_() -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A study's or pre-training's name, or a study's file.")]) -> None:
-    """Print a study, or a shipped pre-training, with every default written out.
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a study or pre-training, or a study file (.yaml).")],
+) -> None:
+    """Print a study or pre-training as YAML, with all defaults.
 
     Example: emg-lens show quickstart > mine.yaml
     """
@@ -95,15 +98,16 @@ def show(name: Annotated[str, typer.Argument(help="A study's or pre-training's n
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")],
+    name: Annotated[str, typer.Argument(help="Name of a study, or a study file (.yaml).")],
     data: DataOption = None,
 ) -> None:
-    """Check a study file; with --data, or a cohort that needs none, against the recordings too.
+    """Check a study file; with --data (or simulated data) also check it against the recordings.
 
     Example: emg-lens check mine.yaml
     """
     from emg_lens.data.registry import describe_dataset
-    from emg_lens.studies.runs.plan import prepare
+    from emg_lens.studies.runner import check_views
+    from emg_lens.studies.runs.plan import prepare, run_folder
     from emg_lens.studies.runs.progress import print_note
     from emg_lens.studies.spec.study_spec import StudySpec
 
@@ -116,16 +120,17 @@ def check(
     sets = [spec.cohort.dataset for _, spec in study.cells]
     on_disk = [name for name in sets if describe_dataset(name).needs_root]
     if data is None and on_disk:
-        out.print(f"the file is in order; add --data FOLDER to check it against {on_disk[0]} recordings")
+        out.print(f"The study file is valid. To check it against {on_disk[0]} recordings, add --data FOLDER.")
         return
-    plan = prepare(study, data, Path("runs"), 1, err)
+    check_views(study)
+    plan = prepare(study, data, run_folder(study, Path("runs")), 1, err)
     for warning in plan.warnings:
         print_note(err, warning)
     for note in plan.notes:
         print_note(err, note)
     names = {name for cell in plan.subjects for name in cell}
     out.print(
-        f"in order: {len(names)} subjects, {len(plan.n_train)} fits; a run would live in {printable(str(plan.folder))}",
+        f"valid: {len(names)} subjects, {len(plan.n_train)} fits; folder of the run: {printable(str(plan.folder))}",
         highlight=False,
         markup=False,
     )
@@ -133,17 +138,19 @@ def check(
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Argument(help="A study's name or .yaml file.")],
+    name: Annotated[str, typer.Argument(help="Name of a study, or a study file (.yaml).")],
     data: DataOption = None,
     out_folder: OutOption = Path("runs"),
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Fits at a time; default one a core.")] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps.")] = "cpu",
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Number of parallel fits; default: one per core.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Device: cpu, cuda, cuda:1, mps.")] = "cpu",
 ) -> None:
-    """Run a study, or continue one that was stopped.
+    """Run a study, or resume a stopped run.
 
     Example: emg-lens run isonet-table3-db5 --data ~/ninapro_db5
     """
-    from emg_lens.studies.runs.execution import run_study
+    from emg_lens.studies.runner import run_study
     from emg_lens.studies.spec.study_spec import StudySpec
 
     result = run_study(StudySpec.load(name), data, out_folder, jobs, device, console=err)
@@ -152,16 +159,18 @@ def run(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A run's folder (the one that holds spec.yaml).")],
+    folder: Annotated[Path, typer.Argument(help="Folder of a run (it contains spec.yaml).")],
 ) -> None:
-    """Write table, figures and report of a run again, from its scores.
+    """Write tables, figures and report of a run again from its saved results.
 
     Example: emg-lens report runs/quickstart/0123456789
     """
     from emg_lens.studies.result import StudyResult, finished_fits
 
     result = None
-    while result is None or len(result.folders) < len(finished_fits(folder)):  # a run may end meanwhile
+    while result is None or len(result.folders) < len(
+        finished_fits(folder)
+    ):  # repeat if a fit finished in the meantime
         result = StudyResult.load(folder)
         result.write()
     _print_result(result)
@@ -170,9 +179,11 @@ def report(
 @app.command()
 def data(
     dataset: Annotated[str, typer.Argument(help="Name of a data set (emg-lens list).")],
-    folder: Annotated[Path | None, typer.Argument(help="Its folder (or file); none for simulated cohorts.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder or file of the data set; not needed for simulated cohorts.")
+    ] = None,
 ) -> None:
-    """Say what is in a data folder: subjects, movements, rates, repairs.
+    """Summarise a data folder: subjects, gestures, sampling rates, repairs.
 
     Example: emg-lens data ninapro-db5 ~/ninapro_db5
     """
@@ -191,11 +202,11 @@ def data(
 
 @app.command()
 def corpus(
-    name: Annotated[str, typer.Argument(help="A pre-training's name or .yaml file, for its corpus.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Where the shards go.")],
+    name: Annotated[str, typer.Argument(help="Name of a pre-training, or its file (.yaml); its corpus is written.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the shards.")],
     data: PartsOption = None,
 ) -> None:
-    """Write windows of data sets as shards for pre-training, one file a subject.
+    """Write windows of data sets as shards for pre-training, one file per subject.
 
     Example: emg-lens corpus pretrain-myo --data ~/emg --out ~/corpora/myo
     """
@@ -205,7 +216,7 @@ def corpus(
     spec = PretrainingSpec.load(name)
     with err.status("writing windows"):
         table = write_corpus(spec.corpus.parts, data, out_folder)
-    shown = Table("part", "subjects", "windows", "channels", "left out: no change")
+    shown = Table("part", "subjects", "windows", "channels", "skipped (constant)")
     for part, rows in table.groupby("dataset", sort=False):
         sums = (len(rows), rows["windows"].sum(), rows["channels"].max(), rows["constant"].sum())
         shown.add_row(Text(printable(str(part))), *map(str, sums))
@@ -215,14 +226,21 @@ def corpus(
 @app.command()
 def cost(
     names: Annotated[list[str], typer.Argument(help="Models (emg-lens list).")],
-    channels: Annotated[list[int], typer.Option("--channels", min=1, help="EMG channels; may be repeated.")] = [8, 16],
-    samples: Annotated[list[int], typer.Option("--samples", min=1, help="Of a window; may be repeated.")] = [200, 1000],
-    outputs: Annotated[int, typer.Option("--outputs", min=0, help="Classes, or targets.")] = 6,
-    settings: Annotated[list[str], typer.Option("--set", help="A model's setting: d_model=64; may be repeated.")] = [],
+    channels: Annotated[
+        list[int], typer.Option("--channels", min=1, help="Number of EMG channels; may be repeated.")
+    ] = [8, 16],
+    samples: Annotated[list[int], typer.Option("--samples", min=1, help="Samples per window; may be repeated.")] = [
+        200,
+        1000,
+    ],
+    outputs: Annotated[int, typer.Option("--outputs", min=0, help="Number of classes or target values.")] = 6,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Setting of the model, such as d_model=64; may be repeated.")
+    ] = [],
 ) -> None:
-    """Parameters, operations, memory and time of one window, for each number of channels and each length.
+    """Print parameters, operations, memory and time per window for each number of channels and each length.
 
-    Beside the bytes of the weights stands the nearest memory of a GAP9 that would hold them, were it empty.
+    The table also names the nearest memory of a GAP9 microcontroller that can hold the weights if it is empty.
 
     Example: emg-lens cost tinymyo --channels 8 --channels 16 --samples 1000
     """
@@ -241,7 +259,7 @@ def cost(
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """`"d_model=64"` as its name and value."""
+    """Parse `"d_model=64"` into name and value."""
     import yaml
 
     name, equals, value = text.partition("=")
@@ -250,22 +268,22 @@ def _setting(text: str) -> tuple[str, Any]:
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:
-        raise typer.BadParameter(f"{text!r}; {value!r} is no value", param_hint="--set") from None
+        raise typer.BadParameter(f"{text!r}; {value!r} is not a valid YAML value", param_hint="--set") from None
 
 
 @app.command("pretrain")
 def pretrain_(
-    name: Annotated[str, typer.Argument(help="A pre-training's name or .yaml file.")],
+    name: Annotated[str, typer.Argument(help="Name of a pre-training, or its file (.yaml).")],
     data: PartsOption = None,
     out_folder: OutOption = Path("runs"),
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read ahead.")] = 0,
-    precision: Annotated[str, typer.Option("--precision", help="no, bf16.")] = "no",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu.")] = "auto",
-    log_to: Annotated[str | None, typer.Option("--log", help="tensorboard, wandb; where they are installed.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="Number of processes that load data.")] = 0,
+    precision: Annotated[str, typer.Option("--precision", help="Mixed precision: no, bf16.")] = "no",
+    device: Annotated[str, typer.Option("--device", help="Device: auto, cpu.")] = "auto",
+    log_to: Annotated[str | None, typer.Option("--log", help="Also log to tensorboard or wandb, if installed.")] = None,
 ) -> None:
-    """Pre-train an encoder by masked reconstruction, or continue where it was stopped.
+    """Pre-train an encoder by masked reconstruction, or resume a stopped pre-training.
 
-    Several processes or machines: accelerate launch -m emg_lens pretrain ...
+    To use several processes or machines: accelerate launch -m emg_lens pretrain ...
 
     Example: emg-lens pretrain pretrain-myo --data ~/emg
     """
@@ -278,15 +296,15 @@ def pretrain_(
         data,
         out_folder,
         workers=workers,
-        precision=precision,  # pyright: ignore[reportArgumentType] - a word that is none is refused
+        precision=precision,  # pyright: ignore[reportArgumentType] - invalid values are rejected
         device=device,  # pyright: ignore[reportArgumentType]
         log_to=log_to,  # pyright: ignore[reportArgumentType]
         console=err,
     )
     last = run.losses.iloc[-1]
-    told = f"{int(last['step'])} steps: masked loss {last['train_masked']:.4f} in training"
-    whose = f" (left out: {', '.join(run.validation.subjects)})" if run.validation.subjects else ""
-    out.print(printable(f"{told}, {last['validation_masked']:.4f} in validation{whose}"), highlight=False, markup=False)
+    subjects = f" (subjects {', '.join(run.validation.subjects)})" if run.validation.subjects else ""
+    losses = f"training {last['train_masked']:.4f}, validation{subjects} {last['validation_masked']:.4f}"
+    out.print(printable(f"masked loss after {int(last['step'])} steps: {losses}"), highlight=False, markup=False)
     out.print(printable(str(run.folder)), highlight=False, markup=False)
 
 
@@ -303,12 +321,12 @@ def _print_result(result: object) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors a user can mend are one line and exit code 2, Ctrl-C is one line too."""
+    """Run the command line. User errors print one line and exit with code 2; Ctrl-C also prints one line."""
     debug = "--debug" in sys.argv
-    sys.argv = [a for a in sys.argv if a != "--debug"]  # so that it may stand anywhere in the line
+    sys.argv = [a for a in sys.argv if a != "--debug"]  # allowed anywhere in the command
     for number in STOPPED.values():
         signal.signal(number, _stop)
-    told_before, sys.unraisablehook = sys.unraisablehook, _still_stop
+    hook_before, sys.unraisablehook = sys.unraisablehook, _stop_again
     try:
         app()
     except EmgLensError as error:
@@ -316,23 +334,23 @@ def main() -> None:
             raise
         err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except SystemExit as left:
-        if left.code in STOPPED:
-            err.print("stopped; run the same command again to continue")
+    except SystemExit as exit_:
+        if exit_.code in STOPPED:
+            err.print("stopped; run the same command again to resume")
         raise
     finally:
         _stop_at_once()
-        sys.unraisablehook = told_before
+        sys.unraisablehook = hook_before
 
 
 def _stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
-    """Leave, with workers ended and the terminal as it was; a second signal does not wait for that."""
+    """Exit after workers have stopped and the terminal is restored; a second signal exits at once."""
     _stop_at_once()
     sys.exit(128 + number)
 
 
-def _still_stop(ignored: object) -> None:
-    """A stop that met code whose errors Python passes over (a finalizer, a callback) is made again a moment later."""
+def _stop_again(ignored: object) -> None:
+    """Repeat a stop that was raised in a finalizer or callback, where Python ignores exceptions."""
     if not isinstance(stop := getattr(ignored, "exc_value", None), SystemExit):
         sys.__unraisablehook__(ignored)  # pyright: ignore[reportArgumentType]
         return

@@ -132,13 +132,13 @@ def test_check_reads_any_data_set_that_needs_no_folder(call, monkeypatch, tmp_pa
     content["conditions"] = {"layer_masks": None}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     code, out, _ = call("check", tmp_path / "mine.yaml")
-    assert code == 0 and "in order: 3 subjects, 3 fits" in out
+    assert code == 0 and "valid: 3 subjects, 3 fits" in out
 
 
 def test_check_tells_what_the_loader_noted(call, tmp_path):
     spec, data = write_spec(tmp_path / "mine.yaml"), write_db5(tmp_path / "db5")
     code, out, err = call("check", spec, "--data", data)
-    assert code == 0 and "in order" in out and err.count("50 Hz assumed") == 1
+    assert code == 0 and "valid" in out and err.count("50 Hz assumed") == 1
     assert "note: 6 repetitions of movements, expected 72: is the file complete?" in err
 
 
@@ -336,4 +336,4 @@ cli.main()
 
 def test_a_stop_in_code_whose_errors_python_passes_over_is_a_stop():
     done = subprocess.run([sys.executable, "-c", FINALIZED], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 143 and done.stderr == "stopped; run the same command again to continue\n"
+    assert done.returncode == 143 and done.stderr == "stopped; run the same command again to resume\n"

@@ -1,7 +1,6 @@
-"""What all figures share: the style of a paper's page, boxes, reference lines, stars, and how they are saved.
+"""Shared parts of all figures: style, boxes, reference lines, significance marks, legends, and saving.
 
-Figures are plain matplotlib `Figure` objects, made without pyplot: nothing global is touched, and any worker can make
-them.
+Figures are plain matplotlib `Figure` objects made without pyplot, so no global state changes and any process can draw.
 """
 
 import io
@@ -28,7 +27,7 @@ WIDTH = 180 / 25.4
 """Full width of a journal page, 180 mm, in inches."""
 DPI = 200
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's colours, told apart with every common kind of colour vision."""
+"""Okabe and Ito's palette, distinguishable with all common types of colour vision."""
 GREY, DARK = "#8a8f98", "#3b3f46"
 MODE_TITLES = {
     "individual": "Single layers",
@@ -61,11 +60,11 @@ EXPECTED: dict[str, Any] = {
     "markeredgecolor": "black",
     "markersize": 4.5,
 }
-BOXES_IN_A_THIRD = 18  # boxes that fit side by side into a third of the width
+BOXES_PER_THIRD = 18  # boxes that fit side by side into a third of the width
 
 
 def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> dict[str, bytes]:
-    """Write each figure as `<name>.svg`, `.png` (200 dpi) and `.pdf`, laid out once; the folder is made if need be.
+    """Write each figure as `<name>.svg`, `.png` (200 dpi) and `.pdf`; the folder is created if necessary.
 
     Returns:
         Name -> svg.
@@ -81,32 +80,32 @@ def save_figures(figures: Mapping[str, Figure], folder: str | Path) -> dict[str,
             content = render(figure)
             write_bytes(folder / f"{file}.{kind}", content)
             svgs.setdefault(name, content)
-            figure.set_layout_engine(None)  # what the first has laid out is good for the others
+            figure.set_layout_engine(None)  # the first layout is reused for the other formats
         figure.set_layout_engine(engine)
     return svgs
 
 
 LONGEST_NAME = 120
-"""Letters of a file's name."""
+"""Longest file name, in letters."""
 
 
 def file_name(name: str) -> str:
-    """A figure's name as one of a file: letters, digits, `_`, `-`, `.`."""
+    """Convert a figure's name to a file name of letters, digits, `_`, `-`, `.`."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:LONGEST_NAME]
 
 
 def to_svg(figure: Figure) -> bytes:
-    """The figure as vectors; the same figure gives the same bytes."""
+    """Render as svg; the same figure gives the same bytes."""
     return _rendered(figure, format="svg", metadata={"Date": None})
 
 
 def to_pdf(figure: Figure) -> bytes:
-    """The figure as vectors for print; the same figure gives the same bytes."""
+    """Render as pdf; the same figure gives the same bytes."""
     return _rendered(figure, format="pdf", metadata={"CreationDate": None})
 
 
 def to_png(figure: Figure) -> bytes:
-    """The figure as pixels, 200 to the inch."""
+    """Render as png, 200 dpi."""
     return _rendered(figure, format="png", dpi=DPI)
 
 
@@ -121,27 +120,27 @@ def _rendered(figure: Figure, **options: object) -> bytes:
 
 
 def colour_of(k: int) -> str:
-    """Colour of the k-th kind of edges."""
+    """Colour of the k-th edge type."""
     return COLOURS[k % len(COLOURS)]
 
 
 def plain_text(text: str) -> str:
-    """A user's text as it is: matplotlib would read what stands between two dollar signs as a formula."""
+    """Escape dollar signs, so that matplotlib does not read user text as a formula."""
     return text.replace("$", r"\$")
 
 
 def wrapped_text(text: str, width: int) -> str:
-    """A user's text in lines of so many letters."""
+    """Wrap user text into lines of at most `width` letters."""
     return plain_text("\n".join(textwrap.wrap(text, width)) or text)
 
 
 def offset_in_group(k: int, n: int) -> float:
-    """Where the k-th of n neighbours stands, from the middle of their group, which is 0.8 wide."""
+    """Offset of the k-th of n items from the middle of their group, which is 0.8 wide."""
     return 0.8 * ((k + 0.5) / n - 0.5)
 
 
 def new_panels(n: int, stacked: bool, height: float) -> tuple[Figure, Sequence[Axes]]:
-    """A figure with panels of one scale, side by side or one above the other; height in inches."""
+    """Make a figure with n panels of one scale, side by side or stacked; height in inches."""
     size = (WIDTH, n * height) if stacked else (WIDTH if n > 1 else WIDTH / 2, height)
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     shape = (n, 1) if stacked else (1, n)
@@ -157,7 +156,7 @@ def draw_box(
     hollow: bool = False,
     vertical: bool = True,
 ) -> None:
-    """A box with every subject as a dot; hollow for structural nulls."""
+    """Draw a box with every subject as a dot; hollow for structural nulls."""
     line = {"color": colour, "linewidth": 0.8}
     axes.boxplot(
         [values.to_numpy()],
@@ -180,7 +179,7 @@ def draw_box(
 
 
 def draw_references(axes: Axes, baseline: float, chance: float | None, vertical: bool = True) -> None:
-    """Lines at the baseline's mean and at chance."""
+    """Draw lines at the baseline's mean and at chance."""
     line = axes.axhline if vertical else axes.axvline
     line(baseline, **DASHED, zorder=1)
     if chance is not None:
@@ -190,7 +189,7 @@ def draw_references(axes: Axes, baseline: float, chance: float | None, vertical:
 def draw_significance(
     axes: Axes, at: float, beyond: float, row: Mapping[str, Any], colour: str, vertical: bool = True
 ) -> None:
-    """Stars beyond the end of the metric's axis, so that no box can cover them."""
+    """Draw stars beyond the end of the metric's axis, where no box can cover them."""
     text = f"{row['stars']}{NULL if row['structural_null'] else ''}"
     starred = text.startswith("*")
     shown = {"color": colour if starred else GREY, "fontsize": 7.5 if starred else 6.5}
@@ -203,7 +202,7 @@ def draw_significance(
 
 
 def draw_profile(axes: Axes, rows: pd.DataFrame, shift: float, colour: str) -> None:
-    """Mean changes by layer as a line with their intervals; hollow for structural nulls."""
+    """Draw mean changes by layer as a line with intervals; hollow markers for structural nulls."""
     x, y = rows["layer"].to_numpy(dtype=float) + shift, rows["difference"].to_numpy()
     low, high = rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy()
     axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.85)
@@ -214,7 +213,7 @@ def draw_profile(axes: Axes, rows: pd.DataFrame, shift: float, colour: str) -> N
 
 
 def metric_limits(values: np.ndarray, is_fraction: bool) -> tuple[float | None, float | None]:
-    """Of a share, 0 to 1, or from the tenth below where all lies in the upper half; None leaves it to matplotlib."""
+    """Axis limits: for fractions 0 to 1, or from just below the smallest value if all are above .45; else None."""
     if not is_fraction:
         return None, None
     least = float(np.nanmin(values))
@@ -222,7 +221,7 @@ def metric_limits(values: np.ndarray, is_fraction: bool) -> tuple[float | None, 
 
 
 def title_panels(panels: Sequence[Axes], modes: Sequence[str], pad: float) -> None:
-    """A letter and the mode's name above each panel."""
+    """Write a letter and the mode's name above each panel."""
     for letter, axes, mode in zip(cycle("abcdefgh"), panels, modes, strict=False):
         label = rf"$\bf{{({letter})}}$ " if len(panels) > 1 else ""
         axes.set_title(f"{label}{MODE_TITLES[mode]}", pad=pad)
@@ -236,7 +235,7 @@ def draw_legend(
     chance: float | None = None,
     expected: bool = False,
 ) -> None:
-    """What boxes, lines and markers mean, below the panels; lines that no panel shows are left out."""
+    """Draw the legend of boxes, lines and markers below the panels; unused lines are left out."""
     entries = {}
     for k, kind in enumerate(kinds):
         solid = {"facecolor": f"{colour_of(k)}33", "edgecolor": colour_of(k), "linewidth": 0.8}
@@ -254,7 +253,7 @@ def draw_legend(
 
 
 def place_legend(figure: Figure, entries: Mapping[str, Any], n_columns: int, title: str = "") -> None:
-    """A legend below the panels."""
+    """Place a legend below the panels."""
     figure.legend(
         list(entries.values()),
         list(entries),

@@ -1,10 +1,10 @@
-"""The figures of layer-by-layer conditions: the IsoNet paper's Fig. 5, and mean changes by layer."""
+"""Figures of the layer sweep: the metric by layer (IsoNet paper, Fig. 5) and mean changes by layer."""
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from emg_lens.studies.report.figures import (
-    BOXES_IN_A_THIRD,
+    BOXES_PER_THIRD,
     DASHED,
     GREY,
     STYLE,
@@ -24,26 +24,26 @@ from emg_lens.studies.results.findings import Cell
 from emg_lens.sweeps.conditions import BASELINE
 
 CAPTIONS = {
-    "layers": "Every subject (dots) under every mask, against the unmasked model (grey box; dashed: its mean). Boxes:"
-    " median and quartiles, whiskers to 1.5 times the interquartile range; hollow boxes: structural nulls. Above:"
-    " significance against the baseline, corrected, coloured by edges.",
-    "profile": "Mean change by layer, shares in percentage points, with its interval over subjects (none"
-    " for fewer than five subjects, or where all are alike). Hollow markers: structural nulls, which are 0 whatever the"
-    " weights are.",
+    "layers": "Subjects (dots) under every mask, compared with the unmasked model (grey box; dashed: mean). Boxes:"
+    " median and quartiles; whiskers: up to 1.5 times the interquartile range; hollow boxes: structural nulls. Marks"
+    " above: corrected significance of the difference from the baseline, coloured by edge type.",
+    "profile": "Mean change by layer (fractions in percentage points) with confidence interval over subjects (no"
+    " interval for fewer than five subjects, or if all have the same value). Hollow markers: structural nulls, which"
+    " are 0 for any weights.",
 }
 
 
 def figure_metric(cell: Cell) -> Figure | None:
-    """The metric by layer, one panel a masking mode, edge types side by side (IsoNet paper, Fig. 5)."""
+    """Draw the metric by layer, one panel per masking mode, edge types side by side (IsoNet paper, Fig. 5)."""
     masks = layer_conditions(cell.tests)
     if not len(masks):
         return None
     values, kinds, chance = cell.values, list(masks["edges"].unique()), cell.chance
     limits = metric_limits(values[[BASELINE, *masks["condition"]]].to_numpy(), cell.is_fraction)
     if chance is not None and chance < (limits[0] or 0):
-        chance = None  # below what is shown
+        chance = None  # outside the axis
     layers, modes = sorted(masks["layer"].unique()), list(masks["mode"].unique())
-    stacked = len(layers) * len(kinds) + 1 > BOXES_IN_A_THIRD
+    stacked = len(layers) * len(kinds) + 1 > BOXES_PER_THIRD
     with matplotlib.rc_context(STYLE):
         figure, panels = new_panels(len(modes), stacked, height=2.55 + 0.12 * len(kinds))
         for axes, mode in zip(panels, modes, strict=True):
@@ -66,13 +66,13 @@ def figure_metric(cell: Cell) -> Figure | None:
 
 
 def figure_profile(cell: Cell) -> Figure | None:
-    """Mean change by layer with its interval (shares: percentage points), one panel a masking mode."""
+    """Draw the mean change by layer with its interval, one panel per masking mode."""
     masks = layer_conditions(cell.tests)
     if not len(masks):
         return None
     kinds, modes = list(masks["edges"].unique()), list(masks["mode"].unique())
     layers = sorted(masks["layer"].unique())
-    stacked = len(layers) * len(kinds) + 1 > 2 * BOXES_IN_A_THIRD
+    stacked = len(layers) * len(kinds) + 1 > 2 * BOXES_PER_THIRD
     with matplotlib.rc_context(STYLE):
         figure, panels = new_panels(len(modes), stacked, height=2.2)
         for axes, mode in zip(panels, modes, strict=True):

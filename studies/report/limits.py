@@ -20,6 +20,7 @@ from emg_lens.studies.report.wording import (
     layer_name,
     metric_name,
     metric_words,
+    p_limit,
     value,
 )
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
@@ -139,9 +140,9 @@ def _specific_effects(cell: Cell) -> Iterator[str]:
         if _hurts(cell, row) and not _objections(cut):
             yield (
                 f"{names.get(cut.condition, cut.condition)}: {metric} changes by {change_in_words(row, confidence)} to"
-                f" {value(cut.mean)}. {cut.n_cheaper} of {len(cut.random)} size-matched random cuts hurt less"
+                f" {value(cut.mean)}. {cut.n_random_hurt_less} of {len(cut.random)} size-matched random cuts hurt less"
                 f" ({value(min(cut.random))} to {value(max(cut.random))})."
-                f"{SUPERSETS_AGREE.format(n=cut.n_larger) if cut.n_larger else ''}"
+                f"{SUPERSETS_AGREE.format(n=cut.n_supersets) if cut.n_supersets else ''}"
             )
 
 
@@ -159,13 +160,15 @@ def _objections(cut: Controlled) -> list[str]:
     objections, n_random = [], len(cut.random)
     if not cut.random:
         objections.append("no random control was run")
-    elif cut.n_cheaper < n_random:
-        objections.append(f"{n_random - cut.n_cheaper} of {n_random} size-matched random cuts hurt as much or more")
+    elif cut.n_random_hurt_less < n_random:
+        objections.append(
+            f"{n_random - cut.n_random_hurt_less} of {n_random} size-matched random cuts hurt as much or more"
+        )
     elif n_random < ENOUGH_RANDOM_CUTS:
         objections.append(f"only {n_random} of at least {ENOUGH_RANDOM_CUTS} size-matched random cuts were run")
-    if cut.larger:
+    if cut.superset:
         objections.append("a superset ablation hurts less")
-    elif cut.costs_more_than_a_larger:
+    elif cut.hurts_more_than_a_superset:
         objections.append("a superset ablation hurts less on average, but not clearly")
     return objections
 

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from emg_lens.data.leakage import Leakage
+from emg_lens.scoring.metric_registry import METRICS, weighted_mean
 from emg_lens.studies.report.wording import (
     CORRECTION_NAMES,
     MODE_NAMES,
@@ -48,10 +49,17 @@ def study_notes(cell: Cell) -> list[str]:
             n, of = scores["n_repetitions"], "repetition"
         windows = f" ({_range(scores['n_test'])} windows)" if (scores["n_test"] != n).any() else ""
         step = f"{'up to ' * bool(n.min() < n.max())}{100 / max(int(n.min()), 1):.2f} pp"
-        is_mean = cell.metric in ("accuracy", "repetition_accuracy")
-        one = f": one {of} changes the {whole}'s {metric} by {step}" if is_mean else ""
+        one = f": one {of} changes the {whole}'s {metric} by {step}" if _is_mean_over_repetitions(cell.metric) else ""
         notes.append(f"{_range(n)} test {of}s {per}{windows}{one}.")
     return notes if cell.leakage is None else [*notes, *_leakage_notes(cell.leakage)]
+
+
+def _is_mean_over_repetitions(metric: str) -> bool:
+    """Whether a metric is a plain mean in which every repetition has the same weight."""
+    if metric not in METRICS:
+        return False
+    declared = METRICS[metric]
+    return declared.unit == "fraction" and declared.value is weighted_mean and declared.repetitions != "ignored"
 
 
 def _leakage_notes(leakage: Leakage) -> list[str]:
@@ -112,7 +120,11 @@ def _number_of_tests(sizes: dict[str, dict[str, int]]) -> str:
     per_mode, every, distinct = (
         " or ".join(map(str, sorted(set(sizes[family].values())))) or "0" for family in ("mode", "all", "distinct")
     )
-    return f"{every} tests, {per_mode} per mask mode; {distinct} of them are distinct and could show an effect."
+    tests = "1 test" if every == "1" else f"{every} tests"
+    by_mode = f" ({per_mode} per mode)" if per_mode != every else ""
+    return (
+        f"{tests}{by_mode}, of which {distinct} {'is' if distinct == '1' else 'are'} distinct and could show an effect."
+    )
 
 
 def _range(column: pd.Series) -> str:

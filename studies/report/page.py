@@ -82,7 +82,7 @@ def _summary(findings: Findings, warnings: Iterable[str]) -> str:
 
 
 def _cohort(findings: Findings) -> str:
-    split = findings.study.split.model_dump(mode="json", exclude_none=True)
+    split = {"by": findings.study.split.by, **findings.study.split.model_dump(mode="json", exclude_defaults=True)}
     facts = {
         "data set": "; ".join(dict.fromkeys(spec.cohort.dataset for _, spec in findings.study.cells)),
         "subjects": ", ".join(findings.scores["subject"].unique()),

@@ -20,7 +20,7 @@ from emg_lens.studies.report.wording import (
     p_limit,
     value,
 )
-from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, is_everywhere
+from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, cuts_every_layer
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.statistics.corrections import STARS
 from emg_lens.studies.statistics.power import smallest_p
@@ -35,7 +35,7 @@ def effect_sentences(cell: Cell) -> list[str]:
     for kind in masks["edges"].unique() if len(masks) else ():
         rows = masks[(masks["edges"] == kind) & ~masks["structural_null"]]
         single = rows[rows["mode"] == "individual"].sort_values("difference", ascending=not cell.lower_is_better)
-        whole = [row for row in rows.to_dict("records") if is_everywhere(cell, row)][:1]
+        whole = [row for row in rows.to_dict("records") if cuts_every_layer(cell, row)][:1]
         chosen = [("in every layer", row) for row in whole]
         worse = 1 if cell.lower_is_better else -1
         for row in single.head(1).to_dict("records"):
@@ -57,17 +57,17 @@ def control_sentences(cut: Controlled, cell: Cell, names: Mapping[str, str]) -> 
     if cut.random:
         spread = f"mean {value(float(np.mean(cut.random)))}, range {value(min(cut.random))} to {value(max(cut.random))}"
         sentences.append(
-            f"{cut.n_cheaper} of {len(cut.random)} size-matched random cuts hurt less"
+            f"{cut.n_random_hurt_less} of {len(cut.random)} size-matched random cuts hurt less"
             f" ({metric} with this cut: {value(cut.mean)}; with random cuts: {spread})."
         )
-    if cut.larger:
+    if cut.superset:
         sentences.append(
             f"Part of this effect is not information that only these edges bring: a superset ablation hurts less"
-            f" ({names.get(cut.larger, cut.larger)}: {value(cut.larger_mean)})."
+            f" ({names.get(cut.superset, cut.superset)}: {value(cut.superset_mean)})."
         )
-    elif cut.n_larger:
-        on_average = " At least one is better on average." if cut.costs_more_than_a_larger else ""
-        sentences.append(f"None of {cut.n_larger} superset ablations is clearly better.{on_average}")
+    elif cut.n_supersets:
+        on_average = " At least one is better on average." if cut.hurts_more_than_a_superset else ""
+        sentences.append(f"None of {cut.n_supersets} superset ablations is clearly better.{on_average}")
     if not np.isnan(cut.cls_path_closed):
         sentences.append(
             f"Information can still pass through CLS. With that path closed, {metric} is {value(cut.cls_path_closed)}."

@@ -1,7 +1,7 @@
-r"""Writing a table of text as Markdown, LaTeX, HTML, or for the terminal.
+r"""Write a table of text as Markdown, LaTeX, HTML, or for the terminal.
 
-Knows nothing about studies: any `DataFrame` of text will do, with one or two header rows, and with an index
-that counts as columns if it has names. Footnotes are read from `table.attrs["notes"]`.
+A table is any `DataFrame` of text with one or two header rows. A named index is printed as the first columns.
+Footnotes are read from `table.attrs["notes"]`.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,7 +16,7 @@ from emg_lens.errors import printable
 
 
 def to_markdown(table: pd.DataFrame, title: str = "") -> str:
-    """A pipe table with its footnotes; two header rows become one."""
+    """Write a Markdown table with its footnotes; two header rows become one."""
     headers, rows = _flat(table)
     n_left = _n_left(table)
     lines = ["| " + " | ".join(_markdown(c) for c in row) + " |" for row in [headers, *rows]]
@@ -26,7 +26,7 @@ def to_markdown(table: pd.DataFrame, title: str = "") -> str:
 
 
 def to_latex(table: pd.DataFrame, caption: str = "", label: str = "") -> str:
-    r"""A booktabs `table` with its footnotes; needs `\usepackage{booktabs}` and nothing else."""
+    r"""Write a LaTeX `table` with its footnotes; it needs only `\usepackage{booktabs}`."""
     headers, rows = _flat(table, repeat=False)
     n_left = _n_left(table)
     lines = [r"\begin{table}", r"\centering", r"\small"]
@@ -50,11 +50,11 @@ def to_latex(table: pd.DataFrame, caption: str = "", label: str = "") -> str:
 
 
 def to_html(table: pd.DataFrame, left: Collection[str] = ()) -> str:
-    """A `<table>` without its footnotes. Classes: `text` (flush left), `stars`, `soft`, `group` (first row).
+    """Write a `<table>` without its footnotes. CSS classes: `text` (aligned left), `stars`, `soft`, `group`.
 
     Args:
         table: A table of text.
-        left: Further columns that hold words rather than numbers.
+        left: Further columns to align left, because they hold text.
     """
     headers, rows = _flat(table, repeat=False)
     n_left = _n_left(table)
@@ -74,10 +74,10 @@ def to_html(table: pd.DataFrame, left: Collection[str] = ()) -> str:
 
 
 def to_rich(table: pd.DataFrame, title: str = "") -> Table:
-    """A table for the terminal with its footnotes; stars stand out, what is not significant is dim.
+    """Make a table for the terminal with its footnotes; stars are bold, non-significant cells dim.
 
-    Columns of numbers are never cut short; of two header rows the upper one says a group once, so that the paper's
-    Table 3 fits into 80 letters.
+    Number columns are never truncated. The upper of two header rows prints each group once, so that the paper's Table 3
+    fits into 80 columns.
     """
     headers, rows = _flat(table, repeat=False, joint="\n")
     n_left = _n_left(table)
@@ -106,12 +106,12 @@ def _notes(table: pd.DataFrame) -> Sequence[str]:
 
 
 def _n_left(table: pd.DataFrame) -> int:
-    """Columns that are set flush left: the index, or the first column where there is none."""
+    """Number of left-aligned columns: the index levels, or the first column without a named index."""
     return table.index.nlevels if table.index.names[0] is not None else 1
 
 
 def _flat(table: pd.DataFrame, repeat: bool = True, joint: str = " ") -> tuple[list[str], list[list[str]]]:
-    """Headers and cells as text, index levels first; `repeat=False` blanks a first level that repeats."""
+    """Headers and cells as text, index levels first; `repeat=False` blanks repeated values of the first level."""
     columns = [joint.join(c) if isinstance(c, tuple) else str(c) for c in table.columns]
     names = [str(name) for name in table.index.names if name is not None]
     rows: list[list[str]] = []
@@ -127,7 +127,7 @@ def _flat(table: pd.DataFrame, repeat: bool = True, joint: str = " ") -> tuple[l
 
 
 def _groups(table: pd.DataFrame) -> list[tuple[str, int, int]]:
-    """Name, first column and number of columns of each heading of the upper header row."""
+    """Name, first column and number of columns of each group in the upper header row."""
     names = [str(c[0]) for c in table.columns]
     return [(name, names.index(name), names.count(name)) for name in dict.fromkeys(names)]
 
@@ -183,7 +183,7 @@ def _tex_row(cells: Sequence[str]) -> str:
 
 
 def _tex_groups(table: pd.DataFrame, n_left: int) -> list[str]:
-    """The upper header row: one heading over the columns of each group, with a rule below it."""
+    """The upper header row: one heading over the columns of each group, with a rule below."""
     heads = [rf"\multicolumn{{{n}}}{{c}}{{{_tex(name)}}}" for name, _, n in _groups(table)]
     rules = [rf"\cmidrule(lr){{{n_left + at + 1}-{n_left + at + n}}}" for _, at, n in _groups(table)]
     return [" & " * n_left + " & ".join(heads) + r" \\", " ".join(rules)]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.results.control_effects import is_everywhere
+from emg_lens.studies.results.control_effects import cuts_every_layer
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, SUPERSET
 from emg_lens.sweeps.conditions import BASELINE
@@ -86,7 +86,7 @@ def cut_names(cell: Cell) -> dict[str, str]:
         names[row["condition"]] = row["condition"]
         if row.get("mode") in MODE_NAMES and not np.isnan(row.get("layer", np.nan)):
             mode = "" if row["mode"] == "individual" else f" {MODE_NAMES[row['mode']]}"
-            place = ", every layer" if is_everywhere(cell, row) else f"{mode} {layer_name(row['layer'])}"
+            place = ", every layer" if cuts_every_layer(cell, row) else f"{mode} {layer_name(row['layer'])}"
             names[row["condition"]] = f"{edge_name(row['edges'])}{place}"
     kinds = layer_conditions(cell.tests)["edges"].unique() if len(layer_conditions(cell.tests)) else ()
     for row in cell.controls.to_dict("records") if len(cell.controls) else ():

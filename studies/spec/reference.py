@@ -68,7 +68,7 @@ class Reference(SpecModel):
         if self.metric not in METRICS:
             raise ValueError(f"reference.metric {self.metric!r} is not known; known: {', '.join(METRICS.names())}")
         for row in self.rows:
-            if METRICS[self.metric].unit == "share" and not 0 <= row.value <= 1:
+            if METRICS[self.metric].unit == "fraction" and not 0 <= row.value <= 1:
                 raise ValueError(f"reference ({row.where}): {self.metric} is a share from 0 to 1, got {row.value:g}")
             if set(row.at) != set(factors):
                 raise ValueError(

@@ -1,9 +1,9 @@
-"""Subject-level statistics: every condition against the baseline, and every level of a factor against another.
+"""Compare conditions with the baseline, and levels of a factor with a reference level, over subjects.
 
-The unit of analysis is the subject, never the trial or the seed. In goes the tidy table of a study's scores (one row a
-fit, subject and condition), out comes one row a condition. The IsoNet paper's test (§2.4: two-sided Mann-Whitney U,
-Bonferroni within one mask mode) is the default; because the same subjects appear under every condition, the paired
-tests always stand beside it. The arithmetic on arrays is in `emg_lens.studies.statistics.rank_tests`.
+The unit of analysis is the subject, never the trial or the seed. The input is a tidy table of scores (one row per fit,
+subject and condition); the output has one row per condition. The default is the IsoNet paper's test (§2.4: two-sided
+Mann-Whitney U, Bonferroni within one mask mode). Paired tests are always reported too, because the same subjects appear
+under every condition.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,9 @@ from emg_lens.sweeps.conditions import BASELINE
 
 AUDIT = ("edges_cut", "live_edges_cut", "rows_fully_cut")
 EXPECTATION = ("expected", "expected_is_baseline")
-"""What was expected of a condition, and in what share of fits and subjects that is the measured baseline itself."""
+"""Expected accuracy of a condition, and the fraction of fits and subjects in which it equals the baseline."""
 TAGS = ("edges", "mode", "layer", "head")
-"""Tags that the shipped families of conditions use; a condition may have others."""
+"""Tags of the layer and head sweeps; a condition may have others."""
 
 
 def compare(
@@ -39,32 +39,40 @@ def compare(
     """Compare every condition with the baseline over the same subjects.
 
     Args:
-        scores: One row a fit, subject and condition, with `subject`, `condition` (`"baseline"` among them) and the
-            metric; rows of one subject and condition (seeds, folds) are averaged first. Tags, what was expected and
-            the audit columns are carried over if present.
-        spec: Tests, correction and family.
-        chance: What guessing gives; default the mean of the column `<metric>_chance`, if there is one.
-        metric: The column that is compared. A share of trials (`accuracy`) is told in percentage points.
-        factors: Columns whose every combination of levels is a comparison of its own.
+        scores: One row per fit, subject and condition, with the columns `subject`, `condition` (including
+            `"baseline"`) and the metric. Rows of one subject and condition (seeds, folds) are averaged first. Columns
+            with tags, expected accuracy and audit are copied to the result.
+        spec: Test, correction and family.
+        chance: Chance level of the metric; default: the mean of the column `<metric>_chance`, if there is one.
+        metric: The column that is compared. Fractions of trials (`accuracy`) are reported in percentage points.
+        factors: Columns of factors; every combination of levels is compared separately.
         tags: Columns that describe a condition.
 
     Returns:
-        One row a condition, in the order of `scores`; with `factors`, one column each in front.
+        One row per condition, in the order of `scores`; the first columns are the `factors`.
 
         * `mean`, `sd`, `baseline_mean`: the metric over subjects.
-        * `delta_percent`: the IsoNet paper's Δ% (§2.3), signed and relative to the baseline; NaN where that is not
-          positive.
+        * `delta_percent`: the IsoNet paper's Δ% (§2.3), the signed change relative to the baseline; NaN if the baseline
+          is not positive.
         * `difference`, `ci_low`, `ci_high`, in `unit`: mean paired difference with its interval over subjects (NaN for
-          fewer than five, and where all changed alike); `n_changed`: subjects whose value changed at all.
+          fewer than five subjects, or if all changes are equal); `n_changed`: number of subjects with any change.
         * `chance_corrected_drop_percent`: 100 (baseline - masked) / (baseline - chance).
         * `u`, `rank_biserial`: Mann-Whitney's U of the condition, and 2 U / n² - 1; `rank_biserial_paired`: matched
           pairs. Positive = the masked model has the higher value.
         * `p_<test>`, `p_<test>_<correction>` for all tests and corrections; `p_corrected`, `stars` and `significant`
-          are those of `spec`; `family`, `family_size`. A condition in no family has NaN and "–".
+          follow `spec`; `family`, `family_size`. A condition outside all families has NaN and "–".
 
     Raises:
-        StatisticsError: Missing columns, names or values, no baseline, a share outside 0 to 1, conditions over
-            different subjects, tags that differ between subjects, or a factor or tag named as a column of the result.
+        StatisticsError: Missing columns, names or values, no baseline, a fraction outside 0 to 1, conditions with
+            different subjects, tags that differ between subjects, or a factor or tag named like a result column.
+
+    Example:
+        >>> import pandas as pd
+        >>> rows = [(s, "baseline", 0.9) for s in "abcdefgh"] + [(s, "EMG masked", 0.5) for s in "abcdefgh"]
+        >>> scores = pd.DataFrame(rows, columns=["subject", "condition", "accuracy"])
+        >>> table = compare(scores, StatisticsSpec(test="wilcoxon"))
+        >>> table[["condition", "difference", "unit", "p_wilcoxon", "stars"]].to_dict("records")
+        [{'condition': 'EMG masked', 'difference': -40.0, 'unit': 'pp', 'p_wilcoxon': 0.0078125, 'stars': '**'}]
     """
     _check_columns(scores, ["subject", "condition", *factors], metric)
     _check_names([*factors, *tags], ["subject", "condition", "chance", *EXPECTATION, metric])
@@ -82,21 +90,21 @@ def compare(
 def compare_levels(
     scores: pd.DataFrame, spec: StatisticsSpec, comparison: LevelComparison, *, metric: str, factors: Sequence[str]
 ) -> pd.DataFrame:
-    """Compare the unmasked models of every other level of a factor with those of one level, subject by subject.
+    """Compare the unmasked models at each level of a factor with those at a reference level, paired by subject.
 
     Args:
         scores: As for `compare`.
-        spec: Tests and correction; every combination of the other factors is a family.
-        comparison: Which factor, and the level that the others are compared with.
+        spec: Test and correction; every combination of the other factors is a family.
+        comparison: The factor and its reference level.
         metric: The column that is compared.
-        factors: All factors whose levels are set side by side.
+        factors: All compared factors.
 
     Returns:
-        One row a level: `factor`, `level` and `to`, the other factors, then the numbers of `compare`. `baseline_mean`
-        is the mean at `to`.
+        One row per level: `factor`, `level`, `to` (the reference level), the other factors, then the numbers of
+        `compare`. `baseline_mean` is the mean at the reference level.
 
     Raises:
-        StatisticsError: As `compare`; levels over different subjects among them.
+        StatisticsError: As in `compare`; also if levels have different subjects.
     """
     _check_columns(scores, ["subject", "condition", *factors], metric)
     rows = scores[scores["condition"] == BASELINE]
@@ -108,60 +116,66 @@ def compare_levels(
         values = by_subject(cell, metric, comparison.factor, comparison.to)
         numbers = _numbers(values, comparison.to, spec, _chance(cell, None, metric), metric)
         _check_names(others, ["factor", "level", "to", *numbers.columns, *FAMILY_COLUMNS])
-        found = with_families(numbers.reset_index(names="condition"), family).rename(columns={"condition": "level"})
-        found.insert(0, "factor", comparison.factor)
-        found.insert(2, "to", comparison.to)
-        parts.append(_with_levels(found, others, levels, place=3))
+        table = with_families(numbers.reset_index(names="condition"), family).rename(columns={"condition": "level"})
+        table.insert(0, "factor", comparison.factor)
+        table.insert(2, "to", comparison.to)
+        parts.append(_with_levels(table, others, levels, place=3))
     return pd.concat(parts, ignore_index=True)
 
 
 def is_fraction(metric: str) -> bool:
-    """Whether a metric is a share of trials, 0 to 1, told in percentage points."""
-    return metric in METRICS and METRICS[metric].unit == "share"
+    """Whether a metric is a fraction of trials (0 to 1), which is reported in percentage points."""
+    return metric in METRICS and METRICS[metric].unit == "fraction"
 
 
 # --- from scores to one column a condition ----------------------------------------------------------------
 
 
 def by_levels(scores: pd.DataFrame, factors: Sequence[str]) -> Iterable[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """The rows of every combination of levels, in order of appearance; all rows where there is no factor."""
+    """Split the rows by combination of levels, in order of appearance; one part if there is no factor."""
     return scores.groupby(list(factors), sort=False) if factors else [((), scores)]
 
 
 def by_subject(scores: pd.DataFrame, metric: str, column: str = "condition", reference: str = BASELINE) -> pd.DataFrame:
-    """The metric, one row a subject, one column a condition in order of appearance; fits of a subject averaged.
+    """Arrange the metric as one row per subject and one column per condition; fits of a subject are averaged.
 
     Args:
         scores: Tidy scores.
-        metric: Which column holds the values.
-        column: What is compared: conditions, or the levels of a factor.
+        metric: Column of the values.
+        column: Column of the conditions, or of the levels of a factor.
         reference: The condition or level that all others are compared with.
 
     Raises:
-        StatisticsError: No reference, a share outside 0 to 1, a value that is no finite number, or conditions over
+        StatisticsError: No reference, a fraction outside 0 to 1, a value that is not finite, or conditions with
             different subjects.
     """
     if reference not in set(scores[column]):
-        raise StatisticsError(f"scores have no {column} {reference!r}; every comparison needs it")
+        raise StatisticsError(
+            f"the scores have no {column} {reference!r}, which all others are compared with; add its rows"
+        )
     numbers = scores[metric].to_numpy(dtype=float)
     wrong = ~np.isfinite(numbers) | (is_fraction(metric) & ((numbers < 0) | (numbers > 1)))
     if wrong.any():
         subject, name = scores.loc[wrong, ["subject", column]].iloc[0]
-        wanted = "must lie in 0 to 1" if is_fraction(metric) else "must be a finite number"
-        raise StatisticsError(f"{metric} {wanted}, got {numbers[wrong][0]} ({column} {name!r}, subject {subject})")
-    # Subjects in order: random sign flips must not depend on who was finished first.
+        wanted = "a number from 0 to 1" if is_fraction(metric) else "a finite number"
+        raise StatisticsError(
+            f"{metric} is {numbers[wrong][0]} for {column} {name!r}, subject {subject}; expected {wanted}"
+        )
+    # Subjects are sorted, so that random sign flips do not depend on the order in which fits finished.
     table = scores.groupby(["subject", column])[metric].mean().unstack(column)
     for name in table.columns:
         without = ", ".join(str(s) for s in table.index[table[name].isna()])
         if without:
-            raise StatisticsError(f"{column} {name!r} has no score of subject(s) {without}; all need the same subjects")
+            raise StatisticsError(
+                f"{column} {name!r} has no score for subject(s) {without}; all need the same subjects"
+            )
     return table[list(scores[column].unique())]
 
 
 def _numbers(
     values: pd.DataFrame, reference: str, spec: StatisticsSpec, chance: float | None, metric: str
 ) -> pd.DataFrame:
-    """What `compare` says of every column but the reference, indexed by the column; no families yet."""
+    """The numbers of `compare` for every column but the reference, indexed by column, without families."""
     masked, baseline = values.drop(columns=reference).to_numpy(), values[[reference]].to_numpy()
     change = rank_tests.difference(masked, baseline)
     mean_change, base, n = change.mean(axis=0), float(baseline.mean()), len(baseline)
@@ -192,13 +206,13 @@ def _numbers(
 
 
 def _about_conditions(scores: pd.DataFrame, tags: Sequence[str]) -> pd.DataFrame:
-    """Tags, audit and expectation of each condition, indexed by condition."""
+    """Tags, audit and expected accuracy of each condition, indexed by condition."""
     groups = scores.groupby("condition", sort=False)
     for column in [c for c in (*tags, "structural_null", "equivalent_to") if c in scores]:
         n_values = groups[column].nunique(dropna=False)
         if (n_values > 1).any():
             raise StatisticsError(
-                f"condition {n_values.idxmax()!r} has different values of {column!r} for different subjects"
+                f"condition {n_values.idxmax()!r} has several values of {column!r}; all subjects need the same"
             )
     about = groups[["condition"]].first()
     for column in (*tags, *AUDIT):
@@ -220,12 +234,12 @@ def _chance(scores: pd.DataFrame, chance: float | None, metric: str) -> float | 
     if chance is None:
         return float(scores[column].mean()) if column in scores and scores[column].notna().any() else None
     if not 0 <= chance < 1:
-        raise StatisticsError(f"chance must be an accuracy from 0 to below 1, got {chance}")
+        raise StatisticsError(f"chance is {chance}; expected an accuracy from 0 to below 1")
     return chance
 
 
 def _with_levels(rows: pd.DataFrame, factors: Sequence[str], levels: Sequence[str], place: int = 0) -> pd.DataFrame:
-    """The rows with one column a factor, from the place-th column on."""
+    """Insert one column per factor, starting at this position."""
     for k, (factor, level) in enumerate(zip(factors, levels, strict=True)):
         rows.insert(place + k, factor, level)
     return rows
@@ -234,18 +248,20 @@ def _with_levels(rows: pd.DataFrame, factors: Sequence[str], levels: Sequence[st
 def _check_columns(scores: pd.DataFrame, names: Sequence[str], metric: str) -> None:
     missing = {*names, metric} - set(scores.columns)
     if missing:
-        raise StatisticsError(f"scores need the columns {sorted(missing)}; they have {list(scores.columns)}")
+        raise StatisticsError(f"the scores have no columns {sorted(missing)}; they have {list(scores.columns)}")
     for name in names:
         n_without = int(scores[name].isna().sum())
         if n_without:
             raise StatisticsError(
-                f"{n_without} rows of the scores have no {name}; if one is called NA or None, read"
-                " the file with keep_default_na=False"
+                f"{n_without} rows of the scores have no {name}; fill it in. If a {name} is called NA or None, read the"
+                " file with keep_default_na=False"
             )
 
 
 def _check_names(names: Sequence[str], taken: Iterable[str]) -> None:
-    """Factors and tags must not hide what is computed."""
-    doubled = sorted({*names} & {*taken}) or sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise StatisticsError(f"a factor or tag is named {doubled[0]!r}, as a column of the result; rename it")
+    """Refuse factors and tags that have the name of a result column."""
+    taken_twice = sorted({*names} & {*taken}) or sorted({name for name in names if names.count(name) > 1})
+    if taken_twice:
+        raise StatisticsError(
+            f"a factor or tag is named {taken_twice[0]!r}, which is also a column of the result; rename it"
+        )

@@ -1,4 +1,4 @@
-"""Corrections for many tests, and the stars that stand for what is left of them."""
+"""Corrections for multiple tests, and significance stars."""
 
 import numpy as np
 import scipy
@@ -11,14 +11,14 @@ NOT_TESTED = "–"
 
 
 def adjust(p: Float[np.ndarray, " test"], correction: str) -> Float[np.ndarray, " test"]:
-    """Corrected p of one family, capped at 1; NaN (not tested) stays NaN and does not count.
+    """Correct the p values of one family, capped at 1; NaN (not tested) stays NaN and is not counted.
 
     Args:
-        p: Raw two-sided p of every test.
+        p: Raw two-sided p value of every test.
         correction: `"bonferroni"`; `"holm"` (Holm 1979); `"fdr_bh"` (Benjamini and Hochberg 1995).
 
     Raises:
-        ValueError: Another correction.
+        ValueError: Unknown correction.
     """
     p = np.asarray(p, dtype=float)
     tested = ~np.isnan(p)
@@ -27,21 +27,21 @@ def adjust(p: Float[np.ndarray, " test"], correction: str) -> Float[np.ndarray, 
         return corrected
     match correction:
         case "bonferroni":
-            found = raw * len(raw)
+            result = raw * len(raw)
         case "holm":
             order = np.argsort(raw)
-            found = np.empty_like(raw)
-            found[order] = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
+            result = np.empty_like(raw)
+            result[order] = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
         case "fdr_bh":
-            found = scipy.stats.false_discovery_control(raw)
+            result = scipy.stats.false_discovery_control(raw)
         case _:
             raise ValueError(f"unknown correction {correction!r}; known: {', '.join(CORRECTIONS)}")
-    corrected[tested] = np.minimum(found, 1.0)
+    corrected[tested] = np.minimum(result, 1.0)
     return corrected
 
 
 def stars(p: float) -> str:
-    """Significance symbol of a corrected p (IsoNet paper §2.4); `"–"` for NaN, which means not tested."""
+    """Significance stars of a corrected p (IsoNet paper §2.4), `"ns"`, or `"–"` for NaN (not tested)."""
     if np.isnan(p):
         return NOT_TESTED
     return next((symbol for threshold, symbol in STARS if p < threshold), "ns")

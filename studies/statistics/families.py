@@ -1,4 +1,4 @@
-"""Families of hypotheses: which conditions are corrected together, and which count once."""
+"""Families of hypotheses: conditions that are corrected together, and conditions that count only once."""
 
 import itertools
 
@@ -11,17 +11,17 @@ from emg_lens.studies.statistics.spec import StatisticsError, StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
 
 EXTRA = "extra"
-"""Name, in the family "mode", of the conditions that belong to no mask mode."""
+"""Family, in the grouping "mode", of the conditions that belong to no mask mode."""
 FAMILY_COLUMNS = ("family", "family_size", "p_corrected", "stars", "significant")
-"""What `with_families` adds, beside the corrected p of every test."""
+"""Columns that `with_families` adds, in addition to the corrected p values."""
 
 
 def family_sizes(conditions: pd.DataFrame, family: str) -> dict[str, int]:
-    """Number of hypotheses in each family.
+    """Count the hypotheses in each family.
 
     Args:
-        conditions: One row a condition, with `condition` and, where known, `mode`, `structural_null` and
-            `equivalent_to`; the baseline is ignored. Scores, or the result of `compare`, will do.
+        conditions: Scores, or the result of `compare`: rows with `condition` and, if known, `mode`, `structural_null`
+            and `equivalent_to`. The baseline is ignored.
         family: `"mode"`, `"all"` or `"distinct"`.
     """
     return _sizes(conditions[conditions["condition"] != BASELINE].drop_duplicates("condition"), family)
@@ -35,7 +35,7 @@ def _sizes(rows: pd.DataFrame, family: str) -> dict[str, int]:
 
 
 def with_families(rows: pd.DataFrame, spec: StatisticsSpec) -> pd.DataFrame:
-    """Add families, corrected p values and stars."""
+    """Add families, corrected p values and stars to the rows of a comparison."""
     label = _family_labels(rows, spec.family)
     sizes = _sizes(rows, spec.family)
     hypothesis, once = _hypothesis(rows, spec.family), _counted_once(rows, label, spec.family)
@@ -56,7 +56,7 @@ def with_families(rows: pd.DataFrame, spec: StatisticsSpec) -> pd.DataFrame:
 
 
 def _family_labels(rows: pd.DataFrame, family: str) -> list[str | None]:
-    """Family of each condition; None where it is not a hypothesis."""
+    """Family of each condition; None if the condition is not a hypothesis."""
     if family == "all":
         return ["all"] * len(rows)
     if family == "mode":
@@ -68,7 +68,7 @@ def _family_labels(rows: pd.DataFrame, family: str) -> list[str | None]:
 
 
 def _hypothesis(rows: pd.DataFrame, family: str) -> list[str]:
-    """What a condition tests: in the family "distinct", conditions with the same live cut test the same."""
+    """Name of each condition's hypothesis: in "distinct", conditions with the same live cut share one."""
     return list(rows["equivalent_to" if family == "distinct" and "equivalent_to" in rows else "condition"])
 
 

@@ -1,11 +1,11 @@
-"""The interval of a mean over few subjects, whose values may be skewed and tied."""
+"""Confidence interval of the mean of few, skewed or tied values."""
 
 import numpy as np
 import scipy
 from jaxtyping import Float
 
 FEWEST = 5
-"""Subjects below which no interval is given: three or four tell next to nothing of how skewed their values are."""
+"""With fewer subjects no interval is given: three or four values cannot show how skewed they are."""
 NO_INTERVAL = (float("nan"), float("nan"))
 
 _ALIKE = 1e-12
@@ -14,20 +14,19 @@ _ALIKE = 1e-12
 def mean_interval(
     values: Float[np.ndarray, " subject"], confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """Interval of the mean, corrected for skewness by Hall's transformation of Student's t (docs/statistics.md §5.5).
+    """Compute the confidence interval of a mean, corrected for skewness (docs/statistics.md §5.5).
 
-    Hall (1992, J. R. Stat. Soc. B 54, 221) maps the studentised mean by a monotone cubic after which its skewness is
-    gone to first order. Student's quantiles, mapped back, make an interval that is Student's own for values without
-    skewness, and longer on the side of the tail for others. Nothing is drawn at random.
+    Hall (1992, J. R. Stat. Soc. B 54, 221) transforms the studentised mean by a monotone cubic that removes skewness
+    to first order. Mapping Student's quantiles back gives the interval. Without skewness it is Student's interval; with
+    skewness it is longer on the side of the tail. The computation uses no random numbers.
 
     Args:
-        values: One a subject.
-        confidence: How often the interval should cover the mean.
-        bounds: What the mean cannot leave; the interval ends there.
+        values: One value per subject.
+        confidence: Nominal coverage.
+        bounds: Smallest and largest possible mean; the interval is clipped to them.
 
     Returns:
-        Lower and upper end; NaN for fewer than five subjects, and where all values are alike and do not tell how much
-        others would differ.
+        Lower and upper end; NaN for fewer than five subjects, or if all values are equal.
     """
     n = len(values)
     if n < FEWEST or np.allclose(values, values[0], rtol=_ALIKE, atol=0):
@@ -41,7 +40,7 @@ def mean_interval(
 
 
 def _before_transformation(y: Float[np.ndarray, " end"], skewness: float, n: int) -> Float[np.ndarray, " end"]:
-    """The q = (mean − μ) / s that Hall's q + γ q² / 3 + γ² q³ / 27 + γ / 6n takes to y."""
+    """Invert Hall's transformation y = q + γ q² / 3 + γ² q³ / 27 + γ / 6n of q = (mean − μ) / s."""
     shifted = y - skewness / (6 * n)
     root = np.cbrt(1 + skewness * shifted)
-    return 3 * shifted / (root**2 + root + 1)  # 3 (root − 1) / γ, which needs no γ other than 0
+    return 3 * shifted / (root**2 + root + 1)  # equals 3 (root − 1) / γ, and is also defined for γ = 0

@@ -1,4 +1,4 @@
-"""What so few subjects can show at all: the smallest p of a design, and a warning before anybody waits."""
+"""The smallest p value that a design can reach, and warnings for designs that can never be significant."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,30 @@ import scipy
 from emg_lens.studies.statistics.rank_tests import EXACT_FLIPS, EXACT_MANN_WHITNEY, N_FLIPS
 from emg_lens.studies.statistics.spec import StatisticsError, StatisticsSpec
 
+SHORT_TEST_NAMES = {"mann-whitney": "Mann-Whitney", "wilcoxon": "Wilcoxon", "sign-flip": "sign-flip"}
+
 
 class SmallestP(NamedTuple):
-    """The smallest p that a design can give: raw, and after correction in the best case."""
+    """Smallest p value of a design: raw, and after correction in the best case."""
 
     raw: float
     corrected: float
 
 
 def smallest_p(n_subjects: int, family_size: int, spec: StatisticsSpec) -> SmallestP:
-    """The smallest two-sided p that `spec.test` gives with so many subjects: that of a perfect separation.
+    """Compute the smallest two-sided p of `spec.test` with this number of subjects: that of a perfect separation.
 
-    2 / C(2n, n) for Mann-Whitney, 2 / 2ⁿ for the paired tests, as far as these are exact (docs/statistics.md §5.6).
-    Bonferroni and Holm multiply the smallest p of a family by its size; Benjamini-Hochberg may leave it as it is, if
-    all are that small.
+    For exact tests this is 2 / C(2n, n) for Mann-Whitney and 2 / 2ⁿ for the paired tests (docs/statistics.md §5.6).
+    Bonferroni and Holm multiply the smallest p of a family by its size. Benjamini-Hochberg leaves it unchanged if all p
+    values are that small.
 
     Raises:
-        StatisticsError: No subject, or no test.
+        StatisticsError: Fewer than one subject or one test.
     """
     if n_subjects < 1 or family_size < 1:
-        raise StatisticsError(f"needs at least one subject and one test, got {n_subjects} and {family_size}")
+        raise StatisticsError(
+            f"{n_subjects} subjects and {family_size} tests; expected at least one subject and one test"
+        )
     raw = _smallest_mann_whitney(n_subjects) if spec.test == "mann-whitney" else 2 / 2**n_subjects
     if spec.test == "sign-flip" and n_subjects > EXACT_FLIPS:
         raw = 1 / N_FLIPS
@@ -38,39 +42,37 @@ def smallest_p(n_subjects: int, family_size: int, spec: StatisticsSpec) -> Small
 
 
 def _smallest_mann_whitney(n: int) -> float:
-    """The p of n values that all lie below n others; approximated, it is smallest where each group is of one value."""
+    """The p of n values that are all below n others; the approximation is smallest if each group has one value."""
     if n <= EXACT_MANN_WHITNEY:
         return 2 / comb(2 * n, n)
-    # Then U lies √(2n − 1) standard deviations from its mean n² / 2; the correction for continuity takes off 1 / n².
+    # U is then √(2n − 1) standard deviations from its mean n² / 2; the continuity correction subtracts 1 / n².
     return float(2 * scipy.stats.norm.sf((2 * n - 1) ** 0.5 * (1 - 1 / n**2)))
 
 
 def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], spec: StatisticsSpec) -> list[str]:
-    """One sentence for each test and size of family that cannot be significant with so few subjects; ask first.
+    """Write a warning for each test and family size that cannot be significant with so few subjects.
 
-    Looks at the test that sets the stars, and at the paired Wilcoxon test beside it.
+    Checks the test that sets the stars, and the paired Wilcoxon test.
 
     Args:
         n_subjects: Subjects of the study.
         sizes: Family sizes, with or without names: the result of `family_sizes`, or `[10]`.
-        spec: Test, correction and level.
+        spec: Test, correction and significance level.
     """
-    named = sizes if isinstance(sizes, Mapping) else {f"of {size}": size for size in sizes}
+    named = sizes if isinstance(sizes, Mapping) else {f"family {k}": size for k, size in enumerate(sizes, 1)}
     sentences = []
     for test, size in itertools.product(dict.fromkeys([spec.test, "wilcoxon"]), dict.fromkeys(named.values())):
         chosen = spec.model_copy(update={"test": test})
         raw, corrected = smallest_p(n_subjects, size, chosen)
         if corrected < spec.alpha:
             continue
-        families = [repr(name) for name, of_size in named.items() if of_size == size]
-        enough = (n for n in range(2, 500) if smallest_p(n, size, chosen).corrected < spec.alpha)
-        which = f"the {test} test" + ", which is told beside it," * (test != spec.test)
+        families = ", ".join(name for name, of_size in named.items() if of_size == size)
+        enough = (f"At least {n}" for n in range(2, 500) if smallest_p(n, size, chosen).corrected < spec.alpha)
         sentences.append(
-            f"With {_count(n_subjects, 'subject')} {which} cannot be significant in"
-            f" {'family' if len(families) == 1 else 'the families'} {', '.join(families)}:"
-            f" its smallest possible p is {raw:.2g}, {corrected:.2g} after {spec.correction} over"
-            f" {_count(size, 'test')}, and alpha is {spec.alpha:g};"
-            f" it takes {next(enough, 'over 500')} subjects."
+            f"With {_count(n_subjects, 'subject')} and"
+            f" {_count(size, 'comparison')} ({families}) the {SHORT_TEST_NAMES[test]} test cannot"
+            f" reach p < {spec.alpha:g}: its smallest p is {raw:.2g}, or {corrected:.2g} after {spec.correction}."
+            f" {next(enough, 'More than 500')} subjects are needed."
         )
     return sentences
 

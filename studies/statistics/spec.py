@@ -1,4 +1,4 @@
-"""How a study's numbers are compared: the `statistics:` of its file."""
+"""Settings of the statistical comparison: the key `statistics` of a study file."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -10,47 +10,47 @@ from emg_lens.validation import SpecModel
 
 
 class StatisticsError(EmgLensError, ValueError):
-    """Scores that cannot be compared as asked."""
+    """Scores that cannot be compared with these settings."""
 
 
 class LevelComparison(SpecModel):
-    """Every other level of a factor against one of them, subject by subject.
+    """Comparison of all levels of a factor with one reference level, paired by subject.
 
     Attributes:
-        factor: Which factor.
-        to: The level that the others are compared with.
+        factor: Name of the factor.
+        to: The reference level.
     """
 
     factor: str
     to: str
 
     def check(self, factors: Mapping[str, tuple[str, ...]]) -> None:
-        """Refuse a factor or level that the study does not have.
+        """Check that the study has this factor and level.
 
         Raises:
-            ValueError: It has other ones.
+            ValueError: Unknown factor or level.
         """
         if self.factor not in factors:
-            raise ValueError(f"statistics.compare names the factor {self.factor!r}; the study has {list(factors)}")
+            raise ValueError(f"statistics.compare: unknown factor {self.factor!r}; the study has {list(factors)}")
         if self.to not in factors[self.factor]:
             known = ", ".join(factors[self.factor])
-            raise ValueError(f"statistics.compare names the level {self.to!r} of {self.factor!r}; it has {known}")
+            raise ValueError(f"statistics.compare: {self.factor!r} has no level {self.to!r}; it has {known}")
 
 
 class StatisticsSpec(SpecModel):
-    """How conditions are compared with the baseline.
+    """Settings for comparing conditions with the baseline.
 
     Attributes:
-        test: The test that sets the stars; all are always reported. `"mann-whitney"` (unpaired, the paper's),
-            `"wilcoxon"` (signed-rank, paired) or `"sign-flip"` (paired permutation test of the mean).
-        correction: The correction that sets the stars; all three are always reported.
-        compare: Levels of factors set against one level, under the baseline: `[{factor: sensors, to: both}]`.
-        family: Which hypotheses are corrected together: `"mode"`, those of one mask mode (the paper's 10);
-            `"all"`, every condition (30); `"distinct"`, those that can matter and differ (18): structural
-            nulls are left out, conditions with the same live cut count once.
-        confidence: Level of the intervals.
+        test: Test for the stars: `"mann-whitney"` (unpaired, as in the paper), `"wilcoxon"` (signed-rank, paired) or
+            `"sign-flip"` (paired permutation test of the mean). The report lists all three.
+        correction: Correction for the stars. The report lists all three.
+        compare: Comparisons of unmasked models between levels of a factor: `[{factor: sensors, to: both}]`.
+        family: Hypotheses that are corrected together: `"mode"`, those of one mask mode (10 in the paper);
+            `"all"`, every condition (30); `"distinct"`, without structural nulls, and conditions with the same live
+            cut counted once (18).
+        confidence: Confidence level of the intervals.
         seed: Seed of the random sign flips (cohorts of more than 32 subjects).
-        alpha: Level at which a corrected p counts as significant.
+        alpha: Significance level of a corrected p.
     """
 
     test: Literal["mann-whitney", "wilcoxon", "sign-flip"] = "mann-whitney"
@@ -63,5 +63,5 @@ class StatisticsSpec(SpecModel):
 
     @property
     def p_column(self) -> str:
-        """Column of the result of `compare` that sets the stars."""
+        """Column of `compare` from which the stars are derived."""
         return f"p_{self.test.replace('-', '_')}_{self.correction}"

@@ -49,7 +49,7 @@ def test_windows_of_a_movement_count_once_and_rows_are_what_was_performed():
     found = confusion_matrix(pd.concat([trials, outputs], axis=1), ["fist", "rest"])
     assert found.to_numpy().tolist() == [[0.5, 0.5], [1.0, 0.0]]
     table = layout_classes(found).set_index("Class")
-    assert table.loc["fist", "Movements"] == "1" and float(table.loc["fist", "Recall"]) == 0.5
+    assert table.loc["fist", "Repetitions"] == "1" and float(table.loc["fist", "Recall"]) == 0.5
     axes = figure_confusion(found).axes[0]
     assert axes.get_ylabel() == "Performed" and [text.get_text() for text in axes.texts] == ["50", "50", "100"]
 

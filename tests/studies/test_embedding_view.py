@@ -22,7 +22,7 @@ from emg_lens.studies.study import Study
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     content = yaml.safe_load(TINY) | {"views": ["embedding", "control-effects", "training"]}
-    controls = {"random_edges": 0, "superset": True, "cls_path_closed": False, "shift": False}
+    controls = {"random_edges": 0, "superset": True, "cls_path_closed": False}
     content["conditions"] = {"layer_masks": {"modes": ["individual"]}, "controls": controls}
     content["split"] = {"by": "subject", "test": [2, 3]}
     return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
@@ -77,12 +77,12 @@ def test_movements_weigh_alike_and_few_trials_have_few_neighbours():
     vectors = np.array([[0.0], [0.0], [9.0], [0.1], [10.0], [11.0]], np.float32)
     table = layout_neighbours([EmbeddedFit("one", ["rest", "fist"], trials, vectors)]).set_index("Class")
     assert table.index.tolist()[:2] == ["rest", "fist"] and list(table) == [
-        "Movements",
+        "Repetitions",
         "Same class",
         "Class by chance",
     ]
     # Three trials of other movements are all that trials of movement 0 have: every share is that of chance there.
-    assert table.loc["fist", "Movements"] == "2" and table.loc["rest", "Movements"] == "2"
+    assert table.loc["fist", "Repetitions"] == "2" and table.loc["rest", "Repetitions"] == "2"
     assert float(table.loc["fist", "Class by chance"]) == pytest.approx((1 / 3 + 3 / 5) / 2, abs=1e-3)
     assert float(table.loc["fist", "Same class"]) == pytest.approx((1 / 3 + 3 / 3) / 2, abs=1e-3)
     assert (

@@ -98,7 +98,7 @@ def test_a_level_may_be_called_baseline():
 def test_levels_over_different_subjects_are_refused_in_one_line(missing):
     scores = sensors(both=BOTH, emg=EMG)
     scores = scores[~((scores["sensors"] == missing) & (scores["subject"] == "s3"))]
-    with pytest.raises(StatisticsError, match=rf"sensors '{missing}' has no score of subject\(s\) s3") as error:
+    with pytest.raises(StatisticsError, match=rf"sensors '{missing}' has no score for subject\(s\) s3") as error:
         compare_levels(scores, QUICK, TO_BOTH, metric="accuracy", factors=["sensors"])
     assert "\n" not in str(error.value)
 

@@ -50,7 +50,7 @@ def test_an_area_is_the_chance_that_a_trial_of_the_class_ranks_above_another():
         assert np.trapezoid(found[name].true_rates, FALSE_RATES) == pytest.approx(found[name].area, abs=0.01)
     assert found[MACRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="macro"))
     assert found[MICRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="micro"))
-    assert found[MACRO].movements == 60 and found["a"].movements == (target == 0).sum()
+    assert found[MACRO].n_repetitions == 60 and found["a"].n_repetitions == (target == 0).sum()
 
 
 def test_windows_of_a_movement_count_once_and_classes_nobody_performs_are_left_out():
@@ -59,7 +59,7 @@ def test_windows_of_a_movement_count_once_and_classes_nobody_performs_are_left_o
     assert set(found) == {"a", "b", MACRO, MICRO}
     # Movement 0 has two windows: one ranks above both others, one ties with movement 1 and is below movement 2.
     assert found["a"].area == pytest.approx(0.5 * 1 + 0.5 * 0.25)
-    assert found["a"].movements == pytest.approx(1)
+    assert found["a"].n_repetitions == pytest.approx(1)
 
 
 def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(done):

@@ -216,13 +216,13 @@ def test_expected_accuracies_may_differ_between_subjects_and_are_averaged():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.drop(columns="accuracy"), r"need the columns \['accuracy'\]"),
+        (lambda s: s.drop(columns="accuracy"), r"have no columns \['accuracy'\]"),
         (lambda s: s[s["condition"] != "baseline"], "no condition 'baseline'"),
-        (lambda s: s.assign(accuracy=s["accuracy"] * 100), "must lie in 0 to 1, got"),
-        (lambda s: s.assign(accuracy=np.nan), "must lie in 0 to 1, got nan"),
+        (lambda s: s.assign(accuracy=s["accuracy"] * 100), "expected a number from 0 to 1"),
+        (lambda s: s.assign(accuracy=np.nan), "accuracy is nan .* expected a number from 0 to 1"),
         (lambda s: s.assign(subject=s["subject"].where(s["subject"] != "s2")), "31 rows of the scores have no subject"),
-        (lambda s: s.iloc[:-1], r"'cross_modal/from_end/L5' has no score of subject\(s\) s3"),
-        (lambda s: s.assign(mode=[f"m{i}" for i in range(len(s))]), "different values of 'mode'"),
+        (lambda s: s.iloc[:-1], r"'cross_modal/from_end/L5' has no score for subject\(s\) s3"),
+        (lambda s: s.assign(mode=[f"m{i}" for i in range(len(s))]), "several values of 'mode'"),
     ],
 )
 def test_scores_that_cannot_be_compared_are_refused_in_one_line(change, message):
@@ -233,7 +233,7 @@ def test_scores_that_cannot_be_compared_are_refused_in_one_line(change, message)
 
 @pytest.mark.parametrize("chance", [-0.1, 1.0, 5.9])
 def test_an_impossible_chance_level_is_refused(chance):
-    with pytest.raises(StatisticsError, match="chance must be"):
+    with pytest.raises(StatisticsError, match="expected an accuracy from 0 to below 1"):
         compare(paper_scores(3), SPEC, chance=chance)
 
 
@@ -276,9 +276,7 @@ def test_chance_is_that_of_the_metric_that_is_compared():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_no_number_is_refused_in_one_line(bad):
     scores = tidy("r2", baseline=[0.5, 0.6], cut=[0.4, bad])
-    with pytest.raises(
-        StatisticsError, match=rf"r2 must be a finite number, got {bad} \(condition 'cut', subject s1\)"
-    ):
+    with pytest.raises(StatisticsError, match=f"r2 is {bad} for condition 'cut', subject s1; expected a finite number"):
         compare(scores, SPEC, metric="r2")
 
 
@@ -477,7 +475,7 @@ def test_a_warning_comes_exactly_where_a_perfect_separation_is_not_significant()
         masked, baseline = spread**2, 0.9 + spread
         for size in (1, 10, 30, 1000):
             warned = " ".join(power_warnings(n, [size], StatisticsSpec()))
-            for test, name in (("mann_whitney", "the mann-whitney test"), ("wilcoxon", "the wilcoxon test")):
+            for test, name in (("mann_whitney", "the Mann-Whitney test"), ("wilcoxon", "the Wilcoxon test")):
                 best = adjust(np.r_[p_values(test, masked, baseline), np.ones(size - 1)], "bonferroni")[0]
                 assert (name in warned) == (best >= 0.05), (n, size, test)
 
@@ -492,9 +490,9 @@ def test_five_subjects_cannot_be_significant_with_wilcoxon_whatever_the_effect()
 
 def test_warnings_say_what_cannot_be_found_and_how_many_subjects_it_takes():
     (unpaired, paired) = power_warnings(4, {"individual": 10}, StatisticsSpec())
-    assert "With 4 subjects the mann-whitney test cannot be significant in family 'individual'" in unpaired
-    assert "0.29 after bonferroni over 10 tests" in unpaired and "it takes 6 subjects" in unpaired
-    assert "wilcoxon" in paired and "it takes 9 subjects" in paired
+    assert "With 4 subjects and 10 comparisons (individual) the Mann-Whitney test cannot reach p < 0.05" in unpaired
+    assert "0.29 after bonferroni" in unpaired and "At least 6 subjects are needed" in unpaired
+    assert "Wilcoxon" in paired and "At least 9 subjects are needed" in paired
     assert len(power_warnings(4, {"individual": 10, "from_end": 10, "extra": 6}, StatisticsSpec())) == 4
     assert smallest_p(5, 10, StatisticsSpec()).corrected >= 0.05 > smallest_p(6, 10, StatisticsSpec()).corrected
 
@@ -507,7 +505,7 @@ def test_a_large_cohort_gets_no_warning():
 
 def test_a_family_too_large_for_random_flips_is_reported_and_does_not_hang():
     (sentence, *_) = power_warnings(20, {"all": 10**9}, StatisticsSpec(test="sign-flip"))
-    assert "over 500 subjects" in sentence
+    assert "More than 500 subjects are needed" in sentence
 
 
 # --- under the null ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.console import Console
 from synthetic import cell_of, tidy
 
 from emg_lens.data.leakage import SHARED, Leakage
-from emg_lens.data.pre_onset import Told
+from emg_lens.data.pre_onset import Decodability
 from emg_lens.io.csv_tables import to_csv
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.notes import study_notes
@@ -88,10 +88,10 @@ def test_the_footnotes_say_what_a_reader_must_know(table):
     assert "n = 40 subjects" in notes
     assert "Mann–Whitney" in notes and "Bonferroni within family “mode”" in notes
     assert "Individual 10, RFB 10, RFE 10" in notes
-    assert "10 within a mode, 30 in all, 18 distinct" in notes
+    assert "30 tests (10 per mode), of which 18 are distinct and could show an effect." in notes
     assert "Chance accuracy: 0.059" in notes
-    assert "34 test trials a subject: one trial moves its accuracy by 2.94 pp" in notes
-    assert "† Structural null: nothing that is cut has a path to the readout" in notes
+    assert "34 test trials per subject: one trial changes the subject's accuracy by 2.94 pp" in notes
+    assert "† Structural null: no cut edge has a path to the readout" in notes
     assert "RFB L1 = Individual L1; RFB L5 = RFB L4; RFE L1 = RFB L4; RFE L4 = Individual L4." in notes
 
 
@@ -193,7 +193,7 @@ def test_an_expected_value_that_is_the_measured_baseline_is_told_as_such():
     cell = cell_of(scores)
     table = layout_singles(cell, single_conditions(cell.tests)).set_index("Condition")
     assert table["Expected"].to_dict() == {"joint": "0.250", "rest": "baseline", "some": "0.550 (50 % baseline)"}
-    assert table.attrs["notes"][0].startswith("Expected “baseline”: the simulation implies as much as")
+    assert table.attrs["notes"][0].startswith("Expected “baseline”: the simulation implies at least the accuracy of")
     axes = figure_singles(cell).axes[0]
     diamonds = [float(np.ravel(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "D"]
     assert diamonds == pytest.approx([0.25, 0.55])
@@ -219,19 +219,21 @@ def test_an_error_is_printed_in_its_own_unit_with_signed_changes():
     assert list(table.columns) == [("Individual", c) for c in ("MAE", "Sig.", "Change %")]
     assert list(table.iloc[0]) == ["6.000", "ns", "100.0"]
     notes = "\n".join(table.attrs["notes"])
-    assert "Change % = 100 (masked − baseline) / baseline." in notes and "MAE is a mean over them" in notes
-    assert "accuracy" not in notes.lower() and "pp" not in notes and "8 test trials a subject." in notes
+    assert "Change % = 100 (masked − baseline) / baseline." in notes and "MAE is the mean over subjects" in notes
+    assert "accuracy" not in notes.lower() and "pp" not in notes and "8 test trials per subject." in notes
     assert layout_additivity(cell_of(scores, metric="mae")) is None
     cell = cell_of(scores.drop(columns=["mode", "layer"]), metric="mae")
     (row,) = layout_singles(cell, single_conditions(cell.tests)).to_dict("records")
     assert row["Change"] == "3.000" and row["Change %"] == "100.0"
 
 
-@pytest.mark.parametrize(("n", "note"), [(2, "No CI: n = 2, and"), (4, "No CI: n = 4, and"), (5, "CI: of the mean")])
+@pytest.mark.parametrize(
+    ("n", "note"), [(2, "subjects (n = 2)."), (4, "subjects (n = 4)."), (5, "CI: confidence interval of")]
+)
 def test_a_table_says_that_fewer_than_five_subjects_have_no_interval(n, note):
     cell = cell_of(tidy(baseline=np.linspace(0.8, 0.9, n).tolist(), cut=np.linspace(0.5, 0.7, n).tolist()))
     table = layout_singles(cell, single_conditions(cell.tests))
-    assert table.attrs["notes"][-1].startswith(note)
+    assert note in table.attrs["notes"][-1]
     assert ("Change, pp [95 % CI]" in table) == (n == 5) == ("[" in table.iloc[0, -1])
 
 
@@ -243,39 +245,39 @@ def test_one_subject_has_no_interval_and_no_heading_of_one():
 
 def test_how_many_fits_a_subject_has_is_said_where_there_are_several():
     scores = pd.concat([tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(fit=f"seed {k}") for k in range(3)])
-    assert "3 fits a subject (seeds, draws, folds), averaged" in "\n".join(study_notes(cell_of(scores)))
-    assert "fits a subject" not in "\n".join(study_notes(cell_of(scores.query("fit == 'seed 0'"))))
+    assert "3 fits per subject (seeds, electrode sets, folds), averaged" in "\n".join(study_notes(cell_of(scores)))
+    assert "fits per subject" not in "\n".join(study_notes(cell_of(scores.query("fit == 'seed 0'"))))
 
 
 def test_test_trials_are_counted_by_fit_where_a_subject_has_several():
     scores = pd.concat([tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(fit=f"block {k}", n_test=40) for k in (1, 2)])
     several, one = ("\n".join(study_notes(cell_of(s))) for s in (scores, scores.query("fit == 'block 1'")))
-    assert "40 test trials a subject in each fit: one trial moves that fit's accuracy by 2.50 pp" in several
-    assert "40 test trials a subject: one trial moves its accuracy by 2.50 pp" in one
+    assert "40 test trials per subject and fit: one trial changes the fit's accuracy by 2.50 pp" in several
+    assert "40 test trials per subject: one trial changes the subject's accuracy by 2.50 pp" in one
 
 
-def test_what_counts_is_the_movement_and_not_its_windows():
+def test_repetitions_are_counted_and_not_their_windows():
     scores = tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(
         n_test=lambda s: 250 + 5 * (s.index % 2), n_repetitions=24
     )
     notes = "\n".join(study_notes(cell_of(scores)))
-    assert "24 test movements a subject (in 250 to 255 windows): one movement moves its accuracy by 4.17 pp." in notes
+    assert "24 test repetitions per subject (250 to 255 windows)" in notes
+    assert "one repetition changes the subject's accuracy by 4.17 pp." in notes
     assert "windows" not in "\n".join(study_notes(cell_of(scores.assign(n_test=24))))
 
 
 def test_what_is_told_before_the_movement_stands_under_the_table():
     cell = cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))
-    told = (Told("emg", 0.49, 0.93, 1 / 12, 24), Told("all", 0.66, 0.97, 1 / 12, 24))
-    known = Leakage(1, 24, 12, dict.fromkeys(SHARED, 0), told, rest_s=0.6)
+    told = (Decodability("emg", 0.49, 0.93, 1 / 12, 24), Decodability("all", 0.66, 0.97, 1 / 12, 24))
+    known = Leakage(1, 24, 12, dict.fromkeys(SHARED, 0), told, pre_onset_s=0.6)
     notes = study_notes(replace(cell, leakage=known))
-    assert "from 0.6 s of rest, its class is told with an accuracy of 0.49 from EMG, 0.66 from all" in notes[-1]
-    assert study_notes(replace(cell, leakage=replace(known, told=()))) == study_notes(cell) == notes[:-1]
-    blocked = study_notes(replace(cell, leakage=replace(known, repeats=0.88, repeats_at_random=0.05)))
+    assert "the last 0.6 s before movement onset with accuracy 0.49 from EMG, 0.66 from all" in notes[-1]
+    assert study_notes(replace(cell, leakage=replace(known, decodability=()))) == study_notes(cell) == notes[:-1]
+    blocked = study_notes(replace(cell, leakage=replace(known, class_repeats=0.88, class_repeats_at_random=0.05)))
     assert blocked[-1].startswith(
-        "88% of consecutive movements, as they are read (files by name), are of the same class"
-        " (5% if their order were random)"
+        "88% of consecutive repetitions, in the order of the files, have the same class (5% expected in random order)"
     )
-    shuffled = study_notes(replace(cell, leakage=replace(known, repeats=0.06, repeats_at_random=0.05)))
+    shuffled = study_notes(replace(cell, leakage=replace(known, class_repeats=0.06, class_repeats_at_random=0.05)))
     assert shuffled == notes
 
 

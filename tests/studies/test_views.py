@@ -70,14 +70,16 @@ def test_a_study_that_asks_for_table_3_gets_nothing_else():
 
 
 def test_an_unknown_view_is_an_error_of_one_line_that_lists_the_known():
-    findings = findings_of(paper_scores(3), views=["tabel3"])
-    with pytest.raises(UnknownNameError, match="unknown view 'tabel3'; did you mean 'table3'\\? known: ") as error:
+    findings = findings_of(paper_scores(3), views=["layer-swep"])
+    with pytest.raises(
+        UnknownNameError, match="unknown view 'layer-swep'; did you mean 'layer-sweep'\\? known: "
+    ) as error:
         views_of(findings)
     assert "\n" not in str(error.value)
 
 
 def test_every_shipped_view_is_registered_under_its_own_name():
-    assert {"curve", "grid", "ranking", "single", "table3", "training"} <= set(VIEWS.names())
+    assert {"curve", "grid", "ranking", "single", "layer-sweep", "training"} <= set(VIEWS.names())
     assert all(VIEWS[name].name == name for name in VIEWS.names())
 
 
@@ -97,7 +99,7 @@ def test_heads_are_ranked_by_what_cutting_them_costs():
     assert list(table["Rank"]) == [str(k) for k in range(1, 7)]
     assert list(table["Acc."]) == ["0.815", "0.835", "0.845", "0.855", "0.855", "0.875"]
     assert list(table["Change, pp"])[:2] == ["−6.0", "−4.0"]
-    assert table.attrs["notes"][-1] == "No CI where all subjects are alike."
+    assert table.attrs["notes"][-1] == "No CI where all subjects have the same value."
     assert list(table["Drop %"])[0] == f"{100 * 0.06 / 0.875:.1f}"
     assert list(table["Subjects changed"]) == ["6 of 6"] * 5 + ["0 of 6"]
     assert table["Sig."].iloc[-1] == "ns†"
@@ -173,7 +175,7 @@ def test_one_factor_makes_one_column_named_by_the_metric_and_seeds_are_averaged(
     table = layout_grid(findings_of(scores, factors={"sensors": SENSORS, "seed": 2}))
     # Subjects: both .8 and .9; emg .4 and .6.
     assert table["Accuracy"].to_list() == ["0.850 ± 0.071", "0.500 ± 0.141"]
-    assert "(n = 2), each the mean of 2 seeds." in table.attrs["notes"][0]
+    assert "(n = 2); each subject is the mean over 2 seeds." in table.attrs["notes"][0]
 
 
 def test_published_numbers_stand_beside_the_levels_that_they_are_of():
@@ -196,19 +198,25 @@ def test_parameters_are_told_apart_where_they_differ():
     findings = grid_findings()
     findings.facts["n_parameters"] = findings.facts["d"].map({"16": 1_600, "64": 6_400})
     note = layout_grid(findings).attrs["notes"][1]
-    assert note == "Parameters a model: both, 16 1,600; both, 64 6,400; emg, 16 1,600; emg, 64 6,400."
+    assert note == "Parameters per model: both, 16 1,600; both, 64 6,400; emg, 16 1,600; emg, 64 6,400."
 
 
 def test_levels_stand_against_each_other_where_the_study_asks():
     statistics = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
     findings = grid_findings(statistics=statistics)
     table = layout_levels(findings)
-    assert table[["At", "Level", "Against"]].to_numpy().tolist() == [["d: 16", "emg", "both"], ["d: 64", "emg", "both"]]
-    assert table["Mean"].to_list() == ["0.600", "0.600"] and table["Mean of the other"].to_list() == ["0.850", "0.950"]
+    assert table[["Other levels", "Level", "Reference"]].to_numpy().tolist() == [
+        ["d: 16", "emg", "both"],
+        ["d: 64", "emg", "both"],
+    ]
+    assert table["Mean"].to_list() == ["0.600", "0.600"] and table["Mean of the reference"].to_list() == [
+        "0.850",
+        "0.950",
+    ]
     assert list(table["Difference, pp"]) == ["−25.0", "−35.0"], "no interval of two subjects"
-    assert table.attrs["notes"][-1].startswith("No CI: n = 2, and an interval needs 5 subjects")
-    assert "Wilcoxon signed-rank (paired), Bonferroni over 1 comparison of a factor" in table.attrs["notes"][0]
-    assert list(VIEWS["grid"].tables(findings)) == ["Accuracy by sensors × d", "Levels against levels"]
+    assert table.attrs["notes"][-1].startswith("No CI: an interval needs at least 5 subjects (n = 2)")
+    assert "Wilcoxon signed-rank (paired), Bonferroni over 1 comparison per factor" in table.attrs["notes"][0]
+    assert list(VIEWS["grid"].tables(findings)) == ["Accuracy by sensors × d", "Comparison of levels"]
 
 
 def test_the_grid_shows_every_subject_mean_and_deviation():
@@ -255,7 +263,8 @@ def test_a_curve_has_the_mean_and_its_interval_at_each_level_in_order():
     assert table["d"].to_list() == ["16", "64", "256"]
     assert table.iloc[1].to_list() == ["64", "0.700", "–"]
     assert table.attrs["notes"] == [
-        "CI: of the mean over subjects, corrected for skewness (Hall 1992). None where all subjects are alike."
+        "CI: confidence interval of the mean over subjects, corrected for skewness (Hall 1992). No CI where all"
+        " subjects have the same value."
     ]
 
 
@@ -271,7 +280,7 @@ def test_a_curve_is_drawn_for_each_combination_of_the_other_factors():
     assert axes.lines[0].get_ydata() == pytest.approx([0.55, 0.6, 0.65])
     assert [t.get_text() for t in axes.get_xticklabels()] == ["16", "64", "256"]
     assert axes.get_xlabel() == "d" and figure.legends[0].get_title().get_text() == "architecture"
-    assert list(layout_curve(findings, "d")["At"]) == ["mlp"] * 3 + ["isonet"] * 3
+    assert list(layout_curve(findings, "d")["Levels"]) == ["mlp"] * 3 + ["isonet"] * 3
     assert not overlaps(figure)
 
 

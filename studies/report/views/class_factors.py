@@ -7,7 +7,7 @@ import pandas as pd
 from emg_lens.scoring.class_factors import PREFIX
 from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import cut_names, single_conditions, value
-from emg_lens.studies.results.control_effects import whole_cuts
+from emg_lens.studies.results.control_effects import cuts_of_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.spec.condition_spec import RANDOM
 from emg_lens.studies.statistics.comparison import by_subject
@@ -37,7 +37,7 @@ def layout_factors(cell: Cell) -> pd.DataFrame | None:
     if not columns:
         return None
     scores, names = cell.scores, cut_names(cell)
-    shown = [BASELINE, *whole_cuts(cell), *single_conditions(cell.tests)["condition"]]
+    shown = [BASELINE, *cuts_of_every_layer(cell), *single_conditions(cell.tests)["condition"]]
     if len(cell.controls):
         others = cell.controls[cell.controls["control"] != RANDOM]
         scores, shown = pd.concat([scores, others], ignore_index=True), [*shown, *others["condition"].unique()]

@@ -28,7 +28,7 @@ from emg_lens.studies.report.wording import (
     single_conditions,
     value,
 )
-from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, whole_cuts
+from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, cuts_of_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
 
 
@@ -72,7 +72,7 @@ def layout_control_effects(cell: Cell) -> pd.DataFrame | None:
 
 
 def _layout_of_whole_cuts(cell: Cell) -> pd.DataFrame | None:
-    shown = {*whole_cuts(cell), *single_conditions(cell.tests)["condition"]}
+    shown = {*cuts_of_every_layer(cell), *single_conditions(cell.tests)["condition"]}
     return _layout(cell, [one for one in controlled_cuts(cell) if one.condition in shown])
 
 
@@ -86,11 +86,11 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
         if one.random:
             mean = sum(one.random) / len(one.random)
             row[2] = f"{value(mean)} [{value(min(one.random))}, {value(max(one.random))}]"
-            row[3] = f"{one.n_cheaper} of {len(one.random)}"
-        if one.n_larger:
-            row[4] = f"{value(one.larger_best)} on average" if one.costs_more_than_a_larger else "none"
-        if one.larger:
-            row[4] = f"{value(one.larger_mean)} ({names.get(one.larger, one.larger)})"
+            row[3] = f"{one.n_random_hurt_less} of {len(one.random)}"
+        if one.n_supersets:
+            row[4] = f"{value(one.best_superset_mean)} on average" if one.hurts_more_than_a_superset else "none"
+        if one.superset:
+            row[4] = f"{value(one.superset_mean)} ({names.get(one.superset, one.superset)})"
         rows.append(row)
     columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that hurt less"]
     table = pd.DataFrame(rows, columns=[*columns, "Superset ablation that hurts less", CLS_CLOSED])
@@ -126,7 +126,7 @@ def figure_control_effects(cell: Cell) -> Figure | None:
                     one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6
                 ),
                 "the cut": axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4),
-                "superset ablation": axes.plot(one.larger_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
+                "superset ablation": axes.plot(one.superset_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
                 CLS_CLOSED: axes.plot(one.cls_path_closed, at, "x", ms=5, color=COLOURS[1], zorder=5),
             }
             drawn |= {name: line for name, (line,) in marks.items() if not np.isnan(line.get_xdata()).all()}

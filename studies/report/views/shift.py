@@ -25,7 +25,7 @@ class Shift(View):
 
     def shows(self, findings: Findings) -> bool:
         """Whether the shift was measured."""
-        return any(len(cell.shift) for cell in findings.cells)
+        return any(len(cell.analysis("shift")) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One per cell."""
@@ -98,10 +98,11 @@ def figure_shift(cell: Cell) -> Figure | None:
 
 def _of_readout(cell: Cell) -> pd.DataFrame:
     """Means over fits at CLS, or at all tokens without CLS; one row per condition and layer."""
-    if not len(cell.shift):
-        return cell.shift
-    of_cls = cell.shift["tokens"] == CLS
-    rows = cell.shift[of_cls] if of_cls.any() else cell.shift
+    shift = cell.analysis("shift")
+    if not len(shift):
+        return shift
+    of_cls = shift["tokens"] == CLS
+    rows = shift[of_cls] if of_cls.any() else shift
     return rows.groupby(["condition", "layer"], sort=False)[MEASURES].mean().reset_index()
 
 
@@ -111,7 +112,8 @@ def _random_cuts(cell: Cell) -> dict[str, str]:
         return {}
     rows = cell.controls[cell.controls["control"] == RANDOM]
     same = dict(zip(cell.tests["condition"], cell.tests["equivalent_to"], strict=True))
-    shown = {same.get(name, name): name for name in cell.shift["condition"].unique()} if len(cell.shift) else {}
+    shift = cell.analysis("shift")
+    shown = {same.get(name, name): name for name in shift["condition"].unique()} if len(shift) else {}
     return {cut: shown.get(same.get(of, of), of) for cut, of in zip(rows["condition"], rows["of"], strict=True)}
 
 
