@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BeforeValidator, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from emg_lens.data.recording import DataError
-from emg_lens.validation import Name, SpecModel, short
+from emg_lens.validation import Name, SpecModel, describe_errors, short
 
 ALL = "all"
 """Every electrode of a modality."""

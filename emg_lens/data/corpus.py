@@ -1,6 +1,6 @@
-"""A corpus: windows of many shards in one numbering, alike in channels, and parted into training and validation.
+"""A corpus: the windows of many shards under one numbering, padded to the same channels.
 
-Nothing but the places of windows is held in memory; samples are read a batch at a time. Facts: docs/pretraining.md §10.1.
+Only the positions of windows are in memory; samples are read batch by batch. Source: docs/pretraining.md §10.1.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 
-from emg_lens.data.files import natural
+from emg_lens.data.files import natural_key
 from emg_lens.data.recording import DataError
 from emg_lens.data.shards import Shard, ShardReader, find_shards, trials_shard
 from emg_lens.data.trials import TrialSet
@@ -24,30 +24,32 @@ from emg_lens.validation import SpecModel, checked
 Scale = Literal["min-max", "none"]
 Padding = Literal["counted", "left out"]
 TINY = 1e-8
-"""Added to a window's range before it is divided by, as in the published pre-training."""
+"""Added to a window's range before the division, as in the published pre-training."""
 
 
 class HeldOut(SpecModel):
-    """Which windows are for validation.
+    """The windows that are held out for validation.
 
     Attributes:
-        by: `"subject"`: those of some people, of every data set its share, so that no overlapping windows are on both
-            sides; `"file"`: those of some files; `"windows"`: windows drawn alone, as the published pre-training does,
-            where neighbours that overlap are on both sides and the validation loss is too good.
-        share: Of subjects, files or windows; at least one, and of each data set at least one subject.
-        subjects: Instead of a share, the subjects, as `Corpus.subjects` lists them.
-        seed: Of the draw.
+        by: `"subject"`: all windows of random subjects, the same fraction in every data set. No window then overlaps
+            with one in the other set. `"file"`: all windows of random files. `"windows"`: random windows, as in the
+            published pre-training. Overlapping windows are then in both sets, and the validation loss is too low.
+        fraction: Fraction of subjects, files or windows; at least one, and at least one subject of each data set.
+        subjects: The subjects, as `Corpus.subjects` lists them; replaces `fraction`.
+        seed: Seed of the random choice.
     """
 
     by: Literal["subject", "file", "windows"] = "subject"
-    share: float = Field(default=0.2, gt=0, lt=1)
+    fraction: float = Field(default=0.2, gt=0, lt=1)
     subjects: tuple[str, ...] | None = None
     seed: int = Field(default=0, ge=0, lt=2**53)
 
     @model_validator(mode="after")
     def _of_subjects(self) -> "HeldOut":
         if self.subjects is not None and self.by != "subject":
-            raise ValueError(f"subjects are named where windows are held out by subject, not by {self.by}")
+            raise ValueError(
+                f"subjects can only be listed with by: subject, not with by: {self.by}; remove one of the two"
+            )
         return self
 
 
@@ -56,13 +58,15 @@ class Corpus:
     """Windows of one length, numbered from 0.
 
     Attributes:
-        shards: Where the windows are.
-        modalities: Channels of each modality that a window is padded to, with zeros at the end of each modality.
-        scale: `"min-max"`: each channel of each window runs from -1 to 1; a constant one, a padded one included, is -1,
-            as in the published pre-training. `"none"`: as stored.
-        padding: `"counted"`: padded channels are like others; `"left out"`: they stay at 0, and `real` tells them.
-        parts: Shard, first row and last row + 1 of each part of the corpus, in order.
-        chosen: Windows of those parts that belong to the corpus, in rising order; `None` = all.
+        shards: The shards with the windows.
+        modalities: Number of channels of each modality. Windows with fewer channels are padded with zeros at the end of
+            each modality.
+        scale: `"min-max"`: each channel of each window is scaled to -1 to 1, and a constant or padded channel is -1, as
+            in the published pre-training. `"none"`: samples stay as stored.
+        padding: `"counted"`: padded channels are treated like recorded ones. `"left out"`: they stay 0, and `real`
+            marks the recorded channels.
+        parts: Shard, first row and end row (exclusive) of each part of the corpus, in order.
+        chosen: Numbers of the windows that belong to the corpus, in rising order; `None` = all of `parts`.
     """
 
     shards: tuple[Shard, ...]
@@ -74,20 +78,22 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if not self.shards:
-            raise DataError("a corpus needs at least one shard")
+            raise DataError("a corpus needs at least one shard; give a folder with shards")
         lengths = {shard.shape[2]: shard.path for shard in self.shards}
         if len(lengths) > 1:
             (one, here), (other, there), *_ = lengths.items()
             raise DataError(
-                f"windows differ in length: {one} samples in {here}, {other} in {there}; write them alike (window_s and"
-                " recipe.fs)"
+                f"windows differ in length: {one} samples in {here}, {other} in {there}; write both with"
+                " one window_s and one recipe.fs"
             )
         rates = {shard.fs: shard.path for shard in self.shards if shard.fs is not None}
         if len(rates) > 1:
             (one, here), (other, there), *_ = rates.items()
-            raise DataError(f"rates differ: {one:g} Hz in {here}, {other:g} Hz in {there}; write them at one rate")
+            raise DataError(
+                f"sampling rates differ: {one:g} Hz in {here}, {other:g} Hz in {there}; write both with one recipe.fs"
+            )
         for shard in self.shards:
-            _places(shard, self.modalities)
+            _channel_positions(shard, self.modalities)
         if self.parts is None:
             every = [(i, 0, len(shard)) for i, shard in enumerate(self.shards)]
             object.__setattr__(self, "parts", np.array(every, np.int64))
@@ -106,17 +112,17 @@ class Corpus:
         scale: Scale = "min-max",
         padding: Padding = "counted",
     ) -> "Corpus":
-        """The shards below some folders.
+        """Open the shards in some folders.
 
         Args:
             folders: Folders with `*.h5`, or single files: shards, or files of `TrialSet.save`.
-            modalities: What windows are padded to; default: as many channels as the widest shard has, `"emg"` where it
-                does not say what they are.
+            modalities: Number of channels of each modality that windows are padded to. Default: that of the shard with
+                the most channels; channels of unknown modality count as `"emg"`.
             scale: See the class.
             padding: See the class.
 
         Raises:
-            DataError: Folders without shards, files that are none, or shards that do not go together.
+            DataError: A folder has no shards, a file is not a shard, or shards differ in window length or rate.
         """
         shards = find_shards(folders)
         return Corpus(shards, dict(modalities) if modalities is not None else _widest(shards), scale, padding)
@@ -129,7 +135,7 @@ class Corpus:
         scale: Scale = "min-max",
         padding: Padding = "counted",
     ) -> "Corpus":
-        """Trials in memory; arguments and errors as in `open`."""
+        """Make a corpus of trials in memory; for the other arguments and errors see `open`."""
         sets = [trials] if isinstance(trials, TrialSet) else list(trials)
         shards = tuple(trials_shard(one, f"trials {i}" if len(sets) > 1 else "trials") for i, one in enumerate(sets))
         return Corpus(shards, dict(modalities) if modalities is not None else _widest(shards), scale, padding)
@@ -139,187 +145,190 @@ class Corpus:
 
     @property
     def n_channels(self) -> int:
-        """Channels of a window, padded ones included."""
+        """Number of channels of a window, including padding."""
         return sum(self.modalities.values())
 
     @property
     def n_samples(self) -> int:
-        """Samples of a window."""
+        """Number of samples of a window."""
         return self.shards[0].shape[2]
 
     @property
     def fs(self) -> float | None:
-        """Samples per second (Hz); `None` where no shard says."""
+        """Sampling rate (Hz); `None` = unknown."""
         return next((shard.fs for shard in self.shards if shard.fs is not None), None)
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """Subjects of the windows, `<data set>/<subject>` where our writer wrote the shard, in natural order."""
-        names = {name for name, _ in self._names("subject", refuse=False) if name}
-        return tuple(sorted(names, key=natural))
+        """Subjects in natural order; `<data set>/<subject>` for shards of `write_corpus`."""
+        names = {name for name, _ in self._names("subject", required=False) if name}
+        return tuple(sorted(names, key=natural_key))
 
     def read(self, numbers: Int[np.ndarray, " window"]) -> Float[np.ndarray, "window channel time"]:
-        """The windows of these numbers, in their order, padded and scaled.
+        """Read windows by number, padded and scaled.
+
+        Args:
+            numbers: Numbers of windows, in any order; the result has the same order.
 
         Raises:
-            DataError: A file that cannot be read, NaN, infinity, or values beyond `shards.LARGEST_SAMPLE`.
+            DataError: A file cannot be read, or a sample is NaN, infinite or beyond `shards.LARGEST_SAMPLE`.
         """
         shard_of, row_of = self._find(numbers)
-        found = np.zeros((len(numbers), self.n_channels, self.n_samples), np.float32)
+        windows = np.zeros((len(numbers), self.n_channels, self.n_samples), np.float32)
         order = np.lexsort((row_of, shard_of))
         for i in np.unique(shard_of):
-            mine = order[shard_of[order] == i]
-            # A number that is asked for twice is read once.
-            rows, back = np.unique(row_of[mine], return_inverse=True)
-            values = self._reader.read(self.shards[i], rows)[back]
+            of_shard = order[shard_of[order] == i]
+            rows, index = np.unique(row_of[of_shard], return_inverse=True)  # each row is read once
+            values = self._reader.read(self.shards[i], rows)[index]
             if self.scale == "min-max":
                 values = scaled(values)
             if self.scale == "min-max" and self.padding == "counted":
-                found[mine] = -1  # what min-max makes of a channel of zeros
-            found[np.ix_(mine, _places(self.shards[i], self.modalities))] = values
-        return found
+                windows[of_shard] = -1  # min-max scaling of a channel of zeros
+            windows[np.ix_(of_shard, _channel_positions(self.shards[i], self.modalities))] = values
+        return windows
 
     def file_of(self, number: int) -> Path:
-        """The file of a window."""
+        """Return the file of a window."""
         return self.shards[self._find(np.array([number]))[0][0]].path
 
     def real(self, numbers: Int[np.ndarray, " window"]) -> Bool[np.ndarray, "window channel"]:
-        """Which channels are masked and counted: all, or, where padding is `"left out"`, those that were recorded."""
+        """Mask of the channels that count in the loss: all, or only the recorded ones if padding is `"left out"`."""
         if self.padding == "counted":
             return np.ones((len(numbers), self.n_channels), bool)
         shard_of, _ = self._find(numbers)
-        found = np.zeros((len(numbers), self.n_channels), bool)
+        recorded = np.zeros((len(numbers), self.n_channels), bool)
         for i in np.unique(shard_of):
-            found[np.ix_(shard_of == i, _places(self.shards[i], self.modalities))] = True
-        return found
+            recorded[np.ix_(shard_of == i, _channel_positions(self.shards[i], self.modalities))] = True
+        return recorded
 
     def divide(self, held_out: HeldOut) -> tuple["Corpus", "Corpus"]:
-        """Training and validation windows.
+        """Divide the windows into a training and a validation corpus.
 
         Raises:
-            DataError: A subject that is not there or not known, or a side without a window.
+            DataError: A subject does not exist or is unknown, or one of the two sets is empty.
         """
         if held_out.by == "windows":
             rng = np.random.default_rng([held_out.seed, 1])
-            n = max(1, round(held_out.share * len(self)))
-            drawn = np.zeros(len(self), bool)
-            drawn[rng.permutation(len(self))[:n]] = True
+            n = max(1, round(held_out.fraction * len(self)))
+            is_validation = np.zeros(len(self), bool)
+            is_validation[rng.permutation(len(self))[:n]] = True
             every = np.arange(len(self)) if self.chosen is None else self.chosen
-            sides = [replace(self, chosen=every[~drawn]), replace(self, chosen=every[drawn])]
+            sides = [replace(self, chosen=every[~is_validation]), replace(self, chosen=every[is_validation])]
         else:
             if self.chosen is not None:
-                raise DataError("windows that were drawn alone cannot be parted by subject or file")
+                raise DataError(
+                    "a corpus of random windows cannot be divided by subject or file; divide the whole corpus"
+                )
             names = self._names(held_out.by)
-            ours = _drawn(names, held_out) if held_out.subjects is None else self._asked(held_out.subjects)
-            masks = [np.array([(name in ours) == is_ours for name, _ in names]) for is_ours in (False, True)]
+            chosen = _random_names(names, held_out) if held_out.subjects is None else self._known(held_out.subjects)
+            masks = [np.array([(name in chosen) == validation for name, _ in names]) for validation in (False, True)]
             parts = np.array([part for _, part in names], np.int64).reshape(-1, 3)
             for side, mask in zip(("training", "validation"), masks, strict=True):
                 if not mask.any():
-                    raise DataError(
-                        f"no window is left for {side}: there are {len({name for name, _ in names})} {held_out.by}s"
-                    )
+                    n = len({name for name, _ in names})
+                    raise DataError(f"no window is left for {side}: the corpus has only {n} {held_out.by}(s)")
             sides = [replace(self, parts=parts[mask]) for mask in masks]
         for side, part in zip(("training", "validation"), sides, strict=True):
             if not len(part):
-                raise DataError(f"no window is left for {side}: there are {len(self)}")
+                raise DataError(f"no window is left for {side}: the corpus has only {len(self)} window(s)")
         return sides[0], sides[1]
 
     def fingerprint(self) -> str:
-        """Short hash of what the shards hold and how windows are padded and scaled; files are read when they are new.
+        """Return a short hash of the shards' contents, padding and scaling; unchanged files are not read again.
 
         Raises:
-            DataError: A file that cannot be read.
+            DataError: A file cannot be read.
         """
-        whole = hashlib.sha256(repr((dict(self.modalities), self.scale, self.padding)).encode())
+        digest = hashlib.sha256(repr((dict(self.modalities), self.scale, self.padding)).encode())
         try:
             contents = content_hashes([shard.path for shard in self.shards if shard.values is None])
         except OSError as error:
             raise DataError(f"{error.filename}: cannot be read ({error.strerror}); is it still there?") from None
         for shard in self.shards:
             known = contents.get(shard.path) or hashlib.sha256(np.ascontiguousarray(shard.values).data).hexdigest()
-            whole.update(f"{shard.path.name} {known}".encode())
-        whole.update(np.ascontiguousarray(self.parts).data)
+            digest.update(f"{shard.path.name} {known}".encode())
+        digest.update(np.ascontiguousarray(self.parts).data)
         if self.chosen is not None:
-            whole.update(np.ascontiguousarray(self.chosen).data)
-        return whole.hexdigest()[:16]
+            digest.update(np.ascontiguousarray(self.chosen).data)
+        return digest.hexdigest()[:16]
 
     def table(self) -> pd.DataFrame:
-        """One row a subject: data set, subject, windows, channels."""
+        """Return one row a subject: data set, subject, number of windows and of channels."""
         counts: dict[tuple[str, int], int] = {}
-        for name, (i, first, last) in self._names("subject", refuse=False):
+        for name, (i, first, last) in self._names("subject", required=False):
             key = (name, self.shards[i].shape[1])
             counts[key] = counts.get(key, 0) + int(last - first)
-        rows = [(*_apart(name), n, channels) for (name, channels), n in counts.items()]
+        rows = [(*_dataset_and_subject(name), n, channels) for (name, channels), n in counts.items()]
         return pd.DataFrame(rows, columns=["dataset", "subject", "windows", "channels"])
 
     def _find(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shard and row of each window."""
         numbers = np.asarray(numbers, np.int64)
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise DataError(f"windows {numbers.min()} to {numbers.max()} of {len(self)}; numbers begin at 0")
+            raise DataError(f"windows {numbers.min()} to {numbers.max()} do not exist; expected 0 to {len(self) - 1}")
         numbers = numbers if self.chosen is None else self.chosen[numbers]
         part = np.searchsorted(self._ends, numbers, side="right")
         sizes = self.parts[:, 2] - self.parts[:, 1]
         return self.parts[part, 0], self.parts[part, 1] + numbers - (self._ends - sizes)[part]
 
-    def _names(self, by: str, refuse: bool = True) -> list[tuple[str, tuple[int, int, int]]]:
-        """The parts, cut where the subject (or file) changes, each with its name."""
-        found: list[tuple[str, tuple[int, int, int]]] = []
+    def _names(self, by: str, required: bool = True) -> list[tuple[str, tuple[int, int, int]]]:
+        """The parts, divided where the subject (or file) changes, each with the name of its subject (or file)."""
+        named: list[tuple[str, tuple[int, int, int]]] = []
         for i, low, high in self.parts.tolist():
             shard = self.shards[i]
             runs = ((low, high, str(shard.path)),) if by == "file" else shard.subjects
             for first, last, name in runs:
-                if refuse and not name:
-                    raise DataError(f"{shard.path} does not say whose windows it holds; hold out by: file instead")
+                if required and not name:
+                    raise DataError(f"{shard.path} does not name its subjects; hold out by: file instead")
                 if max(first, low) < min(last, high):
-                    found.append((name, (i, max(first, low), min(last, high))))
-        return found
+                    named.append((name, (i, max(first, low), min(last, high))))
+        return named
 
-    def _asked(self, subjects: Sequence[str]) -> set[str]:
+    def _known(self, subjects: Sequence[str]) -> set[str]:
         unknown = [name for name in subjects if name not in self.subjects]
         if unknown:
-            raise DataError(f"no windows of subject {unknown[0]!r}; there are {', '.join(self.subjects)}")
+            raise DataError(f"no windows of subject {unknown[0]!r}; known: {', '.join(self.subjects)}")
         return set(subjects)
 
 
 def scaled(x: Float[np.ndarray, "*any time"]) -> Float[np.ndarray, "*any time"]:
-    """Each channel of each window from -1 to 1; a constant one becomes -1 (docs/pretraining.md §10.1)."""
+    """Scale each channel of each window to -1 to 1; a constant channel becomes -1 (docs/pretraining.md §10.1)."""
     low = x.min(axis=-1, keepdims=True)
     unit = (x - low) / (x.max(axis=-1, keepdims=True) - low + np.float32(TINY))
     return (unit - np.float32(0.5)) * 2
 
 
-def _drawn(names: Sequence[tuple[str, object]], held_out: HeldOut) -> set[str]:
-    """Names for validation; of each data set its share."""
+def _random_names(names: Sequence[tuple[str, object]], held_out: HeldOut) -> set[str]:
+    """Random names for validation: the same fraction of each data set."""
     groups: dict[str, list[str]] = {}
-    for name in sorted({name for name, _ in names}, key=natural):
-        groups.setdefault(_apart(name)[0] if held_out.by == "subject" else "", []).append(name)
+    for name in sorted({name for name, _ in names}, key=natural_key):
+        groups.setdefault(_dataset_and_subject(name)[0] if held_out.by == "subject" else "", []).append(name)
     rng = np.random.default_rng([held_out.seed, 0])
-    found: set[str] = set()
+    chosen: set[str] = set()
     for members in groups.values():
-        n = min(max(1, round(held_out.share * len(members))), max(1, len(members) - 1))
-        found |= {members[i] for i in rng.permutation(len(members))[:n]}
-    return found
+        n = min(max(1, round(held_out.fraction * len(members))), max(1, len(members) - 1))
+        chosen |= {members[i] for i in rng.permutation(len(members))[:n]}
+    return chosen
 
 
-def _apart(name: str) -> tuple[str, str]:
-    """Data set and subject of a name."""
+def _dataset_and_subject(name: str) -> tuple[str, str]:
+    """Data set and subject of `<data set>/<subject>`."""
     dataset, slash, subject = name.rpartition("/")
     return (dataset, subject) if slash else ("", name)
 
 
-def _places(shard: Shard, modalities: Mapping[str, int]) -> Int[np.ndarray, " channel"]:
-    """Where a shard's channels stand in a padded window.
+def _channel_positions(shard: Shard, modalities: Mapping[str, int]) -> Int[np.ndarray, " channel"]:
+    """Position of each channel of a shard in a padded window.
 
     Raises:
-        DataError: More channels than there are places, or channels that the shard does not name.
+        DataError: The shard has too many channels, or does not name their modalities.
     """
     given = shard.modalities
     if not given:
         n = sum(modalities.values())
         if len(modalities) > 1 and shard.shape[1] != n:
             raise DataError(
-                f"{shard.path} has {shard.shape[1]} channels and does not say which of {dict(modalities)} they are"
+                f"{shard.path} has {shard.shape[1]} channels of unknown modality, but the corpus has {dict(modalities)}"
             )
         given = {next(iter(modalities)): shard.shape[1]} if len(modalities) == 1 else modalities
     starts = dict(zip(modalities, np.cumsum([0, *modalities.values()]), strict=False))
@@ -327,14 +336,15 @@ def _places(shard: Shard, modalities: Mapping[str, int]) -> Int[np.ndarray, " ch
         if name not in modalities or n > modalities[name]:
             most = modalities.get(name, 0)
             raise DataError(
-                f"{shard.path} has {n} channels of {name}, the corpus takes {most}; it has {dict(modalities)}"
+                f"{shard.path} has {n} channels of {name}, more than the corpus has ({most}, of {dict(modalities)})"
             )
     return np.concatenate([np.arange(starts[name], starts[name] + n) for name, n in given.items()])
 
 
 def _widest(shards: Sequence[Shard]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    """Largest number of channels of each modality."""
+    widest: dict[str, int] = {}
     for shard in shards:
         for name, n in (shard.modalities or {"emg": shard.shape[1]}).items():
-            found[name] = max(found.get(name, 0), n)
-    return found
+            widest[name] = max(widest.get(name, 0), n)
+    return widest

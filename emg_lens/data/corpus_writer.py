@@ -1,7 +1,7 @@
-"""Writing shards: windows of registered data sets, filtered and cut as trials are, one file a subject.
+"""Write shards: windows of registered data sets, filtered and cut like trials, one file a subject.
 
-A recording is held in memory at a time. A shard is there whole or not at all, and one that is there is not written
-again. The layout is the published one (`emg_lens.data.shards`), with facts about the windows as attributes beside it.
+One recording is in memory at a time. A shard appears only when it is complete, and a complete shard is not written
+again. The layout is the published one (`emg_lens.data.shards`), with facts about the windows as additional attributes.
 """
 
 import hashlib
@@ -16,22 +16,21 @@ import pandas as pd
 from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat
 
-from emg_lens.data.files import choose
+from emg_lens.data.files import select_subjects
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import UNLABELLED, DataError, Recording
 from emg_lens.data.registry import data_fingerprint, describe_dataset, load_dataset, subjects
 from emg_lens.data.segment import Segment
 from emg_lens.data.shards import shard_files
+from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_folder, write_checksums
 from emg_lens.io.files import remove_abandoned, replacing
-from emg_lens.io.hashing import content_hashes
 from emg_lens.io.locking import one_at_a_time
-from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, write_sealed
 from emg_lens.validation import Name, SpecModel, checked
 
 CHUNK_BYTES = 1 << 20
-"""Of a shard, that are read or written together."""
-NOTE, WRITTEN = "corpus.json", "shards.json"
-"""The files that say what a folder of shards was written from, and what was written."""
+"""Size of an HDF5 chunk of a shard."""
+NOTE = "corpus.json"
+"""File with the data sets and options that a folder of shards was written from."""
 
 
 class CorpusPart(SpecModel):
@@ -39,14 +38,15 @@ class CorpusPart(SpecModel):
 
     Attributes:
         dataset: A known data set of recordings (`emg-lens list`).
-        folder: Where it is, below the folder of all data sets, or an absolute path; `null` for one that needs none.
+        folder: Its folder, relative to the folder of all data sets, or an absolute path; `null` if it needs none.
         options: Options of its loader.
-        subjects: Only these; default all.
-        modalities: Only these; default all.
-        recipe: Filters and common rate.
-        window_s: Length of a window, in seconds.
-        stride_s: Between the starts of neighbouring windows; default the window's length.
-        movements: Only windows inside one labelled movement; default whole recordings, rest and unlabelled rows too.
+        subjects: Use only these subjects; default all.
+        modalities: Use only these modalities; default all.
+        recipe: Filters and common sampling rate.
+        window_s: Length of a window (s).
+        stride_s: Time between the starts of successive windows (s); default the window's length.
+        inside_repetitions: Whether windows must lie inside one repetition of a gesture. Default: windows of whole
+            recordings, with rest and unlabelled rows.
     """
 
     dataset: str
@@ -57,11 +57,11 @@ class CorpusPart(SpecModel):
     recipe: Recipe = Recipe()
     window_s: PositiveFloat = Field(default=5.0, le=3600)
     stride_s: PositiveFloat | None = None
-    movements: bool = False
+    inside_repetitions: bool = False
 
     @property
     def segment(self) -> Segment:
-        """How a stretch is cut."""
+        """The segment that cuts windows."""
         return Segment(window_s=self.window_s, stride_s=self.stride_s or self.window_s)
 
 
@@ -69,21 +69,21 @@ class CorpusPart(SpecModel):
 def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out: str | Path) -> pd.DataFrame:
     """Write shards `<part>-<subject>.h5` with `data [window, channel, time]` (float32) and `label [window]`.
 
-    A label is that of the window's middle row (0 = rest, -1 = unlabelled). Windows without a change in any channel are
-    left out and counted. A folder that was begun is continued.
+    The label of a window is that of its middle row (0 = rest, -1 = unlabelled). Windows in which every channel is
+    constant are left out and counted. A folder with part of the shards is completed.
 
     Args:
-        parts: The data sets, by a name of your own.
-        data: Folder that the parts' folders are below; None where no part needs one.
-        out: Where the shards go.
+        parts: The data sets, by names of your choice.
+        data: Folder that the parts' folders are relative to; `None` if no part needs one.
+        out: Folder of the shards.
 
     Returns:
-        One row a subject: dataset (the part), subject, windows, channels, constant (windows left out).
+        One row a subject: dataset (name of the part), subject, windows, channels, constant (windows left out).
 
     Raises:
-        DataError: Recordings that cannot be read or go wrong in a filter, parts that differ in rate or length, a folder
-            that holds another corpus, or a place that cannot be written to.
-        BusyError: Another process writes there.
+        DataError: A recording cannot be read or filtered, recordings differ in rate or channels, or the folder contains
+            another corpus or is not writable.
+        BusyError: Another process writes to the folder.
     """
     if not parts:
         raise DataError("a corpus needs at least one part: {name: {dataset: ..., folder: ...}}")
@@ -92,27 +92,27 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
     identity = _identity(parts, places)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another folder"):
+        with one_at_a_time(folder / ".lock", instead="wait until it is finished, or give another folder"):
             _claim(folder, identity)
             remove_abandoned(folder)
-            there = {path.name for path in folder.glob("*.h5")}
+            present = {path.name for path in folder.glob("*.h5")}
             rows = [
                 _write_subject(folder / f"{_file_name(name)}-{_file_name(subject)}.h5", name, part, place, subject)
                 for name, part in parts.items()
                 for place in [places[name]]
                 for subject in _subjects(part, place)
             ]
-            _check_unchanged(folder, there)
+            _check_unchanged(folder, present)
     except OSError as error:
         raise DataError(f"cannot write to {str(folder)!r}: {error.strerror or error}; give another folder") from None
     return pd.DataFrame(rows, columns=["dataset", "subject", "windows", "channels", "constant"])
 
 
 def corpus_digest(parts: Mapping[str, CorpusPart], data: str | Path | None) -> str:
-    """Sixteen digits that change with the parts, and with the files of the data sets.
+    """Return a hash (16 hexadecimal digits) of the parts and of the data sets' files.
 
     Raises:
-        DataError: As `write_corpus`.
+        DataError: See `write_corpus`.
     """
     text = json.dumps(_identity(parts, {name: _place(part, data) for name, part in parts.items()}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -121,7 +121,9 @@ def corpus_digest(parts: Mapping[str, CorpusPart], data: str | Path | None) -> s
 def _place(part: CorpusPart, data: str | Path | None) -> Path | None:
     entry = describe_dataset(part.dataset)
     if entry.finished:
-        raise DataError(f"{part.dataset!r} is a file of trials, which is read as it is; give its folder, not a part")
+        raise DataError(
+            f"{part.dataset!r} is a file of trials, which needs no writing; give its folder to the pre-training instead"
+        )
     if part.folder is None or not entry.needs_root:
         return None
     place = Path(part.folder).expanduser()
@@ -141,62 +143,54 @@ def _identity(parts: Mapping[str, CorpusPart], places: Mapping[str, Path | None]
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Say what the folder holds; refuse one that holds something else."""
+    """Write the folder's description; reject a folder with another description."""
     note = folder / NOTE
     text = json.dumps(identity, indent=1)
     if note.exists():
         if note.read_bytes() == text.encode():
             return
-        if shard_files(folder):  # what was begun and came to nothing is no reason
-            raise DataError(f"{folder} holds shards of other parts or other files ({NOTE}); give another folder")
+        if shard_files(folder):  # a folder without any shard can be used again
+            raise DataError(f"{folder} contains shards of other parts or other files ({NOTE}); give another folder")
     elif shard_files(folder):
-        raise DataError(f"{folder} holds shards of unknown origin; give an empty folder")
+        raise DataError(f"{folder} contains shards of unknown origin; give an empty folder")
     with replacing(note) as partial:
         partial.write_bytes(text.encode())
 
 
-def _check_unchanged(folder: Path, there: set[str]) -> None:
-    """Compare the shards that were `there` with what was written, and take down what is new.
+def _check_unchanged(folder: Path, present: set[str]) -> None:
+    """Compare the shards that were already `present` with their checksums, and write checksums of all.
 
     Raises:
-        DataError: One holds something else by now, or the list is damaged.
+        DataError: A shard was changed, or the list of checksums is damaged.
     """
-    note = folder / WRITTEN
-    known = {}
-    if note.exists():
-        try:
-            check_seal(note)
-        except DamagedFileError:
-            raise DataError(f"{note} is damaged; delete {folder}, and its shards are written again") from None
-        known = json.loads(note.read_text(encoding="utf-8"))["shards"]
-    found = {path.name: told for path, told in content_hashes(sorted(folder.glob("*.h5"))).items()}
-    changed = [name for name in there & set(found) if known.get(name, found[name]) != found[name]]
-    if changed:
-        raise DataError(f"{folder / changed[0]} was changed after it was written; delete it, and it is written again")
-    if found != known:
-        write_sealed(note, json.dumps({"checksum": BLANK, "shards": found}, indent=1))
+    try:
+        if (folder / CHECKSUMS).exists():
+            check_folder(folder, present, large=True)
+    except DamagedFileError as error:
+        raise DataError(f"{error}; delete it, and it is written again") from None
+    write_checksums(folder, (path.name for path in folder.glob("*.h5")), large=True)
 
 
 def _subjects(part: CorpusPart, place: Path | None) -> tuple[str, ...]:
     every = subjects(part.dataset, place, **part.options)
-    return tuple(choose(dict.fromkeys(every, ()), part.subjects))
+    return tuple(select_subjects(dict.fromkeys(every, ()), part.subjects))
 
 
 def _write_subject(
     path: Path, name: str, part: CorpusPart, place: Path | None, subject: str
 ) -> tuple[str, str, int, int, int]:
-    """Write one shard, unless it is there; its row of the table."""
+    """Write one shard unless it exists; return its row of the table."""
     if not path.exists():
         with replacing(path) as partial, h5py.File(partial, "w") as file:
             _fill(file, name, part, place, subject)
     try:
         with h5py.File(path) as file:
-            found, shape, constant = file.attrs["subject"], file["data"].shape, int(file.attrs["constant"])  # pyright: ignore
+            owner, shape, constant = file.attrs["subject"], file["data"].shape, int(file.attrs["constant"])  # pyright: ignore
     except (OSError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read ({reason}); delete it, and it is written again") from None
-    if found != f"{name}/{subject}":
-        raise DataError(f"{path} is of {found}, not of {name}/{subject}; rename one of the parts")
+    if owner != f"{name}/{subject}":
+        raise DataError(f"{path} contains windows of {owner}, not of {name}/{subject}; rename one of the parts")
     return name, subject, shape[0], shape[1], constant
 
 
@@ -213,8 +207,8 @@ def _fill(file: h5py.File, name: str, part: CorpusPart, place: Path | None, subj
             file.create_dataset("label", (0,), np.int64, maxshape=(None,), chunks=(1024,))
         if (sizes, recording.fs) != (channels, fs):
             raise DataError(
-                f"{recording.source} has {sizes} at {recording.fs:g} Hz, recordings before it {channels} at {fs:g} Hz;"
-                " set the recipe's fs, or write them apart"
+                f"{recording.source} has {sizes} at {recording.fs:g} Hz, earlier recordings {channels} at {fs:g} Hz;"
+                " set the recipe's fs, or make two parts of them"
             )
         for windows, labels in _batches(recording, part, data.chunks[0]):  # pyright: ignore
             varies = (windows.max(axis=2) > windows.min(axis=2)).any(axis=1)
@@ -222,8 +216,8 @@ def _fill(file: h5py.File, name: str, part: CorpusPart, place: Path | None, subj
             _append(file, windows[varies], labels[varies])
     if data is None or not data.shape[0]:
         raise DataError(
-            f"{name}: subject {subject} has no window of {part.window_s:g} s ({constant} without a change); name the"
-            " others in subjects, or shorten window_s"
+            f"{name}: subject {subject} has no window of {part.window_s:g} s ({constant} windows are constant); list"
+            " the other subjects in `subjects`, or shorten window_s"
         )
     facts = {"subject": f"{name}/{subject}", "fs": fs, "constant": constant, "dataset": part.dataset}
     file.attrs.update({**facts, "modalities": json.dumps(channels), "recipe": part.recipe.digest()})
@@ -242,10 +236,10 @@ def _chosen(recording: Recording, part: CorpusPart) -> Recording:
 def _batches(
     recording: Recording, part: CorpusPart, n: int
 ) -> Iterator[tuple[Float[np.ndarray, "window channel time"], Int[np.ndarray, " window"]]]:
-    """The windows of a recording and their labels, at most `n` at a time."""
+    """Yield the windows of a recording and their labels, at most `n` at a time."""
     samples = np.concatenate([signal.data.T for signal in recording.signals.values()]).astype(np.float32)
     stretches = [(0, samples.shape[1])]
-    if part.movements:
+    if part.inside_repetitions:
         times = recording.trials[["start", "stop"]].to_numpy() * recording.fs
         stretches = np.rint(times).astype(int).tolist()
     bounds = np.array([
@@ -267,7 +261,7 @@ def _append(file: h5py.File, windows: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _file_name(text: str) -> str:
-    """A part of a file's name for a part or a subject; for another text another one."""
+    """Make text safe for a file name; different texts stay different."""
     safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in text)
-    safe = "_" + safe[1:] if safe.startswith(".") else safe  # hidden files are not read
+    safe = "_" + safe[1:] if safe.startswith(".") else safe  # hidden files are ignored
     return safe if safe == text else f"{safe}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,6 +1,6 @@
-"""Finding a data set's files: an index (subject -> files), and errors that say what was expected.
+"""Find a data set's files: an index (subject -> files), and errors that state the expected files.
 
-Loaders are read-only. They take the subject from the place of a file, never from scalars inside it.
+Loaders only read. They take the subject from the path of a file, never from values inside the file.
 """
 
 import hashlib
@@ -15,19 +15,19 @@ from emg_lens.io.hashing import content_hashes
 from emg_lens.io.subprocess_reader import Reader, UnreadableError, read_apart
 
 Index = Mapping[str, Sequence[Path]]
-"""Files of each subject, subjects and files in natural order."""
+"""Files of each subject; subjects and files are in natural order."""
 
 
-def natural(text: str) -> tuple[tuple[int, int | str], ...]:
+def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
     """Sort key that puts `"S2"` before `"S10"`."""
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", text) if part)
 
 
 def check_folder(root: str | Path, expected: str) -> Path:
-    """`root` as a path.
+    """Return `root` as a path.
 
     Raises:
-        DataError: It is no folder; `expected` says what the folder should hold.
+        DataError: It is not a folder; the message says which files were `expected`.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -37,58 +37,58 @@ def check_folder(root: str | Path, expected: str) -> Path:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, sorted; folders that are linked into it are searched too, but for circles."""
-    found: list[Path] = []
+    """List all files in a folder at any depth, sorted; follows links to folders, except in circles."""
+    files: list[Path] = []
     for place, folders, names in os.walk(folder, followlinks=True):
         here = Path(place).resolve()
         folders[:] = [name for name in folders if not here.is_relative_to((here / name).resolve())]
-        found += [path for path in (Path(place, name) for name in names) if path.is_file()]
-    return sorted(found)
+        files += [path for path in (Path(place, name) for name in names) if path.is_file()]
+    return sorted(files)
 
 
 def index_files(
     root: str | Path, pattern: re.Pattern, key: Callable[[re.Match, Path], tuple[str, str]], expected: str
 ) -> dict[str, list[Path]]:
-    """Find the files below `root` whose name matches `pattern` (whole name), grouped by subject.
+    """Find the files in a folder whose names match a pattern, grouped by subject.
 
     Args:
-        root: Folder, searched at every depth.
-        pattern: Regular expression of the file name.
-        key: Maps the match and the path to (subject, what the file is); the latter orders a subject's files
-            and must be unique within the subject. An empty subject passes the file over.
-        expected: The layout in words, for errors.
+        root: Folder, searched at any depth.
+        pattern: Regular expression of the whole file name.
+        key: Maps the match and the path to (subject, kind of file). The kind orders a subject's files and must be
+            unique within the subject. The file is ignored if the subject is empty.
+        expected: The expected files in words, for errors.
 
     Raises:
-        DataError: No such folder, no matching file, or two files for the same thing.
+        DataError: The folder does not exist, no file matches, or two files have the same subject and kind.
     """
     folder = check_folder(root, expected)
-    seen: dict[tuple[str, str], Path] = {}
+    files: dict[tuple[str, str], Path] = {}
     names = files_below(folder)
     for path in names:
         match = pattern.fullmatch(path.name)
         place = key(match, path) if match else ("", "")
         if not place[0]:
             continue
-        if place in seen:
-            raise DataError(f"two files for subject {place[0]}, {place[1]}: {seen[place]} and {path}; keep one")
-        seen[place] = path
-    if not seen:
-        found = ", ".join(str(p.relative_to(folder)) for p in names[:3]) or "no file at all"
+        if place in files:
+            raise DataError(f"two files for subject {place[0]}, {place[1]}: {files[place]} and {path}; keep one")
+        files[place] = path
+    if not files:
+        present = ", ".join(str(p.relative_to(folder)) for p in names[:3]) or "no file"
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise DataError(f"nothing to load in {folder}: expected {expected}; found {found}{more}")
+        raise DataError(f"nothing to load in {folder}: expected {expected}; found {present}{more}")
     index: dict[str, list[Path]] = {}
-    for place in sorted(seen, key=lambda p: (natural(p[0]), natural(p[1]))):
-        index.setdefault(place[0], []).append(seen[place])
+    for place in sorted(files, key=lambda p: (natural_key(p[0]), natural_key(p[1]))):
+        index.setdefault(place[0], []).append(files[place])
     return index
 
 
 def select_subjects(index: Index, subjects: Iterable[str | int] | None) -> dict[str, Sequence[Path]]:
-    """The part of an index that belongs to some subjects, in natural order; `None` = all.
+    """Select subjects from an index, in natural order; `None` = all.
 
-    A subject is given by its name, or by the number in it (`3` or `"3"` for `"S3"`).
+    A subject is given by its name, or by the number in its name (`3` or `"3"` for `"S3"`).
 
     Raises:
-        DataError: A subject the index does not have; the message lists those it has.
+        DataError: A subject is unknown; the message lists the known ones.
     """
     if subjects is None:
         return dict(index)
@@ -101,41 +101,41 @@ def select_subjects(index: Index, subjects: Iterable[str | int] | None) -> dict[
             raise DataError(f"unknown subject {subject!r}; known: {', '.join(index)}")
         wanted.add(same[0])
     if not wanted:
-        raise DataError("subjects=[] selects nothing; leave it out to mean every subject")
+        raise DataError("subjects=[] selects no subject; leave it out to select all")
     return {s: files for s, files in index.items() if s in wanted}
 
 
 def check_choice(dataset: str, option: str, value: object, known: Collection[str]) -> None:
-    """Refuse a loader's option that is none of its words.
+    """Check that a loader's option has one of the known values.
 
     Raises:
-        DataError: It is none.
+        DataError: It has not.
     """
     if value not in known:
         raise DataError(f"{dataset}: {option} must be one of {', '.join(known)}, got {value!r}")
 
 
 def check_choices(dataset: str, option: str, values: Sequence[str], known: Collection[str]) -> None:
-    """Refuse a loader's option that is no list of its words.
+    """Check that a loader's option is a list of known values.
 
     Raises:
-        DataError: It is none, or empty.
+        DataError: It is not a list, is empty, or contains an unknown value.
     """
     if isinstance(values, str) or not values or any(value not in known for value in values):
-        raise DataError(f"{dataset}: {option} must be a list out of {[*known]}, got {values!r}")
+        raise DataError(f"{dataset}: {option} must be a list of values from {[*known]}, got {values!r}")
 
 
 def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[str, Any]:
-    """What a reader finds in a file, in a process of its own (`emg_lens.io.subprocess_reader`).
+    """Read parts of a file in a subprocess (`emg_lens.io.subprocess_reader`).
 
     Args:
-        reader: Of `emg_lens.io.binary`.
+        reader: A function of `emg_lens.io.binary`.
         path: The file.
-        what: What it should be, for the message: `"a MATLAB file"`.
-        **arguments: The reader's.
+        what: The expected kind of file, for the message: `"a MATLAB file"`.
+        **arguments: Arguments of the reader.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     try:
         return read_apart(reader, path, **arguments)
@@ -145,10 +145,10 @@ def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[
 
 
 def listing_hash(name: str, folder: Path | None, index: Index) -> str:
-    """Short hash of a data set's name and its files' names, relative to their folder, and contents.
+    """Return a short hash of a data set's name, and of its files' contents and names relative to their folder.
 
     Raises:
-        DataError: A file that cannot be read.
+        DataError: A file cannot be read.
     """
     files = {file for files in index.values() for file in files} if folder else ()
     try:
@@ -160,6 +160,6 @@ def listing_hash(name: str, folder: Path | None, index: Index) -> str:
 
 
 def _number(text: str, digits_only: bool = False) -> int | str:
-    """The one number in a subject's name; the name itself where there is none."""
-    found = re.fullmatch(r"\d+" if digits_only else r"\D*\d+", text)
-    return int(re.sub(r"\D", "", text)) if found else text
+    """The number in a subject's name; the name itself if it contains no number or several."""
+    has_number = re.fullmatch(r"\d+" if digits_only else r"\D*\d+", text)
+    return int(re.sub(r"\D", "", text)) if has_number else text

@@ -1,8 +1,8 @@
-"""The registry of data sets: `load_dataset` for recordings, `load_trials` for what studies need.
+"""The registry of data sets: `load_dataset` reads recordings, `load_trials` reads trials for a study.
 
-A loader is a function that returns an iterator of recordings, or finished trials; its own options are its keyword
-parameters. A `DataSet` names it, and becomes known as an entry point `emg_lens.datasets` (ours are in `pyproject.toml`)
-or by `register`.
+A loader is a function that returns an iterator of recordings, or finished trials. Its keyword parameters are the
+options of the data set. A `DataSet` describes the loader; a package adds its own as an entry point `emg_lens.datasets`,
+a script with `register`.
 """
 
 import inspect
@@ -29,13 +29,13 @@ class DataSet:
     """One entry of the registry.
 
     Attributes:
-        name: What users call it.
+        name: Name of the data set, as users write it.
         loader: `loader(root, *, subjects=None, ...options) -> Iterator[Recording]`, grouped by subject in natural
-            order; or `-> TrialSet` where `finished`. Without a parameter `root` the data set needs no folder. It should
-            check its arguments when it is called, not when its iterator first moves.
-        description: One line: what it is, and the files expected.
-        index: `index(root, ...options)` -> files of each subject, without reading them. It may take fewer options than
-            the loader; it is given those it declares.
+            order; or `-> TrialSet` if `finished`. Without a parameter `root`, the data set needs no folder. The loader
+            should check its arguments when it is called, not when the first recording is read.
+        description: One line: the data set and its files.
+        index: `index(root, ...options)` -> files of each subject, without reading them. It may have fewer options than
+            the loader.
         finished: Whether the loader returns finished trials (a `TrialSet`), which are not filtered or cut any more.
         expected_accuracy: `expected_accuracy(modalities, ...options) -> float`, or None. It returns the accuracy of the
             best classifier that uses only these modalities, where that is known, as in a simulation.
@@ -51,16 +51,16 @@ class DataSet:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the loader's own options, without `root` and `subjects`."""
+        """Names of the loader's options, without `root` and `subjects`."""
         return tuple(p for p in inspect.signature(self.loader).parameters if p not in ("root", "subjects"))
 
     @property
     def needs_root(self) -> bool:
-        """Whether the loader reads a folder or file."""
+        """Whether the loader needs a folder or file."""
         return "root" in inspect.signature(self.loader).parameters
 
     def check(self, root: str | Path | None, options: Mapping[str, object]) -> dict[str, Any]:
-        """The arguments of a call to the loader, or one line about what is wrong with them."""
+        """Return the arguments of a call to the loader; raise `DataError` if one is invalid."""
         unknown = [o for o in options if o not in self.options]
         if unknown:
             known = ", ".join(self.options) or "none"
@@ -69,7 +69,7 @@ class DataSet:
             what = "file" if self.finished else "folder"
             raise DataError(f"data set {self.name!r} needs a {what} ({self.description}); none was given")
         if not self.needs_root and root is not None:
-            raise DataError(f"data set {self.name!r} reads no folder, but {str(root)!r} was given; leave it out")
+            raise DataError(f"data set {self.name!r} needs no folder, but {str(root)!r} was given; leave it out")
         return {**({"root": _place(root)} if root is not None else {}), **options}
 
 
@@ -78,32 +78,43 @@ def _place(root: str | Path) -> Path:
         place = Path(root).expanduser()
         place.exists()
         return place
-    except (TypeError, ValueError, OSError, RuntimeError) as error:  # a number, a zero byte, a name that is too long
-        raise DataError(f"{short(root)} is no path of a file or folder ({error})") from None
+    except (TypeError, ValueError, OSError, RuntimeError) as error:  # not text, a zero byte, too long
+        raise DataError(f"{short(root)} is not a path of a file or folder ({error})") from None
 
 
 DATASETS: Registry[DataSet] = Registry("data set", "emg_lens.datasets")
 
 
 def register(dataset: DataSet) -> DataSet:
-    """Make a data set known in this process; a package offers its own as an entry point `emg_lens.datasets`.
+    """Add a data set to the registry of this process; a package adds its own as an entry point `emg_lens.datasets`.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: Another data set has this name.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens.data import DataSet, Recording, Signal, load_trials, register
+        >>> def load(*, subjects=None, seconds=1.0):
+        ...     n = int(200 * seconds)
+        ...     emg = Signal(np.random.default_rng(0).normal(size=(2 * n, 4)), 200, 200, "mV", tuple("abcd"))
+        ...     yield Recording("S1", {"emg": emg}, np.repeat([1, 2], n), np.ones(2 * n, int), 200)
+        >>> dataset = register(DataSet("my-lab", load, "made-up recordings; needs no files"))
+        >>> load_trials("my-lab", seconds=0.5)
+        TrialSet(2 trials of 1 subjects, 4 emg channels, 100 samples at 200 Hz, 2 classes)
     """
     return DATASETS.add(dataset.name, dataset)
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Names of all known data sets."""
+    """Return the names of all known data sets."""
     return DATASETS.names()
 
 
 def describe_dataset(name: str) -> DataSet:
-    """The registry's entry: loader, description, options.
+    """Return a data set's entry in the registry: loader, description, options.
 
     Raises:
-        DataError: Unknown name.
+        DataError: The name is unknown.
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}")
@@ -120,27 +131,35 @@ def load_dataset(
     """Read a data set's recordings one after the other, grouped by subject in natural order.
 
     Args:
-        name: One of `dataset_names()`, but none of finished trials: see `load_trials`.
-        root: Folder of the data set; `None` for one that needs none.
-        subjects: Only these, by name or number; default all.
-        **options: The loader's own options, checked against its signature.
+        name: One of `dataset_names()`; use `load_trials` for a file of finished trials.
+        root: Folder of the data set; `None` if it needs none.
+        subjects: Read only these subjects, by name or number; default all.
+        **options: Options of the data set, checked against the loader's signature.
 
     Raises:
-        DataError: Unknown name, option or subject; a folder that is missing or holds no such files; and,
-            while iterating, a damaged file.
+        DataError: The name, an option or a subject is unknown; the folder is missing or has no such files; or, while
+            iterating, a file is damaged.
+
+    Example:
+        >>> from emg_lens import load_dataset
+        >>> simulation = {"n_subjects": 2, "n_repetitions": 2, "emg_channels": 4}
+        >>> for recording in load_dataset("simulated", simulation=simulation):
+        ...     print(recording.subject, len(recording.trials), recording.signals["emg"].data.shape[1])
+        01 48 4
+        02 48 4
     """
     entry = describe_dataset(name)
     loaded = None if entry.finished else entry.loader(**entry.check(root, options), subjects=subjects)
     if loaded is None or isinstance(loaded, TrialSet):
-        raise DataError(f"{name!r} is a file of finished trials, not recordings; read it with load_trials")
+        raise DataError(f"{name!r} is a file of finished trials, not of recordings; read it with load_trials")
     return loaded
 
 
 def subjects(name: str, root: str | Path | None = None, **options: Any) -> tuple[str, ...]:
-    """Names of the subjects in natural order, without reading signals where the data set has an index.
+    """Return the names of the subjects in natural order, without reading signals if the data set has an index.
 
     Raises:
-        DataError: As `load_dataset`.
+        DataError: See `load_dataset`.
     """
     index = _index(name, root, options)
     if index is not None:
@@ -158,20 +177,30 @@ def load_trials(
     classes: Iterable[int] | None = None,
     **options: Any,
 ) -> TrialSet:
-    """Read, filter and cut: the one way from any data set to trials.
+    """Read a data set, filter its recordings and cut them into trials.
 
     Args:
-        name: One of `dataset_names()`. `"trials"` is the file `root` that `TrialSet.save` wrote, taken as it is.
+        name: One of `dataset_names()`. `"trials"` reads the file `root` that `TrialSet.save` wrote, unchanged.
         root: Folder (or file) of the data set.
-        recipe: Filters and common rate; default `Recipe()`.
-        segment: The part of each movement that is used; default `Segment()`, whole movements.
-        subjects: Only these; default all.
+        recipe: Filters and common sampling rate; default `Recipe()`: no filter.
+        segment: The part of each repetition that is used; default `Segment()`: whole repetitions.
+        subjects: Use only these subjects; default all.
         classes: Labels that become classes 0, 1, ...; see `TrialSet.from_recordings`.
-        **options: The loader's own options.
+        **options: Options of the data set.
+
+    Returns:
+        Trials of all subjects, not z-scored.
 
     Raises:
-        DataError: As `load_dataset`, `preprocess` and `TrialSet.from_recordings`; a recipe, segment or classes for
-            trials that are finished.
+        DataError: See `load_dataset`, `preprocess` and `TrialSet.from_recordings`; or a recipe, segment or classes are
+            given for finished trials.
+
+    Example:
+        >>> from emg_lens import load_trials
+        >>> from emg_lens.data import Recipe, Segment
+        >>> load_trials("simulated", recipe=Recipe(fs=100), segment=Segment(stop_s=1.0),
+        ...             simulation={"n_subjects": 2, "n_repetitions": 2})
+        TrialSet(96 trials of 2 subjects, 8 emg + 6 acc channels, 100 samples at 100 Hz, 12 classes)
     """
     entry = describe_dataset(name)
     recipe, segment = recipe or Recipe(), segment or Segment()
@@ -186,18 +215,18 @@ def load_trials(
     loaded = entry.loader(**entry.check(root, options), subjects=subjects)
     if isinstance(loaded, TrialSet):
         return loaded
-    prepared = map(partial(preprocess, recipe=recipe), loaded)  # unlike a generator, it does not keep what it prepared
+    prepared = map(partial(preprocess, recipe=recipe), loaded)  # a generator would keep the last recording in memory
     return TrialSet.from_recordings(prepared, segment, classes=classes)
 
 
 def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) -> str:
-    """Short hash of the data set's name and of its files' relative names and contents.
+    """Return a short hash of the data set's name and of its files' relative names and contents.
 
-    A study that continues a run compares it, so that a run never mixes two versions of the data. Files that do not
-    belong to the data set do not count. A file is read when it is new, or its size, time or inode changed.
+    A resumed run compares it, so that a run never mixes two versions of the data. Other files in the folder do not
+    count. A file is read again only if its size, time or inode changed.
 
     Raises:
-        DataError: As `load_dataset`.
+        DataError: See `load_dataset`.
     """
     index = _index(name, root, options) or {}
     place = None if root is None else Path(root).expanduser()
@@ -205,30 +234,30 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
 
 
 def duplicate_files(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[Path, Path], ...]:
-    """Pairs of files of two subjects that hold the same bytes: one person would count as two.
+    """Find pairs of identical files of different subjects: one person would count as two subjects.
 
     Raises:
-        DataError: As `load_dataset`.
+        DataError: See `load_dataset`.
     """
     owners: dict[Path, set[str]] = {}
     for subject, paths in (_index(name, root, options) or {}).items():
         for path in paths:
             owners.setdefault(path, set()).add(subject)
-    own = sorted(path for path, subjects in owners.items() if len(subjects) == 1)  # others are about all subjects
+    own = sorted(path for path, subjects in owners.items() if len(subjects) == 1)  # others may describe many subjects
     first: dict[str, Path] = {}
-    found = []
+    pairs = []
     for path, content in content_hashes(own).items():
         other = first.setdefault(content, path)
         if owners[other] != owners[path]:
-            found.append((other, path))
-    return tuple(found)
+            pairs.append((other, path))
+    return tuple(pairs)
 
 
 def file_states(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of each file of a data set: what was read from them holds as long as this stays the same.
+    """Return path, size and modification time of each file of a data set; a change means that data must be read again.
 
     Raises:
-        DataError: As `load_dataset`.
+        DataError: See `load_dataset`.
     """
     paths = {path for some in (_index(name, root, options) or {}).values() for path in some}
     facts = [(path, path.stat()) for path in sorted(paths)]

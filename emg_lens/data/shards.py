@@ -1,7 +1,7 @@
-"""Files of windows that are larger than memory: HDF5, read a few windows at a time.
+"""Shards: HDF5 files of windows that do not fit into memory, read a few windows at a time.
 
-Two layouts are read: `data [window, channel, time]`, which the published preprocessing of EMG foundation models writes
-(an optional `label` is not needed here), and the files of `TrialSet.save`. Facts: docs/pretraining.md §10.1.
+A shard has one of two layouts: `data [window, channel, time]`, which the published preprocessing of EMG foundation
+models writes (its optional `label` is ignored), or a file of `TrialSet.save`. Source: docs/pretraining.md §10.1.
 """
 
 import json
@@ -17,19 +17,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from emg_lens.data.files import files_below, natural, read_parts
+from emg_lens.data.files import files_below, natural_key, read_parts
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.storage import FORMAT
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.binary import hdf5_shapes
 
 WINDOWS, TRIALS = "data", "x"
-"""Where the samples are: in a shard, and in a file of trials."""
+"""Name of the HDF5 data set of samples: in a shard, and in a file of trials."""
 MOST_OPEN = 8
-"""Files that a process holds open at a time, each with `CACHE_BYTES` of memory for parts that were read."""
+"""Largest number of open files of a process; each has a cache of `CACHE_BYTES`."""
 CACHE_BYTES = 4 << 20
 LARGEST_SAMPLE = 1e18
-"""Beyond it sums of squares of float32 may be infinite."""
+"""Largest sample; sums of squares of larger ones may be infinite in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +37,13 @@ class Shard:
     """Windows of one file, or of a `TrialSet` in memory.
 
     Attributes:
-        path: The file; a made-up name for trials in memory.
-        name: Of the data set that holds the samples.
-        shape: Windows, channels, samples.
-        subjects: First window, last window + 1 and subject of each run of windows; `""` = not known.
-        modalities: Channels of each modality, in order; empty where the file does not say.
-        fs: Samples per second (Hz); `None` where the file does not say.
-        values: The samples, where they are in memory.
+        path: The file; a label for trials in memory.
+        name: Name of the HDF5 data set of samples.
+        shape: Number of windows, channels and samples.
+        subjects: First window, end (exclusive) and subject of each run of windows; subject `""` = unknown.
+        modalities: Number of channels of each modality, in order; empty = unknown.
+        fs: Sampling rate (Hz); `None` = unknown.
+        values: The samples, if they are in memory.
     """
 
     path: Path
@@ -59,10 +59,10 @@ class Shard:
 
 
 def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
-    """The shards below folders (`*.h5`, `*.hdf5`), or single files, in natural order of their places.
+    """Find the shards (`*.h5`, `*.hdf5`) in folders, at any depth, or single files, in natural order of their paths.
 
     Raises:
-        DataError: A folder that is not there or has no such file, or a file that holds no windows.
+        DataError: A folder does not exist or has no shard, or a file contains no windows.
     """
     paths: list[Path] = []
     for folder in folders:
@@ -72,36 +72,36 @@ def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
             continue
         if not place.is_dir():
             raise DataError(f"{place} does not exist; expected a folder with shards (*.h5), or one such file")
-        found = shard_files(place)
-        if not found:
-            raise DataError(f"{place} holds no shard (*.h5); write some with emg-lens corpus")
-        paths += found
+        files = shard_files(place)
+        if not files:
+            raise DataError(f"{place} contains no shard (*.h5); write shards with emg-lens corpus")
+        paths += files
     if not paths:
-        raise DataError("no folder of shards was given")
+        raise DataError("no folder of shards was given; give at least one")
     if len(set(paths)) < len(paths):
-        raise DataError("a shard was given twice; give each folder once, and none inside another")
+        raise DataError("a shard was given twice; give each folder once, and no folder inside another")
     return tuple(map(read_shard, paths))
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """What a folder holds of shards, at any depth, by their names, in natural order."""
-    found = [path for path in files_below(folder) if path.suffix.lower() in (".h5", ".hdf5")]
-    found = [path for path in found if not path.name.startswith(".")]  # which somebody writes
-    return sorted(found, key=lambda path: natural(str(path)))
+    """List the files in a folder, at any depth, that have a shard's suffix, in natural order."""
+    files = [path for path in files_below(folder) if path.suffix.lower() in (".h5", ".hdf5")]
+    files = [path for path in files if not path.name.startswith(".")]  # files that are being written
+    return sorted(files, key=lambda path: natural_key(str(path)))
 
 
 def read_shard(path: Path) -> Shard:
-    """What a file of windows holds, without reading samples.
+    """Read the description of a file of windows, without its samples.
 
     Raises:
-        DataError: It cannot be read, holds no windows, or other things than real numbers.
+        DataError: The file cannot be read, contains no windows, or its samples are not real numbers.
     """
-    found = read_parts(hdf5_shapes, path, "a file of windows", names=(WINDOWS, TRIALS), texts=("subject",))
-    about, shapes = found["attributes"], found["shapes"]
+    content = read_parts(hdf5_shapes, path, "a file of windows", names=(WINDOWS, TRIALS), texts=("subject",))
+    about, shapes = content["attributes"], content["shapes"]
     name = TRIALS if about.get("format") == FORMAT else WINDOWS
     if name not in shapes:
-        listed = ", ".join(found["members"][:5]) or "nothing"
-        raise DataError(f"{path}: holds {listed}; expected {WINDOWS} [window, channel, time], or a file of trials")
+        listed = ", ".join(content["members"][:5]) or "nothing"
+        raise DataError(f"{path}: contains {listed}; expected {WINDOWS} [window, channel, time], or a file of trials")
     kind, shape = shapes[name]
     if kind[1:2] not in "fiu" or len(shape) != 3:
         raise DataError(f"{path}: {name} is {kind} {shape}; expected numbers [window, channel, time]")
@@ -110,26 +110,28 @@ def read_shard(path: Path) -> Shard:
     try:
         modalities, fs = _about(about, name)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
-        raise DataError(f"{path}: what it says of its channels or rate cannot be read ({error})") from None
+        raise DataError(
+            f"{path}: its channels or sampling rate cannot be read ({error}); write the file again"
+        ) from None
     if fs is not None and not SLOWEST <= fs <= FASTEST:
-        raise DataError(f"{path}: says that it has {fs:g} rows per second")
+        raise DataError(f"{path}: its sampling rate is {fs:g} Hz; expected {SLOWEST:g} to {FASTEST:g} Hz")
     if modalities and (min(modalities.values()) < 1 or sum(modalities.values()) != shape[1]):
-        raise DataError(f"{path}: holds {shape[1]} channels and says that they are {modalities}")
+        raise DataError(f"{path}: has {shape[1]} channels, but its modalities are {modalities}; write the file again")
     one = str(about.get("subject", ""))
-    every = found.get("subject") or [one] * (1 if shape[0] else 0)
+    every = content.get("subject") or [one] * (1 if shape[0] else 0)
     if len(every) not in (1, shape[0]):
-        raise DataError(f"{path}: {len(every)} subjects for {shape[0]} windows; expected one a window")
+        raise DataError(f"{path}: {len(every)} subjects for {shape[0]} windows; expected one subject per window")
     return Shard(path, name, (shape[0], shape[1], shape[2]), _runs(every, shape[0]), modalities, fs)
 
 
 def trials_shard(trials: TrialSet, name: str = "trials") -> Shard:
-    """Trials in memory as a shard."""
+    """Make a shard of trials in memory."""
     runs = _runs(trials.subject.tolist(), len(trials))
     return Shard(Path(name), TRIALS, trials.x.shape, runs, dict(trials.modalities), trials.fs, trials.x)  # pyright: ignore
 
 
 class ShardReader:
-    """Reads windows of shards, holding few files open; each process that gets a copy opens its own."""
+    """Reader of windows that keeps few files open; each process opens its own files."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[Path, h5py.File] = OrderedDict()
@@ -139,41 +141,44 @@ class ShardReader:
         return {"_files": OrderedDict(), "_process": -1}
 
     def read(self, shard: Shard, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row channel time"]:
-        """Windows in rising order, as float32.
+        """Read windows as float32; `rows` must be in rising order.
 
         Raises:
-            DataError: The file is gone, was changed, or cannot be read; NaN, infinity, values beyond `LARGEST_SAMPLE`.
+            DataError: The file is missing, was changed, or cannot be read; or a sample is NaN, infinite or beyond
+                `LARGEST_SAMPLE`.
         """
-        found = shard.values[rows] if shard.values is not None else self._from_file(shard, rows)
-        bad = np.argwhere(~((found.max(axis=2) <= LARGEST_SAMPLE) & (found.min(axis=2) >= -LARGEST_SAMPLE)))
+        windows = shard.values[rows] if shard.values is not None else self._from_file(shard, rows)
+        bad = np.argwhere(~((windows.max(axis=2) <= LARGEST_SAMPLE) & (windows.min(axis=2) >= -LARGEST_SAMPLE)))
         if len(bad):
             row, channel = bad[0]
             raise DataError(
                 f"{shard.path}: window {rows[row]}, channel {channel} holds NaN, infinity or values beyond"
-                f" {LARGEST_SAMPLE:g}; drop or repair it first"
+                f" {LARGEST_SAMPLE:g}; remove or repair it"
             )
-        return found
+        return windows
 
     def _from_file(self, shard: Shard, rows: Int[np.ndarray, " row"]) -> np.ndarray:
-        found = np.empty((len(rows), *shard.shape[1:]), np.float32)
+        windows = np.empty((len(rows), *shard.shape[1:]), np.float32)
         try:
             data: Any = self._file(shard.path)[shard.name]
             if not len(rows):
-                return found
+                return windows
             if data.shape != shard.shape:
-                raise DataError(f"{shard.path} was changed while it was read: {data.shape}, before {shard.shape}")
+                raise DataError(
+                    f"{shard.path} was changed while it was read: {data.shape}, before {shard.shape}; start again"
+                )
             starts = np.flatnonzero(np.diff(rows, prepend=rows[:1] - 2) != 1)
-            with np.errstate(over="ignore"):  # what is beyond float32 is infinite then, and told
-                for first, last in zip(starts, [*starts[1:], len(rows)], strict=True):  # rows that follow each other
-                    found[first:last] = data[int(rows[first]) : int(rows[last - 1]) + 1]
+            with np.errstate(over="ignore"):  # values beyond float32 become infinite, which `read` reports
+                for first, last in zip(starts, [*starts[1:], len(rows)], strict=True):  # consecutive rows
+                    windows[first:last] = data[int(rows[first]) : int(rows[last - 1]) + 1]
         except (OSError, KeyError, ValueError, RuntimeError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"{shard.path}: cannot be read ({' '.join(str(error).split())}); is it complete?") from None
-        return found
+        return windows
 
     def _file(self, path: Path) -> h5py.File:
-        if self._process != os.getpid():  # handles of another process are not ours to use or to close
+        if self._process != os.getpid():  # a forked process must not use or close its parent's handles
             self._files, self._process = OrderedDict(), os.getpid()
         if path in self._files:
             self._files.move_to_end(path)
@@ -185,7 +190,7 @@ class ShardReader:
 
 
 def _about(about: Mapping[str, Any], name: str) -> tuple[dict[str, int], float | None]:
-    """Modalities and rate, as the file says them."""
+    """Modalities and sampling rate, from the attributes of the file."""
     fs = None if about.get("fs") is None else float(about["fs"])
     if name == TRIALS:
         order = json.loads(about["channels"])["modality"]
@@ -195,7 +200,7 @@ def _about(about: Mapping[str, Any], name: str) -> tuple[dict[str, int], float |
 
 
 def _runs(subjects: Sequence[str], n_windows: int) -> tuple[tuple[int, int, str], ...]:
-    """First window, last window + 1 and subject of each run; one name stands for all windows."""
+    """First window, end (exclusive) and subject of each run; a single name is for all windows."""
     if len(subjects) == 1:
         return ((0, n_windows, str(subjects[0])),)
     names = np.asarray(subjects, dtype=str)

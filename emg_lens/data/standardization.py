@@ -1,6 +1,6 @@
-"""Means and standard deviations of the training trials: what standardises inputs and targets, then and later.
+"""Standardization: z-score inputs and targets with the means and standard deviations of the training trials.
 
-They come from training trials alone, and are kept beside a fitted model, so that it can be fed raw trials.
+The statistics are saved with a fitted model, so that it can be applied to new raw trials later.
 """
 
 import json
@@ -29,7 +29,7 @@ TRIALS_AT_ONCE = 1024
 
 @runtime_checkable
 class HasInputs(Protocol):
-    """What statistics need of a `TrialSet`: samples, and the table of channels."""
+    """An object with samples and a channel table, such as a `TrialSet`."""
 
     @property
     def x(self) -> Float[np.ndarray, "trial channel time"]:
@@ -38,13 +38,13 @@ class HasInputs(Protocol):
 
     @property
     def channels(self) -> pd.DataFrame:
-        """One row a channel; those of a modality stand together."""
+        """One row a channel; channels of a modality stand together."""
         ...
 
 
 @runtime_checkable
 class HasTargets(Protocol):
-    """What statistics need of a `TrialSet` with targets."""
+    """An object with regression targets, such as a `TrialSet`."""
 
     @property
     def targets(self) -> Float[np.ndarray, "trial target"] | None:
@@ -53,20 +53,30 @@ class HasTargets(Protocol):
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of the targets."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class InputStatistics:
-    """Mean and standard deviation of each channel, over trials and samples.
+    """Mean and standard deviation of each channel over trials and samples, for z-scoring.
 
     Attributes:
         modalities: Number of channels of each modality, in channel order.
-        mean: Of each channel, in its own units.
-        std: Of each channel; 0 for a channel that is constant, which is set to zero.
-        rectify: Modalities whose absolute value is taken afterwards: the order of the IsoNet paper, §2.2, under which
-            zero is a channel's least value, not its mean.
+        mean: Mean of each channel, in its own units.
+        std: Standard deviation of each channel. A constant channel has 0, and its z-score is 0.
+        rectify: Modalities that are rectified (absolute value) after z-scoring, as in the IsoNet paper, §2.2. Zero is
+            then the smallest value of a channel, not its mean.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens.data import InputStatistics, TrialSet
+        >>> x = np.random.default_rng(0).normal(loc=5, scale=2, size=(6, 2, 100))
+        >>> train = TrialSet.from_arrays(x, [0, 1] * 3, ["A"] * 6, range(6), {"emg": 2}, fs=100.0)
+        >>> statistics = InputStatistics.of(train)
+        >>> z = statistics.apply(train.x)
+        >>> bool(abs(z.mean()) < 1e-6), round(float(z.std()), 3)
+        (True, 1.0)
     """
 
     modalities: Mapping[str, int]
@@ -80,21 +90,25 @@ class InputStatistics:
         unknown = [m for m in self.rectify if m not in self.modalities]
         if unknown:
             known = ", ".join(sorted(self.modalities))
-            raise DataError(f"rectify must list modalities, got unknown modality {unknown[0]!r}; known: {known}")
+            raise DataError(f"rectify contains the unknown modality {unknown[0]!r}; known: {known}")
 
     @staticmethod
     def of(train: HasInputs, rectify: Iterable[str] = ()) -> "InputStatistics":
-        """The statistics of training trials.
+        """Compute the statistics of training trials.
+
+        Args:
+            train: Training trials. Test trials must not be among them.
+            rectify: Modalities to rectify after z-scoring.
 
         Raises:
-            DataError: A modality to rectify that there is not.
+            DataError: `rectify` contains an unknown modality.
         """
         mean = train.x.mean(axis=(0, 2), dtype=np.float64)
-        # A few channels at a time, for the sake of memory; a single one alone would be summed in another order.
+        # A few channels at a time saves memory; numpy would sum a single channel in another order.
         blocks = [slice(b[0], b[-1] + 1) for b in np.array_split(np.arange(len(mean)), max(1, -(-len(mean) // 4)))]
         squares = [np.mean((train.x[:, b] - mean[b, None]) ** 2, axis=(0, 2)) for b in blocks]
         std = np.sqrt(np.concatenate(squares))
-        constant = np.ptp(train.x, axis=(0, 2)) == 0  # its deviation may be a rounding error instead of 0
+        constant = np.ptp(train.x, axis=(0, 2)) == 0  # rounding may give a std other than 0
         if isinstance(rectify, str):
             raise DataError(f"rectify must list modalities, got {rectify!r}")
         counts = Counter(train.channels["modality"])
@@ -134,16 +148,16 @@ class InputStatistics:
         return out
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, in one step."""
+        """Write a safetensors file; an existing file is replaced at once."""
         facts = {"modalities": dict(self.modalities), "rectify": self.rectify}
         _write(path, "input statistics", self.mean, self.std, facts)
 
     @staticmethod
     def load(path: str | Path) -> "InputStatistics":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DataError: A file that is missing, damaged or something else.
+            DataError: The file is missing, damaged or of another kind.
         """
         with _naming(path, "input statistics"):
             mean, std, facts = _read(path, "input statistics")
@@ -152,12 +166,12 @@ class InputStatistics:
 
 @dataclass(frozen=True, eq=False)
 class TargetStatistics:
-    """Mean and standard deviation of each target of a regression, over trials.
+    """Mean and standard deviation of each regression target over trials, for z-scoring.
 
     Attributes:
-        mean: Of each target, in its own units.
-        std: Of each target; 0 for one that is constant, which is set to zero.
-        names: What the targets are.
+        mean: Mean of each target, in its own units.
+        std: Standard deviation of each target. A constant target has 0, and its z-score is 0.
+        names: Names of the targets.
     """
 
     mean: Float[np.ndarray, " target"] = field(repr=False)
@@ -170,45 +184,45 @@ class TargetStatistics:
 
     @staticmethod
     def of(train: HasTargets) -> "TargetStatistics":
-        """The statistics of training trials.
+        """Compute the statistics of training trials.
 
         Raises:
-            DataError: Trials without targets.
+            DataError: The trials have no targets.
         """
         if train.targets is None:
-            raise DataError("these trials have no targets; take some from their modalities with with_targets")
+            raise DataError("these trials have no targets; make targets from a modality with `with_targets`")
         targets = train.targets.astype(np.float64)
         std = np.where(np.ptp(targets, axis=0) == 0, 0.0, targets.std(axis=0))
         return TargetStatistics(targets.mean(axis=0), std, train.target_names)
 
     def apply(self, targets: Float[np.ndarray, "trial target"]) -> Float[np.ndarray, "trial target"]:
-        """Z-scores, float32: what a model is trained on.
+        """Z-score targets `[trial, target]`; returns float32.
 
         Raises:
-            DataError: Another number of targets.
+            DataError: The number of targets is wrong.
         """
         self._check(targets)
         return ((targets - self.mean) * _inverse(self.std)).astype(np.float32)
 
     def undo(self, outputs: Float[np.ndarray, "trial target"]) -> Float[np.ndarray, "trial target"]:
-        """A model's outputs in the targets' units, float32.
+        """Convert a model's outputs `[trial, target]` to the targets' units; returns float32.
 
         Raises:
-            DataError: Another number of outputs.
+            DataError: The number of outputs is wrong.
         """
         self._check(outputs)
         return (outputs * self.std + self.mean).astype(np.float32)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file, in one step."""
+        """Write a safetensors file; an existing file is replaced at once."""
         _write(path, "target statistics", self.mean, self.std, {"names": self.names})
 
     @staticmethod
     def load(path: str | Path) -> "TargetStatistics":
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            DataError: A file that is missing, damaged or something else.
+            DataError: The file is missing, damaged or of another kind.
         """
         with _naming(path, "target statistics"):
             mean, std, facts = _read(path, "target statistics")
@@ -220,7 +234,7 @@ class TargetStatistics:
 
 
 def _inverse(std: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """What to multiply deviations from the mean with; 0 where the standard deviation is 0."""
+    """Factor for deviations from the mean: 1 / std, and 0 where the standard deviation is 0."""
     return np.where(std == 0, 0.0, 1 / np.where(std == 0, 1.0, std))
 
 
@@ -238,7 +252,7 @@ def _check_moments(mean: np.ndarray, std: np.ndarray, n: int, what: str) -> None
 def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts: Mapping[str, Any]) -> None:
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Several entries would be written in a random order; the same statistics are the same bytes.
+    # safetensors writes several entries in a random order; one entry gives the same bytes each time.
     about = {FORMAT: json.dumps({"kind": f"{kind} 1", **facts, "checksum": PLACEHOLDER})}
     with replacing_with_checksum(path) as partial:
         save_file({"mean": mean, "std": std}, partial, about)
@@ -247,18 +261,18 @@ def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts
 def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
     path = Path(path).expanduser()
     if not path.is_file():
-        raise DataError(f"no such file; expected saved {kind}")
+        raise DataError(f"no such file; expected a file of {kind}")
     check_file(path)
     with safe_open(path, "np") as file:
         facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
         if facts.get("kind") != f"{kind} 1":
-            raise DataError(f"not saved {kind}; give another file")
+            raise DataError(f"not a file of {kind}; give another file")
         return file.get_tensor("mean"), file.get_tensor("std"), facts
 
 
 @contextmanager
 def _naming(path: str | Path, kind: str) -> Iterator[None]:
-    """What goes wrong while a file is read is one line that names it."""
+    """Re-raise errors while a file is read as one `DataError` that names the file."""
     try:
         yield
     except DamagedFileError as error:

@@ -1,4 +1,4 @@
-"""What is in a data folder, at a glance: one row a subject, and every note once."""
+"""Summarize a data set: one row a subject, and every note once."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,14 +11,14 @@ from emg_lens.data.trials import TrialSet
 
 
 def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Counter[str]]:
-    """Read a whole data set and count.
+    """Read a whole data set and count its content.
 
     Returns:
-        One row a subject: recordings, minutes, signals (channels at their rate), movements, repetitions, trials; and
-        each note with the number of recordings that carry it.
+        One row a subject: recordings, minutes, signals (channels and rate), gestures, repetitions, trials; and each
+        note with the number of recordings that have it.
 
     Raises:
-        DataError: As `load_dataset`.
+        DataError: See `load_dataset`.
     """
     if describe_dataset(dataset).finished:
         trials = load_trials(dataset, root)
@@ -46,7 +46,7 @@ def _merge(subject: str, facts: list[dict]) -> dict:
         "recordings": len(facts),
         "minutes": round(sum(f["seconds"] for f in facts) / 60, 1),
         "signals": facts[0]["signals"],
-        "movements": len(set().union(*(f["labels"] for f in facts))),
+        "gestures": len(set().union(*(f["labels"] for f in facts))),
         "repetitions": len(set().union(*(f["repetitions"] for f in facts))),
         "trials": sum(f["trials"] for f in facts),
     }
@@ -62,7 +62,7 @@ def _of_trials(trials: TrialSet) -> pd.DataFrame:
                 "recordings": 1,
                 "minutes": round(len(rows) * trials.n_samples / trials.fs / 60, 1),
                 "signals": signals,
-                "movements": rows["y"].nunique(),
+                "gestures": rows["y"].nunique(),
                 "repetitions": rows["repetition"].nunique(),
                 "trials": len(rows),
             }

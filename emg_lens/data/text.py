@@ -1,4 +1,4 @@
-"""Text files of recordings, packed by gzip or not: no more of one is read than a recording can have."""
+"""Read tables of recordings from text files, also gzip-compressed, with limits on size and columns."""
 
 import gzip
 import io
@@ -14,22 +14,22 @@ from emg_lens.memory import free_memory
 
 MOST_BYTES = 2_000_000_000
 MEMORY_A_BYTE = 10
-"""Bytes of memory that a byte of text may take as a table of cells."""
+"""Bytes of memory that a table needs for each byte of text, at most."""
 SPACES = r"\s+"
 MOST_COLUMNS = 5000
-"""Beyond that, telling columns of one name apart takes longer than reading them."""
+"""Largest number of columns of a table."""
 
 
-def unpacked(path: Path, most_bytes: int = MOST_BYTES, usual: str = "") -> io.BytesIO:
-    """The text, as bytes; of a file named `.gz` what it unpacks to.
+def read_bytes(path: Path, most_bytes: int = MOST_BYTES, usual: str = "") -> io.BytesIO:
+    """Read a text file as bytes; a file named `.gz` is decompressed.
 
     Args:
         path: The file.
-        most_bytes: Of text that are read.
-        usual: What such a file usually has, for the message.
+        most_bytes: Largest size of the (decompressed) text.
+        usual: Usual content of such a file, for the message.
 
     Raises:
-        DataError: It cannot be read, is damaged, or holds more.
+        DataError: The file cannot be read, is damaged, or is too large.
     """
     most = min(most_bytes, free_memory() // MEMORY_A_BYTE)
     try:
@@ -39,46 +39,46 @@ def unpacked(path: Path, most_bytes: int = MOST_BYTES, usual: str = "") -> io.By
         reason = str(getattr(error, "strerror", None) or error).strip()
         raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
     if len(content) > most:
-        why = "" if most == most_bytes else ", as much as fits into memory as a table"
-        told = f"; {usual}" if usual else "; cut the recording into files, or save it as arrays (.npy, HDF5)"
-        raise DataError(f"{path}: holds more than {most / 1e6:.0f} MB of text{why}{told}")
+        limit = "" if most == most_bytes else ", the most that fits into memory as a table"
+        advice = f"; {usual}" if usual else "; divide the recording into files, or save it as arrays (.npy, HDF5)"
+        raise DataError(f"{path}: contains more than {most / 1e6:.0f} MB of text{limit}{advice}")
     return io.BytesIO(content)
 
 
 def first_line(text: io.BytesIO, skip_lines: int = 0) -> str:
-    """The first line below some others, whatever ends lines there; the text is left at its beginning."""
+    """Return the first line after `skip_lines` lines, with any line ending; then rewind the text."""
     lines = io.TextIOWrapper(text, encoding="latin-1")
-    found = next((line for i, line in enumerate(lines) if i >= skip_lines), "")
+    first = next((line for i, line in enumerate(lines) if i >= skip_lines), "")
     lines.detach()
     text.seek(0)
-    return found
+    return first
 
 
 def check_columns(line: str, separator: str, path: Path) -> None:
-    r"""Refuse a table that has more columns than any recording.
+    r"""Reject a table with more columns than any recording has.
 
     Args:
-        line: Its first.
-        separator: Between columns; `"\s+"` are any blanks.
+        line: Its first line.
+        separator: Text between columns; `"\s+"` means white space.
         path: The file, for the message.
 
     Raises:
-        DataError: It has more.
+        DataError: The table has more than `MOST_COLUMNS` columns.
     """
     n_columns = len(line.split()) if separator == SPACES else line.count(separator) + 1
     if n_columns > MOST_COLUMNS:
-        raise DataError(f"{path}: its first line has {n_columns} columns; {MOST_COLUMNS} at most are read")
+        raise DataError(f"{path}: its first line has {n_columns} columns; expected {MOST_COLUMNS} at most")
 
 
-def rows_below(text: io.BytesIO, **options: Any) -> pd.DataFrame:
-    """The rows of a table, none of which is longer than its header: pandas would take what is too much for an index.
+def read_rows(text: io.BytesIO, **options: Any) -> pd.DataFrame:
+    """Read the rows of a table; rows longer than the header are rejected, which pandas would read as an index.
 
     Args:
-        text: The file's.
-        **options: Of `pandas.read_csv`.
+        text: The text of the file.
+        **options: Options of `pandas.read_csv`.
 
     Raises:
-        ValueError: One is, or it is no table.
+        ValueError: A row is longer than the header, or the text is not a table.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -38,7 +38,7 @@ def test_the_first_electrodes_are_those_listed_first():
         ({"emg": {"electrodes": "all", "axes": 3}, "acc": "all"}, "2 channels, which is not a multiple of axes=3"),
         ({"emg": {"electrodes": [1], "first": 2}, "acc": "all"}, "first=2 is more than the 1 electrodes of emg"),
         ({"emg": "left", "acc": "all"}, "numbers from 0 or 'all', got 'left'"),
-        ({"emg": [-1], "acc": "all"}, "electrodes"),
+        ({"emg": [-1], "acc": "all"}, "emg.0=-1; expected a number greater than or equal to 0$"),
         ({"emg": [True], "acc": "all"}, "electrodes"),
         ({}, "channels is empty"),
         ([0, 1], "channels"),

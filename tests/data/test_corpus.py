@@ -64,14 +64,14 @@ def test_trials_are_read_from_memory_and_from_their_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (lambda f: None, "holds nothing"),
+        (lambda f: None, "contains nothing"),
         (lambda f: f.create_dataset("data", data=np.zeros((3, 4))), "expected numbers"),
         (lambda f: f.create_dataset("data", data=np.zeros((0, 4, 5))), "at least one window"),
         (lambda f: f.create_dataset("data", data=np.array([[["a"]]], dtype="S1")), "expected numbers"),
         (lambda f: f.create_group("data"), "group"),
         (
             lambda f: (f.create_dataset("data", data=np.zeros((1, 2, 3))), f.attrs.update(modalities='{"emg": 3}')),
-            "says that they are",
+            "but its modalities are",
         ),
         (
             lambda f: (f.create_dataset("data", data=np.zeros((1, 2, 3))), f.attrs.update(modalities="{")),
@@ -82,7 +82,7 @@ def test_trials_are_read_from_memory_and_from_their_file(tmp_path):
                 f.create_dataset("data", data=np.zeros((1, 4, 3))),
                 f.attrs.update(modalities='{"emg": 6, "acc": -2}'),
             ),
-            "says that they are",
+            "but its modalities are",
         ),
         (
             lambda f: (
@@ -93,12 +93,12 @@ def test_trials_are_read_from_memory_and_from_their_file(tmp_path):
         ),
         (
             lambda f: (f.create_dataset("data", data=np.zeros((1, 2, 3))), f.attrs.update(fs=np.nan)),
-            "nan rows per second",
+            "sampling rate is nan Hz",
         ),
         (lambda f: f.create_group("data"), "expected"),
     ],
 )
-def test_files_that_are_no_shards_are_refused_in_one_line(tmp_path, content, message):
+def test_files_that_are_not_shards_give_a_one_line_error(tmp_path, content, message):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         content(file)
     with pytest.raises(DataError, match=message) as error:
@@ -107,7 +107,7 @@ def test_files_that_are_no_shards_are_refused_in_one_line(tmp_path, content, mes
 
 
 def test_folders_without_shards_and_broken_files_are_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no shard"):
+    with pytest.raises(DataError, match="contains no shard"):
         find_shards([tmp_path])
     with pytest.raises(DataError, match="does not exist"):
         find_shards([tmp_path / "x"])
@@ -209,12 +209,12 @@ def test_shards_that_do_not_go_together_are_refused(tmp_path):
     with pytest.raises(DataError, match="differ in length: 20 samples"):
         Corpus.open([tmp_path])
     write(tmp_path / "b.h5", fs=1000.0)
-    with pytest.raises(DataError, match="rates differ"):
+    with pytest.raises(DataError, match="sampling rates differ"):
         Corpus.open([tmp_path])
     write(tmp_path / "b.h5", channels=4)
-    with pytest.raises(DataError, match="has 4 channels of emg, the corpus takes 3"):
+    with pytest.raises(DataError, match="has 4 channels of emg, more than the corpus has \\(3"):
         Corpus.open([tmp_path], {"emg": 3})
-    with pytest.raises(DataError, match="does not say which"):
+    with pytest.raises(DataError, match="channels of unknown modality"):
         Corpus.open([tmp_path / "b.h5"], {"emg": 3, "acc": 3})
     with pytest.raises(DataError, match="acc"):
         Corpus.of_trials(trials(channels={"acc": 3}), {"emg": 3})
@@ -234,21 +234,21 @@ def many(tmp_path):
 
 
 def test_held_out_subjects_share_nobody_and_come_from_every_data_set(many):
-    training, validation = many.divide(HeldOut(share=0.2))
+    training, validation = many.divide(HeldOut(fraction=0.2))
     assert not set(training.subjects) & set(validation.subjects)
     assert {*training.subjects, *validation.subjects} == {*many.subjects} and len(many.subjects) == 13
     assert [sum(name.startswith(d) for name in validation.subjects) for d in "xy"] == [2, 1]
     assert len(training) + len(validation) == len(many)
     both = np.concatenate([part.read(np.arange(len(part))) for part in (training, validation)])
     assert len(np.unique(both.reshape(len(both), -1), axis=0)) == len(many)
-    other = many.divide(HeldOut(share=0.2, seed=1))[1]
+    other = many.divide(HeldOut(fraction=0.2, seed=1))[1]
     assert other.subjects != validation.subjects and other.fingerprint() != validation.fingerprint()
     named = many.divide(HeldOut(subjects=("x/3", "y/0")))[1]
     assert named.subjects == ("x/3", "y/0") and len(named) == 7 + 4
 
 
 def test_windows_drawn_alone_are_the_share_exactly(many):
-    training, validation = many.divide(HeldOut(by="windows", share=0.25))
+    training, validation = many.divide(HeldOut(by="windows", fraction=0.25))
     assert len(validation) == round(0.25 * len(many)) and len(training) + len(validation) == len(many)
     assert set(training.subjects) & set(validation.subjects)  # which is why it is not the default
     both = np.concatenate([part.read(np.arange(len(part))) for part in (training, validation)])
@@ -262,12 +262,12 @@ def test_what_cannot_be_parted_is_refused(many, tmp_path):
         many.divide(HeldOut(subjects=many.subjects))
     write(tmp_path / "nobody" / "a.h5")
     alone = Corpus.open([tmp_path / "nobody"])
-    with pytest.raises(DataError, match="does not say whose"):
+    with pytest.raises(DataError, match="does not name its subjects"):
         alone.divide(HeldOut())
     with pytest.raises(DataError, match="no window is left"):
         alone.divide(HeldOut(by="file"))
-    assert len(many.divide(HeldOut(by="file", share=0.5))[1].table()) in (6, 7)
-    with pytest.raises(ValueError, match="named where"):
+    assert len(many.divide(HeldOut(by="file", fraction=0.5))[1].table()) in (6, 7)
+    with pytest.raises(ValueError, match="only be listed with by: subject"):
         HeldOut(by="file", subjects=("a",))
 
 

@@ -44,8 +44,8 @@ def test_windows_are_those_of_the_filtered_recordings(tmp_path, data):
     assert len(corpus) == table["windows"].sum() and corpus.subjects == ("db5/S1", "db5/S3") and corpus.fs == 200
 
 
-def test_windows_of_movements_hold_one_label(tmp_path, data):
-    part = DB5.model_copy(update={"movements": True, "subjects": (1,)})
+def test_windows_inside_repetitions_have_one_label(tmp_path, data):
+    part = DB5.model_copy(update={"inside_repetitions": True, "subjects": (1,)})
     table = write_corpus({"db5": part}, data, tmp_path)
     whole = write_corpus({"db5": DB5.model_copy(update={"subjects": (1,)})}, data, tmp_path / "whole")
     assert 0 < table["windows"][0] < whole["windows"][0]
@@ -60,7 +60,7 @@ def test_a_folder_is_continued_and_belongs_to_one_corpus(tmp_path, data):
     again = write_corpus({"db5": DB5}, data, tmp_path)
     assert again.equals(first) and (tmp_path / "db5-S1.h5").stat().st_mtime_ns == kept
     other = DB5.model_copy(update={"window_s": 2.0})
-    with pytest.raises(DataError, match="holds shards of other parts"):
+    with pytest.raises(DataError, match="contains shards of other parts"):
         write_corpus({"db5": other}, data, tmp_path)
     assert corpus_digest({"db5": other}, data) != corpus_digest({"db5": DB5}, data)
     (tmp_path / "corpus.json").unlink()
@@ -68,19 +68,20 @@ def test_a_folder_is_continued_and_belongs_to_one_corpus(tmp_path, data):
         write_corpus({"db5": DB5}, data, tmp_path)
 
 
-def test_a_shard_that_was_changed_later_is_never_taken_for_what_was_written(tmp_path, data):
+def test_a_shard_that_was_changed_later_is_rejected(tmp_path, data):
     write_corpus({"db5": DB5}, data, tmp_path)
     with h5py.File(tmp_path / "db5-S1.h5", "r+") as file:
         file["data"][0, 0, 0] += 1
-    with pytest.raises(DataError, match="db5-S1.h5 was changed after it was written; delete it"):
+    with pytest.raises(DataError, match="db5-S1.h5 was changed after it was written: .*; delete it"):
         write_corpus({"db5": DB5}, data, tmp_path)
     (tmp_path / "db5-S1.h5").write_bytes((tmp_path / "db5-S1.h5").read_bytes()[:3000])
     with pytest.raises(DataError, match="db5-S1.h5: cannot be read .* delete it"):
         write_corpus({"db5": DB5}, data, tmp_path)
     (tmp_path / "db5-S1.h5").unlink()
     write_corpus({"db5": DB5}, data, tmp_path)
-    (tmp_path / "shards.json").write_text((tmp_path / "shards.json").read_text().replace("db5-S1", "db5-S2"))
-    with pytest.raises(DataError, match="shards.json is damaged; delete"):
+    listed = (tmp_path / "checksums.json").read_text()
+    (tmp_path / "checksums.json").write_text(listed.replace("db5-S1", "db5-S2"))
+    with pytest.raises(DataError, match="checksums.json was changed after it was written: .*; delete"):
         write_corpus({"db5": DB5}, data, tmp_path)
 
 
@@ -104,22 +105,22 @@ def test_simulated_recordings_need_no_folder(tmp_path):
     ("change", "message"),
     [
         ({"dataset": "ninapro"}, "unknown data set"),
-        ({"dataset": "trials"}, "read as it is"),
+        ({"dataset": "trials"}, "needs no writing"),
         ({"modalities": ("emgs",)}, "has no modality 'emgs'"),
         ({"window_s": 3000.0}, "no window of 3000 s"),
         ({"subjects": (99,)}, "unknown subject 99"),
         ({"folder": "nowhere"}, "nowhere"),
-        ({"recipe": EMG_ONLY.model_copy(update={"signals": {"emg": ()}})}, "the recipe does not name"),
+        ({"recipe": EMG_ONLY.model_copy(update={"signals": {"emg": ()}})}, "the recipe does not list"),
     ],
 )
-def test_what_cannot_be_written_is_one_line_and_leaves_no_shard(tmp_path, data, change, message):
+def test_an_invalid_part_gives_a_one_line_error_and_leaves_no_shard(tmp_path, data, change, message):
     with pytest.raises(DataError, match=message):
         write_corpus({"db5": DB5.model_copy(update=change)}, data, tmp_path)
     assert not [*tmp_path.glob("*.h5"), *tmp_path.glob(".*.partial")]
 
 
 @pytest.mark.parametrize("name", ["x.hdf5", "X.H5", "sub/old.h5"])
-def test_a_folder_with_shards_of_others_is_not_taken(tmp_path, data, name):
+def test_a_folder_with_foreign_shards_is_rejected(tmp_path, data, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"theirs")
     with pytest.raises(DataError, match="unknown origin"):
@@ -127,7 +128,7 @@ def test_a_folder_with_shards_of_others_is_not_taken(tmp_path, data, name):
     assert not (tmp_path / "corpus.json").exists()
 
 
-def test_a_folder_in_which_nothing_was_written_serves_the_next_try(tmp_path, data):
+def test_a_folder_without_shards_can_be_used_again(tmp_path, data):
     with pytest.raises(DataError, match="no window of 3000 s"):
         write_corpus({"db5": DB5.model_copy(update={"window_s": 3000.0})}, data, tmp_path)
     assert (tmp_path / "corpus.json").exists()

@@ -17,7 +17,7 @@ from emg_lens.data import (
     register,
     subjects,
 )
-from emg_lens.data.files import select_subjects, natural
+from emg_lens.data.files import natural_key, select_subjects
 from emg_lens.data.registry import DATASETS
 
 
@@ -62,7 +62,7 @@ def test_a_data_set_without_an_index_is_read_to_list_its_subjects(toy, make_reco
 
     register(DataSet("bare", load, "no folder"))
     assert subjects("bare") == ("X",)
-    with pytest.raises(DataError, match="'bare' reads no folder, but 'there' was given"):
+    with pytest.raises(DataError, match="'bare' needs no folder, but 'there' was given"):
         load_dataset("bare", "there")
     assert len(data_fingerprint("bare")) == 16
 
@@ -75,13 +75,13 @@ def test_a_data_set_without_an_index_is_read_to_list_its_subjects(toy, make_reco
         (lambda _: load_dataset("toy"), r"'toy' needs a folder \(made up\)"),
         (lambda root: load_dataset("toy", root, subjects=["P3"]), "unknown subject 'P3'; known: P1, P2, P10"),
         (lambda root: load_dataset("toy", root, subjects="P1"), r"subjects must be a list such as \['P1'\]"),
-        (lambda root: load_dataset("toy", root, subjects=[]), "selects nothing"),
+        (lambda root: load_dataset("toy", root, subjects=[]), "selects no subject"),
         (lambda root: load_dataset("trials", root), "read it with load_trials"),
         (
             lambda root: subjects("psl-myo", root / "no"),
             "no does not exist; expected a folder with folders person",
         ),
-        (lambda root: load_dataset("uci-emg", root), "expected folders 01, 02.*; found no file at all"),
+        (lambda root: load_dataset("uci-emg", root), "expected folders 01, 02.*; found no file"),
     ],
 )
 def test_wrong_calls_are_told_at_once(toy, tmp_path, call, message):
@@ -162,7 +162,7 @@ def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(toy, tmp_path)
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, unique=True))
 def test_natural_order_is_the_order_of_the_numbers(numbers):
-    assert sorted((f"S{n}" for n in numbers), key=natural) == [f"S{n}" for n in sorted(numbers)]
+    assert sorted((f"S{n}" for n in numbers), key=natural_key) == [f"S{n}" for n in sorted(numbers)]
 
 
 @pytest.mark.parametrize("given_as", [3, "3", "S3", "03"])

@@ -254,12 +254,12 @@ def test_many_classes_are_compared_in_one_pass(tmp_path):
 
 def test_a_giant_description_is_not_read(tmp_path):
     (by_name(tmp_path) / "dataset.yaml").write_text("notes: [" + "x, " * 1_500_000 + "]")
-    with pytest.raises(DataError, match="dataset.yaml: holds more than 4 MB of text; a description has some lines"):
+    with pytest.raises(DataError, match="dataset.yaml: contains more than 4 MB of text; a description has some lines"):
         load_dataset("folder", tmp_path)
 
 
 def test_a_folder_without_a_description_says_where_to_read_about_it(tmp_path):
-    with pytest.raises(DataError, match="dataset.yaml: no such file; expected a description .*protocol.md"):
+    with pytest.raises(DataError, match="dataset.yaml: no such file; expected a description .*data-sets.md"):
         load_dataset("folder", tmp_path)
 
 
@@ -372,15 +372,15 @@ def packed(text):
 @pytest.mark.parametrize(
     "name, content, message",
     [
-        ("x.csv.gz", packed("a,b\n1,2\n" * 10_000), "x.csv.gz: holds more than 0 MB of text"),
-        ("x.csv", b"a,b\n" + b"1,2\n" * 10_000, "x.csv: holds more than 0 MB of text"),
+        ("x.csv.gz", packed("a,b\n1,2\n" * 10_000), "x.csv.gz: contains more than 0 MB of text"),
+        ("x.csv", b"a,b\n" + b"1,2\n" * 10_000, "x.csv: contains more than 0 MB of text"),
         ("x.csv.gz", packed("a,b\n1,2\n")[:-9], "x.csv.gz: cannot be read .*is it complete"),
         ("x.csv.gz", packed("a,b\n1,2\n")[:12] + b"\xff" * 20, "x.csv.gz: cannot be read .*is it complete"),
-        ("x.csv", b",".join([b"a"] * 6000), "x.csv: its first line has 6000 columns; 5000 at most are read"),
+        ("x.csv", b",".join([b"a"] * 6000), "x.csv: its first line has 6000 columns; expected 5000 at most"),
     ],
 )
 def test_text_that_swells_or_is_damaged_is_refused(tmp_path, monkeypatch, name, content, message):
-    monkeypatch.setattr(text.unpacked, "__defaults__", (20_000, ""))
+    monkeypatch.setattr(text.read_bytes, "__defaults__", (20_000, ""))
     pattern = SMALL.replace("{subject}.csv", name.replace("x", "{subject}"))
     with pytest.raises(DataError, match=message):
         list(load_dataset("folder", small(tmp_path, pattern, content, name)))

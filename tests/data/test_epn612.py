@@ -95,5 +95,5 @@ def test_damaged_files_are_one_line(tmp_path, text):
 
 def test_a_giant_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(epn612, "MOST_BYTES", 1000)
-    with pytest.raises(DataError, match="user1.json: holds more than 0 MB of text; a person has some 20 MB"):
+    with pytest.raises(DataError, match="user1.json: contains more than 0 MB of text; a person has some 20 MB"):
         list(load_dataset("epn-612", write(tmp_path)))

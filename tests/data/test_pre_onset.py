@@ -76,7 +76,7 @@ def test_a_filter_that_runs_both_ways_would_smear_the_movement_into_the_rest(mak
 
 
 def planted(where: str) -> Recording:
-    """Noise, and a level in `acc` that depends on the class: in the rest before each repetition or in the repetition."""
+    """Noise, and a level in `acc` that depends on the class: in the rest before each repetition or in it."""
     random = np.random.default_rng(0)
     order = [(label, r) for r in range(1, 11) for label in (1, 2, 3)]
     label = np.concatenate([np.repeat([0, of], [100, 100]) for of, _ in order])

@@ -123,5 +123,5 @@ def test_a_long_file_with_an_odd_last_row_is_refused_at_once_and_a_giant_one_is_
         read(tmp_path)
     assert time.monotonic() - began < 5
     monkeypatch.setattr(psl_myo, "MOST_BYTES", 20_000)
-    with pytest.raises(DataError, match="holds more than 0 MB of text"):
+    with pytest.raises(DataError, match="contains more than 0 MB of text"):
         read(tmp_path)

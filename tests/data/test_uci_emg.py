@@ -104,7 +104,7 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
 def test_a_small_file_that_swells_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(uci_emg, "MOST_BYTES", 10_000)
     write(tmp_path / "01", "1_raw_data_a.txt.gz")
-    with pytest.raises(DataError, match="1_raw_data_a.txt.gz: holds more than 0 MB of text; a series has some 4 MB"):
+    with pytest.raises(DataError, match="1_raw_data_a.txt.gz: contains more than 0 MB of text; a series has some 4 MB"):
         read(tmp_path)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from emg_lens.data.files import check_folder, files_below, natural, read_parts, select_subjects
+from emg_lens.data.files import check_folder, files_below, natural_key, read_parts, select_subjects
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -26,7 +26,7 @@ from emg_lens.data.sources.description import (
     value_name,
 )
 from emg_lens.data.sources.runs import count_runs
-from emg_lens.data.text import SPACES, check_columns, first_line, unpacked
+from emg_lens.data.text import SPACES, check_columns, first_line, read_bytes
 from emg_lens.io.binary import numpy_array
 
 DESCRIPTION = "dataset.yaml"
@@ -111,7 +111,7 @@ def _description_path(root: str | Path, description: str | None) -> Path:
 
 def _files(root: Path, told: FolderDescription) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
-    every = sorted(files_below(root), key=lambda p: natural(p.relative_to(root).as_posix()))
+    every = sorted(files_below(root), key=lambda p: natural_key(p.relative_to(root).as_posix()))
     for path in every:
         fields = told.places(path, root)
         if fields is not None:
@@ -119,7 +119,7 @@ def _files(root: Path, told: FolderDescription) -> dict[str, list[Path]]:
     if not found:
         some = ", ".join(p.relative_to(root).as_posix() for p in every[:3]) or "no file at all"
         raise DataError(f"{root}: no file like {told.files!r}; found {some}")
-    return {subject: found[subject] for subject in sorted(found, key=natural)}
+    return {subject: found[subject] for subject in sorted(found, key=natural_key)}
 
 
 def _strays(root: Path, told: FolderDescription, index: Mapping[str, Iterable[Path]]) -> list[str]:
@@ -167,7 +167,7 @@ def _table(path: Path, told: FolderDescription) -> Table:
 
 def _text_table(path: Path, told: FolderDescription) -> pd.DataFrame:
     """Cells as they are written."""
-    text = unpacked(path)
+    text = read_bytes(path)
     first = first_line(text, told.skip_lines)
     separator = "\t" if told.separator == r"\t" else told.separator or max(SEPARATORS, key=first.count)
     check_columns(first, separator, path)

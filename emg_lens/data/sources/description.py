@@ -12,9 +12,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.sources.path_pattern import PathPattern
-from emg_lens.data.text import unpacked
+from emg_lens.data.text import read_bytes
 from emg_lens.io.yaml_text import read_yaml
-from emg_lens.validation import SpecModel
+from emg_lens.validation import ArgumentError, SpecModel
 
 MOST_BYTES = 4_000_000
 FIELDS = ("subject", "label", "repetition")
@@ -164,7 +164,7 @@ class FolderDescription(SpecModel):
             DataError: It is missing, not YAML, or a key or value does not belong there.
         """
         try:
-            text = unpacked(path, MOST_BYTES, "a description has some lines").read().decode()
+            text = read_bytes(path, MOST_BYTES, "a description has some lines").read().decode()
             return cls.from_content(read_yaml(text))
         except ArgumentError as error:
             raise DataError(f"{path}: {error}") from None

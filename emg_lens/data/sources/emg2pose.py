@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import check_choices, check_folder, files_below, natural, read_parts, select_subjects
+from emg_lens.data.files import check_choices, check_folder, files_below, natural_key, read_parts, select_subjects
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.text import check_columns, first_line, rows_below, unpacked
+from emg_lens.data.text import check_columns, first_line, read_bytes, read_rows
 from emg_lens.io.binary import hdf5_fields
 
 NAME = "emg2pose"
@@ -116,10 +116,10 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     place = folder / METADATA
     if not place.is_file():
         raise DataError(f"{folder} holds no {METADATA}; expected {EXPECTED}")
-    text = unpacked(place, MOST_METADATA)
+    text = read_bytes(place, MOST_METADATA)
     check_columns(first_line(text), ",", place)
     try:
-        table = rows_below(text, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]
+        table = read_rows(text, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]
     except (ValueError, KeyError) as error:
         raise DataError(f"{place}: cannot be read ({error}); expected filename, user and stage") from None
     stages = {stage: i for i, stage in enumerate(sorted(table["stage"].unique()), start=1)}
@@ -131,7 +131,7 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
             raise DataError(f"two files of one name: {there[path.stem]} and {path}; keep one")
         there[path.stem] = path
     table = table.assign(path=[there.get(Path(name).stem) for name in table["filename"]])
-    table = table[table["path"].notna()].sort_values("filename", key=lambda names: names.map(natural))
+    table = table[table["path"].notna()].sort_values("filename", key=lambda names: names.map(natural_key))
     if table.empty:
         raise DataError(f"{place}: none of the files that it lists is there; expected {EXPECTED}")
     if table["path"].duplicated().any():
@@ -141,7 +141,7 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
 
 def _by_user(table: pd.DataFrame) -> dict[str, list[Path]]:
     found = {str(user): rows["path"].tolist() for user, rows in table.groupby("user")}
-    return {user: found[user] for user in sorted(found, key=natural)}
+    return {user: found[user] for user in sorted(found, key=natural_key)}
 
 
 EMG2POSE = DataSet(NAME, load, f"wrist-band EMG and joint angles of the hand: {EXPECTED}", find)

@@ -14,7 +14,7 @@ import numpy as np
 from emg_lens.data.files import check_choice, check_choices, index_files, select_subjects
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.text import unpacked
+from emg_lens.data.text import read_bytes
 
 Extent = Literal["sample", "marked"]
 NAME = "epn-612"
@@ -160,7 +160,7 @@ def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
 
 
 def _content(path: Path) -> Mapping[str, Any]:
-    text = unpacked(path, MOST_BYTES, "a person has some 20 MB")
+    text = read_bytes(path, MOST_BYTES, "a person has some 20 MB")
     try:
         content = json.load(text)
         if not isinstance(content, Mapping):

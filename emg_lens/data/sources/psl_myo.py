@@ -19,7 +19,7 @@ import numpy as np
 from emg_lens.data.files import Index, index_files, select_subjects
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.text import unpacked
+from emg_lens.data.text import read_bytes
 
 NAME = "psl-myo"
 EXPECTED = "folders person<n> with files '[<number>]<date> <time>_<sign>.csv'"
@@ -81,7 +81,7 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
         DataError: A row that is neither kind, a kind that is missing, or a value that is no number.
     """
     try:
-        text = unpacked(path, MOST_BYTES, "two seconds have some 50 kB").read().decode()
+        text = read_bytes(path, MOST_BYTES, "two seconds have some 50 kB").read().decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read ({error}); is the file complete?") from None
     rows = [line.split(",") for line in text.replace('"', "").splitlines() if line]

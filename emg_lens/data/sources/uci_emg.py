@@ -17,7 +17,7 @@ from emg_lens.data.files import Index, index_files, select_subjects
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.runs import count_runs
-from emg_lens.data.text import check_columns, first_line, rows_below, unpacked
+from emg_lens.data.text import check_columns, first_line, read_bytes, read_rows
 
 NAME = "uci-emg"
 EXPECTED = "folders 01, 02, ... with files '<1|2>_raw_data_*.txt' (or .txt.gz)"
@@ -120,10 +120,10 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
 
 
 def _table(path: Path) -> pd.DataFrame:
-    text = unpacked(path, MOST_BYTES, "a series has some 4 MB")
+    text = read_bytes(path, MOST_BYTES, "a series has some 4 MB")
     check_columns(first_line(text), "\t", path)
     try:
-        table = rows_below(text, sep="\t")
+        table = read_rows(text, sep="\t")
     except ValueError as error:  # pandas's parser errors are such
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None

@@ -22,7 +22,7 @@ from emg_lens.training.pretraining.loop import pretrain
 from emg_lens.training.pretraining.masking import masked_and_visible, token_errors
 from emg_lens.training.pretraining.window_batches import WindowBatches, read_batches
 
-SCRIPT = Path(__file__).with_name("toy_pretraining.py")
+SCRIPT = Path(__file__).parents[1] / "toy_pretraining.py"
 STEPS = RECIPE.epochs * (N_TRAINING // RECIPE.batch_size)
 
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_learned_from_is_one_line():
     still, subject = np.ones((160, 3, 40), np.float32), ["a"] * 80
     still[:80] = np.random.default_rng(0).normal(size=(80, 3, 40))
     parts = [TrialSet.from_arrays(x, [0] * 80, subject, [0] * 80, {"emg": 3}, 200.0) for x in np.split(still, 2)]
-    moving, constant = Corpus.of_trials(parts).divide(HeldOut(by="file", share=0.5))
+    moving, constant = Corpus.of_trials(parts).divide(HeldOut(by="file", fraction=0.5))
     if moving.file_of(0).name == "trials 1":
         moving, constant = constant, moving
     with pytest.raises(FitError, match=r"no channel changes in any of 80 windows \(the first one is of trials 1\)"):

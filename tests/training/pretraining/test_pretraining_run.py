@@ -15,8 +15,9 @@ from rich.console import Console
 from toy_pretraining import LOSSES
 
 from emg_lens.data import DataError
+from emg_lens.io.checksums import DamagedFileError
 from emg_lens.io.locking import BusyError, one_at_a_time
-from emg_lens.io.seals import DamagedFileError
+from emg_lens.io.run_folder import RunFolderError
 from emg_lens.training import PretrainingError, PretrainingSpec, run_pretraining
 from emg_lens.training.pretraining import run_folder as pretraining_run
 from emg_lens.training.pretraining.spec import shipped_pretrainings
@@ -26,7 +27,7 @@ name: toy
 corpus:
   folders: [shards]
   modalities: {emg: 4}
-held_out: {by: subject, share: 0.3}
+held_out: {by: subject, fraction: 0.3}
 model: {architecture: tinymyo, d_model: 16, n_heads: 2, n_layers: 1, d_mlp: 16, patch_samples: 10, dropout: 0.0,
         hidden_dropout: 0.0, drop_path: 0.0}
 recipe: {like: tinymyo-released, epochs: 2, batch_size: 8, micro_batch: 4, lr: 0.003, warmup_epochs: 1}
@@ -118,11 +119,11 @@ def test_another_configuration_is_another_folder_and_other_data_are_refused(spec
     assert PretrainingSpec.parse(SPEC + "title: in other words\n").digest() == spec.digest() != other.digest()
     with h5py.File(data / "shards" / "0.h5", "r+") as file:
         file["data"][0, 0, 0] += 1
-    with pytest.raises(PretrainingError, match="made with other data"):
+    with pytest.raises(RunFolderError, match="made with other data"):
         run(spec, data, out)
     text = (first / "data.json").read_text()
     (first / "data.json").write_text(text.replace("n_windows", "n_window"))
-    with pytest.raises(PretrainingError, match="delete"):
+    with pytest.raises(RunFolderError, match="delete"):
         run(spec, data, out)
 
 
@@ -154,9 +155,9 @@ def test_shards_of_data_sets_are_written_once_and_shared(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("name: toy", "nam: toy"), "name is needed and missing; nam is not known"),
+        (("name: toy", "nam: toy"), "name is missing; nam is not a known key; did you mean 'name'"),
         (("folders: [shards]", "folders: []"), "either parts .* or folders"),
-        (("share: 0.3", "share: 1.5"), "held_out.share"),
+        (("fraction: 0.3", "fraction: 1.5"), "held_out.fraction"),
         (
             ("corpus:", "cohort: {dataset: simulated}\ncorpse:"),
             "is a study, not a pre-training; run it with emg-lens run",
@@ -198,7 +199,7 @@ def test_a_folder_is_needed_and_a_tracker_must_be_installed(spec, data, tmp_path
     monkeypatch.setitem(pretraining_run.INSTALLED, "tensorboard", lambda: False)
     with pytest.raises(PretrainingError, match="tensorboard is not installed"):
         run(spec, data, tmp_path, log_to="tensorboard")
-    with pytest.raises(PretrainingError, match="cannot write"):
+    with pytest.raises(RunFolderError, match="cannot write"):
         (tmp_path / "file").write_text("")
         run(spec, data, tmp_path / "file")
 
