@@ -1,19 +1,22 @@
-"""The one base class of errors that the person who wrote the call, the study or the file can mend."""
+"""The base class of all errors that a user can fix, and text that a terminal can print."""
 
-MOST_LETTERS = 1500
-"""Of a message; of a longer one the middle is left out."""
+MOST_CHARACTERS = 1500
+"""Longest message; the middle of a longer one is left out."""
 
 
 class EmgLensError(Exception):
-    """What came in, what was expected and what to do, in one line; the command line prints it without a traceback."""
+    """An error that a user can fix. Its message is one line: what is wrong, what is expected, what to do.
+
+    The command line prints the message without a traceback.
+    """
 
     def __str__(self) -> str:
         return printable(BaseException.__str__(self))
 
 
 def printable(text: str) -> str:
-    """A text that a terminal shows as it is: one line, no control characters, of a bearable length."""
+    """Make a text safe for a terminal: one line, no control characters, at most about 1500 characters."""
     line = " ".join(text.split())
-    if len(line) > MOST_LETTERS:
-        line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
+    if len(line) > MOST_CHARACTERS:
+        line = f"{line[: MOST_CHARACTERS // 2]} ... {line[-MOST_CHARACTERS // 2 :]}"
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)

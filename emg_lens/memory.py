@@ -1,4 +1,4 @@
-"""What fits into memory: what cannot is refused before it is allocated, and what is freed is given back."""
+"""Memory of this process: how much is free, whether an array fits, and returning freed memory to the system."""
 
 import ctypes
 import sys
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class RoomError(EmgLensError, ValueError):
-    """Something asked for that this machine, or the limit of this process, has no room for."""
+class NotEnoughMemoryError(EmgLensError, ValueError):
+    """A model or an input that needs more memory than is free."""
 
 
 def free_memory() -> int:
-    """Bytes that this process may still allocate: what the machine has free, or less where the process has a limit."""
+    """Return the bytes that this process can still allocate: the free memory, or less if the process has a limit."""
     free = psutil.virtual_memory().available
     if hasattr(psutil, "RLIMIT_AS"):  # Linux
         process = psutil.Process()
@@ -27,30 +27,36 @@ def free_memory() -> int:
     return max(free, 0)
 
 
-def check_room(n_bytes: int, what: str) -> None:
-    """Refuse what cannot be allocated.
+def check_memory(n_bytes: int, what: str) -> None:
+    """Check that an allocation fits into the free memory.
 
     Args:
-        n_bytes: How much it takes, at least.
-        what: What it is, for the message.
+        n_bytes: Bytes that it needs, at least.
+        what: What is allocated, for the message.
 
     Raises:
-        RoomError: There is less memory.
+        NotEnoughMemoryError: Less memory is free.
     """
     free = free_memory()
     if n_bytes > free:
-        raise RoomError(f"{what} takes {n_bytes / 2**30:.3g} GiB of memory, and {free / 2**30:.1f} are free")
+        raise NotEnoughMemoryError(
+            f"{what} needs {n_bytes / 2**30:.3g} GiB of memory, but {free / 2**30:.1f} GiB are free; make it smaller"
+        )
 
 
 def trials_not_finite(x: "Tensor") -> list[int]:
-    """Trials of `x` `[trial, ...]` that hold NaN or infinity. Nothing as large as `x` is made, as `isfinite` does."""
+    """Return the indices of the trials that contain NaN or infinity. Unlike `isfinite`, this makes no copy of `x`.
+
+    Args:
+        x: `[trial, ...]`.
+    """
     if not x.numel():
         return []
-    low, high = x.flatten(1).aminmax(dim=1)  # where there is a NaN, both are
+    low, high = x.flatten(1).aminmax(dim=1)  # both are NaN if the trial contains NaN
     return (~(low.isfinite() & high.isfinite())).nonzero().flatten().tolist()
 
 
-def give_back() -> None:
-    """Give memory that was freed back to the system at once; the C library of Linux keeps some hundred MB for later."""
+def return_freed_memory() -> None:
+    """Return freed memory to the system at once. The C library of Linux otherwise keeps hundreds of MB for later."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # musl has none
         libc.malloc_trim(0)

@@ -1,71 +1,69 @@
-"""Arguments are what signatures say: what is of another type, or out of range, is refused in one line.
+"""Check arguments, fields and specifications against their types. An error is one line.
 
-`checked` reads the annotations of a function, `check_fields` those of a dataclass, so that what a type checker would
-find in a script is found in a notebook too. Numbers are strict: neither `True` nor `"3"` nor `2.5` is an integer, and
-NaN is no number. Shapes and kinds of arrays are told by the functions themselves, in their own words.
+`checked` reads the annotations of a function, `check_fields` those of a dataclass. `SpecModel` is the base class of
+specifications (pydantic). Numbers are strict: neither `True` nor `"3"` nor `2.5` is an integer, and NaN is no number.
+Functions check shapes and data types of arrays themselves.
 """
 
+import difflib
 import functools
 import inspect
 import math
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from types import SimpleNamespace, UnionType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    Self,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic._internal._model_construction import ModelMetaclass
+from pydantic_core import from_json
 
 from emg_lens.errors import EmgLensError
 
 F = TypeVar("F", bound=Callable)
 Refused = tuple[str, object, str]
-"""Where in a value, what stands there, and what was expected."""
+"""Place in an argument (`[1]`, or "" for all of it), the value there, and what is expected."""
 
+MOST_ERRORS = 3
+"""Errors that one message names."""
+FORMS = {
+    **dict.fromkeys(("tuple_type", "list_type"), "a list: [one, two]"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "keys and values: {key: value}"),
+}
+"""pydantic's names of errors of form -> the form in YAML."""
+WORDING = (
+    (r"^((greater|less) than)", r"a number \1"),
+    (r"^a valid ([aeiou][^,]*).*", r"an \1"),
+    (r"^a valid ([^,]*).*", r"a \1"),
+    (r"^String should (match|have)", r"text to \1"),
+    (r"^(Tuple|List|Dictionary) should have (.*) after validation.*", r"\2"),
+    (r"^Keys should be", "keys to be"),
+)
+"""Patterns in pydantic's messages, and their replacement behind the word "expected"."""
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 LEAVES = (int, float, bool, str, bytes)
-"""Types whose values pydantic checks; those of other classes are told by `isinstance`."""
+"""Types whose values pydantic checks; `isinstance` checks those of other types."""
 LONGEST = 120
-"""Letters of a value in a message."""
+"""Characters of a value in a message."""
 _short = reprlib.Repr()
 _short.maxstring, _short.maxother = LONGEST, LONGEST
 
 
 class ArgumentError(EmgLensError, ValueError, TypeError):
-    """A value of another type than a signature or a field promises, or outside of its range."""
+    """A value of the wrong type, or outside of its range."""
 
 
 def checked(function: F) -> F:
-    """The function, which refuses arguments of other types than its annotations say.
+    """Decorator: check the arguments of every call against the annotations.
 
     Annotations may narrow a type: `n: NonNegativeInt`, `mode: Literal["all", "mlp"]`.
 
     Raises:
-        ArgumentError: From calls: which argument, what came, what was expected.
+        ArgumentError: From calls: the argument, its value, and what is expected.
     """
     signature = inspect.signature(function)
 
@@ -80,7 +78,7 @@ def checked(function: F) -> F:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
-            return function(*args, **kwargs)  # which says in Python's words what is missing or too much
+            return function(*args, **kwargs)  # Python's own message names the missing or unknown argument
         for name, value in given.items():
             if signature.parameters[name].kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 check_argument(f"{function.__name__}: {name}", value, hints().get(name, Any))
@@ -90,12 +88,12 @@ def checked(function: F) -> F:
 
 
 def check_fields(instance: Any) -> None:
-    """Refuse a dataclass whose fields hold values of other types than they are declared with.
+    """Check the fields of a dataclass against their declared types.
 
-    A class that declares a field anew, for another default, keeps the bounds of the one it inherits from.
+    A subclass that gives a field another default keeps the bounds of its base class.
 
     Raises:
-        ArgumentError: Which field, what came, what was expected.
+        ArgumentError: The field, its value, and what is expected.
     """
     for kind in (one for one in reversed(type(instance).__mro__) if is_dataclass(one)):
         for name, hint in _hints_of(kind).items():
@@ -103,119 +101,166 @@ def check_fields(instance: Any) -> None:
                 check_argument(name, getattr(instance, name), hint)
 
 
-def findings(error: ValidationError) -> str:
-    """What pydantic found, in a line: at most three findings."""
-    found = [_finding(item) for item in error.errors()[:3]]
-    more = error.error_count() - len(found)
-    return "; ".join(found) + (f"; and {more} more" if more else "")
-
-
-def _finding(item: Any) -> str:
-    where, message = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
-    match item["type"]:
-        case "value_error":
-            return f"{where}: {message}" if where else message
-        case "extra_forbidden":
-            return f"{where} is not known"
-        case "missing":
-            return f"{where} is needed and missing"
-    return f"{where or 'it'}={short(item['input'])}, expected {message.removeprefix('Input should be ')}"
+# --- specifications ---------------------------------------------------------------------------------------
 
 
 class _OneLine(ModelMetaclass):
-    """Of classes that refuse their arguments in one line."""
+    """Metaclass of specifications: a wrong argument of the constructor is an error of one line."""
 
-    if not TYPE_CHECKING:  # to a type checker the fields are the arguments
+    if not TYPE_CHECKING:  # for a type checker the fields are the arguments
 
         def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-            with _in_one_line(cls):
+            with _in_one_line(cls, kwargs, f"{cls.__name__}: "):
                 return super().__call__(*args, **kwargs)
 
 
 @contextmanager
-def _in_one_line(cls: Any) -> Iterator[None]:
-    """What pydantic finds inside is refused in one line.
-
-    Raises:
-        ArgumentError: That line.
-    """
+def _in_one_line(cls: type[BaseModel], content: Any, start: str) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        unknown = any(item["type"] == "extra_forbidden" for item in error.errors())
-        known = f"; it has {', '.join(f.alias or name for name, f in cls.model_fields.items())}" * unknown
-        raise ArgumentError(f"{cls.__name__}: {findings(error)}{known}") from None
+        raise ArgumentError(start + describe_errors(error, content, cls)) from None
 
 
 class SpecModel(BaseModel, metaclass=_OneLine):
-    """What a study file says: no key that is not known, no NaN, and `true` is neither a number nor a name.
+    """Part of a specification: unknown keys, NaN, and `true` in place of a number or a name are errors.
 
     Raises:
-        ArgumentError: From calls in Python, `model_validate` among them: what came, and what was expected.
+        ArgumentError: From the constructor, `model_validate` and `from_content`: the value, and what is expected.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    ADDED: ClassVar[tuple[str, ...]] = ()
-    """Fields of later versions, written only where they differ from their defaults: what does not use them stays as it
-    was, and keeps its digest."""
-
-    if not TYPE_CHECKING:  # pydantic's own signatures
+    if not TYPE_CHECKING:  # the signatures are those of pydantic
 
         @classmethod
         def model_validate(cls, obj: Any, **options: Any) -> Any:
-            """As pydantic's, with its findings in one line."""
-            with _in_one_line(cls):
+            """As in pydantic; an error is one line."""
+            with _in_one_line(cls, obj, f"{cls.__name__}: "):
                 return super().model_validate(obj, **options)
 
         @classmethod
         def model_validate_json(cls, json_data: Any, **options: Any) -> Any:
-            """As pydantic's, with its findings in one line."""
-            with _in_one_line(cls):
-                return super().model_validate_json(json_data, **options)
+            """As in pydantic; an error is one line."""
+            return cls.model_validate(from_json(json_data), **options)
 
     @classmethod
     def from_content(cls, content: Any) -> Self:
-        """As `model_validate`, for readers of files, who say what pydantic found in words of their own.
+        """Read the content of a file. Unlike in `model_validate`, the error does not begin with the class name.
 
         Raises:
-            ValidationError: What it found.
+            ArgumentError: The path of the key, the value, and what is expected.
         """
-        return super().model_validate(content)
-
-    @model_serializer(mode="wrap")
-    def _used(self, write: Any) -> dict[str, Any]:
-        unused = {name for name in self.ADDED if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in write(self).items() if name not in unused}
+        with _in_one_line(cls, content, ""):
+            return super().model_validate(content)
 
     @model_validator(mode="before")
     @classmethod
-    def _finite(cls, content: Any) -> Any:
-        """No NaN either where no type is declared, which `allow_inf_nan` does not see."""
+    def _check_finite(cls, content: Any) -> Any:
+        """Refuse NaN also in fields without a declared type, which `allow_inf_nan` does not check."""
         typed = {f.alias or name for name, f in cls.model_fields.items() if Any not in _mentioned(f.annotation)}
         for name, given in content.items() if isinstance(content, Mapping) else ():
             odd = [value for value in _leaves(given) if isinstance(value, float) and not math.isfinite(value)]
             if odd and name not in typed:
-                raise ValueError(f"{name}: expected a finite number, got {odd[0]}")
+                raise ValueError(f"{name}={odd[0]}; expected a finite number")
         return content
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, content: Any) -> Any:
+    def _check_no_boolean(cls, content: Any) -> Any:
+        """Refuse `true` and `false` where a number or a name is expected."""
         given = content if isinstance(content, Mapping) else {}
         for name, field in cls.model_fields.items():
             value = given.get(field.alias or name)
-            wrong = [one for one in (value if isinstance(value, list | tuple) else (value,)) if isinstance(one, bool)]
-            if wrong and not {bool, Any} & set(_mentioned(field.annotation)):
-                told = str(wrong[0]).lower()
+            booleans = [
+                one for one in (value if isinstance(value, list | tuple) else (value,)) if isinstance(one, bool)
+            ]
+            if booleans and not {bool, Any} & set(_mentioned(field.annotation)):
                 raise ValueError(
-                    f"{field.alias or name}: expected a number or text, got {told}; if that is a name, quote it"
+                    f"{field.alias or name}={str(booleans[0]).lower()}; expected a number or text;"
+                    " put a name that YAML reads as true or false in quotes"
                 )
         return content
 
 
+def describe_errors(error: ValidationError, content: Any, model: type[BaseModel] | None = None) -> str:
+    """Describe what pydantic refused in one line: key, value, and what is expected, for at most three keys.
+
+    Args:
+        error: The error.
+        content: What was validated. Paths in the message are paths in this content.
+        model: The model that it was validated as; its keys are listed for an unknown key.
+    """
+    expected: dict[str, list[str]] = {}
+    items = [(_path_of(item["loc"], content, item["type"] == "missing"), item) for item in error.errors()]
+    for path, item in items:
+        if not any(other[: len(path)] == path != other for other, _ in items):  # else only one type of several failed
+            start, message = _problem(item, path, model)
+            expected.setdefault(start, []).append(message)
+    lines = [start + " or ".join(dict.fromkeys(messages)) for start, messages in expected.items()]
+    more = len(lines) - MOST_ERRORS
+    return "; ".join(lines[:MOST_ERRORS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _problem(item: Any, path: tuple[str | int, ...], model: type[BaseModel] | None) -> tuple[str, str]:
+    """The key with its value, and what is expected there."""
+    where, message = ".".join(map(str, path)), item["msg"].removeprefix("Value error, ")
+    match item["type"]:
+        case "value_error":
+            return f"{where}: " if where else "", message
+        case "missing":
+            return f"{where} is missing", ""
+        case "extra_forbidden":
+            known = _keys_at(model, path[:-1])
+            close = difflib.get_close_matches(str(path[-1]), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+            return f"{where} is not a known key; ", hint
+        case "union_tag_not_found":
+            return f"{where} needs the key ", item["ctx"]["discriminator"]
+        case "union_tag_invalid":
+            key = item["ctx"]["discriminator"].strip("'")
+            return f"{where}.{key}={item['ctx']['tag']!r}; expected ", item["ctx"]["expected_tags"]
+    return f"{where or 'the content'}={short(item['input'])}; expected ", _expected(item)
+
+
+def _expected(item: Any) -> str:
+    """What pydantic expected, in words that fit behind "expected"."""
+    if item["type"] in FORMS:
+        return FORMS[item["type"]]
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    for pattern, words in WORDING:
+        message = re.sub(pattern, words, message)
+    return message
+
+
+def _path_of(place: tuple[str | int, ...], content: Any, keep_last: bool) -> tuple[str | int, ...]:
+    """The keys in a place that pydantic names; it adds names of types where several types are possible."""
+    path: list[str | int] = []
+    for at, part in enumerate(place):
+        last = at == len(place) - 1
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            if not (last and keep_last):
+                continue
+        path.append(part)
+    return tuple(path)
+
+
+def _keys_at(model: type[BaseModel] | None, path: tuple[str | int, ...]) -> list[str]:
+    """The keys that a model knows at a path of keys."""
+    models = [] if model is None else [model]
+    for part in path:
+        hints = [f.annotation for one in models for name, f in one.model_fields.items() if (f.alias or name) == part]
+        inner = [
+            one for hint in hints for one in _mentioned(hint) if isinstance(one, type) and issubclass(one, BaseModel)
+        ]
+        models = inner or models  # a number of a list, or a name in a mapping
+    return list(dict.fromkeys(f.alias or name for one in models for name, f in one.model_fields.items()))
+
+
 def _leaves(value: Any) -> Iterator[Any]:
-    """What a value of lists and mappings holds at its ends."""
+    """The values inside nested lists and mappings."""
     if isinstance(value, list | tuple | Mapping):
         for part in value.values() if isinstance(value, Mapping) else value:
             yield from _leaves(part)
@@ -223,22 +268,21 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _shown(name: str) -> str:
+def _printable_name(name: str) -> str:
     if not name.strip() or not name.isprintable():
-        raise ValueError(f"a name is printable text and not empty, got {short(name)}")
+        raise ValueError(f"{short(name)} is not a name; expected printable text that is not empty")
     return name
 
 
-Name = Annotated[str, Field(max_length=500), AfterValidator(_shown)]
-"""Of something that tables, files and terminals show."""
-
+Name = Annotated[str, Field(max_length=500), AfterValidator(_printable_name)]
+"""A name that appears in tables, files and terminals."""
 
 OutputCount = Annotated[int, Field(ge=0, le=100_000)]
-"""Of a model: classes, or targets."""
+"""Number of a model's outputs: classes or targets."""
 
 
 def short(value: object) -> str:
-    """A value in a few letters of one line."""
+    """Write a value in one line of at most about 120 characters."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{type(value).__name__} of {value.dtype}, {list(value.shape)}"  # pyright: ignore
     if isinstance(value, int) and value.bit_length() > 100:
@@ -250,7 +294,7 @@ def short(value: object) -> str:
 
 
 def _mentioned(hint: Any) -> Iterator[Any]:
-    """A type and all types inside it."""
+    """A type, and all types inside it."""
     yield hint
     for part in get_args(hint):
         yield from _mentioned(part)
@@ -260,25 +304,30 @@ _hints_of = functools.cache(functools.partial(get_type_hints, include_extras=Tru
 
 
 def check_argument(what: str, value: object, hint: Any) -> None:
-    """Refuse a value of another type.
+    """Check one value against a type.
+
+    Args:
+        what: Name of the value, for the message.
+        value: The value.
+        hint: The type, as in an annotation.
 
     Raises:
-        ArgumentError: What came, under the name `what`, and what was expected.
+        ArgumentError: The name, the value, and what is expected.
     """
     refused = _refused(value, hint)
     if refused is not None:
-        where, found, expected = refused
-        raise ArgumentError(f"{what}{where}={short(found)}; expected {expected}")
+        place, wrong, expected = refused
+        raise ArgumentError(f"{what}{place}={short(wrong)}; expected {expected}")
 
 
 def _refused(value: Any, hint: Any) -> Refused | None:
-    """The first thing in a value that does not fit a type; None where everything does."""
+    """The first part of a value that does not fit a type; None if all parts fit."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        found = [_refused(value, part) for part in parts]
-        deeper = [one for one in found if one is not None and one[0]]
-        expected = " or ".join(dict.fromkeys(one[2] for one in found if one is not None))
-        return None if None in found else deeper[0] if deeper else ("", value, expected)
+        refused = [_refused(value, part) for part in parts]
+        inner = [one for one in refused if one is not None and one[0]]
+        expected = " or ".join(dict.fromkeys(one[2] for one in refused if one is not None))
+        return None if None in refused else inner[0] if inner else ("", value, expected)
     if hint is Any:
         return None
     if hint is None or hint is type(None):
@@ -295,7 +344,7 @@ def _refused(value: Any, hint: Any) -> Refused | None:
     if not isinstance(wanted, type) or isinstance(value, wanted):
         return None
     if wanted.__name__ == "Tensor":
-        return "", value, "a torch tensor, torch.as_tensor(x).float() makes one"
+        return "", value, "a torch tensor: torch.as_tensor(x).float()"
     return "", value, f"{'an' if wanted.__name__[0] in 'AEIOU' else 'a'} {wanted.__name__}"
 
 
@@ -305,8 +354,7 @@ def _refused_leaf(value: Any, hint: Any) -> Refused | None:
     try:
         _adapter(hint).validate_python(value.item() if isinstance(value, np.generic) else value)
     except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-        return "", value, message.replace("a valid integer", "an integer").replace("a valid", "a")
+        return "", value, _expected(error.errors()[0])
     return None
 
 
@@ -316,7 +364,7 @@ def _adapter(hint: Any) -> TypeAdapter:
 
 
 def _refused_items(value: Any, origin: type, parts: tuple[Any, ...]) -> Refused | None:
-    """Of a container: whether it is one, then its items; what can be gone through only once is left to the function."""
+    """Check a container, then its items. Iterators are not checked, because they can be read only once."""
     kind = {Mapping: "a mapping", Sequence: "a list", Iterable: "a list"}.get(origin, f"a {origin.__name__}")
     if isinstance(value, str | bytes) or not isinstance(value, origin):
         return "", value, kind
@@ -329,8 +377,8 @@ def _refused_items(value: Any, origin: type, parts: tuple[Any, ...]) -> Refused 
         items = [(f"[{i}]", one, hint) for i, (one, hint) in enumerate(zip(value, hints, strict=True))]
     else:
         return None
-    for where, one, hint in items:
+    for place, one, hint in items:
         refused = _refused(one, hint)
         if refused is not None:
-            return where + refused[0], *refused[1:]
+            return place + refused[0], *refused[1:]
     return None

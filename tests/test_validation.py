@@ -53,7 +53,7 @@ def example(
         ({"counts": {"a": "b"}}, r"example: counts\['a'\]='b'; expected an integer"),
         ({"counts": {1: 1}}, r"example: counts\[1\]=1; expected a string"),
         ({"counts": [1]}, r"example: counts=\[1\]; expected a mapping or None"),
-        ({"seed": -1}, "example: seed=-1; expected greater than or equal to 0"),
+        ({"seed": -1}, "example: seed=-1; expected a number greater than or equal to 0"),
         ({"each": 3}, "example: each=3; expected a function or None"),
         ({"x": np.zeros((2, 3))}, r"example: x=ndarray of float64, \[2, 3\]; expected a torch tensor"),
         ({"layout": torch.nn.Linear(2, 2)}, "example: layout=Linear.*; expected a TokenLayout or None"),
@@ -96,11 +96,11 @@ class Anything(SpecModel):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ({"count": 0}, "^Steps: count=0, expected greater than or equal to 1$"),
-        ({"count": "x", "names": [1]}, r"^Steps: count='x', expected a valid integer.*; names.0=1, expected .*string$"),
-        ({"count": True}, "^Steps: count: expected a number or text, got true"),
-        ({"kount": 1}, "^Steps: kount is not known; it has count, names$"),
-        ({"a\nb": 1}, r"^Steps: a b is not known"),
+        ({"count": 0}, "^Steps: count=0; expected a number greater than or equal to 1$"),
+        ({"count": "x", "names": [1]}, r"^Steps: count='x'; expected an integer; names.0=1; expected a string$"),
+        ({"count": True}, "^Steps: count=true; expected a number or text; put a name"),
+        ({"kount": 1}, "^Steps: kount is not a known key; did you mean 'count'"),
+        ({"a\nb": 1}, r"^Steps: a b is not a known key; known keys: count, names"),
     ],
 )
 def test_a_spec_that_is_made_in_python_is_refused_in_one_line(given, message):
@@ -110,9 +110,9 @@ def test_a_spec_that_is_made_in_python_is_refused_in_one_line(given, message):
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, [1, math.inf], {"a": [-math.inf]}])
 def test_what_a_spec_does_not_declare_is_finite_too(value):
-    with pytest.raises(ArgumentError, match="d_mlp: expected a finite number, got"):
+    with pytest.raises(ArgumentError, match="d_mlp=-?(inf|nan); expected a finite number"):
         Anything(d_mlp=value)
-    with pytest.raises(ArgumentError, match="options: expected a finite number, got"):
+    with pytest.raises(ArgumentError, match="options=-?(inf|nan); expected a finite number"):
         Anything(options={"d_mlp": value})
     assert Anything(d_mlp=3.5, more=["x"]).model_extra == {"d_mlp": 3.5, "more": ["x"]}
 
@@ -127,9 +127,9 @@ def test_what_a_spec_does_not_declare_is_finite_too(value):
 )
 def test_however_a_specification_is_made_what_is_wrong_is_one_line(read):
     for cls, content, told in (
-        (TrainingRecipe, {"epochs": "many"}, "TrainingRecipe: epochs='many', expected"),
-        (TrainingRecipe, {"epoch": 3}, "TrainingRecipe: epoch is not known; it has epochs, "),
-        (StudySpec, {"name": "a"}, "StudySpec: title is needed and missing; cohort is needed"),
+        (TrainingRecipe, {"epochs": "many"}, "TrainingRecipe: epochs='many'; expected an integer"),
+        (TrainingRecipe, {"epoch": 3}, "TrainingRecipe: epoch is not a known key; did you mean 'epochs'"),
+        (StudySpec, {"name": "a"}, "StudySpec: title is missing; cohort is missing"),
     ):
         with pytest.raises(ArgumentError) as error:
             read(cls, content)

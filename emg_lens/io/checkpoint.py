@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emg_lens.errors import EmgLensError
-from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
+from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
 
 SAVE_SECONDS = 3.0
 """Between two savings: what a kill costs at most."""
@@ -65,9 +65,9 @@ class CheckpointFile:
             CheckpointError: It cannot be written.
         """
         started = time.monotonic()
-        facts = {**self.identity, **facts, "format": self._format, "checksum": BLANK}
+        facts = {**self.identity, **facts, "format": self._format, "checksum": PLACEHOLDER}
         try:
-            with sealing(self.path) as partial:
+            with replacing_with_checksum(self.path) as partial:
                 save_file(dict(tensors), partial, facts)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot write checkpoint {str(self.path)!r}: {error}; give another path") from None
@@ -94,7 +94,7 @@ class CheckpointFile:
     def _read(self) -> None:
         instead = "delete it or give another path"
         try:
-            sealed = check_seal(self.path)
+            sealed = check_file(self.path)
             with safe_open(self.path, "pt") as file:
                 facts = file.metadata() or {}
                 if facts.get("format") != self._format:

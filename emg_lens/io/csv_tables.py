@@ -14,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 
 RUNS = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 """The beginning of text that would be run, and of such text when it is written."""
-NAMES = ("subject", "condition", "edges", "mode", "control", "of", "larger", "tokens")
+NAMES = ("subject", "condition", "edges", "mode", "control", "of", "superset", "tokens")
 """Columns that are text whatever stands in them: a subject may be called 007."""
 
 

@@ -24,12 +24,12 @@ class MaskedReconstruction(Objective):
     scaled as for pre-training (docs/pretraining.md §10.1). Every window and epoch has new random hidden tokens.
 
     Attributes:
-        masked_share: Of the tokens of a window that are hidden.
+        masked_fraction: Of the tokens of a window that are hidden.
         beta: See `torch.nn.functional.smooth_l1_loss`.
         visible_weight: Of the error of the visible tokens.
     """
 
-    masked_share: float = 0.5
+    masked_fraction: float = 0.5
     beta: float = 1.0
     visible_weight: float = 0.1
     name = "masked-reconstruction"
@@ -38,15 +38,15 @@ class MaskedReconstruction(Objective):
     one_by_one = True
 
     def __post_init__(self) -> None:
-        if not (0 < self.masked_share < 1 and self.beta > 0 and self.visible_weight >= 0):
+        if not (0 < self.masked_fraction < 1 and self.beta > 0 and self.visible_weight >= 0):
             raise ArgumentError(
-                f"{self}; expected a masked_share between 0 and 1, beta above 0, visible_weight 0 or more"
+                f"{self}; expected a masked_fraction between 0 and 1, beta above 0, visible_weight 0 or more"
             )
 
     @property
     def identity(self) -> str:
         """Name and settings."""
-        return f"{self.name} {self.masked_share:g} {self.beta:g} {self.visible_weight:g}"
+        return f"{self.name} {self.masked_fraction:g} {self.beta:g} {self.visible_weight:g}"
 
     def targets(self, trials: TrialSet) -> NoReturn:  # noqa: ARG002
         """Refused: trials hold what is performed in them.
@@ -105,7 +105,7 @@ class MaskedReconstruction(Objective):
             raise FitError(f"label_smoothing={recipe.label_smoothing} means nothing in a reconstruction; leave it at 0")
         tokens = np.ones(len(model.layout), bool)
         seeds = torch.randint(2**62, (len(batch),), generator=generator).tolist()
-        drawn = [torch.from_numpy(draw_mask(tokens, self.masked_share, (seed,))) for seed in seeds]
+        drawn = [torch.from_numpy(draw_mask(tokens, self.masked_fraction, (seed,))) for seed in seeds]
         masked = torch.stack(drawn).to(batch.x.device)
         found = model(batch.x, masked=masked)
         real, patches = torch.ones_like(masked), n_patches(model)

@@ -30,7 +30,7 @@ def draw_mask(real: Bool[np.ndarray, " token"], share: float, seed: Sequence[int
     may = np.flatnonzero(real)
     n = int(share * len(may))
     if not 0 < n < len(may):
-        raise ArgumentError(f"masked_share={share:g} masks {n} of {len(may)} tokens; some must be masked, some visible")
+        raise ArgumentError(f"masked_fraction={share:g} masks {n} of {len(may)} tokens; some must be masked, some visible")
     found = np.zeros(len(real), bool)
     found[np.random.default_rng(seed).permutation(may)[:n]] = True
     return found

@@ -29,7 +29,7 @@ class PretrainingRecipe(SpecModel):
         betas: Of AdamW.
         weight_decay: Of AdamW, on all parameters.
         clip_norm: Largest norm of the gradient; `None` = unlimited.
-        masked_share: Of the tokens of a window, drawn anew for each window and epoch: exactly `int(share * tokens)`.
+        masked_fraction: Of the tokens of a window, drawn anew for each window and epoch: exactly `int(share * tokens)`.
         beta: Of the Smooth-L1 loss: below it errors count squared.
         visible_weight: Weight of the loss of visible tokens beside that of masked ones.
         seed: Of initial weights, the order of windows, masks and dropout.
@@ -46,7 +46,7 @@ class PretrainingRecipe(SpecModel):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
     clip_norm: float | None = Field(default=3.0, gt=0)
-    masked_share: float = Field(default=0.5, gt=0, lt=1)
+    masked_fraction: float = Field(default=0.5, gt=0, lt=1)
     beta: float = Field(default=1.0, gt=0)
     visible_weight: float = Field(default=0.1, ge=0)
     seed: int = Field(default=42, ge=0, lt=2**53)
@@ -104,7 +104,7 @@ class PretrainingRecipe(SpecModel):
     def summary(self) -> str:
         """The recipe in a line."""
         return (
-            f"{self.epochs} epochs, {self.batch_size} windows a step, {self.masked_share:.0%} of the tokens masked,"
+            f"{self.epochs} epochs, {self.batch_size} windows a step, {self.masked_fraction:.0%} of the tokens masked,"
             f" learning rate {self.lr:g} (cosine {self.schedule}, {self.warmup_epochs:g} epochs of warm-up)"
         )
 

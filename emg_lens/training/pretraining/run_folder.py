@@ -1,12 +1,11 @@
-"""Running a pre-training from its file: shards, model, losses, checkpoint, all in one folder.
+"""Run a pre-training from its specification, in a folder that holds losses, checkpoint and model.
 
-A run lives in `<out>/<name>/<hash of the file>/`: spec.yaml, environment.json, data.json, losses.csv,
-checkpoint.safetensors, and at the end the folder `model`. Starting it again continues where it stopped. Shards that it
-writes are in `<out>/corpora/<hash>/` and serve other runs too. `accelerate launch -m emg_lens pretrain ...` runs it in
-several processes or on several machines, which then need `--out` on a disk that they share (docs/pretraining.md §10.3).
+The folder is `<out>/<name>/<hash of the specification>/`. It holds spec.yaml, environment.json, data.json, losses.csv
+and checkpoint.safetensors, and at the end the folder `model`. A second call resumes an interrupted run. Shards are
+written to `<out>/corpora/<hash>/`, and other runs use them too. `accelerate launch -m emg_lens pretrain ...` uses
+several processes or machines, which need `--out` on a shared disk (docs/pretraining.md §10.3).
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -25,24 +24,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from emg_lens.data.corpus import Corpus
 from emg_lens.data.corpus_writer import corpus_digest, write_corpus
 from emg_lens.errors import EmgLensError, printable
+from emg_lens.io.checksums import check_folder, write_checksums
 from emg_lens.io.files import new_folder, remove_abandoned, replacing
-from emg_lens.io.locking import one_at_a_time
-from emg_lens.io.machine import environment
-from emg_lens.io.manifests import check_manifest, write_manifest
-from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, write_sealed
+from emg_lens.io.run_folder import RECORD, RunFolderError, locked_folder, read_facts_of_run, write_run_files
 from emg_lens.models.registry import ModelError, architecture, build_model
 from emg_lens.training.fitting import seeded
 from emg_lens.training.pretraining.loop import pretrain
 from emg_lens.training.pretraining.spec import PretrainingError, PretrainingSpec
 from emg_lens.validation import checked
 
-RECORD, LOSSES, CHECKPOINT, MODEL = "data.json", "losses.csv", "checkpoint.safetensors", "model"
+LOSSES, CHECKPOINT, MODEL = "losses.csv", "checkpoint.safetensors", "model"
 
 Precision = Literal["no", "bf16"]
 Tracker = Literal["tensorboard", "wandb"]
 Device = Literal["auto", "cpu"]
 TABLE_SECONDS = 2.0
-"""Between two writings of the table of losses."""
+"""Minimum time between two updates of losses.csv."""
 INSTALLED: dict[str, Callable[[], bool]] = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 
 
@@ -115,9 +112,9 @@ def run_pretraining(
     whole = Corpus.open(shards, spec.corpus.modalities, spec.corpus.scale, spec.corpus.padding)
     windows, validation = whole.divide(spec.held_out)
     model = _build(spec, whole)
-    with _alone_in(folder) if first else nullcontext():
+    with locked_folder(folder) if first else nullcontext():
         if first:
-            _write_facts(spec, folder, data, windows, validation, precision)
+            _claim(spec, folder, data, windows, validation, precision)
             remove_abandoned(folder)
         accelerator.wait_for_everyone()
         if not (folder / MODEL).exists():
@@ -140,12 +137,12 @@ def run_pretraining(
             accelerator.end_training()
             if first:
                 _write_losses(folder, losses)
-                write_manifest(folder, [LOSSES])
+                write_checksums(folder, [LOSSES])
                 with new_folder(folder / MODEL) as partial:
                     model.save_pretrained(partial)
             accelerator.wait_for_everyone()
     model = type(model).from_pretrained(folder / MODEL)
-    check_manifest(folder)
+    check_folder(folder)
     return PretrainedRun(folder, pd.read_csv(folder / LOSSES), model, windows, validation)
 
 
@@ -193,17 +190,7 @@ def _in_turn(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
     return found[0]
 
 
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PretrainingError(f"cannot write to {str(folder)!r}: {error.strerror}; give another --out") from None
-    with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another --out"):
-        yield
-
-
-def _write_facts(
+def _claim(
     spec: PretrainingSpec,
     folder: Path,
     data: str | Path | None,
@@ -211,29 +198,26 @@ def _write_facts(
     validation: Corpus,
     precision: Precision,
 ) -> None:
-    """Say what the run is of; refuse a folder of other data or of another precision."""
-    told = {"windows": windows.fingerprint(), "validation": validation.fingerprint()}
-    counts = {"n_windows": len(windows), "n_validation": len(validation), "held_out": list(validation.subjects)}
-    facts = {"folder": None if data is None else str(data), "precision": precision, **told, **counts}
-    path = folder / RECORD
-    try:
-        if path.exists():
-            check_seal(path)
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if any(known.get(name) != value for name, value in told.items()):
-                raise PretrainingError(f"{folder} was made with other data; give another --out, or delete that folder")
-            if known.get("precision", precision) != precision:
-                raise PretrainingError(
-                    f"{folder} was made with --precision {known['precision']}, not {precision}; give another --out"
-                )
-            return
-        write_sealed(folder / "spec.yaml", f"# {BLANK}\n{spec.to_yaml()}")
-        for name, content in (("environment.json", environment()), (RECORD, facts)):
-            write_sealed(folder / name, json.dumps({"checksum": BLANK, **content}, indent=1))
-    except DamagedFileError as error:
-        raise PretrainingError(f"{error}; delete {folder} and run again") from None
-    except OSError as error:
-        raise PretrainingError(f"cannot write to {str(folder)!r}: {error.strerror}; give another --out") from None
+    """Write the run's files, or check that the folder belongs to the same data and precision."""
+    record = {
+        "folder": None if data is None else str(data),
+        "precision": precision,
+        "windows": windows.fingerprint(),
+        "validation": validation.fingerprint(),
+        "n_windows": len(windows),
+        "n_validation": len(validation),
+        "held_out": list(validation.subjects),
+    }
+    if not (folder / RECORD).exists():
+        write_run_files(folder, spec.to_yaml(), record)
+        return
+    known = read_facts_of_run(folder, RECORD, {"windows": str, "validation": str, "precision": str})
+    if any(known[name] != record[name] for name in ("windows", "validation")):
+        raise RunFolderError(f"{folder} was made with other data; give another --out, or delete that folder")
+    if known["precision"] != precision:
+        raise RunFolderError(
+            f"{folder} was made with --precision {known['precision']}, not {precision}; give another --out"
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from emg_lens.data.corpus import HeldOut, Padding, Scale
 from emg_lens.data.corpus_writer import CorpusPart
@@ -17,7 +17,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.io.yaml_text import YAMLTextError, read_mapping, text_of_file
 from emg_lens.models.spec import ModelSpec
 from emg_lens.training.pretraining.recipe import PretrainingRecipe
-from emg_lens.validation import Name, SpecModel, check_argument, findings, short
+from emg_lens.validation import ArgumentError, Name, SpecModel, check_argument, short
 
 WORDS = ("title", "question")
 """Keys that change no number."""
@@ -111,8 +111,8 @@ class PretrainingSpec(SpecModel):
             if "cohort" in content and "corpus" not in content:
                 raise PretrainingError(f"{source} is a study, not a pre-training; run it with emg-lens run")
             return cls.from_content(content)
-        except ValidationError as error:
-            raise PretrainingError(f"{source}: {findings(error)}") from None
+        except ArgumentError as error:
+            raise PretrainingError(f"{source}: {error}") from None
 
     def to_yaml(self) -> str:
         """The pre-training with every default written out (but those of the architecture)."""

@@ -58,7 +58,7 @@ class WindowBatches(Dataset):
         numbers = torch.arange(first, last).numpy() if self.order is None else self.order.stretch(first, last)
         real = of_tokens(self.corpus.real(numbers), self.patches)
         drawn = [
-            draw_mask(tokens, self.recipe.masked_share, (*self.stream, place))
+            draw_mask(tokens, self.recipe.masked_fraction, (*self.stream, place))
             for place, tokens in enumerate(real, first)
         ]
         masked = torch.stack([torch.from_numpy(mask) for mask in drawn])

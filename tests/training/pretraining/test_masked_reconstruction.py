@@ -25,7 +25,7 @@ def test_a_batch_costs_what_pre_training_says_it_costs(monkeypatch):
     batch, masked, _ = WindowBatches(corpus, recipe, 4, epoch=0)[0, 16]
     drawn = iter(masked.numpy())  # the masks that pre-training draws for these windows
     monkeypatch.setattr("emg_lens.training.pretraining.masked_reconstruction.draw_mask", lambda *_: next(drawn))
-    objective = MaskedReconstruction(recipe.masked_share, recipe.beta, recipe.visible_weight)
+    objective = MaskedReconstruction(recipe.masked_fraction, recipe.beta, recipe.visible_weight)
     losses, found = objective.batch_losses(make_model(), Batch(batch, batch), 1.0, QUICK, torch.Generator())
     told = pretrain(make_model(), corpus, recipe, log_steps=1, stop_after=1).iloc[0]
     expected = told["train_masked"] + recipe.visible_weight * told["train_visible"]
@@ -35,8 +35,8 @@ def test_a_batch_costs_what_pre_training_says_it_costs(monkeypatch):
 
 def test_defaults_are_those_of_pre_training_and_masks_are_the_seed_s():
     objective = OBJECTIVES["masked-reconstruction"]
-    assert (objective.masked_share, objective.beta, objective.visible_weight) == (
-        RECIPE.masked_share,
+    assert (objective.masked_fraction, objective.beta, objective.visible_weight) == (
+        RECIPE.masked_fraction,
         RECIPE.beta,
         RECIPE.visible_weight,
     )
@@ -62,7 +62,7 @@ def test_a_fit_learns_to_fill_in_and_continues_from_its_file(tmp_path):
         fit(broken, Batch(x, x), recipe, objective="masked-reconstruction", held_out=Batch(x[:8], x[:8]),
             checkpoint=tmp_path / "fit", stop_after=stop)  # fmt: skip
     assert all(torch.equal(p, q) for p, q in zip(broken.parameters(), model.parameters(), strict=True))
-    other = MaskedReconstruction(masked_share=0.25)
+    other = MaskedReconstruction(masked_fraction=0.25)
     with pytest.raises(Exception, match="objective"):
         fit(
             make_model(),
@@ -83,8 +83,8 @@ def test_what_cannot_be_reconstructed_is_refused_in_words():
         fit(classes, Batch(x, x), QUICK, objective=objective)
     with pytest.raises(FitError, match="label_smoothing=0.1 means nothing"):
         fit(make_model(), Batch(x, x), QUICK.model_copy(update={"label_smoothing": 0.1}), objective=objective)
-    with pytest.raises(ArgumentError, match="masked_share between 0 and 1"):
-        MaskedReconstruction(masked_share=1.0)
+    with pytest.raises(ArgumentError, match="masked_fraction between 0 and 1"):
+        MaskedReconstruction(masked_fraction=1.0)
     with pytest.raises(FitError, match="no objective of a study"):
         OBJECTIVES[objective].targets(None)
     with pytest.raises(ArgumentError, match="fit its models one by one"):

@@ -39,11 +39,11 @@ def test_without_a_warm_up_the_peak_comes_first():
     ("fields", "message"),
     [
         ({"like": "tinymyo"}, "known: tinymyo-released, tinymyo-thesis"),
-        ({"masked_share": 1.0}, "masked_share"),
+        ({"masked_fraction": 1.0}, "masked_fraction"),
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"lr": 1e-7}, "above it"),
         ({"epochs": 5}, "a warm-up of 10 epochs is longer than all 5"),
-        ({"batchsize": 3}, "batchsize is not known"),
+        ({"batchsize": 3}, "batchsize is not a known key; did you mean 'batch_size'"),
         ({"epochs": True}, "epochs"),
         ({"beta": float("nan")}, "beta"),
     ],

@@ -1,0 +1,124 @@
+"""The folder of a run, of a study or of a pre-training: what is run, on which machine, with which data.
+
+Each of the three files holds its checksum. One process at a time works in the folder.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from safetensors import SafetensorError
+
+from emg_lens.errors import EmgLensError
+from emg_lens.io.checksums import (
+    PLACEHOLDER,
+    DamagedFileError,
+    check_file,
+    read_json,
+    replacing_with_checksum,
+    write_json,
+)
+from emg_lens.io.locking import one_at_a_time
+from emg_lens.io.machine import environment
+
+SPEC, ENVIRONMENT, RECORD = "spec.yaml", "environment.json", "data.json"
+"""The specification; versions and machine; the facts of the data."""
+
+
+class RunFolderError(EmgLensError, ValueError):
+    """A run's folder that cannot be written, is damaged, or does not belong to the run."""
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Inside, report what cannot be written in one line.
+
+    Raises:
+        RunFolderError: The disk is full, or the place cannot be written to.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunFolderError(f"cannot write to {str(folder)!r}: {reason}; make room, or give another --out") from None
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[str | None]:
+    """Make the folder and hold its lock.
+
+    Yields:
+        None, or the reason why this file system gives no lock.
+
+    Raises:
+        RunFolderError: The folder cannot be made.
+        BusyError: Another process holds the lock.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another --out") as without:
+        yield without
+
+
+def write_run_files(folder: Path, spec: str, record: Mapping[str, Any]) -> None:
+    """Write the specification, the environment and the record of the data, each with its checksum.
+
+    Args:
+        folder: The run's folder.
+        spec: The specification as YAML.
+        record: Facts of the data, as JSON can hold them.
+
+    Raises:
+        RunFolderError: The folder cannot be written to.
+    """
+    with writing(folder):
+        with replacing_with_checksum(folder / SPEC) as partial:
+            partial.write_text(f"# {PLACEHOLDER}\n{spec}", encoding="utf-8")
+        write_json(folder / ENVIRONMENT, environment())
+        write_json(folder / RECORD, record)
+
+
+def check_spec(folder: Path) -> Path:
+    """Check that the specification is the one that was written.
+
+    Returns:
+        Its path.
+
+    Raises:
+        RunFolderError: This is not a run's folder, or the specification was changed.
+    """
+    path = folder / SPEC
+    try:
+        if not path.is_file():
+            raise RunFolderError(f"{str(folder)!r} is not a run's folder: it holds no {SPEC}")
+        if not check_file(path):
+            raise DamagedFileError(f"{path} was changed after it was written: its checksum is gone")
+    except OSError as error:
+        raise RunFolderError(f"{str(folder)!r} is not a run's folder: {error.strerror or error}") from None
+    except DamagedFileError as error:
+        raise RunFolderError(f"{error}; to run another specification, give its own file to emg-lens") from None
+    return path
+
+
+def read_facts_of_run(folder: Path, name: str, kinds: Mapping[str, type | UnionType]) -> dict[str, Any]:
+    """Read `data.json` or `environment.json`.
+
+    Args:
+        folder: The run's folder.
+        name: `RECORD` or `ENVIRONMENT`.
+        kinds: Keys that the file must have, with the type of each value.
+
+    Raises:
+        RunFolderError: The file is missing or damaged.
+    """
+    path = folder / name
+    try:
+        facts = read_json(path)
+        wrong = [key for key, kind in kinds.items() if not isinstance(facts[key], kind)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} has another type than was written")
+        return facts
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error}); delete {folder} and run again") from None
