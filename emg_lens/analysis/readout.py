@@ -1,4 +1,4 @@
-"""What a model's head reads of each trial: these vectors, a map of them in two dimensions, and their neighbours."""
+"""Readout vectors: the input of a model's head for each trial, their map in two dimensions, and their neighbours."""
 
 from typing import Any
 
@@ -12,60 +12,76 @@ from emg_lens.validation import ArgumentError, checked
 
 TRIALS_A_FORWARD = 128
 MOST_COMPONENTS = 50
-"""Of longer vectors, so many principal components are mapped (van der Maaten and Hinton 2008, §4.2: 30)."""
+"""Number of principal components that are mapped of longer vectors (van der Maaten and Hinton 2008, §4.2: 30)."""
 
 Vectors = Float[np.ndarray, "trial value"]
 
 
 @checked
 def readout_vectors(model: nn.Module, x: Float[Tensor, "trial channel time"]) -> Vectors:
-    """What goes into the head of a model for each trial, side by side: of an IsoNet the final CLS vector.
+    """Collect the input of a model's head for each trial. For an IsoNet this is the final CLS vector.
 
     Args:
-        model: A model that says what its head is (`head_parameters`); run in eval mode and left as it was.
-        x: Standardised trials.
+        model: A model that declares its head (`head_parameters`). It runs in evaluation mode; its mode is restored.
+        x: Standardized trials `[trial, channel, time]`.
+
+    Returns:
+        One row per trial `[trial, value]`.
 
     Raises:
-        ArgumentError: The model does not say what its head is, has none, or does not run it once in a forward.
+        ArgumentError: The model declares no head, or does not run it exactly once in a forward pass.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import build_model
+        >>> from emg_lens.analysis import readout_vectors
+        >>> model = build_model("isonet", modalities={"emg": 4}, n_samples=20, n_classes=3, d_model=16, n_heads=2)
+        >>> readout_vectors(model, torch.randn(5, 4, 20)).shape
+        (5, 16)
     """
     head = _head(model)
-    found: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, args: found.append(args[0].detach().flatten(1).cpu()))
+    vectors: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, args: vectors.append(args[0].detach().flatten(1).cpu()))
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     try:
         with torch.inference_mode():
             for some in x.split(TRIALS_A_FORWARD):
-                before = len(found)
+                before = len(vectors)
                 model(some.to(device))
-                if len(found) != before + 1 or len(found[-1]) != len(some):
+                if len(vectors) != before + 1 or len(vectors[-1]) != len(some):
                     raise ArgumentError(
-                        f"the head of {type(model).__name__} ran {len(found) - before} times in a forward of"
-                        f" {len(some)} trials; expected once, with a row a trial"
+                        f"the head of {type(model).__name__} ran {len(vectors) - before} times in a forward pass of"
+                        f" {len(some)} trials; expected one run, with one row per trial"
                     )
     finally:
         hook.remove()
         model.train(was_training)
-    return torch.cat(found).float().numpy()
+    return torch.cat(vectors).float().numpy()
 
 
 @checked
 def readout_map(
     vectors: Vectors, *, perplexity: PositiveFloat = 30.0, seed: NonNegativeInt = 0
 ) -> Float[np.ndarray, "trial 2"]:
-    """t-SNE of vectors (van der Maaten and Hinton 2008), scikit-learn's: near ones stay near.
+    """Map vectors to two dimensions with t-SNE (van der Maaten and Hinton 2008; scikit-learn's implementation).
 
-    Distances between far points, sizes and densities of clusters mean nothing; `neighbour_fractions` counts what does.
+    Neighbours stay neighbours. Large distances, and sizes and densities of clusters, have no meaning;
+    `neighbour_fractions` measures what the map shows.
 
     Args:
-        vectors: `readout_vectors`; of more than 50 values, their first 50 principal components are mapped.
-        perplexity: About how many neighbours each has; a third of the trials less one at most.
-        seed: Of the principal components' solver and of the descent.
+        vectors: Readout vectors `[trial, value]`. If they have more than 50 values, their first 50 principal components
+            are mapped.
+        perplexity: Approximate number of neighbours of each point; at most (trials - 1) / 3.
+        seed: Seed of the principal components' solver and of t-SNE.
+
+    Returns:
+        Coordinates `[trial, 2]`.
 
     Raises:
         ArgumentError: Fewer than four trials, or values that are not finite.
     """
-    from sklearn.decomposition import PCA  # a second of imports, which nobody waits for who maps nothing
+    from sklearn.decomposition import PCA  # takes a second to import
     from sklearn.manifold import TSNE
 
     _check_vectors(vectors, 4)
@@ -86,37 +102,43 @@ def neighbour_fractions(
     *,
     n_neighbours: PositiveInt = 10,
 ) -> tuple[Float[np.ndarray, " trial"], Float[np.ndarray, " trial"]]:
-    """How many of each trial's nearest trials have its label, and how many of all others do.
+    """For each trial, compute the fraction of its nearest trials that have the same label, and the chance level.
 
-    Windows of a trial's own movement do not count, in neither: they are near because they overlap.
+    Trials of the same repetition are left out of both fractions, because overlapping windows are always near.
 
     Args:
-        vectors: `readout_vectors`; near by Euclidean distance.
-        labels: Of each trial: its class, whose it is.
-        movement: What it was cut from; default, each is a movement of its own.
-        n_neighbours: How many are looked at.
+        vectors: Readout vectors `[trial, value]`, compared by Euclidean distance.
+        labels: Label of each trial `[trial]`, e.g. its class or its subject.
+        repetition_id: Repetition that each trial was cut from; default, each trial is a repetition of its own.
+        n_neighbours: Number of nearest trials.
 
     Returns:
-        The share among the nearest, and that among all trials of other movements, for each trial.
+        Fraction among the nearest trials, and fraction among all trials of other repetitions, for each trial.
 
     Raises:
-        ArgumentError: Fewer trials of other movements than neighbours, other numbers of labels, values not finite.
+        ArgumentError: Fewer trials of other repetitions than neighbours, another number of labels, or values that are
+            not finite.
     """
     _check_vectors(vectors, 2)
     repetition_id = np.arange(len(vectors)) if repetition_id is None else repetition_id
     if len(labels) != len(vectors) or len(repetition_id) != len(vectors):
-        raise ArgumentError(f"{len(labels)} labels and {len(repetition_id)} repetition ids for {len(vectors)} trials")
+        raise ArgumentError(
+            f"{len(labels)} labels and {len(repetition_id)} repetition ids for {len(vectors)} trials; expected one of"
+            " each per trial"
+        )
     _, of, counts = np.unique(repetition_id, return_inverse=True, return_counts=True)
     fewest = len(vectors) - int(counts.max())
     if fewest < n_neighbours:
-        raise ArgumentError(f"n_neighbours={n_neighbours}, and a trial has {fewest} trials of other movements")
-    every = torch.from_numpy(vectors).double()
+        raise ArgumentError(
+            f"n_neighbours={n_neighbours}, but a trial has only {fewest} trials of other repetitions; reduce it"
+        )
+    points = torch.from_numpy(vectors).double()
     near, expected = np.empty(len(vectors)), np.empty(len(vectors))
     for first in range(0, len(vectors), TRIALS_A_FORWARD):
         some = slice(first, first + TRIALS_A_FORWARD)
         same: Bool[np.ndarray, "some trial"] = labels[some, None] == labels[None, :]
         others: Bool[np.ndarray, "some trial"] = of[some, None] != of[None, :]
-        distances = torch.cdist(every[some], every).masked_fill_(torch.from_numpy(~others), torch.inf)
+        distances = torch.cdist(points[some], points).masked_fill_(torch.from_numpy(~others), torch.inf)
         nearest = distances.topk(n_neighbours, dim=1, largest=False).indices.numpy()
         near[some] = np.take_along_axis(same, nearest, axis=1).mean(axis=1)
         expected[some] = (same & others).sum(axis=1) / others.sum(axis=1)
@@ -124,17 +146,20 @@ def neighbour_fractions(
 
 
 def _head(model: nn.Module) -> nn.Module:
-    own: Any = getattr(model, "head_parameters", ())
-    name = own[0].rstrip(".") if own else ""
+    declared: Any = getattr(model, "head_parameters", ())
+    name = declared[0].rstrip(".") if declared else ""
     part = dict(model.named_modules()).get(name) if name else None
     if part is None:
         raise ArgumentError(
-            f"{type(model).__name__} does not say what its head is: expected head_parameters that begin with the name"
-            f" of a module and a dot, got {own}"
+            f"{type(model).__name__} does not declare its head: head_parameters is {declared}; expected the name of a"
+            " module followed by a dot, e.g. ('unembed.',)"
         )
     return part
 
 
 def _check_vectors(vectors: Vectors, least: int) -> None:
     if len(vectors) < least or not np.isfinite(vectors).all():
-        raise ArgumentError(f"vectors are {list(np.shape(vectors))}; expected finite values of {least} trials or more")
+        raise ArgumentError(
+            f"vectors {list(np.shape(vectors))} have too few trials or values that are not finite; expected finite"
+            f" values of at least {least} trials"
+        )

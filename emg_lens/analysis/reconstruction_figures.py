@@ -1,6 +1,6 @@
-"""Figures of what a pre-trained encoder fills in: one window, and errors against the length of a gap.
+"""Figures of masked reconstruction: one window, and the error as a function of the gap length.
 
-Plain matplotlib `Figure` objects, made without pyplot.
+The functions return matplotlib `Figure` objects and do not use pyplot.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from emg_lens.training.pretraining.masking import draw_mask, n_patches, of_sampl
 from emg_lens.validation import ArgumentError, checked
 
 WIDTH, ROW = 7.0, 0.9
-"""Inches: of a figure, and the height of a channel."""
+"""Width of a figure and height of a channel, in inches."""
 COLOURS = {MODEL: "#D55E00", "mean": "#8a8f98", "interpolation": "#0072B2"}
 ORIGINAL, HIDDEN = "#3b3f46", "#E69F00"
 
@@ -31,35 +31,35 @@ def plot_reconstruction(
     *,
     channels: Sequence[int] | None = None,
     masked: Bool[Tensor, " token"] | None = None,
-    masked_share: float = 0.5,
+    masked_fraction: float = 0.5,
     fs: float | None = None,
     seed: NonNegativeInt = 0,
 ) -> Figure:
-    """Original, masked spans (shaded) and reconstruction of some channels of one window.
+    """Plot original, masked spans (shaded) and reconstruction of some channels of one window.
 
     Args:
         model: A pre-trained model, as for `pretrain`.
-        x: One window, scaled as in its pre-training.
-        channels: Which to show; default the first four.
-        masked: Tokens to hide, in the layout's order; default a draw of `masked_share`.
-        masked_share: Of the tokens.
-        fs: Samples per second (Hz), for an axis in seconds.
-        seed: Of the draw.
+        x: One window `[channel, time]`, scaled as in the pre-training.
+        channels: Channels to show; default the first four.
+        masked: Tokens to mask `[token]`, in the layout's order; default a random mask.
+        masked_fraction: Fraction of tokens in the random mask.
+        fs: Sampling rate (Hz), for an axis in seconds.
+        seed: Seed of the random mask.
 
     Raises:
-        ArgumentError: A window that does not fit the model, channels that it does not have, or a mask of other length.
+        ArgumentError: A window that does not fit the model, unknown channels, or a mask of another length.
     """
     patches = n_patches(model)
     model.check_signals(x[None])
     shown = list(channels) if channels is not None else list(range(min(4, len(x))))
     if not shown or not all(isinstance(c, int) and 0 <= c < len(x) for c in shown):
-        raise ArgumentError(f"channels={shown}; the window has channels 0 to {len(x) - 1}")
+        raise ArgumentError(f"channels={shown}; expected some of the window's channels 0 to {len(x) - 1}")
     if masked is None:
-        masked = torch.from_numpy(draw_mask(np.ones(len(x) * patches, bool), masked_share, (seed,)))
+        masked = torch.from_numpy(draw_mask(np.ones(len(x) * patches, bool), masked_fraction, (seed,)))
     if masked.dtype != torch.bool or masked.shape != (len(x) * patches,):
         raise ArgumentError(f"masked is {masked.dtype} {list(masked.shape)}; expected torch.bool [{len(x) * patches}]")
     hidden = of_samples(masked[None], *x.shape)[0].numpy()
-    found = reconstruct(model, x[None], masked[None])[0].numpy()
+    predicted = reconstruct(model, x[None], masked[None])[0].numpy()
     times = np.arange(x.shape[1]) / (fs or 1)
     step = times[1] - times[0] if len(times) > 1 else 1.0
     names = model.layout.to_frame().groupby("channel", sort=False)["group"].first().tolist()
@@ -70,7 +70,7 @@ def plot_reconstruction(
         for first, last in edges.reshape(-1, 2):
             axis.axvspan(times[first], times[last - 1] + step, color=HIDDEN, alpha=0.2, linewidth=0)
         axis.plot(times, x[channel].cpu().numpy(), color=ORIGINAL, linewidth=0.8, label="original")
-        filled = np.where(hidden[channel], found[channel], np.nan)
+        filled = np.where(hidden[channel], predicted[channel], np.nan)
         axis.plot(times, filled, color=COLOURS[MODEL], linewidth=1.1, label="reconstruction")
         axis.set_ylabel(f"{names[channel] if channel < len(names) else ''} {channel}".strip())
         axis.spines[["top", "right"]].set_visible(False)
@@ -81,18 +81,18 @@ def plot_reconstruction(
 
 @checked
 def plot_gap_curve(curve: pd.DataFrame, error: str = "smooth_l1") -> Figure:
-    """Mean error against the length of a gap, a line a method.
+    """Plot the mean error as a function of the gap length, with one line per method.
 
     Args:
-        curve: As `gap_curve` returns it.
-        error: Which of its errors: `"smooth_l1"`, `"mse"`, `"mae"`.
+        curve: Table that `gap_curve` returns.
+        error: Column to plot: `"smooth_l1"`, `"mse"` or `"mae"`.
 
     Raises:
-        ArgumentError: A table that is none, or an error that it does not have.
+        ArgumentError: Another table, or a missing column.
     """
     lacking = [name for name in ("patches", "seconds", "method", error) if name not in curve.columns]
     if lacking or curve.empty:
-        raise ArgumentError(f"curve lacks {', '.join(lacking) or 'rows'}; expected the table of gap_curve")
+        raise ArgumentError(f"curve has no {', '.join(lacking) or 'rows'}; expected the table that gap_curve returns")
     across = "seconds" if curve["seconds"].notna().all() else "patches"
     figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
     axis = figure.subplots()

@@ -18,7 +18,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from emg_lens.data.batch import Batch
-from emg_lens.io.checkpoint import CheckpointFile, content, digest
+from emg_lens.io.checkpoint import CheckpointFile, digest, tensor_bytes
 from emg_lens.lens.identity import model_identity
 from emg_lens.scoring.metrics import measure
 from emg_lens.training.objectives import FitError, Objective, anneal_weight, as_objective, targets_of
@@ -114,7 +114,7 @@ def fit(
         names = columns(objective, held_out is not None, validation is not None)
         state = _State(vectors, recipe.seed, names)
         if file is not None and file.tensors:
-            with file.taking():
+            with file.reading_state():
                 state.restore(file.tensors)
             file.tensors.clear()
         elif file is not None:
@@ -264,7 +264,7 @@ def _identity(
     recipe: TrainingRecipe,
 ) -> dict[str, str]:
     """Short texts that identify this fit in its checkpoint."""
-    trials = {"x": digest(content(batch.x)), "targets": digest(content(targets_of(batch)))}
+    trials = {"x": digest(tensor_bytes(batch.x)), "targets": digest(tensor_bytes(targets_of(batch)))}
     identity = {**model_identity(model), **trials, "held_out": "none" if held_out is None else _digest(held_out)}
     if validation is not None:
         identity["validation"] = _digest(validation)
@@ -272,7 +272,7 @@ def _identity(
 
 
 def _digest(batch: Batch) -> str:
-    return digest(part for tensor in (batch.x, targets_of(batch)) for part in content(tensor))
+    return digest(part for tensor in (batch.x, targets_of(batch)) for part in tensor_bytes(tensor))
 
 
 # --- shared with cohorts --------------------------------------------------------------------------------------

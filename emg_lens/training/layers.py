@@ -1,4 +1,4 @@
-"""Which parameters of a model stand in which layer, and which are its head: what fine-tuning treats apart."""
+"""Which layer each parameter of a model belongs to, and which parameters are its head (for fine-tuning)."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ from emg_lens.training.objectives import FitError
 
 
 def lr_scales(model: Any, layer_decay: float) -> dict[str, float]:
-    """Learning rate of each parameter as a share of the recipe's: `layer_decay ** (n_layers - layer)`.
+    """Learning rate of each parameter, as a fraction of the recipe's: `layer_decay ** (n_layers - layer)`.
 
     docs/pretraining.md §11.1.
 
     Args:
-        model: A model that says where its parameters stand (`parameter_layers`); with `layer_decay=1` any.
-        layer_decay: What a layer's rate is of that of the layer above it.
+        model: A model that declares the layer of each parameter (`parameter_layers`); any model for `layer_decay=1`.
+        layer_decay: Learning rate of a layer, as a fraction of the rate of the layer above.
 
     Raises:
-        FitError: The model does not say in which layer a parameter stands.
+        FitError: The model does not declare the layer of a parameter.
     """
     names = [name for name, _ in model.named_parameters()]
     if layer_decay == 1:
@@ -25,26 +25,26 @@ def lr_scales(model: Any, layer_decay: float) -> dict[str, float]:
 
 
 def names_of_head(model: Any) -> set[str]:
-    """Names of the parameters of a model's head, or of its heads.
+    """Names of the parameters in a model's output heads.
 
     Raises:
-        FitError: The model does not say what its head is.
+        FitError: The model does not declare its head.
     """
-    found = {name for name, _ in model.named_parameters() if name.startswith(model.head_parameters)}
-    if not model.head_parameters or not found:
+    names = {name for name, _ in model.named_parameters() if name.startswith(model.head_parameters)}
+    if not model.head_parameters or not names:
         raise FitError(
-            f"fitted='head' needs to know the head of {type(model).__name__}, and its head_parameters are"
-            f" {model.head_parameters}: expected what the names of the head's parameters begin with"
+            f"fitted='head' needs the head of {type(model).__name__}, but its head_parameters are"
+            f" {model.head_parameters}; set them to the prefixes of the head's parameter names, e.g. ('unembed.',)"
         )
-    return found
+    return names
 
 
 def _layer_of(model: Any, name: str) -> int:
-    """The layer of a parameter: -1 for the embedding, `n_layers` for what stands behind the last block."""
+    """Layer of a parameter: -1 for the embedding, `n_layers` for everything after the last block."""
     layers = {layer for prefix, layer in model.parameter_layers.items() if name.startswith(prefix)}
     if len(layers) != 1 or not model.cfg.n_layers:
         raise FitError(
-            f"layer_decay needs the layer of every parameter, and {type(model).__name__}.parameter_layers does not tell"
-            f" that of {name!r}; fit it with layer_decay=1"
+            f"layer_decay needs the layer of every parameter, but {type(model).__name__}.parameter_layers does not"
+            f" declare the layer of {name!r}; fit it with layer_decay=1"
         )
     return layers.pop()

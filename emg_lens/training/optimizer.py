@@ -1,4 +1,4 @@
-"""AdamW on vectors of parameters (Loshchilov and Hutter 2019): its moments, and a step."""
+"""AdamW (Loshchilov and Hutter 2019) on vectors that hold many parameters."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW remembers of a vector, as torch names it."""
+"""State of AdamW for one vector, by torch's names."""
 
 Key = TypeVar("Key")
 
 
 class VectorAdamW(Generic[Key]):
-    """AdamW's state of some vectors.
+    """State of AdamW for several vectors.
 
     Attributes:
-        moments: Of each vector, by its key, then by the names of `MOMENTS`.
+        moments: For each vector, by its key: the values named in `MOMENTS`.
     """
 
     def __init__(self, vectors: Mapping[Key, Float[Tensor, " value"]]) -> None:
@@ -35,29 +35,29 @@ class VectorAdamW(Generic[Key]):
         self,
         keys: Iterable[Key],
         vectors: Sequence[Tensor],
-        slopes: Sequence[Tensor],
+        gradients: Sequence[Tensor],
         lrs: Sequence[float],
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        """Move the vectors of these keys along their slopes; the others, and what is remembered of them, stay.
+        """Update some vectors. The other vectors and their state do not change.
 
         Args:
-            keys: Which vectors move.
-            vectors: They themselves.
-            slopes: Their gradients.
-            lrs: Learning rate of each.
-            weight_decay: Of all of them.
-            betas: Of all of them.
+            keys: Keys of the vectors to update.
+            vectors: These vectors.
+            gradients: Their gradients.
+            lrs: Learning rate of each vector.
+            weight_decay: Weight decay of all vectors.
+            betas: Decay rates of the two moments.
         """
-        own = [self.moments[key] for key in keys]
+        moments_of = [self.moments[key] for key in keys]
         for lr in dict.fromkeys(lrs):
-            these = [i for i, rate in enumerate(lrs) if rate == lr]
-            values, gradients = [vectors[i] for i in these], [slopes[i] for i in these]
-            moments = [[own[i][kind] for i in these] for kind in MOMENTS]
-            # The function, not the class, whose first use imports torch's compiler: a second in every worker.
+            chosen = [i for i, rate in enumerate(lrs) if rate == lr]
+            moments = [[moments_of[i][kind] for i in chosen] for kind in MOMENTS]
+            # The function and not the class: the first use of the class imports torch's compiler, one second a worker.
             with torch.no_grad():
                 adamw(
-                    values, gradients, moments[0], moments[1], [], moments[2], fused=True, amsgrad=False,
-                    maximize=False, beta1=betas[0], beta2=betas[1], eps=1e-8, lr=lr, weight_decay=weight_decay,
+                    [vectors[i] for i in chosen], [gradients[i] for i in chosen], moments[0], moments[1], [],
+                    moments[2], fused=True, amsgrad=False, maximize=False, beta1=betas[0], beta2=betas[1], eps=1e-8,
+                    lr=lr, weight_decay=weight_decay,
                 )  # fmt: skip

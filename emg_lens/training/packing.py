@@ -1,4 +1,7 @@
-"""Parameters as parts of few vectors: a step of AdamW is few operations then, and the models of a cohort are rows."""
+"""Pack parameters into few vectors.
+
+A step of AdamW then takes few operations, and the models of a cohort are the rows of matrices.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -14,21 +17,22 @@ from emg_lens.training.layers import lr_scales, names_of_head
 from emg_lens.training.recipe import TrainingRecipe
 
 WEIGHTS, AUXILIARY, FROZEN = "weights", "auxiliary", "frozen"
-"""Groups of parameters: what the outputs are computed with, what auxiliary outputs alone need, what is not fitted."""
+"""Kinds of parameters: used for the outputs; used for auxiliary outputs only; not fitted."""
 
 ALIGNED = 16
-"""Each parameter begins at a multiple of so many values: where a vector register may begin."""
+"""Each parameter starts at a multiple of this number of values, so that it is aligned for vector instructions."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each parameter stands in a vector.
+    """Position of each parameter in a vector.
 
     Attributes:
-        names: Of the parameters.
-        shapes: Their shapes.
-        orders: Their axes in the order of their memory, which is kept: matrix products read it as it lies.
-        starts: Where each begins.
+        names: Names of the parameters.
+        shapes: Shapes of the parameters.
+        orders: Axes of each parameter, ordered by memory layout. The layout is kept, because it decides the speed of
+            matrix products.
+        starts: Index of the first value of each parameter.
         size: Length of the vector.
     """
 
@@ -40,7 +44,7 @@ class Packing:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Tensor]) -> "Packing":
-        """The packing of these parameters, one after the other."""
+        """Pack these parameters one after the other."""
         starts, end = [], 0
         for parameter in parameters.values():
             starts.append(end)
@@ -50,16 +54,16 @@ class Packing:
         return cls(tuple(parameters), shapes, orders, tuple(starts), end)
 
     def views(self, vector: Float[Tensor, " value"]) -> dict[str, Tensor]:
-        """The parameters by name, as views of a vector."""
-        found = {}
+        """Parameters by name, as views of a vector."""
+        views = {}
         for name, shape, order, start in zip(self.names, self.shapes, self.orders, self.starts, strict=True):
             lengths = [shape[axis] for axis in order]
             back = sorted(range(len(order)), key=order.__getitem__)
-            found[name] = vector.narrow(0, start, torch.Size(shape).numel()).view(lengths).permute(back)
-        return found
+            views[name] = vector.narrow(0, start, torch.Size(shape).numel()).view(lengths).permute(back)
+        return views
 
     def pack(self, parameters: Mapping[str, Tensor]) -> Float[Tensor, " value"]:
-        """A new vector that holds a copy of these parameters."""
+        """Copy these parameters into a new vector."""
         vector = next(iter(parameters.values())).new_zeros(self.size)
         with torch.no_grad():
             for name, view in self.views(vector).items():
@@ -69,11 +73,11 @@ class Packing:
 
 @dataclass(frozen=True)
 class Group:
-    """What a vector holds.
+    """Parameters that one vector holds.
 
     Attributes:
         kind: One of `WEIGHTS`, `AUXILIARY`, `FROZEN`.
-        lr_scale: Its learning rate, as a share of the recipe's.
+        lr_scale: Learning rate, as a fraction of the recipe's.
     """
 
     kind: str
@@ -81,20 +85,20 @@ class Group:
 
     @property
     def name(self) -> str:
-        """What its vector is called."""
+        """Name of the vector in checkpoints."""
         return self.kind if self.lr_scale == 1 else f"{self.kind} at {self.lr_scale!r} lr"
 
 
 def parameter_groups(model: Any, recipe: TrainingRecipe | None = None) -> dict[Group, dict[str, nn.Parameter]]:
-    """The model's parameters by group and name; groups without one are missing.
+    """Parameters of a model by group and name; empty groups are left out.
 
     Args:
         model: The model.
-        recipe: Which of them it fits, and with which learning rates; `None` = all, with one.
+        recipe: Decides which parameters are fitted, and their learning rates; None = all, with one learning rate.
 
     Raises:
-        FitError: The recipe asks for a head, or for learning rates by layer, of a model that does not say which of its
-            parameters those are.
+        FitError: The recipe fits the head alone, or decays the learning rate by layer, but the model does not declare
+            its head or layers.
     """
     groups: dict[Group, dict[str, nn.Parameter]] = defaultdict(dict)
     scales = lr_scales(model, 1.0 if recipe is None else recipe.layer_decay)
@@ -109,27 +113,28 @@ def parameter_groups(model: Any, recipe: TrainingRecipe | None = None) -> dict[G
 
 @contextmanager
 def packed(model: Any, recipe: TrainingRecipe) -> Iterator[dict[Group, nn.Parameter]]:
-    """The fitted parameters, as views of one vector a group, each with a gradient; apart again afterwards.
+    """Inside, the fitted parameters and their gradients are views of one vector per group.
 
-    What the recipe does not fit needs no gradient meanwhile.
+    Afterwards each parameter has memory of its own again. Parameters that the recipe does not fit need no gradient
+    inside.
     """
-    every = parameter_groups(model, recipe)
-    groups = {group: parameters for group, parameters in every.items() if group.kind != FROZEN}
-    idle = [parameter for parameter in every.get(Group(FROZEN), {}).values() if parameter.requires_grad]
+    all_groups = parameter_groups(model, recipe)
+    groups = {group: parameters for group, parameters in all_groups.items() if group.kind != FROZEN}
+    frozen = [parameter for parameter in all_groups.get(Group(FROZEN), {}).values() if parameter.requires_grad]
     vectors = {}
-    for parameter in idle:
+    for parameter in frozen:
         parameter.requires_grad_(False)
     for name, group in groups.items():
         packing = Packing.of(group)
         vectors[name] = vector = nn.Parameter(packing.pack(group))
         vector.grad = torch.zeros_like(vector)
-        values, slopes = packing.views(vector.data), packing.views(vector.grad)
+        values, gradients = packing.views(vector.data), packing.views(vector.grad)
         for own_name, parameter in group.items():
-            parameter.data, parameter.grad = values[own_name], slopes[own_name]
+            parameter.data, parameter.grad = values[own_name], gradients[own_name]
     try:
         yield vectors
     finally:
         for parameter in (p for group in groups.values() for p in group.values()):
             parameter.data, parameter.grad = parameter.data.clone(), None
-        for parameter in idle:
+        for parameter in frozen:
             parameter.requires_grad_(True)

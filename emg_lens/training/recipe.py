@@ -1,7 +1,7 @@
-"""The recipe of a fit, by itself: a study can be read without torch's models."""
+"""The recipe of a fit. This module imports no torch, so that study files can be read without it."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,32 +11,37 @@ MOST_EPOCHS = 10**7
 
 
 class TrainingRecipe(SpecModel):
-    """How a model is fitted. Defaults that the IsoNet paper states are the paper's (§3); the others are ours.
+    """How a model is fitted. Defaults are those of the IsoNet paper (§3) where it states them.
 
     Attributes:
         epochs: Passes over the training trials.
-        batch_size: Trials a step; the last step of an epoch takes what is left.
+        batch_size: Trials per step; the last step of an epoch takes the remaining trials.
         lr: Learning rate of AdamW, before the schedule lowers it.
         weight_decay: Weight decay of AdamW.
-        anneal_epochs: T of λ(t) = min(1, t / T): epochs until only the CLS head drives learning; 0 = from the start.
-        schedule: Learning rate over the run: `"constant"`, or `"cosine"` down to zero.
-        warmup_epochs: Epochs of linear rise.
-        schedule_by: `"epoch"`: the rate changes once an epoch, and the cosine counts from the first epoch, so that it
-            stays below `lr` after a long warm-up. `"step"`: it changes every step, and the cosine begins where the
-            warm-up ends.
-        clip_norm: Largest norm of the gradient; `None` = unlimited.
-        label_smoothing: Probability mass spread over the wrong classes in the loss.
-        betas: Of AdamW.
-        layer_decay: The learning rate of block i (from 0) of n is `lr * layer_decay ** (n - i)`, that of the embedding
-            one power lower, and that of the head and the final norm `lr` (docs/pretraining.md §11.1). For models that say
-            which parameters stand in which block (`parameter_layers`).
-        fitted: `"all"` parameters, or those of the `"head"` alone: a linear probe. All others keep their values.
-        patience: Stop after so many epochs in a row without a lower loss of the validation trials, which `fit` then
-            needs; `None` = all epochs.
-        seed: Seed of the order of trials and of dropout; studies derive the initial weights from it too.
-    """
+        anneal_epochs: T of λ(t) = min(1, t / T): number of epochs until only the CLS head has a loss; 0 = from the
+            start.
+        schedule: Learning rate after the warm-up: `"constant"`, or `"cosine"` (falling to zero).
+        warmup_epochs: Number of epochs in which the learning rate rises linearly.
+        schedule_by: `"epoch"`: the rate changes once per epoch. The cosine starts in the first epoch, so the rate stays
+            below `lr` after a long warm-up. `"step"`: the rate changes at every step, and the cosine starts at the end
+            of the warm-up.
+        clip_norm: Largest norm of the gradient; None = unlimited.
+        label_smoothing: Probability that the loss spreads over all classes.
+        betas: Decay rates of AdamW's two moments.
+        layer_decay: Block i (0-based) of n has the learning rate `lr * layer_decay ** (n - i)`. The embedding has one
+            power more; the head and the final norm have `lr` (docs/pretraining.md §11.1). For models that declare the
+            layer of each parameter (`parameter_layers`).
+        fitted: `"all"` parameters, or those of the `"head"` alone (a linear probe).
+        patience: Stop after this number of consecutive epochs without a lower validation loss; None = run all epochs.
+            `fit` then needs validation trials.
+        seed: Seed of the order of trials and of dropout. Studies also derive the initial weights from it.
 
-    ADDED: ClassVar[tuple[str, ...]] = ("schedule_by", "betas", "layer_decay", "fitted", "patience")
+    Example:
+        >>> from emg_lens import TrainingRecipe
+        >>> recipe = TrainingRecipe(epochs=100, lr=1e-3, schedule="cosine", warmup_epochs=10)
+        >>> [round(recipe.lr_factor(epoch), 3) for epoch in (0, 10, 50, 99)]
+        [0.091, 0.976, 0.5, 0.0]
+    """
 
     epochs: int = Field(default=2000, ge=1, le=MOST_EPOCHS)
     batch_size: int = Field(default=64, ge=1, lt=2**31)
@@ -58,48 +63,48 @@ class TrainingRecipe(SpecModel):
     @classmethod
     def _below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
         if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be from 0 to below 1, got {list(betas)}")
+            raise ValueError(f"betas must be at least 0 and below 1, got {list(betas)}")
         return betas
 
     @model_validator(mode="after")
-    def _of_use(self) -> "TrainingRecipe":
+    def _has_no_unused_field(self) -> "TrainingRecipe":
         if self.fitted == "head" and self.layer_decay != 1:
-            raise ValueError("fitted='head' fits no block, so layer_decay would do nothing; leave one of them out")
+            raise ValueError("fitted='head' fits no block, so layer_decay has no effect; remove one of them")
         if self.schedule_by == "step" and self.schedule == "constant" and not self.warmup_epochs:
-            raise ValueError("schedule_by='step' needs schedule='cosine' or warmup_epochs, or it would do nothing")
+            raise ValueError("schedule_by='step' has no effect; add schedule='cosine' or warmup_epochs")
         return self
 
     def summary(self) -> str:
-        """The recipe in a line."""
+        """Describe the recipe in one line."""
         epochs = range(min(self.epochs, self.warmup_epochs + 1))
         reached = max(self.lr_factor(epoch, step, steps=100) for epoch in epochs for step in (0, 99))
         more = [
             ("by step", self.schedule_by == "step"),
             (f"after {self.warmup_epochs} epochs of warm-up", self.warmup_epochs > 0),
-            (f"at most {100 * reached:.0f} % of it is reached", reached < 0.995),
+            (f"which reaches {100 * reached:.0f} % of it at most", reached < 0.995),
         ]
         others = [
             (f"gradients clipped to {self.clip_norm or 0:g}", self.clip_norm is not None),
             (f"label smoothing {self.label_smoothing:g}", self.label_smoothing > 0),
             (f"betas {self.betas[0]:g} and {self.betas[1]:g}", self.betas != (0.9, 0.999)),
-            (f"times {self.layer_decay:g} a layer from the head down", self.layer_decay != 1),
-            ("the head alone is fitted", self.fitted == "head"),
-            (f"at most {self.patience} epochs without a lower validation loss", self.patience is not None),
+            (f"learning rate times {self.layer_decay:g} per layer below the head", self.layer_decay != 1),
+            ("only the head is fitted", self.fitted == "head"),
+            (f"stop after {self.patience} epochs without a lower validation loss", self.patience is not None),
         ]
         return (
             f"AdamW, {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.lr:g}"
             f" ({', '.join([self.schedule, *(text for text, said in more if said)])}), weight decay"
             f" {self.weight_decay:g}, {''.join(f'{text}, ' for text, said in others if said)}"
-            f"λ of a second head, if there is one, annealed over {self.anneal_epochs} epochs, seed {self.seed}"
+            f"λ of a second head, if any, annealed over {self.anneal_epochs} epochs, seed {self.seed}"
         )
 
     def lr_factor(self, epoch: int, step: int = 0, steps: int = 1) -> float:
         """Learning rate as a fraction of `lr`.
 
         Args:
-            epoch: Which epoch, from 0.
-            step: Which step of the epoch, from 0; it counts with `schedule_by="step"`.
-            steps: Steps of an epoch.
+            epoch: Epoch (0-based).
+            step: Step of the epoch (0-based); only `schedule_by="step"` uses it.
+            steps: Number of steps per epoch.
         """
         if self.schedule_by == "step":
             done, begin = epoch * steps + step, self.warmup_epochs * steps

@@ -1,4 +1,4 @@
-"""Readout vectors give the logits; neighbours against scikit-learn; the map keeps clusters apart."""
+"""Readout vectors give the logits, neighbours agree with scikit-learn, and the map separates clusters."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_mlp": 16}
         ("multimodal-mlp", {"d_hidden": 8, "d_fused": 6}, 6, lambda m, v: m.classifier(v)),
     ],
 )
-def test_the_head_makes_the_logits_of_these_vectors(name, settings, n_values, head):
+def test_the_head_maps_the_readout_vectors_to_the_logits(name, settings, n_values, head):
     model = build_model(name, modalities={"emg": 2}, n_samples=20, n_classes=3, **settings).train()
     x = torch.randn(300, 2, 20, generator=torch.Generator().manual_seed(0))
     vectors = readout_vectors(model, x)
@@ -31,11 +31,11 @@ def test_the_head_makes_the_logits_of_these_vectors(name, settings, n_values, he
 
 
 def test_a_model_without_a_known_head_is_refused():
-    with pytest.raises(ArgumentError, match="Linear does not say what its head is"):
+    with pytest.raises(ArgumentError, match="Linear does not declare its head"):
         readout_vectors(torch.nn.Linear(3, 2), torch.zeros(1, 1, 3))
 
 
-def test_neighbours_are_scikit_learns_and_never_of_the_own_movement():
+def test_neighbours_agree_with_scikit_learn_and_are_of_other_repetitions():
     rng = np.random.default_rng(0)
     labels, repetition_id = np.repeat([0, 1, 2], 60), np.arange(180) // 3
     vectors = rng.normal(size=(180, 4)).astype(np.float32) + labels[:, None]
@@ -45,18 +45,18 @@ def test_neighbours_are_scikit_learns_and_never_of_the_own_movement():
         others = [k for k in row if repetition_id[k] != repetition_id[trial]][:7]
         assert near[trial] == pytest.approx(np.mean(labels[others] == labels[trial]))
     assert expected == pytest.approx(57 / 177)
-    with pytest.raises(ArgumentError, match="n_neighbours=178, and a trial has 177"):
+    with pytest.raises(ArgumentError, match="n_neighbours=178, but a trial has only 177"):
         neighbour_fractions(vectors, labels, repetition_id, n_neighbours=178)
 
 
-def test_the_map_keeps_clusters_apart_and_is_the_same_again():
+def test_the_map_separates_clusters_and_is_reproducible():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 40)
     vectors = (rng.normal(size=(80, 70)) + 8 * labels[:, None]).astype(np.float32)
-    found = readout_map(vectors)
-    assert found.shape == (80, 2)
-    near, _ = neighbour_fractions(found, labels, n_neighbours=5)
+    points = readout_map(vectors)
+    assert points.shape == (80, 2)
+    near, _ = neighbour_fractions(points, labels, n_neighbours=5)
     assert near.min() == 1.0
-    np.testing.assert_array_equal(found, readout_map(vectors))
-    with pytest.raises(ArgumentError, match="4 trials or more"):
+    np.testing.assert_array_equal(points, readout_map(vectors))
+    with pytest.raises(ArgumentError, match="at least 4 trials"):
         readout_map(vectors[:3])

@@ -1,4 +1,4 @@
-"""Errors of filled-in samples: the simple fillings by hand, the model by its own output, gaps of each length."""
+"""Errors of masked samples: the simple methods by hand, the model from its own output, gaps of each length."""
 
 import matplotlib.figure
 import numpy as np
@@ -25,7 +25,7 @@ def x():
     return torch.randn(5, 3, 80, generator=torch.Generator().manual_seed(1))
 
 
-def test_simple_fillings_are_the_mean_of_what_is_seen_and_straight_lines():
+def test_simple_methods_use_the_mean_of_visible_samples_and_straight_lines():
     x = np.array([[[0.0, 1, 2, 3, 4, 9], [5, 5, 5, 5, 5, 5]]])
     hidden = np.zeros_like(x, bool)
     hidden[0, 0, [1, 2, 5]] = True
@@ -34,11 +34,11 @@ def test_simple_fillings_are_the_mean_of_what_is_seen_and_straight_lines():
     assert np.array_equal(interpolate(x, hidden)[0, 1], x[0, 1])
     hidden[0, 0] = True
     for fill in (predict_mean, interpolate):
-        assert (fill(x, hidden)[0, 0] == 5).all()  # the mean of what is seen elsewhere
+        assert (fill(x, hidden)[0, 0] == 5).all()  # the mean of the other channels
     assert np.isfinite(interpolate(x, np.ones_like(hidden))).all()
 
 
-def test_a_straight_line_is_interpolated_without_error_and_a_constant_told_by_its_mean(model):
+def test_a_line_is_interpolated_exactly_and_a_constant_predicted_exactly_by_its_mean(model):
     line = torch.linspace(-1, 1, 80).expand(4, 3, 80).clone()
     errors = gap_curve(model, line, [2], seed=3).query("method == 'interpolation'")["mae"]
     assert errors.min() < 1e-6
@@ -46,7 +46,7 @@ def test_a_straight_line_is_interpolated_without_error_and_a_constant_told_by_it
     assert errors["mean"] < 1e-12 and errors["interpolation"] < 1e-12 < errors["model"]
 
 
-def test_errors_are_those_of_masked_samples_alone(model, x):
+def test_errors_cover_masked_samples_only(model, x):
     table = masked_errors(model, x, seed=4, beta=0.5)
     assert set(table["method"]) == {"model", "mean", "interpolation"} and table.notna().all(axis=None)
     masked = torch.from_numpy(np.stack([draw_mask(np.ones(24, bool), 0.5, (4, i)) for i in range(5)]))
@@ -56,13 +56,13 @@ def test_errors_are_those_of_masked_samples_alone(model, x):
     hidden = of_samples(masked, 3, 80)
     for row in table.query("method == 'model'").itertuples():
         where = hidden[row.window, row.channel]
-        found, wanted = out[row.window, row.channel][where], x[row.window, row.channel][where]
-        assert row.smooth_l1 == pytest.approx(F.smooth_l1_loss(found, wanted, beta=0.5).item(), rel=1e-4)
-        assert row.mse == pytest.approx(F.mse_loss(found, wanted).item(), rel=1e-4)
-        assert row.mae == pytest.approx(F.l1_loss(found, wanted).item(), rel=1e-4)
+        predicted, original = out[row.window, row.channel][where], x[row.window, row.channel][where]
+        assert row.smooth_l1 == pytest.approx(F.smooth_l1_loss(predicted, original, beta=0.5).item(), rel=1e-4)
+        assert row.mse == pytest.approx(F.mse_loss(predicted, original).item(), rel=1e-4)
+        assert row.mae == pytest.approx(F.l1_loss(predicted, original).item(), rel=1e-4)
 
 
-def test_channels_that_do_not_count_are_neither_masked_nor_told(model, x):
+def test_channels_that_are_not_real_are_neither_masked_nor_scored(model, x):
     real = torch.tensor([[True, False, True]] * 5)
     assert set(masked_errors(model, x, real=real)["channel"]) == {0, 2}
     other = x.clone()
@@ -71,7 +71,7 @@ def test_channels_that_do_not_count_are_neither_masked_nor_told(model, x):
     assert np.array_equal(*means)
 
 
-def test_a_gap_has_its_length_and_the_same_middle_in_each_window(model, x):
+def test_a_gap_has_the_given_length_and_the_same_middle_in_each_window(model, x):
     curve = gap_curve(model, x, fs=200.0)
     assert sorted(set(curve["patches"])) == [1, 2, 4]
     assert curve.query("patches == 4")["seconds"].unique().tolist() == [0.2]
@@ -81,12 +81,12 @@ def test_a_gap_has_its_length_and_the_same_middle_in_each_window(model, x):
     assert not np.allclose(alone["mse"], together["mse"])
 
 
-def test_what_does_not_fit_is_refused(model, x):
+def test_input_that_does_not_fit_is_refused(model, x):
     with pytest.raises(ArgumentError, match="one must stay visible"):
         gap_curve(model, x, [8])
     with pytest.raises(ArgumentError, match="80 samples"):
         masked_errors(model, x[..., :70])
-    with pytest.raises(ArgumentError, match="no channel that counts"):
+    with pytest.raises(ArgumentError, match="real selects no channel in a window"):
         masked_errors(model, x, real=torch.zeros(5, 3, dtype=torch.bool))
     with pytest.raises(ArgumentError, match="expected torch.bool"):
         masked_errors(model, x, real=torch.ones(5, 2, dtype=torch.bool))
@@ -94,11 +94,11 @@ def test_what_does_not_fit_is_refused(model, x):
         plot_reconstruction(model, x[0], channels=[3])
     with pytest.raises(ArgumentError, match=r"torch.bool \[24\]"):
         plot_reconstruction(model, x[0], masked=torch.ones(3, dtype=torch.bool))
-    with pytest.raises(ArgumentError, match="curve lacks"):
+    with pytest.raises(ArgumentError, match="curve has no rmse"):
         plot_gap_curve(gap_curve(model, x), "rmse")
 
 
-def test_the_figure_shows_what_was_hidden_and_what_the_model_gave(model, x, tmp_path):
+def test_the_figure_shades_masked_spans_and_shows_the_reconstruction(model, x, tmp_path):
     masked = torch.zeros(24, dtype=torch.bool)
     masked[[1, 2, 8 + 5]] = True  # channel 0: patches 1 and 2; channel 1: patch 5
     figure = plot_reconstruction(model, x[0], channels=[0, 1, 2], masked=masked, fs=200.0)
@@ -112,7 +112,7 @@ def test_the_figure_shows_what_was_hidden_and_what_the_model_gave(model, x, tmp_
     figure.savefig(tmp_path / "a.png")
 
 
-def test_the_curve_has_a_line_a_method(model, x, tmp_path):
+def test_the_curve_has_one_line_per_method(model, x, tmp_path):
     curve = gap_curve(model, x, fs=200.0)
     figure = plot_gap_curve(curve, "mae")
     (axis,) = figure.axes

@@ -118,7 +118,7 @@ def test_a_parameter_of_no_known_layer_is_named():
         parameter_layers = {"embed.": -1}
 
     odd = Odd(tiny_myo().cfg)
-    with pytest.raises(FitError, match=r"Odd.parameter_layers does not tell that of 'blocks\.0\."):
+    with pytest.raises(FitError, match=r"Odd.parameter_layers does not declare the layer of 'blocks\.0\."):
         fit(odd, Batch(X, Y), changed(layer_decay=0.9))
 
 
@@ -135,7 +135,7 @@ def test_a_model_that_does_not_say_what_its_head_is_has_none_to_probe():
     class Headless(TinyMyo):
         head_parameters = ()
 
-    with pytest.raises(FitError, match="fitted='head' needs to know the head of Headless"):
+    with pytest.raises(FitError, match="fitted='head' needs the head of Headless"):
         fit(Headless(tiny_myo().cfg), Batch(X, Y), changed(fitted="head"))
 
 
@@ -169,7 +169,7 @@ def test_without_patience_all_epochs_are_fitted_and_the_best_remains():
 @pytest.mark.parametrize("stop", [1, 3, 5])
 def test_stopped_and_continued_it_gives_the_same_bits(stop, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SAVE_SHARE", 1e6)
+    monkeypatch.setattr(checkpoint, "SAVE_FRACTION", 1e6)
     recipe = changed(**SHORT, layer_decay=0.8, betas=(0.9, 0.98), schedule="cosine", schedule_by="step", clip_norm=1.0)
     whole, path = tiny_myo(), tmp_path / "fit.safetensors"
     expected = fit(whole, Batch(X, Y), recipe, validation=OTHER)
@@ -221,13 +221,13 @@ def test_what_a_cohort_cannot_do_is_refused_in_words(fields, message):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"fitted": "head", "layer_decay": 0.9}, "layer_decay would do nothing"),
-        ({"schedule_by": "step"}, "it would do nothing"),
-        ({"betas": (0.9, 1.0)}, "betas must be from 0 to below 1"),
+        ({"fitted": "head", "layer_decay": 0.9}, "layer_decay has no effect"),
+        ({"schedule_by": "step"}, "schedule_by='step' has no effect"),
+        ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1"),
         ({"layer_decay": 0.0}, "layer_decay=0.0; expected a number greater than 0"),
     ],
 )
-def test_recipes_that_would_do_nothing_are_refused(fields, message):
+def test_recipes_with_fields_without_effect_are_refused(fields, message):
     with pytest.raises(ArgumentError, match=message):
         changed(**fields)
 
@@ -235,16 +235,16 @@ def test_recipes_that_would_do_nothing_are_refused(fields, message):
 def test_a_recipe_that_is_written_and_read_is_the_same():
     used = changed(layer_decay=0.9, patience=3)
     assert {"layer_decay", "patience"} <= set(used.model_dump()) and TrainingRecipe(**used.model_dump()) == used
-    assert "0.9 a layer" in used.summary() and "3 epochs" in used.summary()
+    assert "0.9 per layer" in used.summary() and "3 epochs" in used.summary()
     assert math.isclose(changed(schedule="cosine", schedule_by="step").lr_factor(0, 0, 5), 1.0)
 
 
-def test_a_learning_rate_that_is_never_reached_is_told():
+def test_the_summary_names_a_learning_rate_that_is_never_reached():
     assert "(constant, after 3 epochs of warm-up)" in changed(epochs=4, warmup_epochs=3).summary()
     longer = changed(epochs=4, warmup_epochs=4)
-    assert "of warm-up, at most 80 % of it is reached)" in longer.summary() and longer.lr_factor(3) == 0.8
+    assert "of warm-up, which reaches 80 % of it at most)" in longer.summary() and longer.lr_factor(3) == 0.8
     falling = changed(epochs=10, warmup_epochs=5, schedule="cosine")
-    assert "at most 55 % of it is reached" in falling.summary()
+    assert "which reaches 55 % of it at most" in falling.summary()
     assert max(falling.lr_factor(epoch) for epoch in range(10)) == pytest.approx(0.545, abs=1e-3)
     told = changed(epochs=10, warmup_epochs=5, schedule="cosine", schedule_by="step", clip_norm=3.0).summary()
     assert "(cosine, by step, after 5 epochs of warm-up)" in told and "clipped to 3" in told

@@ -29,7 +29,7 @@ def path(tmp_path) -> Path:
 def _save_after_every_epoch():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
-        patch.setattr(checkpoint, "SAVE_SHARE", 1e6)
+        patch.setattr(checkpoint, "SAVE_FRACTION", 1e6)
         yield
 
 

@@ -33,6 +33,14 @@ class PretrainingRecipe(SpecModel):
         beta: Of the Smooth-L1 loss: below it errors count squared.
         visible_weight: Weight of the loss of visible tokens beside that of masked ones.
         seed: Of initial weights, the order of windows, masks and dropout.
+
+    Example:
+        >>> from emg_lens import PretrainingRecipe
+        >>> recipe = PretrainingRecipe.published("tinymyo-thesis", epochs=20, warmup_epochs=5)
+        >>> recipe.batch_size, recipe.masked_fraction
+        (4096, 0.5)
+        >>> recipe.lr_at(epoch=0, step=0, steps=10)  # the learning rate of the first of 10 steps
+        1e-06
     """
 
     epochs: int = Field(default=50, ge=1, le=MOST_EPOCHS)
