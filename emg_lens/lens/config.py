@@ -237,6 +237,13 @@ class EncoderConfig(SignalConfig):
         return self.positions in ("learned", "sinusoidal")
 
     @property
+    def positional_embedding_type(self) -> str:
+        """The kind of positions, in TransformerLens's terms."""
+        if self.positions == "relative":
+            return "relative_positional_bias"
+        return "rotary" if self.rotates else "standard" if self.positions in ("learned", "sinusoidal") else "none"
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of what the model gives for one trial; without a readout, of its residual stream."""
         return super().output_shape if self.has_readout else (self.n_ctx, self.d_model)

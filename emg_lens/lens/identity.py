@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from emg_lens.io.checkpoint import content, digest
+from emg_lens.io.checkpoint import digest, tensor_bytes
 from emg_lens.lens.points import is_heard
 
 
@@ -25,7 +25,7 @@ def model_identity(model: torch.nn.Module) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version(name)}" for name in ("emg-lens", "torch", "transformer-lens")),
         "device": next(model.parameters()).device.type,
         "model": digest([config_text.encode()]),
-        "weights": digest(part for name, weight in weights for part in (name.encode(), *content(weight))),
+        "weights": digest(part for name, weight in weights for part in (name.encode(), *tensor_bytes(weight))),
         "hooks": ", ".join(sorted(name for name, point in points.items() if is_heard(point))) or "none",
     }
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.errors import EmgLensError
-from emg_lens.io.seals import BLANK, DamagedFileError, check_seal, sealing
+from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import SignalConfig
-from emg_lens.memory import check_room
+from emg_lens.memory import check_memory
 from emg_lens.validation import ArgumentError, check_argument, checked
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -69,7 +69,7 @@ class SignalModel(
     def __init__(self, config: SignalConfig) -> None:
         super().__init__()
         check_argument(f"{type(self).__name__}: config", config, get_type_hints(type(self))["cfg"])
-        check_room(4 * config.n_weights, f"{type(self).__name__} with {config.n_weights:.3g} weights or more")
+        check_memory(4 * config.n_weights, f"{type(self).__name__} with {config.n_weights:.3g} weights or more")
         self.cfg = replace(config)  # switches and device are this model's own
         self.layout = self.cfg.layout
 
@@ -84,7 +84,7 @@ class SignalModel(
     @checked
     def example_input(self, batch: NonNegativeInt = 1, seed: NonNegativeInt = 0) -> Float[Tensor, "batch channel time"]:
         """Standard-normal input of the right shape, on the model's device."""
-        check_room(4 * batch * self.cfg.n_channels * self.cfg.n_samples, f"an input of {batch} trials")
+        check_memory(4 * batch * self.cfg.n_channels * self.cfg.n_samples, f"an input of {batch} trials")
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(batch, self.cfg.n_channels, self.cfg.n_samples, generator=generator)
         return x.to(self.cfg.device)
@@ -146,8 +146,8 @@ class SignalModel(
             raise ModelFileError(f"{place}: {missing}cannot be loaded as {cls.__name__} ({reason[:300]})") from None
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        about = json.dumps({"config": self._config_content(), "checksum": BLANK})
-        with sealing(save_directory / WEIGHTS_FILE) as partial:
+        about = json.dumps({"config": self._config_content(), "checksum": PLACEHOLDER})
+        with replacing_with_checksum(save_directory / WEIGHTS_FILE) as partial:
             save_model(self, str(partial), {ABOUT: about})
 
     @classmethod
@@ -160,7 +160,7 @@ class SignalModel(
     def _load_as_safetensor(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, model: "SignalModel", model_file: str, map_location: str, strict: bool
     ) -> "SignalModel":
-        check_seal(Path(model_file))
+        check_file(Path(model_file))
         model = super()._load_as_safetensor(model, model_file, map_location, strict)
         for name, weight in model.state_dict().items():
             if weight.is_floating_point() and not weight.isfinite().all():

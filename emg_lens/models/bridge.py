@@ -37,14 +37,6 @@ from emg_lens.validation import ArgumentError
 ARCHITECTURE = "HookedBiosignalEncoder"
 """Name under which TransformerLens knows our encoders, `IsoNet` and other subclasses included."""
 
-POSITIONS = {
-    "learned": "standard",
-    "sinusoidal": "standard",
-    "rotary": "rotary",
-    "rotary_time": "rotary",
-    "none": "none",
-}
-
 
 class Part(GeneralizedComponent):
     """A module of the encoder inside a bridge: runs unchanged, its hook points are the bridge's.
@@ -156,7 +148,7 @@ def bridge_config(cfg: EncoderConfig) -> TransformerBridgeConfig:
         eps=cfg.eps,
         attention_dir=cfg.attention_dir,
         normalization_type=cfg.normalization_type,
-        positional_embedding_type=POSITIONS[cfg.positions],
+        positional_embedding_type=cfg.positional_embedding_type,
         device=str(cfg.device),
         dtype=cfg.dtype,
         is_visual_model=True,  # the kind of bridge that takes float input [batch, channel, ...]

@@ -30,13 +30,28 @@ class Architecture:
         name: What users call it.
         config: The class of its configuration, a dataclass with the fields of `SignalConfig` and its own.
         model: The class of the model, built from a configuration.
-        objective: Name of the objective it is fitted for by default.
+        objective: Name of the objective that it is fitted for by default. None = it gives an output at every time step,
+            for which no objective is the usual one; a study then names its objective.
     """
 
     name: str
     config: type
     model: type
-    objective: str = "classification"
+    objective: str | None = "classification"
+
+    @property
+    def default_objective(self) -> str:
+        """Return `objective`.
+
+        Raises:
+            ModelError: There is none.
+        """
+        if self.objective is None:
+            raise ModelError(
+                f"model {self.name!r} gives an output at every time step and has no default objective; name one"
+                " (objective: ...), or classify whole trials with readout: mean and objective: classification"
+            )
+        return self.objective
 
     @property
     def settings(self) -> dict[str, Any]:

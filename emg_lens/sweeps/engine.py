@@ -1,4 +1,4 @@
-"""Running many conditions on one model and one batch of inputs, with an audit of what each could have changed."""
+"""Run many conditions on one model and one batch of inputs, and audit what each condition could change."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +23,7 @@ from emg_lens.sweeps.sampled_baseline import SampledBaseline
 from emg_lens.sweeps.settings import (
     Executor,
     Settings,
+    SweepInputError,
     asked_settings,
     check_inputs,
     check_scratch,
@@ -48,51 +49,70 @@ def sweep(
     on_progress: Callable[[float], None] | None = None,
     checkpoint: str | Path | None = None,
     scratch: str | Path | None = None,
+    gradients: bool = False,
 ) -> SweepResult:
-    """Run the baseline and every condition.
+    """Run the baseline and every condition, and return their outputs with an audit.
 
-    ```python
-    sweep(model, x, conditions, checkpoint="heads.safetensors")  # stop it any time; the same line continues it
-    ```
-
-    Edge cuts and changes of the input are planned: what conditions share is computed once. Whatever else a condition
-    does runs in a verified forward of its own. The baseline is compared with `model(x)` on a sample of the trials.
+    The sweep plans edge cuts and changes of the input: what several conditions share is computed once. It runs any
+    other condition in a verified forward of its own, and compares the baseline with `model(x)` on a sample of trials.
 
     Args:
         model: One of our models, or any TransformerLens model. It is run in eval mode and left as it was.
-        x: Input: trials `[trial, channel, time]`, standardised as in training; for other models what they take.
-        conditions: What to do; the baseline is added.
+        x: Input `[trial, channel, time]`, standardised as in training; for other models their own kind of input.
+        conditions: What to do. The baseline is added.
         layout: What the positions stand for; default `model.layout`.
-        reference: Trials `[trial, channel, time]`, treated as `x`, that replaced values come from (`Replace` by mean or
-            resample): training trials.
-        executor: `"auto"`; `"loop"`, one verified forward a condition; `"tree"`, which shares common prefixes, folded
-            where the model's arithmetic is known exactly, else through its own blocks; `"stacked"`, folded and level by
-            level. All give the same logits; `SweepResult.executor` says which one ran. The folded tree runs
-            micro-batches side by side, a CPU thread each, if there is work enough; torch's threads are divided among
-            them until they are done.
-        batch_size: Trials a forward; default from the memory that is free. The results do not depend on it: inputs are
-            changed before they are cut into batches, and what mixes trials inside the model gets all of them at once.
+        reference: Trials `[trial, channel, time]`, prepared like `x`, from which replacement values are computed
+            (`Replace` by mean or resample): training trials.
+        executor: `"auto"`; `"loop"`, one verified forward for each condition; or `"tree"`, which shares the layers that
+            conditions have in common. The tree uses folded weights if the model's class and parts declare that this is
+            exact, and otherwise the model's own blocks. All executors give the same logits; `SweepResult.executor`
+            names the one that ran. The folded tree runs micro-batches in parallel, one CPU thread each, if there is
+            enough work.
+        batch_size: Trials in one forward; default from the free memory. The results do not depend on it: inputs are
+            changed before they are split into batches, and an intervention that mixes trials gets all of them at once.
         on_progress: Called with the finished fraction.
-        checkpoint: File in which finished logits are kept, saved every few seconds and on the way out. The same call
-            made again does only what is missing (conditions that raised are tried again) and returns what an
-            uninterrupted call returns: to the bit, given as many threads on the same kind of machine. The executor and
-            the batch size are those of the first call. The file stays; delete it when you are done.
-        scratch: Folder for a temporary file that holds the logits in place of memory (4 bytes for each condition, trial
-            and output): for many conditions on very many trials. It goes when the result does. A `checkpoint` beside
-            it holds all logits in memory again whenever it is saved.
+        checkpoint: File in which finished logits are kept. It is saved every few seconds and when the sweep stops. The
+            same call made again computes only what is missing (conditions that raised are tried again) and returns what
+            an uninterrupted call returns, bit for bit on the same kind of machine with the same number of threads. The
+            executor and the batch size stay those of the first call. Delete the file when you are done.
+        scratch: Folder for a temporary file that holds the logits instead of memory (4 bytes for each condition, trial
+            and output), for many conditions on very many trials. The file is deleted with the result. With a
+            `checkpoint`, all logits are in memory whenever it is saved.
+        gradients: Whether outputs keep their autograd graph, back to `x`, to the parameters and to the gates of
+            `EdgeGate`. All conditions then run in the loop, and the graphs of all of them stay in memory.
+
+    Returns:
+        Logits by condition name, the audit, and the executor that ran.
 
     Raises:
-        BaselineError: The executor's baseline is not what the model gives, or what it gives for a trial depends on the
-            others of its batch and the trials are cut into batches.
-        CheckpointError: The file is damaged, of another sweep (it says what differs), or cannot be written. A file
-            that does not fit is left as it is.
-        EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, reference trials that
-            are missing, or conditions that share a name.
-        SweepInputError: No trials, values that are not finite, an executor that is unknown or cannot run this model, or
-            a `scratch` that is no folder to write to or full.
+        BaselineError: The executor's baseline differs from the model's own output, or the output for a trial depends on
+            other trials of its batch and the trials are split into batches.
+        CheckpointError: The file is damaged, belongs to another sweep (the message says what differs), or cannot be
+            written. A file that does not fit is left as it is.
+        EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, missing reference
+            trials, or conditions that share a name.
+        SweepInputError: No trials, values that are not finite, an unknown executor or one that cannot run this model, a
+            `scratch` folder that cannot be written to, or `gradients` with an option that excludes it.
         SweepError: Some conditions raised while running; `.result` holds all others.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import IsoNet, IsoNetConfig, cross_modal, layer_masks, sweep
+        >>> sizes = dict(d_model=16, n_heads=2, n_layers=2, d_mlp=8)
+        >>> model = IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, n_samples=20, n_classes=5, **sizes))
+        >>> x = model.example_input(32)
+        >>> result = sweep(model, x, layer_masks({"cross_modal": cross_modal()}, n_layers=2, modes=["individual"]))
+        >>> {name: tuple(logits.shape) for name, logits in result.logits.items()}
+        {'baseline': (32, 5), 'cross_modal/individual/L1': (32, 5), 'cross_modal/individual/L2': (32, 5)}
+        >>> result.audit.structural_null.tolist()  # only CLS is read: these edges of the last layer cannot matter
+        [True, False, True]
     """
     check_inputs(x, reference)
+    if gradients and (checkpoint is not None or scratch is not None or executor == "tree"):
+        raise SweepInputError(
+            "gradients=True keeps the graphs of all outputs in memory and runs in the loop; leave out checkpoint,"
+            " scratch and executor='tree'"
+        )
     folder = check_scratch(scratch)
     conditions = with_baseline(conditions)
     target = target_of(model, layout)
@@ -101,17 +121,16 @@ def sweep(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
-            for root in planned.roots:  # what does not fit is known before anything runs
+        with torch.enable_grad() if gradients else torch.inference_mode():
+            for root in planned.roots:  # refuse what does not fit before anything runs
                 changed_input(x[:2], root.changes, target.layout, reference)
             file = None
             if checkpoint is not None:
                 asked = asked_settings(model, x, executor, batch_size)
                 file = Checkpoint(checkpoint, sweep_identity(model, x, conditions, target, reference) | asked)
-            begun = file and file.settings
-            settings = begun or settle(model, x, executor, batch_size)
-            one = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, folder)
-            logits, failed = one.outputs()
+            settings = (file and file.settings) or settle(model, x, "loop" if gradients else executor, batch_size)
+            run = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, folder)
+            logits, failed = run.outputs()
     finally:
         model.train(was_training)
     return sweep_result(conditions, planned, logits, failed, settings.executor)
@@ -119,43 +138,57 @@ def sweep(
 
 @checked
 def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenLayout | None = None) -> pd.DataFrame:
-    """What cutting `edges` could change, from the structure of the model alone; nothing is run.
+    """Tabulate what cutting `edges` could change, from the structure of the model alone; nothing is run.
 
     Args:
-        model: The model. Where its arithmetic is not known exactly (another class, another part, a hook) every position
-            counts as read out, so that no live edge is ever called dead.
+        model: The model. Its class and parts must declare their structure (docs/extending.md §1) and have no hooks.
+            Otherwise every position counts as read out, so that no live edge is ever called dead.
         edges: One edge set, or conditions.
-        layout: Default `model.layout`.
+        layout: What the positions stand for; default `model.layout`.
 
     Returns:
-        One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is as it
-        was and nothing that is cut has a path to the readout), equivalent_to (the first condition with the same input
-        that cuts the same live edges, often itself).
+        One row for each condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is
+        unchanged and no cut edge has a path to the readout), equivalent_to (the first condition with the same input
+        that cuts the same live edges, often the condition itself).
+
+    Raises:
+        EdgeError: Edges that do not fit the layout, or a model without attention or layout.
+
+    Example:
+        >>> from emg_lens import IsoNet, IsoNetConfig, audit, unimodal
+        >>> model = IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, n_samples=20, n_classes=5, d_model=16, n_layers=2))
+        >>> print(audit(model, unimodal().at(layers=1)).T.to_string(header=False))
+        condition          unimodal().at(layers=[1])
+        edges_cut                                200
+        live_edges_cut                             0
+        rows_fully_cut                             0
+        structural_null                         True
+        equivalent_to      unimodal().at(layers=[1])
     """
     conditions = [Condition(str(edges), edges)] if isinstance(edges, EdgeSet) else list(edges)
     return plan_sweep(target_of(model, layout), conditions).audit
 
 
 def _check_that_something_is_done(conditions: Sequence[Condition], planned: SweepPlan, target: Target) -> None:
-    """Refuse a cut of nothing, whatever else its condition does; edges that the model never had are nothing."""
+    """Refuse conditions that cut no edge, or only edges that the model never had."""
     shape = (target.layout, target.n_layers, target.n_heads)
-    nothing, permanent_mask = [], []
+    without_edges, masked_already = [], []
     for condition, n_cut in zip(conditions, planned.audit["edges_cut"], strict=True):
         cuts = [one.cut_edges for one in condition.interventions if one.cut_edges != none()]
         if not cuts or (n_cut and len(cuts) == 1):
             continue
-        masks, apart = [edges.mask(*shape) for edges in cuts], between_stages(*shape)
-        if not all((mask if apart is None else mask & ~apart).any() for mask in masks):
-            nothing.append(condition.name)
+        masks, absent = [edges.mask(*shape) for edges in cuts], between_stages(*shape)
+        if not all((mask if absent is None else mask & ~absent).any() for mask in masks):
+            without_edges.append(condition.name)
         elif target.permanent_mask is not None and not all((mask & ~target.permanent_mask).any() for mask in masks):
-            permanent_mask.append(condition.name)
-    if nothing:
+            masked_already.append(condition.name)
+    if without_edges:
         where = where_modalities_meet(target.layout)
-        raise EdgeError(f"conditions {nothing[:5]} cut no edge of this model{where}; write none() to cut nothing")
-    if permanent_mask:
+        raise EdgeError(f"conditions {without_edges[:5]} cut no edge of this model{where}; write none() to cut nothing")
+    if masked_already:
         raise EdgeError(
-            f"conditions {permanent_mask[:5]} cut edges that this {target.model} is without already (it is causal, or has"
-            " masked_edges), so nothing is left to cut; leave them out for this model"
+            f"conditions {masked_already[:5]} cut only edges that this {target.model} never had (it is causal, or has"
+            " masked_edges); leave them out for this model"
         )
 
 
@@ -180,7 +213,7 @@ class _Run:
         self.on_progress, self.file, self.device = on_progress, file, device_of(model)
         looped = settings.executor == "loop"
         self.rows = range(len(conditions)) if looped else planned.of
-        """Of each condition, its row."""
+        """The row of each condition."""
         lengths = [len(part) for part in x.split(settings.batch_size)]
         self.starts = [i * settings.batch_size for i in range(len(lengths))]
         self.finished = Finished(max(self.rows) + 1, lengths, scratch)
@@ -188,7 +221,7 @@ class _Run:
         self.baseline = SampledBaseline(model, x, n_forwards, settings.executor)
 
     def outputs(self) -> tuple[Mapping[str, Tensor], dict[str, Exception]]:
-        """Run what is missing; by condition name, logits on the CPU, and what the others raised."""
+        """Run what is missing; return logits on the CPU and errors, both by condition name."""
         if self.file is not None:
             self.file.begin(self.settings, self.finished, self.device)
             if self.on_progress is not None and self.finished.done.any():
@@ -205,7 +238,7 @@ class _Run:
 
     def _run_planned(self) -> None:
         run = self._executor().run
-        # As many threads for a part as in an uninterrupted sweep, however few parts are left: they decide last digits.
+        # A part gets as many threads as in an uninterrupted sweep, however few parts are left: they decide last digits.
         workers = min(n_workers(self.model, self.x, self.settings.executor), len(self.starts))
         for root in self.planned.roots:
             todo = self._unfinished([self.rows[i] for i in root.members])
@@ -228,12 +261,12 @@ class _Run:
             x = changed_input(self.x, condition.input_changes, self.layout, self.reference)
             whole = any(one.needs_all_trials for one in condition.in_the_model)
             xs = [x] if whole else [x[self._trials(part)] for part in todo]
-            found = run_inside(self.model, [part.to(self.device) for part in xs], condition, self.layout, reference)
+            outputs = run_inside(self.model, [part.to(self.device) for part in xs], condition, self.layout, reference)
             for j, part in enumerate(todo):
-                if isinstance(found, Exception):
-                    self._keep(part, {row: found})
+                if isinstance(outputs, Exception):
+                    self._keep(part, {row: outputs})
                 else:
-                    self._keep(part, {row: found[0][self._trials(part)] if whole else found[j]})
+                    self._keep(part, {row: outputs[0][self._trials(part)] if whole else outputs[j]})
 
     def _executor(self) -> FoldedTree | PlainTree | VerifiedLoop:
         if self.settings.executor == "loop":
@@ -248,14 +281,14 @@ class _Run:
         return self.finished.rows_done(part)
 
     def _unfinished(self, rows: Sequence[int]) -> list[int]:
-        """Micro-batches in which one of the rows is missing."""
+        """Return the micro-batches in which one of the rows is missing."""
         return np.flatnonzero(~self.finished.done[:, rows].all(axis=1)).tolist()
 
-    def _keep(self, part: int, found: Mapping[int, Tensor | Exception]) -> None:
-        baseline = found.get(self.rows[0])
+    def _keep(self, part: int, outputs: Mapping[int, Tensor | Exception]) -> None:
+        baseline = outputs.get(self.rows[0])
         if isinstance(baseline, Tensor):
             self.baseline.check(self.starts[part], self.x[self._trials(part)].to(self.device), baseline)
-        self.finished.keep(part, found)
+        self.finished.keep(part, outputs)
         if self.file is not None:
             self.file.save_if_due()
         if self.on_progress is not None:

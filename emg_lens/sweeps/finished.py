@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from emg_lens.hooks import Intervention
-from emg_lens.io.checkpoint import CheckpointFile, content, digest
+from emg_lens.io.checkpoint import CheckpointFile, digest, tensor_bytes
 from emg_lens.lens.identity import model_identity
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.logits_on_disk import LogitsOnDisk, RowsOnDisk
@@ -124,7 +124,7 @@ class Checkpoint:
         self.file = CheckpointFile(path, "sweep", sweep)
         facts, self.settings = self.file.facts, None
         if facts:
-            with self.file.taking():
+            with self.file.reading_state():
                 self.settings = Settings(facts["executor"], int(facts["batch_size"]))
                 if self.settings.executor not in ("folded", "tree", "loop") or self.settings.batch_size < 1:
                     raise ValueError(f"executor {self.settings.executor!r}, batch size {self.settings.batch_size}")
@@ -140,7 +140,7 @@ class Checkpoint:
         if not self.file.facts:
             self.save()
             return
-        with self.file.taking():
+        with self.file.reading_state():
             done, logits = self.file.tensors.pop("done").numpy(), self.file.tensors
             finished.restore(done, {int(name.removeprefix("logits.")): out for name, out in logits.items()}, device)
             self._n_saved = int(done.sum())
@@ -180,14 +180,14 @@ def sweep_identity(
         others = [*condition.input_changes, *condition.in_the_model]
         if others:
             parts.append(f"{others} of {target.layout}".encode())
-            parts += [digest(content(value)).encode() for one in others for value in _arrays(one)]
+            parts += [digest(tensor_bytes(value)).encode() for one in others for value in _arrays(one)]
         mask = condition.edges.mask(target.layout, *shape)
         parts.append(np.packbits(mask.numpy()).data)
     return {
         **model_identity(model),
         "arithmetic": known_arithmetic(model),
-        "x": digest(content(x)),
-        "reference": "none" if reference is None else digest(content(reference)),
+        "x": digest(tensor_bytes(x)),
+        "reference": "none" if reference is None else digest(tensor_bytes(reference)),
         "conditions": digest(parts),
     }
 

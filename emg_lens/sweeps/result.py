@@ -1,4 +1,4 @@
-"""What a sweep gives: logits and audit."""
+"""The result of a sweep: logits and audit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,24 @@ class SweepResult:
 
     Attributes:
         conditions: The conditions in order, the baseline first.
-        logits: Condition name -> `[trial, class]`, on the CPU; with `scratch`, read from its file at every look.
-        audit: One row a condition: edges cut, live edges cut, rows fully cut, largest change of a logit against the
-            baseline, whether the condition is a structural null, the first condition with the same input that cuts the
-            same live edges, and the largest difference between the two (rounding, unless something is wrong).
-            Conditions that act inside the model are equivalent to themselves alone, unless what they do there ends in
-            positions that nobody reads.
-        executor: What ran the conditions that could be planned: `"folded"` (the plan as a tree, from the parts of an
-            encoder whose arithmetic is known exactly), `"stacked"` (the same level by level), `"tree"` (the plan as a
-            tree, through the model's own blocks) or `"loop"` (a forward a condition). The others always run in a loop.
+        logits: Condition name -> `[trial, class]`, on the CPU. With `scratch`, they are read from its file at every
+            access. With `gradients`, they are part of the autograd graph.
+        audit: One row for each condition: edges cut, live edges cut, rows fully cut, largest change of a logit against
+            the baseline, whether the condition is a structural null, the first condition with the same input that cuts
+            the same live edges, and the largest difference between these two (rounding, unless something is wrong). A
+            condition that acts inside the model is equivalent only to itself, unless no changed position is read.
+        executor: What ran the planned conditions: `"folded"` (a tree with folded weights), `"tree"` (a tree through the
+            model's own blocks) or `"loop"` (one forward for each condition). All others always run in a loop.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import IsoNet, IsoNetConfig, cross_modal, layer_masks, sweep
+        >>> _ = torch.manual_seed(0)
+        >>> model = IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, n_samples=20, n_classes=2, d_model=16, n_layers=2))
+        >>> x, y = model.example_input(100), torch.arange(100) % 2
+        >>> result = sweep(model, x, layer_masks({"cross_modal": cross_modal()}, n_layers=2, modes=["individual"]))
+        >>> result.accuracy(y)[["condition", "layer", "accuracy"]].shape
+        (3, 3)
     """
 
     conditions: tuple[Condition, ...]
@@ -38,27 +47,33 @@ class SweepResult:
     executor: str
 
     def accuracy(self, y: Int[Tensor, " trial"]) -> pd.DataFrame:
-        """One row a condition: name, tags, accuracy in [0, 1], and the paper's Δ% = 100 (acc − base) / base (§2.3).
+        """Tabulate accuracy by condition: name, tags, accuracy in [0, 1], Δ% = 100 (acc − base) / base (paper §2.3).
+
+        Args:
+            y: Class index of each trial.
 
         Raises:
-            ArgumentError: Something else than one class index a trial.
+            ArgumentError: The outputs are not class logits `[trial, class]`, or `y` is not one class index per trial.
         """
-        given = np.asarray(y)
-        logits = torch.stack([self.logits[c.name] for c in self.conditions])
-        if given.shape != logits.shape[1:2] or given.dtype.kind not in "iu":
-            raise ArgumentError(f"y={short(given)}; expected class indices of {logits.shape[1]} trials")
-        if given.min() < 0 or given.max() >= logits.shape[2]:
-            raise ArgumentError(f"y runs from {given.min()} to {given.max()}; there are {logits.shape[2]} classes")
-        y = torch.as_tensor(given)
-        accuracy = (logits.argmax(-1) == y).double().mean(-1)
+        labels, shape = np.asarray(y), tuple(self.logits[self.conditions[0].name].shape)
+        if len(shape) != 2:
+            raise ArgumentError(
+                f"outputs have shape {list(shape)}; accuracy needs class logits [trial, class];"
+                " score other outputs with emg_lens.scoring"
+            )
+        if labels.shape != shape[:1] or labels.dtype.kind not in "iu":
+            raise ArgumentError(f"y={short(labels)}; expected one class index for each of {shape[0]} trials")
+        if labels.min() < 0 or labels.max() >= shape[1]:
+            raise ArgumentError(f"y runs from {labels.min()} to {labels.max()}; expected 0 to {shape[1] - 1}")
+        correct = [self.logits[c.name].argmax(-1) == torch.as_tensor(labels) for c in self.conditions]
         table = pd.DataFrame([{"condition": c.name, **c.tags} for c in self.conditions])
-        table["accuracy"] = accuracy.numpy()
+        table["accuracy"] = torch.stack(correct).double().mean(-1).numpy()
         table["delta_percent"] = 100 * (table["accuracy"] - table["accuracy"].iloc[0]) / table["accuracy"].iloc[0]
         return table
 
 
 class SweepError(EmgLensError, RuntimeError):
-    """Some conditions raised while running. `result` holds the others, `errors` what each one raised."""
+    """Some conditions raised while running. `result` holds the others, `errors` the exception of each."""
 
     def __init__(self, errors: Mapping[str, Exception], result: SweepResult) -> None:
         name, error = next(iter(errors.items()))
@@ -76,7 +91,7 @@ def sweep_result(
     failed: Mapping[str, Exception],
     executor: str,
 ) -> SweepResult:
-    """Logits by condition name, with the audit that belongs to them.
+    """Combine logits by condition name with their audit.
 
     Raises:
         SweepError: Some conditions raised.
@@ -94,4 +109,4 @@ def sweep_result(
 
 
 def _distance(a: Tensor | None, b: Tensor | None) -> float:
-    return float("nan") if a is None or b is None else float((a - b).abs().max())
+    return float("nan") if a is None or b is None else float((a.detach() - b.detach()).abs().max())

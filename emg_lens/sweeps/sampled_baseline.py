@@ -1,39 +1,40 @@
-"""The proof that a sweep ran the model it was given: its baseline beside the model's own forward."""
+"""The check that a sweep ran the given model: its baseline is compared with the model's own forward."""
 
 import torch
 from torch import Tensor, nn
 
 from emg_lens.errors import EmgLensError
 
-CHECKED_SHARE = 0.015
-"""Of the forwards that a sweep stands for, so many are made again: about 3 % of its time where much is shared."""
+CHECKED_FRACTION = 0.015
+"""Fraction of the sweep's forwards that are made again: about 3 % of its time where much is shared."""
 FEW_TRIALS, MANY_TRIALS = 8, 64
-"""So few are all compared; more than so many tell nothing new."""
+"""Up to the first number all trials are compared; the second number is the largest sample."""
 
 
 class BaselineError(EmgLensError, RuntimeError):
-    """An executor whose baseline is not what the model itself gives."""
+    """An executor whose baseline differs from the model's own output."""
 
 
 class SampledBaseline:
-    """Compares the baseline of micro-batches with `model(x)` on trials that are spread evenly over the sweep."""
+    """Compare the baseline of micro-batches with `model(x)` on trials that are spread evenly over the sweep."""
 
     def __init__(self, model: nn.Module, x: Tensor, n_forwards: float, executor: str) -> None:
-        """The sample.
+        """Choose the sample.
 
         Args:
             model: The model, run here without any hook of ours.
             x: All trials of the sweep.
-            n_forwards: What the sweep costs, in forwards of all its trials.
+            n_forwards: Compute of the sweep, in forwards of all its trials.
             executor: What runs the sweep, for the message.
         """
         self.model, self.executor, self.x, self.n_trials = model, executor, x, len(x)
-        n = len(x) if len(x) <= FEW_TRIALS else int(CHECKED_SHARE * n_forwards * len(x))
+        n = len(x) if len(x) <= FEW_TRIALS else int(CHECKED_FRACTION * n_forwards * len(x))
         n = min(max(n, 1), MANY_TRIALS, len(x))
         self.trials = (torch.arange(n) * len(x) + len(x) // 2) // n
 
+    @torch.no_grad()
     def check(self, start: int, x: Tensor, baseline: Tensor) -> None:
-        """Compare what the sample has of a micro-batch that starts at trial `start`.
+        """Compare the sampled trials of a micro-batch that starts at trial `start`.
 
         Raises:
             BaselineError: They differ by more than rounding.
@@ -43,34 +44,34 @@ class SampledBaseline:
             return
         here = here.to(x.device)
         sample = x[here]
-        if len(here) == len(x) < self.n_trials:  # in other company, which must not matter
+        if len(here) == len(x) < self.n_trials:  # with another trial in the batch, which must not matter
             other = (start + len(x)) % self.n_trials
             sample = torch.cat([sample, self.x[other : other + 1].to(x.device)])
         difference, allowed = _difference(baseline[here], self.model(sample)[: len(here)])
         if difference <= allowed:
             return
         difference, allowed = _difference(baseline, self.model(x))
+        name = type(self.model).__name__
         if not difference <= allowed:
             raise BaselineError(
-                f"executor {self.executor!r} gives a baseline that differs from {type(self.model).__name__}'s own"
-                f" forward by {difference:.3g}, where rounding allows {allowed:.3g} ({len(x)} trials compared);"
-                f" {self._advice}"
+                f"executor {self.executor!r} gives a baseline that differs from {name}'s own forward by"
+                f" {difference:.3g}, where rounding allows {allowed:.3g} ({len(x)} trials compared); {self._advice}"
             )
         if len(x) < self.n_trials:
             raise BaselineError(
-                f"what {type(self.model).__name__} gives for a trial depends on the other trials of its batch, and the"
-                f" sweep runs {len(x)} of {self.n_trials} trials at a time; use batch_size={self.n_trials}"
+                f"the output of {name} for a trial depends on the other trials of its batch, and the sweep runs"
+                f" {len(x)} of {self.n_trials} trials at a time; use batch_size={self.n_trials}"
             )
 
     @property
     def _advice(self) -> str:
         if self.executor == "loop":
-            return "does its output depend on chance (dropout in eval mode?), or on what ran before?"
+            return "check whether its output is random (dropout in eval mode?) or depends on earlier calls"
         return "use executor='loop'"
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """The largest difference, NaN and infinities of both alike, and what rounding allows: √eps of the largest logit."""
+    """Return the largest difference and what rounding allows: √eps of the largest logit. Equal NaN and inf agree."""
     eps = torch.finfo(a.dtype).eps
     if a.is_cuda and torch.get_float32_matmul_precision() != "highest":
         eps = max(eps, 2**-10)  # TF32 keeps ten bits

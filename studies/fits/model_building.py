@@ -18,7 +18,7 @@ def architecture_of(fit_unit: Fit) -> Architecture:
 
 def objective_of(fit_unit: Fit) -> Objective:
     """What it is fitted for: the study's word, or the architecture's default."""
-    return OBJECTIVES[fit_unit.spec.objective or architecture_of(fit_unit).objective]
+    return OBJECTIVES[fit_unit.spec.objective or architecture_of(fit_unit).default_objective]
 
 
 def metrics_of(fit_unit: Fit) -> tuple[str, ...]:

@@ -15,7 +15,9 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks import cross_modal, cut, cutting, lag
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models import HookedBiosignalEncoder, SequenceConfig, SequenceEncoder, TinyMyoSpeech, build_model
+from emg_lens.models.bridge import to_bridge
 from emg_lens.models.encoder import count_parameters
+from emg_lens.models.registry import ModelError, architecture
 from emg_lens.sweeps import Condition, audit, sweep
 from emg_lens.training import TrainingRecipe, fit
 
@@ -248,9 +250,9 @@ def test_cuts_and_sweeps_equal_blocks_that_never_had_the_edges(name):
     same = result.audit.set_index("condition").equivalent_to["with the future"] == "near past"
     assert same == causal
     if causal:
-        with pytest.raises(EmgLensError, match="'future'. cut edges that this .* is without already .it is causal"):
+        with pytest.raises(EmgLensError, match="'future'. cut only edges that this .* never had .it is causal"):
             sweep(model, x, [Condition("future", lag(-3, -1))])
-    with pytest.raises(EmgLensError, match="needs two modalities"):
+    with pytest.raises(EmgLensError, match="needs at least two modalities"):
         cut(model, cross_modal())  # all channels are in one token
 
 
@@ -337,3 +339,18 @@ def test_what_needs_one_output_a_trial_says_so():
         fit(model, Batch(x, labels), TrainingRecipe(epochs=1))
     with pytest.raises(EmgLensError, match="has no mask token"):
         model(x, masked=torch.zeros(2, 11, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("name", ["tinymyo-gestures", "tinymyo-speech"])
+def test_a_model_of_time_steps_has_no_default_objective_and_can_be_bridged(name):
+    with pytest.raises(ModelError, match=f"model '{name}' gives an output at every time step .* name one") as error:
+        architecture(name).default_objective
+    assert "\n" not in str(error.value)
+    model = make(name)
+    x = model.example_input(2).double()
+    with pytest.raises(EmgLensError, match="readout='each'"):  # the objective that these models inherited before
+        fit(model, Batch(x, torch.zeros(2, dtype=torch.int64)), TrainingRecipe(epochs=1), objective="classification")
+    bridge = to_bridge(model)
+    torch.testing.assert_close(bridge(x), model(x))
+    pattern = bridge.run_with_cache(x)[1]["blocks.0.attn.hook_pattern"].sum(-1)
+    torch.testing.assert_close(pattern, torch.ones_like(pattern))

@@ -218,7 +218,7 @@ import torch
 from test_finished import build, checkpoint, run, sweep_settings, BATCH
 torch.set_num_threads(int(sys.argv[3]))
 sweep_settings.room = lambda *_: 4 * BATCH
-checkpoint.SAVE_SECONDS, checkpoint.SAVE_SHARE = 0.0, 1.0
+checkpoint.SAVE_SECONDS, checkpoint.SAVE_FRACTION = 0.0, 1.0
 run(build(), sys.argv[1], sys.argv[2], on_progress=lambda fraction: time.sleep(0.05))
 """
 
@@ -253,7 +253,7 @@ def test_while_it_runs_it_saves_only_now_and_then(path, monkeypatch):
     run(build(), path)
     assert len(saved) == 2  # as it begins, so that a path that cannot be written to is known; and at the end
     monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(checkpoint, "SAVE_SHARE", 1e6)
+    monkeypatch.setattr(checkpoint, "SAVE_FRACTION", 1e6)
     path.unlink()
     run(build(), path)
     assert len(saved) > 20

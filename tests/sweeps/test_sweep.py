@@ -8,8 +8,10 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, cross_modal, cut, flow, unimodal
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
+from emg_lens.models.registry import build_model
 from emg_lens.sweeps.conditions import Condition, head_masks, layer_masks
 from emg_lens.sweeps.engine import audit, sweep
+from emg_lens.validation import ArgumentError
 
 EDGES = {"unimodal": unimodal(), "cross_modal": cross_modal()}
 
@@ -89,7 +91,7 @@ def test_accuracy_is_that_of_the_argmax_and_delta_is_the_papers(model, x):
 
 
 def test_labels_of_another_length_are_refused(model, x):
-    with pytest.raises(ValueError, match=r"expected class indices of 12 trials"):
+    with pytest.raises(ValueError, match=r"expected one class index for each of 12 trials"):
         sweep(model, x, []).accuracy(torch.zeros(5))
 
 
@@ -114,7 +116,7 @@ def test_the_batch_size_does_not_matter(model, x):
     ("edges", "message"),
     [
         (flow("eng", "cls"), "unknown group or token 'eng'"),
-        (unimodal().at(layers=7), "layer 7 does not exist"),
+        (unimodal().at(layers=7), "unknown layer 7"),
         (unimodal() & cross_modal(), "no edge"),
     ],
 )
@@ -188,3 +190,11 @@ def test_what_is_no_condition_is_refused_at_once(make):
     with pytest.raises(EmgLensError) as error:
         make()
     assert len(str(error.value)) < 400
+
+
+def test_accuracy_of_a_sequence_of_outputs_is_refused_in_one_line():
+    model = build_model("tinymyo-gestures", modalities={"emg": 2}, n_samples=60, n_classes=3, d_model=12, d_mlp=8)
+    result = sweep(model.eval(), model.example_input(4), [])
+    with pytest.raises(ArgumentError, match=r"outputs have shape \[4, 4, 3\]; accuracy needs class logits") as error:
+        result.accuracy(torch.zeros(4, dtype=torch.int64))
+    assert "\n" not in str(error.value)

@@ -214,5 +214,5 @@ class TinyMyoSpeech(SequenceEncoder):
         super().__init__(config)
 
 
-TINYMYO_GESTURES = Architecture("tinymyo-gestures", TinyMyoGesturesConfig, TinyMyoGestures)
-TINYMYO_SPEECH = Architecture("tinymyo-speech", TinyMyoSpeechConfig, TinyMyoSpeech)
+TINYMYO_GESTURES = Architecture("tinymyo-gestures", TinyMyoGesturesConfig, TinyMyoGestures, objective=None)
+TINYMYO_SPEECH = Architecture("tinymyo-speech", TinyMyoSpeechConfig, TinyMyoSpeech, objective=None)
