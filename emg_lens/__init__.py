@@ -1,7 +1,7 @@
 """Attention-edge ablation and circuit inspection for multimodal biosignal encoders, as a TransformerLens plugin.
 
-Everything a user needs by name is here, imported from where it lives on first use (the stub file beside this one says
-where), so that `import emg_lens` costs nothing and reading data never loads TransformerLens.
+The names that users need are available here. Each is imported from its module on first use (the stub file
+`__init__.pyi` lists the modules). Therefore `import emg_lens` is fast, and reading data does not load TransformerLens.
 """
 
 import lazy_loader

@@ -2,7 +2,7 @@ from . import analysis, data, hooks, lens, models, studies, sweeps, training
 from .analysis import AttentionView, attention_view, modality_mass
 from .data import Recording, TrialSet, load_dataset, load_trials, preprocess
 from .errors import EmgLensError
-from .hooks import (  # pyright: ignore[reportMissingImports] - it lies beside the package until installed
+from .hooks import (  # pyright: ignore[reportMissingImports] - a folder outside the package until installed
     CutMLP,
     EdgeCut,
     EdgeGate,

@@ -1,5 +1,5 @@
-// Second script of attention_view.html: the overview, the table, mouse and keyboard, saving, the address bar.
-// Numbers and pictures come from attention_view_maps.js.
+// Second script of attention_view.html: overview, table, mouse and keyboard, saving, address bar.
+// attention_view_maps.js provides the numbers and the maps.
 "use strict";
 let geo = null, overlay = null, thumbs = [];
 
@@ -92,7 +92,7 @@ function drawStage() {
   paint(canvas, shown.values, shown.n, scaleOf(m));
   canvas.style.cssText = `left:${g.left}px; top:${g.top}px; width:${g.side}px; height:${g.side}px`;
   stage.replaceChildren(canvas);
-  const help = `Attention map, ${where(l, h)}. Arrow keys walk through its cells, Enter pins the dest token.`;
+  const help = `Attention map, ${where(l, h)}. Arrow keys move between cells, Enter pins the dest token.`;
   stage.insertAdjacentHTML("beforeend",
     `<svg id="map" tabindex="0" role="application" width="${g.width}" height="${g.height}" aria-label="${help}">` +
     `${frame(m, g, theme())}<g id="links"></g><g id="marks" pointer-events="none"></g></svg>`);
@@ -112,10 +112,10 @@ function drawFocus(redrawLinks) {
   if (redrawLinks) overlay.links.innerHTML = links(m, geo, t);
   overlay.marks.innerHTML = marks(m, geo, t);
   const dests = hovered?.d !== undefined ? [hovered.d] : [...pinned];
-  const whose = dests.length > 3 ? `${dests.length} pinned tokens` : dests.map((d) => m.labels[d]).join(", ");
+  const names = dests.length > 3 ? `${dests.length} pinned tokens` : dests.map((d) => m.labels[d]).join(", ");
   const read = dests.length > 1 ? "read on average" : "reads";
-  $("reads").textContent = dests.length ? `${whose} ${read}: ${massOf(m, dests)}`
-    : "Point at a cell or a link to read it; click a row or a colour band to pin it (Esc lets go).";
+  $("reads").textContent = dests.length ? `${names} ${read}: ${massOf(m, dests)}`
+    : "Point at a cell or a link to see its value; click a row or a colour band to pin it (Esc releases it).";
 }
 
 // --- mouse and keyboard --------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ function locate(event) {
     if (inside(x - left)) return cellAt(x - left, y - top);
     if (x < left) return { d: index(y - top), band: x > left - BAND - GAP - 3 };
     if (x >= far - 4) return { s: index(y - top) };
-    return hovered && { ...hovered, edge: true, silent: true }; // between the two columns: links stay put
+    return hovered && { ...hovered, edge: true, silent: true }; // between the two columns: links do not change
   }
   return inside(x - left) && y < top ? { s: index(x - left) } : null;
 }
@@ -151,7 +151,7 @@ function describe({ d, s }) {
   const [l, h] = current(), m = matrix(l, h);
   if (s === undefined) return `dest ${m.labels[d]} reads ${massOf(m, [d])} (${where(l, h)})`;
   if (d !== undefined) {
-    const against = D.difference ? " against the baseline" : "";
+    const against = D.difference ? " compared with the baseline" : "";
     return `dest ${m.labels[d]} reads src ${m.labels[s]}: ${number(m.values[d * m.n + s])}${against} (${where(l, h)})`;
   }
   let received = 0;
@@ -337,12 +337,11 @@ function describePage() {
     $("legend").append(item);
   });
   const { bits, steps, top } = D.maps ?? {}, error = (v) => (Math.sqrt(v * top) / steps).toPrecision(1);
-  const fine = `every number is right to ±${error(top)}`;
-  const coarse = `the largest are right to ±${error(top)}, one of ${(top / 100).toPrecision(1)} to ±${error(top / 100)}`;
-  $("footer").textContent = "Layers count from L1, heads from H0; arrow keys move between them. Uni, Cross, From cls: " +
-    "of what the tokens of modalities read, the share from their own modality, from other modalities, from CLS. " +
-    "To cls: of what CLS reads, the share from modalities. Groups: attention summed over the src group, averaged " +
-    "over the dest group." + (bits ? ` Token maps are stored in ${bits} bits: ${bits === 16 ? fine : coarse}.` : "");
+  const fine = `every number is accurate to ±${error(top)}`;
+  const coarse = `the largest are accurate to ±${error(top)}, values of ${(top / 100).toPrecision(1)} to ±${error(top / 100)}`;
+  $("footer").textContent = "Layers count from L1, heads from H0; arrow keys move between them. Uni, Cross, From cls: attention of modality " +
+    "tokens, as fractions from their own modality, from other modalities and from CLS. To cls: attention of CLS, as the " +
+    "fraction from modalities. Groups: attention summed over the src group and averaged over the dest group." + (bits ? ` Token maps are stored in ${bits} bits: ${bits === 16 ? fine : coarse}.` : "");
   document.querySelector("[name=view][value=tokens]").disabled = !D.maps;
 }
 

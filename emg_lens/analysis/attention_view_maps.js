@@ -1,6 +1,6 @@
-// First script of attention_view.html: decodes the maps and draws them; attention_view.js makes them a page.
-// Words as in the Python code: dest reads src, values[dest * n + src]. `l` indexes the page's layers, `h` its
-// heads; h is null for the mean over heads.
+// First script of attention_view.html: decodes and draws the maps. attention_view.js builds the page.
+// Terms as in the Python code: dest reads src, values[dest * n + src]. `l` is the index of a layer, `h` of a
+// head; h is null for the mean over heads.
 "use strict";
 const D = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
@@ -122,7 +122,7 @@ function paint(canvas, values, n, max, t = theme()) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-/** A map of at most `size` rows: each pixel the strongest edge of its block, `at` where that edge stands. */
+/** A map of at most `size` rows: each pixel is the strongest edge of its block, found at index `at`. */
 function pooled(m, size) {
   if (m.n <= size) return m;
   if (m.pooled?.[size]) return m.pooled[size];
@@ -221,7 +221,7 @@ function colourBar(m, g, t) {
   const middle = D.difference ? "0" : state.lift ? number(max / 4) : "";
   const what = [D.difference ? "attention − baseline" : "attention",
     state.scale === "shared" ? "one scale for all heads" : "scale of this head",
-    ...(g.cell < 1 ? ["each pixel the strongest edge of its block"] : [])].join(", ");
+    ...(g.cell < 1 ? ["each pixel shows the strongest edge of its block"] : [])].join(", ");
   return `<defs><linearGradient id="bar">${stops.join("")}</linearGradient></defs>` +
     rect(g.left, y, wide, 8, `fill="url(#bar)" stroke="${t.line}" stroke-width="0.5"`) +
     text(g.left, y + 22, D.difference ? number(-max) : "0", t.quiet, 'font-size="11"') +

@@ -1,9 +1,7 @@
-"""Looking at attention when tokens are channels, patches and groups of them.
+"""Interactive attention maps for tokens that are channels or patches.
 
-`attention_view` turns the attention patterns of any TransformerLens cache into an interactive page that needs
-no network (`attention_view.html` and its two scripts beside this file) and into static figures;
-`modality_mass` (in `emg_lens.analysis.patterns`) gives the same story in numbers. Text viewers stop where our
-tokens begin.
+`attention_view` makes an interactive page (`attention_view.html` with two scripts, no network needed) and static
+figures from the attention patterns of any TransformerLens cache. `modality_mass` gives the numbers.
 """
 
 import base64
@@ -40,27 +38,39 @@ from emg_lens.validation import ArgumentError
 __all__ = ["AttentionView", "attention_view", "modality_mass"]
 
 GROUP_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Okabe and Ito's colours, told apart with every common kind of colour vision."""
+"""Okabe and Ito's palette, distinguishable with all common types of colour vision."""
 NO_MODALITY_COLOURS = {CLS: "#858c98", UNGROUPED: "#c3c8d0"}
 FINE_CELLS = 3_000_000
-"""Up to this many cells a page stores 16 bits a value, beyond it 8."""
+"""Up to this many cells a page stores 16 bits per value; larger pages store 8."""
 FILE_BYTES, CELL_BYTES = 64_000_000, 8_000_000
-"""Above these sizes a file, or a notebook cell, carries the groups only and says so."""
+"""A file or notebook cell above this size holds only the attention between groups, with a note."""
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionView:
-    """Attention patterns and what their tokens mean. Made by `attention_view`; shows itself in a notebook.
+    """Attention patterns with their token layout, displayed as an interactive page in a notebook.
+
+    Make one with `attention_view`.
 
     Attributes:
         pattern: Attention of dest to src, or its difference from a baseline.
-        layout: What each token stands for.
-        labels: Name of each token as it is shown.
-        layers: 0-based number of each layer of `pattern`; shown as L1, L2, ...
-        trials: Which trials are shown, in words.
+        layout: Layout of the tokens.
+        labels: Displayed name of each token.
+        layers: 0-based number of each layer of `pattern`; displayed as L1, L2, ...
+        trials: Description of the displayed trials.
         difference: Whether `pattern` is a difference.
         title: Heading of page and figures.
-        notes: What a reader should know about these patterns, one sentence each.
+        notes: Remarks on these patterns, one sentence each.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import TokenLayout, attention_view
+        >>> layout = TokenLayout.channels({"emg": 4, "acc": 3})
+        >>> view = attention_view(torch.rand(2, 3, 8, 8).softmax(-1), layout, title="Example")
+        >>> view.layers, view.pattern.shape
+        ((0, 1), (2, 3, 8, 8))
+        >>> view.save("attention.html").name
+        'attention.html'
     """
 
     pattern: Float[np.ndarray, "layer head dest src"] = field(repr=False)
@@ -83,21 +93,21 @@ class AttentionView:
 
     @cached_property
     def mass(self) -> pd.DataFrame:
-        """The table of `modality_mass` for what is shown."""
+        """The table of `modality_mass` for the displayed patterns."""
         return mass_table(self.pattern, self.layout, self.layers)
 
     def figure(self, layer: int | None = None, head: int | None = None) -> Figure:
-        """A static figure: every head as a small map, one layer (mean over heads), or one head.
+        """Draw a static figure: an overview of all heads, one layer (mean over heads), or one head.
 
         Args:
-            layer: Layer, 0-based; without it the figure is the layer-by-head overview.
-            head: Head, 0-based; without it the mean over the layer's heads.
+            layer: Layer, 0-based; default: the overview of layers and heads.
+            head: Head, 0-based; default: the mean over the layer's heads.
 
         Raises:
-            ArgumentError: A layer or head that is not there, or a head without a layer.
+            ArgumentError: Unknown layer or head, or a head without a layer.
         """
         if layer is None and head is not None:
-            raise ArgumentError(f"figure(head={head}) needs a layer too; the layers are {list(self.layers)}")
+            raise ArgumentError(f"figure(head={head}) needs a layer too; choose one of {list(self.layers)} (0-based)")
         if layer is None:
             return self._overview()
         if layer not in self.layers:
@@ -109,10 +119,10 @@ class AttentionView:
         return self._single(heads.mean(0) if head is None else heads[head], f"layer L{layer + 1}, {which}")
 
     def save(self, path: str | Path) -> Path:
-        """Write the page (`.html`, one file, no network needed) or the overview (`.png`, `.svg`, `.pdf`).
+        """Save the page (`.html`, one file, no network needed) or the overview (`.png`, `.svg`, `.pdf`).
 
         Raises:
-            ArgumentError: Another ending.
+            ArgumentError: Another file ending.
         """
         path = Path(path)
         match path.suffix.lower():
@@ -125,7 +135,7 @@ class AttentionView:
         return path
 
     def _repr_html_(self) -> str:
-        """The page in a sandboxed frame: neither its styles nor its scripts reach the notebook."""
+        """The page in a sandboxed frame, so that its styles and scripts do not affect the notebook."""
         title, page = html.escape(self.title or "attention"), html.escape(self._page(CELL_BYTES))
         return (
             f'<iframe title="{title}" sandbox="allow-scripts allow-downloads" '
@@ -138,15 +148,15 @@ class AttentionView:
         text = json.dumps(self._content(limit), separators=(",", ":"), allow_nan=False)
         parts = {
             "title": html.escape(self.title or "Attention"),
-            "data": text.replace("<", "\\u003c"),  # so that no label can close the script element
+            "data": text.replace("<", "\\u003c"),  # no label can close the script element
             "maps_script": (folder / "attention_view_maps.js").read_text("utf-8"),
             "script": (folder / "attention_view.js").read_text("utf-8"),
         }
         template = (folder / "attention_view.html").read_text("utf-8")
-        return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+        return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
     def _content(self, limit: int) -> dict:
-        """Everything the page shows; token maps only if they fit into `limit` bytes."""
+        """Data of the page; token maps are left out if they exceed `limit` bytes."""
         n_layers, n_heads, n_tokens, _ = self.pattern.shape
         groups = group_names(self.layout)
         bits = 16 if self.pattern.size <= FINE_CELLS else 8
@@ -154,7 +164,7 @@ class AttentionView:
         notes = list(self.notes)
         if not fits:
             notes.append(
-                "This page holds groups only: the token maps would make it too large. "
+                "This page shows groups only, because token maps would make it too large. "
                 "Save the view to a file, or cache fewer layers."
             )
         uniform = np.full((1, 1, n_tokens, n_tokens), 1 / n_tokens)
@@ -235,7 +245,7 @@ class AttentionView:
         return {"cmap": "Blues", "vmin": 0.0, "vmax": top}
 
     def _separate(self, ax: Axes, width: float) -> None:
-        """Thin lines between groups."""
+        """Draw thin lines between groups."""
         for start in _starts(group_index(self.layout))[1:]:
             ax.axhline(start - 0.5, color="0.35", linewidth=width)
             ax.axvline(start - 0.5, color="0.35", linewidth=width)
@@ -250,27 +260,37 @@ def attention_view(
     baseline: Patterns | None = None,
     title: str = "",
 ) -> AttentionView:
-    """Look at attention: `attention_view(model.run_with_cache(x)[1], model.layout).save("attention.html")`.
+    """Make an interactive view of the attention patterns in a cache.
 
     Args:
         cache: A TransformerLens cache or a dict with `blocks.{l}.attn.hook_pattern`, each
             `[batch, head, dest, src]`; or a tensor `[layer, head, dest, src]` or
-            `[layer, batch, head, dest, src]`. A cache of some layers shows these, under their own numbers.
-        layout: What each token stands for.
-        trial: Which element of the batch to show (0-based); default: the mean over the batch.
-        labels: Names to show instead of `layout.names`, one a token.
-        baseline: A second cache; the view then shows `cache` minus `baseline`, say cut minus intact.
+            `[layer, batch, head, dest, src]`. Layers that the cache does not contain are not shown.
+        layout: Layout of the tokens.
+        trial: Element of the batch to show (0-based); default: the mean over the batch.
+        labels: Names to show instead of `layout.names`, one per token.
+        baseline: A second cache; the view then shows `cache` minus `baseline`, for example cut minus intact.
         title: Heading of page and figures.
 
     Raises:
-        ArgumentError: No patterns, patterns that do not fit the layout, hold NaN or are no attention weights; a
-            trial that is not there; a wrong number of labels; a baseline of another shape.
-        ArgumentError: `cache` or `baseline` is neither cache nor tensor.
+        ArgumentError: `cache` or `baseline` has another type or no patterns; patterns do not fit the layout, contain
+            NaN or are not attention weights; the trial does not exist; wrong number of labels; `baseline` has another
+            shape.
+
+    Example:
+        >>> from emg_lens import attention_view, build_model
+        >>> model = build_model("isonet", modalities={"emg": 4, "acc": 3}, n_samples=20, n_classes=3)
+        >>> _, cache = model.run_with_cache(model.example_input(2))
+        >>> view = attention_view(cache, model.layout, trial=0)
+        >>> view.trials
+        'trial 0'
+        >>> view.save("attention.html").suffix
+        '.html'
     """
     layers, pattern, trials = read_patterns(cache, layout, trial, "cache")
     names = tuple(str(name) for name in (layout.names if labels is None else labels))
     if len(names) != len(layout):
-        raise ArgumentError(f"labels has {len(names)} names for {len(layout)} tokens; give one name a token")
+        raise ArgumentError(f"labels has {len(names)} names for {len(layout)} tokens; give one name per token")
     notes = row_notes(pattern, layers)
     if baseline is not None:
         base_layers, base, _ = read_patterns(baseline, layout, trial, "baseline")
@@ -284,22 +304,22 @@ def attention_view(
     return AttentionView(pattern, layout, names, layers, trials, baseline is not None, title, notes)
 
 
-# --- what a page carries ----------------------------------------------------------------------------------
+# --- data of the page ---------------------------------------------------------------------------------------
 
 
 def _encode(pattern: Float[np.ndarray, "layer head dest src"], bits: int, signed: bool) -> dict:
-    """Each map as base64 of little-endian integers q, where value = scale * sign(q) * (|q| / steps) ** 2.
+    """Encode each map as base64 of little-endian integers q, where value = scale * sign(q) * (|q| / steps) ** 2.
 
-    The square keeps small weights apart: among hundreds of tokens an edge of 1 and a floor of 0.001 must both
-    survive 8 bits. The error at a value v is at most sqrt(|v| * scale) / steps + scale / (4 * steps ** 2).
+    The square keeps small weights distinguishable: with hundreds of tokens, 8 bits must represent both an edge of 1 and
+    weights of 0.001. The error at a value v is at most sqrt(|v| * scale) / steps + scale / (4 * steps ** 2).
     """
     steps = 2 ** (bits - signed) - 1
     kind = np.dtype(f"<{'i' if signed else 'u'}{bits // 8}")
     scale = np.abs(pattern).max(axis=(2, 3)).astype(float)
     data = []
     for values, top in zip(pattern.reshape(-1, *pattern.shape[2:]), scale.ravel(), strict=True):
-        share = np.sqrt(np.minimum(np.abs(values) / (top or 1.0), 1.0))
-        codes = np.copysign(np.rint(share * steps), values if signed else share).astype(kind)
+        root = np.sqrt(np.minimum(np.abs(values) / (top or 1.0), 1.0))
+        codes = np.copysign(np.rint(root * steps), values if signed else root).astype(kind)
         data.append(base64.b64encode(codes.tobytes()).decode("ascii"))
     n_heads = pattern.shape[1]
     return {
@@ -319,12 +339,12 @@ def _colours(groups: Sequence[str]) -> list[str]:
 
 
 def _starts(index: Sequence[int]) -> list[int]:
-    """Where each run of tokens of one group begins."""
+    """Start of each run of tokens of one group."""
     return [i for i, group in enumerate(index) if i == 0 or index[i - 1] != group]
 
 
 def _without_nan(values: np.ndarray) -> list:
-    """Nested lists with None for NaN, which JSON does not know."""
+    """Nested lists with None for NaN, which JSON cannot represent."""
     rounded = np.round(values, 7).astype(object)
     rounded[np.isnan(values)] = None
     return rounded.tolist()

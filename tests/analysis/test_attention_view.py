@@ -94,9 +94,9 @@ def test_a_baseline_gives_the_difference():
 def test_cut_rows_and_dropout_are_noted():
     cut = patterns()
     cut["blocks.1.attn.hook_pattern"][:, 0, 2] = 0
-    assert attention_view(cut, LAYOUT).notes == ("Rows without attention, as if all their edges were cut: 1 (in L2).",)
+    assert attention_view(cut, LAYOUT).notes == ("Rows without attention (all edges cut): 1 (in L2).",)
     halved = {k: v * 0.5 for k, v in patterns().items()}
-    assert "48 (they sum to 0.50 at least and 0.50 at most)" in attention_view(halved, LAYOUT).notes[0]
+    assert "48 (sums 0.50 to 0.50)" in attention_view(halved, LAYOUT).notes[0]
     assert attention_view(patterns(), LAYOUT).notes == ()
 
 

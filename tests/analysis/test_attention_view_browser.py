@@ -344,10 +344,10 @@ def test_a_difference_is_signed_and_its_zero_is_neutral(browser, tmp_path):
     browser.point_at(dest, src)
     value = shown(change.min()).replace("-", "−")
     edge = f"dest {LAYOUT.names[dest]} reads src {LAYOUT.names[src]}"
-    assert browser.text("#tooltip") == f"{edge}: {value} against the baseline (layer L1, head 0)"
+    assert browser.text("#tooltip") == f"{edge}: {value} compared with the baseline (layer L1, head 0)"
     dest, src = np.unravel_index(change.argmax(), (9, 9))
     browser.point_at(dest, src)
-    assert f": +{shown(change.max())} against" in browser.text("#tooltip")
+    assert f": +{shown(change.max())} compared with" in browser.text("#tooltip")
     red, green, blue, _ = np.reshape(browser.pixels(), (9, 9, 4))[0].T.astype(int)
     assert (np.ptp([red, green, blue], axis=0) <= 3).all()  # grey
 
