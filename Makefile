@@ -49,7 +49,7 @@ fuzz: $(ENV)/.ready                       ## damaged and hostile files, texts an
 	$(BIN)/python tests/fuzz --cases $(CASES)
 
 fuzz-cuts: $(ENV)/.ready                  ## 300 random cuts in random situations: right, refused, or wrong
-	OMP_NUM_THREADS=1 PYTHONPATH=tests/hooks $(BIN)/python tests/compat/random_cuts.py 300
+	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/hooks $(BIN)/python tests/compat/random_cuts.py 300
 
 bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'

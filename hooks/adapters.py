@@ -1,10 +1,10 @@
-"""TransformerLens's attention hook points in any torch model.
+"""Add TransformerLens's attention hook points to any torch model.
 
-`adapt` finds the attention of a model by running it once: whatever calls torch's `softmax` over
-`[batch, head, dest, src]`, `scaled_dot_product_attention` or `multi_head_attention_forward` inside a module that reads
-a residual stream. Each such module gets the hook points `hook_attn_scores` and `hook_pattern`. They are live: they
-stand where the tensors are used (`kernel`), so that -inf in the scores cuts an edge, in `model(x)` and in
-`adapt(model)(x)` alike. While nobody listens, the module runs as it did.
+`adapt` runs the model once and searches for attention: a module that reads a residual stream and calls torch's
+`softmax` over `[batch, head, dest, src]`, `scaled_dot_product_attention` or `multi_head_attention_forward`. Each such
+module gets the hook points `hook_attn_scores` and `hook_pattern`. They edit the tensors that the module uses
+(`attention_kernel`), so -inf in the scores cuts an edge, both in `model(x)` and in `adapt(model)(x)`. Without hooks,
+the module runs unchanged.
 """
 
 import functools
@@ -25,68 +25,77 @@ from emg_lens.hooks.model_inputs import Inputs, example_inputs
 from emg_lens.validation import ArgumentError, checked
 
 _known: "weakref.WeakKeyDictionary[nn.Module, list[LocatedAttention]]" = weakref.WeakKeyDictionary()
-"""What was found in models that were adapted before: a cut that is in place may hide it from another look."""
+"""The attention of models that were adapted before, because an installed cut may hide it from another search."""
 
 
 @checked
 def adapt(model: nn.Module, inputs: Inputs | None = None) -> "AdaptedModel":
-    """Hook points for the attention of a torch or Hugging Face model that TransformerLens does not know.
+    """Add hook points to the attention of a torch or Hugging Face model.
 
-    ```python
-    with cutting(adapt(model, x), cross_modal(), layout=layout) as report:
-        logits = model(x)
-    ```
-
-    The model keeps its weights, its `state_dict` and its results. Two things change, for good: its attention modules
-    carry two hook points each, and `nn.TransformerEncoder` no longer takes torch's fused path, in which there is no
-    attention to get at. That path writes zeros at padded positions, the explicit one what the layers give; every
-    other number is the same up to rounding.
+    The weights, the `state_dict` and the results of the model do not change. Two changes are permanent. Each attention
+    module gets two hook points. And `nn.TransformerEncoder` no longer uses torch's fused path, which has no accessible
+    attention: that path writes zeros at padded positions, the explicit path writes the output of the layers. All other
+    numbers agree up to rounding.
 
     Args:
-        model: Any module whose attention ends in torch's softmax or fused attention: `nn.TransformerEncoder`, models
-            of transformers, one's own.
-        inputs: A small input to run it on (tensor, tuple of arguments, or mapping of keyword arguments), with as many
-            positions as are meant to be cut; a model of transformers can do without.
+        model: A module whose attention uses torch's softmax or fused attention: `nn.TransformerEncoder`, a model of
+            transformers, or your own.
+        inputs: A small input (tensor, tuple of arguments, or mapping of keyword arguments), with as many positions as
+            the edges that you cut. Not needed for a model of transformers.
+
+    Returns:
+        A model on which `run_with_hooks`, `run_with_cache`, `cut`, `cutting` and `sweep` work.
 
     Raises:
-        EdgeError: `model` has hook points already, or its layers cannot be told apart: one module that attends several
-            times in a forward, other numbers of heads in other layers.
-        DeadHookError: No attention is found, or a module that is called attention shows none.
+        EdgeError: The model has hook points already; one module attends several times in a forward; or layers have
+            different numbers of heads.
+        DeadHookError: The model has no such attention, or a module named attention does not use it.
         ArgumentError: No example input can be made for this model; pass `inputs`.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import TokenLayout, adapt, cross_modal, cutting
+        >>> layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        >>> model = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+        >>> x, layout = torch.randn(1, 4, 8), TokenLayout.groups({"emg": [0, 1], "acc": [2, 3]}, n_tokens=4)
+        >>> with cutting(adapt(model, x), cross_modal(), layout=layout) as report:
+        ...     output = model(x)
+        >>> [entry.edges_cut for entry in report.layers]
+        [16, 16]
     """
     return AdaptedModel(model, inputs)
 
 
 class AdaptedModel(HookedRootModule):
-    """A torch model under TransformerLens's names: `run_with_hooks`, `run_with_cache`, `cut`, `cutting` work on it.
+    """A torch model with TransformerLens's names; made by `adapt`.
 
-    Layers count the self-attentions in the order in which they run: `blocks.<layer>.attn`; in an encoder and
-    a decoder, `encoder_blocks.<layer>.attn`, `decoder_blocks.<layer>.self_attn`, `decoder_blocks.<layer>.cross_attn`.
+    Layers are numbered in the order in which they run: `blocks.<layer>.attn`. An encoder-decoder has
+    `encoder_blocks.<layer>.attn`, `decoder_blocks.<layer>.self_attn` and `decoder_blocks.<layer>.cross_attn`.
 
     Attributes:
         original_model: The model itself, not a copy.
-        attention: Path of each attention under TransformerLens's names -> its path in `original_model`.
-        cfg: `n_layers` (of the first stack), `n_heads`, and `d_vocab` where the model reads words.
+        attention: For each attention, its name in TransformerLens and its path in `original_model`.
+        cfg: `n_layers` (of the first stack), `n_heads`, and `d_vocab` if the model reads words.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs | None = None) -> None:
         super().__init__()
         if hasattr(model, "hook_dict"):
-            raise EdgeError(f"{type(model).__name__} has TransformerLens's hook points: use it as it is, without adapt")
+            raise EdgeError(f"{type(model).__name__} has TransformerLens's hook points already; use it without adapt")
         if inputs is None and not hasattr(model, "config"):
-            raise ArgumentError(f"cannot make an example input for {type(model).__name__}: pass inputs=a small batch")
+            raise ArgumentError(f"cannot make an example input for {type(model).__name__}; pass inputs=<a small batch>")
         self.original_model = model
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
         self.cfg: Any = SimpleNamespace(d_vocab=vocabulary)
-        found = _known.get(model)
-        if found is None or not all(hasattr(model.get_submodule(entry.path), PATTERN) for entry in found):
-            found = find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
-            _known[model] = found
+        located = _known.get(model)
+        if located is None or not all(hasattr(model.get_submodule(entry.path), PATTERN) for entry in located):
+            located = find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
+            _known[model] = located
         if inputs is not None:
             self.example_input = functools.partial(_given, inputs)
-        self.cfg.n_heads = _heads_of(found, model)
+        self.cfg.n_heads = _heads_of(located, model)
         self.attention: dict[str, str] = {}
-        for stack, paths in _stacks(found).items():
+        for stack, paths in _stacks(located).items():
             self.cfg.n_layers = getattr(self.cfg, "n_layers", len(max(paths.values(), key=len)))
             blocks = [SimpleNamespace() for _ in max(paths.values(), key=len)]
             for name, layers in paths.items():
@@ -98,16 +107,16 @@ class AdaptedModel(HookedRootModule):
 
     @property
     def training(self) -> bool:  # pyright: ignore
-        """Whether the model itself is in training mode, whichever of the two was switched."""
+        """Whether the original model is in training mode."""
         return self.original_model.training
 
     @training.setter
     def training(self, mode: bool) -> None:
-        """Nothing: `train` and `eval` reach the model as a part of this one."""
+        """Do nothing: `train` and `eval` reach the original model as a submodule."""
 
     def setup(self) -> None:
-        """Put the hook points in place and name them; modules of the model are not renamed."""
-        _take_the_explicit_path(self.original_model)
+        """Add the hook points and name them; modules of the model keep their names."""
+        _disable_fused_path(self.original_model)
         self.mod_dict, self.hook_dict = {}, {}
         for name, path in self.attention.items():
             attention = self.original_model.get_submodule(path)
@@ -119,7 +128,7 @@ class AdaptedModel(HookedRootModule):
                 self.mod_dict[point.name] = self.hook_dict[point.name] = point
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """`original_model(...)`."""
+        """Run `original_model`."""
         return self.original_model(*args, **kwargs)
 
 
@@ -128,7 +137,7 @@ def _given(inputs: Inputs, batch: int = 1) -> Inputs:  # noqa: ARG001
 
 
 class _HookedForward:
-    """Stands in for the forward of an attention module: passes scores and pattern through its hook points, if heard."""
+    """The forward of an attention module whose scores and pattern pass through hook points, if those have hooks."""
 
     def __init__(self, attention: nn.Module) -> None:
         self.forward, self.attention = attention.forward, attention
@@ -149,32 +158,32 @@ class _HookedForward:
         return getattr(self.attention, PATTERN)(pattern)
 
 
-def _take_the_explicit_path(model: nn.Module) -> None:
-    """No fused inference path in `nn.TransformerEncoder`: it goes past the attention module."""
+def _disable_fused_path(model: nn.Module) -> None:
+    """Disable the fused inference path of `nn.TransformerEncoder`, which does not call the attention module."""
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
         if isinstance(module, nn.TransformerEncoderLayer):
-            module.activation_relu_or_gelu = 0  # read by nothing but the choice of the path
+            module.activation_relu_or_gelu = 0  # torch reads it only to choose the path
 
 
-def _heads_of(found: list[LocatedAttention], model: nn.Module) -> int:
-    heads = {entry.path: entry.n_heads for entry in found}
+def _heads_of(located: list[LocatedAttention], model: nn.Module) -> int:
+    heads = {entry.path: entry.n_heads for entry in located}
     if len(set(heads.values())) > 1:
         raise EdgeError(
-            f"layers of {type(model).__name__} have different numbers of heads: {heads}; adapt one stage alone"
+            f"layers of {type(model).__name__} have different numbers of heads: {heads}; adapt only one stage"
         )
-    return found[0].n_heads
+    return located[0].n_heads
 
 
-def _stacks(found: list[LocatedAttention]) -> dict[str, dict[str, list[str]]]:
-    """Name of a stack -> name of an attention in a block -> its path in every layer."""
-    cross = [entry.path for entry in found if entry.cross]
-    own = [entry.path for entry in found if not entry.cross]
+def _stacks(located: list[LocatedAttention]) -> dict[str, dict[str, list[str]]]:
+    """Return, for each stack and each attention in a block, its path in every layer."""
+    cross = [entry.path for entry in located if entry.cross]
+    own = [entry.path for entry in located if not entry.cross]
     if not cross:
         return {"blocks": {"attn": own}}
-    readers = {path.rpartition(".")[0] for path in cross}
-    decoder = [path for path in own if path.rpartition(".")[0] in readers]
+    decoder_blocks = {path.rpartition(".")[0] for path in cross}
+    decoder = [path for path in own if path.rpartition(".")[0] in decoder_blocks]
     encoder = [path for path in own if path not in decoder]
     stacks = {"encoder_blocks": {"attn": encoder}, "decoder_blocks": {"self_attn": decoder, "cross_attn": cross}}
     return {

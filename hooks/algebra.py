@@ -1,9 +1,8 @@
-"""The algebra of edge sets: what an `EdgeSet` is, and how two of them combine.
+"""Edge sets and the operators that combine them.
 
-An edge (dest, src) is the entry `scores[batch, head, dest, src]`: dest's query attends to src's key, so
-information flows from src to dest. An `EdgeSet` is a symbolic value (immutable, hashable, printable); it
-turns into a boolean mask only when it meets a `TokenLayout`. The sets to start from are in
-`emg_lens.hooks.edges`.
+An edge (dest, src) is the entry `scores[batch, head, dest, src]`: the query of dest attends to the key of src, so
+information flows from src to dest. An `EdgeSet` is a symbolic value: immutable, hashable and printable. `EdgeSet.mask`
+turns it into a boolean mask for one `TokenLayout`. The basic sets are in `emg_lens.hooks.edges`.
 """
 
 import itertools
@@ -27,23 +26,32 @@ if TYPE_CHECKING:  # a study can be read without torch
 MOST_INDICES = 100_000
 LARGEST = 2**40
 MOST_OPERATORS = 200
-"""One inside the other: more than any rule has, and less than Python's stack holds."""
+"""Largest number of nested operators, below the limit of Python's stack."""
 Size = Annotated[int, Field(ge=0, le=10_000)]
-"""Layers or heads of a model."""
+"""A number of layers or heads."""
 EdgeMask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
 Stages = str | Iterable[str] | None
 
 
 class EdgeError(EmgLensError, ValueError):
-    """An edge set that does not fit the layout or the model it is applied to, or cannot be read."""
+    """An edge set does not fit the layout or the model, or its text cannot be read."""
 
 
 class EdgeSet(ABC):
-    """A symbolic set of edges (layer, head, dest, src). Combine with `|`, `&`, `-`, `~` and `.at`."""
+    """A symbolic set of edges (layer, head, dest, src); combine sets with `|`, `&`, `-`, `~` and `.at`.
+
+    Example:
+        >>> from emg_lens import cross_modal, flow, parse_edges
+        >>> edges = cross_modal().at(layers=[0, 1]) | flow("emg", "cls")
+        >>> edges
+        EdgeSet(cross_modal().at(layers=[0, 1]) | flow('emg', 'cls'))
+        >>> parse_edges(str(edges)) == edges
+        True
+    """
 
     depth = 0
-    """Operators inside each other."""
+    """Number of nested operators."""
 
     def __or__(self, other: "EdgeSet") -> "EdgeSet":
         return Union(self, _edge_set(other))
@@ -55,43 +63,50 @@ class EdgeSet(ABC):
         return Difference(self, _edge_set(other))
 
     def __bool__(self) -> bool:
-        raise EdgeError(f"{self} is neither true nor false: write | & ~ between edge sets, not `or`, `and`, `not`")
+        raise EdgeError(f"{self} has no truth value; combine edge sets with | & ~ instead of `or`, `and`, `not`")
 
     def __invert__(self) -> "EdgeSet":
         return Complement(self)
 
     def at(self, layers: Select = None, heads: Select = None, stage: Stages = None) -> "EdgeSet":
-        """Keep only these layers and heads (0-based; int, slice, range or iterable; default: all).
+        """Keep only some layers, heads or stages.
 
         Args:
-            layers: Counted from the model's first, or, with `stage`, from the stage's.
-            heads: Of every layer.
-            stage: Name of a stage, or several, of a model that has some: `cross_modal().at(stage="fusion", layers=0)`.
+            layers: 0-based: an integer, a slice, a range or several integers; default: all. With `stage`, layers are
+                counted from the first layer of the stage.
+            heads: Likewise, in each of these layers.
+            stage: Name of a stage of the model, or several names: `cross_modal().at(stage="fusion", layers=0)`.
 
         Raises:
-            EdgeError: A selection that is empty, or holds something other than integers, or than names of stages.
+            EdgeError: An empty selection, or values that are not integers or names of stages.
         """
         return At(self, _Selection.of("layer", layers), _Selection.of("head", heads), _stage_names(stage))
 
     @checked
     def mask(self, layout: TokenLayout, n_layers: Size, n_heads: Size) -> "Bool[Tensor, 'layer head dest src']":
-        """The edges as a boolean tensor, True = in the set (cut). It may share memory between entries: clone to edit.
+        """Return the edges as a boolean tensor, True = in the set (cut).
 
-        Edges between positions that never meet in a layer (`TokenLayout.stages`) are in no set.
+        Its entries may share memory, so clone it before editing. Edges between positions that are never in the same
+        layer (`TokenLayout.stages`) are in no set.
+
+        Args:
+            layout: The layout of the positions.
+            n_layers: Number of layers of the model.
+            n_heads: Number of heads in each layer.
 
         Raises:
             EdgeError: A group, token, layer or head that the layout or the model does not have.
         """
         import torch
 
-        found = self._resolve(layout, n_layers, n_heads)
+        mask = self._resolve(layout, n_layers, n_heads)
         if layout.stages:
-            found = found & _meeting(layout, n_layers, [stage.name for stage in layout.stages])
-        return torch.from_numpy(found).expand(n_layers, n_heads, len(layout), len(layout))
+            mask = mask & _within_stages(layout, n_layers, [stage.name for stage in layout.stages])
+        return torch.from_numpy(mask).expand(n_layers, n_heads, len(layout), len(layout))
 
     @abstractmethod
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
-        """The mask, with size 1 along every axis on which the set is constant."""
+        """Return the mask, with size 1 along every axis on which the set is constant."""
 
     @abstractmethod
     def _text(self) -> str: ...
@@ -105,46 +120,46 @@ class EdgeSet(ABC):
 
 def _edge_set(value: object) -> EdgeSet:
     if not isinstance(value, EdgeSet):
-        raise ArgumentError(f"edge sets combine with edge sets, got {short(value)}; parse_edges reads one from text")
+        raise ArgumentError(f"got {short(value)}; expected an edge set (parse_edges reads one from text)")
     return value
 
 
 def _set_depth(edges: EdgeSet, *parts: EdgeSet) -> None:
     depth = 1 + max(part.depth for part in parts)
     if depth > MOST_OPERATORS:
-        raise EdgeError(f"an edge set of {depth} operators inside each other; give the edges as edges_from_mask")
+        raise EdgeError(f"{depth} nested operators; at most {MOST_OPERATORS} are allowed: use edges_from_mask")
     object.__setattr__(edges, "depth", depth)
 
 
 def listed(values: Any, what: str, names: bool = True) -> tuple[int | str, ...]:
-    """One index or name, or several, as a tuple; whole numbers of any kind become Python's.
+    """Return one index or name, or several, as a tuple of Python values.
 
     Args:
-        values: A number, a name, an array, a tensor, or anything that can be gone through.
-        what: What they are called, for messages: `"layers"`.
-        names: Whether names may be among them.
+        values: A number, a name, an array, a tensor or another iterable.
+        what: Their name in messages, for example `"layers"`.
+        names: Whether names are allowed.
 
     Raises:
-        EdgeError: Something else (booleans among them, which are no indices), nothing, or more than any model has.
+        EdgeError: Other values (booleans included), no value, or more values than any model has.
     """
     given: Any = getattr(values, "tolist", lambda: values)()  # of an array or a tensor
     one = is_whole(given) or isinstance(given, str)
     kinds = "integers or token names" if names else "integers"
     if not one and (isinstance(given, bytes | Mapping) or not isinstance(given, Iterable)):
-        raise EdgeError(f"{what} must be {kinds}, or a list of them, got {short(values)}")
+        raise EdgeError(f"{what}={short(values)}; expected {kinds}, or a list of them")
     items: tuple[Any, ...] = (given,) if one else tuple(itertools.islice(given, MOST_INDICES + 1))
     if not items:
-        raise EdgeError(f"{what}=[] selects nothing; leave it out to mean all")
+        raise EdgeError(f"{what}=[] selects nothing; leave it out to select all")
     if len(items) > MOST_INDICES:
-        raise EdgeError(f"{what}={short(values)} are more than {MOST_INDICES}; no model has so many")
+        raise EdgeError(f"{what}={short(values)} has more than {MOST_INDICES} entries; no model has so many")
     for item in items:
         if not (is_whole(item) or (names and isinstance(item, str))):
-            raise EdgeError(f"{what} must be {kinds}, got {short(item)}")
+            raise EdgeError(f"{what}: got {short(item)}; expected {kinds}")
     return tuple(item if isinstance(item, str) else int(item) for item in items)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number that can count something, of Python or numpy; `True` is none."""
+    """Return whether a value is an integer of Python or numpy; booleans are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and abs(int(value)) < LARGEST
 
 
@@ -161,7 +176,7 @@ class _Binary(EdgeSet):
         _set_depth(self, self.left, self.right)
 
     def _text(self) -> str:
-        left = _operand(self.left, also=type(self))  # a | b | c reads from the left
+        left = _operand(self.left, also=type(self))  # a | b | c needs no brackets
         return f"{left} {self.symbol} {_operand(self.right)}"
 
 
@@ -194,7 +209,7 @@ class Difference(_Binary):
 
 @dataclass(frozen=True, repr=False)
 class Complement(EdgeSet):
-    """`~inner`: every edge that is not in `inner`, CLS edges included."""
+    """`~inner`: all edges that are not in `inner`, edges of CLS included."""
 
     inner: EdgeSet
 
@@ -210,7 +225,7 @@ class Complement(EdgeSet):
 
 @dataclass(frozen=True)
 class _Selection:
-    """Some layers or heads: `None` = all, otherwise indices or a (start, stop, step) span."""
+    """A selection of layers or heads: indices, a span (start, stop, step), or all if both are None."""
 
     axis: str
     indices: tuple[int, ...] | None = None
@@ -223,14 +238,14 @@ class _Selection:
         if isinstance(value, slice):
             span = (value.start, value.stop, value.step)
             if value.step == 0 or not all(i is None or is_whole(i) for i in span):
-                raise EdgeError(f"{axis}s={value}: a slice is made of integers, and its step is not 0")
+                raise EdgeError(f"{axis}s={value}; expected a slice of integers with a step other than 0")
             start, stop, step = (None if i is None else int(i) for i in span)
             return _Selection(axis, span=(start, stop, step))
         items = listed(value, f"{axis}s", names=False)
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
 
     def resolve(self, size: int, of: str = "the model") -> Bool[np.ndarray, " one_or_size"]:
-        """Which of `size`, that are those `of` something; one entry for all where all are."""
+        """Return which of `size` layers or heads are selected; one entry if all are."""
         if self.indices is None and self.span is None:
             return np.ones(1, bool)
         chosen = np.zeros(size, bool)
@@ -239,7 +254,7 @@ class _Selection:
         else:
             for i in self.indices:
                 if not -size <= i < size:
-                    raise EdgeError(f"{self.axis} {i} does not exist: {of} has {self.axis}s 0 to {size - 1}")
+                    raise EdgeError(f"unknown {self.axis} {i}; {of} has {self.axis}s 0 to {size - 1}")
                 chosen[i] = True
         if not chosen.any():
             raise EdgeError(f"{self.axis}s={self.text()} selects none of the {size} {self.axis}s")
@@ -269,13 +284,13 @@ class At(EdgeSet):
         if not heads.all():
             inner = inner & heads[None, :, None, None]
         if self.stages:
-            return inner & _meeting(layout, n_layers, self.stages, self.layers)
+            return inner & _within_stages(layout, n_layers, self.stages, self.layers)
         layers = self.layers.resolve(n_layers)
         if layers.all():
             return inner
-        found = np.zeros((n_layers, *inner.shape[1:]), bool)  # memory that is never touched costs nothing
-        found[layers] = inner if len(inner) == 1 else inner[layers]
-        return found
+        mask = np.zeros((n_layers, *inner.shape[1:]), bool)  # untouched memory is not allocated
+        mask[layers] = inner if len(inner) == 1 else inner[layers]
+        return mask
 
     def _text(self) -> str:
         parts = [f"{s.axis}s={s.text()}" for s in (self.layers, self.heads) if s.text() is not None]
@@ -285,7 +300,7 @@ class At(EdgeSet):
 
 
 def _operand(edges: EdgeSet, also: type | None = None, tight: bool = False) -> str:
-    """Text of an operand, in brackets wherever Python would group it otherwise."""
+    """Return the text of an operand, in brackets where Python needs them."""
     loose = isinstance(edges, _Binary) or (tight and isinstance(edges, Complement))
     return f"({edges})" if loose and type(edges) is not also else str(edges)
 
@@ -293,24 +308,24 @@ def _operand(edges: EdgeSet, also: type | None = None, tight: bool = False) -> s
 def _stage_names(stage: Stages) -> tuple[str, ...]:
     names = () if stage is None else listed(stage, "stage")
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
-        raise EdgeError(f"stage={short(stage)}; expected the name of a stage, or a list of different ones")
+        raise EdgeError(f"stage={short(stage)}; expected the name of a stage, or a list of different names")
     return tuple(str(name) for name in names)
 
 
-def _meeting(
+def _within_stages(
     layout: TokenLayout, n_layers: int, names: Iterable[str], layers: _Selection | None = None
 ) -> Bool[np.ndarray, "layer 1 dest src"]:
-    """The edges between positions that meet in some stages, in all of their layers or in those selected."""
-    found = np.zeros((n_layers, 1, len(layout), len(layout)), bool)
+    """Return the edges within some stages, in all layers of the stages or in the selected ones."""
+    mask = np.zeros((n_layers, 1, len(layout), len(layout)), bool)
     for name in names:
         try:
             stage = layout.stage(name)
         except UnknownNameError as error:
             raise EdgeError(error.args[0]) from None
         if stage.layers.stop > n_layers:
-            raise EdgeError(f"stage {name!r} has the layers up to {stage.layers.stop - 1}; the model has {n_layers}")
-        own = found[stage.edges]
+            raise EdgeError(f"stage {name!r} ends with layer {stage.layers.stop - 1}; the model has {n_layers} layers")
+        own = mask[stage.edges]
         own[:] = True
         if layers is not None:
             own &= layers.resolve(len(stage.layers), f"stage {name!r}")[:, None, None, None]
-    return found
+    return mask

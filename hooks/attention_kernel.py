@@ -1,16 +1,16 @@
-"""The attention kernel as a lever: -inf written to the scores where a module computes its attention.
+"""Edit the scores and the pattern inside an attention module, where the attention is computed.
 
-Most TransformerLens bridges hand attention to the module they wrap and fire `hook_attn_scores` and
-`hook_pattern` afterwards, when nothing can change any more (docs/transformerlens.md §5). Every such module
-ends in one of two torch functions, `softmax` or `scaled_dot_product_attention`. While a cut is active, the
-call is caught there: the mask joins the scores, rows with every edge cut become zero, and what is measured is
-the tensor that is used. Masking at the kernel rather than through the module's `attention_mask` argument
-keeps layers apart (T5 shares its position bias, and with it the mask, among layers) and allows single heads
-to lose whole rows. Columns that are no tokens (attention sinks) are part of what softmax normalises, so a tap
-sees them too: the last ones of `src`.
+Most bridges of TransformerLens call the attention of the wrapped module and fire `hook_attn_scores` and `hook_pattern`
+afterwards, when a change has no effect (docs/transformerlens.md §5). Every such module calls one of two torch
+functions, `softmax` or `scaled_dot_product_attention`. While an edit is active, a function mode intercepts this call:
+the edit changes the scores, rows with every edge cut become zero, and the edit receives the pattern that is used.
 
-Nothing here needs TransformerLens: `with editing_attention(module, tap): ...` works on any `nn.Module` whose attention
-ends in one of the two functions or in torch's `multi_head_attention_forward`.
+A mask at this place has two advantages over the module's argument `attention_mask`. Layers are independent (T5 shares
+its position bias, and with it the mask, between layers), and single heads can lose whole rows. Attention sinks are
+columns of the softmax that are no tokens, so an edit receives them too, as the last columns of `src`.
+
+This module does not need TransformerLens: `with editing_attention(module, edit): ...` works on any `nn.Module` that
+calls one of the two functions or torch's `multi_head_attention_forward`.
 """
 
 import functools
@@ -31,52 +31,53 @@ SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 
 
 class AttentionEdit(Protocol):
-    """What is done to the attention of one module."""
+    """An edit of the attention of one module."""
 
     def before(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Called with the scores; returns those to use."""
+        """Receive the scores and return the scores to use."""
         ...
 
     def after(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Called with the pattern; returns the one to use."""
+        """Receive the pattern and return the pattern to use."""
         ...
 
 
 @contextmanager
-def editing_attention(attention: nn.Module, tap: AttentionEdit) -> Iterator[None]:
-    """Pass the scores and pattern of every forward of `attention` through `tap`; several taps add up in order."""
-    tapped = attention.__dict__.get("forward")
-    if not isinstance(tapped, EditedForward):
-        tapped = attention.__dict__["forward"] = EditedForward(attention)
-    tapped.taps.append(tap)
+def editing_attention(attention: nn.Module, edit: AttentionEdit) -> Iterator[None]:
+    """Apply `edit` to the scores and the pattern in every forward of `attention`; several edits run in order."""
+    edited = attention.__dict__.get("forward")
+    if not isinstance(edited, EditedForward):
+        edited = attention.__dict__["forward"] = EditedForward(attention)
+    edited.edits.append(edit)
     try:
         yield
     finally:
-        tapped.taps[:] = [kept for kept in tapped.taps if kept is not tap]
-        if not tapped.taps:
-            tapped.remove(attention)
+        edited.edits[:] = [kept for kept in edited.edits if kept is not edit]
+        if not edited.edits:
+            edited.remove(attention)
 
 
 class EditedForward:
-    """Stands in for the forward of an attention module while taps are on it.
+    """Replaces the forward of an attention module while edits are active.
 
     Attributes:
-        previous: What stood there before on the object itself, if anything.
+        edits: The active edits.
+        previous: The forward that was set on the object before, if any.
     """
 
     def __init__(self, attention: nn.Module) -> None:
-        self.taps: list[AttentionEdit] = []
+        self.edits: list[AttentionEdit] = []
         self.previous = attention.__dict__.get("forward")
         self.forward: Callable = attention.forward
         functools.update_wrapper(self, self.forward, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's own forward, tapped."""
-        with KernelMode(self.taps):
+        """Run the module's own forward with the edits."""
+        with KernelMode(self.edits):
             return self.forward(*args, **kwargs)
 
     def remove(self, attention: nn.Module) -> None:
-        """Give the module its forward back."""
+        """Restore the forward of the module."""
         if self.previous is None:
             del attention.__dict__["forward"]
         else:
@@ -84,11 +85,11 @@ class EditedForward:
 
 
 class KernelMode(TorchFunctionMode):
-    """Catches the two torch functions in which attention happens, and passes what they see through `taps`."""
+    """A function mode that intercepts torch's attention functions and applies `edits`."""
 
-    def __init__(self, taps: list[AttentionEdit]) -> None:
+    def __init__(self, edits: list[AttentionEdit]) -> None:
         super().__init__()
-        self.taps = taps
+        self.edits = edits
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -103,21 +104,21 @@ class KernelMode(TorchFunctionMode):
             scores = args[0] if args else kwargs["input"]
             if scores.ndim == 4 and (args[1] if len(args) > 1 else kwargs.get("dim")) in (-1, 3):
                 rest = {key: value for key, value in kwargs.items() if key != "input"}
-                tapped = self._before(scores)
-                # A row that the model itself leaves with nothing is the model's business.
-                return self._normalised(tapped, _empty(tapped) & ~_empty(scores), lambda s: func(s, *args[1:], **rest))
+                edited = self._before(scores)
+                # Rows that the model itself leaves without edges are not changed.
+                return self._normalised(edited, _empty(edited) & ~_empty(scores), lambda s: func(s, *args[1:], **rest))
         return func(*args, **kwargs)
 
     def _before(self, scores: Tensor) -> Tensor:
-        for tap in self.taps:
-            scores = tap.before(scores)
+        for edit in self.edits:
+            scores = edit.before(scores)
         return scores
 
     def _normalised(self, scores: Tensor, empty: Tensor, softmax: Callable[[Tensor], Tensor]) -> Tensor:
-        """The pattern of scores, zero in rows with nothing to attend to: softmax would make NaN of them."""
+        """Return the pattern, with zeros in rows without edges, for which softmax gives NaN."""
         pattern = softmax(scores.masked_fill(empty, 0.0)).masked_fill(empty, 0.0)
-        for tap in self.taps:
-            pattern = tap.after(pattern)
+        for edit in self.edits:
+            pattern = edit.after(pattern)
         return pattern
 
     def _explicit(
@@ -131,7 +132,7 @@ class KernelMode(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Float[Tensor, "batch head dest d_value"]:
-        """`scaled_dot_product_attention`, step by step (torch's documented reference semantics)."""
+        """Compute `scaled_dot_product_attention` step by step, as in torch's reference implementation."""
         if enable_gqa:
             repeats = query.shape[-3] // key.shape[-3]
             key, value = (t.repeat_interleave(repeats, dim=-3) for t in (key, value))

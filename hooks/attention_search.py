@@ -1,4 +1,4 @@
-"""Where attention is in a model that nobody described: found by running it once."""
+"""Find the attention modules of an unknown model by running it once."""
 
 import functools
 from collections import Counter
@@ -16,12 +16,12 @@ from emg_lens.hooks.hook_points import DeadHookError
 from emg_lens.hooks.model_inputs import Inputs, call
 
 CROSS = ("key_value_states", "encoder_hidden_states", "inputs", "context", "memory")
-"""Keyword arguments by which another stack's tokens are handed to an attention module."""
+"""Keyword arguments that give an attention module the tokens of another stack."""
 
 
 @dataclass(frozen=True)
 class LocatedAttention:
-    """One attention, as it ran: where, heads, positions, and whether it read another stack's tokens."""
+    """One attention module that ran: its path, heads, positions, and whether it read the tokens of another stack."""
 
     path: str
     n_heads: int
@@ -31,12 +31,14 @@ class LocatedAttention:
 
 @dataclass
 class _Running:
-    """A module whose forward is under way.
+    """A module that is running.
 
     Attributes:
+        path: Its path in the model.
+        module: The module.
         stream: The residual stream that it reads, if any.
-        reads_other_stack: Whether its arguments say so.
-        lengths: Numbers of positions of whatever else it is given.
+        reads_other_stack: Whether its arguments include the tokens of another stack.
+        lengths: Numbers of positions of its other arguments.
     """
 
     path: str
@@ -46,13 +48,13 @@ class _Running:
     lengths: set[int]
 
 
-class _Finder:
-    """A tap that notes which module attends: the innermost one that reads a residual stream of that many positions."""
+class _AttentionRecorder:
+    """Records which module attends: the innermost running module with a residual stream of the right length."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.running: list[_Running] = []
-        self.found: list[LocatedAttention] = []
+        self.located: list[LocatedAttention] = []
         self.named_attention: list[_Running] = []
 
     def before(self, scores: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class _Finder:
             shape = () if entry.stream is None else tuple(entry.stream.shape[:2])
             if shape in ((n_trials, n_dest), (n_dest, n_trials)):
                 cross = entry.reads_other_stack or (n_src != n_dest and n_src in entry.lengths)
-                self.found.append(LocatedAttention(entry.path, n_heads, n_dest, cross))
+                self.located.append(LocatedAttention(entry.path, n_heads, n_dest, cross))
                 break
         return scores
 
@@ -70,7 +72,7 @@ class _Finder:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Follow which modules run."""
+        """Keep track of the running modules."""
         with ExitStack() as stack:
             for path, module in self.model.named_modules():
                 enter = functools.partial(self._enter, path)
@@ -95,42 +97,42 @@ class _Finder:
 
 
 def find_attention(model: nn.Module, inputs: Inputs) -> list[LocatedAttention]:
-    """Every attention of one forward, in the order in which it ran.
+    """Run the model once and return its attention modules in the order in which they ran.
 
     Raises:
-        DeadHookError: There is none, or a module that is called attention shows none.
+        DeadHookError: There is no attention, or a module named attention uses none.
         EdgeError: One module attends several times.
     """
-    finder = _Finder(model)
+    recorder = _AttentionRecorder(model)
     training = [module for module in model.modules() if module.training]
     try:
         model.eval()
-        with torch.no_grad(), finder.watching(), KernelMode([finder]):
+        with torch.no_grad(), recorder.watching(), KernelMode([recorder]):
             call(model, inputs)
     finally:
         for module in training:
             module.training = True
-    kind, found = type(model).__name__, finder.found
-    if not found:
+    kind, located = type(model).__name__, recorder.located
+    if not located:
         raise DeadHookError(
-            f"{kind} shows no attention: no module that reads [batch, position, d_model] calls torch's softmax over"
-            " [batch, head, dest, src] or its fused attention"
+            f"{kind} has no attention that can be edited: no module with input [batch, position, d_model] calls torch's"
+            " softmax over [batch, head, dest, src] or its fused attention"
         )
-    for entry in finder.named_attention:
-        beside = not any(_within(one.path, entry.path) or _within(entry.path, one.path) for one in found)
-        if beside and entry.stream is not None and {one.n_dest for one in found} & set(entry.stream.shape[:2]):
+    for entry in recorder.named_attention:
+        unrelated = not any(_within(one.path, entry.path) or _within(entry.path, one.path) for one in located)
+        if unrelated and entry.stream is not None and {one.n_dest for one in located} & set(entry.stream.shape[:2]):
             raise DeadHookError(
-                f"{entry.path} ({type(entry.module).__name__}) of {kind} ran, but calls neither torch's softmax over"
-                " [batch, head, dest, src] nor its fused attention, so its edges cannot be cut"
+                f"{entry.path} ({type(entry.module).__name__}) of {kind} calls neither torch's softmax over [batch,"
+                " head, dest, src] nor its fused attention, so its edges cannot be cut"
             )
-    runs = Counter(entry.path for entry in found)
+    runs = Counter(entry.path for entry in located)
     path, times = runs.most_common(1)[0]
     if times > 1:
         raise EdgeError(
-            f"{path or kind} attends {times} times in one forward (layers share it, or it holds several"
-            " attentions), so layers cannot be told apart; give each its own attention module"
+            f"{path or kind} attends {times} times in one forward (shared by layers, or several attentions in one"
+            " module), so its layers cannot be distinguished; give each layer its own attention module"
         )
-    return found
+    return located
 
 
 def _within(path: str, other: str) -> bool:

@@ -1,8 +1,8 @@
-"""How far a cut reaches: the context and nothing after it.
+"""Limit a cut to its context.
 
-Two things carry attention modules beyond the context in which they are cut. A copy made inside takes the cut along
-and is never given back. Activation checkpointing runs the forward a second time, in the backward pass; after the
-context that second run would be an uncut one, and the gradients those of no model at all.
+Two operations would extend or lose a cut. A copy of the model that is made inside the context would stay cut.
+Activation checkpointing runs the forward a second time, in the backward pass; after the context, this second run would
+not be cut, and the gradients would be wrong.
 """
 
 import sys
@@ -14,23 +14,25 @@ from emg_lens.hooks.hook_points import DeadHookError, probing
 
 CHECKPOINT = "torch.utils.checkpoint"
 RECOMPUTING = {"backward", "unpack_hook", "recompute_fn"}
-"""Functions of torch's checkpointing under which a forward is a second one."""
+"""Functions of torch's checkpointing that run the forward again."""
 
 
 class ContextGuard:
-    """Counts the forwards of attention inside a context, and does not let itself be copied while it is open.
+    """Counts the forwards of attention inside a context, and refuses to be copied while the context is open.
 
-    It stands on every attention module as a forward pre-hook, so whatever copies a module meets it.
+    It is a forward pre-hook of every attention module, so a copy of a module would copy it too.
     """
 
     def __init__(self, what: str) -> None:
         self.what = what
         self.open = True
-        self.is_recomputed = checkpointed_run() is not None  # opened in a checkpointed function, which opens it again
+        self.is_recomputed = (
+            checkpointed_run() is not None
+        )  # opened by a checkpointed function, which will open it again
         self.runs = self.checkpointed = self.recomputed = 0
 
     def enter_attention(self, *_: object) -> None:
-        """Note that some attention layer of the model runs (a torch forward pre-hook)."""
+        """Count a run of an attention layer (a torch forward pre-hook)."""
         if probing.get():
             return
         self.runs += 1
@@ -39,41 +41,41 @@ class ContextGuard:
         self.recomputed += run == "second"
 
     def close(self) -> None:
-        """The context is left: copies are harmless."""
+        """Mark the end of the context; copies are allowed again."""
         self.open = False
 
     def verify(self) -> None:
-        """Confirm that everything that will run for this context has run.
+        """Verify that no forward of this context is left to run.
 
         Raises:
             DeadHookError: A checkpointed forward has not been recomputed yet.
         """
         if self.checkpointed > self.recomputed and not self.is_recomputed:
             raise DeadHookError(
-                f"{self.what}: {self.checkpointed} forwards of attention ran under activation checkpointing and"
-                f" {self.recomputed} were recomputed inside the context; backward() after it would recompute them"
-                " uncut: call backward() inside the context, or switch checkpointing off"
+                f"{self.what}: {self.checkpointed} forwards of attention ran with activation checkpointing, and"
+                f" {self.recomputed} were recomputed inside the context. backward() after it would recompute them"
+                " without the cut: call backward() inside the context, or switch checkpointing off"
             )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """What copy, deepcopy and pickle ask for."""
+        """Refuse copy, deepcopy and pickle while the context is open."""
         if self.open:
             raise DeadHookError(
-                f"the model was copied or pickled inside {self.what}: the copy would stay cut for ever; copy it before"
-                " the context or after it"
+                f"the model was copied or pickled inside {self.what}, so the copy would stay cut; copy it before or"
+                " after the context"
             )
         return super().__reduce_ex__(protocol)
 
 
 def checkpointed_run() -> Literal["first", "second"] | None:
-    """Which run of a checkpointed forward that will be, or is being, differentiated this is; None: of none."""
+    """Return which run of a checkpointed forward with gradients this is; None without checkpointing."""
     frame, first = sys._getframe(1), False
     while frame is not None:
         if frame.f_globals.get("__name__") == CHECKPOINT:
             name = frame.f_code.co_name
             if name in RECOMPUTING:
                 return "second"
-            # With use_reentrant=True it runs without gradients, and is recomputed if its arguments need theirs.
+            # With use_reentrant=True it runs without gradients, and is recomputed if its arguments need gradients.
             inputs = frame.f_locals.get("args", ()) if name == "forward" else ()
             first = first or torch.is_grad_enabled() or any(getattr(given, "requires_grad", False) for given in inputs)
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""What a cut did: measured while the model runs, read afterwards."""
+"""The report of a cut: it is measured while the model runs and read afterwards."""
 
 from dataclasses import dataclass, fields
 
@@ -15,20 +15,20 @@ from emg_lens.hooks.vmap import of_all_mapped
 
 @dataclass(frozen=True)
 class LayerCut:
-    """What a cut did in one layer.
+    """The measurements of a cut in one layer.
 
     Attributes:
         layer: 0-based.
-        lever: `"scores"` or `"attention_mask"`.
-        module: Path of the attention module that was cut, such as `"encoder_blocks.0.attn"`.
-        edges_cut: Edges (head, dest, src) in the cut.
-        already_dead: How many of them carried no attention in any trial before the cut (causal or padding
-            mask, severed edges, an outer cut).
-        rows_fully_cut: Rows (head, dest) that the cut left without any edge, in at least one trial.
-        mass_removed: Attention probability that the cut edges held just before the cut, mean over trials,
-            heads and dest rows: a fraction from 0 to 1; NaN where attention is no softmax of its scores.
-        attention_left: Largest attention found on a cut edge afterwards; 0, or `cutting` raises.
-        trials: Batch entries that passed; inside `torch.vmap`, of all that it maps.
+        intervention_point: `"scores"` or `"attention_mask"`.
+        module: Path of the attention module, such as `"encoder_blocks.0.attn"`.
+        edges_cut: Number of edges (head, dest, src) in the cut.
+        already_dead: Number of these edges without attention in any trial before the cut (causal or padding mask,
+            permanently masked edges, an outer cut).
+        rows_fully_cut: Number of rows (head, dest) without any remaining edge, in at least one trial.
+        mass_removed: Attention probability of the cut edges before the cut: a fraction from 0 to 1, the mean over
+            trials, heads and dest rows. NaN where the attention is no softmax of its scores.
+        attention_left: Largest attention on a cut edge after the cut. It is 0; otherwise `cutting` raises an error.
+        trials: Number of trials; inside `torch.vmap`, of all mapped trials.
     """
 
     layer: int
@@ -43,15 +43,15 @@ class LayerCut:
 
 
 class Meter:
-    """Measures one layer's cut while the model runs; nothing waits for the device before the reading.
+    """Measures the cut of one layer while the model runs; it synchronises with the device only in `reading`.
 
     Args:
         layer: 0-based.
-        lever: Which lever cuts.
+        intervention_point: Where the cut is made.
         module: Path of the attention module.
-        n_heads: Query heads.
+        n_heads: Number of query heads.
         deletion: The cut.
-        plain_softmax: Whether the scores that it sees are what attention is the softmax of.
+        plain_softmax: Whether the attention is the softmax of the scores that it receives.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class Meter:
 
     @torch.no_grad()
     def before(self, scores: Float[Tensor, "batch head dest src"]) -> None:
-        """Take in the scores as they would be without this cut."""
+        """Record the scores without this cut."""
         cut, scores = self.deletion.on(scores), scores.detach()
         self.fired += 1
         possible = allowed(scores)[..., : cut.shape[-1] - self.deletion.n_sinks]
         permanent_mask = cut[..., : possible.shape[-1]]
         emptied = (possible & permanent_mask).any(-1) & ~(possible & ~permanent_mask).any(-1)
         self.emptied = _either(self.emptied, of_all_mapped(emptied.any(0)).any(0))
-        # Not softmax(): a function of torch that another cut, further out, may be attached_hook to.
+        # Not torch's softmax: an outer cut may be editing calls of that function.
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
         pattern = (wide - wide.logsumexp(-1, keepdim=True)).exp().nan_to_num()
         if self.plain_softmax:
@@ -88,7 +88,7 @@ class Meter:
 
     @torch.no_grad()
     def after(self, pattern: Float[Tensor, "batch head dest src"]) -> None:
-        """Take in the attention that the model uses."""
+        """Record the attention that the model uses."""
         cut = self.deletion.on(pattern)
         self.checked += 1
         leak = pattern.detach().masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max()
@@ -96,11 +96,11 @@ class Meter:
 
     @property
     def leak(self) -> float:
-        """Largest attention seen on a cut edge after the cut; infinite if NaN was."""
+        """The largest attention on a cut edge after the cut; infinite for NaN."""
         return max((float(leak) for leak in self.leaks), default=0.0)
 
     def reading(self) -> LayerCut:
-        """The measurement so far."""
+        """Return the measurements so far."""
         cut = self.deletion.mask
         edges = int(cut.sum()) * (self.n_heads if len(cut) == 1 else 1)
         return LayerCut(
@@ -110,9 +110,7 @@ class Meter:
             edges_cut=edges,
             already_dead=0 if self.alive is None else edges - int(self.alive.sum()),
             rows_fully_cut=0 if self.emptied is None else int(self.emptied.sum()),
-            mass_removed=min(
-                sum(map(float, self.masses)) / max(self.trials, 1), 1.0
-            ),  # a sum of softmaxes may exceed 1 by 1e-7
+            mass_removed=min(sum(map(float, self.masses)) / max(self.trials, 1), 1.0),  # rounding may give 1 + 1e-7
             attention_left=self.leak,
             trials=self.trials,
         )
@@ -123,13 +121,24 @@ def _either(old: Tensor | None, new: Tensor) -> Tensor:
 
 
 class CutReport:
-    """What `cutting` did, layer by layer; complete once the context is left.
+    """The report of `cutting`, layer by layer; it is complete after the context.
 
     Attributes:
         edges: The edge set, as text.
-        lever: `"scores"` or `"attention_mask"`; `"none"` where nothing is cut.
-        routes: Sentences, one a place where tokens reach each other past the attention that was cut: another branch
-            of a cut block, layers of the stack that have no attention.
+        intervention_point: `"scores"` or `"attention_mask"`; `"none"` if nothing is cut.
+        routes: One sentence for each other route between tokens that is not cut: another branch of a cut block, or
+            layers without attention.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import IsoNet, IsoNetConfig, cross_modal, cutting
+        >>> model = IsoNet(IsoNetConfig(modalities={"emg": 2, "acc": 1}, n_samples=8, n_classes=3, n_layers=1))
+        >>> with cutting(model, cross_modal()) as report:
+        ...     logits = model(torch.randn(2, 3, 8))
+        >>> report.intervention_point, report.layers[0].edges_cut, report.layers[0].attention_left
+        ('scores', 32, 0.0)
+        >>> 0 < report.mass_removed < 1
+        True
     """
 
     def __init__(
@@ -148,45 +157,46 @@ class CutReport:
 
     @property
     def layers(self) -> tuple[LayerCut, ...]:
-        """One entry a cut layer."""
+        """One entry for each cut layer."""
         return tuple(meter.reading() for meter in self._meters)
 
     @property
     def mass_removed(self) -> float:
-        """Mean of `mass_removed` over the cut layers; 0 where nothing is cut."""
+        """The mean of `mass_removed` over the cut layers; 0 if nothing is cut."""
         return sum(entry.mass_removed for entry in self.layers) / max(len(self._meters), 1)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a cut layer, the columns of `LayerCut`."""
+        """Return one row for each cut layer, with the columns of `LayerCut`."""
         return pd.DataFrame([vars(entry) for entry in self.layers], columns=[f.name for f in fields(LayerCut)])
 
     def verify(self) -> None:
-        """Confirm that the model ran, that the cut took place every time, and that no cut edge carried attention.
+        """Verify that the model ran, that every forward was cut, and that no cut edge had attention.
 
         Raises:
-            DeadHookError: One of these does not hold.
+            DeadHookError: One of these is not true.
         """
         if not self._scope.runs and not any(meter.fired for meter in self._meters):
             raise DeadHookError(
-                f"the model was not run inside cutting({self.edges}): nothing was cut, nothing verified"
+                f"the model was not run inside cutting({self.edges}), so nothing was cut; call it in the context"
             )
         for meter in self._meters:
             where = f"cutting({self.edges}): layer {meter.layer} ({meter.deletion.where})"
             if not meter.fired or not meter.checked:
-                raise DeadHookError(f"{where}: the cut never took place; did that layer run?")
+                raise DeadHookError(f"{where}: nothing was cut; check that the layer ran")
             if meter.fired < meter.calls or meter.checked < meter.fired:
                 raise DeadHookError(
-                    f"{where}: attention ran {meter.calls} times, the cut took place {meter.fired} times and was"
-                    f" checked {meter.checked} times"
+                    f"{where}: the attention ran {meter.calls} times, but it was cut {meter.fired} times and checked"
+                    f" {meter.checked} times; another hook or function replaces the attention"
                 )
             if meter.leak == float("inf"):
                 raise DeadHookError(
-                    f"{where}: the pattern is NaN in rows with cut edges; does padding leave a row with nothing to"
-                    " attend to? Pad on the right, or give every row a token"
+                    f"{where}: the pattern is NaN in rows with cut edges. Padding may leave a row without any edge: pad"
+                    " on the right, or leave every row an edge"
                 )
             if meter.leak > 0:
                 raise DeadHookError(
-                    f"{where}: a cut edge still carries attention ({meter.leak:.3g}); does another hook write it back?"
+                    f"{where}: a cut edge still has attention {meter.leak:.3g}; expected 0. Remove other hooks that"
+                    " write to the pattern"
                 )
         self._scope.verify()
 

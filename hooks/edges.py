@@ -1,8 +1,7 @@
-"""Edge sets to start from: which attention edges to cut, in the field's words.
+"""The basic edge sets: attention edges selected by modality, channel, time patch or position.
 
-Combine them with `|`, `&`, `-`, `~` and `.at(layers=..., heads=...)` (`emg_lens.hooks.algebra`). The text
-form of an edge set is its Python form, so a YAML study and a notebook say the same thing;
-`emg_lens.hooks.parse` reads it back.
+Combine them with `|`, `&`, `-`, `~` and `.at(layers=..., heads=...)` (`emg_lens.hooks.algebra`). An edge set prints as
+the Python expression that makes it. Study files use the same expressions; `emg_lens.hooks.parse` reads them.
 """
 
 from collections.abc import Iterable
@@ -31,7 +30,7 @@ __all__ = [
     "unimodal",
 ]
 
-# --- leaves -----------------------------------------------------------------------------------------------
+# --- values -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,11 +59,13 @@ class CrossModal(EdgeSet):
     def __post_init__(self) -> None:
         _check_names("cross_modal", self.modalities)
         if len(self.modalities) == 1:
-            raise EdgeError(f"cross_modal needs two or more modalities or none, got only {self.modalities[0]!r}")
+            raise EdgeError(
+                f"cross_modal({self.modalities[0]!r}) names one modality; name two or more, or none for all"
+            )
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         if len(layout.modalities) < 2:
-            raise EdgeError(f"{self} needs two modalities; this layout has {list(layout.modalities)}")
+            raise EdgeError(f"{self} needs at least two modalities; the layout has {list(layout.modalities)}")
         group = _modality_index(layout, self.modalities)
         named = group != NO_INDEX
         return _over_tokens((group[:, None] != group[None, :]) & named[:, None] & named[None, :])
@@ -97,7 +98,7 @@ class ClsEdges(EdgeSet):
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         if not layout.has_cls:
-            raise EdgeError(f"{self} needs a CLS token, and this layout has the groups {list(layout.modalities)}")
+            raise EdgeError(f"{self} needs a CLS token; the layout has only the groups {list(layout.modalities)}")
         is_cls = np.array([group == CLS for group in layout.group])
         return _over_tokens((is_cls[:, None] | is_cls[None, :]) & ~np.eye(len(layout), dtype=bool))
 
@@ -149,11 +150,11 @@ class Lag(EdgeSet):
     def __post_init__(self) -> None:
         if not is_whole(self.low) or not is_whole(self.high):
             given = f"lag({short(self.low)}, {short(self.high)})"
-            raise EdgeError(f"lag(low, high) counts patches in integers, got {given}")
+            raise EdgeError(f"{given}: expected two integers, a number of patches, for example lag(1, 3)")
         object.__setattr__(self, "low", int(self.low))
         object.__setattr__(self, "high", int(self.high))
         if self.low > self.high:
-            raise EdgeError(f"lag(low, high) needs low <= high, got lag({self.low}, {self.high})")
+            raise EdgeError(f"lag({self.low}, {self.high}): expected lag(low, high) with low <= high")
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         patch = _indices(layout, "patch", self)
@@ -207,75 +208,176 @@ class Nothing(EdgeSet):
 
 
 def unimodal(*modalities: str) -> EdgeSet:
-    """Edges within one modality, self-edges included; all modalities, or the named ones. CLS is in none of them.
+    """Select edges within a modality, self-edges included.
 
-    The "unimodal" category of the IsoNet paper, §2.3; that CLS is exempt is forced by its Table 3
-    (docs/isonet-protocol.md §4.4).
+    This is the category "unimodal" of the IsoNet paper, §2.3. CLS belongs to no modality, so its edges are not
+    selected; Table 3 of the paper requires this (docs/isonet-protocol.md §4.4).
+
+    Args:
+        *modalities: Names of modalities; default: all.
+
+    Example:
+        >>> from emg_lens import TokenLayout, unimodal
+        >>> layout = TokenLayout.channels({"emg": 2, "acc": 1}, cls=True)  # cls, emg.0, emg.1, acc.0
+        >>> unimodal().mask(layout, n_layers=1, n_heads=1)[0, 0].int()  # [dest, src], 1 = cut
+        tensor([[0, 0, 0, 0],
+                [0, 1, 1, 0],
+                [0, 1, 1, 0],
+                [0, 0, 0, 1]], dtype=torch.int32)
     """
     return Unimodal(modalities)
 
 
 def cross_modal(*modalities: str) -> EdgeSet:
-    """Edges between different modalities, both directions; among all modalities, or the named ones (two or more).
+    """Select edges between different modalities, in both directions.
 
-    The "cross-modal" category of the IsoNet paper, §2.3. CLS edges are not in it.
+    This is the category "cross-modal" of the IsoNet paper, §2.3. Edges of CLS are not selected.
+
+    Args:
+        *modalities: Names of two or more modalities; default: all.
+
+    Example:
+        >>> from emg_lens import TokenLayout, cross_modal
+        >>> layout = TokenLayout.channels({"emg": 2, "acc": 1}, cls=True)  # cls, emg.0, emg.1, acc.0
+        >>> cross_modal().mask(layout, n_layers=1, n_heads=1)[0, 0].int()  # [dest, src], 1 = cut
+        tensor([[0, 0, 0, 0],
+                [0, 0, 0, 1],
+                [0, 0, 0, 1],
+                [0, 1, 1, 0]], dtype=torch.int32)
     """
     return CrossModal(modalities)
 
 
 def flow(src: str, dest: str) -> EdgeSet:
-    """Edges along which information flows from `src` to `dest`: dest's tokens read src's tokens.
+    """Select edges on which the `dest` tokens attend to the `src` tokens; information flows from `src` to `dest`.
 
-    Both are group names, `"cls"`, or names of single tokens such as `"emg.3"`.
+    Args:
+        src: Name of a modality or group, `"cls"`, or the name of one token such as `"emg.3"`.
+        dest: Likewise.
+
+    Example:
+        >>> from emg_lens import TokenLayout, flow
+        >>> layout = TokenLayout.channels({"emg": 2, "acc": 1}, cls=True)  # cls, emg.0, emg.1, acc.0
+        >>> flow("emg", "cls").mask(layout, n_layers=1, n_heads=1)[0, 0].nonzero().tolist()  # pairs (dest, src)
+        [[0, 1], [0, 2]]
     """
     return Flow(src, dest)
 
 
 def cls_edges() -> EdgeSet:
-    """Edges of CLS with other tokens, both directions: what it reads, and what reads it.
+    """Select edges between CLS and other tokens, in both directions.
 
-    They are in neither `unimodal` nor `cross_modal`. `unimodal() | cls_edges()` counts them as unimodal, which is
-    another study than the paper's (docs/isonet-protocol.md §4.4).
+    They are neither in `unimodal` nor in `cross_modal`. A study with `unimodal() | cls_edges()` differs from the IsoNet
+    paper (docs/isonet-protocol.md §4.4).
+
+    Example:
+        >>> from emg_lens import TokenLayout, cls_edges
+        >>> layout = TokenLayout.channels({"emg": 1, "acc": 1}, cls=True)  # cls, emg.0, acc.0
+        >>> cls_edges().mask(layout, n_layers=1, n_heads=1)[0, 0].nonzero().tolist()  # pairs (dest, src)
+        [[0, 1], [0, 2], [1, 0], [2, 0]]
     """
     return ClsEdges()
 
 
 def self_edges() -> EdgeSet:
-    """Edges of every token with itself, CLS included."""
+    """Select the edge of every token with itself, CLS included.
+
+    Example:
+        >>> from emg_lens import self_edges, unimodal
+        >>> unimodal() - self_edges()  # edges between different tokens of a modality
+        EdgeSet(unimodal() - self_edges())
+    """
     return SelfEdges()
 
 
 def same_channel() -> EdgeSet:
-    """Edges between tokens of the same channel of the same modality, self-edges included."""
+    """Select edges between tokens of the same channel of the same modality, self-edges included.
+
+    Example:
+        >>> from emg_lens import TokenLayout, same_channel
+        >>> layout = TokenLayout.patches({"emg": 2}, n_patches=2, cls=False)  # emg.0.p0, emg.0.p1, emg.1.p0, emg.1.p1
+        >>> same_channel().mask(layout, n_layers=1, n_heads=1)[0, 0].int()
+        tensor([[1, 1, 0, 0],
+                [1, 1, 0, 0],
+                [0, 0, 1, 1],
+                [0, 0, 1, 1]], dtype=torch.int32)
+    """
     return SameChannel()
 
 
 def same_patch() -> EdgeSet:
-    """Edges between tokens of the same time patch, self-edges included. Needs a layout with patches."""
+    """Select edges between tokens of the same time patch, self-edges included; the layout must have patches.
+
+    Example:
+        >>> from emg_lens import TokenLayout, same_patch
+        >>> layout = TokenLayout.patches({"emg": 2}, n_patches=2, cls=False)  # emg.0.p0, emg.0.p1, emg.1.p0, emg.1.p1
+        >>> same_patch().mask(layout, n_layers=1, n_heads=1)[0, 0].int()
+        tensor([[1, 0, 1, 0],
+                [0, 1, 0, 1],
+                [1, 0, 1, 0],
+                [0, 1, 0, 1]], dtype=torch.int32)
+    """
     return SamePatch()
 
 
 def lag(low: int, high: int) -> EdgeSet:
-    """Edges with low <= patch(dest) - patch(src) <= high: `lag(1, 3)` = dest reads one to three patches back."""
+    """Select edges by their distance in time: low <= patch(dest) - patch(src) <= high.
+
+    Args:
+        low: Smallest distance, in patches; negative = the source is later than the destination.
+        high: Largest distance, in patches.
+
+    Example:
+        >>> from emg_lens import TokenLayout, lag
+        >>> layout = TokenLayout.patches({"emg": 1}, n_patches=4, cls=False)
+        >>> lag(1, 2).mask(layout, n_layers=1, n_heads=1)[0, 0].int()  # each patch reads one and two patches back
+        tensor([[0, 0, 0, 0],
+                [1, 0, 0, 0],
+                [1, 1, 0, 0],
+                [0, 1, 1, 0]], dtype=torch.int32)
+    """
     return Lag(low, high)
 
 
 def positions(dest: Iterable[int | str] | None = None, src: Iterable[int | str] | None = None) -> EdgeSet:
-    """Edges from the `src` positions to the `dest` positions, given as indices or token names; default: all."""
+    """Select edges from some source positions to some destination positions.
+
+    Args:
+        dest: Indices or token names; default: all positions.
+        src: Likewise.
+
+    Example:
+        >>> from emg_lens import TokenLayout, positions
+        >>> layout = TokenLayout.channels({"emg": 2, "acc": 1}, cls=True)  # cls, emg.0, emg.1, acc.0
+        >>> positions(dest=["cls"], src=[-1]).mask(layout, n_layers=1, n_heads=1)[0, 0].nonzero().tolist()
+        [[0, 3]]
+    """
     return Positions(_places(dest), _places(src))
 
 
 def every() -> EdgeSet:
-    """All edges."""
+    """Select all edges.
+
+    Example:
+        >>> from emg_lens import TokenLayout, every
+        >>> every().at(layers=0).mask(TokenLayout.channels({"emg": 2}), n_layers=2, n_heads=1).sum((1, 2, 3))
+        tensor([9, 0])
+    """
     return Every()
 
 
 def none() -> EdgeSet:
-    """No edge."""
+    """Select no edge.
+
+    Example:
+        >>> from emg_lens import TokenLayout, none
+        >>> none().mask(TokenLayout.channels({"emg": 2}), n_layers=2, n_heads=1).any()
+        tensor(False)
+    """
     return Nothing()
 
 
-# --- how leaves meet a layout -----------------------------------------------------------------------------
+# --- masks of a layout -----------------------------------------------------------------------------
 
 
 def _over_tokens(matrix: Bool[np.ndarray, "dest src"]) -> Bool[np.ndarray, "1 1 dest src"]:
@@ -302,23 +404,23 @@ def _named(layout: TokenLayout, name: str) -> list[int]:
 def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> list[int]:
     if places is None:
         return list(range(len(layout)))
-    found = []
+    indices = []
     for place in places:
         if isinstance(place, str):
-            found += _named(layout, place)
+            indices += _named(layout, place)
         elif -len(layout) <= place < len(layout):
-            found.append(place % len(layout))
+            indices.append(place % len(layout))
         else:
-            raise EdgeError(f"position {place} does not exist: this layout has positions 0 to {len(layout) - 1}")
-    return found
+            raise EdgeError(f"unknown position {place}; the layout has positions 0 to {len(layout) - 1}")
+    return indices
 
 
 def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[np.ndarray, " token"]:
-    """Index of each token's modality; -1 for CLS, for tokens of no group and for modalities not wanted."""
+    """Return the index of each token's modality; -1 for CLS, for ungrouped tokens and for other modalities."""
     for name in wanted:
         if name not in layout.modalities:
-            extra = "; CLS edges are cut with flow(...)" if name == CLS else ""
-            raise EdgeError(f"unknown modality {short(name)}; this layout has {list(layout.modalities)}{extra}")
+            extra = "; use flow(...) or cls_edges() for edges of CLS" if name == CLS else ""
+            raise EdgeError(f"unknown modality {short(name)}; the layout has {list(layout.modalities)}{extra}")
     known = {name: i for i, name in enumerate(layout.modalities) if not wanted or name in wanted}
     return np.array([known.get(g, NO_INDEX) if g is not None else NO_INDEX for g in layout.group])
 
@@ -326,7 +428,7 @@ def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[np.ndar
 def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[np.ndarray, " token"]:
     index = np.array(getattr(layout, kind))
     if (index == NO_INDEX).all():
-        raise EdgeError(f"{edges} needs tokens with a {kind}, and this layout has none")
+        raise EdgeError(f"{edges} needs tokens with a {kind}; the layout has none")
     return index
 
 
@@ -339,9 +441,9 @@ def _places(values: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
 def _check_names(what: str, names: tuple[str, ...]) -> None:
     for name in names:
         if not isinstance(name, str):
-            raise EdgeError(f"{what} takes names in quotes, got {short(name)}")
+            raise EdgeError(f"{what}: got {short(name)}; expected a name in quotes")
     if len(set(names)) != len(names):
-        raise EdgeError(f"{what}({_names(names)}): a modality is named twice")
+        raise EdgeError(f"{what}({_names(names)}) names a modality twice; name each once")
 
 
 def _names(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Edges given one by one: a boolean mask as an edge set, for what no rule describes (random edges, a found circuit)."""
+"""Edge sets from a boolean mask, for edges that no rule describes (random edges, a circuit)."""
 
 import base64
 import binascii
@@ -16,16 +16,16 @@ MOST_EDGES = 10**9
 
 @dataclass(frozen=True, repr=False)
 class FromMask(EdgeSet):
-    """See `edges_from_mask`; `bits` are the packed mask, compressed."""
+    """See `edges_from_mask`; `bits` is the packed and compressed mask."""
 
     bits: bytes
     shape: tuple[int, int, int, int]
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         wanted = (n_layers, n_heads, len(layout), len(layout))
-        over = [mine not in (1, theirs) for mine, theirs in zip(self.shape[:2], wanted[:2], strict=True)]
-        if any(over) or self.shape[2:] != wanted[2:]:
-            raise EdgeError(f"a mask {list(self.shape)} does not fit {list(wanted)}: [layer, head, dest, src]")
+        differs = [size not in (1, expected) for size, expected in zip(self.shape[:2], wanted[:2], strict=True)]
+        if any(differs) or self.shape[2:] != wanted[2:]:
+            raise EdgeError(f"the mask has shape {list(self.shape)}; expected {list(wanted)} [layer, head, dest, src]")
         n = int(np.prod(self.shape))
         flat = np.unpackbits(np.frombuffer(zlib.decompress(self.bits), np.uint8), count=n)
         return flat.view(bool).reshape(self.shape)
@@ -35,29 +35,33 @@ class FromMask(EdgeSet):
 
 
 def edges_from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
-    """Edges given one by one.
-
-    ```python
-    edges_from_mask(attention.mean(0) < 0.01)  # [head, dest, src], with .at(layers=3): what a head hardly looks at
-    ```
+    """Make an edge set from a boolean mask.
 
     Args:
         mask: Booleans (array or tensor) `[dest, src]`, `[head, dest, src]` or `[layer, head, dest, src]`, True = in the
-            set; an axis of size 1, or one left out, holds for all layers or heads. Or the text that such a set prints.
+            set. A missing axis, or an axis of size 1, stands for all layers or heads. Or the text of such a set.
 
     Raises:
-        EdgeError: Something else, a mask that is not square, or a text that no mask wrote.
+        EdgeError: Other values, a mask that is not square, or a text that does not describe a mask.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import edges_from_mask
+        >>> attention = torch.tensor([[0.9, 0.1], [0.5, 0.5]])  # [dest, src]
+        >>> edges = edges_from_mask(attention < 0.2).at(layers=3)
+        >>> edges == eval(str(edges))
+        True
     """
     if isinstance(mask, str):
         return _read(mask)
     try:
         array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)  # pyright: ignore
     except ValueError as error:
-        raise EdgeError(f"edges_from_mask takes booleans, all rows of one length: {error}") from None
+        raise EdgeError(f"the mask is no array ({error}); expected booleans in rows of equal length") from None
     if array.dtype != bool or not 2 <= array.ndim <= 4 or array.shape[-1] != array.shape[-2] or not array.size:
         raise EdgeError(
-            f"edges_from_mask takes booleans [dest, src], [head, dest, src] or [layer, head, dest, src], got {array.dtype}"
-            f" {list(array.shape)}"
+            f"the mask is {array.dtype} {list(array.shape)}; expected booleans [dest, src], [head, dest, src] or"
+            " [layer, head, dest, src]"
         )
     array = array.reshape((1,) * (4 - array.ndim) + array.shape)
     n_layers, n_heads, n_tokens, _ = array.shape
@@ -72,13 +76,13 @@ def _read(text: str) -> EdgeSet:
         size = n_layers * n_heads * n_dest * n_src
         if n_dest != n_src or not 0 < size <= MOST_EDGES or min(n_layers, n_heads, n_dest) < 1:
             raise ValueError("no such mask")
-        # One byte more than there may be: whatever the text unpacks to, no more than that is held.
+        # Unpack at most one byte more than expected, so that a wrong text cannot fill the memory.
         packer = zlib.decompressobj()
         unpacked = packer.decompress(bits, -(-size // 8) + 1)
         if len(unpacked) != -(-size // 8) or not packer.eof or packer.unused_data:
             raise ValueError("another size")
     except (ValueError, binascii.Error, zlib.error):
         raise EdgeError(
-            f"edges_from_mask('{text[:40]}…') is not what a mask prints; give booleans, or the text whole"
+            f"edges_from_mask('{text[:40]}…') is not the complete text of a mask; give booleans or the complete text"
         ) from None
     return FromMask(bits, (n_layers, n_heads, n_dest, n_src))

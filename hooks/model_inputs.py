@@ -1,4 +1,4 @@
-"""A small input for any TransformerLens model, to probe it with."""
+"""Inputs of models: calling a model, and small random inputs to probe it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from emg_lens.hooks.hook_points import check_unmapped
 from emg_lens.validation import ArgumentError
 
 Inputs = Tensor | tuple | Mapping[str, Any]
-"""A model's input: one tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
+"""The input of a model: one tensor, a tuple of positional arguments, or a mapping of keyword arguments."""
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
@@ -21,16 +21,16 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
-    """A random input: `model.example_input()` where there is one, else tokens, pixels or samples by kind of model.
+    """Make a random input: `model.example_input()` if it exists, otherwise tokens, pixels or samples.
 
     Args:
         model: Any TransformerLens model.
-        n_tokens: Positions wanted, where the kind of model leaves it open.
-        batch: Trials.
+        n_tokens: Number of positions, where the model does not determine it.
+        batch: Number of trials.
 
     Raises:
-        ArgumentError: The kind of input cannot be told.
-        DeadHookError: Inside `torch.vmap`.
+        ArgumentError: The kind of input is unknown.
+        DeadHookError: The call is inside `torch.vmap`.
     """
     check_unmapped(model)
     parameter = next(model.parameters())
@@ -44,16 +44,16 @@ def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
     kind = getattr(wrapped, "main_input_name", "input_ids")
     if kind == "input_ids" and model.cfg.d_vocab:  # pyright: ignore
         n_words = int(model.cfg.d_vocab)  # pyright: ignore
-        low = min(5, n_words // 2)  # special tokens come first in most vocabularies
+        low = min(5, n_words // 2)  # in most vocabularies the first entries are special tokens
         return torch.randint(low, n_words, (batch, n_tokens), generator=generator).to(parameter.device)
     shape = _signal_shape(kind, getattr(wrapped, "config", None), n_tokens)
     if shape is None:
-        raise ArgumentError(f"cannot make an example {kind!r} for {type(model).__name__}: pass inputs=...")
+        raise ArgumentError(f"cannot make an example {kind!r} for {type(model).__name__}; pass inputs=<a small batch>")
     return torch.randn(batch, *shape, generator=generator).to(parameter)
 
 
 def _signal_shape(kind: str, config: Any, n_tokens: int) -> tuple[int, ...] | None:
-    """Shape of one trial: an image, a time series, a spectrogram, or a waveform that yields `n_tokens` frames."""
+    """Return the shape of one trial: an image, a time series, a spectrogram, or a waveform with `n_tokens` frames."""
     if kind == "pixel_values" and hasattr(config, "image_size"):
         size = config.image_size
         height, width = size if isinstance(size, list | tuple) else (size, size)

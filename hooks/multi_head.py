@@ -1,8 +1,7 @@
-"""torch's `multi_head_attention_forward`, run so that a function mode sees the steps inside it.
+"""Run torch's `multi_head_attention_forward` so that a function mode receives the calls inside it.
 
-`nn.MultiheadAttention` hands everything to this one function. A mode that is asked about it sees projections, scores,
-softmax and output as a single call, and nothing of what happens inside. Here torch's own body runs, without the
-question at its head; its calls reach the mode one by one.
+`nn.MultiheadAttention` calls this one function, and a function mode receives only this call. The code here runs torch's
+own function body without its first check, so that the mode receives each call inside the body.
 """
 
 import inspect
@@ -15,7 +14,7 @@ from torch import Tensor
 
 
 def multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
-    """As `torch.nn.functional.multi_head_attention_forward`; the softmax is taken over `[batch, head, dest, src]`."""
+    """Run `torch.nn.functional.multi_head_attention_forward`, with the softmax over `[batch, head, dest, src]`."""
     forward = F.multi_head_attention_forward
     n_heads = inspect.signature(forward).bind(*args, **kwargs).arguments["num_heads"]
 
@@ -26,7 +25,7 @@ def multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | No
 
 
 def _own_body(function: Any, **names: Callable) -> Callable:
-    """The function with other meanings for some of the global names that it uses."""
+    """Return the function with other values for some of its global names."""
     body = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__)
     body.__kwdefaults__ = function.__kwdefaults__
     return body

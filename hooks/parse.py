@@ -1,6 +1,6 @@
-"""Reading edge sets from text: the notation of study files, with the exact syntax of the Python one.
+"""Read edge sets from text, as in study files; the syntax is that of Python.
 
-A whitelisted walk over Python's syntax tree; nothing is ever evaluated.
+Only known functions and operators are accepted in Python's syntax tree. Nothing is evaluated.
 """
 
 import ast
@@ -36,22 +36,30 @@ CONSTRUCTORS: dict[str, Callable[..., EdgeSet]] = {
 
 
 MOST_LETTERS = 20_000
-"""Of an expression, beside the text of its masks."""
+"""Largest length of an expression, without the text of its masks."""
 LONGEST_MASKS = 20_000_000
 
 
 def parse_edges(text: str) -> EdgeSet:
-    """Read an edge set such as `"cross_modal('emg', 'acc').at(layers=[1, 2]) - same_channel()"`.
+    """Read an edge set from its text; `parse_edges(str(edges)) == edges` for every edge set.
 
-    `parse_edges(str(edges)) == edges` for every edge set.
+    Args:
+        text: An expression in Python's syntax, with the functions and operators of edge sets.
 
     Raises:
-        EdgeError: The text is not an edge expression; the message shows the part that is not understood.
+        EdgeError: The text is no edge expression; the message shows the part that is wrong.
+
+    Example:
+        >>> from emg_lens import parse_edges
+        >>> parse_edges("cross_modal('emg', 'acc').at(layers=[1, 2]) - flow('acc', 'emg')")
+        EdgeSet(cross_modal('emg', 'acc').at(layers=[1, 2]) - flow('acc', 'emg'))
     """
     if not isinstance(text, str):
-        raise EdgeError(f"an edge expression is text, got {short(text)}")
+        raise EdgeError(f"got {short(text)}; expected an edge expression as text")
     if len(text) > LONGEST_MASKS or len(MASK.sub("", text)) > MOST_LETTERS:
-        raise EdgeError(f"an edge expression of {len(text)} letters is too long; {MOST_LETTERS} are read, beside masks")
+        raise EdgeError(
+            f"an edge expression has {len(text)} characters; at most {MOST_LETTERS} are allowed without masks"
+        )
     try:
         tree = ast.parse(text.strip(), mode="eval")
         return _edges(tree.body)
@@ -73,7 +81,7 @@ EdgeExpression = Annotated[
     PlainSerializer(str, return_type=str),
     WithJsonSchema({"type": "string", "title": "edge expression"}),
 ]
-"""A pydantic field of edges: given as text or as a set, held as a set, written as text."""
+"""A pydantic field with an edge set: it accepts text or a set, stores a set, and is written as text."""
 
 
 def _edges(node: ast.expr) -> EdgeSet:
@@ -101,7 +109,7 @@ def _call(function: Callable[..., EdgeSet], name: str, args: list[ast.expr], key
         if keyword.arg is None:
             raise EdgeError(f"** is not allowed in {name}(...)")
         if keyword.arg in named:
-            raise EdgeError(f"{name}(...) is given {keyword.arg} twice")
+            raise EdgeError(f"{name}(...) has the argument {keyword.arg} twice")
         named[keyword.arg] = _value(keyword.value)
     try:
         return function(*[_value(a) for a in args], **named)
@@ -114,7 +122,7 @@ def _value(node: ast.expr) -> object:
         case ast.Call(ast.Name("slice" | "range" as kind), args, []):
             numbers = [_value(a) for a in args]
             if not 1 <= len(numbers) <= 3 or not all(n is None or isinstance(n, int) for n in numbers):
-                raise EdgeError(f"{ast.unparse(node)!r} needs one to three integers")
+                raise EdgeError(f"{ast.unparse(node)!r}: expected one to three integers")
             try:
                 return slice(*numbers) if kind == "slice" else range(*numbers)  # pyright: ignore
             except (TypeError, ValueError) as error:
@@ -122,8 +130,10 @@ def _value(node: ast.expr) -> object:
     try:
         value = ast.literal_eval(node)
     except ValueError:
-        raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them") from None
+        raise EdgeError(
+            f"{ast.unparse(node)!r} is no argument; expected a name in quotes, a number or a list of them"
+        ) from None
     flat = value if isinstance(value, list | tuple | set) else [value]
     if not all(v is None or (isinstance(v, int | str) and not isinstance(v, bool)) for v in flat):
-        raise EdgeError(f"{ast.unparse(node)!r} is not a name in quotes, a number or a list of them")
+        raise EdgeError(f"{ast.unparse(node)!r} is no argument; expected a name in quotes, a number or a list of them")
     return value

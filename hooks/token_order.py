@@ -1,4 +1,4 @@
-"""Tokens that change places within a trial: what a model makes of where they stand, and not of what they carry."""
+"""Change the order of tokens within a trial, to measure how much a model uses their position."""
 
 from collections import defaultdict
 from typing import Any
@@ -28,25 +28,36 @@ def shuffle(
     seed: Seed = 0,
     inputs: Inputs | None = None,
 ) -> list[Hook]:
-    """Hooks that let some tokens change places: `model.run_with_hooks(x, fwd_hooks=shuffle(model, "emg", "channel"))`.
+    """Make hooks that change the order of some tokens, in the same way for all trials.
 
-    Before positions are added or rotated in (`"hook_embed"`) the tokens keep what they carry and lose where they stood.
-    A model that knows nothing of positions gives the same for every order that its readout does not tell apart.
+    At `"hook_embed"`, before position information is added, the tokens keep their values and lose their positions. A
+    model without position information gives the same output for every order to which its readout is invariant.
 
     Args:
         model: A TransformerLens model.
         tokens: Group names, token names or positions.
-        within: Among which of these tokens: `"all"`; `"channel"`, the patches of each channel (time loses its order);
-            `"patch"`, the channels of each patch (electrodes lose their places).
+        within: Which of these tokens exchange places: `"all"`; `"channel"`: the patches of each channel (the order in
+            time is lost); `"patch"`: the channels of each patch (the places of the electrodes are lost).
         at: Hook point with activations `[batch, pos, ...]`.
-        layout: What the positions stand for; default `model.layout`.
-        seed: Of the order, which is the same for all trials.
-        inputs: A small input to check the hook point with, where none can be made from the model's configuration.
+        layout: The layout of the positions; default `model.layout`.
+        seed: Random seed of the order.
+        inputs: A small input to test the hook point, where none can be made from the model's configuration.
+
+    Returns:
+        Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
 
     Raises:
-        EdgeError: Unknown tokens or hook point, tokens without a channel or patch, no two tokens that could change
-            places, or (in the forward) activations of another shape.
-        DeadHookError: An edit at `at` does not reach the model's output.
+        EdgeError: Unknown tokens or hook point, tokens without a channel or patch, fewer than two tokens that could
+            exchange places, or (in the forward) activations of another shape.
+        DeadHookError: An edit at `at` does not change the model's output.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import IsoNet, IsoNetConfig
+        >>> from emg_lens.hooks import shuffle
+        >>> model = IsoNet(IsoNetConfig(modalities={"emg": 4, "acc": 3}, n_samples=8, n_classes=3, n_layers=1))
+        >>> model.run_with_hooks(torch.randn(2, 7, 8), fwd_hooks=shuffle(model, "emg")).shape
+        torch.Size([2, 3])
     """
     layout = own_layout(resolve_layout(model, layout), at)
     order = shuffled(layout, tokens, within, seed)
@@ -60,19 +71,20 @@ def shuffle(
 
 
 def shuffled(layout: TokenLayout, tokens: Tokens, within: Within, seed: int) -> Int[Tensor, " pos"]:
-    """Which position each position takes its token from.
+    """Return for each position the position from which it takes its token.
 
     Raises:
-        EdgeError: As `shuffle`.
+        EdgeError: As in `shuffle`.
     """
     alike: dict[object, list[int]] = defaultdict(list)
     for position in find_tokens(layout, tokens).tolist():
         group, channel, patch = layout.group[position], layout.channel[position], layout.patch[position]
         if within != "all" and (channel if within == "channel" else patch) == NO_INDEX:
-            raise EdgeError(f"token {layout.names[position]!r} has no {within}; give within='all', or other tokens")
+            raise EdgeError(f"token {layout.names[position]!r} has no {within}; use within='all', or other tokens")
         alike[{"all": None, "channel": (group, channel), "patch": patch}[within]].append(position)
     if all(len(places) < 2 for places in alike.values()):
-        raise EdgeError(f"within={within!r} leaves none of these {sum(map(len, alike.values()))} tokens another place")
+        n_tokens = sum(map(len, alike.values()))
+        raise EdgeError(f"within={within!r}: none of these {n_tokens} tokens can change places; use within='all'")
     order, random = torch.arange(len(layout)), torch.Generator().manual_seed(seed)
     for places in alike.values():
         order[places] = torch.tensor(places)[_moved(len(places), random)]
@@ -80,6 +92,6 @@ def shuffled(layout: TokenLayout, tokens: Tokens, within: Within, seed: int) -> 
 
 
 def _moved(n: int, random: torch.Generator) -> Int[Tensor, " place"]:
-    """A random order that is not the one there is, where there is another."""
+    """Return a random order that differs from the present one, if there is one."""
     order = torch.randperm(n, generator=random)
     return order.roll(1) if n > 1 and torch.equal(order, torch.arange(n)) else order

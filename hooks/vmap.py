@@ -1,4 +1,4 @@
-"""Inside `torch.func` transforms: there a tensor may stand for many, and looks like one of them."""
+"""Support for `torch.func` transforms, in which one tensor may represent a whole mapped batch."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ _functorch: Any = torch._C._functorch  # pyright: ignore[reportAttributeAccessIs
 
 
 def inside_vmap() -> bool:
-    """Whether the code that runs is being mapped by `torch.vmap`, at any level."""
+    """Return whether the running code is inside `torch.vmap`, at any level."""
     levels = _functorch.get_interpreter_stack() or ()
     return any(level.key() == _functorch.TransformType.Vmap for level in levels)
 
 
-def of_all_mapped(seen: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "mapped *shape"]:
-    """A tensor as it is outside all transforms: all that it stands for, one after the other; else a single one."""
-    shape, mapped = seen.shape, 0
-    while _functorch.is_functorch_wrapped_tensor(seen):
-        place = _functorch.maybe_get_bdim(seen)
-        seen = _functorch.get_unwrapped(seen)
+def of_all_mapped(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "mapped *shape"]:
+    """Return a tensor as it is outside all transforms, with all mapped tensors along a new first axis."""
+    shape, mapped = tensor.shape, 0
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        place = _functorch.maybe_get_bdim(tensor)
+        tensor = _functorch.get_unwrapped(tensor)
         if place >= 0:
-            seen, mapped = seen.movedim(place, 0), mapped + 1
-    return seen.reshape(-1, *shape)
+            tensor, mapped = tensor.movedim(place, 0), mapped + 1
+    return tensor.reshape(-1, *shape)

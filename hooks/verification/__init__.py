@@ -1,1 +1,1 @@
-"""Verification: does a cut remove the influence of a source token on a destination token?"""
+"""Verify that a cut removes the influence of a source token on a destination token."""

@@ -1,8 +1,8 @@
-"""Whether a lever cuts in one layer: a small cut is tried on the attention module alone, and its influence measured.
+"""Check whether an intervention point cuts edges in one layer, by a small cut in the attention module alone.
 
-A hook that fires is not a hook that acts, and a pattern that shows a zero is not an edge that is cut: another branch
-of the module may read the source all the same. So the source token is changed at the module's input, and the output
-at the destination must not move (docs/transformerlens.md §5).
+A hook that fires may have no effect, and an edge with a zero in the pattern may still carry information through another
+branch of the module. So the check changes the source token at the module's input; the output at the destination must
+not change (docs/transformerlens.md §5).
 """
 
 from collections.abc import Callable
@@ -21,22 +21,22 @@ from emg_lens.hooks.verification.module_replay import Replay
 
 TokenOutputs = Float[Tensor, "pos rest"]
 MOST_SOURCES = 4
-"""How many source tokens are tried until one moves another token."""
+"""Largest number of source tokens that are tried until one influences another token."""
 STRENGTHS = (2.0, 20.0, 200.0)
-"""How strongly they are changed, in standard deviations: in half precision an even row rounds a light edge away."""
+"""Size of the change, in standard deviations; in half precision a small change may be lost by rounding."""
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known of one layer's attention; holds nothing of the model.
+    """Facts about the attention of one layer, without a reference to the model.
 
     Attributes:
-        n_dest: Positions that it writes.
-        n_src: Positions that it reads.
-        n_sinks: Columns of its softmax that are no tokens.
-        forbidden: Edges that it never has, as far as the kernel shows.
-        refusals: InterventionPoint, and whether it is strict -> why it does not cut here; None where it does.
-        plain_softmax: Whether the pattern is the softmax of what `hook_attn_scores` shows.
+        n_dest: Number of positions that it writes.
+        n_src: Number of positions that it reads.
+        n_sinks: Number of columns of its softmax that are no tokens.
+        forbidden: Edges that it never uses, according to its scores.
+        refusals: For each intervention point and each value of `strict`, why it does not cut; None if it does.
+        plain_softmax: Whether the pattern is the softmax of the scores at `hook_attn_scores`.
     """
 
     n_dest: int
@@ -48,10 +48,10 @@ class LayerFacts:
 
 
 class LayerCheck:
-    """Tries levers on one layer's attention.
+    """Checks the intervention points of one layer's attention.
 
-    The trial cut: the strongest edge of the last row, in all heads; every edge that the first row has; one edge of the
-    second row, in the first head. All other rows must stay as they are.
+    The small cut: the strongest edge of the last row in all heads, every edge of the first row, and one edge of the
+    second row in the first head. All other rows must not change.
     """
 
     def __init__(self, replay: Replay, n_heads: int, expected: Tensor | None) -> None:
@@ -61,58 +61,60 @@ class LayerCheck:
         self.of_kernel: TokenOutputs | None = None
 
     def facts(self) -> LayerFacts:
-        """Everything about the layer.
+        """Return all facts about the layer.
 
         Raises:
-            NoInfluence: No source moves its output.
-            Refusal: Nothing can be found out about it.
+            NoInfluence: No source token influences the output.
+            Refusal: The layer cannot be checked.
         """
         if self.expected is None or not self.replay.n_dest:
-            raise Refusal("its input holds no tensor [batch, pos, d_model], or it did not run in the probing forward")
-        self._look()
+            raise Refusal("its input has no tensor [batch, pos, d_model], or it did not run in the probing forward")
+        self._measure_unedited()
         refusals: dict[tuple[PointName, bool], str | None] = {}
         refusals["attention_mask", True] = self._refusal("attention_mask", True)
         refusals["scores", False] = self._refusal("scores", False)
         refusals["scores", True] = self._refusal("scores", True) if refusals["scores", False] else None
-        refusals["pattern", False] = "not tried, since the scores act"
+        refusals["pattern", False] = "not tried, because the scores hook works"
         if refusals["scores", True]:
             refusals["pattern", False] = self._refusal("pattern", False)
         replay = self.replay
         return LayerFacts(replay.n_dest, replay.n_src, self.n_sinks, self.forbidden, refusals, self._is_plain_softmax())
 
-    # --- the module as it is ------------------------------------------------------------------------------
+    # --- the module without a cut ------------------------------------------------------------------------------
 
-    def _look(self) -> None:
-        """The module untouched: what it gives, what it reads, which edge is worth a trial."""
+    def _measure_unedited(self) -> None:
+        """Run the module without a cut, and choose the edges of the small cut."""
         base, given = self.replay.run(), self.replay.rows(self.expected)
         if base is None or given is None:
             raise Refusal("its output has no position axis")
         self.base, self.noise = base, rounding(base)
         if not bool(base.isfinite().all()):
-            raise Refusal("its output is not finite on the probing input; pass inputs=")
+            raise Refusal("its output is not finite on the probing input; pass inputs=<a small batch>")
         self.at_kernel = ObservedAttention()
         with installed(self.replay.module, "attention_mask", self.at_kernel):
             self.replay.run()
         again = self.replay.run()
         assert again is not None
-        # Alone it may take another path than in the model (a fused one), but the same one every time.
-        unlike = largest_change(base, given).max() > self._loose
+        # Alone, the module may use another path than in the model (a fused one), but always the same one.
+        unlike = largest_change(base, given).max() > self._tolerance
         if bool(unlike or largest_change(again, base).max() > self.noise):
-            raise Refusal("it gives different outputs for the same input, so nothing can be compared")
+            raise Refusal("its outputs for the same input differ, so they cannot be compared")
         scores, n_dest, n_src = self.at_kernel.scores, self.replay.n_dest, self.replay.n_src
         if scores is not None and scores.ndim == 4 and scores.shape[-2] == n_dest:
             if scores.shape[-1] < n_src:
-                raise Refusal(f"{n_dest} queries read {scores.shape[-1]} keys, so its keys are no tokens of the layout")
+                raise Refusal(
+                    f"{n_dest} queries read {scores.shape[-1]} keys, so the keys are not the tokens of the layout"
+                )
             self.n_sinks = scores.shape[-1] - n_src
             self.forbidden = ~allowed(scores[..., :n_src]).flatten(0, 1).any(0).cpu()
         self._choose_source()
         self._choose_mask()
 
     def _choose_source(self) -> None:
-        """The source that the last row reads most, if the pattern shows; it must move that row.
+        """Choose the source that the last row attends to most; it must influence that row.
 
         Raises:
-            Refusal: No source does.
+            NoInfluence: No source does.
         """
         n_src = self.replay.n_src
         others = [src for src in range(n_src) if self.replay.cross or src != self.last] or [0]
@@ -120,15 +122,15 @@ class LayerCheck:
         pattern = self.at_kernel.pattern
         if pattern is not None and pattern.ndim == 4 and pattern.shape[-2] == self.replay.n_dest:
             likely = pattern[0, :, -1, :n_src].float().mean(0).cpu()
-        likely[others[-1]] += 1e-9  # where nothing shows, the token before: every local window holds it
+        likely[others[-1]] += 1e-9  # without a pattern, prefer the previous token: it is in every local window
         tried = sorted(others, key=lambda src: -float(likely[src]))[:MOST_SOURCES]
         for self.replay.strength in STRENGTHS:
             for self.source in tried:
                 if self._moves(self.base, [self.source], self.last):
                     return
         raise NoInfluence(
-            f"changing token {' or '.join(map(str, tried))} at its input does not move the output of token {self.last},"
-            " cut or not, so a cut cannot be verified"
+            f"changing token {' or '.join(map(str, tried))} at its input does not change the output of token"
+            f" {self.last} even without a cut, so a cut cannot be verified"
         )
 
     def _moves(self, base: TokenOutputs, sources: list[int], dest: int) -> bool:
@@ -150,18 +152,19 @@ class LayerCheck:
         self.untouched = [row for row in range(n_dest) if not mask[:, row].any()]
 
     def _is_plain_softmax(self) -> bool:
-        seen = ObservedAttention(strict=False)
+        observed = ObservedAttention(strict=False)
         try:
-            with installed(self.replay.module, "scores", seen):
+            with installed(self.replay.module, "scores", observed):
                 self.replay.run()
         except Refusal:
             return False
-        if seen.scores is None or seen.pattern is None or seen.scores.shape != seen.pattern.shape:
+        if observed.scores is None or observed.pattern is None or observed.scores.shape != observed.pattern.shape:
             return False
-        expected, shown = seen.scores.float().softmax(-1).nan_to_num(), seen.pattern.float().nan_to_num()
-        return torch.allclose(expected, shown, atol=torch.finfo(seen.pattern.dtype).eps ** 0.5)
+        expected, shown = observed.scores.float().softmax(-1).nan_to_num(), observed.pattern.float().nan_to_num()
+        return torch.allclose(expected, shown, atol=torch.finfo(observed.pattern.dtype).eps ** 0.5)
 
-    # --- levers -------------------------------------------------------------------------------------------
+    # --- intervention points
+    # -------------------------------------------------------------------------------------------
 
     def _refusal(self, name: PointName, strict: bool) -> str | None:
         try:
@@ -171,37 +174,39 @@ class LayerCheck:
         return None
 
     def _try(self, name: PointName, strict: bool) -> None:
-        """Raise what speaks against a lever."""
+        """Raise an error if the intervention point does not cut."""
         run = partial(self._run, name, strict)
         noise = self.noise
-        if name == "pattern":  # what is renormalised keeps the rounding of the row that it was part of
+        if name == "pattern":  # renormalised values have the rounding errors of the whole row
             noise = max(noise, 4 * float(torch.finfo(self.base.dtype).eps * self.base.abs().max()))
         idle, _ = run(torch.zeros_like(self.mask))
-        if bool(largest_change(idle, self.base).max() > self._loose):
-            raise Refusal("its output changes although nothing is cut")
-        out, seen = run(self.mask)
+        if bool(largest_change(idle, self.base).max() > self._tolerance):
+            raise Refusal("its output changes although no edge is cut")
+        out, _ = run(self.mask)
         if not bool(out.isfinite().all()):
-            raise Refusal("a row with every edge cut comes out as NaN")
+            raise Refusal("a row with every edge cut gives NaN")
         moved = largest_change(out, idle)
-        if not bool(moved[0] > noise):  # one edge of the last row may weigh too little to show
+        if not bool(moved[0] > noise):  # one edge of the last row may have too little weight
             raise Refusal("the output of token 0 does not change when all its edges are cut")
         if self.untouched and bool(moved[self.untouched].max() > noise):
-            raise Refusal("tokens of which no edge is cut change too")
+            raise Refusal("tokens without a cut edge change too")
         if self.last:
-            self._hold_source_back(run, noise)
+            self._check_source(run, noise)
         if self.elsewhere and bool(largest_change(run(self.mask, self.elsewhere)[0], out)[0] > noise):
-            raise Refusal("other tokens still move token 0 after all its edges were cut")
+            raise Refusal("other tokens still influence token 0 after all its edges were cut")
         if name == "attention_mask":
             self.of_kernel = out
         elif self.of_kernel is not None:
-            apart = float(largest_change(out, self.of_kernel).max())
-            if not apart <= self._loose:
-                raise Refusal(f"its output is {apart:.3g} away from that of -inf before the softmax at the kernel")
+            difference = float(largest_change(out, self.of_kernel).max())
+            if not difference <= self._tolerance:
+                raise Refusal(
+                    f"its output differs by {difference:.3g} from -inf before the softmax in the attention module"
+                )
         elif name == "pattern":
-            raise Refusal("the attention ends in no softmax of torch, so there is nothing to hold its result to")
+            raise Refusal("the attention does not use torch's softmax, so its result cannot be compared")
 
-    def _hold_source_back(self, run: Callable[..., tuple[TokenOutputs, ObservedAttention]], noise: float) -> None:
-        """Raise if a source that no other token attends to still moves one."""
+    def _check_source(self, run: Callable[..., tuple[TokenOutputs, ObservedAttention]], noise: float) -> None:
+        """Raise an error if a source that no other token attends to still influences one."""
         outgoing = torch.zeros_like(self.mask)
         outgoing[:, :, self.source] = True
         if not self.replay.cross:
@@ -211,38 +216,40 @@ class LayerCheck:
             change[self.source] = 0
         if bool(change.max() > noise):
             reached = int(change.argmax())
-            raise Refusal(f"token {self.source} still moves token {reached} after the edge between them was cut")
+            raise Refusal(f"token {self.source} still influences token {reached} after the edge between them was cut")
 
     @property
-    def _loose(self) -> float:
-        """What two ways of computing the same may differ by."""
-        made = [t.dtype for t in (self.base, self.at_kernel.scores) if t is not None]  # autocast: scores are coarser
+    def _tolerance(self) -> float:
+        """The largest difference between two ways of computing the same output."""
+        made = [
+            t.dtype for t in (self.base, self.at_kernel.scores) if t is not None
+        ]  # with autocast, scores have less precision
         return float(max(torch.finfo(dtype).eps for dtype in made) ** 0.5 * self.base.abs().max())
 
     def _run(
         self, name: PointName, strict: bool, mask: Tensor, moved: list[int] | None = None
     ) -> tuple[TokenOutputs, ObservedAttention]:
         n_sinks = self.n_sinks if name == "attention_mask" else 0
-        seen = ObservedAttention(Deletion(mask, "the attention", n_sinks, self.forbidden), strict)
-        with installed(self.replay.module, name, seen):
+        observed = ObservedAttention(Deletion(mask, "the attention", n_sinks, self.forbidden), strict)
+        with installed(self.replay.module, name, observed):
             out = self.replay.run(moved or [])
-        if not seen.fired:
-            what = "no softmax and no scaled_dot_product_attention of torch runs in it"
+        if not observed.fired:
+            what = "it calls neither softmax nor scaled_dot_product_attention of torch"
             raise Refusal(what if name == "attention_mask" else "its hook point does not fire")
         assert out is not None
-        return out, seen
+        return out, observed
 
 
 def largest_change(after: TokenOutputs | None, before: TokenOutputs) -> Float[Tensor, " pos"]:
-    """The largest change of every row; infinite where it is NaN."""
+    """Return the largest change of every row; infinite for NaN."""
     assert after is not None
     return (after - before).abs().amax(1).nan_to_num(nan=torch.inf)
 
 
 def rounding(output: TokenOutputs) -> float:
-    """What rows may differ by whose arithmetic is the same: nothing, in principle.
+    """Return the largest difference that rounding can cause between two runs of the same arithmetic.
 
-    In half precision a single step of rounding is larger than what most edges carry, so there it is nothing indeed.
+    In half precision one rounding step exceeds the effect of most edges, so there the limit is below one step.
     """
     eps = torch.finfo(output.dtype).eps
     return float((16 if eps < 1e-4 else 1 / 16) * eps * output.abs().max())

@@ -1,7 +1,7 @@
-"""One module run again, alone, on what it was given in a forward of its model, with some tokens changed.
+"""Run one module again, alone, with its arguments from a forward of the model and some tokens changed.
 
-The attention module is the place to ask what an edge carries: whatever a source token means to a destination in that
-layer, it must enter here (docs/transformerlens.md §5).
+All information that an edge carries from a source to a destination in a layer enters the attention module, so this is
+the place to test it (docs/transformerlens.md §5).
 """
 
 import copy
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from emg_lens.hooks.model_inputs import Inputs, call
 
 FROM_ANOTHER_STACK = ("key_value_states", "encoder_hidden_states", "key_input", "value_input", "key", "value")
-"""Arguments in which cross attention gets the tokens that it reads."""
+"""Arguments of cross attention with the tokens that it reads."""
 
 
 def output_of(result: Any) -> Tensor | None:
-    """The main tensor of a module's result: the result itself, or the first tensor of a list, a tuple or a mapping."""
+    """Return the main tensor of a result: the result itself, or the first tensor of a list, tuple or mapping."""
     if isinstance(result, Tensor):
         return result
     if isinstance(result, Mapping):
         result = list(result.values())
-    found = [output_of(entry) for entry in result] if isinstance(result, list | tuple) else []
-    return next((entry for entry in found if entry is not None), None)
+    outputs = [output_of(entry) for entry in result] if isinstance(result, list | tuple) else []
+    return next((entry for entry in outputs if entry is not None), None)
 
 
 class Replay:
@@ -35,11 +35,11 @@ class Replay:
     Attributes:
         module: The module.
         cross: Whether it reads the tokens of another stack.
-        stream_only: Whether only its first argument with tokens is changed (a block), not all of them (q, k and v).
-        output: What it gave in that forward, None if it did not run.
-        n_dest: Positions that it writes.
-        n_src: Positions that it reads; others only in cross attention.
-        strength: Size of the noise that stands for a changed token, in standard deviations of the tokens.
+        stream_only: Whether only its first argument with tokens is changed (a block), or all of them (q, k and v).
+        output: Its output in that forward; None if it did not run.
+        n_dest: Number of positions that it writes.
+        n_src: Number of positions that it reads; different from `n_dest` only in cross attention.
+        strength: Size of the noise that replaces a changed token, in standard deviations of the tokens.
     """
 
     strength = 2.0
@@ -57,7 +57,7 @@ class Replay:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep arguments and output of the first call inside."""
+        """Record arguments and output of the first call inside the context."""
 
         def keep_arguments(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:  # noqa: ARG001
             if not self._sources:
@@ -66,8 +66,8 @@ class Replay:
 
         def keep_output(module: nn.Module, args: tuple, result: Any) -> None:  # noqa: ARG001
             if self.output is None:
-                found = output_of(result)
-                self.output = None if found is None else found.clone()
+                output = output_of(result)
+                self.output = None if output is None else output.clone()
 
         with ExitStack() as stack:
             stack.callback(self.module.register_forward_pre_hook(keep_arguments, with_kwargs=True).remove)
@@ -75,10 +75,12 @@ class Replay:
             yield
 
     def _find_tokens(self) -> None:
-        """Which arguments hold tokens: floats [batch, pos, ...], as many positions as the first of them."""
+        """Find the arguments with tokens: floats [batch, pos, ...] with the number of positions of the first one."""
         given = {**dict(enumerate(self.args)), **self.kwargs}
         floats = {key: t for key, t in given.items() if isinstance(t, Tensor) and t.is_floating_point() and t.ndim > 2}
-        plain = [key for key, t in floats.items() if t.ndim == 3] or list(floats)  # [batch, pos, head, ...] if split
+        plain = [key for key, t in floats.items() if t.ndim == 3] or list(
+            floats
+        )  # [batch, pos, head, ...] if heads are split
         if not plain:
             return
         self.n_dest = self.n_src = floats[plain[0]].shape[self.axis]
@@ -96,15 +98,15 @@ class Replay:
             for key, t in floats.items()
             if t.shape[self.axis] == n
             and key not in FROM_ANOTHER_STACK[:2]
-            and not (t.ndim == 4 and t.shape[-2:] == (n, n))  # a mask has as many
+            and not (t.ndim == 4 and t.shape[-2:] == (n, n))  # a mask has the same size
         ]
 
     def run(self, moved: Sequence[int] = ()) -> Float[Tensor, "pos rest"] | None:
-        """The module's output, with noise in the place of some source tokens; None if it has no positions."""
+        """Run the module with noise in place of some source tokens; None if the output has no positions."""
         return self.rows(self.main_output(moved))
 
     def main_output(self, moved: Sequence[int] = ()) -> Tensor | None:
-        """The main tensor that the module gives."""
+        """Run the module and return the main tensor of its output."""
         args, kwargs = list(_copied(self.args)), _copied(self.kwargs)
         for key in self._sources if len(moved) else ():
             holder: Any = args if isinstance(key, int) else kwargs
@@ -112,7 +114,7 @@ class Replay:
         return output_of(self.module(*args, **kwargs))
 
     def rows(self, output: Tensor | None) -> Float[Tensor, "pos rest"] | None:
-        """A tensor [batch, pos, ...] with positions first and the rest flat."""
+        """Return a tensor [batch, pos, ...] with positions first and the other axes flattened."""
         if output is None or output.ndim < 3 or output.shape[self.axis] != self.n_dest:
             return None
         return output.detach().movedim(self.axis, 0).flatten(1)
@@ -129,7 +131,7 @@ class Replay:
 
 @contextmanager
 def without_zeros(module: nn.Module) -> Iterator[None]:
-    """Noise in the place of parameters that are zero throughout: a module whose output matrix is zero tells nothing."""
+    """Fill parameters that are all zero with noise: a module with a zero output matrix has no influence to test."""
     generator = torch.Generator().manual_seed(0)
     with ExitStack() as stack:
         for parameter in module.parameters():
@@ -141,7 +143,7 @@ def without_zeros(module: nn.Module) -> Iterator[None]:
 
 
 def record(model: nn.Module, inputs: Inputs, replays: Sequence[Replay]) -> None:
-    """Run the model once, and let every replay keep what its module was given."""
+    """Run the model once, and record the arguments of every module."""
     with ExitStack() as stack:
         for replay in replays:
             stack.enter_context(replay.recording())
@@ -149,7 +151,7 @@ def record(model: nn.Module, inputs: Inputs, replays: Sequence[Replay]) -> None:
 
 
 def _copied(value: Any) -> Any:
-    """A copy that the module may write into: tensors, containers, caches; modules and functions stay what they are."""
+    """Copy a value that the module may change: tensors, containers, caches; modules and functions are not copied."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, list | tuple):

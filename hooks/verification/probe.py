@@ -1,7 +1,7 @@
-"""Which lever moves a model's attention: found out by pulling it, once per model and layer.
+"""Determine which intervention point works by testing it, once for each model and layer.
 
-One small forward of the model, in which every layer that is to be cut keeps what its attention was given; the rest
-is done on these modules alone (`trial`).
+One small forward of the model records the arguments of the attention in every layer that is to be cut. All further
+tests run on these modules alone (`influence`).
 """
 
 import weakref
@@ -32,25 +32,25 @@ from emg_lens.layout import TokenLayout
 
 PointVariant = tuple[PointName, bool]
 HOOKS: tuple[PointVariant, ...] = (("scores", False), ("scores", True), ("pattern", False))
-"""Levers that plain hooks pull, in order of preference; each with `InterventionPoint.strict`."""
+"""Intervention points for plain hooks, in order of preference; each with `InterventionPoint.strict`."""
 VERIFIED: tuple[PointVariant, ...] = (("scores", False), ("scores", True), ("attention_mask", True))
-"""Levers of `cutting`. Not the pattern: what is kept of it may have underflowed, and dropout comes before the hook."""
+"""Intervention points for `cutting`. The pattern is not used: its values may underflow, and dropout comes before it."""
 
 
 @dataclass(frozen=True)
 class InterventionPoint:
-    """What is known of a model's attention.
+    """The intervention point of a model, and the facts about its attention.
 
     Attributes:
-        name: `"scores"`: -inf in `hook_attn_scores` acts. `"pattern"`: zeroing and renormalising
-            `hook_pattern` acts. `"attention_mask"`: only a mask at the attention kernel acts.
-        strict: The model leaves NaN in rows with every edge cut, so a hook must zero them (bridges of GPT-2,
-            Llama).
-        paths: Path of the attention of each layer that has one.
-        n_layers: Layers of the stack.
-        n_heads: Query heads.
-        facts: What was found in the layers that were asked for.
-        routes: Other ways past attention in them, in words.
+        name: `"scores"`: -inf in `hook_attn_scores` works. `"pattern"`: zeroing and renormalising `hook_pattern` works.
+            `"attention_mask"`: only a mask inside the attention module works.
+        strict: Whether the model gives NaN in rows with every edge cut, so that a hook must set them to zero (bridges
+            of GPT-2 and Llama).
+        paths: Path of the attention in each layer that has one.
+        n_layers: Number of layers of the stack.
+        n_heads: Number of query heads.
+        facts: Facts about the tested layers.
+        routes: Other routes between tokens in these layers, by name.
     """
 
     name: PointName
@@ -64,7 +64,7 @@ class InterventionPoint:
 
 @dataclass(frozen=True)
 class _Finding:
-    """One layer: its facts, or why there are none; and another route in its block, if any."""
+    """The result for one layer: its facts or the reason why there are none, and another route in its block, if any."""
 
     facts: LayerFacts | None = None
     reason: str = ""
@@ -77,18 +77,18 @@ _known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, dict[Place, _Finding]]
 def intervention_point(
     model: nn.Module, layout: TokenLayout | None = None, *, inputs: Inputs | None = None
 ) -> PointName:
-    """The lever with which `cutting` cuts attention edges of `model`: `"scores"` or `"attention_mask"`.
+    """Return where `cutting` cuts attention edges of a model: `"scores"` or `"attention_mask"`.
 
     Args:
         model: Any TransformerLens model.
         layout: Its token layout; default `model.layout`.
-        inputs: A small input to probe with (tensor, tuple of arguments, or mapping of keyword arguments);
-            default `model.example_input()`, or one made for the kind of model.
+        inputs: A small input for the test (tensor, tuple of arguments, or mapping of keyword arguments); default
+            `model.example_input()`, or one made for the kind of model.
 
     Raises:
-        DeadHookError: No lever acts.
+        DeadHookError: No intervention point works.
         EdgeError: The model has no attention hook points, or no layout.
-        ValueError: No example input can be made for this model; pass `inputs`.
+        ArgumentError: No example input can be made for this model; pass `inputs`.
     """
     return find_intervention_point(model, resolve_layout(model, layout), inputs).name
 
@@ -102,15 +102,19 @@ def find_intervention_point(
     stack: StackName | None = None,
     hooks_only: bool = False,
 ) -> InterventionPoint:
-    """As `lever`, with everything that is known; remembered by number of positions, until a switch changes.
+    """Return the intervention point with all facts; results are cached until a setting of the model changes.
 
     Args:
-        model: As there.
-        layout: As there.
-        inputs: As there.
-        layers: Only these are looked at; default: every layer with attention.
-        stack: Of an encoder-decoder.
-        hooks_only: Only levers that plain TransformerLens hooks pull: scores, or else the pattern.
+        model: As in `intervention_point`.
+        layout: As in `intervention_point`.
+        inputs: As in `intervention_point`.
+        layers: The layers to test; default: every layer with attention.
+        stack: For an encoder-decoder: which attention.
+        hooks_only: Whether only plain TransformerLens hooks are allowed: scores, otherwise the pattern.
+
+    Raises:
+        DeadHookError: No intervention point works.
+        EdgeError: `stack="cross"` without `inputs`.
     """
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)
@@ -119,7 +123,7 @@ def find_intervention_point(
     if missing := {layer: paths[layer] for layer in wanted if layer not in known}:
         if inputs is None and stack == "cross":
             raise EdgeError(
-                "stack='cross': positions of the encoder and of the decoder cannot be guessed; pass inputs="
+                "stack='cross': the positions of encoder and decoder are unknown; pass inputs=<a small batch>"
             )
         example = inputs if inputs is not None else example_inputs(model, len(layout))
         token = probing.set(True)
@@ -128,15 +132,15 @@ def find_intervention_point(
                 known.update(_examine(model, missing, example, cross=stack == "cross"))
         finally:
             probing.reset(token)
-    found = {layer: known[layer] for layer in wanted}
-    name, strict = _chosen(model, paths, found, HOOKS if hooks_only else VERIFIED)
-    facts = {layer: finding.facts for layer, finding in found.items() if finding.facts is not None}
-    routes = {layer: finding.route for layer, finding in found.items() if finding.route is not None}
+    findings = {layer: known[layer] for layer in wanted}
+    name, strict = _chosen(model, paths, findings, HOOKS if hooks_only else VERIFIED)
+    facts = {layer: finding.facts for layer, finding in findings.items() if finding.facts is not None}
+    routes = {layer: finding.route for layer, finding in findings.items() if finding.route is not None}
     return InterventionPoint(name, strict, paths, count_layers(model, paths), model.cfg.n_heads, facts, routes)  # pyright: ignore
 
 
 def _shapes(inputs: Inputs | None) -> tuple:
-    """Shapes of the tensors of an input."""
+    """Return the shapes of the tensors of an input."""
     if isinstance(inputs, Tensor):
         return (inputs.shape,)
     given = inputs.values() if isinstance(inputs, Mapping) else inputs or ()
@@ -144,33 +148,35 @@ def _shapes(inputs: Inputs | None) -> tuple:
 
 
 def _chosen(
-    model: nn.Module, paths: Mapping[Place, str], found: Mapping[Place, _Finding], ways: tuple[PointVariant, ...]
+    model: nn.Module, paths: Mapping[Place, str], findings: Mapping[Place, _Finding], variants: tuple[PointVariant, ...]
 ) -> PointVariant:
-    """The first way that holds in all layers; one that shows what softmax sees before others.
+    """Return the first variant that works in all layers; variants that receive the scores of the softmax come first.
 
     Raises:
-        DeadHookError: None does.
+        DeadHookError: None works.
     """
-    for layer, finding in found.items():
+    for layer, finding in findings.items():
         if finding.facts is None:
             raise DeadHookError(
                 f"the attention of layer {layer} ({paths[layer]}) of {type(model).__name__} cannot be probed:"
                 f" {finding.reason}"
             )
-    facts = {layer: finding.facts for layer, finding in found.items() if finding.facts is not None}
-    holding = [way for way in ways if all(fact.refusals[way] is None for fact in facts.values())]
+    facts = {layer: finding.facts for layer, finding in findings.items() if finding.facts is not None}
+    holding = [way for way in variants if all(fact.refusals[way] is None for fact in facts.values())]
     exact = [way for way in holding if way[0] != "scores" or all(fact.plain_softmax for fact in facts.values())]
     if holding:
         return (exact or holding)[0]
-    reasons: dict[str, str] = {}  # where rows are looked after, what was said without that says nothing more
-    for way in ways:
+    reasons: dict[str, str] = {}  # the reason of the strict variant replaces the other one
+    for way in variants:
         layer = next(layer for layer, fact in facts.items() if fact.refusals[way] is not None)
         reasons[way[0]] = f"{way[0]}: in layer {layer} ({paths[layer]}) {facts[layer].refusals[way]}"
-    raise DeadHookError(f"no intervention point cuts the attention of {type(model).__name__}. {'. '.join(reasons.values())}")
+    raise DeadHookError(
+        f"no intervention point cuts the attention of {type(model).__name__}. {'. '.join(reasons.values())}"
+    )
 
 
 def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool) -> dict[Place, _Finding]:
-    """Every layer's facts, from one forward of the model."""
+    """Return the facts of every layer, from one forward of the model."""
     replays = {layer: Replay(at_path(model, path), cross) for layer, path in paths.items()}
     blocks = {layer: BlockRoutes(model, replay) for layer, replay in replays.items()}
     record(model, inputs, [*replays.values(), *(replay for block in blocks.values() for replay in block.candidates)])
@@ -179,18 +185,18 @@ def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross
 
 def _finding(replay: Replay, block: BlockRoutes, n_heads: int) -> _Finding:
     try:
-        return _tried(LayerCheck(replay, n_heads, replay.output), block)
-    except NoInfluence as silence:
-        reason = silence
+        return _checked_layer(LayerCheck(replay, n_heads, replay.output), block)
+    except NoInfluence as no_influence:
+        reason = no_influence
     except Refusal as refusal:
         return _Finding(reason=str(refusal))
     with without_zeros(replay.module):
         try:
-            return _tried(LayerCheck(replay, n_heads, replay.main_output()), block)
+            return _checked_layer(LayerCheck(replay, n_heads, replay.main_output()), block)
         except Refusal:
             return _Finding(reason=str(reason))
 
 
-def _tried(trial: LayerCheck, block: BlockRoutes) -> _Finding:
-    facts = trial.facts()
-    return _Finding(facts, route=block.find(trial, facts))
+def _checked_layer(check: LayerCheck, block: BlockRoutes) -> _Finding:
+    facts = check.facts()
+    return _Finding(facts, route=block.find(check, facts))

@@ -1,7 +1,7 @@
-"""Ways from token to token that lead past attention, inside a block: a state-space or convolution branch beside it.
+"""Find other routes between tokens inside a block, such as a state-space or convolution branch next to attention.
 
-An edge that is cut there is cut in attention only. Such a branch is no edge and cannot be cut; it can be found and
-named: with every edge of a source to other tokens cut, it is changed at the block's input, and the others are watched.
+A cut only acts on attention. Another branch has no edges and cannot be cut, but it can be named. To find it, all edges
+from a source to other tokens are cut, the source is changed at the block's input, and the other tokens are compared.
 """
 
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ class BlockRoutes:
     """The block around one attention module.
 
     Attributes:
-        candidates: Modules that hold the attention directly; the outermost one that runs is the block.
+        candidates: Modules that contain the attention directly; the outermost one that runs is the block.
     """
 
     def __init__(self, model: nn.Module, attention: Replay) -> None:
@@ -32,14 +32,14 @@ class BlockRoutes:
             Replay(holder, stream_only=True) for holder in holders if not any(holder is one for one in whole)
         ]
 
-    def find(self, trial: LayerCheck, facts: LayerFacts) -> str | None:
-        """Name of the module in the block through which a token that nobody attends to still reaches others."""
+    def find(self, check: LayerCheck, facts: LayerFacts) -> str | None:
+        """Return the name of the module through which a token still influences others without attention edges."""
         blocks = [replay for replay in self.candidates if replay.output is not None]
-        ways = [way for way, reason in facts.refusals.items() if reason is None and way[0] != "pattern"]
-        if self.attention.cross or not trial.last or not ways or not blocks or blocks[0].n_dest != facts.n_dest:
+        variants = [way for way, reason in facts.refusals.items() if reason is None and way[0] != "pattern"]
+        if self.attention.cross or not check.last or not variants or not blocks or blocks[0].n_dest != facts.n_dest:
             return None
-        (name, strict), block, source = ways[0], blocks[0], trial.source
-        mask = torch.zeros_like(trial.mask)
+        (name, strict), block, source = variants[0], blocks[0], check.source
+        mask = torch.zeros_like(check.mask)
         mask[:, :, source] = True
         mask[:, source, source] = False
         n_sinks = facts.n_sinks if name == "attention_mask" else 0
@@ -50,7 +50,7 @@ class BlockRoutes:
             changed, moved = _run(block, source)
         if still is None or changed is None or not _reaches(still, changed, source, 0.0):
             return None
-        # A branch may weigh little beside the residual stream: each part is held to its own size.
+        # A branch may be small compared with the residual stream, so each part is compared with its own size.
         reached = [part for part in moved if part in kept and _reaches(kept[part], moved[part], source)]
         if not reached and not _reaches(still, changed, source):
             return None
@@ -59,7 +59,7 @@ class BlockRoutes:
 
 
 def _run(block: Replay, *moved: int) -> tuple[Tensor | None, dict[str, Tensor]]:
-    """Output of the block and of its parts, in the order in which they ran."""
+    """Return the output of the block and of its parts, in the order in which they ran."""
     parts: dict[str, Tensor] = {}
 
     def keep(name: str, module: nn.Module, args: Any, result: Any) -> None:  # noqa: ARG001
@@ -74,7 +74,7 @@ def _run(block: Replay, *moved: int) -> tuple[Tensor | None, dict[str, Tensor]]:
 
 
 def _reaches(before: Tensor, after: Tensor, source: int, noise: float | None = None) -> bool:
-    """Whether another token than the source is changed, by more than rounding."""
+    """Return whether a token other than the source changes by more than rounding."""
     if before.shape != after.shape:
         return False
     change = largest_change(after, before)

@@ -1,6 +1,6 @@
-"""Random cuts of random models in random situations, each judged by the same cut made by hand in the plain model.
+"""Random cuts of random models in random situations, each compared with the same cut in the plain model.
 
-`make fuzz-cuts` prints how many came out right, were refused, crashed, or were silently wrong.
+`make fuzz-cuts` prints how many were right, refused, crashed, or silently wrong.
 """
 
 import copy
@@ -34,28 +34,28 @@ NORMS = (("post", "learned"), ("pre", "rotary"))
 
 
 def encoder(name: str) -> HookedBiosignalEncoder:
-    """One of our own, of as many tokens as the others."""
+    """Build one of our encoders with the number of tokens of the other models."""
     torch.manual_seed(0)
     sizes = {"n_samples": 8, "n_classes": 4, "d_model": 16, "d_mlp": 32, "n_heads": 2, "n_layers": 2}
-    # readout: of CLS alone, the last layer computes one row where nobody listens, and draws dropout for one
+    # With a CLS readout and no hook, the last layer computes only one row and applies dropout to one row.
     cfg = EncoderConfig(modalities={"emg": 2, "acc": 3}, readout="mean", dropout=0.1, **sizes, **OURS[name])
     return HookedBiosignalEncoder(cfg).eval()
 
 
-class SeveredByHand:
-    """Our own encoder without the edges: as one that never had them, which takes no hook."""
+class PermanentlyMasked:
+    """Our encoder with these edges permanently masked, which needs no hook."""
 
     kind, layers = "ours", (0, 1)
 
     def __init__(self, name: str) -> None:
         self.model = own_encoder(name) if name in OWN_ENCODERS else encoder(name)
-        self.own = [block.attn.permanent_mask for block in self.model.blocks]  # what a causal model never had
+        self.own = [block.attn.permanent_mask for block in self.model.blocks]  # of a causal model
 
     def __call__(self, x: Tensor, masks: dict[int, Tensor]) -> Tensor:
         for layer, block in enumerate(self.model.blocks):
             absent = [mask for mask in (self.own[layer], masks.get(layer)) if mask is not None]
             block.attn.permanent_mask = reduce(operator.or_, absent) if absent else None
-            block.attn.has_empty_rows = layer in masks  # dropout falls as on the path on which hooks are heard
+            block.attn.has_empty_rows = layer in masks  # use the same dropout as the path with hooks
         return self.model(x)
 
 
@@ -64,7 +64,7 @@ SPECIMENS = [s for s in [*zoo(), *families()] if s.has_plain_model and s.kind no
 SPECIMENS += [Specimen(name, partial(encoder, name)) for name in OURS]
 SPECIMENS += [s for s in families() if s.name in OWN_ENCODERS]
 ONE_FUNCTION = ("BLOOM (alibi)", "OpenAI-GPT", None)
-"""Kinds whose plain model cannot say what an empty row gives: their cuts leave every token itself."""
+"""Kinds without a defined output for a row without edges; their cuts keep the self-edges."""
 
 
 @dataclass
@@ -72,13 +72,13 @@ class Case:
     """One model, one edge set, one situation.
 
     Attributes:
-        rng: What the situation still has to choose comes from here.
-        is_cut: False: the same, with nothing cut; to see whether model and plain model agree in the situation at all.
+        rng: Source of the random choices of the situation.
+        is_cut: False = no cut, to test whether model and plain model agree in this situation.
     """
 
     specimen: Specimen
     model: Any
-    by_hand: MaskedByHand | SeveredByHand
+    by_hand: MaskedByHand | PermanentlyMasked
     edges: EdgeSet
     x: Any
     rng: Random
@@ -102,7 +102,7 @@ class Case:
         return cutting(self.model, self.edges if edges is None else edges, self.specimen.layout, **options)
 
     def run(self, x: Any = None, **options: Any) -> Tensor:
-        """The model's output; an adapted model is also run as what it was before."""
+        """Run the model; an adapted model is sometimes run as the original model."""
         adapted = hasattr(self.model, "attention")
         model = self.model.original_model if adapted and self.rng.random() < 0.5 else self.model
         return output_tensor(model(self.x if x is None else x, **options))
@@ -122,12 +122,12 @@ class Case:
         return self.model, self.by_hand.model
 
 
-def draw_case(seed: int) -> Case:
+def random_case(seed: int) -> Case:
     rng = Random(seed)
     specimen = rng.choice(SPECIMENS)
     model: Any = specimen.build()
     ours = specimen.name in OURS or specimen.name in OWN_ENCODERS
-    by_hand: Any = SeveredByHand(specimen.name) if ours else MaskedByHand(specimen.kind, specimen.stack)
+    by_hand: Any = PermanentlyMasked(specimen.name) if ours else MaskedByHand(specimen.kind, specimen.stack)
     draw = RandomEdges(rng, specimen.layout, 2, 2)
     while True:
         edges, _ = draw.draw(2)
@@ -141,7 +141,7 @@ def draw_case(seed: int) -> Case:
     return case
 
 
-# --- situations: each gives pairs of what came out and what should have, and a tolerance ---------------------------
+# --- situations: each yields outputs, expected outputs and a tolerance ---------------------------
 
 Judged = Iterator[tuple[Tensor, Tensor, float]]
 
@@ -164,7 +164,7 @@ def in_another_type(case: Case) -> Judged:
 
 
 def peaked(case: Case) -> Judged:
-    """Weights so large that most of a row underflows."""
+    """Double the weights, so that most of a row underflows."""
     with torch.no_grad():
         for model in case.both():
             for parameter in model.parameters():
@@ -177,12 +177,12 @@ def peaked(case: Case) -> Judged:
 
 
 def while_training(case: Case) -> Judged:
-    """Dropout falls on the same entries."""
+    """Use dropout with the same random seed in both models."""
     for model in case.both():
         model.train()
         config = getattr(getattr(model, "original_model", model), "config", None)
         if config is not None:
-            config.apply_spec_augment = False  # audio: masks whole stretches of time
+            config.apply_spec_augment = False  # audio models mask random time spans
     seed = case.rng.randrange(1000)
     with torch.no_grad():
         with case.cutting():
@@ -204,7 +204,7 @@ def with_padding(case: Case) -> Judged:
 
 
 def from_a_cache(case: Case) -> Judged:
-    """The last tokens alone, the others from a cache that was filled inside the context or, uncut, before it."""
+    """Run the last tokens with a cache of the others, filled inside the context or, without the cut, before it."""
     n, filled_before = case.rng.randint(1, N_TOKENS - 1), case.rng.random() < 0.5
     with torch.no_grad(), ExitStack() as context:
         if not filled_before:
@@ -219,7 +219,7 @@ def from_a_cache(case: Case) -> Judged:
 
 
 def by_plain_hooks(case: Case) -> Judged:
-    """`cut` instead of `cutting`, while training or in another type too."""
+    """Use `cut` instead of `cutting`, also in training mode or another dtype."""
     train, dtype = case.rng.choice([(False, torch.float32), (True, torch.float32), (False, torch.bfloat16)])
     case.to(dtype)
     for model in case.both():
@@ -245,7 +245,7 @@ def copied_inside(case: Case) -> Judged:
 
 
 def with_checkpointing(case: Case) -> Judged:
-    """All gradients, their squares summed up; recomputed inside the context or after it."""
+    """Compare the sum of squared gradients, recomputed inside the context or after it."""
     reentrant, inside = case.rng.random() < 0.5, case.rng.random() < 0.5
     start = torch.zeros(1, requires_grad=True)
     with ExitStack() as context:
@@ -263,7 +263,7 @@ def with_checkpointing(case: Case) -> Judged:
 
 
 def nested(case: Case) -> Judged:
-    """One half of the cut inside the other."""
+    """Nest two halves of the cut."""
     halves = [case.edges.at(heads=[head]) for head in (0, 1)]
     halves = [half for half in halves if half.mask(case.specimen.layout, 2, 2).any()]
     with torch.no_grad():
@@ -284,12 +284,12 @@ SITUATIONS: dict[str, tuple[Callable[[Case], Judged], Callable[[Case], bool]]] =
     "with checkpointing": (with_checkpointing, lambda case: True),
     "nested": (nested, lambda case: True),
 }
-"""Name -> what happens, and for which cases it can."""
+"""For each name, the situation, and a test of whether a case supports it."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a case came out.
+    """The result of a case.
 
     Attributes:
         outcome: "right", "refused", "crashed" or "silently wrong".
@@ -303,17 +303,17 @@ class Verdict:
 
 
 def judge(seed: int, situation: str) -> Verdict:
-    """Draw cases from `seed` on, up to one in which model and plain model agree while nothing is cut; cut there."""
+    """Search, from `seed` on, a case in which both models agree without a cut, and make the cut there."""
     happens, exists = SITUATIONS[situation]
     for number in range(1000 * seed, 1000 * (seed + 1)):
-        if exists(draw_case(number)) and outcome(happens, replace(draw_case(number), is_cut=False))[0] == "right":
+        if exists(random_case(number)) and outcome(happens, replace(random_case(number), is_cut=False))[0] == "right":
             break
-    case = draw_case(number)
+    case = random_case(number)
     return Verdict(situation, case.specimen.name, str(case.edges), *outcome(happens, case))
 
 
 def outcome(happens: Callable[[Case], Judged], case: Case) -> tuple[str, str]:
-    """How a case comes out, and more about it."""
+    """Return the outcome of a case and details."""
     try:
         for ours, expected, tolerance in happens(case):
             off = float((ours - expected).abs().nan_to_num(nan=torch.inf).max() / expected.abs().max().clamp(min=1))
@@ -327,7 +327,7 @@ def outcome(happens: Callable[[Case], Judged], case: Case) -> tuple[str, str]:
 
 
 def verdicts(n_cases: int) -> Iterator[Verdict]:
-    """Of `n_cases`, dealt out over the situations."""
+    """Yield the verdicts of `n_cases`, distributed over the situations."""
     names = list(SITUATIONS)
     for seed in range(n_cases):
         with warnings.catch_warnings():
@@ -335,13 +335,13 @@ def verdicts(n_cases: int) -> Iterator[Verdict]:
             yield judge(seed, names[seed % len(names)])
 
 
-def summary(found: list[Verdict]) -> str:
-    """How many of each outcome, a line a situation; then everything that is not right."""
-    lines = [str(dict(Counter(verdict.outcome for verdict in found)))]
+def summary(results: list[Verdict]) -> str:
+    """Count the outcomes of each situation, then list every case that is not right."""
+    lines = [str(dict(Counter(verdict.outcome for verdict in results)))]
     for situation in SITUATIONS:
-        counted = Counter(verdict.outcome for verdict in found if verdict.situation == situation)
+        counted = Counter(verdict.outcome for verdict in results if verdict.situation == situation)
         lines.append(f"{situation:20} {', '.join(f'{n} {outcome}' for outcome, n in counted.most_common())}")
-    lines += [f"{v.outcome}: {v.situation}: {v.model}: {v.edges}: {v.detail}" for v in found if v.outcome != "right"]
+    lines += [f"{v.outcome}: {v.situation}: {v.model}: {v.edges}: {v.detail}" for v in results if v.outcome != "right"]
     return "\n".join(lines)
 
 

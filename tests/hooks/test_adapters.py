@@ -348,7 +348,7 @@ def test_what_cannot_be_adapted_says_why(model, error, message):
 
 
 def test_a_transformerlens_model_needs_no_adapter():
-    with pytest.raises(EdgeError, match="use it as it is"):
+    with pytest.raises(EdgeError, match="use it without adapt"):
         adapt(adapt(torch_encoder(True, True), X), X)
 
 

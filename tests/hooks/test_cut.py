@@ -130,7 +130,7 @@ def test_none_cuts_nothing(encoder):
 
 @pytest.mark.parametrize("edges", [~every(), unimodal() & cross_modal(), unimodal() - every(), none() | none()])
 def test_a_set_that_turns_out_empty_is_an_error(encoder, edges):
-    with pytest.raises(EdgeError, match=r"selects no edge among 6 tokens, 3 layers, 4 heads; write none\(\)"):
+    with pytest.raises(EdgeError, match=r"selects no edge of 6 tokens, 3 layers and 4 heads; write none\(\)"):
         cut(encoder, edges)
 
 

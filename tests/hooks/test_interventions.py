@@ -103,7 +103,7 @@ def test_an_input_replaced_while_applied_is_the_one_of_on_input(encoder):
     with change.applied(encoder, encoder.layout):
         inside = encoder(x)
     assert torch.equal(inside, encoder(change.on_input(x, encoder.layout, None)))
-    with pytest.raises(DeadHookError, match="never took place"), change.applied(encoder, encoder.layout):
+    with pytest.raises(DeadHookError, match="had no effect"), change.applied(encoder, encoder.layout):
         pass
     assert not encoder._forward_pre_hooks
 
@@ -121,7 +121,7 @@ def test_the_samples_of_a_token_are_its_own():
     [
         (lambda: Replace("acc", by="noise"), "by='noise'; expected 'zero', 'mean', 'resample' or 'permute'"),
         (lambda: Replace(()), "selects nothing"),
-        (lambda: Replace("acc", at=""), "needs a place"),
+        (lambda: Replace("acc", at=""), "at='' names no place"),
         (lambda: Replace("acc", at=3), "at=3; expected a string"),
         (lambda: Replace("acc", by="permute", seed=-1), "seed=-1"),
         (lambda: Replace("acc", by="permute", seed=10**30), "seed="),
@@ -130,7 +130,7 @@ def test_the_samples_of_a_token_are_its_own():
         (lambda: Replace(range(10**9)), "no model has so many"),
         (lambda: CutMLP("emg", layers=True), "layers"),
         (lambda: CutMLP("emg", layers=[True, False]), "layers"),
-        (lambda: EdgeCut(3), "EdgeCut takes an edge set"),
+        (lambda: EdgeCut(3), "EdgeCut needs an edge set"),
         (lambda: read_interventions({"replace": "acc", "bye": "zero"}), "unknown key 'bye'; known"),
         (lambda: read_interventions({"edges": "cross_modl()"}), "cross_modl"),
     ],

@@ -45,13 +45,13 @@ def test_it_cuts_like_the_rule_it_was_made_of():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (np.ones((2, 3), bool), "edges_from_mask takes booleans"),
+        (np.ones((2, 3), bool), "expected booleans"),
         (np.ones((3, 3)), "got float64"),
         (np.ones(3, bool), r"\[3\]"),
-        (np.ones((0, 0), bool), "edges_from_mask takes booleans"),
-        ("1x1x3x3:AAAA", "not what a mask prints"),
-        ("no mask", "not what a mask prints"),
-        ("1x1x100000x100000:eNpjYAACAAACAAE=", "not what a mask prints"),
+        (np.ones((0, 0), bool), "expected booleans"),
+        ("1x1x3x3:AAAA", "not the complete text of a mask"),
+        ("no mask", "not the complete text of a mask"),
+        ("1x1x100000x100000:eNpjYAACAAACAAE=", "not the complete text of a mask"),
     ],
     ids=["not square", "numbers", "one axis", "empty", "damaged", "text", "huge"],
 )
@@ -62,9 +62,9 @@ def test_what_is_no_mask_is_refused(wrong, message):
 
 def test_a_text_that_lost_its_end_is_refused():
     text = str(edges_from_mask(np.random.default_rng(0).random((2, 2, 6, 6)) < 0.5))
-    with pytest.raises(EdgeError, match="not what a mask prints"):
+    with pytest.raises(EdgeError, match="not the complete text of a mask"):
         parse_edges(text[:-6] + "')")
-    with pytest.raises(EdgeError, match="all rows of one length"):
+    with pytest.raises(EdgeError, match="rows of equal length"):
         edges_from_mask([[True], [True, False]])
 
 

@@ -113,7 +113,7 @@ def test_a_forward_that_would_be_recomputed_uncut_is_an_error(toy, reentrant):
     x = torch.randn(2, 6, 8, requires_grad=True)
     with (
         pytest.raises(
-            DeadHookError, match="3 forwards of attention ran under activation checkpointing and 0 were recomputed"
+            DeadHookError, match="3 forwards of attention ran with activation checkpointing, and 0 were recomputed"
         ),
         cutting(toy, cross_modal()),
     ):
@@ -243,9 +243,9 @@ def test_cross_attention_to_as_many_tokens_is_no_route():
             "cross",
             SIX,
             cross_modal(),
-            "reads 6 positions of the encoder for 4 of the decoder, so the layout must hold 10",
+            "expected 10 for .*: 6 positions of the encoder, then 4 of the decoder",
         ),
-        ("cross", BOTH, unimodal("emg"), "selects no edge from a position of the encoder to one of the decoder"),
+        ("cross", BOTH, unimodal("emg"), "selects no edge from a position of the encoder to a position of the decoder"),
         ("both", SIX, cross_modal(), "stack='both'; expected 'encoder', 'decoder' or 'cross' or None"),
     ],
 )
@@ -256,7 +256,7 @@ def test_a_stack_that_does_not_fit_is_refused(stack, layout, edges, message):
 
 def test_across_stacks_an_input_is_needed_and_other_lengths_are_other_probes():
     model = bridge(BART)
-    with pytest.raises(EdgeError, match="stack='cross'.*cannot be guessed; pass inputs="):
+    with pytest.raises(EdgeError, match="stack='cross'.*are unknown; pass inputs="):
         cut(model, flow("emg", "answer"), BOTH, stack="cross")
     shorter = TokenLayout.groups({"emg": [1], "answer": [4, 5]}, n_tokens=6)
     for layout, inputs in ((BOTH, INPUTS), (shorter, {"input": WORDS[:, :4], "decoder_input": ANSWER[:, :2]})):
@@ -278,7 +278,7 @@ def test_layers_that_share_attention_are_cut_alike_or_not_at_all(toy):
     toy.setup()
     assert list(find_intervention_point(toy, LAYOUT).paths) == [0, 1, 2]
     with (
-        pytest.raises(EdgeError, match="layers 0 and 1 are one attention module"),
+        pytest.raises(EdgeError, match="layers 0 and 1 share one attention module"),
         cutting(toy, cross_modal().at(layers=0)),
     ):
         raise AssertionError("not reached")

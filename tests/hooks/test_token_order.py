@@ -75,12 +75,12 @@ def test_as_an_intervention_it_is_the_plain_hook_of_every_trial_by_itself():
     ("tokens", "within", "at", "message"),
     [
         ("cls", "channel", "hook_embed", "'cls' has no channel; give within='all'"),
-        ("cls", "all", "hook_embed", "leaves none of these 1 tokens another place"),
-        ("emg.0.p0", "channel", "hook_embed", "leaves none of these 1 tokens another place"),
+        ("cls", "all", "hook_embed", "none of these 1 tokens can change places"),
+        ("emg.0.p0", "channel", "hook_embed", "none of these 1 tokens can change places"),
         ("gyro", "all", "hook_embed", "gyro"),
         ("emg", "time", "hook_embed", "within"),
-        ("emg", "all", "hook_embedd", "nearest: .*hook_embed"),
-        ("emg", "all", "blocks.0.attn.hook_pattern", "holds edges, not tokens"),
+        ("emg", "all", "hook_embedd", "similar names: .*hook_embed"),
+        ("emg", "all", "blocks.0.attn.hook_pattern", "has edges, not tokens"),
     ],
 )
 def test_what_cannot_change_places_is_refused(tokens, within, at, message):

@@ -90,10 +90,10 @@ def test_any_hook_point_over_positions_will_do(toy, x):
         ({"tokens": "acc", "by": "mean"}, "by='mean'.* needs reference="),
         (
             {"tokens": "acc", "by": "zero", "reference": torch.zeros(1, 6, 4)},
-            "by='zero'.* takes no reference=",
+            "by='zero'.* does not use reference=",
         ),
-        ({"tokens": "acc", "at": "hook_embedd"}, r"no hook point 'hook_embedd'; nearest: \['hook_embed'"),
-        ({"tokens": "acc", "at": "blocks.0.attn.hook_pattern"}, "holds edges, not tokens: use cut"),
+        ({"tokens": "acc", "at": "hook_embedd"}, r"unknown hook point 'hook_embedd'; similar names: \['hook_embed'"),
+        ({"tokens": "acc", "at": "blocks.0.attn.hook_pattern"}, "has edges, not tokens; use cut"),
     ],
 )
 def test_what_matches_nothing_is_refused(toy, arguments, message):

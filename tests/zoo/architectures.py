@@ -88,7 +88,7 @@ WRAPPED: dict[str, TinyArchitecture] = {
         "LlamaForCausalLM", "LlamaConfig", {**WORDS, "num_key_value_heads": 1, **SMALL}, "model.layers.{}.self_attn"
     ),
 }
-"""Kinds on which everything about cutting is tested, by their names in the table."""
+"""The kinds with which all properties of a cut are tested, by their names in the table."""
 
 FAMILIES: dict[str, TinyArchitecture] = {
     "GPT-OSS (sinks)": TinyArchitecture(
@@ -167,7 +167,7 @@ FAMILIES: dict[str, TinyArchitecture] = {
             "cross": "model.decoder.layers.{}.encoder_attn",
         },
     ),
-    "Falcon-H1 (state space beside attention)": TinyArchitecture(
+    "Falcon-H1 (state space and attention)": TinyArchitecture(
         "FalconH1ForCausalLM",
         "FalconH1Config",
         {
@@ -228,7 +228,7 @@ FAMILIES: dict[str, TinyArchitecture] = {
         adapted=True,
     ),
 }
-"""Kinds with something of their own about attention."""
+"""Kinds with unusual attention."""
 
 REFUSED: dict[str, TinyArchitecture] = {
     "Mamba": TinyArchitecture(
@@ -252,4 +252,4 @@ REFUSED: dict[str, TinyArchitecture] = {
         adapted=True,
     ),
 }
-"""Kinds in which there is no edge to cut, or none of one layer alone."""
+"""Kinds that cannot be cut: without edges, or with attention shared by all layers."""

@@ -251,7 +251,7 @@ def test_the_table_holds_every_model_and_its_cuts_are_those_made_by_hand_in_the_
     [
         ("Mamba bridge, eager", "has no hook point named blocks.<layer>.attn.hook_pattern"),
         ("ALBERT adapted, eager", "attends 2 times in one forward"),
-        ("FNet adapted, eager", "shows no attention"),
+        ("FNet adapted, eager", "has no attention that can be edited"),
     ],
 )
 def test_the_table_says_why_a_model_is_refused(model, message):

@@ -214,7 +214,7 @@ def test_another_route_past_attention_is_named_in_the_report():
     with cutting(model, every()) as report:
         model(X)
     assert report.routes == (
-        "layer 1: tokens also reach each other past blocks.1.attn, through blocks.1.mix, which is not cut",
+        "layer 1: information also passes between tokens outside blocks.1.attn, through blocks.1.mix; this is not cut",
     )
     assert "through blocks.1.mix" in repr(report)
     with cutting(model, every().at(layers=0)) as report:
@@ -229,7 +229,9 @@ def test_a_pattern_that_has_underflowed_is_not_renormalised():
     edges, large = (flow("acc", "emg") | flow("emg", "emg")).at(layers=0), 40 * X
     model = Toy(LAYOUT, live="pattern")
     hooks = cut(model, edges)
-    with pytest.raises(DeadHookError, match=r"hook_pattern: what a row keeps has underflowed in torch.float32"):
+    with pytest.raises(
+        DeadHookError, match=r"hook_pattern: the remaining values of a row have underflowed in torch.float32"
+    ):
         model.run_with_hooks(large, fwd_hooks=hooks)
     with cutting(model, edges) as report:
         out = model(large)
@@ -272,7 +274,7 @@ def test_dropout_before_the_pattern_hook_is_not_undone():
     hooks = cut(model, EDGES)
     model.run_with_hooks(X, fwd_hooks=hooks)
     model.train()
-    with pytest.raises(DeadHookError, match=r"rows sum to .*, not to 1 \(dropout before the hook"):
+    with pytest.raises(DeadHookError, match=r"a row sums to .*, expected 1. With dropout before the hook"):
         model.run_with_hooks(X, fwd_hooks=hooks)
     twin = toy(Dropped, NORMALISATIONS["softmax"], live=False).train()
     torch.manual_seed(0)
@@ -323,7 +325,7 @@ def test_peaked_attention_of_the_native_bridge_is_cut_rightly_or_refused(directi
 
 # --- hybrids ----------------------------------------------------------------------------------------------
 
-PAST = "layer {0}: tokens also reach each other past blocks.{0}.attn"
+OTHER_ROUTE = "layer {0}: information also passes between tokens outside blocks.{0}.attn"
 SMALL = {
     "vocab_size": 20,
     "hidden_size": 16,
@@ -362,17 +364,17 @@ JAMBA = {
             "FalconH1ForCausalLM",
             "FalconH1Config",
             FALCON_H1,
-            [f"{PAST.format(layer)}, through blocks.{layer}.mamba, which is not cut" for layer in (0, 1)],
+            [f"{OTHER_ROUTE.format(layer)}, through blocks.{layer}.mamba; this is not cut" for layer in (0, 1)],
         ),
         (
             "JambaForCausalLM",
             "JambaConfig",
             JAMBA,
-            ["layers without attention: 0; what passes between tokens there is not cut"],
+            ["layers without attention: 0; information between tokens there is not cut"],
         ),
     ],
 )
-def test_a_hybrid_says_what_the_cut_leaves_open(architecture, config, sizes, routes):
+def test_a_report_names_the_other_routes_of_a_hybrid_model(architecture, config, sizes, routes):
     if architecture not in SUPPORTED_ARCHITECTURES:
         pytest.skip(f"this TransformerLens does not bridge {architecture}")
     bridge = bridged(TinyArchitecture(architecture, config, sizes, ""), "eager")

@@ -255,7 +255,7 @@ def test_a_module_that_gives_something_else_every_time_is_refused():
     toy = Toy(LAYOUT)
     own = toy.blocks[0].attn.forward
     toy.blocks[0].attn.forward = lambda x: own(x) + torch.randn(6, 8)
-    with pytest.raises(DeadHookError, match="different outputs for the same input"):
+    with pytest.raises(DeadHookError, match="outputs for the same input differ"):
         intervention_point(toy)
 
 
@@ -270,7 +270,7 @@ def test_keys_that_are_no_tokens_are_refused():
 
     toy.blocks[0].attn.forward = pooled
     with pytest.raises(
-        DeadHookError, match="layer 0 .* 6 queries read 3 keys, so its keys are no tokens of the layout"
+        DeadHookError, match="layer 0 .* 6 queries read 3 keys, so the keys are not the tokens of the layout"
     ):
         intervention_point(toy)
 
