@@ -1,7 +1,7 @@
-"""Named things that a user chooses by a word: models, data sets, objectives, metrics, interventions, views.
+"""Registries: models, data sets, objectives, metrics, interventions and views that a user selects by name.
 
-Each is added where it is defined, with one line; a stranger's package adds its own through an entry point, which is
-loaded when its name is asked for.
+Each is registered in one line where it is defined. Another package registers its own through an entry point, which is
+loaded when its name is used.
 """
 
 import difflib
@@ -17,16 +17,16 @@ Named = TypeVar("Named")
 
 
 class UnknownNameError(EmgLensError, KeyError):
-    """A name that nothing is registered under."""
+    """A name that is not registered."""
 
 
 class Registry(Generic[T]):
-    """Things of one kind by name.
+    """Objects of one kind, by name.
 
     Attributes:
-        kind: What they are, in a word or two, for messages: `"model"`.
-        group: Entry-point group under which other packages offer theirs: `"emg_lens.models"`. An entry point refers to
-            the thing itself, or to a module that adds it when imported.
+        kind: The kind, in a word or two, for messages: `"model"`.
+        group: Group of entry points of other packages: `"emg_lens.models"`. An entry point refers to the object
+            itself, or to a module that registers the object when it is imported.
     """
 
     def __init__(self, kind: str, group: str) -> None:
@@ -34,10 +34,10 @@ class Registry(Generic[T]):
         self._known: dict[str, T] = {}
 
     def add(self, name: str, thing: T) -> T:
-        """Make a thing known under a name, and return it.
+        """Register an object under a name, and return the object.
 
         Raises:
-            ValueError: The name stands for something else already.
+            ValueError: Another object is registered under this name.
         """
         if name in self._known and self._known[name] is not thing:
             raise ValueError(f"a {self.kind} named {name!r} is already registered")
@@ -45,7 +45,7 @@ class Registry(Generic[T]):
         return thing
 
     def named(self, name: str) -> Callable[[Named], Named]:
-        """Decorator: `add` under this name; what is decorated stays what it is, also to a type checker."""
+        """Decorator: register the decorated object under this name."""
 
         def add(thing: Named) -> Named:
             self.add(name, thing)  # pyright: ignore[reportArgumentType]
@@ -54,33 +54,33 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        """The thing of this name.
+        """Return the object with this name.
 
         Raises:
-            UnknownNameError: There is none; the message lists what there is.
+            UnknownNameError: No object has this name; the message lists the known names.
         """
         if name not in self:
             close = difflib.get_close_matches(str(name), self.names(), n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(self.names())}")
         if name not in self._known:
-            for point in _offered(self.group)[name]:
-                thing = point.load()  # a module may add it itself
+            for point in _entry_points(self.group)[name]:
+                thing = point.load()  # a module may register it itself
                 self._known.setdefault(name, thing)
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._known or name in _offered(self.group))
+        return isinstance(name, str) and (name in self._known or name in _entry_points(self.group))
 
     def names(self) -> tuple[str, ...]:
-        """All names, those that are not loaded yet included; in order of definition, then of the alphabet."""
-        return tuple(dict.fromkeys([*self._known, *sorted(_offered(self.group))]))
+        """Return all names: registered ones by order of definition, then those of entry points by alphabet."""
+        return tuple(dict.fromkeys([*self._known, *sorted(_entry_points(self.group))]))
 
 
 @cache
-def _offered(group: str) -> dict[str, list[EntryPoint]]:
-    """Entry points of a group by name; finding them reads a file of every installed package, so it is done once."""
-    found: dict[str, list[EntryPoint]] = {}
+def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
+    """Entry points of a group by name. Cached, because a search reads a file of every installed package."""
+    by_name: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=group):
-        found.setdefault(point.name, []).append(point)
-    return found
+        by_name.setdefault(point.name, []).append(point)
+    return by_name

@@ -1,6 +1,6 @@
-"""The type checker of the tests: array shapes alone, by beartype.
+"""Check array shapes while tests run, with beartype.
 
-Other annotations are pyright's; what a user may get wrong is refused by the package itself, in its own words.
+pyright checks the other annotations. The package itself checks what a user may get wrong.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ F = TypeVar("F", bound=Callable)
 
 
 def check_shapes(function: F) -> F:
-    """The function, with those annotations checked that hold an array type of jaxtyping."""
+    """Check the annotations of a function that contain an array type of jaxtyping."""
     every = dict(function.__annotations__)
     function.__annotations__ = {name: hint for name, hint in every.items() if _holds_array(hint)}
     checked = beartype(function) if function.__annotations__ else function
-    function.__annotations__ = checked.__annotations__ = every  # which the package itself reads too
+    function.__annotations__ = checked.__annotations__ = every  # the package itself reads them too
     return checked
 
 

@@ -1,4 +1,4 @@
-"""What is not finite is found without a copy, and as torch finds it."""
+"""`trials_not_finite` gives the same trials as `isfinite`, without a copy."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from emg_lens.memory import trials_not_finite
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(6, 1), (6, 5), (6, 3, 4)])
-def test_trials_that_are_not_finite_are_those_that_torch_finds(dtype, shape):
+def test_the_same_trials_as_with_isfinite(dtype, shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert trials_not_finite(x) == []
     x[1].view(-1)[0], x[3].view(-1)[-1], x[4].view(-1)[0] = float("nan"), float("inf"), float("-inf")
@@ -16,5 +16,5 @@ def test_trials_that_are_not_finite_are_those_that_torch_finds(dtype, shape):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (3, 0, 4)])
-def test_what_holds_nothing_holds_nothing_bad(shape):
+def test_an_empty_tensor_has_no_such_trial(shape):
     assert trials_not_finite(torch.empty(shape)) == []

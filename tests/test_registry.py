@@ -1,4 +1,4 @@
-"""Things that are registered under a name, by us and by other packages."""
+"""Registries: objects of this package and of other packages, by name."""
 
 from importlib.metadata import EntryPoint
 
@@ -9,31 +9,31 @@ from emg_lens.registry import Registry, UnknownNameError
 
 
 @pytest.fixture
-def things(monkeypatch):
-    """A registry with one thing of ours and one that another package offers, and how often packages were asked."""
-    asked = []
+def registry_and_searches(monkeypatch):
+    """A registry with one registered object and one entry point, and the list of searches for entry points."""
+    searches = []
 
     def offered(group: str) -> list[EntryPoint]:
-        asked.append(group)
+        searches.append(group)
         return [EntryPoint("root", "math:sqrt", group)]
 
     monkeypatch.setattr(registry, "entry_points", offered)
-    found = Registry[object]("thing", f"tests.{id(asked)}")
-    found.add("ours", len)
-    return found, asked
+    objects = Registry[object]("thing", f"tests.{id(searches)}")
+    objects.add("ours", len)
+    return objects, searches
 
 
-def test_installed_packages_are_asked_once_whatever_is_looked_up(things):
-    found, asked = things
+def test_installed_packages_are_searched_once(registry_and_searches):
+    objects, searches = registry_and_searches
     for _ in range(50):
-        assert found["root"](4.0) == 2.0 and found["ours"] is len
-        assert "root" in found and "ours" in found and found.names() == ("ours", "root")
-    assert len(asked) == 1
+        assert objects["root"](4.0) == 2.0 and objects["ours"] is len
+        assert "root" in objects and "ours" in objects and objects.names() == ("ours", "root")
+    assert len(searches) == 1
 
 
 @pytest.mark.parametrize("name", ["rot", "", None, ["root"], 3])
-def test_what_is_no_name_is_refused_with_those_that_are(things, name):
-    found, _ = things
-    assert name not in found
+def test_an_unknown_name_is_refused_with_the_known_names(registry_and_searches, name):
+    objects, _ = registry_and_searches
+    assert name not in objects
     with pytest.raises(UnknownNameError, match="known: ours, root"):
-        found[name]
+        objects[name]

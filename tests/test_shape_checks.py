@@ -1,4 +1,4 @@
-"""Annotations of array shapes are checked while tests run."""
+"""The tests check the annotations of array shapes."""
 
 import numpy as np
 import pytest

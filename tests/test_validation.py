@@ -1,4 +1,4 @@
-"""Arguments of other types than a signature says are refused in one line that names them."""
+"""Wrong arguments, fields and specifications are errors of one line that name the value."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from emg_lens.validation import ArgumentError, SpecModel, checked, short
 @checked
 def example(
     n: int = 1,
-    share: float = 0.5,
+    fraction: float = 0.5,
     word: Literal["one", "two"] = "one",
     words: Sequence[str] | None = None,
     counts: Mapping[str, int] | None = None,
@@ -43,8 +43,8 @@ def example(
         ({"n": 2.0}, "example: n=2.0; expected an integer"),
         ({"n": "3"}, "example: n='3'; expected an integer"),
         ({"n": None}, "example: n=None; expected an integer"),
-        ({"share": math.nan}, "example: share=nan; expected a finite number"),
-        ({"share": True}, "example: share=True; expected a number"),
+        ({"fraction": math.nan}, "example: fraction=nan; expected a finite number"),
+        ({"fraction": True}, "example: fraction=True; expected a number"),
         ({"word": "three"}, "example: word='three'; expected 'one' or 'two'"),
         ({"word": ["one"]}, "expected 'one' or 'two'"),
         ({"words": "one"}, "example: words='one'; expected a list or None"),
@@ -61,23 +61,23 @@ def example(
         ({"pair": (1,)}, "expected 2 values"),
     ],
 )
-def test_an_argument_of_another_type_is_named(given, message):
+def test_an_argument_of_the_wrong_type_is_named(given, message):
     with pytest.raises(ArgumentError, match=message):
         example(**given)
 
 
-def test_what_fits_is_passed_on():
+def test_valid_arguments_are_passed_on():
     layout = TokenLayout.channels({"emg": 2})
     assert example(np.int64(3), np.float32(0.5), "two", ["a"], {"a": 1}, 4, print, torch.zeros(2), layout) == 3
     assert example(words=("a", "b"), other=3) == 1
 
 
-def test_missing_and_unknown_arguments_are_told_by_python():
+def test_missing_and_unknown_arguments_keep_pythons_own_message():
     with pytest.raises(TypeError, match="missing 1 required"):
         checked(lambda needed: needed)()
 
 
-def test_a_long_value_is_told_in_a_few_letters_of_one_line():
+def test_a_long_value_is_shortened_to_one_line():
     assert len(short("x" * 10**6)) < 150 and len(short([0] * 10**6)) < 150
     assert short("a\nb\x1b[31m") == r"'a\nb\x1b[31m'"
 
@@ -103,13 +103,13 @@ class Anything(SpecModel):
         ({"a\nb": 1}, r"^Steps: a b is not a known key; known keys: count, names"),
     ],
 )
-def test_a_spec_that_is_made_in_python_is_refused_in_one_line(given, message):
+def test_a_wrong_specification_in_python_is_an_error_of_one_line(given, message):
     with pytest.raises(ArgumentError, match=message):
         Steps(**given)
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan, [1, math.inf], {"a": [-math.inf]}])
-def test_what_a_spec_does_not_declare_is_finite_too(value):
+def test_undeclared_fields_must_be_finite_too(value):
     with pytest.raises(ArgumentError, match="d_mlp=-?(inf|nan); expected a finite number"):
         Anything(d_mlp=value)
     with pytest.raises(ArgumentError, match="options=-?(inf|nan); expected a finite number"):
@@ -125,13 +125,13 @@ def test_what_a_spec_does_not_declare_is_finite_too(value):
         lambda cls, content: cls.model_validate_json(json.dumps(content)),
     ],
 )
-def test_however_a_specification_is_made_what_is_wrong_is_one_line(read):
-    for cls, content, told in (
+def test_every_way_to_make_a_specification_gives_the_same_one_line_error(read):
+    for cls, content, message in (
         (TrainingRecipe, {"epochs": "many"}, "TrainingRecipe: epochs='many'; expected an integer"),
         (TrainingRecipe, {"epoch": 3}, "TrainingRecipe: epoch is not a known key; did you mean 'epochs'"),
         (StudySpec, {"name": "a"}, "StudySpec: title is missing; cohort is missing"),
     ):
         with pytest.raises(ArgumentError) as error:
             read(cls, content)
-        assert str(error.value).startswith(told) and "\n" not in str(error.value)
+        assert str(error.value).startswith(message) and "\n" not in str(error.value)
     assert read(TrainingRecipe, {"epochs": 3}) == TrainingRecipe(epochs=3)

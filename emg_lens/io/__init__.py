@@ -1,1 +1,1 @@
-"""Files: written in one step, read with a checksum."""
+"""Read and write files: in one step, with checksums, in worker processes."""

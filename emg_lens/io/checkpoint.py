@@ -1,6 +1,7 @@
-"""A file from which interrupted work (a sweep, a fit) continues: tensors, what work they belong to, and a checksum.
+"""Checkpoints: save the state of a sweep or a fit, so that an interrupted one can be resumed.
 
-The file is safetensors, replaced in one step whenever it is saved; a file that does not fit is left as it is.
+A checkpoint is a safetensors file that holds tensors, the identity of the work, and a checksum. Saving replaces the
+file in one step. A file that belongs to other work is never overwritten.
 """
 
 import time
@@ -18,31 +19,32 @@ from emg_lens.errors import EmgLensError
 from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
 
 SAVE_SECONDS = 3.0
-"""Between two savings: what a kill costs at most."""
-SAVE_SHARE = 0.05
-"""Of the time, at most, is spent on saving; where the state is so large that it takes long, it is done less often."""
+"""Minimum time between two saves. An interruption loses little more than this."""
+SAVE_FRACTION = 0.05
+"""Largest fraction of the time spent on saving. A large state is therefore saved less often."""
+INSTEAD = "delete it or give another path"
 
 
 class CheckpointError(EmgLensError, RuntimeError):
-    """A checkpoint file that is damaged, belongs to other work, or cannot be written."""
+    """A checkpoint that is damaged, belongs to other work, or cannot be written."""
 
 
 class CheckpointFile:
-    """The file of one piece of work.
+    """The checkpoint of one piece of work.
 
     Attributes:
-        path: Where it is.
-        tensors: What was saved, by name; empty where there is no file yet.
-        facts: The texts that were saved with them; empty where there is no file yet.
+        path: Path of the file.
+        tensors: The saved tensors by name; empty if there is no file yet.
+        facts: The texts that were saved with them; empty if there is no file yet.
     """
 
     def __init__(self, path: str | Path, work: str, identity: Mapping[str, str]) -> None:
         """Read the file, if there is one.
 
         Args:
-            path: Where it is, or will be.
-            work: What is done, in a word: `"sweep"`, `"fit"`.
-            identity: What makes this work the one it is, as short texts; all of them must be in the file.
+            path: Path of the file.
+            work: Kind of work, for messages: `"sweep"`, `"fit"`.
+            identity: Short texts that identify the work, such as a hash of the model. The file must hold the same.
 
         Raises:
             CheckpointError: The file is damaged, or belongs to other work.
@@ -55,14 +57,14 @@ class CheckpointFile:
             self._read()
 
     def is_due(self) -> bool:
-        """Whether the last saving was some seconds ago."""
+        """Whether enough time has passed since the last save."""
         return time.monotonic() >= self._due
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        """Replace the file, in one step.
+        """Replace the file in one step.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: The file cannot be written.
         """
         started = time.monotonic()
         facts = {**self.identity, **facts, "format": self._format, "checksum": PLACEHOLDER}
@@ -72,29 +74,30 @@ class CheckpointFile:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot write checkpoint {str(self.path)!r}: {error}; give another path") from None
         now = time.monotonic()
-        self._due = now + max(SAVE_SECONDS, (now - started) / SAVE_SHARE)
+        self._due = now + max(SAVE_SECONDS, (now - started) / SAVE_FRACTION)
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Inside, what the file holds is taken; what does not go together is a line that names the file.
+        """Inside, the caller restores its state from the tensors. An error there becomes one line with the path.
 
         Raises:
-            CheckpointError: That line.
+            CheckpointError: The tensors do not fit the work.
         """
         try:
             yield
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"checkpoint {str(self.path)!r} is no state of this {self.work} ({reason})") from None
+            raise CheckpointError(
+                f"checkpoint {str(self.path)!r} does not fit this {self.work} ({reason}); {INSTEAD}"
+            ) from None
 
     @property
     def _format(self) -> str:
         return f"emg-lens {self.work} 1"
 
     def _read(self) -> None:
-        instead = "delete it or give another path"
         try:
-            sealed = check_file(self.path)
+            has_checksum = check_file(self.path)
             with safe_open(self.path, "pt") as file:
                 facts = file.metadata() or {}
                 if facts.get("format") != self._format:
@@ -103,30 +106,30 @@ class CheckpointFile:
                 if names:
                     which = ", ".join(f"{n}: {str(facts.get(n))[:200]}, now {self.identity[n][:200]}" for n in names)
                     raise CheckpointError(
-                        f"checkpoint {str(self.path)!r} is of another {self.work} ({which}); {instead}"
+                        f"checkpoint {str(self.path)!r} belongs to another {self.work} ({which}); {INSTEAD}"
                     )
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
-            if not sealed:
-                raise CheckpointError(f"checkpoint {str(self.path)!r} is of a former version; {instead}")
+            if not has_checksum:
+                raise CheckpointError(f"checkpoint {str(self.path)!r} is damaged: its checksum is gone; {INSTEAD}")
         except DamagedFileError:
             raise CheckpointError(
-                f"checkpoint {str(self.path)!r} is damaged: its checksum is wrong; {instead}"
+                f"checkpoint {str(self.path)!r} is damaged: its checksum is wrong; {INSTEAD}"
             ) from None
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"checkpoint {str(self.path)!r} cannot be read: {error}; {instead}") from None
+            raise CheckpointError(f"checkpoint {str(self.path)!r} cannot be read: {error}; {INSTEAD}") from None
         self.tensors, self.facts = tensors, facts
 
 
 def digest(parts: Iterable[bytes | memoryview]) -> str:
-    """Sixteen hexadecimal digits that stand for all the parts."""
-    whole = sha256()
+    """Hash several byte strings together; return 16 hexadecimal digits."""
+    sha = sha256()
     for part in parts:
-        whole.update(len(part).to_bytes(8))
-        whole.update(part)
-    return whole.hexdigest()[:16]
+        sha.update(len(part).to_bytes(8))
+        sha.update(part)
+    return sha.hexdigest()[:16]
 
 
-def content(tensor: Tensor) -> tuple[bytes, memoryview]:
-    """Type and shape, and the bytes, of a tensor."""
+def tensor_bytes(tensor: Tensor) -> tuple[bytes, memoryview]:
+    """Return data type and shape as text, and the values as bytes, for `digest`."""
     kind = f"{tensor.dtype} {list(tensor.shape)}".encode()
     return kind, tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -1,8 +1,8 @@
-"""Tables of a run as csv: read back they are what was written, and a spreadsheet runs nothing that stands in them.
+"""Read and write the tables of a run as csv, without loss, and so that spreadsheets do not run text as a formula.
 
-A spreadsheet takes text that begins with `=`, `+`, `-`, `@` or a tab for a formula. Such text (a name, never a number)
-is written with an apostrophe in front, which spreadsheets do not show, and `read_table` takes it away again; text that
-has apostrophes there already gets one more, so that every name comes back as it was.
+A spreadsheet runs text that begins with `=`, `+`, `-`, `@` or a tab. Such text is written with an apostrophe in front,
+which spreadsheets do not show, and `read_table` removes it. Text that already begins with apostrophes gets one more,
+so every name is read as it was written.
 """
 
 import re
@@ -12,44 +12,44 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-RUNS = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
-"""The beginning of text that would be run, and of such text when it is written."""
-NAMES = ("subject", "condition", "edges", "mode", "control", "of", "superset", "tokens")
-"""Columns that are text whatever stands in them: a subject may be called 007."""
+FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+"""Matches the beginning of text that a spreadsheet would run, with or without apostrophes in front."""
+TEXT_COLUMNS = ("subject", "condition", "edges", "mode", "control", "of", "superset", "tokens")
+"""Columns that are read as text even if all cells look like numbers: a subject may be called 007."""
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """The table without its index, numbers in full precision."""
-    safe = table.rename(columns=_safe)
-    for at, kind in enumerate(table.dtypes):
-        if not is_numeric_dtype(kind):
-            safe.isetitem(at, table.iloc[:, at].map(_safe))
-    return safe.to_csv(index=False)
+    """Write the table as csv text, without its index, with numbers in full precision."""
+    quoted = table.rename(columns=_with_apostrophe)
+    for at, dtype in enumerate(table.dtypes):
+        if not is_numeric_dtype(dtype):
+            quoted.isetitem(at, table.iloc[:, at].map(_with_apostrophe))
+    return quoted.to_csv(index=False)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write the table into a file, as `to_csv` says."""
+    """Write the text of `to_csv` into a file."""
     path.write_text(to_csv(table), encoding="utf-8", newline="")
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """What `to_csv` wrote; empty cells are missing values, every other text (`NA`, `None`) is itself.
+    """Read a table that `to_csv` wrote. Only empty cells are missing values; `NA` and `None` are text.
 
     Raises:
-        OSError, ValueError: The file is missing, or no table.
+        OSError, ValueError: The file is missing, or it is not a table.
     """
     text = path.read_bytes().decode("utf-8")
-    table = pd.read_csv(StringIO(text), dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
-    table = table.rename(columns=_as_meant)
-    for at, kind in enumerate(table.dtypes):
-        if not is_numeric_dtype(kind):
-            table.isetitem(at, table.iloc[:, at].map(_as_meant))
+    table = pd.read_csv(StringIO(text), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+    table = table.rename(columns=_without_apostrophe)
+    for at, dtype in enumerate(table.dtypes):
+        if not is_numeric_dtype(dtype):
+            table.isetitem(at, table.iloc[:, at].map(_without_apostrophe))
     return table
 
 
-def _safe(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and RUNS.match(value) else value
+def _with_apostrophe(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
-def _as_meant(value: object) -> object:
-    return value[1:] if isinstance(value, str) and value.startswith("'") and RUNS.match(value) else value
+def _without_apostrophe(value: object) -> object:
+    return value[1:] if isinstance(value, str) and value.startswith("'") and FORMULA.match(value) else value

@@ -1,7 +1,7 @@
-"""Writing files and folders so that a reader, or a run that is killed, never meets half of one.
+"""Write files and folders in one step: a reader, or a killed run, never sees an incomplete one.
 
-What is being written has a name of its own beside its place: host, process and chance are in it, so that writers of
-the same file never meet, and what a dead one left is told from what a living one writes.
+A file is written under a temporary name in the same folder, then renamed. The temporary name contains the host, the
+process and a random part, so two writers of one file do not collide. It also shows whether the writer still runs.
 """
 
 import errno
@@ -19,14 +19,14 @@ import psutil
 
 HOST = re.sub(r"\W", "_", platform.node())[:32]
 ABANDONED_SECONDS = 3600
-"""After so long without a change, what another machine has begun is taken for abandoned."""
+"""A temporary file of another machine counts as abandoned after this time without a change."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new file beside `path` to write to; once the block has ended it is moved into place in one step.
+    """Yield a temporary path in the folder of `path`; after the block, rename it to `path` in one step.
 
-    It is on the disk before it is moved, so that a power cut leaves the old file or the new one.
+    The content is flushed to the disk before the renaming, so a power cut leaves the old file or the new one.
     """
     partial = _partial(path)
     try:
@@ -39,9 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` to fill; once the block has ended it is moved into place in one step.
+    """Yield a temporary folder next to `folder`; after the block, rename it to `folder` in one step.
 
-    Where `folder` is there by then, because another process was faster, that one stays.
+    If another process has made `folder` in the meantime, that one is kept.
     """
     partial = _partial(folder)
     partial.mkdir(parents=True)
@@ -60,14 +60,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what writers that are dead have left half written in a folder."""
+    """Remove the temporary files in a folder that belong to processes that have ended."""
     for partial in folder.glob(".*.partial"):
         if _is_abandoned(partial):
             remove(partial)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
+    """Remove a file or a folder, if it exists."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -75,13 +75,13 @@ def remove(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside `path`, then move into place in one step."""
+    """Write a file in one step."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """As `write_bytes`, for UTF-8 text."""
+    """Write a text file (UTF-8) in one step."""
     write_bytes(path, content.encode())
 
 
@@ -90,11 +90,11 @@ def _partial(path: Path) -> Path:
 
 
 def _is_abandoned(partial: Path) -> bool:
-    found = re.search(r"\.(\w*)\.(\d+)\.[0-9a-f]{8}\.partial$", partial.name)
-    if found is None:  # of a former version
-        return True
-    if found[1] == HOST:
-        return int(found[2]) == os.getpid() or not psutil.pid_exists(int(found[2]))
+    writer = re.search(r"\.(\w*)\.(\d+)\.[0-9a-f]{8}\.partial$", partial.name)
+    if writer is None:  # another program wrote it
+        return False
+    if writer[1] == HOST:
+        return int(writer[2]) == os.getpid() or not psutil.pid_exists(int(writer[2]))
     try:
         return time.time() - partial.stat().st_mtime > ABANDONED_SECONDS
     except FileNotFoundError:

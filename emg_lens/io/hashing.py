@@ -1,4 +1,4 @@
-"""Hashes of what files hold, remembered by size, times and inode, so that a large data set is read once."""
+"""Hashes of files, kept in a cache, so that a large data set is read only once."""
 
 import hashlib
 import json
@@ -10,58 +10,59 @@ from tempfile import TemporaryFile
 
 from emg_lens.io.files import write_text
 
-MOST_REMEMBERED = 100_000
+MOST_CACHED = 100_000
+"""Largest number of files in the cache."""
 
 
 def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
-    """A hash of each file's bytes.
+    """Return the SHA-256 of each file.
 
-    A file whose size, times of change and inode are those of the last call is not read again. Of the two times, whoever
-    writes a file may set one to what it was (`cp -p`, archives); the system sets the other. What is remembered lies in
-    the user's cache folder; where that cannot be read or written, files are read every time.
+    A file is read again only if its size, its modification or change time, or its inode differs from the last call. A
+    program can set the modification time back (`cp -p`, archives), but not the change time. The cache is in the user's
+    cache folder. If that cannot be used, files are read every time.
 
     Raises:
         OSError: A file cannot be read.
     """
-    place = _place()
-    known, found = _remembered(place), {}
+    cache_file = _cache_file()
+    cache, hashes = _cached(cache_file), {}
     for path in paths:
-        facts = path.stat()
-        key, state = str(path.resolve()), [facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino]
-        if known.get(key, [None])[:-1] != state:
+        stat = path.stat()
+        key, state = str(path.resolve()), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        if cache.get(key, [None])[:-1] != state:
             with path.open("rb") as file:
-                known.pop(key, None)  # the newest stand last
-                known[key] = [*state, hashlib.file_digest(file, "sha256").hexdigest()]
-        found[path] = known[key][-1]
-    if known != _remembered(place):
+                cache.pop(key, None)  # the newest entries come last
+                cache[key] = [*state, hashlib.file_digest(file, "sha256").hexdigest()]
+        hashes[path] = cache[key][-1]
+    if cache != _cached(cache_file):
         with suppress(OSError):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_text(place, json.dumps(dict(list(known.items())[-MOST_REMEMBERED:])))
-    return found
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(cache_file, json.dumps(dict(list(cache.items())[-MOST_CACHED:])))
+    return hashes
 
 
-def why_nothing_is_remembered() -> str | None:
-    """Why every call of `content_hashes` will read whole files, for the user's eyes; None where they are remembered."""
-    folder = _place().parent
+def why_not_cached() -> str | None:
+    """Return the reason why `content_hashes` cannot use its cache, as a note for the user; None if it can."""
+    folder = _cache_file().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
             return None
     except OSError as error:
         return (
-            f"{folder} cannot be written to ({error.strerror}), so data files are read whole at every start; let"
-            " XDG_CACHE_HOME name a folder that can"
+            f"{folder} cannot be written to ({error.strerror}), so all data files are read at every start; set"
+            " XDG_CACHE_HOME to a folder that can be written to"
         )
 
 
-def _place() -> Path:
+def _cache_file() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emg-lens" / "content_hashes.json"
 
 
-def _remembered(place: Path) -> dict[str, list]:
-    """What is remembered; nothing where the file holds something else."""
+def _cached(cache_file: Path) -> dict[str, list]:
+    """The content of the cache; empty if the file is damaged."""
     try:
-        known = json.loads(place.read_text(encoding="utf-8"))
-        return {key: list(facts) for key, facts in known.items() if len(facts) == 5 and isinstance(facts[4], str)}
+        cache = json.loads(cache_file.read_text(encoding="utf-8"))
+        return {key: list(entry) for key, entry in cache.items() if len(entry) == 5 and isinstance(entry[4], str)}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

@@ -1,4 +1,4 @@
-"""One process at a time: locks that end with the process that holds them, however it ends."""
+"""Lock files: one process at a time. The operating system releases a lock when its process ends."""
 
 import os
 import platform
@@ -13,23 +13,23 @@ from emg_lens.io.files import write_text
 
 
 class BusyError(EmgLensError, RuntimeError):
-    """Another process holds the lock; the message says which."""
+    """Another process holds the lock; the message names it."""
 
 
 @contextmanager
-def one_at_a_time(path: Path, instead: str = "wait until it is done", wait: float = 0) -> Iterator[str | None]:
-    """Hold the lock of a file, which stays and may be left by anybody: the operating system knows who holds it.
+def exclusive_lock(path: Path, instead: str = "wait until it is done", wait: float = 0) -> Iterator[str | None]:
+    """Hold the lock of a file during the block. The file itself stays.
 
     Args:
-        path: The file, in a folder that exists.
-        instead: What to do while another process holds the lock, for its message.
-        wait: Seconds to wait for that process, and then to go on without the lock; 0: not at all.
+        path: The file, in an existing folder.
+        instead: What to do if another process holds the lock, for the message.
+        wait: Seconds to wait for the other process, before going on without the lock; 0 = raise at once.
 
     Yields:
-        None, or why there is no lock: some file systems have none, or the folder is read-only.
+        None, or the reason why there is no lock: the file system has no locks, or the folder is read-only.
 
     Raises:
-        BusyError: Another process holds it, and nobody waits.
+        BusyError: Another process holds the lock, and `wait` is 0.
     """
     lock = FileLock(path, timeout=wait, fallback_to_soft=False)
     holder = path.with_name(f"{path.name}-holder")
@@ -45,7 +45,7 @@ def one_at_a_time(path: Path, instead: str = "wait until it is done", wait: floa
         yield str(error.strerror or error)
         return
     try:
-        if not wait:  # nobody is sent away
+        if not wait:  # with `wait`, no error names the holder
             write_text(holder, f"process {os.getpid()} on {platform.node()}")
         yield None
     finally:

@@ -1,4 +1,4 @@
-"""What numbers belong to: the versions and the machine that made them."""
+"""The environment record of a run: versions of packages, and the machine."""
 
 import importlib.metadata
 import os
@@ -6,7 +6,7 @@ import platform
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine that a run's numbers belong to."""
+    """Return the versions of Python and of packages, and the machine."""
     packages = ("emg-lens", "torch", "transformer-lens", "numpy", "scipy", "pandas")
     return {
         "python": platform.python_version(),

@@ -20,7 +20,7 @@ from emg_lens.io.checksums import (
     replacing_with_checksum,
     write_json,
 )
-from emg_lens.io.locking import one_at_a_time
+from emg_lens.io.locking import exclusive_lock
 from emg_lens.io.machine import environment
 
 SPEC, ENVIRONMENT, RECORD = "spec.yaml", "environment.json", "data.json"
@@ -58,7 +58,7 @@ def locked_folder(folder: Path) -> Iterator[str | None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(folder / ".lock", instead="wait until it is done, or give another --out") as without:
+    with exclusive_lock(folder / ".lock", instead="wait until it is done, or give another --out") as without:
         yield without
 
 

@@ -1,4 +1,4 @@
-"""Tasks in worker processes that end with the process that started them, whatever ends it."""
+"""Run tasks in worker processes, which exit when the process that started them ends for any reason."""
 
 import os
 import signal
@@ -20,59 +20,63 @@ WATCH_SECONDS = 0.5
 
 
 class WorkerError(EmgLensError, RuntimeError):
-    """A worker process that was killed from outside."""
+    """A worker process was killed from outside."""
 
 
 def parallel(jobs: int, tasks: Sequence[tuple[Callable, tuple]]) -> list:
-    """Run the tasks; an error in one stops the run, after the finished ones are safe on disk.
+    """Run tasks in parallel and return their results. An error in one task stops the others.
 
-    They run where joblib's active configuration says: on a cluster, in threads, or, by default, in processes here.
+    The backend is that of joblib's active configuration: a cluster, threads, or by default processes on this machine.
+
+    Args:
+        jobs: Number of tasks at a time.
+        tasks: A function and its arguments, for each task.
 
     Raises:
-        WorkerError: A process was killed.
+        WorkerError: A worker process was killed.
     """
     n_workers = min(jobs, max(len(tasks), 1))
     calls = [joblib.delayed(function)(*arguments) for function, arguments in tasks]
     if not isinstance(joblib.parallel.get_active_backend()[0], joblib.parallel.LokyBackend):
         return list(joblib.Parallel(n_workers)(calls) or [])
-    own = {"initializer": end_with_parent, "initargs": (os.getpid(),)}
+    own = {"initializer": exit_with_parent, "initargs": (os.getpid(),)}
     answers: Any = None
     try:
         with warnings.catch_warnings():
-            # Of a process that joblib has replaced, because it holds much memory: nothing is lost.
+            # joblib replaces a process that holds much memory, and warns; no task is lost.
             warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
-            with _ctrl_c_later():
+            with _ctrl_c_deferred():
                 answers = joblib.Parallel(n_workers, return_as="generator", **own)(calls)
             return list(answers)
     except BrokenProcessPool:
         raise WorkerError(
-            "a worker process was killed from outside (often: too little memory); finished fits are kept,"
+            "a worker process was killed from outside (often because of too little memory); finished fits are kept;"
             " run again with fewer --jobs"
         ) from None
     finally:
-        if answers is not None:  # after Ctrl-C that waited nobody has listened yet: only this ends the workers
+        if answers is not None:  # after a deferred Ctrl-C, only this stops the workers
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "[0-9]+ tasks", UserWarning)  # which were cancelled: as was wanted
+                warnings.filterwarnings("ignore", "[0-9]+ tasks", UserWarning)  # were cancelled, as intended
                 answers.close()
 
 
-def end_with_parent(parent: int) -> None:
-    """What a worker does first: watch from now on that the process of this number lives. Ctrl-C is for that one."""
+def exit_with_parent(parent: int) -> None:
+    """Initialise a worker: exit when the process with this number ends. Ctrl-C is handled by that process only."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
 def _watch(parent: int) -> None:
-    while os.getppid() == parent and psutil.pid_exists(parent):  # Windows keeps the number of a parent that has ended
+    while os.getppid() == parent and psutil.pid_exists(parent):  # on Windows, getppid does not change
         time.sleep(WATCH_SECONDS)
     os._exit(1)
 
 
 @contextmanager
-def _ctrl_c_later() -> Iterator[None]:
-    """Inside, Ctrl-C waits; processes that are started inside never hear of it, not even while they start.
+def _ctrl_c_deferred() -> Iterator[None]:
+    """Inside, Ctrl-C is deferred to the end of the block. Processes that are started inside never receive it.
 
-    The mask is what they inherit. It does not keep Ctrl-C from this process: threads that began before do not have it.
+    They inherit the signal mask. The mask does not block Ctrl-C in this process, because older threads do not have it.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -80,7 +84,7 @@ def _ctrl_c_later() -> Iterator[None]:
     came: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
     can_wait = callable(handler) and threading.current_thread() is threading.main_thread()
-    resource_tracker.ensure_running()  # which lets Ctrl-C through again when it is started later
+    resource_tracker.ensure_running()  # if it were started later, it would unblock Ctrl-C
     if can_wait:
         signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

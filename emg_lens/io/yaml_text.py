@@ -1,8 +1,7 @@
-"""Reading the YAML of a study or a description: mappings, lists, text, numbers, true and false, and nothing else.
+"""Read YAML that holds only mappings, lists, text, numbers, true and false, more strictly than YAML itself.
 
-Stricter than YAML where that keeps a file from saying something else than what was written: a key that is there twice
-is refused, keys are text as they stand (`007` is not 7, `null` and `yes` are names), dates are text, and what unfolds
-into more than such a file can hold is not unfolded.
+A key may occur only once. Keys are text as written (`007` is not 7; `null` and `yes` are names), and dates are text.
+References that would expand to too many values are refused.
 """
 
 import os
@@ -15,26 +14,26 @@ from emg_lens.errors import EmgLensError
 from emg_lens.validation import short
 
 LONGEST = 1_000_000
-"""Letters of a file."""
+"""Largest number of characters of a file."""
 MOST_VALUES, DEEPEST = 100_000, 40
-"""Values that a file may unfold into, and how deep they may be nested."""
+"""Largest number of values after references are expanded, and deepest nesting."""
 PREFIX = "tag:yaml.org,2002:"
 TEXT, MERGE = f"{PREFIX}str", f"{PREFIX}merge"
 PLAIN = {f"{PREFIX}{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge")}
 
 
 class YAMLTextError(EmgLensError, ValueError):
-    """Text that is no YAML, or more than such a file may hold; the message is one line."""
+    """Text that is not valid YAML, or too large; the message is one line."""
 
 
 def read_yaml(text: str) -> Any:
-    """What the text says.
+    """Read the content of a YAML text.
 
     Raises:
-        YAMLTextError: It is not YAML, has a key twice, a tag, or is too long, too deep, or unfolds into too much.
+        YAMLTextError: It is not YAML, has a duplicate key or a tag, or is too long, too deep, or expands too much.
     """
     if len(text) > LONGEST:
-        raise YAMLTextError(f"has {len(text)} letters; {LONGEST} at most are read")
+        raise YAMLTextError(f"has {len(text)} characters; at most {LONGEST} are allowed")
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is None:
@@ -50,44 +49,49 @@ def read_yaml(text: str) -> Any:
 
 
 def read_mapping(text: str, source: str, expected: str) -> dict[Any, Any]:
-    """The mapping that a text holds.
+    """Read a YAML text that must be a mapping.
 
     Args:
-        text: YAML.
-        source: Where it stands; begins every message.
-        expected: Some keys, for the message.
+        text: The YAML.
+        source: Path or name of the text; every message begins with it.
+        expected: Some of the expected keys, for the message.
 
     Raises:
-        YAMLTextError: As `read_yaml`, or the text holds something else than a mapping.
+        YAMLTextError: As in `read_yaml`, or the text is not a mapping.
     """
     try:
         content = read_yaml(text)
     except YAMLTextError as error:
         raise YAMLTextError(f"{source} {error}") from None
     if not isinstance(content, dict):
-        raise YAMLTextError(f"{source} holds {type(content).__name__}; expected keys such as {expected}")
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise YAMLTextError(f"{source} holds {kind}; expected keys such as {expected}")
     return content
 
 
 def text_of_file(path: Path, what: str) -> str:
-    """The text of a file that holds a `what` ("study").
+    """Read the text of a file.
+
+    Args:
+        path: The file.
+        what: What the file describes, for messages: "study".
 
     Raises:
-        YAMLTextError: No such file, one that is too long to be one, or no UTF-8.
+        YAMLTextError: There is no such file, or it is too long or not UTF-8.
     """
     start = f"cannot read {what} {str(path)!r}:"
     if not os.path.isfile(path):
         raise YAMLTextError(f"{start} there is no such file")
     try:
         if path.stat().st_size > 4 * LONGEST:
-            raise YAMLTextError(f"{start} {path.stat().st_size} bytes are more than a {what} has")
+            raise YAMLTextError(f"{start} it has {path.stat().st_size} bytes; at most {4 * LONGEST} are allowed")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise YAMLTextError(f"{start} {error}") from None
 
 
 class _Reading:
-    """One pass over the nodes, each as often as it is referred to."""
+    """One pass over the nodes. A node with several references is counted several times."""
 
     def __init__(self) -> None:
         self.n_values = 0
@@ -96,11 +100,11 @@ class _Reading:
         self.n_values += 1
         line = node.start_mark.line + 1
         if self.n_values > MOST_VALUES:
-            raise YAMLTextError(f"unfolds into more than {MOST_VALUES} values (line {line}); write fewer references")
+            raise YAMLTextError(f"expands to more than {MOST_VALUES} values (line {line}); use fewer references")
         if depth > DEEPEST:
             raise YAMLTextError(f"is nested deeper than {DEEPEST} (line {line})")
         if node.tag not in PLAIN:
-            raise YAMLTextError(f"has the tag {short(node.tag)} in line {line}, which means nothing here; leave it out")
+            raise YAMLTextError(f"has the tag {short(node.tag)} in line {line}; tags are not allowed, leave it out")
         if node.tag == f"{PREFIX}timestamp":
             node.tag = TEXT
         if isinstance(node, yaml.MappingNode):
@@ -110,7 +114,7 @@ class _Reading:
                 self.check(one, depth + 1)
 
     def _check_keys(self, node: yaml.MappingNode) -> None:
-        """Keys are text, each there once."""
+        """Check that keys are text and occur once."""
         seen: set[str] = set()
         for key, _ in node.value:
             line = key.start_mark.line + 1

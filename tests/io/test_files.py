@@ -9,7 +9,7 @@ from emg_lens.io.checkpoint import CheckpointError, CheckpointFile
 from emg_lens.io.files import HOST, new_folder, remove_abandoned, replacing, write_bytes, write_text
 
 
-def test_a_file_is_written_whole_and_nothing_is_left_beside_it(tmp_path):
+def test_a_file_is_written_in_one_step_and_no_temporary_file_remains(tmp_path):
     write_text(tmp_path / "a.txt", "müller\n")
     write_bytes(tmp_path / "a.txt", b"new")
     assert (tmp_path / "a.txt").read_bytes() == b"new"
@@ -25,7 +25,7 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_reader_finds_the_old_file_until_the_new_one_is_complete(tmp_path):
+def test_a_reader_sees_the_old_file_until_the_new_one_is_complete(tmp_path):
     write_text(tmp_path / "a.txt", "old")
     with replacing(tmp_path / "a.txt") as partial:
         partial.write_text("new")
@@ -33,7 +33,7 @@ def test_a_reader_finds_the_old_file_until_the_new_one_is_complete(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "new"
 
 
-def test_a_checkpoint_gives_back_tensors_and_facts(tmp_path):
+def test_a_checkpoint_returns_tensors_and_facts(tmp_path):
     tensors = {"a": torch.randn(3, 2), "b": torch.arange(4)}
     CheckpointFile(tmp_path / "c", "fit", {"model": "x"}).save(tensors, {"epoch": "3"})
     found = CheckpointFile(tmp_path / "c", "fit", {"model": "x"})
@@ -44,10 +44,13 @@ def test_a_checkpoint_gives_back_tensors_and_facts(tmp_path):
     "open_it, message",
     [
         (lambda path: CheckpointFile(path, "sweep", {"model": "x"}), "is not a checkpoint of a sweep"),
-        (lambda path: CheckpointFile(path, "fit", {"model": "y"}), r"of another fit \(model: x, now y\); delete it"),
+        (
+            lambda path: CheckpointFile(path, "fit", {"model": "y"}),
+            r"belongs to another fit \(model: x, now y\); delete it",
+        ),
     ],
 )
-def test_a_checkpoint_of_other_work_is_refused_and_left_as_it_is(tmp_path, open_it, message):
+def test_a_checkpoint_of_other_work_is_refused_and_not_changed(tmp_path, open_it, message):
     path = tmp_path / "c"
     CheckpointFile(path, "fit", {"model": "x"}).save({"a": torch.ones(2)}, {})
     before = path.read_bytes()
@@ -65,7 +68,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, damage):
         CheckpointFile(path, "fit", {})
 
 
-def test_a_folder_appears_whole_and_nothing_is_left_beside_it(tmp_path):
+def test_a_folder_is_written_in_one_step_and_no_temporary_folder_remains(tmp_path):
     with pytest.raises(RuntimeError, match="killed"), new_folder(tmp_path / "a") as partial:
         (partial / "one").write_text("1")
         raise RuntimeError("killed")
@@ -76,8 +79,8 @@ def test_a_folder_appears_whole_and_nothing_is_left_beside_it(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["a", "one"]
 
 
-def test_who_comes_second_leaves_the_folder_and_the_file_of_the_first(tmp_path):
-    """Two writers, say a new run and a worker that a killed one left: neither meets the other's half."""
+def test_two_writers_of_one_folder_or_file_do_not_see_each_others_incomplete_content(tmp_path):
+    """For example a new run, and a worker of a killed run that still writes."""
     with new_folder(tmp_path / "a") as second, new_folder(tmp_path / "a") as first:
         (first / "one").write_text("first")
         (second / "one").write_text("second")
@@ -89,16 +92,16 @@ def test_who_comes_second_leaves_the_folder_and_the_file_of_the_first(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(tmp_path):
+def test_temporary_files_of_ended_processes_are_removed_and_others_are_kept(tmp_path):
     living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     names = {
         f".01.{HOST}.{living.pid}.0123abcd.partial": True,
         f".01.{HOST}.{dead.pid}.0123abcd.partial": False,
-        f".01.{HOST}.{os.getpid()}.0123abcd.partial": False,  # this process has nothing half written here
+        f".01.{HOST}.{os.getpid()}.0123abcd.partial": False,  # this process is writing nothing here
         ".01.another_machine.1.0123abcd.partial": True,
-        ".01.partial": False,  # as former versions named them
+        ".01.partial": True,  # not a temporary name of this package
         "01": True,
     }
     for name in names:
@@ -110,4 +113,4 @@ def test_what_the_dead_left_is_removed_and_what_the_living_write_is_not(tmp_path
     living.communicate()
     assert left == {name for name, stays in names.items() if stays}
     remove_abandoned(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["01"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".01.partial", "01"]

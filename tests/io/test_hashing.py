@@ -1,4 +1,4 @@
-"""What files hold is read once, again when they change, and always where nothing can be remembered."""
+"""A file is read once, again after a change, and every time if the cache cannot be used."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from emg_lens.io import hashing as module
-from emg_lens.io.hashing import content_hashes, why_nothing_is_remembered
+from emg_lens.io.hashing import content_hashes, why_not_cached
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_file_is_read_once_and_again_when_it_changed(tmp_path, cache, read):
     assert len(read) == 3
 
 
-def test_a_file_whose_size_and_time_are_those_of_before_is_read_again(tmp_path, cache):
+def test_a_changed_file_with_the_same_size_and_modification_time_is_read_again(tmp_path, cache):
     path, other = tmp_path / "a.h5", tmp_path / "b.h5"
     path.write_bytes(b"before")
     other.write_bytes(b"after!")
@@ -57,7 +57,7 @@ def test_a_file_whose_size_and_time_are_those_of_before_is_read_again(tmp_path, 
 
 
 @pytest.mark.parametrize("held", ["", "[]", '{"a": 3}', '{"a": [1, 2, 3, 4]}', "no json", "\x00"])
-def test_a_damaged_memory_is_none(tmp_path, cache, held):
+def test_a_damaged_cache_is_ignored(tmp_path, cache, held):
     path = tmp_path / "a.mat"
     path.write_bytes(b"abc")
     cache.parent.mkdir(parents=True)
@@ -65,16 +65,16 @@ def test_a_damaged_memory_is_none(tmp_path, cache, held):
     assert content_hashes([path]) == {path: hashlib.sha256(b"abc").hexdigest()}
 
 
-def test_where_nothing_can_be_written_files_are_read_every_time(tmp_path, monkeypatch, read):
+def test_without_a_cache_files_are_read_every_time(tmp_path, monkeypatch, read):
     blocked = tmp_path / "blocked"
     blocked.write_text("a file, not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
     path = tmp_path / "a.mat"
     path.write_bytes(b"abc")
     assert content_hashes([path]) == content_hashes([path]) and len(read) == 2
-    assert str(why_nothing_is_remembered()).startswith(f"{blocked / 'emg-lens'} cannot be written to (")
+    assert str(why_not_cached()).startswith(f"{blocked / 'emg-lens'} cannot be written to (")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert why_nothing_is_remembered() is None and not [*(tmp_path / "cache" / "emg-lens").iterdir()]
+    assert why_not_cached() is None and not [*(tmp_path / "cache" / "emg-lens").iterdir()]
 
 
 def test_a_missing_file_is_an_error(tmp_path, cache):

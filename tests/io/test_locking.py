@@ -1,4 +1,4 @@
-"""Locks end with the process that holds them, however it ends."""
+"""A lock is released when the process that holds it ends."""
 
 import errno
 import os
@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from emg_lens.io.locking import BusyError, one_at_a_time
+from emg_lens.io.locking import BusyError, exclusive_lock
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from emg_lens.io.locking import one_at_a_time\n"
-    "with one_at_a_time(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    "import sys, time; from pathlib import Path; from emg_lens.io.locking import exclusive_lock\n"
+    "with exclusive_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 
 
@@ -21,39 +21,39 @@ def held_elsewhere(path) -> subprocess.Popen:
     return process
 
 
-def test_the_second_process_is_told_who_holds_it_and_the_next_one_is_not_kept_out_by_the_dead(tmp_path):
+def test_a_second_process_gets_an_error_with_the_holder_until_the_holder_ends(tmp_path):
     process = held_elsewhere(tmp_path / ".lock")
     try:
-        told = rf"^{tmp_path} is in use by process {process.pid} on .*; give another$"
-        with pytest.raises(BusyError, match=told), one_at_a_time(tmp_path / ".lock", instead="give another"):
+        message = rf"^{tmp_path} is in use by process {process.pid} on .*; give another$"
+        with pytest.raises(BusyError, match=message), exclusive_lock(tmp_path / ".lock", instead="give another"):
             pass
     finally:
         process.kill()
         process.communicate()
-    with one_at_a_time(tmp_path / ".lock") as without:
+    with exclusive_lock(tmp_path / ".lock") as without:
         assert without is None and (tmp_path / ".lock").exists()
 
 
 def test_children_do_not_inherit_it(tmp_path):
-    with one_at_a_time(tmp_path / ".lock"):
+    with exclusive_lock(tmp_path / ".lock"):
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    with one_at_a_time(tmp_path / ".lock") as without:
+    with exclusive_lock(tmp_path / ".lock") as without:
         assert without is None
     child.communicate()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_where_the_file_system_has_no_locks_it_says_so(tmp_path, monkeypatch, code):
+def test_without_locks_of_the_file_system_the_reason_is_returned(tmp_path, monkeypatch, code):
     def refused(*_):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("fcntl.flock", refused)
-    with one_at_a_time(tmp_path / ".lock") as without:
+    with exclusive_lock(tmp_path / ".lock") as without:
         assert without == os.strerror(code)
 
 
-def test_an_error_inside_frees_it(tmp_path):
-    with pytest.raises(OSError, match="full"), one_at_a_time(tmp_path / ".lock"):
+def test_an_error_inside_releases_the_lock(tmp_path):
+    with pytest.raises(OSError, match="full"), exclusive_lock(tmp_path / ".lock"):
         raise OSError(errno.ENOSPC, "full")
-    with one_at_a_time(tmp_path / ".lock") as without:
+    with exclusive_lock(tmp_path / ".lock") as without:
         assert without is None

@@ -1,4 +1,4 @@
-"""Workers end with the process that started them; one that is killed is one line."""
+"""Workers exit with the process that started them. A killed worker is an error of one line."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from emg_lens.io.workers import WATCH_SECONDS, WorkerError, parallel
 
 PARENT = (
     "import os, time; from emg_lens.io.workers import parallel\n"
-    "def work(i): os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)\n"  # in one piece: two write at once
+    "def work(i): os.write(1, b'%d\\n' % os.getpid()); time.sleep(60)\n"  # one write: two workers print at once
     "parallel(2, [(work, (i,)) for i in range(2)])"
 )
 
@@ -22,7 +22,7 @@ PARENT = (
 @pytest.mark.parametrize(
     "number, group", [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGKILL, True), (signal.SIGINT, True)]
 )
-def test_no_process_is_left_when_the_parent_ends(number, group):
+def test_all_workers_exit_when_the_parent_ends(number, group):
     process = subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE,
@@ -38,17 +38,17 @@ def test_no_process_is_left_when_the_parent_ends(number, group):
     printed = process.communicate(timeout=30)[1]
     _, alive = psutil.wait_procs(children, timeout=20 * WATCH_SECONDS)
     assert not alive
-    assert printed.count("Traceback") <= (number == signal.SIGINT), "workers leave Ctrl-C to their parent"
+    assert printed.count("Traceback") <= (number == signal.SIGINT), "only the parent handles Ctrl-C"
 
 
 SLOW_TO_START = (
     "import joblib, time; start = joblib.Parallel.__call__\n"
-    "def slow(self, calls): found = start(self, calls); time.sleep(2); return found\n"
+    "def slow(self, calls): answers = start(self, calls); time.sleep(2); return answers\n"
     f"joblib.Parallel.__call__ = slow\n{PARENT}"
 )
 
 
-def test_ctrl_c_that_comes_before_anybody_waits_for_answers_ends_the_workers_too():
+def test_ctrl_c_during_the_start_stops_the_workers_too():
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_TO_START], stdout=pipe, stderr=pipe, start_new_session=True, text=True
@@ -65,13 +65,13 @@ def kill_myself():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_worker_that_is_killed_is_one_line():
+def test_a_killed_worker_is_an_error_of_one_line():
     with pytest.raises(WorkerError, match="a worker process was killed from outside .* fewer --jobs"):
         parallel(2, [(kill_myself, ()), (time.sleep, (0.1,))])
     assert parallel(2, [(abs, (-i,)) for i in range(5)]) == list(range(5))
 
 
-def test_tasks_run_where_the_configuration_says():
+def test_tasks_run_on_the_backend_of_joblibs_configuration():
     with joblib.parallel_config(backend="threading"):
         assert parallel(2, [(os.getpid, ())] * 3) == [os.getpid()] * 3
     assert os.getpid() not in parallel(2, [(os.getpid, ())] * 3)
