@@ -5,7 +5,7 @@ Field names are those that TransformerLens utilities read from `model.cfg`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,8 @@ class SignalConfig:
 
     # Not fields: facts of a kind of model, and of a running one; never saved.
     model_name = "signal-model"
+    per_fit_settings: ClassVar[tuple[str, ...]] = ("dropout",)
+    """Fields that another fit on the same weights may set anew: how it trains, its head, what is masked."""
     n_layers = 0
     n_heads = 0
     device = torch.device("cpu")
@@ -171,6 +173,8 @@ class EncoderConfig(SignalConfig):
 
     # Read by TransformerLens utilities. Not fields: they are switches of a running model, never saved.
     model_name = "biosignal-encoder"
+    per_fit_settings = (*SignalConfig.per_fit_settings, "hidden_dropout", "drop_path", "drop_path_shape",
+                        "initial_weights", "masked_edges")  # fmt: skip
     normalization_type = "LN"
     attn_only = False
     final_rms = False

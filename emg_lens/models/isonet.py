@@ -35,6 +35,7 @@ class IsoNetConfig(EncoderConfig):
     shared_head: bool = False
 
     model_name = "isonet"
+    per_fit_settings = (*EncoderConfig.per_fit_settings, "shared_head")
 
     def __post_init__(self) -> None:
         super().__post_init__()

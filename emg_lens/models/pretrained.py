@@ -1,7 +1,7 @@
-"""Fitting that begins with weights of another fit: everything but the head is taken, or nothing is.
+"""Pretrained weights for a fit: all weights are taken except those of the head, or the file is refused.
 
-The weights are a folder of `save_pretrained`, the folder of a pre-training, or, for architectures that read published
-files (`from_published`), such a file.
+The weights are a folder of `save_pretrained`, the folder of a pre-training, or a published file for architectures that
+read such files (`from_published_trunk`).
 """
 
 import json
@@ -19,25 +19,20 @@ from emg_lens.lens.signals import CONFIG_FILE, WEIGHTS_FILE, ModelFileError
 from emg_lens.models.registry import FROM_DATA, Architecture, ModelError
 
 MODEL = "model"
-"""The folder of the model in that of a pre-training."""
+"""The model's folder inside the folder of a pre-training."""
 PUBLISHED = (".safetensors", ".ckpt", ".pt", ".pth")
-OWN = (
-    "dropout", "hidden_dropout", "drop_path", "drop_path_shape", "initial_weights", "masked_edges",
-    "head", "fusion", "output_samples", "pooled", "shared_head", "padding", "reads_padding",
-)  # fmt: skip
-"""Settings that another fit on the same weights may have otherwise: how it is fitted, what is read, what is cut."""
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights to begin with.
+    """Weights that a fit starts from.
 
     Attributes:
-        source: Where they come from.
-        settings: What the model they are of was built with, without what the data or another fit decide.
-        trunk: Its tensors but for the head, by name.
-        notes: What there is to know of them.
+        source: Their file.
+        settings: The settings of their model, except those that the data or another fit decide.
+        trunk: The model's tensors by name, except those of the head.
+        notes: Facts about them for the report.
     """
 
     source: str
@@ -46,10 +41,10 @@ class PretrainedWeights:
     notes: tuple[str, ...] = ()
 
     def combined(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings asked for, over those of the weights.
+        """Combine the settings of the weights with those asked for.
 
         Raises:
-            ModelError: One that weights of another value cannot be used with.
+            ModelError: The weights were trained with another value of a setting.
         """
         other = [name for name, value in asked.items() if name in self.settings and self.settings[name] != value]
         if other:
@@ -60,37 +55,37 @@ class PretrainedWeights:
         return {**self.settings, **asked}
 
     def load_into(self, model: Any) -> None:
-        """Put them into a model; its head keeps its weights.
+        """Load them into a model; its head keeps its weights.
 
         Raises:
-            ModelError: Tensors that the model lacks, that it has and these do not, or of other shapes.
+            ModelError: Missing or unexpected tensors, or tensors of other shapes.
         """
         own = {name: tensor for name, tensor in model.state_dict().items() if not _is_of_head(name, model)}
-        lacking = [f"{name} is missing in it" for name in own if name not in self.trunk]
-        lacking += [f"{name} has no place in the model" for name in self.trunk if name not in own]
-        lacking += [
-            f"{name} has the shape {list(tensor.shape)}, and the model's {list(own[name].shape)}"
+        problems = [f"{name} is missing from it" for name in own if name not in self.trunk]
+        problems += [f"the model has no tensor {name}" for name in self.trunk if name not in own]
+        problems += [
+            f"{name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}"
             for name, tensor in self.trunk.items()
             if name in own and own[name].shape != tensor.shape
         ]
-        if lacking:
-            more = f"; and {len(lacking) - SHOWN} more" * (len(lacking) > SHOWN)
-            raise ModelError(f"{self.source} does not fit this model: {'; '.join(lacking[:SHOWN])}{more}")
+        if problems:
+            more = f"; and {len(problems) - SHOWN} more" * (len(problems) > SHOWN)
+            raise ModelError(f"{self.source} does not fit this model: {'; '.join(problems[:SHOWN])}{more}")
         model.load_state_dict(dict(self.trunk), strict=False)
 
 
 def weights_files(pretrained: str) -> list[Path]:
-    """The files that a study's `pretrained:` means; `$NAME` stands for an environment variable.
+    """Find the files of a study's `pretrained:`; `$NAME` stands for an environment variable.
 
     Raises:
-        ModelFileError: There is none, or the variable is not set.
+        ModelFileError: There is no such file, or the variable is not set.
     """
     place = Path(os.path.expandvars(pretrained)).expanduser()
     unset = re.search(r"\$\{?\w+\}?", str(place))
     if unset:
         raise ModelFileError(
             f"pretrained: {pretrained}: {unset[0]} is not set; set it to a file of weights, a folder of"
-            " save_pretrained, or the folder of a pre-training, or leave out what begins with it"
+            " save_pretrained, or the folder of a pre-training, or leave out the levels that use it"
         )
     folder = place / MODEL if (place / MODEL).is_dir() else place
     if (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file():
@@ -99,12 +94,12 @@ def weights_files(pretrained: str) -> list[Path]:
         return [place]
     raise ModelFileError(
         f"pretrained: {place}: expected a file of weights ({', '.join(PUBLISHED)}), or a folder with {CONFIG_FILE} and"
-        f" {WEIGHTS_FILE}, as save_pretrained and a finished pre-training leave it; fetch a repository of the hub first"
+        f" {WEIGHTS_FILE} from save_pretrained or a finished pre-training; download a repository of the hub first"
     )
 
 
 def weights_fingerprint(pretrained: Iterable[str]) -> str:
-    """A short hash of the contents of these weights, in their order.
+    """Return a short hash of the contents of these weights, in their order.
 
     Raises:
         ModelFileError: As `weights_files`.
@@ -114,43 +109,48 @@ def weights_fingerprint(pretrained: Iterable[str]) -> str:
 
 
 def read_pretrained(entry: Architecture, pretrained: str, asked: Mapping[str, Any]) -> PretrainedWeights:
-    """The weights that a model of this architecture begins with.
+    """Read the weights that a model of this architecture starts from.
 
     Args:
         entry: The architecture.
-        pretrained: A file or a folder, as `weights_files` takes it.
+        pretrained: A file or a folder, as in `weights_files`.
         asked: Settings of the model that is to be built.
 
     Raises:
         ModelFileError: Missing, damaged, or of another architecture.
-        ModelError: An architecture that does not say what its head is, or reads no published files.
+        ModelError: The architecture does not declare its head, or reads no published files.
     """
     files = weights_files(pretrained)
     if len(files) > 1:
-        model, notes = entry.model.from_pretrained(files[0].parent), [_whom_it_met(files[0].parent)]
-    elif hasattr(entry.model, "from_published"):
-        smallest = {"modalities": {"emg": 1}, "head": "classification", "n_classes": 2}  # the trunk fits any number
-        model = entry.model.from_published(files[0], **smallest, **entry.model.reading(asked))
-        notes = [f"whom the weights in {files[0]} were trained with is not told there", *model.load_report.notes]
+        model, notes = entry.model.from_pretrained(files[0].parent), [_subjects_note(files[0].parent)]
+    elif hasattr(entry.model, "from_published_trunk"):
+        model = entry.model.from_published_trunk(files[0], asked)
+        notes = [_UNKNOWN_SUBJECTS.format(files[0]), *model.load_report.notes]
     else:
         raise ModelError(f"{files[0]}: {entry.name} reads no published files; give a folder of save_pretrained")
     if not model.head_parameters:
-        raise ModelError(f"model {entry.name!r} does not say what its head is (head_parameters), so none can be fresh")
-    settings = {name: getattr(model.cfg, name) for name in entry.settings if name not in (*FROM_DATA, *OWN)}
+        raise ModelError(
+            f"model {entry.name!r} does not declare its head (head_parameters), so it cannot get a fresh one"
+        )
+    kept = [name for name in entry.settings if name not in (*FROM_DATA, *entry.config.per_fit_settings)]
     trunk = {name: tensor for name, tensor in model.state_dict().items() if not _is_of_head(name, model)}
+    settings = {name: getattr(model.cfg, name) for name in kept}
     return PretrainedWeights(str(files[-1]), settings, trunk, tuple(notes))
 
 
-def _whom_it_met(folder: Path) -> str:
-    """Of the weights in a folder, whom they were trained without, if that is known."""
+_UNKNOWN_SUBJECTS = "{} does not name the subjects that its weights were trained on"
+
+
+def _subjects_note(folder: Path) -> str:
+    """Say which subjects the weights in a folder were trained without, if that is known."""
     try:
         left_out = json.loads((folder.parent / "data.json").read_text(encoding="utf-8"))["held_out"]
         names = ", ".join(left_out) or "nobody"
     except (OSError, ValueError, KeyError, TypeError):
-        return f"whom the weights in {folder} were trained with is not told there"
+        return _UNKNOWN_SUBJECTS.format(folder)
     return (
-        f"the weights in {folder} are of a pre-training that left out {names}; whomever else it read and this study"
-        " tests, it has met before"
+        f"the weights in {folder} come from a pre-training that left out {names}; its other subjects may also be test"
+        " subjects of this study"
     )
 
 

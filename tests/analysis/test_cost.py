@@ -40,6 +40,10 @@ def test_the_published_sizes_come_out():
         built("tinymyo", **PATCHES, fusion="mean", positions="rotary_time"),
         built("tinymyo", **PATCHES, head="regression", channel_slots=4),
         built("tinymyo", **{**PATCHES, "patch_samples": 12}, drop_tail=True),
+        built("tinymyo-gestures", modalities={"emg": 3, "acc": 2}, **SMALL),
+        built("tinymyo-speech", **SMALL, relative_reach=2),
+        built("hierarchical", modalities={"emg": 3, "acc": 2}, **{**PATCHES, "n_layers": 3}, n_fusion_layers=1),
+        built("multimodal-transformer", modalities={"emg": 3, "acc": 2}, **PATCHES),
     ],
 )
 def test_the_formula_is_what_torch_counts(model):
@@ -77,7 +81,7 @@ def test_what_has_no_formula_is_counted_and_what_cannot_run_is_refused():
     model = built("multimodal-mlp", d_hidden=8, d_fused=6)
     (costs,) = model_costs({"mlp": model}, seconds=0.001).to_dict("records")
     assert costs["flops"] == 2 * (120 * 8 + 8 * 8 + 8 * 6 + 6 * 3) and costs["flops_formula"] != costs["flops_formula"]
-    with pytest.raises(ArgumentError, match="encoders of one stage, got MultimodalMLP"):
+    with pytest.raises(ArgumentError, match="needs an encoder .HookedBiosignalEncoder., got MultimodalMLP"):
         forward_flops(model)
     with pytest.raises(ArgumentError, match="'it' is a Linear without example_input"):
         model_costs({"it": nn.Linear(2, 2)})

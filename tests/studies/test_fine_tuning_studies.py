@@ -97,16 +97,16 @@ def test_the_head_is_that_of_scratch_and_all_else_is_that_of_the_file(weights):
 
 
 def test_reports_tell_whom_the_weights_have_met(done, weights, tmp_path):
-    told = f"whom the weights in {weights} were trained with is not told there"
+    told = f"{weights} does not name the subjects that its weights were trained on"
     assert [told in notes for notes in done.facts["notes"]] == (done.facts["start"] != "scratch").tolist()
     report = (done.folder / "report.html").read_text()
     n_fits = len(done.facts)
-    assert f"were trained with is not told there ({2 * n_fits // 3} of {n_fits} fits)" in report
+    assert f"its weights were trained on ({2 * n_fits // 3} of {n_fits} fits)" in report
     assert "whoever is tested is new to the models" in report
     shutil.copytree(weights, tmp_path / "model")
     (tmp_path / "data.json").write_text(json.dumps({"held_out": ["mine/03", "mine/05"]}))
     (note,) = read_pretrained(architecture("tinymyo"), str(tmp_path), {}).notes
-    assert "a pre-training that left out mine/03, mine/05; whomever else" in note
+    assert "a pre-training that left out mine/03, mine/05; its other subjects" in note
 
 
 def test_validation_trials_count_as_seen_in_the_leakage_report(weights):
@@ -192,7 +192,7 @@ def test_a_published_file_gives_its_trunk(positions, rope, tmp_path):
     own = model.state_dict()
     assert set(found.trunk) == {name for name in own if not name.startswith("unembed.")}
     assert all(torch.equal(tensor, own[name]) for name, tensor in found.trunk.items())
-    assert "is not told there" in found.notes[0] and len(found.notes) == (1 if rope else 2)
+    assert "does not name the subjects" in found.notes[0] and len(found.notes) == (1 if rope else 2)
     assert len(weights_fingerprint([str(tmp_path / "base.safetensors")])) == 10
 
 

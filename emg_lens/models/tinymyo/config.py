@@ -74,6 +74,8 @@ class TinyMyoConfig(PublishedBlocks):
     reads_padding: bool = True
 
     model_name = "tinymyo"
+    per_fit_settings = (*PublishedBlocks.per_fit_settings, "head", "fusion", "output_samples", "pooled", "padding",
+                        "reads_padding")  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -245,12 +245,18 @@ class TinyMyo(HookedBiosignalEncoder):
         model._take(found, told_by, tuple(notes), own_head=head is None, strict=strict)
         return model.eval()
 
-    @staticmethod
-    def reading(settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Of settings of `TinyMyoConfig`, what `from_published` needs to know to read weights for them."""
+    @classmethod
+    def from_published_trunk(cls, file: Path, settings: Mapping[str, Any]) -> Self:
+        """Read a published file for a fit with these settings of `TinyMyoConfig`; the head is fresh and a placeholder.
+
+        Raises:
+            ModelFileError: As `from_published`.
+        """
         kind = settings.get("positions")
         rope = next((word for word, positions in POSITIONS_OF.items() if positions == kind), None)
-        return {"rope": rope} | {name: settings[name] for name in ("n_heads",) if name in settings}
+        given = {name: settings[name] for name in ("n_heads",) if name in settings}
+        placeholder: dict[str, Any] = {"modalities": {"emg": 1}, "head": "classification", "n_classes": 2}
+        return cls.from_published(file, rope=rope, **placeholder, **given)
 
     def _take(
         self, found: PublishedFile, told_by: str, notes: tuple[str, ...], *, own_head: bool, strict: bool
