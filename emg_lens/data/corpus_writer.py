@@ -24,7 +24,7 @@ from emg_lens.data.segment import Segment
 from emg_lens.data.shards import shard_files
 from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_folder, write_checksums
 from emg_lens.io.files import remove_abandoned, replacing
-from emg_lens.io.locking import one_at_a_time
+from emg_lens.io.locking import exclusive_lock
 from emg_lens.validation import Name, SpecModel, checked
 
 CHUNK_BYTES = 1 << 20
@@ -92,7 +92,7 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
     identity = _identity(parts, places)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(folder / ".lock", instead="wait until it is finished, or give another folder"):
+        with exclusive_lock(folder / ".lock", instead="wait until it is finished, or give another folder"):
             _claim(folder, identity)
             remove_abandoned(folder)
             present = {path.name for path in folder.glob("*.h5")}

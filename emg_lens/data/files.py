@@ -12,7 +12,7 @@ from typing import Any
 
 from emg_lens.data.recording import DataError
 from emg_lens.io.hashing import content_hashes
-from emg_lens.io.subprocess_reader import Reader, UnreadableError, read_apart
+from emg_lens.io.subprocess_reader import Reader, UnreadableError, read_in_subprocess
 
 Index = Mapping[str, Sequence[Path]]
 """Files of each subject; subjects and files are in natural order."""
@@ -138,7 +138,7 @@ def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[
         DataError: The file cannot be read.
     """
     try:
-        return read_apart(reader, path, **arguments)
+        return read_in_subprocess(reader, path, **arguments)
     except (UnreadableError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: cannot be read as {what} ({reason}); is it complete?") from None

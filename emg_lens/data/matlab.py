@@ -17,7 +17,7 @@ def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, ".
         DataError: The file cannot be read, or a variable does not contain real numbers.
     """
     variables = read_parts(matlab_variables, path, "a MATLAB file", keys=list(keys))
-    transposed = variables.pop("turned")
+    transposed = variables.pop("transposed")
     return {key: value.T if transposed else value for key, value in variables.items()}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from emg_lens.data.recording import DataError
 from emg_lens.io.binary import hdf5_parts
 from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
-from emg_lens.io.subprocess_reader import UnreadableError, read_apart
+from emg_lens.io.subprocess_reader import UnreadableError, read_in_subprocess
 
 FORMAT, VERSION = "emg-lens trials", 3
 ARRAYS = ("x", "y", "repetition", "repetition_id")
@@ -76,7 +76,7 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
     try:
         facts = path.stat()
         checked = check_file(path) if arrays else _check_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-        content = read_apart(hdf5_parts, path, arrays=arrays, texts=texts)
+        content = read_in_subprocess(hdf5_parts, path, arrays=arrays, texts=texts)
     except DamagedFileError as error:
         raise DataError(f"{error}; save it again") from None
     except (UnreadableError, OSError) as error:

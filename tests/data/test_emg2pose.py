@@ -76,14 +76,14 @@ def rising(dtype):
     "table, message",
     [
         (recording()[["time", "emg"]], "has no field 'joint_angles'; it has time, emg"),
-        (recording()[::-1], "time must rise"),
-        (recording(step=1 / 1000), "rows stand 1000.* a second by their times, expected 2000"),
-        (np.zeros(0, RECORD), "time must rise|no rows"),
+        (recording()[::-1], "time does not rise"),
+        (recording(step=1 / 1000), "1000.* rows per second by the time column, expected 2000"),
+        (np.zeros(0, RECORD), "time does not rise|no rows"),
         (np.zeros((5, 3)), "has no field 'time'"),
-        (recording()[0], r"time is float64 \[\], expected one number of seconds a row"),
+        (recording()[0], r"time is float64 \[\], expected one number of seconds per row"),
         (recording()[:, None], "time is float64 .100, 1., expected one number"),
         (recording().astype([("time", "S9"), ("joint_angles", "f4", (20,)), ("emg", "f4", (16,))]), "time .*expected"),
-        (np.zeros(9, [("time", "f8"), ("joint_angles", "f4"), ("emg", "f4", (16,))]), "time must rise"),
+        (np.zeros(9, [("time", "f8"), ("joint_angles", "f4"), ("emg", "f4", (16,))]), "time does not rise"),
         (
             rising([("time", "f8"), ("joint_angles", "f4"), ("emg", "f4", (16,))]),
             r"joint_angles is \[9\], expected \[time, 20\]",
@@ -103,7 +103,7 @@ def test_damaged_files_are_one_line(tmp_path, table, message):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda folder: (folder / "metadata.csv").unlink(), "holds no metadata.csv"),
+        (lambda folder: (folder / "metadata.csv").unlink(), "has no metadata.csv"),
         (lambda folder: (folder / "metadata.csv").write_text("a,b\n1,2\n"), "expected filename, user and stage"),
         (lambda folder: (folder / "metadata.csv").write_text("filename,user,stage\nx,y,z\n"), "none of the files"),
         (

@@ -67,11 +67,11 @@ def test_other_sensors_and_the_marked_part(tmp_path):
     "changes, options, message",
     [
         ({"emg": {"ch1": [1]}}, {}, "user1.json: trainingSamples.idx_1: emg has no ch2"),
-        ({"emg": {f"ch{i}": [1] * i for i in range(1, 9)}}, {}, "must be numbers, as many of each"),
+        ({"emg": {f"ch{i}": [1] * i for i in range(1, 9)}}, {}, "must be numbers, the same number of each"),
         ({"emg": {f"ch{i}": [] for i in range(1, 9)}}, {}, "is empty"),
         ({"emg": {f"ch{i}": ["x"] for i in range(1, 9)}}, {}, "must be numbers"),
         ({"accelerometer": None}, {"sensors": ["acc"]}, "accelerometer has no x"),
-        ({"groundTruthIndex": [30, 11]}, {"extent": "marked"}, "outside of its 40 rows"),
+        ({"groundTruthIndex": [30, 11]}, {"extent": "marked"}, "outside its 40 rows"),
         ({"groundTruthIndex": None}, {"extent": "marked"}, "expected the first and last row"),
         ({"gestureName": "kick"}, {}, "unknown gesture 'kick'"),
         ({}, {"sensors": "emg"}, "sensors must be a list"),

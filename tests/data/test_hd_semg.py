@@ -10,11 +10,11 @@ REST_ROWS, ROWS, LAG = 400, 600, 100
 
 
 def write(
-    folder, name="s1.mat", movements=(1, 58, 60, 3), repetitions=2, without=(), rest=REST_ROWS, rows=ROWS, **changes
+    folder, name="s1.mat", gestures=(1, 58, 60, 3), repetitions=2, without=(), rest=REST_ROWS, rows=ROWS, **changes
 ):
     """Cues of 600 rows between 400 of rest; adjusted labels begin 100 rows later."""
     folder.mkdir(exist_ok=True)
-    runs = [(of, r) for r in range(1, repetitions + 1) for of in movements]
+    runs = [(of, r) for r in range(1, repetitions + 1) for of in gestures]
     label = np.concatenate([np.repeat([0, of], [rest, rows]) for of, _ in runs] + [np.zeros(rest)])
     repetition = np.concatenate([np.repeat([0, r], [rest, rows]) for _, r in runs] + [np.zeros(rest)])
     n, rng = len(label), np.random.default_rng(0)
@@ -35,7 +35,7 @@ def write(
     return folder, fields
 
 
-def test_each_movement_is_a_recording_with_rest_on_both_sides(tmp_path):
+def test_each_repetition_is_a_recording_with_rest_on_both_sides(tmp_path):
     folder, fields = write(tmp_path)
     recordings = list(load_dataset("hd-semg", folder, margin_s=0.1, merge_duplicates=False))
     assert [(int(r.label.max()), int(r.repetition.max())) for r in recordings] == [
@@ -53,18 +53,20 @@ def test_each_movement_is_a_recording_with_rest_on_both_sides(tmp_path):
     assert (force.native_fs, force.fs, len(force.ch_names)) == (200, 2048, 9)
 
 
-def test_a_movement_with_two_numbers_counts_as_one(tmp_path):
+def test_a_gesture_with_two_numbers_counts_as_one(tmp_path):
     folder, _ = write(tmp_path)
     recordings = list(load_dataset("hd-semg", folder, sensors=["emg"]))
     assert [int(r.label.max()) for r in recordings] == [1, 58, 58, 3] * 2
     assert [int(r.repetition.max()) for r in recordings] == [1] * 4 + [2] * 4
-    assert any("repeat others" in note for note in recordings[0].notes) and list(recordings[0].signals) == ["emg"]
+    assert any("two numbers are merged" in note for note in recordings[0].notes) and list(recordings[0].signals) == [
+        "emg"
+    ]
     made = load_trials("hd-semg", folder, segment=Segment(stop_s=0.25), sensors=["force"])
-    assert made.x.shape == (8, 9, 512) and made.classes == ("movement 1", "movement 3", "movement 58")
+    assert made.x.shape == (8, 9, 512) and made.classes == ("gesture 1", "gesture 3", "gesture 58")
 
 
 def test_the_adjusted_onset_is_another_one(tmp_path):
-    folder, fields = write(tmp_path, movements=(1,), repetitions=1)
+    folder, fields = write(tmp_path, gestures=(1,), repetitions=1)
     (cue,) = load_dataset("hd-semg", folder, sensors=["force"], margin_s=0)
     (adjusted,) = load_dataset("hd-semg", folder, sensors=["force"], margin_s=0, onset="adjusted")
     np.testing.assert_allclose(adjusted.signals["force"].data[:-LAG], cue.signals["force"].data[LAG:])
@@ -93,9 +95,9 @@ def test_subjects_are_in_natural_order(tmp_path):
 @pytest.mark.parametrize(
     "changes, options, message",
     [
-        ({"without": ["force"]}, {}, "s1.mat: no key 'force'"),
-        ({"without": ["adjusted_class"]}, {"onset": "adjusted"}, "no key 'adjusted_class'"),
-        ({"class": np.full((1, 8400), 0.5)}, {}, "class must hold whole numbers"),
+        ({"without": ["force"]}, {}, "s1.mat: no variable 'force'"),
+        ({"without": ["adjusted_class"]}, {"onset": "adjusted"}, "no variable 'adjusted_class'"),
+        ({"class": np.full((1, 8400), 0.5)}, {}, "class must contain whole numbers"),
         ({"repetition": np.ones((1, 10))}, {}, "class and repetition differ in length"),
         ({"emg_flexors": np.zeros((8, 8, 500))}, {}, "emg is shorter than the labels"),
         ({"emg_flexors": np.zeros((8, 8, 0))}, {}, "emg is shorter than the labels"),

@@ -22,7 +22,7 @@ def read(root, **options):
     return list(load_dataset("myo-force", root, **options))
 
 
-def test_a_recording_holds_emg_and_force_of_one_long_movement(tmp_path):
+def test_a_recording_holds_emg_and_force_of_one_long_repetition(tmp_path):
     content = write(tmp_path)
     (r,) = read(tmp_path)
     assert {m: (s.fs, s.data.shape, s.units, s.data.dtype) for m, s in r.signals.items()} == {
@@ -60,10 +60,10 @@ def test_force_becomes_the_target_of_windows_of_two_second_pieces(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"Force": None}, r"no key 'Force' \(found of those wanted: emg\); is the file complete"),
+        ({"Force": None}, r"no variable 'Force' \(it has emg\); is the file complete"),
         ({"emg": np.zeros((900, 7))}, r"emg is float64 \(900, 7\), expected numbers \[time, 8\]"),
         ({"emg": np.zeros((0, 8))}, r"emg is float64 \(0, 8\)"),
-        ({"Force": np.full((900, 1), np.nan)}, "Force holds NaN"),
+        ({"Force": np.full((900, 1), np.nan)}, "Force contains NaN"),
         ({"Force": np.zeros((899, 1))}, r"differ in length \(emg 900, force 899 rows\)"),
     ],
 )

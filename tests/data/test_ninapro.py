@@ -57,7 +57,7 @@ def test_a_sound_file_keeps_rates_units_names_and_values(tmp_path):
     assert r.subject == "S1" and len(r.trials) == 12 and r.fs == 200
     assert r.meta["class_names"][12] == "thumb extension" and len(r.meta["class_names"]) == 12
     assert len(r.notes) == 2 and "50 Hz assumed" in r.notes[0]
-    assert r.notes[1] == "12 repetitions of movements, expected 72: is the file complete?"
+    assert r.notes[1] == "12 repetitions, expected 72: is the file complete?"
 
 
 def test_a_file_with_all_repetitions_has_no_note_about_them(tmp_path):
@@ -80,7 +80,7 @@ def test_repetition_numbers_on_rest_rows_are_normal_and_make_no_trial_and_no_not
 def test_wrong_scalars_inside_the_file_are_noted_and_not_used(tmp_path, field, value):
     r = one(write(tmp_path, **{field: np.uint8(value)}))
     assert r.subject == "S1" and r.fs == 200 and r.meta["exercise"] == 1
-    assert any(f"field {field!r} says {value}" in note for note in r.notes)
+    assert any(f"variable {field!r} is {value}" in note for note in r.notes)
 
 
 def test_labels_one_row_short_are_padded_with_unlabelled_rows(tmp_path):
@@ -95,7 +95,7 @@ def test_labels_272_of_30000_rows_short_are_padded(tmp_path):
 
 
 def test_labels_five_percent_short_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"S1_E1_A1.mat: restimulus has 2280 rows, emg 2400; they may differ by 24"):
+    with pytest.raises(DataError, match=r"S1_E1_A1.mat: restimulus has 2280 rows and emg 2400; expected .* of 24"):
         one(write(tmp_path, short=120))
 
 
@@ -125,17 +125,17 @@ def test_global_labels_stay_as_they_are(tmp_path):
 
 def test_labels_that_fit_both_numberings_need_an_answer(tmp_path):
     folder = write(tmp_path, name="S1_E2_A1.mat", labels=range(13, 18), exercise=np.uint8(2))
-    with pytest.raises(DataError, match="13 to 17 fits both numberings .*; set label_numbering"):
+    with pytest.raises(DataError, match="13 to 17 fit both numberings .*; set label_numbering"):
         one(folder, exercises=(2,))
     assert max(one(folder, exercises=(2,), label_numbering="global").label) == 17
     assert max(one(folder, exercises=(2,), label_numbering="local").label) == 29
 
 
 def test_labels_that_fit_no_numbering_or_not_the_stated_one_are_refused(tmp_path):
-    with pytest.raises(DataError, match="fits no numbering"):
+    with pytest.raises(DataError, match="fit no numbering"):
         one(write(tmp_path / "a", labels=[1, 30]))
     folder = write(tmp_path / "b", name="S1_E2_A1.mat", labels=range(1, 18), exercise=np.uint8(2))
-    with pytest.raises(DataError, match="1 to 17 is not global"):
+    with pytest.raises(DataError, match="1 to 17 are not global"):
         one(folder, exercises=(2,), label_numbering="global")
 
 
@@ -157,7 +157,7 @@ def test_nan_and_infinity_are_refused_with_key_and_channel(tmp_path, value, key,
 
 @pytest.mark.parametrize("key", ["restimulus", "rerepetition", "acc", "emg"])
 def test_a_missing_key_is_named(tmp_path, key):
-    with pytest.raises(DataError, match=rf"S1_E1_A1.mat: no key {key!r} \(found of those wanted: .*subject"):
+    with pytest.raises(DataError, match=rf"S1_E1_A1.mat: no variable {key!r} \(it has .*subject"):
         one(write(tmp_path, **{key: None}))
 
 
@@ -177,12 +177,12 @@ def test_a_truncated_file_is_one_line_with_its_name(tmp_path, kept):
         ({"emg": {"data": np.zeros((ROWS, 16))}}, "emg holds structures"),
         ({"emg": np.ones((ROWS, 16)) * 1j}, "emg holds complex numbers"),
         ({"emg": "abc"}, "emg holds text"),
-        ({"emg": scipy.sparse.eye(16, format="csc")}, "emg holds a csc_"),
+        ({"emg": scipy.sparse.eye(16, format="csc")}, "emg is a csc_"),
         ({"emg": np.zeros((0, 16))}, "emg has no rows"),
         ({"emg": np.full((ROWS, 16), 1e300)}, "emg holds NaN or infinity in channel upper.1"),
-        ({"restimulus": np.ones((ROWS // 2, 2))}, r"restimulus has shape \(1200, 2\), expected one value a row"),
-        ({"restimulus": np.full((ROWS, 1), 1e300)}, "restimulus must hold whole numbers"),
-        ({"rerepetition": np.full((ROWS, 1), np.nan)}, "rerepetition must hold whole numbers"),
+        ({"restimulus": np.ones((ROWS // 2, 2))}, r"restimulus has shape \(1200, 2\), expected one value per row"),
+        ({"restimulus": np.full((ROWS, 1), 1e300)}, "restimulus must contain whole numbers"),
+        ({"rerepetition": np.full((ROWS, 1), np.nan)}, "rerepetition must contain whole numbers"),
     ],
 )
 def test_variables_of_another_kind_are_refused_in_one_line(tmp_path, changes, message):
@@ -192,7 +192,7 @@ def test_variables_of_another_kind_are_refused_in_one_line(tmp_path, changes, me
 
 
 def test_scalars_that_are_no_numbers_are_noted(tmp_path):
-    assert any("'subject' says nan" in note for note in one(write(tmp_path, subject=np.nan)).notes)
+    assert any("'subject' is nan" in note for note in one(write(tmp_path, subject=np.nan)).notes)
 
 
 def test_a_small_file_that_swells_is_refused(tmp_path):
@@ -254,7 +254,7 @@ def test_two_files_for_one_subject_are_refused(tmp_path):
     [
         ({"labels": "cue"}, "labels must be one of restimulus, stimulus, got 'cue'"),
         ({"label_numbering": "guess"}, "label_numbering must be one of auto, local, global"),
-        ({"exercises": (4,)}, r"exercises must be a list out of \[1, 2, 3\], got \(4,\)"),
+        ({"exercises": (4,)}, r"exercises must be a list from \[1, 2, 3\], got \(4,\)"),
         ({"exercises": 1}, "exercises must be a list"),
         ({"exercise": (1,)}, "no option 'exercise'; known options: exercises, parts, sensors, labels, label_numbering"),
         ({"subjects": ["S9"]}, "unknown subject 'S9'; known: S1"),

@@ -7,8 +7,8 @@ import pytest
 from scipy.io import savemat
 
 from emg_lens.data import DataError, Recipe, Segment, load_dataset, load_trials
+from emg_lens.data.sources.axis_order import electrode_major, order_from_gravity
 from emg_lens.data.sources.ninapro_bases import DB1, DB2, DB3, DB6, DB7, DB8, DOA, FORCE_CODES
-from emg_lens.data.sources.triads import electrode_major, found_order
 
 ROWS = 60
 
@@ -22,16 +22,16 @@ def gravity(n_rows, n_electrodes, order="electrode_major", seed=0):
     return (flat + rng.normal(scale=0.005, size=(n_rows, flat.size))).astype(np.float32)
 
 
-def labels(movements, repetitions, rows=ROWS):
-    """Each movement and repetition for `rows` rows behind as many rows of rest, whose repetition number stands."""
-    runs = [(of, r) for of in movements for r in range(1, repetitions + 1)]
+def labels(gestures, repetitions, rows=ROWS):
+    """Each gesture and repetition for `rows` rows behind as many rows of rest, whose repetition number stands."""
+    runs = [(of, r) for of in gestures for r in range(1, repetitions + 1)]
     label = np.concatenate([np.repeat([0, of], rows) for of, _ in runs])
     repetition = np.concatenate([np.repeat([r, r], rows) for _, r in runs])
     return label.astype(np.int8)[:, None], repetition.astype(np.int8)[:, None]
 
 
-def content(movements=range(1, 18), repetitions=6, n_emg=12, order="electrode_major", rows=ROWS, **changes):
-    label, repetition = labels(movements, repetitions, rows)
+def content(gestures=range(1, 18), repetitions=6, n_emg=12, order="electrode_major", rows=ROWS, **changes):
+    label, repetition = labels(gestures, repetitions, rows)
     n = len(label)
     emg = np.random.default_rng(1).normal(scale=1e-5, size=(n, n_emg)).astype(np.float32)
     fields = {
@@ -70,10 +70,10 @@ def test_the_order_of_the_accelerometers_columns_is_found_from_gravity(tmp_path,
     folder = write(tmp_path, order=written)
     r = one("ninapro-db2", folder)
     np.testing.assert_allclose(r.signals["acc"].data, gravity(len(r.label), 12, "electrode_major"), atol=0.05)
-    assert any(f"columns taken as {written}" in note for note in r.notes)
+    assert any(f"column order {written}" in note for note in r.notes)
     given = one("ninapro-db2", folder, acc_order=written)
     np.testing.assert_array_equal(given.signals["acc"].data, r.signals["acc"].data)
-    assert not any("taken as" in note for note in given.notes)
+    assert not any("column order" in note for note in given.notes)
 
 
 def test_an_order_that_gravity_does_not_tell_is_assumed_and_noted(tmp_path):
@@ -88,22 +88,22 @@ def test_the_order_is_taken_from_rest_alone():
     acc = gravity(4000, 6, "axis_major")
     moving = rows % 2 == 1
     acc[moving] = gravity(2000, 6, "electrode_major", seed=5) * 1.0
-    assert found_order(acc, ~moving)[0] == "axis_major"
+    assert order_from_gravity(acc, ~moving)[0] == "axis_major"
     assert electrode_major(acc, "axis_major")[0, :3].tolist() == acc[0, [0, 6, 12]].tolist()
 
 
 @pytest.mark.parametrize("numbers", [range(18, 41), range(1, 24)], ids=["global", "local"])
 def test_db2_exercise_2_is_numbered_18_to_40_whichever_way_the_file_counts(tmp_path, numbers):
-    r = one("ninapro-db2", write(tmp_path, "S1_E2_A1.mat", movements=numbers), exercises=[2])
+    r = one("ninapro-db2", write(tmp_path, "S1_E2_A1.mat", gestures=numbers), exercises=[2])
     assert sorted(set(r.label[r.label > 0])) == list(range(18, 41)) and list(r.meta["class_names"]) == [*range(18, 41)]
 
 
 def test_old_force_codes_become_movements_41_to_49_in_order(tmp_path):
-    r = one("ninapro-db2", write(tmp_path, "S1_E3_A1.mat", movements=FORCE_CODES), exercises=[3])
+    r = one("ninapro-db2", write(tmp_path, "S1_E3_A1.mat", gestures=FORCE_CODES), exercises=[3])
     runs = r.trials["label"].to_numpy().reshape(9, 6)
     assert runs[:, 0].tolist() == list(range(41, 50)) and (runs == runs[:, :1]).all()
     assert any("codes of an early release" in note for note in r.notes)
-    again = one("ninapro-db2", write(tmp_path / "new", "S1_E3_A1.mat", movements=range(41, 50)), exercises=[3])
+    again = one("ninapro-db2", write(tmp_path / "new", "S1_E3_A1.mat", gestures=range(41, 50)), exercises=[3])
     assert again.trials["label"].tolist() == r.trials["label"].tolist()
 
 
@@ -117,7 +117,7 @@ def test_short_labels_are_padded_and_noted(tmp_path, short):
 
 def test_labels_five_percent_short_are_refused(tmp_path):
     label, _ = labels(range(1, 18), 6)
-    with pytest.raises(DataError, match="restimulus has .* rows, emg 12240; they may differ by 122 at most"):
+    with pytest.raises(DataError, match="restimulus has .* rows and emg 12240; expected a difference of 122 at most"):
         one("ninapro-db2", write(tmp_path, restimulus=label[: int(len(label) * 0.95)]))
 
 
@@ -125,14 +125,14 @@ def test_other_sensors_are_read_where_they_are_asked_for(tmp_path):
     n = len(content()["emg"])
     folder = write(tmp_path, glove=np.ones((n, 22), np.float32))
     assert list(one("ninapro-db2", folder, sensors=["glove", "emg"]).signals) == ["glove", "emg"]
-    with pytest.raises(DataError, match="sensors must be a list out of .*'glove', 'force'.*, got 'emg'"):
+    with pytest.raises(DataError, match="sensors must be a list of values from .*'glove', 'force'.*, got 'emg'"):
         one("ninapro-db2", folder, sensors="emg")
-    with pytest.raises(DataError, match="no key 'force'"):
+    with pytest.raises(DataError, match="no variable 'force'"):
         one("ninapro-db2", folder, sensors=["force"])
 
 
 def test_a_file_becomes_trials_of_the_papers_steady_state(tmp_path):
-    write(tmp_path, movements=[1, 2], repetitions=6)
+    write(tmp_path, gestures=[1, 2], repetitions=6)
     recipe = Recipe(signals={"emg": [], "acc": [{"step": "lowpass", "cutoff_hz": 90}]})
     made = load_trials("ninapro-db2", tmp_path, recipe, Segment(start_s=0.005, stop_s=0.025))
     assert made.modalities == {"emg": 12, "acc": 36} and made.x.shape == (12, 48, 40)
@@ -165,10 +165,10 @@ def test_db6_drops_columns_of_no_electrode_and_numbers_repetitions_through_sessi
         list(range(first, first + 12)) for first in (1, 13, 109)
     ]
     assert all(len(r.signals["emg"].ch_names) == 14 and list(r.meta["class_names"]) == list(grasps) for r in recordings)
-    assert any("zero throughout, left out: electrode 9, electrode 10" in note for note in recordings[0].notes)
+    assert any("channels of zeros left out: electrode 9, electrode 10" in note for note in recordings[0].notes)
     assert not any("complete" in note for r in recordings for note in r.notes)
     assert [r.repetition.max() for r in load_dataset("ninapro-db6", tmp_path, parts=[2])] == [24]
-    with pytest.raises(DataError, match="parts must be a list out of .*10.*, got .11."):
+    with pytest.raises(DataError, match="parts must be a list from .*10.*, got .11."):
         load_dataset("ninapro-db6", tmp_path, parts=[11])
 
 
@@ -179,7 +179,7 @@ def test_db7_turns_gyroscope_and_magnetometer_as_the_accelerometer(tmp_path):
     r = one("ninapro-db7", folder, sensors=["emg", "acc", "gyro", "mag"])
     assert r.signals["gyro"].data[0, :6].tolist() == [0, 12, 24, 1, 13, 25] == r.signals["mag"].data[0, :6].tolist()
     alone = one("ninapro-db7", folder, sensors=["gyro"])
-    assert any("read acc too to find out" in note for note in alone.notes)
+    assert any("read acc to determine it" in note for note in alone.notes)
 
 
 def test_db8_excludes_rows_of_a_glove_that_lost_contact_and_gives_degrees_of_actuation(tmp_path):
@@ -197,7 +197,7 @@ def test_db8_excludes_rows_of_a_glove_that_lost_contact_and_gives_degrees_of_act
     ]
     r, glove = recordings[2], glove.astype(float)
     assert np.flatnonzero(r.label == -1).tolist() == [5, 6, 7, 8, 100]
-    assert any("doa: 5 rows hold NaN and are excluded" in note for note in r.notes)
+    assert any("doa: 5 rows with NaN are excluded" in note for note in r.notes)
     expected = np.stack([sum(w * glove[:, c] for c, w in of.items()) for of in DOA], axis=1)
     sound = ~np.isnan(glove).any(axis=1)
     np.testing.assert_allclose(r.signals["doa"].data[sound], expected[sound], atol=1e-5)
@@ -216,15 +216,15 @@ def test_a_glove_of_a_row_more_or_less_than_the_labels_keeps_its_holes(tmp_path,
     *_, r = load_dataset("ninapro-db8", tmp_path)
     holes = [5, len(glove) - 1] if rows < 0 else [5]
     assert np.flatnonzero(r.label == -1).tolist() == holes and np.isfinite(r.signals["doa"].data).all()
-    assert any("doa: 2 rows hold NaN" in note for note in r.notes) and any("doa has" in note for note in r.notes)
+    assert any("doa: 2 rows with NaN" in note for note in r.notes) and any("doa has" in note for note in r.notes)
 
 
 @pytest.mark.parametrize("family", [DB1, DB2, DB3, DB6, DB7, DB8], ids=lambda family: family.name)
 def test_every_table_agrees_with_itself(family):
     assert set(family.default) <= set(family.sensors)
     numbers = [i for exercise in family.exercises.values() for i in range(exercise.start, exercise.stop + 1)]
-    assert numbers == list(range(1, len(numbers) + 1)) and len(family.movements) in (0, len(numbers))
-    assert len(set(family.movements)) == len(family.movements)
+    assert numbers == list(range(1, len(numbers) + 1)) and len(family.gestures) in (0, len(numbers))
+    assert len(set(family.gestures)) == len(family.gestures)
 
 
 @pytest.mark.parametrize("name", ["db1", "db2", "db3", "db6", "db7", "db8"])

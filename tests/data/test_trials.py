@@ -403,8 +403,8 @@ def virtual(file, path):
     [
         (lambda file, path: file.__setitem__("x", external(path)), "x is a link to another place"),
         (lambda file, path: file.__setitem__("x", h5py.SoftLink("/y")), "x is a link to another place"),
-        (outside, "the values of x lie in other files"),
-        (virtual, "the values of x lie in other files"),
+        (outside, "the values of x are in other files"),
+        (virtual, "the values of x are in other files"),
         (lambda file, path: file.create_group("x"), "x is a group"),
         (lambda file, path: file.create_dataset("x", (10**7, 5, 70), "f4"), "x declares 14000.0 MB"),
         (lambda file, path: file.create_dataset("x", (10**7, 5, 70), "f4", compression=9), "x declares 14000.0 MB"),

@@ -22,7 +22,7 @@ GROUP, TABLE = "emg2pose", "timeseries"
 
 def prepare_hd(folder: Path) -> list[Specimen]:
     """Two movements of a subject."""
-    _, fields = test_hd_semg.write(folder / "hd", movements=(1, 60), repetitions=1, rest=20, rows=220)
+    _, fields = test_hd_semg.write(folder / "hd", gestures=(1, 60), repetitions=1, rest=20, rows=220)
     read = ("emg_extensors", "emg_flexors", "force", "class", "repetition")
     turned = {key: values.T for key, values in fields.items()}
     return [specimens("hd-semg", "s1.mat", [(folder / "hd" / "s1.mat").read_bytes()], folder, None, turned, read)]

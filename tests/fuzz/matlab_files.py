@@ -149,7 +149,7 @@ def prepare_ninapro(folder: Path) -> list[Specimen]:
 
 def prepare_db2(folder: Path) -> list[Specimen]:
     """NinaPro DB2: an accelerometer in each electrode, whose columns stand in one of two orders."""
-    content = test_ninapro_bases.content(movements=(1, 2), repetitions=1, rows=220)
+    content = test_ninapro_bases.content(gestures=(1, 2), repetitions=1, rows=220)
     return prepare_matlab("ninapro-db2", "S1_E1_A1.mat", content, ("emg", "acc", "restimulus", "rerepetition"), folder)
 
 
@@ -157,7 +157,7 @@ def prepare_db8(folder: Path) -> list[Specimen]:
     """NinaPro DB8: sixteen electrodes, and a glove with holes."""
     glove = np.random.default_rng(2).normal(scale=30, size=(880, 18))
     glove[300:310] = np.nan
-    content = test_ninapro_bases.content(movements=(1, 2), repetitions=1, rows=220, n_emg=16, glove=glove)
+    content = test_ninapro_bases.content(gestures=(1, 2), repetitions=1, rows=220, n_emg=16, glove=glove)
     return prepare_matlab(
         "ninapro-db8", "S1_E1_A1.mat", content, ("emg", "glove", "restimulus", "rerepetition"), folder
     )

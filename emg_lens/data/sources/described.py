@@ -25,7 +25,7 @@ from emg_lens.data.sources.description import (
     SignalColumns,
     value_name,
 )
-from emg_lens.data.sources.runs import count_runs
+from emg_lens.data.sources.repetition_numbers import number_runs
 from emg_lens.data.text import SPACES, check_columns, first_line, read_bytes
 from emg_lens.io.binary import numpy_array
 
@@ -88,7 +88,7 @@ def read(path: Path, told: FolderDescription, fields: Mapping[str, str], done: d
         notes += _check_time(table, told, path)
     label, names = _labels(table, told.label, fields, n_rows, path)
     if told.repetition is None:
-        repetition = count_runs(label, done)
+        repetition = number_runs(label, done)
     else:
         repetition, active = np.zeros(n_rows, np.int64), label > REST
         repetition[active] = _whole(_rows(table, told.repetition, fields, n_rows, path)[active], "repetition", path)

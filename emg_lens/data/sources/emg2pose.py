@@ -1,6 +1,6 @@
-"""EMG2Pose: EMG of a wrist band and the joint angles of the hand, one HDF5 file a recording, a table of all of them.
+"""EMG2Pose: EMG of a wrist band and joint angles of the hand; one HDF5 file a recording, and a table of all files.
 
-Facts: docs/data-sets.md §2.11.
+Source: docs/data-sets.md §2.11.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,15 +19,15 @@ from emg_lens.io.binary import hdf5_fields
 NAME = "emg2pose"
 METADATA = "metadata.csv"
 MOST_METADATA = 100_000_000
-"""Bytes: a line a recording."""
+"""Largest size of the table (bytes); it has one line a recording."""
 EXPECTED = f"{METADATA} and the .hdf5 files that it lists, at any depth"
 TABLE = "emg2pose/timeseries"
 FS = 2000.0
 RATE_TOLERANCE = 0.02
 LONGEST_STEP = 4
-"""Rows: a step of time as long as so many is a gap."""
+"""A time step of more than this many rows is a gap."""
 
-SIGNALS = {  # modality -> field of the table, channels, unit, where the sensor sits
+SIGNALS = {  # modality -> field of the table, channels, unit, position of the sensor
     "emg": ("emg", tuple(f"ch{i}" for i in range(1, 17)), "", "band at the wrist"),
     "angles": ("joint_angles", tuple(f"angle {i}" for i in range(20)), "rad", "joints of the hand, motion capture"),
 }
@@ -36,7 +36,7 @@ SIGNALS = {  # modality -> field of the table, channels, unit, where the sensor 
 def load(
     root: str | Path, *, subjects: Iterable[str | int] | None = None, sensors: Sequence[str] = ("emg",)
 ) -> Iterator[Recording]:
-    """Read the recordings; each is one movement, of the label of its stage.
+    """Read the recordings; each is one repetition, and its stage is the label.
 
     Args:
         root: Folder with the table and the files.
@@ -44,7 +44,8 @@ def load(
         sensors: `"emg"`, `"angles"`, or both.
 
     Raises:
-        DataError: Unknown sensor or user, no table or files; while iterating, a damaged file.
+        DataError: A sensor or user is unknown; the table or all files are missing; or, while iterating, a file is
+            damaged.
     """
     check_choices(NAME, "sensors", sensors, SIGNALS)
     table, stages = _metadata(root)
@@ -58,10 +59,10 @@ def load(
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """The table, and the files of each user that are there.
+    """Find the existing files of each user, and the table.
 
     Raises:
-        DataError: No such folder, table or file.
+        DataError: The folder, the table or all files are missing.
     """
     place = Path(root).expanduser() / METADATA
     return {user: [*paths, place] for user, paths in _by_user(_metadata(root)[0]).items()}
@@ -73,49 +74,49 @@ def read(
     """Read one file.
 
     Raises:
-        DataError: The file is damaged, lacks a field, holds NaN, or its time does not rise.
+        DataError: The file is damaged, lacks a field, contains NaN, or its time does not rise.
     """
     fields = ["time", *dict.fromkeys(SIGNALS[name][0] for name in (*sensors, "angles"))]
-    found = read_parts(hdf5_fields, path, f"a recording of {NAME}", name=TABLE, fields=fields)
-    if found["time"].ndim != 1 or found["time"].dtype.kind != "f":
-        what = f"{found['time'].dtype} {list(found['time'].shape)}"
-        raise DataError(f"{path}: time is {what}, expected one number of seconds a row")
-    steps = np.diff(found["time"])
-    if not len(found["time"]) or not (steps > 0).all():
-        raise DataError(f"{path}: time must rise from row to row, and does not; is the file complete?")
+    table = read_parts(hdf5_fields, path, f"a recording of {NAME}", name=TABLE, fields=fields)
+    if table["time"].ndim != 1 or table["time"].dtype.kind != "f":
+        what = f"{table['time'].dtype} {list(table['time'].shape)}"
+        raise DataError(f"{path}: time is {what}, expected one number of seconds per row")
+    steps = np.diff(table["time"])
+    if not len(table["time"]) or not (steps > 0).all():
+        raise DataError(f"{path}: time does not rise from row to row; is the file complete?")
     measured = 1 / float(np.median(steps)) if len(steps) else FS
     if abs(measured / FS - 1) > RATE_TOLERANCE:
-        raise DataError(f"{path}: rows stand {measured:.6g} a second by their times, expected {FS:g}")
+        raise DataError(f"{path}: {measured:.6g} rows per second by the time column, expected {FS:g}")
     notes = []
     gaps = int((steps > LONGEST_STEP / FS).sum())
     if gaps:
         notes.append(f"time has {gaps} gaps, the longest of {steps.max():.2f} s: rows are missing")
     for name in dict.fromkeys((*sensors, "angles")):
         field, channels, *_ = SIGNALS[name]
-        if found[field].shape != (len(steps) + 1, len(channels)):
-            raise DataError(f"{path}: {field} is {list(found[field].shape)}, expected [time, {len(channels)}]")
-    lost = (found["joint_angles"] == 0).all(axis=1)
-    if lost.any():
-        notes.append(f"{lost.mean():.1%} of rows have no joint angles (all zero) and are excluded")
+        if table[field].shape != (len(steps) + 1, len(channels)):
+            raise DataError(f"{path}: {field} is {list(table[field].shape)}, expected [time, {len(channels)}]")
+    without_angles = (table["joint_angles"] == 0).all(axis=1)
+    if without_angles.any():
+        notes.append(f"{without_angles.mean():.1%} of rows have no joint angles (all zero) and are excluded")
     signals = {}
     for name in sensors:
         field, channels, units, placement = SIGNALS[name]
-        data = as_float32(found[field])
+        data = as_float32(table[field])
         if not np.isfinite(data).all():
-            raise DataError(f"{path}: {field} holds NaN or infinity; is the file complete?")
+            raise DataError(f"{path}: {field} contains NaN or infinity; is the file complete?")
         signals[name] = Signal(data, FS, FS, units, channels, placement)
-    label = np.where(lost, UNLABELLED, stages[stage])
+    label = np.where(without_angles, UNLABELLED, stages[stage])
     names = {number: name for name, number in stages.items()}
     meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": tuple(notes)}
     return Recording(subject, signals, label, np.full(len(label), repetition), FS, meta)
 
 
 def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
-    """One row a recording that is there: path, user, stage; and the number of each stage, there or not."""
+    """One row an existing recording: path, user, stage; and the number of each stage of the table."""
     folder = check_folder(root, EXPECTED)
     place = folder / METADATA
     if not place.is_file():
-        raise DataError(f"{folder} holds no {METADATA}; expected {EXPECTED}")
+        raise DataError(f"{folder} has no {METADATA}; expected {EXPECTED}")
     text = read_bytes(place, MOST_METADATA)
     check_columns(first_line(text), ",", place)
     try:
@@ -123,25 +124,25 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     except (ValueError, KeyError) as error:
         raise DataError(f"{place}: cannot be read ({error}); expected filename, user and stage") from None
     stages = {stage: i for i, stage in enumerate(sorted(table["stage"].unique()), start=1)}
-    there: dict[str, Path] = {}
+    path_of: dict[str, Path] = {}
     for path in files_below(folder):
         if path.suffix != ".hdf5" or path.name.startswith("."):
             continue
-        if path.stem in there:
-            raise DataError(f"two files of one name: {there[path.stem]} and {path}; keep one")
-        there[path.stem] = path
-    table = table.assign(path=[there.get(Path(name).stem) for name in table["filename"]])
+        if path.stem in path_of:
+            raise DataError(f"two files of one name: {path_of[path.stem]} and {path}; keep one")
+        path_of[path.stem] = path
+    table = table.assign(path=[path_of.get(Path(name).stem) for name in table["filename"]])
     table = table[table["path"].notna()].sort_values("filename", key=lambda names: names.map(natural_key))
     if table.empty:
-        raise DataError(f"{place}: none of the files that it lists is there; expected {EXPECTED}")
+        raise DataError(f"{place}: none of the files that it lists exists; expected {EXPECTED}")
     if table["path"].duplicated().any():
         raise DataError(f"{place}: {table.loc[table['path'].duplicated(), 'filename'].iloc[0]} is listed twice")
     return table, stages
 
 
 def _by_user(table: pd.DataFrame) -> dict[str, list[Path]]:
-    found = {str(user): rows["path"].tolist() for user, rows in table.groupby("user")}
-    return {user: found[user] for user in sorted(found, key=natural_key)}
+    by_user = {str(user): rows["path"].tolist() for user, rows in table.groupby("user")}
+    return {user: by_user[user] for user in sorted(by_user, key=natural_key)}
 
 
 EMG2POSE = DataSet(NAME, load, f"wrist-band EMG and joint angles of the hand: {EXPECTED}", find)

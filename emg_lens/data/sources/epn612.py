@@ -1,6 +1,6 @@
-"""EPN-612: five gestures and none with a Myo band, 612 people, one JSON file a person.
+"""EPN-612: five gestures and no gesture, recorded with a Myo band; 612 people, one JSON file a person.
 
-Facts: docs/data-sets.md §2.10.
+Source: docs/data-sets.md §2.10.
 """
 
 import json
@@ -21,14 +21,14 @@ NAME = "epn-612"
 EXPECTED = "folders trainingJSON and testingJSON with user<k>/user<k>.json"
 FILE_NAME = re.compile(r"user(\d+)\.json", re.IGNORECASE)
 GESTURES = ("noGesture", "waveIn", "waveOut", "pinch", "open", "fist")
-"""In the order of their labels, 1 to 6. The files' own codes have another."""
+"""In order of our labels, 1 to 6; the codes in the files have another order."""
 SETS = ("trainingSamples", "testingSamples")
 REPETITIONS = 25
-"""Of each gesture in each set."""
+"""Number of samples of each gesture in a set."""
 EMG_FS, IMU_FS = 200.0, 50.0
 MOST_BYTES = 500_000_000
 
-SIGNALS = {  # modality -> the file's word, channels, rate (Hz), unit
+SIGNALS = {  # modality -> key in the file, channels, rate (Hz), unit
     "emg": ("emg", tuple(f"ch{i}" for i in range(1, 9)), EMG_FS, "adc"),
     "acc": ("accelerometer", ("x", "y", "z"), IMU_FS, ""),
     "gyro": ("gyroscope", ("x", "y", "z"), IMU_FS, ""),
@@ -46,18 +46,19 @@ def load(
 ) -> Iterator[Recording]:
     """Read the samples, one recording of about five seconds each.
 
-    Repetitions count a gesture's samples: 1 to 25 in `trainingSamples`, 26 to 50 in `testingSamples`.
+    Repetition numbers count the samples of a gesture: 1 to 25 in `trainingSamples`, 26 to 50 in `testingSamples`.
 
     Args:
         root: Folder with `trainingJSON` and `testingJSON`.
         subjects: `"training.3"`, `"testing.3"`, ...; default all.
-        sets: Which samples of each person.
-        sensors: Out of emg, acc, gyro, quat.
-        extent: Whether a label holds for the whole sample, or where the publishers marked the gesture (`"marked"`; of
-            `noGesture` the whole sample).
+        sets: The sets of samples to read of each person.
+        sensors: Modalities to read: emg, acc, gyro, quat.
+        extent: Rows with the label: `"sample"`: all; `"marked"`: those that the publishers marked as the gesture (for
+            `noGesture` all).
 
     Raises:
-        DataError: Unknown option value or subject, no files; while iterating, a damaged file.
+        DataError: An option's value or a subject is unknown; there are no files; or, while iterating, a file is
+            damaged.
     """
     check_choices(NAME, "sets", sets, SETS)
     check_choices(NAME, "sensors", sensors, SIGNALS)
@@ -72,7 +73,7 @@ def load(
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """File of each person, `"training.<k>"` or `"testing.<k>"`: both folders number theirs from 1.
+    """Find the file of each person, `"training.<k>"` or `"testing.<k>"`; both folders count from 1.
 
     Raises:
         DataError: No such folder or file, or two files for one person.
@@ -100,9 +101,9 @@ def _recordings(
             where = f"{path}: {name}.{key}"
             sample = samples[key]
             if not isinstance(sample, Mapping):
-                raise DataError(f"{where} holds {type(sample).__name__}, expected signals and a gesture")
+                raise DataError(f"{where} is a {type(sample).__name__}; expected signals and a gesture")
             gesture = sample.get("gestureName")
-            if gesture is None:  # the publishers keep the gestures of the testing people's second set to themselves
+            if gesture is None:  # the publishers withhold the gestures of the second set of the testing people
                 continue
             if gesture not in GESTURES:
                 raise DataError(f"{where}: unknown gesture {gesture!r}; expected one of {', '.join(GESTURES)}")
@@ -130,32 +131,32 @@ def _recording(
             raise DataError(f"{where}: groundTruthIndex is {bounds!r}, expected the first and last row of the gesture")
         first, last = bounds
         if not 1 <= first <= last <= n_rows:
-            raise DataError(f"{where}: groundTruthIndex {bounds} is outside of its {n_rows} rows")
+            raise DataError(f"{where}: groundTruthIndex {bounds} is outside its {n_rows} rows")
         active[:] = 0
         active[first - 1 : last] = 1
     meta = {
         "dataset": NAME,
         "file": str(path),
         "class_names": dict(enumerate(GESTURES, start=1)),
-        "notes": ("emg, acc, gyro and quat taken as uniform at 200 and 50 Hz, all from time 0",) * (len(sensors) > 1),
+        "notes": ("emg, acc, gyro and quat treated as uniform at 200 and 50 Hz, all from time 0",) * (len(sensors) > 1),
     }
     label = GESTURES.index(gesture) + 1
     return Recording(subject, signals, active * label, active * repetition, EMG_FS, meta)
 
 
 def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
-    word, channels, fs, units = SIGNALS[name]
-    table = sample.get(word)
+    key, channels, fs, units = SIGNALS[name]
+    table = sample.get(key)
     table = table if isinstance(table, Mapping) else {}
     missing = [channel for channel in channels if channel not in table]
     if missing:
-        raise DataError(f"{where}: {word} has no {missing[0]}; is the file complete?")
+        raise DataError(f"{where}: {key} has no {missing[0]}; is the file complete?")
     try:
         data = np.array([table[channel] for channel in channels], dtype=np.float32).T
     except (TypeError, ValueError):
-        raise DataError(f"{where}: the channels of {word} must be numbers, as many of each") from None
+        raise DataError(f"{where}: the channels of {key} must be numbers, the same number of each") from None
     if data.ndim != 2 or not len(data) or not np.isfinite(data).all():
-        raise DataError(f"{where}: {word} is empty or holds something else than numbers")
+        raise DataError(f"{where}: {key} is empty or contains values that are not numbers")
     return Signal(data, fs, fs, units, channels, "Myo band on the forearm")
 
 
@@ -164,10 +165,10 @@ def _content(path: Path) -> Mapping[str, Any]:
     try:
         content = json.load(text)
         if not isinstance(content, Mapping):
-            raise ValueError(f"it holds a {type(content).__name__}")
+            raise ValueError(f"it contains a {type(content).__name__}")
         return content
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
 
 
-EPN_612 = DataSet(NAME, load, f"five gestures and none with a Myo band, 612 people: {EXPECTED}", find)
+EPN_612 = DataSet(NAME, load, f"five gestures and no gesture with a Myo band, 612 people: {EXPECTED}", find)

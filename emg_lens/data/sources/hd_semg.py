@@ -1,7 +1,7 @@
 """High-density EMG of 65 hand gestures (Malešević et al. 2021): 128 channels and nine forces, MATLAB 7.3.
 
-A subject's file holds an hour of float64, some 7 GB: it is never read whole. Each movement becomes a recording of its
-own, with some rest on both sides for the filters. Facts: docs/data-sets.md §2.9.
+A subject's file is an hour of float64, about 7 GB, and is never read as a whole. Each repetition becomes a recording of
+its own, with some rest on both sides for the filters. Source: docs/data-sets.md §2.9.
 """
 
 import re
@@ -24,14 +24,14 @@ EXPECTED = "files s<n>.mat of the high-density data set (MATLAB 7.3)"
 FILE_NAME = re.compile(r"s(\d+)\.mat", re.IGNORECASE)
 FS = 2048.0
 GRID = 8
-"""Electrodes of each of the two arrays: 8 x 8."""
+"""Each of the two electrode arrays has 8 x 8 electrodes."""
 LABELS = {"cue": ("class", "repetition"), "adjusted": ("adjusted_class", "adjusted_repetition")}
 FORCE_FS = 200.0
 DUPLICATES = {60: 58}
-"""A movement that was recorded under two numbers."""
+"""A gesture that was recorded under two numbers."""
 MARGIN_S = 1.0
 
-SIGNALS = {  # modality -> variables of the file, unit, the sensor's own rate
+SIGNALS = {  # modality -> variables of the file, unit, native rate (Hz)
     "emg": (("emg_extensors", "emg_flexors"), "V", FS),
     "force": (("force",), "V", FORCE_FS),
 }
@@ -51,19 +51,20 @@ def load(
     sensors: Sequence[str] = ("emg", "force"),
     margin_s: float = MARGIN_S,
 ) -> Iterator[Recording]:
-    """Read the movements, one recording each, in order of time.
+    """Read the repetitions, one recording each, in order of time.
 
     Args:
-        root: Folder with the files, searched at every depth.
+        root: Folder with the files, searched at any depth.
         subjects: Names (`"s3"`) or numbers; default all.
-        onset: `"cue"`, what the screen showed, or `"adjusted"`, relabelled by the publishers from the force: its onset
-            is half-way up the rise, 0.24 s behind the cue on average.
-        merge_duplicates: Whether movement 60, which repeats 58, counts as 58.
+        onset: `"cue"`: when the screen showed the gesture; or `"adjusted"`: corrected by the publishers to the time
+            when the force has risen half-way, 0.24 s after the cue on average.
+        merge_duplicates: Whether gesture 60, which repeats 58, counts as 58.
         sensors: `"emg"`, `"force"`, or both.
-        margin_s: Rest that is kept on both sides of each movement (s).
+        margin_s: Rest that is kept on both sides of each repetition (s).
 
     Raises:
-        DataError: Unknown option value or subject, no files; while iterating, a damaged file.
+        DataError: An option's value or a subject is unknown; there are no files; or, while iterating, a file is
+            damaged.
     """
     check_choice(NAME, "onset", onset, get_args(Onset))
     check_choices(NAME, "sensors", sensors, SIGNALS)
@@ -80,10 +81,10 @@ def load(
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """File of each subject (`"s1"`, `"s2"`, ...).
+    """Find the file of each subject (`"s1"`, `"s2"`, ...).
 
     Raises:
-        DataError: No such folder or file, or two files for one subject.
+        DataError: The folder or its files do not exist, or a subject has two files.
     """
     return index_files(root, FILE_NAME, lambda match, _: (f"s{int(match[1])}", "recording"), EXPECTED)
 
@@ -92,14 +93,14 @@ def _recordings(
     path: Path, subject: str, onset: Onset, merge: bool, sensors: tuple[str, ...], margin: int
 ) -> Iterator[Recording]:
     label, repetition = _labels(path, onset)
-    notes = [{"cue": "movements begin at the cue", "adjusted": "movements begin half-way up the rise of force"}[onset]]
+    notes = [{"cue": "repetitions start at the cue", "adjusted": "repetitions start at half the rise of force"}[onset]]
     if "force" in sensors:
-        notes.append("force: recorded at 200 Hz, stored on the EMG's grid")
+        notes.append("force: recorded at 200 Hz, stored at the rate of the EMG")
     if merge and np.isin(label, [*DUPLICATES]).any():
         for number, same in DUPLICATES.items():
             label[label == number] = same
-        notes.append(f"movements that repeat others count as those: {DUPLICATES}")
-    names = {int(i): f"movement {i}" for i in np.unique(label[label > REST])}
+        notes.append(f"gestures with two numbers are merged: {DUPLICATES}")
+    names = {int(i): f"gesture {i}" for i in np.unique(label[label > REST])}
     changes = np.flatnonzero(np.diff(label) | np.diff(repetition)) + 1
     starts, stops = np.append(0, changes), np.append(changes, len(label))
     for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
@@ -108,19 +109,19 @@ def _recordings(
         first, last = max(0, start - margin), min(len(label), stop + margin)
         active = np.zeros(last - first, np.int64)
         active[start - first : stop - first] = 1
-        of, number = int(label[start]), int(repetition[start])
+        gesture, number = int(label[start]), int(repetition[start])
         signals = {name: _signal(path, name, first, last) for name in sensors}
         meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": tuple(notes)}
-        yield Recording(subject, signals, active * of, active * number, FS, meta)
+        yield Recording(subject, signals, active * gesture, active * number, FS, meta)
 
 
 def _labels(path: Path, onset: Onset) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
-    found = _rows(path, LABELS[onset], None, None)
+    columns = _rows(path, LABELS[onset], None, None)
     vectors = []
     for key in LABELS[onset]:
-        vector = found[key].ravel()
+        vector = columns[key].ravel()
         if not ((vector >= 0) & (vector < 2**31) & (vector == np.round(vector))).all():
-            raise DataError(f"{path}: {key} must hold whole numbers from 0 upwards")
+            raise DataError(f"{path}: {key} must contain whole numbers from 0; is the file complete?")
         vectors.append(vector.astype(np.int64))
     if len({len(vector) for vector in vectors}) > 1:
         raise DataError(f"{path}: {' and '.join(LABELS[onset])} differ in length; is the file complete?")
@@ -129,10 +130,10 @@ def _labels(path: Path, onset: Onset) -> tuple[Int[np.ndarray, " row"], Int[np.n
 
 def _signal(path: Path, name: str, first: int, last: int) -> Signal:
     keys, units, native_fs = SIGNALS[name]
-    found = _rows(path, keys, first, last)
-    if any(found[key].shape[:1] != (last - first,) for key in keys):
+    variables = _rows(path, keys, first, last)
+    if any(variables[key].shape[:1] != (last - first,) for key in keys):
         raise DataError(f"{path}: {name} is shorter than the labels; is the file complete?")
-    tables = [as_float32(found[key].reshape(last - first, -1)) for key in keys]
+    tables = [as_float32(variables[key].reshape(last - first, -1)) for key in keys]
     data: Float[np.ndarray, "time channel"] = np.concatenate(tables, axis=1)
     if data.shape[1] != len(CH_NAMES[name]):
         raise DataError(f"{path}: {name} has {data.shape[1]} channels, expected {len(CH_NAMES[name])}")
@@ -143,12 +144,12 @@ def _signal(path: Path, name: str, first: int, last: int) -> Signal:
 
 
 def _rows(path: Path, keys: tuple[str, ...], first: int | None, last: int | None) -> dict[str, Any]:
-    """Some rows of some variables, `[time, ...]` on MATLAB's axes."""
-    found = read_parts(hdf5_rows, path, "a MATLAB 7.3 file", names=keys, first=first, last=last)
-    missing = [key for key in keys if key not in found]
+    """Some rows of some variables, `[time, ...]` in MATLAB's order of axes."""
+    variables = read_parts(hdf5_rows, path, "a MATLAB 7.3 file", names=keys, first=first, last=last)
+    missing = [key for key in keys if key not in variables]
     if missing:
-        raise DataError(f"{path}: no key {missing[0]!r}; is the file complete?")
-    return {key: array.T for key, array in found.items()}
+        raise DataError(f"{path}: no variable {missing[0]!r}; is the file complete?")
+    return {key: array.T for key, array in variables.items()}
 
 
 HD_SEMG = DataSet(NAME, load, f"high-density EMG of 65 gestures, 128 channels and nine forces: {EXPECTED}", find)

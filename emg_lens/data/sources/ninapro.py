@@ -1,6 +1,6 @@
-"""NinaPro `.mat` files: what all its data bases share. The data bases themselves are in `ninapro_bases`.
+"""Read NinaPro `.mat` files: the loader of all data bases, which `ninapro_bases` describes.
 
-Facts: docs/data-sets.md §2.2 and §2.3.
+Source: docs/data-sets.md §2.2 and §2.3.
 """
 
 import re
@@ -17,16 +17,16 @@ from emg_lens.data.files import check_choice, check_choices, index_files, select
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.axis_order import AXES, AxisOrder, electrode_major, order_from_gravity
 from emg_lens.data.sources.ninapro_labels import (
     REPETITION_OF,
     Exercise,
     LabelVector,
     Numbering,
     check_length,
-    fitted,
+    fit_length,
     read_labels,
 )
-from emg_lens.data.sources.triads import AXES, AxisOrder, electrode_major, found_order
 
 FILE_NAME = re.compile(r"S(?P<subject>\d+)_(?:A\d_)?E(?P<exercise>\d)(?:_A(?P<part>\d))?\.mat", re.IGNORECASE)
 SCALARS = ("subject", "exercise", "frequency")
@@ -34,56 +34,57 @@ SCALARS = ("subject", "exercise", "frequency")
 
 @dataclass(frozen=True)
 class Sensor:
-    """What one key of the file holds.
+    """One variable of the file: the channels of one kind of sensor.
 
     Attributes:
-        units: Of the samples.
-        native_fs: The sensor's own rate (Hz).
-        ch_names: One a column; of three-axis sensors (`triads`) one for each three columns.
-        placement: Where it sits.
-        triads: Whether every name has an x, a y and a z.
-        key: In the file; default the modality's name.
-        weights: Of every channel, the columns it is a weighted sum of, from 0; default: each column is a channel.
-        holes: Whether NaN may occur: those rows are excluded.
+        units: Unit of the samples.
+        native_fs: The sensor's own sampling rate (Hz).
+        ch_names: One name a column; with `three_axes`, one name for three columns.
+        placement: Position of the sensor.
+        three_axes: Whether every name has an x, a y and a z column.
+        key: Name of the variable in the file; default the modality's name.
+        weights: For each channel, the columns (from 0) and weights of the sum that it is. Default: each column is a
+            channel.
+        may_be_nan: Whether NaN may occur; rows with NaN are excluded.
     """
 
     units: str
     native_fs: float
     ch_names: tuple[str, ...]
     placement: str
-    triads: bool = False
+    three_axes: bool = False
     key: str = ""
     weights: tuple[Mapping[int, float], ...] = ()
-    holes: bool = False
+    may_be_nan: bool = False
 
     @property
     def n_columns(self) -> int:
-        """Columns in the file, at least."""
+        """Number of columns in the file, at least."""
         if self.weights:
-            return 1 + max(column for of in self.weights for column in of)
+            return 1 + max(column for weights in self.weights for column in weights)
         return len(self.channels(len(self.ch_names)))
 
-    def channels(self, n_places: int) -> tuple[str, ...]:
-        """Names of the channels at the first places."""
-        names = self.ch_names[:n_places]
-        return tuple(f"{name} {axis}" for name in names for axis in AXES) if self.triads else names
+    def channels(self, n_sensors: int) -> tuple[str, ...]:
+        """Names of the channels of the first sensors."""
+        names = self.ch_names[:n_sensors]
+        return tuple(f"{name} {axis}" for name in names for axis in AXES) if self.three_axes else names
 
 
 @dataclass(frozen=True)
 class Family:
-    """What sets one NinaPro data base apart.
+    """Description of one NinaPro data base.
 
     Attributes:
-        name: Of the data set.
+        name: Name of the data set.
         description: One line for lists.
         fs: Rows per second (Hz).
-        exercises: By the number in the file's name.
-        sensors: By modality.
-        default: Modalities that are read unless others are asked for.
-        movements: Names, from movement 1.
-        notes: What is assumed of every recording.
-        file_name: With a group `subject`, and `exercise`, `part`, `day` and `time` where files have them.
-        fewest_electrodes: Some subjects have fewer electrodes than the others, but not fewer than this.
+        exercises: Exercises by the number in the file's name.
+        sensors: Sensors by modality.
+        default: Modalities that are read by default.
+        gestures: Names of the gestures, from gesture 1.
+        notes: Assumptions about every recording.
+        file_name: Pattern with a group `subject`, and `exercise`, `part`, `day` and `time` if file names have them.
+        fewest_electrodes: Smallest number of electrodes of a subject; `None` = all subjects have all electrodes.
     """
 
     name: str
@@ -92,21 +93,21 @@ class Family:
     exercises: Mapping[int, Exercise]
     sensors: Mapping[str, Sensor]
     default: tuple[str, ...] = ("emg", "acc")
-    movements: tuple[str, ...] = ()
+    gestures: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     file_name: re.Pattern = FILE_NAME
     fewest_electrodes: int | None = None
 
     def place(self, match: re.Match) -> tuple[int, int]:
-        """Exercise and part of a file, by its name; parts of one exercise are numbered from 1."""
-        found = match.groupdict()
-        if found.get("day"):
-            return 1, 2 * int(found["day"]) + int(found["time"]) - 2
+        """Exercise and part of a file, from its name; parts of an exercise are numbered from 1."""
+        groups = match.groupdict()
+        if groups.get("day"):
+            return 1, 2 * int(groups["day"]) + int(groups["time"]) - 2
         parts = any(len(exercise.repetitions) > 1 for exercise in self.exercises.values())
-        return int(found["exercise"]), int(found["part"] or 1) if parts else 1
+        return int(groups["exercise"]), int(groups["part"] or 1) if parts else 1
 
     def data_set(self) -> DataSet:
-        """Its entry in the registry."""
+        """Make its entry in the registry."""
         return DataSet(self.name, partial(load, self), self.description, partial(find, self))
 
 
@@ -126,23 +127,23 @@ def load(
     """Read `S<n>_E<e>_A1.mat` files (or `S<n>_A1_E<e>.mat`, or the data base's own names), one recording each.
 
     Args:
-        family: Which data base.
-        root: Folder, searched at every depth.
+        family: The data base.
+        root: Folder, searched at any depth.
         subjects: Names (`"S3"`) or numbers; default all.
-        exercises: Which exercise files.
-        parts: Of data bases with several files an exercise, which (acquisitions, or sessions in order of time);
-            default all. Repetitions are numbered through them.
-        sensors: Which modalities; default those of the data base's papers, EMG and the accelerometer.
-        labels: `"restimulus"`, corrected to the real movement, or `"stimulus"`, what the screen showed.
-            Onsets of the first lag those of the second by 0.4 to 2.1 s (docs/data-sets.md §2.2).
-        label_numbering: Whether the files count movements within the exercise (`"local"`) or the data base
-            (`"global"`); `"auto"` finds out. Recordings always carry global numbers.
-        acc_order: How the columns of three-axis sensors stand; `"auto"` finds out from gravity.
-        fs: Rows per second, to read the files as somebody did who took another rate than the publisher's.
+        exercises: Numbers of the exercises to read.
+        parts: For data bases with several files for an exercise: the acquisitions, or sessions in order of time, to
+            read; default all. Repetition numbers continue through them.
+        sensors: Modalities to read; default those of the data base's papers, EMG and the accelerometer.
+        labels: `"restimulus"`: corrected to the real movement; or `"stimulus"`: what the screen showed. Onsets of the
+            first are 0.4 to 2.1 s later (docs/data-sets.md §2.2).
+        label_numbering: Whether the files number gestures within the exercise (`"local"`) or the data base
+            (`"global"`); `"auto"` determines it. Recordings always have global numbers.
+        acc_order: Column order of three-axis sensors; `"auto"` determines it from gravity.
+        fs: Another sampling rate (Hz) than the publisher's, to reproduce studies that assumed it.
 
     Raises:
-        DataError: Unknown option value, sensor, subject or exercise; no files; a file that is damaged (while
-        iterating).
+        DataError: An option's value, a sensor, a subject or an exercise is unknown; there are no files; or, while
+            iterating, a file is damaged.
     """
     for option, value, known in (
         ("labels", labels, get_args(LabelVector)),
@@ -164,16 +165,16 @@ def load(
 def find(
     family: Family, root: str | Path, *, exercises: Sequence[int] = (1,), parts: Sequence[int] | None = None
 ) -> dict[str, list[Path]]:
-    """Files of each subject (`"S1"`, `"S2"`, ...), by exercise and part.
+    """Find the files of each subject (`"S1"`, `"S2"`, ...), by exercise and part.
 
     Raises:
-        DataError: Unknown exercise or part, no such folder or file, or two files for one place.
+        DataError: An exercise or part is unknown, no folder or file exists, or two files have one exercise and part.
     """
     if not isinstance(exercises, Sequence) or not exercises or not set(exercises) <= set(family.exercises):
-        raise DataError(f"{family.name}: exercises must be a list out of {[*family.exercises]}, got {exercises!r}")
+        raise DataError(f"{family.name}: exercises must be a list from {[*family.exercises]}, got {exercises!r}")
     n_parts = max(len(family.exercises[number].repetitions) for number in exercises)
     if parts is not None and (not isinstance(parts, Sequence) or not set(parts) <= set(range(1, n_parts + 1))):
-        raise DataError(f"{family.name}: parts must be a list out of {[*range(1, n_parts + 1)]}, got {parts!r}")
+        raise DataError(f"{family.name}: parts must be a list from {[*range(1, n_parts + 1)]}, got {parts!r}")
 
     def key(match: re.Match, _: Path) -> tuple[str, str]:
         exercise, part = family.place(match)
@@ -196,20 +197,20 @@ def read(
     acc_order: str = "auto",
     fs: float | None = None,
 ) -> Recording:
-    """Read one file; every repair and assumption becomes a note.
+    """Read one file; notes list every repair and assumption.
 
     Raises:
-        DataError: The file is truncated, lacks a key, holds NaN or infinity, or its labels do not fit.
+        DataError: The file is truncated, lacks a variable, contains NaN or infinity, or has invalid labels.
     """
     match = family.file_name.fullmatch(path.name)
     number, part = family.place(match) if match else (0, 0)
     if number not in family.exercises:
-        raise DataError(f"{path}: not named like a file of {family.name}, {_example(family, (1,))}")
+        raise DataError(f"{path}: expected a file name of {family.name}, {_example(family, (1,))}")
     exercise, notes = family.exercises[number], list(family.notes)
     content = _content(path, family, sensors, labels)
     notes += _odd_scalars(content, {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)})
     if fs is not None:
-        notes.append(f"rows taken as {fs:g} Hz instead of the publisher's {family.fs:g}")
+        notes.append(f"sampling rate taken as {fs:g} Hz instead of the publisher's {family.fs:g} Hz")
 
     tables = {name: _table(content, name, family, path) for name in sensors}
     n_rows = len(next(iter(tables.values())))
@@ -218,36 +219,36 @@ def read(
     for name, data in tables.items():
         if len(data) != n_rows:
             check_length(len(data), n_rows, name, path)
-            notes.append(f"{name} has {len(data)} rows, {sensors[0]} {n_rows}")
-    label, repetition = (fitted(content[k], n_rows, k, path, notes) for k in (labels, REPETITION_OF[labels]))
+            notes.append(f"{name} has {len(data)} rows and {sensors[0]} {n_rows}")
+    label, repetition = (fit_length(content[k], n_rows, k, path, notes) for k in (labels, REPETITION_OF[labels]))
     label, changed = read_labels(label, exercise, label_numbering, f"{path}: {labels}")
     notes += changed
-    if acc_order == "auto" and any(family.sensors[name].triads for name in sensors):
-        acc_order, told = _order(tables, label == REST)
-        notes += [told] if told else []
+    if acc_order == "auto" and any(family.sensors[name].three_axes for name in sensors):
+        acc_order, note = _order(tables, label == REST)
+        notes += [note] if note else []
     signals = {}
     for name in sensors:
         data, sensor = tables.pop(name), family.sensors[name]
-        if sensor.holes:
-            data, label = _without_holes(data, label, name, notes)
+        if sensor.may_be_nan:
+            data, label = _exclude_nan(data, label, name, notes)
         signals[name] = _signal(data, name, sensor, acc_order, path, fs or family.fs, notes)
 
     active = (label > REST) & (repetition > 0)
     n_performed = len(np.unique(label[active] * 2**31 + repetition[active]))
-    n_expected = len(exercise.movements) * exercise.repetitions[part - 1]
+    n_expected = len(exercise.gestures) * exercise.repetitions[part - 1]
     if n_performed != n_expected:
-        notes.append(f"{n_performed} repetitions of movements, expected {n_expected}: is the file complete?")
+        notes.append(f"{n_performed} repetitions, expected {n_expected}: is the file complete?")
     unnumbered = int(((label > REST) & (repetition <= 0)).sum())
     if unnumbered:
-        notes.append(f"{unnumbered} rows carry a movement but no repetition")
+        notes.append(f"{unnumbered} rows have a gesture but no repetition number")
     repetition = np.where(repetition > 0, repetition + exercise.first_repetition(part), repetition)
-    names = dict(enumerate(family.movements, start=1))
+    names = dict(enumerate(family.gestures, start=1))
     meta = {
         "dataset": family.name,
         "file": str(path),
         "exercise": number,
         "labels": labels,
-        "class_names": {i: names.get(i, str(i)) for i in exercise.movements},
+        "class_names": {i: names.get(i, str(i)) for i in exercise.gestures},
         "notes": tuple(notes),
     }
     return Recording(subject, signals, label, repetition, fs or family.fs, meta)
@@ -258,18 +259,18 @@ def _content(path: Path, family: Family, sensors: tuple[str, ...], labels: Label
     content = read_mat(path, (*dict.fromkeys(needed), *SCALARS))
     for key in needed:
         if key not in content:
-            found = ", ".join(content) or "none"
-            raise DataError(f"{path}: no key {key!r} (found of those wanted: {found}); is the file complete?")
+            present = ", ".join(content) or "none"
+            raise DataError(f"{path}: no variable {key!r} (it has {present}); is the file complete?")
     return content
 
 
 def _odd_scalars(content: Mapping[str, Any], expected: Mapping[str, int]) -> list[str]:
     inside = {key: float(content[key].flat[0]) for key in expected if key in content and content[key].size}
-    return [f"field {k!r} says {v:g}, taken as {expected[k]}" for k, v in inside.items() if v != expected[k]]
+    return [f"variable {k!r} is {v:g}, taken as {expected[k]}" for k, v in inside.items() if v != expected[k]]
 
 
 def _table(content: Mapping[str, Any], name: str, family: Family, path: Path) -> Float[np.ndarray, "time column"]:
-    """The columns of a modality, float32."""
+    """The columns of a modality as float32."""
     sensor, data = family.sensors[name], content[family.sensors[name].key or name]
     fewest = family.fewest_electrodes or len(sensor.ch_names)
     few = [len(sensor.channels(n)) for n in range(fewest, len(sensor.ch_names))]
@@ -283,10 +284,10 @@ def _table(content: Mapping[str, Any], name: str, family: Family, path: Path) ->
 def _order(
     tables: Mapping[str, Float[np.ndarray, "time column"]], at_rest: Bool[np.ndarray, " time"]
 ) -> tuple[str, str]:
-    """In which order the columns of three-axis sensors stand: all as the accelerometer's, where that is read."""
+    """Column order of three-axis sensors, determined from the accelerometer if it is read; and a note."""
     if "acc" not in tables:
-        return "electrode_major", "columns of three-axis sensors taken as electrode_major; read acc too to find out"
-    return found_order(tables["acc"], at_rest[: len(tables["acc"])])
+        return "electrode_major", "three-axis sensors: column order electrode_major assumed; read acc to determine it"
+    return order_from_gravity(tables["acc"], at_rest[: len(tables["acc"])])
 
 
 def _signal(
@@ -298,17 +299,17 @@ def _signal(
     fs: float,
     notes: list[str],
 ) -> Signal:
-    """The channels of a modality. EMG columns that are zero throughout belong to no electrode."""
+    """The channels of a modality; EMG columns of zeros have no electrode and are left out."""
     names = sensor.channels(len(sensor.ch_names))
     if sensor.weights:
-        data = np.stack([sum(w * data[:, c] for c, w in of.items()) for of in sensor.weights], axis=1)
+        data = np.stack([sum(w * data[:, c] for c, w in weights.items()) for weights in sensor.weights], axis=1)
     else:
         names = names[: data.shape[1]]
-    if sensor.triads:
+    if sensor.three_axes:
         data = electrode_major(data, order)
     if name == "emg" and not (used := np.any(data, axis=0)).all() and used.any():
         dead = [names[column] for column in np.flatnonzero(~used)]
-        notes.append(f"emg: zero throughout, left out: {', '.join(dead)}")
+        notes.append(f"emg: channels of zeros left out: {', '.join(dead)}")
         data, names = data[:, used], tuple(one for one in names if one not in dead)
     bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
     if len(bad):
@@ -317,18 +318,18 @@ def _signal(
     return Signal(data, fs, sensor.native_fs, sensor.units, names, sensor.placement)
 
 
-def _without_holes(
+def _exclude_nan(
     data: Float[np.ndarray, "time column"], label: Int[np.ndarray, " time"], name: str, notes: list[str]
 ) -> tuple[Float[np.ndarray, "time column"], Int[np.ndarray, " time"]]:
-    """Rows that hold NaN are interpolated, for the filters' sake, and excluded."""
-    holes: Bool[np.ndarray, " time"] = np.any(np.isnan(data), axis=1)
-    if not holes.any() or holes.all():
-        return data, label  # which is refused later
-    rows, data, label = np.arange(len(holes)), data.copy(), label.copy()
+    """Exclude rows with NaN; their samples are interpolated, because filters need numbers."""
+    missing: Bool[np.ndarray, " time"] = np.any(np.isnan(data), axis=1)
+    if not missing.any() or missing.all():
+        return data, label  # NaN in all rows is rejected later
+    rows, data, label = np.arange(len(missing)), data.copy(), label.copy()
     for column in data.T:
-        column[holes] = np.interp(rows[holes], rows[~holes], column[~holes])
-    label[: len(holes)][holes[: len(label)]] = UNLABELLED
-    notes.append(f"{name}: {holes.sum()} rows hold NaN and are excluded")
+        column[missing] = np.interp(rows[missing], rows[~missing], column[~missing])
+    label[: len(missing)][missing[: len(label)]] = UNLABELLED
+    notes.append(f"{name}: {missing.sum()} rows with NaN are excluded")
     return data, label
 
 

@@ -1,6 +1,6 @@
-"""The NinaPro data bases that we read. Another one is one more `Family`, and a line in `pyproject.toml`.
+"""The NinaPro data bases. To add another one, write a `Family` here and a line in `pyproject.toml`.
 
-Facts: docs/data-sets.md §2.3.
+Source: docs/data-sets.md §2.3.
 """
 
 import re
@@ -9,9 +9,9 @@ from emg_lens.data.sources.ninapro import Family, Sensor
 from emg_lens.data.sources.ninapro_labels import Exercise
 
 MYO_FS, TRIGNO_FS, GLOVE_FS = 50.0, 148.0, 25.0
-"""Rates of the sensors' own (Hz): a Myo's motion unit, a Trigno's accelerometer, a CyberGlove."""
+"""Native sampling rates (Hz): a Myo's motion unit, a Trigno's accelerometer, a CyberGlove."""
 
-# Movements in order of their numbers: exercises A (12), B (17), C (23) and D (9 force patterns).
+# Gestures in order of their numbers: exercises A (12), B (17), C (23) and D (9 force patterns).
 FINGERS = (
     *(f"{finger} {way}" for finger in ("index", "middle", "ring", "little") for way in ("flexion", "extension")),
     *("thumb adduction", "thumb abduction", "thumb flexion", "thumb extension"),
@@ -44,11 +44,11 @@ RING_AND_MUSCLES = (
 )
 FOREARM = "ring at the radio-humeral joint, and single muscles"
 TRIGNO_EMG = Sensor("V", 2000.0, RING_AND_MUSCLES, FOREARM)
-TRIGNO_ACC = Sensor("g", TRIGNO_FS, RING_AND_MUSCLES, "in the EMG electrodes", triads=True)
+TRIGNO_ACC = Sensor("g", TRIGNO_FS, RING_AND_MUSCLES, "in the EMG electrodes", three_axes=True)
 SIXTEEN = tuple(f"electrode {i}" for i in range(1, 17))
-SIXTEEN_ACC = Sensor("g", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", triads=True)
+SIXTEEN_ACC = Sensor("g", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", three_axes=True)
 GLOVE = Sensor("", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 23)), "data glove, not calibrated")
-HELD = "acc: native rate of 148 Hz, the publisher stores it on the EMG's grid"
+STORED_AT_EMG_RATE = "acc: native rate of 148 Hz, stored by the publisher at the rate of the EMG"
 
 DB1 = Family(
     name="ninapro-db1",
@@ -64,7 +64,7 @@ DB1 = Family(
         "glove": GLOVE,
     },
     default=("emg",),
-    movements=(*FINGERS, *HAND_AND_WRIST, *GRASPS),
+    gestures=(*FINGERS, *HAND_AND_WRIST, *GRASPS),
     notes=("emg: the electrodes deliver a rectified, smoothed signal at 100 Hz",),
 )
 
@@ -79,8 +79,8 @@ DB2 = Family(
         "glove": GLOVE,
         "force": Sensor("", 2000.0, tuple(f"force {i}" for i in range(1, 7)), "finger-force sensors (exercise 3)"),
     },
-    movements=(*HAND_AND_WRIST, *GRASPS, *FORCES),
-    notes=(HELD,),
+    gestures=(*HAND_AND_WRIST, *GRASPS, *FORCES),
+    notes=(STORED_AT_EMG_RATE,),
 )
 
 DB3 = Family(
@@ -89,8 +89,8 @@ DB3 = Family(
     fs=2000.0,
     exercises=DB2.exercises,
     sensors={name: DB2.sensors[name] for name in ("emg", "acc")},
-    movements=DB2.movements,
-    notes=(HELD,),
+    gestures=DB2.gestures,
+    notes=(STORED_AT_EMG_RATE,),
     fewest_electrodes=10,
 )
 
@@ -109,8 +109,8 @@ DB5 = Family(
         "acc": Sensor("g", MYO_FS, ("x", "y", "z"), "upper Myo band"),
         "glove": GLOVE,
     },
-    movements=(*FINGERS, *HAND_AND_WRIST, *GRASPS),
-    notes=("acc: native rate of 50 Hz assumed (the Myo's), the publisher stores it on the 200 Hz grid",),
+    gestures=(*FINGERS, *HAND_AND_WRIST, *GRASPS),
+    notes=("acc: native rate of 50 Hz assumed (that of a Myo), stored by the publisher at 200 Hz",),
 )
 
 DB6 = Family(
@@ -123,7 +123,7 @@ DB6 = Family(
         "acc": SIXTEEN_ACC,
     },
     default=("emg",),
-    notes=("repetitions are numbered through the ten sessions (12 each, in order of day and time)",),
+    notes=("repetition numbers continue through the ten sessions (12 each, in order of day and time)",),
     file_name=re.compile(r"S(?P<subject>\d+)_D(?P<day>[1-5])_T(?P<time>[12])\.mat", re.IGNORECASE),
 )
 
@@ -135,11 +135,11 @@ DB7 = Family(
     sensors={
         "emg": TRIGNO_EMG,
         "acc": TRIGNO_ACC,
-        "gyro": Sensor("", TRIGNO_FS, RING_AND_MUSCLES, "in the EMG electrodes", triads=True),
-        "mag": Sensor("", TRIGNO_FS / 2, RING_AND_MUSCLES, "in the EMG electrodes", triads=True),
+        "gyro": Sensor("", TRIGNO_FS, RING_AND_MUSCLES, "in the EMG electrodes", three_axes=True),
+        "mag": Sensor("", TRIGNO_FS / 2, RING_AND_MUSCLES, "in the EMG electrodes", three_axes=True),
     },
-    movements=(*HAND_AND_WRIST, *GRASPS),
-    notes=(HELD, "emg: electrodes assumed to stand as in DB2"),
+    gestures=(*HAND_AND_WRIST, *GRASPS),
+    notes=(STORED_AT_EMG_RATE, "emg: electrodes assumed to be placed as in DB2"),
 )
 
 DOA = (
@@ -159,25 +159,25 @@ DB8 = Family(
     sensors={
         "emg": Sensor("V", 1111.0, SIXTEEN, "forearm"),
         "acc": SIXTEEN_ACC,
-        "gyro": Sensor("", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", triads=True),
-        "mag": Sensor("", TRIGNO_FS / 2, SIXTEEN, "in the EMG electrodes", triads=True),
-        "glove": Sensor("deg", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 19)), "data glove", holes=True),
+        "gyro": Sensor("", TRIGNO_FS, SIXTEEN, "in the EMG electrodes", three_axes=True),
+        "mag": Sensor("", TRIGNO_FS / 2, SIXTEEN, "in the EMG electrodes", three_axes=True),
+        "glove": Sensor("deg", GLOVE_FS, tuple(f"glove {i}" for i in range(1, 19)), "data glove", may_be_nan=True),
         "doa": Sensor(
             *("deg", GLOVE_FS, tuple(f"DoA {i}" for i in range(1, 6)), "data glove"),
             key="glove",
             weights=DOA,
-            holes=True,
+            may_be_nan=True,
         ),
     },
     default=("emg", "doa"),
-    movements=(
+    gestures=(
         *("thumb flexion/extension", "thumb abduction/adduction", "index flexion/extension"),
         *("middle flexion/extension", "ring and little flexion/extension", "pointing index", "cylindrical grip"),
         *("lateral grip", "tripod grip"),
     ),
     notes=(
-        "emg: native rate of 1111 Hz, the publisher stores it at 2000 Hz: nothing is above 555 Hz",
-        "repetitions are numbered through the three acquisitions: 1 to 10, 11 to 20, 21 and 22",
+        "emg: native rate of 1111 Hz, stored by the publisher at 2000 Hz: no content above 555 Hz",
+        "repetition numbers continue through the three acquisitions: 1 to 10, 11 to 20, 21 and 22",
     ),
 )
 

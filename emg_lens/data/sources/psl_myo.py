@@ -1,13 +1,12 @@
 """Polish Sign Language with a Myo armband: EMG, accelerometer, gyroscope, orientation, each at its own rate.
 
-One CSV file is one sign of two seconds. EMG rows and IMU rows stand interleaved in order of arrival:
+One CSV file is one sign of two seconds. EMG rows and IMU rows are interleaved in order of arrival:
 `"<received>","emg",e1..e8,"<taken>"` and `"<received>","acc",x,y,z,"gyro",x,y,z,"quat",w,x,y,z,"<taken>"`.
 
-The time base. Rows arrive in bursts (a packet holds several), so arrival stamps scatter by some 20 ms and at
-times by 70 ms, while the mean rate over a file is 199.4 +- 0.2 Hz (EMG) and 50.0 +- 0.1 Hz (IMU): the
-armband's clock is steadier than its radio link. Rows are therefore taken as uniform at 200 and 50 Hz, in
-order, and the stamps serve only to find files that lost rows. Both kinds start at time 0; their first rows
-arrive within 30 ms of each other.
+Time base: packets contain several rows, so arrival times vary by 20 ms, sometimes by 70 ms. The mean rate over a file
+is 199.4 +- 0.2 Hz (EMG) and 50.0 +- 0.1 Hz (IMU). Rows are therefore treated as uniform at 200 and 50 Hz, and arrival
+times only serve to find files with lost rows. Both kinds start at time 0; their first rows arrive within 30 ms of each
+other.
 """
 
 import re
@@ -28,9 +27,9 @@ N_SIGNS = 18
 MOST_BYTES = 50_000_000
 EMG_FS, IMU_FS = 200.0, 50.0
 SECONDS = 2.0
-"""What a sign lasts."""
+"""Duration of a sign."""
 RATE_TOLERANCE, LENGTH_TOLERANCE = 0.015, 0.05
-"""Relative deviation of the measured rate and of the length that earns a note; sound files stay within .01 and .02."""
+"""Relative deviation of rate and length above which a note is written; intact files stay within .01 and .02."""
 
 EMG_FIELDS, IMU_FIELDS = 11, 15
 IMU = {  # modality -> columns of an IMU row, counts per unit (Myo SDK), unit, channel names
@@ -39,32 +38,31 @@ IMU = {  # modality -> columns of an IMU row, counts per unit (Myo SDK), unit, c
     "quat": (slice(10, 14), 16384.0, "", ("w", "x", "y", "z")),
 }
 NOTES = (
-    "rows taken as uniform at 200 Hz (emg) and 50 Hz (acc, gyro, quat); arrival stamps scatter up to 70 ms",
-    "emg and IMU rows both put at time 0; their first rows arrive within 30 ms of each other",
+    "rows treated as uniform at 200 Hz (emg) and 50 Hz (acc, gyro, quat); arrival times vary by up to 70 ms",
+    "emg and IMU rows both start at time 0; their first rows arrive within 30 ms of each other",
 )
 
 
 def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
     """Read the original CSV files, one recording each, by person and time of recording.
 
-    A recording's label is the sign (1 to 18), its repetition the how-manieth of that sign by that person,
-    from 1.
+    A recording's label is the sign (1 to 18). Repetition numbers count the recordings of a sign by one person, from 1.
 
     Args:
         root: Folder with the folders `person<n>`.
         subjects: Names (`"person6"`) or numbers; default all.
 
     Raises:
-        DataError: No files, unknown subject; while iterating, a damaged file.
+        DataError: There are no files, a subject is unknown, or, while iterating, a file is damaged.
     """
     return _recordings(select_subjects(find(root), subjects))
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Files of each person in order of the time in their names.
+    """Find the files of each person, in order of the time in their names.
 
     Raises:
-        DataError: No such folder or file.
+        DataError: The folder or its files do not exist.
     """
 
     def place(match: re.Match, path: Path) -> tuple[str, str]:
@@ -78,7 +76,7 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
     """Read one file.
 
     Raises:
-        DataError: A row that is neither kind, a kind that is missing, or a value that is no number.
+        DataError: A row is of neither kind, one kind is missing, or a value is not a number.
     """
     try:
         text = read_bytes(path, MOST_BYTES, "two seconds have some 50 kB").read().decode()
@@ -86,19 +84,19 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
         raise DataError(f"{path}: cannot be read ({error}); is the file complete?") from None
     rows = [line.split(",") for line in text.replace('"', "").splitlines() if line]
     kinds = [_kind(r) for r in rows]
-    emg, imu = ([r for r, of in zip(rows, kinds, strict=True) if of == kind] for kind in ("emg", "imu"))
+    emg, imu = ([r for r, its in zip(rows, kinds, strict=True) if its == kind] for kind in ("emg", "imu"))
     if "" in kinds:
         odd = kinds.index("") + 1
         raise DataError(f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?")
     if len(emg) < 2 or len(imu) < 2:
-        raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; both kinds are needed")
+        raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; expected at least 2 of each")
     notes: list[str] = [*NOTES]
     for kind, kept, fs in (("emg", emg, EMG_FS), ("acc", imu, IMU_FS)):
         measured = _rate([r[-1] for r in kept], kind, path)
         if abs(len(kept) / fs / SECONDS - 1) > LENGTH_TOLERANCE:
             notes.append(f"{kind} lasts {len(kept) / fs:.2f} s, expected {SECONDS:g} s: is the file complete?")
         if abs(measured / fs - 1) > RATE_TOLERANCE:
-            notes.append(f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}; its time base is less certain")
+            notes.append(f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}: its time base is less certain")
     counts = _numbers([r[2:10] for r in emg], path)
     names = tuple(f"pod {i}" for i in range(1, 9))
     signals = {"emg": Signal(counts, EMG_FS, EMG_FS, "adc", names, "Myo band on the forearm")}
@@ -127,7 +125,7 @@ def _recordings(index: Index) -> Iterator[Recording]:
 
 
 def _kind(row: list[str]) -> str:
-    """`emg`, `imu`, or nothing for another row."""
+    """`"emg"`, `"imu"`, or `""` for another row."""
     if len(row) == EMG_FIELDS and row[1] == "emg":
         return "emg"
     return "imu" if len(row) == IMU_FIELDS and (row[1], row[5], row[9]) == ("acc", "gyro", "quat") else ""
@@ -141,14 +139,14 @@ def _numbers(rows: list[list[str]], path: Path) -> np.ndarray:
 
 
 def _rate(stamps: list[str], kind: str, path: Path) -> float:
-    """Mean rate (Hz) of time-stamped rows, whose time must rise."""
+    """Mean rate (Hz) of rows with time stamps, which must rise."""
     try:
         times = np.array(stamps, dtype="datetime64[us]")
     except ValueError as error:
         raise DataError(f"{path}: {error}; is the file complete?") from None
     if not (np.diff(times) > np.timedelta64(0)).all():
         row = int(np.argmin(np.diff(times) > np.timedelta64(0))) + 2
-        raise DataError(f"{path}: time must rise from row to row, and does not in {kind} row {row}")
+        raise DataError(f"{path}: time does not rise in {kind} row {row}; is the file damaged?")
     return (len(stamps) - 1) / float((times[-1] - times[0]) / np.timedelta64(1, "s"))
 
 

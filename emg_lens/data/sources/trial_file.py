@@ -1,4 +1,4 @@
-"""A user's own trials: one file that `TrialSet.save` wrote, read as it is."""
+"""The data set `trials`: a file that `TrialSet.save` wrote, read unchanged."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Tr
         subjects: Names or numbers; default all.
 
     Raises:
-        DataError: A file that is missing, truncated or something else; an unknown subject.
+        DataError: The file is missing, damaged or of another kind; or a subject is unknown.
     """
     trials = TrialSet.load(root)
     known = dict.fromkeys(trials.subject.tolist(), ())
@@ -25,10 +25,10 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Tr
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """The file, for each subject in it, in order of appearance; only their names are read.
+    """Return the file for each subject in it, in order of appearance; only the names are read.
 
     Raises:
-        DataError: A file that is missing, truncated or something else.
+        DataError: The file is missing, damaged or of another kind.
     """
     path = Path(root).expanduser()
     return {subject: [path] for subject in storage.subject_names(path)}

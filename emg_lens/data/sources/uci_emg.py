@@ -1,8 +1,8 @@
 """UCI "EMG data for gestures" (data set 481): eight EMG channels of a Myo band, two series a subject.
 
-Facts: docs/data-sets.md §2.5. The rate trap: rows stand about 1.04 ms apart, but nine in ten repeat the row before,
-so the signal really changes some 105 times a second. Rows are kept as they are: `fs` is the rows' rate from
-the time column, `native_fs` the rate of change, and both are told in a note.
+Source: docs/data-sets.md §2.5. Sampling rate: there is a row every 1.04 ms, but nine in ten rows repeat the row before,
+so the signal changes only about 105 times a second. Rows stay as they are: `fs` is the rate of rows from the time
+column, `native_fs` the rate of changes, and a note gives both.
 """
 
 import re
@@ -16,7 +16,7 @@ import pandas as pd
 from emg_lens.data.files import Index, index_files, select_subjects
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.runs import count_runs
+from emg_lens.data.sources.repetition_numbers import number_runs
 from emg_lens.data.text import check_columns, first_line, read_bytes, read_rows
 
 NAME = "uci-emg"
@@ -33,35 +33,35 @@ CLASSES = {
     6: "ulnar deviation",
 }
 RUNS = 2
-"""How often each is performed in a series."""
+"""Number of repetitions of each gesture in a series."""
 MOST_BYTES = 200_000_000
 LONGEST_STEP_MS = 100.0
-"""Between two rows; sound files stay below 40."""
+"""Longest time between two rows without a note (ms); intact files stay below 40."""
 OPTIONAL_CLASSES = {7: "extended palm"}
-"""Not performed by all subjects; listed only in recordings that hold it."""
+"""Not performed by all subjects; a class only in recordings that contain it."""
 
 
 def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
     """Read the series, one recording each.
 
-    Class 0 (unmarked) becomes -1, unlabelled; class 1 is a posture the subjects were told to hold, and stays
-    a class like the others. Repetitions count a class's runs through both series of a subject, from 1.
+    Class 0 (unmarked) becomes -1, unlabelled. Class 1 is a posture that subjects had to hold, and is a class like the
+    others. Repetition numbers count the runs of a class through both series of a subject, from 1.
 
     Args:
         root: Folder with one folder a subject.
         subjects: Names (`"03"`) or numbers; default all.
 
     Raises:
-        DataError: No files, unknown subject; while iterating, a damaged file.
+        DataError: There are no files, a subject is unknown, or, while iterating, a file is damaged.
     """
     return _recordings(select_subjects(find(root), subjects))
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Files of each subject, by series.
+    """Find the files of each subject, by series.
 
     Raises:
-        DataError: No such folder or file, or two files for one series.
+        DataError: The folder or its files do not exist, or a series has two files.
     """
 
     def place(match: re.Match, path: Path) -> tuple[str, str]:
@@ -75,18 +75,18 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
 
     Args:
         path: The file.
-        subject: Its subject.
-        done: How many runs of each class earlier series held; brought up to date.
+        subject: Name of the subject.
+        done: Number of runs of each class in earlier series; updated in place.
 
     Raises:
-        DataError: A file that is truncated, not this format, or whose time does not rise.
+        DataError: The file is truncated, has another format, or its time does not rise.
     """
     table = _table(path)
     time, label = table["time"].to_numpy(float), table["class"].to_numpy(int)
     steps = np.diff(time)
     if len(time) < 2 or (steps <= 0).any():
         row = int(np.argmax(steps <= 0)) + 3 if len(time) > 1 else 2
-        raise DataError(f"{path}: time must rise from row to row, and does not in line {row}")
+        raise DataError(f"{path}: time does not rise in line {row}; is the file damaged?")
     unknown = sorted(set(label.tolist()) - {UNMARKED, *CLASSES, *OPTIONAL_CLASSES})
     if unknown:
         raise DataError(f"{path}: unknown class {unknown[0]}; expected {UNMARKED} to {max(OPTIONAL_CLASSES)}")
@@ -98,24 +98,24 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
     )
     changes = (np.diff(data, axis=0) != 0).any(axis=1)
     native_fs = min(fs, max(1, changes.sum()) / seconds)
-    notes = [f"rows {fs:.1f} Hz by the time column, off a uniform grid by {drift.max():.0f} ms at most"]
+    notes = [f"{fs:.1f} rows per second by the time column, off uniform times by {drift.max():.0f} ms at most"]
     if native_fs < 0.9 * fs:
         notes.append(
             f"{1 - changes.mean():.0%} of rows repeat the row before; the signal changes at"
-            f" {native_fs:.0f} Hz, which bounds its band to {native_fs / 2:.0f} Hz"
+            f" {native_fs:.0f} Hz and has no content above {native_fs / 2:.0f} Hz"
         )
     gap = int(np.argmax(steps))
     if steps[gap] > LONGEST_STEP_MS:
-        notes.append(f"time jumps by {steps[gap]:.0f} ms behind line {gap + 2}: rows are missing")
+        notes.append(f"time jumps by {steps[gap]:.0f} ms after line {gap + 2}: rows are missing")
     signal = Signal(data, fs, native_fs, "V", COLUMNS[1:-1], "Myo band on the forearm")
     present = {i: name for i, name in OPTIONAL_CLASSES.items() if (label == i).any()}
     meta = {"dataset": NAME, "file": str(path), "class_names": {**CLASSES, **present}, "notes": tuple(notes)}
     runs: dict[int, int] = {}
-    count_runs(label, runs)
-    seldom = [f"{name} {runs.get(i, 0)}" for i, name in CLASSES.items() if runs.get(i, 0) != RUNS]
-    if seldom:
-        meta["notes"] += (f"gestures that do not occur {RUNS} times ({', '.join(seldom)}): is the file complete?",)
-    repetition = np.where(label == UNMARKED, 0, count_runs(label, {} if done is None else done))
+    number_runs(label, runs)
+    other_counts = [f"{name} {runs.get(i, 0)}" for i, name in CLASSES.items() if runs.get(i, 0) != RUNS]
+    if other_counts:
+        meta["notes"] += (f"gestures without {RUNS} repetitions ({', '.join(other_counts)}): is the file complete?",)
+    repetition = np.where(label == UNMARKED, 0, number_runs(label, {} if done is None else done))
     return Recording(subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta)
 
 
@@ -124,20 +124,20 @@ def _table(path: Path) -> pd.DataFrame:
     check_columns(first_line(text), "\t", path)
     try:
         table = read_rows(text, sep="\t")
-    except ValueError as error:  # pandas's parser errors are such
+    except ValueError as error:  # includes parser errors of pandas
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
     if tuple(table.columns) != COLUMNS:
-        found = textwrap.shorten(", ".join(table.columns), 200)
-        raise DataError(f"{path}: columns {found}, expected {', '.join(COLUMNS)}")
+        present = textwrap.shorten(", ".join(table.columns), 200)
+        raise DataError(f"{path}: columns {present}, expected {', '.join(COLUMNS)}")
     for column in COLUMNS:
         numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), float)
-        sound = np.abs(numbers) < np.finfo(np.float32).max  # NaN is not
+        valid = np.abs(numbers) < np.finfo(np.float32).max  # false for NaN
         if column == "class":
-            sound &= numbers == np.round(numbers)
-        if not sound.all():
-            line = int(np.argmin(sound)) + 2
-            what = "no whole number" if column == "class" else "not a number"
+            valid &= numbers == np.round(numbers)
+        if not valid.all():
+            line = int(np.argmin(valid)) + 2
+            what = "not a whole number" if column == "class" else "not a number"
             raise DataError(f"{path}: {column} is {what} in line {line}; is the file complete?")
     return table
 
