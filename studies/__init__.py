@@ -1,4 +1,4 @@
-"""Studies: a file that says what to cut on whom, and everything that turns it into a table with statistics."""
+"""Studies: a YAML file describes an ablation study; a run gives scores, tests, tables, figures and a report."""
 
 import lazy_loader
 

@@ -1,25 +1,26 @@
-"""A finished study: its findings, read from the run's folder, and everything that is written from them."""
+"""The result of a study: read from the folder of a run, and written as tables, figures and report."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
 from emg_lens.data.leakage import Leakage
-from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
+from emg_lens.data.registry import describe_dataset
 from emg_lens.errors import printable
 from emg_lens.io.csv_tables import to_csv
 from emg_lens.io.files import write_text
-from emg_lens.io.seals import check_seal
+from emg_lens.io.run_folder import ENVIRONMENT, read_facts_of_run
+from emg_lens.scoring.class_factors import PREFIX
 from emg_lens.studies.fits.fit_store import (
     check_fit,
-    naming_the_damaged,
+    damaged_fit_errors,
+    read_analyses,
     read_csv,
     read_facts,
     read_outputs,
@@ -27,24 +28,41 @@ from emg_lens.studies.fits.fit_store import (
 )
 from emg_lens.studies.report.table_formats import to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
-from emg_lens.studies.results.class_factors import PREFIX
 from emg_lens.studies.results.findings import Findings
 from emg_lens.studies.runs.manifest import read_record, read_spec
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE
 
-if TYPE_CHECKING:  # imported where figures are drawn: workers that fit models need not wait for matplotlib
+if TYPE_CHECKING:  # matplotlib is imported only where figures are made
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
 class StudyResult(Findings):
-    """A finished study.
+    """The result of a study: its scores and comparisons, and the tables, figures and report made of them.
+
+    `Study.run` returns it, and `StudyResult.load` reads it from the folder of a run.
 
     Attributes:
         folder: The run's folder.
         folders: Folder of each fit, in the order of `facts`.
+
+    Example:
+        A study that is as small as possible: two simulated subjects, one layer, one epoch.
+
+        >>> from emg_lens import Study
+        >>> simulation = "{n_subjects: 2, emg_classes: 2, acc_classes: 1, joint_classes: 1, n_repetitions: 2}"
+        >>> study = Study.parse(f'''
+        ... {{name: small, title: A small study, split: {{by: repetition, test: [2]}},
+        ... cohort: {{dataset: simulated, options: {{simulation: {simulation}}}, recipe: {{fs: 50}}}},
+        ... model: {{d_model: 8, n_heads: 2, n_layers: 1, d_mlp: 8}}, training: {{epochs: 1}},
+        ... conditions: {{layer_masks: {{modes: [individual]}}, controls: null}}, views: [layer-sweep]}}''')
+        >>> result = study.run(out="runs", jobs=1)
+        >>> result.scores.groupby("condition").size().to_dict()
+        {'baseline': 2, 'cross_modal/individual/L1': 2, 'unimodal/individual/L1': 2}
+        >>> list(result.tables())
+        ['Layer by layer']
     """
 
     folder: Path = field(default=Path())
@@ -52,57 +70,65 @@ class StudyResult(Findings):
 
     @classmethod
     def load(cls, folder: str | Path) -> "StudyResult":
-        """Read a run's folder; fits that are not finished are left out.
+        """Read the folder of a run, without the fits that are not finished.
+
+        Args:
+            folder: The run's folder, `<out>/<name>/<hash>`.
 
         Raises:
-            StudyError: Not a run's folder, one without any finished fit, or a damaged file.
+            RunFolderError: This is not a run's folder, or one of its files is damaged.
+            StudyError: No fit is finished, or a file of a fit is damaged.
         """
         folder = Path(folder).expanduser()
         study, fits = read_spec(folder), finished_fits(folder)
         if not fits:
-            raise StudyError(f"no fit of {str(folder)!r} is finished; run the study to continue it")
+            raise StudyError(f"no fit in {str(folder)!r} is finished; run the study again to resume it")
         return cls.collect(study, folder, fits)
 
     @classmethod
     def collect(cls, study: StudySpec, folder: Path, fits: Sequence[str]) -> "StudyResult":
-        """Gather the finished fits' files, in this order.
+        """Read the files of finished fits.
+
+        Args:
+            study: The study.
+            folder: The run's folder.
+            fits: Names of the fits' folders, in the order of the result.
 
         Raises:
             StudyError: A file is missing or damaged.
         """
         folders = [folder / "fits" / name for name in fits]
-        facts, scores, curves, nested, shift, leakage, tags = [], [], [], [], [], [], {}
+        facts, scores, curves, leakage, tags = [], [], [], [], {}
+        analyses: dict[str, list[pd.DataFrame]] = {}
         metrics = study.metrics or ()
         for part in folders:
             check_fit(part)
-            with naming_the_damaged(part):
+            with damaged_fit_errors(part):
                 facts.append(read_facts(part))
                 metrics = metrics or tuple(facts[0]["metrics"])
                 levels = facts[-1]["levels"]
-                found = with_expectations(read_scores(part, metrics), study.at(levels), facts[-1]["modalities"])
-                scores.append(found.assign(fit=part.name, **{name: levels[name] for name in study.factors}))
+                of_fit = with_expectations(read_scores(part, metrics), study.at(levels), facts[-1]["modalities"])
+                scores.append(of_fit.assign(fit=part.name, **{name: levels[name] for name in study.factors}))
                 curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
-                if (part / "superset_ablations.csv").exists():  # runs of former versions have no controls
-                    nested.append(read_csv(part / "superset_ablations.csv").assign(fit=part.name))
-                    shift.append(read_csv(part / "shift.csv").assign(fit=part.name))
+                for name, table in read_analyses(part).items():
+                    analyses.setdefault(name, []).append(table.assign(fit=part.name))
                 if (part / "leakage.json").exists():
                     leakage.append({**Leakage.from_dict(read_facts(part, "leakage.json")).to_dict(), "fit": part.name})
                 about = list(read_csv(part / "conditions.csv").columns)
                 tags |= dict.fromkeys(about[1 : about.index("edges_cut")])
         scores = pd.concat(scores, ignore_index=True)
         if "control" in scores and "of" not in scores:
-            scores["of"] = None  # no control is of one cut: all edge sets cut together alone
+            scores["of"] = None  # the only control cuts all edge sets together, which controls no single condition
         is_control = scores["control"].notna() if "control" in scores else pd.Series(False, scores.index)
-        tags = [tag for tag in tags if tag not in ("control", "of", "draw")]
+        tags = [tag for tag in tags if tag not in ("control", "of", "random_cut")]
         return cls(
             study=study,
             scores=_ordered(scores[~is_control].reset_index(drop=True), study, tags, metrics),
             controls=_ordered(scores[is_control], study, ["control", "of"], metrics),
-            nested=pd.concat(nested, ignore_index=True) if nested else pd.DataFrame(),
-            shift=pd.concat(shift, ignore_index=True) if shift else pd.DataFrame(),
+            analyses={name: pd.concat(tables, ignore_index=True) for name, tables in analyses.items()},
             facts=pd.DataFrame(facts).assign(
-                fit=[p.name for p in folders],
-                **{name: [f["levels"][name] for f in facts] for name in study.factors},
+                fit=[part.name for part in folders],
+                **{name: [of_fit["levels"][name] for of_fit in facts] for name in study.factors},
             ),
             curves=pd.concat(curves, ignore_index=True),
             leakage=leakage,
@@ -112,20 +138,24 @@ class StudyResult(Findings):
             folders=tuple(folders),
         )
 
-    # --- what is in it ------------------------------------------------------------------------------------
+    # --- numbers, tables and figures ----------------------------------------------------------------------
 
     def tests(self) -> pd.DataFrame:
-        """Every condition against the baseline: see `emg_lens.studies.statistics.compare`."""
+        """Return the comparison of every condition with the baseline (`emg_lens.studies.statistics.compare`)."""
         return self.tests_table.copy()
 
     def predictions(self, condition: str = BASELINE) -> pd.DataFrame:
-        """Outputs of every fit under a condition: one row a tested trial.
+        """Return the outputs of all models for the test trials under one condition.
+
+        Args:
+            condition: Name of the condition.
 
         Returns:
-            fit, subject, repetition, movement, `target` (or one `target_` column each), and one `output_` column each.
+            One row a test trial, with the columns fit, subject, repetition, repetition_id, `target` (for a regression
+            one column `target_<name>` each), and one column `output_<name>` for each output.
 
         Raises:
-            StudyError: No fit has such a condition, or a file is damaged.
+            StudyError: No fit has this condition, or a file is damaged.
         """
         parts = []
         for folder, facts in zip(self.folders, self.facts.to_dict("records"), strict=True):
@@ -143,32 +173,36 @@ class StudyResult(Findings):
             parts.append(table)
         if not parts:
             known = ", ".join(self.scores["condition"].unique()[:8])
-            raise StudyError(f"no condition {condition!r} in this study; it has {known}, ...")
+            raise StudyError(f"the study has no condition {condition!r}; it has {known}, ...")
         return pd.concat(parts, ignore_index=True)
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """The tables of all views, as text cells, by title."""
+        """Return the tables of all views with text cells, by title."""
         return {title: table for view in views_of(self) for title, table in view.tables(self).items()}
 
     def table(self) -> pd.DataFrame:
-        """The first table of the report."""
+        """Return the first table of the report."""
         return next(iter(self.tables().values()))
 
     def figures(self) -> "dict[str, Figure]":
-        """The figures of all views, by name."""
-        return {name: figure for drawn in self._drawn().values() for name, figure in drawn.items()}
+        """Return the figures of all views, by name."""
+        return {name: figure for figures in self._figures().values() for name, figure in figures.items()}
 
     def report(self) -> str:
-        """The self-contained HTML report."""
+        """Return the report as one HTML page."""
         from emg_lens.studies.report.figures import to_svg
 
-        return self._page({v: {name: to_svg(f) for name, f in drawn.items()} for v, drawn in self._drawn().items()})
+        svgs = {
+            view: {name: to_svg(figure) for name, figure in figures.items()}
+            for view, figures in self._figures().items()
+        }
+        return self._page(svgs)
 
     def write(self) -> None:
         """Write scores.csv, table.{csv,md,tex}, figures/ and report.html into the run's folder.
 
         Raises:
-            StudyError: The folder cannot be written to, or a file of it is damaged.
+            StudyError: The folder cannot be written, or one of its files is damaged.
         """
         from emg_lens.studies.report.figures import save_figures
 
@@ -177,18 +211,18 @@ class StudyResult(Findings):
             if len(self.controls):
                 write_text(self.folder / "controls.csv", to_csv(self.controls))
             self._write_tables()
-            svgs = {view: save_figures(drawn, self.folder / "figures") for view, drawn in self._drawn().items()}
+            svgs = {view: save_figures(figures, self.folder / "figures") for view, figures in self._figures().items()}
             write_text(self.folder / "report.html", self._page(svgs))
         except OSError as error:
             raise StudyError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from None
 
     def terminal(self) -> list[RenderableType]:
-        """What the command line prints: tables, and where the rest is."""
+        """Return what the command line prints: the main tables, and the paths of figures and report."""
         shown = [(title, table) for view in views_of(self) for title, table in view.headline(self).items()]
         parts: list[RenderableType] = [Text(printable(self.study.title))] if shown else []
         parts += [to_rich(table, title) for title, table in shown]
-        where = [f"figures  {self.folder / 'figures'}", f"report   {self.folder / 'report.html'}"]
-        parts.append(Text("\n".join(map(printable, where))))
+        paths = [f"figures  {self.folder / 'figures'}", f"report   {self.folder / 'report.html'}"]
+        parts.append(Text("\n".join(map(printable, paths))))
         return parts
 
     def _write_tables(self) -> None:
@@ -203,63 +237,57 @@ class StudyResult(Findings):
         for name, text in texts.items():
             write_text(self.folder / name, text)
 
-    def _drawn(self) -> "dict[str, Mapping[str, Figure]]":
-        drawn = {view.name: view.figures(self) for view in views_of(self)}
-        names = Counter(name for figures in drawn.values() for name in figures)
-        doubled = [name for name, count in names.items() if count > 1]
-        if doubled:
-            raise StudyError(f"two views draw a figure {doubled[0]!r}; one would overwrite the other: leave one out")
-        return drawn
+    def _figures(self) -> "dict[str, Mapping[str, Figure]]":
+        figures = {view.name: view.figures(self) for view in views_of(self)}
+        counts = Counter(name for of_view in figures.values() for name in of_view)
+        shared = [name for name, count in counts.items() if count > 1]
+        if shared:
+            raise StudyError(f"two views have a figure {shared[0]!r}, which would be one file; leave one view out")
+        return figures
 
     def _page(self, svgs: Mapping[str, Mapping[str, bytes]]) -> str:
         from emg_lens.studies.report.page import render_report
 
-        return render_report(self, svgs, self._environment(), read_record(self.folder))
-
-    def _environment(self) -> dict[str, Any]:
-        try:
-            check_seal(self.folder / "environment.json")
-            found = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
-            return {name: value for name, value in found.items() if name != "checksum"}
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise StudyError(
-                f"{self.folder / 'environment.json'} cannot be read ({error}); run the study again"
-            ) from None
+        return render_report(self, svgs, read_facts_of_run(self.folder, ENVIRONMENT, {}), read_record(self.folder))
 
 
 def finished_fits(folder: Path) -> list[str]:
-    """Names of a run's fits that are finished, in its order.
+    """Return the names of the finished fits of a run, in the order of the study.
 
     Raises:
-        StudyError: Its record is missing or damaged.
+        RunFolderError: The record of the run is missing or damaged.
     """
     return [name for name in read_record(folder)["n_train"] if (folder / "fits" / name).is_dir()]
 
 
 def with_expectations(scores: pd.DataFrame, spec: StudySpec, modalities: Collection[str]) -> pd.DataFrame:
-    """A fit's scores with the accuracy that the simulation implies, of conditions that say what they `see`.
+    """Add the accuracy that a data set with known information implies, for conditions that declare `sees`.
 
-    No cut is expected to help: where the simulation implies as much as the measured baseline or more, that stands in
-    its place, marked by `expected_is_baseline`.
+    A cut is not expected to help. If the implied accuracy is not below the measured baseline, the baseline takes its
+    place, and `expected_is_baseline` is true.
 
     Args:
         scores: One row a subject and condition.
         spec: The study at the fit's levels.
-        modalities: What its model hears.
+        modalities: Modalities that the model of the fit receives.
+
+    Returns:
+        The scores with the columns `expected` and `expected_is_baseline`; unchanged if no condition declares `sees`.
     """
-    sees = {e.name: e.sees for e in spec.conditions.extra if e.sees is not None}
+    sees = {one.name: one.sees for one in spec.conditions.extra if one.sees is not None}
     if sees and "accuracy" in scores:
-        simulation = Simulation.model_validate(spec.cohort.options.get("simulation") or {})
-        base = scores.loc[scores["condition"] == BASELINE].set_index("subject")["accuracy"]
-        heard = {name: [m for m in seen if m in modalities] for name, seen in sees.items()}
-        implied = {name: expected_accuracy(simulation, seen) for name, seen in heard.items()}
-        best, expected = scores["subject"].map(base), scores["condition"].map(implied)
+        expected_accuracy = describe_dataset(spec.cohort.dataset).expected_accuracy
+        assert expected_accuracy is not None  # the study was checked for it
+        received = {name: [m for m in seen if m in modalities] for name, seen in sees.items()}
+        implied = {name: expected_accuracy(seen, **spec.cohort.options) for name, seen in received.items()}
+        baselines = scores.loc[scores["condition"] == BASELINE].set_index("subject")["accuracy"]
+        best, expected = scores["subject"].map(baselines), scores["condition"].map(implied)
         scores = scores.assign(expected=expected.mask(expected >= best, best), expected_is_baseline=expected >= best)
     return scores
 
 
 def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """Columns as the documentation lists them; metrics that nobody asked for are left out of the table."""
+    """Order the columns as documented, and leave out metrics that the study does not name."""
     first = ["fit", "subject", *study.factors, "condition", *(t for t in tags if t in scores), *metrics]
     later = ["n_test", "n_repetitions", *(f"{metric}_chance" for metric in metrics), "expected", "expected_is_baseline"]
     later += [column for column in scores if column.startswith(PREFIX)]

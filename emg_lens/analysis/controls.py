@@ -1,9 +1,8 @@
-"""Controls: conditions that say what the cost of another one is worth (docs/controls.md §8).
+"""Controls: conditions to compare the effect of a cut with (docs/controls.md §8).
 
-A cut takes away what its edges brought, and moves attention to the edges that are left. Beside its price stand that of
-as many other edges, chosen at random; that of larger cuts: where one costs less, the model can do without more than the
-smaller one took, so not all of that one's price is information that only its edges bring; and that of the same cut with
-a detour closed.
+A cut removes what its edges transmit, and attention moves to the edges that are left. Three controls help to separate
+the two: random cuts of the same size, superset ablations, and the same cut with the path through CLS closed. If a
+superset ablation hurts less, the effect of the smaller cut is not only lost information.
 """
 
 import itertools
@@ -25,31 +24,44 @@ from emg_lens.sweeps.live_edges import one_head_for_all, reach
 from emg_lens.sweeps.target import Target, target_of
 from emg_lens.validation import checked
 
-Draws = Annotated[int, Field(ge=0, le=10_000)]
+SetCount = Annotated[int, Field(ge=0, le=10_000)]
 
 
 @checked
 def random_edges(
-    model: nn.Module, edges: EdgeSet, n: Draws = 20, seed: NonNegativeInt = 0, layout: TokenLayout | None = None
+    model: nn.Module, edges: EdgeSet, n: SetCount = 20, seed: NonNegativeInt = 0, layout: TokenLayout | None = None
 ) -> list[EdgeSet]:
-    """Random edge sets that match a cut: in every layer and head as many live edges of each kind as it cuts of those.
+    """Choose random edge sets of the same size as a cut.
 
-    The kinds are what CLS reads, what reads CLS, a token's edge with itself, and all others: an edge into CLS is not
-    worth one between two channels. Edges are drawn from those that are live in the unmasked model. Where the cut is the
-    same in all heads of a layer so is the draw: an edge that stays open in one head is not cut. The same draw takes the
-    same edges in a layer whatever else is cut, so that draws of nested cuts share their prefixes in a sweep. What is
-    live is known of our encoders; of every other model each edge counts as live, also one that a causal mask forbids.
-    No draw is the cut itself, and no two are the same.
+    Each set has, in every layer and head, as many live edges of each kind as the cut. The kinds are: edges that CLS
+    reads, edges that read CLS, edges of a token with itself, and all others. Random sets are chosen from the edges that
+    are live in the unmasked model. If the cut is the same in all heads of a layer, so is each set. Set number i has the
+    same edges in a layer whatever the other layers cut, so that a sweep can share their computation.
+
+    All sets differ from each other and from the cut. For models that are not ours, liveness is unknown: every edge
+    counts as live, also those that a causal mask forbids.
 
     Args:
-        model: The model, for its layers, its heads and its live edges.
+        model: The model. Its layers, heads and live edges decide what can be chosen.
         edges: The cut.
-        n: Draws; where so many sets of edges do not exist, each of those that do is drawn.
-        seed: Of the draws.
-        layout: What the positions stand for; default `model.layout`.
+        n: Number of sets. If fewer sets exist, all of them are returned.
+        seed: Seed of the random numbers.
+        layout: Meaning of the token positions; default `model.layout`.
+
+    Returns:
+        The edge sets.
 
     Raises:
-        EdgeError: Edges that do not fit the model, that are all dead, or that leave no other edge to draw.
+        EdgeError: The edges do not fit the model, none of them is live, or no other set of this size exists.
+
+    Example:
+        >>> from emg_lens import build_model, flow
+        >>> from emg_lens.analysis import random_edges
+        >>> model = build_model("isonet", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=2,
+        ...                     d_model=8, n_heads=2, n_layers=1, d_mlp=8)
+        >>> edge_sets = random_edges(model, flow("acc", "cls"), n=3)
+        >>> [int(one.mask(model.layout, 1, 2).sum()) for one in edge_sets]  # 2 edges in each of 2 heads, as in the cut
+        [4, 4, 4]
     """
     target = target_of(model, layout)
     cut = _live_cut(target, edges)
@@ -58,62 +70,67 @@ def random_edges(
     pool = uncut.live_rows[:, None, :, None].expand(cut.shape).numpy()
     pool = pool if permanent_mask is None else pool & ~permanent_mask.numpy()
     if not cut.any():
-        raise EdgeError(f"{edges} cuts no live edge, so there is nothing to match")
+        raise EdgeError(f"{edges} cuts no live edge, so no random set can match it; cut edges that reach the readout")
     kinds = [pool & kind for kind in _kinds(target.layout)]
     wanted = min(n, _count_others(cut, kinds, n))
     if not wanted and n:
-        raise EdgeError(f"{edges} cuts every live edge of the kinds that it cuts, so there is no other edge to draw")
-    found, itself = {}, edges_from_mask(cut)
-    draws = (edges_from_mask(_draw(cut, kinds, (seed, draw))) for draw in itertools.count())
-    while len(found) < wanted:
-        drawn = next(draws)
-        if drawn != itself:
-            found[drawn] = None
-    return [*found]
+        raise EdgeError(f"{edges} cuts every live edge of the kinds that it cuts, so no other set of this size exists")
+    different, itself = {}, edges_from_mask(cut)
+    random_sets = (edges_from_mask(_random_set(cut, kinds, (seed, number))) for number in itertools.count())
+    while len(different) < wanted:
+        one = next(random_sets)
+        if one != itself:
+            different[one] = None
+    return [*different]
 
 
 @checked
 def superset_ablations(
     model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout | None = None
 ) -> pd.DataFrame:
-    """All pairs of conditions of which one cuts all live edges that the other cuts, and more.
+    """Find all pairs of conditions of which one cuts all live edges of the other, and more.
 
-    Conditions that do something else to the model than cutting edges are compared with those that do the same to its
-    input, and with no other where they act inside it.
+    A condition that changes the input is compared only with conditions that change it in the same way. Conditions that
+    act inside the model in another way than by cutting edges are left out.
+
+    Args:
+        model: The model. Its live edges decide what a condition cuts.
+        conditions: The conditions.
+        layout: Meaning of the token positions; default `model.layout`.
 
     Returns:
-        One row a pair: `condition` and `larger`, the names.
+        One row a pair: the name of the `condition`, and of its `superset`.
 
     Raises:
-        EdgeError: Edges that do not fit the model, or conditions that share a name.
+        EdgeError: Edges do not fit the model, or two conditions have the same name.
     """
     target = target_of(model, layout)
-    with_baseline(conditions)  # which refuses two of one name
+    with_baseline(conditions)  # raises if two conditions have the same name
     planned = [condition for condition in conditions if not condition.in_the_model]
     live = [_live_cut(target, condition.edges) for condition in planned]
     n_heads = max((cut.shape[1] for cut in live), default=1)
     cuts = [np.packbits(np.broadcast_to(cut, (len(cut), n_heads, *cut.shape[2:]))) for cut in live]
     rows = []
-    for smaller, mine in zip(planned, cuts, strict=True):
-        for larger, theirs in zip(planned, cuts, strict=True):
-            inside = smaller.input_changes == larger.input_changes and mine.any() and not (mine & ~theirs).any()
-            if inside and (theirs & ~mine).any():
-                rows.append({"condition": smaller.name, "larger": larger.name})
-    return pd.DataFrame(rows, columns=["condition", "larger"])
+    for smaller, few in zip(planned, cuts, strict=True):
+        for larger, more in zip(planned, cuts, strict=True):
+            inside = smaller.input_changes == larger.input_changes and few.any() and not (few & ~more).any()
+            if inside and (more & ~few).any():
+                rows.append({"condition": smaller.name, "superset": larger.name})
+    return pd.DataFrame(rows, columns=["condition", "superset"])
 
 
 @checked
 def with_cls_path_closed(edges: EdgeSet) -> EdgeSet:
-    """The edges, and those by which other tokens read CLS, in every layer.
+    """Add the edges over which other tokens read CLS, in every layer.
 
-    With CLS exempt, what a cut keeps from passing between tokens still passes through CLS, layer by layer
-    (docs/isonet-protocol.md §4.9, item 6).
+    A cut between tokens leaves an indirect path: CLS reads a token, and another token reads CLS in the next layer
+    (docs/isonet-protocol.md §4.9, item 6). This closes the path.
     """
     return edges | (positions(src=[CLS]) - positions(dest=[CLS]))
 
 
 def _live_cut(target: Target, edges: EdgeSet) -> Bool[np.ndarray, "layer one_or_head dest src"]:
-    """The live edges of a cut; of one head, where all are cut alike."""
+    """Return the live edges of a cut; for one head if the cut is the same in all heads."""
     mask = edges.mask(target.layout, target.n_layers, target.n_heads)
     some = one_head_for_all(mask, target.permanent_mask)
     permanent_mask = None if target.permanent_mask is None else target.permanent_mask[:, some]
@@ -121,7 +138,7 @@ def _live_cut(target: Target, edges: EdgeSet) -> Bool[np.ndarray, "layer one_or_
 
 
 def _kinds(layout: TokenLayout) -> list[Bool[np.ndarray, "dest src"]]:
-    """What CLS reads, what reads CLS, self-edges, and all others."""
+    """Return masks of the edges that CLS reads, that read CLS, of a token with itself, and of all others."""
     n = len(layout)
     is_cls = np.array([group == CLS for group in layout.group])
     into, own = np.broadcast_to(is_cls[:, None], (n, n)), np.eye(n, dtype=bool)
@@ -132,40 +149,40 @@ def _kinds(layout: TokenLayout) -> list[Bool[np.ndarray, "dest src"]]:
 def _count_others(
     cut: Bool[np.ndarray, "layer head dest src"], kinds: Sequence[Bool[np.ndarray, "layer head dest src"]], enough: int
 ) -> int:
-    """How many other sets of edges match a cut; not counted on where there are `enough`."""
-    found = 1
+    """Count the other edge sets that match a cut, up to about `enough`."""
+    n_sets = 1
     for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
-        for head in _drawn_heads(cut, kinds, layer):
+        for head in _random_heads(cut, kinds, layer):
             for kind in kinds:
                 there, taken = kind[layer, head], (cut & kind)[layer, head]
-                found *= math.comb(np.count_nonzero(there), np.count_nonzero(taken))
-                if found > enough:
-                    return found - 1
-    return found - 1
+                n_sets *= math.comb(np.count_nonzero(there), np.count_nonzero(taken))
+                if n_sets > enough:
+                    return n_sets - 1
+    return n_sets - 1
 
 
-def _drawn_heads(
+def _random_heads(
     cut: Bool[np.ndarray, "layer head dest src"], kinds: Sequence[Bool[np.ndarray, "layer head dest src"]], layer: int
 ) -> range:
-    """The heads of a layer that are drawn for: one, where all are cut alike."""
+    """Return the heads of a layer that get random edges of their own: the first if all heads are cut alike."""
     alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, *kinds))
     return range(1 if alike else cut.shape[1])
 
 
-def _draw(
+def _random_set(
     cut: Bool[np.ndarray, "layer head dest src"],
     kinds: Sequence[Bool[np.ndarray, "layer head dest src"]],
     seed: tuple[int, int],
 ) -> Bool[np.ndarray, "layer head dest src"]:
-    """As many live edges of each kind as are cut, layer by layer: the same in all heads where the cut is."""
-    drawn = np.zeros(cut.shape, bool)
+    """Choose as many live edges of each kind as the cut has, layer by layer."""
+    chosen = np.zeros(cut.shape, bool)
     for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
-        heads = _drawn_heads(cut, kinds, layer)
+        heads = _random_heads(cut, kinds, layer)
         for head in heads:
             rng = np.random.default_rng([*seed, layer, head])
             for kind in kinds:
                 order = rng.permutation(np.flatnonzero(kind[layer, head]))
-                np.put(drawn[layer, head], order[: np.count_nonzero((cut & kind)[layer, head])], True)
+                np.put(chosen[layer, head], order[: np.count_nonzero((cut & kind)[layer, head])], True)
         if len(heads) == 1:
-            drawn[layer] = drawn[layer, :1]
-    return drawn
+            chosen[layer] = chosen[layer, :1]
+    return chosen

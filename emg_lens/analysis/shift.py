@@ -1,7 +1,6 @@
-"""How far a condition moves the residual stream from where the unmasked model has it, layer by layer.
+"""Shift of the residual stream: how far a condition moves activations from those of the unmasked model, by layer.
 
-A cut that pushes activations far outside of what the model met in training may cost something for that reason alone
-(docs/controls.md §8).
+A cut that moves activations far outside the range of the training may hurt for that reason alone (docs/controls.md §8).
 """
 
 from collections import defaultdict
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from emg_lens.analysis.patterns import group_index, group_names
 from emg_lens.hooks import EdgeError
-from emg_lens.hooks.anatomy import resolve_layout
+from emg_lens.hooks.hook_points import resolve_layout
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.settings import check_inputs
@@ -25,9 +24,9 @@ from emg_lens.validation import checked
 
 TRIALS_A_FORWARD = 128
 MOST_RUN = 1024
-"""Trials that activations are compared for; of more, evenly spread ones. All of their tokens' are in memory at once."""
+"""Largest number of trials for which activations are compared. Of more trials, evenly spaced ones are used."""
 MOST_COMPARED = 512
-"""Trials whose pairwise distances a maximum mean discrepancy is made of; of more, evenly spread ones."""
+"""Largest number of trials for the pairwise distances of a maximum mean discrepancy."""
 
 COLUMNS = ("condition", "layer", "tokens", "cosine", "cka", "mmd", "mmd_of_trials")
 
@@ -47,26 +46,39 @@ def activation_shift(
 
     Args:
         model: A TransformerLens model with `blocks.<layer>.hook_resid_post`, or a post-norm encoder with
-            `hook_normalized_resid_post`; run in eval mode and left as it was.
-        x: Input `[trial, channel, time]`, as for `sweep`. Of more than 1024 trials, so many evenly spread ones.
-        conditions: What is done to it.
-        reference: Trials that the model was trained on, treated as `x`: how far `x` itself lies from them is the scale
-            of `mmd`. Replaced values come from them too.
-        layout: What the positions stand for; default `model.layout`.
+            `hook_normalized_resid_post`. It is run in evaluation mode, and its mode is restored.
+        x: Input `[trial, channel, time]`, standardized, as for `sweep`. Of more than 1024 trials, 1024 evenly spaced
+            ones are used.
+        conditions: The conditions.
+        reference: Training trials `[trial, channel, time]`, standardized as `x`. Replaced values come from them, and
+            `mmd_of_trials` compares `x` with them.
+        layout: Meaning of the token positions; default `model.layout`.
 
     Returns:
-        One row a condition, layer and group of tokens (`tokens`: CLS, each modality):
+        One row a condition, layer and group of tokens (`tokens`: CLS, or a modality), with the columns
 
-        * `cosine`: between masked and unmasked activations, mean over tokens and trials.
-        * `cka`: linear centred kernel alignment of the two, over trials, of activations averaged over the tokens
-          (Kornblith et al. 2019): 1 = the same up to rotation and scale. NaN where one of them is constant.
-        * `mmd`: maximum mean discrepancy of the two (Gretton et al. 2012, unbiased), Gaussian kernel with the median
-          distance of unmasked activations as its width: 0 = the same distribution.
-        * `mmd_of_trials`: that between unmasked activations for `x` and for `reference`; NaN without one.
+        * `cosine`: cosine similarity of masked and unmasked activations, mean over tokens and trials;
+        * `cka`: linear centred kernel alignment of the two over trials, with activations averaged over the tokens
+          (Kornblith et al. 2019); 1 = the same up to rotation and scale, NaN if one of them is constant;
+        * `mmd`: maximum mean discrepancy of the two (Gretton et al. 2012, unbiased; Gaussian kernel with the median
+          distance of unmasked activations as width); 0 = the same distribution;
+        * `mmd_of_trials`: the discrepancy of unmasked activations for `x` and for `reference`, as a scale for `mmd`;
+          NaN without `reference`.
 
     Raises:
-        SweepInputError: No trials, or values that are not finite.
-        EdgeError: A model without these hook points, a layout of another size, or conditions that share a name.
+        SweepInputError: There are no trials, or values that are not finite.
+        EdgeError: The model has no such hook points, the layout has another size, or two conditions have the same name.
+
+    Example:
+        >>> from emg_lens import Condition, build_model, cross_modal
+        >>> from emg_lens.analysis import activation_shift
+        >>> model = build_model("isonet", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=2,
+        ...                     d_model=8, n_heads=2, n_layers=1, d_mlp=8)
+        >>> table = activation_shift(model, model.example_input(4), [Condition("no fusion", cross_modal())])
+        >>> table["tokens"].tolist()
+        ['cls', 'emg', 'acc']
+        >>> round(float(table["cosine"][0]), 3)  # this cut leaves the edges of CLS
+        1.0
     """
     check_inputs(x, reference)
     with_baseline(conditions)
@@ -104,7 +116,7 @@ def _residuals(
     layout: TokenLayout,
     reference: Tensor | None,
 ) -> Groups:
-    """Activations after every block, by layer and group of tokens."""
+    """Record the activations after every block, by layer and group of tokens."""
     points = _stream_points(model, layout)
     changes = () if condition is None else condition.interventions
     whole = any(one.needs_all_trials for one in changes)
@@ -114,31 +126,34 @@ def _residuals(
     def keep(activation: Tensor, hook: Any) -> None:
         if activation.ndim != 3 or activation.shape[1] != len(points[hook.name][1]):
             expected = len(points[hook.name][1])
-            raise EdgeError(f"{hook.name} is {list(activation.shape)}; the layout has {expected} positions")
+            raise EdgeError(
+                f"{hook.name} has the shape {list(activation.shape)}; the layout has {expected} positions, so expected"
+                f" [trial, {expected}, d_model]"
+            )
         parts[hook.name].append(activation.detach().to("cpu", copy=True))
 
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(context)
-        # Inside the others, and called itself: what changes the input hangs on the call.
+        # Entered last; the model itself must be called, because some interventions change the input of the call.
         stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in points]))  # pyright: ignore
         n_at_once = max(len(x), 1) if whole else TRIALS_A_FORWARD
         for some in x.split(n_at_once):
             model(some)
     index, groups = torch.tensor(group_index(layout)), defaultdict(list)
     for name, (layer, positions) in points.items():
-        own, found = index[positions.start : positions.stop], torch.cat(parts.pop(name))
+        own, activations = index[positions.start : positions.stop], torch.cat(parts.pop(name))
         for k, group in enumerate(group_names(layout)):
             if (own == k).any():
-                groups[layer, group].append(found[:, own == k])
-    return {key: torch.cat(found, dim=1) for key, found in sorted(groups.items(), key=lambda item: item[0][0])}
+                groups[layer, group].append(activations[:, own == k])
+    return {key: torch.cat(stages, dim=1) for key, stages in sorted(groups.items(), key=lambda item: item[0][0])}
 
 
 def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int, range]]:
-    """Hook point behind every block: its layer, and the positions it holds.
+    """Find the hook point after every block, with its layer and its positions.
 
     Raises:
-        EdgeError: The model has no such points.
+        EdgeError: The model has no such hook points.
     """
     cfg: Any = getattr(model, "cfg", None)
     point = "hook_normalized_resid_post" if getattr(cfg, "norm", None) == "post" else "hook_resid_post"
@@ -148,11 +163,11 @@ def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int
         for stage in stages
         for k, layer in enumerate(stage.layers)
     }
-    there = {path for path, _ in model.named_modules()}
-    missing = [path for path in points if path not in there]
+    known = {path for path, _ in model.named_modules()}
+    missing = [path for path in points if path not in known]
     if missing or not points:
         name = missing[0] if missing else f"blocks.<layer>.{point}"
-        raise EdgeError(f"{type(model).__name__} shows no residual stream: it has no hook point {name}")
+        raise EdgeError(f"{type(model).__name__} has no hook point {name}, which this analysis reads")
     return points
 
 
@@ -173,9 +188,10 @@ def _cka(a: Float[Tensor, "trial d_model"], b: Float[Tensor, "trial d_model"]) -
 
 
 class Discrepancy:
-    """Maximum mean discrepancy to some activations `[trial, pos, d_model]`, averaged over tokens; in their width.
+    """Maximum mean discrepancy to some activations `[trial, pos, d_model]`, averaged over tokens.
 
-    The unbiased estimate: nothing in the mean where both are of one distribution, however few trials there are.
+    The kernel width is the median distance of these activations. The estimate is unbiased: its mean is 0 for samples of
+    the same distribution, however few there are.
     """
 
     def __init__(self, activations: Float[Tensor, "trial pos d_model"]) -> None:
@@ -185,13 +201,13 @@ class Discrepancy:
         self.own = self._likeness(self.rows, self.rows, itself=True)
 
     def __call__(self, others: Float[Tensor, "trial pos d_model"], same_trials: bool) -> float:
-        """To these, of the same trials or of others; 0 where the estimate of the square is negative."""
+        """Compute the discrepancy to other activations; 0 if the estimate of its square is negative."""
         rows = _some(others.mean(1))
-        theirs, between = self._likeness(rows, rows, itself=True), self._likeness(self.rows, rows, same_trials)
-        return float((self.own + theirs - 2 * between).clamp(min=0).sqrt())
+        other, between = self._likeness(rows, rows, itself=True), self._likeness(self.rows, rows, same_trials)
+        return float((self.own + other - 2 * between).clamp(min=0).sqrt())
 
     def _likeness(self, a: Float[Tensor, "n d_model"], b: Float[Tensor, "m d_model"], itself: bool = False) -> Tensor:
-        """Mean of the kernel; of the same trials, without each one's with itself."""
+        """Compute the mean of the kernel; `itself` leaves out the pairs of a trial with itself."""
         kernel = torch.exp(-_squared_distances(a, b) / self.width)
         return kernel.mean() if not itself else (kernel.sum() - kernel.trace()) / max(len(a) * (len(a) - 1), 1)
 

@@ -1,123 +1,94 @@
-"""The controls of a study, as conditions of the same sweep: random cuts, all cuts together, detours closed."""
+"""The controls of a study, as conditions of the same sweep: random cuts, supersets, the path through CLS closed."""
 
 import operator
 import zlib
 from collections.abc import Sequence
 from functools import reduce
 
-import pandas as pd
-from torch import Tensor
 from transformer_lens.HookedRootModule import HookedRootModule
 
-from emg_lens.analysis.controls import random_edges, superset_ablations, with_cls_path_closed
-from emg_lens.analysis.shift import COLUMNS, activation_shift
+from emg_lens.analysis.controls import random_edges, with_cls_path_closed
 from emg_lens.hooks import EdgeError
-from emg_lens.studies.spec.condition_spec import DETOUR, RANDOM, SUPERSET, ConditionsSpec, Controls
+from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, RANDOM, SUPERSET, ConditionsSpec, Controls
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import audit
 
 
 def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
-    """The controls of a study's conditions on a model; each is tagged `control`, and `of` which condition it is one.
+    """Make the controls of a study's conditions for a model.
 
     Args:
-        spec: What the study asks for.
-        model: The model, for its layers, heads and live edges.
-        conditions: Those that `spec` built for it.
+        spec: The `conditions:` of the study.
+        model: The model. Its layers, heads and live edges decide what a control cuts.
+        conditions: The conditions that `spec` built for this model.
+
+    Returns:
+        Conditions with the tags `control` (the kind of control) and `of` (the name of the controlled condition).
 
     Raises:
-        EdgeError: A condition with the name of a control, or layer masks for a model without attention.
+        EdgeError: A condition has the name of a control, or layer masks are asked of a model without attention.
     """
     if spec.controls is None:
         return []
     n_layers: int = model.cfg.n_layers  # pyright: ignore
     if spec.layer_masks is not None and not n_layers:
         raise EdgeError(f"{type(model).__name__} has no attention layers to cut; set conditions.layer_masks to null")
-    found = [*_larger(spec, model), *_random(spec.controls, model, conditions)]
-    taken = {one.name for one in conditions} & {one.name for one in found}
+    controls = [*_supersets(spec, model), *_random_cuts(spec.controls, model, conditions)]
+    taken = {one.name for one in conditions} & {one.name for one in controls}
     if taken:
         raise EdgeError(f"condition {min(taken)!r} has the name of a control (conditions.controls); rename it")
-    return found
+    return controls
 
 
-def nested_cuts(model: HookedRootModule, conditions: Sequence[Condition]) -> pd.DataFrame:
-    """Which conditions cut all that another one cuts, and more: `superset_ablations`, without the random ones."""
-    return superset_ablations(model, [one for one in conditions if not _is_draw(one)])
-
-
-def shift_of(
-    spec: ConditionsSpec, model: HookedRootModule, conditions: Sequence[Condition], x: Tensor, reference: Tensor
-) -> pd.DataFrame:
-    """`activation_shift` of the conditions that a report speaks of; none where the study does not ask for it.
-
-    Args:
-        spec: What the study asks for.
-        model: The fitted model.
-        conditions: Its conditions and controls.
-        x: Tested trials `[trial, channel, time]`, standardised.
-        reference: Training trials, likewise.
-    """
-    n_layers: int = model.cfg.n_layers  # pyright: ignore
-    if spec.controls is None or not spec.controls.shift or not n_layers:
-        return pd.DataFrame(columns=[*COLUMNS])
-    told = [c for c in conditions if c.interventions and _is_single_or_whole(c, n_layers) and not _is_draw(c)]
-    told = [c for c in told if c.tags.get("mode") != "individual"]
-    alike = audit(model, [c for c in conditions if not _is_draw(c)]).set_index("condition")["equivalent_to"]
-    told = list({alike[c.name]: c for c in reversed(told)}.values())[::-1]  # each computation once
-    shown = {alike[c.name] for c in told}
-    told += [c for c in conditions if c.tags.get("draw") == 1 and alike[c.tags["of"]] in shown]
-    return activation_shift(model, x, told, reference=reference)
-
-
-def _larger(spec: ConditionsSpec, model: HookedRootModule) -> list[Condition]:
-    """All edge sets of `layer_masks` together, and each with CLS unread by other tokens; every layer."""
+def _supersets(spec: ConditionsSpec, model: HookedRootModule) -> list[Condition]:
+    """Cut all edge sets of `layer_masks` together, and each one with the path through CLS closed, in every layer."""
     if spec.layer_masks is None or spec.controls is None:
         return []
-    edges = spec.layer_masks.edges
-    found = []
+    edges, controls = spec.layer_masks.edges, []
     if spec.controls.superset and len(edges) > 1:
         together = reduce(operator.or_, edges.values())
-        found.append(Condition(" and ".join(edges), together, {"control": SUPERSET}))
+        controls.append(Condition(" and ".join(edges), together, {"control": SUPERSET}))
     if spec.controls.cls_path_closed and model.layout.has_cls:  # pyright: ignore
-        found += [
-            Condition(f"{name}, CLS unread", with_cls_path_closed(one), {"control": DETOUR, "of": name})
+        controls += [
+            Condition(f"{name}, CLS path closed", with_cls_path_closed(one), {"control": CLS_PATH_CLOSED, "of": name})
             for name, one in edges.items()
         ]
-    return found
+    return controls
 
 
-def _random(controls: Controls, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
-    """Random cuts for cuts of one layer, of every layer, and of `extra`; once where several cut the same."""
+def _random_cuts(controls: Controls, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
+    """Make random cuts for the cuts of one layer, of every layer, and of `extra`; once for equal cuts."""
     n_layers: int = model.cfg.n_layers  # pyright: ignore
-    cuts = [one for one in conditions if _is_cut(one) and _is_single_or_whole(one, n_layers)]
+    cuts = [one for one in conditions if _only_cuts(one) and cuts_one_layer_or_all(one, n_layers)]
     if not controls.random_edges or not cuts:
         return []
     audited = audit(model, cuts).set_index("condition")
-    found = []
+    random_cuts = []
     for one in cuts:
         if audited.loc[one.name, "structural_null"] or audited.loc[one.name, "equivalent_to"] != one.name:
             continue
         try:
-            kind = zlib.crc32(str(one.tags.get("edges", one.name)).encode())  # draws of other edges are other draws
-            draws = random_edges(model, one.edges, controls.random_edges, controls.seed + kind)
-        except EdgeError:  # it cuts every edge there is in its layers: nothing is left to draw instead
+            kind = zlib.crc32(str(one.tags.get("edges", one.name)).encode())  # other edges get other random sets
+            edge_sets = random_edges(model, one.edges, controls.random_edges, controls.seed + kind)
+        except EdgeError:  # the cut holds every live edge of its layers, so no other set exists
             continue
-        for draw, edges in enumerate(draws, start=1):
-            tags = {"control": RANDOM, "of": one.name, "draw": draw}
-            found.append(Condition(f"{one.name}, random {draw}", edges, tags))
-    return found
+        for number, edges in enumerate(edge_sets, start=1):
+            tags = {"control": RANDOM, "of": one.name, "random_cut": number}
+            random_cuts.append(Condition(f"{one.name}, random {number}", edges, tags))
+    return random_cuts
 
 
-def _is_draw(one: Condition) -> bool:
+def is_random_cut(one: Condition) -> bool:
+    """Say whether a condition is a size-matched random cut."""
     return one.tags.get("control") == RANDOM
 
 
-def _is_cut(one: Condition) -> bool:
+def _only_cuts(one: Condition) -> bool:
     return bool(one.interventions) and not one.input_changes and not one.in_the_model
 
 
-def _is_single_or_whole(one: Condition, n_layers: int) -> bool:
-    """Whether a condition cuts one layer or all of them, or is outside the families; those between need no draws."""
+def cuts_one_layer_or_all(one: Condition, n_layers: int) -> bool:
+    """Say whether a condition cuts one layer or every layer, or belongs to no family over layers."""
     whole = {"from_beginning": n_layers - 1, "from_end": 0, "individual": one.tags.get("layer")}
     mode = one.tags.get("mode")
     return not mode or (mode in whole and one.tags.get("layer") == whole[str(mode)])

@@ -1,4 +1,4 @@
-"""What a run must know of its fits before it starts: sizes, classes and, of the first of each cell, the plan."""
+"""Check fits before a run starts: read their trials, and try the first fit of each cell on a few trials."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,81 +6,74 @@ from typing import Any
 
 import numpy as np
 
+from emg_lens.analysis.fit_analysis import run_analyses
+from emg_lens.data.batch import Batch
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError
 from emg_lens.scoring.metrics import measure
 from emg_lens.studies.fits.control_conditions import controls_of
+from emg_lens.studies.fits.fit_memory import FitMemory
 from emg_lens.studies.fits.fit_trials import FitTrials, load_fit
-from emg_lens.studies.fits.fit_unit import Fit, fits_of
+from emg_lens.studies.fits.fit_unit import Fit
 from emg_lens.studies.fits.model_building import build_fit_model, metrics_of, objective_of, weights_notes
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.factors import SEED
-from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.training.packing import parameter_groups
 
-REHEARSED = 4
-"""Trials that every condition runs on before anything is fitted."""
+N_TRIALS = 4
+"""Trials on which every condition is tried."""
 
 
-def describe_fits(
-    study: StudySpec,
-    data: Path | None,
-    subjects: tuple[tuple[str, ...], ...],
-    cells: tuple[int, ...],
-    folds: tuple[int, ...],
-) -> list[list[dict[str, Any]]]:
-    """Facts about some fits of some cells, which have one cohort and split but for what is chosen later.
-
-    Their recordings are read once, fold by fold.
+def describe_fits(fits: Sequence[Sequence[Fit]], data: Path | None, first_fold: bool) -> list[list[dict[str, Any]]]:
+    """Describe fits of cells that read the same recordings and have the same folds; each fold is read once.
 
     Args:
-        study: The study.
-        data: Folder of the data set.
-        subjects: Of every cell.
-        cells: Places of the cells in `StudySpec.cells`.
-        folds: Which folds, from 0.
+        fits: For each cell, its fits of some folds, in the same order of folds.
+        data: Folder of the data set; None for simulated cohorts.
+        first_fold: Whether the first of these folds is the first of the cell. Its fits are tried on a few trials.
 
     Returns:
-        For each cell, one mapping a fold: folder, fold, test_subjects, n_train, modalities, recorded (before channels
-        were chosen), n_classes, performed and classes (names of those that have a trial, and of all), repetitions,
-        notes, metrics, and `plan`: of fold 0, one row a condition; of others, nothing.
+        For each cell, one mapping a fit: folder, fold, test_subjects, n_train, modalities, recorded (channels before
+        some were chosen), n_classes, performed (names of the classes that have a trial), classes (all names),
+        repetitions, notes, metrics, and `plan`: one row a condition for the first fold, else nothing.
 
     Raises:
-        DataError: A recording that is missing or damaged, or a fold that cannot be divided.
-        StudyError: A model, condition or metric that does not fit these data.
+        DataError: A recording is missing or damaged, or a fold does not fit the trials.
+        StudyError: A model, condition, metric or analysis does not fit these data.
     """
-    every = fits_of(study, subjects)
-    by_levels: dict[tuple, list[Fit]] = {}
-    for one in every:
-        by_levels.setdefault(tuple(one.levels.items()), []).append(one)
-    fits = [by_levels[tuple(study.cells[cell][0].items())] for cell in cells]
-    found: list[list[dict[str, Any]]] = [[] for _ in cells]
+    described: list[list[dict[str, Any]]] = [[] for _ in fits]
     plans: dict[str, list[dict[str, Any]]] = {}
-    for number in folds:
-        last, trials, facts = "", None, {}
-        for of_cell, known in zip(fits, found, strict=True):
-            one, cohort = of_cell[number], of_cell[number].spec.cohort.model_dump_json()
-            if trials is None or cohort != last:
-                last = cohort
-                try:
-                    trials = load_fit(one, data)
-                except EmgLensError as error:
-                    if one.spec.cohort.channels is None:
-                        raise
-                    raise StudyError(_at(one, error)) from None
+    for number, of_fold in enumerate(zip(*fits, strict=True)):
+        last_cohort, trials, facts = "", None, {}
+        for one, facts_of_cell in zip(of_fold, described, strict=True):
+            cohort = one.spec.cohort.model_dump_json()
+            if trials is None or cohort != last_cohort:
+                last_cohort, trials = cohort, _load(one, data)
                 facts = _facts_of(one, trials)
-            plan = [] if number else _plan_of(one, trials, plans)
-            notes = [*facts["notes"], *(() if number else weights_notes(one))]
-            known.append({**facts, "notes": notes, "metrics": metrics_of(one), "folder": one.folder_name, "plan": plan})
-    return found
+            is_first = first_fold and not number
+            plan = _plan_of(one, trials, plans) if is_first else []
+            notes = [*facts["notes"], *(weights_notes(one) if is_first else ())]
+            own = {"notes": notes, "metrics": metrics_of(one), "folder": one.folder_name, "plan": plan}
+            facts_of_cell.append(facts | own)
+    return described
+
+
+def _load(one: Fit, data: Path | None) -> FitTrials:
+    try:
+        with FitMemory(one.spec.cohort, data).large_step():
+            return load_fit(one, data)
+    except EmgLensError as error:
+        if one.spec.cohort.channels is None:
+            raise
+        raise StudyError(_at(one, error)) from None
 
 
 def _facts_of(one: Fit, trials: FitTrials) -> dict[str, Any]:
-    """What its trials tell."""
+    """Collect the facts that the trials of a fit show."""
     parts = (trials.train, trials.test)
     return {
         "fold": one.fold.name,
@@ -97,13 +90,13 @@ def _facts_of(one: Fit, trials: FitTrials) -> dict[str, Any]:
 
 
 def _plan_of(one: Fit, trials: FitTrials, known: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The rehearsed plan, each model and set of conditions once."""
-    hears = f"{trials.train.modalities} {trials.train.n_samples}"
-    key = hears + one.spec.model_dump_json(include={"model", "objective", "conditions", "metrics"})
-    key += f"{one.recipe.model_dump_json(include=set(one.recipe.ADDED))} {trials.validation is None}"
+    """Try a fit; fits with the same inputs, model and conditions are tried once."""
+    key = f"{trials.train.modalities} {trials.train.n_samples}"
+    key += one.spec.model_dump_json(include={"model", "objective", "conditions", "metrics", "analyses"})
+    key += f"{one.recipe.model_dump_json(exclude={'seed', 'epochs', 'lr'})} {trials.validation is None}"
     if key not in known:
         try:
-            known[key] = _rehearsed_plan(one, trials)
+            known[key] = _try_fit(one, trials)
         except SweepError as error:
             raise StudyError(_at(one, next(iter(error.errors.values())))) from None
         except EmgLensError as error:
@@ -112,14 +105,14 @@ def _plan_of(one: Fit, trials: FitTrials, known: dict[str, list[dict[str, Any]]]
 
 
 def _at(one: Fit, error: Exception) -> str:
-    """The error, and of a study with factors at which levels."""
+    """Return the error message with the levels of the factors."""
     where = ", ".join(f"{factor}={level}" for factor, level in one.levels.items() if factor != SEED)
     hint = "; a level may override 'conditions' too" if where and isinstance(error, EdgeError) else ""
     return f"{f'at {where}: ' * bool(where)}{error}{hint}"
 
 
-def _whose(error: EdgeError, conditions: Sequence[Condition], model: Any) -> str:
-    """The condition whose edges do not fit the model, if it is one's alone."""
+def _condition_at_fault(error: EdgeError, conditions: Sequence[Condition], model: Any) -> str:
+    """Name the condition that alone gives this error, as the beginning of a message; empty if there is none."""
     for one in conditions:
         try:
             one.edges.mask(model.layout, model.cfg.n_layers, model.cfg.n_heads)
@@ -128,34 +121,42 @@ def _whose(error: EdgeError, conditions: Sequence[Condition], model: Any) -> str
     return ""
 
 
-def _rehearsed_plan(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
-    """One row a condition but the baseline: its tags and audit; every condition has run once, on an unfitted model.
+def _try_fit(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
+    """Run every condition and analysis once on an untrained model and a few trials.
 
-    Whatever would fail behind hours of training fails here.
+    What would fail after hours of training fails here.
+
+    Returns:
+        One row a condition without the baseline: its tags and its audit.
     """
-    objective, some = objective_of(one), trials.train.select(np.arange(min(REHEARSED, len(trials.train))))
+    objective, few = objective_of(one), trials.train.select(np.arange(min(N_TRIALS, len(trials.train))))
     model = build_fit_model(one, trials.train).eval()
     targets = objective.targets(trials.train)
-    if not targets.is_floating_point() and len(targets.unique()) < 2:
-        raise StudyError(f"fold {one.fold.name} has trials of one class alone; two or more are needed to tell apart")
-    objective.check(model, trials.x(some), trials.y(some, objective))
-    parameter_groups(model, one.recipe)  # whether it knows its head and layers, if the recipe asks for them
+    if objective.kind == "classes" and len(targets.unique()) < 2:
+        raise StudyError(
+            f"fold {one.fold.name} has training trials of one class only; a classifier needs two or more classes"
+        )
+    x = trials.x(few)
+    batch = Batch(x, trials.y(few, objective), reference=x)
+    objective.check(model, batch)
+    objective.check_metrics(metrics_of(one))
+    parameter_groups(model, one.recipe)  # raises if the recipe names a head or layers that the model lacks
     if one.recipe.patience is not None and trials.validation is None:
         raise StudyError(
             f"training.patience={one.recipe.patience} needs validation trials: split: {{…, validation: [...]}}"
         )
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads, model.layout)
-    some_x, executor = trials.x(some), reproducible_executor(model)
     try:
-        controls_of(one.spec.conditions, model, conditions)  # for what it refuses
-        found = sweep(model, some_x, conditions, reference=some_x, executor=executor)
+        controls = controls_of(one.spec.conditions, model, conditions)
+        result = sweep(model, x, conditions, reference=x, executor=reproducible_executor(model))
     except EdgeError as error:
-        raise EdgeError(f"{_whose(error, conditions, model)}{error}") from None
-    measure(metrics_of(one), found.logits[BASELINE].numpy(), objective.targets(some).numpy())
-    if not targets.is_floating_point():  # whether trials of one movement are of one class
+        raise EdgeError(f"{_condition_at_fault(error, conditions, model)}{error}") from None
+    run_analyses(one.spec.fit_analyses, model, batch, [*conditions, *controls])
+    measure(metrics_of(one), result.logits[BASELINE].numpy(), objective.targets(few).numpy())
+    if objective.kind == "classes":  # raises if trials of one repetition belong to several classes
         for subject in set(trials.train.subject.tolist()):
             mine = trials.train.subject == subject
-            nothing = np.zeros((int(mine.sum()), model.cfg.n_classes))
-            measure(metrics_of(one), nothing, targets.numpy()[mine], trials.train.repetition_id[mine])
-    rows = [{**dict(c.tags), **row} for c, row in zip(conditions, found.audit.to_dict("records"), strict=True)]
+            outputs = np.zeros((int(mine.sum()), model.cfg.n_classes))
+            measure(metrics_of(one), outputs, targets.numpy()[mine], trials.train.repetition_id[mine])
+    rows = [{**dict(c.tags), **row} for c, row in zip(conditions, result.audit.to_dict("records"), strict=True)]
     return rows[1:]

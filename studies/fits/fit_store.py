@@ -1,20 +1,20 @@
-"""The folder of one fit: what is written when it is finished, and how it is read.
+"""The folder of one fit: written when the fit is finished, and read for tables and reports.
 
-`config.json`, `model.safetensors`: the model (`from_pretrained`) · `input_statistics.safetensors` (of a regression also
-`target_statistics.safetensors`): what standardises raw trials · `fit.csv`: training and held-out curve ·
-`logits.safetensors`: outputs `[condition, trial, output]` and targets · `trials.csv`: whose trials · `conditions.csv`:
-tags and audit, controls among them · `superset_ablations.csv`: which of them contain which · `shift.csv`: how far they move
-the residual stream · `scores.csv`: the metrics · `fit.json`: facts · `leakage.json`: what the two parts of the data
-share · `checksums.json`: of all of them.
+* `config.json`, `model.safetensors`: the model (`from_pretrained`);
+* `input_statistics.safetensors`, for a regression also `target_statistics.safetensors`: standardization of the trials;
+* `fit.csv`: training and held-out curve;
+* `logits.safetensors`: outputs and targets; `trials.csv`: subject and repetition of each test trial;
+* `conditions.csv`: tags and audit of conditions and controls; `scores.csv`: the metrics;
+* `analyses/<name>.csv`: the table of each fit analysis;
+* `fit.json`: facts; `leakage.json`: leakage report; `checksums.json`: checksums of all these files.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,116 +23,137 @@ from pandas.api.types import is_numeric_dtype
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from emg_lens.data.standardization import InputStatistics, TargetStatistics
-from emg_lens.data.trials import TrialSet
 from emg_lens.errors import EmgLensError
+from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_folder, write_checksums
 from emg_lens.io.csv_tables import read_table, write_csv
 from emg_lens.io.files import new_folder
-from emg_lens.io.manifests import MANIFEST, check_manifest, write_manifest
-from emg_lens.io.seals import DamagedFileError
+from emg_lens.scoring.class_factors import factor_accuracies, factor_values
 from emg_lens.scoring.metrics import chances, measure, repetition_weights
-from emg_lens.studies.results.class_factors import factor_accuracies, factor_values
 from emg_lens.studies.spec.errors import StudyError
-from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.conditions import BASELINE
 
-WHOLE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_null", "equivalent_to"]
-"""Columns of `scores.csv` without a missing value."""
+if TYPE_CHECKING:  # reports read fits without torch
+    from emg_lens.studies.fits.prepared_fit import PreparedFit
+    from emg_lens.sweeps.result import SweepResult
 
+OUTPUTS = "logits.safetensors"
+ANALYSES = "analyses"
+COMPLETE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_null", "equivalent_to"]
+"""Columns of `scores.csv` that have no missing value."""
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Inside, what cannot be written is told.
-
-    Raises:
-        StudyError: A full disk, or a place that may not be written to.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StudyError(f"cannot write to {str(folder)!r}: {reason}; make room, or give another --out") from None
-
-
-@dataclass(frozen=True, eq=False)
-class FittedOutputs:
-    """What a fitted model gave under every condition.
-
-    Attributes:
-        conditions: The conditions, the baseline first.
-        audit: One row a condition, as a sweep gives it.
-        outputs: `[condition, trial, output]`, in the targets' units.
-        targets: `[trial]` class index, or `[trial, target]`.
-        test: The tested trials.
-        shift: How far conditions move the residual stream: `activation_shift`.
-        nested: Pairs of conditions, `condition` and `larger`: all that the first cuts, the second cuts too.
-    """
-
-    conditions: Sequence[Condition]
-    audit: pd.DataFrame
-    outputs: Float[np.ndarray, "condition trial output"]
-    targets: Shaped[np.ndarray, "trial *target"]
-    test: TrialSet
-    nested: pd.DataFrame
-    shift: pd.DataFrame
+SavedOutputs = Float[np.ndarray, "condition trial output"] | list[Float[np.ndarray, "condition _time output"]]
+SavedTargets = Shaped[np.ndarray, "trial *target"] | list[Shaped[np.ndarray, "_time *target"]]
 
 
 def write_fit(
     folder: Path,
-    model: Any,
-    inputs: InputStatistics,
-    targets: TargetStatistics | None,
+    prepared: "PreparedFit",
     history: pd.DataFrame,
-    found: FittedOutputs,
-    facts: Mapping[str, Any],
-    leakage: Mapping[str, Any] | None,
-    metrics: Sequence[str],
+    result: "SweepResult",
+    analyses: Mapping[str, pd.DataFrame],
+    seconds: float,
 ) -> None:
-    """Write everything into an empty folder."""
-    model.to("cpu").save_pretrained(folder)
-    inputs.save(folder / "input_statistics.safetensors")
-    if targets is not None:
-        targets.save(folder / "target_statistics.safetensors")
-    tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in found.conditions])
-    conditions = tags.merge(found.audit, on="condition", validate="one_to_one")
-    trials = pd.DataFrame({name: getattr(found.test, name) for name in ("subject", "repetition", "repetition_id")})
-    save_file({"outputs": found.outputs, "targets": found.targets}, folder / "logits.safetensors")
-    write_csv(conditions, folder / "conditions.csv")
-    write_csv(trials, folder / "trials.csv")
-    write_csv(found.nested, folder / "superset_ablations.csv")
-    write_csv(found.shift, folder / "shift.csv")
-    write_csv(history, folder / "fit.csv")
-    scores = score(conditions, trials, found.outputs, found.targets, metrics, facts["outputs"])
-    write_csv(scores, folder / "scores.csv")
+    """Write all files of a finished fit into an empty folder.
+
+    Args:
+        folder: The folder.
+        prepared: The fit, with the fitted model.
+        history: The training curve: one row an epoch.
+        result: SavedOutputs and audit of every condition.
+        analyses: Table of each fit analysis, by its name.
+        seconds: Duration of the fit.
+    """
+    prepared.model.to("cpu").save_pretrained(folder)
+    prepared.input_statistics.save(folder / "input_statistics.safetensors")
+    if prepared.target_statistics is not None:
+        prepared.target_statistics.save(folder / "target_statistics.safetensors")
+    outputs, tested = _outputs_in_own_units(prepared, result), prepared.tested
+    write_outputs(folder, outputs, prepared.targets)
+    tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in result.conditions])
+    conditions = tags.merge(result.audit, on="condition", validate="one_to_one")
+    trials = pd.DataFrame({name: getattr(tested, name) for name in ("subject", "repetition", "repetition_id")})
+    facts = prepared.facts | {"executor": result.executor, "seconds": round(seconds, 2)}
+    scores = score(conditions, trials, outputs, prepared.targets, facts["metrics"], facts["outputs"])
+    (folder / ANALYSES).mkdir()
+    tables = {"conditions": conditions, "trials": trials, "fit": history, "scores": scores}
+    for name, table in [*tables.items(), *((f"{ANALYSES}/{name}", table) for name, table in analyses.items())]:
+        write_csv(table, folder / f"{name}.csv")
     (folder / "fit.json").write_text(json.dumps(facts, indent=1))
-    if leakage is not None:
-        (folder / "leakage.json").write_text(json.dumps(leakage, indent=1))
-    write_manifest(folder)
+    if prepared.leakage is not None:
+        (folder / "leakage.json").write_text(json.dumps(prepared.leakage, indent=1))
+    _write_checksums(folder)
+
+
+def _outputs_in_own_units(
+    prepared: "PreparedFit", result: "SweepResult"
+) -> Float[np.ndarray, "condition trial *output"]:
+    """Return the outputs of all conditions, in the units of the targets."""
+    scale = prepared.target_statistics
+    first = result.logits[BASELINE].numpy()
+    outputs = np.empty((len(result.conditions), *first.shape), first.dtype)
+    for out, condition in zip(outputs, result.conditions, strict=True):
+        logits = result.logits[condition.name].numpy()
+        out[:] = logits if scale is None else scale.undo(logits)
+    return outputs
+
+
+def write_outputs(folder: Path, outputs: SavedOutputs, targets: SavedTargets) -> None:
+    """Write the outputs and targets of a fit.
+
+    Args:
+        folder: The folder of the fit.
+        outputs: `[condition, trial, output]`. If trials differ in length: one array `[condition, time, output]` for
+            each trial.
+        targets: `[trial, ...]`. If trials differ in length: one array `[time, ...]` for each trial.
+    """
+    save_file(_flat("outputs", outputs, axis=1) | _flat("targets", targets, axis=0), folder / OUTPUTS)
+
+
+def _flat(name: str, values: np.ndarray | Sequence[np.ndarray], axis: int) -> dict[str, np.ndarray]:
+    """Join arrays of different lengths to one, and keep their lengths."""
+    if isinstance(values, np.ndarray):
+        return {name: values}
+    lengths = np.array([part.shape[axis] for part in values])
+    return {name: np.concatenate(list(values), axis), f"{name}_lengths": lengths}
+
+
+def _divided(name: str, tensors: Mapping[str, np.ndarray], axis: int) -> np.ndarray | list[np.ndarray]:
+    """Undo `_flat`."""
+    if f"{name}_lengths" not in tensors:
+        return tensors[name]
+    return np.split(tensors[name], np.cumsum(tensors[f"{name}_lengths"])[:-1], axis)
 
 
 def copy_fit(source: Path, folder: Path, levels: Mapping[str, str]) -> None:
-    """Write the folder of a finished fit once more, as that of another combination of levels that makes the same fit.
+    """Copy a finished fit for other levels that define the same fit.
+
+    The leakage report is not copied: each fold has it once.
 
     Raises:
-        StudyError: A file of the finished fit does not hold what was written.
+        StudyError: A file of the finished fit was changed or cannot be read.
     """
     check_fit(source)
     facts = read_facts(source) | {"levels": dict(levels), "seconds": 0.0}
     with new_folder(folder) as partial:
-        for file in source.iterdir():
-            if file.name not in (MANIFEST, "leakage.json"):  # which is told once for each fold
-                shutil.copyfile(file, partial / file.name)
+        without = shutil.ignore_patterns(CHECKSUMS, "leakage.json")
+        shutil.copytree(source, partial, dirs_exist_ok=True, ignore=without, copy_function=shutil.copyfile)
         (partial / "fit.json").write_text(json.dumps(facts, indent=1))
-        write_manifest(partial)
+        _write_checksums(partial)
+
+
+def _write_checksums(folder: Path) -> None:
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    write_checksums(folder, files)
 
 
 def check_fit(folder: Path) -> None:
-    """Check that every file of a fit holds what was written.
+    """Check every file of a fit against its checksum.
 
     Raises:
-        StudyError: One does not.
+        StudyError: A file is missing or was changed.
     """
     try:
-        check_manifest(folder)
+        check_folder(folder)
     except DamagedFileError as error:
         raise StudyError(f"{error}; delete {folder} and run again") from None
 
@@ -145,9 +166,18 @@ def score(
     metrics: Sequence[str],
     names: Sequence[str],
 ) -> pd.DataFrame:
-    """One row a tested subject and condition: who, which, tags, metrics, n_test, n_repetitions, chances, audit.
+    """Compute the metrics of every test subject under every condition.
 
-    Where the outputs' names are classes that combine factors, also the accuracy of each factor.
+    Args:
+        conditions: Name, tags and audit of each condition.
+        trials: Subject and repetition of each test trial.
+        outputs: The outputs.
+        targets: The targets.
+        metrics: Names of metrics.
+        names: Names of the outputs. If they are classes that combine factors, each factor also gets an accuracy.
+
+    Returns:
+        One row a subject and condition: subject, condition, tags, metrics, n_test, n_repetitions, chance levels, audit.
     """
     n_audit = list(conditions.columns).index("edges_cut")
     about, audit = conditions.iloc[:, :n_audit], conditions.iloc[:, n_audit:]
@@ -155,8 +185,8 @@ def score(
     for subject in trials["subject"].unique():
         mine = (trials["subject"] == subject).to_numpy()
         repetition_id = trials.loc[mine, "repetition_id"].to_numpy()
-        some = slice(None) if mine.all() else mine  # no copy of the outputs of one subject alone
-        values = pd.DataFrame([measure(metrics, out[some], targets[some], repetition_id) for out in outputs])
+        rows = slice(None) if mine.all() else mine  # a slice does not copy the outputs
+        values = pd.DataFrame([measure(metrics, out[rows], targets[rows], repetition_id) for out in outputs])
         table = pd.concat([about, values], axis=1)
         table.insert(0, "subject", subject)
         table["n_test"] = int(mine.sum())
@@ -165,15 +195,15 @@ def score(
             table[f"{metric}_chance"] = chance
         if targets.ndim == 1 and factor_values(names):
             weights = repetition_weights(len(repetition_id), repetition_id)
-            by_factor = [factor_accuracies(out[some], targets[some], weights, names) for out in outputs]
+            by_factor = [factor_accuracies(out[rows], targets[rows], weights, names) for out in outputs]
             table = pd.concat([table, pd.DataFrame(by_factor, index=table.index)], axis=1)
         parts.append(pd.concat([table, audit], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
 @contextmanager
-def naming_the_damaged(folder: Path) -> Iterator[None]:
-    """What goes wrong inside, because a fit's files do not hold what was written, is a line that names the folder.
+def damaged_fit_errors(folder: Path) -> Iterator[None]:
+    """Turn an error about the content of a fit's files into one line that names the folder.
 
     Raises:
         StudyError: That line.
@@ -183,61 +213,65 @@ def naming_the_damaged(folder: Path) -> Iterator[None]:
     except EmgLensError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise StudyError(f"{folder} is damaged ({what}); delete it and run again") from None
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise StudyError(f"{folder} is damaged ({reason}); delete it and run again") from None
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table of a run; empty cells are missing values, every other text (`NA`, `None`) is itself.
+    """Read a table of a run; empty cells are missing values, every other text (`NA`, `None`) stays text.
 
     Raises:
-        StudyError: It is missing or damaged.
+        StudyError: The file is missing or damaged.
     """
     try:
         return read_table(path)
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise StudyError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); delete its folder and run again"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise StudyError(f"{path} cannot be read ({reason}); delete its folder and run again") from None
 
 
 def read_facts(folder: Path, name: str = "fit.json") -> dict[str, Any]:
-    """A fit's facts.
+    """Read a JSON file of a fit.
 
     Raises:
-        StudyError: They are missing or damaged.
+        StudyError: The file is missing or damaged.
     """
     try:
-        found = json.loads((folder / name).read_text())
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}")
-        return found
+        facts = json.loads((folder / name).read_text())
+        if not isinstance(facts, dict):
+            raise ValueError(f"it holds a {type(facts).__name__}, expected an object")
+        return facts
     except (OSError, ValueError, RecursionError) as error:
         raise StudyError(f"{folder / name} cannot be read ({error}); delete {folder} and run again") from None
 
 
-def read_outputs(
-    folder: Path,
-) -> tuple[Float[np.ndarray, "condition trial output"], Shaped[np.ndarray, "trial *target"]]:
-    """A fit's outputs and targets.
+def read_analyses(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read the table of each fit analysis, by the name of the analysis.
 
     Raises:
-        StudyError: They are missing or damaged.
+        StudyError: A file is damaged.
+    """
+    return {path.stem: read_csv(path) for path in sorted((folder / ANALYSES).glob("*.csv"))}
+
+
+def read_outputs(folder: Path) -> tuple[SavedOutputs, SavedTargets]:
+    """Read outputs and targets, in the form that `write_outputs` got.
+
+    Raises:
+        StudyError: The file is missing or damaged.
     """
     try:
-        found = load_file(folder / "logits.safetensors")
-        return found["outputs"], found["targets"]
+        tensors = load_file(folder / OUTPUTS)
+        return _divided("outputs", tensors, axis=1), _divided("targets", tensors, axis=0)
     except (OSError, KeyError, SafetensorError) as error:
-        raise StudyError(
-            f"{folder / 'logits.safetensors'} cannot be read ({error}); delete {folder}, run again"
-        ) from None
+        raise StudyError(f"{folder / OUTPUTS} cannot be read ({error}); delete {folder} and run again") from None
 
 
 def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:
-    """A fit's scores; metrics that were not asked for when it was fitted are computed from its outputs.
+    """Read the scores of a fit; a metric that is not among them is computed from the saved outputs.
 
     Raises:
-        StudyError: A file is missing or damaged, or scores and conditions do not go together.
+        StudyError: A file is missing or damaged, or `scores.csv` and `conditions.csv` disagree.
     """
     scores, conditions = read_csv(folder / "scores.csv"), read_csv(folder / "conditions.csv")
     if not set(metrics) <= set(scores.columns):
@@ -248,12 +282,12 @@ def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:
     expected = pd.MultiIndex.from_product([subjects, names])
     if not names or not pd.MultiIndex.from_frame(scores[["subject", "condition"]]).equals(expected):
         raise StudyError(
-            f"{folder / 'scores.csv'} has {len(scores)} rows; expected one a subject and condition of conditions.csv"
-            f" ({len(names)}); delete {folder} and run again"
+            f"{folder / 'scores.csv'} has {len(scores)} rows; expected one row for each subject and each of the"
+            f" {len(names)} conditions; delete {folder} and run again"
         )
     numbers = scores[list(metrics)]
-    if not all(map(is_numeric_dtype, numbers.dtypes)) or scores[WHOLE].isna().to_numpy().any():
-        raise StudyError(f"{folder / 'scores.csv'} has cells that are no numbers; delete {folder} and run again")
+    if not all(map(is_numeric_dtype, numbers.dtypes)) or scores[COMPLETE].isna().to_numpy().any():
+        raise StudyError(f"{folder / 'scores.csv'} has cells that are not numbers; delete {folder} and run again")
     if "mode" in scores:
         scores["mode"] = scores["mode"].astype(object).fillna("")
     return scores

@@ -1,4 +1,4 @@
-"""Fits: the units of work of a study, one model on one fold at one level of every factor."""
+"""Fits, the units of work of a study: one model on one fold at one level of every factor."""
 
 import re
 import zlib
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from emg_lens.data.splits import Fold
+from emg_lens.data.folds import Fold
 from emg_lens.studies.spec.cohort import CHOSEN_LATER
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.factors import Levels
@@ -15,9 +15,9 @@ from emg_lens.studies.spec.study_spec import AFTERWARDS, WORDS, StudySpec
 from emg_lens.training.recipe import TrainingRecipe
 
 LONGEST_NAME = 120
-"""Letters of a folder's name; longer ones are cut."""
+"""Characters of a folder's name; a longer name is cut."""
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-"""Names that are devices on Windows, whatever stands behind a dot."""
+"""Names of devices on Windows, with any extension."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Fit:
 
     Attributes:
         levels: One level of every factor.
-        fold: Whose trials are fitted and tested.
+        fold: Division into training and test trials.
         spec: The study at these levels.
-        tells_leakage: Whether its folder holds the leakage report: the first fit of each cohort, split and fold does,
-            whatever channels it hears.
+        writes_leakage: Whether its folder holds the leakage report. The first fit of each cohort, split and fold does,
+            whichever channels its model receives.
     """
 
     levels: Levels
@@ -39,12 +39,12 @@ class Fit:
 
     @property
     def name(self) -> str:
-        """What it is called on the screen."""
+        """Name in the terminal."""
         return " · ".join([*self.levels.values(), self.fold.name])
 
     @property
     def folder_name(self) -> str:
-        """A safe name for its folder, one to one: a name that loses something by it carries a digest of what it was."""
+        """Name of the folder, safe on every system. A name that had to be changed ends with a hash of the original."""
         parts = [*self.levels.values(), self.fold.name]
         safe = "-".join(re.sub(r"[^A-Za-z0-9+_.]", "_", part) for part in parts)
         kept = safe == "-".join(parts) and len(safe) <= LONGEST_NAME
@@ -55,19 +55,19 @@ class Fit:
 
     @property
     def seed(self) -> int:
-        """A function of the recipe's seed and the fold alone: levels of other factors start from the same draws."""
+        """Seed of the fit, made from the seed of the recipe and the fold: levels of other factors share it."""
         return (self.spec.training.seed * 1_000_003 + zlib.crc32(self.fold.name.encode())) % 2**31
 
     @property
     def of_every_channel(self) -> "Fit":
-        """The same trials, with no channels chosen."""
+        """The same fit with all channels."""
         return replace(self, spec=self.spec.model_copy(update={"cohort": self.spec.cohort.of_every_channel}))
 
     @property
     def settings(self) -> str:
-        """All that decides its outputs, as text: fits that have it in common are one and the same."""
-        heard = self.spec.model_copy(update={"cohort": self.spec.cohort.as_heard})
-        return f"{self.fold.name} {heard.model_dump_json(exclude={*WORDS, *AFTERWARDS, 'factors'})}"
+        """All settings that decide the outputs, as text. Fits with equal texts are the same fit."""
+        spec = self.spec.model_copy(update={"cohort": self.spec.cohort.with_numbered_channels})
+        return f"{self.fold.name} {spec.model_dump_json(exclude={*WORDS, *AFTERWARDS, 'factors'})}"
 
     @property
     def recipe(self) -> TrainingRecipe:
@@ -76,33 +76,33 @@ class Fit:
 
 
 def fits_of(study: StudySpec, subjects: Sequence[Sequence[str]]) -> list[Fit]:
-    """All fits of a study, cell by cell.
+    """List all fits of a study, cell by cell.
 
     Args:
         study: The study.
-        subjects: Subjects of every cell of `study.cells`, in its order.
+        subjects: Subjects of each cell, in the order of `study.cells`.
 
     Raises:
-        DataError: Subjects that a split cannot be made for.
-        StudyError: Two fits whose folders would have one name.
+        DataError: The split does not fit the subjects.
+        StudyError: Two fits would have folders of the same name.
     """
-    found: list[Fit] = []
-    told: set[tuple[str, str]] = set()
+    fits: list[Fit] = []
+    with_leakage: set[tuple[str, str]] = set()
     for (levels, spec), names in zip(study.cells, subjects, strict=True):
-        data = spec.division
+        division = spec.division
         for fold in spec.split.folds(names):
-            found.append(Fit(levels, fold, spec, (data, fold.name) not in told))
-            told.add((data, fold.name))
-    names = [fit.folder_name.casefold() for fit in found]  # some file systems do not tell a from A
+            fits.append(Fit(levels, fold, spec, (division, fold.name) not in with_leakage))
+            with_leakage.add((division, fold.name))
+    names = [fit.folder_name.casefold() for fit in fits]  # some file systems ignore upper and lower case
     counts = Counter(names)
-    doubled = next((fit.name for fit, name in zip(found, names, strict=True) if counts[name] > 1), None)
-    if doubled is not None:
-        raise StudyError(f"two fits would share the folder of {doubled!r}; rename a level or a subject")
-    return found
+    shared = next((fit.name for fit, name in zip(fits, names, strict=True) if counts[name] > 1), None)
+    if shared is not None:
+        raise StudyError(f"two fits would share the folder of {shared!r}; rename a level or a subject")
+    return fits
 
 
 def read_together(fits: Sequence[Fit]) -> list[Fit]:
-    """The fits, those of the same recordings one after the other: a worker reads them once."""
+    """Order fits so that those of the same recordings follow each other; a worker then reads the recordings once."""
     recordings = [(one.spec.cohort.model_dump_json(exclude=CHOSEN_LATER), one.fold.subjects) for one in fits]
-    place = {read: i for i, read in reversed(list(enumerate(recordings)))}
+    place = {key: i for i, key in reversed(list(enumerate(recordings)))}
     return [fits[i] for i in sorted(range(len(fits)), key=lambda i: place[recordings[i]])]

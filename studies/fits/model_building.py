@@ -1,4 +1,4 @@
-"""What a fit fits: its architecture, what for, what is measured, and the model that it begins with."""
+"""Architecture, objective, metrics and starting weights of a fit."""
 
 from typing import Any
 
@@ -12,28 +12,33 @@ from emg_lens.training.objectives import OBJECTIVES, Objective
 
 
 def architecture_of(fit_unit: Fit) -> Architecture:
-    """What is fitted."""
+    """Return the architecture of the model."""
     return architecture(fit_unit.spec.model.architecture)
 
 
 def objective_of(fit_unit: Fit) -> Objective:
-    """What it is fitted for: the study's word, or the architecture's default."""
+    """Return the objective of the study, by default that of the architecture."""
     return OBJECTIVES[fit_unit.spec.objective or architecture_of(fit_unit).default_objective]
 
 
 def metrics_of(fit_unit: Fit) -> tuple[str, ...]:
-    """Which numbers its conditions get, the one that is compared first."""
+    """Return the names of the metrics of each condition; the first one is compared."""
     return fit_unit.spec.metrics or objective_of(fit_unit).metrics
 
 
 def build_fit_model(fit_unit: Fit, train: TrialSet) -> Any:
-    """A model for these trials, freshly initialised but for `pretrained` weights; the same seed gives the same weights.
+    """Build a model for these trials with random or pretrained weights. The same seed gives the same weights.
+
+    Args:
+        fit_unit: The fit.
+        train: Training trials: their channels, samples and classes decide the shape of the model.
 
     Raises:
-        ModelError: A setting that the architecture does not have, or that does not fit; weights of another model.
-        ModelFileError: Weights that are missing or damaged.
+        FitError: The trials have no targets for the objective.
+        ModelError: The architecture has no such setting, a setting is invalid, or the weights belong to another model.
+        ModelFileError: The pretrained weights are missing or damaged.
     """
-    objective_of(fit_unit).targets(train)  # which says so where there are none
+    objective_of(fit_unit).targets(train)  # raises if there are none
     names = objective_of(fit_unit).output_names(train)
     settings, pretrained = fit_unit.spec.model.settings, fit_unit.spec.model.pretrained
     entry = architecture_of(fit_unit)
@@ -50,7 +55,7 @@ def build_fit_model(fit_unit: Fit, train: TrialSet) -> Any:
 
 
 def weights_notes(fit_unit: Fit) -> tuple[str, ...]:
-    """What there is to know of the weights that a fit begins with; nothing where they are fresh."""
+    """Return the notes on the pretrained weights of a fit; empty for random weights."""
     pretrained = fit_unit.spec.model.pretrained
     if pretrained is None:
         return ()

@@ -1,1 +1,1 @@
-"""Results: what the finished fits of a study show, as tables that views and reports read."""
+"""Results of the finished fits, as tables that views and reports read."""

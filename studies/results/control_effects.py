@@ -1,4 +1,4 @@
-"""What the controls of a study say of its cuts: beside each cut, what comparable ones cost (docs/controls.md §8)."""
+"""Compare every cut of a study with its controls (docs/controls.md §8)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,31 +8,33 @@ import numpy as np
 import pandas as pd
 
 from emg_lens.studies.results.findings import Cell
-from emg_lens.studies.spec.condition_spec import DETOUR, RANDOM
+from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, RANDOM
+from emg_lens.studies.spec.study_spec import SUPERSETS
 from emg_lens.studies.statistics.comparison import by_subject
 from emg_lens.studies.statistics.intervals import FEWEST, mean_interval
 from emg_lens.sweeps.conditions import BASELINE
 
 DECIMALS = 12
-"""To which means are told apart."""
+"""Means that agree to so many decimals are equal; the order of summation changes the later ones."""
 
 
 @dataclass(frozen=True)
 class Controlled:
-    """A cut beside its controls; values are means of the metric over subjects.
+    """A cut and its controls. All values are means of the metric over subjects.
 
     Attributes:
-        condition: The cut.
-        alike: It, and the conditions that are equal to it by construction.
-        mean: With it.
-        random: With each matched random cut; empty where there is none.
-        n_larger: How many conditions and controls that cut all that this one cuts, and more, were compared with it: all
-            of them, if this one costs anything and there are subjects enough for an interval.
-        larger: Of the larger cuts whose price is lower beyond chance, the one that costs least: the interval of the
-            difference lies above zero, at the study's confidence, divided among the larger cuts that were looked at.
-        larger_mean: With that.
-        larger_best: The best that any of the larger cuts reaches on the mean, beyond chance or not; NaN without one.
-        detour: With the same edges cut in every layer and CLS unread by other tokens; NaN where that was not run.
+        condition: Name of the cut.
+        alike: This cut and the conditions that are equal to it by construction.
+        mean: The metric under the cut.
+        random: The metric under each size-matched random cut; empty without random cuts.
+        n_supersets: Number of superset ablations that were compared with the cut; 0 if the cut does no harm, or if
+            there are too few subjects for an interval.
+        superset: The best superset ablation among those that hurt clearly less: the interval of the difference excludes
+            zero, at the confidence of the study corrected for the number of superset ablations. None if there is none.
+        superset_mean: The metric under it.
+        best_superset_mean: The best metric under any superset ablation, clear or not; NaN without superset ablations.
+        cls_path_closed: The metric with the same edges cut in every layer and the path through CLS closed; NaN if that
+            was not run.
         lower_is_better: Whether the metric is an error.
     """
 
@@ -40,74 +42,74 @@ class Controlled:
     mean: float
     alike: tuple[str, ...] = ()
     random: tuple[float, ...] = ()
-    n_larger: int = 0
-    larger: str | None = None
-    larger_mean: float = np.nan
+    n_supersets: int = 0
+    superset: str | None = None
+    superset_mean: float = np.nan
     cls_path_closed: float = np.nan
     lower_is_better: bool = False
-    larger_best: float = np.nan
+    best_superset_mean: float = np.nan
 
     @property
-    def costs_more_than_a_larger(self) -> bool:
-        """Whether one of the larger cuts costs less on the mean, beyond chance or not."""
-        gain = self.mean - self.larger_best if self.lower_is_better else self.larger_best - self.mean
-        return gain > 10.0**-DECIMALS  # which NaN is not
+    def hurts_more_than_a_superset(self) -> bool:
+        """Whether a superset ablation hurts less on average, clearly or not."""
+        gain = self.mean - self.best_superset_mean if self.lower_is_better else self.best_superset_mean - self.mean
+        return gain > 10.0**-DECIMALS  # false for NaN
 
     @property
-    def n_cheaper(self) -> int:
-        """How many of the random cuts cost less."""
-        # Shares that are equal are, in whatever order they were summed.
+    def n_random_hurt_less(self) -> int:
+        """Number of random cuts that hurt less on average."""
         gains = np.round(np.subtract(self.random, self.mean), DECIMALS)
         return int((gains < 0 if self.lower_is_better else gains > 0).sum())
 
 
 def controlled_cuts(cell: Cell) -> list[Controlled]:
-    """Every cut of a cell that has controls, in order; structural nulls have none.
+    """Return every cut of a cell that has controls, in order; structural nulls have none.
 
-    Conditions that are equal by construction are one cut, under the name of the one that cuts every layer, if any does.
+    Conditions that are equal by construction are one cut, with the name of the condition that cuts every layer if there
+    is one.
     """
-    if not len(cell.controls) and not len(cell.nested):
+    if not len(cell.controls) and not len(cell.analysis(SUPERSETS)):
         return []
     values = _all_values(cell)
     better = -1 if cell.lower_is_better else 1
     classes = []
     for _, alike in cell.tests[~cell.tests["structural_null"]].groupby("equivalent_to", sort=False):
         rows = alike.to_dict("records")
-        classes.append((next((one for one in rows if is_everywhere(cell, one)), rows[0]), list(alike["condition"])))
+        classes.append((next((one for one in rows if cuts_every_layer(cell, one)), rows[0]), list(alike["condition"])))
     name_of = {name: row["condition"] for row, alike in classes for name in alike}
     name_of |= {control: name_of[same] for control, same in _equal_conditions(cell) if same in name_of}
-    found = []
+    cuts = []
     for row, alike in classes:
         name, cut = row["condition"], values[row["condition"]]
-        draws = [draw for same in alike for draw in _of(cell, RANDOM, same)]
-        larger = list(dict.fromkeys(name_of.get(other, other) for other in _larger(cell, name) if other in values))
-        level = 1 - (1 - cell.statistics.confidence) / max(len(larger), 1)
-        costs = np.round((better * (cut - values[BASELINE])).mean(), DECIMALS) < 0 and len(cut) >= FEWEST
-        gains = {other: (better * (values[other] - cut)).to_numpy() for other in larger if costs}
-        cheaper = [other for other, gain in gains.items() if mean_interval(gain, level)[0] > 0]
-        cheapest = max(cheaper, key=lambda other: better * values[other].mean(), default=None)
-        detours = _of(cell, DETOUR, str(row.get("edges", ""))) if is_everywhere(cell, row) else []
-        if not draws and not larger and not detours:
+        random = [one for same in alike for one in _controls_of(cell, RANDOM, same)]
+        supersets = list(dict.fromkeys(name_of.get(one, one) for one in _supersets(cell, name) if one in values))
+        level = 1 - (1 - cell.statistics.confidence) / max(len(supersets), 1)
+        hurts = np.round((better * (cut - values[BASELINE])).mean(), DECIMALS) < 0 and len(cut) >= FEWEST
+        gains = {one: (better * (values[one] - cut)).to_numpy() for one in supersets if hurts}
+        clear = [one for one, gain in gains.items() if mean_interval(gain, level)[0] > 0]
+        best = max(clear, key=lambda one: better * values[one].mean(), default=None)
+        closed = _controls_of(cell, CLS_PATH_CLOSED, str(row.get("edges", ""))) if cuts_every_layer(cell, row) else []
+        if not random and not supersets and not closed:
             continue
-        found.append(
+        cuts.append(
             Controlled(
-                name,
-                float(cut.mean()),
-                tuple(alike),
-                tuple(float(values[draw].mean()) for draw in draws),
-                len(gains),
-                cheapest,
-                float(values[cheapest].mean()) if cheapest else np.nan,
-                float(values[detours[0]].mean()) if detours else np.nan,
-                cell.lower_is_better,
-                better * max((better * float(values[other].mean()) for other in gains), default=np.nan),
+                condition=name,
+                mean=float(cut.mean()),
+                alike=tuple(alike),
+                random=tuple(float(values[one].mean()) for one in random),
+                n_supersets=len(gains),
+                superset=best,
+                superset_mean=float(values[best].mean()) if best else np.nan,
+                cls_path_closed=float(values[closed[0]].mean()) if closed else np.nan,
+                lower_is_better=cell.lower_is_better,
+                best_superset_mean=better * max((better * float(values[one].mean()) for one in gains), default=np.nan),
             )
         )
-    return found
+    return cuts
 
 
 def _equal_conditions(cell: Cell) -> Iterable[tuple[str, str]]:
-    """Controls, and the condition that each is equivalent to."""
+    """Pair each control with the condition that it is equivalent to."""
     if "equivalent_to" not in cell.controls:
         return ()
     rows = cell.controls.drop_duplicates("condition")
@@ -115,7 +117,7 @@ def _equal_conditions(cell: Cell) -> Iterable[tuple[str, str]]:
 
 
 def _all_values(cell: Cell) -> pd.DataFrame:
-    """The metric of every subject under conditions and controls."""
+    """Return the metric of every subject under conditions and controls."""
     if not len(cell.controls):
         return cell.values
     unmasked = cell.scores[cell.scores["condition"] == BASELINE]
@@ -123,20 +125,22 @@ def _all_values(cell: Cell) -> pd.DataFrame:
     return cell.values.join(controls.drop(columns=BASELINE))
 
 
-def _of(cell: Cell, kind: str, name: str) -> list[str]:
-    """Names of the controls of a kind of a condition."""
+def _controls_of(cell: Cell, kind: str, name: str) -> list[str]:
+    """Return the names of a condition's controls of one kind."""
     if not len(cell.controls):
         return []
     rows = cell.controls[(cell.controls["control"] == kind) & (cell.controls["of"] == name)]
     return rows["condition"].unique().tolist()
 
 
-def _larger(cell: Cell, name: str) -> list[str]:
-    return cell.nested.loc[cell.nested["condition"] == name, "larger"].unique().tolist() if len(cell.nested) else []
+def _supersets(cell: Cell, name: str) -> list[str]:
+    """Return the names of the conditions that cut all edges of this one and more."""
+    pairs = cell.analysis(SUPERSETS)
+    return pairs.loc[pairs["condition"] == name, "superset"].unique().tolist() if len(pairs) else []
 
 
-def is_everywhere(cell: Cell, row: Mapping[str, Any]) -> bool:
-    """Whether a condition cuts its edges in every layer."""
+def cuts_every_layer(cell: Cell, row: Mapping[str, Any]) -> bool:
+    """Say whether a condition cuts its edges in every layer."""
     layers = cell.tests["layer"].dropna() if "layer" in cell.tests else pd.Series(dtype=float)
     if not len(layers):
         return False
@@ -144,7 +148,7 @@ def is_everywhere(cell: Cell, row: Mapping[str, Any]) -> bool:
     return row.get("mode") in ends and row["layer"] == ends[row["mode"]]
 
 
-def whole_cuts(cell: Cell) -> list[str]:
-    """Conditions that cut an edge type in every layer, the first of each type."""
-    rows = [row for row in cell.tests.to_dict("records") if is_everywhere(cell, row)]
+def cuts_of_every_layer(cell: Cell) -> list[str]:
+    """Return the conditions that cut an edge set in every layer, the first of each edge set."""
+    rows = [row for row in cell.tests.to_dict("records") if cuts_every_layer(cell, row)]
     return list({row["edges"]: row["condition"] for row in reversed(rows)}.values())[::-1]

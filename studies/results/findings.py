@@ -1,4 +1,4 @@
-"""What a study found: scores of all fits, and the comparisons that are made of them. Views read it."""
+"""The results of a study: scores of all fits, and their comparisons. Views read them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,19 +18,18 @@ from emg_lens.sweeps.conditions import BASELINE
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """The part of a study that one table shows: one level of every compared factor, seeds and folds together.
+    """The results at one level of every compared factor, with all seeds and folds. One table shows one cell.
 
     Attributes:
-        levels: Which levels.
-        scores: Its rows of the tidy scores.
-        tests: Result of `compare` on them.
-        statistics: How they were compared.
-        metric: What was compared.
-        leakage: The leakage report over its fits, where there is one.
-        controls: Rows of the tidy scores that are controls: `control` says of which kind, `of` of which condition.
-        nested: Pairs of conditions: what `condition` cuts, `larger` cuts too, and more.
-        shift: How far conditions move the residual stream: `activation_shift`, of every fit.
-        published: By condition, what a paper gives of the metric here.
+        levels: The levels.
+        scores: Rows of the tidy scores.
+        tests: Result of `compare` on these rows.
+        statistics: Settings of the comparison.
+        metric: The compared metric.
+        leakage: Leakage report over the fits; None if it is unknown.
+        controls: Rows of the tidy scores that are controls: `control` names the kind, `of` the controlled condition.
+        analyses: The tables of `Findings.analyses`, with the rows of this cell's fits.
+        published: Published values of the metric, by condition.
     """
 
     levels: Mapping[str, str]
@@ -40,18 +39,17 @@ class Cell:
     metric: str = "accuracy"
     leakage: Leakage | None = None
     controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
-    nested: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
-    shift: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    analyses: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
     published: Mapping[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
-        """The levels in words; empty where the study has no factor to compare."""
+        """The levels as text; empty if the study compares no factor."""
         return ", ".join(f"{factor}: {level}" for factor, level in self.levels.items())
 
     @property
     def is_fraction(self) -> bool:
-        """Whether the metric is a share of trials, 0 to 1."""
+        """Whether the metric is a fraction of trials, from 0 to 1."""
         return is_fraction(self.metric)
 
     @property
@@ -61,37 +59,40 @@ class Cell:
 
     @cached_property
     def values(self) -> pd.DataFrame:
-        """The metric, one row a subject, one column a condition; seeds and folds averaged."""
+        """The metric, averaged over seeds and folds: one row a subject, one column a condition."""
         return by_subject(self.scores, self.metric)
+
+    def analysis(self, name: str) -> pd.DataFrame:
+        """Return the table of a fit analysis; an empty table if the study did not run it."""
+        return self.analyses.get(name, pd.DataFrame())
 
     @property
     def chance(self) -> float | None:
-        """What guessing gives, where it is known."""
+        """Chance level of the metric; None if it is unknown."""
         known = self.tests["chance"].dropna()
         return float(known.mean()) if len(known) else None
 
     @property
     def baseline(self) -> float:
-        """The mean metric of the unmasked models."""
+        """Mean of the metric over subjects, for the unmasked models."""
         return float(self.values[BASELINE].mean())
 
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """A study's numbers.
+    """All numbers of a study.
 
     Attributes:
         study: The study.
-        scores: Tidy, one row a fit, subject and condition: fit, subject, one column a factor, condition, its tags, one
-            column a metric, audit.
+        scores: Tidy scores, one row a fit, subject and condition. Columns: fit, subject, one for each factor,
+            condition, its tags, one for each metric, audit.
         facts: One row a fit: parameters, trials, seconds, notes.
         curves: Training and held-out curves, one row a fit and epoch.
-        leakage: The leakage report of each fit, with `fit`.
-        metrics: The metrics; the first is compared.
+        leakage: Leakage reports of fits, with `fit`.
+        metrics: The metrics; the first one is compared.
         tags: Columns of `scores` that describe a condition.
-        controls: As `scores`, of the controls: what kind (`control`), and of which condition (`of`).
-        nested: Pairs of conditions with the fit: what `condition` cuts, `larger` cuts too.
-        shift: How far conditions move the residual stream, of every fit.
+        controls: Scores of the controls, with their kind (`control`) and the controlled condition (`of`).
+        analyses: The table of each fit analysis, by its name; the column `fit` names the fit.
     """
 
     study: StudySpec
@@ -102,43 +103,41 @@ class Findings:
     metrics: tuple[str, ...] = ("accuracy",)
     tags: tuple[str, ...] = TAGS
     controls: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
-    nested: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
-    shift: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    analyses: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @property
     def metric(self) -> str:
-        """What is compared."""
+        """The compared metric."""
         return self.metrics[0]
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """Factors whose levels are set side by side."""
+        """Factors with levels that tables compare."""
         return self.study.compared_factors
 
     @property
     def reference(self) -> Reference | None:
-        """Published numbers to show beside these, if the study gives any."""
+        """Published numbers to show next to these; None if the study gives none."""
         return self.study.reference
 
     @cached_property
     def tests_table(self) -> pd.DataFrame:
-        """Every condition against the baseline of its cell."""
+        """Comparison of every condition with the baseline of its cell."""
         return compare(self.scores, self.study.statistics, metric=self.metric, factors=self.factors, tags=self.tags)
 
     @cached_property
     def level_tests(self) -> pd.DataFrame:
-        """Levels against levels, as the study asks; empty where it does not."""
-        asked = self.study.statistics.compare
-        found = [
+        """Comparisons of levels that the study asks for; empty if it asks for none."""
+        tables = [
             compare_levels(self.scores, self.study.statistics, one, metric=self.metric, factors=self.factors)
-            for one in asked
+            for one in self.study.statistics.compare
         ]
-        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """One a combination of levels of the compared factors, in the study's order."""
-        found = []
+        """One cell for each combination of levels of the compared factors, in the order of the study."""
+        cells = []
         for levels, scores in by_levels(self.scores, self.factors):
             chosen = dict(zip(self.factors, map(str, levels), strict=True))
             tests = self.tests_table
@@ -146,14 +145,17 @@ class Findings:
                 tests = tests[tests[factor] == level]
             tests = tests.drop(columns=list(self.factors)).reset_index(drop=True)
             here = set(scores["fit"]) if "fit" in scores else set()
-            parts = [t[t["fit"].isin(here)] if len(t) else t for t in (self.controls, self.nested, self.shift)]
+            controls = self.controls[self.controls["fit"].isin(here)] if len(self.controls) else self.controls
+            analyses = {name: table[table["fit"].isin(here)] for name, table in self.analyses.items()}
             leakage, spec = self._leakage_at(chosen), self.study.statistics
             published = {} if self.reference is None else self.reference.by_condition(self.metric, chosen)
-            found.append(Cell(chosen, scores, tests, spec, self.metric, leakage, *parts, published=published))
-        return tuple(found)
+            cells.append(
+                Cell(chosen, scores, tests, spec, self.metric, leakage, controls, analyses, published=published)
+            )
+        return tuple(cells)
 
     def _leakage_at(self, levels: Mapping[str, str]) -> Leakage | None:
-        """One report over the folds of a cell; that of a cell with the same trials and split where it has none."""
+        """Combine the reports over the folds of a cell, or of another cell with the same trials and split."""
         facts = self.facts.set_index("fit")
         alike: dict[str, Leakage] = {}
         own: dict[str, Leakage] = {}
@@ -163,12 +165,12 @@ class Findings:
             there = {name: str(fit[name]) for name in self.study.factors}
             report = Leakage.from_dict({key: value for key, value in entry.items() if key != "fit"})
             if all(there[name] == level for name, level in levels.items()):
-                own[fit["fold"]] = report  # seeds share their folds, which count once
+                own[fit["fold"]] = report  # seeds share their folds, and each fold counts once
             elif self._divided(there) == here:
                 alike[fit["fold"]] = report
         return Leakage.over((own or alike).values()) if own or alike else None
 
     def _divided(self, levels: Mapping[str, str]) -> str:
-        """What decides which trials are fitted and which are tested."""
+        """Return `StudySpec.division` at these levels."""
         rest = {name: next(iter(of)) for name, of in self.study.factors.items() if name not in levels}
         return self.study.at({**levels, **rest}).division

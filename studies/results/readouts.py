@@ -1,7 +1,6 @@
-"""Readout vectors of tested trials of finished fits: computed from the saved models when a view first asks.
+"""Readout vectors of the test trials, computed from the saved models when a view first needs them.
 
-They are kept in the run's folder, `readouts/<fit>.safetensors`: `vectors [trial, value]`, trials as in `trials.csv`.
-Nothing is fitted again.
+The run's folder keeps them as `readouts/<fit>.safetensors`: `vectors [trial, value]`, with the trials of `trials.csv`.
 """
 
 from collections.abc import Iterable
@@ -25,52 +24,55 @@ from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE
 
 TOLERANCE = 1e-3
-"""Between the logits of a fit and those of its saved model on the recordings as they are now."""
+"""Largest difference between the saved logits of a fit and the logits of its saved model on the same recordings."""
 
 
 def saved_readouts(study: StudySpec, folder: Path, names: Iterable[str]) -> dict[str, Float[np.ndarray, "trial value"]]:
-    """Readout vectors of the tested trials of these fits, by their names; what is not there yet is computed and kept.
+    """Read the readout vectors of the test trials of some fits; missing ones are computed and saved.
 
     Args:
-        study: Of the run.
+        study: The study of the run.
         folder: The run's folder.
-        names: Of the fits' folders.
+        names: Names of the fits' folders.
+
+    Returns:
+        The vectors of each fit, by its name.
 
     Raises:
-        StudyError: The recordings cannot be read where the run read them or are others now, the model does not say
-            what its head is, or a file is damaged or cannot be written.
+        StudyError: The recordings cannot be read or are not those of the run, the model does not declare its head, or a
+            file is damaged or cannot be written.
     """
-    found = {}
+    vectors = {}
     fits: dict[str, Fit] = {}
     for name in names:
         path = folder / "readouts" / f"{name}.safetensors"
         n_trials = len(read_csv(folder / "fits" / name / "trials.csv"))
         if path.exists():
-            found[name] = _read(path, n_trials)
+            vectors[name] = _read(path, n_trials)
             continue
         record = read_record(folder)
         if not fits:
             fits = {one.folder_name: one for one in fits_of(study, record["subjects"])}
         data = None if record["folder"] is None else Path(record["folder"])
         try:
-            found[name] = _compute(fits[name], data, folder / "fits" / name)
+            vectors[name] = _compute(fits[name], data, folder / "fits" / name)
         except DataError as error:
             raise StudyError(
-                f"readout vectors of {name} need the recordings, which the run read from {data}: {error}; put them"
-                " back, or leave the view out"
+                f"readout vectors of {name} need the recordings of the run in {data} ({error}); put them back, or leave"
+                " the view out"
             ) from None
         except EmgLensError as error:
             raise StudyError(f"readout vectors of {name}: {error}; leave the view out") from None
         try:
             path.parent.mkdir(exist_ok=True)
-            write_bytes(path, save({"vectors": found[name]}))
+            write_bytes(path, save({"vectors": vectors[name]}))
         except OSError as error:
             raise StudyError(f"cannot write to {str(path.parent)!r}: {error.strerror}") from None
-    return found
+    return vectors
 
 
 def _compute(fit_unit: Fit, data: Path | None, folder: Path) -> Float[np.ndarray, "trial value"]:
-    # A report that asks for no vectors needs no models.
+    # Imported here, because most reports need no models.
     from emg_lens.analysis.readout import readout_vectors
     from emg_lens.studies.fits.fit_trials import load_fit
     from emg_lens.studies.fits.model_building import architecture_of
@@ -85,15 +87,15 @@ def _compute(fit_unit: Fit, data: Path | None, folder: Path) -> Float[np.ndarray
         now = model.eval()(x[some]).numpy()
     n_test = read_facts(folder)["n_test"]
     if len(x) != n_test or not np.allclose(now, saved[some], atol=TOLERANCE, rtol=TOLERANCE):
-        raise StudyError("the recordings are not those of the run: its model gives other outputs for them")
+        raise StudyError("the recordings are not those of the run: the model gives other outputs for them")
     return readout_vectors(model, x)
 
 
 def _read(path: Path, n_trials: int) -> Float[np.ndarray, "trial value"]:
     try:
-        found = load_file(path)["vectors"]
-        if found.ndim != 2 or len(found) != n_trials:
-            raise ValueError(f"it holds {list(found.shape)}; expected {n_trials} trials")
-        return found
+        vectors = load_file(path)["vectors"]
+        if vectors.ndim != 2 or len(vectors) != n_trials:
+            raise ValueError(f"it holds an array {list(vectors.shape)}, expected {n_trials} trials")
+        return vectors
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise StudyError(f"{path} cannot be read ({error}); delete it, it is made again") from None
+        raise StudyError(f"{path} cannot be read ({error}); delete it, it is then computed again") from None

@@ -1,1 +1,1 @@
-"""Running a study: its plan, the order of its fits, what its folder records, progress, and memory."""
+"""Running a study: its plan, its workers, the order of its fits, the record in its folder, and progress."""

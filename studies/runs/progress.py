@@ -1,4 +1,4 @@
-"""Progress of fits that run in other processes or on other machines, told through small files beside their folders."""
+"""Progress of fits that run in other processes or on other machines, through small files next to their folders."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,28 +15,28 @@ POLL_SECONDS = 0.3
 
 
 def print_note(console: Console, text: str) -> None:
-    """Print something that the user should know."""
+    """Print a note for the user."""
     console.print("[yellow]note:[/yellow]", end=" ")
     console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def progress_writer(*folders: Path) -> Callable[[float], None]:
-    """What a worker calls with the finished fraction of the fits that these folders will hold."""
+    """Return the function that a worker calls with the finished fraction of the fits of these folders."""
 
-    def tell(fraction: float) -> None:
+    def write(fraction: float) -> None:
         for folder in folders:
             _progress_file(folder).write_text(f"{fraction:.4f}")
 
-    return tell
+    return write
 
 
 @contextmanager
 def progress_bars(console: Console, folders: Mapping[str, Path]) -> Iterator[None]:
-    """Show the fraction of each fit that is running, and of all together.
+    """Show the finished fraction of each running fit and of all fits together.
 
     Args:
-        console: Where.
-        folders: Name of each fit that is to be done -> its folder.
+        console: Where the bars are shown.
+        folders: Name of each fit that is to be run -> its folder.
     """
     if not folders:
         yield

@@ -1,1 +1,1 @@
-"""The study file: its parts, their validation, and the shipped studies."""
+"""The study file: its keys, their validation, and the shipped studies."""

@@ -8,27 +8,29 @@ from emg_lens.data.segment import Segment
 from emg_lens.validation import Name, SpecModel
 
 CHOSEN_LATER = {"subjects", "modalities", "electrodes", "channels", "targets", "rectify"}
-"""Parts of a cohort that are chosen from trials; cohorts that differ in them alone are read once."""
+"""Keys that choose from the trials after reading. Cohorts that differ only in these keys are read once."""
 
 
 class Cohort(SpecModel):
-    """Whose recordings, and which part of them.
+    """Recordings of a study, and channels that the model receives.
 
     Attributes:
-        dataset: A known data set (`emg-lens list`).
-        options: Options of its loader.
-        subjects: Only these; default all.
-        modalities: Only these as input; default all that the data set has (and that are no targets).
-        electrodes: Sets of electrodes (numbers from 0) by a name that `channels` uses; the factor `draw` fills them.
-        channels: Groups of channels, which are the modalities that a model hears: `{emg: [0, 2, 4], acc: all}`, or
-            `{first: {emg: a}, second: {emg: {electrodes: b, first: 2}}}`; default each modality whole. See
+        dataset: Name of a data set (`emg-lens list` shows them).
+        options: Options of the data set's loader.
+        subjects: Subjects; default all.
+        modalities: Input modalities; default all that the data set has, without the targets.
+        electrodes: Sets of electrodes (numbers from 0), by names that `channels` uses. The factor
+            `electrode_set` fills them.
+        channels: Groups of channels. The model receives each group as a modality: `{emg: [0, 2, 4], acc: all}`, or
+            `{first: {emg: a}, second: {emg: {electrodes: b, first: 2}}}`. Default: all channels of each modality. See
             `emg_lens.data.channels`.
-        targets: Modalities to predict (regression): taken out of the input, their mean over each window is the target.
-        labels: Only these movements, in this order; default all that occur.
-        recipe: Filters and common rate.
-        segment: The part of each movement that is used.
-        rectify: Modalities whose standardised samples are replaced by their absolute value (IsoNet paper §2.2 order);
-            so are groups made of their channels.
+        targets: Modalities to predict (regression). They are not part of the input. The target of a window is
+            their mean.
+        labels: Gestures, in this order; default all that occur.
+        recipe: Filters and common sampling rate.
+        segment: The part of each repetition that is used.
+        rectify: Modalities whose standardized samples are replaced by their absolute value (order of the IsoNet paper,
+            §2.2), also within groups of channels.
     """
 
     dataset: str
@@ -45,13 +47,13 @@ class Cohort(SpecModel):
 
     @property
     def groups(self) -> ChannelGroups | None:
-        """The groups of channels, with numbers in the place of names.
+        """Groups of channels by electrode numbers; None if `channels` is not set.
 
         Raises:
-            ValueError: A name that is not among the `electrodes`, or a set of those that is called `all`.
+            ValueError: `channels` uses a name that `electrodes` does not define, or a set is called `all`.
         """
         if ALL in self.electrodes:
-            raise ValueError(f"cohort.electrodes cannot be called {ALL!r}: that is every electrode; rename them")
+            raise ValueError(f"cohort.electrodes: a set is called {ALL!r}, which means every electrode; rename the set")
         if self.channels is None:
             return None
         return {
@@ -61,13 +63,13 @@ class Cohort(SpecModel):
 
     @property
     def names_electrodes(self) -> bool:
-        """Whether `channels` uses a set of the `electrodes`."""
+        """Whether `channels` uses a set of `electrodes`."""
         every = [some.electrodes for of in (self.channels or {}).values() for some in of.values()]
         return any(name in self.electrodes for name in every if isinstance(name, str))
 
     @property
-    def as_heard(self) -> "Cohort":
-        """The same channels, said one way: by their numbers alone, whichever names, order and `first` chose them."""
+    def with_numbered_channels(self) -> "Cohort":
+        """The same cohort with channels given by their numbers. Equal choices of channels then have equal texts."""
         if self.channels is None:
             return self
         groups = {group: {m: some.in_order for m, some in of.items()} for group, of in (self.groups or {}).items()}
@@ -75,22 +77,25 @@ class Cohort(SpecModel):
 
     @property
     def of_every_channel(self) -> "Cohort":
-        """The same recordings, with no channels chosen."""
+        """The same cohort with all channels."""
         return self.model_copy(update={"electrodes": {}, "channels": None})
 
     @property
     def rectified(self) -> tuple[str, ...]:
-        """What a model hears rectified: the modalities, or the groups made of them.
+        """Modalities or groups of channels that the model receives rectified.
 
         Raises:
-            ValueError: A group of which a part would be rectified.
+            ValueError: Only a part of a group would be rectified.
         """
         if self.channels is None:
             return self.rectify
-        found = [m for m in self.rectify if not any(m in of for of in self.channels.values())]
+        rectified = [m for m in self.rectify if not any(m in of for of in self.channels.values())]
         for group, of in self.channels.items():
             these = {modality in self.rectify for modality in of}
             if len(these) > 1:
-                raise ValueError(f"rectify holds a part of the group {group!r} of channels; make it all, or two groups")
-            found += [group] * (these == {True})
-        return tuple(found)
+                raise ValueError(
+                    f"cohort.rectify names only a part of the channel group {group!r}; name all its modalities, or make"
+                    " two groups"
+                )
+            rectified += [group] * (these == {True})
+        return tuple(rectified)

@@ -1,4 +1,4 @@
-"""The `conditions:` of a study file: families over layers and heads, and single conditions of any intervention."""
+"""The `conditions:` of a study file: cuts in every layer or head, single conditions, and controls."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +12,16 @@ from emg_lens.layout import TokenLayout, where_modalities_meet
 from emg_lens.sweeps.conditions import MODES, Condition, Mode, head_masks, layer_masks, with_baseline
 from emg_lens.validation import Name, SpecModel
 
-RANDOM, DETOUR, SUPERSET = "random", "cls_path_closed", "superset"
-"""Kinds of controls, as the tag `control` of a condition says it."""
+RANDOM, CLS_PATH_CLOSED, SUPERSET = "random", "cls_path_closed", "superset"
+"""Kinds of controls: values of the tag `control` of a condition."""
 
 
 class LayerMasks(SpecModel):
-    """Every edge set × mode × layer (Table 3 of the IsoNet paper).
+    """Cuts of every edge set in every layer, in several modes (Table 3 of the IsoNet paper).
 
     Attributes:
         edges: Edge expressions by the name that tables show.
-        modes: Any of `individual`, `from_beginning`, `from_end`.
+        modes: `individual` cuts one layer, `from_beginning` all layers up to it, `from_end` it and all later layers.
     """
 
     edges: dict[Name, EdgeExpression] = Field(
@@ -31,7 +31,7 @@ class LayerMasks(SpecModel):
 
 
 class HeadMasks(SpecModel):
-    """Every edge set × layer × head, one head at a time.
+    """Cuts of every edge set in one head of one layer at a time.
 
     Attributes:
         edges: Edge expressions by the name that tables show.
@@ -41,15 +41,16 @@ class HeadMasks(SpecModel):
 
 
 class SingleCondition(SpecModel):
-    """One more condition: a name, and interventions by their keys.
+    """A single condition: a name, and interventions by their keys.
 
-    `{name: EMG -> CLS, edges: "flow('emg', 'cls')"}`, `{name: ACC zeroed, replace: acc, by: zero}`, or several in one:
-    `{name: both, replace: acc, edges: unimodal()}`; several of one kind: `{name: …, all: [{replace: acc}, …]}`.
+    `{name: EMG -> CLS, edges: "flow('emg', 'cls')"}` cuts edges, `{name: ACC zeroed, replace: acc, by: zero}` changes
+    the input. One condition may do both: `{name: both, replace: acc, edges: unimodal()}`. Several interventions of one
+    kind go into a list: `{name: …, all: [{replace: acc}, {replace: emg}]}`.
 
     Attributes:
-        name: Its name in tables.
-        sees: For simulated cohorts: the modalities whose label information still reaches the readout. The report then
-            puts the accuracy that the simulation implies beside the measured one.
+        name: Name of the condition in tables.
+        sees: Modalities with label information that still reaches the readout. If the data set knows its true
+            information (as `simulated` does), the report shows the accuracy that it implies next to the measured one.
         all: Interventions that happen together, each as a mapping of keys.
     """
 
@@ -65,42 +66,42 @@ class SingleCondition(SpecModel):
         specs: list[Mapping[str, Any]] = [self.model_extra or {}, *self.all]
         self._interventions = tuple(one for spec in specs if spec for one in read_interventions(spec))
         if not self._interventions:
-            raise ValueError(f"condition {self.name!r} does nothing; give it edges, replace, shuffle or cut_mlp")
+            raise ValueError(
+                f"condition {self.name!r} has no intervention; give it edges, replace, shuffle or cut_mlp, for example"
+                " edges: cross_modal()"
+            )
         return self
 
     def build(self) -> Condition:
-        """The condition, tagged by its name."""
+        """Make the condition; its tag `edges` is its name."""
         return Condition(self.name, self._interventions, {"edges": self.name, "mode": ""})
 
 
 class Controls(SpecModel):
-    """What says how much the cost of an edge cut is worth (docs/controls.md §8).
+    """Controls of the edge cuts, which the same sweep runs (docs/controls.md §8).
 
     Attributes:
-        random_edges: For each cut of one layer, of every layer, and of `extra`, so many random cuts of as many live
-            edges.
-        superset: For several edge sets of `layer_masks`, all of them cut together, in every layer.
-        detour: For each edge set of `layer_masks`, the same with CLS unread by other tokens, in every layer.
-        shift: Whether it is measured how far the residual stream is moved by cuts of every layer, single conditions and
-            the controls above, beside one random cut of each.
-        seed: Of the random cuts.
+        random_edges: Number of size-matched random cuts for each cut of one layer, of every layer, and of `extra`.
+        superset: Cut all edge sets of `layer_masks` together, in every layer.
+        cls_path_closed: Cut each edge set of `layer_masks` with the path through CLS closed, in every layer: no other
+            token reads CLS either.
+        seed: Seed of the random cuts.
     """
 
     random_edges: int = Field(default=20, ge=0, le=1000)
     superset: bool = True
     cls_path_closed: bool = True
-    shift: bool = True
     seed: int = Field(default=0, ge=0)
 
 
 class ConditionsSpec(SpecModel):
-    """What is done to every fitted model, beside the baseline.
+    """The conditions that every fitted model runs under, in addition to the baseline.
 
     Attributes:
-        layer_masks: Null leaves them out.
-        head_masks: Default none.
+        layer_masks: Cuts in every layer; null for none.
+        head_masks: Cuts in every head; default none.
         extra: Single conditions.
-        controls: What stands beside them; null leaves it out.
+        controls: Controls of the cuts; null for none.
     """
 
     layer_masks: LayerMasks | None = LayerMasks()
@@ -109,21 +110,26 @@ class ConditionsSpec(SpecModel):
     controls: Controls | None = Controls()
 
     def build(self, n_layers: int, n_heads: int, layout: TokenLayout | None = None) -> list[Condition]:
-        """The conditions for a model of these layers, heads and tokens, baseline first.
+        """Make the conditions for one model, with the baseline first.
 
-        Where stages keep modalities apart in some layers, a family has no condition for edges that do not exist there.
+        Args:
+            n_layers: Number of attention layers.
+            n_heads: Number of heads in a layer.
+            layout: Layout of the tokens. If some layers keep modalities apart, a family has no condition for edges that
+                do not exist there.
 
         Raises:
-            EdgeError: Two conditions of one name, or an edge set of a family that exists in no layer.
+            EdgeError: Two conditions have the same name, or an edge set of a family exists in no layer.
         """
-        found: list[Condition] = []
+        conditions: list[Condition] = []
         if self.layer_masks is not None:
-            found += layer_masks(self.layer_masks.edges, n_layers, self.layer_masks.modes)
+            conditions += layer_masks(self.layer_masks.edges, n_layers, self.layer_masks.modes)
         if self.head_masks is not None:
-            found += head_masks(self.head_masks.edges, n_layers, n_heads)
+            conditions += head_masks(self.head_masks.edges, n_layers, n_heads)
         if layout is not None and layout.stages:
-            there = [one for one in found if bool(one.edges.mask(layout, n_layers, n_heads).any())]
-            if gone := {str(one.tags["edges"]) for one in found} - {str(one.tags["edges"]) for one in there}:
-                raise EdgeError(f"{min(gone)} exists in no layer of this model{where_modalities_meet(layout)}")
-            found = there
-        return with_baseline([*found, *(single.build() for single in self.extra)])
+            existing = [one for one in conditions if bool(one.edges.mask(layout, n_layers, n_heads).any())]
+            missing = {str(one.tags["edges"]) for one in conditions} - {str(one.tags["edges"]) for one in existing}
+            if missing:
+                raise EdgeError(f"{min(missing)} exists in no layer of this model{where_modalities_meet(layout)}")
+            conditions = existing
+        return with_baseline([*conditions, *(single.build() for single in self.extra)])

@@ -1,20 +1,20 @@
-"""Factors: what varies between the fits of a study. A level overrides parts of the study."""
+"""The `factors:` of a study file: what varies between fits. A level of a factor overrides parts of the study."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emg_lens.scoring.metrics import METRICS
-from emg_lens.studies.spec.electrode_sets import levels_of_draws
+from emg_lens.studies.spec.electrode_sets import levels_of_sets
 from emg_lens.validation import Name, check_argument
 
-SEED, DRAW = "seed", "draw"
-AVERAGED = (SEED, DRAW)
-"""Factors whose levels are repetitions, of the same fit or of one with other electrodes drawn at random: they are
-averaged within the subject, never compared."""
+SEED, ELECTRODE_SET = "seed", "electrode_set"
+AVERAGED = (SEED, ELECTRODE_SET)
+"""Factors with random levels: seeds and random electrode sets. Levels are averaged within the subject, not compared."""
 MOST_CELLS = 1000
 OVERRIDES = ("cohort", "split", "model", "objective", "training", "conditions")
-"""Parts of a study that a level may override."""
+"""Keys of a study that a level may override."""
 
 COLUMNS = frozenset(
     ("fit", "fold", "subject", "condition", "edges", "mode", "layer", "head", "levels", "factor", "level", "to")
@@ -25,90 +25,104 @@ COLUMNS = frozenset(
     + ("equivalence_error", "n_subjects", "mean", "sd", "baseline_mean", "delta_percent", "difference", "ci_low")
     + ("ci_high", "unit", "chance_corrected_drop_percent", "n_changed", "u", "rank_biserial", "rank_biserial_paired")
     + ("family", "family_size", "p_corrected", "stars", "significant", "repetition_id", "repetition")
-    + ("control", "of", "larger")
+    + ("control", "of", "superset")
 )
-"""Columns of a study's tables, which no factor may be called."""
+"""Columns of a study's tables; a factor cannot have such a name."""
 
 Levels = Mapping[str, str]
 """One level of every factor."""
 Factors = dict[str, dict[str, dict[str, Any]]]
-"""Factor -> level -> what the level overrides."""
+"""Factor -> level -> the keys that the level overrides, with their values."""
 
 
 def read_factors(given: Any) -> Factors:
-    """Factors as a study file writes them: `seed: 3` and `seed: [4, 9]` are short for levels of `training.seed`.
+    """Read the factors of a study file.
 
-    `draw: {draws: 40, of: 12, into: {a: 6, b: 6}}` is short for levels of `cohort.electrodes` (`levels_of_draws`).
+    Two factors have a short form. `seed: 3` and `seed: [4, 9]` give levels of `training.seed`. `electrode_set: {sets:
+    40, of: 12, into: {a: 6, b: 6}}` gives levels of `cohort.electrodes` (`RandomElectrodeSets`).
 
     Raises:
-        ValueError: Something else than factors with levels, a factor called like a column of every table, or a level
-            that overrides what it cannot.
+        ValueError: A factor has no levels or an impossible name, or a level overrides a key that it cannot.
     """
     if not isinstance(given, Mapping):
-        raise ValueError(f"factors map names to levels, got {given!r}")
-    found: Factors = {}
+        raise ValueError(f"factors={given!r}; expected names with levels: {{channels: {{few: {{...}}, all: {{}}}}}}")
+    factors: Factors = {}
     for name, levels in given.items():
         check_argument("factor", str(name), Name)
         if str(name) == SEED and isinstance(levels, int | list) and not isinstance(levels, bool):
             levels = _levels_of_seeds(levels)
-        if isinstance(levels, Mapping) and isinstance(levels.get("draws"), int):
-            if str(name) != DRAW:
+        if isinstance(levels, Mapping) and isinstance(levels.get("sets"), int):
+            if str(name) != ELECTRODE_SET:
                 raise ValueError(
-                    f"electrodes are drawn by the factor {DRAW!r}, whose levels are averaged; got {name!r}"
+                    f"factor {name!r} asks for random electrode sets; only the factor {ELECTRODE_SET!r} can; rename it"
                 )
-            levels = levels_of_draws(levels)
+            levels = levels_of_sets(levels)
         if not isinstance(levels, Mapping) or not levels:
-            raise ValueError(f"factor {name!r} needs levels, each a mapping of what it overrides; got {levels!r}")
+            raise ValueError(
+                f"factor {name!r}={levels!r}; expected levels with the keys that they override:"
+                " {few: {model: {n_layers: 2}}, many: {model: {n_layers: 5}}}"
+            )
         for level, parts in levels.items():
             check_argument(f"level of {name!r}", str(level), Name)
             if not isinstance(parts, Mapping | None):
-                raise ValueError(f"level {level!r} of {name!r} must map parts of the study to values, got {parts!r}")
-        if str(name) in found or len({str(level) for level in levels}) < len(levels):
-            raise ValueError(f"factor {name!r} or one of its levels is there twice: names are compared as text")
+                raise ValueError(
+                    f"level {level!r} of factor {name!r} is {parts!r}; expected the keys that it overrides:"
+                    f" {{model: {{n_layers: 2}}}}"
+                )
+        if str(name) in factors or len({str(level) for level in levels}) < len(levels):
+            raise ValueError(f"factor {name!r} or one of its levels is listed twice (as text); give different names")
         if str(name) in COLUMNS or str(name) in METRICS or not str(name).strip():
-            raise ValueError(f"a factor cannot be called {name!r}: a table of every study has that column; rename it")
-        found[str(name)] = {str(level): dict(parts or {}) for level, parts in levels.items()}
-        for level, parts in found[str(name)].items():
+            raise ValueError(f"a factor cannot be called {name!r}, because tables have such a column; rename it")
+        factors[str(name)] = {str(level): dict(parts or {}) for level, parts in levels.items()}
+        for level, parts in factors[str(name)].items():
             wrong = [part for part in parts if part not in OVERRIDES]
             if wrong:
-                raise ValueError(f"level {level!r} of {name!r} overrides {wrong[0]!r}; it can: {', '.join(OVERRIDES)}")
-    n_cells = 1
-    for levels in found.values():
-        n_cells *= len(levels)
+                raise ValueError(
+                    f"level {level!r} of factor {name!r} overrides {wrong[0]!r}; a level can override"
+                    f" {', '.join(OVERRIDES)}"
+                )
+    n_cells = math.prod(map(len, factors.values()))
     if n_cells > MOST_CELLS:
-        raise ValueError(f"factors with {n_cells} combinations of levels; at most {MOST_CELLS}")
-    return found
+        raise ValueError(f"the factors have {n_cells} combinations of levels; at most {MOST_CELLS} are possible")
+    return factors
 
 
 def _levels_of_seeds(given: int | list[Any]) -> dict[str, Any]:
-    """A level a seed: as many as a number says, from 0, or those of a list."""
+    """Make one level a seed: a number n means the seeds 0 to n - 1, a list means its seeds."""
     if isinstance(given, int) and given > MOST_CELLS:
-        raise ValueError(f"seed: {given} is that number of fits of everything; at most {MOST_CELLS}, or [{given}]")
+        raise ValueError(
+            f"factors.seed: {given} means {given} seeds; at most {MOST_CELLS} are possible; for one seed: [{given}]"
+        )
     seeds = list(range(given)) if isinstance(given, int) else given
-    doubled = [seed for i, seed in enumerate(seeds) if seed in seeds[:i]]
-    if doubled:
-        raise ValueError(f"seed {doubled[0]} is there twice: it would be one and the same fit; give different seeds")
+    repeated = [seed for i, seed in enumerate(seeds) if seed in seeds[:i]]
+    if repeated:
+        raise ValueError(f"factors.seed: {repeated[0]} is listed twice; give different seeds")
     return {str(seed): {"training": {"seed": seed}} for seed in seeds}
 
 
 def combinations(factors: Factors) -> list[dict[str, str]]:
-    """One level of every factor, all combinations, the last factor fastest; `[{}]` where there is no factor."""
+    """List all combinations of levels; the last factor varies fastest. Without factors: `[{}]`."""
     names = list(factors)
     return [dict(zip(names, levels, strict=True)) for levels in itertools.product(*factors.values())]
 
 
 def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[str, Any]:
-    """The study's content with the parts that these levels override.
+    """Override parts of a study's content with those of some levels.
 
-    Mappings are merged key by key, everything else is replaced; so is the whole model where a level names an
-    architecture, and the whole split where one splits by something else, because those have other settings; so are all
-    groups of channels where a level names some.
+    Mappings are merged key by key, all other values are replaced. Three parts are replaced as a whole, because their
+    keys depend on each other: the model if a level names an architecture, the split if a level splits by something
+    else, and the groups of channels if a level names some.
+
+    Args:
+        study: Content of the study.
+        factors: All factors.
+        levels: One level of every factor.
 
     Raises:
-        ValueError: Two factors override the same, so that one of them would do nothing.
+        ValueError: Two factors override the same key.
     """
     chosen = {factor: factors[factor][level] for factor, level in levels.items()}
-    _check_apart(chosen)
+    _check_different_keys(chosen)
     models, splits = ([parts[key] for parts in chosen.values() if key in parts] for key in ("model", "split"))
     if any("channels" in cohort for parts in chosen.values() if isinstance(cohort := parts.get("cohort"), Mapping)):
         study = {**study, "cohort": {**study["cohort"], "channels": None}}
@@ -122,8 +136,8 @@ def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[st
     return study
 
 
-def _check_apart(chosen: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse two factors that override the same."""
+def _check_different_keys(chosen: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse two factors that override the same key."""
     taken: dict[tuple[str, ...], str] = {}
     for factor, parts in chosen.items():
         mine = list(_overridden(parts))
@@ -131,12 +145,14 @@ def _check_apart(chosen: Mapping[str, Mapping[str, Any]]) -> None:
             for other, by in taken.items():
                 n = min(len(path), len(other))
                 if path[:n] == other[:n]:
-                    raise ValueError(f"factors {by!r} and {factor!r} both override {'.'.join(path[:n])}; make them one")
+                    raise ValueError(
+                        f"factors {by!r} and {factor!r} both override {'.'.join(path[:n])}; combine them in one factor"
+                    )
         taken.update(dict.fromkeys(mine, factor))
 
 
 def _overridden(parts: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where values stand in nested mappings."""
+    """Yield the path of keys to each value in nested mappings."""
     if isinstance(parts, Mapping):
         for key, value in parts.items():
             yield from _overridden(value, (*path, str(key)))

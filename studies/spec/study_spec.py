@@ -1,11 +1,9 @@
-"""The study file: a frozen, validated description of a whole ablation study.
+"""The study file: a validated, immutable description of a whole ablation study.
 
-cohort × split × model × training × factors × conditions × statistics × views. A misspelt key is an error, and so is an
-edge expression that does not parse. What only the model's own code or the data can tell (its settings, layers, classes)
-is checked before anything runs.
+Unknown keys and invalid edge expressions are errors when the file is read. What depends on the model or on the data
+(settings, layers, classes) is checked before the first fit.
 """
 
-import difflib
 import hashlib
 import json
 import os
@@ -14,9 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from emg_lens.data.registry import describe_dataset
+from emg_lens.analysis.fit_analysis import FIT_ANALYSES
+from emg_lens.data.registry import DATASETS, describe_dataset
 from emg_lens.data.splits import SplitSpec
 from emg_lens.errors import EmgLensError
 from emg_lens.io.yaml_text import YAMLTextError, read_mapping, text_of_file
@@ -29,42 +28,36 @@ from emg_lens.studies.spec.factors import AVERAGED, Factors, Levels, combination
 from emg_lens.studies.spec.reference import Reference
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.training.recipe import TrainingRecipe
-from emg_lens.validation import SpecModel, check_argument, short
+from emg_lens.validation import ArgumentError, SpecModel, check_argument, short
 
 WORDS = ("title", "question")
 """Keys that change no number."""
 AFTERWARDS = ("metrics", "statistics", "reference", "views")
-"""Keys that change what is made of finished fits, not the fits: outputs are kept, so that other metrics need no fit."""
-IN_WORDS = {
-    "missing": "is needed and missing",
-    "tuple_type": "expected a list: [one, two], or lines that begin with '-'",
-    "dict_type": "expected keys and values: {key: value}",
-    "model_type": "expected keys and values: {key: value}",
-    "model_attributes_type": "expected keys and values: {key: value}",
-}
-"""What pydantic says of a value's form, in the words of a YAML file."""
-FORMER = {"n_bootstrap": "intervals are no longer drawn at random; leave it out"}
-"""Keys of former versions that changed no fit, and what became of them."""
+"""Keys that change only what is computed from the saved outputs of finished fits."""
+SHIFT, SUPERSETS = "shift", "superset-ablations"
+"""The fit analyses of a study that names none."""
 
 
 class StudySpec(SpecModel):
-    """A whole study, as a file says it.
+    """A whole study, as its file describes it.
 
     Attributes:
-        name: Short name, also of the run's folder.
-        title: One line for the report.
-        question: What the study asks, in a few sentences.
-        cohort: Whose recordings.
-        split: Which trials are fitted and which are tested: `{by: repetition, …}`, by subject, or by block.
-        model: What is fitted.
-        objective: What for; default the architecture's.
-        training: How.
-        factors: What varies between fits; a level overrides parts of the study.
+        name: Short name, also the name of the folder of its runs.
+        title: Title of the report, one line.
+        question: The question of the study, in a few sentences.
+        cohort: Recordings that are used, and channels that the model receives.
+        split: Division into training and test trials: `{by: repetition, …}`, by subject, or by block.
+        model: Architecture and settings.
+        objective: What the model is fitted for; default the objective of the architecture.
+        training: Training recipe.
+        factors: What varies between fits. A level of a factor overrides parts of the study.
         conditions: What is done to each fitted model.
-        metrics: Numbers of each condition, the first is the one that is compared; default the objective's.
-        statistics: How they are compared.
-        reference: Published numbers that are shown beside those of the study.
-        views: Tables and figures; default those that the study's tags allow.
+        analyses: Fit analyses that are run on each fitted model (`emg_lens.analysis.fit_analysis`); default `shift` and
+            `superset-ablations`, without controls only the latter.
+        metrics: Metrics of each condition. The first one is compared; default the metrics of the objective.
+        statistics: Tests, intervals and comparisons.
+        reference: Published numbers, shown next to the results of the study.
+        views: Tables and figures of the report; default all that the study has results for.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
@@ -77,6 +70,7 @@ class StudySpec(SpecModel):
     training: TrainingRecipe = TrainingRecipe()
     factors: Factors = {}
     conditions: ConditionsSpec = ConditionsSpec()
+    analyses: tuple[str, ...] | None = None
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
     statistics: StatisticsSpec = StatisticsSpec()
     reference: Reference | None = None
@@ -87,38 +81,53 @@ class StudySpec(SpecModel):
     def _read_factors(cls, given: Any) -> Factors:
         return read_factors({} if given is None else given)
 
-    @field_validator("metrics", "views")
+    @field_validator("analyses", "metrics", "views")
     @classmethod
-    def _each_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        doubled = [name for i, name in enumerate(names or ()) if name in (names or ())[:i]]
-        if doubled:
-            raise ValueError(f"{doubled[0]!r} is there twice")
+    def _check_each_once(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        repeated = [name for i, name in enumerate(names or ()) if name in (names or ())[:i]]
+        if repeated:
+            raise ValueError(f"{repeated[0]!r} is listed twice; list it once")
         return names
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_together(self) -> Self:
         cohorts = []
         for levels in combinations(self.factors) if self.factors else ():
             try:
                 cohorts.append(self.at(levels).cohort)
-            except ValidationError as error:
+            except ArgumentError as error:
                 where = ", ".join(f"{factor}={level}" for factor, level in levels.items())
-                raise ValueError(f"at {where}: {one_line(error)}") from None
+                raise ValueError(f"at {where}: {error}") from None
         if any(one.electrodes for one in cohorts) and not any(one.names_electrodes for one in cohorts):
             names = ", ".join(dict.fromkeys(name for one in cohorts for name in one.electrodes))
-            raise ValueError(f"cohort.channels uses none of the electrodes {names}; name them there: {{emg: NAME}}")
+            raise ValueError(
+                f"cohort.channels uses none of the electrode sets {names}; name one of them there: {{emg: NAME}}"
+            )
         compared = {name: tuple(self.factors[name]) for name in self.compared_factors}
         for comparison in self.statistics.compare:
             comparison.check(compared)
         if self.reference is not None:
             self.reference.check(compared)
         if not self.factors:
-            _ = self.cohort.groups, self.cohort.rectified  # whether the names in them are known
-        if any(e.sees is not None for e in self.conditions.extra) and self.cohort.dataset != "simulated":
-            raise ValueError("conditions with 'sees' need dataset: simulated, whose true information is known")
-        if any(e.sees is not None for e in self.conditions.extra) and self.cohort.labels is not None:
-            raise ValueError("conditions with 'sees' need every class of the simulation: leave cohort.labels out")
+            _ = self.cohort.groups, self.cohort.rectified  # raises if they use an unknown name
+        if any(one.sees is not None for one in self.conditions.extra):
+            self._check_expected_accuracy()
         return self
+
+    def _check_expected_accuracy(self) -> None:
+        """Refuse `sees` if the accuracy that the data set implies is not known."""
+        dataset = self.cohort.dataset
+        if dataset in DATASETS and DATASETS[dataset].expected_accuracy is None:
+            known = ", ".join(name for name in DATASETS.names() if DATASETS[name].expected_accuracy is not None)
+            raise ValueError(
+                f"conditions.extra: a condition has 'sees', but the true information in {dataset!r} is not known; leave"
+                f" 'sees' out, or use a data set where it is known: {known}"
+            )
+        if self.cohort.labels is not None:
+            raise ValueError(
+                "conditions.extra: a condition has 'sees', which needs every class of the data set; leave"
+                " cohort.labels out"
+            )
 
     # --- reading and writing ------------------------------------------------------------------------------
 
@@ -126,24 +135,31 @@ class StudySpec(SpecModel):
     def load(cls, name_or_path: str | Path) -> Self:
         """Read a study by its catalogue name or from a YAML file.
 
+        Args:
+            name_or_path: A name that `catalogue()` lists, or the path of a `.yaml` file.
+
         Raises:
-            StudyError: No such study, not YAML, or a key or value that does not belong there.
+            StudyError: The study does not exist, or the file is not YAML, has an unknown key or an invalid value.
         """
         check_argument("study", name_or_path, str | Path)
         path = Path(name_or_path)
-        if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # False, too, where a name is no name of a file
+        if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # False also for text that cannot name a file
             return cls.parse(_read(path), source=str(path))
         if str(name_or_path) not in catalogue():
             known = ", ".join(catalogue())
-            raise StudyError(f"no study {short(str(name_or_path))}; give a .yaml file or one of: {known}")
+            raise StudyError(f"unknown study {short(str(name_or_path))}; give a .yaml file or one of: {known}")
         return cls.parse(catalogue_text(str(name_or_path)), source=str(name_or_path))
 
     @classmethod
     def parse(cls, text: str, source: str = "study") -> Self:
         """Read a study from YAML text.
 
+        Args:
+            text: The text.
+            source: Name of the text, for error messages.
+
         Raises:
-            StudyError: As `load`.
+            StudyError: The text is not YAML, or has an unknown key or an invalid value.
         """
         try:
             content = read_mapping(text, source, "name, cohort, model")
@@ -151,27 +167,24 @@ class StudySpec(SpecModel):
             raise StudyError(str(error)) from None
         try:
             if "corpus" in content and "cohort" not in content:
-                raise StudyError(f"{source} is a pre-training, not a study; run it with emg-lens pretrain")
+                raise StudyError(f"{source} describes a pre-training, not a study; run it with emg-lens pretrain")
             return cls.from_content(content)
-        except ValidationError as error:
-            raise StudyError(f"{source}: {one_line(error)}") from None
+        except ArgumentError as error:
+            raise StudyError(f"{source}: {error}") from None
 
     def to_yaml(self) -> str:
-        """The study with every default written out (but those of the architecture)."""
+        """Write the study as YAML with all its defaults, except the defaults of the architecture."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
     def digest(self) -> str:
-        """Ten hexadecimal digits that change with any setting that could change a fit or its outputs."""
+        """Hash all settings that could change a fit or its outputs, as ten hexadecimal digits."""
         content = self.model_dump(mode="json", exclude={*WORDS, *AFTERWARDS})
-        for name in ("electrodes", "channels"):  # a study that does not use them has the digest it had without them
-            if not content["cohort"][name]:
-                del content["cohort"][name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
     # --- levels -------------------------------------------------------------------------------------------
 
     def at(self, levels: Levels) -> "StudySpec":
-        """The study without factors, as these levels make it."""
+        """Return the study at one level of every factor; it has no factors itself."""
         if not levels:
             return self
         content = self.model_dump(mode="json", exclude={"factors", "statistics", "reference"})
@@ -179,55 +192,42 @@ class StudySpec(SpecModel):
 
     @cached_property
     def cells(self) -> tuple[tuple[dict[str, str], "StudySpec"], ...]:
-        """Every combination of levels, and the study there."""
+        """All combinations of levels, each with the study at these levels."""
         return tuple((levels, self.at(levels)) for levels in combinations(self.factors))
 
     @property
     def compared_factors(self) -> tuple[str, ...]:
-        """Factors whose levels are set side by side: all but `seed` and `draw`, whose levels are averaged."""
+        """Factors with levels that tables compare: all but `seed` and `electrode_set`, which are averaged."""
         return tuple(name for name in self.factors if name not in AVERAGED)
 
     @property
+    def fit_analyses(self) -> tuple[str, ...]:
+        """Names of the fit analyses that are run on each fitted model."""
+        if self.analyses is not None:
+            return self.analyses
+        return (SUPERSETS,) if self.conditions.controls is None else (SHIFT, SUPERSETS)
+
+    @property
     def division(self) -> str:
-        """What decides which trials are fitted and which are tested: cohort and split, whatever channels are heard."""
+        """Cohort and split without the choice of channels, as text. Equal texts mean equal training and test trials."""
         parts = self.model_copy(update={"cohort": self.cohort.of_every_channel})
         return parts.model_dump_json(include={"cohort", "split"})
 
     def check(self) -> None:
-        """Check what the file alone can tell beyond its schema: the data set.
+        """Check the names of data sets and fit analyses.
 
         Raises:
-            StudyError: What is wrong, in one line.
+            StudyError: A name is unknown.
         """
         for _, spec in self.cells:
             try:
                 describe_dataset(spec.cohort.dataset)
             except EmgLensError as error:
                 raise StudyError(str(error)) from None
-
-
-def one_line(error: ValidationError) -> str:
-    """What pydantic found, in a line: at most three findings."""
-    parts = []
-    for item in error.errors()[:3]:
-        where = ".".join(str(p) for p in item["loc"]) or "study"
-        if item["type"] == "extra_forbidden" and item["loc"] and item["loc"][-1] in FORMER:
-            parts.append(f"{where}: {FORMER[item['loc'][-1]]}")
-            continue
-        if item["type"] == "extra_forbidden" and item["loc"]:
-            close = difflib.get_close_matches(str(item["loc"][-1]), _keys() - {item["loc"][-1]}, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            parts.append(f"{where} is not a known key{hint}")
-            continue
-        parts.append(f"{where}: {IN_WORDS.get(item['type']) or item['msg'].removeprefix('Value error, ')}")
-    more = len(error.errors()) - len(parts)
-    return "; ".join(parts) + (f"; and {more} more" if more else "")
-
-
-def _keys() -> set[str]:
-    """Every key that some part of a study file has."""
-    schema = StudySpec.model_json_schema()
-    return {key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", ())}
+        unknown = [name for name in self.fit_analyses if name not in FIT_ANALYSES]
+        if unknown:
+            known = ", ".join(FIT_ANALYSES.names())
+            raise StudyError(f"analyses: unknown fit analysis {unknown[0]!r}; known: {known}")
 
 
 def _read(path: Path) -> str:

@@ -78,7 +78,7 @@ def test_draws_are_all_different_and_none_is_the_cut_where_few_edges_exist():
 def test_what_leaves_nothing_to_draw_is_refused():
     with pytest.raises(EdgeError, match="cuts no live edge"):
         random_edges(isonet(), unimodal().at(layers=2))
-    with pytest.raises(EdgeError, match="no other edge to draw"):
+    with pytest.raises(EdgeError, match="no other set of this size exists"):
         random_edges(isonet(), every().at(layers=0))
 
 
@@ -91,7 +91,7 @@ def test_larger_cuts_are_those_that_contain_all_live_edges_and_more():
         Condition("zeroed and both", (Replace("acc"), unimodal() | cross_modal())),
         Condition("zeroed and uni", (Replace("acc"), unimodal())),
     ]
-    found = {(row.condition, row.larger) for row in superset_ablations(model, conditions).itertuples()}
+    found = {(row.condition, row.superset) for row in superset_ablations(model, conditions).itertuples()}
     cuts = {c.name: (c.input_changes, live(model, c.edges)) for c in conditions}
     expected = {
         (a, b)

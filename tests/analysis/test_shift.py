@@ -155,7 +155,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(model, x, given):
 def test_a_model_whose_residual_stream_is_not_known_is_refused():
     plain = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, batch_first=True), 2)
     layout = TokenLayout.groups({"emg": [0, 1], "acc": [2, 3]}, 4)
-    with pytest.raises(EmgLensError, match="AdaptedModel shows no residual stream"):
+    with pytest.raises(EmgLensError, match="AdaptedModel has no hook point"):
         activation_shift(adapt(plain, torch.zeros(1, 4, 8)), torch.zeros(3, 4, 8), [CUT], layout=layout)
 
 

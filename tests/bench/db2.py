@@ -58,7 +58,8 @@ def main() -> None:
         rows = [write_subject(data, s + 1, SHORT_S if s else REAL_S) for s in range(options.subjects)]
         content = yaml.safe_load(StudySpec.load("isonet-table3").to_yaml())
         content["training"] |= {"epochs": options.epochs, "anneal_epochs": 1}
-        content["conditions"]["controls"] = {"random_edges": options.random_edges, "shift": False}
+        content["conditions"]["controls"] = {"random_edges": options.random_edges}
+        content["analyses"] = []
         (Path(place) / "study.yaml").write_text(yaml.safe_dump(content))
         command = ["run", f"{place}/study.yaml", "--data", str(data), "--out", f"{place}/runs"]
         started = time.monotonic()

@@ -1,6 +1,7 @@
 """A study's controls: what runs beside its cuts, and what the report says of them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ from tiny import TINY, all_fits
 
 from emg_lens import IsoNet, IsoNetConfig, build_model
 from emg_lens.hooks import EdgeError
-from emg_lens.studies.fits.control_conditions import controls_of, shift_of
-from emg_lens.studies.fits.fit_execution import fitting_share, run_fit
+from emg_lens.data.batch import Batch
+from emg_lens.studies.fits.control_analyses import SHIFT as SHIFT_ANALYSIS
+from emg_lens.studies.fits.control_conditions import controls_of
+from emg_lens.studies.fits.fit_execution import fitting_fraction, run_fit
 from emg_lens.studies.report.sentences import effect_sentences
 from emg_lens.studies.report.views.control_effects import (
     CLS_CLOSED,
@@ -48,8 +51,8 @@ def test_every_single_and_whole_cut_has_its_draws_and_nulls_and_partial_cuts_hav
     others = [(c.name, c.tags["control"]) for c in made if c.tags["control"] != "random"]
     assert others == [
         ("unimodal and cross_modal", "superset"),
-        ("unimodal, CLS unread", "cls_path_closed"),
-        ("cross_modal, CLS unread", "cls_path_closed"),
+        ("unimodal, CLS path closed", "cls_path_closed"),
+        ("cross_modal, CLS path closed", "cls_path_closed"),
     ]
 
 
@@ -112,17 +115,19 @@ def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, 
     draws = [
         tidy(**{f"cross, random {i}": values}).assign(control="random", of="cross") for i, values in enumerate(random)
     ]
-    cls_path_closed = tidy(**{"cross, CLS unread": (0.3,) * 5}).assign(control="cls_path_closed", of="cross")
-    nested = pd.DataFrame({"condition": ["cross"], "larger": ["both"]})
-    return replace(cell_of(scores), controls=pd.concat([*draws, cls_path_closed]), nested=nested)
+    cls_path_closed = tidy(**{"cross, CLS path closed": (0.3,) * 5}).assign(control="cls_path_closed", of="cross")
+    analyses = {"superset-ablations": pd.DataFrame({"condition": ["cross"], "superset": ["both"]})}
+    return replace(cell_of(scores), controls=pd.concat([*draws, cls_path_closed]), analyses=analyses)
 
 
 def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
     (cut,) = controlled_cuts(made_up())
-    assert (cut.condition, cut.n_cheaper, cut.n_larger, cut.larger) == ("cross", 1, 1, "both")
-    assert (cut.larger_mean, cut.cls_path_closed) == (pytest.approx(0.804), pytest.approx(0.3))
+    assert (cut.condition, cut.n_random_hurt_less, cut.n_supersets, cut.superset) == ("cross", 1, 1, "both")
+    assert (cut.superset_mean, cut.cls_path_closed) == (pytest.approx(0.804), pytest.approx(0.3))
     (said,) = effect_sentences(made_up())
-    assert "1 of 2 size-matched random cuts hurt less (accuracy with this cut: 0.600; with random cuts: mean 0.650" in said
+    assert (
+        "1 of 2 size-matched random cuts hurt less (accuracy with this cut: 0.600; with random cuts: mean 0.650" in said
+    )
     assert "Part of this effect is not information that only these edges bring" in said
     assert "a superset ablation hurts less (both: 0.804)" in said
     assert "With that path closed, accuracy is 0.300." in said
@@ -139,25 +144,25 @@ def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
 )
 def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
     (cut,) = controlled_cuts(made_up(**changed))
-    assert cut.larger is None
+    assert cut.superset is None
     said = " ".join(effect_sentences(made_up(**changed)))
     assert "hurts less (both" not in said
     if "cross" in changed:
-        assert "superset" not in said and cut.n_larger == 0
+        assert "superset" not in said and cut.n_supersets == 0
     else:
-        assert "None of 1 superset ablations is clearly better. At least one is better on average." in said
+        assert "No superset ablation (1 was run) is clearly better. At least one is better on average." in said
         (cell,) = layout_control_effects(made_up(**changed))[LARGER]
-        assert cell == f"{cut.larger_best:.3f} on average" and cut.larger_best > cut.mean
+        assert cell == f"{cut.best_superset_mean:.3f} on average" and cut.best_superset_mean > cut.mean
 
 
 def test_a_control_that_cuts_what_a_condition_cuts_is_the_same_larger_cut():
     cell = made_up()
     twice = tidy(**{"all together": np.add(CROSS, (0.2, 0.21, 0.19, 0.2, 0.22))})
     twice = twice.assign(control="superset", equivalent_to="both")
-    nested = pd.DataFrame({"condition": ["cross"] * 2, "larger": ["all together", "both"]})
+    pairs = pd.DataFrame({"condition": ["cross"] * 2, "superset": ["all together", "both"]})
     controls = pd.concat([cell.controls, twice], ignore_index=True)
-    (cut,) = controlled_cuts(replace(cell, nested=nested, controls=controls))
-    assert (cut.n_larger, cut.larger) == (1, "both")
+    (cut,) = controlled_cuts(replace(cell, analyses={"superset-ablations": pairs}, controls=controls))
+    assert (cut.n_supersets, cut.superset) == (1, "both")
 
 
 def test_a_larger_cut_that_costs_more_is_none_that_costs_less():
@@ -166,14 +171,16 @@ def test_a_larger_cut_that_costs_more_is_none_that_costs_less():
 
 def test_equal_means_summed_in_another_order_are_no_cheaper():
     cut = Controlled("cut", float(np.mean([0.3, 0.2, 0.1])), random=(float(np.mean([0.1, 0.2, 0.3])), 0.1, 0.3))
-    assert cut.mean != cut.random[0] and cut.n_cheaper == 1
+    assert cut.mean != cut.random[0] and cut.n_random_hurt_less == 1
 
 
 def test_below_five_subjects_larger_cuts_are_not_compared():
     few = made_up()
     kept = few.scores["subject"].isin(["s0", "s1"])
-    few = replace(cell_of(few.scores[kept]), nested=few.nested, controls=few.controls[few.controls["subject"] < "s2"])
-    assert controlled_cuts(few)[0].n_larger == 0 and "superset" not in effect_sentences(few)[0]
+    few = replace(
+        cell_of(few.scores[kept]), analyses=few.analyses, controls=few.controls[few.controls["subject"] < "s2"]
+    )
+    assert controlled_cuts(few)[0].n_supersets == 0 and "superset" not in effect_sentences(few)[0]
     assert layout_control_effects(few)[LARGER].to_list() == ["–"]
 
 
@@ -212,7 +219,7 @@ def test_where_no_star_is_possible_ns_says_so():
     (said,) = effect_sentences(made_up())
     assert "5 subjects cannot be significant" not in said, "one test of five subjects can be"
     three = made_up()
-    three = replace(cell_of(three.scores[three.scores["subject"].isin(["s0", "s1", "s2"])]), nested=three.nested)
+    three = replace(cell_of(three.scores[three.scores["subject"].isin(["s0", "s1", "s2"])]), analyses=three.analyses)
     assert "not significant (3 subjects cannot be significant)" in effect_sentences(three)[0]
 
 
@@ -227,8 +234,10 @@ def test_without_controls_nothing_is_shown():
     assert controlled_cuts(cell) == [] and layout_control_effects(cell) is None and figure_control_effects(cell) is None
 
 
-def test_how_far_cuts_move_the_residual_stream_is_told_beside_one_random_cut_of_each(result):
-    assert set(result.shift["tokens"]) == {"cls", "emg", "acc"} and result.shift["layer"].nunique() == 3
+def test_the_shift_of_the_residual_stream_is_shown_next_to_that_of_one_random_cut_each(result):
+    shift = result.analyses["shift"]
+    assert set(shift["tokens"]) == {"cls", "emg", "acc"} and shift["layer"].nunique() == 3
+    assert set(shift["fit"]) == set(result.facts["fit"])
     (table,) = SHIFT.tables(result).values()
     rows = table.set_index("Condition")
     assert {
@@ -238,26 +247,36 @@ def test_how_far_cuts_move_the_residual_stream_is_told_beside_one_random_cut_of_
         "ACC unread",
     } <= set(rows.index)
     assert not [name for name in rows.index if "L1" in name or "random 2" in name]
-    kept = result.shift[(result.shift["condition"] == "ACC unread") & (result.shift["tokens"] == "cls")]
-    first = kept[kept["layer"] == 0]["cosine"].mean()
+    at_cls = shift[(shift["condition"] == "ACC unread") & (shift["tokens"] == "cls")]
+    first = at_cls[at_cls["layer"] == 0]["cosine"].mean()
     assert rows.loc["ACC unread", "Cosine L1"] == f"{first:.2f}"
     assert "shift" in result.figures()
 
 
-def test_a_model_without_attention_has_no_shift_and_a_study_may_leave_it_out(model):
-    x = model.example_input(4)
-    off = ConditionsSpec.model_validate({"controls": {"shift": False}})
-    assert not len(shift_of(off, model, off.build(3, 2), x, x))
+def test_a_model_without_attention_has_no_shift():
     mlp = build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3).eval()
     zeroed = ConditionsSpec.model_validate({"layer_masks": None, "extra": [{"name": "zeroed", "replace": "acc"}]})
-    assert not len(shift_of(zeroed, mlp, zeroed.build(0, 0), mlp.example_input(4), mlp.example_input(4)))
+    table = SHIFT_ANALYSIS.run(mlp, Batch(mlp.example_input(4)), zeroed.build(0, 0))
+    assert not len(table) and "cosine" in table
 
 
-def test_the_bar_of_a_fit_moves_on_while_its_controls_are_swept(tmp_path):
+def test_the_progress_of_a_fit_increases_during_the_sweep_of_its_controls(tmp_path):
     (unit, *_) = all_fits(StudySpec.parse(TINY))
-    told = []
-    run_fit(unit, None, tmp_path / "fit", "cpu", told.append)
-    assert told == sorted(told) and told[-1] == 1.0
-    assert len(told) > 4 + 2, "four epochs, the end, and steps of the sweep"
-    assert fitting_share(2000 * 60, 31 * 34) > 0.99
-    assert fitting_share(45 * 432, 276 * 216) == pytest.approx(0.49, abs=0.01)
+    fractions = []
+    run_fit(unit, None, tmp_path / "fit", "cpu", fractions.append)
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert len(fractions) > 4 + 2, "four epochs, the end, and steps of the sweep"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "n_train", "n_test", "n_conditions", "fraction"),
+    [(2000, 60, 34, 31, 0.997), (45, 432, 216, 276, 0.49)],
+)
+def test_the_fraction_of_fitting_follows_from_the_number_of_forward_passes(
+    epochs, n_train, n_test, n_conditions, fraction
+):
+    recipe = SimpleNamespace(recipe=SimpleNamespace(epochs=epochs))
+    prepared = SimpleNamespace(
+        fit_unit=recipe, train=range(n_train), test=range(n_test), conditions=range(n_conditions)
+    )
+    assert fitting_fraction(prepared) == pytest.approx(fraction, abs=0.01)

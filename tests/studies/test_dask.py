@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from tiny import TINY, all_fits
 
-from emg_lens.studies.runs.execution import _fit_task, run_study
+from emg_lens.studies.runner import run_study
+from emg_lens.studies.runs.fit_workers import run_part
 from emg_lens.studies.spec.study_spec import StudySpec as Study
 
 distributed = pytest.importorskip("distributed", reason="dask is not installed: pip install 'emg-lens[cluster]'")
@@ -102,6 +103,6 @@ def test_a_finished_fit_that_is_asked_for_again_is_left_as_it_is(study, alone):
     """dask runs a finished task again where the only copy of its answer was on a worker that died."""
     folder = alone.folder / "fits" / "01"
     before = (folder / "scores.csv").stat().st_mtime_ns
-    _fit_task(all_fits(study)[0], None, folder, 1.0)
+    run_part(all_fits(study)[0], None, folder, 1.0)
     assert (folder / "scores.csv").stat().st_mtime_ns == before
     assert not [p.name for p in folder.parent.iterdir() if p.name.startswith(".")]

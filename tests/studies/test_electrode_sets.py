@@ -15,14 +15,15 @@ from tiny import TINY, all_fits
 
 from emg_lens.errors import EmgLensError
 from emg_lens.studies.fits import fit_execution as fits
-from emg_lens.studies.fits.duplicates import draw_warnings, first_alike
+from emg_lens.studies.fits import fit_trials
+from emg_lens.studies.fits.duplicates import electrode_warnings, first_alike
 from emg_lens.studies.fits.fit_unit import read_together
 from emg_lens.studies.report.views.drop_curve import DROP_CURVE, layout_drops
 from emg_lens.studies.report.views.electrode_sets import layout_electrode_sets
 from emg_lens.studies.report.views.grid import layout_grid
-from emg_lens.studies.runner import _run_at_once
+from emg_lens.studies.runs.fit_workers import run_stacked
 from emg_lens.studies.runs.plan import prepare
-from emg_lens.studies.spec.electrode_sets import are_all_draws, levels_of_draws
+from emg_lens.studies.spec.electrode_sets import are_all_sets, levels_of_sets
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.studies.study import Study
@@ -34,7 +35,7 @@ TWO_HEADS = {
 DRAWN = {
     "name": "drawn",
     "model": {"architecture": "multimodal-mlp", "d_hidden": 8},
-    "factors": {"draw": {"draws": 3, "of": 8, "into": {"a": 2, "b": 2}}, "sensors": TWO_HEADS},
+    "factors": {"electrode_set": {"sets": 3, "of": 8, "into": {"a": 2, "b": 2}}, "sensors": TWO_HEADS},
     "conditions": {"layer_masks": None},
     "statistics": {"compare": [{"factor": "sensors", "to": "emg+emg"}]},
 }
@@ -52,45 +53,45 @@ def with_cohort(**changes) -> dict:
 
 
 def test_every_process_draws_the_same_and_more_draws_begin_with_fewer():
-    given = {"draws": 5, "of": 12, "into": {"a": 6, "b": 6}, "seed": 3}
-    here = levels_of_draws(given)
-    code = f"from emg_lens.studies.spec.electrode_sets import levels_of_draws; print(levels_of_draws({given}))"
+    given = {"sets": 5, "of": 12, "into": {"a": 6, "b": 6}, "seed": 3}
+    here = levels_of_sets(given)
+    code = f"from emg_lens.studies.spec.electrode_sets import levels_of_sets; print(levels_of_sets({given}))"
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert there.strip() == str(here) and list(here) == ["01", "02", "03", "04", "05"]
-    more = levels_of_draws(given | {"draws": 40})
+    more = levels_of_sets(given | {"sets": 40})
     assert list(more.items())[:5] == list(here.items())
-    assert levels_of_draws(given | {"seed": 4}) != here
+    assert levels_of_sets(given | {"seed": 4}) != here
 
 
 def test_parts_share_no_electrode_and_no_two_draws_are_alike():
     parts = [
         level["cohort"]["electrodes"]
-        for level in levels_of_draws({"draws": 20, "of": 6, "into": {"a": 3, "b": 3}}).values()
+        for level in levels_of_sets({"sets": 20, "of": 6, "into": {"a": 3, "b": 3}}).values()
     ]
     assert all(sorted(p["a"] + p["b"]) == list(range(6)) for p in parts)
     assert len({frozenset(p["a"]) for p in parts}) == 20 == len(parts)  # all there are
 
 
 def test_without_parts_a_draw_is_an_order_of_all_electrodes():
-    orders = [level["cohort"]["electrodes"]["order"] for level in levels_of_draws({"draws": 6, "of": 3}).values()]
+    orders = [level["cohort"]["electrodes"]["order"] for level in levels_of_sets({"sets": 6, "of": 3}).values()]
     assert len({tuple(order) for order in orders}) == 6 and all(sorted(order) == [0, 1, 2] for order in orders)
 
 
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        ({"draw": {"draws": 21, "of": 6, "into": {"a": 3, "b": 3}}}, "there are 20 different ones"),
-        ({"draw": {"draws": 3, "of": 4, "into": {"a": 3, "b": 3}}}, "parts of 6 electrodes cannot be drawn of 4"),
-        ({"draw": {"draws": 3}}, "of is needed"),
-        ({"draw": {"draws": 3, "of": 4, "parts": {"a": 1}}}, "parts is not known"),
-        ({"draw": {"draws": 0, "of": 4}}, "greater than or equal to 1"),
-        ({"draw": {"draws": 3, "of": 4, "into": {"a": 1}}}, "uses none of the electrodes a"),
-        ({"draw": {"draws": True, "of": 4}}, "expected a number"),
-        ({"draw": {"draws": 2.5, "of": 4}}, "must map parts"),
+        ({"electrode_set": {"sets": 21, "of": 6, "into": {"a": 3, "b": 3}}}, "only 20 different sets exist"),
+        ({"electrode_set": {"sets": 3, "of": 4, "into": {"a": 3, "b": 3}}}, "the parts need 6 electrodes"),
+        ({"electrode_set": {"sets": 3}}, "of is missing"),
+        ({"electrode_set": {"sets": 3, "of": 4, "parts": {"a": 1}}}, "parts is not a known key"),
+        ({"electrode_set": {"sets": 0, "of": 4}}, "greater than or equal to 1"),
+        ({"electrode_set": {"sets": 3, "of": 4, "into": {"a": 1}}}, "uses none of the electrode sets a"),
+        ({"electrode_set": {"sets": True, "of": 4}}, "expected a number"),
+        ({"electrode_set": {"sets": 2.5, "of": 4}}, "must map parts"),
         ({"s": {"a": {"cohort": {"electrodes": {"x": [-1]}, "channels": {"emg": "x", "acc": "all"}}}}}, "electrodes"),
         ({"s": {"a": {"cohort": {"electrodes": {"x": [1, 1]}, "channels": {"emg": "x", "acc": "all"}}}}}, "different"),
         ({"s": {"a": {"cohort": {"electrodes": {"all": [1]}, "channels": {"emg": "all", "acc": "all"}}}}}, "'all'"),
-        ({"which": {"draws": 3, "of": 4}}, "drawn by the factor 'draw'"),
+        ({"which": {"sets": 3, "of": 4}}, "only the factor 'electrode_set' can"),
         ({"sensors": {"a": {"cohort": {"channels": {"emg": "left", "acc": "all"}}}}}, "name the electrodes 'left'"),
     ],
 )
@@ -132,13 +133,13 @@ def test_channels_that_the_data_do_not_have_are_refused_before_anything_is_fitte
 
 def test_recordings_are_read_once_whatever_the_number_of_draws(tmp_path, monkeypatch):
     read = []
-    load = fits.load_trials
-    monkeypatch.setattr(fits, "load_trials", lambda *a, **k: read.append(k["subjects"]) or load(*a, **k))
-    fits._read.cache_clear()
+    load = fit_trials.load_trials
+    monkeypatch.setattr(fit_trials, "load_trials", lambda *a, **k: read.append(k["subjects"]) or load(*a, **k))
+    fit_trials._read.cache_clear()
     study = drawn(training={"epochs": 1})
     result = study.run(out=tmp_path, jobs=1)
     assert read == [("01",), ("02",), ("03",)] * 2  # checked, then fitted
-    assert len(result.facts) == 3 * 2 * 3 and not (set(result.study.factors) - {"draw", "sensors"})
+    assert len(result.facts) == 3 * 2 * 3 and not (set(result.study.factors) - {"electrode_set", "sensors"})
     hears = dict(zip(result.facts["sensors"], result.facts["modalities"], strict=True))
     assert hears == {"emg+emg": {"emg_a": 2, "emg_b": 2}, "emg+acc": {"emg": 2, "acc": 2}}
     assert len(result.leakage) == 2 * 3  # of every cohort and fold once, whatever was drawn
@@ -169,7 +170,7 @@ def test_an_accelerator_fits_all_draws_at_once_and_gives_what_the_processor_give
     todo = all_fits(study)
     folders = {fit.folder_name: tmp_path / "stacked" / fit.folder_name for fit in todo}
     (tmp_path / "stacked").mkdir()
-    _run_at_once(read_together(todo), None, folders, "cpu")
+    run_stacked(read_together(todo), None, folders, "cpu")
     assert at_once == [9, 9]  # three draws of three subjects, for each of two networks
     for folder in result.folders:
         mine, theirs = (pd.read_csv(f / "scores.csv")["log_prob"] for f in (folders[folder.name], folder))
@@ -184,7 +185,8 @@ def test_the_spread_over_draws_is_that_of_means_over_subjects():
     uses = {"cohort": {"channels": {"emg": "x", "acc": "all"}}}
     levels = {"01": {"cohort": {"electrodes": {"x": [0]}}}, "02": {"cohort": {"electrodes": {"x": [1]}}}}
     found = findings_of(
-        by_factors(values, ["sensors", "draw"]), factors={"sensors": {"a": uses, "b": uses}, "draw": levels}
+        by_factors(values, ["sensors", "electrode_set"]),
+        factors={"sensors": {"a": uses, "b": uses}, "electrode_set": levels},
     )
     table = layout_electrode_sets(found)
     assert table.loc["a"].tolist() == ["0.400", "0.400", "0.350", "0.450", "0.300", "0.500"]
@@ -212,25 +214,25 @@ def test_from_which_level_on_a_cut_costs_little():
 
 # --- what is left out, or would be done twice ---------------------------------------------------------------------
 
-BOTH_ORDERS = {"draw": {"draws": 2, "of": 2}}
+BOTH_ORDERS = {"electrode_set": {"sets": 2, "of": 2}}
 TWO_OF_EMG = with_cohort(channels={"emg": {"electrodes": "order", "first": 2}, "acc": "all"})
 
 
 def test_a_run_says_which_electrodes_no_draw_holds_and_that_there_are_no_more_draws(tmp_path):
     study = drawn(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={})
     held = prepare(study, None, tmp_path, 1, Console(quiet=True)).warnings
-    assert "no draw holds electrodes 2 to 7 of emg, which has 8" in " ".join(held)
-    assert "the 2 draws of electrodes are all that there are" in " ".join(held)
+    assert "no electrode set holds electrodes 2 to 7 of emg, which has 8" in " ".join(held)
+    assert "these 2 electrode sets are all that exist" in " ".join(held)
     assert "01 and 02 are the same settings and channels: one fit, counted 2 times" in held
     whole = with_cohort(channels={"emg": "order", "acc": "all"})
-    more = drawn(factors={"draw": {"draws": 2, "of": 8}}, cohort=whole, statistics={})
-    assert not [w for w in draw_warnings(more, [{"emg": 8, "acc": 3}] * 2)]
+    more = drawn(factors={"electrode_set": {"sets": 2, "of": 8}}, cohort=whole, statistics={})
+    assert not [w for w in electrode_warnings(more, [{"emg": 8, "acc": 3}] * 2)]
 
 
 def test_all_draws_are_known_from_their_parts():
-    halves = {"draws": 20, "of": 6, "into": {"a": 3, "b": 3}}
-    every = [level["cohort"]["electrodes"] for level in levels_of_draws(halves).values()]
-    assert are_all_draws(every) and not are_all_draws(every[:19]) and not are_all_draws([{}]) and not are_all_draws([])
+    halves = {"sets": 20, "of": 6, "into": {"a": 3, "b": 3}}
+    every = [level["cohort"]["electrodes"] for level in levels_of_sets(halves).values()]
+    assert are_all_sets(every) and not are_all_sets(every[:19]) and not are_all_sets([{}]) and not are_all_sets([])
 
 
 def test_draws_of_the_same_channels_are_fitted_once_and_give_what_two_fits_give(tmp_path, monkeypatch):
@@ -240,14 +242,14 @@ def test_draws_of_the_same_channels_are_fitted_once_and_give_what_two_fits_give(
     study = drawn(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={}, training={"epochs": 1})
     result = study.run(out=tmp_path / "runs", jobs=1)
     assert sorted(made) == ["01-01", "01-02", "01-03"] and len(result.facts) == 6
-    assert result.facts["draw"].tolist() == ["01"] * 3 + ["02"] * 3 and len(result.leakage) == 3
+    assert result.facts["electrode_set"].tolist() == ["01"] * 3 + ["02"] * 3 and len(result.leakage) == 3
     twin = next(one for one in all_fits(study) if one.folder_name == "02-03")
     run_fit(twin, None, tmp_path / "twin", "cpu", lambda _: None)
     for name in ("scores.csv", "conditions.csv", "logits.safetensors", "model.safetensors", "fit.csv"):
         copied = next(folder for folder in result.folders if folder.name == "02-03")
         assert (copied / name).read_bytes() == (tmp_path / "twin" / name).read_bytes(), name
     facts = [json.loads((folder / "fit.json").read_text()) for folder in (copied, tmp_path / "twin")]
-    assert facts[0]["levels"] == {"draw": "02"} and facts[0] | {"seconds": 0} == facts[1] | {"seconds": 0}
+    assert facts[0]["levels"] == {"electrode_set": "02"} and facts[0] | {"seconds": 0} == facts[1] | {"seconds": 0}
     scores = result.scores
     made.clear()
     shutil.rmtree(copied)  # a run that was killed between the fit and its copy

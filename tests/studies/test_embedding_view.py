@@ -29,7 +29,7 @@ def done(tmp_path_factory):
 
 
 def test_the_vectors_are_those_that_the_saved_model_reads_the_saved_logits_from(done):
-    assert "Neighbours in the readout" in done.report() and (done.folder / "figures" / "embedding.svg").exists()
+    assert "Nearest neighbours" in done.report() and (done.folder / "figures" / "embedding.svg").exists()
     vectors = load_file(done.folder / "readouts" / f"{done.folders[0].name}.safetensors")["vectors"]
     with torch.no_grad():
         logits = IsoNet.from_pretrained(done.folders[0]).unembed(torch.from_numpy(vectors)).numpy()
@@ -57,7 +57,7 @@ def test_they_are_computed_once_and_never_from_other_recordings(done, tmp_path):
     StudyResult.load(folder).write()
     assert path.stat().st_mtime_ns == before
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(StudyError, match="cannot be read .*delete it, it is made again"):
+    with pytest.raises(StudyError, match="cannot be read .*delete it, it is then computed again"):
         saved_readouts(done.study, folder, [name])
     path.unlink()
     others = done.study.model_dump(mode="json")
@@ -70,7 +70,7 @@ def test_they_are_computed_once_and_never_from_other_recordings(done, tmp_path):
     )
 
 
-def test_movements_weigh_alike_and_few_trials_have_few_neighbours():
+def test_repetitions_have_equal_weight_and_few_trials_have_few_neighbours():
     trials = pd.DataFrame(
         {"subject": "s", "repetition_id": [0, 0, 0, 1, 2, 3], "label": ["fist", "fist", "fist", "fist", "rest", "rest"]}
     )
@@ -81,7 +81,7 @@ def test_movements_weigh_alike_and_few_trials_have_few_neighbours():
         "Same class",
         "Class by chance",
     ]
-    # Three trials of other movements are all that trials of movement 0 have: every share is that of chance there.
+    # Three trials of other repetitions are the only neighbours of repetition 0: every fraction is at chance there.
     assert table.loc["fist", "Repetitions"] == "2" and table.loc["rest", "Repetitions"] == "2"
     assert float(table.loc["fist", "Class by chance"]) == pytest.approx((1 / 3 + 3 / 5) / 2, abs=1e-3)
     assert float(table.loc["fist", "Same class"]) == pytest.approx((1 / 3 + 3 / 3) / 2, abs=1e-3)

@@ -19,7 +19,7 @@ from tiny import TINY
 
 from emg_lens.data import TrialSet
 from emg_lens.errors import EmgLensError
-from emg_lens.io.manifests import write_manifest
+from emg_lens.io.checksums import write_checksums
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.study import Study
 
@@ -103,7 +103,7 @@ def test_a_sensor_that_a_level_leaves_out_is_not_expected_to_tell_anything(tmp_p
     for folder in ran.folders:  # as if every model told all that it could
         table = pd.read_csv(folder / "scores.csv")
         table.assign(accuracy=1.0).to_csv(folder / "scores.csv", index=False)
-        write_manifest(folder)
+        write_checksums(folder)
     expected = StudyResult.load(ran.folder).tests().set_index("sensors")["expected"]
     assert expected.to_dict() == {"both": 0.5, "emg": 0.25}  # of four classes
 
@@ -159,7 +159,7 @@ def test_a_row_of_scores_that_is_missing_is_one_line(done, tmp_path):
     folder = shutil.copytree(done.folder, tmp_path / "run")
     path = next((folder / "fits").iterdir()) / "scores.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
-    (path.parent / "checksums.json").unlink()  # as in runs of former versions
+    write_checksums(path.parent)
     said = subprocess.run([sys.executable, "-m", "emg_lens", "report", str(folder)], capture_output=True, text=True)
     assert said.returncode == 2 and said.stderr.startswith("error: ")
     assert "scores.csv" in said.stderr and "expected" in said.stderr and "Traceback" not in said.stderr

@@ -70,8 +70,8 @@ def short(name: str) -> Study:
     blocks = [content["model"], *(level["model"] for level in levels if "model" in level)]
     for block in blocks:
         block.update({key: value for key, value in SMALL.items() if key in block})
-    if "draw" in content.get("factors", {}):
-        content["factors"]["draw"]["draws"] = 2
+    if "electrode_set" in content.get("factors", {}):
+        content["factors"]["electrode_set"]["sets"] = 2
     return Study.parse(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -120,6 +120,6 @@ def test_smaller_sets_of_electrodes_are_parts_of_larger_ones(hd, tmp_path):
     sets = {}
     for levels, spec in study.cells:
         rows = spec.cohort.groups["emg"]["emg"].rows(128, "emg")
-        assert sets.get(levels["draw"], set()) < set(rows)
-        sets[levels["draw"]] = set(rows) if levels["electrodes"] != "128" else set()
+        assert sets.get(levels["electrode_set"], set()) < set(rows)
+        sets[levels["electrode_set"]] = set(rows) if levels["electrodes"] != "128" else set()
     assert "What cuts cost along electrodes" in result.tables()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,16 +27,18 @@ from tiny import TINY, all_fits
 
 from emg_lens.data import TrialSet
 from emg_lens.data.standardization import InputStatistics
+from emg_lens.io.checksums import read_json, write_json
 from emg_lens.io.files import HOST
-from emg_lens.io.locking import BusyError, one_at_a_time
+from emg_lens.io.locking import BusyError, exclusive_lock
+from emg_lens.io.run_folder import RunFolderError
 from emg_lens.models.isonet import IsoNet
+from emg_lens.studies import runner as run_module
 from emg_lens.studies.fits.fit_execution import run_fit
 from emg_lens.studies.fits.fit_trials import load_fit
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.runs import execution as run_module
-from emg_lens.studies.runs.execution import run_study
-from emg_lens.studies.runs.plan import begun_plan
-from emg_lens.studies.runs.schedule import SMALLEST_PART, wrap_around
+from emg_lens.studies.runner import run_study
+from emg_lens.studies.runs.plan import recorded_plan, run_folder
+from emg_lens.studies.runs.schedule import SMALLEST_PART, start_order
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
 
@@ -157,7 +160,7 @@ def test_a_run_made_with_other_data_is_not_continued(study, done, tmp_path):
     record = done.folder / "data.json"
     text = record.read_text()
     try:
-        record.write_text(json.dumps({**json.loads(text), "checksum": "", "fingerprint": "other"}))
+        write_json(record, {**read_json(record), "fingerprint": "other"})
         with pytest.raises(StudyError, match="was made with other data"):
             run_study(study, out=done.folder.parent.parent, jobs=1)
     finally:
@@ -184,12 +187,13 @@ def test_a_file_saved_again_with_other_labels_of_the_same_size_is_other_data(tmp
 def test_a_run_says_where_no_hashes_can_be_kept(done, study, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file, not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    out, plan = io.StringIO(), begun_plan(study, None, done.folder.parent.parent)
-    monkeypatch.setattr(run_module, "begun_plan", lambda *_: plan)
-    with pytest.raises(KeyError):  # it stops after its notes
-        monkeypatch.setattr(run_module, "fits_of", lambda *_: {}["stop"])
+    out, plan = io.StringIO(), recorded_plan(study, None, done.folder)
+    plan = replace(plan, folder=run_folder(study, tmp_path / "runs"))
+    monkeypatch.setattr(run_module, "prepare", lambda *_: plan)
+    with pytest.raises(KeyError):  # the run stops after its notes
+        monkeypatch.setattr(run_module, "_run_fits", lambda *_: {}["stop"])
         run_study(study, tmp_path, tmp_path / "runs", jobs=1, console=Console(file=out, width=10_000))
-    assert "so data files are read whole at every start; let XDG_CACHE_HOME name a folder that can" in out.getvalue()
+    assert "so all data files are read at every start; set XDG_CACHE_HOME to a folder" in out.getvalue()
     assert out.getvalue().count("note:") == 1 + len(plan.warnings)
 
 
@@ -197,45 +201,23 @@ def test_a_result_loads_from_its_folder(done):
     again = StudyResult.load(done.folder)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
     assert again.table().equals(done.table())
-    with pytest.raises(StudyError, match="is not a run's folder"):
+    with pytest.raises(RunFolderError, match="is not a run's folder"):
         StudyResult.load(Path(done.folder).parent)
-    with pytest.raises(StudyError, match="is not a run's folder: File name too long"):
+    with pytest.raises(RunFolderError, match="is not a run's folder: File name too long"):
         StudyResult.load(Path("x" * 300))
-
-
-def test_a_run_of_a_former_version_is_read(done, tmp_path):
-    """Its spec.yaml holds a setting of the statistics that is gone, and its fits know nothing of controls."""
-    folder = tmp_path / done.folder.name
-    shutil.copytree(done.folder, folder)
-    spec = yaml.safe_load((folder / "spec.yaml").read_text())
-    spec["statistics"]["n_bootstrap"] = 10_000
-    record = json.loads((folder / "data.json").read_text())
-    (folder / "data.json").write_text(json.dumps({name: fact for name, fact in record.items() if name != "checksum"}))
-    for path in [*folder.glob("fits/*/superset_ablations.csv"), *folder.glob("fits/*/checksums.json")]:
-        path.unlink()
-    (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
-    again = StudyResult.load(folder)
-    assert again.study.digest() == done.study.digest()
-    pd.testing.assert_frame_equal(again.tests(), done.tests())
-    (folder / "spec.yaml").write_text(f"{yaml.safe_dump(spec)}\ntitle: another\n")
-    with pytest.raises(StudyError, match=r"spec.yaml has the key 'title' twice"):
-        StudyResult.load(folder)
-    (folder / "spec.yaml").write_text("statistics: [1]")
-    with pytest.raises(StudyError, match=r"spec.yaml: name: is needed and missing"):
-        StudyResult.load(folder)
 
 
 def test_a_changed_byte_in_any_file_of_a_run_is_refused_by_its_name(done, tmp_path):
     folder = tmp_path / done.folder.name
     shutil.copytree(done.folder, folder)
     fit = next((folder / "fits").iterdir())
-    names = ["spec.yaml", "data.json", *(f"fits/{fit.name}/{path.name}" for path in fit.iterdir())]
-    assert len(names) > 12
+    names = ["spec.yaml", "data.json", *(str(path.relative_to(folder)) for path in fit.rglob("*") if path.is_file())]
+    assert len(names) > 12 and f"fits/{fit.name}/analyses/shift.csv" in names
     for name in names:
         content = (folder / name).read_bytes()
         at = len(content) * 2 // 3
         (folder / name).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(StudyError, match=re.escape(f"{fit.name if name.endswith('checksums.json') else name}")):
+        with pytest.raises((RunFolderError, StudyError), match=re.escape(name)):
             StudyResult.load(folder)
         (folder / name).write_bytes(content)
     StudyResult.load(folder)
@@ -246,7 +228,7 @@ def test_a_study_that_was_written_anew_without_its_checksum_is_refused(done, tmp
     shutil.copytree(done.folder, folder)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     (folder / "spec.yaml").write_text(yaml.safe_dump({**spec, "title": "another"}))
-    with pytest.raises(StudyError, match="spec.yaml was changed after it was written: its checksum is gone"):
+    with pytest.raises(RunFolderError, match="spec.yaml was changed after it was written: its checksum is gone"):
         StudyResult.load(folder)
 
 
@@ -337,7 +319,7 @@ def _end(parts, costs, n_workers: int) -> float:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 30), max_size=30), st.integers(1, 8))
 def test_workers_are_done_as_soon_as_the_longest_subject_and_their_number_allow(costs, n_workers):
-    parts = wrap_around(costs, n_workers)
+    parts = start_order(costs, n_workers)
     for task in range(len(costs)):
         shares = [share for t, share in parts if t == task]
         assert shares == sorted(set(shares)) and shares[-1] == 1 and len(shares) <= 2
@@ -350,20 +332,20 @@ def test_workers_are_done_as_soon_as_the_longest_subject_and_their_number_allow(
 
 def test_five_subjects_on_two_workers_and_ten_on_eight():
     costs = [524, 511, 668, 507, 586]
-    parts = wrap_around(costs, 2)
+    parts = start_order(costs, 2)
     assert _end(parts, costs, 2) == pytest.approx(sum(costs) / 2)
     assert min(_end([(t, 1.0) for t in p], costs, 2) for p in itertools.permutations(range(5))) > 1.1 * sum(costs) / 2
-    assert _end(wrap_around([1] * 10, 8), [1] * 10, 8) == 1.25
+    assert _end(start_order([1] * 10, 8), [1] * 10, 8) == 1.25
 
 
 @pytest.mark.parametrize(("n", "n_workers"), [(1, 4), (3, 4), (4, 4), (8, 4), (5, 1)])
 def test_no_subject_is_divided_where_that_would_gain_nothing(n, n_workers):
-    assert sorted(wrap_around([3] * n, n_workers)) == [(t, 1.0) for t in range(n)]
+    assert sorted(start_order([3] * n, n_workers)) == [(t, 1.0) for t in range(n)]
 
 
 def test_many_subjects_are_divided_at_once():
     costs = [1 + i % 7 for i in range(4000)]
-    assert _end(wrap_around(costs, 16), costs, 16) <= sum(costs) / 16 + 1
+    assert _end(start_order(costs, 16), costs, 16) <= sum(costs) / 16 + 1
 
 
 def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path, monkeypatch):
@@ -372,7 +354,7 @@ def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path, monk
     with monkeypatch.context() as slow:
         clock = itertools.count(step=100.0)
         slow.setattr("emg_lens.training.fitting.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-        run_fit(all_fits(study)[1], None, folder, "cpu", told.append, share=0.5)
+        run_fit(all_fits(study)[1], None, folder, "cpu", told.append, until=0.5)
     assert not folder.exists() and max(told) < 0.5
     n_epochs = len(told)
     run_fit(all_fits(study)[1], None, folder, "cpu", told.append)
@@ -408,7 +390,7 @@ class Stop(Exception):
 
 def test_a_fit_that_is_stopped_in_the_middle_of_its_fit_continues_there(study, done, tmp_path, monkeypatch):
     monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_SECONDS", 0.0)
-    monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_SHARE", 1e6)
+    monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_FRACTION", 1e6)
     folder, told = tmp_path / "fits" / "02", []
     folder.parent.mkdir()
 
@@ -455,7 +437,7 @@ def test_a_folder_is_run_by_one_process_at_a_time_and_read_by_any(study, done, t
     out = tmp_path / "runs"
     shutil.copytree(done.folder.parent.parent, out)
     folder = out / "tiny" / study.digest()
-    with one_at_a_time(folder / ".lock"):
+    with exclusive_lock(folder / ".lock"):
         with pytest.raises(BusyError, match=f"{folder} is in use by process {os.getpid()} on .*; wait .* --out"):
             run_study(study, out=out, jobs=1)
         StudyResult.load(folder).write()
@@ -474,7 +456,7 @@ def test_where_folders_cannot_be_locked_a_run_says_so_and_goes_on(study, done, t
 
 
 def test_data_that_another_process_has_changed_before_this_one_got_the_folder_are_seen(study, tmp_path, monkeypatch):
-    """Both begin, the other is faster, and its data were others."""
+    """Two processes start the same run with different data, and the other process gets the lock first."""
 
     @contextmanager
     def slow(path, **_):
@@ -483,7 +465,7 @@ def test_data_that_another_process_has_changed_before_this_one_got_the_folder_ar
         )
         yield None
 
-    monkeypatch.setattr("emg_lens.studies.runs.execution.one_at_a_time", slow)
+    monkeypatch.setattr("emg_lens.io.run_folder.exclusive_lock", slow)
     with pytest.raises(StudyError, match="was made with other data"):
         run_study(study, out=tmp_path, jobs=1)
     assert not list(tmp_path.rglob("scores.csv"))
@@ -520,7 +502,7 @@ def test_a_disk_that_fills_up_while_a_fit_is_written_is_one_line(study, tmp_path
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
 
     try:
-        with pytest.raises(StudyError, match=r"cannot write to .*fit': .*[Ff]ile too large.*; make room"):
+        with pytest.raises(RunFolderError, match=r"cannot write to .*fit': .*[Ff]ile too large.*; make room"):
             run_fit(fit, None, folder, "cpu", fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -87,13 +87,13 @@ def test_the_hash_ignores_words_and_follows_numbers():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"training__epoch": 3}, "study: training.epoch is not a known key; did you mean 'epochs'?"),
-        ({"condition": {}}, "study: condition is not a known key; did you mean 'conditions'?"),
-        ({"metrics": "accuracy"}, "metrics: expected a list: "),
-        ({"split": "loso"}, "split: expected keys and values: "),
-        ({"split": {"by": "repetition"}}, "test: is needed and missing"),
+        ({"training__epoch": 3}, "study: training.epoch is not a known key; did you mean 'epochs'"),
+        ({"condition": {}}, "study: condition is not a known key; did you mean 'conditions'"),
+        ({"metrics": "accuracy"}, "metrics='accuracy'; expected a list: "),
+        ({"split": "loso"}, "split='loso'; expected keys and values: "),
+        ({"split": {"by": "repetition"}}, "split.test is missing"),
         ({"split__test": [1]}, r"repetitions \[1\] are in the training and in the test split"),
-        ({"split": {"by": "weekday"}}, "split: Input tag 'weekday'"),
+        ({"split": {"by": "weekday"}}, "split.by='weekday'; expected 'repetition'"),
         ({"split": {"by": "subject"}}, "needs either leave_out or test"),
         ({"conditions__layer_masks": {"edges": {"x": "crossmodal()"}}}, "unknown edge set 'crossmodal'"),
         ({"conditions__extra": [{"name": "x"}]}, "condition 'x' does nothing"),
@@ -106,16 +106,16 @@ def test_the_hash_ignores_words_and_follows_numbers():
         ({"factors": {"subject": {"a": {}}}}, "a factor cannot be called 'subject'"),
         ({"factors": {"seed": {}}}, "factor 'seed' needs levels"),
         ({"factors": {"size": {"a": {"titel": "b"}}}}, "level 'a' of 'size' overrides 'titel'"),
-        ({"factors": {"size": {"a": {"training": {"epochs": 0}}}}}, "at size=a: training.epochs: Input should be"),
+        ({"factors": {"size": {"a": {"training": {"epochs": 0}}}}}, "at size=a: training.epochs=0; expected a number greater than or equal to 1"),
         ({"factors": {"seed": 100, "x": {str(i): {} for i in range(11)}}}, "1100 combinations"),
         ({"statistics__compare": [{"factor": "size", "to": "a"}]}, "names the factor 'size'"),
         (
             {"factors": {"size": {"a": {}}}, "statistics__compare": [{"factor": "size", "to": "b"}]},
             "names the level 'b' of 'size'; it has a",
         ),
-        ({"training__epochs": 0}, "training.epochs: Input should be greater than or equal to 1"),
-        ({"statistics__n_bootstrap": 500}, "statistics.n_bootstrap: intervals are no longer drawn at random; leave it"),
-        ({"name": "no spaces"}, "name: String should match"),
+        ({"training__epochs": 0}, "training.epochs=0; expected a number greater than or equal to 1"),
+        ({"statistics__n_bootstrap": 500}, "statistics.n_bootstrap is not a known key; known keys: "),
+        ({"name": "no spaces"}, "name=.no spaces.; expected text to match"),
         ({"cohort__dataset": "uci-emg"}, "'sees' need dataset: simulated"),
         ({"cohort__labels": [1, 2]}, "'sees' need every class of the simulation: leave cohort.labels out"),
     ],
@@ -129,14 +129,14 @@ def test_a_wrong_file_is_one_line(changes, message):
 def test_a_layer_that_does_not_exist_is_named_before_running():
     study = Study.parse(changed(conditions__extra=[{"name": "x", "edges": "unimodal().at(layers=7)"}]))
     study.check()  # needs the model's shape: found when the study meets its data
-    from emg_lens.studies.runs.execution import run_study
+    from emg_lens.studies.runner import run_study
 
     with pytest.raises(StudyError, match="layer 7 does not exist: the model has layers 0 to 1"):
         run_study(study, out="never-made")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [", "is not valid YAML"), ("- 1", "holds list"), ("", "holds NoneType")]
+    ("text", "message"), [("a: [", "is not valid YAML"), ("- 1", "holds a list"), ("", "holds nothing")]
 )
 def test_text_that_is_no_study_is_one_line(text, message):
     with pytest.raises(StudyError, match=message) as error:

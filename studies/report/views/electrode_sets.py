@@ -12,7 +12,7 @@ from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, draw_box
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name, metric_words, value
 from emg_lens.studies.results.findings import Findings
-from emg_lens.studies.spec.factors import DRAW
+from emg_lens.studies.spec.factors import ELECTRODE_SET
 from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -24,7 +24,7 @@ class ElectrodeSetSpread(View):
 
     def shows(self, findings: Findings) -> bool:
         """Whether a study has more than one random electrode set."""
-        return len(findings.study.factors.get(DRAW, ())) > 1
+        return len(findings.study.factors.get(ELECTRODE_SET, ())) > 1
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One row per combination of levels."""
@@ -48,7 +48,7 @@ def electrode_set_means(findings: Findings) -> dict[str, Float[np.ndarray, " ele
     means: dict[str, Float[np.ndarray, " electrode_set"]] = {}
     for levels, part in rows.groupby(list(findings.factors), sort=False) if findings.factors else [((), rows)]:
         names = levels if isinstance(levels, tuple) else (levels,)
-        by_subject = part.groupby([DRAW, "subject"])[findings.metric].mean()
+        by_subject = part.groupby([ELECTRODE_SET, "subject"])[findings.metric].mean()
         label = ", ".join(map(str, names)) or metric_name(findings.metric)
         means[label] = by_subject.groupby(level=0, sort=False).mean().to_numpy()
     return means

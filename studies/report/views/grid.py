@@ -33,7 +33,7 @@ from emg_lens.studies.report.wording import (
     with_interval,
 )
 from emg_lens.studies.results.findings import Findings
-from emg_lens.studies.spec.factors import DRAW, SEED
+from emg_lens.studies.spec.factors import ELECTRODE_SET, SEED
 from emg_lens.studies.statistics.comparison import is_fraction
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -90,7 +90,7 @@ def layout_grid(findings: Findings) -> pd.DataFrame:
     table = pd.DataFrame(columns, index=pd.Index(down, name=findings.factors[0]))
     counts = sorted({len(some) for some in values.values()})
     n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-    factors, words = findings.study.factors, {DRAW: "electrode sets", SEED: "seeds"}
+    factors, words = findings.study.factors, {ELECTRODE_SET: "electrode sets", SEED: "seeds"}
     parts = [f"{len(factors[name])} {word}" for name, word in words.items() if name in factors]
     averaged = f"; each subject is the mean over {' × '.join(parts)}" if parts else ""
     table.attrs["notes"] = [

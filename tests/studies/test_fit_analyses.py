@@ -1,0 +1,105 @@
+"""Fit analyses: one table a fit, saved with the fit and read back with the result; a stranger's package adds its own."""
+
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from tiny import TINY
+
+from emg_lens import registry
+from emg_lens.analysis.fit_analysis import FIT_ANALYSES, AnalysisError, FitAnalysis, run_analyses
+from emg_lens.studies.result import StudyResult
+from emg_lens.studies.spec.errors import StudyError
+from emg_lens.studies.study import Study
+
+STRANGER = """
+import pandas as pd
+from emg_lens.analysis.fit_analysis import FitAnalysis
+
+
+class LargestOutput(FitAnalysis):
+    def run(self, model, batch, conditions):
+        outputs = model(batch.x).detach()
+        return pd.DataFrame(
+            {"class": range(outputs.shape[1]), "largest": outputs.amax(0), "conditions": len(conditions),
+             "trials": len(batch), "reference": len(batch.reference), "training": model.training}
+        )
+
+
+LARGEST = LargestOutput()
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """An installed package that offers the analysis `largest-output`."""
+    package, info = tmp_path / "package", tmp_path / "package" / "stranger-1.0.dist-info"
+    info.mkdir(parents=True)
+    (package / "stranger.py").write_text(STRANGER)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[emg_lens.fit_analyses]\nlargest-output = stranger:LARGEST\n")
+    monkeypatch.syspath_prepend(package)
+    monkeypatch.setattr(FIT_ANALYSES, "_known", {})
+    registry._entry_points.cache_clear()
+    yield
+    registry._entry_points.cache_clear()
+    sys.modules.pop("stranger", None)
+
+
+def study(**changes) -> Study:
+    return Study.parse(yaml.safe_dump(yaml.safe_load(TINY) | changes, sort_keys=False))
+
+
+def test_an_analysis_of_another_package_runs_in_a_study_and_its_table_is_read_back(stranger, tmp_path):
+    one = study(analyses=["largest-output", "superset-ablations"], views=["single"])
+    result = one.run(out=tmp_path, jobs=1)
+    for table in (result.analyses["largest-output"], StudyResult.load(result.folder).analyses["largest-output"]):
+        assert list(table) == ["class", "largest", "conditions", "trials", "reference", "training", "fit"]
+        assert table["fit"].tolist() == ["01"] * 4 + ["02"] * 4 + ["03"] * 4
+        assert table["class"].tolist() == [0, 1, 2, 3] * 3 and not table["training"].any()
+        n_conditions = len(pd.read_csv(result.folders[0] / "conditions.csv"))
+        assert set(table["conditions"]) == {n_conditions} and set(table["trials"]) == set(table["reference"]) == {16}
+        outputs = result.predictions()[result.predictions()["fit"] == "02"].filter(like="output_")
+        largest = table[table["fit"] == "02"]["largest"].to_numpy()
+        assert largest == pytest.approx(outputs.max().to_numpy(), abs=1e-5)
+    assert set(result.analyses) == {"largest-output", "superset-ablations"} and "shift" not in result.analyses
+    files = {path.name for path in (result.folders[0] / "analyses").iterdir()}
+    assert files == {"largest-output.csv", "superset-ablations.csv"}
+    (cell,) = result.cells
+    assert len(cell.analysis("largest-output")) == 12 and not len(cell.analysis("shift"))
+
+
+def test_which_analyses_a_study_runs_is_part_of_its_hash_and_follows_from_its_controls():
+    assert study().fit_analyses == ("shift", "superset-ablations")
+    assert study(conditions={"controls": None}).fit_analyses == ("superset-ablations",)
+    assert study(analyses=[]).fit_analyses == ()
+    assert study(analyses=[]).digest() != study().digest()
+
+
+def test_an_unknown_analysis_is_refused_before_anything_is_fitted(tmp_path):
+    with pytest.raises(StudyError, match="unknown fit analysis 'shfit'; known: shift, superset-ablations"):
+        study(analyses=["shfit"]).run(out=tmp_path, jobs=1)
+    assert not list(tmp_path.iterdir())
+
+
+class Wrong(FitAnalysis):
+    def __init__(self, table):
+        self.table = table
+
+    def run(self, model, batch, conditions):
+        return self.table
+
+
+@pytest.mark.parametrize("table", [{"a": 1}, pd.DataFrame(), pd.DataFrame({"fit": [1]}), None])
+def test_an_analysis_that_returns_no_table_is_refused_by_name(monkeypatch, table):
+    monkeypatch.setattr(FIT_ANALYSES, "_known", {"wrong": Wrong(table)})
+    with pytest.raises(AnalysisError, match=r"analysis 'wrong' returned .*; expected a pandas.DataFrame with columns"):
+        run_analyses(["wrong"], None, None, [])
+
+
+def test_an_analysis_that_fails_is_found_before_anything_is_fitted(monkeypatch, tmp_path):
+    monkeypatch.setattr(FIT_ANALYSES, "_known", {"wrong": Wrong(None)})
+    with pytest.raises(StudyError, match="'wrong' returned NoneType"):
+        study(analyses=["wrong"]).run(out=tmp_path, jobs=1)
+    assert not list(tmp_path.iterdir())
