@@ -239,7 +239,7 @@ def test_band_noise_stays_in_its_band_and_has_unit_variance():
     frequency, power = dsp.welch(noise, 50.0, nperseg=500, axis=0)
     assert power[(frequency > 7.5) & (frequency < 12.5)].sum() / power.sum() > 0.99
     np.testing.assert_allclose(noise.std(axis=0), 1, atol=0.05)
-    with pytest.raises(ValueError, match="100 rows at 10 Hz hold no frequency of this spectrum"):
+    with pytest.raises(ValueError, match="100 rows at 10 Hz contain no frequency of this spectrum"):
         physiology.coloured_noise(np.random.default_rng(1), 100, 1, 10.0, physiology.band_power(8, 12))
 
 
@@ -299,7 +299,7 @@ def test_muscle_patterns_lie_apart_and_the_key_shifts_every_factor_pattern_alike
         distance = np.linalg.norm(flat[:, None] - flat, axis=2)[~np.eye(6, dtype=bool)]
         assert distance.min() > 1
     assert physiology.synergies(np.random.default_rng(0), 1, 4, 1).shape == (4, 1)
-    with pytest.raises(ValueError, match="1 muscle cannot show two things"):
+    with pytest.raises(ValueError, match="1 muscle cannot encode both factor and key"):
         physiology.synergies(np.random.default_rng(0), 2, 2, 1)
 
 
@@ -423,11 +423,11 @@ def test_subjects_are_chosen_by_name_or_number_in_the_cohorts_order():
     simulation = Simulation(n_subjects=3, n_repetitions=1)
     assert [r.subject for r in simulate(simulation, [3, "01"])] == ["01", "03"]
     for wrong in ([4], ["S1"], [0]):
-        with pytest.raises(DataError, match="unknown subject .*; this simulation has 01 to 03"):
+        with pytest.raises(DataError, match="unknown subject .*; known: 01, 02, 03"):
             simulate(simulation, wrong)
     with pytest.raises(DataError, match="must be a list such as"):
         simulate(simulation, "01")
-    with pytest.raises(DataError, match="selects nothing"):
+    with pytest.raises(DataError, match="selects no subject"):
         simulate(simulation, [])
 
 

@@ -1,4 +1,4 @@
-"""What a `dataset.yaml` says: which files a folder holds, and what the columns and names in them mean."""
+"""The content of a `dataset.yaml`: the files of a folder, and the meaning of their columns and names."""
 
 import re
 import unicodedata
@@ -18,24 +18,24 @@ from emg_lens.validation import ArgumentError, SpecModel
 
 MOST_BYTES = 4_000_000
 FIELDS = ("subject", "label", "repetition")
-MS_A_UNIT = {"s": 1000.0, "ms": 1.0, "us": 0.001}
+MS_PER_UNIT = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
 def _columns(given: Any) -> Any:
-    """`"2-9"` and `3` are columns counted from 1."""
+    """Expand `"2-9"` and `3`: columns are numbered from 1."""
     parts = given if isinstance(given, list) else [given]
-    found: list[str | int] = []
+    columns: list[str | int] = []
     for part in parts:
         span = re.fullmatch(r"(\d{1,5})-(\d{1,5})", part) if isinstance(part, str) else None
-        found += range(int(span[1]), int(span[2]) + 1) if span else [part]
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"{given!r} names {'a column twice' if found else 'no column'}")
-    return tuple(found)
+        columns += range(int(span[1]), int(span[2]) + 1) if span else [part]
+    if not columns or len(set(columns)) < len(columns):
+        raise ValueError(f"{given!r} lists {'a column twice' if columns else 'no column'}")
+    return tuple(columns)
 
 
 def value_name(value: object) -> str:
-    """What a value is compared by: whole numbers by what they are worth (`01` and `1` are one), others as text."""
-    text = unicodedata.normalize("NFC", str(value).strip())  # as macOS writes names, and as others do
+    """Text for comparing values: whole numbers by value (`01` equals `1`), others as text."""
+    text = unicodedata.normalize("NFC", str(value).strip())  # macOS and other systems encode accents differently
     try:
         return str(int(text)) if "_" not in text else text
     except ValueError:
@@ -51,13 +51,13 @@ class SignalColumns(SpecModel):
     """The channels of one sensor kind.
 
     Attributes:
-        columns: Of a table: names, or numbers from 1, `"1-8"` for a range. Of arrays: numbers; default all.
-        key: Of a `.mat` or HDF5 file: the variable that holds `[time, channel]`.
-        fs: Rows per second (Hz) of a variable of its own length; default the folder's, which one signal must have.
-        units: Of the samples.
-        native_fs: The sensor's own rate (Hz), if the publisher has changed it; default `fs`.
-        ch_names: One a channel; default the columns' names, or the modality's and a number.
-        placement: Where it sat.
+        columns: For a table: names, or numbers from 1, `"1-8"` for a range. For arrays: numbers; default all.
+        key: For a `.mat` or HDF5 file: the variable with `[time, channel]`.
+        fs: Sampling rate (Hz) of this variable; default the folder's, which at least one signal must have.
+        units: Unit of the samples.
+        native_fs: The sensor's own sampling rate (Hz), if the publisher changed it; default `fs`.
+        ch_names: One name a channel; default the columns' names, or the modality and a number.
+        placement: Position of the sensor.
     """
 
     columns: Columns | None = None
@@ -70,7 +70,7 @@ class SignalColumns(SpecModel):
 
 
 class RowNumbers(SpecModel):
-    """Where a number a row comes from: the file's name, or a column (of arrays: a key).
+    """Source of one number per row: the file's name, a column, or (for arrays) a key.
 
     Attributes:
         field: A field of the file pattern.
@@ -85,17 +85,17 @@ class RowNumbers(SpecModel):
     @model_validator(mode="after")
     def _one_place(self) -> "RowNumbers":
         if sum(place is not None for place in (self.field, self.column, self.key)) != 1:
-            raise ValueError("say where it stands: one of field, column and key")
+            raise ValueError("give exactly one of field, column and key")
         return self
 
 
 class LabelNumbers(RowNumbers):
-    """Where the movement of each row comes from, and what its values mean.
+    """Source of the gesture of each row, and the meaning of its values.
 
     Attributes:
         rest: Values that mean rest.
-        unlabelled: Values that mean nothing is known.
-        classes: What a value stands for, in order of the labels 1, 2, ...; default: values are labels as they are.
+        unlabelled: Values that mean unknown.
+        classes: Value -> name of the gesture, in order of the labels 1, 2, ...; default: values are the labels.
     """
 
     rest: tuple[str | int, ...] = ()
@@ -107,19 +107,21 @@ class LabelNumbers(RowNumbers):
         every = [value_name(value) for value in (*self.rest, *self.unlabelled, *(self.classes or ()))]
         doubled = [name for name, times in Counter(every).items() if times > 1]
         if doubled:
-            raise ValueError(f"the value {doubled[0]!r} is there twice: it can be rest, unlabelled or one class")
+            raise ValueError(
+                f"the value {doubled[0]!r} is listed twice; list it once under rest, unlabelled or classes"
+            )
         names = list((self.classes or {}).values())
         if len(set(names)) < len(names):
-            raise ValueError(f"two classes have one name: {', '.join(names)}")
+            raise ValueError(f"two classes have the same name: {', '.join(names)}; give each its own")
         return self
 
 
 class TimeColumn(SpecModel):
-    """A column that tells when each row was taken; it must rise, and fit `fs`.
+    """A column with the time of each row; it must rise and agree with `fs`.
 
     Attributes:
-        column: By name or number from 1.
-        unit: Of its values.
+        column: Name, or number from 1.
+        unit: Unit of its values.
     """
 
     column: Column
@@ -130,18 +132,19 @@ class FolderDescription(SpecModel):
     r"""A folder of recordings (docs/data-sets.md §2.8).
 
     Attributes:
-        files: Path of a file below the folder, with fields in braces: `"{subject}/{label}_{repetition}.csv"`. A field
-            matches anything but `/`; `{subject}` is needed; others than subject, label and repetition tell files apart.
-        fs: Rows per second (Hz).
-        signals: By modality.
-        label: The movement; default: each file is one, of label 1.
-        repetition: Default: the how-manieth run of its label by that subject, in order of the files.
-        separator: Of text, as it stands there: default found from the file. `"\t"` is a tab, `"\s+"` any blanks.
-        decimal: Of text: the decimal point, or comma.
-        header: Of text: whether the first line names the columns.
-        skip_lines: Of text: before the header.
-        time: Of text: where it has a column of times.
-        notes: True of every recording.
+        files: Path of a file in the folder, with fields in braces: `"{subject}/{label}_{repetition}.csv"`. A field
+            matches anything but `/`. `{subject}` is required; other fields may have any name.
+        fs: Sampling rate (Hz).
+        signals: Signals by modality.
+        label: The gesture; default: each file is one repetition of label 1.
+        repetition: The repetition number; default: runs of each label are numbered, in order of the files.
+        separator: For text: text between columns. Default: determined from the file. `"\t"` is a tab, `"\s+"` white
+            space.
+        decimal: For text: decimal point or comma.
+        header: For text: whether the first line has the names of the columns.
+        skip_lines: For text: number of lines before the header.
+        time: For text: the column of times, if there is one.
+        notes: Sentences that apply to every recording.
     """
 
     files: str
@@ -161,10 +164,10 @@ class FolderDescription(SpecModel):
         """Read a YAML file.
 
         Raises:
-            DataError: It is missing, not YAML, or a key or value does not belong there.
+            DataError: The file is missing, is not YAML, or has an unknown key or an invalid value.
         """
         try:
-            text = read_bytes(path, MOST_BYTES, "a description has some lines").read().decode()
+            text = read_bytes(path, MOST_BYTES, "a description has a few lines").read().decode()
             return cls.from_content(read_yaml(text))
         except ArgumentError as error:
             raise DataError(f"{path}: {error}") from None
@@ -177,33 +180,33 @@ class FolderDescription(SpecModel):
     def _fits_together(self) -> "FolderDescription":
         fields = self.pattern.fields
         if "subject" not in fields:
-            raise ValueError("files needs a {subject}, to tell whose a file is")
+            raise ValueError("files needs the field {subject}, which names the subject of a file")
         for name, part in (("label", self.label), ("repetition", self.repetition)):
             if part is not None and part.field is not None and part.field not in fields:
                 raise ValueError(
-                    f"{name}.field {part.field!r} is no field of files; it has {', '.join(sorted(fields))}"
+                    f"{name}.field {part.field!r} is not a field of files; known: {', '.join(sorted(fields))}"
                 )
         return self
 
     @cached_property
     def pattern(self) -> PathPattern:
-        """Of the path below the folder.
+        """The parsed pattern of paths relative to the folder.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The pattern is invalid.
         """
         return PathPattern.parse(unicodedata.normalize("NFC", self.files))
 
     def places(self, path: Path, root: Path) -> Mapping[str, str] | None:
-        """The fields of a file's path; None for a file that is not meant.
+        """Return the values of the fields in a file's path; None if the path does not match.
 
         Raises:
-            DataError: The path can be read in two ways.
+            DataError: The path matches in two ways.
         """
         readings = self.pattern.readings(unicodedata.normalize("NFC", path.relative_to(root).as_posix()))
         if len(readings) > 1:
             raise DataError(
-                f"{path} fits files {self.files!r} in two ways, {readings[0]} and {readings[1]}; use other signs"
-                " between fields than within them"
+                f"{path} matches files {self.files!r} in two ways, {readings[0]} and {readings[1]}; put text between"
+                " fields that does not occur inside them"
             )
         return readings[0] if readings else None

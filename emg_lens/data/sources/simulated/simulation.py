@@ -1,11 +1,12 @@
-"""Synthetic cohorts in which the experimenter sets how much each modality knows about the label.
+"""Simulated cohorts: the experimenter sets the information of each modality about the label.
 
-A class is a triple of factors (e, a, j). EMG shows e, the accelerometer shows a, and j is shown by neither:
-every trial has a key k, uniform over the n_j values of j, of which EMG shows k and the accelerometer shows
-(k + j) mod n_j. Either alone is independent of j, in the sample exactly; both together give it away. An
-encoder can therefore read j only where information passes between the modalities' tokens, or where both meet.
+A class is a combination of three factors (e, a, j). EMG depends on e, and the accelerometer on a. The factor j needs
+both
+modalities: every trial has a random key k with as many values as j. EMG depends on k, and the accelerometer on
+(k + j) mod n_j. Each modality alone is therefore independent of j, exactly so in the sample; both together determine j.
+An encoder can decode j only if information passes between the tokens of the two modalities, or reaches one readout.
 
-The signals (`emg_lens.data.sources.simulated.physiology`) are EMG in mV and accelerometer in g, each at its own rate.
+The signals (`emg_lens.data.sources.simulated.physiology`) are EMG in mV and acceleration in g, each at its own rate.
 """
 
 import math
@@ -17,6 +18,7 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, model_validator
 
+from emg_lens.data.files import select_subjects
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.simulated import physiology
@@ -26,72 +28,73 @@ NAME = "simulated"
 MODALITIES = ("emg", "acc")
 
 TONE_UV, EFFORT_UV = 3.0, 150.0
-"""Amplitude of a muscle at rest, and of one of average activation (uV rms)."""
+"""Amplitude of a muscle at rest, and at average activation (uV rms)."""
 CONTRAST = 0.7
-"""Log amplitude that a unit of an activation pattern stands for."""
+"""Log amplitude for one unit of an activation pattern."""
 UNSTEADINESS = 0.1
-"""Coefficient of variation of a held contraction's amplitude, slower than 4 Hz."""
+"""Coefficient of variation of the amplitude during a held contraction, below 4 Hz."""
 CONTRACTION_S, REACH_S = 0.25, 0.4
 """Duration of a contraction's onset and offset, and of the movement to a posture and back (s)."""
 REACH_M = 0.1
-"""Distance the accelerometers travel to a posture (m); with `REACH_S` a peak of some 0.4 g."""
+"""Distance that accelerometers move to a posture (m); with `REACH_S`, a peak of about 0.4 g."""
 RESTING = np.array([[0.0, 0.0, 1.0]])
 """Gravity at rest, in the limb's frame (g)."""
 
 
 class Simulation(SpecModel):
-    """What to simulate. The defaults are an easy but not trivial task with all three factors (12 classes)."""
+    """Settings of a simulation. The defaults give an easy but not trivial task with all three factors (12 classes)."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     n_subjects: int = Field(default=10, ge=1)
     """Subjects of the cohort, named `"01"`, `"02"`, ..."""
     seed: int = Field(default=0, ge=0)
-    """Fixes everything random. A subject is the same whatever `n_subjects` is."""
+    """Seed of all random numbers. A subject does not depend on `n_subjects`."""
     n_repetitions: int = Field(default=6, ge=1)
-    """Repetitions 1 to n of every class."""
+    """Number of repetitions of every class."""
     trials_per_class: int = Field(default=0, ge=0)
-    """Trials of every class in every repetition; 0 = `joint_classes`, which balances the key in every
-    repetition. Times `n_repetitions` it must be a multiple of `joint_classes`."""
+    """Trials of every class for each repetition number; 0 = `joint_classes`, which balances the key in each. The
+    product
+    with `n_repetitions` must be a multiple of `joint_classes`."""
 
     emg_classes: int = Field(default=3, ge=1, le=100)
-    """Values of the factor that EMG alone shows."""
+    """Number of values of the factor that EMG alone determines."""
     acc_classes: int = Field(default=2, ge=1, le=100)
-    """Values of the factor that the accelerometer alone shows."""
+    """Number of values of the factor that the accelerometer alone determines."""
     joint_classes: int = Field(default=2, ge=1, le=100)
-    """Values of the factor that only both together show; 1 = no such factor."""
+    """Number of values of the factor that needs both modalities; 1 = no such factor."""
 
     emg_channels: int = Field(default=8, ge=1)
-    """Electrodes on a ring around the forearm, one over each of as many muscles."""
+    """Number of electrodes on a ring around the forearm, each over one muscle."""
     acc_channels: int = Field(default=6, ge=3)
-    """Axes of all accelerometers: three times their number."""
+    """Number of axes of all accelerometers, three each."""
     fs: float = Field(default=200.0, ge=120)
-    """Rate of EMG and labels (Hz)."""
+    """Sampling rate of EMG and labels (Hz)."""
     acc_fs: float = Field(default=50.0, ge=30)
-    """Rate of the accelerometers (Hz), at most `fs`."""
+    """Sampling rate of the accelerometers (Hz), at most `fs`."""
     trial_s: float = Field(default=2.0, ge=1)
     """Duration of a trial (s), from the onset of the movement to the return to rest."""
     rest_s: float = Field(default=1.0, ge=0.1)
     """Rest before, between and after trials (s)."""
 
     crosstalk: float = Field(default=0.3, ge=0, lt=1)
-    """Amplitude with which a muscle reaches the next electrode; the one after gets its square, and so on."""
+    """Relative amplitude of a muscle at the next electrode; its square at the one after, and so on."""
     emg_noise_uv: float = Field(default=4.0, ge=0)
     """White noise of each electrode (uV rms)."""
     mains_uv: float = Field(default=1.0, ge=0)
-    """Amplitude of the 50 Hz hum at each electrode (uV)."""
+    """Amplitude of the 50 Hz mains hum at each electrode (uV)."""
     acc_noise_g: float = Field(default=0.01, ge=0)
     """White noise of each accelerometer axis (g rms)."""
     tremor_g: float = Field(default=0.01, ge=0)
     """Physiological tremor of the limb, 8 to 12 Hz, along each axis (g rms)."""
     effort_spread: float = Field(default=0.2, ge=0)
-    """Standard deviation between trials of the log amplitude that all muscles share."""
+    """Standard deviation between trials of the log amplitude of all muscles together."""
     pattern_spread: float = Field(default=0.3, ge=0)
     """Standard deviation between trials of each muscle's own log amplitude."""
     posture_spread_deg: float = Field(default=10.0, ge=0, le=60)
     """Standard deviation between trials of the posture, about each axis (degrees)."""
     subject_spread: float = Field(default=0.3, ge=0, le=1)
-    """How much of activation patterns and sensor orientations is each subject's own: 0 = nothing, 1 = all."""
+    """How much activation patterns and sensor orientations differ between subjects: 0 = not at all, 1 = fully."""
 
     @property
     def n_classes(self) -> int:
@@ -123,47 +126,47 @@ class Simulation(SpecModel):
             raise ValueError(f"acc_fs must not exceed fs, got {self.acc_fs:g} and {self.fs:g} Hz")
         if self.n_trials_each * self.n_repetitions % self.joint_classes:
             raise ValueError(
-                "trials_per_class * n_repetitions must be a multiple of joint_classes, or one modality alone"
-                f" would tell of it; got {self.n_trials_each} * {self.n_repetitions} and {self.joint_classes}"
+                "trials_per_class * n_repetitions must be a multiple of joint_classes, so that no modality alone has"
+                f" information about it; got {self.n_trials_each} * {self.n_repetitions} and {self.joint_classes}"
             )
         return self
 
 
 def simulate(simulation: Simulation, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
-    """Make the cohort: one continuous recording a subject, trials in random order within a repetition.
+    """Simulate the cohort: one continuous recording a subject, with trials in random order for each repetition number.
 
-    `meta["trials"]` holds the truth, one row a trial: `start` (s), `label`, `repetition`, the factors `emg`,
-    `acc`, `joint` (from 0), and `emg_key`, `acc_key`, what each modality shows of the joint factor.
-    The label is 1 + (e * n_a + a) * n_j + j.
+    `meta["trials"]` is a table with one row a trial: `start` (s), `label`, `repetition`, the factors `emg`, `acc` and
+    `joint` (from 0), and `emg_key` and `acc_key`, on which the signals of each modality depend. The label is
+    1 + (e * n_a + a) * n_j + j.
 
     Args:
-        simulation: What to simulate.
-        subjects: Only these, by name (`"03"`) or number (`3`), made in the cohort's order; default all.
-            A subject is the same whichever others are made.
+        simulation: Settings.
+        subjects: Simulate only these subjects, by name (`"03"`) or number (`3`); default all. A subject does not depend
+            on the others.
 
     Raises:
-        DataError: A subject the cohort does not have.
+        DataError: A subject is unknown.
     """
-    wanted = _choose(simulation, subjects)
-    return (_record(simulation, number) for number in wanted)
+    names = select_subjects(dict.fromkeys(simulation.subjects, ()), subjects)
+    return (_record(simulation, int(name)) for name in names)
 
 
 def load(
     simulation: Simulation | Mapping | None = None, *, subjects: Iterable[str | int] | None = None
 ) -> Iterator[Recording]:
-    """`simulate` as the loader of a data set that reads no folder; the fields may come as a mapping.
+    """The loader of the data set: `simulate`, with settings that may be a mapping.
 
     Raises:
-        DataError: A field that does not exist or does not fit; an unknown subject.
+        DataError: A setting is unknown or invalid, or a subject is unknown.
     """
     return simulate(_read(simulation), subjects)
 
 
 def find(simulation: Simulation | Mapping | None = None) -> dict[str, list[Path]]:
-    """The subjects that `load` would make, each with no file.
+    """List the subjects that `load` simulates, each with no file.
 
     Raises:
-        DataError: A field that does not exist or does not fit.
+        DataError: A setting is unknown or invalid.
     """
     return {subject: [] for subject in _read(simulation).subjects}
 
@@ -182,8 +185,8 @@ def expected_accuracy(modalities: Iterable[str], simulation: Simulation | Mappin
         A fraction from 1 / `n_classes` to 1.
 
     Raises:
-        DataError: A field that does not exist or has an invalid value.
-        ValueError: Another modality.
+        DataError: A setting is unknown or invalid.
+        ValueError: A modality is unknown.
     """
     simulation, known = _read(simulation), {modalities} if isinstance(modalities, str) else set(modalities)
     unknown = sorted(known - set(MODALITIES))
@@ -203,17 +206,17 @@ def mutual_information_bits(modalities: Iterable[str], simulation: Simulation | 
     The joint factor is synergy: both modalities together give log2(`joint_classes`) bits more than the sum of each.
 
     Raises:
-        DataError: A field of the simulation that does not exist or has an invalid value.
-        ValueError: Another modality than `"emg"` and `"acc"`.
+        DataError: A setting is unknown or invalid.
+        ValueError: A modality is not `"emg"` or `"acc"`.
     """
     return math.log2(expected_accuracy(modalities, simulation) * _read(simulation).n_classes)
 
 
 def _trials(simulation: Simulation, rng: np.random.Generator) -> pd.DataFrame:
-    """The trials of one subject; columns as `simulate` describes them.
+    """The trials of one subject; `simulate` describes the columns.
 
-    Keys cycle instead of being drawn: every class meets every key equally often, in every repetition where
-    `n_trials_each` is a multiple of `joint_classes`, else over the repetitions together.
+    Keys are cycled, not random: every class has every key equally often. This holds for each repetition number if
+    `n_trials_each` is a multiple of `joint_classes`, otherwise over all of them together.
     """
     n_a, n_j, each = simulation.acc_classes, simulation.joint_classes, simulation.n_trials_each
     emg, acc, joint, turn = np.indices((simulation.emg_classes, n_a, n_j, each)).reshape(4, -1)
@@ -237,7 +240,7 @@ def _trials(simulation: Simulation, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def _record(simulation: Simulation, number: int) -> Recording:
-    """One subject. Order, EMG and accelerometer have random streams of their own: none shifts another's."""
+    """Simulate one subject. Order, EMG and accelerometer have separate random streams."""
     rng_order, rng_emg, rng_acc = _streams(simulation, number)
     trials = _trials(simulation, rng_order)
     emg = _emg(simulation, trials, rng_emg).astype(np.float32)
@@ -260,20 +263,20 @@ def _record(simulation: Simulation, number: int) -> Recording:
         "class_names": names,
         "trials": trials,
         "simulation": simulation.model_dump(),
-        "notes": (f"simulated, not recorded: seed {simulation.seed}",),
+        "notes": (f"simulated, not recorded (seed {simulation.seed})",),
     }
     return Recording(simulation.subjects[number - 1], signals, label, repetition, simulation.fs, meta)
 
 
 def _emg(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator) -> Float[np.ndarray, "row electrode"]:
-    """EMG (mV). Of a trial's label it knows `emg` and `emg_key`, and nothing else."""
+    """EMG (mV). It depends on a trial's `emg` and `emg_key` only."""
     n_j, n_muscles, fs = simulation.joint_classes, simulation.emg_channels, simulation.fs
     shared, own = (
         physiology.synergies(source, simulation.emg_classes, n_j, n_muscles)
         for source in (_streams(simulation, 0)[1], rng)
     )
     part = simulation.subject_spread
-    patterns = math.sqrt(1 - part) * shared + math.sqrt(part) * own  # roots keep the variance of either
+    patterns = math.sqrt(1 - part) * shared + math.sqrt(part) * own  # square roots keep the variance
     log_amplitude = CONTRAST * patterns[trials["emg"] * n_j + trials["emg_key"]]
     log_amplitude += simulation.effort_spread * rng.standard_normal((len(trials), 1))
     log_amplitude += simulation.pattern_spread * rng.standard_normal((len(trials), n_muscles))
@@ -294,13 +297,15 @@ def _emg(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator)
 
 
 def _acc(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator) -> Float[np.ndarray, "row axis"]:
-    """Accelerometers (g). Of a trial's label they know `acc` and `acc_key`, and nothing else."""
+    """Acceleration (g). It depends on a trial's `acc` and `acc_key` only."""
     n_j, n_sensors, fs = simulation.joint_classes, simulation.acc_channels // 3, simulation.acc_fs
     shared, own = (physiology.orientations(r, n_sensors) for r in (_streams(simulation, 0)[2], rng))
     frames = shared * own**simulation.subject_spread
     shown = physiology.postures(simulation.acc_classes, n_j)[trials["acc"] * n_j + trials["acc_key"]]
     held = physiology.jitter(rng, shown, simulation.posture_spread_deg)
-    heading = physiology.directions(rng, len(trials))  # not the posture's own: no second clue to the label
+    heading = physiology.directions(
+        rng, len(trials)
+    )  # independent of the posture, so that it has no information about the label
 
     n_rows = math.ceil(_n_rows(simulation) * fs / simulation.fs)
     trial, since_start = _place(simulation, np.arange(n_rows) / fs)
@@ -313,7 +318,7 @@ def _acc(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator)
 
 
 def _rows(simulation: Simulation) -> tuple[int, int]:
-    """Rows of a trial and of a rest, on the grid of the labels."""
+    """Number of rows of a trial and of a rest, at the rate of the labels."""
     return round(simulation.trial_s * simulation.fs), round(simulation.rest_s * simulation.fs)
 
 
@@ -323,7 +328,7 @@ def _n_rows(simulation: Simulation) -> int:
 
 
 def _place(simulation: Simulation, time: Float[np.ndarray, " row"]) -> tuple[np.ndarray, Float[np.ndarray, " row"]]:
-    """Trial each moment belongs to (in rest: the one before), and the time since that trial's start (s)."""
+    """Trial of each time (during rest: the trial before), and the time since the start of that trial (s)."""
     trial_rows, rest_rows = _rows(simulation)
     period, first = (trial_rows + rest_rows) / simulation.fs, rest_rows / simulation.fs
     trial = np.clip(np.floor((time - first) / period), 0, simulation.n_trials - 1).astype(int)
@@ -331,26 +336,9 @@ def _place(simulation: Simulation, time: Float[np.ndarray, " row"]) -> tuple[np.
 
 
 def _streams(simulation: Simulation, number: int) -> list[np.random.Generator]:
-    """Random streams for order, EMG and accelerometer of a subject (from 1); 0 is what subjects share."""
+    """Random streams for order, EMG and accelerometer of a subject (from 1); 0 is common to all subjects."""
     source = np.random.SeedSequence(simulation.seed, spawn_key=(number,))
     return [np.random.default_rng(child) for child in source.spawn(3)]
-
-
-def _choose(simulation: Simulation, subjects: Iterable[str | int] | None) -> list[int]:
-    """Numbers of the chosen subjects, in order."""
-    numbers = {name: k for k, name in enumerate(simulation.subjects, 1)}
-    if subjects is None:
-        return list(numbers.values())
-    if isinstance(subjects, str | int):
-        raise DataError(f"subjects must be a list such as [{subjects!r}], got {subjects!r}")
-    names = {s: f"{int(s):02d}" if str(s).isdecimal() else str(s) for s in subjects}
-    if not names:
-        raise DataError("subjects=[] selects nothing; leave it out to mean every subject")
-    for given, name in names.items():
-        if name not in numbers:
-            first, last = simulation.subjects[0], simulation.subjects[-1]
-            raise DataError(f"unknown subject {given!r}; this simulation has {first} to {last}")
-    return sorted({numbers[name] for name in names.values()})
 
 
 def _read(simulation: Simulation | Mapping | None) -> Simulation:
