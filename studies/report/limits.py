@@ -20,6 +20,7 @@ from emg_lens.studies.report.wording import (
     layer_name,
     metric_name,
     metric_words,
+    no_superset,
     p_limit,
     value,
 )
@@ -37,7 +38,6 @@ NOTHING_SHOWN = (
     "No cut had a clear and specific effect: none has both an interval that excludes zero and controls that all"
     " hurt less."
 )
-SUPERSETS_AGREE = " None of {n} superset ablations hurts less, on average."
 NO_INTERVAL_REASON = "fewer than five subjects, or the same change in all of them"
 PRE_ONSET_LIMIT = 2.0
 """A report warns of pre-onset decodability above so many times chance."""
@@ -142,7 +142,7 @@ def _specific_effects(cell: Cell) -> Iterator[str]:
                 f"{names.get(cut.condition, cut.condition)}: {metric} changes by {change_in_words(row, confidence)} to"
                 f" {value(cut.mean)}. {cut.n_random_hurt_less} of {len(cut.random)} size-matched random cuts hurt less"
                 f" ({value(min(cut.random))} to {value(max(cut.random))})."
-                f"{SUPERSETS_AGREE.format(n=cut.n_supersets) if cut.n_supersets else ''}"
+                f"{' ' + no_superset(cut.n_supersets, 'hurts less on average') if cut.n_supersets else ''}"
             )
 
 

@@ -17,6 +17,7 @@ from emg_lens.studies.report.wording import (
     layer_conditions,
     layer_name,
     metric_words,
+    no_superset,
     p_limit,
     value,
 )
@@ -67,7 +68,7 @@ def control_sentences(cut: Controlled, cell: Cell, names: Mapping[str, str]) -> 
         )
     elif cut.n_supersets:
         on_average = " At least one is better on average." if cut.hurts_more_than_a_superset else ""
-        sentences.append(f"None of {cut.n_supersets} superset ablations is clearly better.{on_average}")
+        sentences.append(no_superset(cut.n_supersets, "is clearly better") + on_average)
     if not np.isnan(cut.cls_path_closed):
         sentences.append(
             f"Information can still pass through CLS. With that path closed, {metric} is {value(cut.cls_path_closed)}."

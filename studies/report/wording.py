@@ -123,6 +123,11 @@ def harm_word(cell: Cell) -> str:
     return "increase" if cell.lower_is_better else "drop"
 
 
+def no_superset(n: int, finding: str) -> str:
+    """Sentence on n superset ablations, such as `"None of 5 superset ablations is clearly better."`."""
+    return f"None of {n} superset ablations {finding}." if n > 1 else f"No superset ablation (1 was run) {finding}."
+
+
 def change_name(cell: Cell) -> str:
     """Heading of relative changes: the paper's drop for fractions of trials (positive = fell), else the change."""
     return "Drop %" if cell.is_fraction else "Change %"

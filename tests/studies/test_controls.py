@@ -42,7 +42,7 @@ def controls(model, **spec):
     return controls_of(found, model, found.build(3, 2))
 
 
-def test_every_single_and_whole_cut_has_its_draws_and_nulls_and_partial_cuts_have_none(model):
+def test_cuts_of_one_or_all_layers_have_random_cuts_and_other_cuts_have_none(model):
     made = controls(model, controls={"random_edges": 2})
     drawn = [c.tags["of"] for c in made if c.tags["control"] == "random"]
     whole = ["unimodal/from_beginning/L3", "cross_modal/from_beginning/L3"]
@@ -56,7 +56,7 @@ def test_every_single_and_whole_cut_has_its_draws_and_nulls_and_partial_cuts_hav
     ]
 
 
-def test_a_study_may_leave_them_out_and_what_has_no_match_has_none(model):
+def test_a_study_without_controls_and_cuts_without_matching_random_cuts(model):
     assert controls(model, controls=None) == []
     assert controls(model, layer_masks=None, head_masks={}) == []
     extra = [{"name": "zeroed", "replace": "acc"}, {"name": "all", "edges": "every().at(layers=0)"}]
@@ -73,20 +73,20 @@ def result(tmp_path_factory):
     return run_study(StudySpec.parse(text), out=tmp_path_factory.mktemp("runs"), jobs=1)
 
 
-def test_controls_are_kept_apart_from_the_conditions(result):
+def test_controls_have_a_table_of_their_own(result):
     assert not result.scores["condition"].str.contains("random|unread$").drop_duplicates().all()
     assert set(result.controls["control"]) == {"random", "superset", "cls_path_closed"}
     assert "control" not in result.scores and not set(result.scores["condition"]) & set(result.controls["condition"])
     assert len(result.tests()) == 19, "they are no hypotheses"
     name = "cross_modal/individual/L1, random 2"
-    told = result.predictions(name)
-    right = (told.filter(like="output_").to_numpy().argmax(1) == told["target"]).groupby(told["subject"]).mean()
+    predictions = result.predictions(name)
+    right = (predictions.filter(like="output_").to_numpy().argmax(1) == predictions["target"]).groupby(predictions["subject"]).mean()
     kept = result.controls[result.controls["condition"] == name].set_index("subject")["accuracy"]
     pd.testing.assert_series_equal(right, kept, check_names=False, check_index_type=False)
     assert (result.folder / "controls.csv").exists()
 
 
-def test_the_report_shows_every_cut_beside_its_controls(result):
+def test_the_report_shows_every_cut_next_to_its_controls(result):
     table = CONTROL_EFFECTS.tables(result)["Cuts and their controls"].set_index("Cut")
     assert {"Uni L1", "Cross, every layer", "ACC unread"} <= set(table.index)
     assert table.loc["Uni L1", "Random cuts that hurt less"].endswith("of 3")
@@ -120,7 +120,7 @@ def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, 
     return replace(cell_of(scores), controls=pd.concat([*draws, cls_path_closed]), analyses=analyses)
 
 
-def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
+def test_a_cut_is_compared_with_random_cuts_supersets_and_the_closed_cls_path():
     (cut,) = controlled_cuts(made_up())
     assert (cut.condition, cut.n_random_hurt_less, cut.n_supersets, cut.superset) == ("cross", 1, 1, "both")
     assert (cut.superset_mean, cut.cls_path_closed) == (pytest.approx(0.804), pytest.approx(0.3))
@@ -142,7 +142,7 @@ def test_a_price_stands_beside_what_random_larger_and_detour_free_cuts_cost():
     ],
     ids=["three of five subjects", "one subject", "the cut costs nothing"],
 )
-def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
+def test_an_unclear_or_harmless_effect_has_no_better_superset(changed):
     (cut,) = controlled_cuts(made_up(**changed))
     assert cut.superset is None
     said = " ".join(effect_sentences(made_up(**changed)))
@@ -155,7 +155,7 @@ def test_what_may_be_chance_or_has_no_price_is_no_finding(changed):
         assert cell == f"{cut.best_superset_mean:.3f} on average" and cut.best_superset_mean > cut.mean
 
 
-def test_a_control_that_cuts_what_a_condition_cuts_is_the_same_larger_cut():
+def test_a_control_equal_to_a_condition_counts_as_one_superset():
     cell = made_up()
     twice = tidy(**{"all together": np.add(CROSS, (0.2, 0.21, 0.19, 0.2, 0.22))})
     twice = twice.assign(control="superset", equivalent_to="both")
@@ -165,16 +165,16 @@ def test_a_control_that_cuts_what_a_condition_cuts_is_the_same_larger_cut():
     assert (cut.n_supersets, cut.superset) == (1, "both")
 
 
-def test_a_larger_cut_that_costs_more_is_none_that_costs_less():
+def test_a_superset_that_hurts_more_is_not_listed():
     assert layout_control_effects(made_up(gain=(-0.2, -0.21, -0.19, -0.2, -0.22)))[LARGER].to_list() == ["none"]
 
 
-def test_equal_means_summed_in_another_order_are_no_cheaper():
+def test_equal_means_summed_in_another_order_count_as_equal():
     cut = Controlled("cut", float(np.mean([0.3, 0.2, 0.1])), random=(float(np.mean([0.1, 0.2, 0.3])), 0.1, 0.3))
     assert cut.mean != cut.random[0] and cut.n_random_hurt_less == 1
 
 
-def test_below_five_subjects_larger_cuts_are_not_compared():
+def test_supersets_are_not_compared_with_fewer_than_five_subjects():
     few = made_up()
     kept = few.scores["subject"].isin(["s0", "s1"])
     few = replace(
@@ -184,7 +184,7 @@ def test_below_five_subjects_larger_cuts_are_not_compared():
     assert layout_control_effects(few)[LARGER].to_list() == ["–"]
 
 
-def test_a_layer_that_costs_nothing_is_not_the_costliest():
+def test_a_harmless_layer_is_not_named_as_the_layer_with_the_largest_effect():
     scores = tidy(baseline=[0.9] * 5, a=[0.9] * 5, b=[0.95] * 5)
     layer = scores["condition"].map({"a": 0.0, "b": 1.0})
     mode = layer.notna().map({True: "individual", False: ""})
@@ -201,21 +201,21 @@ def test_a_layer_that_costs_nothing_is_not_the_costliest():
         ),
     ],
 )
-def test_a_condition_called_like_a_control_is_refused_before_anything_is_fitted(tmp_path, conditions, message):
+def test_a_condition_with_the_name_of_a_control_is_refused_before_the_first_fit(tmp_path, conditions, message):
     study = StudySpec.parse(TINY).model_copy(update={"conditions": ConditionsSpec.model_validate(conditions)})
     with pytest.raises(StudyError, match=message):
         run_study(study, out=tmp_path, jobs=1)
     assert not list(tmp_path.rglob("fits"))
 
 
-def test_layer_masks_of_a_model_without_attention_say_what_to_leave_out():
+def test_layer_masks_need_a_model_with_attention():
     mlp = build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3).eval()
     spec = ConditionsSpec()
     with pytest.raises(EdgeError, match="set conditions.layer_masks to null"):
         controls_of(spec, mlp, spec.build(0, 0))
 
 
-def test_where_no_star_is_possible_ns_says_so():
+def test_ns_is_explained_if_significance_is_impossible():
     (said,) = effect_sentences(made_up())
     assert "5 subjects cannot be significant" not in said, "one test of five subjects can be"
     three = made_up()

@@ -1,4 +1,4 @@
-"""What a report says is shown, and what it says is not: only what every control allows stands under the first."""
+"""The sections "Shown" and "Not shown" of a report: "Shown" holds only what every control supports."""
 
 from dataclasses import replace
 
@@ -7,76 +7,89 @@ from synthetic import by_factors, cell_of, findings_of, tidy
 from test_controls import made_up
 
 from emg_lens.data.leakage import SHARED, Leakage
-from emg_lens.data.pre_onset import Told
+from emg_lens.data.pre_onset import Decodability
 from emg_lens.studies.report.limits import NOTHING_SHOWN, not_shown_of, shown_of, what_is_not_shown, what_is_shown
 from emg_lens.studies.statistics.spec import StatisticsSpec
 
 NO_GAIN = (-0.1, -0.11, -0.09, -0.1, -0.12)
 
 
-def test_a_price_is_shown_where_no_control_objects():
+def test_a_specific_effect_is_shown_if_no_control_objects():
     cell = made_up(gain=NO_GAIN, random=((0.9,) * 5, (0.85,) * 5) * 10)
     (said,) = shown_of(cell)
-    assert "the price is more than that of any of 20 random cuts" in said
-    assert "accuracy 0.600; theirs 0.850 to 0.900" in said
-    assert "each of 1 larger cuts costs as much or more on the mean" in said
-    assert not [sentence for sentence in not_shown_of(cell) if "is open" in sentence]
+    assert "20 of 20 size-matched random cuts hurt less (0.850 to 0.900)." in said
+    assert "accuracy changes by −35.0 pp" in said and "to 0.600." in said
+    assert "No superset ablation (1 was run) hurts less on average." in said
+    assert not [sentence for sentence in not_shown_of(cell) if "cannot be attributed" in sentence]
 
 
 @pytest.mark.parametrize(
     ("changed", "objection"),
     [
-        ({"random": ((0.9,) * 5, (0.4,) * 5), "gain": NO_GAIN}, "1 of 2 random cuts cost as much or more"),
-        ({"random": ((0.6, 0.5, 0.7, 0.55, 0.65),), "gain": NO_GAIN}, "1 of 1 random cuts cost as much or more"),
-        ({"random": ((0.9,) * 5,) * 20}, "a larger cut costs less"),
-        ({"random": ((0.9,) * 5,) * 5, "gain": NO_GAIN}, "5 random cuts are too few to tell from luck"),
+        ({"random": ((0.9,) * 5, (0.4,) * 5), "gain": NO_GAIN}, "1 of 2 size-matched random cuts hurt as much or more"),
+        (
+            {"random": ((0.6, 0.5, 0.7, 0.55, 0.65),), "gain": NO_GAIN},
+            "1 of 1 size-matched random cuts hurt as much or more",
+        ),
+        ({"random": ((0.9,) * 5,) * 20}, "a superset ablation hurts less"),
+        ({"random": ((0.9,) * 5,) * 5, "gain": NO_GAIN}, "only 5 of at least 19 size-matched random cuts were run"),
         (
             {"random": ((0.9,) * 5,) * 20, "gain": (0.3, -0.01, 0.01, -0.01, 0.01)},
-            "a larger cut costs less on the mean, if not beyond chance",
+            "a superset ablation hurts less on average, but not clearly",
         ),
-        ({"random": (), "gain": NO_GAIN}, "no random cuts stand beside it"),
+        ({"random": (), "gain": NO_GAIN}, "no random control was run"),
     ],
 )
-def test_one_control_that_objects_leaves_a_price_open(changed, objection):
+def test_an_effect_is_not_attributed_if_one_control_objects(changed, objection):
     cell = made_up(**changed)
     assert not list(shown_of(cell))
-    assert any(objection in sentence and "is open" in sentence for sentence in not_shown_of(cell))
+    assert any(
+        objection in sentence and "cannot be attributed to these edges" in sentence for sentence in not_shown_of(cell)
+    )
 
 
-def test_a_cut_that_costs_nothing_shows_nothing_either():
+def test_a_cut_without_a_detectable_drop_shows_nothing():
     cell = made_up(cross=(0.96, 0.94, 0.95, 0.94, 0.96), gain=NO_GAIN, random=((0.95,) * 5,))
     assert not list(shown_of(cell))
-    assert any(one.startswith("No change is found of") and "do nothing" in one for one in not_shown_of(cell))
+    assert any(
+        one.startswith("No detectable drop: cross") and "CI [" in one and "do nothing" in one
+        for one in not_shown_of(cell)
+    )
 
 
-def test_a_price_without_controls_is_told_to_have_none():
+def test_a_drop_without_controls_is_not_interpreted():
     cell = cell_of(tidy(baseline=[0.95] * 5, zeroed=[0.6, 0.5, 0.7, 0.55, 0.65]))
     assert not list(shown_of(cell))
-    assert "What the prices of zeroed are worth: no control stands beside them." in list(not_shown_of(cell))
+    assert "zeroed: no control was run; this drop is not interpreted." in list(not_shown_of(cell))
 
 
-def test_detours_nulls_and_subjects_too_few_are_left_open():
+def test_indirect_paths_nulls_and_too_few_subjects_are_not_shown():
     cell = made_up()
     said = " ".join(not_shown_of(cell))
-    assert "can pass through CLS. With CLS read and unread" in said and "0.600 and 0.300" in said
+    assert "Information can still pass through CLS. Accuracy with that path open and closed" in said
+    assert "0.600 and 0.300" in said
     three = cell_of(tidy(baseline=[0.9, 0.8, 0.9], cut=[0.5, 0.4, 0.6]))
-    assert any("3 subjects cannot reach it" in one for one in not_shown_of(three))
+    assert any("With 3 subjects, no test in a family of 1 test can reach p < .05" in one for one in not_shown_of(three))
     scores = tidy(baseline=[0.9] * 5, null=[0.9] * 5)
     null = scores["condition"] == "null"
     scores = scores.assign(
         mode=null.map({True: "individual", False: ""}), layer=null.map({True: 4.0, False: float("nan")})
     )
     scores = scores.assign(edges="unimodal", structural_null=True, equivalent_to="baseline")
-    assert any(one.startswith("Nothing about L5 Uni") for one in not_shown_of(cell_of(scores)))
+    assert any(one.startswith("Not testable: L5 Uni.") for one in not_shown_of(cell_of(scores)))
 
 
-def test_what_is_told_before_the_movement_and_shared_subjects_are_said():
-    report = Leakage(1, 10, 12, {what: 0 for what in SHARED} | {"subject": 10}, (Told("all", 0.6, 0.9, 0.1, 10),), 0.5)
+def test_pre_onset_decodability_and_shared_subjects_are_reported():
+    report = Leakage(
+        1, 10, 12, {what: 0 for what in SHARED} | {"subject": 10}, (Decodability("all", 0.6, 0.9, 0.1, 10),), 0.5
+    )
     said = " ".join(not_shown_of(replace(cell_of(tidy(baseline=[0.9, 0.8])), leakage=report)))
-    assert "before it begins its class is told with an accuracy of 0.60 (chance 0.10)" in said
-    assert "test trials are of subjects who were trained on" in said
-    weak = replace(report, told=(Told("all", 0.15, 0.9, 0.1, 10),))
-    assert "before it begins" not in " ".join(not_shown_of(replace(cell_of(tidy(baseline=[0.9, 0.8])), leakage=weak)))
+    assert "decodes the class before movement onset with accuracy 0.60 (chance 0.10)" in said
+    assert "the test subjects are also in the training set" in said
+    weak = replace(report, decodability=(Decodability("all", 0.15, 0.9, 0.1, 10),))
+    assert "before movement onset" not in " ".join(
+        not_shown_of(replace(cell_of(tidy(baseline=[0.9, 0.8])), leakage=weak))
+    )
 
 
 def test_above_chance_is_counted_over_subjects():
@@ -84,10 +97,10 @@ def test_above_chance_is_counted_over_subjects():
     assert "above chance (0.200) for 2 of 3 subjects" in said
 
 
-def test_where_the_unmasked_models_alone_are_shown_it_says_so_of_the_cuts():
+def test_a_report_says_if_no_cut_has_a_clear_and_specific_effect():
     cut = findings_of(tidy(baseline=[0.95] * 5, zeroed=[0.6, 0.5, 0.7, 0.55, 0.65]).assign(accuracy_chance=0.2))
     above, of_cuts = what_is_shown(cut)
-    assert above.startswith("The unmasked models' accuracy") and of_cuts == NOTHING_SHOWN
+    assert above.startswith("Unmasked models: mean accuracy") and of_cuts == NOTHING_SHOWN
     assert NOTHING_SHOWN not in what_is_shown(findings_of(tidy(baseline=[0.95] * 5).assign(accuracy_chance=0.2)))
 
 
@@ -96,12 +109,12 @@ def test_levels_are_named_where_they_differ_and_seeds_and_data_sets_are_counted(
     findings = findings_of(by_factors(levels, ["sensors"]), factors={"sensors": {"both": {}, "emg": {}}})
     assert what_is_shown(findings) == []
     said = what_is_not_shown(findings)
-    assert any("another seed" in one for one in said) and any(one.startswith("One data set") for one in said)
+    assert any("variation between seeds" in one for one in said) and any(one.startswith("One data set") for one in said)
     seeded = findings_of(by_factors({("0",): (0.9, 0.8), ("1",): (0.9, 0.8)}, ["seed"]), factors={"seed": 2})
-    assert not any("another seed" in one for one in what_is_not_shown(seeded))
+    assert not any("variation between seeds" in one for one in what_is_not_shown(seeded))
 
 
-def test_levels_whose_interval_leaves_zero_are_told_apart_and_the_others_left_open():
+def test_levels_differ_only_if_the_interval_excludes_zero():
     levels = {
         ("both",): (0.9, 0.8, 0.7, 0.85, 0.8),
         ("emg",): (0.5, 0.6, 0.4, 0.5, 0.45),
@@ -113,11 +126,13 @@ def test_levels_whose_interval_leaves_zero_are_told_apart_and_the_others_left_op
         statistics={"compare": [{"factor": "sensors", "to": "both"}]},
     )
     (shown,) = what_is_shown(findings)
-    assert shown.startswith("Unmasked models, sensors emg against both: −32.0 [") and "pp (95 % CI) over 5" in shown
-    (left,) = [one for one in what_is_not_shown(findings) if one.startswith("A difference between levels")]
-    assert "sensors acc against both" in left and "emg against" not in left and "no sign that they are equal" in left
+    assert shown.startswith("Unmasked models, sensors emg compared with both: −32.0 pp (95 % CI [")
+    assert "), 5 subjects" in shown
+    (left,) = [one for one in what_is_not_shown(findings) if one.startswith("No detectable difference between levels")]
+    assert "sensors acc compared with both" in left and "emg compared" not in left
+    assert "does not show that they are equal" in left
     exact = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
     said = what_is_not_shown(
         replace(findings, study=findings.study.model_copy(update={"statistics": StatisticsSpec(**exact)}))
     )
-    assert any(one.startswith("Between levels: Significance in families of 2 tests: 5 subjects cannot") for one in said)
+    assert any(one.startswith("Between levels: With 5 subjects, no test in a family of 2 tests") for one in said)

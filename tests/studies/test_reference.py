@@ -24,25 +24,30 @@ def study(*rows: dict, factors: object = None, **reference: object) -> Study:
 @pytest.mark.parametrize(
     ("rows", "factors", "reference", "message"),
     [
-        ([{"value": 0.5, "at": {"sensor": "emg"}}], SENSORS, {}, "must name a level of each of"),
-        ([{"value": 0.5}], SENSORS, {}, "must name a level of each of"),
-        ([{"value": 0.5, "at": {"sensors": "acc"}}], SENSORS, {}, "level 'acc' of 'sensors'; it has both, emg"),
-        ([{"value": 0.5}, {"value": 0.6}], None, {}, "has baseline twice"),
-        ([{"value": 0.5}], None, {"metric": "acuracy"}, "reference.metric 'acuracy'"),
-        ([{"value": 95.0}], None, {}, "accuracy is a share from 0 to 1, got 95"),
+        ([{"value": 0.5, "at": {"sensor": "emg"}}], SENSORS, {}, "expected one level of each of"),
+        ([{"value": 0.5}], SENSORS, {}, "expected one level of each of"),
+        (
+            [{"value": 0.5, "at": {"sensors": "acc"}}],
+            SENSORS,
+            {},
+            "factor 'sensors' has no level 'acc'; known: both, emg",
+        ),
+        ([{"value": 0.5}, {"value": 0.6}], None, {}, "lists baseline twice"),
+        ([{"value": 0.5}], None, {"metric": "acuracy"}, "reference.metric='acuracy'"),
+        ([{"value": 95.0}], None, {}, "accuracy=95; expected a fraction from 0 to 1"),
         ([{"value": 0.5, "stars": "+"}], None, {}, "stars"),
         ([{"valu": 0.5}], None, {}, "value"),
         ([], None, {}, "rows"),
     ],
 )
-def test_what_is_in_no_table_is_refused_with_the_file(rows, factors, reference, message):
+def test_numbers_that_no_table_shows_are_refused_with_the_file(rows, factors, reference, message):
     with pytest.raises(StudyError, match=message) as error:
         study(*rows, factors=factors, **reference)
     assert "\n" not in str(error.value)
 
 
 def test_a_condition_or_metric_that_the_study_lacks_is_refused_before_anything_is_fitted(tmp_path):
-    with pytest.raises(EmgLensError, match="no such condition; there are baseline, unimodal/individual/L1"):
+    with pytest.raises(EmgLensError, match="no condition .*; known: baseline, unimodal/individual/L1"):
         study({"value": 0.5, "condition": "unimodal/individual/L9"}).run(out=tmp_path, jobs=1)
     with pytest.raises(EmgLensError, match="'rmse' is not measured"):
         study({"value": 0.5}, metric="rmse").run(out=tmp_path, jobs=1)
@@ -80,6 +85,6 @@ def test_tables_have_a_column_of_published_numbers(tmp_path):
     assert table[("Individual", "Paper")].tolist() == ["0.909", "–", "–", "–", "0.914"]
     single = result.tables()["Single conditions"].set_index("Condition")["Paper"]
     assert single.to_dict() == {"ACC unread": "0.500", "Baseline": "0.914"}
-    beside = result.tables()["Beside the published numbers"]
+    beside = result.tables()["Comparison with published numbers"]
     assert beside["Condition"].tolist() == ["Baseline", "unimodal/individual/L1", "ACC unread"]
     assert "Somebody 2025, Table 1" in result.report()

@@ -75,13 +75,13 @@ def html():
 def test_the_page_is_well_formed_and_has_every_section(html):
     page = Page(html)
     assert page.tags.count("h1") == 1 and page.tags.count("img") == 4
-    headings = "Cohort and data, What training and test trials share, Study, Results, Training"
+    headings = "Cohort and data, Leakage between training and test, Study, Results, Training"
     headings += ", How to read these numbers, Statistics in full, Audit, How to reproduce"
     for heading in headings.split(", "):
         assert f"<h2>{heading}</h2>" in html
     written = ["Which layers?", "simulated", "12 emg, 36 acc, 40 samples each at 20 Hz", "fist, rest", "2.13.0"]
     written += ["one repetition is missing (1 of 12 fits)", "isonet", "AdamW", "All 10 test trials come from a subject"]
-    written += ["name: isonet-table3", "emg-lens run spec.yaml", "cannot be significant", "3d2bf8de"]
+    written += ["name: isonet-table3", "emg-lens run spec.yaml", "Which layers?", "3d2bf8de"]
     for shown in [*written, "5,921,041", "0.01235", "joint", "0.800"]:
         assert shown in page.text, shown
 
@@ -108,23 +108,25 @@ def test_the_page_shows_table_3_its_marks_and_the_identities(html):
     text = Page(html).text
     assert "Individual" in text and "RFB" in text and "ns†" in text and "‡" in text
     assert "12 conditions must equal another one by the structure of the model" in text
-    assert "the largest difference in any accuracy is 0." in text
-    assert "Live layers cut" in text and "Single layers against all layers" in text
+    assert "The largest difference in accuracy is 0." in text
+    assert "Live layers cut" in text and "Single layers compared with all layers" in text
 
 
-def test_the_summary_says_what_all_layers_cost_with_interval_and_stars(html):
+def test_the_summary_gives_the_effect_of_all_layers_with_interval_and_significance(html):
     made = paper()
     row = made.tests_table.set_index("condition").loc["cross_modal/from_beginning/L5"]
-    change = f"−{-row['difference']:.1f} [−{-row['ci_low']:.1f}, −{-row['ci_high']:.1f}] pp (95 % CI) {row['stars']}"
+    change = f"−{-row['difference']:.1f} pp (95 % CI [−{-row['ci_low']:.1f}, −{-row['ci_high']:.1f}])"
+    limits = {"*": ".05", "**": ".01", "***": ".001", "****": ".0001"}
     text = Page(html).text
+    change = f"accuracy changes by {change}, corrected p < {limits[row['stars']]}"
     assert f"Cross-modal edges cut in every layer: {change}." in text
-    assert "Cross-modal edges cut in L3, the costliest layer: −" in text
+    assert "Cross-modal edges cut in L3 alone, the layer with the largest effect: accuracy changes by −" in text
 
 
 def test_every_word_of_the_reading_guide_is_on_the_page(html):
     text = Page(html).text
     assert all(name in text and words in text for name, words in reading_guide("accuracy").items())
-    for must in ("share of a signal", "separate interventions", "off-distribution", "self-repair"):
+    for must in ("fraction of a signal", "separate interventions", "off-distribution", "self-repair"):
         assert must in text
 
 
@@ -143,7 +145,7 @@ def test_a_report_of_single_conditions_only_or_without_audit_is_made_too():
     for table in (scores, scores[["subject", "condition", "accuracy"]]):
         text = Page(page_of(findings_of(table))).text
         assert "Single conditions" in text and "Layer by layer" not in text
-        assert "What training and test trials share" not in text, "nothing is known of it"
+        assert "Leakage between training and test" not in text, "the study has no leakage report"
     assert "No condition is a structural null" in text
 
 
@@ -159,14 +161,14 @@ def test_one_subject_makes_a_report_without_intervals():
     assert not re.search(r"\bnan\b", text.lower()) and "95 % CI" not in text
 
 
-def test_a_regression_is_told_in_its_own_words():
+def test_a_regression_report_uses_the_metric_and_unit_of_the_regression():
     scores = paper_scores(6).rename(columns={"accuracy": "mae"})
     scores["mae"] = 10 - 9 * scores["mae"]
     text = Page(page_of(findings_of(scores, metrics=("mae",)))).text
     tests = findings_of(scores, metrics=("mae",)).tests_table
     worst = tests.query("mode == 'individual' and edges == 'unimodal'").nlargest(1, "difference").iloc[0]
-    sentence = f"cut in L{worst['layer'] + 1:.0f}, the costliest layer: +{worst['difference']:.3f} ["
-    assert sentence in text, "an error costs where it rises"
+    sentence = f"cut in L{worst['layer'] + 1:.0f} alone, the layer with the largest effect: MAE changes by"
+    assert f"{sentence} +{worst['difference']:.3f} (95 % CI [" in text, "the worst layer is where the error rises most"
     assert "MAE, unmasked" in text and "Change %" in text
     results = text[text.index("Results") : text.index("Statistics in full")]
     assert "ccuracy" not in results and " pp" not in results
@@ -187,16 +189,16 @@ def test_what_holds_by_structure_is_looked_for_within_each_level():
     )
     findings = findings_of(scores, factors={"sensors": {"both": {}, "emg": {}}})
     text = Page(page_of(findings)).text
-    assert "1 condition must equal another one by the structure of the model and, where" in text
-    assert "accuracy is 0." in text
+    assert "1 condition must equal another one by the structure of the model." in text
+    assert "difference in accuracy is 0." in text
 
 
-def test_a_view_that_is_asked_for_in_vain_is_named():
+def test_a_view_without_data_is_named():
     text = Page(page_of(paper(views=["layer-sweep", "ranking"]))).text
-    assert "The view 'ranking' has nothing to show of this study." in text
+    assert "The view 'ranking' has nothing to show for this study." in text
 
 
-def test_a_level_is_told_with_what_it_overrides_and_its_channels():
+def test_a_level_is_listed_with_its_settings_and_channels():
     levels = {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}
     scores = by_factors({("both",): [0.9, 0.8], ("emg",): [0.7, 0.75]}, ["sensors"])
     findings = findings_of(scores, factors={"sensors": levels})
@@ -259,7 +261,7 @@ def test_a_view_says_in_which_section_of_the_report_it_stands(monkeypatch):
     assert text.rindex("Training") < text.index("Last losses") < text.index("How to read these numbers")
 
 
-# --- what training and test trials share ------------------------------------------------------------------
+# --- leakage between training and test --------------------------------------------------------------------
 
 
 def test_leakage_adds_folds_once_whatever_the_number_of_seeds():
@@ -269,17 +271,17 @@ def test_leakage_adds_folds_once_whatever_the_number_of_seeds():
     findings = findings_of(scores, factors={"seed": 3}, leakage=entries)
     (report,) = leakage_by_cohort(findings).values()
     assert (report.n_folds, report.n_test, report.shared["subject"]) == (2, 40, 10)
-    assert "10 of 40 test trials come from a subject who is also trained on." in leakage_sentences(findings)
+    assert "10 of 40 test trials come from a subject who is also in the training set." in leakage_sentences(findings)
 
 
-def test_levels_that_share_the_same_are_told_together_and_others_apart():
+def test_levels_with_equal_leakage_share_one_sentence():
     levels = {"both": {}, "emg": {}, "far": {}}
     scores = by_factors({(level,): [0.9] for level in levels}, ["sensors"]).assign(fit=lambda s: s["sensors"])
     entries = [leakage("both", subject=10), leakage("emg", subject=10), leakage("far", subject=0)]
     findings = findings_of(scores, factors={"sensors": levels}, leakage=entries)
     assert list(leakage_by_cohort(findings)) == ["sensors: both; sensors: emg", "sensors: far"]
     sentences = leakage_sentences(findings)
-    assert "sensors: far — None of the 10 test trials come from a subject who is also trained on." in sentences
+    assert "sensors: far — None of the 10 test trials come from a subject who is also in the training set." in sentences
     table = leakage_table(findings)
     assert list(table["levels"].unique()) == ["sensors: both; sensors: emg", "sensors: far"]
     shared = table[table["of"] == "subject"].set_index("levels")["value"]

@@ -1,4 +1,4 @@
-"""The ROC view: areas by hand and by scikit-learn, movements that weigh alike, fits that are never pooled."""
+"""The ROC view: areas by hand and by scikit-learn, equal weight of repetitions, fits that are never pooled."""
 
 from dataclasses import replace
 
