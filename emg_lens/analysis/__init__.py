@@ -1,4 +1,4 @@
-"""What is learned from a fitted model by looking at it: attention maps and their summaries."""
+"""Analyses of a fitted model: attention maps, controls, shift of activations, readout vectors, costs."""
 
 import lazy_loader
 

@@ -1,6 +1,7 @@
 from .attention_views import AttentionView, attention_view
 from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
+from .fit_analysis import FIT_ANALYSES, FitAnalysis
 from .patterns import modality_mass
 from .readout import neighbour_fractions, readout_map, readout_vectors
 from .reconstruction import gap_curve, masked_errors, reconstruct
@@ -8,7 +9,9 @@ from .reconstruction_figures import plot_gap_curve, plot_reconstruction
 from .shift import activation_shift
 
 __all__ = [
+    "FIT_ANALYSES",
     "AttentionView",
+    "FitAnalysis",
     "activation_shift",
     "attention_view",
     "forward_flops",

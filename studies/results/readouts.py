@@ -16,6 +16,7 @@ from emg_lens.data.recording import DataError
 from emg_lens.data.standardization import InputStatistics
 from emg_lens.errors import EmgLensError
 from emg_lens.io.files import write_bytes
+from emg_lens.studies.fits.fit_memory import FitMemory
 from emg_lens.studies.fits.fit_store import read_csv, read_facts, read_outputs
 from emg_lens.studies.fits.fit_unit import Fit, fits_of
 from emg_lens.studies.runs.manifest import read_record
@@ -77,7 +78,8 @@ def _compute(fit_unit: Fit, data: Path | None, folder: Path) -> Float[np.ndarray
     from emg_lens.studies.fits.fit_trials import load_fit
     from emg_lens.studies.fits.model_building import architecture_of
 
-    test = load_fit(fit_unit, data).test
+    with FitMemory(fit_unit.spec.cohort, data).large_step():
+        test = load_fit(fit_unit, data).test
     model = architecture_of(fit_unit).model.from_pretrained(folder)
     x = torch.from_numpy(InputStatistics.load(folder / "input_statistics.safetensors").apply(test.x))
     outputs, _ = read_outputs(folder)

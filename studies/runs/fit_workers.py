@@ -33,8 +33,8 @@ def run_in_workers(
         folders: Folder of each fit, by its name.
         jobs: Number of fits at a time.
     """
-    costs = [n_train[fit.folder_name] * fit.recipe.epochs for fit in fits]
-    parts = start_order(costs, joblib.effective_n_jobs(jobs)) if fits else []
+    durations = [n_train[fit.folder_name] * fit.recipe.epochs for fit in fits]
+    parts = start_order(durations, joblib.effective_n_jobs(jobs)) if fits else []
     cohorts = one_a_data_set(fit.spec for fit in fits)
     if jobs > 1 and not any(FitMemory(cohort, data).is_large for cohort in cohorts):
         threading.Thread(target=_import_report_modules, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The `reference:` of a study file: published numbers, shown beside those of the study and used for nothing else."""
+"""The `reference:` of a study file: published numbers, which are only shown next to the results of the study."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -16,11 +16,11 @@ class Published(SpecModel):
     """One published number.
 
     Attributes:
-        value: The number, in the metric's own unit: shares of trials from 0 to 1.
-        condition: What was done to the fitted model; the name of a condition of the study, or `baseline`.
+        value: The number in the unit of the metric; fractions of trials lie between 0 and 1.
+        condition: Name of a condition of the study, or `baseline`.
         at: The level of every factor that the study compares.
-        stars: The significance that was printed beside it.
-        source: Where it was printed; default that of all.
+        stars: The published significance.
+        source: Where the number was published; default the source of all numbers.
     """
 
     value: float
@@ -32,14 +32,14 @@ class Published(SpecModel):
     @field_validator("at", mode="before")
     @classmethod
     def _as_text(cls, given: object) -> object:
-        """Levels are named as text: `at: {channels: 4}`."""
+        """Read levels as text, so that `at: {channels: 4}` needs no quotes."""
         if not isinstance(given, Mapping):
             return given
         return {str(factor): str(level) for factor, level in given.items()}
 
     @property
     def where(self) -> str:
-        """Condition and levels in words."""
+        """Levels and condition as text."""
         return ", ".join([*(f"{factor} {level}" for factor, level in self.at.items()), self.condition])
 
 
@@ -47,8 +47,8 @@ class Reference(SpecModel):
     """Published numbers of one metric.
 
     Attributes:
-        source: Where they were printed: `"Tyacke et al. 2025, Table 3"`.
-        metric: What they are.
+        source: Where the numbers were published: `"Tyacke et al. 2025, Table 3"`.
+        metric: Name of the metric.
         rows: The numbers.
     """
 
@@ -57,55 +57,64 @@ class Reference(SpecModel):
     rows: tuple[Published, ...] = Field(min_length=1)
 
     def check(self, factors: Mapping[str, Sequence[str]]) -> None:
-        """Refuse what the study file alone shows to be in no table of the study.
+        """Refuse numbers that no table of the study could show, as far as the study file alone decides it.
 
         Args:
             factors: Levels of the factors that the study compares.
 
         Raises:
-            ValueError: A metric, factor or level that there is not, or a number that is there twice.
+            ValueError: A metric, factor or level is unknown, a value is impossible, or a number is listed twice.
         """
         if self.metric not in METRICS:
-            raise ValueError(f"reference.metric {self.metric!r} is not known; known: {', '.join(METRICS.names())}")
+            raise ValueError(f"reference.metric={self.metric!r} is unknown; known: {', '.join(METRICS.names())}")
         for row in self.rows:
             if METRICS[self.metric].unit == "fraction" and not 0 <= row.value <= 1:
-                raise ValueError(f"reference ({row.where}): {self.metric} is a share from 0 to 1, got {row.value:g}")
+                raise ValueError(
+                    f"reference ({row.where}): {self.metric}={row.value:g}; expected a fraction from 0 to 1, such as"
+                    " 0.724 for 72.4 %"
+                )
             if set(row.at) != set(factors):
                 raise ValueError(
-                    f"reference ({row.where}): 'at' must name a level of each of {list(factors)}, got {list(row.at)}"
+                    f"reference ({row.where}): at names levels of {list(row.at)}; expected one level of each of"
+                    f" {list(factors)}"
                 )
             for factor, level in row.at.items():
                 if level not in factors[factor]:
                     known = ", ".join(factors[factor])
-                    raise ValueError(f"reference names the level {level!r} of {factor!r}; it has {known}")
+                    raise ValueError(
+                        f"reference ({row.where}): factor {factor!r} has no level {level!r}; known: {known}"
+                    )
         places = [row.where for row in self.rows]
-        doubled = [place for i, place in enumerate(places) if place in places[:i]]
-        if doubled:
-            raise ValueError(f"reference has {doubled[0]} twice")
+        repeated = [place for i, place in enumerate(places) if place in places[:i]]
+        if repeated:
+            raise ValueError(f"reference lists {repeated[0]} twice; list it once")
 
     def check_conditions(self, at: Mapping[str, str], conditions: Sequence[str]) -> None:
-        """Refuse a condition that the study does not have at some levels.
+        """Refuse numbers of conditions that the study does not have.
 
         Args:
-            at: The levels.
-            conditions: Names of the conditions there, but for the baseline.
+            at: Levels of the compared factors.
+            conditions: Names of the conditions at these levels, without the baseline.
 
         Raises:
-            ValueError: Another name.
+            ValueError: A number belongs to another condition.
         """
         for row in self.at(at):
             if row.condition not in (BASELINE, *conditions):
                 known = ", ".join(conditions[:8])
-                raise ValueError(f"reference ({row.where}): no such condition; there are {BASELINE}, {known}, ...")
+                raise ValueError(
+                    f"reference ({row.where}): the study has no condition {row.condition!r}; known: {BASELINE},"
+                    f" {known}, ..."
+                )
 
     def by_condition(self, metric: str, levels: Mapping[str, str]) -> dict[str, float]:
-        """The numbers of a metric at some levels, by condition; none where they are of another metric."""
+        """Return the numbers at some levels by condition; empty for another metric."""
         return {row.condition: row.value for row in self.at(levels)} if metric == self.metric else {}
 
     def at(self, levels: Mapping[str, str]) -> list[Published]:
-        """The numbers at some levels of the compared factors."""
+        """Return the numbers at some levels of the compared factors."""
         return [row for row in self.rows if row.at == dict(levels)]
 
     def source_of(self, row: Published) -> str:
-        """Where a number was printed."""
+        """Return the source of a number."""
         return row.source or self.source

@@ -30,7 +30,7 @@ def live(model, edges):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), permanent_mask=st.sampled_from(["", SEVERED]))
-def test_as_many_live_edges_are_drawn_in_every_layer_and_head(seed, permanent_mask):
+def test_random_sets_have_as_many_live_edges_in_every_layer_and_head(seed, permanent_mask):
     model = isonet(masked_edges=permanent_mask)
     mask = np.random.default_rng(seed).random((3, 2, 6, 6)) < 0.4
     cut = live(model, edges_from_mask(mask))
@@ -48,7 +48,7 @@ def test_as_many_live_edges_are_drawn_in_every_layer_and_head(seed, permanent_ma
         assert not (drawn & ~there).any()
 
 
-def test_a_cut_of_all_heads_is_matched_by_one_of_all_heads_and_draws_differ():
+def test_a_cut_of_all_heads_is_matched_by_sets_of_all_heads_that_differ():
     model = isonet()
     first, second = (e.mask(model.layout, 3, 2).numpy() for e in random_edges(model, cross_modal(), n=2))
     assert (first == first[:, :1]).all() and (second == second[:, :1]).all()
@@ -57,13 +57,13 @@ def test_a_cut_of_all_heads_is_matched_by_one_of_all_heads_and_draws_differ():
     assert again == random_edges(model, cross_modal(), n=2) != random_edges(model, cross_modal(), n=2, seed=1)
 
 
-def test_draws_of_nested_cuts_share_their_prefixes():
+def test_random_sets_of_nested_cuts_share_their_first_layers():
     model = isonet()
     one, two = (random_edges(model, cross_modal().at(layers=layers), n=1)[0] for layers in ([0], [0, 1]))
     np.testing.assert_array_equal(one.mask(model.layout, 3, 2)[0], two.mask(model.layout, 3, 2)[0])
 
 
-def test_draws_are_all_different_and_none_is_the_cut_where_few_edges_exist():
+def test_random_sets_differ_from_each_other_and_from_the_cut():
     model = isonet()
     cut = flow("emg.0", "cls").at(layers=2)  # of the last layer CLS's row alone is read, 6 edges
     drawn = random_edges(model, cut, n=20)
@@ -75,14 +75,14 @@ def test_draws_are_all_different_and_none_is_the_cut_where_few_edges_exist():
     assert not random_edges(model, two, n=0)
 
 
-def test_what_leaves_nothing_to_draw_is_refused():
+def test_a_cut_without_another_set_of_its_size_is_refused():
     with pytest.raises(EdgeError, match="cuts no live edge"):
         random_edges(isonet(), unimodal().at(layers=2))
     with pytest.raises(EdgeError, match="no other set of this size exists"):
         random_edges(isonet(), every().at(layers=0))
 
 
-def test_larger_cuts_are_those_that_contain_all_live_edges_and_more():
+def test_supersets_contain_all_live_edges_and_more():
     model = isonet()
     conditions = [
         *layer_masks({"uni": unimodal(), "cross": cross_modal()}, 3, ["individual", "from_end"]),
@@ -104,7 +104,7 @@ def test_larger_cuts_are_those_that_contain_all_live_edges_and_more():
     assert not {pair for pair in found if "L3" in pair[0] and "individual" in pair[0]}, "nulls are in every cut"
 
 
-def test_the_detour_is_closed_where_other_tokens_read_cls():
+def test_the_path_through_cls_is_closed():
     model = isonet()
     mask = with_cls_path_closed(cross_modal()).mask(model.layout, 3, 2)
     expected = (cross_modal() | flow("cls", "emg") | flow("cls", "acc")).mask(model.layout, 3, 2)
@@ -147,7 +147,7 @@ def test_controls_run_in_the_same_sweep_and_share_its_computations():
         lambda m: with_cls_path_closed("cross_modal()"),
     ],
 )
-def test_what_means_nothing_is_refused_in_one_line(make):
+def test_invalid_arguments_are_refused_in_one_line(make):
     with pytest.raises(EmgLensError) as error:
         make(IsoNet(IsoNetConfig({"emg": 2, "acc": 2}, 4, 2, d_model=8, n_heads=2, n_layers=2, d_mlp=8)))
     assert len(str(error.value)) < 400

@@ -51,7 +51,7 @@ def residual(model, x, layer, edges=None):
     return kept[0]
 
 
-def test_the_numbers_are_those_of_their_definitions(model, x):
+def test_the_numbers_follow_their_definitions(model, x):
     other = x[:30].flip(-1) + 0.5
     found = activation_shift(model, x, [CUT], reference=other).set_index(["layer", "tokens"])
     for layer, (tokens, where) in [(0, ("cls", [0])), (1, ("emg", [1, 2, 3])), (1, ("acc", [4, 5]))]:
@@ -74,7 +74,7 @@ def test_the_numbers_are_those_of_their_definitions(model, x):
             assert row[name] == pytest.approx(np.sqrt(max(sum(within) - 2 * between, 0)), abs=1e-4)
 
 
-def test_nothing_done_moves_nothing_and_tokens_out_of_reach_stay(model, x):
+def test_the_baseline_has_no_shift_and_tokens_out_of_reach_have_none(model, x):
     found = activation_shift(model, x, [baseline(), Condition("acc to emg", flow("acc", "emg").at(layers=1))])
     still = found[found["condition"] == "baseline"]
     assert np.allclose(still[["cosine", "cka"]], 1, atol=1e-6) and np.allclose(still["mmd"], 0, atol=1e-3)
@@ -83,7 +83,7 @@ def test_nothing_done_moves_nothing_and_tokens_out_of_reach_stay(model, x):
     assert moved[1, "emg"] < 1 - 1e-6 and found["mmd_of_trials"].isna().all()
 
 
-def test_any_intervention_and_several_together_leave_the_model_as_it_was(model, x):
+def test_the_model_is_not_changed_by_interventions(model, x):
     model.train()
     conditions = [
         Condition("zeroed", Replace("acc")),
@@ -96,7 +96,7 @@ def test_any_intervention_and_several_together_leave_the_model_as_it_was(model, 
     model.eval()
 
 
-def test_more_trials_than_a_forward_takes_are_the_same_trials(model):
+def test_trials_in_several_forward_passes_give_the_same_numbers(model):
     many = model.example_input(300)
     whole, part = activation_shift(model, many, [CUT]), activation_shift(model, many[:200], [CUT])
     assert whole["cosine"].to_numpy() != pytest.approx(part["cosine"].to_numpy(), abs=1e-12)
@@ -114,7 +114,7 @@ def test_a_pre_norm_encoder_without_cls_has_groups_of_its_modalities():
     assert (found.set_index("layer").loc[0, "cosine"] > 1 - 1e-6).all()
 
 
-def test_trials_of_one_distribution_are_not_apart_however_few(model):
+def test_few_trials_of_one_distribution_have_no_discrepancy(model):
     torch.manual_seed(1)
     draws = [torch.randn(30, *model.example_input(1).shape[1:]) for _ in range(20)]
     found = pd.concat([activation_shift(model, x[:10], [CUT], reference=x[10:]) for x in draws])
@@ -123,7 +123,7 @@ def test_trials_of_one_distribution_are_not_apart_however_few(model):
 
 
 @pytest.mark.parametrize("n", [8, 24, 200])
-def test_a_moved_stream_is_apart_however_few_the_trials(n):
+def test_few_trials_of_another_distribution_have_a_discrepancy(n):
     rows = torch.from_numpy(np.random.default_rng(n).normal(size=(n, 1, 16)))
     assert Discrepancy(rows)(rows + 0.5, same_trials=True) == pytest.approx(0.28, abs=0.08)
     assert Discrepancy(rows)(rows, same_trials=True) == 0
@@ -146,20 +146,20 @@ def test_a_moved_stream_is_apart_however_few_the_trials(n):
         {"model": build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3)},
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_one_line(model, x, given):
+def test_invalid_arguments_are_refused_in_one_line(model, x, given):
     with pytest.raises(EmgLensError) as error:
         activation_shift(**{"model": model, "x": x, "conditions": [CUT], **given})
     assert len(str(error.value)) < 400
 
 
-def test_a_model_whose_residual_stream_is_not_known_is_refused():
+def test_a_model_without_known_residual_stream_is_refused():
     plain = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, batch_first=True), 2)
     layout = TokenLayout.groups({"emg": [0, 1], "acc": [2, 3]}, 4)
     with pytest.raises(EmgLensError, match="AdaptedModel has no hook point"):
         activation_shift(adapt(plain, torch.zeros(1, 4, 8)), torch.zeros(3, 4, 8), [CUT], layout=layout)
 
 
-def test_of_very_many_trials_evenly_spread_ones_are_compared(model, x, monkeypatch):
+def test_evenly_spaced_trials_of_very_many_are_compared(model, x, monkeypatch):
     monkeypatch.setattr("emg_lens.analysis.shift.MOST_RUN", 10)
     monkeypatch.setattr("emg_lens.analysis.shift.MOST_COMPARED", 5)
     monkeypatch.setattr("emg_lens.analysis.shift.TRIALS_A_FORWARD", 4)

@@ -52,7 +52,7 @@ def with_cohort(**changes) -> dict:
 # --- what is drawn ----------------------------------------------------------------------------------------------
 
 
-def test_every_process_draws_the_same_and_more_draws_begin_with_fewer():
+def test_every_process_has_the_same_sets_and_more_sets_begin_with_fewer():
     given = {"sets": 5, "of": 12, "into": {"a": 6, "b": 6}, "seed": 3}
     here = levels_of_sets(given)
     code = f"from emg_lens.studies.spec.electrode_sets import levels_of_sets; print(levels_of_sets({given}))"
@@ -63,7 +63,7 @@ def test_every_process_draws_the_same_and_more_draws_begin_with_fewer():
     assert levels_of_sets(given | {"seed": 4}) != here
 
 
-def test_parts_share_no_electrode_and_no_two_draws_are_alike():
+def test_parts_share_no_electrode_and_all_sets_differ():
     parts = [
         level["cohort"]["electrodes"]
         for level in levels_of_sets({"sets": 20, "of": 6, "into": {"a": 3, "b": 3}}).values()
@@ -72,7 +72,7 @@ def test_parts_share_no_electrode_and_no_two_draws_are_alike():
     assert len({frozenset(p["a"]) for p in parts}) == 20 == len(parts)  # all there are
 
 
-def test_without_parts_a_draw_is_an_order_of_all_electrodes():
+def test_without_parts_a_set_is_an_order_of_all_electrodes():
     orders = [level["cohort"]["electrodes"]["order"] for level in levels_of_sets({"sets": 6, "of": 3}).values()]
     assert len({tuple(order) for order in orders}) == 6 and all(sorted(order) == [0, 1, 2] for order in orders)
 
@@ -87,7 +87,7 @@ def test_without_parts_a_draw_is_an_order_of_all_electrodes():
         ({"electrode_set": {"sets": 0, "of": 4}}, "greater than or equal to 1"),
         ({"electrode_set": {"sets": 3, "of": 4, "into": {"a": 1}}}, "uses none of the electrode sets a"),
         ({"electrode_set": {"sets": True, "of": 4}}, "expected a number"),
-        ({"electrode_set": {"sets": 2.5, "of": 4}}, "must map parts"),
+        ({"electrode_set": {"sets": 2.5, "of": 4}}, "expected the keys that it overrides"),
         ({"s": {"a": {"cohort": {"electrodes": {"x": [-1]}, "channels": {"emg": "x", "acc": "all"}}}}}, "electrodes"),
         ({"s": {"a": {"cohort": {"electrodes": {"x": [1, 1]}, "channels": {"emg": "x", "acc": "all"}}}}}, "different"),
         ({"s": {"a": {"cohort": {"electrodes": {"all": [1]}, "channels": {"emg": "all", "acc": "all"}}}}}, "'all'"),
@@ -95,7 +95,7 @@ def test_without_parts_a_draw_is_an_order_of_all_electrodes():
         ({"sensors": {"a": {"cohort": {"channels": {"emg": "left", "acc": "all"}}}}}, "name the electrodes 'left'"),
     ],
 )
-def test_draws_and_names_that_there_are_not_are_one_line(factors, message):
+def test_an_error_in_electrode_sets_is_one_line(factors, message):
     with pytest.raises(StudyError, match=message) as error:
         drawn(factors=factors, statistics={})
     assert "\n" not in str(error.value)
@@ -104,7 +104,7 @@ def test_draws_and_names_that_there_are_not_are_one_line(factors, message):
 # --- channels in a study ----------------------------------------------------------------------------------------
 
 
-def test_the_digest_changes_with_channels_and_draws_and_not_for_studies_without_them():
+def test_the_hash_changes_with_channels_and_electrode_sets():
     plain = drawn(factors={}, statistics={})
     some = drawn(factors={}, statistics={}, cohort=with_cohort(channels={"emg": [0, 1], "acc": "all"}))
     other = drawn(factors={}, statistics={}, cohort=with_cohort(channels={"emg": [0, 2], "acc": "all"}))
@@ -124,14 +124,14 @@ def test_groups_are_rectified_with_the_modality_that_they_are_made_of():
         drawn(factors={}, statistics={}, cohort=mixed)
 
 
-def test_channels_that_the_data_do_not_have_are_refused_before_anything_is_fitted(tmp_path):
+def test_unknown_channels_are_refused_before_the_first_fit(tmp_path):
     study = drawn(factors={"sensors": {"far": {"cohort": {"channels": {"emg": [99], "acc": "all"}}}}}, statistics={})
     with pytest.raises(EmgLensError, match="at sensors=far: emg has electrodes 0 to 7, got 99") as error:
         study.run(out=tmp_path, jobs=1)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
 
-def test_recordings_are_read_once_whatever_the_number_of_draws(tmp_path, monkeypatch):
+def test_recordings_are_read_once_for_all_electrode_sets(tmp_path, monkeypatch):
     read = []
     load = fit_trials.load_trials
     monkeypatch.setattr(fit_trials, "load_trials", lambda *a, **k: read.append(k["subjects"]) or load(*a, **k))
@@ -140,12 +140,12 @@ def test_recordings_are_read_once_whatever_the_number_of_draws(tmp_path, monkeyp
     result = study.run(out=tmp_path, jobs=1)
     assert read == [("01",), ("02",), ("03",)] * 2  # checked, then fitted
     assert len(result.facts) == 3 * 2 * 3 and not (set(result.study.factors) - {"electrode_set", "sensors"})
-    hears = dict(zip(result.facts["sensors"], result.facts["modalities"], strict=True))
-    assert hears == {"emg+emg": {"emg_a": 2, "emg_b": 2}, "emg+acc": {"emg": 2, "acc": 2}}
+    modalities = dict(zip(result.facts["sensors"], result.facts["modalities"], strict=True))
+    assert modalities == {"emg+emg": {"emg_a": 2, "emg_b": 2}, "emg+acc": {"emg": 2, "acc": 2}}
     assert len(result.leakage) == 2 * 3  # of every cohort and fold once, whatever was drawn
 
 
-def test_draws_are_averaged_within_the_subject(tmp_path):
+def test_electrode_sets_are_averaged_within_the_subject(tmp_path):
     result = drawn(training={"epochs": 2}).run(out=tmp_path, jobs=1)
     rows = result.scores[result.scores["condition"] == "baseline"]
     by_hand = rows.groupby(["sensors", "subject"])["accuracy"].mean().groupby("sensors").mean()
@@ -155,13 +155,13 @@ def test_draws_are_averaged_within_the_subject(tmp_path):
     assert "each the mean of 3 draws of electrodes" in " ".join(result.tables()["Accuracy by sensors"].attrs["notes"])
 
 
-def test_fits_of_the_same_recordings_stand_together():
+def test_fits_of_the_same_recordings_follow_each_other():
     ordered = read_together(all_fits(drawn()))
     assert [one.fold.name for one in ordered] == ["01"] * 6 + ["02"] * 6 + ["03"] * 6
     assert sorted(one.name for one in ordered) == sorted(one.name for one in all_fits(drawn()))
 
 
-def test_an_accelerator_fits_all_draws_at_once_and_gives_what_the_processor_gives(tmp_path, monkeypatch):
+def test_an_accelerator_fits_all_electrode_sets_at_once_with_the_numbers_of_the_processor(tmp_path, monkeypatch):
     at_once = []
     stacked = fits.run_fits_at_once
     monkeypatch.setattr(fits, "run_fits_at_once", lambda some, *rest: at_once.append(len(some)) or stacked(some, *rest))
@@ -180,7 +180,7 @@ def test_an_accelerator_fits_all_draws_at_once_and_gives_what_the_processor_give
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
-def test_the_spread_over_draws_is_that_of_means_over_subjects():
+def test_the_spread_over_electrode_sets_is_that_of_means_over_subjects():
     values = {("a", "01"): [0.2, 0.4], ("a", "02"): [0.4, 0.6], ("b", "01"): [0.9, 0.9], ("b", "02"): [0.7, 0.9]}
     uses = {"cohort": {"channels": {"emg": "x", "acc": "all"}}}
     levels = {"01": {"cohort": {"electrodes": {"x": [0]}}}, "02": {"cohort": {"electrodes": {"x": [1]}}}}
@@ -193,7 +193,7 @@ def test_the_spread_over_draws_is_that_of_means_over_subjects():
     assert layout_grid(found).loc["a"].iloc[0] == f"0.400 ± {np.std([0.3, 0.5], ddof=1):.3f}"
 
 
-def test_from_which_level_on_a_cut_costs_little():
+def test_the_level_from_which_a_cut_hurts_little():
     levels = {"2": [0.30, 0.20], "4": [0.10, 0.18], "16": [0.05, 0.05]}
     rows = []
     for level, drops in levels.items():
@@ -218,7 +218,7 @@ BOTH_ORDERS = {"electrode_set": {"sets": 2, "of": 2}}
 TWO_OF_EMG = with_cohort(channels={"emg": {"electrodes": "order", "first": 2}, "acc": "all"})
 
 
-def test_a_run_says_which_electrodes_no_draw_holds_and_that_there_are_no_more_draws(tmp_path):
+def test_a_run_warns_about_unused_electrodes_and_exhausted_sets(tmp_path):
     study = drawn(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={})
     held = prepare(study, None, tmp_path, 1, Console(quiet=True)).warnings
     assert "no electrode set holds electrodes 2 to 7 of emg, which has 8" in " ".join(held)
@@ -229,13 +229,13 @@ def test_a_run_says_which_electrodes_no_draw_holds_and_that_there_are_no_more_dr
     assert not [w for w in electrode_warnings(more, [{"emg": 8, "acc": 3}] * 2)]
 
 
-def test_all_draws_are_known_from_their_parts():
+def test_all_possible_sets_are_recognized():
     halves = {"sets": 20, "of": 6, "into": {"a": 3, "b": 3}}
     every = [level["cohort"]["electrodes"] for level in levels_of_sets(halves).values()]
     assert are_all_sets(every) and not are_all_sets(every[:19]) and not are_all_sets([{}]) and not are_all_sets([])
 
 
-def test_draws_of_the_same_channels_are_fitted_once_and_give_what_two_fits_give(tmp_path, monkeypatch):
+def test_sets_of_the_same_channels_are_fitted_once_with_the_numbers_of_two_fits(tmp_path, monkeypatch):
     made = []
     run_fit = fits.run_fit
     monkeypatch.setattr(fits, "run_fit", lambda fit, *rest: made.append(fit.folder_name) or run_fit(fit, *rest))
@@ -256,6 +256,6 @@ def test_draws_of_the_same_channels_are_fitted_once_and_give_what_two_fits_give(
     assert study.run(out=tmp_path / "runs", jobs=1).scores.equals(scores) and not made
 
 
-def test_fits_that_differ_in_channels_or_trials_are_no_twins():
+def test_fits_that_differ_in_channels_or_trials_are_not_the_same():
     every = all_fits(drawn())
     assert all(first_alike(every)[one.folder_name] is one for one in every)

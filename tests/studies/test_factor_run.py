@@ -91,16 +91,16 @@ def test_each_level_has_its_own_comparison_with_its_own_baseline(done):
         assert part["baseline_mean"].unique() == pytest.approx([base])
 
 
-def test_a_sensor_that_a_level_leaves_out_is_not_expected_to_tell_anything(tmp_path):
+def test_the_expected_accuracy_ignores_sensors_that_the_model_does_not_receive(tmp_path):
     mute = {"name": "EMG permuted", "replace": "emg", "by": "permute", "sees": ["acc"]}
     content = changed(
-        name="heard",
+        name="received",
         factors={"sensors": {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}},
         conditions={"layer_masks": None, "extra": [mute]},
         training__epochs=1,
     )
     ran = parse(content).run(out=tmp_path, jobs=1)
-    for folder in ran.folders:  # as if every model told all that it could
+    for folder in ran.folders:  # as if every model were perfect
         table = pd.read_csv(folder / "scores.csv")
         table.assign(accuracy=1.0).to_csv(folder / "scores.csv", index=False)
         write_checksums(folder)
@@ -117,9 +117,9 @@ def test_other_metrics_need_no_fit(done, tmp_path):
     assert {f: f.stat().st_mtime_ns for f in fits} == before and again.metric == "macro_f1"
     outputs = again.predictions("ACC zeroed")
     one = outputs[outputs["fit"] == again.facts["fit"].iloc[0]]
-    told = one.filter(like="output_").to_numpy().argmax(1)
+    predicted = one.filter(like="output_").to_numpy().argmax(1)
     row = again.scores[(again.scores["fit"] == one["fit"].iloc[0]) & (again.scores["condition"] == "ACC zeroed")]
-    assert row["macro_f1"].iloc[0] == pytest.approx(f1_score(one["target"], told, average="macro"))
+    assert row["macro_f1"].iloc[0] == pytest.approx(f1_score(one["target"], predicted, average="macro"))
 
 
 def test_two_workers_give_the_numbers_of_one(done, tmp_path):
@@ -134,7 +134,7 @@ def bytes_of(folder) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kept}
 
 
-def test_killed_at_random_moments_and_continued_it_gives_the_same_bytes(done, tmp_path):
+def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_bytes(done, tmp_path):
     spec = tmp_path / "factors.yaml"
     spec.write_text(yaml.safe_dump(FACTORS, sort_keys=False))
     command = [sys.executable, "-m", "emg_lens", "run", str(spec), "--out", str(tmp_path / "runs"), "--jobs", "2"]
@@ -155,7 +155,7 @@ def test_killed_at_random_moments_and_continued_it_gives_the_same_bytes(done, tm
     assert bytes_of(result.folder) == bytes_of(done.folder)
 
 
-def test_a_row_of_scores_that_is_missing_is_one_line(done, tmp_path):
+def test_a_missing_row_of_scores_is_an_error_of_one_line(done, tmp_path):
     folder = shutil.copytree(done.folder, tmp_path / "run")
     path = next((folder / "fits").iterdir()) / "scores.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
@@ -167,7 +167,7 @@ def test_a_row_of_scores_that_is_missing_is_one_line(done, tmp_path):
 
 @pytest.mark.parametrize("name", ["fit.json", "fit.csv", "conditions.csv", "scores.csv"])
 @pytest.mark.parametrize("how", ["gone", "empty", "torn"])
-def test_a_damaged_file_of_a_run_is_one_line_that_names_it(done, tmp_path, name, how):
+def test_the_error_of_a_damaged_file_is_one_line_with_its_name(done, tmp_path, name, how):
     folder = shutil.copytree(done.folder, tmp_path / "run")
     path = next((folder / "fits").iterdir()) / name
     content = path.read_bytes()
@@ -191,7 +191,7 @@ def without(name: str):
         ("fit.json", lambda text: "[1]"),
         ("fit.json", without("levels")),
         ("fit.json", lambda text: text.replace('"architecture": "isonet"', '"architecture": "another"')),
-        ("leakage.json", without("told")),
+        ("leakage.json", without("decodability")),
         ("conditions.csv", lambda text: "a,b\n1,2\n"),
         ("scores.csv", lambda text: re.sub(r"0\.\d+", "abc", text, count=1)),
         ("scores.csv", lambda text: text[: text.rindex(",", 0, text.rindex(",", 0, text.rindex(",")))] + "\n"),
@@ -199,7 +199,7 @@ def without(name: str):
         ("../../data.json", without("subjects")),
     ],
 )
-def test_a_file_of_a_run_that_holds_something_else_is_one_line_that_names_its_place(done, tmp_path, name, change):
+def test_the_error_of_a_file_with_another_content_is_one_line_with_its_folder(done, tmp_path, name, change):
     folder = shutil.copytree(done.folder, tmp_path / "run")
     path = next(path.parent for path in sorted((folder / "fits").glob("*/leakage.json"))) / name
     path.write_text(change(path.read_text()))
@@ -208,14 +208,14 @@ def test_a_file_of_a_run_that_holds_something_else_is_one_line_that_names_its_pl
     assert "\n" not in str(error.value)
 
 
-def test_what_the_statistics_could_not_compare_is_refused_before_anything_is_fitted(tmp_path):
+def test_levels_that_cannot_be_compared_are_refused_before_the_first_fit(tmp_path):
     who = {"first": {"cohort": {"subjects": ["01", "02"]}}, "last": {"cohort": {"subjects": ["02", "03"]}}}
     compare = {"compare": [{"factor": "who", "to": "first"}]}
     with pytest.raises(EmgLensError, match="do not test the same subjects: 01, 03"):
         parse(changed(factors={"who": who}, statistics=compare)).run(out=tmp_path, jobs=1)
-    with pytest.raises(EmgLensError, match="one class alone"):
+    with pytest.raises(EmgLensError, match="one class only"):
         parse(changed(cohort__labels=[1], conditions__extra=[])).run(out=tmp_path, jobs=1)
-    with pytest.raises(EmgLensError, match="'accuracy' is there twice"):
+    with pytest.raises(EmgLensError, match="'accuracy' is listed twice"):
         parse(changed(metrics=["accuracy", "accuracy"]))
     assert not list(tmp_path.iterdir())
 
@@ -277,7 +277,7 @@ def test_no_subject_is_lost_or_written_elsewhere_by_its_name(names, tmp_path):
     assert not outside and len(list((result.folder / "fits").iterdir())) == 3
 
 
-def test_fits_of_an_accelerator_are_those_of_the_processor_where_there_is_no_dropout(tmp_path):
+def test_without_dropout_stacked_fits_equal_single_fits(tmp_path):
     """The stacked way, on the CPU: the same recipe, up to rounding."""
     from tiny import all_fits
 
@@ -287,9 +287,9 @@ def test_fits_of_an_accelerator_are_those_of_the_processor_where_there_is_no_dro
     result = study.run(out=tmp_path / "runs", jobs=1)
     fits = all_fits(study)
     folders = [tmp_path / "stacked" / fit.folder_name for fit in fits]
-    told = []
-    run_fits_at_once(fits, None, folders, "cpu", told.append)
-    assert told == sorted(told) and told[-1] == 1
+    fractions = []
+    run_fits_at_once(fits, None, folders, "cpu", fractions.append)
+    assert fractions == sorted(fractions) and fractions[-1] == 1
     for mine, theirs in zip(folders, result.folders, strict=True):
         a, b = (pd.read_csv(f / "scores.csv")["log_prob"].to_numpy() for f in (mine, theirs))
         assert np.abs(a - b).max() < 1e-4

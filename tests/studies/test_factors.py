@@ -16,25 +16,25 @@ def study(factors: object, **changes: object) -> StudySpec:
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
-        ({"a": {"x": 5}}, "level 'x' of 'a' must map parts"),
-        ({"a": {"x": [1]}}, "must map parts"),
+        ({"a": {"x": 5}}, "level 'x' of factor 'a' is 5; expected the keys that it overrides"),
+        ({"a": {"x": [1]}}, "expected the keys that it overrides"),
         ({"a": {"x": {"model": 5}}}, "at a=x: model"),
         ({"a": {1: {}, "1": {"training": {"lr": 0.1}}}}, "twice"),
         ({1: {"x": {}}, "1": {"y": {}}}, "twice"),
-        ({"seed": [3, 4, 3]}, "seed 3 is there twice"),
+        ({"seed": [3, 4, 3]}, "factors.seed: 3 is listed twice"),
         ({"seed": 10**12}, "at most 1000"),
         ({"a": {"x": {"training": {"lr": 0.1}}}, "b": {"y": {"training": {"lr": 0.2}}}}, "both override training.lr"),
         ({"a": {"x": {"cohort": {"modalities": ["emg"]}}}, "b": {"y": {"cohort": None}}}, "both override cohort"),
     ],
 )
-def test_what_would_be_lost_or_is_no_level_is_refused_in_a_line(factors, message):
+def test_an_error_in_factors_is_one_line(factors, message):
     with pytest.raises(StudyError, match=message) as error:
         study(factors)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["modalities", "n_parameters", "notes", "edges_cut", "n_subjects", "accuracy", "r2"])
-def test_a_factor_is_not_called_like_a_column_of_any_table(name):
+def test_a_factor_cannot_have_the_name_of_a_column(name):
     with pytest.raises(StudyError, match=f"a factor cannot be called '{name}'"):
         study({name: {"x": {}, "y": {}}})
 
@@ -43,7 +43,7 @@ def test_seeds_are_levels_from_zero():
     assert list(read_factors({"seed": 2})["seed"]) == ["0", "1"]
 
 
-def test_an_architecture_does_not_undo_what_another_factor_says_of_the_model():
+def test_an_architecture_keeps_the_settings_of_another_factor():
     size = {"small": {"model": {"d_model": 16}}, "big": {"model": {"d_model": 32}}}
     kinds = {"isonet": {"model": {"architecture": "isonet", "n_heads": 4}}}
     for factors in ({"size": size, "kind": kinds}, {"kind": kinds, "size": size}):
@@ -61,4 +61,5 @@ def test_a_level_may_split_by_something_else():
     assert [kind["by"] for kind in kinds] == ["repetition", "subject", "block"]
     assert kinds[1]["leave_out"] == 1 and kinds[2]["folds"] == 2
     later = study({"test": {"b": {"split": {"test": [4]}}}}).cells[0][1].split.model_dump()
-    assert later == {"by": "repetition", "train": (1, 3), "test": (4,)}
+    added = {"train_fraction": 1.0, "train_fraction_seed": 0, "validation": None}
+    assert later == {"by": "repetition", "train": (1, 3), "test": (4,)} | added

@@ -56,7 +56,7 @@ def done(weights, tmp_path_factory):
     return transfer(weights).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
 
 
-def test_curves_show_what_chose_the_epoch(done):
+def test_curves_show_the_validation_loss_that_chose_the_epoch(done):
     figure = done.figures()["training"]
     assert "validation" in [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     assert len(done.curves["validation_loss"].dropna()) == len(done.curves)
@@ -67,7 +67,7 @@ def of_level(done, level):
     return [TinyMyo.from_pretrained(path) for path in paths]
 
 
-def test_scratch_probe_and_fine_tuning_stand_side_by_side(done, weights):
+def test_scratch_probe_and_fine_tuning_are_compared(done, weights):
     assert done.scores["start"].unique().tolist() == ["scratch", "probe", "fine-tune"]
     given = TinyMyo.from_pretrained(weights).state_dict()
     trunk = [name for name in given if not name.startswith("unembed.")]
@@ -81,7 +81,7 @@ def test_scratch_probe_and_fine_tuning_stand_side_by_side(done, weights):
     assert facts["n_validation"].gt(0).all() and facts["n_train"].eq(facts["n_validation"]).all()
 
 
-def test_the_head_is_that_of_scratch_and_all_else_is_that_of_the_file(weights):
+def test_the_head_is_random_and_all_other_weights_come_from_the_file(weights):
     study = transfer(weights)
     from tiny import all_fits
 
@@ -96,9 +96,9 @@ def test_the_head_is_that_of_scratch_and_all_else_is_that_of_the_file(weights):
         assert torch.equal(tensor, source[name]), name
 
 
-def test_reports_tell_whom_the_weights_have_met(done, weights, tmp_path):
-    told = f"{weights} does not name the subjects that its weights were trained on"
-    assert [told in notes for notes in done.facts["notes"]] == (done.facts["start"] != "scratch").tolist()
+def test_reports_say_whose_recordings_the_weights_were_trained_on(done, weights, tmp_path):
+    note = f"{weights} does not name the subjects that its weights were trained on"
+    assert [note in notes for notes in done.facts["notes"]] == (done.facts["start"] != "scratch").tolist()
     report = (done.folder / "report.html").read_text()
     n_fits = len(done.facts)
     assert f"its weights were trained on ({2 * n_fits // 3} of {n_fits} fits)" in report
@@ -118,7 +118,7 @@ def test_validation_trials_count_as_seen_in_the_leakage_report(weights):
     assert set(trials.seen.repetition_id) == {*trials.train.repetition_id, *trials.validation.repetition_id}
 
 
-def test_changed_weights_are_never_taken_for_old_results(weights, tmp_path):
+def test_a_run_is_not_resumed_with_changed_weights(weights, tmp_path):
     own = tmp_path / "own"
     shutil.copytree(weights, own)
     study = transfer(own)
@@ -141,7 +141,7 @@ def test_changed_weights_are_never_taken_for_old_results(weights, tmp_path):
         ("$EMG_LENS_NOT_SET/x", r"\$EMG_LENS_NOT_SET is not set; set it to a file of weights"),
     ],
 )
-def test_weights_that_are_missing_are_refused_before_anything_is_read(pretrained, message, weights, tmp_path):
+def test_missing_weights_are_refused_before_anything_is_read(pretrained, message, weights, tmp_path):
     study = transfer(weights, factors={"start": {"fine-tune": {"model": {"pretrained": pretrained}}}})
     with pytest.raises(StudyError, match=message) as error:
         study.run(out=tmp_path / "runs", jobs=1)
@@ -160,7 +160,7 @@ def test_weights_that_are_missing_are_refused_before_anything_is_read(pretrained
         ({"architecture": "isonet"}, "cannot be loaded as IsoNet|is a tinymyo|IsoNet"),
     ],
 )
-def test_weights_of_another_model_are_refused_before_anything_is_fitted(model, message, weights, tmp_path):
+def test_weights_of_another_model_are_refused_before_the_first_fit(model, message, weights, tmp_path):
     study = transfer(weights, model={"architecture": "tinymyo", "pretrained": str(weights)} | model, factors={})
     with pytest.raises(Exception, match=message) as error:
         study.run(out=tmp_path / "runs", jobs=1)
@@ -196,7 +196,7 @@ def test_a_published_file_gives_its_trunk(positions, rope, tmp_path):
     assert len(weights_fingerprint([str(tmp_path / "base.safetensors")])) == 10
 
 
-def test_patience_without_validation_and_layers_of_a_model_without_are_told_before_anything_runs(tmp_path):
+def test_patience_without_validation_and_unknown_layers_are_refused_before_the_first_fit(tmp_path):
     for model, training, message in (
         ("isonet", {"patience": 2}, r"training.patience=2 needs validation trials: split"),
         ("multimodal-mlp", {"layer_decay": 0.9}, "layer_decay needs the layer of every parameter"),
@@ -208,9 +208,9 @@ def test_patience_without_validation_and_layers_of_a_model_without_are_told_befo
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_pre_training_begins_with_fresh_weights():
+def test_a_pre_training_starts_from_random_weights():
     part = {"dataset": "simulated", "recipe": {}, "window_s": 1.0, "stride_s": 0.5}
-    with pytest.raises(PretrainingError, match="begins with fresh weights: leave model.pretrained out"):
+    with pytest.raises(PretrainingError, match="model.pretrained is set, but a pre-training starts from random weights; remove it"):
         PretrainingSpec.parse(
             yaml.safe_dump({"name": "x", "corpus": {"parts": {"a": part}}, "model": {"pretrained": "w"}})
         )

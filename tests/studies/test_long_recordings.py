@@ -51,7 +51,7 @@ def test_the_training_trials_are_released(study):
     assert prepared.train.x.untyped_storage().nbytes() == 0
 
 
-def test_large_data_take_turns_and_give_the_numbers_of_small_ones(study, tmp_path, monkeypatch):
+def test_large_recordings_are_handled_one_at_a_time_and_give_the_numbers_of_small_ones(study, tmp_path, monkeypatch):
     expected, turns = run_study(study, out=tmp_path / "small", jobs=1), []
     for module in ("fit_memory", "fit_trials"):
         monkeypatch.setattr(f"emg_lens.studies.fits.{module}.LARGE_BYTES", -1)
@@ -71,7 +71,7 @@ def test_large_data_take_turns_and_give_the_numbers_of_small_ones(study, tmp_pat
     assert set(map(str, turns)) == {str((tmp_path, {"wait": 600.0}))}
 
 
-def test_the_time_in_line_is_not_counted_as_a_fits(study, tmp_path, monkeypatch):
+def test_waiting_for_other_processes_does_not_count_as_time_of_a_fit(study, tmp_path, monkeypatch):
     turns = []
 
     @contextmanager

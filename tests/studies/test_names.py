@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from emg_lens.data.splits import Fold, RepetitionSplit
+from emg_lens.data.folds import Fold
+from emg_lens.data.splits import RepetitionSplit
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.csv_tables import read_table, to_csv, write_csv
 from emg_lens.studies.fits.fit_unit import Fit
@@ -102,7 +103,7 @@ def test_conditions_kinds_and_levels_keep_their_names(result):
     assert len(tests) == 2 * (len(KINDS) * 2 + 2)
 
 
-def test_the_run_read_back_is_the_run(result):
+def test_the_result_read_back_is_the_result(result):
     again = StudyResult.load(result.folder)
     pd.testing.assert_frame_equal(again.scores, result.scores)
     pd.testing.assert_frame_equal(again.tests(), result.tests())
@@ -134,7 +135,7 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def test_the_terminal_shows_markup_as_it_is(result):
+def test_the_terminal_does_not_interpret_markup(result):
     console = Console(file=io.StringIO(), width=200)
     for part in result.terminal():
         console.print(part)
@@ -149,7 +150,7 @@ def test_the_page_and_the_tables_escape_what_users_wrote(result):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_text_comes_back_from_csv_as_it_was(name, tmp_path):
+def test_text_survives_a_csv_round_trip(name, tmp_path):
     table = pd.DataFrame({"subject": [name, "b"], "n": [-1, 2], f"{name} ": ["x", name]})
     write_csv(table, tmp_path / "t.csv")
     again = read_table(tmp_path / "t.csv")
@@ -159,7 +160,7 @@ def test_a_text_comes_back_from_csv_as_it_was(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*ODD, "x" * 5000, "nul.txt", "COM1", "a.", "..", "..."])
-def test_a_folder_has_a_safe_name_of_its_own(name):
+def test_every_folder_name_is_safe_and_unique(name):
     spec, split = StudySpec.load("quickstart"), RepetitionSplit(test=(1,))
 
     def folder(of: str) -> str:
@@ -172,7 +173,7 @@ def test_a_folder_has_a_safe_name_of_its_own(name):
 
 
 @pytest.mark.parametrize("text", MARKUP)
-def test_tables_hold_text_as_text(text):
+def test_tables_escape_text(text):
     table = pd.DataFrame({"a": [text], text: ["1"]})
     table.attrs["notes"] = [text]
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)

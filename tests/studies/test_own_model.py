@@ -31,7 +31,7 @@ def scaled(monkeypatch):
     monkeypatch.setattr(ARCHITECTURES, "_known", {**ARCHITECTURES._known, entry.name: entry})
 
 
-def test_a_model_with_a_forward_of_its_own_is_swept_by_the_loop(scaled, tmp_path):
+def test_a_model_with_its_own_forward_method_is_swept_by_the_loop(scaled, tmp_path):
     content = yaml.safe_load(TINY)
     content["model"] = {"architecture": "scaled-encoder", "d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8}
     content["conditions"]["layer_masks"] = {"modes": ["individual"]}

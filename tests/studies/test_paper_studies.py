@@ -41,7 +41,7 @@ def db2(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hd(tmp_path_factory):
-    """Two subjects of the high-density data, two movements, five repetitions of 0.54 s; forces tell the movement."""
+    """Two subjects of the high-density data, two gestures, five repetitions of 0.54 s; the forces depend on the gesture."""
     folder = tmp_path_factory.mktemp("hd")
     for subject in (1, 2):
         rng, rest, rows = np.random.default_rng(subject), 600, 1100
@@ -77,8 +77,8 @@ def short(name: str) -> Study:
 
 def test_figure_2_compares_networks_of_twelve_channels(db2, tmp_path):
     result = short("isonet-figure2").run(db2, tmp_path, jobs=1)
-    hears = dict(zip(result.facts["sensors"], result.facts["modalities"], strict=True))
-    assert hears == {
+    modalities = dict(zip(result.facts["sensors"], result.facts["modalities"], strict=True))
+    assert modalities == {
         "emg+emg": {"emg_a": 6, "emg_b": 6},
         "acc+acc": {"acc_a": 6, "acc_b": 6},
         "emg+acc": {"emg": 6, "acc": 6},
@@ -90,7 +90,7 @@ def test_figure_2_compares_networks_of_twelve_channels(db2, tmp_path):
     assert beside["Paper"].tolist() == ["0.605", "0.586", "0.716"]
 
 
-def test_table_1_has_every_published_number_beside_it(db2, tmp_path):
+def test_table_1_shows_every_published_number(db2, tmp_path):
     result = short("isonet-table1").run(db2, tmp_path, jobs=1)
     assert len(result.facts) == 2 * 9
     assert len(result.tables()["Beside the published numbers"]) == 9
@@ -98,7 +98,7 @@ def test_table_1_has_every_published_number_beside_it(db2, tmp_path):
     assert list(grid.index) == ["hierarchical", "multimodal-transformer", "multimodal-mlp"]
 
 
-def test_table_2_replaces_one_sensor_and_has_the_published_numbers(db2, tmp_path):
+def test_table_2_replaces_one_sensor_and_shows_the_published_numbers(db2, tmp_path):
     result = short("isonet-table2").run(db2, tmp_path, jobs=1)
     single = result.tables()["Single conditions"].set_index("Condition")["Paper"]
     assert single["ACC zeroed"] == "0.089" and single["EMG zeroed"] == "0.511" and single["Baseline"] == "0.957"

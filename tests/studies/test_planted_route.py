@@ -17,7 +17,7 @@ from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit
 
 
-def test_cutting_the_planted_route_costs_what_the_simulation_says_and_other_cuts_nothing():
+def test_cutting_the_planted_route_gives_the_expected_drop_and_other_cuts_give_none():
     torch.set_num_threads(1)
     study = StudySpec.load("planted-route")
     one = all_fits(study)[1]
@@ -41,7 +41,7 @@ def test_cutting_the_planted_route_costs_what_the_simulation_says_and_other_cuts
         assert audit.loc[name, "structural_null"] and audit.loc[name, "max_abs_delta_logit"] == 0
 
 
-def test_the_report_tells_predictions_from_what_cannot_come_out_otherwise():
+def test_the_report_separates_predictions_from_identities():
     """Both stood in one table, the identities with the baseline as what the simulation was said to expect."""
     study, n = StudySpec.load("planted-route"), 6
     names = ["baseline", *(c.name for c in study.conditions.extra)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import all_fits
 
+from emg_lens.data import Batch
 from emg_lens.studies.fits.fit_execution import build_fit_model, objective_of
 from emg_lens.studies.fits.fit_trials import load_fit
 from emg_lens.studies.spec.study_spec import StudySpec
@@ -29,7 +30,7 @@ def test_the_six_identities_hold_on_every_subject(name):
         model = build_fit_model(one, trials.train)
         recipe = study.training.model_copy(update={"epochs": 2, "anneal_epochs": 1})
         some = slice(None, None, 4)  # the identities hold whatever the weights are; these have left their beginning
-        fit(model, trials.x(trials.train)[some], trials.y(trials.train, objective_of(one))[some], recipe)
+        fit(model, Batch(trials.x(trials.train), trials.y(trials.train, objective_of(one)))[some], recipe)
         conditions = study.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
         result = sweep(model, trials.x(trials.test)[:16], conditions, executor="loop")
         for kind in study.conditions.layer_masks.edges:

@@ -53,7 +53,7 @@ def done(study, tmp_path_factory) -> StudyResult:
     return run_study(study, out=tmp_path_factory.mktemp("runs"), jobs=1)
 
 
-def test_a_run_leaves_everything_the_design_promises(study, done):
+def test_a_run_writes_all_its_files(study, done):
     names = {str(p.relative_to(done.folder)) for p in done.folder.rglob("*") if p.is_file()}
     promised = {
         "spec.yaml",
@@ -104,7 +104,7 @@ def test_a_saved_model_with_its_input_statistics_reproduces_its_own_baseline_fro
     assert (logits.argmax(1) == test.y).mean() == row["accuracy"].iloc[0]
 
 
-def test_statistics_of_the_training_trials_alone_standardise_both_parts(study):
+def test_only_training_trials_decide_the_standardization(study):
     trials = load_fit(all_fits(study)[0], None)
     assert abs(trials.x(trials.train).mean((0, 2))).max() < 1e-4
     assert abs(trials.x(trials.test).mean((0, 2))).max() > 1e-3
@@ -125,7 +125,7 @@ def test_a_finished_run_is_not_computed_again(study, done):
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
 
-def test_a_killed_run_continues_and_gives_the_same_numbers(study, done, tmp_path):
+def test_a_killed_run_is_resumed_and_gives_the_same_numbers(study, done, tmp_path):
     spec = tmp_path / "tiny.yaml"
     spec.write_text(TINY)
     command = [
@@ -156,7 +156,7 @@ def test_a_killed_run_continues_and_gives_the_same_numbers(study, done, tmp_path
     pd.testing.assert_frame_equal(result.curves, done.curves, check_exact=True)
 
 
-def test_a_run_made_with_other_data_is_not_continued(study, done, tmp_path):
+def test_a_run_with_other_data_is_not_resumed(study, done, tmp_path):
     record = done.folder / "data.json"
     text = record.read_text()
     try:
@@ -184,7 +184,7 @@ def test_a_file_saved_again_with_other_labels_of_the_same_size_is_other_data(tmp
         run_study(study, tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
 
 
-def test_a_run_says_where_no_hashes_can_be_kept(done, study, tmp_path, monkeypatch):
+def test_a_run_notes_if_file_hashes_cannot_be_cached(done, study, tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file, not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out, plan = io.StringIO(), recorded_plan(study, None, done.folder)
@@ -223,7 +223,7 @@ def test_a_changed_byte_in_any_file_of_a_run_is_refused_by_its_name(done, tmp_pa
     StudyResult.load(folder)
 
 
-def test_a_study_that_was_written_anew_without_its_checksum_is_refused(done, tmp_path):
+def test_a_rewritten_study_file_without_its_checksum_is_refused(done, tmp_path):
     folder = tmp_path / done.folder.name
     shutil.copytree(done.folder, folder)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
@@ -232,7 +232,7 @@ def test_a_study_that_was_written_anew_without_its_checksum_is_refused(done, tmp
         StudyResult.load(folder)
 
 
-def test_fits_whose_data_are_unknown_are_not_continued(done, study, tmp_path):
+def test_fits_of_unknown_data_are_not_resumed(done, study, tmp_path):
     folder = tmp_path / "runs" / study.name / done.folder.name
     shutil.copytree(done.folder, folder)
     (folder / "data.json").unlink()
@@ -264,7 +264,7 @@ def test_a_class_missing_in_the_test_repetitions_is_found_before_anything_is_wri
     assert not (tmp_path / "runs").exists()
 
 
-def test_ones_own_trials_run_like_any_data_set(tmp_path):
+def test_own_trials_run_like_any_data_set(tmp_path):
     import numpy as np
 
     from emg_lens.data import TrialSet
@@ -290,7 +290,7 @@ def test_ones_own_trials_run_like_any_data_set(tmp_path):
     assert len(result.scores) == 2 * 13
 
 
-def test_trials_that_were_saved_anew_are_read_anew(tmp_path):
+def test_changed_trials_are_read_again(tmp_path):
     import numpy as np
 
     from emg_lens.data import TrialSet
@@ -318,7 +318,7 @@ def _end(parts, costs, n_workers: int) -> float:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 30), max_size=30), st.integers(1, 8))
-def test_workers_are_done_as_soon_as_the_longest_subject_and_their_number_allow(costs, n_workers):
+def test_the_schedule_is_nearly_as_short_as_possible(costs, n_workers):
     parts = start_order(costs, n_workers)
     for task in range(len(costs)):
         shares = [share for t, share in parts if t == task]
@@ -339,29 +339,29 @@ def test_five_subjects_on_two_workers_and_ten_on_eight():
 
 
 @pytest.mark.parametrize(("n", "n_workers"), [(1, 4), (3, 4), (4, 4), (8, 4), (5, 1)])
-def test_no_subject_is_divided_where_that_would_gain_nothing(n, n_workers):
+def test_no_fit_is_divided_if_that_gains_nothing(n, n_workers):
     assert sorted(start_order([3] * n, n_workers)) == [(t, 1.0) for t in range(n)]
 
 
-def test_many_subjects_are_divided_at_once():
+def test_the_schedule_of_many_fits():
     costs = [1 + i % 7 for i in range(4000)]
     assert _end(start_order(costs, 16), costs, 16) <= sum(costs) / 16 + 1
 
 
 def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path, monkeypatch):
-    folder, told = tmp_path / "fits" / "02", []
+    folder, fractions = tmp_path / "fits" / "02", []
     folder.parent.mkdir()
     with monkeypatch.context() as slow:
         clock = itertools.count(step=100.0)
         slow.setattr("emg_lens.training.fitting.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-        run_fit(all_fits(study)[1], None, folder, "cpu", told.append, until=0.5)
-    assert not folder.exists() and max(told) < 0.5
-    n_epochs = len(told)
-    run_fit(all_fits(study)[1], None, folder, "cpu", told.append)
-    assert told[n_epochs] > max(told[:n_epochs]) and told[-1] == 1
+        run_fit(all_fits(study)[1], None, folder, "cpu", fractions.append, until=0.5)
+    assert not folder.exists() and max(fractions) < 0.5
+    n_epochs = len(fractions)
+    run_fit(all_fits(study)[1], None, folder, "cpu", fractions.append)
+    assert fractions[n_epochs] > max(fractions[:n_epochs]) and fractions[-1] == 1
     epochs = study.training.epochs
-    assert told[:epochs] == pytest.approx([told[0] * k for k in range(1, epochs + 1)]), "every epoch once"
-    assert told == sorted(told) and n_epochs == epochs / 2
+    assert fractions[:epochs] == pytest.approx([fractions[0] * k for k in range(1, epochs + 1)]), "every epoch once"
+    assert fractions == sorted(fractions) and n_epochs == epochs / 2
     assert [p.name for p in folder.parent.iterdir()] == ["02"]
     for name in ("scores.csv", "fit.csv", "model.safetensors"):
         assert (folder / name).read_bytes() == (done.folder / "fits" / "02" / name).read_bytes()
@@ -369,16 +369,16 @@ def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path, monk
     assert 200 <= seconds < 300, "the time of the first part counts: two epochs of a hundred seconds"
 
 
-def test_a_fit_that_another_process_has_finished_meanwhile_stays_as_it_is(study, done, tmp_path):
+def test_a_fit_that_another_process_has_finished_is_not_replaced(study, done, tmp_path):
     """An orphan of a killed run and the new run may fit the same: whoever is second leaves what is there."""
     folder = tmp_path / "fits" / "02"
     folder.parent.mkdir()
 
-    def tell(fraction: float) -> None:
+    def on_progress(fraction: float) -> None:
         if not folder.exists():
             shutil.copytree(done.folder / "fits" / "02", folder)
 
-    run_fit(all_fits(study)[1], None, folder, "cpu", tell)
+    run_fit(all_fits(study)[1], None, folder, "cpu", on_progress)
     assert [p.name for p in folder.parent.iterdir()] == ["02"]
     before = done.folder / "fits" / "02" / "fit.json"
     assert (folder / "fit.json").read_bytes() == before.read_bytes()
@@ -388,24 +388,24 @@ class Stop(Exception):
     pass
 
 
-def test_a_fit_that_is_stopped_in_the_middle_of_its_fit_continues_there(study, done, tmp_path, monkeypatch):
+def test_an_interrupted_fit_is_resumed_from_its_last_epoch(study, done, tmp_path, monkeypatch):
     monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_SECONDS", 0.0)
     monkeypatch.setattr("emg_lens.io.checkpoint.SAVE_FRACTION", 1e6)
-    folder, told = tmp_path / "fits" / "02", []
+    folder, fractions = tmp_path / "fits" / "02", []
     folder.parent.mkdir()
 
     def stop(fraction: float) -> None:
-        told.append(fraction)
-        if len(told) == 3:
+        fractions.append(fraction)
+        if len(fractions) == 3:
             raise Stop
 
     with pytest.raises(Stop):
         run_fit(all_fits(study)[1], None, folder, "cpu", stop)
     assert not folder.exists()
-    run_fit(all_fits(study)[1], None, folder, "cpu", told.append)
+    run_fit(all_fits(study)[1], None, folder, "cpu", fractions.append)
     epochs = study.training.epochs
-    assert told == sorted(set(told)) and told[-1] == 1
-    assert told[:epochs] == pytest.approx([told[0] * k for k in range(1, epochs + 1)]), "every epoch once"
+    assert fractions == sorted(set(fractions)) and fractions[-1] == 1
+    assert fractions[:epochs] == pytest.approx([fractions[0] * k for k in range(1, epochs + 1)]), "every epoch once"
     assert [p.name for p in folder.parent.iterdir()] == ["02"]
     assert (folder / "scores.csv").read_bytes() == (done.folder / "fits" / "02" / "scores.csv").read_bytes()
 
@@ -416,7 +416,7 @@ def test_a_finished_run_is_shown_again_without_reading_its_recordings(study, don
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
 
-def test_what_killed_processes_left_is_removed_once_all_fits_are_finished(study, done):
+def test_incomplete_files_of_killed_processes_are_removed_at_the_end(study, done):
     fits = done.folder / "fits"
     (fits / "..02.fit.99999.partial").write_bytes(b"half")
     (fits / ".02.progress").write_text("0.5")
@@ -444,7 +444,7 @@ def test_a_folder_is_run_by_one_process_at_a_time_and_read_by_any(study, done, t
     assert len(run_study(study, out=out, jobs=1).scores) == len(done.scores)
 
 
-def test_where_folders_cannot_be_locked_a_run_says_so_and_goes_on(study, done, tmp_path, monkeypatch):
+def test_a_run_continues_with_a_note_if_the_folder_cannot_be_locked(study, done, tmp_path, monkeypatch):
     def refused(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -455,7 +455,7 @@ def test_where_folders_cannot_be_locked_a_run_says_so_and_goes_on(study, done, t
     assert "cannot be locked (No locks available); do not run this study twice at a time" in console.file.getvalue()
 
 
-def test_data_that_another_process_has_changed_before_this_one_got_the_folder_are_seen(study, tmp_path, monkeypatch):
+def test_a_record_that_another_process_wrote_before_the_lock_is_checked(study, tmp_path, monkeypatch):
     """Two processes start the same run with different data, and the other process gets the lock first."""
 
     @contextmanager
@@ -471,7 +471,7 @@ def test_data_that_another_process_has_changed_before_this_one_got_the_folder_ar
     assert not list(tmp_path.rglob("scores.csv"))
 
 
-def test_a_report_of_a_run_that_ends_meanwhile_has_all_its_fits(done, tmp_path, monkeypatch):
+def test_a_report_has_all_fits_of_a_run_that_finishes_meanwhile(done, tmp_path, monkeypatch):
     from emg_lens import cli
 
     folder = tmp_path / done.folder.name
@@ -490,15 +490,15 @@ def test_a_report_of_a_run_that_ends_meanwhile_has_all_its_fits(done, tmp_path, 
 
 
 @pytest.mark.parametrize("room", [100, 4096])
-def test_a_disk_that_fills_up_while_a_fit_is_written_is_one_line(study, tmp_path, room):
+def test_a_full_disk_is_an_error_of_one_line(study, tmp_path, room):
     """At 100 bytes the first text does not fit, at 4096 the weights do not."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    fit, folder, told = all_fits(study)[0], tmp_path / "fit", []
+    fit, folder, fractions = all_fits(study)[0], tmp_path / "fit", []
 
     def fill(done: float) -> None:
-        told.append(done)
-        if len(told) > fit.recipe.epochs:  # it is swept
+        fractions.append(done)
+        if len(fractions) > fit.recipe.epochs:  # it is swept
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
 
     try:

@@ -78,7 +78,7 @@ def test_yaml_round_trips_to_the_same_hash():
     assert again == study and again.digest() == study.digest()
 
 
-def test_the_hash_ignores_words_and_follows_numbers():
+def test_the_hash_depends_on_numbers_and_not_on_texts():
     study = Study.parse(TINY)
     assert Study.parse(changed(title="Another title", question="?")).digest() == study.digest()
     assert Study.parse(changed(training__seed=1)).digest() != study.digest()
@@ -96,7 +96,7 @@ def test_the_hash_ignores_words_and_follows_numbers():
         ({"split": {"by": "weekday"}}, "split.by='weekday'; expected 'repetition'"),
         ({"split": {"by": "subject"}}, "needs either leave_out or test"),
         ({"conditions__layer_masks": {"edges": {"x": "crossmodal()"}}}, "unknown edge set 'crossmodal'"),
-        ({"conditions__extra": [{"name": "x"}]}, "condition 'x' does nothing"),
+        ({"conditions__extra": [{"name": "x"}]}, "condition 'x' has no intervention"),
         ({"conditions__extra": [{"name": "x", "edge": "every()"}]}, "unknown key 'edge'; known interventions"),
         (
             {"conditions__extra": [{"name": "x", "replace": "acc", "by": "zeros"}]},
@@ -104,20 +104,26 @@ def test_the_hash_ignores_words_and_follows_numbers():
         ),
         ({"conditions__extra": [{"name": "x", "by": "zero"}]}, "unknown key 'by'"),
         ({"factors": {"subject": {"a": {}}}}, "a factor cannot be called 'subject'"),
-        ({"factors": {"seed": {}}}, "factor 'seed' needs levels"),
-        ({"factors": {"size": {"a": {"titel": "b"}}}}, "level 'a' of 'size' overrides 'titel'"),
-        ({"factors": {"size": {"a": {"training": {"epochs": 0}}}}}, "at size=a: training.epochs=0; expected a number greater than or equal to 1"),
+        ({"factors": {"seed": {}}}, "factor 'seed'={}; expected levels with the keys that they override"),
+        ({"factors": {"size": {"a": {"titel": "b"}}}}, "level 'a' of factor 'size' overrides 'titel'"),
+        (
+            {"factors": {"size": {"a": {"training": {"epochs": 0}}}}},
+            "at size=a: training.epochs=0; expected a number greater than or equal to 1",
+        ),
         ({"factors": {"seed": 100, "x": {str(i): {} for i in range(11)}}}, "1100 combinations"),
-        ({"statistics__compare": [{"factor": "size", "to": "a"}]}, "names the factor 'size'"),
+        ({"statistics__compare": [{"factor": "size", "to": "a"}]}, "statistics.compare: unknown factor 'size'"),
         (
             {"factors": {"size": {"a": {}}}, "statistics__compare": [{"factor": "size", "to": "b"}]},
-            "names the level 'b' of 'size'; it has a",
+            "statistics.compare: 'size' has no level 'b'; it has a",
         ),
         ({"training__epochs": 0}, "training.epochs=0; expected a number greater than or equal to 1"),
         ({"statistics__n_bootstrap": 500}, "statistics.n_bootstrap is not a known key; known keys: "),
         ({"name": "no spaces"}, "name=.no spaces.; expected text to match"),
-        ({"cohort__dataset": "uci-emg"}, "'sees' need dataset: simulated"),
-        ({"cohort__labels": [1, 2]}, "'sees' need every class of the simulation: leave cohort.labels out"),
+        (
+            {"cohort__dataset": "uci-emg"},
+            "the true information in 'uci-emg' is not known; .* where it is known: simulated",
+        ),
+        ({"cohort__labels": [1, 2]}, "needs every class of the data set; leave cohort.labels out"),
     ],
 )
 def test_a_wrong_file_is_one_line(changes, message):
@@ -128,23 +134,23 @@ def test_a_wrong_file_is_one_line(changes, message):
 
 def test_a_layer_that_does_not_exist_is_named_before_running():
     study = Study.parse(changed(conditions__extra=[{"name": "x", "edges": "unimodal().at(layers=7)"}]))
-    study.check()  # needs the model's shape: found when the study meets its data
+    study.check()  # the number of layers is known only when the model is built
     from emg_lens.studies.runner import run_study
 
-    with pytest.raises(StudyError, match="layer 7 does not exist: the model has layers 0 to 1"):
+    with pytest.raises(StudyError, match="unknown layer 7; the model has layers 0 to 1"):
         run_study(study, out="never-made")
 
 
 @pytest.mark.parametrize(
     ("text", "message"), [("a: [", "is not valid YAML"), ("- 1", "holds a list"), ("", "holds nothing")]
 )
-def test_text_that_is_no_study_is_one_line(text, message):
+def test_an_error_in_a_text_that_is_not_a_study_is_one_line(text, message):
     with pytest.raises(StudyError, match=message) as error:
         Study.parse(text)
     assert "\n" not in str(error.value)
 
 
-def test_a_level_that_its_conditions_do_not_fit_is_named(tmp_path):
+def test_an_error_names_the_level_whose_conditions_do_not_fit(tmp_path):
     factors = {"sensors": {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}, "seed": 2}
     study = Study.parse(changed(factors=factors, conditions={"layer_masks": {"edges": {"cross": "cross_modal()"}}}))
     with pytest.raises(
@@ -177,7 +183,7 @@ def test_another_architecture_brings_its_own_settings():
     assert isonet == study.model and mlp.settings == {"d_hidden": 8}
 
 
-def test_what_is_made_of_finished_fits_does_not_change_the_hash():
+def test_what_is_computed_from_finished_fits_does_not_change_the_hash():
     study = Study.parse(TINY)
     for changes in ({"metrics": ["macro_f1"]}, {"statistics__test": "wilcoxon"}, {"views": ["layer-sweep"]}):
         assert Study.parse(changed(**changes)).digest() == study.digest()
@@ -190,7 +196,7 @@ def test_what_is_made_of_finished_fits_does_not_change_the_hash():
     [
         ({"model__d_modle": 3}, "model 'isonet' has no setting 'd_modle'; known: "),
         ({"model__architecture": "isonett"}, "unknown model 'isonett'; did you mean 'isonet'"),
-        ({"model__severed_edges": "flow('emg')"}, "missing 1 required positional argument: 'dest'"),
+        ({"model__masked_edges": "flow('emg')"}, "missing 1 required positional argument: 'dest'"),
         ({"model__n_heads": 3}, "cannot be divided among n_heads=3"),
         ({"metrics": ["acuracy"]}, "unknown metric 'acuracy'; did you mean 'accuracy'"),
         ({"objective": "regresion"}, "unknown objective 'regresion'"),
@@ -198,8 +204,11 @@ def test_what_is_made_of_finished_fits_does_not_change_the_hash():
         ({"views": ["tabel3"]}, "unknown view 'tabel3'"),
         ({"split__test": [9]}, "no trial of the test repetitions 9; it has 1, 2, 3, 4"),
         ({"split__test": [2, 9]}, "no subject has repetition 9"),
-        ({"cohort__labels": [1, 2, 99], "conditions__extra": []}, "no subject performs 99; leave it out"),
-        ({"cohort__subjects": ["77"]}, r"no subject \['77'\] in the data; known: 01, 02, 03"),
+        (
+            {"cohort__labels": [1, 2, 99], "conditions__extra": []},
+            "cohort.labels: no subject performs 99; leave it out",
+        ),
+        ({"cohort__subjects": ["77"]}, "cohort.subjects: the data have no subject 77; known: 01, 02, 03"),
         ({"cohort__modalities": ["gyro"]}, "gyro"),
         (
             {"conditions__extra": [{"name": "x", "edges": "flow('gyro', 'cls')"}]},
@@ -210,7 +219,7 @@ def test_what_is_made_of_finished_fits_does_not_change_the_hash():
         ({"conditions__extra": [{"name": "x", "replace": "acc", "at": "hook_embd"}]}, "hook_embd"),
     ],
 )
-def test_what_only_model_and_data_can_tell_is_one_line_before_anything_is_written(changes, message, tmp_path):
+def test_what_only_model_and_data_decide_is_one_line_before_anything_is_written(changes, message, tmp_path):
     study = Study.parse(changed(**changes))
     with pytest.raises(EmgLensError, match=message) as error:
         study.run(out=tmp_path / "runs", jobs=1)
@@ -218,13 +227,13 @@ def test_what_only_model_and_data_can_tell_is_one_line_before_anything_is_writte
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_pre_training_is_told_from_a_study():
-    with pytest.raises(StudyError, match="study is a pre-training, not a study; run it with emg-lens pretrain"):
+def test_a_pre_training_is_not_a_study():
+    with pytest.raises(StudyError, match="study describes a pre-training, not a study; run it with emg-lens pretrain"):
         Study.parse("name: x\ncorpus: {folders: [a]}\nmodel: {architecture: tinymyo}\n")
 
 
 def test_an_unknown_name_lists_the_catalogue(tmp_path):
-    with pytest.raises(StudyError, match="no study 'quikstart'.*quickstart"):
+    with pytest.raises(StudyError, match="unknown study 'quikstart'.*quickstart"):
         Study.load("quikstart")
     with pytest.raises(StudyError, match="cannot read study"):
         Study.load(tmp_path / "missing.yaml")

@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     return found
 
 
-def test_finger_angles_are_told_in_degrees_beside_what_was_published(folder, tmp_path):
+def test_finger_angles_are_reported_in_degrees_next_to_the_published_values(folder, tmp_path):
     result = Study.parse(yaml.safe_dump(changed())).run(data=folder, out=tmp_path, jobs=1)
     trials = result.predictions()
     targets = trials[[c for c in trials if c.startswith("target_")]].to_numpy()
@@ -57,8 +57,8 @@ def test_finger_angles_are_told_in_degrees_beside_what_was_published(folder, tmp
     assert any("8.77" in table.to_string() for table in result.tables().values())
 
 
-def test_values_for_every_sample_are_refused_before_anything_is_fitted(folder, tmp_path):
-    with pytest.raises(StudyError, match=r"gives \[200, 5\] values a trial.*pooled=True"):
+def test_values_for_every_sample_are_refused_before_the_first_fit(folder, tmp_path):
+    with pytest.raises(StudyError, match=r"predicts \[200, 5\] values per trial.*pooled=True"):
         Study.parse(yaml.safe_dump(changed(pooled=False))).run(data=folder, out=tmp_path, jobs=1)
     assert not list(tmp_path.rglob("fit.csv"))
 

@@ -21,8 +21,8 @@ def db5(tmp_path_factory):
         label = np.concatenate([np.repeat([0, repetition_id], [100, ROWS]) for repetition_id, _ in runs])
         repetition = np.concatenate([np.repeat([r, r], [100, ROWS]) for _, r in runs])
         time = np.arange(len(label)) / FS
-        hears = rng.uniform(0, 3, size=(4, 16))
-        emg = hears[label] * np.sin(2 * np.pi * (20 + 15 * label) * time)[:, None] + rng.normal(size=(len(label), 16))
+        gains = rng.uniform(0, 3, size=(4, 16))
+        emg = gains[label] * np.sin(2 * np.pi * (20 + 15 * label) * time)[:, None] + rng.normal(size=(len(label), 16))
         content = {"emg": emg, "acc": rng.normal(size=(len(label), 3)), "subject": subject, "exercise": 1}
         content |= {"restimulus": label[:, None], "rerepetition": repetition[:, None]}
         savemat(folder / f"S{subject}_E1_A1.mat", content)
@@ -38,14 +38,14 @@ def short(name: str) -> Study:
     return Study.parse(yaml.safe_dump(content, sort_keys=False))
 
 
-def test_a_rotation_that_does_nothing_is_found_out(db5, tmp_path):
+def test_a_rotation_without_effect_is_detected(db5, tmp_path):
     result = short("tinymyo-position").run(db5, tmp_path, jobs=1)
     moved = result.scores.pivot_table("max_abs_delta_logit", "condition", "positions", aggfunc="max")
     orders = [name for name in moved.index if name.startswith("patches permuted")]
     assert len(orders) == 3
     assert (moved.loc[orders, "none"] < 1e-4).all()
     assert (moved.loc[orders, ["token", "time"]] > 1e-3).all(axis=None)
-    assert (moved.loc["electrodes permuted"] > 1e-3).all(), "the head tells electrodes apart"
+    assert (moved.loc["electrodes permuted"] > 1e-3).all(), "the head distinguishes electrodes"
 
 
 def test_edges_over_channels_and_time_are_cut_in_every_layer(db5, tmp_path):

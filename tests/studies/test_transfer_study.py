@@ -41,7 +41,7 @@ def short(levels=("scratch", "probe", "fine-tune")) -> Study:
     return Study.parse(yaml.safe_dump(content, sort_keys=False))
 
 
-def test_the_three_starts_have_the_published_numbers_beside_them(uci, tmp_path, monkeypatch):
+def test_the_three_starting_weights_are_shown_with_the_published_numbers(uci, tmp_path, monkeypatch):
     torch.manual_seed(0)
     config = TinyMyoConfig(modalities={"emg": 16}, n_samples=100, n_classes=0, head="reconstruction", **SMALL)
     TinyMyo(config).save_pretrained(tmp_path / "run" / "model")  # as a pre-training leaves it
@@ -56,7 +56,7 @@ def test_the_three_starts_have_the_published_numbers_beside_them(uci, tmp_path, 
     assert "validation_loss" in result.curves
 
 
-def test_without_weights_it_says_which_variable_names_them_and_scratch_runs_alone(uci, tmp_path, monkeypatch):
+def test_without_weights_the_error_names_the_variable_and_scratch_still_runs(uci, tmp_path, monkeypatch):
     monkeypatch.delenv("EMG_LENS_PRETRAINED", raising=False)
     with pytest.raises(StudyError, match=r"\$EMG_LENS_PRETRAINED is not set; set it to .*, or leave") as error:
         short().run(uci, tmp_path / "runs", jobs=1)

@@ -54,12 +54,15 @@ def with_(old: str, new: str) -> str:
         (with_("batch_size: 16", "batch_size: -1"), "training.batch_size"),
         (with_("stop_s: 1.5", "stop_s: .inf"), "cohort.segment.stop_s"),
         (with_("fs: 20", "fs: .inf"), "cohort.recipe.fs"),
-        (with_("  dataset: simulated", "  dataset: simulated\n  subjects: [no]"), "subjects=false; expected a number or text"),
+        (
+            with_("  dataset: simulated", "  dataset: simulated\n  subjects: [no]"),
+            "subjects=false; expected a number or text",
+        ),
         (with_("train: [1, 3]", "train: [true, 3]"), "train=true; expected a number or text"),
         (with_("layer_masks: {}", "controls: {random_edges: 1000000000}"), "random_edges"),
     ],
 )
-def test_what_is_no_study_is_refused_at_once_in_one_line(text, message):
+def test_an_invalid_study_is_refused_at_once_in_one_line(text, message):
     started = time.perf_counter()
     with pytest.raises(StudyError, match=message) as error:
         StudySpec.parse(text)
@@ -79,7 +82,7 @@ def test_references_dates_and_merges_are_read():
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, 3, b"x", None, "a\0b", "/", "/no/such.yaml", "."])
-def test_what_is_no_file_and_no_shipped_study_is_refused_in_one_line(name):
+def test_a_name_without_a_file_or_a_shipped_study_is_refused_in_one_line(name):
     with pytest.raises(Exception, match="study") as error:
         StudySpec.load(name)
     assert "\n" not in str(error.value) and len(str(error.value)) < 1500
