@@ -145,12 +145,12 @@ const rect = (x, y, w, h, rest) => `<rect x="${x}" y="${y}" width="${w}" height=
 
 /** Neighbouring rows of equal key: [first, after last]. */
 function runs(n, key) {
-  const found = [];
+  const ranges = [];
   for (let i = 0; i < n; i++) {
-    if (i && key(i) === key(i - 1)) found[found.length - 1][1] = i + 1;
-    else found.push([i, i + 1]);
+    if (i && key(i) === key(i - 1)) ranges[ranges.length - 1][1] = i + 1;
+    else ranges.push([i, i + 1]);
   }
-  return found;
+  return ranges;
 }
 
 /** What to write along an axis: tokens where there is room, else channels, else groups. */
@@ -232,20 +232,20 @@ function colourBar(m, g, t) {
 
 /** The edges to draw: of the hovered token, of the pinned ones, or the strongest of the whole map. */
 function edges(m) {
-  const low = Math.max(floor(), scaleOf(m) / 1000), found = [];
-  const add = (i) => Math.abs(m.values[i]) >= low && found.push(i);
+  const low = Math.max(floor(), scaleOf(m) / 1000), chosen = [];
+  const add = (i) => Math.abs(m.values[i]) >= low && chosen.push(i);
   const rows = hovered?.d !== undefined ? [hovered.d] : hovered?.s === undefined ? [...pinned] : [];
   const strong = (a, b) => Math.abs(m.values[b]) - Math.abs(m.values[a]);
   if (rows.length) {
     return rows.flatMap((d) => {
-      found.length = 0;
+      chosen.length = 0;
       for (let s = 0; s < m.n; s++) add(d * m.n + s);
-      return found.sort(strong).slice(0, 16);
+      return chosen.sort(strong).slice(0, 16);
     });
   }
   if (hovered?.s !== undefined) for (let d = 0; d < m.n; d++) add(d * m.n + hovered.s);
   else return (m.top ??= strongestEdges(m, 40)).filter((i) => Math.abs(m.values[i]) >= low);
-  return found.sort(strong).slice(0, 16);
+  return chosen.sort(strong).slice(0, 16);
 }
 
 function strongestEdges(m, count) {

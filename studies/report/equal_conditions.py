@@ -21,6 +21,6 @@ def identities(scores: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
             if r.condition in (other, BASELINE) or other not in values:
                 continue
             reason = "no cut edge reaches the readout" if r.structural_null else "both cut the same live edges"
-            apart = (values[r.condition] - values[other]).abs().max()
-            rows.append((r.condition, other, reason, float(apart)))
+            difference = (values[r.condition] - values[other]).abs().max()
+            rows.append((r.condition, other, reason, float(difference)))
     return pd.DataFrame(rows, columns=["condition", "equal_to", "reason", "max_abs_difference"])

@@ -110,7 +110,7 @@ def layout_identities(cell: Cell) -> pd.DataFrame | None:
             "Condition": same["condition"],
             "Equal to": same["equal_to"],
             "Reason": same["reason"],
-            "Largest difference": [f"{apart:g}" for apart in same["max_abs_difference"]],
+            "Largest difference": [f"{difference:g}" for difference in same["max_abs_difference"]],
         }
     ).reset_index(drop=True)
     table.attrs["notes"] = [
