@@ -66,8 +66,8 @@ def gate_edges(
         torch.Size([1, 1, 4, 4])
     """
     layout, paths = resolve_layout(model, layout), attention_paths(model)
-    shape = (count_layers(model, paths), model.cfg.n_heads, len(layout), len(layout))  # pyright: ignore
-    _check_gates(gates, shape)
+    n_heads: int = model.cfg.n_heads  # pyright: ignore
+    _check_gates(gates, (count_layers(model, paths), n_heads, len(layout), len(layout)))
     layers = by_place(gates, layout, lambda own: own.requires_grad or bool((own != 1).any()))
     layers = {place: own for place, own in layers.items() if place in paths or bool((own != 1).any())}
     check_layers(model, paths, layers)
@@ -96,8 +96,8 @@ def gates_on(
     Raises:
         EdgeError: The edges do not fit the layout or the model, or `gate` cannot be broadcast to their mask.
     """
-    n_layers, n_heads = count_layers(model, attention_paths(model)), model.cfg.n_heads  # pyright: ignore
-    mask = edges.mask(resolve_layout(model, layout), n_layers, n_heads)
+    n_heads: int = model.cfg.n_heads  # pyright: ignore
+    mask = edges.mask(resolve_layout(model, layout), count_layers(model, attention_paths(model)), n_heads)
     if not mask.any():
         raise EdgeError(f"{edges} selects no edge of this model; write none() to cut nothing")
     gate = torch.as_tensor(gate, dtype=None if isinstance(gate, Tensor) else torch.float32)

@@ -84,7 +84,7 @@ def shuffled(layout: TokenLayout, tokens: Tokens, within: Within, seed: int) -> 
         alike[{"all": None, "channel": (group, channel), "patch": patch}[within]].append(position)
     if all(len(places) < 2 for places in alike.values()):
         n_tokens = sum(map(len, alike.values()))
-        raise EdgeError(f"within={within!r}: none of these {n_tokens} tokens can change places; use within='all'")
+        raise EdgeError(f"within={within!r}: fewer than two of these {n_tokens} tokens can exchange places; add tokens")
     order, random = torch.arange(len(layout)), torch.Generator().manual_seed(seed)
     for places in alike.values():
         order[places] = torch.tensor(places)[_moved(len(places), random)]

@@ -38,5 +38,5 @@ def pair(model: HookedBiosignalEncoder, batch: int = 3) -> tuple[torch.Tensor, t
 
 
 def logit_difference(logits: torch.Tensor) -> torch.Tensor:
-    """A metric: how far "fist" is ahead of "rest"."""
+    """A metric: the logit of "fist" minus the logit of "rest"."""
     return (logits[:, 1] - logits[:, 0]).mean()

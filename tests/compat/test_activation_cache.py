@@ -1,4 +1,4 @@
-"""Every method of TransformerLens's ActivationCache on our encoders, by its numbers: do the parts add up?"""
+"""Every method of TransformerLens's ActivationCache on our encoders: the parts sum to the whole."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def run(norm, batch=3, **changes):
 
 
 def stream(model, cache, layer, mlp_input):
-    """What the parts should add up to: read off the hooks, not off the cache's methods."""
+    """The expected sum of the parts, from hooks instead of the cache's methods."""
     n, post = model.cfg.n_layers, model.cfg.norm == "post"
     layer = n if layer in (None, -1) else layer
     if mlp_input:
@@ -120,7 +120,7 @@ def test_neurons_and_their_remainder_add_up(norm):
 
 
 def test_a_component_of_a_post_norm_model_is_what_leaves_with_it_when_all_else_is_held():
-    """The independent check: hold every scale and every other write, take one write away, and look at the stream."""
+    """An independent check: keep all scales and all other outputs, remove one output, and compare the stream."""
     model, _, cache = run("post")
     parts, labels = cache.decompose_resid(return_labels=True)
     for name, hook_name in (("0_attn_out", "blocks.0.hook_attn_out"), ("1_mlp_out", "blocks.1.hook_mlp_out")):
@@ -284,7 +284,7 @@ def test_per_head_results_are_computed_when_they_were_not_cached():
     close(cache["result", 1], cached["result", 1])
 
 
-def test_split_inputs_have_no_one_scale_and_say_so():
+def test_decompositions_of_split_inputs_are_refused():
     model = make()
     model.set_use_split_qkv_input(True)
     _, cache = model.run_with_cache(model.example_input(2))
@@ -324,7 +324,7 @@ def test_gradients_are_cached_with_the_loss(norm):
     assert cache["blocks.2.attn.hook_pattern_grad"].shape == (3, 2, 7, 7)
 
 
-def test_positions_are_sliced_where_they_are_also_beside_a_head_axis():
+def test_positions_are_sliced_also_with_a_head_axis():
     model = make(positions="rotary")
     x = model.example_input(2)
     for switch in ("split_qkv_input", "attn_result", "hook_mlp_in"):

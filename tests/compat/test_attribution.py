@@ -21,7 +21,7 @@ def test_nodes_score_the_clean_change_along_the_gradient_at_the_corrupt_run(norm
     assert len(found) == 7 * (1 + 3 * (2 + 1))
 
     def expected(name, where):
-        """The same by autograd of a function of the activation, one trial at a time."""
+        """The same by autograd of a function of the activation, for one trial at a time."""
         total = 0.0
         for trial in range(2):
             one = slice(trial, trial + 1)
@@ -42,7 +42,7 @@ def test_nodes_score_the_clean_change_along_the_gradient_at_the_corrupt_run(norm
 
 
 def test_with_nothing_in_between_a_node_score_is_the_exact_effect():
-    """The last layer's MLP at CLS, of a model whose norms are held: linear, so first order is all there is."""
+    """The last layer's MLP at CLS with fixed norms: the model is linear there, so first order is exact."""
     model = make(norm="post", n_layers=1)
     clean, corrupt = pair(model, batch=1)
     _, held = model.run_with_cache(corrupt)

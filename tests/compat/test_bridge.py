@@ -1,4 +1,4 @@
-"""Our encoders as a TransformerBridge, against the plain encoder."""
+"""Our encoders as a TransformerBridge, compared with the plain encoder."""
 
 import copy
 import importlib.metadata
@@ -40,7 +40,7 @@ MODELS = {
     "post-LN, sinusoidal, mean": dict(norm="post", positions="sinusoidal", readout="mean"),
     "pre-LN, no positions, no readout": dict(positions="none", readout="none", n_classes=0, cls_token=False),
     "permanent_mask": dict(masked_edges="cross_modal('emg','acc').at(layers=1) | flow('acc','cls')"),
-    "severed, empty rows": dict(
+    "masked edges, empty rows": dict(
         norm="post", masked_edges="flow('cls', 'emg') | flow('cls', 'acc') | flow('cls', 'cls')"
     ),
     "patches": dict(patch_samples=4, embedding="shared", qkv_bias=False, act_fn="relu"),
@@ -232,20 +232,20 @@ def test_a_row_with_every_edge_cut_is_zero_and_not_nan():
 
 def test_the_model_is_left_as_it_was_and_shares_nothing_with_the_bridge():
     model = make()
-    heard = []
-    model.add_hook("blocks.0.attn.hook_z", lambda z, hook: heard.append("user"), is_permanent=True)
-    model.add_hook("hook_embed", lambda tensor, hook: heard.append("user"))
+    calls = []
+    model.add_hook("blocks.0.attn.hook_z", lambda z, hook: calls.append("user"), is_permanent=True)
+    model.add_hook("hook_embed", lambda tensor, hook: calls.append("user"))
     tree = {name: (type(module), id(module)) for name, module in model.named_modules()}
     weights, x = copy.deepcopy(model.state_dict()), model.example_input(2)
     before = model(x)
     bridge = to_bridge(model)
-    heard.clear()
+    calls.clear()
     bridge(x)
-    assert heard == []
+    assert calls == []
     bridge(x).sum().backward()
     torch.optim.SGD(bridge.parameters(), lr=1.0).step()
     assert (bridge(x) - before).abs().max() > 1e-3
-    assert torch.equal(model(x), before) and heard == ["user", "user"]
+    assert torch.equal(model(x), before) and calls == ["user", "user"]
     assert {name: (type(module), id(module)) for name, module in model.named_modules()} == tree
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Hooks that could not run are refused, by every way there is to put one; filters mean what they say."""
+"""Hooks that would never run are refused by every method that adds hooks; name filters select correctly."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_the_same_hook_runs_when_the_point_is_on(name):
     assert len(fired) == len(set(fired)) == 3  # once a layer: two names are one point
 
 
-def test_a_test_that_matches_nothing_raises_and_one_that_matches_much_passes_over_what_is_off():
+def test_a_filter_without_matches_raises_and_other_filters_skip_points_that_are_off():
     model = make()
     for attempt in (
         lambda: model.run_with_hooks(model.example_input(), fwd_hooks=[(lambda n: "attention" in n, nothing)]),
@@ -94,7 +94,7 @@ def test_an_unknown_name_raises_and_suggests_one():
     assert hooks_left(model) == []
 
 
-def test_a_switch_is_not_turned_off_under_a_hook():
+def test_a_switch_cannot_be_turned_off_while_its_point_has_a_hook():
     model = make()
     model.set_use_attn_result(True)
     model.add_perma_hook("blocks.0.attn.hook_result", nothing)
@@ -125,7 +125,7 @@ def test_switches_belong_to_one_model_not_to_its_configuration():
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_inputs_of_heads_are_copies_of_the_residual_stream_before_the_norm(norm):
-    """So an edit there is an edit of what one head reads: the fork that path patching needs."""
+    """An edit there changes the input of one head only, as path patching needs."""
     model = make(norm=norm)
     model.set_use_split_qkv_input(True)
     x, _ = pair(model)
@@ -182,7 +182,7 @@ def test_hooks_leave_nothing_behind_also_after_an_error():
     assert hooks_left(model) == []
 
 
-def test_a_keyword_nobody_knows_is_refused():
+def test_an_unknown_keyword_is_refused():
     model = make()
     for run in (model.__call__, model.run_with_hooks, model.run_with_cache):
         with pytest.raises(TypeError, match="totally_bogus"):

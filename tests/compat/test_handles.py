@@ -1,4 +1,4 @@
-"""Handles stand for signals inside their context, and for nothing outside it."""
+"""Handles represent signals inside their context only."""
 
 import gc
 import weakref
@@ -13,7 +13,7 @@ from emg_lens.lens import handles as handles_module
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 
 
-def test_a_handle_gives_what_its_signals_give():
+def test_a_handle_gives_the_same_output_as_its_signals():
     model = make()
     x = model.example_input(4)
     with model.handles(x) as tokens:

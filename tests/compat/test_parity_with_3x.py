@@ -1,4 +1,4 @@
-"""The same weights in TransformerLens 3's own models: every hook point that both have holds the same numbers."""
+"""The same weights in TransformerLens 3's own models: all shared hook points have the same values."""
 
 import warnings
 
@@ -14,7 +14,7 @@ BATCH = 3
 
 
 def copy_weights(model, theirs):
-    """Ours into theirs, embedding apart; names and shapes are the same. Returns what stayed theirs."""
+    """Copy our weights except the embedding; names and shapes are the same. Return the weights that were not copied."""
     state = {n: w for n, w in model.state_dict().items() if n in theirs.state_dict() and n != "embed.W_E"}
     missing, unexpected = theirs.load_state_dict(state, strict=False)
     assert not unexpected
@@ -116,7 +116,7 @@ def test_with_norms_folded_their_cache_gives_what_ours_gives_unfolded(name):
 
 
 def hooked_encoder_blocks(model):
-    """HookedEncoder's blocks with our weights; the model around them wants a vocabulary that we do not have."""
+    """HookedEncoder's blocks with our weights; the whole model would need a vocabulary."""
     from transformer_lens import HookedEncoder, HookedTransformerConfig
 
     cfg = model.cfg

@@ -178,7 +178,7 @@ def test_direct_paths_between_heads_are_the_exact_edge_intervention(component, p
 
 
 @needs_4
-def test_all_sources_of_direct_paths():
+def test_direct_paths_from_all_sources():
     model = make(n_layers=2)
     clean, corrupt = pair(model)
     with model.handles(corrupt) as tokens:

@@ -1,10 +1,10 @@
-"""A share of the random cuts of `make fuzz-cuts`."""
+"""Some of the random cuts of `make fuzz-cuts`."""
 
 import pytest
 from random_cuts import SITUATIONS, judge
 
 ALWAYS_CUT = ("as it is", "in another type", "peaked", "while training", "with padding", "nested")
-"""Situations in which nothing may be refused."""
+"""Situations in which no cut may be refused."""
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,4 +1,4 @@
-"""A sweep over a model of TransformerLens's own that is interrupted, and continued on another copy of the model."""
+"""A sweep over a TransformerLens model that is interrupted and resumed on another copy of the model."""
 
 import pytest
 import torch

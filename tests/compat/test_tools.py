@@ -87,7 +87,7 @@ def test_the_logit_lens_run_on_an_input_says_that_pooled_logits_are_not_one_a_po
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_singular_vectors_of_heads_and_mlps(norm):
-    """Of an MLP's input map: with the gain of a norm between it and the stream, without that of one behind it."""
+    """For an MLP's input map: with the gain of the norm before it, without the gain of a norm after it."""
     model = make(norm=norm)
     found = SVDInterpreter(model)
     W_U = model.W_U.detach()
@@ -125,7 +125,7 @@ def test_head_subspaces_are_compared():
 
 
 class Trials(torch.utils.data.Dataset):
-    """What `tools.training.train` wants: items with tokens."""
+    """Input for `tools.training.train`: items with tokens."""
 
     def __init__(self, tokens):
         self.tokens = tokens

@@ -1,8 +1,7 @@
-"""Cuts computed by other means than the package's, with the attention that they remove.
+"""Independent computations of a cut and of the attention that it removes.
 
-For models that TransformerLens wraps: as transformers itself would do it, with an attention function of our own,
-registered with the library; no bridge, no hook, no function mode. For the others: zeroing and renormalising at the
-kernel, another place and another formula than the hooks'.
+Models that TransformerLens wraps run in transformers with an attention function that is registered with the library,
+without bridge, hook or function mode. For other models, the pattern is zeroed and renormalised inside the module.
 """
 
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from emg_lens.hooks.verification.probe import find_intervention_point
 
 
 class Renormalise:
-    """A tap that zeroes and renormalises, and keeps the share of attention that it took away."""
+    """Zeroes and renormalises the pattern, and records the fraction of attention that it removed."""
 
     held = 0.0
 
@@ -37,7 +36,7 @@ class Renormalise:
         return (kept / kept.sum(-1, keepdim=True)).nan_to_num()
 
 
-TAPS: dict[int, Renormalise] = {}
+EDITS: dict[int, Renormalise] = {}
 
 
 def attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, position_bias=None, **_):
@@ -51,29 +50,29 @@ def attention(module, query, key, value, attention_mask, scaling=None, dropout=0
         elif term is not None:
             scores = scores + term
     pattern = scores.softmax(-1)
-    if id(module) in TAPS:
-        pattern = TAPS[id(module)].after(pattern)
+    if id(module) in EDITS:
+        pattern = EDITS[id(module)].after(pattern)
     return (pattern @ value).transpose(1, 2), pattern
 
 
 def reference(specimen: Specimen, model, x: torch.Tensor, edges: EdgeSet) -> tuple[torch.Tensor, dict[int, float]]:
-    """Output, and share of all attention that was taken from each cut layer."""
+    """Return the output and the fraction of attention that was removed in each cut layer."""
     intervention_point = find_intervention_point(model, specimen.layout)
     masks = cut_layers(edges, specimen.layout, intervention_point.n_layers, intervention_point.n_heads)
-    taps = {layer: Renormalise(mask) for layer, mask in masks.items()}
+    edits = {layer: Renormalise(mask) for layer, mask in masks.items()}
     kind = specimen.name.split(" bridge")[0]
     with torch.no_grad(), ExitStack() as stack:
         if kind in WRAPPED:
-            return _by_transformers(kind, x, taps), {layer: tap.held for layer, tap in taps.items()}
-        for layer, tap in taps.items():
-            stack.enter_context(editing_attention(at_path(model, intervention_point.paths[layer]), tap))
-        return output_tensor(call(model, x)), {layer: tap.held for layer, tap in taps.items()}
+            return _by_transformers(kind, x, edits), {layer: edit.held for layer, edit in edits.items()}
+        for layer, edit in edits.items():
+            stack.enter_context(editing_attention(at_path(model, intervention_point.paths[layer]), edit))
+        return output_tensor(call(model, x)), {layer: edit.held for layer, edit in edits.items()}
 
 
-def _by_transformers(kind: str, x: torch.Tensor, taps: dict[int, Renormalise]) -> torch.Tensor:
+def _by_transformers(kind: str, x: torch.Tensor, edits: dict[int, Renormalise]) -> torch.Tensor:
     model, modules = _unwrapped(kind)
-    TAPS.clear()
-    TAPS.update({id(modules[layer]): tap for layer, tap in taps.items()})
+    EDITS.clear()
+    EDITS.update({id(modules[layer]): edit for layer, edit in edits.items()})
     if kind == "T5 encoder":  # the bridge lets the decoder read the input where no start token is configured
         assert getattr(model.config, "decoder_start_token_id", None) is None
         return model(x, decoder_input_ids=x).logits

@@ -1,4 +1,4 @@
-"""Any torch model: hook points put into its attention, cuts against the same model given the same mask by hand."""
+"""Hook points in the attention of any torch model, and cuts compared with the same mask in the plain model."""
 
 import copy
 import pickle
@@ -121,7 +121,7 @@ class EinsumBlock(nn.Module):
         return x + F.gelu(x)
 
 
-def test_a_net_that_writes_its_own_attention():
+def test_a_network_with_its_own_attention_can_be_adapted():
     torch.manual_seed(0)
     net, x = Conformer().eval(), torch.randn(2, 3, 24)
     model = adapt(net, x)
@@ -162,7 +162,7 @@ def hugging_face(name: str, kernel: str):
 
 
 def masked_by_hand(model, x, monkeypatch):
-    """The model's own eager attention, with this layer's -inf added to the mask that it is given."""
+    """The model's own eager attention, with -inf added to the mask of this layer."""
     import sys
 
     module = sys.modules[type(model).__module__]
@@ -250,7 +250,7 @@ def test_a_decoder_has_stacks_of_its_own():
     torch.testing.assert_close(ours, model(X, X, src_mask=mask))
 
 
-def test_sinks_beside_the_tokens_are_no_other_stack(monkeypatch):
+def test_attention_sinks_are_no_other_stack(monkeypatch):
     transformers = pytest.importorskip("transformers")
     sizes = {**SIZES, "num_key_value_heads": 1, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
     torch.manual_seed(0)
@@ -267,7 +267,7 @@ def test_sinks_beside_the_tokens_are_no_other_stack(monkeypatch):
 
 
 class Reader(nn.Module):
-    """Latents that read the tokens, then themselves; the arguments' names do not tell which."""
+    """Latents that attend to the tokens and then to themselves; the argument names are the same."""
 
     def __init__(self):
         super().__init__()
@@ -334,8 +334,8 @@ class Heads(nn.Module):
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (nn.Linear(16, 16), DeadHookError, "Linear shows no attention"),
-        (Named(LinearAttention()), DeadHookError, r"second \(LinearAttention\) of Named ran, but calls neither"),
+        (nn.Linear(16, 16), DeadHookError, "Linear has no attention that can be edited"),
+        (Named(LinearAttention()), DeadHookError, r"second \(LinearAttention\) of Named calls neither"),
         (Twice(), EdgeError, "shared attends 2 times in one forward"),
         (Heads(), EdgeError, "different numbers of heads: {'two': 2, 'four': 4}"),
     ],
@@ -353,7 +353,7 @@ def test_a_transformerlens_model_needs_no_adapter():
 
 
 def test_a_torch_model_needs_an_input():
-    with pytest.raises(ValueError, match="TransformerEncoder: pass inputs="):
+    with pytest.raises(ValueError, match="TransformerEncoder; pass inputs="):
         adapt(torch_encoder(True, True))
 
 

@@ -48,7 +48,7 @@ def test_the_cut_edges_carry_nothing_and_the_rest_is_renormalised(encoder):
 
 
 def test_a_cut_equals_torchs_own_encoder_with_the_same_mask(encoder):
-    """Against an implementation that we did not write, with the same weights."""
+    """Comparison with torch's implementation, with the same weights."""
     edges = cross_modal() | flow("emg", "cls")
     resid = encoder.run_with_hooks(encoder.example_input(2), stop_at_layer=0)
     ours = encoder.run_with_hooks(resid, fwd_hooks=cut(encoder, edges), start_at_layer=0, stop_at_layer=3)
@@ -129,13 +129,13 @@ def test_none_cuts_nothing(encoder):
 
 
 @pytest.mark.parametrize("edges", [~every(), unimodal() & cross_modal(), unimodal() - every(), none() | none()])
-def test_a_set_that_turns_out_empty_is_an_error(encoder, edges):
+def test_a_set_without_edges_is_an_error(encoder, edges):
     with pytest.raises(EdgeError, match=r"selects no edge of 6 tokens, 3 layers and 4 heads; write none\(\)"):
         cut(encoder, edges)
 
 
 def test_a_layer_that_does_not_exist_is_an_error(encoder):
-    with pytest.raises(EdgeError, match="layer 7 does not exist: the model has layers 0 to 2"):
+    with pytest.raises(EdgeError, match="unknown layer 7; the model has layers 0 to 2"):
         cut(encoder, every().at(layers=7))
 
 
@@ -152,7 +152,7 @@ def test_a_layout_of_another_length_is_an_error_that_names_both(toy):
 
 def test_a_model_without_layout_needs_one(toy):
     del toy.layout
-    with pytest.raises(EdgeError, match="Toy has no .layout of its own: pass layout="):
+    with pytest.raises(EdgeError, match="Toy has no .layout; pass layout="):
         cut(toy, cross_modal())
     assert cut(toy, cross_modal(), LAYOUT)
 
@@ -162,14 +162,14 @@ def test_a_model_without_hooks_is_refused():
         cut(nn.Linear(2, 2), cross_modal(), LAYOUT)
 
 
-def test_a_model_whose_hooks_come_too_late_is_sent_to_cutting():
+def test_cut_refers_to_cutting_where_hooks_have_no_effect():
     toy = Toy(LAYOUT, live=False)
     with pytest.raises(DeadHookError, match=r"with cutting\(model, edges, layout=layout\)"):
         cut(toy, cross_modal())
     assert hooks_left(toy) == []
 
 
-def test_self_edges_can_be_cut_alone(encoder):
+def test_only_self_edges_can_be_cut(encoder):
     with encoder.hooks(fwd_hooks=cut(encoder, self_edges())):
         _, cache = encoder.run_with_cache(encoder.example_input())
     assert (cache["pattern", 2].diagonal(dim1=-2, dim2=-1) == 0).all()

@@ -38,7 +38,7 @@ def expected(edges, x=X):
     return toy.run_with_hooks(x, fwd_hooks=cut(toy, edges))
 
 
-def test_it_gives_what_cut_gives_whatever_the_lever(toy):
+def test_cutting_equals_cut_at_every_intervention_point(toy):
     with cutting(toy, cross_modal()) as report:
         out = toy(X)
     torch.testing.assert_close(out, expected(cross_modal()))
@@ -169,7 +169,7 @@ def test_a_hook_that_overwrites_scores_is_an_error(live):
         live.run_with_hooks(X, fwd_hooks=[("blocks.0.attn.hook_attn_scores", overwrite)])
 
 
-def test_a_lever_that_dies_after_the_probe_is_an_error(live):
+def test_an_intervention_point_that_stops_working_after_the_test_is_an_error(live):
     with cutting(live, cross_modal()):
         live(X)
     live.blocks[1].attn.live = False
@@ -201,7 +201,7 @@ def test_nested_contexts_cut_the_union(toy):
 
 
 def test_nested_contexts_may_close_in_any_order(toy):
-    toy, x = toy.double(), X.double()  # the levers round differently
+    toy, x = toy.double(), X.double()  # the intervention points have different rounding
     outer, inner = cutting(toy, cross_modal()), cutting(toy, unimodal("acc"))
     outer.__enter__(), inner.__enter__()
     both = toy(x)
@@ -330,13 +330,13 @@ def test_a_leak_in_one_mapped_trial_is_found(live):
     ],
 )
 def test_a_model_is_not_probed_inside_vmap(live, make):
-    with pytest.raises(DeadHookError, match="Toy cannot be probed inside torch.vmap: make the hooks") as error:
+    with pytest.raises(DeadHookError, match="Toy cannot be probed inside torch.vmap; make the hooks") as error:
         torch.func.vmap(lambda trial: make(live, trial[None]))(X)
     assert "\n" not in str(error.value) and "Hooks cannot cut here" not in str(error.value)
 
 
 @pytest.mark.parametrize("edges", [every(), cross_modal()])
-def test_a_cut_that_was_added_for_good_is_no_hindrance_to_another(live, edges):
+def test_a_permanent_hook_of_a_cut_does_not_disturb_another_cut(live, edges):
     for name, hook in cut(Toy(LAYOUT), every()):
         live.add_hook(name, hook, is_permanent=True)
     with cutting(live, edges) as report:

@@ -1,4 +1,4 @@
-"""Interventions as values: their text, their equality, what they say of themselves, and that they take place."""
+"""Interventions as values: text, equality, declarations and effect."""
 
 import pickle
 
@@ -125,8 +125,8 @@ def test_the_samples_of_a_token_are_its_own():
         (lambda: Replace("acc", at=3), "at=3; expected a string"),
         (lambda: Replace("acc", by="permute", seed=-1), "seed=-1"),
         (lambda: Replace("acc", by="permute", seed=10**30), "seed="),
-        (lambda: Replace(None), "tokens must be"),
-        (lambda: Replace(True), "tokens must be"),
+        (lambda: Replace(None), "expected integers or token names"),
+        (lambda: Replace(True), "expected integers or token names"),
         (lambda: Replace(range(10**9)), "no model has so many"),
         (lambda: CutMLP("emg", layers=True), "layers"),
         (lambda: CutMLP("emg", layers=[True, False]), "layers"),

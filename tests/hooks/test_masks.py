@@ -1,4 +1,4 @@
-"""Edges given one by one: the mask that went in comes out, also through text; what does not fit is refused."""
+"""Edge sets from masks: round trip through the set and its text, and errors for masks that do not fit."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_the_mask_that_went_in_comes_out_also_through_text(seed, layers, heads):
         assert same == edges and hash(same) == hash(edges)
 
 
-def test_it_is_one_of_the_algebra():
+def test_a_mask_combines_with_other_edge_sets():
     mask = unimodal().mask(LAYOUT, 2, 2)
     left = edges_from_mask(mask[0, 0]) - unimodal()
     assert not left.mask(LAYOUT, 2, 2).any()
@@ -31,7 +31,7 @@ def test_it_is_one_of_the_algebra():
     assert at[1, 0].equal(mask[0, 0]) and at.sum() == mask[0, 0].sum()
 
 
-def test_it_cuts_like_the_rule_it_was_made_of():
+def test_it_cuts_the_same_edges_as_the_expression_it_was_made_from():
     model = IsoNet(
         IsoNetConfig(modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3, d_model=16, n_heads=2)
     ).eval()
@@ -46,7 +46,7 @@ def test_it_cuts_like_the_rule_it_was_made_of():
     ("wrong", "message"),
     [
         (np.ones((2, 3), bool), "expected booleans"),
-        (np.ones((3, 3)), "got float64"),
+        (np.ones((3, 3)), "the mask is float64"),
         (np.ones(3, bool), r"\[3\]"),
         (np.ones((0, 0), bool), "expected booleans"),
         ("1x1x3x3:AAAA", "not the complete text of a mask"),
@@ -60,7 +60,7 @@ def test_what_is_no_mask_is_refused(wrong, message):
         edges_from_mask(wrong)
 
 
-def test_a_text_that_lost_its_end_is_refused():
+def test_a_truncated_text_is_refused():
     text = str(edges_from_mask(np.random.default_rng(0).random((2, 2, 6, 6)) < 0.5))
     with pytest.raises(EdgeError, match="not the complete text of a mask"):
         parse_edges(text[:-6] + "')")
@@ -69,7 +69,7 @@ def test_a_text_that_lost_its_end_is_refused():
 
 
 def test_a_mask_of_another_model_is_refused():
-    with pytest.raises(EdgeError, match=r"a mask \[1, 1, 1, 1\] does not fit"):
+    with pytest.raises(EdgeError, match=r"the mask has shape \[1, 1, 1, 1\]; expected"):
         edges_from_mask(np.ones((1, 1), bool)).mask(LAYOUT, 3, 2)
-    with pytest.raises(EdgeError, match=r"a mask \[2, 1, 6, 6\] does not fit \[3, 2, 6, 6\]"):
+    with pytest.raises(EdgeError, match=r"the mask has shape \[2, 1, 6, 6\]; expected \[3, 2, 6, 6\]"):
         edges_from_mask(np.ones((2, 1, 6, 6), bool)).mask(LAYOUT, 3, 2)

@@ -32,7 +32,7 @@ def test_text_and_value_round_trip(rng: Random):
     assert str(parse_edges(str(edges))) == str(edges)
 
 
-def test_python_and_text_say_the_same():
+def test_python_and_text_give_the_same_edge_set():
     text = "cross_modal('emg','acc').at(layers=[1,2]) - same_channel()"
     assert parse_edges(text) == cross_modal("emg", "acc").at(layers=[1, 2]) - same_channel()
     assert parse_edges(" ~flow(src='acc', dest='cls') ") == ~flow("acc", "cls")
@@ -75,13 +75,13 @@ def test_the_text_of_a_value_shows_in_its_repr():
         ("every().at(layers=slice('a'))", "one to three integers"),
         ("every().at(layers=range(1, 2, 0))", "zero"),
         ("every().at(layers=range(9000000000))", "no model has so many"),
-        ("cross_modal('emg')", "two or more modalities"),
+        ("cross_modal('emg')", "names one modality"),
         ("lag(2, 1)", "low <= high"),
         ("positions(dest=[[1]])", "expected a name in quotes"),
         ("every() if 1 else every()", "is not an edge set"),
         ("(lambda: every())()", "is not an edge set"),
-        ("unimodal().at(layers=1, layers=2)", r"at\(...\) is given layers twice"),
-        ("positions(dest=[0], dest=[1])", r"positions\(...\) is given dest twice"),
+        ("unimodal().at(layers=1, layers=2)", r"at\(...\) has the argument layers twice"),
+        ("positions(dest=[0], dest=[1])", r"positions\(...\) has the argument dest twice"),
         ("positions(range(1000000000))", "no model has so many"),
         ("positions(dest=range(0, 9999999999999999999999))", "no model has so many"),
         ("positions([9999999999999999999999])", "integers or token names"),
@@ -121,13 +121,13 @@ def test_long_and_deep_expressions_are_refused_at_once_in_one_short_line(text):
     assert time.perf_counter() - started < 3
 
 
-def test_a_large_mask_is_no_long_expression():
+def test_the_text_of_a_mask_does_not_count_towards_the_length_limit():
     mask = np.random.default_rng(0).random((2, 2, 200, 200)) < 0.5
     edges = edges_from_mask(mask) & every()
     assert len(str(edges)) > MOST_LETTERS and parse_edges(str(edges)) == edges
 
 
 @pytest.mark.parametrize("value", [None, 3, ["unimodal()"]])
-def test_something_else_than_text_is_refused(value):
+def test_a_value_that_is_no_text_is_refused(value):
     with pytest.raises(EdgeError, match="text"):
         parse_edges(value)

@@ -1,4 +1,4 @@
-"""Tokens in another order: who changes places, and that a model without positions does not notice."""
+"""Changes of the token order: which tokens exchange places, and invariance of a model without positions."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def make(**changes) -> HookedBiosignalEncoder:
 
 @given(st.sampled_from(["all", "channel", "patch"]), st.sampled_from(["emg", "acc"]), st.integers(0, 2**40))
 @settings(max_examples=60, deadline=None)
-def test_chosen_tokens_alone_change_places_among_their_own(within, group, seed):
+def test_only_the_selected_tokens_exchange_places(within, group, seed):
     order = shuffled(LAYOUT, group, within, seed)
     assert sorted(order.tolist()) == list(range(len(LAYOUT)))
     assert torch.equal(order, shuffled(LAYOUT, group, within, seed)), "the seed decides"
@@ -41,7 +41,7 @@ def test_chosen_tokens_alone_change_places_among_their_own(within, group, seed):
 @pytest.mark.parametrize(
     ("positions", "notices"), [("none", False), ("learned", True), ("sinusoidal", True), ("rotary", True)]
 )
-def test_a_model_without_positions_does_not_notice(positions, notices, within):
+def test_a_model_without_positions_is_invariant_to_the_order(positions, notices, within):
     model = make(positions=positions, readout="mean", cls_token=False)
     with torch.no_grad():  # attention that looks somewhere
         for block in model.blocks:
@@ -60,7 +60,7 @@ def test_what_is_moved_is_what_the_token_carried():
     assert torch.equal(seen[0], model.embed(x)[:, order])
 
 
-def test_as_an_intervention_it_is_the_plain_hook_of_every_trial_by_itself():
+def test_the_intervention_equals_the_plain_hook_for_each_trial():
     model = make()
     x, one = model.example_input(5), Shuffle("emg", "patch", seed=2)
     result = sweep(model, x, [Condition("shuffled", one)])
@@ -74,9 +74,9 @@ def test_as_an_intervention_it_is_the_plain_hook_of_every_trial_by_itself():
 @pytest.mark.parametrize(
     ("tokens", "within", "at", "message"),
     [
-        ("cls", "channel", "hook_embed", "'cls' has no channel; give within='all'"),
-        ("cls", "all", "hook_embed", "none of these 1 tokens can change places"),
-        ("emg.0.p0", "channel", "hook_embed", "none of these 1 tokens can change places"),
+        ("cls", "channel", "hook_embed", "'cls' has no channel; use within='all'"),
+        ("cls", "all", "hook_embed", "fewer than two of these 1 tokens can exchange places"),
+        ("emg.0.p0", "channel", "hook_embed", "fewer than two of these 1 tokens can exchange places"),
         ("gyro", "all", "hook_embed", "gyro"),
         ("emg", "time", "hook_embed", "within"),
         ("emg", "all", "hook_embedd", "similar names: .*hook_embed"),

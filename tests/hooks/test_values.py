@@ -55,7 +55,7 @@ def test_permute_gives_every_trial_the_tokens_of_another(toy, x):
     assert (matches.sum(0) == 1).all() and (matches.sum(1) == 1).all() and not matches.diagonal().any()
 
 
-def test_draws_follow_the_seed(toy, x):
+def test_random_trials_depend_on_the_seed(toy, x):
     def run(seed):
         return toy.run_with_hooks(x, fwd_hooks=replace(toy, "acc", by="permute", seed=seed))
 
@@ -72,7 +72,7 @@ def test_tokens_go_by_group_name_or_position(toy, x, tokens):
     assert torch.equal(embedded(toy, x, replace(toy, tokens)), embedded(toy, x, replace(toy, "acc")))
 
 
-def test_any_hook_point_over_positions_will_do(toy, x):
+def test_any_hook_point_with_positions_can_be_used(toy, x):
     out = toy.run_with_hooks(x, fwd_hooks=replace(toy, REST, at="blocks.2.hook_mlp_out"))
     assert torch.equal(out[:, ACC], toy(x)[:, ACC]) and not torch.equal(out[:, REST], toy(x)[:, REST])
 
@@ -107,7 +107,7 @@ def test_a_hook_point_without_effect_is_refused():
         replace(toy, "acc", at="blocks.0.attn.hook_z")
     forward = toy.blocks[0].forward
     toy.blocks[0].forward = lambda x: (forward(x), x)[1]
-    with pytest.raises(DeadHookError, match="hook_mlp_out does not reach the output of Toy"):
+    with pytest.raises(DeadHookError, match="hook_mlp_out does not change the output of Toy"):
         replace(toy, "acc", at="blocks.0.hook_mlp_out")
     assert [name for name in hooks_left(toy) if name != "blocks.0.forward"] == []
 
@@ -141,7 +141,7 @@ def test_cut_mlp_refuses_layers_that_do_not_exist(toy, layers):
         cut_mlp(toy, "acc", layers)
 
 
-def test_our_encoders_take_both():
+def test_our_encoders_accept_both():
     torch.manual_seed(0)
     cfg = EncoderConfig({"emg": 3, "acc": 2}, n_samples=8, n_classes=3, d_model=16, n_layers=2, norm="post")
     encoder = HookedBiosignalEncoder(cfg).eval()
@@ -150,7 +150,7 @@ def test_our_encoders_take_both():
         assert not torch.equal(encoder.run_with_hooks(x, fwd_hooks=hooks), encoder(x))
 
 
-def test_a_gated_hook_point_is_checked_anew_when_its_gate_closes():
+def test_a_switched_hook_point_is_tested_again_after_its_switch_changed():
     cfg = EncoderConfig({"emg": 3, "acc": 2}, n_samples=8, n_classes=3, d_model=16, n_layers=2)
     encoder, at = HookedBiosignalEncoder(cfg), "blocks.0.attn.hook_result"
     encoder.set_use_attn_result(True)

@@ -1,4 +1,4 @@
-"""Help for the tests of hooks: a tiny hooked encoder, and random edge sets with their meaning spelled out."""
+"""Helpers for tests of hooks: a tiny encoder with hooks, and random edge sets with the edges that they select."""
 
 import math
 from collections.abc import Callable
@@ -31,8 +31,8 @@ class ToyAttention(nn.Module):
             pattern = scores.softmax(-1)
             self.hook_attn_scores(pattern), self.hook_pattern(pattern)
             return self.out((pattern @ v).transpose(1, 2).flatten(2))
-        heard = self.hook_attn_scores(scores)
-        pattern = (scores if self.live == "pattern" else heard).softmax(-1)
+        hooked = self.hook_attn_scores(scores)
+        pattern = (scores if self.live == "pattern" else hooked).softmax(-1)
         if self.zero_nan:
             pattern = pattern.nan_to_num()
         z = self.hook_z((self.hook_pattern(pattern) @ v).transpose(1, 2))
@@ -85,7 +85,7 @@ class Toy(HookedRootModule):
 
 
 def hooks_left(model: nn.Module) -> list[str]:
-    """Everything that a hook, a tap or a flag could have left on a model."""
+    """Everything that a hook, an edit or a flag could have left on a model."""
     left = []
     for name, module in model.named_modules():
         kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
@@ -96,7 +96,7 @@ def hooks_left(model: nn.Module) -> list[str]:
 
 
 class RandomEdges:
-    """Draws edge sets together with the set of (layer, head, dest, src) that they mean."""
+    """Makes random edge sets, each with the set of (layer, head, dest, src) that it selects."""
 
     def __init__(self, rng: Random, layout: TokenLayout, n_layers: int, n_heads: int) -> None:
         self.rng, self.layout, self.n_layers, self.n_heads = rng, layout, n_layers, n_heads

@@ -1,4 +1,4 @@
-"""Every kind of model that the installed TransformerLens can build, cut and checked against something else."""
+"""Cuts of every kind of model that the installed TransformerLens can build, compared with independent computations."""
 
 import math
 import warnings
@@ -35,7 +35,7 @@ def specimen(request) -> Specimen:
 
 
 def built(specimen: Specimen):
-    """Model, layout and input; built once, because no test may leave anything behind."""
+    """Model, layout and input, built once: every test must leave the model unchanged."""
     if specimen.name not in BUILT:
         model = specimen.build()
         BUILT[specimen.name] = model, specimen.layout, example_inputs(model, len(specimen.layout), batch=2)
@@ -150,7 +150,7 @@ def test_values_can_be_replaced_and_mlps_cut(specimen):
 
 
 @pytest.mark.skipif(installed_version()[0] < 4, reason="the MLP of BERT bridges fires no hook_out before 4.0")
-def test_hook_points_that_a_bridge_relays_are_live():
+def test_relayed_hook_points_of_a_bridge_have_an_effect():
     specimen = next(s for s in ZOO if s.name == "BERT bridge, sdpa")
     model = specimen.build()
     assert replace(model, "acc", at="blocks.0.mlp.hook_out", layout=specimen.layout)
@@ -185,7 +185,7 @@ def test_cut_mlp_cuts_the_output_of_the_second_linear_map(specimen):
 
 @pytest.mark.parametrize("part", range(len(ZOO)), ids=lambda part: ZOO[part].name)
 def test_fuzz_the_report_and_the_output_agree_with_independent_computations(part):
-    """Two hundred random edge sets, dealt out over the zoo."""
+    """Two hundred random edge sets, distributed over the zoo."""
     specimen = ZOO[part]
     model, layout, x = built(specimen)
     draw = RandomEdges(Random(part), layout, 2, 2)
@@ -214,7 +214,7 @@ def test_half_precision_bridges_can_be_cut():
     assert out.dtype == torch.bfloat16 and out.isfinite().all() and report.mass_removed > 0
 
 
-def test_compatibility_mode_is_probed_anew():
+def test_compatibility_mode_is_tested_again():
     specimen = next(s for s in ZOO if s.name == "GPT-2 bridge, eager")
     model, layout = specimen.build(), specimen.layout
     assert find_intervention_point(model, layout).strict
@@ -233,7 +233,7 @@ def measured():
 
 
 def test_the_table_holds_every_model_and_its_cuts_are_those_made_by_hand_in_the_plain_ones():
-    """What the package is for: the same -inf that looks accepted is without effect on wrapped models."""
+    """The purpose of the package: -inf in the scores hook often has no effect on wrapped models."""
     assert list(measured().index) == [specimen.name for specimen in [*ZOO, *families()]]
     cut_ones = measured()[measured()["intervention_point"] != "refused"]
     assert (cut_ones["attention_left"] == 0).all() and (cut_ones["max_delta"] > 0.01).all()
@@ -308,7 +308,7 @@ def test_the_pattern_hook_of_a_wrapped_model_shows_the_cut_where_it_fires():
     assert (seen[0][:, cross_modal().mask(layout, 2, 2)[0]] == 0).all()
 
 
-def test_a_deletion_says_where_the_shape_does_not_fit():
+def test_a_deletion_of_another_shape_names_the_hook_point():
     with pytest.raises(ValueError, match="blocks.0.attn has shape"):
         Deletion(torch.ones(1, 3, 3, dtype=torch.bool), "blocks.0.attn").scores(torch.zeros(1, 1, 4, 4))
 

@@ -55,7 +55,7 @@ NORMALISATIONS = {
 
 
 class OwnAttention(ToyAttention):
-    """Attention with a normalisation of its own; `severed` is a cut that knows no hooks."""
+    """Attention with a normalisation of its own; `permanent_mask` is a cut without hooks."""
 
     normalise, permanent_mask, live = staticmethod(softmax_by_hand), None, True
 
@@ -70,7 +70,7 @@ class OwnAttention(ToyAttention):
         if self.permanent_mask is not None:
             pattern = pattern.nan_to_num()
         pattern = self.hook_pattern(self.dropped(pattern))
-        return self.out((self.hook_z((pattern @ v).transpose(1, 2))).flatten(2)) + self.beside(x)
+        return self.out((self.hook_z((pattern @ v).transpose(1, 2))).flatten(2)) + self.second_branch(x)
 
     def raw(self, scores):
         return scores
@@ -81,7 +81,7 @@ class OwnAttention(ToyAttention):
     def dropped(self, pattern):
         return pattern
 
-    def beside(self, x):
+    def second_branch(self, x):
         return 0.0
 
 
@@ -115,12 +115,12 @@ def test_whatever_normalises_the_cut_comes_before_it(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NORMALISATIONS if name not in ("softmax", "sink", "thresholded")])
-def test_a_normalisation_out_of_reach_is_refused(name):
-    """Its pattern can be zeroed and renormalised, which is another function for most of these."""
+def test_a_normalisation_without_a_torch_function_is_refused(name):
+    """Zeroing and renormalising the pattern gives another result for most of these."""
     model = toy(normalise=NORMALISATIONS[name], live=False)
     for call in (cut, lambda *args: cutting(*args).__enter__()):
         with pytest.raises(
-            DeadHookError, match="attention_mask: in layer 0 .blocks.0.attn. no softmax|pattern: in layer 0"
+            DeadHookError, match="attention_mask: in layer 0 .blocks.0.attn. it calls neither|pattern: in layer 0"
         ):
             call(model, EDGES)
 
@@ -138,7 +138,7 @@ def test_the_mass_that_a_sink_holds_is_not_counted_as_removed():
     assert report.layers[0].rows_fully_cut == 12
 
 
-def test_mass_that_is_no_probability_is_not_reported():
+def test_removed_mass_is_nan_where_attention_is_no_softmax():
     model = toy(normalise=torch.sigmoid)
     with cutting(model, EDGES) as report:
         model(X)
@@ -146,7 +146,7 @@ def test_mass_that_is_no_probability_is_not_reported():
 
 
 class Capped(OwnAttention):
-    """Scores are capped after the hook: -inf becomes -2, and the edge goes on."""
+    """Scores are capped after the hook: -inf becomes -2, so the edge is not cut."""
 
     def capped(self, scores):
         return 2 * torch.tanh(scores / 2)
@@ -163,30 +163,30 @@ def test_a_score_hook_before_a_soft_cap_is_not_used():
 
 
 class SecondBranch(OwnAttention):
-    """Another way from token to token in the same module."""
+    """Another route between tokens in the same module."""
 
-    def beside(self, x):
+    def second_branch(self, x):
         return 0.1 * x.mean(1, keepdim=True)
 
 
 class NeighboursAttention(OwnAttention):
-    """Every token also reads the one before it: no edge to the tokens further away shows it."""
+    """Every token also reads the previous token; edges to tokens further away do not show it."""
 
-    def beside(self, x):
+    def second_branch(self, x):
         return 0.1 * torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
 
 
 class SecondAttention(OwnAttention):
     """Two softmaxes in one module, hook points on one of them."""
 
-    def beside(self, x):
+    def second_branch(self, x):
         return (x @ x.transpose(-1, -2))[:, None].expand(-1, 2, -1, -1).softmax(-1).mean(1) @ x
 
 
 @pytest.mark.parametrize("kind", [SecondBranch, NeighboursAttention])
 def test_a_second_branch_of_the_module_is_refused(kind):
     model = toy(kind, NORMALISATIONS["softmax"])
-    with pytest.raises(DeadHookError, match=r"attention_mask: in layer 0 .* still moves token \d after the edge"):
+    with pytest.raises(DeadHookError, match=r"attention_mask: in layer 0 .* still influences token \d after the edge"):
         intervention_point(model)
 
 
@@ -203,7 +203,7 @@ def test_two_attentions_in_a_module_are_both_cut_or_refused():
     assert torch.equal(*moved) and report.routes == ()
 
 
-def test_another_route_past_attention_is_named_in_the_report():
+def test_another_route_between_tokens_is_named_in_the_report():
     class Mixing(type(Toy(LAYOUT).blocks[1])):
         def forward(self, x):
             return super().forward(x) + self.mix(x)
@@ -229,9 +229,7 @@ def test_a_pattern_that_has_underflowed_is_not_renormalised():
     edges, large = (flow("acc", "emg") | flow("emg", "emg")).at(layers=0), 40 * X
     model = Toy(LAYOUT, live="pattern")
     hooks = cut(model, edges)
-    with pytest.raises(
-        DeadHookError, match=r"hook_pattern: the remaining values of a row have underflowed in torch.float32"
-    ):
+    with pytest.raises(DeadHookError, match="the remaining values of a row have underflowed in torch.float32"):
         model.run_with_hooks(large, fwd_hooks=hooks)
     with cutting(model, edges) as report:
         out = model(large)
@@ -261,7 +259,7 @@ def test_a_causal_pattern_of_another_length_is_another_pattern():
 
 
 class Dropped(OwnAttention):
-    """Dropout stands before the pattern hook, as in some bridges; the scores are out of reach."""
+    """Dropout comes before the pattern hook, as in some bridges; the scores hook has no effect."""
 
     live = False
 
@@ -285,7 +283,7 @@ def test_dropout_before_the_pattern_hook_is_not_undone():
 
 
 @pytest.mark.parametrize("scale", [1, 3, 6, 10, 20])
-def test_a_pattern_in_half_precision_is_renormalised_rightly_or_not_at_all(scale):
+def test_a_pattern_in_half_precision_is_renormalised_correctly_or_refused(scale):
     edges, x = (flow("acc", "emg") | flow("emg", "emg")).at(layers=0), (scale * X).half()
     model, twin = Toy(LAYOUT, n_layers=1, live="pattern").half(), Toy(LAYOUT, n_layers=1).half()
     expected = twin.run_with_hooks(x, fwd_hooks=cut(twin, edges))
@@ -301,8 +299,8 @@ def test_a_pattern_in_half_precision_is_renormalised_rightly_or_not_at_all(scale
 
 @pytest.mark.parametrize("direction", ["causal", "bidirectional"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_peaked_attention_of_the_native_bridge_is_cut_rightly_or_refused(direction, dtype):
-    """Where only the pattern is within reach of hooks, and nearly all attention is on the edges that are cut."""
+def test_peaked_attention_of_the_native_bridge_is_cut_correctly_or_refused(direction, dtype):
+    """Only the pattern hook works, and nearly all attention is on the cut edges."""
     words, edges = torch.randint(5, 20, (4, 6), generator=torch.Generator().manual_seed(0)), flow("emg", "emg")
     layout = TokenLayout.groups({"emg": [1, 2, 3, 4]}, n_tokens=6)
     outputs = {}

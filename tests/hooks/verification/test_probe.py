@@ -20,37 +20,37 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 
 
-def test_live_scores_are_preferred():
+def test_the_scores_hook_is_preferred():
     assert intervention_point(Toy(LAYOUT)) == "scores"
     assert not find_intervention_point(Toy(LAYOUT), LAYOUT).strict
 
 
-def test_a_model_that_leaves_nan_rows_is_known_to():
+def test_a_model_with_nan_in_rows_without_edges_is_strict():
     assert find_intervention_point(Toy(LAYOUT, zero_nan=False), LAYOUT).strict
 
 
-def test_hooks_that_come_too_late_are_recognised_although_they_fire():
+def test_hooks_without_effect_are_recognised_although_they_fire():
     assert intervention_point(Toy(LAYOUT, live=False)) == "attention_mask"
 
 
-def test_one_dead_layer_is_enough():
+def test_one_layer_without_a_working_hook_is_refused():
     toy = Toy(LAYOUT)
     toy.blocks[2].attn.live = False
     assert intervention_point(toy) == "attention_mask"
 
 
-def test_dead_scores_with_a_live_pattern_give_the_pattern_to_hooks_alone():
+def test_only_hooks_use_the_pattern_where_the_scores_have_no_effect():
     toy = Toy(LAYOUT, live="pattern")
     assert find_intervention_point(toy, LAYOUT, hooks_only=True).name == "pattern"
     assert intervention_point(toy) == "attention_mask"
 
 
-def test_attention_out_of_reach_is_an_error():
+def test_attention_without_a_torch_function_is_an_error():
     toy = Toy(LAYOUT, live=False, std=0.2)
     for block in toy.blocks:
         block.attn.hook_z.forward = torch.nn.Identity().forward
         block.attn.forward = hand_written_softmax(block.attn)
-    with pytest.raises(DeadHookError, match="no lever cuts the attention of Toy") as refusal:
+    with pytest.raises(DeadHookError, match="no intervention point cuts the attention of Toy") as refusal:
         intervention_point(toy)
     reasons = str(refusal.value)
     assert "attention_mask: in layer 0 (blocks.0.attn) no softmax and no scaled_dot_product_attention" in reasons
@@ -67,7 +67,7 @@ def hand_written_softmax(attention):
     return forward
 
 
-def test_saturated_attention_does_not_fool_the_probe():
+def test_saturated_attention_is_tested_correctly():
     assert intervention_point(Toy(LAYOUT, std=0.8)) == "scores"
     assert intervention_point(Toy(LAYOUT, std=0.8, live=False)) == "attention_mask"
 
@@ -99,7 +99,7 @@ def test_the_probe_leaves_no_trace():
     assert all(parameter.grad is None for parameter in toy.parameters())
 
 
-def test_hooks_of_others_neither_see_nor_disturb_the_probe():
+def test_other_hooks_do_not_run_in_the_test_and_do_not_change_it():
     toy, seen = Toy(LAYOUT), []
 
     def spoil(scores, hook):
@@ -112,7 +112,7 @@ def test_hooks_of_others_neither_see_nor_disturb_the_probe():
     assert len(seen) == 1
 
 
-def test_suspended_hooks_come_back_in_their_order_and_can_be_removed():
+def test_suspended_hooks_are_restored_in_order_and_can_be_removed():
     toy, order = Toy(LAYOUT), []
     for name in "ab":
         toy.add_hook("hook_embed", lambda t, hook, name=name: order.append(name), is_permanent=name == "b")
@@ -169,12 +169,12 @@ def test_example_inputs_have_the_models_type():
     assert x.shape == (2, 2, 8) and x.dtype == torch.bfloat16
 
 
-def test_a_model_whose_input_cannot_be_guessed_says_so():
+def test_a_model_without_an_example_input_asks_for_inputs():
     toy = Toy(LAYOUT)
     toy.example_input = None
     toy.original_model = torch.nn.Module()
     toy.original_model.main_input_name = "smell"
-    with pytest.raises(ValueError, match="cannot make an example 'smell' for Toy: pass inputs="):
+    with pytest.raises(ValueError, match="cannot make an example 'smell' for Toy; pass inputs="):
         intervention_point(toy)
 
 
@@ -182,7 +182,7 @@ def test_a_model_whose_input_cannot_be_guessed_says_so():
 
 
 def calls_of(toy):
-    """Forwards of the model, and of each layer's attention, from now on."""
+    """Count the forwards of the model and of each layer's attention."""
     counts = {"model": 0, **dict.fromkeys(range(len(toy.blocks)), 0)}
 
     def counting(key):
@@ -216,7 +216,7 @@ def test_edges_that_a_model_never_has_are_known(kernel):
     assert torch.equal(found.facts[0].forbidden, torch.ones(6, 6, dtype=torch.bool).triu(1))
 
 
-def test_a_layer_that_is_not_cut_is_not_asked():
+def test_a_layer_without_a_cut_is_not_tested():
     toy = Toy(LAYOUT)
     toy.blocks[2].attn.forward = lambda x: x.cumsum(1)  # no attention at all
     x = toy.example_input()
@@ -227,7 +227,7 @@ def test_a_layer_that_is_not_cut_is_not_asked():
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_an_output_matrix_of_zeros_refuses_nothing(live):
+def test_a_model_with_a_zero_output_matrix_is_accepted(live):
     toy, plain = Toy(LAYOUT, live=live), Toy(LAYOUT, live=live)
     for model in (toy, plain):
         torch.nn.init.zeros_(model.blocks[1].attn.out.weight)
@@ -239,7 +239,7 @@ def test_an_output_matrix_of_zeros_refuses_nothing(live):
     assert weight._version == version and not weight.any() and torch.equal(toy(x), plain(x))
 
 
-def test_a_probe_inside_another_cut_sees_the_model_without_it():
+def test_a_test_inside_another_cut_uses_the_model_without_it():
     toy, twin, x = Toy(LAYOUT), Toy(LAYOUT), Toy(LAYOUT).example_input()
     with cutting(toy, every()) as outer, cutting(toy, cross_modal().at(layers=1)):
         toy(x)
@@ -251,7 +251,7 @@ def test_a_probe_inside_another_cut_sees_the_model_without_it():
     assert outer.layers[0].trials == 1
 
 
-def test_a_module_that_gives_something_else_every_time_is_refused():
+def test_a_module_with_random_outputs_is_refused():
     toy = Toy(LAYOUT)
     own = toy.blocks[0].attn.forward
     toy.blocks[0].attn.forward = lambda x: own(x) + torch.randn(6, 8)
@@ -314,8 +314,8 @@ def test_double_precision_with_fused_attention_can_be_cut():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_light_edges_show_in_half_precision(dtype):
-    """As initialised, attention is even: one of 64 edges carries less than a few steps of rounding."""
+def test_edges_with_little_attention_are_detected_in_half_precision(dtype):
+    """With initial weights attention is uniform: one of 64 edges has less effect than a few rounding steps."""
     layout = TokenLayout.groups({"emg": range(32), "acc": range(32, 64)}, n_tokens=64)
     model = bridge("BertForMaskedLM", "BertConfig", "sdpa", BERT)
     for parameter in model.parameters():
@@ -344,7 +344,7 @@ def test_attention_that_returns_a_list_can_be_cut():
     assert report.mass_removed > 0 and not torch.allclose(out, model(WORDS))
 
 
-def test_a_mixture_of_experts_beside_t5s_attention_can_be_cut():
+def test_t5_with_a_mixture_of_experts_can_be_cut():
     sizes = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "num_experts": 2}
     sizes |= {"num_decoder_layers": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
     name = "SwitchTransformersForConditionalGeneration"

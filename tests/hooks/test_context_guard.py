@@ -1,4 +1,4 @@
-"""How far a cut reaches: not into copies, not past a checkpoint, not along a cache; and which stack it is in."""
+"""Limits of a cut: copies, activation checkpointing, key-value caches; and the stack that is cut."""
 
 import copy
 import io
@@ -74,7 +74,7 @@ def test_a_part_that_is_not_cut_may_be_copied(toy):
         copy.deepcopy(toy.blocks[0].mlp)
 
 
-def test_copies_made_before_or_after_are_whole(toy):
+def test_copies_made_before_or_after_a_cut_are_complete(toy):
     before, plain = copy.deepcopy(toy), toy(X)
     with cutting(toy, cross_modal()) as report:
         toy(X)
@@ -133,13 +133,13 @@ def test_a_context_inside_the_checkpointed_function_is_recomputed_too(toy, reent
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_checkpointing_without_gradients_is_no_matter(toy, reentrant):
+def test_checkpointing_without_gradients_is_allowed(toy, reentrant):
     with torch.no_grad(), cutting(toy, cross_modal()):
         checkpointed(toy, torch.randn(2, 6, 8), reentrant)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-def test_plain_hooks_refuse_to_be_recomputed_away(reentrant):
+def test_plain_hooks_refuse_activation_checkpointing(reentrant):
     toy, x = Toy(LAYOUT), torch.randn(2, 6, 8, requires_grad=True)
     with (
         toy.hooks(fwd_hooks=cut(toy, cross_modal())),
@@ -229,7 +229,7 @@ def test_each_stack_of_an_encoder_decoder_can_be_cut(stack, layout, edges, modul
         assert not torch.allclose(out, model(WORDS, decoder_input=ANSWER), atol=1e-3)
 
 
-def test_cross_attention_to_as_many_tokens_is_no_route():
+def test_cross_attention_to_the_same_number_of_tokens_is_no_other_route():
     model = bridge(BART)
     with torch.no_grad(), cutting(model, cross_modal(), SIX, stack="decoder") as report:
         model(WORDS, decoder_input=WORDS)
@@ -254,7 +254,7 @@ def test_a_stack_that_does_not_fit_is_refused(stack, layout, edges, message):
         raise AssertionError("not reached")
 
 
-def test_across_stacks_an_input_is_needed_and_other_lengths_are_other_probes():
+def test_cross_attention_needs_an_input_and_is_tested_for_each_length():
     model = bridge(BART)
     with pytest.raises(EdgeError, match="stack='cross'.*are unknown; pass inputs="):
         cut(model, flow("emg", "answer"), BOTH, stack="cross")
@@ -266,7 +266,7 @@ def test_across_stacks_an_input_is_needed_and_other_lengths_are_other_probes():
 
 
 def test_a_model_with_one_stack_needs_no_name(toy):
-    with pytest.raises(EdgeError, match="no 'decoder' stack with attention; it has a single one"):
+    with pytest.raises(EdgeError, match="no 'decoder' stack with attention; leave stack out"):
         cut(toy, cross_modal(), stack="decoder")
 
 

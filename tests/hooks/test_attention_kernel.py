@@ -21,7 +21,7 @@ class Fused(nn.Module):
 
 
 class Read:
-    """A tap that cuts nothing."""
+    """An edit without a cut."""
 
     def before(self, scores):
         return scores
@@ -99,7 +99,7 @@ def test_softmax_over_something_else_is_left_alone():
         assert module(torch.zeros(3, 4)).eq(0.25).all()
 
 
-def test_taps_add_up_in_order_and_leave_singly():
+def test_edits_run_in_order_and_are_removed_one_by_one():
     fused, first, second = Fused(), Cut(), Read()
     with editing_attention(fused, first):
         with editing_attention(fused, second):
