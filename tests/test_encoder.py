@@ -131,9 +131,9 @@ def test_start_and_stop_at_layer_cut_the_model_in_two():
     x = model.example_input(2)
     resid = model(x, stop_at_layer=-1)
     torch.testing.assert_close(model(resid, start_at_layer=-1), model(x))
-    with pytest.raises(ValueError, match="start_at_layer=7; this model has 3 layers"):
+    with pytest.raises(ValueError, match="start_at_layer=7; expected -3 to 3"):
         model(resid, start_at_layer=7)
-    with pytest.raises(ValueError, match="takes the residual stream"):
+    with pytest.raises(ValueError, match="expected the residual stream"):
         model(x, start_at_layer=1)
 
 

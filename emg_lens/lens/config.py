@@ -137,7 +137,8 @@ class EncoderConfig(SignalConfig):
             (`"flow('acc', 'cls')"`); empty = it has all.
         mask_token: Whether there is a learned vector that stands for tokens that are hidden (`model(x, masked=...)`).
         initial_weights: `"xavier"` = every map by itself; `"depth_scaled"` = those of queries, keys and values as one
-            map, and what layer l writes to the residual stream over √(2l), counted from 1 (`docs/tinymyo-model.md` §9.1).
+            map, and what layer l writes to the residual stream over √(2l), counted from 1 (`docs/tinymyo-model.md`
+            §9.1).
         drop_tail: Whether samples behind the last whole patch are left out; else such trials are refused.
         attention_dir: `"causal"` = tokens read those of their own time and of earlier ones alone; CLS, if there is one,
             reads all and is read by none. The other edges are not there, as `masked_edges` are not.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from emg_lens.io.checkpoint import digest, tensor_bytes
-from emg_lens.lens.points import is_heard
+from emg_lens.lens.points import has_hook
 
 
 def model_identity(model: torch.nn.Module) -> dict[str, str]:
@@ -26,7 +26,7 @@ def model_identity(model: torch.nn.Module) -> dict[str, str]:
         "device": next(model.parameters()).device.type,
         "model": digest([config_text.encode()]),
         "weights": digest(part for name, weight in weights for part in (name.encode(), *tensor_bytes(weight))),
-        "hooks": ", ".join(sorted(name for name, point in points.items() if is_heard(point))) or "none",
+        "hooks": ", ".join(sorted(name for name, point in points.items() if has_hook(point))) or "none",
     }
 
 

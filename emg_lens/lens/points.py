@@ -12,7 +12,7 @@ from emg_lens.lens.config import EncoderConfig
 from emg_lens.validation import ArgumentError
 
 
-def is_heard(*points: HookPoint) -> bool:
+def has_hook(*points: HookPoint) -> bool:
     """Whether anybody has put a hook on one of these points, by whatever means."""
     for point in points:
         if point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks:

@@ -19,7 +19,7 @@ from transformer_lens.utilities.slice import Slice, SliceInput
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.handles import Handles, Labels, Signals, open_handles
-from emg_lens.lens.points import GatedPoint, is_heard
+from emg_lens.lens.points import GatedPoint, has_hook
 from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.lens.signals import SignalModel
 from emg_lens.registry import UnknownNameError
@@ -183,7 +183,7 @@ class TransformerLensSurface(SignalModel):
         if value and excludes is not None and getattr(self.cfg, excludes):
             raise ArgumentError(f"{switch} and {excludes} exclude each other: model.set_{excludes}(False) first")
         points = (p for p in self.hook_dict.values() if isinstance(p, GatedPoint) and p.switch == switch)
-        heard = [point.name for point in points if is_heard(point)]
+        heard = [point.name for point in points if has_hook(point)]
         if heard and not value:
             raise ArgumentError(
                 f"{heard[0]!r} has hooks, which would fall silent with {switch} off: reset_hooks() first"

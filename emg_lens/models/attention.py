@@ -1,4 +1,4 @@
-"""Hooked multi-head attention: TransformerLens's names, shapes and order; torch's fused kernel where nobody listens."""
+"""Hooked multi-head attention with TransformerLens's names, shapes and order; without hooks, torch's fused kernel."""
 
 import math
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from emg_lens.lens.config import EncoderConfig
-from emg_lens.lens.points import GatedPoint, Point, is_heard
+from emg_lens.lens.points import GatedPoint, Point, has_hook
 from emg_lens.models import mixing
 from emg_lens.models.dropout import drop, on_plain_cpu
 
 
 class Rotary(nn.Module):
-    """Rotary position embedding (Su et al. 2021, §3): pairs of a head's values turn by angles that grow with position.
+    """Rotary position embedding (Su et al. 2021, §3): pairs of values rotate by angles that grow with the position.
 
-    Over the position, or over the patch of its channel (`cfg.positions`; CLS then stands before the first patch). The
-    two halves of a head rotate against each other, or neighbours (`cfg.rotary_adjacent_pairs`).
+    The position is that in the layout, or the patch of the channel (`cfg.positions`; CLS is then before the first
+    patch). A pair is a value of each half of a head, or two neighbours (`cfg.rotary_adjacent_pairs`).
     """
 
     mixes_only_by_attention = folds = True
@@ -39,7 +39,7 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angle.cos(), persistent=False)
 
     def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
-        """Rotated by the position; `x` may hold the first positions alone."""
+        """Rotate by the position; `x` may hold only the first positions."""
         if self._is_complex(x):
             return torch.view_as_real(_pairs(x) * self._turn(x.shape[1])).flatten(-2)
         if self.adjacent:
@@ -53,31 +53,32 @@ class Rotary(nn.Module):
     def all_turned(
         self, x: Float[Tensor, "batch pos several head d_head"]
     ) -> Sequence[Float[Tensor, "batch pos head d_head"]]:
-        """`forward` of each of several; what `x` held is lost."""
+        """Rotate each of several tensors; the content of `x` is overwritten."""
         if self._is_complex(x):
             _pairs(x).mul_(self._turn(x.shape[1])[:, None])
             return x.unbind(2)
         return [self(one) for one in x.unbind(2)]
 
     def _is_complex(self, x: Tensor) -> bool:
-        """Whether neighbours turn as complex numbers, in one product; of halves torch has none."""
+        """Whether pairs of neighbours can rotate as complex numbers, in one product."""
         return self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype and x.dtype.itemsize >= 4
 
     def _turn(self, n: int) -> Tensor:
-        """Complex numbers of length 1 `[pos, 1, pair]` that neighbours turn by."""
+        """Return the complex factors of length 1 `[pos, 1, pair]`."""
         return torch.complex(self.cos[:n, :, ::2], self.sin[:n, :, ::2])
 
 
 def _pairs(x: Float[Tensor, "*batch d_head"]) -> Tensor:
-    """Neighbouring values as complex numbers; a view."""
+    """Return neighbouring values as complex numbers; a view."""
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
 class RelativeKeys(nn.Module):
-    """Relative positions (Shaw et al. 2018, §3.2): a learned vector a head and distance in time, added to the keys.
+    """Relative positions (Shaw et al. 2018, §3.2): a learned vector per head and distance in time, added to the keys.
 
-    `W_rel [head, distance, d_head]`, distances src - dest from -reach to reach; farther ones count as the farthest.
-    Time is the patch of a channel or a modality, or the position where tokens have none; CLS stands before the first.
+    `W_rel [head, distance, d_head]` has the distances src - dest from -reach to reach; larger ones count as the
+    largest. Time is the patch of a channel or a modality, or the position if tokens have no patch; CLS is before the
+    first.
     """
 
     mixes_only_by_attention = True
@@ -94,21 +95,21 @@ class RelativeKeys(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fresh weights: normal, so that a product with a query of unit values has unit variance."""
+        """Initialise with normal values, so that a product with a query of unit values has unit variance."""
         nn.init.normal_(self.W_rel, std=self.W_rel.shape[-1] ** -0.5)
 
     def forward(self, q: Float[Tensor, "batch head dest d_head"]) -> Float[Tensor, "batch head dest src"]:
-        """What they add to q @ k; `q` may hold the first positions alone."""
+        """Compute the term that is added to q @ k; `q` may hold only the first positions."""
         products = torch.einsum("bhqe,hre->bhqr", q, self.W_rel)
         return products.gather(-1, self.distance[: q.shape[2]].expand(*q.shape[:2], -1, -1))
 
 
 class Attention(nn.Module):
-    """Multi-head attention, to all positions but those across `severed` edges.
+    """Multi-head attention over all edges except those of `permanent_mask`.
 
     Order of the explicit path: scores -> `hook_attn_scores` -> softmax -> rows with every score -inf become zero ->
-    `hook_pattern` -> z. With no hook on scores or pattern, `scaled_dot_product_attention` computes the same.
-    Edges of `severed` never carry attention; their scores are -inf before the hook, like a causal mask.
+    `hook_pattern` -> z. Without a hook on scores or pattern, `scaled_dot_product_attention` computes the same.
+    Edges of `permanent_mask` never have attention; their scores are -inf before the hook, as with a causal mask.
     """
 
     mixes_only_by_attention = folds = True
@@ -124,7 +125,7 @@ class Attention(nn.Module):
         super().__init__()
         self.cfg, self.initial_gain = cfg, initial_gain
         self.register_buffer("permanent_mask", permanent_mask, persistent=False)
-        # Some versions of the fused kernel give NaN for a row that reads nothing; the explicit path gives zeros.
+        # Some versions of the fused kernel give NaN for a row without any edge; the explicit path gives zeros.
         self.has_empty_rows = permanent_mask is not None and bool(permanent_mask.all(-1).any())
         self.W_Q = nn.Parameter(_head_weight(cfg))
         self.W_K = nn.Parameter(_head_weight(cfg))
@@ -156,7 +157,7 @@ class Attention(nn.Module):
         self.hook_result = GatedPoint(cfg, "use_attn_result")  # [batch, pos, head, d_model]
 
     def reset_parameters(self) -> None:
-        """Fresh weights: Xavier's of the [d_model, d_model] maps (or of queries, keys, values as one), no biases."""
+        """Initialise: Xavier for each [d_model, d_model] map (or for queries, keys, values as one map), biases zero."""
         as_one = self.cfg.initial_weights == "depth_scaled"
         for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):
             bound = math.sqrt(6 / ((4 if as_one and weight is not self.W_O else 2) * self.cfg.d_model))
@@ -172,7 +173,7 @@ class Attention(nn.Module):
         key_input: Float[Tensor, "batch src *head d_model"] | None = None,
         value_input: Float[Tensor, "batch src *head d_model"] | None = None,
     ) -> Float[Tensor, "batch dest d_model"]:
-        """What the heads write, added up; inputs as in `project`."""
+        """Compute the sum of the outputs of all heads; inputs as in `project`."""
         q, k, v = self.project(x, key_input, value_input)
         return self.output(self.hook_z(self.mix(q, k, v)))
 
@@ -182,12 +183,12 @@ class Attention(nn.Module):
         key_input: Float[Tensor, "batch src *head d_model"] | None = None,
         value_input: Float[Tensor, "batch src *head d_model"] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each `[batch, pos, head, d_head]`, positions rotated in.
+        """Compute queries, keys and values, each `[batch, pos, head, d_head]`, with rotary positions.
 
-        `x` is the input of all three, or of the queries alone where keys and values have their own.
+        `x` is the input of all three, or only of the queries if `key_input` and `value_input` are given.
         """
         alone = key_input is None and value_input is None and x.ndim == 3
-        if alone and not is_heard(self.hook_q, self.hook_k, self.hook_v) and _pays_to_pack(x):
+        if alone and not has_hook(self.hook_q, self.hook_k, self.hook_v) and _pays_to_pack(x):
             q, k, v = self._project_packed(x)
         else:
             q = self.hook_q(_per_head(x, self.W_Q, self.b_Q))
@@ -198,7 +199,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def _project_packed(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
-        """Queries, keys, values of one matrix product: views of one tensor, so not for hooks that edit in place."""
+        """Compute all three in one matrix product: views of one tensor, so no hook may edit them in place."""
         weight = torch.cat([self.W_Q.mT, self.W_K.mT, self.W_V.mT]).flatten(0, 1)
         bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
         if self._mixes_by_position(x):
@@ -207,14 +208,14 @@ class Attention(nn.Module):
         return packed.view(*x.shape[:2], 3, self.cfg.n_heads, self.cfg.d_head).unbind(2)
 
     def _mixes_by_position(self, x: Tensor) -> bool:
-        """Whether `emg_lens.models.mixing` computes: positions innermost."""
+        """Whether `emg_lens.models.mixing` computes attention."""
         return bool(self.training and self.cfg.dropout) and on_plain_cpu(x)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch pos head d_head"]:
-        """Values mixed by attention."""
+        """Mix values by attention."""
         dropout = self.cfg.dropout if self.training else 0.0
         permanent_mask = None if self.permanent_mask is None else self.permanent_mask[:, : q.shape[1]]
-        fused = not (self.has_empty_rows or is_heard(self.hook_attn_scores, self.hook_pattern))
+        fused = not (self.has_empty_rows or has_hook(self.hook_attn_scores, self.hook_pattern))
         if fused and self.relative is None and self._mixes_by_position(q):
             return mixing.attend(q, k, v, permanent_mask, dropout)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -237,7 +238,7 @@ class Attention(nn.Module):
         return z.transpose(1, 2)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
-        """Sum over heads of z @ W_O, plus the bias."""
+        """Compute the sum over heads of z @ W_O, plus the bias."""
         if self.cfg.use_attn_result:
             result = self.hook_result(torch.einsum("bphe,hed->bphd", z, self.W_O))
             return result.sum(dim=2) + self.b_O
@@ -262,16 +263,16 @@ class Attention(nn.Module):
 
 
 def _head_weight(cfg: EncoderConfig) -> Float[Tensor, "head d_model d_head"]:
-    """TransformerLens's shape over the memory of a `[head * d_head, d_model]` matrix, which GEMM reads as it lies."""
+    """Return a weight in TransformerLens's shape, in memory a `[head * d_head, d_model]` matrix for fast products."""
     return torch.empty(cfg.n_heads, cfg.d_head, cfg.d_model).transpose(1, 2)
 
 
 def _per_head(x: Tensor, weight: Float[Tensor, "head d_model d_head"], bias: Float[Tensor, "head d_head"]) -> Tensor:
-    if x.ndim == 4:  # one input a head
+    if x.ndim == 4:  # one input per head
         return torch.einsum("bphd,hde->bphe", x, weight) + bias
     return F.linear(x, weight.mT.flatten(0, 1), bias.flatten()).view(*x.shape[:2], *bias.shape)
 
 
 def _pays_to_pack(x: Float[Tensor, "batch pos d_model"]) -> bool:
-    """Whether one product over weights copied together beats three: unless large weights meet few tokens."""
+    """Whether one product over joined weights is faster than three; not for large weights and few tokens."""
     return max(x.shape[0] * x.shape[1], 128) >= x.shape[2]

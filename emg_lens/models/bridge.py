@@ -1,19 +1,19 @@
-"""Our encoders as a `TransformerBridge`, for tools that take nothing else.
+"""Wrap our encoders in a `TransformerBridge`, for tools that need one.
 
-An option, not the main road: `HookedBiosignalEncoder` has the hooks, weights and methods that TransformerLens's
-utilities read. TransformerLens announces analyses for bridges only, though, and this file is the way there.
+Most users do not need a bridge: `HookedBiosignalEncoder` has the hooks, weights and methods that TransformerLens's
+utilities read. Some of TransformerLens's analyses work only with bridges.
 
-Most bridges fire `hook_attn_scores` and `hook_pattern` on tensors that are already consumed (docs/transformerlens.md
-§5). Here nothing is fired anew: each bridge component runs the encoder's module as it is and takes over that module's
-own hook points. So every hook is live, fires once, and sees what it sees on the plain model.
+Most bridges fire `hook_attn_scores` and `hook_pattern` on tensors that are already used (docs/transformerlens.md §5).
+Here each bridge component runs the encoder's module unchanged and uses the module's own hook points. So every hook
+acts, fires once, and receives the same tensor as on the plain model.
 
 ```python
 bridge = to_bridge(model)
 bridge.run_with_hooks(x, fwd_hooks=cut(bridge, cross_modal()))
 ```
 
-Installed, the package announces `BiosignalAdapter` to TransformerLens under the entry-point group
-`transformer_lens.architectures`; elsewhere `register_bridge()` does.
+The installed package registers `BiosignalAdapter` with TransformerLens under the entry-point group
+`transformer_lens.architectures`; without installation call `register_bridge()`.
 """
 
 import copy
@@ -35,55 +35,55 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.validation import ArgumentError
 
 ARCHITECTURE = "HookedBiosignalEncoder"
-"""Name under which TransformerLens knows our encoders, `IsoNet` and other subclasses included."""
+"""Name of our encoders in TransformerLens, also for `IsoNet` and other subclasses."""
 
 
 class Part(GeneralizedComponent):
-    """A module of the encoder inside a bridge: runs unchanged, its hook points are the bridge's.
+    """A module of the encoder inside a bridge: it runs unchanged, and its hook points are the bridge's.
 
-    `hook_in` and `hook_out`, which every bridge component has, are further points around it.
+    `hook_in` and `hook_out`, which every bridge component has, are additional points around it.
     """
 
     def set_original_component(self, original_component: nn.Module) -> None:
-        """Wrap a module and take over its hook points."""
+        """Wrap a module and use its hook points."""
         super().set_original_component(original_component)
         self.config = getattr(original_component, "cfg", None)  # TransformerLens writes set_use_* switches there
         for name, child in original_component.named_children():
             if isinstance(child, HookPoint):
-                child.__class__ = HookPoint  # the bridge guards gated points itself, and caches by hooking closed ones
+                child.__class__ = HookPoint  # the bridge checks gated points itself, and also hooks closed ones
                 setattr(self, name, child)
 
 
 class PosEmbedPart(Part):
-    """Position vectors: a copy a trial, so that a hook which edits in place leaves the weights alone."""
+    """Position vectors, copied for each trial, so that a hook that edits in place does not change the weights."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """The position vectors of each trial."""
+        """Return the position vectors of each trial."""
         return self.hook_out(self.original_component(self.hook_in(tokens)).clone())  # pyright: ignore
 
 
 class AttentionPart(Part):
-    """Attention: `hook_attn_scores` and `hook_pattern` act, empty rows are zero, `hook_result` can be had."""
+    """Attention: `hook_attn_scores` and `hook_pattern` act, empty rows give zero, `hook_result` is supported."""
 
     supports_attn_result = True
 
 
 class BlockPart(Part, BlockBridge):
-    """A block: `BlockBridge` for `stop_at_layer`, with the residual stream's own hook points in place of aliases."""
+    """A block: a `BlockBridge` (for `stop_at_layer`) with the block's own hook points instead of aliases."""
 
     hook_aliases = {f"hook_{name}_input": f"attn.hook_{name}_input" for name in "qkv"}
 
     def forward(self, resid: Tensor) -> Tensor:
-        """Run the block, or stop before it if the bridge was told to."""
+        """Run the block, or stop before it if `stop_at_layer` says so."""
         self._check_stop_at_layer(resid)
         return GeneralizedComponent.forward(self, resid)
 
     @property
     def residual_contribution_scale(self) -> float:
-        """Factor of what is added to the residual stream; TransformerLens's path tools ask for it before they start.
+        """Factor of the terms added to the residual stream; TransformerLens's path tools read it first.
 
         Raises:
-            RuntimeError: This is a post-LN block, where there is none.
+            RuntimeError: This is a post-LN block, which has no such factor.
         """
         if self.config.norm == "post":  # pyright: ignore
             raise RuntimeError(
@@ -94,7 +94,7 @@ class BlockPart(Part, BlockBridge):
 
 
 class BiosignalAdapter(ArchitectureAdapter):
-    """Tells TransformerLens how a `HookedBiosignalEncoder` is built."""
+    """The description of a `HookedBiosignalEncoder` for TransformerLens."""
 
     supports_generation = False
     supports_causal_loss = False
@@ -113,7 +113,7 @@ class BiosignalAdapter(ArchitectureAdapter):
         }
 
     def prepare_model(self, hf_model: HookedBiosignalEncoder) -> None:
-        """Keep only the components this encoder has, and let it take the input under TransformerLens's keyword.
+        """Keep only the components of this encoder, and accept the input under TransformerLens's keyword.
 
         Raises:
             ArgumentError: The encoder is inside a bridge already.
@@ -125,14 +125,14 @@ class BiosignalAdapter(ArchitectureAdapter):
 
 
 def _take_pixel_values(model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:  # noqa: ARG001
-    """A bridge hands float input to its model as `pixel_values`."""
+    """Rename the keyword `pixel_values`, under which a bridge passes float input to its model."""
     if "pixel_values" in kwargs:
         kwargs["input"] = kwargs.pop("pixel_values")
     return args, kwargs
 
 
 def bridge_config(cfg: EncoderConfig) -> TransformerBridgeConfig:
-    """The configuration that TransformerLens wants, read off an encoder's."""
+    """Make TransformerLens's configuration from an encoder's."""
     return TransformerBridgeConfig(
         architecture=ARCHITECTURE,
         model_name=cfg.model_name,
@@ -169,7 +169,7 @@ class EncoderBridge(TransformerBridge):
     layout: TokenLayout  # found, like `example_input` and the rest of the encoder, on `original_model`
 
     def run_with_cache(self, *args: Any, return_cache_object: bool = True, **kwargs: Any) -> tuple[Any, Any]:
-        """As in TransformerLens, with the encoder's own kind of cache, whose decompositions add up."""
+        """As in TransformerLens, with the encoder's own kind of cache, in which decompositions add up."""
         out, cache = super().run_with_cache(*args, return_cache_object=return_cache_object, **kwargs)  # pyright: ignore
         if isinstance(cache, dict):
             return out, cache
@@ -177,46 +177,45 @@ class EncoderBridge(TransformerBridge):
         return out, kind(cache.cache_dict, self, has_batch_dim=cache.has_batch_dim)
 
     def to_single_token(self, string: str) -> int:
-        """Class index of a gesture label, so that labels serve wherever TransformerLens takes tokens."""
+        """Return the class index of a gesture label, so that labels can be used as TransformerLens's tokens."""
         return self.original_model.to_single_token(string)  # pyright: ignore
 
     def _is_valid_bridge_path(self, hf_path: str) -> bool:  # noqa: ARG002
-        """Every weight belongs to the state dict; TransformerLens would keep those named `weight` and `bias`."""
+        """Keep every weight in the state dict; TransformerLens would keep only `weight` and `bias`."""
         return True
 
     def _validate_attention_fork_supported(self, flag_name: str) -> None:
-        """Our attention honours every `set_use_*` switch; TransformerLens believes that of its own classes only."""
+        """Accept every `set_use_*` switch; TransformerLens would accept them only for its own classes."""
 
 
 def register_bridge() -> None:
-    """Make our architecture known to TransformerLens where the package's entry points are not installed.
+    """Register our architecture with TransformerLens where the package's entry points are not installed.
 
     `build_bridge_from_module(encoder, ARCHITECTURE, tl_config=bridge_config(encoder.cfg))` then wraps an encoder in
-    place, in a plain `TransformerBridge`: hooks and cuts work, but its `state_dict` knows none of our weights, and it
-    lacks what else `EncoderBridge` adds.
+    place in a plain `TransformerBridge`. Hooks and cuts work, but its `state_dict` has none of our weights, and it
+    lacks the other additions of `EncoderBridge`.
     """
-    ArchitectureAdapterFactory.discover_entry_points()  # first, for it warns about names that are taken
+    ArchitectureAdapterFactory.discover_entry_points()  # first, because it warns about names that are taken
     ArchitectureAdapterFactory.register_adapter(ARCHITECTURE, BiosignalAdapter)
 
 
 def to_bridge(model: HookedBiosignalEncoder) -> EncoderBridge:
-    """A bridge around a copy of `model`.
+    """Wrap a copy of `model` in a bridge.
 
-    TransformerLens puts its components into the module that it wraps, so the encoder is copied, weights included:
-    `model` stays as it is, and training one does not train the other. Hooks on `model` are not copied.
+    TransformerLens puts its components into the wrapped module, so the encoder is copied with its weights: `model`
+    stays unchanged, and training one does not train the other. Hooks on `model` are not copied.
 
-    Left to the encoder: `start_at_layer` (TransformerLens resumes from token embeddings only), and `return_type="both"`
-    and `"loss"`, which `bridge.original_model(...)` takes.
+    Use `bridge.original_model(...)` for `return_type="both"` and `"loss"`. For `start_at_layer` use `model`, because
+    TransformerLens resumes only from token embeddings.
 
     Raises:
-        ArgumentError: `model` is not one of our encoders, or one of several stages.
-        ArgumentError: `model` is inside a bridge already.
+        ArgumentError: `model` is not one of our encoders, has several stages, or is already inside a bridge.
     """
     if not isinstance(model, HookedBiosignalEncoder):
-        raise ArgumentError(f"to_bridge takes a HookedBiosignalEncoder, got {type(model).__name__}")
+        raise ArgumentError(f"model is a {type(model).__name__}; to_bridge needs a HookedBiosignalEncoder")
     if model.layout.stages:
         raise ArgumentError(
-            f"a bridge holds one stack of blocks, and {type(model).__name__} has stages; use it as it is"
+            f"a bridge needs one stack of blocks, and {type(model).__name__} has several stages; use it unwrapped"
         )
     encoder = copy.deepcopy(model)
     encoder.reset_hooks(including_permanent=True)

@@ -1,7 +1,7 @@
 """Hooked building blocks of the encoders: embedding, LayerNorm, MLP, block, readout. Attention has its own file.
 
 Hook names, weight shapes and the order of operations are those of TransformerLens (docs/transformerlens.md §2
-to §4). Where nobody listens to a hook, the fused torch kernel of the same function runs instead.
+to §4). Without a hook, the fused torch kernel of the same function runs instead.
 """
 
 import math
@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from emg_lens.lens.config import EncoderConfig
-from emg_lens.lens.points import GatedPoint, Point, is_heard
+from emg_lens.lens.points import GatedPoint, Point, has_hook
 from emg_lens.models.attention import Attention
 from emg_lens.models.dropout import drop
 from emg_lens.validation import ArgumentError, short
 
-HiddenTokens = Shaped[Tensor, "trial token"]  # torch.bool [batch, pos]; refused in words where it is not
-"""Which tokens of each trial are hidden."""
+HiddenTokens = Shaped[Tensor, "trial token"]  # torch.bool [batch, pos]; other types get a message of ours
+"""The hidden tokens of each trial."""
 
 
 class LayerNorm(nn.Module):
@@ -38,14 +38,14 @@ class LayerNorm(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fresh weights; `transformer_lens.tools.analysis.reinitialized` calls it."""
+        """Initialise the weights; `transformer_lens.tools.analysis.reinitialized` calls it."""
         nn.init.ones_(self.w)
         nn.init.zeros_(self.b)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """Centred, scaled to unit variance, times `w`, plus `b`."""
+        """Centre, scale to unit variance, multiply by `w`, add `b`."""
         w = self.w
-        if not is_heard(self.hook_scale, self.hook_normalized):
+        if not has_hook(self.hook_scale, self.hook_normalized):
             return F.layer_norm(x, w.shape, w, self.b, self.eps)
         centred = x - x.mean(-1, keepdim=True)
         scale = self.hook_scale((centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
@@ -53,10 +53,10 @@ class LayerNorm(nn.Module):
 
 
 class ChannelEmbed(nn.Module):
-    """Linear map from the samples of a channel (or of one of its patches) to a token, CLS prepended.
+    """Linear map from the samples of a channel (or of one of its patches) to a token, with CLS in front.
 
-    `W_E [channel, sample, d_model]`, one map a channel, or `[1, sample, d_model]` where all channels share one. Where a
-    token is a patch of all channels of a modality, it is the sum of theirs: one linear map of all their samples.
+    `W_E` is `[channel, sample, d_model]` with one map per channel, or `[1, sample, d_model]` with one map for all. If a
+    token is a patch of all channels of a modality, it is the sum over channels: one linear map of all their samples.
     """
 
     map_of_channel: Tensor | None
@@ -76,11 +76,11 @@ class ChannelEmbed(nn.Module):
         self.reset_parameters()
 
     def count_maps(self, cfg: EncoderConfig) -> int:
-        """Linear maps: one a channel, or one for all."""
+        """Return the number of linear maps: one per channel, or one for all."""
         return cfg.n_channels if cfg.embedding == "dedicated" else 1
 
     def cls_shape(self, cfg: EncoderConfig) -> tuple[int, ...]:  # noqa: ARG002 - for models with several
-        """CLS tokens: one, without an axis of its own."""
+        """Return the leading axes of `cls`: none for a single CLS token."""
         return ()
 
     def multiply_accumulates(self, cfg: EncoderConfig) -> int:
@@ -88,7 +88,7 @@ class ChannelEmbed(nn.Module):
         return cfg.n_channels * self.n_used * cfg.d_model
 
     def reset_parameters(self) -> None:
-        """Fresh weights."""
+        """Initialise the weights."""
         plain = 1 / math.sqrt(self.n_samples)
         if self.initial_weights == "xavier":
             nn.init.uniform_(self.W_E, -plain, plain)
@@ -105,29 +105,29 @@ class ChannelEmbed(nn.Module):
     def hide(
         self, tokens: Float[Tensor, "batch pos d_model"], masked: HiddenTokens
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Tokens, the mask token in the place of those that are `masked`.
+        """Put the mask token in the place of the `masked` tokens.
 
         Raises:
-            ArgumentError: There is no mask token, or `masked` is not one truth value a token.
+            ArgumentError: There is no mask token, or `masked` is not one truth value per token.
         """
         if self.mask_token is None:
             raise ArgumentError("masked=...: this model has no mask token; build it with mask_token=True")
         if not isinstance(masked, Tensor) or masked.dtype != torch.bool or masked.shape != tokens.shape[:2]:
             raise ArgumentError(
-                f"masked={short(masked)}; expected torch.bool {list(tokens.shape[:2])}: one truth value a token, in the"
-                " order of model.layout"
+                f"masked={short(masked)}; expected torch.bool {list(tokens.shape[:2])}: one truth value per token, in"
+                " the order of model.layout"
             )
         return torch.where(masked[..., None].to(tokens.device), self.mask_token.to(tokens.dtype), tokens)
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
-        """Tokens in the layout's order."""
+        """Compute tokens in the layout's order."""
         pieces = self.tokens(x)
         if self.cls is not None:
             pieces = [self.cls.expand(len(x), 1, -1), *pieces]
         return torch.cat(pieces, dim=1)
 
     def tokens(self, x: Float[Tensor, "batch channel time"]) -> list[Float[Tensor, "batch own_pos d_model"]]:
-        """Those of each modality, without CLS."""
+        """Compute the tokens of each modality, without CLS."""
         x = x[..., : self.n_used]
         samples = rearrange(x, "batch channel (patch sample) -> channel (batch patch) sample", sample=self.n_samples)
         weight, bias = (p.expand(x.shape[1], *p.shape[1:]) if len(p) == 1 else p for p in (self.W_E, self.b_E))
@@ -155,12 +155,12 @@ class PosEmbed(nn.Module):
             self.register_buffer("W_pos", torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
 
     def reset_parameters(self) -> None:
-        """Fresh weights; sinusoidal positions have none."""
+        """Initialise the weights; sinusoidal positions have none."""
         if isinstance(self.W_pos, nn.Parameter):
             nn.init.normal_(self.W_pos, std=0.02)
 
     def forward(self, tokens: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """A view of `W_pos`: clone it before it can be edited in place."""
+        """Return a view of `W_pos`; clone it before an edit in place."""
         return self.W_pos.expand(tokens.shape[0], -1, -1)
 
 
@@ -183,7 +183,7 @@ class MLP(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fresh weights."""
+        """Initialise the weights."""
         for weight, bias in ((self.W_in, self.b_in), (self.W_out, self.b_out)):
             nn.init.xavier_uniform_(weight)
             nn.init.zeros_(bias)
@@ -191,14 +191,14 @@ class MLP(nn.Module):
             self.W_out.data.mul_(self.initial_gain)
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """Position by position."""
+        """Transform each position by itself."""
         pre = self.hook_pre(F.linear(x, self.W_in.T, self.b_in))
         post = self.hook_post(self.act_fn(pre))
         return F.linear(drop(post, self.dropout if self.training else 0.0), self.W_out.T, self.b_out)
 
 
 class Block(nn.Module):
-    """Attention and MLP around the residual stream, LayerNorm before (`"pre"`) or after (`"post"`) each.
+    """Attention and MLP around the residual stream, with LayerNorm before (`"pre"`) or after (`"post"`) each.
 
     Post-LN: `resid_mid = resid_pre + attn_out`, `resid_post = ln1(resid_mid) + mlp_out`, and the block's output is
     `ln2(resid_post)`, under the hook names of TransformerLens's BERT block.
@@ -235,7 +235,7 @@ class Block(nn.Module):
     def forward(
         self, resid: Float[Tensor, "batch pos d_model"], n_dest: int | None = None
     ) -> Float[Tensor, "batch dest d_model"]:
-        """The residual stream behind this block, at all positions or at the first `n_dest` alone."""
+        """Compute the residual stream after this block, at all positions or at the first `n_dest` only."""
         resid_pre = self.hook_resid_pre(resid)
         inputs = self.attention_inputs(resid_pre)
         if n_dest is not None:
@@ -245,9 +245,9 @@ class Block(nn.Module):
         return self.after_attention(resid_pre, self.attn(*inputs))
 
     def attention_inputs(self, resid_pre: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
-        """What attention reads: one tensor, or one for queries, keys and values each (`cfg.use_split_qkv_input`).
+        """Return the input of attention: one tensor, or three for queries, keys, values (`cfg.use_split_qkv_input`).
 
-        As in TransformerLens, the copies for single heads are taken, and hooked, before the norm.
+        As in TransformerLens, the copies for single heads are made, and hooked, before the norm.
         """
         cfg = self.cfg
         if cfg.use_split_qkv_input:
@@ -265,7 +265,7 @@ class Block(nn.Module):
     def after_attention(
         self, resid_pre: Float[Tensor, "batch pos d_model"], attn_out: Float[Tensor, "batch pos d_model"]
     ) -> Float[Tensor, "batch pos d_model"]:
-        """The rest of the block, position by position: residual sum, MLP, norms."""
+        """Compute the rest of the block, each position by itself: residual sum, MLP, norms."""
         attn_out = self.hook_attn_out(self._drop(attn_out))
         resid_mid = self.hook_resid_mid(resid_pre + attn_out)
         mlp_in = self.hook_mlp_in(resid_mid.clone()) if self.cfg.use_hook_mlp_in else resid_mid
@@ -294,16 +294,16 @@ class Block(nn.Module):
 
     @property
     def submodules(self) -> Any:
-        """Read by TransformerLens's edge tools before they start: here a post-LN block refuses them.
+        """Refuse TransformerLens's edge tools for a post-LN block; they read this attribute first.
 
-        Direct path patching, edge attribution and faithfulness add one component's output to another's input, which
-        is exact only where the residual stream is a plain sum.
+        Direct path patching, edge attribution and faithfulness add the output of one component to the input of another.
+        This is exact only if the residual stream is a plain sum.
 
         Raises:
             ArgumentError: This is a post-LN block.
         """
         if self.cfg.norm == "pre":
-            raise AttributeError("submodules")  # nothing to object to
+            raise AttributeError("submodules")  # a pre-LN block has no such attribute
         raise ArgumentError(
             "post-LN blocks normalise the residual stream after every sum, so paths between two components are not"
             " additive; use activation patching, node attribution, or cut their attention edges"
@@ -324,10 +324,10 @@ class Unembed(nn.Module):
         return self.W_U.numel() * (cfg.n_tokens if cfg.readout == "each" else 1)
 
     def reset_parameters(self) -> None:
-        """Fresh weights."""
+        """Initialise the weights."""
         nn.init.xavier_uniform_(self.W_U)
         nn.init.zeros_(self.b_U)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch class"]:
-        """Logits."""
+        """Compute logits."""
         return F.linear(x, self.W_U.T, self.b_U)

@@ -1,6 +1,6 @@
-"""Dropout whose masks cost little on a CPU: one draw of 64 random bits decides about four values.
+"""Fast dropout on a CPU: 64 random bits decide about four values.
 
-torch's own `F.dropout` draws a random number a value there, and takes longer than the layer around it.
+torch's own `F.dropout` uses one random number per value on a CPU, and takes longer than the layer around it.
 """
 
 import torch
@@ -8,26 +8,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 2**16
-"""Chances of a mask are multiples of 1 / LEVELS: a value's share of a draw is 16 bits."""
+"""Probabilities of a mask are multiples of 1 / LEVELS, because each value uses 16 random bits."""
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """`x` with each value zero with probability `p`, the others scaled so that the expectation is kept."""
+    """Set each value to zero with probability `p`, and scale the others so that the expectation is kept."""
     if not p:
         return x
     return x * keep_mask(x.shape, p, x.dtype) if on_plain_cpu(x) else F.dropout(x, p)
 
 
 def on_plain_cpu(x: Tensor) -> bool:
-    """Whether `x` lies in CPU memory as it looks: inside `torch.func` transforms a tensor stands for many."""
+    """Whether `x` is a plain tensor in CPU memory, and not wrapped by a `torch.func` transform."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(x)  # pyright: ignore[reportAttributeAccessIssue]
     return x.device.type == "cpu" and not wrapped
 
 
 def keep_mask(shape: tuple[int, ...], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A dropout mask for the CPU, drawn from torch's generator: 0 with probability `p`, else 1 / (1 - p).
+    """Make a dropout mask on the CPU with torch's random generator: 0 with probability `p`, otherwise 1 / (1 - p).
 
-    `p` is rounded to a multiple of 2^-16, and the kept values are scaled by what that leaves.
+    `p` is rounded to a multiple of 2^-16, also in the scale of the kept values.
     """
     dropped = min(round(p * LEVELS), LEVELS - 1)
     mask = torch.empty(shape, dtype=dtype)

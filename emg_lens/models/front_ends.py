@@ -1,6 +1,6 @@
-"""Front ends that turn all channels of a modality into one token a time step; docs/tinymyo-model.md §9.4.
+"""Front ends that turn all channels of a modality into one token per time step; docs/tinymyo-model.md §9.4.
 
-Each is one class: how many time steps it gives, and how it gives them. `FRONT_ENDS` has them by name.
+Each is one class, with the number of its time steps and the computation. `FRONT_ENDS` has them by name.
 """
 
 from abc import ABC, abstractmethod
@@ -16,15 +16,15 @@ from emg_lens.validation import ArgumentError
 
 
 class FrontEnd(nn.Module, ABC):
-    """From the samples of the channels of one modality to tokens."""
+    """A map from the samples of all channels of one modality to tokens."""
 
-    def __init__(self, n_channels: int, cfg: Any) -> None:  # noqa: ARG002 - what the others are built from
+    def __init__(self, n_channels: int, cfg: Any) -> None:  # noqa: ARG002 - subclasses use it
         super().__init__()
 
     @staticmethod
     @abstractmethod
     def n_steps(cfg: Any) -> int:
-        """Time steps of a window of `cfg.n_samples`; below 1 where the window is too short."""
+        """Return the number of time steps of a window; below 1 if the window is too short."""
 
     @abstractmethod
     def multiply_accumulates(self, cfg: Any) -> int:
@@ -32,14 +32,14 @@ class FrontEnd(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
-        """Tokens."""
+        """Compute tokens."""
 
 
 class CompressedConv(FrontEnd):
     """Range compression x -> range * x / (midpoint + |x|), one convolution without padding, GELU, LayerNorm.
 
-    The compression is Reinhard's (2002, §3.1, equation 3), with a sign. Step t reads the samples
-    `t * stride ... t * stride + kernel_samples - 1`, so nothing later than those.
+    The compression is that of Reinhard et al. (2002, §3.1, equation 3), with a sign. Step t uses the samples
+    `t * stride ... t * stride + kernel_samples - 1` and no later ones.
     """
 
     def __init__(self, n_channels: int, cfg: Any) -> None:
@@ -50,7 +50,7 @@ class CompressedConv(FrontEnd):
 
     @staticmethod
     def n_steps(cfg: Any) -> int:
-        """Those whose samples are all there."""
+        """Return the number of steps with all their samples in the window."""
         return max((cfg.n_samples - cfg.kernel_samples) // cfg.stride + 1, 0)
 
     def multiply_accumulates(self, cfg: Any) -> int:
@@ -58,7 +58,7 @@ class CompressedConv(FrontEnd):
         return self.n_steps(cfg) * self.conv.weight.numel()
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
-        """Tokens."""
+        """Compute tokens."""
         compressed = self.range * x / (self.midpoint + x.abs())
         tokens = rearrange(F.gelu(self.conv(compressed)), "batch d_model step -> batch step d_model")
         return self.norm(tokens)
@@ -75,7 +75,7 @@ class ResidualConv(FrontEnd):
 
     @staticmethod
     def n_steps(cfg: Any) -> int:
-        """Half of the samples, rounded up, as often as there are blocks."""
+        """Halve the number of samples once per block, rounded up."""
         return -(-cfg.n_samples // 2**cfg.n_halvings)
 
     def multiply_accumulates(self, cfg: Any) -> int:
@@ -88,12 +88,12 @@ class ResidualConv(FrontEnd):
         return count + n_steps * self.linear.weight.numel()
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
-        """Tokens."""
+        """Compute tokens."""
         return self.linear(rearrange(self.blocks(x), "batch d_model step -> batch step d_model"))
 
 
 class HalvingBlock(nn.Module):
-    """A residual block of one dimension (He et al. 2016, §3.3, projection shortcut): half of the time steps come out.
+    """A one-dimensional residual block (He et al. 2016, §3.3, projection shortcut) that halves the time steps.
 
     Two convolutions of width 3, each with batch normalisation, ReLU after the first; added to a projection of the
     input; ReLU.
@@ -106,17 +106,17 @@ class HalvingBlock(nn.Module):
         self.shortcut, self.norm3 = nn.Conv1d(n_in, n_out, 1, stride=2), nn.BatchNorm1d(n_out)
 
     def forward(self, x: Float[Tensor, "batch wide time"]) -> Float[Tensor, "batch d_model half"]:
-        """Half of the time steps, rounded up."""
+        """Compute half of the time steps, rounded up."""
         inner = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
         return F.relu(inner + self.norm3(self.shortcut(x)))
 
 
 FRONT_ENDS: dict[str, type[FrontEnd]] = {"compressed": CompressedConv, "residual": ResidualConv}
-"""By the word of `SequenceConfig.front_end`."""
+"""Front ends by the value of `SequenceConfig.front_end`."""
 
 
 class SequenceEmbed(nn.Module):
-    """Tokens `[batch, pos, d_model]`: a front end a modality, side by side in the layout's order."""
+    """Tokens `[batch, pos, d_model]` from one front end per modality, in the layout's order."""
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class SequenceEmbed(nn.Module):
         self.front_ends = nn.ModuleList(FRONT_ENDS[cfg.front_end](n, cfg) for n in self.n_channels)
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
-        """Modality by modality, its time steps in order."""
+        """Compute tokens modality by modality, with time steps in order."""
         pieces = x.split(self.n_channels, dim=1)
         return torch.cat([made(piece) for made, piece in zip(self.front_ends, pieces, strict=True)], dim=1)
 
@@ -134,7 +134,7 @@ class SequenceEmbed(nn.Module):
         return sum(made.multiply_accumulates(cfg) for made in front_ends)
 
     def hide(self, *_: Tensor) -> NoReturn:
-        """Refuse: there is no mask token.
+        """Refuse hidden tokens, because there is no mask token.
 
         Raises:
             ArgumentError: Always.

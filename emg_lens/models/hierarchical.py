@@ -1,8 +1,8 @@
-"""`HierarchicalTransformer` (Tyacke et al. 2025, §3): a transformer a modality, then one over all their tokens.
+"""`HierarchicalTransformer` (Tyacke et al. 2025, §3): one transformer per modality, then one over all tokens.
 
-Attention joins modalities in the fusion stage alone. The logits are read from a CLS token of that stage, which stands
-at position 0 and enters with its first layer; the modalities' CLS tokens are among the tokens that it can read
-(`docs/isonet-protocol.md` §4.10).
+Attention joins modalities in the fusion stage only. The logits are read from the CLS token of this stage, at position
+0; it enters with the stage's first layer, and can read the CLS tokens of the modalities (`docs/isonet-protocol.md`
+§4.10).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from emg_lens.models.staged import FusionLayers, StagedConfig, StagedEncoder
 
 @dataclass
 class HierarchicalConfig(StagedConfig):
-    """`StagedConfig` with a fusion stage; by default five layers in either, the sizes of the paper."""
+    """`StagedConfig` with a fusion stage; by default five layers in each, as in the paper."""
 
     n_layers: Number = 10
     n_fusion_layers: FusionLayers = 5
@@ -29,7 +29,7 @@ class HierarchicalConfig(StagedConfig):
 
 
 class HierarchicalTransformer(StagedEncoder):
-    """Two levels of transformers: one a modality, one over all."""
+    """Two levels of transformers: one per modality, and one over all tokens."""
 
     cfg: HierarchicalConfig
 
@@ -37,14 +37,14 @@ class HierarchicalTransformer(StagedEncoder):
         super().__init__(config)
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch d_model"]:
-        """What the logits are read from: the fusion stage's CLS, or the mean of all tokens but CLS tokens."""
+        """Return the CLS vector of the fusion stage, or the mean of all tokens except CLS tokens."""
         if self.cfg.readout == "cls":
             return resid[:, 0]
         return resid[:, self.readout_positions].mean(dim=1)
 
     @property
     def readout_positions(self) -> Int[Tensor, " position"]:
-        """Positions of the last residual stream that reach the logits."""
+        """Positions of the last residual stream that reach the outputs."""
         if self.cfg.readout == "cls":
             return torch.tensor([0])
         return torch.tensor([p for p, g in enumerate(self.layout.group) if g != CLS or self.cfg.readout == "none"])

@@ -1,4 +1,4 @@
-"""IsoNet (Tyacke et al. 2025, §3): one dedicated embedding a channel, a shared post-LN backbone, two heads."""
+"""IsoNet (Tyacke et al. 2025, §3): one embedding per channel, a shared post-LN backbone, two heads."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +17,20 @@ from emg_lens.validation import ArgumentError
 class IsoNetConfig(EncoderConfig):
     """`EncoderConfig` with the paper's sizes (§3: 512-D, 8 heads, 5 layers, 128-D feed-forward).
 
-    The paper puts dropout after both sub-layers and does not state its rate; the default is none, and shipped studies
-    take 0.1 (`docs/isonet-protocol.md` §4.9).
+    The paper has dropout after both sub-layers and does not state its rate. The default is no dropout; shipped studies
+    use 0.1 (`docs/isonet-protocol.md` §4.9).
 
     Attributes:
-        readout: What the logits are read from: the paper's CLS token, or the mean of all others; what is not is read by
-            the second head, in training.
-        shared_head: Whether the CLS vector and the mean vector are read by one linear map. The paper leaves it open;
-            the default is two maps (`docs/protocol.md`).
+        readout: What the logits are read from: the CLS token, as in the paper, or the mean of all others. In training,
+            the second head reads the other one.
+        shared_head: Whether one linear map reads both the CLS vector and the mean vector. The paper leaves this open;
+            the default is two maps (`docs/isonet-protocol.md`).
+
+    Example:
+        >>> from emg_lens import IsoNetConfig
+        >>> cfg = IsoNetConfig({"emg": 12, "acc": 36}, n_samples=100, n_classes=17)
+        >>> cfg.d_model, cfg.n_heads, cfg.n_layers, cfg.n_ctx
+        (512, 8, 5, 49)
     """
 
     d_model: int = 512
@@ -41,16 +47,24 @@ class IsoNetConfig(EncoderConfig):
         super().__post_init__()
         if self.readout in ("none", "each") or not self.cls_token:
             raise ArgumentError(
-                f"IsoNet has a CLS token, and reads its logits from it or from the others' mean; got"
-                f" cls_token={self.cls_token}, readout={self.readout!r}"
+                f"cls_token={self.cls_token}, readout={self.readout!r}; IsoNet needs cls_token=True, readout='cls' or"
+                " 'mean'"
             )
 
 
 class IsoNet(HookedBiosignalEncoder):
-    """The Isolation Network: CLS logits, and during training also logits of the mean of all other tokens.
+    """The Isolation Network: logits of CLS, and during training also logits of the mean of all other tokens.
 
-    `return_type="loss"` is the cross-entropy of the CLS logits, λ = 1: what annealing ends at. The annealed loss needs
-    the epoch; `emg_lens.training.fit` uses it.
+    `return_type="loss"` is the cross-entropy of the CLS logits, to which the annealed loss of training converges
+    (λ = 1). `emg_lens.training.fit` computes the annealed loss, which depends on the epoch.
+
+    Example:
+        >>> from emg_lens import IsoNet, IsoNetConfig
+        >>> model = IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, n_samples=20, n_classes=5, d_model=16))
+        >>> x = model.example_input(8)
+        >>> cls_logits, mean_logits = model(x, return_type="both")
+        >>> tuple(model(x).shape), tuple(mean_logits.shape), model.layout.names[:3]
+        ((8, 5), (8, 5), ('cls', 'emg.0', 'emg.1'))
     """
 
     cfg: IsoNetConfig
@@ -67,11 +81,11 @@ class IsoNet(HookedBiosignalEncoder):
 
     @property
     def auxiliary_parameters(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Those of the second head; with one shared head there are none, and still auxiliary outputs."""
+        """The beginning of the second head's parameter names. A shared head has none, but auxiliary outputs."""
         return f"{self._second_head}."
 
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
-        """The readout's logits; with `return_type="both"`, also those of the other vector, each `[batch, class]`."""
+        """Compute the logits; with `return_type="both"`, also those of the other vector, each `[batch, class]`."""
         if return_type != "both":
             return super().head(resid, return_type)
         second = self.unembed if self.cfg.shared_head else getattr(self, self._second_head)

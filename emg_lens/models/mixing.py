@@ -1,9 +1,9 @@
-"""Attention for training on a CPU, laid out in the order that GEMM likes: positions innermost.
+"""Attention for training on a CPU, with positions as the innermost axis in memory.
 
-torch has no fused kernel for attention with dropout on a CPU; it falls back to a plain one that checks every row for
-NaN. Heads are small there (8 values in the shipped studies), and a batched product is two to four times faster if the
-positions, not those few values, run along its rows: a fit takes a fifth less time. Here every tensor is
-`[head, ..., pos]` in memory, under the shapes that the rest of attention knows.
+torch has no fused kernel for attention with dropout on a CPU; its plain kernel checks every row for NaN. Heads are
+small in the shipped studies (8 values). A batched product is two to four times faster if positions, and not these few
+values, run along its rows: a fit takes a fifth less time. Here every tensor is `[head, ..., pos]` in memory, but has
+the usual shape.
 """
 
 import math
@@ -22,7 +22,7 @@ def project(
     bias: Float[Tensor, " row"],
     d_head: int,
 ) -> Float[Tensor, "batch pos map_and_head d_head"]:
-    """Queries, keys, values of all heads: the linear map whose rows are those of all heads' weights."""
+    """Compute queries, keys and values of all heads in one linear map."""
     packed = torch.addmm(bias[:, None], weight, x.flatten(0, 1).T)
     return rearrange(packed, "(head e) (batch pos) -> batch pos head e", e=d_head, batch=len(x))
 
@@ -34,9 +34,9 @@ def attend(
     permanent_mask: Bool[Tensor, "head dest src"] | None,
     dropout: float,
 ) -> Float[Tensor, "batch dest head d_head"]:
-    """Values mixed by attention.
+    """Mix values by attention.
 
-    No row of `severed` may be empty: it would give NaN.
+    No row of `permanent_mask` may be completely masked, because it would give NaN.
     """
     n_heads = q.shape[2]
     q, k, v = (rearrange(t, "batch pos head e -> (head batch) e pos") for t in (q, k, v))
@@ -51,6 +51,6 @@ def attend(
 def output(
     z: Float[Tensor, "batch pos head d_head"], weight: Float[Tensor, "column d_model"], bias: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "batch pos d_model"]:
-    """What the heads write, added up."""
+    """Compute the sum of the outputs of all heads."""
     columns = rearrange(z, "batch pos head e -> (head e) (batch pos)")
     return torch.addmm(bias, columns.T, weight).view(*z.shape[:2], -1)

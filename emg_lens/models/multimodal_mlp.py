@@ -1,7 +1,7 @@
-"""`MultimodalMLP` (Tyacke et al. 2025, §3): one head a modality, their outputs side by side, one classifier.
+"""`MultimodalMLP` (Tyacke et al. 2025, §3): one head per modality, and one classifier on their joined outputs.
 
-The baseline without attention: modalities meet once, in a linear map. The paper gives the heads on NinaPro a width of
-200 and leaves the others open (`docs/protocol.md`).
+This is the baseline without attention: modalities meet once, in a linear map. In the paper the heads for NinaPro have a
+width of 200; the other widths are not stated (`docs/isonet-protocol.md` §4.10).
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class MultimodalMLPConfig(SignalConfig):
     """`SignalConfig` with the widths of the layers.
 
     Attributes:
-        d_hidden: Width of both layers of a modality's head.
+        d_hidden: Width of both layers in the head of a modality.
         d_fused: Width of the layer that reads all heads.
-        dropout: Probability of dropping a value behind each ReLU while training.
+        dropout: Probability of dropping a value after each ReLU during training.
     """
 
     d_hidden: PositiveInt = 200
@@ -41,14 +41,14 @@ class MultimodalMLPConfig(SignalConfig):
 
     @property
     def n_weights(self) -> int:
-        """Values of the matrices of all layers."""
+        """Number of values in the matrices of all layers."""
         n = len(self.modalities)
         heads = self.d_hidden * (self.n_channels * self.n_samples + n * self.d_hidden)
         return heads + self.d_fused * (n * self.d_hidden + self.n_classes)
 
 
 class ModalityHead(nn.Module):
-    """Two linear layers, each with a ReLU, over all samples of one modality."""
+    """Two linear layers, each with a ReLU, on all samples of one modality."""
 
     def __init__(self, n_values: int, cfg: MultimodalMLPConfig) -> None:
         super().__init__()
@@ -59,14 +59,14 @@ class ModalityHead(nn.Module):
         self.hook_out = Point()  # [batch, d_hidden]
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch d_hidden"]:
-        """What the head makes of a modality's channels."""
+        """Compute the features of one modality."""
         dropout = self.dropout if self.training else 0.0
         hidden = self.hook_hidden(drop(F.relu(self.first(x.flatten(1))), dropout))
         return self.hook_out(drop(F.relu(self.second(hidden)), dropout))
 
 
 class MultimodalMLP(SignalModel):
-    """Linear fusion: the paper's multimodal MLP.
+    """The paper's multimodal MLP, with linear fusion.
 
     Hook points: `heads.{modality}.hook_hidden`, `heads.{modality}.hook_out`, `hook_fused`, all `[batch, value]`.
     """
@@ -86,15 +86,15 @@ class MultimodalMLP(SignalModel):
         self.setup()
 
     def forward(self, input: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch output"]:
-        """Class logits, or the targets of a regression.
+        """Compute class logits, or the targets of a regression.
 
         Raises:
-            ValueError: Input of another shape than the configuration promises.
+            ArgumentError: Input that does not have the configured shape.
         """
         self.check_signals(input)
         parts = input.split(list(self.cfg.modalities.values()), dim=1)
-        seen = torch.cat([head(part) for head, part in zip(self.heads.values(), parts, strict=True)], dim=1)
-        fused = drop(F.relu(self.fuse(seen)), self.cfg.dropout if self.training else 0.0)
+        features = torch.cat([head(part) for head, part in zip(self.heads.values(), parts, strict=True)], dim=1)
+        fused = drop(F.relu(self.fuse(features)), self.cfg.dropout if self.training else 0.0)
         return self.classifier(self.hook_fused(fused))
 
 

@@ -1,8 +1,8 @@
-"""`MultimodalTransformer` (Tyacke et al. 2025, §3): a transformer a modality; their outputs meet in a linear layer.
+"""`MultimodalTransformer` (Tyacke et al. 2025, §3): one transformer per modality, and a linear layer on their outputs.
 
-No attention edge joins two modalities: what is cut in it is unimodal. The paper gives no more than "concatenating
-outputs via a linear layer" with 128-D "integration dimensions" (`docs/isonet-protocol.md` §4.10): here the CLS vectors of all
-modalities stand side by side, one linear layer with a ReLU reads them, as in the multimodal MLP, and one classifies.
+No attention edge joins two modalities, so all its edges are unimodal. The paper only states "concatenating outputs via
+a linear layer" with 128-D "integration dimensions" (`docs/isonet-protocol.md` §4.10). Here the CLS vectors of all
+modalities are concatenated; one linear layer with a ReLU reads them, as in the multimodal MLP, and another classifies.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class MultimodalTransformerConfig(StagedConfig):
     """`StagedConfig` without a fusion stage.
 
     Attributes:
-        d_fused: Width of the linear layer that reads all modalities.
+        d_fused: Width of the linear layer on all modalities.
     """
 
     d_fused: PositiveInt = 128
@@ -35,16 +35,16 @@ class MultimodalTransformerConfig(StagedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.readout != "cls":
-            raise ArgumentError(f"{self.model_name} reads the CLS tokens of its modalities, got {self.readout!r}")
+            raise ArgumentError(f"readout={self.readout!r}; {self.model_name} needs 'cls', the CLS token per modality")
 
     @property
     def n_weights(self) -> int:
-        """Values of the matrices of all stages, embeddings and both linear layers."""
+        """Number of values in the matrices of all stages, embeddings and both linear layers."""
         return super().n_weights + self.d_fused * (len(self.modalities) * self.d_model + self.n_classes)
 
 
 class LinearFusion(nn.Module):
-    """CLS vectors side by side -> linear, ReLU -> logits; `W_U [d_fused, class]`."""
+    """Concatenated CLS vectors -> linear, ReLU -> linear -> logits."""
 
     def __init__(self, cfg: MultimodalTransformerConfig) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class LinearFusion(nn.Module):
         self.classifier = nn.Linear(cfg.d_fused, cfg.n_classes)
 
     def forward(self, x: Float[Tensor, "batch value"]) -> Float[Tensor, "batch class"]:
-        """Logits."""
+        """Compute logits."""
         return self.classifier(self.hook_fused(F.relu(self.fuse(x))))
 
     def multiply_accumulates(self, cfg: MultimodalTransformerConfig) -> int:  # noqa: ARG002 - as of every head
@@ -62,7 +62,7 @@ class LinearFusion(nn.Module):
 
 
 class MultimodalTransformer(StagedEncoder):
-    """The dual encoder: self-attention within each modality, linear fusion of their CLS vectors."""
+    """The dual encoder: self-attention within each modality, and linear fusion of the CLS vectors."""
 
     cfg: MultimodalTransformerConfig
 
@@ -70,7 +70,7 @@ class MultimodalTransformer(StagedEncoder):
         super().__init__(config)
 
     def add_readout(self) -> None:
-        """The linear layers behind the CLS vectors."""
+        """Make the linear layers on the CLS vectors."""
         self.unembed = LinearFusion(self.cfg)
 
     def _trains_cls_alone(self) -> bool:
@@ -78,19 +78,19 @@ class MultimodalTransformer(StagedEncoder):
         return False
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch modality_and_d_model"]:
-        """The CLS vectors of all modalities, side by side."""
+        """Concatenate the CLS vectors of all modalities."""
         return resid[:, self.readout_positions].flatten(1)
 
     @property
     def W_U(self) -> NoReturn:  # noqa: N802
-        """Refused: classes are read through a ReLU.
+        """Raise an error, because classes are read through a ReLU.
 
         Raises:
             ArgumentError: Always.
         """
         raise ArgumentError(
-            "W_U: this model's logits are read through a ReLU (unembed.fuse, unembed.classifier), so classes have no"
-            " direction in the residual stream"
+            "W_U: this model's logits are read through a ReLU, so classes have no direction in the residual stream; use"
+            " unembed.fuse and unembed.classifier"
         )
 
     b_U = W_U

@@ -1,7 +1,7 @@
-"""The registry of architectures: a name, its configuration, its model, and what it is fitted for unless told otherwise.
+"""The registry of architectures: name, configuration, model, and default objective.
 
-A model registers itself with one `Architecture`, named as an entry point `emg_lens.models` (ours are in
-`pyproject.toml`), or with `register_model` in a running process.
+A model is registered with one `Architecture`: as an entry point `emg_lens.models` (ours are in `pyproject.toml`), or
+with `register_model` in a running process.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from emg_lens.registry import Registry
 from emg_lens.validation import OutputCount, checked
 
 FROM_DATA = ("modalities", "n_samples", "n_classes", "class_names", "modality_order")
-"""Fields of a configuration that the trials decide."""
+"""Fields of a configuration that the data decide."""
 
 
 class ModelError(EmgLensError, ValueError):
-    """A model that cannot be built as asked."""
+    """A model that cannot be built with these settings."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Architecture:
     """One entry of the registry.
 
     Attributes:
-        name: What users call it.
+        name: Name of the architecture, as users write it.
         config: The class of its configuration, a dataclass with the fields of `SignalConfig` and its own.
         model: The class of the model, built from a configuration.
         objective: Name of the objective that it is fitted for by default. None = it gives an output at every time step,
@@ -55,7 +55,7 @@ class Architecture:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration's own fields and their defaults: what a study's `model:` may say beside `architecture`."""
+        """The configuration's own fields and their defaults: the further keys of a study's `model:`."""
         own = [f for f in fields(self.config) if f.name not in FROM_DATA and f.init]
         return {
             f.name: f.default_factory()
@@ -69,10 +69,10 @@ class Architecture:
     def configure(
         self, settings: Mapping[str, Any], *, modalities: Mapping[str, int], n_samples: int, class_names: Sequence[str]
     ) -> Any:
-        """The configuration for these data.
+        """Make the configuration for these data.
 
         Raises:
-            ModelError: A setting that the configuration does not have, or a value that does not fit.
+            ModelError: An unknown setting, or a value that does not fit.
         """
         unknown = [name for name in settings if name not in self.settings]
         if unknown:
@@ -89,26 +89,26 @@ ARCHITECTURES: Registry[Architecture] = Registry("model", "emg_lens.models")
 
 @checked
 def register_model(entry: Architecture) -> Architecture:
-    """Make an architecture known in this process.
+    """Register an architecture in this process.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: Another architecture has this name.
     """
     return ARCHITECTURES.add(entry.name, entry)
 
 
 @checked
 def architecture(name: str) -> Architecture:
-    """The registry's entry.
+    """Return the architecture of this name.
 
     Raises:
-        UnknownNameError: No such model; the message lists those there are.
+        UnknownNameError: No such model; the message lists the known ones.
     """
     return ARCHITECTURES[name]
 
 
 def architecture_names() -> tuple[str, ...]:
-    """Names of all known architectures."""
+    """Return the names of all known architectures."""
     return ARCHITECTURES.names()
 
 
@@ -122,26 +122,31 @@ def build_model(
     class_names: Sequence[str] = (),
     **settings: Any,
 ) -> Any:
-    """A freshly initialised model.
-
-    ```python
-    build_model("isonet", modalities={"emg": 8, "acc": 3}, n_samples=50, n_classes=6, d_model=64)
-    ```
+    """Build a model with random weights.
 
     Args:
         name: One of `architecture_names()`.
         modalities: Channels of each modality, in the order of the input's channel axis.
-        n_samples: Samples a channel of one trial.
-        n_classes: Classes, or targets of a regression.
+        n_samples: Samples per channel of one trial.
+        n_classes: Number of classes, or of targets of a regression.
         class_names: Their names; default `"0"`, `"1"`, ...
-        **settings: Fields of the architecture's own configuration, checked by name.
+        **settings: Further fields of the architecture's configuration.
+
+    Returns:
+        The model, in training mode.
 
     Raises:
         UnknownNameError: No such model.
-        ModelError: A setting it does not have, or a value that does not fit.
+        ModelError: An unknown setting, or a value that does not fit.
+
+    Example:
+        >>> from emg_lens import build_model
+        >>> model = build_model("isonet", modalities={"emg": 8, "acc": 3}, n_samples=50, n_classes=6, d_model=64)
+        >>> tuple(model(model.example_input(4)).shape)
+        (4, 6)
     """
     entry = architecture(name)
     names = list(class_names) or [str(k) for k in range(n_classes)]
     if len(names) != n_classes:
-        raise ModelError(f"{len(names)} class_names for n_classes={n_classes}")
+        raise ModelError(f"{len(names)} class_names for n_classes={n_classes}; expected one name per class")
     return entry.model(entry.configure(settings, modalities=modalities, n_samples=n_samples, class_names=names))

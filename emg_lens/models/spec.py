@@ -1,4 +1,4 @@
-"""What a file says of a model: an architecture and its settings."""
+"""The model section of a study file: an architecture and its settings."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from emg_lens.validation import SpecModel
 
 
 class ModelSpec(SpecModel):
-    """An architecture and its own settings; what the data decide (channels, samples, classes) is not said here.
+    """An architecture and its own settings, without what the data decide (channels, samples, classes).
 
     Attributes:
         architecture: A known architecture (`emg-lens list`). All other keys are fields of its configuration.
-        pretrained: Weights to begin with, but for the head, which is fresh: a file or a folder, `$NAME` for an
-            environment variable (`emg_lens.models.pretrained`); `None` = all weights are fresh.
+        pretrained: Weights to start from, except those of the head: a file or a folder, with `$NAME` for an environment
+            variable (`emg_lens.models.pretrained`). `None` = all weights are initialised.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -23,11 +23,11 @@ class ModelSpec(SpecModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that the study gives."""
+        """The settings in the study file."""
         return dict(self.model_extra or {})
 
     def summary(self) -> str:
-        """The architecture and the settings that were given, in a line."""
+        """Describe the architecture and the given settings in one line."""
         given = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value not in ("", None))
-        begun = f", from the weights of {self.pretrained}" if self.pretrained else ""
-        return f"{self.architecture}{', ' * bool(given)}{given}{begun}"
+        source = f", from the weights of {self.pretrained}" if self.pretrained else ""
+        return f"{self.architecture}{', ' * bool(given)}{given}{source}"

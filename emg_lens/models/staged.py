@@ -1,8 +1,8 @@
-"""Encoders of several stages: a transformer a modality, side by side, and perhaps one more over all their tokens.
+"""Encoders with several stages: one transformer per modality, and optionally one more over all tokens.
 
-The stages share one residual stream of all tokens. In the layers of the modalities' own transformers each works on its
-tokens alone (`TokenLayout.stages`), so no attention edge joins two modalities there; in the layers of the fusion stage
-all tokens meet. Hook names carry the stage: `stages.emg.blocks.0.attn.hook_attn_scores`.
+The stages share one residual stream of all tokens. The stage of a modality works only on the tokens of this modality
+(`TokenLayout.stages`), so no attention edge joins two modalities there. In the fusion stage all tokens meet. Hook names
+contain the stage: `stages.emg.blocks.0.attn.hook_attn_scores`.
 """
 
 from collections.abc import Sequence
@@ -22,21 +22,22 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.validation import ArgumentError
 
 FUSION = "fusion"
-"""Name of the stage in which all tokens meet."""
+"""Name of the stage on all tokens."""
 FusionLayers = Annotated[int, Field(ge=0, le=10_000)]
 
 
 @dataclass
 class StagedConfig(EncoderConfig):
-    """`EncoderConfig` of an encoder with a stage for each modality, with the sizes of the IsoNet paper (§3).
+    """`EncoderConfig` of an encoder with one stage per modality, with the sizes of the IsoNet paper (§3).
 
-    Every modality has its own linear map from patches to tokens (`embedding="shared"`; `"dedicated"` = one a channel),
-    and a CLS token of its own. Blocks are post-LN. Positions cannot be rotary: towers of different length share them.
+    Every modality has its own linear map from patches to tokens (`embedding="shared"`; `"dedicated"` = one per
+    channel), and its own CLS token. Blocks are post-LN. Positions cannot be rotary, because stages of different length
+    share them.
 
     Attributes:
-        patch_samples: Samples a token; the paper's tubelets have 40.
-        n_layers: Layers from the input to the readout; those of all modalities run side by side, and count once.
-        n_fusion_layers: The last so many layers are the fusion stage's.
+        patch_samples: Samples in a token; the paper's tubelets have 40.
+        n_layers: Layers from the input to the readout; parallel layers of the modalities count once.
+        n_fusion_layers: Number of last layers that belong to the fusion stage.
     """
 
     d_model: PositiveInt = 512
@@ -50,43 +51,43 @@ class StagedConfig(EncoderConfig):
 
     model_name = "staged-encoder"
     fuses: ClassVar[bool] = False
-    """Whether there is a fusion stage, with a CLS token of its own at position 0."""
+    """Whether there is a fusion stage, with its own CLS token at position 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.norm != "post" or not self.cls_token or self.rotates or self.positions == "relative":
             given = f"norm={self.norm!r}, cls_token={self.cls_token}, positions={self.positions!r}"
-            raise ArgumentError(f"{self.model_name} has post-LN blocks, CLS and positions that are added; got {given}")
+            raise ArgumentError(f"{given}; {self.model_name} needs norm='post', cls_token=True and added positions")
         if self.readout == "each":
-            raise ArgumentError(f"{self.model_name} reads a trial as a whole; expected readout='cls', got 'each'")
+            raise ArgumentError(f"readout='each'; {self.model_name} has one output per trial: expected readout='cls'")
         check_names_of_parts(self.modalities)
         if FUSION in self.modalities:
-            raise ArgumentError(f"a modality of {self.model_name} cannot be named {FUSION!r}, which is a stage")
+            raise ArgumentError(f"a modality cannot be named {FUSION!r} in {self.model_name}: a stage has this name")
         least = 1 if self.fuses else 0
         if not least <= self.n_fusion_layers < self.n_layers or (self.n_fusion_layers and not self.fuses):
             raise ArgumentError(
-                f"n_fusion_layers={self.n_fusion_layers} of n_layers={self.n_layers}; {self.model_name} has"
-                + (f" {least} or more, and others before them" if self.fuses else " none")
+                f"n_fusion_layers={self.n_fusion_layers}, n_layers={self.n_layers}; {self.model_name} needs"
+                + (f" {least} or more fusion layers, and others before them" if self.fuses else " n_fusion_layers=0")
             )
 
     @property
     def n_own_layers(self) -> int:
-        """Layers of a modality's own stage."""
+        """Number of layers in the stage of a modality."""
         return self.n_layers - self.n_fusion_layers
 
     @property
     def spans(self) -> dict[str, range]:
-        """Positions of each modality, its CLS token in front."""
-        found, start = {}, int(self.fuses)
+        """Positions of each modality, with its CLS token first."""
+        spans, start = {}, int(self.fuses)
         for name, n_channels in self.modalities.items():
             n_tokens = self.n_patches * (n_channels if self.tokens == "channel" else 1)
-            found[name] = range(start, start + 1 + n_tokens)
-            start = found[name].stop
-        return found
+            spans[name] = range(start, start + 1 + n_tokens)
+            start = spans[name].stop
+        return spans
 
     @property
     def layout(self) -> TokenLayout:
-        """What each position stands for, and which meet in which layers."""
+        """What each position stands for, and the stages with their layers and positions."""
         rows: list[tuple[str, str, int, int]] = [(f"{CLS}.{FUSION}", CLS, NO_INDEX, NO_INDEX)] * self.fuses
         for name, n_channels in self.modalities.items():
             rows.append((f"{CLS}.{name}", CLS, NO_INDEX, NO_INDEX))
@@ -100,12 +101,12 @@ class StagedConfig(EncoderConfig):
 
     @property
     def n_ctx(self) -> int:
-        """Positions of the residual stream."""
+        """Number of positions of the residual stream."""
         return self.n_tokens + len(self.modalities) + self.fuses
 
     @property
     def n_weights(self) -> int:
-        """Values of the matrices of all stages, embeddings included."""
+        """Number of values in the matrices of all stages and embeddings."""
         n_maps = self.n_channels if self.embedding == "dedicated" else len(self.modalities)
         embedding = self.d_model * (n_maps * (self.patch_samples or self.n_samples) + self.n_ctx)
         n_blocks = len(self.modalities) * self.n_own_layers + self.n_fusion_layers
@@ -113,9 +114,9 @@ class StagedConfig(EncoderConfig):
 
 
 class StagedEmbed(ChannelEmbed):
-    """The tokens of all stages: each modality's, its CLS token in front, and the fusion stage's CLS token before them.
+    """Tokens of all stages: the fusion stage's CLS token, then each modality's CLS token and tokens.
 
-    `W_E [modality, sample, d_model]`, or one map a channel; `cls [token, d_model]`.
+    `W_E [modality, sample, d_model]`, or one map per channel; `cls [token, d_model]`.
     """
 
     multiply_accumulates = ChannelEmbed.multiply_accumulates
@@ -128,16 +129,16 @@ class StagedEmbed(ChannelEmbed):
             self.map_of_channel = torch.tensor(of_modality)
 
     def count_maps(self, cfg: EncoderConfig) -> int:
-        """One a channel, or one a modality."""
+        """Return the number of maps: one per channel, or one per modality."""
         return cfg.n_channels if cfg.embedding == "dedicated" else len(cfg.modalities)
 
     def cls_shape(self, cfg: EncoderConfig) -> tuple[int, ...]:
-        """One a stage."""
+        """Return the number of CLS tokens: one per stage."""
         assert isinstance(cfg, StagedConfig)
         return (len(cfg.modalities) + cfg.fuses,)
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
-        """Tokens in the layout's order."""
+        """Compute tokens in the layout's order."""
         assert self.cls is not None
         cls = self.cls.expand(len(x), -1, -1)
         pieces = [cls[:, :1]] * self.fuses
@@ -147,13 +148,13 @@ class StagedEmbed(ChannelEmbed):
 
 
 class SideBySide:
-    """A layer in which each stage works on its own positions; those of no stage stay as they are."""
+    """A layer in which each stage works on its own positions; positions of no stage stay unchanged."""
 
     def __init__(self, blocks: Sequence[tuple[range, Block]]) -> None:
         self.blocks = tuple(blocks)
 
     def __call__(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream behind the layer."""
+        """Compute the residual stream after the layer."""
         pieces, last = [], 0
         for span, block in self.blocks:
             pieces += [resid[:, last : span.start], block(resid[:, span.start : span.stop])]
@@ -172,30 +173,30 @@ def blocks_with_positions(layer: Any, n_ctx: int) -> list[tuple[Any, int]]:
 
 
 class StagedEncoder(HookedBiosignalEncoder):
-    """An encoder of several stages on one residual stream.
+    """An encoder with several stages on one residual stream.
 
     ```python
     logits, cache = model.run_with_cache(x)
     cache["stages.fusion.blocks.0.attn.hook_pattern"]  # [batch, head, dest, src], over all tokens
-    cache.stage("emg")["pattern", 0]  # the same of a modality's own stage, under TransformerLens's short names
+    cache.stage("emg")["pattern", 0]  # the pattern of a modality's stage, under TransformerLens's short name
     model.run_with_hooks(x, fwd_hooks=cut(model, cross_modal().at(stage="fusion", layers=0)))
     ```
 
-    What TransformerLens computes from the weights or the stream of one stack (`W_Q` of all layers, decompositions of
-    the residual stream, bridges) is refused here, with a message.
+    Functions of TransformerLens that need one stack of blocks (`W_Q` of all layers, decompositions of the residual
+    stream, bridges) raise an error.
 
     Attributes:
-        stages: Each stage's `blocks`, by name.
+        stages: The `blocks` of each stage, by name.
     """
 
     cfg: StagedConfig
 
     def add_embedding(self) -> None:
-        """The embedding of all stages."""
+        """Make the embedding of all stages."""
         self.embed = StagedEmbed(self.cfg)
 
     def add_blocks(self, permanent_mask: Bool[Tensor, "layer head dest src"] | None) -> None:
-        """The blocks of every stage."""
+        """Make the blocks of every stage."""
         self.stages = nn.ModuleDict()
         for stage in self.layout.stages:
             own = None if permanent_mask is None else permanent_mask[stage.edges]
@@ -207,12 +208,12 @@ class StagedEncoder(HookedBiosignalEncoder):
 
     @property
     def blocks(self) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What happens in each layer, on the whole residual stream: the blocks of `stages`, as they are now."""
+        """The layers on the whole residual stream, made of the current blocks of `stages`."""
         return tuple(self._layer(layer) for layer in range(self.cfg.n_layers))
 
     @property
     def parameter_layers(self) -> dict[str, int]:
-        """As of any encoder; blocks that work side by side are of one layer."""
+        """The layer of each group of parameters; parallel blocks belong to one layer."""
         blocks = {
             f"stages.{stage.name}.blocks.{k}.": layer
             for stage in self.layout.stages
@@ -222,11 +223,11 @@ class StagedEncoder(HookedBiosignalEncoder):
 
     @property
     def cache_type(self) -> type[StagedCache]:
-        """What holds the activations of a run."""
+        """The class of the activation cache."""
         return StagedCache
 
     def blocks_with(self, submodule: str) -> NoReturn:
-        """Refused: which block is the next is not one list here.
+        """Raise an error, because there is no single list of blocks.
 
         Raises:
             ArgumentError: Always.
@@ -234,18 +235,19 @@ class StagedEncoder(HookedBiosignalEncoder):
         self._stack(submodule)
 
     def all_head_labels(self) -> NoReturn:
-        """Refused, as `blocks_with`."""
+        """Raise an error, as `blocks_with`."""
         self._stack("all_head_labels")
 
     def _stack(self, parameter: str) -> NoReturn:
+        first = FUSION if self.cfg.fuses else next(iter(self.stages))
         raise ArgumentError(
-            f"{parameter}: {type(self).__name__} has the stages {', '.join(self.stages)}, not one stack of blocks; read"
-            f" model.stages[{FUSION if self.cfg.fuses else next(iter(self.stages))!r}]['blocks'][layer]"
+            f"{parameter} needs one stack of blocks, and {type(self).__name__} has the stages"
+            f" {', '.join(self.stages)}; read model.stages[{first!r}]['blocks'][layer]"
         )
 
     def _layer(self, layer: int) -> SideBySide | Block:
         here = [stage for stage in self.layout.stages if layer in stage.layers]
-        found: list[Any] = [self.stages[stage.name]["blocks"][layer - stage.layers.start] for stage in here]  # pyright: ignore
+        blocks: list[Any] = [self.stages[stage.name]["blocks"][layer - stage.layers.start] for stage in here]  # pyright: ignore
         if len(here) == 1 and len(here[0].positions) == len(self.layout):
-            return found[0]
-        return SideBySide([(stage.positions, block) for stage, block in zip(here, found, strict=True)])
+            return blocks[0]
+        return SideBySide([(stage.positions, block) for stage, block in zip(here, blocks, strict=True)])

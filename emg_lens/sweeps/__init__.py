@@ -1,4 +1,4 @@
-"""Many conditions on one model: what each could change, what they share, and the engines that run them."""
+"""Run many conditions on one model: what each could change, what they share, and how they are run."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Families of conditions: what is done to the model in each run of a sweep, and the names the tables use for it."""
+"""Conditions: what a sweep does to the model in each run, and the names that tables use."""
 
 import operator
 from collections import Counter
@@ -24,15 +24,22 @@ Tags = Mapping[str, str | int | float | bool]
 class Condition:
     """A named intervention, or several together.
 
-    ```python
-    Condition("ACC zeroed, unimodal cut", (Replace("acc"), EdgeCut(unimodal())))
-    ```
-
     Attributes:
-        name: Unique within a sweep.
-        intervention: What is done, as given: an edge set, an intervention, or a tuple of them.
-        tags: What the tables group by: `edges` (name of the edge kind), `mode`, `layer` (0-based), or a user's own.
-        interventions: The same as a tuple of interventions; empty where nothing is done.
+        name: Name, unique within a sweep.
+        intervention: An edge set, an intervention, or a tuple of them, as given.
+        tags: Values that tables group by: `edges` (name of the edge kind), `mode`, `layer` (0-based), or your own.
+        interventions: The same as a tuple of interventions; empty if nothing is done.
+
+    Raises:
+        EdgeError: No name, or something that is not an intervention.
+
+    Example:
+        >>> from emg_lens import Condition, EdgeCut, Replace, unimodal
+        >>> both = Condition("ACC zeroed, unimodal cut", (Replace("acc"), EdgeCut(unimodal())), tags={"kind": "both"})
+        >>> both.interventions
+        (Replace('acc'), unimodal())
+        >>> both.edges
+        EdgeSet(unimodal())
     """
 
     name: str
@@ -42,7 +49,7 @@ class Condition:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name):
-            raise EdgeError(f"a condition needs a name, Condition('no talk', cross_modal()); got {self.name!r}")
+            raise EdgeError(f"condition name {self.name!r}; expected a text, as in Condition('cut', cross_modal())")
         check_argument("a condition's name", self.name, Name)
         check_argument(f"condition {self.name!r}: tags", self.tags, Tags)
         object.__setattr__(self, "interventions", as_interventions(self.intervention))
@@ -53,7 +60,7 @@ class Condition:
 
     @property
     def edges(self) -> EdgeSet:
-        """All attention edges that are cut."""
+        """The union of all attention edges that are cut."""
         cut = [one.cut_edges for one in self.interventions if one.cut_edges != none()]
         return reduce(operator.or_, cut) if cut else none()
 
@@ -64,17 +71,17 @@ class Condition:
 
     @property
     def in_the_model(self) -> tuple[Intervention, ...]:
-        """The interventions that are neither edge cuts nor changes of the input: only they themselves can run them."""
+        """The interventions that are neither edge cuts nor changes of the input; the sweep cannot plan them."""
         return tuple(one for one in self.interventions if not (one.changes_input or type(one) is EdgeCut))
 
 
 def baseline() -> Condition:
-    """The condition that does nothing; every sweep has it."""
+    """Return the condition that does nothing; every sweep has it."""
     return Condition(BASELINE)
 
 
 def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
-    """The layers a mode cuts at depth `layer`: the layer alone, all up to it, or it and all after it (paper §4)."""
+    """Return the layers that a mode cuts at `layer`: this layer, all up to it, or it and all after it (paper §4)."""
     match mode:
         case "individual":
             return range(layer, layer + 1)
@@ -87,15 +94,28 @@ def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
 
 @checked
 def layer_masks(edges: Mapping[str, EdgeSet], n_layers: Size, modes: Sequence[Mode] = MODES) -> list[Condition]:
-    """Every edge set × mode × layer, as in Table 3 of the IsoNet paper; named `edges/mode/L<layer + 1>`.
+    """Make one condition for each edge set, mode and layer, as in Table 3 of the IsoNet paper.
+
+    They are named `edges/mode/L<layer + 1>`.
 
     Args:
         edges: Edge sets by the name that tables show.
         n_layers: Layers of the model, `model.cfg.n_layers`: `"from_end"` cuts up to the last of them.
         modes: `"individual"`, `"from_beginning"` (the paper's RFB), `"from_end"` (RFE).
 
+    Returns:
+        The conditions; their tags are `edges`, `mode` and `layer`.
+
     Raises:
-        ArgumentError: Edge sets or modes that are none, an edge set without a name, or more conditions than make sense.
+        ArgumentError: No edge sets or no modes, an edge set without a name, or more than 100,000 conditions.
+
+    Example:
+        >>> from emg_lens import cross_modal, layer_masks
+        >>> conditions = layer_masks({"cross_modal": cross_modal()}, n_layers=2)
+        >>> [condition.name for condition in conditions[:3]]
+        ['cross_modal/individual/L1', 'cross_modal/individual/L2', 'cross_modal/from_beginning/L1']
+        >>> conditions[2].edges
+        EdgeSet(cross_modal().at(layers=[0]))
     """
     _check_family(edges, n_layers * len(modes))
     if not modes or len(set(modes)) < len(modes):
@@ -114,10 +134,25 @@ def layer_masks(edges: Mapping[str, EdgeSet], n_layers: Size, modes: Sequence[Mo
 
 @checked
 def head_masks(edges: Mapping[str, EdgeSet], n_layers: Size, n_heads: Size) -> list[Condition]:
-    """Every edge set × layer × head, one head at a time; named `edges/head/L<layer + 1>H<head>`.
+    """Make one condition for each edge set, layer and head: one head is cut at a time.
+
+    They are named `edges/head/L<layer + 1>H<head>`.
+
+    Args:
+        edges: Edge sets by the name that tables show.
+        n_layers: Layers of the model.
+        n_heads: Heads of each layer.
+
+    Returns:
+        The conditions; their tags are `edges`, `mode`, `layer` and `head`.
 
     Raises:
-        ArgumentError: Edge sets that are none, one without a name, or more conditions than make sense.
+        ArgumentError: No edge sets, an edge set without a name, or more than 100,000 conditions.
+
+    Example:
+        >>> from emg_lens import head_masks, unimodal
+        >>> [condition.name for condition in head_masks({"unimodal": unimodal()}, n_layers=1, n_heads=2)]
+        ['unimodal/head/L1H0', 'unimodal/head/L1H1']
     """
     _check_family(edges, n_layers * n_heads)
     return [
@@ -134,23 +169,24 @@ def head_masks(edges: Mapping[str, EdgeSet], n_layers: Size, n_heads: Size) -> l
 
 def _check_family(edges: Mapping[str, EdgeSet], n_places: int) -> None:
     if not edges or not all(name.strip() for name in edges):
-        raise ArgumentError(f"masks need edge sets by name, {{'cross_modal': cross_modal()}}; got {dict(edges)}")
+        raise ArgumentError(f"edges={dict(edges)}; expected edge sets by name, {{'cross_modal': cross_modal()}}")
     if len(edges) * n_places > MOST_CONDITIONS:
         raise ArgumentError(f"{len(edges) * n_places} conditions; at most {MOST_CONDITIONS}")
 
 
 def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
-    """The conditions with the baseline in front.
+    """Return the conditions with the baseline in front.
 
     Raises:
-        EdgeError: Something else than a list of conditions, two of one name, or one named `"baseline"` that does
-            something.
+        EdgeError: Not a list of conditions, two conditions of one name, or one named `"baseline"` that does something.
     """
     if not isinstance(conditions, list | tuple) or not all(isinstance(one, Condition) for one in conditions):
-        raise EdgeError(f"expected a list such as [Condition('no talk', cross_modal())], got {short(conditions)}")
+        raise EdgeError(
+            f"conditions={short(conditions)}; expected a list of conditions, [Condition('cut', cross_modal())]"
+        )
     doubled = sorted(name for name, count in Counter(c.name for c in conditions).items() if count > 1)
     if doubled:
-        raise EdgeError(f"conditions need different names, these are used twice: {doubled[:5]}")
+        raise EdgeError(f"several conditions are named {doubled[:5]}; expected different names")
     if any(c.name == BASELINE and c.interventions for c in conditions):
-        raise EdgeError("the name 'baseline' is kept for the condition that does nothing")
+        raise EdgeError("a condition named 'baseline' does something; give it another name")
     return [baseline(), *(c for c in conditions if c.name != BASELINE)]

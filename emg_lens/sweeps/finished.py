@@ -1,7 +1,7 @@
-"""What a sweep has finished: in memory, and in a file from which the same call continues where it was stopped.
+"""Finished outputs of a sweep, in memory and in a checkpoint file from which the same call resumes.
 
-The file holds `logits.<row>` `[trial, ...]` of every row that was begun (a condition, or a distinct condition), `done`
-`[micro-batch, row]`, and how the sweep runs.
+The file holds `logits.<row>` `[trial, ...]` for every started row (a condition, or a distinct condition), `done`
+`[micro-batch, row]`, and the settings of the sweep.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,18 @@ from emg_lens.sweeps.target import Target
 
 
 class Finished:
-    """Outputs of a sweep as they are finished, by micro-batch and row.
+    """Outputs of a sweep by micro-batch and row.
 
     Attributes:
         lengths: Trials of each micro-batch.
-        done: `[micro-batch, row]`.
-        logits: `[trial, ...]` of every row, where the model is or on disk; zero where it is not done. All are made with
-            the first output: small pieces between a forward's large ones would scatter the memory.
-        errors: Row -> what it raised first.
+        done: Whether a row is finished, `[micro-batch, row]`.
+        logits: `[trial, ...]` for every row, on the model's device or on disk; zero where not done. All are allocated
+            with the first output, because small pieces between a forward's large ones would fragment the memory.
+        errors: Row -> the first exception that it raised.
     """
 
     def __init__(self, n_rows: int, lengths: Sequence[int], scratch: str | Path | None = None) -> None:
-        """Of so many rows and trials; `scratch` is the folder for a file that holds the logits in place of memory."""
+        """Prepare room for these rows and trials; `scratch` is the folder of a file that holds the logits instead."""
         self.lengths = list(lengths)
         self.done: np.ndarray = np.zeros((len(self.lengths), n_rows), bool)
         self.logits: list[Tensor] | RowsOnDisk = []
@@ -42,17 +42,17 @@ class Finished:
 
     @property
     def fraction(self) -> float:
-        """Of all forwards, how many are over."""
+        """Fraction of the forwards that are finished."""
         return (np.count_nonzero(self.done) + self._n_failed) / self.done.size
 
     def rows_done(self, part: int) -> frozenset[int]:
-        """Rows of a micro-batch that need no forward."""
+        """Return the rows of a micro-batch that need no forward."""
         return frozenset(np.flatnonzero(self.done[part]).tolist())
 
-    def keep(self, part: int, found: Mapping[int, Tensor | Exception]) -> None:
-        """Take outputs of a micro-batch, by row."""
+    def keep(self, part: int, outputs: Mapping[int, Tensor | Exception]) -> None:
+        """Store outputs of a micro-batch by row."""
         start = sum(self.lengths[:part])
-        for row, out in found.items():
+        for row, out in outputs.items():
             if isinstance(out, Exception):
                 self.errors.setdefault(row, out)
                 self._n_failed += 1
@@ -61,14 +61,14 @@ class Finished:
             self.done[part, row] = True
 
     def restore(self, done: np.ndarray, logits: Mapping[int, Tensor], device: torch.device) -> None:
-        """Take what a file holds.
+        """Load the contents of a checkpoint file.
 
         Raises:
-            ValueError: That is not of these trials.
+            ValueError: They belong to other trials.
         """
         shapes = {tuple(out.shape) for out in logits.values()}
         if not all(out.is_floating_point() for out in logits.values()):
-            raise ValueError("its outputs are no floating-point numbers")
+            raise ValueError("its outputs are not floating-point numbers")
         rows = set(np.flatnonzero(done.any(axis=0)).tolist()) if done.ndim == 2 else set()
         n_trials = sum(self.lengths)
         if (
@@ -77,25 +77,25 @@ class Finished:
             or len(shapes) > 1
             or {s[0] for s in shapes} - {n_trials}
         ):
-            raise ValueError(f"it holds other rows or trials than {self.done.shape} and {n_trials}")
+            raise ValueError(f"it holds other rows or trials; expected {self.done.shape} and {n_trials}")
         self.done[:] = done
         for row, out in logits.items():
             self._write(row, 0, out.to(device))
 
-    def begun(self) -> dict[int, Tensor]:
-        """Row -> logits on the CPU, of rows of which something is done."""
+    def started_rows(self) -> dict[int, Tensor]:
+        """Return logits on the CPU for rows with at least one finished micro-batch."""
         return {row: self.logits[row].cpu() for row in np.flatnonzero(self.done.any(axis=0)).tolist()}
 
     def by_name(self, rows: Mapping[str, int]) -> Mapping[str, Tensor]:
-        """Logits `[trial, ...]` on the CPU by condition name, given each one's row; without those that raised."""
-        there = {name: row for name, row in rows.items() if row not in self.errors}
+        """Return logits `[trial, ...]` on the CPU by condition name, without the conditions that raised."""
+        finished = {name: row for name, row in rows.items() if row not in self.errors}
         if isinstance(self.logits, RowsOnDisk):
-            return LogitsOnDisk(there, self.logits)
-        found = {row: self.logits[row].cpu() for row in set(there.values())}
-        return {name: found[row] for name, row in there.items()}
+            return LogitsOnDisk(finished, self.logits)
+        on_cpu = {row: self.logits[row].cpu() for row in set(finished.values())}
+        return {name: on_cpu[row] for name, row in finished.items()}
 
     def _write(self, row: int, start: int, out: Tensor) -> None:
-        """Put logits into a row, from trial `start` on; the first ones say how much room all rows take."""
+        """Write logits into a row from trial `start` on; the first ones set the shape of all rows."""
         if not self.logits:
             n_rows, shape = self.done.shape[1], (sum(self.lengths), *out.shape[1:])
             if self._scratch is None:
@@ -109,14 +109,18 @@ class Finished:
 
 
 class Checkpoint:
-    """A sweep's file.
+    """The checkpoint file of a sweep.
 
     Attributes:
-        settings: How the sweep in the file runs; None where there is no file yet.
+        settings: Settings of the sweep in the file; None if there is no file yet.
     """
 
     def __init__(self, path: str | Path, sweep: Mapping[str, str]) -> None:
-        """Read the file, if there is one. `sweep` says what it must hold: `identity`, and settings the user asked for.
+        """Read the file, if there is one.
+
+        Args:
+            path: The file.
+            sweep: What it must contain: the identity of the sweep and the settings that the user chose.
 
         Raises:
             CheckpointError: The file is damaged, or belongs to another sweep.
@@ -131,7 +135,7 @@ class Checkpoint:
         self._n_saved = -1
 
     def begin(self, settings: Settings, finished: Finished, device: torch.device) -> None:
-        """Put what the file holds into `finished`, whose outputs are saved from now on; make the file if there is none.
+        """Load the file into `finished`, whose outputs are saved from now on; write the file if there is none.
 
         Raises:
             CheckpointError: It cannot be written.
@@ -147,12 +151,12 @@ class Checkpoint:
             logits.clear()
 
     def save_if_due(self) -> None:
-        """`save`, unless that was done a moment ago."""
+        """Save, unless the file was saved a moment ago."""
         if self.file.is_due():
             self.save()
 
     def save(self) -> None:
-        """Replace the file, in one step, if anything is new.
+        """Replace the file in one step if there are new outputs.
 
         Raises:
             CheckpointError: It cannot be written.
@@ -160,7 +164,7 @@ class Checkpoint:
         n_done = np.count_nonzero(self.finished.done)
         if n_done == self._n_saved:
             return
-        tensors = {f"logits.{row}": logits for row, logits in self.finished.begun().items()}
+        tensors = {f"logits.{row}": logits for row, logits in self.finished.started_rows().items()}
         tensors["done"] = torch.from_numpy(self.finished.done)
         assert self.settings is not None
         self.file.save(tensors, {name: str(value) for name, value in asdict(self.settings).items()})
@@ -170,9 +174,9 @@ class Checkpoint:
 def sweep_identity(
     model: torch.nn.Module, x: Tensor, conditions: Sequence[Condition], target: Target, reference: Tensor | None
 ) -> dict[str, str]:
-    """What makes a sweep this one, as short texts: the model's identity, and digests of inputs and interventions.
+    """Describe a sweep by short texts: the model's identity, and digests of inputs and interventions.
 
-    Names of conditions are free, and so is the layout where nothing but edges is cut.
+    Names of conditions do not matter, nor does the layout if only edges are cut.
     """
     shape = (target.n_layers, target.n_heads)
     parts: list[bytes | memoryview] = [str((*shape, len(target.layout))).encode()]
@@ -193,5 +197,5 @@ def sweep_identity(
 
 
 def _arrays(intervention: Intervention) -> list[Tensor]:
-    """Values of an intervention whose text leaves most of them out."""
+    """Return the arrays of an intervention; its text shows only a few of their values."""
     return [torch.as_tensor(v) for v in vars(intervention).values() if isinstance(v, Tensor | np.ndarray)]

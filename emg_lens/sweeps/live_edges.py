@@ -1,9 +1,9 @@
-"""Live edges: which attention edges have a causal path to the readout, given everything that is cut.
+"""Live edges: attention edges that have a causal path to the readout, given everything that is cut.
 
-Information moves from src to dest along attention edges and stays in place along the residual stream. Walking back
-from the readout, a position is live after layer l if something live above it reads it. An edge is live if it is not
-cut and its dest is live after its layer; cutting dead edges changes nothing, to the bit. With a CLS readout the last
-layer's other rows are dead, which is why Table 3 of the IsoNet paper must show no effect there (docs/isonet-protocol.md §4.7).
+Information moves from src to dest along attention edges, and stays at its position along the residual stream. Going
+back from the readout, a position is live after a layer if a live position of the next layer reads it. An edge is live
+if its dest is live after its layer. Cutting dead edges changes no bit of the output. With a CLS readout, the other rows
+of the last layer are dead, so Table 3 of the IsoNet paper must show no effect there (docs/isonet-protocol.md §4.7).
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from emg_lens.validation import checked
 
 @dataclass(frozen=True)
 class Reach:
-    """What a cut leaves alive.
+    """The live positions of a model under a cut, and the live part of the cut.
 
     Attributes:
-        live_rows: `[layer, pos]`: this position's output of this layer has a path to the readout.
-        live_cut: `[layer, head, dest, src]`: the cut edges whose dest is live; the others cannot matter.
+        live_rows: `[layer, pos]`: whether the output of this layer at this position has a path to the readout.
+        live_cut: `[layer, head, dest, src]`: the cut edges with a live dest; the other cut edges cannot matter.
     """
 
     live_rows: Bool[Tensor, "layer pos"]
@@ -29,12 +29,12 @@ class Reach:
 
     @property
     def is_null(self) -> bool:
-        """Whether the cut cannot change the logits, whatever the weights."""
+        """Whether the cut cannot change the outputs, for any weights."""
         return not bool(self.live_cut.any())
 
 
 def one_head_for_all(*masks: Bool[Tensor, "layer head dest src"] | None) -> slice:
-    """Which heads of masks are to be looked at: the first, where all heads are one in memory, else all of them."""
+    """Choose the heads of masks to look at: the first if all heads share one memory, otherwise all."""
     return slice(1) if all(mask is None or mask.stride(1) == 0 for mask in masks) else slice(None)
 
 
@@ -46,13 +46,26 @@ def reach(
 ) -> Reach:
     """Find the live part of a cut.
 
-    Exact for residual models in which each position's new value depends on its own old value and on what its attention
-    reads. Edges in `severed` do not exist in the model, so they neither carry information nor count as cut.
+    This is exact for models in which positions exchange information through attention edges only.
 
     Args:
         cut: The edges that are cut.
-        readout: Positions of the last layer's output that reach the logits.
-        severed: Edges that the model does not have (a causal mask, `cfg.masked_edges`).
+        readout: Positions of the last layer's output that reach the outputs.
+        permanent_mask: Edges that the model never had (a causal mask, `cfg.masked_edges`). They do not count as cut.
+
+    Returns:
+        The live positions of each layer, and the live cut edges.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens import TokenLayout, reach, unimodal
+        >>> layout = TokenLayout.channels({"emg": 2, "acc": 1})  # position 0 is CLS
+        >>> cut = unimodal().mask(layout, n_layers=2, n_heads=1)
+        >>> found = reach(cut, readout=layout.positions("cls"))
+        >>> found.live_rows.tolist()
+        [[True, True, True, True], [True, False, False, False]]
+        >>> int(cut.sum()), int(found.live_cut.sum())
+        (10, 5)
     """
     n_layers, _, n_tokens, _ = cut.shape
     if permanent_mask is not None:

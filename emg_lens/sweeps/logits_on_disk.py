@@ -1,4 +1,4 @@
-"""Logits of a sweep in a temporary file: many conditions of many trials are more than a process should hold."""
+"""Logits of a sweep in a temporary file, for many conditions on very many trials."""
 
 import errno
 import os
@@ -15,23 +15,23 @@ from torch import Tensor
 from emg_lens.sweeps.settings import SweepInputError
 
 AT_OFFSETS = hasattr(os, "preadv")
-"""Whether a file can be read and written at a place of one's own: the position in it is shared by forked processes."""
+"""Whether files can be read and written at an offset; forked processes share the position in an open file."""
 
 
 class RowsOnDisk:
-    """Rows of one shape and type, zero where nothing was written, in a file that has no name and ends with the object.
+    """Rows of one shape and type in an unnamed file that is deleted with the object; zero where nothing was written.
 
-    Reading a row gives a tensor of its own on the CPU; writing goes through `write`.
+    Reading a row returns a new tensor on the CPU; use `write` to change it.
     """
 
     def __init__(self, folder: str | Path, n_rows: int, shape: Sequence[int], dtype: torch.dtype) -> None:
-        """Make the file in `folder`; n_rows rows of `shape` `[trial, ...]`."""
+        """Create the file in `folder`, with `n_rows` rows of `shape` `[trial, ...]`."""
         self.n_rows, self.shape, self.dtype = n_rows, tuple(shape), dtype
         self._trial_bytes = prod(self.shape[1:]) * dtype.itemsize
         self._row_bytes = self.shape[0] * self._trial_bytes
         self._folder, self._lock = str(folder), Lock()
         with self._on_disk():
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - ends with the object
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed with the object
             self._file.truncate(n_rows * self._row_bytes)
 
     def __len__(self) -> int:
@@ -39,20 +39,20 @@ class RowsOnDisk:
         return self.n_rows
 
     def __getitem__(self, row: int) -> Tensor:
-        """One row `[trial, ...]`, read from the file."""
+        """Read one row `[trial, ...]` from the file."""
         if not 0 <= row < self.n_rows:
             raise IndexError(row)
-        found = torch.empty(self.shape, dtype=self.dtype)
-        self._all(self._read, found, row * self._row_bytes)
-        return found
+        values = torch.empty(self.shape, dtype=self.dtype)
+        self._all(self._read, values, row * self._row_bytes)
+        return values
 
     def write(self, row: int, start: int, values: Tensor) -> None:
-        """Put values `[some trials, ...]` into a row, from trial `start` on."""
+        """Write values `[some trials, ...]` into a row from trial `start` on."""
         given = values.detach().to("cpu", self.dtype).contiguous()
         self._all(self._put, given, row * self._row_bytes + start * self._trial_bytes)
 
     def _all(self, step: Callable[[memoryview, int], int], values: Tensor, offset: int) -> None:
-        """Read or put all bytes of a tensor, from a place of the file on: systems may stop on the way."""
+        """Read or write all bytes of a tensor from an offset on; one system call may handle only a part of them."""
         left = values.view(-1).view(torch.uint8).numpy().data
         with self._on_disk():
             while left:
@@ -81,7 +81,7 @@ class RowsOnDisk:
 
     @contextmanager
     def _on_disk(self) -> Iterator[None]:
-        """Inside, a disk that is full or gone is told."""
+        """Turn errors of the disk into a `SweepInputError`."""
         try:
             yield
         except OSError as error:
@@ -92,18 +92,18 @@ class RowsOnDisk:
 
 
 class LogitsOnDisk(Mapping[str, Tensor]):
-    """Condition name -> logits `[trial, ...]` on the CPU, read from the file whenever they are asked for."""
+    """Condition name -> logits `[trial, ...]` on the CPU, read from the file at every access."""
 
     def __init__(self, rows: Mapping[str, int], held: RowsOnDisk) -> None:
-        """Name -> row of those held."""
+        """Use `rows` as the row of each condition in `held`."""
         self._rows, self._held = dict(rows), held
 
     def __getitem__(self, name: str) -> Tensor:
-        """One condition's logits."""
+        """Read the logits of one condition."""
         return self._held[self._rows[name]]
 
     def __reduce__(self) -> tuple[type[dict], tuple[dict[str, Tensor]]]:
-        """Pickled, or sent to another process, as what it holds: the file stays here."""
+        """Pickle the values, because another process cannot use the file."""
         return dict, (dict(self),)
 
     def __iter__(self) -> Iterator[str]:

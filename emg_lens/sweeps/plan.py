@@ -1,10 +1,10 @@
-"""The planner of a sweep: which forward computations are really different, and what they share.
+"""The planner of a sweep: which forward computations differ, and which layers they share.
 
-Conditions that change the model's input alike have one root. Below it, each is brought to a normal form (dead edges
-dropped), equal ones are merged, and the rest are arranged as a tree over layers: two conditions share a node as long as
-they cut the same live edges in every layer so far. The executors in `emg_lens.sweeps.executors` walk it. Conditions
-that do something else in the model cannot be planned: they run one by one, verified. Where it is known that what they
-do ends in positions that nobody reads (the MLPs of a last layer beside a CLS readout), it is dropped as dead edges are.
+Conditions with the same change of the input have one root. Below a root, the planner removes dead edges from each
+condition, merges equal conditions, and arranges the rest as a tree over layers: two conditions share a node as long as
+they cut the same live edges in every layer so far. The executors in `emg_lens.sweeps.executors` walk this tree. A
+condition that changes something else inside the model runs alone and verified. If its changes are known to end in
+positions that are not read (MLPs of the last layer with a CLS readout), they are removed like dead edges.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,16 +24,16 @@ from emg_lens.sweeps.live_edges import one_head_for_all, reach
 from emg_lens.sweeps.target import Target
 
 Rows = frozenset[int]
-"""Rows of a sweep's outputs: distinct conditions, or all of them in the verified loop."""
+"""Rows of a sweep's outputs: one for each distinct condition, or for each condition in the verified loop."""
 Keep = Callable[[Mapping[int, Tensor | Exception]], None]
-"""Called with outputs `[trial, class]` that have just been finished, by row."""
+"""Receives outputs `[trial, class]` by row as soon as they are finished."""
 
 
 @dataclass(frozen=True)
 class Mask:
-    """The live edges that one layer cuts, as packed bits; the head axis has size 1 where all heads agree.
+    """The live edges that are cut in one layer, as packed bits; the head axis has size 1 if all heads are equal.
 
-    Equal masks are equal values, so they can be dictionary keys; `tensor` unpacks. Every head starts a new byte.
+    Equal masks are equal values and can be dictionary keys; `tensor` unpacks. Every head starts a new byte.
     """
 
     bits: bytes
@@ -41,7 +41,7 @@ class Mask:
 
     @staticmethod
     def pack(mask: Bool[np.ndarray, "head dest src"]) -> "Mask | None":
-        """None where nothing is cut."""
+        """Pack a mask; None if nothing is cut."""
         packed = np.packbits(mask.reshape(len(mask), -1), axis=1)
         if not packed.any():
             return None
@@ -50,16 +50,16 @@ class Mask:
         return Mask(packed.tobytes(), (len(packed), *mask.shape[1:]))
 
     def tensor(self) -> Bool[Tensor, "head|1 dest src"]:
-        """The mask of every head, or the one that all share."""
+        """Return the mask of every head, or the one of all heads."""
         flat = np.unpackbits(self._rows(), axis=1, count=self.shape[1] * self.shape[2])
         return torch.from_numpy(flat.view(bool)).view(self.shape)
 
     def part(self, positions: range) -> "Mask | None":
-        """What it cuts among some positions; None where that is nothing."""
+        """Return the part of the mask among some positions; None if nothing is cut there."""
         return _part(self, positions)
 
     def changed_heads(self, other: "Mask | None") -> list[int] | None:
-        """Heads in which two masks of a layer differ; None = in all, because both or one hold for all heads."""
+        """Return the heads in which two masks of a layer differ; None if both have one mask for all heads."""
         if self.shape[0] == 1 and (other is None or other.shape[0] == 1):
             return None
         mine, theirs = self._rows(), np.zeros((1, 1), np.uint8) if other is None else other._rows()
@@ -77,12 +77,12 @@ def _part(mask: Mask, positions: range) -> Mask | None:
 
 @dataclass
 class Node:
-    """A distinct prefix of the computation: this layer's output under the cuts made so far.
+    """A distinct start of the computation: the output of a layer under the cuts made so far.
 
     Attributes:
-        mask: What this layer cuts; None = nothing.
-        children: Continuations in the next layer, by what they cut there; the one that cuts nothing first.
-        leaf: Index of the distinct condition that ends here (in the last layer), else None.
+        mask: The cut of this layer; None = nothing.
+        children: Continuations in the next layer, by their cut there.
+        leaf: Index of the distinct condition that ends here (in the last layer), otherwise None.
     """
 
     mask: Mask | None
@@ -90,18 +90,18 @@ class Node:
     leaf: int | None = None
 
     def in_order(self) -> list["Node"]:
-        """Children, the one that cuts nothing first: the others are computed as changes to it where that is less."""
+        """Return the children, the one without a cut first: others may be computed as changes to it."""
         return sorted(self.children.values(), key=lambda node: node.mask is not None)
 
     def leaves(self) -> Iterator[int]:
-        """The distinct conditions that pass through this node."""
+        """Yield the distinct conditions that pass through this node."""
         if self.leaf is not None:
             yield self.leaf
         for child in self.children.values():
             yield from child.leaves()
 
     def unfinished(self, done: Rows) -> list["Node"]:
-        """`in_order`, without children that lead to no condition that is not done."""
+        """Return the children in order, without those that lead only to conditions that are done."""
         return [child for child in self.in_order() if not done or not done.issuperset(child.leaves())]
 
 
@@ -110,8 +110,8 @@ class Root:
     """One input, and the tree of edge cuts below it.
 
     Attributes:
-        changes: What is done to the input, in order; empty for the input as it is.
-        tree: The root of the tree; it stands for the embeddings.
+        changes: Changes of the input, in order; empty for the original input.
+        tree: The root of the tree, which stands for the embeddings.
         members: Indices of the conditions that are planned here.
     """
 
@@ -121,15 +121,15 @@ class Root:
 
 
 def changed_input(x: Tensor, changes: Sequence[Intervention], layout: TokenLayout, reference: Tensor | None) -> Tensor:
-    """The input `[trial, channel, time]` of a root, all trials at once.
+    """Compute the input `[trial, channel, time]` of a root, for all trials at once.
 
     Raises:
-        EdgeError: A change that does not fit the input, needs reference trials, or gives another shape.
+        EdgeError: A change that does not fit the input, needs reference trials, or returns another shape.
     """
     for change in changes:
         changed = change.on_input(x, layout, reference)
         if changed.shape != x.shape:
-            raise EdgeError(f"{change} makes {list(changed.shape)} of an input {list(x.shape)}; the shape must stay")
+            raise EdgeError(f"{change} returned shape {list(changed.shape)}; expected the input's, {list(x.shape)}")
         x = changed
     return x
 
@@ -141,10 +141,10 @@ class SweepPlan:
     Attributes:
         roots: The inputs, each with its tree.
         unplanned: Indices of the conditions that run one by one.
-        distinct: Index into the conditions of the first of each distinct computation, which is a row of the outputs.
-        of: For every condition, which distinct computation it is.
-        audit: One row a condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is
-            as it was and nothing that is cut has a path to the readout), equivalent_to (the first condition with the
+        distinct: For each distinct computation (a row of the outputs), the index of the first condition with it.
+        of: For each condition, the index of its distinct computation.
+        audit: One row for each condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the
+            input is unchanged and no cut edge has a path to the readout), equivalent_to (the first condition with the
             same input that cuts the same live edges).
     """
 
@@ -156,7 +156,7 @@ class SweepPlan:
 
     @property
     def n_nodes(self) -> tuple[int, ...]:
-        """Distinct computations in each layer, of all roots."""
+        """Number of distinct computations in each layer, over all roots."""
         level, counts = [root.tree for root in self.roots], []
         while level := [child for node in level for child in node.children.values()]:
             counts.append(len(level))
@@ -167,7 +167,7 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
     """Plan a sweep.
 
     Raises:
-        EdgeError: Edges that do not fit the layout, the layers or the heads; or a model without attention.
+        EdgeError: Edges that do not fit the layout, the layers or the heads, or edges of a model without attention.
     """
     roots: dict[tuple[Intervention, ...], Root] = {}
     unplanned, distinct, of, rows = [], [], [], []
@@ -186,10 +186,10 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
         cut = cut if permanent_mask is None else cut & ~permanent_mask
         empty, n_alike = absent.all(axis=-1), target.n_heads // max(cut.shape[1], 1)
         writes = _written(condition, target)
-        live_cut, planned = cut, False  # what is not known may make any edge matter
+        live_cut, planned = cut, False  # an unknown change may make any edge matter
         if writes is not None:
-            found = reach(mask, target.readout, None if permanent_mask is None else torch.from_numpy(permanent_mask))
-            live_cut, planned = found.live_cut.numpy(), not (writes & found.live_rows).any()
+            live = reach(mask, target.readout, None if permanent_mask is None else torch.from_numpy(permanent_mask))
+            live_cut, planned = live.live_cut.numpy(), not (writes & live.live_rows).any()
         if not planned:
             unplanned.append(i)
             of.append(len(distinct))
@@ -202,14 +202,14 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
                 leaf.leaf = len(distinct)
                 distinct.append(i)
             of.append(leaf.leaf)
-        live = np.count_nonzero(live_cut) * n_alike
+        n_live = np.count_nonzero(live_cut) * n_alike
         rows.append(
             {
                 "condition": condition.name,
                 "edges_cut": np.count_nonzero(cut) * n_alike,
-                "live_edges_cut": live,
+                "live_edges_cut": n_live,
                 "rows_fully_cut": np.count_nonzero(empty & cut.any(axis=-1)) * n_alike if empty.any() else 0,
-                "structural_null": live == 0 and planned and not condition.input_changes,
+                "structural_null": n_live == 0 and planned and not condition.input_changes,
                 "equivalent_to": conditions[distinct[of[-1]]].name,
             }
         )
@@ -217,12 +217,12 @@ def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
 
 
 def _written(condition: Condition, target: Target) -> Bool[Tensor, "layer pos"] | None:
-    """Outputs of layers that a condition changes inside the model, beside its cuts; None where that is not known."""
+    """Return the outputs of layers that a condition changes in addition to its cuts; None if that is not known."""
     written = torch.zeros(target.n_layers, len(target.layout), dtype=torch.bool)
     for one in condition.in_the_model:
         try:
             writes = one.writes(target.layout, target.n_layers, target.n_heads)
-        except EdgeError:  # it says so where it is applied; the other conditions run
+        except EdgeError:  # raised again when it is applied, so that the other conditions run
             return None
         if writes is None:
             return None
@@ -231,7 +231,7 @@ def _written(condition: Condition, target: Target) -> Bool[Tensor, "layer pos"] 
 
 
 def _leaf(node: Node, live_cut: Bool[np.ndarray, "layer head dest src"]) -> Node:
-    """The node of the last layer that belongs to these cuts; made where it is new."""
+    """Return the node of the last layer for these cuts, and make the nodes that are new."""
     for layer_cut in live_cut:
         key = Mask.pack(layer_cut)
         node = node.children.setdefault(key, Node(key))

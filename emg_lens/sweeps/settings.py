@@ -1,4 +1,4 @@
-"""How a sweep runs: which executor, how many trials a forward, how many threads side by side."""
+"""How a sweep runs: its executor, the trials in one forward, and the parallel threads."""
 
 import math
 import tempfile
@@ -21,22 +21,22 @@ Executor = Literal["auto", "loop", "tree"]
 EXECUTORS: tuple[Executor, ...] = get_args(Executor)
 
 CPU_TOKENS = 1536
-"""Tokens a forward on a CPU: more do not run faster, and their activations leave the caches."""
+"""Tokens in one forward on a CPU: with more, activations leave the caches, and nothing runs faster."""
 SIDE_BY_SIDE_TOKENS = 768
-"""Tokens from which on a micro-batch is worth a thread of its own; with less work, threads wait for the interpreter."""
+"""Fewest tokens in a micro-batch with a thread of its own; with less work, threads wait for the interpreter."""
 
 
 class SweepInputError(EmgLensError, ValueError):
-    """Trials that cannot be run, or an executor that cannot run this model."""
+    """Trials or options that a sweep cannot use with this model."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a sweep runs. Kept in its checkpoint: other choices would change the last digits.
+    """How a sweep runs. A checkpoint keeps it, because other choices would change the last digits.
 
     Attributes:
         executor: What runs: `"folded"`, `"tree"` or `"loop"`.
-        batch_size: Trials a forward.
+        batch_size: Trials in one forward.
     """
 
     executor: str
@@ -44,7 +44,7 @@ class Settings:
 
 
 def known_arithmetic(model: nn.Module) -> str:
-    """The fastest way in which a model may run: `"folded"`, `"tree"` (with a digest of its parts), or `"loop"`."""
+    """Return the fastest way to run a model: `"folded"`, `"tree"` (with a digest of its parts), or `"loop"`."""
     if reason_not_to_fold(model) is None:
         return "folded"
     if reason_not_to_share(model) is not None:
@@ -54,18 +54,18 @@ def known_arithmetic(model: nn.Module) -> str:
 
 
 def reproducible_executor(model: nn.Module) -> Executor:
-    """The executor that follows from what the model is, never from speed: the last digits would depend on it."""
+    """Choose the executor from the model alone, so that the last digits do not depend on speed or batch size."""
     return "loop" if known_arithmetic(model) == "loop" else "tree"
 
 
 def choose_executor(model: nn.Module, asked: Executor) -> str:
-    """The executor that will run.
+    """Choose the executor that will run.
 
     Raises:
-        SweepInputError: It is unknown, or cannot run this model.
+        SweepInputError: An unknown executor, or one that cannot run this model.
     """
     if asked not in EXECUTORS:
-        raise SweepInputError(f"unknown executor {asked!r}; known: {', '.join(EXECUTORS)}")
+        raise SweepInputError(f"unknown executor {asked!r}; expected one of {', '.join(EXECUTORS)}")
     if asked == "loop":
         return "loop"
     if reason_not_to_fold(model) is None:
@@ -79,7 +79,7 @@ def choose_executor(model: nn.Module, asked: Executor) -> str:
 
 
 def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None) -> Settings:
-    """How the sweep will run.
+    """Choose how the sweep will run.
 
     Raises:
         SweepInputError: As `choose_executor`, or a batch size below one.
@@ -95,7 +95,7 @@ def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None)
 
 
 def asked_settings(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None) -> dict[str, str]:
-    """The settings that the user chose, as a checkpoint writes them.
+    """Return the settings that the user chose, in the form of a checkpoint.
 
     Raises:
         SweepInputError: As `choose_executor`.
@@ -105,7 +105,7 @@ def asked_settings(model: nn.Module, x: Tensor, asked: Executor, batch_size: int
 
 
 def n_workers(model: nn.Module, x: Tensor, executor: str) -> int:
-    """Threads that run micro-batches side by side; hooks are everybody's, so only the folded tree may have several."""
+    """Return the number of threads; only the folded tree, which uses no hooks, runs in more than one."""
     if executor != "folded" or device_of(model).type != "cpu":
         return 1
     assert isinstance(model, HookedBiosignalEncoder)
@@ -113,7 +113,7 @@ def n_workers(model: nn.Module, x: Tensor, executor: str) -> int:
 
 
 def room(model: HookedBiosignalEncoder, executor: str, n_workers: int) -> int:
-    """Trials a worker whose activations fit into a quarter of the free memory (and stay near the caches of a CPU)."""
+    """Return how many trials of a worker fit into a quarter of the free memory, and on a CPU near its caches."""
     cfg, n = model.cfg, model.cfg.n_ctx
     scores = 0 if executor == "folded" and n >= LONG else 2 * cfg.n_heads * n * n
     a_layer = n * (6 * cfg.d_model + 2 * cfg.d_mlp) + scores
@@ -125,17 +125,17 @@ def room(model: HookedBiosignalEncoder, executor: str, n_workers: int) -> int:
 
 
 def trials_near_the_caches(n_ctx: int) -> int:
-    """Trials a forward on a CPU, of `n_ctx` tokens each: `CPU_TOKENS`, and not fewer."""
+    """Return the trials in one forward on a CPU, with `n_ctx` tokens each: at least `CPU_TOKENS` tokens."""
     return CPU_TOKENS // n_ctx + 1
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model is."""
+    """Return the device of the model."""
     return next(model.parameters()).device
 
 
 def check_inputs(x: Tensor, reference: Tensor | None) -> None:
-    """Refuse trials that no model can make sense of.
+    """Refuse trials that no model can use.
 
     Raises:
         SweepInputError: No tensor, no trials, values that are not finite, or reference trials of another shape.
@@ -145,7 +145,7 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
             what = type(trials).__name__
             raise SweepInputError(f"{name} is a {what}; expected a torch tensor, torch.as_tensor(x).float() makes one")
     if x.ndim < 2 or not x.numel():
-        raise SweepInputError(f"no trials to run: x is {list(x.shape)}")
+        raise SweepInputError(f"no trials to run: x is {list(x.shape)}; expected [trial, channel, time]")
     for name, trials in (("x", x), ("reference", reference)):
         if trials is None or not trials.is_floating_point():
             continue
@@ -153,26 +153,28 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
         if bad:
             raise SweepInputError(
                 f"{name} has NaN or infinite values in {len(bad)} of {len(trials)} trials, the first is trial"
-                f" {bad[0]}; clean them or leave them out"
+                f" {bad[0]}; repair them or leave them out"
             )
     if reference is not None and reference.shape[1:] != x.shape[1:]:
-        raise SweepInputError(f"reference trials are {list(reference.shape[1:])}, those of x {list(x.shape[1:])}")
+        raise SweepInputError(
+            f"reference trials are {list(reference.shape[1:])}; expected {list(x.shape[1:])}, as in x"
+        )
 
 
 def check_scratch(folder: str | Path | None) -> Path | None:
-    """The folder for temporary files.
+    """Return the folder for temporary files.
 
     Raises:
-        SweepInputError: It is none, or may not be written to.
+        SweepInputError: There is no such folder, or it cannot be written to.
     """
     if folder is None:
         return None
     if not str(folder):
-        raise SweepInputError("scratch is empty; give a folder, '.' for this one")
+        raise SweepInputError("scratch is empty; expected a folder ('.' is the current one)")
     place = Path(folder).expanduser()
     try:
         tempfile.TemporaryFile(dir=place).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SweepInputError(f"scratch={str(folder)!r} is no folder to write to: {reason}") from None
+        raise SweepInputError(f"scratch={str(folder)!r} is no folder that can be written to: {reason}") from None
     return place

@@ -1,7 +1,7 @@
-"""Micro-batches side by side on a CPU: a thread for each, instead of all threads for one after the other.
+"""Run micro-batches in parallel on a CPU, one thread each, instead of one after the other with all threads.
 
-A forward splits every operation over torch's threads and waits for the slowest; at the sizes of a sweep that costs a
-tenth of the time. Threads that share nothing wait for each other once, at the end.
+A forward splits every operation over torch's threads and waits for the slowest one. At the sizes of a sweep this takes
+a tenth of the time. Threads that share nothing wait for each other only once, at the end.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ import torch
 Item = TypeVar("Item")
 Outputs = Mapping[int, Any]
 Run = Callable[[Item, Callable[[Outputs], None]], None]
-"""`run(item, keep)`: gives its outputs to `keep` as soon as they are finished. Several threads call it at once."""
+"""`run(item, keep)` passes its outputs to `keep` as soon as they are finished. Several threads call it at once."""
 
 
 @contextmanager
 def torch_threads(n: int) -> Iterator[None]:
-    """Inside, torch has `n` threads of its own; afterwards as many as before."""
+    """Set torch's number of threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -34,10 +34,10 @@ def torch_threads(n: int) -> Iterator[None]:
 def run_side_by_side(
     run: Run[Item], items: Sequence[Item], keep: Callable[[Item, Outputs], None], n_workers: int
 ) -> None:
-    """Run every item, in threads among which torch's own are divided.
+    """Run every item in one of `n_workers` threads, which divide torch's own threads among them.
 
-    `keep` is called in the caller's thread, so that what it does (saving, showing progress) needs no locks. What it or
-    `run` raises, Ctrl-C included, is raised here as soon as all threads have noticed, at their next output.
+    `keep` is called in the caller's thread, so saving and showing progress need no locks. An exception in `keep` or
+    `run`, Ctrl-C included, is raised here once all threads have stopped, at their next output.
     """
     if n_workers == 1:
         for item in items:

@@ -1,4 +1,4 @@
-"""What the planner must know of a model."""
+"""What the planner must know about a model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +16,16 @@ from emg_lens.sweeps.structure import reason_not_to_plan
 
 @dataclass(frozen=True)
 class Target:
-    """What the planner needs to know of a model.
+    """What the planner needs to know about a model.
 
     Attributes:
         layout: What the positions stand for.
-        n_layers: Blocks; 0 for a model without attention.
-        n_heads: Heads a block.
-        readout: Positions of the last residual stream that may reach the output; all, where it is not known: then
-            every edge is live.
-        severed: Edges that the model is known not to have, or None.
-        model: Name of its class, for messages.
+        n_layers: Number of blocks; 0 for a model without attention.
+        n_heads: Heads in each block.
+        readout: Positions of the last residual stream that may reach the outputs. If they are not known, all positions,
+            and then every edge is live.
+        permanent_mask: Edges that the model never had, as far as known; or None.
+        model: Name of the model's class, for messages.
     """
 
     layout: TokenLayout
@@ -37,13 +37,13 @@ class Target:
 
 
 def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
-    """What the planner may believe of a model: the readout and the missing edges of exactly known ones, else nothing.
+    """Read readout and missing edges from a model that declares its structure; assume nothing about other models.
 
     Raises:
-        EdgeError: The model has no layout of its own and none is given, or it has another number of positions.
+        EdgeError: The model has no `cfg`, or neither the model nor the call gives a layout that fits.
     """
     if not hasattr(model, "cfg"):
-        raise EdgeError(f"{type(model).__name__} is no TransformerLens model: it has no cfg; see adapt(model)")
+        raise EdgeError(f"{type(model).__name__} has no cfg, so it is no TransformerLens model; use adapt(model)")
     cfg: Any = model.cfg
     layout, name = resolve_layout(model, layout), type(model).__name__
     if isinstance(model, HookedBiosignalEncoder) and len(layout) != cfg.n_ctx:
@@ -55,7 +55,7 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
 
 
 def between_stages(layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"] | None:
-    """The edges of no stage."""
+    """Return the edges that belong to no stage; None if the model has no stages."""
     if not layout.stages:
         return None
     absent = torch.ones(n_layers, 1, len(layout), len(layout), dtype=torch.bool)
@@ -65,7 +65,7 @@ def between_stages(layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Ten
 
 
 def _permanent_mask(model: HookedBiosignalEncoder) -> Bool[Tensor, "layer head dest src"] | None:
-    """The edges that the blocks do not have, whatever the configuration says; those of no stage among them."""
+    """Return the edges that the blocks do not have, including those of no stage."""
     cfg, layout = model.cfg, model.layout
     stages = layout.stages or (Stage("", range(cfg.n_layers), range(cfg.n_ctx)),)
     masks = {

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from emg_lens.data.batch import Batch
-from emg_lens.lens.points import is_heard
+from emg_lens.lens.points import has_hook
 from emg_lens.training.fitting import (
     check_loss,
     columns,
@@ -268,7 +268,7 @@ def _check(
             raise ArgumentError(f"model {s} has another configuration than model 0: {model.cfg} / {first.cfg}")
         if _parts(model) != _parts(first) or not all(map(torch.equal, model.buffers(), first.buffers())):
             raise ArgumentError(f"model {s} has other frozen parameters or buffers than model 0; fit them one by one")
-        hooked = [name for name, point in model.hook_dict.items() if is_heard(point)]
+        hooked = [name for name, point in model.hook_dict.items() if has_hook(point)]
         if hooked:
             raise ArgumentError(f"model {s} has hooks at {hooked}; remove them before the fit: model.reset_hooks()")
     devices = {str(next(m.parameters()).device) for m in models}

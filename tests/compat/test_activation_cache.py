@@ -308,7 +308,7 @@ def test_biases_of_a_post_norm_model_are_not_a_constant():
     assert model.accumulated_bias(0).abs().sum() == 0
     with pytest.raises(ValueError, match="get_full_resid_decomposition"):
         model.accumulated_bias(1)
-    with pytest.raises(ValueError, match="this model has 3 layers"):
+    with pytest.raises(ValueError, match="3 layers"):
         run("post")[2].decompose_resid(3, mlp_input=True)
 
 

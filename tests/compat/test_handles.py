@@ -128,5 +128,5 @@ def isonet():
 
 def test_a_model_without_logits_has_no_loss():
     model = make(readout="none")
-    with pytest.raises(ValueError, match="no logits, so no loss"):
+    with pytest.raises(ValueError, match="needs logits, and a model with readout=.none. has none"):
         model(model.example_input(1), return_type="loss", labels=torch.tensor([0]))

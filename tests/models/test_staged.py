@@ -263,11 +263,11 @@ def test_a_stage_has_its_cache_and_its_attention_view(tmp_path):
     assert fusion["pattern", 1].shape == (3, 2, len(model.layout), len(model.layout))
     with pytest.raises(ValueError, match="decompose_resid adds up one stack"):
         cache.decompose_resid()
-    with pytest.raises(ValueError, match=r"attn.W_Q: HierarchicalTransformer has the stages emg, acc, fusion"):
+    with pytest.raises(ValueError, match=r"attn.W_Q needs one stack of blocks, and HierarchicalTransformer has the stages emg, acc, fusion"):
         _ = model.W_Q
     with pytest.raises(ValueError, match="hook points of stages: give cache.stage"):
         attention_view(cache, model.layout)
-    with pytest.raises(ValueError, match="a bridge holds one stack of blocks"):
+    with pytest.raises(ValueError, match="a bridge needs one stack of blocks"):
         to_bridge(model)
     with pytest.raises(UnknownNameError, match="unknown stage 'gyro'"):
         cache.stage("gyro")
@@ -369,12 +369,12 @@ def test_a_token_may_be_a_patch_of_all_channels_of_a_modality(kind):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("hierarchical", {"n_fusion_layers": 4}, "n_fusion_layers=4 of n_layers=4; hierarchical has 1 or more"),
-        ("hierarchical", {"n_fusion_layers": 0}, "n_fusion_layers=0 of n_layers=4"),
-        ("multimodal-transformer", {"n_fusion_layers": 1}, "multimodal-transformer has none"),
-        ("multimodal-transformer", {"readout": "mean"}, "reads the CLS tokens"),
-        ("hierarchical", {"norm": "pre"}, "has post-LN blocks"),
-        ("hierarchical", {"positions": "rotary"}, "positions that are added"),
+        ("hierarchical", {"n_fusion_layers": 4}, "n_fusion_layers=4, n_layers=4; hierarchical needs 1 or more"),
+        ("hierarchical", {"n_fusion_layers": 0}, "n_fusion_layers=0, n_layers=4"),
+        ("multimodal-transformer", {"n_fusion_layers": 1}, "multimodal-transformer needs n_fusion_layers=0"),
+        ("multimodal-transformer", {"readout": "mean"}, "multimodal-transformer needs 'cls'"),
+        ("hierarchical", {"norm": "pre"}, "hierarchical needs norm='post'"),
+        ("hierarchical", {"positions": "rotary"}, "and added positions"),
         ("hierarchical", {"modalities": {"fusion": 2}}, "cannot be named 'fusion'"),
         ("hierarchical", {"modalities": {"float": 2}}, "cannot be named 'float' in this model"),
         ("multimodal-mlp", {"modalities": {"keys": 2}}, "cannot be named 'keys' in this model"),
@@ -429,7 +429,7 @@ def test_an_mlp_cut_of_nothing_and_another_models_stages_are_refused():
     with pytest.raises(EdgeError, match="unknown stage 'gyro'"):
         replace(model, "acc", at="stages.gyro.blocks.0.hook_resid_pre")
     for refuse in (audit, lambda m, edges, layout: cut(m, edges, layout)):
-        with pytest.raises(EdgeError, match="of another model; this one has"):
+        with pytest.raises(EdgeError, match="the model has"):
             refuse(model, cross_modal(), other.layout)
     plain = build_model(
         "isonet", modalities={"emg": 3, "acc": 2}, n_samples=6, n_classes=4, patch_samples=3, d_model=16

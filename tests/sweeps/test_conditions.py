@@ -38,9 +38,9 @@ def test_the_baseline_is_always_there_once_and_first():
 
 
 def test_two_conditions_of_one_name_are_refused():
-    with pytest.raises(EdgeError, match=r"used twice: \['a'\]"):
+    with pytest.raises(EdgeError, match=r"several conditions are named \['a'\]"):
         with_baseline([Condition("a", unimodal()), Condition("a", cross_modal())])
-    with pytest.raises(EdgeError, match="'baseline' is kept"):
+    with pytest.raises(EdgeError, match="a condition named 'baseline' does something"):
         with_baseline([Condition("baseline", unimodal())])
 
 
@@ -57,10 +57,10 @@ def test_an_unknown_mode_lists_the_known():
 
 @pytest.mark.parametrize("given", [unimodal(), [unimodal()], {"uni": unimodal()}, Condition("uni", unimodal())])
 def test_what_is_no_list_of_conditions_is_one_line(given):
-    with pytest.raises(EdgeError, match=r"expected a list such as \[Condition\('no talk', cross_modal\(\)\)\], got "):
+    with pytest.raises(EdgeError, match=r"conditions=.*; expected a list of conditions, \[Condition\("):
         with_baseline(given)
 
 
 def test_a_condition_whose_name_was_forgotten_is_one_line():
-    with pytest.raises(EdgeError, match=r"a condition needs a name, .* got EdgeSet\(unimodal\(\)\)"):
+    with pytest.raises(EdgeError, match=r"condition name EdgeSet\(unimodal\(\)\)"):
         Condition(unimodal())

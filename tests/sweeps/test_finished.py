@@ -320,7 +320,9 @@ def test_a_file_of_another_sweep_is_refused_and_kept(path, what):
     before = path.read_bytes()
     call = {"model": build(), "x": X, "conditions": CONDITIONS, **OTHERS[what]()}
     seen: list[float] = []
-    with pytest.raises(CheckpointError, match=rf"of another sweep \({what.split()[0]}: .*, now .*delete it") as error:
+    with pytest.raises(
+        CheckpointError, match=rf"belongs to another sweep \({what.split()[0]}: .*, now .*delete it"
+    ) as error:
         sweep(**call, checkpoint=path, on_progress=seen.append)
     assert "\n" not in str(error.value) and str(path) in str(error.value)
     assert path.read_bytes() == before and not seen

@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_known_before_anything_runs(intervention, message):
     with pytest.raises(EdgeError, match=message) as error:
         sweep(build(), X, [Condition("x", intervention)], on_progress=ran.append)
     assert not ran and "\n" not in str(error.value)
-    with pytest.raises(ValueError, match=r"reference trials are \[5, 9\], those of x \[5, 10\]"):
+    with pytest.raises(ValueError, match=r"reference trials are \[5, 9\]; expected \[5, 10\]"):
         sweep(build(), X, [], reference=REFERENCE[:, :, :9])
 
 

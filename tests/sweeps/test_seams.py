@@ -114,7 +114,7 @@ class InDict(HookedBiosignalEncoder):
 def test_what_cannot_be_run_is_one_line():
     model = build()
     x = model.example_input(4)
-    with pytest.raises(SweepError, match="gives a dict; a sweep keeps one tensor"):
+    with pytest.raises(SweepError, match="returns a dict; expected one tensor"):
         sweep(build(InDict), x, [])
     for size in (0, -1, 2.5):
         with pytest.raises(EmgLensError, match="batch_size="):

@@ -45,7 +45,7 @@ class ChannelVectors(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fresh weights."""
+        """Initialise the weights."""
         nn.init.trunc_normal_(self.W_channel, std=0.02, a=-0.02, b=0.02)
 
     @property

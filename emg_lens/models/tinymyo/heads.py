@@ -25,7 +25,7 @@ class SampleUnembed(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fresh weights."""
+        """Initialise the weights."""
         nn.init.xavier_uniform_(self.W_U)
         nn.init.zeros_(self.b_U)
 
@@ -77,7 +77,7 @@ class SequenceUnembed(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fresh weights."""
+        """Initialise the weights."""
         for layer in (self.mix, self.smooth, self.read):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None

@@ -1,6 +1,7 @@
 """With which rotary positions a TinyMyo was trained: by its masked reconstruction under each, on windows of one's own.
 
-Files of the published model mostly do not say (docs/tinymyo-model.md §9.3), and the wrong ones cost accuracy without a word.
+Files of the published model mostly do not say (docs/tinymyo-model.md §9.3), and the wrong ones cost accuracy without a
+word.
 """
 
 from collections.abc import Sequence
@@ -79,7 +80,8 @@ def detect_rope_mode(
 ) -> RopeDetection:
     """Masked reconstruction loss under each mode of rotary positions, on the same windows with the same tokens hidden.
 
-    The loss is that of pre-training: smooth L1 of the hidden samples (docs/tinymyo-model.md §9.1 says what the modes are).
+    The loss is that of pre-training: smooth L1 of the hidden samples (docs/tinymyo-model.md §9.1 says what the modes
+    are).
 
     ```python
     found = detect_rope_mode(TinyMyo.from_published("pretrained.ckpt", modalities={"emg": 8}), windows)

@@ -1,9 +1,9 @@
-"""Attention of siblings in the folded tree: one set of queries, keys and values, one mask each.
+"""Attention of siblings in the folded tree: one set of queries, keys and values, and one mask for each sibling.
 
-Two ways to the same numbers. Shared scores are formed once, and each sibling adds its mask to them. One by one, torch's
-fused kernel takes a mask a call and forms the scores anew, in pieces that stay in the caches. Sharing wins where
-several siblings have short sequences. Of long ones the scores fill no cache: 800 tokens in three heads are 8 MB a
-trial, which a CPU writes and reads three times a sibling.
+There are two ways to the same numbers. With shared scores, the scores are computed once, and each sibling adds its
+mask. One by one, torch's fused kernel computes the scores for each mask, in pieces that stay in the caches. Sharing is
+faster for several siblings with short sequences. Long scores do not fit a cache: 800 tokens in three heads are 8 MB per
+trial, which a CPU writes and reads three times for each sibling.
 """
 
 import math
@@ -20,9 +20,9 @@ from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock
 from emg_lens.sweeps.plan import Mask
 
 HEAD_BY_HEAD = 2**15
-"""Scores of one head from which on heads are worth a launch each."""
+"""Scores of one head from which on each head is computed in a call of its own."""
 LONG = 384
-"""Tokens from which on shared scores cost more than they save, with three siblings and d_head 64 (measured)."""
+"""Tokens from which on shared scores are slower, with three siblings and d_head 64 (measured)."""
 
 
 def pays_one_by_one(resid: Float[Tensor, "trial pos d_model"], masks: Sequence[Mask | None]) -> bool:
@@ -31,16 +31,16 @@ def pays_one_by_one(resid: Float[Tensor, "trial pos d_model"], masks: Sequence[M
 
 
 def fewer_heads(mask: Mask | None, first: Mask | None, layer: FoldedBlock) -> list[int] | None:
-    """The heads in which a mask differs from its first sibling's, if they are so few that it pays to know."""
+    """Return the heads in which a mask differs from the first sibling's, if they are at most half of all heads."""
     heads = None if mask is None else mask.changed_heads(first)
     return heads if heads is not None and 2 * len(heads) <= layer.attn.cfg.n_heads else None
 
 
 class _Attention(ABC):
-    """The residual stream after attention, of siblings.
+    """The residual stream after attention, for siblings.
 
-    The first sibling is computed whole. Another that differs from it in few heads is the first plus the change of
-    those heads' outputs; for that, the first is kept (`some_heads`).
+    The first sibling is computed completely. A sibling that differs from it in few heads is the first plus the change
+    of the outputs of these heads; for this, the first is kept (`some_heads`).
     """
 
     def __init__(self, layer: FoldedBlock, resid: Tensor, some_heads: bool) -> None:
@@ -66,14 +66,14 @@ class _Attention(ABC):
 
     @abstractmethod
     def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Float[Tensor, "trial dest head d_head"]:
-        """Values mixed by the attention of some heads; good until any layer's next call, unless they are to `keep`."""
+        """Mix values by the attention of some heads; valid until any layer's next call, or longer with `keep`."""
 
 
 class OneByOne(_Attention):
-    """torch's fused kernel for each mask. No scores are held, whatever the number of siblings."""
+    """torch's fused kernel for each mask; no scores are kept."""
 
-    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Tensor:  # noqa: ARG002 - always fresh memory
-        """As the base class says."""
+    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Tensor:  # noqa: ARG002 - always new memory
+        """As in the base class."""
         q, k, v, n_heads = self.q, self.k, self.v, self.q.shape[1]
         scores, empty = bias.scores, bias.empty
         if len(heads) < n_heads:
@@ -92,23 +92,23 @@ class OneByOne(_Attention):
 
 
 def _apart(x: Float[Tensor, "trial head pos d_head"], n: int) -> Float[Tensor, "trial_and_part head own_pos d_head"]:
-    """Stretches of positions as if they were trials of their own; a view."""
+    """Return stretches of positions as separate trials; a view."""
     return rearrange(x, "trial head (part pos) e -> (trial part) head pos e", part=n)
 
 
 def _mask_apart(
     scores: Float[Tensor, "1 head|1 dest src"], n: int, n_trials: int
 ) -> Float[Tensor, "trial_and_part head|1 own_dest own_src"] | None:
-    """What a mask adds within stretches of positions; None where that is nothing."""
+    """Return what a mask adds within stretches of positions; None if nothing."""
     own = rearrange(scores[0], "head (p dest) (q src) -> head p q dest src", p=n, q=n).diagonal(dim1=1, dim2=2)
     return repeat(own, "head dest src part -> (trial part) head dest src", trial=n_trials) if own.any() else None
 
 
 class SharedScores(_Attention):
-    """Scores once for all siblings.
+    """Scores that are computed once for all siblings.
 
-    Large products go head by head: so they read the projections as they lie, where one product of all heads would copy
-    them first, and a head's pattern stays in the caches.
+    Large products are computed head by head. So they read the projections without copying them first, and the pattern
+    of one head stays in the caches.
     """
 
     def __init__(self, layer: FoldedBlock, resid: Tensor, some_heads: bool) -> None:
@@ -124,7 +124,7 @@ class SharedScores(_Attention):
             self.scores = self.q @ self.k.mT
 
     def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Tensor:
-        """As the base class says."""
+        """As in the base class."""
         if not self.by_head:
             which = slice(None) if len(heads) == len(self.scores) else heads
             return (self._pattern(bias, which) @ self.v[which]).permute(1, 2, 0, 3)
@@ -136,21 +136,21 @@ class SharedScores(_Attention):
         return z
 
     def _pattern(self, bias: Bias, which: int | list[int] | slice) -> Float[Tensor, "*head trial dest src"]:
-        """Of one head (without the head axis) or of several in one go; good until any layer's next call."""
+        """Compute the pattern of one head (without the head axis) or of several; valid until any layer's next call."""
         n_heads, scores = len(self.scores), self.scores[which]
         pattern = self.layer.memory("pattern", *scores.shape)
         if bias.scores is not None:
             scores = torch.add(scores, bias.scores[0].expand(n_heads, -1, -1)[which].unsqueeze(-3), out=pattern)
         torch.softmax(scores, -1, out=pattern)
-        if bias.empty is not None:  # a row with every edge cut attends to nothing
+        if bias.empty is not None:  # a row with every edge cut gives zero
             pattern.masked_fill_(bias.empty.expand(n_heads, -1)[which][..., None, :, None], 0.0)
         return pattern
 
 
 class ClsRow:
-    """The CLS row alone: keys and values of the other positions are never formed.
+    """The CLS row alone, without keys and values of the other positions.
 
-    q · (x W_K) = (q W_K^T) · x, and Σ p (x W_V) = (Σ p x) W_V. Rotated keys have to be formed.
+    q · (x W_K) = (q W_K^T) · x, and Σ p (x W_V) = (Σ p x) W_V. Rotated keys must be computed.
     """
 
     def __init__(self, layer: FoldedBlock, resid: Tensor) -> None:
@@ -165,12 +165,12 @@ class ClsRow:
             self.scores = q @ self.x.mT  # [trial, head, src]
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial 1 d_model"]:
-        """The CLS row after attention under a mask."""
+        """Compute the CLS row after attention under a mask."""
         layer, bias = self.layer, self.layer.bias(mask)
         scores = self.scores if bias.scores is None else self.scores + bias.scores[:, :, 0]
         pattern = scores.softmax(-1)
         if bias.empty is not None:
-            pattern = pattern.nan_to_num()  # a row with every edge cut attends to nothing
+            pattern = pattern.nan_to_num()  # a row with every edge cut gives zero
         z = torch.einsum("bhd,hde->bhe", pattern @ self.x, layer.attn.W_V)
         result = layer.add_attention(self.resid, z[:, None])
         return result if bias.empty is None else result - layer.without_values(bias.empty[:, :1])

@@ -1,6 +1,6 @@
-"""A block as the folded executors run it: no hooks, weights and biases folded, memory used again.
+"""A block of the folded executor: no hooks, folded weights and biases, memory that is used again.
 
-It copies the arithmetic of `Block` and its parts, so it is only for those classes themselves (`known_models`).
+It copies the arithmetic of `Block` and its parts, so it is only for classes that declare `folds`.
 """
 
 import math
@@ -20,29 +20,29 @@ from emg_lens.models.staged import SideBySide, blocks_of
 from emg_lens.sweeps.plan import Mask
 
 BIASES_KEPT = 16
-"""Masks kept unpacked: enough for families over layers; a mask of its own for every condition would fill the memory."""
+"""Unpacked masks that are kept: enough for conditions over layers; one for every condition would fill the memory."""
 
 IN_PLACE = {F.gelu: torch.ops.aten.gelu_, F.relu: torch.relu_}
-"""What an MLP's activation is where it may write over its input: fresh memory costs more than the arithmetic."""
+"""In-place forms of an MLP's activation: allocating memory takes longer than the arithmetic."""
 
 
 @dataclass(frozen=True)
 class FoldedSideBySide:
-    """A layer in which stages work side by side: each one's positions, and its block."""
+    """A layer with several stages: the positions and the block of each."""
 
     blocks: Sequence[tuple[range, "FoldedBlock"]]
 
 
 @dataclass(frozen=True)
 class Bias:
-    """A mask as attention takes it.
+    """A mask in the form that attention needs.
 
     Attributes:
-        scores: What to add to the scores, 0 or -inf; `None` adds nothing. Four axes, because with three torch leaves
-            its fused kernel (over twice the time at 49 tokens, four times at 800).
-        empty: Rows that read nothing, or None if there are none.
-        n_apart: Into so many stretches of equal length the positions fall that read nothing of each other: the
-            channels, where all edges between them are cut.
+        scores: 0 or -inf, to be added to the scores; `None` adds nothing. It has four axes, because with three torch
+            does not use its fused kernel (over twice the time at 49 tokens, four times at 800).
+        empty: Rows without any edge, or None if there are none.
+        n_apart: Number of stretches of equal length without edges between them: the channels, if all edges between
+            channels are cut.
     """
 
     scores: Float[Tensor, "1 head|1 dest src"] | None
@@ -51,14 +51,14 @@ class Bias:
 
 
 class Memory(threading.local):
-    """Memory of one thread, used again and again: fresh pages for every node cost up to a tenth of a sweep."""
+    """Memory of one thread that is used again: new pages for every node would take up to a tenth of a sweep's time."""
 
     def __init__(self, like: Tensor) -> None:
         self.like = like
         self.pieces: dict[object, Tensor] = {}
 
     def __call__(self, key: object, *shape: int) -> Tensor:
-        """Contiguous, of the shape, holding anything. What the same key gave before is overwritten with it."""
+        """Return contiguous memory of a shape with any content. The next call with the same key may overwrite it."""
         size = math.prod(shape)
         if key not in self.pieces or len(self.pieces[key]) < size:
             self.pieces[key] = self.like.new_empty(size)
@@ -66,11 +66,11 @@ class Memory(threading.local):
 
 
 class FoldedBlock:
-    """A block without its hooks, all siblings of the plan in mind: what does not depend on the mask is done once.
+    """A block without its hooks: what does not depend on the mask is computed once for all siblings.
 
-    Biases are folded where each would cost a pass over the activations. b_K adds the same number to all scores of a
-    row, which softmax ignores; b_V passes through attention unchanged (its rows sum to one), so it joins b_O; the b_out
-    of a post-LN block joins the norm before the MLP, and b_in takes it off again.
+    Biases are folded, because each would take a pass over the activations. b_K adds the same number to all scores of a
+    row, which softmax ignores. b_V passes through attention unchanged (its rows sum to one), so it joins b_O. The b_out
+    of a post-LN block joins the norm before the MLP, and b_in subtracts it again.
     """
 
     def __init__(self, block: Block, memory: Memory) -> None:
@@ -91,17 +91,17 @@ class FoldedBlock:
         self.bias = lru_cache(BIASES_KEPT)(self._bias)
 
     def lasting(self, what: str, *shape: int) -> Tensor:
-        """Memory that is good until this layer asks for the same again; what comes in between may be deeper layers."""
+        """Return memory that stays valid until this layer asks for the same again; deeper layers may run in between."""
         return self.memory((self, what), *shape)
 
     def inputs(self, resid: Float[Tensor, "batch pos d_model"]) -> Tensor:
-        """What attention reads."""
+        """Return the input of attention."""
         return resid if self.post else self.block.ln1(resid)
 
     def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries over √d_head, keys, values: `[batch, head, pos, d_head]`; no b_V, no b_K where softmax ignores it.
+        """Compute queries over √d_head, keys and values `[batch, head, pos, d_head]`, without b_V and, mostly, b_K.
 
-        They are good until the next call: the memory is used again.
+        They stay valid until the next call, because the memory is used again.
         """
         rows = x.flatten(0, 1)
         packed = torch.addmm(self.b_qkv, rows, self.w_qkv, out=self.lasting("packed", len(rows), len(self.b_qkv)))
@@ -112,7 +112,7 @@ class FoldedBlock:
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def after(self, mid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The rest of the block, from the residual stream after attention."""
+        """Compute the rest of the block from the residual stream after attention."""
         block, mlp, rows = self.block, self.block.mlp, mid.flatten(0, 1)
         norm = block.ln1 if self.post else block.ln2
         normed = F.layer_norm(rows, norm.w.shape, norm.w, self.b_mid, norm.eps)
@@ -123,9 +123,9 @@ class FoldedBlock:
         return torch.add(rows, mlp.b_out).addmm_(hidden, mlp.W_out).view_as(mid)
 
     def add_attention(self, resid: Tensor, z: Tensor, keep: bool = False) -> Tensor:
-        """The residual stream after attention of all heads, from that before it and z `[batch, pos, head, d_head]`.
+        """Compute the residual stream after attention from the one before it and z `[batch, pos, head, d_head]`.
 
-        Good until the next call of any layer, unless it is to `keep`.
+        It stays valid until the next call of any layer; with `keep` it stays valid.
         """
         rows = resid.flatten(0, 1)
         out = torch.empty_like(rows) if keep else self.memory("mid", *rows.shape)
@@ -133,18 +133,18 @@ class FoldedBlock:
         return out.addmm_(z.flatten(2).flatten(0, 1), self.attn.W_O.flatten(0, 1)).view_as(resid)
 
     def add_heads(self, mid: Tensor, z: Tensor, heads: list[int]) -> Tensor:
-        """`mid + z @ W_O`, for z `[batch, pos, head, d_head]` of some heads; good until the next call of any layer."""
+        """Compute `mid + z @ W_O` for z `[batch, pos, head, d_head]` of some heads; valid until the next call."""
         rows = mid.flatten(0, 1)
         weight, out = self.attn.W_O[heads].flatten(0, 1), self.memory("mid", *rows.shape)
         return torch.addmm(rows, z.flatten(2).flatten(0, 1), weight, out=out).view_as(mid)
 
     def without_values(self, empty: Bool[Tensor, "head|1 dest"]) -> Float[Tensor, "dest d_model"]:
-        """What `offset` wrongly gives to rows that read nothing."""
+        """Return what `offset` wrongly adds to rows without any edge."""
         empty = empty.expand(len(self.value_offset), -1)
         return empty.T.to(self.value_offset.dtype) @ self.value_offset
 
     def _bias(self, mask: Mask | None) -> Bias:
-        """The mask and what is severed."""
+        """Unpack a mask and add the permanent mask."""
         if mask is None and self.permanent_mask is None:
             return Bias(None, None)
         cut = torch.tensor(False) if mask is None else mask.tensor()
@@ -156,7 +156,7 @@ class FoldedBlock:
 
 
 def _stretches_apart(read: Bool[Tensor, "dest src"]) -> int:
-    """The most stretches of equal length between which nothing is read."""
+    """Return the largest number of stretches of equal length without edges between them."""
     n, dest, reads = len(read), torch.arange(len(read), device=read.device), read.any(1)
     ordered = read.byte()
     first = torch.where(reads, ordered.argmax(1), dest).minimum(dest)
@@ -165,7 +165,7 @@ def _stretches_apart(read: Bool[Tensor, "dest src"]) -> int:
 
 
 def folded_layers(model: HookedBiosignalEncoder) -> list[FoldedBlock | FoldedSideBySide]:
-    """The layers of a model, with one memory."""
+    """Fold the layers of a model; they share one memory."""
     memory = Memory(blocks_of(model.blocks[0])[0].mlp.b_in)
     layers: list[FoldedBlock | FoldedSideBySide] = []
     for layer in model.blocks:

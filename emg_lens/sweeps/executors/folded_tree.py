@@ -1,6 +1,6 @@
-"""The tree of a plan from the folded blocks of an encoder whose arithmetic is known exactly.
+"""Run the tree of a plan with the folded blocks of an encoder, for parts that declare `folds`.
 
-Depth-first, so that a common prefix is computed once; siblings share queries, keys, values and scores.
+The walk is depth-first, so layers in common are computed once. Siblings share queries, keys, values and scores.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from emg_lens.sweeps.plan import Keep, Mask, Node, Root, Rows
 class FoldedTree:
     """Depth-first walk over a root on one micro-batch. Memory grows with depth, not with the number of conditions.
 
-    Threads may `run` it at once, each on its own micro-batch.
+    Several threads may `run` it at once, each on its own micro-batch.
     """
 
     def __init__(self, model: HookedBiosignalEncoder) -> None:
@@ -27,11 +27,11 @@ class FoldedTree:
         self.only_cls = model.reads_first_row_only and isinstance(self.blocks[-1], FoldedBlock)
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
-        """Logits of every distinct condition of a root that is not done."""
+        """Compute the outputs of every distinct condition of a root that is not done."""
         self._descend(root.tree, self.model.residual_in(x), 0, keep, done)
 
     def _descend(self, node: Node, resid: Tensor, depth: int, keep: Keep, done: Rows) -> None:
-        """Run the children of `node`, whose output is `resid`, in block `depth`."""
+        """Run block `depth` for the children of `node`; `resid` is the output of `node`."""
         last = depth == len(self.blocks) - 1
         todo, masks = node.unfinished(done), [child.mask for child in node.in_order()]
         siblings = _siblings(self.blocks[depth], resid, masks, [child.mask for child in todo], last and self.only_cls)
@@ -50,10 +50,10 @@ def _siblings(
     todo: list[Mask | None],
     only_cls: bool,
 ) -> Callable[[Mask | None], Tensor]:
-    """From a mask of `todo` to the residual stream behind a layer, of which `resid` goes into all.
+    """Return a function from a mask of `todo` to the residual stream after a layer with input `resid`.
 
-    `masks` are those of all siblings, done ones included: the others are computed as changes to the first, and how many
-    they are decides how attention is computed, so that a sweep that is continued gives the same last digits.
+    `masks` are those of all siblings, finished ones included. The others are computed as changes to the first, and
+    their number decides how attention is computed. So a resumed sweep gives the same last digits.
     """
     if isinstance(layer, FoldedSideBySide):
         return _StagesSideBySide(layer, resid, masks, todo)
@@ -70,7 +70,7 @@ def _siblings(
 
 
 class _StagesSideBySide:
-    """Siblings of a layer in which stages work side by side: what a stage gives for a part of a mask, it gives once."""
+    """Siblings of a layer with several stages: each stage computes each different part of the masks once."""
 
     def __init__(
         self, layer: FoldedSideBySide, resid: Tensor, masks: list[Mask | None], todo: list[Mask | None]
@@ -91,5 +91,5 @@ class _StagesSideBySide:
 
 
 def _parts(masks: list[Mask | None], span: range) -> list[Mask | None]:
-    """What masks cut among some positions, each once."""
+    """Return the different parts of masks among some positions."""
     return list(dict.fromkeys(mask and mask.part(span) for mask in masks))

@@ -1,4 +1,4 @@
-"""The tree of a plan through the model's own blocks: a common prefix is computed once, no arithmetic is copied."""
+"""Run the tree of a plan through the model's own blocks: layers in common are computed once."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,10 +18,10 @@ from emg_lens.sweeps.structure import reads_first_row_only
 
 
 class PlainTree:
-    """Depth-first walk over a root on one micro-batch, for our encoders whatever their blocks do.
+    """Depth-first walk over a root on one micro-batch, for encoders with any kind of block.
 
-    Every node is its block's own forward. A cut is a hook at the block's `hook_attn_scores`, which was found to act
-    when the lever was probed. Hooks are everybody's: only one thread may `run` it.
+    Every node is one forward of its block. A cut is a hook at `hook_attn_scores` of the block; that this hook acts was
+    tested when the intervention point was probed. All threads share hooks, so only one thread may `run` it.
     """
 
     def __init__(self, model: HookedBiosignalEncoder) -> None:
@@ -30,18 +30,18 @@ class PlainTree:
         self.rows_read = (1,) if reads_first_row_only(model) else ()
 
     def run(self, root: Root, x: Float[Tensor, "trial channel time"], keep: Keep, done: Rows = frozenset()) -> None:
-        """Logits of every distinct condition of a root that is not done."""
+        """Compute the outputs of every distinct condition of a root that is not done."""
         self._descend(root.tree, self.model.residual_in(x), 0, keep, done)
 
     def _descend(self, node: Node, resid: Tensor, depth: int, keep: Keep, done: Rows) -> None:
-        """Run the children of `node`, whose output is `resid`, in block `depth`."""
+        """Run block `depth` for the children of `node`; `resid` is the output of `node`."""
         children, last = node.unfinished(done), depth == len(self.blocks) - 1
         kept = [_Projections(block) for block in blocks_of(self.blocks[depth])]
         for child in children:
             with ExitStack() as shared:
                 for projections in kept if len(children) > 1 else ():
                     shared.enter_context(projections.shared())
-                # A block may write into what it is given.
+                # A block may write into its input.
                 after = self._block(depth, child.mask, resid.clone(), *self.rows_read * last)
             if not last:
                 self._descend(child, after, depth + 1, keep, done)
@@ -49,10 +49,10 @@ class PlainTree:
                 keep({child.leaf: self.model.head(self.model.ln_final(after))})
 
     def _block(self, depth: int, mask: Mask | None, resid: Tensor, *n_dest: int) -> Tensor:
-        """A block's own forward, with the edges of a mask cut.
+        """Run a block with the edges of a mask cut.
 
         Raises:
-            DeadHookError: The hooks did not fire, or a cut edge carries attention.
+            DeadHookError: The hooks did not fire, or a cut edge still has attention.
         """
         if mask is None:
             return self.blocks[depth](resid, *n_dest)
@@ -65,12 +65,12 @@ class PlainTree:
             after = self.blocks[depth](resid, *n_dest)
         for one in cuts:
             if not one.leaks or any(bool(leak != 0) for leak in one.leaks):
-                what = "a cut edge still carries attention" if one.leaks else "the cut never took place"
+                what = "a cut edge still has attention" if one.leaks else "the cut was not applied"
                 raise DeadHookError(f"block {depth} of {type(self.model).__name__}: {what} at {one.path}")
         return after
 
     def _apart(self, depth: int, cut: Bool[Tensor, "head dest src"]) -> Iterator[tuple[str, Tensor]]:
-        """Path and part of the mask of every attention in a layer."""
+        """Yield the path of every attention module of a layer, and its part of the mask."""
         if not self.model.layout.stages:
             yield self.paths[depth], cut
         for stage in self.model.layout.stages:
@@ -79,7 +79,7 @@ class PlainTree:
 
 
 class _AttentionCut:
-    """The cut of one attention module: a hook on its scores, and one that looks at the pattern."""
+    """The cut of one attention module: a hook on its scores, and one that checks the pattern."""
 
     def __init__(self, path: str, cut: Bool[Tensor, "head dest src"]) -> None:
         self.path, self.cut = path, cut
@@ -93,12 +93,12 @@ class _AttentionCut:
 
 
 def _of_rows(cut: Bool[Tensor, "head dest src"], attention: Tensor) -> Bool[Tensor, "head rows src"]:
-    """The mask of the rows that a block computes."""
+    """Return the mask of the rows that a block computes."""
     return cut[:, : attention.shape[-2]]
 
 
 class _Projections:
-    """Queries, keys and values of a block, made once for siblings: those of the same input are used again."""
+    """Queries, keys and values of a block, computed once for siblings with the same input."""
 
     def __init__(self, block: nn.Module) -> None:
         self.attention = getattr(block, "attn", None)
@@ -107,7 +107,7 @@ class _Projections:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Inside, the block's attention projects through `__call__`; only around a forward of this block."""
+        """Replace the projection of the block's attention inside the context, around one forward of the block."""
         attention = self.attention
         if not isinstance(attention, Attention) or "project" in vars(attention):
             yield
@@ -123,7 +123,7 @@ class _Projections:
         if not _all_equal(self.inputs, inputs):
             self.inputs = tuple(given if given is None else given.clone() for given in inputs)
             self.made = self.project(*inputs)
-        return tuple(made.clone() for made in self.made)  # what follows may write into them
+        return tuple(made.clone() for made in self.made)  # attention may write into them
 
 
 def _all_equal(before: tuple[Tensor | None, ...], now: tuple[Tensor | None, ...]) -> bool:

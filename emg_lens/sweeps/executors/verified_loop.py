@@ -1,4 +1,4 @@
-"""One verified forward a condition, on any model: slow, and what all other executors are compared with."""
+"""One verified forward for each condition, on any model: slow, and the standard for all other executors."""
 
 import operator
 from collections.abc import Sequence
@@ -15,50 +15,52 @@ from emg_lens.sweeps.settings import SweepInputError
 
 
 class VerifiedLoop:
-    """The conditions of a root one after the other; a row is a condition. One that raises does not stop the others."""
+    """Run conditions one after the other; a row is a condition. One that raises does not stop the others."""
 
     def __init__(self, model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout) -> None:
         self.model, self.conditions, self.layout = model, conditions, layout
 
     def run(self, root: Root, x: Tensor, keep: Keep, done: Rows = frozenset()) -> None:
-        """Logits of every condition of a root that is not done, from its input."""
+        """Compute the outputs of every condition of a root that is not done, from its input."""
         for row in root.members:
             if row not in done:
-                found = run_inside(self.model, [x], self.conditions[row], self.layout, None)
-                keep({row: found if isinstance(found, Exception) else found[0]})
+                outputs = run_inside(self.model, [x], self.conditions[row], self.layout, None)
+                keep({row: outputs if isinstance(outputs, Exception) else outputs[0]})
 
 
 def _output(model: nn.Module, x: Tensor) -> Tensor:
     out = model(x)
     if not isinstance(out, Tensor):
         name = type(model).__name__
-        raise SweepInputError(f"{name} gives a {type(out).__name__}; a sweep keeps one tensor [trial, ...]: wrap it")
+        raise SweepInputError(
+            f"{name} returns a {type(out).__name__}; expected one tensor [trial, ...]: wrap the model"
+        )
     return out
 
 
 def run_inside(
     model: nn.Module, xs: Sequence[Tensor], condition: Condition, layout: TokenLayout, reference: Tensor | None
 ) -> list[Tensor] | Exception:
-    """Logits of what a condition does inside the model, for batches of its (changed) input; or what it raised.
+    """Run a condition inside the model on batches of its (changed) input; return the outputs, or what was raised.
 
-    Everything is verified when the last batch has run, so it counts as a whole or not at all.
+    The verification follows the last batch, so either all batches count or none.
 
     Args:
         model: Any TransformerLens model.
-        xs: Batches of the input, changes of the input made; a single one where trials depend on each other.
-        condition: What is done.
+        xs: Batches of the input after its changes; a single batch if the condition mixes trials.
+        condition: The condition.
         layout: What the positions stand for.
-        reference: Trials that replaced values come from, on the model's device.
+        reference: Trials for replacement values, on the model's device.
     """
     inside = condition.in_the_model
     try:
-        # What interventions must find out about the model, they find out before any other is in place.
+        # Interventions probe the model here, before any of them is in place.
         contexts: list[AbstractContextManager[object]] = [one.applied(model, layout, reference) for one in inside]
         cuts = [one.cut_edges for one in condition.interventions if one not in inside and one.cut_edges != none()]
         with ExitStack() as stack:
             for context in [*([cutting(model, reduce(operator.or_, cuts), layout)] if cuts else []), *contexts]:
                 stack.enter_context(context)
             outputs = [_output(model, x) for x in xs]
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other conditions' results are kept
+    except Exception as error:  # noqa: BLE001 - the results of the other conditions are kept in any case
         return error
     return outputs
