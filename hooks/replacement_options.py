@@ -1,11 +1,10 @@
 """Options of interventions on tokens (docs/isonet-protocol.md §4.8)."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 By = Literal["zero", "mean", "resample", "permute"]
-WAYS: tuple[By, ...] = get_args(By)
 Within = Literal["all", "channel", "patch"]
 """Which tokens exchange places."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

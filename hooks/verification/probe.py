@@ -21,7 +21,6 @@ from emg_lens.hooks.hook_points import (
     hook_state,
     plain_evaluation,
     probing,
-    resolve_layout,
 )
 from emg_lens.hooks.model_inputs import Inputs, example_inputs
 from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts
@@ -74,25 +73,6 @@ class _Finding:
 _known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, dict[Place, _Finding]]]" = weakref.WeakKeyDictionary()
 
 
-def intervention_point(
-    model: nn.Module, layout: TokenLayout | None = None, *, inputs: Inputs | None = None
-) -> PointName:
-    """Return where `cutting` cuts attention edges of a model: `"scores"` or `"attention_mask"`.
-
-    Args:
-        model: Any TransformerLens model.
-        layout: Its token layout; default `model.layout`.
-        inputs: A small input for the test (tensor, tuple of arguments, or mapping of keyword arguments); default
-            `model.example_input()`, or one made for the kind of model.
-
-    Raises:
-        DeadHookError: No intervention point works.
-        EdgeError: The model has no attention hook points, or no layout.
-        ArgumentError: No example input can be made for this model; pass `inputs`.
-    """
-    return find_intervention_point(model, resolve_layout(model, layout), inputs).name
-
-
 def find_intervention_point(
     model: nn.Module,
     layout: TokenLayout,
@@ -105,16 +85,18 @@ def find_intervention_point(
     """Return the intervention point with all facts; results are cached until a setting of the model changes.
 
     Args:
-        model: As in `intervention_point`.
-        layout: As in `intervention_point`.
-        inputs: As in `intervention_point`.
+        model: Any TransformerLens model.
+        layout: The layout of its positions.
+        inputs: A small input for the test (tensor, tuple of arguments, or mapping of keyword arguments); default
+            `model.example_input()`, or one made for the kind of model.
         layers: The layers to test; default: every layer with attention.
         stack: For an encoder-decoder: which attention.
         hooks_only: Whether only plain TransformerLens hooks are allowed: scores, otherwise the pattern.
 
     Raises:
         DeadHookError: No intervention point works.
-        EdgeError: `stack="cross"` without `inputs`.
+        EdgeError: The model has no attention hook points, or `stack="cross"` without `inputs`.
+        ArgumentError: No example input can be made for this model; pass `inputs`.
     """
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)

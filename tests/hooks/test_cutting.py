@@ -1,6 +1,6 @@
 import pytest
 import torch
-from toy import Toy, hooks_left
+from toy import Toy, hooks_left, intervention_point
 
 from emg_lens.hooks import (
     DeadHookError,
@@ -16,7 +16,6 @@ from emg_lens.hooks import (
     replace,
     unimodal,
 )
-from emg_lens.hooks.verification.probe import intervention_point
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})

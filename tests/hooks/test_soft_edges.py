@@ -30,6 +30,7 @@ from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models import build_model
 from emg_lens.models.encoder import HookedBiosignalEncoder
+from emg_lens.studies.spec.condition_spec import SingleCondition
 from emg_lens.sweeps import Condition, audit, sweep
 
 N_LAYERS, N_HEADS, N_TOKENS = 2, 2, 6
@@ -276,6 +277,8 @@ def test_means_need_hook_points_that_hold_the_values():
 def test_they_are_values_and_study_files_give_them_by_their_keys(encoder):
     assert read_interventions({"gate_edges": "cross_modal()", "gate": 0.25}) == (EdgeGate(cross_modal(), 0.25),)
     assert read_interventions({"mean_edges": "flow('emg', 'cls')"}) == (MeanEdges(flow("emg", "cls")),)
+    spec = SingleCondition(name="half", gate_edges="cross_modal()", gate=0.5)  # pyright: ignore
+    assert spec.build().interventions == (EdgeGate(cross_modal()),)
     assert eval(str(EdgeGate(cross_modal(), 0.25))) == EdgeGate(cross_modal(), 0.25) != EdgeGate(cross_modal(), 0.5)
     gates = torch.ones(1)
     assert EdgeGate(every(), gates) == EdgeGate(every(), gates) != EdgeGate(every(), gates.clone())

@@ -12,6 +12,8 @@ from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.hooks import edges as e
 from emg_lens.hooks.algebra import EdgeSet
+from emg_lens.hooks.hook_points import resolve_layout
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.layout import TokenLayout
 
 Edge = tuple[int, int, int, int]
@@ -93,6 +95,11 @@ def hooks_left(model: nn.Module) -> list[str]:
         left += [f"{name}.{kind}" for kind in ("fwd_hooks", "bwd_hooks") if getattr(module, kind, None)]
         left += [f"{name}.forward"] if "forward" in module.__dict__ else []
     return left
+
+
+def intervention_point(model, layout=None, inputs=None) -> str:
+    """Where `cutting` cuts: "scores" or "attention_mask"."""
+    return find_intervention_point(model, resolve_layout(model, layout), inputs).name
 
 
 class RandomEdges:

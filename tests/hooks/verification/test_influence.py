@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toy import Toy, ToyAttention
+from toy import Toy, ToyAttention, intervention_point
 from transformer_lens.config import TransformerBridgeConfig
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge import TransformerBridge
@@ -10,7 +10,7 @@ from zoo.architectures import TinyArchitecture
 from zoo.tiny_models import bridged
 
 from emg_lens.hooks import DeadHookError, cross_modal, cut, cutting, every, flow, positions
-from emg_lens.hooks.verification.probe import find_intervention_point, intervention_point
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})

@@ -4,7 +4,7 @@ import weakref
 import pytest
 import torch
 import transformers
-from toy import Toy, hooks_left
+from toy import Toy, hooks_left, intervention_point
 from transformer_lens.factories.architecture_adapter_factory import SUPPORTED_ARCHITECTURES
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from zoo.architectures import TinyArchitecture
@@ -12,7 +12,7 @@ from zoo.tiny_models import wrapped_model
 
 from emg_lens.hooks import DeadHookError, EdgeError, adapt, cross_modal, cut, cutting, every
 from emg_lens.hooks.model_inputs import example_inputs
-from emg_lens.hooks.verification.probe import find_intervention_point, intervention_point
+from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
