@@ -59,7 +59,7 @@ def call(monkeypatch, capsys):
 
 
 def write_db5(folder: Path, **changes) -> Path:
-    """A small NinaPro-like recording: 3 movements, 2 repetitions, two seconds each."""
+    """A small NinaPro-like recording: 3 gestures, 2 repetitions, two seconds each."""
     rng = np.random.default_rng(0)
     rows, label, repetition = 400, [], []
     for r in (1, 2):
@@ -139,7 +139,7 @@ def test_check_tells_what_the_loader_noted(call, tmp_path):
     spec, data = write_spec(tmp_path / "mine.yaml"), write_db5(tmp_path / "db5")
     code, out, err = call("check", spec, "--data", data)
     assert code == 0 and "valid" in out and err.count("50 Hz assumed") == 1
-    assert "note: 6 repetitions of movements, expected 72: is the file complete?" in err
+    assert "note: 6 repetitions, expected 72: is the file complete?" in err
 
 
 def test_check_accepts_the_papers_study_although_its_data_are_not_here(call):
@@ -175,7 +175,7 @@ def missing_class(tmp_path):
     label = np.tile(
         np.r_[np.full(400, 1), np.zeros(100), np.full(400, 2), np.zeros(100), np.full(400, 3), np.zeros(100)], 2
     )
-    label[2500:2900] = 0  # movement 3 has no second repetition
+    label[2500:2900] = 0  # gesture 3 has no second repetition
     return write_db5(tmp_path / "db5", restimulus=label.astype("i1")[:, None])
 
 
@@ -303,7 +303,7 @@ def test_ctrl_c_while_python_imports_is_no_traceback(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_cost_prints_a_row_a_size_and_says_what_a_setting_looks_like(call):
+def test_cost_prints_one_row_per_size_and_explains_settings(call):
     small = ["--set", "d_model=16", "--set", "n_heads=2", "--set", "n_layers=1", "--set", "d_mlp=16"]
     code, out, _ = call("cost", "isonet", "tinymyo", "--channels", 4, "--samples", 40, "--samples", 80, *small)
     assert code == 0 and [f"{name}, 4 x {n}" in out for name in ("isonet", "tinymyo") for n in (40, 80)] == [True] * 4

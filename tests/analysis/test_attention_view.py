@@ -29,9 +29,9 @@ def stacked(cache):
 
 
 def content(page):
-    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
-    assert found
-    return json.loads(found[1])
+    match = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert match
+    return json.loads(match[1])
 
 
 def decode(maps):
@@ -168,7 +168,7 @@ def test_the_summaries_are_the_mass_on_the_edge_classes():
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_masses_of_a_dest_sum_to_one_and_so_do_the_shares(data):
+def test_masses_of_a_dest_and_fractions_sum_to_one(data):
     n = data.draw(st.integers(2, 9))
     owners = data.draw(st.lists(st.sampled_from(["emg", "acc", "cls", None]), min_size=n, max_size=n))
     groups = {g: [i for i, o in enumerate(owners) if o == g] for g in ("emg", "acc", "cls") if g in owners}
@@ -178,8 +178,8 @@ def test_masses_of_a_dest_sum_to_one_and_so_do_the_shares(data):
     if not layout.modalities:
         assert table[["uni", "cross", "from_cls"]].isna().all(axis=None)
     elif None not in owners:
-        shares = table[["uni", "cross", "from_cls"]].fillna(0).sum(axis=1)
-        np.testing.assert_allclose(shares, 1, atol=1e-5)
+        fractions = table[["uni", "cross", "from_cls"]].fillna(0).sum(axis=1)
+        np.testing.assert_allclose(fractions, 1, atol=1e-5)
     assert table["from_cls"].isna().all() == ("cls" not in owners or not layout.modalities)
 
 
@@ -198,7 +198,7 @@ def test_the_numbers_in_the_page_are_the_pattern_within_the_stated_precision(bit
     assert np.abs(decode(maps) - view.pattern).max() < {8: 0.008, 16: 4e-5}[bits]
 
 
-def test_eight_bits_keep_a_uniform_floor_beside_a_spike(monkeypatch):
+def test_eight_bits_keep_small_uniform_weights_next_to_a_large_one(monkeypatch):
     monkeypatch.setattr("emg_lens.analysis.attention_views.FINE_CELLS", 0)
     pattern = torch.full((1, 1, 8, 8), 0.001)
     pattern[0, 0, 0, 0] = 1.0

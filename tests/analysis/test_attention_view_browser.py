@@ -396,8 +396,8 @@ def test_eight_hundred_tokens_open_as_groups_and_stay_usable(browser, tmp_path):
     assert browser.driver.execute_script(clock.format("change({view: 'tokens'})")) < 8  # 0.7 s on a free machine
     assert browser.driver.execute_script(clock.format("select(3, 2)")) < 1
     browser.point_at(400.2, 77.1)
-    said = browser.text("#tooltip").split(" ")
-    dest, src = layout.names.index(said[1]), layout.names.index(said[4].rstrip(":"))
+    words = browser.text("#tooltip").split(" ")
+    dest, src = layout.names.index(words[1]), layout.names.index(words[4].rstrip(":"))
     assert abs(dest - 400) <= 2 and abs(src - 77) <= 2  # a pixel shows the strongest edge of its block
-    assert float(said[5]) == pytest.approx(float(weights[3, 0, 2, dest, src]), abs=5e-3)
+    assert float(words[5]) == pytest.approx(float(weights[3, 0, 2, dest, src]), abs=5e-3)
     assert "image/png" in browser.download("#svg")[1]

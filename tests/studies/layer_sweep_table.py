@@ -1,4 +1,4 @@
-"""The IsoNet paper's Table 3 as tidy scores, for the tests beside this file."""
+"""The IsoNet paper's Table 3 as tidy scores, for the tests in this folder."""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ def conditions() -> pd.DataFrame:
 
 
 def paper_scores(n_subjects: int = 40, spread: float = 0.03, seed: int = 0, n_test: int = 34) -> pd.DataFrame:
-    """Scores of a cohort whose means are the paper's.
+    """Scores of a cohort with the means of the paper.
 
     With `spread=0` every subject has the mean; else subjects differ, in steps of one of `n_test` trials.
     """

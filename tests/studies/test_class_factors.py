@@ -1,11 +1,11 @@
-"""Classes that combine factors: read off their names, each factor told with an accuracy of its own."""
+"""Classes that combine factors: the factors are read from the class names, each with its own accuracy."""
 
 import numpy as np
 import pytest
 from synthetic import cell_of, tidy
 
+from emg_lens.scoring.class_factors import factor_accuracies, factor_values
 from emg_lens.studies.report.views.class_factors import layout_factors
-from emg_lens.studies.results.class_factors import factor_accuracies, factor_values
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_the_accuracy_of_a_factor_counts_its_value_alone():
     names = ["emg 0, acc 0", "emg 0, acc 1", "emg 1, acc 0", "emg 1, acc 1"]
     y, weights = np.array([0, 1, 2, 3]), np.array([1.0, 1.0, 1.0, 3.0])
     logits = np.stack([np.eye(4), np.eye(4)[[1, 1, 3, 3]], np.eye(4)[[2, 3, 0, 3]]])
-    found = [factor_accuracies(of_one, y, weights, names) for of_one in logits]
-    assert [of["accuracy_of_emg"] for of in found] == pytest.approx([1, 1, 0.5])
-    assert [of["accuracy_of_acc"] for of in found] == pytest.approx([1, 4 / 6, 1])
+    accuracies = [factor_accuracies(of_one, y, weights, names) for of_one in logits]
+    assert [of["accuracy_of_emg"] for of in accuracies] == pytest.approx([1, 1, 0.5])
+    assert [of["accuracy_of_acc"] for of in accuracies] == pytest.approx([1, 4 / 6, 1])
     assert factor_accuracies(logits[0], y, weights, ["a", "b", "c", "d"]) == {}
 
 

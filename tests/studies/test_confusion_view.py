@@ -27,14 +27,14 @@ def done(tmp_path_factory):
 
 def test_the_matrix_and_the_classes_are_scikit_learns(done):
     trials, names = done.predictions(), done.facts["outputs"].iloc[0]
-    told = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
+    predicted = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
     weight = 1 / trials.groupby(["fit", "subject", "repetition_id"])["target"].transform("size")
-    expected = metrics.confusion_matrix(trials["target"], told, labels=range(len(names)), sample_weight=weight)
-    (found,) = confusions(done).values()
-    assert list(found) == list(found.index) == names
-    np.testing.assert_allclose(found, expected)
+    expected = metrics.confusion_matrix(trials["target"], predicted, labels=range(len(names)), sample_weight=weight)
+    (matrix,) = confusions(done).values()
+    assert list(matrix) == list(matrix.index) == names
+    np.testing.assert_allclose(matrix, expected)
     scores = metrics.precision_recall_fscore_support(
-        trials["target"], told, labels=range(len(names)), sample_weight=weight, zero_division=0
+        trials["target"], predicted, labels=range(len(names)), sample_weight=weight, zero_division=0
     )
     (title, table), *others = CONFUSION.tables(done).items()
     assert title == "By class" and not others and table["Class"].tolist() == [*names, "Mean over classes"]
@@ -43,14 +43,14 @@ def test_the_matrix_and_the_classes_are_scikit_learns(done):
         assert float(means) == pytest.approx(of_classes.mean(), abs=6e-4), column
 
 
-def test_windows_of_a_movement_count_once_and_rows_are_what_was_performed():
+def test_windows_of_a_repetition_count_once_and_rows_are_what_was_performed():
     trials = pd.DataFrame({"subject": "a", "repetition_id": [0, 0, 1], "target": [0, 0, 1]})
     outputs = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], columns=["output_fist", "output_rest"])
-    found = confusion_matrix(pd.concat([trials, outputs], axis=1), ["fist", "rest"])
-    assert found.to_numpy().tolist() == [[0.5, 0.5], [1.0, 0.0]]
-    table = layout_classes(found).set_index("Class")
+    matrix = confusion_matrix(pd.concat([trials, outputs], axis=1), ["fist", "rest"])
+    assert matrix.to_numpy().tolist() == [[0.5, 0.5], [1.0, 0.0]]
+    table = layout_classes(matrix).set_index("Class")
     assert table.loc["fist", "Repetitions"] == "1" and float(table.loc["fist", "Recall"]) == 0.5
-    axes = figure_confusion(found).axes[0]
+    axes = figure_confusion(matrix).axes[0]
     assert axes.get_ylabel() == "Performed" and [text.get_text() for text in axes.texts] == ["50", "50", "100"]
 
 

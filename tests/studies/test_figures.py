@@ -64,7 +64,7 @@ def test_the_dots_are_the_accuracies_of_the_right_condition(study):
     assert len(at) == 1 and sorted(at[0][:, 1]) == pytest.approx(sorted(wanted))
 
 
-def test_stars_stand_above_their_layer_and_nulls_are_marked(study):
+def test_stars_are_above_their_layer_and_nulls_are_marked(study):
     tests, panel = study.tests, figure_metric(study).axes[0]
     stars = tests[tests["mode"] == "individual"].sort_values("layer")
     wanted = [s + ("†" if null else "") for s, null in zip(stars["stars"], stars["structural_null"], strict=True)]
@@ -139,7 +139,7 @@ def test_values_beyond_one_are_in_sight():
 
 
 @pytest.mark.parametrize("least", [0.0, 0.3, 0.45, 0.5, 0.51, 0.79, 0.8, 0.999, 1.0])
-def test_the_axis_of_a_share_holds_every_value(least):
+def test_the_axis_of_a_fraction_holds_every_value(least):
     low, high = metric_limits(np.array([least, 1.0]), True)
     assert 0 <= low < least or low == least == 0
     assert high > 1 and (low == 0 or least >= 0.45)

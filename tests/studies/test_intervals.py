@@ -15,7 +15,7 @@ N_COHORTS = 3000
 
 
 def covered(cohorts: np.ndarray, mean: float) -> float:
-    """The share of cohorts (rows) whose interval holds the mean."""
+    """Fraction of cohorts (rows) with an interval that contains the mean."""
     ends = np.array([mean_interval(cohort) for cohort in cohorts])
     return float(((ends[:, 0] <= mean) & (mean <= ends[:, 1])).mean())
 
@@ -42,7 +42,7 @@ def test_below_five_subjects_there_is_none():
     assert np.isfinite(mean_interval(np.arange(FEWEST) / 10)).all()
 
 
-def test_where_all_subjects_are_alike_there_is_none():
+def test_equal_values_have_no_interval():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan(mean_interval(np.zeros(8))).all()

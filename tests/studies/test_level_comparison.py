@@ -137,8 +137,8 @@ def test_a_study_asks_for_its_comparisons():
     values = {("both", "16"): BOTH, ("both", "64"): BOTH, ("emg", "16"): EMG, ("emg", "64"): ACC}
     asked = [{"factor": "sensors", "to": "both"}, {"factor": "d", "to": "16"}]
     statistics = {"compare": asked}
-    found = findings_of(by_factors(values, ["sensors", "d"]), factors=factors, statistics=statistics)
-    table = found.level_tests
+    findings = findings_of(by_factors(values, ["sensors", "d"]), factors=factors, statistics=statistics)
+    table = findings.level_tests
     assert list(table["factor"]) == ["sensors", "sensors", "d", "d"]
     assert table["d"].fillna("").tolist() == ["16", "64", "", ""]
     assert table["difference"].to_numpy() == pytest.approx(

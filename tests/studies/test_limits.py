@@ -16,10 +16,10 @@ NO_GAIN = (-0.1, -0.11, -0.09, -0.1, -0.12)
 
 def test_a_specific_effect_is_shown_if_no_control_objects():
     cell = made_up(gain=NO_GAIN, random=((0.9,) * 5, (0.85,) * 5) * 10)
-    (said,) = shown_of(cell)
-    assert "20 of 20 size-matched random cuts hurt less (0.850 to 0.900)." in said
-    assert "accuracy changes by −35.0 pp" in said and "to 0.600." in said
-    assert "No superset ablation (1 was run) hurts less on average." in said
+    (text,) = shown_of(cell)
+    assert "20 of 20 size-matched random cuts hurt less (0.850 to 0.900)." in text
+    assert "accuracy changes by −35.0 pp" in text and "to 0.600." in text
+    assert "No superset ablation (1 was run) hurts less on average." in text
     assert not [sentence for sentence in not_shown_of(cell) if "cannot be attributed" in sentence]
 
 
@@ -65,9 +65,9 @@ def test_a_drop_without_controls_is_not_interpreted():
 
 def test_indirect_paths_nulls_and_too_few_subjects_are_not_shown():
     cell = made_up()
-    said = " ".join(not_shown_of(cell))
-    assert "Information can still pass through CLS. Accuracy with that path open and closed" in said
-    assert "0.600 and 0.300" in said
+    text = " ".join(not_shown_of(cell))
+    assert "Information can still pass through CLS. Accuracy with that path open and closed" in text
+    assert "0.600 and 0.300" in text
     three = cell_of(tidy(baseline=[0.9, 0.8, 0.9], cut=[0.5, 0.4, 0.6]))
     assert any("With 3 subjects, no test in a family of 1 test can reach p < .05" in one for one in not_shown_of(three))
     scores = tidy(baseline=[0.9] * 5, null=[0.9] * 5)
@@ -83,9 +83,9 @@ def test_pre_onset_decodability_and_shared_subjects_are_reported():
     report = Leakage(
         1, 10, 12, {what: 0 for what in SHARED} | {"subject": 10}, (Decodability("all", 0.6, 0.9, 0.1, 10),), 0.5
     )
-    said = " ".join(not_shown_of(replace(cell_of(tidy(baseline=[0.9, 0.8])), leakage=report)))
-    assert "decodes the class before movement onset with accuracy 0.60 (chance 0.10)" in said
-    assert "the test subjects are also in the training set" in said
+    text = " ".join(not_shown_of(replace(cell_of(tidy(baseline=[0.9, 0.8])), leakage=report)))
+    assert "decodes the class before movement onset with accuracy 0.60 (chance 0.10)" in text
+    assert "the test subjects are also in the training set" in text
     weak = replace(report, decodability=(Decodability("all", 0.15, 0.9, 0.1, 10),))
     assert "before movement onset" not in " ".join(
         not_shown_of(replace(cell_of(tidy(baseline=[0.9, 0.8])), leakage=weak))
@@ -93,8 +93,8 @@ def test_pre_onset_decodability_and_shared_subjects_are_reported():
 
 
 def test_above_chance_is_counted_over_subjects():
-    (said,) = shown_of(cell_of(tidy(baseline=[0.9, 0.8, 0.1], cut=[0.9, 0.8, 0.1]), chance=0.2))
-    assert "above chance (0.200) for 2 of 3 subjects" in said
+    (text,) = shown_of(cell_of(tidy(baseline=[0.9, 0.8, 0.1], cut=[0.9, 0.8, 0.1]), chance=0.2))
+    assert "above chance (0.200) for 2 of 3 subjects" in text
 
 
 def test_a_report_says_if_no_cut_has_a_clear_and_specific_effect():
@@ -108,8 +108,8 @@ def test_levels_are_named_where_they_differ_and_seeds_and_data_sets_are_counted(
     levels = {("both",): (0.9, 0.8, 0.7), ("emg",): (0.5, 0.6, 0.4)}
     findings = findings_of(by_factors(levels, ["sensors"]), factors={"sensors": {"both": {}, "emg": {}}})
     assert what_is_shown(findings) == []
-    said = what_is_not_shown(findings)
-    assert any("variation between seeds" in one for one in said) and any(one.startswith("One data set") for one in said)
+    text = what_is_not_shown(findings)
+    assert any("variation between seeds" in one for one in text) and any(one.startswith("One data set") for one in text)
     seeded = findings_of(by_factors({("0",): (0.9, 0.8), ("1",): (0.9, 0.8)}, ["seed"]), factors={"seed": 2})
     assert not any("variation between seeds" in one for one in what_is_not_shown(seeded))
 
@@ -132,7 +132,7 @@ def test_levels_differ_only_if_the_interval_excludes_zero():
     assert "sensors acc compared with both" in left and "emg compared" not in left
     assert "does not show that they are equal" in left
     exact = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
-    said = what_is_not_shown(
+    text = what_is_not_shown(
         replace(findings, study=findings.study.model_copy(update={"statistics": StatisticsSpec(**exact)}))
     )
-    assert any(one.startswith("Between levels: With 5 subjects, no test in a family of 2 tests") for one in said)
+    assert any(one.startswith("Between levels: With 5 subjects, no test in a family of 2 tests") for one in text)

@@ -24,12 +24,12 @@ def every_split_p(masked: np.ndarray, baseline: np.ndarray) -> float:
         mine, rest = pooled[list(chosen)], np.delete(pooled, chosen)
         return abs(np.sign(mine[:, None] - rest).sum())
 
-    found = [distance(chosen) for chosen in itertools.combinations(range(2 * n), n)]
-    return float(np.mean(np.array(found) >= distance(tuple(range(n)))))
+    distances = [distance(chosen) for chosen in itertools.combinations(range(2 * n), n)]
+    return float(np.mean(np.array(distances) >= distance(tuple(range(n)))))
 
 
 def every_sign_p(values: np.ndarray) -> float:
-    """The share of sign vectors whose sum lies at least as far from 0."""
+    """Fraction of sign vectors with a sum at least as far from 0."""
     signs = np.array(list(itertools.product([-1, 1], repeat=len(values))))
     return float((np.abs(signs @ values) >= abs(values.sum()) - 1e-9).mean())
 
@@ -66,9 +66,9 @@ def test_mann_whitney_of_twenty_subjects_with_ties_agrees_with_random_splits():
     sums = rng.permuted(np.tile(pooled, (n_splits, 1)), axis=1)[:, :20].sum(axis=1)
     centre = pooled.sum() / 2
     drawn = (np.abs(sums - centre) >= abs(pooled[:20].sum() - centre) - 1e-9).mean()
-    found = rank_sum_p(masked, baseline)
-    assert 0.001 < found < 0.2, "the example must have something to tell"
-    assert found == pytest.approx(drawn, abs=4 * np.sqrt(found / n_splits))
+    exact = rank_sum_p(masked, baseline)
+    assert 0.001 < exact < 0.2, "the example must not be trivial"
+    assert exact == pytest.approx(drawn, abs=4 * np.sqrt(exact / n_splits))
 
 
 @settings(max_examples=50, deadline=None)
@@ -111,7 +111,7 @@ def test_a_sign_flip_of_seventeen_subjects_counts_every_sign():
 
 
 @pytest.mark.parametrize(("n", "n_up"), [(7, 1), (12, 6), (20, 17), (31, 10)])
-def test_where_all_change_alike_but_for_the_sign_it_is_the_sign_test(n, n_up):
+def test_equal_absolute_changes_give_the_sign_test(n, n_up):
     change = np.where(np.arange(n) < n_up, 1.0, -1.0) / 34
     assert sign_flip_p(change) == pytest.approx(sign_test(change)[1], rel=1e-9)
     assert signed_rank_p(change) == pytest.approx(sign_test(change)[1], rel=1e-9)
@@ -122,7 +122,7 @@ def test_nobody_who_changed_is_no_evidence():
     assert sign_flip_p(np.zeros(5)) == 1
 
 
-def test_twenty_subjects_cost_milliseconds():
+def test_twenty_subjects_take_milliseconds():
     rng = np.random.default_rng(3)
     cohorts = rng.integers(0, 34, (50, 2, 20)).astype(float)  # ties of another pattern each
     started = time.process_time()

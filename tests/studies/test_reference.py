@@ -1,4 +1,4 @@
-"""Published numbers beside a study's own."""
+"""Published numbers next to those of a study."""
 
 import numpy as np
 import pytest
@@ -64,12 +64,12 @@ def test_a_difference_has_the_interval_of_the_mean_here():
     values = {("both",): [0.9, 0.8, 0.95, 0.7, 0.85, 0.9], ("emg",): [0.5, 0.5, 0.5, 0.5, 0.5, 0.5]}
     rows = [{"value": 0.9776, "at": {"sensors": "both"}}, {"value": 0.6992, "at": {"sensors": "emg"}, "stars": "***"}]
     reference = {"source": "Somebody 2025, Table 1", "rows": rows}
-    found = findings_of(by_factors(values, ["sensors"]), factors=SENSORS, reference=reference)
-    first, second = published_rows(found).to_dict("records")
+    findings = findings_of(by_factors(values, ["sensors"]), factors=SENSORS, reference=reference)
+    first, second = published_rows(findings).to_dict("records")
     low, high = mean_interval(np.array(values["both",]), 0.95, (0, 1))
     assert first["difference"] == pytest.approx(100 * (0.85 - 0.9776))
     assert (first["ci_low"], first["ci_high"]) == pytest.approx((100 * (low - 0.9776), 100 * (high - 0.9776)))
-    table = layout_published(found)
+    table = layout_published(findings)
     assert table["Paper"].tolist() == ["0.978", "0.699"] and table["Here"].tolist() == ["0.850", "0.500"]
     assert table["Here − paper, pp [95 % CI]"].tolist()[1] == "−19.9" and second["paper_stars"] == "***"
 
@@ -85,6 +85,6 @@ def test_tables_have_a_column_of_published_numbers(tmp_path):
     assert table[("Individual", "Paper")].tolist() == ["0.909", "–", "–", "–", "0.914"]
     single = result.tables()["Single conditions"].set_index("Condition")["Paper"]
     assert single.to_dict() == {"ACC unread": "0.500", "Baseline": "0.914"}
-    beside = result.tables()["Comparison with published numbers"]
-    assert beside["Condition"].tolist() == ["Baseline", "unimodal/individual/L1", "ACC unread"]
+    table = result.tables()["Comparison with published numbers"]
+    assert table["Condition"].tolist() == ["Baseline", "unimodal/individual/L1", "ACC unread"]
     assert "Somebody 2025, Table 1" in result.report()

@@ -246,7 +246,7 @@ def test_a_strangers_view_is_gone_with_its_registration():
     assert "worst-subject" not in VIEWS
 
 
-def test_a_view_says_in_which_section_of_the_report_it_stands(monkeypatch):
+def test_a_view_chooses_its_section_of_the_report(monkeypatch):
     class LastLosses(View):
         name, section = "last-losses", "training"
 

@@ -42,24 +42,24 @@ def test_an_area_is_the_chance_that_a_trial_of_the_class_ranks_above_another():
     rng = np.random.default_rng(0)
     target, logits = rng.integers(0, 3, 60), rng.normal(size=(60, 3))
     logits[np.arange(60), target] += 1
-    found = receiver_curves(predictions(logits, target), ["a", "b", "c"])
+    curves = receiver_curves(predictions(logits, target), ["a", "b", "c"])
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for k, name in enumerate("abc"):
         u = mannwhitneyu(p[target == k, k], p[target != k, k]).statistic
-        assert found[name].area == pytest.approx(u / ((target == k).sum() * (target != k).sum()))
-        assert np.trapezoid(found[name].true_rates, FALSE_RATES) == pytest.approx(found[name].area, abs=0.01)
-    assert found[MACRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="macro"))
-    assert found[MICRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="micro"))
-    assert found[MACRO].n_repetitions == 60 and found["a"].n_repetitions == (target == 0).sum()
+        assert curves[name].area == pytest.approx(u / ((target == k).sum() * (target != k).sum()))
+        assert np.trapezoid(curves[name].true_rates, FALSE_RATES) == pytest.approx(curves[name].area, abs=0.01)
+    assert curves[MACRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="macro"))
+    assert curves[MICRO].area == pytest.approx(roc_auc_score(target, p, multi_class="ovr", average="micro"))
+    assert curves[MACRO].n_repetitions == 60 and curves["a"].n_repetitions == (target == 0).sum()
 
 
-def test_windows_of_a_movement_count_once_and_classes_nobody_performs_are_left_out():
+def test_windows_of_a_repetition_count_once_and_classes_nobody_performs_are_left_out():
     logits = [[2.0, 0, 0], [0, 1.0, 0], [0, 1.0, 0], [0.5, 0, 0]]
-    found = receiver_curves(predictions(logits, [0, 0, 1, 1], [0, 0, 1, 2]), ["a", "b", "c"])
-    assert set(found) == {"a", "b", MACRO, MICRO}
-    # Movement 0 has two windows: one ranks above both others, one ties with movement 1 and is below movement 2.
-    assert found["a"].area == pytest.approx(0.5 * 1 + 0.5 * 0.25)
-    assert found["a"].n_repetitions == pytest.approx(1)
+    curves = receiver_curves(predictions(logits, [0, 0, 1, 1], [0, 0, 1, 2]), ["a", "b", "c"])
+    assert set(curves) == {"a", "b", MACRO, MICRO}
+    # Repetition 0 has two windows: one ranks above both others, one ties with repetition 1 and is below repetition 2.
+    assert curves["a"].area == pytest.approx(0.5 * 1 + 0.5 * 0.25)
+    assert curves["a"].n_repetitions == pytest.approx(1)
 
 
 def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(done):

@@ -76,8 +76,8 @@ def test_sign_flip_is_scipys_exact_permutation_test():
 def test_random_sign_flips_agree_with_the_exact_ones_and_are_never_zero():
     masked, baseline = cohort(EXACT_FLIPS + 1, seed=3)
     masked = baseline + 0.12 * (masked - baseline) + np.random.default_rng(0).normal(0, 0.03, masked.shape)
-    changes, found = difference(masked, baseline).T, p_values("sign_flip", masked, baseline)
-    for change, p in zip(changes, found, strict=True):
+    changes, p_of_changes = difference(masked, baseline).T, p_values("sign_flip", masked, baseline)
+    for change, p in zip(changes, p_of_changes, strict=True):
         exact = sign_flip_p(change)
         assert p == pytest.approx(exact, abs=4 * np.sqrt(exact / N_FLIPS) + 2 / N_FLIPS)
     assert p_values("sign_flip", np.zeros((40, 1)), np.ones((40, 1)))[0] == 1 / N_FLIPS
@@ -131,7 +131,7 @@ def test_swapping_masked_and_baseline_keeps_p_and_turns_the_effect_round(pairs):
 # --- one condition among others ---------------------------------------------------------------------------
 
 
-def test_a_condition_has_the_same_interval_whatever_stands_beside_it():
+def test_the_interval_of_a_condition_does_not_depend_on_other_conditions():
     scores = paper_scores(10)
     few = scores[scores["condition"].isin(["baseline", "cross_modal/individual/L3"])]
     columns = ["ci_low", "ci_high", "p_mann_whitney", "p_wilcoxon", "p_sign_flip"]
@@ -185,7 +185,7 @@ def test_a_cut_that_changes_nothing_has_p_one_and_no_effect():
     assert (row["delta_percent"], row["n_changed"]) == (0, 0) and np.isnan([row["ci_low"], row["ci_high"]]).all()
 
 
-def test_no_interval_of_a_share_leaves_what_a_share_can_change():
+def test_intervals_of_fractions_are_clipped_at_the_largest_possible_change():
     row = compare(tidy(baseline=[1.0] * 5, cut=[0.0, 0.0, 0.0, 0.0, 0.9]), SPEC).iloc[0]
     assert mean_interval(np.array([-1.0, -1, -1, -1, -0.1]))[0] < -1 and row["ci_low"] == -100
 
@@ -247,7 +247,7 @@ def test_a_misspelt_setting_is_refused():
 # --- other metrics than accuracy, other tags, names that look like missing values ---------------------------
 
 
-def test_a_metric_that_is_no_share_keeps_its_own_unit():
+def test_a_metric_that_is_not_a_fraction_keeps_its_unit():
     scores = tidy("mae", baseline=[2.0, 4.0, 3.0, 1.0, 5.0], cut=[5.0, 4.0, 9.0, 2.0, 10.0])
     table = compare(scores, SPEC, metric="mae").iloc[0]
     assert (table["mean"], table["baseline_mean"]) == (6.0, 3.0)
@@ -262,7 +262,7 @@ def test_a_metric_that_is_no_share_keeps_its_own_unit():
 def test_a_relative_change_of_a_baseline_below_zero_means_nothing():
     table = compare(tidy("r2", baseline=[-0.5, 0.1], cut=[-0.7, 0.0]), SPEC, metric="r2").iloc[0]
     assert np.isnan(table["delta_percent"]) and table["difference"] == pytest.approx(-0.15)
-    assert table["unit"] == "", "values below 0 and above 1 are no shares"
+    assert table["unit"] == "", "values below 0 and above 1 are not fractions"
 
 
 def test_chance_is_that_of_the_metric_that_is_compared():
@@ -281,7 +281,7 @@ def test_a_value_that_is_no_number_is_refused_in_one_line(bad):
 
 
 def test_every_tag_survives_the_shipped_ones_and_a_strangers():
-    """Issue 10: the head tag was lost, and heads could not be told apart."""
+    """Issue 10: without the head tag, heads could not be distinguished."""
     scores = head_scores(n_layers=2, n_heads=3).assign(colour=lambda s: s["edges"].map({"every": "red"}))
     table = compare(scores, SPEC, tags=("edges", "mode", "layer", "head", "colour")).set_index("condition")
     assert table.loc["every/head/L2H1", ["layer", "head", "mode", "colour"]].to_list() == [1, 1, "head", "red"]

@@ -67,7 +67,7 @@ def test_the_tidy_drop_is_negative_where_the_printed_one_is_positive(paper):
     assert row["delta_percent"] == pytest.approx(100 * (0.689 - BASELINE_MEAN) / BASELINE_MEAN)
 
 
-def test_rows_and_columns_stand_as_in_the_paper(table):
+def test_rows_and_columns_are_ordered_as_in_the_paper(table):
     assert list(table.index)[:3] == [("L1", "Uni"), ("L1", "Cross"), ("L2", "Uni")]
     assert table.index[-1] == ("Baseline", "–") and len(table) == 11
     assert list(table.columns) == [(h, c) for h in HEADS for c in ("Acc.", "Sig.", "Drop %")]
@@ -95,7 +95,7 @@ def test_the_footnotes_say_what_a_reader_must_know(table):
     assert "RFB L1 = Individual L1; RFB L5 = RFB L4; RFE L1 = RFB L4; RFE L4 = Individual L4." in notes
 
 
-def test_footnotes_about_marks_stand_only_below_tables_with_marks(paper):
+def test_footnotes_on_marks_appear_only_with_marks(paper):
     names = ["baseline", "unimodal/individual/L2", "cross_modal/individual/L2"]
     scores = paper.scores[paper.scores["condition"].isin(names)]
     notes = "\n".join(layout_layer_sweep(cell_of(scores)).attrs["notes"])
@@ -139,17 +139,17 @@ def test_a_gain_is_printed_as_a_negative_drop_and_nothing_as_minus_zero(paper):
 
 
 def test_all_identities_hold_in_the_papers_table(paper):
-    found = identities(paper.scores)
-    assert len(found) == 12 and (found["max_abs_difference"] == 0).all()
-    assert (found["equal_to"] == "baseline").sum() == 4
+    equal = identities(paper.scores)
+    assert len(equal) == 12 and (equal["max_abs_difference"] == 0).all()
+    assert (equal["equal_to"] == "baseline").sum() == 4
 
 
 def test_a_broken_identity_shows_by_how_much(paper):
     scores = paper.scores.copy()
     broken = (scores["condition"] == "unimodal/from_beginning/L5") & (scores["subject"] == "s7")
     scores.loc[broken, "accuracy"] += 0.25
-    found = identities(scores).set_index("condition")["max_abs_difference"]
-    assert found["unimodal/from_beginning/L5"] == pytest.approx(0.25) and (found > 0).sum() == 1
+    equal = identities(scores).set_index("condition")["max_abs_difference"]
+    assert equal["unimodal/from_beginning/L5"] == pytest.approx(0.25) and (equal > 0).sum() == 1
 
 
 def test_scores_without_an_audit_have_no_identities(paper):
@@ -173,7 +173,7 @@ def test_single_layer_drops_do_not_add_up_to_the_drop_of_all_layers(paper):
     assert list(table.loc["Cross"]) == ["26.9", "27.8", "30.4", "32.5"]
 
 
-def test_extra_conditions_stand_apart_with_what_was_expected_of_them(paper):
+def test_extra_conditions_have_their_own_table_with_expected_values(paper):
     cell = cell_of(with_extras(paper_scores(10), joint=0.5, other=np.nan))
     extras = layout_singles(cell, single_conditions(cell.tests)).set_index("Condition")
     assert list(extras["Expected"]) == ["0.500", "–"]
@@ -184,7 +184,7 @@ def test_extra_conditions_stand_apart_with_what_was_expected_of_them(paper):
     assert single_conditions(paper.tests).empty
 
 
-def test_an_expected_value_that_is_the_measured_baseline_is_told_as_such():
+def test_an_expected_value_equal_to_the_baseline_is_labelled():
     """It was printed like a number of the simulation, which the baseline then seemed to confirm."""
     scores = tidy(baseline=[0.9] * 6, joint=[0.5] * 6, rest=[0.9] * 6, some=[0.6] * 6)
     of = scores["condition"]
@@ -199,13 +199,13 @@ def test_an_expected_value_that_is_the_measured_baseline_is_told_as_such():
     assert diamonds == pytest.approx([0.25, 0.55])
 
 
-def test_what_is_expected_of_accuracy_does_not_stand_beside_another_metric():
+def test_expected_accuracy_is_not_shown_for_another_metric():
     scores = tidy("macro_f1", baseline=[0.9, 0.8], cut=[0.5, 0.4]).assign(expected=0.25)
     cell = cell_of(scores, metric="macro_f1")
     assert "Expected" not in layout_singles(cell, single_conditions(cell.tests))
 
 
-def test_layer_conditions_stand_beside_the_accuracy_expected_of_them(paper):
+def test_layer_conditions_are_shown_with_their_expected_accuracy(paper):
     scores = paper.scores
     scores = scores.assign(expected=np.where(scores["condition"] == "unimodal/individual/L2", 0.7, np.nan))
     (row,) = layout_expected(cell_of(scores)).to_dict("records")
@@ -266,10 +266,10 @@ def test_repetitions_are_counted_and_not_their_windows():
     assert "windows" not in "\n".join(study_notes(cell_of(scores.assign(n_test=24))))
 
 
-def test_what_is_told_before_the_movement_stands_under_the_table():
+def test_pre_onset_decodability_stands_under_the_table():
     cell = cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))
-    told = (Decodability("emg", 0.49, 0.93, 1 / 12, 24), Decodability("all", 0.66, 0.97, 1 / 12, 24))
-    known = Leakage(1, 24, 12, dict.fromkeys(SHARED, 0), told, pre_onset_s=0.6)
+    decodability = (Decodability("emg", 0.49, 0.93, 1 / 12, 24), Decodability("all", 0.66, 0.97, 1 / 12, 24))
+    known = Leakage(1, 24, 12, dict.fromkeys(SHARED, 0), decodability, pre_onset_s=0.6)
     notes = study_notes(replace(cell, leakage=known))
     assert "the last 0.6 s before movement onset with accuracy 0.49 from EMG, 0.66 from all" in notes[-1]
     assert study_notes(replace(cell, leakage=replace(known, decodability=()))) == study_notes(cell) == notes[:-1]

@@ -92,9 +92,9 @@ def test_level_named_factors_that_are_no_numbers_make_no_curve():
 # --- heads ------------------------------------------------------------------------------------------------
 
 
-def test_heads_are_ranked_by_what_cutting_them_costs():
+def test_heads_are_ranked_by_the_drop():
     table = layout_ranking(cell_of(head_scores(n_layers=2, n_heads=3)))
-    # Costs: .01 (1 + layer) (1 + head); L1H0 costs nothing. The two of .02 stand in the order of their layers.
+    # Drops: .01 (1 + layer) (1 + head); L1H0 has none. The two drops of .02 are in the order of their layers.
     assert list(table["Head"]) == ["L2H2", "L2H1", "L1H2", "L1H1", "L2H0", "L1H0"]
     assert list(table["Rank"]) == [str(k) for k in range(1, 7)]
     assert list(table["Acc."]) == ["0.815", "0.835", "0.845", "0.855", "0.855", "0.875"]
@@ -106,7 +106,7 @@ def test_heads_are_ranked_by_what_cutting_them_costs():
     assert "head 6" in "\n".join(table.attrs["notes"]) and "† Structural null" in "\n".join(table.attrs["notes"])
 
 
-def test_of_an_error_the_head_that_raises_it_most_is_the_costliest():
+def test_an_error_metric_ranks_the_largest_increase_first():
     scores = head_scores(2, 3).assign(mae=lambda s: 10 * (1 - s["accuracy"]))
     table = layout_ranking(cell_of(scores, metric="mae"))
     assert list(table["Head"])[0] == "L2H2" and list(table["Head"])[-1] == "L1H0"
@@ -178,7 +178,7 @@ def test_one_factor_makes_one_column_named_by_the_metric_and_seeds_are_averaged(
     assert "(n = 2); each subject is the mean over 2 seeds." in table.attrs["notes"][0]
 
 
-def test_published_numbers_stand_beside_the_levels_that_they_are_of():
+def test_published_numbers_are_shown_next_to_their_levels():
     rows = [
         {"at": {"sensors": "both", "d": "16"}, "value": 0.8},
         {"at": {"sensors": "emg", "d": "64"}, "value": 0.61, "condition": "zeroed"},
@@ -194,14 +194,14 @@ def test_one_subject_has_no_standard_deviation():
     assert layout_grid(findings_of(scores, factors={"sensors": SENSORS}))["Accuracy"].to_list() == ["0.500"] * 2
 
 
-def test_parameters_are_told_apart_where_they_differ():
+def test_parameters_are_listed_by_level_if_they_differ():
     findings = grid_findings()
     findings.facts["n_parameters"] = findings.facts["d"].map({"16": 1_600, "64": 6_400})
     note = layout_grid(findings).attrs["notes"][1]
     assert note == "Parameters per model: both, 16 1,600; both, 64 6,400; emg, 16 1,600; emg, 64 6,400."
 
 
-def test_levels_stand_against_each_other_where_the_study_asks():
+def test_levels_are_compared_if_the_study_asks():
     statistics = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
     findings = grid_findings(statistics=statistics)
     table = layout_levels(findings)
@@ -257,7 +257,7 @@ def test_a_curve_has_the_mean_and_its_interval_at_each_level_in_order():
     assert points["mean"].to_numpy() == pytest.approx([np.mean(least), 0.7, np.mean(most)])
     assert points.iloc[0][["ci_low", "ci_high"]].to_list() == pytest.approx(mean_interval(np.array(least)))
     assert points.iloc[1][["ci_low", "ci_high"]].isna().all()
-    assert mean_interval(np.array(most))[1] > 1 == points["ci_high"].max(), "no share of trials is above 1"
+    assert mean_interval(np.array(most))[1] > 1 == points["ci_high"].max(), "no fraction of trials is above 1"
     table = layout_curve(findings, "d")
     assert list(table.columns) == ["d", "Accuracy", "95 % CI"]
     assert table["d"].to_list() == ["16", "64", "256"]
