@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from emg_lens.training.pretraining.masking import draw_mask, n_patches, of_samples
+from emg_lens.training.pretraining.masking import masked_samples, n_patches, random_mask
 from emg_lens.validation import ArgumentError, checked
 
 MODEL = "model"
@@ -89,7 +89,7 @@ def masked_errors(
         ArgumentError: Windows that do not fit the model, or a fraction that masks no token or all tokens.
     """
     patches, scored = _checked(model, x, real)
-    masks = [draw_mask(np.repeat(row, patches), masked_fraction, (seed, i)) for i, row in enumerate(scored)]
+    masks = [random_mask(np.repeat(row, patches), masked_fraction, (seed, i)) for i, row in enumerate(scored)]
     return _errors(model, x, torch.from_numpy(np.stack(masks)), beta)
 
 
@@ -160,7 +160,7 @@ def _checked(model: Any, x: Tensor, real: Tensor | None) -> tuple[int, Bool[np.n
 
 
 def _errors(model: Any, x: Tensor, masked: Bool[Tensor, "window token"], beta: float) -> pd.DataFrame:
-    hidden = of_samples(masked, x.shape[1], x.shape[2]).numpy()
+    hidden = masked_samples(masked, x.shape[1], x.shape[2]).numpy()
     samples = x.cpu().numpy()
     filled = {MODEL: reconstruct(model, x, masked).numpy()}
     filled |= {name: fill(samples, hidden) for name, fill in BASELINES.items()}

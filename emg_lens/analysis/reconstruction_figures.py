@@ -15,7 +15,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from emg_lens.analysis.reconstruction import MODEL, reconstruct
-from emg_lens.training.pretraining.masking import draw_mask, n_patches, of_samples
+from emg_lens.training.pretraining.masking import masked_samples, n_patches, random_mask
 from emg_lens.validation import ArgumentError, checked
 
 WIDTH, ROW = 7.0, 0.9
@@ -55,10 +55,10 @@ def plot_reconstruction(
     if not shown or not all(isinstance(c, int) and 0 <= c < len(x) for c in shown):
         raise ArgumentError(f"channels={shown}; expected some of the window's channels 0 to {len(x) - 1}")
     if masked is None:
-        masked = torch.from_numpy(draw_mask(np.ones(len(x) * patches, bool), masked_fraction, (seed,)))
+        masked = torch.from_numpy(random_mask(np.ones(len(x) * patches, bool), masked_fraction, (seed,)))
     if masked.dtype != torch.bool or masked.shape != (len(x) * patches,):
         raise ArgumentError(f"masked is {masked.dtype} {list(masked.shape)}; expected torch.bool [{len(x) * patches}]")
-    hidden = of_samples(masked[None], *x.shape)[0].numpy()
+    hidden = masked_samples(masked[None], *x.shape)[0].numpy()
     predicted = reconstruct(model, x[None], masked[None])[0].numpy()
     times = np.arange(x.shape[1]) / (fs or 1)
     step = times[1] - times[0] if len(times) > 1 else 1.0

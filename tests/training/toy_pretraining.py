@@ -53,7 +53,7 @@ def run(path=None, *, recipe: PretrainingRecipe = RECIPE, dropout: float = 0.0, 
 
 
 if __name__ == "__main__":  # python toy_pretraining.py CHECKPOINT TABLE [dropout]
-    checkpoint.SAVE_SECONDS, checkpoint.SAVE_SHARE = 0.0, 1e6
+    checkpoint.SAVE_SECONDS, checkpoint.SAVE_FRACTION = 0.0, 1e6
     place = None if sys.argv[1] == "none" else Path(sys.argv[1])
     _, losses = run(place, dropout=float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
     losses.to_csv(sys.argv[2], index=False)

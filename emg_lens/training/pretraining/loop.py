@@ -1,8 +1,7 @@
-"""Pre-training an encoder to fill in masked tokens: one process or many, stopped and continued to the same losses.
+"""Pre-train an encoder to reconstruct masked tokens, in one or several processes; a resumed run gives the same losses.
 
-`accelerate` gives device, precision and processes. What each step reads, masks and drops out is a function of the
-recipe's seed and of the place in the corpus, never of who computes it or of what was computed before, so that a step
-can be taken up anywhere. Facts: docs/pretraining.md §10.
+`accelerate` provides device, precision and processes. The windows, masks and dropout of a step depend only on the
+recipe's seed and on the position in the epoch, so training can resume at any step. Details: docs/pretraining.md §10.
 """
 
 import math
@@ -36,13 +35,13 @@ from emg_lens.validation import checked
 COLUMNS = (
     "step", "epoch", "lr", "train_masked", "train_visible", "validation_masked", "validation_visible", "windows_per_s",
 )  # fmt: skip
-"""Of the table of losses."""
+"""Columns of the table of losses."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW remembers of a parameter, as torch names it."""
-LOOKED_AT = 64
-"""Windows, from all over a corpus, of which one that changes is enough."""
+"""State of AdamW for each parameter, by torch's names."""
+N_PROBED = 64
+"""Windows, spread over a corpus, that are read first to find one that is not constant."""
 DROPOUT = 2
-"""Stream of the random numbers that dropout draws; the masks have the first two."""
+"""Stream of random numbers for dropout; the masks use streams 0 and 1."""
 
 
 @checked
@@ -59,36 +58,36 @@ def pretrain(
     on_row: Callable[[pd.DataFrame, int], None] | None = None,
     stop_after: NonNegativeInt | None = None,
 ) -> pd.DataFrame:
-    """Pre-train `model` in place, on this process or, where `accelerate` started several, on all of them together.
+    """Pre-train `model` in place, in this process or in all processes that `accelerate` started.
 
-    Losses are means over windows, each window counting its masked (visible) samples alike. The result is a function of
-    the starting weights, the windows and the recipe, on one machine, with one number of processes. With another number
-    of processes it is the same up to rounding, if nothing drops out.
+    A loss is the mean over windows; within a window, all masked (or visible) samples have the same weight. The result
+    depends on the initial weights, the windows and the recipe. On one machine, it is the same up to rounding for any
+    number of processes if the model has no dropout.
 
     Args:
-        model: A model whose tokens are patches of channels, and which gives `[window, channel, time]` for
-            `model(x, masked=mask)`. It is left in evaluation mode.
-        windows: What it learns from.
-        recipe: How.
-        validation: What its loss is told of after each epoch, with the same masks every time.
-        checkpoint: File in which the state is saved every few seconds and at the end; the same call continues from it,
-            in the middle of an epoch too. Where several processes run, the first one reads and writes it.
-        log_steps: Steps between two rows of the table; the last step of an epoch has one, too. States are saved there.
-        workers: Processes that read ahead, for each process that computes; 0: none.
-        accelerator: Device, precision and processes; default what `accelerate` finds.
-        on_row: Called in the first process after each new row with the table so far and the number of all steps.
-        stop_after: Steps after which to stop, with the state saved, and leave the rest to another call.
+        model: A model that has patches of channels as tokens and returns `[window, channel, time]` for
+            `model(x, masked=mask)`. It is in evaluation mode afterwards.
+        windows: Windows for training.
+        recipe: Settings of the training.
+        validation: Windows for the validation loss after each epoch, always with the same masks.
+        checkpoint: File for the state, which is saved every few seconds and at the end. The same call resumes from it,
+            also within an epoch. With several processes, the first one reads and writes it.
+        log_steps: Steps between two rows of the table. The last step of an epoch also has a row. The state is saved at
+            a row.
+        workers: Processes that read ahead, for each process that computes; 0 = none.
+        accelerator: Device, precision and processes; default: what `accelerate` chooses.
+        on_row: Called in the first process after each new row, with the table so far and the number of all steps.
+        stop_after: Step after which to save the state and stop; another call resumes.
 
     Returns:
-        One row every `log_steps`: step, epoch (finished ones, with the part of the running one), lr, masked and visible
-        loss of training (mean of the steps since the last row) and of validation (NaN but at the end of an epoch), and
-        windows a second.
+        One row every `log_steps` steps: step, epoch (with a fraction), lr, masked and visible loss of training (mean
+        since the last row) and of validation (NaN except at the end of an epoch), and windows per second.
 
     Raises:
-        FitError: Fewer windows than a step takes, windows that do not fit the model or never change, a batch that
-            cannot be shared out evenly, or a loss that became NaN or infinite.
-        DataError: Windows that cannot be read, or hold NaN, infinity or values beyond `shards.LARGEST_SAMPLE`.
-        CheckpointError: The file is damaged, of another pre-training, or cannot be written.
+        FitError: Too few windows for one step, windows that do not fit the model or are constant, a batch that cannot
+            be divided evenly among the processes, or a loss that became NaN or infinite.
+        DataError: Windows that cannot be read, or contain NaN, infinity or values above `shards.LARGEST_SAMPLE`.
+        CheckpointError: The file is damaged, belongs to another pre-training, or cannot be written.
     """
     here: Any = accelerator or Accelerator()
     _check(model, windows, validation, recipe, here)
@@ -99,7 +98,7 @@ def pretrain(
     model.to(here.device)
     run = _Run(model, windows, validation, recipe, here, workers)
     with seeded(recipe.seed, here.device):
-        _continue(run, file, checkpoint is not None)
+        _resume(run, file, checkpoint is not None)
         run.prepare()
         last = recipe.epochs * run.steps if stop_after is None else min(stop_after, recipe.epochs * run.steps)
         while run.done < last:
@@ -117,11 +116,11 @@ def pretrain(
 
 @dataclass
 class _Run:
-    """All that a pre-training changes, and what it needs at every step.
+    """The state of a pre-training, and its settings.
 
     Attributes:
-        done: Steps that were made.
-        rows: Of the table of losses.
+        done: Number of finished steps.
+        rows: Rows of the table of losses.
     """
 
     model: Any
@@ -137,7 +136,7 @@ class _Run:
         self.patches = n_patches(self.model)
         self.steps = len(self.windows) // self.recipe.batch_size
         self.batches = partial(WindowBatches, recipe=self.recipe, patches=self.patches)
-        self.share = self.recipe.batch_size // self.accelerator.num_processes
+        self.per_process = self.recipe.batch_size // self.accelerator.num_processes
         named = [p for p in self.model.named_parameters() if p[1].requires_grad]
         self.parameters = dict(named)
         recipe = self.recipe
@@ -147,38 +146,38 @@ class _Run:
         self.forward: Any = self.model
 
     def prepare(self) -> None:
-        """Hand model and optimizer to `accelerate`; their state must be there by then."""
+        """Pass model and optimizer to `accelerate`, after their state was restored."""
         self.forward, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
 
     def stretches(self, step: int) -> list[Stretch]:
-        """What this process runs in a step (of an epoch), micro-batch by micro-batch."""
-        first = step * self.recipe.batch_size + self.accelerator.process_index * self.share
-        starts = range(first, first + self.share, self.recipe.micro_batch)
-        return [(start, min(start + self.recipe.micro_batch, first + self.share)) for start in starts]
+        """Return the micro-batches of this process in a step of an epoch."""
+        first = step * self.recipe.batch_size + self.accelerator.process_index * self.per_process
+        starts = range(first, first + self.per_process, self.recipe.micro_batch)
+        return [(start, min(start + self.recipe.micro_batch, first + self.per_process)) for start in starts]
 
     def losses(self, batch: WindowBatch) -> tuple[Float[Tensor, " window"], Float[Tensor, " window"]]:
-        """Masked and visible loss of each window."""
+        """Return the masked and the visible loss of each window."""
         batch = batch.to(self.accelerator.device)
         with self.accelerator.autocast():
-            found = self.forward(batch.x, masked=batch.masked)
-        return reconstruction_losses(found, batch.x, batch.masked, batch.real, self.patches, self.recipe.beta)
+            output = self.forward(batch.x, masked=batch.masked)
+        return reconstruction_losses(output, batch.x, batch.masked, batch.real, self.patches, self.recipe.beta)
 
     def table(self) -> pd.DataFrame:
-        """The losses so far."""
+        """Return the losses so far."""
         return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype({"step": int})
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state as a checkpoint keeps it."""
-        found = {"rows": torch.tensor(self.rows, dtype=torch.float64).view(-1, len(COLUMNS))}
-        found["done"] = torch.tensor(self.done)
+        """Return the state as tensors for a checkpoint."""
+        tensors = {"rows": torch.tensor(self.rows, dtype=torch.float64).view(-1, len(COLUMNS))}
+        tensors["done"] = torch.tensor(self.done)
         state = getattr(self.optimizer, "optimizer", self.optimizer).state
         for name, parameter in self.parameters.items():
             moments = {kind: state[parameter][kind] for kind in MOMENTS} if parameter in state else {}
-            found |= {f"weight.{name}": parameter.detach()} | {f"{kind}.{name}": v for kind, v in moments.items()}
-        return {name: tensor.contiguous() for name, tensor in found.items()}
+            tensors |= {f"weight.{name}": parameter.detach()} | {f"{kind}.{name}": v for kind, v in moments.items()}
+        return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the state that a checkpoint holds, before `prepare`."""
+        """Restore the state of a checkpoint, before `prepare`."""
         self.done, self.rows = int(tensors["done"]), [tuple(row) for row in tensors["rows"].tolist()]
         for name, parameter in self.parameters.items():
             parameter.data.copy_(tensors[f"weight.{name}"])
@@ -189,7 +188,7 @@ class _Run:
 
 
 def _rest_of_epoch(run: _Run, log_steps: int, last: int) -> Iterator[None]:
-    """Make the steps that are left of an epoch, and stop whenever a new row is in the table."""
+    """Do the remaining steps of an epoch, and yield after each new row of the table."""
     epoch, first = divmod(run.done, run.steps)
     every = [run.stretches(step) for step in range(first, min(run.steps, first + last - run.done))]
     batches = read_batches(run.batches(run.windows, epoch=epoch), [one for some in every for one in some], run.workers)
@@ -214,35 +213,38 @@ def _rest_of_epoch(run: _Run, log_steps: int, last: int) -> Iterator[None]:
         masked, visible = (total / (n_steps * run.recipe.batch_size)).tolist()
         _check_losses(masked, visible, run)
         speed = n_steps * run.recipe.batch_size / (time.perf_counter() - started)
-        told = _validated(run) if ends and run.validation is not None else (math.nan, math.nan)
-        run.rows.append((run.done, run.done / run.steps, lr, masked, visible, *told, speed))
+        held_out = _validation_losses(run) if ends and run.validation is not None else (math.nan, math.nan)
+        run.rows.append((run.done, run.done / run.steps, lr, masked, visible, *held_out, speed))
         yield
         sums, n_steps, started = torch.zeros_like(sums), 0, time.perf_counter()
 
 
 def _accumulate(run: _Run, batch: WindowBatch, micro: int, last: bool) -> Float[Tensor, "2"]:
-    """Add the gradient of a micro-batch; the sums of its windows' losses."""
+    """Add the gradient of a micro-batch, and return the sums of its masked and visible losses."""
     recipe, accelerator = run.recipe, run.accelerator
     stream = (recipe.seed, DROPOUT, run.done, accelerator.process_index, micro)
     torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1, np.uint32)[0]))
-    # Gradients of processes are averaged once, with the last micro-batch: of sums over shares, so that it is the mean
-    # over the whole batch.
+    # The gradients of all processes are averaged once, with the last micro-batch. Each is a sum divided by the windows
+    # of one process, so the average is the mean over the whole batch.
     with nullcontext() if last else accelerator.no_sync(run.forward):
         masked, visible = run.losses(batch)
-        accelerator.backward(total_loss(masked, visible, recipe.visible_weight).sum() / run.share)
+        accelerator.backward(total_loss(masked, visible, recipe.visible_weight).sum() / run.per_process)
     return torch.stack([masked.detach().double().sum(), visible.detach().double().sum()])
 
 
 @torch.no_grad()
-def _validated(run: _Run) -> tuple[float, float]:
-    """Masked and visible loss of the validation windows."""
+def _validation_losses(run: _Run) -> tuple[float, float]:
+    """Return the masked and the visible loss of the validation windows."""
     assert run.validation is not None
     n, size, processes = len(run.validation), run.recipe.micro_batch, run.accelerator.num_processes
     mine = range(run.accelerator.process_index * size, n, processes * size)
     stretches = [(first, min(first + size, n)) for first in mine]
     sums = torch.zeros(2, device=run.accelerator.device, dtype=torch.float64)
     run.model.eval()
-    forward, run.forward = run.forward, run.model  # processes have different numbers of batches: no meeting inside
+    forward, run.forward = (
+        run.forward,
+        run.model,
+    )  # processes have different numbers of batches, so they must not synchronise
     for batch in read_batches(run.batches(run.validation, epoch=None), stretches, run.workers):
         sums += torch.stack([losses.double().sum() for losses in run.losses(batch)])
     run.forward = forward
@@ -251,25 +253,23 @@ def _validated(run: _Run) -> tuple[float, float]:
 
 
 def _summed(run: _Run, sums: Tensor) -> Tensor:
-    """The sums of all processes."""
-    found: Any = run.accelerator.reduce(sums, "sum")
-    return found
+    """Add up the sums of all processes."""
+    total: Any = run.accelerator.reduce(sums, "sum")
+    return total
 
 
-def _continue(run: _Run, file: CheckpointFile | None, expected: bool) -> None:
-    """Take the state of the file, which the first process hands on to the others."""
+def _resume(run: _Run, file: CheckpointFile | None, expected: bool) -> None:
+    """Restore the state of the file. The first process sends it to the others."""
     if file is not None and not file.tensors:
-        file.save(run.tensors(), {})  # so that a path that cannot be written to is known
-    found = [None if file is None else file.tensors]
+        file.save(run.tensors(), {})  # a path that cannot be written to is an error now, not later
+    state = [None if file is None else file.tensors]
     if expected and run.accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    if found[0]:
+        broadcast_object_list(state)
+    if state[0]:
+        with file.reading_state() if file is not None else nullcontext():
+            run.restore(state[0])
         if file is not None:
-            with file.taking():
-                run.restore(found[0])
             file.tensors = {}
-        else:
-            run.restore(found[0])
 
 
 def _check(
@@ -284,33 +284,34 @@ def _check(
     for name, corpus in (("windows", windows), ("validation", validation)):
         if corpus is not None and (corpus.n_channels, corpus.n_samples) != (cfg.n_channels, cfg.n_samples):
             raise FitError(
-                f"{name} are [{corpus.n_channels} channels, {corpus.n_samples} samples], the model takes"
-                f" [{cfg.n_channels}, {cfg.n_samples}]; build it with modalities={dict(corpus.modalities)} and"
+                f"{name} have {corpus.n_channels} channels and {corpus.n_samples} samples, but the model expects"
+                f" {cfg.n_channels} and {cfg.n_samples}; build it with modalities={dict(corpus.modalities)} and"
                 f" n_samples={corpus.n_samples}"
             )
     if len(windows) < recipe.batch_size:
         raise FitError(
-            f"{len(windows)} windows are fewer than a step takes (batch_size={recipe.batch_size}); give a smaller one"
+            f"{len(windows)} windows are fewer than one step needs (batch_size={recipe.batch_size}); give a smaller"
+            " batch_size"
         )
     if recipe.batch_size % accelerator.num_processes:
         raise FitError(
-            f"batch_size={recipe.batch_size} cannot be shared by {accelerator.num_processes} processes evenly; give a"
-            " multiple of their number"
+            f"batch_size={recipe.batch_size} is not a multiple of the number of processes, {accelerator.num_processes};"
+            " give a multiple"
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise FitError("no parameter of the model requires a gradient; unfreeze what is to be trained")
+        raise FitError("no parameter of the model requires a gradient; unfreeze the parameters to be trained")
     for corpus in (windows, *([] if validation is None else [validation])):
-        _check_that_something_changes(corpus)
+        _check_not_constant(corpus)
 
 
-def _check_that_something_changes(corpus: Corpus) -> None:
-    """Read windows, some from all over the corpus first, until one is not constant: the first, as a rule."""
-    some = np.unique(np.linspace(0, len(corpus) - 1, LOOKED_AT).astype(int))
-    parts = [*np.split(some, len(some)), *np.array_split(np.arange(len(corpus)), -(-len(corpus) // LOOKED_AT))]
+def _check_not_constant(corpus: Corpus) -> None:
+    """Read windows until one is not constant, usually the first."""
+    some = np.unique(np.linspace(0, len(corpus) - 1, N_PROBED).astype(int))
+    parts = [*np.split(some, len(some)), *np.array_split(np.arange(len(corpus)), -(-len(corpus) // N_PROBED))]
     if not any(np.ptp(corpus.read(part), axis=2).any() for part in parts):
         raise FitError(
-            f"no channel changes in any of {len(corpus)} windows (the first one is of {corpus.file_of(0)}), so that"
-            " there is nothing to fill in"
+            f"all {len(corpus)} windows are constant (the first is from {corpus.file_of(0)}), so there is nothing to"
+            " reconstruct; check the recordings"
         )
 
 
@@ -327,9 +328,13 @@ def _identity(
     accelerator: Accelerator,
     log_steps: int,
 ) -> dict[str, str]:
-    """What makes a pre-training this one, as short texts; how many processes run it does not."""
-    corpora = {"windows": windows, "validation": validation}
-    told = {name: "none" if one is None else one.fingerprint() for name, one in corpora.items()}
-    # How much runs at once is a matter of memory.
-    how = {"recipe": recipe.model_dump_json(exclude={"micro_batch"}), "precision": accelerator.mixed_precision}
-    return {**model_identity(model), "device": accelerator.device.type, **told, **how, "log_steps": str(log_steps)}
+    """Short texts that identify a pre-training. The number of processes and `micro_batch` are not part of it."""
+    return {
+        **model_identity(model),
+        "device": accelerator.device.type,
+        "windows": windows.fingerprint(),
+        "validation": "none" if validation is None else validation.fingerprint(),
+        "recipe": recipe.model_dump_json(exclude={"micro_batch"}),
+        "precision": accelerator.mixed_precision,
+        "log_steps": str(log_steps),
+    }

@@ -1,4 +1,4 @@
-"""The objective of pre-training for the one `fit`: windows in memory, no labels, the losses of `pretrain`."""
+"""The objective "masked-reconstruction" for `fit`: windows in memory, no labels, the loss of `pretrain`."""
 
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -11,22 +11,22 @@ from torch import Tensor
 from emg_lens.data.batch import Batch
 from emg_lens.data.trials import TrialSet
 from emg_lens.training.objectives import FitError, Objective, check_trials, targets_of
-from emg_lens.training.pretraining.masking import draw_mask, n_patches, reconstruction_losses, total_loss
+from emg_lens.training.pretraining.masking import n_patches, random_mask, reconstruction_losses, total_loss
 from emg_lens.training.recipe import TrainingRecipe
 from emg_lens.validation import ArgumentError
 
 
 @dataclass(frozen=True)
 class MaskedReconstruction(Objective):
-    """Samples of hidden tokens, told from those that are not: what pre-training fits (docs/pretraining.md §10.2).
+    """Reconstruct the samples of masked tokens from the visible ones (docs/pretraining.md §10.2).
 
-    The targets are the windows themselves: `fit(model, Batch(x, x), recipe, objective="masked-reconstruction")`, x
-    scaled as for pre-training (docs/pretraining.md §10.1). Every window and epoch has new random hidden tokens.
+    The targets are the windows themselves: `fit(model, Batch(x, x), recipe, objective="masked-reconstruction")`, with
+    x scaled as for pre-training (docs/pretraining.md §10.1). Each window has another random mask in every epoch.
 
     Attributes:
-        masked_fraction: Of the tokens of a window that are hidden.
+        masked_fraction: Fraction of the tokens of a window that is masked.
         beta: See `torch.nn.functional.smooth_l1_loss`.
-        visible_weight: Of the error of the visible tokens.
+        visible_weight: Weight of the error of the visible tokens.
     """
 
     masked_fraction: float = 0.5
@@ -45,48 +45,46 @@ class MaskedReconstruction(Objective):
 
     @property
     def identity(self) -> str:
-        """Name and settings."""
+        """The name and the settings."""
         return f"{self.name} {self.masked_fraction:g} {self.beta:g} {self.visible_weight:g}"
 
     def targets(self, trials: TrialSet) -> NoReturn:  # noqa: ARG002
-        """Refused: trials hold what is performed in them.
+        """Raise an error: this objective does not use the labels of trials.
 
         Raises:
             FitError: Always.
         """
         raise FitError(
-            "masked reconstruction has no targets but the scaled windows themselves, so it is no objective of a study:"
-            " emg-lens pretrain fits it to whole data sets, fit(model, Batch(x, x), recipe, objective=...) to windows"
+            "masked-reconstruction is not an objective for studies, because its targets are the windows themselves;"
+            " use emg-lens pretrain for data sets, or fit(model, Batch(x, x), recipe, objective=...) for windows"
         )
 
     def output_names(self, trials: TrialSet) -> tuple[str, ...]:  # noqa: ARG002
-        """None: the outputs are samples."""
+        """Return no names: the outputs are samples."""
         return ()
 
     def check(self, model: Any, batch: Batch, prefix: str = "") -> None:
-        """Refuse a model that does not fill in signals, and targets that are not the windows."""
+        """Check that the model reconstructs its input, and that the targets are the windows."""
         x, targets = batch.x, targets_of(batch, prefix)
         given = getattr(getattr(model, "cfg", None), "output_shape", None)
         if given is None or tuple(x.shape[1:]) != given or not getattr(model.cfg, "mask_token", False):
             raise FitError(
-                f"{prefix}{type(model).__name__} gives {given} for windows of {tuple(x.shape[1:])}; expected the"
-                " samples of its input and a mask token, as a TinyMyo with head='reconstruction' has them, and whole"
-                " patches"
+                f"{prefix}{type(model).__name__} has outputs {given} for windows of {tuple(x.shape[1:])}; expected"
+                " outputs of the same shape, a mask token, and windows of whole patches, as in a TinyMyo with"
+                " head='reconstruction'"
             )
         n_patches(model)
         check_trials(batch, prefix)
         if targets.shape != x.shape or not torch.equal(targets, x):
-            raise FitError(
-                f"{prefix}targets are other values than the windows; give the windows twice: Batch(x, x)"
-            )
+            raise FitError(f"{prefix}the targets differ from the windows; give the windows twice: Batch(x, x)")
 
     def losses(self, outputs: Tensor, targets: Tensor, recipe: TrainingRecipe) -> NoReturn:  # noqa: ARG002
-        """Refused: without the mask there is no loss.
+        """Raise an error: the loss needs a mask.
 
         Raises:
             FitError: Always.
         """
-        raise FitError("masked reconstruction has a loss for a mask alone: batch_losses draws one")
+        raise FitError("the loss of masked reconstruction needs a mask; call batch_losses, which makes one")
 
     def batch_losses(
         self,
@@ -96,21 +94,21 @@ class MaskedReconstruction(Objective):
         recipe: TrainingRecipe,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, " trial"], Tensor]:
-        """Hide tokens of each window; loss and reconstruction. Of models with two heads, the first is fitted.
+        """Mask tokens of each window; return the losses and the reconstruction. A second head is not trained.
 
         Raises:
-            FitError: A recipe that smooths labels.
+            FitError: The recipe smooths labels.
         """
         if recipe.label_smoothing:
-            raise FitError(f"label_smoothing={recipe.label_smoothing} means nothing in a reconstruction; leave it at 0")
+            raise FitError(f"label_smoothing={recipe.label_smoothing}, but a reconstruction has no labels; set it to 0")
         tokens = np.ones(len(model.layout), bool)
         seeds = torch.randint(2**62, (len(batch),), generator=generator).tolist()
-        drawn = [torch.from_numpy(draw_mask(tokens, self.masked_fraction, (seed,))) for seed in seeds]
-        masked = torch.stack(drawn).to(batch.x.device)
-        found = model(batch.x, masked=masked)
+        masks = [torch.from_numpy(random_mask(tokens, self.masked_fraction, (seed,))) for seed in seeds]
+        masked = torch.stack(masks).to(batch.x.device)
+        reconstruction = model(batch.x, masked=masked)
         real, patches = torch.ones_like(masked), n_patches(model)
-        of_both = reconstruction_losses(found, targets_of(batch), masked, real, patches, self.beta)
-        return total_loss(*of_both, self.visible_weight), found
+        losses = reconstruction_losses(reconstruction, targets_of(batch), masked, real, patches, self.beta)
+        return total_loss(*losses, self.visible_weight), reconstruction
 
 
 MASKED_RECONSTRUCTION = MaskedReconstruction()

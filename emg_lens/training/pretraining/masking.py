@@ -1,4 +1,4 @@
-"""Masked reconstruction: which tokens are hidden, and what the loss of a reconstruction is (docs/pretraining.md §10.2)."""
+"""Masked reconstruction: random masks of tokens, and the loss of a reconstruction (docs/pretraining.md §10.2)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,98 +13,108 @@ from torch import Tensor
 from emg_lens.validation import ArgumentError
 
 TRAINING, VALIDATION = 0, 1
-"""Streams that masks are drawn from."""
+"""Streams of random numbers for the masks."""
 
 
-def draw_mask(real: Bool[np.ndarray, " token"], share: float, seed: Sequence[int]) -> Bool[np.ndarray, " token"]:
-    """Exactly `int(share * n)` of the `n` real tokens, without replacement, the same for the same seed.
+def random_mask(real: Bool[np.ndarray, " token"], fraction: float, seed: Sequence[int]) -> Bool[np.ndarray, " token"]:
+    """Mask exactly `int(fraction * n)` of the `n` real tokens at random, without replacement.
 
     Args:
-        real: Tokens that may be masked.
-        share: Which part of them.
-        seed: Numbers that stand for the window and the epoch.
+        real: Tokens that may be masked; the others are padding.
+        fraction: Fraction of them to mask.
+        seed: Numbers that identify the window and the epoch. The same numbers give the same mask.
+
+    Returns:
+        True for the masked tokens.
 
     Raises:
-        ArgumentError: No token would be masked, or none visible.
+        ArgumentError: No token would be masked, or none would be visible.
     """
-    may = np.flatnonzero(real)
-    n = int(share * len(may))
-    if not 0 < n < len(may):
-        raise ArgumentError(f"masked_fraction={share:g} masks {n} of {len(may)} tokens; some must be masked, some visible")
-    found = np.zeros(len(real), bool)
-    found[np.random.default_rng(seed).permutation(may)[:n]] = True
-    return found
+    candidates = np.flatnonzero(real)
+    n = int(fraction * len(candidates))
+    if not 0 < n < len(candidates):
+        raise ArgumentError(
+            f"masked_fraction={fraction:g} masks {n} of {len(candidates)} tokens; at least one must be masked, and one"
+            " visible"
+        )
+    mask = np.zeros(len(real), bool)
+    mask[np.random.default_rng(seed).permutation(candidates)[:n]] = True
+    return mask
 
 
 def token_errors(
-    found: Float[Tensor, "window channel time"], wanted: Float[Tensor, "window channel time"], patches: int, beta: float
+    reconstruction: Float[Tensor, "window channel time"],
+    signal: Float[Tensor, "window channel time"],
+    patches: int,
+    beta: float,
 ) -> Float[Tensor, "window token"]:
-    """Mean Smooth-L1 error of each token's samples; tokens channel-major. Samples behind the last patch do not count.
+    """Average the Smooth-L1 error over the samples of each token; tokens are in channel-major order.
 
     Args:
-        found: Reconstruction.
-        wanted: The signal.
-        patches: Tokens of a channel.
+        reconstruction: The reconstruction.
+        signal: The true signal. Samples after the last whole patch are left out.
+        patches: Tokens per channel.
         beta: See `torch.nn.functional.smooth_l1_loss`.
     """
-    length = wanted.shape[-1] // patches * patches
-    errors = F.smooth_l1_loss(found[..., :length].float(), wanted[..., :length].float(), reduction="none", beta=beta)
+    length = signal.shape[-1] // patches * patches
+    pair = (reconstruction[..., :length].float(), signal[..., :length].float())
+    errors = F.smooth_l1_loss(*pair, reduction="none", beta=beta)
     return reduce(errors, "window channel (patch sample) -> window (channel patch)", "mean", patch=patches)
 
 
-def masked_and_visible(
+def masked_and_visible_errors(
     errors: Float[Tensor, "window token"], masked: Bool[Tensor, "window token"], real: Bool[Tensor, "window token"]
 ) -> tuple[Float[Tensor, " window"], Float[Tensor, " window"]]:
-    """Mean error of the masked and of the visible real tokens of each window."""
+    """Average the errors over the masked real tokens, and over the visible real tokens, of each window."""
     visible = real & ~masked
     return tuple((errors * of).sum(1) / of.sum(1).clamp(min=1) for of in (masked, visible))  # pyright: ignore
 
 
 def reconstruction_losses(
-    found: Float[Tensor, "window channel time"],
-    wanted: Float[Tensor, "window channel time"],
+    reconstruction: Float[Tensor, "window channel time"],
+    signal: Float[Tensor, "window channel time"],
     masked: Bool[Tensor, "window token"],
     real: Bool[Tensor, "window token"],
     patches: int,
     beta: float,
 ) -> tuple[Float[Tensor, " window"], Float[Tensor, " window"]]:
-    """Masked and visible loss of each window; arguments as in `token_errors` and `masked_and_visible`."""
-    return masked_and_visible(token_errors(found, wanted, patches, beta), masked, real)
+    """Masked and visible loss of each window; arguments as in `token_errors` and `masked_and_visible_errors`."""
+    return masked_and_visible_errors(token_errors(reconstruction, signal, patches, beta), masked, real)
 
 
 def total_loss(
     masked: Float[Tensor, " window"], visible: Float[Tensor, " window"], visible_weight: float
 ) -> Float[Tensor, " window"]:
-    """What is learned from: the masked loss, and the visible one with its weight."""
+    """The loss that is minimised: the masked loss plus the weighted visible loss."""
     return masked + visible_weight * visible
 
 
-def of_samples(
+def masked_samples(
     masked: Bool[Tensor, "window token"], channels: int, samples: int
 ) -> Bool[Tensor, "window channel time"]:
-    """Which samples masked tokens stand for; samples behind the last patch are visible."""
+    """Expand a mask of tokens to samples. Samples after the last whole patch are visible."""
     patches = masked.shape[1] // channels
     size = samples // patches
-    found = repeat(masked, "window (channel patch) -> window channel (patch sample)", channel=channels, sample=size)
-    return F.pad(found, (0, samples - patches * size))
+    mask = repeat(masked, "window (channel patch) -> window channel (patch sample)", channel=channels, sample=size)
+    return F.pad(mask, (0, samples - patches * size))
 
 
-def of_tokens(real: Bool[np.ndarray, "window channel"], patches: int) -> Bool[np.ndarray, "window token"]:
-    """What is said of channels, of their tokens."""
+def tokens_of_channels(real: Bool[np.ndarray, "window channel"], patches: int) -> Bool[np.ndarray, "window token"]:
+    """Expand a mask of channels to their tokens."""
     return repeat(real, "window channel -> window (channel patch)", patch=patches)
 
 
 def n_patches(model: torch.nn.Module) -> int:
-    """Tokens of a channel of a model whose tokens are patches of channels.
+    """Return the number of tokens per channel of a model with patches of channels as tokens.
 
     Raises:
-        ArgumentError: Its tokens are something else.
+        ArgumentError: The model has other tokens.
     """
     signals: Any = model
     n_tokens, n_channels = len(signals.layout), signals.cfg.n_channels
     if n_tokens % n_channels or n_tokens < n_channels:
         raise ArgumentError(
             f"{type(model).__name__} has {n_tokens} tokens for {n_channels} channels; masked reconstruction needs"
-            " tokens that are patches of channels"
+            " tokens that are patches of channels, as in TinyMyo"
         )
     return n_tokens // n_channels

@@ -1,4 +1,4 @@
-"""The recipe of a pre-training by masked reconstruction, and the two that were published (docs/pretraining.md §10.2)."""
+"""The recipe of a pre-training by masked reconstruction, and two published ones (docs/pretraining.md §10.2)."""
 
 import math
 from collections.abc import Mapping
@@ -12,27 +12,28 @@ MOST_EPOCHS = 10**6
 
 
 class PretrainingRecipe(SpecModel):
-    """How an encoder learns to fill in masked tokens. Defaults are those of the published code.
+    """Settings of a pre-training by masked reconstruction. The defaults are those of the published code.
 
     Attributes:
         epochs: Passes over the training windows.
-        batch_size: Windows of an optimiser's step, on all processes together; what is left over at the end of an epoch
-            is left out, other windows in each.
-        micro_batch: Windows that a process runs at once, at most: gradients of a step are accumulated.
+        batch_size: Windows per optimiser step, over all processes. The windows that do not fill a last batch are left
+            out of an epoch; they are others in each epoch.
+        micro_batch: Most windows that a process computes at once; the gradients of a step are accumulated.
         lr: Peak learning rate of AdamW.
-        min_lr: Where the cosine ends.
-        warmup_lr: Where the linear warm-up begins.
-        warmup_epochs: How long it lasts.
-        schedule: `"by epoch"`: the rate changes once an epoch, and the cosine counts from the first epoch, so that
-            after the warm-up it goes on a little lower (timm's `CosineLRScheduler`, as the published code steps it).
-            `"by step"`: it changes every step, and the cosine begins at the peak.
-        betas: Of AdamW.
-        weight_decay: Of AdamW, on all parameters.
-        clip_norm: Largest norm of the gradient; `None` = unlimited.
-        masked_fraction: Of the tokens of a window, drawn anew for each window and epoch: exactly `int(share * tokens)`.
-        beta: Of the Smooth-L1 loss: below it errors count squared.
-        visible_weight: Weight of the loss of visible tokens beside that of masked ones.
-        seed: Of initial weights, the order of windows, masks and dropout.
+        min_lr: Learning rate at the end of the cosine.
+        warmup_lr: Learning rate at the start of the linear warm-up.
+        warmup_epochs: Length of the warm-up.
+        schedule: `"by epoch"`: the rate changes once per epoch, and the cosine counts from the first epoch, so the rate
+            stays below `lr` after a warm-up (timm's `CosineLRScheduler`, as in the published code). `"by step"`: the
+            rate changes in every step, and the cosine starts at the peak.
+        betas: Betas of AdamW.
+        weight_decay: Weight decay of AdamW, for all parameters.
+        clip_norm: Largest norm of the gradient; `None` = no limit.
+        masked_fraction: Fraction of the tokens of a window that is masked, at random for each window and epoch. The
+            number of masked tokens is `int(masked_fraction * tokens)`.
+        beta: Beta of the Smooth-L1 loss: the loss is quadratic for smaller errors and linear for larger ones.
+        visible_weight: Weight of the loss of the visible tokens; that of the masked tokens has weight 1.
+        seed: Seed of initial weights, order of windows, masks and dropout.
 
     Example:
         >>> from emg_lens import PretrainingRecipe
@@ -73,33 +74,37 @@ class PretrainingRecipe(SpecModel):
 
     @classmethod
     def published(cls, name: str, **fields: Any) -> "PretrainingRecipe":
-        """A published recipe, with some fields replaced.
+        """Return a published recipe, with some fields replaced.
+
+        Args:
+            name: `"tinymyo-released"` (the published code) or `"tinymyo-thesis"`.
+            **fields: Fields to replace.
 
         Raises:
-            ArgumentError: No such recipe or field.
+            ArgumentError: There is no such recipe or field.
         """
         return cls(like=name, **fields)  # pyright: ignore[reportCallIssue]
 
     @model_validator(mode="before")
     @classmethod
     def _like(cls, content: Any) -> Any:
-        """`{like: tinymyo-thesis, epochs: 3}`: the fields of a published recipe under those that are given."""
+        """Read `{like: tinymyo-thesis, epochs: 3}`: a published recipe with other values for some fields."""
         if isinstance(content, str):
             content = {"like": content}
         if not isinstance(content, Mapping) or "like" not in content:
             return content
         name = content["like"]
         if not isinstance(name, str) or name not in PUBLISHED:
-            raise ValueError(f"no recipe {name!r} to be like; known: {', '.join(PUBLISHED)}")
+            raise ValueError(f"like={name!r} is not a published recipe; known: {', '.join(PUBLISHED)}")
         return {**PUBLISHED[name], **{key: value for key, value in content.items() if key != "like"}}
 
     def lr_at(self, epoch: int, step: int, steps: int) -> float:
-        """Learning rate of a step.
+        """Return the learning rate of a step.
 
         Args:
-            epoch: Which epoch, from 0.
-            step: Which step of the epoch, from 0.
-            steps: Steps of an epoch.
+            epoch: Number of the epoch, from 0.
+            step: Number of the step within the epoch, from 0.
+            steps: Steps per epoch.
         """
         by_step = self.schedule == "by step"
         done = epoch + step / steps if by_step else epoch
@@ -110,7 +115,7 @@ class PretrainingRecipe(SpecModel):
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + math.cos(math.pi * min(part, 1.0)))
 
     def summary(self) -> str:
-        """The recipe in a line."""
+        """Describe the recipe in one line."""
         return (
             f"{self.epochs} epochs, {self.batch_size} windows a step, {self.masked_fraction:.0%} of the tokens masked,"
             f" learning rate {self.lr:g} (cosine {self.schedule}, {self.warmup_epochs:g} epochs of warm-up)"
@@ -121,4 +126,4 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "tinymyo-released": {},
     "tinymyo-thesis": {"betas": (0.9, 0.98), "schedule": "by step"},
 }
-"""What they say otherwise than the defaults; where thesis and code differ is told in docs/pretraining.md §10.2."""
+"""Published recipes, as differences from the defaults. docs/pretraining.md §10.2 compares thesis and code."""

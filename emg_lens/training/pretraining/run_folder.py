@@ -48,11 +48,11 @@ class PretrainedRun:
     """A finished pre-training.
 
     Attributes:
-        folder: Of the run.
-        losses: As `pretrain` returns them.
+        folder: Folder of the run.
+        losses: Table of losses, as `pretrain` returns it.
         model: The model, in evaluation mode.
-        windows: What it learned from.
-        validation: What it was watched on.
+        windows: Windows that it was trained on.
+        validation: Windows of the validation loss.
     """
 
     folder: Path
@@ -74,41 +74,41 @@ def run_pretraining(
     log_to: Tracker | None = None,
     console: Console | None = None,
 ) -> PretrainedRun:
-    """Run a pre-training, or continue it.
+    """Run a pre-training, or resume it.
 
     Args:
         spec: The pre-training.
-        data: Folder that the spec's folders are below.
-        out: Where runs and shards are kept.
+        data: Folder that contains the spec's folders.
+        out: Folder for runs and shards.
         workers: Processes that read ahead, for each process that computes.
         precision: `"bf16"`: matrix products in bfloat16.
-        device: `"auto"`: the accelerator that there is, or what `accelerate` was told.
-        log_to: A tracker that gets every row of the losses too; it must be installed.
-        console: Where progress goes; default nowhere.
+        device: `"auto"`: an accelerator if there is one, or the configuration of `accelerate`.
+        log_to: A tracker that also gets every row of the losses; it must be installed.
+        console: Console for progress; default: no progress is shown.
 
     Raises:
-        PretrainingError: The file does not fit the data, a folder that was made with other data or cannot be written
-            to, or a tracker that is not installed.
-        DataError: Recordings or shards that cannot be read.
-        FitError, CheckpointError: As `pretrain`.
-        BusyError: Another process runs it in this folder.
-        DamagedFileError: A finished run's table of losses does not hold what was written.
+        PretrainingError: The specification does not fit the data, or the tracker is not installed.
+        RunFolderError: The folder was made with other data or precision, or it cannot be written to.
+        DataError: Recordings or shards cannot be read.
+        FitError, CheckpointError: As in `pretrain`.
+        BusyError: Another process runs this pre-training in this folder.
+        DamagedFileError: The table of losses of a finished run was changed.
     """
     if log_to is not None and not INSTALLED[log_to]():
-        raise PretrainingError(f"{log_to} is not installed; pip install {log_to}, or leave it out")
+        raise PretrainingError(f"{log_to} is not installed; run pip install {log_to}, or leave out --log-to")
     out = Path(out).expanduser().absolute()
     folder = out / spec.name / spec.digest()
     try:
         accelerator = Accelerator(
             cpu=device == "cpu", mixed_precision=precision, log_with=log_to, project_dir=str(folder) if log_to else None
         )
-    except ValueError as error:  # accelerate has one device and precision a process
+    except ValueError as error:  # accelerate allows one device and precision per process
         raise PretrainingError(f"this process cannot compute with precision={precision!r} ({error})") from None
-    # Only the first process writes, and shows what it does.
+    # Only the first process writes files and shows progress.
     first = accelerator.is_main_process
     if not first:
         console = None
-    shards = _in_turn(accelerator, lambda: [str(path) for path in _shards(spec, data, out, console)])
+    shards = _by_first_process(accelerator, lambda: [str(path) for path in _shards(spec, data, out, console)])
     whole = Corpus.open(shards, spec.corpus.modalities, spec.corpus.scale, spec.corpus.padding)
     windows, validation = whole.divide(spec.held_out)
     model = _build(spec, whole)
@@ -119,10 +119,10 @@ def run_pretraining(
         accelerator.wait_for_everyone()
         if not (folder / MODEL).exists():
             if console is not None and (folder / CHECKPOINT).exists():
-                console.print(f"continuing {printable(str(folder))}", markup=False, highlight=False)
+                console.print(f"resuming {printable(str(folder))}", markup=False, highlight=False)
             if log_to is not None:
                 accelerator.init_trackers(spec.name)
-            with _told(console, folder, accelerator) as on_row:
+            with _progress(console, folder, accelerator) as on_row:
                 losses = pretrain(
                     model,
                     windows,
@@ -147,7 +147,7 @@ def run_pretraining(
 
 
 def _build(spec: PretrainingSpec, corpus: Corpus) -> Any:
-    """The model with its first weights."""
+    """Build the model with its initial weights."""
     entry, settings = architecture(spec.model.architecture), dict(spec.model.settings)
     if "head" in entry.settings:
         settings.setdefault("head", "reconstruction")
@@ -159,15 +159,19 @@ def _build(spec: PretrainingSpec, corpus: Corpus) -> Any:
     except ModelError as error:
         if "head" in entry.settings:
             raise
-        raise PretrainingError(f"model {entry.name!r} cannot fill in masked samples ({error}); try tinymyo") from None
+        raise PretrainingError(
+            f"model {entry.name!r} cannot reconstruct masked tokens ({error}); use tinymyo"
+        ) from None
 
 
 def _shards(spec: PretrainingSpec, data: str | Path | None, out: Path, console: Console | None) -> list[Path]:
-    """The folders of the shards, which are written first where the spec names data sets."""
+    """Return the folders of the shards. Shards of data sets are written first."""
     if spec.corpus.folders:
         places = [Path(folder).expanduser() for folder in spec.corpus.folders]
         if data is None and not all(place.is_absolute() for place in places):
-            raise PretrainingError(f"{spec.name} reads shards in {', '.join(spec.corpus.folders)}; give --data")
+            raise PretrainingError(
+                f"{spec.name} reads shards from {', '.join(spec.corpus.folders)}; give their parent folder with --data"
+            )
         return [Path(data or ".").expanduser().absolute() / place for place in places]
     folder = out / "corpora" / corpus_digest(spec.corpus.parts, data)
     with console.status(f"writing windows of {', '.join(spec.corpus.parts)}") if console else nullcontext():
@@ -175,19 +179,19 @@ def _shards(spec: PretrainingSpec, data: str | Path | None, out: Path, console: 
     return [folder]
 
 
-def _in_turn(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """What the first process finds, told to all; an error of its is an error in all."""
-    found: list[Any] = [None]
+def _by_first_process(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
+    """Call a function in the first process and return its result in all. Its errors are re-raised in every process."""
+    result: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            found = [work()]
+            result = [work()]
         except EmgLensError as error:
-            found = [error]
+            result = [error]
     if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return found[0]
+        broadcast_object_list(result)
+    if isinstance(result[0], Exception):
+        raise result[0]
+    return result[0]
 
 
 def _claim(
@@ -221,10 +225,10 @@ def _claim(
 
 
 @contextmanager
-def _told(
+def _progress(
     console: Console | None, folder: Path, accelerator: Accelerator
 ) -> Iterator[Callable[[pd.DataFrame, int], None]]:
-    """What writes each row of losses to the table, the bar and the tracker."""
+    """Yield a function that reports each row of losses: in the csv file, the progress bar and the tracker."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     shown = console or Console(quiet=True)
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=shown, transient=True) as progress:
@@ -235,7 +239,7 @@ def _told(
             what = f"masked loss {row['train_masked']:.4f}, {row['windows_per_s']:.0f} windows/s"
             progress.update(bar, completed=int(row["step"]), total=n_steps, description=what)
             nonlocal due
-            if time.monotonic() >= due:  # a table that is safe on a disk takes its time
+            if time.monotonic() >= due:  # flushing a file to the disk is slow
                 _write_losses(folder, losses)
                 due = time.monotonic() + TABLE_SECONDS
             if accelerator.trackers:

@@ -1,4 +1,4 @@
-"""The file of a pre-training: corpus, model, recipe. Shipped ones are in `catalog/`."""
+"""The specification of a pre-training: corpus, model, recipe. Shipped ones are in `catalog/`."""
 
 import hashlib
 import json
@@ -20,22 +20,22 @@ from emg_lens.training.pretraining.recipe import PretrainingRecipe
 from emg_lens.validation import ArgumentError, Name, SpecModel, check_argument, short
 
 WORDS = ("title", "question")
-"""Keys that change no number."""
+"""Keys that do not change any number."""
 
 
 class PretrainingError(EmgLensError, ValueError):
-    """A pre-training that cannot be read or run; the message is one line for the person who wrote it."""
+    """A specification of a pre-training that cannot be read or run; the message is one line."""
 
 
 class CorpusSpec(SpecModel):
-    """Which windows, and how they are handed to the model.
+    """The windows of a pre-training, and how the model receives them.
 
     Attributes:
-        parts: Registered data sets, by a name of your own; their windows are written as shards first.
-        folders: Instead, folders of shards, below the folder of all data; `.` is that folder itself.
-        modalities: Channels of each modality that windows are padded to; default those of the widest shard.
+        parts: Registered data sets, each under a name of your choice. Their windows are first written as shards.
+        folders: Folders with shards, in place of `parts`, below the folder of all data; `.` is that folder itself.
+        modalities: Modality -> number of channels that windows are padded to; default those of the widest shard.
         scale: `min-max` or `none`; see `emg_lens.data.corpus.Corpus`.
-        padding: `counted`, as published, or `left out`.
+        padding: `counted` in the loss, as published, or `left out`.
     """
 
     parts: dict[Name, CorpusPart] = {}
@@ -47,21 +47,21 @@ class CorpusSpec(SpecModel):
     @model_validator(mode="after")
     def _one_way(self) -> "CorpusSpec":
         if bool(self.parts) == bool(self.folders):
-            raise ValueError("a corpus needs either parts (data sets to write shards of) or folders (of shards)")
+            raise ValueError("a corpus needs either parts (data sets, written as shards) or folders (of shards)")
         return self
 
 
 class PretrainingSpec(SpecModel):
-    """A whole pre-training, as a file says it.
+    """A pre-training as its YAML file describes it.
 
     Attributes:
-        name: Short name, also of the run's folder.
-        title: One line.
-        question: What it is for, in a few sentences.
-        corpus: Which windows.
-        held_out: Which of them are for validation.
-        model: What learns: an architecture whose tokens are patches of channels, and its settings.
-        recipe: How: `{like: tinymyo-released, epochs: 5}`.
+        name: Short name; the run's folder has the same name.
+        title: Title in one line.
+        question: Purpose, in a few sentences.
+        corpus: The windows.
+        held_out: The windows for validation.
+        model: An architecture that has patches of channels as tokens, and its settings.
+        recipe: Settings of the training: `{like: tinymyo-released, epochs: 5}`.
         log_steps: Steps between two rows of the table of losses.
     """
 
@@ -77,7 +77,7 @@ class PretrainingSpec(SpecModel):
     @model_validator(mode="after")
     def _fresh(self) -> Self:
         if self.model.pretrained is not None:
-            raise ValueError("a pre-training begins with fresh weights: leave model.pretrained out")
+            raise ValueError("model.pretrained is set, but a pre-training starts from random weights; remove it")
         return self
 
     @classmethod
@@ -85,7 +85,7 @@ class PretrainingSpec(SpecModel):
         """Read a pre-training by its catalogue name or from a YAML file.
 
         Raises:
-            PretrainingError: No such file or name, not YAML, or a key or value that does not belong there.
+            PretrainingError: There is no such file or name, it is not YAML, or a key or value is wrong.
         """
         check_argument("pre-training", name_or_path, str | Path)
         path = Path(name_or_path)
@@ -101,7 +101,7 @@ class PretrainingSpec(SpecModel):
         """Read a pre-training from YAML text.
 
         Raises:
-            PretrainingError: As `load`.
+            PretrainingError: As in `load`.
         """
         try:
             content = read_mapping(text, source, "name, corpus, model")
@@ -115,17 +115,17 @@ class PretrainingSpec(SpecModel):
             raise PretrainingError(f"{source}: {error}") from None
 
     def to_yaml(self) -> str:
-        """The pre-training with every default written out (but those of the architecture)."""
+        """Write the specification as YAML, with all defaults except those of the architecture."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
     def digest(self) -> str:
-        """Ten hexadecimal digits that change with any setting that could change a number."""
+        """Hash all settings that can change a number; return 10 hexadecimal digits."""
         content = json.dumps(self.model_dump(mode="json", exclude={*WORDS}), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
 
 
 def shipped_pretrainings() -> tuple[str, ...]:
-    """Names of the shipped pre-trainings."""
+    """Return the names of the shipped pre-trainings."""
     return tuple(sorted(f.name.removesuffix(".yaml") for f in _folder().iterdir() if f.name.endswith(".yaml")))
 
 

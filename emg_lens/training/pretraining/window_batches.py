@@ -1,4 +1,4 @@
-"""Batches of a corpus for pre-training: windows with their masks, read by workers, the same for any number of them."""
+"""Batches of a corpus for pre-training: windows with random masks. They do not depend on the number of readers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from emg_lens.data.corpus import Corpus
 from emg_lens.data.recording import DataError
 from emg_lens.data.window_order import WindowOrder
 from emg_lens.errors import EmgLensError
-from emg_lens.training.pretraining.masking import TRAINING, VALIDATION, draw_mask, of_tokens
+from emg_lens.training.pretraining.masking import TRAINING, VALIDATION, random_mask, tokens_of_channels
 from emg_lens.training.pretraining.recipe import PretrainingRecipe
 
 Stretch = tuple[int, int]
-"""First place and last place + 1 in an epoch's order."""
+"""First place, and last place + 1, in the order of an epoch."""
 
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Windows that a process runs at once.
+    """Windows that one process computes at once.
 
     Attributes:
         x: Samples.
-        masked: Tokens that are hidden.
-        real: Tokens that count.
+        masked: True for masked tokens.
+        real: True for tokens that count in the loss, False for padding.
     """
 
     x: Float[Tensor, "window channel time"]
@@ -35,15 +35,23 @@ class WindowBatch:
     real: Bool[Tensor, "window token"]
 
     def to(self, device: torch.device) -> "WindowBatch":
-        """The same elsewhere."""
+        """Copy the batch to a device."""
         return WindowBatch(*(part.to(device, non_blocking=True) for part in (self.x, self.masked, self.real)))
 
 
 class WindowBatches(Dataset):
-    """Batches by their stretch of an epoch's order. What cannot be read comes back as text: see `read_batches`."""
+    """The batches of one epoch, indexed by stretch. An error becomes text, which `read_batches` raises."""
 
     def __init__(self, corpus: Corpus, recipe: PretrainingRecipe, patches: int, epoch: int | None) -> None:
-        """Of a training epoch; `None`: windows for validation, in their own order, with the same masks every time."""
+        """Set up one epoch.
+
+        Args:
+            corpus: The windows.
+            recipe: Gives the masked fraction and the seed.
+            patches: Tokens per channel.
+            epoch: Number of the training epoch, from 0. None = validation: windows in their own order, always with the
+                same masks.
+        """
         self.corpus, self.recipe, self.patches = corpus, recipe, patches
         self.order = None if epoch is None else WindowOrder(len(corpus), recipe.seed, epoch)
         self.stream = (recipe.seed, VALIDATION, 0) if epoch is None else (recipe.seed, TRAINING, epoch)
@@ -56,24 +64,24 @@ class WindowBatches(Dataset):
 
     def _batch(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
         numbers = torch.arange(first, last).numpy() if self.order is None else self.order.stretch(first, last)
-        real = of_tokens(self.corpus.real(numbers), self.patches)
-        drawn = [
-            draw_mask(tokens, self.recipe.masked_fraction, (*self.stream, place))
+        real = tokens_of_channels(self.corpus.real(numbers), self.patches)
+        masks = [
+            random_mask(tokens, self.recipe.masked_fraction, (*self.stream, place))
             for place, tokens in enumerate(real, first)
         ]
-        masked = torch.stack([torch.from_numpy(mask) for mask in drawn])
+        masked = torch.stack([torch.from_numpy(mask) for mask in masks])
         return torch.from_numpy(self.corpus.read(numbers)), masked, torch.from_numpy(real)
 
 
 def read_batches(batches: WindowBatches, stretches: Sequence[Stretch], workers: int) -> Iterator[WindowBatch]:
-    """The batches of these stretches in order, read ahead by so many processes (0: read here).
+    """Yield the batches of these stretches in order; `workers` processes read ahead (0 = this process reads).
 
     Raises:
-        DataError: What a reader found wrong.
+        DataError: A window cannot be read or is invalid.
     """
-    # A sequence of indices is a sampler, too.
+    # A sequence of indices can serve as a sampler.
     loader = DataLoader(batches, batch_size=None, sampler=stretches, num_workers=workers)  # pyright: ignore
-    for found in loader:
-        if isinstance(found, str):
-            raise DataError(found)
-        yield WindowBatch(*found)
+    for batch in loader:
+        if isinstance(batch, str):
+            raise DataError(batch)
+        yield WindowBatch(*batch)

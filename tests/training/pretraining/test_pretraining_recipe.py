@@ -8,7 +8,7 @@ from emg_lens.training import PretrainingRecipe
 from emg_lens.validation import ArgumentError
 
 
-def test_the_released_schedule_is_what_the_released_scheduler_gave():
+def test_the_released_schedule_equals_that_of_the_released_scheduler():
     recipe = PretrainingRecipe.published("tinymyo-released")
     assert recipe == PretrainingRecipe() and recipe.betas == (0.9, 0.999) and recipe.batch_size == 4096
     rates = [recipe.lr_at(epoch, 3, 7) for epoch in range(50)]  # timm's CosineLRScheduler, run at some epochs
@@ -16,7 +16,7 @@ def test_the_released_schedule_is_what_the_released_scheduler_gave():
     assert max(rates) < 9.1e-5
 
 
-def test_the_thesis_schedule_reaches_its_peak_and_is_torchs_cosine_from_there():
+def test_the_thesis_schedule_reaches_its_peak_and_then_equals_torchs_cosine():
     recipe = PretrainingRecipe.published("tinymyo-thesis", epochs=20, warmup_epochs=5)
     assert recipe.betas == (0.9, 0.98) and recipe.lr_at(0, 0, 10) == pytest.approx(1e-6)
     assert recipe.lr_at(2, 5, 10) == pytest.approx((1e-4 + 1e-6) / 2)
@@ -48,6 +48,6 @@ def test_without_a_warm_up_the_peak_comes_first():
         ({"beta": float("nan")}, "beta"),
     ],
 )
-def test_what_makes_no_recipe_is_one_line(fields, message):
+def test_a_wrong_recipe_is_an_error_of_one_line(fields, message):
     with pytest.raises(ArgumentError, match=message):
         PretrainingRecipe(**fields)

@@ -16,10 +16,10 @@ from toy_pretraining import LOSSES
 
 from emg_lens.data import DataError
 from emg_lens.io.checksums import DamagedFileError
-from emg_lens.io.locking import BusyError, one_at_a_time
+from emg_lens.io.locking import BusyError, exclusive_lock
 from emg_lens.io.run_folder import RunFolderError
 from emg_lens.training import PretrainingError, PretrainingSpec, run_pretraining
-from emg_lens.training.pretraining import run_folder as pretraining_run
+from emg_lens.training.pretraining import run_folder
 from emg_lens.training.pretraining.spec import shipped_pretrainings
 
 SPEC = """
@@ -56,44 +56,44 @@ def run(spec, data, out, **options):
     return run_pretraining(spec, data, out, device="cpu", **options)
 
 
-def test_a_run_leaves_losses_facts_and_a_model_that_loads(spec, data, tmp_path):
-    found = run(spec, data, tmp_path / "runs")
-    assert {f.name for f in found.folder.iterdir() if f.name[0] != "."} == {
+def test_a_run_writes_losses_a_record_and_a_model_that_loads(spec, data, tmp_path):
+    result = run(spec, data, tmp_path / "runs")
+    assert {f.name for f in result.folder.iterdir() if f.name[0] != "."} == {
         "spec.yaml", "environment.json", "data.json", "losses.csv", "checkpoint.safetensors", "checksums.json", "model",
     }  # fmt: skip
-    assert PretrainingSpec.load(found.folder / "spec.yaml") == spec
-    facts = json.loads((found.folder / "data.json").read_text())
-    assert facts["n_windows"] == 30 and facts["held_out"] == list(found.validation.subjects)
-    losses = pd.read_csv(found.folder / "losses.csv")
+    assert PretrainingSpec.load(result.folder / "spec.yaml") == spec
+    facts = json.loads((result.folder / "data.json").read_text())
+    assert facts["n_windows"] == 30 and facts["held_out"] == list(result.validation.subjects)
+    losses = pd.read_csv(result.folder / "losses.csv")
     assert [*losses.columns] == [*LOSSES, "windows_per_s"] and losses["step"].tolist() == [*range(1, 7)]
     assert losses["validation_masked"].notna().tolist() == [False, False, True] * 2
-    x = torch.from_numpy(found.validation.read(np.arange(3)))
-    again = type(found.model).from_pretrained(found.folder / "model")
-    assert torch.equal(found.model(x), again(x)) and x.shape == (3, 4, 40)
+    x = torch.from_numpy(result.validation.read(np.arange(3)))
+    again = type(result.model).from_pretrained(result.folder / "model")
+    assert torch.equal(result.model(x), again(x)) and x.shape == (3, 4, 40)
 
 
-def test_a_finished_run_is_not_made_again_and_a_stopped_one_goes_on(spec, data, tmp_path, monkeypatch):
+def test_a_finished_run_is_not_repeated_and_a_stopped_one_is_resumed(spec, data, tmp_path, monkeypatch):
     expected = run(spec, data, tmp_path / "one")
     seen = []
-    monkeypatch.setattr(pretraining_run, "pretrain", lambda *a, **k: seen.append(1))
+    monkeypatch.setattr(run_folder, "pretrain", lambda *a, **k: seen.append(1))
     again = run(spec, data, tmp_path / "one")
     assert not seen and again.losses.equals(expected.losses)
     monkeypatch.undo()
-    real = pretraining_run.pretrain
+    real = run_folder.pretrain
 
     def stopped(*args, **options):
         real(*args, **options, stop_after=4)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretraining_run, "pretrain", stopped)
+    monkeypatch.setattr(run_folder, "pretrain", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(spec, data, tmp_path / "two")
     monkeypatch.undo()
-    told = io.StringIO()
-    found = run(spec, data, tmp_path / "two", console=Console(file=told, width=500))
-    assert f"continuing {found.folder}" in told.getvalue()
-    pd.testing.assert_frame_equal(found.losses[LOSSES], expected.losses[LOSSES], check_exact=True)
-    for one, other in zip(found.model.parameters(), expected.model.parameters(), strict=True):
+    printed = io.StringIO()
+    result = run(spec, data, tmp_path / "two", console=Console(file=printed, width=500))
+    assert f"resuming {result.folder}" in printed.getvalue()
+    pd.testing.assert_frame_equal(result.losses[LOSSES], expected.losses[LOSSES], check_exact=True)
+    for one, other in zip(result.model.parameters(), expected.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -105,13 +105,13 @@ def test_a_finished_run_is_not_made_again_and_a_stopped_one_goes_on(spec, data, 
         lambda file: file.unlink(),
     ],
 )
-def test_a_changed_table_of_a_finished_run_is_refused_by_its_name(spec, data, tmp_path, damage):
+def test_a_changed_table_of_a_finished_run_is_refused_and_named(spec, data, tmp_path, damage):
     damage(run(spec, data, tmp_path).folder / "losses.csv")
     with pytest.raises(DamagedFileError, match="losses.csv"):
         run(spec, data, tmp_path)
 
 
-def test_another_configuration_is_another_folder_and_other_data_are_refused(spec, data, tmp_path):
+def test_another_configuration_has_another_folder_and_other_data_are_refused(spec, data, tmp_path):
     out = tmp_path / "runs"
     first = run(spec, data, out).folder
     other = PretrainingSpec.parse(SPEC.replace("lr: 0.003", "lr: 0.002"))
@@ -127,16 +127,16 @@ def test_another_configuration_is_another_folder_and_other_data_are_refused(spec
         run(spec, data, out)
 
 
-def test_a_process_computes_in_one_precision(spec, data, tmp_path):
+def test_a_process_has_only_one_precision(spec, data, tmp_path):
     run(spec, data, tmp_path / "runs")
     with pytest.raises(PretrainingError, match="this process cannot compute with precision='bf16'"):
         run(spec, data, tmp_path / "others", precision="bf16")
 
 
-def test_two_at_a_time_are_refused(spec, data, tmp_path):
+def test_two_runs_in_one_folder_at_a_time_are_refused(spec, data, tmp_path):
     folder = tmp_path / "runs" / spec.name / spec.digest()
     folder.mkdir(parents=True)
-    with one_at_a_time(folder / ".lock"), pytest.raises(BusyError, match="another --out"):
+    with exclusive_lock(folder / ".lock"), pytest.raises(BusyError, match="another --out"):
         run(spec, data, tmp_path / "runs")
 
 
@@ -144,9 +144,9 @@ def test_shards_of_data_sets_are_written_once_and_shared(tmp_path):
     text = SPEC.replace("  folders: [shards]\n  modalities: {emg: 4}\n", """
   parts: {toy: {dataset: simulated, folder: null, recipe: {fs: 100}, window_s: 0.4, subjects: [1, 2]}}
 """).replace("batch_size: 8", "batch_size: 64").replace("log_steps: 1", "log_steps: 50")  # fmt: skip
-    found = run(PretrainingSpec.parse(text), None, tmp_path)
+    result = run(PretrainingSpec.parse(text), None, tmp_path)
     shards = {f: f.stat().st_mtime_ns for f in (tmp_path / "corpora").rglob("*.h5")}
-    assert shards and set(found.windows.modalities) == {"emg", "acc"}
+    assert shards and set(result.windows.modalities) == {"emg", "acc"}
     other = PretrainingSpec.parse(text.replace("lr: 0.003", "lr: 0.002"))
     run(other, None, tmp_path)
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "corpora").rglob("*.h5")} == shards
@@ -166,7 +166,7 @@ def test_shards_of_data_sets_are_written_once_and_shared(tmp_path):
         (("{emg: 4}", "{emg: -1}"), "modalities"),
     ],
 )
-def test_a_file_that_says_something_else_is_one_line(change, message):
+def test_a_wrong_specification_is_an_error_of_one_line(change, message):
     with pytest.raises(PretrainingError, match=message):
         PretrainingSpec.parse(SPEC.replace(*change))
 
@@ -176,27 +176,27 @@ def test_a_file_that_says_something_else_is_one_line(change, message):
     [
         (("architecture: tinymyo", "architecture: tiny"), KeyError, "unknown model 'tiny'"),
         (("d_mlp: 16", "d_mpl: 16"), ValueError, "no setting 'd_mpl'"),
-        (("{emg: 4}", "{emg: 2}"), DataError, "has 3 channels of emg, the corpus takes 2"),
+        (("{emg: 4}", "{emg: 2}"), DataError, "has 3 channels of emg, more than the corpus has"),
         (("folders: [shards]", "folders: [shard]"), DataError, "does not exist"),
-        (("batch_size: 8", "batch_size: 64"), RuntimeError, "fewer than a step takes"),
+        (("batch_size: 8", "batch_size: 64"), RuntimeError, "fewer than one step needs"),
     ],
 )
-def test_what_does_not_fit_the_data_is_one_line(data, tmp_path, change, error, message):
+def test_a_specification_that_does_not_fit_the_data_is_an_error_of_one_line(data, tmp_path, change, error, message):
     with pytest.raises(error, match=message):
         run(PretrainingSpec.parse(SPEC.replace(*change)), data, tmp_path / "runs")
 
 
-def test_a_model_that_cannot_fill_in_is_told(data, tmp_path):
+def test_a_model_that_cannot_reconstruct_is_refused(data, tmp_path):
     text = SPEC.replace("tinymyo, ", "isonet, ").replace(" patch_samples: 10,", "")
     text = text.replace("dropout: 0.0,", "", 1).replace("hidden_dropout: 0.0, drop_path: 0.0", "")
-    with pytest.raises(PretrainingError, match="'isonet' cannot fill in masked samples .*; try tinymyo"):
+    with pytest.raises(PretrainingError, match="'isonet' cannot reconstruct masked tokens .*; use tinymyo"):
         run(PretrainingSpec.parse(text), data, tmp_path / "runs")
 
 
 def test_a_folder_is_needed_and_a_tracker_must_be_installed(spec, data, tmp_path, monkeypatch):
-    with pytest.raises(PretrainingError, match="give --data"):
+    with pytest.raises(PretrainingError, match="give their parent folder with --data"):
         run(spec, None, tmp_path)
-    monkeypatch.setitem(pretraining_run.INSTALLED, "tensorboard", lambda: False)
+    monkeypatch.setitem(run_folder.INSTALLED, "tensorboard", lambda: False)
     with pytest.raises(PretrainingError, match="tensorboard is not installed"):
         run(spec, data, tmp_path, log_to="tensorboard")
     with pytest.raises(RunFolderError, match="cannot write"):
@@ -204,14 +204,14 @@ def test_a_folder_is_needed_and_a_tracker_must_be_installed(spec, data, tmp_path
         run(spec, data, tmp_path / "file")
 
 
-def test_shipped_files_are_in_order():
+def test_shipped_specifications_are_valid():
     assert "pretrain-myo" in shipped_pretrainings()
     for name in shipped_pretrainings():
         shipped = PretrainingSpec.load(name)
         assert shipped.name == name and shipped.title and PretrainingSpec.parse(shipped.to_yaml()) == shipped
 
 
-def test_the_command_line_runs_it_and_tells_errors_in_one_line(data, tmp_path):
+def test_the_command_line_runs_it_and_prints_errors_in_one_line(data, tmp_path):
     (tmp_path / "toy.yaml").write_text(SPEC)
 
     def call(*words):
@@ -221,8 +221,8 @@ def test_the_command_line_runs_it_and_tells_errors_in_one_line(data, tmp_path):
     done = call(
         "pretrain", tmp_path / "toy.yaml", "--data", data, "--out", tmp_path / "runs", "--device", "cpu", "--workers", 1
     )
-    assert done.returncode == 0 and "6 steps: masked loss" in done.stdout, done.stderr
-    assert "in validation (left out: " in done.stdout
+    assert done.returncode == 0 and "masked loss after 6 steps: training" in done.stdout, done.stderr
+    assert "validation (subjects toy/" in done.stdout
     done = call(
         "pretrain", tmp_path / "toy.yaml", "--data", data, "--out", tmp_path / "runs", "--device", "cpu",
         "--precision", "bf16",
