@@ -77,7 +77,7 @@ class CheckpointFile:
         self._due = now + max(SAVE_SECONDS, (now - started) / SAVE_FRACTION)
 
     @contextmanager
-    def taking(self) -> Iterator[None]:
+    def reading_state(self) -> Iterator[None]:
         """Inside, the caller restores its state from the tensors. An error there becomes one line with the path.
 
         Raises:
