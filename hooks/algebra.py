@@ -131,7 +131,7 @@ def _set_depth(edges: EdgeSet, *parts: EdgeSet) -> None:
     object.__setattr__(edges, "depth", depth)
 
 
-def listed(values: Any, what: str, names: bool = True) -> tuple[int | str, ...]:
+def index_tuple(values: Any, what: str, names: bool = True) -> tuple[int | str, ...]:
     """Return one index or name, or several, as a tuple of Python values.
 
     Args:
@@ -241,7 +241,7 @@ class _Selection:
                 raise EdgeError(f"{axis}s={value}; expected a slice of integers with a step other than 0")
             start, stop, step = (None if i is None else int(i) for i in span)
             return _Selection(axis, span=(start, stop, step))
-        items = listed(value, f"{axis}s", names=False)
+        items = index_tuple(value, f"{axis}s", names=False)
         return _Selection(axis, indices=tuple(sorted({int(i) for i in items})))
 
     def resolve(self, size: int, of: str = "the model") -> Bool[np.ndarray, " one_or_size"]:
@@ -306,7 +306,7 @@ def _operand(edges: EdgeSet, also: type | None = None, tight: bool = False) -> s
 
 
 def _stage_names(stage: Stages) -> tuple[str, ...]:
-    names = () if stage is None else listed(stage, "stage")
+    names = () if stage is None else index_tuple(stage, "stage")
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise EdgeError(f"stage={short(stage)}; expected the name of a stage, or a list of different names")
     return tuple(str(name) for name in names)

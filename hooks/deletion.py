@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.edges import Nothing
+from emg_lens.hooks.edge_kinds import Nothing
 from emg_lens.hooks.hook_points import DeadHookError, Place, StageLayer
 from emg_lens.layout import TokenLayout, where_modalities_meet
 

@@ -5,9 +5,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from emg_lens.hooks.algebra import EdgeError, EdgeSet, listed
+from emg_lens.hooks.algebra import EdgeError, EdgeSet, index_tuple
 from emg_lens.hooks.edge_interventions import EdgeCut
-from emg_lens.hooks.edges import Nothing
+from emg_lens.hooks.edge_kinds import Nothing
 from emg_lens.hooks.intervention_base import INTERVENTIONS, Intervention, verified_hooks
 from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed, Within
 from emg_lens.layout import TokenLayout
@@ -245,7 +245,7 @@ def read_interventions(spec: Mapping[str, Any]) -> tuple[Intervention, ...]:
 
 def _one_or_several(values: object, what: str) -> int | str | tuple[int | str, ...]:
     """Return one index or name as it is, several as a tuple."""
-    items = listed(values, what)
+    items = index_tuple(values, what)
     return items[0] if isinstance(values, str | int) else items
 
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from emg_lens.hooks.algebra import EdgeError, listed
+from emg_lens.hooks.algebra import EdgeError, index_tuple
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.hook_points import (
     PATTERN,
@@ -166,7 +166,7 @@ def mlp_rows(
     Raises:
         EdgeError: Unknown tokens or layers, or tokens that are in no stage of these layers.
     """
-    chosen = range(n_layers) if layers is None else listed(layers, "layers", names=False)
+    chosen = range(n_layers) if layers is None else index_tuple(layers, "layers", names=False)
     if not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
         raise EdgeError(f"layers={short(layers)}; expected layers from 0 to {n_layers - 1}")
     is_token = torch.zeros(len(layout), dtype=torch.bool)
@@ -275,7 +275,7 @@ def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
         EdgeError: A name or position that the layout does not have, or no token.
     """
     chosen: list[int] = []
-    for token in listed(tokens, "tokens"):
+    for token in index_tuple(tokens, "tokens"):
         if isinstance(token, str):
             try:
                 chosen += layout.positions(token).tolist()
