@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -68,5 +69,5 @@ class Batch:
 
     def _parts(self) -> dict[str, Tensor]:
         """The parts that are given, by name."""
-        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
         return {name: values for name, values in parts.items() if values is not None or name == "x"}

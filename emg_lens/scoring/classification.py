@@ -47,9 +47,12 @@ def class_counts(logits: Logits, y: ClassIndex) -> Counts:
     Balanced accuracy is the mean recall over classes that occur. Macro F1 is the mean F1 over classes that occur or are
     predicted.
     """
-    predicted, classes = logits.argmax(1)[:, None], np.arange(logits.shape[1])
-    as_class, actual = predicted == classes, y[:, None] == classes
-    return np.concatenate([as_class & actual, as_class, actual], axis=1).astype(np.float64)
+    (n, n_classes), predicted, trials = logits.shape, logits.argmax(1), np.arange(len(y))
+    counts = np.zeros((n, 3, n_classes))
+    counts[trials, 0, y] = predicted == y
+    counts[trials, 1, predicted] = 1
+    counts[trials, 2, y] = 1
+    return counts.reshape(n, -1)
 
 
 @add_metric("log_prob", "classes", unit="nat")

@@ -90,7 +90,7 @@ class Metric:
             table[first] = rows  # the first trial of a repetition holds its counts
             return table
         table = self._table(outputs, targets)
-        if self.repetitions != "weighted":
+        if self.repetitions != "weighted" or (weights is None and repetition_id is None):
             return table
         return table * (repetition_weights(len(outputs), repetition_id) if weights is None else weights)[:, None]
 

@@ -24,13 +24,13 @@ def test_classification_metrics_equal_scikit_learn(n, n_classes, seed):
     logits = rng.normal(0, 5, (n, n_classes)).astype(np.float32)
     y = rng.integers(0, rng.integers(1, n_classes + 1), n)  # often without the last classes
     predicted = logits.argmax(1)
-    found = measure(CLASSIFICATION, logits, y)
-    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, predicted))
-    assert found["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(y, predicted))
-    assert found["macro_f1"] == pytest.approx(reference.f1_score(y, predicted, average="macro", zero_division=0))
+    scores = measure(CLASSIFICATION, logits, y)
+    assert scores["accuracy"] == pytest.approx(reference.accuracy_score(y, predicted))
+    assert scores["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(y, predicted))
+    assert scores["macro_f1"] == pytest.approx(reference.f1_score(y, predicted, average="macro", zero_division=0))
     log_p = scipy.special.log_softmax(logits.astype(float), axis=1)
-    assert found["log_prob"] == pytest.approx(log_p[np.arange(n), y].mean())
-    assert found["log_prob"] == pytest.approx(-reference.log_loss(y, np.exp(log_p), labels=range(n_classes)), rel=1e-4)
+    assert scores["log_prob"] == pytest.approx(log_p[np.arange(n), y].mean())
+    assert scores["log_prob"] == pytest.approx(-reference.log_loss(y, np.exp(log_p), labels=range(n_classes)), rel=1e-4)
 
 
 @given(n=st.integers(2, 60), n_targets=st.integers(1, 4), seed=st.integers(0, 10_000))
@@ -38,20 +38,20 @@ def test_regression_metrics_equal_scikit_learn_and_scipy(n, n_targets, seed):
     rng = np.random.default_rng(seed)
     targets = rng.normal(3, 2, (n, n_targets)).astype(np.float32)
     outputs = (targets + rng.normal(0, 1, (n, n_targets))).astype(np.float32)
-    found = measure(REGRESSION, outputs, targets)
+    scores = measure(REGRESSION, outputs, targets)
     wide = outputs.astype(float), targets.astype(float)
-    assert found["mae"] == pytest.approx(reference.mean_absolute_error(wide[1], wide[0]))
-    assert found["rmse"] == pytest.approx(reference.root_mean_squared_error(wide[1], wide[0]))
-    assert found["r2"] == pytest.approx(reference.r2_score(wide[1], wide[0]))
+    assert scores["mae"] == pytest.approx(reference.mean_absolute_error(wide[1], wide[0]))
+    assert scores["rmse"] == pytest.approx(reference.root_mean_squared_error(wide[1], wide[0]))
+    assert scores["r2"] == pytest.approx(reference.r2_score(wide[1], wide[0]))
     each = [scipy.stats.pearsonr(wide[0][:, t], wide[1][:, t]).statistic for t in range(n_targets)]
-    assert found["pearson"] == pytest.approx(np.mean(each), abs=1e-9)
+    assert scores["pearson"] == pytest.approx(np.mean(each), abs=1e-9)
 
 
 def test_reconstruction_error_is_the_mean_square_over_all_values():
     rng = np.random.default_rng(0)
-    signal, found = rng.normal(size=(2, 5, 3, 7))
-    error = reference.mean_squared_error(signal.ravel(), found.ravel())
-    assert measure(["reconstruction_error"], found, signal)["reconstruction_error"] == pytest.approx(error)
+    signal, reconstruction = rng.normal(size=(2, 5, 3, 7))
+    error = reference.mean_squared_error(signal.ravel(), reconstruction.ravel())
+    assert measure(["reconstruction_error"], reconstruction, signal)["reconstruction_error"] == pytest.approx(error)
 
 
 @given(n=st.integers(1, 60), n_repetitions=st.integers(1, 20), seed=st.integers(0, 10_000))
@@ -63,15 +63,15 @@ def test_each_repetition_has_the_same_weight_however_many_windows_it_has(n, n_re
     logits = rng.normal(0, 5, (n, 3)).astype(np.float32)
     predicted, counts = logits.argmax(1), np.bincount(repetition_id)
     weights = 1 / counts[repetition_id]
-    found = measure(CLASSIFICATION, logits, y, repetition_id)
-    assert found["accuracy"] == pytest.approx(reference.accuracy_score(y, predicted, sample_weight=weights))
-    assert found["balanced_accuracy"] == pytest.approx(
+    scores = measure(CLASSIFICATION, logits, y, repetition_id)
+    assert scores["accuracy"] == pytest.approx(reference.accuracy_score(y, predicted, sample_weight=weights))
+    assert scores["balanced_accuracy"] == pytest.approx(
         reference.balanced_accuracy_score(y, predicted, sample_weight=weights)
     )
     f1 = reference.f1_score(y, predicted, average="macro", zero_division=0, sample_weight=weights)
-    assert found["macro_f1"] == pytest.approx(f1)
+    assert scores["macro_f1"] == pytest.approx(f1)
     log_p = scipy.special.log_softmax(logits.astype(float), axis=1)
-    assert found["log_prob"] == pytest.approx(np.average(log_p[np.arange(n), y], weights=weights))
+    assert scores["log_prob"] == pytest.approx(np.average(log_p[np.arange(n), y], weights=weights))
     pooled = np.stack([log_p[repetition_id == m].mean(0) for m in np.unique(repetition_id)])
     right = pooled.argmax(1) == np.unique(repetition_id) % 3
     assert measure(["repetition_accuracy"], logits, y, repetition_id)["repetition_accuracy"] == pytest.approx(
@@ -81,8 +81,8 @@ def test_each_repetition_has_the_same_weight_however_many_windows_it_has(n, n_re
 
 def test_chance_levels_follow_from_the_class_frequencies():
     y, repetition_id = np.array([0, 0, 0, 0, 2, 2]), np.array([7, 7, 7, 8, 9, 10])
-    found = chances(["accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1"], y, 5, repetition_id)
-    assert found == {"accuracy": 0.5, "repetition_accuracy": 0.5, "balanced_accuracy": 0.5}
+    levels = chances(["accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1"], y, 5, repetition_id)
+    assert levels == {"accuracy": 0.5, "repetition_accuracy": 0.5, "balanced_accuracy": 0.5}
     assert chances(["accuracy"], y, 5)["accuracy"] == pytest.approx(4 / 6)
     assert chances(["mae"], np.ones((3, 1)), 1) == {}
 
@@ -93,15 +93,15 @@ def test_a_repetition_of_two_classes_is_refused():
 
 
 def test_large_logits_do_not_overflow():
-    found = measure(["log_prob"], np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0]))
-    assert found["log_prob"] == pytest.approx(-5e3)
+    scores = measure(["log_prob"], np.array([[1e4, 0.0], [0.0, 1e4]]), np.array([0, 0]))
+    assert scores["log_prob"] == pytest.approx(-5e3)
 
 
 def test_r2_and_correlation_are_nan_for_a_constant_target():
     outputs, targets = np.array([[1.0], [2.0]]), np.array([[3.0], [3.0]])
-    found = measure(REGRESSION, outputs, targets)
-    assert math.isnan(found["r2"]) and math.isnan(found["pearson"])
-    assert found["mae"] == found["rmse"] + (1.5 - math.sqrt(2.5)) == 1.5
+    scores = measure(REGRESSION, outputs, targets)
+    assert math.isnan(scores["r2"]) and math.isnan(scores["pearson"])
+    assert scores["mae"] == scores["rmse"] + (1.5 - math.sqrt(2.5)) == 1.5
     assert math.isnan(measure(["pearson"], targets, outputs)["pearson"])
     assert measure(["r2"], targets, outputs)["r2"] == pytest.approx(reference.r2_score(outputs, targets))
 

@@ -4,7 +4,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread():
-    """As studies fit; threads only get into each other's way at this size."""
+    """One thread, as in studies; at this size more threads are slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Fitting a cohort at once: each subject's fit is the one it has alone."""
+"""A cohort fit gives each subject the result of its own single fit."""
 
 import copy
 
@@ -33,11 +33,11 @@ def recipes(recipe=RECIPE, n=5):
 
 
 LONG = RECIPE.model_copy(update={"epochs": 24, "anneal_epochs": 9, "weight_decay": 0.1})
-"""Annealed for nine epochs, so that the second head is idle in the fifteen after them."""
+"""Annealed for nine epochs; the second head is unused in the other fifteen."""
 
 
 def assert_same_fits(models, xs, targets, each, *, dtype=torch.float64, atol=1e-9, **options):
-    """Every parameter and every row of the table, whether fitted together or alone."""
+    """Compare every parameter and every row of the table: models fitted together and one by one."""
     models = [model.to(dtype) for model in models]
     xs, held_out = [x.to(dtype) for x in xs], [Batch(xs[0].to(dtype), targets[0])] * len(models)
     alone = copy.deepcopy(models)
@@ -45,8 +45,8 @@ def assert_same_fits(models, xs, targets, each, *, dtype=torch.float64, atol=1e-
     for model, other, x, wanted, recipe, history in zip(models, alone, xs, targets, each, together, strict=True):
         expected = fit(other, Batch(x, wanted), recipe, held_out=held_out[0], **options)
         pd.testing.assert_frame_equal(history, expected, rtol=0, atol=max(atol, 1e-6))
-        for (name, found), parameter in zip(model.named_parameters(), other.parameters(), strict=True):
-            assert (found - parameter).detach().abs().max() <= atol, name
+        for (name, own), parameter in zip(model.named_parameters(), other.parameters(), strict=True):
+            assert (own - parameter).detach().abs().max() <= atol, name
         assert not model.training
 
 
@@ -55,21 +55,21 @@ def assert_same_fits(models, xs, targets, each, *, dtype=torch.float64, atol=1e-
     [{}, {"clip_norm": None, "anneal_epochs": 0}],
     ids=lambda changes: str(changes),
 )
-def test_without_dropout_each_subject_fits_as_it_does_alone_in_every_parameter(changes):
+def test_without_dropout_every_parameter_equals_the_single_fit(changes):
     assert_same_fits(*cohort(), recipes(LONG.model_copy(update=changes)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_idle_head_of_the_mean_stays_as_it_is_alone(dtype):
-    """Momentum and weight decay once went on in it: its logits were off by 0.1."""
+def test_the_unused_second_head_equals_the_single_fit(dtype):
+    """If momentum and weight decay continue in the unused head, its logits are off by 0.1."""
     models, xs, ys = cohort(sizes=(40, 90))
     alone = copy.deepcopy([model.to(dtype) for model in models])
     xs = [x.to(dtype) for x in xs]
     fit_cohort(models, batches(xs, ys), LONG)
     for model, other, x, y in zip(models, alone, xs, ys, strict=True):
         fit(other, Batch(x, y), LONG)
-        found, expected = (m(x, return_type="both")[1] for m in (model, other))
-        assert (found - expected).detach().abs().max() < 1e-3
+        logits, expected = (m(x, return_type="both")[1] for m in (model, other))
+        assert (logits - expected).detach().abs().max() < 1e-3
         assert model.unembed_mean.W_U.sub(other.unembed_mean.W_U).detach().abs().max() < 1e-4
 
 
@@ -83,12 +83,12 @@ def test_the_idle_head_of_the_mean_stays_as_it_is_alone(dtype):
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_every_kind_of_model_does(fields):
+def test_every_kind_of_model_equals_the_single_fit(fields):
     recipe = LONG.model_copy(update={"epochs": 6, "anneal_epochs": 3})
     assert_same_fits(*cohort(sizes=(40, 33), **fields), recipes(recipe, 2))
 
 
-def test_models_of_other_architectures_and_values_do_too():
+def test_other_architectures_and_regressions_equal_the_single_fit():
     recipe = LONG.model_copy(update={"label_smoothing": 0.0})
     trials = [make_values(n, seed=n) for n in (50, 20)]
     xs, values = zip(*((x, value.double()) for x, value in trials), strict=True)
@@ -99,7 +99,7 @@ def test_models_of_other_architectures_and_values_do_too():
     assert_same_fits(isonets, xs, values, recipes(recipe, 2), objective="regression")
 
 
-def test_frozen_parameters_stay_each_model_s_own():
+def test_each_model_keeps_its_own_frozen_parameters():
     models, xs, ys = cohort(sizes=(40, 33))
     for model in models:
         model.embed.requires_grad_(False)
@@ -111,7 +111,7 @@ def test_frozen_parameters_stay_each_model_s_own():
         fit_cohort(models, batches([x.double() for x in xs], ys), RECIPE)
 
 
-def test_a_model_keeps_its_own_memory_and_layout():
+def test_each_model_keeps_its_own_memory_and_its_layout():
     models, xs, ys = cohort()
     strides = [p.stride() for p in models[0].parameters()]
     fit_cohort(models, batches(xs, ys), RECIPE)
@@ -122,7 +122,7 @@ def test_a_model_keeps_its_own_memory_and_layout():
     assert all(p.grad is None for model in models for p in model.parameters())
 
 
-def test_with_dropout_all_subjects_learn_and_drop_different_things():
+def test_with_dropout_all_subjects_learn_and_have_different_masks():
     models, xs, ys = cohort(dropout=0.1, sizes=(60, 90))
     recipe = RECIPE.model_copy(update={"epochs": 30, "anneal_epochs": 10, "lr": 3e-3})
     histories = fit_cohort(models, batches(xs, ys), recipes(recipe, 2))
@@ -135,12 +135,12 @@ def test_with_dropout_all_subjects_learn_and_drop_different_things():
     assert abs(one["loss"] - two["loss"]).min() > 1e-4
 
 
-def test_drop_path_trains_too():
+def test_a_cohort_with_drop_path_is_fitted():
     models, xs, ys = cohort(dropout=0.1, drop_path=0.2)
     assert all(h["loss"].gt(0).all() for h in fit_cohort(models, batches(xs, ys), RECIPE))
 
 
-def test_the_same_cohort_gives_the_same_weights_to_the_bit_and_leaves_the_random_state():
+def test_the_same_cohort_gives_bit_identical_weights_and_restores_the_random_state():
     models, xs, ys = cohort(dropout=0.1)
     again = copy.deepcopy(models)
     state = torch.get_rng_state()
@@ -152,7 +152,7 @@ def test_the_same_cohort_gives_the_same_weights_to_the_bit_and_leaves_the_random
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_every_epoch_is_reported_once():
+def test_on_epoch_is_called_once_per_epoch():
     models, xs, ys = cohort()
     seen = []
     fit_cohort(models, batches(xs, ys), RECIPE, on_epoch=seen.append)
@@ -199,7 +199,7 @@ def test_lists_of_different_length_are_refused():
         fit_cohort([], [], RECIPE)
 
 
-def test_a_fit_that_goes_wrong_names_its_subject():
+def test_an_error_in_a_fit_names_the_subject():
     models, xs, ys = cohort()
     with pytest.raises(FitError, match="subject 1: labels run"):
         fit_cohort(models, batches(xs, [ys[0], ys[1] + 1, *ys[2:]]), RECIPE)

@@ -1,4 +1,4 @@
-"""Fine-tuning's part of the recipe: rates by layer, by step, a linear probe, the best epoch on validation trials."""
+"""Recipe fields for fine-tuning: learning rates by layer and by step, linear probe, best epoch on validation trials."""
 
 import math
 
@@ -38,7 +38,7 @@ def values(model) -> dict[str, torch.Tensor]:
 
 
 def comparable(model) -> dict[str, torch.Tensor]:
-    """Without the biases of keys, whose gradient is zero but for rounding, which AdamW makes as long as any other."""
+    """Leave out the biases of keys. Their gradient is rounding error, but AdamW makes normal steps of it."""
     return {name: value for name, value in values(model).items() if not name.endswith("b_K")}
 
 
@@ -48,7 +48,7 @@ def shared_head(seed: int = 0):
 
 @pytest.mark.parametrize("build", [shared_head, tiny_myo])
 @pytest.mark.parametrize("schedule_by", ["epoch", "step"])
-def test_it_is_torchs_adamw_with_a_group_a_layer(build, schedule_by):
+def test_layer_decay_equals_torch_adamw_with_one_group_per_layer(build, schedule_by):
     recipe = changed(
         layer_decay=0.7, betas=(0.8, 0.95), schedule="cosine", warmup_epochs=1, schedule_by=schedule_by, clip_norm=0.3
     )
@@ -84,7 +84,7 @@ def test_it_is_torchs_adamw_with_a_group_a_layer(build, schedule_by):
     assert history["lr"].tolist() == pytest.approx(seen[2::3])
 
 
-def test_the_first_step_of_each_layer_is_as_long_as_its_rate():
+def test_the_first_step_of_each_layer_equals_its_learning_rate():
     model, before = tiny_myo(), values(tiny_myo())
     fit(model, Batch(X, Y), changed(epochs=1, batch_size=90, weight_decay=0.0, layer_decay=0.5))
     steps = {name: float((p.detach() - before[name]).abs().max()) for name, p in model.named_parameters()}
@@ -96,7 +96,7 @@ def test_the_first_step_of_each_layer_is_as_long_as_its_rate():
     }
 
 
-def test_every_layer_of_every_encoder_is_known_and_models_without_layers_are_refused():
+def test_every_encoder_declares_its_layers_and_models_without_layers_are_refused():
     sizes = {"modalities": {"emg": 2, "acc": 2}, "n_samples": 80, "n_classes": 3}
     for name in architecture_names():
         model = build_model(name, **sizes)
@@ -105,15 +105,15 @@ def test_every_layer_of_every_encoder_is_known_and_models_without_layers_are_ref
             with pytest.raises(FitError, match=r"layer_decay needs the layer of every parameter.*layer_decay=1$"):
                 lr_scales(model, 0.9)
             continue
-        found = lr_scales(model, 0.5)
-        assert len(set(found.values())) == model.cfg.n_layers + 2, name
-        assert {v for k, v in found.items() if k.startswith("embed")} == {0.5 ** (model.cfg.n_layers + 1)}
+        scales = lr_scales(model, 0.5)
+        assert len(set(scales.values())) == model.cfg.n_layers + 2, name
+        assert {v for k, v in scales.items() if k.startswith("embed")} == {0.5 ** (model.cfg.n_layers + 1)}
     staged = lr_scales(build_model("hierarchical", **sizes), 0.5)
     last = next(k for k in staged if k.startswith("stages.fusion.blocks.") and k.endswith("W_Q"))
     assert staged["stages.emg.blocks.0.attn.W_Q"] == staged["stages.acc.blocks.0.attn.W_Q"] < staged[last] < 1
 
 
-def test_a_parameter_of_no_known_layer_is_named():
+def test_a_parameter_without_a_declared_layer_is_named():
     class Odd(TinyMyo):
         parameter_layers = {"embed.": -1}
 
@@ -123,7 +123,7 @@ def test_a_parameter_of_no_known_layer_is_named():
 
 
 @pytest.mark.parametrize("build", [make_model, tiny_myo])
-def test_a_linear_probe_moves_the_head_alone(build):
+def test_a_linear_probe_changes_the_head_only(build):
     model, before = build(), values(build())
     fit(model, Batch(X, Y), changed(fitted="head", anneal_epochs=2))
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
@@ -131,7 +131,7 @@ def test_a_linear_probe_moves_the_head_alone(build):
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
 
 
-def test_a_model_that_does_not_say_what_its_head_is_has_none_to_probe():
+def test_a_model_without_a_declared_head_cannot_be_probed():
     class Headless(TinyMyo):
         head_parameters = ()
 
@@ -143,7 +143,7 @@ OTHER = Batch(*make_trials(60, seed=1))
 SHORT = {"epochs": 40, "lr": 3e-2, "patience": 2}
 
 
-def test_the_best_epoch_on_the_validation_trials_remains_and_the_fit_ends_early():
+def test_the_fit_ends_early_and_keeps_the_epoch_with_the_best_validation_loss():
     model = tiny_myo()
     history = fit(model, Batch(X, Y), changed(**SHORT), validation=OTHER)
     losses = history["validation_loss"]
@@ -157,17 +157,17 @@ def test_the_best_epoch_on_the_validation_trials_remains_and_the_fit_ends_early(
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), alone.parameters(), strict=True))
 
 
-def test_without_patience_all_epochs_are_fitted_and_the_best_remains():
+def test_without_patience_all_epochs_run_and_the_best_one_is_kept():
     model = tiny_myo()
     history = fit(model, Batch(X, Y), changed(epochs=12, lr=3e-2), validation=OTHER)
     best = history["validation_loss"].min()
     with torch.no_grad():
-        found = torch.nn.functional.cross_entropy(model(OTHER.x), OTHER.targets)
-    assert len(history) == 12 and found == pytest.approx(best, rel=1e-4) and best < history["validation_loss"].iloc[-1]
+        loss = torch.nn.functional.cross_entropy(model(OTHER.x), OTHER.targets)
+    assert len(history) == 12 and loss == pytest.approx(best, rel=1e-4) and best < history["validation_loss"].iloc[-1]
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_stopped_and_continued_it_gives_the_same_bits(stop, tmp_path, monkeypatch):
+def test_a_resumed_fit_is_bit_identical(stop, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(checkpoint, "SAVE_FRACTION", 1e6)
     recipe = changed(**SHORT, layer_decay=0.8, betas=(0.9, 0.98), schedule="cosine", schedule_by="step", clip_norm=1.0)
@@ -195,7 +195,7 @@ def test_patience_needs_validation_trials():
         {"schedule": "cosine", "schedule_by": "step", "warmup_epochs": 1},
     ],
 )
-def test_a_cohort_gives_the_numbers_of_single_fits(fields):
+def test_a_cohort_equals_single_fits(fields):
     recipes = [changed(**fields, seed=seed) for seed in (3, 4)]
     together, apart = [make_model(0), make_model(1)], [make_model(0), make_model(1)]
     histories = fit_cohort(together, [Batch(X, Y), Batch(X[:70], Y[:70])], recipes)
@@ -213,7 +213,7 @@ def test_a_cohort_gives_the_numbers_of_single_fits(fields):
         ({"schedule": "cosine", "schedule_by": "step"}, r"their epochs have \[1, 3\] steps of 32 trials"),
     ],
 )
-def test_what_a_cohort_cannot_do_is_refused_in_words(fields, message):
+def test_recipes_that_a_cohort_cannot_run_are_refused(fields, message):
     with pytest.raises(ArgumentError, match=message):
         fit_cohort([make_model(0), make_model(1)], [Batch(X, Y), Batch(X[:30], Y[:30])], changed(**fields))
 
@@ -246,5 +246,5 @@ def test_the_summary_names_a_learning_rate_that_is_never_reached():
     falling = changed(epochs=10, warmup_epochs=5, schedule="cosine")
     assert "which reaches 55 % of it at most" in falling.summary()
     assert max(falling.lr_factor(epoch) for epoch in range(10)) == pytest.approx(0.545, abs=1e-3)
-    told = changed(epochs=10, warmup_epochs=5, schedule="cosine", schedule_by="step", clip_norm=3.0).summary()
-    assert "(cosine, by step, after 5 epochs of warm-up)" in told and "clipped to 3" in told
+    summary = changed(epochs=10, warmup_epochs=5, schedule="cosine", schedule_by="step", clip_norm=3.0).summary()
+    assert "(cosine, by step, after 5 epochs of warm-up)" in summary and "clipped to 3" in summary

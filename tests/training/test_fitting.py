@@ -1,4 +1,4 @@
-"""One fit: the same numbers every time, the paper's annealing, schedules by hand, and errors that say what is wrong."""
+"""One fit: reproducible numbers, the annealing of the paper, learning rates by hand, and error messages."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ def fitted(recipe, seed=0, dropout=0.1):
     return model, fit(model, Batch(*make_trials()), recipe)
 
 
-def test_the_same_recipe_gives_the_same_weights_to_the_bit_whatever_was_drawn_before():
+def test_the_same_recipe_gives_bit_identical_weights_for_any_random_state():
     first, history = fitted(QUICK)
     torch.rand(17)
     second, again = fitted(QUICK)
@@ -32,7 +32,7 @@ def test_the_same_recipe_gives_the_same_weights_to_the_bit_whatever_was_drawn_be
     assert history.equals(again)
 
 
-def test_another_seed_gives_other_weights_by_the_order_of_trials_and_by_dropout():
+def test_the_seed_decides_the_order_of_trials_and_dropout():
     other = QUICK.model_copy(update={"seed": 4})
     assert not torch.equal(weights(fitted(QUICK, dropout=0)[0]), weights(fitted(other, dropout=0)[0]))
     whole = {"batch_size": 1000, "epochs": 2}  # one batch an epoch: its order is rounding, dropout is not
@@ -40,7 +40,7 @@ def test_another_seed_gives_other_weights_by_the_order_of_trials_and_by_dropout(
     assert (weights(one) - weights(two)).abs().max() > 1e-4
 
 
-def test_the_random_state_of_torch_is_left_as_it_was_found():
+def test_the_random_state_of_torch_does_not_change():
     before = torch.get_rng_state()
     model = make_model(0, 0.5)
     torch.set_rng_state(before)
@@ -58,14 +58,14 @@ def test_a_separable_task_is_learned():
     assert (model(x).argmax(-1) == y).float().mean() > 0.98
 
 
-def test_the_weight_of_the_cls_loss_rises_as_the_paper_says():
+def test_the_weight_of_the_cls_loss_rises_as_in_the_paper():
     _, history = fitted(QUICK.model_copy(update={"epochs": 6, "anneal_epochs": 4}))
     assert history["cls_weight"].tolist() == [0, 0.25, 0.5, 0.75, 1, 1]
     _, history = fitted(QUICK.model_copy(update={"anneal_epochs": 0}))
     assert history["cls_weight"].eq(1).all()
 
 
-def test_the_head_of_the_mean_learns_only_while_its_weight_is_above_zero():
+def test_the_second_head_learns_only_while_its_weight_is_above_zero():
     model = make_model(0, 0)
     before = model.unembed_mean.W_U.detach().clone()
     recipe = QUICK.model_copy(update={"anneal_epochs": 0, "weight_decay": 0.0})
@@ -73,7 +73,7 @@ def test_the_head_of_the_mean_learns_only_while_its_weight_is_above_zero():
     assert torch.equal(model.unembed_mean.W_U, before)
 
 
-def test_learning_rates_are_those_of_the_schedule_by_hand():
+def test_learning_rates_follow_the_schedule():
     recipe = QUICK.model_copy(update={"epochs": 4, "schedule": "cosine", "warmup_epochs": 1, "lr": 0.01})
     _, history = fitted(recipe)
     cosine = [0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(4)]
@@ -83,8 +83,8 @@ def test_learning_rates_are_those_of_the_schedule_by_hand():
     assert [constant.lr_factor(t) for t in range(5)] == [0.25, 0.5, 0.75, 1, 1]
 
 
-def test_a_step_is_a_step_of_adamw_on_the_clipped_gradient_of_the_whole_loss():
-    """One step, written out: decoupled decay, then the sign-like first step of Adam."""
+def test_a_step_is_adamw_on_the_clipped_gradient_of_the_whole_loss():
+    """One step written out: decoupled weight decay, then the first step of Adam."""
     model, (x, y) = make_model(0, 0), make_trials()
     recipe = QUICK.model_copy(update={"epochs": 1, "batch_size": 1000, "clip_norm": 0.01, "weight_decay": 0.1})
     model_before = copy.deepcopy(model).train()
@@ -102,7 +102,7 @@ def test_a_step_is_a_step_of_adamw_on_the_clipped_gradient_of_the_whole_loss():
         torch.testing.assert_close(after[sure], expected[sure], rtol=0, atol=1e-5, msg=name)
 
 
-def test_the_last_step_of_an_epoch_takes_what_is_left_and_the_loss_is_the_mean_over_trials():
+def test_the_last_step_takes_the_remaining_trials_and_the_loss_is_the_mean_over_trials():
     x, y = make_trials(n=70)
     model, seen = make_model(0, 0), []
     model.embed.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
@@ -114,7 +114,7 @@ def test_the_last_step_of_an_epoch_takes_what_is_left_and_the_loss_is_the_mean_o
     assert history["accuracy"][0] == pytest.approx(float((logits.argmax(-1) == y).float().mean()))
 
 
-def test_every_epoch_is_reported_and_shuffled_anew():
+def test_every_epoch_is_reported_and_has_a_new_order_of_trials():
     seen, orders = [], []
     x, y = make_trials(n=40)
     x[:, 0, 0] = torch.arange(40)
@@ -137,7 +137,7 @@ def test_every_epoch_is_reported_and_shuffled_anew():
         (lambda x, y: (x, y.float()), "expected one class index"),
     ],
 )
-def test_trials_that_do_not_fit_the_model_are_refused_before_a_weight_moves(spoil, message):
+def test_trials_that_do_not_fit_the_model_are_refused_before_any_weight_changes(spoil, message):
     model = make_model(0, 0)
     before = weights(model)
     with pytest.raises(FitError, match=message) as error:
@@ -146,7 +146,7 @@ def test_trials_that_do_not_fit_the_model_are_refused_before_a_weight_moves(spoi
     assert torch.equal(weights(model), before)
 
 
-def test_a_learning_rate_that_breaks_the_loss_is_named():
+def test_a_learning_rate_that_makes_the_loss_nan_is_named():
     model = make_model(0, 0)
     with pytest.raises(FitError, match=r"the training loss became (nan|inf) in epoch \d; use a lower lr than 1e\+37"):
         fit(model, Batch(*make_trials()), QUICK.model_copy(update={"lr": 1e37, "epochs": 5}))
@@ -166,13 +166,13 @@ def test_a_learning_rate_that_breaks_the_loss_is_named():
         {"epoch": 5},
     ],
 )
-def test_a_recipe_that_means_nothing_is_refused_by_the_name_of_its_field(wrong):
+def test_an_invalid_recipe_is_refused_with_the_name_of_the_field(wrong):
     with pytest.raises(ArgumentError, match=f"TrainingRecipe: {next(iter(wrong))}") as error:
         TrainingRecipe(**wrong)
     assert "\n" not in BaseException.__str__(error.value) and "pydantic" not in str(error.value)
 
 
-def test_a_held_out_curve_changes_no_weight_no_random_number_and_no_row():
+def test_a_held_out_curve_changes_neither_weights_nor_random_numbers():
     recipe = QUICK.model_copy(update={"epochs": 25})
     model, history = fitted(recipe)
     other = make_model(0, 0.1)
@@ -184,7 +184,7 @@ def test_a_held_out_curve_changes_no_weight_no_random_number_and_no_row():
     assert with_curve["held_out_accuracy"].notna().equals(with_curve["held_out_loss"].notna())
 
 
-def test_the_last_point_of_a_held_out_curve_is_the_fitted_model_s():
+def test_the_last_point_of_a_held_out_curve_is_the_fitted_model():
     model, (x, y) = make_model(0, 0.3), make_trials(50, seed=9)
     last = fit(model, Batch(*make_trials()), QUICK, held_out=Batch(x, y)).iloc[-1]
     logits = model(x).detach()
@@ -192,11 +192,11 @@ def test_the_last_point_of_a_held_out_curve_is_the_fitted_model_s():
     assert last["held_out_accuracy"] == measure(["accuracy"], logits.numpy(), y.numpy())["accuracy"]
 
 
-def test_held_out_trials_that_do_not_fit_are_told_apart():
+def test_an_error_in_held_out_trials_says_so():
     with pytest.raises(FitError, match="held-out: labels run from 1 to 3"):
         fit(make_model(), Batch(*make_trials()), QUICK, held_out=Batch(make_trials()[0], make_trials()[1] + 1))
 
 
-def test_a_model_without_anything_to_fit_is_refused():
+def test_a_model_without_trainable_parameters_is_refused():
     with pytest.raises(FitError, match="no parameter of the model requires a gradient"):
         fit(make_model().requires_grad_(False), Batch(*make_trials()), QUICK)

@@ -1,4 +1,4 @@
-"""What models are fitted for: losses by hand, targets that fit, and an objective that the package does not know."""
+"""Objectives: losses by hand, checks of targets, and an objective of another package."""
 
 import math
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def test_lambda_rises_linearly_to_one_and_stays(epoch, expected):
     assert anneal_weight(epoch, 750) == pytest.approx(expected, abs=1e-12)
 
 
-def test_without_annealing_the_cls_head_drives_learning_from_the_start():
+def test_without_annealing_only_the_cls_head_has_a_loss():
     assert [anneal_weight(epoch, 0) for epoch in (0, 1, 100)] == [1.0, 1.0, 1.0]
 
 
@@ -43,7 +43,7 @@ def test_lambda_is_a_weight_and_never_falls(epoch, anneal_epochs):
 
 
 class TwoHeads:
-    """A model whose logits are given."""
+    """A model that returns given logits."""
 
     auxiliary_parameters = "second."
 
@@ -62,18 +62,18 @@ def test_the_annealed_loss_by_hand(weight):
     cross_entropy = lambda row, label: math.log(sum(math.exp(v) for v in row)) - row[label]
     cls = [cross_entropy([1.0, 2.0, 0.0], 1), math.log(3)]
     mean = [cross_entropy([0.5, 0.0, 0.0], 1), cross_entropy([3.0, 0.0, -1.0], 2)]
-    model, draws = TwoHeads(outputs, auxiliary), torch.Generator()
+    model, generator = TwoHeads(outputs, auxiliary), torch.Generator()
     x = torch.zeros(2, 1, 1)
-    losses, seen = OBJECTIVES["classification"].batch_losses(model, Batch(x, labels), weight, QUICK, draws)
+    losses, seen = OBJECTIVES["classification"].batch_losses(model, Batch(x, labels), weight, QUICK, generator)
     expected = [weight * a + (1 - weight) * b for a, b in zip(cls, mean, strict=True)]
     assert losses.tolist() == pytest.approx(expected, abs=1e-6) and seen is outputs
     smooth = QUICK.model_copy(update={"label_smoothing": 0.3})
-    losses, _ = OBJECTIVES["classification"].batch_losses(model, Batch(x, labels), 1.0, smooth, draws)
+    losses, _ = OBJECTIVES["classification"].batch_losses(model, Batch(x, labels), 1.0, smooth, generator)
     spread = [sum(cross_entropy(row, c) for c in range(3)) / 3 for row in outputs.tolist()]
     assert losses.tolist() == pytest.approx([0.7 * a + 0.3 * b for a, b in zip(cls, spread, strict=True)], abs=1e-6)
 
 
-def test_regression_is_the_mean_square_of_every_trial_and_anneals_too():
+def test_the_regression_loss_is_the_mean_square_of_each_trial_and_is_annealed():
     outputs, auxiliary, wanted = torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0))
     objective, x = OBJECTIVES["regression"], torch.zeros(5, 1, 1)
     alone = objective.losses(outputs, wanted, QUICK)
@@ -84,7 +84,7 @@ def test_regression_is_the_mean_square_of_every_trial_and_anneals_too():
 
 
 @pytest.mark.parametrize("architecture", ["isonet", "multimodal-mlp"])
-def test_any_registered_model_fits_values(architecture):
+def test_registered_models_can_be_fitted_to_values(architecture):
     small = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_mlp": 16} if architecture == "isonet" else {}
     torch.manual_seed(0)
     model = build_model(architecture, **SIZES, n_classes=2, class_names=("force", "spread"), **small)
@@ -107,7 +107,7 @@ def test_a_plain_encoder_is_fitted(readout):
     assert (model(x).argmax(1) == y).float().mean() > 0.95
 
 
-def test_an_encoder_without_a_readout_is_refused_and_told_what_to_do():
+def test_an_encoder_without_a_readout_is_refused_with_advice():
     model = HookedBiosignalEncoder(EncoderConfig(**SIZES, n_classes=0, readout="none", d_model=16, n_layers=1))
     with pytest.raises(FitError, match="no outputs .readout='none'.; build it with readout='cls' or 'mean'") as error:
         fit(model, Batch(*make_trials()), QUICK)
@@ -130,7 +130,7 @@ def test_targets_of_the_wrong_kind_are_refused_in_one_line(objective, targets, m
     assert "\n" not in str(error.value)
 
 
-def test_what_means_nothing_in_a_regression_is_refused():
+def test_label_smoothing_is_refused_in_a_regression():
     x, values = make_values()
     smooth = QUICK.model_copy(update={"label_smoothing": 0.1})
     with pytest.raises(FitError, match="label_smoothing=0.1 has no meaning in a regression"):
@@ -152,7 +152,7 @@ def test_targets_and_their_names_come_from_the_trials():
     assert regression.output_names(moved) == moved.target_names and len(moved.target_names) == 3
 
 
-def test_an_unknown_objective_lists_the_known():
+def test_an_unknown_objective_lists_the_known_ones():
     with pytest.raises(UnknownNameError, match="unknown objective 'regresion'; did you mean 'regression'"):
         fit(make_model(), Batch(*make_trials()), QUICK, objective="regresion")
 
@@ -162,13 +162,13 @@ def test_an_unknown_objective_lists_the_known():
 
 @dataclass
 class DecoderConfig(EncoderConfig):
-    """An encoder that gives every sample back."""
+    """An encoder that predicts every sample of its input."""
 
     readout: str = "none"  # pyright: ignore
 
 
 class Decoder(HookedBiosignalEncoder):
-    """Each token is mapped back to the samples of its channel."""
+    """A linear layer maps each token to the samples of its channel."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__(config)
@@ -211,11 +211,11 @@ def make_decoder() -> Decoder:
 
 
 def make_copies(n: int = 120) -> Tensor:
-    """Trials whose channels are all alike: masked channels can be predicted from the others."""
+    """Trials with identical channels: masked channels can be predicted from the others."""
     return torch.randn(n, 1, 8, generator=torch.Generator().manual_seed(1)).repeat(1, 7, 1)
 
 
-def test_an_objective_that_masks_its_own_input_is_fitted_and_continued_to_the_bit(tmp_path):
+def test_an_objective_that_masks_its_input_is_fitted_and_resumed_bit_identically(tmp_path):
     x, objective = make_copies(), MaskedReconstruction()
     recipe = QUICK.model_copy(update={"epochs": 30, "lr": 5e-3})
     call = {"objective": objective, "held_out": Batch(x[:30], x[:30])}
@@ -232,7 +232,7 @@ def test_an_objective_that_masks_its_own_input_is_fitted_and_continued_to_the_bi
     assert all(torch.equal(p, q) for p, q in zip(broken.parameters(), model.parameters(), strict=True))
 
 
-def test_its_masks_are_the_seed_s():
+def test_the_seed_decides_the_masks():
     x = make_copies(40)
     losses = [
         fit(
@@ -246,7 +246,7 @@ def test_its_masks_are_the_seed_s():
     assert losses[0].equals(losses[1]) and not losses[0]["loss"].equals(losses[2]["loss"])
 
 
-def test_a_cohort_of_values_is_fitted_too():
+def test_a_cohort_can_be_fitted_to_values():
     x, values = make_values()
     models = [build_model("multimodal-mlp", **SIZES, n_classes=2) for _ in range(2)]
     histories = fit_cohort(models, [Batch(x, values), Batch(x[:50], values[:50])], QUICK, objective="regression")

@@ -1,4 +1,4 @@
-"""A fit that is interrupted and called again: the same bits, and no epoch twice."""
+"""An interrupted fit that is called again gives bit-identical results and repeats no epoch."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,9 +44,9 @@ def run(path=None, model=None, **options):
     return model, history
 
 
-def assert_same(found, expected) -> None:
-    assert found[1].equals(expected[1])
-    for (name, one), other in zip(found[0].named_parameters(), expected[0].parameters(), strict=True):
+def assert_same(result, expected) -> None:
+    assert result[1].equals(expected[1])
+    for (name, one), other in zip(result[0].named_parameters(), expected[0].parameters(), strict=True):
         assert torch.equal(one, other), name
 
 
@@ -66,7 +66,7 @@ def stopping_after(n: int, seen: list[int]):
 @pytest.mark.parametrize("fields", [{}, {"shared_head": True}], ids=["two heads", "one head"])
 @settings(max_examples=10, deadline=None)
 @given(stops=st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=1, max_size=4))
-def test_stopped_anywhere_and_continued_it_gives_the_same_bits(fields, stops):
+def test_a_fit_that_stops_anywhere_resumes_bit_identically(fields, stops):
     with TemporaryDirectory() as folder:
         path, done = Path(folder) / "a.safetensors", 0
         for n, by_an_error in stops:
@@ -83,14 +83,14 @@ def test_stopped_anywhere_and_continued_it_gives_the_same_bits(fields, stops):
         assert_same(run(path, build(**fields)), run(model=build(**fields)))
 
 
-def test_a_finished_fit_is_read_from_its_file(path):
+def test_a_finished_fit_is_loaded_from_its_file(path):
     first = run(path)
     model = build()
     model.embed.register_forward_pre_hook(lambda *_: pytest.fail("it runs"))
     assert_same(run(path, model), first)
 
 
-def test_the_random_state_of_torch_is_left_as_it_was_found(path):
+def test_the_random_state_of_torch_does_not_change(path):
     run(path, stop_after=2)
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -99,7 +99,7 @@ def test_the_random_state_of_torch_is_left_as_it_was_found(path):
 
 
 @pytest.mark.parametrize("stop", [None, 4])
-def test_afterwards_every_parameter_has_memory_of_its_own_in_its_own_order(stop):
+def test_afterwards_every_parameter_has_its_own_memory_and_layout(stop):
     before = {name: p.stride() for name, p in build().named_parameters()}
     model = build()
     if stop is None:
@@ -113,7 +113,7 @@ def test_afterwards_every_parameter_has_memory_of_its_own_in_its_own_order(stop)
     assert all(p.untyped_storage().nbytes() == p.nbytes for p in parameters.values())
 
 
-def test_parameters_that_are_frozen_stay(path):
+def test_frozen_parameters_do_not_change(path):
     model = build()
     model.blocks[0].attn.W_Q.requires_grad_(False)
     before = model.blocks[0].attn.W_Q.detach().clone()
@@ -138,7 +138,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_a_file_of_another_fit_is_refused_and_kept(path, what):
+def test_a_checkpoint_of_another_fit_is_refused_and_kept(path, what):
     run(path, stop_after=2)
     before = path.read_bytes()
     call = {
@@ -148,12 +148,12 @@ def test_a_file_of_another_fit_is_refused_and_kept(path, what):
         "held_out": Batch(X[:20], Y[:20]),
         **OTHERS[what](),
     }
-    with pytest.raises(CheckpointError, match=rf"of another fit \({what}: .*, now .*delete it") as error:
+    with pytest.raises(CheckpointError, match=rf"belongs to another fit \({what}: .*, now .*delete it") as error:
         fit(**call, checkpoint=path)
     assert "\n" not in str(error.value) and path.read_bytes() == before
 
 
-def test_a_file_of_a_sweep_is_refused(path):
+def test_a_checkpoint_of_a_sweep_is_refused(path):
     from emg_lens.hooks import unimodal
     from emg_lens.sweeps.conditions import Condition
     from emg_lens.sweeps.engine import sweep
@@ -163,6 +163,6 @@ def test_a_file_of_a_sweep_is_refused(path):
         run(path)
 
 
-def test_a_path_that_cannot_be_written_to_is_known_before_the_first_epoch(tmp_path):
+def test_an_unwritable_path_fails_before_the_first_epoch(tmp_path):
     with pytest.raises(CheckpointError, match="cannot write checkpoint"):
         run(tmp_path / "missing" / "fit.safetensors", on_epoch=lambda _: pytest.fail("it runs"))

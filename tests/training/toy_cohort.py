@@ -17,7 +17,7 @@ def make_model(seed: int = 0, dropout: float = 0.0, n_classes: int = 3, **fields
 
 
 def make_trials(n: int = 90, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Trials whose class is the channel with the larger mean."""
+    """Trials in which the channel with the largest mean is the class."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % 3
     x = torch.randn(n, 7, 8, generator=generator)
@@ -26,7 +26,7 @@ def make_trials(n: int = 90, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def make_values(n: int = 90, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Trials and two values, of mean 0 and variance 1, that can be read from them."""
+    """Trials and two values per trial (mean 0, variance 1) that a model can predict from them."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 7, 8, generator=generator)
     values = torch.stack([x[:, 0].mean(1), x[:, 1].mean(1) - x[:, 5].mean(1)], 1)
