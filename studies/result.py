@@ -49,15 +49,22 @@ class StudyResult(Findings):
         folders: Folder of each fit, in the order of `facts`.
 
     Example:
-        A study that is as small as possible: two simulated subjects, one layer, one epoch.
+        A very small study: two simulated subjects, one layer, one epoch.
 
         >>> from emg_lens import Study
-        >>> simulation = "{n_subjects: 2, emg_classes: 2, acc_classes: 1, joint_classes: 1, n_repetitions: 2}"
-        >>> study = Study.parse(f'''
-        ... {{name: small, title: A small study, split: {{by: repetition, test: [2]}},
-        ... cohort: {{dataset: simulated, options: {{simulation: {simulation}}}, recipe: {{fs: 50}}}},
-        ... model: {{d_model: 8, n_heads: 2, n_layers: 1, d_mlp: 8}}, training: {{epochs: 1}},
-        ... conditions: {{layer_masks: {{modes: [individual]}}, controls: null}}, views: [layer-sweep]}}''')
+        >>> study = Study.parse('''
+        ... name: small
+        ... title: A small study
+        ... cohort:
+        ...   dataset: simulated
+        ...   options: {simulation: {n_subjects: 2, emg_classes: 2, acc_classes: 1, joint_classes: 1, n_repetitions: 2}}
+        ...   recipe: {fs: 50}
+        ... split: {by: repetition, test: [2]}
+        ... model: {d_model: 8, n_heads: 2, n_layers: 1, d_mlp: 8}
+        ... training: {epochs: 1}
+        ... conditions: {layer_masks: {modes: [individual]}, controls: null}
+        ... views: [layer-sweep]
+        ... ''')
         >>> result = study.run(out="runs", jobs=1)
         >>> result.scores.groupby("condition").size().to_dict()
         {'baseline': 2, 'cross_modal/individual/L1': 2, 'unimodal/individual/L1': 2}

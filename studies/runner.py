@@ -34,25 +34,9 @@ def run_study(
     device: str = "cpu",
     console: Console | None = None,
 ) -> StudyResult:
-    """Run a study, or resume it, and write its tables, figures and report.
+    """Run a study, or resume it; `Study.run` describes arguments and errors.
 
-    Args:
-        study: The study.
-        data: Folder of the data set; None for simulated cohorts.
-        out: Folder of all runs.
-        jobs: Number of fits at a time; default one a processor core. The numbers do not depend on it.
-        device: A torch device. An accelerator runs fits of one architecture at once (`fit_cohort`).
-        console: Where warnings and progress are printed; default the standard error of the terminal.
-
-    Returns:
-        The results, also written into the run's folder.
-
-    Raises:
-        StudyError: The study does not fit the data or the machine. Nothing has been written.
-        UnknownNameError: No view or fit analysis has this name. Nothing has been written.
-        DataError: A recording is missing or damaged. Nothing has been written.
-        RunFolderError: The run's folder belongs to another run, is damaged, or cannot be written.
-        BusyError: Another process runs this study in this folder.
+    Warnings and progress are printed to the `console`, by default the standard error of the terminal.
     """
     console = console or Console(stderr=True)
     data = None if data is None else Path(data).expanduser().absolute()  # workers may have another current folder
@@ -76,11 +60,7 @@ def run_study(
 
 
 def check_views(study: StudySpec) -> None:
-    """Check the names of a study's views.
-
-    Raises:
-        UnknownNameError: No view has this name.
-    """
+    """Raise an `UnknownNameError` if the study names an unknown view."""
     for name in study.views or ():
         VIEWS[name]
 

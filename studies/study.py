@@ -39,6 +39,7 @@ class Study(StudySpec):
 
         Raises:
             StudyError: The study does not fit the data or the machine. Nothing has been written.
+            UnknownNameError: A view, model, objective or metric is unknown. Nothing has been written.
             DataError: A recording is missing or damaged. Nothing has been written.
             RunFolderError: The run's folder belongs to another run, is damaged, or cannot be written.
             BusyError: Another process runs this study in this folder.

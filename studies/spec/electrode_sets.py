@@ -99,6 +99,6 @@ def levels_of_sets(given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         sets = RandomElectrodeSets.from_content(dict(given))
     except ArgumentError as error:
-        raise ValueError(f"factors.electrode_set: {error}") from None
+        raise ValueError(f"electrode_set: {error}") from None
     digits = max(2, len(str(sets.sets)))
     return {f"{i:0{digits}d}": {"cohort": {"electrodes": parts}} for i, parts in enumerate(sets.electrodes(), start=1)}

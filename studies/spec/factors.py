@@ -45,7 +45,7 @@ def read_factors(given: Any) -> Factors:
         ValueError: A factor has no levels or an impossible name, or a level overrides a key that it cannot.
     """
     if not isinstance(given, Mapping):
-        raise ValueError(f"factors={given!r}; expected names with levels: {{channels: {{few: {{...}}, all: {{}}}}}}")
+        raise ValueError(f"{given!r}; expected names with levels: {{channels: {{few: {{...}}, all: {{}}}}}}")
     factors: Factors = {}
     for name, levels in given.items():
         check_argument("factor", str(name), Name)
@@ -91,12 +91,12 @@ def _levels_of_seeds(given: int | list[Any]) -> dict[str, Any]:
     """Make one level a seed: a number n means the seeds 0 to n - 1, a list means its seeds."""
     if isinstance(given, int) and given > MOST_CELLS:
         raise ValueError(
-            f"factors.seed: {given} means {given} seeds; at most {MOST_CELLS} are possible; for one seed: [{given}]"
+            f"seed: {given} means {given} seeds; at most {MOST_CELLS} are possible; for one seed: [{given}]"
         )
     seeds = list(range(given)) if isinstance(given, int) else given
     repeated = [seed for i, seed in enumerate(seeds) if seed in seeds[:i]]
     if repeated:
-        raise ValueError(f"factors.seed: {repeated[0]} is listed twice; give different seeds")
+        raise ValueError(f"seed: {repeated[0]} is listed twice; give different seeds")
     return {str(seed): {"training": {"seed": seed}} for seed in seeds}
 
 

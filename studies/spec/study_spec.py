@@ -7,6 +7,7 @@ Unknown keys and invalid edge expressions are errors when the file is read. What
 import hashlib
 import json
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -60,7 +61,7 @@ class StudySpec(SpecModel):
         views: Tables and figures of the report; default all that the study has results for.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    name: str = Field(max_length=100)
     title: str
     question: str = ""
     cohort: Cohort
@@ -75,6 +76,16 @@ class StudySpec(SpecModel):
     statistics: StatisticsSpec = StatisticsSpec()
     reference: Reference | None = None
     views: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                f"{short(name)} is not a name of a study; expected letters, digits and . _ -, with a letter or digit"
+                " first, such as my-study"
+            )
+        return name
 
     @field_validator("factors", mode="before")
     @classmethod
@@ -115,19 +126,15 @@ class StudySpec(SpecModel):
         return self
 
     def _check_expected_accuracy(self) -> None:
-        """Refuse `sees` if the accuracy that the data set implies is not known."""
+        """Refuse `sees` if the accuracy that the data set implies is unknown."""
         dataset = self.cohort.dataset
         if dataset in DATASETS and DATASETS[dataset].expected_accuracy is None:
             known = ", ".join(name for name in DATASETS.names() if DATASETS[name].expected_accuracy is not None)
             raise ValueError(
-                f"conditions.extra: a condition has 'sees', but the true information in {dataset!r} is not known; leave"
-                f" 'sees' out, or use a data set where it is known: {known}"
+                f"conditions.extra: the true information in {dataset!r} is unknown; leave 'sees' out, or use {known}"
             )
         if self.cohort.labels is not None:
-            raise ValueError(
-                "conditions.extra: a condition has 'sees', which needs every class of the data set; leave"
-                " cohort.labels out"
-            )
+            raise ValueError("conditions.extra: 'sees' needs every class of the data set; leave cohort.labels out")
 
     # --- reading and writing ------------------------------------------------------------------------------
 

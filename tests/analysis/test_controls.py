@@ -1,4 +1,4 @@
-"""Controls match what they control: as many live edges, in the same layers and heads; a seed draws them again."""
+"""Random cuts match a cut: as many live edges in the same layers and heads; a seed gives the same sets again."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def isonet(**settings):
 
 
 def live(model, edges):
-    """The live part of a cut, by the public audit's own rule."""
+    """The live part of a cut, by the rule of the public audit."""
     target = target_of(model)
     return reach(edges.mask(model.layout, 3, 2), target.readout, target.permanent_mask).live_cut.numpy()
 

@@ -1,4 +1,4 @@
-"""How far conditions move activations: against other code for the same formulas, and cases with known answers."""
+"""Shift of activations: compared with other code for the same formulas, and cases with known results."""
 
 import numpy as np
 import pandas as pd
@@ -43,7 +43,7 @@ def x(model):
 
 
 def residual(model, x, layer, edges=None):
-    """[trial, pos, d_model] that the next block reads, taken by plain hooks."""
+    """Activations [trial, pos, d_model] that the next block reads, recorded by plain hooks."""
     kept = []
     hooks = [] if edges is None else cut(model, edges)
     name = f"blocks.{layer + 1}.hook_resid_pre"

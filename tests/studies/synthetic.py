@@ -1,4 +1,4 @@
-"""Findings made of synthetic scores: what a run would have gathered, without a run."""
+"""Findings made of synthetic scores, without a run."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def cell_of(
 
 
 def study_of(**parts: Any) -> StudySpec:
-    """A study that holds these parts, and what else a study needs."""
+    """A study with these keys, and the other keys that a study needs."""
     needed = {
         "name": "made-up",
         "title": "A study",
@@ -55,7 +55,7 @@ def findings_of(
     leakage: Sequence[Mapping[str, Any]] = (),
     **parts: Any,
 ) -> Findings:
-    """A study's findings; `parts` are those of the study. Scores without fits get one a subject and level."""
+    """The findings of a study; `parts` are keys of the study. Scores without fits get one fit a subject and level."""
     study = study_of(**parts)
     if "fit" not in scores:
         keys = scores[[*study.factors, "subject"]].astype(str)
@@ -97,7 +97,7 @@ def by_factors(
 
 
 def head_scores(n_layers: int = 2, n_heads: int = 3, kinds: Sequence[str] = ("every",), n: int = 6) -> pd.DataFrame:
-    """Head by head: layer l, head h, kind k costs 0.01 (1 + l) (1 + h) (1 + k) of every subject; L1H0 is a null."""
+    """Scores of head masks: layer l, head h, kind k lowers a score by 0.01 (1 + l) (1 + h) (1 + k); L1H0 is a null."""
     subjects = [f"s{i}" for i in range(n)]
     base = 0.9 - 0.01 * np.arange(n)
     parts = [pd.DataFrame({"subject": subjects, "condition": "baseline", "mode": "", "accuracy": base})]

@@ -1,4 +1,4 @@
-"""A study's controls: what runs beside its cuts, and what the report says of them."""
+"""The controls of a study: which conditions they are, and what the report says about them."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,8 +10,8 @@ from synthetic import cell_of, tidy
 from tiny import TINY, all_fits
 
 from emg_lens import IsoNet, IsoNetConfig, build_model
-from emg_lens.hooks import EdgeError
 from emg_lens.data.batch import Batch
+from emg_lens.hooks import EdgeError
 from emg_lens.studies.fits.control_analyses import SHIFT as SHIFT_ANALYSIS
 from emg_lens.studies.fits.control_conditions import controls_of
 from emg_lens.studies.fits.fit_execution import fitting_fraction, run_fit
@@ -80,7 +80,11 @@ def test_controls_have_a_table_of_their_own(result):
     assert len(result.tests()) == 19, "they are no hypotheses"
     name = "cross_modal/individual/L1, random 2"
     predictions = result.predictions(name)
-    right = (predictions.filter(like="output_").to_numpy().argmax(1) == predictions["target"]).groupby(predictions["subject"]).mean()
+    right = (
+        (predictions.filter(like="output_").to_numpy().argmax(1) == predictions["target"])
+        .groupby(predictions["subject"])
+        .mean()
+    )
     kept = result.controls[result.controls["condition"] == name].set_index("subject")["accuracy"]
     pd.testing.assert_series_equal(right, kept, check_names=False, check_index_type=False)
     assert (result.folder / "controls.csv").exists()
@@ -106,7 +110,7 @@ LARGER = "Superset ablation that hurts less"
 
 
 def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, (0.4,) * 5)) -> Cell:
-    """Five subjects at .95 unmasked; a larger cut gives so much more than the cut."""
+    """Five subjects with .95 unmasked; the superset ablation is better than the cut by `gain`."""
     both = np.add(cross, gain)
     scores = tidy(baseline=[0.95] * 5, cross=cross, both=both)
     tagged = scores["condition"] == "cross"

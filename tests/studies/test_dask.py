@@ -91,7 +91,7 @@ def _is_under_way(file) -> bool:
 
 
 def test_threads_of_one_process_give_the_numbers_of_one(tmp_path):
-    """torch's random state belongs to the process: without taking turns, dropout would mix their draws."""
+    """The random state of torch belongs to the process, so that threads must run one fit at a time."""
     study = Study.parse(TINY.replace("d_mlp: 16", "d_mlp: 16, dropout: 0.1"))
     alone = run_study(study, out=tmp_path / "alone", jobs=1)
     with joblib.parallel_config(backend="threading"):
@@ -100,7 +100,7 @@ def test_threads_of_one_process_give_the_numbers_of_one(tmp_path):
 
 
 def test_a_finished_fit_that_is_asked_for_again_is_left_as_it_is(study, alone):
-    """dask runs a finished task again where the only copy of its answer was on a worker that died."""
+    """dask repeats a finished task if the only copy of its result was on a worker that died."""
     folder = alone.folder / "fits" / "01"
     before = (folder / "scores.csv").stat().st_mtime_ns
     run_part(all_fits(study)[0], None, folder, 1.0)

@@ -1,4 +1,4 @@
-"""Studies that choose channels, and draw them at random: from YAML to tables."""
+"""Studies with chosen channels and random electrode sets, from YAML to tables."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def with_cohort(**changes) -> dict:
     return yaml.safe_load(TINY)["cohort"] | changes
 
 
-# --- what is drawn ----------------------------------------------------------------------------------------------
+# --- random sets ----------------------------------------------------------------------------------------------
 
 
 def test_every_process_has_the_same_sets_and_more_sets_begin_with_fewer():

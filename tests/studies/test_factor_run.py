@@ -129,7 +129,7 @@ def test_two_workers_give_the_numbers_of_one(done, tmp_path):
 
 
 def bytes_of(folder) -> dict[str, bytes]:
-    """What of a run must not depend on how often it was killed: all but seconds and places."""
+    """The files of a run that must not depend on how often it was killed."""
     kept = ("scores.csv", "fit.csv", "logits.safetensors", "model.safetensors", "conditions.csv", "leakage.json")
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kept}
 
@@ -181,7 +181,7 @@ def test_the_error_of_a_damaged_file_is_one_line_with_its_name(done, tmp_path, n
 
 
 def without(name: str):
-    """What a JSON file holds, without one key."""
+    """The content of a JSON file without one key."""
     return lambda text: json.dumps({key: value for key, value in json.loads(text).items() if key != name})
 
 
@@ -278,7 +278,7 @@ def test_no_subject_is_lost_or_written_elsewhere_by_its_name(names, tmp_path):
 
 
 def test_without_dropout_stacked_fits_equal_single_fits(tmp_path):
-    """The stacked way, on the CPU: the same recipe, up to rounding."""
+    """The stacked fits run on the CPU; numbers agree up to rounding."""
     from tiny import all_fits
 
     from emg_lens.studies.fits.fit_execution import run_fits_at_once

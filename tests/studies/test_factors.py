@@ -1,4 +1,4 @@
-"""Factors: what a study file may say of them, and what a combination of levels makes of a study."""
+"""Factors of a study file: errors, and the study at each combination of levels."""
 
 import pytest
 import yaml
@@ -21,7 +21,7 @@ def study(factors: object, **changes: object) -> StudySpec:
         ({"a": {"x": {"model": 5}}}, "at a=x: model"),
         ({"a": {1: {}, "1": {"training": {"lr": 0.1}}}}, "twice"),
         ({1: {"x": {}}, "1": {"y": {}}}, "twice"),
-        ({"seed": [3, 4, 3]}, "factors.seed: 3 is listed twice"),
+        ({"seed": [3, 4, 3]}, "seed: 3 is listed twice"),
         ({"seed": 10**12}, "at most 1000"),
         ({"a": {"x": {"training": {"lr": 0.1}}}, "b": {"y": {"training": {"lr": 0.2}}}}, "both override training.lr"),
         ({"a": {"x": {"cohort": {"modalities": ["emg"]}}}, "b": {"y": {"cohort": None}}}, "both override cohort"),

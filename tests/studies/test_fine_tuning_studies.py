@@ -1,4 +1,4 @@
-"""Studies that begin with weights of another fit: scratch, probe and fine-tuning side by side, shares of the labels."""
+"""Studies that start from pretrained weights: scratch, probe and fine-tuning, with fractions of the labels."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ SIZES = {"d_model": 8, "n_heads": 2, "n_layers": 2, "d_mlp": 8, "patch_samples":
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A pre-trained encoder of other channels and another length, as save_pretrained leaves it."""
+    """A pre-trained encoder with other channels and another length, saved by save_pretrained."""
     config = TinyMyoConfig(
         modalities={"emg": 3}, n_samples=40, n_classes=0, head="reconstruction", positions="rotary_time", **SIZES
     )
@@ -210,7 +210,9 @@ def test_patience_without_validation_and_unknown_layers_are_refused_before_the_f
 
 def test_a_pre_training_starts_from_random_weights():
     part = {"dataset": "simulated", "recipe": {}, "window_s": 1.0, "stride_s": 0.5}
-    with pytest.raises(PretrainingError, match="model.pretrained is set, but a pre-training starts from random weights; remove it"):
+    with pytest.raises(
+        PretrainingError, match="model.pretrained is set, but a pre-training starts from random weights; remove it"
+    ):
         PretrainingSpec.parse(
             yaml.safe_dump({"name": "x", "corpus": {"parts": {"a": part}}, "model": {"pretrained": "w"}})
         )

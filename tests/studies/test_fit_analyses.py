@@ -1,4 +1,4 @@
-"""Fit analyses: one table a fit, saved with the fit and read back with the result; a stranger's package adds its own."""
+"""Fit analyses: one table a fit, saved and read back; another package adds its own analysis."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Whatever subjects, classes, conditions and levels are called: nothing is lost, renamed, run, or written elsewhere."""
+"""Any names of subjects, classes, conditions and levels: nothing is lost, renamed, executed, or written elsewhere."""
 
 import csv
 import io

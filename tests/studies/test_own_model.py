@@ -1,4 +1,4 @@
-"""A study of a model whose arithmetic nobody knows: an encoder with a forward of its own."""
+"""A study of an encoder with its own forward method, about which nothing is declared."""
 
 from dataclasses import dataclass
 

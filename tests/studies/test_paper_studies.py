@@ -1,4 +1,4 @@
-"""The studies in the paper's own settings, made short, on small files in the layouts of the data sets."""
+"""The studies with the settings of the paper, shortened, on small files in the formats of the data sets."""
 
 import h5py
 import numpy as np
@@ -10,18 +10,18 @@ from emg_lens.studies.spec.catalog_lookup import catalogue_text
 from emg_lens.studies.study import Study
 
 FS, ROWS = 2000, 1200
-MOVEMENTS = {1: (1, 2), 2: (18, 19)}
+GESTURES = {1: (1, 2), 2: (18, 19)}
 SMALL = {"d_model": 16, "n_heads": 2, "d_mlp": 16, "d_hidden": 8, "d_fused": 8, "patch_samples": 500}
 
 
 @pytest.fixture(scope="module")
 def db2(tmp_path_factory):
-    """Two subjects, two exercises of two movements each, six repetitions of 0.6 s; gravity turns with the movement."""
+    """Two subjects, two exercises of two gestures each, six repetitions of 0.6 s; gravity turns with the gesture."""
     folder = tmp_path_factory.mktemp("db2")
     for subject in (1, 2):
         rng = np.random.default_rng(subject)
-        for exercise, movements in MOVEMENTS.items():
-            runs = [(of, r) for of in movements for r in range(1, 7)]
+        for exercise, gestures in GESTURES.items():
+            runs = [(of, r) for of in gestures for r in range(1, 7)]
             label = np.concatenate([np.repeat([0, of], ROWS) for of, _ in runs]).astype(np.int8)
             repetition = np.concatenate([np.repeat([r, r], ROWS) for _, r in runs]).astype(np.int8)
             gravity = rng.normal(size=(len(label), 12, 3)) * 0.01 + np.eye(3)[label % 3][:, None]
@@ -41,7 +41,7 @@ def db2(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hd(tmp_path_factory):
-    """Two subjects of the high-density data, two gestures, five repetitions of 0.54 s; the forces depend on the gesture."""
+    """Two subjects of the high-density data, two gestures, five repetitions of 0.54 s; forces depend on the gesture."""
     folder = tmp_path_factory.mktemp("hd")
     for subject in (1, 2):
         rng, rest, rows = np.random.default_rng(subject), 600, 1100
@@ -60,12 +60,12 @@ def hd(tmp_path_factory):
 
 
 def short(name: str) -> Study:
-    """The shipped study with one epoch, few draws, small models and the movements there are."""
+    """The shipped study with one epoch, few electrode sets, small models and the available gestures."""
     content = yaml.safe_load(catalogue_text(name))
     content["training"]["epochs"] = 1
     if content["cohort"]["dataset"] == "ninapro-db2":
         content["cohort"]["options"]["label_numbering"] = "global"
-        content["cohort"]["labels"] = [of for some in MOVEMENTS.values() for of in some]
+        content["cohort"]["labels"] = [of for some in GESTURES.values() for of in some]
     levels = content.get("factors", {}).get("architecture", {}).values()
     blocks = [content["model"], *(level["model"] for level in levels if "model" in level)]
     for block in blocks:

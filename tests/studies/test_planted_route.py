@@ -1,4 +1,4 @@
-"""A route that training left open, and nothing else, is found; at the price the simulation says."""
+"""Only the planted route causes a drop, and the drop is the one that the simulation implies."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def test_cutting_the_planted_route_gives_the_expected_drop_and_other_cuts_give_n
 
 
 def test_the_report_separates_predictions_from_identities():
-    """Both stood in one table, the identities with the baseline as what the simulation was said to expect."""
+    """Predictions and identities have tables of their own."""
     study, n = StudySpec.load("planted-route"), 6
     names = ["baseline", *(c.name for c in study.conditions.extra)]
     null = ["EMG -> EMG in L5", "ACC -> ACC from L3 on"]

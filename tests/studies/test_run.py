@@ -1,4 +1,4 @@
-"""The runner: complete folders, resume after SIGKILL, the same numbers whatever the number of workers."""
+"""The runner: complete folders, resuming after SIGKILL, the same numbers for any number of workers."""
 
 import errno
 import io
@@ -307,7 +307,7 @@ def test_changed_trials_are_read_again(tmp_path):
 
 
 def _end(parts, costs, n_workers: int) -> float:
-    """When the last worker is done, played through; a part waits for the one before it."""
+    """When the last worker is done, by simulation; the second part of a task waits for the first."""
     free, done, ended = [0.0] * n_workers, dict.fromkeys(range(len(costs)), 0.0), dict.fromkeys(range(len(costs)), 0.0)
     for task, share in parts:
         worker = free.index(min(free))
@@ -370,7 +370,7 @@ def test_a_fit_in_two_parts_gives_the_numbers_of_one(study, done, tmp_path, monk
 
 
 def test_a_fit_that_another_process_has_finished_is_not_replaced(study, done, tmp_path):
-    """An orphan of a killed run and the new run may fit the same: whoever is second leaves what is there."""
+    """A worker of a killed run and the new run may run the same fit: the second one keeps the folder of the first."""
     folder = tmp_path / "fits" / "02"
     folder.parent.mkdir()
 
@@ -491,7 +491,7 @@ def test_a_report_has_all_fits_of_a_run_that_finishes_meanwhile(done, tmp_path, 
 
 @pytest.mark.parametrize("room", [100, 4096])
 def test_a_full_disk_is_an_error_of_one_line(study, tmp_path, room):
-    """At 100 bytes the first text does not fit, at 4096 the weights do not."""
+    """With 100 bytes the first text file does not fit, with 4096 bytes the weights do not."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     fit, folder, fractions = all_fits(study)[0], tmp_path / "fit", []

@@ -118,12 +118,12 @@ def test_the_hash_depends_on_numbers_and_not_on_texts():
         ),
         ({"training__epochs": 0}, "training.epochs=0; expected a number greater than or equal to 1"),
         ({"statistics__n_bootstrap": 500}, "statistics.n_bootstrap is not a known key; known keys: "),
-        ({"name": "no spaces"}, "name=.no spaces.; expected text to match"),
+        ({"name": "no spaces"}, "name: 'no spaces' is not a name of a study; expected letters, digits and"),
         (
             {"cohort__dataset": "uci-emg"},
-            "the true information in 'uci-emg' is not known; .* where it is known: simulated",
+            "the true information in 'uci-emg' is unknown; leave 'sees' out, or use simulated",
         ),
-        ({"cohort__labels": [1, 2]}, "needs every class of the data set; leave cohort.labels out"),
+        ({"cohort__labels": [1, 2]}, "'sees' needs every class of the data set; leave cohort.labels out"),
     ],
 )
 def test_a_wrong_file_is_one_line(changes, message):

@@ -1,4 +1,4 @@
-"""A TinyMyo with its regression head in a study: finger angles of DB8's files, written small."""
+"""A TinyMyo with its regression head in a study: finger angles of small files in the format of NinaPro DB8."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SMALL = {"d_model": 16, "n_heads": 2, "n_layers": 1, "d_mlp": 16, "patch_samples
 
 
 def write_db8(folder):
-    """Two movements whose EMG is as loud as the index finger is bent; the third session has two repetitions."""
+    """Two gestures; the EMG amplitude follows the index finger angle; the third session has two repetitions."""
     rng = np.random.default_rng(0)
     for part, repetitions in ((1, 10), (2, 10), (3, 2)):
         runs = [(of, r) for of in (1, 3) for r in range(1, repetitions + 1)]
@@ -50,7 +50,7 @@ def test_finger_angles_are_reported_in_degrees_next_to_the_published_values(fold
     trials = result.predictions()
     targets = trials[[c for c in trials if c.startswith("target_")]].to_numpy()
     outputs = trials[[c for c in trials if c.startswith("output_")]].to_numpy()
-    assert targets.shape == outputs.shape == (2 * 2 * 2, len(DOA))  # movements, repetitions, windows of 0.1 s
+    assert targets.shape == outputs.shape == (2 * 2 * 2, len(DOA))  # gestures, repetitions, windows of 0.1 s
     scores = result.scores.set_index("condition")
     assert scores.loc["baseline", "mae"] == pytest.approx(np.abs(targets - outputs).mean(), rel=1e-5)
     assert scores.loc["baseline", "r2"] > 0.3 > scores.loc["EMG permuted", "r2"]

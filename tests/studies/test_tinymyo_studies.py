@@ -1,4 +1,4 @@
-"""The shipped studies of a foundation model, made short, on small files in the layout of NinaPro DB5."""
+"""The shipped studies of a foundation model, shortened, on small files in the format of NinaPro DB5."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ FS, ROWS = 200, 260
 
 @pytest.fixture(scope="module")
 def db5(tmp_path_factory):
-    """Two subjects, three movements, six repetitions of 1.3 s; a movement is a frequency that some electrodes hear."""
+    """Two subjects, three gestures, six repetitions of 1.3 s; each gesture has its own frequency."""
     folder = tmp_path_factory.mktemp("db5")
     for subject in (1, 2):
         rng = np.random.default_rng(subject)

@@ -1,4 +1,4 @@
-"""The shipped study of pre-training's worth, made short, on small files in the layout of UCI EMG."""
+"""The shipped study of the benefit of pre-training, shortened, on small files in the format of UCI EMG."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ HEADER = "\t".join(["time", *(f"channel{i}" for i in range(1, 9)), "class"])
 
 @pytest.fixture(scope="module")
 def uci(tmp_path_factory):
-    """Six subjects, two runs of each of six gestures of 2.4 s; channels swing as wide as their gesture says."""
+    """Six subjects, two runs of each of six gestures of 2.4 s; the amplitudes of the channels depend on the gesture."""
     folder = tmp_path_factory.mktemp("uci")
     for subject in (1, 2, 25, 30, 31, 36):
         rng = np.random.default_rng(subject)

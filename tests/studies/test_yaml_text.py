@@ -1,4 +1,4 @@
-"""Study files that are no study, or a trap, are refused at once in one line; what is written is what is read."""
+"""Invalid and malicious study files are refused at once in one line; a study survives a round trip through YAML."""
 
 import time
 
