@@ -1,7 +1,7 @@
 """One command on a NinaPro DB2 on disk: the IsoNet paper's Table 3 from files of its layout, with time and memory.
 
 `python tests/bench/db2.py [--subjects 40] [--epochs 2]` writes exercise B of as many synthetic subjects: the first in
-the real size (some 1.8 million rows of 12 EMG and 36 accelerometer channels at 2000 Hz), the others with movements of
+the real size (some 1.8 million rows of 12 EMG and 36 accelerometer channels at 2000 Hz), the others with gestures of
 2.2 s, because all must reach the second that the study reads. Then it runs `isonet-table3` on them, with fewer epochs
 and random cuts, and prints the table with the paper's numbers, the time, and the peak memory of all processes together.
 """
@@ -19,22 +19,22 @@ from scipy.io import savemat
 
 from emg_lens.studies.spec.study_spec import StudySpec
 
-FS, MOVEMENTS, REPETITIONS = 2000, 17, 6
+FS, GESTURES, REPETITIONS = 2000, 17, 6
 REAL_S, SHORT_S = (5.5, 3.3), (2.2, 0.3)
-"""Seconds of a movement and of the rest before it."""
+"""Seconds of a repetition and of the rest before it."""
 
 
 def write_subject(folder: Path, subject: int, seconds: tuple[float, float]) -> int:
-    """One exercise of one subject; returns its rows. Movements differ in which electrodes are active and in gravity."""
+    """One exercise of one subject; returns its rows. Gestures differ in which electrodes are active and in gravity."""
     rng = np.random.default_rng(subject)
     move, rest = (round(s * FS) for s in seconds)
-    places = [(m, r) for m in range(1, MOVEMENTS + 1) for r in range(1, REPETITIONS + 1)]
+    places = [(m, r) for m in range(1, GESTURES + 1) for r in range(1, REPETITIONS + 1)]
     label = np.concatenate([np.repeat(np.int8([0, m]), [rest, move]) for m, _ in places])
     repetition = np.concatenate([np.repeat(np.int8([r, r]), [rest, move]) for _, r in places])
-    active = rng.uniform(1, 4, size=(MOVEMENTS + 1, 12)).astype(np.float32)
+    active = rng.uniform(1, 4, size=(GESTURES + 1, 12)).astype(np.float32)
     emg = rng.standard_normal((len(label), 12), dtype=np.float32)
     emg *= 1e-5 * active[label]
-    towards = rng.normal(size=(MOVEMENTS + 1, 12, 3))
+    towards = rng.normal(size=(GESTURES + 1, 12, 3))
     towards /= np.linalg.norm(towards, axis=-1, keepdims=True)
     acc = towards.reshape(-1, 36).astype(np.float32)[label]
     acc += 0.1 * rng.standard_normal(acc.shape, dtype=np.float32)

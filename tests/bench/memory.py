@@ -21,18 +21,18 @@ from emg_lens.studies.spec.study_spec import StudySpec
 
 ROWS = 130_000
 """Of a DB5 file of one exercise: eleven minutes at 200 Hz."""
-MOVEMENTS, REPETITIONS = 12, 6
+GESTURES, REPETITIONS = 12, 6
 SAMPLE_SECONDS = 0.05
 
 
 def write_recording(folder: Path, subject: int, n_rows: int) -> int:
-    """One exercise of one subject, every movement with as much rest before it; returns bytes of its signals."""
-    rng, n = np.random.default_rng(subject), n_rows // (2 * MOVEMENTS * REPETITIONS)
-    places = [(m, r) for m in range(1, MOVEMENTS + 1) for r in range(1, REPETITIONS + 1)]
+    """One exercise of one subject, every repetition with as much rest before it; returns bytes of its signals."""
+    rng, n = np.random.default_rng(subject), n_rows // (2 * GESTURES * REPETITIONS)
+    places = [(m, r) for m in range(1, GESTURES + 1) for r in range(1, REPETITIONS + 1)]
     label = np.concatenate([np.repeat(np.int8([0, m]), n) for m, _ in places])[:, None]
     repetition = np.concatenate([np.repeat(np.int8([0, r]), n) for _, r in places])[:, None]
     emg = rng.integers(-30, 30, (len(label), 16), dtype=np.int8).astype(np.float32)
-    emg *= 1 + label / MOVEMENTS
+    emg *= 1 + label / GESTURES
     np.round(emg, out=emg)
     acc = np.tile(np.float32([0.6, 0.0, 0.8]), (len(label), 1)) + np.float32(0.05) * label
     content = {"emg": emg, "acc": acc, "restimulus": label, "rerepetition": repetition}

@@ -1,4 +1,4 @@
-"""Where real recordings lie, and a small recording that was made up."""
+"""Folders of real recordings, and a small synthetic recording."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ def real():
 
 @pytest.fixture
 def make_recording():
-    """`make_recording(...)`: three movements, two repetitions, 1.0 s each, with 0.5 s of rest before each."""
+    """`make_recording(...)`: three gestures, two repetitions, 1.0 s each, with 0.5 s of rest before each."""
 
     def make(subject="A", fs=200.0, labels=(1, 2, 3), repetitions=2, seed=0, rates=(200.0, 200.0), **meta):
         rows = [(label, r) for r in range(1, repetitions + 1) for label in labels]

@@ -1,4 +1,4 @@
-"""A user's own arrays: what is no trial, label or name is refused in one line that names it."""
+"""A user's own arrays: an invalid trial, label or name gives a one-line error that names it."""
 
 import math
 
@@ -65,7 +65,7 @@ LABELS = [
         {"targets": np.zeros((6, 1)), "target_names": [None]},
     ],
 )
-def test_what_means_nothing_is_refused_in_one_line(given):
+def test_invalid_arrays_give_a_one_line_error(given):
     with pytest.raises(DataError) as error:
         TrialSet.from_arrays(**{**PARTS, **given})
     assert len(str(error.value)) < 400
@@ -74,7 +74,7 @@ def test_what_means_nothing_is_refused_in_one_line(given):
 @pytest.mark.parametrize(
     "name", ["NA", "nan", "None", "null", "true", "1e5", "007", '""', "=1+1", "[red]", "../up", "é"]
 )
-def test_a_name_stays_what_it_is(name, tmp_path):
+def test_names_are_kept_unchanged(name, tmp_path):
     trials = TrialSet.from_arrays(**{**PARTS, "subject": [name] * 6, "y": [name, "b", "c"] * 2})
     trials.save(tmp_path / "trials.h5")
     again = TrialSet.load(tmp_path / "trials.h5")

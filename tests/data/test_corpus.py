@@ -1,4 +1,4 @@
-"""Windows of shards: found, padded, scaled, parted; the order of an epoch; memory that does not grow with a corpus."""
+"""Windows of shards: finding, padding, scaling and dividing them; the order of an epoch; constant memory."""
 
 import json
 import os
@@ -106,7 +106,7 @@ def test_files_that_are_not_shards_give_a_one_line_error(tmp_path, content, mess
     assert "a.h5" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_folders_without_shards_and_broken_files_are_refused(tmp_path):
+def test_folders_without_shards_and_broken_files_are_rejected(tmp_path):
     with pytest.raises(DataError, match="contains no shard"):
         find_shards([tmp_path])
     with pytest.raises(DataError, match="does not exist"):
@@ -119,11 +119,11 @@ def test_folders_without_shards_and_broken_files_are_refused(tmp_path):
         find_shards([tmp_path / "b", tmp_path / "b"])
 
 
-def test_what_must_be_unpacked_at_once_for_one_window_is_bounded(tmp_path):
+def test_chunks_that_are_too_large_are_rejected(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         data = file.create_dataset("data", (70, 100, 10_000), "f4", chunks=(70, 100, 10_000), compression="gzip")
         data[:] = 0
-    with pytest.raises(DataError, match="a.h5: cannot be read .*parts of 280 MB.* smaller chunks"):
+    with pytest.raises(DataError, match="a.h5: cannot be read .*chunks of 280 MB; write it with chunks of at most"):
         find_shards([tmp_path])
 
 
@@ -136,7 +136,7 @@ def test_linked_folders_and_endings_in_capitals_belong_to_a_corpus(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300, -3e38])
-def test_a_value_that_is_no_number_is_told_with_file_window_and_channel(tmp_path, bad):
+def test_a_nan_is_reported_with_file_window_and_channel(tmp_path, bad):
     values = write(tmp_path / "a.h5", dtype="f8")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file["data"][4, 1, 7] = bad
@@ -159,7 +159,7 @@ def test_a_reader_holds_few_files_open_and_works_in_a_copy(tmp_path):
     assert np.array_equal(again.read(np.arange(24)), every)
 
 
-def test_a_file_that_changes_while_it_is_read_is_told(tmp_path):
+def test_a_file_that_changes_while_it_is_read_is_reported(tmp_path):
     write(tmp_path / "a.h5")
     shard = read_shard(tmp_path / "a.h5")
     write(tmp_path / "a.h5", n=9)
@@ -175,9 +175,9 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path):
 
 @pytest.mark.skipif(not NUMBERS.is_file(), reason=f"no numbers of the authors' code at {NUMBERS}")
 def test_min_max_is_the_published_one_and_makes_padded_channels_minus_one():
-    found = load_file(NUMBERS)
-    assert np.abs(scaled(found["input_raw"]) - found["input"]).max() < 1e-6
-    assert (found["input"][:, 5] == -1).all() and (scaled(np.zeros((1, 20), "f4")) == -1).all()
+    published = load_file(NUMBERS)
+    assert np.abs(scaled(published["input_raw"]) - published["input"]).max() < 1e-6
+    assert (published["input"][:, 5] == -1).all() and (scaled(np.zeros((1, 20), "f4")) == -1).all()
 
 
 def test_padding_counts_or_is_left_out(tmp_path):
@@ -203,7 +203,7 @@ def test_modalities_are_padded_each_at_its_own_end():
     assert Corpus.of_trials(some).modalities == {"emg": 3, "acc": 2}
 
 
-def test_shards_that_do_not_go_together_are_refused(tmp_path):
+def test_shards_that_differ_in_length_rate_or_channels_are_rejected(tmp_path):
     write(tmp_path / "a.h5", fs=200.0)
     write(tmp_path / "b.h5", samples=30)
     with pytest.raises(DataError, match="differ in length: 20 samples"):
@@ -233,7 +233,7 @@ def many(tmp_path):
     return Corpus.open([tmp_path])
 
 
-def test_held_out_subjects_share_nobody_and_come_from_every_data_set(many):
+def test_held_out_subjects_are_in_one_set_and_come_from_every_data_set(many):
     training, validation = many.divide(HeldOut(fraction=0.2))
     assert not set(training.subjects) & set(validation.subjects)
     assert {*training.subjects, *validation.subjects} == {*many.subjects} and len(many.subjects) == 13
@@ -255,7 +255,7 @@ def test_windows_drawn_alone_are_the_share_exactly(many):
     assert len(np.unique(both.reshape(len(both), -1), axis=0)) == len(many)
 
 
-def test_what_cannot_be_parted_is_refused(many, tmp_path):
+def test_an_impossible_division_is_rejected(many, tmp_path):
     with pytest.raises(DataError, match="no windows of subject 'z'"):
         many.divide(HeldOut(subjects=("z",)))
     with pytest.raises(DataError, match="no window is left for training"):
@@ -273,9 +273,9 @@ def test_what_cannot_be_parted_is_refused(many, tmp_path):
 
 def test_a_fingerprint_changes_with_content_scale_and_padding(tmp_path):
     write(tmp_path / "a.h5")
-    found = {Corpus.open([tmp_path], {"emg": 4}, *how).fingerprint() for how in ((), ("none",), ("none", "left out"))}
+    hashes = {Corpus.open([tmp_path], {"emg": 4}, *how).fingerprint() for how in ((), ("none",), ("none", "left out"))}
     write(tmp_path / "a.h5")
-    assert len({*found, Corpus.open([tmp_path], {"emg": 4}).fingerprint()}) == 4
+    assert len({*hashes, Corpus.open([tmp_path], {"emg": 4}).fingerprint()}) == 4
 
 
 # --- order ------------------------------------------------------------------------------------------------
@@ -323,9 +323,9 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
                 data = file.create_dataset("data", (n // 4, 16, 200), "f4", chunks=(16, 16, 200))
                 for first in range(0, n // 4, 400):
                     data[first : first + 400] = RNG.normal(size=(min(400, n // 4 - first), 16, 200))
-        told = subprocess.run(
+        printed = subprocess.run(
             [sys.executable, "-c", PEAK, str(tmp_path / name)], capture_output=True, text=True, check=True
         ).stdout
-        size, peaks[name] = json.loads(told)
+        size, peaks[name] = json.loads(printed)
         assert size == n
     assert peaks["large"] - peaks["small"] < 40, peaks  # 390 MB more are on disk

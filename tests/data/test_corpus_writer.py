@@ -1,4 +1,4 @@
-"""Shards of registered data sets: what is cut, what is told, and what is refused."""
+"""Shards of registered data sets: their windows, the table of counts, and errors."""
 
 import h5py
 import numpy as np
@@ -86,7 +86,7 @@ def test_a_shard_that_was_changed_later_is_rejected(tmp_path, data):
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", ".x", "a b", "é/é", ".."])
-def test_no_part_decides_where_a_shard_is_written(tmp_path, data, name):
+def test_names_of_parts_cannot_leave_the_folder(tmp_path, data, name):
     out = tmp_path / "in" / "out"
     write_corpus({name: DB5, "a_b": DB5}, data, out)
     assert len(Corpus.open([out]).shards) == 4 and {p.name for p in tmp_path.rglob("*.h5")} == {
@@ -122,7 +122,7 @@ def test_an_invalid_part_gives_a_one_line_error_and_leaves_no_shard(tmp_path, da
 @pytest.mark.parametrize("name", ["x.hdf5", "X.H5", "sub/old.h5"])
 def test_a_folder_with_foreign_shards_is_rejected(tmp_path, data, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_bytes(b"theirs")
+    (tmp_path / name).write_bytes(b"foreign")
     with pytest.raises(DataError, match="unknown origin"):
         write_corpus({"db5": DB5}, data, tmp_path)
     assert not (tmp_path / "corpus.json").exists()

@@ -84,12 +84,12 @@ def test_a_data_set_without_an_index_is_read_to_list_its_subjects(toy, make_reco
         (lambda root: load_dataset("uci-emg", root), "expected folders 01, 02.*; found no file"),
     ],
 )
-def test_wrong_calls_are_told_at_once(toy, tmp_path, call, message):
+def test_wrong_calls_raise_at_once(toy, tmp_path, call, message):
     with pytest.raises(DataError, match=message):
         call(tmp_path)
 
 
-def test_a_folder_without_matching_files_says_what_was_found(tmp_path):
+def test_a_folder_without_matching_files_lists_its_files(tmp_path):
     for name in ("a.txt", "b.txt", "c.txt", "d.txt"):
         (tmp_path / name).write_text("")
     with pytest.raises(DataError, match="S<n>_E<1>_A1.mat at any depth; found a.txt, b.txt, c.txt and 1 more"):
@@ -170,6 +170,6 @@ def test_a_subject_is_known_by_name_or_number(given_as):
     assert list(select_subjects({"S1": (), "S3": (), "S13": ()}, [given_as])) == ["S3"]
 
 
-def test_a_number_that_fits_two_subjects_is_refused():
+def test_a_number_that_fits_two_subjects_is_rejected():
     with pytest.raises(DataError, match="unknown subject 3"):
         select_subjects({"A3": (), "B3": ()}, [3])

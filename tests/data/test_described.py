@@ -127,7 +127,7 @@ def test_leading_zeros_do_not_matter_and_rest_has_no_repetition(tmp_path):
 @pytest.mark.parametrize(
     "g, r, message", [(-5, 1, "label '-5' is not a whole number"), (1, -3, "repetition '-3' is no")]
 )
-def test_numbers_below_zero_are_refused(tmp_path, g, r, message):
+def test_numbers_below_zero_are_rejected(tmp_path, g, r, message):
     described(
         tmp_path,
         "files: '{subject}.csv'\nfs: 10\nsignals: {e: {columns: 1}}\nlabel: {column: g}\nrepetition: {column: r}\n",
@@ -156,7 +156,7 @@ def test_a_numpy_array_has_numbered_columns(tmp_path, label):
         b"\x93NUMPY\x01\x00\xff\xff{",
     ],
 )
-def test_damaged_numpy_arrays_are_refused_in_one_line(tmp_path, content):
+def test_damaged_numpy_arrays_are_rejected_in_one_line(tmp_path, content):
     described(tmp_path, "files: '{subject}.npy'\nfs: 50\nsignals: {emg: {}}\n")
     (tmp_path / "x.npy").write_bytes(content)
     with pytest.raises(DataError, match="x.npy: cannot be read as a NumPy array .*is it complete"):
@@ -169,7 +169,7 @@ def test_a_changed_description_is_other_data(tmp_path):
     assert data_fingerprint("folder", tmp_path) != before
 
 
-def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
+def test_missing_rows_are_noted_and_a_wrong_rate_is_rejected(tmp_path):
     by_name(tmp_path)
     frame = table(3000)
     frame.drop(index=range(40, 43)).to_csv(tmp_path / "A" / "fist_1.csv", index=False)
@@ -221,7 +221,7 @@ def test_missing_rows_are_noted_and_a_wrong_rate_is_refused(tmp_path):
         (BY_NAME.replace("{field: label, classes", "{key: cls, classes"), "is a table and has no key 'cls'"),
     ],
 )
-def test_what_does_not_fit_is_one_line_that_names_the_file(tmp_path, text, message):
+def test_an_invalid_description_or_file_gives_a_one_line_error(tmp_path, text, message):
     described(by_name(tmp_path), text)
     with pytest.raises(DataError, match=message) as error:
         list(load_dataset("folder", tmp_path))
@@ -238,7 +238,7 @@ def test_what_does_not_fit_is_one_line_that_names_the_file(tmp_path, text, messa
         (lambda path: path.write_text("t,e1,e2,x,y,z\n"), "expected the same number of rows, at least one row"),
     ],
 )
-def test_damaged_tables_are_refused_in_one_line(tmp_path, damage, message):
+def test_damaged_tables_are_rejected_in_one_line(tmp_path, damage, message):
     damage(by_name(tmp_path) / "A" / "fist_1.csv")
     with pytest.raises(DataError, match=message) as error:
         list(load_dataset("folder", tmp_path))
@@ -306,7 +306,7 @@ def small(folder, text, content, name="x.csv"):
         (SMALL + "label: {column: g, classes: {1: fist}}\n", b"a,b,g\n1,2,1\n1,2,\n", "unknown label ''; .*lists '1'"),
     ],
 )
-def test_what_would_shift_or_lose_something_is_refused(tmp_path, text, content, message):
+def test_tables_with_ambiguous_columns_or_labels_are_rejected(tmp_path, text, content, message):
     with pytest.raises(DataError, match=message):
         list(load_dataset("folder", small(tmp_path, text, content)))
 
@@ -328,7 +328,7 @@ def test_tables_as_other_programs_write_them(tmp_path, more, content):
     assert r.label.tolist() == [1, 0] and r.repetition.tolist() == [4, 0]
 
 
-def test_a_path_that_can_be_read_in_two_ways_is_refused(tmp_path):
+def test_a_path_that_can_be_read_in_two_ways_is_rejected(tmp_path):
     text = (
         "files: '{subject}_{label}_{repetition}.csv'\nfs: 10\nsignals: {emg: {columns: [a]}}\nlabel: {field: label}\n"
     )
@@ -347,7 +347,7 @@ def test_paths_are_read_as_a_regular_expression_would_read_them(between, path):
     assert pattern.readings(path) == expected
 
 
-def test_long_names_that_do_not_fit_many_fields_are_told_at_once():
+def test_long_names_that_do_not_match_many_fields_are_rejected_quickly():
     pattern = PathPattern.parse("_".join(f"{{f{i}}}" for i in range(20)) + ".csv")
     assert pattern.readings("a_" * 120 + ".csvx") == []
     assert len(pattern.readings("a_" * 120 + ".csv")) == 2
@@ -369,7 +369,7 @@ def test_names_in_either_form_of_unicode_are_the_same(tmp_path):
     assert r.subject == "Jürgen" and r.label.tolist() == [1]
 
 
-def test_a_person_who_is_there_twice_is_found(tmp_path):
+def test_identical_files_of_two_subjects_are_found(tmp_path):
     by_name(tmp_path)
     assert duplicate_files("folder", tmp_path) == ()
     shutil.copytree(tmp_path / "A", tmp_path / "A copy")
@@ -392,7 +392,7 @@ def packed(text):
         ("x.csv", b",".join([b"a"] * 6000), "x.csv: its first line has 6000 columns; expected 5000 at most"),
     ],
 )
-def test_text_that_swells_or_is_damaged_is_refused(tmp_path, monkeypatch, name, content, message):
+def test_too_large_or_damaged_text_is_rejected(tmp_path, monkeypatch, name, content, message):
     monkeypatch.setattr(text.read_bytes, "__defaults__", (20_000, ""))
     pattern = SMALL.replace("{subject}.csv", name.replace("x", "{subject}"))
     with pytest.raises(DataError, match=message):
@@ -437,12 +437,12 @@ def test_signals_of_their_own_rate_are_brought_together_by_a_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("n_acc", [38, 42, 200])
-def test_signals_that_do_not_last_equally_long_are_refused(tmp_path, n_acc):
+def test_signals_that_do_not_last_equally_long_are_rejected(tmp_path, n_acc):
     with pytest.raises(DataError, match="expected the same duration at {'emg': '200 Hz', 'acc': '40 Hz'}"):
         list(load_dataset("folder", two_rates(tmp_path, n_acc)))
 
 
-def test_a_rate_of_its_own_means_nothing_in_a_table(tmp_path):
+def test_a_column_of_a_table_cannot_have_another_rate(tmp_path):
     text = BY_NAME.replace("native_fs: 50", "fs: 50")
     (by_name(tmp_path) / "dataset.yaml").write_text(text)
     with pytest.raises(DataError, match="is a table, and all its columns have one rate; leave out the fs of acc"):

@@ -121,7 +121,7 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path, spoil, message):
         load_dataset("emg2pose", tmp_path, sensors="emg")
 
 
-def test_two_files_of_one_name_are_refused(tmp_path):
+def test_two_files_of_one_name_are_rejected(tmp_path):
     write(tmp_path, u1_fist_1=recording())
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "u1_fist_1.hdf5").write_bytes(b"x")

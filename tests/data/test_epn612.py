@@ -14,7 +14,7 @@ ORDER = ("fist", "noGesture", "open", "pinch", "waveIn", "waveOut")
 def sample(gesture, seed, rows=40, **changes):
     rng = np.random.default_rng(seed)
     imu = {axis: rng.normal(size=rows // 4).tolist() for axis in "wxyz"}
-    found = {
+    sample = {
         "emg": {f"ch{i}": rng.integers(-128, 128, rows).tolist() for i in range(1, 9)},
         "accelerometer": {a: imu[a] for a in "xyz"},
         "gyroscope": {a: imu[a] for a in "xyz"},
@@ -22,7 +22,7 @@ def sample(gesture, seed, rows=40, **changes):
         "gestureName": gesture,
         "groundTruthIndex": [11, 30],
     }
-    return {key: value for key, value in {**found, **changes}.items() if value is not None}
+    return {key: value for key, value in {**sample, **changes}.items() if value is not None}
 
 
 def write(folder, who="training", number=1, hidden=False, repetitions=2, **changes):
@@ -79,7 +79,7 @@ def test_other_sensors_and_the_marked_part(tmp_path):
         ({}, {"extent": "middle"}, "extent must be one of sample, marked"),
     ],
 )
-def test_what_does_not_fit_is_one_line(tmp_path, changes, options, message):
+def test_invalid_content_gives_a_one_line_error(tmp_path, changes, options, message):
     write(tmp_path, **changes)
     with pytest.raises(DataError, match=message) as error:
         list(load_dataset("epn-612", tmp_path, **options))

@@ -108,7 +108,7 @@ def test_subjects_are_in_natural_order(tmp_path):
         ({}, {"margin_s": -1}, "margin_s must be 0 to 60 s"),
     ],
 )
-def test_what_does_not_fit_is_one_line(tmp_path, changes, options, message):
+def test_invalid_content_gives_a_one_line_error(tmp_path, changes, options, message):
     folder, _ = write(tmp_path, **changes)
     with pytest.raises(DataError, match=message) as error:
         list(load_dataset("hd-semg", folder, **options))

@@ -145,7 +145,7 @@ def test_the_sentence_on_pre_onset_decodability_names_every_modality_and_chance(
     )
 
 
-def test_parts_that_do_not_go_together_are_refused(make_recording):
+def test_parts_that_differ_in_classes_or_modalities_are_rejected(make_recording):
     _, trials = windows(make_recording)
     with pytest.raises(DataError, match="fold A: training and test trials differ in classes or modalities"):
         (fold,) = RepetitionSplit(train=(1,), test=(2,)).folds(("A",))

@@ -1,4 +1,4 @@
-"""Long recordings: what is needed beside the samples is a share of them, not a multiple; and not a bit is another."""
+"""Long recordings: additional memory is a fraction of the samples' size, and results have the same bits."""
 
 import tracemalloc
 
@@ -71,6 +71,6 @@ def test_channel_by_channel_gives_the_bits_of_all_at_once(long):
 
 
 def test_statistics_of_some_channels_at_a_time_have_the_bits_of_all_at_once(trials):
-    found, x = InputStatistics.of(trials), trials.x
+    statistics, x = InputStatistics.of(trials), trials.x
     mean = x.mean(axis=(0, 2), dtype=np.float64)
-    np.testing.assert_array_equal(found.std, np.sqrt(np.mean((x - mean[:, None]) ** 2, axis=(0, 2))))
+    np.testing.assert_array_equal(statistics.std, np.sqrt(np.mean((x - mean[:, None]) ** 2, axis=(0, 2))))

@@ -67,14 +67,14 @@ def test_force_becomes_the_target_of_windows_of_two_second_pieces(tmp_path):
         ({"Force": np.zeros((899, 1))}, r"differ in length \(emg 900, force 899 rows\)"),
     ],
 )
-def test_damaged_files_are_refused_in_one_line(tmp_path, changes, message):
+def test_damaged_files_are_rejected_in_one_line(tmp_path, changes, message):
     write(tmp_path, **changes)
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path)
     assert "recording_force_v10.mat" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_truncated_file_is_refused(tmp_path):
+def test_a_truncated_file_is_rejected(tmp_path):
     write(tmp_path)
     path = tmp_path / "recording_force_v10.mat"
     path.write_bytes(path.read_bytes()[:500])

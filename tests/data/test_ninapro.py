@@ -94,7 +94,7 @@ def test_labels_272_of_30000_rows_short_are_padded(tmp_path):
     assert (r.label == -1).sum() == 272 and any("272 rows shorter" in note for note in r.notes)
 
 
-def test_labels_five_percent_short_are_refused(tmp_path):
+def test_labels_five_percent_short_are_rejected(tmp_path):
     with pytest.raises(DataError, match=r"S1_E1_A1.mat: restimulus has 2280 rows and emg 2400; expected .* of 24"):
         one(write(tmp_path, short=120))
 
@@ -131,7 +131,7 @@ def test_labels_that_fit_both_numberings_need_an_answer(tmp_path):
     assert max(one(folder, exercises=(2,), label_numbering="local").label) == 29
 
 
-def test_labels_that_fit_no_numbering_or_not_the_stated_one_are_refused(tmp_path):
+def test_labels_that_fit_no_numbering_or_not_the_stated_one_are_rejected(tmp_path):
     with pytest.raises(DataError, match="fit no numbering"):
         one(write(tmp_path / "a", labels=[1, 30]))
     folder = write(tmp_path / "b", name="S1_E2_A1.mat", labels=range(1, 18), exercise=np.uint8(2))
@@ -148,7 +148,7 @@ def test_either_numbering_of_a_whole_exercise_ends_at_the_same_global_labels(exe
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("key, channel, named", [("emg", 9, "lower.2"), ("acc", 1, "y")])
-def test_nan_and_infinity_are_refused_with_key_and_channel(tmp_path, value, key, channel, named):
+def test_nan_and_infinity_are_rejected_with_key_and_channel(tmp_path, value, key, channel, named):
     data = content()[key].copy()
     data[5, channel] = value
     with pytest.raises(DataError, match=rf"S1_E1_A1.mat: {key} holds NaN or infinity in channel {named} \(1 rows\)"):
@@ -185,7 +185,7 @@ def test_a_truncated_file_is_one_line_with_its_name(tmp_path, kept):
         ({"rerepetition": np.full((ROWS, 1), np.nan)}, "rerepetition must contain whole numbers"),
     ],
 )
-def test_variables_of_another_kind_are_refused_in_one_line(tmp_path, changes, message):
+def test_variables_of_another_kind_are_rejected_in_one_line(tmp_path, changes, message):
     with pytest.raises(DataError, match=message) as error:
         one(write(tmp_path, **changes))
     assert "\n" not in str(error.value) and "S1_E1_A1.mat" in str(error.value)
@@ -195,7 +195,7 @@ def test_scalars_that_are_no_numbers_are_noted(tmp_path):
     assert any("'subject' is nan" in note for note in one(write(tmp_path, subject=np.nan)).notes)
 
 
-def test_a_small_file_that_swells_is_refused(tmp_path):
+def test_a_small_file_that_decompresses_to_a_large_one_is_rejected(tmp_path):
     savemat(tmp_path / "S1_E1_A1.mat", {"emg": np.zeros((9_000_000, 16))}, do_compression=True)
     assert (tmp_path / "S1_E1_A1.mat").stat().st_size < 2e6
     with pytest.raises(DataError, match="needs more memory than"):
@@ -203,7 +203,7 @@ def test_a_small_file_that_swells_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("put", ["external", "soft", "group"])
-def test_variables_that_lie_elsewhere_are_refused(tmp_path, put):
+def test_links_to_other_files_are_rejected(tmp_path, put):
     with h5py.File(tmp_path / "S1_E1_A1.mat", "w") as file:
         if put == "external":
             file["emg"] = h5py.ExternalLink("secret.h5", "x")
@@ -216,7 +216,7 @@ def test_variables_that_lie_elsewhere_are_refused(tmp_path, put):
         one(tmp_path)
 
 
-def test_the_wrong_number_of_channels_is_refused(tmp_path):
+def test_the_wrong_number_of_channels_is_rejected(tmp_path):
     with pytest.raises(DataError, match=r"acc has shape \(2400, 36\), expected \[time, 3\]"):
         one(write(tmp_path, acc=np.zeros((ROWS, 36), np.float32)))
 
@@ -243,7 +243,7 @@ def test_names_are_found_at_any_depth_in_any_case_and_in_natural_order(tmp_path)
     assert [r.subject for r in load_dataset("ninapro-db5", tmp_path, subjects=[10, "S2"])] == ["S2", "S10"]
 
 
-def test_two_files_for_one_subject_are_refused(tmp_path):
+def test_two_files_for_one_subject_are_rejected(tmp_path):
     write(tmp_path / "a"), write(tmp_path / "b")
     with pytest.raises(DataError, match="two files for subject S1, exercise 1: .*keep one"):
         one(tmp_path)
@@ -260,7 +260,7 @@ def test_two_files_for_one_subject_are_refused(tmp_path):
         ({"subjects": ["S9"]}, "unknown subject 'S9'; known: S1"),
     ],
 )
-def test_wrong_options_are_told_at_the_call(tmp_path, options, message):
+def test_wrong_options_raise_at_the_call(tmp_path, options, message):
     folder = write(tmp_path)
     with pytest.raises(DataError, match=message):
         load_dataset("ninapro-db5", folder, **options)

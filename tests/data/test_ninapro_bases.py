@@ -1,4 +1,4 @@
-"""NinaPro data bases but DB5: their files, written small, with every trap of theirs (docs/data-sets.md §2.3)."""
+"""NinaPro data bases except DB5: small files with every known problem (docs/data-sets.md §2.3)."""
 
 import os
 
@@ -23,7 +23,7 @@ def gravity(n_rows, n_electrodes, order="electrode_major", seed=0):
 
 
 def labels(gestures, repetitions, rows=ROWS):
-    """Each gesture and repetition for `rows` rows behind as many rows of rest, whose repetition number stands."""
+    """Each gesture and repetition for `rows` rows after as many rows of rest, which keep the repetition number."""
     runs = [(of, r) for of in gestures for r in range(1, repetitions + 1)]
     label = np.concatenate([np.repeat([0, of], rows) for of, _ in runs])
     repetition = np.concatenate([np.repeat([r, r], rows) for _, r in runs])
@@ -76,7 +76,7 @@ def test_the_order_of_the_accelerometers_columns_is_found_from_gravity(tmp_path,
     assert not any("column order" in note for note in given.notes)
 
 
-def test_an_order_that_gravity_does_not_tell_is_assumed_and_noted(tmp_path):
+def test_an_order_that_is_not_clear_from_gravity_is_assumed_and_noted(tmp_path):
     noise = np.random.default_rng(0).normal(size=(17 * 6 * 2 * ROWS, 36)).astype(np.float32)
     r = one("ninapro-db2", write(tmp_path, acc=noise))
     assert any("not clear from gravity" in note and "electrode_major assumed" in note for note in r.notes)
@@ -115,7 +115,7 @@ def test_short_labels_are_padded_and_noted(tmp_path, short):
     assert (r.label[-short:] == -1).all() and any(f"{short} rows shorter than emg" in note for note in r.notes)
 
 
-def test_labels_five_percent_short_are_refused(tmp_path):
+def test_labels_five_percent_short_are_rejected(tmp_path):
     label, _ = labels(range(1, 18), 6)
     with pytest.raises(DataError, match="restimulus has .* rows and emg 12240; expected a difference of 122 at most"):
         one("ninapro-db2", write(tmp_path, restimulus=label[: int(len(label) * 0.95)]))

@@ -118,7 +118,7 @@ def test_emg_is_decoded_by_its_power_not_its_mean(make_recording):
     assert result.before == 1 and result.modality == "emg"
 
 
-def test_rest_of_other_recordings_is_refused(make_recording):
+def test_rest_of_other_recordings_is_rejected(make_recording):
     recording = planted("before")
     train, test = TrialSet.from_recordings([recording]).split(range(1, 7), range(7, 11))
     before = pre_onset_trials([recording], 0.4)

@@ -84,11 +84,11 @@ def test_long_signals_are_filtered_part_by_part_to_the_bits_of_scipy(rows, dtype
     data = np.random.default_rng(1).normal(size=(rows, 2)).astype(dtype)
     signal = Signal(data, FS, FS, "V", ("a", "b"))
     zeros = np.zeros(rows, int)
-    found = preprocess(
+    result = preprocess(
         Recording("A", {"emg": signal}, zeros, zeros, FS), Recipe.model_validate({"signals": {"emg": [BANDPASS]}})
     ).signals["emg"]
     expected = dsp.sosfiltfilt(dsp.butter(4, (20, 90), "bandpass", fs=FS, output="sos"), data, axis=0)
-    np.testing.assert_array_equal(found.data, expected.astype(dtype))
+    np.testing.assert_array_equal(result.data, expected.astype(dtype))
 
 
 def test_a_notch_removes_its_line_and_leaves_the_neighbours():
@@ -103,7 +103,7 @@ def test_steps_run_in_order():
     assert first.min() >= 0 and last.min() < 0
 
 
-def test_magnitude_takes_the_norm_of_each_triad():
+def test_magnitude_is_the_norm_of_each_triad():
     data = np.array([[3.0, 0, 4, 1, 2, 2], [0, 0, 0, 6, 0, 8]])
     result = preprocess(recording(acc=data), Recipe(signals={"acc": [{"step": "magnitude"}]}))  # pyright: ignore
     np.testing.assert_allclose(result.signals["acc"].data, [[5, 3], [0, 10]])
@@ -125,7 +125,7 @@ def test_cut_offs_at_or_above_nyquist_are_errors(step):
 
 
 @pytest.mark.parametrize("native_fs, cutoff", [(148, 90), (148, 74), (1000, 500), (1000, 700)])
-def test_a_low_pass_above_native_nyquist_is_a_noted_no_op(native_fs, cutoff):
+def test_a_low_pass_above_half_the_native_rate_is_left_out_with_a_note(native_fs, cutoff):
     data = np.random.default_rng(0).normal(size=2000)
     x, result = run(data, {"step": "lowpass", "cutoff_hz": cutoff}, native_fs=native_fs)
     np.testing.assert_array_equal(x, data)
@@ -218,7 +218,7 @@ def test_a_recipe_that_lists_modalities_puts_them_in_its_order(make_recording):
     assert list(preprocess(made, Recipe(signals={"acc": (), "emg": ()})).signals) == ["acc", "emg"]
 
 
-def test_a_modality_that_the_recipe_does_not_name_is_refused_not_dropped(make_recording):
+def test_a_modality_that_the_recipe_does_not_name_is_rejected_not_dropped(make_recording):
     with pytest.raises(DataError, match=r"A has emg, which the recipe does not list; give emg its steps, or \[\]"):
         preprocess(make_recording(), Recipe(signals={"acc": ()}))
 
@@ -258,14 +258,14 @@ def test_rates_that_differ_need_a_common_rate(make_recording):
     assert {s.fs for s in preprocess(made, Recipe(fs=100)).signals.values()} == {100}
 
 
-def test_nan_is_refused_before_it_spreads():
+def test_nan_is_rejected_before_it_spreads():
     data = sine(50)
     data[7] = np.nan
     with pytest.raises(DataError, match="a.mat: emg: NaN or infinity in channel emg0"):
         run(data, BANDPASS)
 
 
-def test_a_recording_shorter_than_the_filter_needs_is_refused():
+def test_a_recording_shorter_than_the_filter_needs_is_rejected():
     with pytest.raises(DataError, match="emg: 5 rows are too few to filter"):
         run(np.arange(5.0), BANDPASS)
 
@@ -287,7 +287,7 @@ def test_filters_that_are_impossible_at_a_rate_are_rejected(fs, step, message):
         run(np.random.default_rng(0).normal(size=2000), step, fs=fs)
 
 
-def test_samples_that_overflow_in_a_filter_are_refused():
+def test_samples_that_overflow_in_a_filter_are_rejected():
     with pytest.raises(DataError, match=r"samples up to 1.7e\+308 are too large to filter"):
         run(np.tile([1.7e308, -1.7e308], 500), {"step": "highpass", "cutoff_hz": 20})
 
@@ -295,9 +295,9 @@ def test_samples_that_overflow_in_a_filter_are_refused():
 @pytest.mark.parametrize(("old", "new"), [(4000, 1.5), (4000, 20.3), (4000, 2.7), (2000, 200), (1925.926, 1000)])
 def test_a_lower_rate_is_the_one_that_was_asked_for(old, new):
     times = np.arange(40_000) / old
-    found = preprocess(recording(old, emg=times), Recipe(fs=new)).signals["emg"].data[:, 0]
-    middle = slice(len(found) // 4, -len(found) // 4)
-    slope, start = np.polyfit((np.arange(len(found)) / new)[middle], found[middle], 1)
+    result = preprocess(recording(old, emg=times), Recipe(fs=new)).signals["emg"].data[:, 0]
+    middle = slice(len(result) // 4, -len(result) // 4)
+    slope, start = np.polyfit((np.arange(len(result)) / new)[middle], result[middle], 1)
     assert slope == pytest.approx(1, abs=2e-6) and start == pytest.approx(0, abs=1e-4)
 
 
@@ -311,11 +311,11 @@ def test_rates_without_a_ratio_of_whole_numbers_are_rejected():
 def test_magnitudes_of_magnitudes_are_those_of_all_channels_at_once():
     x = np.random.default_rng(0).normal(size=(50, 18))
     made = recording(emg=x)
-    found = preprocess(made, Recipe(signals={"emg": [{"step": "magnitude"}, {"step": "magnitude"}]})).signals["emg"]
-    np.testing.assert_allclose(found.data, np.linalg.norm(x.reshape(50, 2, 9), axis=2))
+    result = preprocess(made, Recipe(signals={"emg": [{"step": "magnitude"}, {"step": "magnitude"}]})).signals["emg"]
+    np.testing.assert_allclose(result.data, np.linalg.norm(x.reshape(50, 2, 9), axis=2))
 
 
-def test_the_digest_tells_recipes_apart_and_only_them():
+def test_the_digest_differs_exactly_if_recipes_differ():
     base = Recipe.model_validate({"signals": {"emg": [BANDPASS], "acc": []}, "fs": 200})
     assert base.digest() == "9b15b2bd904a"  # the same on every machine, or finished runs could not be continued
     assert base.digest() == Recipe.model_validate({"signals": {"emg": [BANDPASS], "acc": []}, "fs": 200.0}).digest()
@@ -341,6 +341,6 @@ def test_the_digest_tells_recipes_apart_and_only_them():
         ({"rate": 100}, "rate"),
     ],
 )
-def test_a_recipe_with_a_mistake_is_refused(recipe, message):
+def test_a_recipe_with_a_mistake_is_rejected(recipe, message):
     with pytest.raises(ArgumentError, match=message):
         Recipe.model_validate(recipe)

@@ -84,14 +84,14 @@ def test_a_file_that_lost_rows_gets_a_note(tmp_path):
         (lambda t: [*t[:9], *t[7:]], "time does not rise in emg row 8"),
     ],
 )
-def test_damaged_files_are_refused_in_one_line(tmp_path, lines, message):
+def test_damaged_files_are_rejected_in_one_line(tmp_path, lines, message):
     write(tmp_path / "person1", lines=lines)
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path)
     assert "_4.csv" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_byte_that_is_no_text_is_one_line(tmp_path):
+def test_invalid_text_gives_a_one_line_error(tmp_path):
     write(tmp_path / "person1")
     (path,) = (tmp_path / "person1").iterdir()
     path.write_bytes(path.read_bytes()[:1000] + b"\xff" + path.read_bytes()[1001:])
@@ -107,13 +107,13 @@ def test_a_short_file_is_noted(tmp_path):
     assert any("acc lasts 1.50 s" in note for note in notes)
 
 
-def test_a_sign_that_does_not_exist_is_refused(tmp_path):
+def test_a_sign_that_does_not_exist_is_rejected(tmp_path):
     write(tmp_path / "person1", "[1]2018-07-04 17:23:13337433_19.csv")
     with pytest.raises(DataError, match="sign 19 does not exist; expected 1 to 18"):
         read(tmp_path)
 
 
-def test_a_long_file_with_an_odd_last_row_is_refused_at_once_and_a_giant_one_is_not_read(tmp_path, monkeypatch):
+def test_a_long_file_with_an_odd_last_row_is_rejected_at_once_and_a_giant_one_is_not_read(tmp_path, monkeypatch):
     write(tmp_path / "person1")
     (path,) = (tmp_path / "person1").iterdir()
     rows = path.read_text().splitlines()

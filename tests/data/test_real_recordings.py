@@ -34,7 +34,7 @@ def accuracy(train: TrialSet, test: TrialSet) -> float:
     return float(fitted.score(features(test), test.y))
 
 
-def test_db5_subject_1_is_as_the_fact_sheet_says(real):
+def test_db5_subject_1_has_the_documented_properties(real):
     (r,) = load_dataset("ninapro-db5", real("ninapro_db5"), subjects=["S1"])
     assert len(r.signals["emg"].data) == 130_267 and len(r.trials) == 72
     counts = r.trials.groupby(["label", "repetition"]).size()
@@ -47,7 +47,7 @@ def test_db5_subject_1_is_as_the_fact_sheet_says(real):
     assert length["min"] >= 2.2 and length["max"] < 5 and length["50%"] == pytest.approx(3.5, abs=0.1)
     norm = np.linalg.norm(r.signals["acc"].data, axis=1)
     np.testing.assert_allclose(np.percentile(norm, [1, 50, 99]), [0.980, 0.997, 1.015], atol=0.01)
-    assert any("field 'exercise' says 3" in note for note in r.notes)
+    assert any("variable 'exercise' is 3" in note for note in r.notes)
     assert (r.repetition[r.label == 0] > 0).mean() > 0.5
 
 
@@ -65,7 +65,7 @@ def test_db5_has_five_subjects_of_72_trials(real):
     assert np.bincount(whole.y).tolist() == [30] * 12
 
 
-def test_db5_gestures_can_be_told_apart_by_a_linear_classifier(real):
+def test_db5_gestures_are_decodable_by_a_linear_classifier(real):
     recipe = Recipe.model_validate({"signals": {"emg": [{"step": "highpass", "cutoff_hz": 10}], "acc": []}})
     scores = []
     for subject in subjects("ninapro-db5", real("ninapro_db5")):
@@ -97,7 +97,7 @@ def test_psl_signs_of_one_person_share_the_numbering_with_all(real):
     assert six.n_classes == 18 and 11 not in six.y and six.modalities == {"emg": 8, "acc": 3, "gyro": 3, "quat": 4}
 
 
-def test_uci_has_twenty_subjects_of_four_repetitions_and_tells_the_rate_trap(real):
+def test_uci_has_twenty_subjects_of_four_repetitions_and_a_note_on_its_rate(real):
     recordings = list(load_dataset("uci-emg", real("uci_emg_gestures")))
     assert len(recordings) == 40 and len({r.subject for r in recordings}) == 20
     for r in recordings:
@@ -110,13 +110,13 @@ def test_uci_has_twenty_subjects_of_four_repetitions_and_tells_the_rate_trap(rea
     assert all(np.bincount(v).tolist() == [0, 6, 6, 6, 6] for v in repetitions.values())
 
 
-def test_uci_gestures_of_the_second_series_can_be_told_after_training_on_the_first(real):
+def test_uci_gestures_of_the_second_series_are_decodable_after_training_on_the_first(real):
     trials = load_trials("uci-emg", real("uci_emg_gestures"), Recipe(fs=200), Segment(stop_s=1.0))
     scores = [accuracy(*trials.select(subjects=[s]).split([1, 2], [3, 4])) for s in np.unique(trials.subject)]
     assert np.mean(scores) >= 0.8, scores
 
 
-def test_uci_strangers_are_told_above_chance_and_twenty_subjects_load_in_seconds(real):
+def test_uci_accuracy_on_new_subjects_is_above_chance_and_twenty_subjects_load_in_seconds(real):
     root, started = real("uci_emg_gestures"), perf_counter()
     trials = load_trials("uci-emg", root, Recipe(fs=200), Segment(stop_s=1.0), classes=range(1, 7))
     if "CI" not in os.environ:
@@ -137,17 +137,19 @@ def test_myo_force_has_twelve_recordings_whose_force_follows_the_emg(real):
         assert np.corrcoef(smooth, r.signals["force"].data[:, 0])[0, 1] > 0.8, r.subject
 
 
-def test_db5_gestures_are_told_before_they_begin_and_no_window_is_shared(real):
+def test_db5_gestures_are_decodable_before_onset_and_no_window_is_shared(real):
     root = real("ninapro_db5")
     before = pre_onset_trials(load_dataset("ninapro-db5", root))
     trials = load_trials("ninapro-db5", root, segment=Segment(window_s=1.0, stride_s=0.25))
     folds = RepetitionSplit(train=(1, 3, 4, 6), test=(2, 5)).folds(subjects("ninapro-db5", root))
     report = Leakage.over(leakage_report(*fold.divide(trials), before, fold=fold) for fold in folds)
     assert report.shared["samples"] == report.shared["repetition_id"] == 0
-    told = {t.modality: t for t in report.told}
-    assert told["acc"].n_test == 120 and told["acc"].chance == pytest.approx(1 / 12)
-    assert told["acc"].before == pytest.approx(0.52, abs=0.06) and told["acc"].during == pytest.approx(0.59, abs=0.06)
-    assert told["emg"].before == pytest.approx(0.45, abs=0.06) and told["emg"].during > 0.85
+    results = {d.modality: d for d in report.decodability}
+    assert results["acc"].n_test == 120 and results["acc"].chance == pytest.approx(1 / 12)
+    assert results["acc"].before == pytest.approx(0.52, abs=0.06) and results["acc"].during == pytest.approx(
+        0.59, abs=0.06
+    )
+    assert results["emg"].before == pytest.approx(0.45, abs=0.06) and results["emg"].during > 0.85
 
 
 def test_psl_signs_were_recorded_one_after_the_other_and_without_rest(real):

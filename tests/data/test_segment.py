@@ -32,7 +32,7 @@ def test_windows_of_a_repetition_share_its_number_and_stay_inside(make_recording
     assert len(cut) == 30 and np.bincount(cut.repetition_id).tolist() == [5] * 6 and cut.n_samples == 50
 
 
-def test_windows_tell_the_recording_and_the_second_they_begin_at(make_recording):
+def test_windows_record_their_recording_and_start_time(make_recording):
     segment = Segment(start_s=0.1, window_s=0.25, stride_s=0.125)
     recordings = [make_recording("A"), make_recording("B")]
     cut = TrialSet.from_recordings(recordings, segment)
@@ -60,12 +60,12 @@ def test_pieces_share_no_row_and_hold_their_windows(n, fs, piece, fraction, stri
         return
     stop = 2.5 * piece if ended else None
     segment = Segment(piece_s=piece, window_s=window, stride_s=window / 1.5 if strided else None, stop_s=stop)
-    found = segment.pieces(n, fs)
-    assert len({b - a for windows in found for a, b in windows}) <= 1
-    for k, windows in enumerate(found):
+    result = segment.pieces(n, fs)
+    assert len({b - a for windows in result for a, b in windows}) <= 1
+    for k, windows in enumerate(result):
         assert windows and all(k * round(piece * fs) <= a < b <= (k + 1) * round(piece * fs) for a, b in windows)
     rows = n if stop is None else round(stop * fs)
-    assert len(found) == (rows // round(piece * fs) if rows <= n else 0)
+    assert len(result) == (rows // round(piece * fs) if rows <= n else 0)
 
 
 @given(
@@ -83,10 +83,10 @@ def test_windows_stay_inside_the_segment_and_the_repetition_and_have_one_length(
     if window * fs < 1.5 or window > length:
         return
     segment = Segment(start_s=start, stop_s=start + length, window_s=window, stride_s=window / 1.5 if strided else None)
-    found = segment.windows(n, fs)
-    assert all(round(start * fs) <= a < b <= min(n, round((start + length) * fs)) for a, b in found)
-    assert len({b - a for a, b in found}) <= 1
-    assert bool(found) == (round((start + length) * fs) <= n)
+    result = segment.windows(n, fs)
+    assert all(round(start * fs) <= a < b <= min(n, round((start + length) * fs)) for a, b in result)
+    assert len({b - a for a, b in result}) <= 1
+    assert bool(result) == (round((start + length) * fs) <= n)
 
 
 def test_a_note_lists_times_that_were_rounded_to_rows(make_recording):
@@ -169,7 +169,7 @@ def test_repetitions_of_several_recordings_stay_distinct_and_notes_appear_once(m
     assert cut.notes == ("all alike", "rate 99.5 Hz [A a.mat; 1 more of this kind]", "only here [B b.mat]")
 
 
-def test_recordings_that_do_not_go_together_are_refused(make_recording):
+def test_recordings_that_differ_in_rate_or_channels_are_rejected(make_recording):
     with pytest.raises(DataError, match=r"signals of A differ in rate or length \(emg .* at 200 Hz, acc .* at 50 Hz\)"):
         TrialSet.from_recordings([make_recording(rates=(200.0, 50.0))])
     with pytest.raises(DataError, match=r"recordings have different rates \(200 and 100 Hz\)"):
@@ -195,12 +195,12 @@ def test_recordings_that_do_not_go_together_are_refused(make_recording):
         ({"begin": 1}, "begin"),
     ],
 )
-def test_a_segment_with_a_mistake_is_refused(segment, message):
+def test_a_segment_with_a_mistake_is_rejected(segment, message):
     with pytest.raises(ArgumentError, match=message):
         Segment(**segment)
 
 
-def test_a_window_below_one_row_is_refused():
+def test_a_window_below_one_row_is_rejected():
     with pytest.raises(DataError, match="shorter than one row at 10 Hz"):
         Segment(window_s=0.01).windows(100, 10.0)
     with pytest.raises(DataError, match="shorter than one row at 10 Hz"):

@@ -84,9 +84,7 @@ def differs_from(right, chance):
     each=st.integers(0, 2),
 )
 @settings(max_examples=15, deadline=None)
-def test_each_modality_alone_carries_no_information_on_the_joint_factor_and_both_carry_all(
-    n_j, n_e, n_a, repetitions, each
-):
+def test_each_modality_alone_has_no_information_on_the_joint_factor_and_both_have_all(n_j, n_e, n_a, repetitions, each):
     simulation = Simulation(
         joint_classes=n_j,
         emg_classes=n_e,
@@ -165,7 +163,7 @@ def test_by_default_a_linear_classifier_nearly_reads_the_unimodal_factors():
 
 
 @pytest.mark.parametrize("modality", ["emg", "acc"])
-def test_a_modality_shows_its_own_factor_and_nothing_of_the_others(modality):
+def test_a_modality_determines_its_own_factor_and_no_other(modality):
     simulation, other = Simulation(), "acc" if modality == "emg" else "emg"
     own = outcomes(simulation, [modality], column(modality), LinearDiscriminantAnalysis)
     assert own.mean() > 0.93
@@ -175,7 +173,7 @@ def test_a_modality_shows_its_own_factor_and_nothing_of_the_others(modality):
             assert not differs_from(right, chance), (name, classifier, right.mean())
 
 
-def test_only_both_modalities_together_show_the_joint_factor():
+def test_only_both_modalities_together_determine_the_joint_factor():
     both, simulation = ("emg", "acc"), Simulation()
     assert outcomes(simulation, both, column("joint"), lambda: SVC(C=10)).mean() > 0.75
     assert outcomes(simulation, both, column("joint"), LinearDiscriminantAnalysis).mean() < 0.6  # an exclusive or
@@ -335,7 +333,7 @@ def test_every_accelerometer_reads_one_g_at_rest_and_in_a_held_posture():
     assert abs(magnitude - 1).max() > 0.15  # getting there is not free of force
 
 
-def test_sensors_see_the_same_gravity_each_in_a_frame_of_its_own():
+def test_sensors_measure_the_same_gravity_each_in_its_own_frame():
     (recording,) = simulate(Simulation(n_subjects=1, n_repetitions=1, acc_noise_g=0))
     first, second = sensors(recording).transpose(1, 0, 2)
     assert np.linalg.norm(first - second, axis=1).mean() > 0.1
@@ -456,7 +454,7 @@ def test_the_loader_takes_fields_as_a_mapping_and_finds_subjects_without_making_
         ("default", "the content='default'; expected keys and values: {key: value}"),
     ],
 )
-def test_a_bad_configuration_gives_one_line_that_says_what_came_in_and_what_was_expected(fields, message):
+def test_an_invalid_configuration_gives_a_one_line_error_with_value_and_expectation(fields, message):
     with pytest.raises(DataError) as error:
         load(fields)
     assert message in str(error.value) and "\n" not in str(error.value)

@@ -167,7 +167,7 @@ def only_fold(split, subject="A"):
     return next(f for f in split.folds((subject,)) if f.name.startswith(subject))
 
 
-def test_repetitions_that_nobody_has_are_refused_and_those_one_subject_lacks_are_noted():
+def test_unknown_repetitions_are_rejected_and_those_that_one_subject_lacks_are_noted():
     both = made(("A", "B"))
     fewer = both.select(~((both.subject == "A") & (both.repetition == 4)))
     with pytest.raises(DataError, match="no subject has repetition 7; the data have 1, 2, 3, 4"):
@@ -184,7 +184,7 @@ def test_repetitions_that_nobody_has_are_refused_and_those_one_subject_lacks_are
         only_fold(RepetitionSplit(test=(1, 2, 3))).divide(fewer)
 
 
-def test_a_class_on_one_side_only_is_refused_or_noted():
+def test_a_class_in_one_set_only_is_rejected_or_noted():
     trials = made(("A", "B"))
     lacking = trials.select(~((trials.y == 2) & (trials.subject == "A")))
     first, second = SubjectSplit(leave_out=1).folds(("A", "B"))
@@ -198,14 +198,14 @@ def test_a_class_on_one_side_only_is_refused_or_noted():
         only_fold(RepetitionSplit(train=(4,), test=(1,))).divide(lacking)
 
 
-def test_fewer_repetitions_than_blocks_are_refused():
+def test_fewer_repetitions_than_blocks_are_rejected():
     with pytest.raises(
         DataError, match="A.block5 has no test trial: no class has more than 4 repetitions, fewer than folds: 5"
     ):
         BlockSplit(folds=5).folds(("A",))[-1].divide(made())
 
 
-def test_a_subject_without_trials_is_refused():
+def test_a_subject_without_trials_is_rejected():
     with pytest.raises(DataError, match="fold A needs trials of C; got trials of A, B"):
         SubjectSplit(leave_out=1).folds(("A", "B", "C"))[0].divide(made(("A", "B")))
 
@@ -294,7 +294,7 @@ def test_validation_sets_follow_the_tested_subjects_or_blocks(split, subjects, e
         SubjectSplit(leave_out=1, validation=2).folds(("A", "B", "C"))
 
 
-def test_subjects_on_two_sides_and_classes_that_nobody_trains_are_refused():
+def test_subjects_in_two_sets_and_untrained_classes_are_rejected():
     with pytest.raises(DataError, match="subjects B are in validation and in the training or the test split"):
         SubjectSplit(train=("A", "B"), test=("C",), validation=("B",)).folds(("A", "B", "C"))
     trials = made()

@@ -102,7 +102,7 @@ def nan_at(trial, channel):
         ({"target_names": ["a"]}, "1 target_names but no targets"),
     ],
 )
-def test_arrays_that_cannot_be_trials_are_refused(changes, message):
+def test_arrays_that_cannot_be_trials_are_rejected(changes, message):
     with pytest.raises(DataError, match=message):
         trials(**changes)
 
@@ -124,7 +124,7 @@ def test_select_takes_trials_that_meet_every_condition():
     same(made.select(made.y == 1), made.select(np.flatnonzero(made.y == 1)))
 
 
-def test_select_refuses_what_does_not_occur():
+def test_select_rejects_unknown_subjects_and_repetitions():
     with pytest.raises(DataError, match="unknown subject 'C'; known: A, B"):
         trials().select(subjects=["C"])
     with pytest.raises(DataError, match="unknown repetition 9; known: 1, 2, 3, 4"):
@@ -160,12 +160,12 @@ def test_split_refuses_overlap_absent_repetitions_and_classes_on_one_side_only()
         partial.split([4], [1])
 
 
-def test_a_class_nobody_performed_does_not_stand_in_the_way_of_a_split():
+def test_a_class_without_trials_does_not_prevent_a_split():
     train, test = trials(classes=[1, 2, 3, 4]).split([1, 2], [3])
     assert train.n_classes == test.n_classes == 4
 
 
-def test_keep_takes_whole_modalities_in_standing_order():
+def test_keep_selects_whole_modalities_in_their_order():
     made = trials()
     assert made.keep(["acc"]).modalities == {"acc": 3}
     np.testing.assert_array_equal(made.keep(["acc"]).x, made.x[:, 2:])
@@ -263,7 +263,7 @@ def test_rectifying_comes_after_the_z_score():
         made.standardised(made, rectify=["force"])
 
 
-def test_a_reference_with_other_channels_is_refused():
+def test_a_reference_with_other_channels_is_rejected():
     with pytest.raises(DataError, match="the reference has other channels"):
         trials().standardised(trials().keep(["emg"]))
 

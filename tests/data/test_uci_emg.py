@@ -10,7 +10,7 @@ HEADER = "\t".join(["time", *(f"channel{i}" for i in range(1, 9)), "class"])
 
 
 def table(classes=(0, 1, 0, 2, 0, 1, 0, 2, 0), run=100, hold=10, step_ms=1):
-    """Rows `step_ms` apart whose values change every `hold` rows."""
+    """Rows `step_ms` apart; values change every `hold` rows."""
     label = np.repeat(classes, run)
     values = np.repeat(np.random.default_rng(0).integers(-99, 99, (len(label) // hold + 1, 8)), hold, axis=0)
     return [
@@ -66,7 +66,7 @@ def test_repetitions_go_on_through_the_series_of_a_subject_and_start_anew_with_t
     assert [r.subject for r in read(tmp_path, subjects=[2])] == ["02", "02"]
 
 
-def test_a_series_present_twice_is_refused(tmp_path):
+def test_a_series_present_twice_is_rejected(tmp_path):
     write(tmp_path / "01", "1_raw_data_a.txt"), write(tmp_path / "01", "1_raw_data_a.txt.gz")
     with pytest.raises(DataError, match="two files for subject 01, series 1"):
         read(tmp_path)
@@ -86,14 +86,14 @@ def test_a_series_present_twice_is_refused(tmp_path):
         ([row + "\t0" for row in table()], HEADER, "cannot be read .rows are longer than the header"),
     ],
 )
-def test_damaged_files_are_refused_in_one_line(tmp_path, rows, header, message):
+def test_damaged_files_are_rejected_in_one_line(tmp_path, rows, header, message):
     write(tmp_path / "01", rows=rows, header=header)
     with pytest.raises(DataError, match=message) as error:
         read(tmp_path)
     assert "1_raw_data" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_truncated_gzip_file_is_refused(tmp_path):
+def test_a_truncated_gzip_file_is_rejected(tmp_path):
     write(tmp_path / "01", "1_raw_data_a.txt.gz")
     path = tmp_path / "01" / "1_raw_data_a.txt.gz"
     path.write_bytes(path.read_bytes()[:-200])
@@ -101,7 +101,7 @@ def test_a_truncated_gzip_file_is_refused(tmp_path):
         read(tmp_path)
 
 
-def test_a_small_file_that_swells_is_refused(tmp_path, monkeypatch):
+def test_a_small_file_that_decompresses_to_a_large_one_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setattr(uci_emg, "MOST_BYTES", 10_000)
     write(tmp_path / "01", "1_raw_data_a.txt.gz")
     with pytest.raises(DataError, match="1_raw_data_a.txt.gz: contains more than 0 MB of text; a series has some 4 MB"):

@@ -21,7 +21,7 @@ GROUP, TABLE = "emg2pose", "timeseries"
 
 
 def prepare_hd(folder: Path) -> list[Specimen]:
-    """Two movements of a subject."""
+    """Make two gestures of a subject."""
     _, fields = test_hd_semg.write(folder / "hd", gestures=(1, 60), repetitions=1, rest=20, rows=220)
     read = ("emg_extensors", "emg_flexors", "force", "class", "repetition")
     turned = {key: values.T for key, values in fields.items()}
@@ -29,7 +29,7 @@ def prepare_hd(folder: Path) -> list[Specimen]:
 
 
 def prepare_pose(folder: Path) -> list[Specimen]:
-    """A recording, and the table; either is changed."""
+    """Make a recording and the table; one of them is changed."""
     (folder / "pose").mkdir()
     test_emg2pose.write(folder / "pose", **{RECORDING: test_emg2pose.recording(rows=250, lost=slice(10, 20))})
     files = {name: (folder / "pose" / name).read_bytes() for name in (DATA, "metadata.csv")}
@@ -41,7 +41,7 @@ def prepare_pose(folder: Path) -> list[Specimen]:
 
 
 def pose_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Bytes, cells of the table of recordings, or what the group, the records and their fields are."""
+    """Change bytes, cells of the table of recordings, or the group, the records and their fields."""
     if path.suffix == ".csv" and rng.random() < 0.7:
         text, words = odd_cells(specimen.files[0], rng)
         path.write_bytes(text)
@@ -65,7 +65,7 @@ def pose_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, b
 
 
 def odd_records(table: np.ndarray, rng: Generator) -> tuple[np.ndarray, str]:
-    """Records with a field of another shape, type or content, with one less, or not as many."""
+    """Change a field of the records, remove one, or remove records."""
     if rng.random() < 0.2:
         return odd_array(table, rng)
     columns = {name: table[name] for name in table.dtype.names or ()}
