@@ -290,7 +290,7 @@ def test_decompositions_of_split_inputs_are_refused():
     _, cache = model.run_with_cache(model.example_input(2))
     assert cache["blocks.0.hook_q_input"] is cache["blocks.0.attn.hook_q_input"]
     assert cache["q_input", 0].shape == (2, 7, 2, 12)
-    with pytest.raises(ValueError, match="one scale a head"):
+    with pytest.raises(ValueError, match="one scale per head"):
         cache.apply_ln_to_stack(cache.decompose_resid(1), 1)
     assert cache.logit_attrs(cache.decompose_resid(), "fist").isfinite().all()  # the final norm has one
 

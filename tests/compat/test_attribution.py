@@ -41,7 +41,7 @@ def test_nodes_score_the_clean_change_along_the_gradient_at_the_corrupt_run(norm
         assert found[node] == pytest.approx(expected(name, where), abs=1e-5)
 
 
-def test_with_nothing_in_between_a_node_score_is_the_exact_effect():
+def test_a_node_score_is_exact_without_nonlinear_parts_in_between():
     """The last layer's MLP at CLS with fixed norms: the model is linear there, so first order is exact."""
     model = make(norm="post", n_layers=1)
     clean, corrupt = pair(model, batch=1)

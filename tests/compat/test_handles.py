@@ -57,7 +57,7 @@ def test_integers_that_are_no_handles_raise():
         for wrong in (tokens[:, :3], tokens.flip(0).where(torch.arange(7) < 3, tokens), tokens + torch.arange(7)):
             with pytest.raises(ValueError, match=r"handles \[batch, 7\] as model.handles\(x\) gives them, whole rows"):
                 model(wrong)
-        with pytest.raises(ValueError, match="stand for no signals"):
+        with pytest.raises(ValueError, match="are no handles of an open context"):
             model(torch.zeros(2, 7, dtype=torch.int64))
     with pytest.raises(ValueError, match="of floats"):
         model(torch.zeros(2, 6, 6, dtype=torch.int16))
@@ -83,11 +83,11 @@ def test_contexts_may_close_in_any_order():
     first.__exit__(None, None, None)
     assert torch.equal(model(b), model(model.example_input(1, seed=2)))
     second.__exit__(None, None, None)
-    with pytest.raises(ValueError, match="stand for no signals"):
+    with pytest.raises(ValueError, match="are no handles of an open context"):
         model(a)
 
 
-def test_wrong_signals_and_labels_are_refused_at_the_door():
+def test_wrong_signals_and_labels_are_refused_when_handles_are_made():
     model = make()
     with pytest.raises(ValueError, match=r"shape \[2, 3, 6\].*expected \[batch, 6 channels, 6 samples\]"):
         model.handles(torch.zeros(2, 3, 6))

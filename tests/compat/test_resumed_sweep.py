@@ -13,7 +13,7 @@ CONDITIONS = [Condition(str(layer), (cross_modal() | flow("emg", "cls")).at(laye
 
 
 @pytest.mark.parametrize("specimen", zoo(), ids=lambda specimen: specimen.name)
-def test_it_gives_the_same_bits_and_repeats_no_forward(specimen: Specimen, tmp_path):
+def test_a_resumed_sweep_gives_the_same_bits_and_repeats_no_forward(specimen: Specimen, tmp_path):
     x = example_inputs(specimen.build(), len(specimen.layout), batch=5)
     assert isinstance(x, torch.Tensor)
     options = {"layout": specimen.layout, "batch_size": 3}

@@ -340,7 +340,7 @@ class Heads(nn.Module):
         (Heads(), EdgeError, "different numbers of heads: {'two': 2, 'four': 4}"),
     ],
 )
-def test_what_cannot_be_adapted_says_why(model, error, message):
+def test_a_model_that_cannot_be_adapted_is_refused_with_the_reason(model, error, message):
     with pytest.raises(error, match=message):
         adapt(model, X)
     assert not [name for name, _ in model.named_modules() if name.endswith(PATTERN)]

@@ -120,7 +120,7 @@ def test_nothing_outside_the_module_is_caught():
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("batch_first", [True, False])
 @pytest.mark.parametrize("kdim", [None, 6])
-def test_torchs_multi_head_attention_is_seen_inside(need_weights, batch_first, kdim):
+def test_edits_reach_the_attention_inside_torchs_multi_head_attention(need_weights, batch_first, kdim):
     torch.manual_seed(0)
     attention = nn.MultiheadAttention(8, 4, batch_first=batch_first, kdim=kdim, vdim=kdim).eval()
     query = torch.randn(*((2, 5) if batch_first else (5, 2)), 8)

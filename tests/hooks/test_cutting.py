@@ -57,7 +57,7 @@ def test_the_report_says_what_was_cut(live):
     assert "edges_cut" in repr(report) and "flow('emg', 'acc')" in repr(report)
 
 
-def test_the_mass_removed_is_the_attention_that_the_cut_edges_held(toy):
+def test_the_mass_removed_is_the_attention_of_the_cut_edges(toy):
     patterns = []
     reader = Toy(LAYOUT)
     reader.run_with_hooks(X, fwd_hooks=[("blocks.0.attn.hook_pattern", lambda p, hook: patterns.append(p))])
@@ -212,7 +212,7 @@ def test_nested_contexts_may_close_in_any_order(toy):
     assert hooks_left(toy) == []
 
 
-def test_it_works_inside_run_with_cache_and_the_cache_shows_the_cut(live):
+def test_cutting_works_inside_run_with_cache_and_the_cache_has_the_cut_pattern(live):
     with cutting(live, cross_modal()):
         _, cache = live.run_with_cache(X)
     mask = cross_modal().mask(LAYOUT, 3, 2)[0]

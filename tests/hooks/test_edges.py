@@ -159,7 +159,7 @@ def test_the_mask_is_boolean_and_of_full_shape():
         (lambda: flow(1, "acc"), r"name"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(make, message):
+def test_unknown_names_and_indices_are_refused_with_the_known_ones(make, message):
     with pytest.raises(EdgeError, match=message) as error:
         make().mask(LAYOUT, L, H)
     assert len(str(error.value)) < 2000 and "\n" not in str(error.value)

@@ -52,7 +52,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("intervention", ALL, ids=str)
-def test_they_are_values_whose_text_is_their_python(intervention):
+def test_interventions_are_values_that_print_as_python(intervention):
     names = {"EdgeCut": EdgeCut, "Replace": Replace, "CutMLP": CutMLP, "cross_modal": cross_modal}
     again = eval(str(intervention), names)
     assert as_interventions(again) == (intervention,) and hash(intervention) == hash(
@@ -73,7 +73,7 @@ def test_anything_else_is_refused_in_one_line(wrong):
     assert "\n" not in str(error.value)
 
 
-def test_they_say_what_a_planner_asks():
+def test_interventions_declare_what_a_planner_needs():
     said = [(i.cut_edges != none(), i.changes_input, i.needs_all_trials) for i in ALL]
     assert said == [(True, False, False), (False, True, False), (False, False, True), (False, False, False)]
 
@@ -108,7 +108,7 @@ def test_an_input_replaced_while_applied_is_the_one_of_on_input(encoder):
     assert not encoder._forward_pre_hooks
 
 
-def test_the_samples_of_a_token_are_its_own():
+def test_the_input_mask_selects_the_samples_of_a_token():
     layout = TokenLayout.patches({"emg": 2, "acc": 1}, 3)
     mask = input_mask(layout, ("emg.1.p2", "acc"), (3, 6))
     expected = torch.zeros(3, 6, dtype=torch.bool)
@@ -135,7 +135,7 @@ def test_the_samples_of_a_token_are_its_own():
         (lambda: read_interventions({"edges": "cross_modl()"}), "cross_modl"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, message):
+def test_invalid_arguments_are_refused(make, message):
     with pytest.raises(EmgLensError, match=message):
         make()
 
@@ -161,6 +161,6 @@ def test_an_edge_expression_is_parsed_once_and_written_as_text():
 
 
 @pytest.mark.parametrize("wrong", ["unimodl()", 3, None, ["unimodal()"]])
-def test_what_is_no_edge_expression_is_an_error_of_the_file(wrong):
+def test_an_invalid_edge_expression_is_a_validation_error(wrong):
     with pytest.raises(ValidationError):
         Cuts(cuts={"a": wrong})

@@ -15,7 +15,7 @@ LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10_000), layers=st.sampled_from([1, 3]), heads=st.sampled_from([1, 2]))
-def test_the_mask_that_went_in_comes_out_also_through_text(seed, layers, heads):
+def test_a_mask_is_unchanged_by_a_round_trip_through_text(seed, layers, heads):
     mask = np.random.default_rng(seed).random((layers, heads, 6, 6)) < 0.3
     edges = edges_from_mask(mask)
     for same in (edges, parse_edges(str(edges)), edges_from_mask(torch.from_numpy(mask))):
@@ -55,7 +55,7 @@ def test_it_cuts_the_same_edges_as_the_expression_it_was_made_from():
     ],
     ids=["not square", "numbers", "one axis", "empty", "damaged", "text", "huge"],
 )
-def test_what_is_no_mask_is_refused(wrong, message):
+def test_an_invalid_mask_is_refused(wrong, message):
     with pytest.raises(EdgeError, match=message):
         edges_from_mask(wrong)
 

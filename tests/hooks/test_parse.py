@@ -48,7 +48,7 @@ def test_operators_bind_as_in_python():
     assert parse_edges(f"({a} - {b}) - {c}") != parse_edges(f"{a} - ({b} - {c})")
 
 
-def test_the_text_of_a_value_shows_in_its_repr():
+def test_the_repr_contains_the_text():
     assert repr(unimodal("emg") | every()) == "EdgeSet(unimodal('emg') | every())"
 
 
@@ -89,7 +89,7 @@ def test_the_text_of_a_value_shows_in_its_repr():
         ("a" * 30 + "\0", "not valid syntax"),
     ],
 )
-def test_what_is_not_an_edge_expression_is_refused_and_shown(text, message):
+def test_an_invalid_edge_expression_is_refused_and_shown(text, message):
     with pytest.raises(EdgeError, match=message) as caught:
         parse_edges(text)
     assert "edge expression" in str(caught.value)

@@ -51,7 +51,7 @@ def test_a_model_without_positions_is_invariant_to_the_order(positions, notices,
     assert (change > 1e-3) if notices else (change < 1e-5)
 
 
-def test_what_is_moved_is_what_the_token_carried():
+def test_shuffling_moves_the_values_of_tokens():
     model = make()
     x, order = model.example_input(2), shuffled(model.layout, "emg", "channel", 3)
     seen = []
@@ -83,7 +83,7 @@ def test_the_intervention_equals_the_plain_hook_for_each_trial():
         ("emg", "all", "blocks.0.attn.hook_pattern", "has edges, not tokens"),
     ],
 )
-def test_what_cannot_change_places_is_refused(tokens, within, at, message):
+def test_tokens_that_cannot_exchange_places_are_refused(tokens, within, at, message):
     with pytest.raises((EdgeError, ValueError), match=message) as error:
         shuffle(make(), tokens, within, at)
     assert "\n" not in str(error.value)

@@ -28,7 +28,7 @@ def embedded(toy, x, hooks):
     return seen[0]
 
 
-def test_zero_silences_the_named_tokens_only(toy, x):
+def test_zero_changes_only_the_named_tokens(toy, x):
     plain, edited = embedded(toy, x, []), embedded(toy, x, replace(toy, "acc"))
     assert (edited[:, ACC] == 0).all() and torch.equal(edited[:, REST], plain[:, REST])
 
@@ -68,7 +68,7 @@ def test_permuting_one_trial_is_an_error(toy, x):
 
 
 @pytest.mark.parametrize("tokens", ["acc", ["acc.0", "acc.1"], [4, -1], ["acc", 4], ("acc.0", 5)])
-def test_tokens_go_by_group_name_or_position(toy, x, tokens):
+def test_tokens_are_given_by_group_name_or_position(toy, x, tokens):
     assert torch.equal(embedded(toy, x, replace(toy, tokens)), embedded(toy, x, replace(toy, "acc")))
 
 
@@ -96,7 +96,7 @@ def test_any_hook_point_with_positions_can_be_used(toy, x):
         ({"tokens": "acc", "at": "blocks.0.attn.hook_pattern"}, "has edges, not tokens; use cut"),
     ],
 )
-def test_what_matches_nothing_is_refused(toy, arguments, message):
+def test_arguments_without_a_match_are_refused(toy, arguments, message):
     with pytest.raises(EmgLensError, match=message):
         replace(toy, **arguments)
 

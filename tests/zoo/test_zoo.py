@@ -232,7 +232,7 @@ def measured():
         return table().set_index("model")
 
 
-def test_the_table_holds_every_model_and_its_cuts_are_those_made_by_hand_in_the_plain_ones():
+def test_the_table_has_every_model_and_its_cuts_equal_those_in_the_plain_models():
     """The purpose of the package: -inf in the scores hook often has no effect on wrapped models."""
     assert list(measured().index) == [specimen.name for specimen in [*ZOO, *families()]]
     cut_ones = measured()[measured()["intervention_point"] != "refused"]
@@ -282,7 +282,7 @@ def test_a_row_left_with_edges_that_the_model_forbids_attends_to_nothing(kind, e
     assert any(entry.rows_fully_cut for entry in report.layers)
 
 
-def test_the_probe_leaves_dropout_on_in_parts_that_a_bridge_keeps_to_itself():
+def test_the_test_forward_restores_training_mode_in_unregistered_parts_of_a_bridge():
     specimen = next(s for s in ZOO if s.name == "BERT bridge, eager")
     model, by_hand = specimen.build().train(), MaskedByHand("BERT")
     by_hand.model.train()
@@ -295,7 +295,7 @@ def test_the_probe_leaves_dropout_on_in_parts_that_a_bridge_keeps_to_itself():
         torch.testing.assert_close(ours, output_tensor(by_hand(x, dict(enumerate(mask)))))
 
 
-def test_the_pattern_hook_of_a_wrapped_model_shows_the_cut_where_it_fires():
+def test_the_pattern_hook_of_a_wrapped_model_receives_the_cut_pattern():
     specimen = next(s for s in ZOO if s.name == "BERT bridge, eager")
     model, layout, x = built(specimen)
     seen = []

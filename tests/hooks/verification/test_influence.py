@@ -101,7 +101,7 @@ def reference(model, x=X):
 
 
 @pytest.mark.parametrize("name", NORMALISATIONS)
-def test_whatever_normalises_the_cut_comes_before_it(name):
+def test_the_cut_comes_before_the_normalisation(name):
     normalise = NORMALISATIONS[name]
     expected, plain = reference(toy(normalise=normalise)), toy(normalise=normalise)(X)
     assert (expected - plain).abs().max() > 0.01
@@ -125,7 +125,7 @@ def test_a_normalisation_without_a_torch_function_is_refused(name):
             call(model, EDGES)
 
 
-def test_the_mass_that_a_sink_holds_is_not_counted_as_removed():
+def test_the_attention_of_a_sink_does_not_count_as_removed():
     model = toy(normalise=with_sink)
     with cutting(model, every()) as report:
         model(X)

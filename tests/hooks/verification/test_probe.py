@@ -53,7 +53,10 @@ def test_attention_without_a_torch_function_is_an_error():
     with pytest.raises(DeadHookError, match="no intervention point cuts the attention of Toy") as refusal:
         intervention_point(toy)
     reasons = str(refusal.value)
-    assert "attention_mask: in layer 0 (blocks.0.attn) no softmax and no scaled_dot_product_attention" in reasons
+    assert (
+        "attention_mask: in layer 0 (blocks.0.attn) it calls neither softmax nor scaled_dot_product_attention"
+        in reasons
+    )
     assert "scores: in layer 0 (blocks.0.attn) its hook point does not fire" in reasons
 
 
@@ -78,7 +81,7 @@ def test_one_or_two_tokens_are_enough(n_channels):
     assert intervention_point(Toy(layout)) == "scores"
 
 
-def test_the_probe_runs_once_and_again_when_a_switch_changes():
+def test_the_test_runs_once_and_again_after_a_change_of_settings():
     encoder = HookedBiosignalEncoder(EncoderConfig({"emg": 2, "acc": 2}, n_samples=8, n_classes=2, d_model=8))
     runs = []
     encoder.register_forward_pre_hook(lambda *_: runs.append(1))
@@ -89,7 +92,7 @@ def test_the_probe_runs_once_and_again_when_a_switch_changes():
     assert once > 0 and len(runs) == 2 * once
 
 
-def test_the_probe_leaves_no_trace():
+def test_the_test_forward_leaves_the_model_unchanged():
     toy = Toy(LAYOUT).train()
     toy.blocks[1].eval()
     state = torch.get_rng_state()
@@ -138,7 +141,7 @@ def test_a_probed_model_can_be_freed():
     assert alive() is None and report.layers
 
 
-def test_the_users_own_input_is_used():
+def test_the_given_input_is_used():
     toy = Toy(LAYOUT)
     toy.example_input = None
     toy.cfg.d_vocab = 3
