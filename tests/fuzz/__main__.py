@@ -18,10 +18,10 @@ sys.path += [str(TESTS / folder) for folder in ("data", "studies", "training")]
 
 
 def main() -> int:
-    """Run, print, and return 1 where there are faults."""
+    """Run the cases, print a table, and return 1 if there are faults."""
     given = _arguments()
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: children are ended, what was found is told
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: stop the children and print the faults
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="emg-lens-fuzz-", ignore_cleanup_errors=True) as scratch:
         os.environ["XDG_CACHE_HOME"] = f"{scratch}/cache"
@@ -40,12 +40,12 @@ def _run(given: argparse.Namespace, scratch: Path, began: float) -> int:
     work = []
     for target in chosen:
         (folder := scratch / "specimens" / target.name).mkdir(parents=True)
-        cases = range(given.first, given.first + ceil(given.cases * target.share))
+        cases = range(given.first, given.first + ceil(given.cases * target.fraction))
         work.append((target, target.prepare(folder), cases if given.case is None else [given.case]))
     (scratch / "cases").mkdir()
     counts, causes, spent = defaultdict(Counter), defaultdict(list), Counter()
     until = time.monotonic() + given.seconds
-    with suppress(KeyboardInterrupt):  # what was found is told
+    with suppress(KeyboardInterrupt):  # then print the faults
         for name, case, verdict, seconds in run_cases(work, given.seed, scratch / "cases", given.jobs, until):
             counts[name][verdict.outcome] += 1
             spent[name] += seconds
@@ -56,19 +56,19 @@ def _run(given: argparse.Namespace, scratch: Path, began: float) -> int:
 
 
 def _report(counts: dict, causes: dict, spent: Counter, seed: int, seconds: float) -> int:
-    """The table, and a line for every cause of faults."""
+    """Print the table, and one line per cause of faults."""
     from rich.console import Console
     from rich.table import Table
     from verdicts import CLASSES, FAULTS
 
     console = Console(width=150, highlight=False)
     table = Table("target", *CLASSES, "cases", "ms a case", title=f"seed {seed}, {seconds:.0f} s")
-    for name, found in counts.items():
+    for name, outcomes in counts.items():
         table.add_row(
             name,
-            *(str(found[outcome] or "") for outcome in CLASSES),
-            str(found.total()),
-            f"{1000 * spent[name] / found.total():.0f}",
+            *(str(outcomes[outcome] or "") for outcome in CLASSES),
+            str(outcomes.total()),
+            f"{1000 * spent[name] / outcomes.total():.0f}",
         )
     console.print(table)
     faults = sorted(key for key in causes if key[1] in FAULTS)
@@ -85,9 +85,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=1000, help="of each target")
     parser.add_argument("--target", action="append", default=[], help="only these")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=1e9, help="after which no case is begun")
+    parser.add_argument("--seconds", type=float, default=1e9, help="after which no new case is started")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--case", type=int, default=None, help="this one alone, with its traceback")
+    parser.add_argument("--case", type=int, default=None, help="only this one, with its traceback")
     parser.add_argument("--jobs", type=int, default=2, help="children at a time")
     return parser.parse_args()
 

@@ -33,30 +33,30 @@ NOT_WHERE = (None, NOWHERE, "/dev/null", "\0", "x" * 5000, 3)
 
 
 def windows(**options: Any) -> Any:
-    """A segment, and the windows in ten seconds."""
+    """Make a segment, and cut ten seconds into windows."""
     return Segment(**options).windows(1000, 100.0)
 
 
 def recorded(
     data: Any, fs: Any, native_fs: Any, label_fs: Any, label: Any, repetition: Any, ch_names: Any
 ) -> pd.DataFrame:
-    """A recording of one signal, and its trials."""
+    """Make a recording of one signal, and its trials."""
     signal = Signal(data, fs, native_fs, "V", ch_names)
     return Recording("A", {"emg": signal}, label, repetition, label_fs).trials
 
 
 def scaled(x: Any, **options: Any) -> Any:
-    """Statistics, and what they make of samples."""
+    """Fit statistics and standardise samples with them."""
     return InputStatistics(**options).apply(x)
 
 
 def folds(split: type) -> Any:
-    """A function that makes a split, and its folds for some subjects."""
+    """Return a function that makes a split and its folds for some subjects."""
     return lambda names, **given: split(**given).folds(names)
 
 
 def step(**settings: Any) -> dict[str, list]:
-    """A recipe's steps for EMG."""
+    """Return the steps of a recipe for EMG."""
     return {"emg": [settings]}
 
 

@@ -1,4 +1,4 @@
-"""Configurations and models, with a forward."""
+"""Calls that make configurations and models, and run a forward pass."""
 
 import math
 from functools import partial
@@ -10,13 +10,13 @@ from emg_lens import EncoderConfig, HookedBiosignalEncoder, TokenLayout, build_m
 
 
 def encoder(**settings: Any) -> Any:
-    """A configuration, its model, and a forward."""
+    """Make a configuration and its model, and run a forward pass."""
     model = HookedBiosignalEncoder(EncoderConfig(**settings))
     return model(model.example_input(2))
 
 
 def registered(name: str, **settings: Any) -> Any:
-    """A model by name, and a forward."""
+    """Build a model by name, and run a forward pass."""
     model = build_model(name, **settings)
     return model(model.example_input(2))
 

@@ -40,18 +40,18 @@ NOT_CHECKPOINT = ("/nowhere/at/all/x", "/", [])
 
 
 def fitted(model: Any, x: Any, targets: Any, epochs: Any, seed: Any, **options: Any) -> Any:
-    """A fit of one epoch."""
+    """Fit one epoch."""
     recipe = TrainingRecipe(epochs=epochs, batch_size=6, seed=seed)
     return fit(make_model() if model is None else model, Batch(x, targets), options.pop("recipe") or recipe, **options)
 
 
 def swept(**options: Any) -> Any:
-    """A sweep of a small model."""
+    """Sweep a small model."""
     return sweep(make_model(), **options)
 
 
 def done(condition: Condition) -> Any:
-    """One condition of a sweep."""
+    """Sweep one condition."""
     return swept(x=X, conditions=[condition], reference=X)
 
 

@@ -1,4 +1,4 @@
-"""Fuzz of what users call: arguments that mean something, and one or two among them that mean nothing."""
+"""Fuzz of public functions: valid arguments, of which one or two are replaced by invalid ones."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from verdicts import ANNOUNCER, Target, Verdict, of_error
 
 
 def prepare(folder: Path) -> dict[str, Call]:
-    """All calls, by name."""
+    """Return all calls by name."""
     return call_data.CALLS | call_edges.CALLS | call_models.CALLS | call_sweeps.CALLS
 
 
 def attempt(made: dict[str, Call], rng: Generator, folder: Path) -> Verdict:
-    """One case: a call with none, one or two arguments that mean nothing."""
+    """Run one case: a call with no, one or two invalid arguments."""
     name = pick(rng, sorted(made))
     arguments = made[name].arguments
     usual = {key: right for key, (right, _) in arguments.items() if right}
@@ -30,7 +30,7 @@ def attempt(made: dict[str, Call], rng: Generator, folder: Path) -> Verdict:
     bad += [key for key in arguments if key not in usual and key not in bad]
     given |= {key: pick(rng, arguments[key][1]) for key in bad}
     words = f"{name}({', '.join(f'{key}={shortened(given[key])}' for key in bad)})"
-    ANNOUNCER.tell(words)
+    ANNOUNCER.announce(words)
     try:
         made[name].function(**given)
     except Exception as error:
@@ -39,7 +39,7 @@ def attempt(made: dict[str, Call], rng: Generator, folder: Path) -> Verdict:
 
 
 def shortened(value: Any) -> str:
-    """A value in a few words."""
+    """Describe a value in a few words."""
     if isinstance(value, torch.Tensor | np.ndarray):
         return f"{value.dtype} {tuple(value.shape)} of {np.asarray(value).ravel()[:1]}"
     return " ".join(repr(value).split())[:60]

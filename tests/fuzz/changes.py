@@ -8,34 +8,34 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator
 
-from emg_lens.io.seals import BLANK, MARK, seal
+from emg_lens.io.checksums import MARK, PLACEHOLDER, insert_checksum
 
 NAMES = (
     "", " ", ".", "..", "../../x", "/etc/x", ".hidden", "NA", "nan", "None", "null", "[red]x[/red]", "[/]", "=1+1",
     "a\nb", "\x1b[31m", "<script>x</script>", "S" * 5000, "é", "‮x", "²", "\0", "a/b", "CON", "-", "'", '"', "\\",
     "{x}",
 )  # fmt: skip
-"""Names that somebody may put into a file to do harm, or by accident."""
+"""Names that may be in a file by accident or with bad intent."""
 
 ODD = (
     None, True, False, 0, -1, 1, 2, 3.5, -0.0, 1e300, -1e300, float("nan"), float("inf"), 10**30, 2**63, 2**31, "",
     "x", "NA", [], {}, [None], [[]], {"a": 1}, [1, 2, 3], "1", b"x".decode(), "x" * 3000, ["x", "x"], [1e300],
 )  # fmt: skip
-"""Values that JSON or YAML may hold where something else is expected."""
+"""Values of JSON or YAML in a place where something else is expected."""
 
 
 def pick(rng: Generator, options: Any) -> Any:
-    """One of a sequence."""
+    """Pick one element of a sequence at random."""
     return options[int(rng.integers(len(options)))]
 
 
 def changed_bytes(content: bytes, rng: Generator) -> tuple[bytes, str]:
-    """A file's bytes with one to three random changes, and these in words."""
+    """Make one to three random changes to the bytes of a file, and describe them."""
     data, words = bytearray(content), []
     for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
         if not data:
             break
-        # Headers are short, and more is to be broken there.
+        # Headers are short, but most errors are there.
         end = len(data) if rng.random() < 0.5 else min(len(data), int(rng.choice([64, 512, 4096])))
         at, run = int(rng.integers(end)), int(min(2 ** rng.uniform(0, 12), len(data)))
         kind = pick(rng, ("flip", "byte", "zeros", "ones", "delete", "insert", "truncate", "double", "swap", "digit"))
@@ -68,7 +68,7 @@ def changed_bytes(content: bytes, rng: Generator) -> tuple[bytes, str]:
 
 
 def changed_document(document: Any, rng: Generator) -> tuple[Any, str]:
-    """A JSON document with one value removed, renamed, doubled or replaced, and that in words."""
+    """Remove, rename, nest or replace one value of a JSON document, and describe the change."""
     document = json.loads(json.dumps(document))
     places = list(_places(document))
     if not places:
@@ -91,7 +91,7 @@ def changed_document(document: Any, rng: Generator) -> tuple[Any, str]:
 
 
 def as_json(document: Any, rng: Generator) -> str:
-    """The document as text; sometimes with a key twice, or nested beyond any parser."""
+    """Write the document as text; sometimes with a duplicate key, or nested too deep for any parser."""
     text = json.dumps(document)
     match int(rng.integers(20)):
         case 0:
@@ -104,7 +104,7 @@ def as_json(document: Any, rng: Generator) -> str:
 
 
 def odd_array(array: np.ndarray, rng: Generator) -> tuple[Any, str]:
-    """An array of another shape, type or content."""
+    """Give an array another shape, type or content, and name the change."""
     array = np.atleast_1d(array)
     numbers = array.dtype.kind in "iuf"
     kinds = {
@@ -144,10 +144,10 @@ def odd_array(array: np.ndarray, rng: Generator) -> tuple[Any, str]:
 
 
 def _with(array: np.ndarray, value: float, rng: Generator) -> np.ndarray:
-    found = array.astype(np.float64)
-    if found.size:
-        found.ravel()[int(rng.integers(found.size))] = value
-    return found
+    changed = array.astype(np.float64)
+    if changed.size:
+        changed.ravel()[int(rng.integers(changed.size))] = value
+    return changed
 
 
 def _places(document: Any) -> Any:
@@ -157,14 +157,14 @@ def _places(document: Any) -> Any:
         yield from _places(document[key])
 
 
-def sealed_again(path: Path) -> bool:
-    """Give a changed file of our own the checksum that belongs to it, as its writer would; False if it has none."""
+def with_new_checksum(path: Path) -> bool:
+    """Write a correct checksum into a changed file; return False if its format has none."""
     if not path.is_file():
         return False
     content = path.read_bytes()
-    path.write_bytes(re.sub(re.escape(MARK) + rb"[0-9a-f]{64}", BLANK.encode(), content))
+    path.write_bytes(re.sub(re.escape(MARK) + rb"[0-9a-f]{64}", PLACEHOLDER.encode(), content))
     try:
-        seal(path)
+        insert_checksum(path)
     except ValueError:
         path.write_bytes(content)
         return False

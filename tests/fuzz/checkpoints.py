@@ -1,4 +1,4 @@
-"""Fuzz of the files from which a fit or a sweep continues."""
+"""Fuzz of checkpoints of fits and sweeps."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from changes import changed_bytes, sealed_again
+from changes import changed_bytes, with_new_checksum
 from loaders import names_in, replaced
 from model_folders import tensors_changed
 from numpy.random import Generator
@@ -14,6 +14,7 @@ from toy_cohort import make_model, make_trials
 from verdicts import Content, Target, Verdict, digest, judge
 
 from emg_lens import Condition, TrainingRecipe, cross_modal, fit, layer_masks, sweep, unimodal
+from emg_lens.data import Batch
 
 FILE = "work.safetensors"
 X, Y = make_trials(12)
@@ -26,14 +27,14 @@ class Stopped(Exception):
 
 
 def run_fit(path: Path, stop_after: int | None = None) -> tuple[Content, set[str]]:
-    """The fit, continued from the file."""
+    """Resume the fit from the file."""
     model = make_model(0)
-    history = fit(model, X, Y, RECIPE, checkpoint=path, stop_after=stop_after)
+    history = fit(model, Batch(X, Y), RECIPE, checkpoint=path, stop_after=stop_after)
     return {"history": digest(history), **{name: digest(value) for name, value in model.state_dict().items()}}, set()
 
 
 def run_sweep(path: Path, stop_after: int | None = None) -> tuple[Content, set[str]]:
-    """The sweep, continued from the file."""
+    """Resume the sweep from the file."""
     seen: list[float] = []
 
     def stop(fraction: float) -> None:
@@ -47,34 +48,34 @@ def run_sweep(path: Path, stop_after: int | None = None) -> tuple[Content, set[s
 
 
 def prepare(run: Callable, folder: Path) -> tuple[bytes, Content]:
-    """The file of interrupted work, and what uninterrupted work gives."""
+    """Return the checkpoint of interrupted work, and the result of uninterrupted work."""
     with suppress(Stopped):
         run(folder / FILE, 2)
     content = (folder / FILE).read_bytes()
     whole = run(folder / "whole.safetensors")[0]
     if run(folder / FILE)[0] != whole:
-        raise RuntimeError("the continued work is another one")
+        raise RuntimeError("the resumed work differs from the uninterrupted work")
     return content, whole
 
 
 def attempt(run: Callable[[Path], Any], made: tuple[bytes, Content], rng: Generator, folder: Path) -> Verdict:
-    """One case."""
+    """Run one case."""
     content, expected = made
-    path, draw = folder / FILE, rng.random()
-    if draw < 0.04:
+    path, chance = folder / FILE, rng.random()
+    if chance < 0.04:
         words, _ = replaced(path, rng)
-    elif draw < 0.55:
+    elif chance < 0.55:
         content, words = changed_bytes(content, rng)
         path.write_bytes(content)
     else:
         path.write_bytes(content)
         words = tensors_changed(path, rng)
-    again = rng.random() < 0.4 and sealed_again(path)
+    again = rng.random() < 0.4 and with_new_checksum(path)
     return judge(
         partial(run, path),
         (expected, set()),
-        words + ", sealed again" * again,
-        names=() if again else names_in(folder),  # a forged one may be continued, and fail later
+        words + ", with a new checksum" * again,
+        names=() if again else names_in(folder),  # with a correct checksum it may be resumed, and fail later
         own=not again,
     )
 

@@ -1,4 +1,4 @@
-"""Cases in children: forked, with bounded memory and time, and another one wherever one ends early."""
+"""Run cases in forked child processes with limits of memory and time; replace a child that ends early."""
 
 import json
 import os
@@ -23,25 +23,25 @@ import psutil
 from verdicts import ANNOUNCER, Target, Verdict
 
 ADDRESS_SPACE, LEAST_FREE = 4 * 2**30, 2 * 2**30
-"""Bytes a child may map; and how many beside what its imports take, which is much where torch is built for GPUs."""
+"""Limit of address space of a child, and its least part in addition to the imports (large for torch with CUDA)."""
 CPU_SECONDS, WALL_SECONDS = 20.0, 240.0
-"""Of one case; a machine may be busy with something else."""
+"""Limits of one case; the machine may be busy."""
 CASES_A_CHILD = 100
 
 Ended = tuple[str, int, Verdict, float]
-"""Target, case, how it ended, and after how many seconds."""
+"""Target, case, verdict, and duration in seconds."""
 
 
 @dataclass
 class Child:
-    """One child and the cases it was given."""
+    """A child process and its cases."""
 
     pid: int
     pipe: int
     target: Target
     cases: deque[int]
-    begun_cpu: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
+    cpu_at_start: float = 0.0
+    started: float = field(default_factory=time.monotonic)
     current: int | None = None
     change: str = ""
     is_late: bool = False
@@ -51,14 +51,14 @@ class Child:
 def run_cases(
     work: Sequence[tuple[Target, Any, Sequence[int]]], seed: int, scratch: Path, at_once: int, until: float
 ) -> Iterator[Ended]:
-    """Run the cases of some targets; each as it ends.
+    """Run the cases of some targets, and yield each one when it ends.
 
     Args:
-        work: Targets, what they prepared, and their cases.
-        seed: Of everything random.
+        work: Targets, their prepared objects, and their cases.
+        seed: Seed of all random numbers.
         scratch: Folder for the cases' files.
-        at_once: Children at a time.
-        until: `time.monotonic()` at which no more are begun.
+        at_once: Number of children at a time.
+        until: Value of `time.monotonic()` after which no case is started.
     """
     waiting = deque(
         (target, made, cases[first : first + CASES_A_CHILD])
@@ -82,7 +82,7 @@ def run_cases(
                     selector.unregister(child.pipe)
                     _end(child)
                     if child.current is not None:
-                        took = time.monotonic() - child.begun
+                        took = time.monotonic() - child.started
                         yield child.target.name, child.cases.popleft(), _early_end(child, status), took
                     elif child.cases:
                         raise RuntimeError(f"a child of {child.target.name} ended between two cases: status {status}")
@@ -124,29 +124,29 @@ def _work(target: Target, made: Any, cases: Sequence[int], seed: int, scratch: P
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
-    ANNOUNCER.tell = lambda words: _tell(pipe, {"change": words})
+    ANNOUNCER.announce = lambda words: _send(pipe, {"change": words})
     for case in cases:
         folder = Path(tempfile.mkdtemp(prefix=f"{target.name}-{case}-", dir=scratch))
-        _tell(pipe, {"begin": case})
+        _send(pipe, {"begin": case})
         rng = np.random.default_rng([seed, crc32(target.name.encode()), case])
         try:
             verdict = target.attempt(made, rng, folder)
-        except BaseException as error:  # of the fuzz itself, or one that is no Exception
+        except BaseException as error:  # an error of the fuzz itself, or not an Exception
             import traceback
 
             verdict = Verdict("raw", "", f"{type(error).__name__} in the fuzz: {error}"[:200], traceback.format_exc())
-        _tell(pipe, {"end": case, **verdict.__dict__})
+        _send(pipe, {"end": case, **verdict.__dict__})
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tell(pipe: int, message: dict) -> None:
+def _send(pipe: int, message: dict) -> None:
     text = json.dumps({k: v[:6000] if isinstance(v, str) else v for k, v in message.items()}).encode() + b"\n"
     while text:
         text = text[os.write(pipe, text) :]
 
 
 def _arrived(child: Child) -> Iterator[Ended]:
-    """Verdicts that have arrived."""
+    """Yield the verdicts that a child has sent."""
     with suppress(BlockingIOError):
         while block := os.read(child.pipe, 2**16):
             child.rest += block
@@ -154,18 +154,22 @@ def _arrived(child: Child) -> Iterator[Ended]:
     for line in lines:
         message = json.loads(line)
         if "begin" in message:
-            child.current, child.begun, child.begun_cpu = message["begin"], time.monotonic(), _cpu_seconds(child.pid)
+            child.current, child.started, child.cpu_at_start = (
+                message["begin"],
+                time.monotonic(),
+                _cpu_seconds(child.pid),
+            )
             child.change = ""
         elif "end" not in message:
             child.change = message["change"]
         else:
             child.cases.popleft()
             child.current = None
-            yield child.target.name, message.pop("end"), Verdict(**message), time.monotonic() - child.begun
+            yield child.target.name, message.pop("end"), Verdict(**message), time.monotonic() - child.started
 
 
 def _early_end(child: Child, status: int) -> Verdict:
-    """What became of the case during which a child ended."""
+    """Return the verdict of a case during which its child ended."""
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if child.is_late:
         return Verdict("hang", child.change, f"no answer in {CPU_SECONDS:g} s")
@@ -175,14 +179,14 @@ def _early_end(child: Child, status: int) -> Verdict:
 
 
 def _is_late(child: Child) -> bool:
-    late = time.monotonic() - child.begun
+    late = time.monotonic() - child.started
     if child.current is None or late < CPU_SECONDS:
         return False
-    return late > WALL_SECONDS or _cpu_seconds(child.pid) - child.begun_cpu > CPU_SECONDS
+    return late > WALL_SECONDS or _cpu_seconds(child.pid) - child.cpu_at_start > CPU_SECONDS
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of a child and its own children."""
+    """Return the processor time of a child and of its own children."""
     try:
         process = psutil.Process(pid)
         return sum(sum(one.cpu_times()[:4]) for one in [process, *process.children(recursive=True)])
@@ -191,7 +195,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _end(child: Child) -> None:
-    """Close its pipe, and end what it has left behind."""
+    """Close the pipe of a child, and kill the processes that it started."""
     os.close(child.pipe)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)

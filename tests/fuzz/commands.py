@@ -50,11 +50,11 @@ OPTIONS = (
     "-x",
 )
 ENDS = (0, 2)
-"""Codes that a command may end with by itself."""
+"""Valid exit codes."""
 
 
 def prepare(folder: Path) -> Path:
-    """Two small studies, recordings, and places that are none; cases are run there."""
+    """Make a folder with two small studies, recordings, and unusable paths, in which the cases run."""
     tiny = yaml.safe_load(TINY)
     tiny["cohort"]["options"]["simulation"]["n_subjects"] = 2
     (folder / "tiny.yaml").write_text(yaml.safe_dump({**tiny, **QUICK}))
@@ -68,73 +68,73 @@ def prepare(folder: Path) -> Path:
 
 
 def attempt(made: Path, rng: Generator, folder: Path) -> Verdict:
-    """One case: a command with no, one or several odd arguments."""
+    """Run one case: a command with no, one or several odd arguments."""
     arguments = command(rng)
     words = " ".join(argument[:40] for argument in arguments).encode("utf-8", "replace").decode()
-    ANNOUNCER.tell(words)
+    ANNOUNCER.announce(words)
     for place in made.iterdir():
         (folder / place.name).symlink_to(place)
     os.chdir(folder)
-    code, printed, told, error = called(arguments)
+    code, printed, errors, error = called(arguments)
     if error is not None:
         return of_error(error, words)
-    if "Traceback" in printed + told:
-        return Verdict("raw", words, "a traceback is printed", told)
+    if "Traceback" in printed + errors:
+        return Verdict("raw", words, "a traceback is printed", errors)
     if code not in ENDS:
-        return Verdict("raw", words, f"exit code {code}", told)
+        return Verdict("raw", words, f"exit code {code}", errors)
     if code == 0:
         return Verdict("right", words)
-    if not told.strip() and "Usage:" not in printed:
-        return Verdict("raw", words, "nothing is said about a mistake", printed)
-    lines = [line for line in told.splitlines() if line.strip()]
+    if not errors.strip() and "Usage:" not in printed:
+        return Verdict("raw", words, "a mistake without a message", printed)
+    lines = [line for line in errors.splitlines() if line.strip()]
     if any(line.startswith("error:") for line in lines) and not lines[-1].startswith("error:"):
-        return Verdict("raw", words, "an error of several lines", told)
-    return Verdict("refused", words, trace=told)
+        return Verdict("raw", words, "an error of several lines", errors)
+    return Verdict("refused", words, trace=errors)
 
 
 def called(arguments: list[str]) -> tuple[object, str, str, Exception | None]:
-    """Exit code, what was printed on both streams, and what no command line should raise."""
-    printed, told = io.StringIO(), io.StringIO()
+    """Run a command; return its exit code, both output streams, and an uncaught exception."""
+    printed, errors = io.StringIO(), io.StringIO()
     sys.argv = ["emg-lens", *arguments]
-    cli.out, cli.err = cli.Console(file=printed, width=cli.PIPE_WIDTH), cli.Console(file=told)
+    cli.out, cli.err = cli.Console(file=printed, width=cli.PIPE_WIDTH), cli.Console(file=errors)
     code, error = None, None
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         try:
             cli.main()
         except SystemExit as left:
             code = left.code or 0
         except Exception as raised:
             error = raised
-    return code, printed.getvalue(), told.getvalue(), error
+    return code, printed.getvalue(), errors.getvalue(), error
 
 
 def command(rng: Generator) -> list[str]:
-    """A command and its arguments, about half of which mean nothing."""
+    """Make a command with arguments; about half of them are invalid."""
     odd = (*PLACES, *(name for name in NAMES if "\0" not in name))
     studies = ["tiny.yaml", "db5.yaml"]
 
-    def drawn(*sound: str) -> str:
+    def sound_or_odd(*sound: str) -> str:
         return pick(rng, sound) if rng.random() < 0.6 else pick(rng, odd)
 
     name = pick(rng, ("data", "data", "check", "check", "run", "show", "report", "list", "other"))
     match name:
         case "data":
-            given = [name, drawn(*dataset_names())] + [drawn("db5", "empty")] * (rng.random() < 0.9)
+            given = [name, sound_or_odd(*dataset_names())] + [sound_or_odd("db5", "empty")] * (rng.random() < 0.9)
         case "check" | "show":
-            given = [name, drawn(*studies, *(study for study in catalogue() if name == "show"))]
+            given = [name, sound_or_odd(*studies, *(study for study in catalogue() if name == "show"))]
         case "run":
-            given = [name, drawn(*studies)]
+            given = [name, sound_or_odd(*studies)]
         case "report":
-            given = [name, drawn("empty", "runs")]
+            given = [name, sound_or_odd("empty", "runs")]
         case "list":
             given = [name]
         case _:
             given = [pick(rng, odd) for _ in range(int(rng.integers(0, 4)))]
     if name in ("check", "run") and rng.random() < 0.8:
-        given += ["--data", drawn("db5", "db5", "empty")]
+        given += ["--data", sound_or_odd("db5", "db5", "empty")]
     if name == "run":
         given += ["--jobs", pick(rng, ("1", "1", "1", *WORDS))]
-        given += ["--out", drawn("runs")] * (rng.random() < 0.5)
+        given += ["--out", sound_or_odd("runs")] * (rng.random() < 0.5)
         given += ["--device", pick(rng, ("cpu", *DEVICES))] * (rng.random() < 0.5)
     if rng.random() < 0.15:
         given.insert(int(rng.integers(len(given) + 1)), pick(rng, OPTIONS))

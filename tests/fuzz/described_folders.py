@@ -36,11 +36,11 @@ GIANTS = (
     {"label": {"field": "subject"}}, {"label": {"column": 2}}, {"repetition": {"column": 2}}, {"time": {"column": 2}},
     {"time": {"column": 1, "unit": "us"}}, {"label": {"column": 1, "classes": {str(i): str(i) for i in range(20_000)}}},
 )  # fmt: skip
-"""What may be written in place of a description's keys."""
+"""Keys that may be written in place of a description's keys."""
 
 
 def prepare(folder: Path) -> list[Specimen]:
-    """Tables by name and number, packed text, and arrays; once for the files and once for their descriptions."""
+    """Make tables (columns by name and by number), packed text, and arrays, each with its description."""
     (folder / "written").mkdir()
     frame = test_described.table(rows=40)
     numbered = frame.assign(gesture=np.repeat([0, 4, 2, -1], [4, 16, 16, 4]))[["t", "e1", "e2", "gesture"]]
@@ -55,30 +55,30 @@ def prepare(folder: Path) -> list[Specimen]:
         ("S1.mat", ARRAYS % "mat", matlab_5({"signal": emg, "cls": label[:, None]}, True)),
     )
     fields = {"signal": emg, "cls": label}
-    found = []
+    described_files = []
     for path, text, content in made:
         described = text.encode()
-        found.append(specimens("folder", path, [content], folder, {FILE: described}, fields, tuple(fields)))
-        found.append(specimens("folder", FILE, [described], folder, {path: content}))
-    return found
+        described_files.append(specimens("folder", path, [content], folder, {FILE: described}, fields, tuple(fields)))
+        described_files.append(specimens("folder", FILE, [described], folder, {path: content}))
+    return described_files
 
 
 def numpy_bytes(array: np.ndarray) -> bytes:
-    """A `.npy` file."""
+    """Return a `.npy` file."""
     file = BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
 def hdf5_bytes(signal: np.ndarray, label: np.ndarray, path: Path) -> bytes:
-    """A file of two arrays."""
+    """Return a file with two arrays."""
     with h5py.File(path, "w") as file:
         file["signal"], file["cls"] = signal, label
     return path.read_bytes()
 
 
 def folder_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """A change that fits the kind of the file."""
+    """Change a file according to its format."""
     change: Callable[[Specimen, Generator, Path], tuple[str, bool]] = {
         ".yaml": description_changed,
         ".npy": numpy_changed,
@@ -93,18 +93,18 @@ def folder_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str,
 
 
 def description_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Bytes, lines, keys or values of the description."""
-    text, draw = specimen.files[0].decode(), rng.random()
-    if draw < 0.2:
+    """Change bytes, lines, keys or values of the description."""
+    text, chance = specimen.files[0].decode(), rng.random()
+    if chance < 0.2:
         return bytes_changed(specimen, rng, path)
-    if draw < 0.25:
+    if chance < 0.25:
         path.write_text(pick(rng, TEXTS))
         return "another text", True
-    if draw < 0.3:
+    if chance < 0.3:
         text, words = doubled_key(text.lstrip("\n"), rng)
-    elif draw < 0.45:
+    elif chance < 0.45:
         text, words = line_changed(text, rng)
-    elif draw < 0.75:
+    elif chance < 0.75:
         text, words = values_changed(text, rng)
     else:
         giant = pick(rng, GIANTS)
@@ -114,17 +114,17 @@ def description_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple
 
 
 def packed_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """As other text; the file keeps its name."""
+    """Change the file as text; it keeps its name."""
     return text_changed(specimen, rng, path.with_suffix(""))
 
 
 def numpy_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Bytes, another array, objects, or a header that promises more than there is."""
-    draw = rng.random()
-    if draw < 0.45:
+    """Change bytes, replace the array or its objects, or declare more than the file holds."""
+    chance = rng.random()
+    if chance < 0.45:
         return bytes_changed(specimen, rng, path)
     array = np.load(BytesIO(specimen.files[0]))
-    if draw < 0.9:
+    if chance < 0.9:
         array, words = odd_array(array, rng)
         np.save(path, array)
         return words, False
@@ -142,15 +142,15 @@ def numpy_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, 
 
 
 def hdf5_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Bytes, other arrays, or what HDF5 knows and nobody expects."""
-    draw = rng.random()
-    if draw < 0.4:
+    """Change bytes or arrays, or insert an unusual HDF5 feature."""
+    chance = rng.random()
+    if chance < 0.4:
         return bytes_changed(specimen, rng, path)
     key = pick(rng, sorted(specimen.fields))
     path.write_bytes(specimen.files[0])
     with h5py.File(path, "r+") as file:
         del file[key]
-        if draw < 0.7:
+        if chance < 0.7:
             kind = pick(rng, HDF5_KINDS)
             odd_hdf5(file, key, specimen.fields[key].shape, kind, path)
             return f"{key}: {kind}", kind in NEVER
@@ -160,7 +160,7 @@ def hdf5_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, b
 
 
 def attempt_folder(made: list[Specimen], rng: Generator, folder: Path) -> Verdict:
-    """One case."""
+    """Run one case."""
     return attempt(folder_changed, made, rng, folder)
 
 

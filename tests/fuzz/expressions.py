@@ -1,4 +1,4 @@
-"""Fuzz of edge expressions: grown by their grammar, and broken."""
+"""Fuzz of edge expressions: random ones by their grammar, some of them damaged."""
 
 from pathlib import Path
 
@@ -46,15 +46,15 @@ GIANTS = (
 
 
 def grown(rng: Generator, depth: int = 0) -> str:
-    """A random expression."""
-    draw = rng.random() + 0.15 * depth
-    if draw < 0.3:
+    """Make a random expression."""
+    chance = rng.random() + 0.15 * depth
+    if chance < 0.3:
         return f"{grown(rng, depth + 1)} {pick(rng, '|&-')} {grown(rng, depth + 1)}"
-    if draw < 0.45:
+    if chance < 0.45:
         return f"~{grown(rng, depth + 1)}"
-    if draw < 0.6:
+    if chance < 0.6:
         return f"({grown(rng, depth + 1)})"
-    if draw < 0.75:
+    if chance < 0.75:
         name = pick(rng, ("layers", "heads", "layers", "heads", "stage"))
         return f"({grown(rng, depth + 1)}).at({name}={filled(pick(rng, PLACES), rng)})"
     end = len(ATOMS) if rng.random() < 0.2 else 14
@@ -62,7 +62,7 @@ def grown(rng: Generator, depth: int = 0) -> str:
 
 
 def filled(pattern: str, rng: Generator) -> str:
-    """A pattern with its gaps filled; mostly by what means something."""
+    """Fill the gaps of a pattern, mostly with valid words."""
     usual = rng.random() < 0.7
     for _ in range(3):
         pattern = pattern.replace("{p}", pick(rng, PLACES[:5] if usual else PLACES), 1)
@@ -73,12 +73,12 @@ def filled(pattern: str, rng: Generator) -> str:
 
 
 def read(text: str) -> tuple[dict, set]:
-    """The masks of the expression on every layout that it fits."""
+    """Return the masks of the expression on every layout that it fits."""
     edges = parse_edges(text)
     again = parse_edges(str(edges))
     if again != edges or hash(again) != hash(edges) or str(again) != str(edges):
         raise SilentlyWrong(f"the text of {text[:60]!r} means something else")
-    refusal, found = None, {}
+    refusal, masks = None, {}
     for i, layout in enumerate(LAYOUTS):
         try:
             mask = edges.mask(layout, 2, 2)
@@ -87,23 +87,25 @@ def read(text: str) -> tuple[dict, set]:
                 raise
             refusal = error
             continue
-        found[str(i)] = digest(mask)
+        masks[str(i)] = digest(mask)
         if tuple(mask.shape) != (2, 2, len(layout), len(layout)) or not mask.eq(again.mask(layout, 2, 2)).all():
             raise SilentlyWrong("the mask has another shape, or another content the second time")
-    if refusal is not None and not found:
+    if refusal is not None and not masks:
         raise refusal
     return {}, set()
 
 
 def attempt(made: None, rng: Generator, folder: Path) -> Verdict:
-    """One case."""
-    draw = rng.random()
-    if draw < 0.03:
+    """Run one case."""
+    chance = rng.random()
+    if chance < 0.03:
         text = pick(rng, GIANTS)()
     else:
         text = grown(rng)
-        if draw < 0.4:
-            text = changed_bytes(text.encode(), rng)[0].decode("utf-8", "replace" if draw < 0.3 else "surrogateescape")
+        if chance < 0.4:
+            text = changed_bytes(text.encode(), rng)[0].decode(
+                "utf-8", "replace" if chance < 0.3 else "surrogateescape"
+            )
     return judge(lambda: read(text), ({}, set()), text[:90])
 
 

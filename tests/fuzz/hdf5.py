@@ -1,4 +1,4 @@
-"""Things that HDF5 knows and nobody expects in a file of arrays."""
+"""Unusual features of HDF5 in a file of arrays: links, external values, virtual data sets, ..."""
 
 import zlib
 from pathlib import Path
@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 
 GIANT = 40 * 2**30
-"""Bytes that a file declares, or unpacks to."""
+"""Size that a file declares, or unpacks to, in bytes."""
 NEVER = ("external link", "external storage", "virtual", "giant", "giant chunks", "bomb")
-"""What nobody may read from."""
+"""A path that must not be read."""
 HDF5_KINDS = (
     "external link", "external storage", "virtual", "soft link", "loop", "giant", "giant chunks", "bomb", "compound",
     "text", "variable text", "references", "group", "null", "enum", "half", "big-endian", "ragged", "region",
@@ -18,7 +18,7 @@ HDF5_KINDS = (
 
 
 def odd_hdf5(file: h5py.File, key: str, shape: tuple[int, ...], kind: str, path: Path) -> None:
-    """Put something odd into an HDF5 file."""
+    """Insert an unusual feature into an HDF5 file."""
     secret = path.with_name("secret.bin")
     n = int(np.prod(shape))
     match kind:

@@ -1,4 +1,4 @@
-"""Fuzz of EPN-612: one JSON document a person."""
+"""Fuzz of EPN-612: one JSON document per person."""
 
 import json
 from functools import partial
@@ -15,13 +15,13 @@ PATH = "trainingJSON/user1/user1.json"
 
 
 def prepare_epn(folder: Path) -> list[Specimen]:
-    """A person's twelve samples."""
+    """Make twelve samples of a person."""
     test_epn612.write(folder / "epn", repetitions=1)
     return [specimens("epn-612", PATH, [(folder / "epn" / PATH).read_bytes()], folder)]
 
 
 def json_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Bytes, or one value at any depth."""
+    """Change bytes, or one value at any depth."""
     if rng.random() < 0.35:
         return bytes_changed(specimen, rng, path)
     document, words = changed_inside(json.loads(specimen.files[0]), rng)
@@ -30,7 +30,7 @@ def json_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, b
 
 
 def changed_inside(document: Any, rng: Generator) -> tuple[Any, str]:
-    """The document with a change at a depth that is drawn: most of its values are samples."""
+    """Change the document at a random depth, because most of its values are samples."""
     holder, steps = {"it": document}, ["it"]
     inside = document
     for _ in range(int(rng.integers(0, 4))):

@@ -1,4 +1,4 @@
-"""What the fuzz of a loader does: a changed file is loaded, filtered and cut."""
+"""Fuzz of a loader: load a changed file, filter it, and cut trials."""
 
 import gzip
 from collections.abc import Callable, Collection, Mapping
@@ -28,7 +28,7 @@ class Specimen:
     files: list[bytes]
     content: Content
     notes: set[str]
-    beside: Mapping[str, bytes]
+    others: Mapping[str, bytes]
     fields: Mapping[str, Any]
     read: Collection[str]
 
@@ -38,37 +38,37 @@ def specimens(
     path: str,
     files: list[bytes],
     folder: Path,
-    beside: Mapping[str, bytes] | None = None,
+    others: Mapping[str, bytes] | None = None,
     fields: Mapping[str, Any] | None = None,
     read: Collection[str] = (),
 ) -> Specimen:
-    """A specimen of these files, which all mean the same."""
+    """Make a specimen of these files, which all have the same content."""
     place = folder / f"{dataset} {path.replace('/', ' ')}"
-    for name, content in {**(beside or {}), path: files[0]}.items():
+    for name, content in {**(others or {}), path: files[0]}.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_bytes(content)
-    found, notes = loaded(dataset, place)
+    content, notes = loaded(dataset, place)
     cut(dataset, place)
-    return Specimen(dataset, path, files, found, notes, beside or {}, fields or {}, read)
+    return Specimen(dataset, path, files, content, notes, others or {}, fields or {}, read)
 
 
 def loaded(dataset: str, root: Path) -> tuple[Content, set[str]]:
-    """What a loader gives, made comparable; and its notes."""
-    found: dict[str, Any] = {"subjects": subjects(dataset, root)}
+    """Return the output of a loader in comparable form, and its notes."""
+    content: dict[str, Any] = {"subjects": subjects(dataset, root)}
     recordings = list(load_dataset(dataset, root))
     for i, r in enumerate(recordings):
-        found |= {f"{i}.{k}": digest(v) for k, v in (("label", r.label), ("repetition", r.repetition))}
-        found |= {f"{i}.subject": r.subject, f"{i}.fs": r.fs, f"{i}.classes": r.meta["class_names"]}
+        content |= {f"{i}.{k}": digest(v) for k, v in (("label", r.label), ("repetition", r.repetition))}
+        content |= {f"{i}.subject": r.subject, f"{i}.fs": r.fs, f"{i}.classes": r.meta["class_names"]}
         for name, signal in r.signals.items():
-            found[f"{i}.{name}"] = digest(signal.data)
-            found[f"{i}.{name}.about"] = (signal.fs, signal.native_fs, signal.units, signal.ch_names)
+            content[f"{i}.{name}"] = digest(signal.data)
+            content[f"{i}.{name}.about"] = (signal.fs, signal.native_fs, signal.units, signal.ch_names)
             if not np.isfinite(signal.data).all() or not len(signal.data):
                 raise SilentlyWrong(f"{name} is empty or holds values that are not finite")
-    return found, {note for r in recordings for note in r.notes}
+    return content, {note for r in recordings for note in r.notes}
 
 
 def cut(dataset: str, root: Path) -> tuple[Content, set[str]]:
-    """What preprocessing and cutting make of it; nothing to compare."""
+    """Preprocess the recordings and cut trials; return nothing to compare."""
     recipe = Recipe(fs=25) if dataset in ("psl-myo", "uci-emg") else Recipe()
     TrialSet.from_recordings((preprocess(r, recipe) for r in load_dataset(dataset, root)), Segment(stop_s=0.1))
     return {}, set()
@@ -77,11 +77,11 @@ def cut(dataset: str, root: Path) -> tuple[Content, set[str]]:
 def attempt(
     change: Callable[[Specimen, Generator, Path], tuple[str, bool]], made: list[Specimen], rng: Generator, folder: Path
 ) -> Verdict:
-    """One case of a loader."""
+    """Run one case of a loader."""
     specimen = pick(rng, made)
     path = folder / specimen.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name, content in specimen.beside.items():
+    for name, content in specimen.others.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     words, must_refuse = replaced(path, rng) if rng.random() < 0.03 else change(specimen, rng, path)
@@ -96,19 +96,19 @@ def attempt(
 
 
 def names_in(folder: Path) -> list[str]:
-    """Of which an error must have one: the folder's and its files'."""
+    """Return names of the folder and its files; an error must contain one of them."""
     return [str(folder), *(path.name for path in folder.rglob("*") if not path.is_dir())]
 
 
 def bytes_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Random bytes changed."""
+    """Change random bytes."""
     content, words = changed_bytes(pick(rng, specimen.files), rng)
     path.write_bytes(content)
     return words, False
 
 
 def replaced(path: Path, rng: Generator) -> tuple[str, bool]:
-    """Something else in the file's place."""
+    """Put something else in the place of the file."""
     kind = pick(rng, ("empty", "text", "noise", "folder", "link to itself", "hdf5", "gzip", "zeros"))
     match kind:
         case "folder":

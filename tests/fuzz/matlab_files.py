@@ -1,4 +1,4 @@
-"""Fuzz of MATLAB files: version 5, packed and plain, and 7.3."""
+"""Fuzz of MATLAB files: version 5, compressed and not, and version 7.3."""
 
 import struct
 import zlib
@@ -22,14 +22,14 @@ from verdicts import Target
 
 
 def matlab_5(content: dict[str, Any], packed: bool) -> bytes:
-    """A file of version 5."""
+    """Write a file of version 5."""
     file = BytesIO()
     savemat(file, content, do_compression=packed)
     return file.getvalue()
 
 
 def matlab_73(content: dict[str, Any], path: Path) -> bytes:
-    """A file of version 7.3."""
+    """Write a file of version 7.3."""
     with h5py.File(path, "w", userblock_size=512) as file:
         for key, value in content.items():
             if not isinstance(value, str):
@@ -38,7 +38,7 @@ def matlab_73(content: dict[str, Any], path: Path) -> bytes:
 
 
 def matlab_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Bytes, variables, or the structure of a MATLAB file."""
+    """Change bytes, variables, or the structure of a MATLAB file."""
     if rng.random() < 0.5:
         return bytes_changed(specimen, rng, path)
     content = dict(specimen.fields)
@@ -61,7 +61,7 @@ def matlab_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str,
 
 
 def odd_value(value: Any, rng: Generator) -> tuple[Any, str]:
-    """A variable of another kind."""
+    """Give a variable another type."""
     array = np.asarray(value)
     cell = np.empty(array.shape if array.ndim else (1, 1), object)
     cell.ravel()[:] = [np.array([[1.0]])] * cell.size
@@ -85,7 +85,7 @@ def odd_value(value: Any, rng: Generator) -> tuple[Any, str]:
 
 
 def hostile_matlab_5(specimen: Specimen, key: str, rng: Generator, path: Path) -> tuple[str, bool]:
-    """A version 5 file whose header declares, or whose compressed element unpacks to, a giant array."""
+    """Write a file of version 5 that declares, or unpacks to, a giant array."""
     kind = pick(rng, ("giant", "negative", "bomb", "many dimensions", "long name"))
     shape = {"giant": (2**30, 16), "negative": (-5, -3), "many dimensions": (2,) * 60}.get(kind, (GIANT // 128, 16))
     name = key.encode() * (100_000 if kind == "long name" else 1)
@@ -105,12 +105,12 @@ def hostile_matlab_5(specimen: Specimen, key: str, rng: Generator, path: Path) -
 
 
 def element(kind: int, data: bytes) -> bytes:
-    """A data element of a version 5 file."""
+    """Write a data element of version 5."""
     return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
 
 
 def hostile_hdf5(specimen: Specimen, key: str, rng: Generator, path: Path) -> tuple[str, bool]:
-    """A version 7.3 file with something in one variable's place that HDF5 knows and nobody expects."""
+    """Write a file of version 7.3 with an unusual HDF5 feature in place of one variable."""
     content = dict(specimen.fields)
     matlab_73(content, path)
     kind = pick(rng, HDF5_KINDS)
@@ -128,17 +128,17 @@ def prepare_matlab(
     content: dict[str, Any],
     read: Collection[str],
     folder: Path,
-    beside: Mapping[str, bytes] | None = None,
+    others: Mapping[str, bytes] | None = None,
     versions: str = "pu7",
 ) -> list[Specimen]:
-    """A specimen packed (`p`), plain (`u`) and of version 7.3 (`7`)."""
+    """Make a specimen compressed (`p`), uncompressed (`u`) and of version 7.3 (`7`)."""
     made = {
         "p": lambda: matlab_5(content, True),
         "u": lambda: matlab_5(content, False),
         "7": lambda: matlab_73(content, folder / "73.mat"),
     }
     files = [made[version]() for version in dict.fromkeys(versions)]
-    return [specimens(dataset, path, files, folder, beside, content, read)]
+    return [specimens(dataset, path, files, folder, others, content, read)]
 
 
 def prepare_ninapro(folder: Path) -> list[Specimen]:
@@ -148,7 +148,7 @@ def prepare_ninapro(folder: Path) -> list[Specimen]:
 
 
 def prepare_db2(folder: Path) -> list[Specimen]:
-    """NinaPro DB2: an accelerometer in each electrode, whose columns stand in one of two orders."""
+    """NinaPro DB2: an accelerometer in each electrode, with columns in one of two orders."""
     content = test_ninapro_bases.content(gestures=(1, 2), repetitions=1, rows=220)
     return prepare_matlab("ninapro-db2", "S1_E1_A1.mat", content, ("emg", "acc", "restimulus", "rerepetition"), folder)
 

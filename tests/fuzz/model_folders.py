@@ -1,4 +1,4 @@
-"""Fuzz of saved models, and of the statistics beside them."""
+"""Fuzz of saved models and of saved standardization statistics."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from changes import as_json, changed_bytes, changed_document, odd_array, pick, sealed_again
+from changes import as_json, changed_bytes, changed_document, odd_array, pick, with_new_checksum
 from loaders import names_in, replaced
 from numpy.random import Generator
 from safetensors import safe_open
@@ -31,7 +31,7 @@ KINDS = {
 
 
 def prepare_model(kind: str, folder: Path) -> tuple[Path, Content]:
-    """A saved model's folder, and what is read from it."""
+    """Save a model; return its folder and its content."""
     model, config, sizes = KINDS[kind]
     torch.manual_seed(0)
     model(config(modalities={"emg": 3, "acc": 2}, n_samples=10, n_classes=3, **sizes)).save_pretrained(folder)
@@ -39,7 +39,7 @@ def prepare_model(kind: str, folder: Path) -> tuple[Path, Content]:
 
 
 def read_model(kind: str, folder: Path) -> tuple[Content, set[str]]:
-    """Configuration and weights."""
+    """Return configuration and weights."""
     model = KINDS[kind][0].from_pretrained(folder)
     if not model(model.example_input(2)).isfinite().all():
         raise SilentlyWrong("the loaded model gives NaN")
@@ -48,16 +48,16 @@ def read_model(kind: str, folder: Path) -> tuple[Content, set[str]]:
 
 
 def attempt_model(kind: str, made: tuple[Path, Content], rng: Generator, folder: Path) -> Verdict:
-    """One case of a model's folder."""
+    """Run one case of a model's folder."""
     original, expected = made
     place = folder / "model"
     shutil.copytree(original, place)
     words, must_refuse = change_folder(place, rng)
-    again = not must_refuse and rng.random() < 0.4 and sealed_again(place / "model.safetensors")
+    again = not must_refuse and rng.random() < 0.4 and with_new_checksum(place / "model.safetensors")
     return judge(
         partial(read_model, kind, place),
         (expected, set()),
-        words + ", sealed again" * again,
+        words + ", with a new checksum" * again,
         names=["model", *names_in(place)],
         own=not (again and words.startswith("model.safetensors")),
         must_refuse=must_refuse,
@@ -65,19 +65,19 @@ def attempt_model(kind: str, made: tuple[Path, Content], rng: Generator, folder:
 
 
 def change_folder(place: Path, rng: Generator) -> tuple[str, bool]:
-    """One file of a model's folder changed or removed, or the folder itself."""
-    draw = rng.random()
-    if draw < 0.02:
+    """Change or remove one file of a model's folder, or the folder itself."""
+    chance = rng.random()
+    if chance < 0.02:
         shutil.rmtree(place)
         return "no folder", True
     path = place / pick(rng, ("config.json", "model.safetensors"))
-    if draw < 0.06:
+    if chance < 0.06:
         path.unlink()
         return f"no {path.name}", True
-    if draw < 0.1:
+    if chance < 0.1:
         path.unlink()
         return f"{path.name}: {replaced(path, rng)[0]}", True
-    if draw < 0.4:
+    if chance < 0.4:
         content, words = changed_bytes(path.read_bytes(), rng)
         path.write_bytes(content)
     elif path.suffix == ".json":
@@ -89,7 +89,7 @@ def change_folder(place: Path, rng: Generator) -> tuple[str, bool]:
 
 
 def tensors_changed(path: Path, rng: Generator) -> str:
-    """A safetensors file with a tensor, or an entry of its metadata, changed."""
+    """Change a tensor or an entry of the metadata of a safetensors file."""
     with safe_open(path, "np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         facts = dict(file.metadata() or {})
@@ -131,7 +131,7 @@ def tensors_changed(path: Path, rng: Generator) -> str:
 
 
 def header_changed(path: Path, rng: Generator) -> str:
-    """A safetensors file whose header says something else."""
+    """Change the header of a safetensors file."""
     content = path.read_bytes()
     size = int.from_bytes(content[:8], "little")
     header, words = changed_document(json.loads(content[8 : 8 + size]), rng)
@@ -145,7 +145,7 @@ def header_changed(path: Path, rng: Generator) -> str:
 
 
 def prepare_statistics(folder: Path) -> list[tuple[Path, Callable[[Path], Any], Content]]:
-    """Files of both kinds."""
+    """Make files of both kinds of statistics."""
     random = np.random.default_rng(0)
     InputStatistics({"emg": 3, "acc": 2}, random.normal(size=5), random.random(5), ("emg",)).save(
         folder / "input.safetensors"
@@ -156,29 +156,29 @@ def prepare_statistics(folder: Path) -> list[tuple[Path, Callable[[Path], Any], 
 
 
 def read_statistics(load: Callable[[Path], Any], path: Path) -> tuple[Content, set[str]]:
-    """All fields."""
+    """Return all fields."""
     return {name: digest(value) for name, value in vars(load(path)).items()}, set()
 
 
 def attempt_statistics(made: list, rng: Generator, folder: Path) -> Verdict:
-    """One case of a file of statistics."""
+    """Run one case of a file of statistics."""
     original, load, expected = pick(rng, made)
     path, must_refuse = folder / original.name, False
     shutil.copy(original, path)
-    draw = rng.random()
-    if draw < 0.04:
+    chance = rng.random()
+    if chance < 0.04:
         path.unlink()
         words, must_refuse = replaced(path, rng)
-    elif draw < 0.5:
+    elif chance < 0.5:
         content, words = changed_bytes(path.read_bytes(), rng)
         path.write_bytes(content)
     else:
         words = tensors_changed(path, rng)
-    again = not must_refuse and rng.random() < 0.4 and sealed_again(path)
+    again = not must_refuse and rng.random() < 0.4 and with_new_checksum(path)
     return judge(
         partial(read_statistics, load, path),
         (expected, set()),
-        words + ", sealed again" * again,
+        words + ", with a new checksum" * again,
         names=[path.name],
         own=not again,
         must_refuse=must_refuse,

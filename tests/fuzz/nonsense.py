@@ -1,4 +1,4 @@
-"""What a call is made of, and values that mean nothing where users give a count, a rate, a name, an array, ..."""
+"""Calls of public functions, and invalid values of counts, rates, names, arrays, ..."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import torch
 
 @dataclass(frozen=True)
 class Call:
-    """A function, and for each of its arguments values that mean something and values that mean nothing.
+    """A function, and valid and invalid values for each of its arguments.
 
     Of the first, the first one is the usual one; an argument without any is always given one of the second.
     """
@@ -21,12 +21,12 @@ class Call:
 
 
 def call(function: Callable[..., Any], **arguments: tuple[tuple, tuple]) -> Call:
-    """A function and its arguments by name."""
+    """Make a call from a function and its arguments by name."""
     return Call(function, arguments)
 
 
 def with_value(array: np.ndarray, value: float) -> np.ndarray:
-    """An array with one value in its middle."""
+    """Return an array with one value changed in its middle."""
     changed = np.array(array, dtype=np.float64)
     changed.ravel()[changed.size // 2] = value
     return changed

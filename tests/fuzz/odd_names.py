@@ -1,4 +1,4 @@
-"""Fuzz of names: whole studies of people, classes, conditions and levels that are called something odd."""
+"""Fuzz of names: complete studies with odd names of subjects, classes, conditions and levels."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from verdicts import SilentlyWrong, Target, Verdict, digest, judge
 
 from emg_lens import TrialSet
 from emg_lens.studies.result import StudyResult
-from emg_lens.studies.runs.execution import run_study
+from emg_lens.studies.runner import run_study
 from emg_lens.studies.spec.study_spec import StudySpec
 
 OTHERS = (
@@ -35,7 +35,7 @@ SPEC = {
 
 
 def attempt(made: None, rng: Generator, folder: Path) -> Verdict:
-    """One case."""
+    """Run one case."""
     odd = [*NAMES, *OTHERS, str(folder / "outside"), "../outside"]
     names = {
         "subjects": [pick(rng, odd), "S1"],
@@ -50,7 +50,7 @@ def attempt(made: None, rng: Generator, folder: Path) -> Verdict:
 
 
 def run(names: dict[str, Any], folder: Path) -> dict:
-    """Run a study of these names; what is written must hold them, and be nowhere else."""
+    """Run a study with these names; its files must contain them, and no file may be elsewhere."""
     subjects, n = names["subjects"], 8
     TrialSet.from_arrays(
         x=np.random.default_rng(0).normal(size=(2 * n, 3, 6)),
@@ -83,7 +83,7 @@ def run(names: dict[str, Any], folder: Path) -> dict:
 
 
 def check(result: StudyResult, names: dict[str, Any]) -> None:
-    """Everybody is there, and nothing that is written does what its name says."""
+    """Check that all names are in the results, and that none acts as a formula, markup or path."""
     for column, expected in (("subject", names["subjects"]), ("condition", ["baseline", *names["conditions"]])):
         if set(result.scores[column]) != set(expected):
             raise SilentlyWrong(f"the {column}s of the scores are others")
@@ -91,7 +91,7 @@ def check(result: StudyResult, names: dict[str, Any]) -> None:
     for part in result.terminal():
         Console(file=terminal, width=1000).print(part)
     if "\x1b" in terminal.getvalue():
-        raise SilentlyWrong(f"the terminal is told {terminal.getvalue().partition(chr(27))[2][:20]!r}")
+        raise SilentlyWrong(f"the terminal receives {terminal.getvalue().partition(chr(27))[2][:20]!r}")
     for path in result.folder.glob("*.csv"):
         for row in csv.reader(path.open(newline="", encoding="utf-8")):
             formulas = [cell for cell in row if cell[:1] in tuple("=+-@") and cell[1:] and not is_number(cell)]

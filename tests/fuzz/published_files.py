@@ -1,4 +1,4 @@
-"""Fuzz of published TinyMyo files: foreign formats without a checksum, in which other values cannot be told."""
+"""Fuzz of published TinyMyo files. They have no checksum, so changed values cannot be detected."""
 
 import shutil
 from functools import partial
@@ -18,7 +18,7 @@ NAMES = ("base.safetensors", "base.ckpt")
 
 
 def prepare(folder: Path) -> tuple[Path, Content]:
-    """The same small model in both formats."""
+    """Save the same small model in both formats."""
     torch.manual_seed(0)
     model = TinyMyo(TinyMyoConfig({"emg": 3}, 10, 4, **SIZES))
     for name in NAMES:
@@ -27,7 +27,7 @@ def prepare(folder: Path) -> tuple[Path, Content]:
 
 
 def read(path: Path) -> tuple[Content, set[str]]:
-    """Weights, and what they belong to."""
+    """Return the weights and their configuration."""
     model = TinyMyo.from_published(path, rope="token", n_samples=10)
     if not model(model.example_input(2)).isfinite().all():
         raise SilentlyWrong("the loaded model gives NaN")
@@ -36,15 +36,15 @@ def read(path: Path) -> tuple[Content, set[str]]:
 
 
 def attempt(made: tuple[Path, Content], rng: Generator, folder: Path) -> Verdict:
-    """One case."""
+    """Run one case."""
     original, expected = made
     path, must_refuse = folder / pick(rng, NAMES), False
     shutil.copy(original / path.name, path)
-    draw = rng.random()
-    if draw < 0.04:
+    chance = rng.random()
+    if chance < 0.04:
         path.unlink()
         words, must_refuse = replaced(path, rng)
-    elif draw < 0.5 or path.suffix == ".ckpt":
+    elif chance < 0.5 or path.suffix == ".ckpt":
         content, words = changed_bytes(path.read_bytes(), rng)
         path.write_bytes(content)
     else:

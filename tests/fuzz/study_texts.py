@@ -1,4 +1,4 @@
-"""Fuzz of study files: the catalogue's and the tests', broken."""
+"""Fuzz of study files: damaged files of the catalogue and of the tests."""
 
 import json
 from pathlib import Path
@@ -44,13 +44,13 @@ GIANTS = (
 
 
 def prepare(folder: Path) -> list[tuple[str, Content]]:
-    """Sound texts, and what they mean."""
+    """Return valid texts with their studies."""
     texts = [TINY, *(catalogue_text(name) for name in catalogue())]
     return [(text, read(text, folder / FILE)[0]) for text in texts]
 
 
 def read(text: str | bytes, path: Path) -> tuple[Content, set[str]]:
-    """The study at every level; its own text must mean the same."""
+    """Read the study at every level; its own YAML must give the same study."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     spec = StudySpec.load(path)
     try:
@@ -66,19 +66,19 @@ def read(text: str | bytes, path: Path) -> tuple[Content, set[str]]:
 
 
 def attempt(made: list[tuple[str, Content]], rng: Generator, folder: Path) -> Verdict:
-    """One case."""
-    (text, expected), draw, must_refuse = pick(rng, made), rng.random(), False
-    if draw < 0.25:
+    """Run one case."""
+    (text, expected), chance, must_refuse = pick(rng, made), rng.random(), False
+    if chance < 0.25:
         text, words = changed_bytes(text.encode(), rng)
-    elif draw < 0.3:
+    elif chance < 0.3:
         text = words = pick(rng, TEXTS)
         must_refuse = True
-    elif draw < 0.4:
+    elif chance < 0.4:
         text, words = doubled_key(text, rng)
         must_refuse = True
-    elif draw < 0.55:
+    elif chance < 0.55:
         text, words = line_changed(text, rng)
-    elif draw < 0.6:
+    elif chance < 0.6:
         document = {**yaml.safe_load(text), **pick(rng, GIANTS)}
         text, words = yaml.safe_dump(document), "giant"
     else:
@@ -88,7 +88,7 @@ def attempt(made: list[tuple[str, Content]], rng: Generator, folder: Path) -> Ve
 
 
 def doubled_key(text: str, rng: Generator) -> tuple[str, str]:
-    """A key that stands there twice."""
+    """Write a key twice."""
     if rng.random() < 0.3:
         return text.replace("epochs:", "epochs: 7, epochs:", 1), "epochs twice"
     lines = [line for line in text.split("\n") if ":" in line and line[:1].isalpha()]
@@ -97,7 +97,7 @@ def doubled_key(text: str, rng: Generator) -> tuple[str, str]:
 
 
 def line_changed(text: str, rng: Generator) -> tuple[str, str]:
-    """A line's value, indentation or place changed."""
+    """Change the value, indentation or position of a line."""
     lines = text.split("\n")
     row = int(rng.integers(len(lines)))
     key, colon, _ = lines[row].partition(":")
@@ -116,7 +116,7 @@ def line_changed(text: str, rng: Generator) -> tuple[str, str]:
 
 
 def document_changed(text: str, rng: Generator) -> tuple[str, str]:
-    """One or two values anywhere of another kind."""
+    """Give one or two values another type."""
     document: Any = yaml.safe_load(text)
     words = []
     for _ in range(int(rng.integers(1, 3))):

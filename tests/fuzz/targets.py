@@ -24,5 +24,5 @@ MODULES = (
 
 
 def targets() -> list[Target]:
-    """In the order of the table."""
+    """Return the targets in the order of the table."""
     return [target for name in MODULES for target in import_module(name).TARGETS]

@@ -1,4 +1,4 @@
-"""A share of `make fuzz`: some hundred changes of every kind, none of which may be a fault."""
+"""A part of `make fuzz`: some hundred changes of every kind, without a fault."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SHARES = {
+GROUPS = {
     "MATLAB": ("ninapro-db5", "ninapro-db2", "ninapro-db8", "myo-force"),
     "text": ("psl-myo", "uci-emg"),
     "HDF5 and JSON": ("hd-semg", "emg2pose", "epn-612"),
@@ -22,15 +22,15 @@ SHARES = {
 CASES, SECONDS = 200, 12
 
 
-@pytest.mark.parametrize("share", SHARES)
-def test_whatever_is_changed_is_read_right_or_refused_in_one_line(share):
-    names = [word for name in SHARES[share] for word in ("--target", name)]
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_changed_input_is_read_correctly_or_refused_in_one_line(group):
+    names = [word for name in GROUPS[group] for word in ("--target", name)]
     limits = ["--cases", str(CASES), "--seconds", str(SECONDS), "--jobs", "1", "--seed", "12"]
     done = subprocess.run([sys.executable, Path(__file__).parent, *names, *limits], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_target_is_in_a_share():
+def test_every_target_is_in_a_group():
     done = subprocess.run([sys.executable, Path(__file__).parent, "--target", "?"], capture_output=True, text=True)
     known = done.stderr.strip().rpartition("known: ")[2].split(", ")
-    assert sorted(known) == sorted(name for names in SHARES.values() for name in names)
+    assert sorted(known) == sorted(name for names in GROUPS.values() for name in names)

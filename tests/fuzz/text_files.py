@@ -1,4 +1,4 @@
-"""Fuzz of comma- and tab-separated text, packed and plain."""
+"""Fuzz of comma- and tab-separated text, compressed and not."""
 
 import gzip
 import os
@@ -21,23 +21,23 @@ CELLS = (
 
 
 def text_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, bool]:
-    """Bytes, lines or cells of a text file, which may be packed."""
+    """Change bytes, lines or cells of a text file, which may be compressed."""
     content = pick(rng, specimen.files)
     packed = content[:2] == b"\x1f\x8b"
     if packed:
         path = path.rename(path.with_name(path.name + ".gz")) if path.exists() else path.with_name(path.name + ".gz")
-    draw = rng.random()
-    if draw < 0.4:
+    chance = rng.random()
+    if chance < 0.4:
         content, words = changed_bytes(content, rng)
         path.write_bytes(content)
         return words, False
-    if draw < 0.5:
+    if chance < 0.5:
         return renamed(content, rng, path)
-    if packed and draw < 0.53:
+    if packed and chance < 0.53:
         path.write_bytes(gzip.compress(b"time\t" * 2**20, mtime=0) * 400)  # 2 GB
         return "bomb", True
     text = gzip.decompress(content) if packed else content
-    if draw < 0.75:
+    if chance < 0.75:
         text, words = changed_bytes(text, rng)
     else:
         text, words = odd_cells(text, rng)
@@ -46,7 +46,7 @@ def text_changed(specimen: Specimen, rng: Generator, path: Path) -> tuple[str, b
 
 
 def odd_cells(text: bytes, rng: Generator) -> tuple[bytes, str]:
-    """A table with other cells, rows or columns."""
+    """Change cells, rows or columns of a table."""
     lines = text.split(b"\n")
     separator = b"\t" if b"\t" in lines[0] else b","
     kind = pick(
@@ -112,7 +112,7 @@ def odd_cells(text: bytes, rng: Generator) -> tuple[bytes, str]:
 
 
 def renamed(content: bytes, rng: Generator, path: Path) -> tuple[str, bool]:
-    """The file, or its folder, under another name, beside the right one."""
+    """Copy the file or its folder to another name, next to the original."""
     name = pick(
         rng, [n for n in NAMES if n and "\0" not in n and "\n" not in n and len(n) < 200 and n not in (".", "..")]
     )
@@ -122,7 +122,7 @@ def renamed(content: bytes, rng: Generator, path: Path) -> tuple[str, bool]:
     (folder / pick(rng, (path.name, name + path.name))).write_bytes(content)
     if rng.random() < 0.5:
         path.write_bytes(content)
-    return f"beside it {os.fsdecode(folder.name)[:40]!r}", False
+    return f"next to it {os.fsdecode(folder.name)[:40]!r}", False
 
 
 def prepare_psl(folder: Path) -> list[Any]:
@@ -133,7 +133,7 @@ def prepare_psl(folder: Path) -> list[Any]:
 
 
 def prepare_uci(folder: Path) -> list[Any]:
-    """UCI gestures, plain and packed."""
+    """UCI gestures, uncompressed and compressed."""
     name = "1_raw_data_13-12_22.03.16.txt"
     test_uci_emg.write(folder / "uci", name, run=40, step_ms=5)
     text = (folder / "uci" / name).read_bytes()

@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from changes import NAMES, as_json, changed_bytes, changed_document, odd_array, pick, sealed_again
+from changes import NAMES, as_json, changed_bytes, changed_document, odd_array, pick, with_new_checksum
 from hdf5 import HDF5_KINDS, NEVER, odd_hdf5
 from loaders import names_in, replaced
 from numpy.random import Generator
@@ -26,7 +26,7 @@ STUDY = StudySpec.parse(
 
 
 def specimen(folder: Path) -> tuple[bytes, Content, set[str]]:
-    """A sound file, what is read from it, and its notes."""
+    """A valid file, its content, and its notes."""
     random, n = np.random.default_rng(0), 24
     trials = TrialSet.from_arrays(
         x=random.normal(size=(n, 5, 20)),
@@ -44,7 +44,7 @@ def specimen(folder: Path) -> tuple[bytes, Content, set[str]]:
 
 
 def read(folder: Path) -> tuple[Content, set[str]]:
-    """What is read, made comparable; and the notes."""
+    """Return the content in comparable form, and the notes."""
     names = subjects("trials", folder / FILE)
     trials = load_trials("trials", folder / FILE)
     if sorted(names) != sorted(set(trials.subject.tolist())):
@@ -69,29 +69,29 @@ def read(folder: Path) -> tuple[Content, set[str]]:
 
 
 def check_folders(names: list[str]) -> None:
-    """Names of folders stay where they are put, and differ."""
+    """Check that folder names are safe, and differ."""
     odd = [name for name in names if not SAFE.fullmatch(name)]
     if odd or len({name.casefold() for name in names}) < len(names):
         raise SilentlyWrong(f"folders are called {odd or names}")
 
 
 def attempt(made: tuple[bytes, Content, set[str]], rng: Generator, folder: Path) -> Verdict:
-    """One case."""
+    """Run one case."""
     content, expected, notes = made
-    path, draw, must_refuse = folder / FILE, rng.random(), False
-    if draw < 0.03:
+    path, chance, must_refuse = folder / FILE, rng.random(), False
+    if chance < 0.03:
         words, must_refuse = replaced(path, rng)
-    elif draw < 0.55:
+    elif chance < 0.55:
         content, words = changed_bytes(content, rng)
         path.write_bytes(content)
     else:
         path.write_bytes(content)
         words = structure_changed(path, rng)
-    again = not must_refuse and rng.random() < 0.5 and sealed_again(path)
+    again = not must_refuse and rng.random() < 0.5 and with_new_checksum(path)
     return judge(
         partial(read, folder),
         (expected, notes),
-        words + ", sealed again" * again,
+        words + ", with a new checksum" * again,
         names=names_in(folder),
         own=not again,
         must_refuse=must_refuse or words.rpartition(": ")[2] in NEVER,
@@ -99,7 +99,7 @@ def attempt(made: tuple[bytes, Content, set[str]], rng: Generator, folder: Path)
 
 
 def structure_changed(path: Path, rng: Generator) -> str:
-    """An array or an attribute of another kind; the checksum, if there is one, stays."""
+    """Change an array or an attribute; a checksum is not changed."""
     with h5py.File(path, "r+") as file:
         if rng.random() < 0.45:
             return attribute_changed(file, rng)
@@ -132,14 +132,14 @@ def structure_changed(path: Path, rng: Generator) -> str:
 
 
 def attribute_changed(file: h5py.File, rng: Generator) -> str:
-    """One attribute removed or changed."""
+    """Remove or change one attribute."""
     key = pick(rng, sorted(file.attrs))
     old: Any = file.attrs[key]
-    draw = rng.random()
-    if draw < 0.15:
+    chance = rng.random()
+    if chance < 0.15:
         del file.attrs[key]
         return f"attribute {key}: removed"
-    if isinstance(old, str) and draw < 0.7 and old[:1] in "[{":
+    if isinstance(old, str) and chance < 0.7 and old[:1] in "[{":
         document, words = changed_document(json.loads(old), rng)
         text = as_json(document, rng).replace("\0", "")
         file.attrs[key] = text if len(text) < 60_000 else "[" * 60_000

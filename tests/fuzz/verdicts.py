@@ -1,4 +1,4 @@
-"""How one case of the fuzz ends, and how that is told from what a call did."""
+"""The verdict of one case of the fuzz, and how it follows from the behaviour of a call."""
 
 import linecache
 import re
@@ -21,25 +21,25 @@ from emg_lens.errors import EmgLensError
 
 FAULTS = ("raw", "silent", "hang", "memory", "crash")
 CLASSES = ("right", "changed", "noted", "refused", *FAULTS)
-"""`right`: what was expected. `changed`: other values, in a format that cannot tell, or that the change may mean.
-`noted`: other values, and a note. `refused`: one line. The others are faults: a foreign or long-winded error, other
-values without a word, no answer, memory beyond the limit, a killed process."""
+"""`right`: the expected values. `changed`: other values, in a format that cannot detect a change. `noted`: other values
+with a note. `refused`: an error of one line. Faults are: an error that is not ours or too long (`raw`), other values
+without a note (`silent`), no answer (`hang`), too much memory (`memory`), a killed process (`crash`)."""
 
 LONGEST_MESSAGE = 2000
 OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", "Unable to allocate", "not enough memory", "Cannot allocate")
 OURS = tuple(f"{Path(str(package.__file__)).parent}/" for package in (emg_lens, hooks, studies))
 
 Content = Mapping[str, Any]
-"""What was read, by the name of the part."""
+"""Digest of each part that was read, by name."""
 
 
 class SilentlyWrong(Exception):
-    """What was read cannot be right, and nothing was said."""
+    """Wrong values were read without an error or a note."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a case ended; `cause` is the same for faults of one kind."""
+    """The outcome of a case; faults of one kind have the same `cause`."""
 
     outcome: str
     change: str = ""
@@ -48,10 +48,10 @@ class Verdict:
 
 
 class Announcer:
-    """Tells the parent of a case what is about to be done, for the case that nothing comes back."""
+    """Sends the description of a case to the parent, in case the child ends early."""
 
     def __init__(self) -> None:
-        self.tell: Callable[[str], None] = lambda words: None
+        self.announce: Callable[[str], None] = lambda words: None
 
 
 ANNOUNCER = Announcer()
@@ -59,19 +59,19 @@ ANNOUNCER = Announcer()
 
 @dataclass(frozen=True)
 class Target:
-    """What is fuzzed.
+    """One target of the fuzz.
 
     Attributes:
-        name: What users call it.
-        prepare: Makes the specimens in a folder; what it returns is given to every case.
-        attempt: One case: change a copy of the specimen in an empty folder, use it, say how that ended.
-        share: Of the cases that are asked for, how many are run: less where one takes long.
+        name: Name on the command line.
+        prepare: Makes the specimens in a folder. Every case receives its return value.
+        attempt: One case: change a copy of the specimen in an empty folder, use it, and return the verdict.
+        fraction: Fraction of the requested cases that run; smaller if one case takes long.
     """
 
     name: str
     prepare: Callable[[Path], Any]
     attempt: Callable[[Any, Generator, Path], Verdict]
-    share: float = 1.0
+    fraction: float = 1.0
 
 
 def judge(
@@ -83,26 +83,28 @@ def judge(
     own: bool = False,
     must_refuse: bool = False,
 ) -> Verdict:
-    """Call `act`, and compare what it gives with what is expected.
+    """Call `act`, and compare its result with the expected one.
 
     Args:
-        act: Gives content and notes.
-        expected: What it gives without a change.
-        change: The change in words.
-        names: Of which an error must have one.
-        own: Whether the format is ours: then other content needs a note.
-        must_refuse: Whether nothing but an error is right.
+        act: Returns content and notes.
+        expected: Its result without a change.
+        change: Description of the change.
+        names: Names of which an error must contain one.
+        own: Whether the format is ours, so that other content needs a note.
+        must_refuse: Whether only an error is right.
     """
-    ANNOUNCER.tell(change)
+    ANNOUNCER.announce(change)
     try:
-        found, notes = act()
+        content, notes = act()
     except Exception as error:
         return of_error(error, change, names)
     if must_refuse:
         return Verdict("silent", change, "accepted")
     known = expected[0]
     other = [
-        name for name in {**known, **found} if name not in known or name not in found or known[name] != found[name]
+        name
+        for name in {**known, **content}
+        if name not in known or name not in content or known[name] != content[name]
     ]
     if not other:
         return Verdict("right", change)
@@ -112,7 +114,7 @@ def judge(
 
 
 def of_error(error: Exception, change: str, names: Collection[str] = (), deliberate: bool = False) -> Verdict:
-    """How a case ended that raised; with `deliberate`, built-in errors that our own code raises are refusals too."""
+    """Return the verdict of a case that raised; `deliberate`: built-in errors of our own code are refusals too."""
     trace = "".join(traceback.format_exception(error))
     message, where = str(error), place(error)
     if isinstance(error, SilentlyWrong):
@@ -142,13 +144,13 @@ def of_error(error: Exception, change: str, names: Collection[str] = (), deliber
 
 
 def place(error: BaseException) -> str:
-    """The last line of our own code that an error passed."""
+    """Return the last line of our code in a traceback."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(OURS)]
     return f"[{Path(frames[-1].filename).name}:{frames[-1].name}]" if frames else "[outside]"
 
 
 def raised(error: BaseException) -> bool:
-    """Whether our own code raised the error in words, and not something that it called."""
+    """Whether a `raise` statement of our code raised the error."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     if not last.filename.startswith(OURS):
         return False
@@ -159,7 +161,7 @@ def raised(error: BaseException) -> bool:
 
 
 def digest(value: Any) -> str:
-    """Text that two values share if they are the same, to the bit."""
+    """Return a text that is equal for two values if they are equal to the bit."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().contiguous()
         return digest(value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy())
