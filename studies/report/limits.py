@@ -28,6 +28,7 @@ from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.spec.factors import SEED
 from emg_lens.studies.statistics.comparison import by_subject
+from emg_lens.studies.statistics.intervals import FEWEST
 from emg_lens.studies.statistics.power import smallest_p
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
@@ -38,7 +39,6 @@ NOTHING_SHOWN = (
     "No cut had a clear and specific effect: none has both an interval that excludes zero and controls that all"
     " hurt less."
 )
-NO_INTERVAL_REASON = "fewer than five subjects, or the same change in all of them"
 PRE_ONSET_LIMIT = 2.0
 """A report warns of pre-onset decodability above so many times chance."""
 
@@ -71,7 +71,7 @@ def what_is_not_shown(findings: Findings) -> list[str]:
         sentences.append(f"No detectable difference between levels: {changes}. This does not show that they are equal.")
     if rows["no interval"]:
         changes = "; ".join(f"{_levels(findings, r)} {change_in_words(r, confidence)}" for r in rows["no interval"])
-        sentences.append(f"Differences between levels without an interval ({NO_INTERVAL_REASON}): {changes}.")
+        sentences.append(f"Differences between levels without an interval: {changes}.")
     if len(findings.level_tests):
         sentences += [f"Between levels: {text}" for text in _too_few(findings.level_tests, findings.study.statistics)]
     if any(spec.model.pretrained for _, spec in findings.study.cells):
@@ -113,7 +113,7 @@ def _too_few(tests: pd.DataFrame, statistics: StatisticsSpec) -> Iterator[str]:
         sizes = sorted(int(row["family_size"]) for row in rows if row["n_subjects"] == n)
         hopeless = [str(size) for size in sizes if smallest_p(n, size, statistics).corrected >= statistics.alpha]
         if hopeless:
-            tests_of = " or ".join(hopeless) + (" test" if hopeless == ["1"] else " tests")
+            tests_of = "one test" if hopeless == ["1"] else f"{' or '.join(hopeless)} tests"
             yield (
                 f"With {n} subjects, no test in a family of {tests_of} can reach p < {p_limit(statistics.alpha)}."
                 f" There, {NOT_SIGNIFICANT} does not mean “no effect”."
@@ -182,22 +182,21 @@ def not_shown_of(cell: Cell) -> Iterator[str]:
 
 def _unattributed_effects(cell: Cell) -> Iterator[str]:
     """Cuts that hurt but whose controls object, cuts without a detectable effect, and cuts without controls."""
-    names, undetected, unknown, controlled = cut_names(cell), [], [], set()
+    names, undetected, controlled = cut_names(cell), [], set()
     harm, confidence = harm_word(cell), cell.statistics.confidence
     for cut in controlled_cuts(cell):
         controlled |= {*cut.alike, cut.condition}
         name, row = names.get(cut.condition, cut.condition), _row_of(cell, cut)
         if pd.isna(row["ci_low"]):
-            unknown.append(name)
-        elif not _hurts(cell, row):
+            continue
+        if not _hurts(cell, row):
             undetected.append(f"{name} {change_in_words(row, confidence)}")
         elif objections := _objections(cut):
             reasons = " and ".join(objections)
             yield f"{name}: {reasons}, so this {harm} cannot be attributed to these edges."
     if undetected:
         yield f"No detectable {harm}: {'; '.join(undetected)}. This does not show that these edges do nothing."
-    if unknown:
-        yield f"No interval could be computed ({NO_INTERVAL_REASON}): {', '.join(unknown)}."
+    yield from _missing_intervals(cell, names)
     rows = cell.tests[~cell.tests["structural_null"] & ~cell.tests["condition"].isin(controlled)]
     alone = rows[rows["ci_low"] > 0] if cell.lower_is_better else rows[rows["ci_high"] < 0]
     alone = alone[alone["equivalent_to"] == alone["condition"]]
@@ -207,12 +206,25 @@ def _unattributed_effects(cell: Cell) -> Iterator[str]:
         yield f"{which}: no control was run; {verb} not interpreted."
 
 
+def _missing_intervals(cell: Cell, names: Mapping[str, str]) -> Iterator[str]:
+    """The conditions without an interval, and why: a missing interval does not mean "no change"."""
+    rows = cell.tests[~cell.tests["structural_null"] & cell.tests["ci_low"].isna()]
+    if not len(rows):
+        return
+    n = int(rows["n_subjects"].min())
+    if n < FEWEST:
+        yield f"No interval could be computed: {n} subjects, at least {FEWEST} are needed."
+    else:
+        which = ", ".join(str(names.get(name, name)) for name in rows["condition"])
+        yield f"No interval could be computed: all subjects changed by the same amount ({which})."
+
+
 def _limits_of_design(cell: Cell) -> Iterator[str]:
     """What structural nulls, indirect paths and the number of subjects leave open."""
     masks = layer_conditions(cell.tests)
     nulls = masks[masks["structural_null"] & (masks["mode"] == "individual")] if len(masks) else masks
     if len(nulls):
-        where = ", ".join(f"{layer_name(row.layer)} {edge_name(row.edges)}" for row in nulls.itertuples())
+        where = ", ".join(f"{edge_name(row.edges)} {layer_name(row.layer)}" for row in nulls.itertuples())
         yield f"Not testable: {where}. The cut edges have no path to the readout, so the result equals the baseline."
     names = cut_names(cell)
     open_paths = [cut for cut in controlled_cuts(cell) if not pd.isna(cut.cls_path_closed)]

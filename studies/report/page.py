@@ -177,7 +177,7 @@ def _audit(findings: Findings) -> str:
     )
     return (
         f"<h2>Audit</h2><p>{escape(verdict)}</p>{number_table(same) if len(same) else ''}"
-        f"<details><summary>Edges cut by every condition</summary>{number_table(table)}</details>"
+        f"<details><summary>Edges cut by each condition</summary>{number_table(table)}</details>"
     )
 
 

@@ -43,9 +43,9 @@ NOT_SIGNIFICANT = "ns"
 PAPER = "Paper"
 """Heading of published numbers."""
 SIZE_MATCHED = (
-    "A size-matched random cut removes random edges of the same layers: in every layer and head as many edges of each"
-    " kind (read by CLS, reading CLS, self-edges, others) as the cut removes, counting only edges that are live in the"
-    " unmasked model."
+    "A size-matched random cut removes the same number of edges in every layer and head, chosen at random. It matches"
+    " the cut within each kind of edge (read by CLS, reading CLS, self-edges, others). Only edges that are live in the"
+    " unmasked model count."
 )
 """What a size-matched random cut is."""
 

@@ -68,11 +68,11 @@ def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], sp
             continue
         families = ", ".join(name for name, of_size in named.items() if of_size == size)
         enough = (f"At least {n}" for n in range(2, 500) if smallest_p(n, size, chosen).corrected < spec.alpha)
+        design = f"{_count(n_subjects, 'subject')} and {_count(size, 'comparison')} ({families})"
+        limit = f"{spec.alpha:g}".lstrip("0")
         sentences.append(
-            f"With {_count(n_subjects, 'subject')} and"
-            f" {_count(size, 'comparison')} ({families}) the {SHORT_TEST_NAMES[test]} test cannot"
-            f" reach p < {spec.alpha:g}: its smallest p is {raw:.2g}, or {corrected:.2g} after {spec.correction}."
-            f" {next(enough, 'More than 500')} subjects are needed."
+            f"With {design} the {SHORT_TEST_NAMES[test]} test cannot reach p < {limit}: its smallest p is {raw:.2g}, or"
+            f" {corrected:.2g} after {spec.correction}. {next(enough, 'More than 500')} subjects are needed."
         )
     return sentences
 

@@ -490,7 +490,7 @@ def test_five_subjects_cannot_be_significant_with_wilcoxon_whatever_the_effect()
 
 def test_warnings_say_what_cannot_be_found_and_how_many_subjects_it_takes():
     (unpaired, paired) = power_warnings(4, {"individual": 10}, StatisticsSpec())
-    assert "With 4 subjects and 10 comparisons (individual) the Mann-Whitney test cannot reach p < 0.05" in unpaired
+    assert "With 4 subjects and 10 comparisons (individual) the Mann-Whitney test cannot reach p < .05" in unpaired
     assert "0.29 after bonferroni" in unpaired and "At least 6 subjects are needed" in unpaired
     assert "Wilcoxon" in paired and "At least 9 subjects are needed" in paired
     assert len(power_warnings(4, {"individual": 10, "from_end": 10, "extra": 6}, StatisticsSpec())) == 4

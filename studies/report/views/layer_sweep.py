@@ -158,5 +158,10 @@ def layout_additivity(cell: Cell) -> pd.DataFrame | None:
             drops = [-single["difference"].sum(), *-whole[["difference", "delta_percent"]].iloc[0]]
             drops.append(whole["chance_corrected_drop_percent"].iloc[0])
             rows.append([edge_name(kind), *(number(drop) for drop in drops)])
-    columns = ["Single-layer drops, summed (pp)", "All layers cut (pp)", change_name(cell), "Drop % above chance"]
+    columns = [
+        "Single-layer drops, summed (pp)",
+        "All layers cut (pp)",
+        change_name(cell),
+        "Drop %, relative to baseline − chance",
+    ]
     return pd.DataFrame(rows, columns=["Type", *columns]) if rows else None
