@@ -29,7 +29,7 @@ from emg_lens.studies.fits.fit_store import (
 from emg_lens.studies.report.table_formats import to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.results.findings import Findings
-from emg_lens.studies.runs.manifest import read_record, read_spec
+from emg_lens.studies.runs.run_files import read_record, read_spec
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE

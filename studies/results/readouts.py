@@ -19,7 +19,7 @@ from emg_lens.io.files import write_bytes
 from emg_lens.studies.fits.fit_memory import FitMemory
 from emg_lens.studies.fits.fit_store import read_csv, read_facts, read_outputs
 from emg_lens.studies.fits.fit_unit import Fit, fits_of
-from emg_lens.studies.runs.manifest import read_record
+from emg_lens.studies.runs.run_files import read_record
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE

@@ -17,7 +17,7 @@ from emg_lens.io.run_folder import RECORD
 from emg_lens.io.workers import parallel
 from emg_lens.studies.fits.duplicates import alike_warnings, electrode_warnings
 from emg_lens.studies.fits.fit_unit import Fit, fits_of
-from emg_lens.studies.runs.manifest import read_record
+from emg_lens.studies.runs.run_files import read_record
 from emg_lens.studies.spec.cohort import CHOSEN_LATER, Cohort
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec

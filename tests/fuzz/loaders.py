@@ -18,7 +18,7 @@ from emg_lens.data import Recipe, Segment, TrialSet, load_dataset, preprocess, s
 
 @dataclass
 class Specimen:
-    """A sound file of one data set, what stands beside it, and what is read from it.
+    """A valid file of one data set, the other files of its folder, and its content.
 
     Structured changes begin with `fields`, the variables that it holds; `read` are those that a loader needs.
     """

@@ -36,8 +36,8 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_complete(tmp_path):
 def test_a_checkpoint_returns_tensors_and_facts(tmp_path):
     tensors = {"a": torch.randn(3, 2), "b": torch.arange(4)}
     CheckpointFile(tmp_path / "c", "fit", {"model": "x"}).save(tensors, {"epoch": "3"})
-    found = CheckpointFile(tmp_path / "c", "fit", {"model": "x"})
-    assert found.facts["epoch"] == "3" and all(torch.equal(found.tensors[k], v) for k, v in tensors.items())
+    loaded = CheckpointFile(tmp_path / "c", "fit", {"model": "x"})
+    assert loaded.facts["epoch"] == "3" and all(torch.equal(loaded.tensors[k], v) for k, v in tensors.items())
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,10 @@ def run_pretraining(
     whole = Corpus.open(shards, spec.corpus.modalities, spec.corpus.scale, spec.corpus.padding)
     windows, validation = whole.divide(spec.held_out)
     model = _build(spec, whole)
-    with locked_folder(folder) if first else nullcontext():
+    with locked_folder(folder) if first else nullcontext() as reason:
+        if reason is not None and console is not None:
+            note = f"note: {folder} cannot be locked ({reason}); do not run this pre-training twice at a time"
+            console.print(printable(note), markup=False, highlight=False)
         if first:
             _claim(spec, folder, data, windows, validation, precision)
             remove_abandoned(folder)

@@ -46,9 +46,9 @@ def test_losses_and_gradients_of_our_model_equal_those_of_the_published_code():
     loss = (masked + 0.1 * visible).mean()
     assert loss.item() == pytest.approx(published["loss_total"].item(), abs=1e-6)
     loss.backward()
-    theirs = published["grad/mask_token"]
+    expected = published["grad/mask_token"]
     ours = next(p.grad for name, p in model.named_parameters() if p.grad is not None and "mask" in name)
-    assert torch.allclose(ours.flatten(), theirs.flatten(), atol=1e-6)
+    assert torch.allclose(ours.flatten(), expected.flatten(), atol=1e-6)
 
 
 def test_exactly_the_fraction_is_masked_uniformly_and_depends_only_on_the_seed():

@@ -1,4 +1,4 @@
-"""Read the files of a study's run folder: the record of its data and its study."""
+"""Read the record and the study of a run folder."""
 
 from pathlib import Path
 from typing import Any
