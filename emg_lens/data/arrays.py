@@ -136,9 +136,10 @@ def check_trials(trials: Any) -> None:
     Raises:
         DataError: The first field that does not fit.
     """
-    x, n = trials.x, len(trials.x)
+    x = trials.x
     if x.ndim != 3 or x.dtype != np.float32 or not x.size:
         raise DataError(f"x must be float32 [trial, channel, time] and not empty, got {x.dtype} {x.shape}")
+    n = len(x)
     for name in ("y", "subject", "repetition", "repetition_id"):
         vector, kind = getattr(trials, name), "U" if name == "subject" else "iu"
         if vector.shape != (n,) or vector.dtype.kind not in kind:

@@ -408,6 +408,7 @@ def virtual(file, path):
         (lambda file, path: file.create_group("x"), "x is a group"),
         (lambda file, path: file.create_dataset("x", (10**7, 5, 70), "f4"), "x declares 14000.0 MB"),
         (lambda file, path: file.create_dataset("x", (10**7, 5, 70), "f4", compression=9), "x declares 14000.0 MB"),
+        (lambda file, path: file.__setitem__("x", np.float32(1)), "x must be float32 .trial, channel, time."),
         (lambda file, path: file.__setitem__("x", ["a", "b"]), "x holds cells or objects"),
         (lambda file, path: file.__setitem__("x", np.zeros((24, 5, 7), complex)), "x holds complex"),
         (lambda file, path: file.attrs.__setitem__("channels", '{"modality": ["emg"], "name": []}'), "channels cannot"),
