@@ -1,7 +1,7 @@
 """What each position of a residual stream stands for.
 
-A `TokenLayout` is the ground floor of the package: encoders build their embeddings from it, edge sets are
-resolved against it, figures take their labels from it. It knows nothing about models.
+Encoders build their embeddings from a `TokenLayout`, edge sets select positions by it, and figures take their labels
+from it. It does not depend on models.
 """
 
 import itertools
@@ -23,18 +23,18 @@ if TYPE_CHECKING:  # a study can be read without torch
 
 CLS = "cls"
 MOST_TOKENS = 100_000
-"""Of a layout: an attention pattern of one head would take 40 GB."""
+"""Largest number of tokens: an attention pattern of one head would take 40 GB."""
 NO_INDEX = -1
-"""Channel or patch index of a token that has none (CLS, and tokens of a `groups` layout)."""
+"""Channel or patch index of a token without one (CLS, and tokens of a `groups` layout)."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stack of blocks over some of the positions: in its layers, they attend to each other and to no other.
+    """A stack of blocks over some of the positions, which attend only to each other in its layers.
 
     Attributes:
-        name: What edge expressions and hook names call it.
-        layers: Its layers, counted from the model's first.
+        name: Name in edge expressions and hook names.
+        layers: Its layers, counted from the first layer of the model.
         positions: Its positions.
     """
 
@@ -44,7 +44,7 @@ class Stage:
 
     @property
     def edges(self) -> tuple[slice, slice, slice, slice]:
-        """Where its edges stand in a mask `[layer, head, dest, src]`."""
+        """Slices that select its edges in a mask `[layer, head, dest, src]`."""
         layers, positions = (slice(span.start, span.stop) for span in (self.layers, self.positions))
         return (layers, slice(None), positions, positions)
 
@@ -53,18 +53,31 @@ class Stage:
 class TokenLayout:
     """The meaning of every token: its name, its group (modality), its channel and its patch.
 
-    Build one with `TokenLayout.channels`, `TokenLayout.patches` or `TokenLayout.groups`.
+    Build one with `TokenLayout.channels`, `TokenLayout.patches`, `TokenLayout.times` or `TokenLayout.groups`.
 
-    In a model of several stages every layer works on the whole residual stream, and `stages` say which positions meet
-    in it.
+    In a model with several stages every layer works on the whole residual stream, and `stages` gives the positions that
+    attend to each other in it.
 
     Attributes:
-        names: One unique name a position, such as `"cls"`, `"emg.3"`, `"emg.3.p12"`.
-        group: Modality of each position; `"cls"` for the CLS token, `None` for a token outside every group.
-        channel: Index of the channel within its modality; -1 where a token has none.
-        patch: Index of the time patch; -1 where a token has none.
-        stages: The stages of the model; empty = one, in which all positions meet in all layers.
-        channels_in_token: Where a token stands for all channels of a modality: each modality, and how many it has.
+        names: One unique name per position, such as `"cls"`, `"emg.3"`, `"emg.3.p12"`.
+        group: Modality of each position; `"cls"` for the CLS token, `None` for a token outside all groups.
+        channel: Index of the channel within its modality; -1 for a token without one.
+        patch: Index of the time patch; -1 for a token without one.
+        stages: The stages of the model; empty = one stage with all positions and layers.
+        channels_in_token: If a token stands for all channels of a modality: each modality and its number of channels.
+
+    Raises:
+        ArgumentError: No position, fields of different lengths, or names that are not unique.
+
+    Example:
+        >>> from emg_lens import TokenLayout
+        >>> layout = TokenLayout.channels({"emg": 3, "acc": 2})
+        >>> layout.names
+        ('cls', 'emg.0', 'emg.1', 'emg.2', 'acc.0', 'acc.1')
+        >>> len(layout), layout.modalities, layout.positions("acc").tolist()
+        (6, ('emg', 'acc'), [4, 5])
+        >>> TokenLayout.patches({"emg": 2}, n_patches=2, cls=False).names  # position = channel * n_patches + patch
+        ('emg.0.p0', 'emg.0.p1', 'emg.1.p0', 'emg.1.p1')
     """
 
     names: tuple[str, ...]
@@ -77,24 +90,24 @@ class TokenLayout:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.names:
-            raise ArgumentError("a token layout needs at least one position, got none")
+            raise ArgumentError("names is empty; a token layout needs at least one position")
         lengths = [len(self.names), len(self.group), len(self.channel), len(self.patch)]
         if len(set(lengths)) != 1:
-            raise ArgumentError(f"names, group, channel and patch must have one length, got {lengths}")
+            raise ArgumentError(f"names, group, channel and patch have lengths {lengths}; expected equal lengths")
         if len(set(self.names)) != len(self.names):
-            raise ArgumentError(f"token names must be unique, got {list(self.names)}")
+            raise ArgumentError(f"names={list(self.names)}; expected unique names")
 
     @staticmethod
     @checked
     def channels(modalities: Mapping[str, int], *, cls: bool = True) -> "TokenLayout":
-        """One token a channel, modalities one after the other; CLS first if there is one.
+        """Make a layout with one token per channel, modality by modality, and CLS first.
 
         Args:
             modalities: Number of channels of each modality, in the order of the input's channel axis.
-            cls: Whether a CLS token stands at position 0.
+            cls: Whether there is a CLS token at position 0.
 
         Raises:
-            ArgumentError: No modality, a name that cannot be one, or a count below 1.
+            ArgumentError: No modality, an invalid name, or a count below 1.
         """
         tokens = [(f"{name}.{c}", name, c, NO_INDEX) for name, c in _channels(modalities)]
         return TokenLayout._from_tokens(tokens, cls)
@@ -102,15 +115,15 @@ class TokenLayout:
     @staticmethod
     @checked
     def patches(modalities: Mapping[str, int], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
-        """One token a time patch of a channel, channel-major: position = channel * n_patches + patch.
+        """Make a layout with one token per time patch of a channel: position = channel * n_patches + patch.
 
         Args:
             modalities: Number of channels of each modality, in the order of the input's channel axis.
-            n_patches: Patches a channel.
-            cls: Whether a CLS token stands at position 0 (all others then move by one).
+            n_patches: Number of patches of each channel.
+            cls: Whether there is a CLS token at position 0 (all other positions then increase by one).
 
         Raises:
-            ArgumentError: No modality, a name that cannot be one, or a count below 1.
+            ArgumentError: No modality, an invalid name, or a count below 1.
         """
         _check_number(sum(modalities.values()) * n_patches)
         tokens = [(f"{name}.{c}.p{p}", name, c, p) for name, c in _channels(modalities) for p in range(n_patches)]
@@ -119,15 +132,15 @@ class TokenLayout:
     @staticmethod
     @checked
     def times(modalities: Mapping[str, int], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
-        """One token a time patch of a modality, all of its channels in it.
+        """Make a layout with one token per time patch of a modality, for all channels of the modality.
 
         Args:
             modalities: Number of channels of each modality, in the order of the input's channel axis.
-            n_patches: Patches a modality.
-            cls: Whether a CLS token stands at position 0.
+            n_patches: Number of patches of each modality.
+            cls: Whether there is a CLS token at position 0.
 
         Raises:
-            ArgumentError: No modality, a name that cannot be one, or a count below 1.
+            ArgumentError: No modality, an invalid name, or a count below 1.
         """
         _channels(modalities)
         _check_number(len(modalities) * n_patches)
@@ -137,14 +150,14 @@ class TokenLayout:
     @staticmethod
     @checked
     def groups(groups: Mapping[str, Iterable[int]], n_tokens: PositiveInt) -> "TokenLayout":
-        """Name groups of positions of any model: words of a prompt, patches of an image, `{"cls": [0]}`.
+        """Make a layout from named groups of positions of any model: `{"cls": [0], "image": range(1, 10)}`.
 
         Args:
-            groups: Positions of each group. Groups are disjoint; positions outside every group are allowed.
+            groups: Positions of each group. Groups are disjoint; positions outside all groups are allowed.
             n_tokens: Number of positions of the residual stream.
 
         Raises:
-            ArgumentError: A group that is empty, out of range, or shares a position with another.
+            ArgumentError: An empty group, a position out of range, or a position in two groups.
         """
         _check_number(n_tokens)
         owner: dict[int, str] = {}
@@ -152,12 +165,14 @@ class TokenLayout:
             members = list(itertools.islice(getattr(positions, "tolist", lambda p=positions: p)(), n_tokens + 1))
             _check_name(name, extra=(CLS,))
             if not members:
-                raise ArgumentError(f"group {name!r} has no position")
+                raise ArgumentError(f"group {name!r} has no position; expected at least one")
             for p in members:
                 if not isinstance(p, int | np.integer) or isinstance(p, bool) or not 0 <= p < n_tokens:
-                    raise ArgumentError(f"group {name!r} names position {short(p)}; expected 0 to {n_tokens - 1}")
+                    raise ArgumentError(f"group {name!r} has position {short(p)}; expected 0 to {n_tokens - 1}")
                 if p in owner:
-                    raise ArgumentError(f"position {p} is in group {owner[p]!r} and in group {name!r}")
+                    raise ArgumentError(
+                        f"position {p} is in groups {owner[p]!r} and {name!r}; expected one"
+                    )
                 owner[int(p)] = name
         none = (NO_INDEX,) * n_tokens
         names = tuple(f"token.{p}" for p in range(n_tokens))
@@ -179,23 +194,23 @@ class TokenLayout:
 
     @property
     def has_cls(self) -> bool:
-        """Whether some position is a CLS token."""
+        """Whether there is a CLS token."""
         return CLS in self.group
 
     def stage(self, name: str) -> Stage:
-        """A stage by its name.
+        """Return a stage by its name.
 
         Raises:
-            UnknownNameError: There is none of this name; the message lists those there are.
+            UnknownNameError: No stage has this name; the message lists the known ones.
         """
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        known = f"this layout has {[stage.name for stage in self.stages]}" if self.stages else "this model has but one"
+        known = f"known: {[stage.name for stage in self.stages]}" if self.stages else "this model has only one stage"
         raise UnknownNameError(f"unknown stage {short(name)}; {known}")
 
     def of_stage(self, name: str) -> "TokenLayout":
-        """The layout of a stage's own positions.
+        """Return the layout of a stage's positions.
 
         Raises:
             UnknownNameError: As `stage`.
@@ -207,33 +222,33 @@ class TokenLayout:
         return replace(inside, channels_in_token=channels)
 
     def n_channels(self, modality: str) -> int:
-        """Number of channels of a modality."""
+        """Return the number of channels of a modality."""
         if self.channels_in_token:
             return dict(self.channels_in_token)[modality]
         return len({self.channel[p] for p in self.find(modality)})
 
     def positions(self, name: str) -> "Int[Tensor, ' position']":
-        """Positions of a group, of `"cls"`, or of one token by its name.
+        """Return the positions of a group, of `"cls"`, or of one token by its name.
 
         Raises:
-            UnknownNameError: The name is none of these; the message lists the known groups.
+            UnknownNameError: Unknown name; the message lists the known groups.
         """
         import torch
 
         return torch.tensor(self.find(name))
 
     def find(self, name: str) -> list[int]:
-        """As `positions`, without torch."""
-        found = [p for p, g in enumerate(self.group) if g == name and g is not None]
-        if not found and name in self.names:
-            found = [self.names.index(name)]
-        if not found:
+        """Return `positions` as a list, without torch."""
+        positions = [p for p, g in enumerate(self.group) if g == name and g is not None]
+        if not positions and name in self.names:
+            positions = [self.names.index(name)]
+        if not positions:
             known = [*(CLS,) * self.has_cls, *self.modalities]
             raise UnknownNameError(f"unknown group or token {short(name)}; this layout has the groups {known}")
-        return found
+        return positions
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a position: position, name, group, channel, patch (-1 where there is none)."""
+        """Tabulate one row per position: position, name, group, channel, patch (-1 = none)."""
         return pd.DataFrame(
             {
                 "position": range(len(self)),
@@ -246,36 +261,36 @@ class TokenLayout:
 
 
 def where_modalities_meet(layout: TokenLayout) -> str:
-    """What a message about edges that are not there adds, where a model has stages."""
+    """Return the end of a message about missing edges in a model with stages; otherwise an empty text."""
     if not layout.stages:
         return ""
     joining = [stage for stage in layout.stages if len(layout.of_stage(stage.name).modalities) > 1]
-    told = [
+    stages = [
         f"stage {stage.name!r}, layer{'s' * (len(stage.layers) > 1)} {stage.layers.start}"
         + f" to {stage.layers.stop - 1}" * (len(stage.layers) > 1)
         for stage in joining
     ]
-    return f"; modalities meet in {' and '.join(told)} alone" if told else "; in no stage do modalities meet"
+    return f"; modalities meet only in {' and '.join(stages)}" if stages else "; modalities meet in no stage"
 
 
 def _channels(modalities: Mapping[str, int]) -> list[tuple[str, int]]:
     if not modalities:
-        raise ArgumentError("a layout needs at least one modality, got none")
+        raise ArgumentError("modalities is empty; a layout needs at least one modality")
     for name, count in modalities.items():
         _check_name(name)
         if count < 1:
-            raise ArgumentError(f"modality {name!r} needs at least one channel, got {count}")
+            raise ArgumentError(f"modality {name!r} has {count} channels; expected at least one")
     _check_number(sum(modalities.values()))
     return [(name, c) for name, count in modalities.items() for c in range(count)]
 
 
 def _check_number(n_tokens: int) -> None:
     if n_tokens > MOST_TOKENS:
-        raise ArgumentError(f"a layout of {short(n_tokens)} tokens; attention reads {MOST_TOKENS} at most")
+        raise ArgumentError(f"a layout of {short(n_tokens)} tokens; expected at most {MOST_TOKENS}")
 
 
 def _check_name(name: str, extra: tuple[str, ...] = ()) -> None:
     if not name.isidentifier() or (name == CLS and CLS not in extra):
         raise ArgumentError(
-            f"{name!r} cannot name a modality: use letters, digits and '_' (and not {CLS!r}, which is the token)"
+            f"{name!r} cannot name a modality; use letters, digits and '_', and not {CLS!r}, the name of the token"
         )

@@ -188,7 +188,7 @@ def missing_class(tmp_path):
         (lambda t: write_db5(t / "db5", restimulus=None), {}, "restimulus"),
         (bad_nan, {}, "emg.*NaN|NaN.*emg"),
         (short_labels, {}, "restimulus.*2000|shorter"),
-        (missing_class, {}, "fold S1 trains middle flexion, but tests no trial of it"),
+        (missing_class, {}, "fold S1 has training trials of middle flexion, but no test trial"),
         (
             lambda t: write_db5(t / "db5"),
             {"conditions__extra": [{"name": "x", "edges": "flow('eng', 'cls')"}]},
@@ -209,7 +209,7 @@ def missing_class(tmp_path):
         (lambda t: write_db5(t / "db5"), {"cohort__subjects": [9]}, "9"),
         (lambda t: write_db5(t / "db5"), {"cohort__modalities": ["emg", "gyro"]}, "unknown modality 'gyro'"),
         (lambda t: write_db5(t / "db5"), {"cohort__segment": {"stop_s": 60.0}}, "60"),
-        (lambda t: write_db5(t / "db5"), {"model__n_heads": 3}, "cannot be divided among n_heads=3"),
+        (lambda t: write_db5(t / "db5"), {"model__n_heads": 3}, "is not a multiple of n_heads=3"),
         (
             lambda t: write_db5(t / "db5"),
             {"conditions__extra": [{"name": "x", "edges": "unimodal() & cross_modal()"}]},

@@ -142,9 +142,9 @@ def test_arrays_of_numpy_and_doubles_are_refused_with_what_makes_them_right():
     x = model.example_input(2)
     with pytest.raises(ValueError, match=r"input is a ndarray; expected a tensor: torch.as_tensor\(x\).float\(\)"):
         model.check_signals(x.numpy())
-    with pytest.raises(ValueError, match=r"input is torch.float64, .* and the model torch.float32; give x.float\(\)"):
+    with pytest.raises(ValueError, match=r"input is torch.float64 .* and the model torch.float32; use x.float\(\)"):
         model(x.double())
-    with pytest.raises(ValueError, match=r"input is torch.float32 and the model torch.float64; give x.double\(\)"):
+    with pytest.raises(ValueError, match=r"input is torch.float32 and the model torch.float64; use x.double\(\)"):
         copy.deepcopy(model).double()(x)
     assert copy.deepcopy(model).double()(x.double()).dtype == torch.float64
 
@@ -283,9 +283,9 @@ def test_gradients_reach_every_parameter():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"d_model": 30}, "cannot be divided"),
+        ({"d_model": 30}, "not a multiple of n_heads"),
         ({"readout": "cls", "cls_token": False}, "needs cls_token"),
-        ({"n_classes": 0}, "n_classes must be at least 1"),
+        ({"n_classes": 0}, "n_classes=.*; expected at least 1"),
         ({"patch_samples": 5}, "not a multiple"),
         ({"class_names": ["a"]}, "class_names"),
         ({"dropout": 1.0}, "dropout"),

@@ -52,12 +52,12 @@ def test_an_unknown_name_lists_the_known_ones():
     ("make", "message"),
     [
         (lambda: TokenLayout.channels({}), "at least one modality"),
-        (lambda: TokenLayout.channels({"emg": 0}), "at least one channel"),
+        (lambda: TokenLayout.channels({"emg": 0}), "has 0 channels; expected at least one"),
         (lambda: TokenLayout.channels({"cls": 2}), "cannot name a modality"),
         (lambda: TokenLayout.channels({"left emg": 2}), "cannot name a modality"),
         (lambda: TokenLayout.patches({"emg": 1}, n_patches=0), "n_patches"),
         (lambda: TokenLayout.groups({"a": [0, 9]}, n_tokens=4), "position 9"),
-        (lambda: TokenLayout.groups({"a": [0], "b": [0]}, n_tokens=4), "position 0 is in group 'a'"),
+        (lambda: TokenLayout.groups({"a": [0], "b": [0]}, n_tokens=4), "position 0 is in groups .a. and .b."),
         (lambda: TokenLayout.groups({"a": []}, n_tokens=4), "no position"),
     ],
 )

@@ -1,6 +1,6 @@
-"""What a model costs to run: parameters, arithmetic, memory and time for one window (docs/tinymyo-model.md §9.5).
+"""Compute of a model: parameters, operations, memory and time for one window (docs/tinymyo-model.md §9.5).
 
-Nothing is quantised here: bytes at 8 and 4 bits are those of the weights alone, without scales.
+Nothing is quantised here: the sizes at 8 and 4 bits are those of the weights alone, without scales.
 """
 
 import weakref
@@ -24,44 +24,52 @@ from emg_lens.models.staged import blocks_with_positions
 from emg_lens.validation import ArgumentError, checked
 
 BITS = {"fp32": 32, "int8": 8, "int4": 4}
-"""Of a weight."""
+"""Bits of a weight."""
 GAP9 = {"L1": 128 * 2**10, "L2": 3 * 2**19, "eMRAM": 2 * 2**20}
-"""Bytes of the memories of GreenWaves' GAP9, about, from the nearest to the farthest (Fasulo 2025, §3.2)."""
+"""Approximate sizes in bytes of the memories of GreenWaves' GAP9, from nearest to farthest (Fasulo 2025, §3.2)."""
 OUTSIDE = "external"
-"""Where what is larger than all of them has to be."""
+"""The place of models that are larger than all of them."""
 
 
 @checked
 def model_costs(models: Mapping[str, nn.Module], *, seconds: PositiveFloat = 0.2) -> pd.DataFrame:
-    """Costs of one window through each of some models, in eval mode, without hooks.
+    """Measure the compute of one window for several models, in eval mode, without hooks.
 
     Args:
-        models: By name; each with `example_input`, as every model of the registry has it. Left as they were.
-        seconds: That each is run for to measure its time.
+        models: Models by name, each with `example_input`, as every model of the registry. They are left as they were.
+        seconds: Time in seconds to run each model for the measurement of its latency.
 
     Returns:
-        One row a model:
+        One row per model:
 
-        * `model`, `channels`, `samples`, `tokens` (0 for a model without), `parameters`.
-        * `flops`: floating-point operations that torch counts, an addition and a product each as one; of norms,
-          activations and softmax none.
-        * `flops_formula`: what `forward_flops` says; NaN for a model that it does not know.
-        * `activation_bytes`: the most that tensors take at a time beside weights and input, float32; what a
-          fused kernel takes inside is not in it.
-        * `fp32_bytes`, `int8_bytes`, `int4_bytes` of the weights, and in which memory of a GAP9 they would fit
-          (`fp32_in`, ...), if nothing else were in it.
-        * `latency_ms`: median time on this machine, one thread of its processor.
+        * `model`, `channels`, `samples`, `tokens` (0 for a model without tokens), `parameters`.
+        * `flops`: floating-point operations counted by torch; an addition and a product count one each. Norms,
+          activations and softmax are not counted.
+        * `flops_formula`: the result of `forward_flops`; NaN if parts of the model declare no operations.
+        * `activation_bytes`: the largest memory of tensors at a time, without weights and input, in float32. The
+          internal memory of fused kernels is not included.
+        * `fp32_bytes`, `int8_bytes`, `int4_bytes`: size of the weights; `fp32_in`, ...: the smallest memory of a GAP9
+          that they would fit into.
+        * `latency_ms`: median time in ms with one thread of this machine's processor.
 
     Raises:
-        ArgumentError: No models, or one without `example_input`.
+        ArgumentError: No models, or a model without `example_input`.
+
+    Example:
+        >>> from emg_lens import build_model
+        >>> from emg_lens.analysis import model_costs
+        >>> model = build_model("isonet", modalities={"emg": 4}, n_samples=50, n_classes=3, d_model=64, n_layers=2)
+        >>> costs = model_costs({"small IsoNet": model}, seconds=0.01)
+        >>> costs[["model", "tokens", "flops", "flops_formula", "int8_in"]].to_dict("records")
+        [{'model': 'small IsoNet', 'tokens': 5, 'flops': 693632, 'flops_formula': 693632.0, 'int8_in': 'L1'}]
     """
     if not models:
-        raise ArgumentError("models is empty; give at least one by its name: {'TinyMyo': model}")
+        raise ArgumentError("models is empty; expected models by name: {'TinyMyo': model}")
     return pd.DataFrame([{"model": name} | _costs(name, model, seconds) for name, model in models.items()])
 
 
 def cost_cells(costs: pd.DataFrame) -> pd.DataFrame:
-    """`model_costs` as text: millions of parameters and operations, KiB and MiB, ms."""
+    """Format the table of `model_costs` as text: millions of operations, MiB, ms."""
     cells = {
         "model": costs["model"],
         "tokens": [f"{n:d}" for n in costs["tokens"]],
@@ -102,12 +110,12 @@ def forward_flops(model: nn.Module) -> int:
 
 def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
     if not hasattr(model, "example_input"):
-        raise ArgumentError(f"{name!r} is a {type(model).__name__} without example_input; expected a registered model")
+        raise ArgumentError(f"{name!r} is a {type(model).__name__} without example_input; expected one of our models")
     was_training, x = model.training, model.example_input(1)
     model.eval()
     try:
         with torch.no_grad():
-            model(x)  # what the first call alone does is not counted
+            model(x)  # one-time work of the first call is not counted
             flops, activations = _counted_flops(model, x), _most_held(model, x)
             timer = Timer("model(x)", globals={"model": model, "x": x}, num_threads=1)
             latency = timer.blocked_autorange(min_run_time=seconds).median
@@ -134,24 +142,24 @@ def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
 
 
 def _counted_flops(model: nn.Module, x: Tensor) -> int:
-    # torch's counter does not know its fused attention for CPUs: the plain form is the same arithmetic. Without
-    # gradients, it stumbles over a module that gives a view of its own parameter.
+    # torch's counter ignores its fused attention for CPUs, so the plain form with the same arithmetic runs. The counter
+    # needs gradients, because without them it fails for a module that returns a view of its own parameter.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(x)
     return counter.get_total_flops()
 
 
 class _HeldBytes(TorchDispatchMode):
-    """Inside, counts bytes of the tensors that operations make, for as long as somebody holds them.
+    """A context that counts the bytes of tensors that operations make and that are still in use.
 
     Attributes:
-        most: At a time.
+        most: The largest number of bytes at a time.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
         self.most = self.held = 0
-        self.seen = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self.counted = {tensor.untyped_storage().data_ptr() for tensor in known}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
         made = func(*args, **(kwargs or {}))
@@ -161,19 +169,19 @@ class _HeldBytes(TorchDispatchMode):
     def _add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         place, size = storage.data_ptr(), storage.nbytes()
-        if place not in self.seen:
-            self.seen.add(place)
+        if place not in self.counted:
+            self.counted.add(place)
             self.held += size
             self.most = max(self.most, self.held)
             weakref.finalize(storage, self._drop, place, size)
 
     def _drop(self, place: int, size: int) -> None:
-        self.seen.discard(place)
+        self.counted.discard(place)
         self.held -= size
 
 
 def _most_held(model: nn.Module, x: Tensor) -> int:
-    """Bytes of all tensors that a forward holds at once, beside weights and input."""
+    """Return the largest number of bytes in use at a time in a forward, without weights and input."""
     with _HeldBytes([x, *model.parameters(), *model.buffers()]) as counter:
         model(x)
     return counter.most

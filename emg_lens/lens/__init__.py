@@ -1,4 +1,4 @@
-"""What makes an encoder a TransformerLens model: configuration, hook points, caches, handles."""
+"""Make an encoder a TransformerLens model: configuration, hook points, caches, handles."""
 
 import lazy_loader
 

@@ -1,8 +1,7 @@
-"""TransformerLens's `ActivationCache` for our encoders: the same methods, with numbers that add up.
+"""TransformerLens's `ActivationCache` for our encoders: the same methods, with decompositions that add up.
 
-`ActivationCache` takes the gain of every LayerNorm to be folded into the weights behind it; ours keep it. It also takes
-the residual stream to be the plain sum of what was written to it; for post-LN models see
-`emg_lens.lens.post_norm_cache`.
+`ActivationCache` assumes that the gain of every LayerNorm is folded into the next weights; ours is not. It also assumes
+that the residual stream is a plain sum; for post-LN models see `emg_lens.lens.post_norm_cache`.
 """
 
 from typing import Any
@@ -18,16 +17,16 @@ from emg_lens.validation import ArgumentError
 
 Stack = Float[Tensor, "component *batch_and_pos d_model"]
 Selection = Slice | SliceInput
-"""Which positions or trials: `None` = all, an index (drops the axis), a list, a (start, stop) pair, a `Slice`."""
+"""Positions or trials: `None` = all, an index (drops the axis), a list, a (start, stop) pair, a `Slice`."""
 
 
 class BiosignalCache(ActivationCache):
     """Activations of one run of a pre-LN encoder.
 
-    All methods are TransformerLens's. What is different: where a method applies LayerNorm with the cached scale, it
-    multiplies by the norm's gain too. So `cache.logit_attrs(parts, label)`, summed over the parts of
-    `decompose_resid`, is that class's logit at each position less `b_U` and the part of `ln_final.b` (of which it is
-    read: `pos_slice=0` for a CLS readout; the mean over the other positions for a mean readout).
+    All methods are TransformerLens's, with one difference: a method that applies LayerNorm with the cached scale also
+    multiplies by the gain of the norm. So `cache.logit_attrs(parts, label)`, summed over the parts of
+    `decompose_resid`, is the logit of this class at each position, without `b_U` and the contribution of `ln_final.b`.
+    Use `pos_slice=0` for a CLS readout, and the mean over the other positions for a mean readout.
     """
 
     def apply_ln_to_stack(
@@ -40,13 +39,13 @@ class BiosignalCache(ActivationCache):
         has_batch_dim: bool = True,
         recompute_ln: bool = False,
     ) -> Float[Tensor, "component *chosen d_model"]:
-        """What each part contributes to the input of a sub-layer, or of the unembedding: centred, scaled, with gain.
+        """Compute what each part adds to the input of a sub-layer or the unembedding (centred, scaled, with gain).
 
-        Arguments as in TransformerLens. The offset of the norm belongs to no part and is left out, except with
-        `recompute_ln`, where every part is normalised as if it were the whole stream.
+        Arguments are those of TransformerLens. The offset of the norm belongs to no part and is left out. With
+        `recompute_ln`, every part is normalised as if it were the whole stream, with the offset.
 
         Raises:
-            ArgumentError: The run split the inputs of heads, so that there is no one scale a position.
+            ArgumentError: The run split the inputs of heads, so a position has several scales.
         """
         if has_batch_dim:
             residual_stack = as_slice(batch_slice).apply(residual_stack, dim=1)
@@ -63,7 +62,7 @@ class BiosignalCache(ActivationCache):
         return f"blocks.{layer}.ln2" if mlp_input else f"blocks.{layer}.ln1"
 
     def _apply_norm(self, stack: Stack, name: str, pos_slice: Selection = None, batch_slice: Selection = None) -> Stack:
-        """The linear part of a LayerNorm, with the scale of this run."""
+        """Apply the linear part of a LayerNorm, with the scale of this run."""
         scale = self._scale(name)
         scale = as_slice(pos_slice).apply(scale, dim=-2)
         if self.has_batch_dim:
@@ -74,17 +73,17 @@ class BiosignalCache(ActivationCache):
     def _scale(self, name: str) -> Float[Tensor, "*batch pos 1"]:
         key = f"{name}.hook_scale"
         if key not in self.cache_dict:
-            raise UnknownNameError(f"this needs {key!r} in the cache: widen names_filter")
+            raise UnknownNameError(f"{key!r} is not in the cache; include it in names_filter")
         scale = self.cache_dict[key]
         if scale.ndim != 2 + self.has_batch_dim:
             raise ArgumentError(
-                f"{key!r} holds one scale a head: this run split the inputs of heads; run it with"
+                f"{key!r} has one scale per head, because this run split the inputs of heads; run it again with"
                 " set_use_split_qkv_input(False) and set_use_attn_in(False)"
             )
         return scale
 
     def apply_slice_to_batch_dim(self, batch_slice: Selection) -> "BiosignalCache":
-        """The cache of some of the trials."""
+        """Return the cache of some of the trials."""
         sliced = super().apply_slice_to_batch_dim(batch_slice)
         return type(self)(sliced.cache_dict, self.model, has_batch_dim=sliced.has_batch_dim)
 
@@ -99,7 +98,7 @@ class BiosignalCache(ActivationCache):
         project_output_onto: Tensor | None = None,
         mlp_input: bool = False,
     ) -> Any:
-        """As in TransformerLens; `mlp_input` needs its version 4."""
+        """As in TransformerLens; `mlp_input` needs version 4 of it."""
         later: dict[str, Any] = {"mlp_input": True} if mlp_input else {}
         stack, labels = super().stack_neuron_results(
             layer,
@@ -111,7 +110,7 @@ class BiosignalCache(ActivationCache):
             project_output_onto=None if apply_ln else project_output_onto,
             **later,
         )
-        if apply_ln and project_output_onto is not None:  # its shortcut knows no gain
+        if apply_ln and project_output_onto is not None:  # its shortcut ignores the gain
             stack = stack @ project_output_onto
         return (stack, labels) if return_labels else stack
 
@@ -141,5 +140,5 @@ class BiosignalCache(ActivationCache):
 
 
 def as_slice(selection: Selection) -> Slice:
-    """TransformerLens's `Slice` of what it accepts for one."""
+    """Convert a selection to TransformerLens's `Slice`."""
     return selection if isinstance(selection, Slice) else Slice(selection)

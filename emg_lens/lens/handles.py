@@ -1,9 +1,9 @@
 """Handles: integer stand-ins for signals, for TransformerLens utilities that take tokens `[batch, pos]`.
 
 Utilities that sweep positions (`transformer_lens.patching.get_act_patch_*`, attribution patching, faithfulness, the
-training loop) read the number of positions off the input's last axis and slice its first. Signals
-`[batch, channel, time]` would give them samples for positions. A handle has one row a trial and one column a
-position, and the model looks the signals up where it is run. `HookedBiosignalEncoder.handles` opens them.
+training loop) use the last axis of the input as the number of positions, and slice the first. With signals
+`[batch, channel, time]` they would use samples as positions. A handle has one row per trial and one column per
+position; the model replaces it by the signals when it runs. `HookedBiosignalEncoder.handles` makes handles.
 """
 
 import itertools
@@ -19,12 +19,12 @@ from emg_lens.validation import ArgumentError
 
 Signals = Float[Tensor, "batch channel time"]
 Handles = Int[Tensor, "batch pos"]
-Labels = Shaped[Tensor, " label"]  # class indices; refused in words where they are none
+Labels = Shaped[Tensor, " label"]  # class indices; other values get a message of ours
 
 
 @dataclass(frozen=True)
 class _Trials:
-    """Trials whose handles are valid, numbered from `first`."""
+    """Trials with valid handles, numbered from `first`."""
 
     first: int
     signals: Signals
@@ -35,25 +35,25 @@ class _Trials:
 
 
 _numbers = itertools.count(1)
-"""Numbers of contexts; a trial's number is never used again, so a handle that outlives its context can be told."""
+"""Numbers of contexts; they are never used again, so a handle outside its context is recognised."""
 _SPAN = 2**32
 _open: dict[int, _Trials] = {}
 
 
 @contextmanager
 def open_handles(signals: Signals, n_positions: int, labels: Labels | None = None) -> Iterator[Handles]:
-    """Handles `[batch, n_positions]` of these trials, valid inside the context.
+    """Make handles `[batch, n_positions]` of trials that are valid inside the context.
 
     Args:
         signals: Trials.
-        n_positions: Positions of the residual stream.
+        n_positions: Number of positions of the residual stream.
         labels: Class index of each trial, for `return_type="loss"`.
 
     Raises:
-        ArgumentError: Another number of labels than trials.
+        ArgumentError: The number of labels differs from the number of trials.
     """
     if labels is not None and labels.shape != signals.shape[:1]:
-        raise ArgumentError(f"got labels of shape {list(labels.shape)} for {len(signals)} trials; expected one a trial")
+        raise ArgumentError(f"labels have shape {list(labels.shape)}; expected one per trial, [{len(signals)}]")
     number = next(_numbers)
     trials = _Trials(number * _SPAN, signals, labels)
     ids = trials.first + torch.arange(len(signals), device=signals.device)
@@ -65,15 +65,15 @@ def open_handles(signals: Signals, n_positions: int, labels: Labels | None = Non
 
 
 def look_up(handles: Handles, n_positions: int) -> tuple[Signals, Labels | None]:
-    """The signals and labels that handles stand for; labels are `None` where some trial has none.
+    """Return the signals and labels of handles; labels are `None` if some trial has none.
 
     Raises:
-        ArgumentError: These are not handles of an open context, or not whole rows of them.
+        ArgumentError: Not handles of an open context, or not complete rows of them.
     """
     if handles.ndim != 2 or handles.shape[1] != n_positions or bool((handles != handles[:, :1]).any()):
         raise ArgumentError(
-            f"integer input must be handles [batch, {n_positions}] as model.handles(x) gives them, whole rows, as they"
-            f" came; got {list(handles.shape)} of {handles.dtype}"
+            f"integer input {list(handles.shape)} ({handles.dtype}) are no handles; expected complete rows"
+            f" [batch, {n_positions}] of model.handles(x)"
         )
     ids = handles[:, 0]
     owners = [trials for trials in _open.values() if bool(trials.owns(ids).any())]
@@ -83,12 +83,11 @@ def look_up(handles: Handles, n_positions: int) -> tuple[Signals, Labels | None]
 
 
 def _gather(ids: Int[Tensor, " trial"], owners: list[_Trials]) -> tuple[Signals, Labels | None]:
-    """Trials of several contexts, in the order of `ids`."""
+    """Collect trials of several contexts in the order of `ids`."""
     parts = [(trials, trials.owns(ids).nonzero()[:, 0]) for trials in owners]
     if sum(len(rows) for _, rows in parts) < len(ids):
         raise ArgumentError(
-            "these handles stand for no signals: their context has been left, or they never were handles; run the"
-            " model inside `with model.handles(x) as tokens:`"
+            "these integers are no handles of an open context; run the model inside `with model.handles(x) as tokens:`"
         )
     order = torch.cat([rows for _, rows in parts]).argsort()
     taken = [_take(trials, ids[rows]) for trials, rows in parts]

@@ -1,4 +1,4 @@
-"""What makes a model this one: what a checkpoint compares before work on it goes on."""
+"""The identity of a model, which a checkpoint compares before it is resumed."""
 
 import json
 from importlib.metadata import version
@@ -11,15 +11,15 @@ from emg_lens.lens.points import has_hook
 
 
 def model_identity(model: torch.nn.Module) -> dict[str, str]:
-    """What makes a model this one, as short texts: versions, device, and digests of configuration and weights.
+    """Describe a model by short texts: versions, device, and digests of configuration and weights.
 
-    What hooks of the user's own do is unknown; where they are is not.
+    The names of hook points with hooks are included; the functions of these hooks are not.
     """
     cfg: Any = model.cfg
     config = {name: value for name, value in vars(cfg).items() if name not in ("device", "dtype", "_permanent_mask")}
     config_text = json.dumps([type(model).__qualname__, config], sort_keys=True, default=_plain)
     points: Any = model.hook_dict
-    # Not state_dict: the names that a bridge gives there may differ from one process to the next.
+    # Not state_dict: its names may differ between processes for a bridge.
     weights = [*model.named_parameters(), *model.named_buffers()]
     return {
         "versions": ", ".join(f"{name} {version(name)}" for name in ("emg-lens", "torch", "transformer-lens")),
@@ -31,5 +31,5 @@ def model_identity(model: torch.nn.Module) -> dict[str, str]:
 
 
 def _plain(value: object) -> str:
-    """A value that JSON does not know, as text that is the same in every process."""
+    """Convert a value that JSON does not support to a text that is the same in every process."""
     return str(value) if isinstance(value, torch.dtype | torch.device) else type(value).__qualname__

@@ -1,6 +1,6 @@
-"""Hook points that cost next to nothing while nobody listens, and that refuse hooks which could not fire.
+"""Hook points that take almost no time without a hook, and that refuse hooks which could not fire.
 
-Both are TransformerLens hook points; `emg_lens.models.components` is built from them.
+Both are TransformerLens hook points; `emg_lens.models.components` uses them.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from emg_lens.validation import ArgumentError
 
 
 def has_hook(*points: HookPoint) -> bool:
-    """Whether anybody has put a hook on one of these points, by whatever means."""
+    """Whether one of these points has a hook of any kind."""
     for point in points:
         if point._forward_hooks or point._forward_pre_hooks or point._backward_hooks or point._backward_pre_hooks:
             return True
@@ -26,7 +26,7 @@ class Point(HookPoint):
     mixes_only_by_attention = folds = True
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`x`, or what its hooks make of it."""
+        """Return `x` after its hooks."""
         if self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks:
             return super().__call__(x)
         return x

@@ -1,8 +1,8 @@
-"""`ActivationCache` for post-LN encoders, in which the residual stream is no plain sum.
+"""`ActivationCache` for post-LN encoders, in which the residual stream is not a plain sum.
 
-What a component wrote is carried through every norm between writing and reading, with the scales of this very run,
-under which a LayerNorm is linear. The parts then sum to the stream again, exactly. TransformerLens's own methods would
-add up what was written to different norms, and read the last stream before its norm, without a word.
+The output of a component passes every norm between writing and reading. With the scales of this run a LayerNorm is
+linear, so the parts sum to the stream exactly. TransformerLens's own methods would add outputs that passed different
+norms, and would use the last stream before its norm, without an error.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from emg_lens.validation import ArgumentError
 
 Sublayer = Literal["attn", "mlp"]
 Site = tuple[int, Sublayer]
-"""A place that writes to the residual stream: layer and sub-layer."""
+"""A writer to the residual stream: layer and sub-layer."""
 
 NORM_AFTER = {"attn": "ln1", "mlp": "ln2"}
 
@@ -27,10 +27,10 @@ NORM_AFTER = {"attn": "ln1", "mlp": "ln2"}
 class PostNormCache(BiosignalCache):
     """Activations of one run of a post-LN encoder.
 
-    In a post-LN model the stream is normalised where it is read: attention of layer l reads
+    In a post-LN model the stream that is read is already normalised: attention of layer l reads
     `blocks.l.hook_resid_pre`, its MLP `hook_normalized_resid_mid`, the unembedding the last
-    `hook_normalized_resid_post`. These are what the parts add up to. The norms' offsets, carried likewise, are one
-    more part, `"norm_bias"`. `apply_ln` has nothing left to do and changes nothing.
+    `hook_normalized_resid_post`. The parts add up to these. The offsets of the norms are one more part, `"norm_bias"`.
+    `apply_ln` changes nothing.
     """
 
     def apply_ln_to_stack(
@@ -43,7 +43,7 @@ class PostNormCache(BiosignalCache):
         has_batch_dim: bool = True,
         recompute_ln: bool = False,  # noqa: ARG002
     ) -> Float[Tensor, "component *chosen d_model"]:
-        """The stack itself (of the trials in `batch_slice`): what is read is normalised already."""
+        """Return the stack itself (for the trials in `batch_slice`), which is normalised already."""
         return as_slice(batch_slice).apply(residual_stack, dim=1) if has_batch_dim else residual_stack
 
     def accumulated_resid(
@@ -55,7 +55,7 @@ class PostNormCache(BiosignalCache):
         mlp_input: bool = False,
         return_labels: bool = False,
     ) -> Any:
-        """The stream as attention of each layer reads it (with `incl_mid`, also each MLP), and last as `layer` does."""
+        """Return the stream that attention of each layer (with `incl_mid`, also each MLP) and then `layer` reads."""
         depth = self._depth(layer, mlp_input)
         streams, labels = [], []
         for at in range(depth + 1):
@@ -76,7 +76,7 @@ class PostNormCache(BiosignalCache):
         incl_embeds: bool = True,
         return_labels: bool = False,
     ) -> Any:
-        """What each sub-layer contributes to the input of `layer`; with mode "all" they and `"norm_bias"` sum to it."""
+        """Compute what each sub-layer adds to the input of `layer`; in mode "all" they and `"norm_bias"` sum to it."""
         sites = self._sites(self._depth(layer, mlp_input), mlp_input)
         kept = [site for site in sites if mode in ("all", site[1])]
         parts, labels = self._embeds(sites, pos_slice) if incl_embeds else ([], [])
@@ -99,7 +99,7 @@ class PostNormCache(BiosignalCache):
         pos_slice: Selection = None,
         apply_ln: bool = False,  # noqa: ARG002
     ) -> Any:
-        """What each head below `layer` contributes to its input, and with `incl_remainder` the rest of that."""
+        """Compute what each head below `layer` adds to its input, and with `incl_remainder` the rest of it."""
         depth = self._depth(layer)
         stack, labels = self._all_heads(self._sites(depth), pos_slice)
         if incl_remainder:
@@ -117,7 +117,7 @@ class PostNormCache(BiosignalCache):
         project_output_onto: Tensor | None = None,
         mlp_input: bool = False,
     ) -> Any:
-        """What each neuron below `layer` contributes to its input, and with `incl_remainder` the rest of that."""
+        """Compute what each neuron below `layer` adds to its input, and with `incl_remainder` the rest of it."""
         depth = self._depth(layer, mlp_input)
         stack, labels = self._all_neurons(self._sites(depth, mlp_input), pos_slice, neuron_slice)
         if incl_remainder:
@@ -134,7 +134,7 @@ class PostNormCache(BiosignalCache):
         return_labels: bool = False,
         project_output_onto: Tensor | None = None,
     ) -> Any:
-        """The input of `layer` as heads, neurons (or MLPs), embeddings, and one part for all biases and offsets."""
+        """Decompose the input of `layer` into heads, neurons (or MLPs), embeddings, and all biases and offsets."""
         sites = self._sites(self._depth(layer, mlp_input), mlp_input)
         heads, labels = self._all_heads(sites, pos_slice)
         if expand_neurons:
@@ -161,7 +161,7 @@ class PostNormCache(BiosignalCache):
         return depth
 
     def _sites(self, depth: int, mlp_input: bool = False) -> list[Site]:
-        """What has written to the stream when layer `depth` (or its MLP) reads it, in order; a norm follows each."""
+        """Return the writers to the stream before layer `depth` (or its MLP), in order; a norm follows each."""
         sites: list[Site] = [(at, sublayer) for at in range(depth) for sublayer in ("attn", "mlp")]
         return [*sites, (depth, "attn")] if mlp_input else sites
 
@@ -191,7 +191,7 @@ class PostNormCache(BiosignalCache):
 
     def _cached(self, name: str) -> Tensor:
         if name not in self.cache_dict:
-            raise UnknownNameError(f"this needs {name!r} in the cache: widen names_filter")
+            raise UnknownNameError(f"{name!r} is not in the cache; include it in names_filter")
         return self.cache_dict[name]
 
     # --- what arrives -------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class PostNormCache(BiosignalCache):
         written: Callable[[int, Sublayer], Stack | None] = lambda *_: None,
         start: Stack | None = None,
     ) -> Stack:
-        """`start` and whatever is written on the way, each through the norms that follow it."""
+        """Pass `start` and everything that is written later through the norms that follow."""
         rows = self._stream(0, False, pos_slice)[None][:0] if start is None else start
         for layer, sublayer in sites:
             new = written(layer, sublayer)
@@ -220,7 +220,7 @@ class PostNormCache(BiosignalCache):
         neurons = as_slice(neuron_slice)
         all_neurons = torch.arange(self.model.blocks[0].mlp.W_out.shape[0])
         kept = neurons.apply(all_neurons, dim=0).reshape(-1).tolist()
-        neurons = Slice(kept)  # keeps the neuron axis, also for a single one
+        neurons = Slice(kept)  # keeps the neuron axis, also for a single neuron
         stack = self._carry(
             sites, pos_slice, lambda at, sub: self._neurons(at, pos_slice, neurons) if sub == "mlp" else None
         )
@@ -232,7 +232,7 @@ class PostNormCache(BiosignalCache):
         return [self._carry(sites, pos_slice, start=rows) for rows in written], names
 
     def _offsets(self, sites: list[Site], pos_slice: Selection, with_biases: tuple[Sublayer, ...] = ()) -> Stack:
-        """Offsets of the norms, and biases of these sub-layers, as they arrive."""
+        """Compute the contribution of the norms' offsets and of the biases of these sub-layers."""
         row = torch.zeros_like(self._stream(0, False, pos_slice))[None]
         for layer, sublayer in sites:
             block = self.model.blocks[layer]

@@ -1,4 +1,4 @@
-"""`SignalModel`: what all our models share, with attention or without."""
+"""`SignalModel`: the base of all our models, with attention or without."""
 
 import contextlib
 import json
@@ -24,15 +24,15 @@ from emg_lens.memory import check_memory
 from emg_lens.validation import ArgumentError, check_argument, checked
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-"""Files of a saved model, as the hub names them."""
+"""Files of a saved model, with the hub's names."""
 ABOUT = "emg-lens"
-"""The entry of the weights' metadata that holds, as JSON, the configuration they belong to and the checksum."""
+"""The entry of the weights' metadata with their configuration and checksum, as JSON."""
 
 MODEL_CARD = """---
 {{ card_data }}
 ---
 
-A model of biosignals, saved by emg-lens. `config.json` says how it is built; `from_pretrained` of its class loads it.
+A model of biosignals, saved by emg-lens. `config.json` is its configuration; `from_pretrained` of its class loads it.
 """
 
 
@@ -40,7 +40,7 @@ _ON_DAMAGED_FILES = (OSError, ValueError, TypeError, LookupError, AttributeError
 
 
 class ModelFileError(EmgLensError, RuntimeError):
-    """A saved model that is missing, damaged, or of another kind."""
+    """A saved model that is missing, damaged, or of another class."""
 
 
 class SignalModel(
@@ -50,15 +50,14 @@ class SignalModel(
     model_card_template=MODEL_CARD,
     tags=["biosignals", "emg", "transformer-lens"],
 ):
-    """A model of signals `[batch, channel, time]`, with hook points, that can be saved and loaded.
+    """A model of signals `[batch, channel, time]` with hook points, which can be saved and loaded.
 
     Attributes:
-        cfg: The configuration; a copy of the one given.
+        cfg: The configuration; a copy of the given one.
         layout: What its tokens stand for.
-        auxiliary_parameters: What the names of those parameters begin with that only a second head has, which is read
-            in training alone; `""` = the model has one head. A model with two gives `(outputs, auxiliary outputs)` for
-            `return_type="both"`.
-        head_parameters: What the names of the parameters of its heads begin with; `()` = it does not say.
+        auxiliary_parameters: Beginning of the parameter names of a second head that only training uses; `""` = there is
+            none. A model with two heads returns `(outputs, auxiliary outputs)` for `return_type="both"`.
+        head_parameters: Beginnings of the parameter names of its heads; `()` = not declared.
     """
 
     cfg: SignalConfig
@@ -75,34 +74,34 @@ class SignalModel(
 
     @property
     def parameter_layers(self) -> dict[str, int]:
-        """The layer of those parameters whose names begin so: -1 the embedding, `cfg.n_layers` what follows the blocks.
+        """Beginning of parameter names -> layer: -1 for embeddings, `cfg.n_layers` for everything after the blocks.
 
-        Empty = the model does not say.
+        Empty = not declared.
         """
         return {}
 
     @checked
     def example_input(self, batch: NonNegativeInt = 1, seed: NonNegativeInt = 0) -> Float[Tensor, "batch channel time"]:
-        """Standard-normal input of the right shape, on the model's device."""
+        """Make standard-normal input of the right shape on the model's device."""
         check_memory(4 * batch * self.cfg.n_channels * self.cfg.n_samples, f"an input of {batch} trials")
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(batch, self.cfg.n_channels, self.cfg.n_samples, generator=generator)
         return x.to(self.cfg.device)
 
     def check_signals(self, x: Tensor) -> None:
-        """Refuse input that is not what the configuration promises.
+        """Refuse input that does not fit the configuration.
 
         Raises:
-            ArgumentError: No tensor, no trial, another shape, no floats, or doubles for a model of floats.
+            ArgumentError: No tensor, no trial, another shape, no floats, or doubles for a model with float weights.
         """
         if not isinstance(x, Tensor):
             raise ArgumentError(f"input is a {type(x).__name__}; expected a tensor: torch.as_tensor(x).float()")
         if x.dtype == torch.float64 != self.cfg.dtype:
-            raise ArgumentError(f"input is {x.dtype}, as numpy counts, and the model {self.cfg.dtype}; give x.float()")
+            raise ArgumentError(f"input is {x.dtype} (numpy's default) and the model {self.cfg.dtype}; use x.float()")
         if x.is_floating_point() and x.dtype != torch.float64 == self.cfg.dtype:
-            raise ArgumentError(f"input is {x.dtype} and the model {self.cfg.dtype}; give x.double()")
+            raise ArgumentError(f"input is {x.dtype} and the model {self.cfg.dtype}; use x.double()")
         if not x.numel():
-            raise ArgumentError(f"input has shape {list(x.shape)}: no trial, or no sample")
+            raise ArgumentError(f"input has shape {list(x.shape)}; expected at least one trial and one sample")
         expected = (self.cfg.n_channels, self.cfg.n_samples)
         if x.ndim != 3 or tuple(x.shape[1:]) != expected or not x.is_floating_point():
             raise ArgumentError(
@@ -120,19 +119,19 @@ class SignalModel(
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """Load a model from a folder of `save_pretrained`, or from a repository of the hub of the same files.
+        """Load a model from a folder of `save_pretrained`, or from a repository of the hub with the same files.
 
         Args:
             pretrained_model_name_or_path: The folder, or the name of the repository.
-            **kwargs: As in `huggingface_hub`: `revision`, `config` in place of the saved one, ...
+            **kwargs: As in `huggingface_hub`: `revision`, `config` instead of the saved one, ...
 
         Raises:
-            ModelFileError: It is missing, damaged, of another class, or its weights are not finite.
+            ModelFileError: Missing or damaged files, another class, or weights that are not finite.
         """
         place = Path(pretrained_model_name_or_path).expanduser()
         for name in (CONFIG_FILE, WEIGHTS_FILE) if place.is_dir() else ():
             if not (place / name).is_file() and not (name == CONFIG_FILE and "config" in kwargs):
-                raise ModelFileError(f"{place} holds no {name}; expected a folder that save_pretrained wrote")
+                raise ModelFileError(f"{place} has no {name}; expected a folder written by save_pretrained")
         try:
             model = super().from_pretrained(place if place.is_dir() else pretrained_model_name_or_path, **kwargs)
             if "config" not in kwargs:
@@ -153,7 +152,7 @@ class SignalModel(
     @classmethod
     def _from_pretrained(cls, *, strict: bool = True, **kwargs: Any) -> "SignalModel":
         """Load weights; unlike the hub's default, a missing or unexpected key is an error."""
-        with contextlib.redirect_stdout(None):  # the hub library announces itself on stdout
+        with contextlib.redirect_stdout(None):  # the hub library prints to stdout
             return super()._from_pretrained(strict=strict, **kwargs).eval()
 
     @classmethod
@@ -164,28 +163,28 @@ class SignalModel(
         model = super()._load_as_safetensor(model, model_file, map_location, strict)
         for name, weight in model.state_dict().items():
             if weight.is_floating_point() and not weight.isfinite().all():
-                raise ModelFileError(f"{model_file}: the weights {name} hold NaN or infinity")
+                raise ModelFileError(f"{model_file}: the weights {name} contain NaN or infinity; save the model again")
         model._folder = Path(model_file).parent
         return model
 
     _folder = Path()
-    """Where the weights were loaded from."""
+    """The folder that the weights were loaded from."""
 
     def _config_content(self) -> dict[str, Any]:
-        """What `config.json` says of this model."""
+        """Return the content of `config.json` for this model."""
         return json.loads(json.dumps(asdict(self.cfg)))
 
     def _check_config(self) -> None:
-        """Refuse a configuration that is not the one the weights were saved with."""
+        """Refuse a configuration that differs from the one saved with the weights."""
         path, now = self._folder / CONFIG_FILE, self._config_content()
         unknown = [name for name in json.loads(path.read_text(encoding="utf-8")) if name not in now]
         if unknown:
-            raise ModelFileError(f"{path}: {type(self).__name__} has no setting {unknown[0]!r}; take it out, or update")
+            raise ModelFileError(f"{path}: {type(self).__name__} has no setting {unknown[0]!r}; remove it")
         with safe_open(self._folder / WEIGHTS_FILE, "pt") as file:
             about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
         for name, value in about.get("config", {}).items():
             if name in now and now[name] != value:
                 raise ModelFileError(
                     f"{path} was changed after it was written: {name} is {now[name]!r}, and the weights were saved"
-                    f" with {value!r}; give config=... if that is meant"
+                    f" with {value!r}; give config=... if this is intended"
                 )

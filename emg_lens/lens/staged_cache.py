@@ -1,4 +1,4 @@
-"""`ActivationCache` for encoders of several stages: each stage's activations under TransformerLens's short names."""
+"""`ActivationCache` for encoders with several stages: each stage under TransformerLens's short names."""
 
 from typing import Any, NoReturn
 
@@ -19,17 +19,17 @@ OF_ONE_STACK = (
     "stack_head_results",
     "stack_neuron_results",
 )
-"""Methods that add up what one stack of blocks writes."""
+"""Methods that add up the outputs of one stack of blocks."""
 
 
 class StagedCache(BiosignalCache):
-    """Activations of one run of an encoder of several stages, by full name: `stages.emg.blocks.0.attn.hook_pattern`.
+    """Activations of one run of an encoder with several stages, by full name: `stages.emg.blocks.0.attn.hook_pattern`.
 
-    Decompositions of the residual stream are refused: a token's stream is written to by one stage, and then by another.
+    Decompositions of the residual stream are refused, because two stages write to the stream of a token.
     """
 
     def stage(self, name: str) -> "StagedCache":
-        """The activations of one stage: `cache.stage("fusion")["pattern", 0]`.
+        """Return the activations of one stage: `cache.stage("fusion")["pattern", 0]`.
 
         Raises:
             UnknownNameError: No such stage.
@@ -41,20 +41,20 @@ class StagedCache(BiosignalCache):
 
 
 class CacheOfStage(StagedCache):
-    """Activations of one stage; layers count its own blocks, negative ones from its end."""
+    """Activations of one stage; layers count the blocks of the stage, negative ones from its end."""
 
     def __init__(self, cache_dict: dict[str, Tensor], model: Any, n_layers: int, has_batch_dim: bool = True) -> None:
         super().__init__(cache_dict, model, has_batch_dim=has_batch_dim)
         self.n_layers = n_layers
 
     def apply_slice_to_batch_dim(self, batch_slice: Selection) -> "CacheOfStage":
-        """The cache of some of the trials."""
+        """Return the cache of some of the trials."""
         whole = StagedCache(self.cache_dict, self.model, has_batch_dim=self.has_batch_dim)
         some = whole.apply_slice_to_batch_dim(batch_slice)
         return CacheOfStage(some.cache_dict, self.model, self.n_layers, has_batch_dim=some.has_batch_dim)
 
     def __getitem__(self, key: Any) -> Tensor:
-        """The activation of a full name within the stage, or of TransformerLens's short one.
+        """Return an activation by its name within the stage, or by TransformerLens's short name.
 
         Raises:
             UnknownNameError: A layer that the stage does not have.
@@ -62,15 +62,15 @@ class CacheOfStage(StagedCache):
         if not isinstance(key, tuple) or len(key) < 2 or not isinstance(key[1], int):
             return super().__getitem__(key)
         if not -self.n_layers <= key[1] < self.n_layers:
-            raise UnknownNameError(f"layer {key[1]} does not exist: this stage has layers 0 to {self.n_layers - 1}")
+            raise UnknownNameError(f"unknown layer {key[1]}; this stage has layers 0 to {self.n_layers - 1}")
         return super().__getitem__((key[0], key[1] % self.n_layers, *key[2:]))
 
 
 def _refused(method: str) -> Any:
     def refuse(self: StagedCache, *_: Any, **__: Any) -> NoReturn:
         raise ArgumentError(
-            f"{method} adds up one stack of blocks, and {type(self.model).__name__} has stages; read activations by"
-            " name, cache.stage(name)['resid_post', layer], or cut attention edges"
+            f"{method} adds up one stack of blocks, and {type(self.model).__name__} has several stages; read"
+            " activations by name, cache.stage(name)['resid_post', layer], or cut attention edges"
         )
 
     refuse.__doc__ = "Refused: see `StagedCache`."

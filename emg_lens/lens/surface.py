@@ -1,7 +1,7 @@
-"""The surface that makes our encoders TransformerLens models: hooks, caches, switches, weights, labels.
+"""The interface that makes our encoders TransformerLens models: hooks, caches, switches, weights, labels.
 
-`HookedBiosignalEncoder` inherits it. It computes nothing new; it keeps the contract of TransformerLens's analysis
-utilities (`docs/transformerlens.md`), and refuses what TransformerLens would silently ignore.
+`HookedBiosignalEncoder` inherits it. It follows TransformerLens's analysis utilities (`docs/transformerlens.md`), and
+raises errors where TransformerLens would ignore a mistake.
 """
 
 import difflib
@@ -26,12 +26,12 @@ from emg_lens.registry import UnknownNameError
 from emg_lens.validation import ArgumentError, check_argument
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
-"""Hook points by name, by names, or by a test of the name; `None` = all that fire."""
+"""Hook points by name, by several names, or by a function of the name; `None` = all that fire."""
 Direction = Literal["fwd", "bwd"]
 
 
 class TransformerLensSurface(SignalModel):
-    """What TransformerLens users and utilities find on a model."""
+    """Attributes and methods of a model that TransformerLens's users and utilities need."""
 
     cfg: EncoderConfig
     blocks: nn.ModuleList
@@ -48,28 +48,28 @@ class TransformerLensSurface(SignalModel):
     # --- hooks --------------------------------------------------------------------------------------------
 
     def select_points(self, wanted: NamesFilter) -> dict[str, HookPoint]:
-        """The hook points that a filter means, each once, under its own name.
+        """Return the hook points that match a filter, each once, by name.
 
-        A test of the name passes over points that are switched off.
+        A function of the name ignores points that are switched off.
 
         Raises:
-            UnknownNameError: A name that no hook point has.
-            ArgumentError: A point that is switched off, named outright; or a test that no point that fires passes.
+            UnknownNameError: No hook point has this name.
+            ArgumentError: A named point is switched off, or no point that fires matches.
         """
         check_argument("hook points", wanted, NamesFilter)
         if wanted is None or callable(wanted):
             matches = [p for name, p in self.hook_dict.items() if wanted is None or wanted(name)]
-            found = [point for point in matches if _is_open(point)]
-            if not found:
+            points = [point for point in matches if _is_open(point)]
+            if not points:
                 raise ArgumentError(f"the hook filter matches no hook point{_switched_off(matches)}")
         else:
-            found = [self._point(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
-        return {str(point.name): point for point in found}
+            points = [self._point(name) for name in ([wanted] if isinstance(wanted, str) else wanted)]
+        return {str(point.name): point for point in points}
 
     def _point(self, name: str) -> HookPoint:
         if name not in self.hook_dict:
             close = difflib.get_close_matches(name, self.hook_dict, n=3)
-            hint = f"did you mean one of {close}?" if close else "model.hook_dict lists them"
+            hint = f"did you mean one of {close}?" if close else "model.hook_dict lists all"
             raise UnknownNameError(f"no hook point {name!r}; {hint}")
         point = self.hook_dict[name]
         if not _is_open(point):
@@ -103,11 +103,11 @@ class TransformerLensSurface(SignalModel):
         names_filter: NamesFilter = None,
         **model_kwargs: Any,
     ) -> tuple[Any, Any]:
-        """As in TransformerLens: output and `ActivationCache` (or a plain dict). Points switched off are left out.
+        """As in TransformerLens: return outputs and an `ActivationCache` (or a dict), without points switched off.
 
-        The cache's decompositions add up for this model, also where it is post-LN: see `BiosignalCache`,
-        `PostNormCache`. Utilities that read the last position by default (`direct_logit_attribution`, `logit_lens`)
-        want `pos=0` / `positions=0` here: CLS.
+        The cache's decompositions add up for this model, also if it is post-LN (`BiosignalCache`, `PostNormCache`).
+        Some utilities use the last position by default (`direct_logit_attribution`, `logit_lens`); give them `pos=0` or
+        `positions=0`, the CLS position.
 
         Raises:
             UnknownNameError, ArgumentError: As `select_points`; or several trials with `remove_batch_dim`.
@@ -125,7 +125,7 @@ class TransformerLensSurface(SignalModel):
 
     @property
     def cache_type(self) -> type[BiosignalCache]:
-        """What holds the activations of a run, with decompositions that add up for this model."""
+        """The class of the activation cache, with decompositions that add up for this model."""
         return BiosignalCache if self.cfg.norm == "pre" else PostNormCache
 
     def get_caching_hooks(
@@ -137,7 +137,7 @@ class TransformerLensSurface(SignalModel):
         cache: dict[str, Tensor] | None = None,
         pos_slice: Slice | SliceInput = None,
     ) -> tuple[dict[str, Tensor], list, list]:
-        """As in TransformerLens; `pos_slice` also finds the positions of activations with a head axis."""
+        """As in TransformerLens; `pos_slice` also works for activations with a head axis."""
         cache = {} if cache is None else cache
         save = partial(_save, cache=cache, device=device, one=remove_batch_dim, positions=Slice.unwrap(pos_slice))
         names = list(self.select_points(names_filter))
@@ -153,7 +153,7 @@ class TransformerLensSurface(SignalModel):
         remove_batch_dim: bool = False,
         cache: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """As in TransformerLens: hooks that fill the returned dict in every forward, until `reset_hooks`."""
+        """As in TransformerLens: add hooks that fill the returned dict in every forward, until `reset_hooks`."""
         cache, fwd, bwd = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
         for name, hook in fwd:
             self.hook_dict[name].add_hook(hook)
@@ -164,11 +164,11 @@ class TransformerLensSurface(SignalModel):
     # --- switches -----------------------------------------------------------------------------------------
 
     def set_use_attn_result(self, value: bool) -> None:
-        """Compute `attn.hook_result`, each head's own contribution to the residual stream."""
+        """Compute `attn.hook_result`, the contribution of each head to the residual stream."""
         self._switch("use_attn_result", value)
 
     def set_use_split_qkv_input(self, value: bool) -> None:
-        """Give queries, keys and values of every head their own copy of the residual stream, hookable one by one."""
+        """Give queries, keys and values of every head their own copy of the residual stream, each with a hook."""
         self._switch("use_split_qkv_input", value, excludes="use_attn_in")
 
     def set_use_attn_in(self, value: bool) -> None:
@@ -181,19 +181,17 @@ class TransformerLensSurface(SignalModel):
 
     def _switch(self, switch: str, value: bool, excludes: str | None = None) -> None:
         if value and excludes is not None and getattr(self.cfg, excludes):
-            raise ArgumentError(f"{switch} and {excludes} exclude each other: model.set_{excludes}(False) first")
+            raise ArgumentError(f"{switch} and {excludes} exclude each other; call model.set_{excludes}(False) first")
         points = (p for p in self.hook_dict.values() if isinstance(p, GatedPoint) and p.switch == switch)
-        heard = [point.name for point in points if has_hook(point)]
-        if heard and not value:
-            raise ArgumentError(
-                f"{heard[0]!r} has hooks, which would fall silent with {switch} off: reset_hooks() first"
-            )
+        hooked = [point.name for point in points if has_hook(point)]
+        if hooked and not value:
+            raise ArgumentError(f"{hooked[0]!r} has hooks, which {switch}=False would disable; call reset_hooks()")
         setattr(self.cfg, switch, value)
 
     # --- handles: signals as tokens -----------------------------------------------------------------------
 
     def handles(self, x: Signals, labels: Labels | None = None) -> AbstractContextManager[Handles]:
-        """Stand-ins `[batch, pos]` (int64) for signals, for utilities that take tokens and sweep positions.
+        """Make stand-ins `[batch, pos]` (int64) for signals, for utilities that take tokens and sweep positions.
 
         ```python
         with model.handles(clean) as clean_tokens, model.handles(corrupt) as corrupt_tokens:
@@ -201,8 +199,8 @@ class TransformerLensSurface(SignalModel):
             get_act_patch_resid_pre(model, corrupt_tokens, clean_cache, metric)  # [layer, pos]
         ```
 
-        The model takes a handle wherever it takes signals. Rows can be sliced, shuffled, batched and mixed between open
-        contexts, columns cannot. Outside its context a handle raises.
+        The model accepts a handle wherever it accepts signals. Rows can be sliced, shuffled, batched and mixed between
+        open contexts; columns cannot. Outside its context a handle raises an error.
 
         Args:
             x: Trials.
@@ -210,27 +208,27 @@ class TransformerLensSurface(SignalModel):
                 items `{"tokens": tokens[i]}`).
 
         Raises:
-            ArgumentError: Trials of another shape than the configuration promises, or another number of labels.
+            ArgumentError: Trials that do not have the configured shape, or another number of labels.
         """
         self.check_signals(x)
         return open_handles(x, self.cfg.n_ctx, labels)
 
     def to_tokens(self, x: Any) -> NoReturn:  # noqa: ARG002
-        """Signals have no tokens of their own.
+        """Raise an error, because signals have no tokens.
 
         Raises:
-            ArgumentError: Always; `handles` gives stand-ins.
+            ArgumentError: Always; `handles` makes stand-ins.
         """
-        raise ArgumentError("signals have no tokens: use handles, `with model.handles(x) as tokens: ...`")
+        raise ArgumentError("signals have no tokens; use handles: `with model.handles(x) as tokens: ...`")
 
     def to_str_tokens(self, x: Any = None) -> list[str]:  # noqa: ARG002
-        """Names of the positions, for axes and attention views: those of the layout, whatever the input."""
+        """Return the names of the positions, for axes and attention views; they do not depend on the input."""
         return list(self.layout.names)
 
     # --- labels and weights -------------------------------------------------------------------------------
 
     def to_single_token(self, label: str) -> int:
-        """Class index of a gesture label.
+        """Return the class index of a gesture label.
 
         Raises:
             UnknownNameError: Unknown label; the message lists the known ones.
@@ -242,7 +240,7 @@ class TransformerLensSurface(SignalModel):
     def tokens_to_residual_directions(
         self, tokens: str | int | Sequence[str | int] | Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch d_model"]:
-        """Columns of `W_U`: the direction in the residual stream that each class is read from."""
+        """Return columns of `W_U`: the direction in the residual stream along which each class is read."""
         if isinstance(tokens, str):
             return self.W_U[:, self.to_single_token(tokens)]
         if isinstance(tokens, Sequence):
@@ -252,35 +250,35 @@ class TransformerLensSurface(SignalModel):
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
-        """Sum of the output biases of all blocks before `layer` (with `mlp_input`, of this layer's attention too).
+        """Sum the output biases of all blocks before `layer` (with `mlp_input`, also of this layer's attention).
 
         Raises:
             ArgumentError: The model is post-LN.
         """
         if self.cfg.norm == "post" and (layer > 0 or mlp_input):
             raise ArgumentError(
-                "in a post-LN model biases pass norms whose scale depends on the input; use the part 'bias' of"
-                " cache.get_full_resid_decomposition(return_labels=True)"
+                "a post-LN model has no constant bias, because biases pass norms that depend on the input; use the part"
+                " 'bias' of cache.get_full_resid_decomposition(return_labels=True)"
             )
         b_O: Tensor = self.b_O
         total = b_O[: layer + mlp_input].sum(0)
         return total + self.b_out[:layer].sum(0) if include_mlp_biases else total
 
     def tl_parameters(self) -> dict[str, Tensor]:
-        """Parameters by name, as `SVDInterpreter` wants them.
+        """Return the parameters by name for `SVDInterpreter`.
 
-        Without the norms of a post-LN model: it multiplies the gain of `ln2` into `W_in`, which there reads the stream
-        as it is, behind `ln1`.
+        The norms of a post-LN model are left out: `SVDInterpreter` would multiply the gain of `ln2` into `W_in`, which
+        in such a model reads the stream after `ln1`.
         """
         norms = (".ln1.", ".ln2.") if self.cfg.norm == "post" else ()
         return {name: p for name, p in self.named_parameters() if not any(norm in name for norm in norms)}
 
     def blocks_with(self, submodule: str) -> list[tuple[int, nn.Module]]:
-        """`(layer, block)` of every block that has this submodule."""
+        """Return `(layer, block)` for every block with this submodule."""
         return [(layer, block) for layer, block in enumerate(self.blocks) if submodule in dict(block.named_children())]
 
     def all_head_labels(self) -> list[str]:
-        """`L0H0`, `L0H1`, ... in the order of TransformerLens's per-head stacks."""
+        """Return `L0H0`, `L0H1`, ... in the order of TransformerLens's per-head stacks."""
         return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]
 
     def _stack(self, parameter: str) -> Tensor:
@@ -314,7 +312,7 @@ def _is_open(point: HookPoint) -> bool:
 
 
 def _switched_off(points: Sequence[HookPoint]) -> str:
-    """End of a message about points that are switched off; empty if none is."""
+    """Return the end of a message about points that are switched off; empty if none is."""
     switches = sorted({point.switch for point in points if isinstance(point, GatedPoint) and not point.is_open})
     if not switches:
         return ""
@@ -331,9 +329,9 @@ def _save(
     positions: Slice,
     suffix: str,
 ) -> None:
-    """Hook that keeps an activation (or its gradient)."""
+    """Store an activation (or its gradient) in the cache."""
     if one and tensor.shape[0] != 1:
-        raise ArgumentError(f"remove_batch_dim needs one trial, got {tensor.shape[0]}")
+        raise ArgumentError(f"{tensor.shape[0]} trials; remove_batch_dim needs one")
     kept = tensor.detach().to(device)[0] if one else tensor.detach().to(device)
     of_edges = str(hook.name).endswith(("hook_attn_scores", "hook_pattern"))  # [..., dest, src]
     cache[f"{hook.name}{suffix}"] = positions.apply(kept, dim=-2 if of_edges else 0 if one else 1)

@@ -43,7 +43,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         >>> logits, cache = model.run_with_cache(torch.randn(8, 4, 20))  # input [batch, channel, time]
         >>> tuple(cache["pattern", 2].shape)  # batch, head, dest, src: CLS and four channels
         (8, 4, 5, 5)
-        >>> parts, labels = cache.decompose_resid(return_labels=True)
+        >>> parts, labels = cache.decompose_resid(pos_slice=0, return_labels=True)
         >>> tuple(cache.logit_attrs(parts, "fist", pos_slice=0).shape)  # what each part adds to the logit of "fist"
         (10, 8)
     """

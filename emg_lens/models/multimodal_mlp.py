@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.lens.config import Share, SignalConfig, check_names_of_parts
+from emg_lens.lens.config import Fraction, SignalConfig, check_names_of_parts
 from emg_lens.lens.points import Point
 from emg_lens.lens.signals import SignalModel
 from emg_lens.models.dropout import drop
@@ -31,7 +31,7 @@ class MultimodalMLPConfig(SignalConfig):
 
     d_hidden: PositiveInt = 200
     d_fused: PositiveInt = 200
-    dropout: Share = 0.0
+    dropout: Fraction = 0.0
 
     model_name = "multimodal-mlp"
 

@@ -98,7 +98,7 @@ def test_a_switch_cannot_be_turned_off_while_its_point_has_a_hook():
     model = make()
     model.set_use_attn_result(True)
     model.add_perma_hook("blocks.0.attn.hook_result", nothing)
-    with pytest.raises(ValueError, match="would fall silent"):
+    with pytest.raises(ValueError, match="would disable"):
         model.set_use_attn_result(False)
     model.reset_hooks(including_permanent=True)
     model.set_use_attn_result(False)

@@ -48,12 +48,12 @@ def test_choices_of_a_configuration_of_ones_own_are_checked_too():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_samples": 0}, "n_samples=0; expected greater than 0"),
-        ({"n_classes": 0}, "n_classes must be at least 1, got 0"),
-        ({"class_names": ["a"]}, "1 class_names for n_classes=3"),
+        ({"n_samples": 0}, "n_samples=0; expected a number greater than 0"),
+        ({"n_classes": 0}, "n_classes=0; expected at least 1"),
+        ({"class_names": ["a"]}, "1 class_names; expected n_classes=3"),
         ({"modalities": {}}, "at least one modality"),
-        ({"modalities": {"emg": 0}}, "'emg' needs at least one channel"),
-        ({"modality_order": ["emg"]}, "does not order"),
+        ({"modalities": {"emg": 0}}, "'emg' has 0 channels; expected at least one"),
+        ({"modality_order": ["emg"]}, "expected an order of"),
     ],
 )
 def test_signals_that_cannot_be_are_refused(changes, message):
@@ -117,8 +117,8 @@ def without_a_checksum(folder, **weights):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "holds no model.safetensors"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
         (lambda folder: (folder / "config.json").write_text('{"d_model": 16'), "cannot be loaded as IsoNet"),
         (lambda folder: (folder / "config.json").write_text("[1, 2]"), "cannot be loaded as IsoNet"),
         (lambda folder: changed(folder, d_model="wide"), "cannot be loaded as IsoNet|d_model"),
@@ -128,7 +128,7 @@ def without_a_checksum(folder, **weights):
         (lambda folder: without_a_checksum(folder, W=torch.zeros(2)), "cannot be loaded as IsoNet .*W"),
         (
             lambda folder: without_a_checksum(folder, **{"unembed.b_U": torch.full((3,), torch.nan)}),
-            "the weights unembed.b_U hold NaN or infinity",
+            "the weights unembed.b_U contain NaN or infinity",
         ),
     ],
 )
@@ -204,7 +204,7 @@ def test_numbers_of_numpy_are_taken_as_pythons():
 )
 def test_a_model_beyond_memory_is_refused_before_it_is_built(size):
     config = EncoderConfig(**{**SIZES, **size})
-    with pytest.raises(EmgLensError, match=r"HookedBiosignalEncoder with .* GiB of memory, and .* are free"):
+    with pytest.raises(EmgLensError, match=r"HookedBiosignalEncoder with .* GiB of memory, but .* are free"):
         HookedBiosignalEncoder(config)
 
 

@@ -105,17 +105,17 @@ def test_cross_modal_edges_exist_in_the_fusion_stage_alone():
     x = model.example_input(3).double()
     in_fusion = model.run_with_hooks(x, fwd_hooks=cut(model, cross_modal().at(stage="fusion", layers=0)))
     torch.testing.assert_close(in_fusion, model.run_with_hooks(x, fwd_hooks=cut(model, cross_modal().at(layers=2))))
-    with pytest.raises(EdgeError, match="modalities meet in stage 'fusion', layers 2 to 3 alone"):
+    with pytest.raises(EdgeError, match="modalities meet only in stage 'fusion', layers 2 to 3"):
         cut(model, cross_modal().at(layers=0))
-    with pytest.raises(EdgeError, match="modalities meet in stage 'fusion', layers 2 to 3 alone"):
+    with pytest.raises(EdgeError, match="modalities meet only in stage 'fusion', layers 2 to 3"):
         sweep(model, x, [Condition("early", cross_modal().at(layers=[0, 1]))])
-    with pytest.raises(EdgeError, match="in no stage do modalities meet"):
+    with pytest.raises(EdgeError, match="modalities meet in no stage"):
         cut(make("multimodal-transformer"), cross_modal())
     with pytest.raises(EdgeError, match=r"unknown stage 'fussion'; this layout has \['emg', 'acc', 'fusion'\]"):
         cut(model, cross_modal().at(stage="fussion"))
     with pytest.raises(EdgeError, match="unknown layer 2; stage 'fusion' has layers 0 to 1"):
         cut(model, cross_modal().at(stage="fusion", layers=2))
-    with pytest.raises(EdgeError, match="unknown stage 'fusion'; this model has but one"):
+    with pytest.raises(EdgeError, match="unknown stage 'fusion'; this model has only one stage"):
         cross_modal().at(stage="fusion").mask(TokenLayout.channels({"emg": 1, "acc": 1}), 1, 1)
 
 
@@ -189,7 +189,7 @@ def test_the_sweep_over_stages_equals_the_loop(data):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_six_identities_of_table_3_hold(kind):
-    """docs/isonet-protocol.md §4.7: with a CLS readout what is cut among other tokens in the last layer changes nothing."""
+    """With a CLS readout, a cut among other tokens in the last layer changes nothing (docs/isonet-protocol.md §4.7)."""
     model = make(kind)
     x = model.example_input(4).double()
     n = model.cfg.n_layers
@@ -214,9 +214,9 @@ def test_severed_edges_never_carry_attention(kind):
 
 
 def test_edges_that_a_model_never_had_are_not_severed_silently():
-    with pytest.raises(ValueError, match=r"masked_edges='cross_modal\(\)' selects no edge of this model; in no stage"):
+    with pytest.raises(ValueError, match=r"masked_edges='cross_modal\(\)' selects no edge of this model; modalities meet in no stage"):
         make("multimodal-transformer", masked_edges="cross_modal()")
-    with pytest.raises(ValueError, match="selects no edge of this model; modalities meet in stage 'fusion'"):
+    with pytest.raises(ValueError, match="selects no edge of this model; modalities meet only in stage 'fusion'"):
         make("hierarchical", masked_edges="cross_modal().at(layers=0)")
     assert make("hierarchical", masked_edges="none()").permanent_mask() is None
 
@@ -263,7 +263,10 @@ def test_a_stage_has_its_cache_and_its_attention_view(tmp_path):
     assert fusion["pattern", 1].shape == (3, 2, len(model.layout), len(model.layout))
     with pytest.raises(ValueError, match="decompose_resid adds up one stack"):
         cache.decompose_resid()
-    with pytest.raises(ValueError, match=r"attn.W_Q needs one stack of blocks, and HierarchicalTransformer has the stages emg, acc, fusion"):
+    with pytest.raises(
+        ValueError,
+        match=r"attn.W_Q needs one stack of blocks, and HierarchicalTransformer has the stages emg, acc, fusion",
+    ):
         _ = model.W_Q
     with pytest.raises(ValueError, match="hook points of stages: give cache.stage"):
         attention_view(cache, model.layout)
@@ -283,7 +286,7 @@ def test_layers_of_a_stage_count_its_own():
     last = cache[f"stages.fusion.blocks.{len(layers) - 1}.attn.hook_pattern"]
     assert torch.equal(fusion["pattern", -1], last)
     assert torch.equal(fusion.apply_slice_to_batch_dim(slice(0, 2))["pattern", -1], last[:2])
-    with pytest.raises(UnknownNameError, match=f"layer 7 does not exist: this stage has layers 0 to {len(layers) - 1}"):
+    with pytest.raises(UnknownNameError, match=f"unknown layer 7; this stage has layers 0 to {len(layers) - 1}"):
         fusion["pattern", 7]
     with pytest.raises(EdgeError, match="unknown layer 7; stage 'fusion' has layers 0 to"):
         cut(model, every().at(stage="fusion", layers=7))
@@ -293,9 +296,7 @@ def test_a_stage_without_attention_in_a_layer_is_cut_elsewhere_and_refused_there
     model = make("hierarchical").eval()
     model.stages["emg"].blocks[0] = nn.Identity()
     assert cut(model, cross_modal())
-    with pytest.raises(
-        EdgeError, match=r"layer 0 \(stage 'emg'\) has no attention; layers with attention: 1 \("
-    ):
+    with pytest.raises(EdgeError, match=r"layer 0 \(stage 'emg'\) has no attention; layers with attention: 1 \("):
         cut(model, unimodal().at(stage="emg"))
     with pytest.raises(EdgeError, match="no hook point stages.emg.blocks.0.hook_normalized_resid_post"):
         activation_shift(model, torch.randn(3, model.cfg.n_channels, model.cfg.n_samples).double(), [])
@@ -434,5 +435,5 @@ def test_an_mlp_cut_of_nothing_and_another_models_stages_are_refused():
     plain = build_model(
         "isonet", modalities={"emg": 3, "acc": 2}, n_samples=6, n_classes=4, patch_samples=3, d_model=16
     )
-    with pytest.raises(EdgeError, match="this one has but one"):
+    with pytest.raises(EdgeError, match="the model has only one"):
         audit(plain, cross_modal(), model.layout)

@@ -1,4 +1,4 @@
-"""`ActivationCache` for a model in which the direction of a class depends on the position it is read from."""
+"""`ActivationCache` for a model in which the direction of a class depends on the position."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from emg_lens.lens.cache import BiosignalCache, Selection, Stack, as_slice
 
 
 class PositionReadCache(BiosignalCache):
-    """Activations of a run of a model with `directions_at_positions`, where `W_U` is not one matrix."""
+    """Activations of a run of a model with `directions_at_positions`, in which `W_U` is not one matrix."""
 
     def logit_attrs(
         self,
@@ -18,18 +18,18 @@ class PositionReadCache(BiosignalCache):
         batch_slice: Selection = None,
         has_batch_dim: bool = True,
     ) -> Any:
-        """As in TransformerLens: what each part adds to a class's logit, `[part, batch, pos]`.
+        """Compute what each part adds to the logit of a class, `[part, batch, pos]`, as in TransformerLens.
 
-        Summed over the parts of `decompose_resid`, their mean over positions is the logit, less `b_U` and the part of
-        `ln_final.b`.
+        The sum over the parts of `decompose_resid`, averaged over positions, is the logit without `b_U` and the
+        contribution of `ln_final.b`.
 
         Args:
             residual_stack: Parts of the residual stream.
-            tokens: A class, or one a trial.
-            incorrect_tokens: Take the difference to these.
-            pos_slice: The positions that the stack has.
-            batch_slice: Trials to take of it.
-            has_batch_dim: Whether it has an axis of trials.
+            tokens: A class, or one class per trial.
+            incorrect_tokens: Classes to subtract.
+            pos_slice: Positions that the stack contains.
+            batch_slice: Trials to select from the stack.
+            has_batch_dim: Whether the stack has an axis of trials.
 
         Raises:
             UnknownNameError: No such class.

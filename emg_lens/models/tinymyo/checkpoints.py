@@ -1,7 +1,7 @@
-"""TinyMyo's published files: how they are read, what they say of the model they belong to, and the report of reading.
+"""TinyMyo's published files: reading them, the model settings that follow from them, and the report.
 
-The licence of the published weights (CC BY-ND 4.0) lets nobody pass on changed copies, and a copy that was converted is
-one: convert where you run, and share the name of the original.
+The licence of the published weights (CC BY-ND 4.0) forbids the distribution of changed copies, and a converted copy is
+one. Convert on your own machine, and refer others to the original.
 """
 
 import pickle
@@ -25,21 +25,21 @@ from emg_lens.lens.signals import ModelFileError
 from emg_lens.models.tinymyo.weights import CHANNEL_EMBED, FREQUENCIES, State
 
 PUBLISHED_PARAMETERS = {"encoder": 3_563_520, "reconstruction": 3_567_380}
-"""Of the published model: without its head, and with that of pre-training (docs/tinymyo-model.md §9.1)."""
+"""Parameters of the published model: without a head, and with the head of pre-training (docs/tinymyo-model.md §9.1)."""
 EXPECTED_INPUT = {
-    "reconstruction": "each channel of each window scaled to [-1, 1] by its least and largest value; as published"
+    "reconstruction": "each channel of each window scaled to [-1, 1] by its smallest and largest value; as published"
     " 1000 samples, 16 channels, 2000 Hz",
     "classification": "z-scores of each channel; as published at 200 Hz, 1000 samples (UCI EMG, EPN-612) or 200 (DB5)",
     "regression": "z-scores of each channel; as published 1000 samples, 16 channels (DB8)",
 }
-"""Scaling, window and rate of what each head was trained with (docs/tinymyo-model.md §9.3)."""
+"""Scaling, window and rate of the data that each head was trained on (docs/tinymyo-model.md §9.3)."""
 DAMAGED = (
     SafetensorError, OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError,
     zipfile.BadZipFile,
 )  # fmt: skip
-"""What the readers raise on damaged files."""
+"""Exceptions of the readers on damaged files."""
 LARGEST_WEIGHT = 1e6
-"""Weights beyond it are a damaged file's: those of the published kind are below ten."""
+"""Larger weights are taken as damage: those of the published kind are below ten."""
 READ = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
 LIGHTNING_PREFIX = "model."
@@ -48,26 +48,26 @@ HEADS = {"decoder_pred": "reconstruction", "classifier": "classification", "regr
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What reading a published file told; `print(model.load_report)`.
+    """The report about a published file that was loaded; `print(model.load_report)`.
 
     Attributes:
         source: The file.
-        rope: What rotary positions run over in the model that was built: `"none"`, `"token"` or `"time"`.
-        rope_told_by: What says so.
-        n_tensors: Tensors that were taken.
-        reshaped: Of these, those whose axes lie differently here: `name there -> names here`.
-        missing: Names that the model needs and the file does not have; they keep fresh weights.
-        unexpected: Names of the file that the model has no place for.
-        fresh: Our names of a head that was asked for in the place of the file's.
-        n_parameters: Of the model.
-        n_encoder: Of these, the encoder's, without the head.
-        notes: What else there is to know.
-        expects: Rate, window and scaling of what the model was trained with, as published.
+        rope: Index of the rotary positions in the model: `"none"`, `"token"` or `"time"`.
+        rope_source: What decided this.
+        n_tensors: Number of tensors that were loaded.
+        reshaped: Tensors with other axes here: `published name -> our names`.
+        missing: Names that the model needs and the file does not have; they keep their initial weights.
+        unexpected: Names in the file that the model does not have.
+        fresh: Our names of the tensors of a new head.
+        n_parameters: Number of parameters of the model.
+        n_encoder: Number of parameters without the head.
+        notes: Further remarks.
+        expects: Rate, window and scaling of the training data, as published.
     """
 
     source: str
     rope: str
-    rope_told_by: str
+    rope_source: str
     n_tensors: int
     reshaped: tuple[str, ...]
     missing: tuple[str, ...]
@@ -83,9 +83,9 @@ class LoadReport:
         same = "as published" if self.n_encoder == published else f"published: {published:,}"
         lines = [
             f"TinyMyo from {self.source}",
-            f"  tensors     {self.n_tensors} taken, {len(self.reshaped)} of them with other axes (.reshaped)",
+            f"  tensors     {self.n_tensors} loaded, {len(self.reshaped)} of them with other axes (.reshaped)",
             f"  parameters  {self.n_parameters:,}; the encoder's {self.n_encoder:,} ({same})",
-            f"  rope        {self.rope!r}: {self.rope_told_by}",
+            f"  rope        {self.rope!r}: {self.rope_source}",
             f"  expects     {self.expects}",
         ]
         for what, names in (("missing", self.missing), ("unexpected", self.unexpected), ("fresh", self.fresh)):
@@ -96,12 +96,12 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A published file, read.
+    """The content of a published file.
 
     Attributes:
         source: The file.
-        state: Its tensors by upstream's names, without a prefix, in float32.
-        notes: What was done to them.
+        state: Its tensors under their published names, without a prefix, in float32.
+        notes: Changes made to them.
     """
 
     source: str
@@ -110,21 +110,21 @@ class PublishedFile:
 
     @property
     def rope(self) -> tuple[Literal["token", "time"] | None, str]:
-        """What its positions run over, None if it does not say; and what says so."""
+        """Index of its rotary positions, None if the file does not say; and the reason."""
         if any(name.endswith(FREQUENCIES) for name in self.state):
             return "token", f"the file has {FREQUENCIES}"
         if CHANNEL_EMBED in self.state:
             return "time", f"the file has {CHANNEL_EMBED}"
-        return None, "the file does not say; 'none' gives the outputs of the published code, detect_rope_mode decides"
+        return None, "the file does not say; 'none' gives the outputs of the published code; use detect_rope_mode"
 
     @property
     def head(self) -> dict[str, Any]:
-        """The fields of `TinyMyoConfig` that the file's head decides, and `n_channels` where the head knows it."""
+        """The fields of `TinyMyoConfig` that follow from the file's head, and `n_channels` if the head fixes it."""
         kinds = {kind for part, kind in HEADS.items() if any(f"model_head.{part}." in name for name in self.state)}
         if len(kinds) != 1:
             raise ModelFileError(
                 f"{self.source} has {len(kinds) or 'no'} heads{f' ({sorted(kinds)})' * bool(kinds)}; expected one of"
-                f" model_head.{', model_head.'.join(HEADS)}; give head=... for a fresh one"
+                f" model_head.{', model_head.'.join(HEADS)}; give head=... for a new head"
             )
         kind, d_model = kinds.pop(), len(self._tensor("norm.weight", 1))
         if kind == "reconstruction":
@@ -134,34 +134,34 @@ class PublishedFile:
         if kind == "regression":
             return {"head": kind, "n_classes": n_classes, "n_channels": self._channels("regressor.0", 3, d_model)}
         n_channels = self._channels("classifier", 2, d_model)
-        if n_channels == 1:  # of all channels the mean
+        if n_channels == 1:  # it reads the mean of all channels
             return {"head": kind, "fusion": "mean", "n_classes": n_classes}
         return {"head": kind, "fusion": "concat", "n_classes": n_classes, "n_channels": n_channels}
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The fields of `TinyMyoConfig` that the shapes of the encoder's tensors decide."""
-        layers = {int(found[1]) for found in map(re.compile(r"blocks\.(\d{1,3})\.").match, self.state) if found}
+        """The fields of `TinyMyoConfig` that follow from the shapes of the encoder's tensors."""
+        layers = {int(match[1]) for match in map(re.compile(r"blocks\.(\d{1,3})\.").match, self.state) if match}
         if layers != set(range(len(layers))) or not layers:
             raise ModelFileError(f"{self.source} has the blocks {sorted(layers)}; expected 0, 1, 2, ... without a gap")
         patch = self._tensor("patch_embedding.patch_embed.proj.weight", 4)
         sizes = {"d_model": len(patch), "patch_samples": patch.shape[-1], "n_layers": len(layers)}
         sizes["d_mlp"] = len(self._tensor("blocks.0.mlp.fc1.weight", 2))
         if CHANNEL_EMBED in self.state:
-            found = self.state[CHANNEL_EMBED]
-            if found.numel() % len(patch):
+            vectors = self.state[CHANNEL_EMBED]
+            if vectors.numel() % len(patch):
                 raise ModelFileError(
-                    f"{self.source}: {CHANNEL_EMBED} has shape {list(found.shape)}; expected vectors of {len(patch)}"
+                    f"{self.source}: {CHANNEL_EMBED} has shape {list(vectors.shape)}; expected vectors of {len(patch)}"
                 )
-            sizes["channel_slots"] = found.numel() // len(patch)
+            sizes["channel_slots"] = vectors.numel() // len(patch)
         return sizes
 
     def _tensor(self, name: str, n_axes: int) -> Tensor:
-        found = self.state.get(name)
-        if found is None or found.ndim != n_axes or not found.numel():
-            told = "is missing" if found is None else f"has shape {list(found.shape)}"
-            raise ModelFileError(f"{self.source}: {name} {told}; expected a tensor of {n_axes} axes, as TinyMyo's is")
-        return found
+        tensor = self.state.get(name)
+        if tensor is None or tensor.ndim != n_axes or not tensor.numel():
+            problem = "is missing" if tensor is None else f"has shape {list(tensor.shape)}"
+            raise ModelFileError(f"{self.source}: {name} {problem}; expected {n_axes} axes, as in TinyMyo")
+        return tensor
 
     def _channels(self, layer: str, n_axes: int, d_model: int) -> int:
         width = self._tensor(f"model_head.{layer}.weight", n_axes).shape[1]
@@ -173,21 +173,21 @@ class PublishedFile:
 
 
 def is_of_head(name: str) -> bool:
-    """Whether a tensor of upstream's is the head's."""
+    """Whether a published tensor belongs to the head."""
     return name.startswith("model_head.")
 
 
 def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head: bool) -> tuple[list[str], list[str]]:
-    """Names that are missing in a file, and those that nothing has a place for.
+    """Find the names that a file lacks, and those that the model does not have.
 
     Args:
         published: The file.
         cfg: The model's configuration.
-        expected: What `to_theirs` gives for the model.
-        own_head: Whether the file's head is to be taken.
+        expected: Tensors of the model under their published names (`to_theirs`).
+        own_head: Whether the file's head is loaded.
 
     Raises:
-        ModelFileError: A tensor of another shape than the model's, or frequencies that are not those of its rotation.
+        ModelFileError: A tensor of another shape than the model's, or frequencies of another rotation.
     """
     state = published.state
     for name, tensor in state.items():
@@ -195,13 +195,13 @@ def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head
             if tensor.shape != expected[name].shape:
                 wide = 2 * tensor.numel()
                 raise ModelFileError(
-                    f"{published.source}: {name} are those of heads {wide} wide; expected {cfg.d_head}: give n_heads="
+                    f"{published.source}: {name} belong to heads of width {wide}; expected {cfg.d_head}: give n_heads="
                     f"{cfg.d_model // max(wide, 1)}"
                 )
-            rounded = [expected[name].to(dtype).float() for dtype in READ]  # as the file may have held them
+            rounded = [expected[name].to(dtype).float() for dtype in READ]  # the precision of the file is not known
             if not any(torch.allclose(tensor.float(), one, rtol=1e-5) for one in rounded):
                 raise ModelFileError(
-                    f"{published.source}: {name} are not those of base {cfg.rotary_base}: {tensor[:3]}"
+                    f"{published.source}: {name} are {tensor[:3]}, ...; expected those of base {cfg.rotary_base}"
                 )
         elif name in expected and name != CHANNEL_EMBED and tensor.shape != expected[name].shape:
             if is_of_head(name) and not own_head:
@@ -212,7 +212,7 @@ def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head
     of_head = {name for name in expected if is_of_head(name) and not own_head}
     optional = {name for name in expected if name.endswith(FREQUENCIES)} | of_head
     left = {name for name in state if is_of_head(name) and not own_head}
-    idle = {name for name in state if name.endswith(FREQUENCIES)}  # said by the configuration
+    idle = {name for name in state if name.endswith(FREQUENCIES)}  # the configuration has them
     return [n for n in expected if n not in state and n not in optional], [
         n for n in state if n not in expected and n not in left | idle
     ]
@@ -222,10 +222,10 @@ def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head
 
 
 def find_file(source: str | Path, filename: str | None, revision: str | None) -> Path:
-    """The file that is meant: itself, one in a folder, or one in a repository of the hub, fetched.
+    """Find a file: by its path, in a folder, or in a repository of the hub, from which it is downloaded.
 
     Raises:
-        ModelFileError: There is none, or several and no `filename` says which.
+        ModelFileError: No such file, or several without a `filename`.
     """
     place = Path(source).expanduser()
     if place.is_file():
@@ -234,14 +234,14 @@ def find_file(source: str | Path, filename: str | None, revision: str | None) ->
         if filename is not None:
             if (place / filename).is_file():
                 return place / filename
-            raise ModelFileError(f"{place} holds no file {filename!r}; it has {_list(place)}")
-        found = sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
-        if len(found) != 1:
-            raise ModelFileError(f"{place}: give filename=..., one of its weights; it has {_list(place)}")
-        return found[0]
+            raise ModelFileError(f"{place} has no file {filename!r}; it has {_list(place)}")
+        files = sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES)
+        if len(files) != 1:
+            raise ModelFileError(f"{place}: give filename=..., one of its files of weights; it has {_list(place)}")
+        return files[0]
     if filename is None:
         raise ModelFileError(
-            f"there is no file or folder {str(source)!r}; for a repository of the hub give filename=... too, such as"
+            f"there is no file or folder {str(source)!r}; for a repository of the hub give filename=... too, as"
             " 'UCI_EMG/base.safetensors'"
         )
     try:
@@ -249,31 +249,31 @@ def find_file(source: str | Path, filename: str | None, revision: str | None) ->
     except (OSError, ValueError, HFValidationError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelFileError(
-            f"there is no file or folder {str(source)!r}, and {filename!r} cannot be fetched from the hub"
+            f"there is no file or folder {str(source)!r}, and {filename!r} cannot be downloaded from the hub"
             f" ({reason[:200]})"
         ) from None
 
 
 def read_published(path: Path) -> PublishedFile:
-    """The tensors of a published file: safetensors, or what Lightning writes (`.ckpt`), of which nothing else is read.
+    """Read the tensors of a published file: safetensors, or Lightning's `.ckpt`, of which nothing else is read.
 
     Raises:
-        ModelFileError: It is damaged, holds something else than tensors, or values that are not finite.
+        ModelFileError: A damaged file, something else than tensors, or values that are not finite.
     """
     try:
-        found: Any = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
+        content: Any = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except ModelFileError:
         raise
     except DAMAGED as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelFileError(f"{path} is damaged, or no file of weights ({reason[:200]}); fetch it again") from None
+        raise ModelFileError(f"{path} is damaged, or no file of weights ({reason[:200]}); download it again") from None
     notes = []
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    tensors = isinstance(found, Mapping) and all(isinstance(one, Tensor) for one in found.values())
-    if not tensors or not found:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    tensors = isinstance(content, Mapping) and all(isinstance(one, Tensor) for one in content.values())
+    if not tensors or not content:
         raise ModelFileError(f"{path} holds no tensors by name; expected a state_dict of TinyMyo")
-    state = {str(name): tensor for name, tensor in found.items()}
+    state = {str(name): tensor for name, tensor in content.items()}
     if all(name.startswith(LIGHTNING_PREFIX) for name in state):
         state = {name.removeprefix(LIGHTNING_PREFIX): tensor for name, tensor in state.items()}
     for name, tensor in state.items():
@@ -281,8 +281,7 @@ def read_published(path: Path) -> PublishedFile:
             raise ModelFileError(f"{path}: {name} {reason}; expected plain values of {', '.join(map(str, READ))}")
         if not (tensor.abs() <= LARGEST_WEIGHT).all():
             raise ModelFileError(
-                f"{path}: {name} holds NaN or values beyond {LARGEST_WEIGHT:g}, as no trained"
-                " weights are; fetch it again"
+                f"{path}: {name} has NaN or values above {LARGEST_WEIGHT:g}, so the file is damaged; download it again"
             )
     others = {tensor.dtype for tensor in state.values()} - {torch.float32}
     if others:
@@ -291,14 +290,14 @@ def read_published(path: Path) -> PublishedFile:
 
 
 def write_published(path: Path, state: State, prefix: str) -> None:
-    """Write tensors by upstream's names, as safetensors or, by the file's ending, as Lightning does.
+    """Write tensors under their published names; the file's ending decides between safetensors and Lightning's format.
 
     Raises:
         ModelFileError: The file's name has another ending.
     """
     named = {prefix + name: tensor.cpu() for name, tensor in state.items()}
     if path.suffix not in SUFFIXES:
-        raise ModelFileError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+        raise ModelFileError(f"{path}: expected a name that ends in one of {', '.join(SUFFIXES)}")
     with replacing(path) as partial:
         if path.suffix == ".safetensors":
             save_file(named, partial, {"format": "pt"})
@@ -307,7 +306,7 @@ def write_published(path: Path, state: State, prefix: str) -> None:
 
 
 def _no_weights(tensor: Tensor) -> str | None:
-    """Why the values of a tensor cannot be taken: they are not there, or not numbers that can be compared."""
+    """Say why the values of a tensor cannot be used; None if they can."""
     if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu":
         return f"is a nested, {tensor.layout} or {tensor.device.type} tensor"
     if tensor.dtype not in READ:
@@ -318,9 +317,9 @@ def _no_weights(tensor: Tensor) -> str | None:
 
 
 def _load_pickled(path: Path) -> Any:
-    """What a file of `torch.save` holds, with something inert for each object that is not torch's own.
+    """Read a file of `torch.save`, with a placeholder for each object that is not torch's own.
 
-    Lightning keeps a run's settings so. No class that the file names is looked up, and no code of it is run.
+    Lightning stores the settings of a run in such objects. No class named in the file is imported, and no code is run.
     """
     try:
         foreign = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
@@ -328,11 +327,11 @@ def _load_pickled(path: Path) -> Any:
         with safe_globals(inert):  # pyright: ignore[reportArgumentType]  (takes names since 2.6, as its docstring says)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if re.search(r"operand|load key|truncated", str(error)):  # no pickle, or not all of one
+        if re.search(r"operand|load key|truncated", str(error)):  # not a pickle, or truncated
             raise ValueError(str(error)) from None
         raise ModelFileError(
-            f"{path} holds Python objects beside its weights that cannot be passed over, and they are never run here;"
-            " where you trust it, take the weights out:"
+            f"{path} holds Python objects besides its weights that cannot be skipped, and emg-lens never runs them;"
+            " if you trust the file, extract the weights:"
             " torch.save({'state_dict': torch.load(path, weights_only=False)['state_dict']}, 'weights.pt')"
         ) from None
 
@@ -342,9 +341,9 @@ def _inert(cls: type, *_: Any, **__: Any) -> Any:
 
 
 def _forget(self: Any, state: Any) -> None:
-    """Nothing of an object is kept."""
+    """Drop the state of a placeholder."""
 
 
 def _list(place: Path) -> str:
-    found = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.suffix in SUFFIXES)
-    return ", ".join(found[:8]) + f" and {len(found) - 8} more" * (len(found) > 8) or "none"
+    names = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.suffix in SUFFIXES)
+    return ", ".join(names[:8]) + f" and {len(names) - 8} more" * (len(names) > 8) or "none"

@@ -1,6 +1,6 @@
-"""TinyMyo (Fasulo et al. 2025): a foundation model of surface EMG, a token a patch of a channel.
+"""TinyMyo (Fasulo et al. 2025): a foundation model of surface EMG; a token is a patch of a channel.
 
-`docs/tinymyo-model.md` §9 says what was published under the name, in which variants, and what each part computes.
+`docs/tinymyo-model.md` §9 describes the published variants and what each part computes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ from emg_lens.validation import ArgumentError, OutputCount, checked
 
 
 class ChannelVectors(nn.Module):
-    """Learned vectors of channels, `W_channel [slot, d_model]`; a model of fewer channels has the first."""
+    """Learned vectors of channels, `W_channel [slot, d_model]`; a model with fewer channels uses the first ones."""
 
     def __init__(self, cfg: TinyMyoConfig) -> None:
         super().__init__()
@@ -50,39 +50,46 @@ class ChannelVectors(nn.Module):
 
     @property
     def W_pos(self) -> Float[Tensor, "pos d_model"]:  # noqa: N802
-        """What is added at each position."""
+        """The vector that is added at each position."""
         return repeat(self.W_channel[: self.n_channels], "channel d -> (channel patch) d", patch=self.n_patches)
 
     def forward(self, tokens: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        """The vectors of each trial's tokens, all trials in one memory."""
+        """Return the vectors for the tokens of each trial; all trials share one memory."""
         return self.W_pos.expand(len(tokens), -1, -1)
 
 
 class TinyMyo(HookedBiosignalEncoder):
     """The EMG foundation model.
 
-    ```python
-    model = TinyMyo(TinyMyoConfig(modalities={"emg": 16}, n_samples=1000, n_classes=0, head="reconstruction"))
-    model(x, masked=hidden)  # hidden [batch, pos] of truth values -> the samples [batch, channel, time]
-    cache.logit_attrs(parts, 3)  # what each part adds to sample 3 of each patch
-    ```
+    With classes, the logits are a mean over positions, and each position has its own direction for a class
+    (`directions_at_positions`).
 
-    With classes, logits are the mean over positions of what each is read for: `directions_at_positions` says what for.
+    Attributes:
+        load_report: What was read from a published file, or None.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens.models import TinyMyo, TinyMyoConfig
+        >>> config = TinyMyoConfig({"emg": 4}, n_samples=100, n_classes=0, head="reconstruction", n_layers=2)
+        >>> model = TinyMyo(config).eval()
+        >>> x = model.example_input(2)
+        >>> hidden = torch.rand(2, len(model.layout)) < 0.5  # one truth value per token
+        >>> tuple(model(x, masked=hidden).shape)  # the reconstructed samples
+        (2, 4, 100)
     """
 
     cfg: TinyMyoConfig
     load_report: LoadReport | None = None
-    """Of the published file that the weights come from."""
 
     def __init__(self, config: TinyMyoConfig) -> None:
-        super().__init__(config)  # whose annotation is what the hub builds from a saved configuration
+        super().__init__(config)  # from_pretrained reads the annotation of `config`
 
     def add_positions(self) -> None:
-        """The vectors of channels."""
+        """Make the vectors of channels."""
         self.pos_embed = ChannelVectors(self.cfg)
 
     def add_readout(self) -> None:
-        """The head, `unembed`."""
+        """Make the head, `unembed`."""
         cfg = self.cfg
         if cfg.head == "reconstruction":
             assert cfg.patch_samples is not None
@@ -96,13 +103,13 @@ class TinyMyo(HookedBiosignalEncoder):
             self.unembed = Unembed(cfg)
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *part d_model"]:
-        """What the classes are read from: the mean over patches of each channel, or of all of them."""
+        """Return the mean over patches of each channel, or of all channels."""
         if self.cfg.fusion == "mean":
             return resid.mean(dim=1)
         return self._by_channel(resid).mean(dim=2)
 
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
-        """Class logits `[batch, class]`, samples `[batch, channel, time]`, or targets `[batch, (sample,) target]`."""
+        """Compute logits `[batch, class]`, samples `[batch, channel, time]`, or targets `[batch, (sample,) target]`."""
         if return_type != "logits" or self.cfg.head == "classification":
             return super().head(resid, return_type)
         if self.cfg.head == "regression":
@@ -115,7 +122,7 @@ class TinyMyo(HookedBiosignalEncoder):
 
     @property
     def cache_type(self) -> type[BiosignalCache]:
-        """What holds the activations of a run."""
+        """The class of the activation cache."""
         return PositionReadCache if self._reads_channels_apart else BiosignalCache
 
     @property
@@ -124,27 +131,27 @@ class TinyMyo(HookedBiosignalEncoder):
 
     @property
     def W_U(self) -> Float[Tensor, "d_model output"]:  # noqa: N802
-        """Directions of the classes, or of the samples of a patch, where they are those of every position.
+        """Directions of the classes, or of the samples of a patch, if they are equal at all positions.
 
         Raises:
-            ArgumentError: Each channel is read by a map of its own, or through convolutions.
+            ArgumentError: The head has one map per channel, or convolutions.
         """
         if self._reads_channels_apart:
             raise ArgumentError(
-                "W_U: with fusion='concat' a class has a direction a channel: model.directions_at_positions(class)"
-                " gives them all, unembed.W_U [channel, d_model, class] holds them, and cache.logit_attrs reads them"
+                "W_U: with fusion='concat' a class has one direction per channel; use"
+                " model.directions_at_positions(class), unembed.W_U [channel, d_model, class] or cache.logit_attrs"
             )
         if self.cfg.head == "regression":
-            raise ArgumentError("W_U: the regression is read through convolutions; targets have no direction")
+            raise ArgumentError("W_U: the regression head has convolutions, so targets have no direction")
         own: Any = self.unembed
         return own.W_U
 
     def directions_at_positions(
         self, tokens: str | int | Sequence[str | int] | Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch pos d_model"]:
-        """What the residual stream at each position is read along for a class.
+        """Return the direction in the residual stream at each position along which a class is read.
 
-        The mean over positions of the stream (behind `ln_final`) times its direction is the logit, less `b_U`.
+        The mean over positions of the stream (after `ln_final`) times its direction is the logit without `b_U`.
 
         Raises:
             UnknownNameError: No such class.
@@ -183,7 +190,7 @@ class TinyMyo(HookedBiosignalEncoder):
         strict: bool = True,
         **settings: Any,
     ) -> Self:
-        """A model with the weights of a published file (`docs/tinymyo-model.md` §9.3), in evaluation mode.
+        """Load a published file (`docs/tinymyo-model.md` §9.3) into a model in evaluation mode.
 
         ```python
         model = TinyMyo.from_published("PulpBio/TinyMyo", filename="UCI_EMG/base.safetensors", n_samples=1000)
@@ -191,58 +198,66 @@ class TinyMyo(HookedBiosignalEncoder):
         TinyMyo.from_published("base.safetensors", head="classification", n_classes=6, modalities={"emg": 8})  # fresh
         ```
 
-        The published weights are under CC BY-ND 4.0: what is converted here must not be passed on.
+        The published weights have the licence CC BY-ND 4.0: do not distribute a converted copy.
 
         Args:
             source: A file (`.safetensors`, or Lightning's `.ckpt`), a folder, or a repository of the hub.
-            filename: Which of the files of a folder or a repository.
-            revision: Of a repository: a branch, a tag or a commit.
-            rope: What rotary positions run over: `"none"`, `"token"` or `"time"`; `None` = as the file says, and
-                `"none"`, with a note in the report, where it does not.
+            filename: The file in a folder or a repository.
+            revision: Branch, tag or commit of a repository.
+            rope: Index of the rotary positions: `"none"`, `"token"` or `"time"`. `None` = as the file says; if it does
+                not say, `"none"` with a note in the report.
             modalities: Channels of each modality; `None` = `{"emg": n}` with the channels of the file's head, or 16.
-            n_samples: Samples a window; the weights fit any.
-            head: A fresh head in the place of the file's, with `n_classes` outputs; `None` = the file's.
-            n_classes: Outputs of a fresh head.
-            strict: Whether a missing or an unexpected name is an error; else it stands in the report.
-            **settings: Further fields of `TinyMyoConfig`, checked by name.
+            n_samples: Samples in a window; the weights fit any number.
+            head: A new head with `n_classes` outputs instead of the file's; `None` = the file's head.
+            n_classes: Outputs of a new head.
+            strict: Whether missing or unexpected names are an error; otherwise they are listed in the report.
+            **settings: Further fields of `TinyMyoConfig`.
+
+        Returns:
+            The model; `model.load_report` describes what was read.
 
         Raises:
-            ModelFileError: No such file, damaged, tensors that do not fit, names that are missing or unexpected, a
-                head of other channels than `modalities`, or a rotation that contradicts the file.
-            ModelError: A setting that there is not, or a value that does not fit.
+            ModelFileError: A missing or damaged file, tensors that do not fit, missing or unexpected names, a head for
+                other channels than `modalities`, or a `rope` that contradicts the file.
+            ModelError: An unknown setting, or a value that does not fit.
         """
-        found = read_published(find_file(source, filename, revision))
-        told, told_by = found.rope
-        if rope is not None and told is not None and rope != told:
-            raise ModelFileError(f"{found.source}: rope={rope!r}, and {told_by}, which is rope={told!r}")
-        notes = list(found.notes)
-        if told is None and rope is None:
-            notes.append(
-                "rope was not told and is 'none': see docs/tinymyo-model.md §9.1 before trusting these weights"
+        published = read_published(find_file(source, filename, revision))
+        rope_in_file, rope_source = published.rope
+        if rope is not None and rope_in_file is not None and rope != rope_in_file:
+            raise ModelFileError(
+                f"{published.source}: rope={rope!r}, and {rope_source}, which is rope={rope_in_file!r}"
             )
-        if "n_heads" not in settings and not any(name.endswith(FREQUENCIES) for name in found.state):
-            notes.append("n_heads was not told and is that of the published model, 3: the shapes of weights do not say")
-        told_by = told_by if rope is None or told is not None else "as asked for; the file does not say"
+        notes = list(published.notes)
+        if rope_in_file is None and rope is None:
+            notes.append(
+                "rope is not stated in the file and was set to 'none'; read docs/tinymyo-model.md §9.1 before you use"
+                " these weights"
+            )
+        if "n_heads" not in settings and not any(name.endswith(FREQUENCIES) for name in published.state):
+            notes.append("n_heads is not stated in the file and was set to 3, as in the published model")
+        rope_source = (
+            rope_source if rope is None or rope_in_file is not None else "as requested; not stated in the file"
+        )
         if head is None and n_classes is not None:
-            raise ModelFileError(f"n_classes={n_classes} is of a fresh head: give head='classification' too")
-        own_head = found.head if head is None else {"head": head, "n_classes": n_classes or 0}
+            raise ModelFileError(f"n_classes={n_classes} needs a new head: give head='classification' too")
+        own_head = published.head if head is None else {"head": head, "n_classes": n_classes or 0}
         n_channels = own_head.pop("n_channels", None)
         if head is None and own_head["head"] == "regression" and not settings.keys() & {"output_samples", "pooled"}:
-            notes.append("pooled and output_samples were not told: a value for each sample is given, as published")
+            notes.append("pooled and output_samples were not set: the output is a value per sample, as published")
         if own_head.get("fusion") == "mean" and modalities is None:
-            notes.append("its head takes any number of channels; 16 were assumed, as in pre-training: give modalities")
+            notes.append("its head fits any number of channels; 16 were assumed, as in pre-training: set modalities")
         modalities = dict(modalities or {"emg": n_channels or 16})
         if n_channels not in (None, sum(modalities.values())):
             raise ModelFileError(
-                f"{found.source}: its head reads {n_channels} channels, and modalities={modalities} are"
+                f"{published.source}: its head reads {n_channels} channels, and modalities={modalities} have"
                 f" {sum(modalities.values())}; give the channels it was trained with, or head='classification' and"
-                " n_classes=... for a fresh one"
+                " n_classes=... for a new head"
             )
-        own = {"positions": POSITIONS_OF[rope or told or "none"], **found.sizes, **own_head}
+        own = {"positions": POSITIONS_OF[rope or rope_in_file or "none"], **published.sizes, **own_head}
         names = [str(k) for k in range(own.pop("n_classes"))]
         cfg = TINYMYO.configure(own | settings, modalities=modalities, n_samples=n_samples, class_names=names)
         model = cls(cfg)
-        model._take(found, told_by, tuple(notes), own_head=head is None, strict=strict)
+        model._take(published, rope_source, tuple(notes), own_head=head is None, strict=strict)
         return model.eval()
 
     @classmethod
@@ -259,23 +274,23 @@ class TinyMyo(HookedBiosignalEncoder):
         return cls.from_published(file, rope=rope, **placeholder, **given)
 
     def _take(
-        self, found: PublishedFile, told_by: str, notes: tuple[str, ...], *, own_head: bool, strict: bool
+        self, published: PublishedFile, rope_source: str, notes: tuple[str, ...], *, own_head: bool, strict: bool
     ) -> None:
         expected = self.to_upstream()
-        missing, unexpected = differences(found, self.cfg, expected, own_head=own_head)
+        missing, unexpected = differences(published, self.cfg, expected, own_head=own_head)
         if strict and missing + unexpected:
             raise ModelFileError(
-                f"{found.source} does not fit TinyMyo: {len(missing)} names are missing ({', '.join(missing[:3])}),"
-                f" {len(unexpected)} unexpected ({', '.join(unexpected[:3])}); strict=False takes the rest"
+                f"{published.source} does not fit TinyMyo: {len(missing)} names are missing ({', '.join(missing[:3])}),"
+                f" {len(unexpected)} unexpected ({', '.join(unexpected[:3])}); strict=False loads the rest"
             )
         known = entries(self.cfg)
-        taken = to_ours({k: v for k, v in found.state.items() if own_head or not is_of_head(k)}, self.cfg)
+        taken = to_ours({k: v for k, v in published.state.items() if own_head or not is_of_head(k)}, self.cfg)
         self.load_state_dict(taken, strict=False)
         here = {there: names for there, names, _ in known}
         self.load_report = LoadReport(
-            source=found.source,
+            source=published.source,
             rope=self.cfg.rope,
-            rope_told_by=told_by,
+            rope_source=rope_source,
             n_tensors=sum(set(names) <= set(taken) for names in here.values()),
             reshaped=tuple(
                 f"{there} -> {', '.join(names)}"
@@ -292,21 +307,21 @@ class TinyMyo(HookedBiosignalEncoder):
         )
 
     def to_upstream(self) -> dict[str, Tensor]:
-        """The weights by upstream's names, with its axes: what `from_published` reads, bit for bit.
+        """Return the weights under the published names and axes, as `from_published` reads them, bit for bit.
 
-        With `rope="token"` the rotation's frequencies too, one a block, by which such files are known.
+        With `rope="token"` they include the rotation's frequencies of each block, by which such files are recognised.
         """
         return to_theirs(self.state_dict(), self.cfg)
 
     @checked
     def save_published(self, path: str | Path, prefix: str = "") -> None:
-        """Write `to_upstream()` to a file, `.safetensors` or, as Lightning does, `.ckpt`.
+        """Write `to_upstream()` to a file, `.safetensors` or Lightning's `.ckpt`.
 
-        Published weights, and what was fine-tuned from them, must not be passed on (CC BY-ND 4.0).
+        Do not distribute published weights, or weights fine-tuned from them (CC BY-ND 4.0).
 
         Args:
             path: The file.
-            prefix: In front of every name; Lightning's is `"model."`.
+            prefix: Prefix of every name; Lightning's is `"model."`.
 
         Raises:
             ModelFileError: The file's name has another ending.
@@ -319,14 +334,14 @@ class TinyMyo(HookedBiosignalEncoder):
     def _loss(self, resid: Float[Tensor, "batch pos d_model"], labels: Any) -> Float[Tensor, ""]:
         if self.cfg.head != "classification":
             raise ArgumentError(
-                f"return_type='loss' is the cross-entropy of classes, and this model's head is {self.cfg.head!r}; fit"
-                " it with its own objective"
+                f"return_type='loss' is the cross-entropy of classes, and this model's head is {self.cfg.head!r}; use"
+                " its own objective"
             )
         return super()._loss(resid, labels)
 
     @property
     def readout_positions(self) -> Int[Tensor, " position"]:
-        """All positions reach what comes out."""
+        """All positions reach the outputs."""
         return torch.arange(len(self.layout))
 
 

@@ -1,6 +1,6 @@
-"""What TinyMyo's final residual stream is read by: a linear map back to samples, to classes, or a small convolution.
+"""TinyMyo's heads: a linear map back to samples, a linear map to classes, or a small convolutional net.
 
-docs/tinymyo-model.md §9.2 says what each head computes. All of them read every position.
+docs/tinymyo-model.md §9.2 describes what each head computes. All of them read every position.
 """
 
 from typing import Any
@@ -34,12 +34,12 @@ class SampleUnembed(nn.Module):
         return self.W_U.numel() * cfg.n_tokens
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch sample"]:
-        """Samples."""
+        """Compute samples."""
         return F.linear(x, self.W_U.T, self.b_U)
 
 
 class ChannelUnembed(nn.Module):
-    """Linear map from the vectors of all channels side by side to logits, `W_U [channel, d_model, class]`."""
+    """Linear map from the concatenated vectors of all channels to logits, `W_U [channel, d_model, class]`."""
 
     def __init__(self, n_channels: int, d_model: int, n_classes: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class ChannelUnembed(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fresh weights: Xavier's of the one map `[channel * d_model, class]`."""
+        """Initialise the weights: Xavier for the map `[channel * d_model, class]`."""
         nn.init.xavier_uniform_(self.W_U.data.view(-1, self.W_U.shape[-1]))
         nn.init.zeros_(self.b_U)
 
@@ -57,14 +57,14 @@ class ChannelUnembed(nn.Module):
         return self.W_U.numel()
 
     def forward(self, x: Float[Tensor, "batch channel d_model"]) -> Float[Tensor, "batch class"]:
-        """Logits."""
+        """Compute logits."""
         return F.linear(x.flatten(1), self.W_U.flatten(0, 1).T, self.b_U)
 
 
 class SequenceUnembed(nn.Module):
-    """Channels side by side -> a value a target and sample: three convolutions over patches, then interpolation.
+    """Concatenated channels -> a value per target and sample: three convolutions over patches, then interpolation.
 
-    Without a number of samples, a value a target: the mean over patches.
+    Without a number of samples it gives one value per target: the mean over patches.
     """
 
     def __init__(self, n_channels: int, d_model: int, n_targets: int, n_samples: int | None, dropout: float) -> None:
@@ -88,7 +88,7 @@ class SequenceUnembed(nn.Module):
         return cfg.n_patches * sum(layer.weight.numel() for layer in (self.mix, self.smooth, self.read))
 
     def forward(self, x: Float[Tensor, "batch channel patch d_model"]) -> Float[Tensor, "batch *sample target"]:
-        """Values of each target over the window, or their mean."""
+        """Compute the values of each target over the window, or their mean."""
         side_by_side = rearrange(x, "batch channel patch d_model -> batch (channel d_model) patch")
         hidden = F.silu(self.smooth(self.drop(F.silu(self.mix(side_by_side)))))
         values = self.read(hidden)

@@ -1,7 +1,7 @@
-"""With which rotary positions a TinyMyo was trained: by its masked reconstruction under each, on windows of one's own.
+"""Detect the rotary positions of a trained TinyMyo from its masked reconstruction of your own windows.
 
-Files of the published model mostly do not say (docs/tinymyo-model.md §9.3), and the wrong ones cost accuracy without a
-word.
+Most files of the published model do not state them (docs/tinymyo-model.md §9.3), and wrong ones lower the accuracy
+without an error.
 """
 
 from collections.abc import Sequence
@@ -18,53 +18,54 @@ from pydantic import NonNegativeInt, PositiveInt
 from scipy.stats import ttest_rel
 from torch import Tensor
 
-from emg_lens.lens.config import Share
+from emg_lens.lens.config import Fraction
 from emg_lens.models.tinymyo.config import POSITIONS_OF, Rope
 from emg_lens.models.tinymyo.encoder import TinyMyo
 from emg_lens.validation import ArgumentError, checked
 
 CLEAR = 1e-3
-"""Largest p of a winner that is called clear, against the second; and it must win in three of four windows."""
-CLEAR_SHARE = 0.75
+"""Largest p of a clear winner against the second mode; it must also win in three of four windows."""
+CLEAR_FRACTION = 0.75
 SPAN_TOLERANCE = 1e-3
-"""How far from -1 and 1 the extremes of a scaled channel may lie."""
+"""Largest distance of the extremes of a scaled channel from -1 and 1."""
 
 
 @dataclass(frozen=True)
 class RopeDetection:
-    """What `detect_rope_mode` found.
+    """The result of `detect_rope_mode`.
 
     Attributes:
-        winner: What rotary positions run over in the mode of least loss.
-        second: The same of the next.
+        winner: The mode with the smallest loss.
+        second: The mode with the next smallest loss.
         losses: Mean masked loss of each mode.
         windows: Masked loss of each window (row) under each mode (column).
-        won: Share of windows in which the winner's loss is below the second's.
-        p: Of a paired one-sided t test over windows, winner against second; windows that overlap make it too small.
-        filling: Mean loss of what needs no model: each hidden token filled with the mean of its channel's visible ones.
-        is_clear: Whether `p` is at most 0.001, three of four windows are won, and the winner's loss is below `filling`:
-            of a model that fills in nothing, no mode is told.
-        spread: In each mode, how far predictions of hidden tokens of one window lie apart (standard deviation over
-            tokens); 0 in mode `"none"`, where tokens that are hidden cannot be told apart.
+        won_fraction: Fraction of windows in which the winner's loss is below the second's.
+        p: p value of a paired one-sided t test over windows, winner against second; overlapping windows make it too
+            small.
+        fill_loss: Mean loss without a model: each hidden token is filled with the mean of its channel's visible ones.
+        is_clear: Whether `p` is at most 0.001, the winner wins in three of four windows, and its loss is below
+            `fill_loss`. A model that is worse than filling gives no clear answer.
+        spread: Standard deviation over hidden tokens of their predictions in one window, for each mode. It is 0 in mode
+            `"none"`, in which hidden tokens cannot be distinguished.
     """
 
     winner: Rope
     second: Rope
     losses: dict[str, float]
     windows: pd.DataFrame
-    won: float
+    won_fraction: float
     p: float
-    filling: float
+    fill_loss: float
     is_clear: bool
     spread: dict[str, float]
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{mode} {loss:.4g}" for mode, loss in self.losses.items())
+        losses = ", ".join(f"{mode} {loss:.4g}" for mode, loss in self.losses.items())
         how = "clear" if self.is_clear else "not clear"
         return (
-            f"RopeDetection(rope={self.winner!r}, {how}: masked loss {told}, of the mean"
-            f" {self.filling:.4g}; below {self.second!r} in"
-            f" {self.won:.0%} of {len(self.windows)} windows, p={self.p:.2g})"
+            f"RopeDetection(rope={self.winner!r}, {how}: masked loss {losses}, of filling with means"
+            f" {self.fill_loss:.4g}; below {self.second!r} in"
+            f" {self.won_fraction:.0%} of {len(self.windows)} windows, p={self.p:.2g})"
         )
 
 
@@ -74,40 +75,55 @@ def detect_rope_mode(
     windows: Float[Tensor, "window channel time"],
     *,
     modes: Sequence[Rope] = get_args(Rope),
-    share: Share = 0.5,
+    hidden_fraction: Fraction = 0.5,
     seed: NonNegativeInt = 0,
     batch_size: PositiveInt = 32,
 ) -> RopeDetection:
-    """Masked reconstruction loss under each mode of rotary positions, on the same windows with the same tokens hidden.
+    """Compare the masked reconstruction loss under each mode of rotary positions, with the same hidden tokens.
 
     The loss is that of pre-training: smooth L1 of the hidden samples (docs/tinymyo-model.md §9.1 says what the modes
     are).
 
     ```python
-    found = detect_rope_mode(TinyMyo.from_published("pretrained.ckpt", modalities={"emg": 8}), windows)
-    model = TinyMyo.from_published("pretrained.ckpt", modalities={"emg": 8}, rope=found.winner)
+    detection = detect_rope_mode(TinyMyo.from_published("pretrained.ckpt", modalities={"emg": 8}), windows)
+    model = TinyMyo.from_published("pretrained.ckpt", modalities={"emg": 8}, rope=detection.winner)
     ```
 
-    Weights that were trained with a rotation lose much without it. Those that were trained without lose little by one,
-    so that `"none"` may win by a small margin that is not called clear: look at `losses`, and give more windows.
+    Weights that were trained with a rotation are much worse without it. Weights that were trained without a rotation
+    are only a little worse with one, so `"none"` may win without being clear. Then look at `losses`, and use more
+    windows.
 
     Args:
-        model: With the head of pre-training (`head="reconstruction"`); it is left as it is.
-        windows: Scaled as for pre-training: each channel of each window to -1 to 1, but those that are constant in all
-            of them. Dozens will do; each counts once.
-        modes: Those to compare, two or more.
-        share: Of tokens to hide.
-        seed: Of the draw of these tokens.
-        batch_size: Windows a forward.
+        model: A model with the head of pre-training (`head="reconstruction"`); it is not changed.
+        windows: Windows scaled as in pre-training: each channel of each window to -1 to 1, except channels that are
+            constant in all windows. Some dozens are enough.
+        modes: Two or more modes to compare.
+        hidden_fraction: Fraction of the tokens to hide.
+        seed: Seed of the random choice of these tokens.
+        batch_size: Windows in one forward.
+
+    Returns:
+        The mode with the smallest loss, and how clear it is.
 
     Raises:
-        ArgumentError: A model with another head, fewer than three windows, windows that are there twice, values that
-            are not finite or not scaled, or fewer than two modes.
+        ArgumentError: A model with another head, fewer than three windows, duplicate windows, values that are not
+            finite or not scaled, or fewer than two modes.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens.models import TinyMyo, TinyMyoConfig, detect_rope_mode
+        >>> _ = torch.manual_seed(0)
+        >>> model = TinyMyo(TinyMyoConfig({"emg": 2}, n_samples=80, n_classes=0, head="reconstruction", n_layers=1))
+        >>> windows = torch.randn(6, 2, 80)
+        >>> low, high = windows.amin(2, keepdim=True), windows.amax(2, keepdim=True)
+        >>> detection = detect_rope_mode(model, 2 * (windows - low) / (high - low) - 1)
+        >>> detection.is_clear  # random weights: no mode is better than filling with means
+        False
     """
     if model.cfg.head != "reconstruction" or not model.cfg.mask_token:
         raise ArgumentError(
-            f"detect_rope_mode compares masked reconstructions: expected head='reconstruction' and mask_token=True, got"
-            f" {model.cfg.head!r} and {model.cfg.mask_token}"
+            f"head={model.cfg.head!r}, mask_token={model.cfg.mask_token}; detect_rope_mode needs a model with"
+            " head='reconstruction' and mask_token=True"
         )
     if len(set(modes)) < 2 or len(set(modes)) != len(modes):
         raise ArgumentError(f"modes={list(modes)}; expected two or more of {', '.join(get_args(Rope))}, each once")
@@ -115,18 +131,20 @@ def detect_rope_mode(
     if len(windows) < 3 or not windows.isfinite().all() or not _are_scaled(windows):
         raise ArgumentError(
             f"{len(windows)} windows between {float(windows.min()):.3g} and {float(windows.max()):.3g}; expected three"
-            " or more, finite, each channel of each window scaled to -1 to 1 (silent windows left out)"
+            " or more finite ones, each channel of each window scaled to -1 to 1, without constant windows"
         )
     n_different = len(windows.unique(dim=0))
     if n_different < len(windows):
-        raise ArgumentError(f"{len(windows)} windows, of which {n_different} are different; give each once")
+        raise ArgumentError(f"only {n_different} of {len(windows)} windows are different; give each window once")
     n_tokens = model.cfg.n_ctx
-    n_hidden = int(share * n_tokens)
+    n_hidden = int(hidden_fraction * n_tokens)
     if n_hidden < 2:
-        raise ArgumentError(f"share={share} of {n_tokens} tokens hides {n_hidden}; expected two or more")
+        raise ArgumentError(
+            f"hidden_fraction={hidden_fraction} of {n_tokens} tokens hides {n_hidden}; expected two or more"
+        )
     order = torch.rand(len(windows), n_tokens, generator=torch.Generator().manual_seed(seed)).argsort(1)
-    hidden = order < n_hidden  # a random permutation: so many of each window
-    found, spread, filling = {}, {}, float(_filling_loss(model, windows, hidden.to(windows.device)))
+    hidden = order < n_hidden  # the same number in each window
+    by_mode, spread, fill_loss = {}, {}, float(_fill_loss(model, windows, hidden.to(windows.device)))
     for mode in modes:
         twin = TinyMyo(replace(model.cfg, positions=POSITIONS_OF[mode])).to(windows.device, windows.dtype).eval()
         twin.load_state_dict(model.state_dict())
@@ -136,12 +154,12 @@ def detect_rope_mode(
                 loss, apart = _of_batch(twin, x, masked.to(x.device))
                 losses.append(loss)
                 spreads.append(apart)
-        found[mode], spread[mode] = torch.cat(losses).double().cpu().numpy(), torch.cat(spreads).mean().item()
-    return _decide(pd.DataFrame(found), spread, filling)
+        by_mode[mode], spread[mode] = torch.cat(losses).double().cpu().numpy(), torch.cat(spreads).mean().item()
+    return _decide(pd.DataFrame(by_mode), spread, fill_loss)
 
 
 def _are_scaled(windows: Float[Tensor, "window channel time"]) -> bool:
-    """Whether each channel of each window spans -1 to 1, those aside that are constant in every window."""
+    """Whether each channel of each window spans -1 to 1, except channels that are constant in every window."""
     low, high = windows.aminmax(dim=-1)
     spans = ((low + 1).abs() <= SPAN_TOLERANCE) & ((high - 1).abs() <= SPAN_TOLERANCE)
     silent = (low == high).all(0)
@@ -154,8 +172,8 @@ def _in_tokens(model: TinyMyo, x: Float[Tensor, "window channel time"]) -> Float
     return rearrange(used, "window channel (patch sample) -> window (channel patch) sample", sample=patch)
 
 
-def _filling_loss(model: TinyMyo, x: Tensor, masked: Tensor) -> Tensor:
-    """Masked loss of the mean of what is visible of a channel; zero where nothing is."""
+def _fill_loss(model: TinyMyo, x: Tensor, masked: Tensor) -> Tensor:
+    """Compute the masked loss of filling with the mean of the channel's visible tokens (zero if there are none)."""
     wanted, shape = _in_tokens(model, x), (len(x), -1, model.cfg.n_patches)
     visible = (~masked).view(shape).to(x.dtype)
     means = (wanted.mean(-1).view(shape) * visible).sum(-1) / visible.sum(-1).clamp(min=1)
@@ -164,7 +182,7 @@ def _filling_loss(model: TinyMyo, x: Tensor, masked: Tensor) -> Tensor:
 
 
 def _of_batch(model: TinyMyo, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor]:
-    """Masked loss of each window, and how far its predictions lie apart."""
+    """Compute the masked loss of each window, and the spread of its predictions."""
     wanted, out = _in_tokens(model, x), _in_tokens(model, model(x, masked=masked))
     error = F.smooth_l1_loss(out, wanted, reduction="none").mean(-1)
     loss = (error * masked).sum(1) / masked.sum(1)
@@ -172,11 +190,11 @@ def _of_batch(model: TinyMyo, x: Tensor, masked: Tensor) -> tuple[Tensor, Tensor
     return loss, of_hidden.std(1).mean(-1)
 
 
-def _decide(windows: pd.DataFrame, spread: dict[str, float], filling: float) -> RopeDetection:
+def _decide(windows: pd.DataFrame, spread: dict[str, float], fill_loss: float) -> RopeDetection:
     losses = windows.mean().sort_values()
     winner, second = losses.index[:2]
     gap = windows[winner] - windows[second]
     p = float(ttest_rel(windows[winner], windows[second], alternative="less").pvalue) if np.ptp(gap) > 0 else 1.0
     won = float((gap < 0).mean())
-    clear = bool(p <= CLEAR and won >= CLEAR_SHARE and losses.iloc[0] < filling)
-    return RopeDetection(winner, second, losses.to_dict(), windows, won, p, filling, clear, spread)
+    clear = bool(p <= CLEAR and won >= CLEAR_FRACTION and losses.iloc[0] < fill_loss)
+    return RopeDetection(winner, second, losses.to_dict(), windows, won, p, fill_loss, clear, spread)

@@ -1,7 +1,7 @@
-"""TinyMyo's blocks behind other front ends, with an output at every time step; docs/tinymyo-model.md §9.4.
+"""TinyMyo's blocks with other front ends and an output at every time step; docs/tinymyo-model.md §9.4.
 
-Front end, positions, attention mask, norm and readout are fields of the configuration and can be put together
-otherwise; `TinyMyoGestures` and `TinyMyoSpeech` are the two that were published.
+Front end, positions, attention mask, norm and readout are fields of the configuration and can be combined freely.
+`TinyMyoGestures` and `TinyMyoSpeech` are the two published combinations.
 """
 
 from dataclasses import dataclass
@@ -22,20 +22,20 @@ from emg_lens.validation import ArgumentError, checked
 
 FrontEndKind = Literal["compressed", "residual"]
 Halvings = Annotated[int, Field(ge=1, le=20)]
-"""Of a residual front end: after twenty, a window of a million samples is one token."""
+"""Number of halvings; after twenty, a window of a million samples is one token."""
 
 
 @dataclass
 class SequenceConfig(PublishedBlocks):
-    """`EncoderConfig` whose tokens are time steps: all channels of a modality in one, given by a front end.
+    """`EncoderConfig` with time steps as tokens: a front end maps all channels of a modality to one token per step.
 
     Attributes:
         front_end: `"compressed"` = range compression and one convolution; `"residual"` = residual convolution blocks.
-        kernel_samples: Samples that a step reads (`"compressed"`).
+        kernel_samples: Samples in one step (`"compressed"`).
         stride: Samples from one step to the next (`"compressed"`).
-        compression_range: Largest value that compression gives (`"compressed"`), in the unit of the input.
-        compression_midpoint: Value of the input that gives half of it (`"compressed"`).
-        n_halvings: Residual blocks, each of which halves the rate (`"residual"`).
+        compression_range: Largest value after compression (`"compressed"`), in the unit of the input.
+        compression_midpoint: Input value that is compressed to half of this range (`"compressed"`).
+        n_halvings: Number of residual blocks, each of which halves the rate (`"residual"`).
     """
 
     tokens: TokenKind = "time"
@@ -54,27 +54,29 @@ class SequenceConfig(PublishedBlocks):
         super().__post_init__()
         if self.n_patches < 1:
             raise ArgumentError(
-                f"n_samples={self.n_samples} give no time step; expected kernel_samples={self.kernel_samples} or more"
+                f"n_samples={self.n_samples} is too short for one time step; expected at least"
+                f" kernel_samples={self.kernel_samples}"
             )
         if self.tokens != "time" or self.cls_token or self.patch_samples is not None or self.mask_token:
             raise ArgumentError(
-                "a front end decides what a token is: expected tokens='time', cls_token=False, patch_samples=None and"
-                f" mask_token=False, got {self.tokens!r}, {self.cls_token}, {self.patch_samples}, {self.mask_token}"
+                f"tokens={self.tokens!r}, cls_token={self.cls_token}, patch_samples={self.patch_samples},"
+                f" mask_token={self.mask_token}; with a front end, expected tokens='time', cls_token=False,"
+                " patch_samples=None and mask_token=False"
             )
 
     @property
     def n_patches(self) -> int:
-        """Time steps a modality."""
+        """Number of time steps of each modality."""
         return FRONT_ENDS[self.front_end].n_steps(self)
 
     @property
     def has_times(self) -> bool:
-        """Whether tokens stand for times: all do."""
+        """Whether tokens stand for times; here all do."""
         return True
 
     @property
     def n_weights(self) -> int:
-        """Values of the matrices of attention, MLPs and unembedding."""
+        """Number of values in the matrices of attention, MLPs and unembedding."""
         return self.d_model * (self.n_classes + self.n_layers * (4 * self.d_model + 2 * self.d_mlp))
 
 
@@ -100,14 +102,14 @@ class TinyMyoSpeechConfig(SequenceConfig):
 
 @dataclass(frozen=True)
 class BlocksReport:
-    """What reading the blocks of a published file told; `print(model.blocks_report)`.
+    """The report about blocks that were loaded from a published file; `print(model.blocks_report)`.
 
     Attributes:
         source: The file.
-        taken: Its tensors that the model has now.
-        left: Its tensors that the model has no place for: front end, head, and with post-LN the last norm.
-        fresh: Our names of tensors that keep the weights they had.
-        notes: What else there is to know.
+        taken: Published names of the loaded tensors.
+        left: Published names of tensors that the model does not have: front end, head, and with post-LN the last norm.
+        fresh: Our names of tensors that keep their weights.
+        notes: Further remarks.
     """
 
     source: str
@@ -123,72 +125,76 @@ class BlocksReport:
 
 
 class SequenceEncoder(HookedBiosignalEncoder):
-    """An encoder of time steps; `model(x)` gives logits `[batch, pos, class]`, a row a time step and modality.
+    """An encoder of time steps; `model(x)` gives logits `[batch, pos, class]`, one row per time step and modality.
 
     ```python
     model = build_model("tinymyo-gestures", modalities={"emg": 16}, n_samples=16000, n_classes=9)
     model.take_blocks("PulpBio/TinyMyo", filename="UCI_EMG/base.safetensors")
-    with cutting(model, lag(50, 1597)) as report: model(x)  # nothing from half a second ago, at 2 kHz
+    with cutting(model, lag(50, 1597)) as report: model(x)  # no attention to more than a quarter of a second ago, at 2
+    kHz
     ```
     """
 
     cfg: SequenceConfig
     blocks_report: BlocksReport | None = None
-    """Of the published file that the blocks' weights come from."""
+    """What was loaded into the blocks from a published file, or None."""
 
     def add_embedding(self) -> None:
-        """The front ends."""
+        """Make the front ends."""
         self.embed = SequenceEmbed(self.cfg)
 
     @checked
     def take_blocks(
         self, source: str | Path, *, filename: str | None = None, revision: str | None = None
     ) -> BlocksReport:
-        """Take the blocks, and with pre-LN the last norm, of a published TinyMyo (`docs/tinymyo-model.md` §9.3).
+        """Load the blocks, and with pre-LN the last norm, of a published TinyMyo (`docs/tinymyo-model.md` §9.3).
 
-        All of them or none; everything else keeps its weights. The published weights are under CC BY-ND 4.0: what is
-        converted here must not be passed on.
+        All of them are loaded, or none; everything else keeps its weights. The published weights have the licence
+        CC BY-ND 4.0: do not distribute a converted copy.
 
         Args:
             source: A file (`.safetensors`, or Lightning's `.ckpt`), a folder, or a repository of the hub.
-            filename: Which of the files of a folder or a repository.
-            revision: Of a repository: a branch, a tag or a commit.
+            filename: The file in a folder or a repository.
+            revision: Branch, tag or commit of a repository.
+
+        Returns:
+            The report, also in `blocks_report`.
 
         Raises:
-            ModelFileError: No such file, damaged, or blocks of another number or size than the model's.
+            ModelFileError: A missing or damaged file, or blocks of another number or size than the model's.
         """
-        found = read_published(find_file(source, filename, revision))
-        n_layers, wanted = found.sizes["n_layers"], block_entries(self.cfg)
-        lacking = [there for there, _, _ in wanted if there not in found.state]
+        published = read_published(find_file(source, filename, revision))
+        n_layers, wanted = published.sizes["n_layers"], block_entries(self.cfg)
+        lacking = [there for there, _, _ in wanted if there not in published.state]
         if n_layers != self.cfg.n_layers or lacking:
             raise ModelFileError(
-                f"{found.source} has {n_layers} blocks and lacks {len(lacking)} tensors that the model takes"
+                f"{published.source} has {n_layers} blocks and lacks {len(lacking)} tensors of the model"
                 f" ({', '.join(lacking[:3]) or 'none'}); expected {self.cfg.n_layers} blocks"
             )
         own = self.state_dict()
         for there, here, axes in wanted:
             expected = tuple(own[here[0]].shape)
-            taken = taken_from(found.state[there], here, axes, self.cfg)
+            taken = taken_from(published.state[there], here, axes, self.cfg)
             if any(tensor.shape != expected for tensor in taken.values()):
                 raise ModelFileError(
-                    f"{found.source}: {there} has shape {list(found.state[there].shape)}; expected what gives"
-                    f" {list(expected)} for {', '.join(here)}: d_model={self.cfg.d_model}, d_mlp={self.cfg.d_mlp}"
+                    f"{published.source}: {there} has shape {list(published.state[there].shape)}; expected the shape"
+                    f" for {', '.join(here)} {list(expected)}: d_model={self.cfg.d_model}, d_mlp={self.cfg.d_mlp}"
                 )
             own |= taken
         self.load_state_dict(own)
-        told, _ = found.rope
-        notes = list(found.notes)
+        rope, _ = published.rope
+        notes = list(published.notes)
         if self.cfg.norm == "post":
             notes.append("trained as pre-LN blocks, and these are post-LN: the same weights compute something else")
-        if told is None or not self.cfg.rotates:
+        if rope is None or not self.cfg.rotates:
             notes.append(
-                f"trained with rope={told or 'not told'!r}; these blocks have positions={self.cfg.positions!r}"
+                f"trained with rope={rope or 'not stated'!r}; these blocks have positions={self.cfg.positions!r}"
             )
         filled = {name for _, here, _ in wanted for name in here}
         report = BlocksReport(
-            source=found.source,
+            source=published.source,
             taken=tuple(there for there, _, _ in wanted),
-            left=tuple(sorted(set(found.state) - {there for there, _, _ in wanted}, key=is_of_head)),
+            left=tuple(sorted(set(published.state) - {there for there, _, _ in wanted}, key=is_of_head)),
             fresh=tuple(name for name in own if name not in filled),
             notes=tuple(notes),
         )
@@ -202,11 +208,11 @@ class TinyMyoGestures(SequenceEncoder):
     cfg: TinyMyoGesturesConfig
 
     def __init__(self, config: TinyMyoGesturesConfig) -> None:
-        super().__init__(config)  # whose annotation is what the hub builds from a saved configuration
+        super().__init__(config)  # from_pretrained reads the annotation of `config`
 
 
 class TinyMyoSpeech(SequenceEncoder):
-    """The published encoder for silent speech; `model(x)` is a row of outputs a time step `[batch, pos, output]`."""
+    """The published encoder for silent speech; `model(x)` is `[batch, pos, output]`, one row per time step."""
 
     cfg: TinyMyoSpeechConfig
 

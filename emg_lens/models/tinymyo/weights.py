@@ -1,4 +1,4 @@
-"""Which of the tensors of a published TinyMyo is which of ours, and how their axes move; docs/tinymyo-model.md §9.3."""
+"""The published name and axes of each of our tensors in TinyMyo; docs/tinymyo-model.md §9.3."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from einops import rearrange
 from torch import Tensor
 
 FREQUENCIES, CHANNEL_EMBED = "attn.rotary_emb.freqs", "channel_embed"
-"""Names of tensors that tell with which positions a file was trained."""
+"""Names of tensors that show which positions a file was trained with."""
 
 State = dict[str, Tensor]
 Entry = tuple[str, tuple[str, ...], str]
-"""A tensor's name upstream, its names here, and how its axes are arranged: `there -> here`."""
+"""The published name of a tensor, our names, and the rearrangement of its axes: `published -> ours`."""
 
 TRUNK: tuple[Entry, ...] = (
     ("mask_token", ("embed.mask_token",), "1 1 d -> d"),
@@ -54,64 +54,62 @@ HEAD: dict[str, tuple[Entry, ...]] = {
 
 
 def block_entries(cfg: Any) -> list[Entry]:
-    """As `entries`, of the blocks and the last norm, if there is one: what does not depend on what tokens are."""
-    found = [entry for entry in TRUNK if entry[0].startswith("norm.")] if cfg.norm == "pre" else []
+    """Return the entries of the blocks and of the last norm, if there is one; they do not depend on the tokens."""
+    rows = [entry for entry in TRUNK if entry[0].startswith("norm.")] if cfg.norm == "pre" else []
     for layer in range(cfg.n_layers):
         at = f"blocks.{layer}."
-        found += [(at + there, tuple(at + one for one in here), axes) for there, here, axes in BLOCK]
-    return found
+        rows += [(at + there, tuple(at + one for one in here), axes) for there, here, axes in BLOCK]
+    return rows
 
 
 def entries(cfg: Any) -> list[Entry]:
-    """Every tensor of a model of this `TinyMyoConfig`: its name there, its names here, and how its axes move."""
+    """Return the entry of every tensor in a model with this `TinyMyoConfig`."""
     blocks = block_entries(cfg)
-    found = [*TRUNK, *(entry for entry in blocks if entry not in TRUNK)]
+    rows = [*TRUNK, *(entry for entry in blocks if entry not in TRUNK)]
     kind = cfg.fusion if cfg.head == "classification" else cfg.head
-    found += [
-        (f"model_head.{there}", tuple(f"unembed.{one}" for one in here), axes) for there, here, axes in HEAD[kind]
-    ]
+    rows += [(f"model_head.{there}", tuple(f"unembed.{one}" for one in here), axes) for there, here, axes in HEAD[kind]]
     if cfg.channel_slots:
-        found.append((CHANNEL_EMBED, ("pos_embed.W_channel",), "1 slot d -> slot d"))
-    return found
+        rows.append((CHANNEL_EMBED, ("pos_embed.W_channel",), "1 slot d -> slot d"))
+    return rows
 
 
 def to_ours(state: Mapping[str, Tensor], cfg: Any) -> State:
-    """Those of upstream's tensors that the model has a place for, under our names and with our axes."""
-    found: State = {}
+    """Convert the published tensors that the model has to our names and axes."""
+    converted: State = {}
     for there, here, axes in entries(cfg):
         if there in state:
             given = state[there]
             if there == CHANNEL_EMBED:
-                given = given.reshape(1, -1, cfg.d_model)  # whose axes are not published
-            found |= taken_from(given, here, axes, cfg)
-    return found
+                given = given.reshape(1, -1, cfg.d_model)  # its axes are not published
+            converted |= taken_from(given, here, axes, cfg)
+    return converted
 
 
 def taken_from(given: Tensor, here: tuple[str, ...], axes: str, cfg: Any) -> State:
-    """What one of upstream's tensors is under our names."""
+    """Convert one published tensor to our names and axes."""
     moved = rearrange(given, axes, **_lengths(axes, cfg))
     return dict(zip(here, moved.unbind() if len(here) > 1 else [moved], strict=True))
 
 
 def to_theirs(state: Mapping[str, Tensor], cfg: Any) -> State:
-    """Our tensors under upstream's names and with its axes: the inverse of `to_ours`.
+    """Convert our tensors to the published names and axes: the inverse of `to_ours`.
 
-    With rotary positions over tokens, each block's frequencies too, as such files have them.
+    With rotary positions over tokens, the frequencies of each block are included, as in such files.
     """
-    found: State = {}
+    converted: State = {}
     for there, here, axes in entries(cfg):
         parts = [state[one] for one in here]
         given = torch.stack(parts) if len(parts) > 1 else parts[0]
         back = " -> ".join(reversed(axes.split(" -> ")))
-        found[there] = rearrange(given.detach(), back, **_lengths(axes, cfg)).contiguous().clone()
+        converted[there] = rearrange(given.detach(), back, **_lengths(axes, cfg)).contiguous().clone()
     if cfg.rope == "token":
         for layer in range(cfg.n_layers):
-            found[f"blocks.{layer}.{FREQUENCIES}"] = frequencies(cfg)
-    return found
+            converted[f"blocks.{layer}.{FREQUENCIES}"] = frequencies(cfg)
+    return converted
 
 
 def frequencies(cfg: Any) -> Tensor:
-    """Of the rotation of each pair of a head's values (docs/tinymyo-model.md §9.1)."""
+    """Return the rotation frequency of each pair of values in a head (docs/tinymyo-model.md §9.1)."""
     return 1.0 / (cfg.rotary_base ** (torch.arange(0, cfg.d_head, 2).float() / cfg.d_head))
 
 
@@ -121,6 +119,6 @@ def _lengths(axes: str, cfg: Any) -> dict[str, int]:
 
 
 def moves(axes: str) -> bool:
-    """Whether an arrangement of axes changes anything."""
+    """Whether a rearrangement of axes changes anything."""
     there, here = axes.split(" -> ")
     return there != here

@@ -69,7 +69,7 @@ def test_a_model_that_fills_in_nothing_gives_no_clear_winner(seed):
     torch.manual_seed(seed)
     model = build_model("tinymyo", modalities={"emg": 3}, positions="rotary", **SIZES, **QUIET).eval()
     found = detect_rope_mode(model, windows(200, seed))
-    assert found.p < 1 and min(found.losses.values()) > found.filling and not found.is_clear
+    assert found.p < 1 and min(found.losses.values()) > found.fill_loss and not found.is_clear
 
 
 def test_a_channel_that_is_silent_in_all_windows_is_no_window_left_out():
@@ -90,7 +90,7 @@ def test_the_filling_is_the_mean_of_what_is_visible():
         for signal, gone in zip(window, away, strict=True):
             mean = signal[~gone].mean() if not gone.all() else torch.zeros(())
             losses += F.smooth_l1_loss(mean.expand(int(gone.sum())), signal[gone], reduction="none").tolist()
-    assert detect_rope_mode(model, x).filling == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert detect_rope_mode(model, x).fill_loss == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
 def test_the_losses_are_those_of_the_models_own_forward():
@@ -109,15 +109,15 @@ def test_the_losses_are_those_of_the_models_own_forward():
 @pytest.mark.parametrize(
     ("changes", "x", "options", "message"),
     [
-        ({"head": "classification", "n_classes": 2}, windows(4, 0), {}, "expected head='reconstruction'"),
+        ({"head": "classification", "n_classes": 2}, windows(4, 0), {}, "needs a model with head='reconstruction'"),
         ({}, windows(2, 0), {}, "2 windows between"),
         ({}, 5 * windows(4, 0), {}, "each channel of each window scaled to -1 to 1"),
-        ({}, -torch.ones(40, 3, 80), {}, "silent windows left out"),
+        ({}, -torch.ones(40, 3, 80), {}, "without constant windows"),
         ({}, 1e-3 * windows(4, 0), {}, "each channel of each window scaled to -1 to 1"),
-        ({}, torch.cat([windows(4, 0), -torch.ones(4, 3, 80)]), {}, "silent windows left out"),
-        ({}, windows(4, 0).repeat(9, 1, 1), {}, "36 windows, of which 4 are different; give each once"),
+        ({}, torch.cat([windows(4, 0), -torch.ones(4, 3, 80)]), {}, "without constant windows"),
+        ({}, windows(4, 0).repeat(9, 1, 1), {}, "only 4 of 36 windows are different; give each window once"),
         ({}, windows(4, 0), {"modes": ["time"]}, "expected two or more of none, token, time"),
-        ({}, windows(4, 0), {"share": 0.05}, "hides 1; expected two or more"),
+        ({}, windows(4, 0), {"hidden_fraction": 0.05}, "hides 1; expected two or more"),
         ({}, windows(4, 0)[:, :2], {}, "expected .batch, 3 channels, 80 samples"),
     ],
 )

@@ -1,4 +1,4 @@
-"""TinyMyo against torch's own layers and what its variants must do; tests/models/tinymyo/test_tinymyo_parity.py has numbers."""
+"""TinyMyo against torch's own layers, and what its variants must do; test_tinymyo_parity.py has numbers."""
 
 import copy
 from importlib.metadata import version
@@ -119,9 +119,9 @@ def test_hidden_tokens_are_the_mask_token_and_nothing_else_of_them_is_read():
     other[0, 1, 5:10] = 9.0  # channel 1, patch 1
     assert torch.equal(model(other, masked=hidden), model(x, masked=hidden))
     for wrong in (hidden[:, 1:], hidden.float(), hidden[:2]):
-        with pytest.raises(ValueError, match="expected torch.bool .3, 12.: one truth value a token"):
+        with pytest.raises(ValueError, match="expected torch.bool .3, 12.: one truth value per token"):
             model(x, masked=wrong)
-    with pytest.raises(ValueError, match="with start_at_layer there are none"):
+    with pytest.raises(ValueError, match="leave it out with start_at_layer"):
         model(cache["resid_pre", 1], start_at_layer=1, masked=hidden)
     with pytest.raises(ValueError, match="has no mask token; build it with mask_token=True"):
         make("reconstruction", mask_token=False)(x, masked=hidden)
@@ -187,9 +187,9 @@ def test_parts_of_the_stream_add_up_and_so_do_their_logits(head, changes):
 
 
 def test_what_has_no_direction_is_refused_in_words():
-    with pytest.raises(ValueError, match="with fusion='concat' a class has a direction a channel"):
+    with pytest.raises(ValueError, match="with fusion='concat' a class has one direction per channel"):
         make().tokens_to_residual_directions("1")
-    with pytest.raises(ValueError, match="read through convolutions; targets have no direction"):
+    with pytest.raises(ValueError, match="has convolutions, so targets have no direction"):
         make("regression").tokens_to_residual_directions(0)
     with pytest.raises(ValueError, match="this model's head is 'reconstruction'"):
         model = make("reconstruction")
@@ -257,16 +257,16 @@ def test_a_head_of_other_channels_is_refused_not_mixed():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "reconstruction"}, "gives samples, got n_classes=4; expected 0"),
-        ({"head": "regression", "fusion": "mean"}, "expected fusion='concat', got 'mean'"),
-        ({"n_classes": 0}, "n_classes must be at least 1"),
-        ({"positions": "learned"}, "positions='learned'; TinyMyo has none, rotary, rotary_time"),
-        ({"cls_token": True}, "without CLS"),
-        ({"tokens": "time", "embedding": "dedicated"}, "expected cls_token=False"),
-        ({"patch_samples": None}, "patch_samples; got"),
-        ({"channel_slots": 2}, "channel_slots=2 vectors for 3 channels"),
-        ({"output_samples": 7}, "output_samples=7 is for head='regression'"),
-        ({"pooled": True}, "pooled=True is for head='regression' without output_samples, got 'classification'"),
+        ({"head": "reconstruction"}, "n_classes=4; head='reconstruction' needs n_classes=0"),
+        ({"head": "regression", "fusion": "mean"}, "fusion='mean'; head='regression' needs fusion='concat'"),
+        ({"n_classes": 0}, "n_classes=.*; expected at least 1"),
+        ({"positions": "learned"}, "positions='learned'; TinyMyo needs one of none, rotary, rotary_time"),
+        ({"cls_token": True}, "cls_token=True, .* needs cls_token=False"),
+        ({"tokens": "time", "embedding": "dedicated"}, "tokens='time', .* needs cls_token=False"),
+        ({"patch_samples": None}, "patch_samples=None; TinyMyo needs"),
+        ({"channel_slots": 2}, "channel_slots=2 for 3 channels"),
+        ({"output_samples": 7}, "output_samples=7 needs head='regression'"),
+        ({"pooled": True}, "pooled=True needs head='regression' without output_samples, got 'classification'"),
         ({"head": "regression", "pooled": True, "output_samples": 7}, "without output_samples, got 'regression' and"),
         ({"head": "decode"}, "expected 'reconstruction', 'classification' or 'regression'"),
         ({"drop_path_shape": "none"}, "expected 'linear' or 'constant'"),

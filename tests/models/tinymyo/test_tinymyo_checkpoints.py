@@ -1,7 +1,7 @@
-"""TinyMyo's published files: read whole or refused, told apart, and written back bit for bit.
+"""TinyMyo's published files: read completely or refused, and written back bit for bit.
 
-The files are made here in the published layout, from small random weights; tests/models/tinymyo/test_tinymyo_parity.py has the
-full size and what the authors' code gave.
+The files are made here in the published layout, from small random weights; test_tinymyo_parity.py has the full size and
+outputs of the authors' code.
 """
 
 import pickle
@@ -47,7 +47,7 @@ def published(head: str = "reconstruction", prefix: str = "", **more: torch.Tens
     return {prefix + name: tensor for name, tensor in made.items()}
 
 
-HEADS_TAKEN = "n_heads was not told and is that of the published model, 3: the shapes of weights do not say"
+HEADS_TAKEN = "n_heads is not stated in the file and was set to 3, as in the published model"
 
 
 def frequencies() -> dict[str, torch.Tensor]:
@@ -96,7 +96,7 @@ def test_rows_of_the_packed_projection_are_queries_keys_values_each_head_by_head
 
 def test_what_a_file_says_of_its_positions_decides(tmp_path):
     plain = write(tmp_path / "plain.safetensors", published())
-    assert load(plain).cfg.rope == "none" and "rope was not told" in repr(load(plain).load_report)
+    assert load(plain).cfg.rope == "none" and "rope is not stated" in repr(load(plain).load_report)
     told = load(plain, rope="time")
     assert told.cfg.positions == "rotary_time" and told.load_report.notes == (HEADS_TAKEN,)
     assert not load(plain, rope="time", n_heads=3).load_report.notes
@@ -115,9 +115,9 @@ def test_what_a_file_says_of_its_positions_decides(tmp_path):
     ):
         load(token, rope="none")
     odd = published(**{name: 2 * f for name, f in frequencies().items()})
-    with pytest.raises(EmgLensError, match="are not those of base 10000"):
+    with pytest.raises(EmgLensError, match="expected those of base 10000"):
         load(write(tmp_path / "odd.ckpt", odd))
-    with pytest.raises(EmgLensError, match="are those of heads 4 wide; expected 2: give n_heads=3"):
+    with pytest.raises(EmgLensError, match="belong to heads of width 4; expected 2: give n_heads=3"):
         load(token, n_heads=6)
     half = {name: rate.half().float() for name, rate in frequencies().items()}
     assert load(write(tmp_path / "half.ckpt", published(**half))).cfg.rope == "token"
@@ -132,7 +132,7 @@ def test_a_folder_of_the_hubs_layout_is_read_by_filename(tmp_path):
     assert load(tmp_path, filename="DB5/base.safetensors").cfg.fusion == "mean"
     with pytest.raises(EmgLensError, match="give filename=.*DB5/base.safetensors, UCI_EMG/base.safetensors"):
         load(tmp_path)
-    with pytest.raises(EmgLensError, match="holds no file 'EPN/base.safetensors'; it has DB5"):
+    with pytest.raises(EmgLensError, match="has no file 'EPN/base.safetensors'; it has DB5"):
         load(tmp_path, filename="EPN/base.safetensors")
     with pytest.raises(EmgLensError, match="for a repository of the hub give filename=... too"):
         load(tmp_path / "nowhere")
@@ -153,7 +153,7 @@ def test_a_repository_of_the_hub_is_asked_for_the_file(tmp_path, monkeypatch):
         raise OSError("no route\nto the hub")
 
     monkeypatch.setattr("emg_lens.models.tinymyo.checkpoints.hf_hub_download", fail)
-    with pytest.raises(EmgLensError, match="'a.safetensors' cannot be fetched from the hub .OSError: no route to"):
+    with pytest.raises(EmgLensError, match="'a.safetensors' cannot be downloaded from the hub .OSError: no route to"):
         load("PulpBio/TinyMyo", filename="a.safetensors")
 
 
@@ -165,7 +165,7 @@ def test_a_fresh_head_takes_the_place_of_the_files(tmp_path):
     assert torch.equal(model.ln_final.w, published()["norm.weight"]) and "fresh" in repr(model.load_report)
     other = load(write(tmp_path / "head.ckpt", published("concat")), head="reconstruction")
     assert other.cfg.n_channels == 16 and not other.load_report.unexpected
-    with pytest.raises(EmgLensError, match="n_classes=6 is of a fresh head: give head='classification' too"):
+    with pytest.raises(EmgLensError, match="n_classes=6 needs a new head: give head='classification' too"):
         load(path, n_classes=6)
 
 
@@ -175,24 +175,24 @@ def test_a_fresh_head_takes_the_place_of_the_files(tmp_path):
         (
             lambda s: s.pop("blocks.1.mlp.fc1.bias"),
             {},
-            "1 names are missing .blocks.1.mlp.fc1.bias.*strict=False takes",
+            "1 names are missing .blocks.1.mlp.fc1.bias.*strict=False loads",
         ),
         (lambda s: s.update(extra=torch.ones(2)), {}, "1 unexpected .extra"),
         (lambda s: s.update({"norm.bias": torch.ones(3)}), {}, r"norm.bias has shape \[3\]; expected \[12\]"),
-        (lambda s: s["norm.bias"].fill_(torch.nan), {}, "norm.bias holds NaN or values"),
-        (lambda s: s.update({"norm.bias": s["norm.bias"].double().fill_(1e300)}), {}, "as no trained weights are"),
+        (lambda s: s["norm.bias"].fill_(torch.nan), {}, "norm.bias has NaN or values"),
+        (lambda s: s.update({"norm.bias": s["norm.bias"].double().fill_(1e300)}), {}, "so the file is damaged"),
         (lambda s: s.update({"blocks.x.mlp": torch.ones(2)}), {}, "1 unexpected .blocks.x.mlp"),
         (
             lambda s: s.update({MAP: s[MAP][..., :0]}),
             {},
-            r"proj.weight has shape \[\d+, 1, 1, 0\]; expected a tensor of 4 axes",
+            r"proj.weight has shape \[\d+, 1, 1, 0\]; expected 4 axes",
         ),
         (lambda s: s.update({"norm.bias": torch.ones(D, dtype=torch.int64)}), {}, "norm.bias is torch.int64"),
-        (lambda s: s.pop("norm.weight"), {}, "norm.weight is missing; expected a tensor of 1 axes"),
+        (lambda s: s.pop("norm.weight"), {}, "norm.weight is missing; expected 1 axes"),
         (lambda s: [s.pop(n) for n in list(s) if "blocks.0" in n], {}, r"has the blocks \[1\]; expected 0, 1, 2"),
         (lambda s: [s.pop(n) for n in list(s) if "model_head" in n], {}, "has no heads; expected one of"),
-        (lambda s: None, {"modalities": {"emg": 8}}, "its head reads 3 channels, and modalities={'emg': 8} are 8"),
-        (lambda s: None, {"n_heads": 5}, "cannot be divided among n_heads=5"),
+        (lambda s: None, {"modalities": {"emg": 8}}, "its head reads 3 channels, and modalities={'emg': 8} have 8"),
+        (lambda s: None, {"n_heads": 5}, "is not a multiple of n_heads=5"),
         (lambda s: None, {"dropuot": 0.1}, "has no setting 'dropuot'"),
         (lambda s: None, {"rope": "head"}, "expected 'none', 'token' or 'time'"),
         (lambda s: None, {"n_samples": 23}, "n_samples=23 is not a multiple of patch_samples=5"),
@@ -280,7 +280,7 @@ def test_settings_beside_the_weights_are_passed_over_and_never_run(tmp_path, cap
 
 def test_code_in_a_file_is_never_run_and_other_content_is_refused(tmp_path, capsys):
     torch.save({"state_dict": published(), "hyper_parameters": Filled(a=1)}, tmp_path / "a.ckpt")
-    with pytest.raises(EmgLensError, match="^.*a.ckpt holds Python objects beside its weights that cannot") as error:
+    with pytest.raises(EmgLensError, match="^.*a.ckpt holds Python objects besides its weights that cannot") as error:
         load(tmp_path / "a.ckpt")
     assert "'weights.pt')" in str(error.value) and "damaged" not in str(error.value)
     torch.save({"state_dict": {"norm.weight": Loud()}}, tmp_path / "weights.ckpt")
@@ -299,7 +299,7 @@ def test_code_in_a_file_is_never_run_and_other_content_is_refused(tmp_path, caps
         with pytest.raises(EmgLensError, match="holds no tensors by name"):
             load(tmp_path / "c.ckpt")
     assert "run" not in capsys.readouterr().out
-    with pytest.raises(EmgLensError, match="expected a name that ends in .safetensors"):
+    with pytest.raises(EmgLensError, match="expected a name that ends in one of .safetensors"):
         load(write(tmp_path / "d.ckpt", published())).save_published(tmp_path / "e.bin")
 
 

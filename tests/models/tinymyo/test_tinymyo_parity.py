@@ -187,10 +187,14 @@ def test_every_size_is_the_published_one_and_goes_back_bit_for_bit(tmp_path, tag
     assert all(torch.equal(tensor, given[f"model.{name}"]) for name, tensor in back.items())
 
 
-def test_the_authors_weights_do_not_tell_their_rotation_unless_the_file_holds_frequencies(tmp_path):
+def test_the_authors_weights_state_their_rotation_only_in_files_with_frequencies(tmp_path):
     state, theirs = load_file(WEIGHTS), numbers("small_tokenrope_pr4")
     report = TinyMyo.from_published(WEIGHTS).load_report
-    assert report.rope == "none" and "does not say" in report.rope_told_by and "rope was not told" in report.notes[0]
+    assert (
+        report.rope == "none"
+        and "does not say" in report.rope_source
+        and "rope is not stated in the file" in report.notes[0]
+    )
     of_pr4 = state | {f"blocks.{i}.attn.rotary_emb.freqs": theirs["rotary_freqs"].clone() for i in range(8)}
     save_file(of_pr4, tmp_path / "pr4.safetensors")
     model = TinyMyo.from_published(tmp_path / "pr4.safetensors", modalities={"emg": 6}, n_samples=80)
