@@ -18,7 +18,7 @@ from emg_lens.registry import Registry
 OutputKind = Literal["classes", "values", "frames", "events", "tokens"]
 """What a model predicts for a trial: class scores `[class]`, numbers of the targets' shape, numbers at each time step,
 events with times, or a sequence of symbols."""
-Outputs = Float[np.ndarray, "trial *output"]
+Predictions = Float[np.ndarray, "trial *output"]
 Targets = Shaped[np.ndarray, " *target"]
 Counts = Float[np.ndarray, "trial part"]
 Scores = Bool[np.ndarray, " trial"] | Float[np.ndarray, " trial"]
@@ -26,7 +26,7 @@ CountFunction = Callable[[np.ndarray, np.ndarray], Counts | Scores]
 
 
 class MetricError(EmgLensError, ValueError):
-    """Outputs and targets that a metric cannot compare."""
+    """Predictions and targets that a metric cannot compare."""
 
 
 def weighted_mean(sums: Float[np.ndarray, "*many part"]) -> Float[np.ndarray, "*many"]:
@@ -64,7 +64,7 @@ class Metric:
 
     def counts(
         self,
-        outputs: Outputs,
+        outputs: Predictions,
         targets: Targets,
         repetition_id: Int[np.ndarray, " trial"] | None = None,
         weights: Float[np.ndarray, " trial"] | None = None,
@@ -79,7 +79,7 @@ class Metric:
                 part of it. Only metrics with `repetitions="weighted"` use them.
 
         Raises:
-            MetricError: Outputs and targets that this metric cannot compare.
+            MetricError: Predictions and targets that this metric cannot compare.
         """
         if self.kind in CHECKS:
             CHECKS[self.kind](outputs, targets)

@@ -6,13 +6,13 @@ import numpy as np
 from jaxtyping import Int
 
 from emg_lens.scoring import classification, regression  # noqa: F401 - they register their metrics
-from emg_lens.scoring.metric_registry import METRICS, MetricError, Outputs, Targets, repetition_weights
+from emg_lens.scoring.metric_registry import METRICS, MetricError, Predictions, Targets, repetition_weights
 from emg_lens.validation import checked
 
 
 @checked
 def measure(
-    names: Sequence[str], outputs: Outputs, targets: Targets, repetition_id: Int[np.ndarray, " trial"] | None = None
+    names: Sequence[str], outputs: Predictions, targets: Targets, repetition_id: Int[np.ndarray, " trial"] | None = None
 ) -> dict[str, float]:
     """Compute several metrics of the same trials.
 

@@ -138,7 +138,7 @@ class Classification(Objective):
                 f"{prefix}labels are {targets.dtype} {list(targets.shape)}; expected one class index (torch.int64) per"
                 " trial; for values, fit with objective='regression'"
             )
-        check_trials(batch, prefix)
+        check_fit_trials(batch, prefix)
         if int(targets.min()) < 0 or int(targets.max()) >= n_classes:
             raise FitError(
                 f"{prefix}labels run from {int(targets.min())} to {int(targets.max())}; the model has classes 0 to"
@@ -179,7 +179,7 @@ class Regression(Objective):
                 f"{prefix}targets are {targets.dtype} {list(targets.shape)}; expected floats [trial, {n_outputs}], one"
                 " per output of the model; for class indices, fit with objective='classification'"
             )
-        check_trials(batch, prefix)
+        check_fit_trials(batch, prefix)
         bad = len(trials_not_finite(targets))
         if bad:
             raise FitError(f"{prefix}targets of {bad} of {len(batch)} trials are NaN or infinite; drop these trials")
@@ -227,7 +227,7 @@ def targets_of(batch: Batch, prefix: str = "") -> Tensor:
     return batch.targets
 
 
-def check_trials(batch: Batch, prefix: str = "") -> None:
+def check_fit_trials(batch: Batch, prefix: str = "") -> None:
     """Refuse trials that no model can be fitted to.
 
     Raises:

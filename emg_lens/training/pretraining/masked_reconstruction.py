@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emg_lens.data.batch import Batch
 from emg_lens.data.trials import TrialSet
-from emg_lens.training.objectives import FitError, Objective, check_trials, targets_of
+from emg_lens.training.objectives import FitError, Objective, check_fit_trials, targets_of
 from emg_lens.training.pretraining.masking import n_patches, random_mask, reconstruction_losses, total_loss
 from emg_lens.training.recipe import TrainingRecipe
 from emg_lens.validation import ArgumentError
@@ -74,7 +74,7 @@ class MaskedReconstruction(Objective):
                 " head='reconstruction'"
             )
         n_patches(model)
-        check_trials(batch, prefix)
+        check_fit_trials(batch, prefix)
         if targets.shape != x.shape or not torch.equal(targets, x):
             raise FitError(f"{prefix}the targets differ from the windows; give the windows twice: Batch(x, x)")
 
