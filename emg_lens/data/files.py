@@ -23,7 +23,7 @@ def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", text) if part)
 
 
-def check_folder(root: str | Path, expected: str) -> Path:
+def existing_folder(root: str | Path, expected: str) -> Path:
     """Return `root` as a path.
 
     Raises:
@@ -61,7 +61,7 @@ def index_files(
     Raises:
         DataError: The folder does not exist, no file matches, or two files have the same subject and kind.
     """
-    folder = check_folder(root, expected)
+    folder = existing_folder(root, expected)
     files: dict[tuple[str, str], Path] = {}
     names = files_below(folder)
     for path in names:

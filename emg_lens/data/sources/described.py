@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from emg_lens.data.files import check_folder, files_below, natural_key, read_parts, select_subjects
+from emg_lens.data.files import existing_folder, files_below, natural_key, read_parts, select_subjects
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -105,7 +105,7 @@ def read(path: Path, description: FolderDescription, fields: Mapping[str, str], 
 
 
 def _description_path(root: str | Path, description: str | None) -> Path:
-    folder = check_folder(root, f"recordings and a {DESCRIPTION} that describes them")
+    folder = existing_folder(root, f"recordings and a {DESCRIPTION} that describes them")
     path = folder / DESCRIPTION if description is None else Path(description).expanduser()
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected a description of the folder (docs/data-sets.md §2.8)")

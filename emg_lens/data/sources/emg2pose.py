@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import check_choices, check_folder, files_below, natural_key, read_parts, select_subjects
+from emg_lens.data.files import check_choices, existing_folder, files_below, natural_key, read_parts, select_subjects
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -113,7 +113,7 @@ def read(
 
 def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     """One row an existing recording: path, user, stage; and the number of each stage of the table."""
-    folder = check_folder(root, EXPECTED)
+    folder = existing_folder(root, EXPECTED)
     place = folder / METADATA
     if not place.is_file():
         raise DataError(f"{folder} has no {METADATA}; expected {EXPECTED}")
