@@ -24,11 +24,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from emg_lens.errors import EmgLensError
-from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_folder, write_checksums
+from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_checksums, write_checksums
 from emg_lens.io.csv_tables import read_table, write_csv
 from emg_lens.io.files import new_folder
 from emg_lens.scoring.class_factors import factor_accuracies, factor_values
-from emg_lens.scoring.metrics import chances, measure, repetition_weights
+from emg_lens.scoring.metrics import METRICS, chances, measure, repetition_weights
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -40,9 +40,6 @@ OUTPUTS = "logits.safetensors"
 ANALYSES = "analyses"
 COMPLETE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_null", "equivalent_to"]
 """Columns of `scores.csv` that have no missing value."""
-
-SavedOutputs = Float[np.ndarray, "condition trial output"] | list[Float[np.ndarray, "condition _time output"]]
-SavedTargets = Shaped[np.ndarray, "trial *target"] | list[Shaped[np.ndarray, "_time *target"]]
 
 
 def write_fit(
@@ -59,7 +56,7 @@ def write_fit(
         folder: The folder.
         prepared: The fit, with the fitted model.
         history: The training curve: one row an epoch.
-        result: SavedOutputs and audit of every condition.
+        result: Outputs and audit of every condition.
         analyses: Table of each fit analysis, by its name.
         seconds: Duration of the fit.
     """
@@ -97,7 +94,9 @@ def _outputs_in_own_units(
     return outputs
 
 
-def write_outputs(folder: Path, outputs: SavedOutputs, targets: SavedTargets) -> None:
+def write_outputs(
+    folder: Path, outputs: np.ndarray | Sequence[np.ndarray], targets: np.ndarray | Sequence[np.ndarray]
+) -> None:
     """Write the outputs and targets of a fit.
 
     Args:
@@ -153,7 +152,7 @@ def check_fit(folder: Path) -> None:
         StudyError: A file is missing or was changed.
     """
     try:
-        check_folder(folder)
+        check_checksums(folder)
     except DamagedFileError as error:
         raise StudyError(f"{error}; delete {folder} and run again") from None
 
@@ -193,7 +192,7 @@ def score(
         table["n_repetitions"] = len(np.unique(repetition_id))
         for metric, chance in chances(metrics, targets[mine], outputs.shape[2], repetition_id).items():
             table[f"{metric}_chance"] = chance
-        if targets.ndim == 1 and factor_values(names):
+        if METRICS[metrics[0]].kind == "classes" and factor_values(names):
             weights = repetition_weights(len(repetition_id), repetition_id)
             by_factor = [factor_accuracies(out[rows], targets[rows], weights, names) for out in outputs]
             table = pd.concat([table, pd.DataFrame(by_factor, index=table.index)], axis=1)
@@ -254,8 +253,8 @@ def read_analyses(folder: Path) -> dict[str, pd.DataFrame]:
     return {path.stem: read_csv(path) for path in sorted((folder / ANALYSES).glob("*.csv"))}
 
 
-def read_outputs(folder: Path) -> tuple[SavedOutputs, SavedTargets]:
-    """Read outputs and targets, in the form that `write_outputs` got.
+def read_outputs(folder: Path) -> tuple[Any, Any]:
+    """Read outputs and targets, as arrays or lists of arrays, in the form that `write_outputs` got.
 
     Raises:
         StudyError: The file is missing or damaged.

@@ -33,7 +33,7 @@ TWO_HEADS = {
     "emg+acc": {"cohort": {"channels": {"emg": "a", "acc": {"electrodes": [0], "axes": 2}}}},
 }
 DRAWN = {
-    "name": "drawn",
+    "name": "random-sets",
     "model": {"architecture": "multimodal-mlp", "d_hidden": 8},
     "factors": {"electrode_set": {"sets": 3, "of": 8, "into": {"a": 2, "b": 2}}, "sensors": TWO_HEADS},
     "conditions": {"layer_masks": None},
@@ -41,7 +41,7 @@ DRAWN = {
 }
 
 
-def drawn(**changes) -> Study:
+def random_study(**changes) -> Study:
     return Study.parse(yaml.safe_dump(yaml.safe_load(TINY) | DRAWN | changes, sort_keys=False))
 
 
@@ -97,7 +97,7 @@ def test_without_parts_a_set_is_an_order_of_all_electrodes():
 )
 def test_an_error_in_electrode_sets_is_one_line(factors, message):
     with pytest.raises(StudyError, match=message) as error:
-        drawn(factors=factors, statistics={})
+        random_study(factors=factors, statistics={})
     assert "\n" not in str(error.value)
 
 
@@ -105,27 +105,29 @@ def test_an_error_in_electrode_sets_is_one_line(factors, message):
 
 
 def test_the_hash_changes_with_channels_and_electrode_sets():
-    plain = drawn(factors={}, statistics={})
-    some = drawn(factors={}, statistics={}, cohort=with_cohort(channels={"emg": [0, 1], "acc": "all"}))
-    other = drawn(factors={}, statistics={}, cohort=with_cohort(channels={"emg": [0, 2], "acc": "all"}))
-    assert len({plain.digest(), some.digest(), other.digest(), drawn().digest()}) == 4
-    explicit = drawn(factors={}, statistics={}, cohort=with_cohort(channels=None, electrodes={}))
+    plain = random_study(factors={}, statistics={})
+    some = random_study(factors={}, statistics={}, cohort=with_cohort(channels={"emg": [0, 1], "acc": "all"}))
+    other = random_study(factors={}, statistics={}, cohort=with_cohort(channels={"emg": [0, 2], "acc": "all"}))
+    assert len({plain.digest(), some.digest(), other.digest(), random_study().digest()}) == 4
+    explicit = random_study(factors={}, statistics={}, cohort=with_cohort(channels=None, electrodes={}))
     assert explicit.digest() == plain.digest()
-    assert StudySpec.parse(drawn().to_yaml()) == StudySpec.parse(drawn().to_yaml())
-    assert StudySpec.parse(drawn().to_yaml()).digest() == drawn().digest()
-    assert StudySpec.parse(drawn().to_yaml()).compared_factors == ("sensors",)
+    assert StudySpec.parse(random_study().to_yaml()) == StudySpec.parse(random_study().to_yaml())
+    assert StudySpec.parse(random_study().to_yaml()).digest() == random_study().digest()
+    assert StudySpec.parse(random_study().to_yaml()).compared_factors == ("sensors",)
 
 
 def test_groups_are_rectified_with_the_modality_that_they_are_made_of():
     cohort = with_cohort(modalities=["emg"], rectify=["emg"], channels={"one": {"emg": [0]}, "two": {"emg": [1]}})
-    assert drawn(factors={}, statistics={}, cohort=cohort).cohort.rectified == ("one", "two")
+    assert random_study(factors={}, statistics={}, cohort=cohort).cohort.rectified == ("one", "two")
     mixed = with_cohort(rectify=["emg"], channels={"one": {"emg": [0], "acc": [1]}})
     with pytest.raises(StudyError, match="a part of the group 'one'"):
-        drawn(factors={}, statistics={}, cohort=mixed)
+        random_study(factors={}, statistics={}, cohort=mixed)
 
 
 def test_unknown_channels_are_refused_before_the_first_fit(tmp_path):
-    study = drawn(factors={"sensors": {"far": {"cohort": {"channels": {"emg": [99], "acc": "all"}}}}}, statistics={})
+    study = random_study(
+        factors={"sensors": {"far": {"cohort": {"channels": {"emg": [99], "acc": "all"}}}}}, statistics={}
+    )
     with pytest.raises(EmgLensError, match="at sensors=far: emg has electrodes 0 to 7, got 99") as error:
         study.run(out=tmp_path, jobs=1)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
@@ -136,42 +138,42 @@ def test_recordings_are_read_once_for_all_electrode_sets(tmp_path, monkeypatch):
     load = fit_trials.load_trials
     monkeypatch.setattr(fit_trials, "load_trials", lambda *a, **k: read.append(k["subjects"]) or load(*a, **k))
     fit_trials._read.cache_clear()
-    study = drawn(training={"epochs": 1})
+    study = random_study(training={"epochs": 1})
     result = study.run(out=tmp_path, jobs=1)
     assert read == [("01",), ("02",), ("03",)] * 2  # checked, then fitted
     assert len(result.facts) == 3 * 2 * 3 and not (set(result.study.factors) - {"electrode_set", "sensors"})
     modalities = dict(zip(result.facts["sensors"], result.facts["modalities"], strict=True))
     assert modalities == {"emg+emg": {"emg_a": 2, "emg_b": 2}, "emg+acc": {"emg": 2, "acc": 2}}
-    assert len(result.leakage) == 2 * 3  # of every cohort and fold once, whatever was drawn
+    assert len(result.leakage) == 2 * 3  # of every cohort and fold once, for any electrode set
 
 
 def test_electrode_sets_are_averaged_within_the_subject(tmp_path):
-    result = drawn(training={"epochs": 2}).run(out=tmp_path, jobs=1)
+    result = random_study(training={"epochs": 2}).run(out=tmp_path, jobs=1)
     rows = result.scores[result.scores["condition"] == "baseline"]
     by_hand = rows.groupby(["sensors", "subject"])["accuracy"].mean().groupby("sensors").mean()
     (row,) = result.level_tests.to_dict("records")
     assert row["n_subjects"] == 3 and row["mean"] == pytest.approx(by_hand["emg+acc"])
-    assert "Accuracy from draw to draw" in result.tables() and "draws" in result.figures()
-    assert "each the mean of 3 draws of electrodes" in " ".join(result.tables()["Accuracy by sensors"].attrs["notes"])
+    assert "Accuracy by electrode set" in result.tables() and "electrode-sets" in result.figures()
+    assert "each subject is the mean over 3 electrode sets" in " ".join(result.tables()["Accuracy by sensors"].attrs["notes"])
 
 
 def test_fits_of_the_same_recordings_follow_each_other():
-    ordered = read_together(all_fits(drawn()))
+    ordered = read_together(all_fits(random_study()))
     assert [one.fold.name for one in ordered] == ["01"] * 6 + ["02"] * 6 + ["03"] * 6
-    assert sorted(one.name for one in ordered) == sorted(one.name for one in all_fits(drawn()))
+    assert sorted(one.name for one in ordered) == sorted(one.name for one in all_fits(random_study()))
 
 
 def test_an_accelerator_fits_all_electrode_sets_at_once_with_the_numbers_of_the_processor(tmp_path, monkeypatch):
     at_once = []
     stacked = fits.run_fits_at_once
     monkeypatch.setattr(fits, "run_fits_at_once", lambda some, *rest: at_once.append(len(some)) or stacked(some, *rest))
-    study = drawn(training={"epochs": 2})
+    study = random_study(training={"epochs": 2})
     result = study.run(out=tmp_path / "runs", jobs=1)
     todo = all_fits(study)
     folders = {fit.folder_name: tmp_path / "stacked" / fit.folder_name for fit in todo}
     (tmp_path / "stacked").mkdir()
     run_stacked(read_together(todo), None, folders, "cpu")
-    assert at_once == [9, 9]  # three draws of three subjects, for each of two networks
+    assert at_once == [9, 9]  # three sets of three subjects, for each of two networks
     for folder in result.folders:
         mine, theirs = (pd.read_csv(f / "scores.csv")["log_prob"] for f in (folders[folder.name], folder))
         assert np.abs(mine - theirs).max() < 1e-4
@@ -219,13 +221,13 @@ TWO_OF_EMG = with_cohort(channels={"emg": {"electrodes": "order", "first": 2}, "
 
 
 def test_a_run_warns_about_unused_electrodes_and_exhausted_sets(tmp_path):
-    study = drawn(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={})
+    study = random_study(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={})
     held = prepare(study, None, tmp_path, 1, Console(quiet=True)).warnings
     assert "no electrode set holds electrodes 2 to 7 of emg, which has 8" in " ".join(held)
     assert "these 2 electrode sets are all that exist" in " ".join(held)
     assert "01 and 02 are the same settings and channels: one fit, counted 2 times" in held
     whole = with_cohort(channels={"emg": "order", "acc": "all"})
-    more = drawn(factors={"electrode_set": {"sets": 2, "of": 8}}, cohort=whole, statistics={})
+    more = random_study(factors={"electrode_set": {"sets": 2, "of": 8}}, cohort=whole, statistics={})
     assert not [w for w in electrode_warnings(more, [{"emg": 8, "acc": 3}] * 2)]
 
 
@@ -239,7 +241,7 @@ def test_sets_of_the_same_channels_are_fitted_once_with_the_numbers_of_two_fits(
     made = []
     run_fit = fits.run_fit
     monkeypatch.setattr(fits, "run_fit", lambda fit, *rest: made.append(fit.folder_name) or run_fit(fit, *rest))
-    study = drawn(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={}, training={"epochs": 1})
+    study = random_study(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={}, training={"epochs": 1})
     result = study.run(out=tmp_path / "runs", jobs=1)
     assert sorted(made) == ["01-01", "01-02", "01-03"] and len(result.facts) == 6
     assert result.facts["electrode_set"].tolist() == ["01"] * 3 + ["02"] * 3 and len(result.leakage) == 3
@@ -257,5 +259,5 @@ def test_sets_of_the_same_channels_are_fitted_once_with_the_numbers_of_two_fits(
 
 
 def test_fits_that_differ_in_channels_or_trials_are_not_the_same():
-    every = all_fits(drawn())
+    every = all_fits(random_study())
     assert all(first_alike(every)[one.folder_name] is one for one in every)
