@@ -22,7 +22,7 @@ from emg_lens.data.recording import UNLABELLED, DataError, Recording
 from emg_lens.data.registry import data_fingerprint, describe_dataset, load_dataset, subjects
 from emg_lens.data.segment import Segment
 from emg_lens.data.shards import shard_files
-from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_folder, write_checksums
+from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_checksums, write_checksums
 from emg_lens.io.files import remove_abandoned, replacing
 from emg_lens.io.locking import exclusive_lock
 from emg_lens.validation import Name, SpecModel, checked
@@ -165,7 +165,7 @@ def _check_unchanged(folder: Path, present: set[str]) -> None:
     """
     try:
         if (folder / CHECKSUMS).exists():
-            check_folder(folder, present, large=True)
+            check_checksums(folder, present, large=True)
     except DamagedFileError as error:
         raise DataError(f"{error}; delete it, and it is written again") from None
     write_checksums(folder, (path.name for path in folder.glob("*.h5")), large=True)

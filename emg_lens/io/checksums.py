@@ -120,7 +120,7 @@ def write_checksums(folder: Path, names: Iterable[str] | None = None, *, large: 
     write_json(folder / CHECKSUMS, {"files": _checksums(folder, sorted(names), large)})
 
 
-def check_folder(folder: Path, names: Iterable[str] | None = None, *, large: bool = False) -> None:
+def check_checksums(folder: Path, names: Iterable[str] | None = None, *, large: bool = False) -> None:
     """Check files of a folder against its list.
 
     Args:

@@ -63,12 +63,7 @@ def locked_folder(folder: Path) -> Iterator[str | None]:
 
 
 def write_run_files(folder: Path, spec: str, record: Mapping[str, Any]) -> None:
-    """Write the specification, the environment and the record of the data, each with its checksum.
-
-    Args:
-        folder: The run's folder.
-        spec: The specification as YAML.
-        record: Facts of the data, as JSON can hold them.
+    """Write the specification (YAML), the environment, and the record of the data, each with its checksum.
 
     Raises:
         RunFolderError: The folder cannot be written to.
@@ -81,22 +76,18 @@ def write_run_files(folder: Path, spec: str, record: Mapping[str, Any]) -> None:
 
 
 def check_spec(folder: Path) -> Path:
-    """Check that the specification is the one that was written.
-
-    Returns:
-        Its path.
+    """Check that the specification was not changed after the run, and return its path.
 
     Raises:
-        RunFolderError: This is not a run's folder, or the specification was changed.
+        RunFolderError: It was changed, or this is not a run's folder.
     """
     path = folder / SPEC
     try:
-        if not path.is_file():
-            raise RunFolderError(f"{str(folder)!r} is not a run's folder: it holds no {SPEC}")
         if not check_file(path):
             raise DamagedFileError(f"{path} was changed after it was written: its checksum is gone")
     except OSError as error:
-        raise RunFolderError(f"{str(folder)!r} is not a run's folder: {error.strerror or error}") from None
+        reason = "it holds no spec.yaml" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise RunFolderError(f"{str(folder)!r} is not a run's folder: {reason}") from None
     except DamagedFileError as error:
         raise RunFolderError(f"{error}; to run another specification, give its own file to emg-lens") from None
     return path

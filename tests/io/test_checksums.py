@@ -6,8 +6,8 @@ from emg_lens.io.checksums import (
     CHECKSUMS,
     PLACEHOLDER,
     DamagedFileError,
+    check_checksums,
     check_file,
-    check_folder,
     insert_checksum,
     read_json,
     replacing_with_checksum,
@@ -95,9 +95,9 @@ def folder(tmp_path):
 
 
 def test_files_as_they_were_are_accepted(folder):
-    check_folder(folder)
+    check_checksums(folder)
     (folder / "new.txt").write_text("added later")
-    check_folder(folder)
+    check_checksums(folder)
 
 
 def renamed_in_the_list(folder):
@@ -119,21 +119,21 @@ def renamed_in_the_list(folder):
 def test_damage_is_refused_in_one_line(folder, damage, message):
     damage(folder)
     with pytest.raises(DamagedFileError, match=message) as error:
-        check_folder(folder)
+        check_checksums(folder)
     assert "\n" not in str(error.value)
 
 
 def test_only_the_named_files_are_checked(folder):
     (folder / "a.csv").write_text("other")
-    check_folder(folder, ["b.json"])
+    check_checksums(folder, ["b.json"])
     with pytest.raises(DamagedFileError, match="a.csv"):
-        check_folder(folder, ["a.csv", "b.json"])
+        check_checksums(folder, ["a.csv", "b.json"])
 
 
 def test_large_files_are_read_again_only_after_a_change(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_checksums(folder, ["a.csv"], large=True)
-    check_folder(folder, large=True)
+    check_checksums(folder, large=True)
     (folder / "a.csv").write_text("1,3\n")
     with pytest.raises(DamagedFileError, match="a.csv was changed"):
-        check_folder(folder, large=True)
+        check_checksums(folder, large=True)

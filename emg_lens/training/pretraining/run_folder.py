@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from emg_lens.data.corpus import Corpus
 from emg_lens.data.corpus_writer import corpus_digest, write_corpus
 from emg_lens.errors import EmgLensError, printable
-from emg_lens.io.checksums import check_folder, write_checksums
+from emg_lens.io.checksums import check_checksums, write_checksums
 from emg_lens.io.files import new_folder, remove_abandoned, replacing
 from emg_lens.io.run_folder import RECORD, RunFolderError, locked_folder, read_facts_of_run, write_run_files
 from emg_lens.models.registry import ModelError, architecture, build_model
@@ -145,7 +145,7 @@ def run_pretraining(
                     model.save_pretrained(partial)
             accelerator.wait_for_everyone()
     model = type(model).from_pretrained(folder / MODEL)
-    check_folder(folder)
+    check_checksums(folder)
     return PretrainedRun(folder, pd.read_csv(folder / LOSSES), model, windows, validation)
 
 

@@ -43,15 +43,7 @@ class WindowBatches(Dataset):
     """The batches of one epoch, indexed by stretch. An error becomes text, which `read_batches` raises."""
 
     def __init__(self, corpus: Corpus, recipe: PretrainingRecipe, patches: int, epoch: int | None) -> None:
-        """Set up one epoch.
-
-        Args:
-            corpus: The windows.
-            recipe: Gives the masked fraction and the seed.
-            patches: Tokens per channel.
-            epoch: Number of the training epoch, from 0. None = validation: windows in their own order, always with the
-                same masks.
-        """
+        """Set up a training epoch (from 0), or validation (None): in the order of the corpus, always the same masks."""
         self.corpus, self.recipe, self.patches = corpus, recipe, patches
         self.order = None if epoch is None else WindowOrder(len(corpus), recipe.seed, epoch)
         self.stream = (recipe.seed, VALIDATION, 0) if epoch is None else (recipe.seed, TRAINING, epoch)
