@@ -7,17 +7,27 @@ import numpy as np
 from jaxtyping import Shaped
 
 from emg_lens.data.files import read_parts
+from emg_lens.data.recording import DataError
 from emg_lens.io.binary import matlab_variables
 
 
-def read_mat(path: Path, keys: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Read those of some variables that a MATLAB file has, as arrays of numbers with MATLAB's order of axes.
+def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Shaped[np.ndarray, "..."]]:
+    """Read variables of a MATLAB file, as arrays of numbers with MATLAB's order of axes.
+
+    Args:
+        path: The file.
+        keys: Names of the variables.
+        optional: Names of variables that may be missing.
 
     Raises:
-        DataError: The file cannot be read, or a variable does not contain real numbers.
+        DataError: The file cannot be read, lacks one of `keys`, or a variable does not contain real numbers.
     """
-    variables = read_parts(matlab_variables, path, "a MATLAB file", keys=list(keys))
+    variables = read_parts(matlab_variables, path, "a MATLAB file", keys=[*dict.fromkeys((*keys, *optional))])
     transposed = variables.pop("transposed")
+    missing = [key for key in keys if key not in variables]
+    if missing:
+        present = ", ".join(variables) or "none"
+        raise DataError(f"{path}: no variable {missing[0]!r} (it has {present}); is the file complete?")
     return {key: value.T if transposed else value for key, value in variables.items()}
 
 

@@ -215,12 +215,16 @@ def same_channels(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 
 def unique_notes(notes: Iterable[str]) -> tuple[str, ...]:
     """Shorten a list of notes: of notes that differ in numbers only, keep the first and count the others."""
-    alike: dict[str, list[str]] = {}
-    for note in dict.fromkeys(notes):
-        alike.setdefault(re.sub(NUMBER, "#", note), []).append(note)
-    return tuple(
-        same[0] + (f" [{len(same) - 1} more of this kind]" if len(same) > 1 else "") for same in alike.values()
-    )
+    groups = _by_kind(dict.fromkeys(notes))
+    return tuple(same[0] + (f" [{len(same) - 1} more of this kind]" if len(same) > 1 else "") for same in groups)
+
+
+def _by_kind(notes: Iterable[str]) -> list[list[str]]:
+    """Groups of notes that differ in numbers only."""
+    groups: dict[str, list[str]] = {}
+    for note in notes:
+        groups.setdefault(re.sub(NUMBER, "#", note), []).append(note)
+    return list(groups.values())
 
 
 def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, state: _Cut) -> None:
@@ -295,11 +299,8 @@ def _class_names(state: _Cut, wanted: list[int] | None, label: np.ndarray) -> di
 
 def _notes(state: _Cut, segment: Segment, fs: float, missing: list[int]) -> tuple[str, ...]:
     """The recordings' notes, each kind once, and what was rounded or dropped."""
-    alike: dict[str, list[str]] = {}
-    for note in state.notes:
-        alike.setdefault(re.sub(NUMBER, "#", note), []).append(note)
     notes = []
-    for same in alike.values():
+    for same in _by_kind(state.notes):
         sources = [s for note in same for s in state.notes[note]]
         if len(same) > 1:
             notes.append(f"{same[0]} [{sources[0]}; {len(sources) - 1} more of this kind]")

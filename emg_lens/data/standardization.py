@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -25,36 +24,6 @@ FORMAT = "emg-lens"
 """Key of a file's metadata; the value describes the file's content as JSON."""
 TRIALS_AT_ONCE = 1024
 """Trials that are standardised at once, in double precision."""
-
-
-@runtime_checkable
-class HasInputs(Protocol):
-    """An object with samples and a channel table, such as a `TrialSet`."""
-
-    @property
-    def x(self) -> Float[np.ndarray, "trial channel time"]:
-        """Samples."""
-        ...
-
-    @property
-    def channels(self) -> pd.DataFrame:
-        """One row a channel; channels of a modality stand together."""
-        ...
-
-
-@runtime_checkable
-class HasTargets(Protocol):
-    """An object with regression targets, such as a `TrialSet`."""
-
-    @property
-    def targets(self) -> Float[np.ndarray, "trial target"] | None:
-        """Targets."""
-        ...
-
-    @property
-    def target_names(self) -> tuple[str, ...]:
-        """Names of the targets."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +62,11 @@ class InputStatistics:
             raise DataError(f"rectify contains the unknown modality {unknown[0]!r}; known: {known}")
 
     @staticmethod
-    def of(train: HasInputs, rectify: Iterable[str] = ()) -> "InputStatistics":
+    def of(train: Any, rectify: Iterable[str] = ()) -> "InputStatistics":
         """Compute the statistics of training trials.
 
         Args:
-            train: Training trials. Test trials must not be among them.
+            train: `TrialSet` of the training trials, without any test trial.
             rectify: Modalities to rectify after z-scoring.
 
         Raises:
@@ -183,8 +152,8 @@ class TargetStatistics:
         _check_moments(self.mean, self.std, len(self.names), "target")
 
     @staticmethod
-    def of(train: HasTargets) -> "TargetStatistics":
-        """Compute the statistics of training trials.
+    def of(train: Any) -> "TargetStatistics":
+        """Compute the statistics of the training trials, a `TrialSet` with targets.
 
         Raises:
             DataError: The trials have no targets.

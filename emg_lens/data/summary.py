@@ -30,25 +30,22 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
     return pd.DataFrame([_merge(subject, facts) for subject, facts in rows.items()]), notes
 
 
-def _facts(recording: Recording) -> dict:
-    return {
-        "seconds": max(s.duration for s in recording.signals.values()),
-        "signals": ", ".join(f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz" for name, s in recording.signals.items()),
-        "labels": set(recording.trials["label"]),
-        "repetitions": set(recording.trials["repetition"]),
-        "trials": len(recording.trials),
-    }
+def _facts(recording: Recording) -> tuple[float, str, pd.DataFrame]:
+    """Seconds, signals, and the table of repetitions; the samples are not kept."""
+    signals = ", ".join(f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz" for name, s in recording.signals.items())
+    return max(s.duration for s in recording.signals.values()), signals, recording.trials
 
 
-def _merge(subject: str, facts: list[dict]) -> dict:
+def _merge(subject: str, facts: list[tuple[float, str, pd.DataFrame]]) -> dict:
+    table = pd.concat([trials for *_, trials in facts])
     return {
         "subject": subject,
         "recordings": len(facts),
-        "minutes": round(sum(f["seconds"] for f in facts) / 60, 1),
-        "signals": facts[0]["signals"],
-        "gestures": len(set().union(*(f["labels"] for f in facts))),
-        "repetitions": len(set().union(*(f["repetitions"] for f in facts))),
-        "trials": sum(f["trials"] for f in facts),
+        "minutes": round(sum(seconds for seconds, *_ in facts) / 60, 1),
+        "signals": facts[0][1],
+        "gestures": table["label"].nunique(),
+        "repetitions": table["repetition"].nunique(),
+        "trials": len(table),
     }
 
 

@@ -151,7 +151,7 @@ def test_either_numbering_of_a_whole_exercise_ends_at_the_same_global_labels(exe
 def test_nan_and_infinity_are_rejected_with_key_and_channel(tmp_path, value, key, channel, named):
     data = content()[key].copy()
     data[5, channel] = value
-    with pytest.raises(DataError, match=rf"S1_E1_A1.mat: {key} holds NaN or infinity in channel {named} \(1 rows\)"):
+    with pytest.raises(DataError, match=rf"S1_E1_A1.mat: {key} is NaN or infinite in channel {named}, row 6"):
         one(write(tmp_path, **{key: data}))
 
 
@@ -179,7 +179,7 @@ def test_a_truncated_file_is_one_line_with_its_name(tmp_path, kept):
         ({"emg": "abc"}, "emg holds text"),
         ({"emg": scipy.sparse.eye(16, format="csc")}, "emg is a csc_"),
         ({"emg": np.zeros((0, 16))}, "emg has no rows"),
-        ({"emg": np.full((ROWS, 16), 1e300)}, "emg holds NaN or infinity in channel upper.1"),
+        ({"emg": np.full((ROWS, 16), 1e300)}, "emg is NaN or infinite in channel upper.1"),
         ({"restimulus": np.ones((ROWS // 2, 2))}, r"restimulus has shape \(1200, 2\), expected one value per row"),
         ({"restimulus": np.full((ROWS, 1), 1e300)}, "restimulus must contain whole numbers"),
         ({"rerepetition": np.full((ROWS, 1), np.nan)}, "rerepetition must contain whole numbers"),

@@ -26,6 +26,7 @@ from emg_lens.data.sources.description import (
     value_name,
 )
 from emg_lens.data.sources.repetition_numbers import number_runs
+from emg_lens.data.sources.value_checks import check_finite
 from emg_lens.data.text import SPACES, check_columns, first_line, read_bytes
 from emg_lens.io.binary import numpy_array
 
@@ -156,7 +157,7 @@ def _table(path: Path, description: FolderDescription) -> Table:
     kind = path.suffix.lower()
     if kind in ARRAYS:
         wanted = [description.label, description.repetition, *description.signals.values()]
-        arrays = read_mat(path, [part.key for part in wanted if part is not None and part.key is not None])
+        arrays = read_mat(path, (), [part.key for part in wanted if part is not None and part.key is not None])
         return arrays if kind == ".mat" else {key: array.T for key, array in arrays.items()}  # the file's order of axes
     if kind == ".npy":
         return read_parts(numpy_array, path, "a NumPy array")
@@ -243,10 +244,7 @@ def _signal(table: Table, name: str, columns: SignalColumns, description: Folder
     names = names if columns.ch_names is None else columns.ch_names
     if len(names) != data.shape[1]:
         raise DataError(f"{path}: {name} has {data.shape[1]} channels, but ch_names has {len(names)} names")
-    bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
-    if len(bad):
-        row = int(np.argmin(np.isfinite(data[:, bad[0]]))) + 1
-        raise DataError(f"{path}: {name} is not a number in channel {names[bad[0]]}, row {row}; is the file complete?")
+    check_finite(data, names, f"{path}: {name}")
     fs = columns.fs or description.fs
     return Signal(data, fs, columns.native_fs or fs, columns.units, names, columns.placement)
 

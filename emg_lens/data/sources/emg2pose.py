@@ -13,6 +13,7 @@ from emg_lens.data.files import check_choices, existing_folder, files_below, nat
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.value_checks import check_finite
 from emg_lens.data.text import check_columns, first_line, read_bytes, read_rows
 from emg_lens.io.binary import hdf5_fields
 
@@ -102,8 +103,7 @@ def read(
     for name in sensors:
         field, channels, units, placement = SIGNALS[name]
         data = as_float32(table[field])
-        if not np.isfinite(data).all():
-            raise DataError(f"{path}: {field} contains NaN or infinity; is the file complete?")
+        check_finite(data, channels, f"{path}: {field}")
         signals[name] = Signal(data, FS, FS, units, channels, placement)
     label = np.where(without_angles, UNLABELLED, stages[stage])
     names = {number: name for name, number in stages.items()}

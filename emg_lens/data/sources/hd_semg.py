@@ -16,6 +16,7 @@ from emg_lens.data.files import check_choice, check_choices, index_files, read_p
 from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.value_checks import check_finite, whole_numbers
 from emg_lens.io.binary import hdf5_rows
 
 Onset = Literal["cue", "adjusted"]
@@ -117,12 +118,7 @@ def _recordings(
 
 def _labels(path: Path, onset: Onset) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
     columns = _rows(path, LABELS[onset], None, None)
-    vectors = []
-    for key in LABELS[onset]:
-        vector = columns[key].ravel()
-        if not ((vector >= 0) & (vector < 2**31) & (vector == np.round(vector))).all():
-            raise DataError(f"{path}: {key} must contain whole numbers from 0; is the file complete?")
-        vectors.append(vector.astype(np.int64))
+    vectors = [whole_numbers(columns[key].ravel(), f"{path}: {key}") for key in LABELS[onset]]
     if len({len(vector) for vector in vectors}) > 1:
         raise DataError(f"{path}: {' and '.join(LABELS[onset])} differ in length; is the file complete?")
     return vectors[0], vectors[1]
@@ -137,9 +133,7 @@ def _signal(path: Path, name: str, first: int, last: int) -> Signal:
     data: Float[np.ndarray, "time channel"] = np.concatenate(tables, axis=1)
     if data.shape[1] != len(CH_NAMES[name]):
         raise DataError(f"{path}: {name} has {data.shape[1]} channels, expected {len(CH_NAMES[name])}")
-    if not np.isfinite(data).all():
-        bad = CH_NAMES[name][int(np.argmin(np.isfinite(data).all(axis=0)))]
-        raise DataError(f"{path}: {name} holds NaN or infinity in channel {bad}")
+    check_finite(data, CH_NAMES[name], f"{path}: {name}")
     return Signal(data, FS, native_fs, units, CH_NAMES[name], PLACEMENT[name])
 
 

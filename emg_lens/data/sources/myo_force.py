@@ -15,6 +15,7 @@ from emg_lens.data.files import index_files, select_subjects
 from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.value_checks import check_finite
 
 NAME = "myo-force"
 EXPECTED = "files recording_force_<name>.mat"
@@ -63,15 +64,11 @@ def read(path: Path, subject: str) -> Recording:
     content = read_mat(path, [key for key, *_ in SIGNALS.values()])
     signals = {}
     for modality, (key, names, placement) in SIGNALS.items():
-        if key not in content:
-            present = ", ".join(content) or "none"
-            raise DataError(f"{path}: no variable {key!r} (it has {present}); is the file complete?")
         data = content[key]
         if data.ndim != 2 or data.shape[1] != len(names) or not len(data):
             raise DataError(f"{path}: {key} is {data.dtype} {data.shape}, expected numbers [time, {len(names)}]")
         data = as_float32(data)
-        if not np.isfinite(data).all():
-            raise DataError(f"{path}: {key} contains NaN or infinity; is the file complete?")
+        check_finite(data, names, f"{path}: {key}")
         signals[modality] = Signal(data, FS, FS, "adc", names, placement)
     rows = {modality: len(signal.data) for modality, signal in signals.items()}
     if len(set(rows.values())) > 1:

@@ -27,6 +27,7 @@ from emg_lens.data.sources.ninapro_labels import (
     fit_length,
     read_labels,
 )
+from emg_lens.data.sources.value_checks import check_finite
 
 FILE_NAME = re.compile(r"S(?P<subject>\d+)_(?:A\d_)?E(?P<exercise>\d)(?:_A(?P<part>\d))?\.mat", re.IGNORECASE)
 SCALARS = ("subject", "exercise", "frequency")
@@ -255,13 +256,8 @@ def read(
 
 
 def _content(path: Path, family: Family, sensors: tuple[str, ...], labels: LabelVector) -> dict[str, Any]:
-    needed = [*(family.sensors[name].key or name for name in sensors), labels, REPETITION_OF[labels]]
-    content = read_mat(path, (*dict.fromkeys(needed), *SCALARS))
-    for key in needed:
-        if key not in content:
-            present = ", ".join(content) or "none"
-            raise DataError(f"{path}: no variable {key!r} (it has {present}); is the file complete?")
-    return content
+    needed = (*(family.sensors[name].key or name for name in sensors), labels, REPETITION_OF[labels])
+    return read_mat(path, needed, SCALARS)
 
 
 def _odd_scalars(content: Mapping[str, Any], expected: Mapping[str, int]) -> list[str]:
@@ -311,10 +307,7 @@ def _signal(
         dead = [names[column] for column in np.flatnonzero(~used)]
         notes.append(f"emg: channels of zeros left out: {', '.join(dead)}")
         data, names = data[:, used], tuple(one for one in names if one not in dead)
-    bad = np.flatnonzero(~np.isfinite(data).all(axis=0))
-    if len(bad):
-        rows = int((~np.isfinite(data[:, bad[0]])).sum())
-        raise DataError(f"{path}: {name} holds NaN or infinity in channel {names[bad[0]]} ({rows} rows)")
+    check_finite(data, names, f"{path}: {name}")
     return Signal(data, fs, sensor.native_fs, sensor.units, names, sensor.placement)
 
 

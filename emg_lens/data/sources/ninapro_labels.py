@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from emg_lens.data.recording import REST, UNLABELLED, DataError
+from emg_lens.data.sources.value_checks import whole_numbers
 
 LabelVector = Literal["restimulus", "stimulus"]
 Numbering = Literal["auto", "local", "global"]
@@ -101,10 +102,7 @@ def fit_length(column: Shaped[np.ndarray, "..."], n_rows: int, key: str, path: P
     if vector.size != max(column.shape, default=0):
         raise DataError(f"{path}: {key} has shape {column.shape}, expected one value per row")
     check_length(len(vector), n_rows, key, path)
-    valid = (vector >= 0) & (vector <= np.iinfo(np.int32).max) & (vector == np.round(vector))  # not so for NaN
-    if not valid.all():
-        raise DataError(f"{path}: {key} must contain whole numbers from 0; is the file complete?")
-    vector = vector.astype(np.int64)
+    vector = whole_numbers(vector, f"{path}: {key}")
     missing = n_rows - len(vector)
     if missing > 0:
         notes.append(f"{key} is {missing} rows shorter than emg; those rows are excluded")
