@@ -215,10 +215,9 @@ def _shared_notes(facts: pd.DataFrame) -> list[str]:
 
 def _figures(view: View, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     """A view's figures with their captions."""
-    captions = view.captions()
     shown = []
     for name, svg in figures.get(view.name, {}).items():
-        caption = next((text for start, text in captions.items() if name.startswith(start)), name)
+        caption = next((text for start, text in view.captions.items() if name.startswith(start)), name)
         label = name.partition(" · ")[2]
         shown.append(figure_with_caption(f"{label}. {caption}" if label else caption, svg))
     return "".join(shown)

@@ -29,11 +29,13 @@ class View(ABC):
         name: Name in study files (`views: [layer-sweep]`).
         order: Position within the section; smaller comes first.
         section: Section of the report: `"results"` or `"training"`.
+        captions: Captions by the start of the figure's name.
     """
 
     name: str
     order: int = 50
     section: Literal["results", "training"] = "results"
+    captions: Mapping[str, str] = {}
 
     @abstractmethod
     def shows(self, findings: Findings) -> bool:
@@ -49,10 +51,6 @@ class View(ABC):
 
     def figures(self, findings: Findings) -> "Mapping[str, Figure]":  # noqa: ARG002
         """Figures by file name."""
-        return {}
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
         return {}
 
 

@@ -213,6 +213,7 @@ def test_a_level_is_listed_with_its_settings_and_channels():
 
 class WorstSubject(View):
     name = "worst-subject"
+    captions = {"worst": "A caption of a stranger."}
 
     def shows(self, findings):
         return True
@@ -223,9 +224,6 @@ class WorstSubject(View):
 
     def figures(self, findings):
         return {"worst": Figure((2, 1))}
-
-    def captions(self):
-        return {"worst": "A caption of a stranger."}
 
 
 @pytest.fixture

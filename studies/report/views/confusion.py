@@ -25,6 +25,10 @@ class Confusion(OutputsView):
     """
 
     name, order = "confusion", 60
+    captions = {
+        "confusion": "Rows: performed class; columns: predicted class. Each cell is a fraction of the repetitions"
+        " of its row, pooled over subjects and seeds."
+    }
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One table per cell: recall, precision and F1 of every class, and their means."""
@@ -33,13 +37,6 @@ class Confusion(OutputsView):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One figure per cell."""
         return by_title("confusion", {label: figure_confusion(one) for label, one in confusions(findings).items()})
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "confusion": "Rows: performed class; columns: predicted class. Each cell is a fraction of the repetitions"
-            " of its row, pooled over subjects and seeds."
-        }
 
 
 CONFUSION = Confusion()

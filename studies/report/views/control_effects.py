@@ -36,6 +36,11 @@ class ControlEffects(View):
     """The effect of every cut compared with the effects of its controls."""
 
     name, order = "control-effects", 30
+    captions = {
+        "control-effects": "Each cut (coloured) with its size-matched random cuts (grey, one circle per random"
+        " cut), a superset ablation that hurts less (diamond, if there is one), and, for edges cut in every layer,"
+        " the same cut with the path through CLS closed (cross). Means over subjects. Dashed: unmasked models."
+    }
 
     def shows(self, findings: Findings) -> bool:
         """Whether cuts have controls."""
@@ -52,14 +57,6 @@ class ControlEffects(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One figure per cell."""
         return in_each_cell(findings, "control-effects", figure_control_effects)
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "control-effects": "Each cut (coloured) with its size-matched random cuts (grey, one circle per random"
-            " cut), a superset ablation that hurts less (diamond, if there is one), and, for edges cut in every layer,"
-            " the same cut with the path through CLS closed (cross). Means over subjects. Dashed: unmasked models."
-        }
 
 
 CONTROL_EFFECTS = ControlEffects()

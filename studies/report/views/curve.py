@@ -27,6 +27,10 @@ class Curve(View):
     """The metric against each factor that has numeric levels."""
 
     name, order = "curve", 15
+    captions = {
+        "curve": "Unmasked models at each level of the factor: mean with confidence interval over subjects (no"
+        " interval for fewer than five subjects, or if all have the same value)."
+    }
 
     def shows(self, findings: Findings) -> bool:
         """Whether a factor has three or more numeric levels."""
@@ -42,13 +46,6 @@ class Curve(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One figure per factor."""
         return {f"curve {factor}": figure_curve(findings, factor) for factor in ordered_factors(findings)}
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "curve": "Unmasked models at each level of the factor: mean with confidence interval over subjects (no"
-            " interval for fewer than five subjects, or if all have the same value)."
-        }
 
 
 CURVE = Curve()

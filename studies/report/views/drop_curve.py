@@ -21,6 +21,7 @@ class DropCurve(View):
     """The relative drop under every single condition, against a study's only factor, which has numeric levels."""
 
     name, order = "drop-curve", 16
+    captions = {"drop-curve": f"Mean relative drop under each single condition; dashed: {THRESHOLD:g} %."}
 
     def shows(self, findings: Findings) -> bool:
         """Whether the only compared factor is numeric, the metric a fraction, and there are single conditions."""
@@ -34,10 +35,6 @@ class DropCurve(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One line per condition."""
         return {f"drop-curve {findings.factors[0]}": figure_drops(findings)}
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {"drop-curve": f"Mean relative drop under each single condition; dashed: {THRESHOLD:g} %."}
 
 
 DROP_CURVE = DropCurve()

@@ -21,6 +21,7 @@ class ElectrodeSetSpread(View):
     """Spread over random electrode sets (not over subjects)."""
 
     name, order = "electrode-sets", 6
+    captions = {"electrode-sets": "Unmasked models: each dot is the mean over subjects for one random electrode set."}
 
     def shows(self, findings: Findings) -> bool:
         """Whether a study has more than one random electrode set."""
@@ -33,10 +34,6 @@ class ElectrodeSetSpread(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One box per combination of levels."""
         return {"electrode-sets": figure_electrode_sets(findings)}
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {"electrode-sets": "Unmasked models: each dot is the mean over subjects for one random electrode set."}
 
 
 ELECTRODE_SETS = ElectrodeSetSpread()

@@ -42,6 +42,11 @@ class ReadoutMaps(OutputsView):
     """
 
     name, order = "embedding", 62
+    captions = {
+        "embedding": "t-SNE of the readout vectors of test trials in the unmasked model: one map per fit, at most"
+        f" {MOST_MAPPED} trials of each of the first {MOST_FITS} fits. Neighbouring trials are similar. Distances"
+        " between clusters and their sizes and densities cannot be interpreted."
+    }
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One table per cell: how many nearest neighbours share the trial's class and subject."""
@@ -54,14 +59,6 @@ class ReadoutMaps(OutputsView):
         """One figure per cell: maps of its first fits."""
         fits = embedded_fits(findings)
         return in_each_cell(findings, "embedding", lambda cell: figure_maps(_of(cell, fits)[:MOST_FITS]))
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "embedding": "t-SNE of the readout vectors of test trials in the unmasked model: one map per fit, at most"
-            f" {MOST_MAPPED} trials of each of the first {MOST_FITS} fits. Neighbouring trials are similar. Distances"
-            " between clusters and their sizes and densities cannot be interpreted."
-        }
 
 
 EMBEDDING = ReadoutMaps()

@@ -45,6 +45,7 @@ class Grid(View):
     """The metric of unmasked models at every combination of levels."""
 
     name, order = "grid", 5
+    captions = {"grid": "Unmasked models at every combination of levels: subjects (dots), mean and standard deviation."}
 
     def shows(self, findings: Findings) -> bool:
         """Whether a study has factors to compare."""
@@ -60,10 +61,6 @@ class Grid(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One figure: every subject at every combination of levels."""
         return {"grid": figure_grid(findings)}
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {"grid": "Unmasked models at every combination of levels: subjects (dots), mean and standard deviation."}
 
 
 GRID = Grid()

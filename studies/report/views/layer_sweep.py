@@ -32,6 +32,7 @@ class LayerSweep(View):
     """The metric under every edge set × mode × layer."""
 
     name, order = "layer-sweep", 10
+    captions = CAPTIONS
 
     def shows(self, findings: Findings) -> bool:
         """Whether conditions have a mode and a layer."""
@@ -57,10 +58,6 @@ class LayerSweep(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """Per cell: the metric of every subject under every mask, and the mean changes."""
         return in_each_cell(findings, "layers", figure_metric) | in_each_cell(findings, "profile", figure_profile)
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return CAPTIONS
 
 
 LAYER_SWEEP = LayerSweep()

@@ -30,6 +30,10 @@ class HeadRanking(View):
     """Every head of every layer, the most harmful cut first."""
 
     name, order = "ranking", 30
+    captions = {
+        "heads": "Mean change when the edges of one head are cut (fractions in percentage points). Red: worse than"
+        f" the baseline. {NULL}: structural null."
+    }
 
     def shows(self, findings: Findings) -> bool:
         """Whether conditions cut single heads."""
@@ -42,13 +46,6 @@ class HeadRanking(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One layer × head map per cell."""
         return in_each_cell(findings, "heads", figure_heads)
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "heads": "Mean change when the edges of one head are cut (fractions in percentage points). Red: worse than"
-            f" the baseline. {NULL}: structural null."
-        }
 
 
 RANKING = HeadRanking()

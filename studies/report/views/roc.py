@@ -30,6 +30,11 @@ class ReceiverCurves(OutputsView):
     """ROC curves and the areas under them, from the outputs of every fit, if a study asks for this view."""
 
     name, order = "roc", 61
+    captions = {
+        "roc": "True positive rate against false positive rate, each class against the rest; mean over fits at"
+        " equal false positive rates. Macro: mean over classes; micro: all one-against-rest decisions pooled. The"
+        " legend gives the areas. Dotted: chance."
+    }
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """One table per cell: area of each class against the rest, macro average, micro average."""
@@ -38,14 +43,6 @@ class ReceiverCurves(OutputsView):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One figure per cell."""
         return by_title("roc", {label: figure_curves(one) for label, one in mean_curves(findings).items()})
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "roc": "True positive rate against false positive rate, each class against the rest; mean over fits at"
-            " equal false positive rates. Macro: mean over classes; micro: all one-against-rest decisions pooled. The"
-            " legend gives the areas. Dotted: chance."
-        }
 
 
 ROC = ReceiverCurves()

@@ -22,6 +22,11 @@ class Shift(View):
     """The residual stream under each condition compared with that of the unmasked model."""
 
     name, order = "shift", 40
+    captions = {
+        "shift": "Cosine similarity of the residual stream under a condition to that of the unmasked model, after"
+        " every layer, at CLS (at all tokens if there is no CLS). Mean over trials and fits. Dashed: one"
+        " size-matched random cut."
+    }
 
     def shows(self, findings: Findings) -> bool:
         """Whether the shift was measured."""
@@ -38,14 +43,6 @@ class Shift(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One per cell."""
         return in_each_cell(findings, "shift", figure_shift)
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "shift": "Cosine similarity of the residual stream under a condition to that of the unmasked model, after"
-            " every layer, at CLS (at all tokens if there is no CLS). Mean over trials and fits. Dashed: one"
-            " size-matched random cut."
-        }
 
 
 SHIFT = Shift()

@@ -47,6 +47,11 @@ class SingleConditions(View):
     """Conditions that a study lists under `extra`."""
 
     name, order = "single", 20
+    captions = {
+        "single": "Subjects (dots) under each single condition, compared with the unmasked model (grey box; dashed:"
+        " mean; dotted: chance, if within the axis). White diamonds: expected value, if it is not the measured"
+        " baseline."
+    }
 
     def shows(self, findings: Findings) -> bool:
         """Whether there are any."""
@@ -60,14 +65,6 @@ class SingleConditions(View):
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
         """One figure per cell."""
         return in_each_cell(findings, "single", figure_singles)
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "single": "Subjects (dots) under each single condition, compared with the unmasked model (grey box; dashed:"
-            " mean; dotted: chance, if within the axis). White diamonds: expected value, if it is not the measured"
-            " baseline."
-        }
 
 
 SINGLE = SingleConditions()

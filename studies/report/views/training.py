@@ -26,6 +26,11 @@ class TrainingCurves(View):
 
     name, order = "training", 90
     section = "training"
+    captions = {
+        "training": "Loss and metric by epoch: one thin line per fit; thick line: mean. Held-out trials are not"
+        " used in training; validation trials select the epoch. Curves weigh every window equally, tables every"
+        " repetition. Dotted: from this epoch on, only the loss of the main head is used."
+    }
 
     def shows(self, findings: Findings) -> bool:
         """Whether there are curves: always, as every study fits models."""
@@ -39,14 +44,6 @@ class TrainingCurves(View):
         }
         groups = findings.curves["fit"].map(labels)
         return {"training": figure_training(findings.curves, groups if groups.nunique() <= MOST_GROUPS else None)}
-
-    def captions(self) -> Mapping[str, str]:
-        """Captions by the start of the figure's name."""
-        return {
-            "training": "Loss and metric by epoch: one thin line per fit; thick line: mean. Held-out trials are not"
-            " used in training; validation trials select the epoch. Curves weigh every window equally, tables every"
-            " repetition. Dotted: from this epoch on, only the loss of the main head is used."
-        }
 
 
 TRAINING = TrainingCurves()
