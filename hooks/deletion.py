@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.edge_kinds import Nothing
+from emg_lens.hooks.edges import none
 from emg_lens.hooks.hook_points import DeadHookError, Place, StageLayer
 from emg_lens.layout import TokenLayout, where_modalities_meet
 
@@ -35,7 +35,7 @@ def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int)
         given = " ".join(repr(edges).split())
         raise EdgeError(f"edges={given[:60]}; expected an edge set such as cross_modal()")
     mask = edges.mask(layout, n_layers, n_heads)
-    if not mask.any() and not isinstance(edges, Nothing):
+    if not mask.any() and edges != none():
         raise EdgeError(
             f"{edges} selects no edge of {len(layout)} tokens, {n_layers} layers and {n_heads} heads"
             f"{where_modalities_meet(layout)}; write none() to cut nothing"

@@ -1,12 +1,11 @@
 """Interventions on attention edges: cut them, weaken them, or replace the values that they carry."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.edges import none
-from emg_lens.hooks.intervention_base import INTERVENTIONS, Intervention, verified_hooks
+from emg_lens.hooks.intervention_base import INTERVENTIONS, Context, Intervention, verified_hooks
 from emg_lens.hooks.parse import parse_edges
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import short
@@ -57,12 +56,7 @@ class EdgeCut(_OnEdges):
         """The attention edges that it cuts."""
         return self.edges
 
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:  # noqa: ARG002
         """Return `cutting(model, edges, layout)`."""
         from emg_lens.hooks.cuts import cutting
 
@@ -105,12 +99,7 @@ class EdgeGate(_OnEdges):
         """The edges that it cuts: all if the gate is the number 0."""
         return self.edges if isinstance(self.gate, int | float) and self.gate == 0 else none()
 
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:  # noqa: ARG002
         """Return a context in which every forward uses the gates."""
         from emg_lens.hooks.soft_edges import gate_edges, gates_on
 
@@ -152,9 +141,7 @@ class MeanEdges(_OnEdges):
 
     edges: EdgeSet
 
-    def applied(
-        self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
-    ) -> AbstractContextManager[object]:
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:
         """Return a context in which every forward reads the means over these edges."""
         from emg_lens.hooks.soft_edges import mean_edges
 

@@ -4,22 +4,16 @@ Combine them with `|`, `&`, `-`, `~` and `.at(layers=..., heads=...)` (`emg_lens
 the Python expression that makes it. Study files use the same expressions; `emg_lens.hooks.parse` reads them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
-from emg_lens.hooks.algebra import EdgeError, EdgeSet, index_tuple
-from emg_lens.hooks.edge_kinds import (
-    ClsEdges,
-    CrossModal,
-    Every,
-    Flow,
-    Lag,
-    Nothing,
-    Positions,
-    SameChannel,
-    SamePatch,
-    SelfEdges,
-    Unimodal,
-)
+import numpy as np
+from jaxtyping import Bool, Int
+
+from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet, index_tuple, is_whole
+from emg_lens.layout import CLS, NO_INDEX, TokenLayout
+from emg_lens.validation import short
 
 __all__ = [
     "EdgeError",
@@ -36,6 +30,32 @@ __all__ = [
     "self_edges",
     "unimodal",
 ]
+
+
+@dataclass(frozen=True, repr=False)
+class BasicEdges(EdgeSet):
+    """An edge set that is the same in all layers and heads.
+
+    Attributes:
+        function: Name of the function that makes it.
+        arguments: Arguments of the function.
+    """
+
+    function: str
+    arguments: tuple[Any, ...] = ()
+
+    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
+        return MATRICES[self.function](self, layout, *self.arguments)[None, None]
+
+    def _text(self) -> str:
+        given = [repr(value) for value in self.arguments]
+        if self.function == "positions":
+            pairs = zip(("dest", "src"), self.arguments, strict=True)
+            given = [f"{name}={list(value)!r}" for name, value in pairs if value is not None]
+        return f"{self.function}({', '.join(given)})"
+
+
+# --- functions ------------------------------------------------------------------------------------------
 
 
 def unimodal(*modalities: str) -> EdgeSet:
@@ -56,7 +76,7 @@ def unimodal(*modalities: str) -> EdgeSet:
                 [0, 1, 1, 0],
                 [0, 0, 0, 1]], dtype=torch.int32)
     """
-    return Unimodal(modalities)
+    return BasicEdges("unimodal", _checked_names("unimodal", modalities))
 
 
 def cross_modal(*modalities: str) -> EdgeSet:
@@ -76,7 +96,9 @@ def cross_modal(*modalities: str) -> EdgeSet:
                 [0, 0, 0, 1],
                 [0, 1, 1, 0]], dtype=torch.int32)
     """
-    return CrossModal(modalities)
+    if len(modalities) == 1:
+        raise EdgeError(f"cross_modal({short(modalities[0])}) names one modality; name two or more, or none for all")
+    return BasicEdges("cross_modal", _checked_names("cross_modal", modalities))
 
 
 def flow(src: str, dest: str) -> EdgeSet:
@@ -92,7 +114,7 @@ def flow(src: str, dest: str) -> EdgeSet:
         >>> flow("emg", "cls").mask(layout, n_layers=1, n_heads=1)[0, 0].nonzero().tolist()  # pairs (dest, src)
         [[0, 1], [0, 2]]
     """
-    return Flow(src, dest)
+    return BasicEdges("flow", (*_checked_names("flow", (src,)), *_checked_names("flow", (dest,))))
 
 
 def cls_edges() -> EdgeSet:
@@ -107,7 +129,7 @@ def cls_edges() -> EdgeSet:
         >>> cls_edges().mask(layout, n_layers=1, n_heads=1)[0, 0].nonzero().tolist()  # pairs (dest, src)
         [[0, 1], [0, 2], [1, 0], [2, 0]]
     """
-    return ClsEdges()
+    return BasicEdges("cls_edges")
 
 
 def self_edges() -> EdgeSet:
@@ -118,7 +140,7 @@ def self_edges() -> EdgeSet:
         >>> unimodal() - self_edges()  # edges between different tokens of a modality
         EdgeSet(unimodal() - self_edges())
     """
-    return SelfEdges()
+    return BasicEdges("self_edges")
 
 
 def same_channel() -> EdgeSet:
@@ -133,7 +155,7 @@ def same_channel() -> EdgeSet:
                 [0, 0, 1, 1],
                 [0, 0, 1, 1]], dtype=torch.int32)
     """
-    return SameChannel()
+    return BasicEdges("same_channel")
 
 
 def same_patch() -> EdgeSet:
@@ -148,7 +170,7 @@ def same_patch() -> EdgeSet:
                 [1, 0, 1, 0],
                 [0, 1, 0, 1]], dtype=torch.int32)
     """
-    return SamePatch()
+    return BasicEdges("same_patch")
 
 
 def lag(low: int, high: int) -> EdgeSet:
@@ -167,7 +189,13 @@ def lag(low: int, high: int) -> EdgeSet:
                 [1, 1, 0, 0],
                 [0, 1, 1, 0]], dtype=torch.int32)
     """
-    return Lag(low, high)
+    if not is_whole(low) or not is_whole(high):
+        raise EdgeError(
+            f"lag({short(low)}, {short(high)}): expected two integers, a number of patches, for example lag(1, 3)"
+        )
+    if low > high:
+        raise EdgeError(f"lag({low}, {high}): expected lag(low, high) with low <= high")
+    return BasicEdges("lag", (int(low), int(high)))
 
 
 def positions(dest: Iterable[int | str] | None = None, src: Iterable[int | str] | None = None) -> EdgeSet:
@@ -183,7 +211,7 @@ def positions(dest: Iterable[int | str] | None = None, src: Iterable[int | str] 
         >>> positions(dest=["cls"], src=[-1]).mask(layout, n_layers=1, n_heads=1)[0, 0].nonzero().tolist()
         [[0, 3]]
     """
-    return Positions(*(None if places is None else index_tuple(places, "positions") for places in (dest, src)))
+    return BasicEdges("positions", tuple(None if p is None else index_tuple(p, "positions") for p in (dest, src)))
 
 
 def every() -> EdgeSet:
@@ -194,7 +222,7 @@ def every() -> EdgeSet:
         >>> every().at(layers=0).mask(TokenLayout.channels({"emg": 2}), n_layers=2, n_heads=1).sum((1, 2, 3))
         tensor([9, 0])
     """
-    return Every()
+    return BasicEdges("every")
 
 
 def none() -> EdgeSet:
@@ -205,4 +233,117 @@ def none() -> EdgeSet:
         >>> none().mask(TokenLayout.channels({"emg": 2}), n_layers=2, n_heads=1).any()
         tensor(False)
     """
-    return Nothing()
+    return BasicEdges("none")
+
+
+def _checked_names(function: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not isinstance(name, str):
+            raise EdgeError(f"{function}: got {short(name)}; expected a name in quotes")
+    if len(set(names)) != len(names):
+        raise EdgeError(f"{function}({', '.join(map(repr, names))}) names a modality twice; name each once")
+    return names
+
+
+# --- masks ----------------------------------------------------------------------------------------------
+
+Matrix = Bool[np.ndarray, "dest src"]
+
+
+def _unimodal(edges: EdgeSet, layout: TokenLayout, *modalities: str) -> Matrix:  # noqa: ARG001
+    return _equal(_modality_index(layout, modalities))
+
+
+def _cross_modal(edges: EdgeSet, layout: TokenLayout, *modalities: str) -> Matrix:
+    if len(layout.modalities) < 2:
+        raise EdgeError(f"{edges} needs at least two modalities; the layout has {list(layout.modalities)}")
+    group = _modality_index(layout, modalities)
+    named = group != NO_INDEX
+    return (group[:, None] != group) & named[:, None] & named
+
+
+def _flow(edges: EdgeSet, layout: TokenLayout, src: str, dest: str) -> Matrix:
+    return _positions(edges, layout, (dest,), (src,))
+
+
+def _cls_edges(edges: EdgeSet, layout: TokenLayout) -> Matrix:
+    if not layout.has_cls:
+        raise EdgeError(f"{edges} needs a CLS token; the layout has only the groups {list(layout.modalities)}")
+    is_cls = np.array([group == CLS for group in layout.group])
+    return (is_cls[:, None] | is_cls) & ~np.eye(len(layout), dtype=bool)
+
+
+def _same_channel(edges: EdgeSet, layout: TokenLayout) -> Matrix:
+    return _equal(_indices(layout, "channel", edges)) & _equal(_modality_index(layout, ()))
+
+
+def _lag(edges: EdgeSet, layout: TokenLayout, low: int, high: int) -> Matrix:
+    patch = _indices(layout, "patch", edges)
+    distance = patch[:, None] - patch
+    has_patch = patch != NO_INDEX
+    return (distance >= low) & (distance <= high) & has_patch[:, None] & has_patch
+
+
+def _positions(
+    edges: EdgeSet,  # noqa: ARG001
+    layout: TokenLayout,
+    dest: tuple[int | str, ...] | None,
+    src: tuple[int | str, ...] | None,
+) -> Matrix:
+    matrix = np.zeros((len(layout), len(layout)), bool)
+    matrix[np.ix_(_located(layout, dest), _located(layout, src))] = True
+    return matrix
+
+
+MATRICES: dict[str, Callable[..., Matrix]] = {
+    "unimodal": _unimodal,
+    "cross_modal": _cross_modal,
+    "flow": _flow,
+    "cls_edges": _cls_edges,
+    "self_edges": lambda edges, layout: np.eye(len(layout), dtype=bool),  # noqa: ARG005
+    "same_channel": _same_channel,
+    "same_patch": lambda edges, layout: _equal(_indices(layout, "patch", edges)),
+    "lag": _lag,
+    "positions": _positions,
+    "every": lambda edges, layout: np.ones((1, 1), bool),  # noqa: ARG005
+    "none": lambda edges, layout: np.zeros((1, 1), bool),  # noqa: ARG005
+}
+"""For each function, how its mask is computed from the set, the layout and the arguments."""
+
+
+def _equal(index: Int[np.ndarray, " token"]) -> Matrix:
+    return (index[:, None] == index) & (index != NO_INDEX)[:, None]
+
+
+def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> list[int]:
+    if places is None:
+        return list(range(len(layout)))
+    indices = []
+    for place in places:
+        if isinstance(place, str):
+            try:
+                indices += layout.find(place)
+            except KeyError as error:
+                raise EdgeError(error.args[0]) from None
+        elif -len(layout) <= place < len(layout):
+            indices.append(place % len(layout))
+        else:
+            raise EdgeError(f"unknown position {place}; the layout has positions 0 to {len(layout) - 1}")
+    return indices
+
+
+def _modality_index(layout: TokenLayout, wanted: tuple[str, ...]) -> Int[np.ndarray, " token"]:
+    """Return the index of each token's modality; -1 for CLS, for ungrouped tokens and for other modalities."""
+    for name in wanted:
+        if name not in layout.modalities:
+            extra = "; use flow(...) or cls_edges() for edges of CLS" if name == CLS else ""
+            raise EdgeError(f"unknown modality {short(name)}; the layout has {list(layout.modalities)}{extra}")
+    known = {name: i for i, name in enumerate(layout.modalities) if not wanted or name in wanted}
+    return np.array([known.get(g, NO_INDEX) if g is not None else NO_INDEX for g in layout.group])
+
+
+def _indices(layout: TokenLayout, kind: str, edges: EdgeSet) -> Int[np.ndarray, " token"]:
+    index = np.array(getattr(layout, kind))
+    if (index == NO_INDEX).all():
+        raise EdgeError(f"{edges} needs tokens with a {kind}; the layout has none")
+    return index

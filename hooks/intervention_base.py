@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # a study can be read without torch
     from jaxtyping import Bool
     from torch import Tensor, nn
 
+Context = AbstractContextManager[object]
+
 
 class Intervention(ABC):
     """A change of a model while it runs: an immutable, hashable value that prints as Python."""
@@ -50,12 +52,7 @@ class Intervention(ABC):
         """
         return x
 
-    def writes(
-        self,
-        layout: TokenLayout,  # noqa: ARG002
-        n_layers: int,  # noqa: ARG002
-        n_heads: int,  # noqa: ARG002
-    ) -> "Bool[Tensor, 'layer pos'] | None":
+    def writes(self, layout: TokenLayout, n_layers: int, n_heads: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
         """Declare the outputs of layers that it changes; None if it may change anything.
 
         If none of these outputs has a path to the readout, the intervention has no effect, and the sweep skips it.
@@ -66,9 +63,7 @@ class Intervention(ABC):
         return None
 
     @abstractmethod
-    def applied(
-        self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
-    ) -> AbstractContextManager[object]:
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:
         """Return a context in which `model` runs with the intervention; its exit verifies that this happened.
 
         The call itself probes the model. The context only installs the hooks, so that several interventions can be

@@ -1,14 +1,14 @@
 """Interventions on tokens, and reading interventions from arguments and study files."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet, index_tuple
 from emg_lens.hooks.edge_interventions import EdgeCut
-from emg_lens.hooks.edge_kinds import Nothing
-from emg_lens.hooks.intervention_base import INTERVENTIONS, Intervention, verified_hooks
+from emg_lens.hooks.edges import none
+from emg_lens.hooks.intervention_base import INTERVENTIONS, Context, Intervention, verified_hooks
 from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed, Within
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import check_fields
@@ -90,9 +90,7 @@ class Replace(Intervention):
                 values = x[other_trials(len(x), self.seed).to(x.device)]
         return x.where(~where, values)
 
-    def applied(
-        self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None
-    ) -> AbstractContextManager[object]:
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:
         """Return a context in which every forward replaces the values, at the input or at the hook point."""
         from emg_lens.hooks.values import replace
 
@@ -131,12 +129,7 @@ class Shuffle(Intervention):
         object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
         check_fields(self)
 
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:  # noqa: ARG002
         """Return a context in which every forward uses the changed order."""
         from emg_lens.hooks.token_order import shuffle
 
@@ -177,12 +170,7 @@ class CutMLP(Intervention):
 
         return mlp_rows(layout, self.tokens, self.layers, n_layers)
 
-    def applied(
-        self,
-        model: "nn.Module",
-        layout: TokenLayout,
-        reference: "Tensor | None" = None,  # noqa: ARG002
-    ) -> AbstractContextManager[object]:
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:  # noqa: ARG002
         """Return a context in which every forward sets the MLP output to zero."""
         from emg_lens.hooks.values import cut_mlp
 
@@ -203,7 +191,7 @@ def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
     for one in given if isinstance(given, tuple) else (given,):
         if isinstance(one, EdgeSet):
             one = EdgeCut(one)  # pyright: ignore[reportCallIssue] - registering hides its fields
-        if isinstance(one, EdgeCut) and isinstance(one.edges, Nothing):
+        if isinstance(one, EdgeCut) and one.edges == none():
             continue
         if not isinstance(one, Intervention):
             kind = "a list of hooks, which a sweep cannot verify" if isinstance(one, list) else repr(one)
