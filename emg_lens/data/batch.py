@@ -67,7 +67,7 @@ class Batch:
         """Move all parts to a device."""
         return Batch(**{name: values.to(device) for name, values in self._parts().items()})
 
-    def _parts(self) -> dict[str, Tensor]:
+    def _parts(self) -> dict[str, Any]:
         """The parts that are given, by name."""
         parts: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
         return {name: values for name, values in parts.items() if values is not None or name == "x"}

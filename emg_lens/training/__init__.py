@@ -1,4 +1,4 @@
-"""Fitting models: recipes, objectives, metrics, one fit for all of them, and cohorts at once."""
+"""Fit models: recipes, objectives, `fit` for one model, `fit_cohort` for many, and pre-training."""
 
 import lazy_loader
 
