@@ -202,7 +202,7 @@ def missing_class(tmp_path):
         (
             lambda t: write_db5(t / "db5"),
             {"conditions__extra": [{"name": "x", "edges": "unimodal().at(layers=7)"}]},
-            "layer 7 does not exist: the model has layers 0 to 1",
+            "unknown layer 7; the model has layers 0 to 1",
         ),
         (lambda t: write_db5(t / "db5"), {"training__epoch": 3}, "training.epoch is not a known key"),
         (lambda t: write_db5(t / "db5"), {"cohort__options": {"exercise": 1}}, "no option 'exercise'"),
@@ -264,8 +264,8 @@ def test_errors_that_a_user_can_mend_are_one_line_whatever_their_class(monkeypat
     assert stop.value.code == 2 and found == "error: two lines [red]in brackets[/red]"
 
 
-def test_every_error_of_ours_that_a_call_may_raise_has_the_one_base():
-    """The table of names that the command line once kept was forgotten to be kept: now there is none."""
+def test_every_exception_class_derives_from_the_common_base():
+    """Every exception class of the package derives from `EmgLensError`, so that the command line prints one line."""
     import pkgutil
 
     import emg_lens
@@ -287,7 +287,7 @@ def test_help_has_an_example_for_every_command(call):
 def test_python_m_is_the_same_command():
     done = subprocess.run([sys.executable, "-m", "emg_lens", "run", "quikstart"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no study 'quikstart'")
+    assert done.stderr.startswith("error: unknown study 'quikstart'")
 
 
 def test_list_needs_no_torch():
