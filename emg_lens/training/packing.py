@@ -85,12 +85,12 @@ class Group:
 
     @property
     def name(self) -> str:
-        """Name of the vector in checkpoints."""
+        """Name of the vector in a checkpoint."""
         return self.kind if self.lr_scale == 1 else f"{self.kind} at {self.lr_scale!r} lr"
 
 
 def parameter_groups(model: Any, recipe: TrainingRecipe | None = None) -> dict[Group, dict[str, nn.Parameter]]:
-    """Parameters of a model by group and name; empty groups are left out.
+    """Group the parameters of a model by kind and learning rate; empty groups are left out.
 
     Args:
         model: The model.
@@ -113,10 +113,10 @@ def parameter_groups(model: Any, recipe: TrainingRecipe | None = None) -> dict[G
 
 @contextmanager
 def packed(model: Any, recipe: TrainingRecipe) -> Iterator[dict[Group, nn.Parameter]]:
-    """Inside, the fitted parameters and their gradients are views of one vector per group.
+    """Pack the fitted parameters and their gradients into one vector per group, for the time of the context.
 
-    Afterwards each parameter has memory of its own again. Parameters that the recipe does not fit need no gradient
-    inside.
+    Inside, parameters and gradients are views of the vectors, and parameters that the recipe does not fit need no
+    gradient. Afterwards each parameter has its own memory again.
     """
     all_groups = parameter_groups(model, recipe)
     groups = {group: parameters for group, parameters in all_groups.items() if group.kind != FROZEN}
