@@ -82,7 +82,7 @@ def test_rows_with_every_score_cut_give_zero_attention_not_nan():
     torch.testing.assert_close(cache["attn_out", 1], model.blocks[1].attn.b_O.expand(2, 8, 32))
 
 
-def test_severed_edges_are_absent_with_and_without_hooks():
+def test_masked_edges_are_absent_with_and_without_hooks():
     model = make(masked_edges="flow('acc', 'cls')", norm="post")
     x = model.example_input(3)
     whole = make(norm="post")

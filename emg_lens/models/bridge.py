@@ -166,7 +166,7 @@ class EncoderBridge(TransformerBridge):
         layout: What each position of the residual stream stands for.
     """
 
-    layout: TokenLayout  # found, like `example_input` and the rest of the encoder, on `original_model`
+    layout: TokenLayout  # of `original_model`, like `example_input` and the other attributes of the encoder
 
     def run_with_cache(self, *args: Any, return_cache_object: bool = True, **kwargs: Any) -> tuple[Any, Any]:
         """As in TransformerLens, with the encoder's own kind of cache, in which decompositions add up."""

@@ -61,10 +61,10 @@ def reach(
         >>> from emg_lens import TokenLayout, reach, unimodal
         >>> layout = TokenLayout.channels({"emg": 2, "acc": 1})  # position 0 is CLS
         >>> cut = unimodal().mask(layout, n_layers=2, n_heads=1)
-        >>> found = reach(cut, readout=layout.positions("cls"))
-        >>> found.live_rows.tolist()
+        >>> live = reach(cut, readout=layout.positions("cls"))
+        >>> live.live_rows.tolist()
         [[True, True, True, True], [True, False, False, False]]
-        >>> int(cut.sum()), int(found.live_cut.sum())
+        >>> int(cut.sum()), int(live.live_cut.sum())
         (10, 5)
     """
     n_layers, _, n_tokens, _ = cut.shape

@@ -53,7 +53,7 @@ def test_the_formula_is_what_torch_counts(model):
 
 
 class Doubling(nn.Module):
-    """Holds 3 tensors of 400 bytes beside its input at once, views and constants not counted."""
+    """Holds 3 tensors of 400 bytes in addition to its input at once, views and constants not counted."""
 
     def __init__(self):
         super().__init__()

@@ -68,7 +68,7 @@ def test_what_every_model_says_of_its_signals():
     assert EncoderConfig(**SIZES).n_layers == 4
 
 
-def test_severed_edges_are_read_once_and_saved_as_text(tmp_path):
+def test_masked_edges_are_read_once_and_saved_as_text(tmp_path):
     cfg = EncoderConfig(**SIZES, masked_edges="flow('acc', 'cls')", d_model=16, n_layers=2)
     assert cfg.permanent_mask == flow("acc", "cls") and EncoderConfig(**SIZES).permanent_mask == none()
     model = HookedBiosignalEncoder(cfg)

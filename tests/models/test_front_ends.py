@@ -181,7 +181,7 @@ def test_gestures_equal_torchs_own_layers():
 
 @settings(max_examples=15, deadline=None)
 @given(step=st.integers(0, 10), seed=st.integers(0, 99))
-def test_no_gesture_is_told_from_samples_after_its_step(step, seed):
+def test_no_output_depends_on_samples_after_its_step(step, seed):
     model = make("tinymyo-gestures")
     x = inputs(model)
     after = 5 * step + 9  # a step reads nine samples
@@ -336,7 +336,7 @@ def test_what_needs_one_output_a_trial_says_so():
     model = make("tinymyo-gestures").float()
     x = inputs(model).float()
     labels = torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(EmgLensError, match="readout='each' gives logits of every token"):
+    with pytest.raises(EmgLensError, match="readout='each' gives logits for every token"):
         model(x, return_type="loss", labels=labels)
     with pytest.raises(EmgLensError, match="one target per trial; build the model with readout='mean'"):
         fit(model, Batch(x, labels), TrainingRecipe(epochs=1))

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from emg_lens.data import Batch
 from emg_lens.hooks import unimodal
 from emg_lens.models.encoder import count_parameters
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
@@ -33,7 +34,7 @@ def test_the_defaults_are_the_paper_s():
         "gelu",
     )
     assert cfg.model_name == "isonet" and cfg.n_ctx == 49
-    with pytest.raises(ValueError, match="reads its logits from it or from the others' mean; got cls_token=True"):
+    with pytest.raises(ValueError, match="cls_token=True, readout='none'; IsoNet needs cls_token=True"):
         IsoNetConfig(modalities={"emg": 2}, n_samples=5, n_classes=0, readout="none")
 
 
@@ -81,8 +82,8 @@ def test_other_return_types_are_those_of_every_encoder():
 @pytest.mark.parametrize(("weight", "silent"), [(0.0, "unembed"), (1.0, "unembed_mean")])
 def test_at_either_end_one_head_learns_nothing(weight, silent):
     model = make()
-    x, y, draws = model.example_input(4), torch.tensor([0, 1, 2, 3]), torch.Generator()
-    Classification().batch_losses(model, x, y, weight, TrainingRecipe(), draws)[0].sum().backward()
+    batch = Batch(model.example_input(4), torch.tensor([0, 1, 2, 3]))
+    Classification().batch_losses(model, batch, weight, TrainingRecipe(), torch.Generator())[0].sum().backward()
     heads = {"unembed": model.unembed, "unembed_mean": model.unembed_mean}
     silent_gradient = heads.pop(silent).W_U.grad
     assert silent_gradient is None or not silent_gradient.any()

@@ -62,7 +62,7 @@ def test_hook_points_are_live():
     torch.testing.assert_close(silent, model.classifier.bias.expand(2, 5))
 
 
-def test_it_tells_what_every_model_tells():
+def test_it_has_the_attributes_of_every_model():
     model = make(class_names=list("abcde"))
     assert (model.cfg.n_layers, model.cfg.n_heads, model.auxiliary_parameters) == (0, 0, "")
     assert model.layout.names == ("emg.0", "emg.1", "emg.2", "emg.3", "acc.0", "acc.1", "acc.2")
@@ -93,7 +93,7 @@ def test_dropout_acts_in_training_alone():
     [
         ({"d_hiden": 3}, "has no setting 'd_hiden'; known: d_hidden, d_fused, dropout"),
         ({"d_fused": 0}, "d_fused=0; expected a number greater than 0"),
-        ({"dropout": 1.0}, "dropout=1.0; expected less than 1"),
+        ({"dropout": 1.0}, "dropout=1.0; expected a number less than 1"),
     ],
 )
 def test_what_means_nothing_is_refused_in_one_line(settings, message):

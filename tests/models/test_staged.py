@@ -208,12 +208,12 @@ def test_the_six_identities_of_table_3_hold(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_severed_edges_never_carry_attention(kind):
+def test_masked_edges_never_have_attention(kind):
     model = make(kind, masked_edges="unimodal('acc')")
     torch.testing.assert_close(by_torch(model, x := model.example_input(2).double(), unimodal("acc")), model(x))
 
 
-def test_edges_that_a_model_never_had_are_not_severed_silently():
+def test_masked_edges_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match=r"masked_edges='cross_modal\(\)' selects no edge of this model; modalities meet in no stage"):
         make("multimodal-transformer", masked_edges="cross_modal()")
     with pytest.raises(ValueError, match="selects no edge of this model; modalities meet only in stage 'fusion'"):
@@ -388,7 +388,7 @@ def test_what_a_staged_model_cannot_be(kind, changes, message):
         make(kind, **changes)
 
 
-def test_the_shift_of_a_cut_is_told_for_every_layer_and_group():
+def test_the_shift_of_a_cut_is_measured_for_every_layer_and_group():
     model = make("hierarchical")
     x = model.example_input(6).double()
     found = activation_shift(model, x, [Condition("late", cross_modal())])

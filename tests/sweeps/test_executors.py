@@ -121,7 +121,7 @@ def test_rows_with_every_edge_cut_give_zero_attention_in_every_executor(isonet):
         assert max((r[name] - results[0][name]).abs().max() for r in results) < 1e-5
 
 
-def test_a_cut_that_is_severed_in_one_layer_is_still_cut_in_another():
+def test_edges_masked_in_one_layer_are_still_cut_in_another():
     torch.manual_seed(0)
     permanent_mask = "flow('acc', 'emg').at(layers=0)"
     config = IsoNetConfig({"emg": 2, "acc": 2}, 6, 3, 16, 2, 3, 8, masked_edges=permanent_mask)
@@ -132,7 +132,7 @@ def test_a_cut_that_is_severed_in_one_layer_is_still_cut_in_another():
     assert max((loop[n] - tree[n]).abs().max() for n in loop) < 1e-5
 
 
-def test_auto_says_which_executor_ran_and_takes_the_loop_beside_a_users_hook(isonet):
+def test_auto_says_which_executor_ran_and_takes_the_loop_with_a_users_hook(isonet):
     assert sweep(isonet, isonet.example_input(100), layer_masks(EDGES, 5)).executor == "folded"
     x = isonet.example_input(3)
     assert sweep(isonet, x, layer_masks(EDGES, 5)).executor == "folded"

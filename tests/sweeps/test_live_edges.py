@@ -115,7 +115,7 @@ def test_a_cut_upstream_kills_edges_above_nothing_reads():
     assert torch.equal(found.live_cut, everything_to_cls.mask(LAYOUT, LAYERS, HEADS))
 
 
-def test_severed_edges_are_neither_cut_nor_a_route():
+def test_masked_edges_are_neither_cut_nor_a_route():
     permanent_mask = flow("acc", "cls").mask(LAYOUT, LAYERS, HEADS)
     same = reach(permanent_mask, CLS, permanent_mask)
     assert same.is_null

@@ -105,13 +105,13 @@ def full_disk():
 
 
 @pytest.mark.parametrize("executor", ["loop", "tree"])
-def test_a_disk_without_room_is_told_and_not_taken_for_a_failed_condition(model, x, tmp_path, full_disk, executor):
+def test_a_full_disk_is_an_error_of_the_sweep_and_not_of_a_condition(model, x, tmp_path, full_disk, executor):
     full_disk()
     with pytest.raises(SweepInputError, match=r"cannot hold 0.0[0-9]* MB of logits \(File too large\); make room"):
         sweep(model, x, CONDITIONS, reference=x, executor=executor, scratch=tmp_path)
 
 
-def test_a_disk_that_fills_up_is_told_and_what_was_written_stays(tmp_path, full_disk):
+def test_a_disk_that_fills_up_is_an_error_and_keeps_what_was_written(tmp_path, full_disk):
     rows = RowsOnDisk(tmp_path, 2, (100, 3), torch.float32)
     rows.write(0, 0, torch.ones(100, 3))
     full_disk()

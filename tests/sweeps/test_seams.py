@@ -50,7 +50,7 @@ def build(kind: type = HookedBiosignalEncoder, block: type = Block) -> HookedBio
 
 
 @pytest.mark.parametrize(("n_trials", "batch_size"), [(6, 1), (6, 2), (6, 5), (20, 1), (20, 3)])
-def test_trials_that_depend_on_each_other_are_not_cut_into_batches_without_a_word(n_trials, batch_size):
+def test_trials_that_depend_on_each_other_are_not_cut_into_batches_silently(n_trials, batch_size):
     model = build(block=LessMeanBlock)
     x = model.example_input(n_trials)
     for executor in ("tree", "loop"):
@@ -93,7 +93,7 @@ class Steer(Intervention):
             yield
 
 
-def test_a_checkpoint_tells_interventions_apart_whose_texts_are_equal(tmp_path):
+def test_a_checkpoint_distinguishes_interventions_with_equal_texts(tmp_path):
     model = build()
     one, other = torch.zeros(2000), torch.zeros(2000)
     other[1000] = 5000.0

@@ -1,4 +1,4 @@
-"""Micro-batches in threads of their own: all, once, heard in the caller's thread; and the way out of trouble."""
+"""Micro-batches in several threads: each runs once, is kept in the caller's thread, and errors stop all threads."""
 
 import _thread
 import signal
@@ -35,19 +35,19 @@ def two_outputs(item, keep):
 
 @pytest.mark.parametrize(("n_workers", "n_threads"), [(1, 4), (2, 2), (3, 1), (4, 1), (9, 1)])
 def test_every_item_runs_once_and_is_heard_in_the_callers_thread(n_workers, n_threads):
-    heard = []
+    kept = []
 
     def keep(item, outputs):
-        heard.append((item, *outputs.items(), threading.get_ident()))
+        kept.append((item, *outputs.items(), threading.get_ident()))
 
     with torch.inference_mode():
         run_side_by_side(two_outputs, range(40), keep, n_workers)
-    assert Counter(item for item, *_ in heard) == dict.fromkeys(range(40), 2)
-    assert {where for *_, where in heard} == {threading.get_ident()}
+    assert Counter(item for item, *_ in kept) == dict.fromkeys(range(40), 2)
+    assert {where for *_, where in kept} == {threading.get_ident()}
     for item in range(40):
-        (_, (row, same), _), (_, (_, (_, threads, inference)), _) = (h for h in heard if h[0] == item)
+        (_, (row, same), _), (_, (_, (_, threads, inference)), _) = (h for h in kept if h[0] == item)
         assert (row, same, threads, inference) == (0, item, n_threads, True)
-    assert (threading.get_ident() in {out[0] for _, (row, out), _ in heard if row == 1}) == (n_workers == 1)
+    assert (threading.get_ident() in {out[0] for _, (row, out), _ in kept if row == 1}) == (n_workers == 1)
 
 
 def test_nothing_to_do_is_done():
@@ -61,10 +61,10 @@ def test_what_a_run_raises_comes_after_what_it_had_finished(n_workers):
         if item == 5:
             raise MemoryError("no room")
 
-    heard = []
+    kept = []
     with pytest.raises(MemoryError, match="no room"):
-        run_side_by_side(run, range(1000), lambda item, _: heard.append(item), n_workers)
-    assert 5 in heard and len(set(heard)) == len(heard) < 1000
+        run_side_by_side(run, range(1000), lambda item, _: kept.append(item), n_workers)
+    assert 5 in kept and len(set(kept)) == len(kept) < 1000
 
 
 def endless(item, keep):
@@ -86,11 +86,11 @@ def test_control_c_stops_all_threads(request):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests may ignore it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     n_before = threading.active_count()
-    heard = []
+    kept = []
 
     def keep(item, outputs):
-        heard.append(item)
-        if len(heard) == 20:
+        kept.append(item)
+        if len(kept) == 20:
             _thread.interrupt_main()
 
     with pytest.raises(KeyboardInterrupt):

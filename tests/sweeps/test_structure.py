@@ -287,7 +287,7 @@ def test_a_model_under_another_name_is_folded():
     assert sweep(model, model.example_input(40), CONDITIONS).executor == "folded"
 
 
-def test_severed_edges_are_those_of_the_blocks():
+def test_masked_edges_are_those_of_the_blocks():
     model = build()
     model.blocks[0].attn.permanent_mask = flow("acc", "emg").mask(model.layout, 1, 2)[0].clone()
     only = [Condition("acc", flow("acc", "emg").at(layers=0)), Condition("all", flow("acc", "emg"))]

@@ -97,8 +97,8 @@ def test_rows_of_the_packed_projection_are_queries_keys_values_each_head_by_head
 def test_what_a_file_says_of_its_positions_decides(tmp_path):
     plain = write(tmp_path / "plain.safetensors", published())
     assert load(plain).cfg.rope == "none" and "rope is not stated" in repr(load(plain).load_report)
-    told = load(plain, rope="time")
-    assert told.cfg.positions == "rotary_time" and told.load_report.notes == (HEADS_TAKEN,)
+    given = load(plain, rope="time")
+    assert given.cfg.positions == "rotary_time" and given.load_report.notes == (HEADS_TAKEN,)
     assert not load(plain, rope="time", n_heads=3).load_report.notes
     mean = write(tmp_path / "mean.safetensors", published("mean"))
     assert "16 were assumed" in load(mean, rope="none", n_heads=3).load_report.notes[0]
@@ -312,8 +312,8 @@ def test_half_precision_is_widened_and_said(tmp_path):
 def test_the_report_says_the_size_beside_the_published(tmp_path):
     model = TinyMyo(TinyMyoConfig(modalities={"emg": 16}, n_samples=20, n_classes=0, head="reconstruction"))
     model.save_published(tmp_path / "full.safetensors")
-    told = repr(TinyMyo.from_published(tmp_path / "full.safetensors").load_report)
-    assert "3,567,380; the encoder's 3,563,520 (as published)" in told and "scaled to [-1, 1]" in told
-    assert "rope        'token'" in told
+    report = repr(TinyMyo.from_published(tmp_path / "full.safetensors").load_report)
+    assert "3,567,380; the encoder's 3,563,520 (as published)" in report and "scaled to [-1, 1]" in report
+    assert "rope        'token'" in report
     small = repr(load(write(tmp_path / "small.ckpt", published())).load_report)
     assert "published: 3,563,520" in small

@@ -1,6 +1,6 @@
 """TinyMyo against numbers that its authors' code gave: every intermediate of every block, heads, losses, gradients.
 
-The numbers are read from `EMG_LENS_FIXTURES`, by default `shared/fixtures` beside the checkout; without them they
+The numbers are read from `EMG_LENS_FIXTURES`, by default `shared/fixtures` next to the checkout; without them they
 are skipped. docs/tinymyo-model.md §9 says what is computed.
 """
 
