@@ -183,6 +183,7 @@ def not_shown_of(cell: Cell) -> Iterator[str]:
 def _unattributed_effects(cell: Cell) -> Iterator[str]:
     """Cuts that hurt but whose controls object, cuts without a detectable effect, and cuts without controls."""
     names, undetected, controlled = cut_names(cell), [], set()
+    unattributed: dict[str, list[str]] = {}
     harm, confidence = harm_word(cell), cell.statistics.confidence
     for cut in controlled_cuts(cell):
         controlled |= {*cut.alike, cut.condition}
@@ -192,8 +193,10 @@ def _unattributed_effects(cell: Cell) -> Iterator[str]:
         if not _hurts(cell, row):
             undetected.append(f"{name} {change_in_words(row, confidence)}")
         elif objections := _objections(cut):
-            reasons = " and ".join(objections)
-            yield f"{name}: {reasons}, so this {harm} cannot be attributed to these edges."
+            unattributed.setdefault("; ".join(objections), []).append(name)
+    for reasons, which in unattributed.items():
+        subject = f"this {harm}" if len(which) == 1 else f"these {harm}s"
+        yield f"{', '.join(which)}: {subject} cannot be attributed to these edges ({reasons})."
     if undetected:
         yield f"No detectable {harm}: {'; '.join(undetected)}. This does not show that these edges do nothing."
     yield from _missing_intervals(cell, names)

@@ -6,6 +6,7 @@ Footnotes are read from `table.attrs["notes"]`.
 
 from collections.abc import Collection, Sequence
 from html import escape
+from textwrap import wrap
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -13,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from emg_lens.errors import printable
+
+HEADING_WIDTH = 18
+"""Longer column headings are wrapped in the terminal."""
 
 
 def to_markdown(table: pd.DataFrame, title: str = "") -> str:
@@ -91,7 +95,9 @@ def to_rich(table: pd.DataFrame, title: str = "") -> Table:
     for i, header in enumerate(headers):
         left = i < n_left
         grid.add_column(
-            Text("\n".join(map(printable, header.split("\n")))),
+            Text(
+                "\n".join(line for part in header.split("\n") for line in wrap(printable(part), HEADING_WIDTH) or [""])
+            ),
             justify="left" if left else "right",
             no_wrap=not left or len(headers) > n_left + 5,
         )

@@ -132,5 +132,5 @@ def figure_control_effects(cell: Cell) -> Figure | None:
         axes.set_xlabel(metric_name(cell.metric))
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", length=2.5)
-        place_legend(figure, drawn, len(drawn))
+        place_legend(figure, drawn, n_columns=2)
     return figure
