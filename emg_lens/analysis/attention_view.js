@@ -69,8 +69,8 @@ function buildTable() {
     const tr = element("tr", { "data-l": l, "data-h": h ?? "" });
     tr.append(element("td", {}, layerName(l)), ...(state.mean ? [] : [element("td", {}, `H${h}`)]));
     for (const [, , , i] of columns) {
-      const share = Math.min(100, (100 * Math.abs(values[i])) / largest);
-      const bar = { class: "bar", style: `--share: ${share.toFixed(1)}%` };
+      const width = Math.min(100, (100 * Math.abs(values[i])) / largest);
+      const bar = { class: "bar", style: `--width: ${width.toFixed(1)}%` };
       tr.append(element("td", bar, signed(values[i].toFixed(3), values[i])));
     }
     tr.addEventListener("click", () => select(l, h));

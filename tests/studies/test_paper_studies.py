@@ -86,14 +86,14 @@ def test_figure_2_compares_networks_of_twelve_channels(db2, tmp_path):
         "emg+acc, 3 axes": {"emg": 6, "acc": 6},
     }
     assert result.facts["n_parameters"].nunique() == 1
-    beside = result.tables()["Beside the published numbers"]
+    beside = result.tables()["Comparison with published numbers"]
     assert beside["Paper"].tolist() == ["0.605", "0.586", "0.716"]
 
 
 def test_table_1_shows_every_published_number(db2, tmp_path):
     result = short("isonet-table1").run(db2, tmp_path, jobs=1)
     assert len(result.facts) == 2 * 9
-    assert len(result.tables()["Beside the published numbers"]) == 9
+    assert len(result.tables()["Comparison with published numbers"]) == 9
     grid = result.tables()["Accuracy by architecture × sensors"]
     assert list(grid.index) == ["hierarchical", "multimodal-transformer", "multimodal-mlp"]
 
@@ -106,7 +106,7 @@ def test_table_2_replaces_one_sensor_and_shows_the_published_numbers(db2, tmp_pa
 
 def test_high_density_tables_have_their_published_numbers(hd, tmp_path):
     one = short("isonet-table1-hd").run(hd, tmp_path, jobs=1)
-    assert one.tables()["Beside the published numbers"]["Paper"].tolist()[0] == "0.967"
+    assert one.tables()["Comparison with published numbers"]["Paper"].tolist()[0] == "0.967"
     assert one.facts["n_samples"].eq(1000).all() and one.facts["modalities"].iloc[0] == {"emg": 128, "force": 9}
     two = short("isonet-table2-hd").run(hd, tmp_path, jobs=1)
     single = two.tables()["Single conditions"].set_index("Condition")["Paper"]
@@ -122,4 +122,4 @@ def test_smaller_sets_of_electrodes_are_parts_of_larger_ones(hd, tmp_path):
         rows = spec.cohort.groups["emg"]["emg"].rows(128, "emg")
         assert sets.get(levels["electrode_set"], set()) < set(rows)
         sets[levels["electrode_set"]] = set(rows) if levels["electrodes"] != "128" else set()
-    assert "What cuts cost along electrodes" in result.tables()
+    assert "Drop under each condition by electrodes" in result.tables()

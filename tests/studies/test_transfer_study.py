@@ -50,7 +50,7 @@ def test_the_three_starting_weights_are_shown_with_the_published_numbers(uci, tm
     assert len(result.facts) == 6 and sorted(result.scores["subject"].unique()) == ["31", "36"]
     assert result.facts["n_validation"].eq(result.facts["n_train"]).all()
     tables = result.tables()
-    assert tables["Beside the published numbers"]["Paper"].tolist() == ["0.975", "0.971", "0.979"]
+    assert tables["Comparison with published numbers"]["Paper"].tolist() == ["0.975", "0.971", "0.979"]
     assert {"By class · start: scratch", "By class · start: probe"} <= set(tables)
     assert result.leakage[0]["shared"]["subject"] == 0
     assert "validation_loss" in result.curves

@@ -124,7 +124,7 @@ def figure_control_effects(cell: Cell) -> Figure | None:
                 ),
                 "the cut": axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4),
                 "superset ablation": axes.plot(one.superset_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
-                CLS_CLOSED: axes.plot(one.cls_path_closed, at, "x", ms=5, color=COLOURS[1], zorder=5),
+                "path through CLS closed": axes.plot(one.cls_path_closed, at, "x", ms=5, color=COLOURS[1], zorder=5),
             }
             drawn |= {name: line for name, (line,) in marks.items() if not np.isnan(line.get_xdata()).all()}
         axes.set_yticks(range(len(cuts)), [wrapped_text(names[one.condition], 36) for one in cuts])
