@@ -101,7 +101,7 @@ def check(
     name: Annotated[str, typer.Argument(help="Name of a study, or a study file (.yaml).")],
     data: DataOption = None,
 ) -> None:
-    """Check a study file; with --data (or simulated data) also check it against the recordings.
+    """Check a study file. With --data, or for simulated data, also check the recordings.
 
     Example: emg-lens check mine.yaml
     """
