@@ -38,7 +38,7 @@ def render_report(
 
     Args:
         findings: The study's numbers.
-        figures: Name of each view -> name of each of its figures -> svg.
+        figures: The svg of each figure, by name of the view and name of the figure.
         environment: Versions and machine.
         record: The run's record of its data: folder, fingerprint, warnings.
     """

@@ -53,7 +53,7 @@ def effect_sentences(cell: Cell) -> list[str]:
 
 
 def control_sentences(cut: Controlled, cell: Cell, names: Mapping[str, str]) -> str:
-    """The comparison of a cut with its controls, one sentence a kind of control."""
+    """The comparison of a cut with its controls, one sentence per kind of control."""
     metric, sentences = metric_words(cell.metric), []
     if cut.random:
         spread = f"mean {value(float(np.mean(cut.random)))}, range {value(min(cut.random))} to {value(max(cut.random))}"

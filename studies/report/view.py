@@ -80,7 +80,7 @@ def outputs_of_fits(findings: Findings) -> dict[str, tuple[pd.DataFrame, list[st
 
 
 def repetition_fractions(trials: pd.DataFrame) -> Float[np.ndarray, " trial"]:
-    """Weight of each trial of a fit: 1 / (trials of its repetition), so that every repetition counts 1."""
+    """Weight of each trial of a fit: 1 / (trials of its repetition), so that every repetition has weight 1."""
     return 1 / trials.groupby(["subject", "repetition_id"])["subject"].transform("size").to_numpy()
 
 
@@ -93,8 +93,8 @@ def views_of(findings: Findings) -> list[View]:
     Raises:
         UnknownNameError: Unknown view.
     """
-    asked = findings.study.views
-    candidates = [VIEWS[name] for name in (VIEWS.names() if asked is None else asked)]
+    named = findings.study.views
+    candidates = [VIEWS[name] for name in (VIEWS.names() if named is None else named)]
     return sorted((view for view in candidates if view.shows(findings)), key=lambda view: view.order)
 
 

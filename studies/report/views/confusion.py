@@ -26,8 +26,8 @@ class Confusion(OutputsView):
 
     name, order = "confusion", 60
     captions = {
-        "confusion": "Rows: performed class; columns: predicted class. Each cell is a fraction of the repetitions"
-        " of its row, pooled over subjects and seeds."
+        "confusion": "Rows: performed class; columns: predicted class. Each cell is a fraction of the repetitions in"
+        " its row, pooled over subjects and seeds."
     }
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
