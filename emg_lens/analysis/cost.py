@@ -61,7 +61,7 @@ def model_costs(models: Mapping[str, nn.Module], *, seconds: PositiveFloat = 0.2
         >>> model = build_model("isonet", modalities={"emg": 4}, n_samples=50, n_classes=3, d_model=64, n_layers=2)
         >>> costs = model_costs({"small IsoNet": model}, seconds=0.01)
         >>> costs[["model", "tokens", "flops", "flops_formula", "int8_in"]].to_dict("records")
-        [{'model': 'small IsoNet', 'tokens': 5, 'flops': 693632, 'flops_formula': 693632.0, 'int8_in': 'L1'}]
+        [{'model': 'small IsoNet', 'tokens': 5, 'flops': 694144, 'flops_formula': 694144.0, 'int8_in': 'L1'}]
     """
     if not models:
         raise ArgumentError("models is empty; expected models by name: {'TinyMyo': model}")
