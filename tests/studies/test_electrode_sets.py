@@ -92,7 +92,7 @@ def test_without_parts_a_set_is_an_order_of_all_electrodes():
         ({"s": {"a": {"cohort": {"electrodes": {"x": [1, 1]}, "channels": {"emg": "x", "acc": "all"}}}}}, "different"),
         ({"s": {"a": {"cohort": {"electrodes": {"all": [1]}, "channels": {"emg": "all", "acc": "all"}}}}}, "'all'"),
         ({"which": {"sets": 3, "of": 4}}, "only the factor 'electrode_set' can"),
-        ({"sensors": {"a": {"cohort": {"channels": {"emg": "left", "acc": "all"}}}}}, "name the electrodes 'left'"),
+        ({"sensors": {"a": {"cohort": {"channels": {"emg": "left", "acc": "all"}}}}}, "unknown electrodes 'left'"),
     ],
 )
 def test_an_error_in_electrode_sets_is_one_line(factors, message):
@@ -120,7 +120,7 @@ def test_groups_are_rectified_with_the_modality_that_they_are_made_of():
     cohort = with_cohort(modalities=["emg"], rectify=["emg"], channels={"one": {"emg": [0]}, "two": {"emg": [1]}})
     assert random_study(factors={}, statistics={}, cohort=cohort).cohort.rectified == ("one", "two")
     mixed = with_cohort(rectify=["emg"], channels={"one": {"emg": [0], "acc": [1]}})
-    with pytest.raises(StudyError, match="a part of the group 'one'"):
+    with pytest.raises(StudyError, match="a part of the channel group 'one'"):
         random_study(factors={}, statistics={}, cohort=mixed)
 
 
@@ -128,7 +128,9 @@ def test_unknown_channels_are_refused_before_the_first_fit(tmp_path):
     study = random_study(
         factors={"sensors": {"far": {"cohort": {"channels": {"emg": [99], "acc": "all"}}}}}, statistics={}
     )
-    with pytest.raises(EmgLensError, match="at sensors=far: emg has electrodes 0 to 7, got 99") as error:
+    with pytest.raises(
+        EmgLensError, match="at sensors=far: emg has no electrode 99; it has electrodes 0 to 7"
+    ) as error:
         study.run(out=tmp_path, jobs=1)
     assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
 
@@ -154,7 +156,9 @@ def test_electrode_sets_are_averaged_within_the_subject(tmp_path):
     (row,) = result.level_tests.to_dict("records")
     assert row["n_subjects"] == 3 and row["mean"] == pytest.approx(by_hand["emg+acc"])
     assert "Accuracy by electrode set" in result.tables() and "electrode-sets" in result.figures()
-    assert "each subject is the mean over 3 electrode sets" in " ".join(result.tables()["Accuracy by sensors"].attrs["notes"])
+    assert "each subject is the mean over 3 electrode sets" in " ".join(
+        result.tables()["Accuracy by sensors"].attrs["notes"]
+    )
 
 
 def test_fits_of_the_same_recordings_follow_each_other():
@@ -210,7 +214,10 @@ def test_the_level_from_which_a_cut_hurts_little():
     table = layout_drops(found)
     assert table["Drop %"].tolist() == ["30.0", "10.0", "5.0", "20.0", "18.0", "5.0"]
     notes = table.attrs["notes"]
-    assert notes[:2] == ["one: a mean drop below 15 % from 4 on.", "two: a mean drop below 15 % from 16 on."]
+    assert notes[:2] == [
+        "one: the mean drop stays below 15 % from level 4 on.",
+        "two: the mean drop stays below 15 % from level 16 on.",
+    ]
     assert DROP_CURVE.figures(found)
 
 
