@@ -78,7 +78,7 @@ def test_seeds_are_averaged_within_the_subject_and_architectures_compared_subjec
     assert row["mean"] == pytest.approx(by_hand["mlp"].mean())
     assert row["difference"] == pytest.approx(100 * (by_hand["mlp"] - by_hand["isonet"]).mean())
     tables = done.tables()
-    assert {"Accuracy by architecture", "Levels against levels"} <= set(tables)
+    assert {"Accuracy by architecture", "Comparison of levels"} <= set(tables)
     assert tables["Accuracy by architecture"].loc["mlp"].iloc[0].startswith(f"{by_hand['mlp'].mean():.3f} ± ")
 
 

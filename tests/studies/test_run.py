@@ -411,20 +411,22 @@ def test_an_interrupted_fit_is_resumed_from_its_last_epoch(study, done, tmp_path
 
 
 def test_a_finished_run_is_shown_again_without_reading_its_recordings(study, done, monkeypatch):
-    monkeypatch.setattr("emg_lens.studies.fits.fit_execution.load_fit", lambda *_: pytest.fail("it reads"))
+    for module in ("prepared_fit", "dry_run"):
+        monkeypatch.setattr(f"emg_lens.studies.fits.{module}.load_fit", lambda *_: pytest.fail("it reads"))
     again = run_study(study, out=done.folder.parent.parent, jobs=1)
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
 
 def test_incomplete_files_of_killed_processes_are_removed_at_the_end(study, done):
     fits = done.folder / "fits"
-    (fits / "..02.fit.99999.partial").write_bytes(b"half")
+    dead = f"{HOST}.4000000.0123abcd.partial"  # of a process that does not exist
+    (fits / f"..02.fit.{dead}").write_bytes(b"half")
     (fits / ".02.progress").write_text("0.5")
     (fits / ".02.fit").write_bytes(b"of a fit that is finished")
-    (fits / ".02.partial").mkdir()
-    (fits / ".02.partial" / "fit.csv").write_text("epoch")
-    (done.folder / ".scores.csv.partial").write_text("half")
-    (done.folder / "figures" / ".layers.svg.partial").write_text("half")
+    (fits / f".02.{dead}").mkdir()
+    (fits / f".02.{dead}" / "fit.csv").write_text("epoch")
+    (done.folder / f".scores.csv.{dead}").write_text("half")
+    (done.folder / "figures" / f".layers.svg.{dead}").write_text("half")
     living = fits / f".02.{HOST}.{os.getppid()}.0123abcd.partial"
     living.mkdir()
     run_study(study, out=done.folder.parent.parent, jobs=1)
@@ -460,9 +462,8 @@ def test_a_record_that_another_process_wrote_before_the_lock_is_checked(study, t
 
     @contextmanager
     def slow(path, **_):
-        (path.parent / "data.json").write_text(
-            json.dumps({"folder": None, "fingerprint": "other", "warnings": [], "n_train": {}, "subjects": [["01"]]})
-        )
+        record = {"folder": None, "fingerprint": "other", "warnings": [], "n_train": {}, "subjects": [["01"]]}
+        write_json(path.parent / "data.json", record)
         yield None
 
     monkeypatch.setattr("emg_lens.io.run_folder.exclusive_lock", slow)
