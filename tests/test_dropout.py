@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from emg_lens.data import Batch
 from emg_lens.models.attention import Attention
 from emg_lens.models.dropout import LEVELS, drop, keep_mask
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -15,7 +16,7 @@ from emg_lens.training import Classification, TrainingRecipe
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.97])
-def test_a_mask_drops_the_asked_share_and_keeps_the_expectation(p):
+def test_a_mask_drops_the_given_fraction_and_keeps_the_expectation(p):
     torch.manual_seed(0)
     mask = keep_mask((400, 1003), p, torch.float64)
     dropped = (mask == 0).double()
@@ -23,7 +24,7 @@ def test_a_mask_drops_the_asked_share_and_keeps_the_expectation(p):
     assert len(mask.unique()) == 2 and abs(mask.mean() - 1) < 5 * math.sqrt(p / (1 - p) / mask.numel())
 
 
-def test_values_that_share_a_draw_are_dropped_independently():
+def test_values_from_the_same_random_bits_are_dropped_independently():
     torch.manual_seed(0)
     kept = (keep_mask((100_000, 4), 0.3) > 0).double()
     correlation = torch.corrcoef(kept.T) - torch.eye(4)
@@ -117,7 +118,7 @@ def test_positions_innermost_changes_no_number(settings, anneal, monkeypatch):
 
     def step():
         torch.manual_seed(1)
-        losses, cls = Classification().batch_losses(model, x, y, anneal, TrainingRecipe(), torch.Generator())
+        losses, cls = Classification().batch_losses(model, Batch(x, y), anneal, TrainingRecipe(), torch.Generator())
         return cls.detach(), gradients(model, losses.mean())
 
     assert model.blocks[0].attn._mixes_by_position(x)

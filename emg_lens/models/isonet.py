@@ -92,7 +92,7 @@ class IsoNet(HookedBiosignalEncoder):
         other = resid[:, 1:].mean(dim=1) if self.cfg.readout == "cls" else resid[:, 0]
         return self.unembed(self.pool(resid)), second(other)
 
-    readout_positions = HookedBiosignalEncoder.readout_positions  # of the logits; `"both"` is for training
+    readout_positions = HookedBiosignalEncoder.readout_positions  # pyright: ignore - of the logits; "both" is for training
 
 
 ISONET = Architecture("isonet", IsoNetConfig, IsoNet)

@@ -214,7 +214,9 @@ def test_masked_edges_never_have_attention(kind):
 
 
 def test_masked_edges_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"masked_edges='cross_modal\(\)' selects no edge of this model; modalities meet in no stage"):
+    with pytest.raises(
+        ValueError, match=r"masked_edges='cross_modal\(\)' selects no edge of this model; modalities meet in no stage"
+    ):
         make("multimodal-transformer", masked_edges="cross_modal()")
     with pytest.raises(ValueError, match="selects no edge of this model; modalities meet only in stage 'fusion'"):
         make("hierarchical", masked_edges="cross_modal().at(layers=0)")

@@ -268,7 +268,7 @@ class TinyMyo(HookedBiosignalEncoder):
             ModelFileError: As `from_published`.
         """
         kind = settings.get("positions")
-        rope = next((word for word, positions in POSITIONS_OF.items() if positions == kind), None)
+        rope: Rope | None = next((word for word, positions in POSITIONS_OF.items() if positions == kind), None)
         given = {name: settings[name] for name in ("n_heads",) if name in settings}
         placeholder: dict[str, Any] = {"modalities": {"emg": 1}, "head": "classification", "n_classes": 2}
         return cls.from_published(file, rope=rope, **placeholder, **given)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from emg_lens.models import TinyMyo
 from emg_lens.models.tinymyo.weights import frequencies, to_theirs
 
-FIXTURES = Path(os.environ.get("EMG_LENS_FIXTURES", Path(__file__).parents[3] / "shared" / "fixtures")) / "tinymyo"
+FIXTURES = Path(os.environ.get("EMG_LENS_FIXTURES", Path(__file__).parents[4] / "shared" / "fixtures")) / "tinymyo"
 WEIGHTS = FIXTURES / "weights_pretrain_v1.safetensors"
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"no numbers of the authors' code in {FIXTURES}")
 
