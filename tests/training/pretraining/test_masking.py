@@ -1,4 +1,4 @@
-"""Which tokens are hidden, and the loss, against the numbers of the published code."""
+"""Random masks and losses of a reconstruction, compared with numbers of the published code."""
 
 import os
 from pathlib import Path
@@ -20,12 +20,12 @@ from emg_lens.training.pretraining.masking import (
 )
 from emg_lens.validation import ArgumentError
 
-FIXTURES = Path(os.environ.get("EMG_LENS_FIXTURES", Path(__file__).parents[3] / "shared" / "fixtures")) / "tinymyo"
+FIXTURES = Path(os.environ.get("EMG_LENS_FIXTURES", Path(__file__).parents[4] / "shared" / "fixtures")) / "tinymyo"
 NUMBERS = FIXTURES / "small_masked_v1.safetensors"
-published = pytest.mark.skipif(not NUMBERS.is_file(), reason=f"no numbers of the authors' code in {FIXTURES}")
+needs_published = pytest.mark.skipif(not NUMBERS.is_file(), reason=f"no numbers of the authors' code in {FIXTURES}")
 
 
-@published
+@needs_published
 def test_losses_of_a_reconstruction_equal_those_of_the_published_code():
     published = load_file(NUMBERS)
     errors = token_errors(published["recon_signal"], published["input"], 4, 1.0)
@@ -35,7 +35,7 @@ def test_losses_of_a_reconstruction_equal_those_of_the_published_code():
     assert torch.equal(masked_samples(published["mask_tokens"], 6, 80), published["mask"])
 
 
-@published
+@needs_published
 def test_losses_and_gradients_of_our_model_equal_those_of_the_published_code():
     published = load_file(NUMBERS)
     weights = FIXTURES / "weights_pretrain_v1.safetensors"
