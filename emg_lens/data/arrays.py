@@ -183,7 +183,7 @@ def _check_targets(targets: Any, names: Sequence[str], n_trials: int) -> None:
         return
     if targets.shape != (n_trials, n) or targets.dtype != np.float32 or not n:
         raise DataError(
-            f"targets must be float32 [trial, target] of {n_trials} trials, with one name a target;"
+            f"targets must be float32 [trial, target] of {n_trials} trials, with one name per target;"
             f" got {targets.dtype} {targets.shape} and {n} names"
         )
     if len(set(names)) != n:

@@ -118,7 +118,7 @@ def select_channels(channels: pd.DataFrame, groups: Mapping[str, Any]) -> tuple[
     """Find the rows of a channel table that each group selects.
 
     Args:
-        channels: Channel table, with one row a channel and the column `modality`.
+        channels: Channel table, with one row per channel and the column `modality`.
         groups: Group -> modality -> electrodes; the module's docstring shows short forms.
 
     Returns:

@@ -253,7 +253,7 @@ class Corpus:
         return digest.hexdigest()[:16]
 
     def table(self) -> pd.DataFrame:
-        """Return one row a subject: data set, subject, number of windows and of channels."""
+        """Return one row per subject: data set, subject, number of windows and of channels."""
         counts: dict[tuple[str, int], int] = {}
         for name, (i, first, last) in self._names("subject", required=False):
             key = (name, self.shards[i].shape[1])

@@ -1,4 +1,4 @@
-"""Write shards: windows of registered data sets, filtered and cut like trials, one file a subject.
+"""Write shards: windows of registered data sets, filtered and cut like trials, one file per subject.
 
 One recording is in memory at a time. A shard appears only when it is complete, and a complete shard is not written
 again. The layout is the published one (`emg_lens.data.shards`), with facts about the windows as additional attributes.
@@ -78,7 +78,7 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
         out: Folder of the shards.
 
     Returns:
-        One row a subject: dataset (name of the part), subject, windows, channels, constant (windows left out).
+        One row per subject: dataset (name of the part), subject, windows, channels, constant (windows left out).
 
     Raises:
         DataError: A recording cannot be read or filtered, recordings differ in rate or channels, or the folder contains

@@ -88,7 +88,7 @@ class Leakage:
         return Leakage(**{**values, "decodability": tuple(Decodability(**d) for d in values["decodability"])})
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row a fact.
+        """Return one row per fact.
 
         Returns:
             Columns `fact`; `of`: what is shared, or the modality that the classifier receives; `value`: a fraction of

@@ -66,7 +66,7 @@ def pre_onset_trials(
         classes: Use only repetitions of these labels; default all.
 
     Returns:
-        One trial a repetition; `None` if no repetition has enough rest before it.
+        One trial per repetition; `None` if no repetition has enough rest before it.
 
     Raises:
         DataError: The window is shorter than one row, a modality is unknown, or the recordings differ in channels.
@@ -105,7 +105,7 @@ def pre_onset_decodability(
         prefix: Start of an error message.
 
     Returns:
-        One entry a modality, then one for all together. Empty if too few repetitions have rest before them.
+        One entry per modality, then one for all together. Empty if too few repetitions have rest before them.
 
     Raises:
         DataError: `before` comes from other recordings.

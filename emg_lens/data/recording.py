@@ -35,7 +35,7 @@ class Signal:
         fs: Sampling rate of `data` (Hz).
         native_fs: Sampling rate of the sensor itself (Hz); lower than `fs` if the publisher upsampled the signal.
         units: Unit of the samples: `"V"`, `"g"`, `"deg/s"`, `"adc"`, ...
-        ch_names: One name a channel.
+        ch_names: One name per channel.
         placement: Position of the sensor on the body, in words.
     """
 

@@ -139,7 +139,7 @@ class _Cut:
     """Windows and counts so far, while recordings are read one by one."""
 
     windows: list[Float[np.ndarray, "window channel time"]] = field(default_factory=list)
-    """One array a recording; emptied when lengths differ, which becomes an error."""
+    """One array per recording; emptied when lengths differ, which becomes an error."""
     lengths: set[int] = field(default_factory=set)
     rows: list[tuple[int, str, int, int, int, float]] = field(default_factory=list)
     """Label, subject, repetition number, repetition_id, recording and start (s) of each window."""

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class RepetitionSplit(Split):
-    """Split the trials of each subject by repetition number: one fold a subject.
+    """Split the trials of each subject by repetition number: one fold per subject.
 
     Attributes:
         train: Repetition numbers of the training set; `None` = all in neither the test nor the validation set.
@@ -57,7 +57,7 @@ class RepetitionSplit(Split):
         return self
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
-        """Make one fold a subject, with the subject's name."""
+        """Make one fold per subject, with the subject's name."""
         return tuple(Fold(s, (s,), (s,), self) for s in _different(subjects))
 
     def check(self, repetitions: Iterable[int]) -> None:

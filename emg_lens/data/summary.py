@@ -1,4 +1,4 @@
-"""Summarize a data set: one row a subject, and every note once."""
+"""Summarize a data set: one row per subject, and every note once."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +14,7 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
     """Read a whole data set and count its content.
 
     Returns:
-        One row a subject: recordings, minutes, signals (channels and rate), gestures, repetitions, trials; and each
+        One row per subject: recordings, minutes, signals (channels and rate), gestures, repetitions, trials; and each
         note with the number of recordings that have it.
 
     Raises:

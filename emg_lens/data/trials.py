@@ -34,7 +34,7 @@ from emg_lens.data.standardization import InputStatistics
 __all__ = ["Segment", "TrialSet"]
 
 VECTORS = ("x", "y", "subject", "repetition", "repetition_id", "targets", "source", "start_s")
-"""Fields with one entry a trial; the last three may be `None`."""
+"""Fields with one entry per trial; the last three may be `None`."""
 NUMBERED = ("repetition_id", "source")
 """Fields that number something from 0 within each set."""
 
@@ -50,7 +50,7 @@ class TrialSet:
         repetition: Repetition number of each trial, as recorded: splits by repetition use it.
         repetition_id: Identifies the one repetition (performance of a gesture) that each trial was cut from. Windows of
             one repetition have the same number; no two repetitions of a subject do.
-        channels: One row a channel: modality, name, units, native_fs (Hz). Channels of a modality stand together.
+        channels: One row per channel: modality, name, units, native_fs (Hz). Channels of a modality stand together.
         fs: Sampling rate of `x` (Hz).
         classes: Name of each class, in order of class index.
         notes: Sentences on what was repaired, assumed, dropped or computed.
@@ -167,7 +167,7 @@ class TrialSet:
             classes: The labels in order of class index. Default: the labels of `y` in rising order.
             notes: Sentences that stay with the data.
             targets: Target values of a regression `[trial, target]`; converted to float32.
-            target_names: One name a target.
+            target_names: One name per target.
 
         Raises:
             DataError: Shapes disagree, a value is NaN, or a label is not in `classes`.
@@ -260,7 +260,7 @@ class TrialSet:
         """Select the trials that meet all given criteria.
 
         Args:
-            mask: One boolean a trial, or indices of trials.
+            mask: One boolean per trial, or indices of trials.
             subjects: Names of subjects.
             repetitions: Repetition numbers.
 
@@ -271,7 +271,7 @@ class TrialSet:
         if mask is not None:
             mask = np.asarray(mask)
             if mask.dtype == bool and mask.shape != (len(self),):
-                raise DataError(f"mask must have one boolean a trial, shape ({len(self)},), got shape {mask.shape}")
+                raise DataError(f"mask must have one boolean per trial, shape ({len(self)},), got shape {mask.shape}")
             chosen = np.zeros(len(self), bool)
             chosen[mask] = True
         for name, wanted in (("subject", subjects), ("repetition", repetitions)):

@@ -96,7 +96,7 @@ def nan_at(trial, channel):
         ({"fs": 0}, "fs must be one positive number"),
         ({"classes": [1, 2, 3, "3"]}, "class names must be unique"),
         ({"targets": np.zeros((24, 2)), "target_names": ["a"]}, r"got float32 \(24, 2\) and 1 names"),
-        ({"targets": np.zeros((23, 1)), "target_names": ["a"]}, "24 trials, with one name a target"),
+        ({"targets": np.zeros((23, 1)), "target_names": ["a"]}, "24 trials, with one name per target"),
         ({"targets": np.full((24, 1), np.nan), "target_names": ["a"]}, "target a is NaN or infinite in trial 0"),
         ({"targets": np.zeros((24, 2)), "target_names": ["a", "a"]}, "target names must be unique"),
         ({"target_names": ["a"]}, "1 target_names but no targets"),
@@ -131,7 +131,7 @@ def test_select_rejects_unknown_subjects_and_repetitions():
         trials().select(repetitions=[1, 9])
     with pytest.raises(DataError, match="contains no trial"):
         trials().select(np.zeros(24, bool))
-    with pytest.raises(DataError, match="one boolean a trial"):
+    with pytest.raises(DataError, match="one boolean per trial"):
         trials().select(np.zeros(3, bool))
     with pytest.raises(DataError, match="expected a list"):
         trials().select(subjects="A")

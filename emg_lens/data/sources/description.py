@@ -56,7 +56,7 @@ class SignalColumns(SpecModel):
         fs: Sampling rate (Hz) of this variable; default the folder's, which at least one signal must have.
         units: Unit of the samples.
         native_fs: The sensor's own sampling rate (Hz), if the publisher changed it; default `fs`.
-        ch_names: One name a channel; default the columns' names, or the modality and a number.
+        ch_names: One name per channel; default the columns' names, or the modality and a number.
         placement: Position of the sensor.
     """
 

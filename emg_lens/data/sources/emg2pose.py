@@ -1,4 +1,4 @@
-"""EMG2Pose: EMG of a wrist band and joint angles of the hand; one HDF5 file a recording, and a table of all files.
+"""EMG2Pose: EMG of a wrist band and joint angles of the hand; one HDF5 file per recording, and a table of all files.
 
 Source: docs/data-sets.md §2.11.
 """
@@ -20,7 +20,7 @@ from emg_lens.io.binary import hdf5_fields
 NAME = "emg2pose"
 METADATA = "metadata.csv"
 MOST_METADATA = 100_000_000
-"""Largest size of the table (bytes); it has one line a recording."""
+"""Largest size of the table (bytes); it has one line per recording."""
 EXPECTED = f"{METADATA} and the .hdf5 files that it lists, at any depth"
 TABLE = "emg2pose/timeseries"
 FS = 2000.0

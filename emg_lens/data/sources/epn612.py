@@ -1,4 +1,4 @@
-"""EPN-612: five gestures and no gesture, recorded with a Myo band; 612 people, one JSON file a person.
+"""EPN-612: five gestures and no gesture, recorded with a Myo band; 612 people, one JSON file per person.
 
 Source: docs/data-sets.md §2.10.
 """

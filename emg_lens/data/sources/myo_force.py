@@ -1,8 +1,8 @@
 """Grasp force and the EMG of a Myo band: twelve recordings of a force that rises and falls, without gesture labels.
 
-One MATLAB file a recording: `emg` (eight channels) and `Force` (a force-sensing resistor in a ball, counts of a 10-bit
-converter), both at 200 Hz. The files do not name the volunteer, so each recording counts as a subject of its own. The
-force in newtons is unknown.
+One MATLAB file per recording: `emg` (eight channels) and `Force` (a force-sensing resistor in a ball, counts of a
+10-bit converter), both at 200 Hz. The files do not name the volunteer, so each recording counts as a subject of its
+own. The force in newtons is unknown.
 """
 
 import re

@@ -40,7 +40,7 @@ class Sensor:
     Attributes:
         units: Unit of the samples.
         native_fs: The sensor's own sampling rate (Hz).
-        ch_names: One name a column; with `three_axes`, one name for three columns.
+        ch_names: One name per column; with `three_axes`, one name for three columns.
         placement: Position of the sensor.
         three_axes: Whether every name has an x, a y and a z column.
         key: Name of the variable in the file; default the modality's name.

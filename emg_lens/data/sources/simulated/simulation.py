@@ -133,9 +133,9 @@ class Simulation(SpecModel):
 
 
 def simulate(simulation: Simulation, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
-    """Simulate the cohort: one continuous recording a subject, with trials in random order for each repetition number.
+    """Simulate the cohort: one continuous recording per subject, trials of a repetition number in random order.
 
-    `meta["trials"]` is a table with one row a trial: `start` (s), `label`, `repetition`, the factors `emg`, `acc` and
+    `meta["trials"]` is a table with one row per trial: `start` (s), `label`, `repetition`, the factors `emg`, `acc` and
     `joint` (from 0), and `emg_key` and `acc_key`, on which the signals of each modality depend. The label is
     1 + (e * n_a + a) * n_j + j.
 
