@@ -38,8 +38,9 @@ class Segment(SpecModel):
         window_s: Length of a window (s); `None` = the whole segment.
         stride_s: Time between the starts of successive windows (s); `None` = one window, at the segment's start.
         piece_s: Cut the segment into pieces of this length (s); each piece counts as a repetition of its own. Windows
-            stay inside a piece, and a rest at the end is dropped. Use it for recordings of one long repetition: a split
-            by time then keeps each piece in one set. Neighbouring pieces share no sample but are not independent.
+            stay inside a piece, and an incomplete piece at the end is dropped. Use it for recordings of one long
+            repetition: a split by time then keeps each piece in one set. Neighbouring pieces share no sample but are
+            not independent.
 
     Example:
         Windows of 0.2 s, every 0.1 s, from the first half second of each repetition, as rows at 200 Hz:
