@@ -347,7 +347,7 @@ def test_what_needs_one_output_a_trial_says_so():
 @pytest.mark.parametrize("name", ["tinymyo-gestures", "tinymyo-speech"])
 def test_a_model_of_time_steps_has_no_default_objective_and_can_be_bridged(name):
     with pytest.raises(ModelError, match=f"model '{name}' gives an output at every time step .* name one") as error:
-        architecture(name).default_objective
+        _ = architecture(name).default_objective
     assert "\n" not in str(error.value)
     model = make(name)
     x = model.example_input(2).double()

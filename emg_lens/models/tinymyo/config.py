@@ -10,11 +10,11 @@ from emg_lens.lens.config import (
     DropPathShape,
     Embedding,
     EncoderConfig,
+    Fraction,
     InitialWeights,
     Number,
     PositionKind,
     Readout,
-    Fraction,
 )
 from emg_lens.validation import ArgumentError
 
