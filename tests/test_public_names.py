@@ -66,7 +66,7 @@ def test_help_waits_for_nothing_heavy():
     code = "import sys; sys.argv[1:] = ['run', '--help']; from emg_lens import cli; cli.main()"
     wrapped = f"import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules))); {code}"
     printed = run(wrapped)
-    assert "Fits at a time" in printed
+    assert "Number of parallel fits" in printed
     assert not set(HEAVY) & set(printed.splitlines()[-1].split())
 
 
@@ -79,7 +79,7 @@ def test_workers_that_fit_models_do_not_wait_for_figures_and_statistics():
 @pytest.mark.parametrize(
     "code",
     [
-        "import emg_lens.studies.runs.execution",
+        "import emg_lens.studies.runner",
         "from emg_lens import Study; Study.load('quickstart').check()",
         "from emg_lens import cross_modal; cross_modal('emg', 'acc') | cross_modal().at(layers=2)",
     ],
