@@ -229,10 +229,10 @@ TWO_OF_EMG = with_cohort(channels={"emg": {"electrodes": "order", "first": 2}, "
 
 def test_a_run_warns_about_unused_electrodes_and_exhausted_sets(tmp_path):
     study = random_study(factors=BOTH_ORDERS, cohort=TWO_OF_EMG, statistics={})
-    held = prepare(study, None, tmp_path, 1, Console(quiet=True)).warnings
-    assert "no electrode set holds electrodes 2 to 7 of emg, which has 8" in " ".join(held)
-    assert "these 2 electrode sets are all that exist" in " ".join(held)
-    assert "01 and 02 are the same settings and channels: one fit, counted 2 times" in held
+    warnings = prepare(study, None, tmp_path, 1, Console(quiet=True)).warnings
+    assert "no electrode set holds electrodes 2 to 7 of emg, which has 8" in " ".join(warnings)
+    assert "these 2 electrode sets are all that exist" in " ".join(warnings)
+    assert "01 and 02 have the same settings and channels; this is one fit that counts 2 times" in warnings
     whole = with_cohort(channels={"emg": "order", "acc": "all"})
     more = random_study(factors={"electrode_set": {"sets": 2, "of": 8}}, cohort=whole, statistics={})
     assert not [w for w in electrode_warnings(more, [{"emg": 8, "acc": 3}] * 2)]
