@@ -174,7 +174,7 @@ def test_positions_of_other_tokens_do_not_fit(tmp_path):
         tmp_path / "w"
     )
     content = yaml.safe_load(TINY) | {"model": {"architecture": "isonet", "pretrained": str(tmp_path / "w")}}
-    with pytest.raises(StudyError, match=r"does not fit this model: .* has the shape \["):
+    with pytest.raises(StudyError, match=r"does not fit this model: .* has shape \["):
         Study.parse(yaml.safe_dump(content)).run(out=tmp_path / "runs", jobs=1)
 
 

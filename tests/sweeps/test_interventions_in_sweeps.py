@@ -262,7 +262,7 @@ def test_the_last_layer_s_mlp_is_a_null_but_for_the_positions_that_are_read(exec
     audited = result.audit.set_index("condition")
     assert audited.index[audited["structural_null"]].tolist() == ["baseline", *list(audited.index[1:3])]
     assert audited["equivalent_to"].iloc[1:].tolist() == [
-        *("baseline", "baseline", "read", "below", "dead with a cut", "dead beside a cut"),
+        *("baseline", "baseline", "read", "below", "dead with a cut", "dead with a cut"),
         *("dead, ACC zeroed", "no longer read"),
     ]
     assert audited.loc["no longer read", "live_edges_cut"] > 0
