@@ -47,7 +47,7 @@ def build() -> IsoNet:
 
 
 class Counted:
-    """A model whose passes through a block's MLP are counted; raises in one of them where it is told to."""
+    """A model whose passes through a block's MLP are counted; can raise in one of them."""
 
     def __init__(self) -> None:
         self.model, self.n, self.fail = build(), 0, (0, BaseException())

@@ -34,7 +34,7 @@ def two_outputs(item, keep):
 
 
 @pytest.mark.parametrize(("n_workers", "n_threads"), [(1, 4), (2, 2), (3, 1), (4, 1), (9, 1)])
-def test_every_item_runs_once_and_is_heard_in_the_callers_thread(n_workers, n_threads):
+def test_every_item_runs_once_and_is_kept_in_the_callers_thread(n_workers, n_threads):
     kept = []
 
     def keep(item, outputs):

@@ -14,8 +14,8 @@ POSITIONS = {"none": "none", "token": "rotary", "time": "rotary_time"}
 def windows(n: int, seed: int) -> torch.Tensor:
     """Three channels of one signal and a little noise, scaled to -1 to 1.
 
-    It is a rectangular wave whose period is a patch, in one of four phases, which other tokens tell a hidden one
-    without any position, and a slow wave, of which position tells.
+    It is the sum of two waves. The first is rectangular, with a patch as its period, in one of four phases: a hidden
+    token can be predicted from other tokens without any position. The second is slow: its prediction needs positions.
     """
     draw = torch.Generator().manual_seed(seed)
     time = torch.arange(80) / 80
