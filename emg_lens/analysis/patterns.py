@@ -34,7 +34,7 @@ def modality_mass(cache: Patterns, layout: TokenLayout, *, trial: int | None = N
     Returns:
         One row per (layer, head, dest, src); dest and src are groups: modalities, "cls", and "(ungrouped)" for
         tokens outside every group. `mass` is the attention from a token of dest to all tokens of src, averaged over
-        the tokens of dest; the masses of one dest sum to 1. Four summaries of the head repeat in its rows:
+        the tokens of dest; the masses of one dest sum to 1. All rows of a head repeat four summaries of this head:
 
         * `uni`, `cross`, `from_cls`: attention of modality tokens, as fractions from their own modality (including
           self-edges), from other modalities, and from CLS. `uni` and `cross` are the mass on the edges `unimodal()`
