@@ -5,11 +5,10 @@ The statistics are saved with a fitted model, so that it can be applied to new r
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from jaxtyping import Float
@@ -26,8 +25,52 @@ TRIALS_AT_ONCE = 1024
 """Trials that are standardised at once, in double precision."""
 
 
+class _SavedStatistics:
+    """Statistics that are saved with a fitted model: the arrays `mean` and `std`, and the other fields as JSON."""
+
+    KIND: ClassVar[str]
+    mean: np.ndarray
+    std: np.ndarray
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file; an existing file is replaced at once."""
+        path = Path(path).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = {name: value for name, value in vars(self).items() if name not in ("mean", "std")}
+        # safetensors writes several entries in a random order; one entry gives the same bytes each time.
+        about = {FORMAT: json.dumps({"kind": f"{self.KIND} 1", **facts, "checksum": PLACEHOLDER}, default=dict)}
+        with replacing_with_checksum(path) as partial:
+            save_file({"mean": self.mean, "std": self.std}, partial, about)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a file that `save` wrote.
+
+        Raises:
+            DataError: The file is missing, damaged or of another kind.
+        """
+        place = Path(path).expanduser()
+        try:
+            if not place.is_file():
+                raise DataError(f"no such file; expected a file of {cls.KIND}")
+            check_file(place)
+            with safe_open(place, "np") as file:
+                facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
+                if facts.pop("kind", None) != f"{cls.KIND} 1":
+                    raise DataError(f"not a file of {cls.KIND}; give another file")
+                del facts["checksum"]
+                facts = {name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
+                return cls(**facts, mean=file.get_tensor("mean"), std=file.get_tensor("std"))
+        except DamagedFileError as error:
+            raise DataError(f"{error}; save it again") from None
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
+            raise DataError(f"{path}: cannot be read as {cls.KIND} ({error}); fit the model again") from None
+
+
 @dataclass(frozen=True, eq=False)
-class InputStatistics:
+class InputStatistics(_SavedStatistics):
     """Mean and standard deviation of each channel over trials and samples, for z-scoring.
 
     Attributes:
@@ -47,6 +90,8 @@ class InputStatistics:
         >>> bool(abs(z.mean()) < 1e-6), round(float(z.std()), 3)
         (True, 1.0)
     """
+
+    KIND: ClassVar[str] = "input statistics"
 
     modalities: Mapping[str, int]
     mean: Float[np.ndarray, " channel"] = field(repr=False)
@@ -116,25 +161,9 @@ class InputStatistics:
             out[block] = z
         return out
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file; an existing file is replaced at once."""
-        facts = {"modalities": dict(self.modalities), "rectify": self.rectify}
-        _write(path, "input statistics", self.mean, self.std, facts)
-
-    @staticmethod
-    def load(path: str | Path) -> "InputStatistics":
-        """Read a file that `save` wrote.
-
-        Raises:
-            DataError: The file is missing, damaged or of another kind.
-        """
-        with _naming(path, "input statistics"):
-            mean, std, facts = _read(path, "input statistics")
-            return InputStatistics(facts["modalities"], mean, std, tuple(facts["rectify"]))
-
 
 @dataclass(frozen=True, eq=False)
-class TargetStatistics:
+class TargetStatistics(_SavedStatistics):
     """Mean and standard deviation of each regression target over trials, for z-scoring.
 
     Attributes:
@@ -142,6 +171,8 @@ class TargetStatistics:
         std: Standard deviation of each target. A constant target has 0, and its z-score is 0.
         names: Names of the targets.
     """
+
+    KIND: ClassVar[str] = "target statistics"
 
     mean: Float[np.ndarray, " target"] = field(repr=False)
     std: Float[np.ndarray, " target"] = field(repr=False)
@@ -182,21 +213,6 @@ class TargetStatistics:
         self._check(outputs)
         return (outputs * self.std + self.mean).astype(np.float32)
 
-    def save(self, path: str | Path) -> None:
-        """Write a safetensors file; an existing file is replaced at once."""
-        _write(path, "target statistics", self.mean, self.std, {"names": self.names})
-
-    @staticmethod
-    def load(path: str | Path) -> "TargetStatistics":
-        """Read a file that `save` wrote.
-
-        Raises:
-            DataError: The file is missing, damaged or of another kind.
-        """
-        with _naming(path, "target statistics"):
-            mean, std, facts = _read(path, "target statistics")
-            return TargetStatistics(mean, std, tuple(facts["names"]))
-
     def _check(self, values: np.ndarray) -> None:
         if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] != len(self.names):
             raise DataError(f"expected [trial, {len(self.names)} targets] of numbers, got {short(values)}")
@@ -216,37 +232,3 @@ def _check_moments(mean: np.ndarray, std: np.ndarray, n: int, what: str) -> None
             or (name == "std" and (values < 0).any())
         ):
             raise DataError(f"{name} must be {n} finite numbers, one a {what}, got {np.array2string(values)}")
-
-
-def _write(path: str | Path, kind: str, mean: np.ndarray, std: np.ndarray, facts: Mapping[str, Any]) -> None:
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors writes several entries in a random order; one entry gives the same bytes each time.
-    about = {FORMAT: json.dumps({"kind": f"{kind} 1", **facts, "checksum": PLACEHOLDER})}
-    with replacing_with_checksum(path) as partial:
-        save_file({"mean": mean, "std": std}, partial, about)
-
-
-def _read(path: str | Path, kind: str) -> tuple[np.ndarray, np.ndarray, dict]:
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise DataError(f"no such file; expected a file of {kind}")
-    check_file(path)
-    with safe_open(path, "np") as file:
-        facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
-        if facts.get("kind") != f"{kind} 1":
-            raise DataError(f"not a file of {kind}; give another file")
-        return file.get_tensor("mean"), file.get_tensor("std"), facts
-
-
-@contextmanager
-def _naming(path: str | Path, kind: str) -> Iterator[None]:
-    """Re-raise errors while a file is read as one `DataError` that names the file."""
-    try:
-        yield
-    except DamagedFileError as error:
-        raise DataError(f"{error}; save it again") from None
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError, SafetensorError) as error:
-        raise DataError(f"{path}: cannot be read as {kind} ({error}); fit the model again") from None
