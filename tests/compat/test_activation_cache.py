@@ -299,7 +299,7 @@ def test_decompositions_of_split_inputs_are_refused():
 def test_a_cache_that_lacks_what_is_needed_names_it(norm):
     model = make(norm=norm)
     _, cache = model.run_with_cache(model.example_input(2), names_filter=lambda n: not n.endswith("hook_scale"))
-    with pytest.raises(KeyError, match="needs 'blocks.0.ln1.hook_scale' in the cache"):
+    with pytest.raises(KeyError, match="'blocks.0.ln1.hook_scale' is not in the cache"):
         cache.apply_ln_to_stack(cache["embed"][None], 0) if norm == "pre" else cache.decompose_resid()
 
 

@@ -279,7 +279,7 @@ def test_the_state_dict_is_the_models_and_loads_back_strictly(pair):
 
 def test_only_unwrapped_encoders_are_bridged():
     bridge = to_bridge(make())
-    with pytest.raises(TypeError, match="takes a HookedBiosignalEncoder, got EncoderBridge"):
+    with pytest.raises(TypeError, match="model is a EncoderBridge; to_bridge needs"):
         to_bridge(bridge)
     with pytest.raises(ValueError, match="already wrapped"):
         to_bridge(bridge.original_model)

@@ -46,7 +46,7 @@ def test_a_handle_that_outlives_its_context_raises():
         model(old)
     with model.handles(model.example_input(2, seed=3)) as new:  # the numbers are not used again
         for stale in (old, torch.cat([new, old])):
-            with pytest.raises(ValueError, match="their context has been left"):
+            with pytest.raises(ValueError, match="are no handles of an open context"):
                 model(stale)
         assert not set(old.flatten().tolist()) & set(new.flatten().tolist())
 
@@ -55,7 +55,7 @@ def test_integers_that_are_no_handles_raise():
     model = make()
     with model.handles(model.example_input(2)) as tokens:
         for wrong in (tokens[:, :3], tokens.flip(0).where(torch.arange(7) < 3, tokens), tokens + torch.arange(7)):
-            with pytest.raises(ValueError, match=r"handles \[batch, 7\] as model.handles\(x\) gives them, whole rows"):
+            with pytest.raises(ValueError, match=r"are no handles; expected complete rows \[batch, 7\]"):
                 model(wrong)
         with pytest.raises(ValueError, match="are no handles of an open context"):
             model(torch.zeros(2, 7, dtype=torch.int64))
@@ -92,14 +92,14 @@ def test_wrong_signals_and_labels_are_refused_when_handles_are_made():
     with pytest.raises(ValueError, match=r"shape \[2, 3, 6\].*expected \[batch, 6 channels, 6 samples\]"):
         model.handles(torch.zeros(2, 3, 6))
     with (
-        pytest.raises(ValueError, match=r"labels of shape \[3\] for 2 trials"),
+        pytest.raises(ValueError, match=r"labels have shape \[3\]; expected one per trial, \[2\]"),
         model.handles(model.example_input(2), torch.zeros(3)),
     ):
         pass
 
 
 def test_to_tokens_says_what_to_do_instead():
-    with pytest.raises(TypeError, match="use handles, `with model.handles"):
+    with pytest.raises(TypeError, match="use handles: `with model.handles"):
         make().to_tokens(torch.zeros(2, 6, 6))
     assert make().to_str_tokens() == ["cls", "emg.0", "emg.1", "emg.2", "emg.3", "acc.0", "acc.1"]
 
