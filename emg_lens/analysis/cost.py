@@ -1,6 +1,6 @@
 """Compute of a model: parameters, operations, memory and time for one window (docs/tinymyo-model.md §9.5).
 
-Nothing is quantised here: the sizes at 8 and 4 bits are those of the weights alone, without scales.
+Nothing is quantised here: the sizes at 8 and 4 bits count only the weights, without scales.
 """
 
 import weakref
@@ -28,7 +28,7 @@ BITS = {"fp32": 32, "int8": 8, "int4": 4}
 GAP9 = {"L1": 128 * 2**10, "L2": 3 * 2**19, "eMRAM": 2 * 2**20}
 """Approximate sizes in bytes of the memories of GreenWaves' GAP9, from nearest to farthest (Fasulo 2025, §3.2)."""
 OUTSIDE = "external"
-"""The place of models that are larger than all of them."""
+"""The memory of models that are larger than all of these."""
 
 
 @checked
@@ -36,7 +36,7 @@ def model_costs(models: Mapping[str, nn.Module], *, seconds: PositiveFloat = 0.2
     """Measure the compute of one window for several models, in eval mode, without hooks.
 
     Args:
-        models: Models by name, each with `example_input`, as every model of the registry. They are left as they were.
+        models: Models by name, each with `example_input` (all registered models have it). The models are not changed.
         seconds: Time in seconds to run each model for the measurement of its latency.
 
     Returns:
@@ -49,7 +49,7 @@ def model_costs(models: Mapping[str, nn.Module], *, seconds: PositiveFloat = 0.2
         * `activation_bytes`: the largest memory of tensors at a time, without weights and input, in float32. The
           internal memory of fused kernels is not included.
         * `fp32_bytes`, `int8_bytes`, `int4_bytes`: size of the weights; `fp32_in`, ...: the smallest memory of a GAP9
-          that they would fit into.
+          into which the weights fit.
         * `latency_ms`: median time in ms with one thread of this machine's processor.
 
     Raises:
