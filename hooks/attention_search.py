@@ -34,11 +34,11 @@ class _Running:
     """A module that is running.
 
     Attributes:
-        path: Its path in the model.
+        path: Path of the module in the model.
         module: The module.
-        stream: The residual stream that it reads, if any.
-        reads_other_stack: Whether its arguments include the tokens of another stack.
-        lengths: Numbers of positions of its other arguments.
+        stream: The residual stream that the module reads, if any.
+        reads_other_stack: Whether the arguments include the tokens of another stack.
+        lengths: Numbers of positions of the other arguments.
     """
 
     path: str

@@ -26,9 +26,8 @@ class ContextGuard:
     def __init__(self, what: str) -> None:
         self.what = what
         self.open = True
-        self.is_recomputed = (
-            checkpointed_run() is not None
-        )  # opened by a checkpointed function, which will open it again
+        # A checkpointed function that opens this context opens it again when it is recomputed.
+        self.is_recomputed = checkpointed_run() is not None
         self.runs = self.checkpointed = self.recomputed = 0
 
     def enter_attention(self, *_: object) -> None:
@@ -45,7 +44,7 @@ class ContextGuard:
         self.open = False
 
     def verify(self) -> None:
-        """Verify that no forward of this context is left to run.
+        """Verify that every checkpointed forward was recomputed inside the context.
 
         Raises:
             DeadHookError: A checkpointed forward has not been recomputed yet.
@@ -53,8 +52,8 @@ class ContextGuard:
         if self.checkpointed > self.recomputed and not self.is_recomputed:
             raise DeadHookError(
                 f"{self.what}: {self.checkpointed} forwards of attention ran with activation checkpointing, and"
-                f" {self.recomputed} were recomputed inside the context. backward() after it would recompute them"
-                " without the cut: call backward() inside the context, or switch checkpointing off"
+                f" {self.recomputed} were recomputed inside the context. A backward() after the context would recompute"
+                " the others without the cut: call backward() inside the context, or switch checkpointing off"
             )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -68,7 +67,7 @@ class ContextGuard:
 
 
 def checkpointed_run() -> Literal["first", "second"] | None:
-    """Return which run of a checkpointed forward with gradients this is; None without checkpointing."""
+    """Return whether this is the first or second run of a checkpointed forward; None without checkpointing."""
     frame, first = sys._getframe(1), False
     while frame is not None:
         if frame.f_globals.get("__name__") == CHECKPOINT:

@@ -26,7 +26,7 @@ class LayerCut:
             permanently masked edges, an outer cut).
         rows_fully_cut: Number of rows (head, dest) without any remaining edge, in at least one trial.
         mass_removed: Attention probability of the cut edges before the cut: a fraction from 0 to 1, the mean over
-            trials, heads and dest rows. NaN where the attention is no softmax of its scores.
+            trials, heads and dest rows. NaN where the pattern is not the softmax of the scores.
         attention_left: Largest attention on a cut edge after the cut. It is 0; otherwise `cutting` raises an error.
         trials: Number of trials; inside `torch.vmap`, of all mapped trials.
     """

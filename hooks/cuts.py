@@ -226,7 +226,7 @@ def _routes(point: InterventionPoint) -> tuple[str, ...]:
 
 
 def edit_hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Make a hook of a function of the tensor; it does nothing while the model is probed."""
+    """Turn a function of a tensor into a hook. The hook does nothing while the model is probed."""
 
     def edit_attention(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
         return tensor if probing.get() else edit(tensor)
@@ -242,8 +242,8 @@ def unrecomputed_hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]
             return tensor
         if checkpointed_run() == "first":
             raise DeadHookError(
-                "with activation checkpointing, the backward pass runs the attention again, when this hook may be"
-                " removed; use cutting(...) with backward() inside, or switch checkpointing off"
+                "with activation checkpointing, the backward pass runs the attention again, but this hook may be"
+                " removed by then; use cutting(...) and call backward() inside it, or switch checkpointing off"
             )
         return edit(tensor)
 

@@ -22,11 +22,11 @@ from emg_lens.hooks.hook_points import DeadHookError, Place, StageLayer
 from emg_lens.layout import TokenLayout, where_modalities_meet
 
 CutLayers = dict[Place, Bool[Tensor, "one_or_head dest src"]]
-"""The mask of each layer, or of each layer of a stage (over its positions); one head if all heads agree."""
+"""The mask of each layer (with stages: of each layer and stage). One head if all heads have the same mask."""
 
 
 def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int) -> CutLayers:
-    """Return the mask of every layer with a cut edge; the head axis has size 1 where all heads agree.
+    """Return the mask of every layer with a cut edge; the head axis has size 1 where all heads have the same mask.
 
     Raises:
         EdgeError: The set does not fit the layout or the model, or it selects no edge and is not `none()`.
@@ -46,7 +46,7 @@ def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int)
 def by_place(
     values: Shaped[Tensor, "layer head dest src"], layout: TokenLayout, wanted: Callable[[Tensor], bool]
 ) -> dict[Place, Shaped[Tensor, "head dest src"]]:
-    """Split values of edges by layer, or by layer and stage; keep those that are wanted."""
+    """Split values of edges by layer (or by layer and stage), and keep the parts for which `wanted` is true."""
     places: dict[Place, Tensor] = {layer: own for layer, own in enumerate(values)}
     if layout.stages:
         places = {
@@ -67,9 +67,9 @@ class Deletion:
     """The cut of one layer.
 
     Attributes:
-        mask: True = cut; one head if all heads agree.
+        mask: True = cut; one head if all heads have the same mask.
         where: Name of the hook point or module, for messages.
-        n_sinks: Number of extra columns after `src` that are no tokens (attention sinks).
+        n_sinks: Number of extra columns after `src` that are not tokens (attention sinks).
         forbidden: Edges that the model itself never uses, for example future positions; `pattern` may be zero there.
     """
 
@@ -141,8 +141,8 @@ class Deletion:
         uneven = touched & (whole != 0) & ((whole - 1).abs() > max(2 * precision.eps, 1e-5))
         if uneven.any():
             raise DeadHookError(
-                f"{self.where}: a row sums to {float(whole[uneven][0]):.4g}, expected 1. With dropout before the hook"
-                " or an attention sink, a renormalised pattern is not the cut: use cutting, or model.eval()"
+                f"{self.where}: a row sums to {float(whole[uneven][0]):.4g}, expected 1. Dropout or an attention sink"
+                " makes renormalising the pattern different from a cut: use cutting, or model.eval()"
             )
         never = cut if self.forbidden is None else cut | self.forbidden.to(cut.device)
         smallest = precision.tiny * precision.eps if pattern.dtype == torch.float16 else precision.tiny
@@ -156,5 +156,8 @@ class Deletion:
 
 
 def allowed(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest src"]:
-    """Return the edges that a model allows: it forbids edges with -inf or `finfo.min`, sometimes over sqrt(d_head)."""
+    """Return the edges that a model allows.
+
+    Forbidden edges have the score -inf or `finfo.min`; some models divide `finfo.min` by sqrt(d_head).
+    """
     return scores > torch.finfo(scores.dtype).min / 32

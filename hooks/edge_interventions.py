@@ -53,7 +53,7 @@ class EdgeCut(_OnEdges):
 
     @property
     def cut_edges(self) -> EdgeSet:
-        """The attention edges that it cuts."""
+        """The attention edges that the intervention cuts."""
         return self.edges
 
     def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:  # noqa: ARG002
@@ -96,7 +96,7 @@ class EdgeGate(_OnEdges):
 
     @property
     def cut_edges(self) -> EdgeSet:
-        """The edges that it cuts: all if the gate is the number 0."""
+        """The edges that the intervention cuts: all of `edges` if the gate is the number 0, otherwise none."""
         return self.edges if isinstance(self.gate, int | float) and self.gate == 0 else none()
 
     def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:  # noqa: ARG002

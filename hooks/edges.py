@@ -308,7 +308,7 @@ MATRICES: dict[str, Callable[..., Matrix]] = {
     "every": lambda edges, layout: np.ones((1, 1), bool),  # noqa: ARG005
     "none": lambda edges, layout: np.zeros((1, 1), bool),  # noqa: ARG005
 }
-"""For each function, how its mask is computed from the set, the layout and the arguments."""
+"""For each kind of edge set: the function that computes the mask from the set and the layout."""
 
 
 def _equal(index: Int[np.ndarray, " token"]) -> Matrix:

@@ -133,7 +133,7 @@ def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
     """Return the given layout, with the stages of the model added, or the model's own layout.
 
     Raises:
-        EdgeError: There is no layout, or the given one does not fit the stages of the model.
+        EdgeError: There is no layout, or the given layout does not fit the stages of the model.
     """
     stages = _own_stages(model)
     if layout is not None and layout.stages and layout.stages != stages:
@@ -153,10 +153,10 @@ def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
 
 
 def check_layers(model: nn.Module, paths: Mapping[Place, str], edits: Mapping[Place, Tensor]) -> None:
-    """Check that every edited layer has attention, and that layers with a shared module are edited alike.
+    """Check that every edited layer has attention, and that layers with a shared module are edited in the same way.
 
     Raises:
-        EdgeError: One of the two is wrong.
+        EdgeError: A layer without attention is edited, or layers with a shared module are edited differently.
     """
     for layer in edits:
         if layer not in paths:
@@ -165,7 +165,9 @@ def check_layers(model: nn.Module, paths: Mapping[Place, str], edits: Mapping[Pl
         for other in edits:
             same = layer in edits and edits[layer].equal(edits[other])
             if layer != other and not same and at_path(model, path) is at_path(model, paths[other]):
-                raise EdgeError(f"layers {other} and {layer} share one attention module ({path}); cut both alike")
+                raise EdgeError(
+                    f"layers {other} and {layer} share one attention module ({path}); cut the same edges in both"
+                )
 
 
 @contextmanager

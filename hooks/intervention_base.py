@@ -34,12 +34,12 @@ class Intervention(ABC):
 
     @property
     def cut_edges(self) -> EdgeSet:
-        """The attention edges that it cuts; by default none."""
+        """The attention edges that the intervention cuts; by default none."""
         return none()
 
     @property
     def changes_input(self) -> bool:
-        """Whether it does nothing except `on_input` and cutting `cut_edges`."""
+        """Whether `on_input` and `cut_edges` describe everything that the intervention does."""
         return False
 
     def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":  # noqa: ARG002
@@ -53,7 +53,7 @@ class Intervention(ABC):
         return x
 
     def writes(self, layout: TokenLayout, n_layers: int, n_heads: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
-        """Declare the outputs of layers that it changes; None if it may change anything.
+        """Return the layer outputs that the intervention changes; None if it may change anything.
 
         If none of these outputs has a path to the readout, the intervention has no effect, and the sweep skips it.
 

@@ -53,7 +53,7 @@ class Replace(Intervention):
         object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
         check_fields(self)
         if not self.at:
-            raise EdgeError("at='' names no place; give at='input' or the name of a hook point such as 'hook_embed'")
+            raise EdgeError("at='' is empty; give at='input' or the name of a hook point such as 'hook_embed'")
 
     @property
     def changes_input(self) -> bool:
@@ -165,7 +165,7 @@ class CutMLP(Intervention):
         check_fields(self)
 
     def writes(self, layout: TokenLayout, n_layers: int, n_heads: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
-        """These tokens in these layers: an MLP reads and writes one token at a time."""
+        """Return these tokens in these layers: an MLP reads and writes one token at a time."""
         from emg_lens.hooks.values import mlp_rows
 
         return mlp_rows(layout, self.tokens, self.layers, n_layers)
@@ -178,7 +178,7 @@ class CutMLP(Intervention):
 
 
 Interventions = Intervention | EdgeSet | tuple["Intervention | EdgeSet", ...]
-"""One intervention or several; an edge set stands for an `EdgeCut`."""
+"""One intervention or several; an edge set is read as an `EdgeCut`."""
 
 
 def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
@@ -260,5 +260,5 @@ def _changed_first_argument(model: "nn.Module", change: Any, what: str) -> Itera
         handle.remove()
     if not runs:
         raise DeadHookError(
-            f"{what} had no effect: the model was not called. Call model(x) in the context; run_with_hooks bypasses it"
+            f"{what} had no effect: the model was not called. Call model(x) in the context; run_with_hooks ignores it"
         )

@@ -39,7 +39,8 @@ def edges_from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
 
     Args:
         mask: Booleans (array or tensor) `[dest, src]`, `[head, dest, src]` or `[layer, head, dest, src]`, True = in the
-            set. A missing axis, or an axis of size 1, stands for all layers or heads. Or the text of such a set.
+            set. A missing axis, or an axis of size 1, means all layers or heads. Or the text of such an edge
+            set.
 
     Raises:
         EdgeError: Other values, a mask that is not square, or a text that does not describe a mask.
@@ -57,7 +58,7 @@ def edges_from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
     try:
         array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)  # pyright: ignore
     except ValueError as error:
-        raise EdgeError(f"the mask is no array ({error}); expected booleans in rows of equal length") from None
+        raise EdgeError(f"the mask is not an array ({error}); expected booleans in rows of equal length") from None
     if array.dtype != bool or not 2 <= array.ndim <= 4 or array.shape[-1] != array.shape[-2] or not array.size:
         raise EdgeError(
             f"the mask is {array.dtype} {list(array.shape)}; expected booleans [dest, src], [head, dest, src] or"

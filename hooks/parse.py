@@ -1,4 +1,4 @@
-"""Read edge sets from text, as in study files; the syntax is that of Python.
+"""Read edge sets from text in Python syntax, as in study files.
 
 Only known functions and operators are accepted in Python's syntax tree. Nothing is evaluated.
 """
@@ -131,9 +131,11 @@ def _value(node: ast.expr) -> object:
         value = ast.literal_eval(node)
     except ValueError:
         raise EdgeError(
-            f"{ast.unparse(node)!r} is no argument; expected a name in quotes, a number or a list of them"
+            f"{ast.unparse(node)!r} is not a valid argument; expected a name in quotes, a number or a list of them"
         ) from None
     flat = value if isinstance(value, list | tuple | set) else [value]
     if not all(v is None or (isinstance(v, int | str) and not isinstance(v, bool)) for v in flat):
-        raise EdgeError(f"{ast.unparse(node)!r} is no argument; expected a name in quotes, a number or a list of them")
+        raise EdgeError(
+            f"{ast.unparse(node)!r} is not a valid argument; expected a name in quotes, a number or a list of them"
+        )
     return value

@@ -204,13 +204,13 @@ def mean_edges(
 def _read(
     pattern: Float[Tensor, "batch head dest src"], v: Float[Tensor, "batch src kv_head d_head"]
 ) -> Float[Tensor, "batch dest head d_head"]:
-    """Return what the heads read; several query heads may share a value head."""
+    """Return the weighted sum of values that each head reads; several query heads may share a value head."""
     v = v.repeat_interleave(pattern.shape[1] // v.shape[2], dim=2)
     return torch.einsum("bhds,bshe->bdhe", pattern, v)
 
 
 class _MeanValues:
-    """The edits of one layer: keep values and pattern, then correct the output of the heads."""
+    """The edits of one layer: record values and pattern, then correct the output of the heads."""
 
     def __init__(self, mask: Tensor, mean: Float[Tensor, "1 src kv_head d_head"]) -> None:
         self.mask, self.mean = mask, mean

@@ -71,7 +71,7 @@ def shuffle(
 
 
 def shuffled(layout: TokenLayout, tokens: Tokens, within: Within, seed: int) -> Int[Tensor, " pos"]:
-    """Return for each position the position from which it takes its token.
+    """Return, for each position, the old position of the token that is moved there.
 
     Raises:
         EdgeError: As in `shuffle`.
@@ -92,6 +92,6 @@ def shuffled(layout: TokenLayout, tokens: Tokens, within: Within, seed: int) -> 
 
 
 def _moved(n: int, random: torch.Generator) -> Int[Tensor, " place"]:
-    """Return a random order that differs from the present one, if there is one."""
+    """Return a random order that differs from the identity, if n > 1."""
     order = torch.randperm(n, generator=random)
     return order.roll(1) if n > 1 and torch.equal(order, torch.arange(n)) else order

@@ -336,17 +336,21 @@ def hook_point(model: nn.Module, name: str, of_edges: bool = False) -> Any:
     Args:
         model: A TransformerLens model.
         name: Name of the hook point.
-        of_edges: Whether it may have scores or a pattern instead of tokens.
+        of_edges: Whether hook points of scores and patterns (values of edges, not of tokens) are accepted.
 
     Raises:
-        EdgeError: There is none; the message shows similar names. Or a hook point with edges where tokens are needed.
+        EdgeError: No hook point has this name (the message lists similar names), or it holds values of edges, not of
+            tokens.
     """
     names: Mapping[str, Any] = model.hook_dict  # pyright: ignore
     if name not in names:
         near = get_close_matches(name, names, n=3, cutoff=0.5)
         raise EdgeError(f"unknown hook point {name!r}; similar names: {near or list(names)[:5]}")
     if name.endswith((SCORES, PATTERN)) and not of_edges:
-        raise EdgeError(f"{name} has edges, not tokens; use cut or cutting")
+        raise EdgeError(
+            f"{name} holds values of edges; expected a hook point that holds values of tokens; to edit edges, use"
+            " cut or cutting"
+        )
     return names[name]
 
 

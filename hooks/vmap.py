@@ -16,7 +16,7 @@ def inside_vmap() -> bool:
 
 
 def of_all_mapped(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "mapped *shape"]:
-    """Return a tensor as it is outside all transforms, with all mapped tensors along a new first axis."""
+    """Remove the wrappers of all transforms from a tensor. The new first axis contains all mapped tensors."""
     shape, mapped = tensor.shape, 0
     while _functorch.is_functorch_wrapped_tensor(tensor):
         place = _functorch.maybe_get_bdim(tensor)

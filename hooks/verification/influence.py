@@ -31,11 +31,11 @@ class LayerFacts:
     """Facts about the attention of one layer, without a reference to the model.
 
     Attributes:
-        n_dest: Number of positions that it writes.
-        n_src: Number of positions that it reads.
-        n_sinks: Number of columns of its softmax that are no tokens.
-        forbidden: Edges that it never uses, according to its scores.
-        refusals: For each intervention point and each value of `strict`, why it does not cut; None if it does.
+        n_dest: Number of positions that the layer writes.
+        n_src: Number of positions that the layer reads.
+        n_sinks: Number of softmax columns that are not tokens (attention sinks).
+        forbidden: Edges that the layer never uses, according to the scores.
+        refusals: For each intervention point and each value of `strict`: the reason why it cannot cut edges, or None.
         plain_softmax: Whether the pattern is the softmax of the scores at `hook_attn_scores`.
     """
 
@@ -50,7 +50,7 @@ class LayerFacts:
 class LayerCheck:
     """Checks the intervention points of one layer's attention.
 
-    The small cut: the strongest edge of the last row in all heads, every edge of the first row, and one edge of the
+    The check cuts the strongest edge of the last row in all heads, every edge of the first row, and one edge of the
     second row in the first head. All other rows must not change.
     """
 
@@ -111,10 +111,10 @@ class LayerCheck:
         self._choose_mask()
 
     def _choose_source(self) -> None:
-        """Choose the source that the last row attends to most; it must influence that row.
+        """Choose the source that the last row attends to most and that influences the last row.
 
         Raises:
-            NoInfluence: No source does.
+            NoInfluence: No source influences the last row.
         """
         n_src = self.replay.n_src
         others = [src for src in range(n_src) if self.replay.cross or src != self.last] or [0]
@@ -122,7 +122,7 @@ class LayerCheck:
         pattern = self.at_kernel.pattern
         if pattern is not None and pattern.ndim == 4 and pattern.shape[-2] == self.replay.n_dest:
             likely = pattern[0, :, -1, :n_src].float().mean(0).cpu()
-        likely[others[-1]] += 1e-9  # without a pattern, prefer the previous token: it is in every local window
+        likely[others[-1]] += 1e-9  # without a pattern, prefer the previous token: every local window contains it
         tried = sorted(others, key=lambda src: -float(likely[src]))[:MOST_SOURCES]
         for self.replay.strength in STRENGTHS:
             for self.source in tried:
@@ -206,7 +206,7 @@ class LayerCheck:
             raise Refusal("the attention does not use torch's softmax, so its result cannot be compared")
 
     def _check_source(self, run: Callable[..., tuple[TokenOutputs, ObservedAttention]], noise: float) -> None:
-        """Raise an error if a source that no other token attends to still influences one."""
+        """Raise an error if the source still influences other tokens after all edges to them were cut."""
         outgoing = torch.zeros_like(self.mask)
         outgoing[:, :, self.source] = True
         if not self.replay.cross:

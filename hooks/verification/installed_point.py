@@ -30,7 +30,7 @@ class ObservedAttention:
     Attributes:
         deletion: The edges to cut, if any.
         strict: Whether rows with every edge cut are set to zero.
-        scores: The scores as the model made them.
+        scores: The scores before the deletion.
         pattern: The last pattern of the model.
         fired: Whether the intervention point was reached.
     """
@@ -53,22 +53,22 @@ class ObservedAttention:
         return pattern
 
     def at_scores(self, scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
-        """Hook of `hook_attn_scores`."""
+        """Hook function for `hook_attn_scores`: record the scores and cut the edges of `deletion`."""
         return self.before(scores)
 
     def at_pattern(self, pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
-        """Hook of `hook_pattern` that cuts there."""
+        """Hook function for `hook_pattern`: cut the edges of `deletion` in the pattern and renormalise its rows."""
         assert self.deletion is not None
         self.fired = True
         return self.deletion.pattern(pattern)
 
     def empty_rows(self, pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
-        """Hook of `hook_pattern` that sets rows with every edge cut to zero."""
+        """Hook function for `hook_pattern`: set rows with every edge cut to zero."""
         assert self.deletion is not None
         return self.deletion.empty_rows(pattern)
 
     def keep_pattern(self, pattern: Tensor, hook: Any) -> None:  # noqa: ARG002
-        """Hook of `hook_pattern` that records it."""
+        """Hook function for `hook_pattern`: record the pattern."""
         self.after(pattern)
 
 
@@ -77,7 +77,7 @@ def installed(attention: nn.Module, name: PointName, observed: ObservedAttention
     """Install an intervention point at an attention module.
 
     Raises:
-        Refusal: The module has no such hook point.
+        Refusal: The module does not have the hook point `name`.
     """
     with ExitStack() as stack:
         if name == "attention_mask":

@@ -34,11 +34,12 @@ class Replay:
 
     Attributes:
         module: The module.
-        cross: Whether it reads the tokens of another stack.
-        stream_only: Whether only its first argument with tokens is changed (a block), or all of them (q, k and v).
-        output: Its output in that forward; None if it did not run.
-        n_dest: Number of positions that it writes.
-        n_src: Number of positions that it reads; different from `n_dest` only in cross attention.
+        cross: Whether the module reads the tokens of another stack.
+        stream_only: Whether noise replaces tokens only in the first argument with tokens (for a block), or in all
+            such arguments (q, k and v).
+        output: Output of the module in this forward; None if the module did not run.
+        n_dest: Number of positions that the module writes.
+        n_src: Number of positions that the module reads; different from `n_dest` only in cross attention.
         strength: Size of the noise that replaces a changed token, in standard deviations of the tokens.
     """
 

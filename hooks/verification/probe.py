@@ -49,7 +49,7 @@ class InterventionPoint:
         n_layers: Number of layers of the stack.
         n_heads: Number of query heads.
         facts: Facts about the tested layers.
-        routes: Other routes between tokens in these layers, by name.
+        routes: For each layer, the module through which tokens influence each other without attention edges, if any.
     """
 
     name: PointName
@@ -63,7 +63,7 @@ class InterventionPoint:
 
 @dataclass(frozen=True)
 class _Finding:
-    """The result for one layer: its facts or the reason why there are none, and another route in its block, if any."""
+    """The result for one layer: facts, or the reason why there are none; and a route around the attention, if any."""
 
     facts: LayerFacts | None = None
     reason: str = ""
@@ -132,10 +132,10 @@ def _shapes(inputs: Inputs | None) -> tuple:
 def _chosen(
     model: nn.Module, paths: Mapping[Place, str], findings: Mapping[Place, _Finding], variants: tuple[PointVariant, ...]
 ) -> PointVariant:
-    """Return the first variant that works in all layers; variants that receive the scores of the softmax come first.
+    """Return the first variant that works in all layers; variants that edit the input of the softmax come first.
 
     Raises:
-        DeadHookError: None works.
+        DeadHookError: No variant works in all layers, or a layer cannot be probed.
     """
     for layer, finding in findings.items():
         if finding.facts is None:

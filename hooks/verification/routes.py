@@ -18,7 +18,7 @@ from emg_lens.hooks.verification.module_replay import Replay, output_of
 
 
 class BlockRoutes:
-    """The block around one attention module.
+    """Search for routes between tokens, other than attention edges, in the block around one attention module.
 
     Attributes:
         candidates: Modules that contain the attention directly; the outermost one that runs is the block.
@@ -33,7 +33,7 @@ class BlockRoutes:
         ]
 
     def find(self, check: LayerCheck, facts: LayerFacts) -> str | None:
-        """Return the name of the module through which a token still influences others without attention edges."""
+        """Return the module through which a token influences others after its edges were cut; None if there is none."""
         blocks = [replay for replay in self.candidates if replay.output is not None]
         variants = [way for way, reason in facts.refusals.items() if reason is None and way[0] != "pattern"]
         if self.attention.cross or not check.last or not variants or not blocks or blocks[0].n_dest != facts.n_dest:
@@ -50,7 +50,8 @@ class BlockRoutes:
             changed, moved = _run(block, source)
         if still is None or changed is None or not _reaches(still, changed, source, 0.0):
             return None
-        # A branch may be small compared with the residual stream, so each part is compared with its own size.
+        # A branch may be small compared with the residual stream, so the change of each part is compared with the size
+        # of this part.
         reached = [part for part in moved if part in kept and _reaches(kept[part], moved[part], source)]
         if not reached and not _reaches(still, changed, source):
             return None

@@ -121,7 +121,7 @@ def test_the_input_mask_selects_the_samples_of_a_token():
     [
         (lambda: Replace("acc", by="noise"), "by='noise'; expected 'zero', 'mean', 'resample' or 'permute'"),
         (lambda: Replace(()), "selects nothing"),
-        (lambda: Replace("acc", at=""), "at='' names no place"),
+        (lambda: Replace("acc", at=""), "at='' is empty"),
         (lambda: Replace("acc", at=3), "at=3; expected a string"),
         (lambda: Replace("acc", by="permute", seed=-1), "seed=-1"),
         (lambda: Replace("acc", by="permute", seed=10**30), "seed="),

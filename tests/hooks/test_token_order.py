@@ -80,7 +80,7 @@ def test_the_intervention_equals_the_plain_hook_for_each_trial():
         ("gyro", "all", "hook_embed", "gyro"),
         ("emg", "time", "hook_embed", "within"),
         ("emg", "all", "hook_embedd", "similar names: .*hook_embed"),
-        ("emg", "all", "blocks.0.attn.hook_pattern", "has edges, not tokens"),
+        ("emg", "all", "blocks.0.attn.hook_pattern", "holds values of edges"),
     ],
 )
 def test_tokens_that_cannot_exchange_places_are_refused(tokens, within, at, message):

@@ -93,7 +93,7 @@ def test_any_hook_point_with_positions_can_be_used(toy, x):
             "by='zero'.* does not use reference=",
         ),
         ({"tokens": "acc", "at": "hook_embedd"}, r"unknown hook point 'hook_embedd'; similar names: \['hook_embed'"),
-        ({"tokens": "acc", "at": "blocks.0.attn.hook_pattern"}, "has edges, not tokens; use cut"),
+        ({"tokens": "acc", "at": "blocks.0.attn.hook_pattern"}, "holds values of edges; .* to edit edges, use cut"),
     ],
 )
 def test_arguments_without_a_match_are_refused(toy, arguments, message):
