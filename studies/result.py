@@ -17,6 +17,7 @@ from emg_lens.io.csv_tables import to_csv
 from emg_lens.io.files import write_text
 from emg_lens.io.run_folder import ENVIRONMENT, read_facts_of_run
 from emg_lens.scoring.class_factors import PREFIX
+from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies.fits.fit_store import (
     check_fit,
     damaged_fit_errors,
@@ -172,7 +173,7 @@ class StudyResult(Findings):
             outputs, targets = read_outputs(folder)
             table = read_csv(folder / "trials.csv")
             table.insert(0, "fit", folder.name)
-            if targets.ndim == 1:
+            if METRICS[self.metric].kind == "classes":
                 table["target"] = targets
             else:
                 table[[f"target_{name}" for name in facts["outputs"]]] = targets

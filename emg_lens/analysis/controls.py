@@ -39,7 +39,7 @@ def random_edges(
     same edges in a layer whatever the other layers cut, so that a sweep can share their computation.
 
     All sets differ from each other and from the cut. For models that are not ours, liveness is unknown: every edge
-    counts as live, also those that a causal mask forbids.
+    counts as live, including the edges that a causal mask forbids.
 
     Args:
         model: The model. Its layers, heads and live edges decide what can be chosen.
@@ -74,7 +74,10 @@ def random_edges(
     kinds = [pool & kind for kind in _kinds(target.layout)]
     wanted = min(n, _count_others(cut, kinds, n))
     if not wanted and n:
-        raise EdgeError(f"{edges} cuts every live edge of the kinds that it cuts, so no other set of this size exists")
+        raise EdgeError(
+            f"{edges} cuts all live edges of its kinds (docs/controls.md §8), so no random set of this size exists; cut"
+            " fewer edges"
+        )
     different, itself = {}, edges_from_mask(cut)
     random_sets = (edges_from_mask(_random_set(cut, kinds, (seed, number))) for number in itertools.count())
     while len(different) < wanted:
@@ -88,7 +91,7 @@ def random_edges(
 def superset_ablations(
     model: nn.Module, conditions: Sequence[Condition], layout: TokenLayout | None = None
 ) -> pd.DataFrame:
-    """Find all pairs of conditions of which one cuts all live edges of the other, and more.
+    """Find all pairs of conditions in which one condition cuts all live edges of the other, and more.
 
     A condition that changes the input is compared only with conditions that change it in the same way. Conditions that
     act inside the model in another way than by cutting edges are left out.
@@ -99,7 +102,7 @@ def superset_ablations(
         layout: Meaning of the token positions; default `model.layout`.
 
     Returns:
-        One row a pair: the name of the `condition`, and of its `superset`.
+        One row a pair: the name of a `condition`, and the name of its superset ablation (`superset`).
 
     Raises:
         EdgeError: Edges do not fit the model, or two conditions have the same name.
@@ -121,7 +124,7 @@ def superset_ablations(
 
 @checked
 def with_cls_path_closed(edges: EdgeSet) -> EdgeSet:
-    """Add the edges over which other tokens read CLS, in every layer.
+    """Cut, in addition to `edges`, the edges on which other tokens attend to CLS, in every layer.
 
     A cut between tokens leaves an indirect path: CLS reads a token, and another token reads CLS in the next layer
     (docs/isonet-protocol.md §4.9, item 6). This closes the path.
@@ -164,7 +167,7 @@ def _count_others(
 def _random_heads(
     cut: Bool[np.ndarray, "layer head dest src"], kinds: Sequence[Bool[np.ndarray, "layer head dest src"]], layer: int
 ) -> range:
-    """Return the heads of a layer that get random edges of their own: the first if all heads are cut alike."""
+    """Return the heads with separate random edges: all heads, or only the first if the cut is the same in all."""
     alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, *kinds))
     return range(1 if alike else cut.shape[1])
 

@@ -1,4 +1,4 @@
-"""Shift of the residual stream: how far a condition moves activations from those of the unmasked model, by layer.
+"""Shift of the residual stream: distance between the activations with and without a condition, by layer.
 
 A cut that moves activations far outside the range of the training may hurt for that reason alone (docs/controls.md §8).
 """
@@ -24,7 +24,7 @@ from emg_lens.validation import checked
 
 TRIALS_A_FORWARD = 128
 MOST_RUN = 1024
-"""Largest number of trials for which activations are compared. Of more trials, evenly spaced ones are used."""
+"""Largest number of trials for which activations are compared. If there are more, evenly spaced trials are used."""
 MOST_COMPARED = 512
 """Largest number of trials for the pairwise distances of a maximum mean discrepancy."""
 
@@ -42,13 +42,13 @@ def activation_shift(
     reference: Tensor | None = None,
     layout: TokenLayout | None = None,
 ) -> pd.DataFrame:
-    """Compare the residual stream after every block under each condition with that of the unmasked model.
+    """Compare the residual streams of the masked and the unmasked model after every block, for each condition.
 
     Args:
         model: A TransformerLens model with `blocks.<layer>.hook_resid_post`, or a post-norm encoder with
             `hook_normalized_resid_post`. It is run in evaluation mode, and its mode is restored.
-        x: Input `[trial, channel, time]`, standardized, as for `sweep`. Of more than 1024 trials, 1024 evenly spaced
-            ones are used.
+        x: Input `[trial, channel, time]`, standardized, as for `sweep`. If there are more than 1024 trials, 1024
+            evenly spaced trials are used.
         conditions: The conditions.
         reference: Training trials `[trial, channel, time]`, standardized as `x`. Replaced values come from them, and
             `mmd_of_trials` compares `x` with them.
@@ -150,7 +150,7 @@ def _residuals(
 
 
 def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int, range]]:
-    """Find the hook point after every block, with its layer and its positions.
+    """Find the hook point after every block, and the layer and positions of this block.
 
     Raises:
         EdgeError: The model has no such hook points.

@@ -78,7 +78,7 @@ def test_random_sets_differ_from_each_other_and_from_the_cut():
 def test_a_cut_without_another_set_of_its_size_is_refused():
     with pytest.raises(EdgeError, match="cuts no live edge"):
         random_edges(isonet(), unimodal().at(layers=2))
-    with pytest.raises(EdgeError, match="no other set of this size exists"):
+    with pytest.raises(EdgeError, match="no random set of this size exists"):
         random_edges(isonet(), every().at(layers=0))
 
 
