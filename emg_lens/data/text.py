@@ -20,18 +20,13 @@ MOST_COLUMNS = 5000
 """Largest number of columns of a table."""
 
 
-def read_bytes(path: Path, most_bytes: int = MOST_BYTES, usual: str = "") -> io.BytesIO:
+def read_bytes(path: Path) -> io.BytesIO:
     """Read a text file as bytes; a file named `.gz` is decompressed.
-
-    Args:
-        path: The file.
-        most_bytes: Largest size of the (decompressed) text.
-        usual: Usual content of such a file, for the message.
 
     Raises:
         DataError: The file cannot be read, is damaged, or is too large.
     """
-    most = min(most_bytes, free_memory() // MEMORY_A_BYTE)
+    most = min(MOST_BYTES, free_memory() // MEMORY_A_BYTE)
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
             content = file.read(most + 1)
@@ -39,9 +34,11 @@ def read_bytes(path: Path, most_bytes: int = MOST_BYTES, usual: str = "") -> io.
         reason = str(getattr(error, "strerror", None) or error).strip()
         raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
     if len(content) > most:
-        limit = "" if most == most_bytes else ", the most that fits into memory as a table"
-        advice = f"; {usual}" if usual else "; divide the recording into files, or save it as arrays (.npy, HDF5)"
-        raise DataError(f"{path}: contains more than {most / 1e6:.0f} MB of text{limit}{advice}")
+        limit = "" if most == MOST_BYTES else ", the most that fits into memory as a table"
+        raise DataError(
+            f"{path}: contains more than {most / 1e6:.0f} MB of text{limit}; divide the recording into files, or save"
+            " it as arrays (.npy, HDF5)"
+        )
     return io.BytesIO(content)
 
 

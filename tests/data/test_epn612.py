@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from emg_lens.data import DataError, load_dataset, load_trials, subjects
-from emg_lens.data.sources import epn612
 
 ORDER = ("fist", "noGesture", "open", "pinch", "waveIn", "waveOut")
 
@@ -91,9 +90,3 @@ def test_damaged_files_are_one_line(tmp_path, text):
     (write(tmp_path) / "trainingJSON" / "user1" / "user1.json").write_text(text)
     with pytest.raises(DataError, match="user1.json"):
         list(load_dataset("epn-612", tmp_path))
-
-
-def test_a_giant_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(epn612, "MOST_BYTES", 1000)
-    with pytest.raises(DataError, match="user1.json: contains more than 0 MB of text; a person has some 20 MB"):
-        list(load_dataset("epn-612", write(tmp_path)))

@@ -16,8 +16,6 @@ from emg_lens.data.text import read_bytes
 from emg_lens.io.yaml_text import read_yaml
 from emg_lens.validation import ArgumentError, SpecModel
 
-MOST_BYTES = 4_000_000
-FIELDS = ("subject", "label", "repetition")
 MS_PER_UNIT = {"s": 1000.0, "ms": 1.0, "us": 0.001}
 
 
@@ -167,7 +165,7 @@ class FolderDescription(SpecModel):
             DataError: The file is missing, is not YAML, or has an unknown key or an invalid value.
         """
         try:
-            text = read_bytes(path, MOST_BYTES, "a description has a few lines").read().decode()
+            text = read_bytes(path).read().decode()
             return cls.from_content(read_yaml(text))
         except ArgumentError as error:
             raise DataError(f"{path}: {error}") from None

@@ -19,8 +19,6 @@ from emg_lens.io.binary import hdf5_fields
 
 NAME = "emg2pose"
 METADATA = "metadata.csv"
-MOST_METADATA = 100_000_000
-"""Largest size of the table (bytes); it has one line per recording."""
 EXPECTED = f"{METADATA} and the .hdf5 files that it lists, at any depth"
 TABLE = "emg2pose/timeseries"
 FS = 2000.0
@@ -117,7 +115,7 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     place = folder / METADATA
     if not place.is_file():
         raise DataError(f"{folder} has no {METADATA}; expected {EXPECTED}")
-    text = read_bytes(place, MOST_METADATA)
+    text = read_bytes(place)
     check_columns(first_line(text), ",", place)
     try:
         table = read_rows(text, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]

@@ -26,7 +26,6 @@ SETS = ("trainingSamples", "testingSamples")
 REPETITIONS = 25
 """Number of samples of each gesture in a set."""
 EMG_FS, IMU_FS = 200.0, 50.0
-MOST_BYTES = 500_000_000
 
 SIGNALS = {  # modality -> key in the file, channels, rate (Hz), unit
     "emg": ("emg", tuple(f"ch{i}" for i in range(1, 9)), EMG_FS, "adc"),
@@ -89,7 +88,15 @@ def find(root: str | Path) -> dict[str, list[Path]]:
 def _recordings(
     path: Path, subject: str, sets: tuple[str, ...], sensors: tuple[str, ...], extent: Extent
 ) -> Iterator[Recording]:
-    content = _content(path)
+    try:
+        content = json.load(read_bytes(path))
+        if not isinstance(content, Mapping):
+            raise ValueError(f"it contains a {type(content).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
+    note = "emg, acc, gyro and quat treated as uniform at 200 and 50 Hz, all from time 0"
+    names = dict(enumerate(GESTURES, start=1))
+    meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": (note,) * (len(sensors) > 1)}
     for number, name in enumerate(SETS):
         if name not in sets:
             continue
@@ -109,39 +116,24 @@ def _recordings(
                 raise DataError(f"{where}: unknown gesture {gesture!r}; expected one of {', '.join(GESTURES)}")
             done[gesture] = done.get(gesture, 0) + 1
             repetition = number * REPETITIONS + done[gesture]
-            yield _recording(sample, where, subject, path, gesture, repetition, sensors, extent)
+            signals = {name: _signal(sample, name, where) for name in sensors}
+            active = np.ones(len(_signal(sample, "emg", where).data), np.int64)
+            if extent == "marked" and gesture != "noGesture":
+                active[:] = 0
+                active[_marked(sample, len(active), where)] = 1
+            label = GESTURES.index(gesture) + 1
+            yield Recording(subject, signals, active * label, active * repetition, EMG_FS, meta)
 
 
-def _recording(
-    sample: Mapping[str, Any],
-    where: str,
-    subject: str,
-    path: Path,
-    gesture: str,
-    repetition: int,
-    sensors: tuple[str, ...],
-    extent: Extent,
-) -> Recording:
-    signals = {name: _signal(sample, name, where) for name in sensors}
-    n_rows = len(_signal(sample, "emg", where).data)
-    active = np.ones(n_rows, np.int64)
-    if extent == "marked" and gesture != "noGesture":
-        bounds = sample.get("groundTruthIndex")
-        if not (isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int) for b in bounds)):
-            raise DataError(f"{where}: groundTruthIndex is {bounds!r}, expected the first and last row of the gesture")
-        first, last = bounds
-        if not 1 <= first <= last <= n_rows:
-            raise DataError(f"{where}: groundTruthIndex {bounds} is outside its {n_rows} rows")
-        active[:] = 0
-        active[first - 1 : last] = 1
-    meta = {
-        "dataset": NAME,
-        "file": str(path),
-        "class_names": dict(enumerate(GESTURES, start=1)),
-        "notes": ("emg, acc, gyro and quat treated as uniform at 200 and 50 Hz, all from time 0",) * (len(sensors) > 1),
-    }
-    label = GESTURES.index(gesture) + 1
-    return Recording(subject, signals, active * label, active * repetition, EMG_FS, meta)
+def _marked(sample: Mapping[str, Any], n_rows: int, where: str) -> slice:
+    """The rows that the publishers marked as the gesture."""
+    bounds = sample.get("groundTruthIndex")
+    if not (isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int) for b in bounds)):
+        raise DataError(f"{where}: groundTruthIndex is {bounds!r}, expected the first and last row of the gesture")
+    first, last = bounds
+    if not 1 <= first <= last <= n_rows:
+        raise DataError(f"{where}: groundTruthIndex {bounds} is outside its {n_rows} rows")
+    return slice(first - 1, last)
 
 
 def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
@@ -158,17 +150,6 @@ def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
     if data.ndim != 2 or not len(data) or not np.isfinite(data).all():
         raise DataError(f"{where}: {key} is empty or contains values that are not numbers")
     return Signal(data, fs, fs, units, channels, "Myo band on the forearm")
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    text = read_bytes(path, MOST_BYTES, "a person has some 20 MB")
-    try:
-        content = json.load(text)
-        if not isinstance(content, Mapping):
-            raise ValueError(f"it contains a {type(content).__name__}")
-        return content
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
 
 
 EPN_612 = DataSet(NAME, load, f"five gestures and no gesture with a Myo band, 612 people: {EXPECTED}", find)

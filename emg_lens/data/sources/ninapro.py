@@ -208,7 +208,8 @@ def read(
     if number not in family.exercises:
         raise DataError(f"{path}: expected a file name of {family.name}, {_example(family, (1,))}")
     exercise, notes = family.exercises[number], list(family.notes)
-    content = _content(path, family, sensors, labels)
+    needed = (*(family.sensors[name].key or name for name in sensors), labels, REPETITION_OF[labels])
+    content = read_mat(path, needed, SCALARS)
     notes += _odd_scalars(content, {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)})
     if fs is not None:
         notes.append(f"sampling rate taken as {fs:g} Hz instead of the publisher's {family.fs:g} Hz")
@@ -253,11 +254,6 @@ def read(
         "notes": tuple(notes),
     }
     return Recording(subject, signals, label, repetition, fs or family.fs, meta)
-
-
-def _content(path: Path, family: Family, sensors: tuple[str, ...], labels: LabelVector) -> dict[str, Any]:
-    needed = (*(family.sensors[name].key or name for name in sensors), labels, REPETITION_OF[labels])
-    return read_mat(path, needed, SCALARS)
 
 
 def _odd_scalars(content: Mapping[str, Any], expected: Mapping[str, int]) -> list[str]:

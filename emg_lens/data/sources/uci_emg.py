@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import Index, index_files, select_subjects
+from emg_lens.data.files import index_files, select_subjects
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.repetition_numbers import number_runs
@@ -34,7 +34,6 @@ CLASSES = {
 }
 RUNS = 2
 """Number of repetitions of each gesture in a series."""
-MOST_BYTES = 200_000_000
 LONGEST_STEP_MS = 100.0
 """Longest time between two rows without a note (ms); intact files stay below 40."""
 OPTIONAL_CLASSES = {7: "extended palm"}
@@ -54,7 +53,8 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
     Raises:
         DataError: There are no files, a subject is unknown, or, while iterating, a file is damaged.
     """
-    return _recordings(select_subjects(find(root), subjects))
+    index = select_subjects(find(root), subjects)
+    return (read(path, subject, done) for subject, paths in index.items() for done in [{}] for path in paths)
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
@@ -120,7 +120,7 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
 
 
 def _table(path: Path) -> pd.DataFrame:
-    text = read_bytes(path, MOST_BYTES, "a series has some 4 MB")
+    text = read_bytes(path)
     check_columns(first_line(text), "\t", path)
     try:
         table = read_rows(text, sep="\t")
@@ -140,13 +140,6 @@ def _table(path: Path) -> pd.DataFrame:
             what = "not a whole number" if column == "class" else "not a number"
             raise DataError(f"{path}: {column} is {what} in line {line}; is the file complete?")
     return table
-
-
-def _recordings(index: Index) -> Iterator[Recording]:
-    for subject, paths in index.items():
-        done: dict[int, int] = {}
-        for path in paths:
-            yield read(path, subject, done)
 
 
 UCI_EMG = DataSet(NAME, load, f"UCI EMG data for gestures, eight EMG channels: {EXPECTED}", find)
