@@ -1,7 +1,7 @@
-"""What each position of a residual stream stands for.
+"""The meaning of each position of a residual stream: token, modality, channel and time patch.
 
-Encoders build their embeddings from a `TokenLayout`, edge sets select positions by it, and figures take their labels
-from it. It does not depend on models.
+Encoders build their embeddings from a `TokenLayout`, edge sets use the layout to select positions, and figures use
+its names as labels. A layout does not depend on a model.
 """
 
 import itertools
@@ -30,12 +30,12 @@ NO_INDEX = -1
 
 @dataclass(frozen=True)
 class Stage:
-    """A stack of blocks over some of the positions, which attend only to each other in its layers.
+    """A stack of blocks that works on some of the positions. In these blocks, the positions attend only to each other.
 
     Attributes:
         name: Name in edge expressions and hook names.
-        layers: Its layers, counted from the first layer of the model.
-        positions: Its positions.
+        layers: Layers of the stage, counted from the first layer of the model.
+        positions: Positions of the stage.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Stage:
 
     @property
     def edges(self) -> tuple[slice, slice, slice, slice]:
-        """Slices that select its edges in a mask `[layer, head, dest, src]`."""
+        """Slices that select the edges of the stage in a mask `[layer, head, dest, src]`."""
         layers, positions = (slice(span.start, span.stop) for span in (self.layers, self.positions))
         return (layers, slice(None), positions, positions)
 
@@ -55,8 +55,8 @@ class TokenLayout:
 
     Build one with `TokenLayout.channels`, `TokenLayout.patches`, `TokenLayout.times` or `TokenLayout.groups`.
 
-    In a model with several stages every layer works on the whole residual stream, and `stages` gives the positions that
-    attend to each other in it.
+    In a model with several stages, every layer works on the whole residual stream, but only positions of the same stage
+    attend to each other (`stages`).
 
     Attributes:
         names: One unique name per position, such as `"cls"`, `"emg.3"`, `"emg.3.p12"`.
@@ -64,7 +64,7 @@ class TokenLayout:
         channel: Index of the channel within its modality; -1 for a token without one.
         patch: Index of the time patch; -1 for a token without one.
         stages: The stages of the model; empty = one stage with all positions and layers.
-        channels_in_token: If a token stands for all channels of a modality: each modality and its number of channels.
+        channels_in_token: If a token combines all channels of a modality: the number of channels of each modality.
 
     Raises:
         ArgumentError: No position, fields of different lengths, or names that are not unique.

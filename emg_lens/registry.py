@@ -73,7 +73,7 @@ class Registry(Generic[T]):
         return isinstance(name, str) and (name in self._known or name in _entry_points(self.group))
 
     def names(self) -> tuple[str, ...]:
-        """Return all names: registered ones by order of definition, then those of entry points by alphabet."""
+        """Return all names: registered names in order of definition, then sorted names of entry points."""
         return tuple(dict.fromkeys([*self._known, *sorted(_entry_points(self.group))]))
 
 

@@ -1,8 +1,8 @@
 """Check arguments, fields and specifications against their types. An error is one line.
 
-`checked` reads the annotations of a function, `check_fields` those of a dataclass. `SpecModel` is the base class of
-specifications (pydantic). Numbers are strict: neither `True` nor `"3"` nor `2.5` is an integer, and NaN is no number.
-Functions check shapes and data types of arrays themselves.
+`checked` reads the annotations of a function, and `check_fields` reads the annotations of a dataclass. `SpecModel` is
+the base class of specifications (pydantic). Numbers are strict: neither `True` nor `"3"` nor `2.5` is an integer, and
+NaN is not a number. Functions check shapes and data types of arrays themselves.
 """
 
 import difflib
@@ -46,7 +46,7 @@ WORDING = (
 """Patterns in pydantic's messages, and their replacement behind the word "expected"."""
 STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 LEAVES = (int, float, bool, str, bytes)
-"""Types whose values pydantic checks; `isinstance` checks those of other types."""
+"""Types that pydantic checks; values of other types are checked with `isinstance`."""
 LONGEST = 120
 """Characters of a value in a message."""
 _short = reprlib.Repr()
@@ -54,7 +54,7 @@ _short.maxstring, _short.maxother = LONGEST, LONGEST
 
 
 class ArgumentError(EmgLensError, ValueError, TypeError):
-    """A value of the wrong type, or outside of its range."""
+    """A value of the wrong type, or outside the allowed range."""
 
 
 def checked(function: F) -> F:
@@ -131,7 +131,7 @@ class SpecModel(BaseModel, metaclass=_OneLine):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    if not TYPE_CHECKING:  # the signatures are those of pydantic
+    if not TYPE_CHECKING:  # the signatures are the same as in pydantic
 
         @classmethod
         def model_validate(cls, obj: Any, **options: Any) -> Any:
@@ -224,7 +224,7 @@ def _problem(item: Any, path: tuple[str | int, ...], model: type[BaseModel] | No
 
 
 def _expected(item: Any) -> str:
-    """What pydantic expected, in words that fit behind "expected"."""
+    """Describe what pydantic expected, in words that can follow "expected"."""
     if item["type"] in FORMS:
         return FORMS[item["type"]]
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

@@ -1,4 +1,4 @@
-"""Readout vectors: the input of a model's head for each trial, their map in two dimensions, and their neighbours."""
+"""Readout vectors (input of the model's head, one per trial): collect them, map them to 2-D, count neighbours."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def readout_vectors(model: nn.Module, x: Float[Tensor, "trial channel time"]) ->
         One row per trial `[trial, value]`.
 
     Raises:
-        ArgumentError: The model declares no head, or does not run it exactly once in a forward pass.
+        ArgumentError: The model declares no head, or a forward pass does not run the head exactly once.
 
     Example:
         >>> import torch
@@ -102,14 +102,14 @@ def neighbour_fractions(
     *,
     n_neighbours: PositiveInt = 10,
 ) -> tuple[Float[np.ndarray, " trial"], Float[np.ndarray, " trial"]]:
-    """For each trial, compute the fraction of its nearest trials that have the same label, and the chance level.
+    """Compute the fraction of nearest trials with the same label, and the chance level, for each trial.
 
     Trials of the same repetition are left out of both fractions, because overlapping windows are always near.
 
     Args:
         vectors: Readout vectors `[trial, value]`, compared by Euclidean distance.
         labels: Label of each trial `[trial]`, e.g. its class or its subject.
-        repetition_id: Repetition that each trial was cut from; default, each trial is a repetition of its own.
+        repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
         n_neighbours: Number of nearest trials.
 
     Returns:

@@ -32,7 +32,7 @@ def factor_accuracies(
     weights: Float[np.ndarray, " trial"],
     names: Sequence[str],
 ) -> dict[str, float]:
-    """Fraction of trials whose predicted class has the correct value of a factor, for each factor.
+    """For each factor, the fraction of trials in which the predicted class has the correct value of the factor.
 
     Args:
         logits: Class logits under one condition.

@@ -16,8 +16,8 @@ from emg_lens.errors import EmgLensError
 from emg_lens.registry import Registry
 
 OutputKind = Literal["classes", "values", "frames", "events", "tokens"]
-"""What a model predicts for a trial: class scores `[class]`, numbers of the targets' shape, numbers at each time step,
-events with times, or a sequence of symbols."""
+"""The output of a model for one trial: class scores `[class]`, numbers of the targets' shape, numbers at each time
+step, events with times, or a sequence of symbols."""
 Predictions = Float[np.ndarray, "trial *output"]
 Targets = Shaped[np.ndarray, " *target"]
 Counts = Float[np.ndarray, "trial part"]
@@ -36,7 +36,7 @@ def weighted_mean(sums: Float[np.ndarray, "*many part"]) -> Float[np.ndarray, "*
 
 @dataclass(frozen=True)
 class Metric:
-    """How well outputs fit targets, computed from additive counts.
+    """A measure of the agreement of outputs and targets, computed from counts that can be added.
 
     Attributes:
         name: Name in study files and column in tables.
@@ -73,8 +73,8 @@ class Metric:
 
         Args:
             outputs: What the model predicts.
-            targets: What it should predict.
-            repetition_id: Repetition that each trial was cut from; default, each trial is a repetition of its own.
+            targets: The correct values.
+            repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
             weights: Weight of each trial; default, `repetition_weights`. Give the weights of the whole table to count a
                 part of it. Only metrics with `repetitions="weighted"` use them.
 
@@ -148,7 +148,7 @@ def pool_repetitions(
         Mean log-probabilities, class, and index of the first trial of each repetition.
 
     Raises:
-        MetricError: A repetition whose trials are of several classes.
+        MetricError: The trials of a repetition belong to several classes.
     """
     _, first, of, sizes = np.unique(repetition_id, return_index=True, return_inverse=True, return_counts=True)
     if (y != y[first][of]).any():
@@ -168,7 +168,7 @@ def log_probabilities(logits: Float[np.ndarray, "trial class"]) -> Float[np.ndar
 
 
 def columns_of(*parts: Shaped[np.ndarray, " trial"]) -> Counts:
-    """Join parts to a table that numpy sums pairwise, column by column, which loses the fewest digits."""
+    """Join parts to a table. Its memory layout lets numpy sum columns pairwise, with the smallest rounding error."""
     return np.stack([part.astype(np.float64) for part in parts]).T
 
 
@@ -193,4 +193,4 @@ def _check_values(outputs: np.ndarray, targets: np.ndarray) -> None:
 
 
 CHECKS: dict[str, Callable[[np.ndarray, np.ndarray], None]] = {"classes": _check_classes, "values": _check_values}
-"""What a metric refuses, by its kind."""
+"""The check of outputs and targets for each kind of metric; it raises a `MetricError`."""

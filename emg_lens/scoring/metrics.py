@@ -18,9 +18,9 @@ def measure(
 
     Args:
         names: Metrics by name.
-        outputs: What the model predicts: class logits `[trial, class]`, or values of the shape of the targets.
+        outputs: Outputs of the model: class logits `[trial, class]`, or values of the shape of the targets.
         targets: Class index of each trial `[trial]`, or values `[trial, target]`.
-        repetition_id: Repetition that each trial was cut from; default, each trial is a repetition of its own.
+        repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
 
     Returns:
         Value of each metric, by its name; NaN where it is undefined.
@@ -46,7 +46,7 @@ def measure(
         raise MetricError(f"{len(outputs)} outputs and {len(targets)} targets; expected one of each per trial")
     for what, values in (("outputs", outputs), ("targets", targets)):
         if values.dtype.kind not in "iuf" or np.isnan(values).any():
-            raise MetricError(f"{what} ({values.dtype}) contain NaN or are no numbers; expected numbers")
+            raise MetricError(f"{what} ({values.dtype}) contain NaN or are not numbers; expected numbers")
     if repetition_id is not None and np.shape(repetition_id) != (len(outputs),):
         raise MetricError(f"{np.shape(repetition_id)} repetition ids for {len(outputs)} trials; expected one per trial")
     values = {}
@@ -67,7 +67,7 @@ def chances(
         names: Metrics by name.
         targets: Class index of each trial `[trial]`, or values `[trial, target]`.
         n_outputs: Number of classes of the model.
-        repetition_id: Repetition that each trial was cut from; default, each trial is a repetition of its own.
+        repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
     """
     targets = np.asarray(targets)
     weights = repetition_weights(len(targets), repetition_id)

@@ -35,7 +35,7 @@ def _mean_rmse(sums: TargetSums) -> Float[np.ndarray, "*many"]:
 
 @add_metric("rmse", "values", _mean_rmse, "lower", "target", repetitions="ignored")
 def squared_error(outputs: Numbers, targets: Numbers) -> Counts:
-    """Squared error of each target, and 1. The metric is the mean over targets of the root mean squared error."""
+    """Squared error of each target, and the count 1. The metric is the RMSE, averaged over targets."""
     return _moments(_errors(outputs, targets) ** 2)
 
 
@@ -46,7 +46,7 @@ def _mean_r2(sums: TargetSums) -> Float[np.ndarray, "*many"]:
 
 @add_metric("r2", "values", _mean_r2, repetitions="ignored")
 def explained(outputs: Numbers, targets: Numbers) -> Counts:
-    """Squared error, value and squared value of each target, and 1.
+    """Squared error, value and squared value of each target, and the count 1.
 
     The metric is the mean over targets of the coefficient of determination R²; NaN where a target is constant.
     """
@@ -62,7 +62,7 @@ def _mean_correlation(sums: TargetSums) -> Float[np.ndarray, "*many"]:
 
 @add_metric("pearson", "values", _mean_correlation, repetitions="ignored")
 def products(outputs: Numbers, targets: Numbers) -> Counts:
-    """Value, squared value and product of each output and target, and 1.
+    """Value, squared value and product of each output and target, and the count 1.
 
     The metric is the mean over targets of Pearson's correlation; NaN where an output or a target is constant.
     """

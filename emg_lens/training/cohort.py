@@ -1,8 +1,8 @@
 """Fit many models at once: each step is one stacked forward pass of all models.
 
 The weights of all models are the rows of matrices. `torch.func` maps the forward pass over rows, and one backward pass
-differentiates the sum of the losses: row s of the gradient is the gradient of model s. Each model has the batches,
-learning rates and clipping of its own `emg_lens.training.fitting.fit`.
+differentiates the sum of the losses: row s of the gradient is the gradient of model s. Each model has the same
+batches, learning rates and clipping as if `emg_lens.training.fitting.fit` fitted it alone.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,14 +72,14 @@ def fit_cohort(
     _check_schedule(all_recipes[0], [len(batch) for batch in batches])
     if objective.one_by_one:
         raise ArgumentError(
-            f"objective {objective.name!r} draws random numbers for each trial; fit its models one by one, with fit"
+            f"objective {objective.name!r} uses random numbers for each trial; fit the models one by one, with fit"
         )
     for s, (model, batch, other) in enumerate(zip(models, batches, all_held_out, strict=True)):
         objective.check(model, batch, f"subject {s}: ")
         if other is not None:
             objective.check(model, other, f"subject {s}, held-out: ")
     each = zip(range(len(models)), models, batches, all_recipes, all_held_out, strict=True)
-    # Sorted by size: in a step, the first subjects are those that still have trials.
+    # Sorted by size, so that in each step the subjects that still have trials come first.
     subjects = sorted((_Subject(*parts) for parts in each), key=lambda subject: -len(subject.batch))
     # torch.vmap cannot map the fused kernels of attention.
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
@@ -90,7 +90,7 @@ def fit_cohort(
 
 @dataclass
 class _Subject:
-    """One model of the cohort with its trials; `number` is its place in the call."""
+    """One model of the cohort with its trials; `number` is its index in the list of models."""
 
     number: int
     model: Any
@@ -102,7 +102,7 @@ class _Subject:
 def _fit(
     subjects: list[_Subject], objective: Objective, on_epoch: Callable[[int], None] | None
 ) -> dict[int, list[tuple[float, ...]]]:
-    """Fit, and return the rows of each subject's table by its number; the models hold the fitted weights."""
+    """Fit the models in place, and return the rows of each subject's table, by number of the subject."""
     model, recipe = subjects[0].model, subjects[0].recipe
     device = next(model.parameters()).device
     stack = _Stack([subject.model for subject in subjects], recipe)
@@ -148,7 +148,7 @@ def _fit(
 
 
 class _Stateless:
-    """A model that runs with other parameters than its own."""
+    """A model that runs with the given parameters in place of its own."""
 
     def __init__(self, model: Any, parameters: dict[str, Tensor]) -> None:
         self._model, self._parameters = model, parameters
@@ -265,9 +265,13 @@ def _check(
     first = models[0]
     for s, model in enumerate(models):
         if type(model) is not type(first) or replace(model.cfg, class_names=[]) != replace(first.cfg, class_names=[]):
-            raise ArgumentError(f"model {s} has another configuration than model 0: {model.cfg} / {first.cfg}")
+            raise ArgumentError(
+                f"the configurations of models 0 and {s} differ: {first.cfg} and {model.cfg}; fit the models one by one"
+            )
         if _parts(model) != _parts(first) or not all(map(torch.equal, model.buffers(), first.buffers())):
-            raise ArgumentError(f"model {s} has other frozen parameters or buffers than model 0; fit them one by one")
+            raise ArgumentError(
+                f"the frozen parameters or buffers of models 0 and {s} differ; fit the models one by one"
+            )
         hooked = [name for name, point in model.hook_dict.items() if has_hook(point)]
         if hooked:
             raise ArgumentError(f"model {s} has hooks at {hooked}; remove them before the fit: model.reset_hooks()")
@@ -281,8 +285,8 @@ def _check(
 def _check_schedule(recipe: TrainingRecipe, sizes: Sequence[int]) -> None:
     if recipe.patience is not None:
         raise ArgumentError(
-            f"patience={recipe.patience} ends each fit at another epoch, but a cohort has one number of epochs;"
-            " fit the models one by one"
+            f"patience={recipe.patience} may stop each fit after a different epoch, but a cohort needs one number of"
+            " epochs; fit the models one by one"
         )
     steps = sorted({-(-size // recipe.batch_size) for size in sizes})
     if recipe.schedule_by == "step" and len(steps) > 1:

@@ -193,7 +193,7 @@ class _State:
         return len(self.rows) - 1 - self._best_epoch >= recipe.patience
 
     def keep_best(self) -> None:
-        """After an epoch: keep its vectors if its validation loss is the lowest so far."""
+        """Copy the parameters after an epoch with the lowest validation loss so far."""
         if self.best and self._best_epoch == len(self.rows) - 1:
             for group, vector in self.vectors.items():
                 self.best[group].copy_(vector.detach())
@@ -287,12 +287,12 @@ def columns(objective: Objective, with_held_out: bool, with_validation: bool = F
 
 
 def output_weight(model: Any, recipe: TrainingRecipe, epoch: int) -> float:
-    """λ of an epoch (0-based); 1 for a model with one head."""
+    """Weight λ of the CLS loss in an epoch (0-based); 1 for a model with one head."""
     return anneal_weight(epoch, recipe.anneal_epochs) if model.auxiliary_parameters else 1.0
 
 
 def objective_generator(seed: int) -> torch.Generator:
-    """New random generator for the objective; its stream differs from the one that orders the trials."""
+    """New random generator for the objective. The order of the trials has another generator."""
     return torch.Generator().manual_seed(seed + 2**32)
 
 
@@ -333,7 +333,7 @@ def evaluate(model: Any, objective: Objective, batch: Batch, recipe: TrainingRec
 
 
 def check_loss(loss: float, epoch: int, lr: float, prefix: str = "") -> None:
-    """Stop a fit whose loss is no longer a number after an epoch (0-based).
+    """Check that the training loss of an epoch (0-based) is finite.
 
     Raises:
         FitError: The loss is NaN or infinite.
@@ -344,7 +344,7 @@ def check_loss(loss: float, epoch: int, lr: float, prefix: str = "") -> None:
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the random state of torch inside, on the CPU and on `device`, and restore it afterwards."""
+    """Seed torch's random state on the CPU and on `device` inside the context, and restore it on exit."""
     on_cpu = device.type == "cpu"
     with torch.random.fork_rng([] if on_cpu else [device], device_type="cuda" if on_cpu else device.type):
         (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(seed)

@@ -1,4 +1,4 @@
-"""Which layer each parameter of a model belongs to, and which parameters are its head (for fine-tuning)."""
+"""Find the layer of each parameter and the parameters of the head, for fine-tuning."""
 
 from typing import Any
 
@@ -28,13 +28,14 @@ def names_of_head(model: Any) -> set[str]:
     """Names of the parameters in a model's output heads.
 
     Raises:
-        FitError: The model does not declare its head.
+        FitError: `head_parameters` of the model is empty or fits no parameter name.
     """
     names = {name for name, _ in model.named_parameters() if name.startswith(model.head_parameters)}
     if not model.head_parameters or not names:
         raise FitError(
-            f"fitted='head' needs the head of {type(model).__name__}, but its head_parameters are"
-            f" {model.head_parameters}; set them to the prefixes of the head's parameter names, e.g. ('unembed.',)"
+            f"fitted='head' needs the head of {type(model).__name__}, but no parameter name starts with one of"
+            f" head_parameters={model.head_parameters}; expected the prefixes of the head's parameter names,"
+            " e.g. ('unembed.',)"
         )
     return names
 

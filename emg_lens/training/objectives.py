@@ -29,13 +29,13 @@ class FitError(EmgLensError, RuntimeError):
 
 
 class Objective(ABC):
-    """What a model is fitted for: targets, loss and metrics. One object serves all fits.
+    """Targets, loss and metrics of a fit. The same object can be used for several fits.
 
     Attributes:
         name: Name in study files and calls.
-        kind: Kind of output that the model predicts. Metrics, storage and reports ask for it.
+        kind: Kind of output that the model predicts. Metrics, storage and reports depend on it.
         metrics: Metrics to report, all of this kind; `fit` tabulates the first one.
-        one_by_one: Whether the loss draws random numbers for each trial. Such models cannot be fitted as a cohort.
+        one_by_one: Whether the loss uses random numbers for each trial. Such models cannot be fitted as a cohort.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Objective(ABC):
 
     @property
     def identity(self) -> str:
-        """Text that identifies the objective in a checkpoint: its name, and its settings where it has any."""
+        """Text that identifies the objective in a checkpoint: its name, and its settings, if any."""
         return self.name
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Objective(ABC):
         """Run the model on a batch. An objective that changes the input (e.g. masks it) overrides this method.
 
         Args:
-            model: The model; for a cohort, a function that stands for it.
+            model: The model; in a cohort, a function with the same inputs and outputs.
             batch: Trials and targets.
             weight: λ, the weight of the outputs in the loss. The auxiliary outputs of a model with two heads have
                 weight 1 - λ; at λ = 1 they are not computed.
@@ -192,7 +192,7 @@ class Regression(Objective):
     ) -> Float[Tensor, " trial"]:
         """Squared error, averaged over targets."""
         if recipe.label_smoothing:
-            raise FitError(f"label_smoothing={recipe.label_smoothing} has no meaning in a regression; leave it at 0")
+            raise FitError(f"label_smoothing={recipe.label_smoothing} has no effect in a regression; set it to 0")
         return (outputs - targets).square().mean(1)
 
 
@@ -217,10 +217,10 @@ def anneal_weight(epoch: int, anneal_epochs: int) -> float:
 
 
 def targets_of(batch: Batch, prefix: str = "") -> Tensor:
-    """Targets that the batch must have.
+    """Return the targets of a batch.
 
     Raises:
-        FitError: The batch has none.
+        FitError: The batch has no targets.
     """
     if batch.targets is None:
         raise FitError(f"{prefix}the batch has no targets; expected one per trial: Batch(x, targets)")
@@ -236,7 +236,7 @@ def check_fit_trials(batch: Batch, prefix: str = "") -> None:
     if not len(batch):
         raise FitError(f"{prefix}0 trials; a fit needs one or more")
     if batch.lengths is not None:
-        raise FitError(f"{prefix}trials have lengths, but no model reads them; cut all trials to one length")
+        raise FitError(f"{prefix}trials have different lengths, which no model can use; cut all trials to one length")
     bad = len(trials_not_finite(batch.x))
     if bad:
         raise FitError(f"{prefix}{bad} of {len(batch)} trials contain NaN or infinite values; drop or repair them")
@@ -245,7 +245,7 @@ def check_fit_trials(batch: Batch, prefix: str = "") -> None:
 def _n_outputs(model: Any, prefix: str) -> int:
     n_outputs = getattr(getattr(model, "cfg", None), "n_classes", None)
     if not isinstance(n_outputs, int):
-        raise FitError(f"{prefix}{type(model).__name__} has no cfg.n_classes, which is the number of its outputs")
+        raise FitError(f"{prefix}{type(model).__name__} has no cfg.n_classes; expected its number of outputs")
     if getattr(model.cfg, "readout", None) == "each":
         raise FitError(
             f"{prefix}the model predicts {n_outputs} outputs at every token (readout='each'), but there is one target"

@@ -11,15 +11,15 @@ MOST_EPOCHS = 10**7
 
 
 class TrainingRecipe(SpecModel):
-    """How a model is fitted. Defaults are those of the IsoNet paper (§3) where it states them.
+    """Settings of a fit. The defaults are the values of the IsoNet paper (§3), where the paper gives them.
 
     Attributes:
         epochs: Passes over the training trials.
         batch_size: Trials per step; the last step of an epoch takes the remaining trials.
         lr: Learning rate of AdamW, before the schedule lowers it.
         weight_decay: Weight decay of AdamW.
-        anneal_epochs: T of λ(t) = min(1, t / T): number of epochs until only the CLS head has a loss; 0 = from the
-            start.
+        anneal_epochs: T of λ(t) = min(1, t / T): number of epochs until the loss is the loss of the CLS head alone;
+            0 = from the start.
         schedule: Learning rate after the warm-up: `"constant"`, or `"cosine"` (falling to zero).
         warmup_epochs: Number of epochs in which the learning rate rises linearly.
         schedule_by: `"epoch"`: the rate changes once per epoch. The cosine starts in the first epoch, so the rate stays
@@ -31,7 +31,7 @@ class TrainingRecipe(SpecModel):
         layer_decay: Block i (0-based) of n has the learning rate `lr * layer_decay ** (n - i)`. The embedding has one
             power more; the head and the final norm have `lr` (docs/pretraining.md §11.1). For models that declare the
             layer of each parameter (`parameter_layers`).
-        fitted: `"all"` parameters, or those of the `"head"` alone (a linear probe).
+        fitted: `"all"` parameters, or only the parameters of the `"head"` (a linear probe).
         patience: Stop after this number of consecutive epochs without a lower validation loss; None = run all epochs.
             `fit` then needs validation trials.
         seed: Seed of the order of trials and of dropout. Studies also derive the initial weights from it.
@@ -99,7 +99,7 @@ class TrainingRecipe(SpecModel):
         )
 
     def lr_factor(self, epoch: int, step: int = 0, steps: int = 1) -> float:
-        """Learning rate as a fraction of `lr`.
+        """Return the learning rate of an epoch or step, as a fraction of `lr`.
 
         Args:
             epoch: Epoch (0-based).

@@ -209,7 +209,7 @@ def test_a_cohort_equals_single_fits(fields):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"patience": 2}, "patience=2 ends each fit at another epoch.*fit the models one by one"),
+        ({"patience": 2}, "patience=2 may stop each fit after a different epoch.*fit the models one by one"),
         ({"schedule": "cosine", "schedule_by": "step"}, r"their epochs have \[1, 3\] steps of 32 trials"),
     ],
 )

@@ -133,7 +133,7 @@ def test_every_epoch_is_reported_and_has_a_new_order_of_trials():
         (lambda x, y: (x, y + 1), "labels run from 1 to 3; the model has classes 0 to 2"),
         (lambda x, y: (x[:0], y[:0]), "0 trials; a fit needs one or more"),
         (lambda x, y: (x, None), "the batch has no targets"),
-        (lambda x, y: (x, y, torch.full((90,), 8)), "no model reads them; cut all trials to one length"),
+        (lambda x, y: (x, y, torch.full((90,), 8)), "which no model can use; cut all trials to one length"),
         (lambda x, y: (x, y.float()), "expected one class index"),
     ],
 )

@@ -133,7 +133,7 @@ def test_targets_of_the_wrong_kind_are_refused_in_one_line(objective, targets, m
 def test_label_smoothing_is_refused_in_a_regression():
     x, values = make_values()
     smooth = QUICK.model_copy(update={"label_smoothing": 0.1})
-    with pytest.raises(FitError, match="label_smoothing=0.1 has no meaning in a regression"):
+    with pytest.raises(FitError, match="label_smoothing=0.1 has no effect in a regression"):
         fit(make_model(n_classes=2), Batch(x, values), smooth, objective="regression")
 
 

@@ -328,7 +328,7 @@ def _identity(
     accelerator: Accelerator,
     log_steps: int,
 ) -> dict[str, str]:
-    """Short texts that identify a pre-training. The number of processes and `micro_batch` are not part of it."""
+    """Short texts that identify a pre-training. They do not depend on the number of processes or on `micro_batch`."""
     return {
         **model_identity(model),
         "device": accelerator.device.type,

@@ -60,7 +60,7 @@ class MaskedReconstruction(Objective):
         )
 
     def output_names(self, trials: TrialSet) -> tuple[str, ...]:  # noqa: ARG002
-        """Return no names: the outputs are samples."""
+        """Return an empty tuple, because the outputs are samples, which have no names."""
         return ()
 
     def check(self, model: Any, batch: Batch, prefix: str = "") -> None:
@@ -69,9 +69,9 @@ class MaskedReconstruction(Objective):
         given = getattr(getattr(model, "cfg", None), "output_shape", None)
         if given is None or tuple(x.shape[1:]) != given or not getattr(model.cfg, "mask_token", False):
             raise FitError(
-                f"{prefix}{type(model).__name__} has outputs {given} for windows of {tuple(x.shape[1:])}; expected"
-                " outputs of the same shape, a mask token, and windows of whole patches, as in a TinyMyo with"
-                " head='reconstruction'"
+                f"{prefix}{type(model).__name__} with outputs of shape {given} cannot reconstruct windows of shape"
+                f" {tuple(x.shape[1:])}; expected outputs of the same shape as the windows, whole patches, and a mask"
+                " token, for example a TinyMyo with head='reconstruction'"
             )
         n_patches(model)
         check_fit_trials(batch, prefix)
@@ -94,7 +94,7 @@ class MaskedReconstruction(Objective):
         recipe: TrainingRecipe,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, " trial"], Tensor]:
-        """Mask tokens of each window; return the losses and the reconstruction. A second head is not trained.
+        """Mask tokens of each window; return the losses and the reconstruction. Only the first head is trained.
 
         Raises:
             FitError: The recipe smooths labels.

@@ -12,13 +12,13 @@ MOST_EPOCHS = 10**6
 
 
 class PretrainingRecipe(SpecModel):
-    """Settings of a pre-training by masked reconstruction. The defaults are those of the published code.
+    """Settings of a pre-training by masked reconstruction. The defaults are the values of the published code.
 
     Attributes:
         epochs: Passes over the training windows.
-        batch_size: Windows per optimiser step, over all processes. The windows that do not fill a last batch are left
-            out of an epoch; they are others in each epoch.
-        micro_batch: Most windows that a process computes at once; the gradients of a step are accumulated.
+        batch_size: Windows per optimiser step, over all processes. An incomplete last batch is left out of the epoch;
+            in each epoch it contains other windows.
+        micro_batch: Largest number of windows that a process computes at once; the gradients of a step are accumulated.
         lr: Peak learning rate of AdamW.
         min_lr: Learning rate at the end of the cosine.
         warmup_lr: Learning rate at the start of the linear warm-up.
@@ -32,7 +32,7 @@ class PretrainingRecipe(SpecModel):
         masked_fraction: Fraction of the tokens of a window that is masked, at random for each window and epoch. The
             number of masked tokens is `int(masked_fraction * tokens)`.
         beta: Beta of the Smooth-L1 loss: the loss is quadratic for smaller errors and linear for larger ones.
-        visible_weight: Weight of the loss of the visible tokens; that of the masked tokens has weight 1.
+        visible_weight: Weight of the loss of the visible tokens; the loss of the masked tokens has weight 1.
         seed: Seed of initial weights, order of windows, masks and dropout.
 
     Example:
@@ -66,10 +66,12 @@ class PretrainingRecipe(SpecModel):
             raise ValueError(f"betas must be from 0 to below 1, got {list(self.betas)}")
         if max(self.min_lr, self.warmup_lr) > self.lr:
             raise ValueError(
-                f"lr={self.lr:g} is the peak; min_lr={self.min_lr:g} and warmup_lr={self.warmup_lr:g} are above it"
+                f"min_lr={self.min_lr:g} or warmup_lr={self.warmup_lr:g} is above the peak lr={self.lr:g}; reduce it"
             )
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"a warm-up of {self.warmup_epochs:g} epochs is longer than all {self.epochs}")
+            raise ValueError(
+                f"warmup_epochs={self.warmup_epochs:g} is longer than the training, epochs={self.epochs}; reduce it"
+            )
         return self
 
     @classmethod

@@ -51,7 +51,7 @@ class PretrainedRun:
         folder: Folder of the run.
         losses: Table of losses, as `pretrain` returns it.
         model: The model, in evaluation mode.
-        windows: Windows that it was trained on.
+        windows: Windows that the model was trained on.
         validation: Windows of the validation loss.
     """
 
@@ -183,7 +183,7 @@ def _shards(spec: PretrainingSpec, data: str | Path | None, out: Path, console: 
 
 
 def _by_first_process(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """Call a function in the first process and return its result in all. Its errors are re-raised in every process."""
+    """Call a function in the first process; every process returns the result, or raises the error again."""
     result: list[Any] = [None]
     if accelerator.is_main_process:
         try:

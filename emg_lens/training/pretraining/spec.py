@@ -32,8 +32,9 @@ class CorpusSpec(SpecModel):
 
     Attributes:
         parts: Registered data sets, each under a name of your choice. Their windows are first written as shards.
-        folders: Folders with shards, in place of `parts`, below the folder of all data; `.` is that folder itself.
-        modalities: Modality -> number of channels that windows are padded to; default those of the widest shard.
+        folders: Folders with shards, in place of `parts`, relative to the data folder; `.` is the data folder
+            itself.
+        modalities: Modality -> number of channels that windows are padded to; default: as in the widest shard.
         scale: `min-max` or `none`; see `emg_lens.data.corpus.Corpus`.
         padding: `counted` in the loss, as published, or `left out`.
     """
@@ -52,7 +53,7 @@ class CorpusSpec(SpecModel):
 
 
 class PretrainingSpec(SpecModel):
-    """A pre-training as its YAML file describes it.
+    """The specification of a pre-training: the content of its YAML file.
 
     Attributes:
         name: Short name; the run's folder has the same name.
@@ -60,7 +61,7 @@ class PretrainingSpec(SpecModel):
         question: Purpose, in a few sentences.
         corpus: The windows.
         held_out: The windows for validation.
-        model: An architecture that has patches of channels as tokens, and its settings.
+        model: An architecture with patches of channels as tokens, and the settings of the architecture.
         recipe: Settings of the training: `{like: tinymyo-released, epochs: 5}`.
         log_steps: Steps between two rows of the table of losses.
     """
@@ -115,7 +116,7 @@ class PretrainingSpec(SpecModel):
             raise PretrainingError(f"{source}: {error}") from None
 
     def to_yaml(self) -> str:
-        """Write the specification as YAML, with all defaults except those of the architecture."""
+        """Write the specification as YAML, with all defaults except the defaults of the architecture."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
     def digest(self) -> str:

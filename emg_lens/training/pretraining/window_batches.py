@@ -1,4 +1,4 @@
-"""Batches of a corpus for pre-training: windows with random masks. They do not depend on the number of readers."""
+"""Batches of a corpus for pre-training: windows with random masks. The number of readers does not change them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from emg_lens.training.pretraining.masking import TRAINING, VALIDATION, random_m
 from emg_lens.training.pretraining.recipe import PretrainingRecipe
 
 Stretch = tuple[int, int]
-"""First place, and last place + 1, in the order of an epoch."""
+"""Windows number `first` to `last - 1` in the order of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class WindowBatch:
 
 
 class WindowBatches(Dataset):
-    """The batches of one epoch, indexed by stretch. An error becomes text, which `read_batches` raises."""
+    """The batches of one epoch. The index is a `Stretch`; an item is a batch, or the text of an error."""
 
     def __init__(self, corpus: Corpus, recipe: PretrainingRecipe, patches: int, epoch: int | None) -> None:
-        """Set up a training epoch (from 0), or validation (None): in the order of the corpus, always the same masks."""
+        """Set up a training epoch (0-based), or validation (None) in the order of the corpus with constant masks."""
         self.corpus, self.recipe, self.patches = corpus, recipe, patches
         self.order = None if epoch is None else WindowOrder(len(corpus), recipe.seed, epoch)
         self.stream = (recipe.seed, VALIDATION, 0) if epoch is None else (recipe.seed, TRAINING, epoch)

@@ -80,7 +80,7 @@ def test_models_and_targets_that_do_not_fit_are_refused():
         fit(make_model(), Batch(x, x + 1), QUICK, objective=objective)
     classes = build_model("isonet", modalities={"emg": 3}, n_samples=40, n_classes=2, d_model=16, n_heads=2, n_layers=1)
     with pytest.raises(
-        FitError, match=r"IsoNet has outputs \(2,\) for windows of \(3, 40\); expected outputs of the same shape"
+        FitError, match=r"IsoNet with outputs of shape \(2,\) cannot reconstruct windows of shape \(3, 40\); expected"
     ):
         fit(classes, Batch(x, x), QUICK, objective=objective)
     with pytest.raises(FitError, match="label_smoothing=0.1, but a reconstruction has no labels"):
@@ -89,5 +89,5 @@ def test_models_and_targets_that_do_not_fit_are_refused():
         MaskedReconstruction(masked_fraction=1.0)
     with pytest.raises(FitError, match="is not an objective for studies"):
         OBJECTIVES[objective].targets(None)
-    with pytest.raises(ArgumentError, match="fit its models one by one"):
+    with pytest.raises(ArgumentError, match="fit the models one by one"):
         fit_cohort([make_model(), make_model()], [Batch(x, x)] * 2, QUICK, objective=objective)
