@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # matplotlib is imported only where figures are made
 
 @dataclass(frozen=True, eq=False)
 class StudyResult(Findings):
-    """The result of a study: its scores and comparisons, and the tables, figures and report made of them.
+    """The result of a study: scores, comparisons, tables, figures and report.
 
     `Study.run` returns it, and `StudyResult.load` reads it from the folder of a run.
 

@@ -28,7 +28,7 @@ class Batch:
         reference: Standardized training trials. Mean and resample ablations take their values from them.
 
     Raises:
-        BatchError: A part is no tensor, has another number of trials, or a length is out of range.
+        BatchError: A part is not a tensor, has another number of trials, or a length is out of range.
 
     Example:
         >>> import torch

@@ -53,7 +53,7 @@ class Electrodes(SpecModel):
         return Electrodes(electrodes=named[self.electrodes], first=self.first, axes=self.axes)
 
     def rows(self, n_channels: int, modality: str) -> list[int]:
-        """Return the indices of their channels within the modality, in channel order.
+        """Return the indices of the electrodes' channels within the modality, in channel order.
 
         Args:
             n_channels: Number of channels of the modality.
@@ -88,12 +88,12 @@ class Electrodes(SpecModel):
         return Electrodes(electrodes=tuple(self.chosen(0)), axes=self.axes)
 
     def chosen(self, n: int) -> list[int]:
-        """Return their numbers in channel order; `n` is the number of electrodes of the modality."""
+        """Return the numbers of the electrodes in channel order; `n` is the number of electrodes of the modality."""
         return sorted((range(n) if isinstance(self.electrodes, str) else self.electrodes)[: self.first])
 
 
 def read_groups(given: Any) -> Any:
-    """Expand short groups: `{"emg": [0, 1]}` stands for `{"emg": {"emg": {"electrodes": [0, 1]}}}`."""
+    """Expand short groups: `{"emg": [0, 1]}` becomes `{"emg": {"emg": {"electrodes": [0, 1]}}}`."""
     if not isinstance(given, Mapping):
         return given
     return {group: _read_group(group, of) for group, of in given.items()}

@@ -192,7 +192,7 @@ class Corpus:
         return self.shards[self._find(np.array([number]))[0][0]].path
 
     def real(self, numbers: Int[np.ndarray, " window"]) -> Bool[np.ndarray, "window channel"]:
-        """Mask of the channels that count in the loss: all, or only the recorded ones if padding is `"left out"`."""
+        """Return True for channels that count in the loss; padded channels do not count if padding is `"left out"`."""
         if self.padding == "counted":
             return np.ones((len(numbers), self.n_channels), bool)
         shard_of, _ = self._find(numbers)

@@ -122,7 +122,7 @@ def _place(part: CorpusPart, data: str | Path | None) -> Path | None:
     entry = describe_dataset(part.dataset)
     if entry.finished:
         raise DataError(
-            f"{part.dataset!r} is a file of trials, which needs no writing; give its folder to the pre-training instead"
+            f"{part.dataset!r} is a file of trials, which pre-training reads directly; list its folder under folders"
         )
     if part.folder is None or not entry.needs_root:
         return None
@@ -150,7 +150,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         if note.read_bytes() == text.encode():
             return
         if shard_files(folder):  # a folder without any shard can be used again
-            raise DataError(f"{folder} contains shards of other parts or other files ({NOTE}); give another folder")
+            raise DataError(f"{folder} contains shards of other parts or recordings (see {NOTE}); give another folder")
     elif shard_files(folder):
         raise DataError(f"{folder} contains shards of unknown origin; give an empty folder")
     with replacing(note) as partial:

@@ -24,7 +24,7 @@ SHARED = {
     "recording": "come from a recording that is also in the training set",
     "subject": "come from a subject who is also in the training set",
 }
-"""What a test trial may have in common with a training trial, as the end of a sentence."""
+"""Ends of sentences about test trials: each kind of overlap with the training set."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _sources(trials: TrialSet) -> Int[np.ndarray, " trial"]:
 
 
 def _overlaps(train: TrialSet, test: TrialSet) -> Bool[np.ndarray, " trial"]:
-    """Which test windows share samples with a training window."""
+    """Mark the test windows that share samples with a training window."""
     assert train.start_s is not None and test.start_s is not None
     overlapping = np.zeros(len(test), bool)
     half_a_sample = 0.5 / test.fs

@@ -162,7 +162,7 @@ def _windows(
 def _repetitions_with_rest(
     trials: TrialSet, before: TrialSet, row_of: Mapping[tuple[str, int], int], prefix: str
 ) -> tuple[Int[np.ndarray, " repetition"], Int[np.ndarray, " trial"], Int[np.ndarray, " repetition"]]:
-    """Of the repetitions with rest: their rows in `before`, the repetition of each trial (or -1), their classes."""
+    """For repetitions with rest: rows in `before`, repetition of each trial (or -1), and class of each repetition."""
     keys = zip(trials.subject.tolist(), trials.repetition_id.tolist(), strict=True)
     row_of_trial = np.array([row_of.get(key, -1) for key in keys])
     rows, first, of = np.unique(row_of_trial, return_index=True, return_inverse=True)

@@ -257,7 +257,7 @@ class TrialSet:
         subjects: Iterable[str] | None = None,
         repetitions: Iterable[int] | None = None,
     ) -> "TrialSet":
-        """Select the trials that meet all given criteria.
+        """Select the trials that fulfil all given criteria.
 
         Args:
             mask: One boolean per trial, or indices of trials.

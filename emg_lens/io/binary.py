@@ -12,7 +12,7 @@ MOST_COMPRESSION = 1100
 
 
 def matlab_variables(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Read variables of a MATLAB file, those of `keys` that it has.
+    """Read the variables in `keys` that a MATLAB file has.
 
     scipy reads version 5. h5py reads version 7.3, in which the axes have the reverse order (`transposed`).
     """
@@ -43,7 +43,7 @@ def numpy_array(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def hdf5_parts(path: Path, arrays: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Read the root attributes (`attributes`), and those of the given data sets that the file has."""
+    """Read the root attributes (`attributes`), and the given data sets if the file has them."""
     with h5py.File(path) as file:
         yield "attributes", {name: getattr(value, "item", lambda v=value: v)() for name, value in file.attrs.items()}
         for name in texts:

@@ -30,12 +30,12 @@ class CheckpointError(EmgLensError, RuntimeError):
 
 
 class CheckpointFile:
-    """The checkpoint of one piece of work.
+    """The checkpoint file of one fit, sweep or pre-training.
 
     Attributes:
         path: Path of the file.
         tensors: The saved tensors by name; empty if there is no file yet.
-        facts: The texts that were saved with them; empty if there is no file yet.
+        facts: The texts that were saved with the tensors; empty if there is no file yet.
     """
 
     def __init__(self, path: str | Path, work: str, identity: Mapping[str, str]) -> None:
@@ -78,7 +78,7 @@ class CheckpointFile:
 
     @contextmanager
     def reading_state(self) -> Iterator[None]:
-        """Inside, the caller restores its state from the tensors. An error there becomes one line with the path.
+        """Context for restoring the state from the tensors: an error inside becomes one line with the path.
 
         Raises:
             CheckpointError: The tensors do not fit the work.

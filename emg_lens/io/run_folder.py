@@ -33,7 +33,7 @@ class RunFolderError(EmgLensError, ValueError):
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Inside, report what cannot be written in one line.
+    """Context for writing: an error inside becomes one line that names what cannot be written.
 
     Raises:
         RunFolderError: The disk is full, or the place cannot be written to.
@@ -89,7 +89,7 @@ def check_spec(folder: Path) -> Path:
         reason = "it holds no spec.yaml" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise RunFolderError(f"{str(folder)!r} is not a run's folder: {reason}") from None
     except DamagedFileError as error:
-        raise RunFolderError(f"{error}; to run another specification, give its own file to emg-lens") from None
+        raise RunFolderError(f"{error}; to run a changed specification, give emg-lens your own file") from None
     return path
 
 

@@ -26,7 +26,7 @@ class WorkerError(EmgLensError, RuntimeError):
 def parallel(jobs: int, tasks: Sequence[tuple[Callable, tuple]]) -> list:
     """Run tasks in parallel and return their results. An error in one task stops the others.
 
-    The backend is that of joblib's active configuration: a cluster, threads, or by default processes on this machine.
+    The backend is set by joblib's active configuration: a cluster, threads, or by default processes on this machine.
 
     Args:
         jobs: Number of tasks at a time.

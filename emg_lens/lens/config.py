@@ -95,7 +95,7 @@ class SignalConfig:
 
     @property
     def layout(self) -> TokenLayout:
-        """What the model's tokens stand for; without a residual stream, its input channels."""
+        """Meaning of the model's tokens; for a model without a residual stream, of its input channels."""
         return TokenLayout.channels(self.modalities, cls=False)
 
     @property
@@ -221,14 +221,14 @@ class EncoderConfig(SignalConfig):
             raise ArgumentError(f"n_classes={self.n_classes}; readout='none' needs n_classes=0")
         if self.attention_dir == "causal" and (not self.has_times or self.n_patches < 2):
             raise ArgumentError(
-                f"n_samples={self.n_samples} give {self.n_patches} time; attention_dir='causal' needs two or more: set"
-                " patch_samples to a part of the samples, or give longer windows"
+                f"n_samples={self.n_samples} gives {self.n_patches} time step; attention_dir='causal' needs two or"
+                " more: set patch_samples to a smaller number, or give longer windows"
             )
         self._permanent_mask = parse_edges(self.masked_edges) if self.masked_edges else none()
 
     @property
     def permanent_mask(self) -> EdgeSet:
-        """The edges of `masked_edges`, and those that a causal model does not have."""
+        """The edges in `masked_edges`; in a causal model, also edges from later patches or CLS to a token."""
         if self.attention_dir == "bidirectional":
             return self._permanent_mask
         forbidden = lag(1 - self.n_patches, -1)
@@ -238,7 +238,7 @@ class EncoderConfig(SignalConfig):
 
     @property
     def has_times(self) -> bool:
-        """Whether tokens stand for times: patches, or steps of a front end."""
+        """Whether each token belongs to a time: a patch, or a step of a front end."""
         return self.patch_samples is not None
 
     @property
@@ -260,7 +260,7 @@ class EncoderConfig(SignalConfig):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output for one trial; without a readout, of its residual stream."""
+        """Shape of the output for one trial; without a readout, shape of the residual stream."""
         return super().output_shape if self.has_readout else (self.n_ctx, self.d_model)
 
     @property
@@ -277,7 +277,7 @@ class EncoderConfig(SignalConfig):
 
     @property
     def layout(self) -> TokenLayout:
-        """What each position of the residual stream stands for."""
+        """Meaning of each position of the residual stream."""
         return self.layout_of(self.modalities, cls=self.cls_token)
 
     def layout_of(self, modalities: Mapping[str, int], *, cls: bool) -> TokenLayout:
@@ -295,7 +295,7 @@ class EncoderConfig(SignalConfig):
 
     @property
     def n_tokens(self) -> int:
-        """Number of positions that stand for signals."""
+        """Number of signal tokens, without CLS tokens."""
         return (self.n_channels if self.tokens == "channel" else len(self.modalities)) * self.n_patches
 
     @property

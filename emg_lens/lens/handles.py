@@ -72,7 +72,7 @@ def look_up(handles: Handles, n_positions: int) -> tuple[Signals, Labels | None]
     """
     if handles.ndim != 2 or handles.shape[1] != n_positions or bool((handles != handles[:, :1]).any()):
         raise ArgumentError(
-            f"integer input {list(handles.shape)} ({handles.dtype}) are no handles; expected complete rows"
+            f"integer input {list(handles.shape)} ({handles.dtype}) are not handles; expected complete rows"
             f" [batch, {n_positions}] of model.handles(x)"
         )
     ids = handles[:, 0]
@@ -87,7 +87,7 @@ def _gather(ids: Int[Tensor, " trial"], owners: list[_Trials]) -> tuple[Signals,
     parts = [(trials, trials.owns(ids).nonzero()[:, 0]) for trials in owners]
     if sum(len(rows) for _, rows in parts) < len(ids):
         raise ArgumentError(
-            "these integers are no handles of an open context; run the model inside `with model.handles(x) as tokens:`"
+            "these integers are not handles of an open context; run the model inside `with model.handles(x) as tokens:`"
         )
     order = torch.cat([rows for _, rows in parts]).argsort()
     taken = [_take(trials, ids[rows]) for trials, rows in parts]

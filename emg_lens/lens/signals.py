@@ -54,10 +54,10 @@ class SignalModel(
 
     Attributes:
         cfg: The configuration; a copy of the given one.
-        layout: What its tokens stand for.
+        layout: Meaning of the tokens.
         auxiliary_parameters: Beginning of the parameter names of a second head that only training uses; `""` = there is
             none. A model with two heads returns `(outputs, auxiliary outputs)` for `return_type="both"`.
-        head_parameters: Beginnings of the parameter names of its heads; `()` = not declared.
+        head_parameters: Prefixes of the names of head parameters; `()` = not declared.
     """
 
     cfg: SignalConfig

@@ -105,7 +105,7 @@ class RelativeKeys(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over all edges except those of `permanent_mask`.
+    """Multi-head attention over all edges except the edges in `permanent_mask`.
 
     Order of the explicit path: scores -> `hook_attn_scores` -> softmax -> rows with every score -inf become zero ->
     `hook_pattern` -> z. Without a hook on scores or pattern, `scaled_dot_product_attention` computes the same.
@@ -157,7 +157,7 @@ class Attention(nn.Module):
         self.hook_result = GatedPoint(cfg, "use_attn_result")  # [batch, pos, head, d_model]
 
     def reset_parameters(self) -> None:
-        """Initialise: Xavier for each [d_model, d_model] map (or for queries, keys, values as one map), biases zero."""
+        """Initialise with Xavier, each map separately or queries, keys and values as one map; biases are zero."""
         as_one = self.cfg.initial_weights == "depth_scaled"
         for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):
             bound = math.sqrt(6 / ((4 if as_one and weight is not self.W_O else 2) * self.cfg.d_model))

@@ -163,7 +163,7 @@ class EncoderBridge(TransformerBridge):
     """A `TransformerBridge` around one of our encoders.
 
     Attributes:
-        layout: What each position of the residual stream stands for.
+        layout: Meaning of each position of the residual stream.
     """
 
     layout: TokenLayout  # of `original_model`, like `example_input` and the other attributes of the encoder

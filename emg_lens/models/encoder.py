@@ -31,7 +31,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
 
     Attributes:
         cfg: The configuration, with TransformerLens's field names; a copy of the given one.
-        layout: What each position of the residual stream stands for.
+        layout: Meaning of each position of the residual stream.
         runs_blocks_in_order: Declares that `forward` runs `residual_in`, the blocks in order, `ln_final` and `head`. A
             subclass that overrides `forward` must declare it anew; otherwise sweeps run the model only as a whole.
 
@@ -89,7 +89,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
 
     @property
     def head_parameters(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The beginnings of the names of head parameters: `unembed`, and those of a second head."""
+        """Prefixes of the names of head parameters: `unembed`, and the prefixes of a second head."""
         own = ("unembed.",) * (self.cfg.readout != "none")
         return (*own, self.auxiliary_parameters) if self.auxiliary_parameters else own
 
@@ -202,7 +202,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         return resid
 
     def head(self, resid: Float[Tensor, "batch pos d_model"], return_type: ReturnType = "logits") -> Any:
-        """Compute what `return_type` asks for from the final residual stream."""
+        """Compute the output that `return_type` names from the final residual stream."""
         match return_type:
             case None:
                 return None

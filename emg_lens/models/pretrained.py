@@ -127,10 +127,10 @@ def read_pretrained(entry: Architecture, pretrained: str, asked: Mapping[str, An
         model = entry.model.from_published_trunk(files[0], asked)
         notes = [_UNKNOWN_SUBJECTS.format(files[0]), *model.load_report.notes]
     else:
-        raise ModelError(f"{files[0]}: {entry.name} reads no published files; give a folder of save_pretrained")
+        raise ModelError(f"{files[0]}: {entry.name} cannot load published files; give a folder of save_pretrained")
     if not model.head_parameters:
         raise ModelError(
-            f"model {entry.name!r} does not declare its head (head_parameters), so it cannot get a fresh one"
+            f"model {entry.name!r} does not declare its head (head_parameters), so the head cannot be replaced"
         )
     kept = [name for name in entry.settings if name not in (*FROM_DATA, *entry.config.per_fit_settings)]
     trunk = {name: tensor for name, tensor in model.state_dict().items() if not _is_of_head(name, model)}

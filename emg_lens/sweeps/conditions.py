@@ -76,7 +76,7 @@ class Condition:
 
 
 def baseline() -> Condition:
-    """Return the condition that does nothing; every sweep has it."""
+    """Return the condition without interventions, which is part of every sweep."""
     return Condition(BASELINE)
 
 
@@ -188,5 +188,5 @@ def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
     if doubled:
         raise EdgeError(f"several conditions are named {doubled[:5]}; expected different names")
     if any(c.name == BASELINE and c.interventions for c in conditions):
-        raise EdgeError("a condition named 'baseline' does something; give it another name")
+        raise EdgeError("the name 'baseline' is for the condition without interventions; rename the other condition")
     return [baseline(), *(c for c in conditions if c.name != BASELINE)]

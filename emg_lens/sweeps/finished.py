@@ -77,7 +77,7 @@ class Finished:
             or len(shapes) > 1
             or {s[0] for s in shapes} - {n_trials}
         ):
-            raise ValueError(f"it holds other rows or trials; expected {self.done.shape} and {n_trials}")
+            raise ValueError(f"the numbers of rows or trials differ; expected {self.done.shape} and {n_trials}")
         self.done[:] = done
         for row, out in logits.items():
             self._write(row, 0, out.to(device))

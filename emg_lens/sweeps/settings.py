@@ -176,5 +176,5 @@ def check_scratch(folder: str | Path | None) -> Path | None:
         tempfile.TemporaryFile(dir=place).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SweepInputError(f"scratch={str(folder)!r} is no folder that can be written to: {reason}") from None
+        raise SweepInputError(f"cannot write to the folder scratch={str(folder)!r}: {reason}") from None
     return place

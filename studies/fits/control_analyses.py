@@ -33,7 +33,7 @@ class ShiftAnalysis(FitAnalysis):
 
 
 class SupersetAnalysis(FitAnalysis):
-    """Pairs of conditions of which one cuts all edges of the other and more, without random cuts."""
+    """Pairs of a condition and a superset ablation of it, without random cuts."""
 
     def run(self, model: Any, batch: Batch, conditions: Sequence[Condition]) -> pd.DataFrame:  # noqa: ARG002
         """Return the columns of `superset_ablations`."""

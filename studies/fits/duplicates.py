@@ -35,7 +35,7 @@ def alike_warnings(fits: Sequence[Fit]) -> list[str]:
 
 
 def electrode_warnings(study: StudySpec, recorded: Sequence[Mapping[str, int]]) -> list[str]:
-    """Warn about electrodes that no random set holds, and about studies that use every possible set.
+    """Warn about electrodes that are in no random set, and about studies that use every possible set.
 
     Args:
         study: The study.

@@ -79,7 +79,7 @@ def run_fits_at_once(
 ) -> None:
     """Run fits of one architecture and recipe with all models in one stacked forward pass, for accelerators.
 
-    Without dropout, the weights equal those of `run_fit` up to rounding. With dropout, other units are dropped.
+    Without dropout, the weights equal the weights from `run_fit` up to rounding. With dropout, other units are dropped.
 
     Args:
         fits: The fits.

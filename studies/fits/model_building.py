@@ -17,7 +17,7 @@ def architecture_of(fit_unit: Fit) -> Architecture:
 
 
 def objective_of(fit_unit: Fit) -> Objective:
-    """Return the objective of the study, by default that of the architecture."""
+    """Return the objective of the study; default: the objective of the architecture."""
     return OBJECTIVES[fit_unit.spec.objective or architecture_of(fit_unit).default_objective]
 
 

@@ -121,7 +121,7 @@ def _too_few(tests: pd.DataFrame, statistics: StatisticsSpec) -> Iterator[str]:
 
 
 def shown_of(cell: Cell) -> Iterator[str]:
-    """What one cell shows."""
+    """Sentences on what the numbers of one cell support."""
     metric, unmasked = metric_words(cell.metric), by_subject(cell.scores, cell.metric)[BASELINE]
     if cell.chance is not None and cell.is_fraction:
         above = int((unmasked > cell.chance).sum())
@@ -156,7 +156,7 @@ def _hurts(cell: Cell, row: Mapping[str, Any]) -> bool:
 
 
 def _objections(cut: Controlled) -> list[str]:
-    """What the controls of a cut say against attributing its effect to its edges."""
+    """Reasons from the controls not to attribute the effect of a cut to its edges."""
     objections, n_random = [], len(cut.random)
     if not cut.random:
         objections.append("no random control was run")
@@ -174,14 +174,14 @@ def _objections(cut: Controlled) -> list[str]:
 
 
 def not_shown_of(cell: Cell) -> Iterator[str]:
-    """What one cell leaves open."""
+    """Sentences on what the numbers of one cell leave open."""
     yield from _unattributed_effects(cell)
     yield from _limits_of_design(cell)
     yield from _limits_of_split(cell)
 
 
 def _unattributed_effects(cell: Cell) -> Iterator[str]:
-    """Cuts that hurt but whose controls object, cuts without a detectable effect, and cuts without controls."""
+    """Sentences on harmful cuts with controls that hurt as much, on cuts without a detectable effect or controls."""
     names, undetected, controlled = cut_names(cell), [], set()
     unattributed: dict[str, list[str]] = {}
     harm, confidence = harm_word(cell), cell.statistics.confidence
@@ -223,7 +223,7 @@ def _missing_intervals(cell: Cell, names: Mapping[str, str]) -> Iterator[str]:
 
 
 def _limits_of_design(cell: Cell) -> Iterator[str]:
-    """What structural nulls, indirect paths and the number of subjects leave open."""
+    """Sentences on structural nulls, indirect paths and the number of subjects."""
     masks = layer_conditions(cell.tests)
     nulls = masks[masks["structural_null"] & (masks["mode"] == "individual")] if len(masks) else masks
     if len(nulls):
@@ -239,7 +239,7 @@ def _limits_of_design(cell: Cell) -> Iterator[str]:
 
 
 def _limits_of_split(cell: Cell) -> Iterator[str]:
-    """What the leakage report leaves open."""
+    """Sentences on the limits that follow from the leakage report."""
     if cell.leakage is None:
         return
     of_all = [one for one in cell.leakage.decodability if one.modality == ALL] or list(cell.leakage.decodability)

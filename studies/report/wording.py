@@ -47,7 +47,7 @@ SIZE_MATCHED = (
     " the cut within each kind of edge (read by CLS, reading CLS, self-edges, others). Only edges that are live in the"
     " unmasked model count."
 )
-"""What a size-matched random cut is."""
+"""Explanation of size-matched random cuts for the reader of a report."""
 
 
 def layer_conditions(tests: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def column_name(metric: str) -> str:
 
 
 def harm_word(cell: Cell) -> str:
-    """What a harmful cut does to the metric: `"drop"`, or `"increase"` for an error."""
+    """Word for the effect of a harmful cut on the metric: `"drop"`, or `"increase"` for an error."""
     return "increase" if cell.lower_is_better else "drop"
 
 

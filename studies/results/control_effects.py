@@ -31,10 +31,10 @@ class Controlled:
             there are too few subjects for an interval.
         superset: The best superset ablation among those that hurt clearly less: the interval of the difference excludes
             zero, at the confidence of the study corrected for the number of superset ablations. None if there is none.
-        superset_mean: The metric under it.
+        superset_mean: The metric under `superset`.
         best_superset_mean: The best metric under any superset ablation, clear or not; NaN without superset ablations.
-        cls_path_closed: The metric with the same edges cut in every layer and the path through CLS closed; NaN if that
-            was not run.
+        cls_path_closed: The metric with the same edges cut in every layer and the path through CLS closed; NaN if this
+            control was not run.
         lower_is_better: Whether the metric is an error.
     """
 

@@ -40,8 +40,8 @@ def saved_readouts(study: StudySpec, folder: Path, names: Iterable[str]) -> dict
         The vectors of each fit, by its name.
 
     Raises:
-        StudyError: The recordings cannot be read or are not those of the run, the model does not declare its head, or a
-            file is damaged or cannot be written.
+        StudyError: The recordings cannot be read or differ from the recordings of the run, the model does not declare
+            its head, or a file is damaged or cannot be written.
     """
     vectors = {}
     fits: dict[str, Fit] = {}
@@ -89,7 +89,7 @@ def _compute(fit_unit: Fit, data: Path | None, folder: Path) -> Float[np.ndarray
         now = model.eval()(x[some]).numpy()
     n_test = read_facts(folder)["n_test"]
     if len(x) != n_test or not np.allclose(now, saved[some], atol=TOLERANCE, rtol=TOLERANCE):
-        raise StudyError("the recordings are not those of the run: the model gives other outputs for them")
+        raise StudyError("the recordings differ from the recordings of the run: the saved model gives other outputs")
     return readout_vectors(model, x)
 
 

@@ -43,7 +43,7 @@ def run_in_workers(
 
 
 def run_part(fit: Fit, data: Path | None, folder: Path, until: float) -> None:
-    """Run one fit up to a fraction of its epochs, unless it is finished: a cluster may repeat a finished task."""
+    """Run one fit up to a fraction of its epochs, unless it is finished (a cluster may start a finished task again)."""
     from emg_lens.studies.fits.fit_execution import run_fit  # only workers need models
 
     if not folder.exists():

@@ -91,10 +91,10 @@ def prepare(study: StudySpec, data: Path | None, folder: Path, jobs: int, consol
 
 
 def recorded_plan(study: StudySpec, data: Path | None, folder: Path) -> RunPlan:
-    """Read the plan of a run that was started before. Its data were checked then.
+    """Read the saved plan of a run, so that it can be resumed. Its data are not checked again, except by fingerprint.
 
     Raises:
-        StudyError: The data are not those of the original run, or the record belongs to another study.
+        StudyError: The data differ from the data of the original run, or the record belongs to another study.
         RunFolderError: The record is missing or damaged.
     """
     record, now = read_record(folder), fingerprint(study, data)

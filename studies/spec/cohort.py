@@ -77,7 +77,7 @@ class Cohort(SpecModel):
 
     @property
     def of_every_channel(self) -> "Cohort":
-        """The same cohort with all channels."""
+        """Return a copy of this cohort with all channels."""
         return self.model_copy(update={"electrodes": {}, "channels": None})
 
     @property

@@ -73,7 +73,7 @@ class SingleCondition(SpecModel):
         return self
 
     def build(self) -> Condition:
-        """Make the condition; its tag `edges` is its name."""
+        """Make the condition, with its name as the tag `edges`."""
         return Condition(self.name, self._interventions, {"edges": self.name, "mode": ""})
 
 

@@ -107,7 +107,7 @@ def combinations(factors: Factors) -> list[dict[str, str]]:
 
 
 def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[str, Any]:
-    """Override parts of a study's content with those of some levels.
+    """Replace parts of a study's content by the overrides of some levels.
 
     Mappings are merged key by key, all other values are replaced. Three parts are replaced as a whole, because their
     keys depend on each other: the model if a level names an architecture, the split if a level splits by something

@@ -90,7 +90,7 @@ def compare(
 def compare_levels(
     scores: pd.DataFrame, spec: StatisticsSpec, comparison: LevelComparison, *, metric: str, factors: Sequence[str]
 ) -> pd.DataFrame:
-    """Compare the unmasked models at each level of a factor with those at a reference level, paired by subject.
+    """Compare each level of a factor with a reference level, paired by subject, for the unmasked models.
 
     Args:
         scores: As for `compare`.
@@ -151,7 +151,7 @@ def by_subject(scores: pd.DataFrame, metric: str, column: str = "condition", ref
     """
     if reference not in set(scores[column]):
         raise StatisticsError(
-            f"the scores have no {column} {reference!r}, which all others are compared with; add its rows"
+            f"the scores have no rows of {column} {reference!r}, the reference of all comparisons; add these rows"
         )
     numbers = scores[metric].to_numpy(dtype=float)
     wrong = ~np.isfinite(numbers) | (is_fraction(metric) & ((numbers < 0) | (numbers > 1)))

@@ -21,7 +21,7 @@ class SmallestP(NamedTuple):
 
 
 def smallest_p(n_subjects: int, family_size: int, spec: StatisticsSpec) -> SmallestP:
-    """Compute the smallest two-sided p of `spec.test` with this number of subjects: that of a perfect separation.
+    """Compute the smallest two-sided p of `spec.test` with this number of subjects (perfect separation).
 
     For exact tests this is 2 / C(2n, n) for Mann-Whitney and 2 / 2ⁿ for the paired tests (docs/statistics.md §5.6).
     Bonferroni and Holm multiply the smallest p of a family by its size. Benjamini-Hochberg leaves it unchanged if all p

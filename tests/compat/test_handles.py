@@ -46,7 +46,7 @@ def test_a_handle_that_outlives_its_context_raises():
         model(old)
     with model.handles(model.example_input(2, seed=3)) as new:  # the numbers are not used again
         for stale in (old, torch.cat([new, old])):
-            with pytest.raises(ValueError, match="are no handles of an open context"):
+            with pytest.raises(ValueError, match="are not handles of an open context"):
                 model(stale)
         assert not set(old.flatten().tolist()) & set(new.flatten().tolist())
 
@@ -55,9 +55,9 @@ def test_integers_that_are_no_handles_raise():
     model = make()
     with model.handles(model.example_input(2)) as tokens:
         for wrong in (tokens[:, :3], tokens.flip(0).where(torch.arange(7) < 3, tokens), tokens + torch.arange(7)):
-            with pytest.raises(ValueError, match=r"are no handles; expected complete rows \[batch, 7\]"):
+            with pytest.raises(ValueError, match=r"are not handles; expected complete rows \[batch, 7\]"):
                 model(wrong)
-        with pytest.raises(ValueError, match="are no handles of an open context"):
+        with pytest.raises(ValueError, match="are not handles of an open context"):
             model(torch.zeros(2, 7, dtype=torch.int64))
     with pytest.raises(ValueError, match="of floats"):
         model(torch.zeros(2, 6, 6, dtype=torch.int16))
@@ -83,7 +83,7 @@ def test_contexts_may_close_in_any_order():
     first.__exit__(None, None, None)
     assert torch.equal(model(b), model(model.example_input(1, seed=2)))
     second.__exit__(None, None, None)
-    with pytest.raises(ValueError, match="are no handles of an open context"):
+    with pytest.raises(ValueError, match="are not handles of an open context"):
         model(a)
 
 

@@ -105,7 +105,7 @@ def test_simulated_recordings_need_no_folder(tmp_path):
     ("change", "message"),
     [
         ({"dataset": "ninapro"}, "unknown data set"),
-        ({"dataset": "trials"}, "needs no writing"),
+        ({"dataset": "trials"}, "which pre-training reads directly"),
         ({"modalities": ("emgs",)}, "has no modality 'emgs'"),
         ({"window_s": 3000.0}, "no window of 3000 s"),
         ({"subjects": (99,)}, "unknown subject 99"),

@@ -133,7 +133,7 @@ def test_edges_that_a_causal_model_does_not_have_are_not_there_to_be_cut():
 @pytest.mark.parametrize("patch", [None, 20])
 def test_causal_needs_times(patch):
     with pytest.raises(
-        EmgLensError, match="n_samples=20 give 1 time; attention_dir='causal' needs two or more: set patch_samples"
+        EmgLensError, match="n_samples=20 gives 1 time step; attention_dir='causal' needs two or more: set patch_s"
     ):
         encoder(patch_samples=patch)
 
@@ -320,7 +320,7 @@ def test_blocks_of_other_sizes_are_refused_and_change_nothing(tmp_path):
         ({"patch_samples": 5}, "with a front end, expected tokens='time'"),
         ({"cls_token": True}, "with a front end, expected tokens='time'"),
         ({"mask_token": True}, "with a front end, expected tokens='time'"),
-        ({"n_samples": 12}, "give 1 time; attention_dir='causal' needs"),
+        ({"n_samples": 12}, "gives 1 time step; attention_dir='causal' needs"),
         ({"front_end": "other"}, "front_end"),
         ({"n_halvings": 21}, "n_halvings"),
         ({"stride": 0}, "stride"),

@@ -62,7 +62,7 @@ def test_they_are_computed_once_and_never_from_other_recordings(done, tmp_path):
     path.unlink()
     others = done.study.model_dump(mode="json")
     others["cohort"]["options"]["simulation"]["trials_per_class"] = 3
-    with pytest.raises(StudyError, match=f"{name}: the recordings are not those of the run"):
+    with pytest.raises(StudyError, match=f"{name}: the recordings differ from the recordings of the run"):
         saved_readouts(Study.model_validate(others), folder, [name])
     np.testing.assert_array_equal(
         saved_readouts(done.study, folder, [name])[name],

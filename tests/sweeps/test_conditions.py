@@ -40,7 +40,7 @@ def test_the_baseline_is_always_there_once_and_first():
 def test_two_conditions_of_one_name_are_refused():
     with pytest.raises(EdgeError, match=r"several conditions are named \['a'\]"):
         with_baseline([Condition("a", unimodal()), Condition("a", cross_modal())])
-    with pytest.raises(EdgeError, match="a condition named 'baseline' does something"):
+    with pytest.raises(EdgeError, match="the name 'baseline' is for the condition without interventions"):
         with_baseline([Condition("baseline", unimodal())])
 
 

@@ -79,7 +79,7 @@ def test_rows_are_read_as_they_were_written(dtype, shape, tmp_path):
 
 
 def test_a_folder_that_is_none_is_refused_before_anything_runs(model, x, tmp_path):
-    with pytest.raises(SweepInputError, match=r"scratch='.*nowhere' is no folder that can be written to: No such file"):
+    with pytest.raises(SweepInputError, match=r"cannot write to the folder scratch='.*nowhere': No such file"):
         sweep(model, x, CONDITIONS, reference=x, scratch=tmp_path / "nowhere")
 
 

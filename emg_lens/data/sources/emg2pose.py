@@ -58,7 +58,7 @@ def load(
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Find the existing files of each user, and the table.
+    """Find, for each user, the existing recordings and the table of metadata.
 
     Raises:
         DataError: The folder, the table or all files are missing.

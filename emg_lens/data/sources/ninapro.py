@@ -108,7 +108,7 @@ class Family:
         return int(groups["exercise"]), int(groups["part"] or 1) if parts else 1
 
     def data_set(self) -> DataSet:
-        """Make its entry in the registry."""
+        """Make the data base's entry in the registry."""
         return DataSet(self.name, partial(load, self), self.description, partial(find, self))
 
 

@@ -40,7 +40,7 @@ class Exercise:
 
     @property
     def stop(self) -> int:
-        """Number of its last gesture in the whole data base."""
+        """Number of the exercise's last gesture, in the numbering of the whole data base."""
         return self.start + self.size - 1
 
     @property

@@ -178,7 +178,7 @@ def is_of_head(name: str) -> bool:
 
 
 def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head: bool) -> tuple[list[str], list[str]]:
-    """Find the names that a file lacks, and those that the model does not have.
+    """Find the names that are missing in the file, and the names that the model does not have.
 
     Args:
         published: The file.
@@ -266,7 +266,7 @@ def read_published(path: Path) -> PublishedFile:
         raise
     except DAMAGED as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelFileError(f"{path} is damaged, or no file of weights ({reason[:200]}); download it again") from None
+        raise ModelFileError(f"{path} is damaged or not a weights file ({reason[:200]}); download it again") from None
     notes = []
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]

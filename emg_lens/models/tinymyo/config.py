@@ -138,7 +138,7 @@ class TinyMyoConfig(PublishedBlocks):
 
     @property
     def permanent_mask(self) -> EdgeSet:
-        """The edges of `masked_edges`, and those from padded channels without `reads_padding`."""
+        """The edges in `masked_edges`; without `reads_padding`, also the edges from padded channels."""
         if self.reads_padding:
             return super().permanent_mask
         return super().permanent_mask | positions(src=self.layout.find(self.padding))

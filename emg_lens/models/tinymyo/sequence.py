@@ -71,7 +71,7 @@ class SequenceConfig(PublishedBlocks):
 
     @property
     def has_times(self) -> bool:
-        """Whether tokens stand for times; here all do."""
+        """True: every token belongs to a time step."""
         return True
 
     @property

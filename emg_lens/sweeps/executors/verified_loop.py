@@ -49,7 +49,7 @@ def run_inside(
         model: Any TransformerLens model.
         xs: Batches of the input after its changes; a single batch if the condition mixes trials.
         condition: The condition.
-        layout: What the positions stand for.
+        layout: Meaning of the positions.
         reference: Trials for replacement values, on the model's device.
     """
     inside = condition.in_the_model

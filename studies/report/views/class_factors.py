@@ -24,7 +24,7 @@ class ClassFactors(View):
         return any(column.startswith(PREFIX) for column in findings.scores)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per cell."""
+        """One table per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "Accuracy by class factor", layout_factors)
 
 

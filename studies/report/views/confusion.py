@@ -31,11 +31,11 @@ class Confusion(OutputsView):
     }
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per cell: recall, precision and F1 of every class, and their means."""
+        """One table per `Cell`: recall, precision and F1 of every class, and their means."""
         return by_title("By class", {label: layout_classes(one) for label, one in confusions(findings).items()})
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per cell."""
+        """One figure per combination of factor levels (`Cell`)."""
         return by_title("confusion", {label: figure_confusion(one) for label, one in confusions(findings).items()})
 
 

@@ -47,15 +47,15 @@ class ControlEffects(View):
         return any(controlled_cuts(cell) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per cell."""
+        """One table per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "Cuts and their controls", layout_control_effects)
 
     def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """Only cuts of every layer, and conditions outside the layer sweep."""
+        """As `tables`, but only with cuts in every layer and conditions outside the layer sweep."""
         return in_each_cell(findings, "Cuts and their controls", _layout_of_whole_cuts)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per cell."""
+        """One figure per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "control-effects", figure_control_effects)
 
 

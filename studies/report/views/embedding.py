@@ -49,14 +49,14 @@ class ReadoutMaps(OutputsView):
     }
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per cell: how many nearest neighbours share the trial's class and subject."""
+        """One table per `Cell`: fractions of nearest neighbours of the same class and of the same subject."""
         fits = embedded_fits(findings)
         return in_each_cell(
             findings, "Nearest neighbours in the readout", lambda cell: layout_neighbours(_of(cell, fits))
         )
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per cell: maps of its first fits."""
+        """One figure per combination of factor levels (`Cell`): maps of its first fits."""
         fits = embedded_fits(findings)
         return in_each_cell(findings, "embedding", lambda cell: figure_maps(_of(cell, fits)[:MOST_FITS]))
 

@@ -1,4 +1,4 @@
-"""Published numbers next to those of the study; they are shown and used for nothing else."""
+"""Published numbers next to the numbers of the study. They are only shown, not used in any computation."""
 
 from collections.abc import Mapping
 

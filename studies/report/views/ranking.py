@@ -40,11 +40,11 @@ class HeadRanking(View):
         return any(len(head_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per cell."""
+        """One table per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "Heads ranked by effect", layout_ranking)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One layer × head map per cell."""
+        """One layer × head map per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "heads", figure_heads)
 
 

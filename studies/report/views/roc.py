@@ -37,11 +37,11 @@ class ReceiverCurves(OutputsView):
     }
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per cell: area of each class against the rest, macro average, micro average."""
+        """One table per `Cell`: area of each class against the rest, macro average, micro average."""
         return by_title("ROC by class", {label: layout_areas(one) for label, one in mean_curves(findings).items()})
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per cell."""
+        """One figure per combination of factor levels (`Cell`)."""
         return by_title("roc", {label: figure_curves(one) for label, one in mean_curves(findings).items()})
 
 

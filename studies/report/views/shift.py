@@ -19,7 +19,7 @@ MEASURES = ["cosine", "cka", "mmd", "mmd_of_trials"]
 
 
 class Shift(View):
-    """The residual stream under each condition compared with that of the unmasked model."""
+    """Shift of the residual stream: each condition compared with the unmasked model."""
 
     name, order = "shift", 40
     captions = {
@@ -33,7 +33,7 @@ class Shift(View):
         return any(len(cell.analysis("shift")) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One per cell."""
+        """One table per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "Shift of the residual stream", layout_shift)
 
     def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
@@ -41,7 +41,7 @@ class Shift(View):
         return {}
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One per cell."""
+        """One figure per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "shift", figure_shift)
 
 

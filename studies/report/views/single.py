@@ -54,16 +54,16 @@ class SingleConditions(View):
     }
 
     def shows(self, findings: Findings) -> bool:
-        """Whether there are any."""
+        """Whether the study has single conditions."""
         return any(len(single_conditions(cell.tests)) for cell in findings.cells)
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """Per cell: the measured conditions, and those that equal another one by construction."""
+        """Per cell: the measured conditions, and the conditions that equal another one by construction."""
         measured = in_each_cell(findings, "Single conditions", layout_measured)
         return measured | in_each_cell(findings, "Single conditions that are equal by construction", layout_identities)
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per cell."""
+        """One figure per combination of factor levels (`Cell`)."""
         return in_each_cell(findings, "single", figure_singles)
 
 
