@@ -250,10 +250,6 @@ def _checked_names(function: str, names: tuple[str, ...]) -> tuple[str, ...]:
 Matrix = Bool[np.ndarray, "dest src"]
 
 
-def _unimodal(edges: EdgeSet, layout: TokenLayout, *modalities: str) -> Matrix:  # noqa: ARG001
-    return _equal(_modality_index(layout, modalities))
-
-
 def _cross_modal(edges: EdgeSet, layout: TokenLayout, *modalities: str) -> Matrix:
     if len(layout.modalities) < 2:
         raise EdgeError(f"{edges} needs at least two modalities; the layout has {list(layout.modalities)}")
@@ -262,19 +258,11 @@ def _cross_modal(edges: EdgeSet, layout: TokenLayout, *modalities: str) -> Matri
     return (group[:, None] != group) & named[:, None] & named
 
 
-def _flow(edges: EdgeSet, layout: TokenLayout, src: str, dest: str) -> Matrix:
-    return _positions(edges, layout, (dest,), (src,))
-
-
 def _cls_edges(edges: EdgeSet, layout: TokenLayout) -> Matrix:
     if not layout.has_cls:
         raise EdgeError(f"{edges} needs a CLS token; the layout has only the groups {list(layout.modalities)}")
     is_cls = np.array([group == CLS for group in layout.group])
     return (is_cls[:, None] | is_cls) & ~np.eye(len(layout), dtype=bool)
-
-
-def _same_channel(edges: EdgeSet, layout: TokenLayout) -> Matrix:
-    return _equal(_indices(layout, "channel", edges)) & _equal(_modality_index(layout, ()))
 
 
 def _lag(edges: EdgeSet, layout: TokenLayout, low: int, high: int) -> Matrix:
@@ -296,12 +284,14 @@ def _positions(
 
 
 MATRICES: dict[str, Callable[..., Matrix]] = {
-    "unimodal": _unimodal,
+    "unimodal": lambda edges, layout, *names: _equal(_modality_index(layout, names)),  # noqa: ARG005
     "cross_modal": _cross_modal,
-    "flow": _flow,
+    "flow": lambda edges, layout, src, dest: _positions(edges, layout, (dest,), (src,)),
     "cls_edges": _cls_edges,
     "self_edges": lambda edges, layout: np.eye(len(layout), dtype=bool),  # noqa: ARG005
-    "same_channel": _same_channel,
+    "same_channel": lambda edges, layout: (
+        _equal(_indices(layout, "channel", edges)) & _equal(_modality_index(layout, ()))
+    ),
     "same_patch": lambda edges, layout: _equal(_indices(layout, "patch", edges)),
     "lag": _lag,
     "positions": _positions,

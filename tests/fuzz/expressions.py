@@ -27,11 +27,8 @@ PLACES = (
     "({n},)", "[]", "{{0, 1}}", "[[0]]", "range(0, 10, {n})", "{n}", "[{n}] * 3", "None", "{{'a': 1}}", "'0'",
 )  # fmt: skip
 GIANTS = (
-    lambda: "every() | " * 200_000 + "every()",
     lambda: "~" * 100_000 + "every()",
     lambda: "(" * 5_000 + "every()" + ")" * 5_000,
-    lambda: "positions(dest=[" + "0, " * 500_000 + "0])",
-    lambda: "unimodal('" + "x" * 5_000_000 + "')",
     lambda: "every()" + ".at(layers=0)" * 20_000,
     lambda: "lag(" + "9" * 100_000 + ", 1)",
     lambda: "positions(dest=range(0, " + "9" * 22 + "))",
