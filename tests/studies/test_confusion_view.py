@@ -19,24 +19,18 @@ from emg_lens.studies.report.views.confusion import (
 from emg_lens.studies.study import Study
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    content = yaml.safe_load(TINY) | {"factors": {"seed": 2}, "conditions": {}, "views": ["confusion", "training"]}
-    return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
-
-
-def test_the_matrix_and_the_classes_are_scikit_learns(done):
-    trials, names = done.predictions(), done.facts["outputs"].iloc[0]
+def test_the_matrix_and_the_classes_are_scikit_learns(finished):
+    trials, names = finished.predictions(), finished.facts["outputs"].iloc[0]
     predicted = trials[[f"output_{name}" for name in names]].to_numpy().argmax(1)
     weight = 1 / trials.groupby(["fit", "subject", "repetition_id"])["target"].transform("size")
     expected = metrics.confusion_matrix(trials["target"], predicted, labels=range(len(names)), sample_weight=weight)
-    (matrix,) = confusions(done).values()
+    (matrix,) = confusions(finished).values()
     assert list(matrix) == list(matrix.index) == names
     np.testing.assert_allclose(matrix, expected)
     scores = metrics.precision_recall_fscore_support(
         trials["target"], predicted, labels=range(len(names)), sample_weight=weight, zero_division=0
     )
-    (title, table), *others = CONFUSION.tables(done).items()
+    (title, table), *others = CONFUSION.tables(finished).items()
     assert title == "By class" and not others and table["Class"].tolist() == [*names, "Mean over classes"]
     for column, of_classes in zip(("Precision", "Recall", "F1"), scores, strict=False):
         means = table[column].iloc[-1]
@@ -54,7 +48,7 @@ def test_windows_of_a_repetition_count_once_and_rows_are_what_was_performed():
     assert axes.get_ylabel() == "Performed" and [text.get_text() for text in axes.texts] == ["50", "50", "100"]
 
 
-def test_it_is_shown_where_it_is_asked_for(done):
-    assert "By class" in done.report() and (done.folder / "figures" / "confusion.svg").exists()
+def test_it_is_shown_where_it_is_asked_for(finished):
+    assert "By class" in finished.report() and (finished.folder / "figures" / "confusion.svg").exists()
     content = yaml.safe_load(TINY) | {"conditions": {}}
-    assert not CONFUSION.shows(replace(done, study=Study.parse(yaml.safe_dump(content))))
+    assert not CONFUSION.shows(replace(finished, study=Study.parse(yaml.safe_dump(content))))

@@ -22,12 +22,6 @@ from emg_lens.studies.report.views.roc import (
 from emg_lens.studies.study import Study
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    content = yaml.safe_load(TINY) | {"factors": {"seed": 2}, "conditions": {}, "views": ["roc", "training"]}
-    return Study.parse(yaml.safe_dump(content)).run(out=tmp_path_factory.mktemp("runs"), jobs=1)
-
-
 def predictions(logits, target, repetition_id=None):
     names = [f"output_{k}" for k in "abc"[: np.shape(logits)[1]]]
     about = {
@@ -62,9 +56,9 @@ def test_windows_of_a_repetition_count_once_and_classes_nobody_performs_are_left
     assert curves["a"].n_repetitions == pytest.approx(1)
 
 
-def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(done):
-    (curves,) = mean_curves(done).values()
-    names, trials = done.facts["outputs"].iloc[0], done.predictions()
+def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(finished):
+    (curves,) = mean_curves(finished).values()
+    names, trials = finished.facts["outputs"].iloc[0], finished.predictions()
     areas = []
     for _, some in trials.groupby("fit"):
         logits = some[[f"output_{name}" for name in names]].to_numpy(float)
@@ -72,11 +66,11 @@ def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(done):
         weights = 1 / some.groupby("repetition_id")["target"].transform("size")
         areas.append(roc_auc_score(some["target"], p, multi_class="ovr", average="macro", sample_weight=weights))
     assert curves[MACRO].area == pytest.approx(np.mean(areas))
-    (table,) = ROC.tables(done).values()
+    (table,) = ROC.tables(finished).values()
     assert table["Class"].tolist() == [*names, MACRO, MICRO]
     assert float(table["AUC"].iloc[-2]) == pytest.approx(np.mean(areas), abs=6e-4)
-    assert "ROC by class" in done.report() and (done.folder / "figures" / "roc.svg").exists()
+    assert "ROC by class" in finished.report() and (finished.folder / "figures" / "roc.svg").exists()
     lines = figure_curves(curves).axes[0].lines
     assert len(lines) == 1 + len(curves)
     content = yaml.safe_load(TINY) | {"conditions": {}}
-    assert not ROC.shows(replace(done, study=Study.parse(yaml.safe_dump(content))))
+    assert not ROC.shows(replace(finished, study=Study.parse(yaml.safe_dump(content))))
