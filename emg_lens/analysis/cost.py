@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from emg_lens.lens.evaluation import evaluating
 from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.encoder import HookedBiosignalEncoder, count_parameters
 from emg_lens.models.staged import blocks_with_positions
@@ -111,16 +112,12 @@ def forward_flops(model: nn.Module) -> int:
 def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
     if not hasattr(model, "example_input"):
         raise ArgumentError(f"{name!r} is a {type(model).__name__} without example_input; expected one of our models")
-    was_training, x = model.training, model.example_input(1)
-    model.eval()
-    try:
-        with torch.no_grad():
-            model(x)  # one-time work of the first call is not counted
-            flops, activations = _counted_flops(model, x), _most_held(model, x)
-            timer = Timer("model(x)", globals={"model": model, "x": x}, num_threads=1)
-            latency = timer.blocked_autorange(min_run_time=seconds).median
-    finally:
-        model.train(was_training)
+    x = model.example_input(1)
+    with evaluating(model), torch.no_grad():
+        model(x)  # one-time work of the first call is not counted
+        flops, activations = _counted_flops(model, x), _most_held(model, x)
+        timer = Timer("model(x)", globals={"model": model, "x": x}, num_threads=1)
+        latency = timer.blocked_autorange(min_run_time=seconds).median
     n_parameters = count_parameters(model)
     sizes = {kind: -(-n_parameters * bits // 8) for kind, bits in BITS.items()}
     try:

@@ -18,6 +18,7 @@ from emg_lens.analysis.patterns import group_index, group_names
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.hook_points import resolve_layout
 from emg_lens.layout import Stage, TokenLayout
+from emg_lens.lens.evaluation import evaluating
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.settings import check_inputs
 from emg_lens.validation import checked
@@ -83,29 +84,24 @@ def activation_shift(
     check_inputs(x, reference)
     with_baseline(conditions)
     layout = resolve_layout(model, layout)
-    was_training = model.training
-    model.eval()
     x = x[_evenly(len(x), MOST_RUN)]
-    try:
-        with torch.inference_mode():
-            clean = _residuals(model, x, None, layout, reference)
-            to_clean = {k: Discrepancy(activations.double()) for k, activations in clean.items()}
-            of_trials = dict.fromkeys(clean, np.nan)
-            if reference is not None:
-                some = reference[_evenly(len(reference), MOST_COMPARED)]
-                trained = _residuals(model, some, None, layout, None)
-                of_trials = {k: to_clean[k](trained[k].double(), same_trials=False) for k in clean}
-            rows = []
-            for condition in conditions:
-                masked = _residuals(model, x, condition, layout, reference)
-                rows += [
-                    {"condition": condition.name, "layer": layer, "tokens": tokens}
-                    | _distances(before, masked[layer, tokens], to_clean[layer, tokens])
-                    | {"mmd_of_trials": of_trials[layer, tokens]}
-                    for (layer, tokens), before in clean.items()
-                ]
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        clean = _residuals(model, x, None, layout, reference)
+        to_clean = {k: Discrepancy(activations.double()) for k, activations in clean.items()}
+        of_trials = dict.fromkeys(clean, np.nan)
+        if reference is not None:
+            some = reference[_evenly(len(reference), MOST_COMPARED)]
+            trained = _residuals(model, some, None, layout, None)
+            of_trials = {k: to_clean[k](trained[k].double(), same_trials=False) for k in clean}
+        rows = []
+        for condition in conditions:
+            masked = _residuals(model, x, condition, layout, reference)
+            rows += [
+                {"condition": condition.name, "layer": layer, "tokens": tokens}
+                | _distances(before, masked[layer, tokens], to_clean[layer, tokens])
+                | {"mmd_of_trials": of_trials[layer, tokens]}
+                for (layer, tokens), before in clean.items()
+            ]
     return pd.DataFrame(rows, columns=[*COLUMNS])
 
 

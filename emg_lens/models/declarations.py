@@ -21,18 +21,27 @@ def why_undeclared(part: object, declaration: str) -> str | None:
     replaced = sorted(_methods(kind, declaration) & vars(part).keys())
     if replaced:
         return f"{replaced[0]} was replaced on this {kind.__name__}"
-    return _why_class_lacks(kind, declaration)
+    sizes = tuple(len(vars(base)) for base in kind.__mro__)  # they change if a class gets a method later
+    if reason := _why_class_lacks(kind, declaration, sizes):
+        return reason
+    value = getattr(part, declaration)
+    return f"{kind.__name__} does not declare {declaration}" if value is None or value is False else None
 
 
 @cache
-def _why_class_lacks(kind: type, declaration: str) -> str | None:
+def _why_class_lacks(kind: type, declaration: str, sizes: tuple[int, ...]) -> str | None:  # noqa: ARG001
     bases = kind.__mro__
-    makers = [i for i, base in enumerate(bases) if declaration in vars(base)]
-    if not makers or not vars(bases[makers[0]])[declaration]:
+    first = next((i for i, base in enumerate(bases) if declaration in vars(base)), None)
+    if first is None:
         return f"{kind.__name__} does not declare {declaration}"
-    for base in bases[: makers[0]]:
-        if overridden := sorted(_methods(bases[makers[0]], declaration) & vars(base).keys()):
-            return f"{base.__name__} overrides {overridden[0]} and does not declare {declaration} anew"
+    known = bases[first].__mro__
+    for name in sorted(_methods(bases[first], declaration)):
+        own = [i for i, base in enumerate(bases) if base in known and name in vars(base)]
+        ours = [i for i in own if not bases[i].__module__.startswith("torch.")]
+        # With several bases, another class may stand between the methods of the declaring class and of its own bases.
+        for base in bases[: max([first, *(ours or own[:1])])]:
+            if base not in known and name in vars(base):
+                return f"{base.__name__} overrides {name} and does not declare {declaration} anew"
     return None
 
 

@@ -87,7 +87,7 @@ class StagedConfig(EncoderConfig):
 
     @property
     def layout(self) -> TokenLayout:
-        """What each position stands for, and the stages with their layers and positions."""
+        """Meaning of each position, and the stages with their layers and positions."""
         rows: list[tuple[str, str, int, int]] = [(f"{CLS}.{FUSION}", CLS, NO_INDEX, NO_INDEX)] * self.fuses
         for name, n_channels in self.modalities.items():
             rows.append((f"{CLS}.{name}", CLS, NO_INDEX, NO_INDEX))
@@ -149,6 +149,8 @@ class StagedEmbed(ChannelEmbed):
 
 class SideBySide:
     """A layer in which each stage works on its own positions; positions of no stage stay unchanged."""
+
+    mixes_only_by_attention = folds = True
 
     def __init__(self, blocks: Sequence[tuple[range, Block]]) -> None:
         self.blocks = tuple(blocks)

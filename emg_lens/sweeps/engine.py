@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from emg_lens.hooks import EdgeError, EdgeSet, none
 from emg_lens.layout import TokenLayout, where_modalities_meet
+from emg_lens.lens.evaluation import evaluating
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.executors.folded_tree import FoldedTree
@@ -60,7 +61,7 @@ def sweep(
         model: One of our models, or any TransformerLens model. It is run in eval mode and left as it was.
         x: Input `[trial, channel, time]`, standardised as in training; for other models their own kind of input.
         conditions: What to do. The baseline is added.
-        layout: What the positions stand for; default `model.layout`.
+        layout: Meaning of the positions; default `model.layout`.
         reference: Trials `[trial, channel, time]`, prepared like `x`, from which replacement values are computed
             (`Replace` by mean or resample): training trials.
         executor: `"auto"`; `"loop"`, one verified forward for each condition; or `"tree"`, which shares the layers that
@@ -113,26 +114,23 @@ def sweep(
             "gradients=True keeps the graphs of all outputs in memory and runs in the loop; leave out checkpoint,"
             " scratch and executor='tree'"
         )
+    if gradients and torch.is_inference_mode_enabled():
+        raise SweepInputError("gradients=True gives no gradients inside torch.inference_mode(); call sweep outside it")
     folder = check_scratch(scratch)
     conditions = with_baseline(conditions)
     target = target_of(model, layout)
     planned = plan_sweep(target, conditions)
     _check_that_something_is_done(conditions, planned, target)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.enable_grad() if gradients else torch.inference_mode():
-            for root in planned.roots:  # refuse what does not fit before anything runs
-                changed_input(x[:2], root.changes, target.layout, reference)
-            file = None
-            if checkpoint is not None:
-                asked = asked_settings(model, x, executor, batch_size)
-                file = Checkpoint(checkpoint, sweep_identity(model, x, conditions, target, reference) | asked)
-            settings = (file and file.settings) or settle(model, x, "loop" if gradients else executor, batch_size)
-            run = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, folder)
-            logits, failed = run.outputs()
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.enable_grad() if gradients else torch.inference_mode():
+        for root in planned.roots:  # refuse what does not fit before anything runs
+            changed_input(x[:2], root.changes, target.layout, reference)
+        file = None
+        if checkpoint is not None:
+            asked = asked_settings(model, x, executor, batch_size)
+            file = Checkpoint(checkpoint, sweep_identity(model, x, conditions, target, reference) | asked)
+        settings = (file and file.settings) or settle(model, x, "loop" if gradients else executor, batch_size)
+        run = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, folder)
+        logits, failed = run.outputs()
     return sweep_result(conditions, planned, logits, failed, settings.executor)
 
 
@@ -144,7 +142,7 @@ def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenL
         model: The model. Its class and parts must declare their structure (docs/extending.md §1) and have no hooks.
             Otherwise every position counts as read out, so that no live edge is ever called dead.
         edges: One edge set, or conditions.
-        layout: What the positions stand for; default `model.layout`.
+        layout: Meaning of the positions; default `model.layout`.
 
     Returns:
         One row for each condition: condition, edges_cut, live_edges_cut, rows_fully_cut, structural_null (the input is

@@ -14,8 +14,9 @@ from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.staged import SideBySide, blocks_of
 
-SLOTS = ("ln1", "attn", "ln2", "mlp")
-"""Parts of a block. Only in these places a module of torch's own is not vouched for by the part that holds it."""
+SLOTS = ("ln1", "attn", "ln2", "mlp", "attn.rotary", "attn.relative")
+"""Parts of a block. In these places, and at hook points, a module of torch does not belong to the part that holds it,
+because somebody put it there in the place of ours."""
 HOOK_KINDS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
 
 
@@ -50,7 +51,7 @@ def reason_not_to_plan(model: nn.Module) -> str | None:
 
 
 def reason_not_to_fold(model: nn.Module) -> str | None:
-    """Say why the folded executor cannot stand for the model's blocks; None if it can."""
+    """Say why the folded executor cannot replace the model's blocks; None if it can."""
     return reason_not_to_plan(model) or _reason_against_parts(model, "folds")
 
 
@@ -79,8 +80,9 @@ def _reason_against_parts(model: nn.Module, declaration: str) -> str | None:
     if type(model.ln_final) is not nn.Identity and (reason := why_undeclared(model.ln_final, declaration)):
         return f"its ln_final: {reason}"
     layers = [blocks_of(layer) for layer in model.blocks]
-    for layer, blocks in enumerate(layers):
-        for name, part in [named for block in blocks for named in _parts_of(block)]:
+    for layer, (whole, blocks) in enumerate(zip(model.blocks, layers, strict=True)):
+        stages = [("", whole)] if isinstance(whole, SideBySide) else []
+        for name, part in stages + [named for block in blocks for named in _parts_of(block)]:
             if reason := why_undeclared(part, declaration):
                 return f"its block {layer}{name and '.'}{name}: {reason}"
     if len(set(layers)) != model.cfg.n_layers:
@@ -93,5 +95,7 @@ def _parts_of(block: nn.Module) -> list[tuple[str, nn.Module]]:
     return [
         (name, part)
         for name, part in block.named_modules()
-        if name in SLOTS or not type(part).__module__.startswith("torch.nn.modules")
+        if name in SLOTS
+        or name.rpartition(".")[2].startswith("hook_")
+        or not type(part).__module__.startswith("torch.nn.modules")
     ]

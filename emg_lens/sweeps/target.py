@@ -12,6 +12,7 @@ from emg_lens.hooks.hook_points import resolve_layout
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.structure import reason_not_to_plan
+from emg_lens.validation import short
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Target:
     """What the planner needs to know about a model.
 
     Attributes:
-        layout: What the positions stand for.
+        layout: Meaning of the positions.
         n_layers: Number of blocks; 0 for a model without attention.
         n_heads: Heads in each block.
         readout: Positions of the last residual stream that may reach the outputs. If they are not known, all positions,
@@ -43,15 +44,31 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
         EdgeError: The model has no `cfg`, or neither the model nor the call gives a layout that fits.
     """
     if not hasattr(model, "cfg"):
-        raise EdgeError(f"{type(model).__name__} has no cfg, so it is no TransformerLens model; use adapt(model)")
+        raise EdgeError(f"{type(model).__name__} has no cfg, so it is not a TransformerLens model; use adapt(model)")
     cfg: Any = model.cfg
     layout, name = resolve_layout(model, layout), type(model).__name__
     if isinstance(model, HookedBiosignalEncoder) and len(layout) != cfg.n_ctx:
         raise EdgeError(f"the layout has {len(layout)} positions, {name} has {cfg.n_ctx}")
     n_layers, n_heads = getattr(cfg, "n_layers", 0), getattr(cfg, "n_heads", 0)
     if isinstance(model, HookedBiosignalEncoder) and reason_not_to_plan(model) is None:
-        return Target(layout, n_layers, n_heads, model.readout_positions, _permanent_mask(model), name)
+        return Target(layout, n_layers, n_heads, _readout_positions(model), _permanent_mask(model), name)
     return Target(layout, n_layers, n_heads, torch.arange(len(layout)), between_stages(layout, n_layers, n_heads), name)
+
+
+def _readout_positions(model: HookedBiosignalEncoder) -> Int[Tensor, " position"]:
+    """Return the positions that a model declares as read.
+
+    Raises:
+        EdgeError: They are no positions of the model.
+    """
+    n, read = model.cfg.n_ctx, model.readout_positions
+    if not isinstance(read, Tensor) or read.dtype != torch.int64 or read.ndim != 1 or not read.numel():
+        problem = f"{short(read)}; expected a torch.int64 tensor [position], for example torch.tensor([0])"
+    elif int(read.min()) < 0 or int(read.max()) >= n:
+        problem = f"{read.tolist()}; expected positions from 0 to {n - 1}"
+    else:
+        return read
+    raise EdgeError(f"{type(model).__name__}.readout_positions is {problem}")
 
 
 def between_stages(layout: TokenLayout, n_layers: int, n_heads: int) -> Bool[Tensor, "layer head dest src"] | None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from emg_lens.analysis import forward_flops
 from emg_lens.analysis.cost import model_costs
-from emg_lens.hooks import cross_modal, flow, same_channel, unimodal
+from emg_lens.hooks import EdgeError, cross_modal, flow, same_channel, unimodal
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models import (
     Architecture,
@@ -30,6 +30,7 @@ from emg_lens.models import (
 from emg_lens.models.components import MLP, Block
 from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.registry import ARCHITECTURES
+from emg_lens.models.staged import SideBySide
 from emg_lens.sweeps import Condition, audit, layer_masks, sweep
 from emg_lens.sweeps.settings import known_arithmetic
 from emg_lens.sweeps.structure import reason_not_to_fold, reason_not_to_plan
@@ -255,3 +256,68 @@ def test_a_new_encoder_is_one_file_and_one_entry(monkeypatch):
         torch.testing.assert_close(result.logits[name], logits)
     (costs,) = model_costs({"it": model}, seconds=0.001).to_dict("records")
     assert costs["flops"] == costs["flops_formula"]
+
+
+class PoolOfAll(HookedBiosignalEncoder):
+    def pool(self, resid):
+        return resid.mean(1)
+
+
+class OwnBlock(Block):
+    mixes_only_by_attention = folds = True
+
+
+class MixingBlock(Block):
+    def after_attention(self, resid_pre, attn_out):
+        return super().after_attention(resid_pre, attn_out - attn_out.mean(1, keepdim=True))
+
+
+def test_a_method_of_a_second_base_removes_the_declaration_of_the_first():
+    model = made(type("Both", (IsoNet, PoolOfAll), {}))
+    assert reason_not_to_plan(model) == "PoolOfAll overrides pool and does not declare readout_positions anew"
+    assert not audit(model, unimodal().at(layers=2)).structural_null.item()
+    block = type("BothBlocks", (OwnBlock, MixingBlock), {})(model.cfg, 2)
+    expected = "MixingBlock overrides after_attention and does not declare folds anew"
+    assert why_undeclared(block, "folds") == expected
+    elsewhere = type("Elsewhere", (), {"pool": lambda self, resid: resid.mean(1)})  # IsoNet's pool comes first
+    assert reason_not_to_plan(made(type("After", (IsoNet, elsewhere), {}))) is None
+
+
+def test_a_declaration_is_what_its_property_returns_and_a_class_may_change_later():
+    denied = type("Denied", (IsoNet,), {"runs_blocks_in_order": property(lambda self: False)})
+    assert reason_not_to_plan(made(denied)) == "Denied does not declare runs_blocks_in_order"
+    later = type("Later", (IsoNet,), {})
+    model = made(later)
+    assert reason_not_to_plan(model) is None
+    later.pool = lambda self, resid: resid.mean(1)
+    assert reason_not_to_plan(model) == "Later overrides pool and does not declare readout_positions anew"
+
+
+def test_readout_positions_may_be_a_class_attribute_and_must_be_positions():
+    last = {"pool": lambda self, resid: resid[:, -1], "readout_positions": torch.tensor([4, 5])}
+    model = made(type("Last", (IsoNet,), last))
+    assert reason_not_to_fold(model) is None and audit(model, flow("acc", "emg").at(layers=2)).structural_null.item()
+    for wrong in ([0], torch.tensor([9]), torch.tensor([-1]), torch.tensor([0.0]), torch.tensor([]), torch.ones(2, 1)):
+        model = made(type("Wrong", (IsoNet,), last | {"readout_positions": wrong}))
+        with pytest.raises(EdgeError, match=r"Wrong.readout_positions is .*; expected "):
+            audit(model, unimodal())
+
+
+def test_a_module_of_torch_in_the_place_of_a_hook_point_is_not_known():
+    model = made(IsoNet)
+    model.blocks[2].hook_attn_out = nn.Softmax(1)  # mixes positions
+    assert reason_not_to_plan(model) == "its block 2.hook_attn_out: Softmax does not declare mixes_only_by_attention"
+    assert not audit(model, unimodal().at(layers=2)).structural_null.item()
+
+
+def test_a_layer_of_stages_of_its_own_class_is_not_known():
+    class Mixing(SideBySide):
+        def __call__(self, resid):
+            return super().__call__(resid) + resid.mean(1, keepdim=True)
+
+    class Mine(MultimodalTransformer):
+        def _layer(self, layer):
+            return Mixing(super()._layer(layer).blocks)
+
+    expected = "its block 0: Mixing overrides __call__ and does not declare mixes_only_by_attention anew"
+    assert reason_not_to_plan(made(Mine)) == expected

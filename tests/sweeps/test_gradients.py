@@ -75,3 +75,8 @@ def test_options_that_exclude_gradients_are_refused(model, option, tmp_path):
     with pytest.raises(SweepInputError, match="gradients=True .*; leave out checkpoint, scratch and") as error:
         sweep(model, model.example_input(2).double(), [], gradients=True, **{option: value})
     assert "\n" not in str(error.value)
+
+
+def test_gradients_inside_inference_mode_are_refused(model):
+    with torch.inference_mode(), pytest.raises(SweepInputError, match="no gradients inside torch.inference_mode"):
+        sweep(model, model.example_input(2).double(), [], gradients=True)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from emg_lens.analysis.cost import model_costs
+from emg_lens.analysis.shift import activation_shift
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import EdgeError, cross_modal, cut, flow, unimodal
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -101,6 +103,22 @@ def test_the_model_is_left_as_it_was(model, x):
         sweep(model, x, layer_masks(EDGES, 5)[:2])
         assert model.training
         assert not any(p.fwd_hooks for p in model.hook_points())
+    finally:
+        model.eval()
+
+
+def test_every_part_of_the_model_keeps_its_mode(model, x):
+    model.train()
+    model.blocks[0].eval()  # frozen in the middle of a training
+    before = [part.training for part in model.modules()]
+    try:
+        for call in (
+            lambda: sweep(model, x, []),
+            lambda: activation_shift(model, x, []),
+            lambda: model_costs({"it": model}, seconds=0.001),
+        ):
+            call()
+            assert [part.training for part in model.modules()] == before
     finally:
         model.eval()
 
