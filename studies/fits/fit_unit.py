@@ -11,7 +11,7 @@ from emg_lens.data.folds import Fold
 from emg_lens.studies.spec.cohort import CHOSEN_LATER
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.factors import Levels
-from emg_lens.studies.spec.study_spec import AFTERWARDS, WORDS, StudySpec
+from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.training.recipe import TrainingRecipe
 
 LONGEST_NAME = 120
@@ -55,19 +55,19 @@ class Fit:
 
     @property
     def seed(self) -> int:
-        """Seed of the fit, made from the seed of the recipe and the fold: levels of other factors share it."""
+        """Seed of the fit, computed from the recipe's seed and the fold; levels of other factors have the same seed."""
         return (self.spec.training.seed * 1_000_003 + zlib.crc32(self.fold.name.encode())) % 2**31
 
     @property
     def of_every_channel(self) -> "Fit":
-        """The same fit with all channels."""
+        """Return a copy of this fit in which the model receives all channels."""
         return replace(self, spec=self.spec.model_copy(update={"cohort": self.spec.cohort.of_every_channel}))
 
     @property
     def settings(self) -> str:
         """All settings that decide the outputs, as text. Fits with equal texts are the same fit."""
         spec = self.spec.model_copy(update={"cohort": self.spec.cohort.with_numbered_channels})
-        return f"{self.fold.name} {spec.model_dump_json(exclude={*WORDS, *AFTERWARDS, 'factors'})}"
+        return f"{self.fold.name} {spec.model_dump_json(exclude={*spec.NO_NUMBER, 'factors'})}"
 
     @property
     def recipe(self) -> TrainingRecipe:
@@ -102,7 +102,7 @@ def fits_of(study: StudySpec, subjects: Sequence[Sequence[str]]) -> list[Fit]:
 
 
 def read_together(fits: Sequence[Fit]) -> list[Fit]:
-    """Order fits so that those of the same recordings follow each other; a worker then reads the recordings once."""
+    """Put fits of the same recordings next to each other, so that a worker reads these recordings only once."""
     recordings = [(one.spec.cohort.model_dump_json(exclude=CHOSEN_LATER), one.fold.subjects) for one in fits]
     place = {key: i for i, key in reversed(list(enumerate(recordings)))}
     return [fits[i] for i in sorted(range(len(fits)), key=lambda i: place[recordings[i]])]

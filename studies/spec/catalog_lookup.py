@@ -1,7 +1,6 @@
 """Names and texts of the shipped studies."""
 
-from importlib import resources
-from importlib.resources.abc import Traversable
+from emg_lens.io.spec_file import shipped_names, shipped_text
 
 
 def catalogue() -> tuple[str, ...]:
@@ -12,13 +11,9 @@ def catalogue() -> tuple[str, ...]:
         >>> "quickstart" in catalogue()
         True
     """
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in _folder().iterdir() if f.name.endswith(".yaml")))
+    return shipped_names("emg_lens.studies")
 
 
 def catalogue_text(name: str) -> str:
     """Return the YAML text of a shipped study."""
-    return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-
-
-def _folder() -> Traversable:
-    return resources.files("emg_lens.studies") / "catalog"
+    return shipped_text("emg_lens.studies", name)

@@ -4,24 +4,18 @@ Unknown keys and invalid edge expressions are errors when the file is read. What
 (settings, layers, classes) is checked before the first fit.
 """
 
-import hashlib
-import json
-import os
 import re
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from emg_lens.analysis.fit_analysis import FIT_ANALYSES
 from emg_lens.data.registry import DATASETS, describe_dataset
 from emg_lens.data.splits import SplitSpec
 from emg_lens.errors import EmgLensError
-from emg_lens.io.yaml_text import YAMLTextError, read_mapping, text_of_file
+from emg_lens.io.spec_file import SpecFile
 from emg_lens.models.spec import ModelSpec
-from emg_lens.studies.spec.catalog_lookup import catalogue, catalogue_text
 from emg_lens.studies.spec.cohort import Cohort
 from emg_lens.studies.spec.condition_spec import ConditionsSpec
 from emg_lens.studies.spec.errors import StudyError
@@ -29,17 +23,15 @@ from emg_lens.studies.spec.factors import AVERAGED, Factors, Levels, combination
 from emg_lens.studies.spec.reference import Reference
 from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.training.recipe import TrainingRecipe
-from emg_lens.validation import ArgumentError, SpecModel, check_argument, short
+from emg_lens.validation import ArgumentError, short
 
-WORDS = ("title", "question")
-"""Keys that change no number."""
 AFTERWARDS = ("metrics", "statistics", "reference", "views")
 """Keys that change only what is computed from the saved outputs of finished fits."""
 SHIFT, SUPERSETS = "shift", "superset-ablations"
 """The fit analyses of a study that names none."""
 
 
-class StudySpec(SpecModel):
+class StudySpec(SpecFile):
     """A whole study, as its file describes it.
 
     Attributes:
@@ -60,6 +52,13 @@ class StudySpec(SpecModel):
         reference: Published numbers, shown next to the results of the study.
         views: Tables and figures of the report; default all that the study has results for.
     """
+
+    KIND = "study"
+    KEYS = ("name", "cohort", "model")
+    OTHER_KIND = ("corpus", "describes a pre-training, not a study; run it with emg-lens pretrain")
+    PACKAGE = "emg_lens.studies"
+    ERROR = StudyError
+    NO_NUMBER = ("title", "question", *AFTERWARDS)
 
     name: str = Field(max_length=100)
     title: str
@@ -136,58 +135,6 @@ class StudySpec(SpecModel):
         if self.cohort.labels is not None:
             raise ValueError("conditions.extra: 'sees' needs every class of the data set; leave cohort.labels out")
 
-    # --- reading and writing ------------------------------------------------------------------------------
-
-    @classmethod
-    def load(cls, name_or_path: str | Path) -> Self:
-        """Read a study by its catalogue name or from a YAML file.
-
-        Args:
-            name_or_path: A name that `catalogue()` lists, or the path of a `.yaml` file.
-
-        Raises:
-            StudyError: The study does not exist, or the file is not YAML, has an unknown key or an invalid value.
-        """
-        check_argument("study", name_or_path, str | Path)
-        path = Path(name_or_path)
-        if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # False also for text that cannot name a file
-            return cls.parse(_read(path), source=str(path))
-        if str(name_or_path) not in catalogue():
-            known = ", ".join(catalogue())
-            raise StudyError(f"unknown study {short(str(name_or_path))}; give a .yaml file or one of: {known}")
-        return cls.parse(catalogue_text(str(name_or_path)), source=str(name_or_path))
-
-    @classmethod
-    def parse(cls, text: str, source: str = "study") -> Self:
-        """Read a study from YAML text.
-
-        Args:
-            text: The text.
-            source: Name of the text, for error messages.
-
-        Raises:
-            StudyError: The text is not YAML, or has an unknown key or an invalid value.
-        """
-        try:
-            content = read_mapping(text, source, "name, cohort, model")
-        except YAMLTextError as error:
-            raise StudyError(str(error)) from None
-        try:
-            if "corpus" in content and "cohort" not in content:
-                raise StudyError(f"{source} describes a pre-training, not a study; run it with emg-lens pretrain")
-            return cls.from_content(content)
-        except ArgumentError as error:
-            raise StudyError(f"{source}: {error}") from None
-
-    def to_yaml(self) -> str:
-        """Write the study as YAML with all its defaults, except the defaults of the architecture."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-
-    def digest(self) -> str:
-        """Hash all settings that could change a fit or its outputs, as ten hexadecimal digits."""
-        content = self.model_dump(mode="json", exclude={*WORDS, *AFTERWARDS})
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
-
     # --- levels -------------------------------------------------------------------------------------------
 
     def at(self, levels: Levels) -> "StudySpec":
@@ -235,10 +182,3 @@ class StudySpec(SpecModel):
         if unknown:
             known = ", ".join(FIT_ANALYSES.names())
             raise StudyError(f"analyses: unknown fit analysis {unknown[0]!r}; known: {known}")
-
-
-def _read(path: Path) -> str:
-    try:
-        return text_of_file(path, "study")
-    except YAMLTextError as error:
-        raise StudyError(str(error)) from None
