@@ -114,7 +114,7 @@ def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[Place, str]:
 
 
 def count_layers(model: nn.Module, paths: Mapping[Place, str]) -> int:
-    """Count the layers of the stack of `paths`, including layers without attention; with stages, those of the model."""
+    """Count the layers of the stack of `paths`, or of the whole model if it has stages, with or without attention."""
     if stages := _own_stages(model):
         return max(stage.layers.stop for stage in stages)
     stack = paths[max(paths)].split(".")[0]

@@ -6,7 +6,7 @@ from pydantic import Field
 
 By = Literal["zero", "mean", "resample", "permute"]
 Within = Literal["all", "channel", "patch"]
-"""The tokens that exchange places: all, those of the same channel, or those of the same patch."""
+"""The tokens that exchange places: all tokens, tokens of the same channel, or tokens of the same patch."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 FROM_REFERENCE: tuple[By, ...] = ("mean", "resample")
 """The options that need reference trials."""

@@ -82,7 +82,7 @@ class Electrodes(SpecModel):
 
     @property
     def in_order(self) -> "Electrodes":
-        """The same electrodes by number, in channel order; unchanged if they are given by name."""
+        """Return a copy with sorted electrode numbers; the electrodes are unchanged if given by name."""
         if isinstance(self.electrodes, str):
             return self
         return Electrodes(electrodes=tuple(self.chosen(0)), axes=self.axes)

@@ -116,7 +116,7 @@ class Corpus:
 
         Args:
             folders: Folders with `*.h5`, or single files: shards, or files of `TrialSet.save`.
-            modalities: Number of channels of each modality that windows are padded to. Default: that of the shard with
+            modalities: Number of channels of each modality that windows are padded to. Default: as in the shard with
                 the most channels; channels of unknown modality count as `"emg"`.
             scale: See the class.
             padding: See the class.

@@ -69,7 +69,7 @@ class CorpusPart(SpecModel):
 def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out: str | Path) -> pd.DataFrame:
     """Write shards `<part>-<subject>.h5` with `data [window, channel, time]` (float32) and `label [window]`.
 
-    The label of a window is that of its middle row (0 = rest, -1 = unlabelled). Windows in which every channel is
+    The label of a window is the label of its middle row (0 = rest, -1 = unlabelled). Windows in which every channel is
     constant are left out and counted. A folder with part of the shards is completed.
 
     Args:

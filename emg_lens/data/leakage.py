@@ -1,8 +1,8 @@
 """Leakage of a split: what test trials have in common with training trials, and pre-onset decodability.
 
 A report counts; it does not judge. A split within subjects shares subjects and recordings by definition. Shared samples
-or repetitions are a mistake in any split. Samples are those of the windows; a filter over the whole recording may in
-addition carry information from one window to its neighbours, which is not counted.
+or repetitions are a mistake in any split. Only samples in windows are counted. A filter over the whole recording
+may also carry information between neighbouring windows; this is not counted.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

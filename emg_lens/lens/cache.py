@@ -41,7 +41,7 @@ class BiosignalCache(ActivationCache):
     ) -> Float[Tensor, "component *chosen d_model"]:
         """Compute what each part adds to the input of a sub-layer or the unembedding (centred, scaled, with gain).
 
-        Arguments are those of TransformerLens. The offset of the norm belongs to no part and is left out. With
+        Arguments are as in TransformerLens. The offset of the norm belongs to no part and is left out. With
         `recompute_ln`, every part is normalised as if it were the whole stream, with the offset.
 
         Raises:

@@ -140,9 +140,8 @@ class EncoderConfig(SignalConfig):
         masked_edges: Edge expression of attention edges that this model never has, in training or later
             (`"flow('acc', 'cls')"`); empty = it has all edges.
         mask_token: Whether there is a learned vector that replaces hidden tokens (`model(x, masked=...)`).
-        initial_weights: `"xavier"` = every map by itself; `"depth_scaled"` = those of queries, keys and values as one
-            map, and what layer l writes to the residual stream over √(2l), counted from 1 (`docs/tinymyo-model.md`
-            §9.1).
+        initial_weights: `"xavier"` = every map separately. `"depth_scaled"` = queries, keys and values as one map; the
+            output maps of attention and MLP in layer l (from 1) are divided by √(2l) (`docs/tinymyo-model.md` §9.1).
         drop_tail: Whether samples after the last complete patch are ignored; otherwise such trials are refused.
         attention_dir: `"causal"` = tokens attend only to tokens of their own time and of earlier times; CLS attends to
             all tokens, and no token attends to CLS. The other edges do not exist, like `masked_edges`.

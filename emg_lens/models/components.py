@@ -1,6 +1,6 @@
 """Hooked building blocks of the encoders: embedding, LayerNorm, MLP, block, readout. Attention has its own file.
 
-Hook names, weight shapes and the order of operations are those of TransformerLens (docs/transformerlens.md §2
+Hook names, weight shapes and the order of operations are as in TransformerLens (docs/transformerlens.md §2
 to §4). Without a hook, the fused torch kernel of the same function runs instead.
 """
 
@@ -294,7 +294,7 @@ class Block(nn.Module):
 
     @property
     def submodules(self) -> Any:
-        """Refuse TransformerLens's edge tools for a post-LN block; they read this attribute first.
+        """Raise an error for a post-LN block, so that TransformerLens's edge tools, which read this attribute, stop.
 
         Direct path patching, edge attribution and faithfulness add the output of one component to the input of another.
         This is exact only if the residual stream is a plain sum.

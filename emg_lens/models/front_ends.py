@@ -38,7 +38,7 @@ class FrontEnd(nn.Module, ABC):
 class CompressedConv(FrontEnd):
     """Range compression x -> range * x / (midpoint + |x|), one convolution without padding, GELU, LayerNorm.
 
-    The compression is that of Reinhard et al. (2002, §3.1, equation 3), with a sign. Step t uses the samples
+    The compression follows Reinhard et al. (2002, §3.1, equation 3), with a sign. Step t uses the samples
     `t * stride ... t * stride + kernel_samples - 1` and no later ones.
     """
 

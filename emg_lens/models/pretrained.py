@@ -1,4 +1,4 @@
-"""Pretrained weights for a fit: all weights are taken except those of the head, or the file is refused.
+"""Pretrained weights for a fit: all weights except the head's are loaded. A file that does not fit is an error.
 
 The weights are a folder of `save_pretrained`, the folder of a pre-training, or a published file for architectures that
 read such files (`from_published_trunk`).
@@ -30,9 +30,9 @@ class PretrainedWeights:
 
     Attributes:
         source: Their file.
-        settings: The settings of their model, except those that the data or another fit decide.
-        trunk: The model's tensors by name, except those of the head.
-        notes: Facts about them for the report.
+        settings: The settings of the pretrained model, except settings that the data or another fit decide.
+        trunk: The model's tensors by name, without the head.
+        notes: Facts about the weights for the report.
     """
 
     source: str
@@ -75,7 +75,7 @@ class PretrainedWeights:
 
 
 def weights_files(pretrained: str) -> list[Path]:
-    """Find the files of a study's `pretrained:`; `$NAME` stands for an environment variable.
+    """Find the files of a study's `pretrained:`; `$NAME` is replaced by the environment variable NAME.
 
     Raises:
         ModelFileError: There is no such file, or the variable is not set.

@@ -12,7 +12,7 @@ class ModelSpec(SpecModel):
 
     Attributes:
         architecture: A known architecture (`emg-lens list`). All other keys are fields of its configuration.
-        pretrained: Weights to start from, except those of the head: a file or a folder, with `$NAME` for an environment
+        pretrained: Weights to start from (the head is not loaded): a file or a folder, with `$NAME` for an environment
             variable (`emg_lens.models.pretrained`). `None` = all weights are initialised.
     """
 

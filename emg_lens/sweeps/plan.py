@@ -41,7 +41,7 @@ class Mask:
 
     @staticmethod
     def pack(mask: Bool[np.ndarray, "head dest src"]) -> "Mask | None":
-        """Pack a mask; None if nothing is cut."""
+        """Pack a mask into bits; return None if the mask cuts no edge."""
         packed = np.packbits(mask.reshape(len(mask), -1), axis=1)
         if not packed.any():
             return None
@@ -111,7 +111,7 @@ class Root:
 
     Attributes:
         changes: Changes of the input, in order; empty for the original input.
-        tree: The root of the tree, which stands for the embeddings.
+        tree: The root of the tree: the residual stream after the embeddings.
         members: Indices of the conditions that are planned here.
     """
 

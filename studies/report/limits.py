@@ -1,7 +1,7 @@
-"""What a study shows and does not show, computed from its controls, its audit and its leakage report.
+"""Sentences on what a study shows and does not show, from its controls, its audit and its leakage report.
 
-A cut is listed under "Shown" only if its interval excludes zero and every control that was run agrees on average. What
-a control, the audit or the split leaves open is listed under "Not shown" (docs/controls.md §8).
+A cut is listed under "Shown" only if its interval excludes zero and every control that was run agrees on average.
+Limits that follow from a control, the audit or the split are listed under "Not shown" (docs/controls.md §8).
 """
 
 from collections.abc import Iterator, Mapping

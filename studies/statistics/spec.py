@@ -45,7 +45,7 @@ class StatisticsSpec(SpecModel):
             `"sign-flip"` (paired permutation test of the mean). The report lists all three.
         correction: Correction for the stars. The report lists all three.
         compare: Comparisons of unmasked models between levels of a factor: `[{factor: sensors, to: both}]`.
-        family: Hypotheses that are corrected together: `"mode"`, those of one mask mode (10 in the paper);
+        family: Hypotheses that are corrected together: `"mode"`, the conditions of one mask mode (10 in the paper);
             `"all"`, every condition (30); `"distinct"`, without structural nulls, and conditions with the same live
             cut counted once (18).
         confidence: Confidence level of the intervals.

@@ -134,7 +134,7 @@ def load(
         exercises: Numbers of the exercises to read.
         parts: For data bases with several files for an exercise: the acquisitions, or sessions in order of time, to
             read; default all. Repetition numbers continue through them.
-        sensors: Modalities to read; default those of the data base's papers, EMG and the accelerometer.
+        sensors: Modalities to read; default: EMG and the accelerometer, as in the data base's papers.
         labels: `"restimulus"`: corrected to the real movement; or `"stimulus"`: what the screen showed. Onsets of the
             first are 0.4 to 2.1 s later (docs/data-sets.md §2.2).
         label_numbering: Whether the files number gestures within the exercise (`"local"`) or the data base

@@ -39,7 +39,7 @@ DAMAGED = (
 )  # fmt: skip
 """Exceptions of the readers on damaged files."""
 LARGEST_WEIGHT = 1e6
-"""Larger weights are taken as damage: those of the published kind are below ten."""
+"""A file with larger weights counts as damaged; weights in published files are below ten."""
 READ = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
 LIGHTNING_PREFIX = "model."
@@ -201,7 +201,7 @@ def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head
             rounded = [expected[name].to(dtype).float() for dtype in READ]  # the precision of the file is not known
             if not any(torch.allclose(tensor.float(), one, rtol=1e-5) for one in rounded):
                 raise ModelFileError(
-                    f"{published.source}: {name} are {tensor[:3]}, ...; expected those of base {cfg.rotary_base}"
+                    f"{published.source}: {name} are {tensor[:3]}, ...; expected the values for base {cfg.rotary_base}"
                 )
         elif name in expected and name != CHANNEL_EMBED and tensor.shape != expected[name].shape:
             if is_of_head(name) and not own_head:

@@ -57,7 +57,7 @@ class TinyMyoConfig(PublishedBlocks):
             objective needs. The published model gives one value per sample.
         channel_slots: Number of learned vectors, each added to the tokens of one channel; 0 = none.
         padding: Modality with zeros, which fills up the number of channels (`{"emg": 12, "pad": 4}`).
-        reads_padding: Whether other tokens attend to those of `padding`, as in the published model.
+        reads_padding: Whether other tokens attend to the tokens of `padding`, as in the published model.
     """
 
     patch_samples: PositiveInt | None = 20

@@ -81,8 +81,8 @@ def detect_rope_mode(
 ) -> RopeDetection:
     """Compare the masked reconstruction loss under each mode of rotary positions, with the same hidden tokens.
 
-    The loss is that of pre-training: smooth L1 of the hidden samples (docs/tinymyo-model.md §9.1 says what the modes
-    are).
+    The loss is the same as in pre-training: smooth L1 of the hidden samples. docs/tinymyo-model.md §9.1 describes the
+    modes.
 
     ```python
     detection = detect_rope_mode(TinyMyo.from_published("pretrained.ckpt", modalities={"emg": 8}), windows)

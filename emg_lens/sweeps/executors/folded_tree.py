@@ -52,8 +52,9 @@ def _siblings(
 ) -> Callable[[Mask | None], Tensor]:
     """Return a function from a mask of `todo` to the residual stream after a layer with input `resid`.
 
-    `masks` are those of all siblings, finished ones included. The others are computed as changes to the first, and
-    their number decides how attention is computed. So a resumed sweep gives the same last digits.
+    `masks` are the masks of all siblings, including finished siblings. The other siblings are computed as changes to
+    the first one, and the number of siblings decides how attention is computed. Therefore a resumed sweep gives the
+    same last digits.
     """
     if isinstance(layer, FoldedSideBySide):
         return _StagesSideBySide(layer, resid, masks, todo)

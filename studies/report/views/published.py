@@ -36,8 +36,8 @@ def published_rows(findings: Findings) -> pd.DataFrame:
 
     Returns:
         The compared factors, `condition`, `paper`, `paper_stars`, `source`; of the study: `n_subjects`, `mean`,
-        `stars`, `difference` = here − paper with `ci_low` and `ci_high`, in `unit`. The interval is that of the mean
-        here; the published number counts as exact.
+        `stars`, `difference` = here − paper with `ci_low` and `ci_high`, in `unit`. The interval is the interval of
+        the mean here; the published number counts as exact.
     """
     reference = findings.reference
     assert reference is not None

@@ -23,7 +23,7 @@ class Shift(View):
 
     name, order = "shift", 40
     captions = {
-        "shift": "Cosine similarity of the residual stream under a condition to that of the unmasked model, after"
+        "shift": "Cosine similarity of the residual streams under a condition and of the unmasked model, after"
         " every layer, at CLS (at all tokens if there is no CLS). Mean over trials and fits. Dashed: one"
         " size-matched random cut."
     }

@@ -115,7 +115,7 @@ def test_what_a_file_says_of_its_positions_decides(tmp_path):
     ):
         load(token, rope="none")
     odd = published(**{name: 2 * f for name, f in frequencies().items()})
-    with pytest.raises(EmgLensError, match="expected those of base 10000"):
+    with pytest.raises(EmgLensError, match="expected the values for base 10000"):
         load(write(tmp_path / "odd.ckpt", odd))
     with pytest.raises(EmgLensError, match="belong to heads of width 4; expected 2: give n_heads=3"):
         load(token, n_heads=6)

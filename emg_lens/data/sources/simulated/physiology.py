@@ -44,8 +44,8 @@ def coloured_noise(
 ) -> Float[np.ndarray, "row channel"]:
     """Generate stationary Gaussian noise with a given spectrum and unit variance, independent between channels.
 
-    All power is below half the sampling rate, as after an ideal anti-aliasing filter. The unit variance is that of the
-    process; the variance of a short signal varies about it.
+    All power is below half the sampling rate, as after an ideal anti-aliasing filter. The process has unit
+    variance; the variance of a short signal differs from 1.
 
     Raises:
         ValueError: The spectrum has no power at the frequencies of `n_rows` rows.
