@@ -5,6 +5,7 @@ A package adds its own analysis as a subclass of `FitAnalysis` with one object. 
 `analyses: [mine]`.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from emg_lens.errors import EmgLensError
 from emg_lens.registry import Registry
+from emg_lens.validation import short
 
 if TYPE_CHECKING:  # studies read the names of analyses without torch
     from emg_lens.data.batch import Batch
@@ -20,7 +22,7 @@ if TYPE_CHECKING:  # studies read the names of analyses without torch
 
 
 class AnalysisError(EmgLensError, ValueError):
-    """An analysis that does not return a table."""
+    """An analysis that does not return a table, or that changes what it analyses."""
 
 
 class FitAnalysis(ABC):
@@ -31,7 +33,7 @@ class FitAnalysis(ABC):
         """Analyse a fitted model.
 
         A study also runs the analysis once on an untrained model and a few trials before it fits anything, so that an
-        error is found at once.
+        error is found at once. The analysis must not change the model or the batch.
 
         Args:
             model: The fitted model, in evaluation mode.
@@ -65,15 +67,48 @@ def run_analyses(
 
     Raises:
         UnknownNameError: No analysis has this name.
-        AnalysisError: An analysis returns something else than a table with columns.
+        AnalysisError: It is not a `FitAnalysis`, its name is no file name, it returns something else than a table with
+            columns, or it changed the model or the batch.
     """
     tables = {}
     for name in names:
-        table = FIT_ANALYSES[name].run(model, batch, conditions)
+        analysis, before = FIT_ANALYSES[name], _state(model, batch)
+        if not isinstance(analysis, FitAnalysis) or not re.fullmatch(r"\w[\w.-]*", name):
+            raise AnalysisError(
+                f"the analysis {name!r} is {short(analysis)}; expected an object of a subclass of FitAnalysis, and a"
+                " name of letters, digits, '-', '_' and '.', because its table is a file of this name"
+            )
+        table = analysis.run(model, batch, conditions)
         if not isinstance(table, pd.DataFrame) or not len(table.columns) or "fit" in table:
             raise AnalysisError(
                 f"the analysis {name!r} returned {type(table).__name__}; expected a pandas.DataFrame with columns, none"
                 " of them called 'fit'"
             )
+        if not table.columns.is_unique or not all(isinstance(column, str) and column for column in table.columns):
+            raise AnalysisError(
+                f"the analysis {name!r} returned the columns {list(table.columns)[:8]}; expected a different text for"
+                " each column"
+            )
+        if len(table) and (table.index.names != [None] or table.index.dtype.kind not in "iu"):
+            raise AnalysisError(
+                f"the analysis {name!r} returned a table with values in its index, which is not stored; return"
+                " table.reset_index()"
+            )
+        if _state(model, batch) != before:
+            raise AnalysisError(
+                f"the analysis {name!r} changed the model or the batch, and the scores of the study are computed after"
+                " it; work on copy.deepcopy(model) and batch.x.clone(), and remove all hooks"
+            )
         tables[name] = table
     return tables
+
+
+def _state(model: Any, batch: Any) -> list[tuple[int, ...]]:
+    """Return values that change when a tensor of the model or the batch is edited or replaced, or a hook is added."""
+    parts = list(model.modules()) if hasattr(model, "modules") else []
+    tensors = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
+    tensors += [getattr(batch, name, None) for name in ("x", "targets", "lengths", "reference")]
+    versions = [(id(t), t._version) for t in tensors if t is not None and not t.is_inference()]
+    return versions + [
+        (id(part), part.training, len(part._forward_hooks), len(part._forward_pre_hooks)) for part in parts
+    ]

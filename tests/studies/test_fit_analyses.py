@@ -1,14 +1,17 @@
 """Fit analyses: one table a fit, saved and read back; another package adds its own analysis."""
 
 import sys
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from tiny import TINY
 
 from emg_lens import registry
 from emg_lens.analysis.fit_analysis import FIT_ANALYSES, AnalysisError, FitAnalysis, run_analyses
+from emg_lens.data.batch import Batch
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
@@ -103,3 +106,53 @@ def test_an_analysis_that_fails_is_found_before_anything_is_fitted(monkeypatch, 
     with pytest.raises(StudyError, match="'wrong' returned NoneType"):
         study(analyses=["wrong"]).run(out=tmp_path, jobs=1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (pd.DataFrame({"c": ["x", "y"], "a": [1, 2]}).groupby("c").mean(), "values in its index.*reset_index"),
+        (pd.DataFrame({"a": [1]}, index=["x"]), "values in its index"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a different text for each column"),
+        (pd.DataFrame([[1, 2]]), "a different text for each column"),
+    ],
+)
+def test_a_table_that_would_be_stored_incompletely_is_refused(monkeypatch, table, message):
+    monkeypatch.setattr(FIT_ANALYSES, "_known", {"wrong": Wrong(table)})
+    with pytest.raises(AnalysisError, match=message):
+        run_analyses(["wrong"], None, None, [])
+
+
+@pytest.mark.parametrize("known", [{"wrong": Wrong}, {"wrong": len}, {"../wrong": Wrong(pd.DataFrame({"a": [1]}))}])
+def test_what_is_no_analysis_and_names_that_are_no_file_names_are_refused(monkeypatch, known):
+    monkeypatch.setattr(FIT_ANALYSES, "_known", known)
+    with pytest.raises(AnalysisError, match="expected an object of a subclass of FitAnalysis, and a name of letters"):
+        run_analyses(known, None, None, [])
+
+
+class Careless(FitAnalysis):
+    def __init__(self, edit):
+        self.edit = edit
+
+    def run(self, model, batch, conditions):
+        with torch.no_grad():
+            self.edit(model, batch)
+        return pd.DataFrame({"a": [1]})
+
+
+@pytest.mark.parametrize(
+    ("edit", "refused"),
+    [
+        (lambda model, batch: model.weight.zero_(), True),
+        (lambda model, batch: model.train(), True),
+        (lambda model, batch: model.register_forward_hook(print), True),
+        (lambda model, batch: batch.x.sub_(1), True),
+        (lambda model, batch: model.register_buffer("extra", torch.ones(1)), True),
+        (lambda model, batch: model(batch.x), False),
+    ],
+)
+def test_an_analysis_that_changes_the_model_or_the_batch_is_refused(monkeypatch, edit, refused):
+    monkeypatch.setattr(FIT_ANALYSES, "_known", {"careless": Careless(edit)})
+    model, batch = torch.nn.Linear(4, 2).eval(), Batch(torch.zeros(3, 2, 4))
+    with pytest.raises(AnalysisError, match="changed the model or the batch") if refused else nullcontext():
+        run_analyses(["careless"], model, batch, [])
