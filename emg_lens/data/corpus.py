@@ -318,11 +318,7 @@ def _dataset_and_subject(name: str) -> tuple[str, str]:
 
 
 def _channel_positions(shard: Shard, modalities: Mapping[str, int]) -> Int[np.ndarray, " channel"]:
-    """Position of each channel of a shard in a padded window.
-
-    Raises:
-        DataError: The shard has too many channels, or does not name their modalities.
-    """
+    """Position of each channel of a shard in a padded window; refuse a shard that does not fit."""
     given = shard.modalities
     if not given:
         n = sum(modalities.values())

@@ -7,6 +7,7 @@ again. The layout is the published one (`emg_lens.data.shards`), with facts abou
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,9 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
                 _write_subject(folder / f"{_file_name(name)}-{_file_name(subject)}.h5", name, part, place, subject)
                 for name, part in parts.items()
                 for place in [places[name]]
-                for subject in _subjects(part, place)
+                for subject in select_subjects(
+                    dict.fromkeys(subjects(part.dataset, place, **part.options), ()), part.subjects
+                )
             ]
             _check_unchanged(folder, present)
     except OSError as error:
@@ -158,22 +161,13 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def _check_unchanged(folder: Path, present: set[str]) -> None:
-    """Compare the shards that were already `present` with their checksums, and write checksums of all.
-
-    Raises:
-        DataError: A shard was changed, or the list of checksums is damaged.
-    """
+    """Compare the shards that were already `present` with their checksums, and write checksums of all."""
     try:
         if (folder / CHECKSUMS).exists():
             check_checksums(folder, present, large=True)
     except DamagedFileError as error:
         raise DataError(f"{error}; delete it, and it is written again") from None
     write_checksums(folder, (path.name for path in folder.glob("*.h5")), large=True)
-
-
-def _subjects(part: CorpusPart, place: Path | None) -> tuple[str, ...]:
-    every = subjects(part.dataset, place, **part.options)
-    return tuple(select_subjects(dict.fromkeys(every, ()), part.subjects))
 
 
 def _write_subject(
@@ -213,7 +207,9 @@ def _fill(file: h5py.File, name: str, part: CorpusPart, place: Path | None, subj
         for windows, labels in _batches(recording, part, data.chunks[0]):  # pyright: ignore
             varies = (windows.max(axis=2) > windows.min(axis=2)).any(axis=1)
             constant += int((~varies).sum())
-            _append(file, windows[varies], labels[varies])
+            for stored, values in ((data, windows[varies]), (file["label"], labels[varies])):
+                stored.resize(len(stored) + len(values), axis=0)  # pyright: ignore
+                stored[len(stored) - len(values) :] = values  # pyright: ignore
     if data is None or not data.shape[0]:
         raise DataError(
             f"{name}: subject {subject} has no window of {part.window_s:g} s ({constant} windows are constant); list"
@@ -229,8 +225,7 @@ def _chosen(recording: Recording, part: CorpusPart) -> Recording:
     missing = [m for m in part.modalities if m not in recording.signals]
     if missing:
         raise DataError(f"{recording.source} has no modality {missing[0]!r}; it has {', '.join(recording.signals)}")
-    signals = {m: recording.signals[m] for m in part.modalities}
-    return Recording(recording.subject, signals, recording.label, recording.repetition, recording.fs, recording.meta)
+    return replace(recording, signals={m: recording.signals[m] for m in part.modalities})
 
 
 def _batches(
@@ -251,13 +246,6 @@ def _batches(
         if len(some):
             labels = recording.label[np.minimum((some[:, 0] + some[:, 1]) // 2, len(recording.label) - 1)]
             yield np.stack([samples[:, first:last] for first, last in some]), np.maximum(labels, UNLABELLED)
-
-
-def _append(file: h5py.File, windows: np.ndarray, labels: np.ndarray) -> None:
-    for name, values in (("data", windows), ("label", labels)):
-        part: Any = file[name]
-        part.resize(len(part) + len(values), axis=0)
-        part[len(part) - len(values) :] = values
 
 
 def _file_name(text: str) -> str:

@@ -11,14 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording
+from emg_lens.data.standardization import TRIALS_AT_ONCE
 from emg_lens.data.trials import TrialSet
 
 ALL = "all"
 """Stands for all modalities together."""
 WINDOW_S = 0.6
 """Length of the window before movement onset (s)."""
-TRIALS_AT_ONCE = 1024
-"""Trials that are processed at once, in double precision."""
 
 
 @dataclass(frozen=True)

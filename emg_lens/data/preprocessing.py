@@ -97,10 +97,8 @@ class Lowpass(Step):
         """Filter, unless the signal has no content above the cut-off (docs/trials.md §3.1)."""
         rate = min(signal.fs, signal.native_fs)
         if self.cutoff_hz >= rate / 2:
-            return (
-                signal,
-                f"{name}: no low-pass at {self.cutoff_hz:g} Hz was needed, its native rate is {rate:.4g} Hz",
-            )
+            note = f"{name}: no low-pass at {self.cutoff_hz:g} Hz was needed, its native rate is {rate:.4g} Hz"
+            return signal, note
         return _butterworth(self.order, self.cutoff_hz, "lowpass", signal, name), ""
 
 
@@ -130,7 +128,7 @@ class Rectify(Step):
 
     def apply(self, signal: Signal, name: str) -> tuple[Signal, str]:  # noqa: ARG002
         """Return the absolute value."""
-        return _with_data(signal, np.abs(signal.data)), ""
+        return replace(signal, data=np.abs(signal.data)), ""
 
 
 class Magnitude(Step):
@@ -146,7 +144,7 @@ class Magnitude(Step):
             raise DataError(f"{name}: magnitude needs a multiple of 3 channels (x, y, z of each sensor), got {n}")
         norms = np.linalg.norm(signal.data.reshape(len(signal.data), n // 3, 3), axis=2)
         names = tuple(f"|{','.join(signal.ch_names[i : i + 3])}|" for i in range(0, n, 3))
-        return Signal(norms, signal.fs, signal.native_fs, signal.units, names, signal.placement), ""
+        return replace(signal, data=norms, ch_names=names), ""
 
 
 AnyStep = Annotated[Bandpass | Highpass | Lowpass | Notch | Rectify | Magnitude, Field(discriminator="step")]
@@ -229,7 +227,7 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
         raise DataError(f"signals of {recording.source} differ in rate ({listed}); give the recipe an fs")
     fs = next(iter(rates.values()))
     n_rows = min(len(s.data) for s in signals.values())
-    signals = {name: _with_data(s, s.data[:n_rows]) for name, s in signals.items()}
+    signals = {name: replace(s, data=s.data[:n_rows]) for name, s in signals.items()}
     label = _nearest(recording.label, recording.fs, n_rows, fs, UNLABELLED)
     repetition = _nearest(recording.repetition, recording.fs, n_rows, fs, 0)
     meta = {**recording.meta, "recipe": recipe.digest(), "notes": tuple(notes)}
@@ -256,7 +254,9 @@ def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[st
 
 def _prepared(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:
     """Apply the steps and the change of rate to all channels at once."""
-    _check_finite(signal, name)
+    bad = np.flatnonzero(~np.isfinite(signal.data).all(axis=0))
+    if len(bad):
+        raise DataError(f"{name}: NaN or infinity in channel {signal.ch_names[bad[0]]}; repair it before filtering")
     notes = []
     for step in recipe.signals.get(name, ()):
         signal, note = step.apply(signal, name)
@@ -281,8 +281,7 @@ def _resample(signal: Signal, fs: float, name: str) -> tuple[Signal, str]:
         data = scipy.signal.resample_poly(signal.data, ratio.numerator, ratio.denominator, axis=0, padtype="line")
         how = f"anti-aliased, ratio {ratio}, no content above {fs / 2:g} Hz"
     note = f"{name}: resampled from {signal.fs:.5g} Hz to {fs:g} Hz ({how})"
-    data = data.astype(signal.data.dtype, copy=False)
-    return Signal(data, fs, signal.native_fs, signal.units, signal.ch_names, signal.placement), note
+    return replace(signal, data=data.astype(signal.data.dtype, copy=False), fs=fs), note
 
 
 def _ratio(old_fs: float, fs: float, name: str) -> Fraction:
@@ -332,11 +331,7 @@ def _zero_phase(sos: Float[np.ndarray, "section 6"], signal: Signal, name: str) 
                 one_way[some], state = scipy.signal.sosfilt(sos, one_way[some], axis=0, zi=state)
     if not (np.isfinite(filtered.min()) and np.isfinite(filtered.max())):
         raise DataError(f"{name}: samples up to {np.abs(x).max():.3g} are too large to filter; check their unit")
-    return _with_data(signal, filtered[edge:-edge].astype(x.dtype))
-
-
-def _with_data(signal: Signal, data: Samples) -> Signal:
-    return Signal(data, signal.fs, signal.native_fs, signal.units, signal.ch_names, signal.placement)
+    return replace(signal, data=filtered[edge:-edge].astype(x.dtype))
 
 
 def _below_nyquist(cutoff: float, signal: Signal, name: str, what: str) -> None:
@@ -344,9 +339,3 @@ def _below_nyquist(cutoff: float, signal: Signal, name: str, what: str) -> None:
         raise DataError(
             f"{name}: {what} {cutoff:g} Hz needs a sampling rate above {2 * cutoff:g} Hz, got {signal.fs:.4g} Hz"
         )
-
-
-def _check_finite(signal: Signal, name: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(signal.data).all(axis=0))
-    if len(bad):
-        raise DataError(f"{name}: NaN or infinity in channel {signal.ch_names[bad[0]]}; repair it before filtering")

@@ -210,7 +210,9 @@ def read(
     exercise, notes = family.exercises[number], list(family.notes)
     needed = (*(family.sensors[name].key or name for name in sensors), labels, REPETITION_OF[labels])
     content = read_mat(path, needed, SCALARS)
-    notes += _odd_scalars(content, {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)})
+    named = {"subject": int(subject[1:]), "exercise": number, "frequency": int(family.fs)}
+    inside = {key: float(content[key].flat[0]) for key in named if key in content and content[key].size}
+    notes += [f"variable {k!r} is {v:g}, taken as {named[k]}" for k, v in inside.items() if v != named[k]]
     if fs is not None:
         notes.append(f"sampling rate taken as {fs:g} Hz instead of the publisher's {family.fs:g} Hz")
 
@@ -254,11 +256,6 @@ def read(
         "notes": tuple(notes),
     }
     return Recording(subject, signals, label, repetition, fs or family.fs, meta)
-
-
-def _odd_scalars(content: Mapping[str, Any], expected: Mapping[str, int]) -> list[str]:
-    inside = {key: float(content[key].flat[0]) for key in expected if key in content and content[key].size}
-    return [f"variable {k!r} is {v:g}, taken as {expected[k]}" for k, v in inside.items() if v != expected[k]]
 
 
 def _table(content: Mapping[str, Any], name: str, family: Family, path: Path) -> Float[np.ndarray, "time column"]:
