@@ -170,7 +170,7 @@ class TokenLayout:
                 if not isinstance(p, int | np.integer) or isinstance(p, bool) or not 0 <= p < n_tokens:
                     raise ArgumentError(f"group {name!r} has position {short(p)}; expected 0 to {n_tokens - 1}")
                 if p in owner:
-                    raise ArgumentError(f"position {p} is in groups {owner[p]!r} and {name!r}; expected one")
+                    raise ArgumentError(f"position {p} is in groups {owner[p]!r} and {name!r}; expected one group")
                 owner[int(p)] = name
         none = (NO_INDEX,) * n_tokens
         names = tuple(f"token.{p}" for p in range(n_tokens))

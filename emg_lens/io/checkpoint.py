@@ -110,7 +110,7 @@ class CheckpointFile:
                     )
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
             if not has_checksum:
-                raise CheckpointError(f"checkpoint {str(self.path)!r} is damaged: its checksum is gone; {INSTEAD}")
+                raise CheckpointError(f"checkpoint {str(self.path)!r} is damaged: its checksum is missing; {INSTEAD}")
         except DamagedFileError:
             raise CheckpointError(
                 f"checkpoint {str(self.path)!r} is damaged: its checksum is wrong; {INSTEAD}"

@@ -53,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
         OSError: The file cannot be read.
     """
     if not check_file(path):
-        raise DamagedFileError(f"{path} was changed after it was written: its checksum is gone")
+        raise DamagedFileError(f"{path} was changed after it was written: its checksum is missing")
     content = json.loads(path.read_text(encoding="utf-8"))
     return {key: value for key, value in content.items() if key != "checksum"}
 

@@ -84,7 +84,7 @@ def check_spec(folder: Path) -> Path:
     path = folder / SPEC
     try:
         if not check_file(path):
-            raise DamagedFileError(f"{path} was changed after it was written: its checksum is gone")
+            raise DamagedFileError(f"{path} was changed after it was written: its checksum is missing")
     except OSError as error:
         reason = "it holds no spec.yaml" if isinstance(error, FileNotFoundError) else error.strerror or error
         raise RunFolderError(f"{str(folder)!r} is not a run's folder: {reason}") from None

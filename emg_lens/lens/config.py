@@ -90,7 +90,7 @@ class SignalConfig:
 
     @property
     def n_weights(self) -> int:
-        """A lower bound of the number of trainable values; 0 if unknown."""
+        """Number of trainable values or less (a lower bound); 0 if unknown."""
         return 0
 
     @property

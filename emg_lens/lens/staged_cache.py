@@ -69,7 +69,7 @@ class CacheOfStage(StagedCache):
 def _refused(method: str) -> Any:
     def refuse(self: StagedCache, *_: Any, **__: Any) -> NoReturn:
         raise ArgumentError(
-            f"{method} adds up one stack of blocks, and {type(self.model).__name__} has several stages; read"
+            f"{method} works for one stack of blocks, but {type(self.model).__name__} has several stages; read"
             " activations by name, cache.stage(name)['resid_post', layer], or cut attention edges"
         )
 

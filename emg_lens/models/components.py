@@ -53,7 +53,7 @@ class LayerNorm(nn.Module):
 
 
 class ChannelEmbed(nn.Module):
-    """Linear map from the samples of a channel (or of one of its patches) to a token, with CLS in front.
+    """Linear map from the samples of a channel, or of a patch of a channel, to a token; CLS is the first token.
 
     `W_E` is `[channel, sample, d_model]` with one map per channel, or `[1, sample, d_model]` with one map for all. If a
     token is a patch of all channels of a modality, it is the sum over channels: one linear map of all their samples.

@@ -134,7 +134,7 @@ class SequenceEmbed(nn.Module):
         return sum(made.multiply_accumulates(cfg) for made in front_ends)
 
     def hide(self, *_: Tensor) -> NoReturn:
-        """Refuse hidden tokens, because there is no mask token.
+        """Raise an error for masked tokens, because a front end has no mask token.
 
         Raises:
             ArgumentError: Always.

@@ -19,7 +19,7 @@ AT_OFFSETS = hasattr(os, "preadv")
 
 
 class RowsOnDisk:
-    """Rows of one shape and type in an unnamed file that is deleted with the object; zero where nothing was written.
+    """Rows of equal shape and type in a temporary file, which is deleted with the object. Unwritten values are zero.
 
     Reading a row returns a new tensor on the CPU; use `write` to change it.
     """

@@ -107,7 +107,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Root:
-    """One input, and the tree of edge cuts below it.
+    """One (changed) input, and the tree of all edge cuts that are run on this input.
 
     Attributes:
         changes: Changes of the input, in order; empty for the original input.

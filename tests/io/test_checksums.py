@@ -78,7 +78,7 @@ def test_json_comes_back_without_its_checksum_and_a_change_is_refused(tmp_path):
     with pytest.raises(DamagedFileError, match="its checksum is"):
         read_json(path)
     path.write_text('{"a": 1}')
-    with pytest.raises(DamagedFileError, match="its checksum is gone"):
+    with pytest.raises(DamagedFileError, match="its checksum is missing"):
         read_json(path)
 
 
@@ -109,10 +109,10 @@ def renamed_in_the_list(folder):
     [
         (lambda folder: (folder / "a.csv").write_text("1,3\n"), "a.csv was changed"),
         (lambda folder: (folder / "a.csv").unlink(), "is damaged .*No such file.*a.csv"),
-        (lambda folder: (folder / CHECKSUMS).write_text("{"), "its checksum is gone"),
+        (lambda folder: (folder / CHECKSUMS).write_text("{"), "its checksum is missing"),
         (lambda folder: (folder / CHECKSUMS).unlink(), "is damaged"),
-        (lambda folder: (folder / CHECKSUMS).write_text("[" * 100_000), "its checksum is gone"),
-        (lambda folder: (folder / CHECKSUMS).write_bytes(b"\xff\xfe\xfd"), "its checksum is gone"),
+        (lambda folder: (folder / CHECKSUMS).write_text("[" * 100_000), "its checksum is missing"),
+        (lambda folder: (folder / CHECKSUMS).write_bytes(b"\xff\xfe\xfd"), "its checksum is missing"),
         (lambda folder: renamed_in_the_list(folder), "checksums.json was changed"),
     ],
 )

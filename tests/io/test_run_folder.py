@@ -39,7 +39,7 @@ def test_the_files_are_read_as_they_were_written(folder):
     "damage, message",
     [
         (lambda path: path.write_text(path.read_text().replace("o", "0", 1)), "its checksum is wrong"),
-        (lambda path: path.write_text("{}"), "its checksum is gone"),
+        (lambda path: path.write_text("{}"), "its checksum is missing"),
         (lambda path: path.unlink(), "holds no spec.yaml|No such file"),
     ],
 )

@@ -263,7 +263,7 @@ def test_a_stage_has_its_cache_and_its_attention_view(tmp_path):
     fusion = cache.stage("fusion")
     assert torch.equal(fusion["pattern", 1], cache["stages.fusion.blocks.1.attn.hook_pattern"])
     assert fusion["pattern", 1].shape == (3, 2, len(model.layout), len(model.layout))
-    with pytest.raises(ValueError, match="decompose_resid adds up one stack"):
+    with pytest.raises(ValueError, match="decompose_resid works for one stack"):
         cache.decompose_resid()
     with pytest.raises(
         ValueError,

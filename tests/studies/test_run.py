@@ -228,7 +228,7 @@ def test_a_rewritten_study_file_without_its_checksum_is_refused(done, tmp_path):
     shutil.copytree(done.folder, folder)
     spec = yaml.safe_load((folder / "spec.yaml").read_text())
     (folder / "spec.yaml").write_text(yaml.safe_dump({**spec, "title": "another"}))
-    with pytest.raises(RunFolderError, match="spec.yaml was changed after it was written: its checksum is gone"):
+    with pytest.raises(RunFolderError, match="spec.yaml was changed after it was written: its checksum is missing"):
         StudyResult.load(folder)
 
 

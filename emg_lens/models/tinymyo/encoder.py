@@ -334,7 +334,7 @@ class TinyMyo(HookedBiosignalEncoder):
     def _loss(self, resid: Float[Tensor, "batch pos d_model"], labels: Any) -> Float[Tensor, ""]:
         if self.cfg.head != "classification":
             raise ArgumentError(
-                f"return_type='loss' is the cross-entropy of classes, and this model's head is {self.cfg.head!r}; use"
+                f"return_type='loss' is the cross-entropy of classes, but this model's head is {self.cfg.head!r}; use"
                 " its own objective"
             )
         return super()._loss(resid, labels)
