@@ -25,6 +25,7 @@ from emg_lens.hooks.hook_points import (
 from emg_lens.hooks.model_inputs import Inputs, example_inputs
 from emg_lens.hooks.values import activations, check_live
 from emg_lens.hooks.verification.probe import find_intervention_point
+from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import checked, short
 
@@ -124,6 +125,7 @@ class _GatedAttention:
     def __init__(self, gates: Float[Tensor, "one_or_head dest src"], where: str, plain_softmax: bool) -> None:
         self.gates, self.where, self.plain_softmax = gates, where, plain_softmax
         self.weights: Tensor | None = None
+        self.gated: Any = None
 
     def _closed(self) -> Deletion:
         return Deletion(self.gates.detach() == 0, self.where)
@@ -139,7 +141,8 @@ class _GatedAttention:
                     f"{self.where}: attention is not a plain softmax of the scores, so the gradient at gate 0 is"
                     " unknown; use gates larger than 0"
                 )
-            total = gated.detach().logsumexp(-1, keepdim=True)
+            self.gated = gated.detach()
+            total = self.gated.logsumexp(-1, keepdim=True)
             exponent = (scores.detach() - total).clamp(max=LARGEST_EXPONENT)
             self.weights = exponent.exp().masked_fill(~is_closed | (total == -torch.inf), 0.0)
         return gated
@@ -149,10 +152,18 @@ class _GatedAttention:
         pattern = closed.empty_rows(pattern)
         if self.weights is None:
             return pattern
+        allowed = 100 * torch.finfo(pattern.dtype).eps
+        if not inside_vmap() and not torch.allclose(
+            pattern.detach(), closed.empty_rows(self.gated.softmax(-1)), atol=allowed
+        ):
+            raise DeadHookError(
+                f"{self.where}: another hook (other gates?) changed the scores after these gates, so the gradient at"
+                " gate 0 is unknown; multiply all gates into one tensor, or use gates larger than 0"
+            )
         # log g has no gradient at g = 0. An edge with gate g has the weight g exp(score) / (sum over the row), which
         # has one. Adding it at g = 0 changes no value, and gives the gates their gradient.
         added = self.gates.masked_fill(~closed.mask, 0.0).to(pattern) * self.weights
-        self.weights = None
+        self.weights = self.gated = None
         return (pattern + added) / (1 + added.sum(-1, keepdim=True))
 
 
@@ -192,6 +203,8 @@ def mean_edges(
     for place, mask in masks.items():
         path = paths[place]
         v, pattern, z = (small[f"{path}.{name}"] for name in ("hook_v", PATTERN, "hook_z"))
+        if not means[f"{path}.hook_v"].isfinite().all():
+            raise EdgeError(f"{path}: the reference trials give NaN or infinite values; repair them or leave them out")
         if not torch.allclose(_read(pattern, v), z, atol=1e-4 * float(z.abs().max())):
             raise DeadHookError(f"{path}: hook_z is not hook_pattern times hook_v, so these edges cannot carry a mean")
         check_live(model, f"{path}.hook_z", example)

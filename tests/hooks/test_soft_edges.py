@@ -180,6 +180,27 @@ def test_gates_work_in_torch_func_and_on_an_adapted_torch_model():
     torch.testing.assert_close(torch.func.grad(value)(gates), expected)
 
 
+def test_a_gradient_at_gate_zero_is_refused_if_other_gates_follow(encoder, x):
+    first, second = random_gates().round().requires_grad_(), random_gates(seed=4).requires_grad_()
+    with pytest.raises(DeadHookError, match="another hook .* changed the scores .* multiply all gates into one tensor"):
+        encoder.run_with_hooks(x, fwd_hooks=gate_edges(encoder, first) + gate_edges(encoder, second))
+    both = gate_edges(encoder, second) + gate_edges(encoder, first)  # the closed gates last
+    logits, product = encoder.run_with_hooks(x, fwd_hooks=both), (first * second).detach().requires_grad_()
+    (of_first,) = torch.autograd.grad(logits.sum(), first)
+    (of_product,) = torch.autograd.grad(run(encoder, x, product).sum(), product)
+    torch.testing.assert_close(of_first, of_product * second)
+
+
+def test_gradients_at_gate_zero_inside_vmap(encoder, x):
+    gates = random_gates().round().requires_grad_()
+    hooks = gate_edges(encoder, gates)
+    with encoder.hooks(fwd_hooks=hooks):
+        mapped = torch.func.vmap(lambda one: encoder(one[None])[0])(x)
+    torch.testing.assert_close(mapped, run(encoder, x, gates))
+    (a,), (b,) = (torch.autograd.grad(y.sum(), gates) for y in (mapped, run(encoder, x, gates)))
+    torch.testing.assert_close(a, b)
+
+
 def test_gates_of_stages_belong_to_the_positions_of_the_stage():
     model = build_model("multimodal-transformer", modalities={"emg": 3, "acc": 2}, n_samples=80, n_classes=3).eval()
     x, layout = model.example_input(2), model.layout
@@ -317,6 +338,11 @@ def test_a_sweep_runs_them_in_the_verified_loop(encoder, x):
 def test_a_mean_without_reference_trials_is_refused(encoder, x):
     with pytest.raises(EmgLensError, match="give reference=<training trials>"):
         sweep(encoder, x, [Condition("mean", MeanEdges(cross_modal()))])
+
+
+def test_a_mean_of_nan_is_refused(encoder, x):
+    with pytest.raises(EdgeError, match="the reference trials give NaN or infinite values"):
+        mean_edges(encoder, every(), reference=x * math.nan)
 
 
 def test_an_intervention_that_did_not_run_is_an_error(encoder, x):
