@@ -6,7 +6,8 @@ Figures are plain matplotlib `Figure` objects made without pyplot, so no global 
 import io
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,13 @@ def wrapped_text(text: str, width: int) -> str:
 def offset_in_group(k: int, n: int) -> float:
     """Offset of the k-th of n items from the middle of their group, which is 0.8 wide."""
     return 0.8 * ((k + 0.5) / n - 0.5)
+
+
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """Make a figure of this size (inches); inside the context, everything is drawn in the style of all figures."""
+    with matplotlib.rc_context(STYLE):
+        yield Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 def new_panels(n: int, stacked: bool, height: float) -> tuple[Figure, Sequence[Axes]]:

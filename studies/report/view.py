@@ -30,28 +30,32 @@ class View(ABC):
         order: Position within the section; smaller comes first.
         section: Section of the report: `"results"` or `"training"`.
         captions: Captions by the start of the figure's name.
+        cell_tables: Functions that make a table for each cell (None: no table), by title.
+        cell_figures: Functions that draw a figure for each cell (None: no figure), by file name.
     """
 
     name: str
     order: int = 50
     section: Literal["results", "training"] = "results"
     captions: Mapping[str, str] = {}
+    cell_tables: Mapping[str, Callable[[Cell], pd.DataFrame | None]] = {}
+    cell_figures: "Mapping[str, Callable[[Cell], Figure | None]]" = {}
 
     @abstractmethod
     def shows(self, findings: Findings) -> bool:
         """Whether these findings contain the data that the view needs."""
 
-    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """Tables of text by title, with footnotes in `attrs["notes"]`."""
-        return {}
+    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """Tables of text by title, with footnotes in `attrs["notes"]`; default: `cell_tables` of every cell."""
+        return in_every_cell(findings, self.cell_tables)
 
     def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """Tables that the command line prints; default: all tables."""
         return self.tables(findings)
 
-    def figures(self, findings: Findings) -> "Mapping[str, Figure]":  # noqa: ARG002
-        """Figures by file name."""
-        return {}
+    def figures(self, findings: Findings) -> "Mapping[str, Figure]":
+        """Figures by file name; default: `cell_figures` of every cell."""
+        return in_every_cell(findings, self.cell_figures)
 
 
 class OutputsView(View):
@@ -102,6 +106,11 @@ def in_each_cell(findings: Findings, name: str, make: Callable[[Cell], T | None]
     """Results of `make` for every cell, by title (`name` and the cell's label); None results are left out."""
     made = by_title(name, {cell.label: make(cell) for cell in findings.cells})
     return {title: one for title, one in made.items() if one is not None}
+
+
+def in_every_cell(findings: Findings, makers: Mapping[str, Callable[[Cell], T | None]]) -> dict[str, T]:
+    """Results of several such functions, by their names."""
+    return {title: one for name, make in makers.items() for title, one in in_each_cell(findings, name, make).items()}
 
 
 def by_title(name: str, of_cells: Mapping[str, T]) -> dict[str, T]:

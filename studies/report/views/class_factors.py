@@ -1,34 +1,15 @@
 """Accuracy of each class factor: which part of a gesture is lost by a cut."""
 
-from collections.abc import Mapping
-
 import pandas as pd
 
 from emg_lens.scoring.class_factors import PREFIX
-from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import cut_names, single_conditions, value
 from emg_lens.studies.results.control_effects import cuts_of_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.spec.condition_spec import RANDOM
 from emg_lens.studies.statistics.comparison import by_subject
 from emg_lens.sweeps.conditions import BASELINE
-
-
-class ClassFactors(View):
-    """Accuracy of each factor under each condition, for classes that are combinations of factors."""
-
-    name, order = "class-factors", 25
-
-    def shows(self, findings: Findings) -> bool:
-        """Whether class names list values of factors."""
-        return any(column.startswith(PREFIX) for column in findings.scores)
-
-    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "Accuracy by class factor", layout_factors)
-
-
-CLASS_FACTORS = ClassFactors()
 
 
 def layout_factors(cell: Cell) -> pd.DataFrame | None:
@@ -53,3 +34,17 @@ def layout_factors(cell: Cell) -> pd.DataFrame | None:
         " each repetition has the same weight."
     ]
     return table
+
+
+class ClassFactors(View):
+    """Accuracy of each factor under each condition, for classes that are combinations of factors."""
+
+    name, order = "class-factors", 25
+    cell_tables = {"Accuracy by class factor": layout_factors}
+
+    def shows(self, findings: Findings) -> bool:
+        """Whether every class is named by values of factors, such as `"emg 0, acc 1"`."""
+        return any(column.startswith(PREFIX) for column in findings.scores)
+
+
+CLASS_FACTORS = ClassFactors()

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
+from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
 from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Findings
@@ -98,8 +97,7 @@ def figure_confusion(matrix: pd.DataFrame) -> Figure:
     fractions = np.divide(counts, performed, out=np.zeros_like(counts), where=performed > 0)
     names = [plain_text(str(name)) for name in matrix]
     side = min(WIDTH * 0.72, 1.6 + 0.3 * n)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(side + 0.5, side), dpi=DPI, layout="constrained")
+    with new_figure(side + 0.5, side) as figure:
         axes = figure.subplots()
         image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         axes.set_xticks(range(n), names, rotation=90)

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.studies.report.figures import (
     COLOURS,
-    DPI,
     GREY,
-    STYLE,
     WIDTH,
     draw_references,
+    new_figure,
     place_legend,
     wrapped_text,
 )
@@ -31,35 +29,6 @@ from emg_lens.studies.report.wording import (
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, cuts_of_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
 
-
-class ControlEffects(View):
-    """The effect of every cut compared with the effects of its controls."""
-
-    name, order = "control-effects", 30
-    captions = {
-        "control-effects": "Each cut (coloured) with its size-matched random cuts (grey, one circle per random"
-        " cut), a superset ablation that hurts less (diamond, if there is one), and, for edges cut in every layer,"
-        " the same cut with the path through CLS closed (cross). Means over subjects. Dashed: unmasked models."
-    }
-
-    def shows(self, findings: Findings) -> bool:
-        """Whether cuts have controls."""
-        return any(controlled_cuts(cell) for cell in findings.cells)
-
-    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "Cuts and their controls", layout_control_effects)
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """As `tables`, but only with cuts in every layer and conditions outside the layer sweep."""
-        return in_each_cell(findings, "Cuts and their controls", _layout_of_whole_cuts)
-
-    def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "control-effects", figure_control_effects)
-
-
-CONTROL_EFFECTS = ControlEffects()
 CLS_CLOSED = "Path through CLS closed"
 
 
@@ -113,8 +82,7 @@ def figure_control_effects(cell: Cell) -> Figure | None:
     cuts, names = [one for one in controlled_cuts(cell) if one.random], cut_names(cell)
     if not cuts:
         return None
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 1.0 + 0.24 * len(cuts)), dpi=DPI, layout="constrained")
+    with new_figure(WIDTH * 0.72, 1.0 + 0.24 * len(cuts)) as figure:
         axes, drawn = figure.subplots(), {}
         draw_references(axes, cell.baseline, None, vertical=False)
         for at, one in enumerate(cuts):
@@ -134,3 +102,27 @@ def figure_control_effects(cell: Cell) -> Figure | None:
         axes.tick_params(axis="x", length=2.5)
         place_legend(figure, drawn, n_columns=2)
     return figure
+
+
+class ControlEffects(View):
+    """The effect of every cut compared with the effects of its controls."""
+
+    name, order = "control-effects", 30
+    captions = {
+        "control-effects": "Each cut (coloured) with its size-matched random cuts (grey, one circle per random"
+        " cut), a superset ablation that hurts less (diamond, if there is one), and, for edges cut in every layer,"
+        " the same cut with the path through CLS closed (cross). Means over subjects. Dashed: unmasked models."
+    }
+    cell_tables = {"Cuts and their controls": layout_control_effects}
+    cell_figures = {"control-effects": figure_control_effects}
+
+    def shows(self, findings: Findings) -> bool:
+        """Whether cuts have controls."""
+        return any(controlled_cuts(cell) for cell in findings.cells)
+
+    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """As `tables`, but only with cuts in every layer and conditions outside the layer sweep."""
+        return in_each_cell(findings, "Cuts and their controls", _layout_of_whole_cuts)
+
+
+CONTROL_EFFECTS = ControlEffects()

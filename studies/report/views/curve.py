@@ -3,12 +3,11 @@
 import math
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, colour_of, plain_text
+from emg_lens.studies.report.figures import WIDTH, colour_of, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
@@ -94,8 +93,7 @@ def figure_curve(findings: Findings, factor: str) -> Figure:
     others = [name for name in findings.factors if name != factor]
     levels = sorted(points["level"].unique())
     steps = [b - a for a, b in zip(levels, levels[1:], strict=False)]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * (0.72 if others else 0.5), 2.4), dpi=DPI, layout="constrained")
+    with new_figure(WIDTH * (0.72 if others else 0.5), 2.4) as figure:
         axes = figure.subplots()
         for k, (name, line) in enumerate(points.groupby("others", sort=False)):
             style = {"color": colour_of(k), "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, colour_of, plain_text
+from emg_lens.studies.report.figures import WIDTH, colour_of, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.curve import ordered_factors
@@ -74,8 +73,7 @@ def layout_drops(findings: Findings) -> pd.DataFrame:
 def figure_drops(findings: Findings) -> Figure:
     """Draw the relative drop against the factor."""
     points = drop_points(findings)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 2.4), dpi=DPI, layout="constrained")
+    with new_figure(WIDTH * 0.72, 2.4) as figure:
         axes = figure.subplots()
         for k, (name, line) in enumerate(points.groupby("condition", sort=False)):
             style = {"color": colour_of(k), "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, draw_box, metric_limits, wrapped_text
+from emg_lens.studies.report.figures import COLOURS, WIDTH, draw_box, metric_limits, new_figure, wrapped_text
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name, metric_words, value
 from emg_lens.studies.results.findings import Findings
@@ -73,8 +72,7 @@ def layout_electrode_sets(findings: Findings) -> pd.DataFrame:
 def figure_electrode_sets(findings: Findings) -> Figure:
     """Draw one box over electrode sets for each combination of levels."""
     means = electrode_set_means(findings)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 0.95 + 0.27 * (len(means) + 1)), dpi=DPI, layout="constrained")
+    with new_figure(WIDTH * 0.72, 0.95 + 0.27 * (len(means) + 1)) as figure:
         axes = figure.subplots()
         for at, values in enumerate(means.values()):
             draw_box(axes, at, pd.Series(values), COLOURS[at % len(COLOURS)], 0.6, vertical=False)

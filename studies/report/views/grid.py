@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from emg_lens.studies.report.figures import (
-    DPI,
-    STYLE,
     WIDTH,
     colour_of,
     metric_limits,
+    new_figure,
     offset_in_group,
     place_legend,
     plain_text,
@@ -126,8 +124,7 @@ def figure_grid(findings: Findings) -> Figure:
     width = 1 if len(down) * len(across) > 12 or len(down) > 4 else 0.72
     letters = int(width * LETTERS_PER_FIGURE / len(down)) - 1
     turned = max(map(len, down)) > 3 * letters
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width * WIDTH, 2.6), dpi=DPI, layout="constrained")
+    with new_figure(width * WIDTH, 2.6) as figure:
         axes = figure.subplots()
         for k, rest in enumerate(across):
             for group, level in enumerate(down):

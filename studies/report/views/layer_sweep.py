@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from emg_lens.studies.report.layer_figures import CAPTIONS, figure_metric, figure_profile
 from emg_lens.studies.report.notes import mark_notes, study_notes
@@ -26,41 +25,6 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.sweeps.conditions import BASELINE
-
-
-class LayerSweep(View):
-    """The metric under every edge set × mode × layer."""
-
-    name, order = "layer-sweep", 10
-    captions = CAPTIONS
-
-    def shows(self, findings: Findings) -> bool:
-        """Whether conditions have a mode and a layer."""
-        return any(len(layer_conditions(cell.tests)) for cell in findings.cells)
-
-    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """Per cell: the sweep, expected values if there are any, depth, and additivity."""
-        layouts = {
-            "Layer by layer": layout_layer_sweep,
-            "Measured and expected": layout_expected,
-            "By number of layers cut": layout_depth,
-            "Single layers compared with all layers": layout_additivity,
-        }
-        tables = {}
-        for title, layout in layouts.items():
-            tables |= in_each_cell(findings, title, layout)
-        return tables
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """The sweep of each cell."""
-        return in_each_cell(findings, "Layer by layer", layout_layer_sweep)
-
-    def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """Per cell: the metric of every subject under every mask, and the mean changes."""
-        return in_each_cell(findings, "layers", figure_metric) | in_each_cell(findings, "profile", figure_profile)
-
-
-LAYER_SWEEP = LayerSweep()
 
 
 def layout_layer_sweep(cell: Cell) -> pd.DataFrame | None:
@@ -162,3 +126,28 @@ def layout_additivity(cell: Cell) -> pd.DataFrame | None:
         "Drop %, relative to baseline − chance",
     ]
     return pd.DataFrame(rows, columns=["Type", *columns]) if rows else None
+
+
+class LayerSweep(View):
+    """The metric under every edge set × mode × layer."""
+
+    name, order = "layer-sweep", 10
+    captions = CAPTIONS
+    cell_tables = {
+        "Layer by layer": layout_layer_sweep,
+        "Measured and expected": layout_expected,
+        "By number of layers cut": layout_depth,
+        "Single layers compared with all layers": layout_additivity,
+    }
+    cell_figures = {"layers": figure_metric, "profile": figure_profile}
+
+    def shows(self, findings: Findings) -> bool:
+        """Whether conditions have a mode and a layer."""
+        return any(len(layer_conditions(cell.tests)) for cell in findings.cells)
+
+    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """The sweep of each cell."""
+        return in_each_cell(findings, "Layer by layer", layout_layer_sweep)
+
+
+LAYER_SWEEP = LayerSweep()

@@ -1,14 +1,11 @@
 """Heads ranked by the effect of cutting them."""
 
-from collections.abc import Mapping
-
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import DPI, STYLE, WIDTH, plain_text
+from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
-from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     NULL,
     SIGNIFICANCE,
@@ -24,31 +21,6 @@ from emg_lens.studies.report.wording import (
     with_interval,
 )
 from emg_lens.studies.results.findings import Cell, Findings
-
-
-class HeadRanking(View):
-    """Every head of every layer, the most harmful cut first."""
-
-    name, order = "ranking", 30
-    captions = {
-        "heads": "Mean change when the edges of one head are cut (fractions in percentage points). Red: worse than"
-        f" the baseline. {NULL}: structural null."
-    }
-
-    def shows(self, findings: Findings) -> bool:
-        """Whether conditions cut single heads."""
-        return any(len(head_conditions(cell.tests)) for cell in findings.cells)
-
-    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "Heads ranked by effect", layout_ranking)
-
-    def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One layer × head map per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "heads", figure_heads)
-
-
-RANKING = HeadRanking()
 
 
 def layout_ranking(cell: Cell) -> pd.DataFrame | None:
@@ -78,9 +50,8 @@ def figure_heads(cell: Cell) -> Figure | None:
     kinds, most = list(rows["edges"].unique()), max(float(rows["difference"].abs().max()), 1e-9)
     layers, heads = sorted(rows["layer"].unique()), sorted(rows["head"].unique())
     unit = " (pp)" if cell.is_fraction else ""
-    with matplotlib.rc_context(STYLE):
-        size = (min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers))
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    width, height = min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers)
+    with new_figure(width, height) as figure:
         panels = list(figure.subplots(1, len(kinds), squeeze=False, sharey=True).flat)
         images = []
         for axes, kind in zip(panels, kinds, strict=True):
@@ -101,3 +72,22 @@ def figure_heads(cell: Cell) -> Figure | None:
         bar.set_label(f"Change in {metric_words(cell.metric)}{unit}")
         bar.outline.set_visible(False)
     return figure
+
+
+class HeadRanking(View):
+    """Every head of every layer, the most harmful cut first."""
+
+    name, order = "ranking", 30
+    captions = {
+        "heads": "Mean change when the edges of one head are cut (fractions in percentage points). Red: worse than"
+        f" the baseline. {NULL}: structural null."
+    }
+    cell_tables = {"Heads ranked by effect": layout_ranking}
+    cell_figures = {"heads": figure_heads}
+
+    def shows(self, findings: Findings) -> bool:
+        """Whether the study has conditions that cut a single head."""
+        return any(len(head_conditions(cell.tests)) for cell in findings.cells)
+
+
+RANKING = HeadRanking()

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from emg_lens.studies.report.figures import COLOURS, DARK, DOTTED, DPI, GREY, STYLE, WIDTH, plain_text
+from emg_lens.studies.report.figures import COLOURS, DARK, DOTTED, GREY, WIDTH, new_figure, plain_text
 from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Findings
@@ -123,8 +122,7 @@ def figure_curves(curves: Curves) -> Figure:
     """Draw true against false positive rates: macro, micro and each class."""
     classes = [name for name in curves if name not in (MACRO, MICRO)]
     side = WIDTH * 0.45
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(side + 1.6, side), dpi=DPI, layout="constrained")
+    with new_figure(side + 1.6, side) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], **DOTTED)
         few = len(classes) <= MOST_NAMED

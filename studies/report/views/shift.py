@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.layout import CLS
-from emg_lens.studies.report.figures import COLOURS, DPI, STYLE, WIDTH, colour_of, place_legend, wrapped_text
-from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.figures import COLOURS, WIDTH, colour_of, new_figure, place_legend, wrapped_text
+from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import NULL, cut_names, layer_name, number
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.spec.condition_spec import RANDOM
@@ -16,36 +15,6 @@ from emg_lens.studies.spec.condition_spec import RANDOM
 UNCHANGED = 1e-6
 """A cosine this close to 1 means equal activations, up to rounding."""
 MEASURES = ["cosine", "cka", "mmd", "mmd_of_trials"]
-
-
-class Shift(View):
-    """Shift of the residual stream: each condition compared with the unmasked model."""
-
-    name, order = "shift", 40
-    captions = {
-        "shift": "Cosine similarity of the residual streams under a condition and of the unmasked model, after"
-        " every layer, at CLS (at all tokens if there is no CLS). Mean over trials and fits. Dashed: one"
-        " size-matched random cut."
-    }
-
-    def shows(self, findings: Findings) -> bool:
-        """Whether the shift was measured."""
-        return any(len(cell.analysis("shift")) for cell in findings.cells)
-
-    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """One table per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "Shift of the residual stream", layout_shift)
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """No table in the terminal."""
-        return {}
-
-    def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "shift", figure_shift)
-
-
-SHIFT = Shift()
 
 
 def layout_shift(cell: Cell) -> pd.DataFrame | None:
@@ -76,8 +45,7 @@ def figure_shift(cell: Cell) -> Figure | None:
     if not len(shift):
         return None
     order = list(dict.fromkeys(random_cuts.get(name, name) for name in shift["condition"].unique()))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.0), dpi=DPI, layout="constrained")
+    with new_figure(WIDTH, 3.0) as figure:
         axes = figure.subplots()
         for condition, by_layer in shift.groupby("condition", sort=False):
             name = str(condition)
@@ -117,3 +85,27 @@ def _random_cuts(cell: Cell) -> dict[str, str]:
 def _names(cell: Cell) -> dict[str, str]:
     names = cut_names(cell)
     return names | {cut: f"random, size-matched to {names.get(of, of)}" for cut, of in _random_cuts(cell).items()}
+
+
+class Shift(View):
+    """Shift of the residual stream: each condition compared with the unmasked model."""
+
+    name, order = "shift", 40
+    captions = {
+        "shift": "Cosine similarity of the residual streams under a condition and of the unmasked model, after"
+        " every layer, at CLS (at all tokens if there is no CLS). Mean over trials and fits. Dashed: one"
+        " size-matched random cut."
+    }
+    cell_tables = {"Shift of the residual stream": layout_shift}
+    cell_figures = {"shift": figure_shift}
+
+    def shows(self, findings: Findings) -> bool:
+        """Whether the shift was measured."""
+        return any(len(cell.analysis("shift")) for cell in findings.cells)
+
+    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
+        """No table in the terminal."""
+        return {}
+
+
+SHIFT = Shift()

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,20 +10,19 @@ from matplotlib.figure import Figure
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.figures import (
     COLOURS,
-    DPI,
     EXPECTED,
     GREY,
-    STYLE,
     WIDTH,
     draw_box,
     draw_legend,
     draw_references,
     draw_significance,
     metric_limits,
+    new_figure,
     wrapped_text,
 )
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
-from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     PAPER,
     SIGNIFICANCE,
@@ -41,33 +39,6 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.sweeps.conditions import BASELINE
-
-
-class SingleConditions(View):
-    """Conditions that a study lists under `extra`."""
-
-    name, order = "single", 20
-    captions = {
-        "single": "Subjects (dots) under each single condition, compared with the unmasked model (grey box; dashed:"
-        " mean; dotted: chance, if within the axis). White diamonds: expected value, if it is not the measured"
-        " baseline."
-    }
-
-    def shows(self, findings: Findings) -> bool:
-        """Whether the study has single conditions."""
-        return any(len(single_conditions(cell.tests)) for cell in findings.cells)
-
-    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """Per cell: the measured conditions, and the conditions that equal another one by construction."""
-        measured = in_each_cell(findings, "Single conditions", layout_measured)
-        return measured | in_each_cell(findings, "Single conditions that are equal by construction", layout_identities)
-
-    def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """One figure per combination of factor levels (`Cell`)."""
-        return in_each_cell(findings, "single", figure_singles)
-
-
-SINGLE = SingleConditions()
 
 
 def layout_singles(cell: Cell, rows: pd.DataFrame) -> pd.DataFrame:
@@ -154,8 +125,7 @@ def figure_singles(cell: Cell) -> Figure | None:
     if chance is not None and chance < (limits[0] or 0):
         chance = None  # outside the axis
     has_expected = _has_expected(cell, rows)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 0.95 + 0.27 * (len(rows) + 1)), dpi=DPI, layout="constrained")
+    with new_figure(WIDTH * 0.72, 0.95 + 0.27 * (len(rows) + 1)) as figure:
         axes = figure.subplots()
         draw_box(axes, 0, values[BASELINE], GREY, 0.6, vertical=False)
         draw_references(axes, values[BASELINE].mean(), chance, vertical=False)
@@ -173,3 +143,26 @@ def figure_singles(cell: Cell) -> Figure | None:
         axes.tick_params(axis="x", length=2.5)
         draw_legend(figure, [], boxes=True, null=rows["structural_null"].any(), chance=chance, expected=has_expected)
     return figure
+
+
+class SingleConditions(View):
+    """Conditions that a study lists under `extra`."""
+
+    name, order = "single", 20
+    captions = {
+        "single": "Subjects (dots) under each single condition, compared with the unmasked model (grey box; dashed:"
+        " mean; dotted: chance, if within the axis). White diamonds: expected value, if it is not the measured"
+        " baseline."
+    }
+    cell_tables = {
+        "Single conditions": layout_measured,
+        "Single conditions that are equal by construction": layout_identities,
+    }
+    cell_figures = {"single": figure_singles}
+
+    def shows(self, findings: Findings) -> bool:
+        """Whether the study has single conditions."""
+        return any(len(single_conditions(cell.tests)) for cell in findings.cells)
+
+
+SINGLE = SingleConditions()

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.report.figures import DARK, DOTTED, DPI, STYLE, WIDTH, colour_of, place_legend, plain_text
+from emg_lens.studies.report.figures import DARK, DOTTED, WIDTH, colour_of, new_figure, place_legend, plain_text
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name
 from emg_lens.studies.results.findings import Findings
@@ -64,8 +63,7 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     names = list(group_of.unique())
     annealed = curves[curves["cls_weight"] >= 1].groupby("fit")["epoch"].min()
     annealed = annealed[annealed > curves["epoch"].min()]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH * 0.72, 2.2), dpi=DPI, layout="constrained")
+    with new_figure(WIDTH * 0.72, 2.2) as figure:
         for axes, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
             for k, name in enumerate(names):
                 _draw_lines(axes, curves[group_of == name], column, colour_of(k), "-")
