@@ -36,6 +36,7 @@ SLOW = {
     "studies/test_dask.py",
     "studies/test_fine_tuning_studies.py",
     "studies/test_long_recordings.py",
+    "studies/test_names.py",
     "studies/test_paper_studies.py",
     "studies/test_planted_route.py",
     "studies/test_real_studies.py",

@@ -110,12 +110,14 @@ def test_uci_has_twenty_subjects_of_four_repetitions_and_a_note_on_its_rate(real
     assert all(np.bincount(v).tolist() == [0, 6, 6, 6, 6] for v in repetitions.values())
 
 
+@pytest.mark.slow
 def test_uci_gestures_of_the_second_series_are_decodable_after_training_on_the_first(real):
     trials = load_trials("uci-emg", real("uci_emg_gestures"), Recipe(fs=200), Segment(stop_s=1.0))
     scores = [accuracy(*trials.select(subjects=[s]).split([1, 2], [3, 4])) for s in np.unique(trials.subject)]
     assert np.mean(scores) >= 0.8, scores
 
 
+@pytest.mark.slow
 def test_uci_accuracy_on_new_subjects_is_above_chance_and_twenty_subjects_load_in_seconds(real):
     root, started = real("uci_emg_gestures"), perf_counter()
     trials = load_trials("uci-emg", root, Recipe(fs=200), Segment(stop_s=1.0), classes=range(1, 7))

@@ -160,6 +160,7 @@ def edge_sets(draw, model):
     return edges.at(layers=draw(st.lists(st.integers(0, model.cfg.n_layers - 1), min_size=1, unique=True)))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_sweep_over_stages_equals_the_loop(data):

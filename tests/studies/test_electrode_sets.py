@@ -167,6 +167,7 @@ def test_fits_of_the_same_recordings_follow_each_other():
     assert sorted(one.name for one in ordered) == sorted(one.name for one in all_fits(random_study()))
 
 
+@pytest.mark.slow
 def test_an_accelerator_fits_all_electrode_sets_at_once_with_the_numbers_of_the_processor(tmp_path, monkeypatch):
     at_once = []
     stacked = fits.run_fits_at_once

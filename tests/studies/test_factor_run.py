@@ -134,6 +134,7 @@ def bytes_of(folder) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kept}
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_and_resumed_gives_the_same_bytes(done, tmp_path):
     spec = tmp_path / "factors.yaml"
     spec.write_text(yaml.safe_dump(FACTORS, sort_keys=False))

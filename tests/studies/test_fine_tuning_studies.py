@@ -12,8 +12,8 @@ from emg_lens.models.isonet import IsoNet
 from emg_lens.models.pretrained import read_pretrained, weights_fingerprint
 from emg_lens.models.registry import architecture
 from emg_lens.models.tinymyo.encoder import TinyMyo, TinyMyoConfig
-from emg_lens.studies.fits.model_building import build_fit_model
 from emg_lens.studies.fits.fit_trials import load_fit
+from emg_lens.studies.fits.model_building import build_fit_model
 from emg_lens.studies.runs.plan import fingerprint
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study

@@ -104,7 +104,7 @@ def test_levels_over_different_subjects_are_refused_in_one_line(missing):
 
 
 def test_a_level_that_no_fit_has_is_refused_in_one_line():
-    with pytest.raises(StatisticsError, match="scores have no sensors 'both'"):
+    with pytest.raises(StatisticsError, match="scores have no rows of sensors 'both'"):
         compare_levels(sensors(emg=EMG), QUICK, TO_BOTH, metric="accuracy", factors=["sensors"])
 
 

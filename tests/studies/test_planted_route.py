@@ -8,8 +8,8 @@ from tiny import all_fits
 
 from emg_lens.data import Batch
 from emg_lens.data.sources.simulated.simulation import Simulation, expected_accuracy
-from emg_lens.studies.fits.model_building import build_fit_model, objective_of
 from emg_lens.studies.fits.fit_trials import load_fit
+from emg_lens.studies.fits.model_building import build_fit_model, objective_of
 from emg_lens.studies.report.views.single import layout_identities, layout_measured
 from emg_lens.studies.result import with_expectations
 from emg_lens.studies.spec.study_spec import StudySpec

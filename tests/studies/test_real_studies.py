@@ -8,8 +8,8 @@ import torch
 from tiny import all_fits
 
 from emg_lens.data import Batch
-from emg_lens.studies.fits.model_building import build_fit_model, objective_of
 from emg_lens.studies.fits.fit_trials import load_fit
+from emg_lens.studies.fits.model_building import build_fit_model, objective_of
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit

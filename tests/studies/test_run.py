@@ -125,6 +125,7 @@ def test_a_finished_run_is_not_computed_again(study, done):
     pd.testing.assert_frame_equal(again.scores, done.scores, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_and_gives_the_same_numbers(study, done, tmp_path):
     spec = tmp_path / "tiny.yaml"
     spec.write_text(TINY)

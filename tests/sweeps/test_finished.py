@@ -131,6 +131,7 @@ def interrupt(path, executor, n: int, model=None, **options) -> list[float]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", EXECUTORS)
 @settings(max_examples=12, deadline=None)
 @given(stops=st.lists(st.integers(2, 12), min_size=1, max_size=5))
@@ -223,6 +224,7 @@ run(build(), sys.argv[1], sys.argv[2], on_progress=lambda fraction: time.sleep(0
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_what_it_did_since_it_last_saved(path):
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {folder!r}){KILLED}", str(path), "tree"]

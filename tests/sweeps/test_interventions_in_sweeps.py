@@ -311,6 +311,7 @@ MANY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["loop", "tree"])
 @settings(max_examples=3, deadline=None)
 @given(stops=st.lists(st.integers(2, 40), min_size=1, max_size=4))

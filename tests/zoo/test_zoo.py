@@ -232,6 +232,7 @@ def measured():
         return table().set_index("model")
 
 
+@pytest.mark.slow
 def test_the_table_has_every_model_and_its_cuts_equal_those_in_the_plain_models():
     """The purpose of the package: -inf in the scores hook often has no effect on wrapped models."""
     assert list(measured().index) == [specimen.name for specimen in [*ZOO, *families()]]

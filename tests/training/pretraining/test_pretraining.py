@@ -106,6 +106,7 @@ def test_stopped_within_an_epoch_and_resumed_it_gives_the_same_bits(tmp_path, st
         assert torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_killed_within_an_epoch_and_resumed_it_gives_the_same_bits(tmp_path):
     expected, path, table = run(dropout=0.2), tmp_path / "c.safetensors", tmp_path / "t.csv"
     code = f"""
@@ -130,6 +131,7 @@ runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
     assert_same(run(path, dropout=0.2), expected)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
