@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from emg_lens.analysis.reconstruction import gap_curve, interpolate, masked_errors, predict_mean, reconstruct
 from emg_lens.analysis.reconstruction_figures import plot_gap_curve, plot_reconstruction
 from emg_lens.models import build_model
-from emg_lens.training.pretraining.masking import draw_mask, of_samples
+from emg_lens.training.pretraining.masking import masked_samples, random_mask
 from emg_lens.validation import ArgumentError
 
 
@@ -49,11 +49,11 @@ def test_a_line_is_interpolated_exactly_and_a_constant_predicted_exactly_by_its_
 def test_errors_cover_masked_samples_only(model, x):
     table = masked_errors(model, x, seed=4, beta=0.5)
     assert set(table["method"]) == {"model", "mean", "interpolation"} and table.notna().all(axis=None)
-    masked = torch.from_numpy(np.stack([draw_mask(np.ones(24, bool), 0.5, (4, i)) for i in range(5)]))
+    masked = torch.from_numpy(np.stack([random_mask(np.ones(24, bool), 0.5, (4, i)) for i in range(5)]))
     with torch.no_grad():
         out = model(x, masked=masked)
     assert torch.allclose(reconstruct(model, x, masked), out, atol=1e-6)
-    hidden = of_samples(masked, 3, 80)
+    hidden = masked_samples(masked, 3, 80)
     for row in table.query("method == 'model'").itertuples():
         where = hidden[row.window, row.channel]
         predicted, original = out[row.window, row.channel][where], x[row.window, row.channel][where]
