@@ -11,6 +11,8 @@ from torch import Tensor
 from emg_lens.errors import EmgLensError
 from emg_lens.validation import short
 
+WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 class BatchError(EmgLensError, ValueError):
     """The parts of a batch do not belong together."""
@@ -28,7 +30,8 @@ class Batch:
         reference: Standardized training trials. Mean and resample ablations take their values from them.
 
     Raises:
-        BatchError: A part is not a tensor, has another number of trials, or a length is out of range.
+        BatchError: A part is not a tensor, has another number of trials, or a length is out of range. Or
+            the reference trials have another shape than the trials.
 
     Example:
         >>> import torch
@@ -48,6 +51,12 @@ class Batch:
                 raise BatchError(f"{name} is {short(values)}; expected a torch tensor, e.g. torch.as_tensor({name})")
             if name != "reference" and len(values) != len(self.x):
                 raise BatchError(f"{len(values)} {name} for {len(self.x)} trials; expected one per trial")
+        if self.reference is not None and self.reference.shape[1:] != self.x.shape[1:]:
+            raise BatchError(
+                f"reference trials are {list(self.reference.shape[1:])}; expected {list(self.x.shape[1:])}, as in x"
+            )
+        if self.lengths is not None and (self.lengths.ndim != 1 or self.lengths.dtype not in WHOLE_NUMBERS):
+            raise BatchError(f"lengths is {short(self.lengths)}; expected one whole number per trial")
         if self.lengths is not None and not ((self.lengths >= 1) & (self.lengths <= self.x.shape[-1])).all():
             raise BatchError(f"lengths are not all between 1 and {self.x.shape[-1]}, the number of samples in x")
 
@@ -55,12 +64,26 @@ class Batch:
         return len(self.x)
 
     def __getitem__(self, trials: slice | Int[Tensor, " chosen"]) -> "Batch":
-        """Select trials; the reference stays whole."""
+        """Select trials; the reference stays whole.
+
+        Raises:
+            BatchError: A single trial is asked for, which would have no trial axis.
+        """
+        if isinstance(trials, int):
+            raise BatchError(
+                f"batch[{trials}] has no trial axis; use batch[{trials}:{trials + 1}], or batch.split(size)"
+            )
         chosen = {name: values[trials] for name, values in self._parts().items() if name != "reference"}
         return replace(self, **chosen)
 
     def split(self, size: int) -> Iterator["Batch"]:
-        """Divide the trials into consecutive batches of at most `size`."""
+        """Divide the trials into consecutive batches of at most `size`.
+
+        Raises:
+            BatchError: A size that is not a whole number above 0.
+        """
+        if not isinstance(size, int) or size < 1:
+            raise BatchError(f"size={size!r}; expected a number of trials, 1 or more")
         return (self[first : first + size] for first in range(0, len(self), size))
 
     def to(self, device: str | torch.device) -> "Batch":

@@ -7,17 +7,19 @@ resample. Trials of one repetition are not independent, so metrics of classes gi
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from emg_lens.errors import EmgLensError
 from emg_lens.registry import Registry
+from emg_lens.validation import short
 
 OutputKind = Literal["classes", "values", "frames", "events", "tokens"]
 """The output of a model for one trial: class scores `[class]`, numbers of the targets' shape, numbers at each time
 step, events with times, or a sequence of symbols."""
+Repetitions = Literal["weighted", "pooled", "ignored"]
 Predictions = Float[np.ndarray, "trial *output"]
 Targets = Shaped[np.ndarray, " *target"]
 Counts = Float[np.ndarray, "trial part"]
@@ -59,8 +61,15 @@ class Metric:
     value: Callable[[np.ndarray], np.ndarray] = weighted_mean
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
-    repetitions: Literal["weighted", "pooled", "ignored"] = "weighted"
+    repetitions: Repetitions = "weighted"
     chance: Callable[[np.ndarray, np.ndarray, int], float] | None = None
+
+    def __post_init__(self) -> None:
+        allowed = {"kind": OutputKind, "better": Literal["higher", "lower"], "repetitions": Repetitions}
+        for field, values in allowed.items():
+            if getattr(self, field) not in get_args(values):
+                expected = ", ".join(map(repr, get_args(values)))
+                raise MetricError(f"{field}={getattr(self, field)!r} of metric {self.name!r}; expected {expected}")
 
     def counts(
         self,
@@ -92,10 +101,18 @@ class Metric:
         table = self._table(outputs, targets)
         if self.repetitions != "weighted" or (weights is None and repetition_id is None):
             return table
-        return table * (repetition_weights(len(outputs), repetition_id) if weights is None else weights)[:, None]
+        weights = repetition_weights(len(outputs), repetition_id) if weights is None else np.asarray(weights)
+        if weights.shape != (len(outputs),) or not (weights >= 0).all():
+            raise MetricError(f"weights are {short(weights)}; expected one number of 0 or more for each trial")
+        return table * weights[:, None]
 
     def _table(self, outputs: np.ndarray, targets: np.ndarray) -> Counts:
         counts = self.function(outputs, targets)
+        if not isinstance(counts, np.ndarray) or counts.dtype.kind not in "biuf" or counts.shape[:1] != (len(outputs),):
+            raise MetricError(
+                f"the function of the metric {self.name!r} returned {short(counts)} for {len(outputs)} trials; expected"
+                " an array with one score per trial, or with several counts per trial [trial, part]"
+            )
         return counts if counts.ndim > 1 else columns_of(counts, np.ones(len(counts)))
 
 

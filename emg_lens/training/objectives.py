@@ -133,7 +133,7 @@ class Classification(Objective):
     def check(self, model: Any, batch: Batch, prefix: str = "") -> None:
         """Refuse labels that are not class indices of the model."""
         n_classes, targets = _n_outputs(model, prefix), targets_of(batch, prefix)
-        if targets.is_floating_point() or targets.dtype == torch.bool or targets.ndim != 1:
+        if targets.dtype != torch.int64 or targets.ndim != 1:
             raise FitError(
                 f"{prefix}labels are {targets.dtype} {list(targets.shape)}; expected one class index (torch.int64) per"
                 " trial; for values, fit with objective='regression'"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emg_lens.scoring import METRICS, measure
-from emg_lens.scoring.metric_registry import repetition_weights
+from emg_lens.scoring import METRICS, Metric, measure
+from emg_lens.scoring.metric_registry import MetricError, repetition_weights
 
 BUILT_IN = [
     "accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1", "log_prob", "mae", "rmse", "r2", "pearson",
@@ -98,3 +98,27 @@ def test_values_far_from_zero_lose_digits_and_constant_ones_are_nan():
         expected = measure([name], wide + noise, wide)[name]
         assert measure([name], near + noise, near)[name] == pytest.approx(expected, abs=1e-8)
         assert np.isnan(measure([name], far + noise, far)[name])  # 1 in 100,000,000 is constant in 32 bits
+
+
+LOGITS, Y = np.array([[3.0, 2.0], [1.0, 2.0], [2.0, 1.0]]), np.array([0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "returned", [0.5, [1.0, 0.0, 1.0], None, np.float64(1), np.ones(2), np.ones((2, 3)), np.array(["a"] * 3)]
+)
+def test_a_function_that_gives_no_score_per_trial_is_refused_by_name(returned):
+    metric = Metric("mine", lambda logits, y: returned, kind="classes")
+    with pytest.raises(MetricError, match="the function of the metric 'mine' returned .* for 3 trials; expected an"):
+        metric.counts(LOGITS, Y)
+
+
+@pytest.mark.parametrize("weights", [-np.ones(3), np.full(3, np.nan)])
+def test_weights_that_are_none_are_refused(weights):
+    with pytest.raises(MetricError, match="weights are .*; expected one number of 0 or more for each trial"):
+        METRICS["accuracy"].counts(LOGITS, Y, weights=weights)
+
+
+@pytest.mark.parametrize("field", [{"kind": "class"}, {"better": "upward"}, {"repetitions": "pool"}])
+def test_a_field_of_a_metric_with_an_unknown_value_is_refused(field):
+    with pytest.raises(MetricError, match=f"{next(iter(field))}='.*' of metric 'mine'; expected '"):
+        Metric("mine", lambda logits, y: y, **{"kind": "classes"} | field)

@@ -119,6 +119,7 @@ def test_an_encoder_without_a_readout_is_refused_with_advice():
     [
         ("classification", make_values()[1], "expected one class index.*objective='regression'"),
         ("classification", torch.zeros(90, dtype=torch.bool), "labels are torch.bool"),
+        ("classification", torch.zeros(90, dtype=torch.int32), "labels are torch.int32"),
         ("regression", make_trials()[1], r"targets are torch.int64 \[90\]; expected floats \[trial, 3\]"),
         ("regression", torch.zeros(90, 2), r"\[90, 2\]; expected floats \[trial, 3\]"),
         ("regression", torch.zeros(90, 3).index_fill(0, torch.tensor([3, 7]), math.inf), "targets of 2 of 90 trials"),
