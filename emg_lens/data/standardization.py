@@ -60,7 +60,8 @@ class _SavedStatistics:
                     raise DataError(f"not a file of {cls.KIND}; give another file")
                 del facts["checksum"]
                 facts = {name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
-                return cls(**facts, mean=file.get_tensor("mean"), std=file.get_tensor("std"))
+                facts |= {name: file.get_tensor(name) for name in ("mean", "std")}
+                return cls(**facts)
         except DamagedFileError as error:
             raise DataError(f"{error}; save it again") from None
         except DataError as error:
