@@ -115,6 +115,23 @@ def distinct_labels(items: Sequence[str | int | float], name: str) -> list[str |
     return different
 
 
+def windows_of_repetitions(
+    subject: Shaped[np.ndarray, " trial"], label: Sequence[str | int | float], repetition: Int[np.ndarray, " trial"]
+) -> tuple[Int[np.ndarray, " trial"], tuple[str, ...]]:
+    """Number the repetitions of trials in order of appearance, and note if a repetition has several trials.
+
+    Returns:
+        The same number for all trials of one subject, label and repetition number; and notes.
+    """
+    keys = list(zip(subject.tolist(), map(str, label), repetition.tolist(), strict=True))
+    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    note = (
+        f"{len(keys)} trials count as windows of {len(number)} repetitions: trials of one subject, class and repetition"
+        " number are windows of one repetition (repetition_id was not given)"
+    )
+    return np.array([number[key] for key in keys], dtype=np.int64), (note,) * (len(number) < len(keys))
+
+
 def check_names(**names: Iterable[object]) -> None:
     """Reject names that tables, files and terminals cannot show.
 

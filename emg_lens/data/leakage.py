@@ -18,7 +18,7 @@ from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
 
 SHARED = {
-    "samples": "share raw samples with a training trial (their windows overlap)",
+    "samples": "contain raw samples of a training trial (overlapping windows)",
     "repetition_id": "come from a repetition that is also in the training set",
     "repetition": "have the same class, repetition number and recording as a training trial",
     "recording": "come from a recording that is also in the training set",
@@ -127,7 +127,7 @@ class Leakage:
         if self.class_repeats is None or self.class_repeats_at_random is None:
             return None
         return (
-            f"{self.class_repeats:.0%} of consecutive repetitions, in the order of the files, have the same class"
+            f"{self.class_repeats:.0%} of consecutive repetitions, in the order of the data, have the same class"
             f" ({self.class_repeats_at_random:.0%} expected in random order)"
         )
 

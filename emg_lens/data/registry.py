@@ -18,7 +18,7 @@ from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.hashing import content_hashes
-from emg_lens.registry import Registry
+from emg_lens.registry import Registry, UnknownNameError
 from emg_lens.validation import short
 
 Loader = Callable[..., Iterator[Recording] | TrialSet]
@@ -116,9 +116,10 @@ def describe_dataset(name: str) -> DataSet:
     Raises:
         DataError: The name is unknown.
     """
-    if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}; known: {', '.join(dataset_names())}")
-    return DATASETS[name]
+    try:
+        return DATASETS[name]
+    except UnknownNameError as error:
+        raise DataError(str(error)) from None
 
 
 def load_dataset(

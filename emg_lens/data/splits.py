@@ -74,7 +74,8 @@ class RepetitionSplit(Split):
         known = {int(r) for r in repetitions}
         numbers = (*(self.train or ()), *self.test, *(self.validation or ()))
         if unknown := [r for r in numbers if r not in known]:
-            raise DataError(f"no subject has repetition {listed(unknown)}; the data have {listed(sorted(known))}")
+            have = f"the data have {listed(sorted(known))}"
+            raise DataError(f"no subject has repetition {listed(unknown)}; {have}; change the split")
 
     def masks(self, fold: Fold, trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
         """Masks by repetition number; a note lists numbers that this subject lacks."""
@@ -89,7 +90,7 @@ class RepetitionSplit(Split):
                 missing = f"{part} repetitions {listed(chosen)}" if chosen else "repetitions outside the test set"
                 raise DataError(f"subject {fold.name} has no trial of the {missing}; it has {listed(known)}")
         absent = sorted({*train, *self.test} - {*known})
-        notes = (f"no repetition {listed(absent)}; there are {listed(known)}",) if absent else ()
+        notes = (f"subject {fold.name} has no repetition {listed(absent)}; it has {listed(known)}",) if absent else ()
         return of_fold & np.isin(trials.repetition, train), of_fold & np.isin(trials.repetition, self.test), notes
 
     def validation_mask(self, fold: Fold, trials: TrialSet) -> TrialMask | None:

@@ -71,8 +71,8 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
     """Read parts of a file of trials; every error is a `DataError` that names the file."""
     path = path.expanduser()
     if not path.is_file():
-        what = "a folder" if path.is_dir() else "no such file"
-        raise DataError(f"{path}: {what}; expected a file that TrialSet.save wrote")
+        what, or_else = ("a folder", " (or cohort: {dataset: folder})") if path.is_dir() else ("no such file", "")
+        raise DataError(f"{path}: {what}; expected a file that TrialSet.save wrote{or_else}")
     try:
         facts = path.stat()
         checked = check_file(path) if arrays else _check_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)

@@ -25,6 +25,7 @@ from emg_lens.data.arrays import (
     checked_choice,
     distinct_labels,
     renumbered,
+    windows_of_repetitions,
 )
 from emg_lens.data.channels import select_channels
 from emg_lens.data.recording import DataError, Recording
@@ -162,8 +163,8 @@ class TrialSet:
             repetition: Repetition number of each trial.
             channels: Number of channels of each modality, in channel order, or the whole channel table.
             fs: Sampling rate (Hz).
-            repetition_id: The same number for all trials that are windows of one repetition. Default: each trial is a
-                repetition of its own.
+            repetition_id: The same number for all trials that are windows of one repetition. Default: trials of one
+                subject, label and repetition number are windows of one repetition, and a note counts them.
             classes: The labels in order of class index. Default: the labels of `y` in rising order.
             notes: Sentences that stay with the data.
             targets: Target values of a regression `[trial, target]`; converted to float32.
@@ -179,21 +180,23 @@ class TrialSet:
         missing = [str(label) for label in distinct_labels(label_of, "y") if str(label) not in index]
         if missing:
             raise DataError(f"y contains the label {missing[0]}, which is not in classes ({', '.join(index)})")
-        numbers = {
-            "repetition": repetition,
-            "repetition_id": np.arange(len(x)) if repetition_id is None else repetition_id,
-        }
+        number, notes = as_whole_numbers(repetition, "repetition"), tuple(map(str, as_labels(notes, "notes")))
+        subjects = np.array([str(name) for name in as_labels(subject, "subject", len(x))], dtype=str)
+        if repetition_id is None and number.shape == (len(x),):
+            repetition_id, assumed = windows_of_repetitions(subjects, label_of, number)
+            notes += assumed
         return TrialSet(
             x=x,
             y=np.array([index[str(label)] for label in label_of], dtype=np.int64),
-            subject=np.array([str(name) for name in as_labels(subject, "subject", len(x))], dtype=str),
+            subject=subjects,
+            repetition=number,
+            repetition_id=as_whole_numbers(number if repetition_id is None else repetition_id, "repetition_id"),
             channels=channels,
             fs=fs,
             classes=tuple(str(name) for name in names),
-            notes=tuple(map(str, as_labels(notes, "notes"))),
+            notes=notes,
             targets=None if targets is None else as_samples(targets, "targets", "[trial, target]"),
             target_names=tuple(map(str, as_labels(target_names, "target_names"))),
-            **{name: as_whole_numbers(values, name) for name, values in numbers.items()},
         )
 
     @staticmethod
@@ -217,7 +220,13 @@ class TrialSet:
         return replace(sets[0], **vectors, channels=sets[0].channels.assign(native_fs=native), notes=notes)
 
     def save(self, path: str | Path) -> None:
-        """Write one HDF5 file; a reader sees the old file or the complete new one, never a part."""
+        """Write one HDF5 file; a reader sees the old file or the complete new one, never a part.
+
+        Raises:
+            DataError: The samples were handed over by `take_samples`.
+        """
+        if np.isnan(self.x[:1, :1, :1]).any():
+            raise DataError("take_samples handed over the samples of this set; save it before take_samples")
         storage.save(self, Path(path))
 
     @staticmethod

@@ -98,17 +98,18 @@ def _plan_of(one: Fit, trials: FitTrials, known: dict[str, list[dict[str, Any]]]
         try:
             known[key] = _try_fit(one, trials)
         except SweepError as error:
-            raise StudyError(_at(one, next(iter(error.errors.values())))) from None
+            name, cause = next(iter(error.errors.items()))
+            raise StudyError(_at(one, cause, f"condition {name!r}: ")) from None
         except EmgLensError as error:
             raise StudyError(_at(one, error)) from None
     return known[key]
 
 
-def _at(one: Fit, error: Exception) -> str:
-    """Return the error message with the levels of the factors."""
+def _at(one: Fit, error: Exception, what: str = "") -> str:
+    """Return the error message with the levels of the factors, and with `what` failed."""
     where = ", ".join(f"{factor}={level}" for factor, level in one.levels.items() if factor != SEED)
     hint = "; a level may override 'conditions' too" if where and isinstance(error, EdgeError) else ""
-    return f"{f'at {where}: ' * bool(where)}{error}{hint}"
+    return f"{f'at {where}: ' * bool(where)}{what}{error}{hint}"
 
 
 def _condition_at_fault(error: EdgeError, conditions: Sequence[Condition], model: Any) -> str:

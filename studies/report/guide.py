@@ -5,8 +5,8 @@ from emg_lens.studies.statistics.comparison import is_fraction
 
 READING_GUIDE = {
     "Size-matched random cuts": f"{SIZE_MATCHED} If such cuts hurt as much, the effect is not specific to the edges.",
-    "Superset ablations": "A superset ablation cuts the edges of a condition and more. If it hurts less, part of the"
-    " condition's effect is not information that only its edges bring.",
+    "Superset ablations": "A superset ablation cuts the edges of a condition and more. If it hurts less, the"
+    " model can classify with less input than the condition leaves, so part of the drop is not lost information.",
     "Drops do not add up": "Cutting unimodal edges and cutting cross-modal edges are two separate interventions on"
     " one model. Each leaves the other edge type intact. Their drops need not add up to anything, and neither need"
     " the drops of single layers.",
@@ -20,8 +20,8 @@ READING_GUIDE = {
     "Which p": "The Mann–Whitney test of the paper treats masked and unmasked models as if they came from different"
     " people. The Wilcoxon and sign-flip tests compare each subject with itself, which matches the design of the study."
     " “Statistics in full” lists all three tests under three corrections.",
-    "What n is": "Subjects are the unit of analysis; trials and seeds are not. Models of one subject are averaged"
-    " first. These tests do not cover the variation between seeds or between data sets.",
+    "What n is": "Subjects are the unit of analysis; trials and seeds are not. Scores of several models of one"
+    " subject are averaged first. These tests do not cover the variation between seeds or between data sets.",
 }
 GUIDE_TO_FRACTIONS = {
     "Drop %": "The drop relative to the baseline, as in the paper's Δ%. It is the effect of one intervention, not the"

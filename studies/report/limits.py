@@ -47,8 +47,8 @@ def what_is_shown(findings: Findings) -> list[str]:
     """Sentences that the numbers and all their controls support."""
     confidence = findings.study.statistics.confidence
     sentences = [f"{_at(cell)}{sentence}" for cell in findings.cells for sentence in shown_of(cell)]
-    has_cuts = any(len(cell.tests) for cell in findings.cells)
-    if has_cuts and not any(sentence for cell in findings.cells for sentence in _specific_effects(cell)):
+    is_judged = any((cell.tests["n_subjects"] >= FEWEST).any() for cell in findings.cells if len(cell.tests))
+    if is_judged and not any(sentence for cell in findings.cells for sentence in _specific_effects(cell)):
         sentences.append(NOTHING_SHOWN)
     return sentences + [
         f"Unmasked models, {_levels(findings, row)}: {change_in_words(row, confidence)}, {row['n_subjects']} subjects,"
@@ -216,7 +216,10 @@ def _missing_intervals(cell: Cell, names: Mapping[str, str]) -> Iterator[str]:
         return
     n = int(rows["n_subjects"].min())
     if n < FEWEST:
-        yield f"No interval could be computed: {n} subjects, at least {FEWEST} are needed."
+        yield (
+            f"Whether any cut has an effect: with {n} subjects there is no confidence interval (at least {FEWEST}"
+            " subjects are needed)."
+        )
     else:
         which = ", ".join(str(names.get(name, name)) for name in rows["condition"])
         yield f"No interval could be computed: all subjects changed by the same amount ({which})."

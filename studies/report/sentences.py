@@ -19,6 +19,7 @@ from emg_lens.studies.report.wording import (
     metric_words,
     no_superset,
     p_limit,
+    single_conditions,
     value,
 )
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, cuts_every_layer
@@ -26,9 +27,16 @@ from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.statistics.corrections import STARS
 from emg_lens.studies.statistics.power import smallest_p
 
+MOST_SINGLE_CONDITIONS = 4
+"""The summary lists the effects of so many single conditions; more are in the tables only."""
+
 
 def effect_sentences(cell: Cell) -> list[str]:
-    """For each edge type: the effect of cutting it in every layer, and in the single layer where it hurts most."""
+    """Describe the effects that answer the question of a study.
+
+    For each edge type: the effect of cutting it in every layer, and in the single layer where it hurts most. Then the
+    effects of the single conditions, unless a study has more than `MOST_SINGLE_CONDITIONS`.
+    """
     masks = layer_conditions(cell.tests)
     controlled = {name: cut for cut in controlled_cuts(cell) for name in cut.alike}
     names = cut_names(cell)
@@ -49,6 +57,20 @@ def effect_sentences(cell: Cell) -> list[str]:
             if row["condition"] in controlled:
                 parts.append(control_sentences(controlled[row["condition"]], cell, names))
             sentences.append(" ".join(parts))
+    return sentences + _effects_of_single_conditions(cell, controlled, names)
+
+
+def _effects_of_single_conditions(
+    cell: Cell, controlled: Mapping[str, Controlled], names: Mapping[str, str]
+) -> list[str]:
+    rows = single_conditions(cell.tests)
+    rows = rows[~rows["structural_null"].astype(bool) & (rows["equivalent_to"] == rows["condition"])]
+    at, sentences = f"{cell.label}: " if cell.label else "", []
+    for row in rows.to_dict("records") if len(rows) <= MOST_SINGLE_CONDITIONS else ():
+        parts = [f"{at}{row['condition']}: {_change(row, cell)}."]
+        if row["condition"] in controlled:
+            parts.append(control_sentences(controlled[row["condition"]], cell, names))
+        sentences.append(" ".join(parts))
     return sentences
 
 
@@ -63,7 +85,7 @@ def control_sentences(cut: Controlled, cell: Cell, names: Mapping[str, str]) -> 
         )
     if cut.superset:
         sentences.append(
-            f"Part of this effect is not information that only these edges bring: a superset ablation hurts less"
+            "Part of this effect is not lost information: a cut of these edges and more (superset ablation) hurts less"
             f" ({names.get(cut.superset, cut.superset)}: {value(cut.superset_mean)})."
         )
     elif cut.n_supersets:
@@ -90,4 +112,4 @@ def _significance(row: Mapping[str, Any], cell: Cell) -> str:
     if row["stars"] != NOT_SIGNIFICANT:
         return "not tested"
     possible = not size > 0 or smallest_p(int(row["n_subjects"]), int(size), spec).corrected < spec.alpha
-    return "not significant" if possible else f"not significant ({row['n_subjects']} subjects cannot be significant)"
+    return "not significant" if possible else f"not significant (with {row['n_subjects']} subjects no test can be)"

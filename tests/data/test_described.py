@@ -231,7 +231,7 @@ def test_an_invalid_description_or_file_gives_a_one_line_error(tmp_path, text, m
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (lambda path: path.write_text(path.read_text() + "1,2\n"), "emg is not a number in column 'e2', row 31: ''"),
+        (lambda path: path.write_text(path.read_text() + "1,2\n"), "'e2', row 31: ''; is the file incomplete"),
         (lambda path: path.write_text(path.read_text().replace(",", ",x", 7)), "no column|is no number|cannot be read"),
         (lambda path: path.write_bytes(b"\xff\xfe\x00" * 50), "cannot be read|no column"),
         (lambda path: path.write_text(""), "cannot be read"),

@@ -23,7 +23,7 @@ def test_a_split_by_repetition_shares_recordings_and_subjects_only(make_recordin
     n = report.n_test
     assert report.shared == {"samples": 0, "repetition_id": 0, "repetition": 0, "recording": n, "subject": n}
     assert report.sentences()[:4] == [
-        f"None of the {n} test trials share raw samples with a training trial (their windows overlap).",
+        f"None of the {n} test trials contain raw samples of a training trial (overlapping windows).",
         f"None of the {n} test trials come from a repetition that is also in the training set.",
         f"None of the {n} test trials have the same class, repetition number and recording as a training trial.",
         f"All {n} test trials come from a recording that is also in the training set.",
@@ -83,7 +83,7 @@ def test_what_own_arrays_share_is_reported_as_unknown():
     report = leakage_report(*trials.split([0, 1], [2, 3]))
     assert report.shared == {"samples": None, "repetition_id": 0, "repetition": 0, "recording": None, "subject": 6}
     said = report.sentences()
-    assert said[0].startswith("It is unknown whether test trials share raw samples")
+    assert said[0].startswith("It is unknown whether test trials contain raw samples")
     assert any(line.endswith("no repetition has 0.6 s of rest before it.") for line in said)
     assert report.to_frame().set_index("of")["value"].isna().tolist()[:1] == [True]
 
@@ -97,7 +97,7 @@ def test_repetitions_of_one_class_in_a_row_are_counted():
     pairs = [(a, b) for a in range(10) for b in range(10) if a != b]
     assert report.class_repeats_at_random == pytest.approx(np.mean([y[a] == y[b] for a, b in pairs]))
     assert (
-        report.sentences()[-1] == "67% of consecutive repetitions, in the order of the files, have the same class"
+        report.sentences()[-1] == "67% of consecutive repetitions, in the order of the data, have the same class"
         " (27% expected in random order)."
     )
 

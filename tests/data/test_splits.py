@@ -170,12 +170,12 @@ def only_fold(split, subject="A"):
 def test_unknown_repetitions_are_rejected_and_those_that_one_subject_lacks_are_noted():
     both = made(("A", "B"))
     fewer = both.select(~((both.subject == "A") & (both.repetition == 4)))
-    with pytest.raises(DataError, match="no subject has repetition 7; the data have 1, 2, 3, 4"):
+    with pytest.raises(DataError, match="no subject has repetition 7; the data have 1, 2, 3, 4; change the split"):
         only_fold(RepetitionSplit(test=(2, 7))).divide(both)
     train, test = only_fold(RepetitionSplit(train=(1, 3), test=(2, 4))).divide(fewer)
     assert set(test.repetition) == {2}
     for part in (train, test):
-        assert part.notes[-1] == "fold A: no repetition 4; there are 1, 2, 3"
+        assert part.notes[-1] == "fold A: subject A has no repetition 4; it has 1, 2, 3"
     with pytest.raises(DataError, match="subject A has no trial of the test repetitions 4; it has 1, 2, 3"):
         only_fold(RepetitionSplit(test=(4,))).divide(fewer)
     with pytest.raises(DataError, match="subject A has no trial of the training repetitions 4; it has 1, 2, 3"):

@@ -62,6 +62,15 @@ def test_stated_classes_may_be_more_than_those_performed():
         trials(classes=[1, 2])
 
 
+def test_trials_of_one_subject_class_and_repetition_number_are_windows_of_one_repetition():
+    given = arrays() | {"y": [1, 1, 2, 2] * 6, "repetition": [1, 1, 1, 1, 2, 2, 2, 2] * 3, "subject": ["A"] * 24}
+    made = TrialSet.from_arrays(**given)
+    assert made.repetition_id.tolist() == [0, 0, 1, 1, 2, 2, 3, 3] * 3
+    assert made.notes[-1].startswith("24 trials count as windows of 4 repetitions")
+    own = TrialSet.from_arrays(**given, repetition_id=range(24))
+    assert own.repetition_id.tolist() == list(range(24)) and own.notes == ()
+
+
 def nan_at(trial, channel):
     x = arrays()["x"].copy()
     x[trial, channel, 2] = np.nan

@@ -128,12 +128,12 @@ def test_a_cut_is_compared_with_random_cuts_supersets_and_the_closed_cls_path():
     (cut,) = controlled_cuts(made_up())
     assert (cut.condition, cut.n_random_hurt_less, cut.n_supersets, cut.superset) == ("cross", 1, 1, "both")
     assert (cut.superset_mean, cut.cls_path_closed) == (pytest.approx(0.804), pytest.approx(0.3))
-    (said,) = effect_sentences(made_up())
+    said = effect_sentences(made_up())[0]
     assert (
         "1 of 2 size-matched random cuts hurt less (accuracy with this cut: 0.600; with random cuts: mean 0.650" in said
     )
-    assert "Part of this effect is not information that only these edges bring" in said
-    assert "a superset ablation hurts less (both: 0.804)" in said
+    assert "Part of this effect is not lost information" in said
+    assert "a cut of these edges and more (superset ablation) hurts less (both: 0.804)" in said
     assert "With that path closed, accuracy is 0.300." in said
 
 
@@ -220,11 +220,18 @@ def test_layer_masks_need_a_model_with_attention():
 
 
 def test_ns_is_explained_if_significance_is_impossible():
-    (said,) = effect_sentences(made_up())
-    assert "5 subjects cannot be significant" not in said, "one test of five subjects can be"
+    said = effect_sentences(made_up())[0]
+    assert "no test can be" not in said, "one test of five subjects can be"
     three = made_up()
     three = replace(cell_of(three.scores[three.scores["subject"].isin(["s0", "s1", "s2"])]), analyses=three.analyses)
-    assert "not significant (3 subjects cannot be significant)" in effect_sentences(three)[0]
+    assert "not significant (with 3 subjects no test can be)" in effect_sentences(three)[0]
+
+
+def test_a_few_single_conditions_are_in_the_summary_and_many_are_not():
+    scores = {f"zeroed {i}": [0.6, 0.5, 0.7, 0.55, 0.65] for i in range(5)}
+    said = effect_sentences(cell_of(tidy(baseline=[0.95] * 5, **{"zeroed 0": scores["zeroed 0"]})))
+    assert len(said) == 1 and said[0].startswith("zeroed 0: accuracy changes by −35.0 pp (95 % CI [")
+    assert effect_sentences(cell_of(tidy(baseline=[0.95] * 5, **scores))) == []
 
 
 def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():

@@ -69,7 +69,9 @@ def test_indirect_paths_nulls_and_too_few_subjects_are_not_shown():
     assert "Information can still pass through CLS. Accuracy with that path open and closed" in text
     assert "0.600 and 0.300" in text
     three = cell_of(tidy(baseline=[0.9, 0.8, 0.9], cut=[0.5, 0.4, 0.6]))
-    assert any("With 3 subjects, no test in a family of one test can reach p < .05" in one for one in not_shown_of(three))
+    assert any(
+        "With 3 subjects, no test in a family of one test can reach p < .05" in one for one in not_shown_of(three)
+    )
     scores = tidy(baseline=[0.9] * 5, null=[0.9] * 5)
     null = scores["condition"] == "null"
     scores = scores.assign(
@@ -102,6 +104,9 @@ def test_a_report_says_if_no_cut_has_a_clear_and_specific_effect():
     above, of_cuts = what_is_shown(cut)
     assert above.startswith("Unmasked models: mean accuracy") and of_cuts == NOTHING_SHOWN
     assert NOTHING_SHOWN not in what_is_shown(findings_of(tidy(baseline=[0.95] * 5).assign(accuracy_chance=0.2)))
+    four = findings_of(tidy(baseline=[0.95] * 4, zeroed=[0.6, 0.5, 0.7, 0.55]).assign(accuracy_chance=0.2))
+    assert NOTHING_SHOWN not in what_is_shown(four), "without an interval, absence of an effect is not shown either"
+    assert any(one.startswith("Whether any cut has an effect: with 4 subjects") for one in what_is_not_shown(four))
 
 
 def test_levels_are_named_where_they_differ_and_seeds_and_data_sets_are_counted():

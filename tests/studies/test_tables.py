@@ -275,7 +275,7 @@ def test_pre_onset_decodability_stands_under_the_table():
     assert study_notes(replace(cell, leakage=replace(known, decodability=()))) == study_notes(cell) == notes[:-1]
     blocked = study_notes(replace(cell, leakage=replace(known, class_repeats=0.88, class_repeats_at_random=0.05)))
     assert blocked[-1].startswith(
-        "88% of consecutive repetitions, in the order of the files, have the same class (5% expected in random order)"
+        "88% of consecutive repetitions, in the order of the data, have the same class (5% expected in random order)"
     )
     shuffled = study_notes(replace(cell, leakage=replace(known, class_repeats=0.06, class_repeats_at_random=0.05)))
     assert shuffled == notes

@@ -256,7 +256,10 @@ def _channels(
         if columns.columns is None:
             raise DataError(f"{path} is a table; list the columns of {name}")
         if columns.fs not in (None, description.fs):
-            raise DataError(f"{path} is a table, and all its columns have one rate; leave out the fs of {name}")
+            raise DataError(
+                f"{path} is a table, and all its columns have one rate; leave out the fs of {name}, and state the rate"
+                " of its sensor as native_fs"
+            )
         cells = [_column(table, column, path) for column in columns.columns]
         numbers = [_numbers(values, name, description.decimal, path) for values in cells]
         names = tuple(c if isinstance(c, str) else f"{name}.{i}" for i, c in enumerate(columns.columns))
@@ -280,10 +283,13 @@ def _numbers(values: pd.Series, name: str, decimal: str, path: Path) -> Float[np
     numbers = np.asarray(pd.to_numeric(values.str.replace(decimal, "."), errors="coerce"), float)
     if np.isnan(numbers).any():
         row = int(np.argmax(np.isnan(numbers)))
-        raise DataError(
-            f"{path}: {name} is not a number in column {values.name!r}, row {row + 1}: {str(values.iloc[row])!r}; is it"
-            " a decimal comma (decimal), a line of units (skip_lines), or an incomplete file?"
+        cell = str(values.iloc[row])
+        hint = (
+            "is it a decimal comma (decimal), a line of units (skip_lines), or an incomplete file?"
+            if cell.strip()
+            else "is the file incomplete? If this sensor is slower, repeat its last value and state its native_fs"
         )
+        raise DataError(f"{path}: {name} is not a number in column {values.name!r}, row {row + 1}: {cell!r}; {hint}")
     return numbers
 
 
