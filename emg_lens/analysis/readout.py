@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from emg_lens.lens.evaluation import evaluating
 from emg_lens.validation import ArgumentError, checked
 
 TRIALS_A_FORWARD = 128
@@ -42,10 +43,9 @@ def readout_vectors(model: nn.Module, x: Float[Tensor, "trial channel time"]) ->
     head = _head(model)
     vectors: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, args: vectors.append(args[0].detach().flatten(1).cpu()))
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     try:
-        with torch.inference_mode():
+        with evaluating(model), torch.inference_mode():
             for some in x.split(TRIALS_A_FORWARD):
                 before = len(vectors)
                 model(some.to(device))
@@ -56,7 +56,6 @@ def readout_vectors(model: nn.Module, x: Float[Tensor, "trial channel time"]) ->
                     )
     finally:
         hook.remove()
-        model.train(was_training)
     return torch.cat(vectors).float().numpy()
 
 

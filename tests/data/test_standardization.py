@@ -37,6 +37,16 @@ def test_standardising_in_place_gives_the_same_bits_and_leaves_no_overwritten_sa
         test.select(repetitions=[1])
 
 
+def test_a_set_without_its_samples_is_not_saved_over_a_good_file(tmp_path):
+    given = trials()
+    given.save(tmp_path / "mine.h5")
+    before = (tmp_path / "mine.h5").read_bytes()
+    given.take_samples()
+    with pytest.raises(DataError, match="save it before take_samples"):
+        given.save(tmp_path / "mine.h5")
+    assert (tmp_path / "mine.h5").read_bytes() == before
+
+
 def test_saved_input_statistics_give_the_same_numbers(tmp_path):
     made = InputStatistics.of(trials(), ["emg"])
     made.save(tmp_path / "new" / "input.safetensors")
