@@ -1,14 +1,19 @@
 """Readers of MATLAB, HDF5 and NumPy files. `emg_lens.io.subprocess_reader` runs them in a separate process."""
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from emg_lens.memory import free_memory
+
 MOST_COMPRESSION = 1100
 """deflate compresses by a factor of 1032 at most. A file cannot hold an array that declares more than that."""
+MOST_CHUNK_BYTES = 256 * 10**6
+"""Largest chunk of an array that is read in parts: HDF5 unpacks a whole chunk to read one value."""
 
 
 def matlab_variables(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -69,7 +74,7 @@ def hdf5_shapes(path: Path, names: Sequence[str], texts: Sequence[str]) -> Itera
         yield "members", sorted(file)
     yield from (part for part in hdf5_parts(path, (), texts) if part[0] in texts)
     with h5py.File(path) as file:
-        datasets = {name: stored_dataset(file, name) for name in names if name in file}
+        datasets = {name: stored_dataset(file, name, read=False) for name in names if name in file}
         yield "shapes", {name: [one.dtype.str, list(one.shape)] for name, one in datasets.items()}
 
 
@@ -95,11 +100,17 @@ def hdf5_fields(path: Path, name: str, fields: Sequence[str]) -> Iterator[tuple[
             yield field, dataset.fields(field)[()]
 
 
-def stored_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
+def stored_dataset(file: h5py.Group, name: str, read: bool = True) -> h5py.Dataset:
     """Return a data set after checking that all its values are in this file.
 
+    Args:
+        file: The file, or a group of it.
+        name: Name of the data set.
+        read: The values will be read at once, so they must fit into memory.
+
     Raises:
-        ValueError: A group, a link, values in other files, or more values than the file can hold.
+        ValueError: A group, a link, values in other files, more values than the file can hold, or more than fit into
+            memory. Without `read`: chunks that are too large to be read one by one.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link to another place; expected the values themselves")
@@ -111,4 +122,12 @@ def stored_dataset(file: h5py.Group, name: str) -> h5py.Dataset:
     declared, held = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if declared > (held if dataset.chunks is None else MOST_COMPRESSION * held):
         raise ValueError(f"{name} declares {declared / 1e6:.1f} MB, but the file holds {held / 1e6:.1f} MB of it")
+    chunk_bytes = prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    if not read and chunk_bytes > MOST_CHUNK_BYTES:
+        raise ValueError(
+            f"{name} is stored in chunks of {chunk_bytes / 1e6:.0f} MB;"
+            f" write it with chunks of at most {MOST_CHUNK_BYTES / 1e6:.0f} MB"
+        )
+    if read and declared > free_memory():
+        raise ValueError(f"{name} needs {declared / 1e9:.1f} GB of memory, more than is free")
     return dataset

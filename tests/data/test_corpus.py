@@ -119,6 +119,14 @@ def test_folders_without_shards_and_broken_files_are_rejected(tmp_path):
         find_shards([tmp_path / "b", tmp_path / "b"])
 
 
+def test_chunks_that_are_too_large_are_rejected(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        data = file.create_dataset("data", (70, 100, 10_000), "f4", chunks=(70, 100, 10_000), compression="gzip")
+        data[:] = 0
+    with pytest.raises(DataError, match="a.h5: cannot be read .*chunks of 280 MB; write it with chunks of at most"):
+        find_shards([tmp_path])
+
+
 def test_linked_folders_and_endings_in_capitals_belong_to_a_corpus(tmp_path):
     write(tmp_path / "elsewhere" / "b.h5")
     write(tmp_path / "corpus" / "A.H5")
