@@ -102,7 +102,7 @@ def test_reports_say_whose_recordings_the_weights_were_trained_on(done, weights,
     report = (done.folder / "report.html").read_text()
     n_fits = len(done.facts)
     assert f"its weights were trained on ({2 * n_fits // 3} of {n_fits} fits)" in report
-    assert "whoever is tested is new to the models" in report
+    assert "Pre-training subjects may overlap with the test subjects of this split" in report
     shutil.copytree(weights, tmp_path / "model")
     (tmp_path / "data.json").write_text(json.dumps({"held_out": ["mine/03", "mine/05"]}))
     (note,) = read_pretrained(architecture("tinymyo"), str(tmp_path), {}).notes
