@@ -69,10 +69,10 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
     table.attrs["notes"] = [
         *([of_random] if any(one.random for one in cuts) else []),
         "Superset ablation: a condition that cuts these edges and more. If it hurts less, part of the effect is not"
-        " information that only these edges bring. “Hurts less” requires an interval of the difference that excludes"
-        " zero, corrected for the number of superset ablations. “On average”: one hurts less, but its interval includes"
-        f" zero. “{EMPTY}”: the cut does not worsen the mean, there is no superset ablation, or there are too few"
-        " subjects.",
+        " lost information. “Hurts less” requires an interval of the difference that excludes zero, corrected for the"
+        " number of superset ablations. “On average”: at least one hurts less, but the interval of its difference"
+        f" includes zero. “{EMPTY}”: the cut does not worsen the mean, there is no superset ablation, or there are too"
+        " few subjects.",
     ]
     return table
 
