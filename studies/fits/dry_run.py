@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from emg_lens.analysis.fit_analysis import run_analyses
 from emg_lens.data.batch import Batch
@@ -20,6 +21,7 @@ from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.factors import SEED
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
+from emg_lens.sweeps.plan import changed_input
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.training.packing import parameter_groups
@@ -112,11 +114,12 @@ def _at(one: Fit, error: Exception, what: str = "") -> str:
     return f"{f'at {where}: ' * bool(where)}{what}{error}{hint}"
 
 
-def _condition_at_fault(error: EdgeError, conditions: Sequence[Condition], model: Any) -> str:
+def _condition_at_fault(error: EdgeError, conditions: Sequence[Condition], model: Any, x: Tensor) -> str:
     """Name the condition that alone gives this error, as the beginning of a message; empty if there is none."""
     for one in conditions:
         try:
             one.edges.mask(model.layout, model.cfg.n_layers, model.cfg.n_heads)
+            changed_input(x, one.input_changes, model.layout, x)
         except EdgeError as own:
             return f"condition {one.name!r}: " if str(own) == str(error) else ""
     return ""
@@ -151,7 +154,7 @@ def _try_fit(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
         controls = controls_of(one.spec.conditions, model, conditions)
         result = sweep(model, x, conditions, reference=x, executor=reproducible_executor(model))
     except EdgeError as error:
-        raise EdgeError(f"{_condition_at_fault(error, conditions, model)}{error}") from None
+        raise EdgeError(f"{_condition_at_fault(error, conditions, model, x)}{error}") from None
     run_analyses(one.spec.fit_analyses, model, batch, [*conditions, *controls])
     measure(metrics_of(one), result.logits[BASELINE].numpy(), objective.targets(few).numpy())
     if objective.kind == "classes":  # raises if trials of one repetition belong to several classes

@@ -214,7 +214,7 @@ def test_what_is_computed_from_finished_fits_does_not_change_the_hash():
             {"conditions__extra": [{"name": "x", "edges": "flow('gyro', 'cls')"}]},
             "condition 'x': unknown group or token 'gyro'",
         ),
-        ({"conditions__extra": [{"name": "x", "cut_mlp": "gyro"}]}, "unknown group or token 'gyro'"),
+        ({"conditions__extra": [{"name": "x", "cut_mlp": "gyro"}]}, "condition 'x': unknown group or token 'gyro'"),
         ({"conditions__extra": [{"name": "x", "replace": "gyro"}]}, "condition 'x': unknown group or token 'gyro'"),
         ({"conditions__extra": [{"name": "x", "replace": "acc", "at": "hook_embd"}]}, "hook_embd"),
     ],
