@@ -122,6 +122,13 @@ def test_pages_use_the_words_of_the_field(page):
     assert not wrong, wrong
 
 
+def test_code_uses_the_words_of_the_field():
+    never = re.compile(rf"(?i)\b(?:{'|'.join(NEVER_RIGHT)})\b")
+    code = [path for room in ("emg_lens", "hooks", "studies") for path in sorted((ROOT / room).rglob("*.py"))]
+    assert len(code) > 100
+    assert not [f"{path.name}: {word}" for path in code for word in never.findall(path.read_text(encoding="utf-8"))]
+
+
 def test_every_shipped_study_is_listed():
     listed = set(re.findall(r"`([\w-]+)`", (ROOT / "docs/studies.md").read_text(encoding="utf-8")))
     assert set(catalogue()) <= listed
