@@ -331,7 +331,7 @@ def _save(
 ) -> None:
     """Store an activation (or its gradient) in the cache."""
     if one and tensor.shape[0] != 1:
-        raise ArgumentError(f"{tensor.shape[0]} trials; remove_batch_dim needs one")
+        raise ArgumentError(f"remove_batch_dim=True needs one trial, got {tensor.shape[0]}; give one trial")
     kept = tensor.detach().to(device)[0] if one else tensor.detach().to(device)
     of_edges = str(hook.name).endswith(("hook_attn_scores", "hook_pattern"))  # [..., dest, src]
     cache[f"{hook.name}{suffix}"] = positions.apply(kept, dim=-2 if of_edges else 0 if one else 1)

@@ -33,8 +33,8 @@ GONE_SECONDS = 20
 LONGEST = 1.3
 """Of an undisturbed run, the latest moment of a kill: some runs are finished before."""
 MARK = "EMG_LENS_KILLS"
-MEASURED = ("seconds", "folder", "fit.json")
-"""Entries of JSON files that may differ: times, places, and the checksum of what holds a time."""
+MEASURED = ("seconds", "folder", "fit.json", "checksum")
+"""Entries of JSON files that may differ, at any depth: times, places, and checksums of files that hold them."""
 
 
 class Kill(NamedTuple):
@@ -194,8 +194,12 @@ def _processes(mark: str) -> list[str]:
     return found
 
 
+def _without_measured(content: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in content.items() if key not in MEASURED}
+
+
 def _contents(out: Path) -> dict[str, object]:
-    """What must be the same of a run, by the name of its files; hidden ones must not be there but for the lock's."""
+    """Read what must be equal in two runs, by file name. The lock is the only hidden file that may exist."""
     found: dict[str, object] = {}
     for file in sorted(file for file in out.rglob("*") if file.is_file()):
         name = str(file.relative_to(out))
@@ -203,7 +207,7 @@ def _contents(out: Path) -> dict[str, object]:
             continue
         found[name] = file.read_bytes()
         if file.suffix == ".json":
-            found[name] = {k: v for k, v in json.loads(file.read_text()).items() if k not in MEASURED}
+            found[name] = json.loads(file.read_text(), object_hook=_without_measured)
     return found
 
 
