@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_kernel import EditedForward
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
 
@@ -218,17 +219,14 @@ def plain_evaluation(model: nn.Module) -> Iterator[None]:
         DeadHookError: Inside `torch.vmap`.
     """
     check_unmapped(model)
-    roots = (model, getattr(model, "original_model", None))  # a bridge does not register all parts of its model
-    training = [part for root in roots if isinstance(root, nn.Module) for part in root.modules() if part.training]
     registry: Any = model.hook_dict
     points = {id(point): point for point in registry.values()}.values()
     saved = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
     try:
-        model.eval()
         for hooks, _, temporary in saved:
             for key in temporary:
                 del hooks[key]
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             yield
     finally:
         for hooks, before, temporary in saved:
@@ -236,8 +234,6 @@ def plain_evaluation(model: nn.Module) -> Iterator[None]:
             hooks.clear()
             hooks.update((key, fn) for key, fn in before if key in now or key in temporary)
             hooks.update(now)
-        for part in training:
-            part.training = True
 
 
 def _temporary(point: Any) -> set[int]:

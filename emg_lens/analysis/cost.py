@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from emg_lens.lens.evaluation import evaluating
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.encoder import HookedBiosignalEncoder, count_parameters
 from emg_lens.models.staged import blocks_with_positions

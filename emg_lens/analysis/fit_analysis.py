@@ -67,8 +67,8 @@ def run_analyses(
 
     Raises:
         UnknownNameError: No analysis has this name.
-        AnalysisError: It is not a `FitAnalysis`, its name is no file name, it returns something else than a table with
-            columns, or it changed the model or the batch.
+        AnalysisError: The object is not a `FitAnalysis`, its name cannot be a file name, it returns something
+            else than a table with columns, or it changed the model or the batch.
     """
     tables = {}
     for name in names:

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.lens.evaluation import evaluating
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.validation import ArgumentError, checked
 
 TRIALS_A_FORWARD = 128

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from emg_lens.analysis.patterns import group_index, group_names
 from emg_lens.hooks import EdgeError
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import resolve_layout
 from emg_lens.layout import Stage, TokenLayout
-from emg_lens.lens.evaluation import evaluating
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.settings import check_inputs
 from emg_lens.validation import checked

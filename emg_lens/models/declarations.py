@@ -8,8 +8,9 @@ inherits it unless the subclass overrides one of these methods; then the subclas
 from functools import cache
 
 COVERED = {"runs_blocks_in_order": ("__call__", "forward"), "readout_positions": ("head", "pool")}
-"""Declaration -> the methods that it speaks for; other declarations speak for all methods of their class but these:"""
+"""Declaration -> the methods that it speaks for. A declaration that is not listed speaks for all methods."""
 FREE = ("__init__", "reset_parameters", "extra_repr")
+"""Methods that a subclass may override without losing a declaration that is not listed."""
 
 
 def why_undeclared(part: object, declaration: str) -> str | None:

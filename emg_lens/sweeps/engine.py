@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from emg_lens.hooks import EdgeError, EdgeSet, none
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.layout import TokenLayout, where_modalities_meet
-from emg_lens.lens.evaluation import evaluating
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.executors.folded_tree import FoldedTree

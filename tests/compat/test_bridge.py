@@ -12,6 +12,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 from transformer_lens.tools.analysis import attribution_patch, get_act_patch_direct_path
 
 from emg_lens.hooks import EdgeError, cross_modal, cut, cutting, every, flow, same_channel, unimodal
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.bridge import (
     ARCHITECTURE,
@@ -405,3 +406,13 @@ def test_path_patching_works_on_pre_norm_bridges_and_is_refused_on_post_norm_one
     torch.testing.assert_close(bridged, plain)
     with pytest.raises(RuntimeError, match="post-LN"):
         _ = to_bridge(make(norm="post")).blocks[0].residual_contribution_scale
+
+
+def test_every_part_of_a_bridged_model_gets_its_own_mode_back():
+    bridge = to_bridge(make()).train()
+    bridge.original_model.blocks[0].eval()
+    before = [part.training for part in bridge.original_model.modules()]
+    with evaluating(bridge):
+        assert not any(part.training for part in bridge.original_model.modules())
+    assert [part.training for part in bridge.original_model.modules()] == before
+    assert any(before) and not all(before)

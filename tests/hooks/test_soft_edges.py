@@ -319,7 +319,7 @@ def test_a_sweep_runs_them_in_the_verified_loop(encoder, x):
         Condition("cut", edges),
         Condition("mean", MeanEdges(edges)),
         Condition("both", (EdgeCut(unimodal("acc")), EdgeGate(edges, 0.3))),
-        Condition("unread", EdgeGate(flow("emg", "acc").at(layers=-1), 0.3)),
+        Condition("dead", EdgeGate(flow("emg", "acc").at(layers=-1), 0.3)),
     ]
     result = sweep(encoder, x, conditions, reference=reference)
     logits = result.logits
@@ -330,8 +330,8 @@ def test_a_sweep_runs_them_in_the_verified_loop(encoder, x):
         with cutting(encoder, unimodal("acc")):
             torch.testing.assert_close(logits["both"], run(encoder, x, gates_on(encoder, edges, 0.3, encoder.layout)))
     nulls = result.audit.set_index("condition")["structural_null"]
-    assert nulls["unread"] and not nulls[["gated", "closed", "mean", "both"]].any()
-    assert torch.equal(logits["unread"], logits["baseline"])
+    assert nulls["dead"] and not nulls[["gated", "closed", "mean", "both"]].any()
+    assert torch.equal(logits["dead"], logits["baseline"])
     assert audit(encoder, conditions).set_index("condition")["edges_cut"]["gated"] == 0
 
 

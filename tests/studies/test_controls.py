@@ -74,7 +74,7 @@ def result(tmp_path_factory):
 
 
 def test_controls_have_a_table_of_their_own(result):
-    assert not result.scores["condition"].str.contains("random|unread$").drop_duplicates().all()
+    assert not result.scores["condition"].str.contains("random|masked$").drop_duplicates().all()
     assert set(result.controls["control"]) == {"random", "superset", "cls_path_closed"}
     assert "control" not in result.scores and not set(result.scores["condition"]) & set(result.controls["condition"])
     assert len(result.tests()) == 19, "they are no hypotheses"
@@ -92,11 +92,11 @@ def test_controls_have_a_table_of_their_own(result):
 
 def test_the_report_shows_every_cut_next_to_its_controls(result):
     table = CONTROL_EFFECTS.tables(result)["Cuts and their controls"].set_index("Cut")
-    assert {"Uni L1", "Cross, every layer", "ACC unread"} <= set(table.index)
+    assert {"Uni L1", "Cross, every layer", "ACC masked"} <= set(table.index)
     assert table.loc["Uni L1", "Random cuts that hurt less"].endswith("of 3")
     assert table.loc["Cross, every layer", CLS_CLOSED] != "–" == table.loc["Uni L1", CLS_CLOSED]
     shown = CONTROL_EFFECTS.headline(result)["Cuts and their controls"]["Cut"].tolist()
-    assert shown == ["Uni, every layer", "Cross, every layer", "ACC unread"]
+    assert shown == ["Uni, every layer", "Cross, every layer", "ACC masked"]
     text = (result.folder / "report.html").read_text()
     assert "size-matched random cut" in text and "control-effects" in result.figures()
 
@@ -255,12 +255,12 @@ def test_the_shift_of_the_residual_stream_is_shown_next_to_that_of_one_random_cu
         "Uni, every layer",
         "random, size-matched to Uni, every layer",
         "Uni, every layer; path through CLS closed",
-        "ACC unread",
+        "ACC masked",
     } <= set(rows.index)
     assert not [name for name in rows.index if "L1" in name or "random 2" in name]
-    at_cls = shift[(shift["condition"] == "ACC unread") & (shift["tokens"] == "cls")]
+    at_cls = shift[(shift["condition"] == "ACC masked") & (shift["tokens"] == "cls")]
     first = at_cls[at_cls["layer"] == 0]["cosine"].mean()
-    assert rows.loc["ACC unread", "Cosine L1"] == f"{first:.2f}"
+    assert rows.loc["ACC masked", "Cosine L1"] == f"{first:.2f}"
     assert "shift" in result.figures()
 
 

@@ -37,4 +37,4 @@ def test_a_model_with_its_own_forward_method_is_swept_by_the_loop(scaled, tmp_pa
     content["conditions"]["layer_masks"] = {"modes": ["individual"]}
     result = Study.parse(yaml.safe_dump(content)).run(out=tmp_path, jobs=1)
     assert set(result.facts["executor"]) == {"loop"}
-    assert {"unimodal/individual/L1", "ACC unread"} <= set(result.scores["condition"])
+    assert {"unimodal/individual/L1", "ACC masked"} <= set(result.scores["condition"])

@@ -78,13 +78,13 @@ def test_tables_have_a_column_of_published_numbers(tmp_path):
     rows = [
         {"value": 0.914},
         {"value": 0.909, "condition": "unimodal/individual/L1", "stars": "ns"},
-        {"value": 0.5, "condition": "ACC unread"},
+        {"value": 0.5, "condition": "ACC masked"},
     ]
     result = study(*rows).run(out=tmp_path, jobs=1)
     table = result.tables()["Layer by layer"]
     assert table[("Individual", "Paper")].tolist() == ["0.909", "–", "–", "–", "0.914"]
     single = result.tables()["Single conditions"].set_index("Condition")["Paper"]
-    assert single.to_dict() == {"ACC unread": "0.500", "Baseline": "0.914"}
+    assert single.to_dict() == {"ACC masked": "0.500", "Baseline": "0.914"}
     table = result.tables()["Comparison with published numbers"]
-    assert table["Condition"].tolist() == ["Baseline", "unimodal/individual/L1", "ACC unread"]
+    assert table["Condition"].tolist() == ["Baseline", "unimodal/individual/L1", "ACC masked"]
     assert "Somebody 2025, Table 1" in result.report()

@@ -83,7 +83,7 @@ def test_scores_have_one_row_a_subject_and_condition(study, done):
     assert len(done.scores) == 3 * (1 + 12 + 1)
     assert done.scores.groupby("subject")["condition"].nunique().eq(14).all()
     assert done.scores["accuracy"].between(0, 1).all()
-    extra = done.scores[done.scores["condition"] == "ACC unread"]
+    extra = done.scores[done.scores["condition"] == "ACC masked"]
     assert (extra["expected"] <= 0.5).all()
 
 

@@ -44,7 +44,7 @@ def with_(old: str, new: str) -> str:
         (with_("layer_masks: {}", "layer_masks: {modes: []}"), "conditions.layer_masks.modes"),
         (with_("name: tiny", "name: " + "a" * 5000), "name=.*at most 100"),
         (with_("layer_masks: {}", "layer_masks: {edges: {'': none()}}"), "is not a name; expected printable text"),
-        (with_("name: ACC unread", 'name: "a\\e[31m"'), "is not a name; expected printable text"),
+        (with_("name: ACC masked", 'name: "a\\e[31m"'), "is not a name; expected printable text"),
         (TINY + "factors: {sensors: {'': {}}}\n", "level of 'sensors'="),
         (TINY + "factors: {' ': {a: {}}}\n", "factor=' '"),
         (with_("epochs: 4", "epochs: true"), "epochs=true; expected a number or text"),

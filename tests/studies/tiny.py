@@ -19,7 +19,7 @@ training: {epochs: 4, batch_size: 16, lr: 0.003, anneal_epochs: 2}
 conditions:
   layer_masks: {}
   extra:
-    - {name: ACC unread, edges: "flow('acc', 'cls') | flow('acc', 'emg')", sees: [emg]}
+    - {name: ACC masked, edges: "flow('acc', 'cls') | flow('acc', 'emg')", sees: [emg]}
 """
 
 

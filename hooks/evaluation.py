@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode inside a context."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,8 @@ from torch import nn
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Run a model in evaluation mode inside the context; on exit, each of its parts has its own mode again."""
-    training = [part for part in model.modules() if part.training]
+    roots = (model, getattr(model, "original_model", None))  # a bridge does not register all parts of its model
+    training = [part for root in roots if isinstance(root, nn.Module) for part in root.modules() if part.training]
     model.eval()
     try:
         yield
