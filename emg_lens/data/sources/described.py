@@ -49,10 +49,6 @@ def load(
         root: The folder.
         subjects: Names or numbers; default all.
         description: Path of the description; default `dataset.yaml` in the folder.
-
-    Raises:
-        DataError: The description is invalid, no file matches, a subject is unknown, or, while iterating, a file is
-            damaged.
     """
     content, place = FolderDescription.read(_description_path(root, description)), Path(root).expanduser()
     index = _files(place, content)
@@ -61,11 +57,7 @@ def load(
 
 
 def find(root: str | Path, *, description: str | None = None) -> dict[str, list[Path]]:
-    """Find the files of each subject in natural order, and the description.
-
-    Raises:
-        DataError: The description is invalid, or no file matches.
-    """
+    """Find the files of each subject in natural order, and the description."""
     path = _description_path(root, description)
     content = FolderDescription.read(path)
     return {subject: [*files, path] for subject, files in _files(Path(root).expanduser(), content).items()}
@@ -79,9 +71,6 @@ def read(path: Path, description: FolderDescription, fields: Mapping[str, str], 
         description: The description of the folder.
         fields: Values of the fields of the file's path.
         done: Number of runs of each label in earlier files of the subject; updated in place.
-
-    Raises:
-        DataError: The file cannot be read, lacks a column or variable, or has another content than described.
     """
     table, notes = _table(path, description), [*description.notes]
     signals = {name: _signal(table, name, columns, description, path) for name, columns in description.signals.items()}

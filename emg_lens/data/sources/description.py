@@ -159,11 +159,7 @@ class FolderDescription(SpecModel):
 
     @classmethod
     def read(cls, path: Path) -> "FolderDescription":
-        """Read a YAML file.
-
-        Raises:
-            DataError: The file is missing, is not YAML, or has an unknown key or an invalid value.
-        """
+        """Read a YAML file."""
         try:
             text = read_bytes(path).read().decode()
             return cls.from_content(read_yaml(text))
@@ -188,19 +184,11 @@ class FolderDescription(SpecModel):
 
     @cached_property
     def pattern(self) -> PathPattern:
-        """The parsed pattern of paths relative to the folder.
-
-        Raises:
-            ValueError: The pattern is invalid.
-        """
+        """The parsed pattern of paths relative to the folder."""
         return PathPattern.parse(unicodedata.normalize("NFC", self.files))
 
     def places(self, path: Path, root: Path) -> Mapping[str, str] | None:
-        """Return the values of the fields in a file's path; None if the path does not match.
-
-        Raises:
-            DataError: The path matches in two ways.
-        """
+        """Return the values of the fields in a file's path; None if the path does not match."""
         readings = self.pattern.readings(unicodedata.normalize("NFC", path.relative_to(root).as_posix()))
         if len(readings) > 1:
             raise DataError(

@@ -41,10 +41,6 @@ def load(
         root: Folder with the table and the files.
         subjects: Users; default all.
         sensors: `"emg"`, `"angles"`, or both.
-
-    Raises:
-        DataError: A sensor or user is unknown; the table or all files are missing; or, while iterating, a file is
-            damaged.
     """
     check_choices(NAME, "sensors", sensors, SIGNALS)
     table, stages = _metadata(root)
@@ -58,11 +54,7 @@ def load(
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Find, for each user, the existing recordings and the table of metadata.
-
-    Raises:
-        DataError: The folder, the table or all files are missing.
-    """
+    """Find, for each user, the existing recordings and the table of metadata."""
     place = Path(root).expanduser() / METADATA
     return {user: [*paths, place] for user, paths in _by_user(_metadata(root)[0]).items()}
 
@@ -70,11 +62,7 @@ def find(root: str | Path) -> dict[str, list[Path]]:
 def read(
     path: Path, subject: str, stages: dict[str, int], stage: str, repetition: int, sensors: tuple[str, ...]
 ) -> Recording:
-    """Read one file.
-
-    Raises:
-        DataError: The file is damaged, lacks a field, contains NaN, or its time does not rise.
-    """
+    """Read one file."""
     fields = ["time", *dict.fromkeys(SIGNALS[name][0] for name in (*sensors, "angles"))]
     table = read_parts(hdf5_fields, path, f"a recording of {NAME}", name=TABLE, fields=fields)
     if table["time"].ndim != 1 or table["time"].dtype.kind != "f":

@@ -54,10 +54,6 @@ def load(
         sensors: Modalities to read: emg, acc, gyro, quat.
         extent: Rows with the label: `"sample"`: all; `"marked"`: those that the publishers marked as the gesture (for
             `noGesture` all).
-
-    Raises:
-        DataError: An option's value or a subject is unknown; there are no files; or, while iterating, a file is
-            damaged.
     """
     check_choices(NAME, "sets", sets, SETS)
     check_choices(NAME, "sensors", sensors, SIGNALS)
@@ -72,11 +68,7 @@ def load(
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Find the file of each person, `"training.<k>"` or `"testing.<k>"`; both folders count from 1.
-
-    Raises:
-        DataError: No such folder or file, or two files for one person.
-    """
+    """Find the file of each person, `"training.<k>"` or `"testing.<k>"`; both folders count from 1."""
 
     def place(match: re.Match, path: Path) -> tuple[str, str]:
         folder = path.parent.parent.name.lower().removesuffix("json")

@@ -62,10 +62,6 @@ def load(
         merge_duplicates: Whether gesture 60, which repeats 58, counts as 58.
         sensors: `"emg"`, `"force"`, or both.
         margin_s: Rest that is kept on both sides of each repetition (s).
-
-    Raises:
-        DataError: An option's value or a subject is unknown; there are no files; or, while iterating, a file is
-            damaged.
     """
     check_choice(NAME, "onset", onset, get_args(Onset))
     check_choices(NAME, "sensors", sensors, SIGNALS)
@@ -82,11 +78,7 @@ def load(
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Find the file of each subject (`"s1"`, `"s2"`, ...).
-
-    Raises:
-        DataError: The folder or its files do not exist, or a subject has two files.
-    """
+    """Find the file of each subject (`"s1"`, `"s2"`, ...)."""
     return index_files(root, FILE_NAME, lambda match, _: (f"s{int(match[1])}", "recording"), EXPECTED)
 
 

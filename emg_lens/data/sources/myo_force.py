@@ -38,29 +38,18 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
     Args:
         root: Folder with the files, searched at any depth.
         subjects: Names of recordings (`"v10"`, `"v11_2"`) or numbers (10); default all.
-
-    Raises:
-        DataError: There are no files, a subject is unknown, or, while iterating, a file is damaged.
     """
     index = select_subjects(find(root), subjects)
     return (read(path, subject) for subject, paths in index.items() for path in paths)
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Find the file of each recording, by the recording's name.
-
-    Raises:
-        DataError: The folder or its files do not exist, or two files have one name.
-    """
+    """Find the file of each recording, by the recording's name."""
     return index_files(root, FILE_NAME, lambda match, _: (match[1].lower(), "force"), EXPECTED)
 
 
 def read(path: Path, subject: str) -> Recording:
-    """Read one file.
-
-    Raises:
-        DataError: The file is truncated, lacks a variable, contains NaN, or its signals differ in length.
-    """
+    """Read one file."""
     content = read_mat(path, [key for key, *_ in SIGNALS.values()])
     signals = {}
     for modality, (key, names, placement) in SIGNALS.items():

@@ -141,10 +141,6 @@ def load(
             (`"global"`); `"auto"` determines it. Recordings always have global numbers.
         acc_order: Column order of three-axis sensors; `"auto"` determines it from gravity.
         fs: Another sampling rate (Hz) than the publisher's, to reproduce studies that assumed it.
-
-    Raises:
-        DataError: An option's value, a sensor, a subject or an exercise is unknown; there are no files; or, while
-            iterating, a file is damaged.
     """
     for option, value, known in (
         ("labels", labels, get_args(LabelVector)),
@@ -166,11 +162,7 @@ def load(
 def find(
     family: Family, root: str | Path, *, exercises: Sequence[int] = (1,), parts: Sequence[int] | None = None
 ) -> dict[str, list[Path]]:
-    """Find the files of each subject (`"S1"`, `"S2"`, ...), by exercise and part.
-
-    Raises:
-        DataError: An exercise or part is unknown, no folder or file exists, or two files have one exercise and part.
-    """
+    """Find the files of each subject (`"S1"`, `"S2"`, ...), by exercise and part."""
     if not isinstance(exercises, Sequence) or not exercises or not set(exercises) <= set(family.exercises):
         raise DataError(f"{family.name}: exercises must be a list from {[*family.exercises]}, got {exercises!r}")
     n_parts = max(len(family.exercises[number].repetitions) for number in exercises)
@@ -198,11 +190,7 @@ def read(
     acc_order: str = "auto",
     fs: float | None = None,
 ) -> Recording:
-    """Read one file; notes list every repair and assumption.
-
-    Raises:
-        DataError: The file is truncated, lacks a variable, contains NaN or infinity, or has invalid labels.
-    """
+    """Read one file; notes list every repair and assumption."""
     match = family.file_name.fullmatch(path.name)
     number, part = family.place(match) if match else (0, 0)
     if number not in family.exercises:

@@ -54,11 +54,7 @@ class Exercise:
 
 
 def read_labels(label: LabelRows, exercise: Exercise, numbering: Numbering, what: str) -> tuple[LabelRows, list[str]]:
-    """Convert labels to the numbering of the whole data base; also return notes on the change.
-
-    Raises:
-        DataError: The labels fit neither numbering, not the requested one, or (`"auto"`) both.
-    """
+    """Convert labels to the numbering of the whole data base; also return notes on the change."""
     label, active = label.copy(), label[label > REST]
     if exercise.codes and set(active.tolist()) <= set(exercise.codes) and active.max(initial=0) > exercise.size:
         for gesture, code in enumerate(exercise.codes, start=exercise.start):
@@ -71,11 +67,7 @@ def read_labels(label: LabelRows, exercise: Exercise, numbering: Numbering, what
 
 
 def label_offset(active: LabelRows, exercise: Exercise, numbering: Numbering, what: str = "labels") -> int:
-    """Return the offset from a file's non-zero labels to numbers of the whole data base (docs/data-sets.md §2.2).
-
-    Raises:
-        DataError: The labels fit neither numbering, not the requested one, or (`"auto"`) both.
-    """
+    """Return the offset from a file's non-zero labels to numbers of the whole data base (docs/data-sets.md §2.2)."""
     if not len(active) or (exercise.start == 1 and active.max() <= exercise.size):
         return 0
     low, high = int(active.min()), int(active.max())
@@ -93,11 +85,7 @@ def label_offset(active: LabelRows, exercise: Exercise, numbering: Numbering, wh
 
 
 def fit_length(column: Shaped[np.ndarray, "..."], n_rows: int, key: str, path: Path, notes: list[str]) -> LabelRows:
-    """Pad or cut a label column to the length of the EMG (docs/data-sets.md §2.2).
-
-    Raises:
-        DataError: The column does not contain whole numbers, or its length differs too much.
-    """
+    """Pad or cut a label column to the length of the EMG (docs/data-sets.md §2.2)."""
     vector = column.ravel()
     if vector.size != max(column.shape, default=0):
         raise DataError(f"{path}: {key} has shape {column.shape}, expected one value per row")
@@ -113,11 +101,7 @@ def fit_length(column: Shaped[np.ndarray, "..."], n_rows: int, key: str, path: P
 
 
 def check_length(n: int, n_rows: int, key: str, path: Path) -> None:
-    """Check that a length differs from the EMG's by at most 5 rows or 1 %.
-
-    Raises:
-        DataError: It differs by more.
-    """
+    """Check that a length differs from the EMG's by at most 5 rows or 1 %."""
     tolerance = max(5, n_rows // 100)
     if abs(n - n_rows) > tolerance:
         raise DataError(f"{path}: {key} has {n} rows and emg {n_rows}; expected a difference of {tolerance} at most")

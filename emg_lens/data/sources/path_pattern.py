@@ -20,11 +20,7 @@ class PathPattern:
 
     @classmethod
     def parse(cls, text: str) -> "PathPattern":
-        """Read a pattern.
-
-        Raises:
-            ValueError: There is no field or too many; a field occurs twice; two fields touch; or braces do not match.
-        """
+        """Read a pattern."""
         pieces = re.split(r"\{(\w+)\}", text)
         fields, between = tuple(pieces[1::2]), tuple(pieces[::2])
         doubled = [name for i, name in enumerate(fields) if name in fields[:i]]

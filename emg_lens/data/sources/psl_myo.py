@@ -50,19 +50,12 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
     Args:
         root: Folder with the folders `person<n>`.
         subjects: Names (`"person6"`) or numbers; default all.
-
-    Raises:
-        DataError: There are no files, a subject is unknown, or, while iterating, a file is damaged.
     """
     return _recordings(select_subjects(find(root), subjects))
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Find the files of each person, in order of the time in their names.
-
-    Raises:
-        DataError: The folder or its files do not exist.
-    """
+    """Find the files of each person, in order of the time in their names."""
 
     def place(match: re.Match, path: Path) -> tuple[str, str]:
         person = path.parent.name
@@ -72,11 +65,7 @@ def find(root: str | Path) -> dict[str, list[Path]]:
 
 
 def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
-    """Read one file.
-
-    Raises:
-        DataError: A row is of neither kind, one kind is missing, or a value is not a number.
-    """
+    """Read one file."""
     try:
         text = read_bytes(path).read().decode()
     except UnicodeDecodeError as error:

@@ -15,9 +15,6 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Tr
     Args:
         root: The file.
         subjects: Names or numbers; default all.
-
-    Raises:
-        DataError: The file is missing, damaged or of another kind; or a subject is unknown.
     """
     trials = TrialSet.load(root)
     known = dict.fromkeys(trials.subject.tolist(), ())
@@ -25,11 +22,7 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Tr
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Return the file for each subject in it, in order of appearance; only the names are read.
-
-    Raises:
-        DataError: The file is missing, damaged or of another kind.
-    """
+    """Return the file for each subject in it, in order of appearance; only the names are read."""
     path = Path(root).expanduser()
     return {subject: [path] for subject in storage.subject_names(path)}
 

@@ -49,20 +49,13 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
     Args:
         root: Folder with one folder a subject.
         subjects: Names (`"03"`) or numbers; default all.
-
-    Raises:
-        DataError: There are no files, a subject is unknown, or, while iterating, a file is damaged.
     """
     index = select_subjects(find(root), subjects)
     return (read(path, subject, done) for subject, paths in index.items() for done in [{}] for path in paths)
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
-    """Find the files of each subject, by series.
-
-    Raises:
-        DataError: The folder or its files do not exist, or a series has two files.
-    """
+    """Find the files of each subject, by series."""
 
     def place(match: re.Match, path: Path) -> tuple[str, str]:
         return (path.parent.name, f"series {match[1]}") if path.parent.name.isdecimal() else ("", "")
@@ -77,9 +70,6 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
         path: The file.
         subject: Name of the subject.
         done: Number of runs of each class in earlier series; updated in place.
-
-    Raises:
-        DataError: The file is truncated, has another format, or its time does not rise.
     """
     table = _table(path)
     time, label = table["time"].to_numpy(float), table["class"].to_numpy(int)

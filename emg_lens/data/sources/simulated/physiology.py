@@ -46,9 +46,6 @@ def coloured_noise(
 
     All power is below half the sampling rate, as after an ideal anti-aliasing filter. The process has unit
     variance; the variance of a short signal differs from 1.
-
-    Raises:
-        ValueError: The spectrum has no power at the frequencies of `n_rows` rows.
     """
     n = n_rows + n_rows % 2
     density = power(np.fft.rfftfreq(n, 1 / fs))
@@ -108,9 +105,6 @@ def synergies(
 
     Factor and key have muscle synergies that are orthogonal to each other, and their values are far apart along them. A
     linear classifier can therefore decode either from the sum.
-
-    Raises:
-        ValueError: There is one muscle for both, or there are more values than `N_CANDIDATES`.
     """
     dimensions = n_muscles if n_key == 1 else round(n_muscles * (n_factor - 1) / (n_factor + n_key - 2))
     if n_factor > 1 and n_key > 1:
@@ -127,9 +121,6 @@ def spread_out(candidates: Float[np.ndarray, "candidate axis"], count: int) -> F
     """Choose candidates that are far from each other: the first, then always the one farthest from those chosen.
 
     Purely random patterns could be close to each other by chance, and two classes with them.
-
-    Raises:
-        ValueError: There are fewer candidates than `count`.
     """
     if count > len(candidates):
         raise ValueError(f"cannot choose {count} of {len(candidates)} candidates")

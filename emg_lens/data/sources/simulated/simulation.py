@@ -143,9 +143,6 @@ def simulate(simulation: Simulation, subjects: Iterable[str | int] | None = None
         simulation: Settings.
         subjects: Simulate only these subjects, by name (`"03"`) or number (`3`); default all. A subject does not depend
             on the others.
-
-    Raises:
-        DataError: A subject is unknown.
     """
     names = select_subjects(dict.fromkeys(simulation.subjects, ()), subjects)
     return (_record(simulation, int(name)) for name in names)
@@ -154,20 +151,12 @@ def simulate(simulation: Simulation, subjects: Iterable[str | int] | None = None
 def load(
     simulation: Simulation | Mapping | None = None, *, subjects: Iterable[str | int] | None = None
 ) -> Iterator[Recording]:
-    """The loader of the data set: `simulate`, with settings that may be a mapping.
-
-    Raises:
-        DataError: A setting is unknown or invalid, or a subject is unknown.
-    """
+    """The loader of the data set: `simulate`, with settings that may be a mapping."""
     return simulate(_read(simulation), subjects)
 
 
 def find(simulation: Simulation | Mapping | None = None) -> dict[str, list[Path]]:
-    """List the subjects that `load` simulates, each with no file.
-
-    Raises:
-        DataError: A setting is unknown or invalid.
-    """
+    """List the subjects that `load` simulates, each with no file."""
     return {subject: [] for subject in _read(simulation).subjects}
 
 
@@ -183,10 +172,6 @@ def expected_accuracy(modalities: Iterable[str], simulation: Simulation | Mappin
 
     Returns:
         A fraction from 1 / `n_classes` to 1.
-
-    Raises:
-        DataError: A setting is unknown or invalid.
-        ValueError: A modality is unknown.
     """
     simulation, known = _read(simulation), {modalities} if isinstance(modalities, str) else set(modalities)
     unknown = sorted(known - set(MODALITIES))
@@ -204,10 +189,6 @@ def mutual_information_bits(modalities: Iterable[str], simulation: Simulation | 
     Classes are equally likely, and two classes are either fully distinguishable or not at all. The information is
     therefore the log2 of the number of distinguishable groups of classes; with both modalities, log2 of `n_classes`.
     The joint factor is synergy: both modalities together give log2(`joint_classes`) bits more than the sum of each.
-
-    Raises:
-        DataError: A setting is unknown or invalid.
-        ValueError: A modality is not `"emg"` or `"acc"`.
     """
     return math.log2(expected_accuracy(modalities, simulation) * _read(simulation).n_classes)
 
