@@ -66,9 +66,6 @@ class TokenLayout:
         stages: The stages of the model; empty = one stage with all positions and layers.
         channels_in_token: If a token combines all channels of a modality: the number of channels of each modality.
 
-    Raises:
-        ArgumentError: No position, fields of different lengths, or names that are not unique.
-
     Example:
         >>> from emg_lens import TokenLayout
         >>> layout = TokenLayout.channels({"emg": 3, "acc": 2})
@@ -105,9 +102,6 @@ class TokenLayout:
         Args:
             modalities: Number of channels of each modality, in the order of the input's channel axis.
             cls: Whether there is a CLS token at position 0.
-
-        Raises:
-            ArgumentError: No modality, an invalid name, or a count below 1.
         """
         tokens = [(f"{name}.{c}", name, c, NO_INDEX) for name, c in _channels(modalities)]
         return TokenLayout._from_tokens(tokens, cls)
@@ -121,9 +115,6 @@ class TokenLayout:
             modalities: Number of channels of each modality, in the order of the input's channel axis.
             n_patches: Number of patches of each channel.
             cls: Whether there is a CLS token at position 0 (all other positions then increase by one).
-
-        Raises:
-            ArgumentError: No modality, an invalid name, or a count below 1.
         """
         _check_number(sum(modalities.values()) * n_patches)
         tokens = [(f"{name}.{c}.p{p}", name, c, p) for name, c in _channels(modalities) for p in range(n_patches)]
@@ -138,9 +129,6 @@ class TokenLayout:
             modalities: Number of channels of each modality, in the order of the input's channel axis.
             n_patches: Number of patches of each modality.
             cls: Whether there is a CLS token at position 0.
-
-        Raises:
-            ArgumentError: No modality, an invalid name, or a count below 1.
         """
         _channels(modalities)
         _check_number(len(modalities) * n_patches)
@@ -155,9 +143,6 @@ class TokenLayout:
         Args:
             groups: Positions of each group. Groups are disjoint; positions outside all groups are allowed.
             n_tokens: Number of positions of the residual stream.
-
-        Raises:
-            ArgumentError: An empty group, a position out of range, or a position in two groups.
         """
         _check_number(n_tokens)
         owner: dict[int, str] = {}
@@ -196,11 +181,7 @@ class TokenLayout:
         return CLS in self.group
 
     def stage(self, name: str) -> Stage:
-        """Return a stage by its name.
-
-        Raises:
-            UnknownNameError: No stage has this name; the message lists the known ones.
-        """
+        """Return a stage by its name."""
         for stage in self.stages:
             if stage.name == name:
                 return stage
@@ -208,11 +189,7 @@ class TokenLayout:
         raise UnknownNameError(f"unknown stage {short(name)}; {known}")
 
     def of_stage(self, name: str) -> "TokenLayout":
-        """Return the layout of a stage's positions.
-
-        Raises:
-            UnknownNameError: As `stage`.
-        """
+        """Return the layout of a stage's positions."""
         own = self.stage(name).positions
         parts = (self.names, self.group, self.channel, self.patch)
         inside = TokenLayout(*(part[own.start : own.stop] for part in parts))  # pyright: ignore

@@ -28,15 +28,7 @@ def free_memory() -> int:
 
 
 def check_memory(n_bytes: int, what: str) -> None:
-    """Check that an allocation fits into the free memory.
-
-    Args:
-        n_bytes: Bytes that it needs, at least.
-        what: What is allocated, for the message.
-
-    Raises:
-        NotEnoughMemoryError: Less memory is free.
-    """
+    """Check that an allocation fits into the free memory."""
     free = free_memory()
     if n_bytes > free:
         raise NotEnoughMemoryError(
@@ -45,11 +37,7 @@ def check_memory(n_bytes: int, what: str) -> None:
 
 
 def trials_not_finite(x: "Tensor") -> list[int]:
-    """Return the indices of the trials that contain NaN or infinity. Unlike `isfinite`, this makes no copy of `x`.
-
-    Args:
-        x: `[trial, ...]`.
-    """
+    """Return the indices of the trials that contain NaN or infinity. Unlike `isfinite`, this makes no copy of `x`."""
     if not x.numel():
         return []
     low, high = x.flatten(1).aminmax(dim=1)  # both are NaN if the trial contains NaN

@@ -34,11 +34,7 @@ class Registry(Generic[T]):
         self._known: dict[str, T] = {}
 
     def add(self, name: str, thing: T) -> T:
-        """Register an object under a name, and return the object.
-
-        Raises:
-            ValueError: Another object is registered under this name.
-        """
+        """Register an object under a name, and return the object."""
         if name in self._known and self._known[name] is not thing:
             raise ValueError(f"a {self.kind} named {name!r} is already registered")
         self._known[name] = thing

@@ -61,9 +61,6 @@ def checked(function: F) -> F:
     """Decorator: check the arguments of every call against the annotations.
 
     Annotations may narrow a type: `n: NonNegativeInt`, `mode: Literal["all", "mlp"]`.
-
-    Raises:
-        ArgumentError: From calls: the argument, its value, and what is expected.
     """
     signature = inspect.signature(function)
 
@@ -91,9 +88,6 @@ def check_fields(instance: Any) -> None:
     """Check the fields of a dataclass against their declared types.
 
     A subclass that gives a field another default keeps the bounds of its base class.
-
-    Raises:
-        ArgumentError: The field, its value, and what is expected.
     """
     for kind in (one for one in reversed(type(instance).__mro__) if is_dataclass(one)):
         for name, hint in _hints_of(kind).items():
@@ -123,11 +117,7 @@ def _in_one_line(cls: type[BaseModel], content: Any, start: str) -> Iterator[Non
 
 
 class SpecModel(BaseModel, metaclass=_OneLine):
-    """Part of a specification: unknown keys, NaN, and `true` in place of a number or a name are errors.
-
-    Raises:
-        ArgumentError: From the constructor, `model_validate` and `from_content`: the value, and what is expected.
-    """
+    """Part of a specification: unknown keys, NaN, and `true` in place of a number or a name are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -146,11 +136,7 @@ class SpecModel(BaseModel, metaclass=_OneLine):
 
     @classmethod
     def from_content(cls, content: Any) -> Self:
-        """Read the content of a file. Unlike in `model_validate`, the error does not begin with the class name.
-
-        Raises:
-            ArgumentError: The path of the key, the value, and what is expected.
-        """
+        """Read the content of a file. Unlike in `model_validate`, the error does not begin with the class name."""
         with _in_one_line(cls, content, ""):
             return super().model_validate(content)
 
@@ -310,9 +296,6 @@ def check_argument(what: str, value: object, hint: Any) -> None:
         what: Name of the value, for the message.
         value: The value.
         hint: The type, as in an annotation.
-
-    Raises:
-        ArgumentError: The name, the value, and what is expected.
     """
     refused = _refused(value, hint)
     if refused is not None:

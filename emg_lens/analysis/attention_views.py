@@ -102,9 +102,6 @@ class AttentionView:
         Args:
             layer: Layer, 0-based; default: the overview of layers and heads.
             head: Head, 0-based; default: the mean over the layer's heads.
-
-        Raises:
-            ArgumentError: Unknown layer or head, or a head without a layer.
         """
         if layer is None and head is not None:
             raise ArgumentError(f"figure(head={head}) needs a layer too; choose one of {list(self.layers)} (0-based)")
@@ -119,11 +116,7 @@ class AttentionView:
         return self._single(heads.mean(0) if head is None else heads[head], f"layer L{layer + 1}, {which}")
 
     def save(self, path: str | Path) -> Path:
-        """Save the page (`.html`, one file, no network needed) or the overview (`.png`, `.svg`, `.pdf`).
-
-        Raises:
-            ArgumentError: Another file ending.
-        """
+        """Save the page (`.html`, one file, no network needed) or the overview (`.png`, `.svg`, `.pdf`)."""
         path = Path(path)
         match path.suffix.lower():
             case ".html":

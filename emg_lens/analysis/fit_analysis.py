@@ -54,22 +54,7 @@ FIT_ANALYSES: Registry[FitAnalysis] = Registry("fit analysis", "emg_lens.fit_ana
 def run_analyses(
     names: Iterable[str], model: Any, batch: "Batch", conditions: Sequence["Condition"]
 ) -> dict[str, pd.DataFrame]:
-    """Run analyses by their names.
-
-    Args:
-        names: Names in the registry.
-        model: As in `FitAnalysis.run`.
-        batch: As in `FitAnalysis.run`.
-        conditions: As in `FitAnalysis.run`.
-
-    Returns:
-        The table of each analysis.
-
-    Raises:
-        UnknownNameError: No analysis has this name.
-        AnalysisError: The object is not a `FitAnalysis`, its name cannot be a file name, it returns something
-            else than a table with columns, or it changed the model or the batch.
-    """
+    """Run analyses by their names."""
     tables = {}
     for name in names:
         analysis, before = FIT_ANALYSES[name], _state(model, batch)

@@ -131,9 +131,6 @@ def read_patterns(
         layout: Layout of the tokens.
         trial: Element of the batch, or None for the mean.
         name: Name of the cache in errors.
-
-    Raises:
-        ArgumentError: See `attention_view`.
     """
     check_argument("layout", layout, TokenLayout)
     check_argument("trial", trial, int | None)

@@ -45,9 +45,6 @@ def plot_reconstruction(
         masked_fraction: Fraction of tokens in the random mask.
         fs: Sampling rate (Hz), for an axis in seconds.
         seed: Seed of the random mask.
-
-    Raises:
-        ArgumentError: A window that does not fit the model, unknown channels, or a mask of another length.
     """
     patches = n_patches(model)
     model.check_signals(x[None])
@@ -86,9 +83,6 @@ def plot_gap_curve(curve: pd.DataFrame, error: str = "smooth_l1") -> Figure:
     Args:
         curve: Table that `gap_curve` returns.
         error: Column to plot: `"smooth_l1"`, `"mse"` or `"mae"`.
-
-    Raises:
-        ArgumentError: Another table, or a missing column.
     """
     lacking = [name for name in ("patches", "seconds", "method", error) if name not in curve.columns]
     if lacking or curve.empty:

@@ -146,11 +146,7 @@ def _residuals(
 
 
 def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int, range]]:
-    """Find the hook point after every block, and the layer and positions of this block.
-
-    Raises:
-        EdgeError: The model has no such hook points.
-    """
+    """Find the hook point after every block, and the layer and positions of this block."""
     cfg: Any = getattr(model, "cfg", None)
     point = "hook_normalized_resid_post" if getattr(cfg, "norm", None) == "post" else "hook_resid_post"
     stages = layout.stages or (Stage("", range(getattr(cfg, "n_layers", 0)), range(len(layout))),)

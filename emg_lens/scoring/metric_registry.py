@@ -86,9 +86,6 @@ class Metric:
             repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
             weights: Weight of each trial; default, `repetition_weights`. Give the weights of the whole table to count a
                 part of it. Only metrics with `repetitions="weighted"` use them.
-
-        Raises:
-            MetricError: Predictions and targets that this metric cannot compare.
         """
         if self.kind in CHECKS:
             CHECKS[self.kind](outputs, targets)
@@ -163,9 +160,6 @@ def pool_repetitions(
 
     Returns:
         Mean log-probabilities, class, and index of the first trial of each repetition.
-
-    Raises:
-        MetricError: The trials of a repetition belong to several classes.
     """
     _, first, of, sizes = np.unique(repetition_id, return_index=True, return_inverse=True, return_counts=True)
     if (y != y[first][of]).any():

@@ -175,11 +175,7 @@ def _check_family(edges: Mapping[str, EdgeSet], n_places: int) -> None:
 
 
 def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
-    """Return the conditions with the baseline in front.
-
-    Raises:
-        EdgeError: Not a list of conditions, two conditions of one name, or one named `"baseline"` that does something.
-    """
+    """Return the conditions with the baseline in front."""
     if not isinstance(conditions, list | tuple) or not all(isinstance(one, Condition) for one in conditions):
         raise EdgeError(
             f"conditions={short(conditions)}; expected a list of conditions, [Condition('cut', cross_modal())]"

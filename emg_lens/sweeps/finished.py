@@ -61,11 +61,7 @@ class Finished:
             self.done[part, row] = True
 
     def restore(self, done: np.ndarray, logits: Mapping[int, Tensor], device: torch.device) -> None:
-        """Load the contents of a checkpoint file.
-
-        Raises:
-            ValueError: They belong to other trials.
-        """
+        """Load the contents of a checkpoint file."""
         shapes = {tuple(out.shape) for out in logits.values()}
         if not all(out.is_floating_point() for out in logits.values()):
             raise ValueError("its outputs are not floating-point numbers")
@@ -116,15 +112,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path, sweep: Mapping[str, str]) -> None:
-        """Read the file, if there is one.
-
-        Args:
-            path: The file.
-            sweep: What it must contain: the identity of the sweep and the settings that the user chose.
-
-        Raises:
-            CheckpointError: The file is damaged, or belongs to another sweep.
-        """
+        """Read the file, if there is one."""
         self.file = CheckpointFile(path, "sweep", sweep)
         facts, self.settings = self.file.facts, None
         if facts:
@@ -135,11 +123,7 @@ class Checkpoint:
         self._n_saved = -1
 
     def begin(self, settings: Settings, finished: Finished, device: torch.device) -> None:
-        """Load the file into `finished`, whose outputs are saved from now on; write the file if there is none.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
+        """Load the file into `finished`, whose outputs are saved from now on; write the file if there is none."""
         self.settings, self.finished = settings, finished
         if not self.file.facts:
             self.save()
@@ -156,11 +140,7 @@ class Checkpoint:
             self.save()
 
     def save(self) -> None:
-        """Replace the file in one step if there are new outputs.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
+        """Replace the file in one step if there are new outputs."""
         n_done = np.count_nonzero(self.finished.done)
         if n_done == self._n_saved:
             return

@@ -121,11 +121,7 @@ class Root:
 
 
 def changed_input(x: Tensor, changes: Sequence[Intervention], layout: TokenLayout, reference: Tensor | None) -> Tensor:
-    """Compute the input `[trial, channel, time]` of a root, for all trials at once.
-
-    Raises:
-        EdgeError: A change that does not fit the input, needs reference trials, or returns another shape.
-    """
+    """Compute the input `[trial, channel, time]` of a root, for all trials at once."""
     for change in changes:
         changed = change.on_input(x, layout, reference)
         if changed.shape != x.shape:
@@ -164,11 +160,7 @@ class SweepPlan:
 
 
 def plan_sweep(target: Target, conditions: Sequence[Condition]) -> SweepPlan:
-    """Plan a sweep.
-
-    Raises:
-        EdgeError: Edges that do not fit the layout, the layers or the heads, or edges of a model without attention.
-    """
+    """Plan a sweep."""
     roots: dict[tuple[Intervention, ...], Root] = {}
     unplanned, distinct, of, rows = [], [], [], []
     for i, condition in enumerate(conditions):

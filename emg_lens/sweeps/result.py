@@ -91,11 +91,7 @@ def sweep_result(
     failed: Mapping[str, Exception],
     executor: str,
 ) -> SweepResult:
-    """Combine logits by condition name with their audit.
-
-    Raises:
-        SweepError: Some conditions raised.
-    """
+    """Combine logits by condition name with their audit."""
     audited = planned.audit.copy()
     baseline, names = logits.get(BASELINE), audited["condition"]
     audited.insert(4, "max_abs_delta_logit", [_distance(logits.get(n), baseline) for n in names])

@@ -19,14 +19,7 @@ class SampledBaseline:
     """Compare the baseline of micro-batches with `model(x)` on trials that are spread evenly over the sweep."""
 
     def __init__(self, model: nn.Module, x: Tensor, n_forwards: float, executor: str) -> None:
-        """Choose the sample.
-
-        Args:
-            model: The model, run here without any hook of ours.
-            x: All trials of the sweep.
-            n_forwards: Compute of the sweep, in forwards of all its trials.
-            executor: What runs the sweep, for the message.
-        """
+        """Choose the sample."""
         self.model, self.executor, self.x, self.n_trials = model, executor, x, len(x)
         n = len(x) if len(x) <= FEW_TRIALS else int(CHECKED_FRACTION * n_forwards * len(x))
         n = min(max(n, 1), MANY_TRIALS, len(x))
@@ -34,11 +27,7 @@ class SampledBaseline:
 
     @torch.no_grad()
     def check(self, start: int, x: Tensor, baseline: Tensor) -> None:
-        """Compare the sampled trials of a micro-batch that starts at trial `start`.
-
-        Raises:
-            BaselineError: They differ by more than rounding.
-        """
+        """Compare the sampled trials of a micro-batch that starts at trial `start`."""
         here = self.trials[(self.trials >= start) & (self.trials < start + len(x))] - start
         if not len(here):
             return

@@ -59,11 +59,7 @@ def reproducible_executor(model: nn.Module) -> Executor:
 
 
 def choose_executor(model: nn.Module, asked: Executor) -> str:
-    """Choose the executor that will run.
-
-    Raises:
-        SweepInputError: An unknown executor, or one that cannot run this model.
-    """
+    """Choose the executor that will run."""
     if asked not in EXECUTORS:
         raise SweepInputError(f"unknown executor {asked!r}; expected one of {', '.join(EXECUTORS)}")
     if asked == "loop":
@@ -79,11 +75,7 @@ def choose_executor(model: nn.Module, asked: Executor) -> str:
 
 
 def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None) -> Settings:
-    """Choose how the sweep will run.
-
-    Raises:
-        SweepInputError: As `choose_executor`, or a batch size below one.
-    """
+    """Choose how the sweep will run."""
     if batch_size is not None and not (type(batch_size) is int and batch_size > 0):
         raise SweepInputError(f"batch_size={batch_size!r}; expected a number of trials, 1 or more, or None")
     executor = choose_executor(model, asked)
@@ -95,11 +87,7 @@ def settle(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None)
 
 
 def asked_settings(model: nn.Module, x: Tensor, asked: Executor, batch_size: int | None) -> dict[str, str]:
-    """Return the settings that the user chose, in the form of a checkpoint.
-
-    Raises:
-        SweepInputError: As `choose_executor`.
-    """
+    """Return the settings that the user chose, in the form of a checkpoint."""
     chosen = {} if asked == "auto" else {"executor": choose_executor(model, asked)}
     return chosen | ({"batch_size": str(min(batch_size, len(x)))} if batch_size else {})
 
@@ -135,11 +123,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def check_inputs(x: Tensor, reference: Tensor | None) -> None:
-    """Refuse trials that no model can use.
-
-    Raises:
-        SweepInputError: No tensor, no trials, values that are not finite, or reference trials of another shape.
-    """
+    """Refuse trials that no model can use."""
     for name, trials in (("x", x), ("reference", reference)):
         if not isinstance(trials, Tensor) and not (trials is None and name == "reference"):
             what = type(trials).__name__
@@ -162,11 +146,7 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
 
 
 def check_scratch(folder: str | Path | None) -> Path | None:
-    """Return the folder for temporary files.
-
-    Raises:
-        SweepInputError: There is no such folder, or it cannot be written to.
-    """
+    """Return the folder for temporary files."""
     if folder is None:
         return None
     if not str(folder):

@@ -19,14 +19,8 @@ from emg_lens.validation import short
 class Target:
     """What the planner needs to know about a model.
 
-    Attributes:
-        layout: Meaning of the positions.
-        n_layers: Number of blocks; 0 for a model without attention.
-        n_heads: Heads in each block.
-        readout: Positions of the last residual stream that may reach the outputs. If they are not known, all positions,
-            and then every edge is live.
-        permanent_mask: Edges that the model never had, as far as known; or None.
-        model: Name of the model's class, for messages.
+    `readout` holds the positions of the last residual stream that may reach the outputs: all, if they are not known.
+    `permanent_mask` holds the edges that the model never had, as far as known.
     """
 
     layout: TokenLayout
@@ -38,11 +32,7 @@ class Target:
 
 
 def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
-    """Read readout and missing edges from a model that declares its structure; assume nothing about other models.
-
-    Raises:
-        EdgeError: The model has no `cfg`, or neither the model nor the call gives a layout that fits.
-    """
+    """Read readout and missing edges from a model that declares its structure; assume nothing about other models."""
     if not hasattr(model, "cfg"):
         raise EdgeError(f"{type(model).__name__} has no cfg, so it is not a TransformerLens model; use adapt(model)")
     cfg: Any = model.cfg
@@ -56,11 +46,7 @@ def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
 
 
 def _readout_positions(model: HookedBiosignalEncoder) -> Int[Tensor, " position"]:
-    """Return the positions that a model declares as read.
-
-    Raises:
-        EdgeError: They are no positions of the model.
-    """
+    """Return the positions that a model declares as read."""
     n, read = model.cfg.n_ctx, model.readout_positions
     if not isinstance(read, Tensor) or read.dtype != torch.int64 or read.ndim != 1 or not read.numel():
         problem = f"{short(read)}; expected a torch.int64 tensor [position], for example torch.tensor([0])"

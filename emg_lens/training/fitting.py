@@ -164,18 +164,7 @@ def _run_epoch(
 
 
 class _State:
-    """Everything that a fit changes.
-
-    Attributes:
-        vectors: The weights, one vector per group of parameters.
-        optimizer: AdamW's state of each vector.
-        order: Random generator of the order of trials. (Dropout uses torch's global generators.)
-        objective_random: Random generator of the objective.
-        columns: Columns of the table that the fit returns.
-        rows: Rows of this table, one per epoch.
-        best: With validation trials, copies of the vectors after the best epoch so far.
-        seconds: Time of all epochs.
-    """
+    """Everything that a fit changes."""
 
     def __init__(self, vectors: dict[Group, nn.Parameter], seed: int, columns: list[str]) -> None:
         self.vectors, self.columns = vectors, columns
@@ -333,11 +322,7 @@ def evaluate(model: Any, objective: Objective, batch: Batch, recipe: TrainingRec
 
 
 def check_loss(loss: float, epoch: int, lr: float, prefix: str = "") -> None:
-    """Check that the training loss of an epoch (0-based) is finite.
-
-    Raises:
-        FitError: The loss is NaN or infinite.
-    """
+    """Check that the training loss of an epoch (0-based) is finite."""
     if not math.isfinite(loss):
         raise FitError(f"{prefix}the training loss became {loss} in epoch {epoch + 1}; use a lower lr than {lr:g}")
 

@@ -9,13 +9,6 @@ def lr_scales(model: Any, layer_decay: float) -> dict[str, float]:
     """Learning rate of each parameter, as a fraction of the recipe's: `layer_decay ** (n_layers - layer)`.
 
     docs/pretraining.md §11.1.
-
-    Args:
-        model: A model that declares the layer of each parameter (`parameter_layers`); any model for `layer_decay=1`.
-        layer_decay: Learning rate of a layer, as a fraction of the rate of the layer above.
-
-    Raises:
-        FitError: The model does not declare the layer of a parameter.
     """
     names = [name for name, _ in model.named_parameters()]
     if layer_decay == 1:
@@ -25,11 +18,7 @@ def lr_scales(model: Any, layer_decay: float) -> dict[str, float]:
 
 
 def names_of_head(model: Any) -> set[str]:
-    """Names of the parameters in a model's output heads.
-
-    Raises:
-        FitError: `head_parameters` of the model is empty or fits no parameter name.
-    """
+    """Names of the parameters in a model's output heads."""
     names = {name for name, _ in model.named_parameters() if name.startswith(model.head_parameters)}
     if not model.head_parameters or not names:
         raise FitError(

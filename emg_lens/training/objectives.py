@@ -101,12 +101,7 @@ class Objective(ABC):
         return losses + (1 - weight) * self.losses(auxiliary, targets_of(batch), recipe), outputs
 
     def check_metrics(self, names: Iterable[str]) -> None:
-        """Refuse metrics that score another kind of output.
-
-        Raises:
-            UnknownNameError: No metric has this name.
-            FitError: A metric of another kind.
-        """
+        """Refuse metrics that score another kind of output."""
         for name in names:
             if METRICS[name].kind != self.kind:
                 raise FitError(
@@ -203,11 +198,7 @@ OBJECTIVES.add("regression", Regression())
 
 @checked
 def as_objective(given: str | Objective) -> Objective:
-    """Look up an objective by name; an `Objective` is returned as it is.
-
-    Raises:
-        UnknownNameError: No objective has this name.
-    """
+    """Look up an objective by name; an `Objective` is returned as it is."""
     return OBJECTIVES[given] if isinstance(given, str) else given
 
 
@@ -217,22 +208,14 @@ def anneal_weight(epoch: int, anneal_epochs: int) -> float:
 
 
 def targets_of(batch: Batch, prefix: str = "") -> Tensor:
-    """Return the targets of a batch.
-
-    Raises:
-        FitError: The batch has no targets.
-    """
+    """Return the targets of a batch."""
     if batch.targets is None:
         raise FitError(f"{prefix}the batch has no targets; expected one per trial: Batch(x, targets)")
     return batch.targets
 
 
 def check_fit_trials(batch: Batch, prefix: str = "") -> None:
-    """Refuse trials that no model can be fitted to.
-
-    Raises:
-        FitError: No trial, padded trials, or values that are not finite.
-    """
+    """Refuse trials that no model can be fitted to."""
     if not len(batch):
         raise FitError(f"{prefix}0 trials; a fit needs one or more")
     if batch.lengths is not None:

@@ -15,11 +15,7 @@ Key = TypeVar("Key")
 
 
 class VectorAdamW(Generic[Key]):
-    """State of AdamW for several vectors.
-
-    Attributes:
-        moments: For each vector, by its key: the values named in `MOMENTS`.
-    """
+    """State of AdamW for several vectors."""
 
     def __init__(self, vectors: Mapping[Key, Float[Tensor, " value"]]) -> None:
         self.moments = {
@@ -40,16 +36,7 @@ class VectorAdamW(Generic[Key]):
         weight_decay: float,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        """Update some vectors. The other vectors and their state do not change.
-
-        Args:
-            keys: Keys of the vectors to update.
-            vectors: These vectors.
-            gradients: Their gradients.
-            lrs: Learning rate of each vector.
-            weight_decay: Weight decay of all vectors.
-            betas: Decay rates of the two moments.
-        """
+        """Update some vectors. The other vectors and their state do not change."""
         moments_of = [self.moments[key] for key in keys]
         for lr in dict.fromkeys(lrs):
             chosen = [i for i, rate in enumerate(lrs) if rate == lr]

@@ -95,10 +95,6 @@ def parameter_groups(model: Any, recipe: TrainingRecipe | None = None) -> dict[G
     Args:
         model: The model.
         recipe: Decides which parameters are fitted, and their learning rates; None = all, with one learning rate.
-
-    Raises:
-        FitError: The recipe fits the head alone, or decays the learning rate by layer, but the model does not declare
-            its head or layers.
     """
     groups: dict[Group, dict[str, nn.Parameter]] = defaultdict(dict)
     scales = lr_scales(model, 1.0 if recipe is None else recipe.layer_decay)

@@ -49,11 +49,7 @@ class PlainTree:
                 keep({child.leaf: self.model.head(self.model.ln_final(after))})
 
     def _block(self, depth: int, mask: Mask | None, resid: Tensor, *n_dest: int) -> Tensor:
-        """Run a block with the edges of a mask cut.
-
-        Raises:
-            DeadHookError: The hooks did not fire, or a cut edge still has attention.
-        """
+        """Run a block with the edges of a mask cut."""
         if mask is None:
             return self.blocks[depth](resid, *n_dest)
         cut = mask.tensor().to(resid.device)

@@ -44,13 +44,6 @@ def run_inside(
     """Run a condition inside the model on batches of its (changed) input; return the outputs, or what was raised.
 
     The verification follows the last batch, so either all batches count or none.
-
-    Args:
-        model: Any TransformerLens model.
-        xs: Batches of the input after its changes; a single batch if the condition mixes trials.
-        condition: The condition.
-        layout: Meaning of the positions.
-        reference: Trials for replacement values, on the model's device.
     """
     inside = condition.in_the_model
     try:

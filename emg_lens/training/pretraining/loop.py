@@ -116,12 +116,7 @@ def pretrain(
 
 @dataclass
 class _Run:
-    """The state of a pre-training, and its settings.
-
-    Attributes:
-        done: Number of finished steps.
-        rows: Rows of the table of losses.
-    """
+    """The state of a pre-training, and its settings."""
 
     model: Any
     windows: Corpus

@@ -49,11 +49,7 @@ class MaskedReconstruction(Objective):
         return f"{self.name} {self.masked_fraction:g} {self.beta:g} {self.visible_weight:g}"
 
     def targets(self, trials: TrialSet) -> NoReturn:  # noqa: ARG002
-        """Raise an error: this objective does not use the labels of trials.
-
-        Raises:
-            FitError: Always.
-        """
+        """Raise an error: this objective does not use the labels of trials."""
         raise FitError(
             "masked-reconstruction is not an objective for studies, because its targets are the windows themselves;"
             " use emg-lens pretrain for data sets, or fit(model, Batch(x, x), recipe, objective=...) for windows"
@@ -79,11 +75,7 @@ class MaskedReconstruction(Objective):
             raise FitError(f"{prefix}the targets differ from the windows; give the windows twice: Batch(x, x)")
 
     def losses(self, outputs: Tensor, targets: Tensor, recipe: TrainingRecipe) -> NoReturn:  # noqa: ARG002
-        """Raise an error: the loss needs a mask.
-
-        Raises:
-            FitError: Always.
-        """
+        """Raise an error: the loss needs a mask."""
         raise FitError("the loss of masked reconstruction needs a mask; call batch_losses, which makes one")
 
     def batch_losses(
@@ -94,11 +86,7 @@ class MaskedReconstruction(Objective):
         recipe: TrainingRecipe,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, " trial"], Tensor]:
-        """Mask tokens of each window; return the losses and the reconstruction. Only the first head is trained.
-
-        Raises:
-            FitError: The recipe smooths labels.
-        """
+        """Mask tokens of each window; return the losses and the reconstruction. Only the first head is trained."""
         if recipe.label_smoothing:
             raise FitError(f"label_smoothing={recipe.label_smoothing}, but a reconstruction has no labels; set it to 0")
         tokens = np.ones(len(model.layout), bool)

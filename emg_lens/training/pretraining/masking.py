@@ -26,9 +26,6 @@ def random_mask(real: Bool[np.ndarray, " token"], fraction: float, seed: Sequenc
 
     Returns:
         True for the masked tokens.
-
-    Raises:
-        ArgumentError: No token would be masked, or none would be visible.
     """
     candidates = np.flatnonzero(real)
     n = int(fraction * len(candidates))
@@ -105,11 +102,7 @@ def tokens_of_channels(real: Bool[np.ndarray, "window channel"], patches: int) -
 
 
 def n_patches(model: torch.nn.Module) -> int:
-    """Return the number of tokens per channel of a model with patches of channels as tokens.
-
-    Raises:
-        ArgumentError: The model has other tokens.
-    """
+    """Return the number of tokens per channel of a model with patches of channels as tokens."""
     signals: Any = model
     n_tokens, n_channels = len(signals.layout), signals.cfg.n_channels
     if n_tokens % n_channels or n_tokens < n_channels:

@@ -81,9 +81,6 @@ class PretrainingRecipe(SpecModel):
         Args:
             name: `"tinymyo-released"` (the published code) or `"tinymyo-thesis"`.
             **fields: Fields to replace.
-
-        Raises:
-            ArgumentError: There is no such recipe or field.
         """
         return cls(like=name, **fields)  # pyright: ignore[reportCallIssue]
 

@@ -66,11 +66,7 @@ class WindowBatches(Dataset):
 
 
 def read_batches(batches: WindowBatches, stretches: Sequence[Stretch], workers: int) -> Iterator[WindowBatch]:
-    """Yield the batches of these stretches in order; `workers` processes read ahead (0 = this process reads).
-
-    Raises:
-        DataError: A window cannot be read or is invalid.
-    """
+    """Yield the batches of these stretches in order; `workers` processes read ahead (0 = this process reads)."""
     # A sequence of indices can serve as a sampler.
     loader = DataLoader(batches, batch_size=None, sampler=stretches, num_workers=workers)  # pyright: ignore
     for batch in loader:
