@@ -1,15 +1,13 @@
-"""Edge sets and the operators that combine them.
+"""Edge sets and the operators that combine them; the basic sets are in `emg_lens.hooks.edges`.
 
-An edge (dest, src) is the entry `scores[batch, head, dest, src]`: the query of dest attends to the key of src, so
-information flows from src to dest. An `EdgeSet` is a symbolic value: immutable, hashable and printable. `EdgeSet.mask`
-turns it into a boolean mask for one `TokenLayout`. The basic sets are in `emg_lens.hooks.edges`.
+An edge (dest, src) is the entry `scores[batch, head, dest, src]`: information flows from src to dest.
 """
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -54,19 +52,19 @@ class EdgeSet(ABC):
     """Number of nested operators."""
 
     def __or__(self, other: "EdgeSet") -> "EdgeSet":
-        return Union(self, _edge_set(other))
+        return _Binary(self, "|", _edge_set(other))
 
     def __and__(self, other: "EdgeSet") -> "EdgeSet":
-        return Intersection(self, _edge_set(other))
+        return _Binary(self, "&", _edge_set(other))
 
     def __sub__(self, other: "EdgeSet") -> "EdgeSet":
-        return Difference(self, _edge_set(other))
+        return _Binary(self, "-", _edge_set(other))
 
     def __bool__(self) -> bool:
         raise EdgeError(f"{self} has no truth value; combine edge sets with | & ~ instead of `or`, `and`, `not`")
 
     def __invert__(self) -> "EdgeSet":
-        return Complement(self)
+        return _Complement(self)
 
     def at(self, layers: Select = None, heads: Select = None, stage: Stages = None) -> "EdgeSet":
         """Keep only some layers, heads or stages.
@@ -76,11 +74,8 @@ class EdgeSet(ABC):
                 counted from the first layer of the stage.
             heads: Likewise, in each of these layers.
             stage: Name of a stage of the model, or several names: `cross_modal().at(stage="fusion", layers=0)`.
-
-        Raises:
-            EdgeError: An empty selection, or values that are not integers or names of stages.
         """
-        return At(self, _Selection.of("layer", layers), _Selection.of("head", heads), _stage_names(stage))
+        return _At(self, _Selection.of("layer", layers), _Selection.of("head", heads), _stage_names(stage))
 
     @checked
     def mask(self, layout: TokenLayout, n_layers: Size, n_heads: Size) -> "Bool[Tensor, 'layer head dest src']":
@@ -88,11 +83,6 @@ class EdgeSet(ABC):
 
         Its entries may share memory, so clone it before editing. Edges between positions that are never in the same
         layer (`TokenLayout.stages`) are in no set.
-
-        Args:
-            layout: The layout of the positions.
-            n_layers: Number of layers of the model.
-            n_heads: Number of heads in each layer.
 
         Raises:
             EdgeError: A group, token, layer or head that the layout or the model does not have.
@@ -109,13 +99,10 @@ class EdgeSet(ABC):
         """Return the mask, with size 1 along every axis on which the set is constant."""
 
     @abstractmethod
-    def _text(self) -> str: ...
-
-    def __str__(self) -> str:
-        return self._text()
+    def __str__(self) -> str: ...
 
     def __repr__(self) -> str:
-        return f"EdgeSet({self._text()})"
+        return f"EdgeSet({self})"
 
 
 def _edge_set(value: object) -> EdgeSet:
@@ -124,24 +111,8 @@ def _edge_set(value: object) -> EdgeSet:
     return value
 
 
-def _set_depth(edges: EdgeSet, *parts: EdgeSet) -> None:
-    depth = 1 + max(part.depth for part in parts)
-    if depth > MOST_OPERATORS:
-        raise EdgeError(f"{depth} nested operators; at most {MOST_OPERATORS} are allowed: use edges_from_mask")
-    object.__setattr__(edges, "depth", depth)
-
-
 def index_tuple(values: Any, what: str, names: bool = True) -> tuple[int | str, ...]:
-    """Return one index or name, or several, as a tuple of Python values.
-
-    Args:
-        values: A number, a name, an array, a tensor or another iterable.
-        what: Their name in messages, for example `"layers"`.
-        names: Whether names are allowed.
-
-    Raises:
-        EdgeError: Other values (booleans included), no value, or more values than any model has.
-    """
+    """Return one index or name, or several (array, tensor, iterable), as a tuple; messages call them `what`."""
     given: Any = getattr(values, "tolist", lambda: values)()  # of an array or a tensor
     one = is_whole(given) or isinstance(given, str)
     kinds = "integers or token names" if names else "integers"
@@ -166,60 +137,46 @@ def is_whole(value: Any) -> bool:
 # --- operators --------------------------------------------------------------------------------------------
 
 
+OPERATORS: dict[str, Callable[[EdgeMask, EdgeMask], EdgeMask]] = {
+    "|": lambda left, right: left | right,
+    "&": lambda left, right: left & right,
+    "-": lambda left, right: left & ~right,
+}
+
+
+class _Nested(EdgeSet):
+    """An edge set made from others; the number of nested operators is limited."""
+
+    def __post_init__(self) -> None:
+        depth = 1 + max(part.depth for part in vars(self).values() if isinstance(part, EdgeSet))
+        if depth > MOST_OPERATORS:
+            raise EdgeError(f"{depth} nested operators; at most {MOST_OPERATORS} are allowed: use edges_from_mask")
+        object.__setattr__(self, "depth", depth)
+
+
 @dataclass(frozen=True, repr=False)
-class _Binary(EdgeSet):
+class _Binary(_Nested):
     left: EdgeSet
+    symbol: str
     right: EdgeSet
-    symbol: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        _set_depth(self, self.left, self.right)
-
-    def _text(self) -> str:
-        left = _operand(self.left, also=type(self))  # a | b | c needs no brackets
-        return f"{left} {self.symbol} {_operand(self.right)}"
-
-
-class Union(_Binary):
-    """`left | right`."""
-
-    symbol = "|"
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
-        return self.left._resolve(layout, n_layers, n_heads) | self.right._resolve(layout, n_layers, n_heads)
+        parts = [part._resolve(layout, n_layers, n_heads) for part in (self.left, self.right)]
+        return OPERATORS[self.symbol](*parts)
 
-
-class Intersection(_Binary):
-    """`left & right`."""
-
-    symbol = "&"
-
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
-        return self.left._resolve(layout, n_layers, n_heads) & self.right._resolve(layout, n_layers, n_heads)
-
-
-class Difference(_Binary):
-    """`left - right`."""
-
-    symbol = "-"
-
-    def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
-        return self.left._resolve(layout, n_layers, n_heads) & ~self.right._resolve(layout, n_layers, n_heads)
+    def __str__(self) -> str:
+        same = isinstance(self.left, _Binary) and self.left.symbol == self.symbol  # a | b | c needs no brackets
+        return f"{self.left if same else _operand(self.left)} {self.symbol} {_operand(self.right)}"
 
 
 @dataclass(frozen=True, repr=False)
-class Complement(EdgeSet):
-    """`~inner`: all edges that are not in `inner`, edges of CLS included."""
-
+class _Complement(_Nested):
     inner: EdgeSet
-
-    def __post_init__(self) -> None:
-        _set_depth(self, self.inner)
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
         return ~self.inner._resolve(layout, n_layers, n_heads)
 
-    def _text(self) -> str:
+    def __str__(self) -> str:
         return f"~{_operand(self.inner)}"
 
 
@@ -267,42 +224,28 @@ class _Selection:
 
 
 @dataclass(frozen=True, repr=False)
-class At(EdgeSet):
-    """`inner.at(layers, heads, stage)`."""
-
+class _At(_Nested):
     inner: EdgeSet
     layers: _Selection
     heads: _Selection
-    stages: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _set_depth(self, self.inner)
+    stages: tuple[str, ...]
 
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:
-        heads = self.heads.resolve(n_heads)
-        inner = self.inner._resolve(layout, n_layers, n_heads)
-        if not heads.all():
-            inner = inner & heads[None, :, None, None]
+        heads = self.heads.resolve(n_heads)[None, :, None, None]
+        inner = self.inner._resolve(layout, n_layers, n_heads) & heads
         if self.stages:
             return inner & _within_stages(layout, n_layers, self.stages, self.layers)
-        layers = self.layers.resolve(n_layers)
-        if layers.all():
-            return inner
-        mask = np.zeros((n_layers, *inner.shape[1:]), bool)  # untouched memory is not allocated
-        mask[layers] = inner if len(inner) == 1 else inner[layers]
-        return mask
+        return inner & self.layers.resolve(n_layers)[:, None, None, None]
 
-    def _text(self) -> str:
+    def __str__(self) -> str:
         parts = [f"{s.axis}s={s.text()}" for s in (self.layers, self.heads) if s.text() is not None]
         if self.stages:
             parts.append(f"stage={(self.stages[0] if len(self.stages) == 1 else list(self.stages))!r}")
-        return f"{_operand(self.inner, tight=True)}.at({', '.join(parts)})"
+        return f"{_operand(self.inner, (_Binary, _Complement))}.at({', '.join(parts)})"
 
 
-def _operand(edges: EdgeSet, also: type | None = None, tight: bool = False) -> str:
-    """Return the text of an operand, in brackets where Python needs them."""
-    loose = isinstance(edges, _Binary) or (tight and isinstance(edges, Complement))
-    return f"({edges})" if loose and type(edges) is not also else str(edges)
+def _operand(edges: EdgeSet, in_brackets: tuple[type[EdgeSet], ...] = (_Binary,)) -> str:
+    return f"({edges})" if isinstance(edges, in_brackets) else str(edges)
 
 
 def _stage_names(stage: Stages) -> tuple[str, ...]:

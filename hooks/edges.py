@@ -1,7 +1,6 @@
 """The basic edge sets: attention edges selected by modality, channel, time patch or position.
 
-Combine them with `|`, `&`, `-`, `~` and `.at(layers=..., heads=...)` (`emg_lens.hooks.algebra`). An edge set prints as
-the Python expression that makes it. Study files use the same expressions; `emg_lens.hooks.parse` reads them.
+An edge set prints as the Python expression that makes it. Study files use the same expressions (`hooks.parse`).
 """
 
 from collections.abc import Callable, Iterable
@@ -15,31 +14,10 @@ from emg_lens.hooks.algebra import EdgeError, EdgeMask, EdgeSet, index_tuple, is
 from emg_lens.layout import CLS, NO_INDEX, TokenLayout
 from emg_lens.validation import short
 
-__all__ = [
-    "EdgeError",
-    "EdgeSet",
-    "cls_edges",
-    "cross_modal",
-    "every",
-    "flow",
-    "lag",
-    "none",
-    "positions",
-    "same_channel",
-    "same_patch",
-    "self_edges",
-    "unimodal",
-]
-
 
 @dataclass(frozen=True, repr=False)
 class BasicEdges(EdgeSet):
-    """An edge set that is the same in all layers and heads.
-
-    Attributes:
-        function: Name of the function that makes it.
-        arguments: Arguments of the function.
-    """
+    """An edge set that is the same in all layers and heads: the function that makes it, and its arguments."""
 
     function: str
     arguments: tuple[Any, ...] = ()
@@ -47,7 +25,7 @@ class BasicEdges(EdgeSet):
     def _resolve(self, layout: TokenLayout, n_layers: int, n_heads: int) -> EdgeMask:  # noqa: ARG002
         return MATRICES[self.function](self, layout, *self.arguments)[None, None]
 
-    def _text(self) -> str:
+    def __str__(self) -> str:
         given = [repr(value) for value in self.arguments]
         if self.function == "positions":
             pairs = zip(("dest", "src"), self.arguments, strict=True)
