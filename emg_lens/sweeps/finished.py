@@ -4,6 +4,8 @@ The file holds `logits.<row>` `[trial, ...]` for every started row (a condition,
 `[micro-batch, row]`, and the settings of the sweep.
 """
 
+import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +18,7 @@ from emg_lens.hooks import Intervention
 from emg_lens.io.checkpoint import CheckpointFile, digest, tensor_bytes
 from emg_lens.lens.identity import model_identity
 from emg_lens.sweeps.conditions import Condition
-from emg_lens.sweeps.logits_on_disk import LogitsOnDisk, RowsOnDisk
-from emg_lens.sweeps.settings import Settings, known_arithmetic
+from emg_lens.sweeps.settings import Settings, SweepInputError, known_arithmetic
 from emg_lens.sweeps.target import Target
 
 
@@ -36,7 +37,7 @@ class Finished:
         """Prepare room for these rows and trials; `scratch` is the folder of a file that holds the logits instead."""
         self.lengths = list(lengths)
         self.done: np.ndarray = np.zeros((len(self.lengths), n_rows), bool)
-        self.logits: list[Tensor] | RowsOnDisk = []
+        self.logits: list[Tensor] = []
         self.errors: dict[int, Exception] = {}
         self._n_failed, self._scratch = 0, scratch
 
@@ -85,8 +86,6 @@ class Finished:
     def by_name(self, rows: Mapping[str, int]) -> Mapping[str, Tensor]:
         """Return logits `[trial, ...]` on the CPU by condition name, without the conditions that raised."""
         finished = {name: row for name, row in rows.items() if row not in self.errors}
-        if isinstance(self.logits, RowsOnDisk):
-            return LogitsOnDisk(finished, self.logits)
         on_cpu = {row: self.logits[row].cpu() for row in set(finished.values())}
         return {name: on_cpu[row] for name, row in finished.items()}
 
@@ -97,11 +96,25 @@ class Finished:
             if self._scratch is None:
                 self.logits = [out.new_zeros(shape) for _ in range(n_rows)]
             else:
-                self.logits = RowsOnDisk(self._scratch, n_rows, shape, out.dtype)
-        if isinstance(self.logits, RowsOnDisk):
-            self.logits.write(row, start, out)
-        else:
-            self.logits[row][start : start + len(out)] = out
+                self.logits = _rows_on_disk(self._scratch, n_rows, shape, out.dtype)
+        self.logits[row][start : start + len(out)] = out
+
+
+def _rows_on_disk(folder: str | Path, n_rows: int, shape: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+    """Return tensors of zeros in a temporary file, which is mapped into memory and deleted with the tensors."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            for _ in range(n_rows):  # writing all bytes now makes a full disk an error here, and not a signal later
+                file.write(bytes(n_bytes))
+            file.flush()
+            rows = np.memmap(file, np.uint8, "r+", shape=(n_rows, n_bytes))
+    except OSError as error:
+        raise SweepInputError(
+            f"scratch={str(folder)!r} cannot hold {n_rows * n_bytes / 1e6:.3g} MB of logits"
+            f" ({error.strerror or error}); make room, or give another folder"
+        ) from None
+    return [torch.from_numpy(row).view(dtype).view(*shape) for row in rows]
 
 
 class Checkpoint:

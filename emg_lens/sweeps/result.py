@@ -21,8 +21,8 @@ class SweepResult:
 
     Attributes:
         conditions: The conditions in order, the baseline first.
-        logits: Condition name -> `[trial, class]`, on the CPU. With `scratch`, they are read from its file at every
-            access. With `gradients`, they are part of the autograd graph.
+        logits: Condition name -> `[trial, class]`, on the CPU. With `scratch`, they are mapped from its file. With
+            `gradients`, they are part of the autograd graph.
         audit: One row for each condition: edges cut, live edges cut, rows fully cut, largest change of a logit against
             the baseline, whether the condition is a structural null, the first condition with the same input that cuts
             the same live edges, and the largest difference between these two (rounding, unless something is wrong). A

@@ -1,6 +1,5 @@
 """Logits that wait on the disk are those that wait in memory, and nothing of them is left."""
 
-import multiprocessing
 import pickle
 
 import pytest
@@ -10,7 +9,7 @@ from emg_lens.hooks import CutMLP, Replace, cross_modal, unimodal
 from emg_lens.models.isonet import IsoNet, IsoNetConfig
 from emg_lens.sweeps.conditions import Condition, layer_masks
 from emg_lens.sweeps.engine import sweep
-from emg_lens.sweeps.logits_on_disk import LogitsOnDisk, RowsOnDisk
+from emg_lens.sweeps.finished import Finished
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.settings import SweepInputError
 
@@ -35,7 +34,7 @@ def x() -> torch.Tensor:
 def test_the_bits_and_the_audit_are_those_of_memory(model, x, executor, tmp_path):
     settings = {"reference": x, "executor": executor, "batch_size": 4}
     expected, found = sweep(model, x, CONDITIONS, **settings), sweep(model, x, CONDITIONS, **settings, scratch=tmp_path)
-    assert isinstance(found.logits, LogitsOnDisk) and list(found.logits) == list(expected.logits)
+    assert list(found.logits) == list(expected.logits)
     assert all(torch.equal(found.logits[name], logits) for name, logits in expected.logits.items())
     assert found.audit.equals(expected.audit) and found.executor == expected.executor
     y = torch.zeros(11, dtype=torch.long)
@@ -67,32 +66,16 @@ def test_a_condition_that_raises_leaves_the_others(model, x, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 2, 3)])
 def test_rows_are_read_as_they_were_written(dtype, shape, tmp_path):
-    held, values = RowsOnDisk(tmp_path, 3, shape, dtype), torch.randn(shape).to(dtype)
-    held.write(1, 0, values[:2])
-    held.write(1, 2, values[2:].clone())
-    assert torch.equal(held[1], values) and not held[0].any() and not held[2].any()
-    held.write(1, 1, torch.zeros_like(values[:3]))
-    assert not held[1][1:4].any() and torch.equal(held[1][0], values[0]) and torch.equal(held[1][4], values[4])
-    for row in (-1, 3):
-        with pytest.raises(IndexError):
-            held[row]
+    held, values = Finished(3, [2, 3], tmp_path), torch.randn(shape).to(dtype)
+    held.keep(0, {1: values[:2]})
+    held.keep(1, {1: values[2:]})
+    assert torch.equal(held.logits[1], values) and not held.logits[0].any() and not held.logits[2].any()
+    assert held.logits[1].dtype == dtype and list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_none_is_refused_before_anything_runs(model, x, tmp_path):
     with pytest.raises(SweepInputError, match=r"cannot write to the folder scratch='.*nowhere': No such file"):
         sweep(model, x, CONDITIONS, reference=x, scratch=tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("at_offsets", [True, False])
-def test_rows_hold_what_was_written_and_zero_elsewhere(tmp_path, monkeypatch, at_offsets):
-    """Some systems cannot read at a place of one's own."""
-    monkeypatch.setattr("emg_lens.sweeps.logits_on_disk.AT_OFFSETS", at_offsets)
-    rows, values = RowsOnDisk(tmp_path, 3, (5, 2), torch.float64), torch.randn(3, 2, dtype=torch.float64)
-    rows.write(1, 2, values)
-    assert torch.equal(rows[1], torch.cat([torch.zeros(2, 2, dtype=torch.float64), values]))
-    assert rows[0].eq(0).all() and rows[2].eq(0).all() and len(rows) == 3
-    with pytest.raises(IndexError):
-        rows[3]
 
 
 @pytest.fixture
@@ -111,43 +94,10 @@ def test_a_full_disk_is_an_error_of_the_sweep_and_not_of_a_condition(model, x, t
         sweep(model, x, CONDITIONS, reference=x, executor=executor, scratch=tmp_path)
 
 
-def test_a_disk_that_fills_up_is_an_error_and_keeps_what_was_written(tmp_path, full_disk):
-    rows = RowsOnDisk(tmp_path, 2, (100, 3), torch.float32)
-    rows.write(0, 0, torch.ones(100, 3))
-    full_disk()
-    with pytest.raises(SweepInputError, match="make room"):
-        rows.write(1, 0, torch.ones(100, 3))
-    assert rows[0].eq(1).all() and rows[1].sum() == 0
-
-
-def read_all(rows: RowsOnDisk) -> int:
-    return sum(not rows[row].eq(row).all() for _ in range(300) for row in range(len(rows)))
-
-
-def test_forked_processes_read_what_is_there(tmp_path):
-    """They share one position in the file, which nobody may rely on."""
-    rows = RowsOnDisk(tmp_path, 7, (500, 3), torch.float32)
-    for row in range(7):
-        rows.write(row, 0, torch.full((500, 3), float(row)))
-    if "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("nothing forks here")
-    HELD.append(rows)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(read_held, range(4)) == [0] * 4
-    HELD.clear()
-
-
-HELD: list[RowsOnDisk] = []
-
-
-def read_held(_: int) -> int:
-    return read_all(HELD[0])
-
-
 def test_a_result_can_be_pickled_with_what_it_holds(model, x, tmp_path):
     found = sweep(model, x, CONDITIONS, reference=x, scratch=tmp_path)
     again = pickle.loads(pickle.dumps(found))
-    assert type(again.logits) is dict and list(again.logits) == list(found.logits)
+    assert list(again.logits) == list(found.logits)
     assert all(torch.equal(again.logits[name], logits) for name, logits in found.logits.items())
 
 
