@@ -4,6 +4,9 @@
 that the residual stream is a plain sum; for post-LN models see `emg_lens.lens.post_norm_cache`.
 """
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
@@ -18,6 +21,22 @@ from emg_lens.validation import ArgumentError
 Stack = Float[Tensor, "component *batch_and_pos d_model"]
 Selection = Slice | SliceInput
 """Positions or trials: `None` = all, an index (drops the axis), a list, a (start, stop) pair, a `Slice`."""
+
+
+def _projecting_last(method: Callable) -> Callable:
+    """Override a method that applies LayerNorm: its shortcut for `project_output_onto` ignores the gain."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs).arguments
+        onto = given.pop("project_output_onto", None) if given.get("apply_ln") else None
+        answer = method(**given)
+        if onto is None:
+            return answer
+        return (answer[0] @ onto, answer[1]) if given.get("return_labels") else answer @ onto
+
+    return call
 
 
 class BiosignalCache(ActivationCache):
@@ -43,9 +62,6 @@ class BiosignalCache(ActivationCache):
 
         Arguments are as in TransformerLens. The offset of the norm belongs to no part and is left out. With
         `recompute_ln`, every part is normalised as if it were the whole stream, with the offset.
-
-        Raises:
-            ArgumentError: The run split the inputs of heads, so a position has several scales.
         """
         if has_batch_dim:
             residual_stack = as_slice(batch_slice).apply(residual_stack, dim=1)
@@ -63,8 +79,7 @@ class BiosignalCache(ActivationCache):
 
     def _apply_norm(self, stack: Stack, name: str, pos_slice: Selection = None, batch_slice: Selection = None) -> Stack:
         """Apply the linear part of a LayerNorm, with the scale of this run."""
-        scale = self._scale(name)
-        scale = as_slice(pos_slice).apply(scale, dim=-2)
+        scale = as_slice(pos_slice).apply(self._scale(name), dim=-2)
         if self.has_batch_dim:
             scale = as_slice(batch_slice).apply(scale, dim=0)
         centred = stack - stack.mean(-1, keepdim=True)
@@ -72,9 +87,7 @@ class BiosignalCache(ActivationCache):
 
     def _scale(self, name: str) -> Float[Tensor, "*batch pos 1"]:
         key = f"{name}.hook_scale"
-        if key not in self.cache_dict:
-            raise UnknownNameError(f"{key!r} is not in the cache; include it in names_filter")
-        scale = self.cache_dict[key]
+        scale = self._cached(key)
         if scale.ndim != 2 + self.has_batch_dim:
             raise ArgumentError(
                 f"{key!r} has one scale per head, because this run split the inputs of heads; run it again with"
@@ -82,61 +95,18 @@ class BiosignalCache(ActivationCache):
             )
         return scale
 
+    def _cached(self, name: str) -> Tensor:
+        if name not in self.cache_dict:
+            raise UnknownNameError(f"{name!r} is not in the cache; include it in names_filter")
+        return self.cache_dict[name]
+
     def apply_slice_to_batch_dim(self, batch_slice: Selection) -> "BiosignalCache":
         """Return the cache of some of the trials."""
         sliced = super().apply_slice_to_batch_dim(batch_slice)
         return type(self)(sliced.cache_dict, self.model, has_batch_dim=sliced.has_batch_dim)
 
-    def stack_neuron_results(
-        self,
-        layer: int,
-        pos_slice: Selection = None,
-        neuron_slice: Selection = None,
-        return_labels: bool = False,
-        incl_remainder: bool = False,
-        apply_ln: bool = False,
-        project_output_onto: Tensor | None = None,
-        mlp_input: bool = False,
-    ) -> Any:
-        """As in TransformerLens; `mlp_input` needs version 4 of it."""
-        later: dict[str, Any] = {"mlp_input": True} if mlp_input else {}
-        stack, labels = super().stack_neuron_results(
-            layer,
-            pos_slice,
-            neuron_slice,
-            return_labels=True,
-            incl_remainder=incl_remainder,
-            apply_ln=apply_ln,
-            project_output_onto=None if apply_ln else project_output_onto,
-            **later,
-        )
-        if apply_ln and project_output_onto is not None:  # its shortcut ignores the gain
-            stack = stack @ project_output_onto
-        return (stack, labels) if return_labels else stack
-
-    def get_full_resid_decomposition(
-        self,
-        layer: int | None = None,
-        mlp_input: bool = False,
-        expand_neurons: bool = True,
-        apply_ln: bool = False,
-        pos_slice: Selection = None,
-        return_labels: bool = False,
-        project_output_onto: Tensor | None = None,
-    ) -> Any:
-        """As in TransformerLens: heads, neurons (or MLPs), embeddings, biases."""
-        stack, labels = super().get_full_resid_decomposition(
-            layer,
-            mlp_input,
-            expand_neurons,
-            apply_ln,
-            pos_slice,
-            return_labels=True,
-            project_output_onto=None if apply_ln else project_output_onto,
-        )
-        if apply_ln and project_output_onto is not None:
-            stack = stack @ project_output_onto
-        return (stack, labels) if return_labels else stack
+    stack_neuron_results = _projecting_last(ActivationCache.stack_neuron_results)
+    get_full_resid_decomposition = _projecting_last(ActivationCache.get_full_resid_decomposition)
 
 
 def as_slice(selection: Selection) -> Slice:

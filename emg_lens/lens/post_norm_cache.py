@@ -5,22 +5,22 @@ linear, so the parts sum to the stream exactly. TransformerLens's own methods wo
 norms, and would use the last stream before its norm, without an error.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.utilities.slice import Slice
 
 from emg_lens.lens.cache import BiosignalCache, Selection, Stack, as_slice
-from emg_lens.registry import UnknownNameError
 from emg_lens.validation import ArgumentError
 
 Sublayer = Literal["attn", "mlp"]
 Site = tuple[int, Sublayer]
 """A writer to the residual stream: layer and sub-layer."""
 
+SUBLAYERS: tuple[Sublayer, ...] = ("attn", "mlp")
 NORM_AFTER = {"attn": "ln1", "mlp": "ln2"}
 
 
@@ -78,14 +78,10 @@ class PostNormCache(BiosignalCache):
     ) -> Any:
         """Compute what each sub-layer adds to the input of `layer`; in mode "all" they and `"norm_bias"` sum to it."""
         sites = self._sites(self._depth(layer, mlp_input), mlp_input)
-        kept = [site for site in sites if mode in ("all", site[1])]
         parts, labels = self._embeds(sites, pos_slice) if incl_embeds else ([], [])
-        parts.append(
-            self._carry(
-                sites, pos_slice, lambda at, sub: self._written(at, sub, pos_slice) if (at, sub) in kept else None
-            )
-        )
-        labels += [f"{at}_{sublayer}_out" for at, sublayer in kept]
+        outputs, names = self._sublayers(sites, pos_slice, SUBLAYERS if mode == "all" else (mode,))
+        parts.append(outputs)
+        labels += names
         if mode == "all" and sites:
             parts.append(self._offsets(sites, pos_slice))
             labels.append("norm_bias")
@@ -139,12 +135,9 @@ class PostNormCache(BiosignalCache):
         heads, labels = self._all_heads(sites, pos_slice)
         if expand_neurons:
             mlps, names = self._all_neurons(sites, pos_slice, None)
-            biases = self._offsets(sites, pos_slice, ("attn", "mlp"))
+            biases = self._offsets(sites, pos_slice, SUBLAYERS)
         else:
-            mlps = self._carry(
-                sites, pos_slice, lambda at, sub: self._written(at, sub, pos_slice) if sub == "mlp" else None
-            )
-            names = [f"{at}_mlp_out" for at, sublayer in sites if sublayer == "mlp"]
+            mlps, names = self._sublayers(sites, pos_slice, ("mlp",))
             biases = self._offsets(sites, pos_slice, ("attn",))
         embeds, embed_names = self._embeds(sites, pos_slice)
         stack = torch.cat([heads, mlps, *embeds, biases])
@@ -162,7 +155,7 @@ class PostNormCache(BiosignalCache):
 
     def _sites(self, depth: int, mlp_input: bool = False) -> list[Site]:
         """Return the writers to the stream before layer `depth` (or its MLP), in order; a norm follows each."""
-        sites: list[Site] = [(at, sublayer) for at in range(depth) for sublayer in ("attn", "mlp")]
+        sites: list[Site] = [(at, sublayer) for at in range(depth) for sublayer in SUBLAYERS]
         return [*sites, (depth, "attn")] if mlp_input else sites
 
     def _stream(self, depth: int, mlp_input: bool, pos_slice: Selection) -> Float[Tensor, "*batch_and_pos d_model"]:
@@ -172,64 +165,59 @@ class PostNormCache(BiosignalCache):
             name = f"blocks.{depth}.hook_resid_pre"
         else:
             name = f"blocks.{depth - 1}.hook_normalized_resid_post"
-        return as_slice(pos_slice).apply(self._cached(name), dim=-2)
+        return self._at(name, pos_slice)
 
-    # --- what is written ----------------------------------------------------------------------------------
+    def _at(self, name: str, pos_slice: Selection, dim: int = -2) -> Tensor:
+        return as_slice(pos_slice).apply(self._cached(name), dim=dim)
 
-    def _written(self, layer: int, sublayer: Sublayer, pos_slice: Selection) -> Stack:
-        name = f"blocks.{layer}.hook_{sublayer}_out"
-        return as_slice(pos_slice).apply(self._cached(name), dim=-2)[None]
-
-    def _heads(self, layer: int, pos_slice: Selection) -> Stack:
-        z = as_slice(pos_slice).apply(self._cached(f"blocks.{layer}.attn.hook_z"), dim=-3)
-        return torch.einsum("...he,hed->h...d", z, self.model.blocks[layer].attn.W_O)
-
-    def _neurons(self, layer: int, pos_slice: Selection, neurons: Slice) -> Stack:
-        post = as_slice(pos_slice).apply(self._cached(f"blocks.{layer}.mlp.hook_post"), dim=-2)
-        W_out = neurons.apply(self.model.blocks[layer].mlp.W_out, dim=0)
-        return torch.einsum("...n,nd->n...d", neurons.apply(post, dim=-1), W_out)
-
-    def _cached(self, name: str) -> Tensor:
-        if name not in self.cache_dict:
-            raise UnknownNameError(f"{name!r} is not in the cache; include it in names_filter")
-        return self.cache_dict[name]
-
-    # --- what arrives -------------------------------------------------------------------------------------
+    # --- what is written, and what arrives of it ----------------------------------------------------------
 
     def _carry(
         self,
         sites: list[Site],
         pos_slice: Selection,
-        written: Callable[[int, Sublayer], Stack | None] = lambda *_: None,
+        written: Mapping[Sublayer, Callable[[int], Stack]],
         start: Stack | None = None,
     ) -> Stack:
-        """Pass `start` and everything that is written later through the norms that follow."""
+        """Pass `start` and everything that the sub-layers write later through the norms that follow."""
         rows = self._stream(0, False, pos_slice)[None][:0] if start is None else start
         for layer, sublayer in sites:
-            new = written(layer, sublayer)
-            rows = rows if new is None else torch.cat([rows, new])
+            if sublayer in written:
+                rows = torch.cat([rows, written[sublayer](layer)])
             rows = self._apply_norm(rows, f"blocks.{layer}.{NORM_AFTER[sublayer]}", pos_slice)
         return rows
 
+    def _sublayers(
+        self, sites: list[Site], pos_slice: Selection, kept: tuple[Sublayer, ...]
+    ) -> tuple[Stack, list[str]]:
+        def output(sublayer: Sublayer, layer: int) -> Stack:
+            return self._at(f"blocks.{layer}.hook_{sublayer}_out", pos_slice)[None]
+
+        stack = self._carry(sites, pos_slice, {sublayer: partial(output, sublayer) for sublayer in kept})
+        return stack, [f"{at}_{sublayer}_out" for at, sublayer in sites if sublayer in kept]
+
     def _all_heads(self, sites: list[Site], pos_slice: Selection) -> tuple[Stack, list[str]]:
-        stack = self._carry(sites, pos_slice, lambda at, sub: self._heads(at, pos_slice) if sub == "attn" else None)
+        def heads(layer: int) -> Stack:
+            z = self._at(f"blocks.{layer}.attn.hook_z", pos_slice, dim=-3)
+            return torch.einsum("...he,hed->h...d", z, self.model.blocks[layer].attn.W_O)
+
         layers = [at for at, sublayer in sites if sublayer == "attn"]
-        return stack, [f"L{at}H{head}" for at in layers for head in range(self.model.cfg.n_heads)]
+        names = [f"L{at}H{head}" for at in layers for head in range(self.model.cfg.n_heads)]
+        return self._carry(sites, pos_slice, {"attn": heads}), names
 
     def _all_neurons(self, sites: list[Site], pos_slice: Selection, neuron_slice: Selection) -> tuple[Stack, list[str]]:
-        neurons = as_slice(neuron_slice)
-        all_neurons = torch.arange(self.model.blocks[0].mlp.W_out.shape[0])
-        kept = neurons.apply(all_neurons, dim=0).reshape(-1).tolist()
-        neurons = Slice(kept)  # keeps the neuron axis, also for a single neuron
-        stack = self._carry(
-            sites, pos_slice, lambda at, sub: self._neurons(at, pos_slice, neurons) if sub == "mlp" else None
-        )
-        return stack, [f"L{at}N{neuron}" for at, sublayer in sites if sublayer == "mlp" for neuron in kept]
+        kept = as_slice(neuron_slice).apply(torch.arange(self.model.cfg.d_mlp), dim=0).reshape(-1)
+
+        def neurons(layer: int) -> Stack:
+            post = self._at(f"blocks.{layer}.mlp.hook_post", pos_slice)
+            return torch.einsum("...n,nd->n...d", post[..., kept], self.model.blocks[layer].mlp.W_out[kept])
+
+        names = [f"L{at}N{neuron}" for at, sublayer in sites if sublayer == "mlp" for neuron in kept.tolist()]
+        return self._carry(sites, pos_slice, {"mlp": neurons}), names
 
     def _embeds(self, sites: list[Site], pos_slice: Selection) -> tuple[list[Stack], list[str]]:
         names = [name for name in ("embed", "pos_embed") if f"hook_{name}" in self.cache_dict]
-        written = [as_slice(pos_slice).apply(self._cached(f"hook_{name}"), dim=-2)[None] for name in names]
-        return [self._carry(sites, pos_slice, start=rows) for rows in written], names
+        return [self._carry(sites, pos_slice, {}, self._at(f"hook_{name}", pos_slice)[None]) for name in names], names
 
     def _offsets(self, sites: list[Site], pos_slice: Selection, with_biases: tuple[Sublayer, ...] = ()) -> Stack:
         """Compute the contribution of the norms' offsets and of the biases of these sub-layers."""
@@ -244,7 +232,7 @@ class PostNormCache(BiosignalCache):
 
     def _with_remainder(
         self, stack: Stack, labels: list[str], depth: int, mlp_input: bool, pos_slice: Selection
-    ) -> tuple[Float[Tensor, "component_or_remainder *batch_and_pos d_model"], list[str]]:
+    ) -> tuple[Tensor, list[str]]:
         remainder = self._stream(depth, mlp_input, pos_slice) - stack.sum(dim=0)
         return torch.cat([stack, remainder[None]]), [*labels, "remainder"]
 
