@@ -9,8 +9,10 @@ from torch import Tensor
 
 from emg_lens.hooks.context_guard import ContextGuard
 from emg_lens.hooks.deletion import Deletion, allowed
-from emg_lens.hooks.hook_points import DeadHookError
+from emg_lens.hooks.hook_points import DeadHookError, probing
 from emg_lens.hooks.vmap import of_all_mapped
+
+ScoresOrPattern = Float[Tensor, "batch head dest src"]
 
 
 @dataclass(frozen=True)
@@ -43,19 +45,14 @@ class LayerCut:
 
 
 class Meter:
-    """Measures the cut of one layer while the model runs; it synchronises with the device only in `reading`.
+    """Cuts and measures one layer while the model runs; it synchronises with the device only in `reading`.
 
-    Args:
-        layer: 0-based.
-        intervention_point: Where the cut is made.
-        module: Path of the attention module.
-        n_heads: Number of query heads.
-        deletion: The cut.
-        plain_softmax: Whether the attention is the softmax of the scores that it receives.
+    It is an edit for `attention_kernel`, and does nothing while the model is probed. `plain_softmax`: whether the
+    attention is the softmax of the scores that it receives.
     """
 
     def __init__(
-        self, layer: int, intervention_point: str, module: str, n_heads: int, deletion: Deletion, *, plain_softmax: bool
+        self, layer: int, intervention_point: str, module: str, n_heads: int, deletion: Deletion, plain_softmax: bool
     ) -> None:
         self.layer, self.intervention_point, self.module = layer, intervention_point, module
         self.n_heads, self.deletion, self.plain_softmax = n_heads, deletion, plain_softmax
@@ -65,9 +62,23 @@ class Meter:
         self.alive: Tensor | None = None
         self.emptied: Tensor | None = None
 
+    def count_call(self, *_: object) -> None:
+        """Count a run of the attention module (a torch forward pre-hook)."""
+        self.calls += not probing.get()
+
+    def before(self, scores: ScoresOrPattern) -> ScoresOrPattern:
+        """Record the scores and return them with the cut edges at -inf."""
+        if probing.get():
+            return scores
+        self._measure(scores)
+        return self.deletion.scores(scores)
+
+    def empty_rows(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
+        """Return the pattern with zeros in rows with every edge cut."""
+        return pattern if probing.get() else self.deletion.empty_rows(pattern)
+
     @torch.no_grad()
-    def before(self, scores: Float[Tensor, "batch head dest src"]) -> None:
-        """Record the scores without this cut."""
+    def _measure(self, scores: ScoresOrPattern) -> None:
         cut, scores = self.deletion.on(scores), scores.detach()
         self.fired += 1
         possible = allowed(scores)[..., : cut.shape[-1] - self.deletion.n_sinks]
@@ -87,17 +98,15 @@ class Meter:
         self.alive = _either(self.alive, of_all_mapped(alive).any(0))
 
     @torch.no_grad()
-    def after(self, pattern: Float[Tensor, "batch head dest src"]) -> None:
+    def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
         """Record the attention that the model uses."""
+        if probing.get():
+            return pattern
         cut = self.deletion.on(pattern)
         self.checked += 1
         leak = pattern.detach().masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max()
         self.leaks.append(of_all_mapped(leak).max())
-
-    @property
-    def leak(self) -> float:
-        """The largest attention on a cut edge after the cut; infinite for NaN."""
-        return max((float(leak) for leak in self.leaks), default=0.0)
+        return pattern
 
     def reading(self) -> LayerCut:
         """Return the measurements so far."""
@@ -111,7 +120,7 @@ class Meter:
             already_dead=0 if self.alive is None else edges - int(self.alive.sum()),
             rows_fully_cut=0 if self.emptied is None else int(self.emptied.sum()),
             mass_removed=min(sum(map(float, self.masses)) / max(self.trials, 1), 1.0),  # rounding may give 1 + 1e-7
-            attention_left=self.leak,
+            attention_left=max(map(float, self.leaks), default=0.0),
             trials=self.trials,
         )
 
@@ -120,6 +129,7 @@ def _either(old: Tensor | None, new: Tensor) -> Tensor:
     return new if old is None else old.to(new.device) | new
 
 
+@dataclass(eq=False, repr=False)
 class CutReport:
     """The report of `cutting`, layer by layer; it is complete after the context.
 
@@ -141,19 +151,11 @@ class CutReport:
         True
     """
 
-    def __init__(
-        self,
-        edges: str,
-        intervention_point: str,
-        meters: list[Meter],
-        scope: ContextGuard,
-        routes: tuple[str, ...] = (),
-    ) -> None:
-        self.edges = edges
-        self.intervention_point = intervention_point
-        self.routes = routes
-        self._meters = meters
-        self._scope = scope
+    edges: str
+    intervention_point: str
+    routes: tuple[str, ...]
+    _meters: list[Meter]
+    _scope: ContextGuard
 
     @property
     def layers(self) -> tuple[LayerCut, ...]:
@@ -170,11 +172,7 @@ class CutReport:
         return pd.DataFrame([vars(entry) for entry in self.layers], columns=[f.name for f in fields(LayerCut)])
 
     def verify(self) -> None:
-        """Verify that the model ran, that every forward was cut, and that no cut edge had attention.
-
-        Raises:
-            DeadHookError: One of these is not true.
-        """
+        """Verify that the model ran, that every forward was cut, and that no cut edge had attention."""
         if not self._scope.runs and not any(meter.fired for meter in self._meters):
             raise DeadHookError(
                 f"the model was not run inside cutting({self.edges}), so nothing was cut; call it in the context"
@@ -188,14 +186,15 @@ class CutReport:
                     f"{where}: the attention ran {meter.calls} times, but it was cut {meter.fired} times and checked"
                     f" {meter.checked} times; another hook or function replaces the attention"
                 )
-            if meter.leak == float("inf"):
+            left = meter.reading().attention_left
+            if left == float("inf"):
                 raise DeadHookError(
                     f"{where}: the pattern is NaN in rows with cut edges. Padding may leave a row without any edge: pad"
                     " on the right, or leave every row an edge"
                 )
-            if meter.leak > 0:
+            if left > 0:
                 raise DeadHookError(
-                    f"{where}: a cut edge still has attention {meter.leak:.3g}; expected 0. Remove other hooks that"
+                    f"{where}: a cut edge still has attention {left:.3g}; expected 0. Remove other hooks that"
                     " write to the pattern"
                 )
         self._scope.verify()

@@ -1,17 +1,12 @@
-"""Cut edge sets on any TransformerLens model.
-
-`cut` returns plain TransformerLens hooks. `cutting` is a context that supports more models and verifies the cut.
-"""
+"""Cut edge sets on any TransformerLens model: by plain hooks (`cut`), or in a context that verifies it (`cutting`)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.attention_kernel import editing_attention
 from emg_lens.hooks.context_guard import ContextGuard, checkpointed_run
 from emg_lens.hooks.cut_report import CutReport, Meter
 from emg_lens.hooks.deletion import CutLayers, Deletion, cut_layers
@@ -21,22 +16,21 @@ from emg_lens.hooks.hook_points import (
     DeadHookError,
     Place,
     StackName,
-    StageLayer,
     at_path,
-    attached_hook,
     attention_paths,
     check_layers,
     count_layers,
+    layer_of,
     probing,
     resolve_layout,
 )
 from emg_lens.hooks.model_inputs import Inputs
+from emg_lens.hooks.verification.installed_point import installed
 from emg_lens.hooks.verification.probe import InterventionPoint, find_intervention_point
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import checked
 
-ScoresOrPattern = Float[Tensor, "batch head dest src"]
 Hook = tuple[str, Callable[..., Any]]
 """A TransformerLens hook: name of the hook point, `fn(tensor, hook)`."""
 
@@ -100,9 +94,9 @@ def cut(
     for layer, deletion in _deletions(point, masks, edges, stack).items():
         path = point.paths[layer]
         if point.name == "pattern":
-            hooks.append((f"{path}.{PATTERN}", unrecomputed_hook(deletion.pattern)))
+            hooks.append((f"{path}.{PATTERN}", edit_hook(deletion.pattern)))
             continue
-        hooks.append((f"{path}.{SCORES}", unrecomputed_hook(deletion.scores)))
+        hooks.append((f"{path}.{SCORES}", edit_hook(deletion.scores)))
         if point.strict:
             hooks.append((f"{path}.{PATTERN}", edit_hook(deletion.empty_rows)))
     return hooks
@@ -155,33 +149,29 @@ def cutting(
     """
     masks = masks_of(model, edges, layout, stack)
     paths = attention_paths(model, stack)
-    guard, point_name = ContextGuard(f"cutting({edges})"), "none"
-    meters: dict[Place, Meter] = {}
-    routes: tuple[str, ...] = ()
+    guard = ContextGuard(f"cutting({edges})")
+    report = CutReport(str(edges), "none", (), [], guard)
     with ExitStack() as contexts:
         contexts.callback(guard.close)
         for path in dict.fromkeys(paths.values()):
             contexts.callback(at_path(model, path).register_forward_pre_hook(guard.enter_attention).remove)
         if masks:
             point = find_intervention_point(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack)
-            point_name, routes = point.name, _routes(point)
-            for layer, deletion in _deletions(point, masks, edges, stack).items():
-                plain = point.name == "attention_mask" or point.facts[layer].plain_softmax
-                path = paths[layer]
-                depth = layer.layer if isinstance(layer, StageLayer) else layer
-                meters[layer] = Meter(depth, point.name, path, point.n_heads, deletion, plain_softmax=plain)
-                _install(contexts, at_path(model, path), point, meters[layer])
-        report = CutReport(str(edges), point_name, list(meters.values()), guard, routes)
+            report.intervention_point, report.routes = point.name, _routes(point)
+            for place, deletion in _deletions(point, masks, edges, stack).items():
+                plain = point.name == "attention_mask" or point.facts[place].plain_softmax
+                path, layer = paths[place], layer_of(place)
+                meter = Meter(layer, point.name, path, point.n_heads, deletion, plain)
+                attention = at_path(model, path)
+                contexts.callback(attention.register_forward_pre_hook(meter.count_call).remove)
+                contexts.enter_context(installed(attention, point.name, meter, point.strict))
+                report._meters.append(meter)
         yield report
     report.verify()
 
 
 def masks_of(model: nn.Module, edges: EdgeSet, layout: TokenLayout | None, stack: StackName | None = None) -> CutLayers:
-    """Return the mask of each layer with a cut edge.
-
-    Raises:
-        EdgeError: The edges do not fit, a layer has no attention, or layers with a shared module are cut differently.
-    """
+    """Return the mask of each layer with a cut edge, after a check that the edges fit the model."""
     layout, paths = resolve_layout(model, layout), attention_paths(model, stack)
     masks = cut_layers(edges, layout, count_layers(model, paths), model.cfg.n_heads)  # pyright: ignore
     check_layers(model, paths, masks)
@@ -218,24 +208,17 @@ def _routes(point: InterventionPoint) -> tuple[str, ...]:
         " not cut"
         for layer, name in point.routes.items()
     ]
-    with_attention = {layer.layer if isinstance(layer, StageLayer) else layer for layer in point.paths}
-    without = [str(layer) for layer in range(point.n_layers) if layer not in with_attention]
+    without = [str(layer) for layer in range(point.n_layers) if layer not in map(layer_of, point.paths)]
     if without:
         routes.append(f"layers without attention: {', '.join(without)}; information between tokens there is not cut")
     return tuple(routes)
 
 
 def edit_hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Turn a function of a tensor into a hook. The hook does nothing while the model is probed."""
+    """Turn a function of a tensor into a hook, which does nothing while the model is probed.
 
-    def edit_attention(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
-        return tensor if probing.get() else edit(tensor)
-
-    return edit_attention
-
-
-def unrecomputed_hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Make a hook that refuses activation checkpointing: the backward pass would run the attention without the hook."""
+    It refuses activation checkpointing: the backward pass would run the attention without the hook.
+    """
 
     def edit_attention(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
         if probing.get():
@@ -248,42 +231,3 @@ def unrecomputed_hook(edit: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]
         return edit(tensor)
 
     return edit_attention
-
-
-def _install(contexts: ExitStack, attention: nn.Module, point: InterventionPoint, meter: Meter) -> None:
-    """Install the cut of one layer together with its meter."""
-    edit = _MeteredCut(meter)
-    contexts.callback(attention.register_forward_pre_hook(edit.count_call).remove)
-    if point.name == "attention_mask":
-        contexts.enter_context(editing_attention(attention, edit))
-        return
-    scores, pattern = getattr(attention, SCORES), getattr(attention, PATTERN)
-    contexts.enter_context(attached_hook(scores, edit_hook(edit.before)))
-    if point.strict:
-        contexts.enter_context(attached_hook(pattern, edit_hook(meter.deletion.empty_rows)))
-    contexts.enter_context(attached_hook(pattern, edit.check, last=True))
-
-
-class _MeteredCut:
-    """A deletion, measured by its meter."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-    def count_call(self, *_: object) -> None:
-        if not probing.get():
-            self.meter.calls += 1
-
-    def before(self, scores: ScoresOrPattern) -> ScoresOrPattern:
-        if probing.get():
-            return scores
-        self.meter.before(scores)
-        return self.meter.deletion.scores(scores)
-
-    def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
-        if not probing.get():
-            self.meter.after(pattern)
-        return pattern
-
-    def check(self, pattern: ScoresOrPattern, hook: Any) -> None:  # noqa: ARG002
-        self.after(pattern)

@@ -45,6 +45,12 @@ class StageLayer(NamedTuple):
 Place = int | StageLayer
 """A layer with attention, or such a layer of a stage."""
 
+
+def layer_of(place: Place) -> int:
+    """Return the layer of a place, counted from the first layer of the model."""
+    return place.layer if isinstance(place, StageLayer) else place
+
+
 probing = ContextVar("probing", default=False)
 """True while a model is probed; installed cuts are then inactive."""
 

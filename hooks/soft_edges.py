@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.cuts import Hook, edit_hook, masks_of, unrecomputed_hook
+from emg_lens.hooks.cuts import Hook, edit_hook, masks_of
 from emg_lens.hooks.deletion import Deletion, by_place
 from emg_lens.hooks.hook_points import (
     PATTERN,
@@ -84,8 +84,7 @@ def gate_edges(
     for place, own in layers.items():
         path = paths[place]
         gated = _GatedAttention(own, f"{path}.{SCORES}", point.facts[place].plain_softmax)
-        hooks.append((f"{path}.{SCORES}", unrecomputed_hook(gated.scores)))
-        hooks.append((f"{path}.{PATTERN}", edit_hook(gated.pattern)))
+        hooks += [(f"{path}.{SCORES}", edit_hook(gated.scores)), (f"{path}.{PATTERN}", edit_hook(gated.pattern))]
     return hooks
 
 
@@ -210,7 +209,7 @@ def mean_edges(
         check_live(model, f"{path}.hook_z", example)
         edit = _MeanValues(mask, means[f"{path}.hook_v"].mean(0, keepdim=True))
         edits = {"hook_v": edit.values, PATTERN: edit.pattern, "hook_z": edit.output}
-        hooks += [(f"{path}.{name}", unrecomputed_hook(edits[name])) for name in edits]
+        hooks += [(f"{path}.{name}", edit_hook(edits[name])) for name in edits]
     return hooks
 
 

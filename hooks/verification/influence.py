@@ -1,11 +1,11 @@
 """Check whether an intervention point cuts edges in one layer, by a small cut in the attention module alone.
 
-A hook that fires may have no effect, and an edge with a zero in the pattern may still carry information through another
-branch of the module. So the check changes the source token at the module's input; the output at the destination must
-not change (docs/transformerlens.md §5).
+The check changes the source token at the module's input; the output at the destination must not change
+(docs/transformerlens.md §5).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,8 +31,7 @@ class LayerFacts:
     """Facts about the attention of one layer, without a reference to the model.
 
     Attributes:
-        n_dest: Number of positions that the layer writes.
-        n_src: Number of positions that the layer reads.
+        n_dest: Number of positions that the layer writes; it reads `n_src` positions.
         n_sinks: Number of softmax columns that are not tokens (attention sinks).
         forbidden: Edges that the layer never uses, according to the scores.
         refusals: For each intervention point and each value of `strict`: the reason why it cannot cut edges, or None.
@@ -60,13 +59,14 @@ class LayerCheck:
         self.n_sinks, self.forbidden = 0, None
         self.of_kernel: TokenOutputs | None = None
 
-    def facts(self) -> LayerFacts:
-        """Return all facts about the layer.
+    def cut(self, name: PointName, strict: bool, mask: Tensor) -> AbstractContextManager[ObservedAttention]:
+        """Return a context in which the edges of `mask` are cut in this layer."""
+        n_sinks = self.n_sinks if name == "attention_mask" else 0
+        edit = ObservedAttention(Deletion(mask, "the attention", n_sinks, self.forbidden))
+        return installed(self.replay.module, name, edit, strict)
 
-        Raises:
-            NoInfluence: No source token influences the output.
-            Refusal: The layer cannot be checked.
-        """
+    def facts(self) -> LayerFacts:
+        """Return all facts about the layer; `NoInfluence` or another `Refusal` if it cannot be checked."""
         if self.expected is None or not self.replay.n_dest:
             raise Refusal("its input has no tensor [batch, pos, d_model], or it did not run in the probing forward")
         self._measure_unedited()
@@ -111,11 +111,7 @@ class LayerCheck:
         self._choose_mask()
 
     def _choose_source(self) -> None:
-        """Choose the source that the last row attends to most and that influences the last row.
-
-        Raises:
-            NoInfluence: No source influences the last row.
-        """
+        """Choose the source that the last row attends to most and that influences the last row."""
         n_src = self.replay.n_src
         others = [src for src in range(n_src) if self.replay.cross or src != self.last] or [0]
         likely = torch.zeros(n_src)
@@ -152,7 +148,7 @@ class LayerCheck:
         self.untouched = [row for row in range(n_dest) if not mask[:, row].any()]
 
     def _is_plain_softmax(self) -> bool:
-        observed = ObservedAttention(strict=False)
+        observed = ObservedAttention()
         try:
             with installed(self.replay.module, "scores", observed):
                 self.replay.run()
@@ -163,8 +159,7 @@ class LayerCheck:
         expected, shown = observed.scores.float().softmax(-1).nan_to_num(), observed.pattern.float().nan_to_num()
         return torch.allclose(expected, shown, atol=torch.finfo(observed.pattern.dtype).eps ** 0.5)
 
-    # --- intervention points
-    # -------------------------------------------------------------------------------------------
+    # --- intervention points -----------------------------------------------------------------------------------
 
     def _refusal(self, name: PointName, strict: bool) -> str | None:
         try:
@@ -179,10 +174,10 @@ class LayerCheck:
         noise = self.noise
         if name == "pattern":  # renormalised values have the rounding errors of the whole row
             noise = max(noise, 4 * float(torch.finfo(self.base.dtype).eps * self.base.abs().max()))
-        idle, _ = run(torch.zeros_like(self.mask))
+        idle = run(torch.zeros_like(self.mask))
         if bool(largest_change(idle, self.base).max() > self._tolerance):
             raise Refusal("its output changes although no edge is cut")
-        out, _ = run(self.mask)
+        out = run(self.mask)
         if not bool(out.isfinite().all()):
             raise Refusal("a row with every edge cut gives NaN")
         moved = largest_change(out, idle)
@@ -192,7 +187,7 @@ class LayerCheck:
             raise Refusal("tokens without a cut edge change too")
         if self.last:
             self._check_source(run, noise)
-        if self.elsewhere and bool(largest_change(run(self.mask, self.elsewhere)[0], out)[0] > noise):
+        if self.elsewhere and bool(largest_change(run(self.mask, self.elsewhere), out)[0] > noise):
             raise Refusal("other tokens still influence token 0 after all its edges were cut")
         if name == "attention_mask":
             self.of_kernel = out
@@ -205,13 +200,13 @@ class LayerCheck:
         elif name == "pattern":
             raise Refusal("the attention does not use torch's softmax, so its result cannot be compared")
 
-    def _check_source(self, run: Callable[..., tuple[TokenOutputs, ObservedAttention]], noise: float) -> None:
+    def _check_source(self, run: Callable[..., TokenOutputs], noise: float) -> None:
         """Raise an error if the source still influences other tokens after all edges to them were cut."""
         outgoing = torch.zeros_like(self.mask)
         outgoing[:, :, self.source] = True
         if not self.replay.cross:
             outgoing[:, self.source, self.source] = False
-        change = largest_change(run(outgoing, [self.source])[0], run(outgoing)[0])
+        change = largest_change(run(outgoing, [self.source]), run(outgoing))
         if not self.replay.cross:
             change[self.source] = 0
         if bool(change.max() > noise):
@@ -221,23 +216,18 @@ class LayerCheck:
     @property
     def _tolerance(self) -> float:
         """The largest difference between two ways of computing the same output."""
-        made = [
-            t.dtype for t in (self.base, self.at_kernel.scores) if t is not None
-        ]  # with autocast, scores have less precision
+        # With autocast, scores have less precision.
+        made = [tensor.dtype for tensor in (self.base, self.at_kernel.scores) if tensor is not None]
         return float(max(torch.finfo(dtype).eps for dtype in made) ** 0.5 * self.base.abs().max())
 
-    def _run(
-        self, name: PointName, strict: bool, mask: Tensor, moved: list[int] | None = None
-    ) -> tuple[TokenOutputs, ObservedAttention]:
-        n_sinks = self.n_sinks if name == "attention_mask" else 0
-        observed = ObservedAttention(Deletion(mask, "the attention", n_sinks, self.forbidden), strict)
-        with installed(self.replay.module, name, observed):
-            out = self.replay.run(moved or [])
+    def _run(self, name: PointName, strict: bool, mask: Tensor, moved: Sequence[int] = ()) -> TokenOutputs:
+        with self.cut(name, strict, mask) as observed:
+            out = self.replay.run(moved)
         if not observed.fired:
             what = "it calls neither softmax nor scaled_dot_product_attention of torch"
             raise Refusal(what if name == "attention_mask" else "its hook point does not fire")
         assert out is not None
-        return out, observed
+        return out
 
 
 def largest_change(after: TokenOutputs | None, before: TokenOutputs) -> Float[Tensor, " pos"]:

@@ -1,6 +1,6 @@
 """Install an intervention point at one attention module and record the attention there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,20 +23,11 @@ class NoInfluence(Refusal):
     """No token influences the output of another token, even without a cut."""
 
 
-@dataclass(repr=False)  # TransformerLens names a hook by its repr: no tensors in it
+@dataclass
 class ObservedAttention:
-    """The attention of one module while it ran; it also applies a deletion.
-
-    Attributes:
-        deletion: The edges to cut, if any.
-        strict: Whether rows with every edge cut are set to zero.
-        scores: The scores before the deletion.
-        pattern: The last pattern of the model.
-        fired: Whether the intervention point was reached.
-    """
+    """Records the attention of one module (the scores before the deletion), and applies a deletion, if any."""
 
     deletion: Deletion | None = None
-    strict: bool = True
     scores: Tensor | None = None
     pattern: Tensor | None = None
     fired: bool = False
@@ -52,45 +43,46 @@ class ObservedAttention:
         self.pattern = pattern.detach()
         return pattern
 
-    def at_scores(self, scores: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
-        """Hook function for `hook_attn_scores`: record the scores and cut the edges of `deletion`."""
-        return self.before(scores)
-
-    def at_pattern(self, pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
-        """Hook function for `hook_pattern`: cut the edges of `deletion` in the pattern and renormalise its rows."""
+    def renormalised(self, pattern: Tensor) -> Tensor:
+        """Return the pattern with cut edges at zero and the changed rows renormalised."""
         assert self.deletion is not None
         self.fired = True
         return self.deletion.pattern(pattern)
 
-    def empty_rows(self, pattern: Tensor, hook: Any) -> Tensor:  # noqa: ARG002
-        """Hook function for `hook_pattern`: set rows with every edge cut to zero."""
+    def empty_rows(self, pattern: Tensor) -> Tensor:
+        """Return the pattern with zeros in rows with every edge cut."""
         assert self.deletion is not None
         return self.deletion.empty_rows(pattern)
 
-    def keep_pattern(self, pattern: Tensor, hook: Any) -> None:  # noqa: ARG002
-        """Hook function for `hook_pattern`: record the pattern."""
-        self.after(pattern)
-
 
 @contextmanager
-def installed(attention: nn.Module, name: PointName, observed: ObservedAttention) -> Iterator[None]:
-    """Install an intervention point at an attention module.
+def installed(attention: nn.Module, name: PointName, edit: Any, strict: bool = False) -> Iterator[Any]:
+    """Install `edit` at an intervention point of an attention module.
+
+    Args:
+        attention: The attention module.
+        name: The intervention point.
+        edit: An `ObservedAttention`, or an object with the same methods.
+        strict: Whether a hook at `hook_pattern` sets rows with every edge cut to zero.
 
     Raises:
         Refusal: The module does not have the hook point `name`.
     """
+
+    def hook(point: Any, fn: Callable[[Tensor], Tensor], last: bool = False) -> None:
+        stack.enter_context(attached_hook(point, lambda tensor, hook: fn(tensor), last=last))  # noqa: ARG005
+
     with ExitStack() as stack:
+        scores, pattern = getattr(attention, SCORES, None), getattr(attention, PATTERN, None)
         if name == "attention_mask":
-            stack.enter_context(editing_attention(attention, observed))
-        points = {point: getattr(attention, point, None) for point in (SCORES, PATTERN)}
-        if name != "attention_mask" and None in points.values():
+            stack.enter_context(editing_attention(attention, edit))
+        elif scores is None or pattern is None:
             raise Refusal("the module has no such hook point")
-        if name == "scores":
-            stack.enter_context(attached_hook(points[SCORES], observed.at_scores))
-            if observed.strict:
-                stack.enter_context(attached_hook(points[PATTERN], observed.empty_rows))
-        if name == "pattern":
-            stack.enter_context(attached_hook(points[PATTERN], observed.at_pattern))
-        elif name == "scores":
-            stack.enter_context(attached_hook(points[PATTERN], observed.keep_pattern, last=True))
-        yield
+        elif name == "pattern":
+            hook(pattern, edit.renormalised)
+        else:
+            hook(scores, edit.before)
+            if strict:
+                hook(pattern, edit.empty_rows)
+            hook(pattern, edit.after, last=True)
+        yield edit

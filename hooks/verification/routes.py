@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts, largest_change, rounding
-from emg_lens.hooks.verification.installed_point import ObservedAttention, installed
 from emg_lens.hooks.verification.module_replay import Replay, output_of
 
 
@@ -38,14 +36,11 @@ class BlockRoutes:
         variants = [way for way, reason in facts.refusals.items() if reason is None and way[0] != "pattern"]
         if self.attention.cross or not check.last or not variants or not blocks or blocks[0].n_dest != facts.n_dest:
             return None
-        (name, strict), block, source = variants[0], blocks[0], check.source
+        block, source = blocks[0], check.source
         mask = torch.zeros_like(check.mask)
         mask[:, :, source] = True
         mask[:, source, source] = False
-        n_sinks = facts.n_sinks if name == "attention_mask" else 0
-        with installed(
-            self.attention.module, name, ObservedAttention(Deletion(mask, "the attention", n_sinks), strict)
-        ):
+        with check.cut(*variants[0], mask):
             still, kept = _run(block)
             changed, moved = _run(block, source)
         if still is None or changed is None or not _reaches(still, changed, source, 0.0):
