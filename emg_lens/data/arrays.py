@@ -102,11 +102,7 @@ def as_labels(values: Any, name: str, n: int | None = None) -> list[str | int | 
 
 
 def distinct_labels(items: Sequence[str | int | float], name: str) -> list[str | int | float]:
-    """Return the different labels in rising order, numbers before text.
-
-    Raises:
-        DataError: A number and a text are written alike, such as 1 and "1".
-    """
+    """Return the different labels in rising order, numbers before text."""
     different = sorted(set(items), key=lambda item: (isinstance(item, str), item))
     texts = [str(item) for item in different]
     doubled = [text for i, text in enumerate(texts) if text in texts[:i]]
@@ -137,9 +133,6 @@ def check_names(**names: Iterable[object]) -> None:
 
     Args:
         **names: Lists of names by what they name: `subjects=[...]`, `classes=[...]`.
-
-    Raises:
-        DataError: A name is not text, is empty, or contains characters that cannot be printed.
     """
     for what, group in names.items():
         for name in group:
@@ -148,11 +141,7 @@ def check_names(**names: Iterable[object]) -> None:
 
 
 def check_trials(trials: Any) -> None:
-    """Check that the fields of a `TrialSet` agree in shape, type and names.
-
-    Raises:
-        DataError: The first field that does not fit.
-    """
+    """Check that the fields of a `TrialSet` agree in shape, type and names."""
     x = trials.x
     if x.ndim != 3 or x.dtype != np.float32 or not x.size:
         raise DataError(f"x must be float32 [trial, channel, time] and not empty, got {x.dtype} {x.shape}")

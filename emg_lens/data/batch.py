@@ -64,11 +64,7 @@ class Batch:
         return len(self.x)
 
     def __getitem__(self, trials: slice | Int[Tensor, " chosen"]) -> "Batch":
-        """Select trials; the reference stays whole.
-
-        Raises:
-            BatchError: A single trial is asked for, which would have no trial axis.
-        """
+        """Select trials; the reference stays whole."""
         if isinstance(trials, int):
             raise BatchError(
                 f"batch[{trials}] has no trial axis; use batch[{trials}:{trials + 1}], or batch.split(size)"
@@ -77,11 +73,7 @@ class Batch:
         return replace(self, **chosen)
 
     def split(self, size: int) -> Iterator["Batch"]:
-        """Divide the trials into consecutive batches of at most `size`.
-
-        Raises:
-            BatchError: A size that is not a whole number above 0.
-        """
+        """Divide the trials into consecutive batches of at most `size`."""
         if not isinstance(size, int) or size < 1:
             raise BatchError(f"size={size!r}; expected a number of trials, 1 or more")
         return (self[first : first + size] for first in range(0, len(self), size))

@@ -40,11 +40,7 @@ class Electrodes(SpecModel):
         return self
 
     def numbered(self, named: Mapping[str, tuple[int, ...]]) -> "Electrodes":
-        """Replace the name of a set by its numbers.
-
-        Raises:
-            ValueError: The name is unknown, or its numbers are invalid.
-        """
+        """Replace the name of a set by its numbers."""
         if isinstance(self.electrodes, tuple) or self.electrodes == ALL:
             return self
         if self.electrodes not in named:
@@ -58,9 +54,6 @@ class Electrodes(SpecModel):
         Args:
             n_channels: Number of channels of the modality.
             modality: Its name, for messages.
-
-        Raises:
-            DataError: The modality lacks an electrode, or its channels are not a multiple of `axes`.
         """
         n, left = divmod(n_channels, self.axes)
         if left:
@@ -123,10 +116,6 @@ def select_channels(channels: pd.DataFrame, groups: Mapping[str, Any]) -> tuple[
 
     Returns:
         Row numbers, group after group, and the group of each row.
-
-    Raises:
-        DataError: The mapping is invalid; a modality or electrode does not exist; a channel is in two groups; or a
-            modality is in no group.
     """
     try:
         known = _GROUPS.validate_python(groups)

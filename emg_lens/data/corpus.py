@@ -169,9 +169,6 @@ class Corpus:
 
         Args:
             numbers: Numbers of windows, in any order; the result has the same order.
-
-        Raises:
-            DataError: A file cannot be read, or a sample is NaN, infinite or beyond `shards.LARGEST_SAMPLE`.
         """
         shard_of, row_of = self._find(numbers)
         windows = np.zeros((len(numbers), self.n_channels, self.n_samples), np.float32)
@@ -202,11 +199,7 @@ class Corpus:
         return recorded
 
     def divide(self, held_out: HeldOut) -> tuple["Corpus", "Corpus"]:
-        """Divide the windows into a training and a validation corpus.
-
-        Raises:
-            DataError: A subject does not exist or is unknown, or one of the two sets is empty.
-        """
+        """Divide the windows into a training and a validation corpus."""
         if held_out.by == "windows":
             rng = np.random.default_rng([held_out.seed, 1])
             n = max(1, round(held_out.fraction * len(self)))
@@ -234,11 +227,7 @@ class Corpus:
         return sides[0], sides[1]
 
     def fingerprint(self) -> str:
-        """Return a short hash of the shards' contents, padding and scaling; unchanged files are not read again.
-
-        Raises:
-            DataError: A file cannot be read.
-        """
+        """Return a short hash of the shards' contents, padding and scaling; unchanged files are not read again."""
         digest = hashlib.sha256(repr((dict(self.modalities), self.scale, self.padding)).encode())
         try:
             contents = content_hashes([shard.path for shard in self.shards if shard.values is None])

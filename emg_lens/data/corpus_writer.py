@@ -112,11 +112,7 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
 
 
 def corpus_digest(parts: Mapping[str, CorpusPart], data: str | Path | None) -> str:
-    """Return a hash (16 hexadecimal digits) of the parts and of the data sets' files.
-
-    Raises:
-        DataError: See `write_corpus`.
-    """
+    """Return a hash (16 hexadecimal digits) of the parts and of the data sets' files."""
     text = json.dumps(_identity(parts, {name: _place(part, data) for name, part in parts.items()}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -24,11 +24,7 @@ def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def existing_folder(root: str | Path, expected: str) -> Path:
-    """Return `root` as a path.
-
-    Raises:
-        DataError: It is not a folder; the message says which files were `expected`.
-    """
+    """Return `root` as a path; raise an error that lists the `expected` files if it is not a folder."""
     folder = Path(root).expanduser()
     if not folder.is_dir():
         kind = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -57,9 +53,6 @@ def index_files(
         key: Maps the match and the path to (subject, kind of file). The kind orders a subject's files and must be
             unique within the subject. The file is ignored if the subject is empty.
         expected: The expected files in words, for errors.
-
-    Raises:
-        DataError: The folder does not exist, no file matches, or two files have the same subject and kind.
     """
     folder = existing_folder(root, expected)
     files: dict[tuple[str, str], Path] = {}
@@ -86,9 +79,6 @@ def select_subjects(index: Index, subjects: Iterable[str | int] | None) -> dict[
     """Select subjects from an index, in natural order; `None` = all.
 
     A subject is given by its name, or by the number in its name (`3` or `"3"` for `"S3"`).
-
-    Raises:
-        DataError: A subject is unknown; the message lists the known ones.
     """
     if subjects is None:
         return dict(index)
@@ -106,21 +96,13 @@ def select_subjects(index: Index, subjects: Iterable[str | int] | None) -> dict[
 
 
 def check_choice(dataset: str, option: str, value: object, known: Collection[str]) -> None:
-    """Check that a loader's option has one of the known values.
-
-    Raises:
-        DataError: It has not.
-    """
+    """Raise `DataError` unless a loader's option has one of the known values."""
     if value not in known:
         raise DataError(f"{dataset}: {option} must be one of {', '.join(known)}, got {value!r}")
 
 
 def check_choices(dataset: str, option: str, values: Sequence[str], known: Collection[str]) -> None:
-    """Check that a loader's option is a list of known values.
-
-    Raises:
-        DataError: It is not a list, is empty, or contains an unknown value.
-    """
+    """Raise `DataError` unless a loader's option is a list of known values."""
     if isinstance(values, str) or not values or any(value not in known for value in values):
         raise DataError(f"{dataset}: {option} must be a list of values from {[*known]}, got {values!r}")
 
@@ -133,9 +115,6 @@ def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[
         path: The file.
         what: The expected kind of file, for the message: `"a MATLAB file"`.
         **arguments: Arguments of the reader.
-
-    Raises:
-        DataError: The file cannot be read.
     """
     try:
         return read_in_subprocess(reader, path, **arguments)
@@ -145,11 +124,7 @@ def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[
 
 
 def listing_hash(name: str, folder: Path | None, index: Index) -> str:
-    """Return a short hash of a data set's name, and of its files' contents and names relative to their folder.
-
-    Raises:
-        DataError: A file cannot be read.
-    """
+    """Return a short hash of a data set's name, and of its files' contents and names relative to their folder."""
     files = {file for files in index.values() for file in files} if folder else ()
     try:
         contents = content_hashes(sorted(files))

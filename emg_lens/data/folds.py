@@ -53,11 +53,7 @@ class Split(SpecModel, ABC):
 
     @abstractmethod
     def folds(self, subjects: Sequence[str]) -> tuple["Fold", ...]:
-        """Make the folds for these subjects, in their order.
-
-        Raises:
-            DataError: There is no subject, or the split needs other or more subjects.
-        """
+        """Make the folds for these subjects, in their order."""
 
     @abstractmethod
     def masks(self, fold: "Fold", trials: TrialSet) -> tuple[TrialMask, TrialMask, tuple[str, ...]]:
@@ -107,11 +103,7 @@ class Fold:
         return replace(train, notes=(*train.notes, *notes)), replace(test, notes=(*test.notes, *notes))
 
     def validation(self, trials: TrialSet) -> TrialSet | None:
-        """Return the validation trials, which choose the best epoch; `None` = the split has no validation set.
-
-        Raises:
-            DataError: The validation set is empty, or contains a class that the training set lacks.
-        """
+        """Return the validation trials, which choose the best epoch; `None` = the split has no validation set."""
         mask = self.split.validation_mask(self, trials)
         if mask is None:
             return None

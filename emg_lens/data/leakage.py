@@ -56,11 +56,7 @@ class Leakage:
 
     @staticmethod
     def over(reports: Iterable["Leakage"]) -> "Leakage":
-        """Combine the reports on several folds: counts are added, fractions and accuracies are averaged over folds.
-
-        Raises:
-            DataError: `reports` is empty.
-        """
+        """Combine the reports on several folds: counts are added, fractions and accuracies are averaged over folds."""
         reports = list(reports)
         if not reports:
             raise DataError("no leakage report to combine; give at least one")

@@ -18,9 +18,6 @@ def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
         path: The file.
         keys: Names of the variables.
         optional: Names of variables that may be missing.
-
-    Raises:
-        DataError: The file cannot be read, lacks one of `keys`, or a variable does not contain real numbers.
     """
     variables = read_parts(matlab_variables, path, "a MATLAB file", keys=[*dict.fromkeys((*keys, *optional))])
     transposed = variables.pop("transposed")

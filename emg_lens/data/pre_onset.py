@@ -105,9 +105,6 @@ def pre_onset_decodability(
 
     Returns:
         One entry per modality, then one for all together. Empty if too few repetitions have rest before them.
-
-    Raises:
-        DataError: `before` comes from other recordings.
     """
     row_of = {key: i for i, key in enumerate(zip(before.subject.tolist(), before.repetition_id.tolist(), strict=True))}
     sides = [_repetitions_with_rest(trials, before, row_of, prefix) for trials in (train, test)]

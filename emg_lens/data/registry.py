@@ -111,11 +111,7 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def describe_dataset(name: str) -> DataSet:
-    """Return a data set's entry in the registry: loader, description, options.
-
-    Raises:
-        DataError: The name is unknown.
-    """
+    """Return a data set's entry in the registry: loader, description, options."""
     try:
         return DATASETS[name]
     except UnknownNameError as error:
@@ -157,11 +153,7 @@ def load_dataset(
 
 
 def subjects(name: str, root: str | Path | None = None, **options: Any) -> tuple[str, ...]:
-    """Return the names of the subjects in natural order, without reading signals if the data set has an index.
-
-    Raises:
-        DataError: See `load_dataset`.
-    """
+    """Return the names of the subjects in natural order, without reading signals if the data set has an index."""
     index = _index(name, root, options)
     if index is not None:
         return tuple(index)
@@ -225,9 +217,6 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
 
     A resumed run compares it, so that a run never mixes two versions of the data. Other files in the folder do not
     count. A file is read again only if its size, time or inode changed.
-
-    Raises:
-        DataError: See `load_dataset`.
     """
     index = _index(name, root, options) or {}
     place = None if root is None else Path(root).expanduser()
@@ -235,11 +224,7 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
 
 
 def duplicate_files(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[Path, Path], ...]:
-    """Find pairs of identical files of different subjects: one person would count as two subjects.
-
-    Raises:
-        DataError: See `load_dataset`.
-    """
+    """Find pairs of identical files of different subjects: one person would count as two subjects."""
     owners: dict[Path, set[str]] = {}
     for subject, paths in (_index(name, root, options) or {}).items():
         for path in paths:
@@ -255,11 +240,7 @@ def duplicate_files(name: str, root: str | Path | None = None, **options: Any) -
 
 
 def file_states(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[str, int, int], ...]:
-    """Return path, size and modification time of each file of a data set; a change means that data must be read again.
-
-    Raises:
-        DataError: See `load_dataset`.
-    """
+    """Return path, size and modification time of each file: after a change, the data must be read again."""
     paths = {path for some in (_index(name, root, options) or {}).values() for path in some}
     facts = [(path, path.stat()) for path in sorted(paths)]
     return tuple((str(path), fact.st_size, fact.st_mtime_ns) for path, fact in facts)

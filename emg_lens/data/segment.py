@@ -80,18 +80,11 @@ class Segment(SpecModel):
         Args:
             n_rows: Rows of the repetition. No window is returned if there are too few.
             fs: Rows per second (Hz).
-
-        Raises:
-            DataError: A window, stride or piece is shorter than one row.
         """
         return [window for piece in self.pieces(n_rows, fs) for window in piece]
 
     def pieces(self, n_rows: int, fs: float) -> list[list[tuple[int, int]]]:
-        """Return the windows of each piece, as `windows` does; without `piece_s` the whole segment is one piece.
-
-        Raises:
-            DataError: A window, stride or piece is shorter than one row.
-        """
+        """Return the windows of each piece, as `windows` does; without `piece_s` the whole segment is one piece."""
         start = round(self.start_s * fs)
         stop = n_rows if self.stop_s is None else round(self.stop_s * fs)
         size = stop - start if self.piece_s is None else round(self.piece_s * fs)
@@ -156,11 +149,7 @@ class _Cut:
 
 
 def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: Iterable[int] | None) -> dict[str, Any]:
-    """Make the fields of a `TrialSet`; see `TrialSet.from_recordings`.
-
-    Raises:
-        DataError: The recordings differ in channels or rate, or no repetition is long enough.
-    """
+    """Make the fields of a `TrialSet`; see `TrialSet.from_recordings`."""
     wanted = None if classes is None else [int(c) for c in classes]
     if wanted is not None and (len(set(wanted)) != len(wanted) or not wanted or min(wanted) < 1):
         raise DataError(f"classes must be different labels above 0, got {wanted}")

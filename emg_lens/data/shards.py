@@ -59,11 +59,7 @@ class Shard:
 
 
 def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
-    """Find the shards (`*.h5`, `*.hdf5`) in folders, at any depth, or single files, in natural order of their paths.
-
-    Raises:
-        DataError: A folder does not exist or has no shard, or a file contains no windows.
-    """
+    """Find the shards (`*.h5`, `*.hdf5`) in folders, at any depth, or single files, in natural order of their paths."""
     paths: list[Path] = []
     for folder in folders:
         place = Path(folder).expanduser()
@@ -91,11 +87,7 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def read_shard(path: Path) -> Shard:
-    """Read the description of a file of windows, without its samples.
-
-    Raises:
-        DataError: The file cannot be read, contains no windows, or its samples are not real numbers.
-    """
+    """Read the description of a file of windows, without its samples."""
     content = read_parts(hdf5_shapes, path, "a file of windows", names=(WINDOWS, TRIALS), texts=("subject",))
     about, shapes = content["attributes"], content["shapes"]
     name = TRIALS if about.get("format") == FORMAT else WINDOWS

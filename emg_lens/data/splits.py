@@ -67,9 +67,6 @@ class RepetitionSplit(Split):
 
         Args:
             repetitions: All repetition numbers of all subjects.
-
-        Raises:
-            DataError: The split lists a repetition number that is not among them.
         """
         known = {int(r) for r in repetitions}
         numbers = (*(self.train or ()), *self.test, *(self.validation or ()))

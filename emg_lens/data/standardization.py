@@ -44,11 +44,7 @@ class _SavedStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a file that `save` wrote.
-
-        Raises:
-            DataError: The file is missing, damaged or of another kind.
-        """
+        """Read a file that `save` wrote."""
         place = Path(path).expanduser()
         try:
             if not place.is_file():
@@ -114,9 +110,6 @@ class InputStatistics(_SavedStatistics):
         Args:
             train: `TrialSet` of the training trials, without any test trial.
             rectify: Modalities to rectify after z-scoring.
-
-        Raises:
-            DataError: `rectify` contains an unknown modality.
         """
         mean = train.x.mean(axis=(0, 2), dtype=np.float64)
         # A few channels at a time saves memory; numpy would sum a single channel in another order.
@@ -141,9 +134,6 @@ class InputStatistics(_SavedStatistics):
 
         Returns:
             Z-scores, float32: `out`, if it is given.
-
-        Raises:
-            DataError: `x` has another number of channels, or `out` another shape or type.
         """
         if not isinstance(x, np.ndarray) or x.dtype.kind not in "iuf" or x.ndim != 3 or x.shape[1] != len(self.mean):
             raise DataError(
@@ -185,11 +175,7 @@ class TargetStatistics(_SavedStatistics):
 
     @staticmethod
     def of(train: Any) -> "TargetStatistics":
-        """Compute the statistics of the training trials, a `TrialSet` with targets.
-
-        Raises:
-            DataError: The trials have no targets.
-        """
+        """Compute the statistics of the training trials, a `TrialSet` with targets."""
         if train.targets is None:
             raise DataError("these trials have no targets; make targets from a modality with `with_targets`")
         targets = train.targets.astype(np.float64)
@@ -197,20 +183,12 @@ class TargetStatistics(_SavedStatistics):
         return TargetStatistics(targets.mean(axis=0), std, train.target_names)
 
     def apply(self, targets: Float[np.ndarray, "trial target"]) -> Float[np.ndarray, "trial target"]:
-        """Z-score targets `[trial, target]`; returns float32.
-
-        Raises:
-            DataError: The number of targets is wrong.
-        """
+        """Z-score targets `[trial, target]`; returns float32."""
         self._check(targets)
         return ((targets - self.mean) * _inverse(self.std)).astype(np.float32)
 
     def undo(self, outputs: Float[np.ndarray, "trial target"]) -> Float[np.ndarray, "trial target"]:
-        """Convert a model's outputs `[trial, target]` to the targets' units; returns float32.
-
-        Raises:
-            DataError: The number of outputs is wrong.
-        """
+        """Convert a model's outputs `[trial, target]` to the targets' units; returns float32."""
         self._check(outputs)
         return (outputs * self.std + self.mean).astype(np.float32)
 

@@ -37,11 +37,7 @@ def save(trials: Any, path: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read the fields of a `TrialSet`.
-
-    Raises:
-        DataError: The file is missing, damaged, not a trial set, or of another version.
-    """
+    """Read the fields of a `TrialSet`."""
     content = _read(path, (*ARRAYS, *OPTIONAL), TEXTS)
     about = content.pop("attributes")
     missing = [name for name in (*ARRAYS, *TEXTS) if name not in content]
@@ -59,11 +55,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def subject_names(path: Path) -> tuple[str, ...]:
-    """Read the names of the subjects, in order of appearance, without the samples.
-
-    Raises:
-        DataError: See `load`.
-    """
+    """Read the names of the subjects, in order of appearance, without the samples."""
     return tuple(dict.fromkeys(_read(path, (), ("subject",)).get("subject", ())))
 
 

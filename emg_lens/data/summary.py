@@ -16,9 +16,6 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
     Returns:
         One row per subject: recordings, minutes, signals (channels and rate), gestures, repetitions, trials; and each
         note with the number of recordings that have it.
-
-    Raises:
-        DataError: See `load_dataset`.
     """
     if describe_dataset(dataset).finished:
         trials = load_trials(dataset, root)

@@ -21,11 +21,7 @@ MOST_COLUMNS = 5000
 
 
 def read_bytes(path: Path) -> io.BytesIO:
-    """Read a text file as bytes; a file named `.gz` is decompressed.
-
-    Raises:
-        DataError: The file cannot be read, is damaged, or is too large.
-    """
+    """Read a text file as bytes; a file named `.gz` is decompressed."""
     most = min(MOST_BYTES, free_memory() // MEMORY_A_BYTE)
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
@@ -58,9 +54,6 @@ def check_columns(line: str, separator: str, path: Path) -> None:
         line: Its first line.
         separator: Text between columns; `"\s+"` means white space.
         path: The file, for the message.
-
-    Raises:
-        DataError: The table has more than `MOST_COLUMNS` columns.
     """
     n_columns = len(line.split()) if separator == SPACES else line.count(separator) + 1
     if n_columns > MOST_COLUMNS:

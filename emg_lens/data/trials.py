@@ -201,11 +201,7 @@ class TrialSet:
 
     @staticmethod
     def concatenate(sets: Sequence["TrialSet"]) -> "TrialSet":
-        """Join several sets; `repetition_id` and `source` are renumbered so that they stay distinct.
-
-        Raises:
-            DataError: `sets` is empty, or the sets differ in channels, rate, length, classes or targets.
-        """
+        """Join several sets; `repetition_id` and `source` are renumbered so that they stay distinct."""
         if not sets:
             raise DataError("nothing to concatenate; give at least one TrialSet")
         for one in sets:
@@ -220,11 +216,7 @@ class TrialSet:
         return replace(sets[0], **vectors, channels=sets[0].channels.assign(native_fs=native), notes=notes)
 
     def save(self, path: str | Path) -> None:
-        """Write one HDF5 file; a reader sees the old file or the complete new one, never a part.
-
-        Raises:
-            DataError: The samples were handed over by `take_samples`.
-        """
+        """Write one HDF5 file; a reader sees the old file or the complete new one, never a part."""
         if np.isnan(self.x[:1, :1, :1]).any():
             raise DataError("take_samples handed over the samples of this set; save it before take_samples")
         storage.save(self, Path(path))
@@ -272,9 +264,6 @@ class TrialSet:
             mask: One boolean per trial, or indices of trials.
             subjects: Names of subjects.
             repetitions: Repetition numbers.
-
-        Raises:
-            DataError: A subject or repetition does not occur, or no trial is left.
         """
         chosen = np.ones(len(self), bool)
         if mask is not None:
@@ -309,22 +298,14 @@ class TrialSet:
         return parts["training"], parts["test"]
 
     def keep(self, modalities: Iterable[str]) -> "TrialSet":
-        """Keep the channels of some modalities, in their present order.
-
-        Raises:
-            DataError: A modality is unknown, or the list is empty.
-        """
+        """Keep the channels of some modalities, in their present order."""
         chosen = np.isin(
             self.channels["modality"], checked_choice(np.array([*self.modalities]), modalities, "modality")
         )
         return replace(self, x=self.x[:, chosen], channels=self.channels[chosen].reset_index(drop=True))
 
     def regroup(self, groups: Mapping[str, Any]) -> "TrialSet":
-        """Select channels in groups; each group becomes a modality: `{"first": {"emg": [0, 1]}, "acc": "all"}`.
-
-        Raises:
-            DataError: See `emg_lens.data.channels.select_channels`.
-        """
+        """Select channels in groups; each group becomes a modality: `{"first": {"emg": [0, 1]}, "acc": "all"}`."""
         rows, names = select_channels(self.channels, groups)
         table = self.channels.iloc[rows].assign(modality=names).reset_index(drop=True)
         return replace(self, x=self.x[:, rows], channels=table)
@@ -333,9 +314,6 @@ class TrialSet:
         """Turn some modalities from input into regression targets.
 
         A target is the mean of one channel over the trial, in the channel's units.
-
-        Raises:
-            DataError: A modality is unknown, no modality or every modality is listed, or there are targets already.
         """
         if self.targets is not None:
             raise DataError(
@@ -361,9 +339,6 @@ class TrialSet:
         Args:
             reference: The trials that the statistics are computed from.
             rectify: Modalities that are rectified (absolute value) after z-scoring, as in the IsoNet paper, §2.2.
-
-        Raises:
-            DataError: The reference has other channels, or a modality is unknown.
         """
         if not same_channels(self.channels, reference.channels):
             raise DataError(f"the reference has other channels, {reference.modalities}; expected {self.modalities}")

@@ -107,10 +107,6 @@ def stored_dataset(file: h5py.Group, name: str, read: bool = True) -> h5py.Datas
         file: The file, or a group of it.
         name: Name of the data set.
         read: The values will be read at once, so they must fit into memory.
-
-    Raises:
-        ValueError: A group, a link, values in other files, more values than the file can hold, or more than fit into
-            memory. Without `read`: chunks that are too large to be read one by one.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link to another place; expected the values themselves")

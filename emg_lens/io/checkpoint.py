@@ -61,11 +61,7 @@ class CheckpointFile:
         return time.monotonic() >= self._due
 
     def save(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-        """Replace the file in one step.
-
-        Raises:
-            CheckpointError: The file cannot be written.
-        """
+        """Replace the file in one step."""
         started = time.monotonic()
         facts = {**self.identity, **facts, "format": self._format, "checksum": PLACEHOLDER}
         try:
@@ -78,11 +74,7 @@ class CheckpointFile:
 
     @contextmanager
     def reading_state(self) -> Iterator[None]:
-        """Context for restoring the state from the tensors: an error inside becomes one line with the path.
-
-        Raises:
-            CheckpointError: The tensors do not fit the work.
-        """
+        """Context for restoring the state from the tensors: an error inside becomes one line with the path."""
         try:
             yield
         except (LookupError, TypeError, ValueError, RuntimeError) as error:

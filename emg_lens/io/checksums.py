@@ -59,11 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def insert_checksum(path: Path) -> None:
-    """Replace the zeros of the placeholder by the checksum of the file with these zeros.
-
-    Raises:
-        ValueError: The file does not hold the placeholder exactly once.
-    """
+    """Replace the zeros of the placeholder by the checksum of the file with these zeros."""
     with path.open("rb+") as file:
         head = file.read(HEAD)
         if head.count(PLACEHOLDER.encode()) != 1:

@@ -33,11 +33,7 @@ class RunFolderError(EmgLensError, ValueError):
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Context for writing: an error inside becomes one line that names what cannot be written.
-
-    Raises:
-        RunFolderError: The disk is full, or the place cannot be written to.
-    """
+    """Context for writing: an error inside becomes one line that names what cannot be written."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -63,11 +59,7 @@ def locked_folder(folder: Path) -> Iterator[str | None]:
 
 
 def write_run_files(folder: Path, spec: str, record: Mapping[str, Any]) -> None:
-    """Write the specification (YAML), the environment, and the record of the data, each with its checksum.
-
-    Raises:
-        RunFolderError: The folder cannot be written to.
-    """
+    """Write the specification (YAML), the environment, and the record of the data, each with its checksum."""
     with writing(folder):
         with replacing_with_checksum(folder / SPEC) as partial:
             partial.write_text(f"# {PLACEHOLDER}\n{spec}", encoding="utf-8")
@@ -76,11 +68,7 @@ def write_run_files(folder: Path, spec: str, record: Mapping[str, Any]) -> None:
 
 
 def check_spec(folder: Path) -> Path:
-    """Check that the specification was not changed after the run, and return its path.
-
-    Raises:
-        RunFolderError: It was changed, or this is not a run's folder.
-    """
+    """Check that the specification was not changed after the run, and return its path."""
     path = folder / SPEC
     try:
         if not check_file(path):
@@ -100,9 +88,6 @@ def read_facts_of_run(folder: Path, name: str, kinds: Mapping[str, type | UnionT
         folder: The run's folder.
         name: `RECORD` or `ENVIRONMENT`.
         kinds: Keys that the file must have, with the type of each value.
-
-    Raises:
-        RunFolderError: The file is missing or damaged.
     """
     path = folder / name
     try:

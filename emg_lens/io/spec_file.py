@@ -64,9 +64,6 @@ class SpecFile(SpecModel):
         Args:
             text: The text.
             source: Name of the text, for error messages; default the kind of the specification.
-
-        Raises:
-            StudyError, PretrainingError: The text is not YAML, or has an unknown key or an invalid value.
         """
         source, (key, advice) = source or cls.KIND, cls.OTHER_KIND
         try:

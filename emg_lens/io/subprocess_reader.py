@@ -8,38 +8,36 @@ import atexit
 import importlib
 import json
 import os
+import pickle
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import psutil
-from jaxtyping import Shaped
 
 from emg_lens.errors import EmgLensError
 from emg_lens.memory import free_memory
 
-NamedPart = tuple[str, Any]
-"""A name, and an array of numbers or a value that JSON can hold."""
-Reader = Callable[..., Iterable[NamedPart]]
-"""`reader(path, **arguments)`, a function at the top of a module. It raises `ValueError` for an invalid file."""
+Reader = Callable[..., Iterable[tuple[str, Any]]]
+"""`reader(path, **arguments)`, a function at the top of a module, yields names, each with an array of numbers or a
+plain value. It raises `ValueError` for an invalid file."""
 
 BASE_BYTES, BYTES_PER_BYTE = 1 << 30, 100
 """Limit of memory, and the part of it per byte of the file: biosignals are compressed by a factor of 2 to 20."""
 BASE_SECONDS, SECONDS_PER_BYTE = 10, 1 / 1e6
 """Limit of processor time, and the part of it per byte of the file: libraries read about 50 MB per second."""
 IDLE_SECONDS = 30
-SLAB_BYTES = 1 << 26
-LARGE_BYTES = 1 << 27
-"""On Linux, larger arrays are sent in a temporary file: with a pipe, both processes would hold them at once."""
-NUMBERS = "biuf"
-"""Kinds of numpy data types that can be sent."""
+LARGE_BYTES = 1 << 26
+"""After a larger file the process ends: it would keep part of its memory while the arrays are used."""
+NOT_NUMBERS = {"O": "cells or objects", "V": "structures", "c": "complex numbers", "U": "text", "S": "text"}
+"""Kinds of numpy data types that are refused, in words."""
 
 
 class UnreadableError(EmgLensError, ValueError):
@@ -49,38 +47,34 @@ class UnreadableError(EmgLensError, ValueError):
 def read_in_subprocess(reader: Reader, path: Path, **arguments: Any) -> dict[str, Any]:
     """Call `reader(path, **arguments)` in the subprocess, and return what it yields as a dictionary.
 
-    Args:
-        reader: A function at the top of a module.
-        path: The file.
-        **arguments: Values that JSON can hold.
+    The arguments are values that JSON can hold. The arrays arrive in a temporary file: with a pipe, both processes
+    would hold them at once.
 
     Raises:
         UnreadableError: The reader raised an error, the process ended, or it could not be started.
         OSError: There is no such file.
     """
     size = path.stat().st_size
-    request = {
-        "reader": [reader.__module__, reader.__qualname__],
-        "path": str(path.absolute()),
-        "arguments": arguments,
-        "memory": min(BASE_BYTES + BYTES_PER_BYTE * size, free_memory()),
-        "seconds": BASE_SECONDS + SECONDS_PER_BYTE * size,
-    }
-    with _LOCK:
-        parts = _answer_to(request)
-        if size > SLAB_BYTES:
-            _stop()  # it would keep part of its memory while this process works with the arrays
-        return parts
-
-
-def pieces(array: Any) -> Iterator[Shaped[np.ndarray, "..."]]:
-    """Split an array or an HDF5 data set along its first axis into C-contiguous parts of at most some megabytes."""
-    rows = max(1, SLAB_BYTES // max(1, array.dtype.itemsize * int(np.prod(array.shape[1:]))))
-    if not array.shape:
-        yield np.ascontiguousarray(array[()])
-        return
-    for first in range(0, array.shape[0], rows):
-        yield np.ascontiguousarray(array[first : first + rows])
+    with _LOCK, TemporaryDirectory() as folder:
+        parts = Path(folder, "parts")
+        request = {
+            "reader": [reader.__module__, reader.__qualname__],
+            "path": str(path.absolute()),
+            "arguments": arguments,
+            "memory": min(BASE_BYTES + BYTES_PER_BYTE * size, free_memory()),
+            "seconds": BASE_SECONDS + SECONDS_PER_BYTE * size,
+            "parts": str(parts),
+        }
+        answer = _answer_to(request)
+        if size > LARGE_BYTES:
+            _stop()
+        if "error" in answer:
+            raise UnreadableError(answer["error"])
+        try:
+            with parts.open("rb") as file:
+                return dict(pickle.load(file) for _ in range(answer["n_parts"]))
+        except MemoryError:
+            raise UnreadableError("its content does not fit into this process's memory") from None
 
 
 # --- this process -----------------------------------------------------------------------------------------
@@ -95,58 +89,18 @@ def _answer_to(request: Mapping[str, Any], *, again: bool = True) -> dict[str, A
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
-        return dict(_received(process.stdout))  # pyright: ignore[reportArgumentType]
-    except UnreadableError:
-        raise
-    except (EOFError, BrokenPipeError):
-        code = process.wait()
-        if code == 0 and again:  # it had just exited after its idle time
-            return _answer_to(request, again=False)
-        raise UnreadableError(_reason_of_exit(code, request)) from None
-    except MemoryError:
-        _stop()
-        raise UnreadableError("its content does not fit into this process's memory") from None
-    except BaseException:  # Ctrl-C: the rest of the answer is not read
+        answer = process.stdout.readline()
+    except BrokenPipeError:
+        answer = b""
+    except BaseException:  # Ctrl-C: the answer is not read
         _stop()
         raise
-
-
-def _received(stream: BinaryIO) -> Iterator[NamedPart]:
-    while head := _head(stream):
-        if "dtype" not in head:
-            yield head["name"], head["value"]
-            continue
-        if "file" in head:
-            array = np.fromfile(head["file"], head["dtype"]).reshape(head["shape"])
-            yield head["name"], array.T if head["transposed"] else array
-            continue
-        array = np.empty(head["shape"], head["dtype"])
-        view = array.reshape(-1).view(np.uint8).data
-        while view.nbytes:
-            view = _fill(view, _head(stream)["bytes"], stream)
-        yield head["name"], array.T if head["transposed"] else array
-
-
-def _head(stream: BinaryIO) -> dict[str, Any]:
-    line = stream.readline()
-    if not line.endswith(b"\n"):
-        raise EOFError
-    head = json.loads(line)
-    if "error" in head:
-        raise UnreadableError(head["error"])
-    return head
-
-
-def _fill(view: memoryview, n_bytes: int, stream: BinaryIO) -> memoryview:
-    """Fill the first bytes from the stream, and return the part that is not filled yet."""
-    rest = view[n_bytes:]
-    view = view[:n_bytes]
-    while view.nbytes:
-        n = stream.readinto(view)  # pyright: ignore[reportAttributeAccessIssue]
-        if not n:
-            raise EOFError
-        view = view[n:]
-    return rest
+    if answer.endswith(b"\n"):
+        return json.loads(answer)
+    code = process.wait()
+    if code == 0 and again:  # it had just exited after its idle time
+        return _answer_to(request, again=False)
+    raise UnreadableError(_reason_of_exit(code, request))
 
 
 def _running_process() -> subprocess.Popen:
@@ -201,13 +155,13 @@ def _reason_of_exit(code: int, request: Mapping[str, Any]) -> str:
 
 def serve() -> None:
     """Answer requests from standard input, until it closes or no request arrives within the idle time."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # libraries may print to standard output
-    requests: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    with suppress(queue.Empty):
+    with os.fdopen(os.dup(1), "w") as answers, suppress(queue.Empty):
+        os.dup2(2, 1)  # libraries may print to standard output
+        requests: queue.Queue[bytes] = queue.Queue()
+        threading.Thread(target=_listen, args=(requests,), daemon=True).start()
         while True:
-            _serve_one(json.loads(requests.get(timeout=IDLE_SECONDS)), answers)
+            answer = _answer(json.loads(requests.get(timeout=IDLE_SECONDS)))
+            print(json.dumps(answer), file=answers, flush=True)
     os._exit(0)  # a normal exit would wait for the listening thread, and abort
 
 
@@ -217,55 +171,29 @@ def _listen(requests: "queue.Queue[bytes]") -> None:
     os._exit(0)  # the parent has ended
 
 
-def _serve_one(request: Mapping[str, Any], answers: BinaryIO) -> None:
+def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write what the reader yields into the file of parts; return their number, or an error."""
     module, name = request["reader"]
     reader = getattr(importlib.import_module(module), name)
-    _SENT_FILES.clear()
     _limit(request["memory"], request["seconds"])
+    n_parts = 0
     try:
-        for part, value in reader(Path(request["path"]), **request["arguments"]):
-            if hasattr(value, "dtype"):
-                head = _send(answers, part, value)
-                del value  # before the other process reads a large array
-                if "file" in head:
-                    _send_head(answers, head)
-            else:
-                _send_head(answers, {"name": part, "value": value})
-        end: dict[str, str] = {}
+        with open(request["parts"], "wb") as file:
+            for part, value in reader(Path(request["path"]), **request["arguments"]):
+                if hasattr(value, "dtype"):  # an array, or a data set of an HDF5 file
+                    if value.dtype.kind not in "biuf":
+                        kind = NOT_NUMBERS.get(value.dtype.kind, value.dtype)
+                        raise ValueError(f"{part} holds {kind}, expected numbers")
+                    value = np.asarray(value)
+                pickle.dump((part, value), file, protocol=5)
+                n_parts += 1
+                del value  # before the next part is read
+        return {"n_parts": n_parts}
     except MemoryError:
-        end = {"error": f"it needs more memory than {request['memory'] / 1e9:.1f} GB, the limit for a file of its size"}
+        limit = f"{request['memory'] / 1e9:.1f} GB"
+        return {"error": f"it needs more memory than {limit}, the limit for a file of its size"}
     except Exception as error:  # libraries raise many types for damaged files
-        end = {"error": str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__}
-    _send_head(answers, end)
-
-
-_SENT_FILES: list[Any] = []
-"""Temporary files with large arrays. They stay open until the next request, when the parent has read them."""
-
-
-def _send(answers: BinaryIO, name: str, array: Any) -> dict[str, Any]:
-    """Send an array, or write a large one to a file; the caller then sends the header with the file name."""
-    if array.dtype.kind not in NUMBERS:
-        raise ValueError(f"{name} holds {_kind(array.dtype)}, expected numbers")
-    transposed = isinstance(array, np.ndarray) and array.flags.f_contiguous and not array.flags.c_contiguous
-    array = array.T if transposed else array
-    head = {"name": name, "dtype": array.dtype.str, "shape": array.shape, "transposed": transposed}
-    if array.size * array.dtype.itemsize > LARGE_BYTES and sys.platform == "linux":
-        _SENT_FILES.append(tempfile.TemporaryFile())  # noqa: SIM115 - it stays open
-        for piece in pieces(array):
-            piece.tofile(_SENT_FILES[-1])
-        return head | {"file": f"/proc/{os.getpid()}/fd/{_SENT_FILES[-1].fileno()}"}
-    _send_head(answers, head)
-    for piece in pieces(array):
-        if piece.nbytes:
-            _send_head(answers, {"bytes": piece.nbytes})
-            answers.write(piece.reshape(-1).view(np.uint8).data)
-    return head
-
-
-def _send_head(answers: BinaryIO, head: Mapping[str, Any]) -> None:
-    answers.write(json.dumps(head).encode() + b"\n")
-    answers.flush()
+        return {"error": str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__}
 
 
 def _limit(n_bytes: int, seconds: float) -> None:
@@ -280,8 +208,3 @@ def _limit(n_bytes: int, seconds: float) -> None:
         most = resource.getrlimit(kind)[1]
         with suppress(ValueError, OSError):  # a lower limit is already set
             resource.setrlimit(kind, (int(limit) if most < 0 else min(int(limit), most), most))
-
-
-def _kind(dtype: np.dtype) -> str:
-    kinds = {"O": "cells or objects", "V": "structures", "c": "complex numbers", "U": "text", "S": "text"}
-    return kinds.get(dtype.kind, str(dtype))

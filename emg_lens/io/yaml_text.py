@@ -55,9 +55,6 @@ def read_mapping(text: str, source: str, expected: str) -> dict[Any, Any]:
         text: The YAML.
         source: Path or name of the text; every message begins with it.
         expected: Some of the expected keys, for the message.
-
-    Raises:
-        YAMLTextError: As in `read_yaml`, or the text is not a mapping.
     """
     try:
         content = read_yaml(text)
@@ -75,9 +72,6 @@ def text_of_file(path: Path, what: str) -> str:
     Args:
         path: The file.
         what: What the file describes, for messages: "study".
-
-    Raises:
-        YAMLTextError: There is no such file, or it is too long or not UTF-8.
     """
     start = f"cannot read {what} {str(path)!r}:"
     if not os.path.isfile(path):

@@ -25,7 +25,7 @@ def arrays(path, seed):
 
 
 def large(path):
-    yield "x", np.arange(3 * subprocess_reader.SLAB_BYTES // 8 + 5, dtype=np.int64)
+    yield "x", np.arange(3 * subprocess_reader.LARGE_BYTES // 8 + 5, dtype=np.int64)
 
 
 def crashes(path):
@@ -105,7 +105,7 @@ def test_arrays_are_received_unchanged(file):
     assert read_in_subprocess(arrays, file, seed=1)["facts"]["pid"] == received["facts"]["pid"]  # started once
 
 
-def test_an_array_of_several_slabs(file):
+def test_a_large_array(file):
     np.testing.assert_array_equal(read_in_subprocess(large, file)["x"], next(iter(large(file)))[1])
 
 
@@ -222,7 +222,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_after_a_large_file_the_subprocess_is_replaced(file, monkeypatch):
-    monkeypatch.setattr(subprocess_reader, "SLAB_BYTES", file.stat().st_size - 1)
+    monkeypatch.setattr(subprocess_reader, "LARGE_BYTES", file.stat().st_size - 1)
     first = read_in_subprocess(arrays, file, seed=1)
     assert subprocess_reader._process is None
     assert read_in_subprocess(arrays, file, seed=1).keys() == first.keys()
