@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from operator import attrgetter
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -51,10 +52,6 @@ class TransformerLensSurface(SignalModel):
         """Return the hook points that match a filter, each once, by name.
 
         A function of the name ignores points that are switched off.
-
-        Raises:
-            UnknownNameError: No hook point has this name.
-            ArgumentError: A named point is switched off, or no point that fires matches.
         """
         check_argument("hook points", wanted, NamesFilter)
         if wanted is None or callable(wanted):
@@ -76,18 +73,10 @@ class TransformerLensSurface(SignalModel):
             raise ArgumentError(f"hook point {name!r} does not fire{_switched_off([point])}")
         return point
 
-    def add_hook(
-        self,
-        name: str | Callable[[str], bool],
-        hook: Callable,
-        dir: Direction = "fwd",
-        is_permanent: bool = False,
-        level: int | None = None,
-        prepend: bool = False,
-    ) -> None:
+    def add_hook(self, name: str | Callable[[str], bool], hook: Callable, *args: Any, **kwargs: Any) -> None:
         """As in TransformerLens, with the errors of `select_points`."""
         for own_name, point in self.select_points(name).items():
-            self.check_and_add_hook(point, own_name, hook, dir, is_permanent, level, prepend)
+            self.check_and_add_hook(point, own_name, hook, *args, **kwargs)
 
     def _enable_hook(self, name: str | Callable[[str], bool], hook: Callable, dir: Direction) -> None:
         for point in self.select_points(name).values():
@@ -108,9 +97,6 @@ class TransformerLensSurface(SignalModel):
         The cache's decompositions add up for this model, also if it is post-LN (`BiosignalCache`, `PostNormCache`).
         Some utilities use the last position by default (`direct_logit_attribution`, `logit_lens`); give them `pos=0` or
         `positions=0`, the CLS position.
-
-        Raises:
-            UnknownNameError, ArgumentError: As `select_points`; or several trials with `remove_batch_dim`.
         """
         out, cache = super().run_with_cache(
             *model_args, names_filter=names_filter, remove_batch_dim=remove_batch_dim, **model_kwargs
@@ -145,16 +131,9 @@ class TransformerLensSurface(SignalModel):
         fwd = [(name, partial(save, suffix="")) for name in names]
         return cache, fwd, [(name, partial(save, suffix="_grad")) for name in names] if incl_bwd else []
 
-    def add_caching_hooks(
-        self,
-        names_filter: NamesFilter = None,
-        incl_bwd: bool = False,
-        device: torch.device | None = None,
-        remove_batch_dim: bool = False,
-        cache: dict[str, Tensor] | None = None,
-    ) -> dict[str, Tensor]:
+    def add_caching_hooks(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As in TransformerLens: add hooks that fill the returned dict in every forward, until `reset_hooks`."""
-        cache, fwd, bwd = self.get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache)
+        cache, fwd, bwd = self.get_caching_hooks(*args, **kwargs)
         for name, hook in fwd:
             self.hook_dict[name].add_hook(hook)
         for name, hook in bwd:
@@ -206,19 +185,12 @@ class TransformerLensSurface(SignalModel):
             x: Trials.
             labels: Class index of each trial, for `return_type="loss"` (`transformer_lens.tools.training.train`, with
                 items `{"tokens": tokens[i]}`).
-
-        Raises:
-            ArgumentError: Trials that do not have the configured shape, or another number of labels.
         """
         self.check_signals(x)
         return open_handles(x, self.cfg.n_ctx, labels)
 
     def to_tokens(self, x: Any) -> NoReturn:  # noqa: ARG002
-        """Raise an error, because signals have no tokens.
-
-        Raises:
-            ArgumentError: Always; `handles` makes stand-ins.
-        """
+        """Raise an error, because signals have no tokens; `handles` makes stand-ins."""
         raise ArgumentError("signals have no tokens; use handles: `with model.handles(x) as tokens: ...`")
 
     def to_str_tokens(self, x: Any = None) -> list[str]:  # noqa: ARG002
@@ -228,11 +200,7 @@ class TransformerLensSurface(SignalModel):
     # --- labels and weights -------------------------------------------------------------------------------
 
     def to_single_token(self, label: str) -> int:
-        """Return the class index of a gesture label.
-
-        Raises:
-            UnknownNameError: Unknown label; the message lists the known ones.
-        """
+        """Return the class index of a gesture label."""
         if label not in self.cfg.class_names:
             raise UnknownNameError(f"unknown class {label!r}; known: {self.cfg.class_names}")
         return self.cfg.class_names.index(label)
@@ -241,20 +209,19 @@ class TransformerLensSurface(SignalModel):
         self, tokens: str | int | Sequence[str | int] | Int[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch d_model"]:
         """Return columns of `W_U`: the direction in the residual stream along which each class is read."""
+        return self.W_U.T[self._class_indices(tokens)]
+
+    def _class_indices(self, tokens: str | int | Sequence[str | int] | Tensor) -> int | Tensor:
         if isinstance(tokens, str):
-            return self.W_U[:, self.to_single_token(tokens)]
+            return self.to_single_token(tokens)
         if isinstance(tokens, Sequence):
-            tokens = torch.tensor([self.to_single_token(t) if isinstance(t, str) else int(t) for t in tokens])
-        return self.W_U.T[tokens]
+            return torch.tensor([self.to_single_token(t) if isinstance(t, str) else int(t) for t in tokens])
+        return tokens
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
     ) -> Float[Tensor, " d_model"]:
-        """Sum the output biases of all blocks before `layer` (with `mlp_input`, also of this layer's attention).
-
-        Raises:
-            ArgumentError: The model is post-LN.
-        """
+        """Sum the output biases of all blocks before `layer` (with `mlp_input`, also of this layer's attention)."""
         if self.cfg.norm == "post" and (layer > 0 or mlp_input):
             raise ArgumentError(
                 "a post-LN model has no constant bias, because biases pass norms that depend on the input; use the part"
@@ -282,7 +249,7 @@ class TransformerLensSurface(SignalModel):
         return [f"L{layer}H{head}" for layer in range(self.cfg.n_layers) for head in range(self.cfg.n_heads)]
 
     def _stack(self, parameter: str) -> Tensor:
-        return torch.stack([_at(block, parameter) for block in self.blocks])
+        return torch.stack([attrgetter(parameter)(block) for block in self.blocks])
 
     W_E = property(lambda self: self.embed.W_E, doc="[channel, sample, d_model]")
     W_pos = property(lambda self: self.pos_embed.W_pos, doc="[pos, d_model]")
@@ -300,11 +267,6 @@ class TransformerLensSurface(SignalModel):
     b_in = property(lambda self: self._stack("mlp.b_in"), doc="[layer, d_mlp]")
     W_out = property(lambda self: self._stack("mlp.W_out"), doc="[layer, d_mlp, d_model]")
     b_out = property(lambda self: self._stack("mlp.b_out"), doc="[layer, d_model]")
-
-
-def _at(block: nn.Module, parameter: str) -> Tensor:
-    module, name = parameter.split(".")
-    return getattr(getattr(block, module), name)
 
 
 def _is_open(point: HookPoint) -> bool:

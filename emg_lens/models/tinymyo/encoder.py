@@ -160,12 +160,9 @@ class TinyMyo(HookedBiosignalEncoder):
         if not self._reads_channels_apart:
             directions = self.tokens_to_residual_directions(tokens)
             return repeat(directions, "... d_model -> ... pos d_model", pos=self.cfg.n_ctx)
-        if isinstance(tokens, str):
-            tokens = self.to_single_token(tokens)
-        if isinstance(tokens, Sequence):
-            tokens = torch.tensor([self.to_single_token(t) if isinstance(t, str) else int(t) for t in tokens])
         own: Any = self.unembed
-        of_channels = rearrange(own.W_U, "channel d_model label -> label channel d_model")[tokens]
+        of_labels = rearrange(own.W_U, "channel d_model label -> label channel d_model")
+        of_channels = of_labels[self._class_indices(tokens)]
         return repeat(
             of_channels * self.cfg.n_channels,
             "... channel d_model -> ... (channel patch) d_model",
