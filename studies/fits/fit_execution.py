@@ -15,6 +15,7 @@ from emg_lens.analysis.fit_analysis import run_analyses
 from emg_lens.io.files import new_folder
 from emg_lens.io.run_folder import writing
 from emg_lens.studies.fits.fit_memory import FitMemory
+from emg_lens.studies.fits.fit_quality import quality_table
 from emg_lens.studies.fits.fit_store import write_fit
 from emg_lens.studies.fits.fit_unit import Fit
 from emg_lens.studies.fits.model_building import objective_of
@@ -120,11 +121,12 @@ def _between(on_progress: OnProgress, start: float, stop: float) -> OnProgress:
 def _finish(
     prepared: PreparedFit, history: pd.DataFrame, memory: FitMemory, folder: Path, on_progress: OnProgress
 ) -> None:
-    """Run the analyses and the sweep of a fitted model, and write the folder."""
+    """Run the analyses, the reference and the sweep of a fitted model, and write the folder."""
     model, conditions = prepared.model, prepared.conditions
     with memory.large_step():
         started = time.perf_counter()  # after the wait for other processes
         analyses = run_analyses(prepared.fit_unit.spec.fit_analyses, model, prepared.test, conditions)
+        quality = quality_table(prepared, memory.scratch(prepared.training_output_bytes, folder.parent))
         if not any(one.input_changes or one.in_the_model for one in conditions):
             prepared.release_training()
     result = sweep(
@@ -139,4 +141,4 @@ def _finish(
     seconds = history.attrs.get("seconds", 0.0) + time.perf_counter() - started
     prepared.release_training()
     with memory.large_step(), writing(folder), new_folder(folder) as partial:
-        write_fit(partial, prepared, history, result, analyses, seconds)
+        write_fit(partial, prepared, history, result, analyses, quality, seconds)

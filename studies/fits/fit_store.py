@@ -5,6 +5,7 @@
 * `fit.csv`: training and held-out curve;
 * `logits.safetensors`: outputs and targets; `trials.csv`: subject and repetition of each test trial;
 * `conditions.csv`: tags and audit of conditions and controls; `scores.csv`: the metrics;
+* `quality.csv`: the metrics of the simple reference on the test trials, and of the model on its training trials;
 * `analyses/<name>.csv`: the table of each fit analysis;
 * `fit.json`: facts; `leakage.json`: leakage report; `checksums.json`: checksums of all these files.
 """
@@ -38,6 +39,8 @@ if TYPE_CHECKING:  # reports read fits without torch
 
 OUTPUTS = "logits.safetensors"
 ANALYSES = "analyses"
+TRAIN = "train"
+"""Name of the model's score on its training trials."""
 COMPLETE = ["n_test", "edges_cut", "live_edges_cut", "rows_fully_cut", "structural_null", "equivalent_to"]
 """Columns of `scores.csv` that have no missing value."""
 
@@ -48,6 +51,7 @@ def write_fit(
     history: pd.DataFrame,
     result: "SweepResult",
     analyses: Mapping[str, pd.DataFrame],
+    quality: pd.DataFrame,
     seconds: float,
 ) -> None:
     """Write all files of a finished fit into an empty folder.
@@ -58,6 +62,7 @@ def write_fit(
         history: The training curve: one row an epoch.
         result: Outputs and audit of every condition.
         analyses: Table of each fit analysis, by its name.
+        quality: Scores of the simple reference, and of the model on its training trials.
         seconds: Duration of the fit.
     """
     prepared.model.to("cpu").save_pretrained(folder)
@@ -72,7 +77,7 @@ def write_fit(
     facts = prepared.facts | {"executor": result.executor, "seconds": round(seconds, 2)}
     scores = score(conditions, trials, outputs, prepared.targets, facts["metrics"], facts["outputs"])
     (folder / ANALYSES).mkdir()
-    tables = {"conditions": conditions, "trials": trials, "fit": history, "scores": scores}
+    tables = {"conditions": conditions, "trials": trials, "fit": history, "scores": scores, "quality": quality}
     for name, table in [*tables.items(), *((f"{ANALYSES}/{name}", table) for name, table in analyses.items())]:
         write_csv(table, folder / f"{name}.csv")
     (folder / "fit.json").write_text(json.dumps(facts, indent=1))
@@ -85,12 +90,10 @@ def _outputs_in_own_units(
     prepared: "PreparedFit", result: "SweepResult"
 ) -> Float[np.ndarray, "condition trial *output"]:
     """Return the outputs of all conditions, in the units of the targets."""
-    scale = prepared.target_statistics
     first = result.logits[BASELINE].numpy()
     outputs = np.empty((len(result.conditions), *first.shape), first.dtype)
     for out, condition in zip(outputs, result.conditions, strict=True):
-        logits = result.logits[condition.name].numpy()
-        out[:] = logits if scale is None else scale.undo(logits)
+        out[:] = prepared.in_own_units(result.logits[condition.name].numpy())
     return outputs
 
 
@@ -251,6 +254,25 @@ def read_analyses(folder: Path) -> dict[str, pd.DataFrame]:
         StudyError: A file is damaged.
     """
     return {path.stem: read_csv(path) for path in sorted((folder / ANALYSES).glob("*.csv"))}
+
+
+def read_quality(folder: Path, metric: str, subjects: Sequence[str]) -> pd.DataFrame:
+    """Read one metric of the simple reference and of the training trials.
+
+    Returns:
+        One row a test subject, with the columns `reference`, `reference_<modality>` (none if this kind of output has no
+        reference) and `train`; NaN where the metric was not defined.
+
+    Raises:
+        StudyError: The file is missing or damaged.
+    """
+    table = read_csv(folder / "quality.csv")
+    values, is_train = table.get(metric, pd.Series(np.nan, table.index)).astype(float), table["model"] == TRAIN
+    by_model = {
+        name: pd.Series(values[rows.index].to_numpy(), rows["subject"]).reindex(subjects)
+        for name, rows in table[~is_train].groupby("model", sort=False)
+    }
+    return pd.DataFrame({**by_model, TRAIN: values[is_train].item()}, index=pd.Index(subjects, name="subject"))
 
 
 def read_outputs(folder: Path) -> tuple[Any, Any]:

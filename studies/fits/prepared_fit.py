@@ -42,7 +42,8 @@ class PreparedFit:
         train: Training trials and targets, standardized; no trials after `release_training`.
         test: Test trials and targets, standardized; the training trials are their reference.
         validation: Validation trials and targets, standardized, if the split has any.
-        tested: Subjects, repetitions and labels of the test trials, without their samples.
+        trained: Subjects, repetitions and labels of the training trials, without their samples.
+        tested: The same of the test trials.
         targets: The targets of the test trials in their own units.
         input_statistics: Statistics that standardize the samples.
         target_statistics: Statistics that standardize the targets of a regression.
@@ -56,6 +57,7 @@ class PreparedFit:
     train: Batch
     test: Batch
     validation: Batch | None
+    trained: TrialSet
     tested: TrialSet
     targets: Shaped[np.ndarray, "trial *target"]
     input_statistics: InputStatistics
@@ -67,6 +69,15 @@ class PreparedFit:
     def output_bytes(self) -> int:
         """Bytes of the outputs for the test trials under all conditions."""
         return 4 * len(self.conditions) * len(self.test) * prod(self.model.cfg.output_shape)
+
+    @property
+    def training_output_bytes(self) -> int:
+        """Bytes of the outputs for the training trials."""
+        return 4 * len(self.train) * prod(self.model.cfg.output_shape)
+
+    def in_own_units(self, values: Shaped[np.ndarray, "trial *value"]) -> Shaped[np.ndarray, "trial *value"]:
+        """Convert outputs or standardized targets to the units of the targets; class outputs are unchanged."""
+        return values if self.target_statistics is None else self.target_statistics.undo(values)
 
     def release_training(self) -> None:
         """Drop the training trials, which need much memory after long recordings."""
@@ -102,6 +113,7 @@ def prepare_fit(fit_unit: Fit, data: Path | None, device: str) -> PreparedFit:
         train=train,
         test=replace(test, reference=train.x),
         validation=validation[0] if validation else None,
+        trained=trials.train,
         tested=trials.test,
         targets=targets,
         input_statistics=trials.inputs,

@@ -15,12 +15,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from emg_lens.studies.report.answers import answers
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
-from emg_lens.studies.report.limits import NOTHING_SHOWN, what_is_not_shown, what_is_shown
-from emg_lens.studies.report.sentences import effect_sentences
+from emg_lens.studies.report.limits import what_is_not_shown
 from emg_lens.studies.report.view import View, views_of
 from emg_lens.studies.report.wording import metric_words, value
 from emg_lens.studies.results.findings import Cell, Findings
@@ -77,8 +77,10 @@ def _summary(findings: Findings, warnings: Iterable[str]) -> str:
     tiles["parameters per model"] = _from_to(findings.facts["n_parameters"], "{:,}".format)
     items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
     warned = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
-    sentences = [sentence for cell in findings.cells for sentence in effect_sentences(cell)]
-    return f'<ul class="tiles">{items}</ul>{warned}{bullet_list(sentences, "findings")}'
+    answered = [
+        f"<h3>{escape(question)}</h3>{bullet_list(texts, 'findings')}" for question, texts in answers(findings).items()
+    ]
+    return f'<ul class="tiles">{items}</ul>{warned}{"".join(answered)}'
 
 
 def _cohort(findings: Findings) -> str:
@@ -135,9 +137,7 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
 
 
 def _limits(findings: Findings) -> str:
-    shown = bullet_list(what_is_shown(findings) or [NOTHING_SHOWN], "findings")
-    left_open = bullet_list(what_is_not_shown(findings), "notes")
-    return f"<h2>What this study shows and does not show</h2><h3>Shown</h3>{shown}<h3>Not shown</h3>{left_open}"
+    return f"<h2>What this study does not show</h2>{bullet_list(what_is_not_shown(findings), 'notes')}"
 
 
 def _tables_and_figures(view: View, findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:

@@ -34,6 +34,8 @@ COLUMN_NAMES = {
     "log_prob": "Log-prob.",
     "reconstruction_error": "Rec. error",
 }
+REMOVAL = "removal"
+"""Value of the tag `mode` of conditions that remove a sensor."""
 UNIT_WORDS = {"pp": "pp", "nat": "nat"}
 """Units that are printed; a target's unit differs between data sets and is left out."""
 NULL, SAME = "†", "‡"
@@ -65,8 +67,14 @@ def head_conditions(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def single_conditions(tests: pd.DataFrame) -> pd.DataFrame:
-    """Conditions that belong neither to the layer sweep nor to the head sweep."""
-    return tests.drop(index=[*layer_conditions(tests).index, *head_conditions(tests).index])
+    """Conditions that belong neither to the layer sweep nor to the head sweep, and remove no sensor."""
+    others = (layer_conditions(tests), head_conditions(tests), removal_conditions(tests))
+    return tests.drop(index=[name for part in others for name in part.index])
+
+
+def removal_conditions(tests: pd.DataFrame) -> pd.DataFrame:
+    """Conditions that remove a sensor, or keep only one."""
+    return tests[tests["mode"] == REMOVAL] if "mode" in tests else tests.iloc[:0]
 
 
 def layer_name(layer: float) -> str:
@@ -118,16 +126,6 @@ def column_name(metric: str) -> str:
     return COLUMN_NAMES.get(metric, metric_name(metric))
 
 
-def harm_word(cell: Cell) -> str:
-    """Word for the effect of a harmful cut on the metric: `"drop"`, or `"increase"` for an error."""
-    return "increase" if cell.lower_is_better else "drop"
-
-
-def no_superset(n: int, finding: str) -> str:
-    """Sentence on n superset ablations, such as `"None of 5 superset ablations is clearly better."`."""
-    return f"None of {n} superset ablations {finding}." if n > 1 else f"No superset ablation (1 was run) {finding}."
-
-
 def change_name(cell: Cell) -> str:
     """Heading of relative changes: the paper's drop for fractions of trials (positive = fell), else the change."""
     return "Drop %" if cell.is_fraction else "Change %"
@@ -163,6 +161,11 @@ def change_in_words(row: Mapping[str, Any], confidence: float) -> str:
     sign, unit = "+" * (row["difference"] > 0), UNIT_WORDS.get(row["unit"], "")
     ends = f" ({100 * confidence:g} % CI {interval})" if interval else ""
     return f"{sign}{change}{' ' * bool(unit)}{unit}{ends}"
+
+
+def p_value(p: float) -> str:
+    """Format a p value without the leading zero: `"p = .048"`, `"p < .001"`."""
+    return "p < .001" if p < 0.001 else f"p = {f'{p:.3f}'.lstrip('0')}"
 
 
 def p_limit(p: float) -> str:

@@ -20,13 +20,14 @@ DECIMALS = 12
 
 @dataclass(frozen=True)
 class Controlled:
-    """A cut and its controls. All values are means of the metric over subjects.
+    """An ablation and its controls. All values are means of the metric over subjects.
 
     Attributes:
         condition: Name of the cut.
         alike: This cut and the conditions that are equal to it by construction.
         mean: The metric under the cut.
-        random: The metric under each size-matched random cut; empty without random cuts.
+        random: The metric under each size-matched random control; empty if there is none.
+        is_controlled: Whether the study has any control or superset ablation of this cut.
         n_supersets: Number of superset ablations that were compared with the cut; 0 if the cut does no harm, or if
             there are too few subjects for an interval.
         superset: The best superset ablation among those that hurt clearly less: the interval of the difference excludes
@@ -42,6 +43,7 @@ class Controlled:
     mean: float
     alike: tuple[str, ...] = ()
     random: tuple[float, ...] = ()
+    is_controlled: bool = False
     n_supersets: int = 0
     superset: str | None = None
     superset_mean: float = np.nan
@@ -63,13 +65,11 @@ class Controlled:
 
 
 def controlled_cuts(cell: Cell) -> list[Controlled]:
-    """Return every cut of a cell that has controls, in order; structural nulls have none.
+    """Return every distinct ablation of a cell with its controls, in order, without structural nulls.
 
-    Conditions that are equal by construction are one cut, with the name of the condition that cuts every layer if there
-    is one.
+    Conditions that are equal by construction are one ablation, with the name of the condition that cuts every layer if
+    there is one.
     """
-    if not len(cell.controls) and not len(cell.analysis(SUPERSETS)):
-        return []
     values = _all_values(cell)
     better = -1 if cell.lower_is_better else 1
     classes = []
@@ -89,14 +89,13 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
         clear = [one for one, gain in gains.items() if mean_interval(gain, level)[0] > 0]
         best = max(clear, key=lambda one: better * values[one].mean(), default=None)
         closed = _controls_of(cell, CLS_PATH_CLOSED, str(row.get("edges", ""))) if cuts_every_layer(cell, row) else []
-        if not random and not supersets and not closed:
-            continue
         cuts.append(
             Controlled(
                 condition=name,
                 mean=float(cut.mean()),
                 alike=tuple(alike),
                 random=tuple(float(values[one].mean()) for one in random),
+                is_controlled=bool(random or supersets or closed),
                 n_supersets=len(gains),
                 superset=best,
                 superset_mean=float(values[best].mean()) if best else np.nan,

@@ -8,12 +8,18 @@ bench = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("coverage.
 
 
 @pytest.mark.parametrize("population", bench.POPULATIONS, ids=lambda population: population.words.partition(":")[0])
-def test_every_method_covers_most_and_ours_most_of_all(population):
-    found = bench.coverage(population, 10, n_cohorts=400)
-    assert list(found) == list(bench.METHODS)
-    share, length, tenth = found["Hall (ours)"]
-    assert share >= max(0.85, found["Student"][0] - 0.02, found["BCa bootstrap"][0]) and 1 <= length < 2
-    assert found["Student"][1:] == (1, 1) and length <= tenth < 4
+def test_every_method_covers_most_means(population):
+    results = bench.coverage(population, 10, n_cohorts=400)
+    assert list(results) == list(bench.METHODS)
+    fraction, *lengths = results["Student (ours)"]
+    assert fraction >= 0.75 and fraction >= results["BCa bootstrap"][0] - 0.03 and lengths == [1, 1]
+    assert 1 <= results["Hall"][1] < 2
+
+
+def test_students_interval_has_more_power_than_halls_and_keeps_its_level():
+    assert bench.power(0, 8, 2000)["Student (ours)"] <= 0.035
+    power = bench.power(2, 5, 1000)
+    assert power["Student (ours)"] > power["Hall"] + 0.05
 
 
 def test_no_test_rejects_more_often_than_it_says():

@@ -24,15 +24,7 @@ def covered(cohorts: np.ndarray, mean: float) -> float:
 def test_normal_changes_are_covered_as_promised(n):
     """The bootstrap's BCa interval covered .83, .89, .90 of them."""
     normal = np.random.default_rng(n).normal(-0.1, 0.05, (N_COHORTS, n))
-    assert covered(normal, -0.1) >= 0.93
-
-
-@pytest.mark.parametrize(("n", "least"), [(5, 0.90), (8, 0.92), (10, 0.925)])
-def test_skewed_changes_are_covered_better_than_by_students_interval(n, least):
-    skewed = -np.random.default_rng(n).exponential(0.1, (N_COHORTS, n))
-    reach = stats.t.ppf(0.975, n - 1) * skewed.std(axis=1, ddof=1) / np.sqrt(n)
-    student = (np.abs(skewed.mean(axis=1) + 0.1) <= reach).mean()
-    assert covered(skewed, -0.1) >= max(least, student + 0.02)
+    assert covered(normal, -0.1) == pytest.approx(0.95, abs=0.012)
 
 
 def test_below_five_subjects_there_is_none():
@@ -51,24 +43,16 @@ def test_equal_values_have_no_interval():
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99])
-def test_without_skewness_it_is_students(confidence):
-    symmetric = np.array([-3.0, -1, -0.5, 0.5, 1, 3]) + 7
-    expected = stats.ttest_1samp(symmetric, 0).confidence_interval(confidence)
-    assert mean_interval(symmetric, confidence) == pytest.approx((expected.low, expected.high), rel=1e-12)
+def test_it_is_the_interval_of_the_t_test(confidence):
+    skewed = -np.random.default_rng(4).exponential(0.1, 9)
+    expected = stats.ttest_1samp(skewed, 0).confidence_interval(confidence)
+    assert mean_interval(skewed, confidence) == pytest.approx((expected.low, expected.high), rel=1e-12)
 
 
-def test_its_ends_are_where_halls_transformation_meets_students_quantiles():
-    changes = -np.random.default_rng(4).exponential(0.1, 9)
-    n, mean, sd, skewness = 9, changes.mean(), changes.std(ddof=1), stats.skew(changes)
-
-    def transformed(mu: float) -> float:
-        q = (mean - mu) / sd
-        return np.sqrt(n) * (q + skewness * q**2 / 3 + skewness**2 * q**3 / 27 + skewness / (6 * n))
-
-    low, high = mean_interval(changes)
-    assert transformed(low) == pytest.approx(stats.t.ppf(0.975, n - 1))
-    assert transformed(high) == pytest.approx(stats.t.ppf(0.025, n - 1))
-    assert mean - low > high - mean, "the tail is below"
+def test_one_subject_that_gets_better_does_not_make_an_improvement_possible():
+    """Hall's correction for skewness gave −14.8 [−21.1, 19.8] for such a cohort."""
+    low, high = mean_interval(np.array([-18.0, -17.5, -18.2, -17.9, -2.4]))
+    assert low < -14.8 < high < 0
 
 
 @settings(max_examples=100, deadline=None)

@@ -34,12 +34,16 @@ CLS_CLOSED = "Path through CLS closed"
 
 def layout_control_effects(cell: Cell) -> pd.DataFrame | None:
     """Lay out one row per cut: the metric under the cut and under each kind of control."""
-    return _layout(cell, controlled_cuts(cell))
+    return _layout(cell, _cuts_with_controls(cell))
 
 
 def _layout_of_whole_cuts(cell: Cell) -> pd.DataFrame | None:
     shown = {*cuts_of_every_layer(cell), *single_conditions(cell.tests)["condition"]}
-    return _layout(cell, [one for one in controlled_cuts(cell) if one.condition in shown])
+    return _layout(cell, [one for one in _cuts_with_controls(cell) if one.condition in shown])
+
+
+def _cuts_with_controls(cell: Cell) -> list[Controlled]:
+    return [one for one in controlled_cuts(cell) if one.is_controlled]
 
 
 def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
@@ -118,7 +122,7 @@ class ControlEffects(View):
 
     def shows(self, findings: Findings) -> bool:
         """Whether cuts have controls."""
-        return any(controlled_cuts(cell) for cell in findings.cells)
+        return any(_cuts_with_controls(cell) for cell in findings.cells)
 
     def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """As `tables`, but only with cuts in every layer and conditions outside the layer sweep."""

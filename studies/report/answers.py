@@ -1,0 +1,119 @@
+"""The first screen of a report: one short answer to each question of a study.
+
+Every answer is made of the verdicts (`emg_lens.studies.results.verdicts`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from emg_lens.studies.report.verdict_sentences import drop_in_words, sentence, what_was_done
+from emg_lens.studies.report.wording import (
+    change_in_words,
+    head_conditions,
+    layer_conditions,
+    metric_words,
+    removal_conditions,
+    single_conditions,
+    value,
+)
+from emg_lens.studies.results.control_effects import cuts_every_layer
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.results.verdicts import Verdict, verdicts_of
+from emg_lens.studies.statistics.intervals import FEWEST
+
+SENSORS = "Which sensor matters?"
+FUSION = "Is there fusion, and where?"
+EDGES = "Which attention edges matter?"
+PLACES = "Which layers and heads?"
+OTHERS = "Other ablations"
+LEVELS = "Which level is better?"
+MOST = 3
+"""Sentences on one question for one cell; the other ablations are in the tables."""
+
+
+def answers(findings: Findings) -> dict[str, list[str]]:
+    """Answer the questions of a study.
+
+    Returns:
+        Sentences by question, the most important first. A study without ablations has the comparison of its levels.
+    """
+    by_question: dict[str, list[str]] = {}
+    for cell, verdicts in verdicts_of(findings):
+        at = f"{cell.label}: " if cell.label else ""
+        for question, texts in _answers_of(cell, verdicts).items():
+            by_question.setdefault(question, []).extend(f"{at}{text}" for text in texts)
+    if len(findings.level_tests):
+        by_question[LEVELS] = [*_comparisons(findings)]
+    return by_question
+
+
+def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+    masks = layer_conditions(cell.tests)
+    groups = {
+        SENSORS: _among(verdicts, removal_conditions(cell.tests)),
+        FUSION if "cross_modal" in set(masks.get("edges", ())) else EDGES: [
+            one for one in _among(verdicts, masks) if cuts_every_layer(cell, one.row)
+        ],
+        PLACES: _among(verdicts, masks[masks["mode"] == "individual"] if len(masks) else masks),
+        OTHERS: _among(verdicts, single_conditions(cell.tests)),
+    }
+    heads = _among(verdicts, head_conditions(cell.tests))
+    texts = {
+        SENSORS: [sentence(one, cell) for one in groups[SENSORS] if one.row.get("by") == "resample"][:MOST],
+        OTHERS: [sentence(one, cell) for one in groups[OTHERS]][:MOST],
+        PLACES: [*_places(groups[PLACES], cell, "layer"), *_places(heads, cell, "head")],
+    }
+    for question in (FUSION, EDGES):
+        texts[question] = [f"{sentence(one, cell)}{_closed(one, cell)}" for one in groups.get(question, ())][:MOST]
+    return {question: texts[question] for question in (SENSORS, FUSION, EDGES, PLACES, OTHERS) if texts[question]}
+
+
+def _among(verdicts: Sequence[Verdict], rows: pd.DataFrame) -> list[Verdict]:
+    """Return the verdicts on these rows, the largest drop first."""
+    names = set(rows["condition"])
+    return sorted((one for one in verdicts if one.cut.condition in names), key=lambda one: -one.drop)
+
+
+def _closed(one: Verdict, cell: Cell) -> str:
+    """Say how the result changes with the indirect path through CLS closed."""
+    if pd.isna(one.cut.cls_path_closed):
+        return ""
+    return (
+        f" With the path through CLS closed as well, {metric_words(cell.metric)} is {value(one.cut.cls_path_closed)}."
+    )
+
+
+def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str]:
+    """Name the single layers or heads with a shown effect; if there is none, the one with the largest."""
+    shown = [one for one in ablations if one.verdict == "shown"]
+    if shown:
+        named = "; ".join(
+            f"{what_was_done(one.row, cell).removesuffix(' cut')} {drop_in_words(one, cell)}" for one in shown
+        )
+        yield f"{len(shown)} of {len(ablations)} cuts of a single {kind} have a clear and specific effect: {named}."
+    elif ablations:
+        start = f"No cut of a single {kind} has a clear and specific effect"
+        yield f"{start}. The largest: {sentence(ablations[0], cell)[:1].lower()}{sentence(ablations[0], cell)[1:]}"
+
+
+def _comparisons(findings: Findings) -> Iterator[str]:
+    """Compare each level of a factor with the reference level."""
+    confidence, metric = findings.study.statistics.confidence, metric_words(findings.metric)
+    for row in findings.level_tests.to_dict("records"):
+        where = level_in_words(findings, row)
+        change = f"{metric} {value(row['mean'])} compared with {value(row['baseline_mean'])}"
+        if pd.isna(row["ci_low"]):
+            why = f"an interval needs {FEWEST} subjects" if row["n_subjects"] < FEWEST else "all subjects changed alike"
+            yield f"{where}: {change}, a change of {change_in_words(row, confidence)} without an interval ({why})."
+        elif row["ci_low"] > 0 or row["ci_high"] < 0:
+            yield f"{where}: {change}, a difference of {change_in_words(row, confidence)}."
+        else:
+            yield f"{where}: no detectable difference ({change}, {change_in_words(row, confidence)})."
+
+
+def level_in_words(findings: Findings, row: Mapping[str, Any]) -> str:
+    """Name a comparison of levels: `"architecture multimodal-mlp compared with hierarchical (sensors: acc)"`."""
+    others = [f"{name}: {row[name]}" for name in findings.factors if name != row["factor"]]
+    return f"{row['factor']} {row['level']} compared with {row['to']}" + (f" ({', '.join(others)})" if others else "")
