@@ -102,7 +102,7 @@ def test_subjects_are_in_natural_order(tmp_path):
         ({"emg_flexors": np.zeros((8, 8, 500))}, {}, "emg is shorter than the labels"),
         ({"emg_flexors": np.zeros((8, 8, 0))}, {}, "emg is shorter than the labels"),
         ({"emg_flexors": np.full((8, 8, 8400), np.nan)}, {}, "emg is NaN or infinite in channel flexor 0.0"),
-        ({"force": np.zeros((6, 8400))}, {}, "force has 6 channels, expected 9"),
+        ({"force": np.zeros((6, 8400))}, {}, r"force is float64 \[3048, 6\], expected numbers \[time, 9\]"),
         ({}, {"onset": "start"}, "onset must be one of cue, adjusted, got 'start'"),
         ({}, {"sensors": "emg"}, "sensors must be a list"),
         ({}, {"margin_s": -1}, "margin_s must be 0 to 60 s"),

@@ -61,8 +61,8 @@ def test_force_becomes_the_target_of_windows_of_two_second_pieces(tmp_path):
     "changes, message",
     [
         ({"Force": None}, r"no variable 'Force' \(it has emg\); is the file complete"),
-        ({"emg": np.zeros((900, 7))}, r"emg is float64 \(900, 7\), expected numbers \[time, 8\]"),
-        ({"emg": np.zeros((0, 8))}, r"emg is float64 \(0, 8\)"),
+        ({"emg": np.zeros((900, 7))}, r"emg is float64 \[900, 7\], expected numbers \[time, 8\]"),
+        ({"emg": np.zeros((0, 8))}, r"emg is float64 \[0, 8\]"),
         ({"Force": np.full((900, 1), np.nan)}, "Force is NaN or infinite"),
         ({"Force": np.zeros((899, 1))}, r"differ in length \(emg 900, force 899 rows\)"),
     ],

@@ -125,7 +125,7 @@ def test_global_labels_stay_as_they_are(tmp_path):
 
 def test_labels_that_fit_both_numberings_need_an_answer(tmp_path):
     folder = write(tmp_path, name="S1_E2_A1.mat", labels=range(13, 18), exercise=np.uint8(2))
-    with pytest.raises(DataError, match="13 to 17 fit both numberings .*; set label_numbering"):
+    with pytest.raises(DataError, match="13 to 17 fit both numberings .*, or set label_numbering"):
         one(folder, exercises=(2,))
     assert max(one(folder, exercises=(2,), label_numbering="global").label) == 17
     assert max(one(folder, exercises=(2,), label_numbering="local").label) == 29

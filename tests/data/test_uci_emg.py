@@ -74,14 +74,14 @@ def test_a_series_present_twice_is_rejected(tmp_path):
 @pytest.mark.parametrize(
     "rows, header, message",
     [
-        (table()[:-1] + ["900\t1e-05"], HEADER, "channel2 is not a number in line 901; is the file complete"),
-        (table()[:-1] + ["901\tx" + "\t0" * 8], HEADER, "channel1 is not a number in line 901"),
-        ([*table()[:5], table()[3]], HEADER, "time does not rise in line 7"),
-        ([r[:-1] + "9" for r in table()], HEADER, "unknown class 9; expected 0 to 7"),
+        (table()[:-1] + ["900\t1e-05"], HEADER, "channel2 in line 901 is nan, expected a number; is it complete"),
+        (table()[:-1] + ["901\tx" + "\t0" * 8], HEADER, "channel1 in line 901 is x, expected a number"),
+        ([*table()[:5], table()[3]], HEADER, "time does not rise in row 6"),
+        ([r[:-1] + "9" for r in table()], HEADER, "class in line 2 is 9, expected 0 to 7"),
         (table(), HEADER.replace("class", "label"), "columns .*label, expected .*class"),
         ([], HEADER, "time does not rise|too few"),
-        ([*table()[:-1], table()[-1][:-1] + "0.5"], HEADER, "class is not a whole number in line 901"),
-        ([*table()[:-1], "901\t1e300" + "\t0" * 8], HEADER, "channel1 is not a number in line 901"),
+        ([*table()[:-1], table()[-1][:-1] + "0.5"], HEADER, "class in line 901 is 0.5, expected 0 to 7"),
+        ([*table()[:-1], "901\t1e300" + "\t0" * 8], HEADER, "channel1 in line 901 is 1e.300, expected a number"),
         ([row + "\t0" for row in table()], HEADER, "cannot be read .rows are longer than the header"),
     ],
 )

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 AxisOrder = Literal["auto", "electrode_major", "axis_major"]
 """x1, y1, z1, x2, ... or x1, x2, ..., y1, y2, ...; `auto` determines it from gravity."""
 AXES = ("x", "y", "z")
-ORDERS = ("electrode_major", "axis_major")
 MOST_ROWS = 20_000
 SEPARABLE = 1.5
 """The order is clear if the other order's deviation from 1 g is larger by this factor."""
@@ -29,29 +28,21 @@ def electrode_major(data: AccColumns, order: str) -> AccColumns:
 
 
 def order_from_gravity(acc: AccColumns, at_rest: Bool[np.ndarray, " time"]) -> tuple[str, str]:
-    """Return the order in which the norms are nearest to 1 g at rest, and a note with the deviations.
+    """Return the order in which the norms of `acc` (g) are nearest to 1 g at rest, and a note with the deviations.
 
-    Args:
-        acc: Acceleration (g), three columns for each sensor.
-        at_rest: Rows without movement; if there are none, all rows are used.
+    If no row is at rest, all rows are used.
     """
     if acc.shape[1] == len(AXES):
         return "electrode_major", ""
     rows = np.flatnonzero(at_rest) if at_rest.any() else np.arange(len(acc))
     some = acc[rows[:: max(1, len(rows) // MOST_ROWS)]]
-    deviation = {order: _off_gravity(some, order) for order in ORDERS}
-    best, other = sorted(ORDERS, key=deviation.__getitem__)
+    deviation = {}  # root mean square of the norms' differences from 1 g
+    for order in ("electrode_major", "axis_major"):
+        triads = electrode_major(some, order).reshape(len(some), -1, len(AXES))
+        deviation[order] = float(np.sqrt(np.mean((np.linalg.norm(triads, axis=2) - 1) ** 2)))
+    best, other = sorted(deviation, key=deviation.__getitem__)
     listed = " and ".join(f"{deviation[order]:.3f} g ({order})" for order in (best, other))
     if deviation[other] < SEPARABLE * deviation[best]:
-        return (
-            "electrode_major",
-            f"acc: the column order is not clear from gravity (norms at rest deviate from 1 g by {listed});"
-            " electrode_major assumed, set acc_order",
-        )
+        unclear = f"acc: the column order is not clear from gravity (norms at rest deviate from 1 g by {listed})"
+        return "electrode_major", f"{unclear}; electrode_major assumed, set acc_order"
     return best, f"acc: column order {best}, because norms at rest deviate from 1 g by {listed}"
-
-
-def _off_gravity(acc: AccColumns, order: str) -> float:
-    """Root mean square deviation of the sensors' norms from 1 g, in g."""
-    triads = rearrange(electrode_major(acc, order), "time (electrode xyz) -> time electrode xyz", xyz=len(AXES))
-    return float(np.sqrt(np.mean((np.linalg.norm(triads, axis=2) - 1) ** 2)))

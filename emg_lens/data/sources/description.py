@@ -3,20 +3,19 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
-from emg_lens.data.sources.path_pattern import PathPattern
 from emg_lens.data.text import read_bytes
 from emg_lens.io.yaml_text import read_yaml
 from emg_lens.validation import ArgumentError, SpecModel
 
-MS_PER_UNIT = {"s": 1000.0, "ms": 1.0, "us": 0.001}
+S_PER_UNIT = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+MOST_FIELDS = 10
+"""Matching a long name to more fields could take minutes."""
 
 
 def _columns(given: Any) -> Any:
@@ -160,19 +159,26 @@ class FolderDescription(SpecModel):
     @classmethod
     def read(cls, path: Path) -> "FolderDescription":
         """Read a YAML file."""
+        text = read_bytes(path).read()
         try:
-            text = read_bytes(path).read().decode()
-            return cls.from_content(read_yaml(text))
+            return cls.from_content(read_yaml(text.decode()))
         except ArgumentError as error:
             raise DataError(f"{path}: {error}") from None
-        except DataError:
-            raise
         except ValueError as error:
             raise DataError(f"{path}: cannot be read as a description of a folder ({error})") from None
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FolderDescription":
-        fields = self.pattern.fields
+        between, fields = self._pieces
+        doubled = [name for name, times in Counter(fields).items() if times > 1]
+        if not fields or any("{" in piece or "}" in piece for piece in between):
+            raise ValueError("files has no field in braces, or braces that do not match")
+        if len(fields) > MOST_FIELDS or doubled:
+            what = f"the field {doubled[0]!r} twice" if doubled else f"more than {MOST_FIELDS} fields"
+            raise ValueError(f"files has {what}")
+        if not all(between[1:-1]):
+            touching = between.index("", 1)
+            raise ValueError(f"files needs text between {fields[touching - 1]!r} and {fields[touching]!r}, such as _")
         if "subject" not in fields:
             raise ValueError("files needs the field {subject}, which names the subject of a file")
         for name, part in (("label", self.label), ("repetition", self.repetition)):
@@ -182,17 +188,25 @@ class FolderDescription(SpecModel):
                 )
         return self
 
-    @cached_property
-    def pattern(self) -> PathPattern:
-        """The parsed pattern of paths relative to the folder."""
-        return PathPattern.parse(unicodedata.normalize("NFC", self.files))
+    @property
+    def _pieces(self) -> tuple[list[str], list[str]]:
+        """The pattern's text before, between and after the fields; and the names of the fields."""
+        pieces = re.split(r"\{(\w+)\}", unicodedata.normalize("NFC", self.files))
+        return pieces[::2], pieces[1::2]
 
-    def places(self, path: Path, root: Path) -> Mapping[str, str] | None:
+    def places(self, path: Path, root: Path) -> dict[str, str] | None:
         """Return the values of the fields in a file's path; None if the path does not match."""
-        readings = self.pattern.readings(unicodedata.normalize("NFC", path.relative_to(root).as_posix()))
-        if len(readings) > 1:
+        between, fields = self._pieces
+        name = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
+        longest, shortest = (
+            re.fullmatch(field.join(map(re.escape, between)), name) for field in ("([^/]+)", "([^/]+?)")
+        )
+        if longest is None or shortest is None:
+            return None
+        readings = [dict(zip(fields, match.groups(), strict=True)) for match in (longest, shortest)]
+        if readings[0] != readings[1]:
             raise DataError(
                 f"{path} matches files {self.files!r} in two ways, {readings[0]} and {readings[1]}; put text between"
                 " fields that does not occur inside them"
             )
-        return readings[0] if readings else None
+        return readings[0]

@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from emg_lens.data.files import check_choices, existing_folder, files_below, natural_key, read_parts, select_subjects
-from emg_lens.data.matlab import as_float32
-from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
+from emg_lens.data.recording import UNLABELLED, DataError, Recording
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.value_checks import check_finite
+from emg_lens.data.sources.file_values import check_times, checked_signal
 from emg_lens.data.text import check_columns, first_line, read_bytes, read_rows
 from emg_lens.io.binary import hdf5_fields
 
@@ -22,7 +21,6 @@ METADATA = "metadata.csv"
 EXPECTED = f"{METADATA} and the .hdf5 files that it lists, at any depth"
 TABLE = "emg2pose/timeseries"
 FS = 2000.0
-RATE_TOLERANCE = 0.02
 LONGEST_STEP = 4
 """A time step of more than this many rows is a gap."""
 
@@ -65,32 +63,16 @@ def read(
     """Read one file."""
     fields = ["time", *dict.fromkeys(SIGNALS[name][0] for name in (*sensors, "angles"))]
     table = read_parts(hdf5_fields, path, f"a recording of {NAME}", name=TABLE, fields=fields)
-    if table["time"].ndim != 1 or table["time"].dtype.kind != "f":
-        what = f"{table['time'].dtype} {list(table['time'].shape)}"
-        raise DataError(f"{path}: time is {what}, expected one number of seconds per row")
-    steps = np.diff(table["time"])
-    if not len(table["time"]) or not (steps > 0).all():
-        raise DataError(f"{path}: time does not rise from row to row; is the file complete?")
-    measured = 1 / float(np.median(steps)) if len(steps) else FS
-    if abs(measured / FS - 1) > RATE_TOLERANCE:
-        raise DataError(f"{path}: {measured:.6g} rows per second by the time column, expected {FS:g}")
-    notes = []
-    gaps = int((steps > LONGEST_STEP / FS).sum())
-    if gaps:
-        notes.append(f"time has {gaps} gaps, the longest of {steps.max():.2f} s: rows are missing")
-    for name in dict.fromkeys((*sensors, "angles")):
-        field, channels, *_ = SIGNALS[name]
-        if table[field].shape != (len(steps) + 1, len(channels)):
-            raise DataError(f"{path}: {field} is {list(table[field].shape)}, expected [time, {len(channels)}]")
-    without_angles = (table["joint_angles"] == 0).all(axis=1)
+    if table["time"].ndim != 1:
+        raise DataError(f"{path}: time has shape {table['time'].shape}, expected one number of seconds per row")
+    notes = check_times(table["time"], FS, LONGEST_STEP, f"{path}")
+    without_angles = (table["joint_angles"].reshape(len(table["time"]), -1) == 0).all(axis=1)
     if without_angles.any():
         notes.append(f"{without_angles.mean():.1%} of rows have no joint angles (all zero) and are excluded")
     signals = {}
     for name in sensors:
         field, channels, units, placement = SIGNALS[name]
-        data = as_float32(table[field])
-        check_finite(data, channels, f"{path}: {field}")
-        signals[name] = Signal(data, FS, FS, units, channels, placement)
+        signals[name] = checked_signal(f"{path}: {field}", table[field], FS, FS, units, channels, placement)
     label = np.where(without_angles, UNLABELLED, stages[stage])
     names = {number: name for name, number in stages.items()}
     meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": tuple(notes)}

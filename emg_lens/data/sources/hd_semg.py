@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from emg_lens.data.files import check_choice, check_choices, index_files, read_parts, select_subjects
-from emg_lens.data.matlab import as_float32
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.value_checks import check_finite, whole_numbers
+from emg_lens.data.sources.file_values import checked_signal, whole_numbers
 from emg_lens.io.binary import hdf5_rows
 
 Onset = Literal["cue", "adjusted"]
@@ -121,12 +120,8 @@ def _signal(path: Path, name: str, first: int, last: int) -> Signal:
     variables = _rows(path, keys, first, last)
     if any(variables[key].shape[:1] != (last - first,) for key in keys):
         raise DataError(f"{path}: {name} is shorter than the labels; is the file complete?")
-    tables = [as_float32(variables[key].reshape(last - first, -1)) for key in keys]
-    data: Float[np.ndarray, "time channel"] = np.concatenate(tables, axis=1)
-    if data.shape[1] != len(CH_NAMES[name]):
-        raise DataError(f"{path}: {name} has {data.shape[1]} channels, expected {len(CH_NAMES[name])}")
-    check_finite(data, CH_NAMES[name], f"{path}: {name}")
-    return Signal(data, FS, native_fs, units, CH_NAMES[name], PLACEMENT[name])
+    data = np.concatenate([variables[key].reshape(last - first, -1) for key in keys], axis=1)
+    return checked_signal(f"{path}: {name}", data, FS, native_fs, units, CH_NAMES[name], PLACEMENT[name])
 
 
 def _rows(path: Path, keys: tuple[str, ...], first: int | None, last: int | None) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from emg_lens.data.files import index_files, select_subjects
-from emg_lens.data.matlab import as_float32, read_mat
-from emg_lens.data.recording import DataError, Recording, Signal
+from emg_lens.data.matlab import read_mat
+from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.value_checks import check_finite
+from emg_lens.data.sources.file_values import checked_signal
 
 NAME = "myo-force"
 EXPECTED = "files recording_force_<name>.mat"
@@ -51,14 +51,10 @@ def find(root: str | Path) -> dict[str, list[Path]]:
 def read(path: Path, subject: str) -> Recording:
     """Read one file."""
     content = read_mat(path, [key for key, *_ in SIGNALS.values()])
-    signals = {}
-    for modality, (key, names, placement) in SIGNALS.items():
-        data = content[key]
-        if data.ndim != 2 or data.shape[1] != len(names) or not len(data):
-            raise DataError(f"{path}: {key} is {data.dtype} {data.shape}, expected numbers [time, {len(names)}]")
-        data = as_float32(data)
-        check_finite(data, names, f"{path}: {key}")
-        signals[modality] = Signal(data, FS, FS, "adc", names, placement)
+    signals = {
+        modality: checked_signal(f"{path}: {key}", content[key], FS, FS, "adc", names, placement)
+        for modality, (key, names, placement) in SIGNALS.items()
+    }
     rows = {modality: len(signal.data) for modality, signal in signals.items()}
     if len(set(rows.values())) > 1:
         listed = ", ".join(f"{modality} {n}" for modality, n in rows.items())

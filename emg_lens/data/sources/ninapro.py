@@ -18,6 +18,7 @@ from emg_lens.data.matlab import as_float32, read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.axis_order import AXES, AxisOrder, electrode_major, order_from_gravity
+from emg_lens.data.sources.file_values import checked_signal
 from emg_lens.data.sources.ninapro_labels import (
     REPETITION_OF,
     Exercise,
@@ -27,7 +28,6 @@ from emg_lens.data.sources.ninapro_labels import (
     fit_length,
     read_labels,
 )
-from emg_lens.data.sources.value_checks import check_finite
 
 FILE_NAME = re.compile(r"S(?P<subject>\d+)_(?:A\d_)?E(?P<exercise>\d)(?:_A(?P<part>\d))?\.mat", re.IGNORECASE)
 SCALARS = ("subject", "exercise", "frequency")
@@ -151,9 +151,8 @@ def load(
     wanted = family.default if sensors is None else sensors
     check_choices(family.name, "sensors", wanted, family.sensors)
     index = select_subjects(find(family, root, exercises=exercises, parts=parts), subjects)
-    options = {"labels": labels, "label_numbering": label_numbering, "acc_order": acc_order, "fs": fs}
     return (
-        read(path, family, subject, sensors=tuple(wanted), **options)
+        read(path, family, subject, tuple(wanted), labels, label_numbering, acc_order, fs)
         for subject, paths in index.items()
         for path in paths
     )
@@ -175,26 +174,26 @@ def find(
         where = f"exercise {exercise}{f', part {part:02}' * (n_parts > 1)}"
         return (f"S{int(match['subject'])}", where) if wanted else ("", "")
 
-    expected = f"{family.name} files {_example(family, exercises)} at any depth"
-    return index_files(root, family.file_name, key, expected)
+    example = f"S<n>_E<{'|'.join(map(str, exercises))}>_A1.mat"
+    if "day" in family.file_name.groupindex:
+        example = "S<n>_D<day>_T<1|2>.mat"
+    return index_files(root, family.file_name, key, f"{family.name} files {example} at any depth")
 
 
 def read(
     path: Path,
     family: Family,
     subject: str,
-    *,
     sensors: tuple[str, ...],
-    labels: LabelVector = "restimulus",
-    label_numbering: Numbering = "auto",
-    acc_order: str = "auto",
-    fs: float | None = None,
+    labels: LabelVector,
+    label_numbering: Numbering,
+    acc_order: str,
+    fs: float | None,
 ) -> Recording:
     """Read one file; notes list every repair and assumption."""
     match = family.file_name.fullmatch(path.name)
-    number, part = family.place(match) if match else (0, 0)
-    if number not in family.exercises:
-        raise DataError(f"{path}: expected a file name of {family.name}, {_example(family, (1,))}")
+    assert match is not None  # `find` has matched it
+    number, part = family.place(match)
     exercise, notes = family.exercises[number], list(family.notes)
     needed = (*(family.sensors[name].key or name for name in sensors), labels, REPETITION_OF[labels])
     content = read_mat(path, needed, SCALARS)
@@ -216,7 +215,9 @@ def read(
     label, changed = read_labels(label, exercise, label_numbering, f"{path}: {labels}")
     notes += changed
     if acc_order == "auto" and any(family.sensors[name].three_axes for name in sensors):
-        acc_order, note = _order(tables, label == REST)
+        acc_order, note = "electrode_major", "column order electrode_major assumed; read acc to determine it"
+        if "acc" in tables:
+            acc_order, note = order_from_gravity(tables["acc"], (label == REST)[: len(tables["acc"])])
         notes += [note] if note else []
     signals = {}
     for name in sensors:
@@ -233,7 +234,7 @@ def read(
     unnumbered = int(((label > REST) & (repetition <= 0)).sum())
     if unnumbered:
         notes.append(f"{unnumbered} rows have a gesture but no repetition number")
-    repetition = np.where(repetition > 0, repetition + exercise.first_repetition(part), repetition)
+    repetition = np.where(repetition > 0, repetition + sum(exercise.repetitions[: part - 1]), repetition)
     names = dict(enumerate(family.gestures, start=1))
     meta = {
         "dataset": family.name,
@@ -251,20 +252,11 @@ def _table(content: Mapping[str, Any], name: str, family: Family, path: Path) ->
     sensor, data = family.sensors[name], content[family.sensors[name].key or name]
     fewest = family.fewest_electrodes or len(sensor.ch_names)
     few = [len(sensor.channels(n)) for n in range(fewest, len(sensor.ch_names))]
-    if data.ndim != 2 or (data.shape[1] not in (*few, sensor.n_columns) and not sensor.weights):
-        raise DataError(f"{path}: {name} has shape {data.shape}, expected [time, {sensor.n_columns}]")
-    if data.shape[1] < sensor.n_columns and sensor.weights:
-        raise DataError(f"{path}: {name} has shape {data.shape}, expected [time, {sensor.n_columns}] or more")
+    n_columns = data.shape[1] if data.ndim == 2 else 0
+    if n_columns < sensor.n_columns if sensor.weights else n_columns not in (*few, sensor.n_columns):
+        more = " or more" * bool(sensor.weights)
+        raise DataError(f"{path}: {name} has shape {data.shape}, expected [time, {sensor.n_columns}]{more}")
     return as_float32(data)
-
-
-def _order(
-    tables: Mapping[str, Float[np.ndarray, "time column"]], at_rest: Bool[np.ndarray, " time"]
-) -> tuple[str, str]:
-    """Column order of three-axis sensors, determined from the accelerometer if it is read; and a note."""
-    if "acc" not in tables:
-        return "electrode_major", "three-axis sensors: column order electrode_major assumed; read acc to determine it"
-    return order_from_gravity(tables["acc"], at_rest[: len(tables["acc"])])
 
 
 def _signal(
@@ -288,8 +280,7 @@ def _signal(
         dead = [names[column] for column in np.flatnonzero(~used)]
         notes.append(f"emg: channels of zeros left out: {', '.join(dead)}")
         data, names = data[:, used], tuple(one for one in names if one not in dead)
-    check_finite(data, names, f"{path}: {name}")
-    return Signal(data, fs, sensor.native_fs, sensor.units, names, sensor.placement)
+    return checked_signal(f"{path}: {name}", data, fs, sensor.native_fs, sensor.units, names, sensor.placement)
 
 
 def _exclude_nan(
@@ -305,9 +296,3 @@ def _exclude_nan(
     label[: len(missing)][missing[: len(label)]] = UNLABELLED
     notes.append(f"{name}: {missing.sum()} rows with NaN are excluded")
     return data, label
-
-
-def _example(family: Family, exercises: Sequence[int]) -> str:
-    if "day" in family.file_name.groupindex:
-        return "S<n>_D<day>_T<1|2>.mat"
-    return f"S<n>_E<{'|'.join(str(number) for number in exercises)}>_A1.mat"

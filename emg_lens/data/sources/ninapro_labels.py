@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from emg_lens.data.recording import REST, UNLABELLED, DataError
-from emg_lens.data.sources.value_checks import whole_numbers
+from emg_lens.data.sources.file_values import whole_numbers
 
 LabelVector = Literal["restimulus", "stimulus"]
 Numbering = Literal["auto", "local", "global"]
@@ -29,7 +29,7 @@ class Exercise:
         start: Number of its first gesture in the whole data base.
         repetitions: Number of repetitions of each gesture in a file; one entry for each file of the exercise.
         performed: Numbers of the gestures that are performed; default all.
-        codes: Labels of an early release, in order of the gestures.
+        codes: Labels of an early release, in order of the gestures; they rise.
     """
 
     size: int
@@ -48,18 +48,12 @@ class Exercise:
         """Numbers of the gestures that are performed."""
         return self.performed or tuple(range(self.start, self.stop + 1))
 
-    def first_repetition(self, part: int) -> int:
-        """Offset of the repetition numbers of a part (from 1), so that numbers continue through all parts."""
-        return sum(self.repetitions[: part - 1])
-
 
 def read_labels(label: LabelRows, exercise: Exercise, numbering: Numbering, what: str) -> tuple[LabelRows, list[str]]:
     """Convert labels to the numbering of the whole data base; also return notes on the change."""
     label, active = label.copy(), label[label > REST]
     if exercise.codes and set(active.tolist()) <= set(exercise.codes) and active.max(initial=0) > exercise.size:
-        for gesture, code in enumerate(exercise.codes, start=exercise.start):
-            label[np.isin(label, code)] = -gesture - 1  # below -1, so that no code is replaced twice
-        label[label < UNLABELLED] = -label[label < UNLABELLED] - 1
+        label[label > REST] = exercise.start + np.searchsorted(exercise.codes, active)
         return label, [f"labels are codes of an early release ({active.min()} to {active.max()}): renumbered"]
     offset = label_offset(active, exercise, numbering, what)
     label[label > REST] += offset
@@ -72,16 +66,13 @@ def label_offset(active: LabelRows, exercise: Exercise, numbering: Numbering, wh
         return 0
     low, high = int(active.min()), int(active.max())
     fits = {"local": high <= exercise.size, "global": low >= exercise.start and high <= exercise.stop}
-    ranges = f"local 1 to {exercise.size}, global {exercise.start} to {exercise.stop}"
-    if numbering == "auto":
-        if all(fits.values()):
-            raise DataError(f"{what} {low} to {high} fit both numberings ({ranges}); set label_numbering")
-        if not any(fits.values()):
-            raise DataError(f"{what} {low} to {high} fit no numbering of this exercise ({ranges}); check the file")
-        numbering = "local" if fits["local"] else "global"
-    if not fits[numbering]:
-        raise DataError(f"{what} {low} to {high} are not {numbering} ({ranges}); check label_numbering")
-    return exercise.start - 1 if numbering == "local" else 0
+    possible = [name for name in fits if fits[name] and numbering in ("auto", name)]
+    if len(possible) != 1:
+        either = "fit both numberings" if possible else "fit no numbering"
+        wrong = either if numbering == "auto" else f"are not {numbering}"
+        ranges = f"local 1 to {exercise.size}, global {exercise.start} to {exercise.stop}"
+        raise DataError(f"{what} {low} to {high} {wrong} ({ranges}); check the file, or set label_numbering")
+    return exercise.start - 1 if possible == ["local"] else 0
 
 
 def fit_length(column: Shaped[np.ndarray, "..."], n_rows: int, key: str, path: Path, notes: list[str]) -> LabelRows:

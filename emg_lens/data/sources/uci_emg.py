@@ -6,7 +6,7 @@ column, `native_fs` the rate of changes, and a note gives both.
 """
 
 import re
-import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pandas as pd
 from emg_lens.data.files import index_files, select_subjects
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
-from emg_lens.data.sources.repetition_numbers import number_runs
+from emg_lens.data.sources.file_values import number_runs, rising_steps
 from emg_lens.data.text import check_columns, first_line, read_bytes, read_rows
 
 NAME = "uci-emg"
@@ -51,7 +51,7 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
         subjects: Names (`"03"`) or numbers; default all.
     """
     index = select_subjects(find(root), subjects)
-    return (read(path, subject, done) for subject, paths in index.items() for done in [{}] for path in paths)
+    return (read(path, subject, done) for subject, paths in index.items() for done in [Counter()] for path in paths)
 
 
 def find(root: str | Path) -> dict[str, list[Path]]:
@@ -63,29 +63,31 @@ def find(root: str | Path) -> dict[str, list[Path]]:
     return index_files(root, FILE_NAME, place, EXPECTED)
 
 
-def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Recording:
-    """Read one series.
-
-    Args:
-        path: The file.
-        subject: Name of the subject.
-        done: Number of runs of each class in earlier series; updated in place.
-    """
-    table = _table(path)
-    time, label = table["time"].to_numpy(float), table["class"].to_numpy(int)
-    steps = np.diff(time)
-    if len(time) < 2 or (steps <= 0).any():
-        row = int(np.argmax(steps <= 0)) + 3 if len(time) > 1 else 2
-        raise DataError(f"{path}: time does not rise in line {row}; is the file damaged?")
-    unknown = sorted(set(label.tolist()) - {UNMARKED, *CLASSES, *OPTIONAL_CLASSES})
-    if unknown:
-        raise DataError(f"{path}: unknown class {unknown[0]}; expected {UNMARKED} to {max(OPTIONAL_CLASSES)}")
-    data = table[list(COLUMNS[1:-1])].to_numpy(np.float32)
+def read(path: Path, subject: str, done: Counter[int]) -> Recording:
+    """Read one series; `done` has the number of runs of each class in earlier series, and is updated in place."""
+    text = read_bytes(path)
+    check_columns(first_line(text), "\t", path)
+    try:
+        table = read_rows(text, sep="\t")
+    except ValueError as error:  # includes parser errors of pandas
+        raise DataError(f"{path}: cannot be read ({str(error).strip().splitlines()[0]}); is it complete?") from None
+    if tuple(table.columns) != COLUMNS:
+        present = ", ".join(map(str, table.columns[:12]))
+        raise DataError(f"{path}: columns {present}, expected {', '.join(COLUMNS)}")
+    numbers = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    valid = np.abs(numbers) < np.finfo(np.float32).max  # false for NaN
+    valid[:, -1] &= np.isin(numbers[:, -1], [UNMARKED, *CLASSES, *OPTIONAL_CLASSES])
+    if not valid.all():
+        row, column = np.argwhere(~valid)[0]
+        expected = f"{UNMARKED} to {max(OPTIONAL_CLASSES)}" if COLUMNS[column] == "class" else "a number"
+        value = table.iloc[row, column]
+        raise DataError(f"{path}: {COLUMNS[column]} in line {row + 2} is {value}, expected {expected}; is it complete?")
+    time, label = numbers[:, 0], numbers[:, -1].astype(int)
+    steps = rising_steps(time, f"{path}: time")
+    data = numbers[:, 1:-1].astype(np.float32)
     seconds = (time[-1] - time[0]) / 1000
-    fs, drift = (
-        len(steps) / seconds,
-        np.abs((time - time[0]) - np.arange(len(time)) * seconds / len(steps) * 1000),
-    )
+    fs = len(steps) / seconds
+    drift = np.abs((time - time[0]) - np.arange(len(time)) * seconds / len(steps) * 1000)
     changes = (np.diff(data, axis=0) != 0).any(axis=1)
     native_fs = min(fs, max(1, changes.sum()) / seconds)
     notes = [f"{fs:.1f} rows per second by the time column, off uniform times by {drift.max():.0f} ms at most"]
@@ -97,39 +99,16 @@ def read(path: Path, subject: str, done: dict[int, int] | None = None) -> Record
     gap = int(np.argmax(steps))
     if steps[gap] > LONGEST_STEP_MS:
         notes.append(f"time jumps by {steps[gap]:.0f} ms after line {gap + 2}: rows are missing")
-    signal = Signal(data, fs, native_fs, "V", COLUMNS[1:-1], "Myo band on the forearm")
-    present = {i: name for i, name in OPTIONAL_CLASSES.items() if (label == i).any()}
-    meta = {"dataset": NAME, "file": str(path), "class_names": {**CLASSES, **present}, "notes": tuple(notes)}
-    runs: dict[int, int] = {}
+    runs: Counter[int] = Counter()
     number_runs(label, runs)
-    other_counts = [f"{name} {runs.get(i, 0)}" for i, name in CLASSES.items() if runs.get(i, 0) != RUNS]
+    other_counts = [f"{name} {runs[i]}" for i, name in CLASSES.items() if runs[i] != RUNS]
     if other_counts:
-        meta["notes"] += (f"gestures without {RUNS} repetitions ({', '.join(other_counts)}): is the file complete?",)
-    repetition = np.where(label == UNMARKED, 0, number_runs(label, {} if done is None else done))
+        notes.append(f"gestures without {RUNS} repetitions ({', '.join(other_counts)}): is the file complete?")
+    signal = Signal(data, fs, native_fs, "V", COLUMNS[1:-1], "Myo band on the forearm")
+    names = CLASSES | {i: name for i, name in OPTIONAL_CLASSES.items() if runs[i]}
+    meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": tuple(notes)}
+    repetition = np.where(label == UNMARKED, 0, number_runs(label, done))
     return Recording(subject, {"emg": signal}, np.where(label == UNMARKED, UNLABELLED, label), repetition, fs, meta)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    text = read_bytes(path)
-    check_columns(first_line(text), "\t", path)
-    try:
-        table = read_rows(text, sep="\t")
-    except ValueError as error:  # includes parser errors of pandas
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{path}: cannot be read ({reason}); is it complete?") from None
-    if tuple(table.columns) != COLUMNS:
-        present = textwrap.shorten(", ".join(table.columns), 200)
-        raise DataError(f"{path}: columns {present}, expected {', '.join(COLUMNS)}")
-    for column in COLUMNS:
-        numbers = np.asarray(pd.to_numeric(table[column], errors="coerce"), float)
-        valid = np.abs(numbers) < np.finfo(np.float32).max  # false for NaN
-        if column == "class":
-            valid &= numbers == np.round(numbers)
-        if not valid.all():
-            line = int(np.argmin(valid)) + 2
-            what = "not a whole number" if column == "class" else "not a number"
-            raise DataError(f"{path}: {column} is {what} in line {line}; is the file complete?")
-    return table
 
 
 UCI_EMG = DataSet(NAME, load, f"UCI EMG data for gestures, eight EMG channels: {EXPECTED}", find)
