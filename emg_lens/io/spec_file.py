@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import yaml
 
 from emg_lens.errors import EmgLensError
-from emg_lens.io.yaml_text import YAMLTextError, read_mapping, text_of_file
+from emg_lens.io.yaml_text import YAMLTextError, read_yaml
 from emg_lens.validation import ArgumentError, SpecModel, check_argument, short
 
 
@@ -49,9 +49,11 @@ class SpecFile(SpecModel):
         path, name = Path(name_or_path), str(name_or_path)
         if path.suffix in (".yaml", ".yml") or os.path.isfile(path):  # False also for text that cannot name a file
             try:
-                return cls.parse(text_of_file(path, cls.KIND), source=str(path))
-            except YAMLTextError as error:
-                raise cls.ERROR(str(error)) from None
+                text = path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:  # ValueError: not UTF-8, a zero byte
+                reason = "there is no such file" if isinstance(error, FileNotFoundError) else error
+                raise cls.ERROR(f"cannot read {cls.KIND} {name!r}: {reason}") from None
+            return cls.parse(text, source=name)
         shipped = shipped_names(cls.PACKAGE)
         if name not in shipped:
             raise cls.ERROR(f"unknown {cls.KIND} {short(name)}; give a .yaml file or one of: {', '.join(shipped)}")
@@ -67,12 +69,15 @@ class SpecFile(SpecModel):
         """
         source, (key, advice) = source or cls.KIND, cls.OTHER_KIND
         try:
-            content = read_mapping(text, source, ", ".join(cls.KEYS))
+            content = read_yaml(text)
+            if not isinstance(content, dict):
+                kind = "nothing" if content is None else f"a {type(content).__name__}"
+                raise cls.ERROR(f"{source} holds {kind}; expected keys such as {', '.join(cls.KEYS)}")
             if key in content and cls.KEYS[1] not in content:
                 raise cls.ERROR(f"{source} {advice}")
             return cls.from_content(content)
         except YAMLTextError as error:
-            raise cls.ERROR(str(error)) from None
+            raise cls.ERROR(f"{source} {error}") from None
         except ArgumentError as error:
             raise cls.ERROR(f"{source}: {error}") from None
 
