@@ -5,7 +5,7 @@ Field names are those that TransformerLens's utilities read from `model.cfg`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 class SignalConfig:
     """Inputs and outputs of a model; the configuration of every registered model derives from it.
 
-    Fields are checked against their types, choices and ranges, also in classes that add fields.
+    Fields are checked against their types, choices and ranges, also in classes that add fields (`ArgumentError`).
 
     Attributes:
         modalities: Channels of each modality, in the order of the input's channel axis.
@@ -41,9 +41,6 @@ class SignalConfig:
         n_classes: Outputs per trial: classes, or targets of a regression.
         class_names: One name per output (gesture labels, targets); default `"0"`, `"1"`, ...
         modality_order: Names of the modalities in order; set automatically, because JSON files sort their keys.
-
-    Raises:
-        ArgumentError: A field with a value that does not fit.
     """
 
     modalities: dict[str, int]
@@ -78,20 +75,15 @@ class SignalConfig:
         if len(self.class_names) != self.n_classes:
             raise ArgumentError(f"{len(self.class_names)} class_names; expected n_classes={self.n_classes}")
 
-    @property
-    def has_readout(self) -> bool:
-        """Whether the model gives `n_classes` outputs per trial."""
-        return True
+    has_readout = True
+    """Whether the model gives `n_classes` outputs per trial."""
+    n_weights = 0
+    """Number of trainable values or less (a lower bound); 0 if unknown."""
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output for one trial."""
         return (self.n_classes,)
-
-    @property
-    def n_weights(self) -> int:
-        """Number of trainable values or less (a lower bound); 0 if unknown."""
-        return 0
 
     @property
     def layout(self) -> TokenLayout:
@@ -190,6 +182,8 @@ class EncoderConfig(SignalConfig):
     final_rms = False
     parallel_attn_mlp = False
     n_key_value_heads = None
+    cls_shape: ClassVar[Any] = ()
+    """The leading axes of the CLS tokens' weights: none for a single one."""
     use_attn_result = False
     use_split_qkv_input = False
     use_attn_in = False
@@ -235,20 +229,11 @@ class EncoderConfig(SignalConfig):
             forbidden = forbidden | flow("cls", name)  # CLS contains information from later times
         return forbidden if self._permanent_mask == none() else self._permanent_mask | forbidden
 
-    @property
-    def has_times(self) -> bool:
-        """Whether each token belongs to a time: a patch, or a step of a front end."""
-        return self.patch_samples is not None
-
-    @property
-    def rotates(self) -> bool:
-        """Whether positions are rotary."""
-        return self.positions in ("rotary", "rotary_time")
-
-    @property
-    def adds_positions(self) -> bool:
-        """Whether position vectors are added to the embeddings."""
-        return self.positions in ("learned", "sinusoidal")
+    has_times = property(lambda self: self.patch_samples is not None, doc="Whether each token belongs to a time.")
+    rotates = property(lambda self: self.positions in ("rotary", "rotary_time"), doc="Whether positions are rotary.")
+    adds_positions = property(
+        lambda self: self.positions in ("learned", "sinusoidal"), doc="Whether vectors are added to the embeddings."
+    )
 
     @property
     def positional_embedding_type(self) -> str:
@@ -265,9 +250,12 @@ class EncoderConfig(SignalConfig):
     @property
     def n_weights(self) -> int:
         """Number of values in the matrices of embedding, attention, MLPs and unembedding."""
-        n_maps = self.n_channels if self.embedding == "dedicated" else 1
-        embedding = self.d_model * (n_maps * (self.patch_samples or self.n_samples) + self.n_ctx + self.n_classes)
+        embedding = self.d_model * (self.n_maps * (self.patch_samples or self.n_samples) + self.n_ctx + self.n_classes)
         return embedding + self.n_layers * self.d_model * (4 * self.d_model + 2 * self.d_mlp)
+
+    n_maps = property(
+        lambda self: self.n_channels if self.embedding == "dedicated" else 1, doc="Linear maps from samples to tokens."
+    )
 
     @property
     def has_readout(self) -> bool:
@@ -297,33 +285,13 @@ class EncoderConfig(SignalConfig):
         """Number of signal tokens, without CLS tokens."""
         return (self.n_channels if self.tokens == "channel" else len(self.modalities)) * self.n_patches
 
-    @property
-    def n_ctx(self) -> int:
-        """Number of positions of the residual stream."""
-        return self.n_tokens + self.cls_token
-
-    @property
-    def d_head(self) -> int:
-        """Width of a head."""
-        return self.d_model // self.n_heads
-
-    @property
-    def d_vocab(self) -> int:
-        """Number of classes, under TransformerLens's name for the width of the unembedding."""
-        return self.n_classes
-
-    @property
-    def d_vocab_out(self) -> int:
-        """Number of classes, as `d_vocab`."""
-        return self.n_classes
+    n_ctx = property(lambda self: self.n_tokens + self.cls_token, doc="Number of positions of the residual stream.")
+    d_head = property(lambda self: self.d_model // self.n_heads, doc="Width of a head.")
+    d_vocab = d_vocab_out = property(lambda self: self.n_classes, doc="`n_classes`, under TransformerLens's names.")
 
 
 def check_names_of_parts(names: Iterable[str]) -> None:
-    """Refuse names of modalities that cannot name a part of a model.
-
-    Raises:
-        ArgumentError: torch modules have an attribute of this name (`float`, `train`, `keys`).
-    """
+    """Refuse names of modalities that cannot name a part of a model (`float`, `train`, `keys`)."""
     taken = [name for name in names if hasattr(torch.nn.ModuleDict, name) or name == "training"]
     if taken:
         raise ArgumentError(f"a modality cannot be named {taken[0]!r} in this model: torch modules have this attribute")

@@ -206,7 +206,7 @@ class PostNormCache(BiosignalCache):
         return self._carry(sites, pos_slice, {"attn": heads}), names
 
     def _all_neurons(self, sites: list[Site], pos_slice: Selection, neuron_slice: Selection) -> tuple[Stack, list[str]]:
-        kept = as_slice(neuron_slice).apply(torch.arange(self.model.cfg.d_mlp), dim=0).reshape(-1)
+        kept = as_slice(neuron_slice).apply(torch.arange(len(self.model.blocks[0].mlp.W_out)), dim=0).reshape(-1)
 
         def neurons(layer: int) -> Stack:
             post = self._at(f"blocks.{layer}.mlp.hook_post", pos_slice)

@@ -63,25 +63,16 @@ class ChannelEmbed(nn.Module):
 
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
-        n_maps = self.count_maps(cfg)
         self.n_samples, self.n_channels = cfg.patch_samples or cfg.n_samples, list(cfg.modalities.values())
         self.adds_channels = cfg.tokens == "time"
         self.n_used = cfg.n_patches * self.n_samples
         self.initial_weights = cfg.initial_weights
         self.register_buffer("map_of_channel", None, persistent=False)
-        self.W_E = nn.Parameter(torch.empty(n_maps, self.n_samples, cfg.d_model))
-        self.b_E = nn.Parameter(torch.empty(n_maps, cfg.d_model))
-        self.cls = nn.Parameter(torch.empty(*self.cls_shape(cfg), cfg.d_model)) if cfg.cls_token else None
+        self.W_E = nn.Parameter(torch.empty(cfg.n_maps, self.n_samples, cfg.d_model))
+        self.b_E = nn.Parameter(torch.empty(cfg.n_maps, cfg.d_model))
+        self.cls = nn.Parameter(torch.empty(*cfg.cls_shape, cfg.d_model)) if cfg.cls_token else None
         self.mask_token = nn.Parameter(torch.empty(cfg.d_model)) if cfg.mask_token else None
         self.reset_parameters()
-
-    def count_maps(self, cfg: EncoderConfig) -> int:
-        """Return the number of linear maps: one per channel, or one for all."""
-        return cfg.n_channels if cfg.embedding == "dedicated" else 1
-
-    def cls_shape(self, cfg: EncoderConfig) -> tuple[int, ...]:  # noqa: ARG002 - for models with several
-        """Return the leading axes of `cls`: none for a single CLS token."""
-        return ()
 
     def multiply_accumulates(self, cfg: EncoderConfig) -> int:
         """Count the multiplications of the tokens of one trial."""
@@ -105,13 +96,8 @@ class ChannelEmbed(nn.Module):
     def hide(
         self, tokens: Float[Tensor, "batch pos d_model"], masked: HiddenTokens
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Put the mask token in the place of the `masked` tokens.
-
-        Raises:
-            ArgumentError: There is no mask token, or `masked` is not one truth value per token.
-        """
-        if self.mask_token is None:
-            raise ArgumentError("masked=...: this model has no mask token; build it with mask_token=True")
+        """Put the mask token in the place of the `masked` tokens."""
+        assert self.mask_token is not None
         if not isinstance(masked, Tensor) or masked.dtype != torch.bool or masked.shape != tokens.shape[:2]:
             raise ArgumentError(
                 f"masked={short(masked)}; expected torch.bool {list(tokens.shape[:2])}: one truth value per token, in"

@@ -186,12 +186,10 @@ class HookedBiosignalEncoder(TransformerLensSurface):
     def residual_in(
         self, x: Shaped[Tensor, "batch channel time"], masked: HiddenTokens | None = None
     ) -> Float[Tensor, "batch pos d_model"]:
-        """Compute the residual stream before block 0: embeddings (the mask token where `masked`) plus positions.
-
-        Raises:
-            ArgumentError: Input that does not have the configured shape, or a mask that does not fit.
-        """
+        """Compute the residual stream before block 0: embeddings (the mask token where `masked`) plus positions."""
         self.check_signals(x)
+        if masked is not None and not self.cfg.mask_token:
+            raise ArgumentError("masked=...: this model has no mask token; build it with mask_token=True")
         tokens = self.embed(x)
         resid = self.hook_embed(tokens if masked is None else self.embed.hide(tokens, masked))
         if self.cfg.adds_positions:

@@ -1,10 +1,10 @@
 """Front ends that turn all channels of a modality into one token per time step; docs/tinymyo-model.md §9.4.
 
-Each is one class, with the number of its time steps and the computation. `FRONT_ENDS` has them by name.
+Each is one class, with the number of its time steps (`n_steps`, below 1 if the window is too short), the computation,
+and the number of multiplications in one trial. `FRONT_ENDS` has them by name.
 """
 
-from abc import ABC, abstractmethod
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,30 +12,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.validation import ArgumentError
 
-
-class FrontEnd(nn.Module, ABC):
-    """A map from the samples of all channels of one modality to tokens."""
-
-    def __init__(self, n_channels: int, cfg: Any) -> None:  # noqa: ARG002 - subclasses use it
-        super().__init__()
-
-    @staticmethod
-    @abstractmethod
-    def n_steps(cfg: Any) -> int:
-        """Return the number of time steps of a window; below 1 if the window is too short."""
-
-    @abstractmethod
-    def multiply_accumulates(self, cfg: Any) -> int:
-        """Count the multiplications of the tokens of one trial."""
-
-    @abstractmethod
-    def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch step d_model"]:
-        """Compute tokens."""
-
-
-class CompressedConv(FrontEnd):
+class CompressedConv(nn.Module):
     """Range compression x -> range * x / (midpoint + |x|), one convolution without padding, GELU, LayerNorm.
 
     The compression follows Reinhard et al. (2002, §3.1, equation 3), with a sign. Step t uses the samples
@@ -43,7 +21,7 @@ class CompressedConv(FrontEnd):
     """
 
     def __init__(self, n_channels: int, cfg: Any) -> None:
-        super().__init__(n_channels, cfg)
+        super().__init__()
         self.range, self.midpoint = cfg.compression_range, cfg.compression_midpoint
         self.conv = nn.Conv1d(n_channels, cfg.d_model, cfg.kernel_samples, cfg.stride)
         self.norm = nn.LayerNorm(cfg.d_model, eps=cfg.eps)
@@ -64,11 +42,11 @@ class CompressedConv(FrontEnd):
         return self.norm(tokens)
 
 
-class ResidualConv(FrontEnd):
+class ResidualConv(nn.Module):
     """Residual blocks that halve the rate, then a linear map of each step (Gaddy & Klein 2021, §2.2)."""
 
     def __init__(self, n_channels: int, cfg: Any) -> None:
-        super().__init__(n_channels, cfg)
+        super().__init__()
         widths = [n_channels] + [cfg.d_model] * cfg.n_halvings
         self.blocks = nn.Sequential(*(HalvingBlock(*pair) for pair in zip(widths, widths[1:], strict=False)))
         self.linear = nn.Linear(cfg.d_model, cfg.d_model)
@@ -111,7 +89,7 @@ class HalvingBlock(nn.Module):
         return F.relu(inner + self.norm3(self.shortcut(x)))
 
 
-FRONT_ENDS: dict[str, type[FrontEnd]] = {"compressed": CompressedConv, "residual": ResidualConv}
+FRONT_ENDS: dict[str, Any] = {"compressed": CompressedConv, "residual": ResidualConv}
 """Front ends by the value of `SequenceConfig.front_end`."""
 
 
@@ -132,11 +110,3 @@ class SequenceEmbed(nn.Module):
         """Count the multiplications of the tokens of one trial."""
         front_ends: Any = self.front_ends
         return sum(made.multiply_accumulates(cfg) for made in front_ends)
-
-    def hide(self, *_: Tensor) -> NoReturn:
-        """Raise an error for masked tokens, because a front end has no mask token.
-
-        Raises:
-            ArgumentError: Always.
-        """
-        raise ArgumentError("masked=...: this model has no mask token; leave it out, or use TinyMyo")

@@ -99,16 +99,17 @@ class StagedConfig(EncoderConfig):
         channels = tuple(self.modalities.items()) if self.tokens == "time" else ()
         return TokenLayout(*zip(*rows, strict=True), tuple(stages), channels)  # pyright: ignore
 
-    @property
-    def n_ctx(self) -> int:
-        """Number of positions of the residual stream."""
-        return self.n_tokens + len(self.modalities) + self.fuses
+    n_maps = property(
+        lambda self: self.n_channels if self.embedding == "dedicated" else len(self.modalities),
+        doc="Number of linear maps: one per channel, or one per modality.",
+    )
+    cls_shape = property(lambda self: (len(self.modalities) + self.fuses,), doc="Number of CLS tokens: one per stage.")
+    n_ctx = property(lambda self: self.n_tokens + self.cls_shape[0], doc="Number of positions of the residual stream.")
 
     @property
     def n_weights(self) -> int:
         """Number of values in the matrices of all stages and embeddings."""
-        n_maps = self.n_channels if self.embedding == "dedicated" else len(self.modalities)
-        embedding = self.d_model * (n_maps * (self.patch_samples or self.n_samples) + self.n_ctx)
+        embedding = self.d_model * (self.n_maps * (self.patch_samples or self.n_samples) + self.n_ctx)
         n_blocks = len(self.modalities) * self.n_own_layers + self.n_fusion_layers
         return embedding + n_blocks * self.d_model * (4 * self.d_model + 2 * self.d_mlp)
 
@@ -127,15 +128,6 @@ class StagedEmbed(ChannelEmbed):
         if cfg.embedding == "shared":
             of_modality = [k for k, n in enumerate(cfg.modalities.values()) for _ in range(n)]
             self.map_of_channel = torch.tensor(of_modality)
-
-    def count_maps(self, cfg: EncoderConfig) -> int:
-        """Return the number of maps: one per channel, or one per modality."""
-        return cfg.n_channels if cfg.embedding == "dedicated" else len(cfg.modalities)
-
-    def cls_shape(self, cfg: EncoderConfig) -> tuple[int, ...]:
-        """Return the number of CLS tokens: one per stage."""
-        assert isinstance(cfg, StagedConfig)
-        return (len(cfg.modalities) + cfg.fuses,)
 
     def forward(self, x: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch pos d_model"]:
         """Compute tokens in the layout's order."""
