@@ -20,7 +20,6 @@ from emg_lens.data.sources.simulated.simulation import (
     Simulation,
     expected_accuracy,
     find,
-    load,
     mutual_information_bits,
     simulate,
 )
@@ -237,8 +236,6 @@ def test_band_noise_stays_in_its_band_and_has_unit_variance():
     frequency, power = dsp.welch(noise, 50.0, nperseg=500, axis=0)
     assert power[(frequency > 7.5) & (frequency < 12.5)].sum() / power.sum() > 0.99
     np.testing.assert_allclose(noise.std(axis=0), 1, atol=0.05)
-    with pytest.raises(ValueError, match="100 rows at 10 Hz contain no frequency of this spectrum"):
-        physiology.coloured_noise(np.random.default_rng(1), 100, 1, 10.0, physiology.band_power(8, 12))
 
 
 @pytest.mark.parametrize("fs", [200.0, 1000.0])
@@ -297,15 +294,11 @@ def test_muscle_patterns_lie_apart_and_the_key_shifts_every_factor_pattern_alike
         distance = np.linalg.norm(flat[:, None] - flat, axis=2)[~np.eye(6, dtype=bool)]
         assert distance.min() > 1
     assert physiology.synergies(np.random.default_rng(0), 1, 4, 1).shape == (4, 1)
-    with pytest.raises(ValueError, match="1 muscle cannot encode both factor and key"):
-        physiology.synergies(np.random.default_rng(0), 2, 2, 1)
 
 
 def test_spread_out_takes_the_farthest_candidates():
     line = np.array([[0.0], [0.1], [0.9], [1.0], [0.5]])
     np.testing.assert_array_equal(physiology.spread_out(line, 3).ravel(), [0, 1, 0.5])
-    with pytest.raises(ValueError, match="cannot choose 6 of 5 candidates"):
-        physiology.spread_out(line, 6)
 
 
 # Accelerometer
@@ -429,9 +422,9 @@ def test_subjects_are_chosen_by_name_or_number_in_the_cohorts_order():
         simulate(simulation, [])
 
 
-def test_the_loader_takes_fields_as_a_mapping_and_finds_subjects_without_making_them():
+def test_simulations_take_fields_as_a_mapping_and_finds_subjects_without_making_them():
     fields = {"n_subjects": 2, "n_repetitions": 1}
-    (recording,) = load(fields, subjects=[2])
+    (recording,) = simulate(fields, [2])
     assert recording.subject == "02" and recording.meta["simulation"]["n_subjects"] == 2
     np.testing.assert_array_equal(
         recording.signals["emg"].data, next(simulate(Simulation(**fields), [2])).signals["emg"].data
@@ -456,7 +449,7 @@ def test_the_loader_takes_fields_as_a_mapping_and_finds_subjects_without_making_
 )
 def test_an_invalid_configuration_gives_a_one_line_error_with_value_and_expectation(fields, message):
     with pytest.raises(DataError) as error:
-        load(fields)
+        simulate(fields)
     assert message in str(error.value) and "\n" not in str(error.value)
     if isinstance(fields, dict):
         with pytest.raises(ArgumentError):

@@ -50,10 +50,6 @@ def coloured_noise(
     n = n_rows + n_rows % 2
     density = power(np.fft.rfftfreq(n, 1 / fs))
     density[[0, -1]] = 0  # no offset, and no component at half the rate, which has no random phase
-    if not density.any():
-        raise ValueError(
-            f"{n_rows} rows at {fs:g} Hz contain no frequency of this spectrum; give more rows or another fs"
-        )
     amplitude = n / 2 * np.sqrt(density / density.sum())
     real, imaginary = rng.standard_normal((2, len(density), n_channels))
     return np.fft.irfft((real + 1j * imaginary) * amplitude[:, None], n, axis=0)[:n_rows]
@@ -71,7 +67,7 @@ def surface_emg(
     """Generate EMG (mV) of a ring of electrodes, one over each muscle.
 
     Args:
-        rng: Random generator for the muscles' noise, the electrodes' noise and the phases of the mains hum.
+        rng: Random generator.
         drive: Amplitude of every muscle over time (uV rms).
         fs: Sampling rate (Hz).
         crosstalk: See `crosstalk_matrix`.
@@ -108,8 +104,6 @@ def synergies(
     """
     dimensions = n_muscles if n_key == 1 else round(n_muscles * (n_factor - 1) / (n_factor + n_key - 2))
     if n_factor > 1 and n_key > 1:
-        if n_muscles < 2:
-            raise ValueError(f"{n_muscles} muscle cannot encode both factor and key; at least 2 are needed")
         dimensions = min(max(dimensions, 1), n_muscles - 1)
     basis = np.linalg.qr(rng.standard_normal((n_muscles, n_muscles)))[0].T
     factor = spread_out(rng.uniform(-1, 1, (N_CANDIDATES, dimensions)), n_factor) @ basis[:dimensions]
@@ -118,12 +112,7 @@ def synergies(
 
 
 def spread_out(candidates: Float[np.ndarray, "candidate axis"], count: int) -> Float[np.ndarray, "count axis"]:
-    """Choose candidates that are far from each other: the first, then always the one farthest from those chosen.
-
-    Purely random patterns could be close to each other by chance, and two classes with them.
-    """
-    if count > len(candidates):
-        raise ValueError(f"cannot choose {count} of {len(candidates)} candidates")
+    """Choose candidates that are far from each other: the first, then always the one farthest from those chosen."""
     chosen, nearest = [0], np.full(len(candidates), np.inf)
     while len(chosen) < count:
         nearest = np.minimum(nearest, np.linalg.norm(candidates - candidates[chosen[-1]], axis=1))
@@ -137,8 +126,11 @@ def postures(n_roll: int, n_pitch: int) -> Float[np.ndarray, "combination 3"]:
     The angles are the centres of equal parts of their ranges, so that no posture is upside down. At rest, gravity
     points along the third axis.
     """
-    roll = _middles(n_roll, ROLL_DEG)[:, None]
-    pitch = _middles(n_pitch, PITCH_DEG)
+    roll, pitch = (
+        np.radians(range_deg) * ((np.arange(count) + 0.5) / count - 0.5)
+        for count, range_deg in ((n_roll, ROLL_DEG), (n_pitch, PITCH_DEG))
+    )
+    roll = roll[:, None]
     axes = np.broadcast_arrays(np.sin(pitch), np.cos(pitch) * np.sin(roll), np.cos(pitch) * np.cos(roll))
     return np.stack(axes, axis=-1).reshape(-1, 3)
 
@@ -157,14 +149,6 @@ def turn(
     return scipy.spatial.transform.Rotation.from_rotvec(axis * angle * fraction[:, None]).apply(start)
 
 
-def jitter(
-    rng: np.random.Generator, vectors: Float[np.ndarray, "row 3"], spread_deg: float
-) -> Float[np.ndarray, "row 3"]:
-    """Turn each vector by a random rotation with standard deviation `spread_deg` about each axis."""
-    turns = spread_deg * rng.standard_normal(vectors.shape)
-    return scipy.spatial.transform.Rotation.from_rotvec(turns, degrees=True).apply(vectors)
-
-
 def move_and_return(since_start: Vector, duration: float, transition: float) -> tuple[Vector, Vector]:
     """A movement from 0 to 1 and back to 0, each way on a minimum-jerk path (Flash and Hogan, 1985).
 
@@ -181,19 +165,3 @@ def move_and_return(since_start: Vector, duration: float, transition: float) -> 
     position = [way**3 * (10 - 15 * way + 6 * way**2) for way in (there, back)]
     bend = [way * (60 - 180 * way + 120 * way**2) for way in (there, back)]
     return position[0] - position[1], (bend[0] - bend[1]) / transition**2
-
-
-def directions(rng: np.random.Generator, n: int) -> Float[np.ndarray, "n 3"]:
-    """Random unit vectors, uniform on the sphere."""
-    vectors = rng.standard_normal((n, 3))
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def orientations(rng: np.random.Generator, n: int) -> "scipy.spatial.transform.Rotation":
-    """Random rotations, uniform over all orientations."""
-    return scipy.spatial.transform.Rotation.from_quat(rng.standard_normal((n, 4)))
-
-
-def _middles(count: int, range_deg: float) -> Float[np.ndarray, " count"]:
-    """Centres of `count` equal parts of a range of angles about 0 (rad)."""
-    return np.radians(range_deg) * ((np.arange(count) + 0.5) / count - 0.5)

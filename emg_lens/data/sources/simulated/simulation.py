@@ -1,8 +1,7 @@
 """Simulated cohorts: the experimenter sets the information of each modality about the label.
 
 A class is a combination of three factors (e, a, j). EMG depends on e, and the accelerometer on a. The factor j needs
-both
-modalities: every trial has a random key k with as many values as j. EMG depends on k, and the accelerometer on
+both modalities: every trial has a random key k with as many values as j. EMG depends on k, and the accelerometer on
 (k + j) mod n_j. Each modality alone is therefore independent of j, exactly so in the sample; both together determine j.
 An encoder can decode j only if information passes between the tokens of the two modalities, or reaches one readout.
 
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, model_validator
 
@@ -54,8 +54,7 @@ class Simulation(SpecModel):
     """Number of repetitions of every class."""
     trials_per_class: int = Field(default=0, ge=0)
     """Trials of every class for each repetition number; 0 = `joint_classes`, which balances the key in each. The
-    product
-    with `n_repetitions` must be a multiple of `joint_classes`."""
+    product with `n_repetitions` must be a multiple of `joint_classes`."""
 
     emg_classes: int = Field(default=3, ge=1, le=100)
     """Number of values of the factor that EMG alone determines."""
@@ -132,7 +131,9 @@ class Simulation(SpecModel):
         return self
 
 
-def simulate(simulation: Simulation, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
+def simulate(
+    simulation: Simulation | Mapping | None = None, subjects: Iterable[str | int] | None = None
+) -> Iterator[Recording]:
     """Simulate the cohort: one continuous recording per subject, trials of a repetition number in random order.
 
     `meta["trials"]` is a table with one row per trial: `start` (s), `label`, `repetition`, the factors `emg`, `acc` and
@@ -140,31 +141,25 @@ def simulate(simulation: Simulation, subjects: Iterable[str | int] | None = None
     1 + (e * n_a + a) * n_j + j.
 
     Args:
-        simulation: Settings.
+        simulation: Settings: a `Simulation`, or its fields as a mapping; default `Simulation()`.
         subjects: Simulate only these subjects, by name (`"03"`) or number (`3`); default all. A subject does not depend
             on the others.
     """
-    names = select_subjects(dict.fromkeys(simulation.subjects, ()), subjects)
-    return (_record(simulation, int(name)) for name in names)
-
-
-def load(
-    simulation: Simulation | Mapping | None = None, *, subjects: Iterable[str | int] | None = None
-) -> Iterator[Recording]:
-    """The loader of the data set: `simulate`, with settings that may be a mapping."""
-    return simulate(_read(simulation), subjects)
+    settings = _read(simulation)
+    names = select_subjects(dict.fromkeys(settings.subjects, ()), subjects)
+    return (_record(settings, int(name)) for name in names)
 
 
 def find(simulation: Simulation | Mapping | None = None) -> dict[str, list[Path]]:
-    """List the subjects that `load` simulates, each with no file."""
+    """List the subjects, each with no file."""
     return {subject: [] for subject in _read(simulation).subjects}
 
 
 def expected_accuracy(modalities: Iterable[str], simulation: Simulation | Mapping | None = None) -> float:
     """Compute the accuracy of the best classifier that knows these modalities without noise.
 
-    The classifier decodes the factors that these modalities show. It guesses the other factors; their values are
-    equally likely.
+    The classifier decodes the factors that these modalities show, and guesses the others, whose values are equally
+    likely.
 
     Args:
         modalities: Of `"emg"` and `"acc"`: one, both, or none.
@@ -186,9 +181,8 @@ def expected_accuracy(modalities: Iterable[str], simulation: Simulation | Mappin
 def mutual_information_bits(modalities: Iterable[str], simulation: Simulation | Mapping | None = None) -> float:
     """Compute the information about the class in these modalities without noise (bits).
 
-    Classes are equally likely, and two classes are either fully distinguishable or not at all. The information is
-    therefore the log2 of the number of distinguishable groups of classes; with both modalities, log2 of `n_classes`.
-    The joint factor is synergy: both modalities together give log2(`joint_classes`) bits more than the sum of each.
+    It is the log2 of the number of distinguishable groups of classes. The joint factor is synergy: both modalities
+    together give log2(`joint_classes`) bits more than the sum of each.
     """
     return math.log2(expected_accuracy(modalities, simulation) * _read(simulation).n_classes)
 
@@ -280,13 +274,15 @@ def _emg(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator)
 def _acc(simulation: Simulation, trials: pd.DataFrame, rng: np.random.Generator) -> Float[np.ndarray, "row axis"]:
     """Acceleration (g). It depends on a trial's `acc` and `acc_key` only."""
     n_j, n_sensors, fs = simulation.joint_classes, simulation.acc_channels // 3, simulation.acc_fs
-    shared, own = (physiology.orientations(r, n_sensors) for r in (_streams(simulation, 0)[2], rng))
+    rotation = scipy.spatial.transform.Rotation
+    shared, own = (rotation.from_quat(r.standard_normal((n_sensors, 4))) for r in (_streams(simulation, 0)[2], rng))
     frames = shared * own**simulation.subject_spread
     shown = physiology.postures(simulation.acc_classes, n_j)[trials["acc"] * n_j + trials["acc_key"]]
-    held = physiology.jitter(rng, shown, simulation.posture_spread_deg)
-    heading = physiology.directions(
-        rng, len(trials)
-    )  # independent of the posture, so that it has no information about the label
+    turns = simulation.posture_spread_deg * rng.standard_normal(shown.shape)
+    held = rotation.from_rotvec(turns, degrees=True).apply(shown)
+    # The heading is independent of the posture, so that it has no information about the label.
+    heading = rng.standard_normal((len(trials), 3))
+    heading /= np.linalg.norm(heading, axis=1, keepdims=True)
 
     n_rows = math.ceil(_n_rows(simulation) * fs / simulation.fs)
     trial, since_start = _place(simulation, np.arange(n_rows) / fs)
@@ -331,7 +327,7 @@ def _read(simulation: Simulation | Mapping | None) -> Simulation:
 
 SIMULATED = DataSet(
     NAME,
-    load,
+    simulate,
     "synthetic subjects; the experimenter sets which information each modality has about the label",
     find,
     expected_accuracy=expected_accuracy,
