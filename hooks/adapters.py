@@ -1,10 +1,7 @@
 """Add TransformerLens's attention hook points to any torch model.
 
-`adapt` runs the model once and searches for attention: a module that reads a residual stream and calls torch's
-`softmax` over `[batch, head, dest, src]`, `scaled_dot_product_attention` or `multi_head_attention_forward`. Each such
-module gets the hook points `hook_attn_scores` and `hook_pattern`. They edit the tensors that the module uses
-(`attention_kernel`), so -inf in the scores cuts an edge, both in `model(x)` and in `adapt(model)(x)`. Without hooks,
-the module runs unchanged.
+Each attention module gets `hook_attn_scores` and `hook_pattern`, which edit the tensors that the module uses
+(`attention_kernel`). Without hooks, the module runs unchanged.
 """
 
 import functools
@@ -93,7 +90,11 @@ class AdaptedModel(HookedRootModule):
             _known[model] = located
         if inputs is not None:
             self.example_input = functools.partial(_given, inputs)
-        self.cfg.n_heads = _heads_of(located, model)
+        heads = {entry.path: entry.n_heads for entry in located}
+        if len(set(heads.values())) > 1:
+            kind = type(model).__name__
+            raise EdgeError(f"layers of {kind} have different numbers of heads: {heads}; adapt only one stage")
+        self.cfg.n_heads = located[0].n_heads
         self.attention: dict[str, str] = {}
         for stack, paths in _stacks(located).items():
             self.cfg.n_layers = getattr(self.cfg, "n_layers", len(max(paths.values(), key=len)))
@@ -165,15 +166,6 @@ def _disable_fused_path(model: nn.Module) -> None:
             module.use_nested_tensor = False
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0  # torch reads it only to choose the path
-
-
-def _heads_of(located: list[LocatedAttention], model: nn.Module) -> int:
-    heads = {entry.path: entry.n_heads for entry in located}
-    if len(set(heads.values())) > 1:
-        raise EdgeError(
-            f"layers of {type(model).__name__} have different numbers of heads: {heads}; adapt only one stage"
-        )
-    return located[0].n_heads
 
 
 def _stacks(located: list[LocatedAttention]) -> dict[str, dict[str, list[str]]]:

@@ -1,16 +1,9 @@
 """Edit the scores and the pattern inside an attention module, where the attention is computed.
 
-Most bridges of TransformerLens call the attention of the wrapped module and fire `hook_attn_scores` and `hook_pattern`
-afterwards, when a change has no effect (docs/transformerlens.md §5). Every such module calls one of two torch
-functions, `softmax` or `scaled_dot_product_attention`. While an edit is active, a function mode intercepts this call:
-the edit changes the scores, rows with every edge cut become zero, and the edit receives the pattern that is used.
-
-A mask at this place has two advantages over the module's argument `attention_mask`. Layers are independent (T5 shares
-its position bias, and with it the mask, between layers), and single heads can lose whole rows. Attention sinks are
-columns of the softmax that are no tokens, so an edit receives them too, as the last columns of `src`.
-
-This module does not need TransformerLens: `with editing_attention(module, edit): ...` works on any `nn.Module` that
-calls one of the two functions or torch's `multi_head_attention_forward`.
+Most bridges of TransformerLens fire `hook_attn_scores` and `hook_pattern` after the attention of the wrapped module,
+when a change has no effect (docs/transformerlens.md §5). So a function mode intercepts torch's attention functions.
+Unlike the argument `attention_mask`, an edit here belongs to one layer (T5 shares its mask between layers), can empty a
+row of a single head, and receives attention sinks as the last columns of `src`.
 """
 
 import functools
@@ -30,16 +23,15 @@ from emg_lens.hooks.multi_head import multi_head_attention
 SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
 
 
+ScoresOrPattern = Float[Tensor, "batch head dest src"]
+
+
 class AttentionEdit(Protocol):
-    """An edit of the attention of one module."""
+    """An edit of one module's attention: `before` returns the scores to use, `after` the pattern to use."""
 
-    def before(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Receive the scores and return the scores to use."""
-        ...
+    def before(self, scores: ScoresOrPattern) -> ScoresOrPattern: ...  # noqa: D102
 
-    def after(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Receive the pattern and return the pattern to use."""
-        ...
+    def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern: ...  # noqa: D102
 
 
 @contextmanager
@@ -54,16 +46,13 @@ def editing_attention(attention: nn.Module, edit: AttentionEdit) -> Iterator[Non
     finally:
         edited.edits[:] = [kept for kept in edited.edits if kept is not edit]
         if not edited.edits:
-            edited.remove(attention)
+            del attention.__dict__["forward"]
+            if edited.previous is not None:
+                attention.__dict__["forward"] = edited.previous
 
 
 class EditedForward:
-    """Replaces the forward of an attention module while edits are active.
-
-    Attributes:
-        edits: The active edits.
-        previous: The forward that was set on the object before, if any.
-    """
+    """Replaces the forward of an attention module while `edits` are active."""
 
     def __init__(self, attention: nn.Module) -> None:
         self.edits: list[AttentionEdit] = []
@@ -75,13 +64,6 @@ class EditedForward:
         """Run the module's own forward with the edits."""
         with KernelMode(self.edits):
             return self.forward(*args, **kwargs)
-
-    def remove(self, attention: nn.Module) -> None:
-        """Restore the forward of the module."""
-        if self.previous is None:
-            del attention.__dict__["forward"]
-        else:
-            attention.__dict__["forward"] = self.previous
 
 
 class KernelMode(TorchFunctionMode):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_kernel import KernelMode
+from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import DeadHookError
 from emg_lens.hooks.model_inputs import Inputs, call
 
@@ -31,15 +32,7 @@ class LocatedAttention:
 
 @dataclass
 class _Running:
-    """A module that is running.
-
-    Attributes:
-        path: Path of the module in the model.
-        module: The module.
-        stream: The residual stream that the module reads, if any.
-        reads_other_stack: Whether the arguments include the tokens of another stack.
-        lengths: Numbers of positions of the other arguments.
-    """
+    """A module that is running: its residual stream, if any, and the numbers of positions of its other arguments."""
 
     path: str
     module: nn.Module
@@ -97,21 +90,10 @@ class _AttentionRecorder:
 
 
 def find_attention(model: nn.Module, inputs: Inputs) -> list[LocatedAttention]:
-    """Run the model once and return its attention modules in the order in which they ran.
-
-    Raises:
-        DeadHookError: There is no attention, or a module named attention uses none.
-        EdgeError: One module attends several times.
-    """
+    """Run the model once and return its attention modules in the order in which they ran."""
     recorder = _AttentionRecorder(model)
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with torch.no_grad(), recorder.watching(), KernelMode([recorder]):
-            call(model, inputs)
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(model), torch.no_grad(), recorder.watching(), KernelMode([recorder]):
+        call(model, inputs)
     kind, located = type(model).__name__, recorder.located
     if not located:
         raise DeadHookError(

@@ -1,8 +1,7 @@
 """Limit a cut to its context.
 
-Two operations would extend or lose a cut. A copy of the model that is made inside the context would stay cut.
-Activation checkpointing runs the forward a second time, in the backward pass; after the context, this second run would
-not be cut, and the gradients would be wrong.
+Two operations would extend or lose a cut: a copy of the model that is made inside the context would stay cut, and
+activation checkpointing runs the forward a second time, in the backward pass, without the cut if the context is over.
 """
 
 import sys
@@ -39,16 +38,8 @@ class ContextGuard:
         self.checkpointed += run == "first"
         self.recomputed += run == "second"
 
-    def close(self) -> None:
-        """Mark the end of the context; copies are allowed again."""
-        self.open = False
-
     def verify(self) -> None:
-        """Verify that every checkpointed forward was recomputed inside the context.
-
-        Raises:
-            DeadHookError: A checkpointed forward has not been recomputed yet.
-        """
+        """Verify that every checkpointed forward was recomputed inside the context."""
         if self.checkpointed > self.recomputed and not self.is_recomputed:
             raise DeadHookError(
                 f"{self.what}: {self.checkpointed} forwards of attention ran with activation checkpointing, and"

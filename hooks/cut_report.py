@@ -4,15 +4,13 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from emg_lens.hooks.attention_kernel import ScoresOrPattern
 from emg_lens.hooks.context_guard import ContextGuard
 from emg_lens.hooks.deletion import Deletion, allowed
 from emg_lens.hooks.hook_points import DeadHookError, probing
 from emg_lens.hooks.vmap import of_all_mapped
-
-ScoresOrPattern = Float[Tensor, "batch head dest src"]
 
 
 @dataclass(frozen=True)

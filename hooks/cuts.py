@@ -152,7 +152,7 @@ def cutting(
     guard = ContextGuard(f"cutting({edges})")
     report = CutReport(str(edges), "none", (), [], guard)
     with ExitStack() as contexts:
-        contexts.callback(guard.close)
+        contexts.callback(setattr, guard, "open", False)
         for path in dict.fromkeys(paths.values()):
             contexts.callback(at_path(model, path).register_forward_pre_hook(guard.enter_attention).remove)
         if masks:

@@ -1,11 +1,7 @@
 """The arithmetic of a cut in one layer: deletion of edges, with renormalisation of the row.
 
-A cut edge gets the score -inf, so the remaining edges of its row share the attention. The score is never `finfo.min`: a
-row filled with `finfo.min` becomes uniform attention, which is not a cut (docs/cuts.md §6.1). A row with every edge cut
-gives a zero attention output.
-
-Zeroing the pattern and renormalising it gives the same result only for a plain softmax without attention sinks, without
-dropout, and if no remaining value has underflowed. `Deletion.pattern` checks these conditions.
+The score of a cut edge is never `finfo.min`: a row filled with `finfo.min` becomes uniform attention, which is not a
+cut (docs/cuts.md §6.1).
 """
 
 from collections.abc import Callable
@@ -26,11 +22,7 @@ CutLayers = dict[Place, Bool[Tensor, "one_or_head dest src"]]
 
 
 def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int) -> CutLayers:
-    """Return the mask of every layer with a cut edge; the head axis has size 1 where all heads have the same mask.
-
-    Raises:
-        EdgeError: The set does not fit the layout or the model, or it selects no edge and is not `none()`.
-    """
+    """Return the mask of every layer with a cut edge; the head axis has size 1 where all heads have the same mask."""
     if not isinstance(edges, EdgeSet):
         given = " ".join(repr(edges).split())
         raise EdgeError(f"edges={given[:60]}; expected an edge set such as cross_modal()")
@@ -40,7 +32,8 @@ def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int)
             f"{edges} selects no edge of {len(layout)} tokens, {n_layers} layers and {n_heads} heads"
             f"{where_modalities_meet(layout)}; write none() to cut nothing"
         )
-    return {place: _merge_heads(own) for place, own in by_place(mask, layout, lambda own: bool(own.any())).items()}
+    masks = by_place(mask, layout, lambda own: bool(own.any()))
+    return {place: (own[:1] if bool((own == own[:1]).all()) else own).clone() for place, own in masks.items()}
 
 
 def by_place(
@@ -55,11 +48,6 @@ def by_place(
             for layer, own in zip(stage.layers, values[stage.edges], strict=True)
         }
     return {place: own for place, own in places.items() if wanted(own)}
-
-
-def _merge_heads(mask: Bool[Tensor, "head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
-    one = mask[:1]
-    return (one if bool((mask == one).all()) else mask).clone()
 
 
 @dataclass
@@ -80,11 +68,7 @@ class Deletion:
     _moved: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     def on(self, attention: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
-        """Return the mask on the device of `attention`, after a check of its shape; sinks are never cut.
-
-        Raises:
-            EdgeError: `attention` has another number of positions or heads than the mask.
-        """
+        """Return the mask on the device of `attention`, after a check of its shape; sinks are never cut."""
         n_heads, n_dest, n_src = self.mask.shape
         shape = tuple(attention.shape)
         if len(shape) != 4 or shape[-2:] != (n_dest, n_src + self.n_sinks) or n_heads not in (1, shape[1]):
@@ -124,19 +108,14 @@ class Deletion:
     def pattern(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """Return the pattern with cut edges at zero and the changed rows renormalised.
 
-        Raises:
-            DeadHookError: The result would differ from -inf in the scores: a changed row does not sum to one (dropout,
-                or an attention sink), or its remaining values have underflowed.
+        The result equals -inf in the scores only for a plain softmax without sinks and dropout, and if no remaining
+        value has underflowed; otherwise `DeadHookError`.
         """
         cut = self.on(pattern)
         kept = pattern.masked_fill(cut, 0.0)
         total = kept.sum(-1, keepdim=True)
         touched = cut.any(-1, keepdim=True)
-        self._check_softmax(pattern.detach(), total.detach(), cut, touched)
-        return kept / total.masked_fill(~touched | (total == 0), 1.0)
-
-    def _check_softmax(self, pattern: Tensor, total: Tensor, cut: Tensor, touched: Tensor) -> None:
-        whole = pattern.sum(-1, keepdim=True, dtype=torch.float32)
+        whole = pattern.detach().sum(-1, keepdim=True, dtype=torch.float32)
         precision = torch.finfo(pattern.dtype)
         uneven = touched & (whole != 0) & ((whole - 1).abs() > max(2 * precision.eps, 1e-5))
         if uneven.any():
@@ -147,12 +126,13 @@ class Deletion:
         never = cut if self.forbidden is None else cut | self.forbidden.to(cut.device)
         smallest = precision.tiny * precision.eps if pattern.dtype == torch.float16 else precision.tiny
         lost = touched & ~never.all(-1, keepdim=True) & (whole != 0)
-        lost = lost & (total < pattern.shape[-1] * smallest / precision.eps)
+        lost = lost & (total.detach() < pattern.shape[-1] * smallest / precision.eps)
         if lost.any():
             raise DeadHookError(
                 f"{self.where}: the remaining values of a row have underflowed in {pattern.dtype} (or are padding), so"
                 " the row cannot be renormalised; use cutting, or a dtype with a larger range"
             )
+        return kept / total.masked_fill(~touched | (total == 0), 1.0)
 
 
 def allowed(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest src"]:

@@ -257,7 +257,7 @@ def _positions(
     src: tuple[int | str, ...] | None,
 ) -> Matrix:
     matrix = np.zeros((len(layout), len(layout)), bool)
-    matrix[np.ix_(_located(layout, dest), _located(layout, src))] = True
+    matrix[np.ix_(located(layout, dest), located(layout, src))] = True
     return matrix
 
 
@@ -283,7 +283,8 @@ def _equal(index: Int[np.ndarray, " token"]) -> Matrix:
     return (index[:, None] == index) & (index != NO_INDEX)[:, None]
 
 
-def _located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> list[int]:
+def located(layout: TokenLayout, places: tuple[int | str, ...] | None) -> list[int]:
+    """Return the positions of tokens that are given by name, group or index; None: all positions."""
     if places is None:
         return list(range(len(layout)))
     indices = []

@@ -1,7 +1,4 @@
-"""The attention of a TransformerLens model: its hook points, its layers, and hooks that are removed completely.
-
-It supports HookedTransformer, HookedEncoder, TransformerBridge and every `HookedRootModule` with their hook names.
-"""
+"""The attention of a TransformerLens model: its hook points, its layers, and hooks that are removed completely."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -62,12 +59,7 @@ class DeadHookError(EmgLensError, RuntimeError):
 def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Place, str]:
     """Return the path of the attention in every layer, and in every layer of a stage: `{0: "blocks.0.attn", ...}`.
 
-    Args:
-        model: A model with TransformerLens's hook points.
-        stack: For an encoder-decoder: which attention; default: the encoder's.
-
-    Raises:
-        EdgeError: The model has no attention hook points with TransformerLens's names, or no such stack.
+    `stack`: for an encoder-decoder, which attention; default: the encoder's.
     """
     names = getattr(model, "hook_dict", None)
     if names is None:
@@ -137,11 +129,7 @@ def at_path(model: nn.Module, path: str) -> Any:
 
 
 def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
-    """Return the given layout, with the stages of the model added, or the model's own layout.
-
-    Raises:
-        EdgeError: There is no layout, or the given layout does not fit the stages of the model.
-    """
+    """Return the given layout, with the stages of the model added, or the model's own layout."""
     stages = _own_stages(model)
     if layout is not None and layout.stages and layout.stages != stages:
         own = [stage.name for stage in stages]
@@ -160,11 +148,7 @@ def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
 
 
 def check_layers(model: nn.Module, paths: Mapping[Place, str], edits: Mapping[Place, Tensor]) -> None:
-    """Check that every edited layer has attention, and that layers with a shared module are edited in the same way.
-
-    Raises:
-        EdgeError: A layer without attention is edited, or layers with a shared module are edited differently.
-    """
+    """Check that every edited layer has attention, and that layers with a shared module are edited in the same way."""
     for layer in edits:
         if layer not in paths:
             raise EdgeError(f"layer {layer} has no attention; layers with attention: {', '.join(map(str, paths))}")
@@ -181,12 +165,8 @@ def check_layers(model: nn.Module, paths: Mapping[Place, str], edits: Mapping[Pl
 def attached_hook(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]:
     """Add `fn(tensor, hook)` to a hook point, and remove exactly this hook on exit.
 
-    The hook is permanent in TransformerLens's sense, so that `reset_hooks()` does not remove it.
-
-    Args:
-        point: A TransformerLens `HookPoint`.
-        fn: Called with the tensor; a returned tensor replaces it.
-        last: Run it after every other hook of the point, including hooks that are added later.
+    It is permanent in TransformerLens's sense, so that `reset_hooks()` does not remove it. `last`: run it after every
+    other hook of the point, including hooks that are added later.
     """
     point.add_hook(fn, is_permanent=True)
     handle = point.fwd_hooks[-1]
@@ -203,11 +183,7 @@ def attached_hook(point: Any, fn: Callable, *, last: bool = False) -> Iterator[N
 
 
 def check_unmapped(model: nn.Module) -> None:
-    """Refuse to probe a model inside `torch.vmap`, where the values of tensors are not available.
-
-    Raises:
-        DeadHookError: The call is inside `torch.vmap`.
-    """
+    """Refuse to probe a model inside `torch.vmap`, where the values of tensors are not available."""
     if inside_vmap():
         raise DeadHookError(
             f"{type(model).__name__} cannot be probed inside torch.vmap; make the hooks, or enter cutting, before the"
@@ -220,9 +196,6 @@ def plain_evaluation(model: nn.Module) -> Iterator[None]:
     """Run the model in evaluation mode, without gradients and without temporary hooks; restore everything on exit.
 
     Permanent hooks stay, because bridges need them for some of their hook points.
-
-    Raises:
-        DeadHookError: Inside `torch.vmap`.
     """
     check_unmapped(model)
     registry: Any = model.hook_dict

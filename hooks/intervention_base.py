@@ -1,9 +1,5 @@
 """The base of all interventions, and the registry through which study files find them.
 
-An intervention is an immutable value that says what is done to a fitted model while it runs. It declares which edges it
-cuts, whether it only changes the input, and which outputs inside the model it changes. The planner and the audit of a
-sweep use these declarations. An intervention that cannot be planned is applied to the model's own forward and verified.
-
 A new kind is a frozen dataclass derived from `Intervention`. Register it with the key that study files use: the value
 of the key becomes its first field, and its other fields are further keys.
 """
@@ -43,12 +39,9 @@ class Intervention(ABC):
         return False
 
     def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":  # noqa: ARG002
-        """Change the input `[trial, channel, time]`.
+        """Change the input `[trial, channel, time]`: all trials of the sweep.
 
-        Args:
-            x: All trials of the sweep.
-            layout: The layout of the model's positions.
-            reference: Trials for means and resampled values, where the intervention needs them.
+        `reference`: trials for means and resampled values, where the intervention needs them.
         """
         return x
 
@@ -56,9 +49,6 @@ class Intervention(ABC):
         """Return the layer outputs that the intervention changes; None if it may change anything.
 
         If none of these outputs has a path to the readout, the intervention has no effect, and the sweep skips it.
-
-        Raises:
-            EdgeError: Tokens or layers that do not fit.
         """
         return None
 
@@ -87,11 +77,7 @@ INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens
 
 @contextmanager
 def verified_hooks(model: Any, hooks: list, what: str) -> Iterator[None]:
-    """Install hooks, and verify on exit that each of them ran.
-
-    Raises:
-        DeadHookError: A hook did not run.
-    """
+    """Install hooks, and verify on exit that each of them ran."""
     from emg_lens.hooks.hook_points import DeadHookError, attached_hook
 
     runs = {name: 0 for name, _ in hooks}

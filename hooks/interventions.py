@@ -21,9 +21,20 @@ INPUT = "input"
 """The value of `Replace.at` for the model's input."""
 
 
+class _OnTokens(Intervention):
+    """An intervention on tokens, which are its first field; trials do not depend on each other."""
+
+    needs_all_trials: ClassVar[bool] = False
+    tokens: str | int | tuple[str | int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
+        check_fields(self)
+
+
 @INTERVENTIONS.named("replace")
 @dataclass(frozen=True, repr=False)
-class Replace(Intervention):
+class Replace(_OnTokens):
     """Replace the values of some tokens by values that do not depend on the trial.
 
     Attributes:
@@ -50,8 +61,7 @@ class Replace(Intervention):
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
-        check_fields(self)
+        super().__post_init__()
         if not self.at:
             raise EdgeError("at='' is empty; give at='input' or the name of a hook point such as 'hook_embed'")
 
@@ -66,29 +76,15 @@ class Replace(Intervention):
         return self.by in ("resample", "permute")
 
     def on_input(self, x: "Tensor", layout: TokenLayout, reference: "Tensor | None") -> "Tensor":
-        """Return `x` with the samples of these tokens replaced.
-
-        Raises:
-            EdgeError: Unknown tokens, CLS among them, missing reference trials, or `"permute"` of a single trial.
-        """
-        from emg_lens.hooks.values import input_mask, other_trials, random_trials, reference_of
+        """Return `x` with the samples of these tokens replaced; `EdgeError` for tokens without samples, such as CLS."""
+        from emg_lens.hooks.values import input_mask, replacement
 
         if not self.changes_input:
             return x
-        source = reference_of(self.by, reference)
+        if self.by in FROM_REFERENCE and (reference is None or not len(reference)):
+            raise EdgeError(f"by={self.by!r} needs values from other trials; give reference=<training trials>")
         where = input_mask(layout, self.tokens, x.shape[1:]).to(x.device)
-        match self.by:
-            case "zero":
-                values = x.new_zeros(())
-            case "mean":
-                assert source is not None
-                values = source.mean(0).to(x)
-            case "resample":
-                assert source is not None
-                values = source[random_trials(len(source), len(x), self.seed)].to(x)
-            case "permute":
-                values = x[other_trials(len(x), self.seed).to(x.device)]
-        return x.where(~where, values)
+        return x.where(~where, replacement(self.by, x, reference, self.seed))
 
     def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:
         """Return a context in which every forward replaces the values, at the input or at the hook point."""
@@ -103,7 +99,7 @@ class Replace(Intervention):
 
 @INTERVENTIONS.named("shuffle")
 @dataclass(frozen=True, repr=False)
-class Shuffle(Intervention):
+class Shuffle(_OnTokens):
     """Change the order of some tokens, in the same way for all trials (`emg_lens.hooks.shuffle`).
 
     Attributes:
@@ -119,15 +115,10 @@ class Shuffle(Intervention):
         (Shuffle('emg', within='channel'),)
     """
 
-    needs_all_trials: ClassVar[bool] = False
     tokens: str | int | tuple[str | int, ...]
     within: Within = "all"
     at: str = "hook_embed"
     seed: Seed = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
-        check_fields(self)
 
     def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:  # noqa: ARG002
         """Return a context in which every forward uses the changed order."""
@@ -139,7 +130,7 @@ class Shuffle(Intervention):
 
 @INTERVENTIONS.named("cut_mlp")
 @dataclass(frozen=True, repr=False)
-class CutMLP(Intervention):
+class CutMLP(_OnTokens):
     """Set the MLP output of some tokens to zero.
 
     Attributes:
@@ -154,15 +145,13 @@ class CutMLP(Intervention):
                 [False, False, False,  True]])
     """
 
-    needs_all_trials: ClassVar[bool] = False
     tokens: str | int | tuple[str | int, ...]
     layers: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", _one_or_several(self.tokens, "tokens"))
         if self.layers is not None:
             object.__setattr__(self, "layers", _one_or_several(self.layers, "layers"))
-        check_fields(self)
+        super().__post_init__()
 
     def writes(self, layout: TokenLayout, n_layers: int, n_heads: int) -> "Bool[Tensor, 'layer pos'] | None":  # noqa: ARG002
         """Return these tokens in these layers: an MLP reads and writes one token at a time."""
@@ -182,11 +171,7 @@ Interventions = Intervention | EdgeSet | tuple["Intervention | EdgeSet", ...]
 
 
 def as_interventions(given: Interventions) -> tuple[Intervention, ...]:
-    """Return one intervention or several as a tuple; an edge set becomes an `EdgeCut`, and `none()` is left out.
-
-    Raises:
-        EdgeError: Something that is no intervention, such as a list of hooks.
-    """
+    """Return one intervention or several as a tuple; an edge set becomes an `EdgeCut`, and `none()` is left out."""
     interventions = []
     for one in given if isinstance(given, tuple) else (given,):
         if isinstance(one, EdgeSet):
@@ -208,9 +193,6 @@ def read_interventions(spec: Mapping[str, Any]) -> tuple[Intervention, ...]:
 
     Each key is the key of a registered intervention (its value is the first field), or another field of such an
     intervention.
-
-    Raises:
-        EdgeError: An unknown key, or a value that does not fit.
     """
     kinds = {key: INTERVENTIONS[key] for key in spec if key in INTERVENTIONS}
     rest, interventions = {key: value for key, value in spec.items() if key not in kinds}, []

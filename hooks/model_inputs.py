@@ -21,17 +21,7 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def example_inputs(model: nn.Module, n_tokens: int, batch: int = 1) -> Inputs:
-    """Make a random input: `model.example_input()` if it exists, otherwise tokens, pixels or samples.
-
-    Args:
-        model: Any TransformerLens model.
-        n_tokens: Number of positions, where the model does not determine it.
-        batch: Number of trials.
-
-    Raises:
-        ArgumentError: The kind of input is unknown.
-        DeadHookError: The call is inside `torch.vmap`.
-    """
+    """Make a random input: `model.example_input()` if it exists, otherwise `n_tokens` words, an image or samples."""
     check_unmapped(model)
     parameter = next(model.parameters())
     if callable(getattr(model, "example_input", None)):

@@ -1,11 +1,9 @@
 """Run torch's `multi_head_attention_forward` so that a function mode receives the calls inside it.
 
-`nn.MultiheadAttention` calls this one function, and a function mode receives only this call. The code here runs torch's
-own function body without its first check, so that the mode receives each call inside the body.
+A function mode receives only the call of this function. So torch's own function body runs without its first check.
 """
 
 import inspect
-from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -21,11 +19,7 @@ def multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | No
     def softmax_of_heads(scores: Tensor, dim: int) -> Tensor:
         return F.softmax(scores.unflatten(0, (-1, n_heads)), dim).flatten(0, 1)
 
-    return _own_body(forward, has_torch_function=lambda _: False, softmax=softmax_of_heads)(*args, **kwargs)
-
-
-def _own_body(function: Any, **names: Callable) -> Callable:
-    """Return the function with other values for some of its global names."""
-    body = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__)
-    body.__kwdefaults__ = function.__kwdefaults__
-    return body
+    names = {**forward.__globals__, "has_torch_function": lambda _: False, "softmax": softmax_of_heads}
+    body = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__)
+    body.__kwdefaults__ = forward.__kwdefaults__
+    return body(*args, **kwargs)

@@ -102,9 +102,7 @@ def _value(node: ast.expr) -> object:
     try:
         value = ast.literal_eval(node)
     except ValueError:
-        raise EdgeError(
-            f"{ast.unparse(node)!r} is not a valid argument; expected a name in quotes, a number or a list of them"
-        ) from None
+        value = ...
     flat = value if isinstance(value, list | tuple | set) else [value]
     if not all(v is None or (isinstance(v, int | str) and not isinstance(v, bool)) for v in flat):
         raise EdgeError(

@@ -52,10 +52,6 @@ def gate_edges(
     Returns:
         Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
 
-    Raises:
-        EdgeError: Gates of another shape or outside [0, 1], or a gate other than 1 in a layer without attention.
-        DeadHookError: `hook_attn_scores` has no effect on this model.
-
     Example:
         >>> import torch
         >>> from emg_lens import IsoNet, IsoNetConfig, gate_edges
@@ -91,11 +87,7 @@ def gate_edges(
 def gates_on(
     model: nn.Module, edges: EdgeSet, gate: float | Tensor, layout: TokenLayout
 ) -> Float[Tensor, "layer one_or_head dest src"]:
-    """Return the gates of a model: `gate` on these edges, 1 elsewhere.
-
-    Raises:
-        EdgeError: The edges do not fit the layout or the model, or `gate` cannot be broadcast to their mask.
-    """
+    """Return the gates of a model: `gate` on these edges, 1 elsewhere."""
     n_heads: int = model.cfg.n_heads  # pyright: ignore
     mask = edges.mask(resolve_layout(model, layout), count_layers(model, attention_paths(model)), n_heads)
     if not mask.any():
@@ -186,11 +178,6 @@ def mean_edges(
         layout: The layout of the positions; default `model.layout`.
         reference: Model input with the trials for the means; the model runs on it once, here.
         inputs: A small input for the verification, where none can be made from the model's configuration.
-
-    Raises:
-        EdgeError: The edges do not fit, or the model has no such hook points.
-        DeadHookError: The attention output of the model is not `hook_pattern` times `hook_v`, or an edit of `hook_z`
-            has no effect.
     """
     layout, paths = resolve_layout(model, layout), attention_paths(model)
     masks = masks_of(model, edges, layout)

@@ -46,11 +46,6 @@ def shuffle(
     Returns:
         Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
 
-    Raises:
-        EdgeError: Unknown tokens or hook point, tokens without a channel or patch, fewer than two tokens that could
-            exchange places, or (in the forward) activations of another shape.
-        DeadHookError: An edit at `at` does not change the model's output.
-
     Example:
         >>> import torch
         >>> from emg_lens import IsoNet, IsoNetConfig
@@ -71,11 +66,7 @@ def shuffle(
 
 
 def shuffled(layout: TokenLayout, tokens: Tokens, within: Within, seed: int) -> Int[Tensor, " pos"]:
-    """Return, for each position, the old position of the token that is moved there.
-
-    Raises:
-        EdgeError: As in `shuffle`.
-    """
+    """Return, for each position, the old position of the token that is moved there."""
     alike: dict[object, list[int]] = defaultdict(list)
     for position in find_tokens(layout, tokens).tolist():
         group, channel, patch = layout.group[position], layout.channel[position], layout.patch[position]
@@ -87,11 +78,8 @@ def shuffled(layout: TokenLayout, tokens: Tokens, within: Within, seed: int) -> 
         raise EdgeError(f"within={within!r}: fewer than two of these {n_tokens} tokens can exchange places; add tokens")
     order, random = torch.arange(len(layout)), torch.Generator().manual_seed(seed)
     for places in alike.values():
-        order[places] = torch.tensor(places)[_moved(len(places), random)]
+        moved = torch.randperm(len(places), generator=random)
+        if torch.equal(moved, torch.arange(len(places))):  # at least two tokens exchange places
+            moved = moved.roll(1)
+        order[places] = torch.tensor(places)[moved]
     return order
-
-
-def _moved(n: int, random: torch.Generator) -> Int[Tensor, " place"]:
-    """Return a random order that differs from the identity, if n > 1."""
-    order = torch.randperm(n, generator=random)
-    return order.roll(1) if n > 1 and torch.equal(order, torch.arange(n)) else order

@@ -1,8 +1,4 @@
-"""Hooks that edit values instead of edges: replace the activations of tokens, or set their MLP output to zero.
-
-Both functions return plain TransformerLens hooks, as `cut` does. They refuse hook points on which an edit does not
-change the model's output.
-"""
+"""Hooks that edit values instead of edges: replace the activations of tokens, or set their MLP output to zero."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +12,7 @@ from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError, index_tuple
 from emg_lens.hooks.cuts import Hook
+from emg_lens.hooks.edges import located
 from emg_lens.hooks.hook_points import (
     PATTERN,
     SCORES,
@@ -31,6 +28,7 @@ from emg_lens.hooks.hook_points import (
 )
 from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
 from emg_lens.hooks.replacement_options import FROM_REFERENCE, By, Seed
+from emg_lens.hooks.verification.module_replay import output_of
 from emg_lens.layout import CLS, NO_INDEX, Stage, TokenLayout
 from emg_lens.registry import UnknownNameError
 from emg_lens.validation import checked, short
@@ -74,11 +72,6 @@ def replace(
     Returns:
         Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
 
-    Raises:
-        EdgeError: Unknown tokens or hook point, `reference` missing or superfluous, activations of another shape, or
-            (in the forward) `"permute"` on a single trial.
-        DeadHookError: An edit at `at` does not change the model's output.
-
     Example:
         >>> import torch
         >>> from emg_lens import IsoNet, IsoNetConfig, replace
@@ -100,18 +93,23 @@ def replace(
         values = activations(model, [at], reference)[at]
         check_shape(values, layout, at)
         source = values[:, where]
+    return [(at, _writing(lambda x: replacement(by, x, source, seed), where, layout, at))]
 
-    def replacement(x: Activation) -> Activation:
-        if by == "zero":
-            return torch.zeros_like(x[:, where])
-        if by == "permute":
-            return x[other_trials(len(x), seed).to(x.device)][:, where]
-        assert source is not None
-        if by == "mean":
-            return source.mean(0, keepdim=True).to(x).expand(len(x), *source.shape[1:])
-        return source[random_trials(len(source), len(x), seed)].to(x)
 
-    return [(at, _writing(replacement, where, layout, at))]
+def replacement(by: By, x: Tensor, source: Tensor | None, seed: int) -> Tensor:
+    """Return the values that replace `x` [trial, ...], up to broadcasting; `source` has the values of other trials."""
+    if by == "zero":
+        return x.new_zeros(())
+    generator = torch.Generator().manual_seed(seed)
+    if by == "permute":
+        if len(x) < 2:
+            raise EdgeError("replace(by='permute') needs two or more trials in the batch, got 1")
+        cycle = torch.randperm(len(x), generator=generator)  # every trial gets the trial before it in a random cycle
+        return x[cycle.roll(1)[cycle.argsort()].to(x.device)]
+    assert source is not None
+    if by == "mean":
+        return source.mean(0).to(x)
+    return source[torch.randint(len(source), (len(x),), generator=generator)].to(x)
 
 
 @checked
@@ -137,10 +135,6 @@ def cut_mlp(
     Returns:
         Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
 
-    Raises:
-        EdgeError: Unknown tokens or layer, or a layer without MLP.
-        DeadHookError: An edit of the MLP's output does not change the model's output.
-
     Example:
         >>> from emg_lens import IsoNet, IsoNetConfig, cut_mlp
         >>> model = IsoNet(IsoNetConfig(modalities={"emg": 2, "acc": 1}, n_samples=8, n_classes=3, n_layers=2))
@@ -154,18 +148,14 @@ def cut_mlp(
     hooks = []
     for name, own, here in _mlp_outputs(paths, rows, layout):
         check_live(model, name, example)
-        hooks.append((name, _writing(lambda x, here=here: torch.zeros_like(x[:, here]), here, own, name)))
+        hooks.append((name, _writing(lambda x: x.new_zeros(()), here, own, name)))
     return hooks
 
 
 def mlp_rows(
     layout: TokenLayout, tokens: Tokens, layers: int | Iterable[int] | None, n_layers: int
 ) -> Bool[Tensor, "layer pos"]:
-    """Return the outputs that `cut_mlp` sets to zero; in the layers of a stage, only tokens of the stage.
-
-    Raises:
-        EdgeError: Unknown tokens or layers, or tokens that are in no stage of these layers.
-    """
+    """Return the outputs that `cut_mlp` sets to zero; in the layers of a stage, only tokens of the stage."""
     chosen = range(n_layers) if layers is None else index_tuple(layers, "layers", names=False)
     if not all(isinstance(layer, int) and -n_layers <= layer < n_layers for layer in chosen):
         raise EdgeError(f"layers={short(layers)}; expected layers from 0 to {n_layers - 1}")
@@ -200,7 +190,7 @@ def _mlp_outputs(
 
 
 def _writing(
-    replacement: Callable[[Activation], Activation],
+    values: Callable[[Activation], Tensor],
     where: Int[Tensor, " token"],
     layout: TokenLayout,
     name: str,
@@ -208,18 +198,14 @@ def _writing(
     def write(x: Activation, hook: Any) -> Activation:  # noqa: ARG001
         check_shape(x, layout, name)
         x = x.clone()
-        x[:, where] = replacement(x)
+        x[:, where] = values(x[:, where])
         return x
 
     return write
 
 
 def own_layout(layout: TokenLayout, at: str) -> TokenLayout:
-    """Return the layout of the positions at a hook point; in a stage, the layout of the stage.
-
-    Raises:
-        EdgeError: Unknown stage.
-    """
+    """Return the layout of the positions at a hook point; in a stage, the layout of the stage."""
     if not (at.startswith(OF_STAGES) and layout.stages):
         return layout
     try:
@@ -229,73 +215,22 @@ def own_layout(layout: TokenLayout, at: str) -> TokenLayout:
 
 
 def check_shape(x: Tensor, layout: TokenLayout, name: str) -> None:
-    """Check that activations have the shape `[batch, pos, ...]`.
-
-    Raises:
-        EdgeError: Another number of positions, or fewer than three axes.
-    """
+    """Check that activations have the shape `[batch, pos, ...]`."""
     if x.ndim < 3 or x.shape[1] != len(layout):
         raise EdgeError(
             f"{name} has shape {list(x.shape)}; expected [batch, {len(layout)} positions, ...] as in the layout"
         )
 
 
-def other_trials(n_trials: int, seed: int) -> Int[Tensor, " trial"]:
-    """Assign every trial another trial, in a random cycle."""
-    if n_trials < 2:
-        raise EdgeError("replace(by='permute') needs two or more trials in the batch, got 1")
-    order = torch.randperm(n_trials, generator=torch.Generator().manual_seed(seed))
-    others = torch.empty_like(order)
-    others[order] = order.roll(1)
-    return others
-
-
-def random_trials(n_reference: int, n_trials: int, seed: int) -> Int[Tensor, " trial"]:
-    """Assign every trial a random trial of the reference."""
-    return torch.randint(n_reference, (n_trials,), generator=torch.Generator().manual_seed(seed))
-
-
-def reference_of(by: By, reference: Tensor | None) -> Tensor | None:
-    """Return the reference trials if `by` needs them, otherwise None.
-
-    Raises:
-        EdgeError: They are needed and missing.
-    """
-    if by not in FROM_REFERENCE:
-        return None
-    if reference is None or not len(reference):
-        raise EdgeError(f"by={by!r} needs values from other trials; give reference=<training trials>")
-    return reference
-
-
 def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
-    """Return the positions of some tokens, in ascending order.
-
-    Raises:
-        EdgeError: A name or position that the layout does not have, or no token.
-    """
-    chosen: list[int] = []
-    for token in index_tuple(tokens, "tokens"):
-        if isinstance(token, str):
-            try:
-                chosen += layout.positions(token).tolist()
-            except KeyError as error:
-                raise EdgeError(error.args[0]) from None
-        elif -len(layout) <= token < len(layout):
-            chosen.append(token % len(layout))
-        else:
-            raise EdgeError(f"position {token} does not exist: this layout has positions 0 to {len(layout) - 1}")
-    return torch.tensor(sorted(set(chosen)))
+    """Return the positions of some tokens, in ascending order."""
+    return torch.tensor(sorted(set(located(layout, index_tuple(tokens, "tokens")))))
 
 
 def input_mask(
     layout: TokenLayout, tokens: str | int | tuple[str | int, ...], shape: tuple[int, ...]
 ) -> Bool[Tensor, "channel time"]:
-    """Return the samples `[channel, time]` of the input from which these tokens are computed.
-
-    Raises:
-        EdgeError: Unknown tokens, CLS or another token without a channel, or an input of another number of channels.
-    """
+    """Return the samples `[channel, time]` of the input from which these tokens are computed."""
     sizes = {name: layout.n_channels(name) for name in layout.modalities}
     first = dict(zip(sizes, [sum(list(sizes.values())[:i]) for i in range(len(sizes))], strict=True))
     if len(shape) != 2 or shape[0] != sum(sizes.values()):
@@ -312,12 +247,7 @@ def input_mask(
 
 
 def activations(model: nn.Module, names: Iterable[str], inputs: Inputs) -> dict[str, Tensor]:
-    """Run the model once, without temporary hooks, and return the activations at some hook points.
-
-    Raises:
-        EdgeError: Unknown hook point.
-        DeadHookError: A hook point did not fire.
-    """
+    """Run the model once, without temporary hooks, and return the activations at some hook points."""
     values: dict[str, Tensor] = {}
     with plain_evaluation(model), ExitStack() as stack:
         for name in names:
@@ -331,17 +261,7 @@ def activations(model: nn.Module, names: Iterable[str], inputs: Inputs) -> dict[
 
 
 def hook_point(model: nn.Module, name: str, of_edges: bool = False) -> Any:
-    """Return the hook point with this name.
-
-    Args:
-        model: A TransformerLens model.
-        name: Name of the hook point.
-        of_edges: Whether hook points of scores and patterns (values of edges, not of tokens) are accepted.
-
-    Raises:
-        EdgeError: No hook point has this name (the message lists similar names), or it holds values of edges, not of
-            tokens.
-    """
+    """Return the hook point with this name; `of_edges`: whether it may hold values of edges (scores, patterns)."""
     names: Mapping[str, Any] = model.hook_dict  # pyright: ignore
     if name not in names:
         near = get_close_matches(name, names, n=3, cutoff=0.5)
@@ -358,12 +278,7 @@ _live: "weakref.WeakKeyDictionary[nn.Module, set[tuple]]" = weakref.WeakKeyDicti
 
 
 def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
-    """Verify by a small forward that an edit at a hook point changes the model's output; the result is cached.
-
-    Raises:
-        EdgeError: Unknown hook point.
-        DeadHookError: It does not fire, or the output does not change.
-    """
+    """Verify by a small forward that an edit at a hook point changes the model's output; the result is cached."""
     point = hook_point(model, name)
     state = (name, *hook_state(model))
     if state in _live.setdefault(model, set()):
@@ -377,18 +292,12 @@ def check_live(model: nn.Module, name: str, inputs: Inputs) -> None:
         return x + noise * (1 + x.abs().max())
 
     with plain_evaluation(model):
-        before = _first_tensor(call(model, inputs))
+        before = output_of(call(model, inputs))
         with attached_hook(point, disturb):
-            after = _first_tensor(call(model, inputs))
+            after = output_of(call(model, inputs))
+    assert before is not None and after is not None
     if not fired:
         raise DeadHookError(f"{name} does not fire on {type(model).__name__}, so an edit there has no effect")
     if torch.equal(before, after):
         raise DeadHookError(f"an edit at {name} does not change the output of {type(model).__name__}")
     _live[model].add(state)
-
-
-def _first_tensor(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    values = output.values() if isinstance(output, Mapping) else output
-    return next(value for value in values if isinstance(value, Tensor))

@@ -13,8 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.hooks.model_inputs import Inputs, call
-
 FROM_ANOTHER_STACK = ("key_value_states", "encoder_hidden_states", "key_input", "value_input", "key", "value")
 """Arguments of cross attention with the tokens that it reads."""
 
@@ -33,13 +31,11 @@ class Replay:
     """A module with the arguments of one forward.
 
     Attributes:
-        module: The module.
         cross: Whether the module reads the tokens of another stack.
         stream_only: Whether noise replaces tokens only in the first argument with tokens (for a block), or in all
             such arguments (q, k and v).
         output: Output of the module in this forward; None if the module did not run.
-        n_dest: Number of positions that the module writes.
-        n_src: Number of positions that the module reads; different from `n_dest` only in cross attention.
+        n_dest: Number of positions that the module writes; it reads `n_src`, different only in cross attention.
         strength: Size of the noise that replaces a changed token, in standard deviations of the tokens.
     """
 
@@ -141,14 +137,6 @@ def without_zeros(module: nn.Module) -> Iterator[None]:
                 noise = torch.randn(parameter.shape, generator=generator) * max(parameter.shape[-1:], default=1) ** -0.5
                 parameter.data = noise.to(parameter.data)
         yield
-
-
-def record(model: nn.Module, inputs: Inputs, replays: Sequence[Replay]) -> None:
-    """Run the model once, and record the arguments of every module."""
-    with ExitStack() as stack:
-        for replay in replays:
-            stack.enter_context(replay.recording())
-        call(model, inputs)
 
 
 def _copied(value: Any) -> Any:

@@ -6,6 +6,7 @@ tests run on these modules alone (`influence`).
 
 import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -22,10 +23,10 @@ from emg_lens.hooks.hook_points import (
     plain_evaluation,
     probing,
 )
-from emg_lens.hooks.model_inputs import Inputs, example_inputs
+from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
 from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts
 from emg_lens.hooks.verification.installed_point import NoInfluence, PointName, Refusal
-from emg_lens.hooks.verification.module_replay import Replay, record, without_zeros
+from emg_lens.hooks.verification.module_replay import Replay, without_zeros
 from emg_lens.hooks.verification.routes import BlockRoutes
 from emg_lens.layout import TokenLayout
 
@@ -92,11 +93,6 @@ def find_intervention_point(
         layers: The layers to test; default: every layer with attention.
         stack: For an encoder-decoder: which attention.
         hooks_only: Whether only plain TransformerLens hooks are allowed: scores, otherwise the pattern.
-
-    Raises:
-        DeadHookError: No intervention point works.
-        EdgeError: The model has no attention hook points, or `stack="cross"` without `inputs`.
-        ArgumentError: No example input can be made for this model; pass `inputs`.
     """
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)
@@ -132,11 +128,7 @@ def _shapes(inputs: Inputs | None) -> tuple:
 def _chosen(
     model: nn.Module, paths: Mapping[Place, str], findings: Mapping[Place, _Finding], variants: tuple[PointVariant, ...]
 ) -> PointVariant:
-    """Return the first variant that works in all layers; variants that edit the input of the softmax come first.
-
-    Raises:
-        DeadHookError: No variant works in all layers, or a layer cannot be probed.
-    """
+    """Return the first variant that works in all layers; variants that edit the input of the softmax come first."""
     for layer, finding in findings.items():
         if finding.facts is None:
             raise DeadHookError(
@@ -161,7 +153,10 @@ def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross
     """Return the facts of every layer, from one forward of the model."""
     replays = {layer: Replay(at_path(model, path), cross) for layer, path in paths.items()}
     blocks = {layer: BlockRoutes(model, replay) for layer, replay in replays.items()}
-    record(model, inputs, [*replays.values(), *(replay for block in blocks.values() for replay in block.candidates)])
+    with ExitStack() as stack:
+        for replay in [*replays.values(), *(replay for block in blocks.values() for replay in block.candidates)]:
+            stack.enter_context(replay.recording())
+        call(model, inputs)
     return {layer: _finding(replay, blocks[layer], model.cfg.n_heads) for layer, replay in replays.items()}  # pyright: ignore
 
 

@@ -1,7 +1,7 @@
 """Find other routes between tokens inside a block, such as a state-space or convolution branch next to attention.
 
-A cut only acts on attention. Another branch has no edges and cannot be cut, but it can be named. To find it, all edges
-from a source to other tokens are cut, the source is changed at the block's input, and the other tokens are compared.
+All edges from a source to other tokens are cut, the source is changed at the block's input, and the other tokens are
+compared.
 """
 
 from contextlib import ExitStack
@@ -18,8 +18,7 @@ from emg_lens.hooks.verification.module_replay import Replay, output_of
 class BlockRoutes:
     """Search for routes between tokens, other than attention edges, in the block around one attention module.
 
-    Attributes:
-        candidates: Modules that contain the attention directly; the outermost one that runs is the block.
+    `candidates`: modules that contain the attention directly; the outermost one that runs is the block.
     """
 
     def __init__(self, model: nn.Module, attention: Replay) -> None:

@@ -84,7 +84,7 @@ def test_any_hook_point_with_positions_can_be_used(toy, x):
             {"tokens": "gyro"},
             r"unknown group or token 'gyro'; this layout has the groups \['cls', 'emg', 'acc'\]",
         ),
-        ({"tokens": 6}, "position 6 does not exist"),
+        ({"tokens": 6}, "unknown position 6; the layout has positions 0 to 5"),
         ({"tokens": []}, r"tokens=\[\] selects nothing"),
         ({"tokens": "acc", "by": "noise"}, "by='noise'; expected 'zero', 'mean', 'resample' or 'permute'"),
         ({"tokens": "acc", "by": "mean"}, "by='mean'.* needs reference="),
