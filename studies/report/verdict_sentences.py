@@ -77,7 +77,7 @@ def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:
     if not pd.isna(row.get("head", float("nan"))):
         return f"{edges} of head H{int(row['head'])} in {layer_name(layer)} cut"
     if cuts_every_layer(cell, row):
-        return f"all {edges} cut" if edges.endswith(" edges") else f"{edges} cut in every layer"
+        return f"all {edges} cut"
     if mode == "individual":
         return f"{edges} of {layer_name(layer)} cut"
     return f"{edges} {'up to' if mode == 'from_beginning' else 'from'} {layer_name(layer)} cut"
@@ -85,7 +85,7 @@ def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:
 
 def edges_in_words(kind: str) -> str:
     """Name an edge type in a sentence: `"cross-modal edges"` for `"cross_modal"`."""
-    return {"unimodal": "unimodal edges", "cross_modal": "cross-modal edges", "every": "all edges"}.get(
+    return {"unimodal": "unimodal edges", "cross_modal": "cross-modal edges", "every": "edges"}.get(
         kind, f"{kind} edges"
     )
 

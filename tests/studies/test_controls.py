@@ -15,7 +15,6 @@ from emg_lens.hooks import EdgeError
 from emg_lens.studies.fits.control_analyses import SHIFT as SHIFT_ANALYSIS
 from emg_lens.studies.fits.control_conditions import controls_of
 from emg_lens.studies.fits.fit_execution import fitting_fraction, run_fit
-from emg_lens.studies.report.sentences import effect_sentences
 from emg_lens.studies.report.views.control_effects import (
     CLS_CLOSED,
     CONTROL_EFFECTS,
@@ -125,16 +124,9 @@ def made_up(cross=CROSS, gain=(0.2, 0.21, 0.19, 0.2, 0.22), random=((0.9,) * 5, 
 
 
 def test_a_cut_is_compared_with_random_cuts_supersets_and_the_closed_cls_path():
-    (cut,) = controlled_cuts(made_up())
+    cut, _ = controlled_cuts(made_up())
     assert (cut.condition, cut.n_random_hurt_less, cut.n_supersets, cut.superset) == ("cross", 1, 1, "both")
     assert (cut.superset_mean, cut.cls_path_closed) == (pytest.approx(0.804), pytest.approx(0.3))
-    said = effect_sentences(made_up())[0]
-    assert (
-        "1 of 2 size-matched random cuts hurt less (accuracy with this cut: 0.600; with random cuts: mean 0.650" in said
-    )
-    assert "Part of this effect is not lost information" in said
-    assert "a cut of these edges and more (superset ablation) hurts less (both: 0.804)" in said
-    assert "With that path closed, accuracy is 0.300." in said
 
 
 @pytest.mark.parametrize(
@@ -147,14 +139,11 @@ def test_a_cut_is_compared_with_random_cuts_supersets_and_the_closed_cls_path():
     ids=["three of five subjects", "one subject", "the cut costs nothing"],
 )
 def test_an_unclear_or_harmless_effect_has_no_better_superset(changed):
-    (cut,) = controlled_cuts(made_up(**changed))
+    cut, _ = controlled_cuts(made_up(**changed))
     assert cut.superset is None
-    said = " ".join(effect_sentences(made_up(**changed)))
-    assert "hurts less (both" not in said
     if "cross" in changed:
-        assert "superset" not in said and cut.n_supersets == 0
+        assert cut.n_supersets == 0
     else:
-        assert "No superset ablation (1 was run) is clearly better. At least one is better on average." in said
         (cell,) = layout_control_effects(made_up(**changed))[LARGER]
         assert cell == f"{cut.best_superset_mean:.3f} on average" and cut.best_superset_mean > cut.mean
 
@@ -165,7 +154,7 @@ def test_a_control_equal_to_a_condition_counts_as_one_superset():
     twice = twice.assign(control="superset", equivalent_to="both")
     pairs = pd.DataFrame({"condition": ["cross"] * 2, "superset": ["all together", "both"]})
     controls = pd.concat([cell.controls, twice], ignore_index=True)
-    (cut,) = controlled_cuts(replace(cell, analyses={"superset-ablations": pairs}, controls=controls))
+    cut, _ = controlled_cuts(replace(cell, analyses={"superset-ablations": pairs}, controls=controls))
     assert (cut.n_supersets, cut.superset) == (1, "both")
 
 
@@ -184,15 +173,8 @@ def test_supersets_are_not_compared_with_fewer_than_five_subjects():
     few = replace(
         cell_of(few.scores[kept]), analyses=few.analyses, controls=few.controls[few.controls["subject"] < "s2"]
     )
-    assert controlled_cuts(few)[0].n_supersets == 0 and "superset" not in effect_sentences(few)[0]
+    assert controlled_cuts(few)[0].n_supersets == 0
     assert layout_control_effects(few)[LARGER].to_list() == ["–"]
-
-
-def test_a_harmless_layer_is_not_named_as_the_layer_with_the_largest_effect():
-    scores = tidy(baseline=[0.9] * 5, a=[0.9] * 5, b=[0.95] * 5)
-    layer = scores["condition"].map({"a": 0.0, "b": 1.0})
-    mode = layer.notna().map({True: "individual", False: ""})
-    assert effect_sentences(cell_of(scores.assign(layer=layer, mode=mode, edges="uni"))) == []
 
 
 @pytest.mark.parametrize(
@@ -219,30 +201,13 @@ def test_layer_masks_need_a_model_with_attention():
         controls_of(spec, mlp, spec.build(0, 0))
 
 
-def test_ns_is_explained_if_significance_is_impossible():
-    said = effect_sentences(made_up())[0]
-    assert "no test can be" not in said, "one test of five subjects can be"
-    three = made_up()
-    three = replace(cell_of(three.scores[three.scores["subject"].isin(["s0", "s1", "s2"])]), analyses=three.analyses)
-    assert "not significant (with 3 subjects no test can be)" in effect_sentences(three)[0]
-
-
-def test_a_few_single_conditions_are_in_the_summary_and_many_are_not():
-    scores = {f"zeroed {i}": [0.6, 0.5, 0.7, 0.55, 0.65] for i in range(5)}
-    said = effect_sentences(cell_of(tidy(baseline=[0.95] * 5, **{"zeroed 0": scores["zeroed 0"]})))
-    assert len(said) == 1 and said[0].startswith("zeroed 0: accuracy changes by −35.0 pp (95 % CI [")
-    assert effect_sentences(cell_of(tidy(baseline=[0.95] * 5, **scores))) == []
-
-
-def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
-    for cell in (made_up(), made_up(gain=(-0.1,) * 5), made_up(random=())):
-        for sentence in effect_sentences(cell):
-            assert not {"carry", "carries", "need", "needs", "prove", "proves", "bound"} & set(sentence.split())
-
-
 def test_without_controls_nothing_is_shown():
     cell = cell_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]))
-    assert controlled_cuts(cell) == [] and layout_control_effects(cell) is None and figure_control_effects(cell) is None
+    assert (
+        not controlled_cuts(cell)[0].is_controlled
+        and layout_control_effects(cell) is None
+        and figure_control_effects(cell) is None
+    )
 
 
 def test_the_shift_of_the_residual_stream_is_shown_next_to_that_of_one_random_cut_each(result):

@@ -1,0 +1,197 @@
+"""Verdicts: each rule with a constructed cohort, and the family of comparisons with random controls."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import cell_of, findings_of, tidy
+from test_controls import made_up
+
+from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, answers
+from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.results.verdicts import family_wise_p, verdicts_of
+
+WORSE = (-0.1, -0.11, -0.09, -0.1, -0.12)
+"""Changes of a superset ablation that hurts more than the cut."""
+MILD = ((0.9,) * 5, (0.85,) * 5) * 10
+"""Twenty random cuts that hurt less than the cut of `made_up`."""
+
+
+def findings_with(*cells: Cell) -> Findings:
+    """Findings that have these cells."""
+    findings = findings_of(tidy(baseline=[0.9] * 5))
+    findings.__dict__["cells"] = cells  # a cached property
+    return findings
+
+
+def verdict_on(cell: Cell, condition: str = "cross"):
+    """The verdict on one condition."""
+    ((_, verdicts),) = verdicts_of(findings_with(cell))
+    return next(one for one in verdicts if one.cut.condition == condition)
+
+
+def without_superset(**changed) -> Cell:
+    """The cell of `made_up` with a superset ablation that hurts more."""
+    return made_up(gain=WORSE, **changed)
+
+
+def test_an_effect_is_shown_if_interval_random_controls_and_supersets_agree():
+    one = verdict_on(without_superset(random=MILD))
+    assert (one.verdict, one.reason) == ("shown", "") and one.p_random == pytest.approx(1 / 21)
+    assert one.drop == pytest.approx(35.0) and 0 < one.interval[0] < 35 < one.interval[1] and one.n_worse == 5
+    assert sentence(one, without_superset()) == (
+        f"With all cross edges cut, accuracy falls by 35.0 pp (95 % CI [{one.interval[0]:.1f},"
+        f" {one.interval[1]:.1f}]) to 0.600. All 5 subjects become worse, and 20 of 20 size-matched random cuts hurt"
+        " less (p = .048)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "verdict", "reason", "text"),
+    [
+        (without_superset(random=(*MILD[:19], (0.4,) * 5)), "not shown", "random", "not clearly more than with random"),
+        (without_superset(random=MILD[:18]), "no control", "few random", "only 18 random controls exist"),
+        (without_superset(random=()), "no control", "", "no random control was run"),
+        (made_up(random=MILD), "not shown", "superset", "but so does a superset ablation"),
+        (
+            made_up(random=MILD, gain=(0.3, -0.01, 0.01, -0.01, 0.01)),
+            "not shown",
+            "superset on average",
+            "also hurts less on average (0.660), but not clearly",
+        ),
+        (
+            without_superset(random=MILD, cross=(0.96, 0.94, 0.95, 0.94, 0.96)),
+            "not shown",
+            "zero",
+            "there is no detectable drop: 0.0 pp (95 % CI [−1.2, 1.2])",
+        ),
+        (
+            without_superset(random=MILD, cross=(0.55,) * 5),
+            "no interval",
+            "alike",
+            "changes by the same amount in all 5 subjects (−40.0 pp), so there is no interval",
+        ),
+    ],
+    ids=["random cuts", "few random cuts", "no random cuts", "superset", "superset on average", "zero", "alike"],
+)
+def test_an_effect_is_not_shown_if_anything_objects(cell, verdict, reason, text):
+    one = verdict_on(cell)
+    assert (one.verdict, one.reason) == (verdict, reason) and text in sentence(one, cell)
+
+
+def test_four_subjects_that_all_get_worse_have_no_interval_but_their_changes():
+    cell = cell_of(tidy(baseline=[0.95] * 4, cut=[0.8, 0.7, 0.6, 0.65]))
+    one = verdict_on(cell, "cut")
+    assert one.row["p_mann_whitney"] < 0.03, "significant, but without an interval nothing is shown"
+    assert one.verdict == "no interval" and np.isnan(one.interval[0])
+    assert sentence(one, cell) == (
+        "With “cut”, accuracy becomes worse in 4 of 4 subjects (changes from −35.0 to −15.0 pp). An interval needs 5"
+        " subjects."
+    )
+
+
+def test_an_error_that_rises_is_a_positive_drop():
+    cell = cell_of(tidy("mae", baseline=[1.0] * 5, cut=[2.0, 2.1, 1.9, 2.2, 1.8]), metric="mae")
+    one = verdict_on(cell, "cut")
+    assert one.drop == pytest.approx(1.0) and one.interval[0] > 0 and one.n_worse == 5
+    assert "MAE rises by 1.000 (95 % CI [" in sentence(one, cell) and "This increase cannot" in sentence(one, cell)
+
+
+def test_all_cells_of_a_study_are_one_family():
+    """A cut that only just passes alone does not pass next to eleven other cuts with random effects."""
+    rng = np.random.default_rng(0)
+    barely = tuple((x,) * 5 for x in 0.85 + 0.03 * rng.standard_normal(20))
+    worst = min(x for x, *_ in barely)
+    cell = without_superset(random=barely, cross=tuple(worst - 0.001 + d for d in (0.0, 0.001, -0.001, 0.002, -0.002)))
+    assert verdict_on(cell).verdict == "shown"
+    others = [without_superset(random=tuple((x,) * 5 for x in 0.85 + 0.03 * rng.standard_normal(20)),
+                               cross=(0.86, 0.85, 0.84, 0.86, 0.85)) for _ in range(11)]  # fmt: skip
+    (_, verdicts), *_ = verdicts_of(findings_with(cell, *others))
+    one = next(v for v in verdicts if v.cut.condition == "cross")
+    assert (one.verdict, one.reason, one.n_screened) == ("not shown", "random", 12)
+    assert "corrected for 12 ablations" in sentence(one, cell)
+
+
+def test_the_family_wise_p_is_the_rank_among_random_studies():
+    """By hand: two ablations, three random studies."""
+    first, second = np.array([3.0, 0, 1, 2]), np.array([1.0, 2, 0, 1])
+    z = [(x - x.mean()) / x.std() for x in (first, second)]
+    largest = np.maximum(*z)[1:]
+    assert family_wise_p([first, second]) == [
+        (1 + (largest >= z[0][0]).sum()) / 4,
+        max((1 + (largest >= z[0][0]).sum()) / 4, (1 + (z[1][1:] >= z[1][0] - 1e-9).sum()) / 4),
+    ]
+    assert family_wise_p([]) == [] and family_wise_p([np.zeros(5)]) == [1.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 8), st.integers(0, 10_000), st.floats(0.1, 10), st.floats(-5, 5))
+def test_the_family_wise_p_is_above_the_single_p_and_ignores_scale_and_order(n, seed, scale, shift):
+    rng = np.random.default_rng(seed)
+    effects = [rng.standard_normal(21 - k % 2) for k in range(n)]
+    p = np.array(family_wise_p(effects))
+    single = [(1 + (one[1:] >= one[0]).sum()) / len(one) for one in effects]
+    assert (p >= np.array(single) - 1e-12).all() and (p <= 1).all()
+    order = rng.permutation(n)
+    assert family_wise_p([scale * effects[k] + shift for k in order]) == pytest.approx(p[order])
+
+
+def test_ablations_that_are_random_themselves_pass_in_at_most_one_study_in_twenty():
+    rng = np.random.default_rng(1)
+    for noise in (rng.standard_normal, lambda shape: rng.exponential(1, shape) ** 2):
+        passed = [min(family_wise_p(list(noise((12, 21))))) <= 0.05 for _ in range(2000)]
+        assert 0.02 < np.mean(passed) < 0.06
+
+
+def test_structural_nulls_have_no_verdict_and_equal_conditions_have_one():
+    scores = tidy(baseline=[0.9, 0.8, 0.9, 0.85, 0.8], a=[0.5] * 5, b=[0.5] * 5, null=[0.9, 0.8, 0.9, 0.85, 0.8])
+    same = scores["condition"].map({"baseline": "baseline", "a": "a", "b": "a", "null": "baseline"})
+    scores = scores.assign(structural_null=scores["condition"] == "null", equivalent_to=same)
+    table = verdict_table(findings_with(cell_of(scores)))
+    assert table["condition"].tolist() == ["a"]
+    assert set(table) == {
+        *("condition", "verdict", "drop", "low", "high", "unit", "p", "p_random", "controls", "sentence")
+    }
+
+
+def test_the_answers_are_the_verdicts_by_question():
+    text = answers(findings_with(without_superset(random=MILD)))
+    assert list(text) == [EDGES, OTHERS]
+    assert text[EDGES][0].startswith("With all cross edges cut, accuracy falls by 35.0 pp")
+    assert text[EDGES][0].endswith("With the path through CLS closed as well, accuracy is 0.300.")
+
+
+def test_layers_are_named_with_their_drops_or_the_largest_with_its_objection():
+    def cell_with(random):
+        scores = tidy(baseline=[0.9, 0.8, 0.9, 0.85, 0.8], a=[0.5, 0.4, 0.45, 0.5, 0.4], b=[0.9, 0.8, 0.9, 0.85, 0.79])
+        layer = scores["condition"].map({"a": 0.0, "b": 1.0})
+        scores = scores.assign(
+            layer=layer, mode=layer.notna().map({True: "individual", False: ""}), edges="cross_modal"
+        )
+        controls = [tidy(**{f"a, {i}": [x] * 5}).assign(control="random", of="a") for i, x in enumerate(random)]
+        return replace(cell_of(scores), controls=pd.concat(controls)) if controls else cell_of(scores)
+
+    (shown,) = answers(findings_with(cell_with([0.8] * 19 + [0.7])))[PLACES]
+    assert shown.startswith(
+        "1 of 2 cuts of a single layer have a clear and specific effect: cross-modal edges of L1 40.0 pp"
+    )
+    (largest,) = answers(findings_with(cell_with([])))[PLACES]
+    assert largest.startswith("No cut of a single layer has a clear and specific effect. The largest: with cross-modal")
+    assert "no random control was run" in largest
+
+
+def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
+    for cell in (
+        made_up(),
+        without_superset(random=MILD),
+        made_up(random=()),
+        cell_of(tidy(baseline=[0.9], cut=[0.5])),
+    ):
+        for question in answers(findings_with(cell)).values():
+            for text in question:
+                assert not {"carry", "carries", "need", "prove", "proves", "bound"} & set(text.split()), text
+    assert FUSION != EDGES
