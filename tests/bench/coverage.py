@@ -151,7 +151,7 @@ def main() -> None:
     lines += ["", f"| mean change | interval | {heading} |", f"|{':--|' * 2}{'--:|' * len(SUBJECTS)}"]
     for effect in EFFECTS:
         results = [power(effect, n, n_cohorts) for n in SUBJECTS]
-        lines += [f"| −{effect:g} SD | {m} | {' | '.join(f'{r[m]:.3f}' for r in results)} |" for m in METHODS]
+        lines += [f"| {-effect or 0:g} SD | {m} | {' | '.join(f'{r[m]:.3f}' for r in results)} |" for m in METHODS]
     lines += ["", f"| test | subjects | one condition | {' | '.join(CORRECTIONS)} |", f"|{':--|' * 2}{'--:|' * 4}"]
     for n in SUBJECTS:
         for test, p in null_p_values(n, n_cohorts).items():
