@@ -67,11 +67,15 @@ def test_other_sensors_and_the_marked_part(tmp_path):
     [
         ({"emg": {"ch1": [1]}}, {}, "user1.json: trainingSamples.idx_1: emg has no ch2"),
         ({"emg": {f"ch{i}": [1] * i for i in range(1, 9)}}, {}, "must be numbers, the same number of each"),
-        ({"emg": {f"ch{i}": [] for i in range(1, 9)}}, {}, "is empty"),
+        ({"emg": {f"ch{i}": [] for i in range(1, 9)}}, {}, r"emg is float32 \[0, 8\], expected .* at least one row"),
         ({"emg": {f"ch{i}": ["x"] for i in range(1, 9)}}, {}, "must be numbers"),
         ({"accelerometer": None}, {"sensors": ["acc"]}, "accelerometer has no x"),
-        ({"groundTruthIndex": [30, 11]}, {"extent": "marked"}, "outside its 40 rows"),
-        ({"groundTruthIndex": None}, {"extent": "marked"}, "expected the first and last row"),
+        (
+            {"groundTruthIndex": [30, 11]},
+            {"extent": "marked"},
+            r"is \[30, 11\], expected the first and last row of the gesture, from 1 to 40",
+        ),
+        ({"groundTruthIndex": None}, {"extent": "marked"}, "is None, expected the first and last row"),
         ({"gestureName": "kick"}, {}, "unknown gesture 'kick'"),
         ({}, {"sensors": "emg"}, "sensors must be a list"),
         ({}, {"sets": ["all"]}, "sets must be a list"),

@@ -80,7 +80,7 @@ def test_a_file_that_lost_rows_gets_a_note(tmp_path):
         (lambda _: [], "0 emg rows"),
         (lambda t: [t[0], t[1].replace("16384", "nan"), *t[2:]], "invalid literal"),
         (lambda t: [*t[:-1], t[-1].replace("2018-07", "soon")], "pars|datetime"),
-        (lambda t: [*t[:9], *t[7:]], "time does not rise in emg row 8"),
+        (lambda t: [*t[:9], *t[7:]], "emg time does not rise in row 8"),
     ],
 )
 def test_damaged_files_are_rejected_in_one_line(tmp_path, lines, message):

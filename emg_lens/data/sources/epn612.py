@@ -5,6 +5,7 @@ Source: docs/data-sets.md §2.10.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +15,7 @@ import numpy as np
 from emg_lens.data.files import check_choice, check_choices, index_files, select_subjects
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.file_values import checked_signal
 from emg_lens.data.text import read_bytes
 
 Extent = Literal["sample", "marked"]
@@ -82,8 +84,6 @@ def _recordings(
 ) -> Iterator[Recording]:
     try:
         content = json.load(read_bytes(path))
-        if not isinstance(content, Mapping):
-            raise ValueError(f"it contains a {type(content).__name__}")
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read ({error}); is it complete?") from None
     note = "emg, acc, gyro and quat treated as uniform at 200 and 50 Hz, all from time 0"
@@ -92,21 +92,18 @@ def _recordings(
     for number, name in enumerate(SETS):
         if name not in sets:
             continue
-        samples = content.get(name)
-        if not isinstance(samples, Mapping) or not samples:
-            raise DataError(f"{path}: no {name}; expected samples idx_1, idx_2, ...")
-        done: dict[str, int] = {}
+        samples = content.get(name) if isinstance(content, Mapping) else None
+        if not isinstance(samples, Mapping) or not all(isinstance(sample, Mapping) for sample in samples.values()):
+            raise DataError(f"{path}: no {name}; expected samples idx_1, idx_2, ..., with signals and a gesture")
+        done: Counter[str] = Counter()
         for key in sorted(samples, key=lambda key: (len(key), key)):
-            where = f"{path}: {name}.{key}"
-            sample = samples[key]
-            if not isinstance(sample, Mapping):
-                raise DataError(f"{where} is a {type(sample).__name__}; expected signals and a gesture")
+            where, sample = f"{path}: {name}.{key}", samples[key]
             gesture = sample.get("gestureName")
             if gesture is None:  # the publishers withhold the gestures of the second set of the testing people
                 continue
             if gesture not in GESTURES:
                 raise DataError(f"{where}: unknown gesture {gesture!r}; expected one of {', '.join(GESTURES)}")
-            done[gesture] = done.get(gesture, 0) + 1
+            done[gesture] += 1
             repetition = number * REPETITIONS + done[gesture]
             signals = {name: _signal(sample, name, where) for name in sensors}
             active = np.ones(len(_signal(sample, "emg", where).data), np.int64)
@@ -119,13 +116,12 @@ def _recordings(
 
 def _marked(sample: Mapping[str, Any], n_rows: int, where: str) -> slice:
     """The rows that the publishers marked as the gesture."""
-    bounds = sample.get("groundTruthIndex")
-    if not (isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(b, int) for b in bounds)):
-        raise DataError(f"{where}: groundTruthIndex is {bounds!r}, expected the first and last row of the gesture")
-    first, last = bounds
-    if not 1 <= first <= last <= n_rows:
-        raise DataError(f"{where}: groundTruthIndex {bounds} is outside its {n_rows} rows")
-    return slice(first - 1, last)
+    match sample.get("groundTruthIndex"):
+        case [int(first), int(last)] if 1 <= first <= last <= n_rows:
+            return slice(first - 1, last)
+        case bounds:
+            expected = f"the first and last row of the gesture, from 1 to {n_rows}"
+            raise DataError(f"{where}: groundTruthIndex is {bounds!r}, expected {expected}")
 
 
 def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
@@ -139,9 +135,7 @@ def _signal(sample: Mapping[str, Any], name: str, where: str) -> Signal:
         data = np.array([table[channel] for channel in channels], dtype=np.float32).T
     except (TypeError, ValueError):
         raise DataError(f"{where}: the channels of {key} must be numbers, the same number of each") from None
-    if data.ndim != 2 or not len(data) or not np.isfinite(data).all():
-        raise DataError(f"{where}: {key} is empty or contains values that are not numbers")
-    return Signal(data, fs, fs, units, channels, "Myo band on the forearm")
+    return checked_signal(f"{where}: {key}", data, fs, fs, units, channels, "Myo band on the forearm")
 
 
 EPN_612 = DataSet(NAME, load, f"five gestures and no gesture with a Myo band, 612 people: {EXPECTED}", find)

@@ -23,23 +23,21 @@ NAME = "hd-semg"
 EXPECTED = "files s<n>.mat of the high-density data set (MATLAB 7.3)"
 FILE_NAME = re.compile(r"s(\d+)\.mat", re.IGNORECASE)
 FS = 2048.0
-GRID = 8
-"""Each of the two electrode arrays has 8 x 8 electrodes."""
 LABELS = {"cue": ("class", "repetition"), "adjusted": ("adjusted_class", "adjusted_repetition")}
-FORCE_FS = 200.0
-DUPLICATES = {60: 58}
+REPEATED, ORIGINAL = 60, 58
 """A gesture that was recorded under two numbers."""
 MARGIN_S = 1.0
 
-SIGNALS = {  # modality -> variables of the file, unit, native rate (Hz)
-    "emg": (("emg_extensors", "emg_flexors"), "V", FS),
-    "force": (("force",), "V", FORCE_FS),
+SIGNALS = {  # modality -> variables of the file, unit, native rate (Hz), channels, position of the sensors
+    "emg": (
+        ("emg_extensors", "emg_flexors"),
+        "V",
+        FS,
+        tuple(f"{side} {row}.{column}" for side in ("extensor", "flexor") for row, column in np.ndindex(8, 8)),
+        "8 x 8 arrays over extensors and flexors of the forearm",
+    ),
+    "force": (("force",), "V", 200.0, tuple(f"force {i}" for i in range(1, 10)), "thumb, digits and wrist"),
 }
-CH_NAMES = {
-    "emg": tuple(f"{side} {row}.{column}" for side in ("extensor", "flexor") for row, column in np.ndindex(GRID, GRID)),
-    "force": tuple(f"force {i}" for i in range(1, 10)),
-}
-PLACEMENT = {"emg": "8 x 8 arrays over extensors and flexors of the forearm", "force": "thumb, digits and wrist"}
 
 
 def load(
@@ -88,10 +86,9 @@ def _recordings(
     notes = [{"cue": "repetitions start at the cue", "adjusted": "repetitions start at half the rise of force"}[onset]]
     if "force" in sensors:
         notes.append("force: recorded at 200 Hz, stored at the rate of the EMG")
-    if merge and np.isin(label, [*DUPLICATES]).any():
-        for number, same in DUPLICATES.items():
-            label[label == number] = same
-        notes.append(f"gestures with two numbers are merged: {DUPLICATES}")
+    if merge and (label == REPEATED).any():
+        label[label == REPEATED] = ORIGINAL
+        notes.append(f"gestures with two numbers are merged: {REPEATED} counts as {ORIGINAL}")
     names = {int(i): f"gesture {i}" for i in np.unique(label[label > REST])}
     changes = np.flatnonzero(np.diff(label) | np.diff(repetition)) + 1
     starts, stops = np.append(0, changes), np.append(changes, len(label))
@@ -116,12 +113,12 @@ def _labels(path: Path, onset: Onset) -> tuple[Int[np.ndarray, " row"], Int[np.n
 
 
 def _signal(path: Path, name: str, first: int, last: int) -> Signal:
-    keys, units, native_fs = SIGNALS[name]
+    keys, units, native_fs, ch_names, placement = SIGNALS[name]
     variables = _rows(path, keys, first, last)
     if any(variables[key].shape[:1] != (last - first,) for key in keys):
         raise DataError(f"{path}: {name} is shorter than the labels; is the file complete?")
     data = np.concatenate([variables[key].reshape(last - first, -1) for key in keys], axis=1)
-    return checked_signal(f"{path}: {name}", data, FS, native_fs, units, CH_NAMES[name], PLACEMENT[name])
+    return checked_signal(f"{path}: {name}", data, FS, native_fs, units, ch_names, placement)
 
 
 def _rows(path: Path, keys: tuple[str, ...], first: int | None, last: int | None) -> dict[str, Any]:

@@ -35,9 +35,7 @@ NOTES = (
 def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> Iterator[Recording]:
     """Read the recordings. Each is one repetition of one class, `grasp` (label 1, repetition 1).
 
-    Args:
-        root: Folder with the files, searched at any depth.
-        subjects: Names of recordings (`"v10"`, `"v11_2"`) or numbers (10); default all.
+    `root` is searched at any depth; `subjects` are names of recordings (`"v10"`, `"v11_2"`) or numbers (10).
     """
     index = select_subjects(find(root), subjects)
     return (read(path, subject) for subject, paths in index.items() for path in paths)

@@ -4,6 +4,7 @@ Source: docs/data-sets.md §2.3.
 """
 
 import re
+from dataclasses import replace
 
 from emg_lens.data.sources.ninapro import Family, Sensor
 from emg_lens.data.sources.ninapro_labels import Exercise
@@ -83,14 +84,11 @@ DB2 = Family(
     notes=(STORED_AT_EMG_RATE,),
 )
 
-DB3 = Family(
+DB3 = replace(
+    DB2,
     name="ninapro-db3",
     description="NinaPro DB3, as DB2, of people with an amputated hand; two of them with 10 electrodes",
-    fs=2000.0,
-    exercises=DB2.exercises,
-    sensors={name: DB2.sensors[name] for name in ("emg", "acc")},
-    gestures=DB2.gestures,
-    notes=(STORED_AT_EMG_RATE,),
+    sensors={"emg": TRIGNO_EMG, "acc": TRIGNO_ACC},
     fewest_electrodes=10,
 )
 

@@ -10,7 +10,8 @@ other.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from emg_lens.data.files import Index, index_files, select_subjects
 from emg_lens.data.recording import DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.file_values import rising_steps
 from emg_lens.data.text import read_bytes
 
 NAME = "psl-myo"
@@ -30,8 +32,10 @@ SECONDS = 2.0
 RATE_TOLERANCE, LENGTH_TOLERANCE = 0.015, 0.05
 """Relative deviation of rate and length above which a note is written; intact files stay within .01 and .02."""
 
-EMG_FIELDS, IMU_FIELDS = 11, 15
-IMU = {  # modality -> columns of an IMU row, counts per unit (Myo SDK), unit, channel names
+N_FIELDS = {"emg": 11, "acc": 15}
+"""Number of fields of an EMG row and of an IMU row, by the second field."""
+SIGNALS = {  # modality -> columns of a row, counts per unit (Myo SDK), unit, channel names
+    "emg": (slice(2, 10), 1.0, "adc", tuple(f"pod {i}" for i in range(1, 9))),
     "acc": (slice(2, 5), 2048.0, "g", ("x", "y", "z")),
     "gyro": (slice(6, 9), 16.0, "deg/s", ("x", "y", "z")),
     "quat": (slice(10, 14), 16384.0, "", ("w", "x", "y", "z")),
@@ -46,10 +50,7 @@ def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> It
     """Read the original CSV files, one recording each, by person and time of recording.
 
     A recording's label is the sign (1 to 18). Repetition numbers count the recordings of a sign by one person, from 1.
-
-    Args:
-        root: Folder with the folders `person<n>`.
-        subjects: Names (`"person6"`) or numbers; default all.
+    `root` is the folder with the folders `person<n>`; `subjects` are names (`"person6"`) or numbers.
     """
     return _recordings(select_subjects(find(root), subjects))
 
@@ -71,71 +72,48 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read ({error}); is the file complete?") from None
     rows = [line.split(",") for line in text.replace('"', "").splitlines() if line]
-    kinds = [_kind(r) for r in rows]
-    emg, imu = ([r for r, its in zip(rows, kinds, strict=True) if its == kind] for kind in ("emg", "imu"))
+    kinds = [row[1] if len(row) > 1 and len(row) == N_FIELDS.get(row[1]) else "" for row in rows]
     if "" in kinds:
         odd = kinds.index("") + 1
         raise DataError(f"{path}: row {odd} is neither an emg nor an acc/gyro/quat row; is the file complete?")
+    emg, imu = ([row for row, its in zip(rows, kinds, strict=True) if its == kind] for kind in N_FIELDS)
     if len(emg) < 2 or len(imu) < 2:
         raise DataError(f"{path}: {len(emg)} emg rows and {len(imu)} acc rows; expected at least 2 of each")
     notes: list[str] = [*NOTES]
     for kind, kept, fs in (("emg", emg, EMG_FS), ("acc", imu, IMU_FS)):
-        measured = _rate([r[-1] for r in kept], kind, path)
+        times = _parsed([row[-1] for row in kept], "datetime64[us]", path)
+        seconds = (times - times[0]) / np.timedelta64(1, "s")
+        measured = len(rising_steps(seconds, f"{path}: {kind} time")) / seconds[-1]
         if abs(len(kept) / fs / SECONDS - 1) > LENGTH_TOLERANCE:
             notes.append(f"{kind} lasts {len(kept) / fs:.2f} s, expected {SECONDS:g} s: is the file complete?")
         if abs(measured / fs - 1) > RATE_TOLERANCE:
             notes.append(f"{kind} rows arrived at {measured:.1f} Hz instead of {fs:g}: its time base is less certain")
-    counts = _numbers([r[2:10] for r in emg], path)
-    names = tuple(f"pod {i}" for i in range(1, 9))
-    signals = {"emg": Signal(counts, EMG_FS, EMG_FS, "adc", names, "Myo band on the forearm")}
-    for modality, (columns, scale, units, axes) in IMU.items():
-        data = _numbers([r[columns] for r in imu], path) / np.float32(scale)
-        signals[modality] = Signal(data, IMU_FS, IMU_FS, units, axes, "Myo band on the forearm")
-    constant = np.ones(len(emg), np.int64)
-    meta = {
-        "dataset": NAME,
-        "file": str(path),
-        "class_names": {i: f"sign {i}" for i in range(1, N_SIGNS + 1)},
-        "notes": tuple(notes),
-    }
+    signals = {}
+    for modality, (columns, scale, units, names) in SIGNALS.items():
+        kept, fs = (emg, EMG_FS) if modality == "emg" else (imu, IMU_FS)
+        data = _parsed([row[columns] for row in kept], "int32", path).astype(np.float32) / np.float32(scale)
+        signals[modality] = Signal(data, fs, fs, units, names, "Myo band on the forearm")
+    constant, names = np.ones(len(emg), np.int64), {i: f"sign {i}" for i in range(1, N_SIGNS + 1)}
+    meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": tuple(notes)}
     return Recording(subject, signals, constant * sign, constant * repetition, EMG_FS, meta)
 
 
 def _recordings(index: Index) -> Iterator[Recording]:
     for subject, paths in index.items():
-        done: dict[int, int] = {}
+        done: Counter[int] = Counter()
         for path in paths:
             sign = int(path.stem.rpartition("_")[2])
             if not 1 <= sign <= N_SIGNS:
                 raise DataError(f"{path}: sign {sign} does not exist; expected 1 to {N_SIGNS}")
-            done[sign] = done.get(sign, 0) + 1
+            done[sign] += 1
             yield read(path, subject, sign, done[sign])
 
 
-def _kind(row: list[str]) -> str:
-    """`"emg"`, `"imu"`, or `""` for another row."""
-    if len(row) == EMG_FIELDS and row[1] == "emg":
-        return "emg"
-    return "imu" if len(row) == IMU_FIELDS and (row[1], row[5], row[9]) == ("acc", "gyro", "quat") else ""
-
-
-def _numbers(rows: list[list[str]], path: Path) -> np.ndarray:
+def _parsed(cells: Sequence, dtype: str, path: Path) -> np.ndarray:
     try:
-        return np.array(rows, dtype=np.int32).astype(np.float32)
+        return np.array(cells, dtype=dtype)
     except (ValueError, OverflowError) as error:
         raise DataError(f"{path}: {error}; is the file complete?") from None
-
-
-def _rate(stamps: list[str], kind: str, path: Path) -> float:
-    """Mean rate (Hz) of rows with time stamps, which must rise."""
-    try:
-        times = np.array(stamps, dtype="datetime64[us]")
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; is the file complete?") from None
-    if not (np.diff(times) > np.timedelta64(0)).all():
-        row = int(np.argmin(np.diff(times) > np.timedelta64(0))) + 2
-        raise DataError(f"{path}: time does not rise in {kind} row {row}; is the file damaged?")
-    return (len(stamps) - 1) / float((times[-1] - times[0]) / np.timedelta64(1, "s"))
 
 
 PSL_MYO = DataSet(NAME, load, f"Polish Sign Language, 18 signs with a Myo band: {EXPECTED}", find)

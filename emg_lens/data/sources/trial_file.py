@@ -10,12 +10,7 @@ from emg_lens.data.trials import TrialSet
 
 
 def load(root: str | Path, *, subjects: Iterable[str | int] | None = None) -> TrialSet:
-    """Read the file.
-
-    Args:
-        root: The file.
-        subjects: Names or numbers; default all.
-    """
+    """Read the file `root`."""
     trials = TrialSet.load(root)
     known = dict.fromkeys(trials.subject.tolist(), ())
     return trials if subjects is None else trials.select(subjects=select_subjects(known, subjects))
