@@ -95,7 +95,7 @@ def _own_stages(model: nn.Module) -> tuple[Stage, ...]:
 
 def _paths(names: Iterable[str], place: str) -> dict[int, str]:
     matches = filter(None, map(re.compile(rf"({place})\.{PATTERN}").fullmatch, names))
-    return {int(match[2]): match[1] for match in sorted(matches, key=lambda match: int(match[2]))}
+    return dict(sorted(((int(match[2]), match[1]) for match in matches), key=lambda found: found[0]))
 
 
 def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[Place, str]:
@@ -103,11 +103,10 @@ def _with_shared(model: nn.Module, paths: dict[int, str]) -> dict[Place, str]:
     stack, _, part = next(iter(paths.values())).partition(".")
     part = part.partition(".")[2]
     modules = [at_path(model, path) for path in paths.values()]
-    every = {layer: f"{stack}.{layer}.{part}" for layer in range(len(getattr(model, stack)))}
     shared = {
-        layer: path
-        for layer, path in every.items()
-        if layer not in paths and any(getattr(getattr(model, stack)[layer], part, None) is one for one in modules)
+        layer: f"{stack}.{layer}.{part}"
+        for layer, block in enumerate(getattr(model, stack))
+        if layer not in paths and any(getattr(block, part, None) is one for one in modules)
     }
     return dict(sorted((paths | shared).items()))
 

@@ -38,7 +38,7 @@ class Replace(_OnTokens):
     """Replace the values of some tokens by values that do not depend on the trial.
 
     Attributes:
-        tokens: Group names, token names or positions.
+        tokens: Group names, token names or positions. At the input also channels of any layout, such as `"emg.3"`.
         by: `"zero"`; `"mean"` over the reference trials; `"resample"`: the values of a random reference trial, the same
             trial for all replaced tokens; `"permute"`: the values of another trial of the same input.
         at: `"input"` replaces the signals (the IsoNet paper's zeroed modality, §4.1, where trials are standardised).

@@ -230,14 +230,18 @@ def find_tokens(layout: TokenLayout, tokens: Tokens) -> Int[Tensor, " token"]:
 def input_mask(
     layout: TokenLayout, tokens: str | int | tuple[str | int, ...], shape: tuple[int, ...]
 ) -> Bool[Tensor, "channel time"]:
-    """Return the samples `[channel, time]` of the input from which these tokens are computed."""
+    """Return the samples `[channel, time]` of the input from which these tokens are computed; or of these channels."""
     sizes = {name: layout.n_channels(name) for name in layout.modalities}
     first = dict(zip(sizes, [sum(list(sizes.values())[:i]) for i in range(len(sizes))], strict=True))
     if len(shape) != 2 or shape[0] != sum(sizes.values()):
         raise EdgeError(f"a trial has shape {list(shape)}; expected [{sum(sizes.values())} channels, time]")
     n_patches = max(layout.patch) + 1 if max(layout.patch) != NO_INDEX else 1
     mask = torch.zeros(shape[0], n_patches, dtype=torch.bool)
-    for position in find_tokens(layout, tokens).tolist():
+    channels = {f"{name}.{k}": first[name] + k for name, size in sizes.items() for k in range(size)}
+    given = index_tuple(tokens, "tokens")
+    others = [token for token in given if token not in channels or token in layout.names]
+    mask[[channels[token] for token in given if token not in others]] = True
+    for position in find_tokens(layout, others).tolist() if others else ():
         group, channel = layout.group[position], layout.channel[position]
         if group is None or group == CLS or (channel == NO_INDEX and not layout.channels_in_token):
             raise EdgeError(f"token {layout.names[position]!r} has no samples in the input; give at='hook_embed'")

@@ -77,8 +77,8 @@ class LayerCheck:
         refusals["pattern", False] = "not tried, because the scores hook works"
         if refusals["scores", True]:
             refusals["pattern", False] = self._refusal("pattern", False)
-        replay = self.replay
-        return LayerFacts(replay.n_dest, replay.n_src, self.n_sinks, self.forbidden, refusals, self._is_plain_softmax())
+        sizes, plain = (self.replay.n_dest, self.replay.n_src, self.n_sinks), self._is_plain_softmax()
+        return LayerFacts(*sizes, self.forbidden, refusals, plain)
 
     # --- the module without a cut ------------------------------------------------------------------------------
 
@@ -93,11 +93,9 @@ class LayerCheck:
         self.at_kernel = ObservedAttention()
         with installed(self.replay.module, "attention_mask", self.at_kernel):
             self.replay.run()
-        again = self.replay.run()
-        assert again is not None
         # Alone, the module may use another path than in the model (a fused one), but always the same one.
         unlike = largest_change(base, given).max() > self._tolerance
-        if bool(unlike or largest_change(again, base).max() > self.noise):
+        if bool(unlike or largest_change(self.replay.run(), base).max() > self.noise):
             raise Refusal("its outputs for the same input differ, so they cannot be compared")
         scores, n_dest, n_src = self.at_kernel.scores, self.replay.n_dest, self.replay.n_src
         if scores is not None and scores.ndim == 4 and scores.shape[-2] == n_dest:
@@ -122,24 +120,22 @@ class LayerCheck:
         tried = sorted(others, key=lambda src: -float(likely[src]))[:MOST_SOURCES]
         for self.replay.strength in STRENGTHS:
             for self.source in tried:
-                if self._moves(self.base, [self.source], self.last):
+                if self._moves([self.source], self.last):
                     return
         raise NoInfluence(
             f"changing token {' or '.join(map(str, tried))} at its input does not change the output of token"
             f" {self.last} even without a cut, so a cut cannot be verified"
         )
 
-    def _moves(self, base: TokenOutputs, sources: list[int], dest: int) -> bool:
-        return bool(largest_change(self.replay.run(sources), base)[dest] > 2 * self.noise)
+    def _moves(self, sources: list[int], dest: int) -> bool:
+        return bool(largest_change(self.replay.run(sources), self.base)[dest] > 2 * self.noise)
 
     def _choose_mask(self) -> None:
         n_dest, n_src = self.replay.n_dest, self.replay.n_src
         self.elsewhere = list(range(n_src)) if self.replay.cross else list(range(1, n_src))
         mask = torch.zeros(self.n_heads, n_dest, n_src, dtype=torch.bool)
-        reads_itself_alone = not self.replay.cross and not (
-            self.elsewhere and self._moves(self.base, self.elsewhere, 0)
-        )
-        mask[:, 0, : 1 if reads_itself_alone else None] = True
+        reads_others = self.replay.cross or (self.elsewhere and self._moves(self.elsewhere, 0))
+        mask[:, 0, : None if reads_others else 1] = True
         if n_dest > 1:
             mask[:, -1, self.source] = True
         if n_dest > 3:

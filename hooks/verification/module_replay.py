@@ -63,8 +63,7 @@ class Replay:
 
         def keep_output(module: nn.Module, args: tuple, result: Any) -> None:  # noqa: ARG001
             if self.output is None:
-                output = output_of(result)
-                self.output = None if output is None else output.clone()
+                self.output = _copied(output_of(result))
 
         with ExitStack() as stack:
             stack.callback(self.module.register_forward_pre_hook(keep_arguments, with_kwargs=True).remove)
@@ -75,28 +74,20 @@ class Replay:
         """Find the arguments with tokens: floats [batch, pos, ...] with the number of positions of the first one."""
         given = {**dict(enumerate(self.args)), **self.kwargs}
         floats = {key: t for key, t in given.items() if isinstance(t, Tensor) and t.is_floating_point() and t.ndim > 2}
-        plain = [key for key, t in floats.items() if t.ndim == 3] or list(
-            floats
-        )  # [batch, pos, head, ...] if heads are split
+        plain = [key for key, t in floats.items() if t.ndim == 3] or list(floats)  # 4 axes if heads are split
         if not plain:
             return
-        self.n_dest = self.n_src = floats[plain[0]].shape[self.axis]
+        n = self.n_dest = self.n_src = floats[plain[0]].shape[self.axis]
         others = [key for key in floats if key in FROM_ANOTHER_STACK] or plain[1:]
         if self.cross and others:
             self.n_src = floats[others[0]].shape[self.axis]
             self._sources = others
-            return
-        n = self.n_dest
-        if self.stream_only:
+        elif self.stream_only:
             self._sources = plain[:1]
-            return
-        self._sources = [
-            key
-            for key, t in floats.items()
-            if t.shape[self.axis] == n
-            and key not in FROM_ANOTHER_STACK[:2]
-            and not (t.ndim == 4 and t.shape[-2:] == (n, n))  # a mask has the same size
-        ]
+        else:
+            masks = [key for key, t in floats.items() if t.ndim == 4 and t.shape[-2:] == (n, n)]
+            keys = [key for key in floats if key not in (*masks, *FROM_ANOTHER_STACK[:2])]
+            self._sources = [key for key in keys if floats[key].shape[self.axis] == n]
 
     def run(self, moved: Sequence[int] = ()) -> Float[Tensor, "pos rest"] | None:
         """Run the module with noise in place of some source tokens; None if the output has no positions."""
