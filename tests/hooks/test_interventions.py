@@ -117,6 +117,22 @@ def test_the_input_mask_selects_the_samples_of_a_token():
 
 
 @pytest.mark.parametrize(
+    "layout",
+    [
+        TokenLayout.channels({"emg": 2, "acc": 1}),
+        TokenLayout.patches({"emg": 2, "acc": 1}, 3),
+        TokenLayout.times({"emg": 2, "acc": 1}, 3),
+    ],
+)
+def test_channels_of_the_input_are_chosen_in_layouts_of_all_kinds(layout):
+    x = torch.ones(1, 3, 6)
+    assert Replace(("emg.1", "acc.0")).on_input(x, layout, None)[0, :, 0].tolist() == [1, 0, 0]
+    assert Replace(("emg.0", "acc")).on_input(x, layout, None).sum(2).tolist() == [[0, 6, 0]]
+    with pytest.raises(EdgeError, match="unknown group or token 'emg.2'"):
+        Replace("emg.2").on_input(x, layout, None)
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Replace("acc", by="noise"), "by='noise'; expected 'zero', 'mean', 'resample' or 'permute'"),
