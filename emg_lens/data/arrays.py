@@ -72,16 +72,7 @@ def as_whole_numbers(values: Shaped[np.ndarray, " trial"] | Sequence[int], name:
 
 
 def as_labels(values: Any, name: str, n: int | None = None) -> list[str | int | float]:
-    """Convert labels, subjects or names to a list of text or numbers.
-
-    Args:
-        values: A list, array, tensor or column.
-        name: Name of the argument, for messages.
-        n: Expected number of labels, if known.
-
-    Raises:
-        DataError: The number of labels is wrong, or a label is missing (`None`, NaN) or neither text nor a number.
-    """
+    """Convert a list, array, tensor or column of `n` labels, subjects or names to a list of text or numbers."""
     given = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise DataError(f"{name} must be one label per trial, got {short(values)}")
@@ -114,26 +105,19 @@ def distinct_labels(items: Sequence[str | int | float], name: str) -> list[str |
 def windows_of_repetitions(
     subject: Shaped[np.ndarray, " trial"], label: Sequence[str | int | float], repetition: Int[np.ndarray, " trial"]
 ) -> tuple[Int[np.ndarray, " trial"], tuple[str, ...]]:
-    """Number the repetitions of trials in order of appearance, and note if a repetition has several trials.
-
-    Returns:
-        The same number for all trials of one subject, label and repetition number; and notes.
-    """
-    keys = list(zip(subject.tolist(), map(str, label), repetition.tolist(), strict=True))
-    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+    """Number the repetitions by subject, label and repetition number; a note says if one has several trials."""
+    keys = pd.DataFrame({"subject": subject, "label": list(map(str, label)), "repetition": repetition})
+    number = keys.groupby(list(keys), sort=False).ngroup().to_numpy(np.int64)
+    n = len(np.unique(number))
     note = (
-        f"{len(keys)} trials count as windows of {len(number)} repetitions: trials of one subject, class and repetition"
+        f"{len(keys)} trials count as windows of {n} repetitions: trials of one subject, class and repetition"
         " number are windows of one repetition (repetition_id was not given)"
     )
-    return np.array([number[key] for key in keys], dtype=np.int64), (note,) * (len(number) < len(keys))
+    return number, (note,) * (n < len(keys))
 
 
 def check_names(**names: Iterable[object]) -> None:
-    """Reject names that tables, files and terminals cannot show.
-
-    Args:
-        **names: Lists of names by what they name: `subjects=[...]`, `classes=[...]`.
-    """
+    """Reject names that tables, files and terminals cannot show: `subjects=[...]`, `classes=[...]`."""
     for what, group in names.items():
         for name in group:
             if not isinstance(name, str) or not name.strip() or not name.isprintable():

@@ -4,7 +4,7 @@
 [2, 3]}}` makes two groups of one modality. A model treats each group as a modality, with its own head or stage.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -85,24 +85,21 @@ class Electrodes(SpecModel):
         return sorted((range(n) if isinstance(self.electrodes, str) else self.electrodes)[: self.first])
 
 
-def read_groups(given: Any) -> Any:
+def _full_groups(given: Any) -> Any:
     """Expand short groups: `{"emg": [0, 1]}` becomes `{"emg": {"emg": {"electrodes": [0, 1]}}}`."""
     if not isinstance(given, Mapping):
         return given
-    return {group: _read_group(group, of) for group, of in given.items()}
+    groups = {}
+    for group, of in given.items():
+        is_short = not isinstance(of, Mapping) or (of and set(of) <= set(Electrodes.model_fields))
+        groups[group] = {
+            modality: some if isinstance(some, Mapping | Electrodes) else {"electrodes": some}
+            for modality, some in ({group: of} if is_short else of).items()
+        }
+    return groups
 
 
-def _read_group(group: Any, of: Any) -> Any:
-    if isinstance(of, Electrodes) or not isinstance(of, Mapping) or (of and set(of) <= set(Electrodes.model_fields)):
-        return {group: _read_electrodes(of)}
-    return {modality: _read_electrodes(some) for modality, some in of.items()}
-
-
-def _read_electrodes(given: Any) -> Any:
-    return given if isinstance(given, Mapping | Electrodes) else {"electrodes": given}
-
-
-ChannelGroups = Annotated[dict[Name, dict[Name, Electrodes]], BeforeValidator(read_groups)]
+ChannelGroups = Annotated[dict[Name, dict[Name, Electrodes]], BeforeValidator(_full_groups)]
 """Group -> modality -> electrodes."""
 _GROUPS = TypeAdapter(ChannelGroups)
 
@@ -124,6 +121,8 @@ def select_channels(channels: pd.DataFrame, groups: Mapping[str, Any]) -> tuple[
     if not known:
         raise DataError("channels is empty; expected groups such as {'emg': [0, 1, 2]}")
     order = channels["modality"].to_numpy()
+    listed = {modality for selection in known.values() for modality in selection}
+    missing = [modality for modality in dict.fromkeys(order) if modality not in listed]
     rows: list[int] = []
     names: list[str] = []
     for group, selection in known.items():
@@ -131,24 +130,17 @@ def select_channels(channels: pd.DataFrame, groups: Mapping[str, Any]) -> tuple[
         for modality, electrodes in selection.items():
             of_modality = np.flatnonzero(order == modality)
             if not len(of_modality):
-                listed = ", ".join(dict.fromkeys(order.tolist()))
-                raise DataError(f"channels of {group!r}: unknown modality {modality!r}; known: {listed}")
+                present = ", ".join(dict.fromkeys(order.tolist()))
+                raise DataError(f"channels of {group!r}: unknown modality {modality!r}; known: {present}")
             in_group += of_modality[electrodes.rows(len(of_modality), modality)].tolist()
         rows, names = [*rows, *sorted(in_group)], [*names, *[group] * len(in_group)]
-    _check_every_modality(order, known)
+    if missing:  # it must not be lost by mistake
+        raise DataError(
+            f"channels does not list {missing[0]!r}; write '{missing[0]}: all' to keep it, or remove it from modalities"
+        )
     doubled = next((row for i, row in enumerate(rows) if row in rows[:i]), None)
     if doubled is not None:
         where = " and ".join(repr(names[i]) for i, row in enumerate(rows) if row == doubled)
         channel = channels.iloc[doubled]
         raise DataError(f"{channel['modality']} channel {channel['name']} is in {where}; keep it in one group")
     return rows, names
-
-
-def _check_every_modality(order: Iterable[str], groups: Mapping[str, Mapping[str, Electrodes]]) -> None:
-    """Reject groups that leave out a modality, so that none is lost by mistake."""
-    listed = {modality for selection in groups.values() for modality in selection}
-    missing = [modality for modality in dict.fromkeys(order) if modality not in listed]
-    if missing:
-        raise DataError(
-            f"channels does not list {missing[0]!r}; write '{missing[0]}: all' to keep it, or remove it from modalities"
-        )

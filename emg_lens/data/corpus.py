@@ -6,6 +6,7 @@ Only the positions of windows are in memory; samples are read batch by batch. So
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -79,30 +80,27 @@ class Corpus:
     def __post_init__(self) -> None:
         if not self.shards:
             raise DataError("a corpus needs at least one shard; give a folder with shards")
-        lengths = {shard.shape[2]: shard.path for shard in self.shards}
-        if len(lengths) > 1:
-            (one, here), (other, there), *_ = lengths.items()
-            raise DataError(
-                f"windows differ in length: {one} samples in {here}, {other} in {there}; write both with"
-                " one window_s and one recipe.fs"
-            )
-        rates = {shard.fs: shard.path for shard in self.shards if shard.fs is not None}
-        if len(rates) > 1:
-            (one, here), (other, there), *_ = rates.items()
-            raise DataError(
-                f"sampling rates differ: {one:g} Hz in {here}, {other:g} Hz in {there}; write both with one recipe.fs"
-            )
+        lengths = {f"{shard.shape[2]} samples": shard.path for shard in self.shards}
+        rates = {f"{shard.fs} Hz": shard.path for shard in self.shards if shard.fs is not None}
+        for what, given in (("windows differ in length", lengths), ("sampling rates differ", rates)):
+            if len(given) > 1:
+                (one, here), (other, there), *_ = given.items()
+                raise DataError(
+                    f"{what}: {one} in {here}, {other} in {there}; write both with one window_s and one recipe.fs"
+                )
         for shard in self.shards:
             _channel_positions(shard, self.modalities)
         if self.parts is None:
             every = [(i, 0, len(shard)) for i, shard in enumerate(self.shards)]
             object.__setattr__(self, "parts", np.array(every, np.int64))
-        ends = np.cumsum(self.parts[:, 2] - self.parts[:, 1])
-        object.__setattr__(self, "_ends", ends)
-        object.__setattr__(self, "_reader", ShardReader())
 
-    _ends: Int[np.ndarray, " part"] = field(init=False, repr=False)
-    _reader: ShardReader = field(init=False, repr=False)
+    @cached_property
+    def _ends(self) -> Int[np.ndarray, " part"]:
+        return np.cumsum(self.parts[:, 2] - self.parts[:, 1])
+
+    @cached_property
+    def _reader(self) -> ShardReader:
+        return ShardReader()
 
     @staticmethod
     @checked
@@ -179,8 +177,8 @@ class Corpus:
             values = self._reader.read(self.shards[i], rows)[index]
             if self.scale == "min-max":
                 values = scaled(values)
-            if self.scale == "min-max" and self.padding == "counted":
-                windows[of_shard] = -1  # min-max scaling of a channel of zeros
+                if self.padding == "counted":
+                    windows[of_shard] = -1  # min-max scaling of a channel of zeros
             windows[np.ix_(of_shard, _channel_positions(self.shards[i], self.modalities))] = values
         return windows
 

@@ -7,7 +7,6 @@ again. The layout is the published one (`emg_lens.data.shards`), with facts abou
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from emg_lens.data.registry import data_fingerprint, describe_dataset, load_data
 from emg_lens.data.segment import Segment
 from emg_lens.data.shards import shard_files
 from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_checksums, write_checksums
-from emg_lens.io.files import remove_abandoned, replacing
+from emg_lens.io.files import remove_abandoned, replacing, write_text
 from emg_lens.io.locking import exclusive_lock
 from emg_lens.validation import Name, SpecModel, checked
 
@@ -145,15 +144,10 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Write the folder's description; reject a folder with another description."""
     note = folder / NOTE
     text = json.dumps(identity, indent=1)
-    if note.exists():
-        if note.read_bytes() == text.encode():
-            return
-        if shard_files(folder):  # a folder without any shard can be used again
-            raise DataError(f"{folder} contains shards of other parts or recordings (see {NOTE}); give another folder")
-    elif shard_files(folder):
-        raise DataError(f"{folder} contains shards of unknown origin; give an empty folder")
-    with replacing(note) as partial:
-        partial.write_bytes(text.encode())
+    if shard_files(folder) and not (note.exists() and note.read_bytes() == text.encode()):
+        origin = f"other parts or recordings (see {NOTE})" if note.exists() else "unknown origin"
+        raise DataError(f"{folder} contains shards of {origin}; give another folder")
+    write_text(note, text)
 
 
 def _check_unchanged(folder: Path, present: set[str]) -> None:
@@ -187,7 +181,7 @@ def _write_subject(
 def _fill(file: h5py.File, name: str, part: CorpusPart, place: Path | None, subject: str) -> None:
     constant, data, channels, fs = 0, None, {}, 0.0
     for recording in load_dataset(part.dataset, place, subjects=[subject], **part.options):
-        recording = _chosen(preprocess(recording, part.recipe), part)
+        recording = preprocess(recording, part.recipe).keep(part.modalities)
         sizes = {m: signal.data.shape[1] for m, signal in recording.signals.items()}
         if data is None:
             channels, fs = sizes, recording.fs
@@ -213,15 +207,6 @@ def _fill(file: h5py.File, name: str, part: CorpusPart, place: Path | None, subj
         )
     facts = {"subject": f"{name}/{subject}", "fs": fs, "constant": constant, "dataset": part.dataset}
     file.attrs.update({**facts, "modalities": json.dumps(channels), "recipe": part.recipe.digest()})
-
-
-def _chosen(recording: Recording, part: CorpusPart) -> Recording:
-    if part.modalities is None:
-        return recording
-    missing = [m for m in part.modalities if m not in recording.signals]
-    if missing:
-        raise DataError(f"{recording.source} has no modality {missing[0]!r}; it has {', '.join(recording.signals)}")
-    return replace(recording, signals={m: recording.signals[m] for m in part.modalities})
 
 
 def _batches(

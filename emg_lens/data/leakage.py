@@ -92,7 +92,7 @@ class Leakage:
         """
         unknown: float = np.nan
         rows: list[tuple[str, str, float, float, int]] = []
-        for what, n in self.shared.items():
+        for what, n in self._counts():
             rows.append(("shared", what, unknown if n is None else n / self.n_test, unknown, self.n_test))
         for d in self.decodability:
             rows.append(("decodable before onset", d.modality, d.before, d.chance, d.n_test))
@@ -104,7 +104,7 @@ class Leakage:
     def sentences(self) -> list[str]:
         """Return the report in words, one fact an entry."""
         facts = []
-        for what, n in self.shared.items():
+        for what, n in self._counts():
             if n is None:
                 facts.append(
                     f"It is unknown whether test trials {SHARED[what]}: these trials do not name their recordings."
@@ -117,6 +117,10 @@ class Leakage:
         facts.append(self._pre_onset_sentence())
         repeats = self.class_repeats_clause()
         return facts if repeats is None else [*facts, f"{repeats}."]
+
+    def _counts(self) -> list[tuple[str, int | None]]:
+        """Return the counts of `shared`; without those that compare classes, if there is only one class."""
+        return [(what, n) for what, n in self.shared.items() if what != "repetition" or self.n_classes > 1]
 
     def class_repeats_clause(self) -> str | None:
         """Say how often a class follows itself, as a clause without a full stop; `None` if that is unknown."""
@@ -154,8 +158,9 @@ class Leakage:
             return None
         before = ", ".join(f"{d.before:.2f} from {_in_words(d.modality)}" for d in self.decodability)
         return (
-            f"A linear classifier decodes the class from the last {self.pre_onset_s:g} s before movement onset with"
-            f" accuracy {before} (chance {self.decodability[0].chance:.2f})"
+            "A linear classifier of all recorded channels decodes the class from the last"
+            f" {self.pre_onset_s:g} s before movement onset with accuracy {before}"
+            f" (chance {self.decodability[0].chance:.2f})"
         )
 
 

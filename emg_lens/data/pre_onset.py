@@ -81,7 +81,7 @@ def pre_onset_trials(
         onsets = {i: row for i, row in onsets.items() if chosen is None or recording.label[row] in chosen}
         if onsets:
             rows = np.array([*onsets.values()])
-            cut.append(_windows(recording, rows, n_rows, modalities))
+            cut.append(_windows(recording.keep(modalities), rows, n_rows))
             repetition_id += [n_repetitions + i for i in onsets]
             source += [number] * len(rows)
             start_s += [(row - n_rows) / recording.fs for row in rows]
@@ -132,21 +132,14 @@ def _onsets_after_rest(recording: Recording, n_rows: int) -> dict[int, int]:
     return {i: row for i, row in enumerate(first) if row >= n_rows and rest[row - n_rows : row].all()}
 
 
-def _windows(
-    recording: Recording, onsets: Int[np.ndarray, " window"], n_rows: int, modalities: Sequence[str] | None
-) -> Recording:
+def _windows(recording: Recording, onsets: Int[np.ndarray, " window"], n_rows: int) -> Recording:
     """Make a recording of these windows alone; each has the label of the repetition that follows it.
 
     One unlabelled row after each window keeps two windows of one label from being read as one repetition.
     """
-    names = list(recording.signals) if modalities is None else list(modalities)
-    unknown = [name for name in names if name not in recording.signals]
-    if unknown:
-        raise DataError(f"{recording.source} has no modality {unknown[0]!r}; it has {', '.join(recording.signals)}")
     rows = (onsets[:, None] + np.arange(-n_rows, 1)).ravel()
     signals = {}
-    for name in names:
-        signal = recording.signals[name]
+    for name, signal in recording.signals.items():
         latest = np.floor(rows * (signal.fs / recording.fs) + 1e-6).astype(int)
         data = signal.data[np.minimum(latest, len(signal.data) - 1)]
         signals[name] = replace(signal, data=data, fs=recording.fs)

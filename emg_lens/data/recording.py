@@ -4,8 +4,8 @@ Loaders read recordings from files, `emg_lens.data.preprocessing` filters them, 
 into trials.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -132,6 +132,16 @@ class Recording:
     def source(self) -> str:
         """Subject and file name, for messages."""
         return " ".join([self.subject, *([Path(self.meta["file"]).name] if "file" in self.meta else [])])
+
+    def keep(self, modalities: Iterable[str] | None) -> "Recording":
+        """Return a recording of some modalities, in the given order; `None` = all."""
+        if modalities is None:
+            return self
+        chosen = list(modalities)
+        unknown = [name for name in chosen if name not in self.signals]
+        if unknown:
+            raise DataError(f"{self.source} has no modality {unknown[0]!r}; it has {', '.join(self.signals)}")
+        return replace(self, signals={name: self.signals[name] for name in chosen})
 
     @cached_property
     def trials(self) -> pd.DataFrame:

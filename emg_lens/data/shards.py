@@ -6,9 +6,9 @@ models writes (its optional `label` is ignored), or a file of `TrialSet.save`. S
 
 import json
 import os
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,7 @@ def read_shard(path: Path) -> Shard:
         raise DataError(f"{path}: its sampling rate is {fs:g} Hz; expected {SLOWEST:g} to {FASTEST:g} Hz")
     if modalities and (min(modalities.values()) < 1 or sum(modalities.values()) != shape[1]):
         raise DataError(f"{path}: has {shape[1]} channels, but its modalities are {modalities}; write the file again")
-    one = str(about.get("subject", ""))
-    every = content.get("subject") or [one] * (1 if shape[0] else 0)
+    every = content.get("subject") or [str(about.get("subject", ""))]
     if len(every) not in (1, shape[0]):
         raise DataError(f"{path}: {len(every)} subjects for {shape[0]} windows; expected one subject per window")
     return Shard(path, name, (shape[0], shape[1], shape[2]), _runs(every, shape[0]), modalities, fs)
@@ -126,11 +125,10 @@ class ShardReader:
     """Reader of windows that keeps few files open; each process opens its own files."""
 
     def __init__(self) -> None:
-        self._files: OrderedDict[Path, h5py.File] = OrderedDict()
-        self._process = os.getpid()
+        self._opened = lru_cache(MOST_OPEN)(_opened)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_files": OrderedDict(), "_process": -1}
+    def __reduce__(self) -> tuple:
+        return ShardReader, ()
 
     def read(self, shard: Shard, rows: Int[np.ndarray, " row"]) -> Float[np.ndarray, "row channel time"]:
         """Read windows as float32; `rows` must be in rising order.
@@ -152,9 +150,7 @@ class ShardReader:
     def _from_file(self, shard: Shard, rows: Int[np.ndarray, " row"]) -> np.ndarray:
         windows = np.empty((len(rows), *shard.shape[1:]), np.float32)
         try:
-            data: Any = self._file(shard.path)[shard.name]
-            if not len(rows):
-                return windows
+            data: Any = self._opened(shard.path, os.getpid())[shard.name]
             if data.shape != shard.shape:
                 raise DataError(
                     f"{shard.path} was changed while it was read: {data.shape}, before {shard.shape}; start again"
@@ -163,22 +159,16 @@ class ShardReader:
             with np.errstate(over="ignore"):  # values beyond float32 become infinite, which `read` reports
                 for first, last in zip(starts, [*starts[1:], len(rows)], strict=True):  # consecutive rows
                     windows[first:last] = data[int(rows[first]) : int(rows[last - 1]) + 1]
+        except DataError:
+            raise
         except (OSError, KeyError, ValueError, RuntimeError) as error:
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"{shard.path}: cannot be read ({' '.join(str(error).split())}); is it complete?") from None
         return windows
 
-    def _file(self, path: Path) -> h5py.File:
-        if self._process != os.getpid():  # a forked process must not use or close its parent's handles
-            self._files, self._process = OrderedDict(), os.getpid()
-        if path in self._files:
-            self._files.move_to_end(path)
-            return self._files[path]
-        while len(self._files) >= MOST_OPEN:
-            self._files.popitem(last=False)[1].close()
-        self._files[path] = h5py.File(path, rdcc_nbytes=CACHE_BYTES)
-        return self._files[path]
+
+def _opened(path: Path, process: int) -> h5py.File:  # noqa: ARG001
+    """Open a file; a forked process must not use its parent's handles."""
+    return h5py.File(path, rdcc_nbytes=CACHE_BYTES)
 
 
 def _about(about: Mapping[str, Any], name: str) -> tuple[dict[str, int], float | None]:

@@ -1,11 +1,11 @@
 """Summarize a data set: one row per subject, and every note once."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from emg_lens.data.recording import Recording
 from emg_lens.data.registry import describe_dataset, load_dataset, load_trials
 from emg_lens.data.trials import TrialSet
 
@@ -22,24 +22,22 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
         return _of_trials(trials), Counter(trials.notes)
     rows, notes = {}, Counter()
     for recording in load_dataset(dataset, root):
-        rows.setdefault(recording.subject, []).append(_facts(recording))
+        signals = ", ".join(f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz" for name, s in recording.signals.items())
+        seconds = max(s.duration for s in recording.signals.values())
+        rows.setdefault(recording.subject, []).append((seconds, signals, recording.trials))  # without the samples
         notes.update(set(recording.notes))
-    return pd.DataFrame([_merge(subject, facts) for subject, facts in rows.items()]), notes
+    return pd.DataFrame([_of_subject(subject, facts) for subject, facts in rows.items()]), notes
 
 
-def _facts(recording: Recording) -> tuple[float, str, pd.DataFrame]:
-    """Seconds, signals, and the table of repetitions; the samples are not kept."""
-    signals = ", ".join(f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz" for name, s in recording.signals.items())
-    return max(s.duration for s in recording.signals.values()), signals, recording.trials
-
-
-def _merge(subject: str, facts: list[tuple[float, str, pd.DataFrame]]) -> dict:
-    table = pd.concat([trials for *_, trials in facts])
+def _of_subject(subject: str, facts: Sequence[tuple[float, str, pd.DataFrame]]) -> dict:
+    """One row, from the duration (s), signals and table of repetitions of each recording."""
+    seconds, signals, tables = zip(*facts, strict=True)
+    table = pd.concat(tables)
     return {
         "subject": subject,
         "recordings": len(facts),
-        "minutes": round(sum(seconds for seconds, *_ in facts) / 60, 1),
-        "signals": facts[0][1],
+        "minutes": round(sum(seconds) / 60, 1),
+        "signals": signals[0],
         "gestures": table["label"].nunique(),
         "repetitions": table["repetition"].nunique(),
         "trials": len(table),
@@ -48,18 +46,6 @@ def _merge(subject: str, facts: list[tuple[float, str, pd.DataFrame]]) -> dict:
 
 def _of_trials(trials: TrialSet) -> pd.DataFrame:
     signals = ", ".join(f"{name} {n} x {trials.fs:.4g} Hz" for name, n in trials.modalities.items())
-    table = pd.DataFrame({"subject": trials.subject, "y": trials.y, "repetition": trials.repetition})
-    return pd.DataFrame(
-        [
-            {
-                "subject": subject,
-                "recordings": 1,
-                "minutes": round(len(rows) * trials.n_samples / trials.fs / 60, 1),
-                "signals": signals,
-                "gestures": rows["y"].nunique(),
-                "repetitions": rows["repetition"].nunique(),
-                "trials": len(rows),
-            }
-            for subject, rows in table.groupby("subject", sort=False)
-        ]
-    )
+    table = pd.DataFrame({"subject": trials.subject, "label": trials.y, "repetition": trials.repetition})
+    subjects, seconds = table.groupby("subject", sort=False), trials.n_samples / trials.fs
+    return pd.DataFrame([_of_subject(str(name), [(len(rows) * seconds, signals, rows)]) for name, rows in subjects])

@@ -151,11 +151,11 @@ def test_a_reader_holds_few_files_open_and_works_in_a_copy(tmp_path):
         write(tmp_path / f"{i}.h5", n=2)
     corpus = Corpus.open([tmp_path])
     every = corpus.read(np.arange(24))
-    assert len(corpus._reader._files) == 8
+    assert corpus._reader._opened.cache_info().currsize == 8
     with h5py.File(tmp_path / "11.h5") as file:  # a notebook may look at a file that is being read
         assert len(file["data"]) == 2
     again = pickle.loads(pickle.dumps(corpus))
-    assert not again._reader._files
+    assert not again._reader._opened.cache_info().currsize
     assert np.array_equal(again.read(np.arange(24)), every)
 
 
