@@ -50,11 +50,7 @@ class GatedPoint(Point):
         return getattr(self.cfg, self.switch)
 
     def add_hook(self, *args: Any, **kwargs: Any) -> Any:
-        """As in TransformerLens.
-
-        Raises:
-            ArgumentError: The switch is off.
-        """
+        """As in TransformerLens."""
         if not self.is_open:
             raise ArgumentError(
                 f"hook point {self.name!r} does not fire while cfg.{self.switch} is off: model.set_{self.switch}(True)"

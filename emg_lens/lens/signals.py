@@ -89,11 +89,7 @@ class SignalModel(
         return x.to(self.cfg.device)
 
     def check_signals(self, x: Tensor) -> None:
-        """Refuse input that does not fit the configuration.
-
-        Raises:
-            ArgumentError: No tensor, no trial, another shape, no floats, or doubles for a model with float weights.
-        """
+        """Refuse input that does not fit the configuration."""
         if not isinstance(x, Tensor):
             raise ArgumentError(f"input is a {type(x).__name__}; expected a tensor: torch.as_tensor(x).float()")
         if x.dtype == torch.float64 != self.cfg.dtype:

@@ -29,11 +29,7 @@ class StagedCache(BiosignalCache):
     """
 
     def stage(self, name: str) -> "StagedCache":
-        """Return the activations of one stage: `cache.stage("fusion")["pattern", 0]`.
-
-        Raises:
-            UnknownNameError: No such stage.
-        """
+        """Return the activations of one stage: `cache.stage("fusion")["pattern", 0]`."""
         layers = self.model.layout.stage(name).layers  # pyright: ignore[reportAttributeAccessIssue]
         prefix = f"stages.{name}."
         own = {key.removeprefix(prefix): value for key, value in self.cache_dict.items() if key.startswith(prefix)}
@@ -54,11 +50,7 @@ class CacheOfStage(StagedCache):
         return CacheOfStage(some.cache_dict, self.model, self.n_layers, has_batch_dim=some.has_batch_dim)
 
     def __getitem__(self, key: Any) -> Tensor:
-        """Return an activation by its name within the stage, or by TransformerLens's short name.
-
-        Raises:
-            UnknownNameError: A layer that the stage does not have.
-        """
+        """Return an activation by its name within the stage, or by TransformerLens's short name."""
         if not isinstance(key, tuple) or len(key) < 2 or not isinstance(key[1], int):
             return super().__getitem__(key)
         if not -self.n_layers <= key[1] < self.n_layers:

@@ -1,19 +1,7 @@
 """Wrap our encoders in a `TransformerBridge`, for tools that need one.
 
-Most users do not need a bridge: `HookedBiosignalEncoder` has the hooks, weights and methods that TransformerLens's
-utilities read. Some of TransformerLens's analyses work only with bridges.
-
-Most bridges fire `hook_attn_scores` and `hook_pattern` on tensors that are already used (docs/transformerlens.md §5).
-Here each bridge component runs the encoder's module unchanged and uses the module's own hook points. So every hook
-acts, fires once, and receives the same tensor as on the plain model.
-
-```python
-bridge = to_bridge(model)
-bridge.run_with_hooks(x, fwd_hooks=cut(bridge, cross_modal()))
-```
-
-The installed package registers `BiosignalAdapter` with TransformerLens under the entry-point group
-`transformer_lens.architectures`; without installation call `register_bridge()`.
+Each bridge component runs the encoder's module unchanged and uses the module's own hook points. So every hook acts,
+fires once, and receives the same tensor as on the plain model (docs/transformerlens.md §9).
 """
 
 import copy
@@ -28,14 +16,18 @@ from transformer_lens.model_bridge.generalized_components import BlockBridge
 from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
 from emg_lens.layout import TokenLayout
-from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
-from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.validation import ArgumentError
 
 ARCHITECTURE = "HookedBiosignalEncoder"
 """Name of our encoders in TransformerLens, also for `IsoNet` and other subclasses."""
+SHARED_FIELDS = (
+    "model_name", "d_model", "d_head", "d_mlp", "n_layers", "n_heads", "n_ctx", "d_vocab", "d_vocab_out", "act_fn",
+    "eps", "attention_dir", "normalization_type", "positional_embedding_type", "dtype",
+    "use_attn_result", "use_split_qkv_input", "use_attn_in", "use_hook_mlp_in",
+)  # fmt: skip
+"""Fields of our configurations that TransformerLens's has under the same name."""
 
 
 class Part(GeneralizedComponent):
@@ -80,11 +72,7 @@ class BlockPart(Part, BlockBridge):
 
     @property
     def residual_contribution_scale(self) -> float:
-        """Factor of the terms added to the residual stream; TransformerLens's path tools read it first.
-
-        Raises:
-            RuntimeError: This is a post-LN block, which has no such factor.
-        """
+        """Factor of the terms added to the residual stream; TransformerLens's path tools read it first."""
         if self.config.norm == "post":  # pyright: ignore
             raise RuntimeError(
                 "post-LN blocks normalise the residual stream after every sum, so paths between two components are not"
@@ -113,11 +101,7 @@ class BiosignalAdapter(ArchitectureAdapter):
         }
 
     def prepare_model(self, hf_model: HookedBiosignalEncoder) -> None:
-        """Keep only the components of this encoder, and accept the input under TransformerLens's keyword.
-
-        Raises:
-            ArgumentError: The encoder is inside a bridge already.
-        """
+        """Keep only the components of this encoder, and accept the input under TransformerLens's keyword."""
         if isinstance(hf_model.embed, Part):  # its hook points would be taken over twice, and fire twice
             raise ArgumentError("this encoder is already wrapped by a TransformerBridge; bridge the unwrapped model")
         self.component_mapping = {name: part for name, part in self.components.items() if hasattr(hf_model, name)}
@@ -133,30 +117,9 @@ def _take_pixel_values(model: nn.Module, args: tuple, kwargs: dict[str, Any]) ->
 
 def bridge_config(cfg: EncoderConfig) -> TransformerBridgeConfig:
     """Make TransformerLens's configuration from an encoder's."""
-    return TransformerBridgeConfig(
-        architecture=ARCHITECTURE,
-        model_name=cfg.model_name,
-        d_model=cfg.d_model,
-        d_head=cfg.d_head,
-        d_mlp=cfg.d_mlp,
-        n_layers=cfg.n_layers,
-        n_heads=cfg.n_heads,
-        n_ctx=cfg.n_ctx,
-        d_vocab=cfg.n_classes,
-        d_vocab_out=cfg.n_classes,
-        act_fn=cfg.act_fn,
-        eps=cfg.eps,
-        attention_dir=cfg.attention_dir,
-        normalization_type=cfg.normalization_type,
-        positional_embedding_type=cfg.positional_embedding_type,
-        device=str(cfg.device),
-        dtype=cfg.dtype,
-        is_visual_model=True,  # the kind of bridge that takes float input [batch, channel, ...]
-        use_attn_result=cfg.use_attn_result,
-        use_split_qkv_input=cfg.use_split_qkv_input,
-        use_attn_in=cfg.use_attn_in,
-        use_hook_mlp_in=cfg.use_hook_mlp_in,
-    )
+    shared = {name: getattr(cfg, name) for name in SHARED_FIELDS}
+    # is_visual_model: the kind of bridge that takes float input [batch, channel, ...]
+    return TransformerBridgeConfig(architecture=ARCHITECTURE, device=str(cfg.device), is_visual_model=True, **shared)
 
 
 class EncoderBridge(TransformerBridge):
@@ -173,8 +136,8 @@ class EncoderBridge(TransformerBridge):
         out, cache = super().run_with_cache(*args, return_cache_object=return_cache_object, **kwargs)  # pyright: ignore
         if isinstance(cache, dict):
             return out, cache
-        kind = BiosignalCache if self.original_model.cfg.norm == "pre" else PostNormCache  # pyright: ignore
-        return out, kind(cache.cache_dict, self, has_batch_dim=cache.has_batch_dim)
+        own_kind: Any = self.original_model.cache_type
+        return out, own_kind(cache.cache_dict, self, has_batch_dim=cache.has_batch_dim)
 
     def to_single_token(self, string: str) -> int:
         """Return the class index of a gesture label, so that labels can be used as TransformerLens's tokens."""
@@ -191,16 +154,15 @@ class EncoderBridge(TransformerBridge):
 def register_bridge() -> None:
     """Register our architecture with TransformerLens where the package's entry points are not installed.
 
-    `build_bridge_from_module(encoder, ARCHITECTURE, tl_config=bridge_config(encoder.cfg))` then wraps an encoder in
-    place in a plain `TransformerBridge`. Hooks and cuts work, but its `state_dict` has none of our weights, and it
-    lacks the other additions of `EncoderBridge`.
+    A bridge of `build_bridge_from_module(encoder, ARCHITECTURE, tl_config=bridge_config(encoder.cfg))` lacks the
+    additions of `EncoderBridge`: its `state_dict` has none of our weights.
     """
     ArchitectureAdapterFactory.discover_entry_points()  # first, because it warns about names that are taken
     ArchitectureAdapterFactory.register_adapter(ARCHITECTURE, BiosignalAdapter)
 
 
 def to_bridge(model: HookedBiosignalEncoder) -> EncoderBridge:
-    """Wrap a copy of `model` in a bridge.
+    """Wrap a copy of `model` in a bridge: `bridge.run_with_hooks(x, fwd_hooks=cut(bridge, cross_modal()))`.
 
     TransformerLens puts its components into the wrapped module, so the encoder is copied with its weights: `model`
     stays unchanged, and training one does not train the other. Hooks on `model` are not copied.

@@ -284,9 +284,6 @@ class Block(nn.Module):
 
         Direct path patching, edge attribution and faithfulness add the output of one component to the input of another.
         This is exact only if the residual stream is a plain sum.
-
-        Raises:
-            ArgumentError: This is a post-LN block.
         """
         if self.cfg.norm == "pre":
             raise AttributeError("submodules")  # a pre-LN block has no such attribute
@@ -299,10 +296,10 @@ class Block(nn.Module):
 class Unembed(nn.Module):
     """Linear map from a residual vector to logits, `W_U [d_model, class]`."""
 
-    def __init__(self, cfg: EncoderConfig) -> None:
+    def __init__(self, *shape: int) -> None:
         super().__init__()
-        self.W_U = nn.Parameter(torch.empty(cfg.d_model, cfg.n_classes))
-        self.b_U = nn.Parameter(torch.empty(cfg.n_classes))
+        self.W_U = nn.Parameter(torch.empty(shape))
+        self.b_U = nn.Parameter(torch.empty(shape[-1]))
         self.reset_parameters()
 
     def multiply_accumulates(self, cfg: EncoderConfig) -> int:
@@ -310,8 +307,8 @@ class Unembed(nn.Module):
         return self.W_U.numel() * (cfg.n_tokens if cfg.readout == "each" else 1)
 
     def reset_parameters(self) -> None:
-        """Initialise the weights."""
-        nn.init.xavier_uniform_(self.W_U)
+        """Initialise the weights: Xavier for the map of all inputs together."""
+        nn.init.xavier_uniform_(self.W_U.data.view(-1, self.W_U.shape[-1]))
         nn.init.zeros_(self.b_U)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch class"]:

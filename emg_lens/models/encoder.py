@@ -85,7 +85,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
 
     def add_readout(self) -> None:
         """Make `unembed`, the map from the output of `pool` to logits."""
-        self.unembed = Unembed(self.cfg)
+        self.unembed = Unembed(self.cfg.d_model, self.cfg.n_classes)
 
     @property
     def head_parameters(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -102,11 +102,7 @@ class HookedBiosignalEncoder(TransformerLensSurface):
         return layers | dict.fromkeys(("ln_final.", *self.head_parameters), self.cfg.n_layers)
 
     def permanent_mask(self) -> Bool[Tensor, "layer head dest src"] | None:
-        """Return the attention edges that this model does not have (`cfg.masked_edges`), or None if it has all.
-
-        Raises:
-            ArgumentError: None of them is an edge of this model.
-        """
+        """Return the attention edges that this model does not have (`cfg.masked_edges`), or None if it has all."""
         if self.cfg.permanent_mask == none():
             return None
         permanent_mask = self.cfg.permanent_mask.mask(self.layout, self.cfg.n_layers, self.cfg.n_heads)

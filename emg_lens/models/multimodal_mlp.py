@@ -86,11 +86,7 @@ class MultimodalMLP(SignalModel):
         self.setup()
 
     def forward(self, input: Float[Tensor, "batch channel time"]) -> Float[Tensor, "batch output"]:
-        """Compute class logits, or the targets of a regression.
-
-        Raises:
-            ArgumentError: Input that does not have the configured shape.
-        """
+        """Compute class logits, or the targets of a regression."""
         self.check_signals(input)
         parts = input.split(list(self.cfg.modalities.values()), dim=1)
         features = torch.cat([head(part) for head, part in zip(self.heads.values(), parts, strict=True)], dim=1)

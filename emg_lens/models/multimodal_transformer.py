@@ -83,11 +83,7 @@ class MultimodalTransformer(StagedEncoder):
 
     @property
     def W_U(self) -> NoReturn:  # noqa: N802
-        """Raise an error, because classes are read through a ReLU.
-
-        Raises:
-            ArgumentError: Always.
-        """
+        """Raise an error, because classes are read through a ReLU."""
         raise ArgumentError(
             "W_U: this model's logits are read through a ReLU, so classes have no direction in the residual stream; use"
             " unembed.fuse and unembed.classifier"

@@ -41,11 +41,7 @@ class PretrainedWeights:
     notes: tuple[str, ...] = ()
 
     def combined(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Combine the settings of the weights with those asked for.
-
-        Raises:
-            ModelError: The weights were trained with another value of a setting.
-        """
+        """Combine the settings of the weights with those asked for."""
         other = [name for name, value in asked.items() if name in self.settings and self.settings[name] != value]
         if other:
             raise ModelError(
@@ -55,11 +51,7 @@ class PretrainedWeights:
         return {**self.settings, **asked}
 
     def load_into(self, model: Any) -> None:
-        """Load them into a model; its head keeps its weights.
-
-        Raises:
-            ModelError: Missing or unexpected tensors, or tensors of other shapes.
-        """
+        """Load them into a model; its head keeps its weights."""
         own = {name: tensor for name, tensor in model.state_dict().items() if not _is_of_head(name, model)}
         problems = [f"{name} is missing from it" for name in own if name not in self.trunk]
         problems += [f"the model has no tensor {name}" for name in self.trunk if name not in own]
@@ -75,11 +67,7 @@ class PretrainedWeights:
 
 
 def weights_files(pretrained: str) -> list[Path]:
-    """Find the files of a study's `pretrained:`; `$NAME` is replaced by the environment variable NAME.
-
-    Raises:
-        ModelFileError: There is no such file, or the variable is not set.
-    """
+    """Find the files of a study's `pretrained:`; `$NAME` is replaced by the environment variable NAME."""
     place = Path(os.path.expandvars(pretrained)).expanduser()
     unset = re.search(r"\$\{?\w+\}?", str(place))
     if unset:
@@ -99,11 +87,7 @@ def weights_files(pretrained: str) -> list[Path]:
 
 
 def weights_fingerprint(pretrained: Iterable[str]) -> str:
-    """Return a short hash of the contents of these weights, in their order.
-
-    Raises:
-        ModelFileError: As `weights_files`.
-    """
+    """Return a short hash of the contents of these weights, in their order."""
     files = [path for one in pretrained for path in weights_files(one)]
     return "-".join(digest[:10] for digest in map(content_hashes(files).get, files) if digest)
 
@@ -115,10 +99,6 @@ def read_pretrained(entry: Architecture, pretrained: str, asked: Mapping[str, An
         entry: The architecture.
         pretrained: A file or a folder, as in `weights_files`.
         asked: Settings of the model that is to be built.
-
-    Raises:
-        ModelFileError: Missing, damaged, or of another architecture.
-        ModelError: The architecture does not declare its head, or reads no published files.
     """
     files = weights_files(pretrained)
     if len(files) > 1:

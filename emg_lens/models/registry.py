@@ -41,11 +41,7 @@ class Architecture:
 
     @property
     def default_objective(self) -> str:
-        """Return `objective`.
-
-        Raises:
-            ModelError: There is none.
-        """
+        """Return `objective`."""
         if self.objective is None:
             raise ModelError(
                 f"model {self.name!r} gives an output at every time step and has no default objective; name one"
@@ -57,23 +53,13 @@ class Architecture:
     def settings(self) -> dict[str, Any]:
         """The configuration's own fields and their defaults: the further keys of a study's `model:`."""
         own = [f for f in fields(self.config) if f.name not in FROM_DATA and f.init]
-        return {
-            f.name: f.default_factory()
-            if f.default_factory is not MISSING
-            else None
-            if f.default is MISSING
-            else f.default
-            for f in own
-        }
+        defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in own}
+        return {name: None if value is MISSING else value for name, value in defaults.items()}
 
     def configure(
         self, settings: Mapping[str, Any], *, modalities: Mapping[str, int], n_samples: int, class_names: Sequence[str]
     ) -> Any:
-        """Make the configuration for these data.
-
-        Raises:
-            ModelError: An unknown setting, or a value that does not fit.
-        """
+        """Make the configuration for these data."""
         unknown = [name for name in settings if name not in self.settings]
         if unknown:
             raise ModelError(f"model {self.name!r} has no setting {unknown[0]!r}; known: {', '.join(self.settings)}")
@@ -89,21 +75,13 @@ ARCHITECTURES: Registry[Architecture] = Registry("model", "emg_lens.models")
 
 @checked
 def register_model(entry: Architecture) -> Architecture:
-    """Register an architecture in this process.
-
-    Raises:
-        ValueError: Another architecture has this name.
-    """
+    """Register an architecture in this process."""
     return ARCHITECTURES.add(entry.name, entry)
 
 
 @checked
 def architecture(name: str) -> Architecture:
-    """Return the architecture of this name.
-
-    Raises:
-        UnknownNameError: No such model; the message lists the known ones.
-    """
+    """Return the architecture of this name."""
     return ARCHITECTURES[name]
 
 

@@ -221,11 +221,7 @@ class StagedEncoder(HookedBiosignalEncoder):
         return StagedCache
 
     def blocks_with(self, submodule: str) -> NoReturn:
-        """Raise an error, because there is no single list of blocks.
-
-        Raises:
-            ArgumentError: Always.
-        """
+        """Raise an error, because there is no single list of blocks."""
         self._stack(submodule)
 
     def all_head_labels(self) -> NoReturn:

@@ -18,21 +18,10 @@ class PositionReadCache(BiosignalCache):
         batch_slice: Selection = None,
         has_batch_dim: bool = True,
     ) -> Any:
-        """Compute what each part adds to the logit of a class, `[part, batch, pos]`, as in TransformerLens.
+        """Compute what each part adds to the logit of a class, `[part, batch, pos]`; arguments as in TransformerLens.
 
         The sum over the parts of `decompose_resid`, averaged over positions, is the logit without `b_U` and the
         contribution of `ln_final.b`.
-
-        Args:
-            residual_stack: Parts of the residual stream.
-            tokens: A class, or one class per trial.
-            incorrect_tokens: Classes to subtract.
-            pos_slice: Positions that the stack contains.
-            batch_slice: Trials to select from the stack.
-            has_batch_dim: Whether the stack has an axis of trials.
-
-        Raises:
-            UnknownNameError: No such class.
         """
         model: Any = self.model
         directions = model.directions_at_positions(tokens)

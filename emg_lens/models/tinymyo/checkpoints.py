@@ -180,16 +180,14 @@ def is_of_head(name: str) -> bool:
 def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head: bool) -> tuple[list[str], list[str]]:
     """Find the names that are missing in the file, and the names that the model does not have.
 
-    Args:
-        published: The file.
-        cfg: The model's configuration.
-        expected: Tensors of the model under their published names (`to_theirs`).
-        own_head: Whether the file's head is loaded.
-
-    Raises:
-        ModelFileError: A tensor of another shape than the model's, or frequencies of another rotation.
+    `expected` has the model's tensors under their published names; `own_head` = the file's head is loaded. Tensors of
+    another shape than the model's, and frequencies of another rotation, are a `ModelFileError`.
     """
     state = published.state
+
+    def counts(name: str) -> bool:  # the configuration has the frequencies
+        return not name.endswith(FREQUENCIES) and (own_head or not is_of_head(name))
+
     for name, tensor in state.items():
         if name.endswith(FREQUENCIES) and name in expected:
             if tensor.shape != expected[name].shape:
@@ -203,30 +201,19 @@ def differences(published: PublishedFile, cfg: Any, expected: State, *, own_head
                 raise ModelFileError(
                     f"{published.source}: {name} are {tensor[:3]}, ...; expected the values for base {cfg.rotary_base}"
                 )
-        elif name in expected and name != CHANNEL_EMBED and tensor.shape != expected[name].shape:
-            if is_of_head(name) and not own_head:
-                continue
+        elif name in expected and name != CHANNEL_EMBED and counts(name) and tensor.shape != expected[name].shape:
             raise ModelFileError(
                 f"{published.source}: {name} has shape {list(tensor.shape)}; expected {list(expected[name].shape)}"
             )
-    of_head = {name for name in expected if is_of_head(name) and not own_head}
-    optional = {name for name in expected if name.endswith(FREQUENCIES)} | of_head
-    left = {name for name in state if is_of_head(name) and not own_head}
-    idle = {name for name in state if name.endswith(FREQUENCIES)}  # the configuration has them
-    return [n for n in expected if n not in state and n not in optional], [
-        n for n in state if n not in expected and n not in left | idle
-    ]
+    missing = [name for name in expected if name not in state and counts(name)]
+    return missing, [name for name in state if name not in expected and counts(name)]
 
 
 # --- files ------------------------------------------------------------------------------------------------
 
 
 def find_file(source: str | Path, filename: str | None, revision: str | None) -> Path:
-    """Find a file: by its path, in a folder, or in a repository of the hub, from which it is downloaded.
-
-    Raises:
-        ModelFileError: No such file, or several without a `filename`.
-    """
+    """Find a file: by its path, in a folder, or in a repository of the hub, from which it is downloaded."""
     place = Path(source).expanduser()
     if place.is_file():
         return place
@@ -255,11 +242,7 @@ def find_file(source: str | Path, filename: str | None, revision: str | None) ->
 
 
 def read_published(path: Path) -> PublishedFile:
-    """Read the tensors of a published file: safetensors, or Lightning's `.ckpt`, of which nothing else is read.
-
-    Raises:
-        ModelFileError: A damaged file, something else than tensors, or values that are not finite.
-    """
+    """Read the tensors of a published file: safetensors, or Lightning's `.ckpt`, of which nothing else is read."""
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except ModelFileError:
@@ -290,11 +273,7 @@ def read_published(path: Path) -> PublishedFile:
 
 
 def write_published(path: Path, state: State, prefix: str) -> None:
-    """Write tensors under their published names; the file's ending decides between safetensors and Lightning's format.
-
-    Raises:
-        ModelFileError: The file's name has another ending.
-    """
+    """Write tensors under their published names, as safetensors or for Lightning, as the file's ending says."""
     named = {prefix + name: tensor.cpu() for name, tensor in state.items()}
     if path.suffix not in SUFFIXES:
         raise ModelFileError(f"{path}: expected a name that ends in one of {', '.join(SUFFIXES)}")

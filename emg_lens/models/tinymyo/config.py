@@ -131,10 +131,7 @@ class TinyMyoConfig(PublishedBlocks):
         """Index of the rotary positions: `positions` in the terms of the published variants."""
         return next(word for word, kind in POSITIONS_OF.items() if kind == self.positions)
 
-    @property
-    def adds_positions(self) -> bool:
-        """Whether channel vectors are added to the tokens."""
-        return self.channel_slots > 0
+    adds_positions = property(lambda self: self.channel_slots > 0, doc="Whether vectors of channels are added.")
 
     @property
     def permanent_mask(self) -> EdgeSet:

@@ -100,7 +100,7 @@ class TinyMyo(HookedBiosignalEncoder):
         elif cfg.fusion == "concat":
             self.unembed = ChannelUnembed(cfg.n_channels, cfg.d_model, cfg.n_classes)
         else:
-            self.unembed = Unembed(cfg)
+            self.unembed = Unembed(cfg.d_model, cfg.n_classes)
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *part d_model"]:
         """Return the mean over patches of each channel, or of all channels."""
@@ -131,11 +131,7 @@ class TinyMyo(HookedBiosignalEncoder):
 
     @property
     def W_U(self) -> Float[Tensor, "d_model output"]:  # noqa: N802
-        """Directions of the classes, or of the samples of a patch, if they are equal at all positions.
-
-        Raises:
-            ArgumentError: The head has one map per channel, or convolutions.
-        """
+        """Directions of the classes, or of the samples of a patch, if they are equal at all positions."""
         if self._reads_channels_apart:
             raise ArgumentError(
                 "W_U: with fusion='concat' a class has one direction per channel; use"
@@ -152,10 +148,6 @@ class TinyMyo(HookedBiosignalEncoder):
         """Return the direction in the residual stream at each position along which a class is read.
 
         The mean over positions of the stream (after `ln_final`) times its direction is the logit without `b_U`.
-
-        Raises:
-            UnknownNameError: No such class.
-            ArgumentError: The head has no directions.
         """
         if not self._reads_channels_apart:
             directions = self.tokens_to_residual_directions(tokens)
@@ -259,11 +251,7 @@ class TinyMyo(HookedBiosignalEncoder):
 
     @classmethod
     def from_published_trunk(cls, file: Path, settings: Mapping[str, Any]) -> Self:
-        """Read a published file for a fit with these settings of `TinyMyoConfig`; the head is fresh and a placeholder.
-
-        Raises:
-            ModelFileError: As `from_published`.
-        """
+        """Read a published file for a fit with these settings of `TinyMyoConfig`; the head is a fresh placeholder."""
         kind = settings.get("positions")
         rope: Rope | None = next((word for word, positions in POSITIONS_OF.items() if positions == kind), None)
         given = {name: settings[name] for name in ("n_heads",) if name in settings}
@@ -280,20 +268,15 @@ class TinyMyo(HookedBiosignalEncoder):
                 f"{published.source} does not fit TinyMyo: {len(missing)} names are missing ({', '.join(missing[:3])}),"
                 f" {len(unexpected)} unexpected ({', '.join(unexpected[:3])}); strict=False loads the rest"
             )
-        known = entries(self.cfg)
         taken = to_ours({k: v for k, v in published.state.items() if own_head or not is_of_head(k)}, self.cfg)
         self.load_state_dict(taken, strict=False)
-        here = {there: names for there, names, _ in known}
+        loaded = [entry for entry in entries(self.cfg) if set(entry[1]) <= set(taken)]
         self.load_report = LoadReport(
             source=published.source,
             rope=self.cfg.rope,
             rope_source=rope_source,
-            n_tensors=sum(set(names) <= set(taken) for names in here.values()),
-            reshaped=tuple(
-                f"{there} -> {', '.join(names)}"
-                for there, names, axes in known
-                if moves(axes) and set(names) <= set(taken)
-            ),
+            n_tensors=len(loaded),
+            reshaped=tuple(f"{there} -> {', '.join(names)}" for there, names, axes in loaded if moves(axes)),
             missing=tuple(missing),
             unexpected=tuple(unexpected),
             fresh=() if own_head else tuple(name for name in self.state_dict() if name.startswith("unembed.")),

@@ -5,60 +5,33 @@ docs/tinymyo-model.md §9.2 describes what each head computes. All of them read 
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emg_lens.models.components import Unembed
+
 D_REGRESSION = 256
 """Width between the convolutions of the regression head."""
 
 
-class SampleUnembed(nn.Module):
+class SampleUnembed(Unembed):
     """Linear map from a token to the samples of its patch, `W_U [d_model, sample]`."""
-
-    def __init__(self, d_model: int, n_samples: int) -> None:
-        super().__init__()
-        self.W_U = nn.Parameter(torch.empty(d_model, n_samples))
-        self.b_U = nn.Parameter(torch.empty(n_samples))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialise the weights."""
-        nn.init.xavier_uniform_(self.W_U)
-        nn.init.zeros_(self.b_U)
 
     def multiply_accumulates(self, cfg: Any) -> int:
         """Count the multiplications of the outputs of one trial."""
         return self.W_U.numel() * cfg.n_tokens
 
-    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch sample"]:
-        """Compute samples."""
-        return F.linear(x, self.W_U.T, self.b_U)
 
-
-class ChannelUnembed(nn.Module):
+class ChannelUnembed(Unembed):
     """Linear map from the concatenated vectors of all channels to logits, `W_U [channel, d_model, class]`."""
-
-    def __init__(self, n_channels: int, d_model: int, n_classes: int) -> None:
-        super().__init__()
-        self.W_U = nn.Parameter(torch.empty(n_channels, d_model, n_classes))
-        self.b_U = nn.Parameter(torch.empty(n_classes))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Initialise the weights: Xavier for the map `[channel * d_model, class]`."""
-        nn.init.xavier_uniform_(self.W_U.data.view(-1, self.W_U.shape[-1]))
-        nn.init.zeros_(self.b_U)
-
-    def multiply_accumulates(self, cfg: Any) -> int:  # noqa: ARG002 - as of every head
-        """Count the multiplications of the outputs of one trial."""
-        return self.W_U.numel()
 
     def forward(self, x: Float[Tensor, "batch channel d_model"]) -> Float[Tensor, "batch class"]:
         """Compute logits."""
         return F.linear(x.flatten(1), self.W_U.flatten(0, 1).T, self.b_U)
+
+    multiply_accumulates = Unembed.multiply_accumulates
 
 
 class SequenceUnembed(nn.Module):

@@ -49,6 +49,7 @@ class SequenceConfig(PublishedBlocks):
     n_halvings: Halvings = 3
 
     model_name = "tinymyo-sequence"
+    has_times = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,11 +69,6 @@ class SequenceConfig(PublishedBlocks):
     def n_patches(self) -> int:
         """Number of time steps of each modality."""
         return FRONT_ENDS[self.front_end].n_steps(self)
-
-    @property
-    def has_times(self) -> bool:
-        """True: every token belongs to a time step."""
-        return True
 
     @property
     def n_weights(self) -> int:
@@ -191,15 +187,15 @@ class SequenceEncoder(HookedBiosignalEncoder):
                 f"trained with rope={rope or 'not stated'!r}; these blocks have positions={self.cfg.positions!r}"
             )
         filled = {name for _, here, _ in wanted for name in here}
-        report = BlocksReport(
+        taken = tuple(there for there, _, _ in wanted)
+        self.blocks_report = BlocksReport(
             source=published.source,
-            taken=tuple(there for there, _, _ in wanted),
-            left=tuple(sorted(set(published.state) - {there for there, _, _ in wanted}, key=is_of_head)),
+            taken=taken,
+            left=tuple(sorted(set(published.state) - {*taken}, key=is_of_head)),
             fresh=tuple(name for name in own if name not in filled),
             notes=tuple(notes),
         )
-        self.blocks_report = report
-        return report
+        return self.blocks_report
 
 
 class TinyMyoGestures(SequenceEncoder):

@@ -120,5 +120,4 @@ def _lengths(axes: str, cfg: Any) -> dict[str, int]:
 
 def moves(axes: str) -> bool:
     """Whether a rearrangement of axes changes anything."""
-    there, here = axes.split(" -> ")
-    return there != here
+    return len(set(axes.split(" -> "))) > 1

@@ -108,7 +108,7 @@ class FoldedBlock:
         packed = packed.view(*x.shape[:2], 3, *self.attn.b_Q.shape)
         q, k, v = packed.unbind(2)
         if self.attn.rotary is not None:
-            q, k = self.attn.rotary.all_turned(packed[:, :, :2])
+            q, k = self.attn.rotary(q), self.attn.rotary(k)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def after(self, mid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
@@ -122,21 +122,14 @@ class FoldedBlock:
             return block.ln2(normed.addmm_(hidden, mlp.W_out)).view_as(mid)
         return torch.add(rows, mlp.b_out).addmm_(hidden, mlp.W_out).view_as(mid)
 
-    def add_attention(self, resid: Tensor, z: Tensor, keep: bool = False) -> Tensor:
+    def add_attention(self, resid: Tensor, z: Tensor) -> Tensor:
         """Compute the residual stream after attention from the one before it and z `[batch, pos, head, d_head]`.
 
-        It stays valid until the next call of any layer; with `keep` it stays valid.
+        It stays valid until the next call of any layer.
         """
         rows = resid.flatten(0, 1)
-        out = torch.empty_like(rows) if keep else self.memory("mid", *rows.shape)
-        torch.add(rows, self.offset, out=out)
+        out = torch.add(rows, self.offset, out=self.memory("mid", *rows.shape))
         return out.addmm_(z.flatten(2).flatten(0, 1), self.attn.W_O.flatten(0, 1)).view_as(resid)
-
-    def add_heads(self, mid: Tensor, z: Tensor, heads: list[int]) -> Tensor:
-        """Compute `mid + z @ W_O` for z `[batch, pos, head, d_head]` of some heads; valid until the next call."""
-        rows = mid.flatten(0, 1)
-        weight, out = self.attn.W_O[heads].flatten(0, 1), self.memory("mid", *rows.shape)
-        return torch.addmm(rows, z.flatten(2).flatten(0, 1), weight, out=out).view_as(mid)
 
     def without_values(self, empty: Bool[Tensor, "head|1 dest"]) -> Float[Tensor, "dest d_model"]:
         """Return what `offset` wrongly adds to rows without any edge."""
