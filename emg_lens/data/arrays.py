@@ -197,6 +197,17 @@ def checked_choice(values: Shaped[np.ndarray, " value"], wanted: Iterable, what:
     return wanted
 
 
+def check_apart(what: str, train: Iterable, test: Iterable, validation: Iterable = ()) -> None:
+    """Reject subjects or repetitions that are in two sets."""
+    for one, other, sets in (
+        (train, {*test}, "the training and in the test split"),
+        (validation, {*train, *test}, "validation and in the training or the test split"),
+    ):
+        both = [item for item in one if item in other]
+        if both:
+            raise DataError(f"{what} {both} are in {sets}; keep each in one")
+
+
 def renumbered(numbers: Sequence[Int[np.ndarray, " trial"]]) -> list[Int[np.ndarray, " trial"]]:
     """Renumber several sets so that no two sets have a number in common."""
     shifted, following = [], 0

@@ -139,7 +139,7 @@ class Corpus:
         return Corpus(shards, dict(modalities) if modalities is not None else _widest(shards), scale, padding)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if self.chosen is None else len(self.chosen)
+        return int(self._ends[-1:].sum()) if self.chosen is None else len(self.chosen)
 
     @property
     def n_channels(self) -> int:
@@ -200,7 +200,7 @@ class Corpus:
         """Divide the windows into a training and a validation corpus."""
         if held_out.by == "windows":
             rng = np.random.default_rng([held_out.seed, 1])
-            n = max(1, round(held_out.fraction * len(self)))
+            n, n_items = max(1, round(held_out.fraction * len(self))), len(self)
             is_validation = np.zeros(len(self), bool)
             is_validation[rng.permutation(len(self))[:n]] = True
             every = np.arange(len(self)) if self.chosen is None else self.chosen
@@ -214,14 +214,11 @@ class Corpus:
             chosen = _random_names(names, held_out) if held_out.subjects is None else self._known(held_out.subjects)
             masks = [np.array([(name in chosen) == validation for name, _ in names]) for validation in (False, True)]
             parts = np.array([part for _, part in names], np.int64).reshape(-1, 3)
-            for side, mask in zip(("training", "validation"), masks, strict=True):
-                if not mask.any():
-                    n = len({name for name, _ in names})
-                    raise DataError(f"no window is left for {side}: the corpus has only {n} {held_out.by}(s)")
+            n_items = len({name for name, _ in names})
             sides = [replace(self, parts=parts[mask]) for mask in masks]
         for side, part in zip(("training", "validation"), sides, strict=True):
             if not len(part):
-                raise DataError(f"no window is left for {side}: the corpus has only {len(self)} window(s)")
+                raise DataError(f"no window is left for {side}: the corpus has only {n_items} {held_out.by}(s)")
         return sides[0], sides[1]
 
     def fingerprint(self) -> str:

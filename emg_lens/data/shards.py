@@ -21,7 +21,7 @@ from emg_lens.data.files import files_below, natural_key, read_parts
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.storage import FORMAT
 from emg_lens.data.trials import TrialSet
-from emg_lens.io.binary import hdf5_shapes
+from emg_lens.io.binary import hdf5_parts
 
 WINDOWS, TRIALS = "data", "x"
 """Name of the HDF5 data set of samples: in a shard, and in a file of trials."""
@@ -88,7 +88,7 @@ def shard_files(folder: Path) -> list[Path]:
 
 def read_shard(path: Path) -> Shard:
     """Read the description of a file of windows, without its samples."""
-    content = read_parts(hdf5_shapes, path, "a file of windows", names=(WINDOWS, TRIALS), texts=("subject",))
+    content = read_parts(hdf5_parts, path, "a file of windows", shapes=(WINDOWS, TRIALS), texts=("subject",))
     about, shapes = content["attributes"], content["shapes"]
     name = TRIALS if about.get("format") == FORMAT else WINDOWS
     if name not in shapes:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from emg_lens.data.arrays import check_apart
 from emg_lens.data.files import select_subjects
 from emg_lens.data.folds import Fold, Split, TrialMask, listed
 from emg_lens.data.recording import DataError
@@ -46,14 +47,7 @@ class RepetitionSplit(Split):
         for part, chosen in (("train", self.train), ("test", self.test), ("validation", self.validation)):
             if chosen is not None and (not chosen or len(set(chosen)) < len(chosen)):
                 raise ValueError(f"{part} must list different repetitions, got {list(chosen)}")
-        both = sorted({*(self.train or ())} & {*self.test})
-        if both:
-            raise ValueError(f"repetitions {both} are in the training and in the test split; keep each in one")
-        both = sorted({*(self.validation or ())} & {*(self.train or ()), *self.test})
-        if both:
-            raise ValueError(
-                f"repetitions {both} are in validation and in the training or the test split; keep each in one"
-            )
+        check_apart("repetitions", self.train or (), self.test, self.validation or ())
         return self
 
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
@@ -175,12 +169,7 @@ class SubjectSplit(Split):
         train = tuple(s for s in everyone if s not in others)
         if self.train is not None:
             train = tuple(select_subjects(index, self.train))
-        both = [s for s in train if s in test]
-        if both:
-            raise DataError(f"subjects {listed(both)} are in the training and in the test split; keep each in one")
-        both = [s for s in validation if s in (*train, *test)]
-        if both:
-            raise DataError(f"subjects {listed(both)} are in validation and in the training or the test split")
+        check_apart("subjects", train, test, validation)
         if not train:
             raise DataError("no subject is left to train on; list fewer subjects in test and validation")
         return Fold("held-out", tuple(s for s in everyone if s in {*train, *test, *validation}), test, self)

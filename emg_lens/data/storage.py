@@ -19,6 +19,13 @@ FORMAT, VERSION = "emg-lens trials", 3
 ARRAYS = ("x", "y", "repetition", "repetition_id")
 OPTIONAL = ("targets", "source", "start_s")
 TEXTS = ("subject", "notes")
+FACTS: dict[str, Callable[[Any], Any]] = {
+    "fs": float,
+    "classes": lambda text: tuple(map(str, json.loads(text))),
+    "channels": lambda text: pd.DataFrame(json.loads(text)).astype({"native_fs": float}),
+    "target_names": lambda text: tuple(map(str, json.loads(text))),
+}
+"""Attributes of the file, and how each is read."""
 
 
 def save(trials: Any, path: Path) -> None:
@@ -43,15 +50,13 @@ def load(path: Path) -> dict[str, Any]:
     missing = [name for name in (*ARRAYS, *TEXTS) if name not in content]
     if missing:
         raise DataError(f"{path}: has no {missing[0]}; expected a file that TrialSet.save wrote")
-    return {
-        **content,
-        "subject": np.array(content["subject"], dtype=str),
-        "notes": tuple(content["notes"]),
-        "fs": _fact(path, about, "fs", float),
-        "classes": _fact(path, about, "classes", _names),
-        "channels": _fact(path, about, "channels", _channels),
-        "target_names": _fact(path, about, "target_names", _names),
-    }
+    facts: dict[str, Any] = {"subject": np.array(content["subject"], dtype=str), "notes": tuple(content["notes"])}
+    for name, read in FACTS.items():
+        try:
+            facts[name] = read(about[name])
+        except (KeyError, TypeError, ValueError, RecursionError):
+            raise DataError(f"{path}: its {name} cannot be read; the file was changed, so save it again") from None
+    return content | facts
 
 
 def subject_names(path: Path) -> tuple[str, ...]:
@@ -75,6 +80,7 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path}: cannot be read as a trial set ({reason})") from None
     about = content["attributes"]
+    del content["members"], content["shapes"]
     if about.get("format") != FORMAT:
         raise DataError(f"{path}: an HDF5 file, but not one that TrialSet.save wrote")
     if about.get("version") != VERSION:
@@ -88,25 +94,3 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
 def _check_once(path: Path, *state: int) -> bool:  # noqa: ARG001
     """`check_file`, computed once while the file's size, time and inode stay the same."""
     return check_file(path)
-
-
-def _fact(path: Path, about: dict[str, Any], name: str, read: Callable[[Any], Any]) -> Any:
-    try:
-        return read(about[name])
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise DataError(f"{path}: its {name} cannot be read; the file was changed, so save it again") from None
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(names)
-    return tuple(names)
-
-
-def _channels(text: str) -> pd.DataFrame:
-    columns = json.loads(text)
-    if any(not isinstance(value, str) for name in ("modality", "name", "units") for value in columns[name]):
-        raise ValueError(columns)
-    table = pd.DataFrame(columns)
-    return table.assign(native_fs=table["native_fs"].astype(float))

@@ -21,6 +21,7 @@ from emg_lens.data.arrays import (
     as_samples,
     as_whole_numbers,
     channel_table,
+    check_apart,
     check_trials,
     checked_choice,
     distinct_labels,
@@ -286,9 +287,7 @@ class TrialSet:
             DataError: A repetition is in both lists or in no trial, or a class occurs in one part only.
         """
         train, test = list(train_repetitions), list(test_repetitions)
-        both = sorted(set(train) & set(test))
-        if both:
-            raise DataError(f"repetitions {both} are in the training and in the test split; keep each in one")
+        check_apart("repetitions", train, test)
         parts = {"training": self.select(repetitions=train), "test": self.select(repetitions=test)}
         present = set(self.y[np.isin(self.repetition, train + test)].tolist())
         for name, part in parts.items():

@@ -47,10 +47,23 @@ def numpy_array(path: Path) -> Iterator[tuple[str, Any]]:
     yield "", array
 
 
-def hdf5_parts(path: Path, arrays: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Read the root attributes (`attributes`), and the given data sets if the file has them."""
+def hdf5_parts(
+    path: Path, arrays: Sequence[str] = (), texts: Sequence[str] = (), shapes: Sequence[str] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Read scalar root attributes (`attributes`), the names of all `members`, and those data sets that the file has.
+
+    Of those in `shapes`, only data type and shape are read, so they may be larger than the memory.
+    """
     with h5py.File(path) as file:
-        yield "attributes", {name: getattr(value, "item", lambda v=value: v)() for name, value in file.attrs.items()}
+        plain = {
+            name: getattr(value, "item", lambda v=value: v)()
+            for name, value in file.attrs.items()
+            if np.ndim(value) == 0
+        }
+        yield "attributes", {name: value for name, value in plain.items() if isinstance(value, str | int | float)}
+        yield "members", sorted(file)
+        datasets = {name: stored_dataset(file, name, read=False) for name in shapes if name in file}
+        yield "shapes", {name: [one.dtype.str, list(one.shape)] for name, one in datasets.items()}
         for name in texts:
             if name in file:
                 dataset = stored_dataset(file, name)
@@ -60,22 +73,6 @@ def hdf5_parts(path: Path, arrays: Sequence[str], texts: Sequence[str]) -> Itera
         for name in arrays:
             if name in file:
                 yield name, stored_dataset(file, name)
-
-
-def hdf5_shapes(path: Path, names: Sequence[str], texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Read scalar root attributes, the names of all `members`, texts, and data type and shape of arrays (`shapes`).
-
-    The values of the arrays are not read, so they may be larger than the memory.
-    """
-    with h5py.File(path) as file:
-        single = {name: value for name, value in file.attrs.items() if isinstance(value, str) or np.ndim(value) == 0}
-        plain = {name: getattr(value, "item", lambda v=value: v)() for name, value in single.items()}
-        yield "attributes", {name: value for name, value in plain.items() if isinstance(value, str | int | float)}
-        yield "members", sorted(file)
-    yield from (part for part in hdf5_parts(path, (), texts) if part[0] in texts)
-    with h5py.File(path) as file:
-        datasets = {name: stored_dataset(file, name, read=False) for name in names if name in file}
-        yield "shapes", {name: [one.dtype.str, list(one.shape)] for name, one in datasets.items()}
 
 
 def hdf5_rows(path: Path, names: Sequence[str], first: int | None, last: int | None) -> Iterator[tuple[str, Any]]:
@@ -103,10 +100,7 @@ def hdf5_fields(path: Path, name: str, fields: Sequence[str]) -> Iterator[tuple[
 def stored_dataset(file: h5py.Group, name: str, read: bool = True) -> h5py.Dataset:
     """Return a data set after checking that all its values are in this file.
 
-    Args:
-        file: The file, or a group of it.
-        name: Name of the data set.
-        read: The values will be read at once, so they must fit into memory.
+    With `read`, the values will be read at once, so they must fit into memory; without it, chunk by chunk.
     """
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link to another place; expected the values themselves")

@@ -152,7 +152,11 @@ def test_an_invalid_split_is_rejected_when_it_is_read(written, message):
     "split, subjects, message",
     [
         (SubjectSplit(test=("X",)), ("A", "B"), "unknown subject 'X'; known: A, B"),
-        (SubjectSplit(train=("A",), test=("A",)), ("A", "B"), "subjects A are in the training and in the test split"),
+        (
+            SubjectSplit(train=("A",), test=("A",)),
+            ("A", "B"),
+            r"subjects \['A'\] are in the training and in the test split",
+        ),
         (SubjectSplit(test=("A", "B")), ("A", "B"), "no subject is left to train on"),
         (RepetitionSplit(test=(1,)), (), "list of different subjects"),
         (BlockSplit(folds=2), ("A", "A"), "list of different subjects"),
@@ -295,7 +299,7 @@ def test_validation_sets_follow_the_tested_subjects_or_blocks(split, subjects, e
 
 
 def test_subjects_in_two_sets_and_untrained_classes_are_rejected():
-    with pytest.raises(DataError, match="subjects B are in validation and in the training or the test split"):
+    with pytest.raises(DataError, match=r"subjects \['B'\] are in validation and in the training or the test split"):
         SubjectSplit(train=("A", "B"), test=("C",), validation=("B",)).folds(("A", "B", "C"))
     trials = made()
     few = trials.select(~((trials.subject == "A") & (trials.y == 2)) & ~((trials.subject == "C") & (trials.y == 2)))

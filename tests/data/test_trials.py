@@ -426,7 +426,7 @@ def virtual(file, path):
             lambda file, path: file.attrs.__setitem__(
                 "channels", '{"modality": [[]], "name": [""], "units": [""], "native_fs": [1]}'
             ),
-            "channels cannot be read",
+            "channels must have 5 rows",
         ),
         (lambda file, path: file.attrs.__setitem__("classes", "[1, 2"), "classes cannot be read"),
         (lambda file, path: file.attrs.__setitem__("classes", "3"), "classes cannot be read"),
