@@ -106,11 +106,7 @@ def activation_shift(
 
 
 def _residuals(
-    model: nn.Module,
-    x: Tensor,
-    condition: Condition | None,
-    layout: TokenLayout,
-    reference: Tensor | None,
+    model: nn.Module, x: Tensor, condition: Condition | None, layout: TokenLayout, reference: Tensor | None
 ) -> Groups:
     """Record the activations after every block, by layer and group of tokens."""
     points = _stream_points(model, layout)
@@ -120,8 +116,8 @@ def _residuals(
     parts: dict[str, list[Tensor]] = {name: [] for name in points}
 
     def keep(activation: Tensor, hook: Any) -> None:
-        if activation.ndim != 3 or activation.shape[1] != len(points[hook.name][1]):
-            expected = len(points[hook.name][1])
+        expected = len(points[hook.name][1])
+        if activation.ndim != 3 or activation.shape[1] != expected:
             raise EdgeError(
                 f"{hook.name} has the shape {list(activation.shape)}; the layout has {expected} positions, so expected"
                 f" [trial, {expected}, d_model]"
@@ -133,8 +129,7 @@ def _residuals(
             stack.enter_context(context)
         # Entered last; the model itself must be called, because some interventions change the input of the call.
         stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in points]))  # pyright: ignore
-        n_at_once = max(len(x), 1) if whole else TRIALS_A_FORWARD
-        for some in x.split(n_at_once):
+        for some in x.split(len(x) if whole else TRIALS_A_FORWARD):
             model(some)
     index, groups = torch.tensor(group_index(layout)), defaultdict(list)
     for name, (layer, positions) in points.items():
@@ -165,12 +160,8 @@ def _stream_points(model: nn.Module, layout: TokenLayout) -> dict[str, tuple[int
 
 def _distances(clean: Tensor, masked: Tensor, to_clean: "Discrepancy") -> dict[str, float]:
     clean, masked = clean.double(), masked.double()
-    cosine = torch.nn.functional.cosine_similarity(clean, masked, dim=-1).mean()
-    return {
-        "cosine": float(cosine),
-        "cka": _cka(clean.mean(1), masked.mean(1)),
-        "mmd": to_clean(masked, same_trials=True),
-    }
+    cosine = float(torch.nn.functional.cosine_similarity(clean, masked, dim=-1).mean())
+    return {"cosine": cosine, "cka": _cka(clean.mean(1), masked.mean(1)), "mmd": to_clean(masked, same_trials=True)}
 
 
 def _cka(a: Float[Tensor, "trial d_model"], b: Float[Tensor, "trial d_model"]) -> float:

@@ -75,23 +75,6 @@ class Condition:
         return tuple(one for one in self.interventions if not (one.changes_input or type(one) is EdgeCut))
 
 
-def baseline() -> Condition:
-    """Return the condition without interventions, which is part of every sweep."""
-    return Condition(BASELINE)
-
-
-def layers_of(mode: Mode, layer: int, n_layers: int) -> range:
-    """Return the layers that a mode cuts at `layer`: this layer, all up to it, or it and all after it (paper §4)."""
-    match mode:
-        case "individual":
-            return range(layer, layer + 1)
-        case "from_beginning":
-            return range(layer + 1)
-        case "from_end":
-            return range(layer, n_layers)
-    raise ArgumentError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
-
-
 @checked
 def layer_masks(edges: Mapping[str, EdgeSet], n_layers: Size, modes: Sequence[Mode] = MODES) -> list[Condition]:
     """Make one condition for each edge set, mode and layer, as in Table 3 of the IsoNet paper.
@@ -120,10 +103,15 @@ def layer_masks(edges: Mapping[str, EdgeSet], n_layers: Size, modes: Sequence[Mo
     _check_family(edges, n_layers * len(modes))
     if not modes or len(set(modes)) < len(modes):
         raise ArgumentError(f"layer_masks: modes={modes!r}; expected different ones of {', '.join(MODES)}")
+    layers_of = {
+        "individual": lambda layer: layer,
+        "from_beginning": lambda layer: range(layer + 1),
+        "from_end": lambda layer: range(layer, n_layers),
+    }
     return [
         Condition(
             f"{name}/{mode}/L{layer + 1}",
-            edge_set.at(layers=layers_of(mode, layer, n_layers)),
+            edge_set.at(layers=layers_of[mode](layer)),
             {"edges": name, "mode": mode, "layer": layer},
         )
         for mode in modes
@@ -185,4 +173,4 @@ def with_baseline(conditions: Sequence[Condition]) -> list[Condition]:
         raise EdgeError(f"several conditions are named {doubled[:5]}; expected different names")
     if any(c.name == BASELINE and c.interventions for c in conditions):
         raise EdgeError("the name 'baseline' is for the condition without interventions; rename the other condition")
-    return [baseline(), *(c for c in conditions if c.name != BASELINE)]
+    return [Condition(BASELINE), *(c for c in conditions if c.name != BASELINE)]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from emg_lens.hooks import EdgeError, EdgeSet, none
@@ -18,7 +19,7 @@ from emg_lens.sweeps.executors.folded_tree import FoldedTree
 from emg_lens.sweeps.executors.plain_tree import PlainTree
 from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_inside
 from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
-from emg_lens.sweeps.plan import Rows, SweepPlan, changed_input, plan_sweep
+from emg_lens.sweeps.plan import SweepPlan, changed_input, plan_sweep
 from emg_lens.sweeps.result import SweepResult, sweep_result
 from emg_lens.sweeps.sampled_baseline import SampledBaseline
 from emg_lens.sweeps.settings import (
@@ -46,7 +47,7 @@ def sweep(
     layout: TokenLayout | None = None,
     reference: Tensor | None = None,
     executor: Executor = "auto",
-    batch_size: int | None = None,
+    batch_size: PositiveInt | None = None,
     on_progress: Callable[[float], None] | None = None,
     checkpoint: str | Path | None = None,
     scratch: str | Path | None = None,
@@ -245,7 +246,7 @@ class _Run:
             x = changed_input(self.x, root.changes, self.layout, self.reference)
 
             def run_part(part: int, give: Callable[[Mapping[int, Any]], None], root=root, x=x) -> None:
-                run(root, x[self._trials(part)].to(self.device), keep=give, done=self._done(part))
+                run(root, x[self._trials(part)].to(self.device), keep=give, done=self.finished.rows_done(part))
 
             run_side_by_side(run_part, todo, self._keep, workers)
 
@@ -275,9 +276,6 @@ class _Run:
     def _trials(self, part: int) -> slice:
         return slice(self.starts[part], self.starts[part] + self.finished.lengths[part])
 
-    def _done(self, part: int) -> Rows:
-        return self.finished.rows_done(part)
-
     def _unfinished(self, rows: Sequence[int]) -> list[int]:
         """Return the micro-batches in which one of the rows is missing."""
         return np.flatnonzero(~self.finished.done[:, rows].all(axis=1)).tolist()
@@ -287,7 +285,7 @@ class _Run:
         if isinstance(baseline, Tensor):
             self.baseline.check(self.starts[part], self.x[self._trials(part)].to(self.device), baseline)
         self.finished.keep(part, outputs)
-        if self.file is not None:
-            self.file.save_if_due()
+        if self.file is not None and self.file.file.is_due():
+            self.file.save()
         if self.on_progress is not None:
             self.on_progress(self.finished.fraction)

@@ -68,12 +68,8 @@ class Finished:
             raise ValueError("its outputs are not floating-point numbers")
         rows = set(np.flatnonzero(done.any(axis=0)).tolist()) if done.ndim == 2 else set()
         n_trials = sum(self.lengths)
-        if (
-            done.shape != self.done.shape
-            or set(logits) != rows
-            or len(shapes) > 1
-            or {s[0] for s in shapes} - {n_trials}
-        ):
+        fits = done.shape == self.done.shape and set(logits) == rows
+        if not fits or len(shapes) > 1 or {s[0] for s in shapes} - {n_trials}:
             raise ValueError(f"the numbers of rows or trials differ; expected {self.done.shape} and {n_trials}")
         self.done[:] = done
         for row, out in logits.items():
@@ -118,11 +114,7 @@ def _rows_on_disk(folder: str | Path, n_rows: int, shape: Sequence[int], dtype: 
 
 
 class Checkpoint:
-    """The checkpoint file of a sweep.
-
-    Attributes:
-        settings: Settings of the sweep in the file; None if there is no file yet.
-    """
+    """The checkpoint file of a sweep, and the `settings` in the file; None if there is no file yet."""
 
     def __init__(self, path: str | Path, sweep: Mapping[str, str]) -> None:
         """Read the file, if there is one."""
@@ -146,11 +138,6 @@ class Checkpoint:
             finished.restore(done, {int(name.removeprefix("logits.")): out for name, out in logits.items()}, device)
             self._n_saved = int(done.sum())
             logits.clear()
-
-    def save_if_due(self) -> None:
-        """Save, unless the file was saved a moment ago."""
-        if self.file.is_due():
-            self.save()
 
     def save(self) -> None:
         """Replace the file in one step if there are new outputs."""

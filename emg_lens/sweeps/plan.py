@@ -51,22 +51,13 @@ class Mask:
 
     def tensor(self) -> Bool[Tensor, "head|1 dest src"]:
         """Return the mask of every head, or the one of all heads."""
-        flat = np.unpackbits(self._rows(), axis=1, count=self.shape[1] * self.shape[2])
+        rows = np.frombuffer(self.bits, np.uint8).reshape(self.shape[0], -1)
+        flat = np.unpackbits(rows, axis=1, count=self.shape[1] * self.shape[2])
         return torch.from_numpy(flat.view(bool)).view(self.shape)
 
     def part(self, positions: range) -> "Mask | None":
         """Return the part of the mask among some positions; None if nothing is cut there."""
         return _part(self, positions)
-
-    def changed_heads(self, other: "Mask | None") -> list[int] | None:
-        """Return the heads in which two masks of a layer differ; None if both have one mask for all heads."""
-        if self.shape[0] == 1 and (other is None or other.shape[0] == 1):
-            return None
-        mine, theirs = self._rows(), np.zeros((1, 1), np.uint8) if other is None else other._rows()
-        return (mine != theirs).any(axis=1).nonzero()[0].tolist()
-
-    def _rows(self) -> np.ndarray:
-        return np.frombuffer(self.bits, np.uint8).reshape(self.shape[0], -1)
 
 
 @lru_cache(256)
@@ -89,10 +80,6 @@ class Node:
     children: dict[Mask | None, "Node"] = field(default_factory=dict)
     leaf: int | None = None
 
-    def in_order(self) -> list["Node"]:
-        """Return the children, the one without a cut first: others may be computed as changes to it."""
-        return sorted(self.children.values(), key=lambda node: node.mask is not None)
-
     def leaves(self) -> Iterator[int]:
         """Yield the distinct conditions that pass through this node."""
         if self.leaf is not None:
@@ -101,8 +88,8 @@ class Node:
             yield from child.leaves()
 
     def unfinished(self, done: Rows) -> list["Node"]:
-        """Return the children in order, without those that lead only to conditions that are done."""
-        return [child for child in self.in_order() if not done or not done.issuperset(child.leaves())]
+        """Return the children, without those that lead only to conditions that are done."""
+        return [child for child in self.children.values() if not done or not done.issuperset(child.leaves())]
 
 
 @dataclass(frozen=True)

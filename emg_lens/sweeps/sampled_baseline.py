@@ -40,23 +40,19 @@ class SampledBaseline:
         if difference <= allowed:
             return
         difference, allowed = _difference(baseline, self.model(x))
-        name = type(self.model).__name__
+        name, advice = type(self.model).__name__, "use executor='loop'"
+        if self.executor == "loop":
+            advice = "check whether its output is random (dropout in eval mode?) or depends on earlier calls"
         if not difference <= allowed:
             raise BaselineError(
                 f"executor {self.executor!r} gives a baseline that differs from {name}'s own forward by"
-                f" {difference:.3g}, where rounding allows {allowed:.3g} ({len(x)} trials compared); {self._advice}"
+                f" {difference:.3g}, where rounding allows {allowed:.3g} ({len(x)} trials compared); {advice}"
             )
         if len(x) < self.n_trials:
             raise BaselineError(
                 f"the output of {name} for a trial depends on the other trials of its batch, and the sweep runs"
                 f" {len(x)} of {self.n_trials} trials at a time; use batch_size={self.n_trials}"
             )
-
-    @property
-    def _advice(self) -> str:
-        if self.executor == "loop":
-            return "check whether its output is random (dropout in eval mode?) or depends on earlier calls"
-        return "use executor='loop'"
 
 
 def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:

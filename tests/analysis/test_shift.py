@@ -25,7 +25,6 @@ from emg_lens.analysis.shift import Discrepancy
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks import every
 from emg_lens.lens import EncoderConfig
-from emg_lens.sweeps.conditions import baseline
 
 CUT = Condition("cross", cross_modal())
 
@@ -75,7 +74,9 @@ def test_the_numbers_follow_their_definitions(model, x):
 
 
 def test_the_baseline_has_no_shift_and_tokens_out_of_reach_have_none(model, x):
-    found = activation_shift(model, x, [baseline(), Condition("acc to emg", flow("acc", "emg").at(layers=1))])
+    found = activation_shift(
+        model, x, [Condition("baseline"), Condition("acc to emg", flow("acc", "emg").at(layers=1))]
+    )
     still = found[found["condition"] == "baseline"]
     assert np.allclose(still[["cosine", "cka"]], 1, atol=1e-6) and np.allclose(still["mmd"], 0, atol=1e-3)
     moved = found[found["condition"] == "acc to emg"].set_index(["layer", "tokens"])["cosine"]

@@ -58,12 +58,8 @@ def _below(node: Node, cfg: EncoderConfig, layer: int) -> float:
     if not node.children:
         return 0
     one_row = layer == cfg.n_layers - 1 and cfg.readout == "cls"
-    children = node.in_order()
-    total = _shared(cfg, one_row)
-    for child in children:
-        heads = None if child is children[0] or child.mask is None else child.mask.changed_heads(children[0].mask)
-        total += _own(cfg, one_row, cfg.n_heads if heads is None else len(heads)) + _below(child, cfg, layer + 1)
-    return total
+    own = _own(cfg, one_row)
+    return _shared(cfg, one_row) + sum(own + _below(child, cfg, layer + 1) for child in node.children.values())
 
 
 def _shared(cfg: EncoderConfig, one_row: bool) -> float:
@@ -72,10 +68,9 @@ def _shared(cfg: EncoderConfig, one_row: bool) -> float:
     return 4 * d * d + 2 * cfg.n_heads * n * d if one_row else 6 * n * d * d + 2 * n * n * d
 
 
-def _own(cfg: EncoderConfig, one_row: bool, heads: int | None = None) -> float:
-    """What a node needs by itself, if it differs in so many heads from what is known."""
+def _own(cfg: EncoderConfig, one_row: bool) -> float:
+    """What a node needs by itself."""
     n, d, m = cfg.n_ctx, cfg.d_model, cfg.d_mlp
-    part = 1 if heads is None else heads / cfg.n_heads
     if one_row:
-        return part * (2 * cfg.n_heads * n * d + 4 * d * d) + 4 * d * m
-    return part * (2 * n * n * d + 2 * n * d * d) + 4 * n * d * m
+        return 2 * cfg.n_heads * n * d + 4 * d * d + 4 * d * m
+    return 2 * n * n * d + 2 * n * d * d + 4 * n * d * m

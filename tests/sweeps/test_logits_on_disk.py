@@ -101,7 +101,6 @@ def test_a_result_can_be_pickled_with_what_it_holds(model, x, tmp_path):
     assert all(torch.equal(again.logits[name], logits) for name, logits in found.logits.items())
 
 
-@pytest.mark.parametrize(("place", "message"), [("", "scratch is empty"), ("a\0b", "null byte")])
-def test_places_that_are_none_are_refused(model, x, place, message):
-    with pytest.raises(SweepInputError, match=message):
-        sweep(model, x, CONDITIONS, reference=x, scratch=place)
+def test_places_that_are_none_are_refused(model, x):
+    with pytest.raises(SweepInputError, match="null byte"):
+        sweep(model, x, CONDITIONS, reference=x, scratch="a\0b")

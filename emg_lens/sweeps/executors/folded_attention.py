@@ -30,64 +30,37 @@ def pays_one_by_one(resid: Float[Tensor, "trial pos d_model"], masks: Sequence[M
     return len(masks) == 1 or resid.shape[1] >= LONG
 
 
-def fewer_heads(mask: Mask | None, first: Mask | None, layer: FoldedBlock) -> list[int] | None:
-    """Return the heads in which a mask differs from the first sibling's, if they are at most half of all heads."""
-    heads = None if mask is None else mask.changed_heads(first)
-    return heads if heads is not None and 2 * len(heads) <= layer.attn.cfg.n_heads else None
-
-
 class _Attention(ABC):
-    """The residual stream after attention, for siblings.
+    """The residual stream after attention, for siblings."""
 
-    The first sibling is computed completely. A sibling that differs from it in few heads is the first plus the change
-    of the outputs of these heads; for this, the first is kept (`some_heads`).
-    """
-
-    def __init__(self, layer: FoldedBlock, resid: Tensor, some_heads: bool) -> None:
-        self.layer, self.resid, self.some_heads = layer, resid, some_heads
+    def __init__(self, layer: FoldedBlock, resid: Tensor) -> None:
+        self.layer, self.resid = layer, resid
         self.q, self.k, self.v = layer.project(layer.inputs(resid))  # [trial, head, pos, d_head]
-        self.first: tuple[Mask | None, Tensor, Tensor] | None = None  # mask, z, result
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
-        layer, bias = self.layer, self.layer.bias(mask)
-        if self.first is not None:
-            first_mask, first_z, first_result = self.first
-            heads = fewer_heads(mask, first_mask, layer)
-            if heads is not None and bias.empty is None and layer.bias(first_mask).empty is None:
-                return layer.add_heads(first_result, self.mix(bias, heads) - first_z[:, :, heads], heads)
-        keep = self.first is None and self.some_heads
-        z = self.mix(bias, list(range(layer.attn.cfg.n_heads)), keep)
-        result = layer.add_attention(self.resid, z, keep)
-        if bias.empty is not None:
-            result -= layer.without_values(bias.empty)
-        if keep:
-            self.first = (mask, z, result)
-        return result
+        bias = self.layer.bias(mask)
+        result = self.layer.add_attention(self.resid, self.mix(bias))
+        return result if bias.empty is None else result.sub_(self.layer.without_values(bias.empty))
 
     @abstractmethod
-    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Float[Tensor, "trial dest head d_head"]:
-        """Mix values by the attention of some heads; valid until any layer's next call, or longer with `keep`."""
+    def mix(self, bias: Bias) -> Float[Tensor, "trial dest head d_head"]:
+        """Mix values by attention; valid until any layer's next call."""
 
 
 class OneByOne(_Attention):
     """torch's fused kernel for each mask; no scores are kept."""
 
-    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Tensor:  # noqa: ARG002 - always new memory
+    def mix(self, bias: Bias) -> Tensor:
         """As in the base class."""
-        q, k, v, n_heads = self.q, self.k, self.v, self.q.shape[1]
-        scores, empty = bias.scores, bias.empty
-        if len(heads) < n_heads:
-            q, k, v = q[:, heads], k[:, heads], v[:, heads]
-            scores = None if scores is None else scores.expand(-1, n_heads, -1, -1)[:, heads]
-            empty = None if empty is None else empty.expand(n_heads, -1)[heads]
+        q, k, v, scores = self.q, self.k, self.v, bias.scores
         if bias.n_apart > 1:
             q, k, v = (_apart(t, bias.n_apart) for t in (q, k, v))
             scores = None if scores is None else _mask_apart(scores, bias.n_apart, len(self.q))
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=scores, scale=1.0)
         if bias.n_apart > 1:
             z = rearrange(z, "(trial part) head pos e -> trial head (part pos) e", part=bias.n_apart)
-        if empty is not None:  # some versions of the fused kernel give NaN there
-            z = z.masked_fill(empty[..., None], 0.0)
+        if bias.empty is not None:  # some versions of the fused kernel give NaN there
+            z = z.masked_fill(bias.empty[..., None], 0.0)
         return z.transpose(1, 2)
 
 
@@ -111,8 +84,8 @@ class SharedScores(_Attention):
     of one head stays in the caches.
     """
 
-    def __init__(self, layer: FoldedBlock, resid: Tensor, some_heads: bool) -> None:
-        super().__init__(layer, resid, some_heads)
+    def __init__(self, layer: FoldedBlock, resid: Tensor) -> None:
+        super().__init__(layer, resid)
         self.q, self.k, self.v = (t.transpose(0, 1) for t in (self.q, self.k, self.v))  # [head, trial, pos, d_head]
         n_heads, n_trials, n_tokens, _ = self.q.shape
         self.by_head = n_trials * n_tokens**2 >= HEAD_BY_HEAD
@@ -123,20 +96,18 @@ class SharedScores(_Attention):
         else:
             self.scores = self.q @ self.k.mT
 
-    def mix(self, bias: Bias, heads: list[int], keep: bool = False) -> Tensor:
+    def mix(self, bias: Bias) -> Tensor:
         """As in the base class."""
         if not self.by_head:
-            which = slice(None) if len(heads) == len(self.scores) else heads
-            return (self._pattern(bias, which) @ self.v[which]).permute(1, 2, 0, 3)
-        _, n_trials, n_tokens, d_head = self.v.shape
-        shape = (n_trials, n_tokens, len(heads), d_head)
-        z = self.v.new_empty(shape) if keep else self.layer.memory("z", *shape)
-        for i, head in enumerate(heads):
-            torch.bmm(self._pattern(bias, head), self.v[head], out=z[:, :, i])
+            return (self._pattern(bias, slice(None)) @ self.v).permute(1, 2, 0, 3)
+        n_heads, n_trials, n_tokens, d_head = self.v.shape
+        z = self.layer.memory("z", n_trials, n_tokens, n_heads, d_head)
+        for head in range(n_heads):
+            torch.bmm(self._pattern(bias, head), self.v[head], out=z[:, :, head])
         return z
 
-    def _pattern(self, bias: Bias, which: int | list[int] | slice) -> Float[Tensor, "*head trial dest src"]:
-        """Compute the pattern of one head (without the head axis) or of several; valid until any layer's next call."""
+    def _pattern(self, bias: Bias, which: int | slice) -> Float[Tensor, "*head trial dest src"]:
+        """Compute the pattern of one head (without the head axis) or of all; valid until any layer's next call."""
         n_heads, scores = len(self.scores), self.scores[which]
         pattern = self.layer.memory("pattern", *scores.shape)
         if bias.scores is not None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.sweeps.executors.folded_attention import ClsRow, OneByOne, SharedScores, fewer_heads, pays_one_by_one
+from emg_lens.sweeps.executors.folded_attention import ClsRow, OneByOne, SharedScores, pays_one_by_one
 from emg_lens.sweeps.executors.folded_block import FoldedBlock, FoldedSideBySide, folded_layers
 from emg_lens.sweeps.plan import Keep, Mask, Node, Root, Rows
 
@@ -33,9 +33,9 @@ class FoldedTree:
     def _descend(self, node: Node, resid: Tensor, depth: int, keep: Keep, done: Rows) -> None:
         """Run block `depth` for the children of `node`; `resid` is the output of `node`."""
         last = depth == len(self.blocks) - 1
-        todo, masks = node.unfinished(done), [child.mask for child in node.in_order()]
-        siblings = _siblings(self.blocks[depth], resid, masks, [child.mask for child in todo], last and self.only_cls)
-        for child in todo:
+        masks = [child.mask for child in node.children.values()]
+        siblings = _siblings(self.blocks[depth], resid, masks, last and self.only_cls)
+        for child in node.unfinished(done):
             after = siblings(child.mask)
             if not last:
                 self._descend(child, after, depth + 1, keep, done)
@@ -44,44 +44,32 @@ class FoldedTree:
 
 
 def _siblings(
-    layer: FoldedBlock | FoldedSideBySide,
-    resid: Tensor,
-    masks: list[Mask | None],
-    todo: list[Mask | None],
-    only_cls: bool,
+    layer: FoldedBlock | FoldedSideBySide, resid: Tensor, masks: list[Mask | None], only_cls: bool
 ) -> Callable[[Mask | None], Tensor]:
-    """Return a function from a mask of `todo` to the residual stream after a layer with input `resid`.
+    """Return a function from a mask to the residual stream after a layer with input `resid`.
 
-    `masks` are the masks of all siblings, including finished siblings. The other siblings are computed as changes to
-    the first one, and the number of siblings decides how attention is computed. Therefore a resumed sweep gives the
-    same last digits.
+    `masks` are the masks of all siblings, including finished ones: their number decides how attention is computed, so
+    a resumed sweep gives the same last digits.
     """
     if isinstance(layer, FoldedSideBySide):
-        return _StagesSideBySide(layer, resid, masks, todo)
+        return _StagesSideBySide(layer, resid, masks)
     if only_cls:
         mix = ClsRow(layer, resid)
     else:
-        first = masks[0]
-        others = [mask for mask in todo if mask != first]
-        some_heads = any(len(heads) for mask in others if (heads := fewer_heads(mask, first, layer)) is not None)
-        mix = (OneByOne if pays_one_by_one(resid, masks) else SharedScores)(layer, resid, some_heads)
-        if some_heads and len(todo) == len(others):
-            mix(first)
+        mix = (OneByOne if pays_one_by_one(resid, masks) else SharedScores)(layer, resid)
     return lambda mask: layer.after(mix(mask))
 
 
 class _StagesSideBySide:
     """Siblings of a layer with several stages: each stage computes each different part of the masks once."""
 
-    def __init__(
-        self, layer: FoldedSideBySide, resid: Tensor, masks: list[Mask | None], todo: list[Mask | None]
-    ) -> None:
+    def __init__(self, layer: FoldedSideBySide, resid: Tensor, masks: list[Mask | None]) -> None:
         self.resid, self.spans = resid, [span for span, _ in layer.blocks]
         self.siblings = []
         for span, block in layer.blocks:
             own = resid[:, span.start : span.stop].contiguous()
-            siblings = _siblings(block, own, _parts(masks, span), _parts(todo, span), False)
-            self.siblings.append(lru_cache(None)(siblings))
+            parts = list(dict.fromkeys(mask and mask.part(span) for mask in masks))
+            self.siblings.append(lru_cache(None)(_siblings(block, own, parts, False)))
 
     def __call__(self, mask: Mask | None) -> Tensor:
         pieces, last = [], 0
@@ -89,8 +77,3 @@ class _StagesSideBySide:
             pieces += [self.resid[:, last : span.start], siblings(mask and mask.part(span))]
             last = span.stop
         return torch.cat([*pieces, self.resid[:, last:]], dim=1)
-
-
-def _parts(masks: list[Mask | None], span: range) -> list[Mask | None]:
-    """Return the different parts of masks among some positions."""
-    return list(dict.fromkeys(mask and mask.part(span) for mask in masks))
