@@ -19,17 +19,19 @@ from emg_lens.io.run_folder import ENVIRONMENT, read_facts_of_run
 from emg_lens.scoring.class_factors import PREFIX
 from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies.fits.fit_store import (
+    TRAIN,
     check_fit,
     damaged_fit_errors,
     read_analyses,
     read_csv,
     read_facts,
     read_outputs,
+    read_quality,
     read_scores,
 )
 from emg_lens.studies.report.table_formats import to_latex, to_markdown, to_rich
 from emg_lens.studies.report.view import views_of
-from emg_lens.studies.results.findings import Findings
+from emg_lens.studies.results.findings import Findings, quality_columns
 from emg_lens.studies.runs.run_files import read_record, read_spec
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
@@ -116,6 +118,7 @@ class StudyResult(Findings):
                 metrics = metrics or tuple(facts[0]["metrics"])
                 levels = facts[-1]["levels"]
                 of_fit = with_expectations(read_scores(part, metrics), study.at(levels), facts[-1]["modalities"])
+                of_fit = of_fit.join(read_quality(part, metrics[0], of_fit["subject"].unique()), on="subject")
                 scores.append(of_fit.assign(fit=part.name, **{name: levels[name] for name in study.factors}))
                 curves.append(read_csv(part / "fit.csv").assign(fit=part.name))
                 for name, table in read_analyses(part).items():
@@ -151,6 +154,48 @@ class StudyResult(Findings):
     def tests(self) -> pd.DataFrame:
         """Return the comparison of every condition with the baseline (`emg_lens.studies.statistics.compare`)."""
         return self.tests_table.copy()
+
+    def quality(self) -> pd.DataFrame:
+        """Return the compared metric of the models next to chance and to a simple reference (docs/statistics.md §5.7).
+
+        Returns:
+            One row a fit, averaged over its test subjects. The last rows, with `fit="mean"`, are the means over all
+            subjects, one for each combination of levels that the study compares. Columns: fit, one for each factor,
+            `chance`, `reference` (a linear model on mean and log-variance of every channel), `reference_<modality>`
+            (the same on one modality), `test` and `train` (the unmasked model on its test and training trials).
+
+        Example:
+            Two simulated subjects, and a model that is trained for one epoch only. It is no better than chance, while a
+            linear model on the same trials is.
+
+            >>> from emg_lens import Study
+            >>> study = Study.parse('''
+            ... name: short-training
+            ... title: A model that is trained for too short a time
+            ... cohort:
+            ...   dataset: simulated
+            ...   options: {simulation: {n_subjects: 2, emg_classes: 2, acc_classes: 1, joint_classes: 1}}
+            ...   recipe: {fs: 50}
+            ... split: {by: repetition, test: [4, 5, 6]}
+            ... model: {d_model: 8, n_heads: 2, n_layers: 1, d_mlp: 8}
+            ... training: {epochs: 1}
+            ... conditions: {layer_masks: null}
+            ... ''')
+            >>> result = study.run(out="runs", jobs=1)
+            >>> print(result.quality().round(2).to_string(index=False))
+             fit  chance  reference  reference_emg  reference_acc  test  train
+              01     0.5       0.83           0.67           0.67  0.17   0.17
+              02     0.5       0.83           1.00           0.33  0.83   0.17
+            mean     0.5       0.83           0.83           0.50  0.50   0.17
+        """
+        rows, factors = self.quality_table, list(self.study.factors)
+        numbers = [column for column in rows if column not in ("fit", "subject", *factors)]
+        by_fit = rows.groupby(["fit", *factors], sort=False, as_index=False)[numbers].mean()
+        means = [
+            {"fit": "mean", **cell.levels, **cell.quality.groupby("subject")[numbers].mean().mean()}
+            for cell in self.cells
+        ]
+        return pd.concat([by_fit, pd.DataFrame(means)], ignore_index=True)
 
     def predictions(self, condition: str = BASELINE) -> pd.DataFrame:
         """Return the outputs of all models for the test trials under one condition.
@@ -298,6 +343,7 @@ def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: S
     """Order the columns as documented, and leave out metrics that the study does not name."""
     first = ["fit", "subject", *study.factors, "condition", *(t for t in tags if t in scores), *metrics]
     later = ["n_test", "n_repetitions", *(f"{metric}_chance" for metric in metrics), "expected", "expected_is_baseline"]
+    later += [*quality_columns(scores), TRAIN]
     later += [column for column in scores if column.startswith(PREFIX)]
     audit = list(scores.columns[list(scores.columns).index("edges_cut") :])
     known = [c for c in (*later, *audit) if c in scores and c not in first]

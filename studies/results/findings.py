@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from emg_lens.analysis.simple_reference import REFERENCE
 from emg_lens.data.leakage import Leakage
 from emg_lens.scoring.metrics import METRICS
+from emg_lens.studies.fits.fit_store import TRAIN
 from emg_lens.studies.spec.reference import Reference
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.studies.statistics.comparison import TAGS, by_levels, by_subject, compare, compare_levels, is_fraction
@@ -66,6 +68,11 @@ class Cell:
         """Return the table of a fit analysis; an empty table if the study did not run it."""
         return self.analyses.get(name, pd.DataFrame())
 
+    @cached_property
+    def quality(self) -> pd.DataFrame:
+        """The rows of `Findings.quality_table` of this cell's fits."""
+        return quality_rows(self.scores, self.metric)
+
     @property
     def chance(self) -> float | None:
         """Chance level of the metric; None if it is unknown."""
@@ -121,6 +128,15 @@ class Findings:
         return self.study.reference
 
     @cached_property
+    def quality_table(self) -> pd.DataFrame:
+        """The compared metric of the models and of the simple references: one row a fit and test subject.
+
+        Columns: fit, subject, one for each factor, `chance`, `reference`, `reference_<modality>`, `test`, `train`.
+        Empty if the scores have no such columns.
+        """
+        return quality_rows(self.scores, self.metric, tuple(self.study.factors))
+
+    @cached_property
     def tests_table(self) -> pd.DataFrame:
         """Comparison of every condition with the baseline of its cell."""
         return compare(self.scores, self.study.statistics, metric=self.metric, factors=self.factors, tags=self.tags)
@@ -174,3 +190,20 @@ class Findings:
         """Return `StudySpec.division` at these levels."""
         rest = {name: next(iter(of)) for name, of in self.study.factors.items() if name not in levels}
         return self.study.at({**levels, **rest}).division
+
+
+def quality_columns(scores: pd.DataFrame) -> list[str]:
+    """Columns of scores with the metric of the simple references."""
+    return [column for column in scores if column == REFERENCE or column.startswith(f"{REFERENCE}_")]
+
+
+def quality_rows(scores: pd.DataFrame, metric: str, factors: Sequence[str] = ()) -> pd.DataFrame:
+    """Rows of the unmasked models with chance, references, test and training score."""
+    if TRAIN not in scores:
+        return pd.DataFrame()
+    rows = scores[scores["condition"] == BASELINE]
+    chance = rows.get(f"{metric}_chance", pd.Series(float("nan"), rows.index))
+    about = rows[["fit", "subject", *factors]].assign(chance=chance)
+    references = quality_columns(scores)
+    table = pd.concat([about, rows[references]], axis=1).assign(test=rows[metric], train=rows[TRAIN])
+    return table.reset_index(drop=True)

@@ -1,0 +1,60 @@
+"""Sentences that judge a model before its cuts are interpreted (docs/statistics.md §5.7)."""
+
+from emg_lens.scoring.metrics import METRICS
+from emg_lens.studies.report.wording import change_in_words, metric_words, value
+from emg_lens.studies.results.findings import Cell
+from emg_lens.studies.results.quality import NEAR_ONE, Quality, quality_of
+
+REFERENCES = {"classes": "linear discriminant analysis", "values": "ridge regression"}
+"""The simple reference for each kind of output."""
+
+
+def quality_line(cell: Cell) -> str:
+    """Scores of the model and of the simple reference, in two sentences; empty if they are unknown."""
+    quality = quality_of(cell)
+    if quality is None:
+        return ""
+    others = [f"{name} {value(x)}" for name, x in (("chance", quality.chance), ("training", quality.train)) if x == x]
+    model = f"{_at(cell)}Model {metric_words(cell.metric)} {value(quality.test)} on test trials"
+    model += f" ({', '.join(others)})" if others else ""
+    if quality.reference != quality.reference:
+        return f"{model}. No simple reference exists for these outputs."
+    alone = [f"{name.upper()} {value(x)}" for name, x in quality.references.items()]
+    by_modality = f": {', '.join(alone)}" if len(alone) > 1 else ""
+    method = REFERENCES[METRICS[cell.metric].kind] if cell.metric in METRICS else "a linear model"
+    reference = f"A simple reference ({method} on mean and log-variance) reaches {value(quality.reference)}"
+    return f"{model}. {reference}{by_modality}."
+
+
+def quality_warning(cell: Cell) -> str | None:
+    """What is wrong with the model and what to try; None if neither warning applies."""
+    quality = quality_of(cell)
+    if quality is None or not (quality.below_reference or quality.overfitted):
+        return None
+    wrong = [_below_reference(cell, quality)] if quality.below_reference else []
+    if quality.overfitted:
+        wrong.append(
+            f"Training trials reach {value(quality.train)}, test trials only {value(quality.test)}: the model is"
+            " overfitted."
+        )
+    is_trained = cell.is_fraction and quality.train >= NEAR_ONE
+    to_try = ["envelopes as input (rectify, then low-pass, in cohort.recipe)", "a smaller width (model.d_model)"]
+    to_try += [] if is_trained else ["more epochs (training.epochs)"]
+    return (
+        f"{_at(cell)}{' '.join(wrong)} Improve the model before its attention is interpreted. Try"
+        f" {', '.join(to_try[:-1])} or {to_try[-1]}."
+    )
+
+
+def _below_reference(cell: Cell, quality: Quality) -> str:
+    unit = "pp" if cell.is_fraction else METRICS[cell.metric].unit if cell.metric in METRICS else ""
+    row = {"difference": quality.difference, "ci_low": quality.low, "ci_high": quality.high, "unit": unit}
+    change = change_in_words(row, cell.statistics.confidence)
+    return (
+        f"The model is worse than the simple reference: {metric_words(cell.metric)} differs by {change};"
+        f" {quality.n_below} of {quality.n_subjects} subjects are worse."
+    )
+
+
+def _at(cell: Cell) -> str:
+    return f"{cell.label}: " if cell.label else ""
