@@ -25,6 +25,8 @@ from emg_lens.sweeps.target import Target, target_of
 from emg_lens.validation import checked
 
 SetCount = Annotated[int, Field(ge=0, le=10_000)]
+LEAST_TRIES, TRIES_PER_SET = 200, 20
+"""Random sets in a row that may fail to match or be known before the search ends: so many, and more for each set."""
 
 
 @checked
@@ -33,10 +35,11 @@ def random_edges(
 ) -> list[EdgeSet]:
     """Choose random edge sets of the same size as a cut.
 
-    Each set has, in every layer and head, as many live edges of each kind as the cut. The kinds are: edges that CLS
-    reads, edges that read CLS, edges of a token with itself, and all others. Random sets are chosen from the edges that
-    are live in the unmasked model. If the cut is the same in all heads of a layer, so is each set. Set number i has the
-    same edges in a layer whatever the other layers cut, so that a sweep can share their computation.
+    Each set has, in every layer and head, as many edges of each kind as the live part of the cut, and all of them stay
+    live when the set is cut. The kinds are: edges that CLS reads, edges that read CLS, edges of a token with itself,
+    and all others. If the cut is the same in all heads of a layer, so is each set. Unless a set separates tokens from
+    the readout, set number i has the same edges in a layer whatever the other layers cut, so that a sweep can share
+    their computation.
 
     All sets differ from each other and from the cut. For models that are not ours, liveness is unknown: every edge
     counts as live, including the edges that a causal mask forbids.
@@ -44,7 +47,7 @@ def random_edges(
     Args:
         model: The model. Its layers, heads and live edges decide what can be chosen.
         edges: The cut.
-        n: Number of sets. If fewer sets exist, all of them are returned.
+        n: Number of sets. If fewer sets exist, all of them are returned; fewer, too, if matching sets are too rare.
         seed: Seed of the random numbers.
         layout: Meaning of the token positions; default `model.layout`.
 
@@ -68,22 +71,24 @@ def random_edges(
     permanent_mask = None if target.permanent_mask is None else target.permanent_mask[:, : cut.shape[1]]
     uncut = reach(torch.zeros(cut.shape, dtype=torch.bool), target.readout, permanent_mask)
     pool = uncut.live_rows[:, None, :, None].expand(cut.shape).numpy()
-    pool = pool if permanent_mask is None else pool & ~permanent_mask.numpy()
+    absent = np.zeros((len(cut), 1, 1, 1), bool) if permanent_mask is None else permanent_mask.numpy()
     if not cut.any():
         raise EdgeError(f"{edges} cuts no live edge, so no random set can match it; cut edges that reach the readout")
-    kinds = [pool & kind for kind in _kinds(target.layout)]
-    wanted = min(n, _count_others(cut, kinds, n))
-    if not wanted and n:
+    kinds = [pool & ~absent & kind for kind in _kinds(target.layout)]
+    wanted, different, itself, failures = min(n, _count_others(cut, kinds, n)), {}, edges_from_mask(cut), 0
+    read = np.isin(np.arange(len(target.layout)), target.readout)
+    random_sets = (_random_set(cut, kinds, absent, read, (seed, number)) for number in itertools.count())
+    while len(different) < wanted and failures < LEAST_TRIES + TRIES_PER_SET * wanted:
+        drawn = next(random_sets)
+        one = itself if drawn is None else edges_from_mask(drawn)
+        failures = failures + 1 if one == itself or one in different else 0
+        if not failures:
+            different[one] = None
+    if n and not different:
         raise EdgeError(
             f"{edges} cuts all live edges of its kinds (docs/controls.md §8), so no random set of this size exists; cut"
             " fewer edges"
         )
-    different, itself = {}, edges_from_mask(cut)
-    random_sets = (edges_from_mask(_random_set(cut, kinds, (seed, number))) for number in itertools.count())
-    while len(different) < wanted:
-        one = next(random_sets)
-        if one != itself:
-            different[one] = None
     return [*different]
 
 
@@ -175,17 +180,26 @@ def _random_heads(
 def _random_set(
     cut: Bool[np.ndarray, "layer head dest src"],
     kinds: Sequence[Bool[np.ndarray, "layer head dest src"]],
+    absent: Bool[np.ndarray, "layer head dest src"],
+    read: Bool[np.ndarray, " position"],
     seed: tuple[int, int],
-) -> Bool[np.ndarray, "layer head dest src"]:
-    """Choose as many live edges of each kind as the cut has, layer by layer."""
-    chosen = np.zeros(cut.shape, bool)
-    for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
-        heads = _random_heads(cut, kinds, layer)
+) -> Bool[np.ndarray, "layer head dest src"] | None:
+    """Choose as many edges of each kind as the cut has, that are live when the whole set is cut; None if too few are.
+
+    The edges chosen in later layers decide which tokens are live in a layer, as in `reach`.
+    """
+    chosen, live = np.zeros(cut.shape, bool), read
+    for layer in reversed(range(len(cut))):
+        heads = _random_heads(cut, kinds, layer) if cut[layer].any() else ()
         for head in heads:
             rng = np.random.default_rng([*seed, layer, head])
             for kind in kinds:
                 order = rng.permutation(np.flatnonzero(kind[layer, head]))
-                np.put(chosen[layer, head], order[: np.count_nonzero((cut & kind)[layer, head])], True)
+                order, size = order[live[order // len(live)]], np.count_nonzero(cut[layer, head] & kind[layer, head])
+                if len(order) < size:
+                    return None
+                np.put(chosen[layer, head], order[:size], True)
         if len(heads) == 1:
             chosen[layer] = chosen[layer, :1]
+        live = live | (~(chosen[layer] | absent[layer]).all(0))[live].any(0)
     return chosen
