@@ -138,6 +138,7 @@ def _facts(fit_unit: Fit, trials: FitTrials, model: Any) -> dict[str, Any]:
         "seconds": None,
         "n_parameters": count_parameters(model),
         "n_train": len(train),
+        "train_repetitions": np.unique(train.repetition).tolist(),
         **({} if trials.validation is None else {"n_validation": len(trials.validation)}),
         "n_test": len(test),
         "n_test_repetitions": len(set(test.repetition_id.tolist())),

@@ -1,4 +1,4 @@
-"""The leakage section of a report: what training and test trials share, and pre-onset decodability."""
+"""The leakage section of a report: what training and test trials share, pre-onset decodability, repetitions used."""
 
 import pandas as pd
 
@@ -22,11 +22,14 @@ def leakage_by_cohort(findings: Findings) -> dict[str, Leakage]:
 
 def leakage_sentences(findings: Findings) -> list[str]:
     """Leakage in sentences, each with the levels that it is about."""
+    chosen = any(spec.cohort.channels is not None for _, spec in findings.study.cells)
+    decodable = any(report.decodability for report in leakage_by_cohort(findings).values())
+    added = ["A model may receive only a part of the channels that the linear classifier receives."]
     return [
         f"{label} — {sentence}" if label else sentence
         for label, report in leakage_by_cohort(findings).items()
         for sentence in report.sentences()
-    ]
+    ] + added * (chosen and decodable)
 
 
 def leakage_table(findings: Findings) -> pd.DataFrame:
@@ -38,3 +41,11 @@ def leakage_table(findings: Findings) -> pd.DataFrame:
             part.insert(0, "levels", label)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def training_repetitions(findings: Findings) -> dict[str, str]:
+    """Repetitions that the models were trained on, as one fact; empty unless the study names only the tested ones."""
+    split, used = findings.study.split, findings.facts.get("train_repetitions")
+    if split.by != "repetition" or split.train is not None or used is None:
+        return {}
+    return {"training repetitions": " or ".join(dict.fromkeys(", ".join(map(str, numbers)) for numbers in used))}

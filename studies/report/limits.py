@@ -111,8 +111,8 @@ def _limits_of_split(cell: Cell) -> Iterator[str]:
     for one in of_all[:1]:
         if one.before > PRE_ONSET_LIMIT * one.chance:
             yield (
-                "The models may use more than the gesture: a linear classifier decodes the class before movement onset"
-                f" with accuracy {one.before:.2f} (chance {one.chance:.2f})."
+                "The models may use more than the gesture: a linear classifier of all recorded channels decodes the"
+                f" class before movement onset with accuracy {one.before:.2f} (chance {one.chance:.2f})."
             )
     if cell.leakage.is_blocked:
         repeats = cell.leakage.class_repeats_clause()

@@ -19,7 +19,7 @@ from emg_lens.studies.report.answers import answers
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
-from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table
+from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table, training_repetitions
 from emg_lens.studies.report.limits import what_is_not_shown
 from emg_lens.studies.report.view import View, views_of
 from emg_lens.studies.report.wording import metric_words, value
@@ -92,6 +92,7 @@ def _cohort(findings: Findings) -> str:
         "outputs": "; ".join(dict.fromkeys(", ".join(names) for names in findings.facts["outputs"])),
         "split": ", ".join(f"{key}: {given}" for key, given in split.items()),
     }
+    facts |= training_repetitions(findings)
     notes = bullet_list(_shared_notes(findings.facts), "notes")
     repairs = f"<h3>Repairs and assumptions</h3>{notes}" if notes else ""
     return f"<h2>Cohort and data</h2>{fact_list(facts)}{repairs}"

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from functools import reduce
 from typing import Any
 
 from emg_lens.scoring.metrics import METRICS
@@ -25,9 +26,12 @@ COLUMNS = frozenset(
     + ("equivalence_error", "n_subjects", "mean", "sd", "baseline_mean", "delta_percent", "difference", "ci_low")
     + ("ci_high", "unit", "chance_corrected_drop_percent", "n_changed", "u", "rank_biserial", "rank_biserial_paired")
     + ("family", "family_size", "p_corrected", "stars", "significant", "repetition_id", "repetition")
-    + ("control", "of", "superset")
+    + ("control", "of", "superset", "train_repetitions", "reference", "test", "train")
 )
 """Columns of a study's tables; a factor cannot have such a name."""
+
+WHOLE = {("cohort", "channels"), ("conditions", "layer_masks", "edges"), ("conditions", "head_masks", "edges")}
+"""Mappings from names that a level replaces as a whole."""
 
 Levels = Mapping[str, str]
 """One level of every factor."""
@@ -109,9 +113,9 @@ def combinations(factors: Factors) -> list[dict[str, str]]:
 def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[str, Any]:
     """Replace parts of a study's content by the overrides of some levels.
 
-    Mappings are merged key by key, all other values are replaced. Three parts are replaced as a whole, because their
-    keys depend on each other: the model if a level names an architecture, the split if a level splits by something
-    else, and the groups of channels if a level names some.
+    Mappings are merged key by key, all other values are replaced. Some parts are replaced as a whole: the model if a
+    level names an architecture, the split if a level splits by something else, and the parts `WHOLE` if a level gives
+    them.
 
     Args:
         study: Content of the study.
@@ -124,8 +128,9 @@ def override(study: dict[str, Any], factors: Factors, levels: Levels) -> dict[st
     chosen = {factor: factors[factor][level] for factor, level in levels.items()}
     _check_different_keys(chosen)
     models, splits = ([parts[key] for parts in chosen.values() if key in parts] for key in ("model", "split"))
-    if any("channels" in cohort for parts in chosen.values() if isinstance(cohort := parts.get("cohort"), Mapping)):
-        study = {**study, "cohort": {**study["cohort"], "channels": None}}
+    given = {path[: len(whole)] for parts in chosen.values() for path in _overridden(parts) for whole in WHOLE}
+    for whole in given & WHOLE:
+        study = _merged(study, reduce(lambda inner, key: {key: inner}, reversed(whole), None))
     if any(isinstance(model, Mapping) and "architecture" in model for model in models):
         study = {**study, "model": {}}
     by = study["split"].get("by")

@@ -106,8 +106,8 @@ def test_with_a_single_class_no_decodability_is_reported(make_recording):
     trials = TrialSet.from_recordings([make_recording(labels=(1,), repetitions=3)])
     report = leakage_report(*trials.split([1, 2], [3]))
     said = report.sentences()
-    assert len(said) == 5 and not any("decod" in line or "consecutive" in line for line in said)
-    assert report.to_frame()["fact"].tolist() == ["shared"] * 5
+    assert len(said) == 4 and not any("decod" in line or "same class" in line for line in said)
+    assert report.to_frame()["fact"].tolist() == ["shared"] * 4
 
 
 def test_reports_on_several_folds_are_combined(make_recording):
@@ -137,7 +137,8 @@ def test_the_sentence_on_pre_onset_decodability_names_every_modality_and_chance(
     )
     said = report.sentences()[5]
     assert said.startswith(
-        "A linear classifier decodes the class from the last 0.6 s before movement onset with accuracy 0.45 from EMG,"
+        "A linear classifier of all recorded channels decodes the class from the last 0.6 s before movement onset with"
+        " accuracy 0.45 from EMG,"
     )
     assert (
         "0.66 from all modalities (chance 0.08). During the repetition, its accuracy is 0.93 from EMG, 0.97 from"

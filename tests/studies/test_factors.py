@@ -60,6 +60,13 @@ def test_a_level_may_split_by_something_else():
     kinds = [spec.split.model_dump() for _, spec in study({"split": levels}).cells]
     assert [kind["by"] for kind in kinds] == ["repetition", "subject", "block"]
     assert kinds[1]["leave_out"] == 1 and kinds[2]["folds"] == 2
-    later = study({"test": {"b": {"split": {"test": [4]}}}}).cells[0][1].split.model_dump()
+    later = study({"later": {"b": {"split": {"test": [4]}}}}).cells[0][1].split.model_dump()
     added = {"train_fraction": 1.0, "train_fraction_seed": 0, "validation": None}
     assert later == {"by": "repetition", "train": (1, 3), "test": (4,)} | added
+
+
+def test_a_level_replaces_the_edge_sets_of_the_layer_masks():
+    few = {"conditions": {"layer_masks": {"edges": {"within": "unimodal()"}}}}
+    both, one = (spec.conditions.layer_masks for _, spec in study({"sensors": {"both": {}, "emg": few}}).cells)
+    assert both is not None and one is not None
+    assert list(one.edges) == ["within"] and one.modes == both.modes and "within" not in both.edges

@@ -288,6 +288,27 @@ def test_levels_with_equal_leakage_share_one_sentence():
     assert list(leakage_by_cohort(alike)) == [""] and "levels" not in leakage_table(alike)
 
 
+def test_the_training_repetitions_are_listed_where_the_study_names_only_the_tested_ones():
+    for split, listed in (
+        ({"by": "repetition", "test": [2]}, True),
+        ({"by": "repetition", "train": [1], "test": [2]}, False),
+    ):
+        findings = findings_of(tidy(baseline=[0.9, 0.8], cut=[0.5, 0.4]), split=split)
+        findings.facts["train_repetitions"] = [[1, 3, 4], [1, 3]]
+        text = Page(page_of(findings)).text
+        assert ("training repetitions1, 3, 4 or 1, 3" in text) == listed
+
+
+def test_a_study_that_chooses_channels_says_which_channels_the_linear_classifier_receives():
+    before = {"decodability": ({"modality": "emg", "before": 0.5, "during": 0.9, "chance": 0.1, "n_test": 10},)}
+    entries = [leakage("s0") | before | {"pre_onset_s": 0.6}]
+    channels = {"dataset": "simulated", "channels": {"emg": [0, 1], "acc": "all"}}
+    scores = tidy(baseline=[0.9])
+    said = "A model may receive only a part of the channels that the linear classifier receives."
+    assert said in leakage_sentences(findings_of(scores, leakage=entries, cohort=channels))
+    assert said not in leakage_sentences(findings_of(scores, leakage=entries))
+
+
 def test_the_page_is_made_for_light_dark_and_paper(html):
     assert "prefers-color-scheme: dark" in html and "@media print" in html
 
