@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -205,10 +206,8 @@ def _signal(table: Table, name: str, columns: SignalColumns, description: Folder
     return checked_signal(f"{path}: {name}", data, fs, native_fs, columns.units, names, columns.placement)
 
 
-def _columns(
-    table: Table, key: str | None, columns: Sequence[str | int] | None, what: str, path: Path
-) -> Shaped[np.ndarray, "time column"] | pd.DataFrame:
-    """Some columns of a table of text, or of an array (default: all)."""
+def _columns(table: Any, key: str | None, columns: Sequence[str | int] | None, what: str, path: Path) -> Any:
+    """Some columns of a table of text (as a data frame), or of an array `[time, column]` (default: all)."""
     if isinstance(table, pd.DataFrame):
         if columns is None:
             raise DataError(f"{path} is a table; list the columns of {what}, not a key")
