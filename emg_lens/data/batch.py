@@ -29,10 +29,6 @@ class Batch:
         lengths: Valid samples of each trial; None where all trials are complete. Later samples are padding.
         reference: Standardized training trials. Mean and resample ablations take their values from them.
 
-    Raises:
-        BatchError: A part is not a tensor, has another number of trials, or a length is out of range. Or
-            the reference trials have another shape than the trials.
-
     Example:
         >>> import torch
         >>> batch = Batch(torch.zeros(4, 2, 10), targets=torch.tensor([0, 1, 0, 1]))

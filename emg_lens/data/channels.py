@@ -49,12 +49,7 @@ class Electrodes(SpecModel):
         return Electrodes(electrodes=named[self.electrodes], first=self.first, axes=self.axes)
 
     def rows(self, n_channels: int, modality: str) -> list[int]:
-        """Return the indices of the electrodes' channels within the modality, in channel order.
-
-        Args:
-            n_channels: Number of channels of the modality.
-            modality: Its name, for messages.
-        """
+        """Return the indices of the electrodes' channels within the modality's `n_channels`, in channel order."""
         n, left = divmod(n_channels, self.axes)
         if left:
             raise DataError(

@@ -211,7 +211,11 @@ class Corpus:
                     "a corpus of random windows cannot be divided by subject or file; divide the whole corpus"
                 )
             names = self._names(held_out.by)
-            chosen = _random_names(names, held_out) if held_out.subjects is None else self._known(held_out.subjects)
+            chosen = held_out.subjects
+            if chosen is None:
+                chosen = _random_names(names, held_out)
+            elif unknown := [name for name in chosen if name not in self.subjects]:
+                raise DataError(f"no windows of subject {unknown[0]!r}; known: {', '.join(self.subjects)}")
             masks = [np.array([(name in chosen) == validation for name, _ in names]) for validation in (False, True)]
             parts = np.array([part for _, part in names], np.int64).reshape(-1, 3)
             n_items = len({name for name, _ in names})
@@ -242,7 +246,7 @@ class Corpus:
         for name, (i, first, last) in self._names("subject", required=False):
             key = (name, self.shards[i].shape[1])
             counts[key] = counts.get(key, 0) + int(last - first)
-        rows = [(*_dataset_and_subject(name), n, channels) for (name, channels), n in counts.items()]
+        rows = [(*name.rpartition("/")[::2], n, channels) for (name, channels), n in counts.items()]
         return pd.DataFrame(rows, columns=["dataset", "subject", "windows", "channels"])
 
     def _find(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -268,12 +272,6 @@ class Corpus:
                     named.append((name, (i, max(first, low), min(last, high))))
         return named
 
-    def _known(self, subjects: Sequence[str]) -> set[str]:
-        unknown = [name for name in subjects if name not in self.subjects]
-        if unknown:
-            raise DataError(f"no windows of subject {unknown[0]!r}; known: {', '.join(self.subjects)}")
-        return set(subjects)
-
 
 def scaled(x: Float[np.ndarray, "*any time"]) -> Float[np.ndarray, "*any time"]:
     """Scale each channel of each window to -1 to 1; a constant channel becomes -1 (docs/pretraining.md §10.1)."""
@@ -286,19 +284,13 @@ def _random_names(names: Sequence[tuple[str, object]], held_out: HeldOut) -> set
     """Random names for validation: the same fraction of each data set."""
     groups: dict[str, list[str]] = {}
     for name in sorted({name for name, _ in names}, key=natural_key):
-        groups.setdefault(_dataset_and_subject(name)[0] if held_out.by == "subject" else "", []).append(name)
+        groups.setdefault(name.rpartition("/")[0] if held_out.by == "subject" else "", []).append(name)
     rng = np.random.default_rng([held_out.seed, 0])
     chosen: set[str] = set()
     for members in groups.values():
         n = min(max(1, round(held_out.fraction * len(members))), max(1, len(members) - 1))
         chosen |= {members[i] for i in rng.permutation(len(members))[:n]}
     return chosen
-
-
-def _dataset_and_subject(name: str) -> tuple[str, str]:
-    """Data set and subject of `<data set>/<subject>`."""
-    dataset, slash, subject = name.rpartition("/")
-    return (dataset, subject) if slash else ("", name)
 
 
 def _channel_positions(shard: Shard, modalities: Mapping[str, int]) -> Int[np.ndarray, " channel"]:

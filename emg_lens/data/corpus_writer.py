@@ -59,11 +59,6 @@ class CorpusPart(SpecModel):
     stride_s: PositiveFloat | None = None
     inside_repetitions: bool = False
 
-    @property
-    def segment(self) -> Segment:
-        """The segment that cuts windows."""
-        return Segment(window_s=self.window_s, stride_s=self.stride_s or self.window_s)
-
 
 @checked
 def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out: str | Path) -> pd.DataFrame:
@@ -87,9 +82,8 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
     """
     if not parts:
         raise DataError("a corpus needs at least one part: {name: {dataset: ..., folder: ...}}")
-    places = {name: _place(part, data) for name, part in parts.items()}
     folder = Path(out).expanduser()
-    identity = _identity(parts, places)
+    identity = _identity(parts, data)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(folder / ".lock", instead="wait until it is finished, or give another folder"):
@@ -99,7 +93,7 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
             rows = [
                 _write_subject(folder / f"{_file_name(name)}-{_file_name(subject)}.h5", name, part, place, subject)
                 for name, part in parts.items()
-                for place in [places[name]]
+                for place in [_place(part, data)]
                 for subject in select_subjects(
                     dict.fromkeys(subjects(part.dataset, place, **part.options), ()), part.subjects
                 )
@@ -112,8 +106,7 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
 
 def corpus_digest(parts: Mapping[str, CorpusPart], data: str | Path | None) -> str:
     """Return a hash (16 hexadecimal digits) of the parts and of the data sets' files."""
-    text = json.dumps(_identity(parts, {name: _place(part, data) for name, part in parts.items()}), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_identity(parts, data), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _place(part: CorpusPart, data: str | Path | None) -> Path | None:
@@ -132,10 +125,10 @@ def _place(part: CorpusPart, data: str | Path | None) -> Path | None:
     return Path(data).expanduser() / place
 
 
-def _identity(parts: Mapping[str, CorpusPart], places: Mapping[str, Path | None]) -> dict[str, Any]:
+def _identity(parts: Mapping[str, CorpusPart], data: str | Path | None) -> dict[str, Any]:
     return {
         name: {**part.model_dump(mode="json", exclude={"folder"}), "fingerprint": data_fingerprint(
-            part.dataset, places[name], **part.options)}
+            part.dataset, _place(part, data), **part.options)}
         for name, part in parts.items()
     }  # fmt: skip
 
@@ -214,6 +207,7 @@ def _batches(
 ) -> Iterator[tuple[Float[np.ndarray, "window channel time"], Int[np.ndarray, " window"]]]:
     """Yield the windows of a recording and their labels, at most `n` at a time."""
     samples = np.concatenate([signal.data.T for signal in recording.signals.values()]).astype(np.float32)
+    segment = Segment(window_s=part.window_s, stride_s=part.stride_s or part.window_s)
     stretches = [(0, samples.shape[1])]
     if part.inside_repetitions:
         times = recording.trials[["start", "stop"]].to_numpy() * recording.fs
@@ -221,7 +215,7 @@ def _batches(
     bounds = np.array([
         (begin + first, begin + last)
         for begin, end in stretches
-        for first, last in part.segment.windows(end - begin, recording.fs)
+        for first, last in segment.windows(end - begin, recording.fs)
     ]).reshape(-1, 2)  # fmt: skip
     for some in np.array_split(bounds, range(n, len(bounds), n)):
         if len(some):

@@ -108,14 +108,7 @@ def check_choices(dataset: str, option: str, values: Sequence[str], known: Colle
 
 
 def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[str, Any]:
-    """Read parts of a file in a subprocess (`emg_lens.io.subprocess_reader`).
-
-    Args:
-        reader: A function of `emg_lens.io.binary`.
-        path: The file.
-        what: The expected kind of file, for the message: `"a MATLAB file"`.
-        **arguments: Arguments of the reader.
-    """
+    """Read parts of a file with a function of `emg_lens.io.binary`; `what` is for messages: `"a MATLAB file"`."""
     try:
         return read_in_subprocess(reader, path, **arguments)
     except (UnreadableError, OSError) as error:

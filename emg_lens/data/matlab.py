@@ -12,13 +12,7 @@ from emg_lens.io.binary import matlab_variables
 
 
 def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Read variables of a MATLAB file, as arrays of numbers with MATLAB's order of axes.
-
-    Args:
-        path: The file.
-        keys: Names of the variables.
-        optional: Names of variables that may be missing.
-    """
+    """Read variables of a MATLAB file, as arrays of numbers with MATLAB's order of axes; `optional` may be missing."""
     variables = read_parts(matlab_variables, path, "a MATLAB file", keys=[*dict.fromkeys((*keys, *optional))])
     transposed = variables.pop("transposed")
     missing = [key for key in keys if key not in variables]

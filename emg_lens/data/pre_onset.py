@@ -97,14 +97,8 @@ def pre_onset_decodability(
 ) -> tuple[Decodability, ...]:
     """Measure how well a linear classifier decodes the class before and during the test repetitions.
 
-    Args:
-        train: Training trials, not z-scored.
-        test: Test trials of the same set.
-        before: The rest before these repetitions: `pre_onset_trials` of the recordings that the trials were cut from.
-        prefix: Start of an error message.
-
-    Returns:
-        One entry per modality, then one for all together. Empty if too few repetitions have rest before them.
+    The arguments are those of `leakage_report`. There is one entry per modality, then one for all together, and none if
+    too few repetitions have rest before them.
     """
     row_of = {key: i for i, key in enumerate(zip(before.subject.tolist(), before.repetition_id.tolist(), strict=True))}
     sides = [_repetitions_with_rest(trials, before, row_of, prefix) for trials in (train, test)]

@@ -106,11 +106,7 @@ class Segment(SpecModel):
         ]
 
     def rounding_note(self, fs: float) -> str:
-        """Return a note on the times that were rounded to rows; empty if none was.
-
-        Args:
-            fs: Rows per second (Hz).
-        """
+        """Return a note on the times that were rounded to rows at `fs` Hz; empty if none was."""
         given = {name: value for name, value in self if value is not None}
         n_rows = {name: round(value * fs) for name, value in given.items()}
         rounded = [name for name, rows in n_rows.items() if abs(rows - given[name] * fs) > ROW_TOLERANCE]

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from emg_lens.data.files import files_below, natural_key, read_parts
+from emg_lens.data.files import existing_folder, files_below, natural_key, read_parts
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.storage import FORMAT
 from emg_lens.data.trials import TrialSet
@@ -66,9 +66,7 @@ def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
         if place.is_file():
             paths.append(place)
             continue
-        if not place.is_dir():
-            raise DataError(f"{place} does not exist; expected a folder with shards (*.h5), or one such file")
-        files = shard_files(place)
+        files = shard_files(existing_folder(place, "shards (*.h5), or one such file"))
         if not files:
             raise DataError(f"{place} contains no shard (*.h5); write shards with emg-lens corpus")
         paths += files

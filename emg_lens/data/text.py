@@ -48,13 +48,7 @@ def first_line(text: io.BytesIO, skip_lines: int = 0) -> str:
 
 
 def check_columns(line: str, separator: str, path: Path) -> None:
-    r"""Reject a table with more columns than any recording has.
-
-    Args:
-        line: Its first line.
-        separator: Text between columns; `"\s+"` means white space.
-        path: The file, for the message.
-    """
+    r"""Reject a table with more columns than any recording has; the separator `"\s+"` means white space."""
     n_columns = len(line.split()) if separator == SPACES else line.count(separator) + 1
     if n_columns > MOST_COLUMNS:
         raise DataError(f"{path}: its first line has {n_columns} columns; expected {MOST_COLUMNS} at most")
@@ -63,12 +57,7 @@ def check_columns(line: str, separator: str, path: Path) -> None:
 def read_rows(text: io.BytesIO, **options: Any) -> pd.DataFrame:
     """Read the rows of a table; rows longer than the header are rejected, which pandas would read as an index.
 
-    Args:
-        text: The text of the file.
-        **options: Options of `pandas.read_csv`.
-
-    Raises:
-        ValueError: A row is longer than the header, or the text is not a table.
+    The options are those of `pandas.read_csv`. A text that is not a table is a `ValueError`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -206,7 +206,12 @@ class TrialSet:
         if not sets:
             raise DataError("nothing to concatenate; give at least one TrialSet")
         for one in sets:
-            _check_alike(sets[0], one, "concatenate")
+            for name in ("fs", "n_samples", "classes", "modalities", "target_names"):
+                a, b = getattr(sets[0], name), getattr(one, name)
+                if a != b:
+                    raise DataError(f"cannot concatenate sets that differ in {name}: {a} and {b}")
+            if not same_channels(sets[0].channels, one.channels):
+                raise DataError("cannot concatenate sets whose channels differ in name or units")
         vectors = {}
         for name in VECTORS:
             parts = [getattr(one, name) for one in sets]
@@ -350,12 +355,3 @@ class TrialSet:
         if statistics.rectify:
             notes.append(f"rectified after z-scoring: {', '.join(statistics.rectify)}")
         return replace(self, x=statistics.apply(self.x), notes=(*self.notes, *notes))
-
-
-def _check_alike(first: TrialSet, other: TrialSet, what: str) -> None:
-    for name in ("fs", "n_samples", "classes", "modalities", "target_names"):
-        a, b = getattr(first, name), getattr(other, name)
-        if a != b:
-            raise DataError(f"cannot {what} sets that differ in {name}: {a} and {b}")
-    if not same_channels(first.channels, other.channels):
-        raise DataError(f"cannot {what} sets whose channels differ in name or units")

@@ -70,10 +70,7 @@ def insert_checksum(path: Path) -> None:
 
 
 def check_file(path: Path) -> bool:
-    """Check a file against the checksum that it holds.
-
-    Returns:
-        Whether it holds one. Files of other programs do not.
+    """Check a file against the checksum that it holds; return whether it holds one. Files of other programs do not.
 
     Raises:
         DamagedFileError: The checksum does not belong to this content.
@@ -104,12 +101,9 @@ def _checksum(path: Path, start: int) -> bytes:
 
 
 def write_checksums(folder: Path, names: Iterable[str] | None = None, *, large: bool = False) -> None:
-    """Write the checksums of a folder's files into its list.
+    """Write the checksums of files of a folder (default: all that are directly in it) into its list.
 
-    Args:
-        folder: The folder.
-        names: The files; default all that are directly in the folder.
-        large: Files that did not change since the last call are not read again (`content_hashes`).
+    With `large`, files that did not change since the last call are not read again (`content_hashes`).
     """
     if names is None:
         names = (path.name for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
@@ -117,12 +111,7 @@ def write_checksums(folder: Path, names: Iterable[str] | None = None, *, large: 
 
 
 def check_checksums(folder: Path, names: Iterable[str] | None = None, *, large: bool = False) -> None:
-    """Check files of a folder against its list.
-
-    Args:
-        folder: The folder.
-        names: The files, of which those that are not listed are left out; default all that are listed.
-        large: As in `write_checksums`.
+    """Check files of a folder (default: all that are listed) against its list; others are left out.
 
     Raises:
         DamagedFileError: A file is missing or was changed, or the list is missing or cannot be read.

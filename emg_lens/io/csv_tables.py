@@ -6,6 +6,7 @@ so every name is read as it was written.
 """
 
 import re
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -14,17 +15,13 @@ from pandas.api.types import is_numeric_dtype
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 """Matches the beginning of text that a spreadsheet would run, with or without apostrophes in front."""
-TEXT_COLUMNS = ("subject", "condition", "edges", "mode", "control", "of", "superset", "tokens")
+TEXT_COLUMNS = ("subject", "condition", "edges", "mode", "by", "kept", "control", "of", "superset", "tokens")
 """Columns that are read as text even if all cells look like numbers: a subject may be called 007."""
 
 
 def to_csv(table: pd.DataFrame) -> str:
     """Write the table as csv text, without its index, with numbers in full precision."""
-    quoted = table.rename(columns=_with_apostrophe)
-    for at, dtype in enumerate(table.dtypes):
-        if not is_numeric_dtype(dtype):
-            quoted.isetitem(at, table.iloc[:, at].map(_with_apostrophe))
-    return quoted.to_csv(index=False)
+    return _changed(table, _with_apostrophe).to_csv(index=False)
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -40,11 +37,16 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     text = path.read_bytes().decode("utf-8")
     table = pd.read_csv(StringIO(text), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
-    table = table.rename(columns=_without_apostrophe)
+    return _changed(table, _without_apostrophe)
+
+
+def _changed(table: pd.DataFrame, change: Callable[[object], object]) -> pd.DataFrame:
+    """Apply a function to the names of the columns, and to all cells that are not numbers."""
+    result = table.rename(columns=change)
     for at, dtype in enumerate(table.dtypes):
         if not is_numeric_dtype(dtype):
-            table.isetitem(at, table.iloc[:, at].map(_without_apostrophe))
-    return table
+            result.isetitem(at, table.iloc[:, at].map(change))
+    return result
 
 
 def _with_apostrophe(value: object) -> object:

@@ -82,13 +82,7 @@ def check_spec(folder: Path) -> Path:
 
 
 def read_facts_of_run(folder: Path, name: str, kinds: Mapping[str, type | UnionType]) -> dict[str, Any]:
-    """Read `data.json` or `environment.json`.
-
-    Args:
-        folder: The run's folder.
-        name: `RECORD` or `ENVIRONMENT`.
-        kinds: Keys that the file must have, with the type of each value.
-    """
+    """Read `RECORD` or `ENVIRONMENT`; `kinds` are the keys that it must have, with the type of each value."""
     path = folder / name
     try:
         facts = read_json(path)

@@ -61,12 +61,7 @@ class SpecFile(SpecModel):
 
     @classmethod
     def parse(cls, text: str, source: str = "") -> Self:
-        """Read a specification from YAML text.
-
-        Args:
-            text: The text.
-            source: Name of the text, for error messages; default the kind of the specification.
-        """
+        """Read a specification from YAML text; `source` names the text in error messages."""
         source, (key, advice) = source or cls.KIND, cls.OTHER_KIND
         try:
             content = read_yaml(text)

@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -100,7 +101,11 @@ def _answer_to(request: Mapping[str, Any], *, again: bool = True) -> dict[str, A
     code = process.wait()
     if code == 0 and again:  # it had just exited after its idle time
         return _answer_to(request, again=False)
-    raise UnreadableError(_reason_of_exit(code, request))
+    if code == -getattr(signal, "SIGXCPU", 0):
+        raise UnreadableError(f"reading took longer than {request['seconds']:.0f} s of processor time")
+    if code >= 0:
+        raise UnreadableError(f"the subprocess that reads it ended with exit code {code}")
+    raise UnreadableError(f"the library that reads it crashed with signal {-code}")
 
 
 def _running_process() -> subprocess.Popen:
@@ -138,16 +143,6 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
-
-
-def _reason_of_exit(code: int, request: Mapping[str, Any]) -> str:
-    import signal
-
-    if code == -getattr(signal, "SIGXCPU", 0):
-        return f"reading took longer than {request['seconds']:.0f} s of processor time"
-    if code > 0:
-        return f"the subprocess that reads it ended with exit code {code}"
-    return f"the library that reads it crashed with signal {-code}"
 
 
 # --- the other process ------------------------------------------------------------------------------------
