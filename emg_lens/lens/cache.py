@@ -4,6 +4,7 @@
 that the residual stream is a plain sum; for post-LN models see `emg_lens.lens.post_norm_cache`.
 """
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -102,8 +103,9 @@ class BiosignalCache(ActivationCache):
 
     def apply_slice_to_batch_dim(self, batch_slice: Selection) -> "BiosignalCache":
         """Return the cache of some of the trials."""
-        sliced = super().apply_slice_to_batch_dim(batch_slice)
-        return type(self)(sliced.cache_dict, self.model, has_batch_dim=sliced.has_batch_dim)
+        sliced, own = super().apply_slice_to_batch_dim(batch_slice), copy.copy(self)
+        own.cache_dict, own.has_batch_dim = sliced.cache_dict, sliced.has_batch_dim
+        return own
 
     stack_neuron_results = _projecting_last(ActivationCache.stack_neuron_results)
     get_full_resid_decomposition = _projecting_last(ActivationCache.get_full_resid_decomposition)

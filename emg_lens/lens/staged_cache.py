@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
-from emg_lens.lens.cache import BiosignalCache, Selection
+from emg_lens.lens.cache import BiosignalCache
 from emg_lens.registry import UnknownNameError
 from emg_lens.validation import ArgumentError
 
@@ -33,21 +33,15 @@ class StagedCache(BiosignalCache):
         layers = self.model.layout.stage(name).layers  # pyright: ignore[reportAttributeAccessIssue]
         prefix = f"stages.{name}."
         own = {key.removeprefix(prefix): value for key, value in self.cache_dict.items() if key.startswith(prefix)}
-        return CacheOfStage(own, self.model, len(layers), has_batch_dim=self.has_batch_dim)
+        cache = CacheOfStage(own, self.model, has_batch_dim=self.has_batch_dim)
+        cache.n_layers = len(layers)
+        return cache
 
 
 class CacheOfStage(StagedCache):
     """Activations of one stage; layers count the blocks of the stage, negative ones from its end."""
 
-    def __init__(self, cache_dict: dict[str, Tensor], model: Any, n_layers: int, has_batch_dim: bool = True) -> None:
-        super().__init__(cache_dict, model, has_batch_dim=has_batch_dim)
-        self.n_layers = n_layers
-
-    def apply_slice_to_batch_dim(self, batch_slice: Selection) -> "CacheOfStage":
-        """Return the cache of some of the trials."""
-        whole = StagedCache(self.cache_dict, self.model, has_batch_dim=self.has_batch_dim)
-        some = whole.apply_slice_to_batch_dim(batch_slice)
-        return CacheOfStage(some.cache_dict, self.model, self.n_layers, has_batch_dim=some.has_batch_dim)
+    n_layers = 0
 
     def __getitem__(self, key: Any) -> Tensor:
         """Return an activation by its name within the stage, or by TransformerLens's short name."""

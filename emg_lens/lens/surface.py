@@ -124,8 +124,16 @@ class TransformerLensSurface(SignalModel):
         pos_slice: Slice | SliceInput = None,
     ) -> tuple[dict[str, Tensor], list, list]:
         """As in TransformerLens; `pos_slice` also works for activations with a head axis."""
-        cache = {} if cache is None else cache
-        save = partial(_save, cache=cache, device=device, one=remove_batch_dim, positions=Slice.unwrap(pos_slice))
+        cache, positions = {} if cache is None else cache, Slice.unwrap(pos_slice)
+
+        def save(tensor: Tensor, hook: HookPoint, suffix: str) -> None:
+            """Store an activation (or its gradient)."""
+            if remove_batch_dim and tensor.shape[0] != 1:
+                raise ArgumentError(f"remove_batch_dim=True needs one trial, got {tensor.shape[0]}; give one trial")
+            kept = tensor.detach().to(device)[0] if remove_batch_dim else tensor.detach().to(device)
+            of_edges = str(hook.name).endswith(("hook_attn_scores", "hook_pattern"))  # [..., dest, src]
+            cache[f"{hook.name}{suffix}"] = positions.apply(kept, dim=-2 if of_edges else 0 if remove_batch_dim else 1)
+
         names = list(self.select_points(names_filter))
         self.is_caching = True
         fwd = [(name, partial(save, suffix="")) for name in names]
@@ -279,21 +287,3 @@ def _switched_off(points: Sequence[HookPoint]) -> str:
     if not switches:
         return ""
     return f" while cfg.{' and cfg.'.join(switches)} is off: " + ", ".join(f"model.set_{s}(True)" for s in switches)
-
-
-def _save(
-    tensor: Tensor,
-    hook: HookPoint,
-    *,
-    cache: dict[str, Tensor],
-    device: torch.device | None,
-    one: bool,
-    positions: Slice,
-    suffix: str,
-) -> None:
-    """Store an activation (or its gradient) in the cache."""
-    if one and tensor.shape[0] != 1:
-        raise ArgumentError(f"remove_batch_dim=True needs one trial, got {tensor.shape[0]}; give one trial")
-    kept = tensor.detach().to(device)[0] if one else tensor.detach().to(device)
-    of_edges = str(hook.name).endswith(("hook_attn_scores", "hook_pattern"))  # [..., dest, src]
-    cache[f"{hook.name}{suffix}"] = positions.apply(kept, dim=-2 if of_edges else 0 if one else 1)

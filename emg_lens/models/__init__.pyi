@@ -3,7 +3,7 @@ from .hierarchical import HierarchicalConfig, HierarchicalTransformer
 from .isonet import IsoNet, IsoNetConfig
 from .multimodal_mlp import MultimodalMLP, MultimodalMLPConfig
 from .multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
-from .registry import Architecture, architecture, architecture_names, build_model, register_model
+from .registry import Architecture, architecture, architecture_names, build_model
 from .tinymyo.config import TinyMyoConfig
 from .tinymyo.encoder import TinyMyo
 from .tinymyo.rope_detection import RopeDetection, detect_rope_mode
@@ -40,5 +40,4 @@ __all__ = [
     "architecture_names",
     "build_model",
     "detect_rope_mode",
-    "register_model",
 ]

@@ -99,6 +99,8 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         self.cfg, self.initial_gain = cfg, initial_gain
+        if permanent_mask is not None and not permanent_mask.any():
+            permanent_mask = None
         self.register_buffer("permanent_mask", permanent_mask, persistent=False)
         # Some versions of the fused kernel give NaN for a row without any edge; the explicit path gives zeros.
         self.has_empty_rows = permanent_mask is not None and bool(permanent_mask.all(-1).any())

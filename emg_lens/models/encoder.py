@@ -74,14 +74,8 @@ class HookedBiosignalEncoder(TransformerLensSurface):
 
     def add_blocks(self, permanent_mask: Bool[Tensor, "layer head dest src"] | None) -> None:
         """Make the blocks, without the edges in `permanent_mask`."""
-        self.blocks = nn.ModuleList(
-            Block(
-                self.cfg,
-                layer,
-                permanent_mask[layer] if permanent_mask is not None and permanent_mask[layer].any() else None,
-            )
-            for layer in range(self.cfg.n_layers)
-        )
+        masks = [None] * self.cfg.n_layers if permanent_mask is None else permanent_mask
+        self.blocks = nn.ModuleList(Block(self.cfg, layer, mask) for layer, mask in enumerate(masks))
 
     def add_readout(self) -> None:
         """Make `unembed`, the map from the output of `pool` to logits."""

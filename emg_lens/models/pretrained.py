@@ -26,13 +26,10 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights that a fit starts from.
+    """Weights that a fit starts from: the model's tensors by name, without the head (`trunk`).
 
-    Attributes:
-        source: Their file.
-        settings: The settings of the pretrained model, except settings that the data or another fit decide.
-        trunk: The model's tensors by name, without the head.
-        notes: Facts about the weights for the report.
+    `settings` are those of the pretrained model, except settings that the data or another fit decide; `notes` are facts
+    for the report.
     """
 
     source: str
@@ -52,7 +49,7 @@ class PretrainedWeights:
 
     def load_into(self, model: Any) -> None:
         """Load them into a model; its head keeps its weights."""
-        own = {name: tensor for name, tensor in model.state_dict().items() if not _is_of_head(name, model)}
+        own = _trunk(model)
         problems = [f"{name} is missing from it" for name in own if name not in self.trunk]
         problems += [f"the model has no tensor {name}" for name in self.trunk if name not in own]
         problems += [
@@ -93,12 +90,9 @@ def weights_fingerprint(pretrained: Iterable[str]) -> str:
 
 
 def read_pretrained(entry: Architecture, pretrained: str, asked: Mapping[str, Any]) -> PretrainedWeights:
-    """Read the weights that a model of this architecture starts from.
+    """Read the weights that a model of this architecture starts from: a file or a folder, as in `weights_files`.
 
-    Args:
-        entry: The architecture.
-        pretrained: A file or a folder, as in `weights_files`.
-        asked: Settings of the model that is to be built.
+    `asked` are the settings of the model that is to be built.
     """
     files = weights_files(pretrained)
     if len(files) > 1:
@@ -113,9 +107,8 @@ def read_pretrained(entry: Architecture, pretrained: str, asked: Mapping[str, An
             f"model {entry.name!r} does not declare its head (head_parameters), so the head cannot be replaced"
         )
     kept = [name for name in entry.settings if name not in (*FROM_DATA, *entry.config.per_fit_settings)]
-    trunk = {name: tensor for name, tensor in model.state_dict().items() if not _is_of_head(name, model)}
     settings = {name: getattr(model.cfg, name) for name in kept}
-    return PretrainedWeights(str(files[-1]), settings, trunk, tuple(notes))
+    return PretrainedWeights(str(files[-1]), settings, _trunk(model), tuple(notes))
 
 
 _UNKNOWN_SUBJECTS = "{} does not name the subjects that its weights were trained on"
@@ -134,5 +127,5 @@ def _subjects_note(folder: Path) -> str:
     )
 
 
-def _is_of_head(name: str, model: Any) -> bool:
-    return name.startswith(model.head_parameters)
+def _trunk(model: Any) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(model.head_parameters)}

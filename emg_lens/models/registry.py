@@ -1,7 +1,6 @@
 """The registry of architectures: name, configuration, model, and default objective.
 
-A model is registered with one `Architecture`: as an entry point `emg_lens.models` (ours are in `pyproject.toml`), or
-with `register_model` in a running process.
+Register an `Architecture` as an entry point `emg_lens.models`, or in this process with `ARCHITECTURES.add`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,12 +70,6 @@ class Architecture:
 
 
 ARCHITECTURES: Registry[Architecture] = Registry("model", "emg_lens.models")
-
-
-@checked
-def register_model(entry: Architecture) -> Architecture:
-    """Register an architecture in this process."""
-    return ARCHITECTURES.add(entry.name, entry)
 
 
 @checked

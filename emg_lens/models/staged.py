@@ -193,11 +193,8 @@ class StagedEncoder(HookedBiosignalEncoder):
         """Make the blocks of every stage."""
         self.stages = nn.ModuleDict()
         for stage in self.layout.stages:
-            own = None if permanent_mask is None else permanent_mask[stage.edges]
-            blocks = [
-                Block(self.cfg, layer, own[k] if own is not None and own[k].any() else None)
-                for k, layer in enumerate(stage.layers)
-            ]
+            masks = [None] * len(stage.layers) if permanent_mask is None else permanent_mask[stage.edges]
+            blocks = [Block(self.cfg, layer, mask) for layer, mask in zip(stage.layers, masks, strict=True)]
             self.stages[stage.name] = nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
 
     @property

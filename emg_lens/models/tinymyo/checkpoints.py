@@ -96,13 +96,7 @@ class LoadReport:
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """The content of a published file.
-
-    Attributes:
-        source: The file.
-        state: Its tensors under their published names, without a prefix, in float32.
-        notes: Changes made to them.
-    """
+    """A published file: its tensors under their published names, without a prefix, in float32; notes on changes."""
 
     source: str
     state: State

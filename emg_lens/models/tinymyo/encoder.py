@@ -224,9 +224,8 @@ class TinyMyo(HookedBiosignalEncoder):
             )
         if "n_heads" not in settings and not any(name.endswith(FREQUENCIES) for name in published.state):
             notes.append("n_heads is not stated in the file and was set to 3, as in the published model")
-        rope_source = (
-            rope_source if rope is None or rope_in_file is not None else "as requested; not stated in the file"
-        )
+        if rope is not None and rope_in_file is None:
+            rope_source = "as requested; not stated in the file"
         if head is None and n_classes is not None:
             raise ModelFileError(f"n_classes={n_classes} needs a new head: give head='classification' too")
         own_head = published.head if head is None else {"head": head, "n_classes": n_classes or 0}
@@ -252,8 +251,8 @@ class TinyMyo(HookedBiosignalEncoder):
     @classmethod
     def from_published_trunk(cls, file: Path, settings: Mapping[str, Any]) -> Self:
         """Read a published file for a fit with these settings of `TinyMyoConfig`; the head is a fresh placeholder."""
-        kind = settings.get("positions")
-        rope: Rope | None = next((word for word, positions in POSITIONS_OF.items() if positions == kind), None)
+        rope_of: dict[Any, Rope] = {positions: word for word, positions in POSITIONS_OF.items()}
+        rope = rope_of.get(settings.get("positions"))
         given = {name: settings[name] for name in ("n_heads",) if name in settings}
         placeholder: dict[str, Any] = {"modalities": {"emg": 1}, "head": "classification", "n_classes": 2}
         return cls.from_published(file, rope=rope, **placeholder, **given)
