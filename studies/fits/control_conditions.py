@@ -1,15 +1,22 @@
-"""The controls of a study, as conditions of the same sweep: random cuts, supersets, the path through CLS closed."""
+"""The controls of a study, as conditions of the same sweep: random cuts and removals, supersets, CLS path closed."""
 
+import itertools
 import operator
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
+from math import comb
 
+import numpy as np
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.analysis.controls import random_edges, with_cls_path_closed
-from emg_lens.hooks import EdgeError
+from emg_lens.hooks import EdgeError, EdgeSet, Intervention, Replace
+from emg_lens.hooks.values import input_mask
+from emg_lens.layout import TokenLayout
 from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, RANDOM, SUPERSET, ConditionsSpec, Controls
+from emg_lens.studies.spec.removal_spec import REMOVAL, input_channels
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import audit
 
@@ -26,14 +33,15 @@ def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Seque
         Conditions with the tags `control` (the kind of control) and `of` (the name of the controlled condition).
 
     Raises:
-        EdgeError: A condition has the name of a control, or layer masks are asked of a model without attention.
+        EdgeError: A condition has the name of a control.
     """
     if spec.controls is None:
         return []
-    n_layers: int = model.cfg.n_layers  # pyright: ignore
-    if spec.layer_masks is not None and not n_layers:
-        raise EdgeError(f"{type(model).__name__} has no attention layers to cut; set conditions.layer_masks to null")
-    controls = [*_supersets(spec, model), *_random_cuts(spec.controls, model, conditions)]
+    controls = [
+        *_supersets(spec, model),
+        *_random_cuts(spec.controls, model, conditions),
+        *_random_removals(spec.controls, model.layout, conditions),  # pyright: ignore
+    ]
     taken = {one.name for one in conditions} & {one.name for one in controls}
     if taken:
         raise EdgeError(f"condition {min(taken)!r} has the name of a control (conditions.controls); rename it")
@@ -42,13 +50,14 @@ def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Seque
 
 def _supersets(spec: ConditionsSpec, model: HookedRootModule) -> list[Condition]:
     """Cut all edge sets of `layer_masks` together, and each one with the path through CLS closed, in every layer."""
-    if spec.layer_masks is None or spec.controls is None:
+    if spec.controls is None:
         return []
-    edges, controls = spec.layer_masks.edges, []
+    cfg, layout = model.cfg, model.layout  # pyright: ignore
+    edges, controls = spec.layer_edges(cfg.n_layers, cfg.n_heads, layout), []  # pyright: ignore
     if spec.controls.superset and len(edges) > 1:
         together = reduce(operator.or_, edges.values())
         controls.append(Condition(" and ".join(edges), together, {"control": SUPERSET}))
-    if spec.controls.cls_path_closed and model.layout.has_cls:  # pyright: ignore
+    if spec.controls.cls_path_closed and layout.has_cls:  # pyright: ignore
         controls += [
             Condition(f"{name}, CLS path closed", with_cls_path_closed(one), {"control": CLS_PATH_CLOSED, "of": name})
             for name, one in edges.items()
@@ -68,18 +77,48 @@ def _random_cuts(controls: Controls, model: HookedRootModule, conditions: Sequen
         if audited.loc[one.name, "structural_null"] or audited.loc[one.name, "equivalent_to"] != one.name:
             continue
         try:
-            kind = zlib.crc32(str(one.tags.get("edges", one.name)).encode())  # other edges get other random sets
-            edge_sets = random_edges(model, one.edges, controls.random_edges, controls.seed + kind)
+            edge_sets = random_edges(model, one.edges, controls.random_edges, _seed(controls, one))
         except EdgeError:  # the cut holds every live edge of its layers, so no other set exists
             continue
-        for number, edges in enumerate(edge_sets, start=1):
-            tags = {"control": RANDOM, "of": one.name, "random_cut": number}
-            random_cuts.append(Condition(f"{one.name}, random {number}", edges, tags))
+        random_cuts += [_random(one, number, edges) for number, edges in enumerate(edge_sets, start=1)]
     return random_cuts
 
 
+def _random_removals(controls: Controls, layout: TokenLayout, conditions: Sequence[Condition]) -> list[Condition]:
+    """Make removals of as many random channels for each removal that uses the signals of another trial."""
+    channels, made = input_channels(layout), []
+    for one in conditions:
+        if one.tags.get("mode") != REMOVAL or one.tags["by"] != "resample":
+            continue
+        (removal,) = one.interventions
+        assert isinstance(removal, Replace)
+        samples = input_mask(layout, removal.tokens, (len(channels), 1))[:, 0]
+        removed = tuple(channel for channel, gone in zip(channels, samples.tolist(), strict=True) if gone)
+        others: dict[tuple[str, ...], None] = {}
+        wanted, numbers = min(controls.random_edges, comb(len(channels), len(removed)) - 1), itertools.count()
+        while len(others) < wanted:
+            order = np.random.default_rng([_seed(controls, one), next(numbers)]).permutation(len(channels))
+            drawn = tuple(channels[i] for i in sorted(order[: len(removed)]))
+            if drawn != removed:
+                others[drawn] = None
+        made += [_random(one, number, replace(removal, tokens=drawn)) for number, drawn in enumerate(others, start=1)]
+    return made
+
+
+def _seed(controls: Controls, one: Condition) -> int:
+    """Return the seed of a condition's random controls; other edges or sensors get other random sets."""
+    return controls.seed + zlib.crc32(str(one.tags.get("edges", one.name)).encode())
+
+
+def _random(one: Condition, number: int, intervention: Intervention | EdgeSet) -> Condition:
+    """Make a random control of a condition."""
+    return Condition(
+        f"{one.name}, random {number}", intervention, {"control": RANDOM, "of": one.name, "random_cut": number}
+    )
+
+
 def is_random_cut(one: Condition) -> bool:
-    """Say whether a condition is a size-matched random cut."""
+    """Say whether a condition is a size-matched random cut or removal."""
     return one.tags.get("control") == RANDOM
 
 

@@ -1,14 +1,16 @@
-"""The `conditions:` of a study file: cuts in every layer or head, single conditions, and controls."""
+"""The `conditions:` of a study file: cuts in every layer or head, removals, single conditions, and controls."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
-from emg_lens.hooks.algebra import EdgeError
+from emg_lens.hooks.algebra import EdgeError, EdgeSet
+from emg_lens.hooks.edges import cross_modal, same_channel, self_edges, unimodal
 from emg_lens.hooks.interventions import Intervention, read_interventions
 from emg_lens.hooks.parse import EdgeExpression
-from emg_lens.layout import TokenLayout, where_modalities_meet
+from emg_lens.layout import NO_INDEX, TokenLayout, where_modalities_meet
+from emg_lens.studies.spec.removal_spec import Removals
 from emg_lens.sweeps.conditions import MODES, Condition, Mode, head_masks, layer_masks, with_baseline
 from emg_lens.validation import Name, SpecModel
 
@@ -20,14 +22,27 @@ class LayerMasks(SpecModel):
     """Cuts of every edge set in every layer, in several modes (Table 3 of the IsoNet paper).
 
     Attributes:
-        edges: Edge expressions by the name that tables show.
+        edges: Edge expressions by the name that tables show; default `default_edges`.
         modes: `individual` cuts one layer, `from_beginning` all layers up to it, `from_end` it and all later layers.
     """
 
-    edges: dict[Name, EdgeExpression] = Field(
-        default={"unimodal": "unimodal()", "cross_modal": "cross_modal()"}, validate_default=True, min_length=1
-    )
+    edges: dict[Name, EdgeExpression] | None = Field(default=None, min_length=1)
     modes: tuple[Mode, ...] = Field(default=MODES, min_length=1)
+
+
+def default_edges(layout: TokenLayout | None) -> dict[str, EdgeSet]:
+    """Return the edge sets that are cut by default: within and between sensors; of one sensor, between channels.
+
+    Args:
+        layout: Layout of the tokens; None stands for a layout of several sensors. If the tokens of a single sensor
+            combine its channels, edges are divided by time instead.
+    """
+    if layout is None or len(layout.modalities) > 1:
+        return {"unimodal": unimodal(), "cross_modal": cross_modal()}
+    if max(layout.channel) == NO_INDEX:
+        return {"other times": unimodal() - self_edges(), "same time": unimodal() & self_edges()}
+    same = same_channel() if max(layout.patch) != NO_INDEX else self_edges()
+    return {"other channels": unimodal() - same, "same channel": unimodal() & same}
 
 
 class HeadMasks(SpecModel):
@@ -98,16 +113,37 @@ class ConditionsSpec(SpecModel):
     """The conditions that every fitted model runs under, in addition to the baseline.
 
     Attributes:
-        layer_masks: Cuts in every layer; null for none.
+        layer_masks: Cuts in every layer; null for none. A model without attention has none by default.
         head_masks: Cuts in every head; default none.
-        extra: Single conditions.
+        removals: Sensors, or groups of channels, removed from the input; null for none.
+        extra: Single conditions. A removal with the name and the intervention of one of them takes its place.
         controls: Controls of the cuts; null for none.
     """
 
     layer_masks: LayerMasks | None = LayerMasks()
     head_masks: HeadMasks | None = None
+    removals: Removals | None = Removals()
     extra: tuple[SingleCondition, ...] = ()
     controls: Controls | None = Controls()
+
+    def layer_edges(self, n_layers: int, n_heads: int, layout: TokenLayout | None = None) -> dict[str, EdgeSet]:
+        """Return the edge sets of `layer_masks` by name; by default, those of `default_edges` that the model has.
+
+        Raises:
+            EdgeError: The study names layer masks, and the model has no attention.
+        """
+        if self.layer_masks is None or (not n_layers and self.layer_masks == LayerMasks()):
+            return {}
+        if not n_layers:
+            raise EdgeError("the model has no attention layers to cut; set conditions.layer_masks to null")
+        if self.layer_masks.edges is not None:
+            return dict(self.layer_masks.edges)
+        edges = default_edges(layout)
+        return {
+            name: one
+            for name, one in edges.items()
+            if layout is None or bool(one.mask(layout, n_layers, n_heads).any())
+        }
 
     def build(self, n_layers: int, n_heads: int, layout: TokenLayout | None = None) -> list[Condition]:
         """Make the conditions for one model, with the baseline first.
@@ -115,15 +151,16 @@ class ConditionsSpec(SpecModel):
         Args:
             n_layers: Number of attention layers.
             n_heads: Number of heads in a layer.
-            layout: Layout of the tokens. If some layers keep modalities apart, a family has no condition for edges that
-                do not exist there.
+            layout: Layout of the tokens. Without it, there are no removals. If some layers keep modalities apart, a
+                family has no condition for edges that do not exist there.
 
         Raises:
             EdgeError: Two conditions have the same name, or an edge set of a family exists in no layer.
         """
         conditions: list[Condition] = []
-        if self.layer_masks is not None:
-            conditions += layer_masks(self.layer_masks.edges, n_layers, self.layer_masks.modes)
+        edges = self.layer_edges(n_layers, n_heads, layout)
+        if self.layer_masks is not None and edges:
+            conditions += layer_masks(edges, n_layers, self.layer_masks.modes)
         if self.head_masks is not None:
             conditions += head_masks(self.head_masks.edges, n_layers, n_heads)
         if layout is not None and layout.stages:
@@ -132,4 +169,14 @@ class ConditionsSpec(SpecModel):
             if missing:
                 raise EdgeError(f"{min(missing)} exists in no layer of this model{where_modalities_meet(layout)}")
             conditions = existing
-        return with_baseline([*conditions, *(single.build() for single in self.extra)])
+        extra = [single.build() for single in self.extra]
+        removals = [] if self.removals is None or layout is None else self.removals.build(layout)
+        for removal in removals:
+            same_name = [one for one in extra if one.name == removal.name]
+            if any(one.interventions != removal.interventions for one in same_name):
+                raise EdgeError(
+                    f"condition {removal.name!r} has the name of a removal (conditions.removals); rename it, or set"
+                    " conditions.removals to null"
+                )
+            extra = [one for one in extra if one not in same_name]
+        return with_baseline([*conditions, *extra, *removals])

@@ -26,7 +26,7 @@ COLUMNS = frozenset(
     + ("equivalence_error", "n_subjects", "mean", "sd", "baseline_mean", "delta_percent", "difference", "ci_low")
     + ("ci_high", "unit", "chance_corrected_drop_percent", "n_changed", "u", "rank_biserial", "rank_biserial_paired")
     + ("family", "family_size", "p_corrected", "stars", "significant", "repetition_id", "repetition")
-    + ("control", "of", "superset", "train_repetitions", "reference", "test", "train")
+    + ("by", "kept", "control", "of", "superset", "train_repetitions", "reference", "test", "train")
 )
 """Columns of a study's tables; a factor cannot have such a name."""
 
