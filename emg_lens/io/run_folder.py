@@ -3,6 +3,9 @@
 Each of the three files holds its checksum. One process at a time works in the folder.
 """
 
+import importlib.metadata
+import os
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +24,6 @@ from emg_lens.io.checksums import (
     write_json,
 )
 from emg_lens.io.locking import exclusive_lock
-from emg_lens.io.machine import environment
 
 SPEC, ENVIRONMENT, RECORD = "spec.yaml", "environment.json", "data.json"
 """The specification; versions and machine; the facts of the data."""
@@ -56,6 +58,16 @@ def locked_folder(folder: Path) -> Iterator[str | None]:
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder / ".lock", instead="wait until it is done, or give another --out") as without:
         yield without
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of Python and of packages, and the machine."""
+    packages = ("emg-lens", "torch", "transformer-lens", "numpy", "scipy", "pandas")
+    return {
+        "python": platform.python_version(),
+        **{p: importlib.metadata.version(p) for p in packages},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
 
 
 def write_run_files(folder: Path, spec: str, record: Mapping[str, Any]) -> None:
