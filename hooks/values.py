@@ -237,7 +237,7 @@ def input_mask(
         raise EdgeError(f"a trial has shape {list(shape)}; expected [{sum(sizes.values())} channels, time]")
     n_patches = max(layout.patch) + 1 if max(layout.patch) != NO_INDEX else 1
     mask = torch.zeros(shape[0], n_patches, dtype=torch.bool)
-    channels = {f"{name}.{k}": first[name] + k for name, size in sizes.items() for k in range(size)}
+    channels: dict[int | str, int] = {f"{name}.{k}": first[name] + k for name in sizes for k in range(sizes[name])}
     given = index_tuple(tokens, "tokens")
     others = [token for token in given if token not in channels or token in layout.names]
     mask[[channels[token] for token in given if token not in others]] = True
