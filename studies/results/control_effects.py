@@ -1,6 +1,6 @@
 """Compare every cut of a study with its controls (docs/controls.md §8)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,8 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
     Conditions that are equal by construction are one ablation, with the name of the condition that cuts every layer if
     there is one.
     """
-    values = _all_values(cell)
+    values, controls = _all_values(cell), _controls_by_kind(cell)
+    means = values.mean().to_dict()
     better = -1 if cell.lower_is_better else 1
     classes = []
     for _, alike in cell.tests[~cell.tests["structural_null"]].groupby("equivalent_to", sort=False):
@@ -81,27 +82,27 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
     cuts = []
     for row, alike in classes:
         name, cut = row["condition"], values[row["condition"]]
-        random = [one for same in alike for one in _controls_of(cell, RANDOM, same)]
+        random = [one for same in alike for one in controls.get((RANDOM, same), ())]
         supersets = list(dict.fromkeys(name_of.get(one, one) for one in _supersets(cell, name) if one in values))
         level = 1 - (1 - cell.statistics.confidence) / max(len(supersets), 1)
         hurts = np.round((better * (cut - values[BASELINE])).mean(), DECIMALS) < 0 and len(cut) >= FEWEST
         gains = {one: (better * (values[one] - cut)).to_numpy() for one in supersets if hurts}
         clear = [one for one, gain in gains.items() if mean_interval(gain, level)[0] > 0]
-        best = max(clear, key=lambda one: better * values[one].mean(), default=None)
-        closed = _controls_of(cell, CLS_PATH_CLOSED, str(row.get("edges", ""))) if cuts_every_layer(cell, row) else []
+        best = max(clear, key=lambda one: better * means[one], default=None)
+        closed = controls.get((CLS_PATH_CLOSED, row.get("edges")), []) if cuts_every_layer(cell, row) else []
         cuts.append(
             Controlled(
                 condition=name,
-                mean=float(cut.mean()),
+                mean=means[name],
                 alike=tuple(alike),
-                random=tuple(float(values[one].mean()) for one in random),
+                random=tuple(means[one] for one in random),
                 is_controlled=bool(random or supersets or closed),
                 n_supersets=len(gains),
                 superset=best,
-                superset_mean=float(values[best].mean()) if best else np.nan,
-                cls_path_closed=float(values[closed[0]].mean()) if closed else np.nan,
+                superset_mean=means[best] if best else np.nan,
+                cls_path_closed=means[closed[0]] if closed else np.nan,
                 lower_is_better=cell.lower_is_better,
-                best_superset_mean=better * max((better * float(values[one].mean()) for one in gains), default=np.nan),
+                best_superset_mean=better * max((better * means[one] for one in gains), default=np.nan),
             )
         )
     return cuts
@@ -124,12 +125,11 @@ def _all_values(cell: Cell) -> pd.DataFrame:
     return cell.values.join(controls.drop(columns=BASELINE))
 
 
-def _controls_of(cell: Cell, kind: str, name: str) -> list[str]:
-    """Return the names of a condition's controls of one kind."""
+def _controls_by_kind(cell: Cell) -> dict[Hashable, list[str]]:
+    """Return the names of the controls by their kind and the condition that they control."""
     if not len(cell.controls):
-        return []
-    rows = cell.controls[(cell.controls["control"] == kind) & (cell.controls["of"] == name)]
-    return rows["condition"].unique().tolist()
+        return {}
+    return cell.controls.drop_duplicates("condition").groupby(["control", "of"])["condition"].agg(list).to_dict()
 
 
 def _supersets(cell: Cell, name: str) -> list[str]:
@@ -140,11 +140,8 @@ def _supersets(cell: Cell, name: str) -> list[str]:
 
 def cuts_every_layer(cell: Cell, row: Mapping[str, Any]) -> bool:
     """Say whether a condition cuts its edges in every layer."""
-    layers = cell.tests["layer"].dropna() if "layer" in cell.tests else pd.Series(dtype=float)
-    if not len(layers):
-        return False
-    ends = {"from_beginning": layers.max(), "from_end": layers.min()}
-    return row.get("mode") in ends and row["layer"] == ends[row["mode"]]
+    first, last = cell.outer_layers
+    return row.get("layer") == {"from_beginning": last, "from_end": first}.get(str(row.get("mode")), np.inf)
 
 
 def cuts_of_every_layer(cell: Cell) -> list[str]:

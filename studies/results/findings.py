@@ -64,6 +64,12 @@ class Cell:
         """The metric, averaged over seeds and folds: one row a subject, one column a condition."""
         return by_subject(self.scores, self.metric)
 
+    @cached_property
+    def outer_layers(self) -> tuple[float, float]:
+        """The first and the last layer of the layer and head sweeps; NaN without them."""
+        layers = self.tests["layer"] if "layer" in self.tests else pd.Series(dtype=float)
+        return layers.min(), layers.max()
+
     def analysis(self, name: str) -> pd.DataFrame:
         """Return the table of a fit analysis; an empty table if the study did not run it."""
         return self.analyses.get(name, pd.DataFrame())

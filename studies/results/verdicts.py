@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,7 @@ class Verdict:
         return -1 if self.cut.lower_is_better else 1
 
 
+@lru_cache(maxsize=1)  # the parts of a report ask one after the other
 def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
     """Judge every distinct ablation of a study; all of them are one family of comparisons with random controls.
 
@@ -84,10 +86,13 @@ def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
     screened = [cut for _, of_cell in cuts for cut in of_cell if len(cut.random) >= ENOUGH_RANDOM]
     effects = [np.array([cut.mean, *cut.random]) * (1 if cut.lower_is_better else -1) for cut in screened]
     p_of = dict(zip(map(id, screened), family_wise_p(effects), strict=True))
-    return [
-        (cell, [_verdict(cell, cut, p_of.get(id(cut), np.nan), len(screened)) for cut in of_cell])
-        for cell, of_cell in cuts
-    ]
+    judged = []
+    for cell, of_cell in cuts:
+        rows = {row["condition"]: row for row in cell.tests.to_dict("records")}
+        judged.append(
+            (cell, [_verdict(cell, cut, rows[cut.condition], p_of.get(id(cut), np.nan), len(p_of)) for cut in of_cell])
+        )
+    return judged
 
 
 def family_wise_p(effects: Sequence[Float[np.ndarray, " 1+random"]]) -> list[float]:
@@ -120,8 +125,7 @@ def family_wise_p(effects: Sequence[Float[np.ndarray, " 1+random"]]) -> list[flo
     return p.tolist()
 
 
-def _verdict(cell: Cell, cut: Controlled, p_random: float, n_screened: int) -> Verdict:
-    row = cell.tests[cell.tests["condition"] == cut.condition].iloc[0].to_dict()
+def _verdict(cell: Cell, cut: Controlled, row: Mapping[str, Any], p_random: float, n_screened: int) -> Verdict:
     scale = (100 if cell.is_fraction else 1) * (-1 if cell.lower_is_better else 1)
     changes = np.round(scale * (cell.values[cut.condition] - cell.values[BASELINE]), DECIMALS)
     word, reason = _judged(cell, cut, row, p_random)
