@@ -116,7 +116,7 @@ def check(
     cells = len(study.cells)
     epochs = " or ".join(dict.fromkeys(f"{spec.training.epochs}" for _, spec in study.cells))
     levels = f"{cells} combination{'s' * (cells != 1)} of levels"
-    out.print(printable(f"{study.name}: {study.model.summary()}; {epochs} epochs; {levels}"), markup=False)
+    _say(f"{study.name}: {study.model.summary()}; {epochs} epochs; {levels}")
     sets = [spec.cohort.dataset for _, spec in study.cells]
     on_disk = [name for name in sets if describe_dataset(name).needs_root]
     if data is None and on_disk:
@@ -124,16 +124,10 @@ def check(
         return
     check_views(study)
     plan = prepare(study, data, run_folder(study, Path("runs")), 1, err)
-    for warning in plan.warnings:
-        print_note(err, warning)
-    for note in plan.notes:
+    for note in (*plan.warnings, *plan.notes):
         print_note(err, note)
     names = {name for cell in plan.subjects for name in cell}
-    out.print(
-        f"valid: {len(names)} subjects, {len(plan.n_train)} fits; folder of the run: {printable(str(plan.folder))}",
-        highlight=False,
-        markup=False,
-    )
+    _say(f"valid: {len(names)} subjects, {len(plan.n_train)} fits; folder of the run: {plan.folder}")
 
 
 @app.command()
@@ -167,12 +161,11 @@ def report(
     """
     from emg_lens.studies.result import StudyResult, finished_fits
 
-    result = None
-    while result is None or len(result.folders) < len(
-        finished_fits(folder)
-    ):  # repeat if a fit finished in the meantime
+    n_read, result = -1, None
+    while n_read < len(finished_fits(folder)):  # repeat if a fit finished in the meantime
         result = StudyResult.load(folder)
         result.write()
+        n_read = len(result.folders)
     _print_result(result)
 
 
@@ -193,11 +186,7 @@ def data(
         table, notes = summarise(dataset, folder)
     _print_table(table)
     for note, count in notes.items():
-        out.print(
-            f"note ({count} of {table['recordings'].sum()} recordings): {printable(note)}",
-            highlight=False,
-            markup=False,
-        )
+        _say(f"note ({count} of {table['recordings'].sum()} recordings): {note}")
 
 
 @app.command()
@@ -304,8 +293,12 @@ def pretrain_(
     last = run.losses.iloc[-1]
     subjects = f" (subjects {', '.join(run.validation.subjects)})" if run.validation.subjects else ""
     losses = f"training {last['train_masked']:.4f}, validation{subjects} {last['validation_masked']:.4f}"
-    out.print(printable(f"masked loss after {int(last['step'])} steps: {losses}"), highlight=False, markup=False)
-    out.print(printable(str(run.folder)), highlight=False, markup=False)
+    _say(f"masked loss after {int(last['step'])} steps: {losses}")
+    _say(str(run.folder))
+
+
+def _say(text: str) -> None:
+    out.print(printable(text), highlight=False, markup=False)
 
 
 def _print_table(table: Any) -> None:
@@ -332,7 +325,9 @@ def main() -> None:
     except EmgLensError as error:
         if debug:
             raise
-        err.print(f"[bold red]error:[/bold red] {_plain(error)}", highlight=False, soft_wrap=True)
+        err.print(
+            f"[bold red]error:[/bold red] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except SystemExit as exit_:
         if exit_.code in STOPPED:
@@ -366,7 +361,3 @@ def _stop_again(ignored: object) -> None:
 def _stop_at_once() -> None:
     for number in STOPPED.values():
         signal.signal(number, signal.SIG_DFL)
-
-
-def _plain(error: Exception) -> str:
-    return escape(" ".join(str(error).split()))

@@ -97,11 +97,9 @@ class TokenLayout:
     @staticmethod
     @checked
     def channels(modalities: Mapping[str, int], *, cls: bool = True) -> "TokenLayout":
-        """Make a layout with one token per channel, modality by modality, and CLS first.
+        """Make a layout with one token per channel, modality by modality, and CLS first, if there is one.
 
-        Args:
-            modalities: Number of channels of each modality, in the order of the input's channel axis.
-            cls: Whether there is a CLS token at position 0.
+        `modalities` gives the number of channels of each, in the order of the input's channel axis.
         """
         tokens = [(f"{name}.{c}", name, c, NO_INDEX) for name, c in _channels(modalities)]
         return TokenLayout._from_tokens(tokens, cls)
@@ -111,10 +109,7 @@ class TokenLayout:
     def patches(modalities: Mapping[str, int], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
         """Make a layout with one token per time patch of a channel: position = channel * n_patches + patch.
 
-        Args:
-            modalities: Number of channels of each modality, in the order of the input's channel axis.
-            n_patches: Number of patches of each channel.
-            cls: Whether there is a CLS token at position 0 (all other positions then increase by one).
+        `modalities` is as in `channels`. With CLS (position 0) all other positions increase by one.
         """
         _check_number(sum(modalities.values()) * n_patches)
         tokens = [(f"{name}.{c}.p{p}", name, c, p) for name, c in _channels(modalities) for p in range(n_patches)]
@@ -125,10 +120,7 @@ class TokenLayout:
     def times(modalities: Mapping[str, int], n_patches: PositiveInt, *, cls: bool = True) -> "TokenLayout":
         """Make a layout with one token per time patch of a modality, for all channels of the modality.
 
-        Args:
-            modalities: Number of channels of each modality, in the order of the input's channel axis.
-            n_patches: Number of patches of each modality.
-            cls: Whether there is a CLS token at position 0.
+        `modalities` is as in `channels`.
         """
         _channels(modalities)
         _check_number(len(modalities) * n_patches)
@@ -224,15 +216,8 @@ class TokenLayout:
 
     def to_frame(self) -> pd.DataFrame:
         """Tabulate one row per position: position, name, group, channel, patch (-1 = none)."""
-        return pd.DataFrame(
-            {
-                "position": range(len(self)),
-                "name": self.names,
-                "group": self.group,
-                "channel": self.channel,
-                "patch": self.patch,
-            }
-        )
+        columns = {"name": self.names, "group": self.group, "channel": self.channel, "patch": self.patch}
+        return pd.DataFrame({"position": range(len(self)), **columns})
 
 
 def where_modalities_meet(layout: TokenLayout) -> str:

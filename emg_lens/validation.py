@@ -142,29 +142,20 @@ class SpecModel(BaseModel, metaclass=_OneLine):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_finite(cls, content: Any) -> Any:
-        """Refuse NaN also in fields without a declared type, which `allow_inf_nan` does not check."""
-        typed = {f.alias or name for name, f in cls.model_fields.items() if Any not in _mentioned(f.annotation)}
-        for name, given in content.items() if isinstance(content, Mapping) else ():
-            odd = [value for value in _leaves(given) if isinstance(value, float) and not math.isfinite(value)]
-            if odd and name not in typed:
-                raise ValueError(f"{name}={odd[0]}; expected a finite number")
-        return content
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_no_boolean(cls, content: Any) -> Any:
-        """Refuse `true` and `false` where a number or a name is expected."""
-        given = content if isinstance(content, Mapping) else {}
-        for name, field in cls.model_fields.items():
-            value = given.get(field.alias or name)
-            booleans = [
-                one for one in (value if isinstance(value, list | tuple) else (value,)) if isinstance(one, bool)
-            ]
-            if booleans and not {bool, Any} & set(_mentioned(field.annotation)):
+    def _check_untyped(cls, content: Any) -> Any:
+        """Refuse what pydantic accepts: NaN in fields of any type, and `true` in place of a number or a name."""
+        types = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+        for key, value in content.items() if isinstance(content, Mapping) else ():
+            kinds = set(_mentioned(types.get(key, Any)))
+            odd = [one for one in _leaves(value) if isinstance(one, float) and not math.isfinite(one)]
+            if odd and Any in kinds:
+                raise ValueError(f"{key}={odd[0]}; expected a finite number")
+            items = value if isinstance(value, list | tuple) else (value,)
+            booleans = [str(one).lower() for one in items if isinstance(one, bool)]
+            if booleans and not {bool, Any} & kinds:
                 raise ValueError(
-                    f"{field.alias or name}={str(booleans[0]).lower()}; expected a number or text;"
-                    " put a name that YAML reads as true or false in quotes"
+                    f"{key}={booleans[0]}; expected a number or text; put a name that YAML reads as true or false in"
+                    " quotes"
                 )
         return content
 

@@ -82,15 +82,6 @@ class AttentionView:
     title: str = ""
     notes: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        n_layers, _, n_dest, n_src = self.pattern.shape
-        lengths = {n_dest, n_src, len(self.layout), len(self.labels)}
-        if len(lengths) != 1 or n_layers != len(self.layers):
-            raise ArgumentError(
-                f"pattern {self.pattern.shape} does not fit {len(self.layers)} layers, a layout of "
-                f"{len(self.layout)} tokens and {len(self.labels)} labels"
-            )
-
     @cached_property
     def mass(self) -> pd.DataFrame:
         """The table of `modality_mass` for the displayed patterns."""
@@ -103,11 +94,9 @@ class AttentionView:
             layer: Layer, 0-based; default: the overview of layers and heads.
             head: Head, 0-based; default: the mean over the layer's heads.
         """
-        if layer is None and head is not None:
-            raise ArgumentError(f"figure(head={head}) needs a layer too; choose one of {list(self.layers)} (0-based)")
-        if layer is None:
+        if layer is None and head is None:
             return self._overview()
-        if layer not in self.layers:
+        if layer is None or layer not in self.layers:
             raise ArgumentError(f"layer {layer} is not in this view; its layers are {list(self.layers)} (0-based)")
         heads = self.pattern[self.layers.index(layer)]
         if head is not None and not 0 <= head < len(heads):

@@ -115,7 +115,9 @@ def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
     x = model.example_input(1)
     with evaluating(model), torch.no_grad():
         model(x)  # one-time work of the first call is not counted
-        flops, activations = _counted_flops(model, x), _most_held(model, x)
+        flops = _counted_flops(model, x)
+        with _HeldBytes([x, *model.parameters(), *model.buffers()]) as held:
+            model(x)
         timer = Timer("model(x)", globals={"model": model, "x": x}, num_threads=1)
         latency = timer.blocked_autorange(min_run_time=seconds).median
     n_parameters = count_parameters(model)
@@ -131,9 +133,12 @@ def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
         "parameters": n_parameters,
         "flops": flops,
         "flops_formula": by_formula,
-        "activation_bytes": activations,
+        "activation_bytes": held.most,
         **{f"{kind}_bytes": size for kind, size in sizes.items()},
-        **{f"{kind}_in": _memory_for(size) for kind, size in sizes.items()},
+        **{
+            f"{kind}_in": next((name for name, most in GAP9.items() if size <= most), OUTSIDE)
+            for kind, size in sizes.items()
+        },
         "latency_ms": 1000 * latency,
     }
 
@@ -147,11 +152,7 @@ def _counted_flops(model: nn.Module, x: Tensor) -> int:
 
 
 class _HeldBytes(TorchDispatchMode):
-    """A context that counts the bytes of tensors that operations make and that are still in use.
-
-    Attributes:
-        most: The largest number of bytes at a time.
-    """
+    """A context that counts the bytes of tensors that operations make and that are still in use: `most` at a time."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
@@ -175,14 +176,3 @@ class _HeldBytes(TorchDispatchMode):
     def _drop(self, place: int, size: int) -> None:
         self.counted.discard(place)
         self.held -= size
-
-
-def _most_held(model: nn.Module, x: Tensor) -> int:
-    """Return the largest number of bytes in use at a time in a forward, without weights and input."""
-    with _HeldBytes([x, *model.parameters(), *model.buffers()]) as counter:
-        model(x)
-    return counter.most
-
-
-def _memory_for(n_bytes: int) -> str:
-    return next((name for name, size in GAP9.items() if n_bytes <= size), OUTSIDE)

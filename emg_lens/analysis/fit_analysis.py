@@ -69,15 +69,12 @@ def run_analyses(
                 f"the analysis {name!r} returned {type(table).__name__}; expected a pandas.DataFrame with columns, none"
                 " of them called 'fit'"
             )
-        if not table.columns.is_unique or not all(isinstance(column, str) and column for column in table.columns):
+        named = table.columns.is_unique and all(isinstance(column, str) and column for column in table.columns)
+        if not named or (len(table) and (table.index.names != [None] or table.index.dtype.kind not in "iu")):
             raise AnalysisError(
-                f"the analysis {name!r} returned the columns {list(table.columns)[:8]}; expected a different text for"
-                " each column"
-            )
-        if len(table) and (table.index.names != [None] or table.index.dtype.kind not in "iu"):
-            raise AnalysisError(
-                f"the analysis {name!r} returned a table with values in its index, which is not stored; return"
-                " table.reset_index()"
+                f"the analysis {name!r} returned the columns {list(table.columns)[:8]} and the index"
+                f" {short(table.index)}; expected a different text for each column, and no values in its index, which"
+                " is not stored: return table.reset_index()"
             )
         if _state(model, batch) != before:
             raise AnalysisError(

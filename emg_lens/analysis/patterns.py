@@ -1,6 +1,5 @@
 """Read attention patterns from a cache and sum the attention between groups of tokens."""
 
-import operator
 import re
 from collections.abc import Mapping
 
@@ -92,15 +91,11 @@ def group_summary(
     weight = size[modal] / max(size[modal].sum(), 1)  # every token has the same weight
     read_by_modal = np.einsum("d,lhds->lhs", weight, mass[:, :, modal])
     own = np.einsum("d,lhdd->lh", weight, mass[:, :, modal][..., modal])
-    undefined = np.full(own.shape, np.nan)
-    to_cls = from_cls = undefined
+    to_cls = from_cls = np.full(own.shape, np.nan)
     if layout.has_cls:
-        to_cls = mass[:, :, names.index(CLS)][..., modal].sum(-1) if modal.any() else undefined
-        from_cls = read_by_modal[..., names.index(CLS)]
-    cross = read_by_modal[..., modal].sum(-1) - own
-    if not modal.any():
-        own = cross = from_cls = undefined
-    return np.stack([own, cross, to_cls, from_cls], axis=-1)
+        to_cls, from_cls = mass[:, :, names.index(CLS)][..., modal].sum(-1), read_by_modal[..., names.index(CLS)]
+    summary = np.stack([own, read_by_modal[..., modal].sum(-1) - own, to_cls, from_cls], axis=-1)
+    return summary if modal.any() else np.full(summary.shape, np.nan)
 
 
 def mass_table(
@@ -109,9 +104,8 @@ def mass_table(
     """The table of `modality_mass` for patterns from `read_patterns`."""
     mass, summary = group_mass(pattern, layout), group_summary(pattern, layout)
     names = group_names(layout)
-    axes = pd.MultiIndex.from_product(
-        [layers, range(mass.shape[1]), names, names], names=["layer", "head", "dest", "src"]
-    )
+    levels = {"layer": layers, "head": range(mass.shape[1]), "dest": names, "src": names}
+    axes = pd.MultiIndex.from_product(levels.values(), names=list(levels))
     table = pd.DataFrame({"mass": mass.ravel()}, index=axes).reset_index()
     for i, column in enumerate(SUMMARY):
         table[column] = np.repeat(summary[..., i].ravel(), len(names) ** 2)
@@ -126,11 +120,7 @@ def read_patterns(
 ) -> tuple[tuple[int, ...], Float[np.ndarray, "layer head dest src"], str]:
     """Read the layer numbers, the patterns of one trial or the mean over trials, and a description of the trials.
 
-    Args:
-        cache: See `attention_view`.
-        layout: Layout of the tokens.
-        trial: Element of the batch, or None for the mean.
-        name: Name of the cache in errors.
+    Arguments as in `attention_view`; `name` is the name of the cache in errors.
     """
     check_argument("layout", layout, TokenLayout)
     check_argument("trial", trial, int | None)
@@ -183,10 +173,9 @@ def _one_layer(
     elif trial is None:
         chosen, trials = pattern.mean(0), f"mean over {shape[0]} trials" if shape[0] > 1 else "one trial"
     else:
-        index = operator.index(trial)
-        if not 0 <= index < shape[0]:
-            raise ArgumentError(f"{where}: trial {index} does not exist; the batch has trials 0 to {shape[0] - 1}")
-        chosen, trials = pattern[index], f"trial {index}"
+        if not 0 <= trial < shape[0]:
+            raise ArgumentError(f"{where}: trial {trial} does not exist; the batch has trials 0 to {shape[0] - 1}")
+        chosen, trials = pattern[trial], f"trial {trial}"
     values = chosen.numpy()
     bad = ~np.isfinite(values).all(axis=(1, 2))
     if bad.any():

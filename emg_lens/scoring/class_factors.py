@@ -13,10 +13,9 @@ PREFIX = "accuracy_of_"
 
 
 def factor_values(names: Sequence[str]) -> dict[str, list[str]]:
-    """Value of each factor in every class; empty if the class names do not all list values of the same factors.
+    """Value of each factor in every class (`"emg 0, acc 1"`), without factors that have one value only.
 
-    Args:
-        names: Class names such as `"emg 0, acc 1"`, each factor before its value. Factors with one value are left out.
+    Empty if the class names do not all list values of the same factors.
     """
     listed = [[part.rpartition(" ")[::2] for part in name.split(", ")] for name in names]
     orders = {tuple(factor for factor, _ in parts) for parts in listed}
@@ -32,14 +31,7 @@ def factor_accuracies(
     weights: Float[np.ndarray, " trial"],
     names: Sequence[str],
 ) -> dict[str, float]:
-    """For each factor, the fraction of trials in which the predicted class has the correct value of the factor.
-
-    Args:
-        logits: Class logits under one condition.
-        y: Class index of each trial.
-        weights: Weight of each trial, as for `accuracy`.
-        names: Class names.
-    """
+    """For each factor, the weighted fraction of trials in which the predicted class has its correct value."""
     predicted, accuracies = logits.argmax(-1), {}
     for factor, values in factor_values(names).items():
         value = np.unique(values, return_inverse=True)[1]

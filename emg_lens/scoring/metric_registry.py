@@ -156,11 +156,7 @@ def repetition_weights(n: int, repetition_id: Int[np.ndarray, " trial"] | None) 
 def pool_repetitions(
     logits: Float[np.ndarray, "trial class"], y: Int[np.ndarray, " trial"], repetition_id: Int[np.ndarray, " trial"]
 ) -> tuple[Float[np.ndarray, "repetition class"], Int[np.ndarray, " repetition"], Int[np.ndarray, " repetition"]]:
-    """Average the log-probabilities of each repetition's trials.
-
-    Returns:
-        Mean log-probabilities, class, and index of the first trial of each repetition.
-    """
+    """Return mean log-probabilities, class, and index of the first trial of each repetition."""
     _, first, of, sizes = np.unique(repetition_id, return_index=True, return_inverse=True, return_counts=True)
     if (y != y[first][of]).any():
         mixed = repetition_id[y != y[first][of]][0]

@@ -61,14 +61,7 @@ def measure(
 def chances(
     names: Sequence[str], targets: Targets, n_outputs: int, repetition_id: Int[np.ndarray, " trial"] | None = None
 ) -> dict[str, float]:
-    """Compute the chance level of each metric that has a known one.
-
-    Args:
-        names: Metrics by name.
-        targets: Class index of each trial `[trial]`, or values `[trial, target]`.
-        n_outputs: Number of classes of the model.
-        repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
-    """
+    """Compute the chance level of each metric that has a known one. Arguments as in `measure`."""
     targets = np.asarray(targets)
     weights = repetition_weights(len(targets), repetition_id)
     known = {metric.name: metric.chance for metric in (METRICS[name] for name in names)}

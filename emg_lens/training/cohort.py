@@ -259,16 +259,14 @@ def _check(
     counts = {"models": len(models), "batches": len(batches), "recipes": len(recipes), "held_out": len(held_out)}
     if not models or len(set(counts.values())) > 1:
         raise ArgumentError(f"a cohort needs one model, batch and recipe per subject, got {counts}")
-    outputs = sorted({m.cfg.n_classes for m in models})
-    if len(outputs) > 1:
-        raise ArgumentError(f"models of one cohort need the same classes, got n_classes {outputs}; fit them one by one")
     first = models[0]
     for s, model in enumerate(models):
         if type(model) is not type(first) or replace(model.cfg, class_names=[]) != replace(first.cfg, class_names=[]):
             raise ArgumentError(
                 f"the configurations of models 0 and {s} differ: {first.cfg} and {model.cfg}; fit the models one by one"
             )
-        if _parts(model) != _parts(first) or not all(map(torch.equal, model.buffers(), first.buffers())):
+        parts = [[(group, *names) for group, names in parameter_groups(one).items()] for one in (model, first)]
+        if parts[0] != parts[1] or not all(map(torch.equal, model.buffers(), first.buffers())):
             raise ArgumentError(
                 f"the frozen parameters or buffers of models 0 and {s} differ; fit the models one by one"
             )
@@ -294,7 +292,3 @@ def _check_schedule(recipe: TrainingRecipe, sizes: Sequence[int]) -> None:
             f"schedule_by='step' sets one learning rate per step for all subjects, but their epochs have {steps} steps"
             f" of {recipe.batch_size} trials; fit the models one by one, or use schedule_by='epoch'"
         )
-
-
-def _parts(model: Any) -> dict[Group, list[str]]:
-    return {group: list(parameters) for group, parameters in parameter_groups(model).items()}

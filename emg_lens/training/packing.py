@@ -25,15 +25,9 @@ ALIGNED = 16
 
 @dataclass(frozen=True)
 class Packing:
-    """Position of each parameter in a vector.
+    """Name, shape and first value (`starts`) of each parameter in a vector of `size` values.
 
-    Attributes:
-        names: Names of the parameters.
-        shapes: Shapes of the parameters.
-        orders: Axes of each parameter, ordered by memory layout. The layout is kept, because it decides the speed of
-            matrix products.
-        starts: Index of the first value of each parameter.
-        size: Length of the vector.
+    `orders` holds the axes of each parameter by memory layout, which is kept: it decides the speed of matrix products.
     """
 
     names: tuple[str, ...]
@@ -73,12 +67,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Group:
-    """Parameters that one vector holds.
-
-    Attributes:
-        kind: One of `WEIGHTS`, `AUXILIARY`, `FROZEN`.
-        lr_scale: Learning rate, as a fraction of the recipe's.
-    """
+    """Parameters of one kind and one learning rate (a fraction of the recipe's), which one vector holds."""
 
     kind: str
     lr_scale: float = 1.0
@@ -90,12 +79,7 @@ class Group:
 
 
 def parameter_groups(model: Any, recipe: TrainingRecipe | None = None) -> dict[Group, dict[str, nn.Parameter]]:
-    """Group the parameters of a model by kind and learning rate; empty groups are left out.
-
-    Args:
-        model: The model.
-        recipe: Decides which parameters are fitted, and their learning rates; None = all, with one learning rate.
-    """
+    """Group the parameters of a model by kind and learning rate; without a recipe, all are fitted with one rate."""
     groups: dict[Group, dict[str, nn.Parameter]] = defaultdict(dict)
     scales = lr_scales(model, 1.0 if recipe is None else recipe.layer_decay)
     fitted = set(scales) if recipe is None or recipe.fitted == "all" else names_of_head(model)

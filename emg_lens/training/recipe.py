@@ -1,13 +1,14 @@
 """The recipe of a fit. This module imports no torch, so that study files can be read without it."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from emg_lens.validation import SpecModel
 
 MOST_EPOCHS = 10**7
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingRecipe(SpecModel):
@@ -53,18 +54,11 @@ class TrainingRecipe(SpecModel):
     schedule_by: Literal["epoch", "step"] = "epoch"
     clip_norm: float | None = Field(default=None, gt=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     fitted: Literal["all", "head"] = "all"
     patience: int | None = Field(default=None, ge=1, le=MOST_EPOCHS)
     seed: int = Field(default=0, ge=0, lt=2**53)
-
-    @field_validator("betas")
-    @classmethod
-    def _below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas must be at least 0 and below 1, got {list(betas)}")
-        return betas
 
     @model_validator(mode="after")
     def _has_no_unused_field(self) -> "TrainingRecipe":

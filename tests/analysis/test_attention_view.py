@@ -289,7 +289,7 @@ def test_wrong_figures_and_endings_are_one_clear_line(tmp_path):
         view.figure(3)
     with pytest.raises(ValueError, match="head 2 does not exist: there are heads 0 to 1"):
         view.figure(0, 2)
-    with pytest.raises(ValueError, match="needs a layer too"):
+    with pytest.raises(ValueError, match="layer None is not in this view"):
         view.figure(head=1)
     with pytest.raises(ValueError, match="'.gif'"):
         view.save(tmp_path / "view.gif")

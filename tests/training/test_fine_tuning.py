@@ -223,7 +223,7 @@ def test_recipes_that_a_cohort_cannot_run_are_refused(fields, message):
     [
         ({"fitted": "head", "layer_decay": 0.9}, "layer_decay has no effect"),
         ({"schedule_by": "step"}, "schedule_by='step' has no effect"),
-        ({"betas": (0.9, 1.0)}, "betas must be at least 0 and below 1"),
+        ({"betas": (0.9, 1.0)}, r"betas\.1=1\.0; expected a number less than 1"),
         ({"layer_decay": 0.0}, "layer_decay=0.0; expected a number greater than 0"),
     ],
 )

@@ -27,6 +27,7 @@ from emg_lens.io.checkpoint import CheckpointFile
 from emg_lens.lens.identity import model_identity
 from emg_lens.training.fitting import seeded
 from emg_lens.training.objectives import FitError
+from emg_lens.training.optimizer import MOMENTS
 from emg_lens.training.pretraining.masking import n_patches, reconstruction_losses, total_loss
 from emg_lens.training.pretraining.recipe import PretrainingRecipe
 from emg_lens.training.pretraining.window_batches import Stretch, WindowBatch, WindowBatches, read_batches
@@ -36,8 +37,6 @@ COLUMNS = (
     "step", "epoch", "lr", "train_masked", "train_visible", "validation_masked", "validation_visible", "windows_per_s",
 )  # fmt: skip
 """Columns of the table of losses."""
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""State of AdamW for each parameter, by torch's names."""
 N_PROBED = 64
 """Windows, spread over a corpus, that are read first to find one that is not constant."""
 DROPOUT = 2
@@ -93,7 +92,15 @@ def pretrain(
     _check(model, windows, validation, recipe, here)
     file = None
     if checkpoint is not None and here.is_main_process:
-        identity = _identity(model, windows, validation, recipe, here, log_steps)
+        identity = {  # does not depend on the number of processes or on `micro_batch`
+            **model_identity(model),
+            "device": here.device.type,
+            "windows": windows.fingerprint(),
+            "validation": "none" if validation is None else validation.fingerprint(),
+            "recipe": recipe.model_dump_json(exclude={"micro_batch"}),
+            "precision": here.mixed_precision,
+            "log_steps": str(log_steps),
+        }
         file = CheckpointFile(checkpoint, "pre-training", identity)
     model.to(here.device)
     run = _Run(model, windows, validation, recipe, here, workers)
@@ -132,8 +139,7 @@ class _Run:
         self.steps = len(self.windows) // self.recipe.batch_size
         self.batches = partial(WindowBatches, recipe=self.recipe, patches=self.patches)
         self.per_process = self.recipe.batch_size // self.accelerator.num_processes
-        named = [p for p in self.model.named_parameters() if p[1].requires_grad]
-        self.parameters = dict(named)
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         recipe = self.recipe
         self.optimizer: Any = torch.optim.AdamW(
             self.parameters.values(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay
@@ -204,9 +210,10 @@ def _rest_of_epoch(run: _Run, log_steps: int, last: int) -> Iterator[None]:
         ends = step + 1 == run.steps
         if not ends and (step + 1) % log_steps and run.done < last:
             continue
-        total = _summed(run, sums).cpu().numpy()
+        total = _summed(run, sums)
         masked, visible = (total / (n_steps * run.recipe.batch_size)).tolist()
-        _check_losses(masked, visible, run)
+        if not (math.isfinite(masked) and math.isfinite(visible)):
+            raise FitError(f"the loss became {masked} in step {run.done}; try a lower lr than {run.recipe.lr:g}")
         speed = n_steps * run.recipe.batch_size / (time.perf_counter() - started)
         held_out = _validation_losses(run) if ends and run.validation is not None else (math.nan, math.nan)
         run.rows.append((run.done, run.done / run.steps, lr, masked, visible, *held_out, speed))
@@ -236,10 +243,8 @@ def _validation_losses(run: _Run) -> tuple[float, float]:
     stretches = [(first, min(first + size, n)) for first in mine]
     sums = torch.zeros(2, device=run.accelerator.device, dtype=torch.float64)
     run.model.eval()
-    forward, run.forward = (
-        run.forward,
-        run.model,
-    )  # processes have different numbers of batches, so they must not synchronise
+    # Processes have different numbers of batches, so they must not synchronise.
+    forward, run.forward = run.forward, run.model
     for batch in read_batches(run.batches(run.validation, epoch=None), stretches, run.workers):
         sums += torch.stack([losses.double().sum() for losses in run.losses(batch)])
     run.forward = forward
@@ -249,8 +254,7 @@ def _validation_losses(run: _Run) -> tuple[float, float]:
 
 def _summed(run: _Run, sums: Tensor) -> Tensor:
     """Add up the sums of all processes."""
-    total: Any = run.accelerator.reduce(sums, "sum")
-    return total
+    return run.accelerator.reduce(sums, "sum").cpu()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _resume(run: _Run, file: CheckpointFile | None, expected: bool) -> None:
@@ -308,28 +312,3 @@ def _check_not_constant(corpus: Corpus) -> None:
             f"all {len(corpus)} windows are constant (the first is from {corpus.file_of(0)}), so there is nothing to"
             " reconstruct; check the recordings"
         )
-
-
-def _check_losses(masked: float, visible: float, run: _Run) -> None:
-    if not (math.isfinite(masked) and math.isfinite(visible)):
-        raise FitError(f"the loss became {masked} in step {run.done}; try a lower lr than {run.recipe.lr:g}")
-
-
-def _identity(
-    model: torch.nn.Module,
-    windows: Corpus,
-    validation: Corpus | None,
-    recipe: PretrainingRecipe,
-    accelerator: Accelerator,
-    log_steps: int,
-) -> dict[str, str]:
-    """Short texts that identify a pre-training. They do not depend on the number of processes or on `micro_batch`."""
-    return {
-        **model_identity(model),
-        "device": accelerator.device.type,
-        "windows": windows.fingerprint(),
-        "validation": "none" if validation is None else validation.fingerprint(),
-        "recipe": recipe.model_dump_json(exclude={"micro_batch"}),
-        "precision": accelerator.mixed_precision,
-        "log_steps": str(log_steps),
-    }

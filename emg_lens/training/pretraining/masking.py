@@ -17,15 +17,10 @@ TRAINING, VALIDATION = 0, 1
 
 
 def random_mask(real: Bool[np.ndarray, " token"], fraction: float, seed: Sequence[int]) -> Bool[np.ndarray, " token"]:
-    """Mask exactly `int(fraction * n)` of the `n` real tokens at random, without replacement.
+    """Mask exactly `int(fraction * n)` of the `n` real tokens (no padding) at random, without replacement.
 
-    Args:
-        real: Tokens that may be masked; the others are padding.
-        fraction: Fraction of them to mask.
-        seed: Numbers that identify the window and the epoch. The same numbers give the same mask.
-
-    Returns:
-        True for the masked tokens.
+    The same seed (numbers of the window and the epoch) gives the same mask. At least one token must be masked, and one
+    visible.
     """
     candidates = np.flatnonzero(real)
     n = int(fraction * len(candidates))
@@ -47,11 +42,7 @@ def token_errors(
 ) -> Float[Tensor, "window token"]:
     """Average the Smooth-L1 error over the samples of each token; tokens are in channel-major order.
 
-    Args:
-        reconstruction: The reconstruction.
-        signal: The true signal. Samples after the last whole patch are left out.
-        patches: Tokens per channel.
-        beta: See `torch.nn.functional.smooth_l1_loss`.
+    Samples after the last whole patch are left out. `patches` is the number of tokens per channel.
     """
     length = signal.shape[-1] // patches * patches
     pair = (reconstruction[..., :length].float(), signal[..., :length].float())

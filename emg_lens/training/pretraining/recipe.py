@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from emg_lens.training.recipe import Beta
 from emg_lens.validation import SpecModel
 
 MOST_EPOCHS = 10**6
@@ -52,7 +53,7 @@ class PretrainingRecipe(SpecModel):
     warmup_lr: float = Field(default=1e-6, ge=0, le=1000)
     warmup_epochs: float = Field(default=10, ge=0, le=MOST_EPOCHS)
     schedule: Literal["by epoch", "by step"] = "by epoch"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
     clip_norm: float | None = Field(default=3.0, gt=0)
     masked_fraction: float = Field(default=0.5, gt=0, lt=1)
@@ -62,8 +63,6 @@ class PretrainingRecipe(SpecModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> "PretrainingRecipe":
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be from 0 to below 1, got {list(self.betas)}")
         if max(self.min_lr, self.warmup_lr) > self.lr:
             raise ValueError(
                 f"min_lr={self.min_lr:g} or warmup_lr={self.warmup_lr:g} is above the peak lr={self.lr:g}; reduce it"

@@ -168,7 +168,7 @@ def _build(spec: PretrainingSpec, corpus: Corpus) -> Any:
 
 
 def _shards(spec: PretrainingSpec, data: str | Path | None, out: Path, console: Console | None) -> list[Path]:
-    """Return the folders of the shards. Shards of data sets are written first."""
+    """Return the folders of the shards, after writing those of data sets."""
     if spec.corpus.folders:
         places = [Path(folder).expanduser() for folder in spec.corpus.folders]
         if data is None and not all(place.is_absolute() for place in places):
