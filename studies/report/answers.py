@@ -33,7 +33,7 @@ MOST = 3
 """Sentences on one question for one cell; the other ablations are in the tables."""
 
 
-def answers(findings: Findings) -> dict[str, list[str]]:
+def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
     """Answer the questions of a study.
 
     Returns:
@@ -50,30 +50,37 @@ def answers(findings: Findings) -> dict[str, list[str]]:
 
 
 def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
+    groups = ablations_by_question(cell, verdicts)
+    texts = {question: [sentence(one, cell) + _closed(one, cell) for one in some] for question, some in groups.items()}
+    if SENSORS in texts:
+        texts[SENSORS] = [sentence(one, cell) for one in groups[SENSORS] if one.row.get("by") == "resample"]
+    if PLACES in texts:
+        heads = set(head_conditions(cell.tests)["condition"])
+        single = [one for one in groups[PLACES] if one.cut.condition not in heads]
+        of_head = [one for one in groups[PLACES] if one.cut.condition in heads]
+        texts[PLACES] = [*_places(single, cell, "layer"), *_places(of_head, cell, "head")]
+    return {question: some[:MOST] for question, some in texts.items() if some}
+
+
+def ablations_by_question(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """Group the ablations of a cell by the question that they answer, the largest drop first.
+
+    Cuts of several but not all layers are in no group.
+    """
     masks = layer_conditions(cell.tests)
+    whole = [row["condition"] for row in masks.to_dict("records") if cuts_every_layer(cell, row)]
+    single = masks.loc[masks["mode"] == "individual", "condition"] if len(masks) else ()
+    names = {
+        SENSORS: removal_conditions(cell.tests)["condition"],
+        FUSION if "cross_modal" in set(masks.get("edges", ())) else EDGES: whole,
+        PLACES: [name for name in (*single, *head_conditions(cell.tests)["condition"]) if name not in whole],
+        OTHERS: single_conditions(cell.tests)["condition"],
+    }
     groups = {
-        SENSORS: _among(verdicts, removal_conditions(cell.tests)),
-        FUSION if "cross_modal" in set(masks.get("edges", ())) else EDGES: [
-            one for one in _among(verdicts, masks) if cuts_every_layer(cell, one.row)
-        ],
-        PLACES: _among(verdicts, masks[masks["mode"] == "individual"] if len(masks) else masks),
-        OTHERS: _among(verdicts, single_conditions(cell.tests)),
+        question: sorted((one for one in verdicts if one.cut.condition in set(of)), key=lambda one: -one.drop)
+        for question, of in names.items()
     }
-    heads = _among(verdicts, head_conditions(cell.tests))
-    texts = {
-        SENSORS: [sentence(one, cell) for one in groups[SENSORS] if one.row.get("by") == "resample"][:MOST],
-        OTHERS: [sentence(one, cell) for one in groups[OTHERS]][:MOST],
-        PLACES: [*_places(groups[PLACES], cell, "layer"), *_places(heads, cell, "head")],
-    }
-    for question in (FUSION, EDGES):
-        texts[question] = [f"{sentence(one, cell)}{_closed(one, cell)}" for one in groups.get(question, ())][:MOST]
-    return {question: texts[question] for question in (SENSORS, FUSION, EDGES, PLACES, OTHERS) if texts[question]}
-
-
-def _among(verdicts: Sequence[Verdict], rows: pd.DataFrame) -> list[Verdict]:
-    """Return the verdicts on these rows, the largest drop first."""
-    names = set(rows["condition"])
-    return sorted((one for one in verdicts if one.cut.condition in names), key=lambda one: -one.drop)
+    return {question: some for question, some in groups.items() if some}
 
 
 def _closed(one: Verdict, cell: Cell) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from emg_lens.studies.report.answers import answers
+from emg_lens.studies.report.answers import answers_to_questions
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
 from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
@@ -78,7 +78,7 @@ def _summary(findings: Findings, warnings: Iterable[str]) -> str:
     items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
     warned = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
     answered = [
-        f"<h3>{escape(question)}</h3>{bullet_list(texts, 'findings')}" for question, texts in answers(findings).items()
+        f"<h3>{escape(question)}</h3>{bullet_list(texts, 'findings')}" for question, texts in answers_to_questions(findings).items()
     ]
     return f'<ul class="tiles">{items}</ul>{warned}{"".join(answered)}'
 

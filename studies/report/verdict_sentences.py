@@ -91,12 +91,18 @@ def edges_in_words(kind: str) -> str:
 
 
 def drop_in_words(one: Verdict, cell: Cell) -> str:
-    """Format a drop with its interval: `"31.2 pp (95 % CI [25.0, 37.4])"`."""
-    decimals = 1 if one.row["unit"] == "pp" else 3
+    """Format a drop with its interval for a sentence: `"31.2 pp (95 % CI [25.0, 37.4])"`."""
+    drop, _, interval = with_interval_of(one).partition(" ")
     unit = UNIT_WORDS.get(one.row["unit"], "")
+    ends = f" ({100 * cell.statistics.confidence:g} % CI {interval})" if interval else ""
+    return f"{drop}{' ' * bool(unit)}{unit}{ends}"
+
+
+def with_interval_of(one: Verdict) -> str:
+    """Format a drop with its interval for a table: `"31.2 [25.0, 37.4]"`."""
+    decimals = 1 if one.row["unit"] == "pp" else 3
     drop, low, high = (number(x, decimals) for x in (one.drop, *one.interval))
-    interval = "" if pd.isna(one.interval[0]) else f" ({100 * cell.statistics.confidence:g} % CI [{low}, {high}])"
-    return f"{drop}{' ' * bool(unit)}{unit}{interval}"
+    return drop if pd.isna(one.interval[0]) else f"{drop} [{low}, {high}]"
 
 
 def controls_in_words(one: Verdict) -> str:

@@ -8,7 +8,7 @@ from test_verdicts import MILD, findings_with, without_superset
 
 from emg_lens.data.leakage import SHARED, Leakage
 from emg_lens.data.pre_onset import Decodability
-from emg_lens.studies.report.answers import LEVELS, answers
+from emg_lens.studies.report.answers import LEVELS, answers_to_questions
 from emg_lens.studies.report.limits import what_is_not_shown
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.statistics.spec import StatisticsSpec
@@ -79,7 +79,7 @@ def test_levels_differ_only_if_the_interval_excludes_zero():
         factors={"sensors": {"both": {}, "emg": {}, "acc": {}}},
         statistics={"compare": [{"factor": "sensors", "to": "both"}]},
     )
-    emg, acc = answers(findings)[LEVELS]
+    emg, acc = answers_to_questions(findings)[LEVELS]
     assert emg.startswith(
         "sensors emg compared with both: accuracy 0.490 compared with 0.810, a difference of −32.0 pp"
     )

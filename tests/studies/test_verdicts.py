@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from synthetic import cell_of, findings_of, tidy
 from test_controls import made_up
 
-from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, answers
+from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, answers_to_questions
 from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.verdicts import family_wise_p, verdicts_of
@@ -159,7 +159,7 @@ def test_structural_nulls_have_no_verdict_and_equal_conditions_have_one():
 
 
 def test_the_answers_are_the_verdicts_by_question():
-    text = answers(findings_with(without_superset(random=MILD)))
+    text = answers_to_questions(findings_with(without_superset(random=MILD)))
     assert list(text) == [EDGES, OTHERS]
     assert text[EDGES][0].startswith("With all cross edges cut, accuracy falls by 35.0 pp")
     assert text[EDGES][0].endswith("With the path through CLS closed as well, accuracy is 0.300.")
@@ -175,11 +175,11 @@ def test_layers_are_named_with_their_drops_or_the_largest_with_its_objection():
         controls = [tidy(**{f"a, {i}": [x] * 5}).assign(control="random", of="a") for i, x in enumerate(random)]
         return replace(cell_of(scores), controls=pd.concat(controls)) if controls else cell_of(scores)
 
-    (shown,) = answers(findings_with(cell_with([0.8] * 19 + [0.7])))[PLACES]
+    (shown,) = answers_to_questions(findings_with(cell_with([0.8] * 19 + [0.7])))[PLACES]
     assert shown.startswith(
         "1 of 2 cuts of a single layer have a clear and specific effect: cross-modal edges of L1 40.0 pp"
     )
-    (largest,) = answers(findings_with(cell_with([])))[PLACES]
+    (largest,) = answers_to_questions(findings_with(cell_with([])))[PLACES]
     assert largest.startswith("No cut of a single layer has a clear and specific effect. The largest: with cross-modal")
     assert "no random control was run" in largest
 
@@ -191,7 +191,7 @@ def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
         made_up(random=()),
         cell_of(tidy(baseline=[0.9], cut=[0.5])),
     ):
-        for question in answers(findings_with(cell)).values():
+        for question in answers_to_questions(findings_with(cell)).values():
             for text in question:
                 assert not {"carry", "carries", "need", "prove", "proves", "bound"} & set(text.split()), text
     assert FUSION != EDGES
