@@ -65,7 +65,7 @@ class StudyResult(Findings):
         ... split: {by: repetition, test: [2]}
         ... model: {d_model: 8, n_heads: 2, n_layers: 1, d_mlp: 8}
         ... training: {epochs: 1}
-        ... conditions: {layer_masks: {modes: [individual]}, controls: null}
+        ... conditions: {layer_masks: {modes: [individual]}, removals: null, controls: null}
         ... views: [layer-sweep]
         ... ''')
         >>> result = study.run(out="runs", jobs=1)

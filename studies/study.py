@@ -18,8 +18,8 @@ class Study(StudySpec):
         >>> study = Study.load("quickstart")
         >>> study.cohort.dataset, study.model.architecture, study.fit_analyses
         ('simulated', 'isonet', ('shift', 'superset-ablations'))
-        >>> sorted(study.conditions.layer_masks.edges)
-        ['cross_modal', 'unimodal']
+        >>> [one.name for one in study.conditions.extra]
+        ['EMG masked', 'ACC masked']
     """
 
     def run(

@@ -11,7 +11,6 @@ from tiny import TINY, all_fits
 
 from emg_lens import IsoNet, IsoNetConfig, build_model
 from emg_lens.data.batch import Batch
-from emg_lens.hooks import EdgeError
 from emg_lens.studies.fits.control_analyses import SHIFT as SHIFT_ANALYSIS
 from emg_lens.studies.fits.control_conditions import controls_of
 from emg_lens.studies.fits.fit_execution import fitting_fraction, run_fit
@@ -192,13 +191,6 @@ def test_a_condition_with_the_name_of_a_control_is_refused_before_the_first_fit(
     with pytest.raises(StudyError, match=message):
         run_study(study, out=tmp_path, jobs=1)
     assert not list(tmp_path.rglob("fits"))
-
-
-def test_layer_masks_need_a_model_with_attention():
-    mlp = build_model("multimodal-mlp", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=3).eval()
-    spec = ConditionsSpec()
-    with pytest.raises(EdgeError, match="set conditions.layer_masks to null"):
-        controls_of(spec, mlp, spec.build(0, 0))
 
 
 def test_without_controls_nothing_is_shown():

@@ -67,6 +67,8 @@ def test_a_level_may_split_by_something_else():
 
 def test_a_level_replaces_the_edge_sets_of_the_layer_masks():
     few = {"conditions": {"layer_masks": {"edges": {"within": "unimodal()"}}}}
-    both, one = (spec.conditions.layer_masks for _, spec in study({"sensors": {"both": {}, "emg": few}}).cells)
+    every = {"layer_masks": {"edges": {"uni": "unimodal()", "cross": "cross_modal()"}}}
+    several = study({"sensors": {"both": {}, "emg": few}}, conditions=every)
+    both, one = (spec.conditions.layer_masks for _, spec in several.cells)
     assert both is not None and one is not None
-    assert list(one.edges) == ["within"] and one.modes == both.modes and "within" not in both.edges
+    assert list(one.edges) == ["within"] and one.modes == both.modes and list(both.edges) == ["uni", "cross"]

@@ -33,7 +33,7 @@ def test_the_six_identities_hold_on_every_subject(name):
         fit(model, Batch(trials.x(trials.train), trials.y(trials.train, objective_of(one)))[some], recipe)
         conditions = study.conditions.build(model.cfg.n_layers, model.cfg.n_heads)
         result = sweep(model, trials.x(trials.test)[:16], conditions, executor="loop")
-        for kind in study.conditions.layer_masks.edges:
+        for kind in study.conditions.layer_edges(model.cfg.n_layers, model.cfg.n_heads):
             same = {
                 "individual/L5": "baseline",
                 "from_beginning/L5": f"{kind}/from_beginning/L4",

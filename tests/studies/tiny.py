@@ -18,6 +18,7 @@ model: {d_model: 16, n_heads: 2, n_layers: 2, d_mlp: 16}
 training: {epochs: 4, batch_size: 16, lr: 0.003, anneal_epochs: 2}
 conditions:
   layer_masks: {}
+  removals: null
   extra:
     - {name: ACC masked, edges: "flow('acc', 'cls') | flow('acc', 'emg')", sees: [emg]}
 """
