@@ -211,7 +211,7 @@ class Attention(nn.Module):
             return mixing.output(z, weight, self.b_O)
         return F.linear(z.flatten(2), weight.T, self.b_O)
 
-    # Both of each head, as TransformerLens's `FactoredMatrix` (Elhage et al. 2021).
+    # Products of each head, as a TransformerLens `FactoredMatrix` (Elhage et al. 2021).
     QK = property(lambda self: FactoredMatrix(self.W_Q, self.W_K.mT), doc="`W_Q @ W_K^T`")
     OV = property(lambda self: FactoredMatrix(self.W_V, self.W_O), doc="`W_V @ W_O`")
 

@@ -39,7 +39,7 @@ class MultimodalTransformerConfig(StagedConfig):
 
     @property
     def n_weights(self) -> int:
-        """Number of values in the matrices of all stages, embeddings and both linear layers."""
+        """Number of values in the matrices of one stage, embeddings and both linear layers."""
         return super().n_weights + self.d_fused * (len(self.modalities) * self.d_model + self.n_classes)
 
 

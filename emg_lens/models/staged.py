@@ -71,11 +71,6 @@ class StagedConfig(EncoderConfig):
             )
 
     @property
-    def n_own_layers(self) -> int:
-        """Number of layers in the stage of a modality."""
-        return self.n_layers - self.n_fusion_layers
-
-    @property
     def spans(self) -> dict[str, range]:
         """Positions of each modality, with its CLS token first."""
         spans, start = {}, int(self.fuses)
@@ -93,9 +88,10 @@ class StagedConfig(EncoderConfig):
             rows.append((f"{CLS}.{name}", CLS, NO_INDEX, NO_INDEX))
             own = self.layout_of({name: n_channels}, cls=False)
             rows += zip(own.names, [name] * len(own), own.channel, own.patch, strict=True)
-        stages = [Stage(name, range(self.n_own_layers), span) for name, span in self.spans.items()]
+        n_own_layers = self.n_layers - self.n_fusion_layers
+        stages = [Stage(name, range(n_own_layers), span) for name, span in self.spans.items()]
         if self.fuses:
-            stages.append(Stage(FUSION, range(self.n_own_layers, self.n_layers), range(len(rows))))
+            stages.append(Stage(FUSION, range(n_own_layers, self.n_layers), range(len(rows))))
         channels = tuple(self.modalities.items()) if self.tokens == "time" else ()
         return TokenLayout(*zip(*rows, strict=True), tuple(stages), channels)  # pyright: ignore
 
@@ -105,13 +101,6 @@ class StagedConfig(EncoderConfig):
     )
     cls_shape = property(lambda self: (len(self.modalities) + self.fuses,), doc="Number of CLS tokens: one per stage.")
     n_ctx = property(lambda self: self.n_tokens + self.cls_shape[0], doc="Number of positions of the residual stream.")
-
-    @property
-    def n_weights(self) -> int:
-        """Number of values in the matrices of all stages and embeddings."""
-        embedding = self.d_model * (self.n_maps * (self.patch_samples or self.n_samples) + self.n_ctx)
-        n_blocks = len(self.modalities) * self.n_own_layers + self.n_fusion_layers
-        return embedding + n_blocks * self.d_model * (4 * self.d_model + 2 * self.d_mlp)
 
 
 class StagedEmbed(ChannelEmbed):

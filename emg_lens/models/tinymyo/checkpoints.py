@@ -24,8 +24,8 @@ from emg_lens.io.files import replacing
 from emg_lens.lens.signals import ModelFileError
 from emg_lens.models.tinymyo.weights import CHANNEL_EMBED, FREQUENCIES, State
 
-PUBLISHED_PARAMETERS = {"encoder": 3_563_520, "reconstruction": 3_567_380}
-"""Parameters of the published model: without a head, and with the head of pre-training (docs/tinymyo-model.md §9.1)."""
+PUBLISHED_PARAMETERS = 3_563_520
+"""Parameters of the published model without its head (docs/tinymyo-model.md §9.1)."""
 EXPECTED_INPUT = {
     "reconstruction": "each channel of each window scaled to [-1, 1] by its smallest and largest value; as published"
     " 1000 samples, 16 channels, 2000 Hz",
@@ -79,8 +79,8 @@ class LoadReport:
     expects: str
 
     def __repr__(self) -> str:
-        published = PUBLISHED_PARAMETERS["encoder"]
-        same = "as published" if self.n_encoder == published else f"published: {published:,}"
+        as_published = self.n_encoder == PUBLISHED_PARAMETERS
+        same = "as published" if as_published else f"published: {PUBLISHED_PARAMETERS:,}"
         lines = [
             f"TinyMyo from {self.source}",
             f"  tensors     {self.n_tensors} loaded, {len(self.reshaped)} of them with other axes (.reshaped)",
