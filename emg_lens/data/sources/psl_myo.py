@@ -4,7 +4,7 @@ One CSV file is one sign of two seconds. EMG rows and IMU rows are interleaved i
 `"<received>","emg",e1..e8,"<taken>"` and `"<received>","acc",x,y,z,"gyro",x,y,z,"quat",w,x,y,z,"<taken>"`.
 
 Time base: packets contain several rows, so arrival times vary by 20 ms, sometimes by 70 ms. The mean rate over a file
-is 199.4 +- 0.2 Hz (EMG) and 50.0 +- 0.1 Hz (IMU). Rows are therefore treated as uniform at 200 and 50 Hz, and arrival
+is 199.7 +- 0.5 Hz (EMG) and 50.0 +- 0.1 Hz (IMU). Rows are therefore treated as uniform at 200 and 50 Hz, and arrival
 times only serve to find files with lost rows. Both kinds start at time 0; their first rows arrive within 30 ms of each
 other.
 """

@@ -1,7 +1,7 @@
 """UCI "EMG data for gestures" (data set 481): eight EMG channels of a Myo band, two series a subject.
 
 Source: docs/data-sets.md §2.5. Sampling rate: there is a row every 1.04 ms, but nine in ten rows repeat the row before,
-so the signal changes only about 105 times a second. Rows stay as they are: `fs` is the rate of rows from the time
+so the signal changes only about 104 times a second. Rows stay as they are: `fs` is the rate of rows from the time
 column, `native_fs` the rate of changes, and a note gives both.
 """
 
