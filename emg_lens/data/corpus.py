@@ -15,11 +15,10 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 
-from emg_lens.data.files import natural_key
+from emg_lens.data.files import hashes_of_data, natural_key
 from emg_lens.data.recording import DataError
 from emg_lens.data.shards import Shard, ShardReader, find_shards, trials_shard
 from emg_lens.data.trials import TrialSet
-from emg_lens.io.hashing import content_hashes
 from emg_lens.validation import SpecModel, checked
 
 Scale = Literal["min-max", "none"]
@@ -228,10 +227,7 @@ class Corpus:
     def fingerprint(self) -> str:
         """Return a short hash of the shards' contents, padding and scaling; unchanged files are not read again."""
         digest = hashlib.sha256(repr((dict(self.modalities), self.scale, self.padding)).encode())
-        try:
-            contents = content_hashes([shard.path for shard in self.shards if shard.values is None])
-        except OSError as error:
-            raise DataError(f"{error.filename}: cannot be read ({error.strerror}); is it still there?") from None
+        contents = hashes_of_data(shard.path for shard in self.shards if shard.values is None)
         for shard in self.shards:
             known = contents.get(shard.path) or hashlib.sha256(np.ascontiguousarray(shard.values).data).hexdigest()
             digest.update(f"{shard.path.name} {known}".encode())

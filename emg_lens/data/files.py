@@ -116,13 +116,17 @@ def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[
         raise DataError(f"{path}: cannot be read as {what} ({reason}); is it complete?") from None
 
 
-def listing_hash(name: str, folder: Path | None, index: Index) -> str:
-    """Return a short hash of a data set's name, and of its files' contents and names relative to their folder."""
-    files = {file for files in index.values() for file in files} if folder else ()
+def hashes_of_data(files: Iterable[Path]) -> dict[Path, str]:
+    """Return `content_hashes` of files of data."""
     try:
-        contents = content_hashes(sorted(files))
+        return content_hashes(files)
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror}); is it still there?") from None
+
+
+def listing_hash(name: str, folder: Path | None, index: Index) -> str:
+    """Return a short hash of a data set's name, and of its files' contents and names relative to their folder."""
+    contents = hashes_of_data(sorted({file for files in index.values() for file in files} if folder else ()))
     lines = [f"{file.relative_to(folder)} {content}" for file, content in contents.items() if folder]
     return hashlib.sha256("\n".join([name, *sorted(lines)]).encode()).hexdigest()[:16]
 

@@ -12,12 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emg_lens.data.files import Index, listing_hash
+from emg_lens.data.files import Index, hashes_of_data, listing_hash
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
-from emg_lens.io.hashing import content_hashes
 from emg_lens.registry import Registry, UnknownNameError
 from emg_lens.validation import short
 
@@ -232,7 +231,7 @@ def duplicate_files(name: str, root: str | Path | None = None, **options: Any) -
     own = sorted(path for path, subjects in owners.items() if len(subjects) == 1)  # others may describe many subjects
     first: dict[str, Path] = {}
     pairs = []
-    for path, content in content_hashes(own).items():
+    for path, content in hashes_of_data(own).items():
         other = first.setdefault(content, path)
         if owners[other] != owners[path]:
             pairs.append((other, path))

@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from emg_lens.data.files import read_parts
 from emg_lens.data.recording import DataError
 from emg_lens.io.binary import hdf5_parts
 from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
-from emg_lens.io.subprocess_reader import UnreadableError, read_in_subprocess
 
 FORMAT, VERSION = "emg-lens trials", 3
 ARRAYS = ("x", "y", "repetition", "repetition_id")
@@ -73,12 +73,11 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
     try:
         facts = path.stat()
         checked = check_file(path) if arrays else _check_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-        content = read_in_subprocess(hdf5_parts, path, arrays=arrays, texts=texts)
     except DamagedFileError as error:
         raise DataError(f"{error}; save it again") from None
-    except (UnreadableError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be read as a trial set ({reason})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as a trial set ({error.strerror})") from None
+    content = read_parts(hdf5_parts, path, "a trial set", arrays=arrays, texts=texts)
     about = content["attributes"]
     del content["members"], content["shapes"]
     if about.get("format") != FORMAT:

@@ -52,7 +52,7 @@ class CheckpointFile:
         self.path, self.work, self.identity = Path(path).expanduser(), work, dict(identity)
         self.tensors: dict[str, Tensor] = {}
         self.facts: dict[str, str] = {}
-        self._due = 0.0
+        self._format, self._due = f"emg-lens {self.work} 1", 0.0
         if self.path.exists():
             self._read()
 
@@ -82,10 +82,6 @@ class CheckpointFile:
             raise CheckpointError(
                 f"checkpoint {str(self.path)!r} does not fit this {self.work} ({reason}); {INSTEAD}"
             ) from None
-
-    @property
-    def _format(self) -> str:
-        return f"emg-lens {self.work} 1"
 
     def _read(self) -> None:
         try:
