@@ -18,8 +18,8 @@ TestFeatures = Float[np.ndarray, "test feature"]
 
 REFERENCE = "reference"
 """Name of the reference on all channels; on one modality: `reference_<modality>`."""
-SILENT = 1e-6
-"""Smallest variance, as a fraction of the channel's mean variance in training trials: 60 dB below it."""
+SILENT = 1e-4
+"""Smallest variance, as a fraction of the channel's mean variance in training trials: 40 dB below it."""
 LOWEST = float(np.log(np.finfo(np.float64).tiny))
 """Log-probability of a class without training trials."""
 PENALTIES = np.logspace(-6, 3, 19)

@@ -59,7 +59,7 @@ def quality_of(cell: Cell) -> Quality | None:
     if not len(cell.quality):
         return None
     by_subject = cell.quality.drop(columns="fit").groupby("subject").mean()
-    means = by_subject.mean()
+    means = by_subject.mean().round(12)  # a limit that is reached exactly counts as reached
     reference = by_subject.get(REFERENCE, by_subject["test"] * np.nan).to_numpy()
     change = difference(by_subject["test"].to_numpy(), reference)
     bounds = (-1.0, 1.0) if cell.is_fraction else (-np.inf, np.inf)

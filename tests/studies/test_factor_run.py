@@ -131,6 +131,7 @@ def test_two_workers_give_the_numbers_of_one(done, tmp_path):
 def bytes_of(folder) -> dict[str, bytes]:
     """The files of a run that must not depend on how often it was killed."""
     kept = ("scores.csv", "fit.csv", "logits.safetensors", "model.safetensors", "conditions.csv", "leakage.json")
+    kept += ("quality.csv",)
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in kept}
 
 
@@ -166,7 +167,7 @@ def test_a_missing_row_of_scores_is_an_error_of_one_line(done, tmp_path):
     assert "scores.csv" in said.stderr and "expected" in said.stderr and "Traceback" not in said.stderr
 
 
-@pytest.mark.parametrize("name", ["fit.json", "fit.csv", "conditions.csv", "scores.csv"])
+@pytest.mark.parametrize("name", ["fit.json", "fit.csv", "conditions.csv", "scores.csv", "quality.csv"])
 @pytest.mark.parametrize("how", ["gone", "empty", "torn"])
 def test_the_error_of_a_damaged_file_is_one_line_with_its_name(done, tmp_path, name, how):
     folder = shutil.copytree(done.folder, tmp_path / "run")
@@ -292,5 +293,6 @@ def test_without_dropout_stacked_fits_equal_single_fits(tmp_path):
     run_fits_at_once(fits, None, folders, "cpu", fractions.append)
     assert fractions == sorted(fractions) and fractions[-1] == 1
     for mine, theirs in zip(folders, result.folders, strict=True):
-        a, b = (pd.read_csv(f / "scores.csv")["log_prob"].to_numpy() for f in (mine, theirs))
-        assert np.abs(a - b).max() < 1e-4
+        for name in ("scores.csv", "quality.csv"):
+            a, b = (pd.read_csv(f / name)["log_prob"].to_numpy() for f in (mine, theirs))
+            assert np.abs(a - b).max() < 1e-4

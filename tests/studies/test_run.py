@@ -69,7 +69,7 @@ def test_a_run_writes_all_its_files(study, done):
         for s in ("01", "02", "03")
         for f in (
             *("model.safetensors", "config.json", "fit.csv", "scores.csv", "logits.safetensors", "leakage.json"),
-            *("input_statistics.safetensors", "fit.json", "conditions.csv", "trials.csv"),
+            *("input_statistics.safetensors", "fit.json", "conditions.csv", "trials.csv", "quality.csv"),
         )
     }
     assert promised <= names
