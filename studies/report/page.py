@@ -77,9 +77,8 @@ def _summary(findings: Findings, warnings: Iterable[str]) -> str:
     tiles["parameters per model"] = _from_to(findings.facts["n_parameters"], "{:,}".format)
     items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
     warned = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
-    answered = [
-        f"<h3>{escape(question)}</h3>{bullet_list(texts, 'findings')}" for question, texts in answers_to_questions(findings).items()
-    ]
+    answers = answers_to_questions(findings)
+    answered = [f"<h3>{escape(question)}</h3>{bullet_list(texts, 'findings')}" for question, texts in answers.items()]
     return f'<ul class="tiles">{items}</ul>{warned}{"".join(answered)}'
 
 

@@ -57,6 +57,8 @@ def sentence(one: Verdict, cell: Cell) -> str:
     if one.verdict == "no control":
         which = f"only {len(one.cut.random)} random controls exist" if one.cut.random else "no random control was run"
         return f"{effect}, but {which}. This {harm(cell)} cannot be attributed to the ablation."
+    if one.reason == "random" and one.row.get("mode") == REMOVAL:
+        return f"{effect}. Removing as many random channels hurts about as much: {comparison} ({among})."
     if one.reason == "random":
         return f"{effect}, but not clearly more than with random controls: {comparison} ({among})."
     if one.reason == "superset":
@@ -110,7 +112,7 @@ def controls_in_words(one: Verdict) -> str:
     n = len(one.cut.random)
     if not n:
         return ""
-    kind = "removals of as many random channels" if one.row.get("mode") == REMOVAL else "size-matched random cuts"
+    kind = "random removals" if one.row.get("mode") == REMOVAL else "size-matched random cuts"
     return f"{one.cut.n_random_hurt_less} of {n} {kind} hurt less"
 
 
