@@ -112,7 +112,7 @@ def controls_in_words(one: Verdict) -> str:
     n = len(one.cut.random)
     if not n:
         return ""
-    kind = "random removals" if one.row.get("mode") == REMOVAL else "size-matched random cuts"
+    kind = "random removals of as many channels" if one.row.get("mode") == REMOVAL else "size-matched random cuts"
     return f"{one.cut.n_random_hurt_less} of {n} {kind} hurt less"
 
 
