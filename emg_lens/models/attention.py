@@ -1,6 +1,7 @@
 """Hooked multi-head attention with TransformerLens's names, shapes and order; without hooks, torch's fused kernel."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,8 @@ class Rotary(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
         """Rotate by the position; `x` may hold only the first positions."""
+        if self._is_complex(x):
+            return torch.view_as_real(_pairs(x) * self._turn(x.shape[1])).flatten(-2)
         if self.adjacent:
             even, odd = x[..., ::2], x[..., 1::2]
             turned = torch.stack([-odd, even], dim=-1).flatten(-2)
@@ -46,6 +49,28 @@ class Rotary(nn.Module):
             left, right = x.chunk(2, dim=-1)
             turned = torch.cat([-right, left], dim=-1)
         return x * self.cos[: x.shape[1]] + turned * self.sin[: x.shape[1]]
+
+    def all_turned(
+        self, x: Float[Tensor, "batch pos several head d_head"]
+    ) -> Sequence[Float[Tensor, "batch pos head d_head"]]:
+        """Rotate each of several tensors; the content of `x` is overwritten."""
+        if self._is_complex(x):
+            _pairs(x).mul_(self._turn(x.shape[1])[:, None])
+            return x.unbind(2)
+        return [self(one) for one in x.unbind(2)]
+
+    def _is_complex(self, x: Tensor) -> bool:
+        """Whether pairs of neighbours can rotate as complex numbers, in one product."""
+        return self.adjacent and x.stride(-1) == 1 and x.dtype == self.cos.dtype and x.dtype.itemsize >= 4
+
+    def _turn(self, n: int) -> Tensor:
+        """Return the complex factors of length 1 `[pos, 1, pair]`."""
+        return torch.complex(self.cos[:n, :, ::2], self.sin[:n, :, ::2])
+
+
+def _pairs(x: Float[Tensor, "*batch d_head"]) -> Tensor:
+    """Return neighbouring values as complex numbers; a view."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
 class RelativeKeys(nn.Module):
@@ -164,12 +189,25 @@ class Attention(nn.Module):
 
         `x` is the input of all three, or only of the queries if `key_input` and `value_input` are given.
         """
-        q = self.hook_q(_per_head(x, self.W_Q, self.b_Q))
-        k = self.hook_k(_per_head(x if key_input is None else key_input, self.W_K, self.b_K))
-        v = self.hook_v(_per_head(x if value_input is None else value_input, self.W_V, self.b_V))
+        alone = key_input is None and value_input is None and x.ndim == 3
+        if alone and not has_hook(self.hook_q, self.hook_k, self.hook_v) and _pays_to_pack(x):
+            q, k, v = self._project_packed(x)
+        else:
+            q = self.hook_q(_per_head(x, self.W_Q, self.b_Q))
+            k = self.hook_k(_per_head(x if key_input is None else key_input, self.W_K, self.b_K))
+            v = self.hook_v(_per_head(x if value_input is None else value_input, self.W_V, self.b_V))
         if self.rotary is not None:
             q, k = self.hook_rot_q(self.rotary(q)), self.hook_rot_k(self.rotary(k))
         return q, k, v
+
+    def _project_packed(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:
+        """Compute all three in one matrix product: views of one tensor, so no hook may edit them in place."""
+        weight = torch.cat([self.W_Q.mT, self.W_K.mT, self.W_V.mT]).flatten(0, 1)
+        bias = torch.cat([self.b_Q, self.b_K, self.b_V]).flatten()
+        if self._mixes_by_position(x):
+            return mixing.project(x, weight, bias, self.cfg.d_head).chunk(3, dim=2)
+        packed = F.linear(x, weight, bias)
+        return packed.view(*x.shape[:2], 3, self.cfg.n_heads, self.cfg.d_head).unbind(2)
 
     def _mixes_by_position(self, x: Tensor) -> bool:
         """Whether `emg_lens.models.mixing` computes attention."""
@@ -225,3 +263,8 @@ def _per_head(x: Tensor, weight: Float[Tensor, "head d_model d_head"], bias: Flo
     if x.ndim == 4:  # one input per head
         return torch.einsum("bphd,hde->bphe", x, weight) + bias
     return F.linear(x, weight.mT.flatten(0, 1), bias.flatten()).view(*x.shape[:2], *bias.shape)
+
+
+def _pays_to_pack(x: Float[Tensor, "batch pos d_model"]) -> bool:
+    """Whether one product over joined weights is faster than three; not for large weights and few tokens."""
+    return max(x.shape[0] * x.shape[1], 128) >= x.shape[2]

@@ -16,6 +16,17 @@ from torch import Tensor
 from emg_lens.models.dropout import drop
 
 
+def project(
+    x: Float[Tensor, "batch pos d_model"],
+    weight: Float[Tensor, "row d_model"],
+    bias: Float[Tensor, " row"],
+    d_head: int,
+) -> Float[Tensor, "batch pos map_and_head d_head"]:
+    """Compute queries, keys and values of all heads in one linear map."""
+    packed = torch.addmm(bias[:, None], weight, x.flatten(0, 1).T)
+    return rearrange(packed, "(head e) (batch pos) -> batch pos head e", e=d_head, batch=len(x))
+
+
 def attend(
     q: Float[Tensor, "batch dest head d_head"],
     k: Float[Tensor, "batch src head d_head"],

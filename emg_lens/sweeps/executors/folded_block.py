@@ -108,7 +108,7 @@ class FoldedBlock:
         packed = packed.view(*x.shape[:2], 3, *self.attn.b_Q.shape)
         q, k, v = packed.unbind(2)
         if self.attn.rotary is not None:
-            q, k = self.attn.rotary(q), self.attn.rotary(k)
+            q, k = self.attn.rotary.all_turned(packed[:, :, :2])
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def after(self, mid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
