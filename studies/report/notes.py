@@ -64,15 +64,18 @@ def _is_mean_over_repetitions(metric: str) -> bool:
 
 def _leakage_notes(leakage: Leakage) -> list[str]:
     """Footnotes on class information outside the gesture: before its onset, and in the order of repetitions."""
-    before_onset, notes = leakage.decodability_clause(), []
-    if before_onset:
-        notes.append(f"{before_onset}.")
-    if leakage.is_blocked:
-        notes.append(
-            f"{leakage.class_repeats_clause()}: posture, sweat or electrode shift that lasts beyond one repetition can"
-            " also predict the class."
-        )
-    return notes
+    before_onset = leakage.decodability_clause()
+    return [*([f"{before_onset}."] if before_onset else []), *order_notes(leakage)]
+
+
+def order_notes(leakage: Leakage) -> list[str]:
+    """A footnote on the order of repetitions, if gestures were recorded in blocks."""
+    if not leakage.is_blocked:
+        return []
+    return [
+        f"{leakage.class_repeats_clause()}: posture, sweat or electrode shift that lasts beyond one repetition can"
+        " also predict the class."
+    ]
 
 
 def interval_notes(rows: pd.DataFrame) -> list[str]:
