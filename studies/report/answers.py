@@ -53,7 +53,9 @@ def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]
     groups = ablations_by_question(cell, verdicts)
     texts = {question: [sentence(one, cell) + _closed(one, cell) for one in some] for question, some in groups.items()}
     if SENSORS in texts:
-        texts[SENSORS] = [sentence(one, cell) for one in groups[SENSORS] if one.row.get("by") == "resample"]
+        ways = {one.row["by"] for one in groups[SENSORS]}
+        chosen = [one for one in groups[SENSORS] if len(ways) == 1 or one.row["by"] == "resample"]
+        texts[SENSORS] = [sentence(one, cell) for one in chosen]
     if PLACES in texts:
         heads = set(head_conditions(cell.tests)["condition"])
         single = [one for one in groups[PLACES] if one.cut.condition not in heads]

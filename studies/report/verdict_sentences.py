@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from emg_lens.studies.report.wording import (
-    REMOVAL,
     UNIT_WORDS,
     layer_name,
     metric_words,
@@ -20,6 +19,7 @@ from emg_lens.studies.report.wording import (
 from emg_lens.studies.results.control_effects import cuts_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.verdicts import Verdict, verdicts_of
+from emg_lens.studies.spec.removal_spec import REMOVAL
 from emg_lens.studies.statistics.intervals import FEWEST
 
 COLUMNS = ("condition", "verdict", "drop", "low", "high", "unit", "p", "p_random", "controls", "sentence")

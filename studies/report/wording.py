@@ -9,6 +9,7 @@ import pandas as pd
 from emg_lens.studies.results.control_effects import cuts_every_layer
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, SUPERSET
+from emg_lens.studies.spec.removal_spec import REMOVAL
 from emg_lens.sweeps.conditions import BASELINE
 
 MODE_NAMES = {"individual": "Individual", "from_beginning": "RFB", "from_end": "RFE"}
@@ -34,8 +35,6 @@ COLUMN_NAMES = {
     "log_prob": "Log-prob.",
     "reconstruction_error": "Rec. error",
 }
-REMOVAL = "removal"
-"""Value of the tag `mode` of conditions that remove a sensor."""
 UNIT_WORDS = {"pp": "pp", "nat": "nat"}
 """Units that are printed; a target's unit differs between data sets and is left out."""
 NULL, SAME = "†", "‡"

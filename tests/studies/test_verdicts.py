@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from synthetic import cell_of, findings_of, tidy
 from test_controls import made_up
 
-from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, answers_to_questions
+from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, SENSORS, answers_to_questions
 from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.verdicts import family_wise_p, verdicts_of
@@ -182,6 +182,18 @@ def test_layers_are_named_with_their_drops_or_the_largest_with_its_objection():
     (largest,) = answers_to_questions(findings_with(cell_with([])))[PLACES]
     assert largest.startswith("No cut of a single layer has a clear and specific effect. The largest: with cross-modal")
     assert "no random control was run" in largest
+
+
+@pytest.mark.parametrize("ways", [("resample", "mean"), ("mean",)])
+def test_removed_sensors_are_answered_with_the_signals_of_another_trial_if_the_study_has_them(ways):
+    values = {f"ACC {by}": [0.5, 0.4, 0.45, 0.5, 0.4] for by in ways}
+    scores = tidy(baseline=[0.9, 0.8, 0.9, 0.85, 0.8], **values)
+    removed = scores["condition"] != "baseline"
+    scores = scores.assign(mode=removed.map({True: "removal", False: ""}), edges="acc", by=None)
+    scores.loc[removed, "by"] = scores.loc[removed, "condition"].str.removeprefix("ACC ")
+    cell = cell_of(scores, tags=("edges", "mode", "by"))
+    (text,) = answers_to_questions(findings_with(cell))[SENSORS]
+    assert text.startswith(f"With ACC {ways[0]}, accuracy falls by 40.0 pp (95 % CI [")
 
 
 def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
