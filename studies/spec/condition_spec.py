@@ -93,14 +93,15 @@ class SingleCondition(SpecModel):
 
 
 class Controls(SpecModel):
-    """Controls of the edge cuts, which the same sweep runs (docs/controls.md §8).
+    """Controls of cuts and removals, which the same sweep runs (docs/controls.md §8).
 
     Attributes:
-        random_edges: Number of size-matched random cuts for each cut of one layer, of every layer, and of `extra`.
+        random_edges: Number of size-matched random cuts for each cut of one layer, of every layer, and of `extra`; and
+            of removals of random channels for each removal by resampling.
         superset: Cut all edge sets of `layer_masks` together, in every layer.
         cls_path_closed: Cut each edge set of `layer_masks` with the path through CLS closed, in every layer: no other
             token reads CLS either.
-        seed: Seed of the random cuts.
+        seed: Seed of the random cuts and removals.
     """
 
     random_edges: int = Field(default=20, ge=0, le=1000)
@@ -138,12 +139,8 @@ class ConditionsSpec(SpecModel):
             raise EdgeError("the model has no attention layers to cut; set conditions.layer_masks to null")
         if self.layer_masks.edges is not None:
             return dict(self.layer_masks.edges)
-        edges = default_edges(layout)
-        return {
-            name: one
-            for name, one in edges.items()
-            if layout is None or bool(one.mask(layout, n_layers, n_heads).any())
-        }
+        edges = default_edges(layout).items()
+        return {name: e for name, e in edges if layout is None or bool(e.mask(layout, n_layers, n_heads).any())}
 
     def build(self, n_layers: int, n_heads: int, layout: TokenLayout | None = None) -> list[Condition]:
         """Make the conditions for one model, with the baseline first.
