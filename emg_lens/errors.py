@@ -1,5 +1,8 @@
 """The base class of all errors that a user can fix, and text that a terminal can print."""
 
+import difflib
+from collections.abc import Iterable
+
 MOST_CHARACTERS = 1500
 """Longest message; the middle of a longer one is left out."""
 
@@ -20,3 +23,9 @@ def printable(text: str) -> str:
     if len(line) > MOST_CHARACTERS:
         line = f"{line[: MOST_CHARACTERS // 2]} ... {line[-MOST_CHARACTERS // 2 :]}"
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """Suggest the known name that is most similar to a name: `"did you mean 'x'? "`, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""

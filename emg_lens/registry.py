@@ -4,13 +4,12 @@ Each is registered in one line where it is defined. Another package registers it
 loaded when its name is used.
 """
 
-import difflib
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, did_you_mean
 
 T = TypeVar("T")
 Named = TypeVar("Named")
@@ -56,9 +55,8 @@ class Registry(Generic[T]):
             UnknownNameError: No object has this name; the message lists the known names.
         """
         if name not in self:
-            close = difflib.get_close_matches(str(name), self.names(), n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {', '.join(self.names())}")
+            hint, known = did_you_mean(name, self.names()), ", ".join(self.names())
+            raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {known}")
         if name not in self._known:
             for point in _entry_points(self.group)[name]:
                 thing = point.load()  # a module may register it itself

@@ -5,7 +5,6 @@ the base class of specifications (pydantic). Numbers are strict: neither `True` 
 NaN is not a number. Functions check shapes and data types of arrays themselves.
 """
 
-import difflib
 import functools
 import inspect
 import math
@@ -22,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from pydantic._internal._model_construction import ModelMetaclass
 from pydantic_core import from_json
 
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, did_you_mean
 
 F = TypeVar("F", bound=Callable)
 Refused = tuple[str, object, str]
@@ -189,9 +188,7 @@ def _problem(item: Any, path: tuple[str | int, ...], model: type[BaseModel] | No
             return f"{where} is missing", ""
         case "extra_forbidden":
             known = _keys_at(model, path[:-1])
-            close = difflib.get_close_matches(str(path[-1]), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-            return f"{where} is not a known key; ", hint
+            return f"{where} is not a known key; ", did_you_mean(path[-1], known) or f"known keys: {', '.join(known)}"
         case "union_tag_not_found":
             return f"{where} needs the key ", item["ctx"]["discriminator"]
         case "union_tag_invalid":

@@ -11,6 +11,7 @@ from pydantic import PositiveFloat, PositiveInt
 
 from emg_lens.data.recording import DataError
 from emg_lens.data.segment import CHANNEL_COLUMNS
+from emg_lens.errors import did_you_mean
 from emg_lens.validation import ArgumentError, check_argument, short
 
 LARGEST = 2**53
@@ -191,7 +192,8 @@ def checked_choice(values: Shaped[np.ndarray, " value"], wanted: Iterable, what:
     wanted = [item.item() if isinstance(item, np.generic) else item for item in wanted]
     for item in wanted:
         if item not in known:
-            raise DataError(f"unknown {what} {item!r}; known: {', '.join(map(str, sorted(known)))}")
+            hint = did_you_mean(item, map(str, known))
+            raise DataError(f"unknown {what} {item!r}; {hint}known: {', '.join(map(str, sorted(known)))}")
     if not wanted:
         raise DataError(f"an empty list selects no {what}")
     return wanted

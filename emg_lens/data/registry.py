@@ -17,6 +17,7 @@ from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording
 from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
+from emg_lens.errors import did_you_mean
 from emg_lens.registry import Registry, UnknownNameError
 from emg_lens.validation import short
 
@@ -62,8 +63,8 @@ class DataSet:
         """Return the arguments of a call to the loader; raise `DataError` if one is invalid."""
         unknown = [o for o in options if o not in self.options]
         if unknown:
-            known = ", ".join(self.options) or "none"
-            raise DataError(f"data set {self.name!r} has no option {unknown[0]!r}; known options: {known}")
+            hint, known = did_you_mean(unknown[0], self.options), ", ".join(self.options) or "none"
+            raise DataError(f"data set {self.name!r} has no option {unknown[0]!r}; {hint}known options: {known}")
         if self.needs_root and root is None:
             what = "file" if self.finished else "folder"
             raise DataError(f"data set {self.name!r} needs a {what} ({self.description}); none was given")

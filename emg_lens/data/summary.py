@@ -14,33 +14,39 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
     """Read a whole data set and count its content.
 
     Returns:
-        One row per subject: recordings, minutes, signals (channels and rate), gestures, repetitions, trials; and each
-        note with the number of recordings that have it.
+        One row per subject: recordings, minutes, signals (channels and sampling rate, with the rate of the sensor if it
+        is lower), gestures, repetitions of each gesture (a number or a range), and all repetitions or, of finished
+        trials, all trials; and each note with the number of recordings that have it.
     """
     if describe_dataset(dataset).finished:
         trials = load_trials(dataset, root)
         return _of_trials(trials), Counter(trials.notes)
     rows, notes = {}, Counter()
     for recording in load_dataset(dataset, root):
-        signals = ", ".join(f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz" for name, s in recording.signals.items())
+        signals = ", ".join(
+            f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz{f' (sensor {s.native_fs:.4g} Hz)' * (s.native_fs < s.fs)}"
+            for name, s in recording.signals.items()
+        )
         seconds = max(s.duration for s in recording.signals.values())
         rows.setdefault(recording.subject, []).append((seconds, signals, recording.trials))  # without the samples
         notes.update(set(recording.notes))
-    return pd.DataFrame([_of_subject(subject, facts) for subject, facts in rows.items()]), notes
+    return pd.DataFrame([_of_subject(subject, facts, "repetitions") for subject, facts in rows.items()]), notes
 
 
-def _of_subject(subject: str, facts: Sequence[tuple[float, str, pd.DataFrame]]) -> dict:
-    """One row, from the duration (s), signals and table of repetitions of each recording."""
+def _of_subject(subject: str, facts: Sequence[tuple[float, str, pd.DataFrame]], counted: str) -> dict:
+    """One row, from the duration (s), signals and table of repetitions (or trials, as `counted`) of each recording."""
     seconds, signals, tables = zip(*facts, strict=True)
     table = pd.concat(tables)
+    of_gesture = table.groupby("label")["repetition"].nunique()
+    fewest, most = of_gesture.min(), of_gesture.max()
     return {
         "subject": subject,
         "recordings": len(facts),
         "minutes": round(sum(seconds) / 60, 1),
         "signals": signals[0],
         "gestures": table["label"].nunique(),
-        "repetitions": table["repetition"].nunique(),
-        "trials": len(table),
+        "repetitions each": f"{fewest}" if fewest == most else f"{fewest}-{most}",
+        counted: len(table),
     }
 
 
@@ -48,4 +54,6 @@ def _of_trials(trials: TrialSet) -> pd.DataFrame:
     signals = ", ".join(f"{name} {n} x {trials.fs:.4g} Hz" for name, n in trials.modalities.items())
     table = pd.DataFrame({"subject": trials.subject, "label": trials.y, "repetition": trials.repetition})
     subjects, seconds = table.groupby("subject", sort=False), trials.n_samples / trials.fs
-    return pd.DataFrame([_of_subject(str(name), [(len(rows) * seconds, signals, rows)]) for name, rows in subjects])
+    return pd.DataFrame(
+        [_of_subject(str(name), [(len(rows) * seconds, signals, rows)], "trials") for name, rows in subjects]
+    )

@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 
 import yaml
 
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, did_you_mean
 from emg_lens.io.yaml_text import YAMLTextError, read_yaml
 from emg_lens.validation import ArgumentError, SpecModel, check_argument, short
 
@@ -56,7 +56,10 @@ class SpecFile(SpecModel):
             return cls.parse(text, source=name)
         shipped = shipped_names(cls.PACKAGE)
         if name not in shipped:
-            raise cls.ERROR(f"unknown {cls.KIND} {short(name)}; give a .yaml file or one of: {', '.join(shipped)}")
+            hint = did_you_mean(name, shipped)
+            raise cls.ERROR(
+                f"unknown {cls.KIND} {short(name)}; {hint}give a .yaml file or one of: {', '.join(shipped)}"
+            )
         return cls.parse(shipped_text(cls.PACKAGE, name), source=name)
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import PositiveInt
 
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, did_you_mean
 from emg_lens.registry import Registry
 from emg_lens.validation import OutputCount, checked
 
@@ -61,7 +61,8 @@ class Architecture:
         """Make the configuration for these data."""
         unknown = [name for name in settings if name not in self.settings]
         if unknown:
-            raise ModelError(f"model {self.name!r} has no setting {unknown[0]!r}; known: {', '.join(self.settings)}")
+            hint, known = did_you_mean(unknown[0], self.settings), ", ".join(self.settings)
+            raise ModelError(f"model {self.name!r} has no setting {unknown[0]!r}; {hint}known: {known}")
         data = {"modalities": dict(modalities), "n_samples": n_samples, "n_classes": len(class_names)}
         try:
             return self.config(**data, class_names=list(class_names), **settings)

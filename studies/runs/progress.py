@@ -6,10 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from emg_lens.errors import printable
+from emg_lens.io.progress import TimedProgress
 
 POLL_SECONDS = 0.3
 
@@ -41,11 +40,10 @@ def progress_bars(console: Console, folders: Mapping[str, Path]) -> Iterator[Non
     if not folders:
         yield
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
     stop = threading.Event()
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
-        total = progress.add_task(f"{len(folders)} fits", total=len(folders))
-        bars = {name: progress.add_task(escape(printable(name)), total=1.0, visible=False) for name in folders}
+    with TimedProgress(console) as progress:
+        total = progress.add_task(_finished(0, len(folders)), total=len(folders))
+        bars = {name: progress.add_task(printable(name), total=1.0, visible=False) for name in folders}
 
         def poll() -> None:
             done = dict.fromkeys(folders, 0.0)
@@ -57,7 +55,8 @@ def progress_bars(console: Console, folders: Mapping[str, Path]) -> Iterator[Non
                     if fraction or done[name]:
                         progress.update(bars[name], completed=fraction, visible=0 < fraction < 1)
                     done[name] = fraction
-                progress.update(total, completed=sum(done.values()))
+                finished = sum(fraction == 1 for fraction in done.values())
+                progress.update(total, completed=sum(done.values()), description=_finished(finished, len(done)))
 
         watcher = threading.Thread(target=poll, daemon=True)
         watcher.start()
@@ -66,6 +65,10 @@ def progress_bars(console: Console, folders: Mapping[str, Path]) -> Iterator[Non
         finally:
             stop.set()
             watcher.join()
+
+
+def _finished(n: int, of: int) -> str:
+    return f"{n} of {of} fit{'s' * (of != 1)} finished"
 
 
 def _progress_file(folder: Path) -> Path:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from emg_lens.errors import did_you_mean
 from emg_lens.scoring.metrics import METRICS
 from emg_lens.sweeps.conditions import BASELINE
 from emg_lens.validation import Name, SpecModel
@@ -101,9 +102,9 @@ class Reference(SpecModel):
         """
         for row in self.at(at):
             if row.condition not in (BASELINE, *conditions):
-                known = ", ".join(conditions[:8])
+                hint, known = did_you_mean(row.condition, conditions), ", ".join(conditions[:8])
                 raise ValueError(
-                    f"reference ({row.where}): the study has no condition {row.condition!r}; known: {BASELINE},"
+                    f"reference ({row.where}): the study has no condition {row.condition!r}; {hint}known: {BASELINE},"
                     f" {known}, ..."
                 )
 

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from emg_lens.analysis.fit_analysis import FIT_ANALYSES
 from emg_lens.data.registry import DATASETS, describe_dataset
 from emg_lens.data.splits import SplitSpec
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, did_you_mean
 from emg_lens.io.spec_file import SpecFile
 from emg_lens.models.spec import ModelSpec
 from emg_lens.studies.spec.cohort import Cohort
@@ -181,4 +181,5 @@ class StudySpec(SpecFile):
         unknown = [name for name in self.fit_analyses if name not in FIT_ANALYSES]
         if unknown:
             known = ", ".join(FIT_ANALYSES.names())
-            raise StudyError(f"analyses: unknown fit analysis {unknown[0]!r}; known: {known}")
+            hint = did_you_mean(unknown[0], FIT_ANALYSES.names())
+            raise StudyError(f"analyses: unknown fit analysis {unknown[0]!r}; {hint}known: {known}")

@@ -19,13 +19,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, is_tensorboard_available, is_wandb_available
 from pydantic import NonNegativeInt
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from emg_lens.data.corpus import Corpus
 from emg_lens.data.corpus_writer import corpus_digest, write_corpus
 from emg_lens.errors import EmgLensError, printable
 from emg_lens.io.checksums import check_checksums, write_checksums
 from emg_lens.io.files import new_folder, remove_abandoned, replacing
+from emg_lens.io.progress import TimedProgress
 from emg_lens.io.run_folder import RECORD, RunFolderError, locked_folder, read_facts_of_run, write_run_files
 from emg_lens.models.registry import ModelError, architecture, build_model
 from emg_lens.training.fitting import seeded
@@ -232,15 +232,13 @@ def _progress(
     console: Console | None, folder: Path, accelerator: Accelerator
 ) -> Iterator[Callable[[pd.DataFrame, int], None]]:
     """Yield a function that reports each row of losses: in the csv file, the progress bar and the tracker."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    shown = console or Console(quiet=True)
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=shown, transient=True) as progress:
+    with TimedProgress(console or Console(quiet=True)) as progress:
         bar, due = progress.add_task("pre-training", total=None), 0.0
 
         def on_row(losses: pd.DataFrame, n_steps: int) -> None:
             row: dict[str, float] = losses.iloc[-1].dropna().to_dict()  # pyright: ignore[reportAssignmentType]
-            what = f"masked loss {row['train_masked']:.4f}, {row['windows_per_s']:.0f} windows/s"
-            progress.update(bar, completed=int(row["step"]), total=n_steps, description=what)
+            loss = f"masked loss {row['train_masked']:.4f}"
+            progress.update(bar, completed=int(row["step"]), total=n_steps, description=loss)
             nonlocal due
             if time.monotonic() >= due:  # flushing a file to the disk is slow
                 _write_losses(folder, losses)
