@@ -68,7 +68,7 @@ def _parts(layout: TokenLayout) -> Iterator[tuple[str, str, str | tuple[str, ...
     limits = [n * k // n_groups for k in range(n_groups + 1)]
     for start, stop in itertools.pairwise(limits) if n > 1 else ():
         numbers = f"channel {stop}" if stop == start + 1 else f"channels {start + 1}-{stop}"
-        (modality,) = layout.modalities
+        modality = layout.modalities[0]
         yield f"{_printed(modality, layout)} {numbers}", f"{modality} {numbers}", tuple(channels[start:stop])
 
 
