@@ -29,7 +29,8 @@ from emg_lens.studies.fits.fit_store import (
     read_quality,
     read_scores,
 )
-from emg_lens.studies.report.table_formats import to_latex, to_markdown, to_rich
+from emg_lens.studies.report.table_formats import to_latex, to_markdown
+from emg_lens.studies.report.terminal import terminal_parts
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.results.findings import Findings, quality_columns
 from emg_lens.studies.runs.run_files import read_record, read_spec
@@ -270,13 +271,10 @@ class StudyResult(Findings):
             raise StudyError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from None
 
     def terminal(self) -> list[RenderableType]:
-        """Return what the command line prints: the main tables, and the paths of figures and report."""
-        shown = [(title, table) for view in views_of(self) for title, table in view.headline(self).items()]
-        parts: list[RenderableType] = [Text(printable(self.study.title))] if shown else []
-        parts += [to_rich(table, title) for title, table in shown]
-        paths = [f"figures  {self.folder / 'figures'}", f"report   {self.folder / 'report.html'}"]
-        parts.append(Text("\n".join(map(printable, paths))))
-        return parts
+        """Return what the command line prints: quality, answers, the main table, and the paths of the other results."""
+        names = {"tables": "table.md", "figures": "figures", "report": "report.html"}
+        paths = [f"{what:<8} {printable(str(self.folder / name))}" for what, name in names.items()]
+        return [*terminal_parts(self), Text("\n".join(paths))]
 
     def _write_tables(self) -> None:
         tables = self.tables()

@@ -22,14 +22,19 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import blended_transform_factory
 
 from emg_lens.io.files import write_bytes
-from emg_lens.studies.report.wording import NULL, cut_in_words
+from emg_lens.studies.report.wording import NULL, REMOVAL, cut_in_words
 
 WIDTH = 180 / 25.4
 """Full width of a journal page, 180 mm, in inches."""
 DPI = 200
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, distinguishable with all common types of colour vision."""
 GREY, DARK = "#8a8f98", "#3b3f46"
+UNIMODAL, CROSS_MODAL, REMOVED, OTHER_ABLATION = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+"""Colours of ablations, of Okabe and Ito's palette: distinguishable with all common types of colour vision."""
+UNMASKED, RANDOM_CONTROL = DARK, GREY
+CATEGORIES = ("#332288", "#999933", "#882255", "#44AA99", "#88CCEE", "#DDCC77")
+"""Colours of factor levels, classes and subjects, of Tol's muted palette: none of them is an ablation's."""
+_OF_EDGES = {"unimodal": UNIMODAL, "cross_modal": CROSS_MODAL}
+_OF_OTHER_EDGES = (OTHER_ABLATION, "#E69F00", "#56B4E9", "#F0E442")
 MODE_TITLES = {
     "individual": "Single layers",
     "from_beginning": "From the first layer on (RFB)",
@@ -61,6 +66,8 @@ EXPECTED: dict[str, Any] = {
     "markeredgecolor": "black",
     "markersize": 4.5,
 }
+LETTER_POINTS = 4.2
+"""Mean width of a letter of a legend, in points."""
 BOXES_PER_THIRD = 18  # boxes that fit side by side into a third of the width
 
 
@@ -120,9 +127,20 @@ def _rendered(figure: Figure, **options: object) -> bytes:
 # --- parts ------------------------------------------------------------------------------------------------
 
 
-def colour_of(k: int) -> str:
-    """Colour of the k-th edge type."""
-    return COLOURS[k % len(COLOURS)]
+def category_colour(k: int) -> str:
+    """Colour of the k-th level, class or subject."""
+    return CATEGORIES[k % len(CATEGORIES)]
+
+
+def edge_colours(kinds: Sequence[str]) -> dict[str, str]:
+    """Colour of each edge type: the same one in every figure for unimodal and cross-modal edges."""
+    others = [kind for kind in kinds if kind not in _OF_EDGES]
+    return {kind: _OF_EDGES.get(kind) or _OF_OTHER_EDGES[others.index(kind) % len(_OF_OTHER_EDGES)] for kind in kinds}
+
+
+def ablation_colour(row: Mapping[str, Any]) -> str:
+    """Colour of a condition: of its edge type, of a removed sensor, or of any other ablation."""
+    return REMOVED if row.get("mode") == REMOVAL else _OF_EDGES.get(str(row.get("edges")), OTHER_ABLATION)
 
 
 def plain_text(text: str) -> str:
@@ -245,10 +263,10 @@ def draw_legend(
 ) -> None:
     """Draw the legend of boxes, lines and markers below the panels; unused lines are left out."""
     entries = {}
-    for k, kind in enumerate(kinds):
-        solid = {"facecolor": f"{colour_of(k)}33", "edgecolor": colour_of(k), "linewidth": 0.8}
+    for kind, colour in edge_colours(kinds).items():
+        solid = {"facecolor": f"{colour}33", "edgecolor": colour, "linewidth": 0.8}
         name = plain_text(cut_in_words(kind))
-        entries[name] = Patch(**solid) if boxes else Line2D([], [], color=colour_of(k), marker="o", markersize=4)
+        entries[name] = Patch(**solid) if boxes else Line2D([], [], color=colour, marker="o", markersize=4)
     entries["baseline mean"] = Line2D([], [], **DASHED)
     if chance is not None:
         entries[f"chance ({chance:.3f})"] = Line2D([], [], **DOTTED)
@@ -261,7 +279,9 @@ def draw_legend(
 
 
 def place_legend(figure: Figure, entries: Mapping[str, Any], n_columns: int, title: str = "") -> None:
-    """Place a legend below the panels."""
+    """Place a legend below the panels, in as many columns as fit into the width."""
+    longest = max(len(line) for name in entries for line in name.split("\n"))
+    n_columns = min(n_columns, int(72 * figure.get_figwidth() / (LETTER_POINTS * longest + 34)) or 1)
     figure.legend(
         list(entries.values()),
         list(entries),

@@ -1,8 +1,15 @@
 """The section "How to read these numbers" of a report (docs/controls.md §8)."""
 
-from emg_lens.studies.report.wording import SIZE_MATCHED
-from emg_lens.studies.statistics.comparison import is_fraction
+from emg_lens.studies.report.wording import SIZE_MATCHED, head_conditions, layer_conditions
+from emg_lens.studies.results.findings import Findings
+from emg_lens.studies.spec.condition_spec import RANDOM
 
+ABLATIONS = ("Drop %", "Change %", "Superset ablations", "A cut is a deletion", "Which p")
+CUTS = ("A cut is a deletion", "Later layers can compensate")
+EDGE_TYPES = ("Drops do not add up",)
+RANDOM_CUTS = ("Size-matched random cuts",)
+NULLS = ("Structural nulls",)
+"""Entries that only such studies need: with ablations, with cuts by layer or head, ..."""
 READING_GUIDE = {
     "Size-matched random cuts": f"{SIZE_MATCHED} If such cuts hurt as much, the effect is not specific to the edges.",
     "Superset ablations": "A superset ablation cuts the edges of a condition and more. If it hurts less, the"
@@ -35,6 +42,19 @@ GUIDE_TO_OTHERS = {
 }
 
 
-def reading_guide(metric: str) -> dict[str, str]:
-    """Titles and explanations that a reader needs for numbers of this metric."""
-    return (GUIDE_TO_FRACTIONS if is_fraction(metric) else GUIDE_TO_OTHERS) | READING_GUIDE
+def reading_guide(findings: Findings) -> dict[str, str]:
+    """Titles and explanations that a reader needs for the numbers of these findings."""
+    is_fraction = all(cell.is_fraction for cell in findings.cells)
+    guide = (GUIDE_TO_FRACTIONS if is_fraction else GUIDE_TO_OTHERS) | READING_GUIDE
+    tests = [cell.tests for cell in findings.cells]
+    cuts = sum(len(layer_conditions(one)) + len(head_conditions(one)) for one in tests)
+    kinds = {kind for one in tests for kind in layer_conditions(one).get("edges", ())}
+    needed = {
+        ABLATIONS: any(map(len, tests)),
+        CUTS: cuts > 0,
+        EDGE_TYPES: len(kinds) > 1,
+        RANDOM_CUTS: len(findings.controls) > 0 and cuts > 0 and RANDOM in set(findings.controls["control"]),
+        NULLS: any(one["structural_null"].any() for one in tests),
+    }
+    unneeded = {title for titles, is_needed in needed.items() if not is_needed for title in titles}
+    return {title: text for title, text in guide.items() if title not in unneeded}

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,16 +15,36 @@ NARROW_POINTS = 432
 """Figures narrower than this (six inches) fill half of the page."""
 
 
+MOST_ROWS, FIRST_ROWS = 20, 12
+"""A longer table shows its first rows; the whole table is folded."""
+
+
 def text_table(table: pd.DataFrame) -> str:
-    """Render a table of text with its footnotes."""
+    """Render a table of text with its footnotes. On a phone, groups of columns are folded."""
     notes = bullet_list(table.attrs.get("notes", ()), "notes")
-    return f'<div class="scroll">{to_html(table)}</div>{notes}'
+    first = table[:FIRST_ROWS] if len(table) > MOST_ROWS else table
+    shown = _scroll(to_html(first))
+    if table.columns.nlevels == 2:
+        groups = dict.fromkeys(table.columns.get_level_values(0))
+        folded = "".join(_folded(str(name), to_html(table[name]), open=k == 0) for k, name in enumerate(groups))
+        shown = f'<div class="wide">{shown}</div><div class="folded">{folded}</div>'
+    if len(first) < len(table):
+        shown += _folded(f"All {len(table)} rows", to_html(table))
+    return shown + notes
+
+
+def _folded(summary: str, table: str, open: bool = False) -> str:  # noqa: A002
+    return f"<details{' open' * open}><summary>{escape(summary)}</summary>{_scroll(table)}</details>"
+
+
+def _scroll(table: str) -> str:
+    return f'<div class="scroll" tabindex="0">{table}</div>'
 
 
 def number_table(table: pd.DataFrame) -> str:
     """Render a table of numbers with four significant digits; columns of text are left-aligned."""
     words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    return f'<div class="scroll">{to_html(table.map(_short), left=words)}</div>'
+    return _scroll(to_html(table.map(_short), left=words))
 
 
 def _short(value: Any) -> str:
@@ -48,6 +68,12 @@ def bullet_list(items: Iterable[str], style: str) -> str:
     """Render items as `<ul>`; an empty string without items."""
     entries = "".join(f"<li>{escape(str(item))}</li>" for item in items)
     return f'<ul class="{style}">{entries}</ul>' if entries else ""
+
+
+def folded_list(items: Sequence[str], style: str, most: int) -> str:
+    """Render the first items as a list, and fold the others."""
+    more = f"<details><summary>{len(items) - most} more</summary>{bullet_list(items[most:], style)}</details>"
+    return bullet_list(items[:most], style) + more * (len(items) > most)
 
 
 def fact_list(facts: Mapping[str, object], style: str = "facts") -> str:

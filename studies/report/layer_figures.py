@@ -6,14 +6,14 @@ from matplotlib.figure import Figure
 from emg_lens.studies.report.figures import (
     BOXES_PER_THIRD,
     DASHED,
-    GREY,
     STYLE,
-    colour_of,
+    UNMASKED,
     draw_box,
     draw_legend,
     draw_profile,
     draw_references,
     draw_significance,
+    edge_colours,
     metric_limits,
     new_panels,
     offset_in_group,
@@ -24,12 +24,10 @@ from emg_lens.studies.results.findings import Cell
 from emg_lens.sweeps.conditions import BASELINE
 
 CAPTIONS = {
-    "layers": "Subjects (dots) under every mask, compared with the unmasked model (grey box; dashed: mean). Boxes:"
-    " median and quartiles; whiskers: up to 1.5 times the interquartile range; hollow boxes: structural nulls. Marks"
-    " above: corrected significance of the difference from the baseline, coloured by edge type.",
-    "profile": "Mean change by layer (fractions in percentage points) with confidence interval over subjects (no"
-    " interval for fewer than five subjects, or if all have the same value). Hollow markers: structural nulls, which"
-    " are 0 for any weights.",
+    "layers": "Subjects (dots) under every cut, next to the unmasked models (grey box). Boxes: median and quartiles;"
+    " whiskers: up to 1.5 times the interquartile range. Marks above: corrected significance of the difference from the"
+    " baseline, in the colour of the edges.",
+    "profile": "Mean change by layer, with its confidence interval over subjects where there is one.",
 }
 
 
@@ -42,19 +40,20 @@ def figure_metric(cell: Cell) -> Figure | None:
     limits = metric_limits(values[[BASELINE, *masks["condition"]]].to_numpy(), cell.is_fraction)
     if chance is not None and chance < (limits[0] or 0):
         chance = None  # outside the axis
-    layers, modes = sorted(masks["layer"].unique()), list(masks["mode"].unique())
+    layers, modes, colours = sorted(masks["layer"].unique()), list(masks["mode"].unique()), edge_colours(kinds)
     stacked = len(layers) * len(kinds) + 1 > BOXES_PER_THIRD
     with matplotlib.rc_context(STYLE):
         figure, panels = new_panels(len(modes), stacked, height=2.55 + 0.12 * len(kinds))
         for axes, mode in zip(panels, modes, strict=True):
             rows = masks[masks["mode"] == mode]
-            draw_box(axes, 0, values[BASELINE], GREY, width=0.55)
+            draw_box(axes, 0, values[BASELINE], UNMASKED, width=0.55)
             draw_references(axes, values[BASELINE].mean(), chance)
             for row in rows.to_dict("records"):
                 k, group = kinds.index(row["edges"]), 1 + layers.index(row["layer"])
                 at, width = group + offset_in_group(k, len(kinds)), 0.8 / len(kinds) - 0.06
-                draw_box(axes, at, values[row["condition"]], colour_of(k), width, row["structural_null"])
-                draw_significance(axes, group, 1.02 + 0.055 * (len(kinds) - 1 - k), row, colour_of(k))
+                colour = colours[row["edges"]]
+                draw_box(axes, at, values[row["condition"]], colour, width, row["structural_null"])
+                draw_significance(axes, group, 1.02 + 0.055 * (len(kinds) - 1 - k), row, colour)
             axes.set_xticks(range(len(layers) + 1), ["Base", *(layer_name(layer) for layer in layers)])
             axes.set_xlim(-0.6, len(layers) + 0.6)
             axes.set_ylim(*limits)
@@ -79,7 +78,7 @@ def figure_profile(cell: Cell) -> Figure | None:
             axes.axhline(0, **DASHED)
             for k, kind in enumerate(kinds):
                 rows = masks[(masks["mode"] == mode) & (masks["edges"] == kind)].sort_values("layer")
-                draw_profile(axes, rows, 0.3 * offset_in_group(k, len(kinds)), colour_of(k))
+                draw_profile(axes, rows, 0.3 * offset_in_group(k, len(kinds)), edge_colours(kinds)[kind])
             axes.set_xticks([int(layer) for layer in layers], [layer_name(layer) for layer in layers])
             axes.set_xlim(min(layers) - 0.4, max(layers) + 0.4)
             axes.grid(axis="y", color="#e6e8eb", linewidth=0.6)

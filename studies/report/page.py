@@ -18,14 +18,47 @@ import yaml
 from emg_lens.studies.report.answers import answers_to_questions
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.guide import reading_guide
-from emg_lens.studies.report.html_pieces import bullet_list, fact_list, figure_with_caption, number_table, text_table
+from emg_lens.studies.report.html_pieces import (
+    MOST_ROWS,
+    bullet_list,
+    fact_list,
+    figure_with_caption,
+    folded_list,
+    number_table,
+    text_table,
+)
 from emg_lens.studies.report.leakage_section import leakage_sentences, leakage_table, training_repetitions
 from emg_lens.studies.report.limits import what_is_not_shown
-from emg_lens.studies.report.view import View, views_of
-from emg_lens.studies.report.wording import metric_words, value
+from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
+from emg_lens.studies.report.verdict_sentences import what_was_done
+from emg_lens.studies.report.view import MAIN, VIEWS, View, views_of
+from emg_lens.studies.report.wording import MODE_NAMES, metric_words
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.spec.catalog_lookup import catalogue
 from emg_lens.studies.spec.study_spec import StudySpec
+from emg_lens.sweeps.conditions import BASELINE
+
+SHORT_TITLES = {
+    "Cohort and data": "Data",
+    "Leakage between training and test": "Leakage",
+    "Model and training": "Training",
+    "What this study does not show": "Limits",
+    "How to read these numbers": "Reading guide",
+    "Statistics in full": "Statistics",
+    "How to reproduce": "Reproduce",
+}
+"""Titles of sections in the bar of contents."""
+MOST_LINES = 4
+"""Lines of each kind on the first screen; further ones are folded."""
+OF_A_FIT = {
+    "fit": "fit",
+    "n_train": "training trials",
+    "n_test": "test trials",
+    "n_test_repetitions": "test repetitions",
+    "n_parameters": "parameters",
+    "seconds": "seconds",
+}
+"""Facts of a fit in the table of all models, with their headings."""
 
 
 def render_report(
@@ -43,43 +76,53 @@ def render_report(
         record: The run's record of its data: folder, fingerprint, warnings.
     """
     study = findings.study
-    sections = (
-        _summary(findings, record["warnings"]),
-        _cohort(findings),
-        _leakage(findings),
-        _study(findings),
-        _results(findings, figures),
-        _limits(findings),
-        _training(findings, figures),
-        f"<h2>How to read these numbers</h2>{fact_list(reading_guide(findings.metric), 'guide')}",
-        _statistics(findings),
-        _audit(findings),
-        _reproduce(findings, environment, record),
-    )
+    sections = {
+        "Results": _results(findings, figures),
+        "Cohort and data": bullet_list(record["warnings"], "warnings") + _cohort(findings),
+        "Leakage between training and test": _leakage(findings),
+        "Model and training": _training(findings, figures),
+        "What this study does not show": bullet_list(what_is_not_shown(findings), "notes"),
+        "How to read these numbers": fact_list(reading_guide(findings), "guide"),
+        "Statistics in full": _statistics(findings),
+        "Audit": _audit(findings),
+        "How to reproduce": _reproduce(findings, environment, record),
+    }
+    sections = {title: content for title, content in sections.items() if content}
     page = Template((files("emg_lens.studies.report") / "page.html").read_text("utf-8"))
-    question = f'<p class="question">{escape(study.question)}</p>' if study.question else ""
-    return page.substitute(title=escape(study.title), question=question, body="\n".join(s for s in sections if s))
+    return page.substitute(
+        title=escape(study.title),
+        question=f'<p class="question">{escape(study.question)}</p>' if study.question else "",
+        contents="".join(f'<a href="#{_anchor(title)}">{SHORT_TITLES.get(title, title)}</a>' for title in sections),
+        first=_first_screen(findings, figures),
+        body="\n".join(f'<h2 id="{_anchor(title)}">{title}</h2>{content}' for title, content in sections.items()),
+    )
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
 
 
 # --- sections ---------------------------------------------------------------------------------------------
 
 
-def _summary(findings: Findings, warnings: Iterable[str]) -> str:
-    tiles = {
-        "subjects": f"{findings.scores['subject'].nunique()}",
-        "fits": f"{len(findings.facts)}",
-        "conditions": f"{findings.scores['condition'].nunique() - 1}",
-        f"{metric_words(findings.metric)}, unmasked": _from_to((cell.baseline for cell in findings.cells), value),
+def _first_screen(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    """Warnings, quality of the models, the answers, and the main figure."""
+    warnings = [text for cell in findings.cells if (text := quality_warning(cell))]
+    warned = folded_list(warnings, "warnings", MOST_LINES)
+    lines = [text for cell in findings.cells if (text := quality_line(cell))]
+    facts = {
+        "subject": findings.scores["subject"].nunique(),
+        "model": len(findings.facts),
+        "condition": findings.scores["condition"].nunique() - 1,
     }
-    chances = [cell.chance for cell in findings.cells if cell.chance is not None]
-    if chances:
-        tiles["chance"] = _from_to(chances, value)
-    tiles["parameters per model"] = _from_to(findings.facts["n_parameters"], "{:,}".format)
-    items = "".join(f"<li><b>{escape(text)}</b><span>{escape(name)}</span></li>" for name, text in tiles.items())
-    warned = "".join(f'<p class="warning">{escape(w)}</p>' for w in warnings)
-    answers = answers_to_questions(findings)
-    answered = [f"<h3>{escape(question)}</h3>{bullet_list(texts, 'findings')}" for question, texts in answers.items()]
-    return f'<ul class="tiles">{items}</ul>{warned}{"".join(answered)}'
+    size = [f"{n} {name}{'s' * (n != 1)}" for name, n in facts.items() if n]
+    size.append(f"{_from_to(findings.facts['n_parameters'], '{:,}'.format)} parameters per model")
+    answered = "".join(
+        f"<h3>{escape(question)}</h3>{folded_list(texts, 'findings', MOST_LINES)}"
+        for question, texts in answers_to_questions(findings).items()
+    )
+    text = f'{folded_list(lines, "quality", MOST_LINES)}{answered}<p class="size">{" · ".join(size)}</p>'
+    return f'{warned}<div class="first"><div>{text}</div>{_figures(VIEWS[MAIN], figures)}</div>'
 
 
 def _cohort(findings: Findings) -> str:
@@ -94,7 +137,7 @@ def _cohort(findings: Findings) -> str:
     facts |= training_repetitions(findings)
     notes = bullet_list(_shared_notes(findings.facts), "notes")
     repairs = f"<h3>Repairs and assumptions</h3>{notes}" if notes else ""
-    return f"<h2>Cohort and data</h2>{fact_list(facts)}{repairs}"
+    return f"{fact_list(facts)}{repairs}"
 
 
 def _channels(facts: Mapping[str, Any]) -> str:
@@ -108,17 +151,7 @@ def _leakage(findings: Findings) -> str:
     table = number_table(leakage_table(findings))
     sentences = bullet_list(leakage_sentences(findings), "notes")
     details = f"<details><summary>Leakage in numbers</summary>{table}</details>"
-    return f"<h2>Leakage between training and test</h2>{sentences}{details}"
-
-
-def _study(findings: Findings) -> str:
-    study = findings.study
-    settings = {"model": study.model.summary(), "training": study.training.summary()}
-    for factor, levels in study.factors.items():
-        settings[f"factor {factor}"] = "; ".join(f"{level}{_overrides(parts)}" for level, parts in levels.items())
-    full = f"<pre><code>{escape(study.to_yaml())}</code></pre>"
-    details = f"<details><summary>The study in full (YAML)</summary>{full}</details>"
-    return f"<h2>Study</h2>{fact_list(settings)}{details}"
+    return f"{sentences}{details}"
 
 
 def _overrides(parts: Mapping[str, Any]) -> str:
@@ -127,8 +160,7 @@ def _overrides(parts: Mapping[str, Any]) -> str:
 
 
 def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
-    parts = ["<h2>Results</h2>"]
-    shown = views_of(findings)
+    parts, shown = [], views_of(findings)
     for name in findings.study.views or ():
         if name not in [view.name for view in shown]:
             parts.append(f'<p class="warning">{escape(f"The view {name!r} has nothing to show for this study.")}</p>')
@@ -136,30 +168,35 @@ def _results(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> 
     return "".join(parts)
 
 
-def _limits(findings: Findings) -> str:
-    return f"<h2>What this study does not show</h2>{bullet_list(what_is_not_shown(findings), 'notes')}"
-
-
 def _tables_and_figures(view: View, findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
-    """A view's first table, its figures, then its other tables."""
-    tables = [f"<h3>{escape(title)}</h3>{text_table(table)}" for title, table in view.tables(findings).items()]
-    return "".join([*tables[:1], _figures(view, figures), *tables[1:]])
+    """A view's answers and first table, its figures, then its other tables; figures come before a long first table."""
+    named = view.tables(findings)
+    tables = [f"<h3>{escape(title)}</h3>{text_table(table)}" for title, table in named.items()]
+    drawn = "" if view.name == MAIN else _figures(view, figures)
+    answers = bullet_list(answers_to_questions(findings).get(view.question, ()), "findings")
+    if named and len(next(iter(named.values()))) > MOST_ROWS:
+        return "".join([answers, drawn, *tables])
+    return "".join([answers, *tables[:1], drawn, *tables[1:]])
 
 
 def _training(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
+    study = findings.study
+    settings = {"model": study.model.summary(), "training": study.training.summary()}
+    for factor, levels in study.factors.items():
+        settings[f"factor {factor}"] = "; ".join(f"{level}{_overrides(parts)}" for level, parts in levels.items())
     shown = [view for view in views_of(findings) if view.section == "training"]
     drawn = "".join(_tables_and_figures(view, findings, figures) for view in shown)
     last = findings.curves.groupby("fit", sort=False).last().reset_index()
-    columns = ["fit", "n_train", "n_test", "n_test_repetitions", "n_parameters", "executor", "seconds"]
-    table = findings.facts[columns].merge(last.drop(columns=["epoch", "cls_weight", "lr"]), on="fit")
-    return f"<h2>Training</h2>{drawn}<details><summary>Every fit</summary>{number_table(table)}</details>"
+    table = findings.facts[list(OF_A_FIT)].merge(last.drop(columns=["epoch", "cls_weight", "lr"]), on="fit")
+    table = number_table(table.rename(columns=lambda name: OF_A_FIT.get(name, name.replace("_", " "))))
+    return f"{fact_list(settings)}{drawn}<details><summary>Every model</summary>{table}</details>"
 
 
 def _statistics(findings: Findings) -> str:
-    return (
-        "<h2>Statistics in full</h2><details><summary>Every condition, every test, every correction</summary>"
-        f"{number_table(findings.tests_table)}</details>"
-    )
+    if not len(findings.tests_table):
+        return ""
+    table = number_table(_in_words(findings, findings.tests_table))
+    return f"<details><summary>Every condition, every test, every correction</summary>{table}</details>"
 
 
 def _audit(findings: Findings) -> str:
@@ -176,9 +213,20 @@ def _audit(findings: Findings) -> str:
         else "No condition is a structural null, and no two conditions cut the same live edges."
     )
     return (
-        f"<h2>Audit</h2><p>{escape(verdict)}</p>{number_table(same) if len(same) else ''}"
-        f"<details><summary>Edges cut by each condition</summary>{number_table(table)}</details>"
+        f"<p>{escape(verdict)}</p>{number_table(_in_words(findings, same)) if len(same) else ''}"
+        f"<details><summary>Edges cut by each condition</summary>{number_table(_in_words(findings, table))}</details>"
     )
+
+
+def _in_words(findings: Findings, table: pd.DataFrame) -> pd.DataFrame:
+    """Replace the names of conditions, modes and columns by words."""
+    names = {BASELINE: "baseline"}
+    for cell in findings.cells:
+        rows = cell.tests.to_dict("records")
+        names |= {row["condition"]: what_was_done(row, cell).strip("“”") for row in rows}
+    words = {"condition": names, "equal_to": names, "equivalent_to": names, "mode": MODE_NAMES}
+    known = {name: table[name].map(lambda x, of=of: of.get(x, x)) for name, of in words.items() if name in table}
+    return table.assign(**known).rename(columns=lambda name: str(name).replace("_", " "))
 
 
 def _with_label(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
@@ -192,7 +240,9 @@ def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mappi
     data = f" --data {record['folder']}" if record["folder"] else ""
     command = f"<pre><code>{escape(f'emg-lens run {_named(findings.study)}{data}')}</code></pre>"
     facts = {**environment, "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
-    return f"<h2>How to reproduce</h2>{command}{fact_list(facts)}"
+    full = f"<pre><code>{escape(findings.study.to_yaml())}</code></pre>"
+    details = f"<details><summary>The study in full (YAML)</summary>{full}</details>"
+    return f"{command}{fact_list(facts)}{details}"
 
 
 def _named(study: StudySpec) -> str:

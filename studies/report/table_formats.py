@@ -17,6 +17,8 @@ from emg_lens.errors import printable
 
 HEADING_WIDTH = 18
 """Longer column headings are wrapped in the terminal."""
+NAME_WIDTH = 28
+"""So many letters of a row's name stay on one line in the terminal."""
 
 
 def to_markdown(table: pd.DataFrame, title: str = "") -> str:
@@ -107,6 +109,28 @@ def to_rich(table: pd.DataFrame, title: str = "") -> Table:
     return grid
 
 
+def fitted(table: pd.DataFrame, width: int) -> pd.DataFrame:
+    """Leave out columns until the table fits into so many letters with its row names.
+
+    Columns that `attrs["optional"]` names are left out first, then the last ones.
+    """
+    while table.shape[1] > 2 and _letters(table) > width:  # noqa: PLR2004  (row names and one number)
+        optional = [name for name in table.attrs.get("optional", ()) if name in table]
+        table = table.drop(columns=optional[0] if optional else table.columns[-1])
+    return table
+
+
+def _letters(table: pd.DataFrame) -> int:
+    """Width of the table in the terminal; names of rows are wrapped."""
+    headers, rows = _flat(table, joint="\n")
+    n_left, total = _n_left(table), 0
+    for i, (header, *cells) in enumerate(zip(headers, *rows, strict=True)):
+        lines = [line for part in header.split("\n") for line in wrap(part, HEADING_WIDTH)]
+        longest = max(map(len, cells), default=0)
+        total += 1 + max([min(longest, NAME_WIDTH) if i < n_left else longest, *map(len, lines)])
+    return total
+
+
 def _notes(table: pd.DataFrame) -> Sequence[str]:
     return table.attrs.get("notes", ())
 
@@ -139,7 +163,7 @@ def _groups(table: pd.DataFrame) -> list[tuple[str, int, int]]:
 
 
 def _html_cell(cell: str, word: bool) -> str:
-    stars, soft = cell.startswith("*"), cell.startswith(("ns", "–")) and len(cell) <= len("ns†")
+    stars, soft = cell.startswith("*") or cell == "shown", cell.startswith(("ns", "–")) and len(cell) <= len("ns†")
     return f"<td{_class(['text'] * word + ['stars'] * stars + ['soft'] * soft)}>{escape(cell)}</td>"
 
 

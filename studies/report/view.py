@@ -29,6 +29,7 @@ class View(ABC):
         name: Name in study files (`views: [layer-sweep]`).
         order: Position within the section; smaller comes first.
         section: Section of the report: `"results"` or `"training"`.
+        question: The answers to this question open the view (`answers_to_questions`).
         captions: Captions by the start of the figure's name.
         cell_tables: Functions that make a table for each cell (None: no table), by title.
         cell_figures: Functions that draw a figure for each cell (None: no figure), by file name.
@@ -37,6 +38,7 @@ class View(ABC):
     name: str
     order: int = 50
     section: Literal["results", "training"] = "results"
+    question: str = ""
     captions: Mapping[str, str] = {}
     cell_tables: Mapping[str, Callable[[Cell], pd.DataFrame | None]] = {}
     cell_figures: "Mapping[str, Callable[[Cell], Figure | None]]" = {}
@@ -49,10 +51,6 @@ class View(ABC):
         """Tables of text by title, with footnotes in `attrs["notes"]`; default: `cell_tables` of every cell."""
         return in_every_cell(findings, self.cell_tables)
 
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """Tables that the command line prints; default: all tables."""
-        return self.tables(findings)
-
     def figures(self, findings: Findings) -> "Mapping[str, Figure]":
         """Figures by file name; default: `cell_figures` of every cell."""
         return in_every_cell(findings, self.cell_figures)
@@ -64,10 +62,6 @@ class OutputsView(View):
     def shows(self, findings: Findings) -> bool:
         """Whether the study names the view and its models predict classes."""
         return self.name in (findings.study.views or ()) and METRICS[findings.metric].kind == "classes"
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """No tables in the terminal; they are in the report."""
-        return {}
 
 
 class _Predicted(Protocol):
@@ -88,17 +82,19 @@ def repetition_fractions(trials: pd.DataFrame) -> Float[np.ndarray, " trial"]:
     return 1 / trials.groupby(["subject", "repetition_id"])["subject"].transform("size").to_numpy()
 
 
+MAIN = "answers"
+"""The view with the main figure and the verdicts: every report begins with it."""
 VIEWS: Registry[View] = Registry("view", "emg_lens.views")
 
 
 def views_of(findings: Findings) -> list[View]:
-    """The views that a study names, or by default all that apply, in the order of the report.
+    """The main view and those that a study names, or by default all that apply, in the order of the report.
 
     Raises:
         UnknownNameError: Unknown view.
     """
     named = findings.study.views
-    candidates = [VIEWS[name] for name in (VIEWS.names() if named is None else named)]
+    candidates = [VIEWS[name] for name in (VIEWS.names() if named is None else dict.fromkeys([MAIN, *named]))]
     return sorted((view for view in candidates if view.shows(findings)), key=lambda view: view.order)
 
 

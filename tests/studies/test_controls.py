@@ -93,8 +93,6 @@ def test_the_report_shows_every_cut_next_to_its_controls(result):
     assert {"Uni L1", "Cross, every layer", "ACC masked"} <= set(table.index)
     assert table.loc["Uni L1", "Random cuts that hurt less"].endswith("of 3")
     assert table.loc["Cross, every layer", CLS_CLOSED] != "–" == table.loc["Uni L1", CLS_CLOSED]
-    shown = CONTROL_EFFECTS.headline(result)["Cuts and their controls"]["Cut"].tolist()
-    assert shown == ["Uni, every layer", "Cross, every layer", "ACC masked"]
     text = (result.folder / "report.html").read_text()
     assert "size-matched random cut" in text and "control-effects" in result.figures()
 

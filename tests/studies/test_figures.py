@@ -245,7 +245,11 @@ def test_held_out_curves_skip_epochs_where_nothing_was_evaluated():
     loss = figure.axes[0]
     mean = loss.lines[5]
     assert list(mean.get_xdata()) == [2, 4] and list(mean.get_ydata()) == pytest.approx([0.8, 0.6])
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["training", "held out"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "training",
+        "held out, not used in training",
+        "from here on, only the main head is trained",
+    ]
 
 
 def test_groups_of_fits_get_a_colour_each():

@@ -1,6 +1,7 @@
 import base64
 import re
 import warnings
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,10 +12,13 @@ from matplotlib.figure import Figure
 from synthetic import SPEC, by_factors, findings_of, tidy
 
 from emg_lens.data.leakage import SHARED, Leakage
+from emg_lens.studies.report.answers import answers_to_questions
 from emg_lens.studies.report.figures import to_svg
 from emg_lens.studies.report.guide import reading_guide
+from emg_lens.studies.report.html_pieces import FIRST_ROWS, MOST_ROWS, text_table
 from emg_lens.studies.report.leakage_section import leakage_by_cohort, leakage_sentences, leakage_table
 from emg_lens.studies.report.page import _named, render_report
+from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
 from emg_lens.studies.report.view import VIEWS, View, views_of
 from emg_lens.studies.results.findings import Findings
 from emg_lens.studies.spec.study_spec import StudySpec
@@ -74,11 +78,11 @@ def html():
 
 def test_the_page_is_well_formed_and_has_every_section(html):
     page = Page(html)
-    assert page.tags.count("h1") == 1 and page.tags.count("img") == 4
-    headings = "Cohort and data, Leakage between training and test, Study, Results, Training"
-    headings += ", How to read these numbers, Statistics in full, Audit, How to reproduce"
-    for heading in headings.split(", "):
-        assert f"<h2>{heading}</h2>" in html
+    assert page.tags.count("h1") == 1 and page.tags.count("img") == 5
+    headings = "Results, Cohort and data, Leakage between training and test, Model and training"
+    headings += ", What this study does not show, How to read these numbers, Statistics in full, Audit"
+    headings += ", How to reproduce"
+    assert re.findall(r"<h2[^>]*>([^<]*)", html) == headings.split(", ")
     written = ["Which layers?", "simulated", "12 emg, 36 acc, 40 samples each at 20 Hz", "fist, rest", "2.13.0"]
     written += ["one repetition is missing (1 of 12 fits)", "isonet", "AdamW", "All 10 test trials come from a subject"]
     written += ["name: isonet-table3", "emg-lens run spec.yaml", "Which layers?", "3d2bf8de"]
@@ -92,7 +96,7 @@ def test_the_page_loads_nothing_and_runs_nothing(html):
     for name, value in page.attributes:
         assert not name.startswith("on")
         if name in ("src", "href", "srcset", "action"):
-            assert value.startswith("data:image/svg+xml;base64,")
+            assert value.startswith(("data:image/svg+xml;base64,", "#"))
     assert not re.search(r"https?://|url\(|@import", html)
 
 
@@ -112,20 +116,45 @@ def test_the_page_shows_table_3_its_marks_and_the_identities(html):
     assert "Live layers cut" in text and "Single layers compared with all layers" in text
 
 
-def test_the_summary_gives_the_effect_of_all_layers_with_interval_and_significance(html):
-    made = paper()
-    row = made.tests_table.set_index("condition").loc["cross_modal/from_beginning/L5"]
-    change = f"−{-row['difference']:.1f} pp (95 % CI [−{-row['ci_low']:.1f}, −{-row['ci_high']:.1f}])"
-    limits = {"*": ".05", "**": ".01", "***": ".001", "****": ".0001"}
-    text = Page(html).text
-    change = f"accuracy changes by {change}, corrected p < {limits[row['stars']]}"
-    assert f"Cross-modal edges cut in every layer: {change}." in text
-    assert "Cross-modal edges cut in L3 alone, the layer with the largest effect: accuracy changes by −" in text
+def test_the_first_screen_has_quality_answers_and_the_main_figure(html):
+    first = html[: html.index('id="results"')]
+    assert first.count("<img") == 1 and "Is there fusion, and where?" in first
+    answers = answers_to_questions(paper())
+    assert answers and all(escape(text) in first for texts in answers.values() for text in texts[:4])
+
+
+def test_warnings_and_quality_come_before_the_answers():
+    scores = paper_scores(6).assign(train=1.0, reference=0.99, accuracy_chance=0.1)
+    made = findings_of(scores)
+    (cell,) = made.cells
+    text = Page(page_of(made)).text
+    assert quality_warning(cell) and quality_line(cell)
+    assert text.index(quality_warning(cell)) < text.index(quality_line(cell)) < text.index("Is there fusion")
+
+
+def test_every_link_of_the_contents_has_a_section(html):
+    links = [value for name, value in Page(html).attributes if name == "href"]
+    assert len(links) == 9 and all(f'<h2 id="{link[1:]}">' in html for link in links)
+
+
+def test_a_long_table_shows_its_first_rows_and_folds_the_others():
+    table = pd.DataFrame({"Head": [f"H{k}" for k in range(40)], "Drop": "0.1"})
+    shown, _, folded = text_table(table).partition("<details><summary>All 40 rows</summary>")
+    assert shown.count("<tr") == 1 + FIRST_ROWS and folded.count("<tr") == 41
+    assert "<details" not in text_table(table[:MOST_ROWS])
+
+
+def test_on_a_phone_a_table_is_folded_by_mode(html):
+    wide, _, folded = html.partition('<div class="folded">')
+    assert folded.startswith("<details open><summary>Individual</summary>")
+    assert "<details><summary>RFB</summary>" in folded and '<div class="wide">' in wide
+    assert ".folded { display: none; }" in html and ".wide { display: none; }" in html
 
 
 def test_every_word_of_the_reading_guide_is_on_the_page(html):
     text = Page(html).text
-    assert all(name in text and words in text for name, words in reading_guide("accuracy").items())
+    guide = reading_guide(paper())
+    assert len(guide) == 9 and all(name in text and words in text for name, words in guide.items())
     for must in ("fraction of a signal", "separate interventions", "off-distribution", "self-repair"):
         assert must in text
 
@@ -152,8 +181,10 @@ def test_a_report_of_single_conditions_only_or_without_audit_is_made_too():
 def test_a_study_of_unmasked_models_alone_has_a_report():
     scores = by_factors({("both",): [0.9, 0.8], ("emg",): [0.7, 0.75]}, ["sensors"])
     text = Page(page_of(findings_of(scores, factors={"sensors": {"both": {}, "emg": {}}}))).text
-    assert "Accuracy by sensors" in text and "0.725 to 0.850" in text
+    assert "Accuracy by sensors" in text and "0.850 ± " in text
     assert "Single conditions" not in text and "Audit" not in text
+    settings = text.index("How to reproduce")
+    assert not re.search("cut|mask|ablat|condition", text[:settings], re.IGNORECASE), "nobody cut anything"
 
 
 def test_one_subject_makes_a_report_without_intervals():
@@ -167,9 +198,11 @@ def test_a_regression_report_uses_the_metric_and_unit_of_the_regression():
     text = Page(page_of(findings_of(scores, metrics=("mae",)))).text
     tests = findings_of(scores, metrics=("mae",)).tests_table
     worst = tests.query("mode == 'individual' and edges == 'unimodal'").nlargest(1, "difference").iloc[0]
-    sentence = f"cut in L{worst['layer'] + 1:.0f} alone, the layer with the largest effect: MAE changes by"
-    assert f"{sentence} +{worst['difference']:.3f} (95 % CI [" in text, "the worst layer is where the error rises most"
-    assert "MAE, unmasked" in text and "Change %" in text
+    sentence = (
+        f"with unimodal edges of L{worst['layer'] + 1:.0f} cut, MAE rises by {worst['difference']:.3f} (95 % CI ["
+    )
+    assert sentence in text, "the worst layer is where the error rises most"
+    assert "Increase [95 % CI]" in text and "Change %" in text
     results = text[text.index("Results") : text.index("Statistics in full")]
     assert "ccuracy" not in results and " pp" not in results
 

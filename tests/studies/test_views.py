@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic import by_factors, cell_of, findings_of, head_scores, tidy
 
+from emg_lens.data.leakage import SHARED, Leakage
 from emg_lens.registry import UnknownNameError
 from emg_lens.studies.report.figures import to_svg
 from emg_lens.studies.report.view import VIEWS, views_of
@@ -48,25 +49,29 @@ def names(findings: Findings) -> list[str]:
 
 
 def test_by_default_a_study_gets_the_views_that_its_tags_and_factors_allow():
-    assert names(findings_of(paper_scores(3))) == ["layer-sweep", "training"]
-    assert names(findings_of(with_extras(paper_scores(3), joint=0.5))) == ["layer-sweep", "single", "training"]
-    assert names(findings_of(head_scores())) == ["ranking", "training"]
-    assert names(findings_of(tidy(baseline=[0.9], cut=[0.5]))) == ["single", "training"]
+    assert names(findings_of(paper_scores(3))) == ["answers", "layer-sweep", "training"]
+    assert names(findings_of(with_extras(paper_scores(3), joint=0.5))) == [
+        "answers",
+        "layer-sweep",
+        "single",
+        "training",
+    ]
+    assert names(findings_of(head_scores())) == ["answers", "ranking", "training"]
+    assert names(findings_of(tidy(baseline=[0.9], cut=[0.5]))) == ["answers", "single", "training"]
     two = by_factors({(level,): [0.9, 0.8] for level in SENSORS}, ["sensors"])
-    assert names(findings_of(two, factors={"sensors": SENSORS})) == ["grid", "training"]
+    assert names(findings_of(two, factors={"sensors": SENSORS})) == ["answers", "grid", "training"]
     three = by_factors({(level,): [0.9, 0.8] for level in SIZES}, ["d"])
-    assert names(findings_of(three, factors={"d": SIZES})) == ["grid", "curve", "training"]
+    assert names(findings_of(three, factors={"d": SIZES})) == ["answers", "grid", "curve", "training"]
     seeds = by_factors({(seed,): [0.9, 0.8] for seed in ("0", "1", "2")}, ["seed"])
-    assert names(findings_of(seeds, factors={"seed": 3})) == ["training"], "seeds are averaged, not compared"
+    assert names(findings_of(seeds, factors={"seed": 3})) == ["answers", "training"], "seeds are averaged, not compared"
 
 
-def test_a_study_that_asks_for_table_3_gets_nothing_else():
+def test_a_study_that_asks_for_table_3_gets_nothing_else_but_the_answers():
     findings = findings_of(with_extras(paper_scores(3), joint=0.5), views=["layer-sweep"])
-    assert names(findings) == ["layer-sweep"]
-    (view,) = views_of(findings)
+    assert names(findings) == ["answers", "layer-sweep"]
+    _, view = views_of(findings)
     assert next(iter(view.tables(findings))) == "Layer by layer"
     assert list(view.figures(findings)) == ["layers", "profile"]
-    assert list(view.headline(findings)) == ["Layer by layer"]
 
 
 def test_an_unknown_view_is_an_error_of_one_line_that_lists_the_known():
@@ -118,7 +123,7 @@ def test_heads_leave_table_3_and_the_single_conditions_alone():
     scores = pd.concat([with_extras(paper_scores(6), joint=0.5), head_scores(5, 2).query("condition != 'baseline'")])
     scores = scores[scores["subject"].isin(["s1", "s2", "s3", "s4", "s5"])]
     findings = findings_of(scores)
-    assert names(findings) == ["layer-sweep", "single", "ranking", "training"]
+    assert names(findings) == ["answers", "layer-sweep", "single", "ranking", "training"]
     (cell,) = findings.cells
     assert len(layout_ranking(cell)) == 10 and len(layout_layer_sweep(cell)) == 11
     (single,) = VIEWS["single"].tables(findings).values()
@@ -136,11 +141,11 @@ def test_the_map_of_heads_shows_every_change_at_its_place():
     assert [t.get_text() for t in one.get_yticklabels()] == ["L1", "L2"]
     assert [t.get_text() for t in one.get_xticklabels()] == ["H0", "H1", "H2"]
     assert [(t.get_text(), t.get_position()) for t in one.texts] == [("†", (0, 0))]
-    assert bar.get_ylabel() == "Change in accuracy (pp)"
+    assert bar.get_ylabel() == "Change in accuracy (pp); † structural null"
     assert not overlaps(figure)
 
 
-def test_what_is_worse_is_red_for_errors_too():
+def test_what_is_worse_is_orange_for_errors_too():
     scores = head_scores(2, 3).assign(mae=lambda s: 1 - s["accuracy"])
     maps = [figure_heads(cell_of(scores, metric=metric)).axes[0].images[0] for metric in ("accuracy", "mae")]
     worst = [image.to_rgba(image.get_array())[1, 2] for image in maps]
@@ -217,6 +222,15 @@ def test_levels_are_compared_if_the_study_asks():
     assert table.attrs["notes"][-1].startswith("No CI: an interval needs at least 5 subjects (n = 2)")
     assert "Wilcoxon signed-rank (paired), Bonferroni over 1 comparison per factor" in table.attrs["notes"][0]
     assert list(VIEWS["grid"].tables(findings)) == ["Accuracy by sensors × d", "Comparison of levels"]
+
+
+def test_a_comparison_of_levels_warns_of_gestures_that_were_recorded_in_blocks():
+    statistics = {"test": "wilcoxon", "compare": [{"factor": "sensors", "to": "both"}]}
+    shared = dict.fromkeys(SHARED, 0)
+    report = Leakage(1, 10, 18, shared, class_repeats=0.88, class_repeats_at_random=0.05).to_dict()
+    entries = [report | {"fit": fit} for fit in grid_findings().facts["fit"]]
+    notes = layout_levels(grid_findings(statistics=statistics, leakage=entries)).attrs["notes"]
+    assert [note for note in notes if note.startswith("88% of consecutive repetitions")] == notes[-1:]
 
 
 def test_the_grid_shows_every_subject_mean_and_deviation():
@@ -299,9 +313,9 @@ def test_every_level_has_a_table_and_figures_of_its_own():
     scores = pd.concat([paper_scores(4, seed=k).assign(sensors=level) for k, level in enumerate(SENSORS)])
     findings = findings_of(scores, factors={"sensors": SENSORS})
     assert [cell.label for cell in findings.cells] == ["sensors: both", "sensors: emg"]
-    tables = VIEWS["layer-sweep"].headline(findings)
-    assert list(tables) == ["Layer by layer · sensors: both", "Layer by layer · sensors: emg"]
-    for level, table in zip(SENSORS, tables.values(), strict=True):
+    tables = VIEWS["layer-sweep"].tables(findings)
+    for level in SENSORS:
+        table = tables[f"Layer by layer · sensors: {level}"]
         alone = layout_layer_sweep(cell_of(scores[scores["sensors"] == level]))
         pd.testing.assert_frame_equal(table, alone)
     assert list(VIEWS["layer-sweep"].figures(findings))[0] == "layers · sensors: both"

@@ -1,24 +1,48 @@
-"""The main figure and the table of verdicts: every distinct ablation with its interval and its controls."""
+"""The main figure and the table of verdicts: every distinct ablation with its interval and its controls.
+
+A study without ablations has a main figure of its models: their scores next to the simple reference and to chance.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.answers import FUSION, OTHERS, PLACES, SENSORS, ablations_by_question
-from emg_lens.studies.report.figures import DARK, GREY, WIDTH, new_figure, place_legend, wrapped_text
+from emg_lens.studies.report.answers import OTHERS, PLACES, SENSORS, ablations_by_question
+from emg_lens.studies.report.figures import (
+    DARK,
+    DOTTED,
+    EXPECTED,
+    RANDOM_CONTROL,
+    UNMASKED,
+    ablation_colour,
+    new_figure,
+    place_legend,
+    plain_text,
+    wrapped_text,
+)
 from emg_lens.studies.report.verdict_sentences import harm, what_was_done, with_interval_of
 from emg_lens.studies.report.view import View, in_each_cell
-from emg_lens.studies.report.wording import UNIT_WORDS, metric_words, p_value
+from emg_lens.studies.report.wording import UNIT_WORDS, metric_name, metric_words, p_value, value
 from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.results.quality import quality_of
 from emg_lens.studies.results.verdicts import Verdict, verdicts_of
+from emg_lens.studies.statistics.intervals import mean_interval
+from emg_lens.sweeps.conditions import BASELINE
 
-COLOUR_OF = {SENSORS: "#009E73", FUSION: "#0072B2", PLACES: "#0072B2", OTHERS: "#CC79A7"}
-MOST_ROWS = {PLACES: 6, OTHERS: 6, SENSORS: 8}
-"""The figure shows the largest drops of each question; the table has all of them."""
+NARROW = 4.4
+"""Width of the main figure in inches: it stays legible on a phone."""
+LABEL = 32
+"""Letters of a row's name before it is wrapped."""
+MOST_ROWS = {PLACES: 6, OTHERS: 6, SENSORS: 6}
+"""The figure of one cell shows the largest drops of each question; the table has all of them."""
+MOST_CELLS = 6
+"""Cells of one figure; of several cells it shows half as many rows each."""
+CIRCLES: dict[str, Any] = {"marker": "o", "ms": 3, "mfc": "none", "mec": RANDOM_CONTROL, "mew": 0.6, "ls": "none"}
 
 
 def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | None:
@@ -26,7 +50,8 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
     if not verdicts:
         return None
     unit = UNIT_WORDS.get(verdicts[0].row["unit"], "")
-    interval = f" [{100 * cell.statistics.confidence:g} % CI]"
+    has_interval = any(not np.isnan(one.interval[0]) for one in verdicts)
+    interval = f" [{100 * cell.statistics.confidence:g} % CI]" * has_interval
     word = f"{harm(cell).capitalize()}{', ' * bool(unit)}{unit}{interval}"
     rows = [
         [
@@ -41,78 +66,146 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
     ]
     columns = ["Ablation", word, "Subjects worse", "Random controls that hurt less", "p", "Verdict"]
     table = pd.DataFrame(rows, columns=columns)
+    table.attrs["optional"] = ["Subjects worse", "p", "Random controls that hurt less"]
+    meanings = {
+        "shown": "the interval excludes zero, the ablation hurts more than its random controls (p, corrected for all"
+        f" {verdicts[0].n_screened} ablations with random controls), and no superset ablation hurts less",
+        "no control": "no or too few random controls",
+        "no interval": "fewer than five subjects, or all changed alike",
+    }
+    used = {"shown", *(one.verdict for one in verdicts)}
     table.attrs["notes"] = [
-        "Shown: the interval excludes zero, the ablation hurts more than its random controls (p, corrected for all"
-        f" {max(one.n_screened for one in verdicts)} ablations with random controls), and no superset ablation hurts"
-        " less. No control: no or too few random controls. No interval: fewer than five subjects, or all changed alike."
+        " ".join(f"{word.capitalize()}: {meaning}." for word, meaning in meanings.items() if word in used)
     ]
     return table
 
 
-def figure_answers(cell: Cell, verdicts: Sequence[Verdict]) -> Figure | None:
+def figure_answers(judged: Sequence[tuple[Cell, Sequence[Verdict]]]) -> Figure | None:
     """Draw the drop under every ablation with its interval and its random controls, grouped by question."""
-    groups = ablations_by_question(cell, verdicts)
-    groups = {question: some[: MOST_ROWS.get(question, len(some))] for question, some in groups.items()}
-    rows = [(question, one) for question, some in groups.items() for one in some]
-    if not rows:
+    rows_of = [(cell, _rows(cell, verdicts, len(judged) > 1)) for cell, verdicts in judged]
+    rows_of = [(cell, rows) for cell, rows in rows_of if rows][:MOST_CELLS]
+    if not rows_of:
         return None
-    metric, unit = metric_words(cell.metric), UNIT_WORDS.get(rows[0][1].row["unit"], "")
-    with new_figure(WIDTH, 0.8 + 0.22 * (len(rows) + len(groups))) as figure:
-        axes, drawn, at, ticks = figure.subplots(), {}, 0.0, {}
-        axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
-        for (before, _), (question, one) in pairwise([("", None), *rows]):
-            if question != before:
-                axes.text(0.0, at, question, transform=axes.get_yaxis_transform(), fontweight="bold", va="center")
-                at += 1
-            ticks[at] = wrapped_text(what_was_done(one.row, cell), 44)
-            drawn |= _draw_row(axes, at, one, cell, COLOUR_OF.get(question, COLOUR_OF[FUSION]))
-            at += 1
-        axes.set_yticks(list(ticks), list(ticks.values()))
-        axes.set_ylim(at - 0.4, -0.6)
-        axes.set_xlabel(f"{harm(cell).capitalize()} in {metric}{f' ({unit})' * bool(unit)}")
+    heights = [sum(_height(label) for label, _ in rows) + 1.5 for _, rows in rows_of]
+    with new_figure(NARROW, 0.7 + 0.2 * sum(heights)) as figure:
+        panels = figure.subplots(len(rows_of), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
+        drawn: dict[str, Any] = {}
+        for axes, (cell, rows) in zip(panels, rows_of, strict=True):
+            drawn |= _draw_panel(axes, cell, rows)
+        for axes, (cell, _) in zip(panels, rows_of, strict=True):
+            at_chance = np.nan if cell.chance is None else _drop_at(cell, cell.chance)
+            if at_chance < axes.get_xlim()[1]:
+                drawn["chance"] = axes.axvline(at_chance, **DOTTED, zorder=0)
+        cell, unit = rows_of[0][0], UNIT_WORDS.get(rows_of[0][0].tests["unit"].iloc[0], "")
+        panels[-1].set_xlabel(f"{harm(cell).capitalize()} in {metric_words(cell.metric)}{f' ({unit})' * bool(unit)}")
+        place_legend(figure, drawn, n_columns=3)
+    return figure
+
+
+def _rows(cell: Cell, verdicts: Sequence[Verdict], is_one_of_many: bool) -> list[tuple[str, Verdict | None]]:
+    """Labels and verdicts in the order of the figure; a heading has no verdict."""
+    rows: list[tuple[str, Verdict | None]] = []
+    for question, some in ablations_by_question(cell, verdicts).items():
+        if question == SENSORS:  # with each modality's mean as well, the figure would show every sensor twice
+            some = [one for one in some if one.row.get("by") != "mean"] or some
+        most = MOST_ROWS.get(question, len(some))
+        some = some[: most // 2 if is_one_of_many else most]
+        rows += [
+            (plain_text(question), None),
+            *((wrapped_text(what_was_done(one.row, cell), LABEL), one) for one in some),
+        ]
+    return rows
+
+
+def _height(label: str) -> float:
+    """Height of a row in units of a row of one line."""
+    return max(1.0, 0.75 * (1 + label.count("\n")))
+
+
+def _draw_panel(axes: Axes, cell: Cell, rows: Sequence[tuple[str, Verdict | None]]) -> dict[str, Any]:
+    """Draw the ablations of one cell; return the legend's entries."""
+    axes.axvline(0, color=DARK, linewidth=0.8, zorder=1)
+    drawn, at, places = {}, 0.0, []
+    for (before, _), (label, one) in pairwise([("", None), *rows]):
+        at += (_height(before) + _height(label)) / 2
+        places.append(at)
+        if one is not None:
+            drawn |= _draw_row(axes, at, one, cell)
+    axes.set_yticks(places, [label for label, _ in rows])
+    for tick, (_, one) in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if one is None else "normal")
+    axes.set_ylim(at + 0.7, 0.3)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", length=2.5)
+    chance = "" if cell.chance is None else f", chance {value(cell.chance)}"
+    about = f"Unmasked models: {metric_words(cell.metric)} {value(cell.baseline)}{chance}"
+    axes.set_title(plain_text(f"{cell.label}\n{about}" if cell.label else about), fontsize=7.5)
+    return drawn
+
+
+def _draw_row(axes: Axes, at: float, one: Verdict, cell: Cell) -> Mapping[str, Any]:
+    """Draw one ablation; return the legend's entries."""
+    drawn, colour = {}, ablation_colour(one.row)
+    if one.cut.random:
+        (drawn["random control"],) = axes.plot(
+            _drop_at(cell, np.array(one.cut.random)), [at] * len(one.cut.random), **CIRCLES
+        )
+    axes.hlines(at, *one.interval, color=colour, linewidth=1.8, zorder=3)
+    shown = one.verdict == "shown"
+    axes.plot(one.drop, at, "o", ms=5.5, mec=colour, mfc=colour if shown else "white", mew=1.2, zorder=4)
+    (drawn["effect shown" if shown else "not shown"],) = axes.plot(
+        [], [], "o", ms=5.5, mec=DARK, mfc=DARK if shown else "white"
+    )
+    if not np.isnan(one.cut.cls_path_closed):
+        axes.plot(_drop_at(cell, one.cut.cls_path_closed), at, "x", ms=5, mew=1.2, color=colour, zorder=4)
+        (drawn["path through CLS closed too"],) = axes.plot([], [], "x", ms=5, mew=1.2, color=DARK)
+    return drawn
+
+
+def _drop_at(cell: Cell, values: Any) -> Any:
+    """Drop of the metric where it has these values; positive = worse than the unmasked models."""
+    scale = (100 if cell.is_fraction else 1) * (-1 if cell.lower_is_better else 1)
+    return scale * (cell.baseline - values)
+
+
+def figure_models(findings: Findings) -> Figure | None:
+    """Draw the models of every cell: subjects, mean with interval, simple reference and chance."""
+    cells = [cell for cell in findings.cells if len(cell.values)]
+    with new_figure(NARROW, 0.9 + 0.32 * len(cells)) as figure:
+        axes, drawn = figure.subplots(), {}
+        for at, cell in enumerate(cells):
+            values, quality = cell.values[BASELINE].to_numpy(), quality_of(cell)
+            bounds = (0.0, 1.0) if cell.is_fraction else (-np.inf, np.inf)
+            spread = np.random.default_rng(0).uniform(-0.15, 0.15, len(values))
+            (drawn["a subject"],) = axes.plot(values, at + spread, "o", ms=3, color=UNMASKED, alpha=0.4, mew=0)
+            axes.hlines(at, *mean_interval(values, cell.statistics.confidence, bounds), color=UNMASKED, linewidth=1.8)
+            (drawn["mean with interval"],) = axes.plot(values.mean(), at, "o", ms=5.5, color=UNMASKED)
+            if quality is not None and quality.reference == quality.reference:
+                (drawn["simple reference"],) = axes.plot(quality.reference, at, **EXPECTED)
+            if cell.chance is not None:
+                drawn["chance"] = axes.vlines(cell.chance, at - 0.4, at + 0.4, **DOTTED)
+        names = [wrapped_text(", ".join(cell.levels.values()) or "models", LABEL) for cell in cells]
+        axes.set_yticks(range(len(cells)), names)
+        axes.set_ylim(len(cells) - 0.4, -0.6)
+        axes.set_xlabel(metric_name(findings.metric))
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", length=2.5)
         place_legend(figure, drawn, n_columns=4)
     return figure
 
 
-def _draw_row(axes: Axes, at: float, one: Verdict, cell: Cell, colour: str) -> Mapping[str, object]:
-    """Draw one ablation; return the legend's entries."""
-    scale = (100 if cell.is_fraction else 1) * (-1 if cell.lower_is_better else 1)
-    base, drawn = cell.baseline, {}
-    if one.cut.random:
-        (drawn["random control"],) = axes.plot(
-            scale * (base - np.array(one.cut.random)),
-            [at] * len(one.cut.random),
-            "o",
-            ms=3,
-            mfc="none",
-            mec=GREY,
-            mew=0.6,
-        )
-    axes.hlines(at, *one.interval, color=colour, linewidth=1.6, zorder=3)
-    shown = one.verdict == "shown"
-    (line,) = axes.plot(one.drop, at, "o", ms=5, mec=colour, mfc=colour if shown else "white", zorder=4)
-    drawn["shown" if shown else "not shown"] = line
-    if not np.isnan(one.cut.cls_path_closed):
-        closed = scale * (base - one.cut.cls_path_closed)
-        (drawn["path through CLS closed as well"],) = axes.plot(closed, at, "x", ms=5, color=colour, zorder=4)
-    return drawn
-
-
 class Answers(View):
-    """The verdicts of a study in one figure and one table."""
+    """The main figure of a study, and its table of verdicts. Every report has it."""
 
     name, order = "answers", 0
     captions = {
-        "answers": "Mean drop over subjects under each ablation, with its confidence interval (bar) and its random"
-        " controls (small circles). Filled: the effect is shown. Hollow: it is not. Right of zero: worse than the"
-        " unmasked models."
+        "answers": "Mean change over subjects under each ablation (bar: confidence interval). Right of zero: worse.",
+        "models": "Scores of the models on test trials.",
     }
 
     def shows(self, findings: Findings) -> bool:
-        """Whether the study has ablations."""
-        return any(len(cell.tests) for cell in findings.cells)
+        """Whether there are scores: always."""
+        return len(findings.scores) > 0
 
     def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
         """The table of verdicts of every cell."""
@@ -120,9 +213,9 @@ class Answers(View):
         return in_each_cell(findings, "Verdicts", lambda cell: layout_verdicts(cell, judged[cell]))
 
     def figures(self, findings: Findings) -> Mapping[str, Figure]:
-        """The main figure of every cell."""
-        judged = dict(verdicts_of(findings))
-        return in_each_cell(findings, "answers", lambda cell: figure_answers(cell, judged[cell]))
+        """The main figure."""
+        ablations = figure_answers(verdicts_of(findings))
+        return {"models": figure_models(findings)} if ablations is None else {"answers": ablations}
 
 
 ANSWERS = Answers()

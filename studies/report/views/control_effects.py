@@ -1,21 +1,22 @@
 """Every cut next to its controls: size-matched random cuts, superset ablations, and the closed path through CLS."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.studies.report.figures import (
-    COLOURS,
-    GREY,
+    DARK,
+    RANDOM_CONTROL,
     WIDTH,
+    ablation_colour,
     draw_references,
     new_figure,
     place_legend,
     wrapped_text,
 )
-from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     EMPTY,
     SIZE_MATCHED,
@@ -23,10 +24,9 @@ from emg_lens.studies.report.wording import (
     cut_names,
     metric_name,
     metric_words,
-    single_conditions,
     value,
 )
-from emg_lens.studies.results.control_effects import Controlled, controlled_cuts, cuts_of_every_layer
+from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
 
 CLS_CLOSED = "Path through CLS closed"
@@ -35,11 +35,6 @@ CLS_CLOSED = "Path through CLS closed"
 def layout_control_effects(cell: Cell) -> pd.DataFrame | None:
     """Lay out one row per cut: the metric under the cut and under each kind of control."""
     return _layout(cell, _cuts_with_controls(cell))
-
-
-def _layout_of_whole_cuts(cell: Cell) -> pd.DataFrame | None:
-    shown = {*cuts_of_every_layer(cell), *single_conditions(cell.tests)["condition"]}
-    return _layout(cell, [one for one in _cuts_with_controls(cell) if one.condition in shown])
 
 
 def _cuts_with_controls(cell: Cell) -> list[Controlled]:
@@ -86,17 +81,18 @@ def figure_control_effects(cell: Cell) -> Figure | None:
     cuts, names = [one for one in controlled_cuts(cell) if one.random], cut_names(cell)
     if not cuts:
         return None
+    colours = {row["condition"]: ablation_colour(row) for row in cell.tests.to_dict("records")}
     with new_figure(WIDTH * 0.72, 1.0 + 0.24 * len(cuts)) as figure:
         axes, drawn = figure.subplots(), {}
         draw_references(axes, cell.baseline, None, vertical=False)
         for at, one in enumerate(cuts):
+            colour, hollow = colours[one.condition], {"mfc": "white", "mec": DARK}
+            circles = {"ms": 3, "mfc": "none", "mec": RANDOM_CONTROL, "mew": 0.6}
             marks = {
-                "size-matched random cuts": axes.plot(
-                    one.random, [at] * len(one.random), "o", ms=3, mfc="none", mec=GREY, mew=0.6
-                ),
-                "the cut": axes.plot(one.mean, at, "o", ms=5, color=COLOURS[0], zorder=4),
-                "superset ablation": axes.plot(one.superset_mean, at, "D", ms=4, mfc="white", mec=COLOURS[1], zorder=5),
-                "path through CLS closed": axes.plot(one.cls_path_closed, at, "x", ms=5, color=COLOURS[1], zorder=5),
+                "random control": axes.plot(one.random, [at] * len(one.random), "o", **circles),
+                "the ablation": axes.plot(one.mean, at, "o", ms=5, color=colour, zorder=4),
+                "superset ablation that hurts less": axes.plot(one.superset_mean, at, "D", ms=4, **hollow, zorder=5),
+                "path through CLS closed as well": axes.plot(one.cls_path_closed, at, "x", color=colour, zorder=5),
             }
             drawn |= {name: line for name, (line,) in marks.items() if not np.isnan(line.get_xdata()).all()}
         axes.set_yticks(range(len(cuts)), [wrapped_text(names[one.condition], 36) for one in cuts])
@@ -113,9 +109,7 @@ class ControlEffects(View):
 
     name, order = "control-effects", 30
     captions = {
-        "control-effects": "Each cut (coloured) with its size-matched random cuts (grey, one circle per random"
-        " cut), a superset ablation that hurts less (diamond, if there is one), and, for edges cut in every layer,"
-        " the same cut with the path through CLS closed (cross). Means over subjects. Dashed: unmasked models."
+        "control-effects": "Means over subjects under each ablation and under its controls. Dashed: unmasked models."
     }
     cell_tables = {"Cuts and their controls": layout_control_effects}
     cell_figures = {"control-effects": figure_control_effects}
@@ -123,10 +117,6 @@ class ControlEffects(View):
     def shows(self, findings: Findings) -> bool:
         """Whether cuts have controls."""
         return any(_cuts_with_controls(cell) for cell in findings.cells)
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """As `tables`, but only with cuts in every layer and conditions outside the layer sweep."""
-        return in_each_cell(findings, "Cuts and their controls", _layout_of_whole_cuts)
 
 
 CONTROL_EFFECTS = ControlEffects()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import WIDTH, colour_of, new_figure, plain_text
+from emg_lens.studies.report.figures import WIDTH, category_colour, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.grid import subject_means
@@ -27,8 +27,8 @@ class Curve(View):
 
     name, order = "curve", 15
     captions = {
-        "curve": "Unmasked models at each level of the factor: mean with confidence interval over subjects (no"
-        " interval for fewer than five subjects, or if all have the same value)."
+        "curve": "Models at each level of the factor: mean over subjects, with its confidence interval (band) where"
+        " there is one."
     }
 
     def shows(self, findings: Findings) -> bool:
@@ -96,9 +96,10 @@ def figure_curve(findings: Findings, factor: str) -> Figure:
     with new_figure(WIDTH * (0.72 if others else 0.5), 2.4) as figure:
         axes = figure.subplots()
         for k, (name, line) in enumerate(points.groupby("others", sort=False)):
-            style = {"color": colour_of(k), "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}
+            colour = category_colour(k)
+            style = {"color": colour, "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}
             axes.plot(line["level"], line["mean"], "o-", **style)
-            axes.fill_between(line["level"], line["ci_low"], line["ci_high"], color=colour_of(k), alpha=0.18, lw=0)
+            axes.fill_between(line["level"], line["ci_low"], line["ci_high"], color=colour, alpha=0.18, lw=0)
         if levels[0] > 0 and max(steps) >= WIDE * min(steps):
             axes.set_xscale("log")
             axes.minorticks_off()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import WIDTH, colour_of, new_figure, plain_text
+from emg_lens.studies.report.figures import WIDTH, category_colour, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.curve import ordered_factors
@@ -76,7 +76,7 @@ def figure_drops(findings: Findings) -> Figure:
     with new_figure(WIDTH * 0.72, 2.4) as figure:
         axes = figure.subplots()
         for k, (name, line) in enumerate(points.groupby("condition", sort=False)):
-            style = {"color": colour_of(k), "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}
+            style = {"color": category_colour(k), "linewidth": 1.2, "markersize": 3.5, "label": plain_text(str(name))}
             axes.plot(line["level"], line["drop"], "o-", **style)
         axes.axhline(THRESHOLD, color="grey", linewidth=0.8, linestyle="--")
         levels = sorted(points["level"].unique())

@@ -7,7 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.figures import COLOURS, WIDTH, draw_box, metric_limits, new_figure, wrapped_text
+from emg_lens.studies.report.figures import WIDTH, category_colour, draw_box, metric_limits, new_figure, wrapped_text
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name, metric_words, value
 from emg_lens.studies.results.findings import Findings
@@ -20,7 +20,7 @@ class ElectrodeSetSpread(View):
     """Spread over random electrode sets (not over subjects)."""
 
     name, order = "electrode-sets", 6
-    captions = {"electrode-sets": "Unmasked models: each dot is the mean over subjects for one random electrode set."}
+    captions = {"electrode-sets": "Each dot is the mean over subjects for one random electrode set."}
 
     def shows(self, findings: Findings) -> bool:
         """Whether a study has more than one random electrode set."""
@@ -61,8 +61,7 @@ def layout_electrode_sets(findings: Findings) -> pd.DataFrame:
     table = pd.DataFrame([[value(x) for x in row] for row in body], index=index, columns=columns)
     n = len(next(iter(means.values())))
     table.attrs["notes"] = [
-        f"Unmasked models, {n} random electrode sets; {metric_words(findings.metric)} is the mean over subjects for"
-        " each set.",
+        f"{n} random electrode sets; {metric_words(findings.metric)} is the mean over subjects for each set.",
         "Electrode sets are not subjects: all tests and intervals in this report first average each subject over the"
         " sets.",
     ]
@@ -75,7 +74,7 @@ def figure_electrode_sets(findings: Findings) -> Figure:
     with new_figure(WIDTH * 0.72, 0.95 + 0.27 * (len(means) + 1)) as figure:
         axes = figure.subplots()
         for at, values in enumerate(means.values()):
-            draw_box(axes, at, pd.Series(values), COLOURS[at % len(COLOURS)], 0.6, vertical=False)
+            draw_box(axes, at, pd.Series(values), category_colour(at), 0.6, vertical=False)
         axes.set_yticks(range(len(means)), [wrapped_text(name, 36) for name in means])
         axes.set_ylim(len(means) - 0.4, -0.6)
         axes.set_xlim(*metric_limits(np.concatenate(list(means.values())), is_fraction(findings.metric)))

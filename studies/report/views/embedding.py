@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.report.figures import COLOURS, WIDTH, new_figure, plain_text
+from emg_lens.studies.report.figures import CATEGORIES, WIDTH, new_figure, plain_text
 from emg_lens.studies.report.view import OutputsView, in_each_cell, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Cell, Findings
@@ -179,8 +179,8 @@ def figure_maps(fits: Sequence[EmbeddedFit]) -> Figure | None:
 def _colours(names: Sequence[str]) -> dict[str, str]:
     """A colour for each name, in order of appearance."""
     every = list(dict.fromkeys(names))
-    if len(every) <= len(COLOURS):
-        return dict(zip(every, COLOURS, strict=False))
+    if len(every) <= len(CATEGORIES):
+        return dict(zip(every, CATEGORIES, strict=False))
     spread = matplotlib.colormaps["turbo"](np.linspace(0.03, 0.97, len(every)))
     return {name: to_hex(c) for name, c in zip(every, spread, strict=True)}
 

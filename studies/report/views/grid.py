@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from emg_lens.studies.report.figures import (
     WIDTH,
-    colour_of,
+    category_colour,
     metric_limits,
     new_figure,
     offset_in_group,
@@ -17,7 +17,7 @@ from emg_lens.studies.report.figures import (
     plain_text,
     wrapped_text,
 )
-from emg_lens.studies.report.notes import interval_notes
+from emg_lens.studies.report.notes import interval_notes, order_notes
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     CORRECTION_NAMES,
@@ -43,7 +43,7 @@ class Grid(View):
     """The metric of unmasked models at every combination of levels."""
 
     name, order = "grid", 5
-    captions = {"grid": "Unmasked models at every combination of levels: subjects (dots), mean and standard deviation."}
+    captions = {"grid": "Models at every combination of levels: subjects (dots), mean and standard deviation."}
 
     def shows(self, findings: Findings) -> bool:
         """Whether a study has factors to compare."""
@@ -108,10 +108,11 @@ def layout_levels(findings: Findings) -> pd.DataFrame:
     table = pd.DataFrame(body, columns=columns)
     sizes = rows["family_size"].unique()
     table.attrs["notes"] = [
-        f"Unmasked models; differences are paired by subject. {SIGNIFICANCE}: {TEST_NAMES[spec.test]},"
+        f"Differences are paired by subject. {SIGNIFICANCE}: {TEST_NAMES[spec.test]},"
         f" {CORRECTION_NAMES[spec.correction]} over"
         f" {' or '.join(map(str, sizes))} {'comparison' if list(sizes) == [1] else 'comparisons'} per factor.",
         *interval_notes(rows),
+        *dict.fromkeys(note for cell in findings.cells if cell.leakage for note in order_notes(cell.leakage)),
     ]
     return table if (table["Other levels"] != "").any() else table.drop(columns="Other levels")
 
@@ -132,9 +133,9 @@ def figure_grid(findings: Findings) -> Figure:
                     continue
                 some, at = values[(level, *rest)], group + offset_in_group(k, len(across))
                 spread = np.random.default_rng(0).uniform(-0.16, 0.16, len(some)) / len(across)
-                axes.scatter(at + spread, some, s=6, color=colour_of(k), alpha=0.45, linewidths=0)
+                axes.scatter(at + spread, some, s=6, color=category_colour(k), alpha=0.45, linewidths=0)
                 sd = some.std(ddof=1) if len(some) > 1 else 0
-                axes.errorbar(at, some.mean(), sd, fmt="_", color=colour_of(k), markersize=9, capsize=2.5)
+                axes.errorbar(at, some.mean(), sd, fmt="_", color=category_colour(k), markersize=9, capsize=2.5)
         style = {"rotation": 30, "ha": "right"} if turned else {}
         names = [plain_text(level) if turned else wrapped_text(level, letters) for level in down]
         axes.set_xticks(range(len(down)), names, **style)
@@ -145,7 +146,7 @@ def figure_grid(findings: Findings) -> Figure:
         if others:
             marks = {"marker": "o", "linestyle": "none", "markersize": 4}
             entries = {
-                plain_text(", ".join(rest)): Line2D([], [], color=colour_of(k), **marks)
+                plain_text(", ".join(rest)): Line2D([], [], color=category_colour(k), **marks)
                 for k, rest in enumerate(across)
             }
             place_legend(figure, entries, 4, plain_text(", ".join(others)))

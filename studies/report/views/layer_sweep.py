@@ -1,13 +1,13 @@
 """The layer sweep as in Table 3 and Figure 5 of the IsoNet paper: layers and edge types in rows, modes in columns."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from emg_lens.studies.report.layer_figures import CAPTIONS, figure_metric, figure_profile
 from emg_lens.studies.report.notes import mark_notes, study_notes
-from emg_lens.studies.report.view import View, in_each_cell
+from emg_lens.studies.report.view import View
 from emg_lens.studies.report.views.single import layout_singles
 from emg_lens.studies.report.wording import (
     EMPTY,
@@ -17,6 +17,7 @@ from emg_lens.studies.report.wording import (
     change_name,
     column_name,
     condition_cells,
+    cut_in_words,
     edge_name,
     layer_conditions,
     layer_name,
@@ -25,6 +26,12 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.sweeps.conditions import BASELINE
+
+LAYERS_CUT = {
+    "individual": "in this layer only",
+    "from_beginning": "in the layers up to this one",
+    "from_end": "from this layer on",
+}
 
 
 def layout_layer_sweep(cell: Cell) -> pd.DataFrame | None:
@@ -59,8 +66,14 @@ def layout_layer_sweep(cell: Cell) -> pd.DataFrame | None:
         index=pd.MultiIndex.from_tuples(index, names=["Layer", "Type"]),
         columns=pd.MultiIndex.from_product(columns),
     )
-    table.attrs["notes"] = [*study_notes(cell), *mark_notes(masks)]
+    table.attrs["notes"] = [_legend(kinds, modes), *study_notes(cell), *mark_notes(masks)]
     return table
+
+
+def _legend(kinds: Sequence[str], modes: Sequence[str]) -> str:
+    """Explain the short names of edges and modes."""
+    edges = [f"{edge_name(kind)}: {cut_in_words(kind)}" for kind in kinds if edge_name(kind) != kind]
+    return f"{'; '.join([*edges, *(f'{MODE_NAMES[mode]}: {LAYERS_CUT[mode]}' for mode in modes)])}."
 
 
 def layout_expected(cell: Cell) -> pd.DataFrame | None:
@@ -95,7 +108,12 @@ def layout_depth(cell: Cell) -> pd.DataFrame | None:
         {"Layers cut": pd.DataFrame(nominal), "Live layers cut": pd.DataFrame(effective)}, axis=1
     ).sort_index()
     table.index = pd.Index([str(i) for i in table.index], name="Number")
-    return table.map(value)
+    table = table.map(value)
+    table.attrs["notes"] = [
+        "Layers cut: all masked layers. Live layers cut: only those whose cut edges have a path to the readout and add"
+        " to the cut, so that both directions can be compared at the same depth."
+    ]
+    return table
 
 
 def layout_additivity(cell: Cell) -> pd.DataFrame | None:
@@ -144,10 +162,6 @@ class LayerSweep(View):
     def shows(self, findings: Findings) -> bool:
         """Whether conditions have a mode and a layer."""
         return any(len(layer_conditions(cell.tests)) for cell in findings.cells)
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
-        """The sweep of each cell."""
-        return in_each_cell(findings, "Layer by layer", layout_layer_sweep)
 
 
 LAYER_SWEEP = LayerSweep()

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from emg_lens.studies.report.answers import PLACES
 from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.view import View
@@ -53,23 +54,24 @@ def figure_heads(cell: Cell) -> Figure | None:
     width, height = min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers)
     with new_figure(width, height) as figure:
         panels = list(figure.subplots(1, len(kinds), squeeze=False, sharey=True).flat)
-        images = []
+        images, null = [], ""
         for axes, kind in zip(panels, kinds, strict=True):
             of_kind = rows[rows["edges"] == kind]
             grid = of_kind.pivot(index="layer", columns="head", values="difference").reindex(
                 index=layers, columns=heads
             )
-            colours = "RdBu_r" if cell.lower_is_better else "RdBu"
+            colours = "PuOr_r" if cell.lower_is_better else "PuOr"
             images.append(axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto"))
             for row in of_kind[of_kind["structural_null"]].to_dict("records"):
                 axes.text(heads.index(row["head"]), layers.index(row["layer"]), NULL, ha="center", va="center")
+                null = f"; {NULL} structural null"
             axes.set_xticks(range(len(heads)), [f"H{int(head)}" for head in heads])
             axes.set_yticks(range(len(layers)), [layer_name(layer) for layer in layers])
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_title(plain_text(cut_in_words(kind)))
         bar = figure.colorbar(images[0], ax=panels, shrink=0.95, pad=0.02)
-        bar.set_label(f"Change in {metric_words(cell.metric)}{unit}")
+        bar.set_label(f"Change in {metric_words(cell.metric)}{unit}{null}")
         bar.outline.set_visible(False)
     return figure
 
@@ -77,11 +79,8 @@ def figure_heads(cell: Cell) -> Figure | None:
 class HeadRanking(View):
     """Every head of every layer, the most harmful cut first."""
 
-    name, order = "ranking", 30
-    captions = {
-        "heads": "Mean change when the edges of one head are cut (fractions in percentage points). Red: worse than"
-        f" the baseline. {NULL}: structural null."
-    }
+    name, order, question = "ranking", 30, PLACES
+    captions = {"heads": "Mean change when the edges of one head are cut. Orange: worse than the baseline."}
     cell_tables = {"Heads ranked by effect": layout_ranking}
     cell_figures = {"heads": figure_heads}
 

@@ -13,7 +13,16 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from emg_lens.studies.report.figures import COLOURS, DARK, DOTTED, GREY, WIDTH, new_figure, plain_text
+from emg_lens.studies.report.figures import (
+    CATEGORIES,
+    DARK,
+    DOTTED,
+    GREY,
+    WIDTH,
+    category_colour,
+    new_figure,
+    plain_text,
+)
 from emg_lens.studies.report.view import OutputsView, by_title, outputs_of_fits, repetition_fractions
 from emg_lens.studies.report.wording import value
 from emg_lens.studies.results.findings import Findings
@@ -127,7 +136,7 @@ def figure_curves(curves: Curves) -> Figure:
         axes.plot([0, 1], [0, 1], **DOTTED)
         few = len(classes) <= MOST_NAMED
         for k, name in enumerate(classes):
-            style: dict[str, Any] = {"color": COLOURS[k % len(COLOURS)], "linestyle": "-" if k < len(COLOURS) else "--"}
+            style: dict[str, Any] = {"color": category_colour(k), "linestyle": "-" if k < len(CATEGORIES) else "--"}
             style = style | {"label": _label(name, curves)} if few else {"color": GREY, "alpha": 0.4}
             axes.plot(FALSE_RATES, curves[name].true_rates, linewidth=0.7, **style)
         for name, dash in ((MACRO, "-"), (MICRO, (0, (4, 2)))):

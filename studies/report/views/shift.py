@@ -1,12 +1,17 @@
 """Shift of the residual stream under each condition: a drop may come from off-distribution activations."""
 
-from collections.abc import Mapping
-
 import pandas as pd
 from matplotlib.figure import Figure
 
 from emg_lens.layout import CLS
-from emg_lens.studies.report.figures import COLOURS, WIDTH, colour_of, new_figure, place_legend, wrapped_text
+from emg_lens.studies.report.figures import (
+    RANDOM_CONTROL,
+    WIDTH,
+    ablation_colour,
+    new_figure,
+    place_legend,
+    wrapped_text,
+)
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import NULL, cut_names, layer_name, number
 from emg_lens.studies.results.findings import Cell, Findings
@@ -14,6 +19,7 @@ from emg_lens.studies.spec.condition_spec import RANDOM
 
 UNCHANGED = 1e-6
 """A cosine this close to 1 means equal activations, up to rounding."""
+MARKERS = "os^vDP"
 MEASURES = ["cosine", "cka", "mmd", "mmd_of_trials"]
 
 
@@ -44,16 +50,17 @@ def figure_shift(cell: Cell) -> Figure | None:
     shift, names, random_cuts, lines = _of_readout(cell), _names(cell), _random_cuts(cell), {}
     if not len(shift):
         return None
+    rows = {row["condition"]: row for row in cell.tests.to_dict("records")}
     order = list(dict.fromkeys(random_cuts.get(name, name) for name in shift["condition"].unique()))
     with new_figure(WIDTH, 3.0) as figure:
         axes = figure.subplots()
         for condition, by_layer in shift.groupby("condition", sort=False):
             name = str(condition)
-            k, dashed = order.index(random_cuts.get(name, name)), name in random_cuts
-            look = {"color": colour_of(k), "marker": "os^"[k // len(COLOURS) % 3], "ls": (0, (2, 2)) if dashed else "-"}
-            (line,) = axes.plot(by_layer["layer"], by_layer["cosine"], ms=3, lw=1, **look)
-            if not dashed:
-                lines[wrapped_text(names.get(name, name), 40)] = line
+            of, random = random_cuts.get(name, name), name in random_cuts
+            look = {"marker": MARKERS[order.index(of) % len(MARKERS)], "ls": (0, (2, 2)) if random else "-"}
+            colour = RANDOM_CONTROL if random else ablation_colour(rows.get(of, {}))
+            (line,) = axes.plot(by_layer["layer"], by_layer["cosine"], color=colour, ms=3, lw=1, **look)
+            lines["a size-matched random cut" if random else wrapped_text(names.get(name, name), 48)] = line
         layers = shift["layer"].unique()
         axes.set_xticks(layers, [layer_name(layer) for layer in layers])
         axes.set_ylabel("Cosine to the unmasked model")
@@ -93,8 +100,8 @@ class Shift(View):
     name, order = "shift", 40
     captions = {
         "shift": "Cosine similarity of the residual streams under a condition and of the unmasked model, after"
-        " every layer, at CLS (at all tokens if there is no CLS). Mean over trials and fits. Dashed: one"
-        " size-matched random cut."
+        " every layer, at CLS (at all tokens if there is no CLS). Mean over trials and fits. Grey: one size-matched"
+        " random cut of the ablation with the same marker."
     }
     cell_tables = {"Shift of the residual stream": layout_shift}
     cell_figures = {"shift": figure_shift}
@@ -102,10 +109,6 @@ class Shift(View):
     def shows(self, findings: Findings) -> bool:
         """Whether the shift was measured."""
         return any(len(cell.analysis("shift")) for cell in findings.cells)
-
-    def headline(self, findings: Findings) -> Mapping[str, pd.DataFrame]:  # noqa: ARG002
-        """No table in the terminal."""
-        return {}
 
 
 SHIFT = Shift()

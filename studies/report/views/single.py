@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from emg_lens.studies.report.equal_conditions import identities
 from emg_lens.studies.report.figures import (
-    COLOURS,
     EXPECTED,
-    GREY,
+    UNMASKED,
     WIDTH,
+    ablation_colour,
     draw_box,
     draw_legend,
     draw_references,
@@ -127,11 +127,12 @@ def figure_singles(cell: Cell) -> Figure | None:
     has_expected = _has_expected(cell, rows)
     with new_figure(WIDTH * 0.72, 0.95 + 0.27 * (len(rows) + 1)) as figure:
         axes = figure.subplots()
-        draw_box(axes, 0, values[BASELINE], GREY, 0.6, vertical=False)
+        draw_box(axes, 0, values[BASELINE], UNMASKED, 0.6, vertical=False)
         draw_references(axes, values[BASELINE].mean(), chance, vertical=False)
         for at, row in enumerate(rows.to_dict("records"), start=1):
-            draw_box(axes, at, values[row["condition"]], COLOURS[0], 0.6, row["structural_null"], vertical=False)
-            draw_significance(axes, at, 1.01, row, COLOURS[0], vertical=False)
+            colour = ablation_colour(row)
+            draw_box(axes, at, values[row["condition"]], colour, 0.6, row["structural_null"], vertical=False)
+            draw_significance(axes, at, 1.01, row, colour, vertical=False)
             if has_expected and row.get("expected_is_baseline", 0) < 1:
                 axes.plot(row["expected"], at, **EXPECTED, zorder=5)
         names = [wrapped_text(name, 36) for name in rows["condition"]]
@@ -150,9 +151,8 @@ class SingleConditions(View):
 
     name, order = "single", 20
     captions = {
-        "single": "Subjects (dots) under each single condition, compared with the unmasked model (grey box; dashed:"
-        " mean; dotted: chance, if within the axis). White diamonds: expected value, if it is not the measured"
-        " baseline."
+        "single": "Subjects (dots) under each single condition, next to the unmasked models (grey box). Boxes: median"
+        " and quartiles."
     }
     cell_tables = {
         "Single conditions": layout_measured,

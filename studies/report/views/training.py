@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from emg_lens.studies.report.figures import DARK, DOTTED, WIDTH, colour_of, new_figure, place_legend, plain_text
+from emg_lens.studies.report.figures import DARK, DOTTED, WIDTH, category_colour, new_figure, place_legend, plain_text
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import metric_name
 from emg_lens.studies.results.findings import Findings
@@ -16,7 +16,10 @@ from emg_lens.studies.results.findings import Findings
 MOST_GROUPS = 6
 """Up to this many combinations of levels have their own colour."""
 
-NOT_FITTED = {"held_out_": ("held out", (0, (3, 1.5))), "validation_": ("validation", (0, (1, 1)))}
+NOT_FITTED = {
+    "held_out_": ("held out, not used in training", (0, (3, 1.5))),
+    "validation_": ("validation, selects the epoch", (0, (1, 1))),
+}
 """Trials that are not used for fitting: prefix of their columns, name and line style."""
 
 
@@ -26,9 +29,8 @@ class TrainingCurves(View):
     name, order = "training", 90
     section = "training"
     captions = {
-        "training": "Loss and metric by epoch: one thin line per fit; thick line: mean. Held-out trials are not"
-        " used in training; validation trials select the epoch. Curves weigh every window equally, tables every"
-        " repetition. Dotted: from this epoch on, only the loss of the main head is used."
+        "training": "Loss and metric by epoch: one thin line per model; thick line: mean. Curves weigh every window"
+        " equally, tables every repetition."
     }
 
     def shows(self, findings: Findings) -> bool:
@@ -66,10 +68,10 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
     with new_figure(WIDTH * 0.72, 2.2) as figure:
         for axes, column in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
             for k, name in enumerate(names):
-                _draw_lines(axes, curves[group_of == name], column, colour_of(k), "-")
+                _draw_lines(axes, curves[group_of == name], column, category_colour(k), "-")
                 for number, (prefix, (_, style)) in enumerate(NOT_FITTED.items(), start=1):
                     if f"{prefix}{column}" in curves:
-                        colour = colour_of(k if len(names) > 1 else number)
+                        colour = category_colour(k if len(names) > 1 else number)
                         _draw_lines(axes, curves[group_of == name], f"{prefix}{column}", colour, style)
             if len(annealed):
                 axes.axvline(annealed.max(), **DOTTED)
@@ -77,12 +79,14 @@ def figure_training(curves: pd.DataFrame, groups: pd.Series | None = None) -> Fi
             axes.set_ylabel(metric_name(column))
             if (curves[column].dropna() >= 0).all():
                 axes.set_ylim(bottom=0)
-        entries = {plain_text(name): Line2D([], [], color=colour_of(k)) for k, name in enumerate(names) if name}
+        entries = {plain_text(name): Line2D([], [], color=category_colour(k)) for k, name in enumerate(names) if name}
         both = DARK if entries else None
-        entries["training"] = Line2D([], [], color=both or colour_of(0))
+        entries["training"] = Line2D([], [], color=both or category_colour(0))
         for number, (prefix, (label, style)) in enumerate(NOT_FITTED.items(), start=1):
             if f"{prefix}{metric}" in curves:
-                entries[label] = Line2D([], [], color=both or colour_of(number), linestyle=style)
+                entries[label] = Line2D([], [], color=both or category_colour(number), linestyle=style)
+        if len(annealed):
+            entries["from here on, only the main head is trained"] = Line2D([], [], **DOTTED)
         place_legend(figure, entries, n_columns=4)
     return figure
 

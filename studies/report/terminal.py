@@ -1,0 +1,57 @@
+"""What the command line prints of a study: quality of the models, answers, and one table that fits into the width."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import pandas as pd
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from emg_lens.errors import printable
+from emg_lens.studies.report.answers import answers_to_questions
+from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
+from emg_lens.studies.report.table_formats import fitted, to_rich
+from emg_lens.studies.report.view import views_of
+from emg_lens.studies.results.findings import Findings
+
+MOST_LINES = 4
+"""Lines of each kind; the report has the others."""
+MOST_ROWS = 12
+
+
+class FittedTable:
+    """A table with the columns that fit into the terminal, and its first rows."""
+
+    def __init__(self, table: pd.DataFrame, title: str) -> None:
+        self.table, self.title = table, title
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Render the table for the width of the terminal."""
+        table = fitted(self.table[:MOST_ROWS], options.max_width)
+        missing = [(len(self.table) - len(table), "row"), (self.table.shape[1] - table.shape[1], "column")]
+        left_out = [f"{n} more {what}{'s' * (n > 1)}" for n, what in missing if n]
+        table.attrs["notes"] = [
+            *table.attrs.get("notes", ()),
+            *([f"In table.md: {', '.join(left_out)}."] * bool(left_out)),
+        ]
+        yield to_rich(table, self.title)
+
+
+def terminal_parts(findings: Findings) -> list[RenderableType]:
+    """Warnings, quality of the models, answers by question, and the first table of the report."""
+    lines: list[RenderableType] = [Text(printable(findings.study.title), style="bold")]
+    lines += _first([text for cell in findings.cells if (text := quality_warning(cell))], "yellow")
+    lines += _first([text for cell in findings.cells if (text := quality_line(cell))])
+    for question, texts in answers_to_questions(findings).items():
+        answers = Table.grid(padding=(0, 1))
+        for text in _first(texts):
+            answers.add_row(" •", text)
+        lines += [Text(f"\n{question}", style="bold"), answers]
+    tables = (named for view in views_of(findings) for named in view.tables(findings).items())
+    return [*lines, Text(), *(FittedTable(table, title) for title, table in islice(tables, 1))]
+
+
+def _first(texts: Sequence[str], style: str = "") -> list[Text]:
+    more = [f"{len(texts) - MOST_LINES} more in the report."] if len(texts) > MOST_LINES else []
+    return [Text(printable(text), style=style) for text in [*texts[:MOST_LINES], *more]]
