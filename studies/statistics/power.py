@@ -1,6 +1,5 @@
-"""The smallest p value that a design can reach, and warnings for designs that can never be significant."""
+"""The smallest p value that a design can reach, and a warning for designs that can never be significant."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from math import comb
 from typing import NamedTuple
@@ -50,31 +49,29 @@ def _smallest_mann_whitney(n: int) -> float:
 
 
 def power_warnings(n_subjects: int, sizes: Mapping[str, int] | Sequence[int], spec: StatisticsSpec) -> list[str]:
-    """Write a warning for each test and family size that cannot be significant with so few subjects.
+    """Write one warning if tests of this many subjects cannot be significant, with the number of subjects they need.
 
-    Checks the test that sets the stars, and the paired Wilcoxon test.
+    Checks the test that sets the stars, and the paired Wilcoxon test, in the largest family.
 
     Args:
         n_subjects: Subjects of the study.
         sizes: Family sizes, with or without names: the result of `family_sizes`, or `[10]`.
         spec: Test, correction and significance level.
     """
-    named = sizes if isinstance(sizes, Mapping) else {f"family {k}": size for k, size in enumerate(sizes, 1)}
-    sentences = []
-    for test, size in itertools.product(dict.fromkeys([spec.test, "wilcoxon"]), dict.fromkeys(named.values())):
+    if not sizes:
+        return []
+    largest = max(sizes.values() if isinstance(sizes, Mapping) else sizes)
+    needs = []
+    for test in dict.fromkeys([spec.test, "wilcoxon"]):
         chosen = spec.model_copy(update={"test": test})
-        raw, corrected = smallest_p(n_subjects, size, chosen)
-        if corrected < spec.alpha:
-            continue
-        families = ", ".join(name for name, of_size in named.items() if of_size == size)
-        enough = (f"At least {n}" for n in range(2, 500) if smallest_p(n, size, chosen).corrected < spec.alpha)
-        design = f"{_count(n_subjects, 'subject')} and {_count(size, 'comparison')} ({families})"
-        limit = f"{spec.alpha:g}".lstrip("0")
-        sentences.append(
-            f"With {design} the {SHORT_TEST_NAMES[test]} test cannot reach p < {limit}: its smallest p is {raw:.2g}, or"
-            f" {corrected:.2g} after {spec.correction}. {next(enough, 'More than 500')} subjects are needed."
-        )
-    return sentences
+        if smallest_p(n_subjects, largest, chosen).corrected >= spec.alpha:
+            enough = (str(n) for n in range(2, 500) if smallest_p(n, largest, chosen).corrected < spec.alpha)
+            needs.append(f"{SHORT_TEST_NAMES[test]} needs {next(enough, 'more than 500')} subjects")
+    if not needs:
+        return []
+    subjects, comparisons = _count(n_subjects, "subject"), _count(largest, "comparison")
+    reach = f"{comparisons} cannot reach p < {f'{spec.alpha:g}'.lstrip('0')} after correction"
+    return [f"With {subjects}, {reach}, however large the effect: {', '.join(needs)}."]
 
 
 def _count(n: int, noun: str) -> str:
