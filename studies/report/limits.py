@@ -28,8 +28,8 @@ REASONS = {
     "random": "the {harm} is not clearly larger than with random controls",
     "superset": "a superset ablation hurts less, so part of the {harm} is not lost information",
     "superset on average": "a superset ablation hurts less on average, but not clearly",
-    "few random": f"fewer than {ENOUGH_RANDOM} random controls exist, so the {{harm}} cannot be attributed",
-    "": "no random control was run, so the {harm} cannot be attributed",
+    "few random": f"fewer than {ENOUGH_RANDOM} random controls exist, so it is open whether the {{harm}} is specific",
+    "": "no random control was run, so it is open whether the {harm} is specific",
     "subjects": f"no interval, which needs {FEWEST} subjects",
     "alike": "no interval, because all subjects changed by the same amount",
 }

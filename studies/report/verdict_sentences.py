@@ -56,9 +56,9 @@ def sentence(one: Verdict, cell: Cell) -> str:
         return f"{effect}. {of} subjects become worse, and {comparison} ({among})."
     if one.verdict == "no control":
         which = f"only {len(one.cut.random)} random controls exist" if one.cut.random else "no random control was run"
-        return f"{effect}, but {which}. This {harm(cell)} cannot be attributed to the ablation."
+        return f"{effect}. Whether this {harm(cell)} is specific is open: {which}."
     if one.reason == "random" and one.row.get("mode") == REMOVAL:
-        return f"{effect}. Removing as many random channels hurts about as much: {comparison} ({among})."
+        return f"{effect}. This {harm(cell)} is not clearly larger than for random channels: {comparison} ({among})."
     if one.reason == "random":
         return f"{effect}, but not clearly more than with random controls: {comparison} ({among})."
     if one.reason == "superset":

@@ -25,7 +25,9 @@ def test_effects_are_listed_by_the_reason_why_they_are_not_shown():
         "A superset ablation hurts less, so part of the drop is not lost information: cross, every layer 35.0 pp"
     )
     (text,) = [text for text in not_shown_of(made_up(random=())) if "both" in text]
-    assert text.startswith("No random control was run, so the drop cannot be attributed: cross, every layer 35.0 pp")
+    assert text.startswith(
+        "No random control was run, so it is open whether the drop is specific: cross, every layer 35.0 pp"
+    )
 
 
 def test_indirect_paths_nulls_and_too_few_subjects_are_not_shown():
