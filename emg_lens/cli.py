@@ -1,6 +1,7 @@
 """The command line `emg-lens` (also `python -m emg_lens`): run `emg-lens --help` for its commands."""
 
 import itertools
+import os
 import signal
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ try:
     import typer
     from rich.console import Console
     from rich.markup import escape
+    from rich.padding import Padding
     from rich.syntax import Syntax
     from rich.table import Table
     from rich.text import Text
@@ -21,7 +23,11 @@ except KeyboardInterrupt:  # before `main` handles signals
 STOPPED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}
 """Exit codes after Ctrl-C and `kill`, by the convention of shells."""
 PIPE_WIDTH = 120
-"""Width of tables that are printed to a file or a pipe."""
+"""Width of tables that are printed to a file or a pipe, unless COLUMNS is set."""
+
+START = "Start here (no recordings needed): emg-lens run NAME"
+REAL = "Real data: emg-lens run NAME --data FOLDER (times on two CPU cores, where known)"
+GPU = "Needs a GPU: emg-lens run NAME --data FOLDER --device cuda"
 
 app = typer.Typer(
     name="emg-lens",
@@ -31,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH)
 err = Console(stderr=True)
 
 DataOption = Annotated[
@@ -59,23 +65,27 @@ def list_() -> None:
     """
     from emg_lens.data.registry import dataset_names, describe_dataset
     from emg_lens.models.registry import architecture_names
-    from emg_lens.studies.spec.catalog_lookup import catalogue
+    from emg_lens.studies.spec.catalog_lookup import catalogue, catalogue_summary
     from emg_lens.studies.spec.study_spec import StudySpec
     from emg_lens.training.pretraining.spec import PretrainingSpec, shipped_pretrainings
 
-    studies = Table("study", "data set", "question", title="Studies", title_justify="left")
-    for name in catalogue():
-        study = StudySpec.load(name)
-        studies.add_row(name, study.cohort.dataset, study.title)
-    datasets = Table("data set", "description", title="Data sets", title_justify="left")
-    for name in dataset_names():
-        datasets.add_row(name, describe_dataset(name).description)
-    pretrainings = Table("pre-training", "data sets", "description", title="Pre-trainings", title_justify="left")
-    for name in shipped_pretrainings():
-        spec = PretrainingSpec.load(name)
-        pretrainings.add_row(name, ", ".join(part.dataset for part in spec.corpus.parts.values()), spec.title)
-    out.print(studies, pretrainings, datasets)
-    out.print(f"Models: {', '.join(architecture_names())}")
+    groups: dict[str, list[tuple[str, ...]]] = {START: [], REAL: [], GPU: []}
+    data_of = {name: StudySpec.load(name).cohort.dataset for name in catalogue()}
+    for name, data in sorted(data_of.items(), key=lambda study: (study[1], study[0] != "quickstart")):
+        question, time = catalogue_summary(name)
+        rows = groups[GPU if time == "GPU" else REAL if describe_dataset(data).needs_root else START]
+        if not any(data_of.get(row[0].strip()) == data for row in rows):
+            rows.append((f"{data}:",))
+        rows.append((f"  {name}", question, time.replace("GPU", "")))
+    groups["Data sets"] = [(name, describe_dataset(name).description) for name in dataset_names()]
+    pretrainings = [(name, PretrainingSpec.load(name).title) for name in shipped_pretrainings()]
+    groups["Pre-trainings (emg-lens pretrain NAME --data FOLDER)"] = pretrainings
+    groups["Models"] = [(", ".join(architecture_names()),)]
+    for title, rows in groups.items():
+        shown = Table.grid(padding=(0, 1, 0, 0))
+        for row in rows:
+            shown.add_row(*row)
+        out.print(Text(title, "bold"), Padding(shown, (0, 0, 1, 1)), sep="\n")
 
 
 @app.command()

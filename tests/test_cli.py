@@ -19,6 +19,7 @@ from emg_lens import cli
 from emg_lens.data.registry import DATASETS
 from emg_lens.errors import EmgLensError
 from emg_lens.studies.result import StudyResult
+from emg_lens.studies.spec.catalog_lookup import catalogue, catalogue_summary
 
 DB5_LIKE = {
     "name": "mine",
@@ -46,10 +47,10 @@ def own_signals():
 def call(monkeypatch, capsys):
     """Run the command line; returns exit code, stdout, stderr."""
 
-    def run(*arguments: object) -> tuple[int, str, str]:
+    def run(*arguments: object, width: int = 200) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["emg-lens", *map(str, arguments)])
-        monkeypatch.setattr(cli, "out", cli.Console(width=200))
-        monkeypatch.setattr(cli, "err", cli.Console(stderr=True, width=200))
+        monkeypatch.setattr(cli, "out", cli.Console(width=width))
+        monkeypatch.setattr(cli, "err", cli.Console(stderr=True, width=width))
         with pytest.raises(SystemExit) as exit:
             cli.main()
         captured = capsys.readouterr()
@@ -111,10 +112,53 @@ def test_a_study_of_the_users_own_files_runs(call, tmp_path):
     assert StudyResult.load(folder).scores["subject"].unique().tolist() == ["S1"]
 
 
-def test_list_shows_studies_and_data_sets(call):
+def test_list_groups_the_studies_one_a_line(call):
     code, out, _ = call("list")
     assert code == 0
-    assert all(name in out for name in ("quickstart", "isonet-table3-db5", "psl-myo", "trials"))
+    assert all(name in out for name in ("psl-myo", "trials", "pretrain-myo", "multimodal-mlp"))
+    start, real, gpu = map(out.index, (cli.START, cli.REAL, cli.GPU))
+    assert (
+        start < out.index(" quickstart ") < real < out.index(" isonet-table3-db5 ") < gpu < out.index(" isonet-table3 ")
+    )
+    narrow = call("list", width=80)[1].splitlines()
+    for name in catalogue():
+        (line,) = [line for line in narrow if line.startswith(f"   {name} ")]
+        assert all(part in line for part in catalogue_summary(name) if part != "GPU")
+
+
+@pytest.mark.parametrize(
+    ("command", "suggestion"),
+    [
+        (("run", "quikstart"), "quickstart"),
+        (("show", "isonet-tabel3"), "isonet-table3"),
+        (("pretrain", "pretrain-mio"), "pretrain-myo"),
+        (("data", "ninapro-bd5"), "ninapro-db5"),
+        (("cost", "tinymio"), "tinymyo"),
+        (("cost", "tinymyo", "--set", "d_modle=8"), "d_model"),
+    ],
+)
+def test_an_unknown_name_gets_a_suggestion(call, command, suggestion):
+    code, _, err = call(*command)
+    assert code == 2 and f"did you mean '{suggestion}'?" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("changes", "suggestion"),
+    [
+        ({"model": {"architecture": "isonett"}}, "isonet"),
+        ({"cohort__dataset": "simulate"}, "simulated"),
+        ({"views": ["layer-swep"]}, "layer-sweep"),
+        ({"analyses": ["shfit"]}, "shift"),
+        (
+            {"reference": {"source": "x", "rows": [{"condition": "unimodel/individual/L1", "value": 0.5}]}},
+            "unimodal/individual/L1",
+        ),
+    ],
+)
+def test_an_unknown_name_in_a_study_file_gets_a_suggestion(call, tmp_path, changes, suggestion):
+    spec = write_spec(tmp_path / "mine.yaml", **changes)
+    code, _, err = call("check", spec, "--data", write_db5(tmp_path / "db5"))
+    assert code == 2 and f"did you mean '{suggestion}" in one_line(err)
 
 
 def test_show_prints_a_file_that_loads_again(call, tmp_path):
@@ -279,7 +323,7 @@ def test_every_exception_class_derives_from_the_common_base():
 
 
 def test_help_has_an_example_for_every_command(call):
-    for command in ("list", "show", "check", "run", "report", "data"):
+    for command in ("list", "show", "check", "run", "report", "data", "corpus", "cost", "pretrain"):
         code, out, _ = call(command, "--help")
         assert code == 0 and f"emg-lens {command}" in " ".join(out.split())
 

@@ -1,5 +1,8 @@
 """Names and texts of the shipped studies."""
 
+import re
+from typing import NamedTuple
+
 from emg_lens.io.spec_file import shipped_names, shipped_text
 
 
@@ -17,3 +20,24 @@ def catalogue() -> tuple[str, ...]:
 def catalogue_text(name: str) -> str:
     """Return the YAML text of a shipped study."""
     return shipped_text("emg_lens.studies", name)
+
+
+class Summary(NamedTuple):
+    """A shipped study in one line.
+
+    Attributes:
+        question: What it answers.
+        time: What a run takes on two CPU cores, such as `"15 min"`; `"GPU"` if it needs one; `""` if it is not known.
+    """
+
+    question: str
+    time: str
+
+
+def catalogue_summary(name: str) -> Summary:
+    """Read the summary of a shipped study from the first line of its file: `# Which heads matter? [15 min]`."""
+    line = catalogue_text(name).splitlines()[0]
+    found = re.fullmatch(r"# ([^\[]+?)(?: \[(.+)\])?", line)
+    if found is None:
+        raise ValueError(f"the file of {name} starts with {line!r}; expected a comment such as # Question? [15 min]")
+    return Summary(found[1], found[2] or "")
