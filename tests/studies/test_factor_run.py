@@ -96,7 +96,7 @@ def test_the_expected_accuracy_ignores_sensors_that_the_model_does_not_receive(t
     content = changed(
         name="received",
         factors={"sensors": {"both": {}, "emg": {"cohort": {"modalities": ["emg"]}}}},
-        conditions={"layer_masks": None, "extra": [mute]},
+        conditions={"layer_masks": None, "removals": None, "extra": [mute]},
         training__epochs=1,
     )
     ran = parse(content).run(out=tmp_path, jobs=1)
