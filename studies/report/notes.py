@@ -86,7 +86,7 @@ def interval_notes(rows: pd.DataFrame) -> list[str]:
     if without.all():
         return ["No CI where all subjects have the same value."]
     none = " No CI where all subjects have the same value." if without.any() else ""
-    return [f"CI: confidence interval of the mean over subjects, corrected for skewness (Hall 1992).{none}"]
+    return [f"CI: Student t confidence interval of the mean over subjects.{none}"]
 
 
 def mark_notes(rows: pd.DataFrame) -> list[str]:

@@ -32,8 +32,9 @@ from emg_lens.studies.report.limits import what_is_not_shown
 from emg_lens.studies.report.quality_sentences import quality_line, quality_warning
 from emg_lens.studies.report.verdict_sentences import what_was_done
 from emg_lens.studies.report.view import MAIN, VIEWS, View, views_of
-from emg_lens.studies.report.wording import MODE_NAMES, metric_words
+from emg_lens.studies.report.wording import MODE_NAMES, metric_name, metric_words, value
 from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.results.quality import quality_of
 from emg_lens.studies.spec.catalog_lookup import catalogue
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE
@@ -48,7 +49,7 @@ SHORT_TITLES = {
     "How to reproduce": "Reproduce",
 }
 """Titles of sections in the bar of contents."""
-MOST_LINES = 4
+MOST_LINES, MOST_WARNINGS = 4, 2
 """Lines of each kind on the first screen; further ones are folded."""
 OF_A_FIT = {
     "fit": "fit",
@@ -108,8 +109,7 @@ def _anchor(title: str) -> str:
 def _first_screen(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]) -> str:
     """Warnings, quality of the models, the answers, and the main figure."""
     warnings = [text for cell in findings.cells if (text := quality_warning(cell))]
-    warned = folded_list(warnings, "warnings", MOST_LINES)
-    lines = [text for cell in findings.cells if (text := quality_line(cell))]
+    warned = folded_list(warnings, "warnings", MOST_WARNINGS)
     facts = {
         "subject": findings.scores["subject"].nunique(),
         "model": len(findings.facts),
@@ -121,8 +121,21 @@ def _first_screen(findings: Findings, figures: Mapping[str, Mapping[str, bytes]]
         f"<h3>{escape(question)}</h3>{folded_list(texts, 'findings', MOST_LINES)}"
         for question, texts in answers_to_questions(findings).items()
     )
-    text = f'{folded_list(lines, "quality", MOST_LINES)}{answered}<p class="size">{" · ".join(size)}</p>'
+    text = f'{_quality(findings)}{answered}<p class="size">{" · ".join(size)}</p>'
     return f'{warned}<div class="first"><div>{text}</div>{_figures(VIEWS[MAIN], figures)}</div>'
+
+
+def _quality(findings: Findings) -> str:
+    """The quality of the models: one line per cell, or a table of many cells."""
+    if len(findings.cells) <= MOST_WARNINGS:
+        return bullet_list((text for cell in findings.cells if (text := quality_line(cell))), "quality")
+    metric = metric_name(findings.metric)
+    known = [(cell, one) for cell in findings.cells if (one := quality_of(cell)) is not None]
+    rows = [[", ".join(cell.levels.values()), one.test, one.reference, one.chance, one.train] for cell, one in known]
+    columns = [", ".join(findings.factors), metric, "Simple reference", "Chance", "On training trials"]
+    table = pd.DataFrame(rows, columns=columns)
+    table[columns[1:]] = table[columns[1:]].map(value)
+    return text_table(table) if known else ""
 
 
 def _cohort(findings: Findings) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emg_lens.errors import printable
+from emg_lens.studies.report.wording import EMPTY
 
 HEADING_WIDTH = 18
 """Longer column headings are wrapped in the terminal."""
@@ -107,6 +108,11 @@ def to_rich(table: pd.DataFrame, title: str = "") -> Table:
         last_of_group = i + 1 < len(rows) and rows[i + 1][0] != ""
         grid.add_row(*[_styled(c) for c in row], end_section=last_of_group and table.index.nlevels > 1)
     return grid
+
+
+def without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out columns in which no row has a value."""
+    return table.loc[:, ~(table == EMPTY).all()]
 
 
 def fitted(table: pd.DataFrame, width: int) -> pd.DataFrame:

@@ -95,6 +95,8 @@ def cut_names(cell: Cell) -> dict[str, str]:
             mode = "" if row["mode"] == "individual" else f" {MODE_NAMES[row['mode']]}"
             place = ", every layer" if cuts_every_layer(cell, row) else f"{mode} {layer_name(row['layer'])}"
             names[row["condition"]] = f"{edge_name(row['edges'])}{place}"
+        elif not np.isnan(row.get("head", np.nan)):
+            names[row["condition"]] = f"{edge_name(row['edges'])} {layer_name(row['layer'])}H{int(row['head'])}"
     kinds = layer_conditions(cell.tests)["edges"].unique() if len(layer_conditions(cell.tests)) else ()
     for row in cell.controls.to_dict("records") if len(cell.controls) else ():
         if row["control"] == SUPERSET:

@@ -82,7 +82,8 @@ class Cell:
     @property
     def chance(self) -> float | None:
         """Chance level of the metric; None if it is unknown."""
-        known = self.tests["chance"].dropna()
+        column = self.scores.get(f"{self.metric}_chance", pd.Series(dtype=float))
+        known = (self.tests["chance"] if len(self.tests) else column).dropna()
         return float(known.mean()) if len(known) else None
 
     @property

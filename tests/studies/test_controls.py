@@ -171,7 +171,7 @@ def test_supersets_are_not_compared_with_fewer_than_five_subjects():
         cell_of(few.scores[kept]), analyses=few.analyses, controls=few.controls[few.controls["subject"] < "s2"]
     )
     assert controlled_cuts(few)[0].n_supersets == 0
-    assert layout_control_effects(few)[LARGER].to_list() == ["–"]
+    assert LARGER not in layout_control_effects(few), "a column without values is left out"
 
 
 @pytest.mark.parametrize(

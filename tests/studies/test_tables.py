@@ -228,7 +228,7 @@ def test_an_error_is_printed_in_its_own_unit_with_signed_changes():
 
 
 @pytest.mark.parametrize(
-    ("n", "note"), [(2, "subjects (n = 2)."), (4, "subjects (n = 4)."), (5, "CI: confidence interval of")]
+    ("n", "note"), [(2, "subjects (n = 2)."), (4, "subjects (n = 4)."), (5, "CI: Student t confidence interval of")]
 )
 def test_a_table_says_that_fewer_than_five_subjects_have_no_interval(n, note):
     cell = cell_of(tidy(baseline=np.linspace(0.8, 0.9, n).tolist(), cut=np.linspace(0.5, 0.7, n).tolist()))

@@ -141,7 +141,7 @@ def test_the_map_of_heads_shows_every_change_at_its_place():
     assert [t.get_text() for t in one.get_yticklabels()] == ["L1", "L2"]
     assert [t.get_text() for t in one.get_xticklabels()] == ["H0", "H1", "H2"]
     assert [(t.get_text(), t.get_position()) for t in one.texts] == [("†", (0, 0))]
-    assert bar.get_ylabel() == "Change in accuracy (pp); † structural null"
+    assert bar.get_ylabel() == "Change in accuracy (pp)\n† structural null"
     assert not overlaps(figure)
 
 
@@ -277,8 +277,7 @@ def test_a_curve_has_the_mean_and_its_interval_at_each_level_in_order():
     assert table["d"].to_list() == ["16", "64", "256"]
     assert table.iloc[1].to_list() == ["64", "0.700", "–"]
     assert table.attrs["notes"] == [
-        "CI: confidence interval of the mean over subjects, corrected for skewness (Hall 1992). No CI where all"
-        " subjects have the same value."
+        "CI: Student t confidence interval of the mean over subjects. No CI where all subjects have the same value."
     ]
 
 

@@ -16,6 +16,7 @@ from emg_lens.studies.report.figures import (
     place_legend,
     wrapped_text,
 )
+from emg_lens.studies.report.table_formats import without_empty_columns
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     EMPTY,
@@ -29,7 +30,7 @@ from emg_lens.studies.report.wording import (
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
 
-CLS_CLOSED = "Path through CLS closed"
+SUPERSET_HURTS_LESS, CLS_CLOSED = "Superset ablation that hurts less", "Path through CLS closed"
 
 
 def layout_control_effects(cell: Cell) -> pd.DataFrame | None:
@@ -58,21 +59,20 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
             row[4] = f"{value(one.superset_mean)} ({names.get(one.superset, one.superset)})"
         rows.append(row)
     columns = ["Cut", column_name(cell.metric), "Random cuts [range]", "Random cuts that hurt less"]
-    table = pd.DataFrame(rows, columns=[*columns, "Superset ablation that hurts less", CLS_CLOSED])
-    if all(one.cls_path_closed != one.cls_path_closed for one in cuts):  # NaN: not run, or a model without CLS
-        table = table.drop(columns=CLS_CLOSED)
+    table = without_empty_columns(pd.DataFrame(rows, columns=[*columns, SUPERSET_HURTS_LESS, CLS_CLOSED]))
     of_random = (
         f"{SIZE_MATCHED} The table gives mean and range over random cuts of the mean {metric_words(cell.metric)} over"
         " subjects. Cuts of several but not all layers have no random cuts."
     )
-    table.attrs["notes"] = [
-        *([of_random] if any(one.random for one in cuts) else []),
+    of_supersets = (
         "Superset ablation: a condition that cuts these edges and more. If it hurts less, part of the effect is not"
         " lost information. “Hurts less” requires an interval of the difference that excludes zero, corrected for the"
         " number of superset ablations. “On average”: at least one hurts less, but the interval of its difference"
         f" includes zero. “{EMPTY}”: the cut does not worsen the mean, there is no superset ablation, or there are too"
-        " few subjects.",
-    ]
+        " few subjects."
+    )
+    notes = {columns[2]: of_random, SUPERSET_HURTS_LESS: of_supersets}
+    table.attrs["notes"] = [note for column, note in notes.items() if column in table]
     return table
 
 

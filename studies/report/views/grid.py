@@ -86,7 +86,7 @@ def layout_grid(findings: Findings) -> pd.DataFrame:
     counts = sorted({len(some) for some in values.values()})
     n = " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
     factors, words = findings.study.factors, {ELECTRODE_SET: "electrode sets", SEED: "seeds"}
-    parts = [f"{len(factors[name])} {word}" for name, word in words.items() if name in factors]
+    parts = [f"{len(factors[name])} {word}" for name, word in words.items() if len(factors.get(name, ())) > 1]
     averaged = f"; each subject is the mean over {' × '.join(parts)}" if parts else ""
     table.attrs["notes"] = [
         f"{metric_name(findings.metric)}: mean ± standard deviation over subjects (n = {n}){averaged}.",

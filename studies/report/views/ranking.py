@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from emg_lens.studies.report.answers import PLACES
 from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
+from emg_lens.studies.report.table_formats import without_empty_columns
 from emg_lens.studies.report.view import View
 from emg_lens.studies.report.wording import (
     NULL,
@@ -38,7 +39,7 @@ def layout_ranking(cell: Cell) -> pd.DataFrame | None:
         body.append([str(rank), head, edge_name(row["edges"]), *cells, with_interval(row), changed])
     change = interval_heading(rows, cell.statistics.confidence)
     columns = ["Rank", "Head", "Edges", column_name(cell.metric), SIGNIFICANCE, change_name(cell), change]
-    table = pd.DataFrame(body, columns=[*columns, "Subjects changed"])
+    table = without_empty_columns(pd.DataFrame(body, columns=[*columns, "Subjects changed"]))
     table.attrs["notes"] = [*study_notes(cell), *mark_notes(rows), *interval_notes(rows)]
     return table
 
@@ -64,7 +65,7 @@ def figure_heads(cell: Cell) -> Figure | None:
             images.append(axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto"))
             for row in of_kind[of_kind["structural_null"]].to_dict("records"):
                 axes.text(heads.index(row["head"]), layers.index(row["layer"]), NULL, ha="center", va="center")
-                null = f"; {NULL} structural null"
+                null = f"\n{NULL} structural null"
             axes.set_xticks(range(len(heads)), [f"H{int(head)}" for head in heads])
             axes.set_yticks(range(len(layers)), [layer_name(layer) for layer in layers])
             axes.tick_params(length=0)
@@ -79,7 +80,7 @@ def figure_heads(cell: Cell) -> Figure | None:
 class HeadRanking(View):
     """Every head of every layer, the most harmful cut first."""
 
-    name, order, question = "ranking", 30, PLACES
+    name, order, question = "ranking", 22, PLACES
     captions = {"heads": "Mean change when the edges of one head are cut. Orange: worse than the baseline."}
     cell_tables = {"Heads ranked by effect": layout_ranking}
     cell_figures = {"heads": figure_heads}
