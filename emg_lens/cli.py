@@ -125,8 +125,8 @@ def check(
     study.check()
     cells = len(study.cells)
     epochs = " or ".join(dict.fromkeys(f"{spec.training.epochs}" for _, spec in study.cells))
-    levels = f"{cells} combination{'s' * (cells != 1)} of levels"
-    _say(f"{study.name}: {study.model.summary()}; {epochs} epochs; {levels}")
+    variants = f"; {cells} variants of model or data" if cells > 1 else ""
+    _say(f"{study.name}: {study.model.summary()}; {epochs} epochs{variants}")
     sets = [spec.cohort.dataset for _, spec in study.cells]
     on_disk = [name for name in sets if describe_dataset(name).needs_root]
     if data is None and on_disk:
@@ -137,7 +137,9 @@ def check(
     for note in (*plan.warnings, *plan.notes):
         print_note(err, note)
     names = {name for cell in plan.subjects for name in cell}
-    _say(f"valid: {len(names)} subjects, {len(plan.n_train)} fits; folder of the run: {plan.folder}")
+    _say(
+        f"The study is valid: {len(names)} subjects, {len(plan.n_train)} models to train. Its run goes to {plan.folder}"
+    )
 
 
 @app.command()
@@ -194,7 +196,11 @@ def data(
 
     with err.status(escape(printable(f"reading {dataset}"))):
         table, notes = summarise(dataset, folder)
-    _print_table(table)
+    _print_table(table.drop(columns="signals"))
+    if table["signals"].nunique() == 1:
+        _say(f"Signals of all subjects: {table['signals'].iloc[0]}")
+    else:
+        _print_table(table[["subject", "signals"]])
     for note, count in notes.items():
         _say(f"note ({count} of {table['recordings'].sum()} recordings): {note}")
 

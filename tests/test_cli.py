@@ -176,7 +176,7 @@ def test_check_reads_any_data_set_that_needs_no_folder(call, monkeypatch, tmp_pa
     content["conditions"] = {"layer_masks": None}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
     code, out, _ = call("check", tmp_path / "mine.yaml")
-    assert code == 0 and "valid: 3 subjects, 3 fits" in out
+    assert code == 0 and "The study is valid: 3 subjects, 3 models to train." in out
 
 
 def test_check_tells_what_the_loader_noted(call, tmp_path):
@@ -194,7 +194,9 @@ def test_check_accepts_the_papers_study_although_its_data_are_not_here(call):
 def test_data_summarises_a_folder(call, tmp_path):
     code, out, _ = call("data", "ninapro-db5", write_db5(tmp_path / "db5"))
     assert code == 0
-    assert re.search(r"S1\s.*emg 16 x 200 Hz, acc 3 x 200 Hz.*\s3\s.*\s2\s.*\s6\s", out)
+    assert "Signals of all subjects: emg 16 x 200 Hz, acc 3 x 200 Hz (sensor: 50 Hz)" in out
+    assert re.search(r"gestures.*repetition numbers.*repetitions", out)
+    assert re.search(r"S1\s.*\s3\s.*\s2\s.*\s6\s", out)
 
 
 def bad_nan(tmp_path):

@@ -15,7 +15,7 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
 
     Returns:
         One row per subject: recordings, minutes, signals (channels and sampling rate, with the rate of the sensor if it
-        is lower), gestures, repetitions of each gesture (a number or a range), and all repetitions or, of finished
+        is lower), gestures, numbers of repetitions (which a split can name), and all repetitions or, of finished
         trials, all trials; and each note with the number of recordings that have it.
     """
     if describe_dataset(dataset).finished:
@@ -24,7 +24,8 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
     rows, notes = {}, Counter()
     for recording in load_dataset(dataset, root):
         signals = ", ".join(
-            f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz{f' (sensor {s.native_fs:.4g} Hz)' * (s.native_fs < s.fs)}"
+            f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz"
+            + (f" (sensor: {s.native_fs:.4g} Hz)" if s.native_fs < s.fs else "")
             for name, s in recording.signals.items()
         )
         seconds = max(s.duration for s in recording.signals.values())
@@ -37,15 +38,13 @@ def _of_subject(subject: str, facts: Sequence[tuple[float, str, pd.DataFrame]], 
     """One row, from the duration (s), signals and table of repetitions (or trials, as `counted`) of each recording."""
     seconds, signals, tables = zip(*facts, strict=True)
     table = pd.concat(tables)
-    of_gesture = table.groupby("label")["repetition"].nunique()
-    fewest, most = of_gesture.min(), of_gesture.max()
     return {
         "subject": subject,
         "recordings": len(facts),
         "minutes": round(sum(seconds) / 60, 1),
         "signals": signals[0],
         "gestures": table["label"].nunique(),
-        "repetitions each": f"{fewest}" if fewest == most else f"{fewest}-{most}",
+        "repetition numbers": table["repetition"].nunique(),
         counted: len(table),
     }
 
