@@ -36,7 +36,7 @@ DRAWN = {
     "name": "random-sets",
     "model": {"architecture": "multimodal-mlp", "d_hidden": 8},
     "factors": {"electrode_set": {"sets": 3, "of": 8, "into": {"a": 2, "b": 2}}, "sensors": TWO_HEADS},
-    "conditions": {"layer_masks": None},
+    "conditions": {"layer_masks": None, "removals": None},
     "statistics": {"compare": [{"factor": "sensors", "to": "emg+emg"}]},
 }
 

@@ -270,7 +270,11 @@ def test_no_subject_is_lost_or_written_elsewhere_by_its_name(names, tmp_path):
     x = rng.normal(size=(3 * n, 3, 8)) + y[:, None, None]
     TrialSet.from_arrays(x, y, subject, repetition, {"emg": 2, "acc": 1}, 100.0).save(tmp_path / "mine.h5")
     content = changed(cohort={"dataset": "trials"}, split={"by": "repetition", "test": [2]}, name="names")
-    content["conditions"] = {"layer_masks": None, "extra": [{"name": "NA", "edges": "cross_modal()"}]}
+    content["conditions"] = {
+        "layer_masks": None,
+        "removals": None,
+        "extra": [{"name": "NA", "edges": "cross_modal()"}],
+    }
     result = parse(content).run(tmp_path / "mine.h5", tmp_path / "runs", jobs=1)
     again = StudyResult.load(result.folder)
     assert sorted(again.scores["subject"].unique()) == sorted(names)
