@@ -201,11 +201,11 @@ def same_channels(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 
 def unique_notes(notes: Iterable[str]) -> tuple[str, ...]:
     """Shorten a list of notes: of notes that differ in numbers only, keep the first and count the others."""
-    groups = _by_kind(dict.fromkeys(notes))
+    groups = notes_by_kind(dict.fromkeys(notes))
     return tuple(same[0] + (f" [{len(same) - 1} more of this kind]" if len(same) > 1 else "") for same in groups)
 
 
-def _by_kind(notes: Iterable[str]) -> list[list[str]]:
+def notes_by_kind(notes: Iterable[str]) -> list[list[str]]:
     """Groups of notes that differ in numbers only."""
     groups: dict[str, list[str]] = {}
     for note in notes:
@@ -286,7 +286,7 @@ def _class_names(state: _Cut, wanted: list[int] | None, label: np.ndarray) -> di
 def _notes(state: _Cut, segment: Segment, fs: float, missing: list[int]) -> tuple[str, ...]:
     """The recordings' notes, each kind once, and what was rounded or dropped."""
     notes = []
-    for same in _by_kind(state.notes):
+    for same in notes_by_kind(state.notes):
         sources = [s for note in same for s in state.notes[note]]
         if len(same) > 1:
             notes.append(f"{same[0]} [{sources[0]}; {len(sources) - 1} more of this kind]")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from emg_lens.data.registry import describe_dataset, load_dataset, load_trials
+from emg_lens.data.segment import notes_by_kind, unique_notes
 from emg_lens.data.trials import TrialSet
 
 
@@ -16,12 +17,12 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
     Returns:
         One row per subject: recordings, minutes, signals (channels and sampling rate, with the rate of the sensor if it
         is lower), gestures, numbers of repetitions (which a split can name), and all repetitions or, of finished
-        trials, all trials; and each note with the number of recordings that have it.
+        trials, all trials; and each note with the number of recordings that have it, once if only numbers differ.
     """
     if describe_dataset(dataset).finished:
         trials = load_trials(dataset, root)
         return _of_trials(trials), Counter(trials.notes)
-    rows, notes = {}, Counter()
+    rows, notes = {}, []
     for recording in load_dataset(dataset, root):
         signals = ", ".join(
             f"{name} {len(s.ch_names)} x {s.fs:.4g} Hz"
@@ -30,8 +31,10 @@ def summarise(dataset: str, root: str | Path | None) -> tuple[pd.DataFrame, Coun
         )
         seconds = max(s.duration for s in recording.signals.values())
         rows.setdefault(recording.subject, []).append((seconds, signals, recording.trials))  # without the samples
-        notes.update(set(recording.notes))
-    return pd.DataFrame([_of_subject(subject, facts, "repetitions") for subject, facts in rows.items()]), notes
+        notes.append(set(recording.notes))
+    kinds = notes_by_kind(dict.fromkeys(note for of_one in notes for note in sorted(of_one)))
+    counts = Counter({unique_notes(same)[0]: sum(not of_one.isdisjoint(same) for of_one in notes) for same in kinds})
+    return pd.DataFrame([_of_subject(subject, facts, "repetitions") for subject, facts in rows.items()]), counts
 
 
 def _of_subject(subject: str, facts: Sequence[tuple[float, str, pd.DataFrame]], counted: str) -> dict:
