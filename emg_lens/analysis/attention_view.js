@@ -12,14 +12,14 @@ function element(tag, attributes = {}, text = "") {
 
 // --- the overview ----------------------------------------------------------------------------------------
 function buildOverview() {
-  const grid = $("overview"), room = ($("tablebox").clientWidth || 400) - 32;
-  const side = Math.max(26, Math.min(state.mean ? 72 : 84, Math.floor(room / heads().length) - 5));
-  grid.style.gridTemplateColumns = `auto repeat(${heads().length}, ${side}px)`;
+  const grid = $("overview");
+  grid.style.gridTemplateColumns = `auto repeat(${heads().length}, minmax(14px, ${state.mean ? 72 : 84}px))`;
   grid.replaceChildren();
   thumbs = [];
   const top = element("div", { role: "row" });
   top.append(element("span", { role: "columnheader", "aria-label": "layer" }));
-  for (const h of heads()) top.append(element("span", { role: "columnheader" }, h === null ? "mean" : `H${h}`));
+  const letter = heads().length > 10 ? "" : "H";
+  for (const h of heads()) top.append(element("span", { role: "columnheader" }, h === null ? "mean" : `${letter}${h}`));
   grid.append(top);
   D.layers.forEach((_, l) => {
     const row = element("div", { role: "row" });

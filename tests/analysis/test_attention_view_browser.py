@@ -401,3 +401,16 @@ def test_eight_hundred_tokens_open_as_groups_and_stay_usable(browser, tmp_path):
     assert abs(dest - 400) <= 2 and abs(src - 77) <= 2  # a pixel shows the strongest edge of its block
     assert float(words[5]) == pytest.approx(float(weights[3, 0, 2, dest, src]), abs=5e-3)
     assert "image/png" in browser.download("#svg")[1]
+
+
+@pytest.mark.parametrize("n_heads", [8, 16])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_head_is_in_sight_on_a_phone_and_on_a_screen(browser, tmp_path, width, n_heads):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.open(attention_view(patterns(n_heads=n_heads), LAYOUT).save(tmp_path / "heads.html"))
+        hidden = "const o = document.getElementById('overview'); return o.scrollWidth - o.clientWidth"
+        assert browser.driver.execute_script(hidden) <= 0
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
