@@ -105,10 +105,10 @@ def test_a_study_of_the_users_own_files_runs(call, tmp_path):
         "run", write_spec(tmp_path / "mine.yaml"), "--data", data, "--out", tmp_path / "runs", "--jobs", 1
     )
     assert code == 0
-    assert "Baseline" in out and "report.html" in out
+    assert "Which sensor matters?" in out and "report.html" in out
     folder = next((tmp_path / "runs" / "mine").iterdir())
     code, again, _ = call("report", folder)
-    assert code == 0 and "Baseline" in again
+    assert code == 0 and "Which sensor matters?" in again
     assert StudyResult.load(folder).scores["subject"].unique().tolist() == ["S1"]
 
 
