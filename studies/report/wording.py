@@ -45,8 +45,8 @@ PAPER = "Paper"
 """Heading of published numbers."""
 SIZE_MATCHED = (
     "A size-matched random cut removes the same number of edges in every layer and head, chosen at random. It matches"
-    " the cut within each kind of edge (read by CLS, reading CLS, self-edges, others). Only edges that are live in the"
-    " unmasked model count."
+    " the cut within each kind of edge (read by CLS, reading CLS, self-edges, others). Only edges with a path to"
+    " the readout count, for the cut and for the random cut."
 )
 """Explanation of size-matched random cuts for the reader of a report."""
 
