@@ -227,7 +227,8 @@ def test_the_study_runs_with_all_of_them(lab, recordings, tmp_path):
     run(lab, *command, "--out", str(tmp_path), cwd=tmp_path)
     (folder,) = (path.parent for path in tmp_path.glob("my-study/*/spec.yaml"))
     scores = pd.read_csv(folder / "scores.csv")
-    assert set(scores["condition"]) == {"baseline", "EMG backwards", "ACC backwards", "ACC zeroed"}
+    removed = {f"{sensor} {how}" for sensor in ("EMG", "ACC") for how in ("removed", "set to its mean")}
+    assert set(scores["condition"]) == {"baseline", "EMG backwards", "ACC backwards", "ACC zeroed", *removed}
     assert set(scores["subject"]) == {"P01", "P02", "P03"}
     assert {"accuracy", "top2_accuracy", "log_prob"} <= set(scores)
     assert (scores["top2_accuracy"] >= scores["accuracy"]).all()
