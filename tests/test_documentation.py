@@ -81,7 +81,7 @@ def test_study_of_the_readme_accepts_its_trials(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run("README.md-1")
     (study,) = blocks(README, "yaml")
-    assert "2 subjects, 2 fits" in check_study(tmp_path, study, "mine.h5")
+    assert "2 subjects, 2 models" in check_study(tmp_path, study, "mine.h5")
     assert study in blocks(ROOT / "docs/own-data.md", "yaml")
 
 
@@ -97,7 +97,7 @@ def test_described_folder_is_read_as_its_page_says(tmp_path):
                 file = recordings / subject / f"day1_{gesture}_{repetition}.csv"
                 np.savetxt(file, table, "%.5f", delimiter=",", header=header, comments="")
     (recordings / "dataset.yaml").write_text(description, encoding="utf-8")
-    assert "2 subjects, 2 fits" in check_study(tmp_path, study, "recordings")
+    assert "2 subjects, 2 models" in check_study(tmp_path, study, "recordings")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name not in NOT_ALONE], ids=lambda page: page.name)
