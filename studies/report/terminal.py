@@ -15,7 +15,7 @@ from emg_lens.studies.report.table_formats import fitted, to_rich
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.results.findings import Findings
 
-MOST_LINES = 4
+MOST_LINES, MOST_WARNINGS = 4, 2
 """Lines of each kind; the report has the others."""
 MOST_ROWS = 12
 
@@ -41,7 +41,7 @@ class FittedTable:
 def terminal_parts(findings: Findings) -> list[RenderableType]:
     """Warnings, quality of the models, answers by question, and the first table of the report."""
     lines: list[RenderableType] = [Text(printable(findings.study.title), style="bold")]
-    lines += _first([text for cell in findings.cells if (text := quality_warning(cell))], "yellow")
+    lines += _first([text for cell in findings.cells if (text := quality_warning(cell))], MOST_WARNINGS, "yellow")
     lines += _first([text for cell in findings.cells if (text := quality_line(cell))])
     for question, texts in answers_to_questions(findings).items():
         answers = Table.grid(padding=(0, 1))
@@ -52,6 +52,6 @@ def terminal_parts(findings: Findings) -> list[RenderableType]:
     return [*lines, Text(), *(FittedTable(table, title) for title, table in islice(tables, 1))]
 
 
-def _first(texts: Sequence[str], style: str = "") -> list[Text]:
-    more = [f"{len(texts) - MOST_LINES} more in the report."] if len(texts) > MOST_LINES else []
-    return [Text(printable(text), style=style) for text in [*texts[:MOST_LINES], *more]]
+def _first(texts: Sequence[str], most: int = MOST_LINES, style: str = "") -> list[Text]:
+    more = [f"{len(texts) - most} more in the report."] if len(texts) > most else []
+    return [Text(printable(text), style=style) for text in [*texts[:most], *more]]
