@@ -47,7 +47,8 @@ def test_numbers_that_no_table_shows_are_refused_with_the_file(rows, factors, re
 
 
 def test_a_condition_or_metric_that_the_study_lacks_is_refused_before_anything_is_fitted(tmp_path):
-    with pytest.raises(EmgLensError, match="no condition .*; known: baseline, unimodal/individual/L1"):
+    message = r"no condition 'unimodal/individual/L9'; did you mean 'unimodal/individual/L\d'\? known: baseline, unim"
+    with pytest.raises(EmgLensError, match=message):
         study({"value": 0.5, "condition": "unimodal/individual/L9"}).run(out=tmp_path, jobs=1)
     with pytest.raises(EmgLensError, match="'rmse' is not measured"):
         study({"value": 0.5}, metric="rmse").run(out=tmp_path, jobs=1)

@@ -194,7 +194,7 @@ def test_what_is_computed_from_finished_fits_does_not_change_the_hash():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__d_modle": 3}, "model 'isonet' has no setting 'd_modle'; known: "),
+        ({"model__d_modle": 3}, "model 'isonet' has no setting 'd_modle'; did you mean 'd_model'\\? known: d_model, "),
         ({"model__architecture": "isonett"}, "unknown model 'isonett'; did you mean 'isonet'"),
         ({"model__masked_edges": "flow('emg')"}, "missing 1 required positional argument: 'dest'"),
         ({"model__n_heads": 3}, "is not a multiple of n_heads=3"),
