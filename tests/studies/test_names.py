@@ -98,9 +98,9 @@ def test_every_subject_counts_under_its_own_name(result):
 
 def test_conditions_kinds_and_levels_keep_their_names(result):
     tests = result.tests()
-    assert set(tests["edges"]) == {*KINDS, "=1+1"} and set(tests["None"]) == {"=A", "true"}
+    assert set(tests["edges"]) == {*KINDS, "=1+1", "emg", "acc"} and set(tests["None"]) == {"=A", "true"}
     assert {"NA", "=1+1", "NA/individual/L1", "[/]/individual/L2"} <= set(tests["condition"])
-    assert len(tests) == 2 * (len(KINDS) * 2 + 2)
+    assert len(tests) == 2 * (len(KINDS) * 2 + 2 + 4), "both sensors are removed in two ways"
 
 
 def test_the_result_read_back_is_the_result(result):
