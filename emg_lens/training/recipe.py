@@ -77,19 +77,20 @@ class TrainingRecipe(SpecModel):
             (f"after {self.warmup_epochs} epochs of warm-up", self.warmup_epochs > 0),
             (f"which reaches {100 * reached:.0f} % of it at most", reached < 0.995),
         ]
+        fades = self.anneal_epochs > 0
         others = [
             (f"gradients clipped to {self.clip_norm or 0:g}", self.clip_norm is not None),
             (f"label smoothing {self.label_smoothing:g}", self.label_smoothing > 0),
             (f"betas {self.betas[0]:g} and {self.betas[1]:g}", self.betas != (0.9, 0.999)),
             (f"learning rate times {self.layer_decay:g} per layer below the head", self.layer_decay != 1),
             ("only the head is fitted", self.fitted == "head"),
+            (f"the loss of a second head, in models that have one, fades out over {self.anneal_epochs} epochs", fades),
             (f"stop after {self.patience} epochs without a lower validation loss", self.patience is not None),
         ]
         return (
             f"AdamW, {self.epochs} epochs, batches of {self.batch_size}, learning rate {self.lr:g}"
             f" ({', '.join([self.schedule, *(text for text, said in more if said)])}), weight decay"
-            f" {self.weight_decay:g}, {''.join(f'{text}, ' for text, said in others if said)}"
-            f"λ of a second head, if any, annealed over {self.anneal_epochs} epochs, seed {self.seed}"
+            f" {self.weight_decay:g}, {''.join(f'{text}, ' for text, said in others if said)}seed {self.seed}"
         )
 
     def lr_factor(self, epoch: int, step: int = 0, steps: int = 1) -> float:
