@@ -168,7 +168,7 @@ def _drop_at(cell: Cell, values: Any) -> Any:
     return scale * (cell.baseline - values)
 
 
-def figure_models(findings: Findings) -> Figure | None:
+def figure_models(findings: Findings) -> Figure:
     """Draw the models of every cell: subjects, mean with interval, simple reference and chance."""
     cells = [cell for cell in findings.cells if len(cell.values)]
     with new_figure(NARROW, 0.9 + 0.32 * len(cells)) as figure:

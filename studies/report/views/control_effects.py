@@ -1,6 +1,7 @@
 """Every cut next to its controls: size-matched random cuts, superset ablations, and the closed path through CLS."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,8 +87,9 @@ def figure_control_effects(cell: Cell) -> Figure | None:
         axes, drawn = figure.subplots(), {}
         draw_references(axes, cell.baseline, None, vertical=False)
         for at, one in enumerate(cuts):
-            colour, hollow = colours[one.condition], {"mfc": "white", "mec": DARK}
-            circles = {"ms": 3, "mfc": "none", "mec": RANDOM_CONTROL, "mew": 0.6}
+            colour = colours[one.condition]
+            hollow: dict[str, Any] = {"mfc": "white", "mec": DARK}
+            circles: dict[str, Any] = {"ms": 3, "mfc": "none", "mec": RANDOM_CONTROL, "mew": 0.6}
             marks = {
                 "random control": axes.plot(one.random, [at] * len(one.random), "o", **circles),
                 "the ablation": axes.plot(one.mean, at, "o", ms=5, color=colour, zorder=4),
