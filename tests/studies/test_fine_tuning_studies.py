@@ -58,7 +58,8 @@ def done(weights, tmp_path_factory):
 
 def test_curves_show_the_validation_loss_that_chose_the_epoch(done):
     figure = done.figures()["training"]
-    assert "validation" in [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    legend = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert "validation, selects the epoch" in legend
     assert len(done.curves["validation_loss"].dropna()) == len(done.curves)
 
 
