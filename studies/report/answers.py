@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from emg_lens.studies.report.verdict_sentences import drop_in_words, sentence, what_was_done
+from emg_lens.studies.report.verdict_sentences import drop_in_words, harm, sentence, what_was_done
 from emg_lens.studies.report.wording import (
     change_in_words,
+    count,
     head_conditions,
     layer_conditions,
     metric_words,
@@ -20,7 +21,7 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.control_effects import cuts_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
-from emg_lens.studies.results.verdicts import Verdict, verdicts_of
+from emg_lens.studies.results.verdicts import ENOUGH_RANDOM, Verdict, verdicts_of
 from emg_lens.studies.statistics.intervals import FEWEST
 
 SENSORS = "Which sensor matters?"
@@ -61,11 +62,18 @@ def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]
         single = [one for one in groups[PLACES] if one.cut.condition not in heads]
         of_head = [one for one in groups[PLACES] if one.cut.condition in heads]
         texts[PLACES] = [*_places(single, cell, "layer"), *_places(of_head, cell, "head")]
-    return {question: some[:MOST] for question, some in texts.items() if some}
+    return {question: _first(some) for question, some in texts.items() if some}
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    """Return the first sentences, and the number of the others."""
+    if len(texts) <= MOST:
+        return [*texts]
+    return [*texts[:MOST], f"{len(texts) - MOST} more: see the table of verdicts."]
 
 
 def ablations_by_question(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
-    """Group the ablations of a cell by the question that they answer, the largest drop first.
+    """Group the ablations of a cell by the question that they answer: shown effects first, then by the drop.
 
     Cuts of several but not all layers are in no group.
     """
@@ -79,15 +87,20 @@ def ablations_by_question(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, 
         OTHERS: single_conditions(cell.tests)["condition"],
     }
     groups = {
-        question: sorted((one for one in verdicts if one.cut.condition in set(of)), key=lambda one: -one.drop)
+        question: sorted((one for one in verdicts if one.cut.condition in set(of)), key=_importance)
         for question, of in names.items()
     }
     return {question: some for question, some in groups.items() if some}
 
 
+def _importance(one: Verdict) -> tuple[bool, float]:
+    return one.verdict != "shown", -one.drop
+
+
 def _closed(one: Verdict, cell: Cell) -> str:
     """Say how the result changes with the indirect path through CLS closed."""
-    if pd.isna(one.cut.cls_path_closed):
+    is_named = one.reason == "superset" and str(one.cut.superset).endswith(", CLS path closed")
+    if pd.isna(one.cut.cls_path_closed) or is_named:
         return ""
     return (
         f" With the path through CLS closed as well, {metric_words(cell.metric)} is {value(one.cut.cls_path_closed)}."
@@ -98,18 +111,25 @@ def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str
     """Name the single layers or heads with a shown effect; if there is none, the one with the largest."""
     shown = [one for one in ablations if one.verdict == "shown"]
     if shown:
-        named = "; ".join(
-            f"{what_was_done(one.row, cell).removesuffix(' cut')} {drop_in_words(one, cell)}" for one in shown
-        )
-        yield f"{len(shown)} of {len(ablations)} cuts of a single {kind} have a clear and specific effect: {named}."
+        named = [f"{what_was_done(one.row, cell).removesuffix(' cut')} {drop_in_words(one, cell)}" for one in shown]
+        verb = "has" if len(shown) == 1 else "have"
+        start = f"{len(shown)} of {count(len(ablations), 'cut')} of a single {kind} {verb} a clear and specific effect"
+        yield f"{start}: {'; '.join(named)}."
     elif ablations:
+        is_compared = any(len(one.cut.random) >= ENOUGH_RANDOM for one in ablations)
         start = f"No cut of a single {kind} has a clear and specific effect"
-        yield f"{start}. The largest: {sentence(ablations[0], cell)[:1].lower()}{sentence(ablations[0], cell)[1:]}"
+        if not is_compared:
+            start = f"No cut of a single {kind} was compared with random cuts, so their effects may not be specific"
+        largest = ablations[0]
+        what = what_was_done(largest.row, cell).removesuffix(" cut")
+        yield f"{start}. The largest {harm(cell)}, {drop_in_words(largest, cell)}, is for {what}."
 
 
 def _comparisons(findings: Findings) -> Iterator[str]:
     """Compare each level of a factor with the reference level."""
     confidence, metric = findings.study.statistics.confidence, metric_words(findings.metric)
+    n = len(findings.level_tests)
+    uncorrected = f", not corrected for {n} comparisons" * (n > 1)
     for row in findings.level_tests.to_dict("records"):
         where = level_in_words(findings, row)
         change = f"{metric} {value(row['mean'])} compared with {value(row['baseline_mean'])}"
@@ -117,9 +137,9 @@ def _comparisons(findings: Findings) -> Iterator[str]:
             why = f"an interval needs {FEWEST} subjects" if row["n_subjects"] < FEWEST else "all subjects changed alike"
             yield f"{where}: {change}, a change of {change_in_words(row, confidence)} without an interval ({why})."
         elif row["ci_low"] > 0 or row["ci_high"] < 0:
-            yield f"{where}: {change}, a difference of {change_in_words(row, confidence)}."
+            yield f"{where}: {change}, a difference of {change_in_words(row, confidence)}{uncorrected}."
         else:
-            yield f"{where}: no detectable difference ({change}, {change_in_words(row, confidence)})."
+            yield f"{where}: no clear difference ({change}, {change_in_words(row, confidence)})."
 
 
 def level_in_words(findings: Findings, row: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from emg_lens.studies.statistics.power import smallest_p
 from emg_lens.studies.statistics.spec import StatisticsSpec
 
 REASONS = {
-    "zero": "no detectable {harm}; this does not show that what was cut does nothing",
+    "zero": "the {harm} is not clear, which does not show that what was cut does nothing",
     "random": "the {harm} is not clearly larger than with random controls",
     "superset": "a superset ablation hurts less, so part of the {harm} is not lost information",
     "superset on average": "a superset ablation hurts less on average, but not clearly",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from emg_lens.studies.report.wording import (
     UNIT_WORDS,
+    count,
     layer_name,
     metric_words,
     number,
@@ -18,7 +19,7 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.control_effects import cuts_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
-from emg_lens.studies.results.verdicts import Verdict, verdicts_of
+from emg_lens.studies.results.verdicts import Verdict, enough_random, verdicts_of
 from emg_lens.studies.spec.removal_spec import REMOVAL
 from emg_lens.studies.statistics.intervals import FEWEST
 
@@ -41,26 +42,34 @@ def _columns(one: Verdict, cell: Cell) -> tuple[Any, ...]:
 
 
 def sentence(one: Verdict, cell: Cell) -> str:
-    """Write a verdict as one or two sentences."""
-    done, comparison = f"With {what_was_done(one.row, cell)}", controls_in_words(one)
+    """Write a verdict as one to three sentences."""
+    done, n = f"With {what_was_done(one.row, cell)}", len(one.changes)
     if one.verdict == "no interval":
-        return f"{done}, {_changes_of_subjects(one, cell)}{f' {comparison}.' if comparison else ''}"
-    if one.reason == "zero":
-        return f"{done}, there is no detectable {harm(cell)}: {drop_in_words(one, cell)}."
-    moves = "rises" if cell.lower_is_better else "falls"
-    effect = f"{done}, {metric_words(cell.metric)} {moves} by {drop_in_words(one, cell)} to {value(one.cut.mean)}"
+        return f"{done}, {_changes_of_subjects(one, cell)}"
+    if one.reason == "zero" and not one.interval[1] < 0:
+        worse = f"{one.n_worse} of {n} subjects get worse"
+        return f"{done}, the {harm(cell)} is not clear: {drop_in_words(one, cell)}; {worse}."
+    gains = one.drop < 0
+    moves, change = ("falls", "rises")[cell.lower_is_better != gains], drop_in_words(one, cell, -1 if gains else 1)
+    effect = f"{done}, {metric_words(cell.metric)} {moves} by {change} to {value(one.cut.mean)}"
+    if gains:
+        return f"{effect}."
+    comparison = controls_in_words(one)
     among = f"{p_value(one.p_random)}{f', corrected for {one.n_screened} ablations' * (one.n_screened > 1)}"
     if one.verdict == "shown":
-        n = len(one.changes)
         of = f"All {n}" if one.n_worse == n else f"{one.n_worse} of {n}"
-        return f"{effect}. {of} subjects become worse, and {comparison} ({among})."
+        return f"{effect}. {of} subjects get worse, and {comparison} ({among})."
     if one.verdict == "no control":
-        which = f"only {len(one.cut.random)} random controls exist" if one.cut.random else "no random control was run"
+        n_random, needed = len(one.cut.random), enough_random(cell.statistics.alpha)
+        which = (
+            f"{n_random} of the {needed} necessary random controls exist" if n_random else "there is no random control"
+        )
         return f"{effect}. Whether this {harm(cell)} is specific is open: {which}."
-    if one.reason == "random" and one.row.get("mode") == REMOVAL:
-        return f"{effect}. This {harm(cell)} is not clearly larger than for random channels: {comparison} ({among})."
     if one.reason == "random":
-        return f"{effect}, but not clearly more than with random controls: {comparison} ({among})."
+        few = one.cut.n_random_hurt_less < len(one.cut.random)
+        but = f"so this {harm(cell)} is not specific" if few else "but the difference is not clear"
+        also = " Random removals also remove channels of other sensors." * (one.row.get("mode") == REMOVAL and few)
+        return f"{effect}. {comparison}, {but} ({among}).{also}"
     if one.reason == "superset":
         larger = f"with {_superset(one.cut.superset or '', cell)}: {value(one.cut.superset_mean)}"
         return (
@@ -68,7 +77,10 @@ def sentence(one: Verdict, cell: Cell) -> str:
             " information."
         )
     best = value(one.cut.best_superset_mean)
-    return f"{effect}. {comparison}. A superset ablation also hurts less on average ({best}), but not clearly."
+    return (
+        f"{effect}. {comparison}. On average, cutting more hurts less ({best}, not clearly), so it is open how much of"
+        f" this {harm(cell)} is lost information."
+    )
 
 
 def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:
@@ -92,19 +104,24 @@ def edges_in_words(kind: str) -> str:
     )
 
 
-def drop_in_words(one: Verdict, cell: Cell) -> str:
-    """Format a drop with its interval for a sentence: `"31.2 pp (95 % CI [25.0, 37.4])"`."""
-    drop, _, interval = with_interval_of(one).partition(" ")
+def drop_in_words(one: Verdict, cell: Cell, sign: int = 1) -> str:
+    """Format a drop, or with `sign=-1` a gain, with its interval: `"31.2 pp (95 % CI [25.0, 37.4])"`."""
+    drop, _, interval = with_interval_of(one, sign).partition(" ")
     unit = UNIT_WORDS.get(one.row["unit"], "")
     ends = f" ({100 * cell.statistics.confidence:g} % CI {interval})" if interval else ""
     return f"{drop}{' ' * bool(unit)}{unit}{ends}"
 
 
-def with_interval_of(one: Verdict) -> str:
-    """Format a drop with its interval for a table: `"31.2 [25.0, 37.4]"`."""
-    decimals = 1 if one.row["unit"] == "pp" else 3
-    drop, low, high = (number(x, decimals) for x in (one.drop, *one.interval))
+def with_interval_of(one: Verdict, sign: int = 1) -> str:
+    """Format a drop, or with `sign=-1` a gain, with its interval for a table: `"31.2 [25.0, 37.4]"`."""
+    low, high = sorted(sign * end for end in one.interval)
+    drop, low, high = (_number(one, x) for x in (sign * one.drop, low, high))
     return drop if pd.isna(one.interval[0]) else f"{drop} [{low}, {high}]"
+
+
+def _number(one: Verdict, x: float) -> str:
+    """Format a number in the unit of a drop; tiny drops get more decimals."""
+    return number(x, 1 if one.row["unit"] == "pp" and not 0 < abs(one.drop) < 0.1 else 3)
 
 
 def controls_in_words(one: Verdict) -> str:
@@ -123,20 +140,23 @@ def harm(cell: Cell) -> str:
 
 def _superset(name: str, cell: Cell) -> str:
     """Describe a superset ablation, which is a condition or a control."""
-    rows = cell.tests[cell.tests["condition"] == name].to_dict("records")
-    if rows:
-        return what_was_done(rows[0], cell)
-    return f"all {name.replace('unimodal', 'unimodal edges').replace('cross_modal', 'cross-modal edges')} cut"
+    if name in cell.rows:
+        return what_was_done(cell.rows[name], cell)
+    if name.endswith(", CLS path closed"):
+        return "the path through CLS closed as well"
+    return f"all {name.replace('cross_modal', 'cross-modal')} edges cut"
 
 
 def _changes_of_subjects(one: Verdict, cell: Cell) -> str:
     """Describe the subjects' changes where there is no interval."""
     n, metric, unit = len(one.changes), metric_words(cell.metric), UNIT_WORDS.get(one.row["unit"], "")
-    unit, decimals = f"{' ' * bool(unit)}{unit}", 1 if one.row["unit"] == "pp" else 3
-    low, high = (number(x, decimals) for x in (min(one.changes), max(one.changes)))
-    if one.reason == "alike":
-        return f"{metric} changes by the same amount in all {n} subjects ({low}{unit}), so there is no interval."
-    return (
-        f"{metric} becomes worse in {one.n_worse} of {n} subjects (changes from {low} to {high}{unit})."
-        f" An interval needs {FEWEST} subjects."
-    )
+    drops, unit = sorted(-change for change in one.changes), f"{' ' * bool(unit)}{unit}"
+    low, high = _number(one, drops[0]), _number(one, drops[-1])
+    if one.reason == "alike" or (n > 1 and drops[0] == drops[-1]):
+        if drops[0] == 0:
+            return f"{metric} does not change in any of {count(n, 'subject')}."
+        return f"the {harm(cell)} of {metric} is the same in all {n} subjects ({low}{unit}), so there is no interval."
+    needs = f"An interval needs {FEWEST} subjects."
+    if n == 1:
+        return f"the {harm(cell)} of {metric} is {low}{unit} in the only subject. {needs}"
+    return f"{metric} gets worse in {one.n_worse} of {n} subjects ({harm(cell)}s from {low} to {high}{unit}). {needs}"

@@ -164,6 +164,11 @@ def change_in_words(row: Mapping[str, Any], confidence: float) -> str:
     return f"{sign}{change}{' ' * bool(unit)}{unit}{ends}"
 
 
+def count(n: int, noun: str) -> str:
+    """Format a number of things: `"1 subject"`, `"5 subjects"`."""
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
 def p_value(p: float) -> str:
     """Format a p value without the leading zero: `"p = .048"`, `"p < .001"`."""
     return "p < .001" if p < 0.001 else f"p = {f'{p:.3f}'.lstrip('0')}"

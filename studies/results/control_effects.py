@@ -27,6 +27,7 @@ class Controlled:
         alike: This cut and the conditions that are equal to it by construction.
         mean: The metric under the cut.
         random: The metric under each size-matched random control; empty if there is none.
+        random_is_clear: For each of them, whether the interval of its change lies on the worse side of zero.
         is_controlled: Whether the study has any control or superset ablation of this cut.
         n_supersets: Number of superset ablations that were compared with the cut; 0 if the cut does no harm, or if
             there are too few subjects for an interval.
@@ -43,6 +44,7 @@ class Controlled:
     mean: float
     alike: tuple[str, ...] = ()
     random: tuple[float, ...] = ()
+    random_is_clear: tuple[bool, ...] = ()
     is_controlled: bool = False
     n_supersets: int = 0
     superset: str | None = None
@@ -90,12 +92,14 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
         clear = [one for one, gain in gains.items() if mean_interval(gain, level)[0] > 0]
         best = max(clear, key=lambda one: better * means[one], default=None)
         closed = controls.get((CLS_PATH_CLOSED, row.get("edges")), []) if cuts_every_layer(cell, row) else []
+        changes = [(better * (values[one] - values[BASELINE])).to_numpy() for one in random]
         cuts.append(
             Controlled(
                 condition=name,
                 mean=means[name],
                 alike=tuple(alike),
                 random=tuple(means[one] for one in random),
+                random_is_clear=tuple(mean_interval(one, cell.statistics.confidence)[1] < 0 for one in changes),
                 is_controlled=bool(random or supersets or closed),
                 n_supersets=len(gains),
                 superset=best,

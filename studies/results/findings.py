@@ -65,6 +65,11 @@ class Cell:
         return by_subject(self.scores, self.metric)
 
     @cached_property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The rows of `tests` by condition."""
+        return {row["condition"]: row for row in self.tests.to_dict("records")}  # pyright: ignore
+
+    @cached_property
     def outer_layers(self) -> tuple[float, float]:
         """The first and the last layer of the layer and head sweeps; NaN without them."""
         layers = self.tests["layer"] if "layer" in self.tests else pd.Series(dtype=float)

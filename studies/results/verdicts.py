@@ -3,6 +3,7 @@
 `verdicts_of` is the only place where an effect is judged. Report, terminal and README print the same values.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
@@ -19,6 +20,8 @@ from emg_lens.sweeps.conditions import BASELINE
 
 ENOUGH_RANDOM = 19
 """Size-matched random controls that a verdict needs: with so many, the smallest possible p is .05."""
+MARGIN = 0.1
+"""A superset ablation that is better on average, but not clearly, counts if it saves this fraction of the drop."""
 DECIMALS = 9
 """Standardized effects that agree to so many decimals are equal."""
 
@@ -35,12 +38,13 @@ class Verdict:
         row: Its row of the comparison with the baseline (`compare`).
         verdict: `"shown"`: the interval of the change excludes zero, the ablation hurts more than its random controls
             after correction for the number of ablations screened, and no superset ablation hurts less. `"no interval"`:
-            fewer than five subjects, or all changed alike. `"no control"`: fewer than 19 random controls. Else
-            `"not shown"`.
+            fewer than five subjects, or all changed alike. `"no control"`: fewer than 19 random controls (more for an
+            α below .05). Else `"not shown"`.
         reason: Why the effect is not shown: too few `"subjects"`, all subjects `"alike"`, an interval that includes
             `"zero"`, controls that hurt as much (`"random"`), `"few random"` controls, or a `"superset"` ablation that
             hurts less (clearly, or `"superset on average"`). Empty if it is shown or has no control.
-        p_random: Family-wise p of the comparison with the random controls; NaN without enough controls.
+        p_random: Family-wise p of the comparison with the random controls; NaN without enough controls, or if the
+            interval of the drop does not exclude zero.
         n_screened: Number of ablations in that family.
         changes: The change of each subject in the unit of `row`; positive = the metric became better.
     """
@@ -83,49 +87,58 @@ def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
         equal by construction have one together.
     """
     cuts = [(cell, controlled_cuts(cell)) for cell in findings.cells]
-    screened = [cut for _, of_cell in cuts for cut in of_cell if len(cut.random) >= ENOUGH_RANDOM]
-    effects = [np.array([cut.mean, *cut.random]) * (1 if cut.lower_is_better else -1) for cut in screened]
-    p_of = dict(zip(map(id, screened), family_wise_p(effects), strict=True))
+    enough = enough_random(findings.study.statistics.alpha)
+    screened = [(cell, cut) for cell, of_cell in cuts for cut in of_cell if len(cut.random) >= enough]
+    effects = [np.array([cut.mean, *cut.random]) * (1 if cut.lower_is_better else -1) for _, cut in screened]
+    is_clear = [np.array([_is_clear(cell, cut.condition), *cut.random_is_clear]) for cell, cut in screened]
+    p_of = {id(cut): p for (_, cut), p in zip(screened, family_wise_p(effects, is_clear), strict=True)}
     judged = []
     for cell, of_cell in cuts:
-        rows = {row["condition"]: row for row in cell.tests.to_dict("records")}
-        judged.append(
-            (cell, [_verdict(cell, cut, rows[cut.condition], p_of.get(id(cut), np.nan), len(p_of)) for cut in of_cell])
-        )
+        judged.append((cell, [_verdict(cell, cut, p_of.get(id(cut), np.nan), len(p_of)) for cut in of_cell]))
     return judged
 
 
-def family_wise_p(effects: Sequence[Float[np.ndarray, " 1+random"]]) -> list[float]:
+def family_wise_p(
+    effects: Sequence[Float[np.ndarray, " 1+random"]], is_clear: Sequence[Bool[np.ndarray, " 1+random"]]
+) -> list[float]:
     """Compare each ablation with its random controls, and correct for the number of ablations.
 
     Step-down maximum statistic (Westfall & Young 1993). The effects of an ablation and its controls are standardized.
     Random controls number i of all ablations together are one study in which no ablation is special. The p of an
-    ablation is the fraction of such studies, the real one included, whose largest effect is at least as large. If the
-    ablations are no more special than random ones, any p is at most α with a probability of at most α.
+    ablation is the fraction of such studies, the real one included, whose largest clear effect is at least as large. If
+    the ablations are no more special than random ones, any p is at most α with a probability of at most α.
 
     Args:
-        effects: For each ablation its harm, then the harm of each of its random controls; larger is worse.
+        effects: For each ablation its harm, then the harm of each of its random controls; larger is worse. Of the
+            controls, the smallest number that any ablation has is used.
+        is_clear: Whether each of these is clear of zero. Without this, one trial that changes in an ablation without
+            effect would stand far from its own controls, which change no trial.
 
     Returns:
-        One p per ablation. With n controls it is at least 1 / (n + 1).
+        One p per ablation; NaN if its effect is not clear. With n controls it is at least 1 / (n + 1).
     """
     if not effects:
         return []
-    table = np.full((len(effects), max(map(len, effects))), np.nan)
-    for row, harm in zip(table, effects, strict=True):
-        spread = harm.std()
-        row[: len(harm)] = np.round((harm - harm.mean()) / spread, DECIMALS) if spread > 1e-12 else 0.0
+    n = min(map(len, effects))
+    table = np.array([harm[:n] for harm in effects])
+    spread = table.std(axis=1, keepdims=True)
+    table = np.round((table - table.mean(axis=1, keepdims=True)) / np.where(spread > 1e-12, spread, np.inf), DECIMALS)
+    table[~np.array([clear[:n] for clear in is_clear])] = -np.inf
     order = np.argsort(-table[:, 0], kind="stable")
-    largest = np.fmax.accumulate(table[order][::-1], axis=0)[::-1, 1:]  # over this ablation and all with less effect
-    p, so_far = np.empty(len(effects)), 0.0
-    for place, k in enumerate(order):
-        of_own = largest[place, : len(effects[k]) - 1]
-        so_far = max(so_far, (1 + (of_own >= table[k, 0]).sum()) / (1 + len(of_own)))
-        p[k] = so_far
+    largest = np.maximum.accumulate(table[order][::-1], axis=0)[::-1, 1:]  # over this ablation and all with less effect
+    p = np.empty(len(effects))
+    p[order] = np.maximum.accumulate((1 + (largest >= table[order, :1]).sum(axis=1)) / n)
+    p[table[:, 0] == -np.inf] = np.nan
     return p.tolist()
 
 
-def _verdict(cell: Cell, cut: Controlled, row: Mapping[str, Any], p_random: float, n_screened: int) -> Verdict:
+def enough_random(alpha: float) -> int:
+    """Return the number of random controls that a verdict needs at a significance level."""
+    return max(ENOUGH_RANDOM, math.ceil(1 / alpha - 1e-9) - 1)
+
+
+def _verdict(cell: Cell, cut: Controlled, p_random: float, n_screened: int) -> Verdict:
+    row = cell.rows[cut.condition]
     scale = (100 if cell.is_fraction else 1) * (-1 if cell.lower_is_better else 1)
     changes = np.round(scale * (cell.values[cut.condition] - cell.values[BASELINE]), DECIMALS)
     word, reason = _judged(cell, cut, row, p_random)
@@ -135,14 +148,21 @@ def _verdict(cell: Cell, cut: Controlled, row: Mapping[str, Any], p_random: floa
 def _judged(cell: Cell, cut: Controlled, row: Mapping[str, Any], p_random: float) -> tuple[Word, Reason]:
     if pd.isna(row["ci_low"]):
         return "no interval", "subjects" if row["n_subjects"] < FEWEST else "alike"
-    if not (row["ci_low"] > 0 if cell.lower_is_better else row["ci_high"] < 0):
+    if not _is_clear(cell, cut.condition):
         return "not shown", "zero"
-    if len(cut.random) < ENOUGH_RANDOM:
+    if len(cut.random) < enough_random(cell.statistics.alpha):
         return "no control", "few random" if cut.random else ""
     if p_random > cell.statistics.alpha:
         return "not shown", "random"
     if cut.superset:
         return "not shown", "superset"
-    if cut.hurts_more_than_a_superset:
+    saved, drop = abs(cut.best_superset_mean - cut.mean), abs(row["mean"] - row["baseline_mean"])
+    if cut.hurts_more_than_a_superset and saved >= MARGIN * drop:
         return "not shown", "superset on average"
     return "shown", ""
+
+
+def _is_clear(cell: Cell, condition: str) -> bool:
+    """Whether the interval of a condition's change lies on the worse side of zero."""
+    row = cell.rows[condition]
+    return bool(row["ci_low"] > 0 if cell.lower_is_better else row["ci_high"] < 0)

@@ -58,13 +58,14 @@ def test_each_of_three_sensors_is_also_left_alone():
     [
         (1, []),
         (3, ["EMG channel 1", "EMG channel 2", "EMG channel 3"]),
-        (8, [f"EMG channel {k}" for k in range(1, 9)]),
+        (6, [f"EMG channel {k}" for k in range(1, 7)]),
+        (8, ["EMG channels 1-2", "EMG channels 3-4", "EMG channels 5-6", "EMG channels 7-8"]),
         (10, ["EMG channels 1-2", "EMG channels 3-5", "EMG channels 6-7", "EMG channels 8-10"]),
     ],
 )
 def test_channels_of_a_single_sensor_are_removed_in_groups(n, names):
     found = removals({"emg": n})
-    whose = "their" if n > 8 else "its"
+    whose = "their" if n > 6 else "its"
     assert list(found) == [*(f"{one} removed" for one in names), *(f"{one} set to {whose} mean" for one in names)]
     tokens = [token for one in found.values() if one.tags["by"] == "mean" for token in one.interventions[0].tokens]
     assert tokens == [f"emg.{k}" for k in range(n)] * (n > 1)
@@ -184,7 +185,7 @@ def test_a_study_file_without_conditions_runs_on_one_sensor(tmp_path):
     del content["conditions"]
     content["cohort"]["modalities"] = ["emg"]
     found = run_study(StudySpec.parse(yaml.safe_dump(content)), out=tmp_path, jobs=1)
-    assert {"same channel/individual/L1", "EMG channel 1 removed"} <= set(found.tests()["condition"])
+    assert {"same channel/individual/L1", "EMG channels 1-2 removed"} <= set(found.tests()["condition"])
     assert "report.html" in {path.name for path in found.folder.iterdir()}
 
 
