@@ -31,6 +31,7 @@ from emg_lens.studies.fits.fit_store import (
 )
 from emg_lens.studies.report.table_formats import to_latex, to_markdown
 from emg_lens.studies.report.terminal import terminal_parts
+from emg_lens.studies.report.verdict_sentences import verdict_table
 from emg_lens.studies.report.view import views_of
 from emg_lens.studies.results.findings import Findings, quality_columns
 from emg_lens.studies.runs.run_files import read_record, read_spec
@@ -155,6 +156,34 @@ class StudyResult(Findings):
     def tests(self) -> pd.DataFrame:
         """Return the comparison of every condition with the baseline (`emg_lens.studies.statistics.compare`)."""
         return self.tests_table.copy()
+
+    def verdicts(self) -> pd.DataFrame:
+        """Return the verdict on every distinct ablation (docs/controls.md §8.1).
+
+        Returns:
+            One row per ablation. Columns: the compared factors, `condition`, `verdict` (`shown`, `not shown`,
+            `no control`, `no interval`), `drop` with the ends `low` and `high` of its interval in `unit` (positive =
+            worse; pp: percentage points), `p` (corrected p of the study's test against the baseline), `p_random`
+            (family-wise p against the random controls), `controls`, and the `sentence` of the report.
+
+        Example:
+            >>> from emg_lens import Study
+            >>> study = Study.parse('''
+            ... name: small
+            ... title: A small study
+            ... cohort:
+            ...   dataset: simulated
+            ...   options: {simulation: {n_subjects: 1, emg_classes: 2, acc_classes: 1, n_repetitions: 2}}
+            ...   recipe: {fs: 50}
+            ... split: {by: repetition, test: [2]}
+            ... model: {d_model: 8, n_heads: 2, n_layers: 1, d_mlp: 8}
+            ... training: {epochs: 1}
+            ... conditions: {layer_masks: null, controls: null, removals: {by: [mean]}}
+            ... ''')
+            >>> study.run(out="runs", jobs=1).verdicts()[["condition", "verdict"]].values.tolist()
+            [['EMG set to its mean', 'no interval'], ['ACC set to its mean', 'no interval']]
+        """
+        return verdict_table(self)
 
     def quality(self) -> pd.DataFrame:
         """Return the compared metric of the models next to chance and to a simple reference (docs/statistics.md §5.7).

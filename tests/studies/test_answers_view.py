@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from synthetic import by_factors, cell_of, findings_of, head_scores, tidy
 from test_controls import made_up
+from test_verdicts import findings_with
 
 from emg_lens.studies.report.figures import (
     CATEGORIES,
@@ -20,17 +21,13 @@ from emg_lens.studies.report.figures import (
 )
 from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.report.views.answers import MOST_CELLS, figure_answers, figure_models, layout_verdicts
-from emg_lens.studies.results.control_effects import controlled_cuts
-from emg_lens.studies.results.verdicts import Verdict, _verdict, family_wise_p
+from emg_lens.studies.results.verdicts import Verdict, verdicts_of
 
 CLEAR = tuple((0.94, 0.95, 0.96, 0.95, 0.94 + 0.001 * k) for k in range(20))
 
 
 def judged(cell) -> tuple:
-    cuts = controlled_cuts(cell)
-    rows = {row["condition"]: row for row in cell.tests.to_dict("records")}
-    p = [family_wise_p([np.array([-one.mean, *(-np.array(one.random))])])[0] if one.random else np.nan for one in cuts]
-    return cell, [_verdict(cell, one, rows[one.condition], k, len(cuts)) for one, k in zip(cuts, p, strict=True)]
+    return verdicts_of(findings_with(cell))[0]
 
 
 def without_superset(**parts):

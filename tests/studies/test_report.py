@@ -199,7 +199,8 @@ def test_a_regression_report_uses_the_metric_and_unit_of_the_regression():
     tests = findings_of(scores, metrics=("mae",)).tests_table
     worst = tests.query("mode == 'individual' and edges == 'unimodal'").nlargest(1, "difference").iloc[0]
     sentence = (
-        f"with unimodal edges of L{worst['layer'] + 1:.0f} cut, MAE rises by {worst['difference']:.3f} (95 % CI ["
+        f"The largest increase, {worst['difference']:.3f} (95 % CI [{worst['ci_low']:.3f}, {worst['ci_high']:.3f}]), is"
+        f" for unimodal edges of L{worst['layer'] + 1:.0f}."
     )
     assert sentence in text, "the worst layer is where the error rises most"
     assert "Increase [95 % CI]" in text and "Change %" in text

@@ -42,6 +42,13 @@ MOST_ROWS = {PLACES: 6, OTHERS: 6, SENSORS: 6}
 """The figure of one cell shows the largest drops of each question; the table has all of them."""
 MOST_CELLS = 6
 """Cells of one figure; of several cells it shows half as many rows each."""
+OBJECTIONS = {
+    "zero": "interval includes zero",
+    "random": "random controls hurt as much",
+    "superset": "cutting more hurts less",
+    "superset on average": "cutting more hurts less on average",
+}
+"""Why an effect is not shown, by `Verdict.reason`."""
 CIRCLES: dict[str, Any] = {"marker": "o", "ms": 3, "mfc": "none", "mec": RANDOM_CONTROL, "mew": 0.6, "ls": "none"}
 
 
@@ -60,7 +67,7 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
             f"{one.n_worse} of {len(one.changes)}",
             f"{one.cut.n_random_hurt_less} of {len(one.cut.random)}" if one.cut.random else "–",
             "–" if np.isnan(one.p_random) else p_value(one.p_random).removeprefix("p = "),
-            one.verdict,
+            f"{one.verdict}: {OBJECTIONS[one.reason]}" if one.reason in OBJECTIONS else one.verdict,
         ]
         for one in sorted(verdicts, key=lambda one: -one.drop)
     ]
@@ -70,7 +77,8 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
     meanings = {
         "shown": "the interval excludes zero, the ablation hurts more than its random controls (p, corrected for all"
         f" {verdicts[0].n_screened} ablations with random controls), and no superset ablation hurts less",
-        "no control": "no or too few random controls",
+        "not shown": "one of these three fails, as the table says",
+        "no control": "no or too few random controls, so it is open whether the effect is specific",
         "no interval": "fewer than five subjects, or all changed alike",
     }
     used = {"shown", *(one.verdict for one in verdicts)}
