@@ -23,6 +23,15 @@ from emg_lens.studies.results.verdicts import Verdict, enough_random, verdicts_o
 from emg_lens.studies.spec.removal_spec import REMOVAL
 from emg_lens.studies.statistics.intervals import FEWEST
 
+EDGES_IN_WORDS = {
+    "unimodal": "unimodal edges",
+    "cross_modal": "cross-modal edges",
+    "every": "edges",
+    "other channels": "edges between channels",
+    "same channel": "edges within a channel",
+    "other times": "edges between times",
+    "same time": "edges within a time",
+}
 COLUMNS = ("condition", "verdict", "drop", "low", "high", "unit", "p", "p_random", "controls", "sentence")
 
 
@@ -66,9 +75,10 @@ def sentence(one: Verdict, cell: Cell) -> str:
         )
         return f"{effect}. Whether this {harm(cell)} is specific is open: {which}."
     if one.reason == "random":
+        is_sensor = one.row.get("mode") == REMOVAL and " channel" not in one.row["edges"]
         few = one.cut.n_random_hurt_less < len(one.cut.random)
         but = f"so this {harm(cell)} is not specific" if few else "but the difference is not clear"
-        also = " Random removals also remove channels of other sensors." * (one.row.get("mode") == REMOVAL and few)
+        also = " Random removals also remove channels of other sensors." * (is_sensor and few)
         return f"{effect}. {comparison}, {but} ({among}).{also}"
     if one.reason == "superset":
         larger = f"with {_superset(one.cut.superset or '', cell)}: {value(one.cut.superset_mean)}"
@@ -99,9 +109,7 @@ def what_was_done(row: Mapping[str, Any], cell: Cell) -> str:
 
 def edges_in_words(kind: str) -> str:
     """Name an edge type in a sentence: `"cross-modal edges"` for `"cross_modal"`."""
-    return {"unimodal": "unimodal edges", "cross_modal": "cross-modal edges", "every": "edges"}.get(
-        kind, f"{kind} edges"
-    )
+    return EDGES_IN_WORDS.get(kind, f"{kind} edges")
 
 
 def drop_in_words(one: Verdict, cell: Cell, sign: int = 1) -> str:

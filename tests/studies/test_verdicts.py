@@ -271,6 +271,19 @@ def test_removed_sensors_are_answered_with_the_signals_of_another_trial_if_the_s
     assert text.startswith(f"With ACC {ways[0]}, accuracy falls by 40.0 pp (95 % CI [")
 
 
+@pytest.mark.parametrize(("removed", "says_so"), [("acc", True), ("emg channels 1-2", False)])
+def test_only_for_a_removed_sensor_random_removals_also_hit_other_sensors(removed, says_so):
+    scores = tidy(baseline=[0.9, 0.8, 0.9, 0.85, 0.8], cut=[0.5, 0.4, 0.45, 0.5, 0.4])
+    gone = scores["condition"] == "cut"
+    scores = scores.assign(mode=gone.map({True: "removal", False: ""}), edges=removed)
+    random = [[0.3, 0.31, 0.29, 0.3, 0.3], *[[0.8, 0.7, 0.8, 0.75, 0.7]] * 19]
+    controls = [tidy(**{f"cut, {i}": some}).assign(control="random", of="cut") for i, some in enumerate(random)]
+    cell = replace(cell_of(scores), controls=pd.concat(controls))
+    text = sentence(verdict_on(cell, "cut"), cell)
+    assert "19 of 20 random removals of as many channels hurt less, so this drop is not specific" in text
+    assert ("Random removals also remove channels of other sensors." in text) == says_so
+
+
 def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():
     for cell in (
         made_up(),

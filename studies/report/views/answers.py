@@ -44,7 +44,7 @@ MOST_CELLS = 6
 """Cells of one figure; of several cells it shows half as many rows each."""
 OBJECTIONS = {
     "zero": "interval includes zero",
-    "random": "random controls hurt as much",
+    "random": "not clearly above random controls",
     "superset": "cutting more hurts less",
     "superset on average": "cutting more hurts less on average",
 }
