@@ -27,6 +27,7 @@ EDGES_IN_WORDS = {
     "unimodal": "unimodal edges",
     "cross_modal": "cross-modal edges",
     "every": "edges",
+    "all": "edges",
     "other channels": "edges between channels",
     "same channel": "edges within a channel",
     "other times": "edges between times",
