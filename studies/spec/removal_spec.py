@@ -61,7 +61,8 @@ def input_channels(layout: TokenLayout) -> list[str]:
 
 def _parts(layout: TokenLayout) -> Iterator[tuple[str, str, str | tuple[str, ...]]]:
     """Yield the parts of the input that are removed: printed name, name, and tokens."""
-    if len(layout.modalities) > 1:
+    sensor, *others = layout.modalities
+    if others:
         for modality in layout.modalities:
             yield _printed(modality, layout), modality, modality
         return
@@ -71,8 +72,7 @@ def _parts(layout: TokenLayout) -> Iterator[tuple[str, str, str | tuple[str, ...
     limits = [n * k // n_groups for k in range(n_groups + 1)]
     for start, stop in itertools.pairwise(limits) if n > 1 else ():
         numbers = f"channel {stop}" if stop == start + 1 else f"channels {start + 1}-{stop}"
-        modality = layout.modalities[0]
-        yield f"{_printed(modality, layout)} {numbers}", f"{modality} {numbers}", tuple(channels[start:stop])
+        yield f"{_printed(sensor, layout)} {numbers}", f"{sensor} {numbers}", tuple(channels[start:stop])
 
 
 def _printed(modality: str, layout: TokenLayout) -> str:
