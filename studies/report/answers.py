@@ -56,6 +56,7 @@ def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]
     if SENSORS in texts:
         ways = {one.row["by"] for one in groups[SENSORS]}
         chosen = [one for one in groups[SENSORS] if len(ways) == 1 or one.row["by"] == "resample"]
+        chosen.sort(key=lambda one: " and " in one.row["edges"])  # first one sensor removed, then all but one
         texts[SENSORS] = [sentence(one, cell) for one in chosen]
     if PLACES in texts:
         heads = set(head_conditions(cell.tests)["condition"])

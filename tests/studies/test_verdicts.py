@@ -271,6 +271,17 @@ def test_removed_sensors_are_answered_with_the_signals_of_another_trial_if_the_s
     assert text.startswith(f"With ACC {ways[0]}, accuracy falls by 40.0 pp (95 % CI [")
 
 
+def test_one_sensor_removed_comes_before_all_but_one_removed():
+    scores = tidy(
+        baseline=[0.9, 0.8, 0.9, 0.85, 0.8], **{"ACC alone": [0.1] * 4 + [0.2], "EMG removed": [0.5] * 4 + [0.6]}
+    )
+    of = {"baseline": "", "ACC alone": "emg and gyro", "EMG removed": "emg"}
+    scores = scores.assign(mode="removal", edges=scores["condition"].map(of), by="resample")
+    scores.loc[scores["condition"] == "baseline", ["mode", "by"]] = ""
+    texts = answers_to_questions(findings_with(cell_of(scores, tags=("edges", "mode", "by"))))[SENSORS]
+    assert [text.partition(",")[0] for text in texts] == ["With EMG removed", "With ACC alone"]
+
+
 @pytest.mark.parametrize(("removed", "says_so"), [("acc", True), ("emg channels 1-2", False)])
 def test_only_for_a_removed_sensor_random_removals_also_hit_other_sensors(removed, says_so):
     scores = tidy(baseline=[0.9, 0.8, 0.9, 0.85, 0.8], cut=[0.5, 0.4, 0.45, 0.5, 0.4])
