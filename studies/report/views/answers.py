@@ -67,17 +67,18 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
             f"{one.n_worse} of {len(one.changes)}",
             f"{one.cut.n_random_hurt_less} of {len(one.cut.random)}" if one.cut.random else "–",
             "–" if np.isnan(one.p_random) else p_value(one.p_random).removeprefix("p = "),
-            f"{one.verdict}: {OBJECTIONS[one.reason]}" if one.reason in OBJECTIONS else one.verdict,
+            one.verdict,
+            OBJECTIONS.get(one.reason, ""),
         ]
         for one in sorted(verdicts, key=lambda one: -one.drop)
     ]
-    columns = ["Ablation", word, "Subjects worse", "Random controls that hurt less", "p", "Verdict"]
+    columns = ["Ablation", word, "Subjects worse", "Random controls that hurt less", "p", "Verdict", "Why"]
     table = pd.DataFrame(rows, columns=columns)
-    table.attrs["optional"] = ["Subjects worse", "p", "Random controls that hurt less"]
+    table.attrs["optional"] = ["Why", "Subjects worse", "p", "Random controls that hurt less"]
     meanings = {
         "shown": "the interval excludes zero, the ablation hurts more than its random controls (p, corrected for all"
         f" {verdicts[0].n_screened} ablations with random controls), and no superset ablation hurts less",
-        "not shown": "one of these three fails, as the table says",
+        "not shown": "one of these three fails (column Why)",
         "no control": "no or too few random controls, so it is open whether the effect is specific",
         "no interval": "fewer than five subjects, or all changed alike",
     }
