@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from emg_lens.studies.report.quality_sentences import quality_warning
 from emg_lens.studies.report.verdict_sentences import drop_in_words, harm, sentence, what_was_done
 from emg_lens.studies.report.wording import (
     change_in_words,
@@ -24,7 +25,9 @@ from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.verdicts import ENOUGH_RANDOM, Verdict, verdicts_of
 from emg_lens.studies.statistics.intervals import FEWEST
 
+SUMMARY = "In short"
 SENSORS = "Which sensor matters?"
+ELECTRODES = "Which electrodes matter?"
 FUSION = "Is there fusion, and where?"
 EDGES = "Which attention edges matter?"
 PLACES = "Which layers and heads?"
@@ -43,6 +46,8 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
     by_question: dict[str, list[str]] = {}
     for cell, verdicts in verdicts_of(findings):
         at = f"{cell.label}: " if cell.label else ""
+        for text in _summary(cell, verdicts):
+            by_question.setdefault(SUMMARY, []).append(f"{at}{text}")
         for question, texts in _answers_of(cell, verdicts).items():
             by_question.setdefault(question, []).extend(f"{at}{text}" for text in texts)
     if len(findings.level_tests):
@@ -50,14 +55,30 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
     return by_question
 
 
+def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Count the ablations with a shown effect, and name them."""
+    judged = [one for one in verdicts if len(one.cut.random) >= ENOUGH_RANDOM and one.verdict != "no interval"]
+    shown = [what_was_done(one.row, cell) for one in judged if one.verdict == "shown"]
+    if judged:
+        named = f": {', '.join(shown[:MOST])}{', ...' * (len(shown) > MOST)}" if shown else ""
+        verb = "has" if len(shown) == 1 else "have"
+        text = (
+            f"{len(shown)} of {count(len(judged), 'ablation')} with random controls {verb} a clear and specific effect"
+        )
+        poor = " The model is not good enough to interpret them (see the warning)." * (
+            quality_warning(cell) is not None
+        )
+        yield f"{text}{named}.{poor}"
+
+
 def _answers_of(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, list[str]]:
     groups = ablations_by_question(cell, verdicts)
     texts = {question: [sentence(one, cell) + _closed(one, cell) for one in some] for question, some in groups.items()}
-    if SENSORS in texts:
-        ways = {one.row["by"] for one in groups[SENSORS]}
-        chosen = [one for one in groups[SENSORS] if len(ways) == 1 or one.row["by"] == "resample"]
+    for question in texts.keys() & {SENSORS, ELECTRODES}:
+        ways = {one.row["by"] for one in groups[question]}
+        chosen = [one for one in groups[question] if len(ways) == 1 or one.row["by"] == "resample"]
         chosen.sort(key=lambda one: " and " in one.row["edges"])  # first one sensor removed, then all but one
-        texts[SENSORS] = [sentence(one, cell) for one in chosen]
+        texts[question] = [sentence(one, cell) for one in chosen]
     if PLACES in texts:
         heads = set(head_conditions(cell.tests)["condition"])
         single = [one for one in groups[PLACES] if one.cut.condition not in heads]
@@ -81,8 +102,10 @@ def ablations_by_question(cell: Cell, verdicts: Sequence[Verdict]) -> dict[str, 
     masks = layer_conditions(cell.tests)
     whole = [row["condition"] for row in masks.to_dict("records") if cuts_every_layer(cell, row)]
     single = masks.loc[masks["mode"] == "individual", "condition"] if len(masks) else ()
+    removals = removal_conditions(cell.tests)
+    of_channels = len(removals) and removals["edges"].str.contains(" channel").all()
     names = {
-        SENSORS: removal_conditions(cell.tests)["condition"],
+        ELECTRODES if of_channels else SENSORS: removals["condition"],
         FUSION if "cross_modal" in set(masks.get("edges", ())) else EDGES: whole,
         PLACES: [name for name in (*single, *head_conditions(cell.tests)["condition"]) if name not in whole],
         OTHERS: single_conditions(cell.tests)["condition"],
@@ -103,9 +126,8 @@ def _closed(one: Verdict, cell: Cell) -> str:
     is_named = one.reason == "superset" and str(one.cut.superset).endswith(", CLS path closed")
     if pd.isna(one.cut.cls_path_closed) or is_named:
         return ""
-    return (
-        f" With the path through CLS closed as well, {metric_words(cell.metric)} is {value(one.cut.cls_path_closed)}."
-    )
+    metric = metric_words(cell.metric)
+    return f" If information cannot pass through CLS either, {metric} is {value(one.cut.cls_path_closed)}."
 
 
 def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str]:
@@ -119,7 +141,9 @@ def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str
     elif ablations:
         is_compared = any(len(one.cut.random) >= ENOUGH_RANDOM for one in ablations)
         start = f"No cut of a single {kind} has a clear and specific effect"
-        if not is_compared:
+        if all(one.reason in ("zero", "alike") for one in ablations):
+            start = f"No cut of a single {kind} has a clear effect"
+        elif not is_compared:
             start = f"No cut of a single {kind} was compared with random cuts, so their effects may not be specific"
         largest = ablations[0]
         what = what_was_done(largest.row, cell).removesuffix(" cut")

@@ -19,8 +19,8 @@ def quality_line(cell: Cell) -> str:
     model += f" ({', '.join(others)})" if others else ""
     if quality.reference != quality.reference:
         return f"{model}. No simple reference exists for these outputs."
-    alone = [f"{name.upper()} {value(x)}" for name, x in quality.references.items()]
-    by_modality = f": {', '.join(alone)}" if len(alone) > 1 else ""
+    alone = [f"{value(x)} with {name.upper()} alone" for name, x in quality.references.items()]
+    by_modality = f" ({', '.join(alone)})" if len(alone) > 1 else ""
     method = REFERENCES[METRICS[cell.metric].kind] if cell.metric in METRICS else "a linear model"
     reference = f"A simple reference ({method} on mean and log-variance) reaches {value(quality.reference)}"
     return f"{model}. {reference}{by_modality}."
@@ -48,10 +48,12 @@ def quality_warning(cell: Cell) -> str | None:
 
 def _below_reference(cell: Cell, quality: Quality) -> str:
     unit = "pp" if cell.is_fraction else METRICS[cell.metric].unit if cell.metric in METRICS else ""
-    row = {"difference": quality.difference, "ci_low": quality.low, "ci_high": quality.high, "unit": unit}
-    change = change_in_words(row, cell.statistics.confidence)
+    sign, word = (1, "higher") if quality.difference > 0 else (-1, "lower")
+    low, high = sorted((sign * quality.low, sign * quality.high))
+    row = {"difference": sign * quality.difference, "ci_low": low, "ci_high": high, "unit": unit}
+    change = change_in_words(row, cell.statistics.confidence).removeprefix("+")
     return (
-        f"The model is worse than the simple reference: {metric_words(cell.metric)} differs by {change};"
+        f"The model is worse than the simple reference: {metric_words(cell.metric)} is {word} by {change};"
         f" {quality.n_below} of {quality.n_subjects} subjects are worse."
     )
 

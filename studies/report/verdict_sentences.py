@@ -75,17 +75,19 @@ def sentence(one: Verdict, cell: Cell) -> str:
             f"{n_random} of the {needed} necessary random controls exist" if n_random else "there is no random control"
         )
         return f"{effect}. Whether this {harm(cell)} is specific is open: {which}."
-    if one.reason == "random":
+    if one.reason == "random" and one.cut.n_random_hurt_less < len(one.cut.random):
         is_sensor = one.row.get("mode") == REMOVAL and " channel" not in one.row["edges"]
-        few = one.cut.n_random_hurt_less < len(one.cut.random)
-        but = f"so this {harm(cell)} is not specific" if few else "but the difference is not clear"
-        also = " Random removals also remove channels of other sensors." * (is_sensor and few)
-        return f"{effect}. {comparison}, {but} ({among}).{also}"
-    if one.reason == "superset":
-        larger = f"with {_superset(one.cut.superset or '', cell)}: {value(one.cut.superset_mean)}"
+        also = " Such a removal usually hits other sensors as well, so it cannot tell the sensors apart." * is_sensor
         return (
-            f"{effect}. {comparison}, but so does a superset ablation ({larger}). Part of this {harm(cell)} is not lost"
-            " information."
+            f"{effect}. {controls_in_words(one, as_much=True)}, so this {harm(cell)} is not specific ({among}).{also}"
+        )
+    if one.reason == "random":
+        return f"{effect}. {comparison}, but the difference is not clear ({among})."
+    if one.reason == "superset":
+        larger = _superset(one.cut.superset or "", cell)
+        return (
+            f"{effect}. {comparison}. But cutting more ({larger}) also hurts less: {value(one.cut.superset_mean)}. So"
+            f" lost information does not explain all of this {harm(cell)}."
         )
     best = value(one.cut.best_superset_mean)
     return (
@@ -133,12 +135,14 @@ def _number(one: Verdict, x: float) -> str:
     return number(x, 1 if one.row["unit"] == "pp" and not 0 < abs(one.drop) < 0.1 else 3)
 
 
-def controls_in_words(one: Verdict) -> str:
-    """Name the controls that hurt less: `"20 of 20 size-matched random cuts hurt less"`; empty without controls."""
+def controls_in_words(one: Verdict, as_much: bool = False) -> str:
+    """Count the controls that hurt less, or with `as_much` those that hurt at least as much; empty without controls."""
     n = len(one.cut.random)
     if not n:
         return ""
     kind = "random removals of as many channels" if one.row.get("mode") == REMOVAL else "size-matched random cuts"
+    if as_much:
+        return f"{n - one.cut.n_random_hurt_less} of {n} {kind} hurt as much or more"
     return f"{one.cut.n_random_hurt_less} of {n} {kind} hurt less"
 
 
@@ -150,10 +154,10 @@ def harm(cell: Cell) -> str:
 def _superset(name: str, cell: Cell) -> str:
     """Describe a superset ablation, which is a condition or a control."""
     if name in cell.rows:
-        return what_was_done(cell.rows[name], cell)
+        return what_was_done(cell.rows[name], cell).removesuffix(" cut")
     if name.endswith(", CLS path closed"):
         return "the path through CLS closed as well"
-    return f"all {name.replace('cross_modal', 'cross-modal')} edges cut"
+    return f"all {name.replace('cross_modal', 'cross-modal')} edges"
 
 
 def _changes_of_subjects(one: Verdict, cell: Cell) -> str:

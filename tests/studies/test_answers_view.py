@@ -75,7 +75,7 @@ def test_the_legend_names_only_what_is_drawn():
 def test_chance_is_named_in_the_figure_and_drawn_where_it_is_in_sight():
     scores = tidy(baseline=[0.9, 0.92, 0.91, 0.9, 0.92], cut=[0.1, 0.12, 0.11, 0.1, 0.12])
     axes = figure_answers([judged(cell_of(scores, chance=0.125))]).axes[0]
-    assert "accuracy 0.910, chance 0.125" in axes.get_title("left")
+    assert "accuracy 0.910, chance 0.125" in axes.get_title("right")
     assert 78.5 in [round(float(np.ravel(line.get_xdata())[0]), 6) for line in axes.lines if len(line.get_xdata())]
     near = figure_answers([judged(cell_of(scores.replace(0.1, 0.9).replace(0.12, 0.9), chance=0.125))])
     assert "chance" not in [text.get_text() for text in near.legends[0].get_texts()]
@@ -91,7 +91,7 @@ def test_several_cells_are_panels_of_one_scale():
     cells = [judged(replace(without_superset(random=CLEAR), levels={"d": str(k)})) for k in range(MOST_CELLS + 2)]
     figure = figure_answers(cells)
     assert len(figure.axes) == MOST_CELLS and len({axes.get_xlim() for axes in figure.axes}) == 1
-    assert [axes.get_title("left").split("\n")[0] for axes in figure.axes] == [f"d: {k}" for k in range(MOST_CELLS)]
+    assert [axes.get_title("right").split("\n")[0] for axes in figure.axes] == [f"d: {k}" for k in range(MOST_CELLS)]
 
 
 def test_an_error_that_rises_is_right_of_zero():

@@ -112,7 +112,7 @@ def test_the_line_names_test_chance_training_and_references():
     cell = judged([0.9, 0.93], [0.96, 0.98], train=1.0, chance=1 / 12, emg=[0.95, 0.95], acc=[0.6, 0.62])
     assert quality_line(cell) == (
         "Model accuracy 0.915 on test trials (chance 0.083, training 1.000). A simple reference (linear discriminant"
-        " analysis on mean and log-variance) reaches 0.970: EMG 0.950, ACC 0.610."
+        " analysis on mean and log-variance) reaches 0.970 (0.950 with EMG alone, 0.610 with ACC alone)."
     )
     assert quality_line(judged([0.9], [0.8], emg=[0.8])).endswith("reaches 0.800.")  # one modality is all of them
     assert "(training 0.900). A simple reference (ridge regression" in quality_line(
@@ -127,7 +127,7 @@ def test_the_warning_says_what_is_wrong_and_what_to_try():
     assert quality_warning(cell_of(tidy(baseline=[0.5]))) is None
     both = quality_warning(judged([0.3, 0.4], [0.8, 0.9], train=1.0))
     assert both.startswith(
-        "The model is worse than the simple reference: accuracy differs by −50.0 pp; 2 of 2 subjects are worse."
+        "The model is worse than the simple reference: accuracy is lower by 50.0 pp; 2 of 2 subjects are worse."
         " Training trials reach 1.000, test trials only 0.350: the model is overfitted."
         " Improve the model before its attention is interpreted. Try envelopes"
     )
@@ -135,8 +135,8 @@ def test_the_warning_says_what_is_wrong_and_what_to_try():
     assert "more epochs" in quality_warning(judged([0.3, 0.4], [0.8, 0.9], train=0.5))
     reference = np.linspace(0.5, 0.9, 6)
     of_six = quality_warning(judged(reference - [0.1, 0.2, 0.1, 0.2, 0.1, 0.2], reference))
-    assert "differs by −15.0 pp (95 % CI [−20.7, −9.3]); 6 of 6 subjects" in of_six
-    assert "R² differs by −0.200;" in quality_warning(judged([0.3], [0.5], metric="r2"))
+    assert "is lower by 15.0 pp (95 % CI [9.3, 20.7]); 6 of 6 subjects" in of_six
+    assert "R² is lower by 0.200;" in quality_warning(judged([0.3], [0.5], metric="r2"))
 
 
 # --- a run ------------------------------------------------------------------------------------------------

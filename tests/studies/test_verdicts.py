@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from synthetic import cell_of, findings_of, tidy
 from test_controls import made_up
 
-from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, SENSORS, answers_to_questions
+from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, SENSORS, SUMMARY, answers_to_questions
 from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.results.verdicts import family_wise_p, verdicts_of
@@ -57,7 +57,7 @@ def test_an_effect_is_shown_if_interval_random_controls_and_supersets_agree():
             without_superset(random=(*MILD[:19], (0.4, 0.41, 0.39, 0.4, 0.42))),
             "not shown",
             "random",
-            "so this drop is not specific (p = .095)",
+            "1 of 20 size-matched random cuts hurt as much or more, so this drop is not specific (p = .095)",
         ),
         (
             without_superset(random=MILD[:18]),
@@ -66,7 +66,7 @@ def test_an_effect_is_shown_if_interval_random_controls_and_supersets_agree():
             "18 of the 19 necessary random controls exist",
         ),
         (without_superset(random=()), "no control", "", "there is no random control"),
-        (made_up(random=MILD), "not shown", "superset", "but so does a superset ablation"),
+        (made_up(random=MILD), "not shown", "superset", "But cutting more (“both”) also hurts less: 0.804."),
         (
             made_up(random=MILD, gain=(0.3, -0.01, 0.01, -0.01, 0.01)),
             "not shown",
@@ -235,9 +235,12 @@ def test_structural_nulls_have_no_verdict_and_equal_conditions_have_one():
 
 def test_the_answers_are_the_verdicts_by_question():
     text = answers_to_questions(findings_with(without_superset(random=MILD)))
-    assert list(text) == [EDGES, OTHERS]
+    assert list(text) == [SUMMARY, EDGES, OTHERS]
+    assert text[SUMMARY] == [
+        "1 of 1 ablation with random controls has a clear and specific effect: all cross edges cut."
+    ]
     assert text[EDGES][0].startswith("With all cross edges cut, accuracy falls by 35.0 pp")
-    assert text[EDGES][0].endswith("With the path through CLS closed as well, accuracy is 0.300.")
+    assert text[EDGES][0].endswith("If information cannot pass through CLS either, accuracy is 0.300.")
 
 
 def test_layers_are_named_with_their_drops_or_the_largest_with_its_objection():
@@ -291,8 +294,8 @@ def test_only_for_a_removed_sensor_random_removals_also_hit_other_sensors(remove
     controls = [tidy(**{f"cut, {i}": some}).assign(control="random", of="cut") for i, some in enumerate(random)]
     cell = replace(cell_of(scores), controls=pd.concat(controls))
     text = sentence(verdict_on(cell, "cut"), cell)
-    assert "19 of 20 random removals of as many channels hurt less, so this drop is not specific" in text
-    assert ("Random removals also remove channels of other sensors." in text) == says_so
+    assert "1 of 20 random removals of as many channels hurt as much or more, so this drop is not specific" in text
+    assert ("so it cannot tell the sensors apart." in text) == says_so
 
 
 def test_no_sentence_says_that_edges_carry_or_need_or_prove_anything():

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emg_lens.studies.report.answers import OTHERS, PLACES, SENSORS, ablations_by_question
+from emg_lens.studies.report.answers import ELECTRODES, OTHERS, PLACES, SENSORS, ablations_by_question
 from emg_lens.studies.report.figures import (
     DARK,
     DOTTED,
@@ -38,7 +38,7 @@ NARROW = 4.4
 """Width of the main figure in inches: it stays legible on a phone."""
 LABEL = 32
 """Letters of a row's name before it is wrapped."""
-MOST_ROWS = {PLACES: 6, OTHERS: 6, SENSORS: 6}
+MOST_ROWS = {PLACES: 6, OTHERS: 6, SENSORS: 6, ELECTRODES: 6}
 """The figure of one cell shows the largest drops of each question; the table has all of them."""
 MOST_CELLS = 6
 """Cells of one figure; of several cells it shows half as many rows each."""
@@ -115,7 +115,10 @@ def _rows(cell: Cell, verdicts: Sequence[Verdict], is_one_of_many: bool) -> list
     """Labels and verdicts in the order of the figure; a heading has no verdict."""
     rows: list[tuple[str, Verdict | None]] = []
     for question, some in ablations_by_question(cell, verdicts).items():
-        if question == SENSORS:  # with each modality's mean as well, the figure would show every sensor twice
+        if question in (
+            SENSORS,
+            ELECTRODES,
+        ):  # with each modality's mean as well, the figure would show every sensor twice
             some = [one for one in some if one.row.get("by") != "mean"] or some
         most = MOST_ROWS.get(question, len(some))
         some = some[: most // 2 if is_one_of_many else most]
@@ -148,7 +151,7 @@ def _draw_panel(axes: Axes, cell: Cell, rows: Sequence[tuple[str, Verdict | None
     axes.tick_params(axis="x", length=2.5)
     chance = "" if cell.chance is None else f", chance {value(cell.chance)}"
     about = f"Unmasked models: {metric_words(cell.metric)} {value(cell.baseline)}{chance}"
-    axes.set_title(plain_text(f"{cell.label}\n{about}" if cell.label else about), fontsize=7.5)
+    axes.set_title(plain_text(f"{cell.label}\n{about}" if cell.label else about), fontsize=7.5, loc="right")
     return drawn
 
 
@@ -208,7 +211,7 @@ class Answers(View):
 
     name, order = "answers", 0
     captions = {
-        "answers": "Mean change over subjects under each ablation (bar: confidence interval). Right of zero: worse.",
+        "answers": "Mean over subjects under each ablation (bar: confidence interval). Right of zero: worse.",
         "models": "Scores of the models on test trials.",
     }
 
