@@ -256,7 +256,10 @@ def test_two_files_for_one_subject_are_rejected(tmp_path):
         ({"label_numbering": "guess"}, "label_numbering must be one of auto, local, global"),
         ({"exercises": (4,)}, r"exercises must be a list from \[1, 2, 3\], got \(4,\)"),
         ({"exercises": 1}, "exercises must be a list"),
-        ({"exercise": (1,)}, "no option 'exercise'; known options: exercises, parts, sensors, labels, label_numbering"),
+        (
+            {"exercise": (1,)},
+            "no option 'exercise'; did you mean 'exercises'? known options: exercises, parts, sensors, labels, label_numbering",
+        ),
         ({"subjects": ["S9"]}, "unknown subject 'S9'; known: S1"),
     ],
 )
