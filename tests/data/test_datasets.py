@@ -73,7 +73,7 @@ def test_a_data_set_without_an_index_is_read_to_list_its_subjects(toy, make_reco
         (lambda root: load_dataset("toys", root), "unknown data set 'toys'; did you mean 'toy'. known: .*toy"),
         (
             lambda root: load_dataset("toy", root, gian=2),
-            "'toy' has no option 'gian'; did you mean 'gain'? known options: gain",
+            "'toy' has no option 'gian'; did you mean 'gain'. known options: gain",
         ),
         (lambda _: load_dataset("toy"), r"'toy' needs a folder \(made up\)"),
         (lambda root: load_dataset("toy", root, subjects=["P3"]), "unknown subject 'P3'; known: P1, P2, P10"),

@@ -258,7 +258,7 @@ def test_two_files_for_one_subject_are_rejected(tmp_path):
         ({"exercises": 1}, "exercises must be a list"),
         (
             {"exercise": (1,)},
-            "no option 'exercise'; did you mean 'exercises'? known options: exercises, parts, sensors, labels, label_numbering",
+            "no option 'exercise'; did you mean 'exercises'. known options: exercises, parts, sensors, labels",
         ),
         ({"subjects": ["S9"]}, "unknown subject 'S9'; known: S1"),
     ],

@@ -91,7 +91,7 @@ def test_dropout_acts_in_training_alone():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"d_hiden": 3}, "has no setting 'd_hiden'; did you mean 'd_hidden'? known: d_hidden, d_fused, dropout"),
+        ({"d_hiden": 3}, "has no setting 'd_hiden'; did you mean 'd_hidden'. known: d_hidden, d_fused, dropout"),
         ({"d_fused": 0}, "d_fused=0; expected a number greater than 0"),
         ({"dropout": 1.0}, "dropout=1.0; expected a number less than 1"),
     ],
