@@ -30,6 +30,9 @@ MOST_ORDER = 20
 """Highest filter order; double precision is not accurate enough for higher orders."""
 Order = Annotated[int, Field(ge=1, le=MOST_ORDER)]
 
+ROWS_AT_ONCE = 1 << 16
+"""Rows that are filtered at once. The filter's state is carried over, so that the result has the same bits."""
+
 
 class Step(SpecModel, ABC):
     """One step of preprocessing.
@@ -305,7 +308,7 @@ def _butterworth(order: int, cutoff: float | tuple[float, float], kind: str, sig
 
 
 def _zero_phase(sos: Float[np.ndarray, "section 6"], signal: Signal, name: str) -> Signal:
-    """Filter forwards and backwards."""
+    """Filter forwards and backwards: the bits of `scipy.signal.sosfiltfilt`, in less than half of its memory."""
     x = signal.data
     inside = (np.abs(sos[:, 5]) < 1) & (np.abs(sos[:, 4]) < 1 + sos[:, 5])  # all poles inside the unit circle
     if not inside.all():
@@ -313,14 +316,22 @@ def _zero_phase(sos: Float[np.ndarray, "section 6"], signal: Signal, name: str) 
             f"{name}: its filter is not stable at {signal.fs:.4g} Hz; give a frequency farther from 0 and from half"
             " that rate, a narrower notch, or a lower order"
         )
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):  # too large values are reported below
-            filtered = scipy.signal.sosfiltfilt(sos, x, axis=0)
-    except ValueError:
-        raise DataError(f"{name}: {len(x)} rows are too few to filter; leave the recording out") from None
-    if not np.isfinite(filtered).all():
+    edge = 3 * (2 * len(sos) + 1 - min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum()))
+    if len(x) <= edge:
+        raise DataError(f"{name}: {len(x)} rows are too few to filter; leave the recording out")
+    with np.errstate(over="ignore", invalid="ignore"):  # too large values are reported below
+        filtered = np.empty((len(x) + 2 * edge, x.shape[1]))
+        filtered[:edge], filtered[-edge:] = 2 * x[0] - x[edge:0:-1], 2 * x[-1] - x[-2 : -edge - 2 : -1]
+        filtered[edge:-edge] = x
+        settled = scipy.signal.sosfilt_zi(sos)[:, :, None]
+        for one_way in (filtered, filtered[::-1]):
+            state = settled * one_way[0]
+            for first in range(0, len(filtered), ROWS_AT_ONCE):
+                some = slice(first, first + ROWS_AT_ONCE)
+                one_way[some], state = scipy.signal.sosfilt(sos, one_way[some], axis=0, zi=state)
+    if not (np.isfinite(filtered.min()) and np.isfinite(filtered.max())):
         raise DataError(f"{name}: samples up to {np.abs(x).max():.3g} are too large to filter; check their unit")
-    return replace(signal, data=filtered.astype(x.dtype))
+    return replace(signal, data=filtered[edge:-edge].astype(x.dtype))
 
 
 def _below_nyquist(cutoff: float, signal: Signal, name: str, what: str) -> None:

@@ -248,7 +248,9 @@ def _numbers(values: pd.Series, name: str, decimal: str, path: Path) -> Float[np
             if cell.strip()
             else "is the file incomplete? If this sensor is slower, repeat its last value and state its native_fs"
         )
-        raise DataError(f"{path}: {name} is not a number in column {values.name!r}, row {row + 1}: {cell!r}; {hint}")
+        raise DataError(
+            f"{path}: {name} is not a number in column {values.name!r}, row {row + 1}: {cell[:40]!r}; {hint}"
+        )
     return numbers
 
 

@@ -60,6 +60,10 @@ def find(root: str | Path) -> dict[str, list[Path]]:
     return index_files(root, FILE_NAME, place, EXPECTED)
 
 
+LONGEST_CELL = 40
+"""Letters of a damaged cell in a message."""
+
+
 def read(path: Path, subject: str, done: Counter[int]) -> Recording:
     """Read one series; `done` has the number of runs of each class in earlier series, and is updated in place."""
     text = read_bytes(path)
@@ -77,7 +81,7 @@ def read(path: Path, subject: str, done: Counter[int]) -> Recording:
     if not valid.all():
         row, column = np.argwhere(~valid)[0]
         expected = f"{UNMARKED} to {max(OPTIONAL_CLASSES)}" if COLUMNS[column] == "class" else "a number"
-        value = table.iloc[row, column]
+        value = str(table.iloc[row, column])[:LONGEST_CELL]
         raise DataError(f"{path}: {COLUMNS[column]} in line {row + 2} is {value}, expected {expected}; is it complete?")
     time, label = numbers[:, 0], numbers[:, -1].astype(int)
     steps = rising_steps(time, f"{path}: time")
