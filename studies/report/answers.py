@@ -22,7 +22,7 @@ from emg_lens.studies.report.wording import (
 )
 from emg_lens.studies.results.control_effects import cuts_every_layer
 from emg_lens.studies.results.findings import Cell, Findings
-from emg_lens.studies.results.verdicts import ENOUGH_RANDOM, Verdict, verdicts_of
+from emg_lens.studies.results.verdicts import Verdict, verdicts_of
 from emg_lens.studies.statistics.intervals import FEWEST
 
 SUMMARY = "In short"
@@ -57,7 +57,7 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
 
 def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
     """Count the ablations with a shown effect, and name them."""
-    judged = [one for one in verdicts if len(one.cut.random) >= ENOUGH_RANDOM and one.verdict != "no interval"]
+    judged = [one for one in verdicts if one.is_screened and one.verdict != "no interval"]
     shown = [what_was_done(one.row, cell) for one in judged if one.verdict == "shown"]
     if judged:
         named = f": {', '.join(shown[:MOST])}{', ...' * (len(shown) > MOST)}" if shown else ""
@@ -139,7 +139,7 @@ def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str
         start = f"{len(shown)} of {count(len(ablations), 'cut')} of a single {kind} {verb} a clear and specific effect"
         yield f"{start}: {'; '.join(named)}."
     elif ablations:
-        is_compared = any(len(one.cut.random) >= ENOUGH_RANDOM for one in ablations)
+        is_compared = any(one.is_screened for one in ablations)
         start = f"No cut of a single {kind} has a clear and specific effect"
         if all(one.reason in ("zero", "alike") for one in ablations):
             start = f"No cut of a single {kind} has a clear effect"

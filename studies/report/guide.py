@@ -13,7 +13,8 @@ NULLS = ("Structural nulls",)
 READING_GUIDE = {
     "Size-matched random cuts": f"{SIZE_MATCHED} If such cuts hurt as much, the effect is not specific to the edges.",
     "Superset ablations": "A superset ablation cuts the edges of a condition and more. If it hurts less, the"
-    " model can classify with less input than the condition leaves, so part of the drop is not lost information.",
+    " model can classify with less input than the condition leaves. So lost information does not explain all of the"
+    " drop.",
     "Drops do not add up": "Cutting unimodal edges and cutting cross-modal edges are two separate interventions on"
     " one model. Each leaves the other edge type intact. Their drops need not add up to anything, and neither need"
     " the drops of single layers.",

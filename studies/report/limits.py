@@ -17,7 +17,7 @@ from emg_lens.studies.report.wording import (
     value,
 )
 from emg_lens.studies.results.findings import Cell, Findings
-from emg_lens.studies.results.verdicts import ENOUGH_RANDOM, Verdict, verdicts_of
+from emg_lens.studies.results.verdicts import Verdict, verdicts_of
 from emg_lens.studies.spec.factors import SEED
 from emg_lens.studies.statistics.intervals import FEWEST
 from emg_lens.studies.statistics.power import smallest_p
@@ -26,9 +26,9 @@ from emg_lens.studies.statistics.spec import StatisticsSpec
 REASONS = {
     "zero": "the {harm} is not clear, which does not show that what was cut does nothing",
     "random": "the {harm} is not clearly larger than with random controls",
-    "superset": "a superset ablation hurts less, so part of the {harm} is not lost information",
-    "superset on average": "a superset ablation hurts less on average, but not clearly",
-    "few random": f"fewer than {ENOUGH_RANDOM} random controls exist, so it is open whether the {{harm}} is specific",
+    "superset": "cutting more (a superset ablation) hurts less, so lost information does not explain all of the {harm}",
+    "superset on average": "cutting more (a superset ablation) hurts less on average, but not clearly",
+    "few random": "too few random controls exist, so it is open whether the {harm} is specific",
     "": "no random control was run, so it is open whether the {harm} is specific",
     "subjects": f"no interval, which needs {FEWEST} subjects",
     "alike": "no interval, because all subjects changed by the same amount",

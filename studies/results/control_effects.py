@@ -24,7 +24,6 @@ class Controlled:
 
     Attributes:
         condition: Name of the cut.
-        alike: This cut and the conditions that are equal to it by construction.
         mean: The metric under the cut.
         random: The metric under each size-matched random control; empty if there is none.
         random_is_clear: For each of them, whether the interval of its change lies on the worse side of zero.
@@ -42,7 +41,6 @@ class Controlled:
 
     condition: str
     mean: float
-    alike: tuple[str, ...] = ()
     random: tuple[float, ...] = ()
     random_is_clear: tuple[bool, ...] = ()
     is_controlled: bool = False
@@ -97,7 +95,6 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
             Controlled(
                 condition=name,
                 mean=means[name],
-                alike=tuple(alike),
                 random=tuple(means[one] for one in random),
                 random_is_clear=tuple(mean_interval(one, cell.statistics.confidence)[1] < 0 for one in changes),
                 is_controlled=bool(random or supersets or closed),

@@ -33,7 +33,7 @@ class Quality:
             differences are equal).
         high: Upper end.
         n_subjects: Number of subjects.
-        n_below: Number of subjects for whom the model is worse than the reference.
+        n_below: Number of subjects with a worse score of the model than of the reference.
         below_reference: Whether the model is worse than the reference: the interval lies on the worse side of zero.
             Without an interval: every subject is worse, fractions by at least `CLEARLY_WORSE`.
         overfitted: Whether a fraction is at least `NEAR_ONE` on training trials, and more than half of its distance

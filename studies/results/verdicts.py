@@ -45,6 +45,7 @@ class Verdict:
             hurts less (clearly, or `"superset on average"`). Empty if it is shown or has no control.
         p_random: Family-wise p of the comparison with the random controls; NaN without enough controls, or if the
             interval of the drop does not exclude zero.
+        is_screened: Whether the ablation has enough random controls, and so belongs to that family.
         n_screened: Number of ablations in that family.
         changes: The change of each subject in the unit of `row`; positive = the metric became better.
     """
@@ -54,6 +55,7 @@ class Verdict:
     verdict: Word
     reason: Reason
     p_random: float
+    is_screened: bool
     n_screened: int
     changes: tuple[float, ...]
 
@@ -94,7 +96,7 @@ def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
     p_of = {id(cut): p for (_, cut), p in zip(screened, family_wise_p(effects, is_clear), strict=True)}
     judged = []
     for cell, of_cell in cuts:
-        judged.append((cell, [_verdict(cell, cut, p_of.get(id(cut), np.nan), len(p_of)) for cut in of_cell]))
+        judged.append((cell, [_verdict(cell, cut, p_of) for cut in of_cell]))
     return judged
 
 
@@ -137,20 +139,22 @@ def enough_random(alpha: float) -> int:
     return max(ENOUGH_RANDOM, math.ceil(1 / alpha - 1e-9) - 1)
 
 
-def _verdict(cell: Cell, cut: Controlled, p_random: float, n_screened: int) -> Verdict:
-    row = cell.rows[cut.condition]
+def _verdict(cell: Cell, cut: Controlled, p_of: Mapping[int, float]) -> Verdict:
+    row, is_screened, p_random = cell.rows[cut.condition], id(cut) in p_of, p_of.get(id(cut), np.nan)
     scale = (100 if cell.is_fraction else 1) * (-1 if cell.lower_is_better else 1)
     changes = np.round(scale * (cell.values[cut.condition] - cell.values[BASELINE]), DECIMALS)
-    word, reason = _judged(cell, cut, row, p_random)
-    return Verdict(cut, row, word, reason, p_random, n_screened, tuple(changes))
+    word, reason = _judged(cell, cut, row, is_screened, p_random)
+    return Verdict(cut, row, word, reason, p_random, is_screened, len(p_of), tuple(changes))
 
 
-def _judged(cell: Cell, cut: Controlled, row: Mapping[str, Any], p_random: float) -> tuple[Word, Reason]:
+def _judged(
+    cell: Cell, cut: Controlled, row: Mapping[str, Any], is_screened: bool, p_random: float
+) -> tuple[Word, Reason]:
     if pd.isna(row["ci_low"]):
         return "no interval", "subjects" if row["n_subjects"] < FEWEST else "alike"
     if not _is_clear(cell, cut.condition):
         return "not shown", "zero"
-    if len(cut.random) < enough_random(cell.statistics.alpha):
+    if not is_screened:
         return "no control", "few random" if cut.random else ""
     if p_random > cell.statistics.alpha:
         return "not shown", "random"

@@ -22,7 +22,8 @@ def test_effects_are_listed_by_the_reason_why_they_are_not_shown():
     assert not [text for text in not_shown_of(without_superset(random=MILD)) if "cross, every layer 35.0 pp" in text]
     (text,) = [text for text in not_shown_of(made_up(random=MILD)) if "cross, every layer 35.0 pp" in text]
     assert text.startswith(
-        "A superset ablation hurts less, so part of the drop is not lost information: cross, every layer 35.0 pp"
+        "Cutting more (a superset ablation) hurts less, so lost information does not explain all of the drop: cross,"
+        " every layer 35.0 pp"
     )
     (text,) = [text for text in not_shown_of(made_up(random=())) if "both" in text]
     assert text.startswith(

@@ -115,10 +115,7 @@ def _rows(cell: Cell, verdicts: Sequence[Verdict], is_one_of_many: bool) -> list
     """Labels and verdicts in the order of the figure; a heading has no verdict."""
     rows: list[tuple[str, Verdict | None]] = []
     for question, some in ablations_by_question(cell, verdicts).items():
-        if question in (
-            SENSORS,
-            ELECTRODES,
-        ):  # with each modality's mean as well, the figure would show every sensor twice
+        if question in (SENSORS, ELECTRODES):  # with the means as well, the figure would show each of them twice
             some = [one for one in some if one.row.get("by") != "mean"] or some
         most = MOST_ROWS.get(question, len(some))
         some = some[: most // 2 if is_one_of_many else most]

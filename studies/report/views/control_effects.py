@@ -66,8 +66,9 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
         " subjects. Cuts of several but not all layers have no random cuts."
     )
     of_supersets = (
-        "Superset ablation: a condition that cuts these edges and more. If it hurts less, part of the effect is not"
-        " lost information. “Hurts less” requires an interval of the difference that excludes zero, corrected for the"
+        "Superset ablation: a condition that cuts these edges and more. If it hurts less, lost information does"
+        " not explain all of the effect. “Hurts less” requires an interval of the difference that excludes zero,"
+        " corrected for the"
         " number of superset ablations. “On average”: at least one hurts less, but the interval of its difference"
         f" includes zero. “{EMPTY}”: the cut does not worsen the mean, there is no superset ablation, or there are too"
         " few subjects."
