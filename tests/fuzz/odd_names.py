@@ -84,9 +84,11 @@ def run(names: dict[str, Any], folder: Path) -> dict:
 
 def check(result: StudyResult, names: dict[str, Any]) -> None:
     """Check that all names are in the results, and that none acts as a formula, markup or path."""
-    for column, expected in (("subject", names["subjects"]), ("condition", ["baseline", *names["conditions"]])):
-        if set(result.scores[column]) != set(expected):
-            raise SilentlyWrong(f"the {column}s of the scores are others")
+    if set(result.scores["subject"]) != set(names["subjects"]):
+        raise SilentlyWrong("the subjects of the scores are others")
+    # A study also adds conditions that remove sensors.
+    if missing := {"baseline", *names["conditions"]} - set(result.scores["condition"]):
+        raise SilentlyWrong(f"the scores lack conditions: {missing}")
     terminal = io.StringIO()
     for part in result.terminal():
         Console(file=terminal, width=1000).print(part)
