@@ -1,4 +1,8 @@
 from .attention_views import AttentionView, attention_view
+from .attribution.method import METHODS, AttributionMethod, EdgeMethod
+from .attribution.question import Question
+from .attribution.result import Attribution
+from .attribution.run import attribute
 from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
 from .fit_analysis import FIT_ANALYSES, FitAnalysis
@@ -10,6 +14,12 @@ from .shift import activation_shift
 
 __all__ = [
     "FIT_ANALYSES",
+    "METHODS",
+    "Attribution",
+    "AttributionMethod",
+    "EdgeMethod",
+    "Question",
+    "attribute",
     "AttentionView",
     "FitAnalysis",
     "activation_shift",

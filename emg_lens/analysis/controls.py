@@ -8,7 +8,7 @@ superset ablation hurts less, the effect of the smaller cut is not only lost inf
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,15 +31,21 @@ LEAST_TRIES, TRIES_PER_SET = 200, 20
 
 @checked
 def random_edges(
-    model: nn.Module, edges: EdgeSet, n: SetCount = 20, seed: NonNegativeInt = 0, layout: TokenLayout | None = None
+    model: nn.Module,
+    edges: EdgeSet,
+    n: SetCount = 20,
+    seed: NonNegativeInt = 0,
+    layout: TokenLayout | None = None,
+    heads: Literal["own", "any"] = "own",
 ) -> list[EdgeSet]:
     """Choose random edge sets of the same size as a cut.
 
     Each set has, in every layer and head, as many edges of each kind as the live part of the cut, and all of them stay
     live when the set is cut. The kinds are: edges that CLS reads, edges that read CLS, edges of a token with itself,
-    and all others. If the cut is the same in all heads of a layer, so is each set. Unless a set separates tokens from
-    the readout, set number i has the same edges in a layer whatever the other layers cut, so that a sweep can share
-    their computation.
+    and all others. If the cut is the same in all heads of a layer, so is each set. With `heads="any"`, the numbers of
+    edges match in every layer only, and the edges are chosen from all heads of the layer. Unless a set separates tokens
+    from the readout, set number i has the same edges in a layer whatever the other layers cut, so that a sweep can
+    share their computation.
 
     All sets differ from each other and from the cut. For models that are not ours, liveness is unknown: every edge
     counts as live, including the edges that a causal mask forbids.
@@ -50,6 +56,7 @@ def random_edges(
         n: Number of sets. If fewer sets exist, all of them are returned; fewer, too, if matching sets are too rare.
         seed: Seed of the random numbers.
         layout: Meaning of the token positions; default `model.layout`.
+        heads: Where the edges are chosen: in the `"own"` heads of the cut, or in `"any"` head of the same layer.
 
     Returns:
         The edge sets.
@@ -65,9 +72,14 @@ def random_edges(
         >>> edge_sets = random_edges(model, flow("acc", "cls"), n=3)
         >>> [int(one.mask(model.layout, 1, 2).sum()) for one in edge_sets]  # 2 edges in each of 2 heads, as in the cut
         [4, 4, 4]
+        >>> one_head = flow("acc", "cls").at(heads=0)
+        >>> [int(one.mask(model.layout, 1, 2).sum()) for one in random_edges(model, one_head, n=3, heads="any")]
+        [2, 2, 2]
     """
     target = target_of(model, layout)
     cut = _live_cut(target, edges)
+    if heads == "any":
+        cut = np.broadcast_to(cut, (len(cut), target.n_heads, *cut.shape[2:]))
     permanent_mask = None if target.permanent_mask is None else target.permanent_mask[:, : cut.shape[1]]
     uncut = reach(torch.zeros(cut.shape, dtype=torch.bool), target.readout, permanent_mask)
     pool = uncut.live_rows[:, None, :, None].expand(cut.shape).numpy()
@@ -75,9 +87,16 @@ def random_edges(
     if not cut.any():
         raise EdgeError(f"{edges} cuts no live edge, so no random set can match it; cut edges that reach the readout")
     kinds = [pool & ~absent & kind for kind in _kinds(target.layout)]
-    wanted, different, itself, failures = min(n, _count_others(cut, kinds, n)), {}, edges_from_mask(cut), 0
+    wanted, different, itself, failures = (
+        min(n, _count_others(cut, kinds, n, heads == "any")),
+        {},
+        edges_from_mask(cut),
+        0,
+    )
     read = np.isin(np.arange(len(target.layout)), target.readout)
-    random_sets = (_random_set(cut, kinds, absent, read, (seed, number)) for number in itertools.count())
+    random_sets = (
+        _random_set(cut, kinds, absent, read, (seed, number), heads == "any") for number in itertools.count()
+    )
     while len(different) < wanted and failures < LEAST_TRIES + TRIES_PER_SET * wanted:
         drawn = next(random_sets)
         one = itself if drawn is None else edges_from_mask(drawn)
@@ -155,14 +174,17 @@ def _kinds(layout: TokenLayout) -> list[Bool[np.ndarray, "dest src"]]:
 
 
 def _count_others(
-    cut: Bool[np.ndarray, "layer head dest src"], kinds: Sequence[Bool[np.ndarray, "layer head dest src"]], enough: int
+    cut: Bool[np.ndarray, "layer head dest src"],
+    kinds: Sequence[Bool[np.ndarray, "layer head dest src"]],
+    enough: int,
+    any_head: bool,
 ) -> int:
     """Count the other edge sets that match a cut, up to about `enough`."""
     n_sets = 1
     for layer in np.flatnonzero(cut.any((1, 2, 3))).tolist():
-        for head in _random_heads(cut, kinds, layer):
+        for heads in _random_heads(cut, kinds, layer, any_head):
             for kind in kinds:
-                there, taken = kind[layer, head], (cut & kind)[layer, head]
+                there, taken = kind[layer, heads], (cut & kind)[layer, heads]
                 n_sets *= math.comb(np.count_nonzero(there), np.count_nonzero(taken))
                 if n_sets > enough:
                     return n_sets - 1
@@ -170,11 +192,19 @@ def _count_others(
 
 
 def _random_heads(
-    cut: Bool[np.ndarray, "layer head dest src"], kinds: Sequence[Bool[np.ndarray, "layer head dest src"]], layer: int
-) -> range:
-    """Return the heads with separate random edges: all heads, or only the first if the cut is the same in all."""
+    cut: Bool[np.ndarray, "layer head dest src"],
+    kinds: Sequence[Bool[np.ndarray, "layer head dest src"]],
+    layer: int,
+    any_head: bool,
+) -> list[int | slice]:
+    """Return the heads with separate random edges: each head, or only the first if the cut is the same in all.
+
+    With `any_head`, all heads together have one random set, and the only item is a slice.
+    """
+    if any_head:
+        return [slice(None)]
     alike = all((mask[layer] == mask[layer, :1]).all() for mask in (cut, *kinds))
-    return range(1 if alike else cut.shape[1])
+    return [*range(1 if alike else cut.shape[1])]
 
 
 def _random_set(
@@ -183,23 +213,25 @@ def _random_set(
     absent: Bool[np.ndarray, "layer head dest src"],
     read: Bool[np.ndarray, " position"],
     seed: tuple[int, int],
+    any_head: bool,
 ) -> Bool[np.ndarray, "layer head dest src"] | None:
     """Choose as many edges of each kind as the cut has, that are live when the whole set is cut; None if too few are.
 
     The edges chosen in later layers decide which tokens are live in a layer, as in `reach`.
     """
     chosen, live = np.zeros(cut.shape, bool), read
+    n = len(live)
     for layer in reversed(range(len(cut))):
-        heads = _random_heads(cut, kinds, layer) if cut[layer].any() else ()
-        for head in heads:
-            rng = np.random.default_rng([*seed, layer, head])
+        groups = _random_heads(cut, kinds, layer, any_head) if cut[layer].any() else []
+        for number, heads in enumerate(groups):
+            rng = np.random.default_rng([*seed, layer, number])
             for kind in kinds:
-                order = rng.permutation(np.flatnonzero(kind[layer, head]))
-                order, size = order[live[order // len(live)]], np.count_nonzero(cut[layer, head] & kind[layer, head])
+                order = rng.permutation(np.flatnonzero(kind[layer, heads]))
+                order, size = order[live[order // n % n]], np.count_nonzero(cut[layer, heads] & kind[layer, heads])
                 if len(order) < size:
                     return None
-                np.put(chosen[layer, head], order[:size], True)
-        if len(heads) == 1:
+                np.put(chosen[layer, heads], order[:size], True)
+        if groups == [0]:
             chosen[layer] = chosen[layer, :1]
         live = live | (~(chosen[layer] | absent[layer]).all(0))[live].any(0)
     return chosen

@@ -1,0 +1,1 @@
+"""Attribution: how much single attention edges, or groups of edges, contribute to a model's output."""

@@ -1,0 +1,27 @@
+"""Single cuts: the drop of the metric when one group of edges is cut."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from emg_lens.analysis.attribution.method import METHODS, AttributionMethod
+from emg_lens.analysis.attribution.question import Question
+
+
+class SingleCuts(AttributionMethod):
+    """Cut each group alone, in one sweep."""
+
+    cannot_see = (
+        "It cannot see an edge that another route can replace (OR, backup, stand-by): the cut of one route changes"
+        " nothing."
+    )
+
+    def scores(self, question: Question) -> Float[Tensor, "trial group"]:
+        """Compute the metric of the unmasked model minus the metric with the cut."""
+        alone = [question.groups.index == number for number in range(len(question.groups))]
+        dropped = question.bounds[0] - question.with_cuts(alone)
+        return torch.from_numpy(np.ascontiguousarray(dropped.T))
+
+
+METHODS.add("cut", SingleCuts())

@@ -1,0 +1,155 @@
+"""The question of an attribution: the model, the trials, the metric, and which edges get scores."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from emg_lens.analysis.attribution.edge_groups import EdgeGroups, Granularity, group_edges
+from emg_lens.analysis.attribution.trial_metrics import TrialMetric, evaluated, trial_metric
+from emg_lens.hooks import EdgeError, EdgeSet, edges_from_mask, none
+from emg_lens.hooks.deletion import by_place
+from emg_lens.hooks.hook_points import Place
+from emg_lens.layout import TokenLayout
+from emg_lens.sweeps.conditions import Condition
+from emg_lens.sweeps.engine import sweep
+from emg_lens.sweeps.live_edges import reach
+from emg_lens.sweeps.settings import check_inputs
+from emg_lens.sweeps.target import Target, target_of
+
+CONDITIONS_A_SWEEP = 256
+MOST_VALUES = 2**24
+"""Largest number of attention values of all layers in one forward with gradients."""
+
+PerPlace = Mapping[Place, Float[Tensor, "trial head dest src"]]
+"""A value for each edge, by layer (or by layer and stage)."""
+
+
+@dataclass
+class Passes:
+    """Numbers of forward and backward passes, each over one trial."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What an attribution method receives.
+
+    Attributes:
+        model: The model, with TransformerLens hook points.
+        x: Input `[trial, channel, time]`.
+        y: Targets `[trial, ...]`.
+        metric: The metric of single trials.
+        target: Layout, layers, heads, readout positions and permanently masked edges of the model.
+        floor: Edges that are never cut.
+        candidates: Edges that get scores: all live edges outside the floor.
+        groups: Groups of candidates; each group gets one score.
+        passes: Counter of the passes that the methods make.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    metric: TrialMetric
+    target: Target
+    floor: Bool[np.ndarray, "layer head dest src"]
+    candidates: Bool[np.ndarray, "layer head dest src"]
+    groups: EdgeGroups
+    passes: Passes = field(default_factory=Passes)
+    on_progress: Callable[[float], None] | None = None
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The layout of the tokens."""
+        return self.target.layout
+
+    def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Yield inputs and targets of batches of trials, small enough to keep all attention patterns."""
+        size = max(1, MOST_VALUES // self.candidates.size)
+        return zip(self.x.split(size), self.y.split(size), strict=True)
+
+    def metric_of(self, outputs: Tensor, y: Tensor) -> Float[Tensor, " trial"]:
+        """Compute the metric of each trial."""
+        return evaluated(self.metric, outputs, y.to(outputs.device))
+
+    @torch.no_grad()
+    def with_cuts(self, cuts: Sequence[Bool[np.ndarray, "layer head dest src"]]) -> Float[np.ndarray, "cut trial"]:
+        """Run the model with each of several sets of edges cut, and return the metric of each trial."""
+        rows = []
+        for first in range(0, len(cuts), CONDITIONS_A_SWEEP):
+            some = [edges_from_mask(cut) if cut.any() else none() for cut in cuts[first : first + CONDITIONS_A_SWEEP]]
+            conditions = [Condition(f"cut {i}", edges) for i, edges in enumerate(some)]
+            result = sweep(self.model, self.x, conditions, layout=self.layout)
+            rows += [self.metric_of(result.logits[one.name], self.y.cpu()).double().numpy() for one in conditions]
+            if self.on_progress is not None:
+                self.on_progress(len(rows) / len(cuts))
+        self.passes.forward += len(cuts) * len(self.x)
+        return np.stack(rows) if rows else np.empty((0, len(self.x)))
+
+    def with_kept(self, kept: Sequence[Bool[np.ndarray, " group"]]) -> Float[np.ndarray, "cut trial"]:
+        """Run the model with only some groups of candidates kept, and return the metric of each trial."""
+        return self.with_cuts([self.candidates & ~self.groups.mask(some) for some in kept])
+
+    @cached_property
+    def bounds(self) -> Float[np.ndarray, "2 trial"]:
+        """The metric of the unmasked model, and with all candidates cut."""
+        return self.with_cuts([np.zeros_like(self.candidates), self.candidates])
+
+    # --- by place -------------------------------------------------------------------------------------------
+
+    def split(self, values: np.ndarray) -> dict[Place, Tensor]:
+        """Split values of edges `[layer, head, dest, src]` by layer (or by layer and stage)."""
+        return by_place(torch.as_tensor(values), self.layout, lambda own: own.ndim > 0)
+
+    @cached_property
+    def index(self) -> dict[Place, Int[Tensor, "head dest src"]]:
+        """The group of each edge; the number of groups for edges in no group."""
+        index = np.where(self.groups.index < 0, len(self.groups), self.groups.index)
+        return self.split(np.ascontiguousarray(index))
+
+    def by_group(self, scores: PerPlace) -> Float[Tensor, "trial group"]:
+        """Sum scores of single edges over the edges of each group."""
+        n_trials = len(next(iter(scores.values())))
+        sums = torch.zeros(n_trials, len(self.groups) + 1, dtype=torch.float64)
+        for place, values in scores.items():
+            index = self.index[place].expand(values.shape[1:]).flatten()
+            sums.index_add_(1, index, values.detach().cpu().double().flatten(1))
+        return sums[:, :-1]
+
+
+def make_question(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    by: Granularity | Mapping[str, EdgeSet],
+    metric: str | TrialMetric,
+    floor: EdgeSet,
+    layout: TokenLayout | None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Question:
+    """Make the question, after a check of the arguments."""
+    check_inputs(x, None)
+    if not isinstance(y, Tensor) or len(y) != len(x):
+        raise EdgeError(f"y has {len(y)} targets for {len(x)} trials; expected a tensor with one target per trial")
+    target = target_of(model, layout)
+    shape = (target.layout, target.n_layers, target.n_heads)
+    no_cut = torch.zeros(target.n_layers, target.n_heads, len(target.layout), len(target.layout), dtype=torch.bool)
+    live = reach(no_cut, target.readout, target.permanent_mask).live_rows[:, None, :, None].expand(no_cut.shape)
+    floor_mask = floor.mask(*shape)
+    candidates = live & ~floor_mask
+    if target.permanent_mask is not None:
+        candidates = candidates & ~target.permanent_mask
+    if not candidates.any():
+        raise EdgeError(f"floor={floor} holds every live edge of this model; expected a smaller floor")
+    groups = group_edges(by, candidates.numpy(), target.layout)
+    in_groups = candidates.numpy() if not isinstance(by, Mapping) else groups.index >= 0
+    return Question(
+        model, x, y, trial_metric(metric), target, floor_mask.numpy(), in_groups, groups, on_progress=on_progress
+    )
