@@ -1,8 +1,9 @@
 from .adapters import AdaptedModel, adapt
 from .algebra import EdgeError, EdgeSet
+from .carried_values import mean_edges, patch_edges, resample_edges
 from .cut_report import CutReport
 from .cuts import cut, cutting
-from .edge_interventions import EdgeCut, EdgeGate, MeanEdges
+from .edge_interventions import EdgeCut, EdgeGate, MeanEdges, ResampleEdges
 from .edges import (
     cls_edges,
     cross_modal,
@@ -21,7 +22,7 @@ from .intervention_base import Intervention
 from .interventions import CutMLP, Replace, Shuffle
 from .masks import edges_from_mask
 from .parse import EdgeExpression, parse_edges
-from .soft_edges import gate_edges, mean_edges
+from .soft_edges import gate_edges
 from .token_order import shuffle
 from .values import cut_mlp, replace
 
@@ -38,6 +39,7 @@ __all__ = [
     "Intervention",
     "MeanEdges",
     "Replace",
+    "ResampleEdges",
     "Shuffle",
     "adapt",
     "cls_edges",
@@ -53,8 +55,10 @@ __all__ = [
     "mean_edges",
     "none",
     "parse_edges",
+    "patch_edges",
     "positions",
     "replace",
+    "resample_edges",
     "same_channel",
     "same_patch",
     "self_edges",

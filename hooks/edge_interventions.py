@@ -1,5 +1,6 @@
 """Interventions on attention edges: cut them, weaken them, or replace the values that they carry."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -7,8 +8,9 @@ from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.edges import none
 from emg_lens.hooks.intervention_base import INTERVENTIONS, Context, Intervention, verified_hooks
 from emg_lens.hooks.parse import parse_edges
+from emg_lens.hooks.replacement_options import Seed
 from emg_lens.layout import TokenLayout
-from emg_lens.validation import short
+from emg_lens.validation import check_fields, short
 
 if TYPE_CHECKING:  # a study can be read without torch
     from jaxtyping import Bool
@@ -122,9 +124,22 @@ class EdgeGate(_OnEdges):
         return f"EdgeGate({self.edges}, gate=<tensor {list(self.gate.shape)}>)"
 
 
+class _FromOtherTrials(_OnEdges):
+    """An intervention that replaces the values that edges carry by values of reference trials."""
+
+    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:
+        """Return a context in which every forward reads values of reference trials over these edges."""
+        if reference is None or not len(reference):
+            raise EdgeError(f"{self} takes values from other trials: give reference=<training trials>")
+        return verified_hooks(model, self._hooks(model, layout, reference), str(self))
+
+    @abstractmethod
+    def _hooks(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor") -> list: ...
+
+
 @INTERVENTIONS.named("mean_edges")
 @dataclass(frozen=True, repr=False)
-class MeanEdges(_OnEdges):
+class MeanEdges(_FromOtherTrials):
     """Replace the values that edges carry by their mean over reference trials; attention weights stay as they are.
 
     Each destination reads the mean value vector of the source position instead of the trial's own
@@ -141,10 +156,41 @@ class MeanEdges(_OnEdges):
 
     edges: EdgeSet
 
-    def applied(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor | None" = None) -> Context:
-        """Return a context in which every forward reads the means over these edges."""
-        from emg_lens.hooks.soft_edges import mean_edges
+    def _hooks(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor") -> list:
+        from emg_lens.hooks.carried_values import mean_edges
 
-        if reference is None or not len(reference):
-            raise EdgeError(f"{self} takes values from other trials: give reference=<training trials>")
-        return verified_hooks(model, mean_edges(model, self.edges, layout, reference=reference), str(self))
+        return mean_edges(model, self.edges, layout, reference=reference)
+
+
+@INTERVENTIONS.named("resample_edges")
+@dataclass(frozen=True, repr=False)
+class ResampleEdges(_FromOtherTrials):
+    """Replace the values that edges carry by those of a random reference trial; attention weights stay as they are.
+
+    Each destination reads the value vector that the reference trial has at the source position
+    (`emg_lens.hooks.resample_edges`). A trial reads the same reference trial over all these edges, in all layers. It
+    needs reference trials: `sweep(..., reference=training_trials)`.
+
+    Attributes:
+        edges: The edges; an edge set or its text.
+        seed: Random seed of the choice of reference trials.
+
+    Example:
+        >>> from emg_lens import cross_modal
+        >>> from emg_lens.hooks import ResampleEdges
+        >>> ResampleEdges(cross_modal(), seed=1)
+        ResampleEdges(cross_modal(), seed=1)
+    """
+
+    needs_all_trials: ClassVar[bool] = True
+    edges: EdgeSet
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self)
+
+    def _hooks(self, model: "nn.Module", layout: TokenLayout, reference: "Tensor") -> list:
+        from emg_lens.hooks.carried_values import resample_edges
+
+        return resample_edges(model, self.edges, layout, reference=reference, seed=self.seed)

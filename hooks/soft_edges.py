@@ -1,4 +1,4 @@
-"""Soft forms of an edge cut: gates between 0 and 1, and edges that carry a mean value.
+"""The soft form of an edge cut: gates between 0 and 1.
 
 A gate g multiplies the exponential of a score, so log g is added to the score. 1 leaves the edge as it is, and 0 cuts
 it. The remaining edges of the row share the attention, as in a cut.
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
-from emg_lens.hooks.cuts import Hook, edit_hook, masks_of
+from emg_lens.hooks.cuts import Hook, edit_hook
 from emg_lens.hooks.deletion import Deletion, by_place
 from emg_lens.hooks.hook_points import (
     PATTERN,
@@ -22,8 +22,7 @@ from emg_lens.hooks.hook_points import (
     count_layers,
     resolve_layout,
 )
-from emg_lens.hooks.model_inputs import Inputs, example_inputs
-from emg_lens.hooks.values import activations, check_live
+from emg_lens.hooks.model_inputs import Inputs
 from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import TokenLayout
@@ -156,75 +155,3 @@ class _GatedAttention:
         added = self.gates.masked_fill(~closed.mask, 0.0).to(pattern) * self.weights
         self.weights = self.gated = None
         return (pattern + added) / (1 + added.sum(-1, keepdim=True))
-
-
-@checked
-def mean_edges(
-    model: nn.Module,
-    edges: EdgeSet,
-    layout: TokenLayout | None = None,
-    *,
-    reference: Inputs,
-    inputs: Inputs | None = None,
-) -> list[Hook]:
-    """Make hooks that replace the values read over some edges by their mean over reference trials.
-
-    The attention weights stay as they are. Over these edges, a destination reads the source position's mean value
-    vector instead of the trial's own.
-
-    Args:
-        model: A TransformerLens model with working `hook_v`, `hook_pattern` and `hook_z`.
-        edges: The edges.
-        layout: The layout of the positions; default `model.layout`.
-        reference: Model input with the trials for the means; the model runs on it once, here.
-        inputs: A small input for the verification, where none can be made from the model's configuration.
-    """
-    layout, paths = resolve_layout(model, layout), attention_paths(model)
-    masks = masks_of(model, edges, layout)
-    names = [f"{paths[place]}.{name}" for place in masks for name in ("hook_v", PATTERN, "hook_z")]
-    example = inputs if inputs is not None else example_inputs(model, len(layout))
-    small = activations(model, names, example)
-    means = activations(model, [name for name in names if name.endswith("hook_v")], reference)
-    hooks: list[Hook] = []
-    for place, mask in masks.items():
-        path = paths[place]
-        v, pattern, z = (small[f"{path}.{name}"] for name in ("hook_v", PATTERN, "hook_z"))
-        if not means[f"{path}.hook_v"].isfinite().all():
-            raise EdgeError(f"{path}: the reference trials give NaN or infinite values; repair them or leave them out")
-        if not torch.allclose(_read(pattern, v), z, atol=1e-4 * float(z.abs().max())):
-            raise DeadHookError(f"{path}: hook_z is not hook_pattern times hook_v, so these edges cannot carry a mean")
-        check_live(model, f"{path}.hook_z", example)
-        edit = _MeanValues(mask, means[f"{path}.hook_v"].mean(0, keepdim=True))
-        edits = {"hook_v": edit.values, PATTERN: edit.pattern, "hook_z": edit.output}
-        hooks += [(f"{path}.{name}", edit_hook(edits[name])) for name in edits]
-    return hooks
-
-
-def _read(
-    pattern: Float[Tensor, "batch head dest src"], v: Float[Tensor, "batch src kv_head d_head"]
-) -> Float[Tensor, "batch dest head d_head"]:
-    """Return the weighted sum of values that each head reads; several query heads may share a value head."""
-    v = v.repeat_interleave(pattern.shape[1] // v.shape[2], dim=2)
-    return torch.einsum("bhds,bshe->bdhe", pattern, v)
-
-
-class _MeanValues:
-    """The edits of one layer: record values and pattern, then correct the output of the heads."""
-
-    def __init__(self, mask: Tensor, mean: Float[Tensor, "1 src kv_head d_head"]) -> None:
-        self.mask, self.mean = mask, mean
-        self.v: Any = None
-        self.read: Any = None
-
-    def values(self, v: Tensor) -> Tensor:
-        self.v = v
-        return v
-
-    def pattern(self, pattern: Tensor) -> Tensor:
-        self.read = pattern * self.mask.to(pattern.device)
-        return pattern
-
-    def output(self, z: Tensor) -> Tensor:
-        corrected = z + _read(self.read, self.mean.to(self.v) - self.v)
-        self.v = self.read = None
-        return corrected

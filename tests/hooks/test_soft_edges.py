@@ -1,4 +1,4 @@
-"""Gates on edges and edges that carry a mean, compared with computations in torch by hand."""
+"""Gates on edges, compared with computations in torch by hand."""
 
 import math
 
@@ -13,7 +13,6 @@ from emg_lens.hooks import (
     EdgeCut,
     EdgeError,
     EdgeGate,
-    MeanEdges,
     adapt,
     cross_modal,
     cut,
@@ -21,7 +20,6 @@ from emg_lens.hooks import (
     every,
     flow,
     gate_edges,
-    mean_edges,
     unimodal,
 )  # fmt: skip
 from emg_lens.hooks.interventions import read_interventions
@@ -244,60 +242,11 @@ def test_gates_refuse_activation_checkpointing(encoder, x):
         checkpoint(run, x.requires_grad_(), use_reentrant=False)
 
 
-# --- means ------------------------------------------------------------------------------------------------
-
-
-def by_hand(model, x, reference, edges):
-    """Logits of a pre-LN encoder, block by block in torch, with the mean values over these edges."""
-    mask = edges.mask(model.layout, N_LAYERS, N_HEADS)
-    resid, original = model(x, stop_at_layer=0), model(reference, stop_at_layer=0)
-    for block, own in zip(model.blocks, mask, strict=True):
-        a, read = block.attn, block.ln1(resid)
-        mean = (torch.einsum("bpd,hde->bhpe", block.ln1(original), a.W_V) + a.b_V[:, None]).mean(0)
-        q, k, v = (
-            torch.einsum("bpd,hde->bhpe", read, w) + b[:, None]
-            for w, b in ((a.W_Q, a.b_Q), (a.W_K, a.b_K), (a.W_V, a.b_V))
-        )
-        pattern = (torch.einsum("bhie,bhje->bhij", q, k) / math.sqrt(q.shape[-1])).softmax(-1)
-        values = torch.where(
-            own[None, ..., None], mean[None, :, None], v[:, :, None]
-        )  # [batch, head, dest, src, d_head]
-        z = torch.einsum("bhij,bhije->bihe", pattern, values)
-        mid = resid + torch.einsum("bihe,hed->bid", z, a.W_O) + a.b_O
-        resid = mid + block.mlp(block.ln2(mid))
-        original = block(original)
-    return model(resid, start_at_layer=N_LAYERS)
-
-
-@pytest.mark.parametrize("edges", [cross_modal(), flow("emg", "cls").at(layers=1), unimodal().at(heads=1)], ids=str)
-def test_means_equal_a_computation_by_hand(encoder, x, edges):
-    reference = torch.randn(7, *x.shape[1:], generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        ours = encoder.run_with_hooks(x, fwd_hooks=mean_edges(encoder, edges, reference=reference))
-        torch.testing.assert_close(ours, by_hand(encoder, x, reference, edges), atol=1e-5, rtol=1e-5)
-        assert not torch.allclose(ours, encoder(x), atol=1e-3)
-    assert not hooks_left(encoder)
-
-
-def test_the_mean_of_the_trial_itself_changes_nothing(encoder, x):
-    with torch.no_grad():
-        ours = encoder.run_with_hooks(x[:1], fwd_hooks=mean_edges(encoder, every(), reference=x[:1]))
-        torch.testing.assert_close(ours, encoder(x[:1]))
-
-
-def test_means_need_hook_points_that_hold_the_values():
-    layout = TokenLayout.channels({"emg": 3, "acc": 2})
-    model = Toy(layout)
-    with pytest.raises(EdgeError, match="unknown hook point 'blocks.0.attn.hook_v'"):
-        mean_edges(model, cross_modal(), reference=model.example_input(3))
-
-
 # --- interventions ----------------------------------------------------------------------------------------
 
 
 def test_they_are_values_and_study_files_give_them_by_their_keys(encoder):
     assert read_interventions({"gate_edges": "cross_modal()", "gate": 0.25}) == (EdgeGate(cross_modal(), 0.25),)
-    assert read_interventions({"mean_edges": "flow('emg', 'cls')"}) == (MeanEdges(flow("emg", "cls")),)
     spec = SingleCondition(name="half", gate_edges="cross_modal()", gate=0.5)  # pyright: ignore
     assert spec.build().interventions == (EdgeGate(cross_modal()),)
     assert eval(str(EdgeGate(cross_modal(), 0.25))) == EdgeGate(cross_modal(), 0.25) != EdgeGate(cross_modal(), 0.5)
@@ -311,44 +260,30 @@ def test_they_are_values_and_study_files_give_them_by_their_keys(encoder):
 
 
 def test_a_sweep_runs_them_in_the_verified_loop(encoder, x):
-    reference = torch.randn(7, *x.shape[1:], generator=torch.Generator().manual_seed(5))
     edges = cross_modal()
     conditions = [
         Condition("gated", EdgeGate(edges, 0.3)),
         Condition("closed", EdgeGate(edges, 0.0)),
         Condition("cut", edges),
-        Condition("mean", MeanEdges(edges)),
         Condition("both", (EdgeCut(unimodal("acc")), EdgeGate(edges, 0.3))),
         Condition("dead", EdgeGate(flow("emg", "acc").at(layers=-1), 0.3)),
     ]
-    result = sweep(encoder, x, conditions, reference=reference)
+    result = sweep(encoder, x, conditions)
     logits = result.logits
     torch.testing.assert_close(logits["closed"], logits["cut"], atol=1e-5, rtol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(logits["gated"], run(encoder, x, gates_on(encoder, edges, 0.3, encoder.layout)))
-        torch.testing.assert_close(logits["mean"], by_hand(encoder, x, reference, edges), atol=1e-5, rtol=1e-5)
         with cutting(encoder, unimodal("acc")):
             torch.testing.assert_close(logits["both"], run(encoder, x, gates_on(encoder, edges, 0.3, encoder.layout)))
     nulls = result.audit.set_index("condition")["structural_null"]
-    assert nulls["dead"] and not nulls[["gated", "closed", "mean", "both"]].any()
+    assert nulls["dead"] and not nulls[["gated", "closed", "both"]].any()
     assert torch.equal(logits["dead"], logits["baseline"])
     assert audit(encoder, conditions).set_index("condition")["edges_cut"]["gated"] == 0
 
 
-def test_a_mean_without_reference_trials_is_refused(encoder, x):
-    with pytest.raises(EmgLensError, match="give reference=<training trials>"):
-        sweep(encoder, x, [Condition("mean", MeanEdges(cross_modal()))])
-
-
-def test_a_mean_of_nan_is_refused(encoder, x):
-    with pytest.raises(EdgeError, match="the reference trials give NaN or infinite values"):
-        mean_edges(encoder, every(), reference=x * math.nan)
-
-
-def test_an_intervention_that_did_not_run_is_an_error(encoder, x):
-    for one in (EdgeGate(cross_modal()), MeanEdges(cross_modal())):
-        with pytest.raises(DeadHookError, match="had no effect"), one.applied(encoder, encoder.layout, x):
-            pass
+def test_a_gate_that_did_not_run_is_an_error(encoder):
+    with pytest.raises(DeadHookError, match="had no effect"), EdgeGate(cross_modal()).applied(encoder, encoder.layout):
+        pass
     assert not hooks_left(encoder)
 
 
