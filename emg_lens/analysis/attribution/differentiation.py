@@ -80,8 +80,11 @@ def differentiate(
         place: torch.zeros_like(tap) if one is None else one
         for (place, tap), one in zip(taps.items(), gradients, strict=True)
     }
-    detached = [{place: one.detach() for place, one in kept.items()} for kept in (scores, patterns)]
-    return Derivatives(metric.detach(), *detached, gradient)
+    return Derivatives(metric.detach(), _detached(scores), _detached(patterns), gradient)
+
+
+def _detached(values: dict[Place, Tensor]) -> dict[Place, Tensor]:
+    return {place: one.detach() for place, one in values.items()}
 
 
 def record(question: Question, x: Tensor, names: Sequence[str] = ()) -> dict[str, Tensor]:

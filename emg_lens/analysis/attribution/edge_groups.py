@@ -12,7 +12,7 @@ from emg_lens.hooks import EdgeError, EdgeSet, edges_from_mask
 from emg_lens.layout import NO_INDEX, TokenLayout
 
 Granularity = Literal["modality", "channel", "head"]
-"""One score per layer and pair of modalities, per layer and pair of channels, or per layer, head and pair of channels."""
+"""One score for each layer and pair of modalities, or pair of channels; `"head"`: of channels, in each head."""
 
 
 @dataclass(frozen=True, eq=False)

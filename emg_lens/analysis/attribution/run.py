@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.analysis.attribution import methods as _methods  # noqa: F401 - registers the methods
-from emg_lens.analysis.attribution.edge_groups import By
+from emg_lens.analysis.attribution.edge_groups import Granularity
 from emg_lens.analysis.attribution.method import METHODS, AttributionMethod
 from emg_lens.analysis.attribution.question import Question, make_question
 from emg_lens.analysis.attribution.result import Attribution
@@ -21,6 +21,7 @@ from emg_lens.validation import ArgumentError, checked, short
 
 TIE = 1e-4
 """Scores below this fraction of the range of the metric are ties with 0 (rounding)."""
+FLOOR = self_edges()
 Function = Callable[[Question], Float[Tensor, "trial group"]]
 
 
@@ -31,9 +32,9 @@ def attribute(
     y: Tensor,
     *,
     method: str | AttributionMethod | Function = "shared_gates",
-    by: By | Mapping[str, EdgeSet] = "channel",
+    by: Granularity | Mapping[str, EdgeSet] = "channel",
     metric: str | TrialMetric = "margin",
-    floor: EdgeSet = self_edges(),
+    floor: EdgeSet = FLOOR,
     layout: TokenLayout | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Attribution:
