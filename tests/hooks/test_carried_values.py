@@ -36,7 +36,7 @@ N_LAYERS, N_HEADS = 2, 2
 @pytest.fixture(params=["pre", "post"])
 def encoder(request):
     torch.manual_seed(0)
-    cfg = EncoderConfig({"emg": 3, "acc": 2}, 6, 3, 8, N_LAYERS, N_HEADS, 8, norm=request.param)
+    cfg = EncoderConfig({"emg": 3, "acc": 2}, 6, 3, 8, N_HEADS, N_LAYERS, 8, norm=request.param)
     model = HookedBiosignalEncoder(cfg).eval()
     with torch.no_grad():
         for parameter in model.parameters():
