@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock
+from emg_lens.sweeps.executors.folded_block import Bias, FoldedBlock, Projections
 from emg_lens.sweeps.plan import Mask
 
 HEAD_BY_HEAD = 2**15
@@ -33,14 +33,25 @@ def pays_one_by_one(resid: Float[Tensor, "trial pos d_model"], masks: Sequence[M
 class _Attention(ABC):
     """The residual stream after attention, for siblings."""
 
-    def __init__(self, layer: FoldedBlock, resid: Tensor) -> None:
+    def __init__(self, layer: FoldedBlock, resid: Tensor, projections: Projections | None = None) -> None:
         self.layer, self.resid = layer, resid
-        self.q, self.k, self.v = layer.project(layer.inputs(resid))  # [trial, head, pos, d_head]
+        self.projections = layer.unpack(layer.pack(resid)) if projections is None else projections
 
     def __call__(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
         bias = self.layer.bias(mask)
         result = self.layer.add_attention(self.resid, self.mix(bias))
         return result if bias.empty is None else result.sub_(self.layer.without_values(bias.empty))
+
+    def of_rows(self, mask: Mask, rows: Int[Tensor, " row"]) -> Float[Tensor, "trial row d_model"]:
+        """Compute some rows of the residual stream after attention."""
+        bias, (q, k, v) = self.layer.bias(mask), self.projections
+        assert bias.scores is not None
+        z = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias.scores[:, :, rows], scale=1.0)
+        empty = None if bias.empty is None else bias.empty[:, rows]
+        if empty is not None:
+            z = z.masked_fill(empty[..., None], 0.0)
+        result = self.layer.add_attention(self.resid[:, rows], z.transpose(1, 2))
+        return result if empty is None else result.sub_(self.layer.without_values(empty))
 
     @abstractmethod
     def mix(self, bias: Bias) -> Float[Tensor, "trial dest head d_head"]:
@@ -52,10 +63,10 @@ class OneByOne(_Attention):
 
     def mix(self, bias: Bias) -> Tensor:
         """As in the base class."""
-        q, k, v, scores = self.q, self.k, self.v, bias.scores
+        (q, k, v), scores = self.projections, bias.scores
         if bias.n_apart > 1:
             q, k, v = (_apart(t, bias.n_apart) for t in (q, k, v))
-            scores = None if scores is None else _mask_apart(scores, bias.n_apart, len(self.q))
+            scores = None if scores is None else _mask_apart(scores, bias.n_apart, len(self.resid))
         z = F.scaled_dot_product_attention(q, k, v, attn_mask=scores, scale=1.0)
         if bias.n_apart > 1:
             z = rearrange(z, "(trial part) head pos e -> trial head (part pos) e", part=bias.n_apart)
@@ -84,9 +95,9 @@ class SharedScores(_Attention):
     of one head stays in the caches.
     """
 
-    def __init__(self, layer: FoldedBlock, resid: Tensor) -> None:
-        super().__init__(layer, resid)
-        self.q, self.k, self.v = (t.transpose(0, 1) for t in (self.q, self.k, self.v))  # [head, trial, pos, d_head]
+    def __init__(self, layer: FoldedBlock, resid: Tensor, projections: Projections | None = None) -> None:
+        super().__init__(layer, resid, projections)
+        self.q, self.k, self.v = (t.transpose(0, 1) for t in self.projections)  # [head, trial, pos, d_head]
         n_heads, n_trials, n_tokens, _ = self.q.shape
         self.by_head = n_trials * n_tokens**2 >= HEAD_BY_HEAD
         if self.by_head:
@@ -128,7 +139,7 @@ class ClsRow:
         self.layer, self.x, self.resid = layer, layer.inputs(resid), resid[:, :1]
         attn = layer.attn
         if attn.rotary is not None:
-            q, k, _ = layer.project(self.x)
+            q, k, _ = layer.unpack(layer.pack(resid))
             self.scores = (q[:, :, :1] @ k.mT).squeeze(2)
         else:
             q = torch.einsum("bd,hde->bhe", self.x[:, 0], attn.W_Q) + attn.b_Q

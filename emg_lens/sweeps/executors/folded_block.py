@@ -19,6 +19,8 @@ from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.staged import SideBySide, blocks_of
 from emg_lens.sweeps.plan import Mask
 
+Projections = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values `[batch, head, pos, d_head]`."""
 BIASES_KEPT = 16
 """Unpacked masks that are kept: enough for conditions over layers; one for every condition would fill the memory."""
 
@@ -98,14 +100,18 @@ class FoldedBlock:
         """Return the input of attention."""
         return resid if self.post else self.block.ln1(resid)
 
-    def project(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Compute queries over √d_head, keys and values `[batch, head, pos, d_head]`, without b_V and, mostly, b_K.
+    def pack(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos qkv"]:
+        """Compute queries over √d_head, keys and values, without b_V and, mostly, b_K, from the input of the block.
 
         They stay valid until the next call, because the memory is used again.
         """
-        rows = x.flatten(0, 1)
-        packed = torch.addmm(self.b_qkv, rows, self.w_qkv, out=self.lasting("packed", len(rows), len(self.b_qkv)))
-        packed = packed.view(*x.shape[:2], 3, *self.attn.b_Q.shape)
+        rows = self.inputs(resid).flatten(0, 1)
+        packed = torch.addmm(self.b_qkv, rows, self.w_qkv, out=self.lasting("new", len(rows), len(self.b_qkv)))
+        return packed.view(*resid.shape[:2], -1)
+
+    def unpack(self, packed: Float[Tensor, "batch pos qkv"]) -> Projections:
+        """Split into queries, keys and values, and rotate them if the positions are rotary."""
+        packed = packed.view(*packed.shape[:2], 3, *self.attn.b_Q.shape)
         q, k, v = packed.unbind(2)
         if self.attn.rotary is not None:
             q, k = self.attn.rotary.all_turned(packed[:, :, :2])
