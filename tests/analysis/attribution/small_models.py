@@ -8,6 +8,7 @@ from emg_lens import build_model
 from emg_lens.analysis.attribution.question import Question, make_question
 from emg_lens.hooks import self_edges
 from emg_lens.hooks.hook_points import attention_paths
+from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
 
 DATA = {"modalities": {"emg": 2, "acc": 2}, "n_samples": 8, "n_classes": 3}
@@ -30,12 +31,14 @@ def isonet(**settings: Any) -> Any:
     return spread(build_model("isonet", **DATA, **SIZES, **{"n_layers": 2} | settings))
 
 
-def smooth() -> Any:
+def smooth(**settings: Any) -> Any:
     """A pre-LN encoder with GELU."""
-    from emg_lens.lens.config import EncoderConfig
-
     torch.manual_seed(1)
-    return spread(HookedBiosignalEncoder(EncoderConfig(**DATA, **SIZES, n_layers=2, norm="pre", act_fn="gelu")))
+    return spread(
+        HookedBiosignalEncoder(
+            EncoderConfig(**DATA, **SIZES, **{"n_layers": 2, "norm": "pre", "act_fn": "gelu"} | settings)
+        )
+    )
 
 
 def hierarchical() -> Any:
