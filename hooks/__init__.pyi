@@ -3,6 +3,7 @@ from .algebra import EdgeError, EdgeSet
 from .carried_values import mean_edges, patch_edges, resample_edges
 from .cut_report import CutReport
 from .cuts import cut, cutting
+from .dropped_edges import edge_dropout
 from .edge_interventions import EdgeCut, EdgeGate, MeanEdges, ResampleEdges
 from .edges import (
     cls_edges,
@@ -47,6 +48,7 @@ __all__ = [
     "cut",
     "cut_mlp",
     "cutting",
+    "edge_dropout",
     "every",
     "flow",
     "edges_from_mask",
