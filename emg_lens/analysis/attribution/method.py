@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from emg_lens.analysis.attribution.exact_game import ExactGame
 from emg_lens.analysis.attribution.question import PerPlace, Question
 from emg_lens.registry import Registry
 
@@ -25,6 +26,10 @@ class AttributionMethod(ABC):
     @abstractmethod
     def scores(self, question: Question) -> Float[Tensor, "trial group"]:
         """Compute the score of every group for every trial."""
+
+    def game(self, question: Question) -> ExactGame | None:  # noqa: ARG002
+        """Return the metric for every set of groups, if the method computes them; called after `scores`."""
+        return None
 
 
 class EdgeMethod(AttributionMethod):

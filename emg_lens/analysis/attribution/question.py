@@ -1,8 +1,9 @@
 """The question of an attribution: the model, the trials, the metric, and which edges get scores."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ class Question:
         candidates: Edges that get scores: all live edges outside the floor.
         groups: Groups of candidates; each group gets one score.
         passes: Counter of the passes that the methods make.
+        closed: Edges that are cut in every run, in addition to what a method cuts; None if there are none.
     """
 
     model: nn.Module
@@ -63,6 +65,11 @@ class Question:
     groups: EdgeGroups
     passes: Passes = field(default_factory=Passes)
     on_progress: Callable[[float], None] | None = None
+    closed: Bool[np.ndarray, "layer head dest src"] | None = None
+
+    def without(self, closed: Bool[np.ndarray, "layer head dest src"]) -> "Question":
+        """Return the same question for the model with these edges cut; they get the score 0."""
+        return replace(self, candidates=self.candidates & ~closed, closed=closed, passes=Passes())
 
     @property
     def layout(self) -> TokenLayout:
@@ -78,23 +85,37 @@ class Question:
         """Compute the metric of each trial."""
         return evaluated(self.metric, outputs, y.to(outputs.device))
 
-    @torch.no_grad()
     def with_cuts(self, cuts: Sequence[Bool[np.ndarray, "layer head dest src"]]) -> Float[np.ndarray, "cut trial"]:
         """Run the model with each of several sets of edges cut, and return the metric of each trial."""
-        rows = []
-        for first in range(0, len(cuts), CONDITIONS_A_SWEEP):
-            some = [edges_from_mask(cut) if cut.any() else none() for cut in cuts[first : first + CONDITIONS_A_SWEEP]]
-            conditions = [Condition(f"cut {i}", edges) for i, edges in enumerate(some)]
-            result = sweep(self.model, self.x, conditions, layout=self.layout)
-            rows += [self.metric_of(result.logits[one.name], self.y.cpu()).double().numpy() for one in conditions]
-            if self.on_progress is not None:
-                self.on_progress(len(rows) / len(cuts))
-        self.passes.forward += len(cuts) * len(self.x)
-        return np.stack(rows) if rows else np.empty((0, len(self.x)))
+        return self._with_edges((self._edges(cut) for cut in cuts), len(cuts))
 
-    def with_kept(self, kept: Sequence[Bool[np.ndarray, " group"]]) -> Float[np.ndarray, "cut trial"]:
+    def with_kept(self, kept: Sequence[Bool[np.ndarray, " group"]] | np.ndarray) -> Float[np.ndarray, "cut trial"]:
         """Run the model with only some groups of candidates kept, and return the metric of each trial."""
-        return self.with_cuts([self.candidates & ~self.groups.mask(some) for some in kept])
+        return self._with_edges((self._edges(self.candidates & ~self.groups.mask(some)) for some in kept), len(kept))
+
+    def _edges(self, cut: Bool[np.ndarray, "layer head dest src"]) -> EdgeSet:
+        cut = cut if self.closed is None else cut | self.closed
+        return edges_from_mask(cut) if cut.any() else none()
+
+    @torch.no_grad()
+    def _with_edges(self, cuts: Iterable[EdgeSet], n_cuts: int) -> Float[np.ndarray, "cut trial"]:
+        """Run the cuts in several sweeps. Only the edge sets of one sweep are in memory."""
+        cuts, values = iter(cuts), np.empty((n_cuts, len(self.x)))
+        for first in range(0, n_cuts, CONDITIONS_A_SWEEP):
+            conditions = [Condition(f"cut {i}", one) for i, one in enumerate(islice(cuts, CONDITIONS_A_SWEEP), first)]
+            result = sweep(self.model, self.x, conditions, layout=self.layout)
+            for i, one in enumerate(conditions, first):
+                values[i] = self.metric_of(result.logits[one.name], self.y.cpu()).double().numpy()
+            if self.on_progress is not None:
+                self.on_progress((first + len(conditions)) / n_cuts)
+        self.passes.forward += n_cuts * len(self.x)
+        return values
+
+    @cached_property
+    def with_every_set(self) -> Float[np.ndarray, "set trial"]:
+        """The metric with each set of groups kept: set number b keeps group i if bit i of b is set (2ⁿ runs)."""
+        n = len(self.groups)
+        return self.with_kept((np.arange(1 << n)[:, None] >> np.arange(n) & 1).astype(bool))
 
     @cached_property
     def bounds(self) -> Float[np.ndarray, "2 trial"]:

@@ -1,18 +1,20 @@
 """The result of an attribution: one row per group of edges, and an audit."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from emg_lens.analysis.attribution.exact_game import ExactGame
 from emg_lens.analysis.attribution.question import Question
 from emg_lens.hooks import EdgeSet
 from emg_lens.validation import ArgumentError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +29,29 @@ class Attribution:
             1; NaN for a method that does not promise a sum), forward and backward passes over the trials, `ties`
             (groups with a score below 1e-4 of the range), and one sentence on what the method cannot see.
         trial_scores: Score of every group for every trial.
-        extras: Further results of some methods: `interactions` (pairs of groups), `game` (for shapiq).
+        question: The question.
+        exact_game: See `game`; only with method `shapley`.
     """
 
     table: pd.DataFrame
     audit: pd.Series
     trial_scores: Float[np.ndarray, "trial group"] = field(repr=False)
     question: Question = field(repr=False)
-    extras: dict[str, Any] = field(default_factory=dict, repr=False)
+    exact_game: ExactGame | None = field(default=None, repr=False)
+
+    @property
+    def game(self) -> ExactGame:
+        """The metric for every set of kept groups: `bool[coalition, group] -> float[coalition]`, as shapiq expects."""
+        if self.exact_game is None:
+            raise ArgumentError(
+                f"method {self.audit['method']!r} does not run all sets of groups; use attribute(method='shapley')"
+            )
+        return self.exact_game
+
+    @property
+    def interactions(self) -> pd.DataFrame:
+        """Interaction of every pair of groups: `a`, `b`, `interaction`, `standard_error`, `gate` (AND, OR or empty)."""
+        return self.game.interactions()
 
     def top(self, n: int) -> EdgeSet:
         """Return the edges of the `n` groups with the highest scores."""
@@ -44,7 +61,7 @@ class Attribution:
         chosen[np.argsort(-self.table["score"].to_numpy(), kind="stable")[:n]] = True
         return self.question.groups.edges(chosen)
 
-    def plot(self, ax: "Axes | None" = None) -> "Axes":
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the scores: one panel per layer, destinations in rows and sources in columns.
 
         Args:

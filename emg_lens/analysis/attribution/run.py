@@ -122,4 +122,5 @@ def attribution_of(question: Question, name: str, method: Any, scores: Any, seco
             "cannot_see": getattr(method, "cannot_see", "not stated by this method"),
         }
     )
-    return Attribution(table, audit, values, question, dict(getattr(scores, "extras", {})))
+    game = method.game(question) if isinstance(method, AttributionMethod) else None
+    return Attribution(table, audit, values, question, game)

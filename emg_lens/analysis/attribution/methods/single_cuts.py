@@ -19,8 +19,8 @@ class SingleCuts(AttributionMethod):
 
     def scores(self, question: Question) -> Float[Tensor, "trial group"]:
         """Compute the metric of the unmasked model minus the metric with the cut."""
-        alone = [question.groups.index == number for number in range(len(question.groups))]
-        dropped = question.bounds[0] - question.with_cuts(alone)
+        others = ~np.eye(len(question.groups), dtype=bool)
+        dropped = question.bounds[0] - question.with_kept(others)
         return torch.from_numpy(np.ascontiguousarray(dropped.T))
 
 
