@@ -28,7 +28,7 @@ class ShiftAnalysis(FitAnalysis):
         chosen = [c for c in chosen if c.tags.get("mode") != "individual"]
         chosen = list({equal_to[c.name]: c for c in reversed(chosen)}.values())[::-1]  # each computation once
         shown = {equal_to[c.name] for c in chosen}
-        chosen += [c for c in conditions if c.tags.get("random_cut") == 1 and equal_to[c.tags["of"]] in shown]
+        chosen += [c for c in conditions if c.tags.get("random_cut") == 1 and equal_to.get(c.tags["of"]) in shown]
         return activation_shift(model, batch.x, chosen, reference=batch.reference)
 
 

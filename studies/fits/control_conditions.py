@@ -15,10 +15,20 @@ from emg_lens.analysis.controls import random_edges, with_cls_path_closed
 from emg_lens.hooks import EdgeError, EdgeSet, Intervention, Replace
 from emg_lens.hooks.values import input_mask
 from emg_lens.layout import TokenLayout
-from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, RANDOM, SUPERSET, ConditionsSpec, Controls
+from emg_lens.studies.spec.condition_spec import (
+    CLS_PATH_CLOSED,
+    HEAD,
+    RANDOM,
+    SUPERSET,
+    ConditionsSpec,
+    Controls,
+    head_family,
+)
 from emg_lens.studies.spec.removal_spec import REMOVAL, input_channels
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import audit
+from emg_lens.sweeps.live_edges import reach
+from emg_lens.sweeps.target import target_of
 
 
 def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
@@ -30,7 +40,8 @@ def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Seque
         conditions: The conditions that `spec` built for this model.
 
     Returns:
-        Conditions with the tags `control` (the kind of control) and `of` (the name of the controlled condition).
+        Conditions with the tags `control` (the kind of control) and `of` (the name of the controlled condition, or the
+        `head_family` of the controlled conditions).
 
     Raises:
         EdgeError: A condition has the name of a control.
@@ -66,22 +77,41 @@ def _supersets(spec: ConditionsSpec, model: HookedRootModule) -> list[Condition]
 
 
 def _random_cuts(controls: Controls, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
-    """Make random cuts for the cuts of one layer, of every layer, and of `extra`; once for equal cuts."""
+    """Make random cuts for the cuts of one layer, of every layer, of single heads, and of `extra`.
+
+    Equal cuts have one set of random cuts, and so have the heads of one layer.
+    """
     n_layers: int = model.cfg.n_layers  # pyright: ignore
-    cuts = [one for one in conditions if _only_cuts(one) and cuts_one_layer_or_all(one, n_layers)]
+    cuts = [one for one in conditions if _only_cuts(one) and (_of_head(one) or cuts_one_layer_or_all(one, n_layers))]
     if not controls.random_edges or not cuts:
         return []
     audited = audit(model, cuts).set_index("condition")
+    is_own = ~audited["structural_null"] & (audited["equivalent_to"] == audited.index)
     random_cuts = []
-    for one in cuts:
-        if audited.loc[one.name, "structural_null"] or audited.loc[one.name, "equivalent_to"] != one.name:
-            continue
+    for of, one in _controlled(model, [one for one in cuts if is_own[one.name]]).items():
+        seed, heads = (_seed(controls, of), "any") if _of_head(one) else (_seed(controls, _what(one)), "own")
         try:
-            edge_sets = random_edges(model, one.edges, controls.random_edges, _seed(controls, one))
+            edge_sets = random_edges(model, one.edges, controls.random_edges, seed, heads=heads)
         except EdgeError:  # the cut holds every live edge of its layers, so no other set exists
             continue
-        random_cuts += [_random(one, number, edges) for number, edges in enumerate(edge_sets, start=1)]
+        random_cuts += [_random(of, number, edges) for number, edges in enumerate(edge_sets, start=1)]
     return random_cuts
+
+
+def _controlled(model: HookedRootModule, cuts: Sequence[Condition]) -> dict[str, Condition]:
+    """Name what random cuts control: a cut, or the heads of a layer that lose the same live edges, by one of them."""
+    target, controlled = target_of(model), {}
+    live: dict[str, set[bytes]] = {}
+    for one in filter(_of_head, cuts):
+        mask = one.edges.mask(target.layout, target.n_layers, target.n_heads)
+        in_head = reach(mask, target.readout, target.permanent_mask).live_cut[
+            int(one.tags["layer"]), int(one.tags["head"])
+        ]
+        live.setdefault(head_family(one.tags), set()).add(in_head.numpy().tobytes())
+    for one in cuts:
+        shares = _of_head(one) and len(live[head_family(one.tags)]) == 1
+        controlled.setdefault(head_family(one.tags) if shares else one.name, one)
+    return controlled
 
 
 def _random_removals(controls: Controls, layout: TokenLayout, conditions: Sequence[Condition]) -> list[Condition]:
@@ -97,29 +127,41 @@ def _random_removals(controls: Controls, layout: TokenLayout, conditions: Sequen
         others: dict[tuple[str, ...], None] = {}
         wanted, numbers = min(controls.random_edges, comb(len(channels), len(removed)) - 1), itertools.count()
         while len(others) < wanted:
-            order = np.random.default_rng([_seed(controls, one), next(numbers)]).permutation(len(channels))
+            order = np.random.default_rng([_seed(controls, _what(one)), next(numbers)]).permutation(len(channels))
             drawn = tuple(channels[i] for i in sorted(order[: len(removed)]))
             if drawn != removed:
                 others[drawn] = None
-        made += [_random(one, number, replace(removal, tokens=drawn)) for number, drawn in enumerate(others, start=1)]
+        made += [
+            _random(one.name, number, replace(removal, tokens=drawn)) for number, drawn in enumerate(others, start=1)
+        ]
     return made
 
 
-def _seed(controls: Controls, one: Condition) -> int:
-    """Return the seed of a condition's random controls; other edges or sensors get other random sets."""
-    return controls.seed + zlib.crc32(str(one.tags.get("edges", one.name)).encode())
+def _seed(controls: Controls, what: str) -> int:
+    """Return the seed of random controls; other edges, sensors or heads get other random sets."""
+    return controls.seed + zlib.crc32(what.encode())
 
 
-def _random(one: Condition, number: int, intervention: Intervention | EdgeSet) -> Condition:
-    """Make a random control of a condition."""
-    return Condition(
-        f"{one.name}, random {number}", intervention, {"control": RANDOM, "of": one.name, "random_cut": number}
-    )
+def _what(one: Condition) -> str:
+    return str(one.tags.get("edges", one.name))
+
+
+def _random(of: str, number: int, intervention: Intervention | EdgeSet) -> Condition:
+    """Make a random control of a condition, or of the heads of a layer."""
+    return Condition(f"{of}, random {number}", intervention, {"control": RANDOM, "of": of, "random_cut": number})
 
 
 def is_random_cut(one: Condition) -> bool:
     """Say whether a condition is a size-matched random cut or removal."""
     return one.tags.get("control") == RANDOM
+
+
+def _of_head(one: Condition) -> bool:
+    return one.tags.get("mode") == HEAD
+
+
+def _place(one: Condition) -> tuple[int, int]:
+    return int(one.tags["layer"]), int(one.tags["head"])
 
 
 def _only_cuts(one: Condition) -> bool:

@@ -137,7 +137,8 @@ def _places(ablations: Sequence[Verdict], cell: Cell, kind: str) -> Iterator[str
         named = [f"{what_was_done(one.row, cell).removesuffix(' cut')} {drop_in_words(one, cell)}" for one in shown]
         verb = "has" if len(shown) == 1 else "have"
         start = f"{len(shown)} of {count(len(ablations), 'cut')} of a single {kind} {verb} a clear and specific effect"
-        yield f"{start}: {'; '.join(named)}."
+        others = f"; {len(shown) - MOST} more in the table of verdicts" * (len(shown) > MOST)
+        yield f"{start}: {'; '.join(named[:MOST])}{others}."
     elif ablations:
         is_compared = any(one.is_screened for one in ablations)
         start = f"No cut of a single {kind} has a clear and specific effect"

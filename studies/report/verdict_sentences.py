@@ -65,7 +65,8 @@ def sentence(one: Verdict, cell: Cell) -> str:
     if gains:
         return f"{effect}."
     comparison = controls_in_words(one)
-    among = f"{p_value(one.p_random)}{f', corrected for {one.n_screened} ablations' * (one.n_screened > 1)}"
+    family = f"{one.n_screened} {'cuts of heads' if one.cut.shares_random else 'ablations'}"
+    among = f"{p_value(one.p_random)}{f', corrected for {family}' * (one.n_screened > 1)}"
     if one.verdict == "shown":
         of = f"All {n}" if one.n_worse == n else f"{one.n_worse} of {n}"
         return f"{effect}. {of} subjects get worse, and {comparison} ({among})."
@@ -141,6 +142,8 @@ def controls_in_words(one: Verdict, as_much: bool = False) -> str:
     if not n:
         return ""
     kind = "random removals of as many channels" if one.row.get("mode") == REMOVAL else "size-matched random cuts"
+    if one.cut.shares_random:
+        kind += f" in {layer_name(one.row['layer'])}"
     if as_much:
         return f"{n - one.cut.n_random_hurt_less} of {n} {kind} hurt as much or more"
     return f"{one.cut.n_random_hurt_less} of {n} {kind} hurt less"

@@ -46,7 +46,8 @@ PAPER = "Paper"
 SIZE_MATCHED = (
     "A size-matched random cut removes the same number of edges in every layer and head, chosen at random. It matches"
     " the cut within each kind of edge (read by CLS, reading CLS, self-edges, others). Only edges with a path to"
-    " the readout count, for the cut and for the random cut."
+    " the readout count, for the cut and for the random cut. Cuts of single heads share the random cuts of their layer,"
+    " with edges from all heads."
 )
 """Explanation of size-matched random cuts for the reader of a report."""
 

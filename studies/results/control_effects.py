@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emg_lens.studies.results.findings import Cell
-from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, RANDOM
+from emg_lens.studies.spec.condition_spec import CLS_PATH_CLOSED, HEAD, RANDOM, head_family
 from emg_lens.studies.spec.study_spec import SUPERSETS
 from emg_lens.studies.statistics.comparison import by_subject
 from emg_lens.studies.statistics.intervals import FEWEST, mean_interval
@@ -26,6 +26,7 @@ class Controlled:
         condition: Name of the cut.
         mean: The metric under the cut.
         random: The metric under each size-matched random control; empty if there is none.
+        shares_random: Whether these are the random cuts of all heads of a layer.
         random_is_clear: For each of them, whether the interval of its change lies on the worse side of zero.
         is_controlled: Whether the study has any control or superset ablation of this cut.
         n_supersets: Number of superset ablations that were compared with the cut; 0 if the cut does no harm, or if
@@ -42,6 +43,7 @@ class Controlled:
     condition: str
     mean: float
     random: tuple[float, ...] = ()
+    shares_random: bool = False
     random_is_clear: tuple[bool, ...] = ()
     is_controlled: bool = False
     n_supersets: int = 0
@@ -76,13 +78,14 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
     classes = []
     for _, alike in cell.tests[~cell.tests["structural_null"]].groupby("equivalent_to", sort=False):
         rows = alike.to_dict("records")
-        classes.append((next((one for one in rows if cuts_every_layer(cell, one)), rows[0]), list(alike["condition"])))
-    name_of = {name: row["condition"] for row, alike in classes for name in alike}
+        classes.append((next((one for one in rows if cuts_every_layer(cell, one)), rows[0]), rows))
+    name_of = {one["condition"]: row["condition"] for row, alike in classes for one in alike}
     name_of |= {control: name_of[same] for control, same in _equal_conditions(cell) if same in name_of}
     cuts = []
     for row, alike in classes:
         name, cut = row["condition"], values[row["condition"]]
-        random = [one for same in alike for one in controls.get((RANDOM, same), ())]
+        own = [one for same in alike for one in controls.get((RANDOM, same["condition"]), ())]
+        random = own or (controls.get((RANDOM, head_family(row)), []) if row.get("mode") == HEAD else [])
         supersets = list(dict.fromkeys(name_of.get(one, one) for one in _supersets(cell, name) if one in values))
         level = 1 - (1 - cell.statistics.confidence) / max(len(supersets), 1)
         hurts = np.round((better * (cut - values[BASELINE])).mean(), DECIMALS) < 0 and len(cut) >= FEWEST
@@ -96,6 +99,7 @@ def controlled_cuts(cell: Cell) -> list[Controlled]:
                 condition=name,
                 mean=means[name],
                 random=tuple(means[one] for one in random),
+                shares_random=bool(random) and not own,
                 random_is_clear=tuple(mean_interval(one, cell.statistics.confidence)[1] < 0 for one in changes),
                 is_controlled=bool(random or supersets or closed),
                 n_supersets=len(gains),

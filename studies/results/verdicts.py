@@ -11,10 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Bool, Float
 
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.statistics.corrections import adjust
 from emg_lens.studies.statistics.intervals import FEWEST
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -46,7 +48,7 @@ class Verdict:
         p_random: Family-wise p of the comparison with the random controls; NaN without enough controls, or if the
             interval of the drop does not exclude zero.
         is_screened: Whether the ablation has enough random controls, and so belongs to that family.
-        n_screened: Number of ablations in that family.
+        n_screened: Number of ablations in that family. Cuts of single heads, which share random cuts, are another one.
         changes: The change of each subject in the unit of `row`; positive = the metric became better.
     """
 
@@ -82,7 +84,10 @@ class Verdict:
 
 @lru_cache(maxsize=1)  # the parts of a report ask one after the other
 def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
-    """Judge every distinct ablation of a study; all of them are one family of comparisons with random controls.
+    """Judge every distinct ablation of a study.
+
+    All ablations with random controls of their own are one family of comparisons; all cuts of single heads, which share
+    random cuts by layer, are another.
 
     Returns:
         For each cell its verdicts, in the order of the conditions. Structural nulls have none, and conditions that are
@@ -91,12 +96,16 @@ def verdicts_of(findings: Findings) -> list[tuple[Cell, list[Verdict]]]:
     cuts = [(cell, controlled_cuts(cell)) for cell in findings.cells]
     enough = enough_random(findings.study.statistics.alpha)
     screened = [(cell, cut) for cell, of_cell in cuts for cut in of_cell if len(cut.random) >= enough]
-    effects = [np.array([cut.mean, *cut.random]) * (1 if cut.lower_is_better else -1) for _, cut in screened]
-    is_clear = [np.array([_is_clear(cell, cut.condition), *cut.random_is_clear]) for cell, cut in screened]
-    p_of = {id(cut): p for (_, cut), p in zip(screened, family_wise_p(effects, is_clear), strict=True)}
+    of_family: dict[int, tuple[float, int]] = {}
+    for shares, family_p in ((False, family_wise_p), (True, shared_controls_p)):
+        family = [(cell, cut) for cell, cut in screened if cut.shares_random == shares]
+        effects = [np.array([cut.mean, *cut.random]) * (1 if cut.lower_is_better else -1) for _, cut in family]
+        is_clear = [np.array([_is_clear(cell, cut.condition), *cut.random_is_clear]) for cell, cut in family]
+        p = zip(family, family_p(effects, is_clear), strict=True)
+        of_family |= {id(cut): (p_random, len(family)) for (_, cut), p_random in p}
     judged = []
     for cell, of_cell in cuts:
-        judged.append((cell, [_verdict(cell, cut, p_of) for cut in of_cell]))
+        judged.append((cell, [_verdict(cell, cut, of_family) for cut in of_cell]))
     return judged
 
 
@@ -134,17 +143,44 @@ def family_wise_p(
     return p.tolist()
 
 
+def shared_controls_p(
+    effects: Sequence[Float[np.ndarray, " 1+random"]], is_clear: Sequence[Bool[np.ndarray, " 1+random"]]
+) -> list[float]:
+    """Compare ablations with random controls that several of them share, and correct for the number of ablations.
+
+    The p of an ablation is the probability that one more random control hurts as much: the tail of Student's t
+    distribution, with the mean and the standard deviation of its controls. Its rank among the controls is a lower limit
+    of p if any control hurts as much, or if all controls are equal. Then Holm's correction follows. Ranks alone cannot
+    correct for the number of ablations here: that needs 19 separate controls for each ablation.
+
+    Args:
+        effects: For each ablation its harm, then the harm of each of its random controls; larger is worse.
+        is_clear: Whether each of these is clear of zero.
+
+    Returns:
+        One p per ablation; NaN if its effect is not clear.
+    """
+    p = np.empty(len(effects))
+    for number, (ablation, *random) in enumerate(np.round(one, DECIMALS) for one in effects):
+        n, n_as_bad = len(random), np.count_nonzero(np.array(random) >= ablation)
+        spread = np.ptp(random) and np.std(random, ddof=1) * math.sqrt(1 + 1 / n)
+        tail = scipy.special.stdtr(n - 1, (np.mean(random) - ablation) / spread) if spread else 0.0
+        p[number] = max(tail, (1 + n_as_bad) / (1 + n)) if n_as_bad or not spread else tail
+    return np.where([one[0] for one in is_clear], adjust(p, "holm"), np.nan).tolist()
+
+
 def enough_random(alpha: float) -> int:
     """Return the number of random controls that a verdict needs at a significance level."""
     return max(ENOUGH_RANDOM, math.ceil(1 / alpha - 1e-9) - 1)
 
 
-def _verdict(cell: Cell, cut: Controlled, p_of: Mapping[int, float]) -> Verdict:
-    row, is_screened, p_random = cell.rows[cut.condition], id(cut) in p_of, p_of.get(id(cut), np.nan)
+def _verdict(cell: Cell, cut: Controlled, of_family: Mapping[int, tuple[float, int]]) -> Verdict:
+    row, is_screened = cell.rows[cut.condition], id(cut) in of_family
+    p_random, n_screened = of_family.get(id(cut), (np.nan, 0))
     scale = (100 if cell.is_fraction else 1) * (-1 if cell.lower_is_better else 1)
     changes = np.round(scale * (cell.values[cut.condition] - cell.values[BASELINE]), DECIMALS)
     word, reason = _judged(cell, cut, row, is_screened, p_random)
-    return Verdict(cut, row, word, reason, p_random, is_screened, len(p_of), tuple(changes))
+    return Verdict(cut, row, word, reason, p_random, is_screened, n_screened, tuple(changes))
 
 
 def _judged(

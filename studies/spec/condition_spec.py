@@ -16,6 +16,8 @@ from emg_lens.validation import Name, SpecModel
 
 RANDOM, CLS_PATH_CLOSED, SUPERSET = "random", "cls_path_closed", "superset"
 """Kinds of controls: values of the tag `control` of a condition."""
+HEAD = "head"
+"""Value of the tag `mode` of a cut of a single head."""
 
 
 class LayerMasks(SpecModel):
@@ -53,6 +55,11 @@ class HeadMasks(SpecModel):
     """
 
     edges: dict[Name, EdgeExpression] = Field(default={"every": "every()"}, validate_default=True, min_length=1)
+
+
+def head_family(tags: Mapping[str, Any]) -> str:
+    """Name the cuts of the same edges in one head of the same layer, which share random cuts: `"every/head/L1"`."""
+    return f"{tags['edges']}/{HEAD}/L{int(tags['layer']) + 1}"
 
 
 class SingleCondition(SpecModel):
@@ -96,8 +103,9 @@ class Controls(SpecModel):
     """Controls of cuts and removals, which the same sweep runs (docs/controls.md §8).
 
     Attributes:
-        random_edges: Number of size-matched random cuts for each cut of one layer, of every layer, and of `extra`; and
-            of removals of random channels for each removal by resampling.
+        random_edges: Number of size-matched random cuts for each cut of one layer, of every layer, and of `extra`; for
+            all cuts of the same edges in one head of a layer; and of removals of random channels for each removal by
+            resampling.
         superset: Cut all edge sets of `layer_masks` together, in every layer.
         cls_path_closed: Cut each edge set of `layer_masks` with the path through CLS closed, in every layer: no other
             token reads CLS either.

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emg_lens import IsoNet, IsoNetConfig, build_model, flow, unimodal
+from emg_lens import IsoNet, IsoNetConfig, build_model, cross_modal, flow, unimodal
 from emg_lens.analysis import random_edges
 from emg_lens.hooks import EdgeError, edges_from_mask
 from emg_lens.sweeps import reach
@@ -46,23 +46,46 @@ def counts(model, cut):
     layers=st.lists(st.integers(0, 3), min_size=1, unique=True),
     same_heads=st.booleans(),
     seed=st.integers(0, 1000),
+    heads=st.sampled_from(["own", "any"]),
 )
-def test_every_set_has_as_many_live_edges_under_itself(name, fraction, layers, same_heads, seed):
+def test_every_set_has_as_many_live_edges_under_itself(name, fraction, layers, same_heads, seed, heads):
     model = MODELS[name]
     layers = sorted({layer % model.cfg.n_layers for layer in layers})
     mask = np.random.default_rng(seed).random((model.cfg.n_layers, 2, len(model.layout), len(model.layout))) < fraction
     mask[:, 1] = mask[:, 0] if same_heads else mask[:, 1]
     edges = edges_from_mask(mask).at(layers=layers)
     try:
-        sets = random_edges(model, edges, n=4, seed=seed)
+        sets = random_edges(model, edges, n=4, seed=seed, heads=heads)
     except EdgeError:
         return
-    wanted = counts(model, live(model, edges))
+
+    def counted(cut):
+        of_heads = counts(model, np.broadcast_to(cut, mask.shape))
+        return of_heads if heads == "own" else of_heads.sum(2)
+
+    wanted = counted(live(model, edges))
     assert 0 < len(sets) <= 4 and len({*sets}) == len(sets)
     for one in sets:
         drawn = live(model, one)
         assert (drawn == one.mask(model.layout, model.cfg.n_layers, 2).numpy()).all(), "every edge of a set is live"
-        np.testing.assert_array_equal(counts(model, drawn), wanted)
+        np.testing.assert_array_equal(counted(drawn), wanted)
+
+
+def test_the_edges_for_one_head_come_from_all_heads_of_its_layer_and_are_the_same_for_each_head():
+    model = IsoNet(IsoNetConfig(modalities={"emg": 6, "acc": 3}, n_layers=3, **(SIZES | {"n_heads": 4})))
+    of_heads = [random_edges(model, cross_modal().at(layers=1, heads=h), n=40, heads="any") for h in range(4)]
+    assert all(one == of_heads[0] for one in of_heads)
+    masks = np.array([one.mask(model.layout, 3, 4).numpy() for one in of_heads[0]])
+    assert not masks[:, [0, 2]].any() and (masks.sum((1, 2, 3, 4)) == 2 * 6 * 3).all()
+    by_head = masks[:, 1].sum((0, 2, 3))
+    assert (abs(by_head - by_head.mean()) < 6 * np.sqrt(by_head.mean())).all(), "each head has a quarter of the edges"
+
+
+def test_for_a_cut_of_all_heads_other_numbers_of_edges_in_each_head_match_too():
+    model = MODELS["cls"]
+    (one,) = random_edges(model, cross_modal().at(layers=0), n=1, heads="any")
+    first, second = one.mask(model.layout, 3, 2)[0].numpy()
+    assert first.sum() + second.sum() == 2 * 12 and (first != second).any()
 
 
 def drawn_without_regard_to_other_layers(model, edges, number):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from synthetic import cell_of, tidy
 from tiny import TINY, all_fits
 
@@ -20,6 +21,7 @@ from emg_lens.studies.report.views.control_effects import (
     figure_control_effects,
     layout_control_effects,
 )
+from emg_lens.studies.report.views.ranking import RANKING
 from emg_lens.studies.report.views.shift import SHIFT
 from emg_lens.studies.results.control_effects import Controlled, controlled_cuts
 from emg_lens.studies.results.findings import Cell
@@ -56,11 +58,41 @@ def test_cuts_of_one_or_all_layers_have_random_cuts_and_other_cuts_have_none(mod
 
 def test_a_study_without_controls_and_cuts_without_matching_random_cuts(model):
     assert controls(model, controls=None) == []
-    assert controls(model, layer_masks=None, head_masks={}) == []
     extra = [{"name": "zeroed", "replace": "acc"}, {"name": "all", "edges": "every().at(layers=0)"}]
     assert controls(model, layer_masks=None, extra=extra) == []
     off = {"random_edges": 0, "superset": False, "cls_path_closed": False}
     assert controls(model, controls=off) == []
+
+
+def test_the_heads_of_a_layer_share_their_random_cuts(model):
+    heads = {"edges": {"all": "every()", "cross": "cross_modal()"}}
+    made = controls(model, layer_masks=None, removals=None, head_masks=heads, controls={"random_edges": 2})
+    assert [one.name for one in made] == [
+        f"{kind}/head/L{layer}, random {number}"
+        for kind, layer in (("all", 1), ("cross", 1), ("all", 2), ("cross", 2), ("all", 3))  # cross L3 is a null
+        for number in (1, 2)
+    ]
+    assert made[2].tags == {"control": "random", "of": "cross/head/L1", "random_cut": 1}
+    n_edges = {"all/head/L1": 36, "cross/head/L1": 12, "all/head/L2": 36, "cross/head/L2": 12, "all/head/L3": 6}
+    for one in made:
+        assert one.edges.mask(model.layout, 3, 2).sum() == n_edges[one.tags["of"]]
+
+
+def test_heads_with_different_edges_have_random_cuts_of_their_own_that_differ(model):
+    masked = IsoNet(replace(model.cfg, masked_edges="cross_modal().at(heads=0)")).eval()
+    made = controls(masked, layer_masks=None, removals=None, head_masks={}, controls={"random_edges": 2})
+    first_layer = {one.tags["of"]: one.edges for one in made if "/L1" in one.name}
+    assert [*first_layer] == ["every/head/L1H0", "every/head/L1H1"]
+    one, other = (edges.mask(masked.layout, 3, 2) for edges in first_layer.values())
+    assert (one.sum(), other.sum()) == (36 - 12, 36)
+
+
+def test_the_only_head_of_a_layer_is_the_layer():
+    sizes = {"n_samples": 8, "n_classes": 3, "d_model": 16, "n_heads": 1, "n_layers": 2, "d_mlp": 16}
+    single = IsoNet(IsoNetConfig(modalities={"emg": 3, "acc": 2}, **sizes)).eval()
+    spec = ConditionsSpec.model_validate({"head_masks": {"edges": {"cross_modal": "cross_modal()"}}})
+    made = controls_of(spec, single, spec.build(2, 1))
+    assert not [one for one in made if "/head/" in str(one.tags.get("of"))]
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +278,25 @@ def test_the_fraction_of_fitting_follows_from_the_number_of_forward_passes(
         fit_unit=recipe, train=range(n_train), test=range(n_test), conditions=range(n_conditions)
     )
     assert fitting_fraction(prepared) == pytest.approx(fraction, abs=0.01)
+
+
+def test_a_study_of_heads_compares_every_head_with_random_cuts_of_its_layer(tmp_path):
+    """From a study file to the first screen."""
+    content = yaml.safe_load(TINY)
+    content["cohort"]["options"]["simulation"]["n_subjects"] = 5
+    content["metrics"] = ["log_prob", "accuracy"]
+    content["conditions"] = {
+        "layer_masks": None,
+        "removals": None,
+        "head_masks": {"edges": {"all": "every()", "cross_modal": "cross_modal()"}},
+    }
+    done = run_study(StudySpec.model_validate(content), out=tmp_path, jobs=1)
+    verdicts = done.verdicts()
+    assert len(verdicts) == 4 + 2 and not verdicts["verdict"].isin(["no control", "no interval"]).any()
+    assert verdicts["controls"].str.fullmatch(r"\d+ of 20 size-matched random cuts in L[12] hurt less").all()
+    assert done.controls["of"].nunique() == 3 and len(done.controls) == 5 * 3 * 20
+    report = (done.folder / "report.html").read_text()
+    assert "of a single head" in report and "was compared with random cuts" not in report
+    (ranking,) = RANKING.tables(done).values()
+    named = ranking["Verdict"].value_counts().to_dict()
+    assert {word: n for word, n in named.items() if word != "–"} == verdicts["verdict"].value_counts().to_dict()

@@ -1,5 +1,6 @@
 """Verdicts: each rule with a constructed cohort, and the family of comparisons with random controls."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +8,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from synthetic import cell_of, findings_of, tidy
 from test_controls import made_up
 
 from emg_lens.studies.report.answers import EDGES, FUSION, OTHERS, PLACES, SENSORS, SUMMARY, answers_to_questions
 from emg_lens.studies.report.verdict_sentences import sentence, verdict_table
+from emg_lens.studies.report.views.ranking import figure_heads, layout_ranking
 from emg_lens.studies.results.findings import Cell, Findings
-from emg_lens.studies.results.verdicts import family_wise_p, verdicts_of
+from emg_lens.studies.results.verdicts import family_wise_p, shared_controls_p, verdicts_of
+from emg_lens.studies.statistics.corrections import adjust
 
 WORSE = (-0.1, -0.11, -0.09, -0.1, -0.12)
 """Changes of a superset ablation that hurts more than the cut."""
@@ -168,6 +172,45 @@ def test_an_ablation_without_effect_does_not_hide_a_large_one():
     assert p == pytest.approx(1 / 21) and np.isnan(none)
 
 
+def test_the_p_of_shared_controls_is_the_tail_of_a_prediction_and_holm_corrects_it():
+    rng = np.random.default_rng(0)
+    random = rng.standard_normal(20)
+    heads = random.max() + np.array([3.0, 0.5, 1.0])
+    effects = [np.array([head, *random]) for head in heads]
+    clear = [np.ones(21, bool)] * 3
+    raw = stats.t.sf((heads - random.mean()) / (random.std(ddof=1) * np.sqrt(21 / 20)), 19)
+    assert shared_controls_p(effects, clear) == pytest.approx(adjust(raw, "holm"))
+    second = shared_controls_p(effects, [clear[0], np.zeros(21, bool), clear[0]])
+    assert np.isnan(second[1]) and second[0] == pytest.approx(3 * raw[0]), "an unclear effect counts as a comparison"
+    assert shared_controls_p([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("random", "p"),
+    [
+        ([0.0] * 20, 1 / 21),
+        ([0.0] * 19 + [5.0], 2 / 21),
+        ([0.0] * 19 + [6.0], 2 / 21),
+        ([5.0] * 20, 1.0),
+    ],
+    ids=["all equal", "one as bad", "one worse", "all as bad"],
+)
+def test_the_p_of_shared_controls_is_no_smaller_than_the_rank_where_a_tail_says_nothing(random, p):
+    assert shared_controls_p([np.array([5.0, *random])], [np.ones(21, bool)]) == [pytest.approx(p)]
+
+
+def test_of_forty_heads_that_are_random_cuts_one_passes_in_at_most_one_study_in_twenty():
+    """Eight heads of each of five layers; ranks among the shared controls let one pass far more often."""
+    rng, passed = np.random.default_rng(2), []
+    for _ in range(500):
+        layers = [rng.standard_normal(28) for _ in range(5)]
+        effects = [np.array([head, *layer[8:]]) for layer in layers for head in layer[:8]]
+        clear = [np.ones(21, bool)] * 40
+        passed.append([min(one(effects, clear)) <= 0.05 for one in (shared_controls_p, family_wise_p)])
+    by_tail, by_rank = np.mean(passed, axis=0)
+    assert by_tail < 0.07 and by_rank > 0.15
+
+
 @pytest.mark.parametrize("n_random", [20, 200])
 def test_ablations_that_are_random_themselves_pass_in_at_most_one_study_in_twenty(n_random):
     """Twelve ablations; nine of them have 23 random controls, the others 20 or 200."""
@@ -220,6 +263,51 @@ def test_a_superset_that_is_better_by_a_hair_does_not_object():
     hair = (0.02, -0.01, 0.01, -0.01, 0.0)
     one = verdict_on(made_up(random=MILD, gain=hair))
     assert one.cut.hurts_more_than_a_superset and one.verdict == "shown"
+
+
+def heads_of(drops: dict[str, float], random: Sequence[float]) -> Cell:
+    """Five subjects, cuts of heads of L2 that lower the accuracy by about these drops, and their shared random cuts."""
+    noise = np.array([0.0, 0.01, -0.01, 0.02, -0.02])
+    scores = tidy(baseline=[0.9] * 5, **{f"all/head/L2{head}": 0.9 - drop + noise for head, drop in drops.items()})
+    head = scores["condition"].str.extract(r"H(\d)$")[0].astype(float)
+    scores = scores.assign(head=head, layer=head.where(head.isna(), 1.0), edges="all")
+    scores["mode"] = head.notna().map({True: "head", False: ""})
+    controls = [tidy(**{f"all/head/L2, random {i}": 0.9 - drop + noise}) for i, drop in enumerate(random)]
+    return replace(cell_of(scores), controls=pd.concat(controls).assign(control="random", of="all/head/L2"))
+
+
+def test_all_heads_of_a_layer_are_compared_with_the_same_random_cuts():
+    cell = heads_of({"H0": 0.3, "H1": 0.06, "H2": 0.0}, np.linspace(0.03, 0.09, 20))
+    ((_, verdicts),) = verdicts_of(findings_with(cell))
+    assert [(one.verdict, one.reason) for one in verdicts] == [
+        ("shown", ""),
+        ("not shown", "random"),
+        ("not shown", "zero"),
+    ]
+    assert {one.n_screened for one in verdicts} == {3} and all(one.cut.shares_random for one in verdicts)
+    text = sentence(verdicts[0], cell)
+    assert text.startswith("With edges of head H0 in L2 cut, accuracy falls by 30.0 pp")
+    assert text.endswith("20 of 20 size-matched random cuts in L2 hurt less (p < .001, corrected for 3 cuts of heads).")
+    answers = answers_to_questions(findings_with(cell))
+    assert answers[SUMMARY][0].startswith("1 of 3 ablations with random controls has a clear and specific effect")
+    assert answers[PLACES][0].startswith(
+        "1 of 3 cuts of a single head has a clear and specific effect: edges of head H0"
+    )
+    assert list(layout_ranking(cell, verdicts)["Verdict"]) == ["shown", "not shown", "not shown"]
+    assert [text.get_text() for text in figure_heads(cell, verdicts).axes[0].texts] == ["•"]
+
+
+def test_of_many_heads_with_an_effect_the_sentence_names_the_largest():
+    cell = heads_of({f"H{k}": 0.3 + k / 100 for k in range(6)}, np.linspace(0.03, 0.09, 20))
+    text = answers_to_questions(findings_with(cell))[PLACES][0]
+    assert "6 of 6 cuts" in text and text.count("edges of head") == 3 and "edges of head H5 in L2 35.0 pp" in text
+    assert text.endswith("; 3 more in the table of verdicts.")
+
+
+def test_heads_and_other_ablations_are_two_families():
+    heads, other = heads_of({"H0": 0.3}, np.linspace(0.03, 0.09, 20)), without_superset(random=MILD)
+    (_, (head,)), (_, (cut, _)) = verdicts_of(findings_with(heads, other))
+    assert (head.n_screened, cut.n_screened) == (1, 1) and head.p_random < 0.001 < cut.p_random
 
 
 def test_structural_nulls_have_no_verdict_and_equal_conditions_have_one():

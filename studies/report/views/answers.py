@@ -75,9 +75,12 @@ def layout_verdicts(cell: Cell, verdicts: Sequence[Verdict]) -> pd.DataFrame | N
     columns = ["Ablation", word, "Subjects worse", "Random controls that hurt less", "p", "Verdict", "Why"]
     table = pd.DataFrame(rows, columns=columns)
     table.attrs["optional"] = ["Why", "Subjects worse", "p", "Random controls that hurt less"]
+    sizes = {one.cut.shares_random: one.n_screened for one in verdicts if one.is_screened}
+    families = {False: "ablations with random controls", True: "cuts of single heads"}
+    corrected = " or ".join(f"all {sizes[shares]} {name}" for shares, name in families.items() if shares in sizes)
     meanings = {
-        "shown": "the interval excludes zero, the ablation hurts more than its random controls (p, corrected for all"
-        f" {verdicts[0].n_screened} ablations with random controls), and no superset ablation hurts less",
+        "shown": "the interval excludes zero, the ablation hurts more than its random controls (p, corrected for"
+        f" {corrected or 'all ablations'}), and no superset ablation hurts less",
         "not shown": "one of these three fails (column Why)",
         "no control": "no or too few random controls, so it is open whether the effect is specific",
         "no interval": "fewer than five subjects, or all changed alike",

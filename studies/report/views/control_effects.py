@@ -79,8 +79,8 @@ def _layout(cell: Cell, cuts: Sequence[Controlled]) -> pd.DataFrame | None:
 
 
 def figure_control_effects(cell: Cell) -> Figure | None:
-    """Draw the metric under every cut and under its controls, one row per cut."""
-    cuts, names = [one for one in controlled_cuts(cell) if one.random], cut_names(cell)
+    """Draw the metric under every cut and under its controls, one row per cut; the heads have a figure of their own."""
+    cuts, names = [one for one in controlled_cuts(cell) if one.random and not one.shares_random], cut_names(cell)
     if not cuts:
         return None
     colours = {row["condition"]: ablation_colour(row) for row in cell.tests.to_dict("records")}

@@ -1,5 +1,7 @@
 """Heads ranked by the effect of cutting them."""
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -7,8 +9,9 @@ from emg_lens.studies.report.answers import PLACES
 from emg_lens.studies.report.figures import WIDTH, new_figure, plain_text
 from emg_lens.studies.report.notes import interval_notes, mark_notes, study_notes
 from emg_lens.studies.report.table_formats import without_empty_columns
-from emg_lens.studies.report.view import View
+from emg_lens.studies.report.view import View, in_each_cell
 from emg_lens.studies.report.wording import (
+    EMPTY,
     NULL,
     SIGNIFICANCE,
     change_name,
@@ -23,11 +26,15 @@ from emg_lens.studies.report.wording import (
     with_interval,
 )
 from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.studies.results.verdicts import Verdict, verdicts_of
+
+SHOWN = "•"
+"""Mark of a clear and specific effect."""
 
 
-def layout_ranking(cell: Cell) -> pd.DataFrame | None:
+def layout_ranking(cell: Cell, verdicts: Sequence[Verdict] = ()) -> pd.DataFrame | None:
     """Lay out one row per head and edge type, ordered by the mean change, the most harmful first."""
-    rows = head_conditions(cell.tests)
+    rows, judged = head_conditions(cell.tests), {one.cut.condition: one for one in verdicts}
     if not len(rows):
         return None
     rows = rows.sort_values(["difference", "layer", "head"], ascending=[not cell.lower_is_better, True, True])
@@ -36,17 +43,21 @@ def layout_ranking(cell: Cell) -> pd.DataFrame | None:
         head = f"{layer_name(row['layer'])}H{int(row['head'])}"
         changed = f"{row['n_changed']} of {row['n_subjects']}"
         cells = condition_cells(cell, row)
-        body.append([str(rank), head, edge_name(row["edges"]), *cells, with_interval(row), changed])
+        one = judged.get(row["condition"])
+        random = f"{one.cut.n_random_hurt_less} of {len(one.cut.random)}" if one and one.cut.random else EMPTY
+        controlled = [random, one.verdict if one else EMPTY]
+        body.append([str(rank), head, edge_name(row["edges"]), *cells, with_interval(row), changed, *controlled])
     change = interval_heading(rows, cell.statistics.confidence)
     columns = ["Rank", "Head", "Edges", column_name(cell.metric), SIGNIFICANCE, change_name(cell), change]
-    table = without_empty_columns(pd.DataFrame(body, columns=[*columns, "Subjects changed"]))
+    columns += ["Subjects changed", "Random cuts that hurt less", "Verdict"]
+    table = without_empty_columns(pd.DataFrame(body, columns=columns))
     table.attrs["notes"] = [*study_notes(cell), *mark_notes(rows), *interval_notes(rows)]
     return table
 
 
-def figure_heads(cell: Cell) -> Figure | None:
+def figure_heads(cell: Cell, verdicts: Sequence[Verdict] = ()) -> Figure | None:
     """Draw the mean change by layer and head, one map per edge type."""
-    rows = head_conditions(cell.tests)
+    rows, shown = head_conditions(cell.tests), {one.cut.condition for one in verdicts if one.verdict == "shown"}
     if not len(rows):
         return None
     kinds, most = list(rows["edges"].unique()), max(float(rows["difference"].abs().max()), 1e-9)
@@ -55,7 +66,7 @@ def figure_heads(cell: Cell) -> Figure | None:
     width, height = min(WIDTH, 1.1 + len(kinds) * (0.5 + 0.28 * len(heads))), 0.9 + 0.28 * len(layers)
     with new_figure(width, height) as figure:
         panels = list(figure.subplots(1, len(kinds), squeeze=False, sharey=True).flat)
-        images, null = [], ""
+        images, marks = [], {}
         for axes, kind in zip(panels, kinds, strict=True):
             of_kind = rows[rows["edges"] == kind]
             grid = of_kind.pivot(index="layer", columns="head", values="difference").reindex(
@@ -63,16 +74,17 @@ def figure_heads(cell: Cell) -> Figure | None:
             )
             colours = "PuOr_r" if cell.lower_is_better else "PuOr"
             images.append(axes.imshow(grid, cmap=colours, vmin=-most, vmax=most, aspect="auto"))
-            for row in of_kind[of_kind["structural_null"]].to_dict("records"):
-                axes.text(heads.index(row["head"]), layers.index(row["layer"]), NULL, ha="center", va="center")
-                null = f"\n{NULL} structural null"
+            for row in of_kind[of_kind["structural_null"] | of_kind["condition"].isin(shown)].to_dict("records"):
+                mark, meaning = (NULL, "structural null") if row["structural_null"] else (SHOWN, "verdict “shown”")
+                axes.text(heads.index(row["head"]), layers.index(row["layer"]), mark, ha="center", va="center")
+                marks[mark] = f"\n{mark} {meaning}"
             axes.set_xticks(range(len(heads)), [f"H{int(head)}" for head in heads])
             axes.set_yticks(range(len(layers)), [layer_name(layer) for layer in layers])
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.set_title(plain_text(cut_in_words(kind)))
         bar = figure.colorbar(images[0], ax=panels, shrink=0.95, pad=0.02)
-        bar.set_label(f"Change in {metric_words(cell.metric)}{unit}{null}")
+        bar.set_label(f"Change in {metric_words(cell.metric)}{unit}{''.join(marks.values())}")
         bar.outline.set_visible(False)
     return figure
 
@@ -82,12 +94,20 @@ class HeadRanking(View):
 
     name, order, question = "ranking", 22, PLACES
     captions = {"heads": "Mean change when the edges of one head are cut. Orange: worse than the baseline."}
-    cell_tables = {"Heads ranked by effect": layout_ranking}
-    cell_figures = {"heads": figure_heads}
 
     def shows(self, findings: Findings) -> bool:
         """Whether the study has conditions that cut a single head."""
         return any(len(head_conditions(cell.tests)) for cell in findings.cells)
+
+    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """One table per `Cell`."""
+        verdicts = dict(verdicts_of(findings))
+        return in_each_cell(findings, "Heads ranked by effect", lambda cell: layout_ranking(cell, verdicts[cell]))
+
+    def figures(self, findings: Findings) -> Mapping[str, Figure]:
+        """One figure per `Cell`."""
+        verdicts = dict(verdicts_of(findings))
+        return in_each_cell(findings, "heads", lambda cell: figure_heads(cell, verdicts[cell]))
 
 
 RANKING = HeadRanking()
