@@ -28,7 +28,7 @@ def spread(model: Any) -> Any:
 def isonet(**settings: Any) -> Any:
     """IsoNet with two layers, post-LN."""
     torch.manual_seed(0)
-    return spread(build_model("isonet", **DATA, **SIZES, **{"n_layers": 2} | settings))
+    return spread(build_model("isonet", **DATA | SIZES | {"n_layers": 2} | settings))
 
 
 def smooth(**settings: Any) -> Any:
