@@ -3,9 +3,12 @@ from .attribution.method import METHODS, AttributionMethod, EdgeMethod
 from .attribution.question import Question
 from .attribution.result import Attribution
 from .attribution.run import attribute
+from .circuits.circuit import Circuit
+from .circuits.search import find_circuit
 from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
 from .fit_analysis import FIT_ANALYSES, FitAnalysis
+from .ground_truth.compiled import CompiledTask, compiled_encoder
 from .patterns import modality_mass
 from .readout import neighbour_fractions, readout_map, readout_vectors
 from .reconstruction import gap_curve, masked_errors, reconstruct
@@ -17,6 +20,8 @@ __all__ = [
     "METHODS",
     "Attribution",
     "AttributionMethod",
+    "Circuit",
+    "CompiledTask",
     "EdgeMethod",
     "Question",
     "attribute",
@@ -24,6 +29,8 @@ __all__ = [
     "FitAnalysis",
     "activation_shift",
     "attention_view",
+    "compiled_encoder",
+    "find_circuit",
     "forward_flops",
     "gap_curve",
     "superset_ablations",

@@ -89,7 +89,7 @@ def _state(model: Any, batch: Any) -> list[tuple[int, ...]]:
     """Return values that change when a tensor of the model or the batch is edited or replaced, or a hook is added."""
     parts = list(model.modules()) if hasattr(model, "modules") else []
     tensors = [tensor for part in parts for tensor in (*part._parameters.values(), *part._buffers.values())]
-    tensors += [getattr(batch, name, None) for name in ("x", "targets", "lengths", "reference")]
+    tensors += [getattr(batch, name, None) for name in ("x", "targets", "lengths", "reference", "reference_targets")]
     versions = [(id(t), t._version) for t in tensors if t is not None and not t.is_inference()]
     return versions + [
         (id(part), part.training, len(part._forward_hooks), len(part._forward_pre_hooks)) for part in parts

@@ -11,6 +11,7 @@ from torch import Tensor
 from emg_lens.errors import EmgLensError
 from emg_lens.validation import short
 
+OF_REFERENCE = ("reference", "reference_targets")
 WHOLE_NUMBERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -28,6 +29,7 @@ class Batch:
             to predict.
         lengths: Valid samples of each trial; None where all trials are complete. Later samples are padding.
         reference: Standardized training trials. Mean and resample ablations take their values from them.
+        reference_targets: Targets of the training trials, one row per trial.
 
     Example:
         >>> import torch
@@ -40,17 +42,22 @@ class Batch:
     targets: Shaped[Tensor, "trial ..."] | None = None
     lengths: Int[Tensor, " trial"] | None = None
     reference: Float[Tensor, "reference channel time"] | None = None
+    reference_targets: Shaped[Tensor, "reference ..."] | None = None
 
     def __post_init__(self) -> None:
         for name, values in self._parts().items():
             if not isinstance(values, Tensor) or not values.ndim:
                 raise BatchError(f"{name} is {short(values)}; expected a torch tensor, e.g. torch.as_tensor({name})")
-            if name != "reference" and len(values) != len(self.x):
+            if name not in OF_REFERENCE and len(values) != len(self.x):
                 raise BatchError(f"{len(values)} {name} for {len(self.x)} trials; expected one per trial")
         if self.reference is not None and self.reference.shape[1:] != self.x.shape[1:]:
             raise BatchError(
                 f"reference trials are {list(self.reference.shape[1:])}; expected {list(self.x.shape[1:])}, as in x"
             )
+        if self.reference_targets is not None and len(self.reference_targets) != len(
+            () if self.reference is None else self.reference
+        ):
+            raise BatchError(f"{len(self.reference_targets)} reference_targets; expected one per trial of reference")
         if self.lengths is not None and (self.lengths.ndim != 1 or self.lengths.dtype not in WHOLE_NUMBERS):
             raise BatchError(f"lengths is {short(self.lengths)}; expected one whole number per trial")
         if self.lengths is not None and not ((self.lengths >= 1) & (self.lengths <= self.x.shape[-1])).all():
@@ -65,8 +72,12 @@ class Batch:
             raise BatchError(
                 f"batch[{trials}] has no trial axis; use batch[{trials}:{trials + 1}], or batch.split(size)"
             )
-        chosen = {name: values[trials] for name, values in self._parts().items() if name != "reference"}
+        chosen = {name: values[trials] for name, values in self._parts().items() if name not in OF_REFERENCE}
         return replace(self, **chosen)
+
+    def without_reference(self) -> "Batch":
+        """Return the trials alone."""
+        return replace(self, reference=None, reference_targets=None)
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Divide the trials into consecutive batches of at most `size`."""

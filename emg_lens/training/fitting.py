@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ def fit(
     if checkpoint is not None:
         file = CheckpointFile(checkpoint, "fit", _identity(model, objective, batch, held_out, validation, recipe))
     device = next(model.parameters()).device
-    batch = replace(batch, reference=None).to(device)
+    batch = batch.without_reference().to(device)
     model.train()
     with seeded(recipe.seed, device), packed(model, recipe) as vectors:
         if not vectors:
@@ -313,7 +312,7 @@ def evaluate(model: Any, objective: Objective, batch: Batch, recipe: TrainingRec
     generator, losses, outputs = objective_generator(recipe.seed), [], []
     model.eval()
     with torch.no_grad(), seeded(recipe.seed, device):
-        for part in replace(batch, reference=None).to(device).split(recipe.batch_size):
+        for part in batch.without_reference().to(device).split(recipe.batch_size):
             part_losses, part_outputs = objective.batch_losses(model, part, 1.0, recipe, generator)
             losses.append(part_losses)
             outputs.append(part_outputs)

@@ -141,7 +141,8 @@ def _try_fit(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
             f"fold {one.fold.name} has training trials of one class only; a classifier needs two or more classes"
         )
     x = trials.x(few)
-    batch = Batch(x, trials.y(few, objective), reference=x)
+    y = trials.y(few, objective)
+    batch = Batch(x, y, reference=x, reference_targets=y)
     objective.check(model, batch)
     objective.check_metrics(metrics_of(one))
     parameter_groups(model, one.recipe)  # raises if the recipe names a head or layers that the model lacks

@@ -81,7 +81,7 @@ class PreparedFit:
 
     def release_training(self) -> None:
         """Drop the training trials, which need much memory after long recordings."""
-        self.train, self.test = Batch(self.train.x[:0].clone()), replace(self.test, reference=None)
+        self.train, self.test = Batch(self.train.x[:0].clone()), self.test.without_reference()
 
 
 def prepare_fit(fit_unit: Fit, data: Path | None, device: str) -> PreparedFit:
@@ -111,7 +111,7 @@ def prepare_fit(fit_unit: Fit, data: Path | None, device: str) -> PreparedFit:
         model=model,
         conditions=[*conditions, *controls_of(spec, model, conditions)],
         train=train,
-        test=replace(test, reference=train.x),
+        test=replace(test, reference=train.x, reference_targets=train.targets),
         validation=validation[0] if validation else None,
         trained=trials.train,
         tested=trials.test,

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.analysis.attribution.question import Question
-from emg_lens.hooks import DeadHookError
+from emg_lens.hooks import DeadHookError, cut, edges_from_mask, none
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import PATTERN, SCORES, Place, attention_paths
@@ -67,7 +67,8 @@ def differentiate(
 
         return use
 
-    own: list[Hook] = [(f"{path}.{SCORES}", keep_scores(place)) for place, path in paths.items()]
+    own = [] if question.closed is None else cut(question.model, edges_from_mask(question.closed), question.layout)
+    own += [(f"{path}.{SCORES}", keep_scores(place)) for place, path in paths.items()]
     own += [(f"{path}.{PATTERN}", use_pattern(place)) for place, path in paths.items()]
     model: Any = question.model
     with evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
@@ -92,7 +93,8 @@ def record(question: Question, x: Tensor, names: Sequence[str] = ()) -> dict[str
     paths = checked_paths(question)
     wanted = {f"{path}.{name}" for path in paths.values() for name in (PATTERN, *names)}
     model: Any = question.model
-    with evaluating(model), torch.no_grad():
+    closed = none() if question.closed is None else edges_from_mask(question.closed)
+    with evaluating(model), torch.no_grad(), model.hooks(fwd_hooks=cut(model, closed, question.layout)):
         _, cache = model.run_with_cache(x, names_filter=lambda name: name in wanted)
     question.passes.forward += len(x)
     return {name: cache[name] for name in wanted}

@@ -1,9 +1,12 @@
 """Integrated gradients of gates that all candidate edges share."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from emg_lens.analysis.attribution.differentiation import differentiate
@@ -23,10 +26,10 @@ class SharedGates(EdgeMethod):
     (docs/attribution.md §3; integrated gradients: Sundararajan et al. 2017).
 
     Attributes:
-        passes: Points of the Gauss-Legendre rule; each needs one forward and one backward.
+        passes: Number of gates for each trial, even; each needs one forward and one backward.
     """
 
-    passes: int = 8
+    passes: Annotated[int, Field(ge=2, multiple_of=2)] = 8
 
     complete = True
     cannot_see = (
@@ -41,23 +44,40 @@ class SharedGates(EdgeMethod):
         """Compute the integral for some trials."""
         candidates = {place: mask.to(x.device) for place, mask in question.split(question.candidates).items()}
         floor = {place: mask.to(x.device) for place, mask in question.split(question.floor).items()}
-        nodes, weights = np.polynomial.legendre.leggauss(self.passes)
         totals: dict[Place, Tensor] = {}
-        for gate, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        for gate, weight in zip(*integration_points(self.passes, len(x)), strict=True):
             on_floor: dict[Place, Tensor] = {}
 
             def edit(place: Place, scores: Tensor, pattern: Tensor, gate=gate, on_floor=on_floor) -> Tensor:
                 weights = scores.masked_fill(~floor[place], -torch.inf).softmax(-1).nan_to_num(0.0)
                 on_floor[place] = weights.detach()
-                lost = pattern * candidates[place] * (1 - float(gate))
+                lost = pattern * candidates[place] * (1 - gate.to(pattern))
                 return pattern - lost + weights * lost.sum(-1, keepdim=True)
 
             derivatives = differentiate(question, x, y, edit=edit)
             for place, gradient in derivatives.gradient.items():
                 to_floor = (on_floor[place] * gradient).sum(-1, keepdim=True)
-                step = float(weight) * derivatives.pattern[place] * candidates[place] * (gradient - to_floor)
+                step = weight.to(gradient) * derivatives.pattern[place] * candidates[place] * (gradient - to_floor)
                 totals[place] = totals[place] + step if place in totals else step
         return totals
+
+
+def integration_points(
+    passes: int, n_trials: int
+) -> tuple[Float[Tensor, "pass trial 1 1 1"], Float[Tensor, "pass trial 1 1 1"]]:
+    """Return gates from 0 to 1 and their weights: a two-point Gauss rule on each of several panels.
+
+    The panels start at another place in every trial. A kink at the same gate in all trials, for example where a ReLU
+    opens, then does not give the same error in all trials.
+    """
+    n_panels = passes // 2
+    shift = (0.5 + np.arange(n_trials) * (np.sqrt(5) - 1) / 2) % 1  # evenly spread for any number of trials
+    inner = (np.arange(n_panels - 1)[:, None] + shift) / max(n_panels - 1, 1)
+    borders = np.concatenate([np.zeros((1, n_trials)), inner, np.ones((1, n_trials))])
+    middle, half = (borders[1:] + borders[:-1]) / 2, (borders[1:] - borders[:-1]) / 2
+    gates = np.concatenate([middle - half / np.sqrt(3), middle + half / np.sqrt(3)])
+    shape = (passes, n_trials, 1, 1, 1)
+    return torch.from_numpy(gates).view(shape), torch.from_numpy(np.concatenate([half, half])).view(shape)
 
 
 METHODS.add("shared_gates", SharedGates())

@@ -1,0 +1,133 @@
+"""Search for the circuit of a decision."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from emg_lens.analysis.attribution.edge_groups import Granularity
+from emg_lens.analysis.attribution.method import METHODS
+from emg_lens.analysis.attribution.question import Passes
+from emg_lens.analysis.attribution.result import Attribution
+from emg_lens.analysis.attribution.run import FLOOR, attribute
+from emg_lens.analysis.attribution.trial_metrics import TrialMetric
+from emg_lens.analysis.circuits.circuit import Circuit, check_fraction
+from emg_lens.analysis.circuits.kept_sets import KeptSets
+from emg_lens.analysis.circuits.minimal_sets import Elements, minimal_set, minimal_sets
+from emg_lens.hooks import EdgeSet
+from emg_lens.layout import TokenLayout
+from emg_lens.validation import ArgumentError, checked
+
+SMALLEST_RISE = 0.05
+"""A negative edge raises the metric by at least this fraction of its range, and by three standard errors."""
+MOST_NEGATIVE = 16
+"""Number of groups with negative scores that are cut to confirm them."""
+
+
+@checked
+def find_circuit(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    keep: float = 0.9,
+    by: Granularity | Mapping[str, EdgeSet] = "channel",
+    rank: str | Attribution = "shared_gates",
+    all_routes: bool = True,
+    limit: PositiveInt = 8,
+    metric: str | TrialMetric = "margin",
+    floor: EdgeSet = FLOOR,
+    layout: TokenLayout | None = None,
+    on_progress: Callable[[float], None] | None = None,
+) -> Circuit:
+    """Find minimal sets of attention edges that keep the metric when all other candidate edges are cut.
+
+    A set is sufficient if it keeps at least `keep` of the range between the metric of the unmasked model and the metric
+    with all candidates cut. The search tests prefixes of a ranking and reduces the first sufficient one until no group
+    can be left out. It then leaves out one group of a known set at a time, and searches again, until no further set is
+    sufficient. Give training trials here, and test trials to `Circuit.evaluate`.
+
+    Args:
+        model: The model, as for `attribute`.
+        x: Input `[trial, channel, time]`, standardized as in training.
+        y: Class index of each trial, or the targets of another metric.
+        keep: Fraction of the range that a sufficient set keeps.
+        by: What is kept or cut as one group, as for `attribute`.
+        rank: The attribution method that ranks the groups, or its result (then `by`, `metric`, `floor` and `layout` are
+            those of the result). A better ranking needs fewer runs. All sets are confirmed by cuts.
+        all_routes: Whether to search for all minimal sets, or only for one.
+        limit: Largest number of sets.
+        metric: The metric, as for `attribute`.
+        floor: Edges that are never cut.
+        layout: Meaning of the token positions; default `model.layout`.
+        on_progress: Called with the finished fraction of a ranking that cuts edges.
+
+    Returns:
+        The circuit.
+
+    Raises:
+        ArgumentError: The metric does not fall when all candidates are cut, `keep` is not a fraction, or the ranking
+            belongs to other groups.
+        EdgeError: Groups, floor or layout do not fit the model.
+
+    Example:
+        >>> from emg_lens.analysis import compiled_encoder, find_circuit
+        >>> task = compiled_encoder("backup", seed=0)  # two routes, each sufficient
+        >>> circuit = find_circuit(task.model, task.x, task.y)
+        >>> len(circuit.routes), circuit.limit_hit
+        (2, False)
+        >>> circuit.table["edge"].tolist()
+        ['L2 emg.4 → emg.6', 'L2 emg.2 → acc.0', 'L3 emg.6 → cls', 'L3 acc.0 → cls']
+    """
+    check_fraction(keep)
+    method = rank
+    if not isinstance(rank, Attribution):
+        rank = attribute(
+            model, x, y, method=rank, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress
+        )
+    question = replace(rank.question, x=x, y=y, passes=Passes())
+    if question.model is not model:
+        raise ArgumentError("rank is an attribution of another model; expected one of this model")
+    scores = rank.table["score"].to_numpy()
+    kept = KeptSets(question, keep)
+
+    def ranking(left_out: Elements) -> list[int]:
+        """Rank the other groups, in the model without these; another route is often silent before."""
+        new = scores
+        if left_out and isinstance(method, str):
+            closed = question.without(question.groups.mask(kept.selection(left_out)))
+            new = METHODS[method].scores(closed).mean(0).numpy()
+        return [i for i in np.argsort(-new, kind="stable").tolist() if i not in left_out]
+
+    if all_routes:
+        members, limit_hit = minimal_sets(kept.enough, frozenset(range(len(scores))), ranking, limit)
+    else:
+        one = minimal_set(kept.enough, ranking(frozenset()))
+        assert one is not None  # all groups together are the unmasked model
+        members, limit_hit = [one], False
+    return _circuit(kept, members, limit_hit, scores)
+
+
+def _circuit(kept: KeptSets, members: list[Elements], limit_hit: bool, scores: Float[np.ndarray, " group"]) -> Circuit:
+    groups = kept.question.groups
+    union = sorted(frozenset().union(*members), key=lambda i: -scores[i])
+    n_routes = [sum(i in one for one in members) for i in union]
+    table = groups.table.iloc[union].reset_index(drop=True)
+    table = table.assign(score=scores[union], routes=n_routes, necessary=[n == len(members) for n in n_routes])
+    negative = _negative(kept, scores)
+    return Circuit(table, kept.runs, limit_hit, kept.keep, kept.question, tuple(members), negative)
+
+
+def _negative(kept: KeptSets, scores: Float[np.ndarray, " group"]) -> Elements:
+    """Cut the groups with the most negative scores one by one, and return those that lower the metric."""
+    question, smallest = kept.question, SMALLEST_RISE * (kept.full - kept.all_cut)
+    suspected = [i for i in np.argsort(scores)[:MOST_NEGATIVE].tolist() if scores[i] < -smallest]
+    if not suspected:
+        return frozenset()
+    rises = question.with_cuts([question.groups.index == i for i in suspected]) - question.bounds[0]
+    mean, error = rises.mean(1), rises.std(1, ddof=1) / np.sqrt(rises.shape[1]) if rises.shape[1] > 1 else 0.0
+    sure = (mean > smallest) & (mean > 3 * error)
+    return frozenset(i for i, is_sure in zip(suspected, sure.tolist(), strict=True) if is_sure)
