@@ -67,6 +67,10 @@ class Circuit:
         """Edges that lower the metric: cutting one of them alone raises it. They are in no route."""
         return self._edges(self.negative_members)
 
+    def on(self, x: Tensor, y: Tensor) -> Question:
+        """Return the question of this circuit for other trials."""
+        return replace(self.question, x=x, y=y, passes=Passes())
+
     def evaluate(self, x: Tensor, y: Tensor, *, seed: int = 0) -> pd.DataFrame:
         """Measure the circuit on other trials, for example test trials.
 
@@ -81,7 +85,7 @@ class Circuit:
             `kept`, number of `groups`, `metric` (mean over trials), its `standard_error`, `fraction` (of the range
             between all cut and unmasked), and `accuracy` if the metric is the margin.
         """
-        question = replace(self.question, x=x, y=y, passes=Passes())
+        question = self.on(x, y)
         n = len(question.groups)
         union, every = frozenset().union(*self.members), frozenset(range(n))
         rng = np.random.default_rng(seed)

@@ -1,0 +1,138 @@
+"""Analyses of fitted models for studies: the circuit, the flow between modalities, and the roles of heads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from emg_lens.analysis.attribution.result import Attribution
+from emg_lens.analysis.attribution.run import attribute
+from emg_lens.analysis.circuits.circuit import Circuit
+from emg_lens.analysis.circuits.search import find_circuit
+from emg_lens.analysis.fit_analysis import AnalysisError, FitAnalysis
+from emg_lens.data.batch import Batch
+from emg_lens.layout import CLS
+from emg_lens.sweeps.conditions import Condition
+from emg_lens.validation import ArgumentError
+
+SEARCH_TRIALS, TEST_TRIALS = 64, 256
+"""Numbers of evenly spaced training trials for the search, and of test trials for the evaluation."""
+SIZES = (1, 2, 5)
+"""Numbers of top-ranked edges in the size curve, times powers of ten."""
+
+
+class CircuitAnalysis(FitAnalysis):
+    """`find_circuit` between channels on training trials, and its evaluation on test trials.
+
+    The table has three parts (column `part`):
+
+    * `edge`: one row per edge of the circuit: `edge`, `layer`, `dest`, `src`, `score`, `candidates` (number of all
+      candidate edges);
+    * `kept`: the rows of `Circuit.evaluate` on test trials: `kept`, `groups`, `metric`, `fraction`, `accuracy`;
+    * `size`: the fraction of the metric that the `groups` top-ranked edges keep on test trials: `groups`, `fraction`.
+
+    It has no rows if the metric does not fall when all candidate edges are cut.
+    """
+
+    def run(self, model: Any, batch: Batch, conditions: Sequence[Condition]) -> pd.DataFrame:  # noqa: ARG002
+        """Return the table."""
+        x, y = _training(batch)
+        metric = _metric(y)
+        columns = ["part", "edge", "layer", "dest", "src", "score", "candidates"]
+        try:
+            ranking = attribute(model, x, y, by="channel", metric=metric)
+            circuit = find_circuit(model, x, y, rank=ranking, all_routes=False)
+        except ArgumentError as error:
+            if "expected a drop" not in str(error):
+                raise
+            return pd.DataFrame(columns=columns)
+        tested = _some(batch.x, TEST_TRIALS), _some(_targets(batch), TEST_TRIALS)
+        edges = circuit.table.assign(part="edge", candidates=len(ranking.table))[columns]
+        kept = circuit.evaluate(*tested).assign(part="kept")
+        return pd.concat([edges, kept, _sizes(ranking, circuit, *tested)], ignore_index=True)
+
+
+class FlowAnalysis(FitAnalysis):
+    """Scores of the edges between modalities in each layer, on test trials (integrated gradients of shared gates).
+
+    Columns: `layer`, `dest`, `src`, `score`, `standard_error` over trials, and the audit of the model: `full`,
+    `all_cut`, `completeness_error`.
+    """
+
+    def run(self, model: Any, batch: Batch, conditions: Sequence[Condition]) -> pd.DataFrame:  # noqa: ARG002
+        """Return the table."""
+        result = _attribution(model, batch, "modality")
+        audit = {name: result.audit[name] for name in ("full", "all_cut", "completeness_error")}
+        return result.table.drop(columns="edge").assign(**audit)
+
+
+class HeadRolesAnalysis(FitAnalysis):
+    """Scores of every head by kind of edge, on test trials: which heads combine modalities, and which do not.
+
+    Columns: `layer`, `head`, `kind` (`unimodal`, `cross_modal`, or `cls` for edges of CLS), `score` (sum over the edges
+    of this kind, mean over trials), `first_half` and `second_half` (the same for every second trial).
+    """
+
+    def run(self, model: Any, batch: Batch, conditions: Sequence[Condition]) -> pd.DataFrame:  # noqa: ARG002
+        """Return the table."""
+        result = _attribution(model, batch, "head")
+        table, layout = result.table, result.question.layout
+        of = {f"{g}.{c}": g for g, c in zip(layout.group, layout.channel, strict=True)} | dict(
+            zip(layout.names, layout.group, strict=True)
+        )
+        dest, src = table["dest"].map(of), table["src"].map(of)
+        kind = np.where((dest == CLS) | (src == CLS), CLS, np.where(dest == src, "unimodal", "cross_modal"))
+        values = {
+            "score": result.trial_scores.mean(0),
+            "first_half": result.trial_scores[::2].mean(0),
+            "second_half": result.trial_scores[1::2].mean(0) if len(result.trial_scores) > 1 else np.nan,
+        }
+        rows = table[["layer", "head"]].assign(kind=kind, **values)
+        return rows.groupby(["layer", "head", "kind"], as_index=False).sum()
+
+
+def _attribution(model: Any, batch: Batch, by: Any) -> Attribution:
+    targets = _some(_targets(batch), TEST_TRIALS)
+    return attribute(model, _some(batch.x, TEST_TRIALS), targets, by=by, metric=_metric(targets))
+
+
+def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.DataFrame:
+    """Keep the top-ranked edges only, for several numbers of edges."""
+    n = len(ranking.table)
+    sizes = sorted({size * 10**power for size in SIZES for power in range(len(str(n))) if size * 10**power < n})
+    order = np.argsort(-ranking.table["score"].to_numpy(), kind="stable")
+    rank = np.empty(n, int)
+    rank[order] = np.arange(n)
+    question = circuit.on(x, y)
+    full, all_cut = question.bounds.mean(1)
+    metric = question.with_kept([rank < size for size in sizes]).mean(1)
+    return pd.DataFrame({"part": "size", "groups": sizes, "fraction": (metric - all_cut) / (full - all_cut)})
+
+
+def _training(batch: Batch) -> tuple[Tensor, Tensor]:
+    if batch.reference is None or batch.reference_targets is None:
+        raise AnalysisError("the batch has no training trials; expected Batch(..., reference=x, reference_targets=y)")
+    return _some(batch.reference, SEARCH_TRIALS), _some(batch.reference_targets, SEARCH_TRIALS)
+
+
+def _targets(batch: Batch) -> Tensor:
+    if batch.targets is None:
+        raise AnalysisError("the batch has no targets; expected one per trial")
+    return batch.targets
+
+
+def _metric(y: Tensor) -> str:
+    return "negative_squared_error" if y.is_floating_point() else "margin"
+
+
+def _some(values: Tensor, most: int) -> Tensor:
+    """Return evenly spaced trials."""
+    return values[torch.linspace(0, len(values) - 1, min(len(values), most)).long()]
+
+
+CIRCUIT = CircuitAnalysis()
+FLOW = FlowAnalysis()
+HEAD_ROLES = HeadRolesAnalysis()
