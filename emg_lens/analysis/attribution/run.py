@@ -68,11 +68,12 @@ def attribute(
         >>> import torch
         >>> from emg_lens import build_model
         >>> from emg_lens.analysis import attribute
+        >>> from emg_lens.analysis.attribution.methods.shared_gates import SharedGates
         >>> _ = torch.manual_seed(0)
         >>> model = build_model("isonet", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=2,
         ...                     d_model=16, n_heads=2, n_layers=2, d_mlp=8)
         >>> x, y = model.example_input(6), torch.arange(6) % 2
-        >>> result = attribute(model, x, y, method="shared_gates", by="modality")
+        >>> result = attribute(model, x, y, method=SharedGates(passes=32), by="modality")
         >>> result.table["edge"].tolist()[:4]
         ['L1 emg → cls', 'L1 acc → cls', 'L1 cls → emg', 'L1 emg → emg']
         >>> abs(result.audit["completeness_error"]) < 0.05  # the scores sum to full - all_cut

@@ -45,18 +45,13 @@ def scored(question, name):
     return padded[:, torch.from_numpy(question.groups.index)]
 
 
-def by_edge(question):
-    """Groups of single edges: channels are tokens except where a channel has several patches."""
-    return torch.from_numpy(question.candidates)
-
-
 @pytest.mark.parametrize("build", [isonet, smooth])
 def test_attention_is_the_pattern(build):
     question = question_of(build(), n=3)
     patterns = clean(question)
     for trial in range(3):
         full = one_trial_full(question, {place: own[trial] for place, own in patterns.items()})
-        expected = torch.where(by_edge(question), full, 0.0).double()
+        expected = torch.where(torch.from_numpy(question.candidates), full, 0.0).double()
         torch.testing.assert_close(scored(question, "attention")[trial], expected, atol=1e-6, rtol=1e-5)
 
 
