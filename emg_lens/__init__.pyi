@@ -1,5 +1,5 @@
 from . import analysis, data, hooks, lens, models, studies, sweeps, training
-from .analysis import AttentionView, attention_view, modality_mass
+from .analysis import AttentionView, attention_view, attribute, find_circuit, modality_mass
 from .data import Recording, TrialSet, load_dataset, load_trials, preprocess
 from .errors import EmgLensError
 from .hooks import (  # pyright: ignore[reportMissingImports] - a folder outside the package until installed
@@ -9,6 +9,7 @@ from .hooks import (  # pyright: ignore[reportMissingImports] - a folder outside
     EdgeSet,
     MeanEdges,
     Replace,
+    ResampleEdges,
     Shuffle,
     adapt,
     cls_edges,
@@ -53,6 +54,7 @@ __all__ = [
     "PretrainingRecipe",
     "Recording",
     "Replace",
+    "ResampleEdges",
     "Shuffle",
     "Study",
     "SweepResult",
@@ -62,6 +64,7 @@ __all__ = [
     "adapt",
     "analysis",
     "attention_view",
+    "attribute",
     "audit",
     "build_model",
     "cls_edges",
@@ -71,6 +74,7 @@ __all__ = [
     "cutting",
     "data",
     "every",
+    "find_circuit",
     "fit",
     "flow",
     "gate_edges",

@@ -11,15 +11,17 @@ FINDER = doctest.DocTestFinder(recurse=True)
 
 NAMES = {
     "emg_lens": "AttentionView CutMLP EdgeCut EdgeSet EncoderConfig HookedBiosignalEncoder IsoNet IsoNetConfig"
-    " PretrainingRecipe Recording Replace Shuffle Study SweepResult TokenLayout TrainingRecipe TrialSet Condition adapt"
-    " attention_view audit build_model cls_edges cross_modal cut cut_mlp cutting edges_from_mask every fit flow"
-    " head_masks lag layer_masks load_dataset load_trials modality_mass none parse_edges positions preprocess reach"
+    " PretrainingRecipe Recording Replace ResampleEdges Shuffle Study SweepResult TokenLayout TrainingRecipe TrialSet"
+    " Condition adapt attention_view attribute audit build_model cls_edges cross_modal cut cut_mlp cutting"
+    " edges_from_mask every find_circuit fit flow head_masks lag layer_masks"
+    " load_dataset load_trials modality_mass none parse_edges positions preprocess reach"
     " replace same_channel same_patch self_edges sweep unimodal",
     "emg_lens.hooks": "CutReport shuffle",
     "emg_lens.data": "Batch InputStatistics Segment Recipe leakage_report SubjectSplit RepetitionSplit register",
     "emg_lens.models": "TinyMyo detect_rope_mode",
     "emg_lens.scoring": "measure add_metric",
-    "emg_lens.analysis": "activation_shift random_edges model_costs readout_vectors",
+    "emg_lens.analysis": "activation_shift compare_ablations compiled_encoder direct_effects patch_paths"
+    " random_edges model_costs readout_vectors",
     "emg_lens.studies": "StudyResult compare catalogue",
 }
 """The names that users call most, by the package that they are imported from."""

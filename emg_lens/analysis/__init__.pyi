@@ -1,3 +1,4 @@
+from .ablations import compare_ablations
 from .attention_views import AttentionView, attention_view
 from .attribution.method import METHODS, AttributionMethod, EdgeMethod
 from .attribution.question import Question
@@ -5,10 +6,12 @@ from .attribution.result import Attribution
 from .attribution.run import attribute
 from .circuits.circuit import Circuit
 from .circuits.search import find_circuit
+from .component_effects import direct_effects
 from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
 from .fit_analysis import FIT_ANALYSES, FitAnalysis
 from .ground_truth.compiled import CompiledTask, compiled_encoder
+from .path_patching import patch_paths
 from .patterns import modality_mass
 from .readout import neighbour_fractions, readout_map, readout_vectors
 from .reconstruction import gap_curve, masked_errors, reconstruct
@@ -29,6 +32,9 @@ __all__ = [
     "FitAnalysis",
     "activation_shift",
     "attention_view",
+    "compare_ablations",
+    "direct_effects",
+    "patch_paths",
     "compiled_encoder",
     "find_circuit",
     "forward_flops",

@@ -75,7 +75,7 @@ def compare_ablations(
     Example:
         >>> import torch
         >>> from emg_lens import build_model, cross_modal, flow
-        >>> from emg_lens.analysis.ablations import compare_ablations
+        >>> from emg_lens.analysis import compare_ablations
         >>> model = build_model("isonet", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=2,
         ...                     d_model=8, n_heads=2, n_layers=2, d_mlp=8)
         >>> x, y = model.example_input(6), torch.tensor([0, 1, 0, 1, 0, 1])

@@ -54,7 +54,7 @@ def patch_paths(
 
     Example:
         >>> from emg_lens import build_model, flow
-        >>> from emg_lens.analysis.path_patching import patch_paths
+        >>> from emg_lens.analysis import patch_paths
         >>> model = build_model("isonet", modalities={"emg": 3, "acc": 2}, n_samples=8, n_classes=2,
         ...                     d_model=8, n_heads=2, n_layers=2, d_mlp=8)
         >>> x = model.example_input(4)

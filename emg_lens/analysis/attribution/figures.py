@@ -3,7 +3,7 @@
 The functions return matplotlib `Figure` objects and do not use pyplot.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emg_lens.analysis.attribution.result import Attribution
+from emg_lens.analysis.attribution.question import Question
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import checked
 
@@ -29,8 +29,16 @@ QUANTITIES = {
 """What the scores of some methods are; all others are drops of the metric."""
 
 
+class Scored(Protocol):
+    """What a figure shows of an `Attribution`."""
+
+    table: pd.DataFrame
+    audit: pd.Series
+    question: Question
+
+
 @checked
-def plot_attribution(result: Attribution, ax: Axes | None = None) -> Figure:
+def plot_attribution(result: Any, ax: Axes | None = None) -> Figure:
     """Draw the scores of an attribution.
 
     Args:
@@ -61,12 +69,12 @@ def plot_attribution(result: Attribution, ax: Axes | None = None) -> Figure:
     return figure
 
 
-def _quantity(result: Attribution) -> str:
+def _quantity(result: Scored) -> str:
     metric = getattr(result.question.metric, "__name__", "metric")
     return QUANTITIES.get(result.audit["method"], "drop of the {}").format(METRICS.get(metric, "metric"))
 
 
-def _bars(result: Attribution, ax: Axes) -> None:
+def _bars(result: Scored, ax: Axes) -> None:
     largest = result.table["score"].abs().sort_values(ascending=False, kind="stable").index[:N_BARS]
     rows = result.table.loc[largest]
     score, error = rows["score"].to_numpy(), rows["standard_error"].to_numpy()
@@ -85,12 +93,12 @@ def _bars(result: Attribution, ax: Axes) -> None:
     ax.set_title(_title(result), fontsize=10)
 
 
-def _title(result: Attribution) -> str:
+def _title(result: Scored) -> str:
     shown = min(N_BARS, len(result.table))
     return f"{result.audit['method']}: {shown} of {len(result.table)} scores, {len(result.question.x)} trials"
 
 
-def _maps(result: Attribution) -> Figure:
+def _maps(result: Scored) -> Figure:
     table, layout = result.table, result.question.layout
     names = _in_order(table, layout)
     layers = sorted(table["layer"].unique())

@@ -11,7 +11,7 @@ from torch import Tensor
 from emg_lens.analysis.attribution.exact_game import ExactGame
 from emg_lens.analysis.attribution.methods.shapley import MOST_GROUPS
 from emg_lens.analysis.attribution.question import Passes, Question
-from emg_lens.analysis.circuits.minimal_sets import Elements
+from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.hooks import EdgeSet, none
 from emg_lens.validation import ArgumentError
 

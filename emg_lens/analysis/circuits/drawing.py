@@ -1,7 +1,7 @@
 """Figures of circuits: over the layers of the model, or on the ring of electrodes around an arm."""
 
 from textwrap import fill
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from emg_lens.analysis.circuits.circuit import Circuit
+from emg_lens.analysis.attribution.question import Question
+from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.layout import CLS
 from emg_lens.validation import ArgumentError
 
@@ -25,7 +26,20 @@ MOST_HEAD_LABELS = 16
 Points = dict[str, tuple[float, float]]
 
 
-def draw_circuit(circuit: Circuit, ring: str | None = None) -> Figure:
+class Drawn(Protocol):
+    """What a figure shows of a `Circuit`."""
+
+    @property
+    def table(self) -> pd.DataFrame: ...
+    @property
+    def question(self) -> Question: ...
+    @property
+    def members(self) -> tuple[Elements, ...]: ...
+    @property
+    def negative_members(self) -> Elements: ...
+
+
+def draw_circuit(circuit: Drawn, ring: str | None = None) -> Figure:
     """Draw a circuit; see `Circuit.plot`."""
     edges, names = _drawn_edges(circuit), _names(circuit)
     n_layers = circuit.question.target.n_layers
@@ -46,7 +60,7 @@ def draw_circuit(circuit: Circuit, ring: str | None = None) -> Figure:
     return figure
 
 
-def _drawn_edges(circuit: Circuit) -> pd.DataFrame:
+def _drawn_edges(circuit: Drawn) -> pd.DataFrame:
     """Return the edges of all routes and the negative edges, with their kind and line width."""
     table = circuit.question.groups.table
     if "dest" not in table:
@@ -68,7 +82,7 @@ def _drawn_edges(circuit: Circuit) -> pd.DataFrame:
     return edges.assign(width=0.9 + 2.4 * size / max(size.max(), 1e-12))
 
 
-def _names(circuit: Circuit) -> list[str]:
+def _names(circuit: Drawn) -> list[str]:
     """Return the tokens, channels or modalities in the order of the layout."""
     table, layout = circuit.question.groups.table, circuit.question.layout
     used = {*table["dest"], *table["src"]}

@@ -29,10 +29,10 @@ class CircuitAnalysis(FitAnalysis):
 
     The table has three parts (column `part`):
 
-    * `edge`: one row per edge of the circuit: `edge`, `layer`, `dest`, `src`, `score`, `candidates` (number of all
-      candidate edges);
+    * `edge`: one row per candidate edge: `edge`, `layer`, `dest`, `src`, `score`, `in_circuit`;
     * `kept`: the rows of `Circuit.evaluate` on test trials: `kept`, `groups`, `metric`, `fraction`, `accuracy`;
-    * `size`: the fraction of the metric that the `groups` top-ranked edges keep on test trials: `groups`, `fraction`.
+    * `size`: the fraction of the metric that the `groups` top-ranked edges keep on test trials: `groups`, `fraction`,
+      and `random`, the mean fraction that random sets with as many edges in every layer keep.
 
     It has no rows if the metric does not fall when all candidate edges are cut.
     """
@@ -41,7 +41,7 @@ class CircuitAnalysis(FitAnalysis):
         """Return the table."""
         x, y = _training(batch)
         metric = _metric(y)
-        columns = ["part", "edge", "layer", "dest", "src", "score", "candidates"]
+        columns = ["part", "edge", "layer", "dest", "src", "score", "in_circuit"]
         try:
             ranking = attribute(model, x, y, by="channel", metric=metric)
             circuit = find_circuit(model, x, y, rank=ranking, all_routes=False)
@@ -50,7 +50,8 @@ class CircuitAnalysis(FitAnalysis):
                 raise
             return pd.DataFrame(columns=columns)
         tested = _some(batch.x, TEST_TRIALS), _some(_targets(batch), TEST_TRIALS)
-        edges = circuit.table.assign(part="edge", candidates=len(ranking.table))[columns]
+        in_circuit = np.isin(np.arange(len(ranking.table)), sorted(circuit.members[0]))
+        edges = ranking.table.assign(part="edge", in_circuit=in_circuit)[columns]
         kept = circuit.evaluate(*tested).assign(part="kept")
         return pd.concat([edges, kept, _sizes(ranking, circuit, *tested)], ignore_index=True)
 

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from emg_lens.analysis.attribution.question import Question
-from emg_lens.analysis.circuits.minimal_sets import Elements
+from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.validation import ArgumentError
 
 

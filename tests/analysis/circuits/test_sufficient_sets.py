@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emg_lens.analysis.circuits.minimal_sets import minimal_set, minimal_sets
+from emg_lens.analysis.circuits.sufficient_sets import minimal_set, minimal_sets
 
 ELEMENTS = 12
 
