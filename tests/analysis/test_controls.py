@@ -140,6 +140,7 @@ def test_controls_run_in_the_same_sweep_and_share_its_computations():
         lambda m: random_edges(m, cross_modal(), seed=-1),
         lambda m: random_edges(m, cross_modal(), seed=1.5),
         lambda m: random_edges(m, cross_modal(), layout=3),
+        lambda m: random_edges(m, cross_modal(), heads="all"),
         lambda m: superset_ablations(m, [cross_modal()]),
         lambda m: superset_ablations(m, cross_modal()),
         lambda m: superset_ablations(m, [Condition("a", cross_modal()), Condition("a", unimodal())]),
