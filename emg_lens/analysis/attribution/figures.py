@@ -3,7 +3,7 @@
 The functions return matplotlib `Figure` objects and do not use pyplot.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emg_lens.analysis.attribution.question import Question
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import checked
 
@@ -27,14 +26,6 @@ QUANTITIES = {
     "gate_gradient": "slope of the {} in the gate",
 }
 """What the scores of some methods are; all others are drops of the metric."""
-
-
-class Scored(Protocol):
-    """What a figure shows of an `Attribution`."""
-
-    table: pd.DataFrame
-    audit: pd.Series
-    question: Question
 
 
 @checked
@@ -69,12 +60,12 @@ def plot_attribution(result: Any, ax: Axes | None = None) -> Figure:
     return figure
 
 
-def _quantity(result: Scored) -> str:
+def _quantity(result: Any) -> str:
     metric = getattr(result.question.metric, "__name__", "metric")
     return QUANTITIES.get(result.audit["method"], "drop of the {}").format(METRICS.get(metric, "metric"))
 
 
-def _bars(result: Scored, ax: Axes) -> None:
+def _bars(result: Any, ax: Axes) -> None:
     largest = result.table["score"].abs().sort_values(ascending=False, kind="stable").index[:N_BARS]
     rows = result.table.loc[largest]
     score, error = rows["score"].to_numpy(), rows["standard_error"].to_numpy()
@@ -93,12 +84,12 @@ def _bars(result: Scored, ax: Axes) -> None:
     ax.set_title(_title(result), fontsize=10)
 
 
-def _title(result: Scored) -> str:
+def _title(result: Any) -> str:
     shown = min(N_BARS, len(result.table))
     return f"{result.audit['method']}: {shown} of {len(result.table)} scores, {len(result.question.x)} trials"
 
 
-def _maps(result: Scored) -> Figure:
+def _maps(result: Any) -> Figure:
     table, layout = result.table, result.question.layout
     names = _in_order(table, layout)
     layers = sorted(table["layer"].unique())

@@ -13,6 +13,7 @@ from emg_lens.analysis.attribution.methods.shapley import MOST_GROUPS
 from emg_lens.analysis.attribution.question import Passes, Question
 from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.hooks import EdgeSet, none
+from emg_lens.layout import CLS
 from emg_lens.validation import ArgumentError
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ class Circuit:
 
     Attributes:
         table: One row per group of edges in a route: `edge`, where it is, its `score` in the ranking, the number of
-            `routes` that contain it, and whether it is `necessary` (in every route).
+            `routes` that contain it, and whether it is `necessary` (in every known route).
         runs: Number of sets of edges that the search ran.
-        limit_hit: Whether the search stopped at the limit, so that there may be more routes.
+        limit_hit: Whether the search stopped at the limit, so that there may be more routes; also with
+            `all_routes=False`.
         keep: Fraction of the metric's range that a route must keep.
     """
 
@@ -59,7 +61,7 @@ class Circuit:
 
     @property
     def necessary(self) -> EdgeSet:
-        """The edges that are in every route; without one of them, the metric is lost."""
+        """The edges that are in every known route. Unless `limit_hit`, the metric is lost without one of them."""
         return self._edges(frozenset.intersection(*self.members))
 
     @property
@@ -156,7 +158,7 @@ class Circuit:
     def _by_channel(self) -> bool:
         """Whether every group connects two channels."""
         table, layout = self.question.groups.table, self.question.layout
-        return "dest" in table and not set(table["dest"]) <= set(layout.modalities)
+        return "dest" in table and not set(table["dest"]) <= {*layout.modalities, CLS}
 
     def _edges(self, elements: Elements) -> EdgeSet:
         if not elements:

@@ -1,7 +1,7 @@
 """Figures of circuits: over the layers of the model, or on the ring of electrodes around an arm."""
 
 from textwrap import fill
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 
-from emg_lens.analysis.attribution.question import Question
-from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.layout import CLS
 from emg_lens.validation import ArgumentError
 
@@ -19,28 +17,16 @@ NECESSARY, IN_SOME, NEGATIVE, QUIET, GREY = "#3b3f46", "#CC79A7", "#D55E00", "#c
 """Colours of edges in every route, in some of many routes, and that lower the metric; and of the tokens."""
 ROUTES = ("#0072B2", "#E69F00", "#009E73", "#56B4E9")
 """Colours of edges in one of a few routes (Okabe and Ito)."""
-EVERY, SOME, LOWERS = "in every route", "in some routes", "lowers the metric"
+EVERY, SOME, ONLY, LOWERS = "in every route", "in some routes", "in the circuit", "lowers the metric"
 SIZE = 8
 MOST_LABELS = 24
+RINGS_A_ROW = 3
 MOST_HEAD_LABELS = 16
 Points = dict[str, tuple[float, float]]
 
 
-class Drawn(Protocol):
-    """What a figure shows of a `Circuit`."""
-
-    @property
-    def table(self) -> pd.DataFrame: ...
-    @property
-    def question(self) -> Question: ...
-    @property
-    def members(self) -> tuple[Elements, ...]: ...
-    @property
-    def negative_members(self) -> Elements: ...
-
-
-def draw_circuit(circuit: Drawn, ring: str | None = None) -> Figure:
-    """Draw a circuit; see `Circuit.plot`."""
+def draw_circuit(circuit: Any, ring: str | None = None) -> Figure:
+    """Draw a `Circuit`; see its method `plot`."""
     edges, names = _drawn_edges(circuit), _names(circuit)
     n_layers = circuit.question.target.n_layers
     if ring is None:
@@ -51,16 +37,22 @@ def draw_circuit(circuit: Drawn, ring: str | None = None) -> Figure:
         if not own:
             known = [group for group in circuit.question.layout.modalities]
             raise ArgumentError(f"ring={ring!r}; expected a modality with tokens of channels, one of {known}")
-        figure = Figure(figsize=(2.4 * n_layers, 3.3), layout="constrained")
-        for layer, axes in enumerate(np.atleast_1d(figure.subplots(1, n_layers))):
-            _on_ring(axes, edges[edges["layer"] == layer], own, [name for name in names if name not in own])
-            axes.set_title(f"L{layer + 1}", fontsize=SIZE)
+        n_rows = -(-n_layers // RINGS_A_ROW)
+        n_columns = -(-n_layers // n_rows)
+        figure = Figure(figsize=(2.37 * n_columns, 0.8 + 2.5 * n_rows), layout="constrained")
+        panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+        for axes in panels:
+            axes.axis("off")
+        for layer, axes in enumerate(panels):
+            if layer < n_layers:
+                _on_ring(axes, edges[edges["layer"] == layer], own, [name for name in names if name not in own])
+                axes.text(-1.4, 1.35, f"L{layer + 1}", fontsize=SIZE)
     figure.suptitle(fill(str(circuit), 26 * round(figure.get_figwidth() / 1.75)), fontsize=SIZE + 0.5)
     figure.legend(handles=_legend(edges), loc="outside lower center", ncols=3, fontsize=SIZE, frameon=False)
     return figure
 
 
-def _drawn_edges(circuit: Drawn) -> pd.DataFrame:
+def _drawn_edges(circuit: Any) -> pd.DataFrame:
     """Return the edges of all routes and the negative edges, with their kind and line width."""
     table = circuit.question.groups.table
     if "dest" not in table:
@@ -68,21 +60,20 @@ def _drawn_edges(circuit: Drawn) -> pd.DataFrame:
     negative = table.iloc[sorted(circuit.negative_members)].assign(kind=LOWERS, score=np.nan)
     n_routes = len(circuit.members)
     of_route = {name: k for k, one in enumerate(circuit.members) for name in table["edge"].iloc[sorted(one)]}
-    kinds = [
-        EVERY
-        if row["necessary"]
-        else f"route {of_route[row['edge']] + 1}"
-        if row["routes"] == 1 and n_routes <= len(ROUTES)
-        else SOME
-        for row in circuit.table.to_dict("records")
-    ]
+
+    def kind(row: dict[Any, Any]) -> str:
+        if row["necessary"]:
+            return ONLY if n_routes == 1 else EVERY
+        return f"route {of_route[row['edge']] + 1}" if row["routes"] == 1 and n_routes <= len(ROUTES) else SOME
+
+    kinds = [kind(row) for row in circuit.table.to_dict("records")]
     routes = circuit.table.assign(kind=kinds)
     edges = pd.concat([routes, negative] if len(negative) else [routes], ignore_index=True)
     size = edges["score"].abs().fillna(0)
     return edges.assign(width=0.9 + 2.4 * size / max(size.max(), 1e-12))
 
 
-def _names(circuit: Drawn) -> list[str]:
+def _names(circuit: Any) -> list[str]:
     """Return the tokens, channels or modalities in the order of the layout."""
     table, layout = circuit.question.groups.table, circuit.question.layout
     used = {*table["dest"], *table["src"]}
@@ -128,7 +119,7 @@ def _on_ring(axes: Axes, edges: pd.DataFrame, ring: list[str], others: list[str]
         x, y = at[name]
         axes.plot(x, y, "o", ms=4 if name in drawn else 2.5, color="#3b3f46" if name in drawn else QUIET, zorder=3)
         if name in ring or name == CLS or name in drawn:
-            offset = (15 * x, 9 * y) if name in ring else (0, -8)
+            offset = (15 * x, 9 * y) if name in ring else (9, -6) if name == CLS else (0, -8)
             axes.annotate(name, (x, y), offset, textcoords="offset points", ha="center", va="center",
                           fontsize=SIZE - 1.5, color="black" if name in drawn else GREY)  # fmt: skip
     for edge in edges.to_dict("records"):
@@ -136,7 +127,6 @@ def _on_ring(axes: Axes, edges: pd.DataFrame, ring: list[str], others: list[str]
     axes.set_aspect("equal")
     axes.set_xlim(-1.45, 1.45)
     axes.set_ylim(-1.95 if below else -1.45, 1.45)
-    axes.axis("off")
 
 
 def _circle() -> Any:
@@ -158,7 +148,9 @@ def _look(kind: str) -> tuple[str, Any]:
     """Return the colour and the line style of a kind of edges."""
     if kind.startswith("route "):
         return ROUTES[int(kind.split()[1]) - 1], "-"
-    return {EVERY: (NECESSARY, "-"), SOME: (IN_SOME, "-"), LOWERS: (NEGATIVE, (0, (3, 1.5)))}[kind]
+    return {EVERY: (NECESSARY, "-"), ONLY: (NECESSARY, "-"), SOME: (IN_SOME, "-"), LOWERS: (NEGATIVE, (0, (3, 1.5)))}[
+        kind
+    ]
 
 
 def _legend(edges: pd.DataFrame) -> list[Line2D]:

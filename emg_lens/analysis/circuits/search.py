@@ -58,7 +58,7 @@ def find_circuit(
         by: What is kept or cut as one group, as for `attribute`.
         rank: The attribution method that ranks the groups, or its result (then `by`, `metric`, `floor` and `layout` are
             those of the result). A better ranking needs fewer runs. All sets are confirmed by cuts.
-        all_routes: Whether to search for all minimal sets, or only for one.
+        all_routes: Whether to search for all minimal sets, or only for one. A trained model can have very many.
         limit: Largest number of sets.
         metric: The metric, as for `attribute`.
         floor: Edges that are never cut.
@@ -107,7 +107,7 @@ def find_circuit(
     else:
         one = minimal_set(kept.enough, ranking(frozenset()))
         assert one is not None  # all groups together are the unmasked model
-        members, limit_hit = [one], False
+        members, limit_hit = [one], True
     return _circuit(kept, members, limit_hit, scores)
 
 

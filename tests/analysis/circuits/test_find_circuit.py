@@ -105,7 +105,7 @@ def test_figures_of_circuits():
     assert labels == list(task.layout.names)
     assert len(figure.axes[0].patches) == 4  # one arrow per edge
     rings = circuit.plot(ring="emg")
-    assert len(rings.axes) == 3
+    assert [len(axes.patches) for axes in rings.axes] == [1, 3, 3]  # a circle in each, and the edges of the layer
     with pytest.raises(ArgumentError, match="ring='eeg'"):
         circuit.plot(ring="eeg")
 
