@@ -1,0 +1,1 @@
+"""Models whose circuits are known, to test attribution methods on."""
