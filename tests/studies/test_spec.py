@@ -22,6 +22,9 @@ def changed(**changes) -> str:
 def test_every_shipped_study_loads_and_checks():
     assert set(catalogue()) == {
         "attention-dropout-db5",
+        "circuit-db5",
+        "circuit-psl",
+        "circuit-uci",
         "force-myo",
         "heads-db5",
         "heads-single-dual-db5",

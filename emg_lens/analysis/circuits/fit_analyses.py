@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from emg_lens.analysis.attribution.result import Attribution
@@ -22,6 +23,8 @@ SEARCH_TRIALS, TEST_TRIALS = 64, 256
 """Numbers of evenly spaced training trials for the search, and of test trials for the evaluation."""
 SIZES = (1, 2, 5)
 """Numbers of top-ranked edges in the size curve, times powers of ten."""
+RANDOM_ORDERS = 5
+"""Number of random orders of the edges of each layer in the size curve."""
 
 
 class CircuitAnalysis(FitAnalysis):
@@ -101,16 +104,29 @@ def _attribution(model: Any, batch: Batch, by: Any) -> Attribution:
 
 
 def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.DataFrame:
-    """Keep the top-ranked edges only, for several numbers of edges."""
+    """Keep only the top-ranked edges, for several numbers of edges; and random sets with as many in every layer."""
     n = len(ranking.table)
     sizes = sorted({size * 10**power for size in SIZES for power in range(len(str(n))) if size * 10**power < n})
     order = np.argsort(-ranking.table["score"].to_numpy(), kind="stable")
     rank = np.empty(n, int)
     rank[order] = np.arange(n)
+    layer, rng = ranking.table["layer"].to_numpy(), np.random.default_rng(0)
+    ranks = [rank, *(_shuffled(rank, layer, rng) for _ in range(RANDOM_ORDERS))]
     question = circuit.on(x, y)
     full, all_cut = question.bounds.mean(1)
-    metric = question.with_kept([rank < size for size in sizes]).mean(1)
-    return pd.DataFrame({"part": "size", "groups": sizes, "fraction": (metric - all_cut) / (full - all_cut)})
+    metric = question.with_kept([one < size for one in ranks for size in sizes]).mean(1)
+    ranked, *random = ((metric - all_cut) / (full - all_cut)).reshape(len(ranks), len(sizes))
+    return pd.DataFrame({"part": "size", "groups": sizes, "fraction": ranked, "random": np.mean(random, axis=0)})
+
+
+def _shuffled(
+    rank: Int[np.ndarray, " edge"], layer: Int[np.ndarray, " edge"], rng: np.random.Generator
+) -> Int[np.ndarray, " edge"]:
+    """Exchange the ranks of the edges of a layer at random."""
+    shuffled = rank.copy()
+    for one in np.unique(layer):
+        shuffled[layer == one] = rng.permutation(rank[layer == one])
+    return shuffled
 
 
 def _training(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,8 @@ def test_the_circuit_of_a_fit(task, batch):
     sizes = table[table["part"] == "size"].set_index("groups")["fraction"]
     assert sizes.index.tolist() == [1, 2, 5, 10, 20, 50, 100, 200]
     assert sizes[200] == pytest.approx(1, abs=0.05)
+    random = table[table["part"] == "size"].set_index("groups")["random"]
+    assert random[5] < 0.5 < sizes[5]  # five random edges lose the decision that the five best keep
 
 
 def test_no_circuit_where_the_metric_does_not_fall(task, batch):
