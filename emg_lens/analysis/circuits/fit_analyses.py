@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from emg_lens.analysis.attribution.result import Attribution
@@ -23,8 +23,10 @@ SEARCH_TRIALS, TEST_TRIALS = 64, 256
 """Numbers of evenly spaced training trials for the search, and of test trials for the evaluation."""
 SIZES = (1, 2, 5)
 """Numbers of top-ranked edges in the size curve, times powers of ten."""
-RANDOM_ORDERS = 5
-"""Number of random orders of the edges of each layer in the size curve."""
+RANDOM = "random circuits of the same size"
+"""Row of the evaluation whose values are replaced: here, random circuits may contain edges of the circuit."""
+N_RANDOM, RANDOM_ORDERS = 20, 5
+"""Numbers of random circuits, and of random orders of the edges of each layer in the size curve."""
 
 
 class CircuitAnalysis(FitAnalysis):
@@ -33,7 +35,8 @@ class CircuitAnalysis(FitAnalysis):
     The table has three parts (column `part`):
 
     * `edge`: one row per candidate edge: `edge`, `layer`, `dest`, `src`, `score`, `in_circuit`;
-    * `kept`: the rows of `Circuit.evaluate` on test trials: `kept`, `groups`, `metric`, `fraction`, `accuracy`;
+    * `kept`: the rows of `Circuit.evaluate` on test trials: `kept`, `groups`, `metric`, `fraction`, `accuracy`; random
+      circuits have as many edges in every layer and may contain edges of the circuit;
     * `size`: the fraction of the metric that the `groups` top-ranked edges keep on test trials: `groups`, `fraction`,
       and `random`, the mean fraction that random sets with as many edges in every layer keep.
 
@@ -56,6 +59,8 @@ class CircuitAnalysis(FitAnalysis):
         in_circuit = np.isin(np.arange(len(ranking.table)), sorted(circuit.members[0]))
         edges = ranking.table.assign(part="edge", in_circuit=in_circuit)[columns]
         kept = circuit.evaluate(*tested).assign(part="kept")
+        random = _random(circuit, in_circuit, ranking.table["layer"].to_numpy(), *tested)
+        kept.loc[kept["kept"] == RANDOM, list(random)] = [*random.values()]
         return pd.concat([edges, kept, _sizes(ranking, circuit, *tested)], ignore_index=True)
 
 
@@ -119,13 +124,24 @@ def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.D
     return pd.DataFrame({"part": "size", "groups": sizes, "fraction": ranked, "random": np.mean(random, axis=0)})
 
 
+def _random(
+    circuit: Circuit, members: Bool[np.ndarray, " edge"], layer: Int[np.ndarray, " edge"], x: Tensor, y: Tensor
+) -> dict[str, float]:
+    """Keep random sets of edges, with as many in every layer as the circuit; means over the sets."""
+    question, rng = circuit.on(x, y), np.random.default_rng(0)
+    full, all_cut = question.bounds.mean(1)
+    values = question.with_kept([_shuffled(members, layer, rng) for _ in range(N_RANDOM)])
+    means = {"metric": values.mean(), "fraction": (values.mean() - all_cut) / (full - all_cut)}
+    return means | {"accuracy": (values > 0).mean()} if _metric(y) == "margin" else means
+
+
 def _shuffled(
-    rank: Int[np.ndarray, " edge"], layer: Int[np.ndarray, " edge"], rng: np.random.Generator
-) -> Int[np.ndarray, " edge"]:
-    """Exchange the ranks of the edges of a layer at random."""
-    shuffled = rank.copy()
+    values: Shaped[np.ndarray, " edge"], layer: Int[np.ndarray, " edge"], rng: np.random.Generator
+) -> Shaped[np.ndarray, " edge"]:
+    """Exchange the values of the edges of a layer at random."""
+    shuffled = values.copy()
     for one in np.unique(layer):
-        shuffled[layer == one] = rng.permutation(rank[layer == one])
+        shuffled[layer == one] = rng.permutation(values[layer == one])
     return shuffled
 
 
