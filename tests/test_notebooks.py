@@ -18,8 +18,8 @@ def cells(notebook: dict, kind: str) -> list[dict]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
 
 
-def test_there_are_three_notebooks():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["1-", "2-", "3-"]
+def test_there_are_four_notebooks():
+    assert [path.name[:2] for path in NOTEBOOKS] == ["1-", "2-", "3-", "4-"]
 
 
 def test_notebooks_are_shipped_without_outputs(notebook):
