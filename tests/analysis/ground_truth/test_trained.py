@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from emg_lens import cut
 from emg_lens.analysis import find_circuit
 from emg_lens.analysis.ground_truth.trained import trained_encoder
+from emg_lens.hooks import cut
 
 pytestmark = pytest.mark.slow
 
