@@ -154,12 +154,12 @@ def layout_sources(cell: Cell) -> pd.DataFrame | None:
     heading = mean_heading(cell.statistics.confidence, n).replace("Mean", "Edges per circuit")
     table = pd.DataFrame(body, columns=["Source", "Subjects", heading])
     by_chance = sources_by_chance(sets)
-    above = "more frequent than any" if by_subject.mean().max() > by_chance else "not more frequent than the first"
+    above = "more" if by_subject.mean().max() > by_chance else "no more"
     everywhere, to_cls = int((read == n).sum()), sets.edges["dest"].eq(CLS).to_numpy()
     table.attrs["notes"] = [
         f"{everywhere} of {count(len(channels), 'token')} {_is(everywhere)} a source of edges in the circuits of every"
-        f" subject. The most frequent source is {body[0][0]}, {above} in random sets (edges to CLS matched; 95 % of"
-        f" simulations: at most {number(by_chance, 1)} edges per circuit).",
+        f" subject. The most frequent source is {body[0][0]}, {above} frequent than the first of random sets (edges to"
+        f" CLS matched; at most {number(by_chance, 1)} edges per circuit in 95 % of simulations).",
     ]
     if to_cls.any():
         fraction = sets.members[:, to_cls].sum() / max(sets.members.sum(), 1)
