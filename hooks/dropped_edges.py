@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from emg_lens.hooks.algebra import EdgeSet
+from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.cuts import cut
 from emg_lens.hooks.hook_points import DeadHookError, attached_hook, probing
 from emg_lens.hooks.model_inputs import Inputs
@@ -65,6 +65,8 @@ def edge_dropout(
         2
     """
     hooks, trials = cut(model, edges, layout, inputs=inputs), _ChosenTrials(p)
+    if not hooks:
+        raise EdgeError(f"edge_dropout: {edges} selects no edge")
     called: Any = getattr(model, "original_model", model)  # an adapted model may be called itself
     with ExitStack() as stack:
         stack.callback(called.register_forward_pre_hook(trials.begin).remove)

@@ -1,6 +1,7 @@
 from .ablations import compare_ablations
 from .attention_views import AttentionView, attention_view
-from .attribution.method import METHODS, AttributionMethod, EdgeMethod
+from .attribution.method import AttributionMethod, EdgeMethod
+from .attribution.methods import METHODS
 from .attribution.question import Question
 from .attribution.result import Attribution
 from .attribution.run import attribute
@@ -10,7 +11,9 @@ from .component_effects import direct_effects
 from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
 from .fit_analysis import FIT_ANALYSES, FitAnalysis
+from .ground_truth.benchmark import benchmark_attribution
 from .ground_truth.compiled import CompiledTask, compiled_encoder
+from .ground_truth.trained import TrainedTask, trained_encoder
 from .path_patching import patch_paths
 from .patterns import modality_mass
 from .readout import neighbour_fractions, readout_map, readout_vectors
@@ -24,6 +27,9 @@ __all__ = [
     "Attribution",
     "AttributionMethod",
     "Circuit",
+    "TrainedTask",
+    "benchmark_attribution",
+    "trained_encoder",
     "CompiledTask",
     "EdgeMethod",
     "Question",

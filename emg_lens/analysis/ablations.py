@@ -41,8 +41,8 @@ def compare_ablations(
     * `"resample"` (`ResampleEdges`): what happens if these edges carry another trial? Attention weights stay, and a
       destination reads values of a random reference trial. This also adds evidence for the class of that trial.
 
-    If only the deletion hurts, the drop comes from a constant or from the extra attention, not from information about
-    the trial.
+    If only the deletion hurts, the drop may come from a constant or from the extra attention. It then does not show
+    that the edges carry information about the trial.
 
     Args:
         model: A TransformerLens model with working `hook_v`, `hook_pattern` and `hook_z`.

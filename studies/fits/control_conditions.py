@@ -61,8 +61,7 @@ def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Seque
 
 def _supersets(spec: ConditionsSpec, model: HookedRootModule) -> list[Condition]:
     """Cut all edge sets of `layer_masks` together, and each one with the path through CLS closed, in every layer."""
-    if spec.controls is None:
-        return []
+    assert spec.controls is not None
     cfg, layout = model.cfg, model.layout  # pyright: ignore
     edges, controls = spec.layer_edges(cfg.n_layers, cfg.n_heads, layout), []  # pyright: ignore
     if spec.controls.superset and len(edges) > 1:
@@ -158,10 +157,6 @@ def is_random_cut(one: Condition) -> bool:
 
 def _of_head(one: Condition) -> bool:
     return one.tags.get("mode") == HEAD
-
-
-def _place(one: Condition) -> tuple[int, int]:
-    return int(one.tags["layer"]), int(one.tags["head"])
 
 
 def _only_cuts(one: Condition) -> bool:

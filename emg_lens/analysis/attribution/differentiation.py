@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from emg_lens.analysis.attribution.question import Question
+from emg_lens.analysis.attribution.question import ONE_AT_A_TIME, Question
 from emg_lens.hooks import DeadHookError, cut, edges_from_mask, none
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import PATTERN, SCORES, Place, attention_paths
 from emg_lens.hooks.verification.probe import find_intervention_point
+from emg_lens.validation import ArgumentError
 
 Edit = Callable[[Place, Tensor, Tensor], Tensor]
 """Computes the attention weights that the model uses, from a place, its scores and its own weights."""
@@ -71,9 +72,14 @@ def differentiate(
     own += [(f"{path}.{SCORES}", keep_scores(place)) for place, path in paths.items()]
     own += [(f"{path}.{PATTERN}", use_pattern(place)) for place, path in paths.items()]
     model: Any = question.model
-    with evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
+    with ONE_AT_A_TIME, evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
         with model.hooks(fwd_hooks=[*hooks, *own]):
             metric = question.metric_of(model(x), y)
+        if not metric.requires_grad:
+            raise ArgumentError(
+                "the metric has no gradient with respect to attention weights; use a metric of torch operations such as"
+                " 'margin', or a method that only cuts edges (cut, contexts, shapley)"
+            )
         gradients = torch.autograd.grad(metric.sum(), list(taps.values()), allow_unused=True)
     question.passes.forward += len(x)
     question.passes.backward += len(x)
@@ -94,7 +100,7 @@ def record(question: Question, x: Tensor, names: Sequence[str] = ()) -> dict[str
     wanted = {f"{path}.{name}" for path in paths.values() for name in (PATTERN, *names)}
     model: Any = question.model
     closed = none() if question.closed is None else edges_from_mask(question.closed)
-    with evaluating(model), torch.no_grad(), model.hooks(fwd_hooks=cut(model, closed, question.layout)):
+    with ONE_AT_A_TIME, evaluating(model), torch.no_grad(), model.hooks(fwd_hooks=cut(model, closed, question.layout)):
         _, cache = model.run_with_cache(x, names_filter=lambda name: name in wanted)
     question.passes.forward += len(x)
     return {name: cache[name] for name in wanted}
@@ -102,7 +108,8 @@ def record(question: Question, x: Tensor, names: Sequence[str] = ()) -> dict[str
 
 def checked_paths(question: Question) -> dict[Place, str]:
     """Return the path of the attention in every layer, after a check that hooks on the scores have an effect there."""
-    paths = attention_paths(question.model)
+    scored = {place for place, mask in question.split(question.candidates).items() if mask.any()}
+    paths = {place: path for place, path in attention_paths(question.model).items() if place in scored}
     point = find_intervention_point(question.model, question.layout, question.x[:1], layers=paths, hooks_only=True)
     plain = all(facts.plain_softmax for facts in point.facts.values())
     if point.name != "scores" or not plain:

@@ -69,6 +69,8 @@ def group_edges(
 def _named_groups(
     by: Mapping[str, EdgeSet], candidates: Bool[np.ndarray, "layer head dest src"], layout: TokenLayout
 ) -> EdgeGroups:
+    if not by:
+        raise EdgeError("by is empty; expected edge sets by name, {'fusion': cross_modal()}")
     index = np.full(candidates.shape, -1)
     for number, (name, edges) in enumerate(by.items()):
         if not isinstance(edges, EdgeSet):

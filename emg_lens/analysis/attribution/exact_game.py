@@ -15,6 +15,10 @@ CLEAR = 0.05
 """Interactions below this fraction of the range of the game are not named."""
 
 
+ROUNDING = 1e-5
+"""Differences below this fraction of the metric are rounding errors of single precision."""
+
+
 @dataclass(frozen=True, eq=False)
 class ExactGame:
     """The metric of the model for every set of groups that are kept; all other candidates are cut.
@@ -62,9 +66,9 @@ class ExactGame:
             s, weight = _sets_without((i, j), n)
             gain = weight @ (v[s | 1 << i | 1 << j] - v[s | 1 << i] - v[s | 1 << j] + v[s])
             error = stats.sem(gain) if len(gain) > 1 else np.nan
-            width = stats.t.ppf(0.975, len(gain) - 1) * error if len(gain) > 1 else 0.0
+            width = stats.t.ppf(0.975, len(gain) - 1) * error if len(gain) > 1 else np.inf
             size = abs(gain.mean())
-            clear = size > width and size >= CLEAR * (mean.max() - mean.min()) > 0
+            clear = size > width and size >= max(CLEAR * (mean.max() - mean.min()), ROUNDING * np.abs(mean).max()) > 0
             gate = ("AND" if gain.mean() > 0 else "OR") if clear else ""
             rows.append((self.groups[i], self.groups[j], gain.mean(), error, gate))
         return pd.DataFrame(rows, columns=["a", "b", "interaction", "standard_error", "gate"])

@@ -20,12 +20,19 @@ COLOURS, POSITIVE, NEGATIVE, NO_EDGE = "PuOr_r", "#B35806", "#542788", "#D3D6DB"
 METRICS = {"margin": "margin", "log_prob": "log-probability", "negative_squared_error": "negative squared error"}
 QUANTITIES = {
     "attention": "attention weight",
-    "rollout": "share in attention rollout",
+    "rollout": "part of the attention rollout",
     "value_norm": "norm of the written vector",
     "chefer": "relevance",
     "gate_gradient": "slope of the {} in the gate",
+    "cut": "drop of the {}",
+    "shared_gates": "part of the drop of the {}",
+    "shapley": "part of the drop of the {}",
+    "contexts": "mean drop of the {} in random contexts",
+    "first_order": "predicted drop of the {}",
+    "input_gradients": "predicted drop of the {}",
+    "relp": "predicted drop of the {}",
 }
-"""What the scores of some methods are; all others are drops of the metric."""
+"""What the scores of a method are."""
 
 
 @checked
@@ -62,7 +69,7 @@ def plot_attribution(result: Any, ax: Axes | None = None) -> Figure:
 
 def _quantity(result: Any) -> str:
     metric = getattr(result.question.metric, "__name__", "metric")
-    return QUANTITIES.get(result.audit["method"], "drop of the {}").format(METRICS.get(metric, "metric"))
+    return QUANTITIES.get(result.audit["method"], "score ({})").format(METRICS.get(metric, "metric"))
 
 
 def _bars(result: Any, ax: Axes) -> None:
@@ -116,6 +123,7 @@ def _maps(result: Any) -> Figure:
     bar.outline.set_visible(False)  # pyright: ignore
     bar.ax.tick_params(labelsize=7)
     bar.set_label(_quantity(result) + (", sum over heads" if "head" in table else ""), fontsize=8)
+    figure.suptitle(f"{result.audit['method']}, mean over {len(result.question.x)} trials", fontsize=9)
     figure.supxlabel("source (is read); grey: no score", fontsize=9)
     figure.supylabel("destination (reads)", fontsize=9)
     return figure
@@ -161,4 +169,5 @@ def _numbers(panel: Axes, grid: Float[np.ndarray, "dest src"], most: float) -> N
     for (dest, src), value in np.ndenumerate(grid):
         if np.isfinite(value):
             colour = "white" if abs(value) > 0.65 * most else "black"
-            panel.text(src, dest, f"{value:.{decimals}f}", ha="center", va="center", fontsize=7, color=colour)
+            text = f"{round(value, decimals) + 0:.{decimals}f}"  # + 0 turns -0 into 0
+            panel.text(src, dest, text, ha="center", va="center", fontsize=7, color=colour)

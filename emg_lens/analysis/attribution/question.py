@@ -1,5 +1,6 @@
 """The question of an attribution: the model, the trials, the metric, and which edges get scores."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,13 +17,18 @@ from emg_lens.hooks import EdgeError, EdgeSet, edges_from_mask, none
 from emg_lens.hooks.deletion import by_place
 from emg_lens.hooks.hook_points import Place
 from emg_lens.layout import TokenLayout
+from emg_lens.models.declarations import why_undeclared
+from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.live_edges import reach
 from emg_lens.sweeps.settings import check_inputs
 from emg_lens.sweeps.target import Target, target_of
+from emg_lens.validation import short
 
 CONDITIONS_A_SWEEP = 256
+ONE_AT_A_TIME = threading.RLock()
+"""Threads wait for each other, because the hooks of one would act in the forward of another."""
 MOST_VALUES = 2**24
 """Largest number of attention values of all layers in one forward with gradients."""
 
@@ -67,14 +73,27 @@ class Question:
     on_progress: Callable[[float], None] | None = None
     closed: Bool[np.ndarray, "layer head dest src"] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.y, Tensor) or not self.y.ndim or len(self.y) != len(self.x):
+            n = len(self.y) if isinstance(self.y, Tensor) and self.y.ndim else short(self.y)
+            raise EdgeError(f"y has {n} targets for {len(self.x)} trials; expected a tensor with one target per trial")
+
     def without(self, closed: Bool[np.ndarray, "layer head dest src"]) -> "Question":
         """Return the same question for the model with these edges cut; they get the score 0."""
+        closed = closed if self.closed is None else closed | self.closed
         return replace(self, candidates=self.candidates & ~closed, closed=closed, passes=Passes())
 
     @property
     def layout(self) -> TokenLayout:
         """The layout of the tokens."""
         return self.target.layout
+
+    @property
+    def readout(self) -> Int[Tensor, " position"]:
+        """Positions that are read; all positions if the model does not declare them."""
+        if isinstance(self.model, HookedBiosignalEncoder) and why_undeclared(self.model, "readout_positions") is None:
+            return self.model.readout_positions
+        return self.target.readout
 
     def batches(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Yield inputs and targets of batches of trials, small enough to keep all attention patterns."""
@@ -103,10 +122,11 @@ class Question:
         cuts, values = iter(cuts), np.empty((n_cuts, len(self.x)))
         for first in range(0, n_cuts, CONDITIONS_A_SWEEP):
             conditions = [Condition(f"cut {i}", one) for i, one in enumerate(islice(cuts, CONDITIONS_A_SWEEP), first)]
-            result = sweep(self.model, self.x, conditions, layout=self.layout)
+            with ONE_AT_A_TIME:
+                result = sweep(self.model, self.x, conditions, layout=self.layout)
             for i, one in enumerate(conditions, first):
                 values[i] = self.metric_of(result.logits[one.name], self.y.cpu()).double().numpy()
-            if self.on_progress is not None:
+            if self.on_progress is not None and n_cuts > 2:  # not for the bounds
                 self.on_progress((first + len(conditions)) / n_cuts)
         self.passes.forward += n_cuts * len(self.x)
         return values
@@ -157,8 +177,6 @@ def make_question(
 ) -> Question:
     """Make the question, after a check of the arguments."""
     check_inputs(x, None)
-    if not isinstance(y, Tensor) or len(y) != len(x):
-        raise EdgeError(f"y has {len(y)} targets for {len(x)} trials; expected a tensor with one target per trial")
     target = target_of(model, layout)
     shape = (target.layout, target.n_layers, target.n_heads)
     no_cut = torch.zeros(target.n_layers, target.n_heads, len(target.layout), len(target.layout), dtype=torch.bool)
@@ -168,7 +186,7 @@ def make_question(
     if target.permanent_mask is not None:
         candidates = candidates & ~target.permanent_mask
     if not candidates.any():
-        raise EdgeError(f"floor={floor} holds every live edge of this model; expected a smaller floor")
+        raise EdgeError(f"no live attention edge of this model is outside floor={floor}; nothing can be scored")
     groups = group_edges(by, candidates.numpy(), target.layout)
     in_groups = candidates.numpy() if not isinstance(by, Mapping) else groups.index >= 0
     return Question(

@@ -23,11 +23,12 @@ class Attribution:
 
     Attributes:
         table: One row per group of edges: `edge` (its name), `layer`, `head` (with `by="head"`), `dest`, `src`,
-            `score` (mean over trials, in units of the metric) and `standard_error` over trials.
+            `score` (mean over trials; its unit depends on the method) and `standard_error` over trials. `layer` counts
+            from 0; names count layers from L1.
         audit: The method, the metric of the unmasked model (`full`) and with all candidates cut (`all_cut`), the number
             of candidate edges and of groups, `completeness_error` (sum of the scores divided by `full - all_cut`, minus
             1; NaN for a method that does not promise a sum), forward and backward passes over the trials, `ties`
-            (groups with a score below 1e-4 of the range), and one sentence on what the method cannot see.
+            (groups with a score near 0, below 1e-4 of the range), and one sentence on what the method cannot see.
         trial_scores: Score of every group for every trial.
         question: The question.
         exact_game: See `game`; only with method `shapley`.
@@ -65,7 +66,8 @@ class Attribution:
         """Draw the scores: one panel per layer, destinations in rows and sources in columns.
 
         Args:
-            ax: Axes for a bar chart of the 20 largest scores; default: a new figure with one heat map per layer.
+            ax: Axes for bars of the 20 scores with the largest absolute values; default: a new figure with one heat map
+                per layer, in which the scores of heads are summed.
         """
         from emg_lens.analysis.attribution.figures import plot_attribution
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.analysis.attribution import methods as _methods  # noqa: F401 - registers the methods
 from emg_lens.analysis.attribution.edge_groups import Granularity
 from emg_lens.analysis.attribution.method import METHODS, AttributionMethod
-from emg_lens.analysis.attribution.question import Question, make_question
+from emg_lens.analysis.attribution.question import ONE_AT_A_TIME, Question, make_question
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.trial_metrics import TrialMetric
 from emg_lens.hooks import EdgeSet, self_edges
@@ -79,13 +80,15 @@ def attribute(
         >>> abs(result.audit["completeness_error"]) < 0.05  # the scores sum to full - all_cut
         True
     """
-    question = make_question(model, x, y, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress)
     chosen = METHODS[method] if isinstance(method, str) else method
-    started = time.perf_counter()
-    scores = chosen.scores(question) if isinstance(chosen, AttributionMethod) else chosen(question)
-    seconds = time.perf_counter() - started
-    name = method if isinstance(method, str) else getattr(chosen, "__name__", type(chosen).__name__)
-    return attribution_of(question, name, chosen, scores, seconds)
+    own_name = getattr(chosen, "__name__", type(chosen).__name__)
+    registered = [known for known in METHODS.names() if type(METHODS[known]) is type(chosen)]
+    name = method if isinstance(method, str) else next(iter(registered), own_name)
+    with ONE_AT_A_TIME, torch.inference_mode(False):
+        question = make_question(model, x, y, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress)
+        started = time.perf_counter()
+        scores = chosen.scores(question) if isinstance(chosen, AttributionMethod) else chosen(question)
+        return attribution_of(question, name, chosen, scores, time.perf_counter() - started)
 
 
 def attribution_of(question: Question, name: str, method: Any, scores: Any, seconds: float) -> Attribution:
@@ -119,7 +122,7 @@ def attribution_of(question: Question, name: str, method: Any, scores: Any, seco
             "forward_passes": forward,
             "backward_passes": backward,
             "seconds": seconds,
-            "ties": int((np.abs(mean) < TIE * abs(full - all_cut)).sum()),
+            "ties": int((np.abs(mean) <= TIE * abs(full - all_cut)).sum()),
             "cannot_see": getattr(method, "cannot_see", "not stated by this method"),
         }
     )

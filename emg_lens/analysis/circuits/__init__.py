@@ -1,1 +1,1 @@
-"""Circuits: smallest sets of attention edges that keep a model's decision."""
+"""Circuits: minimal sets of attention edges that keep a model's decision."""

@@ -1,4 +1,4 @@
-"""A circuit: the smallest sets of attention edges that keep the metric, and what they keep on other trials."""
+"""A circuit: minimal sets of attention edges that keep the metric, and what they keep on other trials."""
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic import NonNegativeInt
 from torch import Tensor
 
 from emg_lens.analysis.attribution.exact_game import ExactGame
 from emg_lens.analysis.attribution.methods.shapley import MOST_GROUPS
 from emg_lens.analysis.attribution.question import Passes, Question
+from emg_lens.analysis.attribution.trial_metrics import margin, name_of_metric
 from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.hooks import EdgeSet, none
-from emg_lens.layout import CLS
-from emg_lens.validation import ArgumentError
+from emg_lens.validation import ArgumentError, checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,10 +30,12 @@ class Circuit:
 
     Attributes:
         table: One row per group of edges in a route: `edge`, where it is, its `score` in the ranking, the number of
-            `routes` that contain it, and whether it is `necessary` (in every known route).
+            `routes` that contain it, and whether it is `necessary` (in every route; missing if `limit_hit`). `layer`
+            counts from 0; names count layers from L1.
         runs: Number of sets of edges that the search ran.
         limit_hit: Whether the search stopped at the limit, so that there may be more routes; also with
-            `all_routes=False`.
+            `all_routes=False`. If it is false, routes can still be missing where the metric is not monotone
+            (docs/attribution.md §5).
         keep: Fraction of the metric's range that a route must keep.
     """
 
@@ -51,7 +54,7 @@ class Circuit:
 
     @property
     def routes(self) -> tuple[EdgeSet, ...]:
-        """Every minimal set: each keeps the metric alone, and no part of it does."""
+        """The sets of the search: each keeps the metric alone, and does not without any one of its groups."""
         return tuple(self._edges(one) for one in self.members)
 
     @property
@@ -61,19 +64,29 @@ class Circuit:
 
     @property
     def necessary(self) -> EdgeSet:
-        """The edges that are in every known route. Unless `limit_hit`, the metric is lost without one of them."""
+        """The edges in every route of the search.
+
+        Raises:
+            ArgumentError: The search stopped at its limit, so that not all routes are known.
+        """
+        if self.limit_hit:
+            raise ArgumentError(
+                f"the search stopped at {len(self.members)} routes, so it is unknown which edges are in every route;"
+                " search with all_routes=True and a larger limit"
+            )
         return self._edges(frozenset.intersection(*self.members))
 
     @property
     def negative(self) -> EdgeSet:
-        """Edges that lower the metric: cutting one of them alone raises it. They are in no route."""
+        """Edges that lower the metric: cutting one of them alone raises it. Needs a ranking with signs."""
         return self._edges(self.negative_members)
 
     def on(self, x: Tensor, y: Tensor) -> Question:
         """Return the question of this circuit for other trials."""
         return replace(self.question, x=x, y=y, passes=Passes())
 
-    def evaluate(self, x: Tensor, y: Tensor, *, seed: int = 0) -> pd.DataFrame:
+    @checked
+    def evaluate(self, x: Tensor, y: Tensor, *, seed: NonNegativeInt = 0) -> pd.DataFrame:
         """Measure the circuit on other trials, for example test trials.
 
         Args:
@@ -83,15 +96,17 @@ class Circuit:
 
         Returns:
             One row per set of kept edges: the unmasked model, every route, all routes together, the model without
-            them, random circuits of the same size in the same layers (mean of 20), and all candidates cut. Columns:
+            them, random circuits of the same size (mean of 20), and all candidates cut. The random circuits have as
+            many groups in every layer and none of the circuit; NaN if a layer has too few other groups. Columns:
             `kept`, number of `groups`, `metric` (mean over trials), its `standard_error`, `fraction` (of the range
-            between all cut and unmasked), and `accuracy` if the metric is the margin.
+            between all cut and unmasked; NaN if the metric does not fall), and `accuracy` (NaN if the metric is not
+            the margin).
         """
         question = self.on(x, y)
         n = len(question.groups)
         union, every = frozenset().union(*self.members), frozenset(range(n))
         rng = np.random.default_rng(seed)
-        random = [self._random(union, rng) for _ in range(RANDOM_CIRCUITS)]
+        random = self._random(union, rng)
         sets = [*self.members, union, every - union, *random]
         kept = [np.isin(np.arange(n), sorted(one)) for one in sets]
         values = np.concatenate([question.bounds, question.with_kept(kept)])
@@ -99,15 +114,17 @@ class Circuit:
         names = [f"route {number}" for number in range(1, n_routes + 1)]
         names += ["all routes", "without the routes"]
         rows = [("unmasked model", n, values[0]), *zip(names, map(len, sets), values[2:], strict=False)]
-        rows.append(("random circuits of the same size", len(union), values[2 + len(names) :].mean(0)))
+        of_random = values[2 + len(names) :] if random else np.full((1, len(x)), np.nan)
+        rows.append(("random circuits of the same size", len(union), of_random.mean(0)))
         rows.append(("all candidates cut", 0, values[1]))
         table = pd.DataFrame([_row(name, size, metric) for name, size, metric in rows])
         full, all_cut = table["metric"].iloc[0], table["metric"].iloc[-1]
-        table["fraction"] = (table["metric"] - all_cut) / (full - all_cut) if full != all_cut else np.nan
-        if question.metric.__name__ == "margin":
-            accuracy = (values > 0).mean(1)
-            own = [accuracy[0], *accuracy[2 : 2 + len(names)]]
-            table["accuracy"] = [*own, accuracy[2 + len(names) :].mean(), accuracy[1]]
+        table["fraction"] = (table["metric"] - all_cut) / (full - all_cut) if full > all_cut else np.nan
+        accuracy = (values > 0).mean(1)
+        own = [accuracy[0], *accuracy[2 : 2 + len(names)]]
+        table["accuracy"] = [*own, (of_random > 0).mean() if random else np.nan, accuracy[1]]
+        if question.metric is not margin:
+            table["accuracy"] = np.nan
         return table
 
     def interactions(self) -> pd.DataFrame:
@@ -115,7 +132,8 @@ class Circuit:
 
         Returns:
             One row per pair: `a`, `b`, `interaction` (Shapley interaction index, in units of the metric),
-            `standard_error`, and `gate`: `"AND"` (both are needed), `"OR"` (they replace each other) or empty.
+            `standard_error`, and `gate`: `"AND"` (both are needed), `"OR"` (they replace each other), or empty if
+            the interaction is not clear (its 95 % interval over trials contains 0, or it is small).
 
         Raises:
             ArgumentError: The routes have more than 12 groups.
@@ -145,35 +163,42 @@ class Circuit:
 
     def __str__(self) -> str:
         table, sizes = self.question.groups.table, sorted({len(one) for one in self.members})
-        noun = "edges" if "head" in table else "channel edges" if self._by_channel else "groups of edges"
-        size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        metric = self.question.metric.__name__.replace("_", " ")
-        kept = f"at least {100 * self.keep:.3g} % of the {metric} when all other {noun} are cut"
+        single = int(self.question.candidates.sum()) == len(table)
+        noun = "edge" if single else "channel edge" if self._by_channel else "group"
+        size = " to ".join(dict.fromkeys([str(sizes[0]), str(sizes[-1])]))
+        each = f"{size} {noun}{'s' if sizes[-1] > 1 else ''} of {len(table)} candidates"
+        metric = name_of_metric(self.question.metric)
+        kept = f"at least {100 * self.keep:.3g} % of the {metric}'s range (0 % = all candidates cut, 100 % = unmasked)"
+        more = "; the search stopped, there may be other routes" if self.limit_hit else ""
         if len(self.members) == 1:
-            return f"{size} of {len(table)} {noun} keep {kept}"
-        more = " (or more: the search stopped at its limit)" if self.limit_hit else ""
-        return f"Each of {len(self.members)} routes{more} of {size} of {len(table)} {noun} keeps {kept}"
+            return f"Circuit of {each}: alone it keeps {kept}{more}"
+        return f"{len(self.members)} routes ({each}): each alone keeps {kept}{more}"
 
     @property
     def _by_channel(self) -> bool:
-        """Whether every group connects two channels."""
+        """Whether groups connect channels."""
         table, layout = self.question.groups.table, self.question.layout
-        return "dest" in table and not set(table["dest"]) <= {*layout.modalities, CLS}
+        channels = {f"{group}.{channel}" for group, channel in zip(layout.group, layout.channel, strict=True)}
+        return "dest" in table and not channels.isdisjoint(table["src"])
 
     def _edges(self, elements: Elements) -> EdgeSet:
         if not elements:
             return none()
         return self.question.groups.edges(np.isin(np.arange(len(self.question.groups)), sorted(elements)))
 
-    def _random(self, like: Elements, rng: np.random.Generator) -> Elements:
-        """Choose as many other groups in each layer."""
+    def _random(self, like: Elements, rng: np.random.Generator) -> list[Elements]:
+        """Choose random circuits with as many groups in every layer and none of these; none if there are too few."""
         table = self.question.groups.table
         layer = table["layer"].to_numpy() if "layer" in table else np.zeros(len(table), int)
-        chosen: set[int] = set()
-        for one in set(layer[sorted(like)]):
-            n_here = sum(layer[i] == one for i in like)
-            chosen |= set(rng.choice(np.flatnonzero(layer == one), n_here, replace=False).tolist())
-        return frozenset(chosen)
+        own = np.isin(np.arange(len(table)), sorted(like))
+        layers, sizes = np.unique(layer[own], return_counts=True)
+        others = [np.flatnonzero((layer == one) & ~own) for one in layers]
+        if any(len(some) < size for some, size in zip(others, sizes, strict=True)):
+            return []
+        return [
+            frozenset(int(i) for some, n in zip(others, sizes, strict=True) for i in rng.choice(some, n, replace=False))
+            for _ in range(RANDOM_CIRCUITS)
+        ]
 
 
 def _row(name: str, size: int, metric: Float[np.ndarray, " trial"]) -> dict[str, str | float]:

@@ -33,13 +33,15 @@ def draw_circuit(circuit: Any, ring: str | None = None) -> Figure:
         figure = Figure(figsize=(7.1, min(1.6 + 0.16 * len(names), 7.5)), layout="constrained")
         _over_layers(figure.subplots(), edges, names, n_layers)
     else:
-        own = [name for name in names if name.rpartition(".")[0] == ring]
+        known = list(circuit.question.layout.modalities)
+        own = [name for name in names if name.rpartition(".")[0] == ring in known]
         if not own:
-            known = [group for group in circuit.question.layout.modalities]
-            raise ArgumentError(f"ring={ring!r}; expected a modality with tokens of channels, one of {known}")
+            if ring in known:
+                raise ArgumentError("a ring shows edges between channels; search with by='channel' or by='head'")
+            raise ArgumentError(f"ring={ring!r}; expected a modality, one of {known}")
         n_rows = -(-n_layers // RINGS_A_ROW)
         n_columns = -(-n_layers // n_rows)
-        figure = Figure(figsize=(2.37 * n_columns, 0.8 + 2.5 * n_rows), layout="constrained")
+        figure = Figure(figsize=(max(2.37 * n_columns, 4.8), 0.8 + 2.5 * n_rows), layout="constrained")
         panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
         for axes in panels:
             axes.axis("off")
@@ -57,20 +59,22 @@ def _drawn_edges(circuit: Any) -> pd.DataFrame:
     table = circuit.question.groups.table
     if "dest" not in table:
         raise ArgumentError("a circuit of named groups of edges has no figure; use by='modality', 'channel' or 'head'")
-    negative = table.iloc[sorted(circuit.negative_members)].assign(kind=LOWERS, score=np.nan)
+    negative = table.iloc[sorted(circuit.negative_members.difference(*circuit.members))].assign(
+        kind=LOWERS, score=np.nan
+    )
     n_routes = len(circuit.members)
     of_route = {name: k for k, one in enumerate(circuit.members) for name in table["edge"].iloc[sorted(one)]}
 
     def kind(row: dict[Any, Any]) -> str:
-        if row["necessary"]:
+        if row["routes"] == n_routes:
             return ONLY if n_routes == 1 else EVERY
-        return f"route {of_route[row['edge']] + 1}" if row["routes"] == 1 and n_routes <= len(ROUTES) else SOME
+        return f"only in route {of_route[row['edge']] + 1}" if row["routes"] == 1 and n_routes <= len(ROUTES) else SOME
 
     kinds = [kind(row) for row in circuit.table.to_dict("records")]
     routes = circuit.table.assign(kind=kinds)
     edges = pd.concat([routes, negative] if len(negative) else [routes], ignore_index=True)
-    size = edges["score"].abs().fillna(0)
-    return edges.assign(width=0.9 + 2.4 * size / max(size.max(), 1e-12))
+    size, same = edges["score"].abs().fillna(0), edges.groupby(["layer", "dest", "src"]).cumcount()
+    return edges.assign(width=0.9 + 2.4 * size / max(size.max(), 1e-12), bend=0.08 + 0.16 * same, same=same)
 
 
 def _names(circuit: Any) -> list[str]:
@@ -89,11 +93,7 @@ def _over_layers(axes: Axes, edges: pd.DataFrame, names: list[str], n_layers: in
         axes.plot(range(n_layers + 1), [row[name]] * (n_layers + 1), color=QUIET, lw=0.5, marker="o", ms=2, zorder=0)
     for edge in edges.to_dict("records"):
         start, stop = (edge["layer"], row[edge["src"]]), (edge["layer"] + 1, row[edge["dest"]])
-        _arrow(axes, start, stop, edge)
-        if "head" in edge and len(edges) <= MOST_HEAD_LABELS and not pd.isna(edge["head"]):
-            middle = (0.6 * start[0] + 0.4 * stop[0], 0.6 * start[1] + 0.4 * stop[1])
-            axes.annotate(f"H{int(edge['head'])}", middle, fontsize=SIZE - 1.5, ha="center", va="center",
-                          bbox={"fc": "white", "ec": "none", "pad": 0.4})  # fmt: skip
+        _arrow(axes, start, stop, edge, len(edges))
     labelled = [name for name in names if len(names) <= MOST_LABELS or name in drawn]
     axes.set_yticks([row[name] for name in labelled], labelled, fontsize=SIZE - 0.5)
     for label in axes.get_yticklabels():
@@ -121,9 +121,10 @@ def _on_ring(axes: Axes, edges: pd.DataFrame, ring: list[str], others: list[str]
         if name in ring or name == CLS or name in drawn:
             offset = (15 * x, 9 * y) if name in ring else (9, -6) if name == CLS else (0, -8)
             axes.annotate(name, (x, y), offset, textcoords="offset points", ha="center", va="center",
-                          fontsize=SIZE - 1.5, color="black" if name in drawn else GREY)  # fmt: skip
+                          fontsize=SIZE - 1.5, color="black" if name in drawn else GREY,
+                          rotation=60 if name in below and len(below) > 6 else 0)  # fmt: skip
     for edge in edges.to_dict("records"):
-        _arrow(axes, at[edge["src"]], at[edge["dest"]], edge)
+        _arrow(axes, at[edge["src"]], at[edge["dest"]], edge, len(edges))
     axes.set_aspect("equal")
     axes.set_xlim(-1.45, 1.45)
     axes.set_ylim(-1.95 if below else -1.45, 1.45)
@@ -135,19 +136,28 @@ def _circle() -> Any:
     return Circle((0, 0), 1, fill=False, ec=QUIET, lw=0.6)
 
 
-def _arrow(axes: Axes, start: tuple[float, float], stop: tuple[float, float], edge: dict[Any, Any]) -> None:
+def _arrow(
+    axes: Axes, start: tuple[float, float], stop: tuple[float, float], edge: dict[Any, Any], n_edges: int
+) -> None:
+    """Draw an edge, and name its head if there are few edges; edges of several heads bend differently."""
     colour, line = _look(edge["kind"])
     arrow = FancyArrowPatch(
         start, stop, arrowstyle="-|>", mutation_scale=7, shrinkA=3, shrinkB=3, color=colour, lw=edge["width"], ls=line,
-        connectionstyle="arc3,rad=0.08", zorder=2,
+        connectionstyle=f"arc3,rad={edge['bend']}", zorder=2,
     )  # fmt: skip
+    arrow.set_clip_on(False)
     axes.add_patch(arrow)
+    if "head" in edge and n_edges <= MOST_HEAD_LABELS and not pd.isna(edge["head"]):
+        part = 0.35 + 0.15 * (edge["same"] % 3)
+        place = ((1 - part) * start[0] + part * stop[0], (1 - part) * start[1] + part * stop[1])
+        axes.annotate(f"H{int(edge['head'])}", place, fontsize=SIZE - 1.5, ha="center", va="center",
+                      bbox={"fc": "white", "ec": "none", "pad": 0.4})  # fmt: skip
 
 
 def _look(kind: str) -> tuple[str, Any]:
     """Return the colour and the line style of a kind of edges."""
-    if kind.startswith("route "):
-        return ROUTES[int(kind.split()[1]) - 1], "-"
+    if kind.startswith("only in route "):
+        return ROUTES[int(kind.split()[-1]) - 1], "-"
     return {EVERY: (NECESSARY, "-"), ONLY: (NECESSARY, "-"), SOME: (IN_SOME, "-"), LOWERS: (NEGATIVE, (0, (3, 1.5)))}[
         kind
     ]
@@ -155,4 +165,5 @@ def _look(kind: str) -> tuple[str, Any]:
 
 def _legend(edges: pd.DataFrame) -> list[Line2D]:
     kinds = sorted(edges["kind"].unique(), key=lambda kind: (kind == LOWERS, kind))
-    return [Line2D([], [], color=_look(kind)[0], ls=_look(kind)[1], lw=2, label=kind) for kind in kinds]
+    lines = [Line2D([], [], color=_look(kind)[0], ls=_look(kind)[1], lw=2, label=kind) for kind in kinds]
+    return [*lines, Line2D([], [], lw=0, label="thicker: higher score in the unmasked model")]

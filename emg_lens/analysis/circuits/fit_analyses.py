@@ -12,12 +12,12 @@ from torch import Tensor
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.run import attribute
 from emg_lens.analysis.circuits.circuit import Circuit
+from emg_lens.analysis.circuits.kept_sets import NoDropError
 from emg_lens.analysis.circuits.search import find_circuit
 from emg_lens.analysis.fit_analysis import AnalysisError, FitAnalysis
 from emg_lens.data.batch import Batch
 from emg_lens.layout import CLS
 from emg_lens.sweeps.conditions import Condition
-from emg_lens.validation import ArgumentError
 
 SEARCH_TRIALS, TEST_TRIALS = 64, 256
 """Numbers of evenly spaced training trials for the search, and of test trials for the evaluation."""
@@ -51,9 +51,7 @@ class CircuitAnalysis(FitAnalysis):
         try:
             ranking = attribute(model, x, y, by="channel", metric=metric)
             circuit = find_circuit(model, x, y, rank=ranking, all_routes=False)
-        except ArgumentError as error:
-            if "expected a drop" not in str(error):
-                raise
+        except NoDropError:
             return pd.DataFrame(columns=columns)
         tested = _some(batch.x, TEST_TRIALS), _some(_targets(batch), TEST_TRIALS)
         in_circuit = np.isin(np.arange(len(ranking.table)), sorted(circuit.members[0]))
@@ -100,7 +98,7 @@ class HeadRolesAnalysis(FitAnalysis):
             "second_half": result.trial_scores[1::2].mean(0) if len(result.trial_scores) > 1 else np.nan,
         }
         rows = table[["layer", "head"]].assign(kind=kind, **values)
-        return rows.groupby(["layer", "head", "kind"], as_index=False).sum()
+        return rows.groupby(["layer", "head", "kind"], as_index=False).sum(min_count=1)
 
 
 def _attribution(model: Any, batch: Batch, by: Any) -> Attribution:

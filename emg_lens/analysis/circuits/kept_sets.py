@@ -5,9 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from emg_lens.analysis.attribution.exact_game import ROUNDING
 from emg_lens.analysis.attribution.question import Question
 from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.validation import ArgumentError
+
+
+class NoDropError(ArgumentError):
+    """The metric does not fall when all candidate edges are cut."""
 
 
 class KeptSets:
@@ -22,12 +27,13 @@ class KeptSets:
     def __init__(self, question: Question, keep: float) -> None:
         self.question, self.keep = question, keep
         self.full, self.all_cut = (float(value) for value in question.bounds.mean(1))
-        if not self.full > self.all_cut:
-            raise ArgumentError(
+        if not self.full - self.all_cut > ROUNDING * float(np.abs(question.bounds).max()):
+            raise NoDropError(
                 f"the metric is {self.full:.4g} for the unmasked model and {self.all_cut:.4g} with all candidate edges"
                 " cut; expected a drop, because a circuit keeps the metric from falling"
             )
-        self._known: dict[Elements, float] = {}
+        every = frozenset(range(len(question.groups)))
+        self._known: dict[Elements, float] = {every: self.full, frozenset(): self.all_cut}
         self.runs = 0
 
     def fraction(self, sets: Sequence[Elements]) -> Float[np.ndarray, " set"]:
@@ -41,7 +47,7 @@ class KeptSets:
 
     def enough(self, sets: Sequence[Elements]) -> Sequence[bool]:
         """Say for each set whether it keeps the wanted fraction."""
-        return (self.fraction(sets) >= self.keep).tolist()
+        return (self.fraction(sets) >= self.keep - ROUNDING).tolist()
 
     def selection(self, elements: Elements) -> np.ndarray:
         """Return the elements as truth values, one per group."""

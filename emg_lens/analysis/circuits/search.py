@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -57,9 +59,10 @@ def find_circuit(
         keep: Fraction of the range that a sufficient set keeps.
         by: What is kept or cut as one group, as for `attribute`.
         rank: The attribution method that ranks the groups, or its result (then `by`, `metric`, `floor` and `layout` are
-            those of the result). A better ranking needs fewer runs. All sets are confirmed by cuts.
+            those of the result). A better ranking needs fewer runs. It also decides which of
+            several sets comes first. All sets are confirmed by cuts.
         all_routes: Whether to search for all minimal sets, or only for one. A trained model can have very many.
-        limit: Largest number of sets.
+        limit: Largest number of sets. `limit_hit` says whether there is a further one.
         metric: The metric, as for `attribute`.
         floor: Edges that are never cut.
         layout: Meaning of the token positions; default `model.layout`.
@@ -83,7 +86,7 @@ def find_circuit(
         ['L2 emg.2 → acc.0', 'L2 emg.4 → emg.6', 'L3 acc.0 → cls', 'L3 emg.6 → cls']
     """
     check_fraction(keep)
-    method = rank
+    method = rank if isinstance(rank, str) else rank.audit["method"]
     if not isinstance(rank, Attribution):
         rank = attribute(
             model, x, y, method=rank, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress
@@ -97,9 +100,10 @@ def find_circuit(
     def ranking(left_out: Elements) -> list[int]:
         """Rank the other groups, in the model without these; another route is often silent before."""
         new = scores
-        if left_out and isinstance(method, str):
+        if left_out and method in METHODS:
             closed = question.without(question.groups.mask(kept.selection(left_out)))
-            new = METHODS[method].scores(closed).mean(0).numpy()
+            with torch.inference_mode(False):
+                new = METHODS[method].scores(closed).mean(0).numpy()
         return [i for i in np.argsort(-new, kind="stable").tolist() if i not in left_out]
 
     if all_routes:
@@ -116,7 +120,11 @@ def _circuit(kept: KeptSets, members: list[Elements], limit_hit: bool, scores: F
     union = sorted(frozenset().union(*members), key=lambda i: -scores[i])
     n_routes = [sum(i in one for one in members) for i in union]
     table = groups.table.iloc[union].reset_index(drop=True)
-    table = table.assign(score=scores[union], routes=n_routes, necessary=[n == len(members) for n in n_routes])
+    table = table.assign(
+        score=scores[union],
+        routes=n_routes,
+        necessary=pd.array([pd.NA if limit_hit else n == len(members) for n in n_routes], "boolean"),
+    )
     negative = _negative(kept, scores)
     return Circuit(table, kept.runs, limit_hit, kept.keep, kept.question, tuple(members), negative)
 
@@ -128,6 +136,6 @@ def _negative(kept: KeptSets, scores: Float[np.ndarray, " group"]) -> Elements:
     if not suspected:
         return frozenset()
     rises = question.with_cuts([question.groups.index == i for i in suspected]) - question.bounds[0]
-    mean, error = rises.mean(1), rises.std(1, ddof=1) / np.sqrt(rises.shape[1]) if rises.shape[1] > 1 else 0.0
+    mean, error = rises.mean(1), rises.std(1, ddof=1) / np.sqrt(rises.shape[1]) if rises.shape[1] > 1 else np.inf
     sure = (mean > smallest) & (mean > 3 * error)
     return frozenset(i for i, is_sure in zip(suspected, sure.tolist(), strict=True) if is_sure)

@@ -40,7 +40,7 @@ class CompiledTask:
         y: Labels `[trial]`; both classes are equally frequent.
         truth: The edges that carry the decision.
         negative: Edges that lower the margin; `none()` if there are none.
-        routes: The smallest edge sets that each keep the decision when all other edges, except self-edges, are cut.
+        routes: The minimal edge sets that each keep the decision when all other edges, except self-edges, are cut.
     """
 
     variant: CircuitVariant

@@ -44,7 +44,7 @@ def readout_share(
     The readout is the mean over its positions. Row l holds the share of each position of the output of layer l - 1.
     """
     share = mixing.new_zeros(len(mixing), mixing.shape[-1])
-    share[:, question.target.readout] = 1 / len(question.target.readout)
+    share[:, question.readout] = 1 / len(question.readout)
     shares = [share]
     for layer in reversed(range(mixing.shape[1])):
         shares.append(torch.einsum("bi,bij->bj", shares[-1], mixing[:, layer]))

@@ -26,8 +26,8 @@ class Shapley(AttributionMethod):
 
     complete = True
     cannot_see = (
-        "It cannot see how many routes there are: k groups that replace each other get a k-th of the drop each; the"
-        " interactions show them."
+        "It cannot see how many routes there are: if k groups replace each other, each gets 1/k of the drop;"
+        " `interactions` shows this."
     )
 
     def scores(self, question: Question) -> Float[Tensor, "trial group"]:

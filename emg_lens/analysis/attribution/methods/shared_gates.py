@@ -20,10 +20,10 @@ from emg_lens.validation import check_fields
 class SharedGates(EdgeMethod):
     """Close all candidate edges together, in small steps, and add up what each edge loses on the way.
 
-    With gate g, a candidate edge has the attention weight g A. The floor edges of its row take the rest, in proportion
-    to their own weights F. The score of an edge is the integral from g = 0 to 1 of A (G - mean of G over the floor,
-    weighted with F). The scores sum to the metric of the unmasked model minus the metric with all candidates cut
-    (docs/attribution.md §3; integrated gradients: Sundararajan et al. 2017).
+    With gate g, a candidate edge has the attention weight g A. The other edges of its row (the floor, and edges in no
+    group) take the rest, in proportion to their own weights F. The score of an edge is the integral from g = 0 to 1 of
+    A (G - mean of G over these edges, weighted with F). The scores sum to the metric of the unmasked model minus the
+    metric with all candidates cut (docs/attribution.md §3; integrated gradients: Sundararajan et al. 2017).
 
     Attributes:
         passes: Number of gates for each trial, even; each needs one forward and one backward.
@@ -43,21 +43,20 @@ class SharedGates(EdgeMethod):
     def edge_scores(self, question: Question, x: Tensor, y: Tensor) -> PerPlace:
         """Compute the integral for some trials."""
         candidates = {place: mask.to(x.device) for place, mask in question.split(question.candidates).items()}
-        floor = {place: mask.to(x.device) for place, mask in question.split(question.floor).items()}
         totals: dict[Place, Tensor] = {}
         for gate, weight in zip(*integration_points(self.passes, len(x)), strict=True):
-            on_floor: dict[Place, Tensor] = {}
+            on_others: dict[Place, Tensor] = {}
 
-            def edit(place: Place, scores: Tensor, pattern: Tensor, gate=gate, on_floor=on_floor) -> Tensor:
-                weights = scores.masked_fill(~floor[place], -torch.inf).softmax(-1).nan_to_num(0.0)
-                on_floor[place] = weights.detach()
+            def edit(place: Place, scores: Tensor, pattern: Tensor, gate=gate, on_others=on_others) -> Tensor:
+                weights = scores.masked_fill(candidates[place], -torch.inf).softmax(-1).nan_to_num(0.0)
+                on_others[place] = weights.detach()
                 lost = pattern * candidates[place] * (1 - gate.to(pattern))
                 return pattern - lost + weights * lost.sum(-1, keepdim=True)
 
             derivatives = differentiate(question, x, y, edit=edit)
             for place, gradient in derivatives.gradient.items():
-                to_floor = (on_floor[place] * gradient).sum(-1, keepdim=True)
-                step = weight.to(gradient) * derivatives.pattern[place] * candidates[place] * (gradient - to_floor)
+                to_others = (on_others[place] * gradient).sum(-1, keepdim=True)
+                step = weight.to(gradient) * derivatives.pattern[place] * candidates[place] * (gradient - to_others)
                 totals[place] = totals[place] + step if place in totals else step
         return totals
 
