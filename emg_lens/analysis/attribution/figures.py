@@ -17,22 +17,6 @@ from emg_lens.validation import checked
 N_BARS, N_LABELS, N_NUMBERS, PER_ROW = 20, 20, 6, 5
 """Most bars; most named rows of a map (with more, only modalities are named); most rows with numbers; maps in a row."""
 COLOURS, POSITIVE, NEGATIVE, NO_EDGE = "PuOr_r", "#B35806", "#542788", "#D3D6DB"
-METRICS = {"margin": "margin", "log_prob": "log-probability", "negative_squared_error": "negative squared error"}
-QUANTITIES = {
-    "attention": "attention weight",
-    "rollout": "part of the attention rollout",
-    "value_norm": "norm of the written vector",
-    "chefer": "relevance",
-    "gate_gradient": "slope of the {} in the gate",
-    "cut": "drop of the {}",
-    "shared_gates": "part of the drop of the {}",
-    "shapley": "part of the drop of the {}",
-    "contexts": "mean drop of the {} in random contexts",
-    "first_order": "predicted drop of the {}",
-    "input_gradients": "predicted drop of the {}",
-    "relp": "predicted drop of the {}",
-}
-"""What the scores of a method are."""
 
 
 @checked
@@ -67,11 +51,6 @@ def plot_attribution(result: Any, ax: Axes | None = None) -> Figure:
     return figure
 
 
-def _quantity(result: Any) -> str:
-    metric = getattr(result.question.metric, "__name__", "metric")
-    return QUANTITIES.get(result.audit["method"], "score ({})").format(METRICS.get(metric, "metric"))
-
-
 def _bars(result: Any, ax: Axes) -> None:
     largest = result.table["score"].abs().sort_values(ascending=False, kind="stable").index[:N_BARS]
     rows = result.table.loc[largest]
@@ -87,7 +66,7 @@ def _bars(result: Any, ax: Axes) -> None:
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize=8)
     ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.set_xlabel(f"{_quantity(result)} (mean ± standard error)", fontsize=9)
+    ax.set_xlabel(f"{result.audit['score_is']} (mean ± standard error)", fontsize=9)
     ax.set_title(_title(result), fontsize=10)
 
 
@@ -122,7 +101,7 @@ def _maps(result: Any) -> Figure:
     bar = figure.colorbar(image, ax=panels[: len(layers)], fraction=0.03, pad=0.02)
     bar.outline.set_visible(False)  # pyright: ignore
     bar.ax.tick_params(labelsize=7)
-    bar.set_label(_quantity(result) + (", sum over heads" if "head" in table else ""), fontsize=8)
+    bar.set_label(result.audit["score_is"] + (", sum over heads" if "head" in table else ""), fontsize=8)
     figure.suptitle(f"{result.audit['method']}, mean over {len(result.question.x)} trials", fontsize=9)
     figure.supxlabel("source (is read); grey: no score", fontsize=9)
     figure.supylabel("destination (reads)", fontsize=9)

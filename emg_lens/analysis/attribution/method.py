@@ -17,10 +17,12 @@ class AttributionMethod(ABC):
 
     Attributes:
         complete: Whether the scores sum to the metric of the unmasked model minus the metric with all candidates cut.
+        quantity: What a score is, with `{}` for the name of the metric, for figures and the audit.
         cannot_see: One sentence: which edges get a wrong score.
     """
 
     complete: ClassVar[bool] = False
+    quantity: ClassVar[str] = "score ({})"
     cannot_see: ClassVar[str]
 
     @abstractmethod

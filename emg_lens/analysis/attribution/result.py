@@ -25,10 +25,11 @@ class Attribution:
         table: One row per group of edges: `edge` (its name), `layer`, `head` (with `by="head"`), `dest`, `src`,
             `score` (mean over trials; its unit depends on the method) and `standard_error` over trials. `layer` counts
             from 0; names count layers from L1.
-        audit: The method, the metric of the unmasked model (`full`) and with all candidates cut (`all_cut`), the number
-            of candidate edges and of groups, `completeness_error` (sum of the scores divided by `full - all_cut`, minus
-            1; NaN for a method that does not promise a sum), forward and backward passes over the trials, `ties`
-            (groups with a score near 0, below 1e-4 of the range), and one sentence on what the method cannot see.
+        audit: The method, what its scores are (`score_is`), the metric of the unmasked model (`full`) and with all
+            candidates cut (`all_cut`), the number of candidate edges and of groups, `completeness_error` (sum of the
+            scores divided by `full - all_cut`, minus 1; NaN for a method that does not promise a sum), forward and
+            backward passes over the trials, `ties` (groups with a score near 0, below 1e-4 of the range), and one
+            sentence on what the method cannot see.
         trial_scores: Score of every group for every trial.
         question: The question.
         exact_game: See `game`; only with method `shapley`.

@@ -15,7 +15,7 @@ from emg_lens.analysis.attribution.edge_groups import Granularity
 from emg_lens.analysis.attribution.method import METHODS, AttributionMethod
 from emg_lens.analysis.attribution.question import ONE_AT_A_TIME, Question, make_question
 from emg_lens.analysis.attribution.result import Attribution
-from emg_lens.analysis.attribution.trial_metrics import TrialMetric
+from emg_lens.analysis.attribution.trial_metrics import TrialMetric, name_of_metric
 from emg_lens.hooks import EdgeSet, self_edges
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import ArgumentError, checked, short
@@ -114,6 +114,7 @@ def attribution_of(question: Question, name: str, method: Any, scores: Any, seco
     audit = pd.Series(
         {
             "method": name,
+            "score_is": getattr(method, "quantity", AttributionMethod.quantity).format(name_of_metric(question.metric)),
             "full": full,
             "all_cut": all_cut,
             "candidates": int(question.candidates.sum()),

@@ -10,6 +10,7 @@ from emg_lens.analysis.attribution.question import PerPlace, Question
 class AttentionMass(EdgeMethod):
     """Score each edge with its attention weight, in units of attention and not of the metric."""
 
+    quantity = "attention weight"
     cannot_see = (
         "It cannot see what a value contains or whether anything reads it: an edge with much attention may be unused,"
         " and a used edge may have little attention."

@@ -18,6 +18,7 @@ class Chefer(EdgeMethod):
     all later layers. This is the part of the readout's relevance that passes over the edge.
     """
 
+    quantity = "relevance"
     cannot_see = (
         "It cannot see edges that lower the metric, because negative products are set to 0, and edges that another"
         " route can replace (OR, backup), because their gradient is 0."

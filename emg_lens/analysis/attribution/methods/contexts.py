@@ -38,6 +38,7 @@ class RandomContexts(AttributionMethod):
     keep: Annotated[float, Field(gt=0, lt=1)] = 0.85
     seed: NonNegativeInt = 0
 
+    quantity = "mean drop of the {} in random contexts"
     cannot_see = (
         "It cannot see small effects, because scores are estimated from random cuts; and an edge of a long route gets"
         " less credit, because the other edges of the route are often cut."

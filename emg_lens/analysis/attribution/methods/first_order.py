@@ -18,6 +18,7 @@ class FirstOrder(AttributionMethod):
     added. The result is exact where the metric is linear in the pattern of one row.
     """
 
+    quantity = "predicted drop of the {}"
     cannot_see = (
         "It cannot see an edge that another route can replace (OR, backup): there the gradient is 0 although the edge"
         " is used."

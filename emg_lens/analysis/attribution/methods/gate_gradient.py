@@ -14,6 +14,7 @@ class GateGradient(EdgeMethod):
     (`emg_lens.hooks.gate_edges`), at gate 1: A (G - mean of G over the row, weighted with A).
     """
 
+    quantity = "slope of the {} in the gate"
     cannot_see = (
         "It cannot see an edge that takes nearly all attention of its row, because the gradient of its score is then 0,"
         " and an edge that another route can replace (OR, backup)."

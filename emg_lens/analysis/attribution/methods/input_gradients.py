@@ -29,6 +29,7 @@ class InputGradients(AttributionMethod):
 
     passes: PositiveInt = 8
 
+    quantity = "predicted drop of the {}"
     cannot_see = (
         "It cannot see a route that only works while another route is cut (stand-by, or a second source in the same row"
         " of attention), and its scores depend on the baseline input, zeros."

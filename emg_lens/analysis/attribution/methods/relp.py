@@ -26,6 +26,7 @@ class RelevancePatching(AttributionMethod):
     to input of every activation function, and the attention weights. The drop is then predicted as in `FirstOrder`.
     """
 
+    quantity = "predicted drop of the {}"
     cannot_see = (
         "It cannot see an edge that works by changing later attention weights or by switching a neuron, because both"
         " are held constant, and it cannot see that another route can replace an edge."

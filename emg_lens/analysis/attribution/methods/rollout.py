@@ -21,6 +21,7 @@ class Rollout(EdgeMethod):
     U[readout, dest] · A[dest, src] / (2 · heads), where U is the product of the matrices R of all later layers.
     """
 
+    quantity = "part of the attention rollout"
     cannot_see = (
         "It cannot see the values and the label, and it averages the heads: every edge with attention on a path to the"
         " readout gets a score, whether or not its content is used."

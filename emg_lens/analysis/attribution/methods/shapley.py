@@ -25,6 +25,7 @@ class Shapley(AttributionMethod):
     """
 
     complete = True
+    quantity = "part of the drop of the {}"
     cannot_see = (
         "It cannot see how many routes there are: if k groups replace each other, each gets 1/k of the drop;"
         " `interactions` shows this."

@@ -32,6 +32,7 @@ class SharedGates(EdgeMethod):
     passes: Annotated[int, Field(ge=2, multiple_of=2)] = 8
 
     complete = True
+    quantity = "part of the drop of the {}"
     cannot_see = (
         "It cannot see a route that only works while another route is silent (stand-by): all routes close together, so"
         " that the second route gets too little credit."

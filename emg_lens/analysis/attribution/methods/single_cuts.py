@@ -12,6 +12,7 @@ from emg_lens.analysis.attribution.question import Question
 class SingleCuts(AttributionMethod):
     """Cut each group alone, in one sweep."""
 
+    quantity = "drop of the {}"
     cannot_see = (
         "It cannot see an edge that another route can replace (OR, backup, stand-by): the cut of one route changes"
         " nothing."

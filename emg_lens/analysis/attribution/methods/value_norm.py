@@ -15,6 +15,7 @@ VALUES = "hook_v"
 class ValueNorm(EdgeMethod):
     """Score each edge with the norm of the vector that it writes into the residual stream: ‖A V W_O‖."""
 
+    quantity = "norm of the written vector"
     cannot_see = (
         "It cannot see whether anything reads what an edge writes: a large vector that no later layer reads gets a high"
         " score."
