@@ -77,7 +77,7 @@ def test_the_page_has_a_file_for_every_entry_point_and_no_other():
     points = tomllib.loads(BLOCKS["pyproject.toml"])["project"]["entry-points"]
     files = {place.split(":")[0].replace(".", "/") + ".py" for group in points.values() for place in group.values()}
     assert files == {name for name in BLOCKS if name.endswith(".py")}
-    assert len(files) == 8 and len(points) == 7
+    assert len(files) == 9 and len(points) == 8
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name.endswith(".py")])
@@ -122,6 +122,23 @@ found.update(shape=trials.x.shape, classes=trials.n_classes, modalities=trials.m
     assert found["shape"] == [3 * 4 * 4, 7, 80] and found["classes"] == 4
     assert found["modalities"] == {"emg": 4, "acc": 3}
     assert "emg and acc taken as simultaneous" in found["notes"]
+
+
+def test_the_attribution_method_is_found_by_its_name(lab):
+    found = python(
+        lab,
+        """
+from emg_lens.analysis import METHODS, attribute, benchmark_attribution, compiled_encoder
+task = compiled_encoder("single", n_trials=4)
+result = attribute(task.model, task.x, task.y, method="gradient-size")
+found.update(listed="gradient-size" in METHODS.names(), score_is=result.audit["score_is"])
+found["least"] = float(result.table["score"].min())
+found["variants"] = len(benchmark_attribution(["gradient-size"], ["single"], [0], curves=False))
+""",
+    )
+    assert found["listed"] and found["variants"] == 1
+    assert found["score_is"] == "size of the gradient of the margin"
+    assert found["least"] >= 0
 
 
 def test_the_model_is_built_fitted_with_the_objective_hooked_saved_and_loaded(lab, tmp_path):
