@@ -10,6 +10,7 @@ import pandas as pd
 
 from emg_lens.studies.report.quality_sentences import quality_warning
 from emg_lens.studies.report.verdict_sentences import drop_in_words, harm, sentence, what_was_done
+from emg_lens.studies.report.view import VIEWS
 from emg_lens.studies.report.wording import (
     change_in_words,
     count,
@@ -50,6 +51,10 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
             by_question.setdefault(SUMMARY, []).append(f"{at}{text}")
         for question, texts in _answers_of(cell, verdicts).items():
             by_question.setdefault(question, []).extend(f"{at}{text}" for text in texts)
+    for view in (VIEWS[name] for name in VIEWS.names()):
+        for question, make in view.answers.items() if view.answers and view.shows(findings) else ():
+            texts = [f"{cell.label and cell.label + ': '}{text}" for cell in findings.cells for text in make(cell)]
+            by_question |= {question: texts} if texts else {}
     if len(findings.level_tests):
         by_question[LEVELS] = [*_comparisons(findings)]
     return by_question

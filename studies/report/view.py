@@ -5,7 +5,7 @@ To add a view, write a subclass of `View` and register one object of it: as an e
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 import numpy as np
@@ -30,6 +30,8 @@ class View(ABC):
         order: Position within the section; smaller comes first.
         section: Section of the report: `"results"` or `"training"`.
         question: The answers to this question open the view (`answers_to_questions`).
+        answers: Questions that the view answers on the first screen, each with a function that makes the sentences for
+            a cell (none: nothing to say).
         captions: Captions by the start of the figure's name.
         cell_tables: Functions that make a table for each cell (None: no table), by title.
         cell_figures: Functions that draw a figure for each cell (None: no figure), by file name.
@@ -39,6 +41,7 @@ class View(ABC):
     order: int = 50
     section: Literal["results", "training"] = "results"
     question: str = ""
+    answers: Mapping[str, Callable[[Cell], Iterable[str]]] = {}
     captions: Mapping[str, str] = {}
     cell_tables: Mapping[str, Callable[[Cell], pd.DataFrame | None]] = {}
     cell_figures: "Mapping[str, Callable[[Cell], Figure | None]]" = {}

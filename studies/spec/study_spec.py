@@ -157,9 +157,10 @@ class StudySpec(SpecFile):
     @property
     def fit_analyses(self) -> tuple[str, ...]:
         """Names of the fit analyses that are run on each fitted model."""
-        if self.analyses is not None:
-            return self.analyses
-        return (SUPERSETS,) if self.conditions.controls is None else (SHIFT, SUPERSETS)
+        if self.analyses is None:
+            return (SUPERSETS,) if self.conditions.controls is None else (SHIFT, SUPERSETS)
+        verdicts = () if self.conditions.controls is None else (SUPERSETS,)  # verdicts compare with supersets
+        return tuple(dict.fromkeys([*self.analyses, *verdicts]))
 
     @property
     def division(self) -> str:

@@ -61,7 +61,7 @@ def circuit_rows(fit, members, circuit=0.9, random=0.4, without=0.6):
         [
             ("unmasked model", len(EDGES), 1.0, 0.95),
             ("route 1", int(np.sum(members)), circuit, 0.9),
-            ("random circuits of the same size", int(np.sum(members)), random, 0.5),
+            ("random edges", int(np.sum(members)), random, 0.5),
             ("without the routes", len(EDGES) - int(np.sum(members)), without, 0.7),
         ],
         columns=["kept", "groups", "fraction", "accuracy"],

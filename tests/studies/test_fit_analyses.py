@@ -76,12 +76,13 @@ def test_an_analysis_of_another_package_runs_in_a_study_and_its_table_is_read_ba
 def test_which_analyses_a_study_runs_is_part_of_its_hash_and_follows_from_its_controls():
     assert study().fit_analyses == ("shift", "superset-ablations")
     assert study(conditions={"controls": None}).fit_analyses == ("superset-ablations",)
-    assert study(analyses=[]).fit_analyses == ()
+    assert study(analyses=[]).fit_analyses == ("superset-ablations",)
+    assert study(analyses=[], conditions={"controls": None}).fit_analyses == ()
     assert study(analyses=[]).digest() != study().digest()
 
 
 def test_an_unknown_analysis_is_refused_before_anything_is_fitted(tmp_path):
-    message = "unknown fit analysis 'shfit'; did you mean 'shift'\\? known: shift, superset-ablations"
+    message = "unknown fit analysis 'shfit'; did you mean 'shift'\\? known: circuit, flow, head-roles, shift"
     with pytest.raises(StudyError, match=message):
         study(analyses=["shfit"]).run(out=tmp_path, jobs=1)
     assert not list(tmp_path.iterdir())

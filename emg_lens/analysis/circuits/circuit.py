@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import NonNegativeInt
 from torch import Tensor
 
@@ -15,13 +15,15 @@ from emg_lens.analysis.attribution.question import Passes, Question
 from emg_lens.analysis.attribution.trial_metrics import margin, name_of_metric
 from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.hooks import EdgeSet, none
+from emg_lens.layout import CLS
 from emg_lens.validation import ArgumentError, checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RANDOM_CIRCUITS = 20
-"""Number of random circuits of the same size in an evaluation."""
+RANDOM_SETS = 20
+RANDOM = "random edges"
+"""Number and name of the random sets of an evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ class Circuit:
         """
         if self.limit_hit:
             raise ArgumentError(
-                f"the search stopped at {len(self.members)} routes, so it is unknown which edges are in every route;"
+                "the search stopped before all routes were known, so it is unknown which edges are in every route;"
                 " search with all_routes=True and a larger limit"
             )
         return self._edges(frozenset.intersection(*self.members))
@@ -96,8 +98,8 @@ class Circuit:
 
         Returns:
             One row per set of kept edges: the unmasked model, every route, all routes together, the model without
-            them, random circuits of the same size (mean of 20), and all candidates cut. The random circuits have as
-            many groups in every layer and none of the circuit; NaN if a layer has too few other groups. Columns:
+            them, random edges (mean of 20 sets), and all candidates cut. A random set has as many groups as route 1 in
+            every layer, and as many of them to and from CLS. It may contain groups of the route. Columns:
             `kept`, number of `groups`, `metric` (mean over trials), its `standard_error`, `fraction` (of the range
             between all cut and unmasked; NaN if the metric does not fall), and `accuracy` (NaN if the metric is not
             the margin).
@@ -105,27 +107,34 @@ class Circuit:
         question = self.on(x, y)
         n = len(question.groups)
         union, every = frozenset().union(*self.members), frozenset(range(n))
-        rng = np.random.default_rng(seed)
-        random = self._random(union, rng)
-        sets = [*self.members, union, every - union, *random]
+        rng, first = np.random.default_rng(seed), np.isin(np.arange(n), sorted(self.members[0]))
+        sets = [*self.members, union, every - union]
         kept = [np.isin(np.arange(n), sorted(one)) for one in sets]
+        kept += [self.shuffled(first, rng) for _ in range(RANDOM_SETS)]
         values = np.concatenate([question.bounds, question.with_kept(kept)])
-        n_routes = len(self.members)
-        names = [f"route {number}" for number in range(1, n_routes + 1)]
-        names += ["all routes", "without the routes"]
+        names = [f"route {number}" for number in range(1, len(self.members) + 1)] + ["all routes", "without the routes"]
+        of_random = values[2 + len(names) :]
         rows = [("unmasked model", n, values[0]), *zip(names, map(len, sets), values[2:], strict=False)]
-        of_random = values[2 + len(names) :] if random else np.full((1, len(x)), np.nan)
-        rows.append(("random circuits of the same size", len(union), of_random.mean(0)))
-        rows.append(("all candidates cut", 0, values[1]))
+        rows += [(RANDOM, len(self.members[0]), of_random.mean(0)), ("all candidates cut", 0, values[1])]
         table = pd.DataFrame([_row(name, size, metric) for name, size, metric in rows])
         full, all_cut = table["metric"].iloc[0], table["metric"].iloc[-1]
         table["fraction"] = (table["metric"] - all_cut) / (full - all_cut) if full > all_cut else np.nan
         accuracy = (values > 0).mean(1)
         own = [accuracy[0], *accuracy[2 : 2 + len(names)]]
-        table["accuracy"] = [*own, (of_random > 0).mean() if random else np.nan, accuracy[1]]
+        table["accuracy"] = [*own, (of_random > 0).mean(), accuracy[1]]
         if question.metric is not margin:
             table["accuracy"] = np.nan
         return table
+
+    def shuffled(self, values: Shaped[np.ndarray, " group"], rng: np.random.Generator) -> Shaped[np.ndarray, " group"]:
+        """Exchange values of groups at random, within each layer among edges to CLS, from CLS, and others."""
+        table, shuffled = self.question.groups.table, values.copy()
+        kind = np.zeros(len(table), int)
+        if "dest" in table:
+            kind = 4 * table["layer"].to_numpy() + 2 * (table["dest"] == CLS) + (table["src"] == CLS)
+        for one in np.unique(kind):
+            shuffled[kind == one] = rng.permutation(values[kind == one])
+        return shuffled
 
     def interactions(self) -> pd.DataFrame:
         """Compute the interaction of every pair of groups in the routes, with all other candidates cut.
@@ -185,20 +194,6 @@ class Circuit:
         if not elements:
             return none()
         return self.question.groups.edges(np.isin(np.arange(len(self.question.groups)), sorted(elements)))
-
-    def _random(self, like: Elements, rng: np.random.Generator) -> list[Elements]:
-        """Choose random circuits with as many groups in every layer and none of these; none if there are too few."""
-        table = self.question.groups.table
-        layer = table["layer"].to_numpy() if "layer" in table else np.zeros(len(table), int)
-        own = np.isin(np.arange(len(table)), sorted(like))
-        layers, sizes = np.unique(layer[own], return_counts=True)
-        others = [np.flatnonzero((layer == one) & ~own) for one in layers]
-        if any(len(some) < size for some, size in zip(others, sizes, strict=True)):
-            return []
-        return [
-            frozenset(int(i) for some, n in zip(others, sizes, strict=True) for i in rng.choice(some, n, replace=False))
-            for _ in range(RANDOM_CIRCUITS)
-        ]
 
 
 def _row(name: str, size: int, metric: Float[np.ndarray, " trial"]) -> dict[str, str | float]:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from emg_lens.analysis.attribution.result import Attribution
@@ -23,10 +22,8 @@ SEARCH_TRIALS, TEST_TRIALS = 64, 256
 """Numbers of evenly spaced training trials for the search, and of test trials for the evaluation."""
 SIZES = (1, 2, 5)
 """Numbers of top-ranked edges in the size curve, times powers of ten."""
-RANDOM = "random circuits of the same size"
-"""Row of the evaluation whose values are replaced: here, random circuits may contain edges of the circuit."""
-N_RANDOM, RANDOM_ORDERS = 20, 5
-"""Numbers of random circuits, and of random orders of the edges of each layer in the size curve."""
+RANDOM_ORDERS = 5
+"""Number of random orders of the edges in the size curve."""
 
 
 class CircuitAnalysis(FitAnalysis):
@@ -35,10 +32,10 @@ class CircuitAnalysis(FitAnalysis):
     The table has three parts (column `part`):
 
     * `edge`: one row per candidate edge: `edge`, `layer`, `dest`, `src`, `score`, `in_circuit`;
-    * `kept`: the rows of `Circuit.evaluate` on test trials: `kept`, `groups`, `metric`, `fraction`, `accuracy`; random
-      circuits have as many edges in every layer and may contain edges of the circuit;
+    * `kept`: the rows of `Circuit.evaluate` on test trials: `kept`, `groups`, `metric`, `standard_error`,
+      `fraction`, `accuracy`;
     * `size`: the fraction of the metric that the `groups` top-ranked edges keep on test trials: `groups`, `fraction`,
-      and `random`, the mean fraction that random sets with as many edges in every layer keep.
+      and `random`, the mean fraction that random sets keep, with as many edges in every layer and to and from CLS.
 
     It has no rows if the metric does not fall when all candidate edges are cut.
     """
@@ -57,8 +54,6 @@ class CircuitAnalysis(FitAnalysis):
         in_circuit = np.isin(np.arange(len(ranking.table)), sorted(circuit.members[0]))
         edges = ranking.table.assign(part="edge", in_circuit=in_circuit)[columns]
         kept = circuit.evaluate(*tested).assign(part="kept")
-        random = _random(circuit, in_circuit, ranking.table["layer"].to_numpy(), *tested)
-        kept.loc[kept["kept"] == RANDOM, list(random)] = [*random.values()]
         return pd.concat([edges, kept, _sizes(ranking, circuit, *tested)], ignore_index=True)
 
 
@@ -107,40 +102,19 @@ def _attribution(model: Any, batch: Batch, by: Any) -> Attribution:
 
 
 def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.DataFrame:
-    """Keep only the top-ranked edges, for several numbers of edges; and random sets with as many in every layer."""
+    """Keep only the top-ranked edges, for several numbers of edges; and random sets (`Circuit.shuffled`)."""
     n = len(ranking.table)
     sizes = sorted({size * 10**power for size in SIZES for power in range(len(str(n))) if size * 10**power < n})
     order = np.argsort(-ranking.table["score"].to_numpy(), kind="stable")
     rank = np.empty(n, int)
     rank[order] = np.arange(n)
-    layer, rng = ranking.table["layer"].to_numpy(), np.random.default_rng(0)
-    ranks = [rank, *(_shuffled(rank, layer, rng) for _ in range(RANDOM_ORDERS))]
+    rng = np.random.default_rng(0)
+    ranks = [rank, *(circuit.shuffled(rank, rng) for _ in range(RANDOM_ORDERS))]
     question = circuit.on(x, y)
     full, all_cut = question.bounds.mean(1)
     metric = question.with_kept([one < size for one in ranks for size in sizes]).mean(1)
     ranked, *random = ((metric - all_cut) / (full - all_cut)).reshape(len(ranks), len(sizes))
     return pd.DataFrame({"part": "size", "groups": sizes, "fraction": ranked, "random": np.mean(random, axis=0)})
-
-
-def _random(
-    circuit: Circuit, members: Bool[np.ndarray, " edge"], layer: Int[np.ndarray, " edge"], x: Tensor, y: Tensor
-) -> dict[str, float]:
-    """Keep random sets of edges, with as many in every layer as the circuit; means over the sets."""
-    question, rng = circuit.on(x, y), np.random.default_rng(0)
-    full, all_cut = question.bounds.mean(1)
-    values = question.with_kept([_shuffled(members, layer, rng) for _ in range(N_RANDOM)])
-    means = {"metric": values.mean(), "fraction": (values.mean() - all_cut) / (full - all_cut)}
-    return means | {"accuracy": (values > 0).mean()} if _metric(y) == "margin" else means
-
-
-def _shuffled(
-    values: Shaped[np.ndarray, " edge"], layer: Int[np.ndarray, " edge"], rng: np.random.Generator
-) -> Shaped[np.ndarray, " edge"]:
-    """Exchange the values of the edges of a layer at random."""
-    shuffled = values.copy()
-    for one in np.unique(layer):
-        shuffled[layer == one] = rng.permutation(values[layer == one])
-    return shuffled
 
 
 def _training(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from emg_lens.analysis.circuits.circuit import RANDOM
 from emg_lens.layout import CLS
 from emg_lens.studies.report.circuit_figures import draw_edge_maps, draw_sizes, token_order
 from emg_lens.studies.report.fit_values import attributed_metric, mean_heading, mean_with_interval, with_subjects
@@ -26,12 +27,7 @@ from emg_lens.studies.statistics.intervals import mean_interval
 
 KEPT = 90
 """Percentage of the metric's range that a circuit keeps on training trials: the default of `find_circuit`."""
-CIRCUIT, RANDOM, WITHOUT, UNMASKED = (
-    "route 1",
-    "random circuits of the same size",
-    "without the routes",
-    "unmasked model",
-)
+CIRCUIT, WITHOUT, UNMASKED = "route 1", "without the routes", "unmasked model"
 """Sets of kept edges in the table of the analysis."""
 MOST_EDGES = 20
 """Most rows of the table of shared edges."""
@@ -39,7 +35,8 @@ METHOD = (
     "The search keeps the floor (self-edges) and cuts all other edges outside the circuit (renormalising deletion). It"
     " ranks edges and selects them on training trials; this table is measured on test trials. “Kept” is the"
     " fraction of the range between all candidate edges cut (0 %) and the unmasked model (100 %). Random sets have"
-    " as many edges in every layer. The search stops at the first sufficient set. Other sets may also be sufficient."
+    " as many edges in every layer, and as many of them to and from CLS. The search stops at the first sufficient set."
+    " Other sets may also be sufficient."
 )
 
 
@@ -66,11 +63,13 @@ def layout_circuits(cell: Cell) -> pd.DataFrame | None:
 def circuit_sentences(cell: Cell) -> Iterator[str]:
     """Say how many edges suffice, whether random edges do too, and what the other edges keep."""
     kept, metric, confidence = _kept(cell), attributed_metric(cell), cell.statistics.confidence
+    if not len(kept):
+        return
     n, low, high = len(kept), kept["edges"].min(), kept["edges"].max()
     spread = f" (range {low:.3g}–{high:.3g} over {n} subjects)" if n > 1 else ""
     yield (
         f"{'On average ' if n > 1 else ''}{kept['edges'].mean():.3g} of {kept['candidates'].mean():.4g} edges between"
-        f" channels{spread} keep at least {KEPT} % of the {metric} on training trials."
+        f" channels{spread} keep at least {KEPT} % of the {metric}'s range on training trials."
     )
     means = {
         name: mean_with_interval(kept[name].to_numpy(), 0, confidence, " %", name=True)
@@ -79,9 +78,11 @@ def circuit_sentences(cell: Cell) -> Iterator[str]:
     low, high = mean_interval((kept["circuit"] - kept["random"]).to_numpy(), confidence)
     judged = "compared with" if np.isnan(low) else "clearly more than" if low > 0 else "not clearly more than"
     yield (
-        f"On test trials, these edges keep {means['circuit']}, {judged} random sets of the same size:"
-        f" {means['random']}."
+        f"On test trials, these edges keep {means['circuit']}, {judged} random sets with as many edges in every"
+        f" layer and to CLS: {means['random']}."
     )
+    if (kept["circuit"] > 100).any():  # noqa: PLR2004
+        yield "More than 100 %: on test trials, the other edges lower the metric."
     rest = kept["without"].mean()
     if rest >= KEPT:
         meaning = "the other edges are sufficient too"
@@ -90,6 +91,15 @@ def circuit_sentences(cell: Cell) -> Iterator[str]:
     else:
         meaning = "less than half"
     yield f"Without these edges, the model keeps {means['without']}: {meaning}."
+
+
+def circuit_answers(cell: Cell) -> Iterator[str]:
+    """Say how many edges are enough, and whether circuits are alike."""
+    yield from circuit_sentences(cell)
+    sets = _sets(cell)
+    one = None if sets is None else similarity(sets, False)
+    if one is not None:
+        yield _similar("two subjects", one)
 
 
 def layout_shared_edges(cell: Cell) -> pd.DataFrame | None:
@@ -259,10 +269,10 @@ class Circuits(View):
     captions = {
         "circuit-size": "How many edges suffice. All candidate edges but the given number are cut. Vertical: how much"
         " the model keeps on test trials; 100 % is the unmasked model. Blue: the edges with the highest scores. Grey:"
-        f" random edges, as many in every layer. Diamonds: the circuits, which keep at least {KEPT} % on training"
-        " trials.",
-        "circuit-edges": "Which edges subjects share. Each cell is one attention edge: the token of the row attends to"
-        " the token of the column. The darker the cell, the more subjects have this edge in their circuit. Grey: not a"
+        " random edges, as many in every layer and to CLS. Diamonds: the circuits, which keep at least"
+        f" {KEPT} % on training trials.",
+        "circuit-edges": "Which edges subjects share (random sets share edges to CLS as well, see the table)."
+        " Each cell is one attention edge: the token of the row attends to the token of the column. The darker the cell, the more subjects have this edge in their circuit. Grey: not a"
         " candidate (self-edges, and edges without a path to the readout).",
     }
     cell_tables = {
@@ -272,6 +282,7 @@ class Circuits(View):
         "Sources of the edges in circuits": layout_sources,
     }
     cell_figures = {"circuit-size": figure_sizes, "circuit-edges": figure_edges}
+    answers = {"How many edges are enough?": circuit_answers}
 
     def shows(self, findings: Findings) -> bool:
         """Whether the study found circuits."""

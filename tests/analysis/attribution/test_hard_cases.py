@@ -159,20 +159,20 @@ def test_no_fraction_where_the_metric_rises():
     assert table["metric"].notna().all()
 
 
-def test_random_circuits_have_no_edge_of_the_circuit():
+def test_random_sets_have_as_many_edges_of_each_kind():
     task = compiled_encoder("backup", 0)
     circuit = find_circuit(task.model, task.x, task.y)
-    own = frozenset().union(*circuit.members)
-    random = circuit._random(own, np.random.default_rng(0))
-    assert len(random) == 20
-    layer = circuit.question.groups.table["layer"].to_numpy()
-    for one in random:
-        assert not one & own
-        assert sorted(layer[sorted(one)]) == sorted(layer[sorted(own)])
-    everything = find_circuit(task.model, task.x, task.y, by={"a": flow("emg", "cls"), "b": flow("acc", "cls")})
-    values = everything.evaluate(task.x, task.y).set_index("kept")["metric"]
-    if len(frozenset().union(*everything.members)) == 2:
-        assert np.isnan(values["random circuits of the same size"])
+    table = circuit.question.groups.table
+    own = np.isin(np.arange(len(table)), sorted(circuit.members[0]))
+    kinds = np.stack([table["layer"], table["dest"] == "cls", table["src"] == "cls"], axis=1)
+    rng = np.random.default_rng(0)
+    sets = [circuit.shuffled(own, rng) for _ in range(20)]
+    assert len({one.tobytes() for one in sets}) > 15
+    for one in sets:
+        assert sorted(map(tuple, kinds[one].tolist())) == sorted(map(tuple, kinds[own].tolist()))
+    random = circuit.evaluate(task.x, task.y).set_index("kept").loc["random edges"]
+    assert random["groups"] == own.sum() == 2
+    assert random["fraction"] < 0.3
 
 
 def test_necessary_edges_are_unknown_if_the_search_stopped():

@@ -74,7 +74,7 @@ def test_evaluation_on_other_trials():
     assert table.loc["unmasked model", "fraction"] == 1
     assert table.loc["route 1", "fraction"] > 1.2  # without the negative edge the margin is larger
     assert table.loc["without the routes", "fraction"] < 0.1
-    assert abs(table.loc["random circuits of the same size", "fraction"]) < 0.1
+    assert abs(table.loc["random edges", "fraction"]) < 0.1
 
 
 def test_a_circuit_is_an_edge_set_for_cut_and_yaml():
