@@ -273,7 +273,8 @@ class Circuits(View):
         f" {KEPT} % on training trials.",
         "circuit-edges": "Which edges subjects share (random sets share edges to CLS as well, see the table)."
         " Each cell is one attention edge: the token of the row attends to the token of the column. The darker"
-        " the cell, the more subjects have this edge in their circuit. Grey: not a candidate (self-edges, and edges without a path to the readout).",
+        " the cell, the more subjects have this edge in their circuit. Grey: not a candidate (self-edges, and edges"
+        " without a path to the readout).",
     }
     cell_tables = {
         "Circuits of attention edges": layout_circuits,

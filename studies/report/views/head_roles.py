@@ -18,6 +18,8 @@ from emg_lens.studies.statistics.intervals import mean_interval
 KINDS = {"cross_modal": "cross-modal", "unimodal": "unimodal"}
 STABLE = 0.7
 """A ranking is called stable from this mean rank correlation on."""
+FEWEST_HEADS = 4
+"""With fewer heads, one is the first in many subjects by chance."""
 MOST_TOPS = 3
 """Most heads that a sentence names."""
 
@@ -52,6 +54,8 @@ def layout_head_roles(cell: Cell) -> pd.DataFrame | None:
 def top_sentences(cell: Cell) -> Iterator[str]:
     """Say which head is the first in how many subjects."""
     for kind, scores in _first_models(cell).items():
+        if scores.shape[1] < FEWEST_HEADS:
+            continue
         first = scores.idxmax(axis=1).value_counts()
         named = [f"{head_name(*head)} in {n}" for head, n in first.items()]  # pyright: ignore[reportGeneralTypeIssues]
         others = f" and others in {first[MOST_TOPS:].sum()}" * (len(first) > MOST_TOPS)
