@@ -81,8 +81,11 @@ def circuit_sentences(cell: Cell) -> Iterator[str]:
         f"On test trials, these edges keep {means['circuit']}, {judged} random sets with as many edges in every"
         f" layer and to CLS: {means['random']}."
     )
-    if (kept["circuit"] > 100).any():  # noqa: PLR2004
-        yield "More than 100 %: on test trials, the other edges lower the metric."
+    if more := int((kept["circuit"] > 100).sum()):  # noqa: PLR2004
+        yield (
+            f"In {more} of {count(n, 'subject')}, the circuit keeps more than 100 %: on the test trials, the other edges"
+            f" lower the {metric}."
+        )
     rest = kept["without"].mean()
     if rest >= KEPT:
         meaning = "the other edges are sufficient too"
