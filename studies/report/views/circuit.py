@@ -83,8 +83,8 @@ def circuit_sentences(cell: Cell) -> Iterator[str]:
     )
     if more := int((kept["circuit"] > 100).sum()):  # noqa: PLR2004
         yield (
-            f"In {more} of {count(n, 'subject')}, the circuit keeps more than 100 %: on the test trials, the other edges"
-            f" lower the {metric}."
+            f"In {more} of {count(n, 'subject')}, the circuit keeps more than 100 %: on the test trials, the"
+            f" other edges lower the {metric}."
         )
     rest = kept["without"].mean()
     if rest >= KEPT:
