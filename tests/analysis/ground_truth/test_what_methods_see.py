@@ -19,9 +19,9 @@ FAILURES = {
 """Method and variant -> largest average precision, and a part of the sentence in the audit that names the failure."""
 
 
-def worst(method, variants):
+def worst(method, variants, seeds=range(4)):
     """Return the smallest average precision of each variant, and all rows."""
-    rows = benchmark_attribution([method], variants, n_trials=16, curves=False)
+    rows = benchmark_attribution([method], variants, seeds, n_trials=16, curves=False)
     return rows.groupby("variant")["average_precision"].min(), rows
 
 
@@ -39,7 +39,7 @@ def test_shared_gates_also_find_a_route_that_another_can_replace():
 
 
 def test_contexts_find_everything():
-    found, rows = worst("contexts", ALL)
+    found, rows = worst("contexts", ALL, seeds=[0])  # two minutes; the bench runs four seeds
     assert found.min() >= 0.95
     assert set(rows["forward_passes"]) == {2000}
 
