@@ -65,7 +65,8 @@ def _summary(cell: Cell, verdicts: Sequence[Verdict]) -> Iterator[str]:
     judged = [one for one in verdicts if one.is_screened and one.verdict != "no interval"]
     shown = [what_was_done(one.row, cell) for one in judged if one.verdict == "shown"]
     if judged:
-        named = f": {', '.join(shown[:MOST])}{', ...' * (len(shown) > MOST)}" if shown else ""
+        more = f" and {len(shown) - MOST} more" * (len(shown) > MOST)
+        named = f": {', '.join(shown[:MOST])}{more}" if shown else ""
         verb = "has" if len(shown) == 1 else "have"
         text = (
             f"{len(shown)} of {count(len(judged), 'ablation')} with random controls {verb} a clear and specific effect"

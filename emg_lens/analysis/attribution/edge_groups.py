@@ -1,6 +1,6 @@
 """Groups of attention edges that get one score each: by modality, by channel, or by channel and head."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +30,10 @@ class EdgeGroups:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def chosen(self, elements: Iterable[int]) -> Bool[np.ndarray, " group"]:
+        """Return one truth value per group: whether its number is among the elements."""
+        return np.isin(np.arange(len(self)), list(elements))
 
     def mask(self, chosen: Bool[np.ndarray, " group"]) -> Bool[np.ndarray, "layer head dest src"]:
         """Return the edges of the chosen groups."""

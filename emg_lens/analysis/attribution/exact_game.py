@@ -13,8 +13,6 @@ from emg_lens.validation import ArgumentError
 
 CLEAR = 0.05
 """Interactions below this fraction of the range of the game are not named."""
-
-
 ROUNDING = 1e-5
 """Differences below this fraction of the metric are rounding errors of single precision."""
 
@@ -74,9 +72,14 @@ class ExactGame:
         return pd.DataFrame(rows, columns=["a", "b", "interaction", "standard_error", "gate"])
 
 
+def every_subset(n: int) -> Bool[np.ndarray, "set element"]:
+    """Return all 2ⁿ sets of n elements; set number b contains element i if bit i of b is set."""
+    return (np.arange(1 << n)[:, None] >> np.arange(n) & 1).astype(bool)
+
+
 def _sets_without(chosen: tuple[int, ...], n: int) -> tuple[np.ndarray, Float[np.ndarray, " coalition"]]:
     """Return the bit masks of all sets without the chosen groups, and their weights s! (n - s - k)! / (n - k + 1)!."""
     codes, k = np.arange(1 << n), len(chosen)
     codes = codes[codes & sum(1 << i for i in chosen) == 0]
     weight = np.array([1 / ((n - k + 1) * math.comb(n - k, size)) for size in range(n - k + 1)])
-    return codes, weight[(codes[:, None] >> np.arange(n) & 1).sum(1)]
+    return codes, weight[every_subset(n)[codes].sum(1)]

@@ -1,6 +1,7 @@
 """The base class and the registry of attribution methods."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -44,6 +45,16 @@ class EdgeMethod(AttributionMethod):
     @abstractmethod
     def edge_scores(self, question: Question, x: Tensor, y: Tensor) -> PerPlace:
         """Compute the score of every edge for some trials, by layer (or by layer and stage)."""
+
+
+ScoreFunction = Callable[[Question], Float[Tensor, "trial group"]]
+"""A method as one function."""
+
+
+def compute_scores(method: AttributionMethod | ScoreFunction, question: Question) -> Float[Tensor, "trial group"]:
+    """Run a method, or a function that stands for one."""
+    with torch.inference_mode(False):
+        return method.scores(question) if isinstance(method, AttributionMethod) else method(question)
 
 
 METHODS: Registry[AttributionMethod] = Registry("attribution method", "emg_lens.attribution_methods")

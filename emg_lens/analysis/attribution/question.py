@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from emg_lens.analysis.attribution.edge_groups import EdgeGroups, Granularity, group_edges
+from emg_lens.analysis.attribution.exact_game import every_subset
 from emg_lens.analysis.attribution.trial_metrics import TrialMetric, evaluated, trial_metric
 from emg_lens.hooks import EdgeError, EdgeSet, edges_from_mask, none
 from emg_lens.hooks.deletion import by_place
@@ -55,9 +56,10 @@ class Question:
         metric: The metric of single trials.
         target: Layout, layers, heads, readout positions and permanently masked edges of the model.
         floor: Edges that are never cut.
-        candidates: Edges that get scores: all live edges outside the floor.
+        candidates: Edges that get scores: all live edges outside the floor; with named groups, only their edges.
         groups: Groups of candidates; each group gets one score.
         passes: Counter of the passes that the methods make.
+        on_progress: Called with the finished fraction of many cuts.
         closed: Edges that are cut in every run, in addition to what a method cuts; None if there are none.
     """
 
@@ -134,8 +136,7 @@ class Question:
     @cached_property
     def with_every_set(self) -> Float[np.ndarray, "set trial"]:
         """The metric with each set of groups kept: set number b keeps group i if bit i of b is set (2ⁿ runs)."""
-        n = len(self.groups)
-        return self.with_kept((np.arange(1 << n)[:, None] >> np.arange(n) & 1).astype(bool))
+        return self.with_kept(every_subset(len(self.groups)))
 
     @cached_property
     def bounds(self) -> Float[np.ndarray, "2 trial"]:
@@ -188,7 +189,7 @@ def make_question(
     if not candidates.any():
         raise EdgeError(f"no live attention edge of this model is outside floor={floor}; nothing can be scored")
     groups = group_edges(by, candidates.numpy(), target.layout)
-    in_groups = candidates.numpy() if not isinstance(by, Mapping) else groups.index >= 0
+    scored = groups.index >= 0
     return Question(
-        model, x, y, trial_metric(metric), target, floor_mask.numpy(), in_groups, groups, on_progress=on_progress
+        model, x, y, trial_metric(metric), target, floor_mask.numpy(), scored, groups, on_progress=on_progress
     )

@@ -8,6 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from emg_lens.analysis.attribution.exact_game import ExactGame
+from emg_lens.analysis.attribution.method import AttributionMethod, ScoreFunction
 from emg_lens.analysis.attribution.question import Question
 from emg_lens.hooks import EdgeSet
 from emg_lens.validation import ArgumentError
@@ -32,6 +33,7 @@ class Attribution:
             sentence on what the method cannot see.
         trial_scores: Score of every group for every trial.
         question: The question.
+        method: The method, or the function, that gave the scores.
         exact_game: See `game`; only with method `shapley`.
     """
 
@@ -39,6 +41,7 @@ class Attribution:
     audit: pd.Series
     trial_scores: Float[np.ndarray, "trial group"] = field(repr=False)
     question: Question = field(repr=False)
+    method: AttributionMethod | ScoreFunction = field(repr=False)
     exact_game: ExactGame | None = field(default=None, repr=False)
 
     @property

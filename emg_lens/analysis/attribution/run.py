@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from emg_lens.analysis.attribution import methods as _methods  # noqa: F401 - registers the methods
 from emg_lens.analysis.attribution.edge_groups import Granularity
-from emg_lens.analysis.attribution.method import METHODS, AttributionMethod
+from emg_lens.analysis.attribution.method import METHODS, AttributionMethod, ScoreFunction, compute_scores
 from emg_lens.analysis.attribution.question import ONE_AT_A_TIME, Question, make_question
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.trial_metrics import TrialMetric, name_of_metric
@@ -23,7 +21,6 @@ from emg_lens.validation import ArgumentError, checked, short
 TIE = 1e-4
 """Scores below this fraction of the range of the metric are ties with 0 (rounding)."""
 FLOOR = self_edges()
-Function = Callable[[Question], Float[Tensor, "trial group"]]
 
 
 @checked
@@ -32,7 +29,7 @@ def attribute(
     x: Tensor,
     y: Tensor,
     *,
-    method: str | AttributionMethod | Function = "shared_gates",
+    method: str | AttributionMethod | ScoreFunction = "shared_gates",
     by: Granularity | Mapping[str, EdgeSet] = "channel",
     metric: str | TrialMetric = "margin",
     floor: EdgeSet = FLOOR,
@@ -84,10 +81,10 @@ def attribute(
     own_name = getattr(chosen, "__name__", type(chosen).__name__)
     registered = [known for known in METHODS.names() if type(METHODS[known]) is type(chosen)]
     name = method if isinstance(method, str) else next(iter(registered), own_name)
-    with ONE_AT_A_TIME, torch.inference_mode(False):
+    with ONE_AT_A_TIME:
         question = make_question(model, x, y, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress)
         started = time.perf_counter()
-        scores = chosen.scores(question) if isinstance(chosen, AttributionMethod) else chosen(question)
+        scores = compute_scores(chosen, question)
         return attribution_of(question, name, chosen, scores, time.perf_counter() - started)
 
 
@@ -128,4 +125,4 @@ def attribution_of(question: Question, name: str, method: Any, scores: Any, seco
         }
     )
     game = method.game(question) if isinstance(method, AttributionMethod) else None
-    return Attribution(table, audit, values, question, game)
+    return Attribution(table, audit, values, question, method, game)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Shaped
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from emg_lens.analysis.attribution.exact_game import ExactGame
+from emg_lens.analysis.attribution.exact_game import ExactGame, every_subset
 from emg_lens.analysis.attribution.methods.shapley import MOST_GROUPS
 from emg_lens.analysis.attribution.question import Passes, Question
 from emg_lens.analysis.attribution.trial_metrics import margin, name_of_metric
@@ -94,7 +94,7 @@ class Circuit:
         Args:
             x: Input `[trial, channel, time]`, standardized as in training.
             y: Targets.
-            seed: Seed of the random circuits.
+            seed: Seed of the random sets.
 
         Returns:
             One row per set of kept edges: the unmasked model, every route, all routes together, the model without
@@ -107,9 +107,9 @@ class Circuit:
         question = self.on(x, y)
         n = len(question.groups)
         union, every = frozenset().union(*self.members), frozenset(range(n))
-        rng, first = np.random.default_rng(seed), np.isin(np.arange(n), sorted(self.members[0]))
+        rng, first = np.random.default_rng(seed), question.groups.chosen(self.members[0])
         sets = [*self.members, union, every - union]
-        kept = [np.isin(np.arange(n), sorted(one)) for one in sets]
+        kept = [question.groups.chosen(one) for one in sets]
         kept += [self.shuffled(first, rng) for _ in range(RANDOM_SETS)]
         values = np.concatenate([question.bounds, question.with_kept(kept)])
         names = [f"route {number}" for number in range(1, len(self.members) + 1)] + ["all routes", "without the routes"]
@@ -153,7 +153,7 @@ class Circuit:
                 f"the routes have {len(union)} groups; interactions run every subset, so expected at most"
                 f" {MOST_GROUPS}; use by='modality', or attribute(method='shapley', by={{name: edges}})"
             )
-        subsets = (np.arange(1 << len(union))[:, None] >> np.arange(len(union)) & 1).astype(bool)
+        subsets = every_subset(len(union))
         kept = np.zeros((len(subsets), len(self.question.groups)), bool)
         kept[:, union] = subsets
         names = tuple(self.question.groups.table["edge"].iloc[union])
@@ -193,15 +193,9 @@ class Circuit:
     def _edges(self, elements: Elements) -> EdgeSet:
         if not elements:
             return none()
-        return self.question.groups.edges(np.isin(np.arange(len(self.question.groups)), sorted(elements)))
+        return self.question.groups.edges(self.question.groups.chosen(elements))
 
 
 def _row(name: str, size: int, metric: Float[np.ndarray, " trial"]) -> dict[str, str | float]:
     error = metric.std(ddof=1) / np.sqrt(len(metric)) if len(metric) > 1 else np.nan
     return {"kept": name, "groups": size, "metric": metric.mean(), "standard_error": error}
-
-
-def check_fraction(keep: float) -> None:
-    """Refuse a fraction to keep that is not between 0 and 1."""
-    if not 0 < keep <= 1:
-        raise ArgumentError(f"keep={keep}; expected a fraction above 0 and at most 1, for example 0.9")

@@ -51,7 +51,7 @@ class CircuitAnalysis(FitAnalysis):
         except NoDropError:
             return pd.DataFrame(columns=columns)
         tested = _some(batch.x, TEST_TRIALS), _some(_targets(batch), TEST_TRIALS)
-        in_circuit = np.isin(np.arange(len(ranking.table)), sorted(circuit.members[0]))
+        in_circuit = circuit.question.groups.chosen(circuit.members[0])
         edges = ranking.table.assign(part="edge", in_circuit=in_circuit)[columns]
         kept = circuit.evaluate(*tested).assign(part="kept")
         return pd.concat([edges, kept, _sizes(ranking, circuit, *tested)], ignore_index=True)

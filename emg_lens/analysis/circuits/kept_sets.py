@@ -40,7 +40,7 @@ class KeptSets:
         """Return the kept fraction of the metric's range for each set: 1 = unmasked model, 0 = all cut."""
         new = [one for one in dict.fromkeys(sets) if one not in self._known]
         if new:
-            values = self.question.with_kept([self.selection(one) for one in new]).mean(1)
+            values = self.question.with_kept([self.question.groups.chosen(one) for one in new]).mean(1)
             self._known.update(zip(new, values.tolist(), strict=True))
             self.runs += len(new)
         return (np.array([self._known[one] for one in sets]) - self.all_cut) / (self.full - self.all_cut)
@@ -48,9 +48,3 @@ class KeptSets:
     def enough(self, sets: Sequence[Elements]) -> Sequence[bool]:
         """Say for each set whether it keeps the wanted fraction."""
         return (self.fraction(sets) >= self.keep - ROUNDING).tolist()
-
-    def selection(self, elements: Elements) -> np.ndarray:
-        """Return the elements as truth values, one per group."""
-        chosen = np.zeros(len(self.question.groups), bool)
-        chosen[sorted(elements)] = True
-        return chosen

@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from emg_lens.analysis.attribution.edge_groups import Granularity
-from emg_lens.analysis.attribution.method import METHODS
+from emg_lens.analysis.attribution.method import AttributionMethod, ScoreFunction, compute_scores
 from emg_lens.analysis.attribution.question import Passes
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.run import FLOOR, attribute
 from emg_lens.analysis.attribution.trial_metrics import TrialMetric
-from emg_lens.analysis.circuits.circuit import Circuit, check_fraction
+from emg_lens.analysis.circuits.circuit import Circuit
 from emg_lens.analysis.circuits.kept_sets import KeptSets
 from emg_lens.analysis.circuits.sufficient_sets import Elements, minimal_set, minimal_sets
 from emg_lens.hooks import EdgeSet
@@ -35,9 +35,9 @@ def find_circuit(
     x: Tensor,
     y: Tensor,
     *,
-    keep: float = 0.9,
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.9,
     by: Granularity | Mapping[str, EdgeSet] = "channel",
-    rank: str | Attribution = "shared_gates",
+    rank: str | AttributionMethod | ScoreFunction | Attribution = "shared_gates",
     all_routes: bool = True,
     limit: PositiveInt = 8,
     metric: str | TrialMetric = "margin",
@@ -58,8 +58,8 @@ def find_circuit(
         y: Class index of each trial, or the targets of another metric.
         keep: Fraction of the range that a sufficient set keeps.
         by: What is kept or cut as one group, as for `attribute`.
-        rank: The attribution method that ranks the groups, or its result (then `by`, `metric`, `floor` and `layout` are
-            those of the result). A better ranking needs fewer runs. It also decides which of
+        rank: The attribution method that ranks the groups, as for `attribute`, or its result (then `by`, `metric`,
+            `floor` and `layout` are those of the result). A better ranking needs fewer runs. It also decides which of
             several sets comes first. All sets are confirmed by cuts.
         all_routes: Whether to search for all minimal sets, or only for one. A trained model can have very many.
         limit: Largest number of sets. `limit_hit` says whether there is a further one.
@@ -73,7 +73,7 @@ def find_circuit(
 
     Raises:
         ArgumentError: The metric does not fall when all candidates are cut, `keep` is not a fraction, or the ranking
-            belongs to other groups.
+            belongs to another model.
         EdgeError: Groups, floor or layout do not fit the model.
 
     Example:
@@ -85,8 +85,6 @@ def find_circuit(
         >>> sorted(circuit.table["edge"])
         ['L2 emg.2 → acc.0', 'L2 emg.4 → emg.6', 'L3 acc.0 → cls', 'L3 emg.6 → cls']
     """
-    check_fraction(keep)
-    method = rank if isinstance(rank, str) else rank.audit["method"]
     if not isinstance(rank, Attribution):
         rank = attribute(
             model, x, y, method=rank, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress
@@ -100,10 +98,9 @@ def find_circuit(
     def ranking(left_out: Elements) -> list[int]:
         """Rank the other groups, in the model without these; another route is often silent before."""
         new = scores
-        if left_out and method in METHODS:
-            closed = question.without(question.groups.mask(kept.selection(left_out)))
-            with torch.inference_mode(False):
-                new = METHODS[method].scores(closed).mean(0).numpy()
+        if left_out:
+            closed = question.without(question.groups.mask(question.groups.chosen(left_out)))
+            new = compute_scores(rank.method, closed).mean(0).detach().cpu().numpy()
         return [i for i in np.argsort(-new, kind="stable").tolist() if i not in left_out]
 
     if all_routes:

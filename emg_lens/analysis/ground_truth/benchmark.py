@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeInt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from emg_lens.analysis.attribution.method import METHODS, AttributionMethod
+from emg_lens.analysis.attribution.method import METHODS, AttributionMethod, ScoreFunction
 from emg_lens.analysis.attribution.result import Attribution
-from emg_lens.analysis.attribution.run import TIE, Function, attribute
+from emg_lens.analysis.attribution.run import TIE, attribute
 from emg_lens.analysis.ground_truth.compiled import CircuitVariant, CompiledTask, Tier, compiled_encoder
 from emg_lens.lens.config import Norm
 from emg_lens.validation import ArgumentError, checked, short
 
-Method = str | AttributionMethod | Function
+Method = str | AttributionMethod | ScoreFunction
 
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Sizes of circuits in the MIB benchmark, as fractions of all candidate edges."""

@@ -6,6 +6,7 @@ import torch
 
 from emg_lens import build_model, cross_modal, cut, edges_from_mask, parse_edges, unimodal
 from emg_lens.analysis import attribute, compiled_encoder, find_circuit
+from emg_lens.analysis.attribution.methods.shared_gates import SharedGates
 from emg_lens.validation import ArgumentError
 
 VARIANTS = ("single", "xor", "distractor", "saturated", "backup", "renorm", "standby", "negative")
@@ -133,3 +134,17 @@ def test_refusals():
     ranking = attribute(task.model, task.x, task.y)
     with pytest.raises(ArgumentError, match="another model"):
         find_circuit(model, x, right, rank=ranking)
+
+
+def test_a_function_ranks_the_groups_of_every_search():
+    task, asked = compiled_encoder("standby", 0), []
+
+    def cut(question):  # the name of a registered method
+        asked.append(0 if question.closed is None else int(question.closed.sum()))
+        return SharedGates(passes=4).scores(question)
+
+    circuit = find_circuit(task.model, task.x, task.y, rank=cut, by="head")
+    assert len(circuit.routes) == 2
+    assert asked[0] == 0
+    assert set(asked[1:]) == {1}  # again for the second route, without one edge of the first
+    assert find_circuit(task.model, task.x, task.y, rank=SharedGates(passes=4), by="head").runs == circuit.runs
