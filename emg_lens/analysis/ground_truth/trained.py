@@ -1,15 +1,17 @@
 """Trained encoders in which the decision must pass over one known edge."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from emg_lens.data.batch import Batch
-from emg_lens.hooks import EdgeSet, edges_from_mask
+from emg_lens.hooks import EdgeSet, edge_dropout, edges_from_mask
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -61,18 +63,20 @@ class TrainedTask:
 
 
 @checked
-def trained_encoder(seed: NonNegativeInt = 0) -> TrainedTask:
+def trained_encoder(seed: NonNegativeInt = 0, *, dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5) -> TrainedTask:
     """Train an encoder whose decision must pass over one known edge, to test attribution methods on.
 
     A compiled encoder has no working LayerNorm and no learned weights; this one has both. Its truth is partial, by
     permanently masked edges: CLS cannot read acc.0, no other channel can read acc.0 or emg.0, and emg.0 can read acc.0
     only in one layer, the *bridge*. So the bridge and the readout of emg.0 are necessary. All edges from decoys are
-    open, but no decoy carries information about the label. With all decoy edges cut, the model keeps
-    only 78 to 93 % of the margin's range, because training never had such inputs: use `find_circuit(..., keep=0.75)`.
-    Training takes about 5 seconds.
+    open, but no decoy carries information about the label. In training, all decoy edges are cut in half of the trials
+    (`edge_dropout`), so that the model also works without them. Training takes about 5 seconds.
 
     Args:
         seed: Seed of the layer of the bridge, of the trials, of the weights and of training.
+        dropout: Probability that a trial is without the decoy edges in training. With 0, the model never had such
+            trials. The bridge and the readout alone then keep only 78 to 93 % of the range of the margin, and
+            `find_circuit` adds decoys.
 
     Returns:
         The model, its trials, and its known edges.
@@ -96,7 +100,8 @@ def trained_encoder(seed: NonNegativeInt = 0) -> TrainedTask:
         torch.manual_seed(seed)
         model = HookedBiosignalEncoder(config)
     x, y = _trials(rng)
-    fit(model, Batch(x[:N_TRAINING], y[:N_TRAINING]), RECIPE.model_copy(update={"seed": seed}))
+    with edge_dropout(model, edges_from_mask(decoys), dropout) if dropout else nullcontext():
+        fit(model, Batch(x[:N_TRAINING], y[:N_TRAINING]), RECIPE.model_copy(update={"seed": seed}))
     x_test, y_test = x[N_TRAINING:], y[N_TRAINING:]
     with torch.no_grad():
         accuracy = float((model(x_test).argmax(1) == y_test).double().mean())

@@ -43,7 +43,22 @@ def test_decoys_carry_no_information_about_the_label(task):
 
 
 def test_the_circuit_has_the_bridge_and_no_decoy(task):
-    circuit = find_circuit(task.model, task.x[:128], task.y[:128], by="channel", keep=0.75)
-    union = mask_of(task, circuit.union)
-    assert bool((union & mask_of(task, task.bridge)).any())
-    assert not bool((union & mask_of(task, task.decoys)).any())
+    circuit = find_circuit(task.model, task.x[:128], task.y[:128], by="channel")
+    known = mask_of(task, task.bridge) | mask_of(task, task.readout)
+    assert torch.equal(mask_of(task, circuit.union), known)
+    assert not circuit.limit_hit
+
+
+def test_only_with_dropout_in_training_the_circuit_keeps_the_margin():
+    """Without it, the model never had inputs without decoys."""
+    kept = []
+    for dropout in (0.5, 0):
+        task = trained_encoder(1, dropout=dropout)
+        with torch.no_grad():
+            full = task.model(task.x_test)
+            alone = task.model.run_with_hooks(task.x_test, fwd_hooks=cut(task.model, task.decoys))
+            none = task.model.run_with_hooks(task.x_test, fwd_hooks=cut(task.model, task.decoys | task.bridge))
+        sign = 2 * task.y_test - 1
+        margins = [float(((out[:, 1] - out[:, 0]) * sign).mean()) for out in (full, alone, none)]
+        kept.append((margins[1] - margins[2]) / (margins[0] - margins[2]))
+    assert kept[0] > 0.95 > 0.9 > kept[1]
