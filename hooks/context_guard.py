@@ -5,6 +5,7 @@ activation checkpointing runs the forward a second time, in the backward pass, w
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -22,16 +23,19 @@ class ContextGuard:
     It is a forward pre-hook of every attention module, so a copy of a module would copy it too.
     """
 
-    def __init__(self, what: str) -> None:
-        self.what = what
+    def __init__(self, what: str, in_own_thread: Callable[[], bool]) -> None:
+        self.what, self.in_own_thread = what, in_own_thread
         self.open = True
         # A checkpointed function that opens this context opens it again when it is recomputed.
         self.is_recomputed = checkpointed_run() is not None
-        self.runs = self.checkpointed = self.recomputed = 0
+        self.runs = self.checkpointed = self.recomputed = self.runs_elsewhere = 0
 
     def enter_attention(self, *_: object) -> None:
         """Count a run of an attention layer (a torch forward pre-hook)."""
         if probing.get():
+            return
+        if not self.in_own_thread():
+            self.runs_elsewhere += 1
             return
         self.runs += 1
         run = checkpointed_run()
@@ -39,7 +43,14 @@ class ContextGuard:
         self.recomputed += run == "second"
 
     def verify(self) -> None:
-        """Verify that every checkpointed forward was recomputed inside the context."""
+        """Verify that the model ran, and that every checkpointed forward was recomputed inside the context."""
+        if self.runs_elsewhere and not self.runs:
+            raise DeadHookError(
+                f"{self.what}: {self.runs_elsewhere} forwards of attention ran in other threads, where nothing is cut;"
+                " call the model in the thread that entered the context"
+            )
+        if not self.runs:
+            raise DeadHookError(f"the model was not run inside {self.what}, so nothing was cut; call it in the context")
         if self.checkpointed > self.recomputed and not self.is_recomputed:
             raise DeadHookError(
                 f"{self.what}: {self.checkpointed} forwards of attention ran with activation checkpointing, and"

@@ -25,6 +25,7 @@ from emg_lens.hooks.hook_points import (
     resolve_layout,
 )
 from emg_lens.hooks.model_inputs import Inputs
+from emg_lens.hooks.threads import bound_to_thread
 from emg_lens.hooks.verification.installed_point import installed
 from emg_lens.hooks.verification.probe import InterventionPoint, find_intervention_point
 from emg_lens.hooks.vmap import inside_vmap
@@ -149,9 +150,10 @@ def cutting(
     """
     masks = masks_of(model, edges, layout, stack)
     paths = attention_paths(model, stack)
-    guard = ContextGuard(f"cutting({edges})")
-    report = CutReport(str(edges), "none", (), [], guard)
     with ExitStack() as contexts:
+        in_own_thread = contexts.enter_context(bound_to_thread())
+        guard = ContextGuard(f"cutting({edges})", in_own_thread)
+        report = CutReport(str(edges), "none", (), [], guard)
         contexts.callback(setattr, guard, "open", False)
         for path in dict.fromkeys(paths.values()):
             contexts.callback(at_path(model, path).register_forward_pre_hook(guard.enter_attention).remove)
@@ -161,7 +163,7 @@ def cutting(
             for place, deletion in _deletions(point, masks, edges, stack).items():
                 plain = point.name == "attention_mask" or point.facts[place].plain_softmax
                 path, layer = paths[place], layer_of(place)
-                meter = Meter(layer, point.name, path, point.n_heads, deletion, plain)
+                meter = Meter(layer, point.name, path, point.n_heads, deletion, plain, in_own_thread)
                 attention = at_path(model, path)
                 contexts.callback(attention.register_forward_pre_hook(meter.count_call).remove)
                 contexts.enter_context(installed(attention, point.name, meter, point.strict))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_kernel import EditedForward
 from emg_lens.hooks.evaluation import evaluating
+from emg_lens.hooks.threads import LOCK, bound_to_thread
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
 
@@ -162,21 +163,28 @@ def check_layers(model: nn.Module, paths: Mapping[Place, str], edits: Mapping[Pl
 
 @contextmanager
 def attached_hook(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]:
-    """Add `fn(tensor, hook)` to a hook point, and remove exactly this hook on exit.
+    """Add `fn(tensor, hook)` to a hook point for this thread, and remove exactly this hook on exit.
 
     It is permanent in TransformerLens's sense, so that `reset_hooks()` does not remove it. `last`: run it after every
     other hook of the point, including hooks that are added later.
     """
-    point.add_hook(fn, is_permanent=True)
-    handle = point.fwd_hooks[-1]
-    order = None
-    if last:
-        order = point.register_forward_pre_hook(lambda *_: point._forward_hooks.move_to_end(handle.hook.id))
-    try:
+    with bound_to_thread() as in_own_thread, ExitStack() as stack:
+        with LOCK:
+            point.add_hook(lambda tensor, hook: fn(tensor, hook=hook) if in_own_thread() else None, is_permanent=True)
+            handle = point.fwd_hooks[-1]
+            stack.callback(_remove, point, handle)
+            if last:
+
+                def move_to_end(*_: object) -> None:
+                    if in_own_thread():
+                        point._forward_hooks.move_to_end(handle.hook.id)
+
+                stack.callback(point.register_forward_pre_hook(move_to_end).remove)
         yield
-    finally:
-        if order is not None:
-            order.remove()
+
+
+def _remove(point: Any, handle: Any) -> None:
+    with LOCK:
         handle.hook.remove()
         point.fwd_hooks = [kept for kept in point.fwd_hooks if kept is not handle]
 
@@ -200,6 +208,7 @@ def plain_evaluation(model: nn.Module) -> Iterator[None]:
     registry: Any = model.hook_dict
     points = {id(point): point for point in registry.values()}.values()
     saved = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
+    saved = [entry for entry in saved if entry[2]]
     try:
         for hooks, _, temporary in saved:
             for key in temporary:

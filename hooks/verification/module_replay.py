@@ -5,13 +5,17 @@ the place to test it (docs/transformerlens.md §5).
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from emg_lens.hooks.hook_points import probing
 
 FROM_ANOTHER_STACK = ("key_value_states", "encoder_hidden_states", "key_input", "value_input", "key", "value")
 """Arguments of cross attention with the tokens that it reads."""
@@ -57,12 +61,12 @@ class Replay:
         """Record arguments and output of the first call inside the context."""
 
         def keep_arguments(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:  # noqa: ARG001
-            if not self._sources:
+            if not self._sources and probing.get():
                 self.args, self.kwargs = _copied(args), _copied(kwargs)
                 self._find_tokens()
 
         def keep_output(module: nn.Module, args: tuple, result: Any) -> None:  # noqa: ARG001
-            if self.output is None:
+            if self.output is None and probing.get():
                 self.output = _copied(output_of(result))
 
         with ExitStack() as stack:
@@ -117,17 +121,26 @@ class Replay:
         return tokens
 
 
-@contextmanager
-def without_zeros(module: nn.Module) -> Iterator[None]:
-    """Fill parameters that are all zero with noise: a module with a zero output matrix has no influence to test."""
-    generator = torch.Generator().manual_seed(0)
-    with ExitStack() as stack:
-        for parameter in module.parameters():
-            if parameter.is_floating_point() and not parameter.any():
-                stack.callback(setattr, parameter, "data", parameter.data)
-                noise = torch.randn(parameter.shape, generator=generator) * max(parameter.shape[-1:], default=1) ** -0.5
-                parameter.data = noise.to(parameter.data)
-        yield
+class NoiseForZeros(TorchFunctionMode):
+    """A function mode that replaces parameters that are all zero by noise, in this thread only.
+
+    A module with a zero output matrix has no influence to test.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        zeros = [p for p in module.parameters() if p.is_floating_point() and not p.any()]
+        self.noise = {
+            id(p): (torch.randn(p.shape, generator=generator) * max(p.shape[-1:], default=1) ** -0.5).to(p.detach())
+            for p in zeros
+        }
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given: Any = tree_map(lambda value: self.noise.get(id(value), value), (args, kwargs or {}))
+        return func(*given[0], **given[1])
 
 
 def _copied(value: Any) -> Any:

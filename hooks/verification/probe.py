@@ -24,9 +24,10 @@ from emg_lens.hooks.hook_points import (
     probing,
 )
 from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
+from emg_lens.hooks.threads import LOCK
 from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts
 from emg_lens.hooks.verification.installed_point import NoInfluence, PointName, Refusal
-from emg_lens.hooks.verification.module_replay import Replay, without_zeros
+from emg_lens.hooks.verification.module_replay import NoiseForZeros, Replay
 from emg_lens.hooks.verification.routes import BlockRoutes
 from emg_lens.layout import TokenLayout
 
@@ -97,19 +98,20 @@ def find_intervention_point(
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)
     positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))
-    known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), {})
-    if missing := {layer: paths[layer] for layer in wanted if layer not in known}:
-        if inputs is None and stack == "cross":
-            raise EdgeError(
-                "stack='cross': the positions of encoder and decoder are unknown; pass inputs=<a small batch>"
-            )
-        example = inputs if inputs is not None else example_inputs(model, len(layout))
-        token = probing.set(True)
-        try:
-            with plain_evaluation(model):
-                known.update(_examine(model, missing, example, cross=stack == "cross"))
-        finally:
-            probing.reset(token)
+    with LOCK:
+        known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), {})
+        if missing := {layer: paths[layer] for layer in wanted if layer not in known}:
+            if inputs is None and stack == "cross":
+                raise EdgeError(
+                    "stack='cross': the positions of encoder and decoder are unknown; pass inputs=<a small batch>"
+                )
+            example = inputs if inputs is not None else example_inputs(model, len(layout))
+            token = probing.set(True)
+            try:
+                with plain_evaluation(model):
+                    known.update(_examine(model, missing, example, cross=stack == "cross"))
+            finally:
+                probing.reset(token)
     findings = {layer: known[layer] for layer in wanted}
     name, strict = _chosen(model, paths, findings, HOOKS if hooks_only else VERIFIED)
     facts = {layer: finding.facts for layer, finding in findings.items() if finding.facts is not None}
@@ -167,7 +169,7 @@ def _finding(replay: Replay, block: BlockRoutes, n_heads: int) -> _Finding:
         reason = no_influence
     except Refusal as refusal:
         return _Finding(reason=str(refusal))
-    with without_zeros(replay.module):
+    with NoiseForZeros(replay.module):
         try:
             return _checked_layer(LayerCheck(replay, n_heads, replay.main_output()), block)
         except Refusal:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emg_lens.hooks.hook_points import probing
 from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts, largest_change, rounding
 from emg_lens.hooks.verification.module_replay import Replay, output_of
 
@@ -59,7 +60,7 @@ def _run(block: Replay, *moved: int) -> tuple[Tensor | None, dict[str, Tensor]]:
 
     def keep(name: str, module: nn.Module, args: Any, result: Any) -> None:  # noqa: ARG001
         rows = block.rows(output_of(result))
-        if rows is not None:
+        if rows is not None and probing.get():
             parts.setdefault(name, rows)
 
     with ExitStack() as stack:
