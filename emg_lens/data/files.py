@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from emg_lens.data.recording import DataError
@@ -16,6 +17,8 @@ from emg_lens.io.subprocess_reader import Reader, UnreadableError, read_in_subpr
 
 Index = Mapping[str, Sequence[Path]]
 """Files of each subject; subjects and files are in natural order."""
+OF_FILE_SYSTEM = "lost+found"
+"""Folder that belongs to the file system of a disk, and that only root may read."""
 
 
 def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
@@ -26,20 +29,52 @@ def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
 def existing_folder(root: str | Path, expected: str) -> Path:
     """Return `root` as a path; raise an error that lists the `expected` files if it is not a folder."""
     folder = Path(root).expanduser()
-    if not folder.is_dir():
+    try:
+        if folder.is_dir():
+            return folder
         kind = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {kind}; expected a folder with {expected}")
-    return folder
+    except OSError as error:
+        kind = f"cannot be read ({error.strerror})"
+    raise DataError(f"{folder} {kind}; expected a folder with {expected}")
+
+
+def regular_file(path: Path) -> Path:
+    """Return the path of a file; raise `DataError` for a pipe, a device, a broken link, or a file out of reach."""
+    try:
+        if S_ISREG(path.stat().st_mode):
+            return path
+        reason = "is not a file but a pipe or device; remove it, or put the file in its place"
+    except FileNotFoundError:
+        what = "a link to a file that does not exist" if path.is_symlink() else "no such file"
+        reason = f"is {what}; remove the link, or restore the file" if path.is_symlink() else what
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    raise DataError(f"{path}: {reason}")
 
 
 def files_below(folder: Path) -> list[Path]:
-    """List all files in a folder at any depth, sorted; follows links to folders, except in circles."""
+    """List what a folder holds except folders, at any depth, sorted; each link to a folder is followed once.
+
+    Pipes and broken links are listed too: what a loader wants to read goes through `regular_file`.
+    """
     files: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place).resolve()
-        folders[:] = [name for name in folders if not here.is_relative_to((here / name).resolve())]
-        files += [path for path in (Path(place, name) for name in names) if path.is_file()]
+    left, followed = [folder], set()
+    while left:
+        for place, folders, names in os.walk(left.pop(0), onerror=_refuse_folder):
+            files += [Path(place, name) for name in names]
+            folders[:] = sorted(name for name in folders if name != OF_FILE_SYSTEM)
+            here = Path(place).resolve()
+            for link in (path for path in (Path(place, name) for name in folders) if path.is_symlink()):
+                facts = link.lstat()
+                if (facts.st_dev, facts.st_ino) not in followed and not here.is_relative_to(link.resolve()):
+                    left.append(link)
+                followed.add((facts.st_dev, facts.st_ino))
     return sorted(files)
+
+
+def _refuse_folder(error: OSError) -> None:
+    """Raise the error of a folder that cannot be listed: its files would be left out in silence."""
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); give read permission, or move it away")
 
 
 def index_files(
@@ -61,6 +96,9 @@ def index_files(
         match = pattern.fullmatch(path.name)
         place = key(match, path) if match else ("", "")
         if not place[0]:
+            continue
+        regular_file(path)
+        if place in files and files[place].samefile(path):  # through a link
             continue
         if place in files:
             raise DataError(f"two files for subject {place[0]}, {place[1]}: {files[place]} and {path}; keep one")

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from emg_lens.data.files import existing_folder, files_below, natural_key, read_parts
+from emg_lens.data.files import existing_folder, files_below, natural_key, read_parts, regular_file
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.storage import FORMAT
 from emg_lens.data.trials import TrialSet
@@ -63,8 +63,8 @@ def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
     paths: list[Path] = []
     for folder in folders:
         place = Path(folder).expanduser()
-        if place.is_file():
-            paths.append(place)
+        if place.exists() and not place.is_dir():
+            paths.append(regular_file(place))
             continue
         files = shard_files(existing_folder(place, "shards (*.h5), or one such file"))
         if not files:
@@ -72,7 +72,7 @@ def find_shards(folders: Sequence[str | Path]) -> tuple[Shard, ...]:
         paths += files
     if not paths:
         raise DataError("no folder of shards was given; give at least one")
-    if len(set(paths)) < len(paths):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise DataError("a shard was given twice; give each folder once, and no folder inside another")
     return tuple(map(read_shard, paths))
 
@@ -81,7 +81,8 @@ def shard_files(folder: Path) -> list[Path]:
     """List the files in a folder, at any depth, that have a shard's suffix, in natural order."""
     files = [path for path in files_below(folder) if path.suffix.lower() in (".h5", ".hdf5")]
     files = [path for path in files if not path.name.startswith(".")]  # files that are being written
-    return sorted(files, key=lambda path: natural_key(str(path)))
+    once = {regular_file(path).resolve(): path for path in reversed(files)}  # links may lead to a file again
+    return sorted(once.values(), key=lambda path: natural_key(str(path)))
 
 
 def read_shard(path: Path) -> Shard:

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import read_parts
+from emg_lens.data.files import read_parts, regular_file
 from emg_lens.data.recording import DataError
 from emg_lens.io.binary import hdf5_parts
 from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
@@ -67,7 +67,9 @@ def subject_names(path: Path) -> tuple[str, ...]:
 def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Any]:
     """Read parts of a file of trials; every error is a `DataError` that names the file."""
     path = path.expanduser()
-    if not path.is_file():
+    if path.exists() and not path.is_dir():
+        regular_file(path)
+    else:
         what, or_else = ("a folder", " (or cohort: {dataset: folder})") if path.is_dir() else ("no such file", "")
         raise DataError(f"{path}: {what}; expected a file that TrialSet.save wrote{or_else}")
     try:

@@ -52,6 +52,7 @@ def test_rows_without_angles_are_excluded_and_gaps_noted(tmp_path):
     )
     assert np.flatnonzero(r.label == -1).tolist() == list(range(10, 30)) and r.signals["angles"].units == "rad"
     assert r.notes == (
+        "1 of the 2 recordings that metadata.csv lists are not in the folder",
         "time has 1 gaps, the longest of 0.50 s after row 60: rows are missing",
         "20.0% of rows have no joint angles (all zero) and are excluded",
     )

@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from emg_lens.data.files import existing_folder, files_below, natural_key, read_parts, select_subjects
+from emg_lens.data.files import (
+    existing_folder,
+    files_below,
+    natural_key,
+    read_parts,
+    regular_file,
+    select_subjects,
+)
 from emg_lens.data.matlab import read_mat
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
@@ -99,10 +106,15 @@ def _files(root: Path, description: FolderDescription) -> dict[str, list[Path]]:
     for path in every:
         fields = description.places(path, root)
         if fields is not None:
-            index.setdefault(fields["subject"], []).append(path)
+            index.setdefault(fields["subject"], []).append(regular_file(path))
     if not index:
         some = ", ".join(p.relative_to(root).as_posix() for p in every[:3]) or "no file"
         raise DataError(f"{root}: no file matches {description.files!r}; found {some}")
+    for subject, paths in index.items():
+        first: dict[Path, Path] = {}
+        for path in paths:
+            if (other := first.setdefault(path.resolve(), path)) != path:
+                raise DataError(f"{other} and {path} are one file of subject {subject}; remove the link")
     return {subject: index[subject] for subject in sorted(index, key=natural_key)}
 
 

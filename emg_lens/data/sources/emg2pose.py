@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from emg_lens.data.files import check_choices, existing_folder, files_below, natural_key, read_parts, select_subjects
+from emg_lens.data.files import (
+    check_choices,
+    existing_folder,
+    files_below,
+    natural_key,
+    read_parts,
+    regular_file,
+    select_subjects,
+)
 from emg_lens.data.recording import UNLABELLED, DataError, Recording
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.file_values import check_times, checked_signal
@@ -41,11 +49,11 @@ def load(
         sensors: `"emg"`, `"angles"`, or both.
     """
     check_choices(NAME, "sensors", sensors, SIGNALS)
-    table, stages = _metadata(root)
+    table, stages, notes = _metadata(root)
     repetition = dict(zip(table["path"], table.groupby(["user", "stage"]).cumcount() + 1, strict=True))
     stage = dict(zip(table["path"], table["stage"], strict=True))
     return (
-        read(path, subject, stages, stage[path], int(repetition[path]), tuple(sensors))
+        read(path, subject, stages, stage[path], int(repetition[path]), tuple(sensors), notes)
         for subject, paths in select_subjects(_by_user(table), subjects).items()
         for path in paths
     )
@@ -58,14 +66,20 @@ def find(root: str | Path) -> dict[str, list[Path]]:
 
 
 def read(
-    path: Path, subject: str, stages: dict[str, int], stage: str, repetition: int, sensors: tuple[str, ...]
+    path: Path,
+    subject: str,
+    stages: dict[str, int],
+    stage: str,
+    repetition: int,
+    sensors: tuple[str, ...],
+    notes: Sequence[str],
 ) -> Recording:
-    """Read one file."""
+    """Read one file; `notes` are those of the whole folder."""
     fields = ["time", *dict.fromkeys(SIGNALS[name][0] for name in (*sensors, "angles"))]
     table = read_parts(hdf5_fields, path, f"a recording of {NAME}", name=TABLE, fields=fields)
     if table["time"].ndim != 1:
         raise DataError(f"{path}: time has shape {table['time'].shape}, expected one number of seconds per row")
-    notes = check_times(table["time"], FS, LONGEST_STEP, f"{path}")
+    notes = [*notes, *check_times(table["time"], FS, LONGEST_STEP, f"{path}")]
     without_angles = (table["joint_angles"].reshape(len(table["time"]), -1) == 0).all(axis=1)
     if without_angles.any():
         notes.append(f"{without_angles.mean():.1%} of rows have no joint angles (all zero) and are excluded")
@@ -79,8 +93,8 @@ def read(
     return Recording(subject, signals, label, np.full(len(label), repetition), FS, meta)
 
 
-def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
-    """One row an existing recording: path, user, stage; and the number of each stage of the table."""
+def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int], list[str]]:
+    """One row an existing recording: path, user, stage; the number of each stage of the table; and notes."""
     folder = existing_folder(root, EXPECTED)
     place = folder / METADATA
     if not place.is_file():
@@ -96,16 +110,21 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int]]:
     for path in files_below(folder):
         if path.suffix != ".hdf5" or path.name.startswith("."):
             continue
+        regular_file(path)
+        if path.stem in path_of and path_of[path.stem].samefile(path):  # through a link
+            continue
         if path.stem in path_of:
             raise DataError(f"two files of one name: {path_of[path.stem]} and {path}; keep one")
         path_of[path.stem] = path
     table = table.assign(path=[path_of.get(Path(name).stem) for name in table["filename"]])
+    n_listed = len(table)
     table = table[table["path"].notna()].sort_values("filename", key=lambda names: names.map(natural_key))
     if table.empty:
         raise DataError(f"{place}: none of the files that it lists exists; expected {EXPECTED}")
     if table["path"].duplicated().any():
         raise DataError(f"{place}: {table.loc[table['path'].duplicated(), 'filename'].iloc[0]} is listed twice")
-    return table, stages
+    missing = f"{n_listed - len(table)} of the {n_listed} recordings that {METADATA} lists are not in the folder"
+    return table, stages, [missing] * (len(table) < n_listed)
 
 
 def _by_user(table: pd.DataFrame) -> dict[str, list[Path]]:
