@@ -4,6 +4,9 @@ import itertools
 import os
 import signal
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -63,7 +66,7 @@ def list_() -> None:
 
     Example: emg-lens list
     """
-    from emg_lens.data.registry import dataset_names, describe_dataset
+    from emg_lens.data.registry import DATASETS, describe_dataset
     from emg_lens.models.registry import architecture_names
     from emg_lens.studies.spec.catalog_lookup import catalogue, catalogue_summary
     from emg_lens.studies.spec.study_spec import StudySpec
@@ -77,7 +80,7 @@ def list_() -> None:
         if not any(data_of.get(row[0].strip()) == data for row in rows):
             rows.append((f"{data}:",))
         rows.append((f"  {name}", question, time.replace("GPU", "")))
-    groups["Data sets"] = [(name, describe_dataset(name).description) for name in dataset_names()]
+    groups["Data sets"] = [(name, data_set.description) for name, data_set in DATASETS.items()]
     pretrainings = [(name, PretrainingSpec.load(name).title) for name in shipped_pretrainings()]
     groups["Pre-trainings (emg-lens pretrain NAME --data FOLDER)"] = pretrainings
     groups["Models"] = [(", ".join(architecture_names()),)]
@@ -336,6 +339,7 @@ def main() -> None:
     for number in STOPPED.values():
         signal.signal(number, _stop)
     hook_before, sys.unraisablehook = sys.unraisablehook, _stop_again
+    show_before, warnings.showwarning = warnings.showwarning, partial(_show_warning, warnings.showwarning)
     try:
         app()
     except EmgLensError as error:
@@ -351,7 +355,18 @@ def main() -> None:
         raise
     finally:
         _stop_at_once()
-        sys.unraisablehook = hook_before
+        sys.unraisablehook, warnings.showwarning = hook_before, show_before
+
+
+def _show_warning(show: Callable[..., None], message: object, category: type[Warning], *place: Any) -> None:
+    """Print a warning about a plug-in as a note, and others as Python does."""
+    from emg_lens.registry import PluginWarning
+    from emg_lens.studies.runs.progress import print_note
+
+    if issubclass(category, PluginWarning):
+        print_note(err, str(message))
+    else:
+        show(message, category, *place)
 
 
 def _stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001

@@ -4,19 +4,33 @@ Each is registered in one line where it is defined. Another package registers it
 loaded when its name is used.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from emg_lens.errors import EmgLensError, did_you_mean
+from emg_lens.validation import ArgumentError, Name, check_argument, short
 
 T = TypeVar("T")
 Named = TypeVar("Named")
 
+PACKAGE = "emg-lens"
+SIGNALS = range(129, 256)
+"""Exit codes of a process that a signal stopped."""
+
 
 class UnknownNameError(EmgLensError, KeyError):
     """A name that is not registered."""
+
+
+class PluginError(EmgLensError, ImportError):
+    """An entry point that cannot be loaded, or that is not of the expected kind."""
+
+
+class PluginWarning(UserWarning):
+    """A plug-in of another package is not used."""
 
 
 class Registry(Generic[T]):
@@ -26,16 +40,26 @@ class Registry(Generic[T]):
         kind: The kind, in a word or two, for messages: `"model"`.
         group: Group of entry points of other packages: `"emg_lens.models"`. An entry point refers to the object
             itself, or to a module that registers the object when it is imported.
+        expected: The class of the objects; `type[Base]` if they are classes themselves.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
-        self.kind, self.group = kind, group
+    def __init__(self, kind: str, group: str, expected: Any) -> None:
+        self.kind, self.group, self.expected = kind, group, expected
         self._known: dict[str, T] = {}
+        self._reported: set[str] = set()
 
     def add(self, name: str, thing: T) -> T:
-        """Register an object under a name, and return the object."""
-        if name in self._known and self._known[name] is not thing:
-            raise ValueError(f"a {self.kind} named {name!r} is already registered")
+        """Register an object under a name, and return the object.
+
+        Raises:
+            ArgumentError: This is no name, an object of another kind, or the name of another object.
+        """
+        check_argument(f"name of a {self.kind}", name, Name)
+        self._check(name, thing)
+        point = self._points().get(name)
+        known = self[name] if point is not None and _package(point) == PACKAGE else self._known.get(name, thing)
+        if known is not thing:
+            raise ArgumentError(f"a {self.kind} named {name!r} is already registered; choose another name")
         self._known[name] = thing
         return thing
 
@@ -53,28 +77,79 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownNameError: No object has this name; the message lists the known names.
+            PluginError: The package that offers this name is broken.
         """
         if name not in self:
             hint, known = did_you_mean(name, self.names()), ", ".join(self.names())
             raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}known: {known}")
         if name not in self._known:
-            for point in _entry_points(self.group)[name]:
-                thing = point.load()  # a module may register it itself
-                self._known.setdefault(name, thing)
+            self._load(self._points()[name])
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self._known or name in _entry_points(self.group))
+        return isinstance(name, str) and (name in self._known or name in self._points())
 
     def names(self) -> tuple[str, ...]:
         """Return all names: registered names in order of definition, then sorted names of entry points."""
-        return tuple(dict.fromkeys([*self._known, *sorted(_entry_points(self.group))]))
+        return tuple(dict.fromkeys([*self._known, *sorted(self._points())]))
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Yield all names with their objects, without plug-ins that cannot be loaded; each gets one `PluginWarning`."""
+        for name in self.names():
+            if name in self._reported:
+                continue
+            try:
+                thing = self[name]
+            except PluginError as error:
+                self._reported.add(name)
+                warnings.warn(str(error), PluginWarning, stacklevel=2)
+            else:
+                yield name, thing
+
+    def _load(self, point: EntryPoint) -> None:
+        """Import the module of an entry point. The module may register the object itself."""
+        try:
+            thing = point.load()
+            if point.name not in self._known:
+                self._check(point.name, thing)
+                self._known[point.name] = thing
+        except (Exception, SystemExit) as error:
+            if _package(point) == PACKAGE or (isinstance(error, SystemExit) and error.code in SIGNALS):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise PluginError(
+                f"{self.kind} {point.name!r} of the package {_package(point)} cannot be loaded ({reason}); update or"
+                " uninstall this package"
+            ) from error
+
+    def _points(self) -> dict[str, EntryPoint]:
+        return _entry_points(self.kind, self.group)
+
+    def _check(self, name: str, thing: object) -> None:
+        if get_origin(self.expected) is type:
+            base = get_args(self.expected)[0]
+            fits, what = isinstance(thing, type) and issubclass(thing, base), f"a subclass of {base.__name__}"
+        else:
+            fits, what = isinstance(thing, self.expected), f"an object of the class {self.expected.__name__}"
+        if not fits:
+            raise ArgumentError(f"{self.kind} {name!r} is {short(thing)}; expected {what}")
 
 
 @cache
-def _entry_points(group: str) -> dict[str, list[EntryPoint]]:
-    """Entry points of a group by name. Cached, because a search reads a file of every installed package."""
-    by_name: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group=group):
-        by_name.setdefault(point.name, []).append(point)
+def _entry_points(kind: str, group: str) -> dict[str, EntryPoint]:
+    """Entry points of a group by name, those of this package first. Cached: a search reads every installed package."""
+    by_name: dict[str, EntryPoint] = {}
+    for point in sorted(entry_points(group=group), key=lambda one: (_package(one) != PACKAGE, _package(one))):
+        used = by_name.setdefault(point.name, point)
+        if used is not point:
+            warnings.warn(
+                f"{kind} {point.name!r} of the package {_package(point)} is not used, because {_package(used)} has one"
+                " of this name; rename it",
+                PluginWarning,
+                stacklevel=2,
+            )
     return by_name
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else "?"

@@ -71,7 +71,7 @@ class Intervention(ABC):
         return f"{type(self).__name__}({text}{''.join(options)})"
 
 
-INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens.interventions")
+INTERVENTIONS: Registry[type[Intervention]] = Registry("intervention", "emg_lens.interventions", type[Intervention])
 """All kinds of interventions, by the key that study files use."""
 
 

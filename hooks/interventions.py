@@ -207,7 +207,7 @@ def read_interventions(spec: Mapping[str, Any]) -> tuple[Intervention, ...]:
         except TypeError as error:
             raise EdgeError(f"{key}={spec[key]!r}: {error}") from None
     if rest:
-        known = {key: [f.name for f in fields(INTERVENTIONS[key])[1:]] for key in INTERVENTIONS.names()}  # pyright: ignore
+        known = {key: [f.name for f in fields(kind)[1:]] for key, kind in INTERVENTIONS.items()}  # pyright: ignore
         texts = [f"{key} ({', '.join(options)})" if options else key for key, options in known.items()]
         raise EdgeError(f"unknown key {next(iter(rest))!r}; known interventions and their options: {'; '.join(texts)}")
     return tuple(interventions)

@@ -19,7 +19,7 @@ from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import did_you_mean
 from emg_lens.registry import Registry, UnknownNameError
-from emg_lens.validation import short
+from emg_lens.validation import Name, check_fields, checked, short
 
 Loader = Callable[..., Iterator[Recording] | TrialSet]
 
@@ -42,12 +42,15 @@ class DataSet:
             Studies show it next to the accuracy of conditions that declare `sees:`.
     """
 
-    name: str
+    name: Name
     loader: Loader
     description: str
     index: Callable[..., Index] | None = None
     finished: bool = False
     expected_accuracy: Callable[..., float] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -82,9 +85,10 @@ def _place(root: str | Path) -> Path:
         raise DataError(f"{short(root)} is not a path of a file or folder ({error})") from None
 
 
-DATASETS: Registry[DataSet] = Registry("data set", "emg_lens.datasets")
+DATASETS: Registry[DataSet] = Registry("data set", "emg_lens.datasets", DataSet)
 
 
+@checked
 def register(dataset: DataSet) -> DataSet:
     """Add a data set to the registry of this process; a package adds its own as an entry point `emg_lens.datasets`.
 

@@ -70,7 +70,7 @@ class Architecture:
             raise ModelError(f"model {self.name!r}: {error}") from None
 
 
-ARCHITECTURES: Registry[Architecture] = Registry("model", "emg_lens.models")
+ARCHITECTURES: Registry[Architecture] = Registry("model", "emg_lens.models", Architecture)
 
 
 @checked

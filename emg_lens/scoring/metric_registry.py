@@ -113,7 +113,7 @@ class Metric:
         return counts if counts.ndim > 1 else columns_of(counts, np.ones(len(counts)))
 
 
-METRICS: Registry[Metric] = Registry("metric", "emg_lens.metrics")
+METRICS: Registry[Metric] = Registry("metric", "emg_lens.metrics", Metric)
 
 
 def add_metric(

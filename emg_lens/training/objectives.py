@@ -191,7 +191,7 @@ class Regression(Objective):
         return (outputs - targets).square().mean(1)
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "emg_lens.objectives")
+OBJECTIVES: Registry[Objective] = Registry("objective", "emg_lens.objectives", Objective)
 OBJECTIVES.add("classification", Classification())
 OBJECTIVES.add("regression", Regression())
 

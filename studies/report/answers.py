@@ -51,7 +51,7 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
             by_question.setdefault(SUMMARY, []).append(f"{at}{text}")
         for question, texts in _answers_of(cell, verdicts).items():
             by_question.setdefault(question, []).extend(f"{at}{text}" for text in texts)
-    for view in (VIEWS[name] for name in VIEWS.names()):
+    for _, view in VIEWS.items():
         for question, make in view.answers.items() if view.answers and view.shows(findings) else ():
             texts = [f"{cell.label and cell.label + ': '}{text}" for cell in findings.cells for text in make(cell)]
             by_question |= {question: texts} if texts else {}

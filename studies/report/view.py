@@ -87,7 +87,7 @@ def repetition_fractions(trials: pd.DataFrame) -> Float[np.ndarray, " trial"]:
 
 MAIN = "answers"
 """The view with the main figure and the verdicts: every report begins with it."""
-VIEWS: Registry[View] = Registry("view", "emg_lens.views")
+VIEWS: Registry[View] = Registry("view", "emg_lens.views", View)
 
 
 def views_of(findings: Findings) -> list[View]:
@@ -97,8 +97,8 @@ def views_of(findings: Findings) -> list[View]:
         UnknownNameError: Unknown view.
     """
     named = findings.study.views
-    candidates = [VIEWS[name] for name in (VIEWS.names() if named is None else dict.fromkeys([MAIN, *named]))]
-    return sorted((view for view in candidates if view.shows(findings)), key=lambda view: view.order)
+    candidates = dict(VIEWS.items()) if named is None else {name: VIEWS[name] for name in (MAIN, *named)}
+    return sorted((view for view in candidates.values() if view.shows(findings)), key=lambda view: view.order)
 
 
 def in_each_cell(findings: Findings, name: str, make: Callable[[Cell], T | None]) -> dict[str, T]:

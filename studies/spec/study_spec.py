@@ -128,7 +128,7 @@ class StudySpec(SpecFile):
         """Refuse `sees` if the accuracy that the data set implies is unknown."""
         dataset = self.cohort.dataset
         if dataset in DATASETS and DATASETS[dataset].expected_accuracy is None:
-            known = ", ".join(name for name in DATASETS.names() if DATASETS[name].expected_accuracy is not None)
+            known = ", ".join(name for name, one in DATASETS.items() if one.expected_accuracy is not None)
             raise ValueError(
                 f"conditions.extra: the true information in {dataset!r} is unknown; leave 'sees' out, or use {known}"
             )

@@ -57,5 +57,5 @@ def compute_scores(method: AttributionMethod | ScoreFunction, question: Question
         return method.scores(question) if isinstance(method, AttributionMethod) else method(question)
 
 
-METHODS: Registry[AttributionMethod] = Registry("attribution method", "emg_lens.attribution_methods")
+METHODS: Registry[AttributionMethod] = Registry("attribution method", "emg_lens.attribution_methods", AttributionMethod)
 """Methods by name. `METHODS.add("mine", Mine())` adds one."""
