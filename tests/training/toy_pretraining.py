@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from emg_lens.data import TrialSet
 from emg_lens.data.corpus import Corpus
@@ -56,4 +57,6 @@ if __name__ == "__main__":  # python toy_pretraining.py CHECKPOINT TABLE [dropou
     checkpoint.SAVE_SECONDS, checkpoint.SAVE_FRACTION = 0.0, 1e6
     place = None if sys.argv[1] == "none" else Path(sys.argv[1])
     _, losses = run(place, dropout=float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
-    losses.to_csv(sys.argv[2], index=False)
+    if Accelerator().is_main_process:
+        losses.to_csv(sys.argv[2], index=False)
+        sys.stdout.write(f"{Accelerator().num_processes} processes\n")

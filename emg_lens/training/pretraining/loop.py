@@ -29,6 +29,7 @@ from emg_lens.training.fitting import seeded
 from emg_lens.training.objectives import FitError
 from emg_lens.training.optimizer import MOMENTS
 from emg_lens.training.pretraining.masking import n_patches, reconstruction_losses, total_loss
+from emg_lens.training.pretraining.processes import errors_of_other_processes
 from emg_lens.training.pretraining.recipe import PretrainingRecipe
 from emg_lens.training.pretraining.window_batches import Stretch, WindowBatch, WindowBatches, read_batches
 from emg_lens.validation import checked
@@ -84,7 +85,7 @@ def pretrain(
 
     Raises:
         FitError: Too few windows for one step, windows that do not fit the model or are constant, a batch that cannot
-            be divided evenly among the processes, or a loss that became NaN or infinite.
+            be divided evenly among the processes, a loss that became NaN or infinite, or the end of another process.
         DataError: Windows that cannot be read, or contain NaN, infinity or values above `shards.LARGEST_SAMPLE`.
         CheckpointError: The file is damaged, belongs to another pre-training, or cannot be written.
     """
@@ -104,7 +105,7 @@ def pretrain(
         file = CheckpointFile(checkpoint, "pre-training", identity)
     model.to(here.device)
     run = _Run(model, windows, validation, recipe, here, workers)
-    with seeded(recipe.seed, here.device):
+    with errors_of_other_processes(), seeded(recipe.seed, here.device):
         _resume(run, file, checkpoint is not None)
         run.prepare()
         last = recipe.epochs * run.steps if stop_after is None else min(stop_after, recipe.epochs * run.steps)
@@ -114,9 +115,9 @@ def pretrain(
                     on_row(run.table(), recipe.epochs * run.steps)
                 if file is not None and file.is_due():
                     file.save(run.tensors(), {})
-    if file is not None:
-        file.save(run.tensors(), {})
-    here.wait_for_everyone()
+        if file is not None:
+            file.save(run.tensors(), {})
+        here.wait_for_everyone()
     model.eval()
     return run.table()
 

@@ -2,34 +2,36 @@
 
 The folder is `<out>/<name>/<hash of the specification>/`. It holds spec.yaml, environment.json, data.json, losses.csv
 and checkpoint.safetensors, and at the end the folder `model`. A second call resumes an interrupted run. Shards are
-written to `<out>/corpora/<hash>/`, and other runs use them too. `accelerate launch -m emg_lens pretrain ...` uses
-several processes or machines, which need `--out` on a shared disk (docs/pretraining.md §10.3).
+written to `<out>/corpora/<hash>/`, and other runs use them too. `torchrun -m emg_lens pretrain ...` uses several
+processes or machines, which need `--out` on a shared disk (docs/pretraining.md §10.3).
 """
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, is_tensorboard_available, is_wandb_available
+from accelerate.utils import is_tensorboard_available, is_wandb_available
 from pydantic import NonNegativeInt
 from rich.console import Console
 
 from emg_lens.data.corpus import Corpus
 from emg_lens.data.corpus_writer import corpus_digest, write_corpus
-from emg_lens.errors import EmgLensError, printable
+from emg_lens.errors import printable
 from emg_lens.io.checksums import check_checksums, write_checksums
 from emg_lens.io.files import new_folder, remove_abandoned, replacing
 from emg_lens.io.progress import TimedProgress
-from emg_lens.io.run_folder import RECORD, RunFolderError, locked_folder, read_facts_of_run, write_run_files
+from emg_lens.io.run_folder import RECORD, RunFolderError, locked_folder, read_facts_of_run, write_run_files, writing
 from emg_lens.models.registry import ModelError, architecture, build_model
 from emg_lens.training.fitting import seeded
 from emg_lens.training.pretraining.loop import pretrain
+from emg_lens.training.pretraining.processes import by_first_process, errors_of_other_processes
 from emg_lens.training.pretraining.spec import PretrainingError, PretrainingSpec
 from emg_lens.validation import checked
 
@@ -108,19 +110,18 @@ def run_pretraining(
     first = accelerator.is_main_process
     if not first:
         console = None
-    shards = _by_first_process(accelerator, lambda: [str(path) for path in _shards(spec, data, out, console)])
-    whole = Corpus.open(shards, spec.corpus.modalities, spec.corpus.scale, spec.corpus.padding)
-    windows, validation = whole.divide(spec.held_out)
-    model = _build(spec, whole)
-    with locked_folder(folder) if first else nullcontext() as reason:
+    with ExitStack() as locks, errors_of_other_processes():
+        by_first = partial(by_first_process, accelerator)
+        shards = by_first(lambda: [str(path) for path in _shards(spec, data, out, console)])
+        whole = Corpus.open(shards, spec.corpus.modalities, spec.corpus.scale, spec.corpus.padding)
+        windows, validation = whole.divide(spec.held_out)
+        model = _build(spec, whole)
+        reason = by_first(lambda: locks.enter_context(locked_folder(folder)))
         if reason is not None and console is not None:
             note = f"note: {folder} cannot be locked ({reason}); do not run this pre-training twice at a time"
             console.print(printable(note), markup=False, highlight=False)
-        if first:
-            _claim(spec, folder, data, windows, validation, precision)
-            remove_abandoned(folder)
-        accelerator.wait_for_everyone()
-        if not (folder / MODEL).exists():
+        by_first(lambda: _claim(spec, folder, data, windows, validation, precision))
+        if not by_first(lambda: (folder / MODEL).exists()):
             if console is not None and (folder / CHECKPOINT).exists():
                 console.print(f"resuming {printable(str(folder))}", markup=False, highlight=False)
             if log_to is not None:
@@ -137,15 +138,10 @@ def run_pretraining(
                     accelerator=accelerator,
                     on_row=on_row,
                 )
-            accelerator.end_training()
-            if first:
-                _write_losses(folder, losses)
-                write_checksums(folder, [LOSSES])
-                with new_folder(folder / MODEL) as partial:
-                    model.save_pretrained(partial)
-            accelerator.wait_for_everyone()
-    model = type(model).from_pretrained(folder / MODEL)
-    check_checksums(folder)
+            by_first(lambda: _write_result(folder, losses, model))
+        model = type(model).from_pretrained(folder / MODEL)
+        check_checksums(folder)
+        accelerator.end_training()  # also ends the communication between the processes
     return PretrainedRun(folder, pd.read_csv(folder / LOSSES), model, windows, validation)
 
 
@@ -182,21 +178,6 @@ def _shards(spec: PretrainingSpec, data: str | Path | None, out: Path, console: 
     return [folder]
 
 
-def _by_first_process(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """Call a function in the first process; every process returns the result, or raises the error again."""
-    result: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            result = [work()]
-        except EmgLensError as error:
-            result = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(result)
-    if isinstance(result[0], Exception):
-        raise result[0]
-    return result[0]
-
-
 def _claim(
     spec: PretrainingSpec,
     folder: Path,
@@ -206,6 +187,7 @@ def _claim(
     precision: Precision,
 ) -> None:
     """Write the run's files, or check that the folder belongs to the same data and precision."""
+    remove_abandoned(folder)
     record = {
         "folder": None if data is None else str(data),
         "precision": precision,
@@ -249,6 +231,14 @@ def _progress(
         yield on_row
 
 
+def _write_result(folder: Path, losses: pd.DataFrame, model: Any) -> None:
+    _write_losses(folder, losses)
+    with writing(folder):
+        write_checksums(folder, [LOSSES])
+        with new_folder(folder / MODEL) as temporary:
+            model.save_pretrained(temporary)
+
+
 def _write_losses(folder: Path, losses: pd.DataFrame) -> None:
-    with replacing(folder / LOSSES) as partial:
-        losses.to_csv(partial, index=False)
+    with writing(folder), replacing(folder / LOSSES) as temporary:
+        losses.to_csv(temporary, index=False)

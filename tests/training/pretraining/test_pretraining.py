@@ -131,22 +131,6 @@ runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
     assert_same(run(path, dropout=0.2), expected)
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_losses_of_one(tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": "29617"}
-    for path in ("none", str(tmp_path / "c.safetensors")):
-        script = [str(SCRIPT), path, str(tmp_path / "two.csv")]
-        done = subprocess.run([*command, *script], capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        _, expected = run()
-        result = pd.read_csv(tmp_path / "two.csv")
-        assert np.abs(result[LOSSES] - expected[LOSSES]).max(axis=None) < 1e-4
-    model, table = run(tmp_path / "c.safetensors")  # finished by two, read by one
-    assert np.abs(table[LOSSES] - expected[LOSSES]).max(axis=None) < 1e-4
-
-
 def test_a_checkpoint_of_another_pre_training_is_refused(tmp_path):
     path = tmp_path / "c.safetensors"
     run(path, stop_after=2)
