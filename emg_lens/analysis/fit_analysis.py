@@ -60,8 +60,8 @@ def run_analyses(
         analysis, before = FIT_ANALYSES[name], _state(model, batch)
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise AnalysisError(
-                f"{name!r} is not a name of an analysis; expected letters, digits, '-', '_' and '.', because its table is"
-                " a file of this name"
+                f"{name!r} is not a name of an analysis; expected letters, digits, '-', '_' and '.', because its table"
+                " is a file of this name"
             )
         table = analysis.run(model, batch, conditions)
         if not isinstance(table, pd.DataFrame) or not len(table.columns) or "fit" in table:

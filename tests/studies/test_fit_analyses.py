@@ -15,6 +15,7 @@ from emg_lens.data.batch import Batch
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.study import Study
+from emg_lens.validation import ArgumentError
 
 STRANGER = """
 import pandas as pd
@@ -125,11 +126,16 @@ def test_a_table_that_would_be_stored_incompletely_is_refused(monkeypatch, table
         run_analyses(["wrong"], None, None, [])
 
 
-@pytest.mark.parametrize("known", [{"wrong": Wrong}, {"wrong": len}, {"../wrong": Wrong(pd.DataFrame({"a": [1]}))}])
-def test_what_is_no_analysis_and_names_that_are_no_file_names_are_refused(monkeypatch, known):
-    monkeypatch.setattr(FIT_ANALYSES, "_known", known)
-    with pytest.raises(AnalysisError, match="expected an object of a subclass of FitAnalysis, and a name of letters"):
-        run_analyses(known, None, None, [])
+@pytest.mark.parametrize("odd", [Wrong, len])
+def test_what_is_no_analysis_is_refused(odd):
+    with pytest.raises(ArgumentError, match="expected an object of the class FitAnalysis"):
+        FIT_ANALYSES.add("wrong", odd)
+
+
+def test_a_name_that_is_no_file_name_is_refused(monkeypatch):
+    monkeypatch.setattr(FIT_ANALYSES, "_known", {"../wrong": Wrong(pd.DataFrame({"a": [1]}))})
+    with pytest.raises(AnalysisError, match="'../wrong' is not a name of an analysis; expected letters"):
+        run_analyses(["../wrong"], None, None, [])
 
 
 class Careless(FitAnalysis):
