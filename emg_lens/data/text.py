@@ -35,13 +35,14 @@ def read_bytes(path: Path) -> io.BytesIO:
             f"{path}: contains more than {most / 1e6:.0f} MB of text{limit}; divide the recording into files, or save"
             " it as arrays (.npy, HDF5)"
         )
-    return io.BytesIO(content)
+    content = content.replace(b"\r\r\n", b"\n")  # Python's csv module on Windows, without newline=""
+    return io.BytesIO(content.rstrip(b" \r\n"))
 
 
-def first_line(text: io.BytesIO, skip_lines: int = 0) -> str:
-    """Return the first line after `skip_lines` lines, with any line ending; then rewind the text."""
+def first_line(text: io.BytesIO, skip_lines: int = 0) -> tuple[int, str]:
+    """Return the first line after `skip_lines` lines that is not empty, and its number from 0; then rewind the text."""
     lines = io.TextIOWrapper(text, encoding="latin-1")
-    first = next((line for i, line in enumerate(lines) if i >= skip_lines), "")
+    first = next(((i, line) for i, line in enumerate(lines) if i >= skip_lines and line.strip()), (skip_lines, ""))
     lines.detach()
     text.seek(0)
     return first
@@ -57,11 +58,24 @@ def check_columns(line: str, separator: str, path: Path) -> None:
 def read_rows(text: io.BytesIO, **options: Any) -> pd.DataFrame:
     """Read the rows of a table; rows longer than the header are rejected, which pandas would read as an index.
 
-    The options are those of `pandas.read_csv`. A text that is not a table is a `ValueError`.
+    The options are those of `pandas.read_csv`. An empty line is a row of empty cells: without it, all later rows would
+    be too early. A text that is not a table is a `ValueError`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(text, index_col=False, **options)
+            return pd.read_csv(text, index_col=False, skip_blank_lines=False, **options)
         except pd.errors.ParserWarning:
             raise ValueError("rows are longer than the header") from None
+        except pd.errors.ParserError as error:
+            raise ValueError(str(error).rpartition("C error: ")[2].strip()) from None
+
+
+def read_cells(text: io.BytesIO, header: bool, skip_lines: int, **options: Any) -> pd.DataFrame:
+    """Read the cells of a table as text, under the names in the header; pandas would rename the second of two."""
+    skip_lines, _ = first_line(text, skip_lines)
+    table = read_rows(text, header=None, skiprows=skip_lines, dtype=str, keep_default_na=False, **options).fillna("")
+    if not header:
+        return table
+    first = next((i for i in range(1, len(table)) if table.iloc[i].any()), 1)  # lines below the header may be empty
+    return table.iloc[first:].set_axis(table.iloc[0].tolist(), axis=1)

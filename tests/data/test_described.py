@@ -301,6 +301,12 @@ def small(folder, text, content, name="x.csv"):
             "two classes have the same name",
         ),
         (SMALL + "label: {column: g, classes: {1: fist}}\n", b"a,b,g\n1,2,1\n1,2,\n", "unknown label ''; .*lists '1'"),
+        (SMALL, b"a,b\n1,2\n\n5,6\n", "column 'a', row 2: ''; is the file incomplete, or a line empty"),
+        (SMALL.replace("[a, b]", "1-2") + "header: false\n", b"1,2\r\n \r\n5,6\r\n", "row 2: ''; .*or a line empty"),
+        (SMALL + "separator: '::'\n", b"a::b\n1::2\n\n5::6\n", "row 2: ''; .*or a line empty"),
+        (SMALL + "separator: '\\s+'\n", b"a b\n1 2\n\n5 6\n", "row 2: ''; .*or a line empty"),
+        (SMALL, b"a,b,a\n1,2,3\n", "2 columns have the name 'a'; give the number of one: 1, 3"),
+        (SMALL + "label: {column: g}\n", b"a,g,b,g\n1,2,3,4\n", "2 columns have the name 'g'"),
     ],
 )
 def test_tables_with_ambiguous_columns_or_labels_are_rejected(tmp_path, text, content, message):
@@ -323,6 +329,32 @@ def test_tables_as_other_programs_write_them(tmp_path, more, content):
     (r,) = load_dataset("folder", small(tmp_path, text, content))
     assert r.signals["emg"].data.tolist() == [[1, 2.5], [3, 4]] and r.meta["class_names"] == {1: "natural"}
     assert r.label.tolist() == [1, 0] and r.repetition.tolist() == [4, 0]
+
+
+@pytest.mark.parametrize(
+    "more, content",
+    [
+        ("", b"a,b\n1,2\n3,4\n\n\r\n  \n"),
+        ("", b"\n\na,b\n\n1,2\n3,4"),
+        ("", b"a,b\r\r\n1,2\r\r\n3,4\r\r\n"),
+        ("", b"a,b\r1,2\r3,4\r"),
+        ("skip_lines: 3\n", b"made by\n\na program\n\na,b\n1,2\n3,4\n"),
+        ("skip_lines: 1\nseparator: '::'\n", b"x\n\na::b\n1::2\n3::4\n"),
+        ("", b"a,b,c,c\n1,2,5,6\n3,4,5,6\n"),
+    ],
+    ids=[
+        "at the end",
+        "at the start",
+        "csv module on Windows",
+        "old Mac",
+        "header",
+        "long separator",
+        "unused",
+    ],
+)
+def test_empty_lines_outside_the_rows_and_unused_columns_do_not_matter(tmp_path, more, content):
+    (r,) = load_dataset("folder", small(tmp_path, SMALL + more, content))
+    assert r.signals["emg"].data.tolist() == [[1, 2], [3, 4]] and r.signals["emg"].ch_names == ("a", "b")
 
 
 def test_a_path_that_can_be_read_in_two_ways_is_rejected(tmp_path):

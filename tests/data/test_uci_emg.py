@@ -37,6 +37,15 @@ def test_rates_come_from_the_time_column_and_from_how_often_rows_change(tmp_path
     assert any("90% of rows repeat" in note and "has no content above" in note for note in r.notes)
 
 
+def test_an_empty_line_between_rows_is_an_error(tmp_path):
+    rows = table()
+    write(tmp_path / "01", rows=[*rows[:50], "", *rows[50:], "", ""])
+    with pytest.raises(DataError, match="time in line 52 is nan"):
+        read(tmp_path)
+    write(tmp_path / "01", rows=[*rows, "", ""])  # at the end they do not matter
+    assert len(read(tmp_path)[0].label) == len(rows)
+
+
 def test_a_file_whose_rows_all_change_gets_no_warning_about_repeats(tmp_path):
     write(tmp_path / "01", hold=1, step_ms=5)
     (r,) = read(tmp_path)

@@ -33,7 +33,7 @@ from emg_lens.data.sources.description import (
     value_name,
 )
 from emg_lens.data.sources.file_values import check_times, checked_signal, number_runs, whole_numbers
-from emg_lens.data.text import SPACES, check_columns, first_line, read_bytes, read_rows
+from emg_lens.data.text import SPACES, check_columns, first_line, read_bytes, read_cells
 from emg_lens.io.binary import numpy_array
 
 DESCRIPTION = "dataset.yaml"
@@ -145,19 +145,17 @@ def _table(path: Path, description: FolderDescription) -> Table:
     if kind not in TABLES:
         raise DataError(f"{path}: unknown kind of file; known: {', '.join((*TABLES, *ARRAYS, '.npy'))}")
     text = read_bytes(path)
-    first = first_line(text, description.skip_lines)
+    _, first = first_line(text, description.skip_lines)
     separator = "\t" if description.separator == r"\t" else description.separator or max(SEPARATORS, key=first.count)
     check_columns(first, separator, path)
     fast = len(separator) == 1 or separator == SPACES
     try:
-        table = read_rows(
+        table = read_cells(
             text,
+            description.header,
+            description.skip_lines,
             sep=separator if fast else re.escape(separator),
             engine="c" if fast else "python",
-            header=0 if description.header else None,
-            skiprows=description.skip_lines,
-            dtype=str,
-            keep_default_na=False,
             encoding="utf-8-sig",
             skipinitialspace=True,
         )
@@ -246,7 +244,11 @@ def _position(table: pd.DataFrame, column: str | int, path: Path) -> int:
     if column not in table.columns:
         known = ", ".join(map(str, table.columns[:12]))
         raise DataError(f"{path}: no column {column!r}; it has {table.shape[1]}: {known}; is `separator` right?")
-    return table.columns.get_loc(column)
+    places = np.flatnonzero(table.columns == column) + 1
+    if len(places) > 1:
+        listed = ", ".join(map(str, places))
+        raise DataError(f"{path}: {len(places)} columns have the name {column!r}; give the number of one: {listed}")
+    return int(places[0]) - 1
 
 
 def _numbers(values: pd.Series, name: str, decimal: str, path: Path) -> Float[np.ndarray, " time"]:
@@ -258,7 +260,8 @@ def _numbers(values: pd.Series, name: str, decimal: str, path: Path) -> Float[np
         hint = (
             "is it a decimal comma (decimal), a line of units (skip_lines), or an incomplete file?"
             if cell.strip()
-            else "is the file incomplete? If this sensor is slower, repeat its last value and state its native_fs"
+            else "is the file incomplete, or a line empty? If this sensor is slower, repeat its last value and state"
+            " its native_fs"
         )
         raise DataError(
             f"{path}: {name} is not a number in column {values.name!r}, row {row + 1}: {cell[:40]!r}; {hint}"

@@ -100,7 +100,7 @@ def _metadata(root: str | Path) -> tuple[pd.DataFrame, dict[str, int], list[str]
     if not place.is_file():
         raise DataError(f"{folder} has no {METADATA}; expected {EXPECTED}")
     text = read_bytes(place)
-    check_columns(first_line(text), ",", place)
+    check_columns(first_line(text)[1], ",", place)
     try:
         table = read_rows(text, dtype=str, keep_default_na=False)[["filename", "user", "stage"]]
     except (ValueError, KeyError) as error:

@@ -71,7 +71,7 @@ def read(path: Path, subject: str, sign: int, repetition: int) -> Recording:
         text = read_bytes(path).read().decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read ({error}); is the file complete?") from None
-    rows = [line.split(",") for line in text.replace('"', "").splitlines() if line]
+    rows = [line.split(",") for line in text.replace('"', "").splitlines()]
     kinds = [row[1] if len(row) > 1 and len(row) == N_FIELDS.get(row[1]) else "" for row in rows]
     if "" in kinds:
         odd = kinds.index("") + 1

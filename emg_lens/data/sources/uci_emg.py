@@ -67,7 +67,7 @@ LONGEST_CELL = 40
 def read(path: Path, subject: str, done: Counter[int]) -> Recording:
     """Read one series; `done` has the number of runs of each class in earlier series, and is updated in place."""
     text = read_bytes(path)
-    check_columns(first_line(text), "\t", path)
+    check_columns(first_line(text)[1], "\t", path)
     try:
         table = read_rows(text, sep="\t")
     except ValueError as error:  # includes parser errors of pandas
