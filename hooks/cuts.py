@@ -44,6 +44,7 @@ def cut(
     *,
     inputs: Inputs | None = None,
     stack: StackName | None = None,
+    allow_routes: bool = False,
 ) -> list[Hook]:
     """Make hooks that cut `edges`.
 
@@ -59,6 +60,7 @@ def cut(
         layout: The layout of the positions; default `model.layout`.
         inputs: An input for the small forward, where none can be made from the model's configuration.
         stack: For an encoder-decoder: `"encoder"` (default), `"decoder"` or `"cross"`, as for `cutting`.
+        allow_routes: As for `cutting`.
 
     Returns:
         Hooks for `model.run_with_hooks(x, fwd_hooks=hooks)`.
@@ -91,6 +93,7 @@ def cut(
         raise DeadHookError(
             f"{error}. Hooks cannot cut here; use: with cutting(model, edges, layout=layout) as report: model(...)"
         ) from None
+    _refuse_routes(model, point, allow_routes)
     hooks = []
     for layer, deletion in _deletions(point, masks, edges, stack).items():
         path = point.paths[layer]
@@ -112,6 +115,7 @@ def cutting(
     *,
     inputs: Inputs | None = None,
     stack: StackName | None = None,
+    allow_routes: bool = False,
 ) -> Iterator[CutReport]:
     """Cut `edges` in every forward inside the context, on any TransformerLens model, and verify the cut on exit.
 
@@ -130,12 +134,15 @@ def cutting(
         stack: For an encoder-decoder: `"encoder"` (default); `"decoder"`, its attention to itself; `"cross"`, its
             attention to the encoder. For `"cross"` the layout has the encoder's positions first and then the decoder's,
             and `inputs` is needed.
+        allow_routes: Whether to cut an adapted model although tokens also influence each other outside the attention
+            that `adapt` found. The report names such a route. For sweeps, set `model.allow_routes = True`.
 
     Yields:
         A `CutReport`; it is complete after the context.
 
     Raises:
-        DeadHookError: No intervention point works, or the model is copied inside. On exit: the model was not run, a cut
+        DeadHookError: No intervention point works, an adapted model has another route between tokens, or the model is
+            copied inside. On exit: the model was not run, a cut
             layer did not run, a cut edge still had attention, or activation checkpointing has yet to recompute a layer.
         EdgeError: `edges` does not fit the layout or the model, or selects no edge.
 
@@ -159,6 +166,7 @@ def cutting(
             contexts.callback(at_path(model, path).register_forward_pre_hook(guard.enter_attention).remove)
         if masks:
             point = find_intervention_point(model, resolve_layout(model, layout), inputs, layers=masks, stack=stack)
+            _refuse_routes(model, point, allow_routes)
             report.intervention_point, report.routes = point.name, _routes(point)
             for place, deletion in _deletions(point, masks, edges, stack).items():
                 plain = point.name == "attention_mask" or point.facts[place].plain_softmax
@@ -203,6 +211,15 @@ def _deletions(
     return deletions
 
 
+def _refuse_routes(model: nn.Module, point: InterventionPoint, allow_routes: bool) -> None:
+    if point.outside and not (allow_routes or getattr(model, "allow_routes", False)):
+        kind = type(getattr(model, "original_model", model)).__name__
+        raise DeadHookError(
+            f"with all edges cut that adapt found in {kind}, tokens still influence each other through {point.outside},"
+            " so the cut would be incomplete; pass allow_routes=True to cut only the attention that was found"
+        )
+
+
 def _routes(point: InterventionPoint) -> tuple[str, ...]:
     """Describe where information passes between tokens outside the attention that is cut."""
     routes = [
@@ -210,6 +227,8 @@ def _routes(point: InterventionPoint) -> tuple[str, ...]:
         " not cut"
         for layer, name in point.routes.items()
     ]
+    if point.outside:
+        routes.insert(0, f"information also passes between tokens through {point.outside}; this is not cut")
     without = [str(layer) for layer in range(point.n_layers) if layer not in map(layer_of, point.paths)]
     if without:
         routes.append(f"layers without attention: {', '.join(without)}; information between tokens there is not cut")

@@ -74,6 +74,12 @@ class Replay:
             stack.callback(self.module.register_forward_hook(keep_output).remove)
             yield
 
+    @property
+    def tokens(self) -> Tensor | None:
+        """The first argument with tokens; None if the module did not run or has no such argument."""
+        key = self._sources[0] if self._sources else None
+        return self.args[key] if isinstance(key, int) else self.kwargs.get(str(key))
+
     def _find_tokens(self) -> None:
         """Find the arguments with tokens: floats [batch, pos, ...] with the number of positions of the first one."""
         given = {**dict(enumerate(self.args)), **self.kwargs}

@@ -7,10 +7,12 @@ tests run on these modules alone (`influence`).
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
+from emg_lens.hooks.adapters import AdaptedModel
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.hook_points import (
     DeadHookError,
@@ -29,6 +31,7 @@ from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts
 from emg_lens.hooks.verification.installed_point import NoInfluence, PointName, Refusal
 from emg_lens.hooks.verification.module_replay import NoiseForZeros, Replay
 from emg_lens.hooks.verification.routes import BlockRoutes
+from emg_lens.hooks.verification.stream_routes import find_stream_route
 from emg_lens.layout import TokenLayout
 
 PointVariant = tuple[PointName, bool]
@@ -52,6 +55,7 @@ class InterventionPoint:
         n_heads: Number of query heads.
         facts: Facts about the tested layers.
         routes: For each layer, the module through which tokens influence each other without attention edges, if any.
+        outside: In an adapted model, such a module anywhere in the model, if any.
     """
 
     name: PointName
@@ -61,6 +65,7 @@ class InterventionPoint:
     n_heads: int
     facts: Mapping[Place, LayerFacts]
     routes: Mapping[Place, str]
+    outside: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,15 @@ class _Finding:
     route: str | None = None
 
 
-_known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, dict[Place, _Finding]]]" = weakref.WeakKeyDictionary()
+@dataclass
+class _Findings:
+    """The results for a model in one state; `outside`: see `InterventionPoint`."""
+
+    layers: dict[Place, _Finding] = field(default_factory=dict)
+    outside: str | None = None
+
+
+_known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, _Findings]]" = weakref.WeakKeyDictionary()
 
 
 def find_intervention_point(
@@ -99,8 +112,8 @@ def find_intervention_point(
     wanted = sorted(paths if layers is None else layers)
     positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))
     with LOCK:
-        known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), {})
-        if missing := {layer: paths[layer] for layer in wanted if layer not in known}:
+        known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), _Findings())
+        if missing := {layer: paths[layer] for layer in wanted if layer not in known.layers}:
             if inputs is None and stack == "cross":
                 raise EdgeError(
                     "stack='cross': the positions of encoder and decoder are unknown; pass inputs=<a small batch>"
@@ -109,14 +122,16 @@ def find_intervention_point(
             token = probing.set(True)
             try:
                 with plain_evaluation(model):
-                    known.update(_examine(model, missing, example, cross=stack == "cross"))
+                    _examine(model, missing, example, stack == "cross", known)
             finally:
                 probing.reset(token)
-    findings = {layer: known[layer] for layer in wanted}
+    findings = {layer: known.layers[layer] for layer in wanted}
     name, strict = _chosen(model, paths, findings, HOOKS if hooks_only else VERIFIED)
     facts = {layer: finding.facts for layer, finding in findings.items() if finding.facts is not None}
     routes = {layer: finding.route for layer, finding in findings.items() if finding.route is not None}
-    return InterventionPoint(name, strict, paths, count_layers(model, paths), model.cfg.n_heads, facts, routes)  # pyright: ignore
+    n_heads: Any = model.cfg.n_heads  # pyright: ignore
+    n_layers = count_layers(model, paths)
+    return InterventionPoint(name, strict, paths, n_layers, n_heads, facts, routes, known.outside)
 
 
 def _shapes(inputs: Inputs | None) -> tuple:
@@ -151,18 +166,28 @@ def _chosen(
     )
 
 
-def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool) -> dict[Place, _Finding]:
-    """Return the facts of every layer, from one forward of the model."""
+def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool, known: _Findings) -> None:
+    """Add the facts of every layer, from one forward of the model."""
     replays = {layer: Replay(at_path(model, path), cross) for layer, path in paths.items()}
-    blocks = {layer: BlockRoutes(model, replay) for layer, replay in replays.items()}
+    adapted = isinstance(model, AdaptedModel)
+    blocks = {} if adapted else {layer: BlockRoutes(model, replay) for layer, replay in replays.items()}
+    stacks: dict[str, dict[str, Replay]] = {}
+    if adapted and not known.layers:
+        for name, path in model.attention.items():
+            replay = Replay(model.original_model.get_submodule(path), name.endswith(".cross_attn"))
+            stacks.setdefault(name.split(".")[0], {})[path] = replay
+    candidates = [candidate for block in blocks.values() for candidate in block.candidates]
     with ExitStack() as stack:
-        for replay in [*replays.values(), *(replay for block in blocks.values() for replay in block.candidates)]:
+        for replay in [*replays.values(), *candidates, *(one for layers in stacks.values() for one in layers.values())]:
             stack.enter_context(replay.recording())
         call(model, inputs)
-    return {layer: _finding(replay, blocks[layer], model.cfg.n_heads) for layer, replay in replays.items()}  # pyright: ignore
+    n_heads: Any = model.cfg.n_heads  # pyright: ignore
+    known.layers.update({layer: _finding(replay, blocks.get(layer), n_heads) for layer, replay in replays.items()})
+    if stacks and all(finding.facts is not None for finding in known.layers.values()):
+        known.outside = find_stream_route(model.original_model, stacks, inputs)  # pyright: ignore
 
 
-def _finding(replay: Replay, block: BlockRoutes, n_heads: int) -> _Finding:
+def _finding(replay: Replay, block: BlockRoutes | None, n_heads: int) -> _Finding:
     try:
         return _checked_layer(LayerCheck(replay, n_heads, replay.output), block)
     except NoInfluence as no_influence:
@@ -176,6 +201,6 @@ def _finding(replay: Replay, block: BlockRoutes, n_heads: int) -> _Finding:
             return _Finding(reason=str(reason))
 
 
-def _checked_layer(check: LayerCheck, block: BlockRoutes) -> _Finding:
+def _checked_layer(check: LayerCheck, block: BlockRoutes | None) -> _Finding:
     facts = check.facts()
-    return _Finding(facts, route=block.find(check, facts))
+    return _Finding(facts, route=block.find(check, facts) if block else None)

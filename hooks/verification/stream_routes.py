@@ -1,0 +1,214 @@
+"""Find a route between tokens that passes outside the attention that `adapt` found.
+
+All edges between different tokens are cut, in all attention that was found. Then one token is changed where the
+residual stream begins. A module that changes other tokens, although at most this one changed in its input, is a route.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from emg_lens.hooks.hook_points import probing
+from emg_lens.hooks.model_inputs import Inputs, call
+from emg_lens.hooks.verification.influence import largest_change
+from emg_lens.hooks.verification.installed_point import installed
+from emg_lens.hooks.verification.module_replay import FROM_ANOTHER_STACK, Replay, output_of
+
+
+class Vectors(NamedTuple):
+    """The token vectors of a tensor in a few random directions, and the precision of the tensor."""
+
+    values: Float[Tensor, "vector direction"]
+    eps: float
+
+
+class Stream(NamedTuple):
+    """The residual stream of a stack: number of vectors (positions of all trials), d_model, outermost module."""
+
+    n_vectors: int
+    d_model: int
+    inside: str
+
+
+def find_stream_route(model: nn.Module, stacks: Mapping[str, Mapping[str, Replay]], inputs: Inputs) -> str | None:
+    """Return the module through which a token changes others although all edges are cut; None if there is none.
+
+    Args:
+        model: The model.
+        stacks: For each stack, its attention by path in the order in which it runs; each has run on `inputs`.
+        inputs: The input of the model.
+    """
+    attention = {path: replay for layers in stacks.values() for path, replay in layers.items()}
+    modules = {
+        path: module
+        for path, module in model.named_modules()
+        if not any(path.startswith(f"{inner}.") for inner in attention)
+    }
+    for stream in _streams(stacks):
+        before, after = _Run(stream, change=False), _Run(stream, change=True)
+        for run in (before, after):
+            with ExitStack() as stack:
+                for replay in attention.values():
+                    stack.enter_context(installed(replay.module, "attention_mask", _NoOtherToken(replay.cross)))
+                stack.enter_context(torch.random.fork_rng(devices=[]))
+                torch.manual_seed(0)
+                stack.enter_context(run.recording(modules))
+                call(model, inputs)
+        if route := _first_route(before, after, type(model).__name__):
+            return route
+    return None
+
+
+def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[Stream]:
+    for name, layers in stacks.items():
+        others = [path for other, paths in stacks.items() if other != name for path in paths]
+        for path, replay in layers.items():
+            if replay.cross or replay.tokens is None:
+                continue
+            parts = path.split(".")
+            outer = [".".join(parts[:n]) for n in range(len(parts) + 1)]
+            inside = next(module for module in outer if not any(_within(other, module) for other in others))
+            d_model = replay.tokens.shape[-1]
+            yield Stream(replay.tokens.numel() // d_model, d_model, inside)
+            break
+
+
+class _NoOtherToken:
+    """Cuts all edges between different tokens of one attention module."""
+
+    def __init__(self, cross: bool) -> None:
+        self.cross = cross
+
+    def before(self, scores: Tensor) -> Tensor:
+        n_dest, n_src = scores.shape[-2:]
+        cut = torch.ones(n_dest, n_src, dtype=torch.bool, device=scores.device)
+        if not self.cross and n_src >= n_dest:
+            cut = ~torch.eye(n_dest, n_src, dtype=torch.bool, device=scores.device)
+            cut[:, n_dest:] = False  # attention sinks
+        return scores.masked_fill(cut, -torch.inf)
+
+    def after(self, pattern: Tensor) -> Tensor:
+        return pattern
+
+
+class _Run:
+    """One forward: the token vectors in the inputs and the output of every call of a module, the inner ones first."""
+
+    def __init__(self, stream: Stream, change: bool) -> None:
+        self.stream, self.change = stream, change
+        self.started = False
+        self.calls: Counter[str] = Counter()
+        self.inputs: dict[tuple[str, int], list[list[Vectors]]] = {}
+        self.outputs: dict[tuple[str, int], list[Vectors]] = {}
+        generator = torch.Generator().manual_seed(0)
+        self.directions = torch.randn(stream.d_model, 4, generator=generator)
+        self.noise = 2 * torch.randn(stream.d_model, generator=generator)
+
+    @contextmanager
+    def recording(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Record the calls of modules, and change one token where the stream begins if this is wanted."""
+        with ExitStack() as stack:
+            for path, module in modules.items():
+                open_calls: list[int] = []
+                enter, leave = partial(self._enter, path, open_calls), partial(self._leave, path, open_calls)
+                stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(leave).remove)
+            yield
+
+    def _enter(self, path: str, open_calls: list[int], module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:  # noqa: ARG002
+        if not probing.get():
+            return None
+        args, kwargs = list(args), dict(kwargs)  # pyright: ignore
+        for holder, key in [*((args, i) for i in range(len(args))), *((kwargs, name) for name in kwargs)]:
+            if key not in FROM_ANOTHER_STACK:
+                holder[key] = self._changed(path, holder[key])
+        self.calls[path] += 1
+        open_calls.append(self.calls[path])
+        given = [self._vectors(value) for value in (*args, *kwargs.values())]
+        self.inputs[path, self.calls[path]] = [vectors for vectors in given if vectors]
+        return tuple(args), kwargs
+
+    def _leave(self, path: str, open_calls: list[int], module: nn.Module, args: tuple, output: Any) -> Any:  # noqa: ARG002
+        if not probing.get() or not open_calls:
+            return None
+        output = self._changed(path, output)
+        self.outputs[path, open_calls.pop()] = self._vectors(output_of(output))
+        return output
+
+    def _changed(self, path: str, tokens: Any) -> Any:
+        """Return the first tensor of the stream with another vector at a token of the first trial."""
+        axes = self._axes(tokens)
+        if self.started or not axes or not _within(path, self.stream.inside):
+            return tokens
+        if tokens.numel() != self.stream.n_vectors * self.stream.d_model:
+            return tokens
+        self.started = True
+        if not self.change:
+            return tokens
+        vectors = tokens.movedim(axes[-1], -1)
+        shape = vectors.shape
+        vectors = vectors.reshape(-1, shape[-1]).clone()
+        spread = float(tokens.detach().float().std()) or 1.0
+        vectors[(shape[-2] - 1) // 2] = (spread * self.noise).to(tokens)
+        return vectors.view(shape).movedim(-1, axes[-1]).contiguous()
+
+    def _vectors(self, value: Any) -> list[Vectors]:
+        """Return the vectors of a tensor, once for each axis that may be d_model."""
+        made = []
+        for axis in self._axes(value):
+            wide = value.detach().movedim(axis, -1).to(torch.promote_types(value.dtype, torch.float32))
+            values = wide.reshape(-1, wide.shape[-1]) @ self.directions.to(wide)
+            made.append(Vectors(values, torch.finfo(value.dtype).eps))
+        return made
+
+    def _axes(self, value: Any) -> list[int]:
+        """Return the axes of a tensor that may be d_model; none if it is no tensor with tokens."""
+        if not isinstance(value, Tensor) or value.ndim < 3 or not value.is_floating_point():
+            return []
+        alike = [axis for axis in range(1, value.ndim) if value.shape[axis] == self.stream.d_model]
+        is_stream = value.numel() == self.stream.n_vectors * self.stream.d_model  # it may be [batch, d_model, pos]
+        return alike if is_stream or alike[-1:] == [value.ndim - 1] else []
+
+
+def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
+    """Return the first and innermost module that changes several tokens although at most one changed in its input."""
+    read = {
+        key: [_count(*pair) for pair in zip(before.inputs.get(key, ()), given, strict=False)]
+        for key, given in after.inputs.items()
+    }
+    changed = {key: _count(before.outputs.get(key, []), vectors) for key, vectors in after.outputs.items()}
+    mixed_inputs = [key for key, counts in read.items() if max(counts, default=0) > 1]
+    mixed_outputs = [key for key, count in changed.items() if count > 1]
+    for key in mixed_outputs:
+        if read[key] and key not in mixed_inputs:
+            return key[0] or kind
+    # A module may read all tokens into one vector that joins the tokens later, with a small factor (class attention).
+    keys = list(changed)
+    for place, key in enumerate(keys):
+        sizes = [len(one.values) for vectors in after.inputs[key] for one in vectors]
+        pools = changed[key] and any(read[key]) and max(sizes) > len(after.outputs[key][0].values)
+        later = keys[place + 1 :] if pools else []
+        if any(_count(before.outputs.get(one, []), after.outputs[one], exact=True) > 1 for one in later):
+            return key[0] or kind
+    return next((f"the code of {kind} before {path}" for path, _ in [*mixed_inputs, *mixed_outputs]), None)
+
+
+def _count(before: list[Vectors], after: list[Vectors], exact: bool = False) -> int:
+    """Return how many vectors changed by more than their rounding, for the best choice of the axis d_model."""
+    counts = []
+    for old, new in zip(before, after, strict=False):
+        if old.values.shape != new.values.shape:
+            return 0
+        rounding = (16 if old.eps < 1e-4 else 1) * old.eps * old.values.abs().amax(1)
+        counts.append(int((largest_change(new.values, old.values) > rounding * (not exact)).sum()))
+    return min(counts, default=0)
+
+
+def _within(path: str, outer: str) -> bool:
+    return not outer or path == outer or path.startswith(f"{outer}.")
