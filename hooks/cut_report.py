@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.hooks.attention_kernel import ScoresOrPattern
@@ -105,15 +106,24 @@ class Meter:
         self.alive = _either(self.alive, of_all_mapped(alive).any(0))
 
     @torch.no_grad()
+    def check_hook(self, pattern: Float[Tensor, "batch head dest src"], hook: object) -> None:  # noqa: ARG002
+        """Record the attention on cut edges after other hooks at `hook_pattern`, where the module uses their result."""
+        mask = self.deletion.mask.to(pattern.device)
+        if not probing.get():
+            self._note_leak(pattern[..., : mask.shape[-1]], mask)
+
+    @torch.no_grad()
     def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
         """Record the attention that the model uses."""
         if probing.get():
             return pattern
-        cut = self.deletion.on(pattern)
         self.checked += 1
+        self._note_leak(pattern, self.deletion.on(pattern))
+        return pattern
+
+    def _note_leak(self, pattern: Tensor, cut: Tensor) -> None:
         leak = pattern.detach().masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max()
         self.leaks.append(of_all_mapped(leak).max())
-        return pattern
 
     def reading(self) -> LayerCut:
         """Return the measurements so far."""

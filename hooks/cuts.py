@@ -17,6 +17,7 @@ from emg_lens.hooks.hook_points import (
     Place,
     StackName,
     at_path,
+    attached_hook,
     attention_paths,
     check_layers,
     count_layers,
@@ -175,6 +176,8 @@ def cutting(
                 attention = at_path(model, path)
                 contexts.callback(attention.register_forward_pre_hook(meter.count_call).remove)
                 contexts.enter_context(installed(attention, point.name, meter, point.strict))
+                if point.name == "attention_mask" and point.facts[place].live_pattern:
+                    contexts.enter_context(attached_hook(getattr(attention, PATTERN), meter.check_hook, last=True))
                 report._meters.append(meter)
         yield report
     report.verify()

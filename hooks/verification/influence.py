@@ -36,6 +36,7 @@ class LayerFacts:
         forbidden: Edges that the layer never uses, according to the scores.
         refusals: For each intervention point and each value of `strict`: the reason why it cannot cut edges, or None.
         plain_softmax: Whether the pattern is the softmax of the scores at `hook_attn_scores`.
+        live_pattern: Whether a change at `hook_pattern` has an effect, where `hook_attn_scores` has none.
     """
 
     n_dest: int
@@ -44,6 +45,14 @@ class LayerFacts:
     forbidden: Bool[Tensor, "dest src"] | None
     refusals: dict[tuple[PointName, bool], str | None]
     plain_softmax: bool
+    live_pattern: bool = False
+
+
+class _NoPattern(ObservedAttention):
+    """Sets the pattern to zero."""
+
+    def renormalised(self, pattern: Tensor) -> Tensor:
+        return torch.zeros_like(pattern)
 
 
 class LayerCheck:
@@ -78,7 +87,8 @@ class LayerCheck:
         if refusals["scores", True]:
             refusals["pattern", False] = self._refusal("pattern", False)
         sizes, plain = (self.replay.n_dest, self.replay.n_src, self.n_sinks), self._is_plain_softmax()
-        return LayerFacts(*sizes, self.forbidden, refusals, plain)
+        live_pattern = bool(refusals["scores", True]) and self._pattern_is_live()
+        return LayerFacts(*sizes, self.forbidden, refusals, plain, live_pattern)
 
     # --- the module without a cut ------------------------------------------------------------------------------
 
@@ -154,6 +164,13 @@ class LayerCheck:
             return False
         expected, shown = observed.scores.float().softmax(-1).nan_to_num(), observed.pattern.float().nan_to_num()
         return torch.allclose(expected, shown, atol=torch.finfo(observed.pattern.dtype).eps ** 0.5)
+
+    def _pattern_is_live(self) -> bool:
+        try:
+            with installed(self.replay.module, "pattern", _NoPattern()):
+                return bool(largest_change(self.replay.run(), self.base).max() > self.noise)
+        except Refusal:
+            return False
 
     # --- intervention points -----------------------------------------------------------------------------------
 

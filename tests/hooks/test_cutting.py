@@ -160,6 +160,20 @@ def test_a_hook_that_writes_attention_back_is_an_error(live):
     assert hooks_left(live) == []
 
 
+@pytest.mark.parametrize("kind", ["pattern", False])
+def test_a_hook_that_writes_attention_back_is_an_error_where_it_has_an_effect(kind):
+    """The cut is inside the module; with a working `hook_pattern` the module uses what a later hook writes."""
+    toy = Toy(LAYOUT, live=kind)
+    write_back = [("blocks.1.attn.hook_pattern", lambda pattern, hook: torch.full_like(pattern, 1 / 6))]
+    if kind == "pattern":
+        with pytest.raises(DeadHookError, match="a cut edge still has attention"), cutting(toy, cross_modal()):
+            toy.run_with_hooks(X, fwd_hooks=write_back)
+    else:
+        with cutting(toy, cross_modal()):
+            torch.testing.assert_close(toy.run_with_hooks(X, fwd_hooks=write_back), expected(cross_modal()))
+    assert hooks_left(toy) == []
+
+
 def test_a_hook_that_overwrites_scores_is_an_error(live):
     def overwrite(scores, hook):
         return torch.zeros_like(scores)
