@@ -119,6 +119,7 @@ def check(
     Example: emg-lens check mine.yaml
     """
     from emg_lens.data.registry import describe_dataset
+    from emg_lens.studies.fits.check_without_data import check_without_data
     from emg_lens.studies.runner import check_views
     from emg_lens.studies.runs.plan import prepare, run_folder
     from emg_lens.studies.runs.progress import print_note
@@ -132,10 +133,12 @@ def check(
     _say(f"{study.name}: {study.model.summary()}; {epochs} epochs{variants}")
     sets = [spec.cohort.dataset for _, spec in study.cells]
     on_disk = [name for name in sets if describe_dataset(name).needs_root]
-    if data is None and on_disk:
-        out.print(f"The study file is valid. To check it against {on_disk[0]} recordings, add --data FOLDER.")
-        return
     check_views(study)
+    if data is None and on_disk:
+        unchecked = ", ".join(check_without_data(study))
+        _say(f"The study file is valid. Not checked without recordings: {unchecked}.")
+        _say(f"To check the study against {on_disk[0]} recordings, add --data FOLDER.")
+        return
     plan = prepare(study, data, run_folder(study, Path("runs")), 1, err)
     for note in (*plan.warnings, *plan.notes):
         print_note(err, note)

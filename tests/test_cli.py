@@ -191,6 +191,22 @@ def test_check_accepts_the_papers_study_although_its_data_are_not_here(call):
     assert code == 0 and "isonet, d_model 512" in out
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"architecture": "isonett"}}, "did you mean 'isonet'"),
+        ({"model": {"dmodel": 64}}, "no setting 'dmodel'; did you mean 'd_model'"),
+        ({"model": {"d_model": 64, "n_heads": 7}}, "d_model=64 is not a multiple of n_heads=7"),
+        ({"views": ["layer-swep"]}, "did you mean 'layer-sweep'"),
+    ],
+)
+def test_check_without_recordings_checks_all_that_needs_none(call, tmp_path, changes, message):
+    code, _, err = call("check", write_spec(tmp_path / "wrong.yaml", **changes))
+    assert code == 2 and message in one_line(err)
+    code, out, err = call("check", write_spec(tmp_path / "right.yaml"))
+    assert code == 0 and not err and "Not checked without recordings: subjects, gestures, " in out
+
+
 def test_data_summarises_a_folder(call, tmp_path):
     code, out, _ = call("data", "ninapro-db5", write_db5(tmp_path / "db5"))
     assert code == 0

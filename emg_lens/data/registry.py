@@ -64,16 +64,20 @@ class DataSet:
 
     def check(self, root: str | Path | None, options: Mapping[str, object]) -> dict[str, Any]:
         """Return the arguments of a call to the loader; raise `DataError` if one is invalid."""
-        unknown = [o for o in options if o not in self.options]
-        if unknown:
-            hint, known = did_you_mean(unknown[0], self.options), ", ".join(self.options) or "none"
-            raise DataError(f"data set {self.name!r} has no option {unknown[0]!r}; {hint}known options: {known}")
+        self.check_options(options)
         if self.needs_root and root is None:
             what = "file" if self.finished else "folder"
             raise DataError(f"data set {self.name!r} needs a {what} ({self.description}); none was given")
         if not self.needs_root and root is not None:
             raise DataError(f"data set {self.name!r} needs no folder, but {str(root)!r} was given; leave it out")
         return {**({"root": _place(root)} if root is not None else {}), **options}
+
+    def check_options(self, options: Mapping[str, object]) -> None:
+        """Raise `DataError` if the loader has no such option."""
+        unknown = [o for o in options if o not in self.options]
+        if unknown:
+            hint, known = did_you_mean(unknown[0], self.options), ", ".join(self.options) or "none"
+            raise DataError(f"data set {self.name!r} has no option {unknown[0]!r}; {hint}known options: {known}")
 
 
 def _place(root: str | Path) -> Path:
