@@ -58,6 +58,8 @@ class SampledBaseline:
 def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
     """Return the largest difference and what rounding allows: √eps of the largest logit. Equal NaN and inf agree."""
     eps = torch.finfo(a.dtype).eps
+    if torch.is_autocast_enabled(a.device.type):
+        eps = max(eps, torch.finfo(torch.get_autocast_dtype(a.device.type)).eps)
     if a.is_cuda and torch.get_float32_matmul_precision() != "highest":
         eps = max(eps, 2**-10)  # TF32 keeps ten bits
     if a.shape != b.shape:

@@ -44,15 +44,17 @@ def known_arithmetic(model: nn.Module) -> str:
     """Return the fastest way to run a model: `"folded"`, `"tree"` (with a digest of its parts), or `"loop"`."""
     if reason_not_to_fold(model) is None:
         return "folded"
+    device = device_of(model).type
+    precision = f" in {torch.get_autocast_dtype(device)}" if torch.is_autocast_enabled(device) else ""
     if reason_not_to_share(model) is not None:
-        return "loop"
+        return f"loop{precision}"
     kinds = map(type, model.modules())
-    return f"tree {digest(f'{kind.__module__}.{kind.__qualname__}'.encode() for kind in kinds)}"
+    return f"tree {digest(f'{kind.__module__}.{kind.__qualname__}'.encode() for kind in kinds)}{precision}"
 
 
 def reproducible_executor(model: nn.Module) -> Executor:
     """Choose the executor from the model alone, so that the last digits do not depend on speed or batch size."""
-    return "loop" if known_arithmetic(model) == "loop" else "tree"
+    return "loop" if known_arithmetic(model).startswith("loop") else "tree"
 
 
 def choose_executor(model: nn.Module, asked: Executor) -> str:

@@ -52,6 +52,8 @@ def reason_not_to_plan(model: nn.Module) -> str | None:
 
 def reason_not_to_fold(model: nn.Module) -> str | None:
     """Say why the folded executor cannot replace the model's blocks; None if it can."""
+    if torch.is_autocast_enabled(next(model.parameters()).device.type):
+        return "torch.autocast chooses the precision of each operation of its blocks"
     return reason_not_to_plan(model) or _reason_against_parts(model, "folds")
 
 
