@@ -12,7 +12,7 @@ from rich.text import Text
 
 from emg_lens.data.leakage import Leakage
 from emg_lens.data.registry import describe_dataset
-from emg_lens.errors import printable
+from emg_lens.errors import did_you_mean, printable
 from emg_lens.io.csv_tables import to_csv
 from emg_lens.io.files import write_text
 from emg_lens.io.run_folder import ENVIRONMENT, read_facts_of_run
@@ -38,6 +38,7 @@ from emg_lens.studies.runs.run_files import read_record, read_spec
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.validation import short
 
 if TYPE_CHECKING:  # matplotlib is imported only where figures are made
     from matplotlib.figure import Figure
@@ -255,8 +256,11 @@ class StudyResult(Findings):
             table[[f"output_{name}" for name in facts["outputs"]]] = outputs[names.index(condition)]
             parts.append(table)
         if not parts:
-            known = ", ".join(self.scores["condition"].unique()[:8])
-            raise StudyError(f"the study has no condition {condition!r}; it has {known}, ...")
+            known = list(dict.fromkeys([*self.scores["condition"], *self.controls.get("condition", ())]))
+            shown = ", ".join(known[:8]) + f" and {len(known) - 8} more" * (len(known) > 8)
+            raise StudyError(
+                f"no fit has the condition {short(condition)}; {did_you_mean(condition, known)}known: {shown}"
+            )
         return pd.concat(parts, ignore_index=True)
 
     def tables(self) -> dict[str, pd.DataFrame]:

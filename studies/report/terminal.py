@@ -39,8 +39,9 @@ class FittedTable:
 
 
 def terminal_parts(findings: Findings) -> list[RenderableType]:
-    """Warnings, quality of the models, answers by question, and the first table of the report."""
+    """Title and question of the study, warnings, quality of the models, answers, and the first table of the report."""
     lines: list[RenderableType] = [Text(printable(findings.study.title), style="bold")]
+    lines += [Text(printable(findings.study.question))] * bool(findings.study.question)
     lines += _first([text for cell in findings.cells if (text := quality_warning(cell))], MOST_WARNINGS, "yellow")
     lines += _first([text for cell in findings.cells if (text := quality_line(cell))])
     for question, texts in answers_to_questions(findings).items():

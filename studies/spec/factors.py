@@ -79,6 +79,12 @@ def read_factors(given: Any) -> Factors:
             raise ValueError(f"a factor cannot be called {name!r}, because tables have such a column; rename it")
         factors[str(name)] = {str(level): dict(parts or {}) for level, parts in levels.items()}
         for level, parts in factors[str(name)].items():
+            empty = [part for part, values in parts.items() if values == {}]
+            if empty:
+                raise ValueError(
+                    f"level {level!r} of factor {name!r}: {empty[0]} is empty and overrides nothing; leave it out, or"
+                    " give its keys"
+                )
             wrong = [part for part in parts if part not in OVERRIDES]
             if wrong:
                 raise ValueError(

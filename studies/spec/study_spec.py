@@ -86,6 +86,16 @@ class StudySpec(SpecFile):
             )
         return name
 
+    @field_validator("conditions", mode="before")
+    @classmethod
+    def _check_conditions(cls, given: Any) -> Any:
+        if given == {}:
+            raise ValueError(
+                "conditions is empty; leave it out for the default conditions, or switch them off:"
+                " {layer_masks: null, removals: null, controls: null}"
+            )
+        return given
+
     @field_validator("factors", mode="before")
     @classmethod
     def _read_factors(cls, given: Any) -> Factors:

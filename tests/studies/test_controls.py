@@ -108,6 +108,10 @@ def test_controls_have_a_table_of_their_own(result):
     assert set(result.controls["control"]) == {"random", "superset", "cls_path_closed"}
     assert "control" not in result.scores and not set(result.scores["condition"]) & set(result.controls["condition"])
     assert len(result.tests()) == 19, "they are no hypotheses"
+    with pytest.raises(
+        StudyError, match="no fit has the condition 'baselin'; did you mean 'baseline'\\? known: baseline, "
+    ):
+        result.predictions("baselin")
     name = "cross_modal/individual/L1, random 2"
     predictions = result.predictions(name)
     right = (

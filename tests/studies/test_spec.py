@@ -106,6 +106,14 @@ def test_the_hash_depends_on_numbers_and_not_on_texts():
             "by='zeros'; expected 'zero'",
         ),
         ({"conditions__extra": [{"name": "x", "by": "zero"}]}, "unknown key 'by'"),
+        (
+            {"conditions": {}},
+            "conditions is empty; leave it out for the default conditions, or switch them off: {layer_",
+        ),
+        (
+            {"factors": {"size": {"a": {"conditions": {}}}}},
+            "level 'a' of factor 'size': conditions is empty and overrides nothing",
+        ),
         ({"factors": {"subject": {"a": {}}}}, "a factor cannot be called 'subject'"),
         ({"factors": {"seed": {}}}, "factor 'seed'={}; expected levels with the keys that they override"),
         ({"factors": {"size": {"a": {"titel": "b"}}}}, "level 'a' of factor 'size' overrides 'titel'"),

@@ -34,8 +34,10 @@ def test_no_line_is_too_long_and_every_row_keeps_its_name(width):
 
 
 def test_warning_quality_and_answers_come_before_the_table():
-    findings = findings_of(paper_scores(6).assign(train=1.0, reference=0.99, accuracy_chance=0.1))
+    scores = paper_scores(6).assign(train=1.0, reference=0.99, accuracy_chance=0.1)
+    findings = findings_of(scores, question="Which edges matter?")
     (cell,), text = findings.cells, words(printed(findings, 80))
+    assert text.startswith("A study Which edges matter? ")
     order = [quality_warning(cell), quality_line(cell), "Is there fusion", "Verdicts"]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
 
