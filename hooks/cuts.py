@@ -10,6 +10,7 @@ from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.context_guard import ContextGuard, checkpointed_run
 from emg_lens.hooks.cut_report import CutReport, Meter
 from emg_lens.hooks.deletion import CutLayers, Deletion, cut_layers
+from emg_lens.hooks.evaluation import without_compilation
 from emg_lens.hooks.hook_points import (
     PATTERN,
     SCORES,
@@ -123,8 +124,8 @@ def cutting(
     The result equals the model's own attention with -inf added before its own normalisation, attention sinks included.
     A source token then has no influence on a destination token through the cut edge. Nested contexts cut the union of
     their edge sets. The context works with the model's own hooks and caches and removes all changes on exit. If the
-    body raises an exception, the cut is not verified. Forwards that continue from a key-value cache are refused,
-    because their rows are not positions of the layout.
+    body raises an exception, the cut is not verified. A compiled model runs without its compiled code inside. Forwards
+    that continue from a key-value cache are refused, because their rows are not positions of the layout.
 
     Args:
         model: Any TransformerLens model, or `adapt(model)` for other models. The context cuts at the scores hook if
@@ -159,6 +160,7 @@ def cutting(
     masks = masks_of(model, edges, layout, stack)
     paths = attention_paths(model, stack)
     with ExitStack() as contexts:
+        contexts.enter_context(without_compilation())
         in_own_thread = contexts.enter_context(bound_to_thread())
         guard = ContextGuard(f"cutting({edges})", in_own_thread)
         report = CutReport(str(edges), "none", (), [], guard)

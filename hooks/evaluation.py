@@ -1,9 +1,13 @@
-"""Evaluation mode inside a context."""
+"""Evaluation mode, and forwards without torch.compile, inside a context."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import nn
+
+from emg_lens.hooks.threads import LOCK
 
 
 @contextmanager
@@ -17,3 +21,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
+
+
+_uncompiled: list[ExitStack] = []
+"""One entry for each open context of `without_compilation`; the last one to close restores torch's setting."""
+
+
+@contextmanager
+def without_compilation() -> Iterator[None]:
+    """Run compiled models without their compiled code, which does not contain hooks that are added later."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled
+        yield
+        return
+    with LOCK:
+        setting = _uncompiled[0] if _uncompiled else ExitStack()
+        if not _uncompiled:
+            setting.enter_context(torch.compiler.set_stance("force_eager"))
+        _uncompiled.append(setting)
+    try:
+        yield
+    finally:
+        with LOCK:
+            _uncompiled.pop()
+            if not _uncompiled:
+                setting.close()

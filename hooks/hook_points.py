@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_kernel import EditedForward
-from emg_lens.hooks.evaluation import evaluating
+from emg_lens.hooks.evaluation import evaluating, without_compilation
 from emg_lens.hooks.threads import LOCK, bound_to_thread
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
@@ -82,6 +82,10 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Pl
         raise EdgeError(
             f"{type(model).__name__} has no {stack or 'encoder'!r} stack with attention;"
             f" {'leave stack out: the model has a single stack' if None in known else f'expected stack in {known}'}"
+        )
+    if not any(name.endswith(PATTERN) for name in names):
+        raise EdgeError(
+            f"{type(model).__name__} has no attention that can be cut: none of its hook points is named {PATTERN}"
         )
     raise EdgeError(
         f"{type(model).__name__} has no hook point named blocks.<layer>.attn.{PATTERN}; its hook points start with"
@@ -213,7 +217,7 @@ def plain_evaluation(model: nn.Module) -> Iterator[None]:
         for hooks, _, temporary in saved:
             for key in temporary:
                 del hooks[key]
-        with evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad(), without_compilation():
             yield
     finally:
         for hooks, before, temporary in saved:

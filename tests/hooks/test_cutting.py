@@ -17,6 +17,7 @@ from emg_lens.hooks import (
     unimodal,
 )
 from emg_lens.layout import TokenLayout
+from emg_lens.models import build_model
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
 X = Toy(LAYOUT).example_input(4)
@@ -356,3 +357,30 @@ def test_a_permanent_hook_of_a_cut_does_not_disturb_another_cut(live, edges):
         out = live(X)
     torch.testing.assert_close(out, expected(every()))
     assert all(layer.already_dead == layer.edges_cut for layer in report.layers)
+
+
+# --- torch.compile ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled_before", [True, False])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_compiled_model_is_cut_and_complete_afterwards(live, compiled_before, in_place):
+    """Compiled code has no hooks that were added later, and keeps those that it was compiled with."""
+    torch._dynamo.reset()
+    plain, model = live(X), live
+    if in_place:
+        model.compile(backend="eager")
+    else:
+        model = torch.compile(live, backend="eager")
+    if compiled_before:
+        model(X)
+    for edges in (cross_modal(), unimodal("emg")):
+        with cutting(live, edges):
+            torch.testing.assert_close(model(X), expected(edges))
+        torch.testing.assert_close(model(X), plain)
+
+
+def test_a_model_without_attention_is_refused_as_such():
+    model = build_model("multimodal-mlp", modalities={"emg": 2, "acc": 1}, n_samples=8, n_classes=3)
+    with pytest.raises(EdgeError, match="MultimodalMLP has no attention that can be cut"):
+        cut(model, cross_modal())

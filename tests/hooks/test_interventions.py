@@ -108,6 +108,12 @@ def test_an_input_replaced_while_applied_is_the_one_of_on_input(encoder):
     assert not encoder._forward_pre_hooks
 
 
+def test_a_layout_without_channels_has_no_samples():
+    layout = TokenLayout.groups({"a": [0, 1], "b": [2, 3]}, n_tokens=4)
+    with pytest.raises(EdgeError, match="the layout has no channels"):
+        Replace("a").on_input(torch.zeros(1, 4, 8), layout, None)
+
+
 def test_the_input_mask_selects_the_samples_of_a_token():
     layout = TokenLayout.patches({"emg": 2, "acc": 1}, 3)
     mask = input_mask(layout, ("emg.1.p2", "acc"), (3, 6))

@@ -159,9 +159,13 @@ def test_inputs_may_be_a_tensor_a_tuple_or_a_mapping(wrap):
 
 def test_a_model_without_attention_hooks_is_refused():
     toy = Toy(LAYOUT)
-    toy.hook_dict = {name: point for name, point in toy.hook_dict.items() if "attn" not in name}
+    points = toy.hook_dict
+    toy.hook_dict = {name: point for name, point in points.items() if "attn" not in name}
+    with pytest.raises(EdgeError, match="Toy has no attention that can be cut: none of its hook points is named hook_"):
+        intervention_point(toy)
+    toy.hook_dict = {name.replace("blocks", "layers"): point for name, point in points.items()}
     with pytest.raises(
-        EdgeError, match=r"no hook point named blocks.<layer>.attn.hook_pattern.*\['blocks', 'hook_embed'\]"
+        EdgeError, match=r"no hook point named blocks.<layer>.attn.hook_pattern.*\['hook_embed', 'layers"
     ):
         intervention_point(toy)
 

@@ -166,3 +166,20 @@ def test_class_attention_is_a_route_and_a_pooled_readout_is_none():
         cut(adapt(model, x), cross_modal(), LAYOUT)
     model, x = network(kind=Pooled)
     assert cut(adapt(model, x), cross_modal(), LAYOUT)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (2, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, -1))
+        return x + nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def test_another_layer_that_is_cut_too_is_no_route():
+    model, x = nn.Sequential(SelfAttention(), SelfAttention()).eval(), torch.randn(2, 6, WIDTH)
+    with cutting(adapt(model, x), cross_modal(), LAYOUT) as report:
+        model(x)
+    assert report.routes == ()
