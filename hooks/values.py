@@ -235,8 +235,8 @@ def input_mask(
     first = dict(zip(sizes, [sum(list(sizes.values())[:i]) for i in range(len(sizes))], strict=True))
     if not layout.channels_in_token and set(layout.channel) == {NO_INDEX}:
         raise EdgeError(
-            "the layout has no channels, so the samples of its tokens are unknown; change the input yourself, or give at="
-            "<hook point> on a model that has one for the residual stream"
+            "the layout has no channels, so the samples of its tokens are unknown; change the input yourself, or give"
+            " at=<hook point> on a model that has one for the residual stream"
         )
     if len(shape) != 2 or shape[0] != sum(sizes.values()):
         raise EdgeError(f"a trial has shape {list(shape)}; expected [{sum(sizes.values())} channels, time]")
