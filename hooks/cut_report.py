@@ -193,7 +193,7 @@ class CutReport:
         if not any(meter.fired for meter in self._meters):
             self._scope.verify()
         for meter in self._meters:
-            where = f"cutting({self.edges}): layer {meter.layer} ({meter.deletion.where})"
+            where = f"{self._scope.what}: layer {meter.layer} ({meter.deletion.where})"
             if not meter.fired or not meter.checked:
                 raise DeadHookError(f"{where}: nothing was cut; check that the layer ran")
             if meter.fired < meter.calls or meter.checked < meter.fired:

@@ -36,6 +36,8 @@ from emg_lens.validation import checked
 
 Hook = tuple[str, Callable[..., Any]]
 """A TransformerLens hook: name of the hook point, `fn(tensor, hook)`."""
+LONGEST_TEXT = 200
+"""Largest number of characters of an edge set in a message."""
 
 
 @checked
@@ -162,8 +164,10 @@ def cutting(
     with ExitStack() as contexts:
         contexts.enter_context(without_compilation())
         in_own_thread = contexts.enter_context(bound_to_thread())
-        guard = ContextGuard(f"cutting({edges})", in_own_thread)
-        report = CutReport(str(edges), "none", (), [], guard)
+        text = str(edges)
+        short = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"  # a mask has a long text
+        guard = ContextGuard(f"cutting({short})", in_own_thread)
+        report = CutReport(text, "none", (), [], guard)
         contexts.callback(setattr, guard, "open", False)
         for path in dict.fromkeys(paths.values()):
             contexts.callback(at_path(model, path).register_forward_pre_hook(guard.enter_attention).remove)

@@ -1,5 +1,9 @@
 """Edge sets from masks: round trip through the set and its text, and errors for masks that do not fit."""
 
+import base64
+import timeit
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emg_lens import IsoNet, IsoNetConfig, cut, cutting, edges_from_mask, unimodal
-from emg_lens.hooks import EdgeError, parse_edges
+from emg_lens.hooks import DeadHookError, EdgeError, parse_edges
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.channels({"emg": 3, "acc": 2})
@@ -40,6 +44,29 @@ def test_it_cuts_the_same_edges_as_the_expression_it_was_made_from():
     edges = edges_from_mask(unimodal().mask(model.layout, model.cfg.n_layers, 2))
     with cutting(model, edges):
         assert torch.equal(model(x), model(x)) and torch.allclose(model(x), expected, atol=1e-6)
+
+
+def test_the_text_of_an_older_version_is_the_same_set():
+    mask = np.random.default_rng(0).random((1, 1, 40, 40)) < 0.1
+    packed = zlib.compress(np.packbits(mask).tobytes(), 9)
+    text = f"1x1x40x40:{base64.b64encode(packed).decode()}"
+    assert edges_from_mask(text) == edges_from_mask(mask) and text not in str(edges_from_mask(mask))
+
+
+def test_random_edges_of_many_tokens_are_made_fast():
+    """Less than a small part of one forward of a model of this size."""
+    mask = np.random.default_rng(0).random((8, 3, 800, 800)) < 0.1
+    packed = np.packbits(mask).tobytes()
+    best = min(timeit.repeat(lambda: edges_from_mask(mask), number=1, repeat=3))
+    assert best < 0.3 * min(timeit.repeat(lambda: zlib.compress(packed, 6), number=1, repeat=1))
+
+
+def test_a_message_does_not_repeat_a_long_mask():
+    model = IsoNet(IsoNetConfig(modalities={"emg": 30, "acc": 30}, n_samples=8, n_classes=3)).eval()
+    edges = edges_from_mask(torch.rand(61, 61) < 0.5)
+    with pytest.raises(DeadHookError, match="not run inside") as error, cutting(model, edges):
+        pass
+    assert len(str(edges)) > 500 > len(str(error.value))
 
 
 @pytest.mark.parametrize(
