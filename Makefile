@@ -3,6 +3,11 @@ PYTHON ?= python3
 ENV := .venv
 BIN := $(ENV)/bin
 ENV3 := .venv-tl3
+LOWEST := .venv-lowest
+NEWEST := .venv-newest
+# The newest Python that is installed.
+NEWEST_PYTHON ?= $(or $(lastword $(shell for one in `ls -v $$HOME/.pyenv/versions/*/bin/python3.?? /usr/bin/python3.?? 2>/dev/null`; do \
+	"$$one" -c 'import sys; print(f"{sys.version_info.minor:02} {sys.executable}")'; done | sort)),$(PYTHON))
 CASES ?= 1000
 COMPAT := tests/compat tests/hooks tests/zoo tests/models tests/test_encoder.py
 # Files of weights and the detection of rotations do not depend on the version of TransformerLens.
@@ -10,7 +15,7 @@ SAME_ON_BOTH := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=te
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all test-compat test-tl3 lint types notebooks compatibility fuzz fuzz-cuts bench clean
+.PHONY: demo test test-all test-compat test-tl3 smoke lint types notebooks compatibility fuzz fuzz-cuts bench clean
 
 demo: $(ENV)/.installed                   ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -27,6 +32,15 @@ test-compat: $(ENV)/.ready $(ENV3)/.ready ## one suite, on TransformerLens 4.x a
 
 test-tl3: $(ENV3)/.ready                  ## that suite on 3.9.0 alone
 	$(ENV3)/bin/pytest -n auto --dist loadfile $(COMPAT) $(SAME_ON_BOTH)
+
+smoke: $(ENV)/.installed                  ## a small study on the lowest versions that pyproject.toml allows, and on the newest Python
+	$(BIN)/python $(PIP_INSTALL) -q uv
+	$(BIN)/uv venv -q --clear --python $(PYTHON) $(LOWEST)
+	$(BIN)/uv pip install -q --python $(LOWEST) --resolution lowest-direct -e .
+	$(LOWEST)/bin/emg-lens run tests/smoke.yaml --out $(LOWEST)/runs
+	$(BIN)/uv venv -q --clear --python $(NEWEST_PYTHON) $(NEWEST)
+	$(BIN)/uv pip install -q --python $(NEWEST) -c constraints.txt -e .
+	$(NEWEST)/bin/emg-lens run tests/smoke.yaml --out $(NEWEST)/runs
 
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .
