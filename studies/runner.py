@@ -13,7 +13,7 @@ from rich.console import Console
 from emg_lens.errors import printable
 from emg_lens.io.files import remove, remove_abandoned
 from emg_lens.io.hashing import why_not_cached
-from emg_lens.io.run_folder import RECORD, locked_folder, write_run_files, writing
+from emg_lens.io.run_folder import RECORD, locked_folder, record_environment, write_run_files, writing
 from emg_lens.studies.fits.duplicates import first_alike
 from emg_lens.studies.fits.fit_store import copy_fit
 from emg_lens.studies.fits.fit_unit import read_together
@@ -72,6 +72,8 @@ def _run_fits(plan: RunPlan, data: Path | None, jobs: int, device: str, console:
     if len(missing) < len(plan.fits):
         finished = f"{len(plan.fits) - len(missing)} of {len(plan.fits)} fits are finished"
         console.print(f"resuming {printable(str(plan.folder))}: {finished}", markup=False)
+    if missing and (note := record_environment(plan.folder)):
+        print_note(console, f"{note}; each fit keeps its versions (How to reproduce, in the report)")
     first = first_alike(plan.fits)
     to_run = read_together([fit for fit in missing if first[fit.folder_name] is fit])
     with progress_bars(console, {fit.name: folders[fit.folder_name] for fit in to_run}):

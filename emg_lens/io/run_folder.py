@@ -27,6 +27,8 @@ from emg_lens.io.locking import exclusive_lock
 
 SPEC, ENVIRONMENT, RECORD = "spec.yaml", "environment.json", "data.json"
 """The specification; versions and machine; the facts of the data."""
+LATER = "later"
+"""Key of `ENVIRONMENT`: the environments in which the run was resumed, if they differ from the first one."""
 
 
 class RunFolderError(EmgLensError, ValueError):
@@ -71,12 +73,31 @@ def environment() -> dict[str, str]:
 
 
 def write_run_files(folder: Path, spec: str, record: Mapping[str, Any]) -> None:
-    """Write the specification (YAML), the environment, and the record of the data, each with its checksum."""
+    """Write the specification (YAML) and the record of the data with checksums; for a new run also the environment."""
     with writing(folder):
         with replacing_with_checksum(folder / SPEC) as partial:
             partial.write_text(f"# {PLACEHOLDER}\n{spec}", encoding="utf-8")
-        write_json(folder / ENVIRONMENT, environment())
+        if not (folder / ENVIRONMENT).exists():
+            write_json(folder / ENVIRONMENT, environment())
         write_json(folder / RECORD, record)
+
+
+def record_environment(folder: Path) -> str | None:
+    """Add this environment to those of a run, and return a note if its versions are not those of the first one.
+
+    Raises:
+        RunFolderError: The file of the environments is damaged, or it cannot be written.
+    """
+    recorded, now = read_facts_of_run(folder, ENVIRONMENT, {}), environment()
+    later = recorded.pop(LATER, [])
+    if now not in (recorded, *later):
+        with writing(folder):
+            write_json(folder / ENVIRONMENT, {**recorded, LATER: [*later, now]})
+    names = [name for name in now if name != "machine" and now[name] != recorded.get(name)]
+    if not names:
+        return None
+    changed = ", ".join(f"{name} {recorded.get(name, 'unknown')}, now {now[name]}" for name in names)
+    return f"{folder} was started with other versions ({changed}), so results of its parts may differ"
 
 
 def check_spec(folder: Path) -> Path:

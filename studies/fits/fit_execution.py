@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from emg_lens.analysis.fit_analysis import run_analyses
+from emg_lens.io.checkpoint import digest
 from emg_lens.io.files import new_folder
-from emg_lens.io.run_folder import writing
+from emg_lens.io.run_folder import environment, writing
 from emg_lens.studies.fits.fit_memory import FitMemory
 from emg_lens.studies.fits.fit_quality import quality_table
 from emg_lens.studies.fits.fit_store import write_fit
@@ -40,7 +41,7 @@ def run_fit(
     """Run one fit and write its folder (`emg_lens.studies.fits.fit_store` lists the files).
 
     One thread computes, however many workers there are, so that the numbers do not depend on the workers. The state of
-    an unfinished fit is saved next to the folder, and the next call continues from it.
+    an unfinished fit is saved next to the folder, and the next call with the same versions continues from it.
 
     Args:
         fit_unit: The fit.
@@ -56,7 +57,7 @@ def run_fit(
     with torch_threads(1):
         with memory.large_step():
             prepared = prepare_fit(fit_unit, data, device)
-        fraction, checkpoint = fitting_fraction(prepared), folder.with_name(f".{folder.name}.fit")
+        fraction, checkpoint = fitting_fraction(prepared), checkpoint_file(folder)
         history = fit(
             prepared.model,
             prepared.train,
@@ -73,6 +74,12 @@ def run_fit(
         _finish(prepared, history, memory, folder, _between(on_progress, fraction, 1.0))
         checkpoint.unlink(missing_ok=True)
         on_progress(1.0)
+
+
+def checkpoint_file(folder: Path) -> Path:
+    """Return the path of an unfinished fit's state. Other versions do not continue it: they start the fit again."""
+    versions = {name: version for name, version in environment().items() if name != "machine"}
+    return folder.with_name(f".{folder.name}.{digest([repr(versions).encode()])}.fit")
 
 
 def run_fits_at_once(

@@ -7,7 +7,7 @@
 * `conditions.csv`: tags and audit of conditions and controls; `scores.csv`: the metrics;
 * `quality.csv`: the metrics of the simple reference on the test trials, and of the model on its training trials;
 * `analyses/<name>.csv`: the table of each fit analysis;
-* `fit.json`: facts; `leakage.json`: leakage report; `checksums.json`: checksums of all these files.
+* `fit.json`: facts, versions, machine; `leakage.json`: leakage report; `checksums.json`: checksums of all these files.
 """
 
 import json
@@ -28,6 +28,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_checksums, write_checksums
 from emg_lens.io.csv_tables import read_table, write_csv
 from emg_lens.io.files import new_folder
+from emg_lens.io.run_folder import environment
 from emg_lens.scoring.class_factors import factor_accuracies, factor_values
 from emg_lens.scoring.metrics import METRICS, chances, measure, repetition_weights
 from emg_lens.studies.spec.errors import StudyError
@@ -74,7 +75,7 @@ def write_fit(
     tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in result.conditions])
     conditions = tags.merge(result.audit, on="condition", validate="one_to_one")
     trials = pd.DataFrame({name: getattr(tested, name) for name in ("subject", "repetition", "repetition_id")})
-    facts = prepared.facts | {"executor": result.executor, "seconds": round(seconds, 2)}
+    facts = prepared.facts | {"executor": result.executor, "seconds": round(seconds, 2), "environment": environment()}
     scores = score(conditions, trials, outputs, prepared.targets, facts["metrics"], facts["outputs"])
     (folder / ANALYSES).mkdir()
     tables = {"conditions": conditions, "trials": trials, "fit": history, "scores": scores, "quality": quality}

@@ -6,7 +6,7 @@ reading guide. Frame and style of the page are in `page.html`. User text is esca
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -252,10 +252,23 @@ def _with_label(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
 def _reproduce(findings: Findings, environment: Mapping[str, str], record: Mapping[str, Any]) -> str:
     data = f" --data {record['folder']}" if record["folder"] else ""
     command = f"<pre><code>{escape(f'emg-lens run {_named(findings.study)}{data}')}</code></pre>"
-    facts = {**environment, "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
+    of_fits = [one for one in findings.facts.get("environment", ()) if isinstance(one, Mapping)] or [environment]
+    facts = {**_versions(of_fits), "study hash": findings.study.digest(), "data fingerprint": record["fingerprint"]}
     full = f"<pre><code>{escape(findings.study.to_yaml())}</code></pre>"
     details = f"<details><summary>The study in full (YAML)</summary>{full}</details>"
-    return f"{command}{fact_list(facts)}{details}"
+    differ = any({**one, "machine": ""} != {**of_fits[0], "machine": ""} for one in of_fits)
+    warning = "<p>Fits were computed with different versions, so compare them with care.</p>" if differ else ""
+    return f"{command}{warning}{fact_list(facts)}{details}"
+
+
+def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Versions and machine of the fits; where they differ, every one with its number of fits."""
+    versions = {}
+    for name in environments[0]:
+        counts = Counter(str(one.get(name, "unknown")) for one in environments)
+        shares = [f"{value} ({n} of {len(environments)} fits)" for value, n in counts.items()]
+        versions[name] = ", ".join(counts if len(counts) == 1 else shares)
+    return versions
 
 
 def _named(study: StudySpec) -> str:

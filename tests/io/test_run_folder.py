@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from emg_lens.io import run_folder
 from emg_lens.io.locking import BusyError
 from emg_lens.io.run_folder import (
     ENVIRONMENT,
@@ -14,6 +15,7 @@ from emg_lens.io.run_folder import (
     check_spec,
     locked_folder,
     read_facts_of_run,
+    record_environment,
     write_run_files,
     writing,
 )
@@ -48,6 +50,17 @@ def test_a_changed_or_missing_file_is_refused_and_named(folder, name, damage, me
     with pytest.raises(RunFolderError, match=message) as error:
         check_spec(folder) if name == SPEC else read_facts_of_run(folder, name, {})
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_resumed_run_keeps_all_its_environments(folder, monkeypatch):
+    first = read_facts_of_run(folder, ENVIRONMENT, {})
+    assert record_environment(folder) is None and read_facts_of_run(folder, ENVIRONMENT, {}) == first
+    other = {**first, "torch": "9.9", "machine": "another"}
+    monkeypatch.setattr(run_folder, "environment", lambda: other)
+    write_run_files(folder, "name: toy\n", {})
+    for _ in range(2):
+        assert f"(torch {first['torch']}, now 9.9)" in str(record_environment(folder))
+        assert read_facts_of_run(folder, ENVIRONMENT, {}) == {**first, "later": [other]}
 
 
 @pytest.mark.parametrize("record", [{"folder": None}, {"folder": 3, "fingerprint": "abc"}])

@@ -385,6 +385,27 @@ def test_a_fit_that_another_process_has_finished_is_not_replaced(study, done, tm
     assert (folder / "fit.json").read_bytes() == before.read_bytes()
 
 
+def test_fits_of_other_versions_are_named_in_the_report_and_an_unfinished_one_starts_again(
+    study, done, tmp_path, monkeypatch
+):
+    shutil.copytree(done.folder.parent.parent, tmp_path / "runs")
+    folder, first = tmp_path / "runs" / "tiny" / study.digest(), read_json(done.folder / "environment.json")
+    shutil.rmtree(folder / "fits" / "02")
+    run_fit(all_fits(study)[1], None, folder / "fits" / "02", "cpu", lambda _: None, until=0.5)
+    other, epochs = {**first, "torch": "9.9"}, []
+    for module in ("io.run_folder", "studies.fits.fit_store", "studies.fits.fit_execution"):
+        monkeypatch.setattr(f"emg_lens.{module}.environment", lambda: other)
+    monkeypatch.setattr("emg_lens.studies.runs.fit_workers.progress_writer", lambda _: epochs.append)
+    console = Console(file=io.StringIO(), width=1000)
+    result = run_study(study, out=tmp_path / "runs", jobs=1, console=console)
+    assert f"was started with other versions (torch {first['torch']}, now 9.9)" in console.file.getvalue()
+    assert len(epochs) > study.training.epochs, "the first half was computed again"
+    assert result.facts["environment"].tolist() == [first, other, first]
+    assert f"{first['torch']} (2 of 3 fits), 9.9 (1 of 3 fits)" in result.report()
+    assert "computed with different versions" in result.report() and "different versions" not in done.report()
+    assert read_json(folder / "environment.json") == {**first, "later": [other]}
+
+
 class Stop(Exception):
     pass
 
