@@ -21,7 +21,7 @@ from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_inside
 from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import SweepPlan, changed_input, plan_sweep
 from emg_lens.sweeps.result import SweepResult, sweep_result
-from emg_lens.sweeps.sampled_baseline import SampledBaseline
+from emg_lens.sweeps.sampled_baseline import SampledBaseline, compared
 from emg_lens.sweeps.settings import (
     Executor,
     Settings,
@@ -36,6 +36,10 @@ from emg_lens.sweeps.settings import (
 from emg_lens.sweeps.side_by_side import run_side_by_side
 from emg_lens.sweeps.target import Target, between_stages, target_of
 from emg_lens.validation import checked
+
+STORED_EPS = 256
+"""Largest difference between a stored output and the same output recomputed, in eps of the largest one. Other thread
+counts and batch sizes give up to 20 eps (measured on the registered models)."""
 
 
 @checked
@@ -75,7 +79,8 @@ def sweep(
         on_progress: Called with the finished fraction.
         checkpoint: File in which finished logits are kept. It is saved every few seconds and when the sweep stops. The
             same call made again computes only what is missing (conditions that raised are tried again) and returns what
-            an uninterrupted call returns, bit for bit on the same kind of machine with the same number of threads. The
+            an uninterrupted call returns, bit for bit on the same kind of machine with the same number of threads. It
+            recomputes one stored trial of each kind of condition, and refuses a model that gives other outputs now. The
             executor and the batch size stay those of the first call. Delete the file when you are done.
         scratch: Folder for a temporary file that holds the logits instead of memory (4 bytes for each condition, trial
             and output), for many conditions on very many trials. The file is deleted with the result. With a
@@ -89,8 +94,8 @@ def sweep(
     Raises:
         BaselineError: The executor's baseline differs from the model's own output, or the output for a trial depends on
             other trials of its batch and the trials are split into batches.
-        CheckpointError: The file is damaged, belongs to another sweep (the message says what differs), or cannot be
-            written. A file that does not fit is left as it is.
+        CheckpointError: The file is damaged, belongs to another sweep (the message says what differs), holds outputs
+            that the model does not give now, or cannot be written. A file that does not fit is left as it is.
         EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, missing reference
             trials, or conditions that share a name.
         SweepInputError: No trials, values that are not finite, an unknown executor or one that cannot run this model, a
@@ -225,6 +230,7 @@ class _Run:
             self.file.begin(self.settings, self.finished, self.device)
             if self.on_progress is not None and self.finished.done.any():
                 self.on_progress(self.finished.fraction)
+            self._check_stored(self.file)
         try:
             self._run_planned()
             self._run_unplanned()
@@ -234,6 +240,34 @@ class _Run:
         rows = {condition.name: row for condition, row in zip(self.conditions, self.rows, strict=True)}
         errors = self.finished.errors
         return self.finished.by_name(rows), {name: errors[row] for name, row in rows.items() if row in errors}
+
+    def _check_stored(self, file: Checkpoint) -> None:
+        """Recompute a stored trial of each kind of condition: the identity in the file holds no code of the model."""
+        first = {i: part for i, row in enumerate(self.rows) if (part := self.finished.first_part(row)) is not None}
+        by_cut = sorted(first, key=self.planned.audit["live_edges_cut"].tolist().__getitem__)
+        kinds = {tuple(map(type, self.conditions[i].interventions)): i for i in by_cut}  # the largest cut of each
+        for i in {self.rows[i]: i for i in kinds.values()}.values():
+            trials = self._trials(first[i])
+            one = slice(trials.start, trials.start + 1)
+            if self._change(i, one) and (
+                change := self._change(i, trials)
+            ):  # a trial may depend on others of its batch
+                raise file.other_outputs(self.conditions[i].name, change)
+
+    def _change(self, i: int, trials: slice) -> str:
+        """Recompute the output of a condition for some trials, and say how it differs from the stored one."""
+        kept: dict[int, Tensor | Exception] = {}
+        row, root = self.rows[i], next((root for root in self.planned.roots if i in root.members), None)
+        if root is None:
+            kept[row] = self._run_alone(i, [trials])[0]
+        else:
+            x = changed_input(self.x, root.changes, self.layout, self.reference)[trials].to(self.device)
+            self._executor().run(root, x, keep=kept.update, done=frozenset(self.rows) - {row})
+        now = kept[row]
+        if isinstance(now, Exception):
+            return f"raises {type(now).__name__}: {now}"
+        difference, allowed = compared(now, self.finished.logits[row][trials], STORED_EPS)
+        return "" if difference <= allowed else f"differs by {difference:.3g}, where rounding allows {allowed:.3g}"
 
     def _run_planned(self) -> None:
         run = self._executor().run
@@ -251,21 +285,22 @@ class _Run:
             run_side_by_side(run_part, todo, self._keep, workers)
 
     def _run_unplanned(self) -> None:
-        reference = None if self.reference is None else self.reference.to(self.device)
         for i in self.planned.unplanned:
-            condition, row = self.conditions[i], self.rows[i]
-            todo = self._unfinished([row])
-            if not todo:
-                continue
-            x = changed_input(self.x, condition.input_changes, self.layout, self.reference)
-            whole = any(one.needs_all_trials for one in condition.in_the_model)
-            xs = [x] if whole else [x[self._trials(part)] for part in todo]
-            outputs = run_inside(self.model, [part.to(self.device) for part in xs], condition, self.layout, reference)
-            for j, part in enumerate(todo):
-                if isinstance(outputs, Exception):
-                    self._keep(part, {row: outputs})
-                else:
-                    self._keep(part, {row: outputs[0][self._trials(part)] if whole else outputs[j]})
+            if todo := self._unfinished([self.rows[i]]):
+                for part, output in zip(todo, self._run_alone(i, list(map(self._trials, todo))), strict=True):
+                    self._keep(part, {self.rows[i]: output})
+
+    def _run_alone(self, i: int, parts: Sequence[slice]) -> Sequence[Tensor | Exception]:
+        """Run a condition that is not planned; return its output for each part, or what was raised."""
+        condition = self.conditions[i]
+        reference = None if self.reference is None else self.reference.to(self.device)
+        x = changed_input(self.x, condition.input_changes, self.layout, self.reference)
+        whole = any(one.needs_all_trials for one in condition.in_the_model)
+        xs = [x] if whole else [x[part] for part in parts]
+        outputs = run_inside(self.model, [some.to(self.device) for some in xs], condition, self.layout, reference)
+        if isinstance(outputs, Exception):
+            return [outputs] * len(parts)
+        return [outputs[0][part] for part in parts] if whole else outputs
 
     def _executor(self) -> FoldedTree | PlainTree | VerifiedLoop:
         if self.settings.executor == "loop":

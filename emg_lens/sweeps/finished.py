@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from emg_lens.hooks import Intervention
-from emg_lens.io.checkpoint import CheckpointFile, digest, tensor_bytes
+from emg_lens.io.checkpoint import INSTEAD, CheckpointError, CheckpointFile, digest, tensor_bytes
 from emg_lens.lens.identity import model_identity
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.settings import Settings, SweepInputError, known_arithmetic
@@ -45,6 +45,10 @@ class Finished:
     def fraction(self) -> float:
         """Fraction of the forwards that are finished."""
         return (np.count_nonzero(self.done) + self._n_failed) / self.done.size
+
+    def first_part(self, row: int) -> int | None:
+        """Return the first micro-batch in which a row is finished."""
+        return int(self.done[:, row].argmax()) if self.done[:, row].any() else None
 
     def rows_done(self, part: int) -> frozenset[int]:
         """Return the rows of a micro-batch that need no forward."""
@@ -138,6 +142,13 @@ class Checkpoint:
             finished.restore(done, {int(name.removeprefix("logits.")): out for name, out in logits.items()}, device)
             self._n_saved = int(done.sum())
             logits.clear()
+
+    def other_outputs(self, condition: str, change: str) -> CheckpointError:
+        """Return the error for a stored output that the model does not give now."""
+        return CheckpointError(
+            f"checkpoint {str(self.file.path)!r} holds outputs of another model: {condition!r}, recomputed for some"
+            f" trials, {change}; undo what changed since then in the model's code, settings or hooks, or {INSTEAD}"
+        )
 
     def save(self) -> None:
         """Replace the file in one step if there are new outputs."""

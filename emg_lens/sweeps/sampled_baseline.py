@@ -36,10 +36,10 @@ class SampledBaseline:
         if len(here) == len(x) < self.n_trials:  # with another trial in the batch, which must not matter
             other = (start + len(x)) % self.n_trials
             sample = torch.cat([sample, self.x[other : other + 1].to(x.device)])
-        difference, allowed = _difference(baseline[here], self.model(sample)[: len(here)])
+        difference, allowed = compared(baseline[here], self.model(sample)[: len(here)])
         if difference <= allowed:
             return
-        difference, allowed = _difference(baseline, self.model(x))
+        difference, allowed = compared(baseline, self.model(x))
         name, advice = type(self.model).__name__, "use executor='loop'"
         if self.executor == "loop":
             advice = "check whether its output is random (dropout in eval mode?) or depends on earlier calls"
@@ -55,15 +55,19 @@ class SampledBaseline:
             )
 
 
-def _difference(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Return the largest difference and what rounding allows: √eps of the largest logit. Equal NaN and inf agree."""
+def compared(a: Tensor, b: Tensor, n_eps: float = float("inf")) -> tuple[float, float]:
+    """Return the largest difference and what rounding allows: √eps or `n_eps` eps of the largest logit.
+
+    Equal NaN and inf agree.
+    """
     eps = torch.finfo(a.dtype).eps
     if torch.is_autocast_enabled(a.device.type):
         eps = max(eps, torch.finfo(torch.get_autocast_dtype(a.device.type)).eps)
     if a.is_cuda and torch.get_float32_matmul_precision() != "highest":
         eps = max(eps, 2**-10)  # TF32 keeps ten bits
-    if a.shape != b.shape:
+    if a.shape != b.shape or a.dtype != b.dtype:
         return float("inf"), 0.0
     largest = float(b[b.isfinite()].abs().amax()) if b.isfinite().any() else 0.0
     same = (a == b) | (a.isnan() & b.isnan())
-    return float((a - b).abs().masked_fill(same, 0.0).nan_to_num(nan=torch.inf).amax()), eps**0.5 * largest
+    difference = (a - b).abs().masked_fill(same, 0.0).nan_to_num(nan=torch.inf).amax()
+    return float(difference), min(eps**0.5, n_eps * eps) * largest

@@ -164,7 +164,7 @@ def expected_passes(executor: str, done: torch.Tensor) -> int:
     def nodes(node: Node, missing: set[int]) -> int:
         return sum(1 + nodes(c, missing) for c in node.children.values() if missing & set(c.leaves()))
 
-    total = 0
+    total = LAYERS * (1 + bool(done[:, 1:].any()))  # one trial of the baseline and of a cut, compared with the file
     for part in done:
         missing = set((~part).nonzero().flatten().tolist())
         total += LAYERS * (0 in missing)  # the baseline is compared with a forward of the model
@@ -190,7 +190,7 @@ def test_only_what_is_missing_is_computed(path, executor, n):
     assert counted.n == expected_passes(executor, done)
     counted.n, seen = 0, []
     assert_same(run(counted.model, path, executor, on_progress=seen.append), whole(executor))
-    assert counted.n == 0 and seen == [1.0]
+    assert counted.n == 2 * LAYERS and seen == [1.0]
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -267,13 +267,14 @@ def test_conditions_that_raised_are_tried_again(path):
     with pytest.raises(SweepError, match="1 of .* MemoryError: no room") as error:
         run(counted.model, path, "loop")
     assert len(error.value.result.logits) == len(CONDITIONS)
-    counted.n, counted.fail = 0, (1, MemoryError("still no room"))
+    compared = 2 * LAYERS  # one trial of the baseline and of a cut
+    counted.n, counted.fail = 0, (compared + 1, MemoryError("still no room"))
     with pytest.raises(SweepError, match="still no room"):
         run(counted.model, path, "loop")
-    assert counted.n == 1
+    assert counted.n == compared + 1
     counted.n, counted.fail = 0, (0, BaseException())
     assert_same(run(counted.model, path, "loop"), whole("loop"))
-    assert counted.n == LAYERS
+    assert counted.n == compared + LAYERS
 
 
 def test_executor_and_batch_size_are_those_of_the_first_call(path, monkeypatch):
