@@ -61,7 +61,7 @@ TEXTS = sorted(
     path
     for pattern in ("*.md", "*.toml", "Makefile", "docs/*.md", "notebooks/*.ipynb", "tests/**/*.py", "*/**/*.yaml")
     for path in ROOT.glob(pattern)
-    if not {"build", ".venv", ".venv-tl3", "runs"} & set(path.relative_to(ROOT).parts)
+    if not {"build", ".venv", ".venv-tl3", ".venv-zoo", "runs"} & set(path.relative_to(ROOT).parts)
 ) + [*MODULES.values(), *STUBS.values()]
 
 
