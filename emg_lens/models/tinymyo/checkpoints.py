@@ -4,6 +4,7 @@ The licence of the published weights (CC BY-ND 4.0) forbids the distribution of 
 one. Convert on your own machine, and refer others to the original.
 """
 
+import os
 import pickle
 import re
 import zipfile
@@ -42,7 +43,11 @@ LARGEST_WEIGHT = 1e6
 """A file with larger weights counts as damaged; weights in published files are below ten."""
 READ = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth")
+SHOWN = 3
+"""Tensors that a message names."""
 LIGHTNING_PREFIX = "model."
+NAMES = re.compile(r"(blocks|norm|patch_embedding|model_head)\.")
+"""How the names of published tensors begin."""
 HEADS = {"decoder_pred": "reconstruction", "classifier": "classification", "regressor": "regression"}
 
 
@@ -153,7 +158,7 @@ class PublishedFile:
     def _tensor(self, name: str, n_axes: int) -> Tensor:
         tensor = self.state.get(name)
         if tensor is None or tensor.ndim != n_axes or not tensor.numel():
-            problem = "is missing" if tensor is None else f"has shape {list(tensor.shape)}"
+            problem = f"is missing ({_has(self.state)})" if tensor is None else f"has shape {list(tensor.shape)}"
             raise ModelFileError(f"{self.source}: {name} {problem}; expected {n_axes} axes, as in TinyMyo")
         return tensor
 
@@ -253,6 +258,10 @@ def read_published(path: Path) -> PublishedFile:
     state = {str(name): tensor for name, tensor in content.items()}
     if all(name.startswith(LIGHTNING_PREFIX) for name in state):
         state = {name.removeprefix(LIGHTNING_PREFIX): tensor for name, tensor in state.items()}
+    if not any(map(NAMES.match, state)):
+        prefix = re.match(r"(.*\.)?", os.path.commonprefix(list(state)))
+        advice = f"rename the tensors without {prefix[0]!r}" if prefix and prefix[0] else "is it another model?"
+        raise ModelFileError(f"{path} has no name of a tensor of TinyMyo, such as norm.weight; {_has(state)}; {advice}")
     for name, tensor in state.items():
         if reason := _no_weights(tensor):
             raise ModelFileError(f"{path}: {name} {reason}; expected plain values of {', '.join(map(str, READ))}")
@@ -303,10 +312,14 @@ def _load_pickled(path: Path) -> Any:
         if re.search(r"operand|load key|truncated", str(error)):  # not a pickle, or truncated
             raise ValueError(str(error)) from None
         raise ModelFileError(
-            f"{path} holds Python objects besides its weights that cannot be skipped, and emg-lens never runs them;"
-            " if you trust the file, extract the weights:"
-            " torch.save({'state_dict': torch.load(path, weights_only=False)['state_dict']}, 'weights.pt')"
+            f"{path} holds Python objects besides its weights that cannot be skipped, and emg-lens never loads objects,"
+            " because loading may run code; expected a file of tensors only: ask its authors for safetensors"
         ) from None
+
+
+def _has(state: State) -> str:
+    """Name some tensors of a file."""
+    return f"it has {', '.join(list(state)[:SHOWN])}" + f" and {len(state) - SHOWN} more" * (len(state) > SHOWN)
 
 
 def _inert(cls: type, *_: Any, **__: Any) -> Any:
