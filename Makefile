@@ -3,6 +3,7 @@ PYTHON ?= python3
 ENV := .venv
 BIN := $(ENV)/bin
 ENV3 := .venv-tl3
+ENV_ZOO := .venv-zoo
 LOWEST := .venv-lowest
 NEWEST := .venv-newest
 # The newest Python that is installed.
@@ -15,7 +16,7 @@ SAME_ON_BOTH := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=te
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all test-compat test-tl3 smoke lint types notebooks compatibility fuzz fuzz-cuts bench clean
+.PHONY: demo test test-all test-compat test-tl3 smoke lint types notebooks compatibility test-zoo fuzz fuzz-cuts bench clean
 
 demo: $(ENV)/.installed                   ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -42,6 +43,9 @@ smoke: $(ENV)/.installed                  ## a small study on the lowest version
 	$(BIN)/uv pip install -q --python $(NEWEST) -c constraints.txt -e .
 	$(NEWEST)/bin/emg-lens run tests/smoke.yaml --out $(NEWEST)/runs
 
+test-zoo: $(ENV_ZOO)/.ready               ## models of timm, braindecode, x-transformers, vit-pytorch and transformers
+	PYTHONPATH=tests $(ENV_ZOO)/bin/pytest -p zoo.libraries.collection -n auto tests/zoo/libraries
+
 lint: $(ENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,9 +59,10 @@ types: $(ENV)/.ready
 notebooks: $(ENV)/.ready                  ## run them all
 	$(PYTEST) --nbmake notebooks
 
-compatibility: $(ENV)/.ready $(ENV3)/.ready ## the tables of docs/compatibility.md, measured on tiny models
+compatibility: $(ENV)/.ready $(ENV3)/.ready $(ENV_ZOO)/.ready ## the tables of docs/compatibility.md, measured on tiny models
 	PYTHONPATH=tests $(BIN)/python -m zoo.compatibility
 	PYTHONPATH=tests $(ENV3)/bin/python -m zoo.compatibility
+	PYTHONPATH=tests $(ENV_ZOO)/bin/python -m zoo.libraries.page
 
 fuzz: $(ENV)/.ready                       ## damaged and hostile files, texts and calls: CASES of each target
 	$(BIN)/python tests/fuzz --cases $(CASES)
@@ -94,4 +99,12 @@ $(ENV3)/.ready: pyproject.toml constraints.txt
 	test -x $(ENV3)/bin/python || $(PYTHON) -m venv $(ENV3)
 	$(ENV3)/bin/python $(PIP_INSTALL) torch
 	$(ENV3)/bin/python $(PIP_INSTALL) -e '.[dev]' 'transformer-lens==3.9.0'
+	@touch $@
+
+# Not in the other environments: next to a torch without CUDA, PyPI's torchvision makes transformers fail.
+$(ENV_ZOO)/.ready: pyproject.toml constraints.txt
+	@echo "Installing the libraries of the zoo into $(ENV_ZOO)."
+	test -x $(ENV_ZOO)/bin/python || $(PYTHON) -m venv $(ENV_ZOO)
+	$(ENV_ZOO)/bin/python $(PIP_INSTALL) torch
+	$(ENV_ZOO)/bin/python $(PIP_INSTALL) -e '.[dev,zoo]'
 	@touch $@
