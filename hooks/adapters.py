@@ -5,7 +5,6 @@ Each attention module gets `hook_attn_scores` and `hook_pattern`, which edit the
 """
 
 import functools
-import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,14 +14,12 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.hooks.algebra import EdgeError
+from emg_lens.hooks.attention_axes import ScoreAxes, TokenAxes
 from emg_lens.hooks.attention_kernel import KernelMode
 from emg_lens.hooks.attention_search import LocatedAttention, find_attention
 from emg_lens.hooks.hook_points import PATTERN, SCORES
 from emg_lens.hooks.model_inputs import Inputs, example_inputs
 from emg_lens.validation import ArgumentError, checked
-
-_known: "weakref.WeakKeyDictionary[nn.Module, list[LocatedAttention]]" = weakref.WeakKeyDictionary()
-"""The attention of models that were adapted before, because an installed cut may hide it from another search."""
 
 
 @checked
@@ -82,12 +79,10 @@ class AdaptedModel(HookedRootModule):
         if inputs is None and not hasattr(model, "config"):
             raise ArgumentError(f"cannot make an example input for {type(model).__name__}; pass inputs=<a small batch>")
         self.original_model = model
+        self.allow_routes = False
         vocabulary = getattr(getattr(model, "config", None), "vocab_size", None)
         self.cfg: Any = SimpleNamespace(d_vocab=vocabulary)
-        located = _known.get(model)
-        if located is None or not all(hasattr(model.get_submodule(entry.path), PATTERN) for entry in located):
-            located = find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
-            _known[model] = located
+        located = find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
         if inputs is not None:
             self.example_input = functools.partial(_given, inputs)
         heads = {entry.path: entry.n_heads for entry in located}
@@ -96,7 +91,8 @@ class AdaptedModel(HookedRootModule):
             raise EdgeError(f"layers of {kind} have different numbers of heads: {heads}; adapt only one stage")
         self.cfg.n_heads = located[0].n_heads
         self.attention: dict[str, str] = {}
-        for stack, paths in _stacks(located).items():
+        self._axes = {entry.path: (entry.score_axes, entry.token_axes) for entry in located}
+        for stack, paths in _stacks(type(model).__name__, located).items():
             self.cfg.n_layers = getattr(self.cfg, "n_layers", len(max(paths.values(), key=len)))
             blocks = [SimpleNamespace() for _ in max(paths.values(), key=len)]
             for name, layers in paths.items():
@@ -122,7 +118,7 @@ class AdaptedModel(HookedRootModule):
         for name, path in self.attention.items():
             attention = self.original_model.get_submodule(path)
             if not hasattr(attention, PATTERN):
-                attention.forward = _HookedForward(attention)
+                attention.forward = _HookedForward(attention, *self._axes[path])
             for point_name in (SCORES, PATTERN):
                 point = getattr(attention, point_name)
                 point.name = f"{name}.{point_name}"
@@ -140,8 +136,9 @@ def _given(inputs: Inputs, batch: int = 1) -> Inputs:  # noqa: ARG001
 class _HookedForward:
     """The forward of an attention module whose scores and pattern pass through hook points, if those have hooks."""
 
-    def __init__(self, attention: nn.Module) -> None:
+    def __init__(self, attention: nn.Module, axes: ScoreAxes, token_axes: TokenAxes) -> None:
         self.forward, self.attention = attention.forward, attention
+        self.axes, self.token_axes = axes, token_axes
         functools.update_wrapper(self, self.forward, updated=())
         attention.add_module(SCORES, HookPoint())
         attention.add_module(PATTERN, HookPoint())
@@ -149,7 +146,7 @@ class _HookedForward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not any(getattr(self.attention, name).has_hooks() for name in (SCORES, PATTERN)):
             return self.forward(*args, **kwargs)
-        with KernelMode([self]):
+        with KernelMode([self], self.axes):
             return self.forward(*args, **kwargs)
 
     def before(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
@@ -168,14 +165,22 @@ def _disable_fused_path(model: nn.Module) -> None:
             module.activation_relu_or_gelu = 0  # torch reads it only to choose the path
 
 
-def _stacks(located: list[LocatedAttention]) -> dict[str, dict[str, list[str]]]:
+def _stacks(kind: str, located: list[LocatedAttention]) -> dict[str, dict[str, list[str]]]:
     """Return, for each stack and each attention in a block, its path in every layer."""
     cross = [entry.path for entry in located if entry.cross]
-    own = [entry.path for entry in located if not entry.cross]
     if not cross:
-        return {"blocks": {"attn": own}}
-    decoder_blocks = {path.rpartition(".")[0] for path in cross}
-    decoder = [path for path in own if path.rpartition(".")[0] in decoder_blocks]
+        return {"blocks": {"attn": [entry.path for entry in located]}}
+    stream = {entry.path: entry.path for entry in located}  # the first attention of its residual stream
+    for entry in located:
+        same = {stream[path] for path in entry.sources if path in stream} | {stream[entry.path]}
+        stream = {path: min(same) if first in same else first for path, first in stream.items()}
+    if len({stream[path] for path in cross}) > 1:
+        raise EdgeError(
+            f"several stacks of {kind} read the tokens of another stack: {', '.join(cross)}; adapt a part of the model"
+            " with only one of them"
+        )
+    own = [entry.path for entry in located if not entry.cross]
+    decoder = [path for path in own if stream[path] == stream[cross[0]]]
     encoder = [path for path in own if path not in decoder]
     stacks = {"encoder_blocks": {"attn": encoder}, "decoder_blocks": {"self_attn": decoder, "cross_attn": cross}}
     return {

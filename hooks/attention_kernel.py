@@ -18,9 +18,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from emg_lens.hooks.attention_axes import ScoreAxes
 from emg_lens.hooks.multi_head import multi_head_attention
+from emg_lens.hooks.threads import LOCK, bound_to_thread
 
-SOFTMAXES = (F.softmax, torch.softmax, Tensor.softmax)
+SOFTMAXES = (F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax)
 
 
 ScoresOrPattern = Float[Tensor, "batch head dest src"]
@@ -37,41 +39,51 @@ class AttentionEdit(Protocol):
 @contextmanager
 def editing_attention(attention: nn.Module, edit: AttentionEdit) -> Iterator[None]:
     """Apply `edit` to the scores and the pattern in every forward of `attention`; several edits run in order."""
-    edited = attention.__dict__.get("forward")
-    if not isinstance(edited, EditedForward):
-        edited = attention.__dict__["forward"] = EditedForward(attention)
-    edited.edits.append(edit)
-    try:
-        yield
-    finally:
-        edited.edits[:] = [kept for kept in edited.edits if kept is not edit]
-        if not edited.edits:
-            del attention.__dict__["forward"]
-            if edited.previous is not None:
-                attention.__dict__["forward"] = edited.previous
+    with bound_to_thread() as in_own_thread:
+        with LOCK:
+            edited = attention.__dict__.get("forward")
+            if not isinstance(edited, EditedForward):
+                edited = attention.__dict__["forward"] = EditedForward(attention)
+            edited.edits.append((in_own_thread, edit))
+        try:
+            yield
+        finally:
+            with LOCK:
+                edited.edits[:] = [kept for kept in edited.edits if kept[1] is not edit]
+                if not edited.edits:
+                    del attention.__dict__["forward"]
+                    if edited.previous is not None:
+                        attention.__dict__["forward"] = edited.previous
 
 
 class EditedForward:
     """Replaces the forward of an attention module while `edits` are active."""
 
     def __init__(self, attention: nn.Module) -> None:
-        self.edits: list[AttentionEdit] = []
+        self.edits: list[tuple[Callable[[], bool], AttentionEdit]] = []
         self.previous = attention.__dict__.get("forward")
         self.forward: Callable = attention.forward
+        self.axes: ScoreAxes = getattr(self.forward, "axes", ScoreAxes())
         functools.update_wrapper(self, self.forward, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module's own forward with the edits."""
-        with KernelMode(self.edits):
+        """Run the module's own forward with the edits of this thread."""
+        edits = [edit for in_own_thread, edit in tuple(self.edits) if in_own_thread()]
+        if not edits:
+            return self.forward(*args, **kwargs)
+        with KernelMode(edits, self.axes):
             return self.forward(*args, **kwargs)
 
 
 class KernelMode(TorchFunctionMode):
-    """A function mode that intercepts torch's attention functions and applies `edits`."""
+    """A function mode that intercepts torch's attention functions and applies `edits`.
 
-    def __init__(self, edits: list[AttentionEdit]) -> None:
+    `axes`: the axes of the scores; None for edits that receive the scores of any softmax with their own axes.
+    """
+
+    def __init__(self, edits: list[AttentionEdit], axes: ScoreAxes | None) -> None:
         super().__init__()
-        self.edits = edits
+        self.edits, self.axes = edits, axes
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -84,7 +96,8 @@ class KernelMode(TorchFunctionMode):
                 return multi_head_attention(*args, **kwargs)
         if func in SOFTMAXES:
             scores = args[0] if args else kwargs["input"]
-            if scores.ndim == 4 and (args[1] if len(args) > 1 else kwargs.get("dim")) in (-1, 3):
+            fits = scores.ndim > 2 if self.axes is None else self.axes.fit(scores)
+            if fits and (args[1] if len(args) > 1 else kwargs.get("dim")) in (-1, scores.ndim - 1):
                 rest = {key: value for key, value in kwargs.items() if key != "input"}
                 edited = self._before(scores)
                 # Rows that the model itself leaves without edges are not changed.
@@ -92,16 +105,19 @@ class KernelMode(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _before(self, scores: Tensor) -> Tensor:
+        axes, shape = self.axes or ScoreAxes(), scores.shape
+        scores = axes.to_canonical(scores)
         for edit in self.edits:
             scores = edit.before(scores)
-        return scores
+        return axes.from_canonical(scores, shape)
 
     def _normalised(self, scores: Tensor, empty: Tensor, softmax: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the pattern, with zeros in rows without edges, for which softmax gives NaN."""
-        pattern = softmax(scores.masked_fill(empty, 0.0)).masked_fill(empty, 0.0)
+        axes, pattern = self.axes or ScoreAxes(), softmax(scores.masked_fill(empty, 0.0)).masked_fill(empty, 0.0)
+        pattern = axes.to_canonical(pattern)
         for edit in self.edits:
             pattern = edit.after(pattern)
-        return pattern
+        return axes.from_canonical(pattern, scores.shape)
 
     def _explicit(
         self,
