@@ -84,16 +84,6 @@ MODELS = {
     "MEDFormer": _of(
         "MEDFormer", n_times=64, embed_dim=16, num_heads=2, num_layers=2, dim_feedforward=32, patch_len_list=[4, 8]
     ),
-    "MEDFormer, one patch length": _of(
-        "MEDFormer",
-        n_times=64,
-        embed_dim=16,
-        num_heads=2,
-        num_layers=2,
-        dim_feedforward=32,
-        patch_len_list=[8],
-        no_inter_attn=True,
-    ),
     "MSVTNet": _of("MSVTNet", n_times=400, num_heads=2, num_layers=2, n_filters_list=(4, 4, 4, 4)),
     "MVPFormer": _of(
         "MVPFormer", n_times=400, segment_len=100, d_model=16, n_layers=2, n_heads=4, n_head_kv=2, d_inner=32

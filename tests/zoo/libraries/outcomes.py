@@ -110,7 +110,7 @@ def _masks(paths: list[str], softmaxes: list[Softmax], n_heads: int, stack: str 
         scores = next(one for one in softmaxes if _within(one.path, path))
         n_dest, n_src = scores.shape[-2:]
         n_src = n_src if stack == "cross" else n_dest  # further keys are no tokens
-        cut = torch.rand(n_heads, n_dest, n_src, generator=generator) < 0.3
+        cut = torch.rand(n_heads, n_dest, n_src, generator=generator) < 0.5
         cut.diagonal(dim1=1, dim2=2)[:] = False  # no row is empty, in causal models neither
         cut[..., 0] = False
         masks[path] = cut

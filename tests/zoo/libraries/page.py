@@ -52,7 +52,8 @@ def on_page(text: str, library: str) -> dict[str, str]:
     right, _, rest = part.partition(f"\n\n{KINDS['routes']}:")
     right, _, refused = right.partition(f"\n\n{KINDS['refused']}:")
     routes, _, later = rest.partition(f"\n\n{KINDS['refused']}:")
-    kinds = dict.fromkeys(right.strip().removeprefix("Right: ").removesuffix(".").split("; "), "right")
+    names = right.strip().removeprefix("Right: ").removesuffix(".").split("; ")
+    kinds = {name: "right" for name in names if name}
     for kind, lines in (("routes", routes), ("refused", refused + later)):
         kinds |= dict.fromkeys(re.findall(r"^\* (.+?): “", lines, re.MULTILINE), kind)
     return kinds
