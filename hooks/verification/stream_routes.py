@@ -1,9 +1,11 @@
 """Find a route between tokens that passes outside the attention that `adapt` found.
 
-All edges between different tokens are cut, in all attention that was found. Then one token is changed where the
-residual stream begins. A module that changes other tokens, although at most this one changed in its input, is a route.
+All edges between different tokens are cut, in all attention that was found. Then a few tokens are changed where the
+residual stream begins. A module that changes more tokens than these, although only these changed in its input, is a
+route.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,20 +22,31 @@ from emg_lens.hooks.verification.influence import largest_change
 from emg_lens.hooks.verification.installed_point import installed
 from emg_lens.hooks.verification.module_replay import FROM_ANOTHER_STACK, Replay, output_of
 
+FEW = 4
+"""Tokens of which only one is changed, so that most remain."""
+
 
 class Vectors(NamedTuple):
-    """The token vectors of a tensor in a few random directions, and the precision of the tensor."""
+    """The token vectors of a tensor in a few random directions, and how often it contains the stream."""
 
     values: Float[Tensor, "vector direction"]
     eps: float
+    copies: int
 
 
 class Stream(NamedTuple):
     """The residual stream of a stack: number of vectors (positions of all trials), d_model, outermost module."""
 
     n_vectors: int
+    n_tokens: int
     d_model: int
     inside: str
+
+    @property
+    def changed(self) -> list[int]:
+        """The tokens of the first trial that are changed: the first, the middle and the last one, or one of few."""
+        middle = (self.n_tokens - 1) // 2
+        return [0, middle, self.n_tokens - 1] if self.n_tokens > FEW else [middle]
 
 
 def find_stream_route(model: nn.Module, stacks: Mapping[str, Mapping[str, Replay]], inputs: Inputs) -> str | None:
@@ -75,7 +88,7 @@ def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[Stream]:
             outer = [".".join(parts[:n]) for n in range(len(parts) + 1)]
             inside = next(module for module in outer if not any(_within(other, module) for other in others))
             d_model = replay.tokens.shape[-1]
-            yield Stream(replay.tokens.numel() // d_model, d_model, inside)
+            yield Stream(replay.tokens.numel() // d_model, replay.n_dest, d_model, inside)
             break
 
 
@@ -155,7 +168,7 @@ class _Run:
         shape = vectors.shape
         vectors = vectors.reshape(-1, shape[-1]).clone()
         spread = float(tokens.detach().float().std()) or 1.0
-        vectors[(shape[-2] - 1) // 2] = (spread * self.noise).to(tokens)
+        vectors[self.stream.changed] = (spread * self.noise).to(tokens)
         return vectors.view(shape).movedim(-1, axes[-1]).contiguous()
 
     def _vectors(self, value: Any) -> list[Vectors]:
@@ -164,7 +177,8 @@ class _Run:
         for axis in self._axes(value):
             wide = value.detach().movedim(axis, -1).to(torch.promote_types(value.dtype, torch.float32))
             values = wide.reshape(-1, wide.shape[-1]) @ self.directions.to(wide)
-            made.append(Vectors(values, torch.finfo(value.dtype).eps))
+            copies = value.numel() // (self.stream.n_vectors * self.stream.d_model)
+            made.append(Vectors(values, torch.finfo(value.dtype).eps, max(copies, 1)))
         return made
 
     def _axes(self, value: Any) -> list[int]:
@@ -177,14 +191,15 @@ class _Run:
 
 
 def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
-    """Return the first and innermost module that changes several tokens although at most one changed in its input."""
+    """Return the first and innermost module that changes more tokens than were changed, although its input has not."""
+    most = len(before.stream.changed)
     read = {
         key: [_count(*pair) for pair in zip(before.inputs.get(key, ()), given, strict=False)]
         for key, given in after.inputs.items()
     }
     changed = {key: _count(before.outputs.get(key, []), vectors) for key, vectors in after.outputs.items()}
-    mixed_inputs = [key for key, counts in read.items() if max(counts, default=0) > 1]
-    mixed_outputs = [key for key, count in changed.items() if count > 1]
+    mixed_inputs = [key for key, counts in read.items() if max(counts, default=0) > most]
+    mixed_outputs = [key for key, count in changed.items() if count > most]
     for key in mixed_outputs:
         if read[key] and key not in mixed_inputs:
             return key[0] or kind
@@ -194,19 +209,20 @@ def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
         sizes = [len(one.values) for vectors in after.inputs[key] for one in vectors]
         pools = changed[key] and any(read[key]) and max(sizes) > len(after.outputs[key][0].values)
         later = keys[place + 1 :] if pools else []
-        if any(_count(before.outputs.get(one, []), after.outputs[one], exact=True) > 1 for one in later):
+        if any(_count(before.outputs.get(one, []), after.outputs[one], exact=True) > most for one in later):
             return key[0] or kind
     return next((f"the code of {kind} before {path}" for path, _ in [*mixed_inputs, *mixed_outputs]), None)
 
 
 def _count(before: list[Vectors], after: list[Vectors], exact: bool = False) -> int:
-    """Return how many vectors changed by more than their rounding, for the best choice of the axis d_model."""
+    """Return how many tokens changed by more than their rounding, for the best choice of the axis d_model."""
     counts = []
     for old, new in zip(before, after, strict=False):
         if old.values.shape != new.values.shape:
             return 0
         rounding = (16 if old.eps < 1e-4 else 1) * old.eps * old.values.abs().amax(1)
-        counts.append(int((largest_change(new.values, old.values) > rounding * (not exact)).sum()))
+        n = int((largest_change(new.values, old.values) > rounding * (not exact)).sum())
+        counts.append(math.ceil(n / old.copies))
     return min(counts, default=0)
 
 
