@@ -82,7 +82,7 @@ class Patched:
             seen: list[Tensor] = []
 
             def change(module: nn.Module, args: tuple, noise: float = noise) -> tuple | None:
-                if not args or args[0].ndim != 3:
+                if not args or args[0].ndim != 3 or len(args[0]) != n_trials:
                     return None
                 return (torch.cat([args[0][:, :1] + noise * args[0][:, :1].flip(-1), args[0][:, 1:]], 1), *args[1:])
 
