@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 CANONICAL = "b h i j"
 
@@ -62,6 +63,10 @@ class TokenAxes:
     trials: tuple[int, ...] = (0,)
     positions: tuple[int, ...] = (1,)
 
+    def fit(self, tokens: Shaped[Tensor, "..."]) -> bool:
+        """Return whether a tensor has these axes, and one of features."""
+        return tokens.ndim == len(self.trials) + len(self.positions) + 1
+
     def count(self, shape: Sequence[int]) -> int:
         """Return the number of positions."""
         return math.prod(shape[axis] for axis in self.positions)
@@ -83,6 +88,16 @@ class TokenAxes:
         first[list(moved)] = new.to(first)
         sizes = [tokens.shape[axis] for axis in self.positions]
         return first.unflatten(0, sizes).movedim(tuple(range(len(sizes))), self.positions).contiguous()
+
+
+def token_axes_of(module: nn.Module) -> TokenAxes:
+    """Return the axes of positions of an attention module: those that `adapt` found, or torch's."""
+    forward: Any = module.forward
+    while forward is not None:  # the forward of an edit contains the one of `adapt`
+        if axes := getattr(forward, "token_axes", None):
+            return axes
+        forward = getattr(forward, "forward", None)
+    return TokenAxes() if getattr(module, "batch_first", True) else TokenAxes((1,), (0,))
 
 
 TOKEN_AXES: dict[int, tuple[TokenAxes, ...]] = {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from emg_lens.hooks.attention_axes import token_axes_of
 from emg_lens.hooks.hook_points import probing
 
 FROM_ANOTHER_STACK = ("key_value_states", "encoder_hidden_states", "key_input", "value_input", "key", "value")
@@ -49,7 +50,7 @@ class Replay:
         self.module = module
         self.cross = cross
         self.stream_only = stream_only
-        self.axis = 1 if getattr(module, "batch_first", True) else 0
+        self.axes = token_axes_of(module)
         self.args: tuple = ()
         self.kwargs: dict[str, Any] = {}
         self.output: Tensor | None = None
@@ -84,20 +85,21 @@ class Replay:
         """Find the arguments with tokens: floats [batch, pos, ...] with the number of positions of the first one."""
         given = {**dict(enumerate(self.args)), **self.kwargs}
         floats = {key: t for key, t in given.items() if isinstance(t, Tensor) and t.is_floating_point() and t.ndim > 2}
-        plain = [key for key, t in floats.items() if t.ndim == 3] or list(floats)  # 4 axes if heads are split
+        sizes = {key: self.axes.count(t.shape) for key, t in floats.items() if t.ndim > max(self.axes.positions)}
+        plain = [key for key in sizes if self.axes.fit(floats[key])] or list(sizes)  # another axis if heads are split
         if not plain:
             return
-        n = self.n_dest = self.n_src = floats[plain[0]].shape[self.axis]
-        others = [key for key in floats if key in FROM_ANOTHER_STACK] or plain[1:]
+        n = self.n_dest = self.n_src = sizes[plain[0]]
+        others = [key for key in sizes if key in FROM_ANOTHER_STACK] or plain[1:]
         if self.cross and others:
-            self.n_src = floats[others[0]].shape[self.axis]
+            self.n_src = sizes[others[0]]
             self._sources = others
         elif self.stream_only:
             self._sources = plain[:1]
         else:
             masks = [key for key, t in floats.items() if t.ndim == 4 and t.shape[-2:] == (n, n)]
-            keys = [key for key in floats if key not in (*masks, *FROM_ANOTHER_STACK[:2])]
-            self._sources = [key for key in keys if floats[key].shape[self.axis] == n]
+            keys = [key for key in sizes if key not in (*masks, *FROM_ANOTHER_STACK[:2])]
+            self._sources = [key for key in keys if sizes[key] == n]
 
     def run(self, moved: Sequence[int] = ()) -> Float[Tensor, "pos rest"] | None:
         """Run the module with noise in place of some source tokens; None if the output has no positions."""
@@ -112,19 +114,18 @@ class Replay:
         return output_of(self.module(*args, **kwargs))
 
     def rows(self, output: Tensor | None) -> Float[Tensor, "pos rest"] | None:
-        """Return a tensor [batch, pos, ...] with positions first and the other axes flattened."""
-        if output is None or output.ndim < 3 or output.shape[self.axis] != self.n_dest:
+        """Return a tensor of tokens with positions first and the other axes flattened."""
+        usual = output is not None and output.ndim > max(2, *self.axes.positions)
+        if output is None or not usual or self.axes.count(output.shape) != self.n_dest:
             return None
-        return output.detach().movedim(self.axis, 0).flatten(1)
+        return self.axes.first(output.detach()).flatten(1)
 
     def _with_noise(self, tokens: Tensor, moved: Sequence[int]) -> Tensor:
-        tokens = tokens.clone()
-        there = tokens.movedim(self.axis, 0)
+        there = self.axes.first(tokens)
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(len(moved), *there.shape[1:], generator=generator)
         spread = float(tokens.detach().float().std().nan_to_num()) or 1.0
-        there[list(moved)] = (self.strength * spread * noise).to(tokens)
-        return tokens
+        return self.axes.replaced(tokens, moved, self.strength * spread * noise)
 
 
 class NoiseForZeros(TorchFunctionMode):
