@@ -113,7 +113,8 @@ class Patched:
         for path, cut in self.masks.items():
             if (self.running[-1] + ".").startswith(path + "."):
                 input = self._cut(input, cut, dim % input.ndim)  # noqa: A001
-        return SOFTMAX(input, dim, dtype=dtype)
+        pattern = SOFTMAX(input, dim, dtype=dtype)
+        return pattern.nan_to_num() if self.masks else pattern  # a row with every edge cut attends to nothing
 
     def _cut(self, scores: Tensor, cut: Tensor, dim: int) -> Tensor:
         """Add -inf at the cut edges; source tokens are on the axis of the softmax."""

@@ -158,7 +158,9 @@ def _cut(
 
 
 def _largest(ours: list[Tensor], theirs: list[Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True) if a.numel())
+    return max(
+        float((a - b).abs().nan_to_num(nan=torch.inf).max()) for a, b in zip(ours, theirs, strict=True) if a.numel()
+    )
 
 
 def _within(path: str, other: str) -> bool:
