@@ -85,6 +85,10 @@ class Question:
         closed = closed if self.closed is None else closed | self.closed
         return replace(self, candidates=self.candidates & ~closed, closed=closed, passes=Passes())
 
+    def on(self, x: Tensor, y: Tensor) -> "Question":
+        """Return the same question for other trials."""
+        return replace(self, x=x, y=y, passes=Passes())
+
     @property
     def layout(self) -> TokenLayout:
         """The layout of the tokens."""

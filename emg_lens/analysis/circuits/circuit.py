@@ -1,6 +1,6 @@
 """A circuit: minimal sets of attention edges that keep the metric, and what they keep on other trials."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from emg_lens.analysis.attribution.exact_game import ExactGame, every_subset
 from emg_lens.analysis.attribution.methods.shapley import MOST_GROUPS
-from emg_lens.analysis.attribution.question import Passes, Question
+from emg_lens.analysis.attribution.question import Question
 from emg_lens.analysis.attribution.trial_metrics import margin, name_of_metric
 from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.hooks import EdgeSet, none
@@ -83,10 +83,6 @@ class Circuit:
         """Edges that lower the metric: cutting one of them alone raises it. Needs a ranking with signs."""
         return self._edges(self.negative_members)
 
-    def on(self, x: Tensor, y: Tensor) -> Question:
-        """Return the question of this circuit for other trials."""
-        return replace(self.question, x=x, y=y, passes=Passes())
-
     @checked
     def evaluate(self, x: Tensor, y: Tensor, *, seed: NonNegativeInt = 0) -> pd.DataFrame:
         """Measure the circuit on other trials, for example test trials.
@@ -104,7 +100,7 @@ class Circuit:
             between all cut and unmasked; NaN if the metric does not fall), and `accuracy` (NaN if the metric is not
             the margin).
         """
-        question = self.on(x, y)
+        question = self.question.on(x, y)
         n = len(question.groups)
         union, every = frozenset().union(*self.members), frozenset(range(n))
         rng, first = np.random.default_rng(seed), question.groups.chosen(self.members[0])

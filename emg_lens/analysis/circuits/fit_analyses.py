@@ -5,21 +5,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
+from emg_lens.analysis.attribution.fit_trials import evaluation_trials, metric_for, search_trials
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.run import attribute
 from emg_lens.analysis.circuits.circuit import Circuit
 from emg_lens.analysis.circuits.kept_sets import NoDropError
 from emg_lens.analysis.circuits.search import find_circuit
-from emg_lens.analysis.fit_analysis import AnalysisError, FitAnalysis
+from emg_lens.analysis.fit_analysis import FitAnalysis
 from emg_lens.data.batch import Batch
 from emg_lens.layout import CLS
 from emg_lens.sweeps.conditions import Condition
 
-SEARCH_TRIALS, TEST_TRIALS = 64, 256
-"""Numbers of evenly spaced training trials for the search, and of test trials for the evaluation."""
 SIZES = (1, 2, 5)
 """Numbers of top-ranked edges in the size curve, times powers of ten."""
 RANDOM_ORDERS = 5
@@ -42,15 +40,15 @@ class CircuitAnalysis(FitAnalysis):
 
     def run(self, model: Any, batch: Batch, conditions: Sequence[Condition]) -> pd.DataFrame:  # noqa: ARG002
         """Return the table."""
-        x, y = _training(batch)
-        metric = _metric(y)
+        x, y = search_trials(batch)
+        metric = metric_for(y)
         columns = ["part", "edge", "layer", "dest", "src", "score", "in_circuit"]
         try:
             ranking = attribute(model, x, y, by="channel", metric=metric)
             circuit = find_circuit(model, x, y, rank=ranking, all_routes=False)
         except NoDropError:
             return pd.DataFrame(columns=columns)
-        tested = _some(batch.x, TEST_TRIALS), _some(_targets(batch), TEST_TRIALS)
+        tested = evaluation_trials(batch)
         in_circuit = circuit.question.groups.chosen(circuit.members[0])
         edges = ranking.table.assign(part="edge", in_circuit=in_circuit)[columns]
         kept = circuit.evaluate(*tested).assign(part="kept")
@@ -97,8 +95,8 @@ class HeadRolesAnalysis(FitAnalysis):
 
 
 def _attribution(model: Any, batch: Batch, by: Any) -> Attribution:
-    targets = _some(_targets(batch), TEST_TRIALS)
-    return attribute(model, _some(batch.x, TEST_TRIALS), targets, by=by, metric=_metric(targets))
+    x, y = evaluation_trials(batch)
+    return attribute(model, x, y, by=by, metric=metric_for(y))
 
 
 def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.DataFrame:
@@ -110,32 +108,11 @@ def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.D
     rank[order] = np.arange(n)
     rng = np.random.default_rng(0)
     ranks = [rank, *(circuit.shuffled(rank, rng) for _ in range(RANDOM_ORDERS))]
-    question = circuit.on(x, y)
+    question = circuit.question.on(x, y)
     full, all_cut = question.bounds.mean(1)
     metric = question.with_kept([one < size for one in ranks for size in sizes]).mean(1)
     ranked, *random = ((metric - all_cut) / (full - all_cut)).reshape(len(ranks), len(sizes))
     return pd.DataFrame({"part": "size", "groups": sizes, "fraction": ranked, "random": np.mean(random, axis=0)})
-
-
-def _training(batch: Batch) -> tuple[Tensor, Tensor]:
-    if batch.reference is None or batch.reference_targets is None:
-        raise AnalysisError("the batch has no training trials; expected Batch(..., reference=x, reference_targets=y)")
-    return _some(batch.reference, SEARCH_TRIALS), _some(batch.reference_targets, SEARCH_TRIALS)
-
-
-def _targets(batch: Batch) -> Tensor:
-    if batch.targets is None:
-        raise AnalysisError("the batch has no targets; expected one per trial")
-    return batch.targets
-
-
-def _metric(y: Tensor) -> str:
-    return "negative_squared_error" if y.is_floating_point() else "margin"
-
-
-def _some(values: Tensor, most: int) -> Tensor:
-    """Return evenly spaced trials."""
-    return values[torch.linspace(0, len(values) - 1, min(len(values), most)).long()]
 
 
 CIRCUIT = CircuitAnalysis()

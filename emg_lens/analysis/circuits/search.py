@@ -1,7 +1,6 @@
 """Search for the circuit of a decision."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 
 from emg_lens.analysis.attribution.edge_groups import Granularity
 from emg_lens.analysis.attribution.method import AttributionMethod, ScoreFunction, compute_scores
-from emg_lens.analysis.attribution.question import Passes
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.run import FLOOR, attribute
 from emg_lens.analysis.attribution.trial_metrics import TrialMetric
@@ -89,7 +87,7 @@ def find_circuit(
         rank = attribute(
             model, x, y, method=rank, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress
         )
-    question = replace(rank.question, x=x, y=y, passes=Passes())
+    question = rank.question.on(x, y)
     if question.model is not model:
         raise ArgumentError("rank is an attribution of another model; expected one of this model")
     scores = rank.table["score"].to_numpy()
