@@ -9,11 +9,13 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from pydantic import PositiveFloat, PositiveInt
 
-from emg_lens.data.recording import DataError
+from emg_lens.data.recording import DataError, as_array
 from emg_lens.data.segment import CHANNEL_COLUMNS
 from emg_lens.errors import did_you_mean
 from emg_lens.validation import ArgumentError, check_argument, short
 
+EXACT = 2**24
+"""Largest whole number up to which float32 represents all whole numbers exactly."""
 LARGEST = 2**53
 """Largest whole number that a floating-point array represents exactly."""
 
@@ -21,13 +23,20 @@ LARGEST = 2**53
 def as_samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Float[np.ndarray, "..."]:
     """Convert samples (or targets) to float32; `TrialSet` checks their shape."""
     try:
-        array = np.asarray(x)
-    except (TypeError, ValueError):
+        array = as_array(x, name)
+    except DataError:
+        raise
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         array = np.empty(0, object)
     if array.dtype.kind not in "iuf":
         raise DataError(
             f"{name} must be one array of real numbers {axes}, all trials of one length and at one rate; got"
             f" {type(x).__name__}{'' if array.dtype == object else f' of {array.dtype}'}"
+        )
+    if array.dtype.kind in "iu" and array.size and max(int(array.max()), -int(array.min())) > EXACT:
+        raise DataError(
+            f"{name} has whole numbers beyond {EXACT}, which float32 rounds; subtract each channel's offset or change"
+            f" the unit first, or accept it with {name}.astype('float32')"
         )
     with np.errstate(over="ignore"):  # `TrialSet` rejects infinity and names the channel
         return np.atleast_1d(array.astype(np.float32, copy=False))
@@ -66,7 +75,12 @@ def channel_table(channels: Any, fs: float, x: Float[np.ndarray, "..."]) -> pd.D
 
 def as_whole_numbers(values: Shaped[np.ndarray, " trial"] | Sequence[int], name: str) -> Int[np.ndarray, " trial"]:
     """Convert repetition numbers to whole numbers."""
-    numbers = np.asarray(values)
+    try:
+        numbers = as_array(values, name)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        if isinstance(error, DataError):
+            raise
+        numbers = np.empty(0, object)
     if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any() or (np.abs(numbers) > LARGEST).any():
         raise DataError(f"{name} must contain whole numbers, got {numbers.dtype}")
     return numbers.astype(np.int64)
@@ -77,7 +91,7 @@ def as_labels(values: Any, name: str, n: int | None = None) -> list[str | int | 
     given = values.tolist() if hasattr(values, "tolist") else values
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise DataError(f"{name} must be one label per trial, got {short(values)}")
-    items = list(given)
+    items = [one.item() if getattr(one, "ndim", None) == 0 else one for one in given]  # numbers of numpy and torch
     shape = getattr(values, "shape", (len(items),))
     if n is not None and tuple(shape) != (n,):
         raise DataError(f"{name} must be one label per trial, {n} labels, got shape {tuple(shape)}")

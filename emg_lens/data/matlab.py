@@ -23,6 +23,11 @@ def read_mat(path: Path, keys: Sequence[str], optional: Sequence[str] = ()) -> d
 
 
 def as_float32(data: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Convert samples to float32; too large values become infinite, which loaders reject."""
+    """Convert samples to float32; too large values become infinite, which loaders reject.
+
+    Integers that float32 would round become float64: filters may remove the offset that makes them large.
+    """
+    if data.dtype.kind in "iu" and data.dtype.itemsize > 3 and (data != data.astype(np.float32)).any():
+        return data.astype(np.float64)
     with np.errstate(over="ignore"):
         return data.astype(np.float32, copy=False)

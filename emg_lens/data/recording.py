@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,17 @@ SLOWEST, FASTEST = 1e-6, 1e9
 
 class DataError(EmgLensError, ValueError):
     """Data are missing, damaged, or do not have the expected form."""
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Convert to an array in native byte order, without gradients; refuse masked values, which would become data."""
+    values = values.detach().cpu() if hasattr(values, "detach") else values
+    parts = values if isinstance(values, list | tuple) else [values]
+    n_masked = sum(int(np.ma.count_masked(part)) for part in parts if isinstance(part, np.ma.MaskedArray))
+    if n_masked:
+        raise DataError(f"{name} has {n_masked} masked values; fill them in, or leave these rows or trials out")
+    array = np.asarray(values)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class Signal:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        object.__setattr__(self, "data", as_array(self.data, "signal data"))
         if self.data.dtype.kind not in "iuf":
             raise DataError(f"signal data must be real numbers, got {self.data.dtype}")
         if self.data.dtype.kind in "iu":  # filters and rectification would overflow integers
@@ -103,6 +116,7 @@ class Recording:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_name_of_subject(self.subject)
         if not self.signals:
             raise DataError(f"recording of subject {self.subject} has no signal; give at least one")
         if not SLOWEST <= self.fs <= FASTEST:
@@ -114,7 +128,7 @@ class Recording:
         if not len(self.label):
             raise DataError(f"recording of subject {self.subject} has no row; label and repetition are empty")
         for name in ("label", "repetition"):
-            values = getattr(self, name)
+            values = as_array(getattr(self, name), name)
             if values.dtype.kind not in "iu":
                 raise DataError(f"{name} must be whole numbers, got {values.dtype}")
             if values.max() > np.iinfo(np.int64).max:
@@ -162,3 +176,11 @@ class Recording:
             }
         )
         return table.loc[table["label"] > REST].reset_index(drop=True)
+
+
+def check_name_of_subject(name: str) -> None:
+    """Refuse a name that no table or file could hold: the name of a folder may have bytes that are not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the name of subject {name!r} is not UTF-8; rename its folder or files") from None

@@ -112,6 +112,9 @@ def stored_dataset(file: h5py.Group, name: str, read: bool = True) -> h5py.Datas
     declared, held = dataset.size * dataset.dtype.itemsize, dataset.id.get_storage_size()
     if declared > (held if dataset.chunks is None else MOST_COMPRESSION * held):
         raise ValueError(f"{name} declares {declared / 1e6:.1f} MB, but the file holds {held / 1e6:.1f} MB of it")
+    needed = prod(-(-size // chunk) for size, chunk in zip(dataset.shape, dataset.chunks or (), strict=False))
+    if dataset.chunks and dataset.id.get_num_chunks() < needed:  # they would be read as zeros
+        raise ValueError(f"{needed - dataset.id.get_num_chunks()} of the {needed} chunks of {name} were never written")
     chunk_bytes = prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
     if not read and chunk_bytes > MOST_CHUNK_BYTES:
         raise ValueError(

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from emg_lens.data.recording import DataError
+from emg_lens.data.recording import DataError, Signal
+from emg_lens.data.sources.file_values import checked_signal
 from emg_lens.data.trials import TrialSet
 
 X = np.random.default_rng(0).standard_normal((6, 3, 10)).astype(np.float32)
@@ -100,3 +101,44 @@ def test_whole_numbers_that_a_table_wrote_with_a_point_are_whole(labels):
     assert trials.classes == ("1", "2", "3") and set(trials.subject) == {"1", "2", "3"}
     halves = TrialSet.from_arrays(**{**PARTS, "y": [0.5, 1.0, 2.0] * 2})
     assert halves.classes == ("0.5", "1.0", "2.0")
+
+
+MASKED = np.ma.masked_array(X, np.arange(X.size).reshape(X.shape) == 7)
+
+
+@pytest.mark.parametrize(
+    "part, given",
+    [("x", MASKED), ("x", list(MASKED)), ("repetition", np.ma.masked_array([1] * 6, [0, 1, 0, 0, 0, 0]))],
+)
+def test_masked_values_are_not_data(part, given):
+    with pytest.raises(DataError, match=f"{part} has 1 masked values"):
+        TrialSet.from_arrays(**PARTS | {part: given})
+    with pytest.raises(DataError, match="signal data has 1 masked values"):
+        Signal(MASKED[0], 10, 10, "V", tuple("0123456789"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"y": [np.int64(one) for one in PARTS["y"]]},
+        {"y": [torch.tensor(one) for one in PARTS["y"]], "repetition": torch.tensor(PARTS["repetition"])},
+        {"y": np.array(PARTS["y"], ">i4"), "repetition": np.array(PARTS["repetition"], ">i2")},
+        {"x": torch.tensor(X, requires_grad=True)},
+        {"x": X.astype(">f4")},
+        {"x": X.astype(">f8")},
+    ],
+)
+def test_numbers_of_numpy_and_torch_in_any_byte_order_are_the_same_data(given):
+    made, plain = TrialSet.from_arrays(**PARTS | given), TrialSet.from_arrays(**PARTS)
+    np.testing.assert_array_equal(made.x, plain.x)
+    assert made.x.dtype.isnative and made.y.tolist() == plain.y.tolist() and made.classes == plain.classes
+    assert made.repetition.tolist() == plain.repetition.tolist()
+
+
+def test_whole_numbers_that_float32_would_round_are_an_error():
+    exact = np.full(X.shape, 2**24)
+    assert (TrialSet.from_arrays(**PARTS | {"x": exact}).x == 2**24).all()
+    with pytest.raises(DataError, match="whole numbers beyond 16777216"):
+        TrialSet.from_arrays(**PARTS | {"x": exact + 1})
+    counts = 2**30 + np.arange(40).reshape(20, 2)
+    assert checked_signal("f", counts, 10, 10, "adc", ("a", "b"), "").data.tolist() == counts.tolist()

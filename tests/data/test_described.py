@@ -96,6 +96,23 @@ def test_arrays_of_matlab_hdf5_and_numpy_files(tmp_path):
         assert r.trials["label"].tolist() == ([1] if kind == "npy" else [1, 2])
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip"}], ids=["plain", "packed"])
+@pytest.mark.parametrize("name", ["A.h5", "A.mat"])
+def test_chunks_that_were_never_written_are_not_zeros(tmp_path, name, options):
+    described(tmp_path, f"files: '{{subject}}{name[1:]}'\nfs: 10\nsignals: {{emg: {{key: emg}}}}\n")
+    x = np.random.default_rng(0).normal(size=(100, 2))
+    for written in (60, 100):
+        with h5py.File(tmp_path / name, "w") as file:
+            shape, chunks = (x.shape, (10, 2)) if name == "A.h5" else (x.T.shape, (2, 10))
+            emg = file.create_dataset("emg", shape, chunks=chunks, **options)
+            place = slice(0, written)
+            emg[place if name == "A.h5" else (slice(None), place)] = x[place] if name == "A.h5" else x[place].T
+        if written < len(x):
+            with pytest.raises(DataError, match="4 of the 10 chunks of emg were never written"):
+                list(load_dataset("folder", tmp_path))
+    assert next(load_dataset("folder", tmp_path)).signals["emg"].data.shape == (100, 2)
+
+
 def test_packed_text_without_a_header_below_some_lines(tmp_path):
     described(
         tmp_path, "files: '{subject}.txt.gz'\nfs: 10\nheader: false\nskip_lines: 2\nsignals: {emg: {columns: 1-2}}"

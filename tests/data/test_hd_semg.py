@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from emg_lens.data import DataError, Segment, load_dataset, load_trials, subjects
+from emg_lens.data.pre_onset import pre_onset_trials
 
 REST_ROWS, ROWS, LAG = 400, 600, 100
 
@@ -51,6 +52,24 @@ def test_each_repetition_is_a_recording_with_rest_on_both_sides(tmp_path):
     np.testing.assert_allclose(force.data, fields["force"].T[part], rtol=1e-6)
     assert emg.ch_names[:2] == ("extensor 0.0", "extensor 0.1") and emg.ch_names[64] == "flexor 0.0"
     assert (force.native_fs, force.fs, len(force.ch_names)) == (200, 2048, 9)
+
+
+def test_rows_of_a_neighbouring_repetition_in_the_margin_are_not_rest(tmp_path):
+    folder, fields = write(tmp_path, gestures=(1, 3), repetitions=1)
+    margin = 1024  # longer than the rest of 400 rows
+    first, second = load_dataset("hd-semg", folder, margin_s=0.5, sensors=["force"])
+    truth = fields["class"].ravel()
+    for recording, start, gesture in ((first, REST_ROWS, 1), (second, 2 * REST_ROWS + ROWS, 3)):
+        begin = max(0, start - margin)
+        rows = truth[begin : begin + len(recording.label)]
+        np.testing.assert_array_equal(recording.label == 0, rows == 0)
+        np.testing.assert_array_equal(recording.label == gesture, rows == gesture)
+        np.testing.assert_array_equal(recording.label == -1, (rows != 0) & (rows != gesture))
+        assert len(recording.trials) == 1 and (recording.repetition[recording.label <= 0] == 0).all()
+    assert any("600 rows of the margin belong to other repetitions" in note for note in second.notes)
+    # 0.6 s before the second onset reach into the first gesture
+    assert pre_onset_trials([first, second], window_s=0.25) is None
+    assert len(pre_onset_trials([first, second], window_s=0.15)) == 2
 
 
 def test_a_gesture_with_two_numbers_counts_as_one(tmp_path):

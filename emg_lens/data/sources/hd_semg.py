@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from emg_lens.data.files import check_choice, check_choices, index_files, read_parts, select_subjects
-from emg_lens.data.recording import REST, DataError, Recording, Signal
+from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.file_values import checked_signal, whole_numbers
 from emg_lens.io.binary import hdf5_rows
@@ -58,7 +58,8 @@ def load(
             when the force has risen half-way, 0.24 s after the cue on average.
         merge_duplicates: Whether gesture 60, which repeats 58, counts as 58.
         sensors: `"emg"`, `"force"`, or both.
-        margin_s: Rest that is kept on both sides of each repetition (s).
+        margin_s: Rest that is kept on both sides of each repetition (s). Rows of the margin that belong to another
+            repetition are unlabelled, and a note counts them.
     """
     check_choice(NAME, "onset", onset, get_args(Onset))
     check_choices(NAME, "sensors", sensors, SIGNALS)
@@ -96,12 +97,19 @@ def _recordings(
         if label[start] <= REST:
             continue
         first, last = max(0, start - margin), min(len(label), stop + margin)
-        active = np.zeros(last - first, np.int64)
-        active[start - first : stop - first] = 1
-        gesture, number = int(label[start]), int(repetition[start])
+        own = np.zeros(last - first, bool)
+        own[start - first : stop - first] = True
+        others = (label[first:last] > REST) & ~own  # not rest, and a recording of their own
+        near = [f"{others.sum()} rows of the margin belong to other repetitions and are excluded"] * int(others.any())
         signals = {name: _signal(path, name, first, last) for name in sensors}
-        meta = {"dataset": NAME, "file": str(path), "class_names": names, "notes": tuple(notes)}
-        yield Recording(subject, signals, active * gesture, active * number, FS, meta)
+        meta = {
+            "dataset": NAME,
+            "file": str(path),
+            "class_names": names,
+            "notes": (*notes, *near),
+        }
+        gestures = np.where(others, UNLABELLED, own * label[start])
+        yield Recording(subject, signals, gestures, own * repetition[start], FS, meta)
 
 
 def _labels(path: Path, onset: Onset) -> tuple[Int[np.ndarray, " row"], Int[np.ndarray, " row"]]:
