@@ -49,6 +49,19 @@ class BiosignalCache(ActivationCache):
     Use `pos_slice=0` for a CLS readout, and the mean over the other positions for a mean readout.
     """
 
+    def __getitem__(self, key: Any) -> Tensor:
+        """Return an activation by its name or TransformerLens's short name."""
+        try:
+            return super().__getitem__(key)
+        except KeyError as error:
+            raise UnknownNameError(
+                f"{error.args[0]!r} is not in the cache; {self._where(str(error.args[0]))}"
+            ) from None
+
+    def _where(self, name: str) -> str:  # noqa: ARG002
+        """Say how to get an activation that is not in the cache."""
+        return "cache.keys() lists what is; names_filter decides what a run keeps"
+
     def apply_ln_to_stack(
         self,
         residual_stack: Stack,

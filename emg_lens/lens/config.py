@@ -4,7 +4,7 @@ Field names are those that TransformerLens's utilities read from `model.cfg`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -79,6 +79,10 @@ class SignalConfig:
     """Whether the model gives `n_classes` outputs per trial."""
     n_weights = 0
     """Number of trainable values or less (a lower bound); 0 if unknown."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name; the class called with them gives an equal configuration."""
+        return asdict(self)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -241,6 +245,10 @@ class EncoderConfig(SignalConfig):
         if self.positions == "relative":
             return "relative_positional_bias"
         return "rotary" if self.rotates else "standard" if self.positions in ("learned", "sinusoidal") else "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields by name; the class called with them gives an equal configuration."""
+        return asdict(self)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

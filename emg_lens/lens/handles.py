@@ -6,10 +6,12 @@ training loop) use the last axis of the input as the number of positions, and sl
 position; the model replaces it by the signals when it runs. `HookedBiosignalEncoder.handles` makes handles.
 """
 
+import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -76,3 +78,22 @@ def look_up(handles: Handles, n_positions: int) -> tuple[Signals, Labels | None]
     labels = [labels for _, _, labels in parts if labels is not None]
     known = torch.cat(labels)[order.to(labels[0].device)] if len(labels) == len(parts) else None
     return signals[order.to(signals.device)], known
+
+
+def check_positions(inputs: Sequence[Any]) -> None:
+    """Refuse signals as the input of a TransformerLens helper that takes its last axis for positions.
+
+    Hooks receive one position at a time, so only the arguments of the calling helper show the number of positions.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "generic_activation_patch":
+            given = frame.f_locals.get("corrupted_tokens")
+            axes = frame.f_locals.get("index_axis_names") or ()  # none if the user gave a table of positions
+            swept = any("pos" in axis for axis in axes) and any(given is x for x in inputs)
+            if isinstance(given, Tensor) and given.is_floating_point() and swept:
+                raise ArgumentError(
+                    f"this patching helper takes the last axis of its input {list(given.shape)} for positions, and"
+                    " these are samples; give handles: `with model.handles(x) as tokens: ...`"
+                )
+        frame = frame.f_back

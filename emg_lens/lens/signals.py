@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
@@ -168,7 +168,7 @@ class SignalModel(
 
     def _config_content(self) -> dict[str, Any]:
         """Return the content of `config.json` for this model."""
-        return json.loads(json.dumps(asdict(self.cfg)))
+        return json.loads(json.dumps(self.cfg.to_dict()))
 
     def _check_config(self) -> None:
         """Refuse a configuration that differs from the one saved with the weights."""

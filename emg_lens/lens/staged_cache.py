@@ -2,6 +2,8 @@
 
 from typing import Any, NoReturn
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from emg_lens.lens.cache import BiosignalCache
@@ -16,6 +18,7 @@ OF_ONE_STACK = (
     "get_full_resid_decomposition",
     "get_neuron_results",
     "logit_attrs",
+    "stack_activation",
     "stack_head_results",
     "stack_neuron_results",
 )
@@ -37,6 +40,16 @@ class StagedCache(BiosignalCache):
         cache.n_layers = len(layers)
         return cache
 
+    def _where(self, name: str) -> str:
+        if not name.startswith("blocks."):
+            return super()._where(name)
+        stages = [stage.name for stage in self.model.layout.stages]  # pyright: ignore[reportAttributeAccessIssue]
+        return (
+            f"{type(self.model).__name__} has a stack of blocks in each stage ({', '.join(stages)}): read"
+            f" cache.stage({stages[-1]!r})['pattern', 0], which is"
+            f" 'stages.{stages[-1]}.blocks.0.attn.hook_pattern'"
+        )
+
 
 class CacheOfStage(StagedCache):
     """Activations of one stage; layers count the blocks of the stage, negative ones from its end."""
@@ -50,6 +63,15 @@ class CacheOfStage(StagedCache):
         if not -self.n_layers <= key[1] < self.n_layers:
             raise UnknownNameError(f"unknown layer {key[1]}; this stage has layers 0 to {self.n_layers - 1}")
         return super().__getitem__((key[0], key[1] % self.n_layers, *key[2:]))
+
+    def stack_activation(
+        self, activation_name: str, layer: int | None = -1, sublayer_type: str | None = None
+    ) -> Float[Tensor, "layer ..."]:
+        """Stack an activation of the stage's first `layer` blocks, or of all (None or -1)."""
+        n = self.n_layers if layer in (None, -1) else layer
+        return torch.stack([self[activation_name, one, sublayer_type] for one in range(n)])
+
+    _where = BiosignalCache._where
 
 
 def _refused(method: str) -> Any:

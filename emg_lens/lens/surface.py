@@ -14,12 +14,14 @@ from typing import Any, Literal, NoReturn
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformer_lens import FactoredMatrix
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities.matrix import composition_scores
 from transformer_lens.utilities.slice import Slice, SliceInput
 
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
-from emg_lens.lens.handles import Handles, Labels, Signals, open_handles
+from emg_lens.lens.handles import Handles, Labels, Signals, check_positions, open_handles
 from emg_lens.lens.points import GatedPoint, has_hook
 from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.lens.signals import SignalModel
@@ -29,6 +31,7 @@ from emg_lens.validation import ArgumentError, check_argument
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 """Hook points by name, by several names, or by a function of the name; `None` = all that fire."""
 Direction = Literal["fwd", "bwd"]
+Composition = Literal["Q", "K", "V"]
 
 
 class TransformerLensSurface(SignalModel):
@@ -197,11 +200,16 @@ class TransformerLensSurface(SignalModel):
         self.check_signals(x)
         return open_handles(x, self.cfg.n_ctx, labels)
 
-    def to_tokens(self, x: Any) -> NoReturn:  # noqa: ARG002
+    def run_with_hooks(self, *model_args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens, except that tools do not take the samples of signals for positions (use `handles`)."""
+        check_positions(model_args)
+        return super().run_with_hooks(*model_args, **kwargs)
+
+    def to_tokens(self, *_: Any, **__: Any) -> NoReturn:
         """Raise an error, because signals have no tokens; `handles` makes stand-ins."""
         raise ArgumentError("signals have no tokens; use handles: `with model.handles(x) as tokens: ...`")
 
-    def to_str_tokens(self, x: Any = None) -> list[str]:  # noqa: ARG002
+    def to_str_tokens(self, *_: Any, **__: Any) -> list[str]:
         """Return the names of the positions, for axes and attention views; they do not depend on the input."""
         return list(self.layout.names)
 
@@ -239,6 +247,24 @@ class TransformerLensSurface(SignalModel):
         total = b_O[: layer + mlp_input].sum(0)
         return total + self.b_out[:layer].sum(0) if include_mlp_biases else total
 
+    def all_composition_scores(self, mode: Composition) -> Float[Tensor, "layer head later_layer later_head"]:
+        """Compute composition scores of all pairs of heads (Elhage et al. 2021, "Q-, K-, and V-Composition").
+
+        A score is the norm of a product of two heads' weights, divided by the norms of both: how much the input of the
+        later head can depend on the output of the first. Norms between the heads are left out, with their gains.
+
+        Args:
+            mode: The input of the later head: `"Q"` queries, `"K"` keys or `"V"` values.
+
+        Returns:
+            The scores; zero where the second layer is not later than the first.
+        """
+        check_argument("mode", mode, Composition)
+        right = {"Q": self.QK, "K": self.QK.T, "V": self.OV}[mode]
+        layers = torch.arange(self.cfg.n_layers, device=self.cfg.device)
+        later = layers[:, None, None, None] < layers[None, None, :, None]
+        return composition_scores(self.OV, right, broadcast_dims=True) * later
+
     def tl_parameters(self) -> dict[str, Tensor]:
         """Return the parameters by name for `SVDInterpreter`.
 
@@ -267,6 +293,8 @@ class TransformerLensSurface(SignalModel):
     W_K = property(lambda self: self._stack("attn.W_K"), doc="[layer, head, d_model, d_head]")
     W_V = property(lambda self: self._stack("attn.W_V"), doc="[layer, head, d_model, d_head]")
     W_O = property(lambda self: self._stack("attn.W_O"), doc="[layer, head, d_head, d_model]")
+    QK = property(lambda self: FactoredMatrix(self.W_Q, self.W_K.mT), doc="[layer, head, d_model, d_model]")
+    OV = property(lambda self: FactoredMatrix(self.W_V, self.W_O), doc="[layer, head, d_model, d_model]")
     b_Q = property(lambda self: self._stack("attn.b_Q"), doc="[layer, head, d_head]")
     b_K = property(lambda self: self._stack("attn.b_K"), doc="[layer, head, d_head]")
     b_V = property(lambda self: self._stack("attn.b_V"), doc="[layer, head, d_head]")

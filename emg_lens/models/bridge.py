@@ -17,6 +17,7 @@ from transformer_lens.model_bridge.generalized_components.base import Generalize
 
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
+from emg_lens.lens.handles import check_positions
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.validation import ArgumentError
 
@@ -138,6 +139,11 @@ class EncoderBridge(TransformerBridge):
             return out, cache
         own_kind: Any = self.original_model.cache_type
         return out, own_kind(cache.cache_dict, self, has_batch_dim=cache.has_batch_dim)
+
+    def run_with_hooks(self, *model_args: Any, **kwargs: Any) -> Any:
+        """As in TransformerLens, except that tools do not take the samples of signals for positions (use `handles`)."""
+        check_positions(model_args)
+        return super().run_with_hooks(*model_args, **kwargs)
 
     def to_single_token(self, string: str) -> int:
         """Return the class index of a gesture label, so that labels can be used as TransformerLens's tokens."""

@@ -153,3 +153,12 @@ def test_every_shared_hook_of_a_post_norm_model_equals_hooked_encoder(switches):
     shared = compare(dict(our_cache.items()), their_cache, least=3 * 17)
     assert set(their_cache) - shared == set()
     torch.testing.assert_close(out, our_cache["blocks.2.hook_normalized_resid_post"], atol=1e-5, rtol=1e-5)
+
+
+def test_circuits_and_composition_scores():
+    model = make()
+    theirs, _ = hooked_transformer(model, model.example_input(BATCH))
+    for circuit in ("QK", "OV"):
+        assert torch.equal(getattr(model, circuit).AB, getattr(theirs, circuit).AB), circuit
+    for mode in ("Q", "K", "V"):
+        assert torch.equal(model.all_composition_scores(mode), theirs.all_composition_scores(mode)), mode
