@@ -85,10 +85,7 @@ class AdaptedModel(HookedRootModule):
         located = find_attention(model, inputs if inputs is not None else example_inputs(self, n_tokens=8))
         if inputs is not None:
             self.example_input = functools.partial(_given, inputs)
-        heads = {entry.path: entry.n_heads for entry in located}
-        if len(set(heads.values())) > 1:
-            kind = type(model).__name__
-            raise EdgeError(f"layers of {kind} have different numbers of heads: {heads}; adapt only one stage")
+        _check_heads(model, located)
         self.cfg.n_heads = located[0].n_heads
         self.attention: dict[str, str] = {}
         self._axes = {entry.path: (entry.score_axes, entry.token_axes) for entry in located}
@@ -163,6 +160,30 @@ def _disable_fused_path(model: nn.Module) -> None:
             module.use_nested_tensor = False
         if isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0  # torch reads it only to choose the path
+
+
+def _check_heads(model: nn.Module, located: list[LocatedAttention]) -> None:
+    """Refuse a model whose layers have different numbers of heads, and name a stage that can be adapted."""
+    heads = {entry.n_heads: entry.path for entry in reversed(located)}
+    if len(heads) > 1:
+        found = ", ".join(f"{n} in {path}" for n, path in reversed(heads.items()))
+        stages = (stage for entry in reversed(located) if (stage := _stage(model, entry, located)))
+        raise EdgeError(
+            f"layers of {type(model).__name__} have different numbers of heads: {found}; adapt one stage, and run the"
+            f" whole model as usual: cutting(adapt(model.get_submodule({next(stages)!r}), inputs=<its input>), ...)"
+        )
+
+
+def _stage(model: nn.Module, entry: LocatedAttention, located: list[LocatedAttention]) -> str:
+    """Return the outermost module with this attention that can be called and has one number of heads."""
+    parts = entry.path.split(".")
+    for n in range(1, len(parts)):
+        path = ".".join(parts[:n])
+        inside = {one.n_heads for one in located if one.path.startswith(f"{path}.")}
+        called = type(model.get_submodule(path)).forward is not nn.Module.forward
+        if called and inside == {entry.n_heads}:
+            return path
+    return entry.path
 
 
 def _stacks(kind: str, located: list[LocatedAttention]) -> dict[str, dict[str, list[str]]]:

@@ -296,30 +296,35 @@ def _check(kind: str, recorder: _Recorder, located: list[LocatedAttention], unlo
         counts = {axes.count(e.stream) for e in one.running if e.stream for axes in TOKEN_AXES.get(len(e.stream), ())}
         *_, n_dest, n_src = one.scores.shape
         if one.scores.ndim > 3 and n_dest > 1 and n_src not in counts:
-            where = next((entry for entry in one.running if entry.stream), one.running[0])
             raise DeadHookError(
-                f"{where.path or kind} ({type(where.module).__name__}) of {kind} computes attention scores of shape"
-                f" {list(one.scores.shape)} from an input of shape {list(where.stream or ())}: it attends within"
-                " windows or groups of positions, so these edges cannot be cut. Adapt a part of the model without it"
+                f"{_where(kind, one)}, so these edges cannot be cut. Adapt a part of the model without it"
             )
+    if not located and unlocated:
+        raise DeadHookError(
+            f"{kind} has no attention that can be edited: {_where(kind, unlocated[0])}. Scores of [batch, head, dest,"
+            " src] with a softmax over the last axis can be edited"
+        )
     if not located:
         raise DeadHookError(
-            f"{kind} has no attention that can be edited: no module with input [batch, position, d_model] calls torch's"
-            " softmax over [batch, head, dest, src] or its fused attention"
+            f"{kind} has no attention that can be edited: no module calls torch's softmax over the last axis of its"
+            " scores, or torch's fused attention"
         )
     for entry in recorder.named_attention:
         unrelated = not any(_within(one.path, entry.path) or _within(entry.path, one.path) for one in located)
         if unrelated and entry.stream is not None and {one.n_dest for one in located} & set(entry.stream[:2]):
+            inside = next((one for one in unlocated if any(e.path == entry.path for e in one.running)), None)
+            if inside is not None:
+                raise DeadHookError(f"{_where(kind, inside)}, so these edges cannot be cut")
             raise DeadHookError(
-                f"{entry.path} ({type(entry.module).__name__}) of {kind} calls neither torch's softmax over [batch,"
-                " head, dest, src] nor its fused attention, so its edges cannot be cut"
+                f"{entry.path} ({type(entry.module).__name__}) of {kind} calls neither torch's softmax over the last"
+                " axis of its scores nor torch's fused attention, so its edges cannot be cut"
             )
     runs = Counter(entry.path for entry in located)
     path, times = runs.most_common(1)[0]
     if times > 1:
         raise EdgeError(
-            f"{path or kind} attends {times} times in one forward (shared by layers, or several attentions in one"
-            " module), so its layers cannot be distinguished; give each layer its own attention module"
+            f"the code of {path or kind} computes {times} attentions in one forward (of several layers, or of parts of"
+            " the positions), so they cannot be distinguished; give each of them a module of its own"
         )
     for path in runs:
         if inner := next((other for other in runs if other != path and _within(other, path)), None):
@@ -327,6 +332,17 @@ def _check(kind: str, recorder: _Recorder, located: list[LocatedAttention], unlo
                 f"{path or kind} attends and contains {inner}, which attends too, so their edges cannot be cut"
                 " separately; give each attention a module of its own"
             )
+
+
+def _where(kind: str, one: _Call) -> str:
+    """Say where scores are computed that do not belong to the positions of an input."""
+    named = [entry for entry in one.running if entry.stream and not isinstance(entry.module, nn.Softmax)]
+    where = next(iter(named), one.running[0])
+    return (
+        f"{where.path or kind} ({type(where.module).__name__}) of {kind} computes a softmax over scores of shape"
+        f" {list(one.scores.shape)} from an input of shape {list(where.stream or ())}. These are not the positions of"
+        " the input, but for example channels, windows or reduced positions"
+    )
 
 
 def _within(path: str, other: str) -> bool:

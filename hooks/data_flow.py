@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from emg_lens.hooks.hook_points import DeadHookError
 
 Sources = frozenset[str]
 """What a tensor is computed from: attention modules by their paths, and inputs of the model."""
@@ -19,6 +22,8 @@ class DataFlow(TorchDispatchMode):
 
     A result has the sources of all arguments. Views share the storage, so they share the sources.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,6 +38,8 @@ class DataFlow(TorchDispatchMode):
         self._sources.update(dict.fromkeys(_storages(values), sources))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if isinstance(func, HigherOrderOperator):
+            raise DeadHookError(f"the model calls torch's {func.name()}, whose scores cannot be edited; use a softmax")
         result = func(*args, **(kwargs or {}))
         if sources := self.of((args, kwargs)):
             for key in _storages(result):

@@ -149,8 +149,7 @@ def _chosen(
     for layer, finding in findings.items():
         if finding.facts is None:
             raise DeadHookError(
-                f"the attention of layer {layer} ({paths[layer]}) of {type(model).__name__} cannot be probed:"
-                f" {finding.reason}"
+                f"the attention of layer {layer} ({paths[layer]}) of {_kind(model)} cannot be probed: {finding.reason}"
             )
     facts = {layer: finding.facts for layer, finding in findings.items() if finding.facts is not None}
     holding = [way for way in variants if all(fact.refusals[way] is None for fact in facts.values())]
@@ -160,10 +159,17 @@ def _chosen(
     reasons: dict[str, str] = {}  # the reason of the strict variant replaces the other one
     for way in variants:
         layer = next(layer for layer, fact in facts.items() if fact.refusals[way] is not None)
-        reasons[way[0]] = f"{way[0]}: in layer {layer} ({paths[layer]}) {facts[layer].refusals[way]}"
-    raise DeadHookError(
-        f"no intervention point cuts the attention of {type(model).__name__}. {'. '.join(reasons.values())}"
-    )
+        reasons[way[0]] = f"in layer {layer} ({paths[layer]}) {facts[layer].refusals[way]}"
+    ways: dict[str, list[str]] = {}
+    for point, reason in reasons.items():
+        ways.setdefault(reason, []).append(point)
+    told = ". ".join(f"{' and '.join(points)}: {reason}" for reason, points in ways.items())
+    raise DeadHookError(f"no intervention point cuts the attention of {_kind(model)}. {told}")
+
+
+def _kind(model: nn.Module) -> str:
+    """Return the class of a model; of an adapted model, that of the original."""
+    return type(getattr(model, "original_model", model)).__name__
 
 
 def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool, known: _Findings) -> None:

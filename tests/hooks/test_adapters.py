@@ -336,8 +336,8 @@ class Heads(nn.Module):
     [
         (nn.Linear(16, 16), DeadHookError, "Linear has no attention that can be edited"),
         (Named(LinearAttention()), DeadHookError, r"second \(LinearAttention\) of Named calls neither"),
-        (Twice(), EdgeError, "shared attends 2 times in one forward"),
-        (Heads(), EdgeError, "different numbers of heads: {'two': 2, 'four': 4}"),
+        (Twice(), EdgeError, "the code of shared computes 2 attentions in one forward"),
+        (Heads(), EdgeError, "different numbers of heads: 2 in two, 4 in four; adapt one stage"),
     ],
 )
 def test_a_model_that_cannot_be_adapted_is_refused_with_the_reason(model, error, message):

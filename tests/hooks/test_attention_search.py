@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 
-from emg_lens.hooks import EdgeError, adapt, cross_modal, cutting, positions
+from emg_lens.hooks import DeadHookError, EdgeError, adapt, cross_modal, cutting, positions
 from emg_lens.layout import TokenLayout
 
 LAYOUT = TokenLayout.groups({"emg": [0, 1, 2], "acc": [3, 4]}, n_tokens=6)
@@ -256,3 +257,42 @@ def test_a_single_head_has_no_axis_and_a_choice_of_experts_is_not_attention():
     with torch.no_grad(), cutting(adapted, edges, LAYOUT):
         ours = model(X)
     torch.testing.assert_close(ours, model(X, masks(1, edges)))
+
+
+# --- surgery --------------------------------------------------------------------------------------------------------
+
+
+class Listed(nn.Module):
+    """As many layers as its list has."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.layers = nn.ModuleList(Arranged("h b i j", 4, nn.Softmax(-1)) for _ in range(n))
+
+    def forward(self, x, mask=None):
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+def test_a_layer_that_is_appended_later_is_cut_or_the_cut_is_refused():
+    model = spread(Listed(2))
+    before = adapt(model, X)
+    with torch.no_grad(), cutting(before, cross_modal(), LAYOUT):
+        model(X)
+    model.layers.append(spread(Listed(1)).layers[0])
+    with pytest.raises(DeadHookError, match=r"through layers\.2"), cutting(before, cross_modal(), LAYOUT):
+        model(X)
+    with torch.no_grad(), cutting(adapt(model, X), cross_modal(), LAYOUT):
+        ours = model(X)
+    torch.testing.assert_close(ours, model(X, masks(4, cross_modal())[0]))
+
+
+def test_flex_attention_is_refused_by_name():
+    class Flexible(Arranged):
+        def forward(self, x, mask=None):
+            q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=4) for t in self.qkv(self.norm(x)).chunk(3, -1))
+            return x + rearrange(flex_attention(q, k, v), "b h n d -> b n (h d)")
+
+    with pytest.raises(DeadHookError, match="torch's flex_attention, whose scores cannot be edited"):
+        adapt(Stacked(Flexible, "h b i j", 4, None), X)
