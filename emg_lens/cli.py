@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 try:
     import typer
@@ -20,11 +20,12 @@ try:
     from rich.text import Text
 
     from emg_lens.errors import EmgLensError, printable
+    from emg_lens.io.os_errors import remedy
+    from emg_lens.io.stopping import STOPPED, stop_again, stop_at_once, stop_on_signals
+    from emg_lens.io.terminal import flush_or_drop, open_standard_streams
 except KeyboardInterrupt:  # before `main` handles signals
     sys.exit(128 + signal.SIGINT)
 
-STOPPED = {128 + number: number for number in (signal.SIGINT, signal.SIGTERM)}
-"""Exit codes after Ctrl-C and `kill`, by the convention of shells."""
 PIPE_WIDTH = 120
 """Width of tables that are printed to a file or a pipe, unless COLUMNS is set."""
 
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH)
+out = Console(width=None if (sys.stdout and sys.stdout.isatty()) or "COLUMNS" in os.environ else PIPE_WIDTH)
 err = Console(stderr=True)
 
 DataOption = Annotated[
@@ -103,6 +104,11 @@ def show(
     from emg_lens.training.pretraining.spec import PretrainingSpec, shipped_pretrainings
 
     text = (PretrainingSpec if name in shipped_pretrainings() else StudySpec).load(name).to_yaml()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        odd = text[error.start : error.end]
+        raise EmgLensError(f"standard output cannot hold {odd!r} of this text; set PYTHONIOENCODING=utf-8") from None
     if out.is_terminal:
         out.print(Syntax(text, "yaml", background_color="default", word_wrap=True))
     else:
@@ -119,7 +125,7 @@ def check(
     Example: emg-lens check mine.yaml
     """
     from emg_lens.data.registry import describe_dataset
-    from emg_lens.studies.fits.check_without_data import check_without_data
+    from emg_lens.studies.fits.stand_ins import check_without_data
     from emg_lens.studies.runner import check_views
     from emg_lens.studies.runs.plan import prepare, run_folder
     from emg_lens.studies.runs.progress import print_note
@@ -294,7 +300,7 @@ def pretrain_(
 ) -> None:
     """Pre-train an encoder by masked reconstruction, or resume a stopped pre-training.
 
-    To use several processes or machines: accelerate launch -m emg_lens pretrain ...
+    To use several processes or machines: torchrun --nproc-per-node 2 -m emg_lens pretrain ...
 
     Example: emg-lens pretrain pretrain-myo --data ~/emg
     """
@@ -312,6 +318,8 @@ def pretrain_(
         log_to=log_to,  # pyright: ignore[reportArgumentType]
         console=err,
     )
+    if os.environ.get("RANK", "0") != "0":  # the first of several processes prints
+        return
     last = run.losses.iloc[-1]
     subjects = f" (subjects {', '.join(run.validation.subjects)})" if run.validation.subjects else ""
     losses = f"training {last['train_masked']:.4f}, validation{subjects} {last['validation_masked']:.4f}"
@@ -339,25 +347,32 @@ def main() -> None:
     """Run the command line. User errors print one line and exit with code 2; Ctrl-C also prints one line."""
     debug = "--debug" in sys.argv
     sys.argv = [a for a in sys.argv if a != "--debug"]  # allowed anywhere in the command
-    for number in STOPPED.values():
-        signal.signal(number, _stop)
-    hook_before, sys.unraisablehook = sys.unraisablehook, _stop_again
+    stop_on_signals()
+    hook_before, sys.unraisablehook = sys.unraisablehook, stop_again
     show_before, warnings.showwarning = warnings.showwarning, partial(_show_warning, warnings.showwarning)
+    if open_standard_streams():
+        err.print("note: standard output is closed, so nothing is printed there")
     try:
-        app()
-    except EmgLensError as error:
+        try:
+            app()
+        finally:
+            flush_or_drop()
+    except BrokenPipeError:  # `emg-lens list | head -1`
+        sys.exit(1)
+    except (EmgLensError, OSError) as error:
         if debug:
             raise
-        err.print(
-            f"[bold red]error:[/bold red] {escape(' '.join(str(error).split()))}", highlight=False, soft_wrap=True
-        )
+        text = str(error)
+        if not isinstance(error, EmgLensError):  # of the operating system: a full disk, too many open files
+            text = f"{error}; {remedy(error, 'run again with --debug to see where')}"
+        err.print(f"[bold red]error:[/bold red] {escape(printable(text))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except SystemExit as exit_:
         if exit_.code in STOPPED:
             err.print("stopped; run the same command again to resume")
         raise
     finally:
-        _stop_at_once()
+        stop_at_once()
         sys.unraisablehook, warnings.showwarning = hook_before, show_before
 
 
@@ -370,28 +385,3 @@ def _show_warning(show: Callable[..., None], message: object, category: type[War
         print_note(err, str(message))
     else:
         show(message, category, *place)
-
-
-def _stop(number: int, frame: object) -> NoReturn:  # noqa: ARG001
-    """Exit after workers have stopped and the terminal is restored; a second signal exits at once."""
-    _stop_at_once()
-    sys.exit(128 + number)
-
-
-def _stop_again(ignored: object) -> None:
-    """Repeat a stop that was raised in a finalizer or callback, where Python ignores exceptions."""
-    if not isinstance(stop := getattr(ignored, "exc_value", None), SystemExit):
-        sys.__unraisablehook__(ignored)  # pyright: ignore[reportArgumentType]
-        return
-
-    def again(*_: object) -> NoReturn:
-        raise stop
-
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, again)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-
-
-def _stop_at_once() -> None:
-    for number in STOPPED.values():
-        signal.signal(number, signal.SIG_DFL)

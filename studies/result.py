@@ -332,7 +332,8 @@ class StudyResult(Findings):
     def _page(self, svgs: Mapping[str, Mapping[str, bytes]]) -> str:
         from emg_lens.studies.report.page import render_report
 
-        return render_report(self, svgs, read_facts_of_run(self.folder, ENVIRONMENT, {}), read_record(self.folder))
+        page = render_report(self, svgs, read_facts_of_run(self.folder, ENVIRONMENT, {}), read_record(self.folder))
+        return page.encode(errors="backslashreplace").decode()  # the name of a data folder may not be UTF-8
 
 
 def finished_fits(folder: Path) -> list[str]:

@@ -18,6 +18,7 @@ from tiny import TINY
 from emg_lens import cli
 from emg_lens.data.registry import DATASETS
 from emg_lens.errors import EmgLensError
+from emg_lens.io.stopping import STOPPED
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.spec.catalog_lookup import catalogue, catalogue_summary
 
@@ -37,7 +38,7 @@ DB5_LIKE = {
 @pytest.fixture(autouse=True)
 def own_signals():
     """The command takes Ctrl-C for itself; pytest wants it back."""
-    before = {number: signal.getsignal(number) for number in cli.STOPPED.values()}
+    before = {number: signal.getsignal(number) for number in STOPPED.values()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -24,7 +24,9 @@ from emg_lens.data.segment import Segment
 from emg_lens.data.shards import shard_files
 from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_checksums, write_checksums
 from emg_lens.io.files import remove_abandoned, replacing, write_text
+from emg_lens.io.hdf5_writing import new_hdf5_file
 from emg_lens.io.locking import exclusive_lock
+from emg_lens.io.os_errors import reason_of, remedy
 from emg_lens.validation import Name, SpecModel, checked
 
 CHUNK_BYTES = 1 << 20
@@ -100,7 +102,8 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
             ]
             _check_unchanged(folder, present)
     except OSError as error:
-        raise DataError(f"cannot write to {str(folder)!r}: {error.strerror or error}; give another folder") from None
+        advice = remedy(error, "give another folder")
+        raise DataError(f"cannot write to {str(folder)!r}: {reason_of(error)}; {advice}") from None
     return pd.DataFrame(rows, columns=["dataset", "subject", "windows", "channels", "constant"])
 
 
@@ -158,7 +161,7 @@ def _write_subject(
 ) -> tuple[str, str, int, int, int]:
     """Write one shard unless it exists; return its row of the table."""
     if not path.exists():
-        with replacing(path) as partial, h5py.File(partial, "w") as file:
+        with replacing(path) as partial, new_hdf5_file(partial) as file:
             _fill(file, name, part, place, subject)
     try:
         with h5py.File(path) as file:

@@ -14,7 +14,7 @@ from typing import Any
 
 from emg_lens.data.files import Index, hashes_of_data, listing_hash
 from emg_lens.data.preprocessing import Recipe, preprocess
-from emg_lens.data.recording import DataError, Recording
+from emg_lens.data.recording import DataError, Recording, check_name_of_subject
 from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
 from emg_lens.errors import did_you_mean
@@ -260,4 +260,7 @@ def _index(name: str, root: str | Path | None, options: Mapping[str, object]) ->
     if entry.index is None:
         return None
     declared = inspect.signature(entry.index).parameters
-    return entry.index(**{k: v for k, v in arguments.items() if k in declared})
+    files = entry.index(**{k: v for k, v in arguments.items() if k in declared})
+    for subject in files:
+        check_name_of_subject(subject)
+    return files

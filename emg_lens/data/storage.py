@@ -14,6 +14,8 @@ from emg_lens.data.files import read_parts, regular_file
 from emg_lens.data.recording import DataError
 from emg_lens.io.binary import hdf5_parts
 from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
+from emg_lens.io.hdf5_writing import new_hdf5_file
+from emg_lens.io.os_errors import reason_of, remedy
 
 FORMAT, VERSION = "emg-lens trials", 3
 ARRAYS = ("x", "y", "repetition", "repetition_id")
@@ -30,17 +32,27 @@ FACTS: dict[str, Callable[[Any], Any]] = {
 
 def save(trials: Any, path: Path) -> None:
     """Write a temporary file and move it to `path`: a reader sees the old file or the complete new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_with_checksum(path) as partial, h5py.File(partial, "w") as file:
-        file.attrs.update(checksum=PLACEHOLDER, format=FORMAT, version=VERSION, fs=trials.fs)
-        file.attrs["classes"] = json.dumps(trials.classes)
-        file.attrs["channels"] = json.dumps(trials.channels.to_dict("list"))
-        file.attrs["target_names"] = json.dumps(trials.target_names)
-        for name in (*ARRAYS, *OPTIONAL):
-            if getattr(trials, name) is not None:
-                file.create_dataset(name, data=getattr(trials, name))
-        for name, texts in (("subject", trials.subject.astype(object)), ("notes", list(trials.notes))):
-            file.create_dataset(name, data=texts, dtype=h5py.string_dtype(), shape=len(texts))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_with_checksum(path) as partial, new_hdf5_file(partial) as file:
+            _fill(file, trials)
+    except UnicodeEncodeError as error:
+        raise DataError(f"cannot write {path}: {error.object[:100]!r} is not text in UTF-8; rename it") from None
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {reason_of(error)}; {remedy(error, 'give another path')}") from None
+
+
+def _fill(file: h5py.File, trials: Any) -> None:
+    """Write the fields of a `TrialSet`."""
+    file.attrs.update(checksum=PLACEHOLDER, format=FORMAT, version=VERSION, fs=trials.fs)
+    file.attrs["classes"] = json.dumps(trials.classes)
+    file.attrs["channels"] = json.dumps(trials.channels.to_dict("list"))
+    file.attrs["target_names"] = json.dumps(trials.target_names)
+    for name in (*ARRAYS, *OPTIONAL):
+        if getattr(trials, name) is not None:
+            file.create_dataset(name, data=getattr(trials, name))
+    for name, texts in (("subject", trials.subject.astype(object)), ("notes", list(trials.notes))):
+        file.create_dataset(name, data=texts, dtype=h5py.string_dtype(), shape=len(texts))
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from emg_lens.errors import EmgLensError
 from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
+from emg_lens.io.os_errors import remedy
 
 SAVE_SECONDS = 3.0
 """Minimum time between two saves. An interruption loses little more than this."""
@@ -104,7 +105,8 @@ class CheckpointFile:
                 f"checkpoint {str(self.path)!r} is damaged: its checksum is wrong; {INSTEAD}"
             ) from None
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"checkpoint {str(self.path)!r} cannot be read: {error}; {INSTEAD}") from None
+            what = remedy(error, INSTEAD)
+            raise CheckpointError(f"checkpoint {str(self.path)!r} cannot be read: {error}; {what}") from None
         self.tensors, self.facts = tensors, facts
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from emg_lens.errors import EmgLensError
 from emg_lens.io.files import replacing
 from emg_lens.io.hashing import content_hashes
+from emg_lens.io.os_errors import check_regular, remedy
 
 MARK = b"emg-lens-sha256:"
 DIGITS = 64
@@ -26,6 +27,10 @@ CHECKSUMS = "checksums.json"
 
 class DamagedFileError(EmgLensError, ValueError):
     """A file that was changed after it was written."""
+
+
+class UnreadableFileError(EmgLensError, RuntimeError):
+    """A file that this user or process cannot read. Its content may be right."""
 
 
 # --- one file that holds its checksum ---------------------------------------------------------------------
@@ -76,6 +81,7 @@ def check_file(path: Path) -> bool:
         DamagedFileError: The checksum does not belong to this content.
         OSError: The file cannot be read.
     """
+    check_regular(path)
     with path.open("rb") as file:
         head = file.read(HEAD)
     if MARK not in head:
@@ -114,7 +120,8 @@ def check_checksums(folder: Path, names: Iterable[str] | None = None, *, large: 
     """Check files of a folder (default: all that are listed) against its list; others are left out.
 
     Raises:
-        DamagedFileError: A file is missing or was changed, or the list is missing or cannot be read.
+        DamagedFileError: A file is missing or was changed, or the list is missing or damaged.
+        UnreadableFileError: A file or the list cannot be read for another reason, such as permissions.
     """
     try:
         listed = read_json(folder / CHECKSUMS)["files"]
@@ -123,6 +130,10 @@ def check_checksums(folder: Path, names: Iterable[str] | None = None, *, large: 
             if listed[name] != checksum:
                 raise DamagedFileError(f"{folder / name} was changed after it was written: its checksum is wrong")
     except OSError as error:
+        if advice := remedy(error, ""):
+            raise UnreadableFileError(
+                f"{error.filename or folder} cannot be read ({error.strerror}); {advice}"
+            ) from None
         raise DamagedFileError(f"{folder} is damaged ({error})") from None
 
 
@@ -131,6 +142,7 @@ def _checksums(folder: Path, names: Iterable[str], large: bool) -> dict[str, str
         return {path.name: checksum for path, checksum in content_hashes(folder / name for name in names).items()}
     checksums = {}
     for name in names:
+        check_regular(folder / name)
         with (folder / name).open("rb") as file:
             checksums[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return checksums

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from emg_lens.io.os_errors import check_regular
+
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 """Matches the beginning of text that a spreadsheet would run, with or without apostrophes in front."""
 TEXT_COLUMNS = ("subject", "condition", "edges", "mode", "by", "kept", "control", "of", "superset", "tokens")
@@ -35,6 +37,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         OSError, ValueError: The file is missing, or it is not a table.
     """
+    check_regular(path)
     text = path.read_bytes().decode("utf-8")
     table = pd.read_csv(StringIO(text), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
     return _changed(table, _without_apostrophe)

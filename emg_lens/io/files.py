@@ -23,15 +23,20 @@ ABANDONED_SECONDS = 3600
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; after the block, rename it to `path` in one step.
 
-    The content is flushed to the disk before the renaming, so a power cut leaves the old file or the new one.
+    With `flush`, the content is on the disk before the renaming, so a power cut leaves the old file or the new one. The
+    file gets the permissions of the umask; some libraries write files that only their owner can read.
     """
     partial = _partial(path)
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
-        _to_disk(partial)
+        partial.chmod(mode)
+        if flush:
+            _to_disk(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -49,6 +54,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         yield partial
         for file in partial.rglob("*"):
             if file.is_file():
+                file.chmod(partial.stat().st_mode & 0o666)
                 _to_disk(file)
         try:
             partial.rename(folder)

@@ -34,7 +34,7 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
                 cache.pop(key, None)  # the newest entries come last
                 cache[key] = [*state, hashlib.file_digest(file, "sha256").hexdigest()]
         hashes[path] = cache[key][-1]
-    if cache != _cached(cache_file):
+    if cache_file is not None and cache != _cached(cache_file):
         with suppress(OSError):
             cache_file.parent.mkdir(parents=True, exist_ok=True)
             write_text(cache_file, json.dumps(dict(list(cache.items())[-MOST_CACHED:])))
@@ -43,24 +43,30 @@ def content_hashes(paths: Iterable[Path]) -> dict[Path, str]:
 
 def why_not_cached() -> str | None:
     """Return the reason why `content_hashes` cannot use its cache, as a note for the user; None if it can."""
-    folder = _cache_file().parent
+    cache_file, reason = _cache_file(), "this user has no home folder"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            return None
+        if cache_file is not None:
+            cache_file.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=cache_file.parent):
+                return None
     except OSError as error:
-        return (
-            f"{folder} cannot be written to ({error.strerror}), so all data files are read at every start; set"
-            " XDG_CACHE_HOME to a folder that can be written to"
-        )
+        reason = f"{cache_file.parent} cannot be written to ({error.strerror})"  # pyright: ignore[reportOptionalMemberAccess]
+    return f"{reason}, so all data files are read at every start; set XDG_CACHE_HOME to a folder that can be written to"
 
 
-def _cache_file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "emg-lens" / "content_hashes.json"
+def _cache_file() -> Path | None:
+    """The file of the cache; None if the user has no home folder, and no other folder is set."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        return None
+    return folder / "emg-lens" / "content_hashes.json"
 
 
-def _cached(cache_file: Path) -> dict[str, list]:
-    """The content of the cache; empty if the file is damaged."""
+def _cached(cache_file: Path | None) -> dict[str, list]:
+    """The content of the cache; empty if there is none, or the file is damaged."""
+    if cache_file is None:
+        return {}
     try:
         cache = json.loads(cache_file.read_text(encoding="utf-8"))
         return {key: list(entry) for key, entry in cache.items() if len(entry) == 5 and isinstance(entry[4], str)}

@@ -3,7 +3,7 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,14 +39,15 @@ def exclusive_lock(path: Path, instead: str = "wait until it is done", wait: flo
         if wait:
             yield f"another process has held it for {wait:g} s"
             return
-        who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+        who = holder.read_text(encoding="utf-8", errors="replace") if holder.is_file() else "another process"
         raise BusyError(f"{path.parent} is in use by {who}; {instead}") from None
     except OSError as error:
         yield str(error.strerror or error)
         return
     try:
         if not wait:  # with `wait`, no error names the holder
-            write_text(holder, f"process {os.getpid()} on {platform.node()}")
+            with suppress(OSError):  # a full disk; the lock holds without it
+                write_text(holder, f"process {os.getpid()} on {platform.node()}")
         yield None
     finally:
         lock.release()

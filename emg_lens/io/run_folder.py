@@ -24,6 +24,7 @@ from emg_lens.io.checksums import (
     write_json,
 )
 from emg_lens.io.locking import exclusive_lock
+from emg_lens.io.os_errors import reason_of, remedy
 
 SPEC, ENVIRONMENT, RECORD = "spec.yaml", "environment.json", "data.json"
 """The specification; versions and machine; the facts of the data."""
@@ -41,8 +42,10 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunFolderError(f"cannot write to {str(folder)!r}: {reason}; make room, or give another --out") from None
+        advice = remedy(error, "make room")
+        raise RunFolderError(
+            f"cannot write to {str(folder)!r}: {reason_of(error)}; {advice}, or give another --out"
+        ) from None
 
 
 @contextmanager
@@ -53,9 +56,13 @@ def locked_folder(folder: Path) -> Iterator[str | None]:
         None, or the reason why this file system gives no lock.
 
     Raises:
-        RunFolderError: The folder cannot be made.
+        RunFolderError: The folder cannot be made, or its path is not UTF-8.
         BusyError: Another process holds the lock.
     """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:  # the library of the weights cannot read them there
+        raise RunFolderError(f"the path {str(folder)!r} is not UTF-8; give another --out") from None
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder / ".lock", instead="wait until it is done, or give another --out") as without:
@@ -124,4 +131,5 @@ def read_facts_of_run(folder: Path, name: str, kinds: Mapping[str, type | UnionT
             raise ValueError(f"{wrong[0]} has another type than was written")
         return facts
     except (OSError, ValueError, KeyError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error}); delete {folder} and run again") from None
+        advice = remedy(error, f"delete {folder if name == RECORD else path} and run again")
+        raise RunFolderError(f"{path} cannot be read ({error}); {advice}") from None

@@ -26,7 +26,7 @@ FEW = 4
 """Tokens of which only one is changed, so that most remain."""
 
 
-class Vectors(NamedTuple):
+class TokenVectors(NamedTuple):
     """The token vectors of a tensor in a few random directions, and how often it contains the stream."""
 
     values: Float[Tensor, "vector direction"]
@@ -34,7 +34,7 @@ class Vectors(NamedTuple):
     copies: int
 
 
-class Stream(NamedTuple):
+class ResidualStream(NamedTuple):
     """The residual stream of a stack: number of vectors (positions of all trials), d_model, outermost module."""
 
     n_vectors: int
@@ -78,7 +78,7 @@ def find_stream_route(model: nn.Module, stacks: Mapping[str, Mapping[str, Replay
     return None
 
 
-def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[Stream]:
+def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[ResidualStream]:
     for name, layers in stacks.items():
         others = [path for other, paths in stacks.items() if other != name for path in paths]
         for path, replay in layers.items():
@@ -88,7 +88,7 @@ def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[Stream]:
             outer = [".".join(parts[:n]) for n in range(len(parts) + 1)]
             inside = next(module for module in outer if not any(_within(other, module) for other in others))
             d_model = replay.tokens.shape[-1]
-            yield Stream(replay.tokens.numel() // d_model, replay.n_dest, d_model, inside)
+            yield ResidualStream(replay.tokens.numel() // d_model, replay.n_dest, d_model, inside)
             break
 
 
@@ -113,12 +113,12 @@ class _NoOtherToken:
 class _Run:
     """One forward: the token vectors in the inputs and the output of every call of a module, the inner ones first."""
 
-    def __init__(self, stream: Stream, change: bool) -> None:
+    def __init__(self, stream: ResidualStream, change: bool) -> None:
         self.stream, self.change = stream, change
         self.started = False
         self.calls: Counter[str] = Counter()
-        self.inputs: dict[tuple[str, int], list[list[Vectors]]] = {}
-        self.outputs: dict[tuple[str, int], list[Vectors]] = {}
+        self.inputs: dict[tuple[str, int], list[list[TokenVectors]]] = {}
+        self.outputs: dict[tuple[str, int], list[TokenVectors]] = {}
         generator = torch.Generator().manual_seed(0)
         self.directions = torch.randn(stream.d_model, 4, generator=generator)
         self.noise = 2 * torch.randn(stream.d_model, generator=generator)
@@ -171,14 +171,14 @@ class _Run:
         vectors[self.stream.changed] = (spread * self.noise).to(tokens)
         return vectors.view(shape).movedim(-1, axes[-1]).contiguous()
 
-    def _vectors(self, value: Any) -> list[Vectors]:
+    def _vectors(self, value: Any) -> list[TokenVectors]:
         """Return the vectors of a tensor, once for each axis that may be d_model."""
         made = []
         for axis in self._axes(value):
             wide = value.detach().movedim(axis, -1).to(torch.promote_types(value.dtype, torch.float32))
             values = wide.reshape(-1, wide.shape[-1]) @ self.directions.to(wide)
             copies = value.numel() // (self.stream.n_vectors * self.stream.d_model)
-            made.append(Vectors(values, torch.finfo(value.dtype).eps, max(copies, 1)))
+            made.append(TokenVectors(values, torch.finfo(value.dtype).eps, max(copies, 1)))
         return made
 
     def _axes(self, value: Any) -> list[int]:
@@ -214,7 +214,7 @@ def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
     return next((f"the code of {kind} before {path}" for path, _ in [*mixed_inputs, *mixed_outputs]), None)
 
 
-def _count(before: list[Vectors], after: list[Vectors], exact: bool = False) -> int:
+def _count(before: list[TokenVectors], after: list[TokenVectors], exact: bool = False) -> int:
     """Return how many tokens changed by more than their rounding, for the best choice of the axis d_model."""
     counts = []
     for old, new in zip(before, after, strict=False):

@@ -25,10 +25,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from emg_lens.errors import EmgLensError
-from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_checksums, write_checksums
+from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, UnreadableFileError, check_checksums, write_checksums
 from emg_lens.io.csv_tables import read_table, write_csv
 from emg_lens.io.files import new_folder
-from emg_lens.io.run_folder import environment
+from emg_lens.io.os_errors import check_regular, remedy
+from emg_lens.io.run_folder import environment, writing
 from emg_lens.scoring.class_factors import factor_accuracies, factor_values
 from emg_lens.scoring.metrics import METRICS, chances, measure, repetition_weights
 from emg_lens.studies.spec.errors import StudyError
@@ -137,7 +138,7 @@ def copy_fit(source: Path, folder: Path, levels: Mapping[str, str]) -> None:
     """
     check_fit(source)
     facts = read_facts(source) | {"levels": dict(levels), "seconds": 0.0}
-    with new_folder(folder) as partial:
+    with writing(folder), new_folder(folder) as partial:
         without = shutil.ignore_patterns(CHECKSUMS, "leakage.json")
         shutil.copytree(source, partial, dirs_exist_ok=True, ignore=without, copy_function=shutil.copyfile)
         (partial / "fit.json").write_text(json.dumps(facts, indent=1))
@@ -159,6 +160,8 @@ def check_fit(folder: Path) -> None:
         check_checksums(folder)
     except DamagedFileError as error:
         raise StudyError(f"{error}; delete {folder} and run again") from None
+    except UnreadableFileError as error:
+        raise StudyError(str(error)) from None
 
 
 def score(
@@ -230,7 +233,8 @@ def read_csv(path: Path) -> pd.DataFrame:
         return read_table(path)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         reason = str(error).splitlines()[0]
-        raise StudyError(f"{path} cannot be read ({reason}); delete its folder and run again") from None
+        advice = remedy(error, "delete its folder and run again")
+        raise StudyError(f"{path} cannot be read ({reason}); {advice}") from None
 
 
 def read_facts(folder: Path, name: str = "fit.json") -> dict[str, Any]:
@@ -240,12 +244,14 @@ def read_facts(folder: Path, name: str = "fit.json") -> dict[str, Any]:
         StudyError: The file is missing or damaged.
     """
     try:
+        check_regular(folder / name)
         facts = json.loads((folder / name).read_text())
         if not isinstance(facts, dict):
             raise ValueError(f"it holds a {type(facts).__name__}, expected an object")
         return facts
     except (OSError, ValueError, RecursionError) as error:
-        raise StudyError(f"{folder / name} cannot be read ({error}); delete {folder} and run again") from None
+        advice = remedy(error, f"delete {folder} and run again")
+        raise StudyError(f"{folder / name} cannot be read ({error}); {advice}") from None
 
 
 def read_analyses(folder: Path) -> dict[str, pd.DataFrame]:
@@ -286,7 +292,8 @@ def read_outputs(folder: Path) -> tuple[Any, Any]:
         tensors = load_file(folder / OUTPUTS)
         return _divided("outputs", tensors, axis=1), _divided("targets", tensors, axis=0)
     except (OSError, KeyError, SafetensorError) as error:
-        raise StudyError(f"{folder / OUTPUTS} cannot be read ({error}); delete {folder} and run again") from None
+        advice = remedy(error, f"delete {folder} and run again")
+        raise StudyError(f"{folder / OUTPUTS} cannot be read ({error}); {advice}") from None
 
 
 def read_scores(folder: Path, metrics: Sequence[str]) -> pd.DataFrame:

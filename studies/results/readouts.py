@@ -16,6 +16,7 @@ from emg_lens.data.recording import DataError
 from emg_lens.data.standardization import InputStatistics
 from emg_lens.errors import EmgLensError
 from emg_lens.io.files import write_bytes
+from emg_lens.io.os_errors import check_regular, remedy
 from emg_lens.studies.fits.fit_memory import FitMemory
 from emg_lens.studies.fits.fit_store import read_csv, read_facts, read_outputs
 from emg_lens.studies.fits.fit_unit import Fit, fits_of
@@ -95,9 +96,11 @@ def _compute(fit_unit: Fit, data: Path | None, folder: Path) -> Float[np.ndarray
 
 def _read(path: Path, n_trials: int) -> Float[np.ndarray, "trial value"]:
     try:
+        check_regular(path)
         vectors = load_file(path)["vectors"]
         if vectors.ndim != 2 or len(vectors) != n_trials:
             raise ValueError(f"it holds an array {list(vectors.shape)}, expected {n_trials} trials")
         return vectors
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise StudyError(f"{path} cannot be read ({error}); delete it, it is then computed again") from None
+        advice = remedy(error, "delete it, it is then computed again")
+        raise StudyError(f"{path} cannot be read ({error}); {advice}") from None

@@ -2,12 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
 from emg_lens.errors import printable
+from emg_lens.io.files import replacing
+from emg_lens.io.os_errors import check_regular
 from emg_lens.io.progress import TimedProgress
 
 POLL_SECONDS = 0.3
@@ -24,7 +26,9 @@ def progress_writer(*folders: Path) -> Callable[[float], None]:
 
     def write(fraction: float) -> None:
         for folder in folders:
-            _progress_file(folder).write_text(f"{fraction:.4f}")
+            # Whatever another user has put in its place, a link or a pipe, is replaced. A full disk stops no fit here.
+            with suppress(OSError), replacing(_progress_file(folder), flush=False) as partial:
+                partial.write_text(f"{fraction:.4f}")
 
     return write
 
@@ -79,6 +83,7 @@ def _fraction(folder: Path, before: float) -> float:
     if folder.exists():
         return 1.0
     try:
+        check_regular(_progress_file(folder))
         return float(_progress_file(folder).read_text())
     except (OSError, ValueError):
         return before

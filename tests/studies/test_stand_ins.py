@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from emg_lens.errors import EmgLensError
-from emg_lens.studies.fits.check_without_data import check_without_data
+from emg_lens.studies.fits.stand_ins import check_without_data
 from emg_lens.studies.spec.catalog_lookup import catalogue
 from emg_lens.studies.study import Study
 
