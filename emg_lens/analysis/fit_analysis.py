@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from emg_lens.errors import EmgLensError
+from emg_lens.io.csv_tables import TEXT_COLUMNS
 from emg_lens.registry import Registry
 from emg_lens.validation import short
 
@@ -75,6 +77,11 @@ def run_analyses(
                 f"the analysis {name!r} returned the columns {list(table.columns)[:8]} and the index"
                 f" {short(table.index)}; expected a different text for each column, and no values in its index, which"
                 " is not stored: return table.reset_index()"
+            )
+        if as_text := [name for name in table if name in TEXT_COLUMNS and is_numeric_dtype(table[name])]:
+            raise AnalysisError(
+                f"the analysis {name!r} returned numbers in the column {as_text[0]!r}, which stored tables read as text;"
+                " give the column another name"
             )
         if _state(model, batch) != before:
             raise AnalysisError(

@@ -33,7 +33,7 @@ def compared():
         for lower in [method == "gradient" and i == 3 and variant == "single"]
     ]  # fmt: skip
     rows += [
-        {"fit": fit, "variant": FITTED, "method": method, "edges_needed": needed + i, "edges": 100}
+        {"fit": fit, "variant": FITTED, "method": method, "edges_needed": needed + i, "candidates": 100}
         for i, fit in enumerate(fits)
         for method, needed in NEEDED.items()
     ]

@@ -118,6 +118,7 @@ def test_an_analysis_that_fails_is_found_before_anything_is_fitted(monkeypatch, 
         (pd.DataFrame({"a": [1]}, index=["x"]), "values in its index"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "a different text for each column"),
         (pd.DataFrame([[1, 2]]), "a different text for each column"),
+        (pd.DataFrame({"edges": [3, 4]}), "numbers in the column 'edges', which stored tables read as text"),
     ],
 )
 def test_a_table_that_would_be_stored_incompletely_is_refused(monkeypatch, table, message):

@@ -26,7 +26,7 @@ MOST_CUTS = 2000
 """With more edges, methods that run the model for every edge are left out."""
 RUNS_PER_EDGE = ("cut", "contexts")
 COLUMNS = [
-    "variant", "method", "average_precision", "edges_needed", "edges", "forward_passes", "backward_passes"
+    "variant", "method", "average_precision", "edges_needed", "candidates", "forward_passes", "backward_passes"
 ]  # fmt: skip
 MOST_COMPILED_TRIALS = 16
 
@@ -34,7 +34,7 @@ MOST_COMPILED_TRIALS = 16
 class AttributionBenchmark(FitAnalysis):
     """All registered attribution methods except `shapley`, and a random order, on two kinds of models.
 
-    Columns: `variant`, `method`, `average_precision`, `edges_needed`, `edges`, `forward_passes`, `backward_passes`.
+    Columns: `variant`, `method`, `average_precision`, `edges_needed`, `candidates`, `forward_passes`, `backward_passes`.
 
     * `variant` = a circuit of `compiled_encoder`: how well the method ranks the true head edges
       (`benchmark_attribution`). Each fit uses another seed, which is a checksum of its weights.
@@ -63,7 +63,7 @@ def _on_the_fitted_model(model: Any, batch: Batch, methods: Mapping[str, Method]
     (x, y), (x_test, y_test), rows = search_trials(batch), evaluation_trials(batch), []
     metric = metric_for(y)
     for name, method in methods.items():
-        if name in RUNS_PER_EDGE and rows and rows[0]["edges"] > MOST_CUTS:
+        if name in RUNS_PER_EDGE and rows and rows[0]["candidates"] > MOST_CUTS:
             continue
         result = attribute(model, x, y, method=method, by="channel", metric=metric)
         question, n = result.question.on(x_test, y_test), len(result.table)
@@ -76,7 +76,7 @@ def _on_the_fitted_model(model: Any, batch: Batch, methods: Mapping[str, Method]
         kept = (question.with_kept([rank < size for size in sizes]).mean(1) - all_cut) / (full - all_cut)
         needed = sizes[int(np.argmax(kept >= KEPT))]  # all edges keep 100 %
         passes = {key: result.audit[key] for key in ("forward_passes", "backward_passes")}
-        rows.append({"variant": FITTED, "method": name, "edges_needed": needed, "edges": n} | passes)
+        rows.append({"variant": FITTED, "method": name, "edges_needed": needed, "candidates": n} | passes)
     return pd.DataFrame(rows)
 
 

@@ -50,7 +50,7 @@ def layout_fitted(cell: Cell) -> pd.DataFrame | None:
         for name in needed.mean().sort_values(kind="stable").index
     ]
     table = pd.DataFrame(rows, columns=["Method", *columns])
-    candidates = _of(cell, known=False)["edges"].mean()
+    candidates = _of(cell, known=False)["candidates"].mean()
     table.attrs["notes"] = [
         *fitted_sentences(cell),
         f"Edges needed: number of top-ranked edges between channels, of {candidates:,.4g}, that keep {100 * KEPT:.0f} %"
