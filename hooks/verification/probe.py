@@ -163,8 +163,8 @@ def _chosen(
     ways: dict[str, list[str]] = {}
     for point, reason in reasons.items():
         ways.setdefault(reason, []).append(point)
-    told = ". ".join(f"{' and '.join(points)}: {reason}" for reason, points in ways.items())
-    raise DeadHookError(f"no intervention point cuts the attention of {_kind(model)}. {told}")
+    listed = ". ".join(f"{' and '.join(points)}: {reason}" for reason, points in ways.items())
+    raise DeadHookError(f"no intervention point cuts the attention of {_kind(model)}. {listed}")
 
 
 def _kind(model: nn.Module) -> str:
