@@ -250,8 +250,8 @@ def test_the_table_has_every_model_and_its_cuts_equal_those_in_the_plain_models(
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("Mamba bridge, eager", "has no hook point named blocks.<layer>.attn.hook_pattern"),
-        ("ALBERT adapted, eager", "attends 2 times in one forward"),
+        ("Mamba bridge, eager", "has no attention that can be cut: none of its hook points is named hook_pattern"),
+        ("ALBERT adapted, eager", "computes 2 attentions in one forward"),
         ("FNet adapted, eager", "has no attention that can be edited"),
     ],
 )
