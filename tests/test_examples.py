@@ -19,7 +19,8 @@ NAMES = {
     "emg_lens.hooks": "CutReport shuffle",
     "emg_lens.data": "Batch InputStatistics Segment Recipe leakage_report SubjectSplit RepetitionSplit register",
     "emg_lens.models": "TinyMyo detect_rope_mode",
-    "emg_lens.scoring": "measure add_metric",
+    "emg_lens.scoring": "measure add_metric by_gesture character_errors cler comparable_text confused_pairs dtw_path"
+    " event_scores event_table match_events paired_bootstrap phoneme_confusions phoneme_table word_errors",
     "emg_lens.analysis": "activation_shift compare_ablations compiled_encoder direct_effects patch_paths"
     " random_edges model_costs readout_vectors",
     "emg_lens.studies": "StudyResult compare catalogue",
