@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from sklearn import metrics
-from tiny import TINY
+from tiny import NO_CONDITIONS, TINY
 
 from emg_lens.studies.report.views.confusion import (
     CONFUSION,
@@ -50,5 +50,5 @@ def test_windows_of_a_repetition_count_once_and_rows_are_what_was_performed():
 
 def test_it_is_shown_where_it_is_asked_for(finished):
     assert "By class" in finished.report() and (finished.folder / "figures" / "confusion.svg").exists()
-    content = yaml.safe_load(TINY) | {"conditions": {}}
+    content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS}
     assert not CONFUSION.shows(replace(finished, study=Study.parse(yaml.safe_dump(content))))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.numpy import load_file
-from tiny import TINY
+from tiny import NO_CONDITIONS, TINY
 
 from emg_lens.models.isonet import IsoNet
 from emg_lens.studies.report.views.embedding import EMBEDDING, EmbeddedFit, figure_maps, layout_neighbours
@@ -40,7 +40,7 @@ def test_the_vectors_are_those_that_the_saved_model_reads_the_saved_logits_from(
     (figure,) = EMBEDDING.figures(done).values()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["held-out, by class", "held-out, by subject"]
-    content = yaml.safe_load(TINY) | {"conditions": {}}
+    content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS}
     assert not EMBEDDING.shows(replace(done, study=Study.parse(yaml.safe_dump(content))))
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 import yaml
-from tiny import TINY
+from tiny import NO_CONDITIONS, TINY
 
 from emg_lens.models.isonet import IsoNet
 from emg_lens.models.pretrained import read_pretrained, weights_fingerprint
@@ -46,7 +46,7 @@ def transfer(weights, **changes) -> Study:
                 "fine-tune": {"model": {"pretrained": str(weights)}, "training": {"layer_decay": 0.9}},
             }
         },
-        "conditions": {},
+        "conditions": NO_CONDITIONS,
     }
     return Study.parse(yaml.safe_dump(content | changes, sort_keys=False))
 
@@ -202,7 +202,7 @@ def test_patience_without_validation_and_unknown_layers_are_refused_before_the_f
         ("isonet", {"patience": 2}, r"training.patience=2 needs validation trials: split"),
         ("multimodal-mlp", {"layer_decay": 0.9}, "layer_decay needs the layer of every parameter"),
     ):
-        content = yaml.safe_load(TINY) | {"model": {"architecture": model}, "conditions": {}}
+        content = yaml.safe_load(TINY) | {"model": {"architecture": model}, "conditions": NO_CONDITIONS}
         content["training"] |= training
         with pytest.raises(StudyError, match=message):
             Study.parse(yaml.safe_dump(content)).run(out=tmp_path / "runs", jobs=1)

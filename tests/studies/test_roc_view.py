@@ -8,7 +8,7 @@ import pytest
 import yaml
 from scipy.stats import mannwhitneyu
 from sklearn.metrics import roc_auc_score
-from tiny import TINY
+from tiny import NO_CONDITIONS, TINY
 
 from emg_lens.studies.report.views.roc import (
     FALSE_RATES,
@@ -72,5 +72,5 @@ def test_curves_of_fits_are_averaged_and_shown_where_they_are_asked_for(finished
     assert "ROC by class" in finished.report() and (finished.folder / "figures" / "roc.svg").exists()
     lines = figure_curves(curves).axes[0].lines
     assert len(lines) == 1 + len(curves)
-    content = yaml.safe_load(TINY) | {"conditions": {}}
+    content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS}
     assert not ROC.shows(replace(finished, study=Study.parse(yaml.safe_dump(content))))

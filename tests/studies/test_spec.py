@@ -22,6 +22,7 @@ def changed(**changes) -> str:
 def test_every_shipped_study_loads_and_checks():
     assert set(catalogue()) == {
         "attention-dropout-db5",
+        "attribution-benchmark",
         "circuit-db5",
         "circuit-psl",
         "circuit-uci",

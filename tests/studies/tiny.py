@@ -23,6 +23,8 @@ conditions:
     - {name: ACC masked, edges: "flow('acc', 'cls') | flow('acc', 'emg')", sees: [emg]}
 """
 
+NO_CONDITIONS = {"layer_masks": None, "removals": None, "controls": None}
+
 
 def all_fits(study, data=None):
     """The fits of a study on its data."""
