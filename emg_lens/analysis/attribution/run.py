@@ -79,7 +79,7 @@ def attribute(
     """
     chosen = METHODS[method] if isinstance(method, str) else method
     own_name = getattr(chosen, "__name__", type(chosen).__name__)
-    registered = [known for known in METHODS.names() if type(METHODS[known]) is type(chosen)]
+    registered = [known for known, one in METHODS.items() if type(one) is type(chosen)]
     name = method if isinstance(method, str) else next(iter(registered), own_name)
     with ONE_AT_A_TIME:
         question = make_question(model, x, y, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress)

@@ -102,7 +102,7 @@ def benchmark_attribution(
 def named_methods(methods: Sequence[Method] | Mapping[str, Method] | None) -> dict[str, Method]:
     """Return the methods by name."""
     if methods is None:
-        return {name: METHODS[name] for name in METHODS.names() if name != "shapley"}
+        return {name: one for name, one in METHODS.items() if name != "shapley"}
     if not isinstance(methods, Mapping):
         names = [one if isinstance(one, str) else getattr(one, "__name__", repr(one)) for one in methods]
         if len(set(names)) < len(names):
