@@ -121,6 +121,23 @@ class AdaptedModel(HookedRootModule):
                 point.name = f"{name}.{point_name}"
                 self.mod_dict[point.name] = self.hook_dict[point.name] = point
 
+    def check_layers(self) -> None:
+        """Check that every attention is still where `adapt` found it; a cut would reach another layer.
+
+        Raises:
+            EdgeError: A layer was moved, replaced or removed since.
+        """
+        for name, path in self.attention.items():
+            try:
+                point = getattr(self.original_model.get_submodule(path), PATTERN, None)
+            except AttributeError:
+                point = None
+            if point is not self.hook_dict[f"{name}.{PATTERN}"]:
+                raise EdgeError(
+                    f"{path} of {type(self.original_model).__name__} was moved, replaced or removed after adapt; call"
+                    " adapt again and use its result"
+                )
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run `original_model`."""
         return self.original_model(*args, **kwargs)

@@ -108,6 +108,8 @@ def find_intervention_point(
         stack: For an encoder-decoder: which attention.
         hooks_only: Whether only plain TransformerLens hooks are allowed: scores, otherwise the pattern.
     """
+    if isinstance(model, AdaptedModel):
+        model.check_layers()
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)
     positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))

@@ -288,6 +288,25 @@ def test_a_layer_that_is_appended_later_is_cut_or_the_cut_is_refused():
     torch.testing.assert_close(ours, model(X, masks(4, cross_modal())[0]))
 
 
+@pytest.mark.parametrize("change", ["reorder", "replace", "remove"])
+def test_layers_that_are_moved_replaced_or_removed_are_refused(change):
+    model = spread(Listed(3))
+    before = adapt(model, X)
+    layers = list(model.layers)
+    new = spread(Listed(1)).layers[0]
+    model.layers = nn.ModuleList({"reorder": layers[::-1], "replace": [new, *layers[1:]], "remove": layers[:2]}[change])
+    changed = pytest.raises(EdgeError, match=r"was moved, replaced or removed after adapt")
+    with changed, cutting(before, cross_modal().at(layers=0), LAYOUT):
+        model(X)
+    with torch.no_grad(), cutting(adapt(model, X), cross_modal().at(layers=0), LAYOUT):
+        ours = model(X)
+    mask = masks(4, cross_modal())[0]
+    by_hand = model.layers[0](X, mask)
+    for layer in model.layers[1:]:
+        by_hand = layer(by_hand)
+    torch.testing.assert_close(ours, by_hand)
+
+
 def test_flex_attention_is_refused_by_name():
     class Flexible(Arranged):
         def forward(self, x, mask=None):
