@@ -19,7 +19,7 @@ def new_hdf5_file(path: Path) -> Iterator[h5py.File]:
     Raises:
         OSError: The disk is full, for example. The content of the file is lost.
     """
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", rdcc_nbytes=0) as file:  # no cache: what is written is written at once, or an error
         try:
             yield file
             with TemporaryFile(dir=path.parent) as room:  # an error when the file is closed could not be repaired

@@ -65,14 +65,33 @@ def full_disk(tmp_path):
     subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_hdf5_on_a_full_disk_is_an_error_and_no_crash(full_disk):
+FILLED = {
+    "at once": "file.create_dataset('x', data=np.ones(1 << 20))",
+    "in steps": "fill(file)",  # the handles of the data sets are freed before the file is closed
+}
+
+
+@pytest.mark.parametrize("how", FILLED)
+def test_hdf5_on_a_full_disk_is_an_error_and_no_crash(full_disk, how):
     program = f"""
 from pathlib import Path
 import numpy as np
 from emg_lens.io.hdf5_writing import new_hdf5_file
+
+
+def fill(file):
+    sets = [file.create_dataset(str(k), (0, 100), maxshape=(None, 100), chunks=(50, 100), dtype="f4") for k in range(4)]
+    for step in range(20):
+        for one in sets:
+            one.resize(50 * (step + 1), axis=0)
+            one[-50:] = 1.0
+
+
+room = Path({str(full_disk)!r}) / "room"
+room.write_bytes(bytes((1 << 20) - 80_000))
 try:
     with new_hdf5_file(Path({str(full_disk)!r}) / "full.h5") as file:
-        file.create_dataset("x", data=np.ones(1 << 20))
+        {FILLED[how]}
 except OSError as error:
     print("one error")
 """
