@@ -20,7 +20,7 @@ FITTED, RANDOM = "fitted", "random order"
 """Name of the fitted model in the column `variant`, and of the method that knows nothing."""
 KEPT = 0.9
 """Fraction of the metric's range that the edges needed keep."""
-GROWTH = 1.25
+GROWTH = 1.1
 """Ratio of two numbers of top-ranked edges that are tried one after the other."""
 MOST_CUTS = 2000
 """With more edges, methods that run the model for every edge are left out."""

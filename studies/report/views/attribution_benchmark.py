@@ -40,7 +40,7 @@ def layout_fitted(cell: Cell) -> pd.DataFrame | None:
     if not len(needed.columns):
         return None
     confidence, random = cell.statistics.confidence, needed[RANDOM]
-    columns = [f"Edges needed, {mean_heading(confidence, len(needed)).lower()}", "Fewer than random order"]
+    columns = [mean_heading(confidence, len(needed)).replace("Mean", "Edges needed"), "Fewer than random order"]
     rows = [
         [
             name,
