@@ -19,7 +19,7 @@ from pydantic import Field, PositiveFloat
 from emg_lens.data.files import select_subjects
 from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import UNLABELLED, DataError, Recording
-from emg_lens.data.registry import data_fingerprint, describe_dataset, load_dataset, subjects
+from emg_lens.data.registry import data_fingerprint, describe_dataset, duplicate_files, load_dataset, subjects
 from emg_lens.data.segment import Segment
 from emg_lens.data.shards import shard_files
 from emg_lens.io.checksums import CHECKSUMS, DamagedFileError, check_checksums, write_checksums
@@ -96,15 +96,25 @@ def write_corpus(parts: Mapping[Name, CorpusPart], data: str | Path | None, out:
                 _write_subject(folder / f"{_file_name(name)}-{_file_name(subject)}.h5", name, part, place, subject)
                 for name, part in parts.items()
                 for place in [_place(part, data)]
-                for subject in select_subjects(
-                    dict.fromkeys(subjects(part.dataset, place, **part.options), ()), part.subjects
-                )
+                for subject in _subjects_of(part, place)
             ]
             _check_unchanged(folder, present)
     except OSError as error:
         advice = remedy(error, "give another folder")
         raise DataError(f"cannot write to {str(folder)!r}: {reason_of(error)}; {advice}") from None
     return pd.DataFrame(rows, columns=["dataset", "subject", "windows", "channels", "constant"])
+
+
+def _subjects_of(part: CorpusPart, place: Path | None) -> list[str]:
+    """Return the subjects of a part. No two of them may have the same file, or a held-out person is in training."""
+    known = dict.fromkeys(subjects(part.dataset, place, **part.options), ())
+    chosen = [*select_subjects(known, part.subjects)]
+    for one, other in duplicate_files(part.dataset, place, among=chosen, **part.options):
+        raise DataError(
+            f"{one} and {other} are the same file of two subjects, so a held-out person would be in the training data;"
+            " choose one of the two with subjects: [...]"
+        )
+    return chosen
 
 
 def corpus_digest(parts: Mapping[str, CorpusPart], data: str | Path | None) -> str:

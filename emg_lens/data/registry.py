@@ -6,7 +6,7 @@ a script with `register`.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -231,11 +231,13 @@ def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) 
     return listing_hash(name, place.parent if place is not None and place.is_file() else place, index)
 
 
-def duplicate_files(name: str, root: str | Path | None = None, **options: Any) -> tuple[tuple[Path, Path], ...]:
-    """Find pairs of identical files of different subjects: one person would count as two subjects."""
+def duplicate_files(
+    name: str, root: str | Path | None = None, among: Collection[str] | None = None, **options: Any
+) -> tuple[tuple[Path, Path], ...]:
+    """Find pairs of identical files of different subjects (`among`: of these): one person would count as two."""
     owners: dict[Path, set[str]] = {}
     for subject, paths in (_index(name, root, options) or {}).items():
-        for path in paths:
+        for path in paths if among is None or subject in among else ():
             owners.setdefault(path, set()).add(subject)
     own = sorted(path for path, subjects in owners.items() if len(subjects) == 1)  # others may describe many subjects
     first: dict[str, Path] = {}

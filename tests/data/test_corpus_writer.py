@@ -148,3 +148,17 @@ def test_a_part_needs_its_data_folder(tmp_path):
         write_corpus({"db5": DB5}, None, tmp_path)
     with pytest.raises(DataError, match="at least one part"):
         write_corpus({}, None, tmp_path)
+
+
+def test_the_same_file_under_two_subjects_is_refused(tmp_path, data):
+    """A held-out person would be in the training data under another name."""
+    folder = tmp_path / "data" / "ninapro_db5"
+    folder.mkdir(parents=True)
+    for subject, source in (("S1", "S1"), ("S2", "S1"), ("S3", "S3")):
+        found = next((data / "ninapro_db5").rglob(f"{source}_E1_A1.mat"))
+        (folder / f"{subject}_E1_A1.mat").write_bytes(found.read_bytes())
+    part = DB5.model_copy(update={"subjects": None})
+    with pytest.raises(DataError, match=r"S1_E1_A1.mat and .*S2_E1_A1.mat are the same file of two subjects"):
+        write_corpus({"db5": part}, tmp_path / "data", tmp_path / "out")
+    table = write_corpus({"db5": DB5}, tmp_path / "data", tmp_path / "out2")
+    assert table["subject"].tolist() == ["S1", "S3"]
