@@ -80,8 +80,8 @@ def run_analyses(
             )
         if as_text := [name for name in table if name in TEXT_COLUMNS and is_numeric_dtype(table[name])]:
             raise AnalysisError(
-                f"the analysis {name!r} returned numbers in the column {as_text[0]!r}, which stored tables read as text;"
-                " give the column another name"
+                f"the analysis {name!r} returned numbers in the column {as_text[0]!r}, which stored tables read as"
+                " text; give the column another name"
             )
         if _state(model, batch) != before:
             raise AnalysisError(

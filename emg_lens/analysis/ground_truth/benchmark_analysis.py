@@ -34,7 +34,8 @@ MOST_COMPILED_TRIALS = 16
 class AttributionBenchmark(FitAnalysis):
     """All registered attribution methods except `shapley`, and a random order, on two kinds of models.
 
-    Columns: `variant`, `method`, `average_precision`, `edges_needed`, `candidates`, `forward_passes`, `backward_passes`.
+    Columns: `variant`, `method`, `average_precision`, `edges_needed`, `candidates`, `forward_passes`,
+    `backward_passes`.
 
     * `variant` = a circuit of `compiled_encoder`: how well the method ranks the true head edges
       (`benchmark_attribution`). Each fit uses another seed, which is a checksum of its weights.
