@@ -5,6 +5,7 @@ cut wrongly or crashes. The other environment of the Makefile has all libraries.
 """
 
 import re
+import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -66,17 +67,21 @@ def _short(text: str) -> str:
 
 
 def main() -> None:
-    """Write the section."""
+    """Write the section; with `--check`, fail if it would change."""
     warnings.simplefilter("ignore")
     missing = set(LIBRARIES) - set(installed())
     if missing:
         raise SystemExit(f"not installed: {', '.join(sorted(missing))}; install the extra `zoo`")
     outcomes = {library: {name: outcome(one) for name, one in architectures(library).items()} for library in LIBRARIES}
-    before, _, rest = PAGE.read_text().partition(START)
-    PAGE.write_text(f"{before}{START}\n\n{section(outcomes)}\n\n{END}{rest.partition(END)[2]}")
+    before, _, rest = (stored := PAGE.read_text()).partition(START)
+    new = f"{before}{START}\n\n{section(outcomes)}\n\n{END}{rest.partition(END)[2]}"
     faults = [f"{name}: {one.kind}" for all_ in outcomes.values() for name, one in all_.items() if one.fault]
     if faults:
         raise SystemExit(f"wrong or crashed: {'; '.join(faults)}")
+    if sys.argv[1:] == ["--check"] and new != stored:
+        changed = [line for line in new.splitlines() if line not in stored.splitlines()]
+        raise SystemExit("\n".join(["docs/compatibility.md is not what happens now (make compatibility):", *changed]))
+    PAGE.write_text(new)
 
 
 if __name__ == "__main__":
