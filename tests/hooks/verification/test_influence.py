@@ -1,5 +1,8 @@
 """A cut is the model's own attention with -inf before its own normalisation, or it is refused."""
 
+from contextlib import nullcontext
+from importlib.metadata import version
+
 import pytest
 import torch
 from toy import Toy, ToyAttention, intervention_point
@@ -322,13 +325,16 @@ def test_peaked_attention_of_the_native_bridge_is_cut_correctly_or_refused(direc
 
 
 @pytest.mark.parametrize("direction", ["causal", "bidirectional"])
-def test_a_hook_that_writes_attention_back_on_the_native_bridge_is_an_error(direction):
+def test_a_live_hook_that_writes_attention_back_on_the_native_bridge_is_an_error(direction):
     sizes = {"n_layers": 2, "d_model": 16, "d_head": 8, "n_heads": 2, "d_mlp": 32, "n_ctx": 16, "d_vocab": 20}
     config = TransformerBridgeConfig(**sizes, act_fn="gelu", attention_dir=direction)
     model, words = TransformerBridge.boot_native(config).eval(), torch.randint(5, 20, (2, 6))
     write_back = [("blocks.1.attn.hook_pattern", lambda pattern, hook: torch.full_like(pattern, 1 / 6))]
     layout = TokenLayout.groups({"emg": [1, 2, 3, 4]}, n_tokens=6)
-    with pytest.raises(DeadHookError, match="still has attention"), cutting(model, flow("emg", "emg"), layout):
+    live = not torch.equal(model.run_with_hooks(words, fwd_hooks=write_back), model(words))
+    assert live or version("transformer-lens").startswith("3."), "in 3.9 this hook has no effect"
+    refused = pytest.raises(DeadHookError, match="still has attention") if live else nullcontext()
+    with refused, cutting(model, flow("emg", "emg"), layout):
         model.run_with_hooks(words, fwd_hooks=write_back)
 
 
