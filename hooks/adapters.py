@@ -184,10 +184,10 @@ def _check_heads(model: nn.Module, located: list[LocatedAttention]) -> None:
     heads = {entry.n_heads: entry.path for entry in reversed(located)}
     if len(heads) > 1:
         found = ", ".join(f"{n} in {path}" for n, path in reversed(heads.items()))
-        stages = (stage for entry in reversed(located) if (stage := _stage(model, entry, located)))
+        stage = _stage(model, located[-1], located)
         raise EdgeError(
             f"layers of {type(model).__name__} have different numbers of heads: {found}; adapt one stage, and run the"
-            f" whole model as usual: cutting(adapt(model.get_submodule({next(stages)!r}), inputs=<its input>), ...)"
+            f" whole model as usual: cutting(adapt(model.get_submodule({stage!r}), inputs=<its input>), ...)"
         )
 
 

@@ -94,6 +94,8 @@ class _Recorder:
             yield
 
     def _enter(self, path: str, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if not probing.get():  # a forward in another thread
+            return
         stream, others = stream_and_others(args, kwargs)
         shape = None if stream is None else tuple(stream.shape)
         self.running.append(_Running(path, module, shape, [tuple(other.shape) for other in others]))
@@ -101,7 +103,8 @@ class _Recorder:
             self.named_attention.append(self.running[-1])
 
     def _leave(self, *_: object) -> None:
-        self.running.pop()
+        if probing.get():
+            self.running.pop()
 
 
 def find_attention(model: nn.Module, inputs: Inputs) -> list[LocatedAttention]:
@@ -234,12 +237,13 @@ class _Scores(list[Tensor]):
 def _is_gate(entry: LocatedAttention, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> bool:
     """Return whether no token changes the scores of another one, as in a softmax over as many classes as tokens."""
     stream, _ = stream_and_others(args, kwargs)
-    scores = _Scores()
+    scores, generator = _Scores(), torch.Generator().manual_seed(0)
 
     def changed(value: Any) -> Any:
         if not isinstance(value, Tensor) or stream is None or value.shape != stream.shape:
             return value
-        return entry.token_axes.replaced(value, [0], torch.randn_like(entry.token_axes.first(value)[:1]))
+        first = entry.token_axes.first(value)[:1]
+        return entry.token_axes.replaced(value, [0], torch.randn(first.shape, generator=generator))
 
     with KernelMode([scores], entry.score_axes):
         module.forward(*args, **kwargs)
@@ -254,6 +258,8 @@ def _with_sources(model: nn.Module, inputs: Inputs, located: list[LocatedAttenti
     flow, known, gates = DataFlow(), {}, set[str]()
 
     def read(entry: LocatedAttention, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if not probing.get():
+            return
         if "h" not in entry.score_axes.canonical and _is_gate(entry, module, args, kwargs):
             gates.add(entry.path)
             return

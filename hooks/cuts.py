@@ -21,6 +21,7 @@ from emg_lens.hooks.hook_points import (
     attached_hook,
     attention_paths,
     check_layers,
+    class_name,
     count_layers,
     layer_of,
     probing,
@@ -146,8 +147,8 @@ def cutting(
 
     Raises:
         DeadHookError: No intervention point works, an adapted model has another route between tokens, or the model is
-            copied inside. On exit: the model was not run, a cut
-            layer did not run, a cut edge still had attention, or activation checkpointing has yet to recompute a layer.
+            copied inside. On exit: the model was not run, a cut layer did not run, a cut edge still had attention, or
+            activation checkpointing has yet to recompute a layer.
         EdgeError: `edges` does not fit the layout or the model, or selects no edge.
 
     Example:
@@ -222,10 +223,10 @@ def _deletions(
 
 def _refuse_routes(model: nn.Module, point: InterventionPoint, allow_routes: bool) -> None:
     if point.outside and not (allow_routes or getattr(model, "allow_routes", False)):
-        kind = type(getattr(model, "original_model", model)).__name__
         raise DeadHookError(
-            f"with all edges cut that adapt found in {kind}, tokens still influence each other through {point.outside},"
-            " so the cut would be incomplete; pass allow_routes=True to cut only the attention that was found"
+            f"with all edges cut that adapt found in {class_name(model)}, tokens still influence each other through"
+            f" {point.outside}, so the cut would be incomplete; pass allow_routes=True to cut only the attention that"
+            " was found"
         )
 
 

@@ -57,6 +57,11 @@ class DeadHookError(EmgLensError, RuntimeError):
     """A hook has no effect on the model's computation, or an intervention did not happen."""
 
 
+def class_name(model: nn.Module) -> str:
+    """Return the class of a model; of an adapted model, that of the original."""
+    return type(getattr(model, "original_model", model)).__name__
+
+
 def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Place, str]:
     """Return the path of the attention in every layer, and in every layer of a stage: `{0: "blocks.0.attn", ...}`.
 
@@ -80,15 +85,15 @@ def attention_paths(model: nn.Module, stack: StackName | None = None) -> dict[Pl
     known = [key for key in STACKS if paths_by_stack[key]]
     if known:
         raise EdgeError(
-            f"{type(model).__name__} has no {stack or 'encoder'!r} stack with attention;"
+            f"{class_name(model)} has no {stack or 'encoder'!r} stack with attention;"
             f" {'leave stack out: the model has a single stack' if None in known else f'expected stack in {known}'}"
         )
     if not any(name.endswith(PATTERN) for name in names):
         raise EdgeError(
-            f"{type(model).__name__} has no attention that can be cut: none of its hook points is named {PATTERN}"
+            f"{class_name(model)} has no attention that can be cut: none of its hook points is named {PATTERN}"
         )
     raise EdgeError(
-        f"{type(model).__name__} has no hook point named blocks.<layer>.attn.{PATTERN}; its hook points start with"
+        f"{class_name(model)} has no hook point named blocks.<layer>.attn.{PATTERN}; its hook points start with"
         f" {sorted({name.split('.')[0] for name in names})}"
     )
 
@@ -147,7 +152,7 @@ def resolve_layout(model: nn.Module, layout: TokenLayout | None) -> TokenLayout:
         layout = replace(layout, stages=stages)
     layout = layout if layout is not None else getattr(model, "layout", None)
     if not isinstance(layout, TokenLayout):
-        raise EdgeError(f"{type(model).__name__} has no .layout; pass layout=TokenLayout.groups({{...}}, n_tokens=...)")
+        raise EdgeError(f"{class_name(model)} has no .layout; pass layout=TokenLayout.groups({{...}}, n_tokens=...)")
     return layout
 
 

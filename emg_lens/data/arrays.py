@@ -22,12 +22,7 @@ LARGEST = 2**53
 
 def as_samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Float[np.ndarray, "..."]:
     """Convert samples (or targets) to float32; `TrialSet` checks their shape."""
-    try:
-        array = as_array(x, name)
-    except DataError:
-        raise
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        array = np.empty(0, object)
+    array = as_array(x, name)
     if array.dtype.kind not in "iuf":
         raise DataError(
             f"{name} must be one array of real numbers {axes}, all trials of one length and at one rate; got"
@@ -75,12 +70,7 @@ def channel_table(channels: Any, fs: float, x: Float[np.ndarray, "..."]) -> pd.D
 
 def as_whole_numbers(values: Shaped[np.ndarray, " trial"] | Sequence[int], name: str) -> Int[np.ndarray, " trial"]:
     """Convert repetition numbers to whole numbers."""
-    try:
-        numbers = as_array(values, name)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        if isinstance(error, DataError):
-            raise
-        numbers = np.empty(0, object)
+    numbers = as_array(values, name)
     if numbers.dtype.kind not in "iuf" or (numbers != np.round(numbers)).any() or (np.abs(numbers) > LARGEST).any():
         raise DataError(f"{name} must contain whole numbers, got {numbers.dtype}")
     return numbers.astype(np.int64)

@@ -28,13 +28,19 @@ class DataError(EmgLensError, ValueError):
 
 
 def as_array(values: Any, name: str) -> np.ndarray:
-    """Convert to an array in native byte order, without gradients; refuse masked values, which would become data."""
+    """Convert to an array in native byte order, without gradients; refuse masked values, which would become data.
+
+    What is no array becomes an empty array of objects, which callers refuse by its type.
+    """
     values = values.detach().cpu() if hasattr(values, "detach") else values
     parts = values if isinstance(values, list | tuple) else [values]
     n_masked = sum(int(np.ma.count_masked(part)) for part in parts if isinstance(part, np.ma.MaskedArray))
     if n_masked:
         raise DataError(f"{name} has {n_masked} masked values; fill them in, or leave these rows or trials out")
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return np.empty(0, object)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -246,10 +246,6 @@ class EncoderConfig(SignalConfig):
             return "relative_positional_bias"
         return "rotary" if self.rotates else "standard" if self.positions in ("learned", "sinusoidal") else "none"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields by name; the class called with them gives an equal configuration."""
-        return asdict(self)
-
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output for one trial; without a readout, shape of the residual stream."""

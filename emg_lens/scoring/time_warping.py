@@ -40,7 +40,7 @@ def dtw_path(cost: np.ndarray) -> Int[np.ndarray, " target"]:
     n, m = cost.shape
     if 1 in (n, m) and n != m:
         raise ScoreError(f"cost is {[n, m]}; both sequences need at least 2 frames, or both have 1")
-    total = _accumulated(cost)
+    total = _accumulated(cost.astype(float))
     path, i, j = np.zeros(n, np.int64), n - 1, m - 1
     while i and j:
         path[i] = j

@@ -249,9 +249,9 @@ class _Run:
         for i in {self.rows[i]: i for i in kinds.values()}.values():
             trials = self._trials(first[i])
             one = slice(trials.start, trials.start + 1)
-            if self._change(i, one) and (
-                change := self._change(i, trials)
-            ):  # a trial may depend on others of its batch
+            # A trial may depend on others of its batch, so the whole batch decides.
+            change = self._change(i, trials) if self._change(i, one) else ""
+            if change:
                 raise file.other_outputs(self.conditions[i].name, change)
 
     def _change(self, i: int, trials: slice) -> str:

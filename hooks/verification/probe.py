@@ -20,6 +20,7 @@ from emg_lens.hooks.hook_points import (
     StackName,
     at_path,
     attention_paths,
+    class_name,
     count_layers,
     hook_state,
     plain_evaluation,
@@ -79,10 +80,11 @@ class _Finding:
 
 @dataclass
 class _Findings:
-    """The results for a model in one state; `outside`: see `InterventionPoint`."""
+    """The results for a model in one state; `outside`: see `InterventionPoint`, None also before the search."""
 
     layers: dict[Place, _Finding] = field(default_factory=dict)
     outside: str | None = None
+    searched: bool = False
 
 
 _known: "weakref.WeakKeyDictionary[nn.Module, dict[tuple, _Findings]]" = weakref.WeakKeyDictionary()
@@ -108,14 +110,16 @@ def find_intervention_point(
         stack: For an encoder-decoder: which attention.
         hooks_only: Whether only plain TransformerLens hooks are allowed: scores, otherwise the pattern.
     """
-    if isinstance(model, AdaptedModel):
-        model.check_layers()
+    adapted = model if isinstance(model, AdaptedModel) else None
+    if adapted is not None:
+        adapted.check_layers()
     paths = attention_paths(model, stack)
     wanted = sorted(paths if layers is None else layers)
     positions = len(layout) if stack != "cross" else (len(layout), _shapes(inputs))
     with LOCK:
         known = _known.setdefault(model, {}).setdefault((hook_state(model), stack, positions), _Findings())
-        if missing := {layer: paths[layer] for layer in wanted if layer not in known.layers}:
+        missing = {layer: paths[layer] for layer in wanted if layer not in known.layers}
+        if missing or not (known.searched or adapted is None):
             if inputs is None and stack == "cross":
                 raise EdgeError(
                     "stack='cross': the positions of encoder and decoder are unknown; pass inputs=<a small batch>"
@@ -124,7 +128,10 @@ def find_intervention_point(
             token = probing.set(True)
             try:
                 with plain_evaluation(model):
-                    _examine(model, missing, example, stack == "cross", known)
+                    if missing:
+                        known.layers |= _examine(model, missing, example, stack == "cross")
+                    if adapted is not None and all(known.layers[layer].facts for layer in wanted):
+                        known.outside, known.searched = _route_outside(adapted, example), True
             finally:
                 probing.reset(token)
     findings = {layer: known.layers[layer] for layer in wanted}
@@ -151,7 +158,8 @@ def _chosen(
     for layer, finding in findings.items():
         if finding.facts is None:
             raise DeadHookError(
-                f"the attention of layer {layer} ({paths[layer]}) of {_kind(model)} cannot be probed: {finding.reason}"
+                f"the attention of layer {layer} ({paths[layer]}) of {class_name(model)} cannot be probed:"
+                f" {finding.reason}"
             )
     facts = {layer: finding.facts for layer, finding in findings.items() if finding.facts is not None}
     holding = [way for way in variants if all(fact.refusals[way] is None for fact in facts.values())]
@@ -166,33 +174,34 @@ def _chosen(
     for point, reason in reasons.items():
         ways.setdefault(reason, []).append(point)
     listed = ". ".join(f"{' and '.join(points)}: {reason}" for reason, points in ways.items())
-    raise DeadHookError(f"no intervention point cuts the attention of {_kind(model)}. {listed}")
+    raise DeadHookError(f"no intervention point cuts the attention of {class_name(model)}. {listed}")
 
 
-def _kind(model: nn.Module) -> str:
-    """Return the class of a model; of an adapted model, that of the original."""
-    return type(getattr(model, "original_model", model)).__name__
-
-
-def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool, known: _Findings) -> None:
-    """Add the facts of every layer, from one forward of the model."""
+def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool) -> dict[Place, _Finding]:
+    """Return the facts of every layer, from one forward of the model."""
     replays = {layer: Replay(at_path(model, path), cross) for layer, path in paths.items()}
-    adapted = isinstance(model, AdaptedModel)
+    adapted = isinstance(model, AdaptedModel)  # all its routes are found by `_route_outside`
     blocks = {} if adapted else {layer: BlockRoutes(model, replay) for layer, replay in replays.items()}
+    _record([*replays.values(), *(replay for block in blocks.values() for replay in block.candidates)], model, inputs)
+    n_heads: Any = model.cfg.n_heads  # pyright: ignore
+    return {layer: _finding(replay, blocks.get(layer), n_heads) for layer, replay in replays.items()}
+
+
+def _route_outside(model: AdaptedModel, inputs: Inputs) -> str | None:
+    """Return the module through which tokens influence each other outside all attention that `adapt` found, if any."""
     stacks: dict[str, dict[str, Replay]] = {}
-    if adapted and not known.layers:
-        for name, path in model.attention.items():
-            replay = Replay(model.original_model.get_submodule(path), name.endswith(".cross_attn"))
-            stacks.setdefault(name.split(".")[0], {})[path] = replay
-    candidates = [candidate for block in blocks.values() for candidate in block.candidates]
+    for name, path in model.attention.items():
+        replay = Replay(model.original_model.get_submodule(path), name.endswith(".cross_attn"))
+        stacks.setdefault(name.split(".")[0], {})[path] = replay
+    _record([replay for layers in stacks.values() for replay in layers.values()], model, inputs)
+    return find_stream_route(model.original_model, stacks, inputs)
+
+
+def _record(replays: Iterable[Replay], model: nn.Module, inputs: Inputs) -> None:
     with ExitStack() as stack:
-        for replay in [*replays.values(), *candidates, *(one for layers in stacks.values() for one in layers.values())]:
+        for replay in replays:
             stack.enter_context(replay.recording())
         call(model, inputs)
-    n_heads: Any = model.cfg.n_heads  # pyright: ignore
-    known.layers.update({layer: _finding(replay, blocks.get(layer), n_heads) for layer, replay in replays.items()})
-    if stacks and all(finding.facts is not None for finding in known.layers.values()):
-        known.outside = find_stream_route(model.original_model, stacks, inputs)  # pyright: ignore
 
 
 def _finding(replay: Replay, block: BlockRoutes | None, n_heads: int) -> _Finding:

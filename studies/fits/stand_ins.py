@@ -73,7 +73,7 @@ def _problem(levels: dict[str, str], spec: StudySpec, channels: dict[str, int], 
 
 
 def _trials(cohort: Cohort, channels: dict[str, int], n_samples: int) -> TrialSet:
-    """Trials of noise, with the modalities, the length and the classes that a cohort names."""
+    """Trials of ones, with the modalities, the length and the classes that a cohort names."""
     segment, fs = cohort.segment, cohort.recipe.fs or 100.0
     names = tuple(cohort.groups or ()) or cohort.modalities
     if names:

@@ -20,7 +20,7 @@ NOBODY = 65534
 
 @contextmanager
 def ordinary_user():
-    """Run as a user whom permissions restrict; root may read everything."""
+    """Run as a user who needs permissions; root may read everything."""
     if os.geteuid() != 0:
         yield
         return

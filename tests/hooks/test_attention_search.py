@@ -1,5 +1,7 @@
 """What `adapt` finds in other people's attention: stacks, axes of scores, layers. Each cut against a mask by hand."""
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -315,3 +317,23 @@ def test_flex_attention_is_refused_by_name():
 
     with pytest.raises(DeadHookError, match="torch's flex_attention, whose scores cannot be edited"):
         adapt(Stacked(Flexible, "h b i j", 4, None), X)
+
+
+def test_adapt_leaves_random_numbers_alone_and_ignores_forwards_in_other_threads():
+    model, stop = spread(Stacked(Gated)), threading.Event()
+    expected = adapt(model, X).attention
+
+    def run():
+        while not stop.is_set():
+            model(X)
+
+    other = threading.Thread(target=run)
+    other.start()
+    try:
+        state = torch.get_rng_state()
+        found = [adapt(model, X).attention for _ in range(20)]
+        assert torch.equal(torch.get_rng_state(), state)
+    finally:
+        stop.set()
+        other.join()
+    assert found == [expected] * 20

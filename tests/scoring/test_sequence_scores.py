@@ -1,4 +1,4 @@
-"""Text errors against jiwer and by hand, warping against brute force, phonemes, and tables against plain loops."""
+"""Text errors against jiwer and by hand, phonemes, and tables against plain loops."""
 
 import itertools
 
@@ -12,7 +12,6 @@ from emg_lens.scoring import (
     character_errors,
     comparable_text,
     confused_pairs,
-    dtw_path,
     event_table,
     paired_bootstrap,
     phoneme_confusions,
@@ -80,59 +79,6 @@ def test_texts_that_do_not_belong_together_are_refused():
     ):
         with pytest.raises(ScoreError, match="expected"):
             call()
-
-
-# --- warping ----------------------------------------------------------------------------------------------
-
-
-def cheapest(cost):
-    """The smallest cost of all paths, with the first row and column forbidden after the first pair."""
-    n, m = cost.shape
-    best, paths = np.inf, [[(0, 0)]]
-    while paths:
-        path = paths.pop()
-        i, j = path[-1]
-        if (i, j) == (n - 1, m - 1):
-            best = min(best, sum(cost[pair] for pair in path[1:]))
-        for a, b in ((i + 1, j), (i, j + 1), (i + 1, j + 1)):
-            if 0 < a < n and 0 < b < m:
-                paths.append([*path, (a, b)])
-    return best
-
-
-@pytest.mark.parametrize(("n", "m"), [(2, 2), (2, 5), (5, 2), (4, 4), (5, 4)])
-def test_the_path_is_the_cheapest_of_all(n, m):
-    rng = np.random.default_rng(n * m)
-    for _ in range(20):
-        cost = rng.integers(0, 9, (n, m)).astype(float)
-        path = dtw_path(cost)
-        assert path[0] == 0 and (np.diff(path) >= 0).all() and path[1] >= 1 and path[-1] <= m - 1
-        # The cheapest cost with these first frames of each target: complete the path by the source frames in between.
-        total = 0.0
-        for i in range(1, n):
-            last = path[i + 1] if i + 1 < n else m - 1
-            ends = range(path[i], max(last, path[i]) + 1) if i + 1 == n else range(path[i], last + 1)
-            total += min(cost[i, path[i] : end + 1].sum() for end in ends) if i + 1 < n else cost[i, path[i] :].sum()
-        assert total <= cheapest(cost) + 1e-9
-
-
-def test_a_planted_warp_is_found():
-    rng = np.random.default_rng(0)
-    target = rng.normal(size=(60, 8))
-    source_of = np.sort(rng.choice(np.arange(1, 90), 59, replace=False))
-    source_of = np.concatenate([[0], source_of])
-    source = rng.normal(size=(90, 8)) * 3
-    source[source_of] = target
-    cost = np.linalg.norm(target[:, None] - source[None], axis=2)
-    linear = np.linspace(0, 89, 60)
-    found = np.abs(dtw_path(cost) - source_of).mean()
-    assert found < 0.5 * np.abs(linear - source_of).mean()
-
-
-def test_costs_that_are_no_matrix_are_refused():
-    for cost in (np.zeros(3), np.zeros((0, 2)), np.array([[np.nan, 1], [1, 1]]), np.zeros((1, 3))):
-        with pytest.raises(ScoreError):
-            dtw_path(cost)
 
 
 # --- phonemes ---------------------------------------------------------------------------------------------

@@ -5,6 +5,20 @@ from typing import Any
 
 from emg_lens.hooks.hook_points import StackName
 
+SEQ2SEQ = {
+    "vocab_size": 20,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WORDS = {"vocab_size": 20, "max_position_embeddings": 16}
 CAUSAL = {**SMALL, **WORDS, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -145,21 +159,7 @@ FAMILIES: dict[str, TinyArchitecture] = {
     "BART": TinyArchitecture(
         "BartForConditionalGeneration",
         "BartConfig",
-        {
-            "vocab_size": 20,
-            "d_model": 16,
-            "max_position_embeddings": 16,
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "decoder_ffn_dim": 32,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "decoder_start_token_id": 2,
-        },
+        {**SEQ2SEQ, "max_position_embeddings": 16},
         "model.encoder.layers.{}.self_attn",
         stacks={
             "encoder": "model.encoder.layers.{}.self_attn",

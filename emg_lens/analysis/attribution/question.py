@@ -118,6 +118,11 @@ class Question:
         """Run the model with only some groups of candidates kept, and return the metric of each trial."""
         return self._with_edges((self._edges(self.candidates & ~self.groups.mask(some)) for some in kept), len(kept))
 
+    def fraction_kept(self, kept: Sequence[Bool[np.ndarray, " group"]] | np.ndarray) -> Float[np.ndarray, " cut"]:
+        """Keep only some groups of candidates: the mean metric as a fraction of its range, 0 with all of them cut."""
+        full, all_cut = self.bounds.mean(1)
+        return (self.with_kept(kept).mean(1) - all_cut) / (full - all_cut)
+
     def _edges(self, cut: Bool[np.ndarray, "layer head dest src"]) -> EdgeSet:
         cut = cut if self.closed is None else cut | self.closed
         return edges_from_mask(cut) if cut.any() else none()

@@ -103,15 +103,11 @@ def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.D
     """Keep only the top-ranked edges, for several numbers of edges; and random sets (`Circuit.shuffled`)."""
     n = len(ranking.table)
     sizes = sorted({size * 10**power for size in SIZES for power in range(len(str(n))) if size * 10**power < n})
-    order = np.argsort(-ranking.table["score"].to_numpy(), kind="stable")
-    rank = np.empty(n, int)
-    rank[order] = np.arange(n)
+    rank = np.argsort(np.argsort(-ranking.table["score"].to_numpy(), kind="stable"))
     rng = np.random.default_rng(0)
     ranks = [rank, *(circuit.shuffled(rank, rng) for _ in range(RANDOM_ORDERS))]
-    question = circuit.question.on(x, y)
-    full, all_cut = question.bounds.mean(1)
-    metric = question.with_kept([one < size for one in ranks for size in sizes]).mean(1)
-    ranked, *random = ((metric - all_cut) / (full - all_cut)).reshape(len(ranks), len(sizes))
+    fractions = circuit.question.on(x, y).fraction_kept([one < size for one in ranks for size in sizes])
+    ranked, *random = fractions.reshape(len(ranks), len(sizes))
     return pd.DataFrame({"part": "size", "groups": sizes, "fraction": ranked, "random": np.mean(random, axis=0)})
 
 

@@ -150,6 +150,5 @@ def kept_curve(result: Attribution) -> dict[str, float]:
     order = np.lexsort((np.random.default_rng(0).permutation(len(scores)), -scores))  # ties in random order
     rank = np.argsort(order)
     n_kept = [max(1, round(size * len(scores))) for size in SIZES]
-    full, all_cut = result.audit["full"], result.audit["all_cut"]
-    fraction = (result.question.with_kept([rank < n for n in n_kept]).mean(1) - all_cut) / (full - all_cut)
+    fraction = result.question.fraction_kept([rank < n for n in n_kept])
     return {"cpr": float(np.trapezoid(fraction, SIZES)), "cmd": float(np.trapezoid(abs(1 - fraction), SIZES))}

@@ -71,10 +71,9 @@ def _on_the_fitted_model(model: Any, batch: Batch, methods: Mapping[str, Method]
         full, all_cut = question.bounds.mean(1)
         if full <= all_cut:
             break
-        rank = np.empty(n, int)
-        rank[np.argsort(-result.table["score"].to_numpy(), kind="stable")] = np.arange(n)
+        rank = np.argsort(np.argsort(-result.table["score"].to_numpy(), kind="stable"))
         sizes = sorted({*np.ceil(GROWTH ** np.arange(np.log(n) / np.log(GROWTH))).astype(int).tolist(), n})
-        kept = (question.with_kept([rank < size for size in sizes]).mean(1) - all_cut) / (full - all_cut)
+        kept = question.fraction_kept([rank < size for size in sizes])
         needed = sizes[int(np.argmax(kept >= KEPT))]  # all edges keep 100 %
         passes = {key: result.audit[key] for key in ("forward_passes", "backward_passes")}
         rows.append({"variant": FITTED, "method": name, "edges_needed": needed, "candidates": n} | passes)

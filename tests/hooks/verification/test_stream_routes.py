@@ -183,3 +183,21 @@ def test_another_layer_that_is_cut_too_is_no_route():
     with cutting(adapt(model, x), cross_modal(), LAYOUT) as report:
         model(x)
     assert report.routes == ()
+
+
+class Noisy(nn.TransformerEncoderLayer):
+    """A layer whose output is random, so that it cannot be probed."""
+
+    def __init__(self):
+        super().__init__(WIDTH, 2, 16, batch_first=True)
+        self.self_attn.register_forward_hook(lambda module, args, output: (output[0] + torch.rand(()), output[1]))
+
+
+def test_a_route_is_named_although_another_layer_could_not_be_probed_before():
+    model, x = network(TokenMLP, 1)
+    model.layers[2] = Noisy().eval()
+    adapted = adapt(model, x)
+    with pytest.raises(DeadHookError, match="cannot be probed"), cutting(adapted, cross_modal(), LAYOUT):
+        raise AssertionError("not reached")
+    with pytest.raises(DeadHookError, match=r"layers\.1\.other"), cutting(adapted, cross_modal().at(layers=0), LAYOUT):
+        raise AssertionError("not reached")

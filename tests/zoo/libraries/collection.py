@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from unittest.mock import patch
 
 import torch
+from torch import library
 from zoo.libraries.architecture import Architecture
 
 LIBRARIES = {
@@ -23,7 +24,7 @@ LIBRARIES = {
 """Package -> module of this folder with its architectures."""
 
 if torch.version.cuda is None and find_spec("torchvision"):
-    with patch.object(torch.library, "register_fake", lambda *_, **__: lambda function: function):
+    with patch.object(library, "register_fake", lambda *_, **__: lambda function: function):
         import_module("torchvision")
     with patch("pathlib.Path.glob", lambda *_: iter(())):  # torchaudio looks for its operators with this
         import_module("torchaudio")
@@ -32,15 +33,15 @@ if torch.version.cuda is None and find_spec("torchvision"):
 def installed() -> list[str]:
     """Return the libraries that are installed."""
     found = []
-    for library in LIBRARIES:
+    for package in LIBRARIES:
         try:
-            version(library)
+            version(package)
         except PackageNotFoundError:
             continue
-        found.append(library)
+        found.append(package)
     return found
 
 
-def architectures(library: str) -> dict[str, Architecture]:
+def architectures(package: str) -> dict[str, Architecture]:
     """Return the architectures of a library by name."""
-    return import_module(f"zoo.libraries.{LIBRARIES[library]}").MODELS
+    return import_module(f"zoo.libraries.{LIBRARIES[package]}").MODELS

@@ -4,24 +4,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from zoo.architectures import CAUSAL, FRAMES, SMALL, WORDS
+from zoo.architectures import CAUSAL, FRAMES, SEQ2SEQ, SMALL, WORDS
 from zoo.libraries.architecture import Architecture, image, normal, words
 
-IMAGES = {**SMALL, "image_size": 32, "patch_size": 8}
-SEQ2SEQ = {
-    "vocab_size": 20,
+PATCH_TST = {
+    "num_input_channels": 2,
+    "context_length": 24,
+    "patch_length": 4,
+    "patch_stride": 4,
     "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "decoder_ffn_dim": 32,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 2,
+    "num_attention_heads": 2,
+    "ffn_dim": 32,
+    "num_hidden_layers": 2,
 }
+IMAGES = {**SMALL, "image_size": 32, "patch_size": 8}
 BART_STACKS = {
     "encoder": r"encoder\.layers\.\d+\.self_attn",
     "decoder": r"decoder\.layers\.\d+\.self_attn",
@@ -437,31 +433,12 @@ MODELS = {
     ),
     "PatchTST": _of(
         "PatchTST",
-        {
-            "num_input_channels": 2,
-            "context_length": 24,
-            "patch_length": 4,
-            "patch_stride": 4,
-            "d_model": 16,
-            "num_attention_heads": 2,
-            "ffn_dim": 32,
-            "num_hidden_layers": 2,
-        },
+        PATCH_TST,
         lambda: {"past_values": normal(2, 24, 2)()},
     ),
     "PatchTST, attention over channels": _of(
         "PatchTST",
-        {
-            "num_input_channels": 2,
-            "context_length": 24,
-            "patch_length": 4,
-            "patch_stride": 4,
-            "d_model": 16,
-            "num_attention_heads": 2,
-            "ffn_dim": 32,
-            "num_hidden_layers": 2,
-            "channel_attention": True,
-        },
+        {**PATCH_TST, "channel_attention": True},
         lambda: {"past_values": normal(2, 24, 2)()},
     ),
     "PatchTSMixer": _of(

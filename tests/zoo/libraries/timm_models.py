@@ -7,6 +7,7 @@ from typing import Any
 from zoo.libraries.architecture import Architecture, image
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 3}
+SWIN = {"img_size": 32, "patch_size": 4, "embed_dim": 16, "depths": (2, 1), "num_heads": (2, 2), "window_size": 4}
 STAGES = {"embed_dims": (16, 32), "num_heads": (2, 4), "mlp_ratios": (2, 2), "depths": (1, 1), "sr_ratios": (2, 1)}
 
 
@@ -92,42 +93,22 @@ MODELS = {
     "Swin": _of(
         "swin_transformer",
         "SwinTransformer",
-        img_size=32,
-        patch_size=4,
-        embed_dim=16,
-        depths=(2, 1),
-        num_heads=(2, 2),
-        window_size=4,
+        **SWIN,
     ),
     "Swin, one stage": _of(
         "swin_transformer",
         "SwinTransformer",
-        img_size=32,
-        patch_size=4,
-        embed_dim=16,
-        depths=(2,),
-        num_heads=(2,),
-        window_size=4,
+        **SWIN | {"depths": (2,), "num_heads": (2,)},
     ),
     "Swin V2": _of(
         "swin_transformer_v2",
         "SwinTransformerV2",
-        img_size=32,
-        patch_size=4,
-        embed_dim=16,
-        depths=(2, 1),
-        num_heads=(2, 2),
-        window_size=4,
+        **SWIN,
     ),
     "Swin V2 CR": _of(
         "swin_transformer_v2_cr",
         "SwinTransformerV2Cr",
-        img_size=32,
-        patch_size=4,
-        embed_dim=16,
-        depths=(2, 1),
-        num_heads=(2, 2),
-        window_size=4,
+        **SWIN,
     ),
     "PVT v2": _of(
         "pvt_v2",
