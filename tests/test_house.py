@@ -27,6 +27,7 @@ FLOORS = (
     ("sweeps",),
     ("analysis",),
     ("studies",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

@@ -1,0 +1,25 @@
+"""`emg-lens report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from emg_lens.commands import terminal
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run (it contains spec.yaml).")],
+) -> None:
+    """Write tables, figures and report of a run again from its saved results.
+
+    Example: emg-lens report runs/quickstart/0123456789
+    """
+    from emg_lens.studies.result import StudyResult, finished_fits
+
+    n_read, result = -1, None
+    while n_read < len(finished_fits(folder)):  # repeat if a fit finished in the meantime
+        result = StudyResult.load(folder)
+        result.write()
+        n_read = len(result.folders)
+    terminal.print_result(result)
