@@ -17,9 +17,11 @@ from .registry import (
     subjects,
 )
 from .segment import Segment
+from .sequences import SequenceSet, SignalSequence, sequence_leakage
 from .splits import BlockSplit, RepetitionSplit, SubjectSplit
 from .standardization import InputStatistics, TargetStatistics
 from .trials import TrialSet
+from .windowing import OutputSteps, Windowing
 
 __all__ = [
     "Batch",
@@ -32,14 +34,18 @@ __all__ = [
     "HeldOut",
     "InputStatistics",
     "Leakage",
+    "OutputSteps",
     "Recipe",
     "Recording",
     "RepetitionSplit",
     "Segment",
+    "SequenceSet",
     "Signal",
+    "SignalSequence",
     "SubjectSplit",
     "TargetStatistics",
     "TrialSet",
+    "Windowing",
     "pre_onset_trials",
     "data_fingerprint",
     "dataset_names",
@@ -49,6 +55,7 @@ __all__ = [
     "load_trials",
     "preprocess",
     "register",
+    "sequence_leakage",
     "subjects",
     "write_corpus",
 ]

@@ -149,7 +149,7 @@ def check_trials(trials: Any) -> None:
         raise DataError(f"class names must be unique, got {list(trials.classes)}")
     if trials.y.min() < 0 or trials.y.max() >= len(trials.classes):
         raise DataError(f"y must be 0 to {len(trials.classes) - 1}, got {trials.y.min()} to {trials.y.max()}")
-    _check_channels(trials.channels, x.shape[1])
+    check_channels(trials.channels, x.shape[1])
     _check_targets(trials.targets, trials.target_names, n)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=2).ravel())
     if len(bad):
@@ -158,7 +158,8 @@ def check_trials(trials: Any) -> None:
         raise DataError(f"x holds NaN or infinity in trial {trial}, channel {channel} ({row.modality} {row['name']})")
 
 
-def _check_channels(channels: pd.DataFrame, n: int) -> None:
+def check_channels(channels: pd.DataFrame, n: int) -> None:
+    """Check a channel table of `n` channels."""
     if tuple(channels.columns) != CHANNEL_COLUMNS or len(channels) != n:
         raise DataError(
             f"channels must have {n} rows and the columns {', '.join(CHANNEL_COLUMNS)},"
@@ -176,16 +177,16 @@ def _check_targets(targets: Any, names: Sequence[str], n_trials: int) -> None:
         if n:
             raise DataError(f"there are {n} target_names but no targets; give targets too")
         return
-    if targets.shape != (n_trials, n) or targets.dtype != np.float32 or not n:
+    if targets.ndim < 2 or len(targets) != n_trials or targets.shape[-1] != n or targets.dtype != np.float32 or not n:
         raise DataError(
-            f"targets must be float32 [trial, target] of {n_trials} trials, with one name per target;"
-            f" got {targets.dtype} {targets.shape} and {n} names"
+            f"targets must be float32 [trial, target] (or [trial, step, target]) of {n_trials} trials, with one name"
+            f" per target; got {targets.dtype} {targets.shape} and {n} names"
         )
     if len(set(names)) != n:
         raise DataError(f"target names must be unique, got {list(names)}")
     bad = np.argwhere(~np.isfinite(targets))
     if len(bad):
-        raise DataError(f"target {names[bad[0, 1]]} is NaN or infinite in trial {bad[0, 0]}")
+        raise DataError(f"target {names[bad[0, -1]]} is NaN or infinite in trial {bad[0, 0]}")
 
 
 def checked_choice(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:

@@ -1,7 +1,8 @@
 """Save a `TrialSet` as one HDF5 file: arrays as data sets, other fields as JSON in attributes, and a checksum."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,21 @@ FACTS: dict[str, Callable[[Any], Any]] = {
 
 def save(trials: Any, path: Path) -> None:
     """Write a temporary file and move it to `path`: a reader sees the old file or the complete new one."""
+    with written(path) as file:
+        _fill(file, trials)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[h5py.File]:
+    """Yield a temporary file, and move it to `path` when the block ends without an error.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_with_checksum(path) as partial, new_hdf5_file(partial) as file:
-            _fill(file, trials)
+            yield file
     except UnicodeEncodeError as error:
         raise DataError(f"cannot write {path}: {error.object[:100]!r} is not text in UTF-8; rename it") from None
     except OSError as error:
@@ -57,7 +69,7 @@ def _fill(file: h5py.File, trials: Any) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Read the fields of a `TrialSet`."""
-    content = _read(path, (*ARRAYS, *OPTIONAL), TEXTS)
+    content = read_file(path, (*ARRAYS, *OPTIONAL), TEXTS)
     about = content.pop("attributes")
     missing = [name for name in (*ARRAYS, *TEXTS) if name not in content]
     if missing:
@@ -73,17 +85,24 @@ def load(path: Path) -> dict[str, Any]:
 
 def subject_names(path: Path) -> tuple[str, ...]:
     """Read the names of the subjects, in order of appearance, without the samples."""
-    return tuple(dict.fromkeys(_read(path, (), ("subject",)).get("subject", ())))
+    return tuple(dict.fromkeys(read_file(path, (), ("subject",)).get("subject", ())))
 
 
-def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[str, Any]:
-    """Read parts of a file of trials; every error is a `DataError` that names the file."""
+def read_file(
+    path: Path,
+    arrays: tuple[str, ...],
+    texts: tuple[str, ...],
+    of_format: str = FORMAT,
+    version: int = VERSION,
+    writer: str = "TrialSet.save",
+) -> dict[str, Any]:
+    """Read parts of a file that `writer` wrote; every error is a `DataError` that names the file."""
     path = path.expanduser()
     if path.exists() and not path.is_dir():
         regular_file(path)
     else:
         what, or_else = ("a folder", " (or cohort: {dataset: folder})") if path.is_dir() else ("no such file", "")
-        raise DataError(f"{path}: {what}; expected a file that TrialSet.save wrote{or_else}")
+        raise DataError(f"{path}: {what}; expected a file that {writer} wrote{or_else}")
     try:
         facts = path.stat()
         checked = check_file(path) if arrays else _check_once(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
@@ -94,10 +113,10 @@ def _read(path: Path, arrays: tuple[str, ...], texts: tuple[str, ...]) -> dict[s
     content = read_parts(hdf5_parts, path, "a trial set", arrays=arrays, texts=texts)
     about = content["attributes"]
     del content["members"], content["shapes"]
-    if about.get("format") != FORMAT:
-        raise DataError(f"{path}: an HDF5 file, but not one that TrialSet.save wrote")
-    if about.get("version") != VERSION:
-        raise DataError(f"{path}: format version {about.get('version')}, expected {VERSION}; save it with this version")
+    if about.get("format") != of_format:
+        raise DataError(f"{path}: an HDF5 file, but not one that {writer} wrote")
+    if about.get("version") != version:
+        raise DataError(f"{path}: format version {about.get('version')}, expected {version}; save it with this version")
     if not checked:
         raise DataError(f"{path}: has no checksum; it was changed after it was written, so save it again")
     return content

@@ -56,7 +56,8 @@ class TrialSet:
         fs: Sampling rate of `x` (Hz).
         classes: Name of each class, in order of class index.
         notes: Sentences on what was repaired, assumed, dropped or computed.
-        targets: Target values of a regression `[trial, target]`, float32; `None` for classification.
+        targets: Target values `[trial, target]`, or one row per output step `[trial, step, target]`, float32; `None`
+            for classification.
         target_names: Name of each target, with its unit.
         source: Number of the recording that each trial was cut from; `None` = unknown, as for a user's own arrays.
         start_s: Start of each trial in its recording (s); `None` if `source` is.
@@ -84,7 +85,7 @@ class TrialSet:
     fs: float
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    targets: Float[np.ndarray, "trial target"] | None = None
+    targets: Float[np.ndarray, "trial *step target"] | None = None
     target_names: tuple[str, ...] = ()
     source: Int[np.ndarray, " trial"] | None = None
     start_s: Float[np.ndarray, " trial"] | None = None
