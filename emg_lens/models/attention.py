@@ -113,6 +113,7 @@ class Attention(nn.Module):
     """
 
     mixes_only_by_attention = folds = True
+    computes_scores = False  # a subclass with another `normalise` sets it, so that the fused kernel does not run
 
     permanent_mask: Bool[Tensor, "head dest src"] | None
     b_Q: Float[Tensor, "head d_head"]
@@ -217,7 +218,7 @@ class Attention(nn.Module):
         """Mix values by attention."""
         dropout = self.cfg.dropout if self.training else 0.0
         permanent_mask = None if self.permanent_mask is None else self.permanent_mask[:, : q.shape[1]]
-        fused = not (self.has_empty_rows or has_hook(self.hook_attn_scores, self.hook_pattern))
+        fused = not (self.computes_scores or self.has_empty_rows or has_hook(self.hook_attn_scores, self.hook_pattern))
         if fused and self.relative is None and self._mixes_by_position(q):
             return mixing.attend(q, k, v, permanent_mask, dropout)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
@@ -234,10 +235,14 @@ class Attention(nn.Module):
             scores = scores / math.sqrt(self.cfg.d_head)
             if permanent_mask is not None:
                 scores = scores.masked_fill(permanent_mask, -torch.inf)
-            pattern = self.hook_attn_scores(scores).softmax(dim=-1)
-            pattern = self.hook_pattern(torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern))
+            pattern = self.hook_pattern(self.normalise(self.hook_attn_scores(scores)))
             z = drop(pattern, dropout) @ v
         return z.transpose(1, 2)
+
+    def normalise(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
+        """Turn scores into attention: softmax over src; a row with every score -inf becomes zero."""
+        pattern = scores.softmax(dim=-1)
+        return torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
         """Compute the sum over heads of z @ W_O, plus the bias."""
