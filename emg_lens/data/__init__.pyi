@@ -18,6 +18,7 @@ from .registry import (
 )
 from .segment import Segment
 from .sequences import SequenceSet, SignalSequence, sequence_leakage
+from .sources.simulated.gesture_streams import simulated_gestures
 from .splits import BlockSplit, RepetitionSplit, SubjectSplit
 from .standardization import InputStatistics, TargetStatistics
 from .trials import TrialSet
@@ -55,6 +56,7 @@ __all__ = [
     "load_trials",
     "preprocess",
     "register",
+    "simulated_gestures",
     "sequence_leakage",
     "subjects",
     "write_corpus",

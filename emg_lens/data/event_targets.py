@@ -2,18 +2,24 @@
 
 The pulse of an event at t covers the output steps in [t + 0.08 s, t + 0.12 s) (Kaifosh et al. 2025). A target holds the
 seconds since the event inside its pulse, and 0 elsewhere, so that the exact time of the event can be read from it.
+It is -1 where an output does not count: a release while its finger is not held down.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from emg_lens.data.recording import DataError
 from emg_lens.validation import short
 
 PULSE_S = (0.08, 0.12)
 """Start and end of the pulse after its event (s)."""
+PRESS, RELEASE = "_press", "_release"
+"""Ends of the names of two gestures of a finger. A finger is held down between them."""
+AFTER_RELEASE = 7
+"""Steps after the start of a release's pulse in which its finger still counts as held down (Kaifosh et al. 2025)."""
+NOT_HELD = -1.0
 SAME_S = 0.002
 """Two events of one name that are closer than this are the same event, read from two steps."""
 
@@ -42,8 +48,9 @@ def event_targets(
         names: Names of the outputs.
 
     Returns:
-        float32 `[window, step, len(names) + 1]`: seconds since the event inside its pulse, else 0; the last column is
-        `times`.
+        float32 `[window, step, len(names) + 1]`: seconds since the event inside its pulse, else 0; -1 for a release
+        (a name that ends in `_release`) from the start of the window to the pulse of its press (`_press`), and from
+        seven steps after the start of its own pulse to the next press. The last column is `times`.
 
     Raises:
         DataError: An unknown event, or output steps so far apart that a pulse falls between two of them.
@@ -76,7 +83,24 @@ def event_targets(
         first, stop = np.searchsorted(at, time + np.array(PULSE_S) - 5e-7)
         chosen = order[max(first, np.searchsorted(at, 0.0)) : stop]
         targets.reshape(-1, targets.shape[-1])[chosen, names.index(name)] = times.ravel()[chosen] - time
+    for column, name in enumerate(names):
+        press = name.removesuffix(RELEASE) + PRESS
+        if name.endswith(RELEASE) and press in names:
+            release = targets[..., column]
+            held = _held(targets[..., names.index(press)] > 0, release > 0)
+            release[~held & (release == 0)] = NOT_HELD
     return targets
+
+
+def _held(press: Bool[np.ndarray, "window step"], release: Bool[np.ndarray, "window step"]) -> np.ndarray:
+    """Steps in which a finger is held down, as far as its window shows."""
+    last = []
+    for pulse, after in ((press, 0), (release, AFTER_RELEASE + 1)):
+        starts = pulse & ~np.pad(pulse, ((0, 0), (1, 0)))[:, :-1]
+        at = np.where(starts, np.arange(pulse.shape[1]), -1)
+        at = np.pad(at, ((0, 0), (after, 0)), constant_values=-1)[:, : pulse.shape[1]]
+        last.append(np.maximum.accumulate(at, axis=1))
+    return last[0] > last[1]
 
 
 def labels_of(targets: Float[np.ndarray, "window step column"], names: Sequence[str]) -> list[tuple[str, float]]:

@@ -62,12 +62,10 @@ class SignalSequence:
         if not np.isfinite(x).all():
             raise DataError(f"sequence {self.name}: x holds NaN or infinity; repair or cut out these samples")
         check_events(self.events or (), f"sequence {self.name}: ")
-        for what, n_axes, kind in (("frames", 2, "f"), ("frame_labels", 1, "iu")):
+        for what, axes, kind in (("frames", ("frame", "value"), "f"), ("frame_labels", ("frame",), "iu")):
             values = getattr(self, what)
-            if values is not None and (values.ndim != n_axes or values.dtype.kind not in kind or not len(values)):
-                raise DataError(
-                    f"sequence {self.name}: {what} have {n_axes} axes and are not empty; got {_shape(values)}"
-                )
+            if values is not None and (values.ndim != len(axes) or values.dtype.kind not in kind or not len(values)):
+                raise DataError(f"sequence {self.name}: {what} must be [{', '.join(axes)}], got {_shape(values)}")
         if (self.frames is not None or self.frame_labels is not None) and not (self.frame_rate or 0) > 0:
             raise DataError(f"sequence {self.name}: frames need a frame_rate in Hz, got {self.frame_rate!r}")
         if self.frames is not None and self.frame_labels is not None and len(self.frames) != len(self.frame_labels):

@@ -86,12 +86,15 @@ def event_scores(
 
 
 @checked
-def event_table(streams: Mapping[str, Sequence[Stream]], collar_s: tuple[Seconds, Seconds] = COLLAR_S) -> ScoreTable:
+def event_table(
+    streams: Mapping[str, Sequence[Stream]], collar_s: tuple[Seconds, Seconds] = COLLAR_S, gestures: Sequence[str] = ()
+) -> ScoreTable:
     """Count the events of several users. Each recording is matched separately, so their order has no effect.
 
     Args:
         streams: For each user, the recordings: (labels, events, duration in s).
         collar_s: How long before and after a label its event may come, in s; both limits included.
+        gestures: Gestures that have a row even if they do not occur.
 
     Returns:
         The counts of each user, with the scores that `event_scores` explains.
@@ -110,7 +113,7 @@ def event_table(streams: Mapping[str, Sequence[Stream]], collar_s: tuple[Seconds
     if empty or not streams:
         raise ScoreError(f"no recordings of {', '.join(empty) or 'any user'}; expected (labels, events, duration_s)")
     named = {name for recordings in streams.values() for one in recordings for part in one[:2] for name, _ in part}
-    classes = tuple(sorted(named))
+    classes = tuple(sorted(named | {*gestures}))
     rows = []
     for recordings in streams.values():
         parts = [_stream_counts(*one, collar_s, classes) for one in recordings]

@@ -5,7 +5,7 @@ resample. Trials of one repetition are not independent, so metrics of classes gi
 (docs/statistics.md §5.1).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -19,12 +19,12 @@ from emg_lens.validation import short
 OutputKind = Literal["classes", "values", "frames", "events", "tokens"]
 """The output of a model for one trial: class scores `[class]`, numbers of the targets' shape, numbers at each time
 step, events with times, or a sequence of symbols."""
-Repetitions = Literal["weighted", "pooled", "ignored"]
+Repetitions = Literal["weighted", "pooled", "ignored", "joined"]
 Predictions = Float[np.ndarray, "trial *output"]
 Targets = Shaped[np.ndarray, " *target"]
 Counts = Float[np.ndarray, "trial part"]
 Scores = Bool[np.ndarray, " trial"] | Float[np.ndarray, " trial"]
-CountFunction = Callable[[np.ndarray, np.ndarray], Counts | Scores]
+CountFunction = Callable[..., Counts | Scores]
 
 
 class MetricError(EmgLensError, ValueError):
@@ -43,14 +43,16 @@ class Metric:
     Attributes:
         name: Name in study files and column in tables.
         function: From outputs and targets, one score per trial `[trial]` (the metric is their mean), or several counts
-            per trial `[trial, part]`, which `value` combines.
+            per trial `[trial, part]`, which `value` combines. With `repetitions="joined"`, from the outputs and targets
+            of all windows of one recording, and the names of the outputs, to counts `[part]`.
         kind: Kind of output that the metric scores.
         value: From summed counts `[..., part]` to the metric `[...]`; default, the mean of the scores.
         better: Whether higher or lower values are better.
         unit: `"fraction"` (0 to 1, reported in percentage points), `"nat"`, `"target"` (the unit of the targets) or
             `""` (no unit).
         repetitions: How trials of one repetition count. `"weighted"`: each repetition has the same weight. `"pooled"`:
-            their mean log-probabilities count as one trial. `"ignored"`: each trial has the same weight.
+            their mean log-probabilities count as one trial. `"ignored"`: each trial has the same weight. `"joined"`:
+            they are windows of one recording, which is scored as a whole.
         chance: From targets, trial weights and the number of outputs to the value that guessing reaches; None where
             this value is not known.
     """
@@ -77,6 +79,7 @@ class Metric:
         targets: Targets,
         repetition_id: Int[np.ndarray, " trial"] | None = None,
         weights: Float[np.ndarray, " trial"] | None = None,
+        names: Sequence[str] = (),
     ) -> Counts:
         """Count each trial. `value` of the sum over any set of whole repetitions is the metric of this set.
 
@@ -86,9 +89,12 @@ class Metric:
             repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
             weights: Weight of each trial; default, `repetition_weights`. Give the weights of the whole table to count a
                 part of it. Only metrics with `repetitions="weighted"` use them.
+            names: Names of the outputs. Only metrics with `repetitions="joined"` use them.
         """
         if self.kind in CHECKS:
             CHECKS[self.kind](outputs, targets)
+        if self.repetitions == "joined":
+            return self._joined(outputs, targets, repetition_id, names)
         if self.repetitions == "pooled" and repetition_id is not None:
             pooled, classes, first = pool_repetitions(outputs, targets, repetition_id)
             rows = self._table(pooled, classes)
@@ -102,6 +108,17 @@ class Metric:
         if weights.shape != (len(outputs),) or not (weights >= 0).all():
             raise MetricError(f"weights are {short(weights)}; expected one number of 0 or more for each trial")
         return table * weights[:, None]
+
+    def _joined(
+        self, outputs: Predictions, targets: Targets, repetition_id: np.ndarray | None, names: Sequence[str]
+    ) -> Counts:
+        """Count each recording. Its first window holds the counts, and its other windows have none."""
+        of = np.arange(len(outputs)) if repetition_id is None else repetition_id
+        recordings, first = np.unique(of, return_index=True)
+        rows = [self.function(outputs[of == one], targets[of == one], names) for one in recordings]
+        table = np.zeros((len(outputs), len(rows[0])))
+        table[first] = rows
+        return table
 
     def _table(self, outputs: np.ndarray, targets: np.ndarray) -> Counts:
         counts = self.function(outputs, targets)
@@ -122,7 +139,7 @@ def add_metric(
     value: Callable[[np.ndarray], np.ndarray] = weighted_mean,
     better: Literal["higher", "lower"] = "higher",
     unit: str = "",
-    repetitions: Literal["weighted", "pooled", "ignored"] = "weighted",
+    repetitions: Repetitions = "weighted",
     chance: Callable[[np.ndarray, np.ndarray, int], float] | None = None,
 ) -> Callable[[CountFunction], CountFunction]:
     """Register the decorated function as a metric. The arguments are the fields of `Metric`.

@@ -12,7 +12,11 @@ from emg_lens.validation import checked
 
 @checked
 def measure(
-    names: Sequence[str], outputs: Predictions, targets: Targets, repetition_id: Int[np.ndarray, " trial"] | None = None
+    names: Sequence[str],
+    outputs: Predictions,
+    targets: Targets,
+    repetition_id: Int[np.ndarray, " trial"] | None = None,
+    output_names: Sequence[str] = (),
 ) -> dict[str, float]:
     """Compute several metrics of the same trials.
 
@@ -21,6 +25,7 @@ def measure(
         outputs: Outputs of the model: class logits `[trial, class]`, or values of the shape of the targets.
         targets: Class index of each trial `[trial]`, or values `[trial, target]`.
         repetition_id: Repetition that each trial was cut from; default: every trial is a separate repetition.
+        output_names: Names of the outputs. Metrics of events find presses and releases by their names.
 
     Returns:
         Value of each metric, by its name; NaN where it is undefined.
@@ -52,7 +57,9 @@ def measure(
     values = {}
     for metric in metrics:
         try:
-            values[metric.name] = float(metric.value(metric.counts(outputs, targets, repetition_id).sum(0)))
+            values[metric.name] = float(
+                metric.value(metric.counts(outputs, targets, repetition_id, names=output_names).sum(0))
+            )
         except MetricError as error:
             raise MetricError(f"metric {metric.name!r}: {error}") from None
     return values

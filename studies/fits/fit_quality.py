@@ -40,12 +40,13 @@ def quality_table(prepared: PreparedFit, scratch: Path | None) -> pd.DataFrame:
     for name, values in outputs.items():
         mine = prepared.in_own_units(values)
         for subject, is_of in of_subject:
-            scores = _scores(facts["metrics"], kind, mine[is_of], prepared.targets[is_of], tested.repetition_id[is_of])
+            some = mine[is_of], prepared.targets[is_of], tested.repetition_id[is_of]
+            scores = _scores(facts["metrics"], kind, *some, facts["outputs"])
             rows.append({"subject": subject, "model": name, **scores})
     fitted = sweep(model, train.x, [], executor=reproducible_executor(model), scratch=scratch).logits[BASELINE].numpy()
     repetition = pd.MultiIndex.from_arrays([trained.subject, trained.repetition_id]).factorize()[0]
     own = prepared.in_own_units
-    scores = _scores(facts["metrics"], kind, own(fitted), own(targets), repetition)
+    scores = _scores(facts["metrics"], kind, own(fitted), own(targets), repetition, facts["outputs"])
     return pd.DataFrame([*rows, {"subject": None, "model": TRAIN, **scores}])
 
 
@@ -55,13 +56,14 @@ def _scores(
     outputs: Float[np.ndarray, "trial *output"],
     targets: Shaped[np.ndarray, "trial *target"],
     repetition_id: Shaped[np.ndarray, " trial"],
+    names: list[str],
 ) -> Mapping[str, float]:
     """Compute the metrics of the study, and all others of this kind that are defined for these outputs."""
-    values = measure(metrics, outputs, targets, repetition_id)
+    values = measure(metrics, outputs, targets, repetition_id, names)
     for name in METRICS.names():
         try:
             if name not in values and METRICS[name].kind == kind:
-                values |= measure([name], outputs, targets, repetition_id)
+                values |= measure([name], outputs, targets, repetition_id, names)
         except Exception:  # noqa: BLE001 - the study does not ask for this metric, so it need not be defined
             continue
     return values

@@ -192,7 +192,7 @@ def score(
         mine = (trials["subject"] == subject).to_numpy()
         repetition_id = trials.loc[mine, "repetition_id"].to_numpy()
         rows = slice(None) if mine.all() else mine  # a slice does not copy the outputs
-        values = pd.DataFrame([measure(metrics, out[rows], targets[rows], repetition_id) for out in outputs])
+        values = pd.DataFrame([measure(metrics, out[rows], targets[rows], repetition_id, names) for out in outputs])
         table = pd.concat([about, values], axis=1)
         table.insert(0, "subject", subject)
         table["n_test"] = int(mine.sum())

@@ -60,7 +60,7 @@ class FitTrials:
     def y(self, part: TrialSet, objective: Objective) -> Shaped[torch.Tensor, "trial *target"]:
         """Return the targets of the objective; numbers are standardized, classes are not."""
         targets = objective.targets(part)
-        if self.targets is None or objective.kind != "values":
+        if objective.kind != "values" or self.targets is None:
             return targets
         return torch.from_numpy(self.targets.apply(targets.numpy()))
 
