@@ -21,7 +21,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="emg-lens-tests-")  # wha
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it does not wait for
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-CHECKED = ["emg_lens.lens", "emg_lens.models", "emg_lens.scoring", "emg_lens.training"]
+CHECKED = ["emg_lens.decoding", "emg_lens.lens", "emg_lens.models", "emg_lens.scoring", "emg_lens.training"]
 
 jaxtyping.install_import_hook(CHECKED, "shape_checks.check_shapes")
 

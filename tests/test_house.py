@@ -20,7 +20,7 @@ FOLDERS = {"emg_lens.hooks": ROOT / "hooks", "emg_lens.studies": ROOT / "studies
 FLOORS = (
     ("errors", "layout", "memory", "registry", "validation"),
     ("io", "scoring"),
-    ("data", "hooks"),
+    ("data", "decoding", "hooks"),
     ("lens",),
     ("models",),
     ("training",),

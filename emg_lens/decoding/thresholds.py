@@ -1,0 +1,273 @@
+"""Thresholds at which conditions raise equally many false alarms (docs/events-and-text.md §2.3).
+
+A cut that lowers all logits lowers the number of events, right and false ones. At a fixed threshold this looks like a
+loss of information. At equal false alarms it does not.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from emg_lens.decoding.events import DEBOUNCE_S, THRESHOLD, Rises, Threshold, check_threshold, find_rises
+from emg_lens.scoring.condition_scores import ConditionScores, check_baseline
+from emg_lens.scoring.detection import Duration, Stream, event_table
+from emg_lens.scoring.event_matching import COLLAR_S, Events, ScoreError, Seconds, Timed, align, in_time
+from emg_lens.validation import checked
+
+LabelledTimes = tuple[Events, np.ndarray, Duration]
+"""Labels, time of each step `[step]` in s, and duration in s of one recording."""
+PerHour = Annotated[float, Field(ge=0)]
+MOST_CANDIDATES, SCAN_RATIO = 1000, 1.1
+"""Up to this number of candidates, all are tried. Otherwise the ratio of the numbers of peaks above two thresholds
+that are tried one after the other."""
+
+
+@dataclass(frozen=True)
+class MatchedThreshold:
+    """A threshold that was chosen for a rate of false alarms.
+
+    Attributes:
+        threshold: The threshold; NaN if there is none.
+        false_per_hour: False alarms per hour at this threshold.
+        target_per_hour: The rate that was asked for.
+        reason: Why there is no threshold; empty if there is one.
+    """
+
+    threshold: float
+    false_per_hour: float
+    target_per_hour: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class EventComparison:
+    """Events of several conditions, scored twice.
+
+    Attributes:
+        fixed: Scores with the same threshold for all conditions.
+        matched: Scores with a threshold for each condition, at equal false alarms; NaN where there is none.
+        thresholds: One row a condition: the fields of `MatchedThreshold`.
+    """
+
+    fixed: ConditionScores
+    matched: ConditionScores
+    thresholds: pd.DataFrame
+
+
+@checked
+def matched_threshold(
+    recordings: Sequence[LabelledTimes],
+    probabilities: Sequence[np.ndarray],
+    names: Sequence[str],
+    false_per_hour: PerHour,
+    debounce_s: Seconds = DEBOUNCE_S,
+    collar_s: tuple[Seconds, Seconds] = COLLAR_S,
+) -> MatchedThreshold:
+    """Find the threshold at which a model raises at most a given number of false alarms per hour.
+
+    The number of false alarms can change only at the probabilities that occur, so only these are candidates. The
+    search goes down from the highest one until the rate is too high. The result is the candidate just above: it has at
+    most the given rate, and the next lower candidate has more. Far below, where events merge because the probability
+    never falls under the threshold, the rate can fall again; this part is not used. More than 1,000 candidates are
+    first tried at growing distances, and then by bisection.
+
+    Args:
+        recordings: Labels, time of each step in s, and duration in s of each recording.
+        probabilities: Probability of each gesture in each recording, `[step, class]`.
+        names: Name of each gesture.
+        false_per_hour: The rate of false alarms, over all recordings together.
+        debounce_s: As in `decode_events`.
+        collar_s: How long before and after a label its event may come, in s; both limits included.
+
+    Returns:
+        The threshold. It is NaN, with the reason, if the model raises fewer false alarms at every threshold. It is
+        above all probabilities, so that nothing is detected, if the highest one is a false alarm too many.
+
+    Raises:
+        ArgumentError: Values are no probabilities, or do not belong to the recordings.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens.decoding import matched_threshold
+        >>> probabilities = np.array([[0.0], [0.5], [0.0], [0.2], [0.0], [0.1]])
+        >>> recording = ([("tap", 1.0)], np.arange(6.0), 3600.0)
+        >>> matched_threshold([recording], [probabilities], ["tap"], false_per_hour=1.0).threshold
+        0.2
+    """
+    return _search(_Searched.of(recordings, probabilities, names, debounce_s, collar_s), false_per_hour)
+
+
+@checked
+def score_event_conditions(
+    recordings: Mapping[str, Sequence[LabelledTimes]],
+    probabilities: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
+    names: Sequence[str],
+    baseline: str = "baseline",
+    threshold: Threshold = THRESHOLD,
+    false_per_hour: PerHour | None = None,
+    debounce_s: Seconds = DEBOUNCE_S,
+    collar_s: tuple[Seconds, Seconds] = COLLAR_S,
+) -> EventComparison:
+    """Score the events of several conditions at one threshold, and at thresholds with equal false alarms.
+
+    Args:
+        recordings: For each user, the recordings: labels, time of each step in s, duration in s.
+        probabilities: For each condition and user, the probabilities of each recording, `[step, class]`.
+        names: Name of each gesture.
+        baseline: The condition with the intact model.
+        threshold: Threshold of all conditions in `fixed`.
+        false_per_hour: Rate of false alarms in `matched`. Default: the rate of the baseline at `threshold`. The
+            threshold of the baseline is searched in the same way as the others.
+        debounce_s: As in `decode_events`.
+        collar_s: How long before and after a label its event may come, in s; both limits included.
+
+    Returns:
+        The counts of each condition and user, with the scores of `event_scores`, and the thresholds. A condition
+        without a matched threshold has NaN in `matched`; its row of `thresholds` says why, and `fixed` shows its
+        misses.
+
+    Raises:
+        ArgumentError: Values are no probabilities, or do not belong to the recordings.
+        ScoreError: The baseline is missing, or a condition has other users.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens.decoding import score_event_conditions
+        >>> recordings = {"u1": [([("tap", 1.0)], np.arange(4.0), 4.0)]}
+        >>> intact = np.array([[0.0], [0.9], [0.0], [0.4]])
+        >>> outputs = {"baseline": {"u1": [intact]}, "half": {"u1": [intact / 2]}}
+        >>> scored = score_event_conditions(recordings, outputs, ["tap"])
+        >>> [part.to_frame()["false_per_hour"].to_dict() for part in (scored.fixed, scored.matched)]
+        [{'baseline': 900.0, 'half': 0.0}, {'baseline': 900.0, 'half': 900.0}]
+        >>> scored.thresholds["threshold"].to_dict()
+        {'baseline': 0.4, 'half': 0.2}
+    """
+    check_baseline(baseline, probabilities)
+    check_threshold(threshold)
+    searched = {}
+    for condition, outputs in probabilities.items():
+        if set(outputs) != set(recordings) or any(len(outputs[u]) != len(recordings[u]) for u in recordings):
+            raise ScoreError(f"condition {condition!r} has other users or recordings; expected those of `recordings`")
+        flat = [one for parts in recordings.values() for one in parts]
+        arrays = [one for user in recordings for one in outputs[user]]
+        searched[condition] = _Searched.of(flat, arrays, names, debounce_s, collar_s)
+    intact = searched[baseline]
+    rate = intact.false_alarms(threshold) / intact.hours if false_per_hour is None else false_per_hour
+    matched = {condition: _search(one, rate) for condition, one in searched.items()}
+    found = {name: one.threshold for name, one in matched.items()}
+    return EventComparison(
+        _scored(recordings, searched, dict.fromkeys(searched, threshold), baseline, names, collar_s),
+        _scored(recordings, searched, found, baseline, names, collar_s),
+        pd.DataFrame([vars(one) for one in matched.values()], index=pd.Index(matched, name="condition")),
+    )
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """Recordings with everything that counting false alarms at many thresholds needs."""
+
+    rises: list[Rises]
+    labels: list[Timed]
+    numbers: np.ndarray
+    hours: float
+    debounce_us: int
+    collar_s: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        recordings: Sequence[LabelledTimes],
+        probabilities: Sequence[np.ndarray],
+        names: Sequence[str],
+        debounce_s: float,
+        collar_s: tuple[float, float],
+    ) -> "_Searched":
+        if not recordings or len(recordings) != len(probabilities):
+            raise ScoreError(
+                f"{len(recordings)} recordings and {len(probabilities)} arrays of probabilities; expected one array for"
+                " each recording, and at least one"
+            )
+        rises = [find_rises(one, times, names) for one, (_, times, _) in zip(probabilities, recordings, strict=True)]
+        known = {*names, *(name for labels, _, _ in recordings for name, _ in labels)}
+        numbers = {name: number for number, name in enumerate(sorted(known))}
+        labels = [in_time(labels, numbers) for labels, _, _ in recordings]
+        hours = sum(duration for _, _, duration in recordings) / 3600
+        return cls(rises, labels, np.array([numbers[n] for n in names]), hours, round(debounce_s * 1e6), collar_s)
+
+    def false_alarms(self, threshold: float, at_least: int = 0) -> int:
+        """Count events without a label. If there are fewer than `at_least` events, return the number of events."""
+        kept = [one.kept(threshold, self.debounce_us) for one in self.rises]
+        n = sum(map(len, kept))
+        if n < at_least:
+            return n
+        for rises, labels, chosen in zip(self.rises, self.labels, kept, strict=True):
+            pairs = align(labels, rises.events(chosen, self.numbers), self.collar_s, events_first=True)
+            n -= sum(None not in pair for pair in pairs)
+        return n
+
+
+def _search(searched: _Searched, per_hour: float) -> MatchedThreshold:
+    target = math.floor(per_hour * searched.hours + 1e-6)
+    values = np.concatenate([part for one in searched.rises for part in (one.low, one.high)])
+    candidates = np.unique(values[values > 0])
+    above_all = float(np.nextafter(candidates.max(initial=0.0), 2))
+    good, reached, most, bad = above_all, math.nan if target else above_all, 0, None
+    for level in _levels(searched, candidates):
+        false = searched.false_alarms(level, at_least=target)
+        if false > target:
+            bad = level
+            break
+        good, most = level, max(most, false)
+        reached = level if false == target else reached
+    if bad is not None:
+        between = [bad, *candidates[(bad < candidates) & (candidates < good)].tolist(), good]
+        low, high = 0, len(between) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            too_many = searched.false_alarms(between[middle], at_least=target) > target
+            low, high = (middle, high) if too_many else (low, middle)
+        reached = between[high]
+    if math.isnan(reached):
+        largest = most / searched.hours
+        reason = f"no threshold has {per_hour:.6g} false alarms per hour; the largest rate is {largest:.6g}"
+        return MatchedThreshold(math.nan, math.nan, per_hour, reason)
+    return MatchedThreshold(reached, searched.false_alarms(reached) / searched.hours, per_hour)
+
+
+def _levels(searched: _Searched, candidates: np.ndarray) -> list[float]:
+    """Return the thresholds to try, from the highest: all candidates, or peaks at growing distances."""
+    if len(candidates) <= MOST_CANDIDATES:
+        return candidates[::-1].tolist()
+    peaks = np.sort(np.concatenate([one.high[one.peak & (one.high > 0)] for one in searched.rises]))[::-1]
+    steps = 1 + math.ceil(math.log(len(peaks)) / math.log(SCAN_RATIO))
+    at = np.rint(np.geomspace(1, len(peaks), steps)).astype(int) - 1
+    return list(dict.fromkeys(peaks[at].tolist()))
+
+
+def _scored(
+    recordings: Mapping[str, Sequence[LabelledTimes]],
+    searched: Mapping[str, _Searched],
+    thresholds: Mapping[str, float],
+    baseline: str,
+    names: Sequence[str],
+    collar_s: tuple[float, float],
+) -> ConditionScores:
+    """Count the events of each condition at its threshold; NaN where it has none."""
+    streams: dict[str, list[Stream]] = {}
+    for condition, one in searched.items():
+        rises = iter(one.rises)
+        for user, parts in recordings.items():
+            streams[f"{condition}/{user}"] = [
+                (labels, next(rises).named(names, times, thresholds[condition], one.debounce_us), duration)
+                for labels, times, duration in parts
+            ]
+    table = event_table(streams, collar_s)
+    undefined = np.repeat([math.isnan(thresholds[condition]) for condition in searched], len(recordings))
+    for values in table.counts.values():
+        values[undefined] = np.nan
+    return ConditionScores(table, tuple(searched), tuple(recordings), baseline)
