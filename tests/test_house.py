@@ -20,8 +20,8 @@ FOLDERS = {"emg_lens.hooks": ROOT / "hooks", "emg_lens.studies": ROOT / "studies
 FLOORS = (
     ("errors", "layout", "memory", "registry", "validation"),
     ("io", "scoring"),
-    ("data", "decoding", "hooks"),
-    ("lens",),
+    ("data", "hooks"),
+    ("decoding", "lens"),
     ("models",),
     ("training",),
     ("sweeps",),
