@@ -19,9 +19,11 @@ from .registry import (
 from .segment import Segment
 from .sequences import SequenceSet, SignalSequence, sequence_leakage
 from .sources.simulated.gesture_streams import simulated_gestures
+from .sources.simulated.speech import simulated_speech
 from .splits import BlockSplit, RepetitionSplit, SubjectSplit
 from .standardization import InputStatistics, TargetStatistics
 from .trials import TrialSet
+from .utterances import frame_trials, text_trials
 from .windowing import OutputSteps, Windowing
 
 __all__ = [
@@ -51,13 +53,16 @@ __all__ = [
     "data_fingerprint",
     "dataset_names",
     "describe_dataset",
+    "frame_trials",
     "leakage_report",
     "load_dataset",
     "load_trials",
     "preprocess",
     "register",
     "simulated_gestures",
+    "simulated_speech",
     "sequence_leakage",
     "subjects",
+    "text_trials",
     "write_corpus",
 ]
