@@ -12,8 +12,9 @@ def torch_encoder(blocks: Sequence[Any], norm_first: bool = False) -> nn.Transfo
     """torch's encoder, in the blocks' precision. In eval mode torch would take a path of its own past a mask."""
     d_model, n_heads, block = blocks[0].attn.b_O.numel(), blocks[0].attn.W_Q.shape[0], blocks[0]
     layer = nn.TransformerEncoderLayer(
-        d_model, n_heads, block.mlp.b_in.numel(), 0.0, "gelu", block.ln1.eps, batch_first=True, norm_first=norm_first
-    )
+        d_model, n_heads, block.mlp.b_in.numel(), 0.0, block.mlp.act_fn, block.ln1.eps, batch_first=True,
+        norm_first=norm_first,
+    )  # fmt: skip
     encoder = nn.TransformerEncoder(layer, len(blocks), enable_nested_tensor=False).to(block.attn.b_O.dtype)
     with torch.no_grad():
         for mine, theirs in zip(blocks, encoder.layers, strict=True):

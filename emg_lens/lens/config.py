@@ -5,13 +5,15 @@ Field names are those that TransformerLens's utilities read from `model.cfg`.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from emg_lens.hooks import EdgeSet, flow, lag, none, parse_edges
+from emg_lens.hooks import EdgeSet, flow, lag, none, parse_edges, positions
 from emg_lens.layout import TokenLayout
 from emg_lens.validation import ArgumentError, OutputCount, check_fields
 
@@ -115,8 +117,8 @@ class EncoderConfig(SignalConfig):
         embedding: `"dedicated"` = one linear map per channel (IsoNet), `"shared"` = one map for all channels.
         cls_token: Whether there is a learned CLS token at position 0.
         positions: How positions enter: learned or sinusoidal vectors, added to the embeddings; rotary, over the
-            position (`"rotary"`) or over the patch of a channel (`"rotary_time"`); a learned vector per distance in
-            time, added to the keys (`"relative"`); or `"none"`.
+            position (`"rotary"`) or over the patch of a channel (`"rotary_time"`); a vector per head and distance in
+            time, whose product with the query is added to the score (`"relative"`); or `"none"`.
         norm: `"post"` = LayerNorm after each residual sum, without a final norm; `"pre"` = before each sub-layer, with
             a final norm.
         readout: What the logits are computed from: `"cls"` = the CLS position; `"mean"` = the mean of all others;
@@ -141,7 +143,10 @@ class EncoderConfig(SignalConfig):
         drop_tail: Whether samples after the last complete patch are ignored; otherwise such trials are refused.
         attention_dir: `"causal"` = tokens attend only to tokens of their own time and of earlier times; CLS attends to
             all tokens, and no token attends to CLS. The other edges do not exist, like `masked_edges`.
-        relative_reach: Largest distance in time with its own vector (`positions="relative"`).
+        relative_reach: Distance in time from which edges do not exist, like `masked_edges`; each smaller distance has
+            a vector (`positions="relative"`).
+        train_positions: Whether the vectors of learned or relative positions are trained. False = they keep their
+            random initial values.
 
     Example:
         >>> from emg_lens import EncoderConfig
@@ -176,6 +181,7 @@ class EncoderConfig(SignalConfig):
     drop_tail: bool = False
     attention_dir: AttentionDirection = "bidirectional"
     relative_reach: PositiveInt = 100
+    train_positions: bool = True
 
     # Read by TransformerLens's utilities. Not fields, and never saved: switches of a running model.
     model_name = "biosignal-encoder"
@@ -221,17 +227,32 @@ class EncoderConfig(SignalConfig):
                 f"n_samples={self.n_samples} gives {self.n_patches} time step; attention_dir='causal' needs two or"
                 " more: set patch_samples to a smaller number, or give longer windows"
             )
+        if self.positions == "relative" and not self.has_times and self.n_ctx > self.relative_reach:
+            raise ArgumentError(
+                f"relative_reach={self.relative_reach} for {self.n_ctx} tokens without times; expected at least"
+                f" {self.n_ctx}, or patches: set patch_samples"
+            )
         self._permanent_mask = parse_edges(self.masked_edges) if self.masked_edges else none()
 
     @property
     def permanent_mask(self) -> EdgeSet:
-        """The edges in `masked_edges`; in a causal model, also edges from later patches or CLS to a token."""
-        if self.attention_dir == "bidirectional":
-            return self._permanent_mask
-        forbidden = lag(1 - self.n_patches, -1)
-        for name in self.modalities if self.cls_token else ():
-            forbidden = forbidden | flow("cls", name)  # CLS contains information from later times
-        return forbidden if self._permanent_mask == none() else self._permanent_mask | forbidden
+        """All edges that the model does not have: `masked_edges`, and those that it cannot have by its design.
+
+        These are in a causal model edges from later patches or CLS to a token, and with relative positions edges over
+        a distance of `relative_reach` or more.
+        """
+        absent = [] if self._permanent_mask == none() else [self._permanent_mask]
+        if self.attention_dir == "causal":
+            absent.append(lag(1 - self.n_patches, -1))
+            # CLS contains information from later times
+            absent += [flow("cls", name) for name in self.modalities if self.cls_token]
+        if self.positions == "relative" and self.has_times:
+            reach, last = self.relative_reach, self.n_patches - 1
+            absent += [lag(reach, last), lag(-last, -reach)] if last >= reach else []
+            if self.cls_token and last >= reach - 1:  # CLS is one patch before the first
+                far = [place for place, patch in enumerate(self.layout.patch) if patch >= reach - 1]
+                absent += [positions(dest=["cls"], src=far), positions(dest=far, src=["cls"])]
+        return reduce(or_, absent) if absent else none()
 
     has_times = property(lambda self: self.patch_samples is not None, doc="Whether each token belongs to a time.")
     rotates = property(lambda self: self.positions in ("rotary", "rotary_time"), doc="Whether positions are rotary.")
@@ -249,7 +270,9 @@ class EncoderConfig(SignalConfig):
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output for one trial; without a readout, shape of the residual stream."""
-        return super().output_shape if self.has_readout else (self.n_ctx, self.d_model)
+        if not self.has_readout:
+            return self.n_ctx, self.d_model
+        return (self.n_ctx, self.n_classes) if self.readout == "each" else super().output_shape
 
     @property
     def n_weights(self) -> int:

@@ -58,12 +58,17 @@ class SignalModel(
         auxiliary_parameters: Beginning of the parameter names of a second head that only training uses; `""` = there is
             none. A model with two heads returns `(outputs, auxiliary outputs)` for `return_type="both"`.
         head_parameters: Prefixes of the names of head parameters; `()` = not declared.
+        not_saved: What this object computes and saved files would not contain; `save_pretrained` then refuses.
+        one_by_one: Whether `torch.vmap` cannot map a step of its training (running statistics of a batch, recurrent
+            kernels). Such models cannot be fitted as a cohort.
     """
 
     cfg: SignalConfig
     layout: TokenLayout
     auxiliary_parameters: str = ""
     head_parameters: tuple[str, ...] = ()
+    not_saved: str = ""
+    one_by_one: bool = False
 
     def __init__(self, config: SignalConfig) -> None:
         super().__init__()
@@ -141,6 +146,11 @@ class SignalModel(
             raise ModelFileError(f"{place}: {missing}cannot be loaded as {cls.__name__} ({reason[:300]})") from None
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        if self.not_saved:
+            raise ModelFileError(
+                f"saved files would not contain the {self.not_saved} of this model; save the original model, and call"
+                " quantised again after from_pretrained"
+            )
         about = json.dumps({"config": self._config_content(), "checksum": PLACEHOLDER})
         with replacing_with_checksum(save_directory / WEIGHTS_FILE) as partial:
             save_model(self, str(partial), {ABOUT: about})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 
+from emg_lens.hooks.hook_points import needs_scores
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, has_hook
 from emg_lens.models import mixing
@@ -74,11 +76,12 @@ def _pairs(x: Float[Tensor, "*batch d_head"]) -> Tensor:
 
 
 class RelativeKeys(nn.Module):
-    """Relative positions (Shaw et al. 2018, §3.2): a learned vector per head and distance in time, added to the keys.
+    """Relative positions: the product of the query and a vector per head and distance, added to the score.
 
-    `W_rel [head, distance, d_head]` has the distances src - dest from -reach to reach; larger ones count as the
-    largest. Time is the patch of a channel or a modality, or the position if tokens have no patch; CLS is before the
-    first.
+    Other than in Shaw et al. (2018, §3.2), the product is not divided by √d_head (docs/tinymyo-model.md §9.4).
+    `W_rel [head, distance, d_head]` has the distances src - dest from 1 - reach to reach - 1; edges over larger
+    distances do not exist (`cfg.permanent_mask`). Time is the patch of a channel or a modality, or the position if
+    tokens have no patch; CLS is one patch before the first.
     """
 
     mixes_only_by_attention = True
@@ -89,9 +92,10 @@ class RelativeKeys(nn.Module):
         super().__init__()
         reach = cfg.relative_reach
         index = torch.tensor(cfg.layout.patch) if cfg.has_times else torch.arange(cfg.n_ctx)
-        distance = (index[None, :] - index[:, None]).clamp(-reach, reach) + reach
+        distance = (index[None, :] - index[:, None]).clamp(1 - reach, reach - 1) + reach - 1
         self.register_buffer("distance", distance, persistent=False)
-        self.W_rel = nn.Parameter(torch.empty(cfg.n_heads, 2 * reach + 1, cfg.d_head))
+        vectors = torch.empty(cfg.n_heads, 2 * reach - 1, cfg.d_head)
+        self.W_rel = nn.Parameter(vectors, requires_grad=cfg.train_positions)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -99,9 +103,19 @@ class RelativeKeys(nn.Module):
         nn.init.normal_(self.W_rel, std=self.W_rel.shape[-1] ** -0.5)
 
     def forward(self, q: Float[Tensor, "batch head dest d_head"]) -> Float[Tensor, "batch head dest src"]:
-        """Compute the term that is added to q @ k; `q` may hold only the first positions."""
+        """Compute the term that is added to q @ k / √d_head; `q` may hold only the first positions."""
         products = torch.einsum("bhqe,hre->bhqr", q, self.W_rel)
         return products.gather(-1, self.distance[: q.shape[2]].expand(*q.shape[:2], -1, -1))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        given, own = state_dict.get(f"{prefix}W_rel"), self.W_rel.shape
+        if given is not None and given.shape == (own[0], own[1] + 2, own[2]):
+            args[-1].append(
+                f"{prefix}W_rel has {own[1] + 2} vectors per head, expected {own[1]}: an older version saved it, whose"
+                " relative positions computed something else; fit the model anew"
+            )
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Attention(nn.Module):
@@ -218,21 +232,20 @@ class Attention(nn.Module):
         """Mix values by attention."""
         dropout = self.cfg.dropout if self.training else 0.0
         permanent_mask = None if self.permanent_mask is None else self.permanent_mask[:, : q.shape[1]]
-        fused = not (self.computes_scores or self.has_empty_rows or has_hook(self.hook_attn_scores, self.hook_pattern))
+        fused = not (self.computes_scores or self.has_empty_rows or needs_scores(self))
         if fused and self.relative is None and self._mixes_by_position(q):
             return mixing.attend(q, k, v, permanent_mask, dropout)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if fused:
             allowed = None if permanent_mask is None else ~permanent_mask
             if self.relative is not None:
-                allowed = self.relative(q) / math.sqrt(self.cfg.d_head)
+                allowed = self.relative(q)
                 allowed = allowed if permanent_mask is None else allowed.masked_fill(permanent_mask, -torch.inf)
             z = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout)
         else:
-            scores = q @ k.transpose(-1, -2)
+            scores = q @ k.transpose(-1, -2) / math.sqrt(self.cfg.d_head)
             if self.relative is not None:
                 scores = scores + self.relative(q)
-            scores = scores / math.sqrt(self.cfg.d_head)
             if permanent_mask is not None:
                 scores = scores.masked_fill(permanent_mask, -torch.inf)
             pattern = self.hook_pattern(self.normalise(self.hook_attn_scores(scores)))

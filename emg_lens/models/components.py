@@ -133,7 +133,7 @@ class PosEmbed(nn.Module):
     def __init__(self, cfg: EncoderConfig) -> None:
         super().__init__()
         if cfg.positions == "learned":
-            self.W_pos = nn.Parameter(torch.empty(cfg.n_ctx, cfg.d_model))
+            self.W_pos = nn.Parameter(torch.empty(cfg.n_ctx, cfg.d_model), requires_grad=cfg.train_positions)
             self.reset_parameters()
         else:
             rate = torch.exp(-math.log(10000.0) * torch.arange(0, cfg.d_model, 2) / cfg.d_model)
@@ -275,7 +275,7 @@ class Block(nn.Module):
     def multiply_accumulates(self, n_tokens: int) -> int:
         """Count the multiplications of attention and MLP over `n_tokens` positions of one trial."""
         cfg, width = self.cfg, self.cfg.d_model
-        distances = 2 * cfg.relative_reach + 1 if cfg.positions == "relative" else 0
+        distances = 2 * cfg.relative_reach - 1 if cfg.positions == "relative" else 0
         return n_tokens * width * (4 * width + 2 * n_tokens + 2 * cfg.d_mlp + distances)
 
     @property

@@ -191,8 +191,8 @@ def _check_that_something_is_done(conditions: Sequence[Condition], planned: Swee
         raise EdgeError(f"conditions {without_edges[:5]} cut no edge of this model{where}; write none() to cut nothing")
     if masked_already:
         raise EdgeError(
-            f"conditions {masked_already[:5]} cut only edges that this {target.model} never had (it is causal, or has"
-            " masked_edges); leave them out for this model"
+            f"conditions {masked_already[:5]} cut only edges that this {target.model} never had (it is causal, has"
+            " masked_edges, or its relative positions do not reach so far); leave them out for this model"
         )
 
 

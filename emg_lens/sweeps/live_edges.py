@@ -51,7 +51,8 @@ def reach(
     Args:
         cut: The edges that are cut.
         readout: Positions of the last layer's output that reach the outputs.
-        permanent_mask: Edges that the model never had (a causal mask, `cfg.masked_edges`). They do not count as cut.
+        permanent_mask: Edges that the model never had (`cfg.masked_edges`, a causal mask, edges beyond the reach of
+            relative positions). They do not count as cut.
 
     Returns:
         The live positions of each layer, and the live cut edges.

@@ -260,6 +260,10 @@ def _check(
     if not models or len(set(counts.values())) > 1:
         raise ArgumentError(f"a cohort needs one model, batch and recipe per subject, got {counts}")
     first = models[0]
+    if getattr(first, "one_by_one", False):
+        raise ArgumentError(
+            f"torch.vmap cannot map a training step of {type(first).__name__}; fit the models one by one, with fit"
+        )
     for s, model in enumerate(models):
         if type(model) is not type(first) or replace(model.cfg, class_names=[]) != replace(first.cfg, class_names=[]):
             raise ArgumentError(

@@ -87,6 +87,7 @@ def run_fits_at_once(
 ) -> None:
     """Run fits of one architecture and recipe with all models in one stacked forward pass, for accelerators.
 
+    Models that `torch.vmap` cannot map are fitted one after the other.
     Without dropout, the weights equal the weights from `run_fit` up to rounding. With dropout, other units are dropped.
 
     Args:
@@ -99,6 +100,10 @@ def run_fits_at_once(
     memory, epochs = FitMemory(fits[0].spec.cohort, data), fits[0].recipe.epochs
     with memory.large_step():
         prepared = [prepare_fit(one, data, device) for one in fits]
+    if getattr(prepared[0].model, "one_by_one", False):
+        for k, (one, folder) in enumerate(zip(fits, folders, strict=True)):
+            run_fit(one, data, folder, device, lambda done, k=k: on_progress((k + done) / len(fits)))
+        return
     fraction = fitting_fraction(prepared[0])
     histories = fit_cohort(
         [one.model for one in prepared],

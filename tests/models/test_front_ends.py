@@ -1,4 +1,4 @@
-"""Causal attention, relative positions and the front ends of the fine-tuned models, against torch's own layers."""
+"""Causal attention and the front ends of the fine-tuned models, against torch's own layers."""
 
 import dataclasses
 
@@ -23,7 +23,8 @@ from emg_lens.training import TrainingRecipe, fit
 
 SMALL = {"d_model": 12, "n_heads": 2, "n_layers": 3, "d_mlp": 16}
 GESTURES = {"modalities": {"emg": 3}, "n_samples": 60, "n_classes": 4, "kernel_samples": 9, "stride": 5}
-SPEECH = {"modalities": {"emg": 3}, "n_samples": 61, "n_classes": 5, "relative_reach": 2}
+SPEECH = {"modalities": {"emg": 3}, "n_samples": 61, "n_classes": 5, "relative_reach": 6}
+GADDY = {"d_model": 768, "n_layers": 6, "n_heads": 8, "d_mlp": 3072, "act_fn": "relu", "qkv_bias": False}
 CAUSAL = {"attention_dir": "causal", "patch_samples": 5, "readout": "each", "cls_token": False}
 
 
@@ -138,28 +139,6 @@ def test_causal_needs_times(patch):
         encoder(patch_samples=patch)
 
 
-# --- relative positions -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("direction", ["causal", "bidirectional"])
-def test_relative_positions_are_vectors_in_the_keys(direction):
-    """Row by row, as Shaw et al. write it (equations 2, 4): q (k + a) over the root of d_head."""
-    model = encoder(positions="relative", relative_reach=2, attention_dir=direction)
-    x = inputs(model)
-    with torch.no_grad():
-        _, cache = model.run_with_cache(x)
-        torch.testing.assert_close(*both_paths(model, x), rtol=0, atol=1e-10)
-    attn, patch = model.blocks[1].attn, model.layout.patch
-    q, k, scores = cache["q", 1], cache["k", 1], cache["attn_scores", 1]
-    for dest in range(12):
-        for src in range(12):
-            ahead = max(-2, min(2, patch[src] - patch[dest]))
-            expected = (q[:, dest] * (k[:, src] + attn.relative.W_rel[:, ahead + 2])).sum(-1) / 6**0.5
-            if direction == "causal" and patch[src] > patch[dest]:
-                expected = torch.full_like(expected, -torch.inf)
-            torch.testing.assert_close(scores[:, :, dest, src], expected, rtol=0, atol=1e-10)
-
-
 # --- the two models ---------------------------------------------------------------------------------------
 
 
@@ -179,6 +158,22 @@ def test_gestures_equal_torchs_own_layers():
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("front_end", ["compressed", "residual"])
+def test_the_samples_of_each_step_are_where_the_grid_says(front_end):
+    model = make("tinymyo-gestures", front_end=front_end, n_samples=120)
+    first, every = model.cfg.step_grid
+    after = 3 * (2**model.cfg.n_halvings - 1) if front_end == "residual" else 0
+    tokens, x = model.embed(inputs(model, 1)), inputs(model, 1)
+    for sample in range(120):
+        later = x.clone()
+        later[..., sample] += 10
+        moved = ((model.embed(later) - tokens).abs().amax((0, 2)) > 1e-12).nonzero().ravel()
+        last_used = first + every * torch.arange(len(model.layout)) + after
+        expected = (last_used >= sample).nonzero()[0].item() if (last_used >= sample).any() else None
+        assert (moved[0].item() if len(moved) else None) == expected
+    assert len(range(first, 120, every)) == len(model.layout)
+
+
 @settings(max_examples=15, deadline=None)
 @given(step=st.integers(0, 10), seed=st.integers(0, 99))
 def test_no_output_depends_on_samples_after_its_step(step, seed):
@@ -191,14 +186,15 @@ def test_no_output_depends_on_samples_after_its_step(step, seed):
     assert moved[: step + 1].sum() == 0 and (step > 9 or (moved[step + 1 :] > 1e-6).all())
 
 
-def test_speech_equals_torchs_own_layers():
-    model = make("tinymyo-speech")
+@pytest.mark.parametrize("act_fn", ["gelu", "relu"])
+def test_speech_equals_torchs_own_layers(act_fn):
+    model = make("tinymyo-speech", act_fn=act_fn, relative_reach=8)
     x, made = inputs(model), model.embed.front_ends[0]
     theirs = nn.Sequential()
     for block in made.blocks:
         n_in, n_out = block.conv1.in_channels, block.conv1.out_channels
         inner = nn.Sequential(
-            nn.Conv1d(n_in, n_out, 3, 2, 1), nn.BatchNorm1d(n_out), nn.ReLU(),
+            nn.Conv1d(n_in, n_out, 3, 2, 1), nn.BatchNorm1d(n_out), nn.ReLU() if act_fn == "relu" else nn.GELU(),
             nn.Conv1d(n_out, n_out, 3, 1, 1), nn.BatchNorm1d(n_out),
         )  # fmt: skip
         outer = nn.Sequential(nn.Conv1d(n_in, n_out, 1, 2), nn.BatchNorm1d(n_out))
@@ -211,10 +207,10 @@ def test_speech_equals_torchs_own_layers():
     theirs = theirs.eval()
     with torch.no_grad():
         for block in model.blocks:
-            block.attn.relative.W_rel.zero_()  # torch has none; the test above checks them
+            block.attn.relative.W_rel.zero_()  # torch has none; test_relative_positions.py checks them
         hidden = x
         for inner, outer in theirs:
-            hidden = (inner(hidden) + outer(hidden)).relu()
+            hidden = getattr(F, act_fn)(inner(hidden) + outer(hidden))
         assert hidden.shape == (2, 12, 8) == (2, 12, len(model.layout))  # 61 -> 31 -> 16 -> 8
         stream = torch_encoder(model.blocks)(hidden.mT @ made.linear.weight.T + made.linear.bias)
         expected = stream @ model.unembed.W_U + model.unembed.b_U
@@ -225,9 +221,13 @@ def test_speech_equals_torchs_own_layers():
 def test_sizes_are_the_published_ones():
     gestures = build_model("tinymyo-gestures", modalities={"emg": 16}, n_samples=16000, n_classes=9)
     assert count_parameters(gestures) == 3_626_121 and gestures.cfg.n_ctx == 1598
-    speech = build_model("tinymyo-speech", modalities={"emg": 8}, n_samples=800, n_classes=48)
-    encoder_alone = count_parameters(speech) - count_parameters(speech, ["unembed"])
-    assert round(encoder_alone / 1e6, 2) == 4.54 and speech.cfg.n_ctx == 100
+    data = {"modalities": {"emg": 8}, "n_samples": 1040}
+    for n_outputs, published in ((128, 4_564_352), (38, 4_546_982)):  # 80 mel bands and 48 phones; 37 characters, blank
+        speech = build_model("tinymyo-speech", **data, n_classes=n_outputs)
+        assert count_parameters(speech) == published and speech.cfg.n_ctx == 130
+    for n_outputs, published in ((128, 54.19), (38, 54.12)):  # Gaddy & Klein
+        larger = build_model("tinymyo-speech", **data, n_classes=n_outputs, **GADDY)
+        assert round(count_parameters(larger) / 1e6, 2) == published
 
 
 @pytest.mark.parametrize("name", ["tinymyo-gestures", "tinymyo-speech"])

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
+from torch import nn
 
-from emg_lens.lens.config import AttentionDirection, Norm, PositionKind, Readout, TokenKind
+from emg_lens.lens.config import AttentionDirection, Fraction, Norm, PositionKind, Readout, TokenKind
 from emg_lens.lens.signals import ModelFileError
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.front_ends import FRONT_ENDS, SequenceEmbed
@@ -29,6 +30,8 @@ Halvings = Annotated[int, Field(ge=1, le=20)]
 class SequenceConfig(PublishedBlocks):
     """`EncoderConfig` with time steps as tokens: a front end maps all channels of a modality to one token per step.
 
+    `act_fn` is also the non-linearity of the front end, and `dropout` also that of `"compressed"`.
+
     Attributes:
         front_end: `"compressed"` = range compression and one convolution; `"residual"` = residual convolution blocks.
         kernel_samples: Samples in one step (`"compressed"`).
@@ -41,6 +44,7 @@ class SequenceConfig(PublishedBlocks):
     tokens: TokenKind = "time"
     positions: PositionKind = "rotary_time"
     readout: Readout = "each"
+    drop_path: Fraction = 0.0
     front_end: FrontEndKind = "compressed"
     kernel_samples: PositiveInt = 21
     stride: PositiveInt = 10
@@ -71,6 +75,14 @@ class SequenceConfig(PublishedBlocks):
         return FRONT_ENDS[self.front_end].n_steps(self)
 
     @property
+    def step_grid(self) -> tuple[int, int]:
+        """Sample of the first time step in a window, and samples from one step to the next.
+
+        With `front_end="compressed"` it is the last sample that the step uses, with `"residual"` the middle one.
+        """
+        return FRONT_ENDS[self.front_end].step_grid(self)
+
+    @property
     def n_weights(self) -> int:
         """Number of values in the matrices of attention, MLPs and unembedding."""
         return self.d_model * (self.n_classes + self.n_layers * (4 * self.d_model + 2 * self.d_mlp))
@@ -87,11 +99,16 @@ class TinyMyoGesturesConfig(SequenceConfig):
 
 @dataclass
 class TinyMyoSpeechConfig(SequenceConfig):
-    """`SequenceConfig` with the published sizes for silent speech: post-LN blocks with relative positions."""
+    """`SequenceConfig` with the published sizes for silent speech: post-LN blocks with relative positions.
+
+    The vectors of the positions keep their random initial values, as in the published code; `train_positions=True`
+    trains them.
+    """
 
     front_end: FrontEndKind = "residual"
     norm: Norm = "post"
     positions: PositionKind = "relative"
+    train_positions: bool = False
 
     model_name = "tinymyo-speech"
 
@@ -134,6 +151,11 @@ class SequenceEncoder(HookedBiosignalEncoder):
     cfg: SequenceConfig
     blocks_report: BlocksReport | None = None
     """What was loaded into the blocks from a published file, or None."""
+
+    @property
+    def one_by_one(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the front end normalises batches, so that the model cannot be fitted as one of a cohort."""
+        return any(isinstance(part, nn.BatchNorm1d) for part in self.embed.modules())
 
     def add_embedding(self) -> None:
         """Make the front ends."""
