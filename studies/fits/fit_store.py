@@ -197,7 +197,7 @@ def score(
         table.insert(0, "subject", subject)
         table["n_test"] = int(mine.sum())
         table["n_repetitions"] = len(np.unique(repetition_id))
-        for metric, chance in chances(metrics, targets[mine], outputs.shape[2], repetition_id).items():
+        for metric, chance in chances(metrics, targets[mine], outputs.shape[-1], repetition_id).items():
             table[f"{metric}_chance"] = chance
         if METRICS[metrics[0]].kind == "classes" and factor_values(names):
             weights = repetition_weights(len(repetition_id), repetition_id)
