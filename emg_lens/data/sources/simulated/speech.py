@@ -33,6 +33,8 @@ WORDS = ("pa", "ba", "pit", "bit", "sup", "sub", "tap", "tab", "mis", "tum", "si
 SILENCE = "sil"
 ALPHABET = (*sorted(PHONES), SPACE, BLANK)
 MARKERS = tuple(f"marker {phone}" for phone in PAIR)
+AFTER_MARKER = 2
+"""Number of the silent segment after the marker, from 0."""
 TONE_UV, EFFORT_UV, NOISE_UV = 5.0, 80.0, 3.0
 """Amplitude of a muscle at rest, of the strongest muscle of a phone, and of the noise (uV rms)."""
 SAMPLES_PER_FRAME = 8
@@ -71,6 +73,8 @@ class SpeechSimulation(SpecModel):
     """Standard deviation of the log duration."""
     silent_gain: float = Field(default=0.6, gt=0)
     """EMG amplitude of a silent utterance, relative to the voiced one."""
+    marker_pause_s: float = Field(default=0.4, ge=0.05, le=5)
+    """Median duration of the silence between the marker and the first word."""
     pair: Literal["marked", "equal", "apart"] = "marked"
     """`"marked"`: p and b have the same EMG, and a marker at the start says which it is. `"equal"`: the same EMG and no
     marker. `"apart"`: each has its own EMG, and there is no marker."""
@@ -168,6 +172,8 @@ def _pair(
     text = " ".join(words)
     for is_silent in (False, True):
         lengths = settings.phone_s * np.exp(settings.duration_spread * rng.standard_normal(len(segments)))
+        if settings.pair == "marked":
+            lengths[AFTER_MARKER] *= settings.marker_pause_s / settings.phone_s
         ends = np.concatenate([[0.0], np.cumsum(lengths)])
         x = _emg(settings, segments, ends, patterns, settings.silent_gain if is_silent else 1.0, rng)
         labels = _frame_labels(segments, ends, -(-x.shape[1] // SAMPLES_PER_FRAME), settings.fs / SAMPLES_PER_FRAME)
