@@ -115,8 +115,8 @@ def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
     x = model.example_input(1)
     with evaluating(model), torch.no_grad():
         model(x)  # one-time work of the first call is not counted
-        flops = _counted_flops(model, x)
-        with _HeldBytes([x, *model.parameters(), *model.buffers()]) as held:
+        flops = counted_flops(model, x)
+        with HeldBytes([x, *model.parameters(), *model.buffers()]) as held:
             model(x)
         timer = Timer("model(x)", globals={"model": model, "x": x}, num_threads=1)
         latency = timer.blocked_autorange(min_run_time=seconds).median
@@ -143,16 +143,27 @@ def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
     }
 
 
-def _counted_flops(model: nn.Module, x: Tensor) -> int:
+def counted_flops(model: nn.Module, x: Tensor) -> int:
+    """Count the floating-point operations of `model(x)` with torch's counter, with attention."""
     # torch's counter ignores its fused attention for CPUs, so the plain form with the same arithmetic runs. The counter
-    # needs gradients, because without them it fails for a module that returns a view of its own parameter.
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(x)
+    # needs gradients, because without them it fails for a module that returns a view of its own parameter. It also
+    # ignores the recurrent kernels of oneDNN.
+    backend: Any = torch.backends.mkldnn
+    before, backend.enabled = backend.enabled, False
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(x)
+    finally:
+        backend.enabled = before
     return counter.get_total_flops()
 
 
-class _HeldBytes(TorchDispatchMode):
-    """A context that counts the bytes of tensors that operations make and that are still in use: `most` at a time."""
+class HeldBytes(TorchDispatchMode):
+    """A context that counts the bytes of tensors that operations make and that are still in use: `most` at a time.
+
+    Args:
+        known: Tensors that are not counted: weights and input.
+    """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()

@@ -3,6 +3,7 @@ from .hierarchical import HierarchicalConfig, HierarchicalTransformer
 from .isonet import IsoNet, IsoNetConfig
 from .multimodal_mlp import MultimodalMLP, MultimodalMLPConfig
 from .multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
+from .recurrent import LSTMGestures, LSTMGesturesConfig
 from .registry import Architecture, architecture, architecture_names, build_model
 from .tinymyo.config import TinyMyoConfig
 from .tinymyo.encoder import TinyMyo
@@ -23,6 +24,8 @@ __all__ = [
     "HookedBiosignalEncoder",
     "IsoNet",
     "IsoNetConfig",
+    "LSTMGestures",
+    "LSTMGesturesConfig",
     "MultimodalMLP",
     "MultimodalMLPConfig",
     "MultimodalTransformer",
