@@ -4,6 +4,7 @@ from .event_matching import ScoreError, match_events
 from .frame_metrics import aligned_steps, with_frozen_alignment
 from .metric_registry import Metric, MetricError, OutputKind, add_metric
 from .metrics import METRICS, chances, measure
+from .phoneme_conditions import score_phoneme_conditions
 from .phonemes import confused_pairs, phoneme_confusions, phoneme_table
 from .score_table import CountScore, ScoreTable, paired_bootstrap
 from .text_errors import character_errors, comparable_text, word_errors
@@ -36,6 +37,7 @@ __all__ = [
     "paired_bootstrap",
     "phoneme_confusions",
     "phoneme_table",
+    "score_phoneme_conditions",
     "comparable_text",
     "with_frozen_alignment",
     "word_errors",
