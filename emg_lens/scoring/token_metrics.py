@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from emg_lens.scoring.metric_registry import Counts, Metric, MetricError, columns_of
 from emg_lens.scoring.score_table import ratio
 
-Symbols = Int[np.ndarray, " written"]
+Symbols = Int[np.ndarray, " _"]
 SLACK = 1e-3
 """Fraction of a step that rounding of a length in float32 may add."""
 MOST_GUESSES = 200

@@ -26,7 +26,7 @@ class ConnectionistTemporalClassification(Objective):
     metrics = ("word_error_rate", "character_error_rate")
     one_by_one = True  # torch.vmap cannot map the loss
 
-    def targets(self, trials: TrialSet) -> Float[Tensor, "trial symbol 2"]:
+    def targets(self, trials: TrialSet) -> Float[Tensor, "trial letter 2"]:
         """Index of each symbol, -1 after the end of the text; length of the utterance as a fraction of the trial."""
         if trials.targets is None or trials.target_names != TEXT_COLUMNS:
             raise FitError(
@@ -66,7 +66,7 @@ class ConnectionistTemporalClassification(Objective):
     def losses(
         self,
         outputs: Float[Tensor, "trial step symbol"],
-        targets: Float[Tensor, "trial symbol 2"],
+        targets: Float[Tensor, "trial letter 2"],
         recipe: TrainingRecipe,
     ) -> Float[Tensor, " trial"]:
         """Negative log-probability of each text, divided by its number of symbols."""
@@ -93,7 +93,7 @@ def check_steps(model: Any, prefix: str = "") -> tuple[int, int]:
     return int(shape[0]), int(shape[1])
 
 
-def _parts(targets: Float[Tensor, "trial symbol 2"], n_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+def _parts(targets: Float[Tensor, "trial letter 2"], n_steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Symbols `[trial, symbol]`, and the number of symbols and of output steps of each trial."""
     symbols = targets[..., 0].round().long()
     steps = torch.ceil(targets[:, 0, 1].double() * n_steps - SLACK).clamp(min=1).long()

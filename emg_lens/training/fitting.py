@@ -111,7 +111,9 @@ def fit(
         if not vectors:
             raise FitError("no parameter of the model requires a gradient; unfreeze what is to be fitted")
         names = columns(objective, held_out is not None, validation is not None)
-        state = _State(vectors, recipe.seed, names)
+        saved = model.state_dict().keys()
+        buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
+        state = _State(vectors, buffers, recipe.seed, names)
         if file is not None and file.tensors:
             with file.reading_state():
                 state.restore(file.tensors)
@@ -165,14 +167,18 @@ def _run_epoch(
 class _State:
     """Everything that a fit changes."""
 
-    def __init__(self, vectors: dict[Group, nn.Parameter], seed: int, columns: list[str]) -> None:
+    def __init__(
+        self, vectors: dict[Group, nn.Parameter], buffers: dict[str, Tensor], seed: int, columns: list[str]
+    ) -> None:
         self.vectors, self.columns = vectors, columns
+        self.buffers = buffers  # of batch normalization
         self.optimizer = VectorAdamW(vectors)
         self.order, self.objective_random = torch.Generator().manual_seed(seed), objective_generator(seed)
         self.rows: list[tuple[float, ...]] = []
         self.seconds = 0.0
         validated = VALIDATION_LOSS in columns
         self.best = {group: vector.detach().clone() for group, vector in vectors.items()} if validated else {}
+        self.best_buffers = {name: buffer.clone() for name, buffer in buffers.items()} if validated else {}
 
     def has_ended(self, recipe: TrainingRecipe) -> bool:
         """Whether the validation loss did not fall for `patience` epochs."""
@@ -185,11 +191,15 @@ class _State:
         if self.best and self._best_epoch == len(self.rows) - 1:
             for group, vector in self.vectors.items():
                 self.best[group].copy_(vector.detach())
+            for name, buffer in self.buffers.items():
+                self.best_buffers[name].copy_(buffer)
 
     def take_best(self) -> None:
         """At the end: restore the vectors of the best epoch, if there are validation trials."""
         for group, vector in self.best.items() if self.rows else ():
             self.vectors[group].data.copy_(vector)
+        for name, buffer in self.best_buffers.items() if self.rows else ():
+            self.buffers[name].copy_(buffer)
 
     @property
     def _best_epoch(self) -> int:
@@ -219,6 +229,8 @@ class _State:
         for group, vector in self.vectors.items():
             moments = self.optimizer.moments[group].items()
             tensors |= {group.name: vector.detach(), **{f"{group.name}.{kind}": value for kind, value in moments}}
+        tensors |= {f"buffer.{name}": buffer for name, buffer in self.buffers.items()}
+        tensors |= {f"buffer.{name}.best": buffer for name, buffer in self.best_buffers.items()}
         return tensors | {f"{group.name}.best": vector for group, vector in self.best.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -237,6 +249,10 @@ class _State:
                 value.copy_(tensors[f"{group.name}.{kind}"])
         for group, vector in self.best.items():
             vector.copy_(tensors[f"{group.name}.best"])
+        for name, buffer in self.buffers.items():
+            buffer.copy_(tensors[f"buffer.{name}"])
+        for name, buffer in self.best_buffers.items():
+            buffer.copy_(tensors[f"buffer.{name}.best"])
 
     @property
     def _device(self) -> torch.device:

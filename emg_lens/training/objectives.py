@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -99,6 +100,14 @@ class Objective(ABC):
         outputs, auxiliary = model(batch.x, return_type="both")
         losses = weight * self.losses(outputs, targets_of(batch), recipe)
         return losses + (1 - weight) * self.losses(auxiliary, targets_of(batch), recipe), outputs
+
+    def scored_targets(self, targets: np.ndarray, outputs: np.ndarray) -> np.ndarray:  # noqa: ARG002
+        """Return the targets that all conditions are scored on, given the outputs of the intact model.
+
+        An objective whose scores align outputs and targets freezes the alignment here. Aligned anew for each condition,
+        a damaged model would be scored by an alignment that fits its errors.
+        """
+        return targets
 
     def check_metrics(self, names: Iterable[str]) -> None:
         """Refuse metrics that score another kind of output."""

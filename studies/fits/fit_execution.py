@@ -21,6 +21,7 @@ from emg_lens.studies.fits.fit_store import write_fit
 from emg_lens.studies.fits.fit_unit import Fit
 from emg_lens.studies.fits.model_building import objective_of
 from emg_lens.studies.fits.prepared_fit import PreparedFit, prepare_fit
+from emg_lens.sweeps.conditions import BASELINE
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.sweeps.side_by_side import torch_threads
@@ -100,7 +101,7 @@ def run_fits_at_once(
     memory, epochs = FitMemory(fits[0].spec.cohort, data), fits[0].recipe.epochs
     with memory.large_step():
         prepared = [prepare_fit(one, data, device) for one in fits]
-    if getattr(prepared[0].model, "one_by_one", False):
+    if getattr(prepared[0].model, "one_by_one", False) or objective_of(fits[0]).one_by_one:
         for k, (one, folder) in enumerate(zip(fits, folders, strict=True)):
             run_fit(one, data, folder, device, lambda done, k=k: on_progress((k + done) / len(fits)))
         return
@@ -150,6 +151,8 @@ def _finish(
         on_progress=on_progress,
         scratch=memory.scratch(prepared.output_bytes, folder.parent),
     )
+    objective = objective_of(prepared.fit_unit)
+    prepared.targets = objective.scored_targets(prepared.targets, result.logits[BASELINE].numpy())
     seconds = history.attrs.get("seconds", 0.0) + time.perf_counter() - started
     prepared.release_training()
     with memory.large_step(), writing(folder), new_folder(folder) as partial:
