@@ -44,14 +44,21 @@ class _Attention(ABC):
 
     def of_rows(self, mask: Mask, rows: Int[Tensor, " row"]) -> Float[Tensor, "trial row d_model"]:
         """Compute some rows of the residual stream after attention."""
-        bias, (q, k, v) = self.layer.bias(mask), self.projections
+        bias = self.layer.bias(mask)
         assert bias.scores is not None
-        z = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias.scores[:, :, rows], scale=1.0)
+        z = self.mix_rows(bias.scores[:, :, rows], rows)
         empty = None if bias.empty is None else bias.empty[:, rows]
         if empty is not None:
             z = z.masked_fill(empty[..., None], 0.0)
         result = self.layer.add_attention(self.resid[:, rows], z.transpose(1, 2))
         return result if empty is None else result.sub_(self.layer.without_values(empty))
+
+    def mix_rows(
+        self, allowed: Float[Tensor, "1 head|1 row src"], rows: Int[Tensor, " row"]
+    ) -> Float[Tensor, "trial head row d_head"]:
+        """Mix values in some rows, with any content in rows without edges."""
+        q, k, v = self.projections
+        return F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=allowed, scale=1.0)
 
     @abstractmethod
     def mix(self, bias: Bias) -> Float[Tensor, "trial dest head d_head"]:
@@ -116,6 +123,11 @@ class SharedScores(_Attention):
         for head in range(n_heads):
             torch.bmm(self._pattern(bias, head), self.v[head], out=z[:, :, head])
         return z
+
+    def mix_rows(self, allowed: Tensor, rows: Tensor) -> Tensor:
+        """As in the base class, from the shared scores."""
+        pattern = (self.scores[:, :, rows] + allowed.transpose(0, 1)).softmax(-1)
+        return torch.stack([one @ v for one, v in zip(pattern, self.v, strict=True)], 1)
 
     def _pattern(self, bias: Bias, which: int | slice) -> Float[Tensor, "*head trial dest src"]:
         """Compute the pattern of one head (without the head axis) or of all; valid until any layer's next call."""

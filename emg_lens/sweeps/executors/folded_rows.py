@@ -13,6 +13,7 @@ from torch import Tensor
 
 from emg_lens.sweeps.executors.folded_attention import OneByOne, SharedScores
 from emg_lens.sweeps.executors.folded_block import FoldedBlock, Projections
+from emg_lens.sweeps.executors.folded_update import USES, StoredAttention, pays_to_update
 from emg_lens.sweeps.plan import Mask
 
 FEW = 4
@@ -20,10 +21,10 @@ FEW = 4
 
 
 class Uncut:
-    """The output of a layer without a cut, and its projections in the next layer; computed when first used."""
+    """The output of a layer without a cut, and its attention in the next layer; computed when first used."""
 
-    def __init__(self, compute: Callable[[], Tensor], following: FoldedBlock | None) -> None:
-        self.compute, self.following = compute, following
+    def __init__(self, compute: Callable[[], Tensor], following: FoldedBlock | None, n_uses: int) -> None:
+        self.compute, self.following, self.n_uses = compute, following, n_uses
 
     @cached_property
     def after(self) -> Float[Tensor, "trial pos d_model"]:
@@ -35,6 +36,12 @@ class Uncut:
         """Queries, keys and values in the next layer."""
         assert self.following is not None
         return self.following.pack(self.after).clone()
+
+    @cached_property
+    def attention(self) -> StoredAttention:
+        """Attention in the next layer."""
+        assert self.following is not None
+        return StoredAttention(self.following, self.packed)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,13 @@ class Changed:
         """Compute the projections of the changed rows, and copy the others."""
         packed = layer.lasting("packed", *self.uncut.packed.shape).copy_(self.uncut.packed)
         return layer.unpack(packed.index_copy_(1, self.rows, layer.pack(resid[:, self.rows])))
+
+    def mid(
+        self, layer: FoldedBlock, resid: Float[Tensor, "trial pos d_model"]
+    ) -> Float[Tensor, "trial pos d_model"] | None:
+        """Compute the residual stream after the uncut attention by an update; None if that is not faster or exact."""
+        enough = self.uncut.n_uses >= USES and pays_to_update(layer, resid.shape[1], len(self.rows))
+        return self.uncut.attention.changed(resid, self.rows) if enough else None
 
 
 class FewRows:
@@ -67,7 +81,7 @@ class FewRows:
         rows = {mask: mask.tensor().any(0).any(-1).nonzero()[:, 0] for mask in masks if mask is not None}
         rows = {mask: some.to(mix.resid.device) for mask, some in rows.items() if len(some) <= most}
         self.rows = rows if None in masks or len(rows) > 1 else {}
-        self.uncut = Uncut(lambda: mix.layer.after(mix(None)), following)
+        self.uncut = Uncut(lambda: mix.layer.after(mix(None)), following, len(self.rows))
 
     def after(self, mask: Mask | None) -> Float[Tensor, "trial pos d_model"]:
         """Return the residual stream after the layer, with these rows computed under the mask."""

@@ -70,6 +70,8 @@ def _siblings(
     if only_cls:
         cls = ClsRow(layer, resid)
         return lambda mask: (layer.after(cls(mask)), None)
+    if changed is not None and masks == [None] and (mid := changed.mid(layer, resid)) is not None:
+        return lambda mask: (layer.after(mid), None)  # noqa: ARG005 - the only one is None
     kind = OneByOne if pays_one_by_one(resid, masks) else SharedScores
     mix = kind(layer, resid, None if changed is None else changed.project(layer, resid))
     few = FewRows(mix, masks, following)
