@@ -5,6 +5,7 @@ from .multimodal_mlp import MultimodalMLP, MultimodalMLPConfig
 from .multimodal_transformer import MultimodalTransformer, MultimodalTransformerConfig
 from .recurrent import LSTMGestures, LSTMGesturesConfig
 from .registry import Architecture, architecture, architecture_names, build_model
+from .streaming import SignalStream
 from .tinymyo.config import TinyMyoConfig
 from .tinymyo.encoder import TinyMyo
 from .tinymyo.rope_detection import RopeDetection, detect_rope_mode
@@ -33,6 +34,7 @@ __all__ = [
     "RopeDetection",
     "SequenceConfig",
     "SequenceEncoder",
+    "SignalStream",
     "TinyMyo",
     "TinyMyoConfig",
     "TinyMyoGestures",

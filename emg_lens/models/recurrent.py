@@ -15,6 +15,7 @@ from emg_lens.lens.points import Point
 from emg_lens.lens.signals import SignalModel
 from emg_lens.models.front_ends import CompressedConv
 from emg_lens.models.registry import Architecture
+from emg_lens.models.streaming import SignalStream
 from emg_lens.validation import ArgumentError
 
 LayerCount = Annotated[int, Field(ge=1, le=100)]
@@ -113,6 +114,26 @@ class LSTMGestures(SignalModel):
         states, _ = self.lstm(self.hook_embed(self.front_end(input)))
         states = self.hook_state(self.norm(states))
         return self.classifier(states if self.cfg.readout == "each" else states.mean(dim=1))
+
+    def stream(self) -> SignalStream:
+        """Compute outputs while samples arrive: the state of the LSTM is kept between pieces.
+
+        Returns:
+            The stream; `stream.push(x)` takes any number of samples and returns `[batch, step, output]`.
+
+        Raises:
+            ArgumentError: The model has one output per trial (`readout="mean"`).
+        """
+        if self.cfg.readout != "each":
+            raise ArgumentError(f"readout={self.cfg.readout!r} has one output per trial; expected readout='each'")
+        state = None
+
+        def advance(tokens: Float[Tensor, "batch step d_model"]) -> Float[Tensor, "batch step output"]:
+            nonlocal state
+            outputs, state = self.lstm(tokens, state)
+            return self.classifier(self.norm(outputs))
+
+        return SignalStream(self, self.front_end, advance)
 
 
 LSTM_GESTURES = Architecture("lstm-gestures", LSTMGesturesConfig, LSTMGestures, objective=None)

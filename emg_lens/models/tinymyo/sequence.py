@@ -16,6 +16,7 @@ from emg_lens.lens.signals import ModelFileError
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.models.front_ends import FRONT_ENDS, SequenceEmbed
 from emg_lens.models.registry import Architecture
+from emg_lens.models.streaming import CachedBlocks, SignalStream
 from emg_lens.models.tinymyo.checkpoints import find_file, is_of_head, read_published
 from emg_lens.models.tinymyo.config import PublishedBlocks
 from emg_lens.models.tinymyo.weights import block_entries, taken_from
@@ -160,6 +161,22 @@ class SequenceEncoder(HookedBiosignalEncoder):
     def add_embedding(self) -> None:
         """Make the front ends."""
         self.embed = SequenceEmbed(self.cfg)
+
+    @checked
+    def stream(self, history: PositiveInt | None = None) -> SignalStream:
+        """Compute outputs while samples arrive: keys and values of earlier time steps are cached.
+
+        Args:
+            history: Number of earlier steps that a step attends to; None = all, so that the cost of a step grows. The
+                outputs equal those of a window with all samples, in which `lag(history + 1, n_steps)` is cut.
+
+        Returns:
+            The stream; `stream.push(x)` takes any number of samples and returns `[batch, step, output]`.
+
+        Raises:
+            ArgumentError: The encoder is not causal, or its outputs cannot be computed step by step.
+        """
+        return SignalStream(self, self.embed, CachedBlocks(self, history).advance)
 
     @checked
     def take_blocks(
