@@ -43,6 +43,19 @@ class EdgeGroups:
         """Return the edges of the chosen groups as an edge set."""
         return edges_from_mask(self.mask(chosen))
 
+    def are(
+        self,
+        by: Granularity | Mapping[str, EdgeSet],
+        candidates: Bool[np.ndarray, "layer head dest src"],
+        layout: TokenLayout,
+    ) -> bool:
+        """Return whether `by` gives the same groups, in the same order."""
+        try:
+            other = group_edges(by, candidates, layout)
+        except EdgeError:  # named groups that do not fit these candidates
+            return False
+        return np.array_equal(self.index, other.index) and self.table["edge"].equals(other.table["edge"])
+
 
 def group_edges(
     by: Granularity | Mapping[str, EdgeSet], candidates: Bool[np.ndarray, "layer head dest src"], layout: TokenLayout

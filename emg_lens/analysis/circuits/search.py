@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from emg_lens.analysis.attribution.edge_groups import Granularity
 from emg_lens.analysis.attribution.method import AttributionMethod, ScoreFunction, compute_scores
+from emg_lens.analysis.attribution.question import Question
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.run import FLOOR, attribute
-from emg_lens.analysis.attribution.trial_metrics import TrialMetric
+from emg_lens.analysis.attribution.trial_metrics import TrialMetric, trial_metric
 from emg_lens.analysis.circuits.circuit import Circuit
 from emg_lens.analysis.circuits.kept_sets import KeptSets
 from emg_lens.analysis.circuits.sufficient_sets import Elements, minimal_set, minimal_sets
@@ -34,12 +35,12 @@ def find_circuit(
     y: Tensor,
     *,
     keep: Annotated[float, Field(gt=0, le=1)] = 0.9,
-    by: Granularity | Mapping[str, EdgeSet] = "channel",
+    by: Granularity | Mapping[str, EdgeSet] | None = None,
     rank: str | AttributionMethod | ScoreFunction | Attribution = "shared_gates",
     all_routes: bool = True,
     limit: PositiveInt = 8,
-    metric: str | TrialMetric = "margin",
-    floor: EdgeSet = FLOOR,
+    metric: str | TrialMetric | None = None,
+    floor: EdgeSet | None = None,
     layout: TokenLayout | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Circuit:
@@ -55,14 +56,14 @@ def find_circuit(
         x: Input `[trial, channel, time]`, standardized as in training.
         y: Class index of each trial, or the targets of another metric.
         keep: Fraction of the range that a sufficient set keeps.
-        by: What is kept or cut as one group, as for `attribute`.
-        rank: The attribution method that ranks the groups, as for `attribute`, or its result (then `by`, `metric`,
-            `floor` and `layout` are those of the result). A better ranking needs fewer runs. It also decides which of
-            several sets comes first. All sets are confirmed by cuts.
+        by: What is kept or cut as one group, as for `attribute`; default `"channel"`.
+        rank: The attribution method that ranks the groups, as for `attribute`, or its result (`by`, `metric`, `floor`
+            and `layout` are then those of the result, and need not be given). A better ranking needs fewer runs. It
+            also decides which of several sets comes first. All sets are confirmed by cuts.
         all_routes: Whether to search for all minimal sets, or only for one. A trained model can have very many.
         limit: Largest number of sets. `limit_hit` says whether there is a further one.
-        metric: The metric, as for `attribute`.
-        floor: Edges that are never cut.
+        metric: The metric, as for `attribute`; default `"margin"`.
+        floor: Edges that are never cut; default `self_edges()`.
         layout: Meaning of the token positions; default `model.layout`.
         on_progress: Called with the finished fraction of a ranking that cuts edges.
 
@@ -71,7 +72,7 @@ def find_circuit(
 
     Raises:
         ArgumentError: The metric does not fall when all candidates are cut, `keep` is not a fraction, or the ranking
-            belongs to another model.
+            belongs to another model, or to another `by`, `metric`, `floor` or `layout` than those given.
         EdgeError: Groups, floor or layout do not fit the model.
 
     Example:
@@ -83,13 +84,21 @@ def find_circuit(
         >>> sorted(circuit.table["edge"])
         ['L2 emg.2 → acc.0', 'L2 emg.4 → emg.6', 'L3 acc.0 → cls', 'L3 emg.6 → cls']
     """
-    if not isinstance(rank, Attribution):
+    if isinstance(rank, Attribution):
+        _check_same(rank.question, model, by, metric, floor, layout)
+    else:
         rank = attribute(
-            model, x, y, method=rank, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress
+            model,
+            x,
+            y,
+            method=rank,
+            by="channel" if by is None else by,
+            metric="margin" if metric is None else metric,
+            floor=FLOOR if floor is None else floor,
+            layout=layout,
+            on_progress=on_progress,
         )
     question = rank.question.on(x, y)
-    if question.model is not model:
-        raise ArgumentError("rank is an attribution of another model; expected one of this model")
     scores = rank.table["score"].to_numpy()
     kept = KeptSets(question, keep)
 
@@ -108,6 +117,31 @@ def find_circuit(
         assert one is not None  # all groups together are the unmasked model
         members, limit_hit = [one], True
     return _circuit(kept, members, limit_hit, scores)
+
+
+def _check_same(
+    question: Question,
+    model: nn.Module,
+    by: Granularity | Mapping[str, EdgeSet] | None,
+    metric: str | TrialMetric | None,
+    floor: EdgeSet | None,
+    layout: TokenLayout | None,
+) -> None:
+    """Refuse arguments that differ from those of the ranking."""
+    if question.model is not model:
+        raise ArgumentError("rank is an attribution of another model; expected one of this model")
+    shape = question.candidates.shape[:2]
+    others = {
+        "by": by is not None and not question.groups.are(by, question.candidates, question.layout),
+        "metric": metric is not None and trial_metric(metric) is not question.metric,
+        "floor": floor is not None and not np.array_equal(floor.mask(question.layout, *shape), question.floor),
+        "layout": layout is not None and layout != question.layout,
+    }
+    for name, differs in others.items():
+        if differs:
+            raise ArgumentError(
+                f"{name} is not that of the attribution in rank; leave {name} out, or make the attribution with it"
+            )
 
 
 def _circuit(kept: KeptSets, members: list[Elements], limit_hit: bool, scores: Float[np.ndarray, " group"]) -> Circuit:

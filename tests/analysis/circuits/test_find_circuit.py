@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from emg_lens import build_model, cross_modal, cut, edges_from_mask, parse_edges, unimodal
+from emg_lens import build_model, cross_modal, cut, edges_from_mask, flow, parse_edges, self_edges, unimodal
 from emg_lens.analysis import attribute, compiled_encoder, find_circuit
 from emg_lens.analysis.attribution.methods.shared_gates import SharedGates
 from emg_lens.validation import ArgumentError
@@ -134,6 +134,36 @@ def test_refusals():
     ranking = attribute(task.model, task.x, task.y)
     with pytest.raises(ArgumentError, match="another model"):
         find_circuit(model, x, right, rank=ranking)
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ({"by": "channel"}, {"by": "head"}),
+        ({"by": {"fusion": cross_modal()}}, {"by": "head"}),
+        ({"metric": "log_prob"}, {"metric": "margin"}),
+        ({"floor": self_edges() | flow("cls", "acc")}, {"floor": self_edges()}),
+    ],
+    ids=str,
+)
+def test_arguments_that_contradict_the_ranking_are_refused(given, same):
+    task = compiled_encoder("single", 0)
+    ranking = attribute(task.model, task.x, task.y, by="head")
+    (name,) = given
+    with pytest.raises(ArgumentError, match=f"{name} is not that of the attribution in rank; leave {name} out"):
+        find_circuit(task.model, task.x, task.y, rank=ranking, **given)
+    circuits = [find_circuit(task.model, task.x, task.y, rank=ranking, **fields) for fields in ({}, same)]
+    assert str(circuits[0].union) == str(circuits[1].union)
+
+
+def test_the_ranking_of_named_groups_is_used_for_the_same_groups():
+    task = compiled_encoder("single", 0)
+    groups = {"within": unimodal(), "between": cross_modal(), "read": flow("emg", "cls") | flow("acc", "cls")}
+    ranking = attribute(task.model, task.x, task.y, by=groups)
+    circuit = find_circuit(task.model, task.x, task.y, rank=ranking, by=groups)
+    assert set(circuit.table["edge"]) <= set(groups)
+    with pytest.raises(ArgumentError, match="by is not that of"):
+        find_circuit(task.model, task.x, task.y, rank=ranking, by={"within": unimodal(), "between": cross_modal()})
 
 
 def test_a_function_ranks_the_groups_of_every_search():
