@@ -18,6 +18,7 @@ try:
     from emg_lens.commands.data_command import data
     from emg_lens.commands.list_command import GPU, REAL, START, list_
     from emg_lens.commands.pretrain_command import pretrain_
+    from emg_lens.commands.probe_command import probe
     from emg_lens.commands.report_command import report
     from emg_lens.commands.run_command import run
     from emg_lens.commands.show_command import show
@@ -31,7 +32,7 @@ except KeyboardInterrupt:  # before `main` handles signals
 
 __all__ = ["GPU", "PIPE_WIDTH", "REAL", "START", "Console", "app", "err", "main", "out"]
 
-COMMANDS = (list_, show, check, run, report, data, corpus, cost, pretrain_)
+COMMANDS = (list_, show, check, run, report, data, corpus, cost, probe, pretrain_)
 """All commands, in the order of `emg-lens --help`."""
 
 app = typer.Typer(
@@ -78,7 +79,16 @@ def main() -> None:
         text = str(error)
         if not isinstance(error, EmgLensError):  # of the operating system: a full disk, too many open files
             text = f"{error}; {remedy(error, 'run again with --debug to see where')}"
-        err.print(f"[bold red]error:[/bold red] {escape(printable(text))}", highlight=False, soft_wrap=True)
+        _print_error(text)
+        sys.exit(2)
+    except Exception as error:
+        from emg_lens.registry import plugins_at_fault
+
+        plugins = plugins_at_fault(error)
+        if debug or not plugins:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        _print_error(f"{plugins} failed ({reason}); report it to its authors, or run again with --debug to see where")
         sys.exit(2)
     except SystemExit as exit_:
         if exit_.code in STOPPED:
@@ -87,6 +97,10 @@ def main() -> None:
     finally:
         stop_at_once()
         sys.unraisablehook, warnings.showwarning = hook_before, show_before
+
+
+def _print_error(text: str) -> None:
+    err.print(f"[bold red]error:[/bold red] {escape(printable(text))}", highlight=False, soft_wrap=True)
 
 
 def _show_warning(show: Callable[..., None], message: object, category: type[Warning], *place: Any) -> None:

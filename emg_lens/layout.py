@@ -191,7 +191,10 @@ class TokenLayout:
     def n_channels(self, modality: str) -> int:
         """Return the number of channels of a modality."""
         if self.channels_in_token:
-            return dict(self.channels_in_token)[modality]
+            counts = dict(self.channels_in_token)
+            if not isinstance(modality, str) or modality not in counts:
+                raise UnknownNameError(f"unknown modality {short(modality)}; known: {list(self.modalities)}")
+            return counts[modality]
         return len({self.channel[p] for p in self.find(modality)})
 
     def positions(self, name: str) -> "Int[Tensor, ' position']":
@@ -206,8 +209,9 @@ class TokenLayout:
 
     def find(self, name: str) -> list[int]:
         """Return `positions` as a list, without torch."""
-        positions = [p for p, g in enumerate(self.group) if g == name and g is not None]
-        if not positions and name in self.names:
+        named = isinstance(name, str)
+        positions = [p for p, g in enumerate(self.group) if named and g == name]
+        if not positions and named and name in self.names:
             positions = [self.names.index(name)]
         if not positions:
             known = [*(CLS,) * self.has_cls, *self.modalities]

@@ -4,10 +4,15 @@ Each is registered in one line where it is defined. Another package registers it
 loaded when its name is used.
 """
 
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from traceback import format_exception
 from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from emg_lens.errors import EmgLensError, did_you_mean
@@ -149,6 +154,34 @@ def _entry_points(kind: str, group: str) -> dict[str, EntryPoint]:
                 stacklevel=2,
             )
     return by_name
+
+
+def plugins_at_fault(error: BaseException) -> str:
+    """Name the plug-in, and its package, whose code is in the traceback of an error; empty if there is none.
+
+    The text of the traceback is searched, because a worker process sends only the text.
+    """
+    files = re.findall(r'^ *File "(.+)", line ', "".join(format_exception(error)), re.MULTILINE)
+    groups = [group for group in entry_points().groups if group.startswith(f"{PACKAGE.replace('-', '_')}.")]
+    others = [point for group in groups for point in entry_points(group=group) if _package(point) != PACKAGE]
+    for file in map(Path, reversed(files)):
+        of_file = [point for point in others if _root(point) in (file, *file.parents)]
+        if of_file:
+            here = [p for p in of_file if sys.modules.get(p.module) and sys.modules[p.module].__file__ == str(file)]
+            names = ", ".join(dict.fromkeys(repr(point.name) for point in here or of_file))
+            return f"plug-in {names} of the package {_package(of_file[0])}"
+    return ""
+
+
+def _root(point: EntryPoint) -> Path | None:
+    """The folder of the package of an entry point, or the file of its module if it is in no package."""
+    try:
+        found = find_spec(point.module.partition(".")[0])
+    except (ImportError, ValueError):
+        return None
+    if found is None or not found.origin:
+        return None
+    return Path(found.origin).parent if found.submodule_search_locations else Path(found.origin)
 
 
 def _package(point: EntryPoint) -> str:

@@ -55,7 +55,7 @@ def edges_from_mask(mask: "Bool[np.ndarray, '...'] | str") -> EdgeSet:
         return _read(mask)
     try:
         array = np.asarray(mask.detach().cpu() if hasattr(mask, "detach") else mask)  # pyright: ignore
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise EdgeError(f"the mask is not an array ({error}); expected booleans in rows of equal length") from None
     if array.dtype != bool or not 2 <= array.ndim <= 4 or array.shape[-1] != array.shape[-2] or not array.size:
         raise EdgeError(

@@ -15,6 +15,8 @@ Inputs = Tensor | tuple | Mapping[str, Any]
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
     """Run `model` on `inputs`."""
+    if isinstance(inputs, tuple | Mapping) and not inputs:
+        raise ArgumentError(f"inputs={inputs!r} is empty; expected the arguments of {type(model).__name__}")
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)

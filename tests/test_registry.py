@@ -4,14 +4,17 @@ import subprocess
 import sys
 import textwrap
 import warnings
-from importlib.metadata import EntryPoint
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import EntryPoint, EntryPoints
+from traceback import format_exception
 
 import pytest
+import torch
 
 from emg_lens import registry
 from emg_lens.data.registry import DATASETS, DataSet
 from emg_lens.data.sources.simulated.simulation import SIMULATED
-from emg_lens.registry import PluginError, PluginWarning, Registry, UnknownNameError
+from emg_lens.registry import PluginError, PluginWarning, Registry, UnknownNameError, plugins_at_fault
 
 PLUGINS = {
     "raising.py": "raise RuntimeError('no such library')",
@@ -188,3 +191,61 @@ def test_a_stop_while_a_plug_in_is_imported_stops(tmp_path, monkeypatch):
     with pytest.raises(PluginError), monkeypatch.context() as here:
         here.setattr("sys.path", [])
         objects["a"]
+
+
+LATE = """
+from emg_lens.data import DataSet
+
+def load(*, subjects=None):
+    yield {}["no such key"]
+
+def wrong(*, subjects=None):
+    return None
+
+DATA, OTHER = DataSet("late", load, "fails when it is read"), DataSet("wrong", wrong, "returns nothing")
+"""
+
+
+def test_a_plug_in_that_fails_when_it_is_used_is_named_in_one_line(tmp_path):
+    (tmp_path / "late_lab").mkdir()
+    (tmp_path / "late_lab" / "__init__.py").write_text("")
+    (tmp_path / "late_lab" / "readers.py").write_text(LATE)
+    info = tmp_path / "late_lab-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: late-lab\nVersion: 0.1\n")
+    places = "late = late_lab.readers:DATA\nwrong = late_lab.readers:OTHER"
+    (info / "entry_points.txt").write_text(f"[emg_lens.datasets]\n{places}\n")
+    late, wrong = (run(tmp_path, "-m", "emg_lens", "data", name) for name in ("late", "wrong"))
+    assert late.returncode == wrong.returncode == 2
+    assert len(late.stderr.strip().splitlines()) == len(wrong.stderr.strip().splitlines()) == 1, late.stderr
+    assert "'late', 'wrong' of the package late-lab failed (KeyError: 'no such key')" in late.stderr
+    assert "the loader of data set 'wrong' returned None; expected recordings" in wrong.stderr
+    with_trace = run(tmp_path, "-m", "emg_lens", "--debug", "data", "late")
+    assert with_trace.returncode == 1 and "Traceback" in with_trace.stderr and "readers.py" in with_trace.stderr
+
+
+def test_a_failure_in_a_worker_process_or_in_torch_is_one_of_the_plug_in(tmp_path, monkeypatch):
+    (tmp_path / "late_file.py").write_text(
+        "import torch\n\ndef broken(n):\n    return torch.zeros(n) @ torch.zeros(n + 1)\n"
+    )
+    point = EntryPoint("late", "late_file:broken", "emg_lens.models")
+    monkeypatch.setattr("emg_lens.registry.entry_points", lambda **chosen: EntryPoints([point]).select(**chosen))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import late_file
+
+    for call in (
+        lambda: late_file.broken(3),
+        lambda: one_process(late_file.broken, 3),
+        lambda: torch.zeros(2) @ torch.zeros(3),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            call()
+        named = plugins_at_fault(caught.value)
+        assert named == (
+            "plug-in 'late' of the package ?" if "late_file" in "".join(format_exception(caught.value)) else ""
+        )
+
+
+def one_process(function, argument):
+    with ProcessPoolExecutor(1) as pool:
+        return pool.submit(function, argument).result()

@@ -8,7 +8,7 @@ import base64
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -33,7 +33,7 @@ from emg_lens.analysis.patterns import (
     row_notes,
 )
 from emg_lens.layout import CLS, TokenLayout
-from emg_lens.validation import ArgumentError
+from emg_lens.validation import ArgumentError, check_argument, checked
 
 __all__ = ["AttentionView", "attention_view", "modality_mass"]
 
@@ -87,6 +87,7 @@ class AttentionView:
         """The table of `modality_mass` for the displayed patterns."""
         return mass_table(self.pattern, self.layout, self.layers)
 
+    @checked
     def figure(self, layer: int | None = None, head: int | None = None) -> Figure:
         """Draw a static figure: an overview of all heads, one layer (mean over heads), or one head.
 
@@ -104,6 +105,7 @@ class AttentionView:
         which = "mean over heads" if head is None else f"head {head}"
         return self._single(heads.mean(0) if head is None else heads[head], f"layer L{layer + 1}, {which}")
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Save the page (`.html`, one file, no network needed) or the overview (`.png`, `.svg`, `.pdf`)."""
         path = Path(path)
@@ -270,6 +272,8 @@ def attention_view(
         '.html'
     """
     layers, pattern, trials = read_patterns(cache, layout, trial, "cache")
+    check_argument("labels", labels, Iterable | None)
+    check_argument("title", title, str)
     names = tuple(str(name) for name in (layout.names if labels is None else labels))
     if len(names) != len(layout):
         raise ArgumentError(f"labels has {len(names)} names for {len(layout)} tokens; give one name per token")

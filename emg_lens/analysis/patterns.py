@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 
+from emg_lens.data.recording import as_array
 from emg_lens.layout import CLS, TokenLayout
-from emg_lens.validation import ArgumentError, check_argument
+from emg_lens.validation import ArgumentError, check_argument, short
 
 Patterns = ActivationCache | Mapping[str, Tensor] | Tensor | np.ndarray
 
@@ -125,7 +127,7 @@ def read_patterns(
     check_argument("layout", layout, TokenLayout)
     check_argument("trial", trial, int | None)
     if isinstance(cache, Tensor | np.ndarray):
-        stacked = torch.as_tensor(cache)
+        stacked = _as_tensor(cache, name)
         if stacked.ndim not in (4, 5):
             raise ArgumentError(
                 f"{name} is a tensor of shape {tuple(stacked.shape)}; expected [layer, head, dest, src] or "
@@ -145,12 +147,22 @@ def read_patterns(
             f"{name} holds no attention pattern: expected 'blocks.{{layer}}.attn.hook_pattern'; make the cache "
             "with run_with_cache(x) and include this name in names_filter"
         )
-    chosen = {layer: _one_layer(torch.as_tensor(p), layer, layout, trial, name) for layer, p in patterns.items()}
+    chosen = {layer: _one_layer(_as_tensor(p, name), layer, layout, trial, name) for layer, p in patterns.items()}
     heads = {layer: len(pattern) for layer, (pattern, _) in chosen.items()}
     if len(set(heads.values())) > 1:
         raise ArgumentError(f"{name} has layers with different numbers of heads: {heads}")
     trials = next(iter(chosen.values()))[1]
     return tuple(chosen), np.stack([pattern for pattern, _ in chosen.values()]), trials
+
+
+def _as_tensor(values: Any, name: str) -> Tensor:
+    """Convert numbers of any byte order and order in memory; floating-point numbers of at most 64 bits."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = as_array(values, name)
+    if array.dtype.kind not in "iuf":
+        raise ArgumentError(f"{name} holds {short(values)}; expected patterns of real numbers")
+    return torch.from_numpy(np.array(array, np.float64, order="C"))
 
 
 def _one_layer(

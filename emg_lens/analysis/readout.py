@@ -1,11 +1,11 @@
 """Readout vectors (input of the model's head, one per trial): collect them, map them to 2-D, count neighbours."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from emg_lens.hooks.evaluation import evaluating
@@ -61,7 +61,7 @@ def readout_vectors(model: nn.Module, x: Float[Tensor, "trial channel time"]) ->
 
 @checked
 def readout_map(
-    vectors: Vectors, *, perplexity: PositiveFloat = 30.0, seed: NonNegativeInt = 0
+    vectors: Vectors, *, perplexity: PositiveFloat = 30.0, seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 ) -> Float[np.ndarray, "trial 2"]:
     """Map vectors to two dimensions with t-SNE (van der Maaten and Hinton 2008; scikit-learn's implementation).
 
@@ -84,6 +84,7 @@ def readout_map(
     from sklearn.manifold import TSNE
 
     _check_vectors(vectors, 4)
+    vectors = np.ascontiguousarray(vectors, vectors.dtype.newbyteorder("="))  # t-SNE depends on the order in memory
     most = min(vectors.shape[0] - 1, MOST_COMPONENTS)
     if vectors.shape[1] > most:
         vectors = PCA(most, random_state=seed).fit_transform(vectors)
@@ -131,7 +132,7 @@ def neighbour_fractions(
         raise ArgumentError(
             f"n_neighbours={n_neighbours}, but a trial has only {fewest} trials of other repetitions; reduce it"
         )
-    points = torch.from_numpy(vectors).double()
+    points = torch.from_numpy(vectors.astype(float))
     near, expected = np.empty(len(vectors)), np.empty(len(vectors))
     for first in range(0, len(vectors), TRIALS_A_FORWARD):
         some = slice(first, first + TRIALS_A_FORWARD)
@@ -157,8 +158,9 @@ def _head(model: nn.Module) -> nn.Module:
 
 
 def _check_vectors(vectors: Vectors, least: int) -> None:
-    if len(vectors) < least or not np.isfinite(vectors).all():
+    ours = vectors.ndim == 2 and vectors.shape[1] and vectors.dtype.kind == "f"
+    if not ours or len(vectors) < least or not np.isfinite(vectors).all():
         raise ArgumentError(
-            f"vectors {list(np.shape(vectors))} have too few trials or values that are not finite; expected finite"
-            f" values of at least {least} trials"
+            f"vectors {vectors.dtype} {list(vectors.shape)} have too few trials or values that are not finite; expected"
+            f" finite floating-point values [trial, value] of at least {least} trials"
         )

@@ -51,10 +51,16 @@ BASELINES: Mapping[str, Callable[[Windows, Hidden], Windows]] = {"mean": predict
 
 
 @torch.no_grad()
+@checked
 def reconstruct(
     model: Any, x: Float[Tensor, "window channel time"], masked: Bool[Tensor, "window token"]
 ) -> Float[Tensor, "window channel time"]:
     """Predict all samples of windows with masked tokens. Afterwards the model is in evaluation mode."""
+    patches = n_patches(model)
+    model.check_signals(x)
+    wanted = [len(x), x.shape[1] * patches]
+    if masked.dtype != torch.bool or list(masked.shape) != wanted:
+        raise ArgumentError(f"masked is {masked.dtype} {list(masked.shape)}; expected torch.bool {wanted}")
     device = next(model.parameters()).device
     model.eval()
     parts = zip(x.split(AT_ONCE), masked.split(AT_ONCE), strict=True)
@@ -161,7 +167,7 @@ def _checked(model: Any, x: Tensor, real: Tensor | None) -> tuple[int, Bool[np.n
 
 def _errors(model: Any, x: Tensor, masked: Bool[Tensor, "window token"], beta: float) -> pd.DataFrame:
     hidden = masked_samples(masked, x.shape[1], x.shape[2]).numpy()
-    samples = x.cpu().numpy()
+    samples = x.detach().float().cpu().numpy()
     filled = {MODEL: reconstruct(model, x, masked).numpy()}
     filled |= {name: fill(samples, hidden) for name, fill in BASELINES.items()}
     windows, channels = np.nonzero(hidden.any(axis=2))

@@ -66,7 +66,7 @@ def plot_reconstruction(
         edges = np.flatnonzero(np.diff(hidden[channel], prepend=False, append=False))
         for first, last in edges.reshape(-1, 2):
             axis.axvspan(times[first], times[last - 1] + step, color=HIDDEN, alpha=0.2, linewidth=0)
-        axis.plot(times, x[channel].cpu().numpy(), color=ORIGINAL, linewidth=0.8, label="original")
+        axis.plot(times, x[channel].detach().float().cpu().numpy(), color=ORIGINAL, linewidth=0.8, label="original")
         filled = np.where(hidden[channel], predicted[channel], np.nan)
         axis.plot(times, filled, color=COLOURS[MODEL], linewidth=1.1, label="reconstruction")
         axis.set_ylabel(f"{names[channel] if channel < len(names) else ''} {channel}".strip())
@@ -85,8 +85,10 @@ def plot_gap_curve(curve: pd.DataFrame, error: str = "smooth_l1") -> Figure:
         error: Column to plot: `"smooth_l1"`, `"mse"` or `"mae"`.
     """
     lacking = [name for name in ("patches", "seconds", "method", error) if name not in curve.columns]
-    if lacking or curve.empty:
-        raise ArgumentError(f"curve has no {', '.join(lacking) or 'rows'}; expected the table that gap_curve returns")
+    if lacking or curve.empty or not pd.api.types.is_numeric_dtype(curve[error]):
+        raise ArgumentError(
+            f"curve has no {', '.join(lacking) or 'rows with numbers'}; expected the table that gap_curve returns"
+        )
     across = "seconds" if curve["seconds"].notna().all() else "patches"
     figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
     axis = figure.subplots()

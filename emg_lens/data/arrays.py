@@ -12,7 +12,7 @@ from pydantic import PositiveFloat, PositiveInt
 from emg_lens.data.recording import DataError, as_array
 from emg_lens.data.segment import CHANNEL_COLUMNS
 from emg_lens.errors import did_you_mean
-from emg_lens.validation import ArgumentError, check_argument, short
+from emg_lens.validation import ArgumentError, check_argument, check_fields, short
 
 EXACT = 2**24
 """Largest whole number up to which float32 represents all whole numbers exactly."""
@@ -131,6 +131,10 @@ def check_names(**names: Iterable[object]) -> None:
 
 def check_trials(trials: Any) -> None:
     """Check that the fields of a `TrialSet` agree in shape, type and names."""
+    try:
+        check_fields(trials)
+    except ArgumentError as error:
+        raise DataError(str(error)) from None
     x = trials.x
     if x.ndim != 3 or x.dtype != np.float32 or not x.size:
         raise DataError(f"x must be float32 [trial, channel, time] and not empty, got {x.dtype} {x.shape}")
@@ -191,14 +195,14 @@ def _check_targets(targets: Any, names: Sequence[str], n_trials: int) -> None:
 
 def checked_choice(values: Shaped[np.ndarray, " value"], wanted: Iterable, what: str) -> list:
     """Return `wanted` as a list; raise `DataError` for the first item that does not occur in `values`."""
-    if isinstance(wanted, str):
-        raise DataError(f"expected a list of {what} values such as [{wanted!r}], got {wanted!r}")
+    if isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable):
+        raise DataError(f"expected a list of {what} values such as [{short(wanted)}], got {short(wanted)}")
     known = list(dict.fromkeys(values.tolist()))
     wanted = [item.item() if isinstance(item, np.generic) else item for item in wanted]
     for item in wanted:
-        if item not in known:
-            hint = did_you_mean(item, map(str, known))
-            raise DataError(f"unknown {what} {item!r}; {hint}known: {', '.join(map(str, sorted(known)))}")
+        if not isinstance(item, str | int | float) or item not in known:
+            hint = did_you_mean(item, map(str, known)) if isinstance(item, str) else ""
+            raise DataError(f"unknown {what} {short(item)}; {hint}known: {', '.join(map(str, sorted(known)))}")
     if not wanted:
         raise DataError(f"an empty list selects no {what}")
     return wanted

@@ -30,6 +30,7 @@ class Batch:
         lengths: Valid samples of each trial; None where all trials are complete. Later samples are padding.
         reference: Standardized training trials. Mean and resample ablations take their values from them.
         reference_targets: Targets of the training trials, one row per trial.
+        repetition_id: The repetition that each trial was cut from, for scores in which each repetition weighs the same.
 
     Example:
         >>> import torch
@@ -43,6 +44,7 @@ class Batch:
     lengths: Int[Tensor, " trial"] | None = None
     reference: Float[Tensor, "reference channel time"] | None = None
     reference_targets: Shaped[Tensor, "reference ..."] | None = None
+    repetition_id: Int[Tensor, " trial"] | None = None
 
     def __post_init__(self) -> None:
         for name, values in self._parts().items():
@@ -87,7 +89,15 @@ class Batch:
 
     def to(self, device: str | torch.device) -> "Batch":
         """Move all parts to a device."""
-        return Batch(**{name: values.to(device) for name, values in self._parts().items()})
+        try:
+            return Batch(**{name: values.to(device) for name, values in self._parts().items()})
+        except (RuntimeError, TypeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = str(error).partition("\n")[0][:200]
+            raise BatchError(
+                f"device={short(device)} cannot be used ({reason}); expected e.g. 'cpu' or 'cuda'"
+            ) from None
 
     def _parts(self) -> dict[str, Any]:
         """The parts that are given, by name."""

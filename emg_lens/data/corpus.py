@@ -13,13 +13,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from emg_lens.data.files import hashes_of_data, natural_key
 from emg_lens.data.recording import DataError
 from emg_lens.data.shards import Shard, ShardReader, find_shards, trials_shard
 from emg_lens.data.trials import TrialSet
-from emg_lens.validation import SpecModel, checked
+from emg_lens.validation import SpecModel, check_argument, check_fields, checked, short
 
 Scale = Literal["min-max", "none"]
 Padding = Literal["counted", "left out"]
@@ -73,10 +73,11 @@ class Corpus:
     modalities: Mapping[str, int]
     scale: Scale = "min-max"
     padding: Padding = "counted"
-    parts: Int[np.ndarray, "part 3"] = field(default=None, repr=False)  # pyright: ignore[reportAssignmentType]
+    parts: Int[np.ndarray, "part 3"] | None = field(default=None, repr=False)
     chosen: Int[np.ndarray, " window"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.shards:
             raise DataError("a corpus needs at least one shard; give a folder with shards")
         lengths = {f"{shard.shape[2]} samples": shard.path for shard in self.shards}
@@ -161,6 +162,7 @@ class Corpus:
         names = {name for name, _ in self._names("subject", required=False) if name}
         return tuple(sorted(names, key=natural_key))
 
+    @checked
     def read(self, numbers: Int[np.ndarray, " window"]) -> Float[np.ndarray, "window channel time"]:
         """Read windows by number, padded and scaled.
 
@@ -181,10 +183,13 @@ class Corpus:
             windows[np.ix_(of_shard, _channel_positions(self.shards[i], self.modalities))] = values
         return windows
 
+    @checked
     def file_of(self, number: int) -> Path:
         """Return the file of a window."""
+        check_argument("number", number, NonNegativeInt)
         return self.shards[self._find(np.array([number]))[0][0]].path
 
+    @checked
     def real(self, numbers: Int[np.ndarray, " window"]) -> Bool[np.ndarray, "window channel"]:
         """Return True for channels that count in the loss; padded channels do not count if padding is `"left out"`."""
         if self.padding == "counted":
@@ -195,6 +200,7 @@ class Corpus:
             recorded[np.ix_(shard_of == i, _channel_positions(self.shards[i], self.modalities))] = True
         return recorded
 
+    @checked
     def divide(self, held_out: HeldOut) -> tuple["Corpus", "Corpus"]:
         """Divide the windows into a training and a validation corpus."""
         if held_out.by == "windows":
@@ -247,7 +253,8 @@ class Corpus:
 
     def _find(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Shard and row of each window."""
-        numbers = np.asarray(numbers, np.int64)
+        if not isinstance(numbers, np.ndarray) or numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+            raise DataError(f"numbers of windows must be a vector of whole numbers, got {short(numbers)}")
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise DataError(f"windows {numbers.min()} to {numbers.max()} do not exist; expected 0 to {len(self) - 1}")
         numbers = numbers if self.chosen is None else self.chosen[numbers]

@@ -16,6 +16,7 @@ from emg_lens.data.folds import Fold
 from emg_lens.data.pre_onset import ALL, WINDOW_S, Decodability, pre_onset_decodability
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
+from emg_lens.validation import checked, short
 
 SHARED = {
     "samples": "contain raw samples of a training trial (overlapping windows)",
@@ -55,11 +56,12 @@ class Leakage:
     class_repeats_at_random: float | None = None
 
     @staticmethod
+    @checked
     def over(reports: Iterable["Leakage"]) -> "Leakage":
         """Combine the reports on several folds: counts are added, fractions and accuracies are averaged over folds."""
         reports = list(reports)
-        if not reports:
-            raise DataError("no leakage report to combine; give at least one")
+        if not reports or not all(isinstance(one, Leakage) for one in reports):
+            raise DataError(f"no leakage report to combine; give at least one, and nothing else: got {short(reports)}")
         by_modality: dict[str, list[Decodability]] = {}
         for one in (d for r in reports for d in r.decodability):
             by_modality.setdefault(one.modality, []).append(one)
@@ -79,9 +81,13 @@ class Leakage:
         return asdict(self)
 
     @staticmethod
+    @checked
     def from_dict(values: Mapping) -> "Leakage":
         """Make a report from the output of `to_dict`."""
-        return Leakage(**{**values, "decodability": tuple(Decodability(**d) for d in values["decodability"])})
+        try:
+            return Leakage(**{**values, "decodability": tuple(Decodability(**d) for d in values["decodability"])})
+        except (TypeError, KeyError) as error:
+            raise DataError(f"expected the output of Leakage.to_dict, got {short(values)} ({error})") from None
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row per fact.
@@ -164,6 +170,7 @@ class Leakage:
         )
 
 
+@checked
 def leakage_report(
     train: TrialSet, test: TrialSet, before: TrialSet | None = None, *, fold: Fold | None = None
 ) -> Leakage:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Recording
 from emg_lens.data.standardization import TRIALS_AT_ONCE
 from emg_lens.data.trials import TrialSet
+from emg_lens.validation import check_argument, checked
 
 ALL = "all"
 """Stands for all modalities together."""
@@ -41,6 +42,7 @@ class Decodability:
     n_test: int
 
 
+@checked
 def pre_onset_trials(
     recordings: Iterable[Recording],
     window_s: float = WINDOW_S,
@@ -74,6 +76,7 @@ def pre_onset_trials(
     cut, repetition_id, source, start_s = [], [], [], []
     n_repetitions = 0
     for number, recording in enumerate(recordings):
+        check_argument("recording", recording, Recording)
         n_rows = round(window_s * recording.fs)
         if n_rows < 1:
             raise DataError(f"window_s={window_s:g} is less than one row at {recording.fs:g} Hz; give a longer window")

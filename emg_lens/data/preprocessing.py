@@ -7,6 +7,7 @@ recording needs little more memory than its own size.
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from math import prod
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, PositiveFloat, model_validator
 
 from emg_lens.data.recording import UNLABELLED, DataError, Recording, Signal
-from emg_lens.validation import SpecModel
+from emg_lens.validation import SpecModel, checked
 
 Samples = Float[np.ndarray, "time channel"]
 
@@ -30,6 +31,8 @@ MOST_ORDER = 20
 """Highest filter order; double precision is not accurate enough for higher orders."""
 Order = Annotated[int, Field(ge=1, le=MOST_ORDER)]
 
+NOTED_S = 0.1
+"""A loss of more than this time (s) gets a note."""
 ROWS_AT_ONCE = 1 << 16
 """Rows that are filtered at once. The filter's state is carried over, so that the result has the same bits."""
 
@@ -178,6 +181,7 @@ class Recipe(SpecModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
 
 
+@checked
 def preprocess(recording: Recording, recipe: Recipe) -> Recording:
     """Apply a recipe to a whole recording.
 
@@ -227,11 +231,26 @@ def preprocess(recording: Recording, recipe: Recipe) -> Recording:
         raise DataError(f"signals of {recording.source} differ in rate ({listed}); give the recipe an fs")
     fs = next(iter(rates.values()))
     n_rows = min(len(s.data) for s in signals.values())
+    notes += _left_out(
+        {name: s.duration for name, s in signals.items()}, n_rows / fs, len(recording.label) / recording.fs
+    )
     signals = {name: replace(s, data=s.data[:n_rows]) for name, s in signals.items()}
     label = _nearest(recording.label, recording.fs, n_rows, fs, UNLABELLED)
     repetition = _nearest(recording.repetition, recording.fs, n_rows, fs, 0)
     meta = {**recording.meta, "recipe": recipe.digest(), "notes": tuple(notes)}
     return Recording(recording.subject, signals, label, repetition, fs, meta)
+
+
+def _left_out(durations: Mapping[str, float], kept_s: float, labels_s: float) -> list[str]:
+    """Notes on signals that are cut by more than `NOTED_S` to the shortest one, and on labels that end before them."""
+    notes = [
+        f"{name}: its last {duration - kept_s:.2g} s are left out, because another signal ends earlier"
+        for name, duration in durations.items()
+        if duration - kept_s > NOTED_S
+    ]
+    if kept_s - labels_s > NOTED_S:
+        notes.append(f"the labels end {kept_s - labels_s:.2g} s before the signals: the rest is unlabelled")
+    return notes
 
 
 def _prepare(signal: Signal, recipe: Recipe, name: str) -> tuple[Signal, list[str]]:

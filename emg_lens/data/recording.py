@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float, Integer
 
 from emg_lens.errors import EmgLensError
-from emg_lens.validation import check_fields
+from emg_lens.validation import check_fields, checked
 
 REST = 0
 UNLABELLED = -1
@@ -153,6 +153,7 @@ class Recording:
         """Subject and file name, for messages."""
         return " ".join([self.subject, *([Path(self.meta["file"]).name] if "file" in self.meta else [])])
 
+    @checked
     def keep(self, modalities: Iterable[str] | None) -> "Recording":
         """Return a recording of some modalities, in the given order; `None` = all."""
         if modalities is None:

@@ -17,9 +17,10 @@ from emg_lens.data.preprocessing import Recipe, preprocess
 from emg_lens.data.recording import DataError, Recording, check_name_of_subject
 from emg_lens.data.segment import Segment
 from emg_lens.data.trials import TrialSet
+from emg_lens.data.zero_runs import with_zero_notes
 from emg_lens.errors import did_you_mean
 from emg_lens.registry import Registry, UnknownNameError
-from emg_lens.validation import Name, check_fields, checked, short
+from emg_lens.validation import Name, check_argument, check_fields, checked, short
 
 Loader = Callable[..., Iterator[Recording] | TrialSet]
 
@@ -118,6 +119,7 @@ def dataset_names() -> tuple[str, ...]:
     return DATASETS.names()
 
 
+@checked
 def describe_dataset(name: str) -> DataSet:
     """Return a data set's entry in the registry: loader, description, options."""
     try:
@@ -154,12 +156,19 @@ def load_dataset(
         02 48 4
     """
     entry = describe_dataset(name)
-    loaded = None if entry.finished else entry.loader(**entry.check(root, options), subjects=subjects)
-    if loaded is None or isinstance(loaded, TrialSet):
+    loaded = () if entry.finished else entry.loader(**entry.check(root, options), subjects=subjects)
+    if entry.finished or isinstance(loaded, TrialSet):
         raise DataError(f"{name!r} is a file of finished trials, not of recordings; read it with load_trials")
-    return loaded
+    return map(with_zero_notes, _recordings(name, loaded))
 
 
+def _recordings(name: str, loaded: object) -> Iterator[Recording]:
+    if not isinstance(loaded, Iterable):
+        raise DataError(f"the loader of data set {name!r} returned {short(loaded)}; expected recordings")
+    return iter(loaded)
+
+
+@checked
 def subjects(name: str, root: str | Path | None = None, **options: Any) -> tuple[str, ...]:
     """Return the names of the subjects in natural order, without reading signals if the data set has an index."""
     index = _index(name, root, options)
@@ -204,6 +213,8 @@ def load_trials(
         TrialSet(96 trials of 2 subjects, 8 emg + 6 acc channels, 100 samples at 100 Hz, 12 classes)
     """
     entry = describe_dataset(name)
+    check_argument("load_trials: recipe", recipe, Recipe | None)
+    check_argument("load_trials: segment", segment, Segment | None)
     recipe, segment = recipe or Recipe(), segment or Segment()
     given = {
         "recipe": recipe != Recipe(),
@@ -216,10 +227,12 @@ def load_trials(
     loaded = entry.loader(**entry.check(root, options), subjects=subjects)
     if isinstance(loaded, TrialSet):
         return loaded
-    prepared = map(partial(preprocess, recipe=recipe), loaded)  # a generator would keep the last recording in memory
+    raw = map(with_zero_notes, _recordings(name, loaded))
+    prepared = map(partial(preprocess, recipe=recipe), raw)  # a generator would keep the last recording in memory
     return TrialSet.from_recordings(prepared, segment, classes=classes)
 
 
+@checked
 def data_fingerprint(name: str, root: str | Path | None = None, **options: Any) -> str:
     """Return a short hash of the data set's name and of its files' relative names and contents.
 

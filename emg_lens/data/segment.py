@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 
 from emg_lens.data.recording import REST, DataError, Recording
-from emg_lens.validation import SpecModel
+from emg_lens.validation import SpecModel, check_argument, checked
 
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
 ROW_TOLERANCE = 1e-6
@@ -74,6 +74,7 @@ class Segment(SpecModel):
             raise ValueError("stride_s needs a window_s; give both")
         return self
 
+    @checked
     def windows(self, n_rows: int, fs: float) -> list[tuple[int, int]]:
         """Return the first row and the end row (exclusive) of each window.
 
@@ -83,6 +84,7 @@ class Segment(SpecModel):
         """
         return [window for piece in self.pieces(n_rows, fs) for window in piece]
 
+    @checked
     def pieces(self, n_rows: int, fs: float) -> list[list[tuple[int, int]]]:
         """Return the windows of each piece, as `windows` does; without `piece_s` the whole segment is one piece."""
         start = round(self.start_s * fs)
@@ -105,6 +107,7 @@ class Segment(SpecModel):
             for first in range(start, stop - size + 1, size)
         ]
 
+    @checked
     def rounding_note(self, fs: float) -> str:
         """Return a note on the times that were rounded to rows at `fs` Hz; empty if none was."""
         given = {name: value for name, value in self if value is not None}
@@ -151,6 +154,7 @@ def cut_recordings(recordings: Iterable[Recording], segment: Segment, classes: I
         raise DataError(f"classes must be different labels above 0, got {wanted}")
     state, fs, channels = _Cut(), 0.0, None
     for recording in recordings:
+        check_argument("recording", recording, Recording)
         table = _channel_table(recording)
         if channels is None:
             fs, channels = recording.fs, table

@@ -12,6 +12,7 @@ from emg_lens.data.files import select_subjects
 from emg_lens.data.folds import Fold, Split, TrialMask, listed
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
+from emg_lens.validation import checked
 
 MOST_BLOCKS = 1000
 """Largest number of blocks of a subject; each block is one more model to fit."""
@@ -50,6 +51,7 @@ class RepetitionSplit(Split):
         check_apart("repetitions", self.train or (), self.test, self.validation or ())
         return self
 
+    @checked
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
         """Make one fold per subject, with the subject's name."""
         return tuple(Fold(s, (s,), (s,), self) for s in _different(subjects))
@@ -134,6 +136,7 @@ class SubjectSplit(Split):
             raise ValueError("train cannot be given with leave_out, which trains on all other subjects; remove it")
         return self
 
+    @checked
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
         """Make folds named after the tested subjects, joined by `+`; with `test`, the one fold `held-out`."""
         everyone = _different(subjects)
@@ -203,6 +206,7 @@ class BlockSplit(Split):
             )
         return self
 
+    @checked
     def folds(self, subjects: Sequence[str]) -> tuple[Fold, ...]:
         """Make one fold for each subject and block, named `<subject>.block<k>` with k from 1."""
         blocks = range(1, self.n_folds + 1)

@@ -111,6 +111,7 @@ class InputStatistics(_SavedStatistics):
             train: `TrialSet` of the training trials, without any test trial.
             rectify: Modalities to rectify after z-scoring.
         """
+        _check_trials(train)
         mean = train.x.mean(axis=(0, 2), dtype=np.float64)
         # A few channels at a time saves memory; numpy would sum a single channel in another order.
         blocks = [slice(b[0], b[-1] + 1) for b in np.array_split(np.arange(len(mean)), max(1, -(-len(mean) // 4)))]
@@ -176,6 +177,7 @@ class TargetStatistics(_SavedStatistics):
     @staticmethod
     def of(train: Any) -> "TargetStatistics":
         """Compute the statistics of the training trials, a `TrialSet` with targets."""
+        _check_trials(train)
         if train.targets is None:
             raise DataError("these trials have no targets; make targets from a modality with `with_targets`")
         targets = train.targets.astype(np.float64)
@@ -193,8 +195,14 @@ class TargetStatistics(_SavedStatistics):
         return (outputs * self.std + self.mean).astype(np.float32)
 
     def _check(self, values: np.ndarray) -> None:
-        if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] != len(self.names):
+        ours = isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "iuf"
+        if not ours or values.shape[1] != len(self.names):
             raise DataError(f"expected [trial, {len(self.names)} targets] of numbers, got {short(values)}")
+
+
+def _check_trials(train: object) -> None:
+    if not isinstance(getattr(train, "x", None), np.ndarray):
+        raise DataError(f"expected a TrialSet of training trials, got {short(train)}")
 
 
 def _inverse(std: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:

@@ -1,6 +1,7 @@
 """Save a `TrialSet` as one HDF5 file: arrays as data sets, other fields as JSON in attributes, and a checksum."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -50,6 +51,8 @@ def written(path: Path) -> Iterator[h5py.File]:
             yield file
     except UnicodeEncodeError as error:
         raise DataError(f"cannot write {path}: {error.object[:100]!r} is not text in UTF-8; rename it") from None
+    except ValueError as error:  # an empty path, or one with a zero byte
+        raise DataError(f"{str(path)!r} is not a path of a file ({error}); give another path") from None
     except OSError as error:
         raise DataError(f"cannot write {path}: {reason_of(error)}; {remedy(error, 'give another path')}") from None
 
@@ -98,10 +101,10 @@ def read_file(
 ) -> dict[str, Any]:
     """Read parts of a file that `writer` wrote; every error is a `DataError` that names the file."""
     path = path.expanduser()
-    if path.exists() and not path.is_dir():
+    if os.path.exists(path) and not os.path.isdir(path):  # False for a name that is too long or has a zero byte
         regular_file(path)
     else:
-        what, or_else = ("a folder", " (or cohort: {dataset: folder})") if path.is_dir() else ("no such file", "")
+        what, or_else = ("a folder", " (or cohort: {dataset: folder})") if os.path.isdir(path) else ("no such file", "")
         raise DataError(f"{path}: {what}; expected a file that {writer} wrote{or_else}")
     try:
         facts = path.stat()

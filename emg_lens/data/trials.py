@@ -29,9 +29,10 @@ from emg_lens.data.arrays import (
     windows_of_repetitions,
 )
 from emg_lens.data.channels import select_channels
-from emg_lens.data.recording import DataError, Recording
+from emg_lens.data.recording import DataError, Recording, as_array
 from emg_lens.data.segment import Segment, cut_recordings, same_channels
 from emg_lens.data.standardization import InputStatistics
+from emg_lens.validation import checked
 
 __all__ = ["Segment", "TrialSet"]
 
@@ -123,6 +124,7 @@ class TrialSet:
     # --- making, saving and loading -----------------------------------------------------------------------
 
     @staticmethod
+    @checked
     def from_recordings(
         recordings: Iterable[Recording], segment: Segment | None = None, classes: Iterable[int] | None = None
     ) -> "TrialSet":
@@ -202,6 +204,7 @@ class TrialSet:
         )
 
     @staticmethod
+    @checked
     def concatenate(sets: Sequence["TrialSet"]) -> "TrialSet":
         """Join several sets; `repetition_id` and `source` are renumbered so that they stay distinct."""
         if not sets:
@@ -222,6 +225,7 @@ class TrialSet:
         native = np.min([s.channels["native_fs"] for s in sets], axis=0)
         return replace(sets[0], **vectors, channels=sets[0].channels.assign(native_fs=native), notes=notes)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write one HDF5 file; a reader sees the old file or the complete new one, never a part."""
         if np.isnan(self.x[:1, :1, :1]).any():
@@ -229,6 +233,7 @@ class TrialSet:
         storage.save(self, Path(path))
 
     @staticmethod
+    @checked
     def load(path: str | Path) -> "TrialSet":
         """Read a file that `save` wrote.
 
@@ -274,9 +279,14 @@ class TrialSet:
         """
         chosen = np.ones(len(self), bool)
         if mask is not None:
-            mask = np.asarray(mask)
-            if mask.dtype == bool and mask.shape != (len(self),):
-                raise DataError(f"mask must have one boolean per trial, shape ({len(self)},), got shape {mask.shape}")
+            mask = as_array(mask, "mask")
+            if mask.ndim != 1 or mask.dtype.kind not in "biu" or (mask.dtype == bool and len(mask) != len(self)):
+                raise DataError(
+                    f"mask must have one boolean per trial, shape ({len(self)},), or list indices of trials; got"
+                    f" {mask.dtype} {mask.shape}"
+                )
+            if mask.dtype != bool and mask.size and not -len(self) <= mask.min() <= mask.max() < len(self):
+                raise DataError(f"mask lists the trials {mask.min()} to {mask.max()}; expected 0 to {len(self) - 1}")
             chosen = np.zeros(len(self), bool)
             chosen[mask] = True
         for name, wanted in (("subject", subjects), ("repetition", repetitions)):
@@ -292,7 +302,9 @@ class TrialSet:
         Raises:
             DataError: A repetition is in both lists or in no trial, or a class occurs in one part only.
         """
-        train, test = list(train_repetitions), list(test_repetitions)
+        train, test = (
+            checked_choice(self.repetition, some, "repetition") for some in (train_repetitions, test_repetitions)
+        )
         check_apart("repetitions", train, test)
         parts = {"training": self.select(repetitions=train), "test": self.select(repetitions=test)}
         present = set(self.y[np.isin(self.repetition, train + test)].tolist())
@@ -309,6 +321,7 @@ class TrialSet:
         )
         return replace(self, x=self.x[:, chosen], channels=self.channels[chosen].reset_index(drop=True))
 
+    @checked
     def regroup(self, groups: Mapping[str, Any]) -> "TrialSet":
         """Select channels in groups; each group becomes a modality: `{"first": {"emg": [0, 1]}, "acc": "all"}`."""
         rows, names = select_channels(self.channels, groups)
@@ -335,6 +348,7 @@ class TrialSet:
             target_names=tuple(f"{row.name} ({row.units})" if row.units else str(row.name) for row in rows),
         )
 
+    @checked
     def standardised(self, reference: "TrialSet", rectify: Iterable[str] = ()) -> "TrialSet":
         """Z-score each channel with the reference's mean and standard deviation over trials and samples.
 

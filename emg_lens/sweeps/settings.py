@@ -122,7 +122,11 @@ def check_inputs(x: Tensor, reference: Tensor | None) -> None:
     if x.ndim < 2 or not x.numel():
         raise SweepInputError(f"no trials to run: x is {list(x.shape)}; expected [trial, channel, time]")
     for name, trials in (("x", x), ("reference", reference)):
-        if trials is None or not trials.is_floating_point():
+        if trials is None:
+            continue
+        if not len(trials):
+            raise SweepInputError(f"{name} has no trial: it is {list(trials.shape)}; give at least one trial")
+        if not trials.is_floating_point():
             continue
         bad = trials_not_finite(trials)
         if bad:

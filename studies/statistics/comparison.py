@@ -19,6 +19,7 @@ from emg_lens.studies.statistics.intervals import mean_interval
 from emg_lens.studies.statistics.rank_tests import TESTS, p_values
 from emg_lens.studies.statistics.spec import LevelComparison, StatisticsError, StatisticsSpec
 from emg_lens.sweeps.conditions import BASELINE
+from emg_lens.validation import checked
 
 AUDIT = ("edges_cut", "live_edges_cut", "rows_fully_cut")
 EXPECTATION = ("expected", "expected_is_baseline")
@@ -27,6 +28,7 @@ TAGS = ("edges", "mode", "layer", "head")
 """Tags of the layer and head sweeps; a condition may have others."""
 
 
+@checked
 def compare(
     scores: pd.DataFrame,
     spec: StatisticsSpec,

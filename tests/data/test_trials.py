@@ -431,7 +431,7 @@ def virtual(file, path):
         (lambda file, path: file.attrs.__setitem__("classes", "[1, 2"), "classes cannot be read"),
         (lambda file, path: file.attrs.__setitem__("classes", "3"), "classes cannot be read"),
         (lambda file, path: file.attrs.__setitem__("fs", "fast"), "fs cannot be read"),
-        (lambda file, path: file.attrs.__setitem__("fs", np.nan), "fs must be positive"),
+        (lambda file, path: file.attrs.__setitem__("fs", np.nan), "fs=nan"),
     ],
 )
 def test_links_and_wrong_content_give_a_one_line_error(tmp_path, put, message):

@@ -199,7 +199,7 @@ CALLS = {
             (np.ones(12, int), np.ones(12, np.uint8)),
             (None, "x", np.ones(11, int), np.ones(12), np.full(12, "x"), np.ones((12, 1), int), np.ones(12, object)),
         ),
-        repetition=((np.ones(12, int),), (None, "x", np.ones(11, int), np.ones(12), np.full(12, "x"))),
+        repetition=((np.ones(12, int),), (None, "x", np.ones(10, int), np.ones(12), np.full(12, "x"))),
         ch_names=((("a", "b"),), ((), ("a",), None)),
     ),
     "load_dataset": call(

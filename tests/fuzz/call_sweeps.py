@@ -82,8 +82,8 @@ CALLS = {
         recipe=((None,), ({"epochs": 1}, "x")),
         objective=(("classification",), ("clasification", "", None, "regression")),
         held_out=(
-            (None, (X, Y)),
-            ("x", X, (X,), (X, Y[:-1]), (X * math.nan, Y), (X[:, :2], Y), (None, None), (X[:0], Y[:0])),
+            (None, Batch(X, Y)),
+            ("x", X, (X, Y), Batch(X * math.nan, Y), Batch(X[:, :2], Y), Batch(X, Y + 99)),
         ),
         stop_after=((None, 1), (-1, 2.5, "x", math.nan)),
         checkpoint=((None,), NOT_CHECKPOINT),

@@ -20,6 +20,7 @@ MODULES = (
     "odd_names",
     "commands",
     "calls",
+    "example_calls",
 )
 
 

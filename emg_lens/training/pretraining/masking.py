@@ -10,7 +10,8 @@ from einops import reduce, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from emg_lens.validation import ArgumentError
+from emg_lens.layout import TokenLayout
+from emg_lens.validation import ArgumentError, short
 
 TRAINING, VALIDATION = 0, 1
 """Streams of random numbers for the masks."""
@@ -95,6 +96,8 @@ def tokens_of_channels(real: Bool[np.ndarray, "window channel"], patches: int) -
 def n_patches(model: torch.nn.Module) -> int:
     """Return the number of tokens per channel of a model with patches of channels as tokens."""
     signals: Any = model
+    if not isinstance(getattr(model, "layout", None), TokenLayout) or not hasattr(model, "check_signals"):
+        raise ArgumentError(f"model={short(model)}; expected a pre-trained model, as from build_model('tinymyo', ...)")
     n_tokens, n_channels = len(signals.layout), signals.cfg.n_channels
     if n_tokens % n_channels or n_tokens < n_channels:
         raise ArgumentError(
