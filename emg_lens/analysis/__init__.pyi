@@ -10,6 +10,7 @@ from .circuits.search import find_circuit
 from .component_effects import direct_effects
 from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
+from .deployment import profile
 from .fit_analysis import FIT_ANALYSES, FitAnalysis
 from .ground_truth.benchmark import benchmark_attribution
 from .ground_truth.compiled import CompiledTask, compiled_encoder
@@ -20,6 +21,9 @@ from .readout import neighbour_fractions, readout_map, readout_vectors
 from .reconstruction import gap_curve, masked_errors, reconstruct
 from .reconstruction_figures import plot_gap_curve, plot_reconstruction
 from .shift import activation_shift
+from .quantisation.edge_audit import quantised_edges
+from .quantisation.integer_softmax import IntegerSoftmax
+from .quantisation.quantised_model import Quantisation, quantised
 
 __all__ = [
     "FIT_ANALYSES",
@@ -48,6 +52,8 @@ __all__ = [
     "superset_ablations",
     "masked_errors",
     "modality_mass",
+    "IntegerSoftmax",
+    "Quantisation",
     "model_costs",
     "neighbour_fractions",
     "plot_gap_curve",
@@ -58,3 +64,6 @@ __all__ = [
     "reconstruct",
     "with_cls_path_closed",
 ]
+    "profile",
+    "quantised",
+    "quantised_edges",

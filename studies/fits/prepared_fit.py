@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 from jaxtyping import Shaped
 
 from emg_lens.data.batch import Batch
@@ -106,12 +108,14 @@ def prepare_fit(fit_unit: Fit, data: Path | None, device: str) -> PreparedFit:
     parts = [part for part in (trials.train, trials.test, trials.validation) if part is not None]
     ys = [trials.y(part, objective) for part in parts]  # first, because the targets may be made of the samples
     train, test, *validation = [Batch(trials.take_x(part), y) for part, y in zip(parts, ys, strict=True)]
+    tested = pd.MultiIndex.from_arrays([trials.test.subject, trials.test.repetition_id]).factorize()[0]
+    test = replace(test, reference=train.x, reference_targets=train.targets, repetition_id=torch.from_numpy(tested))
     return PreparedFit(
         fit_unit=fit_unit,
         model=model,
         conditions=[*conditions, *controls_of(spec, model, conditions)],
         train=train,
-        test=replace(test, reference=train.x, reference_targets=train.targets),
+        test=test,
         validation=validation[0] if validation else None,
         trained=trials.train,
         tested=trials.test,

@@ -19,11 +19,19 @@ def with_subjects(cell: Cell, analysis: str) -> pd.DataFrame:
 
 
 def mean_with_interval(
-    values: Float[np.ndarray, " subject"], decimals: int, confidence: float, unit: str = "", name: bool = False
+    values: Float[np.ndarray, " subject"],
+    decimals: int,
+    confidence: float,
+    unit: str = "",
+    name: bool = False,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> str:
-    """Format the mean over subjects with its interval: `"87 [81, 93]"`, `"87 % (95 % CI [81, 93])"` with its name."""
+    """Format the mean over subjects with its interval: `"87 [81, 93]"`, `"87 % (95 % CI [81, 93])"` with its name.
+
+    `bounds` are the smallest and largest possible mean, to which the interval is clipped.
+    """
     mean = f"{number(float(np.mean(values)), decimals)}{unit}"
-    low, high = (number(end, decimals) for end in mean_interval(np.asarray(values, float), confidence))
+    low, high = (number(end, decimals) for end in mean_interval(np.asarray(values, float), confidence, bounds))
     if low == EMPTY:
         return mean
     return f"{mean} ({100 * confidence:g} % CI [{low}, {high}])" if name else f"{mean} [{low}, {high}]"

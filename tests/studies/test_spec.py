@@ -44,6 +44,7 @@ def test_every_shipped_study_loads_and_checks():
         "models-psl",
         "partitions-db5",
         "planted-route",
+        "quantised-db5",
         "quickstart",
         "readout-db5",
         "retrained-db5",
