@@ -9,15 +9,10 @@ import pandas as pd
 from jaxtyping import Float, Int, Shaped
 from pydantic import PositiveFloat, PositiveInt
 
-from emg_lens.data.recording import DataError, as_array
+from emg_lens.data.recording import EXACT, LARGEST, DataError, as_array
 from emg_lens.data.segment import CHANNEL_COLUMNS
 from emg_lens.errors import did_you_mean
 from emg_lens.validation import ArgumentError, check_argument, check_fields, short
-
-EXACT = 2**24
-"""Largest whole number up to which float32 represents all whole numbers exactly."""
-LARGEST = 2**53
-"""Largest whole number that a floating-point array represents exactly."""
 
 
 def as_samples(x: Any, name: str = "x", axes: str = "[trial, channel, time]") -> Float[np.ndarray, "..."]:

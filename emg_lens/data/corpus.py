@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, NonNegativeInt, model_validator
 
+from emg_lens.data.copied_windows import find_copy
 from emg_lens.data.files import hashes_of_data, natural_key
 from emg_lens.data.recording import DataError
 from emg_lens.data.shards import Shard, ShardReader, find_shards, trials_shard
@@ -202,7 +203,12 @@ class Corpus:
 
     @checked
     def divide(self, held_out: HeldOut) -> tuple["Corpus", "Corpus"]:
-        """Divide the windows into a training and a validation corpus."""
+        """Divide the windows into a training and a validation corpus.
+
+        Raises:
+            DataError: A part has no window, a subject is unknown, or the same samples are in both parts under two names
+                of subjects or files.
+        """
         if held_out.by == "windows":
             rng = np.random.default_rng([held_out.seed, 1])
             n, n_items = max(1, round(held_out.fraction * len(self))), len(self)
@@ -221,10 +227,18 @@ class Corpus:
                 chosen = _random_names(names, held_out)
             elif unknown := [name for name in chosen if name not in self.subjects]:
                 raise DataError(f"no windows of subject {unknown[0]!r}; known: {', '.join(self.subjects)}")
-            masks = [np.array([(name in chosen) == validation for name, _ in names]) for validation in (False, True)]
-            parts = np.array([part for _, part in names], np.int64).reshape(-1, 3)
+            runs = [[run for run in names if (run[0] in chosen) == validation] for validation in (False, True)]
             n_items = len({name for name, _ in names})
-            sides = [replace(self, parts=parts[mask]) for mask in masks]
+            copy = find_copy(self.shards, *runs, self._reader)
+            if copy is not None:
+                (one, (i, *_)), (other, (j, *_)) = copy
+                raise DataError(
+                    f"{other} (validation, {self.shards[j].path}) has the same samples as {one} (training,"
+                    f" {self.shards[i].path}), so the validation would not be held out; remove one of the two"
+                )
+            sides = [
+                replace(self, parts=np.array([part for _, part in some], np.int64).reshape(-1, 3)) for some in runs
+            ]
         for side, part in zip(("training", "validation"), sides, strict=True):
             if not len(part):
                 raise DataError(f"no window is left for {side}: the corpus has only {n_items} {held_out.by}(s)")

@@ -18,7 +18,7 @@ from pydantic import Field, PositiveFloat
 
 from emg_lens.data.files import select_subjects
 from emg_lens.data.preprocessing import Recipe, preprocess
-from emg_lens.data.recording import UNLABELLED, DataError, Recording
+from emg_lens.data.recording import EXACT, UNLABELLED, DataError, Recording, rounded_by_float32
 from emg_lens.data.registry import data_fingerprint, describe_dataset, duplicate_files, load_dataset, subjects
 from emg_lens.data.segment import Segment
 from emg_lens.data.shards import shard_files
@@ -219,6 +219,12 @@ def _batches(
     recording: Recording, part: CorpusPart, n: int
 ) -> Iterator[tuple[Float[np.ndarray, "window channel time"], Int[np.ndarray, " window"]]]:
     """Yield the windows of a recording and their labels, at most `n` at a time."""
+    rounded = [name for name, signal in recording.signals.items() if rounded_by_float32(signal.data)]
+    if rounded:
+        raise DataError(
+            f"{recording.source}: {rounded[0]} has whole numbers beyond {EXACT}, which float32 rounds; give the recipe"
+            " a highpass for it, which removes the offset"
+        )
     samples = np.concatenate([signal.data.T for signal in recording.signals.values()]).astype(np.float32)
     segment = Segment(window_s=part.window_s, stride_s=part.stride_s or part.window_s)
     stretches = [(0, samples.shape[1])]

@@ -23,6 +23,13 @@ SLOWEST, FASTEST = 1e-6, 1e9
 """Lowest and highest sampling rate of a recording (Hz)."""
 
 
+EXACT = 2**24
+"""Largest whole number up to which float32 represents all whole numbers exactly."""
+
+LARGEST = 2**53
+"""Largest whole number up to which float64 represents all whole numbers exactly."""
+
+
 class DataError(EmgLensError, ValueError):
     """Data are missing, damaged, or do not have the expected form."""
 
@@ -42,6 +49,16 @@ def as_array(values: Any, name: str) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return np.empty(0, object)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def rounded_by_float32(samples: np.ndarray) -> bool:
+    """Whether samples are whole numbers, some of them so far beyond `EXACT` that float32 loses their last digits."""
+    if samples.dtype.itemsize < 4 or samples.dtype == np.float32 or not samples.size:
+        return False
+    largest = max(float(samples.max()), -float(samples.min()))
+    if not EXACT < largest <= LARGEST or (samples != np.rint(samples)).any():
+        return False
+    return bool((samples.astype(np.float32) != samples).any())
 
 
 @dataclass(frozen=True)

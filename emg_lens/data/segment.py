@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from pydantic import Field, model_validator
 
-from emg_lens.data.recording import REST, DataError, Recording
+from emg_lens.data.recording import EXACT, REST, DataError, Recording, rounded_by_float32
 from emg_lens.validation import SpecModel, check_argument, checked
 
 CHANNEL_COLUMNS = ("modality", "name", "units", "native_fs")
@@ -220,7 +220,7 @@ def notes_by_kind(notes: Iterable[str]) -> list[list[str]]:
 def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, state: _Cut) -> None:
     state.recordings += 1
     state.declared.append(recording.meta.get("class_names", {}))
-    for note in recording.notes:
+    for note in (*recording.notes, *_rounding_notes(recording)):
         state.notes.setdefault(note, []).append(recording.source)
     bounds: list[tuple[int, int]] = []
     for trial in recording.trials.itertuples():
@@ -245,6 +245,15 @@ def _cut_one(recording: Recording, segment: Segment, wanted: list[int] | None, s
         state.windows.clear()
     elif bounds:
         state.windows.append(_windows(recording, bounds))
+
+
+def _rounding_notes(recording: Recording) -> list[str]:
+    """Notes on samples that lose digits, because trials are float32."""
+    return [
+        f"{name}: whole numbers beyond {EXACT} are rounded, because trials are float32; remove the offset (highpass)"
+        for name, signal in recording.signals.items()
+        if rounded_by_float32(signal.data)
+    ]
 
 
 def _windows(recording: Recording, bounds: list[tuple[int, int]]) -> Float[np.ndarray, "window channel time"]:

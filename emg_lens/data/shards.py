@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from emg_lens.data.files import existing_folder, files_below, natural_key, read_parts, regular_file
-from emg_lens.data.recording import FASTEST, SLOWEST, DataError
+from emg_lens.data.recording import EXACT, FASTEST, SLOWEST, DataError, rounded_by_float32
 from emg_lens.data.storage import FORMAT
 from emg_lens.data.trials import TrialSet
 from emg_lens.io.binary import hdf5_parts
@@ -157,7 +157,13 @@ class ShardReader:
             starts = np.flatnonzero(np.diff(rows, prepend=rows[:1] - 2) != 1)
             with np.errstate(over="ignore"):  # values beyond float32 become infinite, which `read` reports
                 for first, last in zip(starts, [*starts[1:], len(rows)], strict=True):  # consecutive rows
-                    windows[first:last] = data[int(rows[first]) : int(rows[last - 1]) + 1]
+                    block = data[int(rows[first]) : int(rows[last - 1]) + 1]
+                    if block.dtype.kind in "iu" and rounded_by_float32(block):
+                        raise DataError(
+                            f"{shard.path}: whole numbers beyond {EXACT}, which float32 rounds; subtract each channel's"
+                            " offset or change the unit, and write the file again"
+                        )
+                    windows[first:last] = block
         except DataError:
             raise
         except (OSError, KeyError, ValueError, RuntimeError) as error:
