@@ -3,6 +3,7 @@ from .corpus import Corpus, HeldOut
 from .corpus_writer import CorpusPart, write_corpus
 from .folds import Fold
 from .leakage import Leakage, leakage_report
+from .mel import MelSettings, mel_spectrogram
 from .pre_onset import pre_onset_trials
 from .preprocessing import Recipe, preprocess
 from .recording import DataError, Recording, Signal
@@ -37,6 +38,7 @@ __all__ = [
     "HeldOut",
     "InputStatistics",
     "Leakage",
+    "MelSettings",
     "OutputSteps",
     "Recipe",
     "Recording",
@@ -57,6 +59,7 @@ __all__ = [
     "leakage_report",
     "load_dataset",
     "load_trials",
+    "mel_spectrogram",
     "preprocess",
     "register",
     "simulated_gestures",

@@ -9,7 +9,6 @@ from .controls import (
 )
 from .ctc import beam_decode, beam_hypotheses, greedy_decode
 from .events import decode_events
-from .mel import MelSettings, mel_spectrogram
 from .prefix_beam import Hypothesis
 from .recognisers import RECOGNISERS, NearestPhone, Recogniser
 from .text_conditions import score_text_conditions
@@ -20,12 +19,10 @@ __all__ = [
     "RECOGNISERS",
     "VOCODERS",
     "GriffinLim",
-    "MelSettings",
     "NearestPhone",
     "Recogniser",
     "Vocoder",
     "griffin_lim",
-    "mel_spectrogram",
     "EventComparison",
     "Hypothesis",
     "LexiconCoverage",

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import PositiveInt
 from torch import Tensor
 
-from emg_lens.decoding.mel import MelSettings, mel_spectrogram
+from emg_lens.data.mel import MelSettings, mel_spectrogram
 from emg_lens.registry import Registry
 from emg_lens.validation import ArgumentError, checked, short
 

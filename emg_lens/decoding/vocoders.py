@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from emg_lens.decoding.mel import MelSettings, mel_filters
+from emg_lens.data.mel import MelSettings, mel_filters
 from emg_lens.registry import Registry
 from emg_lens.validation import ArgumentError, check_fields, checked, short
 
@@ -81,7 +81,8 @@ def griffin_lim(
 
     Example:
         >>> import torch
-        >>> from emg_lens.decoding import griffin_lim, mel_spectrogram
+        >>> from emg_lens.data import mel_spectrogram
+        >>> from emg_lens.decoding import griffin_lim
         >>> tone = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(22_016) / 22_050)
         >>> audio = griffin_lim(mel_spectrogram(tone))
         >>> audio.shape, int(torch.fft.rfft(audio).abs().argmax() * 22_050 / len(audio) / 10 + 0.5)

@@ -6,17 +6,16 @@ import torch
 from scipy import signal
 from transformers.audio_utils import mel_filter_bank
 
+from emg_lens.data import MelSettings, mel_spectrogram
+from emg_lens.data.mel import mel_filters
 from emg_lens.decoding import (
     RECOGNISERS,
     VOCODERS,
     GriffinLim,
-    MelSettings,
     NearestPhone,
     Recogniser,
     griffin_lim,
-    mel_spectrogram,
 )
-from emg_lens.decoding.mel import mel_filters
 from emg_lens.scoring import word_errors
 from emg_lens.validation import ArgumentError
 

@@ -257,7 +257,7 @@ def _mel(one: UtteranceFiles) -> Float[np.ndarray, "frame band"]:
     """Log mel spectra of an utterance's audio."""
     import torch
 
-    from emg_lens.decoding.mel import mel_spectrogram
+    from emg_lens.data.mel import mel_spectrogram
 
     try:
         import soundfile

@@ -29,7 +29,7 @@ class MelSettings:
         ArgumentError: A value is out of range.
 
     Example:
-        >>> from emg_lens.decoding import MelSettings
+        >>> from emg_lens.data import MelSettings
         >>> round(MelSettings().frames_per_s, 2)
         86.13
     """
@@ -85,7 +85,7 @@ def mel_spectrogram(
 
     Example:
         >>> import torch
-        >>> from emg_lens.decoding import mel_spectrogram
+        >>> from emg_lens.data import mel_spectrogram
         >>> tone = 0.5 * torch.sin(2 * torch.pi * 440 * torch.arange(22_050) / 22_050)
         >>> mel = mel_spectrogram(tone)
         >>> mel.shape, int(mel.mean(0).argmax())
