@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 
-from emg_lens.scoring.detection import RELEASE
+from emg_lens.scoring.detection import PRESS, RELEASE
 from emg_lens.scoring.event_matching import Seconds, Timed
 from emg_lens.validation import ArgumentError, checked, short
 
@@ -25,6 +25,7 @@ def decode_events(
     names: Sequence[str],
     threshold: Threshold = THRESHOLD,
     debounce_s: Seconds = DEBOUNCE_S,
+    lone_releases: bool = True,
 ) -> list[tuple[str, float]]:
     """Detect an event wherever the probability of a gesture rises to the threshold.
 
@@ -39,6 +40,9 @@ def decode_events(
         names: Name of each gesture.
         threshold: Probability at which an event is detected.
         debounce_s: Shortest time from one event to the next, in s.
+        lone_releases: Whether to keep the release of a finger without a detected press before it (a name that ends in
+            `_press`). A model that is trained on releases of fingers that are held down gives no meaningful output
+            elsewhere; False removes these events.
 
     Returns:
         The events (name, time in s) in order of time.
@@ -54,7 +58,7 @@ def decode_events(
         [('thumb_up', 0.1), ('thumb_up', 0.3)]
     """
     rises = find_rises(probabilities, times, names)
-    return rises.named(names, times, check_threshold(threshold), round(debounce_s * 1e6))
+    return rises.named(times, check_threshold(threshold), round(debounce_s * 1e6), lone_releases)
 
 
 def check_threshold(threshold: float) -> float:
@@ -76,29 +80,35 @@ class Rises(NamedTuple):
     high: Float[np.ndarray, " rise"]
     peak: Bool[np.ndarray, " rise"]
     """Whether the next step does not rise further."""
-    releases: Bool[np.ndarray, " class"]
+    names: tuple[str, ...]
 
-    def kept(self, threshold: float, debounce_us: int) -> Int[np.ndarray, " event"]:
+    def kept(self, threshold: float, debounce_us: int, lone_releases: bool) -> Int[np.ndarray, " event"]:
         """Return the rises that are events at a threshold, debounced."""
         found = np.flatnonzero((self.low < threshold) & (threshold <= self.high))
-        if not debounce_us or len(found) < 2:
-            return found
         times, kinds = self.time[found].tolist(), self.kind[found].tolist()
-        releases, kept = self.releases.tolist(), [0]
-        for k in range(1, len(found)):
-            last = kept[-1]
-            same = kinds[k] == kinds[last] if releases[kinds[k]] else not releases[kinds[last]]
-            if not same or times[k] - times[last] >= debounce_us:
+        releases, kept = [name.endswith(RELEASE) for name in self.names], []
+        for k, kind in enumerate(kinds):
+            last = kept[-1] if kept else k
+            same = kind == kinds[last] if releases[kind] else not releases[kinds[last]]
+            if last == k or not same or times[k] - times[last] >= debounce_us:
                 kept.append(k)
-        return found[kept]
+        if lone_releases:
+            return found[kept]
+        held, paired = set(), []
+        for k in kept:
+            finger = self.names[kinds[k]].removesuffix(PRESS).removesuffix(RELEASE)
+            if not releases[kinds[k]] or finger in held:
+                paired.append(k)
+            (held.discard if releases[kinds[k]] else held.add)(finger)
+        return found[paired]
 
     def named(
-        self, names: Sequence[str], times: np.ndarray, threshold: float, debounce_us: int
+        self, times: np.ndarray, threshold: float, debounce_us: int, lone_releases: bool
     ) -> list[tuple[str, float]]:
         """Return the events at a threshold: names and times in s."""
-        chosen = self.kept(threshold, debounce_us)
+        chosen = self.kept(threshold, debounce_us, lone_releases)
         kinds, seconds = self.kind[chosen].tolist(), times[self.step[chosen]].tolist()
-        return [(str(names[kind]), float(time)) for kind, time in zip(kinds, seconds, strict=True)]
+        return [(self.names[kind], float(time)) for kind, time in zip(kinds, seconds, strict=True)]
 
     def events(self, chosen: Int[np.ndarray, " event"], numbers: Int[np.ndarray, " class"]) -> Timed:
         """Return events in the form that is matched with labels; `numbers` are those of the names of the classes."""
@@ -128,5 +138,4 @@ def find_rises(probabilities: np.ndarray, times: np.ndarray, names: Sequence[str
     order = np.argsort(time, kind="stable")
     kind, step, time = kind[order], step[order], time[order]
     peak = after[kind, step] <= values[kind, step]
-    releases = np.array([name.endswith(RELEASE) for name in names])
-    return Rises(step, kind, time, before[kind, step], values[kind, step], peak, releases)
+    return Rises(step, kind, time, before[kind, step], values[kind, step], peak, tuple(names))

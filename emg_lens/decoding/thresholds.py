@@ -67,6 +67,7 @@ def matched_threshold(
     false_per_hour: PerHour,
     debounce_s: Seconds = DEBOUNCE_S,
     collar_s: tuple[Seconds, Seconds] = COLLAR_S,
+    lone_releases: bool = True,
 ) -> MatchedThreshold:
     """Find the threshold at which a model raises at most a given number of false alarms per hour.
 
@@ -83,6 +84,7 @@ def matched_threshold(
         false_per_hour: The rate of false alarms, over all recordings together.
         debounce_s: As in `decode_events`.
         collar_s: How long before and after a label its event may come, in s; both limits included.
+        lone_releases: As in `decode_events`.
 
     Returns:
         The threshold. It is NaN, with the reason, if the model raises fewer false alarms at every threshold. It is
@@ -99,7 +101,7 @@ def matched_threshold(
         >>> matched_threshold([recording], [probabilities], ["tap"], false_per_hour=1.0).threshold
         0.2
     """
-    return _search(_Searched.of(recordings, probabilities, names, debounce_s, collar_s), false_per_hour)
+    return _search(_Searched.of(recordings, probabilities, names, debounce_s, collar_s, lone_releases), false_per_hour)
 
 
 @checked
@@ -112,6 +114,7 @@ def score_event_conditions(
     false_per_hour: PerHour | None = None,
     debounce_s: Seconds = DEBOUNCE_S,
     collar_s: tuple[Seconds, Seconds] = COLLAR_S,
+    lone_releases: bool = True,
 ) -> EventComparison:
     """Score the events of several conditions at one threshold, and at thresholds with equal false alarms.
 
@@ -125,6 +128,7 @@ def score_event_conditions(
             threshold of the baseline is searched in the same way as the others.
         debounce_s: As in `decode_events`.
         collar_s: How long before and after a label its event may come, in s; both limits included.
+        lone_releases: As in `decode_events`.
 
     Returns:
         The counts of each condition and user, with the scores of `event_scores`, and the thresholds. A condition
@@ -155,14 +159,14 @@ def score_event_conditions(
             raise ScoreError(f"condition {condition!r} has other users or recordings; expected those of `recordings`")
         flat = [one for parts in recordings.values() for one in parts]
         arrays = [one for user in recordings for one in outputs[user]]
-        searched[condition] = _Searched.of(flat, arrays, names, debounce_s, collar_s)
+        searched[condition] = _Searched.of(flat, arrays, names, debounce_s, collar_s, lone_releases)
     intact = searched[baseline]
     rate = intact.false_alarms(threshold) / intact.hours if false_per_hour is None else false_per_hour
     matched = {condition: _search(one, rate) for condition, one in searched.items()}
     found = {name: one.threshold for name, one in matched.items()}
     return EventComparison(
-        _scored(recordings, searched, dict.fromkeys(searched, threshold), baseline, names, collar_s),
-        _scored(recordings, searched, found, baseline, names, collar_s),
+        _scored(recordings, searched, dict.fromkeys(searched, threshold), baseline),
+        _scored(recordings, searched, found, baseline),
         pd.DataFrame([vars(one) for one in matched.values()], index=pd.Index(matched, name="condition")),
     )
 
@@ -177,6 +181,7 @@ class _Searched:
     hours: float
     debounce_us: int
     collar_s: tuple[float, float]
+    lone_releases: bool
 
     @classmethod
     def of(
@@ -186,6 +191,7 @@ class _Searched:
         names: Sequence[str],
         debounce_s: float,
         collar_s: tuple[float, float],
+        lone_releases: bool,
     ) -> "_Searched":
         if not recordings or len(recordings) != len(probabilities):
             raise ScoreError(
@@ -197,11 +203,12 @@ class _Searched:
         numbers = {name: number for number, name in enumerate(sorted(known))}
         labels = [in_time(labels, numbers) for labels, _, _ in recordings]
         hours = sum(duration for _, _, duration in recordings) / 3600
-        return cls(rises, labels, np.array([numbers[n] for n in names]), hours, round(debounce_s * 1e6), collar_s)
+        of_names, debounce_us = np.array([numbers[name] for name in names]), round(debounce_s * 1e6)
+        return cls(rises, labels, of_names, hours, debounce_us, collar_s, lone_releases)
 
     def false_alarms(self, threshold: float, at_least: int = 0) -> int:
         """Count events without a label. If there are fewer than `at_least` events, return the number of events."""
-        kept = [one.kept(threshold, self.debounce_us) for one in self.rises]
+        kept = [one.kept(threshold, self.debounce_us, self.lone_releases) for one in self.rises]
         n = sum(map(len, kept))
         if n < at_least:
             return n
@@ -254,8 +261,6 @@ def _scored(
     searched: Mapping[str, _Searched],
     thresholds: Mapping[str, float],
     baseline: str,
-    names: Sequence[str],
-    collar_s: tuple[float, float],
 ) -> ConditionScores:
     """Count the events of each condition at its threshold; NaN where it has none."""
     streams: dict[str, list[Stream]] = {}
@@ -263,10 +268,14 @@ def _scored(
         rises = iter(one.rises)
         for user, parts in recordings.items():
             streams[f"{condition}/{user}"] = [
-                (labels, next(rises).named(names, times, thresholds[condition], one.debounce_us), duration)
+                (
+                    labels,
+                    next(rises).named(times, thresholds[condition], one.debounce_us, one.lone_releases),
+                    duration,
+                )
                 for labels, times, duration in parts
             ]
-    table = event_table(streams, collar_s)
+    table = event_table(streams, searched[baseline].collar_s)
     undefined = np.repeat([math.isnan(thresholds[condition]) for condition in searched], len(recordings))
     for values in table.counts.values():
         values[undefined] = np.nan

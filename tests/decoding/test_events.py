@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emg_lens.decoding import decode_events
+from emg_lens.decoding.event_metrics import without_lone_releases
 from emg_lens.validation import ArgumentError
 
 NAMES = ["index_press", "index_release", "thumb_up", "middle_release"]
@@ -63,6 +64,23 @@ def test_debouncing_by_hand():
     two_gestures = [(0.0, ["thumb_up"]), (0.049, ["index_press"]), (0.05, []), (0.06, ["index_press"])]
     assert decoded(two_gestures) == [("thumb_up", 0.0), ("index_press", 0.06)]
     assert [time for _, time in decoded([(0.0, ["thumb_up"]), (0.05, ["index_press"])])] == [0.0, 0.05]
+
+
+def test_releases_without_a_detected_press_can_be_removed():
+    steps = [["index_release"], ["index_press"], ["middle_release"], ["index_release"], ["index_release"], ["thumb_up"]]
+    times = list(enumerate(on for one in steps for on in (one, [])))
+    expected = [("index_press", 2.0), ("index_release", 6.0), ("thumb_up", 10.0)]
+    assert decoded(times, lone_releases=False) == expected
+    assert decoded(times, lone_releases=False) == without_lone_releases(decoded(times))
+    assert len(decoded(times)) == 6
+
+
+@given(st.integers(0, 10_000))
+def test_removed_releases_are_those_of_the_metrics(seed):
+    rng = np.random.default_rng(seed)
+    probabilities, times = rng.uniform(size=(60, 4)), np.arange(60) / 50
+    kept = decode_events(probabilities, times, NAMES, 0.7)
+    assert decode_events(probabilities, times, NAMES, 0.7, lone_releases=False) == without_lone_releases(kept)
 
 
 def test_no_steps_give_no_events():

@@ -128,6 +128,17 @@ def test_scores_are_those_of_the_decoded_events():
     assert len(scored.fixed.table.units) == 4
 
 
+def test_releases_without_a_press_count_nowhere_if_they_are_removed():
+    recordings, intact = users(6)
+    scored = score_event_conditions(recordings, {"a": intact}, NAMES, baseline="a", lone_releases=False)
+    threshold = scored.thresholds.loc["a", "threshold"]
+    for part, at in ((scored.fixed, 0.35), (scored.matched, threshold)):
+        for user, row in part.of("a").by_unit().iterrows():
+            ((labels, times, duration_s),) = recordings[user]
+            events = decode_events(intact[user][0], times, NAMES, at, lone_releases=False)
+            assert row.to_dict() == pytest.approx(event_scores(labels, events, duration_s), nan_ok=True)
+
+
 def test_a_silenced_condition_is_undefined_at_equal_false_alarms_and_misses_everything_at_the_fixed_one():
     recordings, intact = users(3)
     silent = {user: [np.zeros_like(p) for p in parts] for user, parts in intact.items()}
