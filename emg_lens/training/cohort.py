@@ -62,7 +62,7 @@ def fit_cohort(
     Raises:
         ArgumentError: Models, batches and recipes of different number; models that differ in architecture or device;
             hooks on a model (they would run on all subjects at once); recipes that differ in more than their seeds, use
-            `patience`, or schedule by step when subjects have different numbers of steps.
+            `patience` or `edge_dropout`, or schedule by step when subjects have different numbers of steps.
         FitError: Trials that do not fit their model, or a loss that became NaN or infinite.
     """
     objective = as_objective(objective)
@@ -290,6 +290,8 @@ def _check_schedule(recipe: TrainingRecipe, sizes: Sequence[int]) -> None:
             f"patience={recipe.patience} may stop each fit after a different epoch, but a cohort needs one number of"
             " epochs; fit the models one by one"
         )
+    if recipe.edge_dropout is not None:
+        raise ArgumentError("edge_dropout cuts edges by hooks, which would run on all subjects at once; use fit")
     steps = sorted({-(-size // recipe.batch_size) for size in sizes})
     if recipe.schedule_by == "step" and len(steps) > 1:
         raise ArgumentError(

@@ -24,6 +24,7 @@ from emg_lens.training.objectives import FitError, Objective, anneal_weight, as_
 from emg_lens.training.optimizer import VectorAdamW
 from emg_lens.training.packing import AUXILIARY, Group, packed
 from emg_lens.training.recipe import TrainingRecipe
+from emg_lens.training.recipe_edges import check_edge_dropout, dropping_edges
 from emg_lens.validation import checked
 
 HELD_OUT_POINTS = 10
@@ -77,6 +78,7 @@ def fit(
     Raises:
         FitError: Trials or targets do not fit the model and the objective; the recipe needs validation trials or
             declarations that the model lacks; or the loss became NaN or infinite.
+        EdgeError: The edges of `recipe.edge_dropout` do not fit the model, or it never had them.
         UnknownNameError: No objective has this name.
         CheckpointError: The file is damaged, belongs to another fit, or cannot be written.
 
@@ -101,6 +103,7 @@ def fit(
         objective.check(model, validation, "validation: ")
     elif recipe.patience is not None:
         raise FitError(f"patience={recipe.patience} needs validation trials: fit(..., validation=Batch(x, targets))")
+    check_edge_dropout(model, recipe)
     file = None
     if checkpoint is not None:
         file = CheckpointFile(checkpoint, "fit", _identity(model, objective, batch, held_out, validation, recipe))
@@ -124,7 +127,8 @@ def fit(
             if state.has_ended(recipe):
                 break
             started = time.perf_counter()
-            row = _run_epoch(model, objective, batch, recipe, state)
+            with dropping_edges(model, recipe):
+                row = _run_epoch(model, objective, batch, recipe, state)
             row += held_out_columns(model, objective, held_out, recipe, epoch)
             if validation is not None:
                 row += evaluate(model, objective, validation, recipe)

@@ -11,6 +11,18 @@ MOST_EPOCHS = 10**7
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+class EdgeDropout(SpecModel):
+    """Attention edges that are cut at random in training (`docs/cuts.md` §6.10).
+
+    Attributes:
+        edges: Edge expression, for example `"cross_modal()"`.
+        p: Probability that a trial is without all these edges in a forward pass; 1 = always.
+    """
+
+    edges: str
+    p: float = Field(gt=0, le=1)
+
+
 class TrainingRecipe(SpecModel):
     """Settings of a fit. The defaults are the values of the IsoNet paper (§3), where the paper gives them.
 
@@ -33,6 +45,8 @@ class TrainingRecipe(SpecModel):
             power more; the head and the final norm have `lr` (docs/pretraining.md §11.1). For models that declare the
             layer of each parameter (`parameter_layers`).
         fitted: `"all"` parameters, or only the parameters of the `"head"` (a linear probe).
+        edge_dropout: Edges that are cut in training for randomly chosen trials, as in `emg_lens.hooks.edge_dropout`:
+            `{"edges": "cross_modal()", "p": 0.5}`. Evaluation uses all edges. For `fit`, not for `fit_cohort`.
         patience: Stop after this number of consecutive epochs without a lower validation loss; None = run all epochs.
             `fit` then needs validation trials.
         seed: Seed of the order of trials and of dropout. Studies also derive the initial weights from it.
@@ -57,6 +71,7 @@ class TrainingRecipe(SpecModel):
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     fitted: Literal["all", "head"] = "all"
+    edge_dropout: EdgeDropout | None = None
     patience: int | None = Field(default=None, ge=1, le=MOST_EPOCHS)
     seed: int = Field(default=0, ge=0, lt=2**53)
 
@@ -77,7 +92,7 @@ class TrainingRecipe(SpecModel):
             (f"after {self.warmup_epochs} epochs of warm-up", self.warmup_epochs > 0),
             (f"which reaches {100 * reached:.0f} % of it at most", reached < 0.995),
         ]
-        fades = self.anneal_epochs > 0
+        fades, dropped = self.anneal_epochs > 0, self.edge_dropout
         others = [
             (f"gradients clipped to {self.clip_norm or 0:g}", self.clip_norm is not None),
             (f"label smoothing {self.label_smoothing:g}", self.label_smoothing > 0),
@@ -85,6 +100,7 @@ class TrainingRecipe(SpecModel):
             (f"learning rate times {self.layer_decay:g} per layer below the head", self.layer_decay != 1),
             ("only the head is fitted", self.fitted == "head"),
             (f"the loss of a second head, in models that have one, fades out over {self.anneal_epochs} epochs", fades),
+            (f"{dropped.edges} cut in {100 * dropped.p:g} % of the trials" if dropped else "", dropped is not None),
             (f"stop after {self.patience} epochs without a lower validation loss", self.patience is not None),
         ]
         return (

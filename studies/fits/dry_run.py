@@ -17,6 +17,7 @@ from emg_lens.studies.fits.fit_memory import FitMemory
 from emg_lens.studies.fits.fit_trials import FitTrials, load_fit
 from emg_lens.studies.fits.fit_unit import Fit
 from emg_lens.studies.fits.model_building import build_fit_model, metrics_of, objective_of, weights_notes
+from emg_lens.studies.fits.stand_ins import check_patience
 from emg_lens.studies.spec.errors import StudyError
 from emg_lens.studies.spec.factors import SEED
 from emg_lens.sweeps.conditions import BASELINE, Condition
@@ -25,6 +26,7 @@ from emg_lens.sweeps.plan import changed_input
 from emg_lens.sweeps.result import SweepError
 from emg_lens.sweeps.settings import reproducible_executor
 from emg_lens.training.packing import parameter_groups
+from emg_lens.training.recipe_edges import check_edge_dropout
 
 N_TRIALS = 4
 """Trials on which every condition is tried."""
@@ -145,11 +147,9 @@ def _try_fit(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     batch = Batch(x, y, reference=x, reference_targets=y)
     objective.check(model, batch)
     objective.check_metrics(metrics_of(one))
+    check_edge_dropout(model, one.recipe)
     parameter_groups(model, one.recipe)  # raises if the recipe names a head or layers that the model lacks
-    if one.recipe.patience is not None and trials.validation is None:
-        raise StudyError(
-            f"training.patience={one.recipe.patience} needs validation trials: split: {{…, validation: [...]}}"
-        )
+    check_patience(one.recipe, trials.validation is not None)
     conditions = one.spec.conditions.build(model.cfg.n_layers, model.cfg.n_heads, model.layout)
     try:
         controls = controls_of(one.spec.conditions, model, conditions)

@@ -17,6 +17,8 @@ from emg_lens.studies.spec.factors import SEED
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.plan import changed_input
 from emg_lens.training.packing import parameter_groups
+from emg_lens.training.recipe import TrainingRecipe
+from emg_lens.training.recipe_edges import check_edge_dropout
 
 STAND_INS = (({"emg": 8, "acc": 3}, 200), ({"emg": 4, "gyro": 3, "force": 2}, 480), ({"emg": 16}, 1000))
 """Channels by modality, and samples, of trials that stand for the recordings."""
@@ -56,10 +58,12 @@ def _problem(levels: dict[str, str], spec: StudySpec, channels: dict[str, int], 
         describe_dataset(spec.cohort.dataset).check_options(spec.cohort.options)
         objective = objective_of(one)
         objective.check_metrics(metrics_of(one))
+        check_patience(one.recipe, getattr(spec.split, "validation", True) is not None)
         if VARIABLE.search(spec.model.pretrained or ""):
             return ""
         trials = _trials(spec.cohort, channels, n_samples)
         model = build_fit_model(one, trials)
+        check_edge_dropout(model, one.recipe)
         parameter_groups(model, one.recipe)
         size = (model.cfg.n_layers, model.cfg.n_heads, model.layout)
         x = torch.from_numpy(trials.x)
@@ -70,6 +74,14 @@ def _problem(levels: dict[str, str], spec: StudySpec, channels: dict[str, int], 
     except EmgLensError as error:
         return f"{at}{error}"
     return ""
+
+
+def check_patience(recipe: TrainingRecipe, has_validation: bool) -> None:
+    """Refuse patience without validation trials, which show when to stop."""
+    if recipe.patience is not None and not has_validation:
+        raise StudyError(
+            f"training.patience={recipe.patience} needs validation trials: split: {{…, validation: [...]}}"
+        )
 
 
 def _trials(cohort: Cohort, channels: dict[str, int], n_samples: int) -> TrialSet:

@@ -64,8 +64,9 @@ def run_stacked(fits: Sequence[Fit], data: Path | None, folders: Mapping[str, Pa
 
     cells: dict[str, list[Fit]] = {}
     for fit in fits:
-        if getattr(fit.spec.split, "validation", None) is not None or fit.recipe.schedule_by == "step":
-            # Such fits differ in their last epoch or in their learning rates.
+        alone = fit.recipe.schedule_by == "step" or fit.recipe.edge_dropout is not None
+        if alone or getattr(fit.spec.split, "validation", None) is not None:
+            # Such fits differ in their last epoch or in their learning rates, or have hooks.
             run_fit(fit, data, folders[fit.folder_name], device, progress_writer(folders[fit.folder_name]))
             continue
         parts = {"cohort", "split", "model", "objective", "conditions", "analyses"}
