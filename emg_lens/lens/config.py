@@ -25,7 +25,7 @@ Embedding = Literal["dedicated", "shared"]
 TokenKind = Literal["channel", "time"]
 NonLinearity = Literal["gelu", "relu"]
 DropPathShape = Literal["linear", "constant"]
-InitialWeights = Literal["xavier", "depth_scaled"]
+InitialWeights = Literal["xavier", "depth_scaled", "normal"]
 Number = Annotated[int, Field(ge=1, le=10_000)]
 """Number of layers, or of heads."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -140,6 +140,7 @@ class EncoderConfig(SignalConfig):
         mask_token: Whether there is a learned vector that replaces hidden tokens (`model(x, masked=...)`).
         initial_weights: `"xavier"` = every map separately. `"depth_scaled"` = queries, keys and values as one map; the
             output maps of attention and MLP in layer l (from 1) are divided by √(2l) (`docs/tinymyo-model.md` §9.1).
+            `"normal"` = normal with SD 0.02, except convolutions. Biases are 0.
         drop_tail: Whether samples after the last complete patch are ignored; otherwise such trials are refused.
         attention_dir: `"causal"` = tokens attend only to tokens of their own time and of earlier times; CLS attends to
             all tokens, and no token attends to CLS. The other edges do not exist, like `masked_edges`.

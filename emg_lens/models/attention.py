@@ -185,9 +185,13 @@ class Attention(nn.Module):
         self.hook_result = GatedPoint(cfg, "use_attn_result")  # [batch, pos, head, d_model]
 
     def reset_parameters(self) -> None:
-        """Initialise with Xavier, each map separately or queries, keys and values as one map; biases are zero."""
-        as_one = self.cfg.initial_weights == "depth_scaled"
+        """Initialise as `cfg.initial_weights` says; biases are zero."""
+        kind = self.cfg.initial_weights
+        as_one = kind == "depth_scaled"
         for weight in (self.W_Q, self.W_K, self.W_V, self.W_O):
+            if kind == "normal":
+                nn.init.normal_(weight, std=0.02)
+                continue
             bound = math.sqrt(6 / ((4 if as_one and weight is not self.W_O else 2) * self.cfg.d_model))
             nn.init.uniform_(weight, -bound, bound)
         if self.initial_gain != 1:

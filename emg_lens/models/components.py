@@ -84,6 +84,9 @@ class ChannelEmbed(nn.Module):
         if self.initial_weights == "xavier":
             nn.init.uniform_(self.W_E, -plain, plain)
             nn.init.zeros_(self.b_E)
+        elif self.initial_weights == "normal":
+            nn.init.normal_(self.W_E, std=0.02)
+            nn.init.zeros_(self.b_E)
         else:
             bound = math.sqrt(6 / (self.n_samples + self.W_E.shape[-1]))
             nn.init.uniform_(self.W_E, -bound, bound)
@@ -157,7 +160,7 @@ class MLP(nn.Module):
 
     def __init__(self, cfg: EncoderConfig, initial_gain: float = 1.0) -> None:
         super().__init__()
-        self.initial_gain = initial_gain
+        self.initial_gain, self.initial_weights = initial_gain, cfg.initial_weights
         self.act_fn = F.gelu if cfg.act_fn == "gelu" else F.relu
         self.dropout = cfg.hidden_dropout
         self.W_in = nn.Parameter(torch.empty(cfg.d_model, cfg.d_mlp))
@@ -171,7 +174,7 @@ class MLP(nn.Module):
     def reset_parameters(self) -> None:
         """Initialise the weights."""
         for weight, bias in ((self.W_in, self.b_in), (self.W_out, self.b_out)):
-            nn.init.xavier_uniform_(weight)
+            nn.init.normal_(weight, std=0.02) if self.initial_weights == "normal" else nn.init.xavier_uniform_(weight)
             nn.init.zeros_(bias)
         if self.initial_gain != 1:
             self.W_out.data.mul_(self.initial_gain)
@@ -296,8 +299,9 @@ class Block(nn.Module):
 class Unembed(nn.Module):
     """Linear map from a residual vector to logits, `W_U [d_model, class]`."""
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, *shape: int, normal: bool = False) -> None:
         super().__init__()
+        self.normal = normal
         self.W_U = nn.Parameter(torch.empty(shape))
         self.b_U = nn.Parameter(torch.empty(shape[-1]))
         self.reset_parameters()
@@ -307,8 +311,9 @@ class Unembed(nn.Module):
         return self.W_U.numel() * (cfg.n_tokens if cfg.readout == "each" else 1)
 
     def reset_parameters(self) -> None:
-        """Initialise the weights: Xavier for the map of all inputs together."""
-        nn.init.xavier_uniform_(self.W_U.data.view(-1, self.W_U.shape[-1]))
+        """Initialise the weights: Xavier for the map of all inputs together, or `normal` with SD 0.02."""
+        weight = self.W_U.data.view(-1, self.W_U.shape[-1])
+        nn.init.normal_(weight, std=0.02) if self.normal else nn.init.xavier_uniform_(weight)
         nn.init.zeros_(self.b_U)
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch class"]:

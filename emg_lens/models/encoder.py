@@ -79,7 +79,8 @@ class HookedBiosignalEncoder(TransformerLensSurface):
 
     def add_readout(self) -> None:
         """Make `unembed`, the map from the output of `pool` to logits."""
-        self.unembed = Unembed(self.cfg.d_model, self.cfg.n_classes)
+        normal = self.cfg.initial_weights == "normal"
+        self.unembed = Unembed(self.cfg.d_model, self.cfg.n_classes, normal=normal)
 
     @property
     def head_parameters(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -61,6 +61,9 @@ class ResidualConv(nn.Module):
         act_fn = getattr(F, cfg.act_fn)
         self.blocks = nn.Sequential(*(HalvingBlock(*pair, act_fn) for pair in zip(widths, widths[1:], strict=False)))
         self.linear = nn.Linear(cfg.d_model, cfg.d_model)
+        if cfg.initial_weights == "normal":
+            nn.init.normal_(self.linear.weight, std=0.02)
+            nn.init.zeros_(self.linear.bias)
 
     @staticmethod
     def n_steps(cfg: Any) -> int:

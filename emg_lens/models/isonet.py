@@ -72,7 +72,8 @@ class IsoNet(HookedBiosignalEncoder):
     def __init__(self, config: IsoNetConfig) -> None:
         super().__init__(config)
         if not config.shared_head:
-            setattr(self, self._second_head, Unembed(config.d_model, config.n_classes))
+            normal = config.initial_weights == "normal"
+            setattr(self, self._second_head, Unembed(config.d_model, config.n_classes, normal=normal))
         self.setup()
 
     @property

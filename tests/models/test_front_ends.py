@@ -231,6 +231,18 @@ def test_sizes_are_the_published_ones():
 
 
 @pytest.mark.parametrize("name", ["tinymyo-gestures", "tinymyo-speech"])
+def test_initial_weights_can_be_normal_as_in_the_published_code(name):
+    sizes = {"modalities": {"emg": 8}, "n_samples": 400, "n_classes": 48, "n_layers": 2}
+    model = build_model(name, **sizes, initial_weights="normal")
+    plain = ("norm", "conv", "shortcut", "W_rel", "ln1", "ln2", "ln_final", "embed.front_ends.0.blocks")
+    maps = {n: p for n, p in model.named_parameters() if not any(part in n for part in plain)}
+    assert len(maps) == 2 * 12 + 2 + 2 * (name == "tinymyo-speech")
+    for key, value in maps.items():
+        is_bias = key.split(".")[-1].startswith("b")
+        assert value.std().item() == pytest.approx(0 if is_bias else 0.02, rel=0.05), key
+
+
+@pytest.mark.parametrize("name", ["tinymyo-gestures", "tinymyo-speech"])
 def test_cuts_and_sweeps_equal_blocks_that_never_had_the_edges(name):
     model = make(name)
     x, edges = inputs(model), lag(2, 4).at(layers=[0, 2])

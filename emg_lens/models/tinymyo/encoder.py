@@ -90,17 +90,17 @@ class TinyMyo(HookedBiosignalEncoder):
 
     def add_readout(self) -> None:
         """Make the head, `unembed`."""
-        cfg = self.cfg
+        cfg, normal = self.cfg, self.cfg.initial_weights == "normal"
         if cfg.head == "reconstruction":
             assert cfg.patch_samples is not None
-            self.unembed = SampleUnembed(cfg.d_model, cfg.patch_samples)
+            self.unembed = SampleUnembed(cfg.d_model, cfg.patch_samples, normal=normal)
         elif cfg.head == "regression":
             length = None if cfg.pooled else cfg.output_samples or cfg.n_samples
             self.unembed = SequenceUnembed(cfg.n_channels, cfg.d_model, cfg.n_classes, length, cfg.dropout)
         elif cfg.fusion == "concat":
-            self.unembed = ChannelUnembed(cfg.n_channels, cfg.d_model, cfg.n_classes)
+            self.unembed = ChannelUnembed(cfg.n_channels, cfg.d_model, cfg.n_classes, normal=normal)
         else:
-            self.unembed = Unembed(cfg.d_model, cfg.n_classes)
+            self.unembed = Unembed(cfg.d_model, cfg.n_classes, normal=normal)
 
     def pool(self, resid: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch *part d_model"]:
         """Return the mean over patches of each channel, or of all channels."""
