@@ -19,7 +19,11 @@ NAMES = {
     "emg_lens.hooks": "CutReport shuffle",
     "emg_lens.data": "Batch InputStatistics Segment Recipe leakage_report SubjectSplit RepetitionSplit register",
     "emg_lens.models": "TinyMyo detect_rope_mode",
-    "emg_lens.scoring": "measure add_metric by_gesture character_errors cler comparable_text confused_pairs dtw_path"
+    "emg_lens.decoding": "NearestPhone base_rate_events beam_decode beam_hypotheses decode_events event_rates"
+    " greedy_decode griffin_lim lexicon_coverage matched_threshold score_event_conditions score_text_conditions"
+    " shuffled_emissions shuffled_labels texts_by_duration",
+    "emg_lens.scoring": "ConditionScores measure add_metric by_gesture character_errors cler comparable_text"
+    " confused_pairs dtw_path score_phoneme_conditions"
     " event_scores event_table match_events paired_bootstrap phoneme_confusions phoneme_table word_errors",
     "emg_lens.analysis": "activation_shift compare_ablations compiled_encoder direct_effects patch_paths"
     " random_edges model_costs readout_vectors",

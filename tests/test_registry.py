@@ -35,7 +35,9 @@ GROUPS = {
     "metrics": "emg_lens.scoring.metrics:METRICS",
     "fit_analyses": "emg_lens.analysis.fit_analysis:FIT_ANALYSES",
     "attribution_methods": "emg_lens.analysis.attribution.methods:METHODS",
+    "recognisers": "emg_lens.decoding.recognisers:RECOGNISERS",
     "views": "emg_lens.studies.report.view:VIEWS",
+    "vocoders": "emg_lens.decoding.vocoders:VOCODERS",
 }
 
 
