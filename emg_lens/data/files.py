@@ -31,6 +31,7 @@ def existing_folder(root: str | Path, expected: str) -> Path:
     folder = Path(root).expanduser()
     try:
         if folder.is_dir():
+            os.stat(os.path.join(folder, os.curdir))  # raises if its files cannot be opened
             return folder
         kind = "is a file, not a folder" if folder.exists() else "does not exist"
     except OSError as error:
@@ -63,12 +64,15 @@ def files_below(folder: Path) -> list[Path]:
         for place, folders, names in os.walk(left.pop(0), onerror=_refuse_folder):
             files += [Path(place, name) for name in names]
             folders[:] = sorted(name for name in folders if name != OF_FILE_SYSTEM)
-            here = Path(place).resolve()
-            for link in (path for path in (Path(place, name) for name in folders) if path.is_symlink()):
-                facts = link.lstat()
-                if (facts.st_dev, facts.st_ino) not in followed and not here.is_relative_to(link.resolve()):
-                    left.append(link)
-                followed.add((facts.st_dev, facts.st_ino))
+            try:
+                links = [path for path in (Path(place, name) for name in folders) if path.is_symlink()]
+                for link, facts in [(link, link.lstat()) for link in links]:
+                    inside = Path(place).resolve().is_relative_to(link.resolve())
+                    if (facts.st_dev, facts.st_ino) not in followed and not inside:
+                        left.append(link)
+                    followed.add((facts.st_dev, facts.st_ino))
+            except OSError as error:
+                _refuse_folder(error)
     return sorted(files)
 
 

@@ -21,6 +21,8 @@ MODULES = (
     "commands",
     "calls",
     "example_calls",
+    "surroundings",
+    "processes",
 )
 
 

@@ -16,7 +16,9 @@ GROUPS = {
     "checkpoints": ("fit-checkpoint", "sweep-checkpoint"),
     "words": ("edges", "studies"),
     "runs": ("run-folder", "names"),
-    "calls": ("calls",),
+    "calls": ("calls", "examples"),
+    "surroundings": ("links", "permissions", "sparse", "versions"),
+    "processes": ("plug-ins", "ranks"),
     "commands": ("commands",),
 }
 CASES, SECONDS = 200, 12

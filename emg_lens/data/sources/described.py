@@ -3,6 +3,7 @@
 Source: docs/data-sets.md §2.8.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ def read(path: Path, description: FolderDescription, root: Path, done: Counter[i
 def _description_path(root: str | Path, description: str | None) -> Path:
     folder = existing_folder(root, f"recordings and a {DESCRIPTION} that describes them")
     path = folder / DESCRIPTION if description is None else Path(description).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):  # False if its folder cannot be read
         raise DataError(f"{path}: no such file; expected a description of the folder (docs/data-sets.md §2.8)")
     return path
 
