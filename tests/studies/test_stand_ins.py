@@ -39,6 +39,7 @@ def study(**changes):
         ({"cohort": NAMED, "conditions": {"extra": [{"name": "a", "replace": "eeg"}]}}, "condition 'a': .*'eeg'"),
         ({"training": {"epochs": 1, "fitted": "head", "layer_decay": 0.9}}, "layer_decay"),
         ({"model": {"pretrained": "/nowhere/w.safetensors"}}, "/nowhere/w.safetensors: expected a file of weights"),
+        ({"training": {"epochs": 2, "patience": 1}}, "training.patience=1 needs validation trials: split: "),
         ({"factors": {"size": {"small": {}, "odd": {"model": {"n_heads": 3}}}}}, "at size=odd: .*n_heads=3"),
     ],
 )
@@ -56,6 +57,7 @@ def test_what_no_recordings_could_mend_is_refused(changes, message):
         {"model": {"architecture": "tinymyo", "d_model": 12, "n_heads": 2, "n_layers": 1, "d_mlp": 8}},
         {"cohort": {**NAMED, "targets": ["force"], "dataset": "myo-force"}, "objective": "regression"},
         {"cohort": {"dataset": "trials"}, "objective": "regression"},
+        {"training": {"epochs": 2, "patience": 1}, "split": {"by": "repetition", "test": [2], "validation": [3]}},
     ],
 )
 def test_what_recordings_may_decide_is_not_refused(changes):
