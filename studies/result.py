@@ -1,17 +1,17 @@
 """The result of a study: read from the folder of a run, and written as tables, figures and report."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
 from emg_lens.data.leakage import Leakage
-from emg_lens.data.registry import describe_dataset
 from emg_lens.errors import did_you_mean, printable
 from emg_lens.io.csv_tables import to_csv
 from emg_lens.io.files import write_text
@@ -33,6 +33,7 @@ from emg_lens.studies.report.table_formats import to_latex, to_markdown
 from emg_lens.studies.report.terminal import terminal_parts
 from emg_lens.studies.report.verdict_sentences import verdict_table
 from emg_lens.studies.report.view import views_of
+from emg_lens.studies.results.expectations import with_expectations
 from emg_lens.studies.results.findings import Findings, quality_columns
 from emg_lens.studies.runs.run_files import read_record, read_spec
 from emg_lens.studies.spec.errors import StudyError
@@ -242,26 +243,49 @@ class StudyResult(Findings):
             StudyError: No fit has this condition, or a file is damaged.
         """
         parts = []
-        for folder, facts in zip(self.folders, self.facts.to_dict("records"), strict=True):
-            names = read_csv(folder / "conditions.csv")["condition"].tolist()
-            if condition not in names:
-                continue
-            outputs, targets = read_outputs(folder)
-            table = read_csv(folder / "trials.csv")
-            table.insert(0, "fit", folder.name)
+        facts_of = {str(facts["fit"]): facts for facts in self.facts.to_dict("records")}
+        for fit, (table, outputs, targets) in self.outputs(condition).items():
+            facts = facts_of[fit]
+            if outputs.ndim > 2:
+                raise StudyError(
+                    f"the outputs for a trial are {list(outputs.shape[1:])}, which is no row of a table; read them with"
+                    f" outputs({condition!r})"
+                )
+            table.insert(0, "fit", fit)
             if METRICS[self.metric].kind == "classes":
                 table["target"] = targets
             else:
                 table[[f"target_{name}" for name in facts["outputs"]]] = targets
-            table[[f"output_{name}" for name in facts["outputs"]]] = outputs[names.index(condition)]
+            table[[f"output_{name}" for name in facts["outputs"]]] = outputs
             parts.append(table)
+        return pd.concat(parts, ignore_index=True)
+
+    def outputs(self, condition: str = BASELINE) -> "dict[str, tuple[pd.DataFrame, np.ndarray, np.ndarray]]":
+        """Return the outputs of all models for the test trials under one condition, as arrays.
+
+        Args:
+            condition: Name of the condition.
+
+        Returns:
+            By the name of each fit: one row a test trial (subject, repetition, repetition_id), the outputs
+            `[trial, ...]` and the targets `[trial, ...]`.
+
+        Raises:
+            StudyError: No fit has this condition, or a file is damaged.
+        """
+        parts = {}
+        for folder in self.folders:
+            names = read_csv(folder / "conditions.csv")["condition"].tolist()
+            if condition in names:
+                outputs, targets = read_outputs(folder)
+                parts[folder.name] = read_csv(folder / "trials.csv"), outputs[names.index(condition)], targets
         if not parts:
             known = list(dict.fromkeys([*self.scores["condition"], *self.controls.get("condition", ())]))
             shown = ", ".join(known[:8]) + f" and {len(known) - 8} more" * (len(known) > 8)
             raise StudyError(
                 f"no fit has the condition {short(condition)}; {did_you_mean(condition, known)}known: {shown}"
             )
-        return pd.concat(parts, ignore_index=True)
+        return parts
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of all views with text cells, by title."""
@@ -343,32 +367,6 @@ def finished_fits(folder: Path) -> list[str]:
         RunFolderError: The record of the run is missing or damaged.
     """
     return [name for name in read_record(folder)["n_train"] if (folder / "fits" / name).is_dir()]
-
-
-def with_expectations(scores: pd.DataFrame, spec: StudySpec, modalities: Collection[str]) -> pd.DataFrame:
-    """Add the accuracy that a data set with known information implies, for conditions that declare `sees`.
-
-    A cut is not expected to help. If the implied accuracy is not below the measured baseline, the baseline takes its
-    place, and `expected_is_baseline` is true.
-
-    Args:
-        scores: One row a subject and condition.
-        spec: The study at the fit's levels.
-        modalities: Modalities that the model of the fit receives.
-
-    Returns:
-        The scores with the columns `expected` and `expected_is_baseline`; unchanged if no condition declares `sees`.
-    """
-    sees = {one.name: one.sees for one in spec.conditions.extra if one.sees is not None}
-    if sees and "accuracy" in scores:
-        expected_accuracy = describe_dataset(spec.cohort.dataset).expected_accuracy
-        assert expected_accuracy is not None  # the study was checked for it
-        received = {name: [m for m in seen if m in modalities] for name, seen in sees.items()}
-        implied = {name: expected_accuracy(seen, **spec.cohort.options) for name, seen in received.items()}
-        baselines = scores.loc[scores["condition"] == BASELINE].set_index("subject")["accuracy"]
-        best, expected = scores["subject"].map(baselines), scores["condition"].map(implied)
-        scores = scores.assign(expected=expected.mask(expected >= best, best), expected_is_baseline=expected >= best)
-    return scores
 
 
 def _ordered(scores: pd.DataFrame, study: StudySpec, tags: list[str], metrics: Sequence[str]) -> pd.DataFrame:

@@ -11,23 +11,33 @@ from .component_effects import direct_effects
 from .controls import random_edges, superset_ablations, with_cls_path_closed
 from .cost import forward_flops, model_costs
 from .deployment import profile
+from .event_locked import EventEdges, event_edges_mask, event_locked_scores
 from .fit_analysis import FIT_ANALYSES, FitAnalysis
 from .ground_truth.benchmark import benchmark_attribution
 from .ground_truth.compiled import CompiledTask, compiled_encoder
 from .ground_truth.trained import TrainedTask, trained_encoder
+from .model_checks.augmentation import check_augmentation
+from .model_checks.check_report import CheckReport
+from .model_checks.checking import MODEL_CHECKS, ModelCheck, check_model
+from .onnx_files import OnnxExport, export_onnx
 from .path_patching import patch_paths
 from .patterns import modality_mass
+from .quantisation.edge_audit import quantised_edges
+from .quantisation.integer_softmax import IntegerSoftmax
+from .quantisation.quantised_model import Quantisation, quantised
 from .readout import neighbour_fractions, readout_map, readout_vectors
 from .reconstruction import gap_curve, masked_errors, reconstruct
 from .reconstruction_figures import plot_gap_curve, plot_reconstruction
 from .shift import activation_shift
-from .quantisation.edge_audit import quantised_edges
-from .quantisation.integer_softmax import IntegerSoftmax
-from .quantisation.quantised_model import Quantisation, quantised
 
 __all__ = [
     "FIT_ANALYSES",
     "METHODS",
+    "MODEL_CHECKS",
+    "CheckReport",
+    "ModelCheck",
+    "check_augmentation",
+    "check_model",
     "Attribution",
     "AttributionMethod",
     "Circuit",
@@ -36,10 +46,17 @@ __all__ = [
     "trained_encoder",
     "CompiledTask",
     "EdgeMethod",
+    "EventEdges",
+    "event_edges_mask",
+    "event_locked_scores",
     "Question",
     "attribute",
     "AttentionView",
     "FitAnalysis",
+    "IntegerSoftmax",
+    "OnnxExport",
+    "Quantisation",
+    "export_onnx",
     "activation_shift",
     "attention_view",
     "compare_ablations",
@@ -52,18 +69,16 @@ __all__ = [
     "superset_ablations",
     "masked_errors",
     "modality_mass",
-    "IntegerSoftmax",
-    "Quantisation",
     "model_costs",
     "neighbour_fractions",
     "plot_gap_curve",
     "plot_reconstruction",
+    "profile",
+    "quantised",
+    "quantised_edges",
     "random_edges",
     "readout_map",
     "readout_vectors",
     "reconstruct",
     "with_cls_path_closed",
 ]
-    "profile",
-    "quantised",
-    "quantised_edges",

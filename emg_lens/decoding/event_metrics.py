@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
 
-from emg_lens.data.event_targets import labels_of
+from emg_lens.data.event_targets import PRESS, RELEASE, labels_of
 from emg_lens.data.windowing import join_steps
 from emg_lens.decoding.events import decode_events
 from emg_lens.scoring.detection import event_table
@@ -36,9 +36,39 @@ def stream_events(
     times, joined = join_steps(logits, targets[..., -1].astype(np.float64))
     if not len(times):
         return labels_of(targets, names), [], 0.0
-    events = decode_events(expit(joined.astype(np.float64)), times, names)
-    step_s = float(np.diff(times).min()) if len(times) > 1 else 0.0
-    return labels_of(targets, names), events, float(times[-1] - times[0]) + step_s
+    events = without_lone_releases(decode_events(expit(joined.astype(np.float64)), times, names))
+    return labels_of(targets, names), events, stream_duration_s(times)
+
+
+def stream_duration_s(times: Float[np.ndarray, " time"]) -> float:
+    """Return the duration that the output steps of a recording cover (s), the last step included."""
+    return float(times[-1] - times[0] + np.diff(times).min()) if len(times) > 1 else 0.0
+
+
+def without_lone_releases(events: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Keep the release of a finger only after a press of this finger that was detected and not yet released.
+
+    A model is not trained on releases of a finger that is not held down, so its answers there have no meaning. This
+    rule uses only what was detected, so that it also works online.
+
+    Args:
+        events: Detected events (name, time in s) in order of time.
+
+    Example:
+        >>> without_lone_releases([("index_release", 0.5), ("index_press", 1.0), ("index_release", 1.4),
+        ...                        ("index_release", 1.6)])
+        [('index_press', 1.0), ('index_release', 1.4)]
+    """
+    held, kept = set(), []
+    for name, time in events:
+        if name.endswith(RELEASE):
+            if name.removesuffix(RELEASE) not in held:
+                continue
+            held.remove(name.removesuffix(RELEASE))
+        elif name.endswith(PRESS):
+            held.add(name.removesuffix(PRESS))
+        kept.append((name, time))
+    return kept
 
 
 def _counts(logits: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -69,7 +99,7 @@ _SCORES: dict[str, CountScore] = {score.name: score for score in _EMPTY.scores}
 
 
 def _value_of(score: CountScore) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda row: score.value(_sums(row))
+    return lambda row: score.value(_sums(row[None]))[0]
 
 
 def _metric(name: str, of: str, better: Literal["higher", "lower"], unit: str) -> Metric:

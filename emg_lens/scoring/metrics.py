@@ -54,12 +54,13 @@ def measure(
             raise MetricError(f"{what} ({values.dtype}) contain NaN or are not numbers; expected numbers")
     if repetition_id is not None and np.shape(repetition_id) != (len(outputs),):
         raise MetricError(f"{np.shape(repetition_id)} repetition ids for {len(outputs)} trials; expected one per trial")
-    values = {}
+    values, counted = {}, {}
     for metric in metrics:
+        key = metric.function, metric.kind, metric.repetitions  # metrics of the same counts are counted once
         try:
-            values[metric.name] = float(
-                metric.value(metric.counts(outputs, targets, repetition_id, names=output_names).sum(0))
-            )
+            if key not in counted:
+                counted[key] = metric.counts(outputs, targets, repetition_id, names=output_names).sum(0)
+            values[metric.name] = float(metric.value(counted[key]))
         except MetricError as error:
             raise MetricError(f"metric {metric.name!r}: {error}") from None
     return values

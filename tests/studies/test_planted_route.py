@@ -11,7 +11,7 @@ from emg_lens.data.sources.simulated.simulation import Simulation, expected_accu
 from emg_lens.studies.fits.fit_trials import load_fit
 from emg_lens.studies.fits.model_building import build_fit_model, objective_of
 from emg_lens.studies.report.views.single import layout_identities, layout_measured
-from emg_lens.studies.result import with_expectations
+from emg_lens.studies.results.expectations import with_expectations
 from emg_lens.studies.spec.study_spec import StudySpec
 from emg_lens.sweeps.engine import sweep
 from emg_lens.training.fitting import fit

@@ -6,6 +6,7 @@ marker, tells them apart: it comes a known time before the gesture. A model that
 the pair, and nothing else.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,7 +30,7 @@ GESTURES = (
 PAIR = ("thumb_in", "thumb_out")
 """Two gestures with the same burst."""
 ACTIONS = ("index", "middle", "thumb_click", *PAIR, "thumb_up")
-TONE_UV, BURST_UV, MARKER_UV = 4.0, 90.0, 40.0
+TONE_UV, BURST_UV, MARKER_UV = 4.0, 90.0, 60.0
 """Amplitude of a muscle at rest, of the strongest muscle of a burst, and of a marker (uV rms)."""
 N_CANDIDATES = 200
 
@@ -88,7 +89,12 @@ def simulated_gestures(simulation: Mapping[str, Any] | GestureSimulation | None 
         index_release, middle_press, middle_release, thumb_click, thumb_in, thumb_out, thumb_up)
     """
     settings = simulation if isinstance(simulation, GestureSimulation) else GestureSimulation(**(simulation or {}))
-    sequences = [one for number in range(1, settings.n_subjects + 1) for one in _sessions(settings, number)]
+    return _simulated(settings, [f"{number:02d}" for number in range(1, settings.n_subjects + 1)])
+
+
+def _simulated(settings: GestureSimulation, subjects: Iterable[str]) -> SequenceSet:
+    """Simulate the sessions of some subjects."""
+    sequences = [one for subject in subjects for one in _sessions(settings, int(subject))]
     return SequenceSet.of(sequences, {"emg": settings.electrodes}, settings.fs, event_names=GESTURES)
 
 
@@ -125,22 +131,25 @@ def _events(settings: GestureSimulation, rng: np.random.Generator) -> list[tuple
 def _emg(
     settings: GestureSimulation, events: list[tuple[str, float]], patterns: dict[str, Any], rng: np.random.Generator
 ) -> Float[np.ndarray, "channel time"]:
-    times = np.arange(round(settings.session_s * settings.fs)) / settings.fs
-    drive = np.full((len(times), settings.electrodes), TONE_UV)
+    drive = np.full((round(settings.session_s * settings.fs), settings.electrodes), TONE_UV)
     for name, time in events:
         strength = rng.uniform(0.8, 1.2)
         if name in PAIR:
-            marker = _bump(times - time + settings.marker_s, settings.burst_s / 2)
-            drive += strength * MARKER_UV * marker[:, None] * patterns[f"marker_{name}"]
-        pattern = patterns["pair" if name in PAIR else name]
-        drive += strength * BURST_UV * _bump(times - time, settings.burst_s)[:, None] * pattern
+            marker = strength * MARKER_UV * patterns[f"marker_{name}"]
+            _add_burst(drive, time - settings.marker_s, settings.burst_s / 2, settings.fs, marker)
+        pattern = strength * BURST_UV * patterns["pair" if name in PAIR else name]
+        _add_burst(drive, time, settings.burst_s, settings.fs, pattern)
     emg = physiology.surface_emg(rng, drive, settings.fs, crosstalk=0.2, noise_uv=2.0, mains_uv=0.0)
     return np.ascontiguousarray(emg.T, dtype=np.float32)
 
 
-def _bump(since: Float[np.ndarray, " time"], length: float) -> Float[np.ndarray, " time"]:
-    """One arch of a squared cosine, centred on 0."""
-    return np.where(np.abs(since) < length / 2, np.cos(np.pi * since / length) ** 2, 0.0)
+def _add_burst(
+    drive: Float[np.ndarray, "time muscle"], centre: float, length: float, fs: float, pattern: np.ndarray
+) -> None:
+    """Add one arch of a squared cosine. Times in s."""
+    near = slice(max(0, math.ceil((centre - length / 2) * fs)), math.floor((centre + length / 2) * fs) + 1)
+    since = np.arange(near.start, min(near.stop, len(drive))) / fs - centre
+    drive[near] += np.cos(np.pi * since / length)[:, None] ** 2 * pattern
 
 
 def load(
@@ -151,10 +160,9 @@ def load(
     steps: Mapping[str, int] | None = None,
 ) -> TrialSet:
     """Simulate streams and cut them into windows."""
-    sequences = simulated_gestures(simulation)
-    known = dict.fromkeys((one.subject for one in sequences.sequences), ())
-    chosen = set(select_subjects(known, subjects) if subjects is not None else known)
-    sequences = sequences.choose([one.subject in chosen for one in sequences.sequences])
+    sequences = _simulated(
+        GestureSimulation(**(simulation or {})), select_subjects(find(simulation=simulation), subjects)
+    )
     return sequences.windows(Windowing(**(windowing or {"length_s": 4.0})), OutputSteps(**(steps or {})))
 
 

@@ -1,0 +1,181 @@
+"""Gestures in a stream under each condition: which are still detected, at a fixed and at a matched threshold."""
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.special import expit
+
+from emg_lens.data.event_targets import labels_of
+from emg_lens.data.windowing import join_steps
+from emg_lens.decoding.event_metrics import stream_duration_s
+from emg_lens.decoding.thresholds import EventComparison, score_event_conditions
+from emg_lens.scoring.detection import by_gesture
+from emg_lens.scoring.metrics import METRICS
+from emg_lens.studies.report.figures import WIDTH, category_colour, new_figure, plain_text
+from emg_lens.studies.report.view import View, by_title
+from emg_lens.studies.report.wording import EMPTY, number, removal_conditions, single_conditions, value
+from emg_lens.studies.results.findings import Cell, Findings
+from emg_lens.sweeps.conditions import BASELINE
+
+MOST_CONDITIONS = 12
+"""Conditions in the tables: the single ones and removed sensors, in the order of the study."""
+EVENT_LOCKED = "event-locked"
+FAMILIES = {
+    "past": ("Sources cut before this time (s)", "past"),
+    "late": ("Sources cut from this time on (s)", "evidence"),
+}
+MATCHED_NOTE = (
+    "Matched: for each condition the threshold at which it raises as many false alarms per hour as the unmasked model."
+    " A cut that only lowers all outputs then shows no drop."
+)
+
+
+class StreamOutputs(Protocol):
+    """A finished study with saved outputs at every step."""
+
+    def outputs(self, condition: str) -> Mapping[str, tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
+        """Return trials, outputs and targets of each fit."""
+        ...
+
+
+class Gestures(View):
+    """Detected gestures by condition, and the curves of the analysis `event-locked`."""
+
+    name, order = "gestures", 14
+    captions = {
+        "gestures": "Fraction of the labels of each gesture that are detected under their own name, at the matched"
+        " threshold; pooled over subjects and seeds.",
+        "event-locked": "Only edges near each event are cut. Left: all sources earlier than a time before the event."
+        " Right: all sources later than a time relative to it.",
+    }
+
+    def shows(self, findings: Findings) -> bool:
+        """Whether the models detect events."""
+        return METRICS[findings.metric].kind == "events"
+
+    def tables(self, findings: Findings) -> Mapping[str, pd.DataFrame]:
+        """For each `Cell`, the scores of every condition, and the detected fraction of every gesture."""
+        compared = _compared(findings)
+        scores = by_title("Events by condition", {label: layout_events(one) for label, one in compared.items()})
+        gestures = by_title("By gesture", {label: layout_gestures(one) for label, one in compared.items()})
+        return {**scores, **gestures}
+
+    def figures(self, findings: Findings) -> Mapping[str, Figure]:
+        """For each `Cell`, a map of gestures and conditions, and the event-locked curves if there are any."""
+        maps = {label: figure_gestures(one) for label, one in _compared(findings).items()}
+        curves = {cell.label: figure_event_locked(cell) for cell in findings.cells if len(cell.analysis(EVENT_LOCKED))}
+        return {**by_title("gestures", maps), **by_title("event-locked", curves)}
+
+
+GESTURES = Gestures()
+
+
+def _compared(findings: Findings) -> dict[str, EventComparison]:
+    """Score the conditions of each cell at the fixed and at the matched threshold."""
+    facts = findings.facts.set_index("fit")
+    compared = {}
+    for cell in findings.cells:
+        fits, recordings, probabilities = dict.fromkeys(cell.scores["fit"]), {}, {}
+        shown = pd.concat([single_conditions(cell.tests), removal_conditions(cell.tests)])["condition"].tolist()
+        for condition in [BASELINE, *shown[:MOST_CONDITIONS]]:
+            of_condition = cast(StreamOutputs, findings).outputs(condition)
+            for fit in fits:
+                trials, outputs, targets = of_condition[fit]
+                names = list(facts.loc[fit, "outputs"])
+                for subject, rows in trials.groupby("subject", sort=False):
+                    unit = f"{fit} {subject}"
+                    of_streams = [part.index.to_numpy() for _, part in rows.groupby("repetition_id", sort=False)]
+                    joined = [join_steps(outputs[i], targets[i, :, -1].astype(np.float64)) for i in of_streams]
+                    probabilities.setdefault(condition, {})[unit] = [expit(p.astype(np.float64)) for _, p in joined]
+                    if condition == BASELINE:
+                        recordings[unit] = [
+                            (labels_of(targets[i], names), times, stream_duration_s(times))
+                            for i, (times, _) in zip(of_streams, joined, strict=True)
+                        ]
+        compared[cell.label] = score_event_conditions(recordings, probabilities, names, baseline=BASELINE)
+    return compared
+
+
+def layout_events(compared: EventComparison) -> pd.DataFrame:
+    """Lay out the pooled scores of every condition."""
+    fixed, matched = compared.fixed.to_frame(), compared.matched.to_frame()
+    thresholds = compared.thresholds.set_index("condition")
+    rows = []
+    for name in compared.fixed.conditions:
+        one = fixed.loc[name]
+        rows.append(
+            [
+                *("unmasked" if name == BASELINE else name, value(one["right"]), value(one["cler"])),
+                *(number(one["missed_per_hour"], 0), number(one["false_per_hour"], 0), number(one["latency_ms"], 0)),
+                *(value(matched.loc[name, "right"]), value(thresholds.loc[name, "threshold"])),
+            ]
+        )
+    columns = ["Condition", "Right", "CLER", "Missed / h", "False / h", "Latency (ms)", "Right, matched", "Threshold"]
+    table = pd.DataFrame(rows, columns=columns)
+    table.attrs["notes"] = [
+        "Right: fraction of labels detected under their own name. CLER counts only events that are matched to a label,"
+        f" so that misses and false alarms do not change it. Pooled over subjects and seeds. {MATCHED_NOTE}"
+    ]
+    return table
+
+
+def _right(compared: EventComparison) -> pd.DataFrame:
+    """Fraction of the labels of each gesture (rows) that each condition detects under their name."""
+    tables = {name: by_gesture(compared.matched.of(name)) for name in compared.fixed.conditions}
+    return pd.DataFrame(
+        {name: table["right"] / table["labels"].where(table["labels"] > 0) for name, table in tables.items()}
+    )
+
+
+def layout_gestures(compared: EventComparison) -> pd.DataFrame:
+    """Lay out one row per gesture: number of labels, and the fraction that each condition detects."""
+    right, labels = _right(compared), by_gesture(compared.fixed.of(BASELINE))["labels"]
+    table = pd.DataFrame({"Gesture": right.index, "Labels": labels.astype(int).astype(str).to_numpy()})
+    for name in right:
+        texts = [EMPTY if np.isnan(one) else value(one) for one in right[name]]
+        table["Unmasked" if name == BASELINE else name] = texts
+    table.attrs["notes"] = [f"Fraction of labels detected under their own name. {MATCHED_NOTE}"]
+    return table
+
+
+def figure_gestures(compared: EventComparison) -> Figure:
+    """Draw the fraction of each gesture (columns) that each condition (rows) detects."""
+    right = _right(compared)
+    with new_figure(WIDTH * 0.8, 1.2 + 0.24 * right.shape[1]) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(right.to_numpy().T, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        names = ["unmasked" if name == BASELINE else plain_text(str(name)) for name in right]
+        axes.set_xticks(range(len(right)), [plain_text(str(name)) for name in right.index], rotation=30, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        for (column, row), fraction in np.ndenumerate(right.to_numpy()):
+            if np.isfinite(fraction):
+                colour = "white" if fraction > 0.5 else "black"
+                axes.text(column, row, f"{100 * fraction:.0f}", ha="center", va="center", color=colour, fontsize=6.5)
+        figure.colorbar(image, ax=axes, label="Detected under its name", shrink=0.9)
+    return figure
+
+
+def figure_event_locked(cell: Cell) -> Figure:
+    """Draw the detected fraction of each gesture against the time of the cut, relative to the event."""
+    table = cell.analysis(EVENT_LOCKED)
+    counts = table.groupby(["family", "relative_s", "gesture"], sort=False, dropna=False)[["labels", "right"]].sum()
+    fraction = (counts["right"] / counts["labels"].where(counts["labels"] > 0)).reset_index(name="fraction")
+    gestures = list(dict.fromkeys(table["gesture"]))
+    base = fraction[fraction["family"] == BASELINE].set_index("gesture")["fraction"]
+    with new_figure(WIDTH, 2.6) as figure:
+        for axes, (family, (label, _)) in zip(figure.subplots(1, 2, sharey=True), FAMILIES.items(), strict=True):
+            for k, gesture in enumerate(gestures):
+                line = fraction[(fraction["family"] == family) & (fraction["gesture"] == gesture)]
+                line = line.sort_values("relative_s")
+                style = {"color": category_colour(k), "ls": "-" if k < 6 else "--", "linewidth": 1.2, "markersize": 3}
+                axes.plot(line["relative_s"], line["fraction"], "o", label=plain_text(str(gesture)), **style)
+                axes.axhline(base[gesture], color=category_colour(k), linewidth=0.4, linestyle=":")
+            axes.set_xlabel(label)
+            axes.set_ylim(-0.03, 1.05)
+        figure.axes[0].set_ylabel("Detected under its name")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    return figure
