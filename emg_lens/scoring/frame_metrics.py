@@ -12,7 +12,7 @@ from emg_lens.scoring.metric_registry import Counts, Metric, MetricError, column
 from emg_lens.scoring.score_table import ratio
 from emg_lens.scoring.time_warping import dtw_path
 
-Outputs = Float[np.ndarray, "trial step output"]
+FrameOutputs = Float[np.ndarray, "trial step output"]
 FrameTargets = Float[np.ndarray, "trial frame column"]
 PHONEME_WEIGHT = 0.5
 """Weight of the phonemes in the cost of an alignment and in the loss (Gaddy and Klein 2021)."""
@@ -25,7 +25,7 @@ def counted_frames(targets: FrameTargets) -> Bool[np.ndarray, "trial frame"]:
     return targets[..., -1] > 0
 
 
-def aligned_steps(outputs: Outputs, targets: FrameTargets) -> Int[np.ndarray, "trial frame"]:
+def aligned_steps(outputs: FrameOutputs, targets: FrameTargets) -> Int[np.ndarray, "trial frame"]:
     """Return the output step that each target frame belongs to.
 
     Where the targets name the step, it is that one. Otherwise the utterance is aligned by `dtw_path` with the cost
@@ -51,7 +51,7 @@ def aligned_steps(outputs: Outputs, targets: FrameTargets) -> Int[np.ndarray, "t
     return steps
 
 
-def with_frozen_alignment(outputs: Outputs, targets: FrameTargets) -> FrameTargets:
+def with_frozen_alignment(outputs: FrameOutputs, targets: FrameTargets) -> FrameTargets:
     """Align silent utterances once, and write the steps into the targets.
 
     Scores of other conditions on these targets use the same alignment. An alignment that is computed anew for each
@@ -76,7 +76,7 @@ def _guess(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> float:  
     return float(np.bincount(phonemes).max() / len(phonemes)) if len(phonemes) else np.nan
 
 
-def frame_distances(outputs: Outputs, targets: FrameTargets) -> Counts:
+def frame_distances(outputs: FrameOutputs, targets: FrameTargets) -> Counts:
     """Euclidean distance between the predicted and the true frame, summed over frames, and the number of frames."""
     counted, chosen = counted_frames(targets), _chosen(outputs, targets)
     n_values = targets.shape[2] - N_COLUMNS
@@ -84,7 +84,7 @@ def frame_distances(outputs: Outputs, targets: FrameTargets) -> Counts:
     return columns_of((distances * counted).sum(1), counted.sum(1))
 
 
-def right_phonemes(outputs: Outputs, targets: FrameTargets) -> Counts:
+def right_phonemes(outputs: FrameOutputs, targets: FrameTargets) -> Counts:
     """Number of frames whose phoneme is right, and the number of frames."""
     counted, chosen = counted_frames(targets), _chosen(outputs, targets)
     n_values = targets.shape[2] - N_COLUMNS
@@ -92,7 +92,7 @@ def right_phonemes(outputs: Outputs, targets: FrameTargets) -> Counts:
     return columns_of((right & counted).sum(1), counted.sum(1))
 
 
-def _chosen(outputs: Outputs, targets: FrameTargets) -> Float[np.ndarray, "trial frame output"]:
+def _chosen(outputs: FrameOutputs, targets: FrameTargets) -> Float[np.ndarray, "trial frame output"]:
     return np.take_along_axis(outputs, aligned_steps(outputs, targets)[..., None], axis=1)
 
 

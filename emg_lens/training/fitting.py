@@ -311,8 +311,10 @@ def summary(
     name, loss = objective.metrics[0], float(losses.cpu().double().mean())
     if not math.isfinite(loss):
         return loss, math.nan
-    arrays = (t.cpu().float().numpy() if t.is_floating_point() else t.cpu().numpy() for t in (outputs, targets))
-    return loss, measure([name], *arrays)[name]
+    predicted, correct = (
+        t.cpu().float().numpy() if t.is_floating_point() else t.cpu().numpy() for t in (outputs, targets)
+    )
+    return loss, measure([name], predicted, correct)[name]
 
 
 def held_out_columns(
