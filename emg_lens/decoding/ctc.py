@@ -60,7 +60,7 @@ def beam_decode(
     alphabet: Sequence[str],
     blank: int = -1,
     beam: Beam = 100,
-    lexicon: Collection[str] | None = None,
+    lexicon: Collection | None = None,
     language_model: LanguageModel | Path | str | None = None,
     weight: Weight = 1.0,
     insertion_bonus: float = 0.0,
@@ -115,7 +115,7 @@ def beam_hypotheses(
     alphabet: Sequence[str],
     blank: int = -1,
     beam: Beam = 100,
-    lexicon: Collection[str] | None = None,
+    lexicon: Collection | None = None,
     language_model: LanguageModel | Path | str | None = None,
     weight: Weight = 1.0,
     insertion_bonus: float = 0.0,
@@ -130,12 +130,13 @@ def beam_hypotheses(
         [('a', 0.66), ('', 0.15)]
     """
     blank = check_emissions(log_probs, alphabet, blank)
+    texts = ["" if symbol == blank else str(text) for symbol, text in enumerate(alphabet)]
     words = None
     if lexicon is not None or language_model is not None or insertion_bonus:
         if isinstance(language_model, str | Path):
             language_model = read_arpa(Path(language_model))
-        words = WordScores.of(alphabet, lexicon, language_model, weight, insertion_bonus)
-    return PrefixBeam(list(alphabet), blank, beam, words).search(log_probs.astype(np.float64))
+        words = WordScores.of(texts, lexicon, language_model, weight, insertion_bonus)
+    return PrefixBeam(texts, blank, beam, words).search(log_probs.astype(np.float64))
 
 
 def check_emissions(log_probs: np.ndarray, alphabet: Sequence[str], blank: int) -> int:

@@ -7,6 +7,7 @@ that end in its last symbol. All prefixes and symbols of a step are extended at 
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,39 +56,21 @@ class WordScores:
         weight: float,
         bonus: float,
     ) -> "WordScores":
-        """Build the tree of the words of a lexicon."""
+        """Check what is known of words, and build the tree of a lexicon."""
         if SPACE not in alphabet:
             raise ArgumentError(
                 f"alphabet={short(list(alphabet))} has no ' '; lexicon, language model and bonus need a symbol that"
                 " separates words"
             )
+        written = [text for text in alphabet if text]
+        if len(set(written)) < len(written):
+            raise ArgumentError(f"alphabet={short(list(alphabet))} has a text twice; expected a different one each")
         space = list(alphabet).index(SPACE)
         if lexicon is None:
             return cls(space, None, None, language_model, weight, bonus)
         if isinstance(lexicon, str) or not lexicon:
             raise ArgumentError(f"lexicon={short(lexicon)}; expected at least one word in a list")
-        symbols = {text: k for k, text in enumerate(alphabet) if text}
-        rows: list[dict[int, int]] = [{}]
-        ends: set[int] = set()
-        for word in lexicon:
-            node = ROOT
-            for letter in word:
-                if letter not in symbols or letter == SPACE:
-                    raise ArgumentError(
-                        f"{short(word)} of the lexicon has {letter!r}, which is no letter of the alphabet; remove the"
-                        " word, or write it with the letters of the alphabet"
-                    )
-                if symbols[letter] not in rows[node]:
-                    rows[node][symbols[letter]] = len(rows)
-                    rows.append({})
-                node = rows[node][symbols[letter]]
-            ends.add(node)
-        if ROOT in ends:
-            raise ArgumentError("a word of the lexicon is empty; remove it")
-        children = np.full((len(rows), len(alphabet)), NO_WORD, np.int32)
-        for node, row in enumerate(rows):
-            children[node, list(row)] = list(row.values())
-        return cls(space, children, np.isin(np.arange(len(rows)), list(ends)), language_model, weight, bonus)
+        return cls(space, *_tree_of(tuple(alphabet), frozenset(lexicon)), language_model, weight, bonus)
 
     def score(self, words: tuple[str, ...]) -> float:
         """Score the last word after the others."""
@@ -97,6 +80,36 @@ class WordScores:
         if math.isnan(score):
             raise ArgumentError(f"the language model returned NaN for {short(words)}; expected a log-probability")
         return score
+
+
+@lru_cache(maxsize=4)
+def _tree_of(
+    alphabet: tuple[str, ...], lexicon: frozenset[str]
+) -> tuple[Int[np.ndarray, "node symbol"], Bool[np.ndarray, " node"]]:
+    """Build the tree of all words: next node by node and symbol, and whether a word ends at a node."""
+    symbols = {text: k for k, text in enumerate(alphabet) if text != SPACE}
+    rows: list[dict[int, int]] = [{}]
+    ends: set[int] = set()
+    for word in lexicon:
+        if not isinstance(word, str) or not word:
+            raise ArgumentError(f"{short(word)} in the lexicon is no word; remove it")
+        node = ROOT
+        for letter in word:
+            if letter not in symbols:
+                raise ArgumentError(
+                    f"{short(word)} of the lexicon has {letter!r}, which is no letter of the alphabet; remove the word,"
+                    " or write it with the letters of the alphabet"
+                )
+            symbol = symbols[letter]
+            if symbol not in rows[node]:
+                rows[node][symbol] = len(rows)
+                rows.append({})
+            node = rows[node][symbol]
+        ends.add(node)
+    children = np.full((len(rows), len(alphabet)), NO_WORD, np.int32)
+    for node, row in enumerate(rows):
+        children[node, list(row)] = list(row.values())
+    return children, np.isin(np.arange(len(rows)), list(ends))
 
 
 class _Prefixes(NamedTuple):

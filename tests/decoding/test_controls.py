@@ -153,6 +153,26 @@ def test_a_control_at_the_base_rate_is_worse_than_a_detector():
 # --- conditions -------------------------------------------------------------------------------------------
 
 
+@given(st.integers(0, 10_000))
+def test_planned_errors_of_scripted_emissions_are_counted(seed):
+    rng = np.random.default_rng(seed)
+    said, written, planned = [], [], {"substitutions": 0, "deletions": 0, "insertions": 0}
+    for k in range(12):  # words that occur once, so that only the planned alignment is the cheapest
+        said.append(f"{'abc'[k % 3]}{'abc'[k // 3 % 3]}{'a' * (k // 9 + 1)}")
+        change = str(rng.choice(["hit", "hit", *planned]))
+        written += {"hit": [said[-1]], "substitutions": ["cccc"], "deletions": []}.get(change, [said[-1], "bbbb"])
+        planned[change] = planned.get(change, 0) + 1
+    reference, path = " ".join(said), [s for letter in " ".join(written) for s in (ALPHABET.index(letter), 4)]
+    emissions = np.log(0.98 * np.eye(5)[path].reshape(-1, 5) + 0.004)
+    counts = score_text_conditions({"u": reference}, {"baseline": {"u": emissions}}, ALPHABET).of("baseline").counts
+    errors = sum(planned[part] for part in ("substitutions", "deletions", "insertions"))
+    found = {part: int(counts[part][0]) for part in ("substitutions", "deletions", "insertions")}
+    assert sum(found.values()) <= errors  # a deletion next to an insertion is one substitution
+    assert found["deletions"] - found["insertions"] == planned["deletions"] - planned["insertions"]
+    if not planned["deletions"] or not planned["insertions"]:
+        assert found == {part: planned[part] for part in found}
+
+
 def test_conditions_have_the_errors_of_their_texts():
     rng = np.random.default_rng(7)
     said = {"u1": "ab", "u2": "ca b"}

@@ -233,7 +233,11 @@ def test_700_frames_are_decoded_in_seconds():
         ({"blank": 4}, "blank=4; expected one of the 4 columns"),
         ({"lexicon": ["ac"]}, "'ac' of the lexicon has 'c', which is no letter of the alphabet"),
         ({"lexicon": []}, r"lexicon=\[\]; expected at least one word"),
-        ({"lexicon": ["a", ""]}, "a word of the lexicon is empty"),
+        ({"lexicon": ["a", ""]}, "'' in the lexicon is no word"),
+        ({"alphabet": ["a", "b", " ", "-"], "lexicon": ["a-b"]}, "has '-', which is no letter"),  # the blank
+        ({"alphabet": ["a", "a", " ", BLANK], "lexicon": ["a"]}, "has a text twice"),
+        ({"lexicon": ["a", 3]}, "3 in the lexicon is no word"),
+        ({"lexicon": "ab"}, "lexicon='ab'; expected at least one word in a list"),
         ({"alphabet": ["a", "b", "c", BLANK], "insertion_bonus": 1.0}, "has no ' '"),
         ({"language_model": "nowhere.arpa"}, "nowhere.arpa cannot be read"),
         ({"language_model": lambda words: math.nan}, "the language model returned NaN"),
