@@ -25,8 +25,8 @@ MOST_INDICES = 100_000
 LARGEST = 2**40
 MOST_OPERATORS = 200
 """Largest number of nested operators, below the limit of Python's stack."""
-Size = Annotated[int, Field(ge=1, le=10_000)]
-"""A number of layers or heads."""
+Size = Annotated[int, Field(ge=0, le=10_000)]
+"""A number of layers or heads; 0 in models without attention."""
 EdgeMask = Bool[np.ndarray, "layer head dest src"]
 Select = int | slice | range | Iterable[int] | None
 Stages = str | Iterable[str] | None
