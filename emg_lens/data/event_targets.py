@@ -30,6 +30,8 @@ def check_events(events: Sequence[tuple[str, float]], prefix: str = "") -> None:
     Raises:
         DataError: With `prefix` at the start of the message.
     """
+    if not isinstance(events, list | tuple):
+        raise DataError(f"{prefix}events are a list of (name, time in s), got {short(events)}")
     for one in events:
         if not (isinstance(one, tuple) and len(one) == 2 and isinstance(one[0], str)):
             raise DataError(f"{prefix}events are (name, time in s), got {short(one)}")

@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from emg_lens.data import sequence_storage
 from emg_lens.data.arrays import as_rate, channel_table, check_channels, check_names, checked_choice
 from emg_lens.data.event_targets import check_events, event_targets
-from emg_lens.data.recording import DataError
+from emg_lens.data.recording import DataError, as_array
 from emg_lens.data.trials import TrialSet
 from emg_lens.data.windowing import OutputSteps, Windowing
+from emg_lens.validation import check_fields, checked, short
 
 UNITS = {"subject": "subject", "session": "session", "sequence": "name"}
 """Units that a set can be split by, and the field that names them."""
@@ -61,7 +62,8 @@ class SignalSequence:
             raise DataError(f"sequence {self.name}: x must be float32 [channel, time] and not empty, got {_shape(x)}")
         if not np.isfinite(x).all():
             raise DataError(f"sequence {self.name}: x holds NaN or infinity; repair or cut out these samples")
-        check_events(self.events or (), f"sequence {self.name}: ")
+        check_events(() if self.events is None else self.events, f"sequence {self.name}: ")
+        check_fields(self)
         for what, axes, kind in (("frames", ("frame", "value"), "f"), ("frame_labels", ("frame",), "iu")):
             values = getattr(self, what)
             if values is not None and (values.ndim != len(axes) or values.dtype.kind not in kind or not len(values)):
@@ -111,6 +113,7 @@ class SequenceSet:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.sequences:
             raise DataError("a set of sequences needs at least one sequence")
         check_channels(self.channels, len(self.channels))
@@ -136,6 +139,7 @@ class SequenceSet:
                 raise DataError(f"sequence {one.name}: frame_labels must be 0 to {len(self.label_names) - 1}")
 
     @staticmethod
+    @checked
     def of(
         sequences: Iterable[SignalSequence], channels: Any, fs: float, *, notes: Iterable[str] = (), **names: Any
     ) -> "SequenceSet":
@@ -221,8 +225,8 @@ class SequenceSet:
         Raises:
             DataError: An unknown name, or nothing is left for training.
         """
-        if by not in UNITS:
-            raise DataError(f"by={by!r}; expected {', '.join(map(repr, UNITS))}")
+        if not isinstance(by, str) or by not in UNITS:
+            raise DataError(f"by={short(by)}; expected {', '.join(map(repr, UNITS))}")
         units = np.array([self._unit(one, by) for one in self.sequences])
         chosen = np.isin(units, checked_choice(units, test, by))
         if chosen.all():
@@ -235,7 +239,10 @@ class SequenceSet:
 
     def choose(self, mask: Any) -> "SequenceSet":
         """Keep the sequences of a mask `[sequence]`."""
-        kept = tuple(one for one, is_kept in zip(self.sequences, mask, strict=True) if is_kept)
+        chosen = as_array(mask, "mask")
+        if chosen.shape != (len(self.sequences),) or chosen.dtype != bool:
+            raise DataError(f"mask must be {len(self.sequences)} booleans, one per sequence, got {_shape(chosen)}")
+        kept = tuple(one for one, is_kept in zip(self.sequences, chosen, strict=True) if is_kept)
         return replace(self, sequences=kept)
 
     def save(self, path: str | Path) -> None:
@@ -255,6 +262,7 @@ class SequenceSet:
         except (DataError, TypeError) as error:
             raise DataError(f"{path}: {error}") from None
 
+    @checked
     def windows(self, windowing: Windowing, steps: OutputSteps | None = None) -> TrialSet:
         """Cut into trials of one length, with targets for events.
 
@@ -320,6 +328,7 @@ class SequenceSet:
         )
 
 
+@checked
 def sequence_leakage(train: SequenceSet, test: SequenceSet) -> pd.DataFrame:
     """Report what test sequences have in common with training sequences, and whether duration gives the target away.
 

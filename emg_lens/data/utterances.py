@@ -13,6 +13,7 @@ from jaxtyping import Float
 from emg_lens.data.recording import DataError
 from emg_lens.data.sequences import SequenceSet, SignalSequence
 from emg_lens.data.trials import TrialSet
+from emg_lens.validation import checked
 
 SPACE, BLANK = "|", "blank"
 """Names of the two last symbols of an alphabet: the space between words, and the blank of CTC."""
@@ -26,6 +27,7 @@ MULTIPLE = 8
 """Trials have a multiple of this number of samples: a front end that halves the rate three times loses none."""
 
 
+@checked
 def text_trials(
     sequences: SequenceSet, alphabet: Sequence[str] = ALPHABET, *, parts: Mapping[str, int] | None = None
 ) -> TrialSet:
@@ -71,6 +73,7 @@ def text_trials(
     return _whole_trials(sequences, parts, targets, TEXT_COLUMNS, tuple(alphabet))
 
 
+@checked
 def frame_trials(sequences: SequenceSet, *, parts: Mapping[str, int] | None = None) -> TrialSet:
     """Make one trial of each utterance, with the frames of its speech as targets.
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 
 from emg_lens.data.recording import DataError
-from emg_lens.validation import SpecModel
+from emg_lens.validation import SpecModel, check_fields, checked
 
 Stitch = Literal["most_context", "last", "mean"]
 NOT_COUNTED = -1.0
@@ -30,9 +30,11 @@ class OutputSteps:
     every: int = 10
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.first < 0 or self.every < 1:
             raise DataError(f"first={self.first}, every={self.every}; expected first of 0 or more, every of 1 or more")
 
+    @checked
     def samples(self, n_samples: int) -> Int[np.ndarray, " step"]:
         """Last sample that each step reads, in a window of `n_samples`."""
         return np.arange(self.first, n_samples, self.every)

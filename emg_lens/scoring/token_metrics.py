@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from emg_lens.scoring.metric_registry import Counts, Metric, MetricError, columns_of
 from emg_lens.scoring.score_table import ratio
+from emg_lens.validation import checked, short
 
 Symbols = Int[np.ndarray, " _"]
 SLACK = 1e-3
@@ -25,6 +26,7 @@ def counted_steps(targets: Float[np.ndarray, "trial symbol 2"], n_steps: int) ->
     return np.maximum(np.ceil(targets[:, 0, 1].astype(np.float64) * n_steps - SLACK), 1).astype(np.int64)
 
 
+@checked
 def greedy_symbols(
     logits: Float[np.ndarray, "trial step symbol"], n_steps: Int[np.ndarray, " trial"] | None = None
 ) -> list[Symbols]:
@@ -44,6 +46,9 @@ def greedy_symbols(
         >>> [symbols.tolist() for symbols in greedy_symbols(logits)]
         [[0, 0, 1]]
     """
+    if logits.ndim != 3 or (n_steps is not None and n_steps.shape != logits.shape[:1]):
+        steps = "" if n_steps is None else f" and n_steps {list(n_steps.shape)}"
+        raise MetricError(f"logits are {list(logits.shape)}{steps}; expected [trial, step, symbol] and [trial]")
     best, blank = logits.argmax(-1), logits.shape[-1] - 1
     if n_steps is not None:
         best = np.where(np.arange(best.shape[1]) < n_steps[:, None], best, blank)
@@ -76,9 +81,12 @@ def edit_distances(
 
 
 def _padded(sequences: Sequence[Sequence[int] | Symbols], fill: int) -> tuple[np.ndarray, Int[np.ndarray, " sequence"]]:
-    lengths = np.array([len(one) for one in sequences])
-    table = np.full((len(lengths), lengths.max(initial=0)), fill)
-    table[np.arange(table.shape[1]) < lengths[:, None]] = np.concatenate([*map(np.asarray, sequences), []])
+    try:
+        lengths = np.array([len(one) for one in sequences], int)
+        table = np.full((len(lengths), lengths.max(initial=0)), fill)
+        table[np.arange(table.shape[1]) < lengths[:, None]] = np.concatenate([*map(np.asarray, sequences), []])
+    except (TypeError, ValueError) as error:
+        raise MetricError(f"expected a list of sequences of whole numbers, got {short(sequences)} ({error})") from None
     return table, lengths
 
 
