@@ -91,7 +91,7 @@ $(ENV)/.installed: pyproject.toml constraints.txt
 
 $(ENV)/.ready: $(ENV)/.installed
 	@echo "Installing what the tests need."
-	$(BIN)/python $(PIP_INSTALL) -e '.[dev,notebooks,cluster]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[dev,notebooks,cluster,deploy]'
 	@touch $@
 
 $(ENV3)/.ready: pyproject.toml constraints.txt

@@ -16,6 +16,7 @@ try:
     from emg_lens.commands.corpus_command import corpus
     from emg_lens.commands.cost_command import cost
     from emg_lens.commands.data_command import data
+    from emg_lens.commands.export_command import export
     from emg_lens.commands.list_command import GPU, REAL, START, list_
     from emg_lens.commands.pretrain_command import pretrain_
     from emg_lens.commands.probe_command import probe
@@ -32,7 +33,7 @@ except KeyboardInterrupt:  # before `main` handles signals
 
 __all__ = ["GPU", "PIPE_WIDTH", "REAL", "START", "Console", "app", "err", "main", "out"]
 
-COMMANDS = (list_, show, check, run, report, data, corpus, cost, probe, pretrain_)
+COMMANDS = (list_, show, check, run, report, data, corpus, cost, probe, export, pretrain_)
 """All commands, in the order of `emg-lens --help`."""
 
 app = typer.Typer(

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -114,7 +115,7 @@ def profile(
         with evaluating(model), torch.no_grad(), torch_threads(threads), ExitStack() as stack:
             for context in contexts:
                 stack.enter_context(context)
-            seconds = _run_times(model, one, runs)
+            seconds = run_times(lambda: model(one), runs, on_gpu=one.is_cuda)
             joules, meter = _energy(model, one)
         low, median, high = np.percentile(1000 * seconds, [25, 50, 75])
         rows.append(
@@ -192,14 +193,14 @@ def _energy(model: nn.Module, x: Tensor) -> tuple[float, str]:
     return meter.joules(run) / counted, meter.name
 
 
-def _run_times(model: nn.Module, x: Tensor, runs: int) -> np.ndarray:
-    """Return the time of each run in s."""
-    on_gpu, times = x.is_cuda, []
+def run_times(run: Callable[[], object], runs: int, on_gpu: bool = False) -> Float[np.ndarray, " run"]:
+    """Measure the time of each call in s, after a few calls without measurement."""
+    times = []
     for _ in range(WARM_UP + runs):
         if on_gpu:
             torch.cuda.synchronize()
         start = time.perf_counter()
-        model(x)
+        run()
         if on_gpu:
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)

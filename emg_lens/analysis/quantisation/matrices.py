@@ -38,7 +38,7 @@ _SUMMED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Matrix:
+class WeightMatrix:
     """A matrix of a model.
 
     Attributes:
@@ -66,13 +66,13 @@ class Matrix:
         return torch.cat([round_to_grid(part, bits, axes)[0] for part in parts])
 
 
-def find_matrices(model: nn.Module) -> tuple[list[Matrix], list[str]]:
+def find_matrices(model: nn.Module) -> tuple[list[WeightMatrix], list[str]]:
     """Find the matrices of a model, and the names of larger parameters that no known kind of module declares.
 
     Raises:
         ArgumentError: A matrix is parametrised, or its values are not finite float32 or float64.
     """
-    found: dict[int, Matrix] = {}
+    found: dict[int, WeightMatrix] = {}
     others: dict[int, str] = {}
     for path, part in model.named_modules():
         matrices = _summed_axes(part)
@@ -81,7 +81,7 @@ def find_matrices(model: nn.Module) -> tuple[list[Matrix], list[str]]:
                 full = f"{path}.{name}" if path else name
                 _check_values(full, value)
                 stacked = 3 if name == "in_proj_weight" else 1
-                found.setdefault(id(value), Matrix(full, value, matrices[name], stacked))
+                found.setdefault(id(value), WeightMatrix(full, value, matrices[name], stacked))
             elif value.ndim > 1 and not matrices:
                 others.setdefault(id(value), f"{path}.{name}" if path else name)
         if parametrised := sorted(set(matrices) - set(part._parameters)):

@@ -1,5 +1,6 @@
 """Quantised copies of the fitted models: their scores, the effect of cuts on them, and their ranking of heads."""
 
+import textwrap
 from collections.abc import Iterator
 
 import numpy as np
@@ -154,7 +155,7 @@ def figure_quantised(cell: Cell) -> Figure | None:
     shown = {BASELINE: "intact"} | {row["condition"]: f"{names[row['condition']]}, cut" for row in rows}
     shown = {condition: text for condition, text in shown.items() if condition in values.columns.unique("condition")}
     variants = list(values.columns.unique("variant"))
-    with new_figure(WIDTH * 0.6, 2.6) as figure:
+    with new_figure(WIDTH * 0.75, 2.6) as figure:
         axes, dots = figure.subplots(), {}
         for k, (condition, text) in enumerate(shown.items()):
             x = np.arange(len(variants)) + 0.16 * (k - (len(shown) - 1) / 2)
@@ -164,7 +165,8 @@ def figure_quantised(cell: Cell) -> Figure | None:
             dots[text] = axes.scatter(x, [one.mean() for one in of], s=14, color=category_colour(k), zorder=3)
         if cell.chance is not None:
             axes.axhline(cell.chance, color=GREY, lw=0.6, ls=(0, (3, 3)))
-        axes.set_xticks(range(len(variants)), [name.replace(", ", ",\n").replace(" per", "\nper") for name in variants])
+        labels = [textwrap.fill(name, 11) for name in variants]
+        axes.set_xticks(range(len(variants)), labels)
         axes.set_ylabel(metric_words(scored_metric(cell)).capitalize())
         place_legend(figure, dots, len(dots))
     return figure
@@ -203,28 +205,19 @@ def interaction_sentences(cell: Cell) -> Iterator[str]:
     drops = cut_drops(cell)
     if not len(drops.columns) or len(drops) < FEWEST:
         return
-    names, found, n = cut_names(cell), [], 0
-    for variant, condition in drops.columns:
-        if variant == FLOAT:
-            continue
-        difference = (drops[variant, condition] - drops[FLOAT, condition]).to_numpy()
-        low, high = mean_interval(difference, cell.statistics.confidence)
-        n += 1
-        if low > 0 or high < 0:
-            found.append((abs(difference.mean()), variant, condition, difference))
-    if not n:
-        return
-    expected = number((1 - cell.statistics.confidence) * n, 0)
+    confidence = cell.statistics.confidence
+    differences = {key: (drops[key] - drops[FLOAT, key[1]]).to_numpy() for key in drops if key[0] != FLOAT}
+    ends = [mean_interval(one, confidence) for one in differences.values()]
+    by_chance = number((1 - confidence) * len(ends), 0)
+    found, n = sum(low > 0 or high < 0 for low, high in ends), len(differences)
     yield (
-        f"In {len(found)} of {n} combinations of a cut and a way of rounding, the drop differs from the drop in the"
-        f" float model (the interval of the difference excludes zero); about {expected} of {n} would by chance."
+        f"In {found} of {n} combinations of a cut and a way of rounding, the drop differs from the drop in the float"
+        f" model (the interval of the difference excludes zero); about {by_chance} of {n} would by chance."
     )
-    if found:
-        _, variant, condition, difference = max(found, key=lambda one: one[0])
-        yield (
-            f"The largest of these is for {names.get(condition, condition)} with {variant}:"
-            f" {words_of_change(cell, difference)}."
-        )
+    variant, condition = max(differences, key=lambda key: abs(differences[key].mean()))
+    name = cut_names(cell).get(condition, condition)
+    largest = words_of_change(cell, differences[variant, condition])
+    yield f"The largest mean difference, {largest}, is for {name} with {variant}."
 
 
 def ranking_sentences(cell: Cell) -> Iterator[str]:
