@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import Field
 
 from emg_lens.decoding.events import DEBOUNCE_S, THRESHOLD, Rises, Threshold, check_threshold, find_rises
-from emg_lens.scoring.condition_scores import ConditionScores, check_baseline
+from emg_lens.scoring.condition_scores import ConditionScores, check_baseline, unit_names
 from emg_lens.scoring.detection import Duration, Stream, event_table
 from emg_lens.scoring.event_matching import COLLAR_S, Events, ScoreError, Seconds, Timed, align, in_time
 from emg_lens.validation import checked
@@ -153,21 +153,24 @@ def score_event_conditions(
     """
     check_baseline(baseline, probabilities)
     check_threshold(threshold)
-    searched = {}
-    for condition, outputs in probabilities.items():
+    rate, found, fixed, matched = false_per_hour, {}, {}, {}
+    for condition in sorted(probabilities, key=lambda name: name != baseline):  # one at a time in memory
+        outputs = probabilities[condition]
         if set(outputs) != set(recordings) or any(len(outputs[u]) != len(recordings[u]) for u in recordings):
             raise ScoreError(f"condition {condition!r} has other users or recordings; expected those of `recordings`")
         flat = [one for parts in recordings.values() for one in parts]
         arrays = [one for user in recordings for one in outputs[user]]
-        searched[condition] = _Searched.of(flat, arrays, names, debounce_s, collar_s, lone_releases)
-    intact = searched[baseline]
-    rate = intact.false_alarms(threshold) / intact.hours if false_per_hour is None else false_per_hour
-    matched = {condition: _search(one, rate) for condition, one in searched.items()}
-    found = {name: one.threshold for name, one in matched.items()}
+        searched = _Searched.of(flat, arrays, names, debounce_s, collar_s, lone_releases)
+        if rate is None:
+            rate = searched.false_alarms(threshold) / searched.hours
+        found[condition] = _search(searched, rate)
+        fixed[condition] = searched.streams(recordings, threshold)
+        matched[condition] = searched.streams(recordings, found[condition].threshold)
+    found = {condition: found[condition] for condition in probabilities}
     return EventComparison(
-        _scored(recordings, searched, dict.fromkeys(searched, threshold), baseline),
-        _scored(recordings, searched, found, baseline),
-        pd.DataFrame([vars(one) for one in matched.values()], index=pd.Index(matched, name="condition")),
+        _scored(fixed, dict.fromkeys(found, threshold), baseline, collar_s),
+        _scored(matched, {condition: one.threshold for condition, one in found.items()}, baseline, collar_s),
+        pd.DataFrame([vars(one) for one in found.values()], index=pd.Index(found, name="condition")),
     )
 
 
@@ -217,6 +220,14 @@ class _Searched:
             n -= sum(None not in pair for pair in pairs)
         return n
 
+    def streams(self, recordings: Mapping[str, Sequence[LabelledTimes]], threshold: float) -> dict[str, list[Stream]]:
+        """Return labels, events at a threshold, and duration of each recording of each user."""
+        rises, options = iter(self.rises), (threshold, self.debounce_us, self.lone_releases)
+        return {
+            user: [(labels, next(rises).named(times, *options), duration) for labels, times, duration in parts]
+            for user, parts in recordings.items()
+        }
+
 
 def _search(searched: _Searched, per_hour: float) -> MatchedThreshold:
     target = math.floor(per_hour * searched.hours + 1e-6)
@@ -257,26 +268,16 @@ def _levels(searched: _Searched, candidates: np.ndarray) -> list[float]:
 
 
 def _scored(
-    recordings: Mapping[str, Sequence[LabelledTimes]],
-    searched: Mapping[str, _Searched],
+    streams: Mapping[str, Mapping[str, Sequence[Stream]]],
     thresholds: Mapping[str, float],
     baseline: str,
+    collar_s: tuple[float, float],
 ) -> ConditionScores:
     """Count the events of each condition at its threshold; NaN where it has none."""
-    streams: dict[str, list[Stream]] = {}
-    for condition, one in searched.items():
-        rises = iter(one.rises)
-        for user, parts in recordings.items():
-            streams[f"{condition}/{user}"] = [
-                (
-                    labels,
-                    next(rises).named(times, thresholds[condition], one.debounce_us, one.lone_releases),
-                    duration,
-                )
-                for labels, times, duration in parts
-            ]
-    table = event_table(streams, searched[baseline].collar_s)
-    undefined = np.repeat([math.isnan(thresholds[condition]) for condition in searched], len(recordings))
+    conditions, users = tuple(thresholds), tuple(streams[baseline])
+    parts = [streams[condition][user] for condition in conditions for user in users]
+    table = event_table(dict(zip(unit_names(conditions, users), parts, strict=True)), collar_s)
+    undefined = np.repeat([math.isnan(threshold) for threshold in thresholds.values()], len(users))
     for values in table.counts.values():
         values[undefined] = np.nan
-    return ConditionScores(table, tuple(searched), tuple(recordings), baseline)
+    return ConditionScores(table, conditions, users, baseline)

@@ -3,7 +3,7 @@
 import itertools
 import math
 import sys
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -219,9 +219,9 @@ def test_a_language_model_resolves_what_sounds_alike(arpa):
 def test_700_frames_are_decoded_in_seconds():
     alphabet = [*"abcdefghijklmnopqrstuvwxyz0123456789", " ", BLANK]
     log_probs = emissions(np.random.default_rng(4), 700, 38, spread=3.0)
-    start = perf_counter()
+    start = process_time()
     beam_decode(log_probs, alphabet, beam=100)
-    assert perf_counter() - start < 20
+    assert process_time() - start < 20
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Thresholds at equal false alarms against trying every probability, and what they show of scripted cuts."""
 
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -147,6 +147,9 @@ def test_a_silenced_condition_is_undefined_at_equal_false_alarms_and_misses_ever
     assert scored.matched.to_frame().loc["silent"].isna().all()
     assert "largest rate is 0" in scored.thresholds.loc["silent", "reason"]
     assert not scored.matched.to_frame().loc["baseline"].isna().any()
+    other_order = score_event_conditions(recordings, {"silent": silent, "baseline": intact}, NAMES)
+    assert other_order.thresholds.index.tolist() == ["silent", "baseline"]
+    assert other_order.fixed.to_frame().loc[["baseline", "silent"]].equals(scored.fixed.to_frame())
     assert scored.matched.differences().set_index("score").loc["right", "undefined"] == 1
 
 
@@ -165,9 +168,9 @@ def test_an_hour_is_searched_in_seconds():
     for time in np.arange(2, 3598, 2.0):
         labels.append((NAMES[int(rng.integers(3))], float(time)))
         probabilities[int(200 * time) + 20, NAMES.index(labels[-1][0])] = 0.9
-    start = perf_counter()
+    start = process_time()
     found = matched_threshold([(labels, times, 3600.0)], [probabilities], NAMES, 100.0)
-    assert perf_counter() - start < 30
+    assert process_time() - start < 20
     assert 90 <= found.false_per_hour <= 100
     next_lower = probabilities[probabilities < found.threshold].max()
     assert matched_threshold([(labels, times, 3600.0)], [probabilities], NAMES, 101.0).threshold <= next_lower
