@@ -70,13 +70,15 @@ fuzz: $(ENV)/.ready                       ## damaged and hostile files, texts an
 fuzz-cuts: $(ENV)/.ready                  ## 300 random cuts in random situations: right, refused, or wrong
 	OMP_NUM_THREADS=1 PYTHONPATH=tests:tests/hooks $(BIN)/python tests/compat/random_cuts.py 300
 
-bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics
+bench: $(ENV)/.ready                      ## sweeps against their bound, the naive loop and other tools; forward; fitting; statistics; attribution
 	$(BIN)/python $(PIP_INSTALL) -e '.[bench]'
 	$(BIN)/python tests/bench/sweep.py
 	$(BIN)/python tests/bench/peers.py
 	$(BIN)/python tests/bench/forward.py
 	$(BIN)/python tests/bench/training.py
 	$(BIN)/python tests/bench/coverage.py
+	$(BIN)/python tests/bench/attribution.py
+	$(BIN)/python tests/bench/attribution_methods.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
