@@ -91,7 +91,7 @@ class Batch:
         """Move all parts to a device."""
         try:
             return Batch(**{name: values.to(device) for name, values in self._parts().items()})
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             reason = str(error).partition("\n")[0][:200]

@@ -156,6 +156,9 @@ def _whole_trials(
             sessions.setdefault(one.subject, []).append(one.session)
         order = {subject: [*dict.fromkeys(names)] for subject, names in sessions.items()}
         parts = {one.name: order[one.subject].index(one.session) + 1 for one in every}
+    lacking = [one.name for one in every if one.name not in parts]
+    if lacking:
+        raise DataError(f"parts has no part of sequence {lacking[0]}; give the part of every sequence by its name")
     number = np.arange(len(every))
     filled = 1 - sum(one.x.shape[1] for one in every) / (len(every) * x.shape[2])
     note = f"utterances are filled with zeros to {x.shape[2] / sequences.fs:.3g} s ({filled:.0%} of all samples)"

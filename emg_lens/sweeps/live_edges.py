@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from emg_lens.validation import checked
+from emg_lens.validation import ArgumentError, checked, short
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,9 @@ def reach(
         >>> int(cut.sum()), int(live.live_cut.sum())
         (10, 5)
     """
+    for name, mask in (("cut", cut), ("permanent_mask", permanent_mask)):
+        if mask is not None and (mask.dtype != torch.bool or mask.ndim != 4):
+            raise ArgumentError(f"{name}={short(mask)}; expected torch.bool [layer, head, dest, src]")
     n_layers, _, n_tokens, _ = cut.shape
     if permanent_mask is not None:
         cut = cut & ~permanent_mask

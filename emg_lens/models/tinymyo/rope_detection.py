@@ -150,7 +150,7 @@ def detect_rope_mode(
         twin.load_state_dict(model.state_dict())
         losses, spreads = [], []
         with torch.no_grad():
-            for x, masked in zip(windows.split(batch_size), hidden.split(batch_size), strict=True):
+            for x, masked in zip(windows.split(int(batch_size)), hidden.split(int(batch_size)), strict=True):
                 loss, apart = _of_batch(twin, x, masked.to(x.device))
                 losses.append(loss)
                 spreads.append(apart)

@@ -20,7 +20,7 @@ from emg_lens.data.sequences import SequenceSet, SignalSequence
 from emg_lens.data.sources.simulated import physiology
 from emg_lens.data.trials import TrialSet
 from emg_lens.data.windowing import OutputSteps, Windowing
-from emg_lens.validation import SpecModel
+from emg_lens.validation import SpecModel, checked
 
 GESTURES = (
     *("index_press", "index_release", "middle_press", "middle_release"),
@@ -73,6 +73,7 @@ class GestureSimulation(SpecModel):
         return self
 
 
+@checked
 def simulated_gestures(simulation: Mapping[str, Any] | GestureSimulation | None = None) -> SequenceSet:
     """Simulate streams of gestures.
 
