@@ -95,14 +95,16 @@ def _compared(findings: Findings) -> dict[str, EventComparison]:
                             (labels_of(targets[i], names), times, stream_duration_s(times))
                             for i, (times, _) in zip(of_streams, joined, strict=True)
                         ]
-        compared[cell.label] = score_event_conditions(recordings, probabilities, names, baseline=BASELINE)
+        compared[cell.label] = score_event_conditions(
+            recordings, probabilities, names, baseline=BASELINE, lone_releases=False
+        )
     return compared
 
 
 def layout_events(compared: EventComparison) -> pd.DataFrame:
     """Lay out the pooled scores of every condition."""
     fixed, matched = compared.fixed.to_frame(), compared.matched.to_frame()
-    thresholds = compared.thresholds.set_index("condition")
+    thresholds = compared.thresholds
     rows = []
     for name in compared.fixed.conditions:
         one = fixed.loc[name]
