@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from emg_lens.data import (
     DataError,
@@ -15,7 +16,7 @@ from emg_lens.data import (
     text_trials,
 )
 from emg_lens.data.sources.simulated.speech import PAIR, SAMPLES_PER_FRAME, WORDS
-from emg_lens.scoring import dtw_path
+from emg_lens.scoring import dtw_path, phoneme_confusions
 from emg_lens.scoring.token_metrics import counted_steps
 
 SMALL = {"n_subjects": 2, "n_sessions": 2, "n_utterances": 3}
@@ -95,11 +96,11 @@ def test_the_marker_decides_for_all_words_of_an_utterance():
 
 
 def phone_energy(one, speech, label):
-    """Log EMG energy of each electrode in the frames of a phone."""
+    """EMG energy of each electrode in the frames of a phone; in all frames if it is None."""
     n = len(one.frame_labels)
     x = np.pad(one.x, ((0, 0), (0, n * SAMPLES_PER_FRAME - one.x.shape[1])))
     energy = (x.reshape(len(x), n, SAMPLES_PER_FRAME) ** 2).mean(2).T
-    return energy[one.frame_labels == speech.label_names.index(label)]
+    return energy if label is None else energy[one.frame_labels == speech.label_names.index(label)]
 
 
 @pytest.mark.parametrize("pair", ["marked", "apart"])
@@ -136,3 +137,23 @@ def test_aligned_twins_follow_the_planted_warp_better_than_a_linear_stretch():
         errors.append([1000 * np.abs(some - true).mean() for some in (warped, stretched)])
     warped, stretched = np.mean(errors, axis=0)
     assert warped < 60 and warped < 0.5 * stretched, (warped, stretched)
+
+
+def test_phones_with_the_same_emg_are_confused_in_half_of_their_frames():
+    """A classifier of EMG energies cannot distinguish p from b, but distinguishes every other pair."""
+    sizes = {"n_subjects": 1, "n_sessions": 2, "n_utterances": 100, "pair": "equal"}
+    speech = simulated_speech(sizes).sequences
+    parts = []
+    for session in ("1", "2"):
+        voiced = [one for one in speech.sequences if not one.twin and one.session == session]
+        energy = [np.log(phone_energy(one, speech, None)) for one in voiced]
+        parts.append((np.concatenate(energy), np.concatenate([one.frame_labels for one in voiced])))
+    (x, y), (new, true) = parts
+    names = np.array(speech.label_names)
+    predicted = LinearDiscriminantAnalysis(priors=np.full(len(names), 1 / len(names))).fit(x, y).predict(new)
+    table = phoneme_confusions(names[true].tolist(), names[predicted].tolist()).set_index(["first", "second"])
+    pair = table.loc[("b", "p")]
+    share = pair["confusion"] / (pair["confusion"] + pair["accuracy"])
+    assert share == pytest.approx(0.5, abs=0.1), "of the frames that are classified as one of the two"
+    others = table.drop(index=[("b", "p")]).dropna()
+    assert (others["confusion"] < 0.2).all()
