@@ -7,9 +7,9 @@ row of a single head, and receives attention sinks as the last columns of `src`.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,9 +18,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from emg_lens.hooks.attention_axes import ScoreAxes
+from emg_lens.hooks.attention_axes import CANONICAL, ScoreAxes
+from emg_lens.hooks.fused_attention import FusedCall
 from emg_lens.hooks.multi_head import multi_head_attention
 from emg_lens.hooks.threads import LOCK, bound_to_thread
+from emg_lens.hooks.vmap import is_wrapped, surely
 
 SOFTMAXES = (F.softmax, torch.softmax, torch.special.softmax, Tensor.softmax)
 
@@ -29,27 +31,54 @@ ScoresOrPattern = Float[Tensor, "batch head dest src"]
 
 
 class AttentionEdit(Protocol):
-    """An edit of one module's attention: `before` returns the scores to use, `after` the pattern to use."""
+    """An edit of one module's attention: `before` returns the scores to use, `after` the pattern to use.
+
+    An edit that only cuts edges may also have the attribute `fuses = True`, and then two more methods: `before_fused`
+    returns the `FusedCall` to make, and `after_fused(call, value, output)` reads its result. Torch's fused attention
+    then stays fused.
+    """
 
     def before(self, scores: ScoresOrPattern) -> ScoresOrPattern: ...  # noqa: D102
 
     def after(self, pattern: ScoresOrPattern) -> ScoresOrPattern: ...  # noqa: D102
 
 
+@dataclass(eq=False)
+class InstalledEdit:
+    """An edit of the attention of one module, for one thread.
+
+    Attributes:
+        unless: A function that is called before each forward; if it returns True, the edit is not applied.
+        running: Whether a forward with this edit is running.
+    """
+
+    edit: AttentionEdit
+    in_own_thread: Callable[[], bool]
+    unless: Callable[[], bool] | None = None
+    running: bool = False
+
+    def is_wanted(self) -> bool:
+        """Return whether the edit is to be applied in the forward that begins."""
+        return self.in_own_thread() and not (self.unless is not None and self.unless())
+
+
 @contextmanager
-def editing_attention(attention: nn.Module, edit: AttentionEdit) -> Iterator[None]:
+def editing_attention(
+    attention: nn.Module, edit: AttentionEdit, unless: Callable[[], bool] | None = None
+) -> Iterator[InstalledEdit]:
     """Apply `edit` to the scores and the pattern in every forward of `attention`; several edits run in order."""
     with bound_to_thread() as in_own_thread:
+        installed = InstalledEdit(edit, in_own_thread, unless)
         with LOCK:
             edited = attention.__dict__.get("forward")
             if not isinstance(edited, EditedForward):
                 edited = attention.__dict__["forward"] = EditedForward(attention)
-            edited.edits.append((in_own_thread, edit))
+            edited.edits.append(installed)
         try:
-            yield
+            yield installed
         finally:
             with LOCK:
-                edited.edits[:] = [kept for kept in edited.edits if kept[1] is not edit]
+                edited.edits.remove(installed)
                 if not edited.edits:
                     del attention.__dict__["forward"]
                     if edited.previous is not None:
@@ -60,7 +89,7 @@ class EditedForward:
     """Replaces the forward of an attention module while `edits` are active."""
 
     def __init__(self, attention: nn.Module) -> None:
-        self.edits: list[tuple[Callable[[], bool], AttentionEdit]] = []
+        self.edits: list[InstalledEdit] = []
         self.previous = attention.__dict__.get("forward")
         self.forward: Callable = attention.forward
         self.axes: ScoreAxes = getattr(self.forward, "axes", ScoreAxes())
@@ -68,11 +97,17 @@ class EditedForward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module's own forward with the edits of this thread."""
-        edits = [edit for in_own_thread, edit in tuple(self.edits) if in_own_thread()]
-        if not edits:
+        wanted = [one for one in tuple(self.edits) if one.is_wanted()]
+        if not wanted:
             return self.forward(*args, **kwargs)
-        with KernelMode(edits, self.axes):
-            return self.forward(*args, **kwargs)
+        try:
+            for one in wanted:
+                one.running = True
+            with KernelMode([one.edit for one in wanted], self.axes):
+                return self.forward(*args, **kwargs)
+        finally:
+            for one in wanted:
+                one.running = False
 
 
 class KernelMode(TorchFunctionMode):
@@ -90,7 +125,7 @@ class KernelMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            return self._explicit(*args, **kwargs)
+            return self._attend(*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
                 return multi_head_attention(*args, **kwargs)
@@ -100,8 +135,10 @@ class KernelMode(TorchFunctionMode):
             if fits and (args[1] if len(args) > 1 else kwargs.get("dim")) in (-1, scores.ndim - 1):
                 rest = {key: value for key, value in kwargs.items() if key != "input"}
                 edited = self._before(scores)
-                # Rows that the model itself leaves without edges are not changed.
-                return self._normalised(edited, _empty(edited) & ~_empty(scores), lambda s: func(s, *args[1:], **rest))
+                empty = _empty(edited)
+                if empty is not None:  # rows that the model itself leaves without edges are not changed
+                    empty = empty & (scores.detach().amax(-1, keepdim=True) != -torch.inf)
+                return self._normalised(edited, empty, lambda s: func(s, *args[1:], **rest))
         return func(*args, **kwargs)
 
     def _before(self, scores: Tensor) -> Tensor:
@@ -111,15 +148,16 @@ class KernelMode(TorchFunctionMode):
             scores = edit.before(scores)
         return axes.from_canonical(scores, shape)
 
-    def _normalised(self, scores: Tensor, empty: Tensor, softmax: Callable[[Tensor], Tensor]) -> Tensor:
+    def _normalised(self, scores: Tensor, empty: Tensor | None, softmax: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the pattern, with zeros in rows without edges, for which softmax gives NaN."""
-        axes, pattern = self.axes or ScoreAxes(), softmax(scores.masked_fill(empty, 0.0)).masked_fill(empty, 0.0)
-        pattern = axes.to_canonical(pattern)
+        axes = self.axes or ScoreAxes()
+        pattern = softmax(scores if empty is None else scores.masked_fill(empty, 0.0))
+        pattern = axes.to_canonical(pattern if empty is None else pattern.masked_fill(empty, 0.0))
         for edit in self.edits:
             pattern = edit.after(pattern)
         return axes.from_canonical(pattern, scores.shape)
 
-    def _explicit(
+    def _attend(
         self,
         query: Float[Tensor, "batch head dest d_head"],
         key: Float[Tensor, "batch kv_head src d_head"],
@@ -130,23 +168,26 @@ class KernelMode(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Float[Tensor, "batch head dest d_value"]:
-        """Compute `scaled_dot_product_attention` step by step, as in torch's reference implementation."""
+        """Compute `scaled_dot_product_attention`: fused if every edit only cuts edges, otherwise from the scores."""
+        call = FusedCall(query, key, attn_mask, is_causal, scale, enable_gqa)
+        plain = query.ndim == 4 and not dropout_p and self.axes is not None and self.axes.given == CANONICAL
+        if plain and self.edits and all(getattr(edit, "fuses", False) for edit in self.edits) and not is_wrapped(query):
+            edits: list[Any] = self.edits
+            for edit in edits:
+                call = edit.before_fused(call)
+            out = call.output(value)
+            for edit in edits:
+                edit.after_fused(call, value, out)
+            return out
         if enable_gqa:
-            repeats = query.shape[-3] // key.shape[-3]
-            key, value = (t.repeat_interleave(repeats, dim=-3) for t in (key, value))
-        scores = query @ key.transpose(-1, -2) * (scale if scale is not None else 1 / math.sqrt(query.shape[-1]))
-        if is_causal:
-            future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(future, -torch.inf)
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            scores = scores.masked_fill(~attn_mask, -torch.inf)
-        elif attn_mask is not None:
-            scores = scores + attn_mask
-        scores = self._before(scores)
+            value = value.repeat_interleave(query.shape[-3] // value.shape[-3], dim=-3)
+        scores = self._before(call.scores())
         wide = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else None
         pattern = self._normalised(scores, _empty(scores), lambda s: s.softmax(-1, dtype=wide).to(query.dtype))
         return F.dropout(pattern, dropout_p) @ value
 
 
-def _empty(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest 1"]:
-    return (scores == -torch.inf).all(-1, keepdim=True)
+def _empty(scores: Float[Tensor, "*batch dest src"]) -> Bool[Tensor, "*batch dest 1"] | None:
+    """Return which rows have only scores of -inf; None if it is known that no row has."""
+    has_edges = scores.detach().amax(-1, keepdim=True) != -torch.inf
+    return None if surely(has_edges) else ~has_edges

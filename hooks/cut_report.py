@@ -1,5 +1,6 @@
 """The report of a cut: it is measured while the model runs and read afterwards."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -10,9 +11,14 @@ from torch import Tensor
 
 from emg_lens.hooks.attention_kernel import ScoresOrPattern
 from emg_lens.hooks.context_guard import ContextGuard
-from emg_lens.hooks.deletion import Deletion, allowed
+from emg_lens.hooks.deletion import Deletion
+from emg_lens.hooks.fused_attention import FusedCall, any_edge
 from emg_lens.hooks.hook_points import DeadHookError, probing
-from emg_lens.hooks.vmap import of_all_mapped
+from emg_lens.hooks.removed_attention import GivenScores, RemovedAttention
+from emg_lens.hooks.vmap import of_all_mapped, surely
+
+COMPARED_ROWS = 4
+"""Rows of each fused attention that are compared with the explicit cut."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,11 @@ class LayerCut:
         mass_removed: Attention probability of the cut edges before the cut: a fraction from 0 to 1, the mean over
             trials, heads and dest rows. NaN where the pattern is not the softmax of the scores.
         attention_left: Largest attention on a cut edge after the cut. It is 0; otherwise `cutting` raises an error.
+            It cannot be read from torch's fused attention, which has no pattern. There, some rows of the output are
+            compared with the explicit cut.
         trials: Number of trials; inside `torch.vmap`, of all mapped trials.
+        trials_measured: Number of trials from which `already_dead`, `rows_fully_cut` and `mass_removed` are measured:
+            all, or an evenly spaced sample where the queries and keys of all trials need more than 128 MiB.
     """
 
     layer: int
@@ -42,13 +52,23 @@ class LayerCut:
     mass_removed: float
     attention_left: float
     trials: int
+    trials_measured: int
 
 
 class Meter:
-    """Cuts and measures one layer while the model runs; it synchronises with the device only in `reading`.
+    """Cuts and measures one layer while the model runs; it synchronises with the device only when it is read.
 
-    It is an edit for `attention_kernel`, and does nothing while the model is probed. `plain_softmax`: whether the
-    attention is the softmax of the scores that it receives.
+    It is an edit for `attention_kernel`, and does nothing while the model is probed.
+
+    Args:
+        layer: The layer.
+        intervention_point: The name of the intervention point.
+        module: Path of the attention module.
+        n_heads: Number of heads.
+        deletion: The cut.
+        removed: Measures the attention that the cut removes.
+        in_own_thread: Returns whether it is called in the thread of the context.
+        fuses: Whether torch's fused attention stays fused.
     """
 
     def __init__(
@@ -58,17 +78,18 @@ class Meter:
         module: str,
         n_heads: int,
         deletion: Deletion,
-        plain_softmax: bool,
+        removed: RemovedAttention,
         in_own_thread: Callable[[], bool],
+        fuses: bool,
     ) -> None:
         self.layer, self.intervention_point, self.module = layer, intervention_point, module
-        self.n_heads, self.deletion, self.plain_softmax = n_heads, deletion, plain_softmax
-        self.in_own_thread = in_own_thread
-        self.calls = self.fired = self.checked = self.trials = 0
-        self.masses: list[Tensor] = []
+        self.n_heads, self.deletion, self.removed = n_heads, deletion, removed
+        self.in_own_thread, self.fuses = in_own_thread, fuses
+        self.calls = self.fired = self.checked = 0
         self.leaks: list[Tensor] = []
-        self.alive: Tensor | None = None
-        self.emptied: Tensor | None = None
+        self.unlike: list[Tensor] = []
+        touched = any_edge(deletion.mask).any(0).nonzero()[:, 0]
+        self.rows = touched[torch.linspace(0, len(touched) - 1, min(COMPARED_ROWS, len(touched))).long()]
 
     def count_call(self, *_: object) -> None:
         """Count a run of the attention module (a torch forward pre-hook)."""
@@ -78,32 +99,33 @@ class Meter:
         """Record the scores and return them with the cut edges at -inf."""
         if probing.get():
             return scores
-        self._measure(scores)
-        return self.deletion.scores(scores)
+        self.fired += 1
+        cut = self.deletion.scores(scores)
+        self.removed.add(GivenScores(scores.detach()), tuple(scores.shape))
+        return cut
 
     def empty_rows(self, pattern: ScoresOrPattern) -> ScoresOrPattern:
         """Return the pattern with zeros in rows with every edge cut."""
         return pattern if probing.get() else self.deletion.empty_rows(pattern)
 
-    @torch.no_grad()
-    def _measure(self, scores: ScoresOrPattern) -> None:
-        cut, scores = self.deletion.on(scores), scores.detach()
+    def before_fused(self, call: FusedCall) -> FusedCall:
+        """Record a call of torch's fused attention and return it with the edges cut by its mask."""
+        if probing.get():
+            return call
         self.fired += 1
-        possible = allowed(scores)[..., : cut.shape[-1] - self.deletion.n_sinks]
-        permanent_mask = cut[..., : possible.shape[-1]]
-        emptied = (possible & permanent_mask).any(-1) & ~(possible & ~permanent_mask).any(-1)
-        self.emptied = _either(self.emptied, of_all_mapped(emptied.any(0)).any(0))
-        # Not torch's softmax: an outer cut may be editing calls of that function.
-        wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
-        pattern = (wide - wide.logsumexp(-1, keepdim=True)).exp().nan_to_num()
-        if self.plain_softmax:
-            mass, alive = (pattern * cut).sum() / pattern[0, :, :, 0].numel(), ((pattern > 0) & cut).any(0)
-        else:
-            mass, alive = pattern.sum() * torch.nan, (possible & permanent_mask).any(0)
-        masses = of_all_mapped(mass)
-        self.trials += len(scores) * len(masses)
-        self.masses.append(masses.sum())
-        self.alive = _either(self.alive, of_all_mapped(alive).any(0))
+        cut = self.deletion.fused(call)
+        self.removed.add(call, call.shape)
+        return cut
+
+    @torch.no_grad()
+    def after_fused(self, call: FusedCall, value: Tensor, output: Tensor) -> None:
+        """Compare some rows of the output with the explicit cut: fused attention has no pattern to read."""
+        if probing.get():
+            return
+        self.checked += 1
+        exact, fused = call.output(value, self.rows.to(value.device)), output[..., self.rows.to(value.device), :]
+        apart = (exact - fused).abs() > torch.finfo(output.dtype).eps ** 0.5 * value.abs().amax()
+        self.unlike.append((apart | (exact.isnan() != fused.isnan())).any())
 
     @torch.no_grad()
     def check_hook(self, pattern: Float[Tensor, "batch head dest src"], hook: object) -> None:  # noqa: ARG002
@@ -122,28 +144,32 @@ class Meter:
         return pattern
 
     def _note_leak(self, pattern: Tensor, cut: Tensor) -> None:
-        leak = pattern.detach().masked_fill(~cut, 0.0).abs().nan_to_num(nan=torch.inf).max()
-        self.leaks.append(of_all_mapped(leak).max())
+        if surely(pattern.detach() * cut.to(pattern.dtype) == 0):  # much faster on a CPU, but NaN elsewhere counts too
+            return
+        on_cut = torch.where(cut, pattern.detach(), 0.0)
+        self.leaks.append(of_all_mapped(torch.maximum(on_cut.amax(), -on_cut.amin())).max())  # NaN stays NaN
+
+    def attention_left(self) -> float:
+        """Return the largest attention on a cut edge after the cut; infinite for NaN."""
+        return max((math.inf if math.isnan(leak) else leak for leak in map(float, self.leaks)), default=0.0)
 
     def reading(self) -> LayerCut:
         """Return the measurements so far."""
         cut = self.deletion.mask
         edges = int(cut.sum()) * (self.n_heads if len(cut) == 1 else 1)
+        mass_removed, removed = self.removed.fraction(), self.removed
         return LayerCut(
             layer=self.layer,
             intervention_point=self.intervention_point,
             module=self.module,
             edges_cut=edges,
-            already_dead=0 if self.alive is None else edges - int(self.alive.sum()),
-            rows_fully_cut=0 if self.emptied is None else int(self.emptied.sum()),
-            mass_removed=min(sum(map(float, self.masses)) / max(self.trials, 1), 1.0),  # rounding may give 1 + 1e-7
-            attention_left=max(map(float, self.leaks), default=0.0),
-            trials=self.trials,
+            already_dead=edges - removed.edges_with_attention(edges),
+            rows_fully_cut=removed.rows(),
+            mass_removed=mass_removed,
+            attention_left=self.attention_left(),
+            trials=removed.ran,
+            trials_measured=removed.measured,
         )
-
-
-def _either(old: Tensor | None, new: Tensor) -> Tensor:
-    return new if old is None else old.to(new.device) | new
 
 
 @dataclass(eq=False, repr=False)
@@ -176,7 +202,7 @@ class CutReport:
 
     @property
     def layers(self) -> tuple[LayerCut, ...]:
-        """One entry for each cut layer."""
+        """One entry for each cut layer; the first reading after a forward computes the measurements."""
         return tuple(meter.reading() for meter in self._meters)
 
     @property
@@ -201,7 +227,12 @@ class CutReport:
                     f"{where}: the attention ran {meter.calls} times, but it was cut {meter.fired} times and checked"
                     f" {meter.checked} times; another hook or function replaces the attention"
                 )
-            left = meter.reading().attention_left
+            if any(map(bool, meter.unlike)):
+                raise DeadHookError(
+                    f"{where}: torch's fused attention does not give the output of the cut; give the model an explicit"
+                    " attention (in transformers: attn_implementation='eager')"
+                )
+            left = meter.attention_left()
             if left == float("inf"):
                 raise DeadHookError(
                     f"{where}: the pattern is NaN in rows with cut edges. Padding may leave a row without any edge: pad"

@@ -28,6 +28,7 @@ from emg_lens.hooks.hook_points import (
     resolve_layout,
 )
 from emg_lens.hooks.model_inputs import Inputs
+from emg_lens.hooks.removed_attention import MOST_BYTES, RemovedAttention
 from emg_lens.hooks.threads import bound_to_thread
 from emg_lens.hooks.verification.installed_point import installed
 from emg_lens.hooks.verification.probe import InterventionPoint, find_intervention_point
@@ -179,10 +180,12 @@ def cutting(
             for place, deletion in _deletions(point, masks, edges, stack).items():
                 plain = point.name == "attention_mask" or point.facts[place].plain_softmax
                 path, layer = paths[place], layer_of(place)
-                meter = Meter(layer, point.name, path, point.n_heads, deletion, plain, in_own_thread)
+                removed = RemovedAttention(deletion, plain, MOST_BYTES // len(masks))
+                fuses = point.facts[place].fuses
+                meter = Meter(layer, point.name, path, point.n_heads, deletion, removed, in_own_thread, fuses)
                 attention = at_path(model, path)
                 contexts.callback(attention.register_forward_pre_hook(meter.count_call).remove)
-                contexts.enter_context(installed(attention, point.name, meter, point.strict))
+                contexts.enter_context(installed(attention, point.name, meter, point.strict, fuses))
                 if point.name == "attention_mask" and point.facts[place].live_pattern:
                     contexts.enter_context(attached_hook(getattr(attention, PATTERN), meter.check_hook, last=True))
                 report._meters.append(meter)

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.edges import none
+from emg_lens.hooks.fused_attention import FusedCall, as_bias, largest_forbidden, some
 from emg_lens.hooks.hook_points import DeadHookError, Place, StageLayer
+from emg_lens.hooks.vmap import is_wrapped, surely
 from emg_lens.layout import TokenLayout, where_modalities_meet
 
 CutLayers = dict[Place, Bool[Tensor, "one_or_head dest src"]]
@@ -27,13 +29,14 @@ def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int)
         given = " ".join(repr(edges).split())
         raise EdgeError(f"edges={given[:60]}; expected an edge set such as cross_modal()")
     mask = edges.mask(layout, n_layers, n_heads)
-    if not mask.any() and edges != none():
+    if not some(mask) and edges != none():
         raise EdgeError(
             f"{edges} selects no edge of {len(layout)} tokens, {n_layers} layers and {n_heads} heads"
             f"{where_modalities_meet(layout)}; write none() to cut nothing"
         )
-    masks = by_place(mask, layout, lambda own: bool(own.any()))
-    return {place: (own[:1] if bool((own == own[:1]).all()) else own).clone() for place, own in masks.items()}
+    masks = by_place(mask, layout, some)
+    alike = {place: all(one.equal(own[0]) for one in own[1:]) for place, own in masks.items()}
+    return {place: (own[:1] if alike[place] else own).clone() for place, own in masks.items()}
 
 
 def by_place(
@@ -66,16 +69,20 @@ class Deletion:
     n_sinks: int = 0
     forbidden: Bool[Tensor, "dest src"] | None = None
     _moved: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
+    _biases: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
 
     def on(self, attention: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
         """Return the mask on the device of `attention`, after a check of its shape; sinks are never cut."""
+        return self.fitting(tuple(attention.shape), attention.device)
+
+    def fitting(self, shape: tuple[int, ...], device: torch.device) -> Bool[Tensor, "one_or_head dest src"]:
+        """Return the mask on a device, after a check of the shape of the scores; sinks are never cut."""
         n_heads, n_dest, n_src = self.mask.shape
-        shape = tuple(attention.shape)
         if len(shape) != 4 or shape[-2:] != (n_dest, n_src + self.n_sinks) or n_heads not in (1, shape[1]):
             raise EdgeError(self._misfit(shape))
-        if attention.device not in self._moved:
-            self._moved[attention.device] = F.pad(self.mask, (0, self.n_sinks)).to(attention.device)
-        return self._moved[attention.device]
+        if device not in self._moved:
+            self._moved[device] = F.pad(self.mask, (0, self.n_sinks)).to(device)
+        return self._moved[device]
 
     def _misfit(self, shape: tuple[int, ...]) -> str:
         n_heads, n_dest, n_src = self.mask.shape
@@ -90,6 +97,13 @@ class Deletion:
             )
         return text
 
+    def _bias(self, mask: Bool[Tensor, "one_or_head dest src"], dtype: torch.dtype) -> Tensor:
+        """Return the mask as scores to add."""
+        key = (mask.device, dtype)
+        if key not in self._biases:
+            self._biases[key] = as_bias(mask, dtype)
+        return self._biases[key]
+
     def scores(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """Return the scores with cut edges at -inf, and with -inf in rows that have only forbidden edges left.
 
@@ -97,8 +111,20 @@ class Deletion:
         attend to them uniformly.
         """
         cut = self.on(scores)
-        empty = (cut | ~allowed(scores)).all(-1, keepdim=True) & cut.any(-1, keepdim=True)
-        return scores.masked_fill(cut | empty, -torch.inf)
+        if scores.requires_grad or is_wrapped(scores):  # the gradient of a row of -inf is NaN, and does not pass a fill
+            kept = scores.masked_fill(cut, -torch.inf)
+        else:
+            kept = scores + self._bias(cut, scores.dtype)
+        largest = kept.detach().amax(-1, keepdim=True)
+        only_forbidden = (largest <= largest_forbidden(scores.dtype)) & (largest > -torch.inf)
+        if surely(~only_forbidden):
+            return kept
+        return kept.masked_fill(only_forbidden & cut.any(-1, keepdim=True), -torch.inf)
+
+    def fused(self, call: FusedCall) -> FusedCall:
+        """Return a call of torch's fused attention with the edges cut by its mask."""
+        cut = self.fitting(call.shape, call.query.device)
+        return call.without(cut, self._bias(cut, call.query.dtype))
 
     def empty_rows(self, pattern: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """Return the pattern with zeros in place of the NaN that softmax gives for a row without edges."""
@@ -133,11 +159,3 @@ class Deletion:
                 " the row cannot be renormalised; use cutting, or a dtype with a larger range"
             )
         return kept / total.masked_fill(~touched | (total == 0), 1.0)
-
-
-def allowed(scores: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "batch head dest src"]:
-    """Return the edges that a model allows.
-
-    Forbidden edges have the score -inf or `finfo.min`; some models divide `finfo.min` by sqrt(d_head).
-    """
-    return scores > torch.finfo(scores.dtype).min / 32

@@ -161,34 +161,41 @@ def check_layers(model: nn.Module, paths: Mapping[Place, str], edits: Mapping[Pl
     for layer in edits:
         if layer not in paths:
             raise EdgeError(f"layer {layer} has no attention; layers with attention: {', '.join(map(str, paths))}")
+    modules = {layer: at_path(model, path) for layer, path in paths.items()}
     for layer, path in paths.items():
         for other in edits:
-            same = layer in edits and edits[layer].equal(edits[other])
-            if layer != other and not same and at_path(model, path) is at_path(model, paths[other]):
+            shared = layer != other and modules[layer] is modules[other]
+            if shared and not (layer in edits and edits[layer].equal(edits[other])):
                 raise EdgeError(
                     f"layers {other} and {layer} share one attention module ({path}); cut the same edges in both"
                 )
 
 
 @contextmanager
-def attached_hook(point: Any, fn: Callable, *, last: bool = False) -> Iterator[None]:
+def attached_hook(point: Any, fn: Callable, *, last: bool = False, fuses: bool = False) -> Iterator[None]:
     """Add `fn(tensor, hook)` to a hook point for this thread, and remove exactly this hook on exit.
 
     It is permanent in TransformerLens's sense, so that `reset_hooks()` does not remove it. `last`: run it after every
-    other hook of the point, including hooks that are added later.
+    other hook of the point, including hooks that are added later. `fuses`: see `needs_scores`.
     """
     with bound_to_thread() as in_own_thread, ExitStack() as stack:
         with LOCK:
             point.add_hook(lambda tensor, hook: fn(tensor, hook=hook) if in_own_thread() else None, is_permanent=True)
             handle = point.fwd_hooks[-1]
             stack.callback(_remove, point, handle)
+            moving = None
             if last:
 
                 def move_to_end(*_: object) -> None:
                     if in_own_thread():
                         point._forward_hooks.move_to_end(handle.hook.id)
 
-                stack.callback(point.register_forward_pre_hook(move_to_end).remove)
+                moving = point.register_forward_pre_hook(move_to_end)
+                stack.callback(moving.remove)
+            if fuses:
+                own = {handle.hook.id, *([moving.id] if moving else [])}
+                point.fusing = getattr(point, "fusing", frozenset()) | own
+                stack.callback(_no_longer_fusing, point, own)
         yield
 
 
@@ -196,6 +203,26 @@ def _remove(point: Any, handle: Any) -> None:
     with LOCK:
         handle.hook.remove()
         point.fwd_hooks = [kept for kept in point.fwd_hooks if kept is not handle]
+
+
+def _no_longer_fusing(point: Any, own: set[int]) -> None:
+    with LOCK:
+        point.fusing = point.fusing - own
+
+
+def needs_scores(attention: nn.Module) -> bool:
+    """Return whether a hook of an attention module needs its scores or its pattern as tensors.
+
+    The hooks of `cutting` do not: in evaluation mode it gives its mask to torch's fused attention instead.
+    """
+    for name in (SCORES, PATTERN):
+        point: Any = getattr(attention, name)
+        hooks = (point._forward_hooks, point._forward_pre_hooks, point._backward_hooks, point._backward_pre_hooks)
+        if any(hooks):
+            fusing = () if attention.training else getattr(point, "fusing", ())
+            if any(key not in fusing for kind in hooks for key in kind):
+                return True
+    return False
 
 
 def check_unmapped(model: nn.Module) -> None:

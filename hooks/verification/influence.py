@@ -4,9 +4,9 @@ The check changes the source token at the module's input; the output at the dest
 (docs/transformerlens.md §5).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError
-from emg_lens.hooks.deletion import Deletion, allowed
+from emg_lens.hooks.deletion import Deletion
+from emg_lens.hooks.fused_attention import allowed
 from emg_lens.hooks.hook_points import DeadHookError
 from emg_lens.hooks.verification.installed_point import NoInfluence, ObservedAttention, PointName, Refusal, installed
 from emg_lens.hooks.verification.module_replay import Replay
@@ -37,6 +38,7 @@ class LayerFacts:
         refusals: For each intervention point and each value of `strict`: the reason why it cannot cut edges, or None.
         plain_softmax: Whether the pattern is the softmax of the scores at `hook_attn_scores`.
         live_pattern: Whether a change at `hook_pattern` has an effect, where `hook_attn_scores` has none.
+        fuses: Whether the layer computes its attention by torch's fused function, and a mask of this function cuts.
     """
 
     n_dest: int
@@ -46,6 +48,7 @@ class LayerFacts:
     refusals: dict[tuple[PointName, bool], str | None]
     plain_softmax: bool
     live_pattern: bool = False
+    fuses: bool = False
 
 
 class _NoPattern(ObservedAttention):
@@ -59,20 +62,27 @@ class LayerCheck:
     """Checks the intervention points of one layer's attention.
 
     The check cuts the strongest edge of the last row in all heads, every edge of the first row, and one edge of the
-    second row in the first head. All other rows must not change.
+    second row in the first head. All other rows must not change. Then it also cuts the source of the strongest edge
+    from all other rows.
     """
 
     def __init__(self, replay: Replay, n_heads: int, expected: Tensor | None) -> None:
         self.replay, self.n_heads, self.expected = replay, n_heads, expected
         self.last, self.source = replay.n_dest - 1, 0
         self.n_sinks, self.forbidden = 0, None
+        self.fuses = False
         self.of_kernel: TokenOutputs | None = None
+        self.is_plain_softmax = False
+        self._deletions: dict[tuple[int, int], Deletion] = {}  # each keeps its mask, so an id stays that of the mask
 
-    def cut(self, name: PointName, strict: bool, mask: Tensor) -> AbstractContextManager[ObservedAttention]:
+    def cut(
+        self, name: PointName, strict: bool, mask: Tensor, fuses: bool = False
+    ) -> AbstractContextManager[ObservedAttention]:
         """Return a context in which the edges of `mask` are cut in this layer."""
         n_sinks = self.n_sinks if name == "attention_mask" else 0
-        edit = ObservedAttention(Deletion(mask, "the attention", n_sinks, self.forbidden))
-        return installed(self.replay.module, name, edit, strict)
+        made = Deletion(mask, "the attention", n_sinks, self.forbidden)
+        edit = ObservedAttention(self._deletions.setdefault((id(mask), n_sinks), made), fuses=fuses)
+        return installed(self.replay.module, name, edit, strict, fuses and name == "scores")
 
     def facts(self) -> LayerFacts:
         """Return all facts about the layer; `NoInfluence` or another `Refusal` if it cannot be checked."""
@@ -81,14 +91,19 @@ class LayerCheck:
         self._measure_unedited()
         refusals: dict[tuple[PointName, bool], str | None] = {}
         refusals["attention_mask", True] = self._refusal("attention_mask", True)
+        if refusals["attention_mask", True] and self.fuses:
+            self.fuses = False
+            refusals["attention_mask", True] = self._refusal("attention_mask", True)
         refusals["scores", False] = self._refusal("scores", False)
         refusals["scores", True] = self._refusal("scores", True) if refusals["scores", False] else None
         refusals["pattern", False] = "not tried, because the scores hook works"
         if refusals["scores", True]:
             refusals["pattern", False] = self._refusal("pattern", False)
-        sizes, plain = (self.replay.n_dest, self.replay.n_src, self.n_sinks), self._is_plain_softmax()
+        else:
+            self.fuses = self.fuses and self._scores_fuse(bool(refusals["scores", False]))
+        sizes = (self.replay.n_dest, self.replay.n_src, self.n_sinks)
         live_pattern = bool(refusals["scores", True]) and self._pattern_is_live()
-        return LayerFacts(*sizes, self.forbidden, refusals, plain, live_pattern)
+        return LayerFacts(*sizes, self.forbidden, refusals, self.is_plain_softmax, live_pattern, self.fuses)
 
     # --- the module without a cut ------------------------------------------------------------------------------
 
@@ -105,7 +120,13 @@ class LayerCheck:
             self.replay.run()
         # Alone, the module may use another path than in the model (a fused one), but always the same one.
         unlike = largest_change(base, given).max() > self._tolerance
-        if bool(unlike or largest_change(self.replay.run(), base).max() > self.noise):
+        self.no_edge = torch.zeros(self.n_heads, self.replay.n_dest, self.replay.n_src, dtype=torch.bool)
+        with installed(self.replay.module, "attention_mask", (fused := ObservedAttention(fuses=True))):
+            again = self.replay.run()
+        self.fuses = fused.fused and fused.scores is None
+        if not self.fuses:
+            again = self.replay.run()
+        if bool(unlike or largest_change(again, base).max() > self.noise):
             raise Refusal("its outputs for the same input differ, so they cannot be compared")
         scores, n_dest, n_src = self.at_kernel.scores, self.replay.n_dest, self.replay.n_src
         if scores is not None and scores.ndim == 4 and scores.shape[-2] == n_dest:
@@ -152,18 +173,25 @@ class LayerCheck:
             mask[0, 1, 0] = True
         self.mask = mask
         self.untouched = [row for row in range(n_dest) if not mask[:, row].any()]
+        self.outgoing = mask.clone()
+        self.outgoing[:, :, self.source] = True
+        if not self.replay.cross:
+            self.outgoing[:, self.source, self.source] = mask[:, self.source, self.source]
 
-    def _is_plain_softmax(self) -> bool:
-        observed = ObservedAttention()
-        try:
-            with installed(self.replay.module, "scores", observed):
-                self.replay.run()
-        except Refusal:
-            return False
-        if observed.scores is None or observed.pattern is None or observed.scores.shape != observed.pattern.shape:
-            return False
-        expected, shown = observed.scores.float().softmax(-1).nan_to_num(), observed.pattern.float().nan_to_num()
-        return torch.allclose(expected, shown, atol=torch.finfo(observed.pattern.dtype).eps ** 0.5)
+    def _scores_fuse(self, strict: bool) -> bool:
+        """Return whether the scores hook leaves its place to the mask of fused attention, with the same result."""
+        with self.cut("scores", strict, self.outgoing, fuses=True) as observed:
+            out = self.replay.run()
+        same = self.of_kernel is not None and bool(largest_change(out, self.of_kernel).max() <= self.noise)
+        return observed.fused and observed.scores is None and same
+
+    def _observe_softmax(self, observed: ObservedAttention) -> None:
+        """Find out whether the pattern is the softmax of the scores, without a cut."""
+        scores, pattern = observed.scores, observed.pattern
+        if scores is not None and pattern is not None and scores.shape == pattern.shape:
+            wide = torch.promote_types(scores.dtype, torch.float32)
+            difference = scores.softmax(-1, dtype=wide).nan_to_num() - pattern.nan_to_num()
+            self.is_plain_softmax = float(difference.abs().amax()) <= torch.finfo(pattern.dtype).eps ** 0.5
 
     def _pattern_is_live(self) -> bool:
         try:
@@ -187,39 +215,48 @@ class LayerCheck:
         noise = self.noise
         if name == "pattern":  # renormalised values have the rounding errors of the whole row
             noise = max(noise, 4 * float(torch.finfo(self.base.dtype).eps * self.base.abs().max()))
-        idle = run(torch.zeros_like(self.mask))
+        idle = run(self.no_edge)
         if bool(largest_change(idle, self.base).max() > self._tolerance):
             raise Refusal("its output changes although no edge is cut")
-        out = run(self.mask)
+        if name != "scores":  # there, the comparison with the mask inside the module shows it
+            self._check_rows(run(self.mask), idle, noise)
+        out = run(self.outgoing)
         if not bool(out.isfinite().all()):
             raise Refusal("a row with every edge cut gives NaN")
-        moved = largest_change(out, idle)
-        if not bool(moved[0] > noise):  # one edge of the last row may have too little weight
+        if not bool(largest_change(out, idle)[0] > noise):  # one edge of the last row may have too little weight
             raise Refusal("the output of token 0 does not change when all its edges are cut")
-        if self.untouched and bool(moved[self.untouched].max() > noise):
-            raise Refusal("tokens without a cut edge change too")
         if self.last:
-            self._check_source(run, noise)
-        if self.elsewhere and bool(largest_change(run(self.mask, self.elsewhere), out)[0] > noise):
+            self._check_source(run(self.outgoing, [self.source]), out, noise)
+        if self.elsewhere and bool(largest_change(run(self.outgoing, self.elsewhere), out)[0] > noise):
             raise Refusal("other tokens still influence token 0 after all its edges were cut")
         if name == "attention_mask":
             self.of_kernel = out
+            if self.fuses:
+                self._compare(self._run(name, strict, self.outgoing, fuses=False), out)
         elif self.of_kernel is not None:
-            difference = float(largest_change(out, self.of_kernel).max())
-            if not difference <= self._tolerance:
-                raise Refusal(
-                    f"its output differs by {difference:.3g} from -inf before the softmax in the attention module"
-                )
+            self._compare(out, self.of_kernel)
         elif name == "pattern":
             raise Refusal("the attention does not use torch's softmax, so its result cannot be compared")
+        else:
+            self._check_rows(run(self.mask), idle, noise)
 
-    def _check_source(self, run: Callable[..., TokenOutputs], noise: float) -> None:
+    def _compare(self, out: TokenOutputs, of_kernel: TokenOutputs) -> None:
+        difference = float(largest_change(out, of_kernel).max())
+        if not difference <= self._tolerance:
+            raise Refusal(
+                f"its output differs by {difference:.3g} from -inf before the softmax in the attention module"
+            )
+
+    def _check_rows(self, out: TokenOutputs, idle: TokenOutputs, noise: float) -> None:
+        """Raise an error if rows without a cut edge change."""
+        if not bool(out.isfinite().all()):
+            raise Refusal("a row with every edge cut gives NaN")
+        if self.untouched and bool(largest_change(out, idle)[self.untouched].max() > noise):
+            raise Refusal("tokens without a cut edge change too")
+
+    def _check_source(self, moved: TokenOutputs, out: TokenOutputs, noise: float) -> None:
         """Raise an error if the source still influences other tokens after all edges to them were cut."""
-        outgoing = torch.zeros_like(self.mask)
-        outgoing[:, :, self.source] = True
-        if not self.replay.cross:
-            outgoing[:, self.source, self.source] = False
-        change = largest_change(run(outgoing, [self.source]), run(outgoing))
+        change = largest_change(moved, out)
         if not self.replay.cross:
             change[self.source] = 0
         if bool(change.max() > noise):
@@ -233,14 +270,51 @@ class LayerCheck:
         made = [tensor.dtype for tensor in (self.base, self.at_kernel.scores) if tensor is not None]
         return float(max(torch.finfo(dtype).eps for dtype in made) ** 0.5 * self.base.abs().max())
 
-    def _run(self, name: PointName, strict: bool, mask: Tensor, moved: Sequence[int] = ()) -> TokenOutputs:
-        with self.cut(name, strict, mask) as observed:
+    def _run(
+        self, name: PointName, strict: bool, mask: Tensor, moved: Sequence[int] = (), fuses: bool = True
+    ) -> TokenOutputs:
+        with self.cut(name, strict, mask, fuses and self.fuses and name == "attention_mask") as observed:
             out = self.replay.run(moved)
         if not observed.fired:
             what = "it calls neither softmax nor scaled_dot_product_attention of torch"
             raise Refusal(what if name == "attention_mask" else "its hook point does not fire")
+        if name == "scores" and mask is self.no_edge:
+            self._observe_softmax(observed)
         assert out is not None
         return out
+
+
+def half_cut(n_dest: int) -> Deletion:
+    """Cut the second half of the tokens from the first half, for `inherited_facts`."""
+    mask = torch.zeros(1, n_dest, n_dest, dtype=torch.bool)
+    mask[:, n_dest // 2 :, : n_dest // 2] = True
+    return Deletion(mask, "the attention")
+
+
+def inherited_facts(replay: Replay, facts: LayerFacts, cut: Deletion | None) -> LayerFacts | None:
+    """Return the facts of another layer with an equal program, after a short check; None if it fails.
+
+    The first half of the tokens is changed; with the edges of `half_cut` cut, the second half must not change. `cut` is
+    None if this has been shown already.
+    """
+    scores = next((way for way, reason in facts.refusals.items() if way[0] == "scores" and reason is None), None)
+    half = replay.n_dest // 2
+    if scores is None or not half or replay.cross or not replay.n_dest == replay.n_src == facts.n_src:
+        return None
+    inherited = replace(facts, forbidden=None)  # only needed where the scores hook does not work
+    if cut is None:
+        return inherited
+    edit = ObservedAttention(cut, fuses=facts.fuses)
+    try:
+        with installed(replay.module, scores[0], edit, scores[1], facts.fuses):
+            out, moved = replay.run(), replay.run(range(half))
+    except (Refusal, EdgeError, DeadHookError):
+        return None
+    if out is None or moved is None or not edit.fired or edit.fused != facts.fuses or not bool(out.isfinite().all()):
+        return None
+    if bool(largest_change(moved, out)[half:].max() > rounding(out)):
+        return None
+    return inherited
 
 
 def largest_change(after: TokenOutputs | None, before: TokenOutputs) -> Float[Tensor, " pos"]:

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from emg_lens.hooks.attention_kernel import editing_attention
 from emg_lens.hooks.deletion import Deletion
-from emg_lens.hooks.hook_points import PATTERN, SCORES, attached_hook
+from emg_lens.hooks.fused_attention import FusedCall
+from emg_lens.hooks.hook_points import PATTERN, SCORES, attached_hook, needs_scores
 
 PointName = Literal["scores", "pattern", "attention_mask"]
 """-inf at `hook_attn_scores`; zero and renormalise at `hook_pattern`; -inf inside the attention module."""
@@ -31,6 +33,8 @@ class ObservedAttention:
     scores: Tensor | None = None
     pattern: Tensor | None = None
     fired: bool = False
+    fuses: bool = False
+    fused: bool = False
 
     def before(self, scores: Tensor) -> Tensor:
         """Record the scores and return the scores to use."""
@@ -42,6 +46,14 @@ class ObservedAttention:
         """Record the pattern."""
         self.pattern = pattern.detach()
         return pattern
+
+    def before_fused(self, call: FusedCall) -> FusedCall:
+        """Return the call with the deletion."""
+        self.fired = self.fused = True
+        return call if self.deletion is None else self.deletion.fused(call)
+
+    def after_fused(self, call: FusedCall, value: Tensor, output: Tensor) -> None:
+        """Do nothing: fused attention has no pattern."""
 
     def renormalised(self, pattern: Tensor) -> Tensor:
         """Return the pattern with cut edges at zero and the changed rows renormalised."""
@@ -56,7 +68,9 @@ class ObservedAttention:
 
 
 @contextmanager
-def installed(attention: nn.Module, name: PointName, edit: Any, strict: bool = False) -> Iterator[Any]:
+def installed(
+    attention: nn.Module, name: PointName, edit: Any, strict: bool = False, fuses: bool = False
+) -> Iterator[Any]:
     """Install `edit` at an intervention point of an attention module.
 
     Args:
@@ -64,16 +78,22 @@ def installed(attention: nn.Module, name: PointName, edit: Any, strict: bool = F
         name: The intervention point.
         edit: An `ObservedAttention`, or an object with the same methods.
         strict: Whether a hook at `hook_pattern` sets rows with every edge cut to zero.
+        fuses: Whether the hook at the scores leaves the place to a mask inside the module, in forwards in which no
+            other hook needs scores or pattern.
 
     Raises:
         Refusal: The module does not have the hook point `name`.
     """
 
     def hook(point: Any, fn: Callable[[Tensor], Tensor], last: bool = False) -> None:
-        stack.enter_context(attached_hook(point, lambda tensor, hook: fn(tensor), last=last))  # noqa: ARG005
+        def unless_fused(tensor: Tensor, hook: Any) -> Tensor:  # noqa: ARG001
+            return tensor if inside is not None and inside.running else fn(tensor)
+
+        stack.enter_context(attached_hook(point, unless_fused, last=last, fuses=fuses))
 
     with ExitStack() as stack:
         scores, pattern = getattr(attention, SCORES, None), getattr(attention, PATTERN, None)
+        inside = None
         if name == "attention_mask":
             stack.enter_context(editing_attention(attention, edit))
         elif scores is None or pattern is None:
@@ -81,6 +101,8 @@ def installed(attention: nn.Module, name: PointName, edit: Any, strict: bool = F
         elif name == "pattern":
             hook(pattern, edit.renormalised)
         else:
+            if fuses:
+                inside = stack.enter_context(editing_attention(attention, edit, partial(needs_scores, attention)))
             hook(scores, edit.before)
             if strict:
                 hook(pattern, edit.empty_rows)

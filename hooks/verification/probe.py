@@ -28,9 +28,10 @@ from emg_lens.hooks.hook_points import (
 )
 from emg_lens.hooks.model_inputs import Inputs, call, example_inputs
 from emg_lens.hooks.threads import LOCK
-from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts
+from emg_lens.hooks.verification.influence import LayerCheck, LayerFacts, half_cut, inherited_facts
 from emg_lens.hooks.verification.installed_point import NoInfluence, PointName, Refusal
 from emg_lens.hooks.verification.module_replay import NoiseForZeros, Replay
+from emg_lens.hooks.verification.programs import Programs, new_programs
 from emg_lens.hooks.verification.routes import BlockRoutes
 from emg_lens.hooks.verification.stream_routes import find_stream_route
 from emg_lens.layout import TokenLayout
@@ -128,10 +129,8 @@ def find_intervention_point(
             token = probing.set(True)
             try:
                 with plain_evaluation(model):
-                    if missing:
-                        known.layers |= _examine(model, missing, example, stack == "cross")
-                    if adapted is not None and all(known.layers[layer].facts for layer in wanted):
-                        known.outside, known.searched = _route_outside(adapted, example), True
+                    replays = _replays(model, missing.values(), stack == "cross")
+                    _examine(model, missing, wanted, replays, example, known)
             finally:
                 probing.reset(token)
     findings = {layer: known.layers[layer] for layer in wanted}
@@ -177,31 +176,96 @@ def _chosen(
     raise DeadHookError(f"no intervention point cuts the attention of {class_name(model)}. {listed}")
 
 
-def _examine(model: nn.Module, paths: Mapping[Place, str], inputs: Inputs, cross: bool) -> dict[Place, _Finding]:
-    """Return the facts of every layer, from one forward of the model."""
-    replays = {layer: Replay(at_path(model, path), cross) for layer, path in paths.items()}
-    adapted = isinstance(model, AdaptedModel)  # all its routes are found by `_route_outside`
-    blocks = {} if adapted else {layer: BlockRoutes(model, replay) for layer, replay in replays.items()}
-    _record([*replays.values(), *(replay for block in blocks.values() for replay in block.candidates)], model, inputs)
+def _examine(
+    model: nn.Module,
+    paths: Mapping[Place, str],
+    wanted: list[Place],
+    replays: Mapping[nn.Module, Replay],
+    inputs: Inputs,
+    known: _Findings,
+) -> None:
+    """Add the facts of the layers in `paths`, from one forward of the model; layers with equal programs share them.
+
+    In an adapted model, a search for routes outside the attention follows if all `wanted` layers can be cut. A layer
+    that it has reached is not tested again.
+    """
+    adapted = model if isinstance(model, AdaptedModel) else None
+    layers = {layer: replays[at_path(model, path)] for layer, path in paths.items()}
+    blocks = {} if adapted else {layer: BlockRoutes(model, replay) for layer, replay in layers.items()}
+    programs = _record(
+        [*replays.values(), *(one for block in blocks.values() for one in block.candidates)], model, inputs
+    )
     n_heads: Any = model.cfg.n_heads  # pyright: ignore
-    return {layer: _finding(replay, blocks.get(layer), n_heads) for layer, replay in replays.items()}
+    checked: list[Place] = []
+    twins: dict[Place, LayerFacts] = {}
+    for layer, replay in layers.items():
+        block = blocks.get(layer)
+        alike = (one for one in checked if _are_alike(programs, (layers[one], blocks.get(one)), (replay, block)))
+        twin = known.layers[one].facts if (one := next(alike, None)) is not None else None
+        if twin is not None:
+            twins[layer] = twin
+            continue
+        known.layers[layer] = finding = _finding(replay, block, n_heads)
+        if finding.facts is not None and finding.route is None:
+            checked.append(layer)
+    reached: set[nn.Module] = set()
+    examined = [known.layers[layer] for layer in wanted if layer not in twins]
+    if adapted is not None and all(finding.facts for finding in examined):
+        known.outside, reached = _route_outside(adapted, replays, inputs)
+        known.searched = True
+    halves = {n_dest: half_cut(n_dest) for n_dest in {facts.n_dest for facts in twins.values()}}
+    for layer, facts in twins.items():
+        replay = layers[layer]
+        own = inherited_facts(replay, facts, None if replay.module in reached else halves[facts.n_dest])
+        known.layers[layer] = _finding(replay, blocks.get(layer), n_heads) if own is None else _Finding(own)
+        known.searched = known.searched and known.layers[layer].facts is not None
 
 
-def _route_outside(model: AdaptedModel, inputs: Inputs) -> str | None:
-    """Return the module through which tokens influence each other outside all attention that `adapt` found, if any."""
-    stacks: dict[str, dict[str, Replay]] = {}
-    for name, path in model.attention.items():
-        replay = Replay(model.original_model.get_submodule(path), name.endswith(".cross_attn"))
-        stacks.setdefault(name.split(".")[0], {})[path] = replay
-    _record([replay for layers in stacks.values() for replay in layers.values()], model, inputs)
-    return find_stream_route(model.original_model, stacks, inputs)
-
-
-def _record(replays: Iterable[Replay], model: nn.Module, inputs: Inputs) -> None:
+def _record(replays: list[Replay], model: nn.Module, inputs: Inputs) -> Programs:
+    """Record the arguments and the programs of modules in one forward of the model."""
+    programs = new_programs()
     with ExitStack() as stack:
         for replay in replays:
             stack.enter_context(replay.recording())
+        stack.enter_context(programs.recording([replay.module for replay in replays]))
         call(model, inputs)
+    return programs
+
+
+def _are_alike(programs: Programs, *layers: tuple[Replay, BlockRoutes | None]) -> bool:
+    """Return whether attention and block of two layers perform the same operations."""
+    (first, own_block), (second, other_block) = layers
+    if not programs.equal(first.module, second.module):
+        return False
+    if own_block is None or other_block is None:
+        return own_block is other_block
+    ours, theirs = own_block.block, other_block.block
+    if ours is None or theirs is None:
+        return ours is theirs
+    return programs.equal(ours.module, theirs.module)
+
+
+def _replays(model: nn.Module, paths: Iterable[str], cross: bool) -> dict[nn.Module, Replay]:
+    """Return the attention of the given layers, in an adapted model of all layers, by its module."""
+    if not isinstance(model, AdaptedModel):
+        return {module: Replay(module, cross) for module in (at_path(model, path) for path in paths)}
+    modules = {name: model.original_model.get_submodule(path) for name, path in model.attention.items()}
+    return {module: Replay(module, name.endswith(".cross_attn")) for name, module in modules.items()}
+
+
+def _route_outside(
+    model: AdaptedModel, replays: Mapping[nn.Module, Replay], inputs: Inputs
+) -> tuple[str | None, set[nn.Module]]:
+    """Search a module through which tokens influence each other outside all attention that `adapt` found.
+
+    Returns:
+        The module, if any; and the attention modules of which the search has shown that their cut is complete.
+    """
+    stacks: dict[str, dict[str, Replay]] = {}
+    for name, path in model.attention.items():
+        stacks.setdefault(name.split(".")[0], {})[path] = replays[model.original_model.get_submodule(path)]
+    route, reached = find_stream_route(model.original_model, stacks, inputs)
+    return route, {model.original_model.get_submodule(path) for path in reached}
 
 
 def _finding(replay: Replay, block: BlockRoutes | None, n_heads: int) -> _Finding:

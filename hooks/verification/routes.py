@@ -30,17 +30,21 @@ class BlockRoutes:
             Replay(holder, stream_only=True) for holder in holders if not any(holder is one for one in whole)
         ]
 
+    @property
+    def block(self) -> Replay | None:
+        """The outermost candidate that has run."""
+        return next((replay for replay in self.candidates if replay.output is not None), None)
+
     def find(self, check: LayerCheck, facts: LayerFacts) -> str | None:
         """Return the module through which a token influences others after its edges were cut; None if there is none."""
-        blocks = [replay for replay in self.candidates if replay.output is not None]
+        block, source = self.block, check.source
         variants = [way for way, reason in facts.refusals.items() if reason is None and way[0] != "pattern"]
-        if self.attention.cross or not check.last or not variants or not blocks or blocks[0].n_dest != facts.n_dest:
+        if self.attention.cross or not check.last or not variants or block is None or block.n_dest != facts.n_dest:
             return None
-        block, source = blocks[0], check.source
         mask = torch.zeros_like(check.mask)
         mask[:, :, source] = True
         mask[:, source, source] = False
-        with check.cut(*variants[0], mask):
+        with check.cut(*variants[0], mask, fuses=facts.fuses):
             still, kept = _run(block)
             changed, moved = _run(block, source)
         if still is None or changed is None or not _reaches(still, changed, source, 0.0):

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from emg_lens.hooks.fused_attention import FusedCall, as_bias
 from emg_lens.hooks.hook_points import probing
 from emg_lens.hooks.model_inputs import Inputs, call
 from emg_lens.hooks.verification.influence import largest_change
@@ -49,14 +50,20 @@ class ResidualStream(NamedTuple):
         return [0, middle, self.n_tokens - 1] if self.n_tokens > FEW else [middle]
 
 
-def find_stream_route(model: nn.Module, stacks: Mapping[str, Mapping[str, Replay]], inputs: Inputs) -> str | None:
-    """Return the module through which a token changes others although all edges are cut; None if there is none.
+def find_stream_route(
+    model: nn.Module, stacks: Mapping[str, Mapping[str, Replay]], inputs: Inputs
+) -> tuple[str | None, set[str]]:
+    """Search a module through which a token changes others although all edges are cut.
 
     Args:
         model: The model.
         stacks: For each stack, its attention by path in the order in which it runs; each has run on `inputs`.
         inputs: The input of the model.
+
+    Returns:
+        The module, or None if there is none; and then the attention in which some tokens changed, and no others did.
     """
+    reached: set[str] = set()
     attention = {path: replay for layers in stacks.values() for path, replay in layers.items()}
     modules = {
         path: module
@@ -74,8 +81,9 @@ def find_stream_route(model: nn.Module, stacks: Mapping[str, Mapping[str, Replay
                 stack.enter_context(run.recording(modules))
                 call(model, inputs)
         if route := _first_route(before, after, type(model).__name__):
-            return route
-    return None
+            return route, set()
+        reached |= {path for path in attention if _has_changed(before, after, path)}
+    return None, reached
 
 
 def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[ResidualStream]:
@@ -92,8 +100,24 @@ def _streams(stacks: Mapping[str, Mapping[str, Replay]]) -> Iterator[ResidualStr
             break
 
 
+class _OwnValues(FusedCall):
+    """Fused attention in which each token has only the edge to itself: the output is its own value."""
+
+    def output(self, value: Tensor, rows: Any = None) -> Tensor:  # noqa: ARG002
+        return value.repeat_interleave(self.query.shape[-3] // value.shape[-3], dim=-3)
+
+
+class _NoValues(FusedCall):
+    """Fused attention without any edge."""
+
+    def output(self, value: Tensor, rows: Any = None) -> Tensor:  # noqa: ARG002
+        return value.new_zeros(*self.shape[:-1], value.shape[-1])
+
+
 class _NoOtherToken:
     """Cuts all edges between different tokens of one attention module."""
+
+    fuses = True
 
     def __init__(self, cross: bool) -> None:
         self.cross = cross
@@ -104,7 +128,14 @@ class _NoOtherToken:
         if not self.cross and n_src >= n_dest:
             cut = ~torch.eye(n_dest, n_src, dtype=torch.bool, device=scores.device)
             cut[:, n_dest:] = False  # attention sinks
-        return scores.masked_fill(cut, -torch.inf)
+        return scores + as_bias(cut, scores.dtype)
+
+    def before_fused(self, call: FusedCall) -> FusedCall:
+        own = not self.cross and call.shape[-2] == call.shape[-1]
+        return (_OwnValues if own else _NoValues)(call.query, call.key)
+
+    def after_fused(self, call: FusedCall, value: Tensor, output: Tensor) -> None:
+        pass
 
     def after(self, pattern: Tensor) -> Tensor:
         return pattern
@@ -212,6 +243,12 @@ def _first_route(before: _Run, after: _Run, kind: str) -> str | None:
         if any(_count(before.outputs.get(one, []), after.outputs[one], exact=True) > most for one in later):
             return key[0] or kind
     return next((f"the code of {kind} before {path}" for path, _ in [*mixed_inputs, *mixed_outputs]), None)
+
+
+def _has_changed(before: _Run, after: _Run, path: str) -> bool:
+    """Return whether the output of every call of a module was compared, and had changes."""
+    calls = [(path, number + 1) for number in range(after.calls[path])]
+    return bool(calls) and all(_count(before.outputs.get(key, []), after.outputs.get(key, [])) for key in calls)
 
 
 def _count(before: list[TokenVectors], after: list[TokenVectors], exact: bool = False) -> int:

@@ -91,7 +91,9 @@ def test_applied_is_the_plain_hooks_and_leaves_nothing(encoder, intervention, ho
     x = encoder.example_input(4)
     with intervention.applied(encoder, encoder.layout):
         inside = encoder(x)
-    assert torch.allclose(inside, encoder.run_with_hooks(x, fwd_hooks=hooks(encoder)), atol=1e-6)
+    assert torch.allclose(
+        inside, encoder.run_with_hooks(x, fwd_hooks=hooks(encoder)), atol=1e-5
+    )  # fused or from the scores
     assert not torch.allclose(inside, encoder(x)) and not hooks_left(encoder)
     with pytest.raises(DeadHookError), intervention.applied(encoder, encoder.layout):
         pass
