@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 
 from emg_lens.hooks.hook_points import needs_scores
+from emg_lens.hooks.vmap import surely
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, has_hook
 from emg_lens.models import mixing
@@ -274,6 +275,8 @@ class Attention(nn.Module):
     def normalise(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """Turn scores into attention: softmax over src; a row with every score -inf becomes zero."""
         pattern = scores.softmax(dim=-1)
+        if surely(pattern.detach().amax(-1) > 0):  # much faster on a CPU
+            return pattern
         return torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
