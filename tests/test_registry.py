@@ -128,7 +128,8 @@ def test_a_list_reports_broken_plug_ins_by_name_and_shows_all_others(lab):
         assert sum(f"data set {name!r} of the package my-lab" in line for line in notes) == 1, done.stderr
     assert sum("model 'isonet' of the package my-lab" in line for line in notes) == 1
     assert len(notes) == 7 and all(line.startswith("note: ") for line in notes)
-    assert done.stdout.count(" simulated ") == 1 and "\n simulated:" in done.stdout
+    assert sum(line.split()[:1] == ["simulated"] for line in done.stdout.splitlines()) == 1
+    assert "\n simulated:" in done.stdout
     assert SIMULATED.description[:40] in done.stdout
 
 
