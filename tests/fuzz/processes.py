@@ -35,7 +35,6 @@ BODIES = (
     "def THING(*args, **kwargs): raise ValueError('called')",
     "class THING:\n    def __getattr__(self, name): raise KeyError(name)",
     "this is no Python",
-    "raise KeyboardInterrupt",
     "import emg_lens; THING = emg_lens",
 )
 LOADERS = (
@@ -57,7 +56,7 @@ def load({arguments}):
 
 THING = DataSet({name!r}, load, "a data set of another package")
 """
-LIMIT_S = 100
+LIMIT_S = 200
 STUDY = (
     "name: s\ntitle: S\ncohort: {dataset: odd}\nsplit: {by: repetition, test: [1]}\nmodel: {d_model: 8, n_heads: 1}\n"
 )
@@ -77,7 +76,7 @@ def attempt_plug_in(made: None, rng: Generator, folder: Path) -> Verdict:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-lab\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[emg_lens.{group}]\n{name} = odd_plugin:THING\n")
     (folder / "s.yaml").write_text(STUDY)
-    command = pick(rng, (["list"], ["data", name], ["check", "s.yaml"], ["run", "s.yaml"], ["check", "quickstart"]))
+    command = pick(rng, (["list"], ["data", name], ["check", "s.yaml"], ["run", "s.yaml"], ["show", "quickstart"]))
     words = f"{' '.join(command)} with {name!r} of {group}: load({arguments}): {body}"
     environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
     return run([sys.executable, "-m", "emg_lens", *command], words, folder, environment)
