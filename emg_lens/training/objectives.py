@@ -36,7 +36,8 @@ class Objective(ABC):
         name: Name in study files and calls.
         kind: Kind of output that the model predicts. Metrics, storage and reports depend on it.
         metrics: Metrics to report, all of this kind; `fit` tabulates the first one.
-        one_by_one: Whether the loss uses random numbers for each trial. Such models cannot be fitted as a cohort.
+        one_by_one: Whether the loss uses random numbers for each trial, or cannot be mapped by `torch.vmap`. Such models
+            cannot be fitted as a cohort.
     """
 
     name: str
@@ -56,6 +57,10 @@ class Objective(ABC):
         Raises:
             FitError: The trials have no such targets.
         """
+
+    def stand_ins(self, trials: TrialSet) -> TrialSet:
+        """Give invented targets to trials that stand for recordings, so that a study can be checked without these."""
+        return trials
 
     @abstractmethod
     def output_names(self, trials: TrialSet) -> tuple[str, ...]:
