@@ -44,25 +44,25 @@ class Rotary(nn.Module):
         angle = index[:, None] * self.cfg.rotary_base ** (-every_other / self.cfg.d_head)
         return (angle.repeat_interleave(2, 1) if self.adjacent else angle.repeat(1, 2))[:, None]
 
-    def at(
-        self, x: Float[Tensor, "batch pos head d_head"], index: Int[Tensor, " pos"]
-    ) -> Float[Tensor, "batch pos head d_head"]:
-        """Rotate by the given positions, also by those after the end of the layout."""
+    def tables(self, index: Int[Tensor, " pos"]) -> tuple[Float[Tensor, "pos 1 d_head"], Float[Tensor, "pos 1 d_head"]]:
+        """Compute sine and cosine of any positions, also of those after the end of the layout."""
         angle = self._angles(index, torch.float64)  # in single precision, angles are inexact after 10,000 positions
-        return x * angle.cos().to(x.dtype) + self._quarter_turn(x) * angle.sin().to(x.dtype)
+        return angle.sin().to(self.sin), angle.cos().to(self.sin)
 
-    def forward(self, x: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos head d_head"]:
-        """Rotate by the position; `x` may hold only the first positions."""
-        if self._is_complex(x):
+    def forward(
+        self, x: Float[Tensor, "batch pos head d_head"], tables: tuple[Tensor, Tensor] | None = None
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """Rotate by the first positions, or by those of the given `tables`."""
+        if tables is None and self._is_complex(x):
             return torch.view_as_real(_pairs(x) * self._turn(x.shape[1])).flatten(-2)
-        return x * self.cos[: x.shape[1]] + self._quarter_turn(x) * self.sin[: x.shape[1]]
-
-    def _quarter_turn(self, x: Float[Tensor, "*batch d_head"]) -> Float[Tensor, "*batch d_head"]:
+        sin, cos = tables or (self.sin[: x.shape[1]], self.cos[: x.shape[1]])
         if self.adjacent:
             even, odd = x[..., ::2], x[..., 1::2]
-            return torch.stack([-odd, even], dim=-1).flatten(-2)
-        left, right = x.chunk(2, dim=-1)
-        return torch.cat([-right, left], dim=-1)
+            turned = torch.stack([-odd, even], dim=-1).flatten(-2)
+        else:
+            left, right = x.chunk(2, dim=-1)
+            turned = torch.cat([-right, left], dim=-1)
+        return x * cos + turned * sin
 
     def all_turned(
         self, x: Float[Tensor, "batch pos several head d_head"]
@@ -215,12 +215,12 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch dest *head d_model"],
         key_input: Float[Tensor, "batch src *head d_model"] | None = None,
         value_input: Float[Tensor, "batch src *head d_model"] | None = None,
-        index: Int[Tensor, " pos"] | None = None,
+        tables: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compute queries, keys and values, each `[batch, pos, head, d_head]`, with rotary positions.
 
-        `x` is the input of all three, or only of the queries if `key_input` and `value_input` are given. `index` holds
-        the positions of `x`; default: the first ones.
+        `x` is the input of all three, or only of the queries if `key_input` and `value_input` are given. `tables` are
+        those of `Rotary.tables`, for other positions than the first ones.
         """
         alone = key_input is None and value_input is None and x.ndim == 3
         if alone and not has_hook(self.hook_q, self.hook_k, self.hook_v) and _pays_to_pack(x):
@@ -229,10 +229,8 @@ class Attention(nn.Module):
             q = self.hook_q(_per_head(x, self.W_Q, self.b_Q))
             k = self.hook_k(_per_head(x if key_input is None else key_input, self.W_K, self.b_K))
             v = self.hook_v(_per_head(x if value_input is None else value_input, self.W_V, self.b_V))
-        if self.rotary is not None and index is not None:
-            q, k = self.rotary.at(q, index), self.rotary.at(k, index)
-        elif self.rotary is not None:
-            q, k = self.hook_rot_q(self.rotary(q)), self.hook_rot_k(self.rotary(k))
+        if self.rotary is not None:
+            q, k = self.hook_rot_q(self.rotary(q, tables)), self.hook_rot_k(self.rotary(k, tables))
         return q, k, v
 
     def _project_packed(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, ...]:

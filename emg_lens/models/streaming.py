@@ -100,8 +100,10 @@ class CachedBlocks:
         first, n_new = self.n_steps, tokens.shape[1] // modality
         step = torch.arange(first, first + n_new, device=tokens.device).repeat_interleave(modality)
         self.n_steps += n_new
+        rotary = model.blocks[0].attn.rotary
+        tables = None if rotary is None else rotary.tables(step)
         for block, cache in zip(model.blocks, self.caches, strict=True):
-            q, k, v = (t.transpose(1, 2) for t in block.attn.project(*block.attention_inputs(resid), index=step))
+            q, k, v = (t.transpose(1, 2) for t in block.attn.project(*block.attention_inputs(resid), tables=tables))
             keys, values = cache.extend(torch.stack([k, v]))
             z = F.scaled_dot_product_attention(q, keys, values, attn_mask=self._allowed(step, keys.shape[2]))
             resid = block.after_attention(resid, block.attn.output(z.transpose(1, 2)))
