@@ -25,7 +25,8 @@ NAMES = {
     "emg_lens.scoring": "ConditionScores measure add_metric by_gesture character_errors cler comparable_text"
     " confused_pairs dtw_path score_phoneme_conditions"
     " event_scores event_table match_events paired_bootstrap phoneme_confusions phoneme_table word_errors",
-    "emg_lens.analysis": "activation_shift compare_ablations compiled_encoder direct_effects patch_paths"
+    "emg_lens.analysis": "activation_shift check_augmentation check_model compare_ablations compiled_encoder"
+    " direct_effects patch_paths"
     " random_edges model_costs readout_vectors",
     "emg_lens.studies": "StudyResult compare catalogue",
 }

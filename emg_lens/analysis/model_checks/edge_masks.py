@@ -95,7 +95,8 @@ def _recorded(probed: ProbedModel) -> dict[str, LayerEdges] | str:
     layers: dict[str, LayerEdges] = {}
 
     def record(scores: Float[Tensor, "batch head dest src"], hook: Any) -> Float[Tensor, "batch head dest src"]:
-        name, low = hook.name.removesuffix(f".{SCORES}"), (scores <= MASKED).cpu()
+        name, least = hook.name.removesuffix(f".{SCORES}"), torch.finfo(scores.dtype).min
+        low = (scores <= max(MASKED, least)).cpu()
         masked, empty = low.all(0), low.all(-1)
         layers[name] = LayerEdges(masked, int(empty.sum()), empty.numel(), _expected(probed, name, masked))
         return scores

@@ -1,5 +1,7 @@
 """Check that training reaches every parameter."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,7 @@ def trained_parameters(probed: ProbedModel) -> Finding:
     return judged(False, len(still), f"training does not change {'; '.join(words)}{note}")
 
 
-def _described(names: list[str], named: dict[str, Tensor], shown: int = 3) -> str:
+def _described(names: list[str], named: Mapping[str, Tensor], shown: int = 3) -> str:
     """Name some parameters, with the number of their values."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return f"{', '.join(names[:shown])}{more} ({sum(named[name].numel() for name in names):,} values)"

@@ -131,3 +131,9 @@ def test_models_without_attention_and_models_of_transformer_lens():
     tokens = torch.randint(5, 20, (2, 6), generator=torch.Generator().manual_seed(0))
     masked, _ = findings(plain_native("causal"), tokens)
     assert masked.verdict == "pass" and masked.number == pytest.approx(15 / 36)
+
+
+def test_the_lowest_value_of_half_precision_is_a_mask():
+    mask = torch.zeros(9, 9).masked_fill(band(6), torch.finfo(torch.float16).min).half()
+    masked, _ = findings(Masked(mask).half(), X.half())
+    assert masked.number == pytest.approx(12 / 81)
