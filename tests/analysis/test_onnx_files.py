@@ -100,3 +100,9 @@ def test_the_command_writes_the_file_and_prints_what_was_measured(tmp_path):
     assert first.startswith("file ") and "weights in float32" in first and file.stat().st_size > 0
     assert [line.split()[0] for line in others] == ["input", "difference", "time"]
     assert "1 x 5 x 40" in done.output
+
+
+def test_a_model_without_some_edges_is_exported_without_them(tmp_path):
+    model = built(masked_edges="flow('emg', 'emg') | flow('acc', 'emg') | flow('cls', 'emg')")
+    assert model.blocks[0].attn.has_empty_rows
+    assert export_onnx(model, tmp_path / "model.onnx").largest_difference < 1e-5

@@ -106,7 +106,7 @@ def quantised(
             f"{type(model).__name__} has no matrix that can be rounded; expected linear maps, convolutions or blocks of"
             " ours, or a module with weight_inputs = {'<name>': (<axes that it sums over>,)}"
         )
-    made = copy.deepcopy(model)
+    made: Any = copy.deepcopy(model)
     rounded = [matrix.name for matrix in matrices] if bits is not None else []
     with torch.no_grad():
         for name, matrix in zip(rounded, matrices, strict=False):

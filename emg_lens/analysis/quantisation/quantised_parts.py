@@ -37,19 +37,23 @@ class QuantisedAttention(Attention):
     integer_softmax: IntegerSoftmax | None
 
     def project(
-        self, x: Tensor, key_input: Tensor | None = None, value_input: Tensor | None = None
+        self,
+        x: Tensor,
+        key_input: Tensor | None = None,
+        value_input: Tensor | None = None,
+        tables: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As in the base class, with rounding before each hook."""
         if not self.grids:
-            return super().project(x, key_input, value_input)
+            return super().project(x, key_input, value_input, tables)
         inputs = {"q": x, "k": x if key_input is None else key_input, "v": x if value_input is None else value_input}
         q, k, v = (
             getattr(self, f"hook_{name}")(self.grids[name](self._projected(name.upper(), given)))
             for name, given in inputs.items()
         )
         if self.rotary is not None:
-            q = self.hook_rot_q(self.grids["rot_q"](self.rotary(q)))
-            k = self.hook_rot_k(self.grids["rot_k"](self.rotary(k)))
+            q = self.hook_rot_q(self.grids["rot_q"](self.rotary(q, tables)))
+            k = self.hook_rot_k(self.grids["rot_k"](self.rotary(k, tables)))
         return q, k, v
 
     def _projected(self, name: str, x: Tensor) -> Float[Tensor, "batch pos head d_head"]:
