@@ -72,8 +72,8 @@ def fit_cohort(
     _check_schedule(all_recipes[0], [len(batch) for batch in batches])
     if objective.one_by_one:
         raise ArgumentError(
-            f"the loss of objective {objective.name!r} needs random numbers for each trial, or torch.vmap cannot map it;"
-            " fit the models one by one, with fit"
+            f"the loss of objective {objective.name!r} needs random numbers for each trial, or torch.vmap cannot map"
+            " it; fit the models one by one, with fit"
         )
     for s, (model, batch, other) in enumerate(zip(models, batches, all_held_out, strict=True)):
         objective.check(model, batch, f"subject {s}: ")
