@@ -36,8 +36,8 @@ class Objective(ABC):
         name: Name in study files and calls.
         kind: Kind of output that the model predicts. Metrics, storage and reports depend on it.
         metrics: Metrics to report, all of this kind; `fit` tabulates the first one.
-        one_by_one: Whether the loss uses random numbers for each trial, or `torch.vmap` cannot map it. Such models cannot
-            be fitted as a cohort.
+        one_by_one: Whether the loss uses random numbers for each trial, or `torch.vmap` cannot map it. Such models
+            cannot be fitted as a cohort.
     """
 
     name: str
