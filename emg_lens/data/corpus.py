@@ -74,10 +74,14 @@ class Corpus:
     modalities: Mapping[str, int]
     scale: Scale = "min-max"
     padding: Padding = "counted"
-    parts: Int[np.ndarray, "part 3"] | None = field(default=None, repr=False)
+    parts: Int[np.ndarray, "part 3"] = field(default=None, repr=False)  # pyright: ignore[reportAssignmentType]
     chosen: Int[np.ndarray, " window"] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_argument("shards", self.shards, tuple[Shard, ...])
+        if self.parts is None:
+            every = [(i, 0, len(shard)) for i, shard in enumerate(self.shards)]
+            object.__setattr__(self, "parts", np.array(every, np.int64))
         check_fields(self)
         if not self.shards:
             raise DataError("a corpus needs at least one shard; give a folder with shards")
@@ -91,9 +95,6 @@ class Corpus:
                 )
         for shard in self.shards:
             _channel_positions(shard, self.modalities)
-        if self.parts is None:
-            every = [(i, 0, len(shard)) for i, shard in enumerate(self.shards)]
-            object.__setattr__(self, "parts", np.array(every, np.int64))
 
     @cached_property
     def _ends(self) -> Int[np.ndarray, " part"]:
@@ -229,7 +230,7 @@ class Corpus:
                 raise DataError(f"no windows of subject {unknown[0]!r}; known: {', '.join(self.subjects)}")
             runs = [[run for run in names if (run[0] in chosen) == validation] for validation in (False, True)]
             n_items = len({name for name, _ in names})
-            copy = find_copy(self.shards, *runs, self._reader)
+            copy = find_copy(self.shards, runs[0], runs[1], self._reader)
             if copy is not None:
                 (one, (i, *_)), (other, (j, *_)) = copy
                 raise DataError(
