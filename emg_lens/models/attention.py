@@ -119,7 +119,7 @@ class RelativeKeys(nn.Module):
         products = torch.einsum("bhqe,hre->bhqr", q, self.W_rel)
         return products.gather(-1, self.distance[: q.shape[2]].expand(*q.shape[:2], -1, -1))
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:  # pyright: ignore
         given, own = state_dict.get(f"{prefix}W_rel"), self.W_rel.shape
         if given is not None and given.shape == (own[0], own[1] + 2, own[2]):
             args[-1].append(
