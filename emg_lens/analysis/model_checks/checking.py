@@ -102,8 +102,9 @@ def check_model(
         (False, ['batch size'])
     """
     x = torch.as_tensor(x)
-    if not x.ndim or not len(x):
+    if x.ndim < 2 or not len(x):
         raise ArgumentError(f"x has shape {list(x.shape)}; expected at least one trial: [batch, ...]")
+    _check_axis("time_axis", time_axis, x)
     # Bridges of TransformerLens say "causal" also for models that are not, so only our models are believed.
     default = "causal" if hasattr(model, "stream") else "bidirectional"
     own = isinstance(model, SignalModel) and getattr(model.cfg, "attention_dir", default) == "causal"
@@ -115,11 +116,20 @@ def check_model(
             finite = bool(probed.baseline.isfinite().all())
     except Exception as error:
         raise ArgumentError(f"{kind} does not run on x of shape {list(x.shape)}: {error}") from error
+    if step_axis is not None:
+        _check_axis("step_axis", step_axis, probed.baseline)
     if y is not None:
         probed.objective(probed.baseline)  # refuses targets that do not fit
     chosen = {name: MODEL_CHECKS[name] for name in (MODEL_CHECKS.names() if checks is None else checks)}
     findings = {name: _found(check, probed, finite) for name, check in chosen.items()}
     return CheckReport(f"{kind}, x {list(x.shape)}", findings)
+
+
+def _check_axis(name: str, axis: int, tensor: Tensor) -> None:
+    if not -tensor.ndim <= axis < tensor.ndim or axis % tensor.ndim == 0:
+        raise ArgumentError(
+            f"{name}={axis} for a tensor of shape {list(tensor.shape)}; expected 1 to {tensor.ndim - 1}, or negative"
+        )
 
 
 def _found(check: ModelCheck, probed: ProbedModel, finite: bool) -> Finding:

@@ -29,17 +29,16 @@ def inert_input(probed: ProbedModel) -> Finding:
         silent = suspects.all(dim=others).nonzero().flatten().tolist()
         dead[axis] = _confirmed(probed, axis, silent)
     n_samples = x.shape[time]
-    tail = _tail(dead.get(time, []), n_samples, _samples_per_step(probed, n_samples))
-    found = {axis: len(parts) for axis, parts in dead.items()}
-    found[time] = found.get(time, 0) - tail
-    number = sum(found.values())
+    tail = _tail(dead[time], n_samples, _samples_per_step(probed, n_samples))
+    dead[time] = dead[time][: len(dead[time]) - tail]
+    number = sum(map(len, dead.values()))
     unused = f"; the last {tail} of {n_samples} samples are less than one step and are not read" if tail else ""
     if not number:
         return judged(True, 0, f"every part reaches an output{unused}")
     words = [
-        f"{count} of {x.shape[axis]} {'samples' if axis == time else 'channels'} ({_listed(dead[axis])})"
-        for axis, count in found.items()
-        if count
+        f"{len(parts)} of {x.shape[axis]} {'samples' if axis == time else 'channels'} ({_listed(parts)})"
+        for axis, parts in dead.items()
+        if parts
     ]
     return judged(False, number, f"no output changes with {' and '.join(words)}{unused}")
 
@@ -58,8 +57,7 @@ def inert_tokens(probed: ProbedModel) -> Finding:
         outputs = outputs_of(_with_hook(probed, keep))
         if not kept:
             return not_applicable(f"{EMBEDDED} does not run in a forward")
-        weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs)
-        (gradient,) = torch.autograd.grad((outputs * weights).sum(), kept[:1], allow_unused=True)
+        (gradient,) = torch.autograd.grad(probed.weighted_sum(outputs), kept[:1], allow_unused=True)
     tokens = kept[0].detach()
     if tokens.ndim != 3:
         return not_applicable(f"{EMBEDDED} has shape {list(tokens.shape)}; expected [batch, pos, d_model]")
@@ -75,7 +73,7 @@ def inert_tokens(probed: ProbedModel) -> Finding:
             return other
 
         with evaluating(probed.model), torch.no_grad():
-            if not probed.change(outputs_of(_with_hook(probed, replace))):
+            if probed.is_rounding(probed.change(outputs_of(_with_hook(probed, replace)))):
                 inert.append(position)
     n = tokens.shape[1]
     if not inert:
@@ -99,10 +97,9 @@ def _without_gradient(probed: ProbedModel) -> Bool[Tensor, "..."]:
     x = probed.x.detach().clone().requires_grad_()
     with evaluating(probed.model), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         outputs = outputs_of(probed.model(x))
-        weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(1)).to(outputs)
         if not outputs.requires_grad:
             return everywhere
-        (gradient,) = torch.autograd.grad((outputs * weights).sum(), [x], allow_unused=True)
+        (gradient,) = torch.autograd.grad(probed.weighted_sum(outputs), [x], allow_unused=True)
     return everywhere if gradient is None else gradient == 0
 
 

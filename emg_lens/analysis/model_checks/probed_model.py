@@ -126,11 +126,15 @@ class ProbedModel:
         shape[self.time_axis] = -1
         return values.reshape(shape)
 
+    def weighted_sum(self, outputs: Tensor) -> Float[Tensor, ""]:
+        """Sum all outputs with random weights, so that the gradients of two outputs do not cancel."""
+        generator = torch.Generator().manual_seed(SEED)
+        return (outputs * torch.randn(outputs.shape, generator=generator).to(outputs)).sum()
+
     def objective(self, outputs: Tensor) -> Float[Tensor, ""]:
         """Compute the loss; without targets, a sum of all outputs with random weights."""
         if self.y is None:
-            generator = torch.Generator().manual_seed(1)
-            return (outputs * torch.randn(outputs.shape, generator=generator).to(outputs)).sum()
+            return self.weighted_sum(outputs)
         if self.loss is not None:
             return self.loss(outputs, self.y)
         y = torch.as_tensor(self.y, device=outputs.device)

@@ -253,6 +253,13 @@ def test_a_model_that_does_not_run_is_one_line():
     with pytest.raises(ArgumentError, match=r"expected at least one trial"):
         check_model(nn.Linear(4, 2), torch.randn(0, 4))
 
+    model, x = Linear(torch.ones(4, 9)).eval(), torch.randn(3, 4, 9)
+    for axis in (0, 3, -3):
+        with pytest.raises(ArgumentError, match=rf"time_axis={axis} .*\[3, 4, 9\]; expected 1 to 2"):
+            check_model(model, x, time_axis=axis)
+    with pytest.raises(ArgumentError, match=r"step_axis=2 .*\[3, 3\]"):
+        check_model(model, x, step_axis=2)
+
     class Nothing(nn.Module):
         def forward(self, x: Tensor) -> None:
             return None
