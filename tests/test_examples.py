@@ -27,7 +27,7 @@ NAMES = {
     " event_scores event_table match_events paired_bootstrap phoneme_confusions phoneme_table word_errors",
     "emg_lens.analysis": "activation_shift check_augmentation check_model compare_ablations compiled_encoder"
     " direct_effects patch_paths"
-    " random_edges model_costs readout_vectors",
+    " IntegerSoftmax export_onnx profile quantised quantised_edges random_edges model_costs readout_vectors",
     "emg_lens.studies": "StudyResult compare catalogue",
 }
 """The names that users call most, by the package that they are imported from."""

@@ -78,6 +78,13 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
         ExportError: The extra `deploy` is not installed, the model cannot be exported, or the outputs differ by more
             than 1e-4 of the largest one.
         ArgumentError: A model with hooks, or without `example_input` and without `x`.
+
+    Example:
+        >>> import torch
+        >>> from emg_lens.analysis import export_onnx
+        >>> done = export_onnx(torch.nn.Linear(3, 2), "linear.onnx", torch.randn(1, 3))
+        >>> done.file.name, done.shape, done.largest_difference < 1e-5
+        ('linear.onnx', (1, 3), True)
     """
     path = Path(file).expanduser()
     if missing := [name for name in LIBRARIES if importlib.util.find_spec(name) is None]:
