@@ -16,7 +16,7 @@ from torch import Tensor
 
 from emg_lens.analysis.fit_analysis import AnalysisError, FitAnalysis
 from emg_lens.data.batch import Batch
-from emg_lens.data.event_targets import PULSE_S, labels_of
+from emg_lens.data.pulses import PULSE_S, labels_of
 from emg_lens.decoding.event_metrics import stream_events
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.scoring.detection import by_gesture, event_table

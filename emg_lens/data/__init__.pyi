@@ -19,6 +19,7 @@ from .registry import (
 )
 from .segment import Segment
 from .sequences import SequenceSet, SignalSequence, sequence_leakage
+from .sources.neuromotor import neuromotor_gestures
 from .sources.simulated.gesture_streams import simulated_gestures
 from .sources.simulated.speech import simulated_speech
 from .splits import BlockSplit, RepetitionSplit, SubjectSplit
@@ -62,6 +63,7 @@ __all__ = [
     "mel_spectrogram",
     "preprocess",
     "register",
+    "neuromotor_gestures",
     "simulated_gestures",
     "simulated_speech",
     "sequence_leakage",

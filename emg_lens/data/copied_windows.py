@@ -11,19 +11,19 @@ MOST = 16
 """Windows that are compared of each run of a subject's windows: the first two, the last two, and others between."""
 ENOUGH = 2
 """Number of equal windows that shows a copy. Windows of few samples and few bits may be equal by chance."""
-Run = tuple[str, tuple[int, int, int]]
-"""Subject (or file) of a run of windows; its shard, first window, and end (exclusive)."""
+NamedPart = tuple[str, tuple[int, int, int]]
+"""Subject (or file) of consecutive windows; its shard, first window, and end (exclusive)."""
 
 
 def find_copy(
-    shards: Sequence[Shard], training: Iterable[Run], validation: Iterable[Run], reader: ShardReader
-) -> tuple[Run, Run] | None:
+    shards: Sequence[Shard], training: Iterable[NamedPart], validation: Iterable[NamedPart], reader: ShardReader
+) -> tuple[NamedPart, NamedPart] | None:
     """Return a run of each part that have the same windows, as float32; None if there are none.
 
     Copies of a recording have the same windows whatever their files' bytes or names. Windows that start at other times
     are not recognised. Windows in which every channel is constant are not compared.
     """
-    owner: dict[bytes, Run] = {}
+    owner: dict[bytes, NamedPart] = {}
     for run in training:
         owner |= dict.fromkeys(_hashes(shards, run, reader), run)
     for run in validation:
@@ -34,7 +34,7 @@ def find_copy(
     return None
 
 
-def _hashes(shards: Sequence[Shard], run: Run, reader: ShardReader) -> set[bytes]:
+def _hashes(shards: Sequence[Shard], run: NamedPart, reader: ShardReader) -> set[bytes]:
     shard, first, last = run[1]
     between = np.linspace(first, last - 1, MOST - ENOUGH).round().astype(int)
     rows = np.unique(np.concatenate([between, [min(first + 1, last - 1), max(last - 2, first)]]))

@@ -18,7 +18,7 @@ SERIES = {"x": 1, "frames": 0, "frame_labels": 0}
 FACTS = ("channels", "fs", "event_names", "frame_names", "label_names", "notes")
 
 
-def save(sequences: Any, path: Path) -> None:
+def save_sequences(sequences: Any, path: Path) -> None:
     """Write a temporary file and move it to `path`."""
     with written(path) as file:
         file.attrs.update(checksum=PLACEHOLDER, format=FORMAT, version=VERSION)
@@ -39,7 +39,7 @@ def save(sequences: Any, path: Path) -> None:
                 file.create_dataset(name, data=np.concatenate(parts, axis))
 
 
-def load(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def load_sequences(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Read the fields of a `SequenceSet`, and those of each sequence."""
     content = read_file(path, (*SERIES,), ("about",), FORMAT, VERSION, "SequenceSet.save")
     try:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from emg_lens.data import sequence_storage
 from emg_lens.data.arrays import as_rate, channel_table, check_channels, check_names, checked_choice
-from emg_lens.data.event_targets import check_events, event_targets
+from emg_lens.data.pulses import check_events, event_targets
 from emg_lens.data.recording import DataError, as_array
 from emg_lens.data.trials import TrialSet
 from emg_lens.data.windowing import OutputSteps, Windowing
@@ -247,7 +247,7 @@ class SequenceSet:
 
     def save(self, path: str | Path) -> None:
         """Write one HDF5 file; a reader sees the old file or the complete new one, never a part."""
-        sequence_storage.save(self, Path(path))
+        sequence_storage.save_sequences(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> "SequenceSet":
@@ -256,7 +256,7 @@ class SequenceSet:
         Raises:
             DataError: The file is missing, damaged, not a set of sequences, or of a later version.
         """
-        facts, sequences = sequence_storage.load(Path(path))
+        facts, sequences = sequence_storage.load_sequences(Path(path))
         try:
             return SequenceSet(tuple(SignalSequence(**one) for one in sequences), **facts)
         except (DataError, TypeError) as error:

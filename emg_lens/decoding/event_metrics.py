@@ -1,6 +1,6 @@
 """Metrics of a model that detects events in a stream, for `fit` and studies (docs/sequences.md §3).
 
-Outputs are logits `[window, step, gesture]`, targets those of `emg_lens.data.event_targets`. The windows of a recording
+Outputs are logits `[window, step, gesture]`, targets those of `emg_lens.data.pulses`. The windows of a recording
 are joined, events are decoded at the fixed threshold, and the counts of `emg_lens.scoring.event_table` add up.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
 
-from emg_lens.data.event_targets import PRESS, RELEASE, labels_of
+from emg_lens.data.pulses import PRESS, RELEASE, labels_of
 from emg_lens.data.windowing import join_steps
 from emg_lens.decoding.events import decode_events
 from emg_lens.scoring.detection import event_table

@@ -1,5 +1,6 @@
 """The objective `frames`: predict frames of speech and their phonemes, also from silent utterances."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class SpeechFrames(Objective):
                 " the data set simulated-speech with task: audio"
             )
         return torch.as_tensor(trials.targets)
+
+    def stand_ins(self, trials: TrialSet) -> TrialSet:
+        """Give each trial one frame of one value."""
+        names = ("value", *FRAME_COLUMNS)
+        return replace(trials, targets=np.ones((len(trials), 1, len(names)), np.float32), target_names=names)
 
     def output_names(self, trials: TrialSet) -> tuple[str, ...]:
         """Names of the values of a frame, then of the phonemes."""

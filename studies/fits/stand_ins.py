@@ -61,7 +61,7 @@ def _problem(levels: dict[str, str], spec: StudySpec, channels: dict[str, int], 
         check_patience(one.recipe, getattr(spec.split, "validation", True) is not None)
         if VARIABLE.search(spec.model.pretrained or ""):
             return ""
-        trials = _trials(spec.cohort, channels, n_samples)
+        trials = objective.stand_ins(_trials(spec.cohort, channels, n_samples))
         model = build_fit_model(one, trials)
         check_edge_dropout(model, one.recipe)
         parameter_groups(model, one.recipe)

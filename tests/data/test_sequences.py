@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emg_lens.data import DataError, OutputSteps, SequenceSet, SignalSequence, Windowing, sequence_leakage
-from emg_lens.data.event_targets import event_targets, labels_of
+from emg_lens.data.pulses import event_targets, labels_of
 from emg_lens.data.windowing import join_steps
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import logit
 
 from emg_lens.data import OutputSteps, Windowing
-from emg_lens.data.event_targets import event_targets
+from emg_lens.data.pulses import event_targets
 from emg_lens.decoding.event_metrics import stream_events, without_lone_releases
 from emg_lens.scoring import event_table, measure
 from emg_lens.scoring.metrics import METRICS, MetricError

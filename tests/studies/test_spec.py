@@ -27,6 +27,7 @@ def test_every_shipped_study_loads_and_checks():
         "circuit-psl",
         "circuit-uci",
         "force-myo",
+        "gestures-neuromotor",
         "gestures-simulated",
         "heads-db5",
         "heads-single-dual-db5",

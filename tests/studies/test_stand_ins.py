@@ -74,3 +74,8 @@ def test_weights_that_a_variable_names_are_reported_as_not_checked(monkeypatch):
 @pytest.mark.parametrize("name", catalogue())
 def test_every_shipped_study_is_accepted(name):
     check_without_data(Study.load(name))
+
+
+@pytest.mark.parametrize("name", ["gestures-neuromotor", "silent-speech-text", "silent-speech-audio"])
+def test_studies_of_sequences_are_checked_without_recordings(name):
+    assert check_without_data(Study.load(name))

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.special import expit
 
-from emg_lens.data.event_targets import labels_of
+from emg_lens.data.pulses import labels_of
 from emg_lens.data.windowing import join_steps
 from emg_lens.decoding.event_metrics import stream_duration_s
 from emg_lens.decoding.thresholds import EventComparison, score_event_conditions

@@ -2,7 +2,7 @@
 
 Fingers are pressed, held and released, and the thumb moves. Every gesture is a burst of EMG with its own pattern over
 the electrodes, except for one planted pair: `thumb_in` and `thumb_out` have the same burst. Only a weaker burst, the
-marker, tells them apart: it comes a known time before the gesture. A model that cannot attend that far back confuses
+marker, distinguishes them: it comes a known time before the gesture. A model that cannot attend that far back confuses
 the pair, and nothing else.
 """
 

@@ -59,7 +59,7 @@ def event_targets(
 
     Example:
         >>> import numpy as np
-        >>> from emg_lens.data.event_targets import event_targets, labels_of
+        >>> from emg_lens.data.pulses import event_targets, labels_of
         >>> times = np.arange(0.0, 2.0, 0.01)[None]  # 100 steps a second
         >>> targets = event_targets([("tap", 0.995)], times, ["tap"])
         >>> targets.shape, int((targets[0, :, 0] > 0).sum())
