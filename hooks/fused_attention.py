@@ -11,8 +11,6 @@ from torch import Tensor
 
 from emg_lens.hooks.vmap import surely
 
-Rows = slice | Tensor
-
 
 @dataclass(frozen=True)
 class FusedCall:
@@ -36,7 +34,7 @@ class FusedCall:
         """The shape of the scores."""
         return (*self.query.shape[:-1], self.key.shape[-2])
 
-    def scores(self, rows: Rows = slice(None)) -> Float[Tensor, "batch head row src"]:
+    def scores(self, rows: slice | Tensor = slice(None)) -> Float[Tensor, "batch head row src"]:
         """Compute the scores of all or some rows, as in torch's reference implementation."""
         query, key = self.query[..., rows, :], self.key
         if self.enable_gqa:
@@ -48,7 +46,7 @@ class FusedCall:
         return scores if self.emptied is None else scores.masked_fill(self.emptied[..., rows, :], -torch.inf)
 
     def output(
-        self, value: Float[Tensor, "batch kv_head src d_value"], rows: Rows | None = None
+        self, value: Float[Tensor, "batch kv_head src d_value"], rows: Tensor | None = None
     ) -> Float[Tensor, "batch head dest d_value"]:
         """Compute the output by torch's function, or the output of some rows from their scores."""
         if rows is not None:

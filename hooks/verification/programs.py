@@ -9,7 +9,6 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -77,7 +76,7 @@ class Programs(TorchDispatchMode):
         with ExitStack() as stack:
             for module in modules:
                 for register in (module.register_forward_pre_hook, module.register_forward_hook):
-                    stack.callback(register(partial(self._mark)).remove)
+                    stack.callback(register(self._mark).remove)
             stack.enter_context(self)
             yield
 

@@ -225,6 +225,36 @@ def test_another_route_between_tokens_is_named_in_the_report():
     assert report.routes == ()
 
 
+# --- layers that differ --------------------------------------------------------------------------------
+
+
+def test_a_layer_with_other_operations_has_its_own_check():
+    model = toy(normalise=NORMALISATIONS["softmax"])
+    model.blocks[1].attn.__class__ = Capped
+    facts = find_intervention_point(model, LAYOUT).facts
+    assert [facts[layer].refusals["scores", True] is None for layer in range(3)] == [True, False, True]
+
+
+class LearnedMixing(OwnAttention):
+    """A second branch with the same operations in every layer, which mixes tokens only where its matrix does."""
+
+    def second_branch(self, x):
+        return self.mixing @ x
+
+
+def test_a_route_that_only_the_weights_of_one_layer_open_is_found():
+    model = toy(LearnedMixing, NORMALISATIONS["softmax"])
+    for block in model.blocks:
+        block.attn.mixing = torch.nn.Parameter(torch.eye(6))
+    with cutting(model, cross_modal(), LAYOUT):
+        model(X)
+    other = toy(LearnedMixing, NORMALISATIONS["softmax"])
+    for layer, block in enumerate(other.blocks):
+        block.attn.mixing = torch.nn.Parameter(torch.eye(6) + (layer == 2) * 0.1)
+    with pytest.raises(DeadHookError, match=r"in layer 2 .* still influence"), cutting(other, cross_modal(), LAYOUT):
+        raise AssertionError("not reached")
+
+
 # --- the pattern, where nothing else is within reach of hooks ----------------------------------------------
 
 
