@@ -119,8 +119,8 @@ def _error_metric(name: str, units: Units) -> Metric:
             )
         known: dict[bytes, int] = {}
         decoded = greedy_symbols(logits, counted_steps(targets, logits.shape[1]))
-        said, heard = (units(some, logits.shape[2] - 2, known) for some in (_texts(targets), decoded))
-        return columns_of(edit_distances(said, heard), np.array([len(one) for one in said]))
+        said, found = (units(some, logits.shape[2] - 2, known) for some in (_texts(targets), decoded))
+        return columns_of(edit_distances(said, found), np.array([len(one) for one in said]))
 
     def guess(targets: np.ndarray, weights: np.ndarray, n_outputs: int) -> float:  # noqa: ARG001
         """Lowest error rate of one text, or of no text, as the answer to every utterance."""

@@ -76,10 +76,10 @@ def test_edit_distances_equal_jiwer(pairs):
 
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
 def test_error_rates_equal_jiwer(pairs):
-    said, heard = ([" ".join(text.split()) for text in side] for side in zip(*pairs, strict=True))
-    values = measure(["word_error_rate", "character_error_rate"], logits_of(heard), targets_of(said))
+    said, decoded = ([" ".join(text.split()) for text in side] for side in zip(*pairs, strict=True))
+    values = measure(["word_error_rate", "character_error_rate"], logits_of(decoded), targets_of(said))
     filled = [k for k, text in enumerate(said) if text]
-    extra = [heard[k] for k, text in enumerate(said) if not text]
+    extra = [decoded[k] for k, text in enumerate(said) if not text]
     for name, process, length in (
         ("word_error_rate", jiwer.process_words, lambda text: len(text.split())),
         ("character_error_rate", jiwer.process_characters, len),
@@ -88,15 +88,15 @@ def test_error_rates_equal_jiwer(pairs):
         if not total:
             assert np.isnan(values[name])
             continue
-        one = process([said[k] for k in filled], [heard[k] for k in filled])
+        one = process([said[k] for k in filled], [decoded[k] for k in filled])
         errors = one.substitutions + one.deletions + one.insertions + sum(map(length, extra))
         assert values[name] == pytest.approx(errors / total)
 
 
 def test_counts_of_utterances_add_up():
-    said, heard = ["ab c", "a", "b b b"], ["ab", "a", "b c b"]
+    said, decoded = ["ab c", "a", "b b b"], ["ab", "a", "b c b"]
     metric = METRICS["word_error_rate"]
-    counts = metric.counts(logits_of(heard), targets_of(said))
+    counts = metric.counts(logits_of(decoded), targets_of(said))
     assert counts.tolist() == [[1, 2], [0, 1], [1, 3]]
     assert metric.value(counts.sum(0)) == pytest.approx(2 / 6)
     assert metric.value(counts).tolist() == pytest.approx([0.5, 0, 1 / 3])
