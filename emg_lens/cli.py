@@ -5,6 +5,8 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
+from platform import python_version
 from typing import Annotated, Any
 
 try:
@@ -46,9 +48,19 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    """Print the versions that a bug report needs, and stop."""
+    if asked:
+        out.print(f"emg-lens {version('emg-lens')}, Python {python_version()}, torch {version('torch')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    version_: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Ablation studies of multimodal biosignal encoders."""
 

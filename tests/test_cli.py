@@ -401,3 +401,10 @@ cli.main()
 def test_a_stop_in_code_whose_errors_python_passes_over_is_a_stop():
     done = subprocess.run([sys.executable, "-c", FINALIZED], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 143 and done.stderr == "stopped; run the same command again to resume\n"
+
+
+def test_version_names_what_a_bug_report_needs(call):
+    code, printed, _ = call("--version")
+    assert code == 0 and re.fullmatch(r"emg-lens \S+, Python 3\.\d+\.\d+\S*, torch \S+\n", printed)
+    citation = yaml.safe_load((Path(__file__).parents[1] / "CITATION.cff").read_text())
+    assert printed.split(",")[0] == f"emg-lens {citation['version']}"
