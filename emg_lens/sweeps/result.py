@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,11 @@ from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.plan import SweepPlan
 from emg_lens.validation import ArgumentError, short
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SweepResult:
     """Logits and audit of a sweep.
 
@@ -37,14 +41,62 @@ class SweepResult:
         >>> model = IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, n_samples=20, n_classes=2, d_model=16, n_layers=2))
         >>> x, y = model.example_input(100), torch.arange(100) % 2
         >>> result = sweep(model, x, layer_masks({"cross_modal": cross_modal()}, n_layers=2, modes=["individual"]))
+        >>> result
+        SweepResult(3 conditions of 100 trials, outputs [2], executor 'folded')
         >>> result.accuracy(y)[["condition", "layer", "accuracy"]].shape
         (3, 3)
+        >>> result.to_frame(y).columns[:5].tolist()
+        ['condition', 'mode', 'edges', 'layer', 'accuracy']
     """
 
     conditions: tuple[Condition, ...]
     logits: Mapping[str, Float[Tensor, "trial *output"]]
     audit: pd.DataFrame
     executor: str
+
+    def __repr__(self) -> str:
+        n, *shape = self.logits[self.conditions[0].name].shape
+        return (
+            f"SweepResult({len(self.conditions)} conditions of {n} trials, outputs {shape}, executor {self.executor!r})"
+        )
+
+    def to_frame(self, y: Int[Tensor, " trial"] | None = None) -> pd.DataFrame:
+        """Tabulate all conditions: name, tags, the audit, and with `y` the accuracy.
+
+        Args:
+            y: Class index of each trial; None for models that do not predict classes.
+
+        Returns:
+            One row a condition, the baseline first.
+        """
+        tags = pd.DataFrame([{"condition": c.name, **c.tags} for c in self.conditions])
+        table = tags if y is None else self.accuracy(y)
+        return table.merge(self.audit, on="condition", validate="one_to_one")
+
+    def plot(self, y: Int[Tensor, " trial"], axes: "Axes | None" = None) -> "Axes":
+        """Draw the accuracy of every condition as a bar, and that of the unmasked model as a dashed line.
+
+        Args:
+            y: Class index of each trial.
+            axes: Where to draw; default, a new figure.
+
+        Returns:
+            The axes, for titles and for saving: `axes.figure.savefig("sweep.svg")`.
+        """
+        table = self.accuracy(y)
+        if axes is None:
+            from matplotlib.figure import Figure
+
+            axes = Figure(figsize=(6.0, 0.8 + 0.22 * len(table)), layout="constrained").subplots()
+        cut = table.iloc[1:]
+        axes.barh(cut["condition"], cut["accuracy"], color="#0072B2", height=0.7)
+        baseline = float(table["accuracy"].iloc[0])
+        axes.axvline(baseline, color="#3b3f46", linestyle="--", linewidth=0.8, label=f"unmasked, {baseline:.3f}")
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("Accuracy")
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
+        return axes
 
     def accuracy(self, y: Int[Tensor, " trial"]) -> pd.DataFrame:
         """Tabulate accuracy by condition: name, tags, accuracy in [0, 1], Δ% = 100 (acc − base) / base (paper §2.3).
