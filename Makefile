@@ -75,6 +75,7 @@ bench: $(ENV)/.ready                      ## sweeps against their bound, the nai
 	$(BIN)/python tests/bench/sweep.py
 	$(BIN)/python tests/bench/peers.py
 	$(BIN)/python tests/bench/forward.py
+	$(BIN)/python tests/bench/cutting.py
 	$(BIN)/python tests/bench/training.py
 	$(BIN)/python tests/bench/coverage.py
 	$(BIN)/python tests/bench/attribution.py
