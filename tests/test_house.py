@@ -5,6 +5,7 @@ Read from the syntax trees alone, so imports inside functions and under TYPE_CHE
 
 import ast
 import re
+import tomllib
 from collections import defaultdict
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -269,3 +270,14 @@ def test_every_link_between_pages_leads_somewhere():
     for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_a_wheel_holds_every_package():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    tops = {"emg_lens": "emg_lens", "hooks": "emg_lens.hooks", "studies": "emg_lens.studies"}
+    found = {
+        ".".join([name, *path.parent.relative_to(ROOT / top).parts])
+        for top, name in tops.items()
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert sorted(listed) == sorted(found)
