@@ -125,7 +125,7 @@ def event_locked_scores(
                 raise AnalysisError(f"condition {condition!r} cuts no edge that the model has, in any window")
         outputs = _outputs(model, x, torch.from_numpy(masks), hooks)
         streams = [stream_events(out[None], one[None], names) for out, one in zip(outputs, known, strict=True)]
-        table = by_gesture(event_table({"all": [(a, b, max(c, 1e-9)) for a, b, c in streams]}, gestures=names))
+        table = by_gesture(event_table({"all": streams}, gestures=names))
         table = table.loc[list(names), ["labels", "detected", "right", "missed", "false"]].reset_index()
         table.insert(0, "condition", condition)
         rows.append(table.assign(edges_cut=masks.sum() / len(x)))

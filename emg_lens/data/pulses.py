@@ -11,12 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from emg_lens.data.recording import DataError
+from emg_lens.scoring.detection import PRESS, RELEASE
 from emg_lens.validation import short
 
 PULSE_S = (0.08, 0.12)
 """Start and end of the pulse after its event (s)."""
-PRESS, RELEASE = "_press", "_release"
-"""Ends of the names of two gestures of a finger. A finger is held down between them."""
 AFTER_RELEASE = 7
 """Steps after the start of a release's pulse in which its finger still counts as held down (Kaifosh et al. 2025)."""
 NOT_HELD = -1.0

@@ -11,64 +11,49 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit
 
-from emg_lens.data.pulses import PRESS, RELEASE, labels_of
+from emg_lens.data.pulses import labels_of
 from emg_lens.data.windowing import join_steps
 from emg_lens.decoding.events import decode_events
-from emg_lens.scoring.detection import event_table
+from emg_lens.scoring.detection import Stream, event_table
 from emg_lens.scoring.metric_registry import Metric, MetricError
 from emg_lens.scoring.score_table import CountScore, Sums
 
 PARTS = ("classified", "hours", "latencies", "pairs")
+SHORTEST_S = 1e-9
+
+
+def joined_stream(
+    logits: Float[np.ndarray, "window step gesture"], targets: Float[np.ndarray, "window step column"]
+) -> tuple[Float[np.ndarray, " time"], Float[np.ndarray, "time gesture"], float]:
+    """Join the windows of a recording: time of each output step (s), probabilities, and duration (s).
+
+    The duration is the time that the steps cover, the last step included; 1 ns if there is no second step.
+
+    Args:
+        logits: Outputs of the model for all windows of the recording.
+        targets: From `event_targets`.
+    """
+    times, joined = join_steps(logits, targets[..., -1].astype(np.float64))
+    duration_s = float(times[-1] - times[0] + np.diff(times).min()) if len(times) > 1 else SHORTEST_S
+    return times, expit(joined.astype(np.float64)), duration_s
 
 
 def stream_events(
     logits: Float[np.ndarray, "window step gesture"],
     targets: Float[np.ndarray, "window step column"],
     names: Sequence[str],
-) -> tuple[list[tuple[str, float]], list[tuple[str, float]], float]:
+) -> Stream:
     """Return labels, detected events, and duration (s) of a recording.
+
+    Releases without a detected press are left out (`decode_events` with `lone_releases=False`).
 
     Args:
         logits: Outputs of the model for all windows of the recording.
         targets: From `event_targets`.
         names: Names of the gestures.
     """
-    times, joined = join_steps(logits, targets[..., -1].astype(np.float64))
-    if not len(times):
-        return labels_of(targets, names), [], 0.0
-    events = without_lone_releases(decode_events(expit(joined.astype(np.float64)), times, names))
-    return labels_of(targets, names), events, stream_duration_s(times)
-
-
-def stream_duration_s(times: Float[np.ndarray, " time"]) -> float:
-    """Return the duration that the output steps of a recording cover (s), the last step included."""
-    return float(times[-1] - times[0] + np.diff(times).min()) if len(times) > 1 else 0.0
-
-
-def without_lone_releases(events: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Keep the release of a finger only after a press of this finger that was detected and not yet released.
-
-    A model is not trained on releases of a finger that is not held down, so its answers there have no meaning. This
-    rule uses only what was detected, so that it also works online.
-
-    Args:
-        events: Detected events (name, time in s) in order of time.
-
-    Example:
-        >>> without_lone_releases([("index_release", 0.5), ("index_press", 1.0), ("index_release", 1.4),
-        ...                        ("index_release", 1.6)])
-        [('index_press', 1.0), ('index_release', 1.4)]
-    """
-    held, kept = set(), []
-    for name, time in events:
-        if name.endswith(RELEASE):
-            if name.removesuffix(RELEASE) not in held:
-                continue
-            held.remove(name.removesuffix(RELEASE))
-        elif name.endswith(PRESS):
-            held.add(name.removesuffix(PRESS))
-        kept.append((name, time))
-    return kept
+    times, probabilities, duration_s = joined_stream(logits, targets)
+    return labels_of(targets, names), decode_events(probabilities, times, names, lone_releases=False), duration_s
 
 
 def _counts(logits: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> np.ndarray:
@@ -79,8 +64,7 @@ def _counts(logits: np.ndarray, targets: np.ndarray, names: Sequence[str]) -> np
             " [window, step, gesture] with event targets [window, step, gesture + 1]"
         )
     names = tuple(names) or tuple(f"gesture {k:04d}" for k in range(logits.shape[2]))
-    labels, events, duration_s = stream_events(logits, targets, names)
-    table = event_table({"all": [(labels, events, max(duration_s, 1e-9))]}, gestures=names)
+    table = event_table({"all": [stream_events(logits, targets, names)]}, gestures=names)
     return np.concatenate([np.ravel(table.counts[name]) for name in PARTS])
 
 

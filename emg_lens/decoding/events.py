@@ -96,10 +96,14 @@ class Rises(NamedTuple):
             return found[kept]
         held, paired = set(), []
         for k in kept:
-            finger = self.names[kinds[k]].removesuffix(PRESS).removesuffix(RELEASE)
-            if not releases[kinds[k]] or finger in held:
-                paired.append(k)
-            (held.discard if releases[kinds[k]] else held.add)(finger)
+            name = self.names[kinds[k]]
+            if name.endswith(PRESS):
+                held.add(name.removesuffix(PRESS))
+            elif releases[kinds[k]]:
+                if (finger := name.removesuffix(RELEASE)) not in held:
+                    continue
+                held.remove(finger)
+            paired.append(k)
         return found[paired]
 
     def named(

@@ -20,6 +20,7 @@ Duration = Annotated[float, Field(gt=0)]
 Stream = tuple[Events, Events, Duration]
 """Labels, detected events, and duration in s of one recording."""
 PRESS, RELEASE = "_press", "_release"
+"""Ends of the names of two gestures of a finger. A finger is held down between them."""
 
 
 @checked

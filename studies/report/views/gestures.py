@@ -6,11 +6,9 @@ from typing import Protocol, cast
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.special import expit
 
 from emg_lens.data.pulses import labels_of
-from emg_lens.data.windowing import join_steps
-from emg_lens.decoding.event_metrics import stream_duration_s
+from emg_lens.decoding.event_metrics import joined_stream
 from emg_lens.decoding.thresholds import EventComparison, score_event_conditions
 from emg_lens.scoring.detection import by_gesture
 from emg_lens.scoring.metrics import METRICS
@@ -23,10 +21,8 @@ from emg_lens.sweeps.conditions import BASELINE
 MOST_CONDITIONS = 12
 """Conditions in the tables: the single ones and removed sensors, in the order of the study."""
 EVENT_LOCKED = "event-locked"
-FAMILIES = {
-    "past": ("Sources cut before this time (s)", "past"),
-    "late": ("Sources cut from this time on (s)", "evidence"),
-}
+FAMILIES = {"past": "Sources cut before this time (s)", "late": "Sources cut from this time on (s)"}
+"""Family of cuts, and the label of its axis."""
 MATCHED_NOTE = (
     "Matched: for each condition the threshold at which it raises as many false alarms per hour as the unmasked model."
     " A cut that only lowers all outputs then shows no drop."
@@ -88,12 +84,12 @@ def _compared(findings: Findings) -> dict[str, EventComparison]:
                 for subject, rows in trials.groupby("subject", sort=False):
                     unit = f"{fit} {subject}"
                     of_streams = [part.index.to_numpy() for _, part in rows.groupby("repetition_id", sort=False)]
-                    joined = [join_steps(outputs[i], targets[i, :, -1].astype(np.float64)) for i in of_streams]
-                    probabilities.setdefault(condition, {})[unit] = [expit(p.astype(np.float64)) for _, p in joined]
+                    joined = [joined_stream(outputs[i], targets[i]) for i in of_streams]
+                    probabilities.setdefault(condition, {})[unit] = [one for _, one, _ in joined]
                     if condition == BASELINE:
                         recordings[unit] = [
-                            (labels_of(targets[i], names), times, stream_duration_s(times))
-                            for i, (times, _) in zip(of_streams, joined, strict=True)
+                            (labels_of(targets[i], names), times, duration_s)
+                            for i, (times, _, duration_s) in zip(of_streams, joined, strict=True)
                         ]
         compared[cell.label] = score_event_conditions(
             recordings, probabilities, names, baseline=BASELINE, lone_releases=False
@@ -168,7 +164,7 @@ def figure_event_locked(cell: Cell) -> Figure:
     gestures = list(dict.fromkeys(table["gesture"]))
     base = fraction[fraction["family"] == BASELINE].set_index("gesture")["fraction"]
     with new_figure(WIDTH, 2.6) as figure:
-        for axes, (family, (label, _)) in zip(figure.subplots(1, 2, sharey=True), FAMILIES.items(), strict=True):
+        for axes, (family, label) in zip(figure.subplots(1, 2, sharey=True), FAMILIES.items(), strict=True):
             for k, gesture in enumerate(gestures):
                 line = fraction[(fraction["family"] == family) & (fraction["gesture"] == gesture)]
                 line = line.sort_values("relative_s")
