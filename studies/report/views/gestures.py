@@ -1,6 +1,7 @@
 """Gestures in a stream under each condition: which are still detected, at a fixed and at a matched threshold."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Protocol, cast
 
 import numpy as np
@@ -69,6 +70,7 @@ class Gestures(View):
 GESTURES = Gestures()
 
 
+@lru_cache(maxsize=1)  # tables and figures need it
 def _compared(findings: Findings) -> dict[str, EventComparison]:
     """Score the conditions of each cell at the fixed and at the matched threshold."""
     facts = findings.facts.set_index("fit")
