@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, TypeVar
 
 from emg_lens.data.recording import DataError
 from emg_lens.io.hashing import content_hashes
 from emg_lens.io.subprocess_reader import Reader, UnreadableError, read_in_subprocess
+from emg_lens.validation import ArgumentError, SpecModel
 
+Fields = TypeVar("Fields", bound=SpecModel)
 Index = Mapping[str, Sequence[Path]]
 """Files of each subject; subjects and files are in natural order."""
 OF_FILE_SYSTEM = "lost+found"
@@ -147,6 +149,14 @@ def check_choices(dataset: str, option: str, values: Sequence[str], known: Colle
     """Raise `DataError` unless a loader's option is a list of known values."""
     if isinstance(values, str) or not values or any(value not in known for value in values):
         raise DataError(f"{dataset}: {option} must be a list of values from {[*known]}, got {values!r}")
+
+
+def read_option(option: str, given: object, kind: type[Fields]) -> Fields:
+    """Read a loader's option that has fields; None = all defaults. Raise `DataError` if it is invalid."""
+    try:
+        return kind.from_content({} if given is None else given)
+    except ArgumentError as error:
+        raise DataError(f"{option}: {error}") from None
 
 
 def read_parts(reader: Reader, path: Path, what: str, **arguments: Any) -> dict[str, Any]:

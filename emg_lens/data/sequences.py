@@ -194,6 +194,15 @@ class SequenceSet:
         """Duration of each sequence (s)."""
         return np.array([one.x.shape[1] / self.fs for one in self.sequences])
 
+    @property
+    def session_numbers(self) -> Int[np.ndarray, " sequence"]:
+        """Number of the session of each sequence within its subject: 1 for the first one in the set, and so on."""
+        numbers: dict[str, dict[str, int]] = {}
+        for one in self.sequences:
+            of_subject = numbers.setdefault(one.subject, {})
+            of_subject.setdefault(one.session, len(of_subject) + 1)
+        return np.array([numbers[one.subject][one.session] for one in self.sequences])
+
     def __getitem__(self, name: str) -> SignalSequence:
         """Look up a sequence by name."""
         (chosen,) = checked_choice(np.array(self.names), [name], "sequence")
@@ -292,27 +301,20 @@ class SequenceSet:
         steps = steps or OutputSteps()
         if not self.event_names:
             raise DataError("these sequences have no events; windows are for event targets")
-        sessions: dict[str, list[str]] = {}
         for one in self.sequences:
             if one.events is None:
                 raise DataError(f"sequence {one.name} is not labelled with events; leave it out")
-            known = sessions.setdefault(one.subject, [])
-            known.extend([one.session] * (one.session not in known))
         cut: dict[str, list[Any]] = {name: [] for name in ("x", "targets", "start_s")}
         numbers: dict[str, list[Any]] = {name: [] for name in ("subject", "repetition", "repetition_id")}
         padded = 0
-        for i, one in enumerate(self.sequences):
+        for i, (one, session) in enumerate(zip(self.sequences, self.session_numbers, strict=True)):
             windows = windowing.cut(one.x, self.fs)
             padded += windowing.n_samples(self.fs) > one.x.shape[1]
             times = windowing.step_times(one.x.shape[1], self.fs, steps)
             cut["x"].append(windows)
             cut["targets"].append(event_targets(one.events or (), times, self.event_names))
             cut["start_s"].append(windowing.starts(one.x.shape[1], self.fs) / self.fs)
-            for name, value in (
-                ("subject", one.subject),
-                ("repetition", sessions[one.subject].index(one.session) + 1),
-                ("repetition_id", i),
-            ):
+            for name, value in (("subject", one.subject), ("repetition", session), ("repetition_id", i)):
                 numbers[name].append(np.full(len(windows), value))
         rows = {name: np.concatenate(parts) for name, parts in (cut | numbers).items()}
         notes = (f"{padded} sequences are shorter than a window and end in zeros",) * bool(padded)

@@ -151,11 +151,7 @@ def _whole_trials(
     for row, one in zip(x, every, strict=True):
         row[:, : one.x.shape[1]] = one.x
     if parts is None:
-        sessions: dict[str, list[str]] = {}
-        for one in every:
-            sessions.setdefault(one.subject, []).append(one.session)
-        order = {subject: [*dict.fromkeys(names)] for subject, names in sessions.items()}
-        parts = {one.name: order[one.subject].index(one.session) + 1 for one in every}
+        parts = dict(zip(sequences.names, sequences.session_numbers.tolist(), strict=True))
     lacking = [one.name for one in every if one.name not in parts]
     if lacking:
         raise DataError(f"parts has no part of sequence {lacking[0]}; give the part of every sequence by its name")

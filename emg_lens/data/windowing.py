@@ -1,5 +1,6 @@
 """Windows over a sequence, the times of a model's outputs in them, and how overlapping outputs are combined."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -7,8 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 
+from emg_lens.data.files import read_option
 from emg_lens.data.recording import DataError
-from emg_lens.validation import SpecModel, check_fields, checked
+from emg_lens.validation import SpecModel, check_fields, checked, short
 
 Stitch = Literal["most_context", "last", "mean"]
 NOT_COUNTED = -1.0
@@ -179,3 +181,16 @@ def join_steps(
     sums = np.zeros((len(at), *values.shape[1:]))
     np.add.at(sums, of.ravel(), values)
     return times[counted][first], sums / n.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def read_windows(windowing: object, steps: object, length_s: float) -> tuple[Windowing, OutputSteps]:
+    """Read the options `windowing` and `steps` of a data set of streams; by default windows of `length_s`.
+
+    Raises:
+        DataError: Unknown fields, or values out of range.
+    """
+    given = {} if steps is None else steps
+    if not isinstance(given, Mapping) or {*given} - {"first", "every"}:
+        raise DataError(f"steps={short(given)}; expected the output steps of the model, {{first: 20, every: 10}}")
+    windowing = {"length_s": length_s} if windowing is None else windowing
+    return read_option("windowing", windowing, Windowing), OutputSteps(**given)

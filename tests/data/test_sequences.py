@@ -1,11 +1,13 @@
 """Sequences, their windows, and events as targets of a model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emg_lens.data import DataError, OutputSteps, SequenceSet, SignalSequence, Windowing, sequence_leakage
+from emg_lens.data import DataError, OutputSteps, SequenceSet, SignalSequence, Windowing, load_trials, sequence_leakage
 from emg_lens.data.pulses import event_targets, labels_of
 from emg_lens.data.windowing import join_steps
 
@@ -272,3 +274,28 @@ def test_steps_of_the_same_time_are_averaged():
     outputs = np.array([[0.0, 2.0, 99.0], [4.0, 5.0, 6.0]])
     at, joined = join_steps(outputs, times)
     assert at.tolist() == [0, 1, 2, 3] and joined.tolist() == [0, 3, 5, 6]
+
+
+def test_sessions_are_numbered_within_their_subject():
+    one = SignalSequence("a", "A", "late", np.ones((1, 9), np.float32))
+    others = [("b", "A", "early"), ("c", "B", "early"), ("d", "A", "late"), ("e", "B", "z")]
+    every = [one, *(replace(one, name=n, subject=subject, session=session) for n, subject, session in others)]
+    assert SequenceSet.of(every, {"emg": 1}, 100).session_numbers.tolist() == [1, 2, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"simulation": {"n_subject": 2}}, "did you mean 'n_subjects'"),
+        ({"simulation": 3}, "simulation: the content=3"),
+        ({"windowing": {"length": 2.0}}, "did you mean 'length_s'"),
+        ({"windowing": [2.0]}, "windowing: the content"),
+        ({"steps": {"firs": 0}}, r"steps={'firs': 0}; expected the output steps"),
+        ({"steps": 10}, "steps=10; expected"),
+        ({"steps": {"every": 0}}, "every of 1 or more"),
+    ],
+)
+def test_invalid_options_of_streams_are_errors_of_one_line(options, message):
+    with pytest.raises(DataError, match=message) as error:
+        load_trials("simulated-gestures", **options)
+    assert "\n" not in str(error.value)

@@ -17,7 +17,7 @@ from emg_lens.data.registry import DataSet
 from emg_lens.data.sequences import SequenceSet, SignalSequence
 from emg_lens.data.text import read_bytes, read_rows
 from emg_lens.data.trials import TrialSet
-from emg_lens.data.windowing import OutputSteps, Windowing
+from emg_lens.data.windowing import read_windows
 from emg_lens.io.binary import hdf5_fields
 from emg_lens.io.pandas_frames import frame_columns
 
@@ -163,7 +163,7 @@ def load(
     if part is not None:
         check_choices(NAME, "part", [part], dict.fromkeys(PARTS))
     sequences = neuromotor_gestures(root, subjects=subjects, part=part)  # pyright: ignore[reportArgumentType]
-    return sequences.windows(Windowing(**(windowing or {"length_s": 8.0})), OutputSteps(**(steps or {})))
+    return sequences.windows(*read_windows(windowing, steps, length_s=8.0))
 
 
 NEUROMOTOR_GESTURES = DataSet(

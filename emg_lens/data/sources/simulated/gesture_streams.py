@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, model_validator
 
-from emg_lens.data.files import select_subjects
+from emg_lens.data.files import read_option, select_subjects
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sequences import SequenceSet, SignalSequence
 from emg_lens.data.sources.simulated import physiology
 from emg_lens.data.trials import TrialSet
-from emg_lens.data.windowing import OutputSteps, Windowing
+from emg_lens.data.windowing import read_windows
 from emg_lens.validation import SpecModel, checked
 
 GESTURES = (
@@ -89,8 +89,7 @@ def simulated_gestures(simulation: Mapping[str, Any] | GestureSimulation | None 
         SequenceSet(2 sequences of 2 subjects, 40.0 s in all, 8 emg channels at 500 Hz, events: index_press,
         index_release, middle_press, middle_release, thumb_click, thumb_in, thumb_out, thumb_up)
     """
-    settings = simulation if isinstance(simulation, GestureSimulation) else GestureSimulation(**(simulation or {}))
-    return _simulated(settings, [f"{number:02d}" for number in range(1, settings.n_subjects + 1)])
+    return _simulated(read_option("simulation", simulation, GestureSimulation), find(simulation=simulation))
 
 
 def _simulated(settings: GestureSimulation, subjects: Iterable[str]) -> SequenceSet:
@@ -161,15 +160,15 @@ def load(
     steps: Mapping[str, int] | None = None,
 ) -> TrialSet:
     """Simulate streams and cut them into windows."""
-    sequences = _simulated(
-        GestureSimulation(**(simulation or {})), select_subjects(find(simulation=simulation), subjects)
-    )
-    return sequences.windows(Windowing(**(windowing or {"length_s": 4.0})), OutputSteps(**(steps or {})))
+    chosen = select_subjects(find(simulation=simulation), subjects)
+    sequences = _simulated(read_option("simulation", simulation, GestureSimulation), chosen)
+    return sequences.windows(*read_windows(windowing, steps, length_s=4.0))
 
 
-def find(*, simulation: Mapping[str, Any] | None = None) -> dict[str, list]:
+def find(*, simulation: Mapping[str, Any] | GestureSimulation | None = None) -> dict[str, list]:
     """Return the subjects; there are no files."""
-    return {f"{number:02d}": [] for number in range(1, GestureSimulation(**(simulation or {})).n_subjects + 1)}
+    n_subjects = read_option("simulation", simulation, GestureSimulation).n_subjects
+    return {f"{number:02d}": [] for number in range(1, n_subjects + 1)}
 
 
 SIMULATED_GESTURES = DataSet(

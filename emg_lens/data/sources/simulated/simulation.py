@@ -18,11 +18,11 @@ import scipy
 from jaxtyping import Float
 from pydantic import ConfigDict, Field, model_validator
 
-from emg_lens.data.files import select_subjects
-from emg_lens.data.recording import REST, DataError, Recording, Signal
+from emg_lens.data.files import read_option, select_subjects
+from emg_lens.data.recording import REST, Recording, Signal
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sources.simulated import physiology
-from emg_lens.validation import ArgumentError, SpecModel
+from emg_lens.validation import SpecModel
 
 NAME = "simulated"
 MODALITIES = ("emg", "acc")
@@ -145,14 +145,14 @@ def simulate(
         subjects: Simulate only these subjects, by name (`"03"`) or number (`3`); default all. A subject does not depend
             on the others.
     """
-    settings = _read(simulation)
+    settings = read_option("simulation", simulation, Simulation)
     names = select_subjects(dict.fromkeys(settings.subjects, ()), subjects)
     return (_record(settings, int(name)) for name in names)
 
 
 def find(simulation: Simulation | Mapping | None = None) -> dict[str, list[Path]]:
     """List the subjects, each with no file."""
-    return {subject: [] for subject in _read(simulation).subjects}
+    return {subject: [] for subject in read_option("simulation", simulation, Simulation).subjects}
 
 
 def expected_accuracy(modalities: Iterable[str], simulation: Simulation | Mapping | None = None) -> float:
@@ -168,7 +168,10 @@ def expected_accuracy(modalities: Iterable[str], simulation: Simulation | Mappin
     Returns:
         A fraction from 1 / `n_classes` to 1.
     """
-    simulation, known = _read(simulation), {modalities} if isinstance(modalities, str) else set(modalities)
+    simulation, known = (
+        read_option("simulation", simulation, Simulation),
+        {modalities} if isinstance(modalities, str) else set(modalities),
+    )
     unknown = sorted(known - set(MODALITIES))
     if unknown:
         raise ValueError(f"unknown modality {unknown[0]!r}; a simulation has {', '.join(MODALITIES)}")
@@ -184,7 +187,9 @@ def mutual_information_bits(modalities: Iterable[str], simulation: Simulation | 
     It is the log2 of the number of distinguishable groups of classes. The joint factor is synergy: both modalities
     together give log2(`joint_classes`) bits more than the sum of each.
     """
-    return math.log2(expected_accuracy(modalities, simulation) * _read(simulation).n_classes)
+    return math.log2(
+        expected_accuracy(modalities, simulation) * read_option("simulation", simulation, Simulation).n_classes
+    )
 
 
 def _trials(simulation: Simulation, rng: np.random.Generator) -> pd.DataFrame:
@@ -316,13 +321,6 @@ def _streams(simulation: Simulation, number: int) -> list[np.random.Generator]:
     """Random streams for order, EMG and accelerometer of a subject (from 1); 0 is common to all subjects."""
     source = np.random.SeedSequence(simulation.seed, spawn_key=(number,))
     return [np.random.default_rng(child) for child in source.spawn(3)]
-
-
-def _read(simulation: Simulation | Mapping | None) -> Simulation:
-    try:
-        return Simulation.from_content({} if simulation is None else simulation)
-    except ArgumentError as error:
-        raise DataError(f"simulation: {error}") from None
 
 
 SIMULATED = DataSet(

@@ -16,14 +16,13 @@ from jaxtyping import Float, Int
 from pydantic import ConfigDict, Field
 from scipy.ndimage import gaussian_filter1d
 
-from emg_lens.data.files import check_choice, select_subjects
-from emg_lens.data.recording import DataError
+from emg_lens.data.files import check_choice, read_option, select_subjects
 from emg_lens.data.registry import DataSet
 from emg_lens.data.sequences import SequenceSet, SignalSequence
 from emg_lens.data.sources.simulated import physiology
 from emg_lens.data.trials import TrialSet
 from emg_lens.data.utterances import BLANK, SPACE, frame_trials, text_trials
-from emg_lens.validation import ArgumentError, SpecModel
+from emg_lens.validation import SpecModel
 
 NAME = "simulated-speech"
 PHONES = tuple("pbtsmaiu")
@@ -115,7 +114,7 @@ def simulated_speech(
         >>> voiced.text == silent.text, silent.twin, silent.frames
         (True, '01-1-001', None)
     """
-    settings = _read_settings(simulation)
+    settings = read_option("simulation", simulation, SpeechSimulation)
     sequences, boundaries = [], {}
     for subject in select_subjects(dict.fromkeys(_subjects(settings), ()), subjects):
         patterns, spectra = _speaker(settings, int(subject))
@@ -232,16 +231,7 @@ def load(
 
 def find(*, simulation: Mapping[str, Any] | None = None) -> dict[str, list]:
     """Return the speakers; there are no files."""
-    return {subject: [] for subject in _subjects(_read_settings(simulation))}
-
-
-def _read_settings(simulation: Mapping[str, Any] | SpeechSimulation | None) -> SpeechSimulation:
-    if isinstance(simulation, SpeechSimulation):
-        return simulation
-    try:
-        return SpeechSimulation.from_content(simulation or {})
-    except ArgumentError as error:
-        raise DataError(f"simulation: {error}") from None
+    return {subject: [] for subject in _subjects(read_option("simulation", simulation, SpeechSimulation))}
 
 
 SIMULATED_SPEECH = DataSet(
