@@ -1,14 +1,11 @@
 """Check that outputs of a causal model do not depend on later input."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from emg_lens.analysis.model_checks.check_report import Finding, judged, not_applicable
 from emg_lens.analysis.model_checks.probed_model import ProbedModel
-from emg_lens.data.windowing import OutputSteps
 
 MOST_CUTS = 32
 """Times at which the input is changed; they are spread over the steps."""
@@ -55,14 +52,10 @@ def last_samples(probed: ProbedModel, n_steps: int, n_samples: int) -> Int[Tenso
     """
     if probed.steps is not None:
         return probed.steps.first + probed.steps.every * torch.arange(n_steps)
-    cfg: Any = probed.config
-    grid = getattr(cfg, "step_grid", None)
-    if grid is None and getattr(cfg, "patch_samples", None):
-        grid = (cfg.patch_samples - 1, cfg.patch_samples)
     patches = getattr(getattr(probed.model, "layout", None), "patch", ())
     patches = torch.tensor([patch for patch in patches if patch >= 0 or n_steps == len(patches)])
     patches = patches if (patches >= 0).any() else torch.arange(n_steps)
-    if grid is not None and len(patches) == n_steps:
-        first, every = OutputSteps(*grid).first, OutputSteps(*grid).every
+    if probed.step_grid is not None and len(patches) == n_steps:
+        first, every = probed.step_grid
         return torch.where(patches < 0, n_samples - 1, first + every * patches)  # CLS reads all
     return n_samples - 1 - (n_samples // n_steps) * torch.arange(n_steps).flip(0)

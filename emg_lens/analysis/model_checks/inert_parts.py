@@ -136,13 +136,8 @@ def _unmoved(probed: ProbedModel, axis: int, parts: list[int]) -> bool:
 
 def _samples_per_step(probed: ProbedModel, n_samples: int) -> int:
     """Return the distance of two output steps in samples; 1 without steps."""
-    cfg: Any = probed.config
-    if probed.steps is not None:
-        return probed.steps.every
-    if hasattr(cfg, "step_grid"):
-        return cfg.step_grid[1]
-    if getattr(cfg, "patch_samples", None):
-        return cfg.patch_samples
+    if probed.step_grid is not None:
+        return probed.step_grid[1]
     steps = n_samples if probed.steps_axis is None else probed.baseline.shape[probed.steps_axis]
     return max(n_samples // max(steps, 1), 1)
 

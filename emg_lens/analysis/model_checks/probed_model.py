@@ -165,6 +165,17 @@ class ProbedModel:
         return getattr(self.model, "cfg", None)
 
     @property
+    def step_grid(self) -> tuple[int, int] | None:
+        """Last sample that the first output step reads, and samples from one step to the next; None if not known.
+
+        It is that of the given `steps`, or what our models declare as steps or patches.
+        """
+        if self.steps is not None:
+            return self.steps.first, self.steps.every
+        grid, length = getattr(self.config, "step_grid", None), getattr(self.config, "patch_samples", None)
+        return (length - 1, length) if grid is None and length else grid
+
+    @property
     def hook_points(self) -> Mapping[str, Any]:
         """The hook points of a TransformerLens model, by name."""
         return getattr(self.model, "hook_dict", {})
