@@ -14,7 +14,7 @@ from torch import Tensor
 
 from emg_lens.hooks.algebra import EdgeError, EdgeSet
 from emg_lens.hooks.edges import none
-from emg_lens.hooks.fused_attention import FusedCall, as_bias, largest_forbidden, some
+from emg_lens.hooks.fused_attention import FusedCall, as_bias, has_edge, largest_forbidden
 from emg_lens.hooks.hook_points import DeadHookError, Place, StageLayer
 from emg_lens.hooks.vmap import is_wrapped, surely
 from emg_lens.layout import TokenLayout, where_modalities_meet
@@ -29,12 +29,12 @@ def cut_layers(edges: EdgeSet, layout: TokenLayout, n_layers: int, n_heads: int)
         given = " ".join(repr(edges).split())
         raise EdgeError(f"edges={given[:60]}; expected an edge set such as cross_modal()")
     mask = edges.mask(layout, n_layers, n_heads)
-    if not some(mask) and edges != none():
+    if not has_edge(mask) and edges != none():
         raise EdgeError(
             f"{edges} selects no edge of {len(layout)} tokens, {n_layers} layers and {n_heads} heads"
             f"{where_modalities_meet(layout)}; write none() to cut nothing"
         )
-    masks = by_place(mask, layout, some)
+    masks = by_place(mask, layout, has_edge)
     alike = {place: all(one.equal(own[0]) for one in own[1:]) for place, own in masks.items()}
     return {place: (own[:1] if alike[place] else own).clone() for place, own in masks.items()}
 

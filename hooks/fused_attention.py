@@ -121,7 +121,7 @@ def any_edge(mask: Bool[Tensor, "*batch dest src"]) -> Bool[Tensor, "*batch dest
     return mask.view(torch.uint8).amax(-1, keepdim=True).bool()
 
 
-def some(mask: Bool[Tensor, "*shape"]) -> bool:
+def has_edge(mask: Bool[Tensor, "*shape"]) -> bool:
     """Return whether a mask has a True; as `any_edge`."""
     return bool(mask.view(torch.uint8).amax())
 

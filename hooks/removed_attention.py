@@ -97,8 +97,8 @@ class RemovedAttention:
         """Measure some trials and return their number, inside `torch.vmap` that of all mapped trials."""
         cut = self.deletion.on(scores)
         possible = allowed(scores)[..., : cut.shape[-1] - self.deletion.n_sinks]
-        permanent_mask = cut[..., : possible.shape[-1]]
-        emptied = (possible & permanent_mask).any(-1) & ~(possible & ~permanent_mask).any(-1)
+        cut_edges = cut[..., : possible.shape[-1]]  # without sinks
+        emptied = (possible & cut_edges).any(-1) & ~(possible & ~cut_edges).any(-1)
         self._emptied = _either(self._emptied, of_all_mapped(emptied.any(0)).any(0))
         # Not torch's softmax: an outer cut may be editing calls of that function.
         wide = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -106,7 +106,7 @@ class RemovedAttention:
         if self.plain_softmax:
             mass, alive = (pattern * cut).sum() / pattern[0, :, :, 0].numel(), ((pattern > 0) & cut).any(0)
         else:
-            mass, alive = pattern.sum() * torch.nan, (possible & permanent_mask).any(0)
+            mass, alive = pattern.sum() * torch.nan, (possible & cut_edges).any(0)
         masses = of_all_mapped(mass)
         n = len(scores) * len(masses)
         self.measured += n

@@ -12,12 +12,10 @@ from torch import Tensor
 from emg_lens.data.batch import Batch
 from emg_lens.data.trials import TrialSet
 from emg_lens.data.utterances import FRAME_COLUMNS
-from emg_lens.scoring.frame_metrics import PHONEME_WEIGHT, aligned_steps, with_frozen_alignment
+from emg_lens.scoring.frame_metrics import N_COLUMNS, PHONEME_WEIGHT, aligned_steps, with_frozen_alignment
 from emg_lens.training.ctc_objective import check_steps
 from emg_lens.training.objectives import FitError, Objective, check_fit_trials, targets_of
 from emg_lens.training.recipe import TrainingRecipe
-
-N_COLUMNS = len(FRAME_COLUMNS)
 
 
 class SpeechFrames(Objective):

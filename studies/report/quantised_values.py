@@ -60,13 +60,13 @@ def words_of_change(cell: Cell, changes: Float[np.ndarray, " subject"]) -> str:
     return mean_with_interval(changes, decimals, cell.statistics.confidence, unit, name=True)
 
 
-def variant_scores(cell: Cell, column: str | None = None) -> pd.DataFrame:
+def variant_scores(cell: Cell) -> pd.DataFrame:
     """One row per subject (mean over its fits), one column per variant and condition, in their order."""
     table = part_of(cell, SCORE)
     if not len(table):
         return pd.DataFrame()
     keys = ["variant", "condition"]
-    values = table.groupby(["subject", *keys], sort=False)[column or scored_metric(cell)].mean().unstack(keys)
+    values = table.groupby(["subject", *keys], sort=False)[scored_metric(cell)].mean().unstack(keys)
     return values[list(dict.fromkeys(zip(table["variant"], table["condition"], strict=True)))]
 
 

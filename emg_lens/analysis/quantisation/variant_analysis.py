@@ -17,7 +17,8 @@ from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.sweeps.settings import reproducible_executor
 
-FLOAT = "float"
+FLOAT, INTEGER, UNSCALED = "float", "integer softmax", "integer softmax, unscaled"
+"""Names of three variants, which tables and sentences of a report mention."""
 ON_CHIP = {"bits": 8, "activations": 8}
 VARIANTS: dict[str, dict[str, Any]] = {
     FLOAT: {},
@@ -25,8 +26,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "4 bit": {"bits": 4},
     "4 bit per channel": {"bits": 4, "per": "channel"},
     "8 bit, activations too": ON_CHIP,
-    "integer softmax": {**ON_CHIP, "softmax": "integer"},
-    "integer softmax, unscaled": {**ON_CHIP, "softmax": IntegerSoftmax(sharpness=1)},
+    INTEGER: {**ON_CHIP, "softmax": "integer"},
+    UNSCALED: {**ON_CHIP, "softmax": IntegerSoftmax(sharpness=1)},
 }
 """Name of a variant and the arguments of `quantised`. The last one approximates softmax(s), not softmax(16 s)."""
 SCORE, EDGES = "score", "edges"

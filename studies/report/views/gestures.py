@@ -76,13 +76,13 @@ def _compared(findings: Findings) -> dict[str, EventComparison]:
     facts = findings.facts.set_index("fit")
     compared = {}
     for cell in findings.cells:
-        fits, recordings, probabilities = dict.fromkeys(cell.scores["fit"]), {}, {}
+        fits, recordings, probabilities = [*dict.fromkeys(cell.scores["fit"])], {}, {}
+        names = list(facts.loc[fits[0], "outputs"])
         shown = pd.concat([single_conditions(cell.tests), removal_conditions(cell.tests)])["condition"].tolist()
         for condition in [BASELINE, *shown[:MOST_CONDITIONS]]:
             of_condition = cast(StreamOutputs, findings).outputs(condition)
             for fit in fits:
                 trials, outputs, targets = of_condition[fit]
-                names = list(facts.loc[fit, "outputs"])
                 for subject, rows in trials.groupby("subject", sort=False):
                     unit = f"{fit} {subject}"
                     of_streams = [part.index.to_numpy() for _, part in rows.groupby("repetition_id", sort=False)]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from emg_lens.analysis.quantisation.variant_analysis import EDGES, FLOAT
+from emg_lens.analysis.quantisation.variant_analysis import EDGES, FLOAT, INTEGER, UNSCALED
 from emg_lens.studies.report.figures import GREY, WIDTH, category_colour, new_figure, place_legend
 from emg_lens.studies.report.fit_values import mean_heading, mean_with_interval
 from emg_lens.studies.report.quantised_values import (
@@ -32,8 +32,6 @@ from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.statistics.intervals import FEWEST, mean_interval
 from emg_lens.sweeps.conditions import BASELINE
 
-INTEGER = "integer softmax"
-UNSCALED = "integer softmax, unscaled"
 SECTION = "docs/deployment.md"
 MEANINGS = (
     "8 bit, 4 bit: weights only, with one scale per matrix, or per output of a matrix (per channel). Activations too: 8"
