@@ -1,4 +1,4 @@
-"""Registries: models, data sets, objectives, metrics, interventions and views that a user selects by name.
+"""Registries: models, data sets, objectives, metrics, views and other objects that a user selects by name.
 
 Each is registered in one line where it is defined. Another package registers its own through an entry point, which is
 loaded when its name is used.

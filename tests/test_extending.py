@@ -77,7 +77,7 @@ def test_the_page_has_a_file_for_every_entry_point_and_no_other():
     points = tomllib.loads(BLOCKS["pyproject.toml"])["project"]["entry-points"]
     files = {place.split(":")[0].replace(".", "/") + ".py" for group in points.values() for place in group.values()}
     assert files == {name for name in BLOCKS if name.endswith(".py")}
-    assert len(files) == 9 and len(points) == 8
+    assert len(files) == 11 and len(points) == 10
 
 
 @pytest.mark.parametrize("name", [name for name in BLOCKS if name.endswith(".py")])
@@ -139,6 +139,40 @@ found["variants"] = len(benchmark_attribution(["gradient-size"], ["single"], [0]
     assert found["listed"] and found["variants"] == 1
     assert found["score_is"] == "size of the gradient of the margin"
     assert found["least"] >= 0
+
+
+def test_the_check_of_models_runs_with_those_of_the_package(lab):
+    found = python(
+        lab,
+        """
+import torch
+from emg_lens.analysis import check_model
+small, x = torch.nn.Linear(8, 2), torch.randn(4, 8)
+large = torch.nn.Sequential(small, torch.nn.Hardtanh(-1000, 1000))
+found["all"] = "moderate-outputs" in check_model(small, x).findings
+with torch.no_grad():
+    small.weight.mul_(1e4)
+found["failed"] = check_model(large, x, checks=["moderate-outputs", "batch size"]).failed
+""",
+    )
+    assert found == {"all": True, "failed": ["moderate-outputs"]}
+
+
+def test_the_vocoder_keeps_the_loudness_of_a_frame(lab):
+    found = python(
+        lab,
+        """
+import torch
+from emg_lens.data import MelSettings
+from emg_lens.decoding import VOCODERS
+mel = torch.cat([torch.full((100, 80), -3.0), torch.full((100, 80), -1.0)])
+audio = VOCODERS["loudness"](seed=1).audio(mel, MelSettings())
+found["length"] = len(audio)
+found["ratio"] = float(audio[len(audio) // 2 :].std() / audio[: len(audio) // 2].std())
+""",
+    )
+    assert found["length"] == 200 * 256
+    assert found["ratio"] == pytest.approx(np.exp(2), rel=0.05)
 
 
 def test_the_model_is_built_fitted_with_the_objective_hooked_saved_and_loaded(lab, tmp_path):
