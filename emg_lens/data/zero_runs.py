@@ -32,7 +32,8 @@ def _note(name: str, signal: Signal) -> str:
     if not long:
         return ""
     total, longest = sum(map(len, long)) / signal.fs, max(long, key=len)
+    first_s, end_s = longest[0] / signal.fs, (longest[-1] + 1) / signal.fs
     return (
         f"{name}: all channels are exactly 0 in {len(long)} stretch{'es' * (len(long) > 1)}, {total:.2g} s in total,"
-        f" the longest from {longest[0] / signal.fs:.1f} s to {(longest[-1] + 1) / signal.fs:.1f} s: data may be lost there"
+        f" the longest from {first_s:.1f} s to {end_s:.1f} s: data may be lost there"
     )
