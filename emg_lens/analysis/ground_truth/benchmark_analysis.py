@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from emg_lens.sweeps.conditions import Condition
 
 FITTED, RANDOM = "fitted", "random order"
 """Name of the fitted model in the column `variant`, and of the method that knows nothing."""
+RANDOM_ORDERS = 10
+"""Number of random orders of the groups for each model. The table has the mean over them."""
 KEPT = 0.9
 """Fraction of the metric's range that the edges needed keep."""
 GROWTH = 1.1
@@ -32,7 +35,7 @@ MOST_COMPILED_TRIALS = 16
 
 
 class AttributionBenchmark(FitAnalysis):
-    """All registered attribution methods except `shapley`, and a random order, on two kinds of models.
+    """All registered attribution methods except `shapley`, and random orders, on two kinds of models.
 
     Columns: `variant`, `method`, `average_precision`, `edges_needed`, `candidates`, `forward_passes`,
     `backward_passes`.
@@ -41,21 +44,26 @@ class AttributionBenchmark(FitAnalysis):
       (`benchmark_attribution`). Each fit uses another seed, which is a checksum of its weights.
     * `variant` = `fitted`: the method ranks the edges between channels of the fitted model on training trials.
       `edges_needed` is the number of top-ranked edges that keep 90 % of the metric's range on test trials.
+
+    The rows of the method `random order` are means over 10 random orders. Each fit uses other ones.
     """
 
     def run(self, model: Any, batch: Batch, conditions: Sequence[Condition]) -> pd.DataFrame:  # noqa: ARG002
         """Return the table."""
-        methods = named_methods(None) | {RANDOM: random_order}
         seed = zlib.crc32(next(model.parameters()).detach().cpu().numpy().tobytes())
+        random = {f"{RANDOM} {i}": partial(random_order, seed=(seed, i)) for i in range(RANDOM_ORDERS)}
+        methods = named_methods(None) | random
         n_trials = 4 * max(1, min(MOST_COMPILED_TRIALS, len(batch)) // 4)
         known = benchmark_attribution(methods, seeds=[seed], n_trials=n_trials, curves=False)
         table = pd.concat([known, _on_the_fitted_model(model, batch, methods)], ignore_index=True)
-        return table.reindex(columns=COLUMNS)
+        table["method"] = table["method"].replace(dict.fromkeys(random, RANDOM))
+        means = table.reindex(columns=COLUMNS).groupby(COLUMNS[:2], sort=False).mean()
+        return means.reset_index()
 
 
-def random_order(question: Question) -> Tensor:
+def random_order(question: Question, seed: int | tuple[int, ...]) -> Tensor:
     """Give the groups random scores: the method that knows nothing."""
-    values = np.random.default_rng(0).random(len(question.groups))
+    values = np.random.default_rng(seed).random(len(question.groups))
     return from_numpy(np.broadcast_to(values, (len(question.x), len(values))).copy())
 
 

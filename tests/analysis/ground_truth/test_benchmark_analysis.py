@@ -1,5 +1,7 @@
 """The study's analysis of attribution methods, on an encoder whose circuit is known."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -59,8 +61,36 @@ def test_a_model_whose_metric_does_not_fall_has_no_rows(task, two_methods):
     assert FITTED not in set(table["variant"])
 
 
+def test_the_random_row_is_the_mean_of_ten_orders_that_differ_between_models(two_methods, monkeypatch):
+    used = {}
+
+    def recorded(question, seed):
+        used.setdefault(seed, question.model)
+        return random_order(question, seed)
+
+    monkeypatch.setattr(benchmark_analysis, "random_order", recorded)
+    for seed in (3, 4):
+        task, seen = compiled_encoder("xor", seed), len(used)
+        trials = batch(task, task.y)
+        table = ATTRIBUTION_BENCHMARK.run(task.model, trials, [])
+        assert list(table["method"]).count(RANDOM) == 9  # eight known circuits and the fitted model
+        row = table[(table["variant"] == FITTED) & (table["method"] == RANDOM)].iloc[0]
+        seeds = list(used)[seen:]
+        assert len(seeds) == 10, "the seeds of the second model are other ones"
+        needed = []
+        for one in seeds:
+            result = attribute(
+                task.model, trials.x, trials.targets, by="channel", method=partial(random_order, seed=one)
+            )
+            order = np.argsort(-result.table["score"].to_numpy())
+            sizes = [n for n in range(1, len(order) + 1) if n in {int(np.ceil(1.1**k)) for k in range(99)}]
+            kept = result.question.fraction_kept([np.isin(np.arange(len(order)), order[:n]) for n in sizes])
+            needed.append(next((n for n, enough in zip(sizes, kept >= 0.9, strict=True) if enough), len(order)))
+        assert row["edges_needed"] == pytest.approx(np.mean(needed))
+
+
 def test_a_random_order_is_the_same_for_every_trial(task):
     question = attribute(task.model, task.x[:4], task.y[:4], method="attention", by="head").question
-    scores = random_order(question)
+    scores = random_order(question, 0)
     assert scores.shape == (4, len(question.groups))
     assert (scores == scores[0]).all() and len(set(scores[0].tolist())) == len(question.groups)
