@@ -86,16 +86,17 @@ def event_locked_scores(
     x: Float[Tensor, "window channel time"],
     targets: Float[Tensor, "window step column"],
     edges: Mapping[str, EventEdges],
+    recording: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Cut edges relative to every event in all layers and heads, and score the detection of each gesture.
-
-    Each window is scored as a recording of its own, with and without the cuts.
 
     Args:
         model: An encoder of this package with one token per time step and an output at every step.
         x: Windows, prepared as for the model.
         targets: Event targets of the windows (`SequenceSet.windows`).
         edges: The edges of each condition, by name.
+        recording: Number of the recording of each window `[window]` (`TrialSet.repetition_id`), to join its windows.
+            None = each window is a recording of its own; then a release whose press is in another window is lost.
 
     Returns:
         One row a condition (`baseline` first) and gesture: `condition`, `gesture`, `labels`, `detected` (under any
@@ -113,6 +114,11 @@ def event_locked_scores(
             f" {targets.shape[2] - 1} gestures; expected one token and one output per step"
         )
     known = targets.numpy().astype(np.float64)
+    of = np.arange(len(x)) if recording is None else recording
+    if of.shape != (len(x),):
+        raise AnalysisError(
+            f"recording has the shape {list(of.shape)}; expected one number for each of {len(x)} windows"
+        )
     events, times = [labels_of(one[None], names) for one in known], _all_times(known[..., -1])
     rows = []
     for condition, chosen in {BASELINE: None, **edges}.items():
@@ -124,7 +130,7 @@ def event_locked_scores(
             if events and any(events) and not masks.any():
                 raise AnalysisError(f"condition {condition!r} cuts no edge that the model has, in any window")
         outputs = _outputs(model, x, torch.from_numpy(masks), hooks)
-        streams = [stream_events(out[None], one[None], names) for out, one in zip(outputs, known, strict=True)]
+        streams = [stream_events(outputs[of == one], known[of == one], names) for one in np.unique(of)]
         table = by_gesture(event_table({"all": streams}, gestures=names))
         table = table.loc[list(names), ["labels", "detected", "right", "missed", "false"]].reset_index()
         table.insert(0, "condition", condition)
@@ -193,7 +199,9 @@ class EventLockedAnalysis(FitAnalysis):
         families = {f"past {-s:g}": ("past", -s, EventEdges(DEST_S, (-np.inf, -s))) for s in PAST_S} | {
             f"late {s:g}": ("late", s, EventEdges((s, PULSE_S[1]), (s, np.inf))) for s in LATE_S
         }
-        table = event_locked_scores(model, batch.x, batch.targets, {name: one[2] for name, one in families.items()})
+        recording = None if batch.repetition_id is None else batch.repetition_id.numpy()
+        edges = {name: one[2] for name, one in families.items()}
+        table = event_locked_scores(model, batch.x, batch.targets, edges, recording)
         about = {BASELINE: (BASELINE, np.nan)} | {name: one[:2] for name, one in families.items()}
         table["family"] = [about[name][0] for name in table["condition"]]
         table["relative_s"] = [about[name][1] for name in table["condition"]]

@@ -1,11 +1,11 @@
-"""Thresholds at which conditions raise equally many false alarms (docs/events-and-text.md §2.3).
+"""Thresholds at which conditions raise no more false alarms than the baseline (docs/events-and-text.md §2.3).
 
 A cut that lowers all logits lowers the number of events, right and false ones. At a fixed threshold this looks like a
 loss of information. At equal false alarms it does not.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -25,6 +25,8 @@ PerHour = Annotated[float, Field(ge=0)]
 MOST_CANDIDATES, SCAN_RATIO = 1000, 1.1
 """Up to this number of candidates, all are tried. Otherwise the ratio of the numbers of peaks above two thresholds
 that are tried one after the other."""
+REFINEMENTS, BETWEEN = 2, 12
+"""How often the surroundings of the best threshold are searched again, and with how many candidates."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +34,16 @@ class MatchedThreshold:
     """A threshold that was chosen for a rate of false alarms.
 
     Attributes:
-        threshold: The threshold; NaN if there is none.
+        threshold: The threshold.
         false_per_hour: False alarms per hour at this threshold.
-        target_per_hour: The rate that was asked for.
-        reason: Why there is no threshold; empty if there is one.
+        right: Number of labels that are detected under their name at this threshold.
+        target_per_hour: The largest rate that was allowed.
     """
 
     threshold: float
     false_per_hour: float
+    right: int
     target_per_hour: float
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class EventComparison:
 
     Attributes:
         fixed: Scores with the same threshold for all conditions.
-        matched: Scores with a threshold for each condition, at equal false alarms; NaN where there is none.
+        matched: Scores with a threshold for each condition, at no more false alarms than the baseline.
         thresholds: One row a condition: the fields of `MatchedThreshold`.
     """
 
@@ -69,13 +71,15 @@ def matched_threshold(
     collar_s: tuple[Seconds, Seconds] = COLLAR_S,
     lone_releases: bool = True,
 ) -> MatchedThreshold:
-    """Find the threshold at which a model raises at most a given number of false alarms per hour.
+    """Find the threshold with the most right detections, among those with at most a given rate of false alarms.
 
-    The number of false alarms can change only at the probabilities that occur, so only these are candidates. The
-    search goes down from the highest one until the rate is too high. The result is the candidate just above: it has at
-    most the given rate, and the next lower candidate has more. Far below, where events merge because the probability
-    never falls under the threshold, the rate can fall again; this part is not used. More than 1,000 candidates are
-    first tried at growing distances, and then by bisection.
+    Right and false detections can change only at the probabilities that occur, so only these are candidates. All of
+    them are tried if there are at most 1,000. Otherwise about a hundred peaks are tried first, close together at the
+    top, and then candidates around the best of them. With equal numbers of right detections, fewer false alarms win,
+    then the higher threshold.
+
+    The rate alone does not define a threshold: it is not monotone. Near the top, the probability of a true event may
+    cross the threshold twice, and the second event is a false alarm. Far below, events merge.
 
     Args:
         recordings: Labels, time of each step in s, and duration in s of each recording.
@@ -87,8 +91,7 @@ def matched_threshold(
         lone_releases: As in `decode_events`.
 
     Returns:
-        The threshold. It is NaN, with the reason, if the model raises fewer false alarms at every threshold. It is
-        above all probabilities, so that nothing is detected, if the highest one is a false alarm too many.
+        The threshold. It is above all probabilities, so that nothing is detected, if no other one is better.
 
     Raises:
         ArgumentError: Values are no probabilities, or do not belong to the recordings.
@@ -99,7 +102,7 @@ def matched_threshold(
         >>> probabilities = np.array([[0.0], [0.5], [0.0], [0.2], [0.0], [0.1]])
         >>> recording = ([("tap", 1.0)], np.arange(6.0), 3600.0)
         >>> matched_threshold([recording], [probabilities], ["tap"], false_per_hour=1.0).threshold
-        0.2
+        0.5
     """
     return _search(_Searched.of(recordings, probabilities, names, debounce_s, collar_s, lone_releases), false_per_hour)
 
@@ -131,9 +134,7 @@ def score_event_conditions(
         lone_releases: As in `decode_events`.
 
     Returns:
-        The counts of each condition and user, with the scores of `event_scores`, and the thresholds. A condition
-        without a matched threshold has NaN in `matched`; its row of `thresholds` says why, and `fixed` shows its
-        misses.
+        The counts of each condition and user, with the scores of `event_scores`, and the thresholds.
 
     Raises:
         ArgumentError: Values are no probabilities, or do not belong to the recordings.
@@ -147,9 +148,9 @@ def score_event_conditions(
         >>> outputs = {"baseline": {"u1": [intact]}, "half": {"u1": [intact / 2]}}
         >>> scored = score_event_conditions(recordings, outputs, ["tap"])
         >>> [part.to_frame()["false_per_hour"].to_dict() for part in (scored.fixed, scored.matched)]
-        [{'baseline': 900.0, 'half': 0.0}, {'baseline': 900.0, 'half': 900.0}]
+        [{'baseline': 900.0, 'half': 0.0}, {'baseline': 0.0, 'half': 0.0}]
         >>> scored.thresholds["threshold"].to_dict()
-        {'baseline': 0.4, 'half': 0.2}
+        {'baseline': 0.9, 'half': 0.45}
     """
     check_baseline(baseline, probabilities)
     check_threshold(threshold)
@@ -162,14 +163,14 @@ def score_event_conditions(
         arrays = [one for user in recordings for one in outputs[user]]
         searched = _Searched.of(flat, arrays, names, debounce_s, collar_s, lone_releases)
         if rate is None:
-            rate = searched.false_alarms(threshold) / searched.hours
+            rate = searched.right_and_false(threshold)[1] / searched.hours
         found[condition] = _search(searched, rate)
         fixed[condition] = searched.streams(recordings, threshold)
         matched[condition] = searched.streams(recordings, found[condition].threshold)
     found = {condition: found[condition] for condition in probabilities}
     return EventComparison(
-        _scored(fixed, dict.fromkeys(found, threshold), baseline, collar_s),
-        _scored(matched, {condition: one.threshold for condition, one in found.items()}, baseline, collar_s),
+        _scored(fixed, baseline, found, collar_s),
+        _scored(matched, baseline, found, collar_s),
         pd.DataFrame([vars(one) for one in found.values()], index=pd.Index(found, name="condition")),
     )
 
@@ -209,16 +210,23 @@ class _Searched:
         of_names, debounce_us = np.array([numbers[name] for name in names]), round(debounce_s * 1e6)
         return cls(rises, labels, of_names, hours, debounce_us, collar_s, lone_releases)
 
-    def false_alarms(self, threshold: float, at_least: int = 0) -> int:
-        """Count events without a label. If there are fewer than `at_least` events, return the number of events."""
+    def right_and_false(self, threshold: float, most_false: int | None = None) -> tuple[int, int]:
+        """Count labels that are detected under their name, and events without a label.
+
+        With more than `most_false` false alarms for sure, the events are not matched: (0, the fewest possible number).
+        """
         kept = [one.kept(threshold, self.debounce_us, self.lone_releases) for one in self.rises]
-        n = sum(map(len, kept))
-        if n < at_least:
-            return n
+        fewest = sum(max(0, len(chosen) - len(labels.name)) for chosen, labels in zip(kept, self.labels, strict=True))
+        if most_false is not None and fewest > most_false:
+            return 0, fewest
+        n_right, n_false = 0, 0
         for rises, labels, chosen in zip(self.rises, self.labels, kept, strict=True):
-            pairs = align(labels, rises.events(chosen, self.numbers), self.collar_s, events_first=True)
-            n -= sum(None not in pair for pair in pairs)
-        return n
+            events = rises.events(chosen, self.numbers)
+            names = [dict(zip(some.place.tolist(), some.name.tolist(), strict=True)) for some in (labels, events)]
+            for label, event in align(labels, events, self.collar_s, events_first=True):
+                n_false += label is None
+                n_right += label is not None and event is not None and names[0][label] == names[1][event]
+        return n_right, n_false
 
     def streams(self, recordings: Mapping[str, Sequence[LabelledTimes]], threshold: float) -> dict[str, list[Stream]]:
         """Return labels, events at a threshold, and duration of each recording of each user."""
@@ -234,33 +242,29 @@ def _search(searched: _Searched, per_hour: float) -> MatchedThreshold:
     values = np.concatenate([part for one in searched.rises for part in (one.low, one.high)])
     candidates = np.unique(values[values > 0])
     above_all = float(np.nextafter(candidates.max(initial=0.0), 2))
-    good, reached, most, bad = above_all, math.nan if target else above_all, 0, None
-    for level in _levels(searched, candidates):
-        false = searched.false_alarms(level, at_least=target)
-        if false > target:
-            bad = level
-            break
-        good, most = level, max(most, false)
-        reached = level if false == target else reached
-    if bad is not None:
-        between = [bad, *candidates[(bad < candidates) & (candidates < good)].tolist(), good]
-        low, high = 0, len(between) - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            too_many = searched.false_alarms(between[middle], at_least=target) > target
-            low, high = (middle, high) if too_many else (low, middle)
-        reached = between[high]
-    if math.isnan(reached):
-        largest = most / searched.hours
-        reason = f"no threshold has {per_hour:.6g} false alarms per hour; the largest rate is {largest:.6g}"
-        return MatchedThreshold(math.nan, math.nan, per_hour, reason)
-    return MatchedThreshold(reached, searched.false_alarms(reached) / searched.hours, per_hour)
+    tried: dict[float, tuple[int, int]] = {}
+
+    def best_of(levels: Iterable[float]) -> float:
+        """Try thresholds; of all tried ones, return the best."""
+        tried.update({level: searched.right_and_false(level, target) for level in levels if level not in tried})
+        allowed = [level for level, (_, false) in tried.items() if false <= target]
+        return max(allowed, key=lambda level: (tried[level][0], -tried[level][1], level))
+
+    best = best_of([above_all, *_levels(searched, candidates)])
+    for _ in range(REFINEMENTS if len(candidates) > MOST_CANDIDATES else 0):
+        near = np.sort(list(tried))
+        place = int(np.searchsorted(near, best))
+        low, high = near[max(place - 1, 0)], near[min(place + 1, len(near) - 1)]
+        between = candidates[(low < candidates) & (candidates < high)]
+        best = best_of(between[np.unique(np.linspace(0, len(between) - 1, BETWEEN).round().astype(int))].tolist())
+    right, false = tried[best]
+    return MatchedThreshold(best, false / searched.hours, right, per_hour)
 
 
 def _levels(searched: _Searched, candidates: np.ndarray) -> list[float]:
-    """Return the thresholds to try, from the highest: all candidates, or peaks at growing distances."""
+    """Return the thresholds to try: all candidates, or peaks at growing distances from the highest."""
     if len(candidates) <= MOST_CANDIDATES:
-        return candidates[::-1].tolist()
+        return candidates.tolist()
     peaks = np.sort(np.concatenate([one.high[one.peak & (one.high > 0)] for one in searched.rises]))[::-1]
     steps = 1 + math.ceil(math.log(len(peaks)) / math.log(SCAN_RATIO))
     at = np.rint(np.geomspace(1, len(peaks), steps)).astype(int) - 1
@@ -269,15 +273,12 @@ def _levels(searched: _Searched, candidates: np.ndarray) -> list[float]:
 
 def _scored(
     streams: Mapping[str, Mapping[str, Sequence[Stream]]],
-    thresholds: Mapping[str, float],
     baseline: str,
+    order: Iterable[str],
     collar_s: tuple[float, float],
 ) -> ConditionScores:
-    """Count the events of each condition at its threshold; NaN where it has none."""
-    conditions, users = tuple(thresholds), tuple(streams[baseline])
+    """Count the events of each condition."""
+    conditions, users = tuple(order), tuple(streams[baseline])
     parts = [streams[condition][user] for condition in conditions for user in users]
     table = event_table(dict(zip(unit_names(conditions, users), parts, strict=True)), collar_s)
-    undefined = np.repeat([math.isnan(threshold) for threshold in thresholds.values()], len(users))
-    for values in table.counts.values():
-        values[undefined] = np.nan
     return ConditionScores(table, conditions, users, baseline)

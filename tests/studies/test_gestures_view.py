@@ -13,4 +13,4 @@ def test_a_cut_that_halves_the_probabilities_is_no_worse_at_its_threshold():
     table = layout_events(score_event_conditions(recordings, outputs, ["tap"])).set_index("Condition")
     assert table["Right"].tolist() == ["1.000", "0.000"]
     assert table["Right, matched"].tolist() == ["1.000", "1.000"]
-    assert table["Threshold"].tolist() == ["0.400", "0.200"]
+    assert table["Threshold"].tolist() == ["0.600", "0.300"]
