@@ -26,6 +26,7 @@ __all__ = [
     "chances",
     "character_errors",
     "cler",
+    "comparable_text",
     "confused_pairs",
     "dtw_path",
     "edit_distances",
@@ -38,7 +39,6 @@ __all__ = [
     "phoneme_confusions",
     "phoneme_table",
     "score_phoneme_conditions",
-    "comparable_text",
     "with_frozen_alignment",
     "word_errors",
 ]
