@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from emg_lens.commands import terminal
-from emg_lens.commands.options import SettingsOption, settings_by_name
+from emg_lens.commands.model_argument import named_model
+from emg_lens.commands.options import SettingsOption
 
 
 def cost(
@@ -28,14 +29,11 @@ def cost(
     Example: emg-lens cost tinymyo --channels 8 --channels 16 --samples 1000
     """
     from emg_lens.analysis.cost import cost_cells, model_costs
-    from emg_lens.models.registry import architecture
 
-    given = settings_by_name(settings)
-    models = {}
-    for name, n_channels, n_samples in itertools.product(names, channels, samples):
-        entry, classes = architecture(name), [str(k) for k in range(outputs)]
-        config = entry.configure(given, modalities={"emg": n_channels}, n_samples=n_samples, class_names=classes)
-        models[f"{name}, {n_channels} x {n_samples}"] = entry.model(config)
+    models = {
+        f"{name}, {n_channels} x {n_samples}": named_model(name, n_channels, n_samples, outputs, settings)
+        for name, n_channels, n_samples in itertools.product(names, channels, samples)
+    }
     with terminal.err.status("running the models"):
         table = cost_cells(model_costs(models))
     terminal.print_table(table)

@@ -30,23 +30,26 @@ def named_or_saved(
     model: str, channels: int | None, samples: int | None, outputs: int | None, settings: Sequence[str]
 ) -> Any:
     """Build the model of a name with random weights, or load the one in a folder; in evaluation mode."""
-    from emg_lens.models.registry import architecture, architecture_names
+    from emg_lens.models.registry import architecture_names
     from emg_lens.models.saved_models import saved_model
     from emg_lens.validation import ArgumentError
 
     is_path = os.sep in model or model.startswith("~") or model == "."
     if model in architecture_names() or not (is_path or Path(model).exists()):
-        entry, n_outputs = architecture(model), OUTPUTS if outputs is None else outputs
-        config = entry.configure(
-            settings_by_name(settings),
-            modalities={"emg": channels or CHANNELS},
-            n_samples=samples or SAMPLES,
-            class_names=[str(k) for k in range(n_outputs)],
-        )
-        return entry.model(config).eval()
+        n_outputs = OUTPUTS if outputs is None else outputs
+        return named_model(model, channels or CHANNELS, samples or SAMPLES, n_outputs, settings)
     if settings or not (channels is samples is outputs is None):
         raise ArgumentError(
             f"{model} is a saved model, whose sizes and settings are fixed; leave out --channels, --samples, --outputs"
             " and --set"
         )
     return saved_model(model)
+
+
+def named_model(name: str, n_channels: int, n_samples: int, n_outputs: int, settings: Sequence[str]) -> Any:
+    """Build the model of a name for EMG, with random weights, in evaluation mode; `settings` are those of `--set`."""
+    from emg_lens.models.registry import architecture
+
+    entry, classes = architecture(name), [str(k) for k in range(n_outputs)]
+    given, sizes = settings_by_name(settings), {"modalities": {"emg": n_channels}, "n_samples": n_samples}
+    return entry.model(entry.configure(given, **sizes, class_names=classes)).eval()
