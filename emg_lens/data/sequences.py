@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from emg_lens.data import sequence_storage
 from emg_lens.data.arrays import as_rate, channel_table, check_channels, check_names, checked_choice
-from emg_lens.data.pulses import check_events, event_targets
+from emg_lens.data.pulses import check_events, event_targets, labels_of
 from emg_lens.data.recording import DataError, as_array
 from emg_lens.data.trials import TrialSet
 from emg_lens.data.windowing import OutputSteps, Windowing
@@ -23,6 +23,10 @@ from emg_lens.validation import check_fields, checked, short
 
 UNITS = {"subject": "subject", "session": "session", "sequence": "name"}
 """Units that a set can be split by, and the field that names them."""
+LONGEST_S = 16_384
+"""Longest sequence for event targets (s): float32 resolves times below it to 1 ms."""
+MOST_LOST = 0.1
+"""Largest fraction of the events that may have no target."""
 TIME = "time (s)"
 """Name of the last column of event targets."""
 
@@ -304,20 +308,37 @@ class SequenceSet:
         for one in self.sequences:
             if one.events is None:
                 raise DataError(f"sequence {one.name} is not labelled with events; leave it out")
+            if one.x.shape[1] / self.fs > LONGEST_S:
+                raise DataError(
+                    f"sequence {one.name} is {one.x.shape[1] / self.fs:.0f} s long; divide it into sequences of at most"
+                    f" {LONGEST_S} s, because times of targets are stored as float32"
+                )
         cut: dict[str, list[Any]] = {name: [] for name in ("x", "targets", "start_s")}
         numbers: dict[str, list[Any]] = {name: [] for name in ("subject", "repetition", "repetition_id")}
-        padded = 0
+        padded, n_events, n_found = 0, 0, 0
         for i, (one, session) in enumerate(zip(self.sequences, self.session_numbers, strict=True)):
             windows = windowing.cut(one.x, self.fs)
             padded += windowing.n_samples(self.fs) > one.x.shape[1]
             times = windowing.step_times(one.x.shape[1], self.fs, steps)
             cut["x"].append(windows)
             cut["targets"].append(event_targets(one.events or (), times, self.event_names))
+            n_events += len(one.events or ())
+            n_found += len(labels_of(cut["targets"][-1], self.event_names))
             cut["start_s"].append(windowing.starts(one.x.shape[1], self.fs) / self.fs)
             for name, value in (("subject", one.subject), ("repetition", session), ("repetition_id", i)):
                 numbers[name].append(np.full(len(windows), value))
         rows = {name: np.concatenate(parts) for name, parts in (cut | numbers).items()}
+        lost = n_events - n_found
+        if lost > MOST_LOST * n_events:
+            raise DataError(
+                f"{lost} of {n_events} events have no output step in the 40 ms of their target; give windows that"
+                " overlap (hop_s below length_s), output steps at most 40 ms apart, and events inside the recording"
+            )
         notes = (f"{padded} sequences are shorter than a window and end in zeros",) * bool(padded)
+        notes += (
+            f"{lost} of {n_events} events have no output step in the 40 ms of their target, and are lost: they are near"
+            " an end of the recording, or between windows that touch",
+        ) * bool(lost)
         return TrialSet(
             **rows,
             y=np.zeros(len(rows["x"]), np.int64),

@@ -184,7 +184,9 @@ def join_steps(
 
 
 def read_windows(windowing: object, steps: object, length_s: float) -> tuple[Windowing, OutputSteps]:
-    """Read the options `windowing` and `steps` of a data set of streams; by default windows of `length_s`.
+    """Read the options `windowing` and `steps` of a data set of streams.
+
+    The default are windows of `length_s` that overlap by a quarter, so that no event is lost between them.
 
     Raises:
         DataError: Unknown fields, or values out of range.
@@ -192,5 +194,5 @@ def read_windows(windowing: object, steps: object, length_s: float) -> tuple[Win
     given = {} if steps is None else steps
     if not isinstance(given, Mapping) or {*given} - {"first", "every"}:
         raise DataError(f"steps={short(given)}; expected the output steps of the model, {{first: 20, every: 10}}")
-    windowing = {"length_s": length_s} if windowing is None else windowing
+    windowing = {"length_s": length_s, "hop_s": 0.75 * length_s} if windowing is None else windowing
     return read_option("windowing", windowing, Windowing), OutputSteps(**given)

@@ -151,3 +151,19 @@ def test_frames_are_those_that_pandas_wrote(tmp_path):
     np.testing.assert_allclose(frames["prompts"]["time"] - START, [3.0, 5.0, 5.4, 19.9])
     assert set(frames["stages"]) == {"start", "end", "name"} and frames["stages"]["name"].tolist() == ["a", "b"]
     np.testing.assert_allclose(frames["stages"]["end"] - START, [11, 18])
+
+
+def test_prompts_without_a_row_are_outside_and_another_rate_is_refused(tmp_path):
+    def late(rows):
+        rows["time"] += 4.0  # the prompt at 3.0 s is before the first row
+
+    recording(tmp_path, edit=late)
+    (one,) = neuromotor_gestures(tmp_path).sequences
+    assert one.events == (("index_press", 1.0), ("index_release", pytest.approx(1.4)))
+
+    def slow(rows):
+        rows["time"] = START + np.arange(len(rows)) / 1000
+
+    recording(tmp_path, edit=slow)
+    with pytest.raises(DataError, match="1000 Hz; expected 2000 Hz"):
+        neuromotor_gestures(tmp_path)

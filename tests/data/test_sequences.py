@@ -299,3 +299,28 @@ def test_invalid_options_of_streams_are_errors_of_one_line(options, message):
     with pytest.raises(DataError, match=message) as error:
         load_trials("simulated-gestures", **options)
     assert "\n" not in str(error.value)
+
+
+def test_events_without_an_output_step_are_counted_or_refused():
+    def windows(times, **windowing):
+        events = tuple(("tap", time) for time in times)
+        return SequenceSet.of([sequence("a", n=20_000, events=events)], {"emg": 2}, 1000).windows(
+            Windowing(length_s=2.0, **windowing)
+        )
+
+    evenly = np.arange(0.5, 19, 0.5)
+    between = 3.92  # its target, 4.00 to 4.04 s, is in the first 20 ms of a window, which has no step yet
+    touching, overlapping = windows([*evenly, between - 0.001]), windows([*evenly, between - 0.001], hop_s=1.5)
+    assert not any("are lost" in note for note in overlapping.notes)
+    found = labels_of(touching.targets, ["tap"])
+    lost = len(evenly) + 1 - len(found)
+    assert lost == 0 or any(f"{lost} of {len(evenly) + 1} events" in note for note in touching.notes)
+    with pytest.raises(DataError, match="4 of 10 events have no output step"):
+        windows([*np.arange(1.0, 7), 25.0, 26.0, 27.0, 28.0], hop_s=1.5)
+    assert any("1 of 38 events" in note for note in windows([*evenly, 25.0], hop_s=1.5).notes)
+
+
+def test_a_sequence_whose_times_float32_cannot_hold_is_refused():
+    long = SignalSequence("a", "A", "1", np.zeros((1, 20_000), np.float32), events=())
+    with pytest.raises(DataError, match="20000 s long; divide it"):
+        SequenceSet.of([long], {"emg": 1}, 1, event_names=["tap"]).windows(Windowing(length_s=100.0))

@@ -33,6 +33,8 @@ N_CHANNELS = 16
 USER = re.compile(r"user_(\d+)")
 LONGEST_STEP_S = 0.01
 """A longer time between two rows is a gap."""
+MOST_STEPS = 100_000
+"""Rows whose distance in time shows the rate."""
 PARTS = ("train", "val", "test")
 USUAL_RMS = (0.5, 500.0)
 """Usual amplitude: the published range compression halves a value of 32."""
@@ -115,6 +117,9 @@ def _read(
         raise DataError(f"{path}: emg is {list(emg.shape)}; expected [row, {N_CHANNELS}] and one time per row")
     if (np.diff(time) < 0).any() or not np.isfinite(time).all():
         raise DataError(f"{path}: time goes back or is not finite; expected rising times in s")
+    step = float(np.median(np.diff(time[:MOST_STEPS]))) if len(time) > 1 else 1 / FS
+    if abs(step * FS - 1) > 0.05:
+        raise DataError(f"{path}: a row every {1000 * step:.3g} ms, {1 / step:.4g} Hz; expected {FS:g} Hz")
     for frame, names in (("prompts", ("name", "time")), ("stages", ("start", "end", "name"))):
         lacking = [name for name in names if name not in frames[frame]]
         if lacking:
@@ -138,9 +143,11 @@ def _read(
         gap = float(np.diff(time[first:stop]).max()) if stop - first > 1 else 0.0
         if gap > LONGEST_STEP_S:
             notes.append(f"{path.name}: a gap of {gap:.3g} s; the samples on both sides were joined")
-        rows = np.searchsorted(time, [one for _, one in prompts], side="left")
-        events = tuple(
-            (name, (row - first) / FS) for (name, _), row in zip(prompts, rows, strict=True) if first <= row < stop
+        rows = np.minimum(np.searchsorted(time, [one for _, one in prompts], side="left"), len(time) - 1)
+        events = tuple(  # a prompt before the recording or inside a gap has no row of its time
+            (name, (row - first) / FS)
+            for (name, at), row in zip(prompts, rows, strict=True)
+            if first <= row < stop and abs(time[row] - at) <= LONGEST_STEP_S
         )
         used += len(events)
         name = path.stem if len(spans) == 1 else f"{path.stem}-{number + 1}"
