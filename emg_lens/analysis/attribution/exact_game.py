@@ -53,12 +53,15 @@ class ExactGame:
 
         Returns:
             One row per pair: `a`, `b`, `interaction` (mean over trials, in units of the metric), `standard_error` over
-            trials, and `gate`: `"AND"` if the interaction is clearly positive, `"OR"` if clearly negative, otherwise
-            empty. It is clear if the 95 % interval over trials excludes 0 and the mean is at least 5 % of the range of
-            the game.
+            trials, and `gate`: `"AND"` if the interaction is clearly positive (more together than separately), `"OR"`
+            if clearly negative (less together than separately), otherwise empty. It is clear if the 95 % interval over
+            trials excludes 0 and the mean is at least 5 % of the range of the game. A pair with a group whose Shapley
+            value is negative is never `"OR"`: this group lowers what the other adds, and cannot replace it.
         """
         n, v = len(self.groups), self.values
         mean = v.mean(1)
+        rounding = ROUNDING * np.abs(mean).max()
+        lowers = self.shapley_values().mean(1) < -rounding
         rows = []
         for i, j in combinations(range(n), 2):
             s, weight = _sets_without((i, j), n)
@@ -66,8 +69,9 @@ class ExactGame:
             error = stats.sem(gain) if len(gain) > 1 else np.nan
             width = stats.t.ppf(0.975, len(gain) - 1) * error if len(gain) > 1 else np.inf
             size = abs(gain.mean())
-            clear = size > width and size >= max(CLEAR * (mean.max() - mean.min()), ROUNDING * np.abs(mean).max()) > 0
-            gate = ("AND" if gain.mean() > 0 else "OR") if clear else ""
+            clear = size > width and size >= max(CLEAR * (mean.max() - mean.min()), rounding) > 0
+            overlap = "" if lowers[i] or lowers[j] else "OR"
+            gate = ("AND" if gain.mean() > 0 else overlap) if clear else ""
             rows.append((self.groups[i], self.groups[j], gain.mean(), error, gate))
         return pd.DataFrame(rows, columns=["a", "b", "interaction", "standard_error", "gate"])
 

@@ -80,7 +80,11 @@ class Circuit:
 
     @property
     def negative(self) -> EdgeSet:
-        """Edges that lower the metric: cutting one of them alone raises it. Needs a ranking with signs."""
+        """Edges that lower the metric: cutting one of them alone raises it.
+
+        Only the 16 groups with the lowest scores in the ranking are cut. The rise must exceed 5 % of the metric's range
+        and three standard errors over the trials of the search.
+        """
         return self._edges(self.negative_members)
 
     @checked
@@ -137,8 +141,9 @@ class Circuit:
 
         Returns:
             One row per pair: `a`, `b`, `interaction` (Shapley interaction index, in units of the metric),
-            `standard_error`, and `gate`: `"AND"` (both are needed), `"OR"` (they replace each other), or empty if
-            the interaction is not clear (its 95 % interval over trials contains 0, or it is small).
+            `standard_error`, and `gate`: `"AND"` (more together than separately), `"OR"` (less together than
+            separately), or empty if the interaction is not clear (its 95 % interval over trials contains 0, or it is
+            small), or if it is negative and one of the two lowers the metric on average.
 
         Raises:
             ArgumentError: The routes have more than 12 groups.
@@ -175,9 +180,11 @@ class Circuit:
         metric = name_of_metric(self.question.metric)
         kept = f"at least {100 * self.keep:.3g} % of the {metric}'s range (0 % = all candidates cut, 100 % = unmasked)"
         more = "; the search stopped, there may be other routes" if self.limit_hit else ""
+        n = len(self.question.x)
+        where = f"on the {n} trial{'s' if n > 1 else ''} of the search"
         if len(self.members) == 1:
-            return f"Circuit of {each}: alone it keeps {kept}{more}"
-        return f"{len(self.members)} routes ({each}): each alone keeps {kept}{more}"
+            return f"Circuit of {each}: {where} it alone keeps {kept}{more}"
+        return f"{len(self.members)} routes ({each}): {where} each alone keeps {kept}{more}"
 
     @property
     def _by_channel(self) -> bool:

@@ -25,7 +25,7 @@ from emg_lens.validation import ArgumentError, checked
 SMALLEST_RISE = 0.05
 """A negative edge raises the metric by at least this fraction of its range, and by three standard errors."""
 MOST_NEGATIVE = 16
-"""Number of groups with negative scores that are cut to confirm them."""
+"""Number of groups with the lowest scores that are cut alone, to see which of them lower the metric."""
 
 
 @checked
@@ -159,12 +159,10 @@ def _circuit(kept: KeptSets, members: list[Elements], limit_hit: bool, scores: F
 
 
 def _negative(kept: KeptSets, scores: Float[np.ndarray, " group"]) -> Elements:
-    """Cut the groups with the most negative scores one by one, and return those that lower the metric."""
+    """Cut the groups with the lowest scores one by one, and return those that lower the metric."""
     question, smallest = kept.question, SMALLEST_RISE * (kept.full - kept.all_cut)
-    suspected = [i for i in np.argsort(scores)[:MOST_NEGATIVE].tolist() if scores[i] < -smallest]
-    if not suspected:
-        return frozenset()
-    rises = question.with_cuts([question.groups.index == i for i in suspected]) - question.bounds[0]
+    lowest = np.argsort(scores, kind="stable")[:MOST_NEGATIVE].tolist()
+    rises = question.with_cuts([question.groups.index == i for i in lowest]) - question.bounds[0]
     mean, error = rises.mean(1), rises.std(1, ddof=1) / np.sqrt(rises.shape[1]) if rises.shape[1] > 1 else np.inf
     sure = (mean > smallest) & (mean > 3 * error)
-    return frozenset(i for i, is_sure in zip(suspected, sure.tolist(), strict=True) if is_sure)
+    return frozenset(i for i, is_sure in zip(lowest, sure.tolist(), strict=True) if is_sure)

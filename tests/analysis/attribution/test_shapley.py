@@ -98,6 +98,14 @@ def test_gates_of_hand_made_games():
     assert routes.shapley_values()[:, 0].tolist() == pytest.approx([0.5] * 4)
 
 
+def test_a_group_that_lowers_the_metric_replaces_nothing():
+    harmful = game_of(lambda s: 1.0 * (0 in s) - 0.5 * ({0, 1} <= s), 2, trials=4)
+    assert harmful.shapley_values()[:, 0].tolist() == [0.75, -0.25]
+    assert harmful.interactions()[["interaction", "gate"]].values.tolist() == [[-0.5, ""]]
+    helped = game_of(lambda s: 1.0 * (0 in s) - 0.5 * (1 in s) + 0.5 * ({0, 1} <= s), 2, trials=4)
+    assert helped.interactions()["gate"].tolist() == ["AND"]
+
+
 def test_an_uncertain_interaction_is_not_named():
     both = game_of(lambda s: 2.0 * ({0, 1} <= s), 2).values
     mixed = ExactGame(("a", "b"), np.hstack([both, both, both, -both]))

@@ -63,7 +63,8 @@ def test_routes_necessary_edges_and_interactions_agree():
     assert circuit.table["routes"].tolist() == [1] * 4
     gates = circuit.interactions()["gate"].value_counts().to_dict()
     assert gates == {"OR": 4, "AND": 2}
-    assert str(circuit).startswith("2 routes (2 edges of 920 candidates): each alone keeps at least 90 %")
+    where = f"on the {len(task.x)} trials of the search"
+    assert str(circuit).startswith(f"2 routes (2 edges of 920 candidates): {where} each alone keeps at least 90 %")
 
 
 def test_evaluation_on_other_trials():
@@ -76,6 +77,13 @@ def test_evaluation_on_other_trials():
     assert table.loc["route 1", "fraction"] > 1.2  # without the negative edge the margin is larger
     assert table.loc["without the routes", "fraction"] < 0.1
     assert abs(table.loc["random edges", "fraction"]) < 0.1
+
+
+def test_negative_edges_are_found_by_cuts_also_if_the_ranking_has_no_signs():
+    task = compiled_encoder("negative", 0)
+    groups = {"route": task.truth, "harmful": task.negative, "fusion": cross_modal() - task.truth - task.negative}
+    circuit = find_circuit(task.model, task.x, task.y, by=groups, rank=lambda question: torch.ones(len(task.x), 3))
+    assert mask_of(task, circuit.negative).equal(mask_of(task, task.negative))
 
 
 def test_a_circuit_is_an_edge_set_for_cut_and_yaml():

@@ -20,7 +20,7 @@ class Shapley(AttributionMethod):
     """Run the model with every set of groups kept: 2ⁿ sets for n groups, at most 12.
 
     The scores sum to the metric of the unmasked model minus the metric with all candidates cut.
-    `Attribution.interactions` names the pairs of groups that need each other (AND) or replace each other (OR).
+    `Attribution.interactions` names the pairs of groups that add more together than separately (AND), or less (OR).
     `Attribution.game` is the game itself, for shapiq.
     """
 
@@ -28,7 +28,7 @@ class Shapley(AttributionMethod):
     quantity = "part of the drop of the {}"
     cannot_see = (
         "It cannot see how many routes there are: if k groups replace each other, each gets 1/k of the drop;"
-        " `interactions` shows this."
+        " `interactions` calls such pairs OR."
     )
 
     def scores(self, question: Question) -> Float[Tensor, "trial group"]:

@@ -15,7 +15,7 @@ class SingleCuts(AttributionMethod):
     quantity = "drop of the {}"
     cannot_see = (
         "It cannot see an edge that another route can replace (OR, backup, stand-by): the cut of one route changes"
-        " nothing."
+        " little."
     )
 
     def scores(self, question: Question) -> Float[Tensor, "trial group"]:
