@@ -4,7 +4,8 @@ Nothing is quantised here: the sizes at 8 and 4 bits count only the weights, wit
 """
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -116,8 +117,7 @@ def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
     with evaluating(model), torch.no_grad():
         model(x)  # one-time work of the first call is not counted
         flops = counted_flops(model, x)
-        with HeldBytes([x, *model.parameters(), *model.buffers()]) as held:
-            model(x)
+        held = held_bytes(model, x)
         timer = Timer("model(x)", globals={"model": model, "x": x}, num_threads=1)
         latency = timer.blocked_autorange(min_run_time=seconds).median
     n_parameters = count_parameters(model)
@@ -133,7 +133,7 @@ def _costs(name: str, model: Any, seconds: float) -> dict[str, Any]:
         "parameters": n_parameters,
         "flops": flops,
         "flops_formula": by_formula,
-        "activation_bytes": held.most,
+        "activation_bytes": held,
         **{f"{kind}_bytes": size for kind, size in sizes.items()},
         **{
             f"{kind}_in": next((name for name, most in GAP9.items() if size <= most), OUTSIDE)
@@ -151,11 +151,33 @@ def counted_flops(model: nn.Module, x: Tensor) -> int:
     backend: Any = torch.backends.mkldnn
     before, backend.enabled = backend.enabled, False
     try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        kernel = sdpa_kernel(SDPBackend.MATH)
+        with _plain_layers(), torch.enable_grad(), kernel, FlopCounterMode(display=False) as counter:
             model(x)
     finally:
         backend.enabled = before
     return counter.get_total_flops()
+
+
+def held_bytes(model: nn.Module, x: Tensor) -> int:
+    """Measure the largest memory in bytes of tensors at a time while `model(x)` runs, without weights and input."""
+    with _plain_layers(), torch.no_grad(), HeldBytes([x, *model.parameters(), *model.buffers()]) as held:
+        model(x)
+    return held.most
+
+
+@contextmanager
+def _plain_layers() -> Iterator[None]:
+    """Turn off torch's fused kernels of transformer layers, whose operations and inner tensors cannot be counted.
+
+    They run in evaluation mode for frozen weights and without gradients.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 class HeldBytes(TorchDispatchMode):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from emg_lens.analysis.cost import HeldBytes, counted_flops
+from emg_lens.analysis.cost import counted_flops, held_bytes
 from emg_lens.analysis.quantisation.matrices import Per, weight_bytes
 from emg_lens.analysis.quantisation.quantised_model import Bits, Quantisation
 from emg_lens.hooks.evaluation import evaluating
@@ -72,8 +72,9 @@ def profile(
           activations and softmax not). Cutting an edge does not change them.
         * `macs_without_cut_edges`: those that remain if hardware skips cut edges, 2 d_head for each; NaN if unknown.
         * `weight_bytes`: weights in `bits` bits with their scales (4 bytes each), and 4 bytes for all other values.
-        * `activation_bytes`: the largest memory of tensors at a time, without weights and input; NaN for conditions
-          that cut edges, whose masks are not part of a deployed model.
+        * `activation_bytes`: the largest memory of tensors at a time, without weights and input. Transformer layers of
+          torch run without their fused kernels for it. NaN for conditions that cut edges, whose masks are not part of a
+          deployed model.
         * `latency_ms`, `latency_iqr_ms`: median and interquartile range of the time of one run in ms.
         * `real_time_factor`: median time / `hop_s`; below 1 the machine keeps up. NaN without `hop_s`.
         * `energy_mj`: energy of one run in mJ from the kernel's counters of the processor package, idle power included;
@@ -98,13 +99,11 @@ def profile(
     spec = getattr(model, "quantisation", None)
     if bits is None and isinstance(spec, Quantisation):
         bits, per = spec.bits, spec.per
-    one = x[:1].to(next(model.parameters()).device)
+    one = x[:1].to(next(model.parameters(), x).device)
     planned = with_baseline(conditions or [])
     removed = _removed_macs(model, planned, layout) if conditions else {}
     with evaluating(model):
-        macs = counted_flops(model, one) // 2
-        with torch.no_grad(), HeldBytes([one, *model.parameters(), *model.buffers()]) as held:
-            model(one)
+        macs, held = counted_flops(model, one) // 2, held_bytes(model, one)
     facts = {"processor": processor_name(), "threads": threads, "runs": runs}
     rows = []
     for condition in planned:
@@ -125,7 +124,7 @@ def profile(
                 "macs": macs,
                 "macs_without_cut_edges": macs - removed.get(condition.name, 0),
                 "weight_bytes": weight_bytes(model, bits, per),
-                "activation_bytes": np.nan if contexts else held.most,
+                "activation_bytes": np.nan if contexts else held,
                 "latency_ms": median,
                 "latency_iqr_ms": high - low,
                 "real_time_factor": median / 1000 / hop_s if hop_s else np.nan,
@@ -209,6 +208,6 @@ def run_times(run: Callable[[], object], runs: int, on_gpu: bool = False) -> Flo
 
 def _removed_macs(model: Any, conditions: Sequence[Condition], layout: TokenLayout | None) -> dict[str, float]:
     """Return the multiply-accumulates of cut edges: a score and a sum over d_head values for each."""
-    width = getattr(model.cfg, "d_head", np.nan)
     table = audit(model, conditions, layout)
+    width = getattr(getattr(model, "cfg", None), "d_head", np.nan)
     return dict(zip(table["condition"], 2 * width * table["edges_cut"], strict=True))

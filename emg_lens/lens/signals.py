@@ -101,6 +101,9 @@ class SignalModel(
             raise ArgumentError(f"input is {x.dtype} (numpy's default) and the model {self.cfg.dtype}; use x.float()")
         if x.is_floating_point() and x.dtype != torch.float64 == self.cfg.dtype:
             raise ArgumentError(f"input is {x.dtype} and the model {self.cfg.dtype}; use x.double()")
+        is_half = x.dtype in (torch.float16, torch.bfloat16) and not torch.is_autocast_enabled(x.device.type)
+        if is_half and x.dtype != self.cfg.dtype:
+            raise ArgumentError(f"input is {x.dtype} and the model {self.cfg.dtype}; use x.to({self.cfg.dtype})")
         if not x.numel():
             raise ArgumentError(f"input has shape {list(x.shape)}; expected at least one trial and one sample")
         expected = (self.cfg.n_channels, self.cfg.n_samples)

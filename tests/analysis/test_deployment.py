@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from emg_lens import Condition, Replace, cross_modal, cutting, every, layer_masks
+from emg_lens import Condition, EdgeCut, Replace, adapt, cross_modal, cutting, every, layer_masks
 from emg_lens.analysis import forward_flops, profile, quantised
 from emg_lens.analysis.deployment import NOT_MEASURED, EnergyMeter, processor_name
+from emg_lens.hooks import EdgeError
 from emg_lens.models.registry import build_model
 from emg_lens.validation import ArgumentError
 
@@ -72,6 +73,35 @@ def test_any_module_without_conditions():
     layer = torch.nn.Linear(10, 5)
     (row,) = profile(layer, torch.randn(3, 10)).to_dict("records")
     assert row["macs"] == 50 and row["weight_bytes"] == 4 * 55
+    (row,) = profile(torch.nn.ReLU(), torch.randn(3, 10)).to_dict("records")
+    assert row["macs"] == row["weight_bytes"] == 0 and row["activation_bytes"] == 4 * 10
+    with pytest.raises(EdgeError, match="Linear has no cfg, so it is not a TransformerLens model; use adapt"):
+        profile(layer, torch.randn(3, 10), [Condition("cut", EdgeCut(cross_modal()))])
+
+
+class SelfAttention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x)[0]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_fused_kernels_of_torch_are_counted_as_plain_layers(frozen):
+    n, d, m = 11, 16, 32
+    layer = torch.nn.TransformerEncoderLayer(d, 2, m, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval().requires_grad_(not frozen)
+    x, attention = torch.randn(2, n, d), 4 * n * d * d + 2 * n * n * d
+    whole = profile(encoder, x).iloc[0]
+    assert whole["macs"] == 2 * (attention + 2 * n * d * m)
+    adapted = profile(adapt(encoder, x), x).iloc[0]
+    assert adapted[["macs", "activation_bytes"]].tolist() == whole[["macs", "activation_bytes"]].tolist()
+    alone = profile(SelfAttention().eval().requires_grad_(not frozen), x).iloc[0]
+    assert alone["macs"] == attention
+    assert alone["activation_bytes"] > 4 * (3 * n * d + 2 * n * n), "queries, keys, values, and scores of two heads"
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def counter(folder, name, values, most=10_000):
@@ -113,6 +143,10 @@ def test_what_cannot_be_profiled_is_one_line():
             "runs=10; expected a number greater than or equal to 30",
         ),
         (lambda: profile(model, model.example_input(), per="channel"), "per='channel' without bits"),
+        (
+            lambda: profile(model, model.example_input().half()),
+            r"input is torch.float16 and the model torch.float32; use x.to\(torch.float32\)",
+        ),
         (lambda: profile(model, model.example_input(), hop_s=0.0), "hop_s=0.0; expected"),
     ):
         with pytest.raises(ArgumentError, match=message) as error:
