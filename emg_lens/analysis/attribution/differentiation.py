@@ -107,10 +107,12 @@ def record(question: Question, x: Tensor, names: Sequence[str] = ()) -> dict[str
 
 
 def checked_paths(question: Question) -> dict[Place, str]:
-    """Return the path of the attention in every layer, after a check that hooks on the scores have an effect there."""
-    scored = {place for place, mask in question.split(question.candidates).items() if mask.any()}
-    paths = {place: path for place, path in attention_paths(question.model).items() if place in scored}
-    point = find_intervention_point(question.model, question.layout, question.x[:1], layers=paths, hooks_only=True)
+    """Return the path of the attention in every layer, after a check that hooks on the scores have an effect.
+
+    Checked are the layers that have candidates. The others are returned too, because attention passes through them.
+    """
+    scored = [place for place, mask in question.split(question.candidates).items() if mask.any()]
+    point = find_intervention_point(question.model, question.layout, question.x[:1], layers=scored, hooks_only=True)
     plain = all(facts.plain_softmax for facts in point.facts.values())
     if point.name != "scores" or not plain:
         reason = "hook_attn_scores has no effect" if plain else "its attention is not a plain softmax of the scores"
@@ -118,7 +120,7 @@ def checked_paths(question: Question) -> dict[Place, str]:
             f"{type(question.model).__name__} has no attention weights with gradients: {reason}. Use the methods that"
             " only cut edges (cut, contexts, shapley), or the model without its bridge: adapt(model)"
         )
-    return paths
+    return attention_paths(question.model)
 
 
 @contextmanager

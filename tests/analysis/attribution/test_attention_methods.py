@@ -13,6 +13,7 @@ from emg_lens.analysis.attribution.differentiation import differentiate
 from emg_lens.analysis.attribution.method import METHODS
 from emg_lens.analysis.attribution.methods.value_norm import ValueNorm
 from emg_lens.analysis.attribution.run import attribute
+from emg_lens.hooks import cross_modal, every, self_edges
 from emg_lens.hooks.hook_points import attention_paths
 
 BUILDERS = [isonet, smooth, hierarchical]
@@ -64,7 +65,7 @@ def summed(question, values):
 def rollout_by_hand(question):
     patterns, readout = clean(question), question.target.readout.tolist()
     n_layers, n_heads, n, _ = question.candidates.shape
-    every = []
+    trials = []
     for trial in range(len(question.x)):
         full = one_trial_full(question, {place: own[trial] for place, own in patterns.items()})
         mixing = []
@@ -81,8 +82,8 @@ def rollout_by_hand(question):
             for other in range(n_layers - 1, layer, -1):
                 later = later @ mixing[other]
             scores[layer] = later[readout].mean(0)[:, None] * full[layer] / (2 * n_heads)
-        every.append(scores)
-    return torch.stack(every)
+        trials.append(scores)
+    return torch.stack(trials)
 
 
 @pytest.mark.parametrize("build", BUILDERS)
@@ -90,6 +91,21 @@ def test_rollout_is_the_product_of_matrices(build):
     question = question_of(build(), n=2)
     expected = summed(question, rollout_by_hand(question)).double()
     torch.testing.assert_close(METHODS["rollout"].scores(question), expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["rollout", "chefer", "relp"])
+@pytest.mark.parametrize("build, layer", [(isonet, 0), (smooth, 0), (hierarchical, 2)])
+def test_layers_without_candidates_count_with_their_attention(name, build, layer):
+    """The score of a group is the same whether or not the edges of other layers are scored too."""
+    model = build()
+    edges = cross_modal().at(layers=layer)
+    others = {"others": every() - edges - self_edges()}
+    both = METHODS[name].scores(question_of(model, by={"edges": edges} | others))
+    alone = METHODS[name].scores(question_of(model, by={"edges": edges}))
+    outside_the_floor = METHODS[name].scores(question_of(model, by={"edges": edges}, floor=every() - edges))
+    assert both[:, 0].abs().max() > 1e-4
+    torch.testing.assert_close(alone[:, 0], both[:, 0])
+    torch.testing.assert_close(outside_the_floor, alone)
 
 
 def test_rollout_of_the_last_layer_is_half_of_the_attention():
@@ -135,7 +151,7 @@ def test_value_norm_is_the_norm_of_what_a_head_writes(build):
     question = question_of(model, n=2)
     _, cache = model.run_with_cache(question.x)
     patterns = clean(question)
-    every = []
+    trials = []
     for trial in range(2):
         norms = {}
         for place, path in attention_paths(model).items():
@@ -144,8 +160,8 @@ def test_value_norm_is_the_norm_of_what_a_head_writes(build):
             for head in range(own.shape[0]):
                 written = values[:, head] @ attention.W_O[head]  # [src, d_model]
                 norms[place][head] = torch.linalg.vector_norm(own[head, :, :, None] * written[None], dim=-1).detach()
-        every.append(one_trial_full(question, norms))
-    expected = summed(question, torch.stack(every)).double()
+        trials.append(one_trial_full(question, norms))
+    expected = summed(question, torch.stack(trials)).double()
     torch.testing.assert_close(ValueNorm().scores(question), expected, atol=1e-5, rtol=1e-4)
 
 
