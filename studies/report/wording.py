@@ -1,6 +1,6 @@
 """Names of modes, edges, layers and metrics in tables and figures, and the format of numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ METRIC_WORDS = {
     "rmse": "RMSE",
     "r2": "R²",
     "pearson": "Pearson r",
+    "event_f1": "event F1",
+    "cler": "CLER",
+    "false_per_hour": "false alarms per hour",
 }
 COLUMN_NAMES = {
     "accuracy": "Acc.",
@@ -50,6 +53,11 @@ SIZE_MATCHED = (
     " with edges from all heads."
 )
 """Explanation of size-matched random cuts for the reader of a report."""
+
+
+def listed_names(names: Sequence[str]) -> str:
+    """Join names: `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def layer_conditions(tests: pd.DataFrame) -> pd.DataFrame:

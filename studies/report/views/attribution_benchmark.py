@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from emg_lens.analysis.ground_truth.benchmark_analysis import FITTED, KEPT, RANDOM
+from emg_lens.analysis.attribution.fit_trials import SEARCH_TRIALS
+from emg_lens.analysis.ground_truth.benchmark_analysis import FITTED, KEPT, RANDOM, RANDOM_ORDERS
 from emg_lens.studies.report.fit_values import attributed_metric, mean_heading, mean_with_interval, with_subjects
 from emg_lens.studies.report.view import View
-from emg_lens.studies.report.wording import EMPTY, count, number
+from emg_lens.studies.report.wording import EMPTY, count, listed_names, number
 from emg_lens.studies.results.findings import Cell, Findings
 
 FINDS = 0.95
@@ -40,12 +41,12 @@ def layout_fitted(cell: Cell) -> pd.DataFrame | None:
     if not len(needed.columns):
         return None
     confidence, random = cell.statistics.confidence, needed[RANDOM]
-    columns = [mean_heading(confidence, len(needed)).replace("Mean", "Edges needed"), "Fewer than random order"]
+    columns = [mean_heading(confidence, len(needed)).replace("Mean", "Edges needed"), "Difference from random order"]
     rows = [
         [
             name,
             mean_with_interval(needed[name].to_numpy(), 0, confidence),
-            EMPTY if name == RANDOM else f"{int((needed[name] < random).sum())} of {len(needed)}",
+            EMPTY if name == RANDOM else mean_with_interval((needed[name] - random).to_numpy(), 0, confidence),
         ]
         for name in needed.mean().sort_values(kind="stable").index
     ]
@@ -55,8 +56,9 @@ def layout_fitted(cell: Cell) -> pd.DataFrame | None:
         *fitted_sentences(cell),
         f"Edges needed: number of top-ranked edges between channels, of {candidates:,.4g}, that keep {100 * KEPT:.0f} %"
         f" of the range of the {attributed_metric(cell)} on test trials when all other candidate edges are cut. Ranked"
-        " on training trials. Few edges needed do not mean that the ranking has found what the model uses: of two"
-        " routes that replace each other, one is enough.",
+        f" on at most {SEARCH_TRIALS} training trials. {RANDOM.capitalize()}: mean over {RANDOM_ORDERS} orders for each"
+        " model, other ones in each model. Few edges needed do not mean that the ranking has found what the model uses:"
+        " of two routes that replace each other, one is enough.",
     ]
     return table
 
@@ -70,14 +72,14 @@ def known_sentences(cell: Cell) -> Iterator[str]:
     most = found.sum(axis=1).max()
     best = [name for name in worst.index if found.loc[name].sum() == most]
     missed = [variant for variant in worst if not found.loc[best, variant].any()]
-    without = f" ({_and(missed)} {'is' if len(missed) == 1 else 'are'} missed)" if missed else ""
+    without = f" ({listed_names(missed)} {'is' if len(missed) == 1 else 'are'} missed)" if missed else ""
     yield (
-        f"Of {len(worst.columns)} known circuits, {_and(best)} {'finds' if len(best) == 1 else 'find'} {most}{without}:"
-        f" average precision of at least {FINDS:g} for every encoder."
+        f"Of {len(worst.columns)} known circuits, {listed_names(best)} {'finds' if len(best) == 1 else 'find'} {most}"
+        f"{without}: average precision of at least {FINDS:g} for every encoder."
     )
     blind = [name for name in worst.index if not found.loc[name].any() and name != RANDOM]
     if blind:
-        yield f"{_and(blind)} {'finds' if len(blind) == 1 else 'find'} none of them."
+        yield f"{listed_names(blind)} {'finds' if len(blind) == 1 else 'find'} none of them."
 
 
 def fitted_sentences(cell: Cell) -> Iterator[str]:
@@ -122,11 +124,6 @@ def _needed(cell: Cell) -> pd.DataFrame:
     if not len(table):
         return pd.DataFrame()
     return table.groupby(["subject", "method"], sort=False)["edges_needed"].mean().unstack("method")
-
-
-def _and(names: list[str]) -> str:
-    """Join names: `"a, b and c"`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 class AttributionBenchmarkView(View):

@@ -1,6 +1,6 @@
 """Gestures in a stream under each condition: which are still detected, at a fixed and at a matched threshold."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Protocol, cast
 
@@ -15,7 +15,14 @@ from emg_lens.scoring.detection import by_gesture
 from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies.report.figures import WIDTH, category_colour, new_figure, plain_text
 from emg_lens.studies.report.view import View, by_title
-from emg_lens.studies.report.wording import EMPTY, number, removal_conditions, single_conditions, value
+from emg_lens.studies.report.wording import (
+    EMPTY,
+    listed_names,
+    number,
+    removal_conditions,
+    single_conditions,
+    value,
+)
 from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -36,11 +43,6 @@ class StreamOutputs(Protocol):
     def outputs(self, condition: str) -> Mapping[str, tuple[pd.DataFrame, np.ndarray, np.ndarray]]:
         """Return trials, outputs and targets of each fit."""
         ...
-
-
-def listed_names(names: Sequence[str]) -> str:
-    """Join names: `a, b and c`."""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 LARGE_DROP = 0.1
