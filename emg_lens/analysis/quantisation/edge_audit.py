@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from emg_lens.analysis.quantisation.quantised_model import Quantisation
 from emg_lens.hooks.evaluation import evaluating
-from emg_lens.hooks.hook_points import PATTERN, SCORES, StageLayer, attention_paths, layer_of
+from emg_lens.hooks.hook_points import PATTERN, SCORES, StageLayer, attention_paths, layer_of, recording
+from emg_lens.memory import trials_not_finite
 from emg_lens.validation import ArgumentError, checked
 
 SCORES_AT_ONCE = 2**22
@@ -38,7 +39,7 @@ def quantised_edges(model: nn.Module, x: Tensor) -> pd.DataFrame:
         * `rounding_distance`: the same to softmax(sharpness · scores): what rounding alone changes.
 
     Raises:
-        ArgumentError: The model has no integer softmax.
+        ArgumentError: The model has no integer softmax, or `x` is not trials of finite values.
 
     Example:
         >>> from emg_lens import build_model
@@ -54,6 +55,10 @@ def quantised_edges(model: nn.Module, x: Tensor) -> pd.DataFrame:
             f"this {type(model).__name__} has no integer softmax; expected a copy from"
             " quantised(model, softmax='integer')"
         )
+    if x.ndim < 2:
+        raise ArgumentError(f"x has shape {list(x.shape)}; expected trials [trial, channel, time]")
+    if bad := trials_not_finite(x):
+        raise ArgumentError(f"x has NaN or infinite values in {len(bad)} trials, the first is trial {bad[0]}")
     places = attention_paths(model)
     wanted = {f"{path}.{point}" for path in places.values() for point in (SCORES, PATTERN)}
     runner: Any = model
@@ -62,7 +67,8 @@ def quantised_edges(model: nn.Module, x: Tensor) -> pd.DataFrame:
     size = max(1, SCORES_AT_ONCE // max(1, runner.cfg.n_heads * runner.cfg.n_ctx**2))
     with evaluating(model), torch.inference_mode():
         for some in x.split(size):
-            _, cache = runner.run_with_cache(some, names_filter=lambda name: name in names, return_cache_object=False)
+            with recording(model, names) as cache:
+                model(some)
             for place, path in places.items():
                 counts = _counts(cache[f"{path}.{SCORES}"], cache[f"{path}.{PATTERN}"], spec.softmax.sharpness)
                 sums[place] = sums.get(place, torch.zeros_like(counts)) + counts

@@ -1,5 +1,6 @@
 """Symmetric grids: the values that whole numbers of a few bits times a scale can take (docs/deployment.md §2)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emg_lens.hooks.hook_points import probing
+from emg_lens.validation import ArgumentError
 
 
 def largest_level(bits: int) -> int:
@@ -51,21 +53,32 @@ class _StraightThrough(torch.autograd.Function):
 class ActivationGrid:
     """A grid for the activations at one place: it first measures their largest absolute value, then rounds to it.
 
-    Larger values are clipped. While the probe for intervention points runs, nothing is rounded.
+    Larger values are clipped; NaN stays NaN. While the probe for intervention points runs, nothing is rounded.
+
+    Args:
+        bits: Bits of an activation.
+        place: Name of the hook point, for errors.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, place: str) -> None:
+        self.place = place
         self.levels, self.largest, self.measures = largest_level(bits), 0.0, True
 
     def __call__(self, x: Tensor) -> Tensor:
         """Measure `x` and return it, or return it rounded."""
         if self.measures:
-            self.largest = max(self.largest, float(x.detach().abs().amax()))
+            largest = float(x.detach().abs().amax())
+            if not math.isfinite(largest):
+                raise ArgumentError(
+                    f"{self.place} is NaN or infinite for some calibration trials; expected finite activations: check"
+                    " the biases and norms of the model, or load or fit it again"
+                )
+            self.largest = max(self.largest, largest)
             return x
         if probing.get():
             return x
         scale = self.largest / self.levels
         if scale == 0:  # all values were zero
-            return torch.zeros_like(x)
+            return x.clamp(0.0, 0.0)
         rounded = (x.detach() / scale).round().clamp(-self.levels, self.levels) * scale
         return straight_through(rounded, x.clamp(-self.largest, self.largest)) if x.requires_grad else rounded

@@ -79,7 +79,7 @@ def quantised(
     Raises:
         ArgumentError: Nothing to round, weights that are not finite float32 or float64, a parametrised weight, a model
             that is quantised already, rounded activations or integer softmax without our blocks, or `calibration`
-            missing, not finite, or without use.
+            missing, not finite, without use, or with activations that are not finite.
 
     Example:
         >>> from emg_lens import IsoNet, IsoNetConfig, cross_modal, layer_masks, sweep
@@ -132,15 +132,15 @@ def _round_parts(model: nn.Module, activations: int | None, integer: IntegerSoft
     if activations is None and integer is None:
         return []
     kinds = (Attention, LayerNorm, MLP) if activations is not None else (Attention,)
-    parts: list[Any] = [part for part in model.modules() if isinstance(part, kinds)]
+    parts: dict[str, Any] = {path: part for path, part in model.named_modules() if isinstance(part, kinds)}
     asked = " and ".join([f"activations={activations}"] * (activations is not None) + ["softmax"] * bool(integer))
-    if not any(isinstance(part, Attention) for part in parts):
+    if not any(isinstance(part, Attention) for part in parts.values()):
         raise ArgumentError(
             f"{asked}: {type(model).__name__} has no attention of our encoders; expected one of our encoders. Weights"
             " alone can be rounded in any model: activations=None, softmax='float'"
         )
     grids = []
-    for part in parts:
+    for path, part in parts.items():
         if type(part) not in QUANTISED:
             raise ArgumentError(
                 f"{asked}: {type(part).__name__} is a subclass of our part whose arithmetic is not known; expected"
@@ -148,7 +148,9 @@ def _round_parts(model: nn.Module, activations: int | None, integer: IntegerSoft
             )
         part.__class__ = QUANTISED[type(part)]
         sites = [name for name in part.sites if isinstance(getattr(part, f"hook_{name}", None), Point)]
-        part.grids = {name: ActivationGrid(activations) for name in sites if activations is not None}
+        part.grids = {}
+        if activations is not None:
+            part.grids = {name: ActivationGrid(activations, f"{path}.hook_{name}") for name in sites}
         grids += part.grids.values()
         if isinstance(part, QuantisedAttention):
             part.integer_softmax, part.computes_scores = integer, integer is not None
@@ -158,7 +160,7 @@ def _round_parts(model: nn.Module, activations: int | None, integer: IntegerSoft
 def _check_calibration(activations: int | None, calibration: Tensor | None) -> None:
     if activations is None and calibration is not None:
         raise ArgumentError("calibration=... fixes the scales of activations; give activations=8, or leave it out")
-    if activations is not None and (calibration is None or not len(calibration)):
+    if activations is not None and (calibration is None or calibration.ndim < 2 or not len(calibration)):
         raise ArgumentError(
             f"activations={activations} needs calibration=<training trials [trial, channel, time]>, from which the"
             " scales of activations are taken"

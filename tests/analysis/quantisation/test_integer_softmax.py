@@ -151,6 +151,12 @@ def test_stages_have_their_own_rows_and_other_models_are_refused():
     for other in (model, quantised(model)):
         with pytest.raises(ArgumentError, match="has no integer softmax; expected a copy from quantised"):
             quantised_edges(other, model.example_input(2))
+    made = quantised(built(), softmax="integer")
+    x = made.example_input(4)
+    with pytest.raises(ArgumentError, match="x has NaN or infinite values in 1 trials, the first is trial 2"):
+        quantised_edges(made, torch.where(torch.arange(4)[:, None, None] == 2, torch.nan, x))
+    with pytest.raises(ArgumentError, match=r"x has shape \[\]; expected trials"):
+        quantised_edges(made, torch.tensor(1.0))
     with pytest.raises(ArgumentError, match="sharpness=0; expected"):
         IntegerSoftmax(0)
     with pytest.raises(ArgumentError, match="rounding='up'; expected 'floor'"):

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 from torch_layers import torch_encoder
 
 from emg_lens import adapt, cross_modal, cut, cutting, every, layer_masks, sweep, unimodal
 from emg_lens.analysis import quantised
-from emg_lens.analysis.quantisation.grids import round_to_grid
+from emg_lens.analysis.quantisation.grids import ActivationGrid, round_to_grid
 from emg_lens.analysis.quantisation.matrices import find_matrices
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.signals import ModelFileError
@@ -182,6 +182,30 @@ def test_an_adapted_model_and_plain_torch_modules():
     mixed(torch.randn(1, 3, 9))
     assert quantised(mixed).quantisation.rounded == ("0.weight", "2.weight")
     assert quantised(nn.LSTM(3, 4)).quantisation.rounded == ("weight_ih_l0", "weight_hh_l0")
+    for cell in (nn.LSTMCell(3, 4), nn.GRUCell(3, 4), nn.RNNCell(3, 4)):
+        assert quantised(cell).quantisation.rounded == ("weight_ih", "weight_hh")
+
+
+@pytest.mark.parametrize("kind", [nn.ConvTranspose1d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_outputs_of_transposed_convolutions_have_scales_of_their_own(kind, groups):
+    """A channel of the output is that of the layer with a single row of weights, rounded alone."""
+    torch.manual_seed(0)
+    layer = kind(4, 6, 3, groups=groups, bias=False)
+    made = quantised(layer, 3, per="channel")
+    signals = torch.randn(2, 4, *[5] * (layer.weight.ndim - 2))
+    for channel in range(6):
+        group, place = divmod(channel, 6 // groups)
+        alone = copy.deepcopy(layer)
+        rows = slice(group * 4 // groups, (group + 1) * 4 // groups)
+        kept = alone.weight.data[rows, place].clone()
+        alone.weight.data.zero_()
+        alone.weight.data[rows, place] = ByHand(3, None)(kept)
+        assert torch.allclose(made(signals)[:, channel], alone(signals)[:, channel], atol=1e-6)
+    (matrix,) = find_matrices(layer)[0]
+    assert matrix.n_scales("channel") == 6 and matrix.n_scales("tensor") == 1
+    by_tensor = quantised(layer, 3).weight
+    assert torch.allclose(by_tensor, ByHand(3, None)(layer.weight))
 
 
 class Scaled(nn.Module):
@@ -304,6 +328,39 @@ def test_saving_keeps_rounded_weights_and_refuses_what_a_file_cannot_hold(tmp_pa
     assert again.quantisation.activations == 8 and torch.isfinite(again(x)).all()
 
 
+def broken(name, value):
+    model = built()
+    model.get_parameter(name).data.view(-1)[0] = value
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("blocks.0.ln1.w", torch.nan, "blocks.0.ln1.hook_normalized"),
+        ("embed.cls", torch.nan, "blocks.0.attn.hook_q"),
+        ("blocks.1.mlp.b_in", torch.inf, "blocks.1.mlp.hook_post"),
+        ("blocks.0.attn.b_Q", torch.nan, "blocks.0.attn.hook_q"),
+    ],
+)
+def test_activations_that_are_not_finite_are_refused(name, value, place):
+    model = broken(name, value)
+    with pytest.raises(ArgumentError, match=f"{place} is NaN or infinite for some calibration trials"):
+        quantised(model, activations=8, calibration=model.example_input(300))
+
+
+def test_nan_stays_nan():
+    model = built()
+    x = model.example_input(4)
+    made = quantised(model, activations=8, calibration=x)
+    assert made(torch.where(torch.arange(4)[:, None, None] == 1, torch.nan, x)).isnan().all(1).tolist() == [0, 1, 0, 0]
+    for largest in (0.0, 2.0):
+        grid = ActivationGrid(8, "hook_z")
+        grid(torch.tensor([0.0, largest]))
+        grid.measures = False
+        assert grid(torch.tensor([torch.nan, 0.0, 5.0])).nan_to_num(-1).tolist() == pytest.approx([-1, 0, largest])
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 
@@ -311,6 +368,12 @@ class Norms(nn.Module):
     def __init__(self):
         super().__init__()
         self.norm = nn.LayerNorm(3)
+
+
+def declaring(weight_inputs):
+    made = Scaled()
+    made.weight_inputs = weight_inputs
+    return made
 
 
 @pytest.mark.parametrize(
@@ -326,7 +389,17 @@ class Norms(nn.Module):
         (lambda m, x: quantised(Norms()), "Norms has no matrix that can be rounded"),
         (lambda m, x: quantised(nn.Linear(2, 2).half()), "weight is torch.float16; expected torch.float32"),
         (lambda m, x: quantised(nn.Linear(2, 2), softmax="integer"), "Linear has no attention of our encoders"),
+        (lambda m, x: quantised(m, activations=8, calibration=torch.tensor(1.0)), "activations=8 needs calibration="),
+        (lambda m, x: quantised(m, activations=8, calibration=x.half()), "input is torch.float16 and the model"),
+        (lambda m, x: quantised(nn.Sequential(nn.LazyLinear(3))), "0.weight of this LazyLinear has no shape yet"),
         (lambda m, x: quantised(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))), "by a parametrisation"),
+        (lambda m, x: quantised(nn.utils.spectral_norm(nn.Linear(2, 2))), "by a parametrisation"),
+        (lambda m, x: quantised(prune.random_unstructured(nn.Linear(2, 2), "weight", 0.5)), "by a parametrisation"),
+        (lambda m, x: quantised(declaring({"W": (2,)})), r"declares W: \(2,\), and W has 2 axes"),
+        (lambda m, x: quantised(declaring({"W": ()})), r"declares W: \(\), and W has 2 axes"),
+        (lambda m, x: quantised(declaring({"V": (0,)})), "and V is not one of its parameters; expected names"),
+        (lambda m, x: quantised(declaring({"W": 0})), r"weight_inputs of Scaled\['W'\]=0; expected a list"),
+        (lambda m, x: quantised(declaring("W")), "weight_inputs of Scaled='W'; expected a mapping"),
     ],
 )
 def test_what_cannot_be_quantised_is_one_line(call, message):
