@@ -63,8 +63,8 @@ def test_the_sentences_say_what_is_found_and_what_is_missed(compared):
 def test_edges_needed_are_compared_with_a_random_order(compared):
     table = layout_fitted(compared).set_index("Method")
     assert list(table.index) == ["gates", "gradient", RANDOM, "weights"]
-    assert table.loc["gates", "Fewer than random order"] == "6 of 6"
-    assert table.loc["weights", "Fewer than random order"] == "0 of 6"
+    assert table.loc["gates", "Difference from random order"] == "−70"
+    assert table.loc["weights", "Difference from random order"] == "10"
     assert table.iloc[0, 0].startswith(f"{np.mean([10, 11, 12, 13, 14, 15]):.0f} [")
 
 

@@ -113,13 +113,18 @@ def test_the_sentences_follow_from_the_numbers(circuits):
     size, kept, rest = circuit_sentences(circuits)
     assert size.startswith(f"On average 6.5 of {len(EDGES)} edges between channels (range 4–9 over 6 subjects)")
     assert "clearly more than random sets" in kept
-    assert "more than half, so the circuit is sufficient but not necessary" in rest
+    assert rest.endswith("less than 90 %, so the other edges alone are not sufficient.")
+    assert "on the training trials of the search (at most 64 for each model)" in size
     alike = cell("circuit", {
         f"s{i}": circuit_rows(f"s{i}", members(np.random.default_rng(i), 5), 0.5, 0.5 + (-1) ** i * 0.1, 0.2)
         for i in range(6)
     })  # fmt: skip
     _, kept, rest = circuit_sentences(alike)
-    assert "not clearly more than random sets" in kept and rest.endswith("less than half.")
+    assert "not clearly more than random sets" in kept and "not sufficient" in rest
+    enough = cell("circuit", {
+        f"s{i}": circuit_rows(f"s{i}", members(np.random.default_rng(i), 5), without=0.92) for i in range(6)
+    })  # fmt: skip
+    assert list(circuit_sentences(enough))[-1].endswith("at least 90 %, so the other edges alone are sufficient too.")
     few = cell("circuit", {name: circuit_rows(name, members(np.random.default_rng(1), 5)) for name in ("a", "b")})
     assert "compared with random sets" in list(circuit_sentences(few))[1], "two subjects have no interval"
 
@@ -190,6 +195,19 @@ def test_two_seeds_of_a_subject_are_compared_with_each_other(circuits):
     assert "no more similar than random sets" in table.attrs["notes"][0]
 
 
+def test_two_searches_in_one_model_are_compared(circuits):
+    table, rng = circuits.analyses["circuit"], np.random.default_rng(7)
+    is_edge = (table["part"] == "edge").to_numpy()
+    second = np.where(is_edge, rng.random(len(table)) < 0.3, np.nan)
+    again = replace(circuits, analyses={"circuit": table.assign(in_second_circuit=second)})
+    shown = layout_similarity(again).set_index("Circuits of").loc["two searches in one model"]
+    edges = table.assign(second=second)[is_edge]
+    expected = [
+        jaccard_score(one["in_circuit"].astype(bool), one["second"].astype(bool)) for _, one in edges.groupby("fit")
+    ]
+    assert shown["Jaccard index"] == f"{np.mean(expected):.3f}" and shown["Pairs"] == "6"
+
+
 def test_sources_are_counted_over_subjects(circuits):
     table = layout_sources(circuits).set_index("Source")
     rows = circuits.analyses["circuit"].query("part == 'edge' and in_circuit == True")
@@ -236,11 +254,12 @@ def test_flow_is_in_per_cent_of_the_range_of_each_model():
 
 
 def test_models_whose_metric_does_not_fall_are_left_out_of_the_flow():
-    wrong = flow_rows("s6", 1).assign(full=-2.0)
+    wrong = flow_rows("s6", 1).assign(full=-2.0, completeness_error=30.0)
     flow = cell("flow", {**{f"s{i}": flow_rows(f"s{i}", 1 + i) for i in range(6)}, "s6": wrong})
     table = layout_flow(flow)
     assert set(table["Subjects above 0"]) == {"6 of 6", "0 of 6"}
     assert "1 model left out" in table.attrs["notes"][-1]
+    assert "up to an error of at most 1.0 %" in table.attrs["notes"][-2], "models that are left out are not counted"
 
 
 # --- heads ------------------------------------------------------------------------------------------------
@@ -294,6 +313,18 @@ def test_a_ranking_that_only_orders_layers_is_not_called_stable():
         table["score"] = 100 * table["layer"] + rng.normal(size=len(table))
     notes = layout_stability(cell("head-roles", tables)).attrs["notes"]
     assert "stable only in that layers differ" in next(note for note in notes if "between two subjects" in note)
+
+
+def test_the_order_of_two_heads_is_not_judged(heads):
+    rows = heads.analyses["head-roles"]
+    two = replace(heads, analyses={"head-roles": rows[(rows["layer"] == 0) & (rows["head"] < 2)]})
+    notes = layout_stability(two).attrs["notes"]
+    assert notes[0] == "The stability of the cross-modal ranking is not judged: fewer than 4 heads."
+    assert not any("stable (" in note for note in notes)
+    in_layers = replace(heads, analyses={"head-roles": rows[rows["head"] < 2]})
+    table = layout_stability(in_layers)
+    assert set(table["Heads of one layer"]) == {"–"}
+    assert all("within layers not judged, fewer than 4 heads" in note for note in table.attrs["notes"][:-1])
 
 
 def test_heads_are_named_with_the_number_of_subjects_in_which_they_are_first(heads):

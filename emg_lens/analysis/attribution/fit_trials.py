@@ -17,6 +17,16 @@ def search_trials(batch: Batch) -> tuple[Tensor, Tensor]:
     return _some(batch.reference, SEARCH_TRIALS), _some(batch.reference_targets, SEARCH_TRIALS)
 
 
+def second_search_trials(batch: Batch) -> tuple[Tensor, Tensor] | None:
+    """Return as many other training trials and their targets, or None if there are not enough."""
+    x, y = batch.reference, batch.reference_targets
+    if x is None or y is None or len(x) < 2 * SEARCH_TRIALS:
+        return None
+    index = torch.arange(len(x))
+    others = index[~torch.isin(index, _some(index, SEARCH_TRIALS))]
+    return _some(x[others], SEARCH_TRIALS), _some(y[others], SEARCH_TRIALS)
+
+
 def evaluation_trials(batch: Batch) -> tuple[Tensor, Tensor]:
     """Return evenly spaced test trials and their targets."""
     if batch.targets is None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 from torch import Tensor
 
-from emg_lens.analysis.attribution.fit_trials import evaluation_trials, metric_for, search_trials
+from emg_lens.analysis.attribution.fit_trials import evaluation_trials, metric_for, search_trials, second_search_trials
 from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.run import attribute
 from emg_lens.analysis.circuits.circuit import Circuit
@@ -25,11 +26,12 @@ RANDOM_ORDERS = 5
 
 
 class CircuitAnalysis(FitAnalysis):
-    """`find_circuit` between channels on training trials, and its evaluation on test trials.
+    """`find_circuit` between channels on 64 training trials, and its evaluation on test trials.
 
     The table has three parts (column `part`):
 
-    * `edge`: one row per candidate edge: `edge`, `layer`, `dest`, `src`, `score`, `in_circuit`;
+    * `edge`: one row per candidate edge: `edge`, `layer`, `dest`, `src`, `score`, `in_circuit`, and
+      `in_second_circuit`: that of a search on 64 other training trials (missing if there are fewer than 128);
     * `kept`: the rows of `Circuit.evaluate` on test trials: `kept`, `groups`, `metric`, `standard_error`,
       `fraction`, `accuracy`;
     * `size`: the fraction of the metric that the `groups` top-ranked edges keep on test trials: `groups`, `fraction`,
@@ -42,7 +44,7 @@ class CircuitAnalysis(FitAnalysis):
         """Return the table."""
         x, y = search_trials(batch)
         metric = metric_for(y)
-        columns = ["part", "edge", "layer", "dest", "src", "score", "in_circuit"]
+        columns = ["part", "edge", "layer", "dest", "src", "score", "in_circuit", "in_second_circuit"]
         try:
             ranking = attribute(model, x, y, by="channel", metric=metric)
             circuit = find_circuit(model, x, y, rank=ranking, all_routes=False)
@@ -50,7 +52,8 @@ class CircuitAnalysis(FitAnalysis):
             return pd.DataFrame(columns=columns)
         tested = evaluation_trials(batch)
         in_circuit = circuit.question.groups.chosen(circuit.members[0])
-        edges = ranking.table.assign(part="edge", in_circuit=in_circuit)[columns]
+        second = _second_circuit(model, batch, metric)
+        edges = ranking.table.assign(part="edge", in_circuit=in_circuit, in_second_circuit=second)[columns]
         kept = circuit.evaluate(*tested).assign(part="kept")
         return pd.concat([edges, kept, _sizes(ranking, circuit, *tested)], ignore_index=True)
 
@@ -97,6 +100,18 @@ class HeadRolesAnalysis(FitAnalysis):
 def _attribution(model: Any, batch: Batch, by: Any) -> Attribution:
     x, y = evaluation_trials(batch)
     return attribute(model, x, y, by=by, metric=metric_for(y))
+
+
+def _second_circuit(model: Any, batch: Batch, metric: str) -> Bool[np.ndarray, " group"] | None:
+    """Search once more, on other training trials: how much of a circuit depends on the trials of its search."""
+    trials = second_search_trials(batch)
+    if trials is None:
+        return None
+    try:
+        circuit = find_circuit(model, *trials, metric=metric, all_routes=False)
+    except NoDropError:
+        return None
+    return circuit.question.groups.chosen(circuit.members[0])
 
 
 def _sizes(ranking: Attribution, circuit: Circuit, x: Tensor, y: Tensor) -> pd.DataFrame:

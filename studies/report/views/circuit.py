@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from emg_lens.analysis.attribution.fit_trials import SEARCH_TRIALS
 from emg_lens.analysis.circuits.circuit import RANDOM
 from emg_lens.layout import CLS
 from emg_lens.studies.report.circuit_figures import draw_edge_maps, draw_sizes, token_order
@@ -26,17 +27,20 @@ from emg_lens.studies.results.findings import Cell, Findings
 from emg_lens.studies.statistics.intervals import mean_interval
 
 KEPT = 90
-"""Percentage of the metric's range that a circuit keeps on training trials: the default of `find_circuit`."""
+"""Percentage of the metric's range that a circuit keeps on the trials of the search: the default of `find_circuit`."""
+SEARCHES = "two searches in one model"
+SEARCHED = f"the training trials of the search (at most {SEARCH_TRIALS} for each model)"
 CIRCUIT, WITHOUT, UNMASKED = "route 1", "without the routes", "unmasked model"
 """Sets of kept edges in the table of the analysis."""
 MOST_EDGES = 20
 """Most rows of the table of shared edges."""
 METHOD = (
     "The search keeps the floor (self-edges) and cuts all other edges outside the circuit (renormalising deletion). It"
-    " ranks edges and selects them on training trials; this table is measured on test trials. “Kept” is the"
-    " fraction of the range between all candidate edges cut (0 %) and the unmasked model (100 %). Random sets have"
-    " as many edges in every layer, and as many of them to and from CLS. The search stops at the first sufficient set."
-    " Other sets may also be sufficient."
+    f" ranks edges and selects them on at most {SEARCH_TRIALS} evenly spaced training trials; this table is measured on"
+    " test trials. A set that is selected on few trials keeps less on all others, also on other training trials. “Kept”"
+    " is the fraction of the range between all candidate edges cut (0 %) and the unmasked model (100 %). Random sets"
+    " have as many edges in every layer, and as many of them to and from CLS. The search stops at the first sufficient"
+    " set. Other sets may also be sufficient."
 )
 
 
@@ -61,7 +65,7 @@ def layout_circuits(cell: Cell) -> pd.DataFrame | None:
 
 
 def circuit_sentences(cell: Cell) -> Iterator[str]:
-    """Say how many edges suffice, whether random edges do too, and what the other edges keep."""
+    """Say how many edges suffice in the search, and what they, random edges and the other edges keep on test trials."""
     kept, metric, confidence = _kept(cell), attributed_metric(cell), cell.statistics.confidence
     if not len(kept):
         return
@@ -69,7 +73,7 @@ def circuit_sentences(cell: Cell) -> Iterator[str]:
     spread = f" (range {low:.3g}–{high:.3g} over {n} subjects)" if n > 1 else ""
     yield (
         f"{'On average ' if n > 1 else ''}{kept['edges'].mean():.3g} of {kept['candidates'].mean():.4g} edges between"
-        f" channels{spread} keep at least {KEPT} % of the {metric}'s range on training trials."
+        f" channels{spread} keep at least {KEPT} % of the {metric}'s range on {SEARCHED}."
     )
     means = {
         name: mean_with_interval(kept[name].to_numpy(), 0, confidence, " %", name=True)
@@ -87,22 +91,20 @@ def circuit_sentences(cell: Cell) -> Iterator[str]:
             f" other edges lower the {metric}."
         )
     rest = kept["without"].mean()
-    if rest >= KEPT:
-        meaning = "the other edges are sufficient too"
-    elif rest >= 50:  # noqa: PLR2004
-        meaning = "more than half, so the circuit is sufficient but not necessary"
-    else:
-        meaning = "less than half"
-    yield f"Without these edges, the model keeps {means['without']}: {meaning}."
+    compared = (
+        f"at least {KEPT} %, so the other edges alone are sufficient too"
+        if rest >= KEPT
+        else f"less than {KEPT} %, so the other edges alone are not sufficient"
+    )
+    yield f"Without these edges, the model keeps {means['without']}: {compared}."
 
 
 def circuit_answers(cell: Cell) -> Iterator[str]:
     """Say how many edges are enough, and whether circuits are alike."""
     yield from circuit_sentences(cell)
     sets = _sets(cell)
-    one = None if sets is None else similarity(sets, False)
-    if one is not None:
-        yield _similar("two subjects", one)
+    both = {} if sets is None else {"two subjects": similarity(sets, False), SEARCHES: _of_two_searches(cell)}
+    yield from (_similar(name, one) for name, one in both.items() if one is not None)
 
 
 def layout_shared_edges(cell: Cell) -> pd.DataFrame | None:
@@ -134,6 +136,7 @@ def layout_similarity(cell: Cell) -> pd.DataFrame | None:
     if sets is None:
         return None
     both = {"two subjects": similarity(sets, False), "two models of a subject": similarity(sets, True)}
+    both[SEARCHES] = _of_two_searches(cell)
     both = {name: one for name, one in both.items() if one is not None}
     rows = [
         [name, value(one.mean), _simulated(one.random), _simulated(one.random_to_cls), str(one.n_pairs)]
@@ -146,6 +149,9 @@ def layout_similarity(cell: Cell) -> pd.DataFrame | None:
         "Jaccard index: edges in both circuits, divided by edges in one or both; mean over pairs. Random sets have as"
         " many edges in every layer. If circuits prefer edges to CLS, this alone makes them similar, so the last"
         " comparison also matches the number of edges to CLS. The brackets contain 95 % of simulated means.",
+        "Two searches in one model use disjoint sets of training trials. Circuits of two subjects can hardly be"
+        " more alike than these. If the two searches overlap little, the index says little about whether"
+        " subjects differ.",
     ]
     return table if len(rows) else None
 
@@ -171,8 +177,9 @@ def layout_sources(cell: Cell) -> pd.DataFrame | None:
     everywhere, to_cls = int((read == n).sum()), sets.edges["dest"].eq(CLS).to_numpy()
     table.attrs["notes"] = [
         f"{everywhere} of {count(len(channels), 'token')} {_is(everywhere)} a source of edges in the circuits of every"
-        f" subject. The most frequent source is {body[0][0]}, {above} frequent than the first of random sets (edges to"
-        f" CLS matched; at most {number(by_chance, 1)} edges per circuit in 95 % of simulations).",
+        f" subject (of at least one model). The most frequent source is {body[0][0]}, {above} frequent than the first"
+        f" of random sets (edges to CLS matched; at most {number(by_chance, 1)} edges per circuit in 95 % of"
+        " simulations).",
     ]
     if to_cls.any():
         fraction = sets.members[:, to_cls].sum() / max(sets.members.sum(), 1)
@@ -205,6 +212,16 @@ def _edges(cell: Cell) -> pd.DataFrame:
 def _sets(cell: Cell) -> CircuitSets | None:
     edges = _edges(cell)
     return circuit_sets(edges) if len(edges) else None
+
+
+def _of_two_searches(cell: Cell) -> Similarity | None:
+    """Compare the circuits of two searches in each model, which is then both `fit` and `subject` of two circuits."""
+    edges = _edges(cell)
+    if "in_second_circuit" not in edges or not len(edges := edges.dropna(subset="in_second_circuit")):
+        return None
+    second = edges.assign(fit=edges["fit"] + " again", in_circuit=edges["in_second_circuit"])
+    both = pd.concat([edges, second]).assign(subject=[*edges["fit"], *edges["fit"]])
+    return similarity(circuit_sets(both), True)
 
 
 def _kept(cell: Cell) -> pd.DataFrame:
@@ -270,10 +287,10 @@ class Circuits(View):
 
     name, order = "circuit", 30
     captions = {
-        "circuit-size": "How many edges suffice. All candidate edges but the given number are cut. Vertical: how much"
+        "circuit-size": "How much few edges keep. All candidate edges but the given number are cut. Vertical: how much"
         " the model keeps on test trials; 100 % is the unmasked model. Blue: the edges with the highest scores. Grey:"
         " random edges, as many in every layer and to CLS. Diamonds: the circuits, which keep at least"
-        f" {KEPT} % on training trials.",
+        f" {KEPT} % on {SEARCHED}.",
         "circuit-edges": "Which edges subjects share (random sets share edges to CLS as well, see the table)."
         " Each cell is one attention edge: the token of the row attends to the token of the column. The darker"
         " the cell, the more subjects have this edge in their circuit. Grey: not a candidate (self-edges, and edges"

@@ -126,17 +126,15 @@ def _flow(cell: Cell) -> pd.DataFrame:
 def _method(cell: Cell) -> Iterator[str]:
     table = cell.analysis("flow")
     audit = table.drop_duplicates("fit")
+    falls = audit["full"] > audit["all_cut"]
+    flat, errors = int((~falls).sum()), audit.loc[falls, "completeness_error"].abs()
     yield (
         "Flow is the attribution of these edges (integrated gradients of shared gates, on test trials), in per cent of"
         f" the range between all edges cut (0 %) and the unmasked model (100 %) of the {attributed_metric(cell)}."
         " Negative: the edges lower it. Self-edges are the floor and have no score. The method does not see a second"
         " route that is silent as long as the first one works."
     )
-    yield (
-        "The scores of a model sum to 100 % up to an error of at most"
-        f" {number(100 * float(audit['completeness_error'].abs().max()), 1)} %."
-    )
-    flat = int((audit["full"] <= audit["all_cut"]).sum())
+    yield (f"The scores of a model sum to 100 % up to an error of at most {number(100 * float(errors.max()), 1)} %.")
     if flat:
         yield f"{count(flat, 'model')} left out: the {attributed_metric(cell)} does not fall when all edges are cut."
 

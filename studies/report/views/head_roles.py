@@ -19,7 +19,7 @@ KINDS = {"cross_modal": "cross-modal", "unimodal": "unimodal"}
 STABLE = 0.7
 """A ranking is called stable from this mean rank correlation on."""
 FEWEST_HEADS = 4
-"""With fewer heads, one is the first in many subjects by chance."""
+"""With fewer heads, one is the first in many subjects by chance, and a rank correlation is often 1 or −1 by chance."""
 MOST_TOPS = 3
 """Most heads that a sentence names."""
 
@@ -83,7 +83,7 @@ def layout_stability(cell: Cell) -> pd.DataFrame | None:
             if every:
                 means[name] = float(np.mean(every)), float(np.mean(within)) if within else np.nan
                 rows.append([KINDS[kind], name, *map(value, means[name]), str(len(every))])
-        notes += _judged(KINDS[kind], means)
+        notes += _judged(KINDS[kind], means, scores.shape[1])
     if not rows:
         return None
     columns = ["Ranking by", "Between", "All heads", "Heads of one layer", "Pairs"]
@@ -151,9 +151,10 @@ def _pairs(scores: pd.DataFrame, same_subject: bool) -> list[tuple[np.ndarray, n
 
 
 def _within_layers(a: np.ndarray, b: np.ndarray, heads: pd.MultiIndex) -> list[float]:
-    """Rank correlation within each layer."""
+    """Rank correlation within each layer of at least `FEWEST_HEADS` heads."""
     layers = heads.get_level_values("layer")
-    values = [_correlation(a[layers == layer], b[layers == layer]) for layer in layers.unique()]
+    here = [layers == layer for layer, n in layers.value_counts().items() if n >= FEWEST_HEADS]
+    values = [_correlation(a[one], b[one]) for one in here]
     return [one for one in values if not np.isnan(one)]
 
 
@@ -163,12 +164,16 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else np.nan
 
 
-def _judged(word: str, means: dict[str, tuple[float, float]]) -> Iterator[str]:
+def _judged(word: str, means: dict[str, tuple[float, float]], n_heads: int) -> Iterator[str]:
+    if n_heads < FEWEST_HEADS:
+        yield f"The stability of the {word} ranking is not judged: fewer than {FEWEST_HEADS} heads."
+        return
     for name, (every, within) in means.items():
         judged = "stable" if every >= STABLE else "not stable"
         if every >= STABLE > within:
             judged = "stable only in that layers differ; within a layer, the order of heads is not stable"
-        numbers = f"mean rank correlation {value(every)}, within layers {value(within)}"
+        inside = f"not judged, fewer than {FEWEST_HEADS} heads" if np.isnan(within) else value(within)
+        numbers = f"mean rank correlation {value(every)}, within layers {inside}"
         yield f"The {word} ranking between {name}: {judged} ({numbers})."
 
 

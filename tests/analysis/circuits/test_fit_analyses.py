@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from emg_lens import build_model
-from emg_lens.analysis import attribute, compiled_encoder
+from emg_lens.analysis import attribute, compiled_encoder, find_circuit
+from emg_lens.analysis.attribution.fit_trials import search_trials, second_search_trials
 from emg_lens.analysis.circuits.fit_analyses import CIRCUIT, FLOW, HEAD_ROLES
 from emg_lens.analysis.fit_analysis import AnalysisError, run_analyses
 from emg_lens.data.batch import Batch, BatchError
@@ -37,6 +38,19 @@ def test_the_circuit_of_a_fit(task, batch):
     assert sizes[200] == pytest.approx(1, abs=0.05)
     random = table[table["part"] == "size"].set_index("groups")["random"]
     assert random[5] < 0.5 < sizes[5]  # five random edges lose the decision that the five best keep
+
+
+def test_the_second_search_uses_other_training_trials(task, batch):
+    first = run_analyses(["circuit"], task.model, batch, [])["circuit"].query("part == 'edge'")
+    assert first["in_second_circuit"].isna().all(), "32 training trials are too few for two searches"
+    many = compiled_encoder("backup", 0, n_trials=160)
+    trials = Batch(many.x[:8], many.y[:8], reference=many.x, reference_targets=many.y)
+    (x, _), other = search_trials(trials), second_search_trials(trials)
+    assert other is not None and len(other[0]) == 64
+    assert not (x[:, None] == other[0]).all((-1, -2)).any()
+    edges = CIRCUIT.run(many.model, trials, []).query("part == 'edge'")
+    expected = find_circuit(many.model, *other, all_routes=False).table["edge"]
+    assert set(edges.loc[edges["in_second_circuit"].eq(True), "edge"]) == set(expected)
 
 
 def test_no_circuit_where_the_metric_does_not_fall(task, batch):
