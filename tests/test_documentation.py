@@ -1,6 +1,7 @@
 """README and docs: code runs, links lead somewhere, shipped studies are listed, and words are those of the field."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,14 @@ def test_code_uses_the_words_of_the_field():
 def test_every_shipped_study_is_listed():
     listed = set(re.findall(r"`([\w-]+)`", (ROOT / "docs/studies.md").read_text(encoding="utf-8")))
     assert set(catalogue()) <= listed
+
+
+def test_every_name_that_a_user_can_choose_is_in_the_pages():
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    names = {name for group, points in groups.items() if group.startswith("emg_lens.") for name in points}
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    absent = names - {*re.findall(r"`([\w-]+)`", text), *re.findall(r'\["([\w-]+)"\]', text)}
+    assert len(names) > 60 and not absent
 
 
 def test_every_page_is_reached_from_the_readme():
