@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from emg_lens.analysis.deployment import run_times
-from emg_lens.errors import EmgLensError
+from emg_lens.errors import EmgLensError, printable
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.io.files import write_bytes
 from emg_lens.sweeps.side_by_side import torch_threads
@@ -75,9 +75,10 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
         The size of the file, the largest difference, and times.
 
     Raises:
-        ExportError: The extra `deploy` is not installed, the model cannot be exported, or the outputs differ by more
-            than 1e-4 of the largest one.
-        ArgumentError: A model with hooks, or without `example_input` and without `x`.
+        ExportError: The extra `deploy` is not installed, the model cannot be exported, the outputs differ by more than
+            1e-4 of the largest one, or the file cannot be written.
+        ArgumentError: A model with hooks, without `example_input` and without `x`, that does not run on `x`, or that
+            does not return one tensor; no trials; or a file in a folder that does not exist.
 
     Example:
         >>> import torch
@@ -87,6 +88,11 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
         ('linear.onnx', (1, 3), True)
     """
     path = Path(file).expanduser()
+    if not path.name or path.is_dir() or not path.parent.is_dir():
+        missing_folder = "" if not path.name or path.parent.is_dir() else f"; there is no folder {str(path.parent)!r}"
+        raise ArgumentError(
+            f"file={str(file)!r}; expected a file in a folder that exists, 'model.onnx'{missing_folder}"
+        )
     if missing := [name for name in LIBRARIES if importlib.util.find_spec(name) is None]:
         raise ExportError(f"{' and '.join(missing)} not installed; pip install 'emg-lens[deploy]'")
     if has_hooks(model):
@@ -96,12 +102,14 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
     given: Any = model
     x = given.example_input(batch) if x is None else x
     assert x is not None
+    _check_run(model, x)
     other = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
     with evaluating(model), torch.no_grad():
-        content = _onnx_bytes(model, x)
-        expected = [model(one).cpu().numpy() for one in (x, other)]
+        content = _onnx_bytes(model, x.clone())
+        expected = [model(one.clone()).cpu().numpy() for one in (x, other)]
+        again = x.clone()  # a model may change its input in place
         with torch_threads(1):
-            own_times = run_times(lambda: model(x), RUNS)
+            own_times = run_times(lambda: model(again), RUNS)
     session = _session(content)
     found = [session.run([OUTPUT], {INPUT: one.cpu().numpy()})[0] for one in (x, other)]
     difference = max(float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
@@ -114,11 +122,32 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
     given_numpy = x.cpu().numpy()
     seconds = run_times(lambda: session.run([OUTPUT], {INPUT: given_numpy}), RUNS)
     low, median, high = np.percentile(1000 * seconds, [25, 50, 75])
-    write_bytes(path, content)
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        raise ExportError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
     shape = tuple(x.shape)
     return OnnxExport(
         path, len(content), shape, difference, largest, median, high - low, 1000 * float(np.median(own_times))
     )
+
+
+def _check_run(model: nn.Module, x: Tensor) -> None:
+    """Refuse an input on which the model does not run, and a model that does not return one tensor."""
+    kind = type(model).__name__
+    if not x.numel():
+        raise ArgumentError(f"x has shape {list(x.shape)}; expected at least one trial: [batch, ...]")
+    try:
+        with evaluating(model), torch.no_grad():
+            returned = model(x.clone())
+    except EmgLensError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"{kind} does not run on x of shape {list(x.shape)}: {printable(str(error))}") from error
+    if not isinstance(returned, Tensor):
+        raise ArgumentError(
+            f"{kind} returns a {type(returned).__name__}; expected one tensor: wrap it in a module that returns one"
+        )
 
 
 def _onnx_bytes(model: nn.Module, x: Tensor) -> bytes:

@@ -83,6 +83,51 @@ def test_hooks_and_models_without_input_are_refused(tmp_path):
         export_onnx(nn.Linear(2, 2), tmp_path / "model.onnx")
 
 
+class Named(nn.Linear):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f: export_onnx(nn.LSTM(3, 2), f, torch.randn(1, 5, 3)), "LSTM returns a tuple; expected one tensor"),
+        (lambda f: export_onnx(Named(3, 2), f, torch.randn(1, 3)), "Named returns a dict; expected one tensor: wrap"),
+        (lambda f: export_onnx(nn.Linear(3, 2), f, torch.randn(0, 3)), r"x has shape \[0, 3\]; expected at least one"),
+        (lambda f: export_onnx(nn.Linear(3, 2), f, torch.randn(1, 4)), r"Linear does not run on x of shape \[1, 4\]"),
+        (lambda f: export_onnx(built(), f, torch.randn(1, 2, 40)), r"input has shape \[1, 2, 40\] .*5 channels"),
+        (lambda f: export_onnx(nn.Linear(3, 2), "", torch.randn(1, 3)), "file=''; expected a file in a folder"),
+        (lambda f: export_onnx(nn.Linear(3, 2), f.parent, torch.randn(1, 3)), "expected a file in a folder that"),
+        (lambda f: export_onnx(nn.Linear(3, 2), f / "m", torch.randn(1, 3)), "there is no folder '.*model.onnx'"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(call, message, tmp_path):
+    with pytest.raises(ArgumentError, match=message) as error:
+        call(tmp_path / "model.onnx")
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("emg_lens.analysis.onnx_files.write_bytes", full)
+    with pytest.raises(ExportError, match="cannot write '.*model.onnx': No space left on device"):
+        export_onnx(nn.Linear(3, 2), tmp_path / "model.onnx", torch.randn(1, 3))
+
+
+def test_the_given_input_is_not_changed(tmp_path):
+    class Centres(nn.Linear):
+        def forward(self, x):
+            x.sub_(x.mean())
+            return super().forward(x)
+
+    x = torch.randn(1, 3)
+    kept = x.clone()
+    assert export_onnx(Centres(3, 2), tmp_path / "model.onnx", x).largest_difference < 1e-5
+    assert torch.equal(x, kept)
+
+
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from emg_lens.data.windowing import OutputSteps
 from emg_lens.hooks.evaluation import evaluating
-from emg_lens.validation import ArgumentError
+from emg_lens.validation import ArgumentError, short
 
 ULPS = 100
 """Differences up to this many units in the last place of the largest output count as rounding: 1.2e-5 of it in float32.
@@ -25,6 +25,9 @@ MOST_ROUNDING = 0.05
 
 SEED = 7_346_201_905
 """Not a seed that example inputs are made with: the noise would be that input."""
+
+IGNORED = -100
+"""A class that cross-entropy ignores, as in torch."""
 
 Loss = Callable[[Tensor, Any], Tensor]
 
@@ -69,6 +72,11 @@ class ProbedModel:
         return self.run(self.x)
 
     @property
+    def fresh_x(self) -> Tensor:
+        """A copy of `x` for one forward: a model may change its input in place."""
+        return self.x.clone()
+
+    @property
     def steps_axis(self) -> int | None:
         """Axis of steps in the outputs; None if there is one output per trial."""
         if self.step_axis is not None:
@@ -84,7 +92,7 @@ class ProbedModel:
         """Run the model in evaluation mode, without gradients."""
         cudnn = torch.backends.cudnn
         with evaluating(self.model), torch.no_grad(), cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
-            return outputs_of(self.model(x)).clone()
+            return outputs_of(self.model(x.clone())).clone()
 
     def change(self, outputs: Tensor, expected: Tensor | None = None) -> float:
         """Return max |Δ| between outputs and the baseline (or `expected`), divided by the largest |output|.
@@ -137,11 +145,20 @@ class ProbedModel:
             return self.weighted_sum(outputs)
         if self.loss is not None:
             return self.loss(outputs, self.y)
-        y = torch.as_tensor(self.y, device=outputs.device)
+        try:
+            y = torch.as_tensor(self.y, device=outputs.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArgumentError(f"y={short(self.y)}; expected whole numbers or floats, one row per trial") from None
         if y.shape == outputs.shape and y.is_floating_point():
             return F.mse_loss(outputs, y.to(outputs.dtype))
         if y.shape == outputs.shape[:-1] and not y.is_floating_point():
-            return F.cross_entropy(outputs.flatten(0, -2), y.flatten().long())
+            n_classes, classes = outputs.shape[-1], y[y != IGNORED]
+            if bool(((classes < 0) | (classes >= n_classes)).any()):
+                raise ArgumentError(
+                    f"y has classes from {int(classes.min())} to {int(classes.max())}, and the model {n_classes}"
+                    f" outputs; expected classes from 0 to {n_classes - 1}, or {IGNORED} for no class"
+                )
+            return F.cross_entropy(outputs.flatten(0, -2), y.flatten().long(), ignore_index=IGNORED)
         raise ArgumentError(
             f"y has shape {list(y.shape)} ({y.dtype}) for outputs of shape {list(outputs.shape)}; expected classes"
             f" {list(outputs.shape[:-1])} of whole numbers, values {list(outputs.shape)} of floats, or loss="
@@ -155,7 +172,7 @@ class ProbedModel:
         if getattr(self.config, "mask_token", False) is True:  # a vector in place of hidden tokens
             n_tokens = self.config.n_tokens
             options["masked"] = torch.arange(n_tokens, device=self.x.device).expand(len(self.x), -1) % 2 == 0
-        returned = self.model(self.x, **options)
+        returned = self.model(self.fresh_x, **options)
         heads = returned if "return_type" in options else (outputs_of(returned),)
         return torch.stack([self.objective(outputs) for outputs in heads]).sum()
 
@@ -188,6 +205,11 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     with torch.no_grad():
         kept = [(one, one.detach().clone(), one.grad if one.is_leaf else None) for one in tensors]
     modes = [(part, part.training) for part in model.modules()]
+    places = [
+        (part, name, value)
+        for part in model.modules()
+        for name, value in [*part._buffers.items(), *part._parameters.items()]
+    ]
     for parameter in model.parameters():
         parameter.grad = None
     try:
@@ -195,6 +217,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         with torch.no_grad():
+            for part, name, value in places:  # a forward may put another tensor there
+                if getattr(part, name, None) is not value:
+                    setattr(part, name, value)
             for tensor, values, gradient in kept:
                 if not tensor.is_leaf:  # a buffer that a forward with gradients computed
                     tensor.detach_()

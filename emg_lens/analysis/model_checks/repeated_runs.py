@@ -7,15 +7,22 @@ from emg_lens.analysis.model_checks.probed_model import ProbedModel, outputs_of,
 
 
 def repeatable(probed: ProbedModel) -> Finding:
-    """Do two evaluations give the same output, and does an evaluation leave the model as it is?"""
+    """Do two evaluations give the same output, and does an evaluation leave the model and its input as they are?"""
     model = probed.model
     for as_given in (True, False):
         with torch.no_grad(), unchanged(model):
             model.train(model.training if as_given else False)
             stuck = [path or type(model).__name__ for path, part in model.named_modules() if part.training]
             before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            first, second = (outputs_of(model(probed.x)).clone() for _ in range(2))
-            moved = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, before[name])]
+            given = probed.fresh_x
+            first, second = (outputs_of(model(one)).clone() for one in (given, probed.fresh_x))
+            moved = [
+                name
+                for name, buffer in model.named_buffers()
+                if name not in before or not torch.equal(buffer, before[name])
+            ]
+            if not torch.equal(given.nan_to_num(), probed.x.nan_to_num()):
+                moved = ["its input in place", *moved]
         change, mode = probed.change(first, second), "in training mode, as given; call model.eval() first"
         mode = mode if as_given and model.training else "in evaluation mode"
         if stuck and not as_given:

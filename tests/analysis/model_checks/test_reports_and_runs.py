@@ -98,6 +98,41 @@ def test_the_model_is_not_changed():
         assert not [hook for part in model.modules() for hook in part._forward_hooks]
 
 
+class Counts(nn.Linear):
+    """Puts other tensors in place of its buffers."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls, self.last = self.calls + 1, x
+        return super().forward(x)
+
+
+def test_reassigned_buffers_are_restored():
+    model = Counts().eval()
+    calls = model.calls
+    report = check_model(model, torch.randn(4, 3))
+    assert model.calls is calls and calls == 0 and model.last is None
+    assert report.failed == ["repeatable"]
+    assert report.findings["repeatable"].sentence.startswith("a run changes calls")
+
+
+def test_a_model_that_changes_its_input_does_not_change_the_given_trials():
+    class Centres(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            x -= x.mean(-1, keepdim=True)
+            return super().forward(x)
+
+    x = torch.randn(4, 3)
+    kept = x.clone()
+    report = check_model(Centres(3, 2).eval(), x)
+    assert torch.equal(x, kept) and report.failed == ["repeatable"]
+    assert report.findings["repeatable"].sentence == "a run changes its input in place in evaluation mode"
+
+
 # --- other models -----------------------------------------------------------------------------------------
 
 
@@ -175,6 +210,12 @@ def test_targets_and_losses():
     assert first.passed
     with pytest.raises(ArgumentError, match=r"y has shape \[2\].*expected classes \[3\]"):
         check_model(model, x, torch.tensor([0, 1]))
+    with pytest.raises(ArgumentError, match=r"y=\['a', 'b', 'a'\]; expected whole numbers or floats"):
+        check_model(model, x, ["a", "b", "a"])
+    for wrong in (7, -1):
+        with pytest.raises(ArgumentError, match=rf"y has classes .*{wrong}.* 3 outputs; expected classes from 0 to 2"):
+            check_model(model, x, torch.tensor([0, 2, wrong]))
+    assert check_model(model, x, torch.tensor([0, 2, -100])).passed
 
     class TwoHeads(Linear):
         def forward(self, x: Tensor) -> Tensor:
