@@ -33,6 +33,7 @@ ACTIONS = ("index", "middle", "thumb_click", *PAIR, "thumb_up")
 TONE_UV, BURST_UV, MARKER_UV = 4.0, 90.0, 60.0
 """Amplitude of a muscle at rest, of the strongest muscle of a burst, and of a marker (uV rms)."""
 N_CANDIDATES = 200
+"""Random patterns from which those of the gestures are chosen, far from each other."""
 
 
 class GestureSimulation(SpecModel):

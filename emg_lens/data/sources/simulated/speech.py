@@ -30,6 +30,8 @@ PAIR = ("p", "b")
 """Two phones with the same EMG."""
 WORDS = ("pa", "ba", "pit", "bit", "sup", "sub", "tap", "tab", "mis", "tum", "sia", "mat")
 SILENCE = "sil"
+LABELS = (*PHONES, SILENCE)
+"""Names of the labels of frames."""
 ALPHABET = (*sorted(PHONES), SPACE, BLANK)
 MARKERS = tuple(f"marker {phone}" for phone in PAIR)
 AFTER_MARKER = 2
@@ -125,14 +127,10 @@ def simulated_speech(
                 for one, ends in _pair(settings, name, patterns, spectra, rng):
                     sequences.append(one)
                     boundaries[one.name] = ends
-    names = {"frame_names": tuple(f"band {i}" for i in range(1, settings.bands + 1)), "label_names": _labels()}
+    names = {"frame_names": tuple(f"band {i}" for i in range(1, settings.bands + 1)), "label_names": LABELS}
     channels = {"emg": settings.electrodes}
     notes = (f"simulated, not recorded (seed {settings.seed})",)
     return SimulatedSpeech(SequenceSet.of(sequences, channels, settings.fs, notes=notes, **names), boundaries)
-
-
-def _labels() -> tuple[str, ...]:
-    return (*PHONES, SILENCE)
 
 
 def _subjects(settings: SpeechSimulation) -> tuple[str, ...]:
@@ -178,7 +176,7 @@ def _pair(
         labels = _frame_labels(segments, ends, -(-x.shape[1] // SAMPLES_PER_FRAME), settings.fs / SAMPLES_PER_FRAME)
         made: dict[str, Any] = {"twin": name}
         if not is_silent:
-            levels = np.array([spectra[label] for label in _labels()])[labels]
+            levels = np.array([spectra[label] for label in LABELS])[labels]
             noise = np.log(rng.gamma(PERIODS, 1 / PERIODS, levels.shape))
             rate = settings.fs / SAMPLES_PER_FRAME
             made = {"frames": (levels + noise).astype(np.float32), "frame_labels": labels, "frame_rate": rate}
@@ -207,7 +205,7 @@ def _frame_labels(
     """Phone in the middle of each frame; a marker is silent."""
     middles = (np.arange(n_frames) + 0.5) / rate
     at = np.searchsorted(ends, middles, side="right").clip(1, len(segments)) - 1
-    index = {label: number for number, label in enumerate(_labels())}
+    index = {label: number for number, label in enumerate(LABELS)}
     return np.array([index.get(segment, index[SILENCE]) for segment in segments])[at]
 
 
