@@ -97,6 +97,8 @@ def test_what_is_refused(model, trials):
         compare_ablations(model, x, y, EDGES, reference, metric="auc")
     with pytest.raises(EmgLensError, match="class index"):
         compare_ablations(model, x, y + 3, EDGES, reference)
+    with pytest.raises(EmgLensError, match="y=1 is a single number; expected one target per trial"):
+        compare_ablations(model, x, torch.tensor(1), EDGES, reference)
     with pytest.raises(EdgeError, match="selects no edge|layers"):
         compare_ablations(model, x, y, {"one": every().at(layers=5)}, reference)
     plain = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True), 1).eval()

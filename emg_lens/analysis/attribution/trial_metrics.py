@@ -48,7 +48,9 @@ def trial_metric(metric: str | TrialMetric) -> TrialMetric:
 
 def evaluated(metric: TrialMetric, outputs: Any, y: Tensor) -> Float[Tensor, " trial"]:
     """Compute the metric, and refuse outputs or values that do not belong to the trials."""
-    if not isinstance(outputs, Tensor) or len(outputs) != len(y):
+    if not y.ndim:
+        raise ArgumentError(f"y={y.item()} is a single number; expected one target per trial: [trial, ...]")
+    if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != len(y):
         raise ArgumentError(
             f"the model returned {short(outputs)} for {len(y)} trials; expected one tensor [trial, ...]; wrap the model"
         )
