@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from emg_lens.errors import EmgLensError
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_kernel import EditedForward
 from emg_lens.hooks.evaluation import evaluating, without_compilation
-from emg_lens.hooks.threads import LOCK, bound_to_thread
+from emg_lens.hooks.threads import LOCK, bound_to_thread, owned_by_thread
 from emg_lens.hooks.vmap import inside_vmap
 from emg_lens.layout import Stage, TokenLayout
 
@@ -192,11 +193,37 @@ def attached_hook(point: Any, fn: Callable, *, last: bool = False, fuses: bool =
 
                 moving = point.register_forward_pre_hook(move_to_end)
                 stack.callback(moving.remove)
+            own = {handle.hook.id, *([moving.id] if moving else [])}
+            stack.enter_context(owned_by_thread(own))
             if fuses:
-                own = {handle.hook.id, *([moving.id] if moving else [])}
                 point.fusing = getattr(point, "fusing", frozenset()) | own
                 stack.callback(_no_longer_fusing, point, own)
         yield
+
+
+@contextmanager
+def attached_hooks(model: nn.Module, hooks: Iterable[tuple[str, Callable]]) -> Iterator[None]:
+    """Add hooks `(name of the hook point, fn)` for this thread, and remove exactly these on exit.
+
+    TransformerLens's own `model.hooks` acts in every thread, and on exit removes the hooks of other threads as well.
+    """
+    points: Any = model.hook_dict
+    with ExitStack() as stack:
+        for name, fn in hooks:
+            stack.enter_context(attached_hook(points[name], fn))
+        yield
+
+
+@contextmanager
+def recording(model: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that holds the activations (detached) of these hook points after every forward of this thread."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(tensor: Tensor, hook: Any, name: str) -> None:  # noqa: ARG001
+        kept[name] = tensor.detach()
+
+    with attached_hooks(model, [(name, partial(keep, name=name)) for name in names]):
+        yield kept
 
 
 def _remove(point: Any, handle: Any) -> None:
@@ -243,19 +270,20 @@ def plain_evaluation(model: nn.Module) -> Iterator[None]:
     check_unmapped(model)
     registry: Any = model.hook_dict
     points = {id(point): point for point in registry.values()}.values()
-    saved = [(point._forward_hooks, list(point._forward_hooks.items()), _temporary(point)) for point in points]
+    saved = [(point, list(point._forward_hooks.items()), _temporary(point)) for point in points]
     saved = [entry for entry in saved if entry[2]]
     try:
-        for hooks, _, temporary in saved:
+        for point, _, temporary in saved:
             for key in temporary:
-                del hooks[key]
+                del point._forward_hooks[key]
         with evaluating(model), torch.no_grad(), without_compilation():
             yield
     finally:
-        for hooks, before, temporary in saved:
-            now = dict(hooks)
+        for point, before, temporary in saved:
+            hooks, now = point._forward_hooks, dict(point._forward_hooks)
+            again = temporary & {kept.hook.id for kept in point.fwd_hooks}  # not what another thread has removed
             hooks.clear()
-            hooks.update((key, fn) for key, fn in before if key in now or key in temporary)
+            hooks.update((key, fn) for key, fn in before if key in now or key in again)
             hooks.update(now)
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,6 +14,8 @@ LOCK = threading.RLock()
 """Held while hooks are added or removed, and while a model is probed."""
 _open: Counter[int] = Counter()
 """Number of open contexts in each thread."""
+_owners: dict[int, int] = {}
+"""The thread of each hook that acts in one thread only, by torch's number of the hook."""
 
 
 @contextmanager
@@ -29,6 +31,24 @@ def bound_to_thread() -> Iterator[Callable[[], bool]]:
             _open[own] -= 1
             if not _open[own]:
                 del _open[own]
+
+
+@contextmanager
+def owned_by_thread(hooks: Iterable[int]) -> Iterator[None]:
+    """Note that these hooks (torch's numbers) act only in this thread, until the context ends."""
+    numbers, own = tuple(hooks), threading.get_ident()
+    _owners.update(dict.fromkeys(numbers, own))
+    try:
+        yield
+    finally:
+        for number in numbers:
+            del _owners[number]
+
+
+def is_of_another_thread(hook: int) -> bool:
+    """Whether a hook (torch's number) acts only in another thread."""
+    own = threading.get_ident()
+    return _owners.get(hook, own) != own
 
 
 def _runs_for(own: int) -> bool:

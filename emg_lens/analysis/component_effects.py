@@ -17,7 +17,7 @@ from torch import Tensor
 
 from emg_lens.analysis.attribution.trial_metrics import evaluated, margin
 from emg_lens.hooks.evaluation import evaluating
-from emg_lens.hooks.hook_points import PATTERN, SCORES
+from emg_lens.hooks.hook_points import PATTERN, SCORES, recording
 from emg_lens.lens.cache import Selection
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.settings import check_inputs
@@ -112,7 +112,9 @@ def direct_effects(model: HookedBiosignalEncoder, x: Tensor, y: Tensor) -> pd.Da
 
 def _of_batch(model: HookedBiosignalEncoder, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return frozen and recomputed effects `[component, trial]`, with the bias last."""
-    logits, cache = model.run_with_cache(x, names_filter=lambda name: not name.endswith((SCORES, PATTERN)))
+    with recording(model, model.select_points(lambda name: not name.endswith((SCORES, PATTERN)))) as kept:
+        logits = model(x)
+    cache = model.cache_type(kept, model)
     y = y.to(logits.device)
     clean = evaluated(margin, logits, y)
     rival = logits.scatter(1, y[:, None], -torch.inf).argmax(1)

@@ -19,6 +19,7 @@ from emg_lens.data.batch import Batch
 from emg_lens.data.pulses import PULSE_S, labels_of
 from emg_lens.decoding.event_metrics import stream_events
 from emg_lens.hooks.evaluation import evaluating
+from emg_lens.hooks.hook_points import attached_hooks
 from emg_lens.scoring.detection import by_gesture, event_table
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.validation import ArgumentError, checked
@@ -104,16 +105,36 @@ def event_locked_scores(
         layer.
 
     Raises:
-        AnalysisError: The model has no such tokens, or no edge of a condition exists in any window.
+        AnalysisError: The model has no such tokens, no edge of a condition exists in any window, a condition is named
+            `baseline`, or `x` and `targets` are not of the same windows.
     """
+    return _scores(model, x, targets, edges, recording, leave_out=False)
+
+
+def _scores(
+    model: Any,
+    x: Float[Tensor, "window channel time"],
+    targets: Float[Tensor, "window step column"],
+    edges: Mapping[str, EventEdges],
+    recording: np.ndarray | None,
+    leave_out: bool,
+) -> pd.DataFrame:
+    """Do `event_locked_scores`; with `leave_out`, conditions without an edge have no rows."""
     hooks = _score_hooks(model)
+    if BASELINE in edges:
+        raise AnalysisError(f"edges has the name {BASELINE!r}, which is the model without cuts; expected another name")
+    if x.ndim != 3 or targets.ndim != 3 or len(x) != len(targets) or not len(x):
+        raise AnalysisError(
+            f"x has shape {list(x.shape)} and targets {list(targets.shape)}; expected [window, channel, time] and"
+            " [window, step, column] of the same windows, at least one"
+        )
     names, n_steps = tuple(model.cfg.class_names), targets.shape[1]
     if len(model.layout) != n_steps or targets.shape[2] != len(names) + 1:
         raise AnalysisError(
             f"the model has {len(model.layout)} tokens and {len(names)} outputs, the targets {n_steps} steps of"
             f" {targets.shape[2] - 1} gestures; expected one token and one output per step"
         )
-    known = targets.numpy().astype(np.float64)
+    known = targets.detach().cpu().numpy().astype(np.float64)
     of = np.arange(len(x)) if recording is None else recording
     if of.shape != (len(x),):
         raise AnalysisError(
@@ -127,7 +148,9 @@ def event_locked_scores(
             for mask, one, of_window in zip(masks, times, events, strict=True):
                 mask[:] = event_edges_mask(chosen, one, of_window)
             masks &= ~_absent(model)
-            if events and any(events) and not masks.any():
+            if leave_out and not masks.any():
+                continue
+            if any(events) and not masks.any():
                 raise AnalysisError(f"condition {condition!r} cuts no edge that the model has, in any window")
         outputs = _outputs(model, x, torch.from_numpy(masks), hooks)
         streams = [stream_events(outputs[of == one], known[of == one], names) for one in np.unique(of)]
@@ -181,7 +204,8 @@ def _outputs(model: Any, x: Tensor, masks: Bool[Tensor, "window step step"], hoo
                 return scores.masked_fill(chosen, -torch.inf)
 
             fwd_hooks = [(name, delete) for name in hooks] if cut.any() else []
-            parts.append(model.run_with_hooks(some.to(device), fwd_hooks=fwd_hooks).cpu())
+            with attached_hooks(model, fwd_hooks):
+                parts.append(model(some.to(device)).cpu())
     return torch.cat(parts).numpy()
 
 
@@ -201,7 +225,7 @@ class EventLockedAnalysis(FitAnalysis):
         }
         recording = None if batch.repetition_id is None else batch.repetition_id.numpy()
         edges = {name: one[2] for name, one in families.items()}
-        table = event_locked_scores(model, batch.x, batch.targets, edges, recording)
+        table = _scores(model, batch.x, batch.targets, edges, recording, leave_out=True)
         about = {BASELINE: (BASELINE, np.nan)} | {name: one[:2] for name, one in families.items()}
         table["family"] = [about[name][0] for name in table["condition"]]
         table["relative_s"] = [about[name][1] for name in table["condition"]]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from emg_lens.analysis.patterns import group_index, group_names
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.evaluation import evaluating
-from emg_lens.hooks.hook_points import resolve_layout
+from emg_lens.hooks.hook_points import attached_hooks, resolve_layout
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.settings import check_inputs
@@ -128,7 +128,7 @@ def _residuals(
         for context in contexts:
             stack.enter_context(context)
         # Entered last; the model itself must be called, because some interventions change the input of the call.
-        stack.enter_context(model.hooks(fwd_hooks=[(name, keep) for name in points]))  # pyright: ignore
+        stack.enter_context(attached_hooks(model, [(name, keep) for name in points]))
         for some in x.split(len(x) if whole else TRIALS_A_FORWARD):
             model(some)
     index, groups = torch.tensor(group_index(layout)), defaultdict(list)

@@ -9,6 +9,7 @@ from torch import nn
 
 from emg_lens.hooks import EdgeError
 from emg_lens.hooks.hook_points import DeadHookError, StageLayer
+from emg_lens.hooks.threads import is_of_another_thread
 from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.encoder import HookedBiosignalEncoder
@@ -21,10 +22,16 @@ HOOK_KINDS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backw
 
 
 def has_hooks(model: nn.Module) -> bool:
-    """Whether any hook, TransformerLens's or torch's own, sits on the model, on a part of it, or on all modules."""
+    """Whether any hook, TransformerLens's or torch's own, sits on the model, on a part of it, or on all modules.
+
+    Hooks that act only in another thread do not count.
+    """
     everywhere = torch.nn.modules.module
     return any(getattr(everywhere, f"_global_{kind}") for kind in HOOK_KINDS) or any(
-        getattr(part, f"_{kind}") for part in model.modules() for kind in HOOK_KINDS
+        not is_of_another_thread(hook)
+        for part in model.modules()
+        for kind in HOOK_KINDS
+        for hook in tuple(getattr(part, f"_{kind}"))
     )
 
 

@@ -13,7 +13,7 @@ from emg_lens.analysis.attribution.question import ONE_AT_A_TIME, Question
 from emg_lens.hooks import DeadHookError, cut, edges_from_mask, none
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.evaluation import evaluating
-from emg_lens.hooks.hook_points import PATTERN, SCORES, Place, attention_paths
+from emg_lens.hooks.hook_points import PATTERN, SCORES, Place, attached_hooks, attention_paths, recording
 from emg_lens.hooks.verification.probe import find_intervention_point
 from emg_lens.validation import ArgumentError
 
@@ -73,7 +73,7 @@ def differentiate(
     own += [(f"{path}.{PATTERN}", use_pattern(place)) for place, path in paths.items()]
     model: Any = question.model
     with ONE_AT_A_TIME, evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
-        with model.hooks(fwd_hooks=[*hooks, *own]):
+        with attached_hooks(model, [*hooks, *own]):
             metric = question.metric_of(model(x), y)
         if not metric.requires_grad:
             raise ArgumentError(
@@ -97,13 +97,19 @@ def _detached(values: dict[Place, Tensor]) -> dict[Place, Tensor]:
 def record(question: Question, x: Tensor, names: Sequence[str] = ()) -> dict[str, Tensor]:
     """Run the model on some trials and return its attention patterns and other activations, by hook name."""
     paths = checked_paths(question)
-    wanted = {f"{path}.{name}" for path in paths.values() for name in (PATTERN, *names)}
-    model: Any = question.model
-    closed = none() if question.closed is None else edges_from_mask(question.closed)
-    with ONE_AT_A_TIME, evaluating(model), torch.no_grad(), model.hooks(fwd_hooks=cut(model, closed, question.layout)):
-        _, cache = model.run_with_cache(x, names_filter=lambda name: name in wanted)
+    wanted = [f"{path}.{name}" for path in paths.values() for name in (PATTERN, *names)]
+    model = question.model
+    hooks = cut(model, none() if question.closed is None else edges_from_mask(question.closed), question.layout)
+    with (
+        ONE_AT_A_TIME,
+        evaluating(model),
+        torch.no_grad(),
+        attached_hooks(model, hooks),
+        recording(model, wanted) as kept,
+    ):
+        model(x)
     question.passes.forward += len(x)
-    return {name: cache[name] for name in wanted}
+    return kept
 
 
 def checked_paths(question: Question) -> dict[Place, str]:

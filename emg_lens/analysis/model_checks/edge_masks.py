@@ -13,7 +13,7 @@ from emg_lens.analysis.model_checks.probed_model import ProbedModel
 from emg_lens.errors import EmgLensError
 from emg_lens.hooks.adapters import adapt
 from emg_lens.hooks.evaluation import evaluating
-from emg_lens.hooks.hook_points import SCORES
+from emg_lens.hooks.hook_points import SCORES, attached_hooks
 
 MASKED = -1e8
 """Scores up to this value are masked: softmax gives them exactly zero next to any usual score."""
@@ -91,7 +91,7 @@ def _recorded(probed: ProbedModel) -> dict[str, LayerEdges] | str:
     if not any(name.endswith(SCORES) for name in probed.hook_points):
         if probed.hook_points:
             return f"the model has no hook point {SCORES}"
-        model = adapt(copy.deepcopy(model), probed.x[:2])  # `adapt` adds hook points
+        model = adapt(copy.deepcopy(model), probed.fresh_x[:2])  # `adapt` adds hook points
     layers: dict[str, LayerEdges] = {}
 
     def record(scores: Float[Tensor, "batch head dest src"], hook: Any) -> Float[Tensor, "batch head dest src"]:
@@ -102,8 +102,8 @@ def _recorded(probed: ProbedModel) -> dict[str, LayerEdges] | str:
         return scores
 
     names = [name for name in model.hook_dict if name.endswith(SCORES)]
-    with evaluating(model), torch.no_grad():
-        model.run_with_hooks(probed.x, fwd_hooks=[(name, record) for name in names])
+    with evaluating(model), torch.no_grad(), attached_hooks(model, [(name, record) for name in names]):
+        model(probed.fresh_x)
     return layers or f"{SCORES} does not run in a forward"
 
 

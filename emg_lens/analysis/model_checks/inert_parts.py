@@ -9,6 +9,7 @@ from torch import Tensor
 from emg_lens.analysis.model_checks.check_report import Finding, judged, not_applicable
 from emg_lens.analysis.model_checks.probed_model import ProbedModel, outputs_of
 from emg_lens.hooks.evaluation import evaluating
+from emg_lens.hooks.hook_points import attached_hooks
 
 EMBEDDED = "hook_embed"
 """The hook point of the tokens that enter the first block."""
@@ -85,8 +86,8 @@ def inert_tokens(probed: ProbedModel) -> Finding:
 
 
 def _with_hook(probed: ProbedModel, hook: Any) -> Any:
-    model: Any = probed.model
-    return model.run_with_hooks(probed.x, fwd_hooks=[(EMBEDDED, hook)])
+    with attached_hooks(probed.model, [(EMBEDDED, hook)]):
+        return probed.model(probed.fresh_x)
 
 
 def _without_gradient(probed: ProbedModel) -> Bool[Tensor, "..."]:
@@ -96,7 +97,7 @@ def _without_gradient(probed: ProbedModel) -> Bool[Tensor, "..."]:
         return everywhere
     x = probed.x.detach().clone().requires_grad_()
     with evaluating(probed.model), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        outputs = outputs_of(probed.model(x))
+        outputs = outputs_of(probed.model(x.clone()))
         if not outputs.requires_grad:
             return everywhere
         (gradient,) = torch.autograd.grad(probed.weighted_sum(outputs), [x], allow_unused=True)

@@ -15,6 +15,7 @@ from emg_lens.analysis.attribution.question import Question
 from emg_lens.hooks import DeadHookError
 from emg_lens.hooks.cuts import Hook
 from emg_lens.hooks.evaluation import evaluating
+from emg_lens.hooks.hook_points import attached_hooks
 
 IN_A_BLOCK = ("ln1.hook_scale", "ln2.hook_scale", "mlp.hook_pre", "mlp.hook_post")
 
@@ -81,7 +82,7 @@ def without_effect(question: Question, names: Sequence[str]) -> list[str]:
 
     model: Any = question.model
     with evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
-        with model.hooks(fwd_hooks=[(name, add_zero) for name in names]):
+        with attached_hooks(model, [(name, add_zero) for name in names]):
             metric = question.metric_of(model(question.x[:1]), question.y[:1])
         gradients = torch.autograd.grad(metric.sum(), list(taps.values()), allow_unused=True)
     live = {name for name, gradient in zip(taps, gradients, strict=True) if gradient is not None}
