@@ -1,6 +1,7 @@
 """Edges relative to events: which are cut, and that only the detections that read them change."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -91,6 +92,20 @@ def test_models_and_windows_that_cannot_be_cut_are_refused():
         event_locked_scores(encoder(stride=20), x, targets, past)
     with pytest.raises(AnalysisError, match="cuts no edge"):
         event_locked_scores(encoder(), x, targets, {"never": EventEdges((5.0, 6.0), (-9, -8))})
+
+
+def test_names_and_shapes_that_do_not_fit_are_refused():
+    of, model = trials([("tap", 0.9)]), encoder()
+    x, targets = torch.from_numpy(of.x), torch.from_numpy(of.targets)
+    past = EventEdges((-0.1, 0.12), (-9, -0.2))
+    with pytest.raises(AnalysisError, match="edges has the name 'baseline', which is the model without cuts"):
+        event_locked_scores(model, x, targets, {"baseline": past})
+    for wrong_x, wrong_targets in ((x[:1], targets), (x, targets[0]), (x[0], targets), (x[:0], targets[:0])):
+        with pytest.raises(AnalysisError, match=r"x has shape .* and targets .*; expected \[window, channel, time\]"):
+            event_locked_scores(model, wrong_x, wrong_targets, {"past": past})
+    plain = event_locked_scores(model, x, targets, {"past": past})
+    with_gradient = event_locked_scores(model, x, targets.clone().requires_grad_(), {"past": past})
+    pd.testing.assert_frame_equal(plain, with_gradient)
 
 
 def test_the_analysis_gives_one_row_per_condition_and_gesture():
