@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from emg_lens.analysis.deployment import run_times
 from emg_lens.errors import EmgLensError, printable
 from emg_lens.hooks.evaluation import evaluating
-from emg_lens.io.files import write_bytes
+from emg_lens.io.files import check_replaceable, write_bytes
 from emg_lens.sweeps.side_by_side import torch_threads
 from emg_lens.sweeps.structure import has_hooks
 from emg_lens.validation import ArgumentError, checked
@@ -79,6 +79,7 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
             1e-4 of the largest one, or the file cannot be written.
         ArgumentError: A model with hooks, without `example_input` and without `x`, that does not run on `x`, or that
             does not return one tensor; no trials; or a file in a folder that does not exist.
+        NotAFileError: The file is a pipe or a device.
 
     Example:
         >>> import torch
@@ -88,6 +89,7 @@ def export_onnx(model: nn.Module, file: str | Path, x: Tensor | None = None, *, 
         ('linear.onnx', (1, 3), True)
     """
     path = Path(file).expanduser()
+    check_replaceable(path)
     if not path.name or path.is_dir() or not path.parent.is_dir():
         missing_folder = "" if not path.name or path.parent.is_dir() else f"; there is no folder {str(path.parent)!r}"
         raise ArgumentError(

@@ -29,10 +29,10 @@ def export(
     outputs: OutputsOption = None,
     settings: SettingsOption = [],
 ) -> None:
-    """Write a model as an ONNX file, and check the file with onnxruntime against the model.
+    r"""Write a model as an ONNX file, and check the file with onnxruntime against the model.
 
     Prints the largest difference, the size, and the time of one run on this machine. Nothing is written if the outputs
-    differ. Needs the extra: pip install 'emg-lens[deploy]'
+    differ. Needs the extra: pip install 'emg-lens\[deploy]'
 
     Example: emg-lens export isonet --channels 16 --samples 50 --onnx isonet.onnx
     """

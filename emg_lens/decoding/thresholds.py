@@ -25,6 +25,8 @@ PerHour = Annotated[float, Field(ge=0)]
 MOST_CANDIDATES, SCAN_RATIO = 1000, 1.1
 """Up to this number of candidates, all are tried. Otherwise the ratio of the numbers of peaks above two thresholds
 that are tried one after the other."""
+FEWEST_ALLOWED = 0.01
+"""False alarms that are always allowed, as a fraction of the labels. Otherwise a single one could decide."""
 REFINEMENTS, BETWEEN = 2, 12
 """How often the surroundings of the best threshold are searched again, and with how many candidates."""
 
@@ -127,8 +129,9 @@ def score_event_conditions(
         names: Name of each gesture.
         baseline: The condition with the intact model.
         threshold: Threshold of all conditions in `fixed`.
-        false_per_hour: Rate of false alarms in `matched`. Default: the rate of the baseline at `threshold`. The
-            threshold of the baseline is searched in the same way as the others.
+        false_per_hour: Rate of false alarms in `matched`. Default: the rate of the baseline at `threshold`,
+            or 1 % of the number of labels if that is more. The threshold of the baseline is searched in the same way as
+            the others.
         debounce_s: As in `decode_events`.
         collar_s: How long before and after a label its event may come, in s; both limits included.
         lone_releases: As in `decode_events`.
@@ -163,7 +166,8 @@ def score_event_conditions(
         arrays = [one for user in recordings for one in outputs[user]]
         searched = _Searched.of(flat, arrays, names, debounce_s, collar_s, lone_releases)
         if rate is None:
-            rate = searched.right_and_false(threshold)[1] / searched.hours
+            allowed = math.ceil(FEWEST_ALLOWED * sum(len(one.name) for one in searched.labels))
+            rate = max(searched.right_and_false(threshold)[1], allowed) / searched.hours
         found[condition] = _search(searched, rate)
         fixed[condition] = searched.streams(recordings, threshold)
         matched[condition] = searched.streams(recordings, found[condition].threshold)

@@ -17,9 +17,25 @@ from pathlib import Path
 
 import psutil
 
+from emg_lens.errors import EmgLensError
+
 HOST = re.sub(r"\W", "_", platform.node())[:32]
 ABANDONED_SECONDS = 3600
 """A temporary file of another machine counts as abandoned after this time without a change."""
+
+
+class NotAFileError(EmgLensError, RuntimeError):
+    """A file cannot be written at this path, because a pipe or a device has this name."""
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a path is free, or belongs to a file (or to a folder, for which the operating system has an error).
+
+    Raises:
+        NotAFileError: It is a pipe or a device.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise NotAFileError(f"{path} is a pipe or a device; expected a file or a new name: give another path")
 
 
 @contextmanager
@@ -28,7 +44,11 @@ def replacing(path: Path, flush: bool = True) -> Iterator[Path]:
 
     With `flush`, the content is on the disk before the renaming, so a power cut leaves the old file or the new one. The
     file gets the permissions of the umask; some libraries write files that only their owner can read.
+
+    Raises:
+        NotAFileError: `path` is a pipe or a device, which stays as it is.
     """
+    check_replaceable(path)
     partial = _partial(path)
     try:
         partial.touch()

@@ -271,11 +271,14 @@ class Attention(nn.Module):
         return z.transpose(1, 2)
 
     def normalise(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
-        """Turn scores into attention: softmax over src; a row with every score -inf becomes zero."""
+        """Turn scores into attention: softmax over src; a row with every score -inf becomes zero.
+
+        NaN in scores stays NaN.
+        """
         pattern = scores.softmax(dim=-1)
         if surely(pattern.detach().amax(-1) > 0):  # much faster on a CPU
             return pattern
-        return torch.where(pattern.isnan(), torch.zeros_like(pattern), pattern)
+        return pattern.masked_fill(scores.detach().amax(-1, keepdim=True) == -torch.inf, 0.0)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
         """Compute the sum over heads of z @ W_O, plus the bias."""

@@ -137,7 +137,7 @@ def _fit(
             for row, subject in enumerate(subjects):
                 own = (torch.cat([part[row] for part in parts if row < len(part)]) for parts in (losses, outputs))
                 own_losses, own_outputs = (values[: sizes[row]] for values in own)
-                loss, metric = summary(objective, own_losses, own_outputs, targets[index[row, : sizes[row]]])
+                loss, metric = summary(model, objective, own_losses, own_outputs, targets[index[row, : sizes[row]]])
                 check_loss(loss, epoch, recipe.lr, f"subject {subject.number}: ")
                 stand_in = _Stateless(model, stack.parameters(row))
                 curve = held_out_columns(stand_in, objective, subject.held_out, subject.recipe, epoch)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from emg_lens.data.batch import Batch
 from emg_lens.io.checkpoint import CheckpointFile, digest, tensor_bytes
 from emg_lens.lens.identity import model_identity
-from emg_lens.scoring.metrics import measure
+from emg_lens.scoring.metrics import METRICS, measure
 from emg_lens.training.objectives import FitError, Objective, anneal_weight, as_objective, targets_of
 from emg_lens.training.optimizer import VectorAdamW
 from emg_lens.training.packing import AUXILIARY, Group, packed
@@ -163,7 +163,8 @@ def _run_epoch(
         state.step(fitted, lr, recipe)
         losses.append(step_losses.detach())
         outputs.append(step_outputs.detach())
-    loss, metric = summary(objective, torch.cat(losses), torch.cat(outputs), targets_of(batch)[order])
+    recording = None if batch.repetition_id is None else batch.repetition_id[order]
+    loss, metric = summary(model, objective, torch.cat(losses), torch.cat(outputs), targets_of(batch)[order], recording)
     check_loss(loss, epoch, recipe.lr)
     return epoch + 1, loss, metric, weight, lr
 
@@ -305,16 +306,24 @@ def objective_generator(seed: int) -> torch.Generator:
 
 
 def summary(
-    objective: Objective, losses: Float[Tensor, " trial"], outputs: Tensor, targets: Tensor
+    model: Any,
+    objective: Objective,
+    losses: Float[Tensor, " trial"],
+    outputs: Tensor,
+    targets: Tensor,
+    repetition_id: Tensor | None = None,
 ) -> tuple[float, float]:
-    """Mean loss, and the first metric of the objective."""
+    """Mean loss, and the first metric of the objective; windows of one recording are joined if the metric needs it."""
     name, loss = objective.metrics[0], float(losses.cpu().double().mean())
     if not math.isfinite(loss):
         return loss, math.nan
     predicted, correct = (
         t.cpu().float().numpy() if t.is_floating_point() else t.cpu().numpy() for t in (outputs, targets)
     )
-    return loss, measure([name], predicted, correct)[name]
+    if METRICS[name].repetitions != "joined":
+        return loss, measure([name], predicted, correct)[name]
+    recording = None if repetition_id is None else repetition_id.cpu().numpy()
+    return loss, measure([name], predicted, correct, recording, tuple(model.cfg.class_names))[name]
 
 
 def held_out_columns(
@@ -339,7 +348,7 @@ def evaluate(model: Any, objective: Objective, batch: Batch, recipe: TrainingRec
             losses.append(part_losses)
             outputs.append(part_outputs)
     model.train()
-    return summary(objective, torch.cat(losses), torch.cat(outputs), targets_of(batch))
+    return summary(model, objective, torch.cat(losses), torch.cat(outputs), targets_of(batch), batch.repetition_id)
 
 
 def check_loss(loss: float, epoch: int, lr: float, prefix: str = "") -> None:

@@ -107,9 +107,10 @@ def prepare_fit(fit_unit: Fit, data: Path | None, device: str) -> PreparedFit:
     facts = _facts(fit_unit, trials, model)
     parts = [part for part in (trials.train, trials.test, trials.validation) if part is not None]
     ys = [trials.y(part, objective) for part in parts]  # first, because the targets may be made of the samples
-    train, test, *validation = [Batch(trials.take_x(part), y) for part, y in zip(parts, ys, strict=True)]
-    tested = pd.MultiIndex.from_arrays([trials.test.subject, trials.test.repetition_id]).factorize()[0]
-    test = replace(test, reference=train.x, reference_targets=train.targets, repetition_id=torch.from_numpy(tested))
+    train, test, *validation = [
+        Batch(trials.take_x(part), y, repetition_id=_repetitions(part)) for part, y in zip(parts, ys, strict=True)
+    ]
+    test = replace(test, reference=train.x, reference_targets=train.targets)
     return PreparedFit(
         fit_unit=fit_unit,
         model=model,
@@ -125,6 +126,11 @@ def prepare_fit(fit_unit: Fit, data: Path | None, device: str) -> PreparedFit:
         facts=facts,
         leakage=leakage,
     )
+
+
+def _repetitions(trials: TrialSet) -> torch.Tensor:
+    """Number the repetitions of all subjects."""
+    return torch.from_numpy(pd.MultiIndex.from_arrays([trials.subject, trials.repetition_id]).factorize()[0])
 
 
 def _facts(fit_unit: Fit, trials: FitTrials, model: Any) -> dict[str, Any]:

@@ -45,16 +45,17 @@ def answers_to_questions(findings: Findings) -> dict[str, list[str]]:
         Sentences by question, the most important first. A study without ablations has the comparison of its levels.
     """
     by_question: dict[str, list[str]] = {}
-    for cell, verdicts in verdicts_of(findings):
-        at = f"{cell.label}: " if cell.label else ""
+    of_cells = [(f"{cell.label}: " if cell.label else "", cell, verdicts) for cell, verdicts in verdicts_of(findings)]
+    for at, cell, verdicts in of_cells:
         for text in _summary(cell, verdicts):
             by_question.setdefault(SUMMARY, []).append(f"{at}{text}")
-        for question, texts in _answers_of(cell, verdicts).items():
-            by_question.setdefault(question, []).extend(f"{at}{text}" for text in texts)
-    for _, view in VIEWS.items():
+    for _, view in VIEWS.items():  # questions of the study's own analyses come before those of every study
         for question, make in view.answers.items() if view.answers and view.shows(findings) else ():
             texts = [f"{cell.label and cell.label + ': '}{text}" for cell in findings.cells for text in make(cell)]
             by_question |= {question: texts} if texts else {}
+    for at, cell, verdicts in of_cells:
+        for question, texts in _answers_of(cell, verdicts).items():
+            by_question.setdefault(question, []).extend(f"{at}{text}" for text in texts)
     if len(findings.level_tests):
         by_question[LEVELS] = [*_comparisons(findings)]
     return by_question

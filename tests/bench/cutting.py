@@ -196,12 +196,12 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     heads = [f"{step} / {unit}" for step, unit in COLUMNS.items()]
-    print(f"| model | plain, ms | {' | '.join(heads)} |\n|:--|--:|{'--:|' * len(heads)}")
+    print(f"| model | plain, ms | {' | '.join(heads)} |\n|:--|--:|{'--:|' * len(heads)}")  # noqa: T201
     for name in [options.only] if options.only else MODELS:
         with torch.no_grad():
             seconds = measure(MODELS[name], options.tokens, options.batch, options.rounds)
         ratios = [f"{seconds[step] / seconds[unit]:.2f}" for step, unit in COLUMNS.items()]
-        print(f"| {name} | {1000 * seconds['plain']:.0f} | {' | '.join(ratios)} |", flush=True)
+        print(f"| {name} | {1000 * seconds['plain']:.0f} | {' | '.join(ratios)} |", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

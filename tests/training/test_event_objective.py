@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from emg_lens import TrainingRecipe, build_model, fit
 from emg_lens.data import Batch, SequenceSet, SignalSequence, TrialSet, Windowing
 from emg_lens.data.sources.simulated.gesture_streams import GESTURES, load
+from emg_lens.scoring import measure
 from emg_lens.training.event_objective import EVENTS
 from emg_lens.training.objectives import OBJECTIVES, FitError
 
@@ -74,3 +75,22 @@ def test_a_fit_learns_the_base_rate_and_reports_the_metric():
     assert history.columns.tolist()[:3] == ["epoch", "loss", "event_f1"]
     assert history["loss"].iloc[-1] < history["loss"].iloc[0] / 2
     assert OBJECTIVES["events"] is EVENTS
+
+
+def test_the_training_curve_joins_the_windows_of_a_recording():
+    """With overlapping windows, an event near a seam is otherwise counted in both."""
+    trials = load(
+        simulation={"n_subjects": 1, "n_sessions": 1, "session_s": 20},
+        windowing={"length_s": 2.0, "hop_s": 1.0, "context_s": 0.5},
+    )
+    model = build_model("tinymyo-gestures", modalities={"emg": 8}, n_samples=1000, n_classes=8, class_names=GESTURES,
+                        d_model=8, n_heads=2, n_layers=1, d_mlp=8)  # fmt: skip
+    x, y = torch.from_numpy(trials.x), EVENTS.targets(trials)
+    batch = Batch(x, y, repetition_id=torch.from_numpy(trials.repetition_id))
+    history = fit(model, batch, TrainingRecipe(epochs=1, lr=0.01), objective="events", held_out=batch)
+    with torch.no_grad():
+        outputs = model(x).numpy()
+    joined = measure(["event_f1"], outputs, trials.targets, trials.repetition_id, GESTURES)
+    apart = measure(["event_f1"], outputs, trials.targets, None, GESTURES)
+    assert history["held_out_event_f1"].iloc[-1] == pytest.approx(joined["event_f1"])
+    assert joined["event_f1"] != apart["event_f1"]

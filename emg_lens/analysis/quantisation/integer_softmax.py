@@ -1,5 +1,6 @@
 """Softmax in whole numbers, as on microcontrollers without fast floating-point exponentials."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -66,7 +67,9 @@ class IntegerSoftmax:
         """Compute attention as whole numbers from 0 to 255."""
         below = PER_UNIT * (scores - scores.amax(-1, keepdim=True))
         x = below.nan_to_num(nan=LOWEST, neginf=LOWEST).round().clamp(LOWEST, 0).long()  # NaN: every score is -inf
-        exponential = _table(self.sharpness).to(scores.device)[x - LOWEST].where(scores > -torch.inf, 0)
+        exponential = torch.tensor(_table(self.sharpness), device=scores.device)[x - LOWEST].where(
+            scores > -torch.inf, 0
+        )
         total = exponential.sum(-1, keepdim=True).clamp(min=1)
         if self.rounding == "floor":
             return STEPS * exponential // total
@@ -75,7 +78,6 @@ class IntegerSoftmax:
 
 
 @lru_cache
-def _table(sharpness: float) -> Int[Tensor, " score"]:
-    """Return the exponentials of the scores from -128 to 0."""
-    x = torch.arange(LOWEST, 1, dtype=torch.float64) / PER_UNIT
-    return ((sharpness * x).exp() * 2.0**FRACTION_BITS).round().long()
+def _table(sharpness: float) -> tuple[int, ...]:
+    """Return the exponentials of the scores from -128 to 0. No tensor: one made during an export is unusable later."""
+    return tuple(round(math.exp(sharpness * score / PER_UNIT) * 2**FRACTION_BITS) for score in range(LOWEST, 1))

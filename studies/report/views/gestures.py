@@ -33,7 +33,8 @@ FAMILIES = {"past": "Sources cut before this time (s)", "late": "Sources cut fro
 """Family of cuts, and the label of its axis."""
 MATCHED_NOTE = (
     "Matched: for each condition the threshold with the most right detections, among those with no more false alarms"
-    " per hour than the unmasked model at the fixed threshold. A cut that only lowers all outputs then shows no drop."
+    " than the unmasked model at the fixed threshold (or 1 % of the number of labels). A cut that only lowers all"
+    " outputs then shows no drop."
 )
 
 
@@ -225,6 +226,7 @@ def figure_event_locked(cell: Cell) -> Figure:
                 axes.plot(line.index, line, "o", label=plain_text(str(gesture)), **style)
                 axes.axhline(base[gesture], color=category_colour(k), linewidth=0.4, linestyle=":")
             axes.set_xlabel(label)
+            axes.locator_params(axis="x", nbins=5)
             axes.set_ylim(-0.03, 1.05)
         figure.axes[0].set_ylabel("Detected under its name")
         handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -161,3 +161,13 @@ def test_stages_have_their_own_rows_and_other_models_are_refused():
         IntegerSoftmax(0)
     with pytest.raises(ArgumentError, match="rounding='up'; expected 'floor'"):
         IntegerSoftmax(rounding="up")
+
+
+def test_a_first_use_inside_an_export_leaves_nothing_behind():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    softmax = IntegerSoftmax(sharpness=13.0)  # not used before
+    with FakeTensorMode():
+        softmax.levels(torch.zeros(2, 3))
+    levels = softmax.levels(torch.zeros(2, 3))
+    assert type(levels) is torch.Tensor and levels.tolist() == [[85, 85, 85]] * 2
