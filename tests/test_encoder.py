@@ -82,6 +82,25 @@ def test_rows_with_every_score_cut_give_zero_attention_not_nan():
     torch.testing.assert_close(cache["attn_out", 1], model.blocks[1].attn.b_O.expand(2, 8, 32))
 
 
+@pytest.mark.parametrize("name", ["W_Q", "W_K", "b_Q", "b_K"])
+def test_nan_in_scores_stays_nan_and_is_not_taken_for_a_row_without_edges(name):
+    """Head 0 has NaN scores, and head 1 only cut edges."""
+    model = make()
+    attention = model.blocks[1].attn
+    with torch.no_grad():
+        getattr(attention, name)[0] = torch.nan
+
+    def cut_head_1(scores, hook):
+        return scores.index_fill(1, torch.tensor([1]), -torch.inf)
+
+    with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.1.attn.hook_attn_scores", cut_head_1)]):
+        out, cache = model.run_with_cache(model.example_input(2))
+    pattern = cache["pattern", 1]
+    assert pattern[:, 0].isnan().all() and (pattern[:, 1] == 0).all() and pattern[:, 2:].isfinite().all()
+    torch.testing.assert_close(pattern[:, 2:], cache["attn_scores", 1][:, 2:].softmax(-1))
+    assert out.isnan().all()
+
+
 def test_masked_edges_are_absent_with_and_without_hooks():
     model = make(masked_edges="flow('acc', 'cls')", norm="post")
     x = model.example_input(3)

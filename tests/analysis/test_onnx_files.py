@@ -1,5 +1,7 @@
 """ONNX files: run by an interpreter that the export does not use, and refused if they compute something else."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from emg_lens.analysis import export_onnx, quantised
 from emg_lens.analysis.onnx_files import ExportError
 from emg_lens.cli import app
+from emg_lens.io.files import NotAFileError
 from emg_lens.models.registry import build_model
 from emg_lens.validation import ArgumentError
 
@@ -114,6 +117,14 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("emg_lens.analysis.onnx_files.write_bytes", full)
     with pytest.raises(ExportError, match="cannot write '.*model.onnx': No space left on device"):
         export_onnx(nn.Linear(3, 2), tmp_path / "model.onnx", torch.randn(1, 3))
+
+
+def test_a_pipe_is_refused_before_the_export_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(NotAFileError, match="is a pipe or a device"):
+        export_onnx(nn.Linear(3, 2), pipe, torch.randn(1, 3))
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
 
 def test_the_given_input_is_not_changed(tmp_path):

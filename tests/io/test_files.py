@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from emg_lens.io.checkpoint import CheckpointError, CheckpointFile
-from emg_lens.io.files import HOST, new_folder, remove_abandoned, replacing, write_bytes, write_text
+from emg_lens.io.checksums import replacing_with_checksum
+from emg_lens.io.files import HOST, NotAFileError, new_folder, remove_abandoned, replacing, write_bytes, write_text
 
 
 def test_a_file_is_written_in_one_step_and_no_temporary_file_remains(tmp_path):
@@ -23,6 +24,19 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError("killed")
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for target in (pipe, link):
+        with pytest.raises(NotAFileError, match=f"{target} is a pipe or a device; expected .*give another path"):
+            write_text(target, "new")
+        with pytest.raises(NotAFileError), replacing_with_checksum(target):
+            pass
+    assert pipe.is_fifo() and link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_complete(tmp_path):
