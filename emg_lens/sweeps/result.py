@@ -45,8 +45,8 @@ class SweepResult:
         SweepResult(3 conditions of 100 trials, outputs [2], executor 'folded')
         >>> result.accuracy(y)[["condition", "layer", "accuracy"]].shape
         (3, 3)
-        >>> result.to_frame(y).columns[:5].tolist()
-        ['condition', 'mode', 'edges', 'layer', 'accuracy']
+        >>> sorted(result.to_frame(y).columns[:5])
+        ['accuracy', 'condition', 'edges', 'layer', 'mode']
     """
 
     conditions: tuple[Condition, ...]

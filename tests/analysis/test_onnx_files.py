@@ -1,6 +1,7 @@
 """ONNX files: run by an interpreter that the export does not use, and refused if they compute something else."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -152,10 +153,9 @@ def test_the_command_writes_the_file_and_prints_what_was_measured(tmp_path):
     file = tmp_path / "saved.onnx"
     done = CliRunner().invoke(app, ["export", str(tmp_path / "saved"), "--onnx", str(file), "--bits", "8"])
     assert done.exit_code == 0, done.output
-    first, *others = done.output.splitlines()
-    assert first.startswith("file ") and "weights in float32" in first and file.stat().st_size > 0
-    assert [line.split()[0] for line in others] == ["input", "difference", "time"]
-    assert "1 x 5 x 40" in done.output
+    printed = " ".join(done.output.split())  # a long path is wrapped
+    assert re.match(r"file .* weights in float32\) input .* difference .* time ", printed) and file.stat().st_size > 0
+    assert "1 x 5 x 40" in printed
 
 
 def test_a_model_without_some_edges_is_exported_without_them(tmp_path):
