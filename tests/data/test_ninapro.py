@@ -195,6 +195,7 @@ def test_scalars_that_are_no_numbers_are_noted(tmp_path):
     assert any("'subject' is nan" in note for note in one(write(tmp_path, subject=np.nan)).notes)
 
 
+@pytest.mark.slow
 def test_a_small_file_that_decompresses_to_a_large_one_is_rejected(tmp_path):
     savemat(tmp_path / "S1_E1_A1.mat", {"emg": np.zeros((9_000_000, 16))}, do_compression=True)
     assert (tmp_path / "S1_E1_A1.mat").stat().st_size < 2e6

@@ -165,6 +165,7 @@ def test_users_are_those_of_the_recordings():
         score_event_conditions(recordings, {"a": intact, "b": {"u0": intact["u0"]}}, NAMES, baseline="a")
 
 
+@pytest.mark.slow
 def test_an_hour_is_searched_in_seconds():
     rng = np.random.default_rng(0)
     times, labels = np.arange(720_000) / 200, []

@@ -72,6 +72,7 @@ def test_a_recurrent_state_continues_where_it_stopped(lengths):
     torch.testing.assert_close(streamed(model, x, lengths), model(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @settings(max_examples=25, deadline=None)
 @given(

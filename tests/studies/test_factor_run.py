@@ -122,6 +122,7 @@ def test_other_metrics_need_no_fit(done, tmp_path):
     assert row["macro_f1"].iloc[0] == pytest.approx(f1_score(one["target"], predicted, average="macro"))
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_numbers_of_one(done, tmp_path):
     alone = parse(FACTORS).run(out=tmp_path, jobs=1)
     pd.testing.assert_frame_equal(alone.scores, done.scores, check_exact=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from emg_lens import Condition, build_model, sweep
@@ -85,7 +85,9 @@ def test_an_update_equals_attention_of_the_changed_input(rows, plain, size, mask
         resid, rows = model.residual_in(model.example_input(3)), torch.tensor(rows)
         stored, before = StoredAttention(layer, layer.pack(resid).clone()), resid.clone()
         resid[:, rows] += size * torch.randn(3, len(rows), 64, generator=generator)
-        found = stored.changed(resid, rows).clone()
+        found = stored.changed(resid, rows)
+        assume(found is not None)  # nearly all attention was on these rows: the plain path is used
+        found = found.clone()
         assert torch.allclose(found, plain(layer, resid)(None), atol=1e-5)
         assert torch.allclose(stored.changed(before, rows), plain(layer, before)(None), atol=1e-5)  # it is used again
 

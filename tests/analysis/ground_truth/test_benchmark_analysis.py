@@ -61,6 +61,7 @@ def test_a_model_whose_metric_does_not_fall_has_no_rows(task, two_methods):
     assert FITTED not in set(table["variant"])
 
 
+@pytest.mark.slow
 def test_the_random_row_is_the_mean_of_ten_orders_that_differ_between_models(two_methods, monkeypatch):
     used = {}
 
