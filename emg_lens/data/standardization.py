@@ -49,11 +49,13 @@ class _SavedStatistics:
         try:
             if not place.is_file():
                 raise DataError(f"no such file; expected a file of {cls.KIND}")
-            check_file(place)
+            has_checksum = check_file(place)
             with safe_open(place, "np") as file:
                 facts = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
                 if facts.pop("kind", None) != f"{cls.KIND} 1":
                     raise DataError(f"not a file of {cls.KIND}; give another file")
+                if not has_checksum:
+                    raise DamagedFileError(f"{path} was changed after it was written: its checksum is missing")
                 del facts["checksum"]
                 facts = {name: tuple(fact) if isinstance(fact, list) else fact for name, fact in facts.items()}
                 facts |= {name: file.get_tensor(name) for name in ("mean", "std")}

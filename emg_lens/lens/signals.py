@@ -168,7 +168,8 @@ class SignalModel(
     def _load_as_safetensor(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls, model: "SignalModel", model_file: str, map_location: str, strict: bool
     ) -> "SignalModel":
-        check_file(Path(model_file))
+        if not check_file(Path(model_file)) and _facts(Path(model_file)):
+            raise DamagedFileError(f"{model_file} was changed after it was written: its checksum is missing")
         model = super()._load_as_safetensor(model, model_file, map_location, strict)
         for name, weight in model.state_dict().items():
             if weight.is_floating_point() and not weight.isfinite().all():
@@ -189,11 +190,15 @@ class SignalModel(
         unknown = [name for name in json.loads(path.read_text(encoding="utf-8")) if name not in now]
         if unknown:
             raise ModelFileError(f"{path}: {type(self).__name__} has no setting {unknown[0]!r}; remove it")
-        with safe_open(self._folder / WEIGHTS_FILE, "pt") as file:
-            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
-        for name, value in about.get("config", {}).items():
+        for name, value in _facts(self._folder / WEIGHTS_FILE).get("config", {}).items():
             if name in now and now[name] != value:
                 raise ModelFileError(
                     f"{path} was changed after it was written: {name} is {now[name]!r}, and the weights were saved"
                     f" with {value!r}; give config=... if this is intended"
                 )
+
+
+def _facts(weights: Path) -> dict[str, Any]:
+    """Return what `save_pretrained` wrote into the metadata of a file of weights; empty for files of other programs."""
+    with safe_open(weights, "pt") as file:
+        return json.loads((file.metadata() or {}).get(ABOUT, "{}"))

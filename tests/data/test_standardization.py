@@ -64,6 +64,16 @@ def test_the_same_statistics_are_the_same_bytes(tmp_path):
     assert len(written) == 1
 
 
+def test_changed_statistics_are_refused_also_where_the_mark_of_the_checksum_was_changed(tmp_path):
+    path = tmp_path / "input.safetensors"
+    InputStatistics.of(trials()).save(path)
+    content = bytearray(path.read_bytes().replace(b"emg-lens-sha256:", b"emg-lens-sha255:"))
+    content[-1] ^= 8
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="its checksum is missing; save it again"):
+        InputStatistics.load(path)
+
+
 def test_targets_come_back_in_their_units(tmp_path):
     targets = np.random.default_rng(0).normal([10, -3], [4, 0.1], (50, 2)).astype(np.float32)
     targets[:, 1] = 0.3

@@ -153,6 +153,16 @@ def test_one_changed_byte_of_the_weights_is_refused(tmp_path):
         assert again.cfg == model.cfg
 
 
+def test_changed_weights_are_refused_also_where_the_mark_of_the_checksum_was_changed(tmp_path):
+    saved(tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = bytearray(path.read_bytes().replace(b"emg-lens-sha256:", b"emg-lens-sha255:"))
+    content[-1] ^= 8
+    path.write_bytes(content)
+    with pytest.raises(EmgLensError, match="its checksum is missing"):
+        IsoNet.from_pretrained(tmp_path)
+
+
 def test_another_configuration_can_be_given_in_place_of_the_saved_one(tmp_path):
     model = saved(tmp_path)
     cfg = replace(model.cfg, dropout=0.3)
