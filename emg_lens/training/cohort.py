@@ -69,6 +69,7 @@ def fit_cohort(
     all_recipes = [recipes] * len(models) if isinstance(recipes, TrainingRecipe) else list(recipes)
     all_held_out = [None] * len(models) if held_out is None else list(held_out)
     _check(models, batches, all_recipes, all_held_out)
+    objective.check_recipe(all_recipes[0])  # they differ in seeds only
     _check_schedule(all_recipes[0], [len(batch) for batch in batches])
     if objective.one_by_one:
         raise ArgumentError(

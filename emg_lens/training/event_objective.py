@@ -62,11 +62,9 @@ class EventDetection(Objective):
         self,
         outputs: Float[Tensor, "window step gesture"],
         targets: Float[Tensor, "window step column"],
-        recipe: TrainingRecipe,
+        recipe: TrainingRecipe,  # noqa: ARG002
     ) -> Float[Tensor, " window"]:
         """Binary cross-entropy, averaged over the steps and gestures of a window that count."""
-        if recipe.label_smoothing:
-            raise FitError(f"label_smoothing={recipe.label_smoothing} has no effect with events; set it to 0")
         pulses, counted = targets[..., :-1] > 0, (targets[..., :-1] >= 0) & (targets[..., -1:] >= 0)
         losses = F.binary_cross_entropy_with_logits(outputs, pulses.to(outputs.dtype), reduction="none")
         return (losses * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)

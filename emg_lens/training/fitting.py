@@ -96,6 +96,7 @@ def fit(
         1.0
     """
     objective = as_objective(objective)
+    objective.check_recipe(recipe)
     objective.check(model, batch)
     if held_out is not None:
         objective.check(model, held_out, "held-out: ")

@@ -71,11 +71,9 @@ class SpeechFrames(Objective):
         self,
         outputs: Float[Tensor, "trial step output"],
         targets: Float[Tensor, "trial frame column"],
-        recipe: TrainingRecipe,
+        recipe: TrainingRecipe,  # noqa: ARG002
     ) -> Float[Tensor, " trial"]:
         """Loss of each trial; its mean over trials is the mean over all target frames."""
-        if recipe.label_smoothing:
-            raise FitError(f"label_smoothing={recipe.label_smoothing} has no effect with frames; set it to 0")
         n_values, counted = targets.shape[2] - N_COLUMNS, targets[..., -1] > 0
         found = aligned_steps(outputs.detach().float().cpu().numpy(), targets.cpu().numpy())
         steps = torch.from_numpy(found).to(outputs.device)[..., None].expand(-1, -1, outputs.shape[2])

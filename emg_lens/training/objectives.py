@@ -38,12 +38,14 @@ class Objective(ABC):
         metrics: Metrics to report, all of this kind; `fit` tabulates the first one.
         one_by_one: Whether the loss uses random numbers for each trial, or `torch.vmap` cannot map it. Such models
             cannot be fitted as a cohort.
+        smooths_labels: Whether the loss uses the recipe's `label_smoothing`. If not, such a recipe is refused.
     """
 
     name: str
     kind: OutputKind
     metrics: tuple[str, ...]
     one_by_one: bool = False
+    smooths_labels: bool = False
 
     @property
     def identity(self) -> str:
@@ -73,6 +75,14 @@ class Objective(ABC):
         Raises:
             FitError: Trials or targets that do not fit the model.
         """
+
+    def check_recipe(self, recipe: TrainingRecipe) -> None:
+        """Refuse a setting of the recipe that has no effect on this loss."""
+        if recipe.label_smoothing and not self.smooths_labels:
+            raise FitError(
+                f"label_smoothing={recipe.label_smoothing} has no effect on the loss of objective {self.name!r}; set it"
+                " to 0"
+            )
 
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor, recipe: TrainingRecipe) -> Float[Tensor, " trial"]:
@@ -130,6 +140,7 @@ class Classification(Objective):
     name = "classification"
     kind = "classes"
     metrics = ("accuracy", "repetition_accuracy", "balanced_accuracy", "macro_f1", "log_prob")
+    smooths_labels = True
 
     def targets(self, trials: TrialSet) -> Int[Tensor, " trial"]:
         """Class index of each trial."""
@@ -197,11 +208,9 @@ class Regression(Objective):
         self,
         outputs: Float[Tensor, "trial target"],
         targets: Float[Tensor, "trial target"],
-        recipe: TrainingRecipe,
+        recipe: TrainingRecipe,  # noqa: ARG002
     ) -> Float[Tensor, " trial"]:
         """Squared error, averaged over targets."""
-        if recipe.label_smoothing:
-            raise FitError(f"label_smoothing={recipe.label_smoothing} has no effect in a regression; set it to 0")
         return (outputs - targets).square().mean(1)
 
 

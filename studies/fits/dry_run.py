@@ -145,6 +145,7 @@ def _try_fit(one: Fit, trials: FitTrials) -> list[dict[str, Any]]:
     x = trials.x(few)
     y = trials.y(few, objective)
     batch = Batch(x, y, reference=x, reference_targets=y)
+    objective.check_recipe(one.recipe)
     objective.check(model, batch)
     objective.check_metrics(metrics_of(one))
     check_edge_dropout(model, one.recipe)

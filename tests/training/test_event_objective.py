@@ -62,8 +62,6 @@ def test_trials_without_events_and_models_with_other_steps_are_refused():
     plain = TrialSet.from_arrays(trials.x, [0, 1], ["A", "A"], [1, 1], {"emg": 2}, 1000)
     with pytest.raises(FitError, match="SequenceSet"):
         EVENTS.targets(plain)
-    with pytest.raises(FitError, match="label_smoothing"):
-        EVENTS.losses(torch.zeros(2, 198, 3), batch.targets, TrainingRecipe(epochs=1, label_smoothing=0.1))
 
 
 def test_a_fit_learns_the_base_rate_and_reports_the_metric():

@@ -131,11 +131,15 @@ def test_targets_of_the_wrong_kind_are_refused_in_one_line(objective, targets, m
     assert "\n" not in str(error.value)
 
 
-def test_label_smoothing_is_refused_in_a_regression():
+def test_label_smoothing_is_refused_where_it_has_no_effect():
     x, values = make_values()
     smooth = QUICK.model_copy(update={"label_smoothing": 0.1})
-    with pytest.raises(FitError, match="label_smoothing=0.1 has no effect in a regression"):
+    with pytest.raises(FitError, match="label_smoothing=0.1 has no effect on the loss of objective 'regression'"):
         fit(make_model(n_classes=2), Batch(x, values), smooth, objective="regression")
+    for name in [name for name in OBJECTIVES.names() if name != "classification"]:
+        with pytest.raises(FitError, match=name):
+            OBJECTIVES[name].check_recipe(smooth)
+    OBJECTIVES["classification"].check_recipe(smooth)
 
 
 def test_targets_and_their_names_come_from_the_trials():

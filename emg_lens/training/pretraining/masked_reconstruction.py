@@ -83,12 +83,10 @@ class MaskedReconstruction(Objective):
         model: Any,
         batch: Batch,
         weight: float,  # noqa: ARG002
-        recipe: TrainingRecipe,
+        recipe: TrainingRecipe,  # noqa: ARG002
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, " trial"], Tensor]:
         """Mask tokens of each window; return the losses and the reconstruction. Only the first head is trained."""
-        if recipe.label_smoothing:
-            raise FitError(f"label_smoothing={recipe.label_smoothing}, but a reconstruction has no labels; set it to 0")
         tokens = np.ones(len(model.layout), bool)
         seeds = torch.randint(2**62, (len(batch),), generator=generator).tolist()
         masks = [torch.from_numpy(random_mask(tokens, self.masked_fraction, (seed,))) for seed in seeds]

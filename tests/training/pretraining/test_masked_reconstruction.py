@@ -83,7 +83,7 @@ def test_models_and_targets_that_do_not_fit_are_refused():
         FitError, match=r"IsoNet with outputs of shape \(2,\) cannot reconstruct windows of shape \(3, 40\); expected"
     ):
         fit(classes, Batch(x, x), QUICK, objective=objective)
-    with pytest.raises(FitError, match="label_smoothing=0.1, but a reconstruction has no labels"):
+    with pytest.raises(FitError, match="label_smoothing=0.1 has no effect on the loss"):
         fit(make_model(), Batch(x, x), QUICK.model_copy(update={"label_smoothing": 0.1}), objective=objective)
     with pytest.raises(ArgumentError, match="masked_fraction between 0 and 1"):
         MaskedReconstruction(masked_fraction=1.0)
