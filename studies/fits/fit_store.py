@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 from pandas.api.types import is_numeric_dtype
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from emg_lens.errors import EmgLensError
@@ -291,6 +291,21 @@ def read_outputs(folder: Path) -> tuple[Any, Any]:
     try:
         tensors = load_file(folder / OUTPUTS)
         return _divided("outputs", tensors, axis=1), _divided("targets", tensors, axis=0)
+    except (OSError, KeyError, SafetensorError) as error:
+        advice = remedy(error, f"delete {folder} and run again")
+        raise StudyError(f"{folder / OUTPUTS} cannot be read ({error}); {advice}") from None
+
+
+def read_targets(folder: Path) -> Any:
+    """Read the targets of the test trials without the outputs, in the form that `write_outputs` got.
+
+    Raises:
+        StudyError: The file is missing or damaged.
+    """
+    try:
+        with safe_open(folder / OUTPUTS, "np") as file:
+            names = [name for name in file.keys() if name.startswith("targets")]  # noqa: SIM118 - it is no mapping
+            return _divided("targets", {name: file.get_tensor(name) for name in names}, axis=0)
     except (OSError, KeyError, SafetensorError) as error:
         advice = remedy(error, f"delete {folder} and run again")
         raise StudyError(f"{folder / OUTPUTS} cannot be read ({error}); {advice}") from None

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from emg_lens.studies.statistics.corrections import CORRECTIONS, adjust, stars
 from emg_lens.studies.statistics.rank_tests import TESTS
@@ -36,23 +37,26 @@ def _sizes(rows: pd.DataFrame, family: str) -> dict[str, int]:
 
 def with_families(rows: pd.DataFrame, spec: StatisticsSpec) -> pd.DataFrame:
     """Add families, corrected p values and stars to the rows of a comparison."""
-    label = _family_labels(rows, spec.family)
-    sizes = _sizes(rows, spec.family)
-    hypothesis, once = _hypothesis(rows, spec.family), _counted_once(rows, label, spec.family)
+    label, sizes = _family_labels(rows, spec.family), _sizes(rows, spec.family)
     rows = rows.assign(family=label, family_size=[sizes.get(name or "", 0) for name in label])
     for test, correction in itertools.product(TESTS, CORRECTIONS):
-        raw = rows[f"p_{test}"].to_numpy(dtype=float)
-        corrected = {}
-        for name in sizes:
-            members = [i for i, of in enumerate(label) if of == name and once[i]]
-            corrected |= zip([hypothesis[i] for i in members], adjust(raw[members], correction), strict=True)
-        rows[f"p_{test}_{correction}"] = [
-            corrected[h] if name else np.nan for h, name in zip(hypothesis, label, strict=True)
-        ]
+        rows[f"p_{test}_{correction}"] = corrected_by_family(rows, f"p_{test}", spec.family, correction)
     rows["p_corrected"] = rows[spec.p_column]
     rows["stars"] = [stars(p) for p in rows["p_corrected"]]
     rows["significant"] = rows["p_corrected"] < spec.alpha
     return rows
+
+
+def corrected_by_family(
+    rows: pd.DataFrame, column: str, family: str, correction: str
+) -> Float[np.ndarray, " condition"]:
+    """Correct the p values of a column within each family; NaN for conditions that are no hypothesis."""
+    label, hypothesis = _family_labels(rows, family), _hypothesis(rows, family)
+    once, raw, corrected = _counted_once(rows, label, family), rows[column].to_numpy(dtype=float), {}
+    for name in {name for name in label if name}:
+        members = [i for i, of in enumerate(label) if of == name and once[i]]
+        corrected |= zip([hypothesis[i] for i in members], adjust(raw[members], correction), strict=True)
+    return np.array([corrected[h] if name else np.nan for h, name in zip(hypothesis, label, strict=True)])
 
 
 def _family_labels(rows: pd.DataFrame, family: str) -> list[str | None]:
