@@ -94,6 +94,12 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and (name in self._known or name in self._points())
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self.names())
+
     def names(self) -> tuple[str, ...]:
         """Return all names: registered names in order of definition, then sorted names of entry points."""
         return tuple(dict.fromkeys([*self._known, *sorted(self._points())]))

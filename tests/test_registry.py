@@ -60,7 +60,7 @@ def test_installed_packages_are_searched_once(registry_and_searches):
     objects, searches = registry_and_searches
     for _ in range(50):
         assert objects["root"](4.0) == 2.0 and objects["ours"] is len
-        assert "root" in objects and "ours" in objects and objects.names() == ("ours", "root")
+        assert "root" in objects and "ours" in objects and objects.names() == tuple(objects) == ("ours", "root")
     assert len(searches) == 1
 
 
