@@ -41,7 +41,7 @@ class Step(SpecModel, ABC):
     """One step of preprocessing.
 
     Butterworth filters run forwards and backwards, as in `scipy.signal.sosfiltfilt`: zero phase, and the gain is
-    squared, so -6 dB at the cut-offs. `order` is the argument of `scipy.signal.butter`.
+    squared, so -6 dB at the cut-offs.
     """
 
     channels_together: ClassVar[int] = 1
@@ -53,7 +53,13 @@ class Step(SpecModel, ABC):
 
 
 class Bandpass(Step):
-    """Butterworth band-pass from `low_hz` to `high_hz`."""
+    """Butterworth band-pass filter.
+
+    Attributes:
+        low_hz: Lower cut-off (Hz).
+        high_hz: Upper cut-off (Hz).
+        order: Order of the filter, as in `scipy.signal.butter`.
+    """
 
     step: Literal["bandpass"] = "bandpass"
     low_hz: PositiveFloat
@@ -77,7 +83,12 @@ class Bandpass(Step):
 
 
 class Highpass(Step):
-    """Butterworth high-pass at `cutoff_hz`."""
+    """Butterworth high-pass filter.
+
+    Attributes:
+        cutoff_hz: Cut-off (Hz).
+        order: Order of the filter, as in `scipy.signal.butter`.
+    """
 
     step: Literal["highpass"] = "highpass"
     cutoff_hz: PositiveFloat
@@ -90,7 +101,12 @@ class Highpass(Step):
 
 
 class Lowpass(Step):
-    """Butterworth low-pass at `cutoff_hz`; left out, with a note, if the signal has no content above it."""
+    """Butterworth low-pass filter; left out, with a note, if the signal has no content above its cut-off.
+
+    Attributes:
+        cutoff_hz: Cut-off (Hz).
+        order: Order of the filter, as in `scipy.signal.butter`.
+    """
 
     step: Literal["lowpass"] = "lowpass"
     cutoff_hz: PositiveFloat
@@ -106,7 +122,12 @@ class Lowpass(Step):
 
 
 class Notch(Step):
-    """Second-order notch at `frequency_hz`, -3 dB width `frequency_hz / quality` per pass; zero phase."""
+    """Second-order notch filter, without a phase shift.
+
+    Attributes:
+        frequency_hz: Frequency that is removed (Hz).
+        quality: The width at -3 dB is `frequency_hz / quality` per pass.
+    """
 
     step: Literal["notch"] = "notch"
     frequency_hz: PositiveFloat
