@@ -5,7 +5,7 @@ Read from the syntax trees alone, so imports inside functions and under TYPE_CHE
 
 import ast
 import re
-import tomllib
+import runpy
 from collections import defaultdict
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -272,12 +272,28 @@ def test_every_link_between_pages_leads_somewhere():
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-def test_a_wheel_holds_every_package():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+@pytest.fixture
+def setup_arguments(monkeypatch) -> dict:
+    """What setup.py passes to setuptools."""
+    passed = {}
+    monkeypatch.setattr("setuptools.setup", passed.update)
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(ROOT / "setup.py"))
+    return passed
+
+
+def test_a_wheel_holds_every_package(setup_arguments):
     tops = {"emg_lens": "emg_lens", "hooks": "emg_lens.hooks", "studies": "emg_lens.studies"}
     found = {
         ".".join([name, *path.parent.relative_to(ROOT / top).parts])
         for top, name in tops.items()
         for path in (ROOT / top).rglob("*.py")
     }
-    assert sorted(listed) == sorted(found)
+    assert sorted(setup_arguments["packages"]) == sorted(found)
+
+
+def test_the_description_of_a_wheel_has_no_links_into_the_repository(setup_arguments):
+    description = setup_arguments["long_description"]
+    assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]*)\)", description))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert re.findall("^#.*", description, re.M) == re.findall("^#.*", readme, re.M)
