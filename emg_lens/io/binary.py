@@ -1,4 +1,4 @@
-"""Readers of MATLAB, HDF5 and NumPy files. `emg_lens.io.subprocess_reader` runs them in a separate process."""
+"""Readers of MATLAB and HDF5 files. `emg_lens.io.subprocess_reader` runs them in a separate process."""
 
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -37,14 +37,6 @@ def matlab_variables(path: Path, keys: Sequence[str]) -> Iterator[tuple[str, Any
             raise ValueError(f"{key} is a {type(variables[key]).__name__}, expected an array of numbers")
         if key in variables:
             yield key, variables.pop(key)
-
-
-def numpy_array(path: Path) -> Iterator[tuple[str, Any]]:
-    """Read the array of a `.npy` file, under the name ""."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"it holds a {type(array).__name__}, expected one array")
-    yield "", array
 
 
 def hdf5_parts(

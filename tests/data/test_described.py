@@ -174,7 +174,7 @@ def test_a_numpy_array_has_numbered_columns(tmp_path, label):
 def test_damaged_numpy_arrays_are_rejected_in_one_line(tmp_path, content):
     described(tmp_path, "files: '{subject}.npy'\nfs: 50\nsignals: {emg: {}}\n")
     (tmp_path / "x.npy").write_bytes(content)
-    with pytest.raises(DataError, match="x.npy: cannot be read as a NumPy array .*is it complete"):
+    with pytest.raises(DataError, match="x.npy: cannot be read as a .npy file .*is it complete"):
         list(load_dataset("folder", tmp_path))
 
 

@@ -6,14 +6,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from emg_lens.data.recording import FASTEST, SLOWEST, DataError
 from emg_lens.data.text import read_bytes
 from emg_lens.io.yaml_text import read_yaml
 from emg_lens.validation import ArgumentError, SpecModel
 
-S_PER_UNIT = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+S_PER_UNIT = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+PART = "part"
+"""The field of the pattern that differs between the files of one recording."""
+FIELD_LETTERS = {"": "[^/]+", "text": r"[^/\d]+", "number": r"\d+"}
+"""What a field matches, by its kind."""
 MOST_FIELDS = 10
 """Matching a long name to more fields could take minutes."""
 
@@ -44,13 +48,46 @@ Column = str | Annotated[int, Field(ge=1, strict=True)]
 Columns = Annotated[tuple[Column, ...], BeforeValidator(_columns)]
 
 
+class RowsOfSensor(SpecModel):
+    """Which rows of a table belong to a sensor: those with `value` in `column` (a name, or a number from 1)."""
+
+    column: Column
+    value: str
+
+
+def _axes(axes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(axes)) < len(axes) or "time" not in axes:
+        raise ValueError(f"axes {list(axes)} must contain time, and each axis once, such as [channel, time]")
+    return axes
+
+
+Axes = Annotated[tuple[Literal["trial", "time", "channel"], ...], AfterValidator(_axes)]
+
+
+class TimeColumn(SpecModel):
+    """A column with the time of each row; it must rise and agree with `fs`.
+
+    Attributes:
+        column: Name, or number from 1.
+        unit: Unit of its values.
+    """
+
+    column: Column
+    unit: Literal["s", "ms", "us", "ns"] = "s"
+
+
 class SignalColumns(SpecModel):
     """The channels of one sensor kind.
 
     Attributes:
         columns: For a table: names, or numbers from 1, `"1-8"` for a range. For arrays: numbers; default all.
-        key: For a `.mat` or HDF5 file: the variable with `[time, channel]`.
-        fs: Sampling rate (Hz) of this variable; default the folder's, which at least one signal must have.
+        key: For a file of arrays: the variable; `rec.emg` is the field `emg` of the structure `rec`.
+        axes: For arrays: what their axes are; default `[time, channel]`. With `trial`, each trial is a repetition.
+        part: The file of this sensor, if each sensor has its own: the value of the field `{part}` in `files`.
+        rows: For a table that mixes rows of several sensors: which rows belong to this one.
+        time: The column of times, if it is not that of the folder. Sensors with their own rows or files are cut to
+            their common time.
+        fs: Sampling rate (Hz) of these samples; default the folder's, which at least one signal must have.
         units: Unit of the samples.
         native_fs: The sensor's own sampling rate (Hz), if the publisher changed it; default `fs`.
         ch_names: One name per channel; default the columns' names, or the modality and a number.
@@ -59,6 +96,10 @@ class SignalColumns(SpecModel):
 
     columns: Columns | None = None
     key: str | None = None
+    axes: Axes | None = None
+    part: str | None = None
+    rows: RowsOfSensor | None = None
+    time: TimeColumn | None = None
     fs: Rate | None = None
     units: str = ""
     native_fs: Rate | None = None
@@ -71,17 +112,20 @@ class RowNumbers(SpecModel):
 
     Attributes:
         field: A field of the file pattern.
-        column: A column of the table, by name or number from 1.
-        key: A variable of a `.mat` or HDF5 file.
+        column: A column of the table or array, by name or number from 1.
+        key: A variable of a file of arrays: one value per row, per trial, or one for the file.
+        part: The file, if it is not that of the first signal: the value of the field `{part}` in `files`.
     """
 
     field: str | None = None
     column: Column | None = None
     key: str | None = None
+    part: str | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> "RowNumbers":
-        if sum(place is not None for place in (self.field, self.column, self.key)) != 1:
+        in_file = (self.column, self.key, self.part) != (None, None, None)
+        if in_file == (self.field is not None):
             raise ValueError("give exactly one of field, column and key")
         return self
 
@@ -113,25 +157,16 @@ class LabelNumbers(RowNumbers):
         return self
 
 
-class TimeColumn(SpecModel):
-    """A column with the time of each row; it must rise and agree with `fs`.
-
-    Attributes:
-        column: Name, or number from 1.
-        unit: Unit of its values.
-    """
-
-    column: Column
-    unit: Literal["s", "ms", "us"] = "s"
-
-
 class FolderDescription(SpecModel):
     r"""A folder of recordings (docs/data-sets.md §2.8).
 
     Attributes:
         files: Path of a file in the folder, with fields in braces: `"{subject}/{label}_{repetition}.csv"`. A field
-            matches anything but `/`. `{subject}` is required; other fields may have any name.
+            matches anything but `/`; `{label:text}` has no digits, `{repetition:number}` has only digits, so that
+            `{label:text}{repetition:number}` needs no text between. `{subject}` names the subject. `{part}` differs
+            between the files of one recording, as in one file per sensor. Other fields may have any name.
         fs: Sampling rate (Hz).
+        subject: Name of the subject, if `files` has no field `{subject}`.
         signals: Signals by modality.
         label: The gesture; default: each file is one repetition of label 1.
         repetition: The repetition number; default: runs of each label are numbered, in order of the files.
@@ -147,6 +182,7 @@ class FolderDescription(SpecModel):
     files: str
     fs: Rate
     signals: dict[str, SignalColumns] = Field(min_length=1)
+    subject: str | None = None
     label: LabelNumbers | None = None
     repetition: RowNumbers | None = None
     separator: str | None = Field(default=None, min_length=1, max_length=5)
@@ -169,37 +205,51 @@ class FolderDescription(SpecModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "FolderDescription":
-        between, fields = self._pieces
+        between, fields, kinds = self._pieces
         doubled = [name for name, times in Counter(fields).items() if times > 1]
-        if not fields or any("{" in piece or "}" in piece for piece in between):
-            raise ValueError("files has no field in braces, or braces that do not match")
+        if any("{" in piece or "}" in piece for piece in between):
+            raise ValueError(
+                "files has no field in braces, or braces that do not match ({name}, {name:text}, {name:number})"
+            )
         if len(fields) > MOST_FIELDS or doubled:
             what = f"the field {doubled[0]!r} twice" if doubled else f"more than {MOST_FIELDS} fields"
             raise ValueError(f"files has {what}")
-        if not all(between[1:-1]):
-            touching = between.index("", 1)
-            raise ValueError(f"files needs text between {fields[touching - 1]!r} and {fields[touching]!r}, such as _")
-        if "subject" not in fields:
-            raise ValueError("files needs the field {subject}, which names the subject of a file")
+        for left, right, text in zip(range(len(fields)), range(1, len(fields)), between[1:-1], strict=False):
+            if not text and {kinds[left], kinds[right]} != {"text", "number"}:
+                raise ValueError(f"files needs text between {fields[left]!r} and {fields[right]!r}, such as _")
+        if ("subject" in fields) == (self.subject is not None):
+            twice = "subject stands in files and in the description; remove one"
+            none = "files needs the field {subject}, which names the subject of a file; or give subject: NAME"
+            raise ValueError(none if self.subject is None else twice)
         for name, part in (("label", self.label), ("repetition", self.repetition)):
             if part is not None and part.field is not None and part.field not in fields:
-                raise ValueError(
-                    f"{name}.field {part.field!r} is not a field of files; known: {', '.join(sorted(fields))}"
-                )
+                known = ", ".join(sorted(fields))
+                raise ValueError(f"{name}.field {part.field!r} is not a field of files; known: {known}")
+        named = [part for part in (*self.signals.values(), self.label, self.repetition) if part is not None]
+        if (PART in fields) != any(part.part is not None for part in named):
+            raise ValueError("the field {part} in files needs a signal with part: VALUE, and the other way round")
         return self
 
     @property
-    def _pieces(self) -> tuple[list[str], list[str]]:
-        """The pattern's text before, between and after the fields; and the names of the fields."""
-        pieces = re.split(r"\{(\w+)\}", unicodedata.normalize("NFC", self.files))
-        return pieces[::2], pieces[1::2]
+    def _pieces(self) -> tuple[list[str], list[str], list[str]]:
+        """The pattern's text before, between and after the fields; the names and the kinds of the fields."""
+        pieces = re.split(r"\{(\w+)(?::(text|number))?\}", unicodedata.normalize("NFC", self.files))
+        return pieces[::3], pieces[1::3], [kind or "" for kind in pieces[2::3]]
 
     def places(self, path: Path, root: Path) -> dict[str, str] | None:
         """Return the values of the fields in a file's path; None if the path does not match."""
-        between, fields = self._pieces
+        between, fields, kinds = self._pieces
         name = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
         longest, shortest = (
-            re.fullmatch(field.join(map(re.escape, between)), name) for field in ("([^/]+)", "([^/]+?)")
+            re.fullmatch(
+                re.escape(between[0])
+                + "".join(
+                    f"({FIELD_LETTERS[kind]}{lazy}){re.escape(text)}"
+                    for kind, text in zip(kinds, between[1:], strict=True)
+                ),
+                name,
+            )
+            for lazy in ("", "?")
         )
         if longest is None or shortest is None:
             return None
@@ -209,4 +259,4 @@ class FolderDescription(SpecModel):
                 f"{path} matches files {self.files!r} in two ways, {readings[0]} and {readings[1]}; put text between"
                 " fields that does not occur inside them"
             )
-        return readings[0]
+        return readings[0] | ({} if self.subject is None else {"subject": self.subject})
