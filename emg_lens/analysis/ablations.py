@@ -13,6 +13,7 @@ from emg_lens.analysis.attribution.trial_metrics import TrialMetric, evaluated, 
 from emg_lens.hooks import EdgeCut, EdgeError, EdgeSet, Intervention, MeanEdges, ResampleEdges
 from emg_lens.hooks.replacement_options import Seed
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.model_outputs import OutputFunction
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
 from emg_lens.validation import checked
@@ -30,6 +31,7 @@ def compare_ablations(
     *,
     metric: str | TrialMetric = "margin",
     layout: TokenLayout | None = None,
+    output: OutputFunction | None = None,
     seed: Seed = 0,
 ) -> pd.DataFrame:
     """Ablate each edge set in three ways, and compare the changes of a metric.
@@ -55,6 +57,7 @@ def compare_ablations(
             `"log_prob"`; `"negative_squared_error"`), or a function of outputs and targets that returns one number for
             each trial.
         layout: Meaning of the positions; default `model.layout`.
+        output: Function of what the model returns that makes class logits `[trial, class]`, as for `sweep`.
         seed: Random seed of the reference trials in `"resample"`.
 
     Returns:
@@ -94,7 +97,7 @@ def compare_ablations(
         for name, own in edges.items()
         for ablation, intervention in _ablations(own, seed).items()
     ]
-    result = sweep(model, x, conditions, layout=layout, reference=reference)
+    result = sweep(model, x, conditions, layout=layout, output=output, reference=reference)
     nulls = result.audit.set_index("condition")["structural_null"]
     targets = y.cpu()
     baseline = evaluated(score, result.logits[BASELINE], targets).double().numpy()

@@ -18,13 +18,19 @@ from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import layer_of
 from emg_lens.hooks.intervention_base import Context, verified_hooks
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.model_outputs import OutputFunction, output_tensor
 from emg_lens.sweeps.settings import SweepInputError, check_inputs
 from emg_lens.validation import checked
 
 
 @checked
 def patch_paths(
-    model: nn.Module, x: Tensor, corrupt: Tensor, path: Sequence[EdgeSet], layout: TokenLayout | None = None
+    model: nn.Module,
+    x: Tensor,
+    corrupt: Tensor,
+    path: Sequence[EdgeSet],
+    layout: TokenLayout | None = None,
+    output: OutputFunction | None = None,
 ) -> Float[Tensor, "trial *output"]:
     """Patch one path of attention edges: what changes if only this path carries the corrupt input?
 
@@ -43,6 +49,7 @@ def patch_paths(
         corrupt: Another input of the same shape. Trial i is paired with trial i of `x`.
         path: Edge sets; all layers of a step come after all layers of the step before.
         layout: Meaning of the positions; default `model.layout`.
+        output: Function of what the model returns that makes the tensor `[trial, ...]`, as for `sweep`.
 
     Returns:
         Output of the model with the path patched, `[trial, class]`; without gradients.
@@ -74,7 +81,7 @@ def patch_paths(
             with _reading(model, edges, layout, values):
                 values = values_of_edges(model, following, layout, x)
         with _reading(model, path[-1], layout, values):
-            return model(x)
+            return output_tensor(model, model(x), output, len(x))
 
 
 def _reading(model: nn.Module, edges: EdgeSet, layout: TokenLayout | None, values: Mapping[str, Values]) -> Context:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from emg_lens.hooks import EdgeError, EdgeSet, none
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.layout import TokenLayout, where_modalities_meet
+from emg_lens.lens.model_outputs import OutputFunction, output_tensor
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.executors.folded_tree import FoldedTree
@@ -49,6 +50,7 @@ def sweep(
     conditions: Sequence[Condition],
     *,
     layout: TokenLayout | None = None,
+    output: OutputFunction | None = None,
     reference: Tensor | None = None,
     executor: Executor = "auto",
     batch_size: PositiveInt | None = None,
@@ -67,6 +69,9 @@ def sweep(
         x: Input `[trial, channel, time]`, standardised as in training; for other models their own kind of input.
         conditions: What to do. The baseline is added.
         layout: Meaning of the positions; default `model.layout`.
+        output: Function of what the model returns that makes the tensor `[trial, ...]` to compare, such as
+            `lambda o: o[0]` for a model that returns a tuple. Not needed for a model that returns a tensor, or an
+            object with `logits` (as the classifiers of Hugging Face do).
         reference: Trials `[trial, channel, time]`, prepared like `x`, from which replacement values are computed
             (`Replace` by mean or resample): training trials.
         executor: `"auto"`; `"loop"`, one verified forward for each condition; or `"tree"`, which shares the layers that
@@ -98,6 +103,7 @@ def sweep(
             that the model does not give now, or cannot be written. A file that does not fit is left as it is.
         EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, missing reference
             trials, or conditions that share a name.
+        OutputError: The model returns no tensor with one row per trial, and `output` does not make one.
         SweepInputError: No trials, values that are not finite, an unknown executor or one that cannot run this model, a
             `scratch` folder that cannot be written to, or `gradients` with an option that excludes it.
         SweepError: Some conditions raised while running; `.result` holds all others.
@@ -135,7 +141,7 @@ def sweep(
             asked = asked_settings(model, x, executor, batch_size)
             file = Checkpoint(checkpoint, sweep_identity(model, x, conditions, target, reference) | asked)
         settings = (file and file.settings) or settle(model, x, "loop" if gradients else executor, batch_size)
-        run = _Run(model, x, reference, conditions, planned, target, settings, on_progress, file, folder)
+        run = _Run(model, x, reference, conditions, planned, target, settings, output, on_progress, file, folder)
         logits, failed = run.outputs()
     return sweep_result(conditions, planned, logits, failed, settings.executor)
 
@@ -208,13 +214,14 @@ class _Run:
         planned: SweepPlan,
         target: Target,
         settings: Settings,
+        output: OutputFunction | None,
         on_progress: Callable[[float], None] | None,
         file: Checkpoint | None,
         scratch: str | Path | None,
     ) -> None:
         self.model, self.x, self.reference = model, x, reference
         self.conditions, self.planned, self.layout, self.settings = conditions, planned, target.layout, settings
-        self.on_progress, self.file, self.device = on_progress, file, device_of(model)
+        self.output, self.on_progress, self.file, self.device = output, on_progress, file, device_of(model)
         looped = settings.executor == "loop"
         self.rows = range(len(conditions)) if looped else planned.of
         """The row of each condition."""
@@ -222,7 +229,7 @@ class _Run:
         self.starts = [i * settings.batch_size for i in range(len(lengths))]
         self.finished = Finished(max(self.rows) + 1, lengths, scratch)
         n_forwards = len(self.rows) if looped else sum(planned.n_nodes) / max(target.n_layers, 1)
-        self.baseline = SampledBaseline(model, x, n_forwards, settings.executor)
+        self.baseline = SampledBaseline(target.model, self._forward, x, n_forwards, settings.executor)
 
     def outputs(self) -> tuple[Mapping[str, Tensor], dict[str, Exception]]:
         """Run what is missing; return logits on the CPU and errors, both by condition name."""
@@ -262,7 +269,8 @@ class _Run:
             kept[row] = self._run_alone(i, [trials])[0]
         else:
             x = changed_input(self.x, root.changes, self.layout, self.reference)[trials].to(self.device)
-            self._executor().run(root, x, keep=kept.update, done=frozenset(self.rows) - {row})
+            give = lambda outputs: kept.update(self._tensors(outputs, len(x)))  # noqa: E731
+            self._executor().run(root, x, keep=give, done=frozenset(self.rows) - {row})
         now = kept[row]
         if isinstance(now, Exception):
             return f"raises {type(now).__name__}: {now}"
@@ -280,7 +288,9 @@ class _Run:
             x = changed_input(self.x, root.changes, self.layout, self.reference)
 
             def run_part(part: int, give: Callable[[Mapping[int, Any]], None], root=root, x=x) -> None:
-                run(root, x[self._trials(part)].to(self.device), keep=give, done=self.finished.rows_done(part))
+                own = x[self._trials(part)].to(self.device)
+                keep = lambda outputs: give(self._tensors(outputs, len(own)))  # noqa: E731
+                run(root, own, keep=keep, done=self.finished.rows_done(part))
 
             run_side_by_side(run_part, todo, self._keep, workers)
 
@@ -300,7 +310,20 @@ class _Run:
         outputs = run_inside(self.model, [some.to(self.device) for some in xs], condition, self.layout, reference)
         if isinstance(outputs, Exception):
             return [outputs] * len(parts)
+        outputs = [
+            output_tensor(self.model, one, self.output, len(some)) for one, some in zip(outputs, xs, strict=True)
+        ]
         return [outputs[0][part] for part in parts] if whole else outputs
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return output_tensor(self.model, self.model(x), self.output, len(x))
+
+    def _tensors(self, outputs: Mapping[int, Any], n_trials: int) -> dict[int, Tensor | Exception]:
+        """Return the output tensor in what the model, or an executor in its place, returned for each row."""
+        return {
+            row: one if isinstance(one, Exception) else output_tensor(self.model, one, self.output, n_trials)
+            for row, one in outputs.items()
+        }
 
     def _executor(self) -> FoldedTree | PlainTree | VerifiedLoop:
         if self.settings.executor == "loop":

@@ -1,7 +1,9 @@
 """The check that a sweep ran the given model: its baseline is compared with the model's own forward."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emg_lens.errors import EmgLensError
 
@@ -18,9 +20,11 @@ class BaselineError(EmgLensError, RuntimeError):
 class SampledBaseline:
     """Compare the baseline of micro-batches with `model(x)` on trials that are spread evenly over the sweep."""
 
-    def __init__(self, model: nn.Module, x: Tensor, n_forwards: float, executor: str) -> None:
-        """Choose the sample."""
-        self.model, self.executor, self.x, self.n_trials = model, executor, x, len(x)
+    def __init__(
+        self, model: str, forward: Callable[[Tensor], Tensor], x: Tensor, n_forwards: float, executor: str
+    ) -> None:
+        """Choose the sample; `model` is the name of the model in messages."""
+        self.model, self.forward, self.executor, self.x, self.n_trials = model, forward, executor, x, len(x)
         n = len(x) if len(x) <= FEW_TRIALS else int(CHECKED_FRACTION * n_forwards * len(x))
         n = min(max(n, 1), MANY_TRIALS, len(x))
         self.trials = (torch.arange(n) * len(x) + len(x) // 2) // n
@@ -36,11 +40,11 @@ class SampledBaseline:
         if len(here) == len(x) < self.n_trials:  # with another trial in the batch, which must not matter
             other = (start + len(x)) % self.n_trials
             sample = torch.cat([sample, self.x[other : other + 1].to(x.device)])
-        difference, allowed = compared(baseline[here], self.model(sample)[: len(here)])
+        difference, allowed = compared(baseline[here], self.forward(sample)[: len(here)])
         if difference <= allowed:
             return
-        difference, allowed = compared(baseline, self.model(x))
-        name, advice = type(self.model).__name__, "use executor='loop'"
+        difference, allowed = compared(baseline, self.forward(x))
+        name, advice = self.model, "use executor='loop'"
         if self.executor == "loop":
             advice = "check whether its output is random (dropout in eval mode?) or depends on earlier calls"
         if not difference <= allowed:

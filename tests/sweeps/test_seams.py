@@ -13,10 +13,11 @@ from emg_lens.hooks.hook_points import attached_hook
 from emg_lens.io.checkpoint import CheckpointError
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import EncoderConfig
+from emg_lens.lens.model_outputs import OutputError
 from emg_lens.models.attention import Attention
 from emg_lens.models.components import Block
 from emg_lens.models.encoder import HookedBiosignalEncoder
-from emg_lens.sweeps import BaselineError, Condition, SweepError, sweep
+from emg_lens.sweeps import BaselineError, Condition, sweep
 
 CUT = [Condition("cut", unimodal().at(layers=1))]
 
@@ -108,13 +109,13 @@ class InDict(HookedBiosignalEncoder):
     """Gives no tensor."""
 
     def forward(self, input):
-        return {"logits": super().forward(input)}
+        return {"scores": super().forward(input)}
 
 
 def test_what_cannot_be_run_is_one_line():
     model = build()
     x = model.example_input(4)
-    with pytest.raises(SweepError, match="returns a dict; expected one tensor"):
+    with pytest.raises(OutputError, match=r"returns a dict with \['scores'\] \[4, 4\]; expected one tensor .*output="):
         sweep(build(InDict), x, [])
     for size in (0, -1, 2.5):
         with pytest.raises(EmgLensError, match="batch_size="):

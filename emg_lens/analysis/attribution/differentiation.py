@@ -74,7 +74,7 @@ def differentiate(
     model: Any = question.model
     with ONE_AT_A_TIME, evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
         with attached_hooks(model, [*hooks, *own]):
-            metric = question.metric_of(model(x), y)
+            metric = question.metric_of(question.outputs(x), y)
         if not metric.requires_grad:
             raise ArgumentError(
                 "the metric has no gradient with respect to attention weights; use a metric of torch operations such as"

@@ -18,6 +18,7 @@ from emg_lens.hooks import EdgeError, EdgeSet, edges_from_mask, none
 from emg_lens.hooks.deletion import by_place
 from emg_lens.hooks.hook_points import Place
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.model_outputs import OutputFunction, output_tensor
 from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.conditions import Condition
@@ -61,6 +62,7 @@ class Question:
         passes: Counter of the passes that the methods make.
         on_progress: Called with the finished fraction of many cuts.
         closed: Edges that are cut in every run, in addition to what a method cuts; None if there are none.
+        output: Function that makes the output tensor from what the model returns, as for `sweep`; None = not needed.
     """
 
     model: nn.Module
@@ -74,6 +76,7 @@ class Question:
     passes: Passes = field(default_factory=Passes)
     on_progress: Callable[[float], None] | None = None
     closed: Bool[np.ndarray, "layer head dest src"] | None = None
+    output: OutputFunction | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.y, Tensor) or not self.y.ndim or len(self.y) != len(self.x):
@@ -106,6 +109,10 @@ class Question:
         size = max(1, MOST_VALUES // self.candidates.size)
         return zip(self.x.split(size), self.y.split(size), strict=True)
 
+    def outputs(self, x: Tensor) -> Tensor:
+        """Run the model on some trials, and return its output tensor."""
+        return output_tensor(self.model, self.model(x), self.output, len(x))
+
     def metric_of(self, outputs: Tensor, y: Tensor) -> Float[Tensor, " trial"]:
         """Compute the metric of each trial."""
         return evaluated(self.metric, outputs, y.to(outputs.device))
@@ -134,7 +141,7 @@ class Question:
         for first in range(0, n_cuts, CONDITIONS_A_SWEEP):
             conditions = [Condition(f"cut {i}", one) for i, one in enumerate(islice(cuts, CONDITIONS_A_SWEEP), first)]
             with ONE_AT_A_TIME:
-                result = sweep(self.model, self.x, conditions, layout=self.layout)
+                result = sweep(self.model, self.x, conditions, layout=self.layout, output=self.output)
             for i, one in enumerate(conditions, first):
                 values[i] = self.metric_of(result.logits[one.name], self.y.cpu()).double().numpy()
             if self.on_progress is not None and n_cuts > 2:  # not for the bounds
@@ -183,6 +190,7 @@ def make_question(
     metric: str | TrialMetric,
     floor: EdgeSet,
     layout: TokenLayout | None,
+    output: OutputFunction | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Question:
     """Make the question, after a check of the arguments."""
@@ -199,6 +207,5 @@ def make_question(
         raise EdgeError(f"no live attention edge of this model is outside floor={floor}; nothing can be scored")
     groups = group_edges(by, candidates.numpy(), target.layout)
     scored = groups.index >= 0
-    return Question(
-        model, x, y, trial_metric(metric), target, floor_mask.numpy(), scored, groups, on_progress=on_progress
-    )
+    of_trial, kept = trial_metric(metric), floor_mask.numpy()
+    return Question(model, x, y, of_trial, target, kept, scored, groups, on_progress=on_progress, output=output)

@@ -16,6 +16,7 @@ from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.trial_metrics import TrialMetric, name_of_metric
 from emg_lens.hooks import EdgeSet, self_edges
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.model_outputs import OutputFunction
 from emg_lens.validation import ArgumentError, checked, short
 
 TIE = 1e-4
@@ -34,6 +35,7 @@ def attribute(
     metric: str | TrialMetric = "margin",
     floor: EdgeSet = FLOOR,
     layout: TokenLayout | None = None,
+    output: OutputFunction | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Attribution:
     """Score how much attention edges contribute to the metric.
@@ -51,6 +53,7 @@ def attribute(
             `"negative_squared_error"`, or a function of outputs and `y` with one number per trial, larger = better.
         floor: Edges that are never cut and get no score. With self-edges, no row of attention is ever empty.
         layout: Meaning of the token positions; default `model.layout`.
+        output: Function of what the model returns that makes class logits `[trial, class]`, as for `sweep`.
         on_progress: Called with the finished fraction, by methods that cut edges.
 
     Returns:
@@ -82,7 +85,9 @@ def attribute(
     registered = [known for known, one in METHODS.items() if type(one) is type(chosen)]
     name = method if isinstance(method, str) else next(iter(registered), own_name)
     with ONE_AT_A_TIME:
-        question = make_question(model, x, y, by=by, metric=metric, floor=floor, layout=layout, on_progress=on_progress)
+        question = make_question(
+            model, x, y, by=by, metric=metric, floor=floor, layout=layout, output=output, on_progress=on_progress
+        )
         started = time.perf_counter()
         scores = compute_scores(chosen, question)
         return attribution_of(question, name, chosen, scores, time.perf_counter() - started)

@@ -20,6 +20,7 @@ from emg_lens.analysis.circuits.kept_sets import KeptSets
 from emg_lens.analysis.circuits.sufficient_sets import Elements, minimal_set, minimal_sets
 from emg_lens.hooks import EdgeSet
 from emg_lens.layout import TokenLayout
+from emg_lens.lens.model_outputs import OutputFunction
 from emg_lens.validation import ArgumentError, checked
 
 SMALLEST_RISE = 0.05
@@ -42,6 +43,7 @@ def find_circuit(
     metric: str | TrialMetric | None = None,
     floor: EdgeSet | None = None,
     layout: TokenLayout | None = None,
+    output: OutputFunction | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> Circuit:
     """Find minimal sets of attention edges that keep the metric when all other candidate edges are cut.
@@ -57,14 +59,15 @@ def find_circuit(
         y: Class index of each trial, or the targets of another metric.
         keep: Fraction of the range that a sufficient set keeps.
         by: What is kept or cut as one group, as for `attribute`; default `"channel"`.
-        rank: The attribution method that ranks the groups, as for `attribute`, or its result (`by`, `metric`, `floor`
-            and `layout` are then those of the result, and need not be given). A better ranking needs fewer runs. It
-            also decides which of several sets comes first. All sets are confirmed by cuts.
+        rank: The attribution method that ranks the groups, as for `attribute`, or its result (`by`, `metric`, `floor`,
+            `layout` and `output` are then those of the result, and need not be given). A better ranking needs fewer
+            runs. It also decides which of several sets comes first. All sets are confirmed by cuts.
         all_routes: Whether to search for all minimal sets, or only for one. A trained model can have very many.
         limit: Largest number of sets. `limit_hit` says whether there is a further one.
         metric: The metric, as for `attribute`; default `"margin"`.
         floor: Edges that are never cut; default `self_edges()`.
         layout: Meaning of the token positions; default `model.layout`.
+        output: Function of what the model returns that makes class logits `[trial, class]`, as for `sweep`.
         on_progress: Called with the finished fraction of a ranking that cuts edges.
 
     Returns:
@@ -72,7 +75,8 @@ def find_circuit(
 
     Raises:
         ArgumentError: The metric does not fall when all candidates are cut, `keep` is not a fraction, or the ranking
-            belongs to another model, or to another `by`, `metric`, `floor` or `layout` than those given.
+            belongs to another model, or to another `by`, `metric`, `floor`, `layout` or `output` than those
+            given.
         EdgeError: Groups, floor or layout do not fit the model.
 
     Example:
@@ -85,7 +89,7 @@ def find_circuit(
         ['L2 emg.2 → acc.0', 'L2 emg.4 → emg.6', 'L3 acc.0 → cls', 'L3 emg.6 → cls']
     """
     if isinstance(rank, Attribution):
-        _check_same(rank.question, model, by, metric, floor, layout)
+        _check_same(rank.question, model, by, metric, floor, layout, output)
     else:
         rank = attribute(
             model,
@@ -96,6 +100,7 @@ def find_circuit(
             metric="margin" if metric is None else metric,
             floor=FLOOR if floor is None else floor,
             layout=layout,
+            output=output,
             on_progress=on_progress,
         )
     question = rank.question.on(x, y)
@@ -126,6 +131,7 @@ def _check_same(
     metric: str | TrialMetric | None,
     floor: EdgeSet | None,
     layout: TokenLayout | None,
+    output: OutputFunction | None,
 ) -> None:
     """Refuse arguments that differ from those of the ranking."""
     if question.model is not model:
@@ -136,6 +142,7 @@ def _check_same(
         "metric": metric is not None and trial_metric(metric) is not question.metric,
         "floor": floor is not None and not np.array_equal(floor.mask(question.layout, *shape), question.floor),
         "layout": layout is not None and layout != question.layout,
+        "output": output is not None and output is not question.output,
     }
     for name, differs in others.items():
         if differs:

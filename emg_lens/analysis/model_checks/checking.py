@@ -14,6 +14,7 @@ from emg_lens.analysis.model_checks.check_report import CheckReport, Finding, ju
 from emg_lens.analysis.model_checks.probed_model import Loss, ProbedModel, unchanged
 from emg_lens.data.windowing import OutputSteps
 from emg_lens.errors import printable
+from emg_lens.lens.model_outputs import OutputError, OutputFunction
 from emg_lens.lens.signals import SignalModel
 from emg_lens.registry import Registry
 from emg_lens.validation import ArgumentError, checked
@@ -63,11 +64,12 @@ def check_model(
     step_axis: int | None = None,
     masked: Bool[Tensor, "..."] | None = None,
     checks: Sequence[str] | None = None,
+    output: OutputFunction | None = None,
 ) -> CheckReport:
     """Check a model for faults that change results in silence, before a study interprets it (docs/model-checks.md).
 
     Works for our models, models of TransformerLens, and any torch module that takes one tensor and returns a tensor of
-    floats (or several; the first one counts). The model is not changed.
+    floats (or several; `logits` count, or the first one). The model is not changed.
 
     Args:
         model: The model.
@@ -82,6 +84,7 @@ def check_model(
         masked: Edges that are masked on purpose, `[dest, src]`, `[head, dest, src]` or `[layer, head, dest, src]`, as
             from `EdgeSet.mask`. Edges that our models declare (`masked_edges`, a causal mask) need not be given.
         checks: Names of checks (`MODEL_CHECKS`); default: all.
+        output: Function of what the model returns that makes the tensor `[batch, ...]` to check, as for `sweep`.
 
     Returns:
         A report with `.passed`, `.failed` and `.table`; printed, it has one line for each check. A difference counts as
@@ -109,11 +112,13 @@ def check_model(
     default = "causal" if hasattr(model, "stream") else "bidirectional"
     own = isinstance(model, SignalModel) and getattr(model.cfg, "attention_dir", default) == "causal"
     claimed = own if causal is None else causal
-    probed = ProbedModel(model, x, y, loss, claimed, steps, time_axis, step_axis, masked)
+    probed = ProbedModel(model, x, y, loss, claimed, steps, time_axis, step_axis, masked, output)
     kind = type(model).__name__
     try:
         with unchanged(model):
             finite = bool(probed.baseline.isfinite().all())
+    except OutputError:
+        raise
     except Exception as error:
         raise ArgumentError(f"{kind} does not run on x of shape {list(x.shape)}: {error}") from error
     if step_axis is not None:

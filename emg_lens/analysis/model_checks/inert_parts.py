@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from emg_lens.analysis.model_checks.check_report import Finding, judged, not_applicable
-from emg_lens.analysis.model_checks.probed_model import ProbedModel, outputs_of
+from emg_lens.analysis.model_checks.probed_model import ProbedModel
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import attached_hooks
 
@@ -55,7 +55,7 @@ def inert_tokens(probed: ProbedModel) -> Finding:
         return kept[-1]
 
     with evaluating(probed.model), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        outputs = outputs_of(_with_hook(probed, keep))
+        outputs = probed.outputs_of(_with_hook(probed, keep))
         if not kept:
             return not_applicable(f"{EMBEDDED} does not run in a forward")
         (gradient,) = torch.autograd.grad(probed.weighted_sum(outputs), kept[:1], allow_unused=True)
@@ -74,7 +74,7 @@ def inert_tokens(probed: ProbedModel) -> Finding:
             return other
 
         with evaluating(probed.model), torch.no_grad():
-            if probed.is_rounding(probed.change(outputs_of(_with_hook(probed, replace)))):
+            if probed.is_rounding(probed.change(probed.outputs_of(_with_hook(probed, replace)))):
                 inert.append(position)
     n = tokens.shape[1]
     if not inert:
@@ -97,7 +97,7 @@ def _without_gradient(probed: ProbedModel) -> Bool[Tensor, "..."]:
         return everywhere
     x = probed.x.detach().clone().requires_grad_()
     with evaluating(probed.model), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-        outputs = outputs_of(probed.model(x.clone()))
+        outputs = probed.outputs_of(probed.model(x.clone()))
         if not outputs.requires_grad:
             return everywhere
         (gradient,) = torch.autograd.grad(probed.weighted_sum(outputs), [x], allow_unused=True)

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from emg_lens.data.windowing import OutputSteps
 from emg_lens.hooks.evaluation import evaluating
+from emg_lens.lens.model_outputs import OutputFunction, logits_in, output_tensor
 from emg_lens.validation import ArgumentError, short
 
 ULPS = 100
@@ -33,10 +34,15 @@ Loss = Callable[[Tensor, Any], Tensor]
 
 
 def outputs_of(returned: Any) -> Tensor:
-    """Return the outputs of a model: its tensor, or the first tensor of floats in what it returned."""
+    """Return the outputs of a model: its tensor or logits, or the first tensor of floats in what it returned."""
+    if (logits := logits_in(returned)) is not None and logits.is_floating_point():
+        return logits
     leaves = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
     if not leaves:
-        raise ArgumentError(f"the model returns {type(returned).__name__}; expected a tensor of floats, or one inside")
+        raise ArgumentError(
+            f"the model returns {type(returned).__name__}; expected a tensor of floats, or one inside,"
+            " or a function of it that makes one: output="
+        )
     return leaves[0]
 
 
@@ -54,6 +60,7 @@ class ProbedModel:
         time_axis: Axis of time in `x`.
         step_axis: Axis of steps in the outputs; None = axis 1 of three or more.
         masked: Edges that are masked on purpose, `[..., dest, src]`, or None.
+        output: Function that makes the outputs from what the model returns; None = `outputs_of`.
     """
 
     model: nn.Module
@@ -65,6 +72,7 @@ class ProbedModel:
     time_axis: int = -1
     step_axis: int | None = None
     masked: Bool[Tensor, "..."] | None = None
+    output: OutputFunction | None = None
 
     @cached_property
     def baseline(self) -> Tensor:
@@ -88,11 +96,17 @@ class ProbedModel:
         """The largest difference that counts as rounding, as a fraction of the largest output."""
         return min(ULPS * torch.finfo(self.baseline.dtype).eps, MOST_ROUNDING)
 
+    def outputs_of(self, returned: Any) -> Tensor:
+        """Return the outputs in what the model returned."""
+        if self.output is None:
+            return outputs_of(returned)
+        return output_tensor(self.model, returned, self.output, None)
+
     def run(self, x: Tensor) -> Tensor:
         """Run the model in evaluation mode, without gradients."""
         cudnn = torch.backends.cudnn
         with evaluating(self.model), torch.no_grad(), cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):
-            return outputs_of(self.model(x.clone())).clone()
+            return self.outputs_of(self.model(x.clone())).clone()
 
     def change(self, outputs: Tensor, expected: Tensor | None = None) -> float:
         """Return max |Δ| between outputs and the baseline (or `expected`), divided by the largest |output|.
@@ -173,7 +187,7 @@ class ProbedModel:
             n_tokens = self.config.n_tokens
             options["masked"] = torch.arange(n_tokens, device=self.x.device).expand(len(self.x), -1) % 2 == 0
         returned = self.model(self.fresh_x, **options)
-        heads = returned if "return_type" in options else (outputs_of(returned),)
+        heads = returned if "return_type" in options else (self.outputs_of(returned),)
         return torch.stack([self.objective(outputs) for outputs in heads]).sum()
 
     @property

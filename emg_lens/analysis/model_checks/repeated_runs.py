@@ -3,7 +3,7 @@
 import torch
 
 from emg_lens.analysis.model_checks.check_report import Finding, judged, not_applicable
-from emg_lens.analysis.model_checks.probed_model import ProbedModel, outputs_of, unchanged
+from emg_lens.analysis.model_checks.probed_model import ProbedModel, unchanged
 
 
 def repeatable(probed: ProbedModel) -> Finding:
@@ -15,7 +15,7 @@ def repeatable(probed: ProbedModel) -> Finding:
             stuck = [path or type(model).__name__ for path, part in model.named_modules() if part.training]
             before = {name: buffer.clone() for name, buffer in model.named_buffers()}
             given = probed.fresh_x
-            first, second = (outputs_of(model(one)).clone() for one in (given, probed.fresh_x))
+            first, second = (probed.outputs_of(model(one)).clone() for one in (given, probed.fresh_x))
             moved = [
                 name
                 for name, buffer in model.named_buffers()

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import reduce
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,7 +12,6 @@ from emg_lens.hooks import cutting, none
 from emg_lens.layout import TokenLayout
 from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.plan import Keep, Root, Rows
-from emg_lens.sweeps.settings import SweepInputError
 
 
 class VerifiedLoop:
@@ -28,20 +28,10 @@ class VerifiedLoop:
                 keep({row: outputs if isinstance(outputs, Exception) else outputs[0]})
 
 
-def _output(model: nn.Module, x: Tensor) -> Tensor:
-    out = model(x)
-    if not isinstance(out, Tensor):
-        name = type(model).__name__
-        raise SweepInputError(
-            f"{name} returns a {type(out).__name__}; expected one tensor [trial, ...]: wrap the model"
-        )
-    return out
-
-
 def run_inside(
     model: nn.Module, xs: Sequence[Tensor], condition: Condition, layout: TokenLayout, reference: Tensor | None
-) -> list[Tensor] | Exception:
-    """Run a condition inside the model on batches of its (changed) input; return the outputs, or what was raised.
+) -> list[Any] | Exception:
+    """Run a condition inside the model on batches of its (changed) input; return what it returns, or what was raised.
 
     The verification follows the last batch, so either all batches count or none.
     """
@@ -53,7 +43,7 @@ def run_inside(
         with ExitStack() as stack:
             for context in [*([cutting(model, reduce(operator.or_, cuts), layout)] if cuts else []), *contexts]:
                 stack.enter_context(context)
-            outputs = [_output(model, x) for x in xs]
+            outputs = [model(x) for x in xs]
     except Exception as error:  # noqa: BLE001 - the results of the other conditions are kept in any case
         return error
     return outputs

@@ -83,7 +83,7 @@ def without_effect(question: Question, names: Sequence[str]) -> list[str]:
     model: Any = question.model
     with evaluating(model), frozen(model), torch.inference_mode(False), torch.enable_grad():
         with attached_hooks(model, [(name, add_zero) for name in names]):
-            metric = question.metric_of(model(question.x[:1]), question.y[:1])
+            metric = question.metric_of(question.outputs(question.x[:1]), question.y[:1])
         gradients = torch.autograd.grad(metric.sum(), list(taps.values()), allow_unused=True)
     live = {name for name, gradient in zip(taps, gradients, strict=True) if gradient is not None}
     return [name for name in names if name not in live]
