@@ -1,4 +1,4 @@
-from . import analysis, data, hooks, lens, models, studies, sweeps, training
+from . import analysis, data, hooks, lens, models, plotting, studies, sweeps, training
 from .analysis import AttentionView, attention_view, attribute, find_circuit, modality_mass
 from .data import Recording, TrialSet, load_dataset, load_trials, preprocess
 from .errors import EmgLensError
@@ -90,6 +90,7 @@ __all__ = [
     "models",
     "none",
     "parse_edges",
+    "plotting",
     "positions",
     "preprocess",
     "pretrain",

@@ -19,10 +19,10 @@ FOLDERS = {"emg_lens.hooks": ROOT / "hooks", "emg_lens.studies": ROOT / "studies
 """Package -> its folder; `hooks/` and `studies/` are installed under `emg_lens`."""
 
 FLOORS = (
-    ("errors", "layout", "memory", "registry", "validation"),
+    ("errors", "layout", "memory", "registry", "tables", "validation"),
     ("io", "scoring"),
     ("data", "hooks"),
-    ("decoding", "lens"),
+    ("decoding", "lens", "plotting"),
     ("models",),
     ("training",),
     ("sweeps",),
@@ -33,8 +33,8 @@ FLOORS = (
     ("__main__",),
 )
 """Rooms from the ground up. A room imports from below; rooms of one floor leave each other alone."""
-STUDY_FLOORS = ("statistics", "spec", "fits", "runs", "results", "report", "")
-"""The rooms of `studies`, from the ground up; the files at its top level come last."""
+STUDY_FLOORS = ("statistics", "spec", "fits", "runs", "results", "report", "", "comparison")
+"""The rooms of `studies`, from the ground up; "" are the files at its top level."""
 GROUND = FLOORS[0]
 """Single modules, which may use each other."""
 

@@ -1,0 +1,194 @@
+"""Maps of heads, of classes and of patched activations."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from emg_lens.layout import TokenLayout
+from emg_lens.plotting.cells import draw_cells, name_cells, name_tokens, token_owners
+from emg_lens.plotting.panels import axes_or_new, colour_bar, in_style, layer_label, plain_text
+from emg_lens.plotting.style import COLUMN, PAGE
+from emg_lens.plotting.values import Grid, grid_of, numbers, table_of
+from emg_lens.validation import ArgumentError, checked
+
+MOST_CLASSES = 12
+"""Up to this many classes, a confusion matrix shows its numbers."""
+LEAST_SHOWN = 0.005
+"""Smaller fractions of a class have no number."""
+
+
+@checked
+@in_style
+def plot_heads(
+    values: Any,
+    *,
+    value: str = "difference",
+    label: str = "",
+    low_is_good: bool = True,
+    limits: tuple[float, float] | None = None,
+    marks: Mapping[tuple[int, int], str] | None = None,
+    bar: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one value per head: layers in rows, heads in columns.
+
+    Values with a sign have orange and violet colours, centred at 0.
+
+    Args:
+        values: Numbers `[layer, head]` (array or tensor), or a data frame with the columns `layer`, `head` (0-based)
+            and `value`, or a result with such a table. Heads without a row are grey.
+        value: Column of the values; only for a table.
+        label: Name of the values, at the colour bar.
+        low_is_good: Whether positive values are orange and negative ones violet; False exchanges the colours, so that
+            drops of accuracy are orange.
+        limits: Values of the first and last colour; default: the range of the values, from 0 or symmetric about 0.
+        marks: (layer, head) -> a mark in the middle of the cell.
+        bar: Whether to draw a colour bar.
+        ax: Where to draw; default: a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ArgumentError: An array of another shape, lacking columns, values that are not finite, an unknown layer or head.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens.plotting import plot_heads
+        >>> axes = plot_heads(np.array([[0.0, -2.0], [1.0, 3.0]]), label="Change in accuracy (pp)", marks={(0, 0): "†"})
+        >>> [tick.get_text() for tick in axes.get_yticklabels()], axes.texts[0].get_text()
+        (['L1', 'L2'], '†')
+    """
+    if isinstance(values, pd.DataFrame) or not hasattr(values, "shape"):
+        table = table_of("values", values, ["layer", "head", value], ["layer", "head", value])
+        layers, heads = (sorted(map(int, table[name].unique())) for name in ("layer", "head"))
+        grid = grid_of("values", table, value, layers, heads, ("layer", "head"))
+    else:
+        grid = numbers("values", values, ("layer", "head"))
+        layers, heads = list(range(grid.shape[0])), list(range(grid.shape[1]))
+    low, high = limits or (None, None)
+    width = min(COLUMN, 1.6 + 0.28 * len(heads))
+    ax = axes_or_new(ax, width, 0.9 + 0.28 * len(layers))
+    shades = "PuOr" if not low_is_good and ((grid < 0).any() or (low is not None and low < 0)) else None
+    image = draw_cells(ax, grid, low=low, high=high, shades=shades, aspect="auto")
+    name_cells(ax, list(map(layer_label, layers)), [f"H{head}" for head in heads])
+    for (layer, head), mark in (marks or {}).items():
+        if layer not in layers or head not in heads:
+            raise ArgumentError(f"marks names layer {layer}, head {head}; expected layers {layers} and heads {heads}")
+        ax.text(heads.index(head), layers.index(layer), plain_text(mark), ha="center", va="center")
+    if bar:
+        colour_bar(image, [ax], label)
+    return ax
+
+
+@checked
+@in_style
+def plot_confusion(matrix: Any, names: Sequence[str] | None = None, *, ax: Axes | None = None) -> Axes:
+    """Draw the fraction of each performed class (rows) that is predicted as each class (columns).
+
+    Up to 12 classes have numbers, in per cent.
+
+    Args:
+        matrix: Counts or weights `[performed, predicted]`: an array, or a data frame that is named by the classes. Rows
+            are divided by their sums.
+        names: Names of the classes; default: the columns of the data frame, or the indices.
+        ax: Where to draw; default: a new figure.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ArgumentError: A matrix that is not square, negative or not finite; a wrong number of names.
+
+    Example:
+        >>> from emg_lens.plotting import plot_confusion
+        >>> axes = plot_confusion([[9, 1], [3, 7]], ["fist", "open"])
+        >>> [text.get_text() for text in axes.texts]
+        ['90', '10', '30', '70']
+    """
+    if isinstance(matrix, pd.DataFrame):
+        names = list(map(str, matrix)) if names is None else names
+        matrix = matrix.to_numpy()
+    counts = numbers("matrix", matrix, ("performed", "predicted")).filled(0)
+    n = len(counts)
+    if counts.shape != (n, n) or (counts < 0).any():
+        raise ArgumentError(
+            f"matrix has shape {list(counts.shape)} and the smallest value {counts.min():g}; expected counts"
+            " [class, class] of at least 0"
+        )
+    names = list(map(str, range(n))) if names is None else names
+    if len(names) != n:
+        raise ArgumentError(f"names has {len(names)} entries; expected {n}, one for each class")
+    performed = counts.sum(axis=1, keepdims=True)
+    fractions = np.divide(counts, performed, out=np.zeros_like(counts), where=performed > 0)
+    side = min(PAGE * 0.72, max(1.6 + 0.3 * n, COLUMN * 0.75))
+    ax = axes_or_new(ax, side + 0.5, side)
+    text = (lambda x: f"{100 * x:.0f}" if x >= LEAST_SHOWN else "") if n <= MOST_CLASSES else None
+    image = draw_cells(ax, np.ma.asarray(fractions), low=0, high=1, text=text)
+    name_cells(ax, names, names, rotation=90)
+    ax.set_xlabel("Predicted")
+    ax.set_ylabel("Performed")
+    colour_bar(image, [ax], "Fraction of repetitions", shrink=0.8)
+    return ax
+
+
+@checked
+@in_style
+def plot_patching(
+    values: Any,
+    layout: TokenLayout | Sequence[str],
+    *,
+    label: str = "Change of the metric",
+    limits: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the effect of patching an activation: layers in rows, positions or components in columns.
+
+    Values with a sign have orange (positive) and violet (negative) colours, centred at 0.
+
+    Args:
+        values: Numbers `[layer, position]`, for example the change of the logit difference when `hook_resid_pre` of one
+            layer and position is replaced. Masked cells are grey.
+        layout: Layout of the tokens, or the names of the columns, such as `["H0", "H1", "mlp"]`.
+        label: Name of the values, at the colour bar.
+        limits: Values of the first and last colour; default: the range of the values, from 0 or symmetric about 0.
+        ax: Where to draw; default: a new figure of the width of a column.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ArgumentError: Values that do not fit the layout or are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from emg_lens import TokenLayout
+        >>> from emg_lens.plotting import plot_patching
+        >>> layout = TokenLayout.channels({"emg": 3, "acc": 2})
+        >>> axes = plot_patching(np.arange(12.0).reshape(2, 6), layout, label="Change of the margin")
+        >>> [tick.get_text() for tick in axes.get_yticklabels()]
+        ['L1', 'L2']
+    """
+    grid: Grid = numbers("values", values, ("layer", len(layout)))
+    low, high = limits or (None, None)
+    ax = axes_or_new(ax, COLUMN, 1.0 + 0.26 * len(grid))
+    image = draw_cells(ax, grid, low=low, high=high, aspect="auto")
+    layers = list(map(layer_label, range(len(grid))))
+    if isinstance(layout, TokenLayout):
+        name_cells(ax, layers, [])
+        name_tokens(ax, layout.names, token_owners(layout), axis="x")
+        ax.set_xlabel("position")
+    else:
+        name_cells(ax, layers, layout)
+    colour_bar(image, [ax], label)
+    return ax
+
+
+def draw_fractions(ax: Axes, grid: Grid, rows: Sequence[str], columns: Sequence[str], label: str) -> None:
+    """Draw fractions between 0 and 1 with their numbers in per cent and a colour bar."""
+    image = draw_cells(ax, grid, low=0, high=1, text=lambda x: f"{100 * x:.0f}", aspect="auto")
+    name_cells(ax, rows, columns, rotation=30)
+    colour_bar(image, [ax], label)
