@@ -21,7 +21,7 @@ from emg_lens.sweeps.executors.plain_tree import PlainTree
 from emg_lens.sweeps.executors.verified_loop import VerifiedLoop, run_inside
 from emg_lens.sweeps.finished import Checkpoint, Finished, sweep_identity
 from emg_lens.sweeps.plan import SweepPlan, changed_input, plan_sweep
-from emg_lens.sweeps.result import SweepResult, sweep_result
+from emg_lens.sweeps.result import ClassLabels, SweepResult, as_labels, sweep_result
 from emg_lens.sweeps.sampled_baseline import SampledBaseline, compared
 from emg_lens.sweeps.settings import (
     Executor,
@@ -36,6 +36,7 @@ from emg_lens.sweeps.settings import (
 )
 from emg_lens.sweeps.side_by_side import run_side_by_side
 from emg_lens.sweeps.target import Target, between_stages, target_of
+from emg_lens.tables import WholeTable
 from emg_lens.validation import checked
 
 STORED_EPS = 256
@@ -51,6 +52,7 @@ def sweep(
     *,
     layout: TokenLayout | None = None,
     output: OutputFunction | None = None,
+    y: ClassLabels | None = None,
     reference: Tensor | None = None,
     executor: Executor = "auto",
     batch_size: PositiveInt | None = None,
@@ -72,6 +74,7 @@ def sweep(
         output: Function of what the model returns that makes the tensor `[trial, ...]` to compare, such as
             `lambda o: o[0]` for a model that returns a tuple. Not needed for a model that returns a tensor, or an
             object with `logits` (as the classifiers of Hugging Face do).
+        y: Class index of each trial `[trial]`. The result then prints accuracies, and tabulates and draws them.
         reference: Trials `[trial, channel, time]`, prepared like `x`, from which replacement values are computed
             (`Replace` by mean or resample): training trials.
         executor: `"auto"`; `"loop"`, one verified forward for each condition; or `"tree"`, which shares the layers that
@@ -103,6 +106,7 @@ def sweep(
             that the model does not give now, or cannot be written. A file that does not fit is left as it is.
         EdgeError: Edges or tokens that do not fit the layout, edges of a model without attention, missing reference
             trials, or conditions that share a name.
+        ArgumentError: `y` is not one class index per trial.
         OutputError: The model returns no tensor with one row per trial, and `output` does not make one.
         SweepInputError: No trials, values that are not finite, an unknown executor or one that cannot run this model, a
             `scratch` folder that cannot be written to, or `gradients` with an option that excludes it.
@@ -121,6 +125,7 @@ def sweep(
         [True, False, True]
     """
     check_inputs(x, reference)
+    labels = None if y is None else as_labels(y, len(x))
     if gradients and (checkpoint is not None or scratch is not None or executor == "tree"):
         raise SweepInputError(
             "gradients=True keeps the graphs of all outputs in memory and runs in the loop; leave out checkpoint,"
@@ -143,7 +148,7 @@ def sweep(
         settings = (file and file.settings) or settle(model, x, "loop" if gradients else executor, batch_size)
         run = _Run(model, x, reference, conditions, planned, target, settings, output, on_progress, file, folder)
         logits, failed = run.outputs()
-    return sweep_result(conditions, planned, logits, failed, settings.executor)
+    return sweep_result(conditions, planned, logits, failed, settings.executor, labels)
 
 
 @checked
@@ -168,15 +173,15 @@ def audit(model: nn.Module, edges: EdgeSet | Sequence[Condition], layout: TokenL
         >>> from emg_lens import IsoNet, IsoNetConfig, audit, unimodal
         >>> model = IsoNet(IsoNetConfig({"emg": 4, "acc": 3}, n_samples=20, n_classes=5, d_model=16, n_layers=2))
         >>> print(audit(model, unimodal().at(layers=1)).T.to_string(header=False))
-        condition          unimodal().at(layers=[1])
-        edges_cut                                200
-        live_edges_cut                             0
-        rows_fully_cut                             0
-        structural_null                         True
-        equivalent_to      unimodal().at(layers=[1])
+        condition        unimodal().at(layers=[1])
+        edges_cut                              200
+        live_edges_cut                           0
+        rows_fully_cut                           0
+        structural_null                       True
+        equivalent_to    unimodal().at(layers=[1])
     """
     conditions = [Condition(str(edges), edges)] if isinstance(edges, EdgeSet) else list(edges)
-    return plan_sweep(target_of(model, layout), conditions).audit
+    return WholeTable(plan_sweep(target_of(model, layout), conditions).audit)
 
 
 def _check_that_something_is_done(conditions: Sequence[Condition], planned: SweepPlan, target: Target) -> None:

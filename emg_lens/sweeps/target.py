@@ -34,7 +34,7 @@ class Target:
 def target_of(model: nn.Module, layout: TokenLayout | None = None) -> Target:
     """Read readout and missing edges from a model that declares its structure; assume nothing about other models."""
     if not hasattr(model, "cfg"):
-        raise EdgeError(f"{type(model).__name__} has no cfg, so it is not a TransformerLens model; use adapt(model)")
+        raise EdgeError(f"{type(model).__name__} has no hook points of TransformerLens; use adapt(model, x[:2])")
     cfg: Any = model.cfg
     layout, name = resolve_layout(model, layout), type(model).__name__
     if isinstance(model, HookedBiosignalEncoder) and len(layout) != cfg.n_ctx:

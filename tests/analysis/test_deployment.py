@@ -75,7 +75,7 @@ def test_any_module_without_conditions():
     assert row["macs"] == 50 and row["weight_bytes"] == 4 * 55
     (row,) = profile(torch.nn.ReLU(), torch.randn(3, 10)).to_dict("records")
     assert row["macs"] == row["weight_bytes"] == 0 and row["activation_bytes"] == 4 * 10
-    with pytest.raises(EdgeError, match="Linear has no cfg, so it is not a TransformerLens model; use adapt"):
+    with pytest.raises(EdgeError, match="Linear has no hook points of TransformerLens; use adapt"):
         profile(layer, torch.randn(3, 10), [Condition("cut", EdgeCut(cross_modal()))])
 
 
