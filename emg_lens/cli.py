@@ -15,6 +15,7 @@ try:
 
     from emg_lens.commands import terminal
     from emg_lens.commands.check_command import check
+    from emg_lens.commands.compare_command import compare_
     from emg_lens.commands.corpus_command import corpus
     from emg_lens.commands.cost_command import cost
     from emg_lens.commands.data_command import data
@@ -24,6 +25,7 @@ try:
     from emg_lens.commands.probe_command import probe
     from emg_lens.commands.report_command import report
     from emg_lens.commands.run_command import run
+    from emg_lens.commands.share_command import share
     from emg_lens.commands.show_command import show
     from emg_lens.commands.terminal import PIPE_WIDTH, Console, err, out
     from emg_lens.errors import EmgLensError, printable
@@ -35,7 +37,7 @@ except KeyboardInterrupt:  # before `main` handles signals
 
 __all__ = ["GPU", "PIPE_WIDTH", "REAL", "START", "Console", "app", "err", "main", "out"]
 
-COMMANDS = (list_, show, check, run, report, data, corpus, cost, probe, export, pretrain_)
+COMMANDS = (list_, show, check, run, report, compare_, share, data, corpus, cost, probe, export, pretrain_)
 """All commands, in the order of `emg-lens --help`."""
 
 app = typer.Typer(

@@ -19,7 +19,9 @@ from emg_lens.io.run_folder import ENVIRONMENT, read_facts_of_run
 from emg_lens.scoring.class_factors import PREFIX
 from emg_lens.scoring.metrics import METRICS
 from emg_lens.studies.fits.fit_store import (
+    MODEL_CARD,
     TRAIN,
+    WEIGHTS,
     check_fit,
     damaged_fit_errors,
     read_analyses,
@@ -29,6 +31,7 @@ from emg_lens.studies.fits.fit_store import (
     read_quality,
     read_scores,
 )
+from emg_lens.studies.report.model_card import model_cards
 from emg_lens.studies.report.table_formats import to_latex, to_markdown
 from emg_lens.studies.report.terminal import terminal_parts
 from emg_lens.studies.report.verdict_sentences import verdict_table
@@ -301,7 +304,7 @@ class StudyResult(Findings):
 
     def report(self) -> str:
         """Return the report as one HTML page."""
-        from emg_lens.studies.report.figures import to_svg
+        from emg_lens.plotting.saving import to_svg
 
         svgs = {
             view: {name: to_svg(figure) for name, figure in figures.items()}
@@ -310,12 +313,12 @@ class StudyResult(Findings):
         return self._page(svgs)
 
     def write(self) -> None:
-        """Write scores.csv, table.{csv,md,tex}, figures/ and report.html into the run's folder.
+        """Write scores.csv, table.{csv,md,tex}, figures/, report.html and the card of each model into the run's folder.
 
         Raises:
             StudyError: The folder cannot be written, or one of its files is damaged.
         """
-        from emg_lens.studies.report.figures import save_figures
+        from emg_lens.plotting.saving import save_figures
 
         try:
             write_text(self.folder / "scores.csv", to_csv(self.scores))
@@ -324,6 +327,9 @@ class StudyResult(Findings):
             self._write_tables()
             svgs = {view: save_figures(figures, self.folder / "figures") for view, figures in self._figures().items()}
             write_text(self.folder / "report.html", self._page(svgs))
+            has_weights = all((folder / WEIGHTS).is_file() for folder in self.folders)
+            for fit, card in model_cards(self, read_record(self.folder).get("licence", ""), has_weights).items():
+                write_text(self.folder / "fits" / fit / MODEL_CARD, card)
         except OSError as error:
             raise StudyError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from None
 

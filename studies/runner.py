@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from emg_lens.data.licence import licence_line
 from emg_lens.errors import printable
 from emg_lens.io.files import remove, remove_abandoned
 from emg_lens.io.hashing import why_not_cached
@@ -112,6 +113,7 @@ def _lock(folder: Path, console: Console) -> Iterator[None]:
 def _write_facts(study: StudySpec, data: Path | None, plan: RunPlan) -> None:
     facts = {"folder": str(data) if data else None, "fingerprint": plan.fingerprint}
     facts |= {"warnings": plan.warnings, "n_train": plan.n_train, "subjects": plan.subjects}
+    facts["licence"] = licence_line(data)
     write_run_files(plan.folder, study.to_yaml(), facts)
 
 

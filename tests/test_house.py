@@ -19,7 +19,7 @@ FOLDERS = {"emg_lens.hooks": ROOT / "hooks", "emg_lens.studies": ROOT / "studies
 """Package -> its folder; `hooks/` and `studies/` are installed under `emg_lens`."""
 
 FLOORS = (
-    ("errors", "layout", "memory", "registry", "tables", "validation"),
+    ("errors", "layout", "memory", "registry", "tables", "transformer_lens_imports", "validation"),
     ("io", "scoring"),
     ("data", "hooks"),
     ("decoding", "lens", "plotting"),

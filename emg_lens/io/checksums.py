@@ -6,7 +6,7 @@ lists their checksums in `checksums.json`.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,10 @@ def write_checksums(folder: Path, names: Iterable[str] | None = None, *, large: 
     write_json(folder / CHECKSUMS, {"files": _checksums(folder, sorted(names), large)})
 
 
-def check_checksums(folder: Path, names: Iterable[str] | None = None, *, large: bool = False) -> None:
-    """Check files of a folder (default: all that are listed) against its list; others are left out.
+def check_checksums(
+    folder: Path, names: Iterable[str] | None = None, *, large: bool = False, but: Collection[str] = ()
+) -> None:
+    """Check files of a folder (default: all that are listed) against its list; others and `but` are left out.
 
     Raises:
         DamagedFileError: A file is missing or was changed, or the list is missing or damaged.
@@ -125,7 +127,7 @@ def check_checksums(folder: Path, names: Iterable[str] | None = None, *, large: 
     """
     try:
         listed = read_json(folder / CHECKSUMS)["files"]
-        checked = [name for name in (listed if names is None else names) if name in listed]
+        checked = [name for name in (listed if names is None else names) if name in listed and name not in but]
         for name, checksum in _checksums(folder, checked, large).items():
             if listed[name] != checksum:
                 raise DamagedFileError(f"{folder / name} was changed after it was written: its checksum is wrong")

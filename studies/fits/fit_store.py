@@ -1,13 +1,14 @@
 """The folder of one fit: written when the fit is finished, and read for tables and reports.
 
-* `config.json`, `model.safetensors`: the model (`from_pretrained`);
+* `config.json`, `model.safetensors`: the model (`from_pretrained`); `README.md`: its card;
 * `input_statistics.safetensors`, for a regression also `target_statistics.safetensors`: standardization of the trials;
 * `fit.csv`: training and held-out curve;
 * `logits.safetensors`: outputs and targets; `trials.csv`: subject and repetition of each test trial;
 * `conditions.csv`: tags and audit of conditions and controls; `scores.csv`: the metrics;
 * `quality.csv`: the metrics of the simple reference on the test trials, and of the model on its training trials;
 * `analyses/<name>.csv`: the table of each fit analysis;
-* `fit.json`: facts, versions, machine; `leakage.json`: leakage report; `checksums.json`: checksums of all these files.
+* `fit.json`: facts, versions, machine; `leakage.json`: leakage report; `checksums.json`: checksums of all these files
+  except the card.
 """
 
 import json
@@ -40,6 +41,9 @@ if TYPE_CHECKING:  # reports read fits without torch
     from emg_lens.sweeps.result import SweepResult
 
 OUTPUTS = "logits.safetensors"
+WEIGHTS = "model.safetensors"
+MODEL_CARD = "README.md"
+"""Written again with every report, so it has no checksum."""
 ANALYSES = "analyses"
 TRAIN = "train"
 """Name of the model's score on its training trials."""
@@ -85,7 +89,7 @@ def write_fit(
     (folder / "fit.json").write_text(json.dumps(facts, indent=1))
     if prepared.leakage is not None:
         (folder / "leakage.json").write_text(json.dumps(prepared.leakage, indent=1))
-    _write_checksums(folder)
+    write_fit_checksums(folder)
 
 
 def _outputs_in_own_units(
@@ -142,22 +146,23 @@ def copy_fit(source: Path, folder: Path, levels: Mapping[str, str]) -> None:
         without = shutil.ignore_patterns(CHECKSUMS, "leakage.json")
         shutil.copytree(source, partial, dirs_exist_ok=True, ignore=without, copy_function=shutil.copyfile)
         (partial / "fit.json").write_text(json.dumps(facts, indent=1))
-        _write_checksums(partial)
+        write_fit_checksums(partial)
 
 
-def _write_checksums(folder: Path) -> None:
+def write_fit_checksums(folder: Path) -> None:
+    """Write the checksums of all files of a fit, except its model card."""
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    write_checksums(folder, files)
+    write_checksums(folder, [name for name in files if name not in (CHECKSUMS, MODEL_CARD)])
 
 
 def check_fit(folder: Path) -> None:
-    """Check every file of a fit against its checksum.
+    """Check every file of a fit, except its model card, against its checksum.
 
     Raises:
         StudyError: A file is missing or was changed.
     """
     try:
-        check_checksums(folder)
+        check_checksums(folder, but=(MODEL_CARD,))
     except DamagedFileError as error:
         raise StudyError(f"{error}; delete {folder} and run again") from None
     except UnreadableFileError as error:

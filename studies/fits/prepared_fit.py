@@ -141,6 +141,7 @@ def _facts(fit_unit: Fit, trials: FitTrials, model: Any) -> dict[str, Any]:
         "levels": dict(fit_unit.levels),
         "test_subjects": list(fold.test_subjects),
         "architecture": architecture_of(fit_unit).name,
+        "model_class": f"{type(model).__module__}.{type(model).__qualname__}",
         "objective": objective_of(fit_unit).name,
         "metrics": list(metrics_of(fit_unit)),
         "executor": None,
