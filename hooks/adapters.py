@@ -10,8 +10,6 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
-from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.hooks.algebra import EdgeError
 from emg_lens.hooks.attention_axes import ScoreAxes, TokenAxes
@@ -19,6 +17,7 @@ from emg_lens.hooks.attention_kernel import KernelMode
 from emg_lens.hooks.attention_search import LocatedAttention, find_attention
 from emg_lens.hooks.hook_points import PATTERN, SCORES, needs_scores
 from emg_lens.hooks.model_inputs import Inputs, example_inputs
+from emg_lens.transformer_lens_imports import HookedRootModule, HookPoint
 from emg_lens.validation import ArgumentError, checked
 
 

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import ActivationCache
 
 from emg_lens.data.recording import as_array
 from emg_lens.layout import CLS, TokenLayout
+from emg_lens.transformer_lens_imports import ActivationCache
 from emg_lens.validation import ArgumentError, check_argument, short
 
 Patterns = ActivationCache | Mapping[str, Tensor] | Tensor | np.ndarray

@@ -13,10 +13,9 @@ from typing import Any
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import ActivationCache
-from transformer_lens.utilities.slice import Slice, SliceInput
 
 from emg_lens.registry import UnknownNameError
+from emg_lens.transformer_lens_imports import ActivationCache, Slice, SliceInput
 from emg_lens.validation import ArgumentError
 
 Stack = Float[Tensor, "component *batch_and_pos d_model"]

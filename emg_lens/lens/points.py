@@ -6,9 +6,9 @@ Both are TransformerLens hook points; `emg_lens.models.components` uses them.
 from typing import Any
 
 from torch import Tensor
-from transformer_lens.hook_points import HookPoint
 
 from emg_lens.lens.config import EncoderConfig
+from emg_lens.transformer_lens_imports import HookPoint
 from emg_lens.validation import ArgumentError
 
 

@@ -14,13 +14,13 @@ from pydantic import NonNegativeInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_model
 from torch import Tensor
-from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.errors import EmgLensError
 from emg_lens.io.checksums import PLACEHOLDER, DamagedFileError, check_file, replacing_with_checksum
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.config import SignalConfig
 from emg_lens.memory import check_memory
+from emg_lens.transformer_lens_imports import HookedRootModule
 from emg_lens.validation import ArgumentError, check_argument, checked
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

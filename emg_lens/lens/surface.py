@@ -14,10 +14,6 @@ from typing import Any, Literal, NoReturn
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformer_lens import FactoredMatrix
-from transformer_lens.hook_points import HookPoint
-from transformer_lens.utilities.matrix import composition_scores
-from transformer_lens.utilities.slice import Slice, SliceInput
 
 from emg_lens.lens.cache import BiosignalCache
 from emg_lens.lens.config import EncoderConfig
@@ -26,6 +22,7 @@ from emg_lens.lens.points import GatedPoint, has_hook
 from emg_lens.lens.post_norm_cache import PostNormCache
 from emg_lens.lens.signals import SignalModel
 from emg_lens.registry import UnknownNameError
+from emg_lens.transformer_lens_imports import FactoredMatrix, HookPoint, Slice, SliceInput, composition_scores
 from emg_lens.validation import ArgumentError, check_argument
 
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformer_lens import FactoredMatrix
 
 from emg_lens.hooks.hook_points import needs_scores
-from emg_lens.hooks.vmap import surely
+from emg_lens.hooks.vmap import is_wrapped, surely
 from emg_lens.lens.config import EncoderConfig
 from emg_lens.lens.points import GatedPoint, Point, has_hook
 from emg_lens.models import mixing
 from emg_lens.models.dropout import drop, on_plain_cpu
+from emg_lens.transformer_lens_imports import FactoredMatrix
 
 
 class Rotary(nn.Module):
@@ -278,7 +278,8 @@ class Attention(nn.Module):
         pattern = scores.softmax(dim=-1)
         if surely(pattern.detach().amax(-1) > 0):  # much faster on a CPU
             return pattern
-        return pattern.masked_fill(scores.detach().amax(-1, keepdim=True) == -torch.inf, 0.0)
+        fill = pattern.masked_fill if scores.requires_grad or is_wrapped(scores) else pattern.masked_fill_
+        return fill(scores.detach().amax(-1, keepdim=True) == -torch.inf, 0.0)
 
     def output(self, z: Float[Tensor, "batch pos head d_head"]) -> Float[Tensor, "batch pos d_model"]:
         """Compute the sum over heads of z @ W_O, plus the bias."""

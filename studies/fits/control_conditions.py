@@ -9,7 +9,6 @@ from functools import reduce
 from math import comb
 
 import numpy as np
-from transformer_lens.HookedRootModule import HookedRootModule
 
 from emg_lens.analysis.controls import random_edges, with_cls_path_closed
 from emg_lens.hooks import EdgeError, EdgeSet, Intervention, Replace
@@ -29,6 +28,7 @@ from emg_lens.sweeps.conditions import Condition
 from emg_lens.sweeps.engine import audit
 from emg_lens.sweeps.live_edges import reach
 from emg_lens.sweeps.target import target_of
+from emg_lens.transformer_lens_imports import HookedRootModule
 
 
 def controls_of(spec: ConditionsSpec, model: HookedRootModule, conditions: Sequence[Condition]) -> list[Condition]:
