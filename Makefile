@@ -16,7 +16,7 @@ SAME_ON_BOTH := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=te
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all test-compat test-tl3 smoke lint types notebooks compatibility test-zoo fuzz fuzz-cuts bench clean
+.PHONY: demo test test-all test-compat test-tl3 smoke lint types notebooks compatibility test-zoo fuzz fuzz-cuts bench docs docs-links clean
 
 demo: $(ENV)/.installed                   ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -81,6 +81,13 @@ bench: $(ENV)/.ready                      ## sweeps against their bound, the nai
 	$(BIN)/python tests/bench/attribution.py
 	$(BIN)/python tests/bench/attribution_methods.py
 
+docs: $(ENV)/.ready                       ## the documentation site, in build/site: a warning or a broken link is an error
+	$(BIN)/python docs/generators
+	$(BIN)/sphinx-build -q -W --keep-going -j 2 -c docs . build/site
+
+docs-links: docs                          ## links to other sites: needs the internet
+	$(BIN)/sphinx-build -q -b linkcheck -c docs . build/site-links
+
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
@@ -94,7 +101,7 @@ $(ENV)/.installed: pyproject.toml constraints.txt
 
 $(ENV)/.ready: $(ENV)/.installed
 	@echo "Installing what the tests need."
-	$(BIN)/python $(PIP_INSTALL) -e '.[dev,notebooks,cluster,deploy]'
+	$(BIN)/python $(PIP_INSTALL) -e '.[dev,docs,notebooks,cluster,deploy]'
 	@touch $@
 
 $(ENV3)/.ready: pyproject.toml constraints.txt

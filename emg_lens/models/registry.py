@@ -50,7 +50,7 @@ class Architecture:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration's own fields and their defaults: the further keys of a study's `model:`."""
+        """The configuration's own fields and their defaults: the further keys of `model` in a study file."""
         own = [f for f in fields(self.config) if f.name not in FROM_DATA and f.init]
         defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in own}
         return {name: None if value is MISSING else value for name, value in defaults.items()}

@@ -24,7 +24,8 @@ class LayerMasks(SpecModel):
     """Cuts of every edge set in every layer, in several modes (Table 3 of the IsoNet paper).
 
     Attributes:
-        edges: Edge expressions by the name that tables show; default `default_edges`.
+        edges: Edge expressions by the name that tables show; default: within and between sensors; of a single sensor,
+            between and within channels (`default_edges`).
         modes: `individual` cuts one layer, `from_beginning` all layers up to it, `from_end` it and all later layers.
     """
 
