@@ -13,8 +13,8 @@ from emg_lens.io.files import write_text
 from emg_lens.plotting.panels import new_figure, place_legend, plain_text
 from emg_lens.plotting.saving import save_figures
 from emg_lens.plotting.style import DOTTED, PAGE, category_colour
+from emg_lens.studies.comparison.comparison_tables import ComparisonTables
 from emg_lens.studies.comparison.pairing import ComparisonError
-from emg_lens.studies.comparison.run_comparison import RunComparison
 from emg_lens.studies.report.wording import UNIT_WORDS, interval_heading, metric_name, metric_words, number, p_value
 from emg_lens.sweeps.conditions import BASELINE
 
@@ -23,7 +23,7 @@ MOST_ROWS = 24
 FIGURE = "comparison"
 
 
-def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
+def write_comparison(comparison: ComparisonTables, folder: Path) -> list[Path]:
     """Write tables, answers and figure into a folder, and return the paths.
 
     Raises:
@@ -45,7 +45,7 @@ def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
     return [folder / name for name in (*texts, *(f"{FIGURE}.{kind}" for kind in ("svg", "png", "pdf")))]
 
 
-def drop_table(comparison: RunComparison) -> pd.DataFrame:
+def drop_table(comparison: ComparisonTables) -> pd.DataFrame:
     """Arrange the ablations as a table of text, the largest differences first."""
     rows = comparison.ablations.copy()
     rows = rows.iloc[np.argsort(-rows["difference"].abs().to_numpy(), kind="stable")]
@@ -77,7 +77,7 @@ def _with_interval(row: dict[Any, Any], decimals: int) -> str:
     return change if pd.isna(row["ci_low"]) else f"{change} [{low}, {high}]"
 
 
-def comparison_figure(comparison: RunComparison) -> Figure:
+def comparison_figure(comparison: ComparisonTables) -> Figure:
     """Draw the metric of every subject in each run, and the differences of the drops with their intervals."""
     rows = _drawn(comparison)
     n_lines = len(dict.fromkeys(rows["condition"]))
@@ -93,14 +93,14 @@ def comparison_figure(comparison: RunComparison) -> Figure:
     return figure
 
 
-def _drawn(comparison: RunComparison) -> pd.DataFrame:
+def _drawn(comparison: ComparisonTables) -> pd.DataFrame:
     rows = comparison.ablations[~comparison.ablations["structural_null"].astype(bool)]
     largest = rows.groupby("condition", sort=False)["difference"].agg(lambda d: d.abs().max())
     kept = set(largest.sort_values(ascending=False, kind="stable").index[:MOST_ROWS])
     return rows[rows["condition"].isin(kept)]
 
 
-def _draw_subjects(axes: Axes, comparison: RunComparison) -> None:
+def _draw_subjects(axes: Axes, comparison: ComparisonTables) -> None:
     rows = comparison.subjects[comparison.subjects["condition"] == BASELINE]
     places = list(dict.fromkeys(zip(rows["level"], rows["run"], strict=True)))
     wide = rows.pivot(index="subject", columns=["level", "run"], values="value")[places]
@@ -116,7 +116,7 @@ def _draw_subjects(axes: Axes, comparison: RunComparison) -> None:
     axes.set_title("Subjects (grey) and mean")
 
 
-def _draw_drops(axes: Axes, rows: pd.DataFrame, comparison: RunComparison) -> dict[str, Any]:
+def _draw_drops(axes: Axes, rows: pd.DataFrame, comparison: ComparisonTables) -> dict[str, Any]:
     names, entries = list(dict.fromkeys(rows["condition"])), {}
     series = list(rows.groupby(["run", "level"], sort=False))
     axes.axvline(0, **DOTTED)

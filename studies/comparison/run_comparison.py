@@ -4,62 +4,45 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from emg_lens.errors import did_you_mean
 from emg_lens.scoring.metrics import METRICS
-from emg_lens.studies.comparison.differences import drop_differences, model_difference, with_corrections
+from emg_lens.studies.comparison.comparison_tables import ComparisonTables
+from emg_lens.studies.comparison.difference_tests import drop_differences, model_difference, with_corrections
 from emg_lens.studies.comparison.pairing import ComparedCell, ComparisonError, pair_cells
+from emg_lens.studies.comparison.sentences import answers_of
 from emg_lens.studies.comparison.trial_identity import data_identity, trial_identities
 from emg_lens.studies.result import StudyResult
 from emg_lens.studies.results.findings import Cell
 from emg_lens.studies.spec.condition_spec import HEAD
 from emg_lens.studies.spec.study_spec import StudySpec
-from emg_lens.studies.statistics.spec import StatisticsSpec
 from emg_lens.sweeps.conditions import MODES
 from emg_lens.validation import short
+
+if TYPE_CHECKING:  # matplotlib is imported only where figures are made
+    from matplotlib.figure import Figure
 
 PARTLY = ("name", "title", "question", "views", "reference")
 """Keys of a study that do not decide its numbers."""
 
 
-@dataclass(frozen=True, eq=False)
-class RunComparison:
-    """The differences between runs and a reference run. `compare_runs` makes it.
-
-    Attributes:
-        reference: Name of the reference run.
-        metric: The compared metric.
-        unit: Unit of differences: `"pp"` (percentage points) for fractions of trials.
-        lower_is_better: Whether the metric is an error.
-        statistics: Settings of the comparison: those of the reference run.
-        models: One row a run and level: the difference of the unmasked models (`model_difference`).
-        ablations: One row a run, level and ablation: the difference of the drops (`drop_differences`).
-        subjects: The metric of every subject: `run`, `level`, `subject`, `condition`, `value`.
-        notes: What was paired or left out, by run and level.
-        settings: Settings of the studies that differ: `run`, `setting`, `reference`, `other`.
-    """
-
-    reference: str
-    metric: str
-    unit: str
-    lower_is_better: bool
-    statistics: StatisticsSpec = field(repr=False)
-    models: pd.DataFrame = field(repr=False)
-    ablations: pd.DataFrame = field(repr=False)
-    subjects: pd.DataFrame = field(repr=False)
-    notes: Mapping[tuple[str, str], Sequence[str]] = field(repr=False)
-    settings: pd.DataFrame = field(repr=False)
+class RunComparison(ComparisonTables):
+    """The differences between runs and a reference run: tables, sentences, files. `compare_runs` makes it."""
 
     def __str__(self) -> str:
         """Return the answers as sentences, one line each."""
-        from emg_lens.studies.comparison.sentences import answers_of
-
         return "\n".join(answers_of(self))
+
+    def figure(self) -> "Figure":
+        """Draw the metric of every subject in each run, and the differences of the drops with their intervals."""
+        from emg_lens.studies.comparison.files import comparison_figure
+
+        return comparison_figure(self)
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write `models.csv`, `ablations.csv`, `subjects.csv`, `answers.txt`, and the figure as svg, png and pdf.

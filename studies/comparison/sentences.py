@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from emg_lens.studies.comparison.run_comparison import RunComparison
+from emg_lens.studies.comparison.comparison_tables import ComparisonTables
 from emg_lens.studies.report.wording import UNIT_WORDS, count, listed_names, metric_words, number, p_value, value
 from emg_lens.studies.statistics.intervals import FEWEST
 
@@ -14,7 +14,7 @@ MOST = 3
 """Ablations and settings that a sentence names."""
 
 
-def answers_of(comparison: RunComparison) -> list[str]:
+def answers_of(comparison: ComparisonTables) -> list[str]:
     """Write the answers: for each run and level the models, the ablations, what was paired, and what differs."""
     lines = []
     for row in comparison.models.to_dict("records"):
@@ -26,7 +26,7 @@ def answers_of(comparison: RunComparison) -> list[str]:
     return [*lines, *_settings(comparison)]
 
 
-def model_sentence(row: Mapping[str, Any], comparison: RunComparison) -> str:
+def model_sentence(row: Mapping[str, Any], comparison: ComparisonTables) -> str:
     """Say which models are better: finding, difference with interval, number of subjects."""
     run, reference = row["run"], comparison.reference
     metric, n = metric_words(comparison.metric), row["n_subjects"]
@@ -65,7 +65,7 @@ def model_sentence(row: Mapping[str, Any], comparison: RunComparison) -> str:
     return f"No clear difference between {run} and {reference}: {means}, a change of {signed}{among}{subjects}."
 
 
-def _ablations(rows: pd.DataFrame, comparison: RunComparison) -> Iterator[str]:
+def _ablations(rows: pd.DataFrame, comparison: ComparisonTables) -> Iterator[str]:
     if not len(rows):
         yield "The runs share no ablation."
         return
@@ -86,14 +86,14 @@ def _ablations(rows: pd.DataFrame, comparison: RunComparison) -> Iterator[str]:
     yield f"{start}{': ' * bool(named)}{listed_names([*named, *more]) if named else ''}."
 
 
-def _settings(comparison: RunComparison) -> Iterator[str]:
+def _settings(comparison: ComparisonTables) -> Iterator[str]:
     for run, rows in comparison.settings.groupby("run", sort=False):
         named = [f"{one.setting} ({_short(one.reference)} and {_short(one.other)})" for one in rows.itertuples()]
         more = [f"{len(named) - MOST} more"] if len(named) > MOST else []
         yield f"Settings of {comparison.reference} and {run} that differ: {listed_names([*named[:MOST], *more])}."
 
 
-def _change(row: Mapping[str, Any], comparison: RunComparison, change: float, sign: int = 1) -> str:
+def _change(row: Mapping[str, Any], comparison: ComparisonTables, change: float, sign: int = 1) -> str:
     """Format a difference with its interval: `"3.2 pp (95 % CI [1.0, 5.4])"`; `sign` -1 turns the interval around."""
     unit = UNIT_WORDS.get(comparison.unit, "")
     text = f"{_number(change, comparison)}{' ' * bool(unit)}{unit}"
@@ -104,7 +104,7 @@ def _change(row: Mapping[str, Any], comparison: RunComparison, change: float, si
     return f"{text} ({100 * comparison.statistics.confidence:g} % CI {ends})"
 
 
-def _number(x: float, comparison: RunComparison) -> str:
+def _number(x: float, comparison: ComparisonTables) -> str:
     return number(x, 1 if comparison.unit == "pp" else 3)
 
 
