@@ -21,6 +21,7 @@ try:
     from emg_lens.commands.data_command import data
     from emg_lens.commands.export_command import export
     from emg_lens.commands.list_command import GPU, REAL, START, list_
+    from emg_lens.commands.new_study import new
     from emg_lens.commands.pretrain_command import pretrain_
     from emg_lens.commands.probe_command import probe
     from emg_lens.commands.report_command import report
@@ -37,7 +38,7 @@ except KeyboardInterrupt:  # before `main` handles signals
 
 __all__ = ["GPU", "PIPE_WIDTH", "REAL", "START", "Console", "app", "err", "main", "out"]
 
-COMMANDS = (list_, show, check, run, report, compare_, share, data, corpus, cost, probe, export, pretrain_)
+COMMANDS = (list_, show, new, check, run, report, compare_, share, data, corpus, cost, probe, export, pretrain_)
 """All commands, in the order of `emg-lens --help`."""
 
 app = typer.Typer(

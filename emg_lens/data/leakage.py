@@ -16,6 +16,7 @@ from emg_lens.data.folds import Fold
 from emg_lens.data.pre_onset import ALL, WINDOW_S, Decodability, pre_onset_decodability
 from emg_lens.data.recording import DataError
 from emg_lens.data.trials import TrialSet
+from emg_lens.tables import WholeTable
 from emg_lens.validation import checked, short
 
 SHARED = {
@@ -105,7 +106,7 @@ class Leakage:
             rows.append(("decodable during repetition", d.modality, d.during, d.chance, d.n_test))
         if self.n_classes > 1 and self.class_repeats is not None and self.class_repeats_at_random is not None:
             rows.append(("class repeats", ALL, self.class_repeats, self.class_repeats_at_random, self.n_test))
-        return pd.DataFrame(rows, columns=["fact", "of", "value", "chance", "n_test"])
+        return WholeTable(rows, columns=["fact", "of", "value", "chance", "n_test"])
 
     def sentences(self) -> list[str]:
         """Return the report in words, one fact an entry."""

@@ -30,7 +30,7 @@ def matlab_file(path: Path, keys: Keys) -> Variables:
             yield from _chosen(_hdf5_members(file, "", ".", matlab=True), keys)
         return
     names = None if keys is None else [*dict.fromkeys(key.partition(".")[0] for key in keys)]
-    found = {name: value for name, value in loadmat(path, variable_names=names).items() if name[:2] != "__"}
+    found = {name: value for name, value in loadmat(path, variable_names=names).items() if hasattr(value, "dtype")}
     yield from _chosen(((key, one) for name, value in found.items() for key, one in _matlab_value(name, value)), keys)
 
 
@@ -121,6 +121,8 @@ def _together(values: Sequence[Any]) -> Any:
 
 def _matlab_value(key: str, value: np.ndarray) -> Variables:
     """The variables in one value of `scipy.io.loadmat`."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind == "V" and not value.dtype.names:
+        return  # functions, objects
     if value.dtype.names:
         for field in value.dtype.names:
             entries = [dict(_matlab_value("", one[field])) for one in value.ravel()]

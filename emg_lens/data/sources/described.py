@@ -38,7 +38,7 @@ def load(
         description: Path of the description; default `dataset.yaml` in the folder.
     """
     content, place = FolderDescription.read(_description_path(root, description)), Path(root).expanduser()
-    index = _files(place, content)
+    index = recordings_of(place, content)
     notes = (*content.notes, *_rate_note(content), *_unmatched(place, content, index))
     content = content.model_copy(update={"notes": notes})
     selected = select_subjects(index, subjects)
@@ -53,7 +53,7 @@ def find(root: str | Path, *, description: str | None = None) -> dict[str, list[
     content = FolderDescription.read(path)
     return {
         subject: [*(file for group in groups for file in group.paths.values()), path]
-        for subject, groups in _files(Path(root).expanduser(), content).items()
+        for subject, groups in recordings_of(Path(root).expanduser(), content).items()
     }
 
 
@@ -131,8 +131,8 @@ def _description_path(root: str | Path, description: str | None) -> Path:
     return path
 
 
-def _files(root: Path, description: FolderDescription) -> dict[str, list[RecordingFiles]]:
-    """The recordings of each subject; those with several files are found by the fields that these share."""
+def recordings_of(root: Path, description: FolderDescription) -> dict[str, list[RecordingFiles]]:
+    """The recordings of each subject: files that match the pattern, those of one recording together."""
     found: dict[str, dict[tuple, RecordingFiles]] = {}
     every = sorted(files_below(root), key=lambda p: natural_key(p.relative_to(root).as_posix()))
     for path in every:

@@ -196,18 +196,7 @@ class RecordingFiles:
             return []
         if part.field is not None:
             return [np.full(n, self.fields[part.field]) for n in rows]
-        table, path = self.table(part), self.path_of(part)
-        if isinstance(table, pd.DataFrame):
-            if part.key is not None:
-                raise DataError(f"{path} is a table; list the columns of {what}, not a key")
-            values = np.asarray(table.iloc[:, column_position(table, part.column or 1, path)])
-        else:
-            array = _variable(table, part.key, what, path)
-            array = np.asarray(array)
-            if part.column is not None:
-                array = np.atleast_2d(array.T).T
-                array = array[:, _chosen_columns([part.column], array.shape[1], what, path)]
-            values = array.ravel()
+        values, path = self.raw_values(part, what), self.path_of(part)
         if len(values) == 1:
             return [np.repeat(values, n) for n in rows]
         if len(rows) > 1 and len(values) == len(rows):
@@ -216,6 +205,20 @@ class RecordingFiles:
             trials = f"{len(rows)} trials" if len(rows) > 1 else f"{rows[0] + first} rows"
             raise DataError(f"{path}: {what} has {len(values)} values, but the signals have {trials}")
         return [values[first:]]
+
+
+    def raw_values(self, part: RowNumbers, what: str) -> Shaped[np.ndarray, " value"]:
+        """The values of a column or variable."""
+        table, path = self.table(part), self.path_of(part)
+        if isinstance(table, pd.DataFrame):
+            if part.key is not None:
+                raise DataError(f"{path} is a table; list the columns of {what}, not a key")
+            return np.asarray(table.iloc[:, column_position(table, part.column or 1, path)])
+        array = np.asarray(_variable(table, part.key, what, path))
+        if part.column is not None:
+            array = np.atleast_2d(array.T).T
+            array = array[:, _chosen_columns([part.column], array.shape[1], what, path)]
+        return array.ravel()
 
 
 def label_numbers(

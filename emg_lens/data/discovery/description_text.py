@@ -1,0 +1,55 @@
+"""The text of a `dataset.yaml` and of a first study, with comments."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WIDTH = 46
+"""Column of the comments."""
+
+
+def flow(value: Any) -> str:
+    """A value of a YAML file on one line; 200.0 is written as 200."""
+    text = yaml.safe_dump(_short(value), default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...").strip()
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _short(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_short(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def described_text(description: Mapping[str, Any], comments: Mapping[str, str], root: Path) -> str:
+    """The text of a `dataset.yaml`."""
+    lines = [
+        f"# How to read the recordings in {root.name}. Written by emg-lens new: correct what is wrong.",
+        "# ASSUMED marks what the files do not say. All keys: docs/data-sets.md, section 2.8.",
+    ]
+    for key, value in description.items():
+        if key in ("signals", "label") and isinstance(value, Mapping):
+            lines += _block(key, value, comments)
+        else:
+            lines.append(commented(f"{key}: {flow(value)}", comments.get(key, "")))
+    return "\n".join(lines) + "\n"
+
+
+def _block(key: str, value: Mapping[str, Any], comments: Mapping[str, str]) -> Sequence[str]:
+    lines = [commented(f"{key}:", comments.get(key, ""))]
+    for name, inner in value.items():
+        comment = comments.get(f"{key}.{name}", "")
+        if name == "classes":
+            lines.append(commented("  classes:", comment))
+            lines += [f"    {flow(one)}: {flow(of)}" for one, of in inner.items()]
+        else:
+            lines.append(commented(f"  {name}: {flow(inner)}", comment))
+    return lines
+
+
+def commented(line: str, comment: str) -> str:
+    """A line with a comment after it."""
+    return f"{line.ljust(WIDTH)}  # {comment}" if comment else line

@@ -1,0 +1,195 @@
+"""What the variables of a MATLAB, HDF5, NumPy, JSON or EDF file hold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emg_lens.data.discovery.columns import find_columns, rate_of_times
+from emg_lens.data.discovery.file_content import FileContent, FoundSignal
+from emg_lens.data.discovery.words import PREFERRED, role_of, sensor_of
+from emg_lens.data.files import read_parts
+from emg_lens.io.array_files import READERS
+
+SHORTEST = 20
+"""Fewest samples of a signal."""
+UNCLEAR = 4
+"""Less than this many times more samples than channels: which axis is time is an assumption."""
+
+
+@dataclass(frozen=True)
+class _Array:
+    """A variable that may be a signal: its axes, and its (first) trial as `[time, channel]`."""
+
+    key: str
+    axes: tuple[str, ...]
+    first: np.ndarray
+    n_trials: int
+
+    @property
+    def sensor(self) -> str | None:
+        return sensor_of(self.key)
+
+
+def array_content(path: Path, default: str | None) -> FileContent:
+    """Look at a file of arrays; `default` is the modality of arrays whose names say nothing."""
+    kind = path.suffix.lower()
+    variables = {k: v for k, v in read_parts(READERS[kind], path, f"a {kind} file", keys=None).items() if v is not None}
+    vectors = {key: vector for key, value in variables.items() if (vector := _vector(value)) is not None}
+    arrays = [_array(key, value, vectors) for key, value in variables.items() if key not in vectors]
+    arrays = [one for one in arrays if one is not None and len(one.first) >= SHORTEST]
+    one_d = {key: v for key, v in vectors.items() if len(v) > 1 and v.dtype.kind in "biuf" and not _role(key)}
+    arrays += [_Array(key, ("time",), v[:, None], 1) for key, v in one_d.items() if sensor_of(key) and len(v) >= SHORTEST]
+    if not arrays and one_d:
+        arrays = [_Array(key, ("time",), v[:, None], 1) for key, v in one_d.items() if len(v) >= SHORTEST]
+    main = max(arrays, key=lambda one: (one.sensor == "emg", one.first.size * one.n_trials), default=None)
+    if main is None:
+        return FileContent((), {}, 0)
+    if "ch_names" in variables and kind != ".mat" and len(variables["ch_names"]) == main.first.shape[1] and kind not in (".h5",):
+        return _channels_content(main, variables, vectors)
+    return _content(arrays, main, vectors, variables, default)
+
+
+def _content(
+    arrays: list[_Array],
+    main: _Array,
+    vectors: Mapping[str, np.ndarray],
+    variables: Mapping[str, Any],
+    default: str | None,
+) -> FileContent:
+    named = [one for one in arrays if one.sensor and len(one.first) * 20 >= len(main.first)]
+    unused, signals, notes = [], [], []
+    best: dict[str, _Array] = {}
+    for one in sorted(named, key=lambda one: (one.first.shape[1] == 1 and one.sensor == "emg", len(one.key))):
+        if best.setdefault(one.sensor or "", one) is not one:
+            unused.append(one.key)
+    chosen = [one for one in arrays if one in best.values()] or [main]
+    unused += [one.key for one in arrays if one not in chosen and one.key not in unused]
+    sources: dict[str, dict[str, Any]] = {}
+    rates = _rates(vectors, main)
+    for one in chosen:
+        place = ({"key": one.key} if one.key else {}) | ({"axes": [*one.axes]} if one.axes != ("time", "channel") else {})
+        n_time, n_channels = one.first.shape
+        if n_channels > 1 and n_time < UNCLEAR * n_channels:
+            notes.append(f"{one.key or 'the array'} is read as {n_time} samples of {n_channels} channels: is it the other way round?")
+        fs, source = rates.get(one.sensor or "", rates.get("", (None, "")))
+        if fs is not None and one is not main and one.sensor not in rates:
+            fs, source = fs * len(one.first) / len(main.first), f"{source}, and the number of samples"
+        if one.sensor or one.n_trials > 1 or len(one.axes) != 2:
+            signals.append(FoundSignal(one.sensor or default or "emg", bool(one.sensor or default), place, one.first, fs, source))
+            continue
+        columns = find_columns([*one.first.T], [""] * n_channels, default)
+        groups: dict[str, list[int]] = {}
+        for column in columns:
+            if column.role == "signal":
+                groups.setdefault(column.sensor, []).append(column.number)
+            elif column.role in ("label", "repetition"):
+                sources[column.role] = {"column": column.number} | ({"key": one.key} if one.key else {})
+                notes.append(f"column {column.number} of {one.key or 'the array'} holds few whole numbers in long runs: the {column.role}")
+            elif column.role == "time" and column.rate is not None:
+                fs, source = column.rate[0], f"column {column.number}"
+                unused.append(f"column {column.number} (times)")
+            else:
+                unused.append(f"column {column.number}")
+        for sensor, numbers in groups.items():
+            columns_of = {"columns": numbers} if len(numbers) < n_channels else {}
+            signals.append(FoundSignal(sensor, default is not None, {**place, **columns_of}, one.first[:, [n - 1 for n in numbers]], fs, source))
+    by_role = _roles(vectors, main)
+    sources |= {role: {"key": key} for role, key in by_role.items()}
+    candidates = [key for key in vectors if _role(key) in ("label", "repetition") and key not in by_role.values()]
+    unused += [f"{key} ({by_role[role]} is used instead)" for key in candidates if (role := _role(key)) in by_role]
+    known = {*by_role.values(), *(one.key for one in chosen), *candidates, *unused}
+    unused += [key for key in variables if key not in known and np.size(vectors.get(key, 0)) > 1]
+    return FileContent(signals, sources, len(main.first) if main.n_trials == 1 else main.n_trials, {}, unused, notes)
+
+
+def _channels_content(main: _Array, variables: Mapping[str, Any], vectors: Mapping[str, np.ndarray]) -> FileContent:
+    """A file whose channels have names, as those that MNE reads."""
+    names, types = variables["ch_names"], variables.get("ch_types", [""] * len(variables["ch_names"]))
+    groups: dict[str, list[int]] = {}
+    for i, (name, kind) in enumerate(zip(names, types, strict=True)):
+        if kind not in ("stim", "misc") or sensor_of(name):
+            groups.setdefault(sensor_of(name) or (kind if kind in ("emg", "ecg", "eog") else "emg"), []).append(i)
+    fs = float(vectors["fs"][0]) if "fs" in vectors else None
+    signals = [
+        FoundSignal(
+            sensor,
+            any(sensor_of(names[i]) for i in some),
+            {"key": main.key, "columns": [i + 1 for i in some], "ch_names": [names[i] for i in some]},
+            main.first[:, some],
+            fs,
+            "the file",
+        )
+        for sensor, some in groups.items()
+    ]
+    marks = {*variables.get("annotation", [])} - {""}
+    sources = {"label": {"key": "annotation"}} if marks else {}
+    unused = [name for i, name in enumerate(names) if not any(i in some for some in groups.values())]
+    return FileContent(signals, sources, len(main.first), {}, unused)
+
+
+def _vector(value: Any) -> np.ndarray | None:
+    """A variable with one value per row, per trial or per file."""
+    if isinstance(value, list):
+        return np.array(value) if all(isinstance(one, str) for one in value) else None
+    flat = np.asarray(value)
+    return flat.ravel() if flat.size and max(flat.shape, default=1) == flat.size else None
+
+
+def _array(key: str, value: Any, vectors: Mapping[str, np.ndarray]) -> _Array | None:
+    """Find out which axis is what: time has the most samples, trials are as many as labels, or come first."""
+    parts = value if isinstance(value, list) else None
+    if parts is not None:
+        if not parts or any(part.ndim > 2 for part in parts):
+            return None
+        first = np.atleast_2d(parts[0])
+        first = first.T if first.shape[0] == 1 and parts[0].ndim < 2 else first
+        inner = ("time", "channel") if first.shape[0] >= first.shape[1] else ("channel", "time")
+        return _Array(key, ("trial", *inner), first if inner[0] == "time" else first.T, len(parts))
+    array = np.asarray(value)
+    if array.ndim == 2:
+        swapped = array.shape[0] < array.shape[1]
+        return _Array(key, ("channel", "time") if swapped else ("time", "channel"), array.T if swapped else array, 1)
+    if array.ndim != 3:
+        return None
+    lengths = {len(vector) for name, vector in vectors.items() if _role(name) == "label" and len(vector) > 1}
+    trial = next((axis for axis in range(3) if array.shape[axis] in lengths), 0)
+    a, b = (axis for axis in range(3) if axis != trial)
+    axes = ["", "", ""]
+    axes[trial] = "trial"
+    time, channel = (a, b) if array.shape[a] >= array.shape[b] else (b, a)
+    axes[time], axes[channel] = "time", "channel"
+    first = np.take(array, 0, axis=trial)
+    return _Array(key, tuple(axes), first if time < channel else first.T, array.shape[trial])
+
+
+def _role(key: str) -> str | None:
+    return role_of(key.rpartition("/")[2].rpartition(".")[2])
+
+
+def _roles(vectors: Mapping[str, np.ndarray], main: _Array) -> dict[str, str]:
+    """The variable of labels, repetition numbers and subjects."""
+    sizes = {1, len(main.first)} if main.n_trials == 1 else {1, main.n_trials}
+    found: dict[str, str] = {}
+    for key, vector in sorted(vectors.items(), key=lambda item: (item[0].lower() not in PREFERRED, -len(item[1]), len(item[0]))):
+        role = _role(key)
+        if role == "label" and len(vector) == 1 and vector.dtype.kind == "f" and vector[0] != round(vector[0]):
+            continue
+        if role in ("label", "repetition", "subject") and len(vector) in sizes:
+            found.setdefault(role, key)
+    return found
+
+
+def _rates(vectors: Mapping[str, np.ndarray], main: _Array) -> dict[str, tuple[float, str]]:
+    """Sampling rates: of a modality, or (under "") of the main signal, from a number or a vector of times."""
+    rates: dict[str, tuple[float, str]] = {}
+    for key, vector in vectors.items():
+        if vector.dtype.kind not in "biuf":
+            continue
+        if len(vector) == 1 and _role(key) == "rate" and vector[0] > 1:
+            rates[sensor_of(key) or ""] = (float(vector[0]), f"variable {key}")
+        elif len(vector) == len(main.first) and _role(key) == "time" and (rate := rate_of_times(vector, key)):
+            rates.setdefault("", (rate[0], f"times in {key}"))
+    return rates
