@@ -19,10 +19,14 @@ class EmgLensError(Exception):
 
 def printable(text: str) -> str:
     """Make a text safe for a terminal: one line, no control characters, at most about 1500 characters."""
-    line = " ".join(text.split())
-    if len(line) > MOST_CHARACTERS:
-        line = f"{line[: MOST_CHARACTERS // 2]} ... {line[-MOST_CHARACTERS // 2 :]}"
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    line = _two_ends(" ".join(text.split()))
+    return _two_ends("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line))
+
+
+def _two_ends(line: str) -> str:
+    if len(line) <= MOST_CHARACTERS:
+        return line
+    return f"{line[: MOST_CHARACTERS // 2]} ... {line[-MOST_CHARACTERS // 2 :]}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -14,3 +14,4 @@ def test_a_message_is_one_line_that_a_terminal_can_show(kind):
 def test_a_long_message_keeps_its_two_ends():
     message = str(DataError("begin " + "x" * 100_000 + " end"))
     assert message.startswith("begin xxx") and message.endswith("xxx end") and len(message) < 1600
+    assert len(str(DataError("begin " + "\0" * 1400 + " end"))) < 1600  # each is printed as four characters

@@ -73,7 +73,7 @@ def read(path: Path, subject: str, done: Counter[int]) -> Recording:
     except ValueError as error:  # includes parser errors of pandas
         raise DataError(f"{path}: cannot be read ({str(error).strip().splitlines()[0]}); is it complete?") from None
     if tuple(table.columns) != COLUMNS:
-        present = ", ".join(map(str, table.columns[:12]))
+        present = ", ".join(str(column)[:LONGEST_CELL] for column in table.columns[:12])
         raise DataError(f"{path}: columns {present}, expected {', '.join(COLUMNS)}")
     numbers = table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
     valid = np.abs(numbers) < np.finfo(np.float32).max  # false for NaN
