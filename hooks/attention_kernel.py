@@ -152,7 +152,10 @@ class KernelMode(TorchFunctionMode):
         """Return the pattern, with zeros in rows without edges, for which softmax gives NaN."""
         axes = self.axes or ScoreAxes()
         pattern = softmax(scores if empty is None else scores.masked_fill(empty, 0.0))
-        pattern = axes.to_canonical(pattern if empty is None else pattern.masked_fill(empty, 0.0))
+        if empty is not None:
+            in_place = not (scores.requires_grad or is_wrapped(scores))
+            pattern = (pattern.masked_fill_ if in_place else pattern.masked_fill)(empty, 0.0)
+        pattern = axes.to_canonical(pattern)
         for edit in self.edits:
             pattern = edit.after(pattern)
         return axes.from_canonical(pattern, scores.shape)

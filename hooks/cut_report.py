@@ -15,7 +15,7 @@ from emg_lens.hooks.deletion import Deletion
 from emg_lens.hooks.fused_attention import FusedCall, any_edge
 from emg_lens.hooks.hook_points import DeadHookError, probing
 from emg_lens.hooks.removed_attention import GivenScores, RemovedAttention
-from emg_lens.hooks.vmap import of_all_mapped, surely
+from emg_lens.hooks.vmap import of_all_mapped
 
 COMPARED_ROWS = 4
 """Rows of each fused attention that are compared with the explicit cut."""
@@ -130,8 +130,8 @@ class Meter:
     @torch.no_grad()
     def check_hook(self, pattern: Float[Tensor, "batch head dest src"], hook: object) -> None:  # noqa: ARG002
         """Record the attention on cut edges after other hooks at `hook_pattern`, where the module uses their result."""
-        mask = self.deletion.mask.to(pattern.device)
         if not probing.get():
+            mask = self.deletion.mask.to(pattern.device)
             self._note_leak(pattern[..., : mask.shape[-1]], mask)
 
     @torch.no_grad()
@@ -144,7 +144,7 @@ class Meter:
         return pattern
 
     def _note_leak(self, pattern: Tensor, cut: Tensor) -> None:
-        if surely(pattern.detach() * cut.to(pattern.dtype) == 0):  # much faster on a CPU, but NaN elsewhere counts too
+        if self.deletion.is_absent_in(pattern):  # much faster on a CPU
             return
         on_cut = torch.where(cut, pattern.detach(), 0.0)
         self.leaks.append(of_all_mapped(torch.maximum(on_cut.amax(), -on_cut.amin())).max())  # NaN stays NaN

@@ -70,6 +70,7 @@ class Deletion:
     forbidden: Bool[Tensor, "dest src"] | None = None
     _moved: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
     _biases: dict[tuple[torch.device, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
+    _ones: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict, repr=False)
 
     def on(self, attention: Float[Tensor, "batch head dest src"]) -> Bool[Tensor, "one_or_head dest src"]:
         """Return the mask on the device of `attention`, after a check of its shape; sinks are never cut."""
@@ -103,6 +104,21 @@ class Deletion:
         if key not in self._biases:
             self._biases[key] = as_bias(mask, dtype)
         return self._biases[key]
+
+    def is_absent_in(self, pattern: Float[Tensor, "batch head dest src"]) -> bool:
+        """Return whether no cut edge has attention, where one matrix product shows it.
+
+        False also where it is unknown: not on a CPU, in half precision, inside transforms, with NaN or negative values.
+        """
+        known = pattern.device.type == "cpu" and pattern.dtype in (torch.float32, torch.float64)
+        if not known or is_wrapped(pattern) or not surely(pattern.amin() >= 0):
+            return False
+        key = (pattern.shape[-1], pattern.dtype)
+        if key not in self._ones:
+            self._ones[key] = F.pad(self.mask, (0, key[0] - self.mask.shape[-1])).to(pattern).flatten(1)
+        rows, ones = pattern.flatten(2), self._ones[key]
+        on_cut = [rows @ ones[0]] if len(ones) == 1 else [rows[:, head] @ own for head, own in enumerate(ones)]
+        return all(surely(total == 0) for total in on_cut)
 
     def scores(self, scores: Float[Tensor, "batch head dest src"]) -> Float[Tensor, "batch head dest src"]:
         """Return the scores with cut edges at -inf, and with -inf in rows that have only forbidden edges left.

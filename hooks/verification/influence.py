@@ -186,9 +186,10 @@ class LayerCheck:
         return observed.fused and observed.scores is None and same
 
     def _observe_softmax(self, observed: ObservedAttention) -> None:
-        """Find out whether the pattern is the softmax of the scores, without a cut."""
+        """Find out whether the pattern is the softmax of the scores."""
         scores, pattern = observed.scores, observed.pattern
         if scores is not None and pattern is not None and scores.shape == pattern.shape:
+            scores = scores if observed.deletion is None else observed.deletion.scores(scores)
             wide = torch.promote_types(scores.dtype, torch.float32)
             difference = scores.softmax(-1, dtype=wide).nan_to_num() - pattern.nan_to_num()
             self.is_plain_softmax = float(difference.abs().amax()) <= torch.finfo(pattern.dtype).eps ** 0.5
@@ -215,10 +216,11 @@ class LayerCheck:
         noise = self.noise
         if name == "pattern":  # renormalised values have the rounding errors of the whole row
             noise = max(noise, 4 * float(torch.finfo(self.base.dtype).eps * self.base.abs().max()))
-        idle = run(self.no_edge)
+        compared = name == "scores" and self.of_kernel is not None  # with the mask inside the module, in all rows
+        idle = self.base if compared else run(self.no_edge)
         if bool(largest_change(idle, self.base).max() > self._tolerance):
             raise Refusal("its output changes although no edge is cut")
-        if name != "scores":  # there, the comparison with the mask inside the module shows it
+        if name != "scores":
             self._check_rows(run(self.mask), idle, noise)
         out = run(self.outgoing)
         if not bool(out.isfinite().all()):
@@ -278,7 +280,7 @@ class LayerCheck:
         if not observed.fired:
             what = "it calls neither softmax nor scaled_dot_product_attention of torch"
             raise Refusal(what if name == "attention_mask" else "its hook point does not fire")
-        if name == "scores" and mask is self.no_edge:
+        if name == "scores" and mask is (self.no_edge if self.of_kernel is None else self.outgoing) and not len(moved):
             self._observe_softmax(observed)
         assert out is not None
         return out

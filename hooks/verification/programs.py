@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_leaves
 from transformer_lens.hook_points import HookPoint
 
 from emg_lens.hooks.hook_points import TORCH_ATTRIBUTES, probing
@@ -29,8 +29,9 @@ class _Value(NamedTuple):
 
 
 class _Operation(NamedTuple):
+    """A call: its arguments and results in one flat list, containers as their type and length."""
+
     function: Any
-    structure: Any
     arguments: list[Any]
 
 
@@ -57,18 +58,28 @@ class Programs(TorchDispatchMode):
         """Run and record an operation."""
         result = func(*args, **(kwargs or {}))
         if probing.get():  # not a forward in another thread
-            leaves, structure = tree_flatten((args, kwargs or {}, result))
-            self._operations.append(_Operation(func, structure, [self._named(leaf) for leaf in leaves]))
+            arguments: list[Any] = []
+            for value in (args, kwargs or {}, result):
+                self._flatten(value, arguments)
+            self._operations.append(_Operation(func, arguments))
         return result
 
-    def _named(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        known = self._numbers.get(id(leaf))
-        if known is None or known[0]() is not leaf:
-            self._n_values += 1
-            known = self._numbers[id(leaf)] = (weakref.ref(leaf), self._n_values)
-        return _Value(known[1], tuple(leaf.shape), leaf.dtype)
+    def _flatten(self, value: Any, into: list[Any]) -> None:
+        """Append a value, and the entries of a container one by one (a third of the time of torch's `tree_flatten`)."""
+        if isinstance(value, Tensor):
+            known = self._numbers.get(id(value))
+            if known is None or known[0]() is not value:
+                self._n_values += 1
+                known = self._numbers[id(value)] = (weakref.ref(value), self._n_values)
+            into.append(_Value(known[1], value.shape, value.dtype))
+        elif isinstance(value, list | tuple | dict):
+            into += (type(value), len(value))
+            for key in value:
+                if isinstance(value, dict):
+                    into.append(key)
+                self._flatten(value[key] if isinstance(value, dict) else key, into)
+        else:
+            into.append(value)
 
     @contextmanager
     def recording(self, modules: list[nn.Module]) -> Iterator[None]:

@@ -6,6 +6,7 @@ route.
 """
 
 import math
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -64,6 +65,7 @@ def find_stream_route(
         The module, or None if there is none; and then the attention in which some tokens changed, and no others did.
     """
     reached: set[str] = set()
+    biases: dict[tuple, Tensor] = {}
     attention = {path: replay for layers in stacks.values() for path, replay in layers.items()}
     modules = {
         path: module
@@ -75,7 +77,8 @@ def find_stream_route(
         for run in (before, after):
             with ExitStack() as stack:
                 for replay in attention.values():
-                    stack.enter_context(installed(replay.module, "attention_mask", _NoOtherToken(replay.cross)))
+                    edit = _NoOtherToken(replay.cross, biases)
+                    stack.enter_context(installed(replay.module, "attention_mask", edit))
                 stack.enter_context(torch.random.fork_rng(devices=[]))
                 torch.manual_seed(0)
                 stack.enter_context(run.recording(modules))
@@ -119,16 +122,19 @@ class _NoOtherToken:
 
     fuses = True
 
-    def __init__(self, cross: bool) -> None:
-        self.cross = cross
+    def __init__(self, cross: bool, biases: dict[tuple, Tensor]) -> None:
+        self.cross, self.biases = cross, biases  # equal layers share one
 
     def before(self, scores: Tensor) -> Tensor:
-        n_dest, n_src = scores.shape[-2:]
-        cut = torch.ones(n_dest, n_src, dtype=torch.bool, device=scores.device)
-        if not self.cross and n_src >= n_dest:
-            cut = ~torch.eye(n_dest, n_src, dtype=torch.bool, device=scores.device)
-            cut[:, n_dest:] = False  # attention sinks
-        return scores + as_bias(cut, scores.dtype)
+        key = (self.cross, scores.shape[-2:], scores.dtype, scores.device)
+        if key not in self.biases:
+            n_dest, n_src = scores.shape[-2:]
+            cut = torch.ones(n_dest, n_src, dtype=torch.bool, device=scores.device)
+            if not self.cross and n_src >= n_dest:
+                cut = ~torch.eye(n_dest, n_src, dtype=torch.bool, device=scores.device)
+                cut[:, n_dest:] = False  # attention sinks
+            self.biases[key] = as_bias(cut, scores.dtype)
+        return scores + self.biases[key]
 
     def before_fused(self, call: FusedCall) -> FusedCall:
         own = not self.cross and call.shape[-2] == call.shape[-1]
@@ -150,6 +156,7 @@ class _Run:
         self.calls: Counter[str] = Counter()
         self.inputs: dict[tuple[str, int], list[list[TokenVectors]]] = {}
         self.outputs: dict[tuple[str, int], list[TokenVectors]] = {}
+        self._known: dict[int, tuple[weakref.ref, int, list[TokenVectors]]] = {}
         generator = torch.Generator().manual_seed(0)
         self.directions = torch.randn(stream.d_model, 4, generator=generator)
         self.noise = 2 * torch.randn(stream.d_model, generator=generator)
@@ -204,12 +211,18 @@ class _Run:
 
     def _vectors(self, value: Any) -> list[TokenVectors]:
         """Return the vectors of a tensor, once for each axis that may be d_model."""
-        made = []
-        for axis in self._axes(value):
+        axes, made = self._axes(value), []
+        state = value._version if axes and not value.is_inference() else None
+        known = self._known.get(id(value))  # most tensors leave one module and enter the next one
+        if known is not None and state is not None and known[0]() is value and known[1] == state:
+            return known[2]
+        for axis in axes:
             wide = value.detach().movedim(axis, -1).to(torch.promote_types(value.dtype, torch.float32))
             values = wide.reshape(-1, wide.shape[-1]) @ self.directions.to(wide)
             copies = value.numel() // (self.stream.n_vectors * self.stream.d_model)
             made.append(TokenVectors(values, torch.finfo(value.dtype).eps, max(copies, 1)))
+        if state is not None:
+            self._known[id(value)] = (weakref.ref(value), state, made)
         return made
 
     def _axes(self, value: Any) -> list[int]:

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from toy import Toy, hooks_left, intervention_point
@@ -333,6 +335,31 @@ def test_a_leak_in_one_mapped_trial_is_found(live):
         live.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", write_back)]),
     ):
         torch.func.vmap(run)(torch.arange(len(X)), X)
+
+
+@pytest.mark.parametrize("value", [1e-30, -1e-30, torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [(0, 0, 1, 4), (3, 1, 4, 0)])
+@pytest.mark.parametrize("heads", [None, [0], [1]])
+def test_the_smallest_leak_is_found(live, value, place, heads):
+    """Two edges of one row with opposite values have the sum zero."""
+
+    def write_back(pattern, hook):
+        trial, head, dest, src = place
+        pattern = pattern.clone()
+        pattern[trial, head, dest, src] = value
+        pattern[trial, head, dest, src - 1 if src else 1] = -value
+        return pattern
+
+    edges = cross_modal() if heads is None else cross_modal().at(heads=heads)
+    is_cut = heads is None or place[1] in heads
+    with (
+        pytest.raises(DeadHookError, match="a cut edge still has attention|the pattern is NaN")
+        if is_cut
+        else nullcontext(),
+        cutting(live, edges),
+        live.hooks(fwd_hooks=[("blocks.1.attn.hook_pattern", write_back)]),
+    ):
+        live(X)
 
 
 @pytest.mark.parametrize(
