@@ -16,7 +16,7 @@ SAME_ON_BOTH := --ignore=tests/models/tinymyo/test_rope_detection.py --ignore=te
 PIP_INSTALL := -m pip install --disable-pip-version-check --no-input -c constraints.txt
 PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
-.PHONY: demo test test-all test-compat test-tl3 smoke lint types notebooks compatibility test-zoo fuzz fuzz-cuts bench docs docs-links clean
+.PHONY: demo test test-all test-compat test-tl3 smoke package lint types notebooks compatibility test-zoo fuzz fuzz-cuts bench docs docs-links clean
 
 demo: $(ENV)/.installed                   ## the quickstart study: a table, figures, a report
 	$(BIN)/emg-lens run quickstart
@@ -42,6 +42,15 @@ smoke: $(ENV)/.installed                  ## a small study on the lowest version
 	$(BIN)/uv venv -q --clear --python $(NEWEST_PYTHON) $(NEWEST)
 	$(BIN)/uv pip install -q --python $(NEWEST) -c constraints.txt -e .
 	$(NEWEST)/bin/emg-lens run tests/smoke.yaml --out $(NEWEST)/runs
+
+package: $(ENV)/.installed                ## the wheel in an empty environment outside this folder: every module, then the quickstart study
+	$(BIN)/python $(PIP_INSTALL) -q uv
+	rm -rf dist
+	$(BIN)/uv build -q
+	$(BIN)/uv tool run -q --with 'readme-renderer[md]' twine check --strict dist/*
+	at=$$(mktemp -d) && trap 'rm -rf "$$at"' EXIT && cp constraints.txt tests/installation.py dist/*.whl "$$at" && cd "$$at" && \
+	$(PYTHON) -m venv env && env/bin/python $(PIP_INSTALL) -q torch && env/bin/python $(PIP_INSTALL) -q ./*.whl && \
+	env/bin/python -I installation.py && env/bin/emg-lens list && env/bin/emg-lens run quickstart
 
 test-zoo: $(ENV_ZOO)/.ready               ## models of other libraries: an error if one is cut wrongly, or if the page would change
 	PYTHONPATH=tests $(ENV_ZOO)/bin/python -m zoo.libraries.page --check
