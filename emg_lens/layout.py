@@ -6,7 +6,7 @@ its names as labels. A layout does not depend on a model.
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from jaxtyping import Int
 from pydantic import PositiveInt
 
 from emg_lens.registry import UnknownNameError
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, check_fields, checked, short
 
 if TYPE_CHECKING:  # a study can be read without torch
@@ -75,14 +76,16 @@ class TokenLayout:
         (6, ('emg', 'acc'), [4, 5])
         >>> TokenLayout.patches({"emg": 2}, n_patches=2, cls=False).names  # position = channel * n_patches + patch
         ('emg.0.p0', 'emg.0.p1', 'emg.1.p0', 'emg.1.p1')
+        >>> layout
+        TokenLayout(6 tokens: cls, emg.0 to emg.2, acc.0 to acc.1)
     """
 
     names: tuple[str, ...]
     group: tuple[str | None, ...]
-    channel: tuple[int, ...] = field(repr=False)
-    patch: tuple[int, ...] = field(repr=False)
-    stages: tuple[Stage, ...] = field(default=(), repr=False)
-    channels_in_token: tuple[tuple[str, int], ...] = field(default=(), repr=False)
+    channel: tuple[int, ...]
+    patch: tuple[int, ...]
+    stages: tuple[Stage, ...] = ()
+    channels_in_token: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -93,6 +96,11 @@ class TokenLayout:
             raise ArgumentError(f"names, group, channel and patch have lengths {lengths}; expected equal lengths")
         if len(set(self.names)) != len(self.names):
             raise ArgumentError(f"names={list(self.names)}; expected unique names")
+
+    def __repr__(self) -> str:
+        runs = [list(run) for _, run in itertools.groupby(range(len(self)), self.group.__getitem__)]
+        spans = [" to ".join(dict.fromkeys([self.names[run[0]], self.names[run[-1]]])) for run in runs]
+        return f"TokenLayout({len(self)} tokens: {', '.join(spans)})"
 
     @staticmethod
     @checked
@@ -221,7 +229,7 @@ class TokenLayout:
     def to_frame(self) -> pd.DataFrame:
         """Tabulate one row per position: position, name, group, channel, patch (-1 = none)."""
         columns = {"name": self.names, "group": self.group, "channel": self.channel, "patch": self.patch}
-        return pd.DataFrame({"position": range(len(self)), **columns})
+        return WholeTable({"position": range(len(self)), **columns})
 
 
 def where_modalities_meet(layout: TokenLayout) -> str:

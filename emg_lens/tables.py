@@ -27,3 +27,18 @@ class WholeTable(pd.DataFrame):
 
     def _repr_html_(self) -> str:
         return self.to_html(notebook=True) if len(self) <= MOST_ROWS else super()._repr_html_()
+
+
+class WholeSeries(pd.Series):
+    """A series that prints its texts whole, and all its entries if it has at most 500."""
+
+    @property
+    def _constructor(self) -> type["WholeSeries"]:
+        return WholeSeries
+
+    def __repr__(self) -> str:
+        if len(self) > MOST_ROWS:
+            return super().__repr__()
+        width = max((len(str(name)) for name in self.index), default=0)
+        values = (f"{one:.6g}" if isinstance(one, float) else str(one) for one in self)
+        return "\n".join(f"{name!s:<{width}}  {value}" for name, value in zip(self.index, values, strict=True))

@@ -16,6 +16,7 @@ from emg_lens.layout import TokenLayout
 from emg_lens.lens.model_outputs import OutputFunction
 from emg_lens.sweeps.conditions import BASELINE, Condition
 from emg_lens.sweeps.engine import sweep
+from emg_lens.tables import WholeTable
 from emg_lens.validation import checked
 
 COLUMNS = ("edges", "ablation", "metric", "change", "standard_error", "structural_null")
@@ -110,7 +111,7 @@ def compare_ablations(
             {**condition.tags, "metric": values.mean(), "change": change.mean(), "standard_error": error}
             | {"structural_null": bool(nulls[condition.name])}
         )
-    return pd.DataFrame(rows, columns=[*COLUMNS])
+    return WholeTable(rows, columns=[*COLUMNS])
 
 
 def _ablations(edges: EdgeSet, seed: int) -> dict[str, Intervention]:

@@ -21,6 +21,7 @@ from emg_lens.hooks.hook_points import PATTERN, SCORES, recording
 from emg_lens.lens.cache import Selection
 from emg_lens.models.encoder import HookedBiosignalEncoder
 from emg_lens.sweeps.settings import check_inputs
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked, short
 
 MOST_VALUES = 2**25
@@ -101,7 +102,7 @@ def direct_effects(model: HookedBiosignalEncoder, x: Tensor, y: Tensor) -> pd.Da
         batches = [_of_batch(model, *one) for one in zip(x.split(trials), y.split(trials), strict=True)]
     frozen, recomputed = (torch.cat(parts, dim=1).double().numpy() for parts in zip(*batches, strict=True))
     components = [*(f"H{head}" for head in range(cfg.n_heads)), "mlp"]
-    table = pd.DataFrame({"component": [*components * cfg.n_layers, "embed", "bias"]})
+    table = WholeTable({"component": [*components * cfg.n_layers, "embed", "bias"]})
     table["layer"] = [*np.repeat(np.arange(cfg.n_layers), len(components)), -1, -1]
     for name, effects in (("frozen", frozen), ("recomputed", recomputed)):
         n = effects.shape[1]

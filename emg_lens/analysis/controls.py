@@ -22,6 +22,7 @@ from emg_lens.layout import CLS, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.live_edges import one_head_for_all, reach
 from emg_lens.sweeps.target import Target, target_of
+from emg_lens.tables import WholeTable
 from emg_lens.validation import checked
 
 SetCount = Annotated[int, Field(ge=0, le=10_000)]
@@ -143,7 +144,7 @@ def superset_ablations(
             inside = smaller.input_changes == larger.input_changes and few.any() and not (few & ~more).any()
             if inside and (more & ~few).any():
                 rows.append({"condition": smaller.name, "superset": larger.name})
-    return pd.DataFrame(rows, columns=["condition", "superset"])
+    return WholeTable(rows, columns=["condition", "superset"])
 
 
 @checked

@@ -23,6 +23,7 @@ from emg_lens.hooks.evaluation import evaluating
 from emg_lens.models.declarations import why_undeclared
 from emg_lens.models.encoder import HookedBiosignalEncoder, count_parameters
 from emg_lens.models.staged import blocks_with_positions
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked
 
 BITS = {"fp32": 32, "int8": 8, "int4": 4}
@@ -67,7 +68,7 @@ def model_costs(models: Mapping[str, nn.Module], *, seconds: PositiveFloat = 0.2
     """
     if not models:
         raise ArgumentError("models is empty; expected models by name: {'TinyMyo': model}")
-    return pd.DataFrame([{"model": name} | _costs(name, model, seconds) for name, model in models.items()])
+    return WholeTable([{"model": name} | _costs(name, model, seconds) for name, model in models.items()])
 
 
 def cost_cells(costs: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from emg_lens.layout import TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.engine import audit
 from emg_lens.sweeps.side_by_side import torch_threads
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked
 
 WARM_UP = 5
@@ -132,7 +133,7 @@ def profile(
                 "energy_meter": meter,
             }
         )
-    return pd.DataFrame(rows)
+    return WholeTable(rows)
 
 
 def processor_name() -> str:

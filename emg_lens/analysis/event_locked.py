@@ -22,6 +22,7 @@ from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import attached_hooks
 from emg_lens.scoring.detection import by_gesture, event_table
 from emg_lens.sweeps.conditions import BASELINE, Condition
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked
 
 WINDOWS_AT_ONCE = 32
@@ -158,7 +159,7 @@ def _scores(
         table = table.loc[list(names), ["labels", "detected", "right", "missed", "false"]].reset_index()
         table.insert(0, "condition", condition)
         rows.append(table.assign(edges_cut=masks.sum() / len(x)))
-    return pd.concat(rows, ignore_index=True)
+    return WholeTable(pd.concat(rows, ignore_index=True))
 
 
 def _all_times(times: Float[np.ndarray, "window step"]) -> Float[np.ndarray, "window step"]:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from emg_lens.tables import WholeTable
 from emg_lens.training.pretraining.masking import masked_samples, n_patches, random_mask
 from emg_lens.validation import ArgumentError, checked
 
@@ -150,7 +151,7 @@ def gap_curve(
         table.insert(0, "seconds", length * size / fs if fs is not None else np.nan)
         table.insert(0, "patches", length)
         tables.append(table)
-    return pd.concat(tables, ignore_index=True)
+    return WholeTable(pd.concat(tables, ignore_index=True))
 
 
 def _checked(model: Any, x: Tensor, real: Tensor | None) -> tuple[int, Bool[np.ndarray, "window channel"]]:
@@ -178,4 +179,4 @@ def _errors(model: Any, x: Tensor, masked: Bool[Tensor, "window token"], beta: f
         kinds = {"smooth_l1": np.where(off < beta, 0.5 * off**2 / beta, off - 0.5 * beta), "mse": off**2, "mae": off}
         means = {kind: reduce(e, "w c t -> w c", "sum")[windows, channels] / n for kind, e in kinds.items()}
         tables.append(pd.DataFrame({"window": windows, "channel": channels, "method": name, **means}))
-    return pd.concat(tables, ignore_index=True)
+    return WholeTable(pd.concat(tables, ignore_index=True))

@@ -21,6 +21,7 @@ from emg_lens.hooks.hook_points import attached_hooks, resolve_layout
 from emg_lens.layout import Stage, TokenLayout
 from emg_lens.sweeps.conditions import Condition, with_baseline
 from emg_lens.sweeps.settings import check_inputs
+from emg_lens.tables import WholeTable
 from emg_lens.validation import checked
 
 TRIALS_A_FORWARD = 128
@@ -102,7 +103,7 @@ def activation_shift(
                 | {"mmd_of_trials": of_trials[layer, tokens]}
                 for (layer, tokens), before in clean.items()
             ]
-    return pd.DataFrame(rows, columns=[*COLUMNS])
+    return WholeTable(rows, columns=[*COLUMNS])
 
 
 def _residuals(

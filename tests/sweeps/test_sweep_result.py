@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from emg_lens import IsoNet, IsoNetConfig, audit, cross_modal, head_masks, layer_masks, sweep, unimodal
+from emg_lens import IsoNet, IsoNetConfig, attribute, audit, cross_modal, head_masks, layer_masks, sweep, unimodal
 from emg_lens.validation import ArgumentError
 
 
@@ -93,3 +93,17 @@ def test_labels_that_do_not_fit_are_refused(swept):
     with pytest.raises(ArgumentError, match="y runs from 0 to 3; expected 0 to 1"):
         other.accuracy()
     assert "no accuracy: y runs from 0 to 3" in str(other)
+
+
+def test_attributions_layouts_and_series_print_in_a_few_whole_lines():
+    model = IsoNet(IsoNetConfig({"emg": 8, "acc": 3}, n_samples=20, n_classes=2, d_model=16, n_layers=2))
+    x, y = model.example_input(6), torch.arange(6) % 2
+    found = attribute(model, x, y, method="first_order")
+    lines, table = str(found).splitlines(), found.table.sort_values("score", ascending=False, kind="stable")
+    assert len(lines) == 3 + 20 + 2 and lines[-1].strip() == found.audit["cannot_see"]
+    assert [line.rsplit(maxsplit=2)[0].strip() for line in lines[3:23]] == table["edge"][:20].tolist()
+    assert lines[-2] == f"  and {len(table) - 20} groups with lower scores; table has all"
+    printed = dict(line.split(maxsplit=1) for line in str(found.audit).splitlines())
+    assert printed["cannot_see"] == found.audit["cannot_see"] and len(printed) == len(found.audit)
+    assert float(printed["full"]) == pytest.approx(found.audit["full"], rel=1e-5)
+    assert str(model.layout) == "TokenLayout(12 tokens: cls, emg.0 to emg.7, acc.0 to acc.2)"

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int
 
 from emg_lens.hooks import EdgeError, EdgeSet, edges_from_mask
 from emg_lens.layout import NO_INDEX, TokenLayout
+from emg_lens.tables import WholeTable
 
 Granularity = Literal["modality", "channel", "head"]
 """One score for each layer and pair of modalities, or pair of channels; `"head"`: of channels, in each head."""
@@ -75,7 +76,7 @@ def group_edges(
     everywhere = np.full(candidates.shape, -1)
     everywhere[candidates] = index
     layers, heads, dests, srcs = np.unravel_index(known, sizes)
-    table = pd.DataFrame({"layer": layers, "head": heads, "dest": dests, "src": srcs})
+    table = WholeTable({"layer": layers, "head": heads, "dest": dests, "src": srcs})
     for column in ("dest", "src"):
         table[column] = np.array(names, dtype=object)[table[column]]
     label = [f"L{row.layer + 1}" + (f"H{row.head}" if by == "head" else "") for row in table.itertuples()]
@@ -101,7 +102,7 @@ def _named_groups(
             other = list(by)[int(index[mask].max())]
             raise EdgeError(f"the groups {other!r} and {name!r} share edges; give disjoint edge sets")
         index[mask] = number
-    return EdgeGroups(pd.DataFrame({"edge": list(by)}), index)
+    return EdgeGroups(WholeTable({"edge": list(by)}), index)
 
 
 def _modalities(layout: TokenLayout) -> list[str]:

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError
 
 CLEAR = 0.05
@@ -73,7 +74,7 @@ class ExactGame:
             overlap = "" if lowers[i] or lowers[j] else "OR"
             gate = ("AND" if gain.mean() > 0 else overlap) if clear else ""
             rows.append((self.groups[i], self.groups[j], gain.mean(), error, gate))
-        return pd.DataFrame(rows, columns=["a", "b", "interaction", "standard_error", "gate"])
+        return WholeTable(rows, columns=["a", "b", "interaction", "standard_error", "gate"])
 
 
 def every_subset(n: int) -> Bool[np.ndarray, "set element"]:

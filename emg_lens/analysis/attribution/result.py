@@ -1,6 +1,6 @@
 """The result of an attribution: one row per group of edges, and an audit."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True, eq=False)
+SHOWN = 20
+"""Groups that a printed attribution lists."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
-    """Scores of groups of attention edges.
+    """Scores of groups of attention edges; printed, the groups with the highest scores, and the audit in words.
 
     Attributes:
         table: One row per group of edges: `edge` (its name), `layer`, `head` (with `by="head"`), `dest`, `src`,
@@ -39,10 +43,22 @@ class Attribution:
 
     table: pd.DataFrame
     audit: pd.Series
-    trial_scores: Float[np.ndarray, "trial group"] = field(repr=False)
-    question: Question = field(repr=False)
-    method: AttributionMethod | ScoreFunction = field(repr=False)
-    exact_game: ExactGame | None = field(default=None, repr=False)
+    trial_scores: Float[np.ndarray, "trial group"]
+    question: Question
+    method: AttributionMethod | ScoreFunction
+    exact_game: ExactGame | None = None
+
+    def __repr__(self) -> str:
+        audit, n, n_trials = self.audit, len(self.table), len(self.trial_scores)
+        largest = self.table.iloc[np.argsort(-self.table["score"].to_numpy(), kind="stable")[:SHOWN]]
+        lines = [
+            f"Attribution({n} groups of {audit['candidates']} edges on {n_trials} trials, method {audit['method']!r})",
+            f"  score: {audit['score_is']}; unmasked model {audit['full']:.3g}, all groups cut {audit['all_cut']:.3g}",
+            *(f"  {line}" for line in largest[["edge", "score", "standard_error"]].to_string(index=False).splitlines()),
+            *([f"  and {n - SHOWN} groups with lower scores; table has all"] if n > SHOWN else []),
+            f"  {audit['cannot_see']}",
+        ]
+        return "\n".join(lines)
 
     @property
     def game(self) -> ExactGame:

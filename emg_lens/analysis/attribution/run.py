@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor, nn
 
 from emg_lens.analysis.attribution import methods as _methods  # noqa: F401 - registers the methods
@@ -17,6 +16,7 @@ from emg_lens.analysis.attribution.trial_metrics import TrialMetric, name_of_met
 from emg_lens.hooks import EdgeSet, self_edges
 from emg_lens.layout import TokenLayout
 from emg_lens.lens.model_outputs import OutputFunction
+from emg_lens.tables import WholeSeries
 from emg_lens.validation import ArgumentError, checked, short
 
 TIE = 1e-4
@@ -113,7 +113,7 @@ def attribution_of(question: Question, name: str, method: Any, scores: Any, seco
     table = question.groups.table.assign(
         score=mean, standard_error=values.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.nan
     )
-    audit = pd.Series(
+    audit = WholeSeries(
         {
             "method": name,
             "score_is": getattr(method, "quantity", AttributionMethod.quantity).format(name_of_metric(question.metric)),

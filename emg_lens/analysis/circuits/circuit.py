@@ -16,6 +16,7 @@ from emg_lens.analysis.attribution.trial_metrics import margin, name_of_metric
 from emg_lens.analysis.circuits.sufficient_sets import Elements
 from emg_lens.hooks import EdgeSet, none
 from emg_lens.layout import CLS
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ RANDOM = "random edges"
 """Number and name of the random sets of an evaluation."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """Minimal sets of attention edges that keep the metric when all other candidate edges are cut.
 
@@ -116,7 +117,7 @@ class Circuit:
         of_random = values[2 + len(names) :]
         rows = [("unmasked model", n, values[0]), *zip(names, map(len, sets), values[2:], strict=False)]
         rows += [(RANDOM, len(self.members[0]), of_random.mean(0)), ("all candidates cut", 0, values[1])]
-        table = pd.DataFrame([_row(name, size, metric) for name, size, metric in rows])
+        table = WholeTable([_row(name, size, metric) for name, size, metric in rows])
         full, all_cut = table["metric"].iloc[0], table["metric"].iloc[-1]
         table["fraction"] = (table["metric"] - all_cut) / (full - all_cut) if full > all_cut else np.nan
         accuracy = (values > 0).mean(1)
@@ -171,7 +172,7 @@ class Circuit:
 
         return draw_circuit(self, ring)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         table, sizes = self.question.groups.table, sorted({len(one) for one in self.members})
         single = int(self.question.candidates.sum()) == len(table)
         noun = "edge" if single else "channel edge" if self._by_channel else "group"

@@ -14,6 +14,7 @@ from emg_lens.analysis.attribution.result import Attribution
 from emg_lens.analysis.attribution.run import TIE, attribute
 from emg_lens.analysis.ground_truth.compiled import CircuitVariant, CompiledTask, Tier, compiled_encoder
 from emg_lens.lens.config import Norm
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked, short
 
 Method = str | AttributionMethod | ScoreFunction
@@ -92,7 +93,7 @@ def benchmark_attribution(
         for variant in variants
         for seed in seeds
     )
-    return pd.DataFrame(
+    return WholeTable(
         {"method": name, "variant": variant, "seed": seed} | quality
         for variant, seed, task in tasks
         for name, quality in _qualities(task, chosen, curves)

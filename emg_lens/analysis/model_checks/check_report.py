@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from emg_lens.tables import WholeTable
+
 CheckVerdict = Literal["pass", "fail", "not applicable"]
 
 
@@ -66,7 +68,7 @@ class CheckReport:
     def table(self) -> pd.DataFrame:
         """One row for each check: check, verdict, number, sentence."""
         rows = [(name, one.verdict, one.number, one.sentence) for name, one in self.findings.items()]
-        return pd.DataFrame(rows, columns=["check", "verdict", "number", "sentence"])
+        return WholeTable(rows, columns=["check", "verdict", "number", "sentence"])
 
     @property
     def summary(self) -> str:

@@ -11,6 +11,7 @@ from emg_lens.analysis.quantisation.quantised_model import Quantisation
 from emg_lens.hooks.evaluation import evaluating
 from emg_lens.hooks.hook_points import PATTERN, SCORES, StageLayer, attention_paths, layer_of, recording
 from emg_lens.memory import trials_not_finite
+from emg_lens.tables import WholeTable
 from emg_lens.validation import ArgumentError, checked
 
 SCORES_AT_ONCE = 2**22
@@ -80,7 +81,7 @@ def quantised_edges(model: nn.Module, x: Tensor) -> pd.DataFrame:
         fractions = {"attention_lost": lost, "rows_emptied": emptied, "distance": distance}
         row |= {"edges": round(edges / len(x)), "rounded_to_zero": zero / edges if edges else 0.0}
         rows.append(row | {k: v / max(n_rows, 1) for k, v in (fractions | {"rounding_distance": rounding}).items()})
-    return pd.DataFrame(rows)
+    return WholeTable(rows)
 
 
 def _counts(
