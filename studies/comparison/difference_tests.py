@@ -17,7 +17,7 @@ N_RESAMPLES = 9999
 PAIRED_TEST = {"mann-whitney": "sign_flip", "sign-flip": "sign_flip", "wilcoxon": "wilcoxon"}
 """The paired test of a comparison, by the test of the study."""
 
-Scores = Float[np.ndarray, "subject value"]
+SubjectValues = Float[np.ndarray, "subject value"]
 
 
 def model_difference(
@@ -32,11 +32,11 @@ def model_difference(
         lower_is_better: Whether the metric is an error.
 
     Returns:
-        One row: the columns of `differences`, and `n_better`, the number of subjects with a better score in the other
-        run (NaN if the runs are not paired).
+        One row: the columns of `column_differences`, and `n_better`, the number of subjects with a better score in the
+        other run (NaN if the runs are not paired).
     """
     values = [frame[[BASELINE]].to_numpy(dtype=float) for frame in (pair.reference, pair.other)]
-    table = differences(*values, spec, paired=pair.paired, bound=1.0 if is_fraction else np.inf)
+    table = column_differences(values[0], values[1], spec, paired=pair.paired, bound=1.0 if is_fraction else np.inf)
     change = rank_tests.difference(values[1], values[0]) if pair.paired else np.full((1, 1), np.nan)
     better = (-change if lower_is_better else change) > 0
     return table.assign(n_better=better.sum() if pair.paired else np.nan)
@@ -48,18 +48,18 @@ def drop_differences(
     """Compare the drops of all shared ablations between two runs. A drop is positive if the ablation does harm.
 
     Returns:
-        One row an ablation: `condition`, then the columns of `differences` for the drops of a subject.
+        One row an ablation: `condition`, then the columns of `column_differences` for the drops of a subject.
     """
     drops = []
     for frame in (pair.reference, pair.other):
         change = frame.drop(columns=BASELINE).sub(frame[BASELINE], axis=0)
         drops.append((change if lower_is_better else -change).to_numpy(dtype=float))
-    table = differences(*drops, spec, paired=pair.paired, bound=2.0 if is_fraction else np.inf)
+    table = column_differences(drops[0], drops[1], spec, paired=pair.paired, bound=2.0 if is_fraction else np.inf)
     return table.assign(condition=pair.reference.columns.drop(BASELINE).tolist())
 
 
-def differences(
-    reference: Scores, other: Scores, spec: StatisticsSpec, *, paired: bool, bound: float = np.inf
+def column_differences(
+    reference: SubjectValues, other: SubjectValues, spec: StatisticsSpec, *, paired: bool, bound: float = np.inf
 ) -> pd.DataFrame:
     """Compare columns of two arrays, other minus reference.
 
@@ -78,9 +78,8 @@ def differences(
 
     Example:
         >>> a, b = np.array([[0.5], [0.6], [0.7], [0.5], [0.6]]), np.array([[0.6], [0.8], [0.8], [0.6], [0.8]])
-        >>> differences(a, b, StatisticsSpec(), paired=True)[["difference", "ci_low", "ci_high", "p"]].round(3).to_dict(
-        ...     "records"
-        ... )
+        >>> table = column_differences(a, b, StatisticsSpec(), paired=True)
+        >>> table[["difference", "ci_low", "ci_high", "p"]].round(3).to_dict("records")
         [{'difference': 0.14, 'ci_low': 0.072, 'ci_high': 0.208, 'p': 0.062}]
     """
     columns = {
@@ -119,7 +118,7 @@ def with_corrections(table: pd.DataFrame, spec: StatisticsSpec, family: str) -> 
     hypothesis, this means that the interval excludes zero.
 
     Args:
-        table: Rows of `differences`, with `condition`; for the families "mode" and "distinct" also with `mode`,
+        table: Rows of `column_differences`, with `condition`; for the families "mode" and "distinct" also with `mode`,
             `structural_null` and `equivalent_to`.
         spec: Correction and confidence.
         family: Hypotheses that are corrected together, as in `StatisticsSpec.family`.
@@ -132,7 +131,7 @@ def with_corrections(table: pd.DataFrame, spec: StatisticsSpec, family: str) -> 
 
 
 def _intervals(
-    reference: Scores, other: Scores, paired: bool, confidence: float, bound: float
+    reference: SubjectValues, other: SubjectValues, paired: bool, confidence: float, bound: float
 ) -> Float[np.ndarray, "value end"]:
     if paired:
         change = rank_tests.difference(other, reference)
@@ -143,7 +142,7 @@ def _intervals(
 
 
 def _p_of_t(
-    reference: Scores, other: Scores, change: Scores | None, ends: Float[np.ndarray, "value end"]
+    reference: SubjectValues, other: SubjectValues, change: SubjectValues | None, ends: Float[np.ndarray, "value end"]
 ) -> Float[np.ndarray, " value"]:
     """Two-sided p of the t test of each column; NaN for columns without an interval."""
     p, known = np.full(len(ends), np.nan), ~np.isnan(ends[:, 0])
@@ -171,7 +170,7 @@ def welch_interval(
     return float(max(ends.low, -bound)), float(min(ends.high, bound))
 
 
-def _permutation_p(reference: Scores, other: Scores, seed: int) -> Float[np.ndarray, " value"]:
+def _permutation_p(reference: SubjectValues, other: SubjectValues, seed: int) -> Float[np.ndarray, " value"]:
     def difference_of_means(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
         return np.round(np.mean(a, axis) - np.mean(b, axis), 12)
 

@@ -20,8 +20,8 @@ def trial_identities(result: StudyResult) -> pd.DataFrame:
     Returns:
         One row a fit and test subject, with the columns `fit`, `subject`, `fold`, one for each factor, `n_trials`,
         `trials` and `repetitions`. The last two are sums of hashes, over the trials and over the distinct repetitions.
-        A hash holds the repetition's number, its place among the subject's repetitions, and its class or text. So equal
-        sums mean equal trials in any order, and the sums of several folds can be added.
+        A hash holds the subject, number and class (or text) of a repetition, and its place among repetitions in which
+        these are equal. So equal sums mean equal trials in any order, and the sums of several folds can be added.
     """
     facts = result.facts.set_index("fit")
     factors = list(result.study.factors)
@@ -47,10 +47,10 @@ def identity_of_subjects(trials: pd.DataFrame) -> pd.DataFrame:
         >>> bool((one == reordered).all(axis=None)), one["n_trials"].item()
         (True, 3)
     """
-    # Only the order of the ids is used: their values depend on the trials of other subjects that were read.
-    rank = trials.groupby("subject")["repetition_id"].rank("dense").astype(int)
+    # Ids themselves depend on the trials of other subjects that were read, so only their order is used.
+    rank = trials.groupby(["subject", "repetition", "target"])["repetition_id"].rank("dense").astype(int)
     rows = trials[["subject", "repetition", "target"]].assign(rank=rank)
-    first = ~rows.duplicated(["subject", "rank"])
+    first = ~rows.duplicated()
     hashes = pd.util.hash_pandas_object(rows, index=False)
     sums = {"trials": hashes, "repetitions": hashes.where(first, np.uint64(0)), "n_trials": 1}
     by_subject = rows[["subject"]].assign(**sums).groupby("subject", sort=False, as_index=False)
@@ -80,7 +80,7 @@ def _targets(targets: np.ndarray | list[np.ndarray], names: Sequence[str]) -> li
     """Describe the targets as text: names of classes, hashes of other whole numbers; measured values count as equal."""
     if not all(np.issubdtype(np.asarray(one).dtype, np.integer) for one in targets):
         return [""] * len(targets)
-    of_classes = isinstance(targets, np.ndarray) and targets.ndim == 1 and len(targets) > 0
-    if of_classes and targets.min() >= 0 and targets.max() < len(names):
-        return [names[one] for one in targets]
+    is_index = isinstance(targets, np.ndarray) and targets.ndim == 1 and len(targets) > 0
+    if is_index and np.min(targets) >= 0 and np.max(targets) < len(names):
+        return [names[int(one)] for one in targets]
     return [hashlib.sha256(np.ascontiguousarray(one, dtype=np.int64).tobytes()).hexdigest() for one in targets]

@@ -1,0 +1,321 @@
+"""Runs are compared over the subjects and trials that they share; everything else is said or refused."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import numpy as np
+import pandas as pd
+import pytest
+import scipy
+import yaml
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+from synthetic import cell_of, tidy
+from tiny import NO_CONDITIONS, TINY
+
+from emg_lens.studies import compare_runs, share_run
+from emg_lens.studies.comparison.difference_tests import column_differences, drop_differences, with_corrections
+from emg_lens.studies.comparison.pairing import ComparedCell, ComparisonError, ScorePair, pair_cells
+from emg_lens.studies.comparison.trial_identity import identity_of_subjects
+from emg_lens.studies.result import StudyResult
+from emg_lens.studies.statistics.spec import StatisticsSpec
+from emg_lens.studies.study import Study
+from emg_lens.sweeps.conditions import BASELINE
+
+SPEC = StatisticsSpec()
+FRACTIONS = st.integers(0, 34).map(lambda n: n / 34)
+
+
+def pairs(fewest: int = 1):
+    """Two arrays of accuracies with the same shape."""
+    shapes = st.tuples(st.integers(fewest, 12), st.integers(1, 3))
+    return shapes.flatmap(lambda shape: st.tuples(*[arrays(float, shape, elements=FRACTIONS)] * 2))
+
+
+# --- numbers ----------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs())
+def test_a_run_does_not_differ_from_itself(both):
+    table = column_differences(both[0], both[0].copy(), SPEC, paired=True, bound=1.0)
+    assert (table[["difference", "smallest", "largest"]] == 0).all(axis=None)
+    assert (table["p"] == 1).all() and table["ci_low"].isna().all()  # no spread: no interval (docs/statistics.md §5.5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs())
+def test_swapped_runs_have_the_opposite_difference(both):
+    there, back = (column_differences(*pair, SPEC, paired=True, bound=1.0) for pair in (both, both[::-1]))
+    np.testing.assert_allclose(there["difference"], -back["difference"], atol=1e-9)
+    np.testing.assert_allclose(there["ci_low"], -back["ci_high"], atol=1e-9)
+    np.testing.assert_allclose(there["smallest"], -back["largest"], atol=1e-9)
+    np.testing.assert_array_equal(there["p"], back["p"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(pairs(), st.randoms(use_true_random=False))
+def test_the_order_of_subjects_does_not_matter(both, random):
+    order = list(range(len(both[0])))
+    random.shuffle(order)
+    one = column_differences(*both, SPEC, paired=True, bound=1.0)
+    other = column_differences(both[0][order], both[1][order], SPEC, paired=True, bound=1.0)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs(5))
+def test_paired_intervals_are_those_of_scipy(both):
+    table = column_differences(*both, SPEC, paired=True)
+    for k, row in enumerate(table.to_dict("records")):
+        change = both[1][:, k] - both[0][:, k]
+        if np.ptp(np.round(change, 12)) == 0:
+            assert np.isnan(row["ci_low"]) and np.isnan(row["p_t"])
+            continue
+        known = scipy.stats.ttest_rel(both[1][:, k], both[0][:, k])
+        ends = known.confidence_interval(SPEC.confidence)
+        np.testing.assert_allclose((row["ci_low"], row["ci_high"]), (ends.low, ends.high), rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(row["p_t"], known.pvalue, rtol=1e-6)
+
+
+def test_unpaired_intervals_and_p_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    reference, other = rng.random((7, 2)), rng.random((9, 2)) + 0.2
+    table = column_differences(reference, other, SPEC, paired=False)
+    known = scipy.stats.ttest_ind(other, reference, equal_var=False)
+    ends = known.confidence_interval(0.95)
+    np.testing.assert_allclose(table[["ci_low", "ci_high"]].T, [ends.low, ends.high])
+    np.testing.assert_allclose(table["p_t"], known.pvalue)
+    exact = scipy.stats.permutation_test(
+        (other[:, 0], reference[:, 0]), lambda a, b: a.mean() - b.mean(), n_resamples=20_000
+    ).pvalue
+    assert abs(table["p"][0] - exact) < 0.01
+    few = column_differences(reference[:4], other, SPEC, paired=False)
+    assert few["ci_low"].isna().all() and few["n_subjects"].isna().all()
+
+
+def test_differences_of_drops_are_differences_of_differences():
+    rng = np.random.default_rng(1)
+    frames = [pd.DataFrame(rng.random((6, 3)), columns=[BASELINE, "a", "b"]) for _ in range(2)]
+    table = drop_differences(ScorePair(*frames, paired=True, notes=()), SPEC, is_fraction=True)
+    drops = [frame[[BASELINE]].to_numpy() - frame[["a", "b"]].to_numpy() for frame in frames]
+    np.testing.assert_allclose(table["difference"], 100 * (drops[1] - drops[0]).mean(0))
+    errors = drop_differences(ScorePair(*frames, paired=True, notes=()), SPEC, False, lower_is_better=True)
+    np.testing.assert_allclose(errors["difference"], -(drops[1] - drops[0]).mean(0))
+
+
+def test_corrections_count_each_family_and_clear_needs_more_than_an_interval():
+    rng = np.random.default_rng(2)
+    reference = rng.random((8, 20))
+    other = reference + 0.1 + rng.normal(0, 0.12, reference.shape)
+    table = column_differences(reference, other, SPEC, paired=True)
+    table = table.assign(condition=[f"c{k}" for k in range(20)], mode=["x"] * 19 + [""], structural_null=False)
+    table["equivalent_to"] = table["condition"]
+    done = with_corrections(table, SPEC, "mode")
+    assert done["family_size"].tolist() == [19] * 19 + [1]
+    np.testing.assert_allclose(done["p_corrected"][:19], np.minimum(19 * table["p"][:19], 1))
+    outside = (table["ci_low"] > 0) | (table["ci_high"] < 0)
+    assert outside[:19].sum() > done["clear"][:19].sum()
+    assert (done["clear"][:19] == (19 * table["p_t"][:19] < 0.05)).all()
+    assert done["clear"][19] == outside[19]
+
+
+# --- which trials are the same ----------------------------------------------------------------------------
+
+
+def trials_of(subject: str, repetitions: Sequence[int], windows: int = 1, first_id: int = 0) -> pd.DataFrame:
+    """Trials of two classes, some windows a repetition."""
+    rows = [(subject, r, first_id + 2 * k + c, f"class {c}") for k, r in enumerate(repetitions) for c in (0, 1)]
+    table = pd.DataFrame(rows, columns=["subject", "repetition", "repetition_id", "target"])
+    return table.loc[table.index.repeat(windows)].reset_index(drop=True)
+
+
+def compared(run: str, fits: dict[str, pd.DataFrame], scores: dict[str, float], **parts) -> ComparedCell:
+    """A run with these fits: `{"A/1": trials}` is a fit of subject A and fold 1; its accuracy is `scores["A/1"]`."""
+    rows = [
+        {"fit": fit, "subject": fit[0], "condition": condition, "accuracy": value}
+        for fit in fits
+        for condition, value in ((BASELINE, scores[fit]), ("cut", scores[fit] / 2))
+    ]
+    cell = replace(cell_of(tidy(baseline=[0.5], cut=[0.25])), scores=pd.DataFrame(rows))
+    identities = [identity_of_subjects(trials).assign(fit=fit, fold=fit) for fit, trials in fits.items()]
+    about = {"data": ("d", "{}", "f"), "outputs": ("0", "1"), "definitions": {"cut": "every()"}} | parts
+    return ComparedCell(run, cell, pd.concat(identities, ignore_index=True), **about)
+
+
+SUBJECTS = "ABCDE"
+
+
+def a_run(name: str, repetitions: Sequence[int] = (2, 4), subjects: str = SUBJECTS, windows: int = 1, **parts):
+    fits = {one: trials_of(one, repetitions, windows) for one in subjects}
+    return compared(name, fits, {one: 0.5 + 0.05 * SUBJECTS.index(one) for one in subjects}, **parts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.permutations(range(12)), st.integers(0, 500))
+def test_trials_are_the_same_in_any_order_and_with_any_first_number(order, first):
+    trials, moved = trials_of("A", [2, 4, 5], 2), trials_of("A", [2, 4, 5], 2, first).iloc[order]
+    pd.testing.assert_frame_equal(identity_of_subjects(trials), identity_of_subjects(moved))
+
+
+def test_other_trials_are_not_the_same():
+    same, *others = (
+        identity_of_subjects(one).iloc[0]
+        for one in (
+            trials_of("A", [2, 4]),
+            trials_of("A", [2, 5]),
+            trials_of("A", [2]),
+            trials_of("A", [2, 4]).assign(target="class 1"),
+        )
+    )
+    assert all(one["trials"] != same["trials"] and one["repetitions"] != same["repetitions"] for one in others)
+    windows = identity_of_subjects(trials_of("A", [2, 4], 3)).iloc[0]
+    assert windows["trials"] != same["trials"] and windows["repetitions"] == same["repetitions"]
+
+
+def test_equal_trials_are_paired_and_missing_subjects_named():
+    pair = pair_cells(a_run("one"), a_run("two", subjects="DCBA"))
+    assert pair.paired and pair.reference.index.tolist() == pair.other.index.tolist() == list("ABCD")
+    assert pair.notes[0] == "Paired by subject: 4 subjects, the same 16 test trials."
+    assert "Left out, because only one has them: 1 subject (E)." in pair.notes
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (a_run("two", repetitions=(2, 5)), "A, B, C and 2 more were tested on other repetitions"),
+        (a_run("two", data=("d", "{}", "g")), r"the recordings differ \(fingerprints f and g\), although names"),
+        (a_run("two", data=("d", "{x: 1}", "f")), "the options of the data set d differ"),
+        (a_run("two", data=("e", "{}", "g")), "the data sets differ"),
+        (compared("two", {"Z": trials_of("Z", [2])}, {"Z": 0.5}), "share no subject"),
+    ],
+)
+def test_other_trials_under_the_same_names_are_not_paired(other, reason):
+    pair = pair_cells(a_run("one"), other)
+    assert not pair.paired and re.search(f"Not paired, because .*{reason}", pair.notes[0])
+    assert len(pair.reference) == 5 and len(pair.other) == other.trials["subject"].nunique()
+
+
+def test_windows_of_the_same_repetitions_are_paired_by_subject():
+    pair = pair_cells(a_run("one"), a_run("two", windows=3))
+    assert pair.paired and "the same test repetitions, cut into 20 and 60 windows" in pair.notes[0]
+
+
+def test_other_classes_are_refused():
+    with pytest.raises(ComparisonError, match=r"two distinguishes 3 outputs .* one 2 outputs .* cannot be compared"):
+        pair_cells(a_run("one"), a_run("two", outputs=("0", "1", "2")))
+
+
+def test_only_shared_folds_are_averaged_and_other_names_of_folds_are_joined():
+    fits = {f"{one}{fold}": trials_of(one, [fold]) for one in SUBJECTS for fold in (1, 2)}
+    scores = {fit: 0.2 * int(fit[1]) for fit in fits}
+    first = compared("one", fits, scores)
+    missing = compared("two", {fit: trials for fit, trials in fits.items() if fit[1] == "1"}, scores)
+    pair = pair_cells(first, missing)
+    assert pair.paired and (pair.reference[BASELINE] == 0.2).all()
+    assert any("only one has them: 5 folds" in note for note in pair.notes)
+    whole = a_run("three", repetitions=(1, 2))  # one fold a subject with both repetitions
+    pair = pair_cells(first, whole)
+    assert pair.paired and (pair.reference[BASELINE].round(12) == 0.3).all()
+
+
+def test_seeds_that_both_runs_have_are_compared():
+    runs = []
+    for name, seeds in (("one", "12"), ("two", "23")):
+        fits = {f"{one}{seed}": trials_of(one, [1]) for one in SUBJECTS for seed in seeds}
+        run = compared(name, fits, {fit: 0.1 * int(fit[1]) for fit in fits})
+        runs.append(replace(run, trials=run.trials.assign(seed=run.trials["fit"].str[1], fold=run.trials["subject"])))
+    pair = pair_cells(*runs)
+    assert (pair.reference[BASELINE].round(12) == 0.2).all() and (pair.other[BASELINE].round(12) == 0.2).all()
+    assert "Left out, because only two has them: 1 seed (3)." in pair.notes
+
+
+def test_conditions_with_another_definition_are_left_out():
+    pair = pair_cells(a_run("one"), a_run("two", definitions={"cut": "cross_modal()", "more": "x"}))
+    assert pair.other.columns.tolist() == [BASELINE]
+    assert {"Left out, because the runs define them differently: cut.", "Only two has 1 ablation: more."} <= {
+        *pair.notes
+    }
+
+
+# --- whole runs -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> list[StudyResult]:
+    """Two studies that differ in their epochs, and one with other test repetitions."""
+    folder = tmp_path_factory.mktemp("runs")
+    base = yaml.safe_load(TINY)
+    base["cohort"]["options"]["simulation"]["n_subjects"] = 5
+    base["conditions"] = NO_CONDITIONS | {"extra": base["conditions"]["extra"]}
+    changes = [
+        {},
+        {"name": "longer", "training": base["training"] | {"epochs": 12}},
+        {"name": "moved", "split": {"by": "repetition", "train": [1, 2], "test": [3, 4]}},
+    ]
+    return [Study.parse(yaml.safe_dump(base | change)).run(out=folder, jobs=1) for change in changes]
+
+
+def test_whole_runs_are_compared_and_written(runs, tmp_path):
+    done = compare_runs(runs[0].folder, runs[1])
+    change = (runs[1].cells[0].values - runs[0].cells[0].values)[BASELINE]
+    np.testing.assert_allclose(done.models["difference"], 100 * change.mean())
+    assert done.models["n_better"].item() == (change > 0).sum()
+    assert done.settings["setting"].tolist() == ["training.epochs"]
+    assert done.notes["longer", ""] == ("Paired by subject: 5 subjects, the same 80 test trials.",)
+    back = compare_runs(runs[1], runs[0])
+    np.testing.assert_allclose(back.models["difference"], -done.models["difference"])
+    np.testing.assert_allclose(back.ablations["difference"], -done.ablations["difference"])
+    for path in done.write(tmp_path / "new"):
+        assert path.stat().st_size > 100
+    read = pd.read_csv(tmp_path / "new" / "models.csv")
+    np.testing.assert_allclose(read["difference"], done.models["difference"])
+    assert (tmp_path / "new" / "answers.txt").read_text() == f"{done}\n"
+
+
+def test_a_whole_run_equals_itself(runs):
+    done = compare_runs(runs[0], runs[0])
+    assert str(done).startswith("No difference between tiny (2) and tiny (1): accuracy")
+    assert (done.ablations[["difference", "smallest", "largest"]] == 0).all(axis=None) and done.settings.empty
+
+
+def test_runs_with_other_test_trials_are_compared_without_pairs(runs):
+    done = compare_runs(runs[0], runs[2], runs[1])
+    assert done.models["n_subjects"].isna().tolist() == [True, False]
+    assert done.models["family_size"].tolist() == [2, 2]
+    assert "were tested on other repetitions in the two runs" in done.notes["moved", ""][0]
+    values = [one.cells[0].values[BASELINE] for one in (runs[0], runs[2])]
+    ends = scipy.stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval()
+    np.testing.assert_allclose(done.models[["ci_low", "ci_high"]].iloc[0], [100 * ends.low, 100 * ends.high])
+
+
+def test_one_run_or_an_unknown_metric_is_refused(runs):
+    with pytest.raises(ComparisonError, match="1 run given; expected two or more"):
+        compare_runs(runs[0])
+    with pytest.raises(ComparisonError, match="no metric 'acuracy'; did you mean 'accuracy'"):
+        compare_runs(*runs, metric="acuracy")
+
+
+def test_a_level_is_compared_with_the_same_level(finished, runs, tmp_path):
+    content = yaml.safe_load(TINY) | {"conditions": NO_CONDITIONS, "name": "levels"}
+    content["factors"] = {"size": {"small": {}, "large": {"model": {"d_mlp": 32}}}}
+    done = Study.parse(yaml.safe_dump(content)).run(out=tmp_path, jobs=1)
+    table = compare_runs(done, done).models
+    assert table["level"].tolist() == ["size: large", "size: small"] and (table["difference"] == 0).all()
+    both = compare_runs(finished, done).models  # a run without this factor, and with two seeds
+    assert both["level"].tolist() == ["size: large", "size: small"]
+
+
+def test_an_archive_is_compared_like_its_run(runs, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from emg_lens.cli import app
+
+    archive = share_run(runs[0].folder, tmp_path / "a.zip")
+    done = CliRunner().invoke(app, ["compare", str(archive), str(runs[1].folder), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    first = done.output.splitlines()[0]
+    assert first == str(compare_runs(runs[0], runs[1])).splitlines()[0]
+    assert (tmp_path / "out" / "comparison.png").is_file()
