@@ -179,7 +179,11 @@ def hashes_of_data(files: Iterable[Path]) -> dict[Path, str]:
 def listing_hash(name: str, folder: Path | None, index: Index) -> str:
     """Return a short hash of a data set's name, and of its files' contents and names relative to their folder."""
     contents = hashes_of_data(sorted({file for files in index.values() for file in files} if folder else ()))
-    lines = [f"{file.relative_to(folder)} {content}" for file, content in contents.items() if folder]
+    lines = [
+        f"{file.relative_to(folder) if file.is_relative_to(folder) else file.name} {content}"  # a description elsewhere
+        for file, content in contents.items()
+        if folder
+    ]
     return hashlib.sha256("\n".join([name, *sorted(lines)]).encode()).hexdigest()[:16]
 
 

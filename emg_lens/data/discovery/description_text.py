@@ -8,6 +8,7 @@ import yaml
 
 WIDTH = 46
 """Column of the comments."""
+LONGEST = 110
 
 
 def flow(value: Any) -> str:
@@ -51,5 +52,9 @@ def _block(key: str, value: Mapping[str, Any], comments: Mapping[str, str]) -> S
 
 
 def commented(line: str, comment: str) -> str:
-    """A line with a comment after it."""
-    return f"{line.ljust(WIDTH)}  # {comment}" if comment else line
+    """A line with a comment after it, or above it if both are long."""
+    if not comment:
+        return line
+    if len(line) > WIDTH and len(line) + len(comment) > LONGEST:
+        return f"{line[: len(line) - len(line.lstrip())]}# {comment}:\n{line}"
+    return f"{line.ljust(WIDTH)}  # {comment}"

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from emg_lens.data.files import natural_key
 from emg_lens.data.discovery.words import are_gestures, role_of, sensor_of
+from emg_lens.data.files import natural_key
 from emg_lens.data.sources.description import PART
 
 DATE = (

@@ -17,7 +17,7 @@ from emg_lens.data.discovery.words import role_of, sensor_of
 from emg_lens.data.files import files_below
 from emg_lens.data.recording import DataError
 from emg_lens.data.sources.described import DESCRIPTION
-from emg_lens.data.sources.described_values import TABLES
+from emg_lens.data.sources.described_tables import TABLES
 from emg_lens.data.sources.description import PART
 from emg_lens.io.array_files import READERS
 
@@ -193,18 +193,18 @@ def _describe_signal(
         place["fs"] = rate
     native = [signal.native_fraction for signal in same]
     if max(native) < 1:
-        actual = float(f"{(rate or fs) * float(np.median(native)):.3g}")
+        actual = nice_rate(float(f"{(rate or fs) * float(np.median(native)):.3g}"))
         place["native_fs"] = actual
         layout.odd.append(
             f"{name}: {1 - np.median(native):.0%} of its rows repeat the row before: the signal changes at {actual:g} Hz"
         )
-    comment = f"{first.data.shape[1]} channel{'s' * (first.data.shape[1] > 1)}"
+    comment = _channels(first)
     if not first.sure:
         comment = f"ASSUMED to be {name}: no name says so; {comment}"
         layout.assumed.append(f"the {first.data.shape[1]} channels without a telling name are {name}")
     layout.description["signals"][name] = place
     layout.comments[f"signals.{name}"] = comment
-    layout.seen.append(f"{name}: {first.data.shape[1]} channels at {place.get('fs', fs):g} Hz")
+    layout.seen.append(f"{name}: {_channels(first)} at {place.get('fs', fs):g} Hz")
 
 
 def _shared_times(layout: FolderLayout, found: dict[str, list[FoundSignal]]) -> None:
@@ -276,6 +276,11 @@ def _guessed_rate(layout: FolderLayout, signal: FoundSignal) -> float:
     layout.comments["fs"] = f"ASSUMED ({why}): the files do not say it; rows per second (Hz)"
     layout.assumed.append(f"the sampling rate is {rate:g} Hz ({why}): the files do not say it; state it with --fs")
     return rate
+
+
+def _channels(signal: FoundSignal) -> str:
+    n = signal.data.shape[1]
+    return f"{n} channel{'s' * (n > 1)}"
 
 
 def _span(columns: Sequence[str | int]) -> Any:

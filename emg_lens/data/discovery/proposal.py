@@ -89,7 +89,7 @@ def _sizes(data: RecordedData) -> list[str]:
         f"{data.n_recordings} recordings of {table['subject'].nunique()} subjects, {data.seconds / 60:.1f} minutes",
         f"signals: {sensors}",
     ]
-    if len(table):
+    if table["label"].nunique() > 1:
         lengths, numbers = table["seconds"], table.groupby(["subject", "label"])["repetition"].nunique()
         lines.append(
             f"{len(table)} repetitions of {table['label'].nunique()} gestures, {numbers.min()} to {numbers.max()} of each,"

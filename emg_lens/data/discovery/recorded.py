@@ -1,6 +1,6 @@
 """What a data set's recordings hold: repetitions, lengths, sensors, and what looks wrong."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,10 @@ from emg_lens.data.recording import Recording, Signal
 from emg_lens.data.registry import load_dataset
 from emg_lens.data.segment import notes_by_kind, unique_notes
 
-CLIPPED = 0.01
+CLIPPED = 0.02
 """Fraction of samples at the largest or smallest value, above which a channel is clipped."""
+SHORT = 64
+"""Fewest different values of a channel that can be called clipped."""
 LOUD = 20
 """A channel with this many times the median spread of its sensor is odd."""
 
@@ -58,7 +60,7 @@ def read_recorded(
         seconds += max(signal.duration for signal in recording.signals.values())
         _look_at_signals(recording, sensors, odd)
     every = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    found = [f"{what} [{_places(places)}]" for what, places in odd.items()]
+    found = _in_one_line(odd)
     found += unique_notes(same[0] for same in notes_by_kind(notes))
     return RecordedData(every, sensors, classes, found, len(tables), seconds)
 
@@ -72,25 +74,29 @@ def _look_at_signals(recording: Recording, sensors: dict, odd: dict[str, list[st
 
 
 def _odd_channels(name: str, signal: Signal) -> list[str]:
-    data = signal.data
-    spread = data.std(axis=0)
-    found = []
-    for i in np.flatnonzero(spread == 0):
-        found.append(f"{name}: channel {signal.ch_names[i]} is constant ({data[0, i]:g}): is it connected?")
-    low, high = data.min(axis=0), data.max(axis=0)
-    clipped = ((data == low) | (data == high)).mean(axis=0) if name.startswith("emg") else np.zeros(data.shape[1])
-    for i in np.flatnonzero((clipped > CLIPPED) & (spread > 0) & (low < 0)):
-        few = len(np.unique(data[:1000, i])) < 10
-        if not few:
-            found.append(f"{name}: channel {signal.ch_names[i]} is often at its largest or smallest value: clipped?")
-    typical = np.median(spread)
-    if name.startswith("emg") and typical > 0:
-        for i in np.flatnonzero(spread > LOUD * typical):
-            found.append(f"{name}: channel {signal.ch_names[i]} is more than {LOUD} times as strong as the others")
-    return found
+    """Sentences on channels that are constant, often at their limits, or much stronger than the others."""
+    data, spread = signal.data, signal.data.std(axis=0)
+    found = {f"constant ({data[0, i]:g}), is it connected": [i] for i in np.flatnonzero(spread == 0)}
+    if name.startswith("emg"):
+        low, high = data.min(axis=0), data.max(axis=0)
+        at_limit = ((data == low) | (data == high)).mean(axis=0)
+        fine = np.array([len(np.unique(column)) > SHORT for column in data[:2000].T])  # not recorded with few bits
+        found["often at its largest or smallest value, is it clipped"] = np.flatnonzero((at_limit > CLIPPED) & (low < 0) & fine)
+        found[f"more than {LOUD} times as strong as the others"] = np.flatnonzero(spread > LOUD * max(np.median(spread), 1e-30))
+    return [f"{name}: channel {signal.ch_names[i]} is {what}" for what, some in found.items() for i in some]
 
 
-def _places(places: list[str]) -> str:
-    times = Counter(places)
-    shown = ", ".join([*times][:2])
-    return shown if len(times) < 3 else f"{shown}, ... {len(times)} recordings"
+def _in_one_line(odd: Mapping[str, list[str]]) -> list[str]:
+    """One sentence for all channels of which the same is true."""
+    same: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
+    for what, places in odd.items():
+        sensor, _, rest = what.partition(": channel ")
+        channel, _, why = rest.partition(" is ")
+        same[sensor, why][channel] = places
+    lines = []
+    for (sensor, why), channels in same.items():
+        places = [*dict.fromkeys(place for some in channels.values() for place in some)]
+        some = ", ".join([*channels][:4]) + (", ..." if len(channels) > 4 else "")
+        where = f"{places[0]}" + (f" and {len(places) - 1} other recordings" if len(places) > 1 else "")
+        lines.append(f"{sensor}: channel {some} is {why} [{where}]")
+    return lines

@@ -6,7 +6,7 @@ Source: docs/data-sets.md §2.8.
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from jaxtyping import Int, Shaped
 from emg_lens.data.files import existing_folder, files_below, natural_key, regular_file, select_subjects
 from emg_lens.data.recording import REST, DataError, Recording, Signal
 from emg_lens.data.registry import DataSet
+from emg_lens.data.sources.described_tables import subject_names
 from emg_lens.data.sources.described_values import RecordingFiles, label_numbers
-from emg_lens.data.sources.description import PART, FolderDescription, SignalColumns
+from emg_lens.data.sources.description import PART, FolderDescription, SignalColumns, SubjectNumbers
 from emg_lens.data.sources.file_values import checked_signal, number_runs, whole_numbers
 
 DESCRIPTION = "dataset.yaml"
@@ -133,25 +134,37 @@ def _description_path(root: str | Path, description: str | None) -> Path:
 
 def recordings_of(root: Path, description: FolderDescription) -> dict[str, list[RecordingFiles]]:
     """The recordings of each subject: files that match the pattern, those of one recording together."""
-    found: dict[str, dict[tuple, RecordingFiles]] = {}
+    together: dict[tuple, RecordingFiles] = {}
     every = sorted(files_below(root), key=lambda p: natural_key(p.relative_to(root).as_posix()))
     for path in every:
         fields = description.places(path, root)
-        if fields is None:
-            continue
-        part = fields.get(PART, "")
-        key = tuple(value for name, value in fields.items() if name != PART) if PART in fields else path
-        files = found.setdefault(fields["subject"], {}).setdefault((key,), RecordingFiles({}, fields, description))
-        files.paths[part] = regular_file(path)
+        if fields is not None:
+            key = tuple(value for name, value in fields.items() if name != PART) if PART in fields else (path,)
+            files = together.setdefault(key, RecordingFiles({}, fields, description))
+            files.paths[fields.get(PART, "")] = regular_file(path)
+    found: dict[str, list[RecordingFiles]] = {}
+    for files in together.values():
+        for one in _by_subject(files):
+            found.setdefault(one.fields["subject"], []).append(one)
     if not found:
         some = ", ".join(p.relative_to(root).as_posix() for p in every[:3]) or "no file"
         raise DataError(f"{root}: no file matches {description.files!r}; found {some}")
     for subject, groups in found.items():
         first: dict[Path, Path] = {}
-        for path in (path for files in groups.values() for path in files.paths.values()):
+        for path in (path for files in groups for path in files.paths.values()):
             if (other := first.setdefault(path.resolve(), path)) != path:
                 raise DataError(f"{other} and {path} are one file of subject {subject}; remove the link")
-    return {subject: [*found[subject].values()] for subject in sorted(found, key=natural_key)}
+    return {subject: found[subject] for subject in sorted(found, key=natural_key)}
+
+
+def _by_subject(files: RecordingFiles) -> list[RecordingFiles]:
+    """The recordings of each subject in these files: one, unless the subject stands inside the files."""
+    part = files.description.subject
+    if not isinstance(part, SubjectNumbers):
+        return [files]
+    names = sorted({*subject_names(files.raw_values(part, "subject")).tolist()}, key=natural_key)
+    files.forget()
+    return [replace(files, fields={**files.fields, "subject": name}, one_subject=True, _tables={}) for name in names]
 
 
 def _unmatched(root: Path, description: FolderDescription, index: Mapping[str, list[RecordingFiles]]) -> list[str]:

@@ -1,6 +1,5 @@
 """The files of one recording in a described folder: their samples, labels, repetition numbers and times."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,28 +9,34 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, Shaped
 
-from emg_lens.data.files import read_parts
 from emg_lens.data.recording import REST, UNLABELLED, DataError, Signal
+from emg_lens.data.sources.described_tables import (
+    Table,
+    chosen_columns,
+    chosen_entries,
+    column_position,
+    numbers_of,
+    raw_values,
+    read_table,
+    subject_names,
+    trials_of,
+    variable_of,
+)
 from emg_lens.data.sources.description import (
     S_PER_UNIT,
     Column,
     FolderDescription,
     LabelNumbers,
     RowNumbers,
+    RowsOfSensor,
     SignalColumns,
+    SubjectNumbers,
     value_name,
 )
 from emg_lens.data.sources.file_values import check_times, whole_numbers
-from emg_lens.data.text import SPACES, check_columns, first_line, read_bytes, read_cells
-from emg_lens.io.array_files import READERS
 
-TABLES = (".csv", ".tsv", ".txt", ".gz")
-SEPARATORS = ",;\t|"
 LONGEST_STEP = 10
 """A time step of more than this many rows gives a note."""
-
-Table = Mapping[str, Any] | pd.DataFrame
-"""The variables of a file of arrays; or the cells of a text table, as text."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,17 @@ class RecordingFiles:
 
     Attributes:
         paths: The files, by the value of the field `{part}`; "" for a recording of one file.
-        fields: Values of the fields in the path.
+        fields: Values of the fields in the path, and the subject.
         description: The description of the folder.
+        one_subject: Whether the files hold other subjects too, whose rows or trials are left out.
     """
 
     paths: dict[str, Path]
     fields: Mapping[str, str]
     description: FolderDescription
-    _tables: dict[str, Table] = field(default_factory=dict, repr=False)
+    one_subject: bool = False
+    _whole: dict[Path, Table] = field(default_factory=dict, repr=False)
+    _tables: dict[tuple[Path, RowsOfSensor | None], Table] = field(default_factory=dict, repr=False)
 
     @property
     def reference(self) -> SignalColumns:
@@ -78,19 +86,35 @@ class RecordingFiles:
     def table(self, part: SignalColumns | RowNumbers) -> Table:
         """The content of the file of a signal or of labels, without the rows of other sensors."""
         path = self.path_of(part)
-        if path.name not in self._tables:
-            self._tables[path.name] = _read_table(path, self.description)
-        table = self._tables[path.name]
         chooser = part if isinstance(part, SignalColumns) or part.part is not None else self.reference
         rows = chooser.rows if isinstance(chooser, SignalColumns) else None
-        if rows is None:
-            return table
-        if not isinstance(table, pd.DataFrame):
-            raise DataError(f"{path} is not a table; leave out rows")
-        chosen = table[table.iloc[:, column_position(table, rows.column, path)].str.strip() == rows.value]
-        if chosen.empty:
-            raise DataError(f"{path}: no row has {rows.value!r} in column {rows.column!r}; is the file complete?")
-        return chosen
+        if (path, rows) in self._tables:
+            return self._tables[path, rows]
+        if (path, None) not in self._tables:
+            self._tables[path, None] = self._of_subject(path)
+        table = self._tables[path, None]
+        if rows is not None:
+            if not isinstance(table, pd.DataFrame):
+                raise DataError(f"{path} is not a table; leave out rows")
+            table = table[table.iloc[:, column_position(table, rows.column, path)].str.strip() == rows.value]
+            if table.empty:
+                raise DataError(f"{path}: no row has {rows.value!r} in column {rows.column!r}; is the file complete?")
+            self._tables[path, rows] = table
+        return table
+
+    def _of_subject(self, path: Path) -> Table:
+        """The content of a file; only the rows or trials of the subject, where the file has several."""
+        part = self.description.subject
+        if not self.one_subject or not isinstance(part, SubjectNumbers):
+            return read_table(path, self.description)
+        where = self.path_of(part)
+        for one in {path, where} - {*self._whole}:
+            self._whole[one] = read_table(one, self.description)
+        mine = subject_names(raw_values(self._whole[where], part, "subject", where)) == self.fields["subject"]
+        table, chosen = self._whole[path], np.flatnonzero(mine)
+        if isinstance(table, pd.DataFrame):
+            return table[mine] if len(table) == len(mine) else table
+        return {k: chosen_entries(value, chosen) if len(value) == len(mine) else value for k, value in table.items()}
 
     def forget(self) -> None:
         """Free the memory of the tables."""
@@ -112,11 +136,11 @@ class RecordingFiles:
                 )
             chosen = table.iloc[:, [column_position(table, column, path) for column in part.columns]]
             decimal = self.description.decimal
-            return [np.stack([_numbers(values, name, decimal, path) for _, values in chosen.items()], axis=1)]
-        trials = _trials(_variable(table, part.key, name, path), part, f"{path}: {name}")
+            return [np.stack([numbers_of(values, name, decimal, path) for _, values in chosen.items()], axis=1)]
+        trials = trials_of(variable_of(table, part.key, name, path), part, f"{path}: {name}")
         if part.columns is None:
             return trials
-        return [trial[:, _chosen_columns(part.columns, trial.shape[1], name, path)] for trial in trials]
+        return [trial[:, chosen_columns(part.columns, trial.shape[1], name, path)] for trial in trials]
 
     def check_each_column_has_one_use(self) -> None:
         """Reject a column with two uses: a label that is also a channel would give a model the answer."""
@@ -152,7 +176,7 @@ class RecordingFiles:
         if not isinstance(table, pd.DataFrame):
             raise DataError(f"{path} is not a table; leave out time")
         times = table.iloc[:, column_position(table, time.column, path)]
-        return _numbers(times, "time", self.description.decimal, path) * S_PER_UNIT[time.unit]
+        return numbers_of(times, "time", self.description.decimal, path) * S_PER_UNIT[time.unit]
 
     def check_times(self) -> list[str]:
         """Check that times rise at the stated rates; return notes on gaps."""
@@ -196,7 +220,10 @@ class RecordingFiles:
             return []
         if part.field is not None:
             return [np.full(n, self.fields[part.field]) for n in rows]
-        values, path = self.raw_values(part, what), self.path_of(part)
+        path = self.path_of(part)
+        if isinstance(part, LabelNumbers) and part.onset is not None:
+            return [_label_of_rows(self, part, rows[0] + first)[first:]]
+        values = self.raw_values(part, what)
         if len(values) == 1:
             return [np.repeat(values, n) for n in rows]
         if len(rows) > 1 and len(values) == len(rows):
@@ -206,19 +233,30 @@ class RecordingFiles:
             raise DataError(f"{path}: {what} has {len(values)} values, but the signals have {trials}")
         return [values[first:]]
 
-
     def raw_values(self, part: RowNumbers, what: str) -> Shaped[np.ndarray, " value"]:
         """The values of a column or variable."""
-        table, path = self.table(part), self.path_of(part)
-        if isinstance(table, pd.DataFrame):
-            if part.key is not None:
-                raise DataError(f"{path} is a table; list the columns of {what}, not a key")
-            return np.asarray(table.iloc[:, column_position(table, part.column or 1, path)])
-        array = np.asarray(_variable(table, part.key, what, path))
-        if part.column is not None:
-            array = np.atleast_2d(array.T).T
-            array = array[:, _chosen_columns([part.column], array.shape[1], what, path)]
-        return array.ravel()
+        return raw_values(self.table(part), part, what, self.path_of(part))
+
+
+def _label_of_rows(files: RecordingFiles, part: LabelNumbers, n_rows: int) -> Shaped[np.ndarray, " row"]:
+    """The label of each row from a table of events; "" outside every event."""
+    path, table = files.path_of(part), files.table(part)
+    if not isinstance(table, pd.DataFrame):
+        raise DataError(f"{path} is not a table; events stand in a table")
+
+    def column(which: Column) -> pd.Series:
+        return table.iloc[:, column_position(table, which, path)]
+
+    fs, decimal = files.description.fs, files.description.decimal
+    assert part.onset is not None and part.column is not None
+    start = numbers_of(column(part.onset), "onset", decimal, path)
+    last = part.duration if part.duration is not None else part.stop
+    assert last is not None
+    end = numbers_of(column(last), "duration or stop", decimal, path) + (start if part.duration is not None else 0)
+    labels = np.full(n_rows, "", object)
+    for first, after, label in zip(np.round(start * fs), np.round(end * fs), column(part.column), strict=True):
+        labels[max(0, int(first)) : max(0, int(after))] = label
+    return labels.astype(str)
 
 
 def label_numbers(
@@ -245,7 +283,7 @@ def label_numbers(
 def _meanings(part: LabelNumbers, different: list[str], path: Path) -> tuple[dict[str, int], dict[int, str]]:
     """The label of each value, and the name of each label."""
     meaning = {value_name(value): REST for value in part.rest}
-    meaning |= {value_name(value): UNLABELLED for value in part.unlabelled}
+    meaning |= {value_name(value): UNLABELLED for value in part.unlabelled} | ({"": REST} if part.onset else {})
     if part.classes is not None:
         meaning |= {value_name(value): i for i, value in enumerate(part.classes, start=1)}
         return meaning, dict(enumerate(part.classes.values(), start=1))
@@ -254,121 +292,3 @@ def _meanings(part: LabelNumbers, different: list[str], path: Path) -> tuple[dic
     if REST in numbers:
         raise DataError(f"{path}: label 0 would mean rest; list 0 under rest, or list your values in classes")
     return meaning | {str(value): value for value in numbers}, {value: str(value) for value in numbers if value > REST}
-
-
-# --- content of a file ------------------------------------------------------------------------------------
-
-
-def _read_table(path: Path, description: FolderDescription) -> Table:
-    kind = path.suffix.lower()
-    if kind in READERS:
-        parts = [description.label, description.repetition, *description.signals.values()]
-        return read_parts(READERS[kind], path, f"a {kind} file", keys=[(p.key or "") for p in parts if p is not None])
-    if kind not in TABLES:
-        raise DataError(f"{path}: unknown kind of file; known: {', '.join((*TABLES, *READERS))}")
-    text = read_bytes(path)
-    _, first = first_line(text, description.skip_lines)
-    separator = "\t" if description.separator == r"\t" else description.separator or max(SEPARATORS, key=first.count)
-    check_columns(first, separator, path)
-    fast = len(separator) == 1 or separator == SPACES
-    mixed = not description.header and any(part.rows is not None for part in description.signals.values())
-    width = max(line.count(separator) + 1 for line in text.read().decode("latin-1").splitlines()) if mixed else 0
-    text.seek(0)
-    try:
-        table = read_cells(
-            text,
-            description.header,
-            description.skip_lines,
-            sep=separator if fast else re.escape(separator),
-            engine="c" if fast else "python",
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            **({"names": range(width)} if mixed else {}),
-        )
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read ({error}); is it complete, and is `separator` right?") from None
-    if description.header and pd.to_numeric(table.columns, errors="coerce").notna().all():
-        raise DataError(f"{path}: its first line contains numbers; write header: false")
-    return table
-
-
-def _variable(table: Mapping[str, Any], key: str | None, what: str, path: Path) -> Any:
-    if (key or "") not in table:
-        raise DataError(f"{path}: no variable {key or ''!r} for {what}; give the key of one of {', '.join(table)}")
-    value = table[key or ""]
-    if value is None:
-        raise DataError(f"{path}: {what} ({key}) holds cells or structures of different kinds, expected numbers")
-    return value
-
-
-def _trials(value: Any, part: SignalColumns, where: str) -> list[Shaped[np.ndarray, "time channel"]]:
-    """The trials of a variable, each `[time, channel]`."""
-    if isinstance(value, list) and not all(isinstance(one, np.ndarray) for one in value):
-        raise DataError(f"{where} is a list of texts, expected numbers [time, channel]")
-    shape = "" if isinstance(value, list) else f"{value.dtype} {[*value.shape]}"
-    axes = part.axes
-    if axes is None:
-        if isinstance(value, list) or value.ndim > 2:
-            raise DataError(f"{where} is {shape or 'a list of arrays'}; state its axes: [trial, time, channel]")
-        value = value.ravel()[:, None] if value.ndim < 2 else value
-        if 0 < value.shape[0] < value.shape[1]:
-            raise DataError(
-                f"{where} is {shape}, which would be {value.shape[0]} samples of {value.shape[1]} channels; if rows are"
-                " channels write axes: [channel, time], otherwise axes: [time, channel]"
-            )
-        return [value]
-    if isinstance(value, np.ndarray):
-        squeezed = value.squeeze() if value.ndim > len(axes) else value
-        if squeezed.ndim != len(axes):
-            raise DataError(f"{where} is {shape}, but axes lists {list(axes)}")
-        value = np.moveaxis(squeezed, axes.index("trial"), 0) if "trial" in axes else squeezed[None]
-    elif "trial" not in axes:
-        raise DataError(f"{where} is a list of {len(value)} arrays; state axes: [trial, time, channel]")
-    inner = [axis for axis in axes if axis != "trial"]
-    trials = []
-    for trial in value:
-        trial = trial.squeeze() if trial.ndim > len(inner) else trial
-        if trial.ndim != len(inner):
-            raise DataError(f"{where} has a trial of {[*trial.shape]}, but axes lists {list(axes)}")
-        trials.append(trial[:, None] if len(inner) == 1 else trial if inner[0] == "time" else trial.T)
-    return trials
-
-
-def _chosen_columns(columns: Sequence[Column], n: int, what: str, path: Path) -> list[int]:
-    chosen = [column - 1 for column in columns if isinstance(column, int)]
-    if len(chosen) < len(columns) or max(chosen) >= n:
-        listed = f"the description lists {list(columns)} for {what}; columns of arrays are numbers from 1"
-        raise DataError(f"{path}: the array has {n} columns, but {listed}")
-    return chosen
-
-
-def column_position(table: pd.DataFrame, column: Column, path: Path) -> int:
-    """Number of a column from 0."""
-    if isinstance(column, int) and column <= table.shape[1]:
-        return column - 1
-    if column not in table.columns:
-        known = ", ".join(map(str, table.columns[:12]))
-        raise DataError(f"{path}: no column {column!r}; it has {table.shape[1]}: {known}; is `separator` right?")
-    places = np.flatnonzero(table.columns == column) + 1
-    if len(places) > 1:
-        listed = ", ".join(map(str, places))
-        raise DataError(f"{path}: {len(places)} columns have the name {column!r}; give the number of one: {listed}")
-    return int(places[0]) - 1
-
-
-def _numbers(values: pd.Series, name: str, decimal: str, path: Path) -> Float[np.ndarray, " time"]:
-    """The cells of a column as numbers."""
-    numbers = np.asarray(pd.to_numeric(values.str.replace(decimal, "."), errors="coerce"), float)
-    if np.isnan(numbers).any():
-        row = int(np.argmax(np.isnan(numbers)))
-        cell = str(values.iloc[row])
-        hint = (
-            "is it a decimal comma (decimal), a line of units (skip_lines), or an incomplete file?"
-            if cell.strip()
-            else "is the file incomplete, or a line empty? If this sensor is slower, repeat its last value and state"
-            " its native_fs"
-        )
-        raise DataError(
-            f"{path}: {name} is not a number in column {values.name!r}, row {row + 1}: {cell[:40]!r}; {hint}"
-        )
-    return numbers

@@ -130,21 +130,42 @@ class RowNumbers(SpecModel):
         return self
 
 
+class SubjectNumbers(RowNumbers):
+    """Source of the subject of each row or trial."""
+
+    @model_validator(mode="after")
+    def _inside(self) -> "SubjectNumbers":
+        if self.field is not None:
+            raise ValueError("call the field {subject} in files, in place of subject.field")
+        return self
+
+
 class LabelNumbers(RowNumbers):
     """Source of the gesture of each row, and the meaning of its values.
 
     Attributes:
+        onset: For a table of events, as of BIDS: the column of their starts (s); `column` has their labels. Rows
+            outside every event are rest.
+        duration: The column of their durations (s).
+        stop: The column of their ends (s), in place of `duration`.
         rest: Values that mean rest.
         unlabelled: Values that mean unknown.
         classes: Value -> name of the gesture, in order of the labels 1, 2, ...; default: values are the labels.
     """
 
+    onset: Column | None = None
+    duration: Column | None = None
+    stop: Column | None = None
     rest: tuple[str | int, ...] = ()
     unlabelled: tuple[str | int, ...] = ()
     classes: dict[str | int, str] | None = None
 
     @model_validator(mode="after")
     def _each_means_one_thing(self) -> "LabelNumbers":
+        if (self.onset is None) != (self.duration is None and self.stop is None) or (
+            self.onset is not None and self.column is None
+        ):
+            raise ValueError("a table of events needs column, onset, and duration or stop")
         every = [value_name(value) for value in (*self.rest, *self.unlabelled, *(self.classes or ()))]
         doubled = [name for name, times in Counter(every).items() if times > 1]
         if doubled:
@@ -166,7 +187,8 @@ class FolderDescription(SpecModel):
             `{label:text}{repetition:number}` needs no text between. `{subject}` names the subject. `{part}` differs
             between the files of one recording, as in one file per sensor. Other fields may have any name.
         fs: Sampling rate (Hz).
-        subject: Name of the subject, if `files` has no field `{subject}`.
+        subject: If `files` has no field `{subject}`: the name of the subject; or the column or variable with the
+            subject of each row or trial, `{column: person}`.
         signals: Signals by modality.
         label: The gesture; default: each file is one repetition of label 1.
         repetition: The repetition number; default: runs of each label are numbered, in order of the files.
@@ -182,7 +204,7 @@ class FolderDescription(SpecModel):
     files: str
     fs: Rate
     signals: dict[str, SignalColumns] = Field(min_length=1)
-    subject: str | None = None
+    subject: str | SubjectNumbers | None = None
     label: LabelNumbers | None = None
     repetition: RowNumbers | None = None
     separator: str | None = Field(default=None, min_length=1, max_length=5)
@@ -225,7 +247,9 @@ class FolderDescription(SpecModel):
             if part is not None and part.field is not None and part.field not in fields:
                 known = ", ".join(sorted(fields))
                 raise ValueError(f"{name}.field {part.field!r} is not a field of files; known: {known}")
-        named = [part for part in (*self.signals.values(), self.label, self.repetition) if part is not None]
+        inside = self.subject if isinstance(self.subject, SubjectNumbers) else None
+        every = (*self.signals.values(), self.label, self.repetition, inside)
+        named = [part for part in every if part is not None]
         if (PART in fields) != any(part.part is not None for part in named):
             raise ValueError("the field {part} in files needs a signal with part: VALUE, and the other way round")
         return self
@@ -259,4 +283,4 @@ class FolderDescription(SpecModel):
                 f"{path} matches files {self.files!r} in two ways, {readings[0]} and {readings[1]}; put text between"
                 " fields that does not occur inside them"
             )
-        return readings[0] | ({} if self.subject is None else {"subject": self.subject})
+        return readings[0] | ({"subject": self.subject} if isinstance(self.subject, str) else {})
